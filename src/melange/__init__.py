@@ -1,0 +1,1 @@
+"""Melange: the cheapest mix of accelerators that serves a language model within its SLO."""

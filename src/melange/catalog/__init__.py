@@ -1,0 +1,1 @@
+"""What can be rented and what can be served: accelerators, offers, models."""

@@ -1,0 +1,105 @@
+"""Everything that can go wrong, and everything that should be said aloud.
+
+::
+
+    MelangeError
+    ├── InputError          a file or value we were given cannot be used
+    ├── InfeasibleError     no allowed set of replicas carries the workload; .reasons says why, per bucket and type
+    ├── SolverError         the solver stopped without a plan
+    └── MeasurementError    an endpoint under test did not answer as expected
+
+A message says what must hold and what was found, with the place; ``hint`` says the next thing to do.
+A :class:`Caution` is the milder sort: the answer stands, and its reader should know this about it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class MelangeError(Exception):
+    """A failure that its reader can act on.
+
+    Parameters
+    ----------
+    message
+        What must hold, what was found, and where.
+    hint
+        The next thing to do; empty when the message already says it.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InputError(MelangeError):
+    """A file or value we were given cannot be used."""
+
+
+class InfeasibleError(MelangeError):
+    """No allowed set of replicas carries the workload; ``reasons`` says why.
+
+    Parameters
+    ----------
+    reasons
+        One sentence each, per bucket and replica type or per constraint.
+    """
+
+    def __init__(self, message: str, *, reasons: Sequence[str] = (), hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reasons = tuple(reasons)
+
+
+class SolverError(MelangeError):
+    """The solver stopped without a plan."""
+
+
+class MeasurementError(MelangeError):
+    """An endpoint under test did not answer as expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """Something that its reader should know about an answer that stands.
+
+    Parameters
+    ----------
+    kind
+        Stable name, for machines: ``stale-price``, ``extrapolated``, ``thin-data``, ``failed-rows``, ...
+    message
+        One sentence that says what was found and what to do about it.
+    """
+
+    kind: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.message}"
+
+    def to_json(self) -> dict[str, str]:
+        """As a JSON object."""
+        return {"kind": self.kind, "message": self.message}
+
+
+def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> InputError:
+    """An error for a name that is not known, with the nearest ones that are.
+
+    >>> print(unknown("gpu", "H10O", ["H100-80GB", "L4"]))
+    unknown gpu 'H10O'; did you mean 'H100-80GB'?
+    """
+    names = sorted(set(known))
+    by_folded = {candidate.casefold(): candidate for candidate in names}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.5)
+    nearest = [by_folded[folded] for folded in close]
+    for candidate in names:
+        if name and name.casefold() in candidate.casefold() and candidate not in nearest:
+            nearest.append(candidate)
+    prefix = f"{place}: " if place else ""
+    if nearest:
+        guess = " or ".join(repr(candidate) for candidate in nearest[:4])
+        return InputError(f"{prefix}unknown {what} {name!r}; did you mean {guess}?")
+    listing = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return InputError(f"{prefix}unknown {what} {name!r}", hint=f"known: {listing}" if names else "none is known")

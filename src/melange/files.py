@@ -1,0 +1,100 @@
+"""The files that pass between stages: one JSON document each, replaced whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from melange.errors import InputError
+
+Json = dict[str, Any]
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write ``text`` to ``path`` atomically: a reader sees the old file or the new one, never a half.
+
+    Raises
+    ------
+    InputError
+        When the folder is absent or not writable; nothing is left behind.
+    """
+    target = Path(path)
+    try:
+        descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    except OSError as error:
+        raise InputError(
+            f"{target}: cannot be written: {error.strerror}",
+            hint="give a path in a folder that exists and is yours",
+        ) from error
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(draft).chmod(0o666 & ~umask)
+        Path(draft).replace(target)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            Path(draft).unlink()
+        if isinstance(error, OSError):
+            raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+        raise
+    return target
+
+
+def write_document(path: str | Path, kind: str, content: Json) -> Path:
+    """Write one stage's document, tagged with its kind and version."""
+    return write_text(path, dump_document(kind, content) + "\n")
+
+
+def dump_document(kind: str, content: Json) -> str:
+    """One stage's document as JSON text; the tag comes first."""
+    return json.dumps({"melange": f"{kind}/1", **content}, ensure_ascii=False, allow_nan=False)
+
+
+def read_document(path: str | Path, kind: str) -> Json:
+    """Read one stage's document and check that it is one.
+
+    Raises
+    ------
+    InputError
+        When the file is absent, is not JSON or holds another kind of document.
+    """
+    content = read_json(path)
+    tag = content.get("melange")
+    if tag is None:
+        raise InputError(f"{path}: not a melange {kind} file: the key 'melange' is absent")
+    name, _, version = str(tag).partition("/")
+    if name != kind:
+        raise InputError(f"{path}: holds a {name}, and a {kind} is needed")
+    if version != "1":
+        raise InputError(
+            f"{path}: {kind} format {version} is newer than this release reads (1)", hint="upgrade melange"
+        )
+    return content
+
+
+def read_json(path: str | Path) -> Json:
+    """Read a JSON object; errors name the file and, for bad JSON, the line."""
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_text(path: str | Path) -> str:
+    """Read a text file; errors name the file and the reason."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file (byte {error.start} is not UTF-8)") from error

@@ -1,0 +1,93 @@
+"""What a plan must respect besides the traffic: the settings of the plan stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from melange.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Settings of :func:`melange.solve`.
+
+    Parameters
+    ----------
+    headroom
+        Share of each replica's capacity kept free, 0-1.
+    slices
+        Grain of the shares: each bucket is cut into so many equal slices; None lets shares be continuous.
+    max_instances
+        At most so many instances, by replica type name or by offer name (provider/region/instance type).
+    max_accelerators
+        At most so many accelerators over all offers, by accelerator name (availability).
+    min_replicas
+        At least so many replicas of every type that is used; or by replica type name.
+    min_total_replicas
+        At least so many replicas in all.
+    spare_replicas
+        N+k: every used type still carries its own share when any k of its replicas are lost; or by replica type name.
+    spare_total_replicas
+        N+k in all: the fleet still carries the traffic, its shares set anew, when any k replicas of one type are lost.
+    max_types
+        At most so many different replica types are used.
+    require, exclude
+        Replica types (by name) or accelerators (by name) that must be used, or must not be.
+    budget_per_h
+        When set, the most traffic that this much can carry is planned for instead of the least cost [USD/h].
+    drop_unservable
+        Plan for the rest when no replica type can serve some bucket, and say what share of requests is left out.
+    time_limit_s
+        The search stops here with the best plan found and its gap [s].
+    gap
+        Relative gap at which a plan counts as proven.
+    seed
+        Of the solver.
+
+    Raises
+    ------
+    InputError
+        A value out of its range.
+    """
+
+    headroom: float = 0.1
+    slices: int | None = None
+    max_instances: Mapping[str, int] = field(default_factory=dict)
+    max_accelerators: Mapping[str, int] = field(default_factory=dict)
+    min_replicas: int | Mapping[str, int] = 1
+    min_total_replicas: int = 0
+    spare_replicas: int | Mapping[str, int] = 0
+    spare_total_replicas: int = 0
+    max_types: int | None = None
+    require: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    budget_per_h: float | None = None
+    drop_unservable: bool = False
+    time_limit_s: float = 30.0
+    gap: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.headroom < 1:
+            raise InputError(f"plan.headroom must be in [0, 1), got {self.headroom:g}")
+        if not 0 <= self.gap < 1:
+            raise InputError(f"plan.gap must be in [0, 1), got {self.gap:g}")
+        if not self.time_limit_s > 0:
+            raise InputError(f"plan.time_limit_s must be > 0, got {self.time_limit_s:g}")
+        if self.budget_per_h is not None and not (math.isfinite(self.budget_per_h) and self.budget_per_h > 0):
+            raise InputError(f"plan.budget_per_h must be > 0 and finite, got {self.budget_per_h:g}")
+        for name, least in (("slices", 1), ("max_types", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InputError(f"plan.{name} must be >= {least}, got {value}")
+        for name in ("max_instances", "max_accelerators", "min_replicas", "spare_replicas"):
+            value = getattr(self, name)
+            counts = value if isinstance(value, Mapping) else {"": value}
+            for key, count in counts.items():
+                if count < 0:
+                    raise InputError(f"plan.{name}{f'.{key}' if key else ''} must be >= 0, got {count}")
+        for name in ("min_total_replicas", "spare_total_replicas"):
+            if getattr(self, name) < 0:
+                raise InputError(f"plan.{name} must be >= 0, got {getattr(self, name)}")

@@ -1,0 +1,226 @@
+"""The noun of the plan stage: which replicas, how many, and which requests go where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.errors import Caution, InputError
+from melange.files import Json, dump_document, read_document, write_document
+from melange.profile.profile import ReplicaType
+from melange.slo import Slo
+from melange.workload.workload import Array, Workload, frozen_array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """The cheapest plan that uses one replica type only.
+
+    Parameters
+    ----------
+    cost_per_h
+        Its cost [USD/h]; None where the type cannot carry the workload by itself.
+    instances
+        Instances it rents; 0 where it cannot.
+    reason
+        Why it cannot; empty where it can.
+    """
+
+    cost_per_h: float | None
+    instances: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plan:
+    """Which replicas, how many, which requests go where, at what cost, and the bound that proves it.
+
+    Arrays have the axes (replica type R, input bucket I, output bucket O), in the order of ``replica_types``: every
+    type that was considered, also those that are not used.
+
+    Parameters
+    ----------
+    replica_types
+        R of them, with unique names.
+    instances
+        Instances rented of each type (R,).
+    share
+        Fraction of each bucket's requests that goes to each type (R, I, O), 0-1. Sums to 1 over R for every bucket
+        that is served; less than 1 under a budget; 0 where a bucket was left out.
+    load
+        Share of its replicas' capacity that each type's traffic takes (R,), 0-1; headroom is not part of it.
+    cost_per_h
+        Of all instances [USD/h].
+    bound_per_h
+        No plan under the same settings costs less [USD/h]; under a budget, where traffic is what is sought: None.
+    gap
+        Proven distance to the best possible plan, 0-1.
+    single_type
+        The cheapest plan with one type only, or why there is none, by replica type name.
+    workload
+        What was planned for.
+    headroom, slices
+        The settings that the shares depend on.
+    slo, model
+        What the profile's rates hold under; None and empty where it does not say.
+    served_fraction
+        Share of all requests that the plan carries, 0-1; below 1 under a budget or where buckets were left out.
+    unservable
+        Why buckets were left out, one sentence each.
+    status
+        ``optimal`` (within the gap that was asked for) or ``time limit``.
+    solve_s
+        Time that the search took [s].
+    cautions
+        What a reader should know: those of the workload and of the profile included.
+    """
+
+    replica_types: tuple[ReplicaType, ...]
+    instances: npt.NDArray[np.int64]
+    share: Array
+    load: Array
+    cost_per_h: float
+    bound_per_h: float | None
+    gap: float
+    single_type: dict[str, Baseline]
+    workload: Workload
+    headroom: float = 0.0
+    slices: int | None = None
+    slo: Slo | None = None
+    model: str = ""
+    served_fraction: float = 1.0
+    unservable: tuple[str, ...] = ()
+    status: str = "optimal"
+    solve_s: float = 0.0
+    cautions: tuple[Caution, ...] = ()
+
+    def __post_init__(self) -> None:
+        types = len(self.replica_types)
+        counts = frozen_array(self.instances, "plan.instances", (types,))
+        if (counts < 0).any() or (counts != np.round(counts)).any():
+            raise InputError(f"plan.instances must be whole numbers >= 0, got {counts.tolist()}")
+        instances = counts.astype(np.int64)
+        instances.flags.writeable = False
+        object.__setattr__(self, "instances", instances)
+        object.__setattr__(self, "load", frozen_array(self.load, "plan.load", (types,)))
+        shape = (types, *self.workload.buckets.shape)
+        object.__setattr__(self, "share", frozen_array(self.share, "plan.share", shape))
+
+    @property
+    def replicas(self) -> dict[str, int]:
+        """Running copies of the model by replica type name; 0 for a type that is not used."""
+        return {
+            replica_type.name: int(count) * replica_type.replicas_per_instance
+            for replica_type, count in zip(self.replica_types, self.instances, strict=True)
+        }
+
+    @property
+    def best_single(self) -> tuple[str, Baseline] | None:
+        """The cheapest single-type plan, by name; None where no type can do it alone."""
+        able = [(name, baseline) for name, baseline in self.single_type.items() if baseline.cost_per_h is not None]
+        return min(able, key=lambda pair: pair[1].cost_per_h or 0.0) if able else None
+
+    @property
+    def savings(self) -> float | None:
+        """Saved against the cheapest single type, 0-1; None where no type can do it alone."""
+        best = self.best_single
+        if best is None or best[1].cost_per_h is None:
+            return None
+        return 1.0 - self.cost_per_h / best[1].cost_per_h
+
+    @property
+    def cost_per_mtok(self) -> dict[str, float] | None:
+        """Plan cost over a million tokens served: ``input``, ``output`` and ``total`` (both) [USD]."""
+        if self.workload.buckets.is_ordinal:
+            return None
+        served = self.share.sum(axis=0) * self.workload.request_rate
+        inputs = float((served * self.workload.input_tokens).sum()) * 3600 / 1e6
+        outputs = float((served * self.workload.output_tokens).sum()) * 3600 / 1e6
+        if outputs == 0:
+            return None
+        return {
+            "input": self.cost_per_h / inputs,
+            "output": self.cost_per_h / outputs,
+            "total": self.cost_per_h / (inputs + outputs),
+        }
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return {
+            "cost_per_h": self.cost_per_h,
+            "cost_per_mtok": self.cost_per_mtok,
+            "replicas": self.replicas,
+            "instances": {t.name: int(n) for t, n in zip(self.replica_types, self.instances, strict=True)},
+            "load": {t.name: float(load) for t, load in zip(self.replica_types, self.load, strict=True)},
+            "bound_per_h": self.bound_per_h,
+            "gap": self.gap,
+            "status": self.status,
+            "single_type": {
+                name: {
+                    "cost_per_h": baseline.cost_per_h,
+                    "instances": baseline.instances,
+                    "reason": baseline.reason,
+                }
+                for name, baseline in self.single_type.items()
+            },
+            "savings": self.savings,
+            "served_fraction": self.served_fraction,
+            "unservable": list(self.unservable),
+            "headroom": self.headroom,
+            "slices": self.slices,
+            "slo": self.slo.to_json() if self.slo else None,
+            "model": self.model,
+            "solve_s": self.solve_s,
+            "warnings": [caution.to_json() for caution in self.cautions],
+            "workload": self.workload.to_json(),
+            "replica_types": [replica_type.to_json() for replica_type in self.replica_types],
+            "share": self.share.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, content: Json) -> Plan:
+        """From the JSON object that :meth:`to_json` makes."""
+        replica_types = tuple(ReplicaType.from_json(item) for item in content["replica_types"])
+        names = [replica_type.name for replica_type in replica_types]
+        return cls(
+            replica_types=replica_types,
+            instances=np.array([content["instances"][name] for name in names], np.int64),
+            share=content["share"],
+            load=np.array([content["load"][name] for name in names]),
+            cost_per_h=content["cost_per_h"],
+            bound_per_h=content["bound_per_h"],
+            gap=content["gap"],
+            single_type={name: Baseline(**item) for name, item in content["single_type"].items()},
+            workload=Workload.from_json(content["workload"]),
+            headroom=content["headroom"],
+            slices=content["slices"],
+            slo=Slo.from_json(content["slo"]) if content["slo"] else None,
+            model=content["model"],
+            served_fraction=content["served_fraction"],
+            unservable=tuple(content["unservable"]),
+            status=content["status"],
+            solve_s=content["solve_s"],
+            cautions=tuple(Caution(**caution) for caution in content["warnings"]),
+        )
+
+    def dumps(self) -> str:
+        """The text of a ``plan.json``."""
+        return dump_document("plan", self.to_json())
+
+    def save(self, path: str | Path) -> Path:
+        """Write a ``plan.json``."""
+        return write_document(path, "plan", self.to_json())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Plan:
+        """Read a ``plan.json``."""
+        content = read_document(path, "plan")
+        try:
+            return cls.from_json(content)
+        except KeyError as error:
+            raise InputError(f"{path}: the key {error} is absent") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}", hint=error.hint) from error

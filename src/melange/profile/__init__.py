@@ -1,0 +1,1 @@
+"""Stage 2: what one replica of each type can serve within the SLO."""

@@ -1,0 +1,209 @@
+"""The nouns of the profile stage: what one replica of each type can serve within the SLO.
+
+Arrays have the axes (replica type R, input bucket I, output bucket O).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.catalog.catalog import Offer
+from melange.errors import Caution, InputError
+from melange.files import Json, dump_document, read_document, write_document
+from melange.slo import Slo
+from melange.workload.workload import Array, Buckets, frozen_array
+
+# How a cell of a profile came to be; the index is what the arrays hold.
+PROVENANCES = ("measured", "anchored", "estimated")
+MEASURED, ANCHORED, ESTIMATED = range(3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaType:
+    """What serves one copy of the model: an offer, a tensor-parallel degree, an engine.
+
+    Parameters
+    ----------
+    offer
+        The instance that is rented.
+    tensor_parallel
+        Accelerators that split each layer of one copy.
+    engine
+        Serving engine or its era (``vllm``, ``vllm-0.2``, ``sglang``, ``trtllm``); empty where the file does not say.
+    name
+        Unique within a profile.
+    """
+
+    name: str
+    offer: Offer
+    tensor_parallel: int = 1
+    engine: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.tensor_parallel <= self.offer.accelerators:
+            raise InputError(
+                f"{self.name}: tensor_parallel must be 1 to {self.offer.accelerators} "
+                f"(the accelerators of the instance), got {self.tensor_parallel}"
+            )
+
+    @property
+    def replicas_per_instance(self) -> int:
+        """Replicas that one instance holds."""
+        return self.offer.accelerators // self.tensor_parallel
+
+    @property
+    def cost_per_h(self) -> float:
+        """Price of one whole instance [USD/h]."""
+        return self.offer.cost_per_h
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return {
+            "name": self.name,
+            "offer": self.offer.to_json(),
+            "tensor_parallel": self.tensor_parallel,
+            "engine": self.engine,
+        }
+
+    @classmethod
+    def from_json(cls, content: Json) -> ReplicaType:
+        """From the JSON object that :meth:`to_json` makes."""
+        return cls(
+            name=content["name"],
+            offer=Offer.from_json(content["offer"]),
+            tensor_parallel=content["tensor_parallel"],
+            engine=content["engine"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Profile:
+    """The highest rate of each request size that one replica of each type serves within the SLO.
+
+    Parameters
+    ----------
+    replica_types
+        R of them, with unique names.
+    buckets
+        The grid of sizes (I, O).
+    max_request_rate
+        Highest request rate of one bucket on one replica (R, I, O) [1/s]; 0 = it cannot serve it.
+    low, high
+        Ends of an 80 % interval on it (R, I, O) [1/s]; equal to it where nothing is known of the error.
+    provenance
+        Index into ``PROVENANCES`` (R, I, O).
+    reasons, reason
+        Sentences, the first of them empty, and the index of each cell's (R, I, O): why it is 0.
+    slo
+        The objective that the rates hold under; None where the file does not say.
+    model
+        Name of the model; empty where the file does not say.
+    source
+        Where the figures come from, in words.
+    cautions
+        What a reader should know about these figures.
+
+    Raises
+    ------
+    InputError
+        Rates that are negative or not finite, wrong shapes, names that repeat.
+    """
+
+    replica_types: tuple[ReplicaType, ...]
+    buckets: Buckets
+    max_request_rate: Array
+    low: Array
+    high: Array
+    provenance: npt.NDArray[np.int8]
+    reasons: tuple[str, ...] = ("",)
+    reason: npt.NDArray[np.int32]
+    slo: Slo | None = None
+    model: str = ""
+    source: str = ""
+    cautions: tuple[Caution, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = (len(self.replica_types), *self.buckets.shape)
+        names = [replica_type.name for replica_type in self.replica_types]
+        if not names:
+            raise InputError("profile: at least one replica type is needed")
+        repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+        if repeated:
+            raise InputError(f"profile: replica types must have names of their own, {', '.join(repeated)} repeats")
+        for name in ("max_request_rate", "low", "high"):
+            values = frozen_array(getattr(self, name), f"profile.{name}", shape)
+            bad = np.argwhere(~np.isfinite(values) | (values < 0))
+            if len(bad):
+                r, i, o = bad[0]
+                raise InputError(
+                    f"profile.{name} must be >= 0 and finite, got {values[r, i, o]:g} "
+                    f"for {names[r]} at {self.buckets.label(i, o)}"
+                )
+            object.__setattr__(self, name, values)
+        for name, dtype in (("provenance", np.int8), ("reason", np.int32)):
+            indices = frozen_array(getattr(self, name), f"profile.{name}", shape).astype(dtype)
+            indices.flags.writeable = False
+            object.__setattr__(self, name, indices)
+
+    def index(self, name: str) -> int:
+        """Position of a replica type along the first axis."""
+        return [replica_type.name for replica_type in self.replica_types].index(name)
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return self.buckets.to_json() | {
+            "replica_types": [replica_type.to_json() for replica_type in self.replica_types],
+            "max_request_rate": self.max_request_rate.tolist(),
+            "low": self.low.tolist(),
+            "high": self.high.tolist(),
+            "provenances": list(PROVENANCES),
+            "provenance": self.provenance.tolist(),
+            "reasons": list(self.reasons),
+            "reason": self.reason.tolist(),
+            "slo": self.slo.to_json() if self.slo else None,
+            "model": self.model,
+            "source": self.source,
+            "warnings": [caution.to_json() for caution in self.cautions],
+        }
+
+    @classmethod
+    def from_json(cls, content: Json) -> Profile:
+        """From the JSON object that :meth:`to_json` makes."""
+        slo = content.get("slo")
+        return cls(
+            replica_types=tuple(ReplicaType.from_json(item) for item in content["replica_types"]),
+            buckets=Buckets.from_json(content),
+            max_request_rate=content["max_request_rate"],
+            low=content["low"],
+            high=content["high"],
+            provenance=content["provenance"],
+            reasons=tuple(content["reasons"]),
+            reason=content["reason"],
+            slo=Slo.from_json(slo) if slo else None,
+            model=content.get("model", ""),
+            source=content.get("source", ""),
+            cautions=tuple(Caution(**caution) for caution in content.get("warnings", ())),
+        )
+
+    def dumps(self) -> str:
+        """The text of a ``profile.json``."""
+        return dump_document("profile", self.to_json())
+
+    def save(self, path: str | Path) -> Path:
+        """Write a ``profile.json``."""
+        return write_document(path, "profile", self.to_json())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Profile:
+        """Read a ``profile.json``."""
+        content = read_document(path, "profile")
+        try:
+            return cls.from_json(content)
+        except KeyError as error:
+            raise InputError(f"{path}: the key {error} is absent") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}", hint=error.hint) from error

@@ -1,0 +1,1 @@
+"""Stage 1: how often requests of which size arrive."""

@@ -1,0 +1,289 @@
+"""The nouns of the workload stage: how often requests of which size arrive.
+
+Arrays have the axes (input bucket I, output bucket O). A bucket is a range of request sizes, lower edge
+excluded and upper edge included (Mélange, arXiv 2404.14527, section 5.1).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.errors import Caution, InputError
+from melange.files import Json, dump_document, read_document, write_document
+
+Array = npt.NDArray[np.float64]
+
+# The paper's edges (its figures 3 and 4), extended by doubling to 128k input and 32k output tokens.
+PAPER_INPUT_EDGES = (25, 100, 250, 500, 1000, 2000, 4000, 8000, 12000, 16000)
+PAPER_OUTPUT_EDGES = (25, 100, 250, 500, 1000, 2000)
+DEFAULT_INPUT_EDGES = (*PAPER_INPUT_EDGES, 32000, 64000, 128000)
+DEFAULT_OUTPUT_EDGES = (*PAPER_OUTPUT_EDGES, 4000, 8000, 16000, 32000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One prompt and its completion.
+
+    Parameters
+    ----------
+    arrival_s
+        Arrival at the balancer [s].
+    input_tokens, output_tokens
+        Prompt length and generated length, both >= 1.
+    """
+
+    arrival_s: float
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Buckets:
+    """A grid of request sizes.
+
+    Parameters
+    ----------
+    input_edges, output_edges
+        Upper edges, ascending [tokens]; the first bucket starts at 1 token.
+    is_ordinal
+        True where a file numbers its buckets without saying their sizes (the authors' release): the edges are
+        then 1, 2, 3, ... and stand for no token count.
+
+    Examples
+    --------
+    >>> Buckets(input_edges=(25, 100), output_edges=(50,)).label(1, 0)
+    '26-100 in, 1-50 out'
+    """
+
+    input_edges: tuple[int, ...] = DEFAULT_INPUT_EDGES
+    output_edges: tuple[int, ...] = DEFAULT_OUTPUT_EDGES
+    is_ordinal: bool = False
+
+    def __post_init__(self) -> None:
+        for axis in ("input", "output"):
+            edges = getattr(self, f"{axis}_edges")
+            if len(edges) == 0:
+                raise InputError(f"buckets.{axis}: at least one upper edge is needed")
+            if any(int(edge) != edge or edge < 1 for edge in edges):
+                raise InputError(f"buckets.{axis}: edges must be whole numbers >= 1, got {list(edges)}")
+            if any(low >= high for low, high in itertools.pairwise(edges)):
+                raise InputError(f"buckets.{axis}: edges must ascend, got {list(edges)}")
+            object.__setattr__(self, f"{axis}_edges", tuple(int(edge) for edge in edges))
+
+    @classmethod
+    def ordinal(cls, inputs: int, outputs: int) -> Buckets:
+        """Buckets that are numbered and not measured, ``inputs`` x ``outputs`` of them."""
+        return cls(
+            input_edges=tuple(range(1, inputs + 1)),
+            output_edges=tuple(range(1, outputs + 1)),
+            is_ordinal=True,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of buckets along both axes (I, O)."""
+        return len(self.input_edges), len(self.output_edges)
+
+    def upper_sizes(self) -> tuple[Array, Array]:
+        """The largest size of every bucket: input tokens (I, O) and output tokens (I, O)."""
+        inputs, outputs = np.meshgrid(
+            np.asarray(self.input_edges, float), np.asarray(self.output_edges, float), indexing="ij"
+        )
+        return inputs, outputs
+
+    def label(self, i: int, o: int) -> str:
+        """The bucket at (i, o) in words."""
+        if self.is_ordinal:
+            return f"input size {i + 1}, output size {o + 1}"
+        return f"{_range(self.input_edges, i)} in, {_range(self.output_edges, o)} out"
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        content: Json = {"input_edges": list(self.input_edges), "output_edges": list(self.output_edges)}
+        return content | ({"is_ordinal": True} if self.is_ordinal else {})
+
+    @classmethod
+    def from_json(cls, content: Json) -> Buckets:
+        """From an object that holds what :meth:`to_json` makes."""
+        return cls(
+            input_edges=tuple(content["input_edges"]),
+            output_edges=tuple(content["output_edges"]),
+            is_ordinal=bool(content.get("is_ordinal", False)),
+        )
+
+
+def _range(edges: tuple[int, ...], index: int) -> str:
+    return f"{(edges[index - 1] if index else 0) + 1}-{edges[index]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Workload:
+    """How often requests of which size arrive.
+
+    Parameters
+    ----------
+    buckets
+        The grid of sizes.
+    request_rate
+        Arrivals per second by bucket (I, O) [1/s].
+    input_tokens, output_tokens
+        The size each bucket is planned for (I, O) [tokens]: the mean of the requests seen in it, or its upper
+        edge where none was seen or where the paper's convention is wanted.
+    source
+        Where the figures come from, in words.
+    requests
+        How many requests were observed; None for a histogram that does not say.
+    failed_requests
+        Rows of the trace that were left out because they failed (no output), so that they are not hidden.
+    burstiness
+        Coefficient of variation of the times between arrivals; 1 is Poisson; None where it was not observed.
+    cautions
+        What a reader should know about these figures.
+
+    Raises
+    ------
+    InputError
+        Rates that are negative, not finite or all zero; sizes below 1 token; wrong shapes.
+    """
+
+    buckets: Buckets
+    request_rate: Array
+    input_tokens: Array
+    output_tokens: Array
+    source: str = ""
+    requests: int | None = None
+    failed_requests: int = 0
+    burstiness: float | None = None
+    cautions: tuple[Caution, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        for name in ("request_rate", "input_tokens", "output_tokens"):
+            values = frozen_array(getattr(self, name), f"workload.{name}", self.buckets.shape)
+            object.__setattr__(self, name, values)
+        _check_rates(self.request_rate, self.buckets)
+        if (self.input_tokens < 1).any() or (self.output_tokens < 1).any():
+            raise InputError("workload: the size of a bucket must be >= 1 token")
+
+    @classmethod
+    def at_upper_edges(cls, buckets: Buckets, request_rate: npt.ArrayLike, **details: Any) -> Workload:
+        """A workload whose buckets are planned for at their upper edges, the paper's convention."""
+        inputs, outputs = buckets.upper_sizes()
+        return cls(
+            buckets=buckets,
+            request_rate=np.asarray(request_rate, float),
+            input_tokens=inputs,
+            output_tokens=outputs,
+            **details,
+        )
+
+    @property
+    def total_rate(self) -> float:
+        """Arrivals per second over all buckets [1/s]."""
+        return float(self.request_rate.sum())
+
+    @property
+    def input_token_rate(self) -> float:
+        """Prompt tokens per second [1/s]; nan where the buckets are ordinal."""
+        return float("nan") if self.buckets.is_ordinal else float((self.request_rate * self.input_tokens).sum())
+
+    @property
+    def output_token_rate(self) -> float:
+        """Generated tokens per second [1/s]; nan where the buckets are ordinal."""
+        return float("nan") if self.buckets.is_ordinal else float((self.request_rate * self.output_tokens).sum())
+
+    def at_rate(self, request_rate: float) -> Workload:
+        """The same mix of sizes at another total rate [1/s]."""
+        if not (np.isfinite(request_rate) and request_rate > 0):
+            raise InputError(f"workload.rate must be > 0 and finite, got {request_rate:g}")
+        return replace(self, request_rate=self.request_rate * (request_rate / self.total_rate))
+
+    def with_upper_sizes(self) -> Workload:
+        """The same rates, each bucket planned for at its upper edge (the paper's convention)."""
+        inputs, outputs = self.buckets.upper_sizes()
+        return replace(self, input_tokens=inputs, output_tokens=outputs)
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        content: Json = self.buckets.to_json() | {
+            "request_rate": self.request_rate.tolist(),
+            "input_tokens": self.input_tokens.tolist(),
+            "output_tokens": self.output_tokens.tolist(),
+            "source": self.source,
+            "requests": self.requests,
+            "failed_requests": self.failed_requests,
+            "burstiness": self.burstiness,
+            "warnings": [caution.to_json() for caution in self.cautions],
+        }
+        return content
+
+    @classmethod
+    def from_json(cls, content: Json) -> Workload:
+        """From the JSON object that :meth:`to_json` makes."""
+        return cls(
+            buckets=Buckets.from_json(content),
+            request_rate=content["request_rate"],
+            input_tokens=content["input_tokens"],
+            output_tokens=content["output_tokens"],
+            source=content.get("source", ""),
+            requests=content.get("requests"),
+            failed_requests=content.get("failed_requests", 0),
+            burstiness=content.get("burstiness"),
+            cautions=tuple(Caution(**caution) for caution in content.get("warnings", ())),
+        )
+
+    def dumps(self) -> str:
+        """The text of a ``workload.json``."""
+        return dump_document("workload", self.to_json())
+
+    def save(self, path: str | Path) -> Path:
+        """Write a ``workload.json``."""
+        return write_document(path, "workload", self.to_json())
+
+    @classmethod
+    def read(cls, path: str | Path) -> Workload:
+        """Read a ``workload.json``."""
+        content = read_document(path, "workload")
+        try:
+            return cls.from_json(content)
+        except KeyError as error:
+            raise InputError(f"{path}: the key {error} is absent") from error
+        except InputError as error:
+            raise InputError(f"{path}: {error}", hint=error.hint) from error
+
+
+def frozen_array(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
+    """``values`` as a read-only float array of ``shape``.
+
+    Raises
+    ------
+    InputError
+        When the values are no numbers or have another shape; a transposed array is called one.
+    """
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: must be a table of numbers with {' x '.join(map(str, shape))} cells") from error
+    if array.shape != shape:
+        looks = " (it looks transposed)" if array.ndim >= 2 and array.swapaxes(-1, -2).shape == shape else ""
+        raise InputError(
+            f"{name}: must have {' x '.join(map(str, shape))} cells, got {' x '.join(map(str, array.shape))}{looks}",
+            hint="rows are input sizes, columns are output sizes",
+        )
+    array.flags.writeable = False
+    return array
+
+
+def _check_rates(request_rate: Array, buckets: Buckets) -> None:
+    bad = np.argwhere(~np.isfinite(request_rate) | (request_rate < 0))
+    if len(bad):
+        cells = "; ".join(f"{buckets.label(i, o)}: {request_rate[i, o]:g}" for i, o in bad[:3])
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise InputError(f"workload.request_rate must be >= 0 and finite, got {cells}{more}")
+    if not request_rate.sum() > 0:
+        raise InputError("workload: no requests at all: every rate is 0")
