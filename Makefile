@@ -1,0 +1,54 @@
+# Needs Python >= 3.11 and make; everything else goes into .venv.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
+  $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test docs bench clean
+
+help: ## list what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed ## make .venv with the melange command in it
+
+demo: setup ## plan a real service and print the answer
+	@echo; echo '$$ melange plan examples/chat.yaml'; echo
+	@$(BIN)/melange plan examples/chat.yaml
+
+check: $(VENV)/.installed-dev ## formatting, lint, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/make_cli.py --check
+
+test: $(VENV)/.installed-dev ## run the tests
+	$(BIN)/pytest
+
+docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, the README's outputs
+	$(BIN)/python docs/make_cli.py
+	$(BIN)/python examples/store_outputs.py
+
+bench: $(VENV)/.installed-dev ## measure against the named baselines (about 30 minutes)
+	$(BIN)/python bench/estimate.py
+	$(BIN)/python bench/solve.py
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/ingest.py
+
+clean: ## remove what make made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
+	  echo "hint: install it (on Debian: apt-get install python3 python3-venv) or name one: make PYTHON=/path/to/python3 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) install --quiet -c constraints.txt -e '.[dev,bench]'
+	@touch $@ $(VENV)/.installed
