@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -142,12 +142,11 @@ class PlanSection(_Section):
         """With the limits of ``offers.max``, as the settings of :func:`melange.solve`."""
         if self.shares and self.slices:
             raise InputError("plan: shares: continuous and slices exclude each other", hint="remove one of the two")
-        settings: dict[str, Any] = self.model_dump(exclude={"shares"})
-        return Options(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()},
-            max_accelerators=max_accelerators,
-            max_instances=max_instances,
-        )
+        settings: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.model_dump(exclude={"shares"}).items()
+        }
+        return Options(**settings, max_accelerators=max_accelerators, max_instances=max_instances)
 
 
 class Service(_Section):
@@ -201,6 +200,58 @@ def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
         raise InputError(_faults(path, text, error, settings)) from error
 
 
+def read_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> WorkloadSection:
+    """A ``workload`` section that was given by flags; absent ones are None.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_service`.
+    """
+    given = {key: _without_none(value) for key, value in content.items() if value is not None}
+    return _section(WorkloadSection, "workload", given, settings)
+
+
+def read_plan_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> PlanSection:
+    """A ``plan`` section for inputs that come without a service.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_service`; also a setting outside of ``plan``.
+    """
+    return _section(PlanSection, "plan", dict(content), settings)
+
+
+S = TypeVar("S", bound=_Section)
+
+
+def _section(kind: type[S], name: str, content: dict[str, Any], settings: Sequence[str]) -> S:
+    whole: dict[str, Any] = {name: content}
+    for setting in settings:
+        _set(whole, setting)
+    if set(whole) != {name}:
+        stray = ", ".join(sorted(set(whole) - {name}))
+        raise InputError(
+            f"--set {stray}: only {name}.* applies here", hint=f"without a service.yaml there is no {stray}"
+        )
+    try:
+        return kind.model_validate(whole[name])
+    except ValidationError as error:
+        raise InputError(_faults("", "", error, settings, (name,))) from error
+
+
+def _without_none(value: Any) -> Any:
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+# Keys of which the file may hold one: naming another on the command line replaces it.
+_ALTERNATIVES = (
+    ("plan.shares", "plan.slices"),
+    tuple(f"workload.{source}" for source in ("trace", "dataset", "histogram", "metrics", "file")),
+)
+
+
 def _set(content: dict[str, Any], setting: str) -> None:
     """Apply one ``key.key=value``."""
     name, equals, value = setting.partition("=")
@@ -213,32 +264,39 @@ def _set(content: dict[str, Any], setting: str) -> None:
         if not isinstance(inner, dict):
             raise InputError(f"--set {setting}: {'.'.join(keys[: depth + 1])} holds a value, not keys")
         target = inner
+    for alternatives in _ALTERNATIVES:
+        if name in alternatives:
+            for other in alternatives:
+                target.pop(other.rpartition(".")[2], None)
     try:
         target[keys[-1]] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise InputError(f"--set {setting}: the value is not valid YAML") from error
 
 
-def _faults(path: str | Path, text: str, error: ValidationError, settings: Sequence[str]) -> str:
+def _faults(
+    path: str | Path, text: str, error: ValidationError, settings: Sequence[str], within: tuple[str, ...] = ()
+) -> str:
     """All faults that pydantic found, one a line, each with its place and the nearest known key."""
     lines: dict[str, str] = {}  # the first fault of each key: a union reports one for every branch
     for fault in error.errors():
-        keys = [key for key in fault["loc"] if _is_key(key)]
+        keys = [*within, *(key for key in fault["loc"] if _is_key(key))]
         name = ".".join(str(key) for key in keys)
         line = _line(text, keys)
         place = f"{path}:{line}" if line else f"{path}"
         if any(setting.startswith(f"{name}=") for setting in settings):
             place = "--set"
         if fault["type"] == "extra_forbidden":
-            within = ".".join(map(str, keys[:-1]))
+            section = ".".join(map(str, keys[:-1]))
             known = _known_keys(keys[:-1])
-            message = str(unknown("key", str(keys[-1]), known, place=f"{place}: {within}" if within else place))
+            where = ": ".join(part for part in (place, section) if part)
+            message = str(unknown("key", str(keys[-1]), known, place=where))
         elif fault["type"] == "missing":
-            message = f"{place}: {name} is needed"
+            message = f"{place}: {name} is needed".removeprefix(": ")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             found = "" if "got" in message else f", got {fault['input']!r}"
-            message = f"{place}: {name}: {message[:1].lower()}{message[1:]}{found}"
+            message = f"{place}: {name}: {message[:1].lower()}{message[1:]}{found}".removeprefix(": ")
         lines.setdefault(name, message)
     return "\n".join(lines.values())
 

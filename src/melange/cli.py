@@ -1,0 +1,367 @@
+"""The command line: one command a stage."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from melange.errors import InfeasibleError, InputError, MelangeError
+
+if TYPE_CHECKING:
+    from melange.plan.options import Options
+    from melange.plan.plan import Plan
+    from melange.profile.profile import Profile
+    from melange.service import Service
+    from melange.workload.workload import Workload
+
+app = typer.Typer(
+    name="melange",
+    help="Find the cheapest mix of accelerators that serves a language model within its latency objective.",
+    epilog="Start with: melange init, then melange plan service.yaml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Save to this file as well (replaced atomically).")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the service, for example workload.rate=32."),
+]
+
+
+class Subject(StrEnum):
+    """What ``melange catalog`` lists."""
+
+    accelerators = "accelerators"
+    offers = "offers"
+    models = "models"
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("service.yaml"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write a commented service.yaml to start from."""
+    from importlib.resources import files
+
+    from melange.files import write_text
+
+    if path.exists() and not force:
+        raise InputError(f"{path}: exists already", hint="--force replaces it")
+    write_text(path, files("melange").joinpath("service.template.yaml").read_text(encoding="utf-8"))
+    typer.echo(f"{path} written; edit it, then: melange plan {path}")
+
+
+@app.command()
+def catalog(
+    subject: Annotated[Subject, typer.Argument(help="What to list.")] = Subject.offers,
+    gpu: Annotated[list[str] | None, typer.Option(help="Only these accelerators (repeatable).")] = None,
+    provider: Annotated[list[str] | None, typer.Option(help="Only these providers (repeatable).")] = None,
+    region: Annotated[list[str] | None, typer.Option(help="Only these regions (repeatable).")] = None,
+    market: Annotated[list[str] | None, typer.Option(help="on-demand, spot or reserved (repeatable).")] = None,
+    file: Annotated[Path | None, typer.Option(help="Own offers: offers.csv, a SkyPilot or a gpuhunt catalog.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List accelerators, offers or models."""
+    from dataclasses import replace
+
+    from melange import present
+    from melange.catalog.catalog import load_catalog
+
+    whole = load_catalog()
+    if file is not None:
+        from melange.catalog.readers import read_offers
+
+        whole = replace(whole, offers=read_offers(file))
+    chosen = whole.select(gpus=gpu, providers=provider, markets=market, regions=region)
+    if as_json:
+        typer.echo(json.dumps(chosen.to_json()[subject.value]))
+        return
+    pages = {
+        Subject.accelerators: lambda: present.accelerators_page(chosen.accelerators.values()),
+        Subject.offers: lambda: present.offers_page(chosen.offers),
+        Subject.models: lambda: present.models_page(chosen.models.values()),
+    }
+    present.console().print(pages[subject]())
+
+
+@app.command()
+def workload(
+    source: Annotated[
+        Path | None, typer.Argument(help="A request log (Parquet, CSV, JSONL), or a service.yaml.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="A bundled data set, or a mixture: '{arena: 0.8, sharegpt: 0.2}'.")
+    ] = None,
+    histogram: Annotated[str | None, typer.Option(help="A table of rates or shares by size.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="The text of a vLLM server's /metrics.")] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="Requests/s to scale to; or, of the windows: mean, max, p99, ...")
+    ] = None,
+    window: Annotated[str | None, typer.Option(help="Length of the windows that --rate looks at: 5m.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="First moment: 10m after the start, or a date and time.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="Last moment, likewise.")] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Names of the columns: arrival=ts,input=prompt,output=completion.")
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option("--format", help="Format of the log, where it cannot be told.")
+    ] = None,
+    input_edges: Annotated[str | None, typer.Option(help="Upper edges of the input buckets: 100,1000,8000.")] = None,
+    output_edges: Annotated[str | None, typer.Option(help="Upper edges of the output buckets.")] = None,
+    size: Annotated[
+        str, typer.Option(help="Plan a bucket at its mean size, or at its upper edge: mean, upper.")
+    ] = "mean",
+    list_datasets: Annotated[
+        bool, typer.Option("--list", help="List the bundled data sets with their sources.")
+    ] = False,
+    settings: SetOption = None,
+    out: OutOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Read traffic: how often requests of which size arrive."""
+    import yaml
+
+    from melange import present
+    from melange.pipeline import workload_of
+    from melange.service import read_section, read_service
+
+    if list_datasets:
+        _list_datasets(as_json)
+        return
+    if source is not None and source.suffix in {".yaml", ".yml"}:
+        service = read_service(source, settings or ())
+        with _progress("reading the traffic"):
+            result = workload_of(service.workload, service.path)
+    else:
+        given = {
+            "trace": str(source) if source else None,
+            "dataset": yaml.safe_load(dataset) if dataset else None,
+            "histogram": histogram,
+            "metrics": metrics,
+            "rate": yaml.safe_load(rate) if rate else None,
+            "window": window,
+            "from": start,
+            "to": end,
+            "format": log_format,
+            "columns": _pairs(columns),
+            "buckets": {"input": _edges(input_edges), "output": _edges(output_edges)},
+            "size": size,
+        }
+        section = read_section(given, settings or ())
+        with _progress("reading the traffic"):
+            result = workload_of(section, Path)
+    _finish(result, out, as_json, present.workload_page)
+
+
+@app.command()
+def profile(
+    source: Annotated[
+        Path, typer.Argument(help="A service.yaml, or another tool's profile (Mélange release, AIBrix).")
+    ],
+    workload_file: Annotated[
+        Path | None, typer.Option("--workload", help="A workload.json, in place of the service's.")
+    ] = None,
+    settings: SetOption = None,
+    out: OutOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what one replica of each type can serve within the SLO."""
+    from melange import present
+    from melange.workload.workload import Workload
+
+    traffic = Workload.read(workload_file) if workload_file else None
+    if source.suffix in {".yaml", ".yml"}:
+        from melange.service import read_service
+
+        service = read_service(source, settings or ())
+        traffic, result = _first_stages(service, traffic, None)
+    else:
+        from melange.profile.formats import read_profile
+
+        result = read_profile(source)
+    _finish(result, out, as_json, lambda noun: present.profile_page(noun, traffic))
+
+
+@app.command()
+def plan(
+    source: Annotated[
+        Path | None, typer.Argument(help="A service.yaml, or a configuration of the authors' release.")
+    ] = None,
+    workload_file: Annotated[
+        Path | None, typer.Option("--workload", help="A workload.json, in place of the service's.")
+    ] = None,
+    profile_file: Annotated[
+        Path | None, typer.Option("--profile", help="A profile.json, in place of the service's.")
+    ] = None,
+    drop_unservable: Annotated[
+        bool, typer.Option("--drop-unservable", help="Plan for the rest when some sizes cannot be served.")
+    ] = False,
+    explained: Annotated[
+        bool, typer.Option("--explain", help="Say what would change the answer, and by how much.")
+    ] = False,
+    settings: SetOption = None,
+    out: OutOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Find the cheapest mix that carries the traffic within the SLO."""
+    from melange import present
+    from melange.pipeline import with_price_cautions
+    from melange.plan.solve import solve
+
+    chosen = [*(settings or ()), *(["plan.drop_unservable=true"] if drop_unservable else [])]
+    traffic, capacities, options = _plan_inputs(source, workload_file, profile_file, chosen)
+    with _progress("solving for the cheapest mix"):
+        result = with_price_cautions(solve(traffic, capacities, options), datetime.now(UTC).date())
+    if not explained:
+        _finish(result, out, as_json, present.plan_page)
+        return
+    from melange.plan.explain import explain
+
+    with _progress("asking what would change the answer"):
+        reasons = explain(result, traffic, capacities, options)
+    if as_json:
+        if out is not None:
+            result.save(out)
+        typer.echo(json.dumps(json.loads(result.dumps()) | {"explain": reasons.to_json()}))
+        return
+    _finish(result, out, False, present.plan_page)
+    present.console().print("\n", present.explanation_page(reasons))
+
+
+def _plan_inputs(
+    source: Path | None, workload_file: Path | None, profile_file: Path | None, settings: list[str]
+) -> tuple[Workload, Profile, Options]:
+    """What to solve: from a service, from the stages' files, or from a configuration of the authors' release."""
+    from melange.profile.profile import Profile
+    from melange.service import read_plan_section, read_service
+    from melange.workload.workload import Workload
+
+    traffic = Workload.read(workload_file) if workload_file else None
+    capacities = Profile.read(profile_file) if profile_file else None
+    if source is None:
+        if traffic is None or capacities is None:
+            raise InputError(
+                "a service.yaml is needed, or both --workload and --profile", hint="melange init writes one"
+            )
+        return traffic, capacities, read_plan_section({}, settings).to_options({}, {})
+    if source.suffix in {".yaml", ".yml"}:
+        from melange.catalog.catalog import load_catalog
+        from melange.pipeline import options_of
+
+        service = read_service(source, settings)
+        options = options_of(service, load_catalog())
+        return *_first_stages(service, traffic, capacities), options
+    from melange.profile.formats import read_melange_config
+
+    released_traffic, released_capacities, release = read_melange_config(source)
+    return (
+        traffic or released_traffic,
+        capacities or released_capacities,
+        read_plan_section(release, settings).to_options({}, {}),
+    )
+
+
+def _first_stages(service: Service, traffic: Workload | None, capacities: Profile | None) -> tuple[Workload, Profile]:
+    """The workload and the profile of a service, except where a file already gave one."""
+    from melange.catalog.catalog import load_catalog
+    from melange.pipeline import profile_of, workload_of
+
+    if traffic is None:
+        with _progress("reading the traffic"):
+            traffic = workload_of(service.workload, service.path)
+    if capacities is None:
+        with _progress("estimating what each replica type carries"):
+            capacities = profile_of(service, traffic, load_catalog())
+    return traffic, capacities
+
+
+def _finish(result: Workload | Profile | Plan, out: Path | None, as_json: bool, page: Any) -> None:
+    """Save, then print: the page, or the JSON and nothing else."""
+    from melange import present
+
+    if out is not None:
+        result.save(out)
+    if as_json:
+        typer.echo(result.dumps())
+        return
+    present.console().print(page(result))
+    if out is not None:
+        present.console(stderr=True).print(f"\nsaved to {out}")
+
+
+def _list_datasets(as_json: bool) -> None:
+    from melange.workload.datasets import datasets
+
+    if as_json:
+        typer.echo(json.dumps(dict(datasets())))
+        return
+    for name, about in datasets().items():
+        typer.echo(f"{name}: {about}")
+
+
+@contextlib.contextmanager
+def _progress(words: str) -> Iterator[None]:
+    """A spinner on a terminal's stderr; silence where nobody watches."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from melange import present
+
+    with present.console(stderr=True).status(words):
+        yield
+
+
+def _pairs(text: str | None) -> dict[str, str] | None:
+    if text is None:
+        return None
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(equals and name and value for name, equals, value in pairs):
+        raise InputError(
+            f"--columns must be ROLE=NAME,..., got {text!r}", hint="arrival=ts,input=prompt,output=completion"
+        )
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _edges(text: str | None) -> list[str] | None:
+    return [edge.strip() for edge in text.split(",")] if text else None
+
+
+def _fail(error: MelangeError) -> NoReturn:
+    print(f"error: {error}", file=sys.stderr)
+    if isinstance(error, InfeasibleError):
+        for reason in error.reasons:
+            print(f"  - {reason}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def main() -> None:
+    """Entry point of the ``melange`` command: a :class:`MelangeError` becomes two lines on stderr and exit code 2."""
+    try:
+        app()
+    except MelangeError as error:
+        _fail(error)
+    except BrokenPipeError:
+        # The reader has gone (`melange catalog | head`): nothing is left to say, and Python must not say it at exit.
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        raise SystemExit(0) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""From a service's description to its workload, profile and plan: the stages, one after the other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from melange.errors import InputError, unknown
+from melange.plan.plan import Plan
+from melange.profile.profile import Profile
+from melange.service import Service, WorkloadSection
+from melange.workload.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from melange.catalog.catalog import Catalog, Offer
+    from melange.plan.options import Options
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?")
+_SECONDS = {"ms": 1e-3, None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def workload_of(section: WorkloadSection, path: Callable[[str], Path]) -> Workload:
+    """The workload that a service's ``workload`` section describes; ``path`` resolves its file names."""
+    kind, value = section.source
+    buckets = section.buckets.to_buckets()
+    request_rate = section.rate if isinstance(section.rate, float | int) else None
+    if kind != "trace":
+        _only_for_traces(section)
+    if kind == "trace":
+        from melange.workload.traces import read_trace
+
+        workload = read_trace(
+            path(value),
+            buckets=buckets,
+            columns=section.columns,
+            trace_format=section.format,
+            start=section.start,
+            end=section.end,
+            window_s=None if section.window is None else duration_s(section.window, "workload.window"),
+            rate=section.rate if isinstance(section.rate, str) else "mean",
+            request_rate=request_rate,
+        )
+    elif kind == "dataset":
+        from melange.workload.datasets import dataset
+
+        workload = dataset(value, buckets=buckets, request_rate=request_rate)
+    elif kind == "file":
+        workload = Workload.read(path(value))
+        workload = workload.at_rate(request_rate) if request_rate else workload
+    else:
+        from melange.workload.histograms import read_histogram, read_metrics
+
+        read = read_histogram if kind == "histogram" else read_metrics
+        workload = read(path(value), request_rate=request_rate)
+    return workload.with_upper_sizes() if section.size == "upper" else workload
+
+
+def _only_for_traces(section: WorkloadSection) -> None:
+    """Refuse settings that only a trace can follow, rather than pass over them."""
+    for key, value in (("window", section.window), ("from", section.start), ("to", section.end)):
+        if value is not None:
+            raise InputError(f"workload.{key} needs a trace", hint="name one: workload: {trace: requests.parquet}")
+    if isinstance(section.rate, str):
+        raise InputError(f"workload.rate must be a number here, got {section.rate!r}; a statistic needs a trace")
+
+
+def duration_s(value: str | float, name: str) -> float:
+    """A duration as people write it [s].
+
+    >>> duration_s("5m", "window"), duration_s(30, "window")
+    (300.0, 30.0)
+    """
+    found = _DURATION.fullmatch(str(value).strip())
+    if not found or not float(found[1]) > 0:
+        raise InputError(f"{name} must be a duration such as 30s, 5m or 1h, got {value!r}")
+    return float(found[1]) * _SECONDS[found[2]]
+
+
+def offers_of(service: Service, catalog: Catalog) -> tuple[Offer, ...]:
+    """What a service may rent."""
+    section = service.offers
+    if section.file is not None:
+        from melange.catalog.readers import read_offers
+
+        catalog = replace(catalog, offers=read_offers(service.path(section.file)))
+    selected = catalog.select(
+        gpus=section.gpus, providers=section.providers, markets=section.market, regions=section.regions
+    )
+    if not selected.offers:
+        raise InputError(
+            "offers: nothing is left to rent: no offer has all of the gpus, providers, regions and markets asked for",
+            hint="melange catalog offers --gpu ... shows what there is",
+        )
+    return selected.offers
+
+
+def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profile:
+    """The profile of a service: estimated, measured, or measured where there are measurements."""
+    measured: Profile | None = None
+    estimated: Profile | None = None
+    for source in service.profile.source:
+        if source == "estimate":
+            estimated = _estimate(service, workload, catalog)
+        else:
+            from melange.profile.formats import read_profile
+
+            measured = read_profile(service.path(source))
+    if measured is not None and estimated is not None:
+        from melange.profile.formats import combine
+
+        return combine(measured, estimated)
+    profile = measured or estimated
+    if profile is None:
+        raise InputError("profile.source must name 'estimate', a file, or both")
+    return profile
+
+
+def _estimate(service: Service, workload: Workload, catalog: Catalog) -> Profile:
+    from melange.catalog.models import find_model
+    from melange.profile.estimate import estimate
+
+    model = service.path(service.model)
+    return estimate(
+        find_model(str(model) if model.exists() else service.model),
+        offers_of(service, catalog),
+        service.slo.to_slo(),
+        workload,
+        engine=service.engine,
+        tensor_parallel=service.profile.tensor_parallel,
+    )
+
+
+def options_of(service: Service, catalog: Catalog) -> Options:
+    """The settings of the plan stage, with what ``offers.max`` says is available."""
+    accelerators: dict[str, int] = {}
+    instances: dict[str, int] = {}
+    for name, count in service.offers.max.items():
+        match = catalog.find_accelerator(name)
+        if match is None:
+            instances[name] = count
+        else:
+            accelerators[match] = count
+    return service.plan.to_options(accelerators, instances)
+
+
+def with_price_cautions(plan: Plan, today: date) -> Plan:
+    """The plan, with a word on the age of the prices that it pays."""
+    from melange.catalog.catalog import stale_prices
+
+    paid = [t.offer for t, count in zip(plan.replica_types, plan.instances, strict=True) if count]
+    return replace(plan, cautions=(*plan.cautions, *stale_prices(paid, today)))
+
+
+def check_names(limits: Mapping[str, Any], profile: Profile, place: str) -> None:
+    """Refuse a limit on a replica type or an offer that the profile does not have."""
+    known = {t.name for t in profile.replica_types} | {t.offer.name for t in profile.replica_types}
+    for name in limits:
+        if name not in known:
+            raise unknown("offer", name, known, place=place)
