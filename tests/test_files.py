@@ -1,0 +1,70 @@
+import stat
+from pathlib import Path
+
+import pytest
+
+from melange.errors import InputError
+from melange.files import read_document, read_json, write_document, write_text
+
+
+def test_a_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
+    """What is written is read, and the tag says what it is."""
+    path = write_document(tmp_path / "plan.json", "plan", {"cost_per_h": 4.68})
+    assert read_document(path, "plan") == {"melange": "plan/1", "cost_per_h": 4.68}
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
+    """NaN is no JSON: the write fails, the file that was there stays, and nothing half-written lies beside it."""
+    path = write_document(tmp_path / "plan.json", "plan", {"cost_per_h": 1.0})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_document(path, "plan", {"cost_per_h": float("nan")})
+    assert read_document(path, "plan")["cost_per_h"] == 1.0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_an_unwritable_path_is_an_input_error(tmp_path: Path) -> None:
+    """A folder that is absent is named, with what to do."""
+    with pytest.raises(InputError, match="cannot be written: No such file") as caught:
+        write_text(tmp_path / "absent" / "plan.json", "{}")
+    assert "folder" in caught.value.hint
+
+
+def test_a_path_that_is_a_folder_is_an_input_error_and_leaves_no_draft(tmp_path: Path) -> None:
+    """A folder in the place of the file is refused, and no draft stays beside it."""
+    (tmp_path / "plan.json").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_text(tmp_path / "plan.json", "{}")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["plan.json"]
+
+
+def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
+    """A draft is private; the file that replaces it follows the umask like any other."""
+    (tmp_path / "ordinary").touch()
+    written = write_text(tmp_path / "written", "")
+    assert stat.S_IMODE(written.stat().st_mode) == stat.S_IMODE((tmp_path / "ordinary").stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('{"a": 1,\n "b" 2}', r"x\.json:2: not valid JSON"),
+        ("[1]", "must hold a JSON object, got list"),
+        ('{"a": 1}', "not a melange plan file"),
+        ('{"melange": "profile/1"}', "holds a profile, and a plan is needed"),
+        ('{"melange": "plan/2"}', "newer than this release reads"),
+    ],
+)
+def test_bad_documents_are_refused_with_the_reason(tmp_path: Path, text: str, complaint: str) -> None:
+    """Each kind of wrong file gets its own sentence."""
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(InputError, match=complaint):
+        read_document(tmp_path / "x.json", "plan")
+
+
+def test_absent_and_binary_files_are_refused(tmp_path: Path) -> None:
+    """A path that leads nowhere, and bytes that are no text."""
+    with pytest.raises(InputError, match="No such file"):
+        read_json(tmp_path / "absent.json")
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not a text file"):
+        read_json(tmp_path / "binary.json")
