@@ -60,7 +60,7 @@ def test_every_fault_is_reported_with_its_line_and_the_nearest_key(path: Path) -
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("model: [", r"service\.yaml:2: not valid YAML"),
+        ("model: [", r"service\.yaml:1: not valid YAML"),
         ("just words", "must hold a mapping"),
         ("slo: {tpot_ms: 1}\nworkload: {}\n", r"model is needed"),
         (SMALLEST + "folder: /tmp\n", "unknown key 'folder'"),
