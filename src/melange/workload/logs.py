@@ -1,0 +1,260 @@
+"""Request logs as Ibis tables: Parquet, CSV and JSONL files on DuckDB, or a table that is given."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import gzip
+import itertools
+import json
+import tempfile
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from melange.errors import InputError
+
+# DuckDB is held to this, so that a process that reads any log stays under 1 GiB.
+_MEMORY_LIMIT = "600MB"
+_SUFFIXES = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+}
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """A request log, ready to be queried.
+
+    Parameters
+    ----------
+    table
+        The Ibis table; text files give strings in every column.
+    columns
+        Names of its columns.
+    place
+        The log, as errors name it.
+    kind
+        ``parquet``, ``csv``, ``jsonl`` or ``table``.
+    files
+        The files it consists of; none for a table.
+    connection
+        The DuckDB connection through Ibis; None for a table, which has its own.
+    """
+
+    table: Any
+    columns: tuple[str, ...]
+    place: str
+    kind: str
+    files: tuple[Path, ...] = ()
+    connection: Any = None
+
+
+def open_log(trace: object) -> Log:
+    """Open a path, a folder or glob of files, or an Ibis table.
+
+    Raises
+    ------
+    InputError
+        An absent, empty or unreadable file; files that are not alike.
+    """
+    if not isinstance(trace, str | Path):
+        if not hasattr(trace, "to_pyarrow") or not hasattr(trace, "columns"):
+            raise InputError(f"a trace is a path or an Ibis table, got {type(trace).__name__}")
+        return Log(table=trace, columns=tuple(trace.columns), place="trace", kind="table")
+    files = find_files(trace)
+    return open_files(connect(), files, str(trace))
+
+
+def connect() -> Any:
+    """A DuckDB connection through Ibis, in UTC and within the memory limit."""
+    import ibis
+
+    connection = ibis.duckdb.connect(memory_limit=_MEMORY_LIMIT, temp_directory=tempfile.gettempdir())
+    connection.con.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+def find_files(trace: str | Path) -> tuple[Path, ...]:
+    """The files that a path, a folder or a glob stands for, sorted.
+
+    Raises
+    ------
+    InputError
+        When there is none, or one is empty.
+    """
+    path = Path(trace)
+    if path.is_dir():
+        found = [file for file in path.rglob("*") if _kind_by_suffix(file) and not file.name.startswith((".", "_"))]
+        if not found:
+            raise InputError(f"{path}: no Parquet, CSV or JSONL file in this folder")
+    elif path.exists():
+        found = [path]
+    else:
+        found = [Path(name) for name in glob.glob(str(trace), recursive=True)]  # noqa: PTH207 (an absolute pattern)
+        if not found:
+            raise InputError(f"{trace}: no such file", hint="give a file, a folder or a pattern such as logs/*.parquet")
+    for file in found:
+        if file.stat().st_size == 0:
+            raise InputError(f"{file}: the file is empty")
+    return tuple(sorted(found))
+
+
+def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
+    """Open files of one kind as one table."""
+    kinds = {_kind_by_suffix(file) or _kind_by_content(file) for file in files}
+    if len(kinds) > 1:
+        raise InputError(f"{place}: holds files of different kinds: {', '.join(sorted(kinds))}")
+    kind = kinds.pop()
+    paths = [str(file) for file in files]
+    with readable(place):
+        if kind == "parquet":
+            table = connection.read_parquet(paths, union_by_name=True)
+        elif kind == "csv":
+            table = _read_csv(connection, files, paths)
+        else:
+            columns = dict.fromkeys(_json_columns(files[0]), "VARCHAR")
+            # A line that is no JSON comes out as a row of nulls, and is reported as one.
+            table = connection.read_json(
+                paths, columns=columns, format="newline_delimited", ignore_errors=True, maximum_object_size=1 << 26
+            )
+        return Log(
+            table=table,
+            columns=tuple(table.columns),
+            place=place,
+            kind=kind,
+            files=tuple(files),
+            connection=connection,
+        )
+
+
+def _read_csv(connection: Any, files: Sequence[Path], paths: list[str]) -> Any:
+    delimiter, names = csv_header(files[0])
+    for file in files[1:]:
+        if csv_header(file) != (delimiter, names):
+            raise InputError(f"{file}: its columns differ from those of {files[0]}")
+    # The shape is given and not guessed; lines that do not have it are set aside with their numbers.
+    return connection.read_csv(
+        paths,
+        columns=dict.fromkeys(names, "VARCHAR"),
+        auto_detect=False,
+        header=True,
+        delim=delimiter,
+        quote='"',
+        escape='"',
+        store_rejects=True,
+        rejects_limit=0,
+    )
+
+
+def csv_header(file: Path) -> tuple[str, list[str]]:
+    """The delimiter and the column names in the first line of a CSV file.
+
+    Raises
+    ------
+    InputError
+        When the line is no text, or names a column twice.
+    """
+    with open_text(file) as stream:
+        line = stream.readline().rstrip("\r\n")
+    delimiter = max(",\t;|", key=line.count)
+    names = next(csv.reader([line], delimiter=delimiter), [])
+    if len({name.casefold() for name in names}) < len(names) or not all(names):
+        raise InputError(f"{file}:1: must name each column once, got {line!r}")
+    return delimiter, names
+
+
+def _json_columns(file: Path) -> list[str]:
+    """The keys of the objects in the first lines."""
+    with open_text(file) as stream:
+        lines = list(itertools.islice(stream, 100))
+    columns: dict[str, None] = {}
+    for line in lines:
+        try:
+            content = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(content, dict):
+            columns |= dict.fromkeys(content)
+    if not columns:
+        raise InputError(f"{file}:1: must be a JSON object, got {lines[0].strip()[:60]!r}", hint="one request a line")
+    return list(columns)
+
+
+def open_text(file: Path) -> IO[str]:
+    """A text file, unpacked where it is gzipped; bytes that are no UTF-8 are replaced."""
+    if file.suffix == ".gz":
+        return gzip.open(file, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    return file.open(encoding="utf-8-sig", errors="replace", newline="")
+
+
+def _kind_by_suffix(file: Path) -> str | None:
+    suffixes = [suffix.lower() for suffix in file.suffixes if suffix.lower() != ".gz"]
+    return _SUFFIXES.get(suffixes[-1]) if suffixes else None
+
+
+def _kind_by_content(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            magic = stream.read(4)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    if magic == b"PAR1":
+        return "parquet"
+    return "jsonl" if magic.lstrip()[:1] == b"{" else "csv"
+
+
+@contextmanager
+def readable(place: str) -> Iterator[None]:
+    """Turn what DuckDB and the file system cannot read into an InputError that names the log."""
+    import duckdb
+
+    try:
+        with warnings.catch_warnings():
+            # Ibis 12 calls fetch_arrow_table, which DuckDB 2 deprecates; both are theirs to settle.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    except (OSError, EOFError) as error:
+        raise InputError(f"{place}: cannot be read: {error}") from error
+    except duckdb.Error as error:
+        reason = str(error).partition("\n")[0]
+        damaged = any(sign in reason for sign in ("magic bytes", "arquet", "TProtocol", "GZIP", "gzip", "corrupt"))
+        hint = "the file looks truncated or damaged: copy or write it again" if damaged else ""
+        raise InputError(f"{place}: cannot be read: {reason}", hint=hint) from error
+
+
+@contextmanager
+def reported(log: Log, progress: Progress | None) -> Iterator[None]:
+    """Tell ``progress`` how much of the query in hand is done (0-1), ten times a second."""
+    if progress is None or log.connection is None:
+        yield
+        return
+    connection = log.connection.con
+    connection.execute("SET enable_progress_bar = true")
+    connection.execute("SET enable_progress_bar_print = false")
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            percent = connection.query_progress()
+            if percent >= 0:
+                progress(percent / 100)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+    progress(1.0)

@@ -1,0 +1,134 @@
+"""Rows of a request log that cannot be used, told all together with their lines."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from melange.errors import InputError
+from melange.workload.layouts import Layout
+from melange.workload.logs import Log, connect, csv_header, open_files, open_text
+from melange.workload.rows import parse_fields
+
+_SHOWN = 20
+_MUST_BE = {
+    "arrival": "a time (seconds, or like 2023-11-16 18:15:46.68)",
+    "input": "a whole number >= 0",
+    "output": "a whole number >= 0",
+}
+
+
+def malformed_rows(log: Log, layout: Layout) -> InputError:
+    """The error for a log in which rows are malformed: the first twenty of them, each with its line."""
+    found: list[str] = []
+    count = 0
+    for part in _parts(log):
+        sentences, number = _malformed_in(part, layout)
+        found += sentences[: _SHOWN - len(found)]
+        count += number
+    listing = "".join(f"\n  {sentence}" for sentence in found)
+    more = f"\n  and {count - _SHOWN:,} more" if count > _SHOWN else ""
+    return InputError(
+        f"{log.place}: {count:,} malformed {'rows' if count > 1 else 'row'}:{listing}{more}",
+        hint="correct or remove them; a request that failed has 0 output tokens",
+    )
+
+
+def rejected_lines(log: Log) -> dict[int, str]:
+    """Lines of a CSV file that DuckDB has set aside for their shape, with the reason."""
+    if log.kind != "csv":
+        return {}
+    query = "SELECT DISTINCT line, error_message FROM reject_errors ORDER BY line"
+    raw = log.connection.con
+    if not raw.execute("FROM duckdb_tables() WHERE table_name = 'reject_errors'").fetchall():
+        return {}
+    return {int(line): str(reason).partition("\n")[0] for line, reason in raw.execute(query).fetchall()}
+
+
+def _parts(log: Log) -> Iterator[Log]:
+    """The log's files one by one, so that rows are counted within a file."""
+    if not log.files:
+        yield log
+    for file in log.files:
+        yield open_files(connect(), [file], str(file))
+
+
+def _malformed_in(log: Log, layout: Layout) -> tuple[list[str], int]:
+    """Sentences about the first malformed rows of one file, and how many there are."""
+    rows = _malformed_table(log, layout)
+    count = int(rows.count().to_pyarrow().as_py())
+    first = rows.order_by("row").limit(_SHOWN).to_pyarrow().to_pylist()
+    rejected = rejected_lines(log)
+    lines = _lines(log, [row["row"] for row in first], rejected)
+    sentences = [(line, f"{_at(log, line)}: {reason}") for line, reason in rejected.items()]
+    for line, row in zip(lines, first, strict=True):
+        faults = [
+            f"{column} must be {_MUST_BE[field]}, got {_shown(row[f'stored_{field}'])}"
+            for field, column in layout.columns.items()
+            if row[f"bad_{field}"]
+        ]
+        sentences.append((line, f"{_at(log, line)}: {'; '.join(faults)}"))
+    return [sentence for _, sentence in sorted(sentences)], count + len(rejected)
+
+
+def _malformed_table(log: Log, layout: Layout) -> Any:
+    """Number, stored values and faults of the malformed rows."""
+    import ibis
+
+    row = ibis.row_number() if log.files else ibis.literal(0)
+    table = log.table.mutate(row=row)
+    parsed = parse_fields(table, layout)
+    stored = {f"stored_{field}": table[column].cast("string") for field, column in layout.columns.items()}
+    faults = {f"bad_{field}": _is_bad(parsed[field], field) for field in layout.columns}
+    rows = table.select(row=table.row, **stored, **faults)
+    return rows.filter(ibis.or_(*(rows[name] for name in faults)))
+
+
+def _is_bad(value: Any, field: str) -> Any:
+    if field != "arrival":
+        return value.isnull() | (value < 0)
+    if value.type().is_floating():
+        return value.isnull() | value.isnan() | value.isinf()
+    return value.isnull()
+
+
+def _lines(log: Log, rows: Sequence[int], rejected: dict[int, str]) -> list[int]:
+    """The line at which each of these rows starts; for Parquet the row's own number."""
+    if log.kind not in ("csv", "jsonl") or not rows:
+        return [row + 1 for row in rows]
+    wanted, found = set(rows), []
+    starts = (line for line in _starts(log.files[0], log.kind) if line not in rejected)
+    for row, line in enumerate(starts):
+        if row in wanted:
+            found.append(line)
+        if row == rows[-1]:
+            break
+    return found
+
+
+def _starts(file: Path, kind: str) -> Iterator[int]:
+    """The lines at which the rows of a text file start; empty lines hold none, quoted line ends do not end one."""
+    with open_text(file) as stream:
+        if kind == "jsonl":
+            yield from (number for number, line in enumerate(stream, start=1) if line.strip())
+            return
+        delimiter, _ = csv_header(file)
+        reader = csv.reader(stream, delimiter=delimiter)
+        next(reader)
+        start = reader.line_num + 1
+        for row in reader:
+            if row:
+                yield start
+            start = reader.line_num + 1
+
+
+def _at(log: Log, line: int) -> str:
+    if log.kind == "table":
+        return log.place
+    return f"{log.place}:{'row ' if log.kind == 'parquet' else ''}{line}"
+
+
+def _shown(value: str | None) -> str:
+    return "nothing" if value is None or value == "" else repr(value[:40])

@@ -1,0 +1,130 @@
+"""The three fields of a request log as Ibis expressions, parsed and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from melange.workload.clock import Span
+from melange.workload.layouts import Layout
+from melange.workload.logs import Log
+
+
+@dataclass(slots=True, kw_only=True)
+class Rows:
+    """The rows of a log with the columns ``input``, ``output`` and, where there are arrivals, ``arrival``.
+
+    Parameters
+    ----------
+    log, layout
+        Where they come from.
+    table
+        The Ibis table; what could not be parsed is null.
+    is_numeric
+        Whether arrivals are numbers; else they are points in time, or text that may hold either.
+    unit_s
+        Length of one unit of a numeric arrival [s]; None until the values have told it.
+    """
+
+    log: Log
+    layout: Layout
+    table: Any
+    is_numeric: bool
+    unit_s: float | None
+
+    @property
+    def raw(self) -> Any:
+        """Arrivals as they are stored."""
+        return self.table.arrival
+
+    def seconds(self, moment: Any) -> Any:
+        """A stored arrival as a number; points in time are seconds since 1970 UTC."""
+        return _epoch_s(moment) if moment.type().is_timestamp() else moment.cast("float64")
+
+    def within(self, stretch: Span) -> Rows:
+        """The rows that arrive in a stretch of time."""
+        arrival = self.seconds(self.raw)
+        table, unit_s = self.table, self.unit_s or 1.0
+        if stretch.has_start:
+            table = table.filter(arrival >= stretch.start_s / unit_s)
+        if stretch.has_end:
+            table = table.filter(arrival < stretch.end_s / unit_s)
+        return replace(self, table=table)
+
+    def served(self) -> Any:
+        """Arrival in seconds, ``arrival_s``, of the requests that did not fail."""
+        served = self.table.filter(self.table.input >= 1, self.table.output >= 1)
+        return served.select(arrival_s=self.seconds(served.arrival) * (self.unit_s or 1.0))
+
+
+def select_rows(log: Log, layout: Layout) -> Rows:
+    """The rows of ``log``, its columns named and parsed as ``layout`` says."""
+    fields = parse_fields(log.table, layout)
+    is_numeric = "arrival" in fields and fields["arrival"].type().is_numeric()
+    return Rows(
+        log=log,
+        layout=layout,
+        table=log.table.select(**fields),
+        is_numeric=is_numeric,
+        unit_s=layout.unit_s if is_numeric else 1.0,
+    )
+
+
+def parse_fields(table: Any, layout: Layout) -> dict[str, Any]:
+    """The columns of ``table`` by field, parsed."""
+    parsers = {"arrival": moments, "input": tokens, "output": tokens}
+    return {field: parsers[field](table[column]) for field, column in layout.columns.items()}
+
+
+def tokens(column: Any) -> Any:
+    """A column as whole numbers; null where it holds anything else."""
+    import ibis
+
+    if column.type().is_integer():
+        return column
+    number = column if column.type().is_floating() else column.try_cast("float64")
+    return ibis.cases((number == number.floor(), number.try_cast("int64")), else_=ibis.null("int64"))
+
+
+def moments(column: Any) -> Any:
+    """A column as numbers or points in time; null where it holds neither."""
+    import ibis
+
+    kind = column.type()
+    if kind.is_date():
+        return column.cast("timestamp")
+    if kind.is_numeric() or kind.is_timestamp():
+        return column
+    # Text: numbers, or ISO 8601 with any number of digits and with or without a zone (then UTC).
+    return ibis.coalesce(column.try_cast("float64"), _epoch_s(column.try_cast("timestamp('UTC')")))
+
+
+def _epoch_s(moment: Any) -> Any:
+    import ibis
+
+    zone = moment.type().timezone
+    kind = f"timestamp('{zone}')" if zone else "timestamp"
+    origin = ibis.literal("1970-01-01T00:00:00Z" if zone else "1970-01-01T00:00:00", kind)
+    return moment.delta(origin, unit="microsecond") / 1e6
+
+
+def bucket_of(size: Any, upper_edges: Sequence[int]) -> Any:
+    """Index of the bucket of a size; -2 malformed, -1 zero tokens, one past the last bucket above the last edge."""
+    import ibis
+
+    branches = [(size.isnull() | (size < 0), -2), (size == 0, -1)]
+    branches += [(size <= edge, index) for index, edge in enumerate(upper_edges)]
+    return ibis.cases(*branches, else_=len(upper_edges))
+
+
+def lasting(seconds: float) -> str:
+    """A duration in words.
+
+    >>> lasting(300), lasting(3501.7), lasting(1.2)
+    ('5 min', '58.4 min', '1.2 s')
+    """
+    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length or seconds == length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.3g} s"

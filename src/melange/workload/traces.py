@@ -1,0 +1,316 @@
+"""Workloads from request logs: one aggregate query, never a row in Python.
+
+The clock of a log (first and last arrival) is asked first, which Parquet answers from its statistics; then one
+query groups the requests by bucket and adds up their sizes. The rate of the busiest windows and the burstiness are
+aggregates too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from melange.errors import Caution, InputError
+from melange.workload.clock import Moment, Span, check_statistic, full_windows, span, window_statistic
+from melange.workload.layouts import find_layout, time_unit
+from melange.workload.logs import Progress, open_log, readable, reported
+from melange.workload.malformed import malformed_rows, rejected_lines
+from melange.workload.rows import Rows, bucket_of, lasting, select_rows
+from melange.workload.workload import Buckets, Workload, mean_sizes, thin_data
+
+_BURSTINESS_ROWS = 2_000_000
+_BURSTINESS_GAPS = 30
+
+
+def read_trace(
+    trace: str | Path | Any,
+    *,
+    buckets: Buckets | None = None,
+    columns: Mapping[str, str] | None = None,
+    trace_format: str | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    window_s: float | None = None,
+    rate: str = "mean",
+    request_rate: float | None = None,
+    progress: Progress | None = None,
+) -> Workload:
+    """The workload in a request log.
+
+    Parameters
+    ----------
+    trace
+        A Parquet, CSV or JSONL file (the last two also gzipped), a folder or glob of such files, or an Ibis table of
+        any backend.
+    buckets
+        The grid of sizes; the default grid where None.
+    columns
+        Column by field: ``arrival``, ``input``, ``output``; without ``arrival`` the log has lengths only. None where
+        the layout is a published one (Azure, BurstGPT, Mooncake and Dynamo, Vidur and etalon) or has the columns
+        ``arrival_s, input_tokens, output_tokens``: column names tell which.
+    trace_format
+        The published layout, where names do not settle it: ``azure``, ``burstgpt``, ``mooncake``, ``vidur``, ...
+    start, end
+        The stretch to read: seconds or durations from the first arrival (``"10m"``), or points in time
+        (``"2023-11-16T18:20"``, UTC unless they say otherwise). ``end`` is excluded.
+    window_s
+        Length of the windows that ``rate`` is taken over [s].
+    rate
+        The statistic that makes the total rate: ``mean`` over the stretch, or, over its whole windows, empty ones
+        included, ``mean``, ``max`` or ``p50`` to ``p99.9``. The mix of sizes is that of the whole stretch.
+    request_rate
+        Total rate, instead of the log's own [1/s].
+    progress
+        Called with the fraction of the query that is done (0-1).
+
+    Returns
+    -------
+    Workload
+        The mean rate is requests / (last - first arrival), or / length of the stretch. Each bucket is planned for at
+        the mean size seen in it, an empty one at its upper edge. ``burstiness`` is measured for logs of 30 to
+        2,000,000 requests, and None where more than one gap in ten is 0 (a clock too coarse to tell).
+
+    Raises
+    ------
+    InputError
+        An absent, empty or damaged file; absent columns; malformed rows, reported together with their lines;
+        requests larger than the last edge; no arrivals and no ``request_rate``.
+
+    Notes
+    -----
+    Rows whose input or output is 0 tokens are failed requests (BurstGPT, arXiv 2401.17644): they are left out,
+    counted in ``failed_requests`` and told in a caution.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> rows = ["arrival_s,input_tokens,output_tokens", "0,374,44", "2,396,109", "4,879,55"]
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name, "trace.csv")
+    >>> _ = path.write_text(chr(10).join(rows))
+    >>> workload = read_trace(path, buckets=Buckets(input_edges=(500, 1000), output_edges=(250,)))
+    >>> workload.request_rate.tolist(), workload.input_tokens.tolist()
+    ([[0.5], [0.25]], [[385.0], [879.0]])
+    >>> folder.cleanup()
+    """
+    check_statistic(rate, window_s)
+    grid = Buckets() if buckets is None else buckets
+    if grid.is_ordinal:
+        raise InputError("a trace needs buckets with edges in tokens, and these are only numbered")
+    log = open_log(trace)
+    with readable(log.place), reported(log, progress):
+        layout = find_layout(log.columns, columns, trace_format, place=log.place)
+        rows = select_rows(log, layout)
+        if layout.arrival is None:
+            return _without_clock(rows, grid, request_rate, start, end, window_s)
+        return _with_clock(rows, grid, request_rate, start, end, window_s, rate)
+
+
+def _without_clock(
+    rows: Rows,
+    grid: Buckets,
+    request_rate: float | None,
+    start: Moment | None,
+    end: Moment | None,
+    window_s: float | None,
+) -> Workload:
+    place = rows.log.place
+    if request_rate is None or start is not None or end is not None or window_s is not None:
+        raise InputError(
+            f"{place}: no arrival times, only sizes (columns {', '.join(map(repr, rows.log.columns[:12]))})",
+            hint="give the request rate, or name the column: columns: {arrival: ..., input: ..., output: ...}",
+        )
+    counts = _Counts.of(rows, grid)
+    return _workload(rows, grid, counts, request_rate, "sizes only, rate as given", None)
+
+
+def _with_clock(
+    rows: Rows,
+    grid: Buckets,
+    request_rate: float | None,
+    start: Moment | None,
+    end: Moment | None,
+    window_s: float | None,
+    rate: str,
+) -> Workload:
+    first_s, last_s = _clock(rows)
+    stretch = span(first_s, last_s, start, end, place=rows.log.place)
+    selected = rows.within(stretch)
+    counts = _Counts.of(selected, grid)
+    total = request_rate
+    if total is None:
+        total = _total_rate(selected, stretch, counts.served, window_s, rate)
+    words = f"over {lasting(stretch.duration_s)}"
+    if request_rate is not None:
+        words += ", rate as given"
+    elif window_s is not None:
+        words += f", rate: {rate} of windows of {lasting(window_s)}"
+    return _workload(rows, grid, counts, total, words, _burstiness(selected, counts.served))
+
+
+def _clock(rows: Rows) -> tuple[float, float]:
+    """First and last arrival [s]; also settles the unit of numeric times."""
+    first, last, timed, total = _first_row(
+        rows.table.aggregate(
+            first=rows.seconds(rows.raw.min()),
+            last=rows.seconds(rows.raw.max()),
+            timed=rows.raw.count(),
+            total=rows.table.count(),
+        )
+    )
+    if total and (timed < total or not (math.isfinite(first) and math.isfinite(last))):
+        raise malformed_rows(rows.log, rows.layout)
+    if total == 0:
+        raise _nothing(rows)
+    if rows.unit_s is None:
+        rows.unit_s = time_unit(rows.layout.arrival or "", last) if rows.is_numeric else 1.0
+    return first * rows.unit_s, last * rows.unit_s
+
+
+class _Counts:
+    """Requests and token sums by bucket (I, O), and what fell outside."""
+
+    def __init__(self, grid: Buckets) -> None:
+        self.requests = np.zeros(grid.shape)
+        self.input_sum = np.zeros(grid.shape)
+        self.output_sum = np.zeros(grid.shape)
+        self.failed = 0
+
+    @property
+    def served(self) -> int:
+        return int(self.requests.sum())
+
+    @classmethod
+    def of(cls, rows: Rows, grid: Buckets) -> _Counts:
+        """The aggregate query."""
+        counts = cls(grid)
+        malformed = oversized = 0
+        keys = {
+            "i": bucket_of(rows.table.input, grid.input_edges),
+            "o": bucket_of(rows.table.output, grid.output_edges),
+        }
+        grouped = rows.table.group_by(**keys).aggregate(
+            n=rows.table.count(), inputs=rows.table.input.sum(), outputs=rows.table.output.sum()
+        )
+        for i, o, n, inputs, outputs in _all_rows(grouped):
+            if i == -2 or o == -2:
+                malformed += n
+            elif i == -1 or o == -1:
+                counts.failed += n
+            elif i == grid.shape[0] or o == grid.shape[1]:
+                oversized += n
+            else:
+                counts.requests[i, o] = n
+                counts.input_sum[i, o] = inputs
+                counts.output_sum[i, o] = outputs
+        if malformed or rejected_lines(rows.log):
+            raise malformed_rows(rows.log, rows.layout)
+        if oversized:
+            raise _oversized(rows, grid, oversized)
+        if counts.served == 0:
+            raise _nothing(rows, counts.failed)
+        return counts
+
+
+def _total_rate(rows: Rows, stretch: Span, served: int, window_s: float | None, rate: str) -> float:
+    place = rows.log.place
+    if not stretch.duration_s > 0:
+        raise InputError(
+            f"{place}: all {served} requests arrive at the same time, which makes no rate", hint="give the request rate"
+        )
+    if window_s is None:
+        return served / stretch.duration_s
+    windows = full_windows(stretch.duration_s, window_s, place=place)
+    served_rows = rows.served()
+    window = ((served_rows.arrival_s - stretch.start_s) / window_s).floor().cast("int64")
+    per_window = np.zeros(windows)
+    for index, n in _all_rows(served_rows.group_by(window=window).aggregate(n=served_rows.count())):
+        if index < windows:  # the rest at the end is not a whole window
+            per_window[index] = n
+    total = window_statistic(per_window / window_s, rate)
+    if not total > 0:
+        raise InputError(
+            f"{place}: {rate} over {windows} windows of {window_s:g} s is 0 requests/s",
+            hint="most windows are empty: take longer windows or a higher percentile",
+        )
+    return total
+
+
+def _burstiness(rows: Rows, served: int) -> float | None:
+    """Standard deviation / mean of the gaps between arrivals; None where it cannot be told."""
+    if not _BURSTINESS_GAPS <= served - 1 < _BURSTINESS_ROWS:
+        return None
+    arrivals = rows.served()
+    gaps = arrivals.select(gap=arrivals.arrival_s - arrivals.arrival_s.lag().over(order_by=arrivals.arrival_s))
+    mean, deviation, ties = _first_row(
+        gaps.aggregate(mean=gaps.gap.mean(), deviation=gaps.gap.std(how="pop"), ties=(gaps.gap == 0).sum())
+    )
+    return deviation / mean if mean > 0 and ties <= 0.1 * (served - 1) else None
+
+
+def _workload(
+    rows: Rows, grid: Buckets, counts: _Counts, total: float, words: str, burstiness: float | None
+) -> Workload:
+    served, failed = counts.served, counts.failed
+    cautions = []
+    if failed:
+        cautions.append(
+            Caution(
+                "failed-rows",
+                f"{rows.log.place}: {failed:,} of {served + failed:,} rows ({failed / (served + failed):.1%}) have no "
+                "input or no output tokens; they count as failed and are left out of the rate",
+            )
+        )
+    cautions += thin_data(grid, counts.requests)
+    inputs, outputs = mean_sizes(grid, counts.requests, counts.input_sum, counts.output_sum)
+    name = Path(rows.log.place).name if rows.log.files else "Ibis table"
+    return Workload(
+        buckets=grid,
+        request_rate=counts.requests * (1 / served),
+        input_tokens=inputs,
+        output_tokens=outputs,
+        source=f"{name} ({rows.layout.name}): {served:,} requests {words}",
+        requests=served,
+        failed_requests=failed,
+        burstiness=burstiness,
+        cautions=tuple(cautions),
+    ).at_rate(total)
+
+
+def _oversized(rows: Rows, grid: Buckets, count: int) -> InputError:
+    inputs, outputs = _first_row(rows.table.aggregate(inputs=rows.table.input.max(), outputs=rows.table.output.max()))
+    found, edges = [], []
+    for name, largest, last in (("input", inputs, grid.input_edges[-1]), ("output", outputs, grid.output_edges[-1])):
+        if largest > last:
+            found.append(f"{name} up to {largest:,} tokens (last edge {last:,})")
+            edges.append(f"{max(_doubled(last, largest), 1)} to buckets.{name}")
+    return InputError(
+        f"{rows.log.place}: {count:,} requests are larger than the last bucket: {', '.join(found)}",
+        hint=f"add {' and '.join(edges)}",
+    )
+
+
+def _doubled(edge: int, largest: int) -> int:
+    while edge < largest:
+        edge *= 2
+    return edge
+
+
+def _nothing(rows: Rows, failed: int = 0) -> InputError:
+    if failed:
+        return InputError(f"{rows.log.place}: no request at all: all {failed:,} rows have no input or no output tokens")
+    return InputError(f"{rows.log.place}: no request at all: the trace has columns and no rows")
+
+
+def _all_rows(expression: Any) -> list[tuple[Any, ...]]:
+    """A small aggregate as tuples."""
+    table = expression.to_pyarrow()
+    return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def _first_row(expression: Any) -> tuple[Any, ...]:
+    return _all_rows(expression)[0]
