@@ -1,0 +1,72 @@
+"""The cheapest plan with one replica type alone, for every type: the baselines that a mix is measured against."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from melange.plan.options import Options
+from melange.plan.plan import Baseline
+from melange.plan.problem import ROUNDING, Mask, Positions, Problem, build
+from melange.profile.profile import Profile
+from melange.workload.workload import Array, Workload
+
+
+def single_types(
+    workload: Workload, profile: Profile, options: Options, allowed: Mask, served: Mask
+) -> dict[str, Baseline]:
+    """Cost or reason by replica type name; the same settings bind each type that bind the mix.
+
+    With one type nothing is to be optimised: n = ceil((sum_b l_b / (1 - h) + k) / p), or more where a minimum asks for
+    it. How a bucket is sliced makes no difference.
+    """
+    every = build(workload, profile, options, np.ones(len(allowed), bool), served)
+    able = np.isfinite(every.load)
+    count, needed = _instances(every)
+    baselines = {}
+    for r, item in enumerate(profile.replica_types):
+        reason = ""
+        if not allowed[r]:
+            reason = "excluded or not available"
+        elif not able[r].all():
+            reason = _cannot_serve(profile, r, every.cells[~able[r]])
+        elif others := [need.name for need in every.requirements if not need.member[r]]:
+            reason = f"{', '.join(others)} must be used"
+        else:
+            reason = _cannot_have(every, r, int(count[r]), float(needed[r]))
+        if reason:
+            baselines[item.name] = Baseline(cost_per_h=None, reason=reason)
+        else:
+            baselines[item.name] = Baseline(cost_per_h=float(count[r] * every.cost[r]), instances=int(count[r]))
+    return baselines
+
+
+def _instances(problem: Problem) -> tuple[Positions, Array]:
+    """Instances that each type needs to carry everything alone, and the load that it must carry (R,)."""
+    load = np.where(np.isfinite(problem.load), problem.load, 0.0).sum(axis=1)
+    lost = np.maximum(problem.spare, problem.spare_total)
+    exact = (load / (1.0 - problem.headroom) + lost) / problem.replicas
+    count = np.ceil(exact - ROUNDING * np.maximum(exact, 1.0))
+    count = np.maximum.reduce([count, problem.least, np.ceil(problem.min_total / problem.replicas), np.ones(len(load))])
+    return count.astype(np.int64), load
+
+
+def _cannot_have(problem: Problem, r: int, count: int, load: float) -> str:
+    """Why so many instances of a type cannot be had; empty where they can."""
+    for limit in problem.limits:
+        taken = limit.weight[r] * count
+        if taken > limit.most:
+            return f"needs {taken:g} {limit.name}, at most {limit.most:g}"
+    if problem.budget_per_h is not None and count * problem.cost[r] > problem.budget_per_h:
+        most = np.floor(problem.budget_per_h / problem.cost[r] + ROUNDING)
+        carried = problem.replicas[r] * most - max(problem.spare[r], problem.spare_total)
+        part = max(0.0, carried) * (1.0 - problem.headroom) / load
+        return f"carries {part:.1%} of the traffic within the budget"
+    return ""
+
+
+def _cannot_serve(profile: Profile, r: int, cells: Positions) -> str:
+    """Which bucket a type cannot serve, and why."""
+    i, o = np.unravel_index(cells[0], profile.buckets.shape)
+    why = profile.reasons[profile.reason[r, i, o]]
+    more = f", nor {len(cells) - 1} more sizes" if len(cells) > 1 else ""
+    return f"cannot serve {profile.buckets.label(int(i), int(o))}{more}" + (f": {why}" if why else "")

@@ -1,0 +1,171 @@
+"""Why no fleet carries the workload although some type serves every bucket: which limit stands in the way.
+
+One kind of limit is lifted at a time. What then becomes possible says what stood in the way, and the least amount by
+which the limit must give way says by how much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from melange.errors import InfeasibleError
+from melange.plan.formulation import Milp, formulate
+from melange.plan.highs import LinearRows, minimise
+from melange.plan.problem import Limit, Problem
+
+# Each question is asked of the solver once, and an answer within a few per cent is enough.
+SECONDS = 5.0
+GAP = 0.02
+
+
+def why_infeasible(problem: Problem, unlimited: Problem) -> InfeasibleError:
+    """The error for a problem that has no fleet; ``unlimited`` is the same problem without availability limits."""
+    for requirement in problem.requirements:
+        if not requirement.member.any():
+            return _error([f"{requirement.name} is required, and none is allowed or available"])
+    tests: tuple[Callable[[Problem, Problem], str], ...] = (
+        _availability,
+        _max_types,
+        _requirements,
+        _spare,
+        _min_total,
+        _budget,
+    )
+    reasons = [reason for test in tests if (reason := test(problem, unlimited))]
+    if not reasons:
+        present = [limit.name for limit in problem.limits] + [item.name for item in problem.requirements]
+        reasons = [f"several settings stand in the way together: {', '.join(present) or 'no single one is to blame'}"]
+    return _error(reasons)
+
+
+def _error(reasons: list[str]) -> InfeasibleError:
+    return InfeasibleError(
+        "no allowed set of replicas carries the workload",
+        reasons=reasons,
+        hint="lifting any one of these makes a plan possible"
+        if len(reasons) > 1
+        else "lift that limit, or lower the rate",
+    )
+
+
+def _availability(problem: Problem, unlimited: Problem) -> str:
+    """By how much availability falls short, at least."""
+    if not problem.limits:
+        return ""
+    excess = _least_excess(unlimited, problem.limits)
+    if excess is None:
+        return ""
+    short = [
+        f"{limit.name}: at least {np.ceil(limit.most + more - 1e-6):g} needed, {limit.most:g} available"
+        for limit, more in zip(problem.limits, excess, strict=True)
+        if more > 1e-6
+    ]
+    return "; ".join(short)
+
+
+def _max_types(problem: Problem, unlimited: Problem) -> str:
+    if problem.max_types is None:
+        return ""
+    free = problem.with_changes(max_types=len(problem.cost), budget_per_h=None)
+    milp = formulate(free)
+    types = len(problem.cost)
+    cost = np.zeros(len(milp.program.cost))
+    cost[milp.columns.used : milp.columns.used + types] = 1.0
+    x = _solved(replace(milp.program, cost=cost))
+    if x is None:
+        return ""
+    return f"max_types: at least {round(cost @ x)} different types are needed, {problem.max_types} allowed"
+
+
+def _requirements(problem: Problem, unlimited: Problem) -> str:
+    if not problem.requirements or not _possible(problem.with_changes(requirements=())):
+        return ""
+    return (
+        f"require: {', '.join(item.name for item in problem.requirements)} cannot all be used within the other limits"
+    )
+
+
+def _spare(problem: Problem, unlimited: Problem) -> str:
+    if not (problem.spare.any() or problem.spare_total):
+        return ""
+    bare = problem.with_changes(spare=np.zeros(len(problem.cost)), spare_total=0)
+    return "spare replicas: the other limits leave no room for them" if _possible(bare) else ""
+
+
+def _min_total(problem: Problem, unlimited: Problem) -> str:
+    least = bool((problem.least > 1).any())
+    bare = problem.with_changes(min_total=0, least=np.ones(len(problem.cost), np.int64))
+    if not (problem.min_total or least) or not _possible(bare):
+        return ""
+    asked = f"{problem.min_total} replicas in all" if problem.min_total else "the least replicas of a used type"
+    return f"minimum replicas: the other limits leave no room for {asked}"
+
+
+def _budget(problem: Problem, unlimited: Problem) -> str:
+    """Under a budget nothing need be served, so only what must be rented anyway can cost too much."""
+    if problem.budget_per_h is None:
+        return ""
+    milp = formulate(problem.with_changes(budget_per_h=1e12))
+    cost = np.zeros(len(milp.program.cost))
+    cost[: len(problem.cost)] = problem.cost
+    x = _solved(replace(milp.program, cost=cost))
+    if x is None:
+        return ""
+    if cost @ x <= problem.budget_per_h:
+        least = problem.cost.min()
+        carried = f"budget: {problem.budget_per_h:g} USD/h carry no part of every request size"
+        return f"{carried}; one instance costs {least:g} or more"
+    return f"budget: what must be rented costs {cost @ x:.2f} USD/h, {problem.budget_per_h:g} allowed"
+
+
+def _possible(problem: Problem) -> bool:
+    return _solved(formulate(problem).program) is not None
+
+
+def _solved(program: LinearRows) -> np.ndarray | None:
+    return minimise(program, time_limit_s=SECONDS, gap=GAP).x
+
+
+def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray | None:
+    """How much must be added to the limits (J,) so that a fleet exists, at least; None: it is not that.
+
+    minimise sum_j e_j / A_j: sum_r g_rj n_r - e_j <= A_j
+    """
+    milp = formulate(unlimited)
+    columns, rows = len(milp.program.cost), len(milp.program.row_lower)
+    size = len(limits)
+    extra = _elastic(milp, limits)
+    cost = np.zeros(columns + size)
+    cost[columns:] = [1.0 / max(limit.most, 1.0) for limit in limits]
+    program = LinearRows(
+        cost=cost,
+        lower=np.zeros(columns + size),
+        upper=np.append(milp.program.upper, np.full(size, np.inf)),
+        row_lower=np.append(milp.program.row_lower, np.full(size, -np.inf)),
+        row_upper=np.append(milp.program.row_upper, [limit.most for limit in limits]),
+        start=extra[0],
+        row=extra[1],
+        value=extra[2],
+        is_integer=None
+        if milp.program.is_integer is None
+        else np.append(milp.program.is_integer, np.zeros(size, bool)),
+    )
+    x = _solved(program)
+    return None if x is None or rows == 0 else x[columns:]
+
+
+def _elastic(milp: Milp, limits: tuple[Limit, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The matrix of the program with a row and a slack variable for every limit, by columns."""
+    program, rows = milp.program, len(milp.program.row_lower)
+    columns, size = len(program.cost), len(limits)
+    weight = np.array([limit.weight for limit in limits])
+    at, types = np.nonzero(weight)
+    column = np.concatenate([np.repeat(np.arange(columns), np.diff(program.start)), types, columns + np.arange(size)])
+    row = np.concatenate([program.row, rows + at, rows + np.arange(size)])
+    value = np.concatenate([program.value, weight[at, types], -np.ones(size)])
+    order = np.argsort(column, kind="stable")
+    start = np.append(0, np.cumsum(np.bincount(column, minlength=columns + size)))
+    return start.astype(np.int32), row[order].astype(np.int32), value[order]

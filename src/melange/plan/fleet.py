@@ -1,0 +1,136 @@
+"""A fleet: how many instances of each type, and the shares that they carry; found, tidied and checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.errors import SolverError
+from melange.plan.highs import LinearRows, minimise
+from melange.plan.problem import Positions, Problem
+from melange.workload.workload import Array
+
+# What arithmetic in floating point may leave over a capacity of 1.
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Fleet:
+    """An answer to a planning problem.
+
+    Parameters
+    ----------
+    instances
+        Of each type (R,).
+    share
+        Fraction of each bucket that goes to each type (R, B).
+    after_loss
+        Shares once a type has lost its replicas (R, B), by position of that type; empty unless asked for.
+    bound
+        No fleet costs less [USD/h]; under a budget: no fleet serves a larger share, as its negative.
+    status
+        ``optimal`` or ``time limit``.
+    """
+
+    instances: Positions
+    share: Array
+    after_loss: dict[int, Array]
+    bound: float
+    status: str
+
+
+def least_peak_shares(problem: Problem, carried: Array, served: float = 1.0) -> tuple[Array, float] | None:
+    """Shares (R, B) of the lowest peak load when the types take ``carried`` (R,), and that peak.
+
+    minimise t: sum_r f_rb = served, sum_b l_rb f_rb <= t C_r. A vertex of this program splits at most as many
+    buckets as there are types. None where a bucket finds no type. A peak above 1 means that it does not fit.
+    """
+    used = np.flatnonzero(carried > 0)
+    able = np.isfinite(problem.load[used])
+    if not len(used) or not able.any(axis=0).all():
+        return None
+    program = _peak_program(problem.load[used], carried[used], served)
+    outcome = minimise(program)
+    if outcome.x is None:
+        raise SolverError("HiGHS found no shares for a fleet that can serve every bucket")
+    share = np.zeros(problem.load.shape)
+    part = np.zeros(able.shape)
+    part[able] = np.clip(outcome.x[:-1], 0.0, None)
+    part /= part.sum(axis=0)
+    share[used] = part * served
+    return share, float(outcome.x[-1])
+
+
+def _peak_program(load: Array, carried: Array, served: float) -> LinearRows:
+    """The program of :func:`least_peak_shares` over the used types: shares by type then bucket, then t."""
+    buckets, types = load.shape[1], len(load)
+    type_of, bucket_of = np.nonzero(np.isfinite(load))
+    pairs = len(type_of)
+    scaled = load[type_of, bucket_of] / carried[type_of]
+    row = np.concatenate([np.column_stack([bucket_of, buckets + type_of]).ravel(), buckets + np.arange(types)])
+    value = np.concatenate([np.column_stack([np.ones(pairs), scaled]).ravel(), -np.ones(types)])
+    start = np.append(np.arange(0, 2 * pairs + 1, 2), len(row))
+    return LinearRows(
+        cost=np.append(np.zeros(pairs), 1.0),
+        lower=np.zeros(pairs + 1),
+        upper=np.full(pairs + 1, np.inf),
+        row_lower=np.concatenate([np.full(buckets, served), np.full(types, -np.inf)]),
+        row_upper=np.concatenate([np.full(buckets, served), np.zeros(types)]),
+        start=start.astype(np.int32),
+        row=row.astype(np.int32),
+        value=value,
+    )
+
+
+def busy(problem: Problem, share: Array) -> Array:
+    """Replicas that the shares keep busy on each type (R,)."""
+    kept: Array = np.where(share > 0, problem.load * np.where(share > 0, share, 1.0), 0.0).sum(axis=1)
+    return kept
+
+
+def check(problem: Problem, fleet: Fleet, served: float = 1.0) -> None:
+    """Every constraint once more, in plain arithmetic.
+
+    Raises
+    ------
+    SolverError
+        Some constraint does not hold: a bug, and better here than in production.
+    """
+    count = fleet.instances
+    carried = problem.carried(count)
+    _check_shares(problem, fleet.share, carried, served, "plan")
+    if problem.spare_total:
+        for lost in np.flatnonzero(count):
+            rest = problem.carried_after_loss(count, int(lost))
+            _check_shares(problem, fleet.after_loss[int(lost)], rest, served, f"plan without {problem.names[lost]}")
+    faults = []
+    if (count < 0).any() or (count > problem.most).any():
+        faults.append("instances out of their bounds")
+    if (count[count > 0] < problem.least[count > 0]).any():
+        faults.append("fewer replicas of a used type than asked for")
+    if (problem.replicas[count > 0] * count[count > 0] < problem.spare[count > 0]).any():
+        faults.append("fewer replicas of a used type than may be lost")
+    faults += [item.name for item in problem.limits if item.weight @ count > item.most * (1 + TOLERANCE)]
+    faults += [f"{item.name} is not used" for item in problem.requirements if not count[item.member].any()]
+    if problem.replicas @ count < problem.min_total:
+        faults.append("fewer replicas than asked for")
+    if problem.max_types is not None and np.count_nonzero(count) > problem.max_types:
+        faults.append("more types than asked for")
+    if problem.budget_per_h is not None and problem.cost @ count > problem.budget_per_h * (1 + TOLERANCE):
+        faults.append("dearer than the budget")
+    if faults:
+        raise SolverError(f"the solver's plan breaks its constraints: {'; '.join(faults)}", hint="this is a bug")
+
+
+def _check_shares(problem: Problem, share: Array, carried: Array, served: float, what: str) -> None:
+    if (share < 0).any() or (share[~np.isfinite(problem.load)] > 0).any():
+        raise SolverError(f"the solver's {what} sends requests where they cannot be served", hint="this is a bug")
+    if np.abs(share.sum(axis=0) - served).max(initial=0.0) > TOLERANCE:
+        raise SolverError(f"the solver's {what} leaves requests unserved", hint="this is a bug")
+    over = busy(problem, share) - carried * (1 + TOLERANCE)
+    if (over > 0).any():
+        worst = int(np.argmax(over))
+        raise SolverError(
+            f"the solver's {what} overloads {problem.names[worst]} by {over[worst]:g} replicas", hint="this is a bug"
+        )

@@ -1,0 +1,146 @@
+"""The one file that knows HiGHS: a program in arrays goes in, what was found and proven comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.errors import SolverError
+from melange.workload.workload import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LinearRows:
+    """A program in arrays, as far as a solver needs to know it: minimise cost x, A x and x within bounds.
+
+    Parameters
+    ----------
+    cost, lower, upper
+        Of the variables (C,).
+    row_lower, row_upper
+        Of the constraints (M,).
+    start, row, value
+        A by columns.
+    is_integer
+        Which variables are whole (C,); None for none.
+    """
+
+    cost: Array
+    lower: Array
+    upper: Array
+    row_lower: Array
+    row_upper: Array
+    start: npt.NDArray[np.int32]
+    row: npt.NDArray[np.int32]
+    value: Array
+    is_integer: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What the solver found.
+
+    Parameters
+    ----------
+    status
+        ``optimal`` (within the gap), ``infeasible`` or ``time limit``.
+    x
+        The best point (C,); None where none was found.
+    bound
+        No point is better than this.
+    row_dual, reduced_cost
+        Of an optimal linear program (M,), (C,); empty otherwise.
+    """
+
+    status: str
+    x: Array | None
+    bound: float
+    row_dual: Array
+    reduced_cost: Array
+
+
+def minimise(
+    program: LinearRows,
+    *,
+    time_limit_s: float = 60.0,
+    gap: float = 0.0,
+    seed: int = 0,
+    start: Array | None = None,
+) -> Outcome:
+    """Solve a program; ``start`` is a point to begin from.
+
+    Raises
+    ------
+    SolverError
+        The solver failed, or stopped for a reason that is no answer.
+    """
+    import highspy  # costs 60 ms, and only a plan needs it
+
+    solver = _solver(highspy, time_limit_s=time_limit_s, gap=gap, seed=seed)
+    _check(solver.passModel(_model(highspy, program)), highspy, "pass the model")
+    if start is not None:
+        point = highspy.HighsSolution()
+        point.col_value = start.tolist()
+        solver.setSolution(point)
+    _check(solver.run(), highspy, "run")
+    return _outcome(highspy, solver, program)
+
+
+def _solver(highspy: Any, *, time_limit_s: float, gap: float, seed: int) -> Any:
+    solver = highspy.Highs()
+    options = {
+        "output_flag": False,
+        "time_limit": max(time_limit_s, 1e-3),
+        "mip_rel_gap": gap,
+        "mip_abs_gap": 1e-9,
+        "random_seed": seed,
+        "threads": 1,
+    }
+    for key, value in options.items():
+        solver.setOptionValue(key, value)
+    return solver
+
+
+def _model(highspy: Any, program: LinearRows) -> Any:
+    model = highspy.HighsLp()
+    model.num_col_, model.num_row_ = len(program.cost), len(program.row_lower)
+    model.col_cost_, model.col_lower_, model.col_upper_ = program.cost, program.lower, program.upper
+    model.row_lower_, model.row_upper_ = program.row_lower, program.row_upper
+    model.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    model.a_matrix_.start_, model.a_matrix_.index_ = program.start, program.row
+    model.a_matrix_.value_ = program.value
+    if program.is_integer is not None and program.is_integer.any():
+        kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+        model.integrality_ = [kinds[whole] for whole in program.is_integer.tolist()]
+    return model
+
+
+def _check(status: Any, highspy: Any, what: str) -> None:
+    """HiGHS returns errors and does not raise them."""
+    if status == highspy.HighsStatus.kError:
+        raise SolverError(f"HiGHS could not {what}")
+
+
+def _outcome(highspy: Any, solver: Any, program: LinearRows) -> Outcome:
+    status, info = solver.getModelStatus(), solver.getInfo()
+    is_mip = program.is_integer is not None and bool(program.is_integer.any())
+    kinds = highspy.HighsModelStatus
+    if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
+        return Outcome(status="infeasible", x=None, bound=np.inf, row_dual=np.empty(0), reduced_cost=np.empty(0))
+    if status not in (kinds.kOptimal, kinds.kTimeLimit, kinds.kInterrupt, kinds.kSolutionLimit):
+        raise SolverError(f"HiGHS stopped without an answer: {solver.modelStatusToString(status)}")
+    solution = solver.getSolution()
+    has_point = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
+    optimal = status == kinds.kOptimal
+    value = info.mip_dual_bound if is_mip else info.objective_function_value if optimal else -np.inf
+    dual = optimal and not is_mip
+    return Outcome(
+        status="optimal" if optimal else "time limit",
+        x=np.array(solution.col_value) if has_point else None,
+        bound=float(value),
+        row_dual=np.array(solution.row_dual) if dual else np.empty(0),
+        reduced_cost=np.array(solution.col_dual) if dual else np.empty(0),
+    )

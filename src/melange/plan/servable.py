@@ -1,0 +1,101 @@
+"""Which buckets some allowed type can serve, and in words why the others cannot be served."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from melange.errors import InfeasibleError
+from melange.plan.options import Options
+from melange.plan.problem import Mask
+from melange.profile.profile import Profile
+from melange.workload.workload import Workload
+
+# A list of reasons longer than this is no longer read.
+MOST_SENTENCES = 12
+MOST_REASONS = 8
+MOST_NAMES = 4
+
+
+def served_buckets(
+    workload: Workload, profile: Profile, options: Options, allowed: Mask
+) -> tuple[Mask, tuple[str, ...]]:
+    """Buckets with traffic to plan for (I x O,), and why buckets were left out.
+
+    Raises
+    ------
+    InfeasibleError
+        A bucket that no allowed type serves, unless such buckets may be dropped; or none that any serves.
+    """
+    wanted = workload.request_rate.ravel() > 0
+    able = profile.max_request_rate.reshape(len(profile.replica_types), -1) > 0
+    served = wanted & able[allowed].any(axis=0)
+    missing = np.flatnonzero(wanted & ~served)
+    if not len(missing):
+        return served, ()
+    rate = workload.request_rate.ravel()
+    part = rate[missing].sum() / workload.total_rate
+    reasons = why_unservable(workload, profile, options, allowed, missing)
+    if options.drop_unservable and served.any():
+        return served, reasons
+    noun = "request size" if len(missing) == 1 else "request sizes"
+    hint = "relax the SLO or offer larger accelerators"
+    if served.any():
+        hint = f"plan for the rest with --drop-unservable, {hint}"
+    raise InfeasibleError(
+        f"no replica type can serve {len(missing)} {noun} ({part:.2%} of requests)", reasons=reasons, hint=hint
+    )
+
+
+def why_unservable(
+    workload: Workload, profile: Profile, options: Options, allowed: Mask, cells: Sequence[int] | np.ndarray
+) -> tuple[str, ...]:
+    """One sentence for each group of buckets that share their reasons, the busiest first."""
+    rate = workload.request_rate.ravel()
+    cells_by_why: dict[str, list[int]] = defaultdict(list)
+    for cell in cells:
+        cells_by_why[_why(profile, options, allowed, int(cell))].append(int(cell))
+    groups = sorted(cells_by_why.items(), key=lambda item: -rate[item[1]].sum())
+    sentences = [
+        f"{_listed([_label(profile, cell) for cell in group], 3)} ({rate[group].sum():g} req/s): {why}"
+        for why, group in groups[:MOST_SENTENCES]
+    ]
+    rest = sum(len(group) for _, group in groups[MOST_SENTENCES:])
+    return (*sentences, f"and {rest} more request sizes") if rest else tuple(sentences)
+
+
+def _why(profile: Profile, options: Options, allowed: Mask, cell: int) -> str:
+    """Why no type serves one bucket: equal reasons of types told together."""
+    reason = profile.reason.reshape(len(profile.replica_types), -1)[:, cell]
+    names_by_reason: dict[str, list[str]] = defaultdict(list)
+    for r, item in enumerate(profile.replica_types):
+        able = profile.max_request_rate.reshape(len(profile.replica_types), -1)[r, cell] > 0
+        if allowed[r]:
+            why = profile.reasons[reason[r]] or "its max request rate is 0"
+        elif able:
+            why = "could serve it, and is excluded or not available"
+        else:
+            continue
+        names_by_reason[why].append(
+            item.offer.accelerator + (f" x {item.tensor_parallel}" * (item.tensor_parallel > 1))
+        )
+    if not names_by_reason:
+        return "no replica type is allowed at all"
+    parts = [
+        f"{_listed(sorted(set(names)), MOST_NAMES)}: {why}"
+        for why, names in list(names_by_reason.items())[:MOST_REASONS]
+    ]
+    rest = len(names_by_reason) - len(parts)
+    return "; ".join(parts) + (f"; and {rest} more reasons" if rest > 0 else "")
+
+
+def _label(profile: Profile, cell: int) -> str:
+    i, o = np.unravel_index(cell, profile.buckets.shape)
+    return profile.buckets.label(int(i), int(o))
+
+
+def _listed(names: Sequence[str], most: int) -> str:
+    rest = len(names) - most
+    return ", ".join(names) if rest <= 0 else f"{', '.join(names[:most])} and {rest} more"
