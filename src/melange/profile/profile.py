@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from melange.catalog.catalog import Offer
+from melange.catalog.offer import Offer
 from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_document, write_document
 from melange.slo import Slo

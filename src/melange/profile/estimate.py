@@ -1,0 +1,309 @@
+"""Estimates what each replica type can serve, from datasheets and a model's shape, without renting it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import Model
+from melange.catalog.offer import Offer
+from melange.errors import Caution, InputError, unknown
+from melange.profile.capacity import Array, Replicas, Sizes, max_request_rate
+from melange.profile.era import DEFAULT_ENGINE, Era, find_era
+from melange.profile.memory import kv_room_bytes
+from melange.profile.profile import ESTIMATED, Profile, ReplicaType
+from melange.profile.reasons import obstacle, why_zero
+from melange.profile.step import scaled, stack, step_cost
+from melange.slo import Slo
+from melange.workload.workload import Buckets, Workload
+
+# Names that a caution spells out before it counts the rest.
+LISTED = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What decides a replica's speed: offers that agree in it are computed once.
+
+    Parameters
+    ----------
+    accelerator
+        Its name.
+    tensor_parallel
+        Accelerators that split each layer.
+    is_pcie
+        Whether they talk over PCIe.
+    """
+
+    accelerator: str
+    tensor_parallel: int
+    is_pcie: bool
+
+
+def estimate(
+    model: Model,
+    offers: Sequence[Offer],
+    slo: Slo,
+    sizes: Workload | Buckets,
+    *,
+    engine: str | Era = DEFAULT_ENGINE,
+    tensor_parallel: Sequence[int] | int | None = None,
+    accelerators: Mapping[str, Accelerator] | None = None,
+) -> Profile:
+    """What one replica of each type can serve within the SLO, by the step-time model of ``docs/performance-model.md``.
+
+    Parameters
+    ----------
+    model
+        Shape of the model.
+    offers
+        What can be rented.
+    slo
+        Limits on the mean of TTFT, TPOT, NTPOT or latency.
+    sizes
+        A workload, whose buckets are estimated at its mean sizes, or buckets, at their upper edges.
+    engine
+        Name of an engine (``vllm``) or of an era (``vllm-0.2``), or an era with settings of your own.
+    tensor_parallel
+        Degrees to try, where the instance holds so many accelerators; None: every power of two that the instance holds
+        and the model's heads divide into.
+    accelerators
+        Facts by accelerator name; None: the bundled ones.
+
+    Returns
+    -------
+    Profile
+        Estimated rates (R, I, O) [1/s], 0 with a reason where a type cannot serve a size. ``low`` and ``high`` are what
+        the same calculation gives when every step takes as long as the slowest and the fastest 10 % of the measured
+        ones did against this model; near a tight limit they lie far apart, and ``high`` may be positive where the
+        rate is 0.
+
+    Raises
+    ------
+    InputError
+        A percentile SLO, unknown engines or accelerators, no offers, a degree that no instance holds, ordinal buckets.
+
+    Examples
+    --------
+    >>> from melange.catalog.bundled import find_model
+    >>> llama = find_model("meta-llama/Llama-2-7b-hf")
+    >>> g6 = {"provider": "aws", "region": "", "instance_type": "g6.xlarge", "accelerators": 1, "cost_per_h": 0.8}
+    >>> buckets = Buckets(input_edges=(1000,), output_edges=(500,))
+    >>> profile = estimate(llama, [Offer(accelerator="L4", **g6)], Slo(tpot_s=0.04), buckets)
+    >>> float(profile.max_request_rate[0, 0, 0])
+    0.0
+    """
+    era = engine if isinstance(engine, Era) else find_era(engine)
+    engine_name = engine.name if isinstance(engine, Era) else engine
+    _check_slo(slo)
+    facts_by_name = _bundled_accelerators() if accelerators is None else accelerators
+    replica_types = replica_types_of(model, offers, engine_name, tensor_parallel)
+    hardware = [_hardware(replica_type, facts_by_name) for replica_type in replica_types]
+    distinct = list(dict.fromkeys(hardware))
+    buckets, requests = _sizes(sizes)
+    obstacles = [obstacle(model, facts_by_name[one.accelerator], one.tensor_parallel, era.settings) for one in distinct]
+    mid, low, high, replicas = _rates(model, distinct, facts_by_name, era, requests, slo, obstacles)
+    reasons, reason = why_zero(mid, replicas, model, requests, slo.limits, obstacles)
+    where = np.array([distinct.index(one) for one in hardware])
+    return Profile(
+        replica_types=tuple(replica_types),
+        buckets=buckets,
+        max_request_rate=mid[where],
+        low=low[where],
+        high=high[where],
+        provenance=np.full((len(where), *buckets.shape), ESTIMATED, np.int8),
+        reasons=reasons,
+        reason=reason[where],
+        slo=slo,
+        model=model.name,
+        source=f"estimated for engine era {era.name} (constants of {era.date})",
+        cautions=_cautions(model, slo, era, distinct, facts_by_name, requests),
+    )
+
+
+def replica_types_of(
+    model: Model, offers: Sequence[Offer], engine: str, tensor_parallel: Sequence[int] | int | None = None
+) -> list[ReplicaType]:
+    """The replica types that offers allow, each with a name of its own.
+
+    A name is the offer's (``aws/us-east-1/g6.xlarge``), with `` tpN`` where the instance holds several accelerators and
+    the engine where it is not the default one.
+    """
+    if not offers:
+        raise InputError("estimate: no offers to choose from", hint="loosen the filters on gpus, providers and market")
+    degrees = (tensor_parallel,) if isinstance(tensor_parallel, int) else tensor_parallel
+    pairs = [
+        (offer, degree)
+        for offer in offers
+        for degree in (_degrees(model, offer) if degrees is None else degrees)
+        if 1 <= degree <= offer.accelerators
+    ]
+    if not pairs:
+        most = max(offer.accelerators for offer in offers)
+        raise InputError(
+            f"profile.tensor_parallel: no offer holds {', '.join(map(str, degrees or ()))} accelerators; "
+            f"the largest holds {most}"
+        )
+    names = _unique([_name(offer, degree, engine) for offer, degree in pairs], [offer for offer, _ in pairs])
+    return [
+        ReplicaType(name=name, offer=offer, tensor_parallel=degree, engine=engine)
+        for name, (offer, degree) in zip(names, pairs, strict=True)
+    ]
+
+
+def _degrees(model: Model, offer: Offer) -> list[int]:
+    powers = [1 << k for k in range(offer.accelerators.bit_length())]
+    return [degree for degree in powers if degree == 1 or model.is_splittable(degree)]
+
+
+def _name(offer: Offer, degree: int, engine: str) -> str:
+    parts = [offer.name or offer.accelerator]
+    if offer.accelerators > 1:
+        parts.append(f"tp{degree}")
+    if engine != DEFAULT_ENGINE:
+        parts.append(engine)
+    return " ".join(parts)
+
+
+def _unique(names: Sequence[str], offers: Sequence[Offer]) -> list[str]:
+    """Names that repeat get their accelerator, and a number where that is not enough."""
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    told = [
+        f"{name} {offer.accelerator}" if counts[name] > 1 else name for name, offer in zip(names, offers, strict=True)
+    ]
+    taken: set[str] = set()
+    unique = []
+    for name in told:
+        candidate, number = name, 1
+        while candidate in taken:
+            number += 1
+            candidate = f"{name} #{number}"
+        taken.add(candidate)
+        unique.append(candidate)
+    return unique
+
+
+def _check_slo(slo: Slo) -> None:
+    if slo.statistic != "mean":
+        raise InputError(
+            f"slo.statistic: an estimate holds limits on the mean, and {slo.statistic} was asked for",
+            hint="use statistic: mean with a tighter limit or more headroom, or bring a measured profile; "
+            "percentiles are planned for by simulation in a later release",
+        )
+
+
+def _bundled_accelerators() -> Mapping[str, Accelerator]:
+    from melange.catalog.bundled import accelerators
+
+    return accelerators()
+
+
+def _hardware(replica_type: ReplicaType, facts_by_name: Mapping[str, Accelerator]) -> Hardware:
+    offer, degree = replica_type.offer, replica_type.tensor_parallel
+    if offer.accelerator not in facts_by_name:
+        raise unknown("accelerator", offer.accelerator, facts_by_name, place=f"offer {offer.name}")
+    link = offer.interconnect or facts_by_name[offer.accelerator].link
+    return Hardware(
+        accelerator=offer.accelerator,
+        tensor_parallel=degree,
+        is_pcie=degree > 1 and link.casefold().startswith("pcie"),
+    )
+
+
+def _sizes(sizes: Workload | Buckets) -> tuple[Buckets, Sizes]:
+    buckets = sizes if isinstance(sizes, Buckets) else sizes.buckets
+    if buckets.is_ordinal:
+        raise InputError("estimate: the buckets are numbered and say no token counts", hint="give workload.buckets")
+    if isinstance(sizes, Buckets):
+        inputs, outputs = sizes.upper_sizes()
+    else:
+        inputs, outputs = sizes.input_tokens, sizes.output_tokens
+    return buckets, Sizes(inputs=inputs[None], outputs=outputs[None])
+
+
+def _rates(
+    model: Model,
+    distinct: Sequence[Hardware],
+    facts_by_name: Mapping[str, Accelerator],
+    era: Era,
+    requests: Sizes,
+    slo: Slo,
+    obstacles: Sequence[str],
+) -> tuple[Array, Array, Array, Replicas]:
+    """Rates of the hardware with step times as predicted, and as slow and as fast as residuals go (R, I, O) [1/s]."""
+    facts = [facts_by_name[one.accelerator] for one in distinct]
+    costs = [
+        step_cost(model, fact, tensor_parallel=one.tensor_parallel, is_pcie=one.is_pcie, constants=era.constants)
+        for one, fact in zip(distinct, facts, strict=True)
+    ]
+    limits_on = np.array([era.settings.limits_on(fact) for fact in facts], float)
+    kv_tokens = [
+        0.0
+        if stands_in_the_way
+        else kv_room_bytes(model, fact, one.tensor_parallel, era.settings)
+        / model.kv_bytes_per_layer(one.tensor_parallel)
+        for one, fact, stands_in_the_way in zip(distinct, facts, obstacles, strict=True)
+    ]
+    replicas = Replicas(
+        cost=stack(costs),
+        kv_tokens=np.array(kv_tokens)[:, None, None],
+        max_sequences=limits_on[:, 0, None, None],
+        max_batched_tokens=limits_on[:, 1, None, None],
+        block_tokens=era.settings.block_tokens,
+        is_chunked=era.settings.is_chunked,
+        max_context=era.settings.max_context or model.max_context,
+    )
+    mid, low, high = (
+        max_request_rate(replace(replicas, cost=scaled(replicas.cost, factor)), model, requests, slo.limits)
+        for factor in (1.0, era.residuals.high, era.residuals.low)
+    )
+    return mid, np.minimum(low, mid), np.maximum(high, mid), replicas
+
+
+def _cautions(
+    model: Model,
+    slo: Slo,
+    era: Era,
+    distinct: Sequence[Hardware],
+    facts_by_name: Mapping[str, Accelerator],
+    requests: Sizes,
+) -> tuple[Caution, ...]:
+    """One caution of a kind, with counts and a few names."""
+    used = sorted({one.accelerator for one in distinct})
+    beyond = []
+    if unfitted := [name for name in used if name not in era.accelerators]:
+        beyond.append(f"accelerators ({_some(unfitted)})")
+    if kind_of(model) not in era.kinds:
+        beyond.append(f"{kind_of(model)} models ({model.name})")
+    longest = float(requests.longest.max())
+    if longest > era.max_tokens:
+        beyond.append(f"requests of more than {era.max_tokens:,} tokens (up to {longest:,.0f})")
+    cautions = []
+    if beyond:
+        what = f"the constants of {era.name} were not fitted on: {', '.join(beyond)}"
+        cautions.append(Caution("extrapolated", f"{what}; measure a few points before you rely on them"))
+    if pcie := sorted({one.accelerator for one in distinct if one.is_pcie}):
+        what = f"tensor parallelism over PCIe ({_some(pcie)}) differs from server to server"
+        cautions.append(Caution("pcie", f"{what}; measure a few points before you rely on it"))
+    if slo.attainment is not None:
+        what = f"rates hold the limits in the mean, and not for {slo.attainment:.3%} of requests"
+        cautions.append(Caution("attainment", f"{what}; keep headroom for that"))
+    return tuple(cautions)
+
+
+def kind_of(model: Model) -> str:
+    """``dense``, ``moe`` or ``latent``: what the constants of an era are fitted for apart."""
+    if model.kv_lora_rank:
+        return "latent"
+    return "moe" if model.experts else "dense"
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - LISTED} more" if len(listed) > LISTED else ""
+    return ", ".join(listed[:LISTED]) + more

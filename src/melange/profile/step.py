@@ -1,0 +1,261 @@
+"""The time of one engine step, on which everything rests.
+
+The estimator solves it in closed form, the simulator plays it out, measurements calibrate it. With all quantities
+per accelerator after tensor-parallel sharding::
+
+    step = max(W(T) / (bandwidth mbu), (2 N T + 2 H B) / (flops mfu))       linear layers, T = B + P
+         + sum over layers of k min(context, window) / (bandwidth mba)      attention over the KV cache
+         + P position a / (flops mfu_attention)                             prompt tokens attending to earlier ones
+         + 2 layers all_reduce(T)                                           communication, two per layer
+         + t_step + t_layer layers + t_sequence B + t_request admitted      host
+
+B running requests, P prompt tokens read in this step, W(T) the weights that T tokens touch, N the weights that one
+token is multiplied with, H the output head, k the KV bytes of one token, a the operations of one query and one key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import Model
+from melange.profile.era import Constants
+
+Array = npt.NDArray[np.float64]
+Values = float | Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCost:
+    """What one engine step costs on one replica, as coefficients that need no further look-up.
+
+    Every field is a plain number; :func:`stack` makes one value out of several, whose fields are arrays.
+
+    Parameters
+    ----------
+    weights_s
+        Reading all weights but the routed experts, once [s].
+    experts_s
+        Reading all routed experts of all layers, once [s].
+    expert_decay
+        Logarithm of the share of a layer's routed experts that one token leaves untouched.
+    token_s
+        Arithmetic of the layers' linear parts for one token [s].
+    output_s
+        Arithmetic of the output head for one running request [s].
+    context_s
+        Attention of one running request over one cached token, in all layers that look back all the way [s].
+    window_context_s
+        The same in all layers with a sliding window [s].
+    window
+        That window; infinite where there is none [tokens].
+    position_s
+        Arithmetic of one prompt token attending to one earlier token, in all layers that look back all the way [s].
+    window_position_s
+        The same in all layers with a sliding window [s].
+    one_shot_s, one_shot_token_s
+        All-reduce in one exchange, of all layers: its latency, and the transfer for one token [s].
+    ring_s, ring_token_s
+        The same around a ring, which moves less and waits more often [s].
+    host_s
+        Host work of every step [s].
+    sequence_s
+        Host work for each running request of a step [s].
+    request_s
+        Host work once for each request [s].
+    """
+
+    weights_s: Values
+    experts_s: Values
+    expert_decay: Values
+    token_s: Values
+    output_s: Values
+    context_s: Values
+    window_context_s: Values
+    window: Values
+    position_s: Values
+    window_position_s: Values
+    one_shot_s: Values
+    one_shot_token_s: Values
+    ring_s: Values
+    ring_token_s: Values
+    host_s: Values
+    sequence_s: Values
+    request_s: Values
+
+
+def step_cost(
+    model: Model, accelerator: Accelerator, *, tensor_parallel: int = 1, is_pcie: bool = False, constants: Constants
+) -> StepCost:
+    """Coefficients of one replica's step time.
+
+    Parameters
+    ----------
+    model
+        Shape and data types.
+    accelerator
+        Dense peak figures.
+    tensor_parallel
+        Accelerators that split each layer.
+    is_pcie
+        Whether they talk over PCIe rather than over the accelerator's own link.
+    constants
+        The engine era's.
+
+    Examples
+    --------
+    One request of a 7B model in bf16 on an L4 cannot get a token faster than its weights can be read:
+
+    >>> from melange.catalog.bundled import accelerators, find_model
+    >>> from melange.profile.era import find_era
+    >>> llama, era = find_model("meta-llama/Llama-2-7b-hf"), find_era("vllm")
+    >>> cost = step_cost(llama, accelerators()["L4"], constants=era.constants)
+    >>> 0.044 < float(step_time_s(cost, batch=1, context_tokens=500)) < 0.065
+    True
+    """
+    bandwidth = accelerator.bandwidth_bytes_per_s
+    flops = accelerator.flops("bf16")
+    linear_flops = accelerator.flops(model.activation_dtype)
+    weights_rate = bandwidth * constants.mbu * tensor_parallel
+    linear_rate = linear_flops * constants.mfu * tensor_parallel
+    always_read = model.body_bytes() + 2.0 * (model.router_parameters() + model.output_parameters())
+    full_layers = model.layers - model.sliding_layers
+    context_s = _context_s(model, bandwidth * constants.mba, flops * constants.mfu_attention, tensor_parallel)
+    position_s = model.attention_flops_per_pair() / (flops * constants.mfu_attention * tensor_parallel)
+    reduces = _all_reduces(model, accelerator, tensor_parallel, is_pcie, constants)
+    return StepCost(
+        weights_s=always_read / weights_rate,
+        experts_s=model.routed_bytes() / weights_rate,
+        expert_decay=_expert_decay(model),
+        token_s=2.0 * model.active_parameters(output_head=False) / linear_rate,
+        output_s=2.0 * model.output_parameters() / (flops * constants.mfu * tensor_parallel),
+        context_s=context_s * full_layers,
+        window_context_s=context_s * model.sliding_layers,
+        window=float(model.sliding_window) if model.sliding_layers else math.inf,
+        position_s=position_s * full_layers,
+        window_position_s=position_s * model.sliding_layers,
+        one_shot_s=reduces[0],
+        one_shot_token_s=reduces[1],
+        ring_s=reduces[2],
+        ring_token_s=reduces[3],
+        host_s=constants.t_step_s + constants.t_layer_s * model.layers,
+        sequence_s=constants.t_sequence_s,
+        request_s=constants.t_request_s,
+    )
+
+
+def step_time_s(
+    cost: StepCost,
+    *,
+    batch: Values,
+    context_tokens: Values,
+    prefill_tokens: Values = 0.0,
+    position: Values = 0.0,
+    admitted: Values = 0.0,
+) -> Values:
+    """Time of one engine step [s].
+
+    Parameters
+    ----------
+    cost
+        Coefficients of one replica (plain floats), or a stack of them (arrays that broadcast with the others).
+    batch
+        Running requests that get a token.
+    context_tokens
+        Tokens that their KV caches hold in total; with a sliding window they count as evenly spread over the batch.
+    prefill_tokens
+        Prompt tokens that this step reads besides.
+    position
+        How many tokens each of those attends to, on average: half the length of a prompt read from its start.
+    admitted
+        Requests that enter with this step.
+    """
+    tokens = batch + prefill_tokens
+    time = (
+        cost.weights_s + cost.experts_s * -np.expm1(cost.expert_decay * tokens)
+        if _any(cost.experts_s)
+        else cost.weights_s
+    )
+    time = np.maximum(time, cost.token_s * tokens + cost.output_s * batch)
+    time = time + cost.context_s * context_tokens + cost.position_s * (prefill_tokens * position)
+    if _any(cost.window_context_s):
+        within = np.minimum(context_tokens, batch * np.asarray(cost.window))
+        looked_at = windowed_position(np.asarray(position, float), cost.window)
+        time = time + cost.window_context_s * within + cost.window_position_s * (prefill_tokens * looked_at)
+    if _any(cost.one_shot_s):
+        time = time + np.minimum(
+            cost.one_shot_s + cost.one_shot_token_s * tokens, cost.ring_s + cost.ring_token_s * tokens
+        )
+    return time + cost.host_s + cost.sequence_s * batch + cost.request_s * admitted
+
+
+def windowed_position(position: Array, window: Values) -> Array:
+    """Tokens that one of a prompt attends to within a window, on average; without, it would be ``position``.
+
+    A prompt of ``i = 2 position`` tokens and a window w: ``i / 2`` if ``i <= w``, else ``w - w^2 / (2 i)``.
+    """
+    within = np.minimum(2.0 * position, window)
+    return np.asarray(within - within**2 / np.maximum(4.0 * position, 1e-9), float)
+
+
+def stack(costs: Sequence[StepCost]) -> StepCost:
+    """Several replicas' coefficients as one value with fields of shape (R, 1, 1)."""
+    return StepCost(
+        **{
+            field.name: np.array([getattr(cost, field.name) for cost in costs])[:, None, None]
+            for field in fields(StepCost)
+        }
+    )
+
+
+def _context_s(model: Model, bytes_per_s: float, flops: float, tensor_parallel: int) -> float:
+    """One layer's attention over one cached token [s]: its read, or its arithmetic if longer (latent KV)."""
+    read_s = model.kv_bytes_per_layer(tensor_parallel) / bytes_per_s
+    if model.kv_lora_rank:
+        pair_flops = 2 * model.heads * (2 * model.kv_lora_rank + model.qk_rope_head_size)
+    else:
+        pair_flops = model.attention_flops_per_pair()
+    return max(read_s, pair_flops / tensor_parallel / flops)
+
+
+def _expert_decay(model: Model) -> float:
+    if not model.experts:
+        return 0.0
+    return math.log1p(-min(model.experts_per_token / model.experts, 1 - 1e-12))
+
+
+def _all_reduces(
+    model: Model, accelerator: Accelerator, tensor_parallel: int, is_pcie: bool, constants: Constants
+) -> tuple[float, float, float, float]:
+    """Latency and time for one token of all layers' all-reduces, in one exchange and around a ring [s].
+
+    A message of n bytes among g accelerators: ``latency + (g - 1) n / rate`` in one exchange (everyone sends everything
+    to everyone), ``(g - 1) latency + 2 (g - 1) / g n / rate`` around a ring (Patarasuk and Yuan, 2009).
+    """
+    if tensor_parallel == 1:
+        return 0.0, 0.0, 0.0, 0.0
+    if is_pcie:
+        rate = accelerator.pcie_bandwidth_bytes_per_s * constants.pcie_efficiency
+        latency_s = constants.pcie_latency_s
+    else:
+        rate = accelerator.link_bandwidth_bytes_per_s * constants.link_efficiency
+        latency_s = constants.link_latency_s
+    count = 2 * model.layers
+    token_s = count * 2.0 * model.hidden_size / rate
+    peers = tensor_parallel - 1
+    return count * latency_s, token_s * peers, count * latency_s * peers, token_s * 2 * peers / tensor_parallel
+
+
+def scaled(cost: StepCost, factor: float) -> StepCost:
+    """The same replica, all of its times multiplied by ``factor``."""
+    times = {field.name: getattr(cost, field.name) * factor for field in fields(StepCost) if field.name.endswith("_s")}
+    return replace(cost, **times)
+
+
+def _any(values: Values) -> bool:
+    return bool(np.any(values))
