@@ -273,7 +273,7 @@ def _load_entries(
     problem: Problem, columns: Columns, *, block: int
 ) -> tuple[list[Positions], list[Positions], list[Array]]:
     pairs = len(columns.type_of)
-    carried = problem.load[columns.type_of, columns.bucket_of] / (problem.slices or 1)
+    carried: Array = problem.load[columns.type_of, columns.bucket_of] / (problem.slices or 1)
     return [columns.type_of], [columns.share + block * pairs + np.arange(pairs)], [carried]
 
 

@@ -185,7 +185,7 @@ def allowed_types(profile: Profile, options: Options) -> Mask:
 def build(
     workload: Workload, profile: Profile, options: Options, allowed: Mask, served: Mask, *, availability: bool = True
 ) -> Problem:
-    """The problem of the ``allowed`` types (R,) and ``served`` buckets (I x O,), with limits of availability or without."""
+    """The problem of the ``allowed`` types (R,) and ``served`` buckets (I x O,), availability limited or not."""
     where, cells = np.flatnonzero(allowed), np.flatnonzero(served)
     items = tuple(profile.replica_types[r] for r in where)
     replicas = np.array([item.replicas_per_instance for item in items], float)

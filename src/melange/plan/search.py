@@ -121,8 +121,6 @@ def most_traffic(problem: Problem, options: Options, *, say: Progress, deadline:
     unit = 1.0 if problem.slices else reach
     scaled = problem.with_changes(load=problem.load * unit)
     fleet, part = _largest_part(scaled, options, say, deadline)
-    if part <= 0:
-        raise InfeasibleError("the budget carries nothing")
     fleet = _scaled(fleet, unit)
     bound, part = fleet.bound * unit, part * unit
     if problem.slices is None:
@@ -172,6 +170,8 @@ def _largest_part(problem: Problem, options: Options, say: Progress, deadline: f
         part = max(0.0, outcome.x[milp.columns.served] / whole)
         if problem.slices is None:
             part = _part_carried(problem, np.round(outcome.x[: len(problem.cost)]), milp.columns.scenarios)
+        if part <= 0:
+            raise InfeasibleError("the budget carries nothing")
         fleet = _fleet(problem, milp, outcome.x, bound=bound, status=outcome.status, served=part)
         if fleet is None:
             raise SolverError("the solver's plan breaks its constraints", hint="this is a bug")
