@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from melange.errors import InputError, unknown
+from melange.errors import InputError
 from melange.plan.plan import Plan
 from melange.profile.profile import Profile
 from melange.service import Service, WorkloadSection
@@ -122,7 +121,7 @@ def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profil
 
 
 def _estimate(service: Service, workload: Workload, catalog: Catalog) -> Profile:
-    from melange.catalog.models import find_model
+    from melange.catalog.bundled import find_model
     from melange.profile.estimate import estimate
 
     model = service.path(service.model)
@@ -151,15 +150,7 @@ def options_of(service: Service, catalog: Catalog) -> Options:
 
 def with_price_cautions(plan: Plan, today: date) -> Plan:
     """The plan, with a word on the age of the prices that it pays."""
-    from melange.catalog.catalog import stale_prices
+    from melange.catalog.offer import stale_prices
 
     paid = [t.offer for t, count in zip(plan.replica_types, plan.instances, strict=True) if count]
     return replace(plan, cautions=(*plan.cautions, *stale_prices(paid, today)))
-
-
-def check_names(limits: Mapping[str, Any], profile: Profile, place: str) -> None:
-    """Refuse a limit on a replica type or an offer that the profile does not have."""
-    known = {t.name for t in profile.replica_types} | {t.offer.name for t in profile.replica_types}
-    for name in limits:
-        if name not in known:
-            raise unknown("offer", name, known, place=place)
