@@ -1,0 +1,90 @@
+"""What an accelerator can do: memory, bandwidth, arithmetic, links. Facts only; prices are in offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+from melange.errors import InputError
+from melange.files import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accelerator:
+    """Physical facts of one accelerator; no price.
+
+    Parameters
+    ----------
+    name
+        The name used everywhere: ``A10G``, ``A100-80GB``, ``H100-80GB``.
+    vendor, architecture
+        Maker and generation.
+    memory_bytes
+        Device memory as its driver reports it, error correction taken off [bytes].
+    bandwidth_bytes_per_s
+        Peak memory bandwidth [bytes/s].
+    flops_by_dtype
+        Peak dense throughput by data type (``bf16``, ``fp16``, ``fp8``, ``int8``, ``fp4``) [1/s].
+    link
+        What joins accelerators of one instance, in words (``NVLink4/NVSwitch``, ``PCIe``).
+    link_bandwidth_bytes_per_s
+        Bandwidth of that link for one accelerator, one direction [bytes/s].
+    pcie_bandwidth_bytes_per_s
+        The same over PCIe, for instances that carry the accelerator without its link [bytes/s].
+    source
+        Datasheet or data set of these figures.
+    notes
+        What deserves a word (power-limited, two dies, ...).
+    aliases
+        Other names it is known by, here and in other tools' files.
+    checked
+        When these figures were last held against their source; None where that is not known.
+    """
+
+    name: str
+    vendor: str
+    architecture: str
+    memory_bytes: float
+    bandwidth_bytes_per_s: float
+    flops_by_dtype: Mapping[str, float]
+    link: str
+    link_bandwidth_bytes_per_s: float
+    pcie_bandwidth_bytes_per_s: float
+    source: str
+    notes: str = ""
+    aliases: tuple[str, ...] = ()
+    checked: date | None = None
+
+    def flops(self, dtype: str) -> float:
+        """Peak dense throughput of a product in this data type [1/s].
+
+        What the accelerator cannot multiply it computes in the 16-bit type that it has: weights in int4 are unpacked
+        to bf16 on an A100, fp8 on a T4 to fp16.
+
+        >>> from melange.catalog.bundled import accelerators
+        >>> accelerators()["A100-80GB"].flops("fp8") / 1e12
+        312.0
+        """
+        for candidate in (dtype, "bf16", "fp16"):
+            if candidate in self.flops_by_dtype:
+                return self.flops_by_dtype[candidate]
+        raise InputError(f"{self.name}: no throughput is known for {dtype}, bf16 or fp16")
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return {
+            "name": self.name,
+            "vendor": self.vendor,
+            "architecture": self.architecture,
+            "memory_bytes": self.memory_bytes,
+            "bandwidth_bytes_per_s": self.bandwidth_bytes_per_s,
+            "flops_by_dtype": dict(self.flops_by_dtype),
+            "link": self.link,
+            "link_bandwidth_bytes_per_s": self.link_bandwidth_bytes_per_s,
+            "pcie_bandwidth_bytes_per_s": self.pcie_bandwidth_bytes_per_s,
+            "source": self.source,
+            "notes": self.notes,
+            "aliases": list(self.aliases),
+            "checked": self.checked.isoformat() if self.checked else None,
+        }

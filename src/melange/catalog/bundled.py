@@ -1,0 +1,145 @@
+"""The tables that come with the package, read once: accelerators, offers, models."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from datetime import date
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from types import MappingProxyType
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.huggingface import read_model
+from melange.catalog.model import Model
+from melange.catalog.offer import Offer
+from melange.errors import InputError, unknown
+
+
+def table(name: str) -> str:
+    """Text of one of the bundled tables."""
+    return files("melange.catalog").joinpath("data", name).read_text(encoding="utf-8")
+
+
+@cache
+def accelerators() -> Mapping[str, Accelerator]:
+    """Facts of every accelerator we know, by our own name for it.
+
+    >>> accelerators()["L4"].flops_by_dtype["bf16"] / 1e12
+    121.0
+    """
+    return MappingProxyType(read_accelerators(table("accelerators.csv")))
+
+
+def read_accelerators(text: str) -> dict[str, Accelerator]:
+    """Accelerators from the text of our own table: MiB, GB/s and TFLOPS become bytes, bytes/s and 1/s."""
+    dtypes = ("bf16", "fp16", "fp8", "int8", "fp4")
+    return {
+        row["name"]: Accelerator(
+            name=row["name"],
+            vendor=row["vendor"],
+            architecture=row["architecture"],
+            memory_bytes=float(row["memory_mib"]) * 2**20,
+            bandwidth_bytes_per_s=float(row["bandwidth_gb_per_s"]) * 1e9,
+            flops_by_dtype=MappingProxyType(
+                {dtype: float(row[f"{dtype}_tflops"]) * 1e12 for dtype in dtypes if row[f"{dtype}_tflops"]}
+            ),
+            link=row["link"],
+            link_bandwidth_bytes_per_s=float(row["link_gb_per_s"]) * 1e9,
+            pcie_bandwidth_bytes_per_s=float(row["pcie_gb_per_s"] or 0) * 1e9,
+            source=row["source"],
+            notes=row["notes"],
+            aliases=tuple(filter(None, row["aliases"].split(";"))),
+            checked=date.fromisoformat(row["checked"]),
+        )
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+@cache
+def offers() -> tuple[Offer, ...]:
+    """What the main clouds and GPU clouds rent out: whole instances, on-demand and spot, with source and date.
+
+    >>> min(offers(), key=lambda offer: offer.cost_per_h if offer.accelerator == "L4" else 99).accelerators
+    1
+    """
+    return tuple(
+        Offer(
+            provider=row["provider"],
+            region=row["region"],
+            instance_type=row["instance_type"],
+            accelerator=row["accelerator"],
+            accelerators=int(row["accelerators"]),
+            cost_per_h=float(row["cost_per_h"]),
+            market=row["market"],
+            interconnect=row["interconnect"],
+            source=row["source"],
+            seen=date.fromisoformat(row["seen"]),
+        )
+        for row in csv.DictReader(table("offers.csv").splitlines())
+    )
+
+
+@cache
+def models() -> Mapping[str, Model]:
+    """Shapes of common open models by their name on the Hugging Face hub.
+
+    >>> models()["meta-llama/Llama-3.1-8B-Instruct"].layers
+    32
+    """
+    content = json.loads(table("models.json"))
+    by_name: dict[str, Model] = {}
+    for entry in content["models"]:
+        shape = {key: value for key, value in entry.items() if key not in {"names", "variants", "published_parameters"}}
+        for variant in ({"names": entry["names"]}, *entry.get("variants", ())):
+            fields = shape | {key: value for key, value in variant.items() if key != "names"}
+            for name in variant["names"]:
+                by_name[name] = Model(name=name, source=content["source"].format(name=name), **fields)
+    return MappingProxyType(by_name)
+
+
+@cache
+def hub_name_by_alias() -> Mapping[str, str]:
+    """Hub names by everything they answer to, in lower case: whole, without the organisation, without ``-hf``."""
+    by_alias: dict[str, str] = {}
+    for name in models():
+        bare = name.rpartition("/")[2].casefold()
+        for alias in (name.casefold(), bare, bare.removesuffix("-hf"), bare.removeprefix("meta-")):
+            by_alias.setdefault(alias, name)
+    return MappingProxyType(by_alias)
+
+
+def find_model(name_or_path: str | Path) -> Model:
+    """The model of that name, or of that folder or file.
+
+    Parameters
+    ----------
+    name_or_path
+        A bundled name, in any case and with or without its organisation; or a folder that holds a ``config.json`` in
+        Hugging Face form; or that file. A folder of that name comes before the bundled table, as in the engines.
+
+    Raises
+    ------
+    InputError
+        Neither is found (the nearest names are given), or the file cannot be used.
+
+    >>> find_model("llama-3.1-8b").name
+    'meta-llama/Llama-3.1-8B'
+    """
+    place = Path(name_or_path)
+    if place.is_file() or (place / "config.json").is_file():
+        return read_model(place)
+    name = str(name_or_path)
+    hub_name = hub_name_by_alias().get(name.casefold())
+    if hub_name is not None:
+        return models()[hub_name]
+    if place.is_dir():
+        raise InputError(f"{place}: holds no config.json", hint="give a folder in Hugging Face form")
+    if place.suffix == ".json" or name.startswith((".", "/", "~")):
+        raise InputError(
+            f"{place}: no such file or folder", hint="give a folder that holds a config.json, or that file"
+        )
+    error = unknown("model", name, models())
+    raise InputError(str(error), hint=error.hint or "any other model: give the folder that holds its config.json")

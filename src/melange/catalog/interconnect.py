@@ -1,0 +1,36 @@
+"""What joins the accelerators of an instance: the cloud's shape decides, not the accelerator alone."""
+
+from __future__ import annotations
+
+import re
+
+from melange.catalog.accelerator import Accelerator
+
+# Shapes that carry an accelerator otherwise than its own link says. Sources: the clouds' machine type pages.
+SHAPES: tuple[tuple[str, str], ...] = (
+    (r"p[3-6]\w*[.-]", "nvlink"),  # AWS P3 to P6: NVLink or NVSwitch
+    (r"g[4-7]\w*\.", "pcie"),  # AWS G4 to G7e
+    (r"a[234]-", "nvlink"),  # Google A2, A3, A4
+    (r"g[24]-", "pcie"),  # Google G2, G4
+    (r"standard_nc(48|80)\w*_(a100_v4|h100_v5)", "nvlink"),  # Azure NC: a pair has a bridge ...
+    (r"standard_nc96\w*_a100_v4", "pcie"),  # ... and two pairs meet over PCIe
+    (r"standard_nd", "nvlink"),  # Azure ND
+    (r"standard_n[cv]", "pcie"),  # the rest of NC and NV
+)
+
+
+def interconnect(instance_type: str, accelerator: Accelerator, accelerators: int) -> str:
+    """``nvlink`` (or the vendor's like) or ``pcie``; empty for a single accelerator.
+
+    >>> from melange.catalog.bundled import accelerators
+    >>> interconnect("g6e.12xlarge", accelerators()["L40S"], 4)
+    'pcie'
+    >>> interconnect("a2-ultragpu-2g", accelerators()["A100-80GB"], 2)
+    'nvlink'
+    """
+    if accelerators == 1:
+        return ""
+    for pattern, joined in SHAPES:
+        if re.match(pattern, instance_type, re.IGNORECASE):
+            return joined
+    return "pcie" if accelerator.link.startswith("PCIe") else "nvlink"

@@ -1,0 +1,313 @@
+"""The shape of a language model, and what serving it costs in weights, arithmetic and KV cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from melange.errors import InputError
+
+# Bytes of one stored value. Four-bit formats carry their scales: AWQ and GPTQ one 16-bit scale and one 4-bit zero
+# for each group of 128 (4.156 bits), MXFP4 one 8-bit scale for each block of 32 (4.25 bits).
+BYTES_BY_DTYPE = {
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0,
+    "int8": 1.0,
+    "int4": (4 + 20 / 128) / 8,
+    "fp4": (4 + 8 / 32) / 8,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """The shape of a language model, as far as serving cost depends on it.
+
+    Biases are left out of every count: they are below 0.1 % of the weights.
+
+    Parameters
+    ----------
+    name
+        The name people use, as on the Hugging Face hub.
+    layers, hidden_size, heads, kv_heads, head_size, intermediate_size, vocabulary_size
+        Counts of the decoder; ``intermediate_size`` is that of the dense feed-forward layers.
+    max_context
+        Longest prompt plus completion [tokens].
+    weight_dtype
+        Data type of the weights as published: ``bf16``, ``fp16``, ``fp8``, ``int8``, ``int4``, ``fp4``. A checkpoint in
+        float32 is served in bf16 by every engine, and counts as that.
+    kv_dtype
+        Data type of the KV cache.
+    experts, experts_per_token, expert_intermediate_size, shared_expert_intermediate_size, dense_layers
+        Mixture of experts: routed experts of a layer, how many a token visits, their feed-forward width, the total
+        width of the experts every token visits, and how many layers are dense. All 0 for a dense model.
+    sliding_window, sliding_layers
+        Window of the layers that look back only so far [tokens], and how many layers do; 0 for none.
+    kv_lora_rank, qk_rope_head_size, q_lora_rank, qk_nope_head_size, v_head_size
+        Multi-head latent attention (DeepSeek); 0 for none.
+    tied_embeddings
+        True where input and output embeddings are one matrix.
+    gated
+        True where the feed-forward has three matrices (SwiGLU), False where it has two.
+    source
+        Where the shape comes from.
+    attention_weight_dtype
+        Data type of the attention projections where the checkpoint quantises only the feed-forward (gpt-oss);
+        empty: as ``weight_dtype``.
+    activation_dtype
+        Data type in which the linear layers multiply where the accelerator can: ``fp8`` for weights and activations
+        in fp8, ``bf16`` for weight-only quantisation.
+    learned_positions
+        Rows of a learned position embedding (GPT-2, OPT); 0 for rotary or none.
+
+    Raises
+    ------
+    InputError
+        A count that is not positive, an unknown data type, experts without their width.
+    """
+
+    name: str
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    intermediate_size: int
+    vocabulary_size: int
+    max_context: int
+    weight_dtype: str = "bf16"
+    kv_dtype: str = "bf16"
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_intermediate_size: int = 0
+    shared_expert_intermediate_size: int = 0
+    dense_layers: int = 0
+    sliding_window: int = 0
+    sliding_layers: int = 0
+    kv_lora_rank: int = 0
+    qk_rope_head_size: int = 0
+    q_lora_rank: int = 0
+    qk_nope_head_size: int = 0
+    v_head_size: int = 0
+    tied_embeddings: bool = False
+    gated: bool = True
+    source: str = ""
+    attention_weight_dtype: str = ""
+    activation_dtype: str = "bf16"
+    learned_positions: int = 0
+
+    def __post_init__(self) -> None:
+        for field in ("layers", "hidden_size", "heads", "kv_heads", "head_size", "vocabulary_size", "max_context"):
+            if getattr(self, field) < 1:
+                raise InputError(f"model {self.name}: {field} must be >= 1, got {getattr(self, field)}")
+        for field in ("weight_dtype", "kv_dtype", "attention_weight_dtype", "activation_dtype"):
+            dtype = getattr(self, field)
+            if dtype not in BYTES_BY_DTYPE and not (field == "attention_weight_dtype" and dtype == ""):
+                raise InputError(
+                    f"model {self.name}: {field} must be one of {', '.join(BYTES_BY_DTYPE)}, got {dtype!r}"
+                )
+        if self.heads % self.kv_heads:
+            raise InputError(
+                f"model {self.name}: heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"
+            )
+        if self.experts and not (0 < self.experts_per_token <= self.experts and self.expert_intermediate_size > 0):
+            raise InputError(
+                f"model {self.name}: with {self.experts} experts, experts_per_token must be 1 to {self.experts} and "
+                f"expert_intermediate_size >= 1, got {self.experts_per_token} and {self.expert_intermediate_size}"
+            )
+        if not 0 <= self.sliding_layers <= self.layers or (self.sliding_layers and self.sliding_window < 1):
+            raise InputError(
+                f"model {self.name}: sliding_layers must be 0 to {self.layers} and have a sliding_window >= 1, "
+                f"got {self.sliding_layers} and {self.sliding_window}"
+            )
+
+    # Weights and arithmetic
+
+    @property
+    def moe_layers(self) -> int:
+        """Layers whose feed-forward is a mixture of experts."""
+        return self.layers - self.dense_layers if self.experts else 0
+
+    def attention_parameters(self) -> int:
+        """Weights of one layer's attention projections.
+
+        Grouped-query attention: ``hidden (2 heads + 2 kv_heads) head_size``. Multi-head latent attention: the down
+        and up projections of query and latent KV, and the output (DeepSeek-V2, arXiv 2405.04434, section 2.1).
+        """
+        if not self.kv_lora_rank:
+            return self.hidden_size * self.head_size * 2 * (self.heads + self.kv_heads)
+        query = self.heads * (self.qk_nope_head_size + self.qk_rope_head_size)
+        queries = self.q_lora_rank * (self.hidden_size + query) if self.q_lora_rank else self.hidden_size * query
+        latent = self.hidden_size * (self.kv_lora_rank + self.qk_rope_head_size)
+        expanded = self.kv_lora_rank * self.heads * (self.qk_nope_head_size + self.v_head_size)
+        return queries + latent + expanded + self.heads * self.v_head_size * self.hidden_size
+
+    def feed_forward_parameters(self, intermediate_size: int) -> int:
+        """Weights of a feed-forward block of that width: three matrices if gated, else two."""
+        return (3 if self.gated else 2) * self.hidden_size * intermediate_size
+
+    def output_parameters(self) -> int:
+        """Weights of the output head, which turns the last hidden state into a token: ``vocabulary hidden``."""
+        return self.vocabulary_size * self.hidden_size
+
+    def router_parameters(self) -> int:
+        """Weights of all routers: ``moe_layers hidden experts``."""
+        return self.moe_layers * self.hidden_size * self.experts
+
+    def body_parameters(self) -> int:
+        """Linear weights that every token goes through, but for routers and the output head.
+
+        Attention of all layers, dense feed-forward layers and shared experts.
+        """
+        dense = (self.layers - self.moe_layers) * self.feed_forward_parameters(self.intermediate_size)
+        shared = self.moe_layers * self.feed_forward_parameters(self.shared_expert_intermediate_size)
+        return self.layers * self.attention_parameters() + dense + shared
+
+    def routed_parameters(self) -> int:
+        """Weights of all routed experts of all layers; 0 for a dense model."""
+        return self.moe_layers * self.experts * self.feed_forward_parameters(self.expert_intermediate_size)
+
+    def parameters(self) -> int:
+        """All weights: linear layers, embeddings, norms; what the model's name counts.
+
+        >>> from melange.catalog.bundled import find_model
+        >>> round(find_model("meta-llama/Llama-2-7b-hf").parameters() / 1e9, 3)
+        6.738
+        """
+        embeddings = self.output_parameters() * (1 if self.tied_embeddings else 2)
+        norms = (2 * self.layers + 1) * self.hidden_size
+        positions = self.learned_positions * self.hidden_size
+        return (
+            self.body_parameters()
+            + self.routed_parameters()
+            + self.router_parameters()
+            + embeddings
+            + norms
+            + positions
+        )
+
+    def active_parameters(self, *, output_head: bool = True) -> int:
+        """Weights that one token is multiplied with: N of ``2 N`` operations per token.
+
+        The body, the routers, ``experts_per_token`` routed experts of each layer and the output head. The input
+        embedding is a look-up and does not count; tied or not, the output head does.
+
+        Parameters
+        ----------
+        output_head
+            False for the tokens of a prompt, of which only the last one is turned into a token.
+
+        >>> from melange.catalog.bundled import find_model
+        >>> round(find_model("mistralai/Mixtral-8x7B-Instruct-v0.1").active_parameters() / 1e9, 1)
+        12.7
+        """
+        visited = self.routed_parameters() * self.experts_per_token // self.experts if self.experts else 0
+        head = self.output_parameters() if output_head else 0
+        return self.body_parameters() + self.router_parameters() + visited + head
+
+    def experts_touched(self, tokens: float) -> float:
+        """Distinct routed experts of one layer that a batch visits, on average.
+
+        ``experts (1 - (1 - experts_per_token / experts) ** tokens)``: every token draws its experts evenly and
+        independently of the others. Real routers are less even, and touch fewer.
+
+        >>> from melange.catalog.bundled import find_model
+        >>> round(find_model("Qwen/Qwen3-30B-A3B").experts_touched(16), 1)
+        82.4
+        """
+        if not self.experts:
+            return 0.0
+        return self.experts * float(1 - (1 - self.experts_per_token / self.experts) ** tokens)
+
+    def weight_bytes(self) -> float:
+        """Memory of all weights, before any split over accelerators [bytes].
+
+        Quantised checkpoints keep embeddings, output head, norms and routers in 16 bits, and so does this count;
+        block scales of fp8 are left out (below 0.1 %), those of 4-bit formats are in.
+
+        >>> from melange.catalog.bundled import find_model
+        >>> round(find_model("meta-llama/Llama-3.1-8B").weight_bytes() / 2**30, 1)
+        15.0
+        """
+        sixteen_bit = self.parameters() - self.body_parameters() - self.routed_parameters()
+        return 2.0 * sixteen_bit + self.body_bytes() + self.routed_bytes()
+
+    def body_bytes(self) -> float:
+        """Memory of :meth:`body_parameters` [bytes]."""
+        attention = self.layers * self.attention_parameters()
+        rest = self.body_parameters() - attention
+        attention_dtype = self.attention_weight_dtype or self.weight_dtype
+        return attention * BYTES_BY_DTYPE[attention_dtype] + rest * BYTES_BY_DTYPE[self.weight_dtype]
+
+    def routed_bytes(self) -> float:
+        """Memory of :meth:`routed_parameters` [bytes]."""
+        return self.routed_parameters() * BYTES_BY_DTYPE[self.weight_dtype]
+
+    def weight_bytes_read(self, tokens: float) -> float:
+        """Weights that one step over a batch of so many tokens reads, on all accelerators together [bytes].
+
+        Body, routers and output head, and of the routed experts the part that the batch touches:
+        ``body + 2 (routers + head) + routed experts_touched(tokens) / experts``.
+
+        >>> from melange.catalog.bundled import find_model
+        >>> mixtral = find_model("mistralai/Mixtral-8x7B-Instruct-v0.1")
+        >>> [round(mixtral.weight_bytes_read(tokens) / 1e9) for tokens in (1, 4, 64)]
+        [25, 65, 93]
+        """
+        always = self.body_bytes() + 2.0 * (self.router_parameters() + self.output_parameters())
+        return always + (self.routed_bytes() * self.experts_touched(tokens) / self.experts if self.experts else 0.0)
+
+    # KV cache and attention
+
+    def kv_bytes_per_layer(self, tensor_parallel: int = 1) -> float:
+        """KV cache of one token in one layer on one accelerator [bytes].
+
+        ``2 ceil(kv_heads / tp) head_size bytes``: with more accelerators than KV heads every one still holds a head.
+        Multi-head latent attention: ``(kv_lora_rank + qk_rope_head_size) bytes``, whole on every accelerator.
+        """
+        if self.kv_lora_rank:
+            return (self.kv_lora_rank + self.qk_rope_head_size) * BYTES_BY_DTYPE[self.kv_dtype]
+        return 2 * -(-self.kv_heads // tensor_parallel) * self.head_size * BYTES_BY_DTYPE[self.kv_dtype]
+
+    def kv_bytes_per_token(self, tensor_parallel: int = 1) -> float:
+        """KV cache of one token over all layers on one accelerator, within every window [bytes].
+
+        >>> from melange.catalog.bundled import find_model
+        >>> find_model("meta-llama/Llama-2-7b-hf").kv_bytes_per_token() / 2**10
+        512.0
+        >>> find_model("deepseek-ai/DeepSeek-V3").kv_bytes_per_token(tensor_parallel=8) / 2**10
+        68.625
+        """
+        return self.layers * self.kv_bytes_per_layer(tensor_parallel)
+
+    def kv_bytes(self, context_tokens: float, tensor_parallel: int = 1) -> float:
+        """KV cache of one request that has so many tokens, on one accelerator [bytes].
+
+        ``(full_layers context + sliding_layers min(context, window)) kv_bytes_per_layer``.
+
+        >>> from melange.catalog.bundled import find_model
+        >>> gemma = find_model("google/gemma-3-27b-it")
+        >>> round(gemma.kv_bytes(32_768) / gemma.kv_bytes_per_token() / 32_768, 2)
+        0.19
+        """
+        within = min(context_tokens, self.sliding_window) if self.sliding_layers else 0
+        token_layers = (self.layers - self.sliding_layers) * context_tokens + self.sliding_layers * within
+        return token_layers * self.kv_bytes_per_layer(tensor_parallel)
+
+    def attention_flops_per_pair(self) -> int:
+        """Operations of one layer for one query token and one token it looks at: ``2 heads (query + value width)``."""
+        if self.kv_lora_rank:
+            return 2 * self.heads * (self.qk_nope_head_size + self.qk_rope_head_size + self.v_head_size)
+        return 4 * self.heads * self.head_size
+
+    def is_splittable(self, tensor_parallel: int) -> bool:
+        """Whether engines can split each layer over so many accelerators.
+
+        Heads must divide evenly, KV heads must divide or be copied evenly, and so must the feed-forward width.
+
+        >>> from melange.catalog.bundled import find_model
+        >>> [find_model("Qwen/Qwen2.5-7B-Instruct").is_splittable(degree) for degree in (1, 2, 4, 8)]
+        [True, True, True, False]
+        """
+        widths = [width for width in (self.intermediate_size, self.expert_intermediate_size) if width]
+        kv_fits = self.kv_lora_rank or not self.kv_heads % tensor_parallel or not tensor_parallel % self.kv_heads
+        return bool(kv_fits) and all(width % tensor_parallel == 0 for width in (self.heads, *widths))

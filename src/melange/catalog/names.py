@@ -1,0 +1,60 @@
+"""One accelerator, many names: ours, and those of other people's catalogs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from melange.catalog.accelerator import Accelerator
+
+GIB = 2**30
+# A reported memory within this share of ours is the same part: catalogs give nominal, driver or rounded figures.
+MEMORY_TOLERANCE = 0.15
+
+
+def fold(name: str) -> str:
+    """A name without vendor, case and punctuation: ``NVIDIA RTX 6000 Ada`` and ``RTX6000-Ada`` agree.
+
+    >>> fold("NVIDIA RTX 6000 Ada Generation"), fold("RTX6000-Ada")
+    ('rtx6000ada', 'rtx6000ada')
+    """
+    folded = re.sub(r"[^a-z0-9]", "", name.casefold())
+    folded = re.sub(r"^(nvidia|amd|intel|google|aws)+", "", folded)
+    return re.sub(r"^(geforce|tesla|instinct)|generation$", "", folded)
+
+
+def find_accelerator(name: str, accelerators: Mapping[str, Accelerator], memory_gib: float | None = None) -> str | None:
+    """Our own name of an accelerator, from a name in another catalog and, where it tells, its memory [GiB].
+
+    With a memory the name may be that of a family (``A100``) and the member that has about as much is meant; where
+    the name is a single part's, a memory that is 15 % off says that it is another part, and None is the answer.
+
+    >>> from melange.catalog.bundled import accelerators
+    >>> find_accelerator("A100", accelerators(), memory_gib=40), find_accelerator("h100", accelerators())
+    ('A100-40GB', 'H100-80GB')
+    >>> find_accelerator("A100", accelerators()) is None
+    True
+    """
+    known = _names(tuple((name, facts.aliases) for name, facts in accelerators.items()))
+    candidates = known.get(fold(name), ())
+    if memory_gib is not None:
+        close = [
+            candidate
+            for candidate in candidates
+            if abs(accelerators[candidate].memory_bytes / GIB / memory_gib - 1) <= MEMORY_TOLERANCE
+        ]
+        return close[0] if close else None
+    return candidates[0] if len(candidates) == 1 else None
+
+
+@lru_cache(maxsize=8)
+def _names(accelerators: tuple[tuple[str, tuple[str, ...]], ...]) -> Mapping[str, tuple[str, ...]]:
+    """Our names by every folded name they answer to: name and aliases; several where a family shares one."""
+    names: dict[str, tuple[str, ...]] = {}
+    for name, aliases in accelerators:
+        for alias in (name, *aliases):
+            known = names.get(fold(alias), ())
+            if name not in known:
+                names[fold(alias)] = (*known, name)
+    return names

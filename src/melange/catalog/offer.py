@@ -1,0 +1,146 @@
+"""What can be rented, at which price, and how old that price is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date
+
+from melange.errors import Caution, InputError
+from melange.files import Json
+
+MARKETS = ("on-demand", "spot", "reserved")
+INTERCONNECTS = ("", "nvlink", "pcie")
+STALE_AFTER_DAYS = 90
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What can be rented: a whole instance, its accelerators and its price.
+
+    Parameters
+    ----------
+    provider, region, instance_type
+        Who rents it out, where, and what they call it.
+    accelerator
+        Name of the accelerator.
+    accelerators
+        How many the instance holds.
+    cost_per_h
+        Price of the whole instance [USD/h].
+    market
+        ``on-demand``, ``spot`` or ``reserved``.
+    interconnect
+        What joins the instance's accelerators: ``nvlink`` (or the vendor's like) or ``pcie``; empty: as the
+        accelerator's own datasheet says.
+    max_instances
+        How many can be had; None where nothing is known.
+    source
+        Where the price was seen.
+    seen
+        When it was seen; None where the file does not say.
+
+    Raises
+    ------
+    InputError
+        A price or count that is not positive, an unknown market.
+    """
+
+    provider: str
+    region: str
+    instance_type: str
+    accelerator: str
+    accelerators: int
+    cost_per_h: float
+    market: str = "on-demand"
+    interconnect: str = ""
+    max_instances: int | None = None
+    source: str = ""
+    seen: date | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.cost_per_h) and self.cost_per_h > 0):
+            raise InputError(f"offer {self.name}: cost_per_h must be > 0 and finite, got {self.cost_per_h:g}")
+        if self.accelerators < 1:
+            raise InputError(f"offer {self.name}: accelerators must be >= 1, got {self.accelerators}")
+        if self.market not in MARKETS:
+            raise InputError(f"offer {self.name}: market must be one of {', '.join(MARKETS)}, got {self.market!r}")
+        if self.max_instances is not None and self.max_instances < 0:
+            raise InputError(f"offer {self.name}: max_instances must be >= 0, got {self.max_instances}")
+
+    @property
+    def name(self) -> str:
+        """Provider, region, instance type and market, as far as they are known."""
+        parts = [part for part in (self.provider, self.region, self.instance_type) if part]
+        return "/".join(parts) + ("" if self.market == "on-demand" else f" ({self.market})")
+
+    def age_days(self, today: date) -> int | None:
+        """Days since the price was seen [d]; None where the file does not say."""
+        return None if self.seen is None else (today - self.seen).days
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return {
+            "provider": self.provider,
+            "region": self.region,
+            "instance_type": self.instance_type,
+            "accelerator": self.accelerator,
+            "accelerators": self.accelerators,
+            "cost_per_h": self.cost_per_h,
+            "market": self.market,
+            "interconnect": self.interconnect,
+            "max_instances": self.max_instances,
+            "source": self.source,
+            "seen": self.seen.isoformat() if self.seen else None,
+        }
+
+    @classmethod
+    def from_json(cls, content: Json) -> Offer:
+        """From the JSON object that :meth:`to_json` makes."""
+        seen = content.get("seen")
+        return cls(**{**content, "seen": date.fromisoformat(seen) if seen else None})
+
+
+def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
+    """What a reader should know about the age of these prices: one caution for the old ones, one for the undated.
+
+    Parameters
+    ----------
+    offers
+        The offers that an answer pays for.
+    today
+        The day to count from; an argument, so that the same input gives the same answer.
+
+    >>> offer = Offer(provider="aws", region="us-east-1", instance_type="g6.xlarge", accelerator="L4",
+    ...               accelerators=1, cost_per_h=0.8048, seen=date(2026, 7, 20))
+    >>> stale_prices([offer], date(2026, 8, 1))
+    ()
+    >>> print(*stale_prices([offer], date(2026, 12, 1)))
+    stale-price: 1 of 1 prices is older than 90 days (oldest: aws/us-east-1/g6.xlarge, 134 days, seen 2026-07-20); \
+    give current prices with offers.file
+    """
+    listed = list(offers)
+    dated = [(offer.seen, offer.name) for offer in listed if offer.seen is not None]
+    old = [(seen, name) for seen, name in dated if (today - seen).days > STALE_AFTER_DAYS]
+    cautions = []
+    if old:
+        seen, name = min(old)
+        cautions.append(
+            Caution(
+                "stale-price",
+                f"{len(old)} of {len(listed)} prices {'is' if len(old) == 1 else 'are'} older than {STALE_AFTER_DAYS} "
+                f"days (oldest: {name}, {(today - seen).days} days, seen {seen}); "
+                "give current prices with offers.file",
+            )
+        )
+    undated = [offer.name for offer in listed if offer.seen is None]
+    if undated:
+        cautions.append(
+            Caution(
+                "undated-price",
+                f"{len(undated)} of {len(listed)} prices {'has' if len(undated) == 1 else 'have'} no date "
+                f"(first: {undated[0]}); add the column seen (YYYY-MM-DD) to know how old they are",
+            )
+        )
+    return tuple(cautions)
