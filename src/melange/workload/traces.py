@@ -20,7 +20,8 @@ from melange.workload.layouts import find_layout, time_unit
 from melange.workload.logs import Progress, open_log, readable, reported
 from melange.workload.malformed import malformed_rows, rejected_lines
 from melange.workload.rows import Rows, bucket_of, lasting, select_rows
-from melange.workload.workload import Buckets, Workload, mean_sizes, thin_data
+from melange.workload.sizes import mean_sizes, oversized, thin_data
+from melange.workload.workload import Buckets, Workload
 
 _BURSTINESS_ROWS = 2_000_000
 _BURSTINESS_GAPS = 30
@@ -188,7 +189,7 @@ class _Counts:
     def of(cls, rows: Rows, grid: Buckets) -> _Counts:
         """The aggregate query."""
         counts = cls(grid)
-        malformed = oversized = 0
+        malformed = larger = 0
         keys = {
             "i": bucket_of(rows.table.input, grid.input_edges),
             "o": bucket_of(rows.table.output, grid.output_edges),
@@ -202,15 +203,16 @@ class _Counts:
             elif i == -1 or o == -1:
                 counts.failed += n
             elif i == grid.shape[0] or o == grid.shape[1]:
-                oversized += n
+                larger += n
             else:
                 counts.requests[i, o] = n
                 counts.input_sum[i, o] = inputs
                 counts.output_sum[i, o] = outputs
         if malformed or rejected_lines(rows.log):
             raise malformed_rows(rows.log, rows.layout)
-        if oversized:
-            raise _oversized(rows, grid, oversized)
+        if larger:
+            largest = _first_row(rows.table.aggregate(i=rows.table.input.max(), o=rows.table.output.max()))
+            raise oversized(grid, larger, *largest, place=rows.log.place)
         if counts.served == 0:
             raise _nothing(rows, counts.failed)
         return counts
@@ -279,25 +281,6 @@ def _workload(
         burstiness=burstiness,
         cautions=tuple(cautions),
     ).at_rate(total)
-
-
-def _oversized(rows: Rows, grid: Buckets, count: int) -> InputError:
-    inputs, outputs = _first_row(rows.table.aggregate(inputs=rows.table.input.max(), outputs=rows.table.output.max()))
-    found, edges = [], []
-    for name, largest, last in (("input", inputs, grid.input_edges[-1]), ("output", outputs, grid.output_edges[-1])):
-        if largest > last:
-            found.append(f"{name} up to {largest:,} tokens (last edge {last:,})")
-            edges.append(f"{max(_doubled(last, largest), 1)} to buckets.{name}")
-    return InputError(
-        f"{rows.log.place}: {count:,} requests are larger than the last bucket: {', '.join(found)}",
-        hint=f"add {' and '.join(edges)}",
-    )
-
-
-def _doubled(edge: int, largest: int) -> int:
-    while edge < largest:
-        edge *= 2
-    return edge
 
 
 def _nothing(rows: Rows, failed: int = 0) -> InputError:

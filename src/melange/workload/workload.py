@@ -203,6 +203,28 @@ class Workload:
             raise InputError(f"workload.rate must be > 0 and finite, got {request_rate:g}")
         return replace(self, request_rate=self.request_rate * (request_rate / self.total_rate))
 
+    def __add__(self, other: Workload) -> Workload:
+        """Both workloads at once: rates add up, the size of a bucket is the mean over the requests of both."""
+        if not isinstance(other, Workload):
+            return NotImplemented
+        if other.buckets != self.buckets:
+            raise InputError("workloads can only be added on the same buckets", hint="read both with the same edges")
+        total = self.request_rate + other.request_rate
+        # Where neither has requests both are at a size that stands for none; the first one's is kept.
+        share = np.divide(other.request_rate, total, out=np.zeros_like(total), where=total > 0)
+        known = self.requests is not None and other.requests is not None
+        return replace(
+            self,
+            request_rate=total,
+            input_tokens=self.input_tokens + share * (other.input_tokens - self.input_tokens),
+            output_tokens=self.output_tokens + share * (other.output_tokens - self.output_tokens),
+            source=" + ".join(filter(None, (self.source, other.source))),
+            requests=(self.requests or 0) + (other.requests or 0) if known else None,
+            failed_requests=self.failed_requests + other.failed_requests,
+            burstiness=None,
+            cautions=tuple(dict.fromkeys((*self.cautions, *other.cautions))),
+        )
+
     def with_upper_sizes(self) -> Workload:
         """The same rates, each bucket planned for at its upper edge (the paper's convention)."""
         inputs, outputs = self.buckets.upper_sizes()
@@ -255,55 +277,6 @@ class Workload:
             raise InputError(f"{path}: the key {error} is absent") from error
         except InputError as error:
             raise InputError(f"{path}: {error}", hint=error.hint) from error
-
-
-def mean_sizes(buckets: Buckets, requests: Array, input_sum: Array, output_sum: Array) -> tuple[Array, Array]:
-    """The mean size seen in each bucket, input and output tokens (I, O); the upper edge where none was seen.
-
-    Parameters
-    ----------
-    requests
-        Requests, or their weight, by bucket (I, O).
-    input_sum, output_sum
-        Tokens of those requests added up (I, O) [tokens].
-    """
-    seen = requests > 0
-    upper_inputs, upper_outputs = buckets.upper_sizes()
-    inputs = np.divide(input_sum, requests, out=upper_inputs.copy(), where=seen)
-    outputs = np.divide(output_sum, requests, out=upper_outputs.copy(), where=seen)
-    return inputs, outputs
-
-
-# Below this many requests the rate of a workload, and below this many in a bucket the bucket's, is mostly chance:
-# the standard error of a count n is sqrt(n), 3 % of 1,000 and 18 % of 30.
-THIN_WORKLOAD = 1000
-THIN_BUCKET = 30
-
-
-def thin_data(buckets: Buckets, requests: Array) -> tuple[Caution, ...]:
-    """A caution where too few requests were seen to plan on, in all or in buckets with over 1 % of the traffic.
-
-    >>> buckets = Buckets(input_edges=(100, 200), output_edges=(50,))
-    >>> print(*thin_data(buckets, np.array([[2000.0], [25.0]])))
-    thin-data: 1 bucket with over 1 % of the traffic was seen fewer than 30 times (101-200 in, 1-50 out: 25);
-    take a longer trace or fewer buckets
-    """
-    total = requests.sum()
-    thin = np.argwhere((requests > 0.01 * total) & (requests < THIN_BUCKET))
-    findings = []
-    if total < THIN_WORKLOAD:
-        findings.append(f"only {total:,.0f} requests were seen, at least {THIN_WORKLOAD:,} are wanted")
-    if len(thin):
-        named = ", ".join(f"{buckets.label(i, o)}: {requests[i, o]:.0f}" for i, o in thin[:3])
-        named += f" and {len(thin) - 3} more" if len(thin) > 3 else ""
-        plural = "buckets" if len(thin) > 1 else "bucket"
-        were = "were" if len(thin) > 1 else "was"
-        findings.append(
-            f"{len(thin)} {plural} with over 1 % of the traffic {were} seen fewer than {THIN_BUCKET} times ({named})"
-        )
-    if not findings:
-        return ()
-    return (Caution("thin-data", f"{'; '.join(findings)}; take a longer trace or fewer buckets"),)
 
 
 def frozen_array(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
