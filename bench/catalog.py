@@ -2,8 +2,8 @@
 
 Usage: python bench/catalog.py [folder with accelerators.csv and offers.csv]
 
-The collected data are not part of the repository; without them this says so and stops. Every rule of curation is
-below, in the order in which it is applied, and the run prints what each of them dropped.
+The collected data are not part of the repository; without them this says so and stops. The rules of curation
+are in catalog_rules.py, applied here in the order of offer_rows; the run prints what each of them dropped.
 """
 
 from __future__ import annotations
@@ -15,6 +15,24 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+from catalog_rules import (
+    ADDED,
+    ALIASES,
+    BAND,
+    CHECKED,
+    CORRECTIONS,
+    LEFT_OUT,
+    OTHER_ENGINES,
+    PARTS,
+    REASONS,
+    REGIONS,
+    REPORTED_MIB,
+    RETIRED,
+    SHAPES,
+    SPOT_ONLY,
+    UNCHECKED_LINK,
+    WHOLE,
+)
 from melange.catalog.bundled import read_accelerators
 from melange.catalog.interconnect import interconnect
 from melange.files import write_text
@@ -22,66 +40,8 @@ from melange.files import write_text
 HERE = Path(__file__).resolve().parent
 COLLECTED = HERE.parent.parent / "shared" / "data" / "prices"
 TABLES = HERE.parent / "src" / "melange" / "catalog" / "data"
-CHECKED = "2026-11-23"
-
 # ---- Accelerators ---------------------------------------------------------------------------------------------------
 
-LEFT_OUT = {
-    "RTXPRO4500": "no compute figures in the source",
-    "MI250X": "two devices of 64 GB to every engine, one in the source",
-}
-# Memory as nvidia-smi reports it [MiB], error correction taken off; the others: nominal GiB.
-REPORTED_MIB = {
-    "T4": 15360, "A10": 23028, "A10G": 23028, "A30": 24576, "A40": 46068, "RTXA6000": 49140, "RTX3090": 24576,
-    "A100-40GB": 40960, "A100-80GB": 81920, "A100-PCIe-80GB": 81920, "L4": 23034, "L40": 46068, "L40S": 46068,
-    "RTX6000Ada": 49140, "RTX4090": 24564, "RTX5090": 32607, "RTXPRO6000": 97887, "H100-80GB": 81559,
-    "H100-PCIe-80GB": 81559, "H100-NVL-94GB": 95830, "GH200-96GB": 97871, "H200": 143771, "H200-NVL": 143771,
-    "B200": 183359, "B300": 275040, "GB200": 189471, "GB300": 284208,
-}  # fmt: skip
-# Figures of the source that are replaced, with the reason; None: left out.
-CORRECTIONS: dict[str, dict[str, float | None]] = {
-    "RTXPRO6000": {"memory_bandwidth_gb_s": 1597},
-    "B300": {"fp4_dense_tflops": 13125, "int8_dense_tops": None},
-    "GB300": {"int8_dense_tops": None},
-    "Gaudi3": {"fp16_dense_tflops": None},
-}
-REASONS = {
-    "RTXPRO6000": "clouds rent the Server Edition: 1597 GB/s (NVIDIA datasheet), not the workstation card's 1792",
-    "B300": "dense FP4: sources give 13.1 to 14 PFLOPS, the lowest is used; INT8: sources disagree, left out",
-    "GB300": "INT8: sources disagree, left out",
-    "Gaudi3": "FP16 rate differs from BF16 and was not found, left out",
-}
-UNCHECKED_LINK = {"Inferentia2", "Trainium1", "Trainium2", "TPUv5p", "TPU7x", "Gaudi2", "Gaudi3"}
-ALIASES = {
-    "V100-16GB": "V100;V100-SXM2;V100-SXM2-16GB",
-    "V100-32GB": "V100;V100-SXM2-32GB",
-    "A100-40GB": "A100;A100-SXM4-40GB;A100-SXM-40GB",
-    "A100-80GB": "A100;A100-SXM4-80GB;A100-SXM-80GB;A100-80GB-SXM;A100-80GB-NVLink",
-    "A100-PCIe-40GB": "A100-40GB-PCIe",
-    "A100-PCIe-80GB": "A100-80GB-PCIe",
-    "RTXA6000": "A6000",
-    "RTX6000Ada": "RTX6000-Ada;6000Ada",
-    "RTXPRO6000": "RTXPRO6000-Blackwell;RTXPRO6000-Server;RTXPRO6000-Blackwell-Server-Edition",
-    "H100-80GB": "H100;H100-SXM;H100-SXM5;H100-SXM-80GB;H100-80GB-HBM3;H100-HGX;H100-MEGA;H100-MEGA-80GB",
-    "H100-PCIe-80GB": "H100-PCIe",
-    "H100-NVL-94GB": "H100-NVL",
-    "GH200-96GB": "GH200;GH200-480GB",
-    "H200": "H200-SXM;H200-SXM5;H200-141GB;H200-SXM-141GB",
-    "B200": "B200-SXM;B200-SXM6;B200-180GB",
-    "B300": "B300-SXM;B300-SXM6",
-    "MI300X": "MI300X-OAM",
-    "Gaudi2": "Gaudi-HL-225H",
-    "TPUv5e": "tpu-v5-lite;v5litepod;tpu-v5e",
-    "TPUv5p": "tpu-v5p",
-    "TPUv6e": "tpu-v6e",
-}
-# One part that offers name and the source lacks.
-ADDED = {
-    "gpu": "A100-PCIe-40GB", "vendor": "nvidia", "architecture": "Ampere", "memory_gib": "40",
-    "memory_bandwidth_gb_s": "1555", "bf16_dense_tflops": "312", "fp16_dense_tflops": "312", "int8_dense_tops": "624",
-    "scaleup_link": "PCIe (NVLink bridge optional)", "scaleup_bandwidth_gb_s_per_direction": "32",
-    "pcie_bandwidth_gb_s_per_direction": "32", "source": "NVIDIA A100 datasheet (PCIe 40 GB card)",
-}  # fmt: skip
 DTYPES = {
     "bf16": "bf16_dense_tflops", "fp16": "fp16_dense_tflops", "fp8": "fp8_dense_tflops", "int8": "int8_dense_tops",
     "fp4": "fp4_dense_tflops",
@@ -123,74 +83,6 @@ def accelerator_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]
 
 # ---- Offers ---------------------------------------------------------------------------------------------------------
 
-REGIONS = {
-    "aws": ("us-east-1", "us-west-2", "eu-central-1", "ap-northeast-1"),
-    "gcp": ("us-central1", "europe-west4", "asia-southeast1", ""),
-    "azure": ("eastus", "westeurope", "japaneast", ""),
-}
-# Rented whole although priced by the accelerator: these prices are of no region.
-WHOLE = {
-    ("gcp", "h200"): ("a3-ultragpu-8g", 8),
-    ("gcp", "b200"): ("a4-highgpu-8g", 8),
-    ("azure", "a100-sxm-40"): ("Standard_ND96asr_v4", 8),
-    ("azure", "a100-sxm-80"): ("Standard_ND96amsr_A100_v4", 8),
-    ("azure", "a100-pcie-80"): ("Standard_NC24ads_A100_v4", 1),
-    ("azure", "h100-sxm"): ("Standard_ND96isr_H100_v5", 8),
-    ("azure", "h100-nvl"): ("Standard_NC40ads_H100_v5", 1),
-}
-# What a provider that prices by the accelerator rents out: counts by its own name of the accelerator.
-BY_ONE = (1, 2, 4, 8)
-SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
-    "lambda": {
-        "a10": (1,), "a100-sxm-80": (8,), "a100-pcie-40": (1,), "b200": (8,), "gh200": (1,), "h100-sxm": (8,),
-        "h100-pcie": (1,), "rtx-a6000": (1, 2, 4), "v100": (8,), "NVIDIA H100 SXM": (1,), "NVIDIA B200 SXM6": (1,),
-        "NVIDIA A100 SXM 40": (8,),
-    },
-    "runpod": dict.fromkeys(
-        ("a100-sxm-80", "a100-pcie-80", "a40", "b200", "b300", "h100-sxm", "h100-nvl", "h100-pcie", "h200", "l4",
-         "l40", "l40s", "mi300x", "rtx-3090", "rtx-4090", "rtx-5090", "rtx-6000-ada", "rtx-a6000",
-         "rtx-pro-6000-server"), BY_ONE),
-    "coreweave": dict.fromkeys(("a100", "b200", "h100", "h200", "l40", "l40s", "rtx-pro-6000-server"), (8,))
-    | {"gh200": (1,)},
-    "crusoe": {"a100-sxm-80": BY_ONE, "a100-pcie-80": BY_ONE, "l40s": BY_ONE, "h100": (8,), "h200": (8,),
-               "mi300x": (8,)},
-    "nebius": {"h100": (1, 8), "h200": (1, 8), "b200": (8,), "b300": (8,), "l40s": (1,), "rtx-pro-6000": (1,)},
-    "verda": dict.fromkeys(
-        ("a100-sxm-40", "a100-sxm-80", "b200", "b300", "h100-sxm", "h200", "l40s", "rtx-6000-ada", "rtx-a6000",
-         "rtx-pro-6000", "v100", "NVIDIA A100 SXM4", "NVIDIA A100 SXM4 80GB", "B200 SXM6", "B300 SXM6",
-         "NVIDIA H100 SXM5", "NVIDIA H200 SXM5", "NVIDIA L40S", "RTX 6000 Ada", "NVIDIA RTX A6000", "RTX PRO 6000",
-         "Tesla V100"), BY_ONE),
-    "vultr": {"a100": (1,), "a40": (1,), "l40s": (1,), "b200": (8,), "h100": (8,), "mi325x": (8,), "mi355x": (8,),
-              "NVIDIA GH200": (1,)},
-    "hyperstack": {"a100": BY_ONE, "a100-sxm-80": (8,), "h100": BY_ONE, "h100-sxm": (8,), "h200": (8,), "b200": (8,),
-                   "b300": (8,), "l40": BY_ONE, "rtx-a6000": BY_ONE, "rtx-pro-6000": BY_ONE},
-    "digitalocean": {"h100": (1, 8), "h200": (1, 8), "mi300x": (1, 8), "mi325x": (8,), "mi350x": (8,), "b300": (8,),
-                     "l40s": (1,), "rtx-6000-ada": (1,)},
-    "scaleway": {"h100": (1, 2), "h100-sxm": (2, 4, 8), "l4": BY_ONE, "l40s": BY_ONE, "b300": (8,)},
-    "ovh": {"l4": (1, 2, 4), "l40s": (1, 2, 4), "h100": (1, 2, 4), "a100": (1, 2, 4), "a10": (1, 2, 4), "h200": (8,)},
-    "together": {"h100": (8,), "h200": (8,), "b200": (8,)},
-    "massedcompute": {"a100-sxm-80": (8,), "h100-sxm": (8,), "h100-nvl": (2,), "l40": BY_ONE, "l40s": BY_ONE,
-                      "rtx-6000-ada": BY_ONE, "rtx-a6000": BY_ONE, "a30": BY_ONE},
-    "gmicloud": {"h100": (8,), "h200": (8,), "b200": (8,)},
-}  # fmt: skip
-# The source calls these by a family's name; the shape or the provider's listing tells which part it is.
-PARTS = {
-    ("azure", "Standard_NC24ads_A100_v4"): "A100-PCIe-80GB",
-    ("azure", "Standard_NC48ads_A100_v4"): "A100-PCIe-80GB",
-    ("azure", "Standard_NC96ads_A100_v4"): "A100-PCIe-80GB",
-    ("hyperstack", "a100"): "A100-PCIe-80GB",
-    ("hyperstack", "h100"): "H100-PCIe-80GB",
-    ("vultr", "a100"): "A100-PCIe-80GB",
-    ("scaleway", "h100"): "H100-PCIe-80GB",
-    ("ovh", "a100"): "A100-PCIe-80GB",
-    ("ovh", "h100"): "H100-PCIe-80GB",
-}
-RETIRED = ("Standard_NC6s_v3", "Standard_NC12s_v3", "Standard_NC24s_v3", "Standard_ND40rs_v2", "Standard_NCC")
-SPOT_ONLY = ("a3-highgpu-1g", "a3-highgpu-2g", "a3-highgpu-4g")
-# Accelerators whose engines the performance model does not cover; their facts are bundled, their offers are not.
-OTHER_ENGINES = ("Inferentia", "Trainium", "TPU", "Gaudi")
-BAND = 6.0
-
 
 def offer_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]:
     """The bundled table: whole instances of main regions, one per provider, region, accelerator, count and market."""
@@ -208,6 +100,8 @@ def offer_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]:
             dropped[reason] += 1
             continue
         for instance_type, count in shapes(row):
+            if row["price_basis"] == "per_accelerator" and (row["provider"], row["source_gpu_name"]) not in WHOLE:
+                instance_type = f"{count}x-{accelerator}"
             per = count if row["price_basis"] == "per_accelerator" else 1
             for market, column in (("on-demand", "on_demand_usd_per_hour"), ("spot", "spot_usd_per_hour")):
                 if row[column] and not (market == "on-demand" and instance_type in SPOT_ONLY):
@@ -225,10 +119,11 @@ def offer_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]:
                             "source": source(row),
                         }
                     )
-    kept = plausible(cheapest(newest(rows, dropped), dropped), dropped)
+    for rule in (outdated_spot, newest, cheapest, same_shape, plausible):
+        rows = rule(rows, dropped)
     for reason, count in dropped.most_common():
         print(f"  dropped {count:5} {reason}")
-    return sorted(kept, key=order)
+    return sorted(rows, key=order)
 
 
 def unfit(row: dict[str, str]) -> str:
@@ -263,7 +158,7 @@ def shapes(row: dict[str, str]) -> list[tuple[str, int]]:
         name = f"{name} {row['gpu_memory_gib']}"
     counts = SHAPES.get(row["provider"], {}).get(name, ())
     least = int(row["min_gpus"] or 1)
-    return [(f"{count}x-{row['gpu']}", count) for count in counts if count >= least]
+    return [(f"{count}x", count) for count in counts if count >= least]
 
 
 def source(row: dict[str, str]) -> str:
@@ -279,6 +174,40 @@ def key(row: dict[str, object]) -> tuple[object, ...]:
 def order(row: dict[str, object]) -> tuple[object, ...]:
     """Provider, accelerator, region, market, count."""
     return tuple(row[column] for column in ("provider", "accelerator", "region", "market", "accelerators"))
+
+
+def outdated_spot(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict[str, object]]:
+    """Spot prices go with the on-demand prices of their day: they fall when those have changed since."""
+    on_demand: dict[tuple[object, ...], dict[str, float]] = {}
+    for row in rows:
+        if row["market"] == "on-demand":
+            on_demand.setdefault(key(row)[:4], {})[str(row["seen"])] = price(row)
+    kept = []
+    for row in rows:
+        prices = on_demand.get(key(row)[:4], {})
+        changed = prices and prices.get(str(row["seen"]), prices[max(prices)]) != prices[max(prices)]
+        if row["market"] == "spot" and changed:
+            dropped["a spot price from before the on-demand price changed"] += 1
+        else:
+            kept.append(row)
+    return kept
+
+
+def same_shape(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict[str, object]]:
+    """Where a region's cheapest shape is missing in the source, its next one would pass for a high price: left out."""
+    home = {
+        (row["provider"], row["accelerator"], row["accelerators"]): row["instance_type"]
+        for row in rows
+        if row["region"] == REGIONS.get(str(row["provider"]), ("",))[0]
+    }
+    kept = [
+        row
+        for row in rows
+        if home.get((row["provider"], row["accelerator"], row["accelerators"]), row["instance_type"])
+        == row["instance_type"]
+    ]
+    dropped["a shape that is not the cheapest in the provider's first region"] += len(rows) - len(kept)
+    return kept
 
 
 def newest(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict[str, object]]:

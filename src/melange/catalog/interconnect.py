@@ -22,6 +22,8 @@ SHAPES: tuple[tuple[str, str], ...] = (
 def interconnect(instance_type: str, accelerator: Accelerator, accelerators: int) -> str:
     """``nvlink`` (or the vendor's like) or ``pcie``; empty for a single accelerator.
 
+    A bridge between two cards is an option that few clouds take up: without word of it, they meet over PCIe.
+
     >>> from melange.catalog.bundled import accelerators
     >>> interconnect("g6e.12xlarge", accelerators()["L40S"], 4)
     'pcie'
@@ -33,4 +35,5 @@ def interconnect(instance_type: str, accelerator: Accelerator, accelerators: int
     for pattern, joined in SHAPES:
         if re.match(pattern, instance_type, re.IGNORECASE):
             return joined
-    return "pcie" if accelerator.link.startswith("PCIe") else "nvlink"
+    switched = not accelerator.link.startswith("PCIe") and "bridge" not in accelerator.link
+    return "nvlink" if switched else "pcie"
