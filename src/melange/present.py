@@ -18,7 +18,7 @@ from rich.text import Text
 from melange.catalog.catalog import Accelerator, Model, Offer
 from melange.errors import Caution
 from melange.plan.plan import Plan
-from melange.profile.profile import PROVENANCES, Profile
+from melange.profile.profile import PROVENANCES, Profile, ReplicaType
 from melange.workload.workload import Array, Buckets, Workload
 
 MAX_ROWS = 8  # of a table that could list hundreds; --json lists all
@@ -43,12 +43,8 @@ def plan_page(plan: Plan) -> RenderableType:
 
 def plan_sentence(plan: Plan) -> str:
     """The answer in one sentence: mix, USD/h, USD per million tokens, savings."""
-    mix = " and ".join(
-        f"{count} x {replica_type.name}"
-        for replica_type, count in zip(plan.replica_types, plan.replicas.values(), strict=True)
-        if count
-    )
-    sentence = f"{mix or 'No replica'}: {_usd(plan.cost_per_h)}/h"
+    mix = _and(_counted(plan.replica_types[r], int(plan.instances[r])) for r in _used(plan))
+    sentence = f"{mix}: {_usd(plan.cost_per_h)}/h"
     per_mtok = plan.cost_per_mtok
     if per_mtok:
         sentence += f", {_usd(per_mtok['total'])} per million tokens ({_usd(per_mtok['output'])} per million generated)"
@@ -59,10 +55,26 @@ def plan_sentence(plan: Plan) -> str:
     if best is None or savings is None:
         return f"{sentence}; no single type can do it alone."
     name, baseline = best
-    single = f"{baseline.instances} x {name}, {_usd(baseline.cost_per_h or 0)}/h"
+    replica_type = next(candidate for candidate in plan.replica_types if candidate.name == name)
+    single = f"{_counted(replica_type, baseline.instances)}, {_usd(baseline.cost_per_h or 0)}/h"
     if savings < 5e-4:
         return f"{sentence}; nothing cheaper than the cheapest single type ({single})."
     return f"{sentence}; {savings:.1%} less than the cheapest single type ({single})."
+
+
+def _counted(replica_type: ReplicaType, instances: int) -> str:
+    """So many instances of a type, with its accelerator where the name does not say it."""
+    offer = replica_type.offer
+    if offer.accelerator in replica_type.name:
+        return f"{instances} x {replica_type.name}"
+    each = f"{offer.accelerators} x " if offer.accelerators > 1 else ""
+    return f"{instances} x {replica_type.name} ({each}{offer.accelerator})"
+
+
+def _and(items: Iterable[str]) -> str:
+    """Items as a list in words."""
+    *first, last = [*items] or ["no replica"]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _assumptions(plan: Plan) -> str:
@@ -78,10 +90,8 @@ def _assumptions(plan: Plan) -> str:
     return " | ".join(part for part in parts if part) + (f"\nTraffic: {workload.source}" if workload.source else "")
 
 
-def _mix(plan: Plan) -> Table:
-    table = _table(
-        "The mix", "Route", "Replica type", "Accelerators", "Replicas", "Instances", "USD/h", "Load", "Serves"
-    )
+def _mix(plan: Plan) -> RenderableType:
+    table = _table("Route", "Replica type", "Accelerators", "Replicas", "Instances", "USD/h", "Load", "Serves")
     for column in (3, 4, 5, 6):
         table.columns[column].justify = "right"
     for letter, r in zip(_letters(plan), _used(plan), strict=False):
@@ -98,7 +108,7 @@ def _mix(plan: Plan) -> Table:
             f"{plan.load[r]:.0%}",
             _serves(plan, r),
         )
-    return table
+    return _titled("The mix", table)
 
 
 def _serves(plan: Plan, r: int) -> str:
@@ -128,8 +138,7 @@ def _routes(plan: Plan) -> RenderableType:
     used = _used(plan)
     rows = np.flatnonzero(workload.request_rate.sum(axis=1))
     columns = np.flatnonzero(workload.request_rate.sum(axis=0))
-    table = Table(box=None, padding=(0, 1), title="Where each size goes (rows: input up to, columns: output up to)")
-    table.title_justify, table.title_style = "left", "bold"
+    table = Table(box=None, padding=(0, 1))
     table.add_column(justify="right", style="dim")
     for o in columns:
         table.add_column(_edge(workload.buckets, "output", int(o)), justify="center", header_style="dim")
@@ -143,7 +152,7 @@ def _routes(plan: Plan) -> RenderableType:
                 "".join(letter for share, letter in shares if share > 5e-3) or _empty(workload, int(i), int(o))
             )
         table.add_row(_edge(workload.buckets, "input", int(i)), *cells)
-    return table
+    return _titled("Where each size goes (rows: input tokens up to, columns: output tokens up to)", table)
 
 
 def _empty(workload: Workload, i: int, o: int) -> str:
@@ -157,20 +166,21 @@ def _edge(buckets: Buckets, axis: str, index: int) -> str:
 
 def _single_types(plan: Plan) -> RenderableType:
     able = sorted((b.cost_per_h, name, b) for name, b in plan.single_type.items() if b.cost_per_h is not None)
-    table = _table("With one type only", "Replica type", "Instances", "USD/h", "Against the mix")
+    table = _table("Replica type", "Instances", "USD/h", "Against the mix", "")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"
     for cost, name, baseline in able[:MAX_ROWS]:
         table.add_row(name, f"{baseline.instances}", f"{cost:,.2f}", f"{cost / plan.cost_per_h - 1:+.1%}")
     unable = [(name, b.reason) for name, b in plan.single_type.items() if b.cost_per_h is None]
     for name, reason in unable[: max(MAX_ROWS - len(able), 4)]:
-        table.add_row(name, "-", "-", f"cannot: {reason}")
+        table.add_row(name, "-", "-", "-", reason)
     hidden = len(plan.single_type) - table.row_count
     if not hidden:
-        return table
+        return _titled("With one type only", table)
     dearer = max(len(able) - MAX_ROWS, 0)
     words = [f"{dearer} dearer"] * (dearer > 0) + [f"{hidden - dearer} that cannot"] * (hidden > dearer)
-    return Group(table, Text(f"  ... and {' and '.join(words)} (--json lists all, with reasons)", style="dim"))
+    more = Text(f"... and {' and '.join(words)} (--json lists all, with reasons)", style="dim")
+    return _titled("With one type only", Group(table, more))
 
 
 def _proof(plan: Plan) -> str:
@@ -193,7 +203,8 @@ def workload_page(workload: Workload) -> RenderableType:
     """A workload as a table: share of requests by size, and its totals."""
     rows = np.flatnonzero(workload.request_rate.sum(axis=1))
     columns = np.flatnonzero(workload.request_rate.sum(axis=0))
-    table = _table("Requests [%] by size (rows: input tokens up to, columns: output tokens up to)", "")
+    title = "Requests [%] by size (rows: input tokens up to, columns: output tokens up to)"
+    table = _table("")
     for o in columns:
         table.add_column(_edge(workload.buckets, "output", int(o)), justify="right")
     table.columns[0].justify = "right"
@@ -208,16 +219,17 @@ def workload_page(workload: Workload) -> RenderableType:
         total += f", burstiness {workload.burstiness:.2f} (1 is Poisson)"
     counted = f"{workload.requests:,} requests observed" if workload.requests else "no count of requests"
     failed = f", {workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
-    parts: list[RenderableType] = [Text(total, style="bold"), Text(f"{workload.source} ({counted}{failed})"), table]
+    source = Text(f"{workload.source} ({counted}{failed})")
+    parts: list[RenderableType] = [Text(total, style="bold"), source, _titled(title, table)]
     return Group(*_spaced([*parts, *([cautions(workload.cautions)] if workload.cautions else [])]))
 
 
 def profile_page(profile: Profile, workload: Workload | None) -> RenderableType:
     """A profile as a table: what each type carries of the workload's mix, and what it costs."""
     heading = " | ".join(part for part in (profile.model, str(profile.slo or ""), profile.source) if part)
-    table = _table("What one replica carries", "Replica type", "Accelerators", "USD/h", "Sizes served")
-    table.add_column("Mix [requests/s]", justify="right")
-    table.add_column("USD per 1,000 requests", justify="right")
+    table = _table("Replica type", "Accelerators", "USD/h", "Sizes served")
+    _column(table, "Mix [requests/s]", right=True)
+    _column(table, "USD per 1,000 requests", right=True)
     table.add_column("How it is known / why it cannot")
     for column in (2, 3):
         table.columns[column].justify = "right"
@@ -225,7 +237,7 @@ def profile_page(profile: Profile, workload: Workload | None) -> RenderableType:
     shown = rows[: MAX_ROWS * 4]
     for _, cells in shown:
         table.add_row(*cells)
-    parts: list[RenderableType] = [Text(heading, style="bold"), table]
+    parts: list[RenderableType] = [Text(heading, style="bold"), _titled("What one replica carries", table)]
     if len(rows) > len(shown):
         parts.append(
             Text(f"... and {len(rows) - len(shown)} dearer ones or ones that cannot (--json lists all)", style="dim")
@@ -242,12 +254,12 @@ def _profile_row(profile: Profile, workload: Workload | None, r: int) -> tuple[f
     cost_per_request = np.inf
     mix = "-"
     if able[needed].all():
-        mix_rate = 1 / (weight[needed] / rates[needed]).sum()
+        mix_rate = _mix_rate(weight[needed], rates[needed])
         cost_per_request = replica_type.cost_per_h / 3600 / (mix_rate * per_instance)
         mix = f"{mix_rate:.3g}"
-        low, high = (1 / (weight[needed] / ends[r][needed]).sum() for ends in (profile.low, profile.high))
+        low, high = (_mix_rate(weight[needed], ends[r][needed]) for ends in (profile.low, profile.high))
         if high > low:
-            mix += f" ({low:.2g}-{high:.2g})"
+            mix += f" ({low:.3g}-{high:.3g})"
         kinds = {PROVENANCES[kind] for kind in profile.provenance[r][needed]}
         note = ", ".join(kind for kind in PROVENANCES if kind in kinds)
     else:
@@ -268,11 +280,16 @@ def _profile_row(profile: Profile, workload: Workload | None, r: int) -> tuple[f
     return cost_per_request, cells
 
 
+def _mix_rate(weight: Array, rates: Array) -> float:
+    """The rate of a whole mix of sizes that one replica carries [1/s]; 0 where it cannot serve one of them."""
+    return float(1 / (weight / rates).sum()) if (rates > 0).all() else 0.0
+
+
 def accelerators_page(accelerators: Iterable[Accelerator]) -> RenderableType:
     """Accelerators as a table."""
-    table = _table("Accelerators (dense figures)", "Name", "Vendor", "Architecture")
+    table = _table("Name", "Vendor", "Architecture")
     for heading in ("GiB", "GB/s", "bf16 TFLOPS", "fp8 TFLOPS"):
-        table.add_column(heading, justify="right")
+        _column(table, heading, right=True)
     table.add_column("Link")
     table.add_column("Source")
     for a in accelerators:
@@ -293,11 +310,11 @@ def accelerators_page(accelerators: Iterable[Accelerator]) -> RenderableType:
 
 def offers_page(offers: Sequence[Offer]) -> RenderableType:
     """Offers as a table, cheapest accelerator-hour first."""
-    table = _table("Offers", "Provider", "Region", "Instance type", "Market", "Accelerators")
+    table = _table("Provider", "Region", "Instance type", "Market", "Accelerators")
     for heading in ("USD/h", "USD/h each"):
-        table.add_column(heading, justify="right")
+        _column(table, heading, right=True)
     for heading in ("Link", "Seen", "Source"):
-        table.add_column(heading)
+        _column(table, heading)
     for offer in sorted(offers, key=lambda o: o.cost_per_h / o.accelerators):
         table.add_row(
             offer.provider,
@@ -316,9 +333,9 @@ def offers_page(offers: Sequence[Offer]) -> RenderableType:
 
 def models_page(models: Iterable[Model]) -> RenderableType:
     """Models as a table."""
-    table = _table("Models", "Name")
+    table = _table("Name")
     for heading in ("Parameters [10^9]", "Weights [GB]", "KV [kB/token]", "Context"):
-        table.add_column(heading, justify="right")
+        _column(table, heading, right=True)
     table.add_column("Weights as")
     for m in models:
         table.add_row(
@@ -338,8 +355,20 @@ def console(*, stderr: bool = False) -> Console:
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=max(made.width, 160))
 
 
-def _table(title: str, *headings: str) -> Table:
-    return Table(*headings, title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+def _table(*headings: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in headings:
+        _column(table, heading)
+    return table
+
+
+def _column(table: Table, heading: str, *, right: bool = False) -> None:
+    """Add a column; its heading may hold a unit in [brackets], which are no markup."""
+    table.add_column(Text(heading), justify="right" if right else "left")
+
+
+def _titled(title: str, body: RenderableType) -> RenderableType:
+    return Group(Text(title, style="bold"), body)
 
 
 def _list(title: str, lines: Iterable[str]) -> RenderableType:
