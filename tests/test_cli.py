@@ -19,7 +19,7 @@ def run(tmp_path: Path) -> Run:
     """Run ``melange`` in an empty folder."""
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "COLUMNS": "200", "TERM": "dumb"}
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "dumb"}
         return subprocess.run(
             [MELANGE, *map(str, arguments)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
         )
@@ -35,7 +35,7 @@ def write(path: Path, text: str) -> Path:
 
 RELEASE = json.loads((ROOT / "examples" / "release.json").read_text())
 SERVICE = """\
-model: meta-llama/Llama-2-7b-hf
+model: meta-llama/Llama-3.1-8B
 slo: {tpot_ms: 120}
 workload: {dataset: arena, rate: 8}
 offers: {gpus: [L4, A10G, A100-80GB], providers: [aws, gcp], regions: [us-east-1, us-central1]}
@@ -148,7 +148,7 @@ def test_the_catalog_filters(run: Run) -> None:
     [
         (("rate: 8", "rate: -8"), "service.yaml:3: workload.rate: must be > 0 and finite, got -8"),
         (("rate: 8", "rate: .nan"), "service.yaml:3: workload.rate: must be > 0"),
-        (("Llama-2-7b-hf", "Llama-2-7bb"), "did you mean 'meta-llama/Llama-2-7b-hf'"),
+        (("Llama-3.1-8B", "Llama-3.1-8C"), "did you mean 'meta-llama/Llama-3.1-8B'"),
         (("A10G", "A10H"), "unknown gpu 'A10H'; did you mean 'A10"),
         (("gcp]", "gpc]"), "unknown provider 'gpc'; did you mean 'gcp'"),
         (("slo:", "sloo:"), "unknown key 'sloo'; did you mean 'slo'"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -37,6 +37,23 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the service, for example workload.rate=32."),
 ]
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from importlib.metadata import version
+
+        typer.echo(f"melange {version('melange')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find the cheapest mix of accelerators that serves a language model within its latency objective."""
 
 
 class Subject(StrEnum):
@@ -105,7 +122,9 @@ def workload(
         str | None, typer.Option(help="A bundled data set, or a mixture: '{arena: 0.8, sharegpt: 0.2}'.")
     ] = None,
     histogram: Annotated[str | None, typer.Option(help="A table of rates or shares by size.")] = None,
-    metrics: Annotated[str | None, typer.Option(help="The text of a vLLM server's /metrics.")] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="The text of a vLLM server's /metrics; twice: earlier, later.")
+    ] = None,
     rate: Annotated[
         str | None, typer.Option(help="Requests/s to scale to; or, of the windows: mean, max, p99, ...")
     ] = None,
@@ -144,26 +163,28 @@ def workload(
         return
     if source is not None and source.suffix in {".yaml", ".yml"}:
         service = read_service(source, settings or ())
-        with _progress("reading the traffic"):
-            result = workload_of(service.workload, service.path)
+        with _progress("reading the traffic") as tell:
+            result = workload_of(service.workload, service.path, tell)
     else:
         given = {
             "trace": str(source) if source else None,
             "dataset": yaml.safe_load(dataset) if dataset else None,
             "histogram": histogram,
-            "metrics": metrics,
+            "metrics": metrics or None,
             "rate": yaml.safe_load(rate) if rate else None,
             "window": window,
             "from": start,
             "to": end,
             "format": log_format,
             "columns": _pairs(columns),
-            "buckets": {"input": _edges(input_edges), "output": _edges(output_edges)},
+            "buckets": {"input": _edges(input_edges), "output": _edges(output_edges)}
+            if input_edges or output_edges
+            else None,
             "size": size,
         }
         section = read_section(given, settings or ())
-        with _progress("reading the traffic"):
-            result = workload_of(section, Path)
+        with _progress("reading the traffic") as tell:
+            result = workload_of(section, Path, tell)
     _finish(result, out, as_json, present.workload_page)
 
 
@@ -224,8 +245,8 @@ def plan(
 
     chosen = [*(settings or ()), *(["plan.drop_unservable=true"] if drop_unservable else [])]
     traffic, capacities, options = _plan_inputs(source, workload_file, profile_file, chosen)
-    with _progress("solving for the cheapest mix"):
-        result = with_price_cautions(solve(traffic, capacities, options), datetime.now(UTC).date())
+    with _progress("solving for the cheapest mix") as tell:
+        result = with_price_cautions(solve(traffic, capacities, options, progress=tell), datetime.now(UTC).date())
     if not explained:
         _finish(result, out, as_json, present.plan_page)
         return
@@ -281,8 +302,8 @@ def _first_stages(service: Service, traffic: Workload | None, capacities: Profil
     from melange.pipeline import profile_of, workload_of
 
     if traffic is None:
-        with _progress("reading the traffic"):
-            traffic = workload_of(service.workload, service.path)
+        with _progress("reading the traffic") as tell:
+            traffic = workload_of(service.workload, service.path, tell)
     if capacities is None:
         with _progress("estimating what each replica type carries"):
             capacities = profile_of(service, traffic, load_catalog())
@@ -314,15 +335,15 @@ def _list_datasets(as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _progress(words: str) -> Iterator[None]:
-    """A spinner on a terminal's stderr; silence where nobody watches."""
+def _progress(words: str) -> Iterator[Callable[[float | str], None]]:
+    """A spinner on a terminal's stderr that can be told how far things are; silence where nobody watches."""
     if not sys.stderr.isatty():
-        yield
+        yield lambda _: None
         return
     from melange import present
 
-    with present.console(stderr=True).status(words):
-        yield
+    with present.console(stderr=True).status(words) as status:
+        yield lambda news: status.update(f"{words}: {news if isinstance(news, str) else f'{news:.0%}'}")
 
 
 def _pairs(text: str | None) -> dict[str, str] | None:

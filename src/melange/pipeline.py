@@ -24,10 +24,15 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?")
 _SECONDS = {"ms": 1e-3, None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def workload_of(section: WorkloadSection, path: Callable[[str], Path]) -> Workload:
+def workload_of(
+    section: WorkloadSection, path: Callable[[str], Path], progress: Callable[[float], None] | None = None
+) -> Workload:
     """The workload that a service's ``workload`` section describes; ``path`` resolves its file names."""
     kind, value = section.source
     buckets = section.buckets.to_buckets()
+    given = buckets if "buckets" in section.model_fields_set else None
+    if given is not None and kind in {"file", "metrics"}:
+        raise InputError(f"workload.buckets: a {kind} has buckets of its own", hint="remove buckets")
     request_rate = section.rate if isinstance(section.rate, float | int) else None
     if kind != "trace":
         _only_for_traces(section)
@@ -44,6 +49,7 @@ def workload_of(section: WorkloadSection, path: Callable[[str], Path]) -> Worklo
             window_s=None if section.window is None else duration_s(section.window, "workload.window"),
             rate=section.rate if isinstance(section.rate, str) else "mean",
             request_rate=request_rate,
+            progress=progress,
         )
     elif kind == "dataset":
         from melange.workload.datasets import dataset
@@ -53,16 +59,34 @@ def workload_of(section: WorkloadSection, path: Callable[[str], Path]) -> Worklo
         workload = Workload.read(path(value))
         workload = workload.at_rate(request_rate) if request_rate else workload
     else:
-        from melange.workload.histograms import read_histogram, read_metrics
+        if kind == "histogram":
+            from melange.workload.histograms import read_histogram
 
-        read = read_histogram if kind == "histogram" else read_metrics
-        workload = read(path(value), request_rate=request_rate)
+            workload = read_histogram(path(value), buckets=given, request_rate=request_rate)
+        else:
+            workload = _scraped([path(name) for name in value], section, request_rate)
     return workload.with_upper_sizes() if section.size == "upper" else workload
+
+
+def _scraped(texts: list[Path], section: WorkloadSection, request_rate: float | None) -> Workload:
+    """The workload in one text of a server's metrics, or between two of them."""
+    from melange.workload.histograms import read_metrics
+
+    if len(texts) == 1:
+        return read_metrics(texts[0], request_rate=request_rate)
+    if len(texts) != 2 or section.window is None:
+        raise InputError(
+            "workload.metrics takes one text and a rate, or two texts, the earlier first, and the window between them",
+            hint="for example workload: {metrics: [before.txt, after.txt], window: 5m}",
+        )
+    elapsed_s = duration_s(section.window, "workload.window")
+    return read_metrics(texts[1], earlier=texts[0], elapsed_s=elapsed_s, request_rate=request_rate)
 
 
 def _only_for_traces(section: WorkloadSection) -> None:
     """Refuse settings that only a trace can follow, rather than pass over them."""
-    for key, value in (("window", section.window), ("from", section.start), ("to", section.end)):
+    window = None if section.metrics else section.window
+    for key, value in (("window", window), ("from", section.start), ("to", section.end)):
         if value is not None:
             raise InputError(f"workload.{key} needs a trace", hint="name one: workload: {trace: requests.parquet}")
     if isinstance(section.rate, str):

@@ -6,6 +6,7 @@ type only, the bound that proves it, and the warnings.
 
 from __future__ import annotations
 
+import os
 import string
 from collections.abc import Iterable, Sequence
 
@@ -21,6 +22,7 @@ from melange.plan.plan import Plan
 from melange.profile.profile import PROVENANCES, Profile, ReplicaType
 from melange.workload.workload import Array, Buckets, Workload
 
+PIPE_WIDTH = 1000
 MAX_ROWS = 8  # of a table that could list hundreds; --json lists all
 
 
@@ -350,9 +352,11 @@ def models_page(models: Iterable[Model]) -> RenderableType:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that keeps tables whole where the output is no terminal."""
-    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=max(made.width, 160))
+    """A console as wide as its terminal; into a file or a pipe lines stay whole, unless COLUMNS says otherwise."""
+    made = Console(stderr=stderr, highlight=False)
+    if made.is_terminal or os.environ.get("COLUMNS"):
+        return made
+    return Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
 
 
 def _table(*headings: str) -> Table:

@@ -73,7 +73,7 @@ class WorkloadSection(_Section):
     trace: str | None = None
     dataset: str | dict[str, float] | None = None
     histogram: str | None = None
-    metrics: str | None = None
+    metrics: Names | None = None
     file: str | None = None
     rate: Positive | str | None = None
     window: str | float | None = None
