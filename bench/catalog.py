@@ -1,6 +1,6 @@
 """Derives the bundled tables of accelerators and offers from the project's collected data.
 
-Usage: python bench/catalog.py [folder with accelerators.csv and offers.csv]
+Usage: python bench/catalog.py [folder with accelerators.csv and offers.csv [folder to write to]]
 
 The collected data are not part of the repository; without them this says so and stops. The rules of curation
 are in catalog_rules.py, applied here in the order of offer_rows; the run prints what each of them dropped.
@@ -13,6 +13,7 @@ import io
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from catalog_rules import (
@@ -33,8 +34,9 @@ from catalog_rules import (
     UNCHECKED_LINK,
     WHOLE,
 )
+from melange.catalog.accelerator import Accelerator
 from melange.catalog.bundled import read_accelerators
-from melange.catalog.interconnect import interconnect
+from melange.catalog.shapes import interconnect, part_of
 from melange.files import write_text
 
 HERE = Path(__file__).resolve().parent
@@ -84,14 +86,13 @@ def accelerator_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]
 # ---- Offers ---------------------------------------------------------------------------------------------------------
 
 
-def offer_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]:
+def offer_rows(collected: list[dict[str, str]], facts: Mapping[str, Accelerator]) -> list[dict[str, object]]:
     """The bundled table: whole instances of main regions, one per provider, region, accelerator, count and market."""
-    facts = read_accelerators((TABLES / "accelerators.csv").read_text(encoding="utf-8"))
     dropped: Counter[str] = Counter()
     rows: list[dict[str, object]] = []
     for row in collected:
         reason = unfit(row)
-        accelerator = PARTS.get((row["provider"], part_name(row)), row["gpu"])
+        accelerator = part_of(row["instance_type"]) or PARTS.get((row["provider"], part_name(row)), row["gpu"])
         if not reason and accelerator not in facts:
             reason = "accelerator without facts"
         if not reason and not shapes(row):
@@ -258,19 +259,19 @@ def price(row: dict[str, object]) -> float:
 # ---- Both -----------------------------------------------------------------------------------------------------------
 
 
-def write_table(name: str, rows: list[dict[str, object]]) -> None:
+def write_table(path: Path, rows: list[dict[str, object]]) -> None:
     """One table as CSV."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(TABLES / name, stream.getvalue())
-    print(f"{name}: {len(rows)} rows")
+    write_text(path, stream.getvalue())
+    print(f"{path.name}: {len(rows)} rows")
 
 
 def main() -> int:
     """Read the collected data, write the tables."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else COLLECTED
+    folder, tables = (*map(Path, sys.argv[1:]), *(COLLECTED, TABLES)[len(sys.argv) - 1 :])
     if not (folder / "offers.csv").is_file():
         print(f"skipped: {folder} holds no offers.csv; the collected data are not part of the repository")
         return 0
@@ -278,8 +279,9 @@ def main() -> int:
         name: list(csv.DictReader((folder / f"{name}.csv").read_text(encoding="utf-8").splitlines()))
         for name in ("accelerators", "offers")
     }
-    write_table("accelerators.csv", accelerator_rows(collected["accelerators"]))
-    write_table("offers.csv", offer_rows(collected["offers"]))
+    write_table(tables / "accelerators.csv", accelerator_rows(collected["accelerators"]))
+    facts = read_accelerators((tables / "accelerators.csv").read_text(encoding="utf-8"))
+    write_table(tables / "offers.csv", offer_rows(collected["offers"], facts))
     return 0
 
 

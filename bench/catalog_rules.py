@@ -35,14 +35,14 @@ ALIASES = {
     "V100-16GB": "V100;V100-SXM2;V100-SXM2-16GB",
     "V100-32GB": "V100;V100-SXM2-32GB",
     "A100-40GB": "A100;A100-SXM4-40GB;A100-SXM-40GB",
-    "A100-80GB": "A100;A100-SXM4-80GB;A100-SXM-80GB;A100-80GB-SXM;A100-80GB-NVLink",
+    "A100-80GB": "A100;A100-SXM4-80GB;A100-SXM-80GB;A100-80GB-SXM;A100-80GB-NVLink;A100-80G-SXM4",
     "A100-PCIe-40GB": "A100-40GB-PCIe",
-    "A100-PCIe-80GB": "A100-80GB-PCIe",
+    "A100-PCIe-80GB": "A100-80GB-PCIe;A100-80G-PCIe;A100-80G-PCIe-NVLink",
     "RTXA6000": "A6000",
     "RTX6000Ada": "RTX6000-Ada;6000Ada",
     "RTXPRO6000": "RTXPRO6000-Blackwell;RTXPRO6000-Server;RTXPRO6000-Blackwell-Server-Edition",
-    "H100-80GB": "H100;H100-SXM;H100-SXM5;H100-SXM-80GB;H100-80GB-HBM3;H100-HGX;H100-MEGA;H100-MEGA-80GB",
-    "H100-PCIe-80GB": "H100-PCIe",
+    "H100-80GB": "H100;H100-SXM;H100-SXM5;H100-SXM-80GB;H100-80GB-HBM3;H100-80G-SXM5;H100-HGX;H100-MEGA;H100-MEGA-80GB",
+    "H100-PCIe-80GB": "H100-PCIe;H100-80G-PCIe;H100-80G-PCIe-NVLink;H100-80GB-PCIe",
     "H100-NVL-94GB": "H100-NVL",
     "GH200-96GB": "GH200;GH200-480GB",
     "H200": "H200-SXM;H200-SXM5;H200-141GB;H200-SXM-141GB",
@@ -80,7 +80,8 @@ WHOLE = {
     ("azure", "h100-nvl"): ("Standard_NC40ads_H100_v5", 1),
 }
 # What a provider that prices by the accelerator rents out: counts by its own name of the accelerator. Read off their
-# listings by hand and not checked against their interfaces; a count that is not sold is the likeliest slip here.
+# listings by hand; those of Lambda, Nebius, Hyperstack and Verda agree with SkyPilot's catalogs (July 2026 and before),
+# the others were not checked against an interface: a count that is not sold is the likeliest slip here.
 BY_ONE = (1, 2, 4, 8)
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "lambda": {
@@ -96,7 +97,7 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     | {"gh200": (1,)},
     "crusoe": {"a100-sxm-80": BY_ONE, "a100-pcie-80": BY_ONE, "l40s": BY_ONE, "h100": (8,), "h200": (8,),
                "mi300x": (8,)},
-    "nebius": {"h100": (1, 8), "h200": (1, 8), "b200": (8,), "b300": (8,), "l40s": (1,), "rtx-pro-6000": (1,)},
+    "nebius": {"h100": (1, 8), "h200": (1, 8), "b200": (8,), "b300": (8,), "l40s": (1, 2, 4), "rtx-pro-6000": (1,)},
     "verda": dict.fromkeys(
         ("a100-sxm-40", "a100-sxm-80", "b200", "b300", "h100-sxm", "h200", "l40s", "rtx-6000-ada", "rtx-a6000",
          "rtx-pro-6000", "NVIDIA A100 SXM4", "NVIDIA A100 SXM4 80GB", "B200 SXM6", "B300 SXM6",
@@ -115,11 +116,8 @@ SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
                       "rtx-6000-ada": BY_ONE, "rtx-a6000": BY_ONE},
     "gmicloud": {"h100": (8,), "h200": (8,), "b200": (8,)},
 }  # fmt: skip
-# The source calls these by a family's name; the shape or the provider's listing tells which part it is.
+# The source calls these by a family's name; the provider's listing tells which part it is.
 PARTS = {
-    ("azure", "Standard_NC24ads_A100_v4"): "A100-PCIe-80GB",
-    ("azure", "Standard_NC48ads_A100_v4"): "A100-PCIe-80GB",
-    ("azure", "Standard_NC96ads_A100_v4"): "A100-PCIe-80GB",
     ("hyperstack", "a100"): "A100-PCIe-80GB",
     ("hyperstack", "h100"): "H100-PCIe-80GB",
     ("vultr", "a100"): "A100-PCIe-80GB",

@@ -189,6 +189,9 @@ def attention_shape(config: Json, place: Path) -> dict[str, Any]:
     }
     is_latent = bool(config.get("kv_lora_rank"))
     latent = {field: int(config.get(key) or 0) for field, key in latent_keys.items()} if is_latent else {}
+    head_size = hidden_size // max(1, heads)
+    if is_latent:
+        head_size = latent["qk_nope_head_size"] + latent["qk_rope_head_size"]
     context = count(config, "max_context", place)
     learned = {"gpt2": context, "gpt_bigcode": context, "opt": context + 2}.get(kind, 0)
     wide = None if experts_of(config) == 0 else 0
@@ -199,7 +202,7 @@ def attention_shape(config: Json, place: Path) -> dict[str, Any]:
         "hidden_size": hidden_size,
         "heads": heads,
         "kv_heads": kv_heads,
-        "head_size": count(config, "head_size", place, default=hidden_size // max(1, heads)),
+        "head_size": count(config, "head_size", place, default=head_size),
         "intermediate_size": count(config, dense_key, place, default=four_fold),
         "vocabulary_size": count(config, "vocabulary_size", place),
         "max_context": context,

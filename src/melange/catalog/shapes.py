@@ -1,4 +1,4 @@
-"""What joins the accelerators of an instance: the cloud's shape decides, not the accelerator alone."""
+"""What a cloud's instance type says of its accelerators: which part it is, and what joins several of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from melange.catalog.accelerator import Accelerator
 
 # Shapes that carry an accelerator otherwise than its own link says. Sources: the clouds' machine type pages.
-SHAPES: tuple[tuple[str, str], ...] = (
+INTERCONNECTS: tuple[tuple[str, str], ...] = (
     (r"p[3-6]\w*[.-]", "nvlink"),  # AWS P3 to P6: NVLink or NVSwitch
     (r"g[4-7]\w*\.", "pcie"),  # AWS G4 to G7e
     (r"a[234]-", "nvlink"),  # Google A2, A3, A4
@@ -16,6 +16,11 @@ SHAPES: tuple[tuple[str, str], ...] = (
     (r"standard_nc96\w*_a100_v4", "pcie"),  # ... and two pairs meet over PCIe
     (r"standard_nd", "nvlink"),  # Azure ND
     (r"standard_n[cv]", "pcie"),  # the rest of NC and NV
+)
+# Shapes whose part catalogs call by the family's name.
+PARTS: tuple[tuple[str, str], ...] = (
+    (r"standard_nc\w*_a100_v4", "A100-PCIe-80GB"),
+    (r"standard_nc\w*_h100_v5", "H100-NVL-94GB"),
 )
 
 
@@ -32,8 +37,20 @@ def interconnect(instance_type: str, accelerator: Accelerator, accelerators: int
     """
     if accelerators == 1:
         return ""
-    for pattern, joined in SHAPES:
+    for pattern, joined in INTERCONNECTS:
         if re.match(pattern, instance_type, re.IGNORECASE):
             return joined
     switched = not accelerator.link.startswith("PCIe") and "bridge" not in accelerator.link
     return "nvlink" if switched else "pcie"
+
+
+def part_of(instance_type: str) -> str | None:
+    """The accelerator that this shape is known to carry; None where its catalog's own name is to be believed.
+
+    >>> part_of("Standard_NC24ads_A100_v4")
+    'A100-PCIe-80GB'
+    """
+    for pattern, part in PARTS:
+        if re.match(pattern, instance_type, re.IGNORECASE):
+            return part
+    return None

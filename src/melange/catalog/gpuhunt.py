@@ -1,0 +1,58 @@
+"""Reads the catalogs of gpuhunt (dstack), version 2: one CSV file a provider."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from melange.catalog.price_list import Gathering, PriceList, positive, rows_of, whole
+
+COLUMNS = {"instance_name", "location", "price", "gpu_count", "gpu_name"}
+
+
+def read_gpuhunt(files: Mapping[str, Path], folder: Path) -> PriceList:
+    """Offers of a gpuhunt catalog.
+
+    A price is for the whole instance; ``gpu_memory`` [GB] tells the members of a family apart.
+
+    Parameters
+    ----------
+    files
+        The file of each provider.
+    folder
+        Where they lie, for messages.
+
+    Raises
+    ------
+    InputError
+        Prices that are not above zero and the like, several together, each with file and line.
+    """
+    gathering = Gathering()
+    for provider, path in files.items():
+        for line, row in rows_of(path):
+            if not row.get("gpu_name") or row.get("gpu_count") in {"", "0", None}:
+                continue
+            try:
+                read_row(row, provider, gathering, f"gpuhunt catalog, {path.name}")
+            except ValueError as error:
+                gathering.faults.add(f"{path}:{line}: {error}")
+    return gathering.finish(folder)
+
+
+def read_row(row: Mapping[str, str], provider: str, gathering: Gathering, source: str) -> None:
+    """The price of a row."""
+    name, instance_type = row["gpu_name"], row.get("instance_name", "")
+    memory = positive(row["gpu_memory"], "gpu_memory") if row.get("gpu_memory") else None
+    accelerator = gathering.accelerator(name, memory, instance_type)
+    if accelerator is None or not row.get("price"):
+        return
+    count = whole(row["gpu_count"], "gpu_count")
+    is_spot = row.get("spot", "").casefold() == "true"
+    gathering.add(
+        provider,
+        row.get("location", ""),
+        (instance_type or f"{count}x-{accelerator}", accelerator, count),
+        positive(row["price"], "price"),
+        is_spot,
+        source,
+    )

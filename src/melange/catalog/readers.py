@@ -1,0 +1,165 @@
+"""Reads what people may rent from their own price lists: an ``offers.csv``, or another tool's catalog."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+
+from melange.catalog import gpuhunt, skypilot
+from melange.catalog.bundled import accelerators
+from melange.catalog.names import find_accelerator
+from melange.catalog.offer import INTERCONNECTS, MARKETS, Offer
+from melange.catalog.price_list import Faults, PriceList, columns_of, positive, rows_of, whole
+from melange.catalog.shapes import interconnect
+from melange.errors import InputError, unknown
+
+# Columns of an own price list: the first name is ours, the others are what people call it.
+ALIASES_BY_COLUMN: Mapping[str, tuple[str, ...]] = {
+    "provider": ("provider", "cloud", "vendor"),
+    "region": ("region", "location"),
+    "instance_type": ("instance_type", "instance", "instance_name", "machine_type"),
+    "accelerator": ("accelerator", "gpu", "gpu_name", "gpu_type"),
+    "accelerators": ("accelerators", "gpu_count", "gpus", "accelerator_count", "count"),
+    "cost_per_h": ("cost_per_h", "price", "price_per_hour", "usd_per_hour", "cost", "cost_per_hour"),
+    "market": ("market", "tier"),
+    "interconnect": ("interconnect", "link"),
+    "max_instances": ("max_instances", "available", "max"),
+    "source": ("source",),
+    "seen": ("seen", "date"),
+}
+REQUIRED = ("accelerator", "cost_per_h")
+MARKET_BY_WORD = {"": "on-demand", "ondemand": "on-demand", "preemptible": "spot", "interruptible": "spot"}
+
+
+def read_offers(path: str | Path) -> tuple[Offer, ...]:
+    """Offers of a price list: an own table, or a catalog of SkyPilot or gpuhunt.
+
+    Parameters
+    ----------
+    path
+        A CSV file with the columns of :class:`~melange.catalog.offer.Offer` (``accelerator`` and ``cost_per_h``, the
+        price of the whole instance [USD/h], are needed; ``accelerators`` is 1 where absent), or a catalog of SkyPilot
+        or gpuhunt: one of its files, or the folder.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read or lacks a column; or rows whose price is not above zero, whose accelerator is not
+        known and the like: several together, each with file and line.
+    """
+    return read_price_list(path).offers
+
+
+def read_price_list(path: str | Path) -> PriceList:
+    """The same as :func:`read_offers`, with what its reader should know: how many rows were left out, and why."""
+    place = Path(path)
+    if place.is_dir():
+        return read_folder(place)
+    if not place.is_file():
+        raise InputError(
+            f"{place}: no such file or folder", hint="give an offers.csv, or a folder of SkyPilot or gpuhunt"
+        )
+    columns = set(columns_of(place))
+    for module, read in READERS:
+        if columns >= module:
+            return read({provider_of(place): place}, place)
+    return read_table(place, columns)
+
+
+READERS = ((skypilot.COLUMNS, skypilot.read_skypilot), (gpuhunt.COLUMNS, gpuhunt.read_gpuhunt))
+
+
+def read_folder(folder: Path) -> PriceList:
+    """A catalog of SkyPilot or gpuhunt, of whichever version is the latest for each provider."""
+    paths = sorted(folder.rglob("*.csv"), key=version_of)
+    columns = {path: set(columns_of(path)) for path in paths}
+    for needed, read in READERS:
+        files = {provider_of(path): path for path in paths if columns[path] >= needed}
+        if files:
+            return read(files, folder)
+    raise InputError(
+        f"{folder}: holds no catalog of SkyPilot (InstanceType, AcceleratorName, ...) or gpuhunt "
+        "(instance_name, gpu_name, ...)",
+        hint="give the folder that holds their CSV files, or an offers.csv of your own",
+    )
+
+
+def provider_of(path: Path) -> str:
+    """The provider that a catalog's file is about: ``aws.csv`` and ``aws/vms.csv`` are of aws."""
+    return path.resolve().parent.name if path.stem in {"vms", "instances"} else path.stem
+
+
+def version_of(path: Path) -> tuple[int, str]:
+    """The version in a SkyPilot path, and the path: later versions come later."""
+    versions = [int(part[1:]) for part in path.parts if re.fullmatch(r"v\d+", part)]
+    return (versions[-1] if versions else 0, str(path))
+
+
+def read_table(path: Path, columns: set[str]) -> PriceList:
+    """An own price list."""
+    named = {
+        column: next((name for name in names if name in columns), None) for column, names in ALIASES_BY_COLUMN.items()
+    }
+    absent = [column for column in REQUIRED if named[column] is None]
+    if absent:
+        raise InputError(
+            f"{path}:1: the column {' and the column '.join(absent)} {'is' if len(absent) == 1 else 'are'} absent; "
+            f"found {', '.join(sorted(columns - {''})) or 'no columns'}",
+            hint="the columns of an offers.csv are " + ", ".join(ALIASES_BY_COLUMN),
+        )
+    faults = Faults()
+    offers = []
+    for line, row in rows_of(path):
+        cells = {column: row.get(name, "") if name else "" for column, name in named.items()}
+        if row.get("spot", "").casefold() in {"true", "1", "yes"}:
+            cells["market"] = cells["market"] or "spot"
+        try:
+            offers.append(offer_of(cells, str(path)))
+        except (ValueError, InputError) as error:
+            faults.add(f"{path}:{line}: {error}")
+    faults.check()
+    if not offers:
+        raise InputError(f"{path}: holds no offer", hint="a header line and one line an offer are needed")
+    return PriceList(offers=tuple(offers))
+
+
+def offer_of(cells: Mapping[str, str], path: str) -> Offer:
+    """One row of an own price list."""
+    name = find_accelerator(cells["accelerator"], accelerators())
+    if name is None:
+        raise unknown("accelerator", cells["accelerator"], accelerators())
+    count = whole(cells["accelerators"], "accelerators") if cells["accelerators"] else 1
+    market = cells["market"].casefold().replace("_", "-").replace(" ", "-")
+    joined = cells["interconnect"].casefold()
+    if joined not in INTERCONNECTS:
+        raise ValueError(f"interconnect must be nvlink, pcie or empty, got {cells['interconnect']!r}")
+    market = MARKET_BY_WORD.get(market, market)
+    if market not in MARKETS:
+        raise ValueError(f"market must be one of {', '.join(MARKETS)}, got {cells['market']!r}")
+    instance_type = cells["instance_type"] or f"{count}x-{name}"
+    limit = cells["max_instances"]
+    if limit and not limit.isdecimal():
+        raise ValueError(f"max_instances must be a whole number >= 0, got {limit!r}")
+    return Offer(
+        provider=cells["provider"],
+        region=cells["region"],
+        instance_type=instance_type,
+        accelerator=name,
+        accelerators=count,
+        cost_per_h=positive(cells["cost_per_h"], "cost_per_h"),
+        market=market,
+        interconnect=joined or interconnect(instance_type, accelerators()[name], count),
+        max_instances=int(limit) if limit else None,
+        source=cells["source"] or path,
+        seen=day(cells["seen"]),
+    )
+
+
+def day(text: str) -> date | None:
+    """A date, or a ValueError that says what was found."""
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise ValueError(f"seen must be a date such as 2026-08-22, got {text!r}") from None
