@@ -29,6 +29,7 @@ test: $(VENV)/.installed-dev ## run the tests
 
 docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, the README's outputs
 	$(BIN)/python docs/make_cli.py
+	$(BIN)/python docs/make_readme.py
 	$(BIN)/python examples/store_outputs.py
 
 bench: $(VENV)/.installed-dev ## measure against the named baselines (about 30 minutes)

@@ -125,23 +125,17 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[Offer, ...]:
 
 def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profile:
     """The profile of a service: estimated, measured, or measured where there are measurements."""
-    measured: Profile | None = None
-    estimated: Profile | None = None
-    for source in service.profile.source:
-        if source == "estimate":
-            estimated = _estimate(service, workload, catalog)
-        else:
-            from melange.profile.formats import read_profile
+    files = [service.path(source) for source in service.profile.source if source != "estimate"]
+    if not files:
+        return _estimate(service, workload, catalog)
+    from melange.profile.formats import combine, read_profile
 
-            measured = read_profile(service.path(source))
-    if measured is not None and estimated is not None:
-        from melange.profile.formats import combine
-
-        return combine(measured, estimated)
-    profile = measured or estimated
-    if profile is None:
-        raise InputError("profile.source must name 'estimate', a file, or both")
-    return profile
+    measured = read_profile(*files)
+    return (
+        combine(measured, _estimate(service, workload, catalog))
+        if len(files) < len(service.profile.source)
+        else measured
+    )
 
 
 def _estimate(service: Service, workload: Workload, catalog: Catalog) -> Profile:

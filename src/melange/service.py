@@ -115,7 +115,7 @@ class OffersSection(_Section):
 class ProfileSection(_Section):
     """``profile``: where capacities come from."""
 
-    source: Names = ["estimate"]
+    source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["estimate"]
     tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
 
 
