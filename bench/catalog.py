@@ -21,6 +21,7 @@ from catalog_rules import (
     ALIASES,
     BAND,
     CHECKED,
+    CONFIRMED,
     CORRECTIONS,
     LEFT_OUT,
     OTHER_ENGINES,
@@ -58,10 +59,11 @@ def accelerator_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]
         if name in LEFT_OUT:
             continue
         fixed = {**row, **{key: value or "" for key, value in CORRECTIONS.get(name, {}).items()}}
-        notes = [row.get("notes", ""), REASONS.get(name, "")]
+        notes = [row.get("notes", "").replace("from memory", "recalled, not looked up"), REASONS.get(name, "")]
         if name in UNCHECKED_LINK:
             notes.append("link bandwidth not checked")
-        if row.get("verified") == "partly":
+        is_checked = row.get("verified") != "partly" or name in CONFIRMED
+        if not is_checked:
             notes.append("partly checked")
         rows.append(
             {
@@ -75,8 +77,8 @@ def accelerator_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]
                 "link_gb_per_s": row["scaleup_bandwidth_gb_s_per_direction"],
                 "pcie_gb_per_s": row["pcie_bandwidth_gb_s_per_direction"],
                 "aliases": ALIASES.get(name, ""),
-                "checked": CHECKED,
-                "source": row["source"],
+                "checked": CHECKED if is_checked else "",
+                "source": CONFIRMED.get(name) or row["source"].replace("from memory", "recalled, not looked up"),
                 "notes": "; ".join(filter(None, notes)),
             }
         )

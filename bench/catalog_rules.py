@@ -30,6 +30,16 @@ REASONS = {
     "GB300": "INT8: sources disagree, left out",
     "Gaudi3": "FP16 rate differs from BF16 and was not found, left out",
 }
+# Rows that the source calls partly verified and that were looked up since: dense rates quoted from the makers' sheets.
+CONFIRMED = {
+    "A40": "NVIDIA A40 datasheet (compute)",
+    "L40": "NVIDIA L40 datasheet (compute; half the L40S figure on the same die)",
+    "RTX6000Ada": "NVIDIA Ada professional whitepaper (compute: 364.2 dense BF16)",
+    "RTX5090": "NVIDIA RTX Blackwell whitepaper (compute, FP32 accumulation)",
+    "H100-NVL-94GB": "NVIDIA H100 product page (compute: half of the sparse 1671 and 3341)",
+    "MI325X": "AMD (compute as MI300X)",
+    "MI355X": "AMD (compute: 2.5 PFLOPS BF16, rounded)",
+}
 UNCHECKED_LINK = {"Inferentia2", "Trainium1", "Trainium2", "TPUv5p", "TPU7x", "Gaudi2", "Gaudi3"}
 ALIASES = {
     "V100-16GB": "V100;V100-SXM2;V100-SXM2-16GB",

@@ -52,7 +52,7 @@ def read_accelerators(text: str) -> dict[str, Accelerator]:
             source=row["source"],
             notes=row["notes"],
             aliases=tuple(filter(None, row["aliases"].split(";"))),
-            checked=date.fromisoformat(row["checked"]),
+            checked=date.fromisoformat(row["checked"]) if row["checked"] else None,
         )
         for row in csv.DictReader(text.splitlines())
     }
