@@ -144,3 +144,46 @@ def _outcome(highspy: Any, solver: Any, program: LinearRows) -> Outcome:
         row_dual=np.array(solution.row_dual) if dual else np.empty(0),
         reduced_cost=np.array(solution.col_dual) if dual else np.empty(0),
     )
+
+
+class PeakLoad:
+    """The lowest peak load of fleets, one after the other: a linear program that starts where the last one ended.
+
+    minimise t: sum_r f_rb = 1, sum_b l_rb f_rb <= t C_r; C changes from fleet to fleet.
+    """
+
+    def __init__(self, load: Array) -> None:
+        """Set up for loads (R, B), infinite where a type cannot serve a bucket."""
+        import highspy
+
+        self._highspy = highspy
+        self._types, self._buckets = load.shape
+        self._solver = _solver(highspy, time_limit_s=3600.0, gap=0.0, seed=0)
+        self._solver.setOptionValue("presolve", "off")
+        type_of, bucket_of = np.nonzero(np.isfinite(load))
+        pairs = self._pairs = len(type_of)
+        row = np.column_stack([bucket_of, self._buckets + type_of]).ravel()
+        value = np.column_stack([np.ones(pairs), load[type_of, bucket_of]]).ravel()
+        start = np.append(np.arange(0, 2 * pairs + 1, 2), 2 * pairs + self._types)
+        program = LinearRows(
+            cost=np.append(np.zeros(pairs), 1.0),
+            lower=np.zeros(pairs + 1),
+            upper=np.full(pairs + 1, np.inf),
+            row_lower=np.concatenate([np.ones(self._buckets), np.full(self._types, -np.inf)]),
+            row_upper=np.concatenate([np.ones(self._buckets), np.zeros(self._types)]),
+            start=start.astype(np.int32),
+            row=np.concatenate([row, self._buckets + np.arange(self._types)]).astype(np.int32),
+            value=np.concatenate([value, -np.ones(self._types)]),
+        )
+        _check(self._solver.passModel(_model(highspy, program)), highspy, "pass the model")
+
+    def __call__(self, carried: Array) -> tuple[float, Array, Array]:
+        """Peak of a fleet that takes ``carried`` (R,), and the duals of its load rows (R,) and cover rows (B,)."""
+        for r, load in enumerate(carried.tolist()):
+            self._solver.changeCoeff(self._buckets + r, self._pairs, -load)
+        _check(self._solver.run(), self._highspy, "run")
+        if self._solver.getModelStatus() != self._highspy.HighsModelStatus.kOptimal:
+            return np.inf, np.zeros(self._types), np.zeros(self._buckets)
+        dual = np.array(self._solver.getSolution().row_dual)
+        peak = float(self._solver.getInfo().objective_function_value)
+        return peak, np.maximum(-dual[self._buckets :], 0.0), dual[: self._buckets]

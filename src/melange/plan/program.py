@@ -1,0 +1,96 @@
+"""The cheapest fleet by the mixed-integer program, and the checks that its answer needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from melange.errors import InfeasibleError, SolverError
+from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
+from melange.plan.formulation import Milp, formulate
+from melange.plan.highs import Outcome, minimise
+from melange.plan.options import Options
+from melange.plan.problem import Problem
+from melange.workload.workload import Array
+
+Progress = Callable[[str], None]
+
+
+def by_program(problem: Problem, options: Options, *, say: Progress, deadline: float) -> Fleet:
+    """The cheapest fleet, by the mixed-integer program."""
+    scenarios: tuple[int, ...] = ()
+    strict, bound = problem, -np.inf
+    for _ in range(100):
+        milp = formulate(strict, scenarios=scenarios)
+        outcome = run_program(milp, options, deadline)
+        bound = max(bound, outcome.bound)
+        assert outcome.x is not None
+        fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status)
+        if fleet is None:
+            # A load that the solver's tolerance let through; ask for a little more room than that.
+            strict = strict.with_changes(load=strict.load * (1 + 2 * TOLERANCE))
+            continue
+        missing = unsafe_losses(problem, fleet)
+        if not missing:
+            return fleet
+        scenarios = (*scenarios, *missing)
+        say(f"the fleet must also stand the loss of {', '.join(problem.names[r] for r in missing)}")
+    raise SolverError("the solver's plans keep breaking their constraints", hint="this is a bug")
+
+
+def run_program(milp: Milp, options: Options, deadline: float) -> Outcome:
+    """Solve a program until the deadline."""
+    left = deadline - time.monotonic()
+    outcome = minimise(milp.program, time_limit_s=left, gap=options.gap, seed=options.seed)
+    if outcome.status == "infeasible":
+        raise InfeasibleError("no allowed set of replicas carries the workload")
+    if outcome.x is None:
+        raise SolverError(
+            f"no plan was found within {options.time_limit_s:g} s", hint="give it more time: plan.time_limit_s"
+        )
+    return outcome
+
+
+def fleet_of(problem: Problem, milp: Milp, x: Array, *, bound: float, status: str, served: float = 1.0) -> Fleet | None:
+    """The fleet that a point of the program stands for, its shares tidied; None where rounding broke it."""
+    count = np.round(x[: len(problem.cost)]).astype(np.int64)
+    share = _shares(problem, milp, x, 0, problem.carried(count), served)
+    after_loss = {
+        lost: _shares(problem, milp, x, at + 1, problem.carried_after_loss(count, lost), served)
+        for at, lost in enumerate(milp.columns.scenarios)
+    }
+    if share is None or any(item is None for item in after_loss.values()):
+        return None
+    kept = {lost: item for lost, item in after_loss.items() if item is not None}
+    return Fleet(instances=count, share=share, after_loss=kept, bound=bound, status=status)
+
+
+def _shares(problem: Problem, milp: Milp, x: Array, block: int, carried: Array, served: float) -> Array | None:
+    """Shares (R, B) of one block: of the lowest peak load, or the whole slices that the solver chose."""
+    if problem.slices is None:
+        found = least_peak_shares(problem, carried, served)
+        return None if found is None or found[1] > 1 + TOLERANCE else found[0]
+    columns, pairs = milp.columns, len(milp.columns.type_of)
+    first = columns.share + block * pairs
+    share = np.zeros(problem.load.shape)
+    share[columns.type_of, columns.bucket_of] = np.round(x[first : first + pairs]) / problem.slices
+    return None if (busy(problem, share) > carried * (1 + TOLERANCE)).any() else share
+
+
+def unsafe_losses(problem: Problem, fleet: Fleet, served: float = 1.0) -> list[int]:
+    """Used types whose loss the fleet has not been asked to stand yet, and does not."""
+    if problem.spare_total == 0:
+        return []
+    unsafe = []
+    for lost in np.flatnonzero(fleet.instances).tolist():
+        if lost in fleet.after_loss:
+            continue
+        carried = problem.carried_after_loss(fleet.instances, lost)
+        found = least_peak_shares(problem, carried, served)
+        if found is None or found[1] > 1 + TOLERANCE or problem.slices is not None:
+            unsafe.append(lost)
+        else:
+            fleet.after_loss[lost] = found[0]
+    return unsafe

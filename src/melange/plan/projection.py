@@ -1,0 +1,145 @@
+"""The planning problem seen from the instances alone.
+
+For fixed instances n the shares are a linear program; by its duality n carries the traffic exactly when
+
+    sum_r y_r C_r(n) >= g(y) := sum_b min_r y_r l_rb      for every y >= 0,
+
+C_r(n) the load that n_r instances take. Each y is a cut; y = c / ((1 - h) p) is the closed-form bound. Every bound that
+the search reports rests on such cuts, evaluated here in plain arithmetic, whatever solver suggested the y.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.plan.problem import ROUNDING, Mask, Positions, Problem
+from melange.workload.workload import Array
+
+# Factors on the price of one type at which the demand is probed.
+PROBES = np.concatenate([np.geomspace(0.3, 0.985, 12), 1.0 / np.geomspace(0.985, 0.3, 12)])
+
+
+def floor_per_h(problem: Problem) -> float:
+    """No fleet costs less: every bucket on the type that serves it cheapest, in parts of instances [USD/h].
+
+    sum_b min_r c_r l_rb / ((1 - h) p_r)
+    """
+    return demand(problem, problem.cost / problem.capacity)
+
+
+def demand(problem: Problem, price: Array) -> float:
+    """What serving every bucket costs at so much per unit of load: g(y) = sum_b min_r y_r l_rb, y = ``price`` (R,)."""
+    with np.errstate(invalid="ignore"):
+        priced = price[:, None] * problem.load
+    if not price.all():
+        priced[np.isnan(priced)] = np.inf  # a type that cannot serve a bucket does not serve it for nothing either
+    return float(priced.min(axis=0).sum())
+
+
+@dataclass(slots=True, eq=False)
+class Cuts:
+    """Cuts y C(n) >= 1 that every fleet satisfies, each scaled by its demand.
+
+    Parameters
+    ----------
+    weight
+        One row a cut: y / g(y) (K, R).
+    """
+
+    weight: Array
+
+    def add(self, problem: Problem, price: Array) -> Array | None:
+        """Add the cut of ``price`` (R,) and return its weights; None where it says nothing."""
+        needed = demand(problem, price)
+        if not (np.isfinite(needed) and needed > 0):
+            return None
+        row = price / needed
+        self.weight = np.vstack([self.weight, row])
+        return row
+
+    def allow(self, carried: Array) -> Mask:
+        """Which fleets, given by the loads that they take (N, R), satisfy all cuts."""
+        allowed: Mask = (carried @ self.weight.T >= 1.0 - ROUNDING).all(axis=1)
+        return allowed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Probes:
+    """Demand at prices that favor or burden one type at a time.
+
+    Parameters
+    ----------
+    floor
+        Demand at the true prices: the closed-form bound [USD/h].
+    demand
+        Demand with the price of type r times each factor of ``PROBES`` (R, F) [USD/h].
+    busy
+        Load of each type when every bucket goes where it is cheapest (R,).
+    """
+
+    floor: float
+    demand: Array
+    busy: Array
+
+
+def probe(problem: Problem) -> Probes:
+    """Evaluate the demand at the true prices, and with one price at a time scaled by ``PROBES``."""
+    priced = (problem.cost / problem.capacity)[:, None] * problem.load
+    best = priced.argmin(axis=0)
+    buckets = np.arange(priced.shape[1])
+    least = priced[best, buckets]
+    rest = priced.copy()
+    rest[best, buckets] = np.inf
+    second = rest.min(axis=0)
+    # The cheapest among the other types: the second best where the type itself is best.
+    types = len(problem.cost)
+    values = np.empty((types, len(PROBES)))
+    for r in range(types):
+        others = np.where(best == r, second, least)
+        values[r] = np.minimum(PROBES[:, None] * priced[r], others).sum(axis=1)
+    busy = np.bincount(best, problem.load[best, buckets], minlength=types)
+    return Probes(floor=float(least.sum()), demand=values, busy=busy)
+
+
+def instance_range(problem: Problem, probes: Probes, cost_per_h: float) -> tuple[Positions, Positions]:
+    """Least and most instances of each type (R,) in any fleet that costs at most ``cost_per_h``.
+
+    With the price of r alone scaled by a, c n >= g(y) + (1 - a) c_r n_r; so c n <= C bounds n_r from above where a < 1
+    and from below where a > 1.
+    """
+    low, high = PROBES < 1, PROBES > 1
+    room = (cost_per_h - probes.demand) / ((1.0 - PROBES) * problem.cost[:, None])
+    most = np.floor(room[:, low].min(axis=1) * (1 + ROUNDING) + ROUNDING)
+    least = np.ceil(room[:, high].max(axis=1) * (1 - ROUNDING) - ROUNDING)
+    return (
+        np.maximum(least, 0).astype(np.int64),
+        np.minimum(most, problem.most).clip(min=-1).astype(np.int64),
+    )
+
+
+def first_cuts(problem: Problem, probes: Probes) -> Cuts:
+    """The closed-form bound, the probes, and that buckets which few types serve need one of these."""
+    price = problem.cost / problem.capacity
+    rows = [price / probes.floor]
+    for r, values in enumerate(probes.demand):
+        for factor, needed in zip(PROBES, values, strict=True):
+            scaled = price.copy()
+            scaled[r] *= factor
+            rows.append(scaled / needed)
+    cuts = Cuts(weight=np.array(rows))
+    able = np.isfinite(problem.load)
+    if not able.all():
+        for pattern in np.unique(able[:, ~able.all(axis=0)], axis=1).T:
+            cuts.add(problem, np.where(pattern, price, 0.0))
+    return cuts
+
+
+def lifted(problem: Problem, price: Array, worth: Array, used: Mask) -> Array:
+    """Prices with those of unused types raised as little as keeps the demand: y_r = max_b worth_b / l_rb.
+
+    ``worth`` is the dual of each bucket's cover row (B,).
+    """
+    raised = (worth / problem.load).max(axis=1)
+    return np.where(used, price, raised)

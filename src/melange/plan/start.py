@@ -1,0 +1,69 @@
+"""A first fleet, in milliseconds: round up the cheapest assignment, then do without one type after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from melange.plan.highs import PeakLoad
+from melange.plan.lattice import permitted
+from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.workload.workload import Array
+
+
+def first_fleets(problem: Problem) -> list[Positions]:
+    """Fleets (R,) that carry everything, found by dropping types one at a time, the cheapest first.
+
+    Every bucket goes to the type that serves it cheapest among those that are left, and instances are rounded up; the
+    type whose loss costs least is dropped next.
+    """
+    priced = (problem.cost / problem.capacity)[:, None] * problem.load
+    kept = np.flatnonzero(_busy(problem, priced, np.arange(len(priced))) > 0)
+    fleets = [_rounded_up(problem, _busy(problem, priced, kept))]
+    while len(kept) > 1:
+        trials = []
+        for r in kept:
+            rest = kept[kept != r]
+            load = _busy(problem, priced, rest)
+            trials.append(_rounded_up(problem, load) if np.isfinite(load).all() else None)
+        costs = [np.inf if trial is None else float(trial @ problem.cost) for trial in trials]
+        best = int(np.argmin(costs))
+        fleet = trials[best]
+        if fleet is None:
+            break
+        fleets.append(fleet)
+        kept = np.delete(kept, best)
+    allowed = [fleet for fleet in fleets if permitted(problem, fleet[None]).all() and _enough(problem, fleet)]
+    return sorted(allowed, key=lambda fleet: float(fleet @ problem.cost))
+
+
+def trimmed(problem: Problem, fleet: Positions) -> Positions:
+    """The fleet less every instance that it can do without, the dearest first, once shares are balanced."""
+    used = np.flatnonzero(fleet)
+    oracle = PeakLoad(problem.load[used])
+    count = fleet.copy()
+    for r in used[np.argsort(-problem.cost[used], kind="stable")]:
+        while count[r] > 0:
+            count[r] -= 1
+            is_fine = permitted(problem, count[None]).all() and _enough(problem, count)
+            if not is_fine or oracle(problem.carried(count)[used])[0] > 1 + ROUNDING:
+                count[r] += 1
+                break
+    return count
+
+
+def _enough(problem: Problem, fleet: Positions) -> bool:
+    return bool(problem.replicas @ fleet >= problem.min_total)
+
+
+def _busy(problem: Problem, priced: Array, kept: Positions) -> Array:
+    """Load of each type (R,) when every bucket goes to the cheapest of the ``kept``; infinite where none serves it."""
+    best = kept[priced[kept].argmin(axis=0)]
+    load = problem.load[best, np.arange(priced.shape[1])]
+    return np.bincount(best, load, minlength=len(priced))
+
+
+def _rounded_up(problem: Problem, busy: Array) -> Positions:
+    """Least instances (R,) that take so much load, spare replicas and minimums included."""
+    exact = (busy / (1.0 - problem.headroom) + problem.spare) / problem.replicas
+    count = np.maximum(np.ceil(exact - ROUNDING * np.maximum(exact, 1.0)), problem.least)
+    return np.where(busy > 0, count, 0).astype(np.int64)
