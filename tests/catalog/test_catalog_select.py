@@ -34,7 +34,7 @@ def test_offers_of_no_region_pass_every_region() -> None:
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        ({"gpus": ["H10O"]}, "unknown gpu 'H10O'; did you mean"),
+        ({"gpus": ["H10O"]}, "unknown gpu 'H10O'; did you mean 'H100'"),
         ({"gpus": ["A100"]}, "gpu 'A100' may be A100-40GB or A100-80GB"),
         ({"providers": ["awss"]}, "unknown provider 'awss'; did you mean 'aws'"),
         ({"markets": ["spott"]}, "unknown market 'spott'; did you mean 'spot'"),

@@ -107,7 +107,8 @@ class Catalog:
                 family = [known for known in self.accelerators if known.casefold().startswith(f"{gpu.casefold()}-")]
                 if family:
                     raise InputError(f"gpu {gpu!r} may be {' or '.join(family)}", hint="name one of them, or all")
-                raise unknown("gpu", gpu, {*self.accelerators, *others.values()})
+                aliases = {alias for facts in self.accelerators.values() for alias in facts.aliases}
+                raise unknown("gpu", gpu, {*self.accelerators, *others.values(), *aliases})
             names.add(name)
         return names
 
