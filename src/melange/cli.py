@@ -98,9 +98,12 @@ def catalog(
 
     whole = load_catalog()
     if file is not None:
-        from melange.catalog.readers import read_offers
+        from melange.catalog.readers import read_price_list
 
-        whole = replace(whole, offers=read_offers(file))
+        own = read_price_list(file)
+        whole = replace(whole, offers=own.offers)
+        if own.cautions:
+            present.console(stderr=True).print(present.cautions(own.cautions))
     chosen = whole.select(gpus=gpu, providers=provider, markets=market, regions=region)
     if as_json:
         typer.echo(json.dumps(chosen.to_json()[subject.value]))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
-from melange.errors import InputError
+from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 from melange.profile.profile import Profile
 from melange.service import Service, WorkloadSection
@@ -105,13 +105,15 @@ def duration_s(value: str | float, name: str) -> float:
     return float(found[1]) * _SECONDS[found[2]]
 
 
-def offers_of(service: Service, catalog: Catalog) -> tuple[Offer, ...]:
-    """What a service may rent."""
+def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
+    """What a service may rent, and what its own price list left out."""
     section = service.offers
+    cautions: tuple[Caution, ...] = ()
     if section.file is not None:
-        from melange.catalog.readers import read_offers
+        from melange.catalog.readers import read_price_list
 
-        catalog = replace(catalog, offers=read_offers(service.path(section.file)))
+        own = read_price_list(service.path(section.file))
+        catalog, cautions = replace(catalog, offers=own.offers), own.cautions
     selected = catalog.select(
         gpus=section.gpus, providers=section.providers, markets=section.market, regions=section.regions
     )
@@ -120,7 +122,7 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[Offer, ...]:
             "offers: nothing is left to rent: no offer has all of the gpus, providers, regions and markets asked for",
             hint="melange catalog offers --gpu ... shows what there is",
         )
-    return selected.offers
+    return selected.offers, cautions
 
 
 def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profile:
@@ -143,14 +145,16 @@ def _estimate(service: Service, workload: Workload, catalog: Catalog) -> Profile
     from melange.profile.estimate import estimate
 
     model = service.path(service.model)
-    return estimate(
+    offers, cautions = offers_of(service, catalog)
+    profile = estimate(
         find_model(str(model) if model.exists() else service.model),
-        offers_of(service, catalog),
+        offers,
         service.slo.to_slo(),
         workload,
         engine=service.engine,
         tensor_parallel=service.profile.tensor_parallel,
     )
+    return replace(profile, cautions=(*profile.cautions, *cautions))
 
 
 def options_of(service: Service, catalog: Catalog) -> Options:
