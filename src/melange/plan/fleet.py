@@ -8,11 +8,12 @@ import numpy as np
 
 from melange.errors import SolverError
 from melange.plan.highs import LinearRows, minimise
-from melange.plan.problem import Positions, Problem
+from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.workload.workload import Array
 
 # What arithmetic in floating point may leave over a capacity of 1.
 TOLERANCE = 1e-6
+TIGHT = 1e-7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,6 +61,16 @@ def least_peak_shares(problem: Problem, carried: Array, served: float = 1.0) -> 
     part /= part.sum(axis=0)
     share[used] = part * served
     return share, float(outcome.x[-1])
+
+
+def tidied(problem: Problem, share: Array, carried: Array) -> Array | None:
+    """Shares (R, B) freed of what the solver's tolerance left in them; None where they then break a constraint."""
+    kept = np.where((carried > 0)[:, None] & (share > ROUNDING), share, 0.0)
+    whole = kept.sum(axis=0)
+    if not (whole > 0.5).all():
+        return None
+    kept /= whole
+    return kept if (busy(problem, kept) <= carried * (1 + TIGHT)).all() else None
 
 
 def _peak_program(load: Array, carried: Array, served: float) -> LinearRows:

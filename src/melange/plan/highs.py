@@ -160,7 +160,7 @@ class PeakLoad:
         self._types, self._buckets = load.shape
         self._solver = _solver(highspy, time_limit_s=3600.0, gap=0.0, seed=0)
         self._solver.setOptionValue("presolve", "off")
-        type_of, bucket_of = np.nonzero(np.isfinite(load))
+        type_of, bucket_of = self._pair = np.nonzero(np.isfinite(load))
         pairs = self._pairs = len(type_of)
         row = np.column_stack([bucket_of, self._buckets + type_of]).ravel()
         value = np.column_stack([np.ones(pairs), load[type_of, bucket_of]]).ravel()
@@ -184,6 +184,13 @@ class PeakLoad:
         _check(self._solver.run(), self._highspy, "run")
         if self._solver.getModelStatus() != self._highspy.HighsModelStatus.kOptimal:
             return np.inf, np.zeros(self._types), np.zeros(self._buckets)
-        dual = np.array(self._solver.getSolution().row_dual)
+        self._solution = self._solver.getSolution()
+        dual = np.array(self._solution.row_dual)
         peak = float(self._solver.getInfo().objective_function_value)
         return peak, np.maximum(-dual[self._buckets :], 0.0), dual[: self._buckets]
+
+    def shares(self) -> Array:
+        """The shares (R, B) of the last fleet, as the solver left them: within its tolerance."""
+        share = np.zeros((self._types, self._buckets))
+        share[self._pair] = np.array(self._solution.col_value)[:-1]
+        return share

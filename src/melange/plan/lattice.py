@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares
+from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares, tidied
 from melange.plan.highs import PeakLoad
 from melange.plan.problem import ROUNDING, Mask, Positions, Problem
 from melange.plan.projection import Cuts, lifted
@@ -21,6 +21,8 @@ from melange.workload.workload import Array
 
 # More points than this are left to the mixed-integer solver.
 MOST_POINTS = 300_000
+# Numbers held at once while many cuts meet many fleets.
+CHUNK = 2_000_000
 # Peaks closer to 1 than this are decided by a fresh solve.
 DOUBT = 1e-7
 
@@ -44,19 +46,23 @@ class Lattice:
     last: int
     cost: Array
 
-    def raise_to(self, weight: Array) -> None:
-        """Raise the last type wherever the cut ``weight`` C(n) >= 1 asks for it."""
+    def raise_to(self, weights: Array) -> None:
+        """Raise the last type wherever one of the cuts ``weights`` C(n) >= 1 (K, R) asks for it."""
         problem, last = self.problem, self.last
         carried = problem.carried(self.grid)
-        short = 1.0 - ROUNDING - carried @ weight
-        where = np.flatnonzero((short > 0) & np.isfinite(self.cost))
-        if not len(where):
-            return
-        if weight[last] <= 0:
-            self.cost[where] = np.inf
-            return
-        load = (short[where] / weight[last] + carried[where, last]) / (1.0 - problem.headroom)
-        self.grid[where, last] = np.ceil((load + problem.spare[last]) / problem.replicas[last] - ROUNDING)
+        carried[:, last] = 0.0
+        load = np.zeros(len(carried))
+        for part in np.array_split(weights, 1 + len(carried) * len(weights) // CHUNK):
+            short = (1.0 - ROUNDING) - carried @ part.T
+            with np.errstate(divide="ignore", invalid="ignore"):
+                needed = np.where(short > 0, short / part[:, last], 0.0)
+            np.maximum(load, needed.max(axis=1, initial=0.0), out=load)
+        self.cost[np.isinf(load)] = np.inf
+        replicas = load / (1.0 - problem.headroom) + problem.spare[last]
+        with np.errstate(invalid="ignore"):
+            count = np.where(load > 0, np.ceil(replicas / problem.replicas[last] - ROUNDING), 0.0)
+        where = np.flatnonzero((count > self.grid[:, last]) & np.isfinite(self.cost))
+        self.grid[where, last] = count[where]
         self.settle(where)
 
     def settle(self, where: Positions) -> None:
@@ -107,8 +113,7 @@ def build_lattice(problem: Problem, least: Positions, most: Positions, cuts: Cut
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(least))
     lattice = Lattice(problem=problem, grid=grid, last=last, cost=np.zeros(len(grid)))
     lattice.settle(np.arange(len(grid)))
-    for weight in cuts.weight:
-        lattice.raise_to(weight)
+    lattice.raise_to(cuts.weight)
     return lattice
 
 
@@ -140,8 +145,8 @@ def cheapest_of(
             return fleet, bound
         if not certain:
             doubtful = min(doubtful, cheapest)
-        for weight in weights:
-            lattice.raise_to(weight)
+        if weights:
+            lattice.raise_to(np.array(weights))
         if (lattice.grid[at] == count).all() and np.isfinite(lattice.cost[at]):
             # Nothing but this very fleet is ruled out: its slices do not fit, or rounding is in doubt.
             lattice.grid[at, lattice.last] += 1
@@ -166,12 +171,15 @@ def trial(problem: Problem, cuts: Cuts, oracle: PeakLoad, count: Positions) -> t
         weights = _cuts_of(problem, cuts, price, worth, carried)
         if weights:
             return weights, None, True
-    found = least_peak_shares(problem, carried)
-    if found is None or found[1] > 1 + TOLERANCE:
-        return [], None, peak > 1 + DOUBT or found is None
+    share = tidied(problem, oracle.shares(), carried) if peak <= 1 + DOUBT else None
+    if share is None:
+        found = least_peak_shares(problem, carried)
+        if found is None or found[1] > 1 + TOLERANCE:
+            return [], None, peak > 1 + DOUBT or found is None
+        share = found[0]
     if problem.slices is not None:
-        return [], *sliced(problem, found[0], carried)
-    return [], found[0], True
+        return [], *sliced(problem, share, carried)
+    return [], share, True
 
 
 def _cuts_of(problem: Problem, cuts: Cuts, price: Array, worth: Array, carried: Array) -> list[Array]:

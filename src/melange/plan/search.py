@@ -17,6 +17,8 @@ from melange.workload.workload import Array
 
 # Up to so many types the neighbourhood of the rounded bound is listed first.
 FEW_TYPES = 6
+# So few fleets are listed at once, without a better first fleet.
+EASY_POINTS = 3_000
 
 
 def cheapest(
@@ -31,39 +33,38 @@ def cheapest(
     """
     if problem.spare_total:
         return by_program(problem, options, say=say, deadline=deadline)
-    favored = np.zeros(len(problem.cost)) if prefer is None else prefer
     starts = first_fleets(problem)
     if not starts:
         return by_program(problem, options, say=say, deadline=deadline)
-    known = _near_bound(problem, starts[0], favored, deadline)
+    favored = np.zeros(len(problem.cost)) if prefer is None else prefer
+    oracle = PeakLoad(problem.load) if len(problem.cost) <= FEW_TYPES else None
+    known = trimmed(problem, starts[0], oracle)
     if problem.slices is not None and not _can_slice(problem, known):
         known = starts[0]
     narrowed, least = _narrowed(problem, known)
-    most_points = points(least, narrowed.most)
-    say(f"a first plan costs {problem.cost @ known:.2f} USD/h; {most_points:.3g} fleets may cost less")
-    if most_points <= MOST_POINTS:
-        fleet = _listed(problem, narrowed, least, known, favored, deadline)
+    if points(least, narrowed.most) > EASY_POINTS and oracle is not None and problem.slices is None:
+        known = _near_bound(problem, known, oracle, favored, deadline)
+        narrowed, least = _narrowed(problem, known)
+    say(f"a first plan costs {problem.cost @ known:.2f} USD/h; {points(least, narrowed.most):.3g} fleets may cost less")
+    if points(least, narrowed.most) <= MOST_POINTS:
+        fleet = _listed(problem, narrowed, least, favored, deadline)
         if fleet is not None:
             return fleet
     return by_program(problem, options, say=say, deadline=deadline)
 
 
-def _near_bound(problem: Problem, start: Positions, favored: Array, deadline: float) -> Positions:
-    """A good fleet: the best near the rounded bound where types are few, else the start without its surplus."""
-    start = trimmed(problem, start)
-    if len(problem.cost) > FEW_TYPES:
-        return start
-    problem = problem.with_changes(slices=None)
+def _near_bound(problem: Problem, known: Positions, oracle: PeakLoad, favored: Array, deadline: float) -> Positions:
+    """The best fleet near the rounded bound, where it is cheaper than the one that is known."""
     probes = probe(problem)
     center = np.floor(probes.busy / problem.capacity).astype(np.int64)
     least, most = np.maximum(center - 1, 0), np.minimum(center + 2, problem.most)
     if (least > most).any():
-        return start
+        return known
     cuts = first_cuts(problem, probes)
     lattice = build_lattice(problem, least, most, cuts)
-    ceiling = float(problem.cost @ start)
-    fleet, _ = cheapest_of(lattice, cuts, PeakLoad(problem.load), prefer=favored, ceiling=ceiling, deadline=deadline)
-    return start if fleet is None else fleet.instances
+    ceiling = float(problem.cost @ known)
+    fleet, _ = cheapest_of(lattice, cuts, oracle, prefer=favored, ceiling=ceiling, deadline=deadline)
+    return known if fleet is None else fleet.instances
 
 
 def _can_slice(problem: Problem, count: Positions) -> bool:
@@ -85,9 +86,7 @@ def _narrowed(problem: Problem, known: Positions) -> tuple[Problem, Positions]:
             return problem, least
 
 
-def _listed(
-    whole: Problem, problem: Problem, least: Positions, known: Positions, favored: Array, deadline: float
-) -> Fleet | None:
+def _listed(whole: Problem, problem: Problem, least: Positions, favored: Array, deadline: float) -> Fleet | None:
     """The cheapest of the fleets that ``problem``, part of ``whole``, leaves; None where time ran out or all failed."""
     inside = np.isin(whole.types, problem.types)
     cuts = first_cuts(problem, probe(problem))

@@ -36,19 +36,29 @@ def first_fleets(problem: Problem) -> list[Positions]:
     return sorted(allowed, key=lambda fleet: float(fleet @ problem.cost))
 
 
-def trimmed(problem: Problem, fleet: Positions) -> Positions:
-    """The fleet less every instance that it can do without, the dearest first, once shares are balanced."""
+def trimmed(problem: Problem, fleet: Positions, oracle: PeakLoad | None = None) -> Positions:
+    """The fleet less every instance that it can do without, the dearest first, once shares are balanced.
+
+    ``oracle`` is one over all types, where there is one already.
+    """
     used = np.flatnonzero(fleet)
-    oracle = PeakLoad(problem.load[used])
+    seen = np.arange(len(fleet)) if oracle is not None else used
+    oracle = oracle or PeakLoad(problem.load[used])
     count = fleet.copy()
     for r in used[np.argsort(-problem.cost[used], kind="stable")]:
         while count[r] > 0:
             count[r] -= 1
             is_fine = permitted(problem, count[None]).all() and _enough(problem, count)
-            if not is_fine or oracle(problem.carried(count)[used])[0] > 1 + ROUNDING:
+            if not is_fine or _too_little(problem, count) or oracle(problem.carried(count)[seen])[0] > 1 + ROUNDING:
                 count[r] += 1
                 break
     return count
+
+
+def _too_little(problem: Problem, count: Positions) -> bool:
+    """Whether the closed-form bound alone says that a fleet does not carry everything."""
+    price = problem.cost / problem.capacity
+    return bool(price @ problem.carried(count) < (price[:, None] * problem.load).min(axis=0).sum())
 
 
 def _enough(problem: Problem, fleet: Positions) -> bool:
