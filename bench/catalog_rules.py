@@ -89,9 +89,9 @@ WHOLE = {
     ("azure", "h100-sxm"): ("Standard_ND96isr_H100_v5", 8),
     ("azure", "h100-nvl"): ("Standard_NC40ads_H100_v5", 1),
 }
-# What a provider that prices by the accelerator rents out: counts by its own name of the accelerator. Read off their
-# listings by hand; those of Lambda, Nebius, Hyperstack and Verda agree with SkyPilot's catalogs (July 2026 and before),
-# the others were not checked against an interface: a count that is not sold is the likeliest slip here.
+# What a provider that prices by the accelerator rents out: counts by its own name of the accelerator. Those of Lambda,
+# Nebius, Hyperstack and Verda agree with SkyPilot's catalogs (July 2026 and before); the others are assumed: a count
+# that is not sold is the likeliest slip here.
 BY_ONE = (1, 2, 4, 8)
 SHAPES: dict[str, dict[str, tuple[int, ...]]] = {
     "lambda": {
