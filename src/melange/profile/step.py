@@ -187,7 +187,7 @@ def step_time_s(
         within = np.minimum(context_tokens, batch * np.asarray(cost.window))
         looked_at = windowed_position(np.asarray(position, float), cost.window)
         time = time + cost.window_context_s * within + cost.window_position_s * (prefill_tokens * looked_at)
-    if _any(cost.one_shot_s):
+    if _any(cost.one_shot_token_s):
         time = time + np.minimum(
             cost.one_shot_s + cost.one_shot_token_s * tokens, cost.ring_s + cost.ring_token_s * tokens
         )
