@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,37 @@ def malformed_rows(log: Log, layout: Layout) -> InputError:
     )
 
 
-def rejected_lines(log: Log) -> dict[int, str]:
-    """Lines of a CSV file that DuckDB has set aside for their shape, with the reason."""
-    if log.kind != "csv":
+def has_rejected(log: Log) -> bool:
+    """Whether DuckDB has set lines of a CSV file aside for their shape."""
+    found = "FROM duckdb_tables() WHERE table_name = 'reject_errors'"
+    raw = None if log.connection is None else log.connection.con
+    return raw is not None and bool(raw.execute(found).fetchall() and raw.execute("FROM reject_errors").fetchone())
+
+
+def _rejected_lines(log: Log) -> dict[int, str]:
+    """The lines of a CSV file that DuckDB has set aside, with the reason."""
+    if not has_rejected(log):
         return {}
-    query = "SELECT DISTINCT line, error_message FROM reject_errors ORDER BY line"
-    raw = log.connection.con
-    if not raw.execute("FROM duckdb_tables() WHERE table_name = 'reject_errors'").fetchall():
-        return {}
-    return {int(line): str(reason).partition("\n")[0] for line, reason in raw.execute(query).fetchall()}
+    query = "SELECT DISTINCT line_byte_position, error_message FROM reject_errors ORDER BY 1"
+    reason_by_byte = dict(log.connection.con.execute(query).fetchall())
+    # DuckDB's own line numbers pass over empty lines.
+    lines = _lines_at(log.files[0], list(reason_by_byte))
+    return {line: str(reason).partition("\n")[0] for line, reason in zip(lines, reason_by_byte.values(), strict=True)}
+
+
+def _lines_at(file: Path, positions: Sequence[int]) -> list[int]:
+    """The line of each of these bytes, ascending, of a text file."""
+    line, read, lines = 1, 0, []
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+        for position in positions:
+            while read < position:
+                chunk = stream.read(min(position - read, 1 << 24))
+                if not chunk:
+                    break
+                line += chunk.count(b"\n")
+                read += len(chunk)
+            lines.append(line)
+    return lines
 
 
 def _parts(log: Log) -> Iterator[Log]:
@@ -60,7 +83,7 @@ def _malformed_in(log: Log, layout: Layout) -> tuple[list[str], int]:
     rows = _malformed_table(log, layout)
     count = int(rows.count().to_pyarrow().as_py())
     first = rows.order_by("row").limit(_SHOWN).to_pyarrow().to_pylist()
-    rejected = rejected_lines(log)
+    rejected = _rejected_lines(log)
     lines = _lines(log, [row["row"] for row in first], rejected)
     sentences = [(line, f"{_at(log, line)}: {reason}") for line, reason in rejected.items()]
     for line, row in zip(lines, first, strict=True):

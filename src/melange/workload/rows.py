@@ -84,7 +84,7 @@ def tokens(column: Any) -> Any:
     if column.type().is_integer():
         return column
     number = column if column.type().is_floating() else column.try_cast("float64")
-    return ibis.cases((number == number.floor(), number.try_cast("int64")), else_=ibis.null("int64"))
+    return ibis.cases((number % 1 == 0, number.try_cast("int64")), else_=ibis.null("int64"))
 
 
 def moments(column: Any) -> Any:

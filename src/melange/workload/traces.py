@@ -18,7 +18,7 @@ from melange.errors import Caution, InputError
 from melange.workload.clock import Moment, Span, check_statistic, full_windows, span, window_statistic
 from melange.workload.layouts import find_layout, time_unit
 from melange.workload.logs import Progress, open_log, readable, reported
-from melange.workload.malformed import malformed_rows, rejected_lines
+from melange.workload.malformed import has_rejected, malformed_rows
 from melange.workload.rows import Rows, bucket_of, lasting, select_rows
 from melange.workload.sizes import mean_sizes, oversized, thin_data
 from melange.workload.workload import Buckets, Workload
@@ -163,7 +163,8 @@ def _clock(rows: Rows) -> tuple[float, float]:
             total=rows.table.count(),
         )
     )
-    if total and (timed < total or not (math.isfinite(first) and math.isfinite(last))):
+    is_whole = total == 0 or (timed == total and math.isfinite(first) and math.isfinite(last))
+    if not is_whole or has_rejected(rows.log):
         raise malformed_rows(rows.log, rows.layout)
     if total == 0:
         raise _nothing(rows)
@@ -208,7 +209,7 @@ class _Counts:
                 counts.requests[i, o] = n
                 counts.input_sum[i, o] = inputs
                 counts.output_sum[i, o] = outputs
-        if malformed or rejected_lines(rows.log):
+        if malformed or has_rejected(rows.log):
             raise malformed_rows(rows.log, rows.layout)
         if larger:
             largest = _first_row(rows.table.aggregate(i=rows.table.input.max(), o=rows.table.output.max()))

@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import ibis
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from melange.errors import InputError
+from melange.workload.traces import read_trace
+
+Write = Callable[[str, str], Path]
+HEADER = "arrival_s,input_tokens,output_tokens\n"
+
+
+def _problem(path: object) -> str:
+    with pytest.raises(InputError) as caught:
+        read_trace(path)
+    return str(caught.value)
+
+
+def test_three_bad_rows_among_a_million_are_named_together(tmp_path: Path) -> None:
+    """Text, a negative number and a missing field: each with its own line, within seconds."""
+    lines = [f"{row},100,20" for row in range(1_000_000)]
+    lines[16] = "16,100,oops"
+    lines[499_999] = "499999,-7,20"
+    lines[999_998] = "999998,100"
+    path = tmp_path / "million.csv"
+    path.write_text(HEADER + "\n".join(lines) + "\n")
+    started = time.perf_counter()
+    problem = _problem(path)
+    assert time.perf_counter() - started < 20
+    assert problem.splitlines() == [
+        f"{path}: 3 malformed rows:",
+        f"  {path}:18: output_tokens must be a whole number >= 0, got 'oops'",
+        f"  {path}:500001: input_tokens must be a whole number >= 0, got '-7'",
+        f"  {path}:1000000: Expected Number of Columns: 3 Found: 2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ("1,abc,5", "input_tokens must be a whole number >= 0, got 'abc'"),
+        ("1,5.5,5", "input_tokens must be a whole number >= 0, got '5.5'"),
+        ("1,nan,5", "input_tokens must be a whole number >= 0, got 'nan'"),
+        ("1,,5", "input_tokens must be a whole number >= 0, got nothing"),
+        ("1,5,-1", "output_tokens must be a whole number >= 0, got '-1'"),
+        ("noon,5,5", "arrival_s must be a time (seconds, or like 2023-11-16 18:15:46.68), got 'noon'"),
+        ("inf,5,5", "arrival_s must be a time (seconds, or like 2023-11-16 18:15:46.68), got 'inf'"),
+        (",x,5", "got nothing; input_tokens must be a whole number >= 0, got 'x'"),
+        ("1,5,5,5", "Expected Number of Columns: 3 Found: 4"),
+    ],
+)
+def test_a_malformed_row_is_named(write: Write, row: str, fault: str) -> None:
+    """A value that is no number, is negative or absent: the line, the field and the value."""
+    problem = _problem(write("trace.csv", f"{HEADER}0,5,5\n{row}\n2,5,5\n"))
+    assert "1 malformed row:" in problem
+    assert "trace.csv:3: " in problem
+    assert fault in problem
+
+
+def test_lines_are_the_files_own(write: Write) -> None:
+    """Empty lines and quoted line ends are counted as lines, though they start no row."""
+    text = 'note,arrival_s,input_tokens,output_tokens\n"two\nlines",0,5,5\n\nx,1,5,bad\n\ny,2,5\nz,3,-5,5\n'
+    problem = _problem(write("trace.csv", text))
+    assert [line.split(": ")[0].rpartition(":")[2] for line in problem.splitlines()[1:]] == ["5", "7", "8"]
+
+
+def test_many_bad_rows_are_counted_and_twenty_shown(write: Write) -> None:
+    """Twenty bad rows are enough to see what is wrong; the rest is counted."""
+    problem = _problem(write("trace.csv", HEADER + "1,x,5\n" * 50)).splitlines()
+    assert problem[0].endswith("50 malformed rows:")
+    assert len(problem) == 22
+    assert problem[-1] == "  and 30 more"
+
+
+def test_jsonl_lines(write: Write) -> None:
+    """A line that is no JSON, an absent key and text are named with their lines."""
+    text = (
+        '{"timestamp": 0, "input_length": 5, "output_length": 6}\n\n'
+        '{"timestamp": 1, "input_length": "many", "output_length": 6}\n'
+        '{"timestamp": 2, "inp\n'
+        '{"timestamp": 3, "input_length": 5}\n'
+    )
+    lines = _problem(write("trace.jsonl", text)).splitlines()[1:]
+    assert "trace.jsonl:3: input_length must be a whole number >= 0, got 'many'" in lines[0]
+    assert "trace.jsonl:4: timestamp must be a time" in lines[1]
+    assert "trace.jsonl:5: output_length must be a whole number >= 0, got nothing" in lines[2]
+
+
+def test_parquet_rows_in_a_folder(tmp_path: Path) -> None:
+    """Parquet has no lines: the file and the row are named."""
+    good = pa.table({"arrival_s": [0.0, 1.0], "input_tokens": [5, 6], "output_tokens": [7, 8]})
+    bad = pa.table({"arrival_s": [2.0, None], "input_tokens": [-5, 6], "output_tokens": [7, 8]})
+    pq.write_table(good, tmp_path / "a.parquet")
+    pq.write_table(bad, tmp_path / "b.parquet")
+    lines = _problem(tmp_path).splitlines()[1:]
+    assert "b.parquet:row 1: input_tokens must be a whole number >= 0, got '-5'" in lines[0]
+    assert "b.parquet:row 2: arrival_s must be a time" in lines[1]
+
+
+def test_table_rows() -> None:
+    """A table has no rows to number: the values are told."""
+    table = ibis.memtable(pa.table({"arrival_s": [0.0, 1], "input_tokens": [5, -6], "output_tokens": [7, 8]}))
+    assert "trace: input_tokens must be a whole number >= 0, got '-6'" in _problem(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("empty.csv", "", "the file is empty"),
+        ("header.csv", HEADER, "no request at all: the trace has columns and no rows"),
+        ("failed.csv", HEADER + "1,5,0\n2,5,0\n", "all 2 rows have no input or no output tokens"),
+        ("other.csv", "time,a,b\n1,2,3\n", "no column for the sizes of the requests; found 'time', 'a', 'b'"),
+        (
+            "near.csv",
+            "arrival_s,input_tokens,output\n",
+            "a melange trace would also have 'output_tokens' (did you mean",
+        ),
+        ("twice.csv", "arrival_s,input_tokens,Input_tokens\n", "must name each column once"),
+        ("text.jsonl", "hello\n", "must be a JSON object, got 'hello'"),
+        ("short.csv", HEADER + "1,2\n", "1 malformed row:"), ("array.json", "[1, 2]\n", "must be a JSON object"),
+        ("damaged.parquet", "PAR1 and then nothing", "cannot be read"),
+        ("damaged.csv.gz", "this is not gzip", "cannot be read"),
+    ],
+)
+def test_files_that_hold_no_trace(write: Write, name: str, text: str, problem: str) -> None:
+    """Each says what was found and where."""
+    assert problem in _problem(write(name, text))
+
+
+def test_absent_files(tmp_path: Path) -> None:
+    """A path, a pattern and a folder that stand for nothing."""
+    assert "no such file" in _problem(tmp_path / "absent.parquet")
+    assert "no such file" in _problem(str(tmp_path / "*.parquet"))
+    assert "no Parquet, CSV or JSONL file in this folder" in _problem(tmp_path)
+    assert "got int" in _problem(3)
+
+
+def test_truncated_parquet(tmp_path: Path) -> None:
+    """A Parquet file cut short is an error with a hint."""
+    path = tmp_path / "cut.parquet"
+    table = {"arrival_s": list(range(1000)), "input_tokens": [5] * 1000, "output_tokens": [5] * 1000}
+    pq.write_table(pa.table(table), path)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"cut\.parquet: cannot be read") as caught:
+        read_trace(path)
+    assert "truncated or damaged" in caught.value.hint
+
+
+def test_files_that_are_not_alike(write: Write, tmp_path: Path) -> None:
+    """Files of different kinds, or with different columns, are no one trace."""
+    write("a.csv", HEADER + "0,5,5\n")
+    write("b.csv", "arrival_s,output_tokens,input_tokens\n0,5,5\n")
+    assert "b.csv: its columns differ" in _problem(tmp_path)
+    write("c.jsonl", '{"arrival_s": 0}\n')
+    assert "files of different kinds: csv, jsonl" in _problem(tmp_path)
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    """A line in another encoding is named."""
+    path = tmp_path / "trace.csv"
+    path.write_bytes(HEADER.encode() + b"0,5,5\n\xff\xfe,5,5\n1,5,5\n")
+    assert "trace.csv:3: " in _problem(path)
