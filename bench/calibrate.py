@@ -2,12 +2,13 @@
 
     python bench/calibrate.py MEASURED [--write] [ERA ...]
 
-MEASURED is a folder with ``concurrency_sweeps.csv`` (TPOT by concurrency), ``offline_saturation.csv`` (tokens per second
-of an endless queue) and ``saturation_llama2_7b_vllm027.csv`` (requests per second of an endless queue); docs/performance-
-model.md says where they come from. Without ``--write`` the errors of the constants in force are printed, no more.
+MEASURED is a folder with ``concurrency_sweeps.csv`` (TPOT by concurrency), ``offline_saturation.csv`` (tokens per
+second of an endless queue) and ``saturation_llama2_7b_vllm027.csv`` (requests per second of an endless queue);
+docs/performance-model.md says where they come from. Without ``--write`` the errors of the constants in force are
+printed, no more.
 
-Fitted is the mean absolute logarithm of measured over predicted step time, every (model, accelerator) pair of one weight,
-by coordinate search on the logarithms of the constants, with a weak pull towards the untuned ones.
+Fitted is the mean absolute logarithm of measured over predicted step time, a (model, accelerator) pair of n points
+weighing sqrt(n), by coordinate search on the logarithms of the constants, with a weak pull towards the untuned ones.
 """
 
 from __future__ import annotations
@@ -25,11 +26,10 @@ import numpy as np
 
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
-from melange.profile.capacity import Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
+from melange.profile.capacity import Sizes, largest_batch, mean_step_s, prompt_times_s
 from melange.profile.era import Constants, Era, eras, find_era
 from melange.profile.estimate import kind_of
-from melange.profile.memory import kv_room_bytes
-from melange.profile.step import stack, step_cost
+from melange.profile.hardware import Hardware, replicas_of
 
 UNTUNED = Constants(
     mbu=0.8,
@@ -190,32 +190,15 @@ class Batch:
 
     def ratio(self, era: Era) -> np.ndarray:
         """Measured over predicted step time of every point."""
-        facts = [accelerators()[point.accelerator] for point in self.points]
-        pairs = list(zip(self.points, facts, strict=True))
-        costs = [
-            step_cost(
-                self.model,
-                fact,
+        hardware = [
+            Hardware(
+                accelerator=point.accelerator,
                 tensor_parallel=point.tensor_parallel,
-                is_pcie=fact.link.startswith("PCIe"),
-                constants=era.constants,
+                is_pcie=accelerators()[point.accelerator].link.startswith("PCIe"),
             )
-            for point, fact in pairs
+            for point in self.points
         ]
-        kv = [
-            max(kv_room_bytes(self.model, fact, point.tensor_parallel, era.settings), 0.0)
-            / self.model.kv_bytes_per_layer(point.tensor_parallel)
-            for point, fact in pairs
-        ]
-        replicas = Replicas(
-            cost=stack(costs),
-            kv_tokens=column(kv),
-            max_sequences=column([era.settings.limits_on(fact)[0] for fact in facts]),
-            max_batched_tokens=column([era.settings.limits_on(fact)[1] for fact in facts]),
-            block_tokens=era.settings.block_tokens,
-            is_chunked=era.settings.is_chunked,
-            max_context=10**9,
-        )
+        replicas = replicas_of(self.model, hardware, accelerators(), era.with_settings(max_context=10**9))
         sizes = Sizes(
             inputs=column([point.inputs for point in self.points]),
             outputs=column([point.outputs for point in self.points]),

@@ -107,7 +107,7 @@ def test_a10g_is_not_an_a10() -> None:
 
 
 def test_experts_are_read_as_far_as_a_batch_touches_them(plain: Accelerator) -> None:
-    """Mixtral: one token reads 2 of 8 experts, four 8 (1 - 0.75^4) = 5.47; arithmetic grows with active weights alone."""
+    """Mixtral: one token reads 2 of 8 experts, four 8 (1 - 0.75^4) = 5.47; arithmetic counts active ones."""
     mixtral = find_model("mistralai/Mixtral-8x7B-v0.1")
     slow = replace(plain, flops_by_dtype={"bf16": 1e20})
     cost = step_cost(mixtral, slow, constants=IDEAL)

@@ -195,8 +195,8 @@ def prompt_times_s(replicas: Replicas, sizes: Sizes, batch: Array) -> tuple[Arra
     return np.asarray(chunks * one_s, float), np.asarray(steps * full_s, float)
 
 
-def ttft_s(replicas: Replicas, sizes: Sizes, batch: Array, slots: Array) -> Array:
-    """Mean time to the first token under Poisson arrivals (R, I, O) [s].
+def ttft_s(replicas: Replicas, sizes: Sizes, batch: Array, slots: Array, step_s: Array) -> Array:
+    """Mean time to the first token under Poisson arrivals, given the mean step (R, I, O) [s].
 
     The rest of the step in progress, the wait for a slot, the wait for other prompts, and the own prompt::
 
@@ -206,7 +206,6 @@ def ttft_s(replicas: Replicas, sizes: Sizes, batch: Array, slots: Array) -> Arra
     (Allen-Cunneen). Other prompts: M/D/1 with utilisation ``r = rate D``, D the time for which one prompt keeps others
     waiting.
     """
-    step_s = mean_step_s(replicas, sizes, batch)
     own_s, blocking_s = prompt_times_s(replicas, sizes, batch)
     rate = batch / (sizes.outputs * step_s)
     reading = np.minimum(rate * blocking_s, 1 - 1e-9)
@@ -228,7 +227,7 @@ def metrics_s(
     step_s = mean_step_s(replicas, sizes, batch)
     values = {"tpot": np.where(sizes.outputs > 1, step_s, 0.0)}
     if set(metrics) - {"tpot"}:
-        values["ttft"] = ttft_s(replicas, sizes, batch, slots)
+        values["ttft"] = ttft_s(replicas, sizes, batch, slots, step_s)
         values["latency"] = values["ttft"] + (sizes.outputs - 1) * step_s
         values["ntpot"] = values["latency"] / sizes.outputs
     return {metric: values[metric] for metric in metrics}

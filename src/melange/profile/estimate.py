@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
-from melange.errors import Caution, InputError, unknown
+from melange.errors import Caution, InputError
 from melange.profile.capacity import Array, Replicas, Sizes, max_request_rate
-from melange.profile.era import DEFAULT_ENGINE, Era, find_era
-from melange.profile.memory import kv_room_bytes
+from melange.profile.era import DEFAULT_ENGINE, Era, Residuals, find_era
+from melange.profile.hardware import Hardware, hardware_of, replicas_of
 from melange.profile.profile import ESTIMATED, Profile, ReplicaType
 from melange.profile.reasons import obstacle, why_zero
-from melange.profile.step import scaled, stack, step_cost
+from melange.profile.step import scaled
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 
 # Names that a caution spells out before it counts the rest.
 LISTED = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hardware:
-    """What decides a replica's speed: offers that agree in it are computed once.
-
-    Parameters
-    ----------
-    accelerator
-        Its name.
-    tensor_parallel
-        Accelerators that split each layer.
-    is_pcie
-        Whether they talk over PCIe.
-    """
-
-    accelerator: str
-    tensor_parallel: int
-    is_pcie: bool
 
 
 def estimate(
@@ -101,11 +82,12 @@ def estimate(
     _check_slo(slo)
     facts_by_name = _bundled_accelerators() if accelerators is None else accelerators
     replica_types = replica_types_of(model, offers, engine_name, tensor_parallel)
-    hardware = [_hardware(replica_type, facts_by_name) for replica_type in replica_types]
+    hardware = [hardware_of(one.offer, one.tensor_parallel, facts_by_name) for one in replica_types]
     distinct = list(dict.fromkeys(hardware))
     buckets, requests = _sizes(sizes)
     obstacles = [obstacle(model, facts_by_name[one.accelerator], one.tensor_parallel, era.settings) for one in distinct]
-    mid, low, high, replicas = _rates(model, distinct, facts_by_name, era, requests, slo, obstacles)
+    replicas = replicas_of(model, distinct, facts_by_name, era)
+    mid, low, high = _with_interval(replicas, model, requests, slo, era.residuals)
     reasons, reason = why_zero(mid, replicas, model, requests, slo.limits, obstacles)
     where = np.array([distinct.index(one) for one in hardware])
     return Profile(
@@ -203,18 +185,6 @@ def _bundled_accelerators() -> Mapping[str, Accelerator]:
     return accelerators()
 
 
-def _hardware(replica_type: ReplicaType, facts_by_name: Mapping[str, Accelerator]) -> Hardware:
-    offer, degree = replica_type.offer, replica_type.tensor_parallel
-    if offer.accelerator not in facts_by_name:
-        raise unknown("accelerator", offer.accelerator, facts_by_name, place=f"offer {offer.name}")
-    link = offer.interconnect or facts_by_name[offer.accelerator].link
-    return Hardware(
-        accelerator=offer.accelerator,
-        tensor_parallel=degree,
-        is_pcie=degree > 1 and link.casefold().startswith("pcie"),
-    )
-
-
 def _sizes(sizes: Workload | Buckets) -> tuple[Buckets, Sizes]:
     buckets = sizes if isinstance(sizes, Buckets) else sizes.buckets
     if buckets.is_ordinal:
@@ -226,43 +196,15 @@ def _sizes(sizes: Workload | Buckets) -> tuple[Buckets, Sizes]:
     return buckets, Sizes(inputs=inputs[None], outputs=outputs[None])
 
 
-def _rates(
-    model: Model,
-    distinct: Sequence[Hardware],
-    facts_by_name: Mapping[str, Accelerator],
-    era: Era,
-    requests: Sizes,
-    slo: Slo,
-    obstacles: Sequence[str],
-) -> tuple[Array, Array, Array, Replicas]:
-    """Rates of the hardware with step times as predicted, and as slow and as fast as residuals go (R, I, O) [1/s]."""
-    facts = [facts_by_name[one.accelerator] for one in distinct]
-    costs = [
-        step_cost(model, fact, tensor_parallel=one.tensor_parallel, is_pcie=one.is_pcie, constants=era.constants)
-        for one, fact in zip(distinct, facts, strict=True)
-    ]
-    limits_on = np.array([era.settings.limits_on(fact) for fact in facts], float)
-    kv_tokens = [
-        0.0
-        if stands_in_the_way
-        else kv_room_bytes(model, fact, one.tensor_parallel, era.settings)
-        / model.kv_bytes_per_layer(one.tensor_parallel)
-        for one, fact, stands_in_the_way in zip(distinct, facts, obstacles, strict=True)
-    ]
-    replicas = Replicas(
-        cost=stack(costs),
-        kv_tokens=np.array(kv_tokens)[:, None, None],
-        max_sequences=limits_on[:, 0, None, None],
-        max_batched_tokens=limits_on[:, 1, None, None],
-        block_tokens=era.settings.block_tokens,
-        is_chunked=era.settings.is_chunked,
-        max_context=era.settings.max_context or model.max_context,
-    )
+def _with_interval(
+    replicas: Replicas, model: Model, requests: Sizes, slo: Slo, residuals: Residuals
+) -> tuple[Array, Array, Array]:
+    """Rates with step times as predicted, and as slow and as fast as residuals go (R, I, O) [1/s]."""
     mid, low, high = (
         max_request_rate(replace(replicas, cost=scaled(replicas.cost, factor)), model, requests, slo.limits)
-        for factor in (1.0, era.residuals.high, era.residuals.low)
+        for factor in (1.0, residuals.high, residuals.low)
     )
-    return mid, np.minimum(low, mid), np.maximum(high, mid), replicas
+    return mid, np.minimum(low, mid), np.maximum(high, mid)
 
 
 def _cautions(
@@ -290,6 +232,9 @@ def _cautions(
     if pcie := sorted({one.accelerator for one in distinct if one.is_pcie}):
         what = f"tensor parallelism over PCIe ({_some(pcie)}) differs from server to server"
         cautions.append(Caution("pcie", f"{what}; measure a few points before you rely on it"))
+    if unchecked := [name for name in used if facts_by_name[name].checked is None]:
+        what = f"the figures of {_some(unchecked)} were not held against a datasheet"
+        cautions.append(Caution("unverified", f"{what}; check them before you rely on them"))
     if slo.attainment is not None:
         what = f"rates hold the limits in the mean, and not for {slo.attainment:.3%} of requests"
         cautions.append(Caution("attainment", f"{what}; keep headroom for that"))

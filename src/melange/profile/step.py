@@ -176,18 +176,16 @@ def step_time_s(
         Requests that enter with this step.
     """
     tokens = batch + prefill_tokens
-    time = (
-        cost.weights_s + cost.experts_s * -np.expm1(cost.expert_decay * tokens)
-        if _any(cost.experts_s)
-        else cost.weights_s
-    )
+    time: Values = cost.weights_s
+    if not _is_absent(cost.experts_s):
+        time = time - cost.experts_s * np.expm1(cost.expert_decay * tokens)
     time = np.maximum(time, cost.token_s * tokens + cost.output_s * batch)
     time = time + cost.context_s * context_tokens + cost.position_s * (prefill_tokens * position)
-    if _any(cost.window_context_s):
+    if not _is_absent(cost.window_context_s):
         within = np.minimum(context_tokens, batch * np.asarray(cost.window))
         looked_at = windowed_position(np.asarray(position, float), cost.window)
         time = time + cost.window_context_s * within + cost.window_position_s * (prefill_tokens * looked_at)
-    if _any(cost.one_shot_token_s):
+    if not _is_absent(cost.one_shot_token_s):
         time = time + np.minimum(
             cost.one_shot_s + cost.one_shot_token_s * tokens, cost.ring_s + cost.ring_token_s * tokens
         )
@@ -204,13 +202,20 @@ def windowed_position(position: Array, window: Values) -> Array:
 
 
 def stack(costs: Sequence[StepCost]) -> StepCost:
-    """Several replicas' coefficients as one value with fields of shape (R, 1, 1)."""
+    """Several replicas' coefficients as one value with fields of shape (R, 1, 1), or a float where all agree."""
+    columns = {field.name: [getattr(cost, field.name) for cost in costs] for field in fields(StepCost)}
     return StepCost(
         **{
-            field.name: np.array([getattr(cost, field.name) for cost in costs])[:, None, None]
-            for field in fields(StepCost)
+            name: column[0] if len(set(column)) == 1 else np.array(column)[:, None, None]
+            for name, column in columns.items()
         }
     )
+
+
+def scaled(cost: StepCost, factor: float) -> StepCost:
+    """The same replica, all of its times multiplied by ``factor``."""
+    times = {field.name: getattr(cost, field.name) * factor for field in fields(StepCost) if field.name.endswith("_s")}
+    return replace(cost, **times)
 
 
 def _context_s(model: Model, bytes_per_s: float, flops: float, tensor_parallel: int) -> float:
@@ -251,11 +256,6 @@ def _all_reduces(
     return count * latency_s, token_s * peers, count * latency_s * peers, token_s * 2 * peers / tensor_parallel
 
 
-def scaled(cost: StepCost, factor: float) -> StepCost:
-    """The same replica, all of its times multiplied by ``factor``."""
-    times = {field.name: getattr(cost, field.name) * factor for field in fields(StepCost) if field.name.endswith("_s")}
-    return replace(cost, **times)
-
-
-def _any(values: Values) -> bool:
-    return bool(np.any(values))
+def _is_absent(values: Values) -> bool:
+    """Whether a term is 0 for every replica, and need not be computed."""
+    return isinstance(values, float) and values == 0.0

@@ -1,0 +1,84 @@
+"""What decides a replica's speed, and R of them side by side for the closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import Model
+from melange.catalog.offer import Offer
+from melange.errors import unknown
+from melange.profile.capacity import Replicas
+from melange.profile.era import EngineSettings, Era
+from melange.profile.memory import kv_room_bytes
+from melange.profile.step import stack, step_cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What decides a replica's speed: offers that agree in it are computed once.
+
+    Parameters
+    ----------
+    accelerator
+        Its name.
+    tensor_parallel
+        Accelerators that split each layer.
+    is_pcie
+        Whether they talk over PCIe.
+    """
+
+    accelerator: str
+    tensor_parallel: int = 1
+    is_pcie: bool = False
+
+
+def hardware_of(offer: Offer, tensor_parallel: int, facts_by_name: Mapping[str, Accelerator]) -> Hardware:
+    """What an offer comes down to, split over so many of its accelerators.
+
+    Raises
+    ------
+    InputError
+        For an accelerator that is not known, with the nearest ones.
+    """
+    if offer.accelerator not in facts_by_name:
+        raise unknown("accelerator", offer.accelerator, facts_by_name, place=f"offer {offer.name}")
+    link = offer.interconnect or facts_by_name[offer.accelerator].link
+    return Hardware(
+        accelerator=offer.accelerator,
+        tensor_parallel=tensor_parallel,
+        is_pcie=tensor_parallel > 1 and link.casefold().startswith("pcie"),
+    )
+
+
+def replicas_of(
+    model: Model, hardware: Sequence[Hardware], facts_by_name: Mapping[str, Accelerator], era: Era
+) -> Replicas:
+    """One replica on each hardware, side by side (R, 1, 1)."""
+    facts = [facts_by_name[one.accelerator] for one in hardware]
+    pairs = list(zip(hardware, facts, strict=True))
+    costs = [
+        step_cost(model, fact, tensor_parallel=one.tensor_parallel, is_pcie=one.is_pcie, constants=era.constants)
+        for one, fact in pairs
+    ]
+    limits = np.array([era.settings.limits_on(fact) for fact in facts], float)
+    kv_tokens = [_kv_tokens(model, fact, one.tensor_parallel, era.settings) for one, fact in pairs]
+    return Replicas(
+        cost=stack(costs),
+        kv_tokens=np.array(kv_tokens)[:, None, None],
+        max_sequences=limits[:, 0, None, None],
+        max_batched_tokens=limits[:, 1, None, None],
+        block_tokens=era.settings.block_tokens,
+        is_chunked=era.settings.is_chunked,
+        max_context=era.settings.max_context or model.max_context,
+    )
+
+
+def _kv_tokens(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
+    if not model.is_splittable(tensor_parallel):
+        return 0.0
+    room = kv_room_bytes(model, accelerator, tensor_parallel, settings)
+    return max(room, 0.0) / model.kv_bytes_per_layer(tensor_parallel)
