@@ -122,6 +122,7 @@ def test_table_rows() -> None:
             "a melange trace would also have 'output_tokens' (did you mean",
         ),
         ("twice.csv", "arrival_s,input_tokens,Input_tokens\n", "must name each column once"),
+        ("metrics.txt", "# HELP vllm:request_prompt_tokens\n", "holds metrics and no requests"),
         ("text.jsonl", "hello\n", "must be a JSON object, got 'hello'"),
         ("short.csv", HEADER + "1,2\n", "1 malformed row:"),
         ("array.json", "[1, 2]\n", "must be a JSON object"),
@@ -151,6 +152,15 @@ def test_truncated_parquet(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cut\.parquet: cannot be read") as caught:
         read_trace(path)
     assert "truncated or damaged" in caught.value.hint
+
+
+def test_csv_lines_in_a_folder(write: Write, tmp_path: Path) -> None:
+    """Each file's lines are its own, for values and for shapes."""
+    write("a.csv", HEADER + "0,5,5\n1,5,5\n")
+    write("b.csv", HEADER + "2,5,5\n3,5\n4,-5,5\n")
+    write("c.csv", HEADER + "5,x,5\n")
+    lines = _problem(tmp_path).splitlines()[1:]
+    assert [line.split(": ")[0].rpartition("/")[2] for line in lines] == ["b.csv:3", "b.csv:4", "c.csv:2"]
 
 
 def test_files_that_are_not_alike(write: Write, tmp_path: Path) -> None:

@@ -206,11 +206,13 @@ def _kind_by_suffix(file: Path) -> str | None:
 def _kind_by_content(file: Path) -> str:
     try:
         with file.open("rb") as stream:
-            magic = stream.read(4)
+            magic = stream.read(7)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-    if magic == b"PAR1":
+    if magic.startswith(b"PAR1"):
         return "parquet"
+    if magic in (b"# HELP ", b"# TYPE "):
+        raise InputError(f"{file}: holds metrics and no requests", hint="read it as metrics: workload: {metrics: ...}")
     return "jsonl" if magic.lstrip()[:1] == b"{" else "csv"
 
 

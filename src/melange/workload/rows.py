@@ -61,11 +61,14 @@ class Rows:
 def select_rows(log: Log, layout: Layout) -> Rows:
     """The rows of ``log``, its columns named and parsed as ``layout`` says."""
     fields = parse_fields(log.table, layout)
-    is_numeric = "arrival" in fields and fields["arrival"].type().is_numeric()
+    table = log.table.select(**fields)
+    if log.kind in ("csv", "jsonl"):
+        table = log.connection.create_table("parsed_rows", table, temp=True)  # so that text is parsed once
+    is_numeric = "arrival" in fields and table.arrival.type().is_numeric()
     return Rows(
         log=log,
         layout=layout,
-        table=log.table.select(**fields),
+        table=table,
         is_numeric=is_numeric,
         unit_s=layout.unit_s if is_numeric else 1.0,
     )
@@ -96,8 +99,9 @@ def moments(column: Any) -> Any:
         return column.cast("timestamp")
     if kind.is_numeric() or kind.is_timestamp():
         return column
-    # Text: numbers, or ISO 8601 with any number of digits and with or without a zone (then UTC).
-    return ibis.coalesce(column.try_cast("float64"), _epoch_s(column.try_cast("timestamp('UTC')")))
+    # Text: ISO 8601 with any number of digits, with or without a zone (then UTC), or numbers. Casts that fail are slow.
+    moment = _epoch_s(column.try_cast("timestamp('UTC')"))
+    return ibis.cases((column.contains(":"), moment), else_=column.try_cast("float64"))
 
 
 def _epoch_s(moment: Any) -> Any:

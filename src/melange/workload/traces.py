@@ -2,7 +2,7 @@
 
 The clock of a log (first and last arrival) is asked first, which Parquet answers from its statistics; then one
 query groups the requests by bucket and adds up their sizes. The rate of the busiest windows and the burstiness are
-aggregates too.
+aggregates too. Text is parsed once, into a temporary table of DuckDB.
 """
 
 from __future__ import annotations
