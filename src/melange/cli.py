@@ -93,7 +93,7 @@ def catalog(
     """List accelerators, offers or models."""
     from dataclasses import replace
 
-    from melange import present
+    from melange.present import tables
     from melange.catalog.catalog import load_catalog
 
     whole = load_catalog()
@@ -103,17 +103,17 @@ def catalog(
         own = read_price_list(file)
         whole = replace(whole, offers=own.offers)
         if own.cautions:
-            present.console(stderr=True).print(present.cautions(own.cautions))
+            tables.console(stderr=True).print(tables.cautions(own.cautions))
     chosen = whole.select(gpus=gpu, providers=provider, markets=market, regions=region)
     if as_json:
         typer.echo(json.dumps(chosen.to_json()[subject.value]))
         return
     pages = {
-        Subject.accelerators: lambda: present.accelerators_page(chosen.accelerators.values()),
-        Subject.offers: lambda: present.offers_page(chosen.offers),
-        Subject.models: lambda: present.models_page(chosen.models.values()),
+        Subject.accelerators: lambda: tables.accelerators_page(chosen.accelerators.values()),
+        Subject.offers: lambda: tables.offers_page(chosen.offers),
+        Subject.models: lambda: tables.models_page(chosen.models.values()),
     }
-    present.console().print(pages[subject]())
+    tables.console().print(pages[subject]())
 
 
 @app.command()
@@ -157,7 +157,7 @@ def workload(
     """Read traffic: how often requests of which size arrive."""
     import yaml
 
-    from melange import present
+    from melange.present import tables
     from melange.pipeline import workload_of
     from melange.service import read_section, read_service
 
@@ -188,7 +188,7 @@ def workload(
         section = read_section(given, settings or ())
         with _progress("reading the traffic") as tell:
             result = workload_of(section, Path, tell)
-    _finish(result, out, as_json, present.workload_page)
+    _finish(result, out, as_json, tables.workload_page)
 
 
 @app.command()
@@ -204,7 +204,7 @@ def profile(
     as_json: JsonFlag = False,
 ) -> None:
     """Say what one replica of each type can serve within the SLO."""
-    from melange import present
+    from melange.present import tables
     from melange.workload.workload import Workload
 
     traffic = Workload.read(workload_file) if workload_file else None
@@ -217,7 +217,7 @@ def profile(
         from melange.profile.formats import read_profile
 
         result = read_profile(source)
-    _finish(result, out, as_json, lambda noun: present.profile_page(noun, traffic))
+    _finish(result, out, as_json, lambda noun: tables.profile_page(noun, traffic))
 
 
 @app.command()
@@ -242,7 +242,7 @@ def plan(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the cheapest mix that carries the traffic within the SLO."""
-    from melange import present
+    from melange.present import tables
     from melange.pipeline import with_price_cautions
     from melange.plan.solve import solve
 
@@ -251,7 +251,7 @@ def plan(
     with _progress("solving for the cheapest mix") as tell:
         result = with_price_cautions(solve(traffic, capacities, options, progress=tell), datetime.now(UTC).date())
     if not explained:
-        _finish(result, out, as_json, present.plan_page)
+        _finish(result, out, as_json, tables.plan_page)
         return
     from melange.plan.explain import explain
 
@@ -262,8 +262,8 @@ def plan(
             result.save(out)
         typer.echo(json.dumps(json.loads(result.dumps()) | {"explain": reasons.to_json()}))
         return
-    _finish(result, out, False, present.plan_page)
-    present.console().print("\n", present.explanation_page(reasons))
+    _finish(result, out, False, tables.plan_page)
+    tables.console().print("\n", tables.explanation_page(reasons))
 
 
 def _plan_inputs(
@@ -315,16 +315,16 @@ def _first_stages(service: Service, traffic: Workload | None, capacities: Profil
 
 def _finish(result: Workload | Profile | Plan, out: Path | None, as_json: bool, page: Any) -> None:
     """Save, then print: the page, or the JSON and nothing else."""
-    from melange import present
+    from melange.present import tables
 
     if out is not None:
         result.save(out)
     if as_json:
         typer.echo(result.dumps())
         return
-    present.console().print(page(result))
+    tables.console().print(page(result))
     if out is not None:
-        present.console(stderr=True).print(f"\nsaved to {out}")
+        tables.console(stderr=True).print(f"\nsaved to {out}")
 
 
 def _list_datasets(as_json: bool) -> None:
@@ -343,9 +343,9 @@ def _progress(words: str) -> Iterator[Callable[[float | str], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from melange import present
+    from melange.present import tables
 
-    with present.console(stderr=True).status(words) as status:
+    with tables.console(stderr=True).status(words) as status:
         yield lambda news: status.update(f"{words}: {news if isinstance(news, str) else f'{news:.0%}'}")
 
 

@@ -1,4 +1,4 @@
-"""What people read: the only file that rounds, and that turns seconds into milliseconds.
+"""What people read: tables for the terminal.
 
 The parts of a plan come in the order in which they are asked for: the answer, the mix, the alternatives with one
 type only, the bound that proves it, and the warnings.
