@@ -22,7 +22,7 @@ Array = npt.NDArray[np.float64]
 
 # A replica that cannot hold its limits when it is busy one thousandth of the time cannot hold them at all.
 IDLE_BATCH = 1e-3
-BISECTIONS = 20
+BISECTIONS = 16
 # Where below the largest feasible batch the peak is looked for as well: throughput need not rise with the batch.
 PEAK_FRACTIONS = (0.9, 0.75, 0.5, 0.25)
 
@@ -86,7 +86,7 @@ def max_request_rate(replicas: Replicas, model: Model, sizes: Sizes, limits: Map
     """Highest request rate of each size on each replica (R, I, O) [1/s]; 0 where it cannot serve the size at all.
 
     The largest ``B / (o step)`` over the batches within memory, engine limits and the limits on the mean. Every metric
-    grows with B, so the feasible batches are an interval; its end is found by bisection, to 2e-5 of its value.
+    grows with B, so the feasible batches are an interval; its end is found by bisection, to 2e-4 of its value.
 
     Parameters
     ----------
@@ -240,12 +240,15 @@ def excess(replicas: Replicas, sizes: Sizes, limits: Mapping[str, float], batch:
 
 
 def _end_of_feasible(replicas: Replicas, sizes: Sizes, limits: Mapping[str, float], slots: Array) -> Array:
-    """The largest batch up to ``slots`` that holds the limits, by bisection of its logarithm (R, I, O)."""
+    """The largest batch up to ``slots`` that holds the limits, by bisection of its logarithm (R, I, O).
+
+    The end that holds them is returned, so that what the search leaves open errs on the safe side.
+    """
     low, high = np.full_like(slots, np.log(IDLE_BATCH)), np.log(slots)
     is_within = excess(replicas, sizes, limits, slots, slots) <= 1
-    low = np.where(is_within, high, low)
     if is_within.all():
         return slots
+    low = np.where(is_within, high, low)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         is_within = excess(replicas, sizes, limits, np.exp(middle), slots) <= 1

@@ -1,0 +1,117 @@
+"""Times the closed form on 60 buckets x 100 replica types against a plain loop over every batch of the same formula.
+
+    python bench/estimate.py
+
+100 replica types of different hardware, so that nothing is computed once for several; the median of 7 runs. The loop
+asks, for every replica type and bucket, of every whole batch up to the largest whether it holds the limits, one after
+the other; it runs on every 20th replica type and its time is scaled up.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.bundled import accelerators, find_model
+from melange.catalog.model import Model
+from melange.catalog.offer import Offer
+from melange.profile.capacity import Replicas, Sizes, excess, largest_batch, mean_step_s
+from melange.profile.era import find_era
+from melange.profile.estimate import estimate
+from melange.profile.hardware import Hardware, hardware_of, replicas_of
+from melange.slo import Slo
+from melange.workload.workload import PAPER_INPUT_EDGES, PAPER_OUTPUT_EDGES, Buckets
+
+Array = npt.NDArray[np.float64]
+
+TYPES = 100
+DEGREE = 2
+EVERY = 20
+TARGET_S = 0.05
+RUNS = 7
+LOOP_RUNS = 1
+BUCKETS = Buckets(input_edges=PAPER_INPUT_EDGES, output_edges=PAPER_OUTPUT_EDGES)
+MODEL = "meta-llama/Llama-3.1-8B-Instruct"
+SLOS = {
+    "mean TPOT 40 ms": Slo(tpot_s=0.04),
+    "mean NTPOT 120 ms": Slo(ntpot_s=0.12),
+    "mean TTFT 1 s and TPOT 50 ms": Slo(ttft_s=1.0, tpot_s=0.05),
+}
+
+
+def cards() -> dict[str, Accelerator]:
+    """TYPES accelerators, no two alike: the bundled GPUs, and the same a little slower, and again."""
+    known = [fact for fact in accelerators().values() if fact.vendor in {"nvidia", "amd"}]
+    found = {}
+    for n in range(TYPES):
+        fact, factor = known[n % len(known)], 0.97 ** (n // len(known))
+        name = f"{fact.name} x {factor:.3f}"
+        found[name] = replace(fact, name=name, bandwidth_bytes_per_s=fact.bandwidth_bytes_per_s * factor)
+    return found
+
+
+def offers(facts: Mapping[str, Accelerator]) -> list[Offer]:
+    """Pairs of each."""
+    return [
+        Offer(provider="bench", region="", instance_type=name, accelerator=name, accelerators=DEGREE, cost_per_h=1.0)
+        for name in facts
+    ]
+
+
+def by_loop(model: Model, slo: Slo, facts: Mapping[str, Accelerator], hardware: Hardware) -> Array:
+    """The highest rate over every whole batch (I, O) [1/s], one bucket and one batch after the other."""
+    replicas = replicas_of(model, [hardware], facts, find_era("vllm"))
+    inputs, outputs = BUCKETS.upper_sizes()
+    rates = np.zeros(BUCKETS.shape)
+    for i, o in np.ndindex(*BUCKETS.shape):
+        sizes = Sizes(inputs=inputs[None, i : i + 1, o : o + 1], outputs=outputs[None, i : i + 1, o : o + 1])
+        rates[i, o] = _rate_by_loop(replicas, model, sizes, slo)
+    return rates
+
+
+def _rate_by_loop(replicas: Replicas, model: Model, sizes: Sizes, slo: Slo) -> float:
+    slots = largest_batch(replicas, model, sizes)
+    best = 0.0
+    for running in range(1, int(slots[0, 0, 0]) + 1):
+        batch = np.full((1, 1, 1), float(running))
+        if excess(replicas, sizes, slo.limits, batch, slots)[0, 0, 0] <= 1:
+            best = max(best, float((batch / (sizes.outputs * mean_step_s(replicas, sizes, batch)))[0, 0, 0]))
+    return best
+
+
+def main() -> None:
+    """Print times, the ratio to the loop, and how far the two answers lie apart."""
+    model, facts = find_model(MODEL), cards()
+    rented = offers(facts)
+    hardware = [hardware_of(offer, DEGREE, facts) for offer in rented]
+    sampled = range(0, TYPES, EVERY)
+    for title, slo in SLOS.items():
+        times_s, loop_s = [], []
+        for run in range(RUNS):
+            start_s = time.perf_counter()
+            profile = estimate(model, rented, slo, BUCKETS, tensor_parallel=DEGREE, accelerators=facts)
+            times_s.append(time.perf_counter() - start_s)
+            if run < LOOP_RUNS:
+                start_s = time.perf_counter()
+                looped = np.stack([by_loop(model, slo, facts, hardware[r]) for r in sampled])
+                loop_s.append((time.perf_counter() - start_s) * TYPES / len(sampled))
+        estimated = profile.max_request_rate[list(sampled)]
+        both = looped > 0
+        apart = np.median(estimated[both] / looped[both]) - 1
+        median_s, baseline_s = statistics.median(times_s), statistics.median(loop_s)
+        print(
+            f"{title}: {TYPES} replica types x {BUCKETS.shape[0] * BUCKETS.shape[1]} buckets with intervals in "
+            f"{median_s * 1e3:.1f} ms (median of {RUNS}; at most {TARGET_S * 1e3:.0f} ms wanted: "
+            f"{'reached' if median_s < TARGET_S else 'not reached'}); {baseline_s / median_s:,.0f} times faster than "
+            f"the loop ({baseline_s:,.1f} s, without intervals); median excess over whole batches {apart:.2%}"
+        )
+
+
+if __name__ == "__main__":
+    main()
