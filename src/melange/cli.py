@@ -93,8 +93,8 @@ def catalog(
     """List accelerators, offers or models."""
     from dataclasses import replace
 
-    from melange.present import tables
     from melange.catalog.catalog import load_catalog
+    from melange.present import tables
 
     whole = load_catalog()
     if file is not None:
@@ -157,8 +157,8 @@ def workload(
     """Read traffic: how often requests of which size arrive."""
     import yaml
 
-    from melange.present import tables
     from melange.pipeline import workload_of
+    from melange.present import tables
     from melange.service import read_section, read_service
 
     if list_datasets:
@@ -242,9 +242,9 @@ def plan(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the cheapest mix that carries the traffic within the SLO."""
-    from melange.present import tables
     from melange.pipeline import with_price_cautions
     from melange.plan.solve import solve
+    from melange.present import tables
 
     chosen = [*(settings or ()), *(["plan.drop_unservable=true"] if drop_unservable else [])]
     traffic, capacities, options = _plan_inputs(source, workload_file, profile_file, chosen)
