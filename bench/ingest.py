@@ -93,9 +93,15 @@ def with_pandas(file: Path) -> dict[str, float]:
 
 def _measured(started: float, counts: list[list[float]]) -> dict[str, float]:
     elapsed_s = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    peak = usage.ru_maxrss
     peak_bytes = peak if sys.platform == "darwin" else peak * 1024
-    return {"elapsed_s": elapsed_s, "peak_gib": peak_bytes / 2**30, "checksum": _sum(counts)}
+    return {
+        "elapsed_s": elapsed_s,
+        "cpu_s": usage.ru_utime + usage.ru_stime,
+        "peak_gib": peak_bytes / 2**30,
+        "checksum": _sum(counts),
+    }
 
 
 def _sum(counts: list[list[float]]) -> float:
@@ -114,7 +120,10 @@ def compare(file: Path, rows: int, repeats: int) -> None:
             command = [sys.executable, __file__, "--rows", str(rows), "--folder", str(file.parent), "--side", side]
             result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             found[side].append(result)
-            print(f"{side:8} {result['elapsed_s']:8.3f} s   peak {result['peak_gib']:.2f} GiB", flush=True)
+            print(
+                f"{side:8} {result['elapsed_s']:8.3f} s   CPU {result['cpu_s']:6.2f} s   peak {result['peak_gib']:.2f} GiB",
+                flush=True,
+            )
     sums = {run["checksum"] for runs in found.values() for run in runs}
     if len(sums) > 1:
         raise SystemExit("the two sides counted differently")

@@ -1,8 +1,8 @@
 """Workloads from request logs: one aggregate query, never a row in Python.
 
-The clock of a log (first and last arrival) is asked first, which Parquet answers from its statistics; then one
-query groups the requests by bucket and adds up their sizes. The rate of the busiest windows and the burstiness are
-aggregates too. Text is parsed once, into a temporary table of DuckDB.
+The clock of a log (first and last arrival) and the extents of its sizes are asked first, which Parquet answers from
+its statistics; then one query groups the requests by bucket and adds up their sizes. The rate of the busiest windows
+and the burstiness are aggregates too. Text is parsed once, into a temporary table of DuckDB.
 """
 
 from __future__ import annotations
@@ -190,33 +190,44 @@ class _Counts:
     def of(cls, rows: Rows, grid: Buckets) -> _Counts:
         """The aggregate query."""
         counts = cls(grid)
-        malformed = larger = 0
+        inputs, outputs = _extents(rows, grid)
         keys = {
-            "i": bucket_of(rows.table.input, grid.input_edges),
-            "o": bucket_of(rows.table.output, grid.output_edges),
+            "i": bucket_of(rows.table.input, grid.input_edges, *inputs),
+            "o": bucket_of(rows.table.output, grid.output_edges, *outputs),
         }
         grouped = rows.table.group_by(**keys).aggregate(
             n=rows.table.count(), inputs=rows.table.input.sum(), outputs=rows.table.output.sum()
         )
-        for i, o, n, inputs, outputs in _all_rows(grouped):
-            if i == -2 or o == -2:
-                malformed += n
-            elif i == -1 or o == -1:
+        for i, o, n, input_sum, output_sum in _all_rows(grouped):
+            if i < 0 or o < 0:
                 counts.failed += n
-            elif i == grid.shape[0] or o == grid.shape[1]:
-                larger += n
             else:
                 counts.requests[i, o] = n
-                counts.input_sum[i, o] = inputs
-                counts.output_sum[i, o] = outputs
-        if malformed or has_rejected(rows.log):
-            raise malformed_rows(rows.log, rows.layout)
-        if larger:
-            largest = _first_row(rows.table.aggregate(i=rows.table.input.max(), o=rows.table.output.max()))
-            raise oversized(grid, larger, *largest, place=rows.log.place)
+                counts.input_sum[i, o] = input_sum
+                counts.output_sum[i, o] = output_sum
         if counts.served == 0:
             raise _nothing(rows, counts.failed)
         return counts
+
+
+def _extents(rows: Rows, grid: Buckets) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Smallest and largest input and output, once they are known to be sizes that have a bucket [tokens]."""
+    inputs, outputs = rows.table.input, rows.table.output
+    known = {"inputs": inputs.count(), "outputs": outputs.count(), "total": rows.table.count()}
+    ends = {"low_i": inputs.min(), "high_i": inputs.max(), "low_o": outputs.min(), "high_o": outputs.max()}
+    *filled, total, low_i, high_i, low_o, high_o = _first_row(rows.table.aggregate(**known, **ends))
+    if has_rejected(rows.log) or min(filled) < total or (total and min(low_i, low_o) < 0):
+        raise malformed_rows(rows.log, rows.layout)
+    if total == 0:
+        raise _nothing(rows)
+    last_i, last_o = grid.input_edges[-1], grid.output_edges[-1]
+    if high_i > last_i or high_o > last_o:
+        is_served = (inputs > 0) & (outputs > 0)
+        larger = rows.table.filter(is_served & ((inputs > last_i) | (outputs > last_o)))
+        count, *largest = _first_row(larger.aggregate(n=larger.count(), i=larger.input.max(), o=larger.output.max()))
+        if count:
+            raise oversized(grid, count, *largest, place=rows.log.place)
+    return (low_i, high_i), (low_o, high_o)
 
 
 def _total_rate(rows: Rows, stretch: Span, served: int, window_s: float | None, rate: str) -> float:
