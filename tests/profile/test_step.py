@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from conftest import IDEAL
 from hypothesis import given
 from hypothesis import strategies as st
+from profile_cases import IDEAL
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.bundled import accelerators, find_model

@@ -12,7 +12,7 @@ from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.errors import Caution, InputError
 from melange.profile.capacity import Array, Replicas, Sizes, max_request_rate
-from melange.profile.era import DEFAULT_ENGINE, Era, Residuals, find_era
+from melange.profile.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era, Residuals, find_era
 from melange.profile.hardware import Hardware, hardware_of, replicas_of
 from melange.profile.profile import ESTIMATED, Profile, ReplicaType
 from melange.profile.reasons import obstacle, why_zero
@@ -145,7 +145,7 @@ def _name(offer: Offer, degree: int, engine: str) -> str:
     parts = [offer.name or offer.accelerator]
     if offer.accelerators > 1:
         parts.append(f"tp{degree}")
-    if engine != DEFAULT_ENGINE:
+    if ERA_BY_ALIAS.get(engine, engine) != ERA_BY_ALIAS[DEFAULT_ENGINE]:
         parts.append(engine)
     return " ".join(parts)
 

@@ -95,6 +95,11 @@ def combine(measured: Profile, estimated: Profile) -> Profile:
     degree and (if it says one) engine; offers stay the estimate's, for they know more of the price. A measured type
     that has no estimated counterpart is added as it is.
     """
+    if measured.buckets.is_ordinal != estimated.buckets.is_ordinal:
+        raise InputError(
+            "profile: a file that numbers its buckets and says no sizes cannot be combined with estimates",
+            hint="use one of the two alone, or give the measured rates with their edges",
+        )
     if measured.buckets != estimated.buckets:
         raise InputError(
             "profile: measured and estimated cells must be over the same buckets",

@@ -153,6 +153,10 @@ class Profile:
         """Position of a replica type along the first axis."""
         return [replica_type.name for replica_type in self.replica_types].index(name)
 
+    def why(self, r: int, i: int, o: int) -> str:
+        """Why a cell is 0; empty where it is not."""
+        return self.reasons[int(self.reason[r, i, o])]
+
     def to_json(self) -> Json:
         """As a JSON object."""
         return self.buckets.to_json() | {

@@ -1,0 +1,49 @@
+"""Engine eras: files, limits, names."""
+
+from __future__ import annotations
+
+import pytest
+
+from melange.catalog.bundled import accelerators
+from melange.errors import InputError
+from melange.profile.era import eras, find_era
+
+
+@pytest.mark.parametrize("name", eras())
+def test_every_era_is_physical(name: str) -> None:
+    """Shares of peak are shares, times are not negative, the interval holds the prediction, the source is named."""
+    era = find_era(name)
+    constants = era.constants
+    shares = (constants.mbu, constants.mba, constants.mfu, constants.mfu_attention, constants.link_efficiency)
+    assert all(0 < share <= 1 for share in shares)
+    assert min(constants.t_step_s, constants.t_layer_s, constants.t_sequence_s, constants.t_request_s) >= 0
+    assert 0.5 < era.residuals.low < 1 < era.residuals.high < 2
+    assert era.residuals.points > 0
+    assert era.source
+    assert era.date
+    assert set(era.accelerators) <= set(accelerators())
+
+
+def test_vllm_means_its_newest_era() -> None:
+    """A service that says vllm gets vllm-1."""
+    assert find_era("vllm") == find_era("vllm-1")
+
+
+def test_unknown_engines_get_the_nearest_names() -> None:
+    """A misspelt engine is an error with a suggestion."""
+    with pytest.raises(InputError, match=r"unknown engine 'sglan'; did you mean 'sglang'"):
+        find_era("sglan")
+
+
+def test_vllm_has_larger_defaults_on_larger_cards() -> None:
+    """VLLM 1 runs 1024 requests on an H100 and 256 on an L4 and on an A100, unless told otherwise."""
+    era = find_era("vllm")
+    limits = {name: era.settings.limits_on(accelerators()[name]) for name in ("H100-80GB", "A100-80GB", "L4")}
+    assert limits == {"H100-80GB": (1024, 8192), "A100-80GB": (256, 2048), "L4": (256, 2048)}
+    told = era.with_settings(max_sequences=64).settings
+    assert told.limits_on(accelerators()["H100-80GB"]) == (64, 8192)
+
+
+def test_only_the_old_vllm_reads_prompts_by_themselves() -> None:
+    """Chunked prefill is the rule since vLLM 1."""
+    assert [name for name in eras() if not find_era(name).settings.is_chunked] == ["vllm-0.2"]
