@@ -88,8 +88,18 @@ class Milp:
     row_names: tuple[tuple[str, int], ...]
 
 
-def formulate(problem: Problem, *, scenarios: tuple[int, ...] = ()) -> Milp:
-    """The program of ``problem``; ``scenarios`` are the types whose loss the whole fleet must stand."""
+def formulate(problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array | None = None) -> Milp:
+    """The program of ``problem``.
+
+    Parameters
+    ----------
+    problem
+        What is to be planned.
+    scenarios
+        Types whose loss the whole fleet must stand.
+    cuts
+        Weights (K, R) of cuts on the loads that the types take, which every fleet satisfies.
+    """
     columns = lay_out(problem, scenarios)
     blocks = [
         cover(problem, columns),
@@ -103,6 +113,8 @@ def formulate(problem: Problem, *, scenarios: tuple[int, ...] = ()) -> Milp:
         max_types(problem, columns),
         budget(problem, columns),
     ]
+    if cuts is not None:
+        blocks.append(demand_cuts(problem, columns, cuts))
     for position in range(len(scenarios)):
         blocks += [scenario_cover(problem, columns, position), scenario_load(problem, columns, position)]
         blocks += [scenario_survivor(problem, columns, position)]
@@ -241,6 +253,19 @@ def budget(problem: Problem, columns: Columns) -> Rows:
     types = np.arange(len(problem.cost))
     most = np.array([problem.budget_per_h])
     return _rows("budget", -np.inf * most, most, [np.zeros_like(types)], [types], [problem.cost])
+
+
+def demand_cuts(problem: Problem, columns: Columns, weight: Array) -> Rows:
+    """What the shares imply, said of the instances alone: sum_r w_r (1 - h) (p_r n_r - k_r u_r) >= 1."""
+    count, types = weight.shape
+    row, column = np.repeat(np.arange(count), types), np.tile(np.arange(types), count)
+    rows, columns_of, value = [row], [column], [(weight * problem.capacity).ravel()]
+    spared = np.flatnonzero(problem.spare)
+    if len(spared):
+        rows.append(np.repeat(np.arange(count), len(spared)))
+        columns_of.append(np.tile(columns.used + spared, count))
+        value.append((-(1.0 - problem.headroom) * weight[:, spared] * problem.spare[spared]).ravel())
+    return _rows("demand", np.ones(count), np.full(count, np.inf), rows, columns_of, value)
 
 
 def scenario_cover(problem: Problem, columns: Columns, position: int) -> Rows:

@@ -11,6 +11,13 @@ import numpy.typing as npt
 from melange.errors import SolverError
 from melange.workload.workload import Array
 
+# Where a good point is known, most of HiGHS's time goes into looking for one, and into starting over.
+NO_HEURISTICS = {
+    "mip_heuristic_effort": 0.0,
+    "mip_heuristic_run_feasibility_jump": False,
+    "mip_allow_restart": False,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LinearRows:
@@ -69,8 +76,23 @@ def minimise(
     gap: float = 0.0,
     seed: int = 0,
     start: Array | None = None,
+    heuristics: bool = True,
+    target: float = -np.inf,
 ) -> Outcome:
-    """Solve a program; ``start`` is a point to begin from.
+    """Solve a program.
+
+    Parameters
+    ----------
+    program
+        What to solve.
+    time_limit_s, gap, seed
+        Settings of the solver.
+    start
+        A point to begin from (C,).
+    heuristics
+        Whether to look for better points by other means than branching; a waste where a good one is known.
+    target
+        A point that costs less than this ends the search.
 
     Raises
     ------
@@ -80,6 +102,10 @@ def minimise(
     import highspy  # costs 60 ms, and only a plan needs it
 
     solver = _solver(highspy, time_limit_s=time_limit_s, gap=gap, seed=seed)
+    solver.setOptionValue("objective_target", target)
+    if not heuristics:
+        for key, value in NO_HEURISTICS.items():
+            solver.setOptionValue(key, value)
     _check(solver.passModel(_model(highspy, program)), highspy, "pass the model")
     if start is not None:
         point = highspy.HighsSolution()
@@ -130,7 +156,7 @@ def _outcome(highspy: Any, solver: Any, program: LinearRows) -> Outcome:
     kinds = highspy.HighsModelStatus
     if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
         return Outcome(status="infeasible", x=None, bound=np.inf, row_dual=np.empty(0), reduced_cost=np.empty(0))
-    if status not in (kinds.kOptimal, kinds.kTimeLimit, kinds.kInterrupt, kinds.kSolutionLimit):
+    if status not in (kinds.kOptimal, kinds.kTimeLimit, kinds.kInterrupt, kinds.kSolutionLimit, kinds.kObjectiveTarget):
         raise SolverError(f"HiGHS stopped without an answer: {solver.modelStatusToString(status)}")
     solution = solver.getSolution()
     has_point = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible

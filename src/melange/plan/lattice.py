@@ -20,7 +20,7 @@ from melange.plan.slices import sliced
 from melange.workload.workload import Array
 
 # More points than this are left to the mixed-integer solver.
-MOST_POINTS = 300_000
+MOST_POINTS = 30_000
 # Numbers held at once while many cuts meet many fleets.
 CHUNK = 2_000_000
 # Peaks closer to 1 than this are decided by a fresh solve.

@@ -12,19 +12,22 @@ from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
 from melange.plan.formulation import Milp, formulate
 from melange.plan.highs import Outcome, minimise
 from melange.plan.options import Options
-from melange.plan.problem import Problem
+from melange.plan.problem import Positions, Problem
 from melange.workload.workload import Array
 
 Progress = Callable[[str], None]
 
 
-def by_program(problem: Problem, options: Options, *, say: Progress, deadline: float) -> Fleet:
-    """The cheapest fleet, by the mixed-integer program."""
+def by_program(
+    problem: Problem, options: Options, *, say: Progress, deadline: float, known: Positions | None = None
+) -> Fleet:
+    """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from (R,)."""
     scenarios: tuple[int, ...] = ()
     strict, bound = problem, -np.inf
     for _ in range(100):
         milp = formulate(strict, scenarios=scenarios)
-        outcome = run_program(milp, options, deadline)
+        start = None if known is None else start_point(strict, milp, known)
+        outcome = run_program(milp, options, deadline, start)
         bound = max(bound, outcome.bound)
         assert outcome.x is not None
         fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status)
@@ -40,10 +43,26 @@ def by_program(problem: Problem, options: Options, *, say: Progress, deadline: f
     raise SolverError("the solver's plans keep breaking their constraints", hint="this is a bug")
 
 
-def run_program(milp: Milp, options: Options, deadline: float) -> Outcome:
+def start_point(problem: Problem, milp: Milp, count: Positions) -> Array | None:
+    """The point of the program that stands for a fleet; None where the fleet does not carry the traffic."""
+    found = least_peak_shares(problem, problem.carried(count))
+    columns = milp.columns
+    if found is None or found[1] > 1 or problem.slices is not None or columns.scenarios or columns.served >= 0:
+        return None
+    x = np.zeros(columns.count)
+    x[: len(count)] = count
+    if columns.used >= 0:
+        x[columns.used : columns.used + len(count)] = count > 0
+    x[columns.share : columns.share + len(columns.type_of)] = found[0][columns.type_of, columns.bucket_of]
+    return x
+
+
+def run_program(milp: Milp, options: Options, deadline: float, start: Array | None = None) -> Outcome:
     """Solve a program until the deadline."""
     left = deadline - time.monotonic()
-    outcome = minimise(milp.program, time_limit_s=left, gap=options.gap, seed=options.seed)
+    outcome = minimise(
+        milp.program, time_limit_s=left, gap=options.gap, seed=options.seed, start=start, heuristics=start is None
+    )
     if outcome.status == "infeasible":
         raise InfeasibleError("no allowed set of replicas carries the workload")
     if outcome.x is None:

@@ -119,11 +119,11 @@ def instance_range(problem: Problem, probes: Probes, cost_per_h: float) -> tuple
     )
 
 
-def first_cuts(problem: Problem, probes: Probes) -> Cuts:
-    """The closed-form bound, the probes, and that buckets which few types serve need one of these."""
+def first_cuts(problem: Problem, probes: Probes, *, few: bool = False) -> Cuts:
+    """The closed-form bound, the probes (unless ``few``), and that buckets which few types serve need one of these."""
     price = problem.cost / problem.capacity
     rows = [price / probes.floor]
-    for r, values in enumerate(probes.demand):
+    for r, values in enumerate(() if few else probes.demand):
         for factor, needed in zip(PROBES, values, strict=True):
             scaled = price.copy()
             scaled[r] *= factor

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from melange.plan.fleet import Fleet, least_peak_shares
 from melange.plan.highs import PeakLoad
+from melange.plan.large import by_clusters
 from melange.plan.lattice import MOST_POINTS, build_lattice, cheapest_of, points
 from melange.plan.options import Options
-from melange.plan.problem import Positions, Problem
+from melange.plan.problem import Mask, Positions, Problem
 from melange.plan.program import Progress, by_program
 from melange.plan.projection import first_cuts, instance_range, probe
 from melange.plan.slices import quickly_sliced
@@ -19,6 +22,8 @@ from melange.workload.workload import Array
 FEW_TYPES = 6
 # So few fleets are listed at once, without a better first fleet.
 EASY_POINTS = 3_000
+# More buckets than this are planned for in clusters.
+MANY_BUCKETS = 120
 
 
 def cheapest(
@@ -50,7 +55,23 @@ def cheapest(
         fleet = _listed(problem, narrowed, least, favored, deadline)
         if fleet is not None:
             return fleet
-    return by_program(problem, options, say=say, deadline=deadline)
+    if problem.slices is not None:
+        return by_program(problem, options, say=say, deadline=deadline)
+    inside = np.isin(problem.types, narrowed.types)
+    if narrowed.load.shape[1] > MANY_BUCKETS and options.gap > 0:
+        fleet = by_clusters(narrowed, options, known[inside], say=say, deadline=deadline)
+    else:
+        fleet = by_program(narrowed, options, say=say, deadline=deadline, known=known[inside])
+    return _widened(problem, fleet, inside)
+
+
+def _widened(problem: Problem, fleet: Fleet, inside: Mask) -> Fleet:
+    """The fleet of a problem with some types only, as a fleet of the whole."""
+    instances = np.zeros(len(problem.cost), np.int64)
+    instances[inside] = fleet.instances
+    share = np.zeros(problem.load.shape)
+    share[inside] = fleet.share
+    return replace(fleet, instances=instances, share=share)
 
 
 def _near_bound(problem: Problem, known: Positions, oracle: PeakLoad, favored: Array, deadline: float) -> Positions:
@@ -94,10 +115,4 @@ def _listed(whole: Problem, problem: Problem, least: Positions, favored: Array, 
     fleet, bound = cheapest_of(
         lattice, cuts, PeakLoad(problem.load), prefer=favored[inside], ceiling=np.inf, deadline=deadline
     )
-    if fleet is None:
-        return None
-    instances = np.zeros(len(whole.cost), np.int64)
-    instances[inside] = fleet.instances
-    share = np.zeros(whole.load.shape)
-    share[inside] = fleet.share
-    return Fleet(instances=instances, share=share, after_loss={}, bound=bound, status="optimal")
+    return None if fleet is None else _widened(whole, replace(fleet, bound=bound), inside)

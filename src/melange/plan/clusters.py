@@ -1,0 +1,81 @@
+"""Many buckets made few: buckets whose loads on all types are nearly in proportion are planned for together.
+
+Only the direction of a bucket's loads matters, not their size: two buckets in exact proportion are served by the same
+shares in some cheapest plan. A cluster whose loads are the sums of its buckets' stands for plans that serve them all by
+the same shares: every fleet it allows is one. A cluster whose loads are, scaled, the least of its buckets' on each type
+allows every fleet there is: a bound.
+"""
+
+from __future__ import annotations
+
+import heapq
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.plan.problem import Problem
+from melange.workload.workload import Array
+
+Labels = npt.NDArray[np.int64]
+
+# A type within this factor of the cheapest for a bucket is in the running there.
+RIVAL = 1.25
+
+
+def cluster(problem: Problem, most: int) -> Labels:
+    """Cluster of each bucket (B,), ``most`` of them if need be: the widest cluster is split, one after the other.
+
+    A cluster's width is the spread of log load, relative to the bucket's cheapest cost, on the type where it is widest,
+    weighted by how much traffic that type is in the running for.
+    """
+    priced = (problem.cost / problem.capacity)[:, None] * problem.load
+    weight = priced.min(axis=0)
+    with np.errstate(divide="ignore"):
+        direction = np.log(priced / weight)
+    rivalry = ((priced <= RIVAL * weight) * weight).sum(axis=1) / weight.sum()
+    able = np.isfinite(direction)
+    _, labels = np.unique(able, axis=1, return_inverse=True)
+    labels = np.asarray(labels, np.int64).ravel()
+    direction = np.where(able, direction, 0.0) * rivalry[:, None]
+    heap: list[tuple[float, int, int]] = []
+    for label in range(int(labels.max()) + 1):
+        _push(heap, direction, weight, labels, label)
+    count = int(labels.max()) + 1
+    while heap and count < most:
+        _, label, axis = heapq.heappop(heap)
+        members = np.flatnonzero(labels == label)
+        values = direction[axis, members]
+        upper = values > (values.min() + values.max()) / 2
+        labels[members[upper]] = count
+        for part in (label, count):
+            _push(heap, direction, weight, labels, part)
+        count += 1
+    return labels
+
+
+def _push(heap: list[tuple[float, int, int]], direction: Array, weight: Array, labels: Labels, label: int) -> None:
+    members = np.flatnonzero(labels == label)
+    spread = np.ptp(direction[:, members], axis=1)
+    axis = int(np.argmax(spread))
+    if spread[axis] > 1e-9:
+        heapq.heappush(heap, (-float(spread[axis] * weight[members].sum()), label, axis))
+
+
+def served_alike(problem: Problem, labels: Labels) -> Problem:
+    """The problem in which the buckets of a cluster are served by the same shares: its fleets are fleets of ``problem``."""
+    return problem.with_changes(load=_by_label(problem.load, labels, np.add), cells=np.unique(labels))
+
+
+def relaxed(problem: Problem, labels: Labels) -> Problem:
+    """The problem in which a cluster is as light on each type as its lightest bucket there: a bound on ``problem``."""
+    weight = ((problem.cost / problem.capacity)[:, None] * problem.load).min(axis=0)
+    total = np.bincount(labels, weight)
+    return problem.with_changes(
+        load=_by_label(problem.load / weight, labels, np.minimum) * total, cells=np.unique(labels)
+    )
+
+
+def _by_label(values: Array, labels: Labels, operation: np.ufunc) -> Array:
+    order = np.argsort(labels, kind="stable")
+    first = np.searchsorted(labels[order], np.arange(int(labels.max()) + 1))
+    return np.asarray(operation.reduceat(values[:, order], first, axis=1))
