@@ -120,10 +120,8 @@ def compare(file: Path, rows: int, repeats: int) -> None:
             command = [sys.executable, __file__, "--rows", str(rows), "--folder", str(file.parent), "--side", side]
             result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             found[side].append(result)
-            print(
-                f"{side:8} {result['elapsed_s']:8.3f} s   CPU {result['cpu_s']:6.2f} s   peak {result['peak_gib']:.2f} GiB",
-                flush=True,
-            )
+            times = f"{result['elapsed_s']:8.3f} s   CPU {result['cpu_s']:6.2f} s"
+            print(f"{side:8} {times}   peak {result['peak_gib']:.2f} GiB", flush=True)
     sums = {run["checksum"] for runs in found.values() for run in runs}
     if len(sums) > 1:
         raise SystemExit("the two sides counted differently")
