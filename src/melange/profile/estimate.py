@@ -84,7 +84,7 @@ def estimate(
     replica_types = replica_types_of(model, offers, engine_name, tensor_parallel)
     hardware = [hardware_of(one.offer, one.tensor_parallel, facts_by_name) for one in replica_types]
     distinct = list(dict.fromkeys(hardware))
-    buckets, requests = _sizes(sizes)
+    buckets, requests, longest = _sizes(sizes)
     obstacles = [obstacle(model, facts_by_name[one.accelerator], one.tensor_parallel, era.settings) for one in distinct]
     replicas = replicas_of(model, distinct, facts_by_name, era)
     mid, low, high = _with_interval(replicas, model, requests, slo, era.residuals)
@@ -102,7 +102,7 @@ def estimate(
         slo=slo,
         model=model.name,
         source=f"estimated for engine era {era.name} (constants of {era.date})",
-        cautions=_cautions(model, slo, era, distinct, facts_by_name, requests),
+        cautions=_cautions(model, slo, era, distinct, facts_by_name, longest),
     )
 
 
@@ -185,15 +185,19 @@ def _bundled_accelerators() -> Mapping[str, Accelerator]:
     return accelerators()
 
 
-def _sizes(sizes: Workload | Buckets) -> tuple[Buckets, Sizes]:
+def _sizes(sizes: Workload | Buckets) -> tuple[Buckets, Sizes, float]:
+    """The grid, its sizes, and the longest request that there is or, without traffic, may be [tokens]."""
     buckets = sizes if isinstance(sizes, Buckets) else sizes.buckets
     if buckets.is_ordinal:
         raise InputError("estimate: the buckets are numbered and say no token counts", hint="give workload.buckets")
     if isinstance(sizes, Buckets):
         inputs, outputs = sizes.upper_sizes()
+        arrives = np.ones(buckets.shape, bool)
     else:
         inputs, outputs = sizes.input_tokens, sizes.output_tokens
-    return buckets, Sizes(inputs=inputs[None], outputs=outputs[None])
+        arrives = sizes.request_rate > 0
+    longest = float((inputs + outputs)[arrives].max())
+    return buckets, Sizes(inputs=inputs[None], outputs=outputs[None]), longest
 
 
 def _with_interval(
@@ -213,7 +217,7 @@ def _cautions(
     era: Era,
     distinct: Sequence[Hardware],
     facts_by_name: Mapping[str, Accelerator],
-    requests: Sizes,
+    longest: float,
 ) -> tuple[Caution, ...]:
     """One caution of a kind, with counts and a few names."""
     used = sorted({one.accelerator for one in distinct})
@@ -222,7 +226,6 @@ def _cautions(
         beyond.append(f"accelerators ({_some(unfitted)})")
     if kind_of(model) not in era.kinds:
         beyond.append(f"{kind_of(model)} models ({model.name})")
-    longest = float(requests.longest.max())
     if longest > era.max_tokens:
         beyond.append(f"requests of more than {era.max_tokens:,} tokens (up to {longest:,.0f})")
     cautions = []
