@@ -30,11 +30,11 @@ def plan_page(plan: Plan) -> RenderableType:
     """The whole answer, in its order."""
     parts: list[RenderableType] = [
         Text(plan_sentence(plan), style="bold"),
-        Text(_assumptions(plan), style="dim"),
+        Text(assumptions(plan), style="dim"),
         _mix(plan),
         _routes(plan),
         _single_types(plan),
-        Text(_proof(plan)),
+        Text(proof(plan)),
     ]
     if plan.unservable:
         parts.append(_list("Left out", plan.unservable))
@@ -45,11 +45,11 @@ def plan_page(plan: Plan) -> RenderableType:
 
 def plan_sentence(plan: Plan) -> str:
     """The answer in one sentence: mix, USD/h, USD per million tokens, savings."""
-    mix = _and(_counted(plan.replica_types[r], int(plan.instances[r])) for r in _used(plan))
-    sentence = f"{mix}: {_usd(plan.cost_per_h)}/h"
+    mix = _and(_counted(plan.replica_types[r], int(plan.instances[r])) for r in used_types(plan))
+    sentence = f"{mix}: {usd(plan.cost_per_h)}/h"
     per_mtok = plan.cost_per_mtok
     if per_mtok:
-        sentence += f", {_usd(per_mtok['total'])} per million tokens ({_usd(per_mtok['output'])} per million generated)"
+        sentence += f", {usd(per_mtok['total'])} per million tokens ({usd(per_mtok['output'])} per million generated)"
     if plan.served_fraction < 1:
         rate = plan.workload.total_rate * plan.served_fraction
         sentence += f", for {plan.served_fraction:.1%} of the requests ({rate:.3g}/s)"
@@ -58,7 +58,7 @@ def plan_sentence(plan: Plan) -> str:
         return f"{sentence}; no single type can do it alone."
     name, baseline = best
     replica_type = next(candidate for candidate in plan.replica_types if candidate.name == name)
-    single = f"{_counted(replica_type, baseline.instances)}, {_usd(baseline.cost_per_h or 0)}/h"
+    single = f"{_counted(replica_type, baseline.instances)}, {usd(baseline.cost_per_h or 0)}/h"
     if savings < 5e-4:
         return f"{sentence}; nothing cheaper than the cheapest single type ({single})."
     return f"{sentence}; {savings:.1%} less than the cheapest single type ({single})."
@@ -79,7 +79,8 @@ def _and(items: Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _assumptions(plan: Plan) -> str:
+def assumptions(plan: Plan) -> str:
+    """Model, SLO, traffic and settings that the answer stands on, in two lines."""
     workload = plan.workload
     parts = [plan.model or "model not named", str(plan.slo) if plan.slo else "SLO not named"]
     parts.append(f"{workload.total_rate:.4g} requests/s")
@@ -96,7 +97,7 @@ def _mix(plan: Plan) -> RenderableType:
     table = _table("Route", "Replica type", "Accelerators", "Replicas", "Instances", "USD/h", "Load", "Serves")
     for column in (3, 4, 5, 6):
         table.columns[column].justify = "right"
-    for letter, r in zip(_letters(plan), _used(plan), strict=False):
+    for letter, r in zip(letters(plan), used_types(plan), strict=False):
         replica_type = plan.replica_types[r]
         instances = int(plan.instances[r])
         per_replica = f"{replica_type.tensor_parallel} x " if replica_type.tensor_parallel > 1 else ""
@@ -108,12 +109,12 @@ def _mix(plan: Plan) -> RenderableType:
             f"{instances}",
             f"{instances * replica_type.cost_per_h:,.2f}",
             f"{plan.load[r]:.0%}",
-            _serves(plan, r),
+            serves(plan, r),
         )
     return _titled("The mix", table)
 
 
-def _serves(plan: Plan, r: int) -> str:
+def serves(plan: Plan, r: int) -> str:
     """The share of all requests that a type takes, and the range of sizes that holds nearly all of them."""
     taken = plan.share[r] * plan.workload.request_rate
     if taken.sum() == 0:
@@ -136,8 +137,8 @@ def _span(weight: Array, edges: Sequence[int]) -> str:
 
 def _routes(plan: Plan) -> RenderableType:
     """Which type each request size goes to: a letter a cell, two where a bucket is split."""
-    workload, letters = plan.workload, _letters(plan)
-    used = _used(plan)
+    workload, marks = plan.workload, letters(plan)
+    used = used_types(plan)
     rows = np.flatnonzero(workload.request_rate.sum(axis=1))
     columns = np.flatnonzero(workload.request_rate.sum(axis=0))
     table = Table(box=None, padding=(0, 1))
@@ -148,7 +149,7 @@ def _routes(plan: Plan) -> RenderableType:
         cells = []
         for o in columns:
             shares = sorted(
-                ((plan.share[r, i, o], letter) for r, letter in zip(used, letters, strict=False)), reverse=True
+                ((plan.share[r, i, o], letter) for r, letter in zip(used, marks, strict=False)), reverse=True
             )
             cells.append(
                 "".join(letter for share, letter in shares if share > 5e-3) or _empty(workload, int(i), int(o))
@@ -185,13 +186,14 @@ def _single_types(plan: Plan) -> RenderableType:
     return _titled("With one type only", Group(table, more))
 
 
-def _proof(plan: Plan) -> str:
+def proof(plan: Plan) -> str:
+    """What is proven about the plan, in a sentence."""
     if plan.bound_per_h is None:
         return f"Proof: no plan within the budget carries more than {plan.gap:.2%} above this ({plan.status})."
     if plan.gap <= 1e-9:
         claim = "no cheaper plan exists"
     else:
-        claim = f"no plan costs less than {_usd(plan.bound_per_h)}/h, so at most {plan.gap:.2%} could be saved"
+        claim = f"no plan costs less than {usd(plan.bound_per_h)}/h, so at most {plan.gap:.2%} could be saved"
     late = "" if plan.status == "optimal" else f"; the search stopped at its {plan.status}"
     return f"Proof: {claim} under these assumptions (solved in {plan.solve_s:.2f} s{late})."
 
@@ -386,17 +388,19 @@ def _spaced(parts: Iterable[RenderableType]) -> list[RenderableType]:
     return spaced[:-1]
 
 
-def _used(plan: Plan) -> list[int]:
+def used_types(plan: Plan) -> list[int]:
     """Types that are rented, those that take most requests first."""
     taken = (plan.share * plan.workload.request_rate).sum(axis=(1, 2))
     return sorted(np.flatnonzero(plan.instances).tolist(), key=lambda r: -taken[r])
 
 
-def _letters(plan: Plan) -> list[str]:
-    return list((string.ascii_uppercase + string.ascii_lowercase)[: len(_used(plan))])
+def letters(plan: Plan) -> list[str]:
+    """The letters that stand for the used types, in their order."""
+    return list((string.ascii_uppercase + string.ascii_lowercase)[: len(used_types(plan))])
 
 
-def _usd(amount: float) -> str:
+def usd(amount: float) -> str:
+    """An amount with as many digits as it deserves."""
     return f"{amount:,.2f} USD" if amount >= 0.1 else f"{amount:.2g} USD"
 
 
