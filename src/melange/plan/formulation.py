@@ -264,7 +264,7 @@ def demand_cuts(problem: Problem, columns: Columns, weight: Array) -> Rows:
     if len(spared):
         rows.append(np.repeat(np.arange(count), len(spared)))
         columns_of.append(np.tile(columns.used + spared, count))
-        value.append((-(1.0 - problem.headroom) * weight[:, spared] * problem.spare[spared]).ravel())
+        value.append(np.asarray(-(1.0 - problem.headroom) * weight[:, spared] * problem.spare[spared], float).ravel())
     return _rows("demand", np.ones(count), np.full(count, np.inf), rows, columns_of, value)
 
 

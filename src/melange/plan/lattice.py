@@ -86,7 +86,7 @@ class Lattice:
 
 def permitted(problem: Problem, fleets: Positions) -> Mask:
     """Which fleets (N, R) keep every limit that concerns instances alone."""
-    ok: Mask = (fleets <= problem.most).all(axis=1)
+    ok: Mask = np.asarray((fleets <= problem.most).all(axis=1), bool)
     for limit in problem.limits:
         ok &= fleets @ limit.weight <= limit.most + ROUNDING
     for need in problem.requirements:
@@ -187,7 +187,7 @@ def _cuts_of(problem: Problem, cuts: Cuts, price: Array, worth: Array, carried: 
     used = carried > 0
     full = lifted(problem, price, worth, used)
     true = problem.cost / problem.capacity
-    scale = float(price[used] @ true[used] / max(true[used] @ true[used], 1e-300))
+    scale = float(price[used] @ true[used]) / max(float(true[used] @ true[used]), 1e-300)
     weights = []
     for candidate in (full, np.where(used, price, np.minimum(full, 1.1 * scale * true))):
         weight = cuts.add(problem, candidate)

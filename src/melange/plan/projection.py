@@ -61,8 +61,7 @@ class Cuts:
 
     def allow(self, carried: Array) -> Mask:
         """Which fleets, given by the loads that they take (N, R), satisfy all cuts."""
-        allowed: Mask = (carried @ self.weight.T >= 1.0 - ROUNDING).all(axis=1)
-        return allowed
+        return np.asarray((carried @ self.weight.T >= 1.0 - ROUNDING).all(axis=1), bool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,7 +98,7 @@ def probe(problem: Problem) -> Probes:
     for r in range(types):
         others = np.where(best == r, second, least)
         values[r] = np.minimum(PROBES[:, None] * priced[r], others).sum(axis=1)
-    busy = np.bincount(best, problem.load[best, buckets], minlength=types)
+    busy = np.bincount(best, problem.load[best, buckets], minlength=types).astype(float)
     return Probes(floor=float(least.sum()), demand=values, busy=busy)
 
 

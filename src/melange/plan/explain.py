@@ -1,0 +1,311 @@
+"""Why this plan: prices at which other types would enter, what each request size costs, and why nothing cheaper will do."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from melange.errors import MelangeError
+from melange.files import Json
+from melange.plan.dominated import needed_types
+from melange.plan.fleet import TOLERANCE, busy, least_peak_shares
+from melange.plan.formulation import formulate
+from melange.plan.highs import minimise
+from melange.plan.lattice import permitted
+from melange.plan.options import Options
+from melange.plan.plan import Plan
+from melange.plan.problem import ROUNDING, Positions, Problem, Requirement, allowed_types, build
+from melange.plan.search import cheapest
+from melange.plan.servable import served_buckets
+from melange.profile.profile import Profile
+from melange.workload.workload import Array, Workload
+
+# With more types in the running than this, break-even prices are those of the relaxation.
+EXACT_TYPES = 8
+# Fleets one exchange away from the plan that are looked at.
+MOST_NEIGHBORS = 200
+MOST_LINES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheaperFleet:
+    """The cheaper fleet that comes nearest to carrying the workload, and what it breaks.
+
+    Parameters
+    ----------
+    replicas
+        Replicas by type name, used types only.
+    cost_per_h
+        What it costs [USD/h].
+    peak
+        Load of its most loaded type in relation to what that type may take; above 1 by as much as is missing; infinite
+        where some request size finds no type at all.
+    violation
+        What it breaks, in a sentence.
+    """
+
+    replicas: dict[str, int]
+    cost_per_h: float
+    peak: float
+    violation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Explanation:
+    """What stands behind a plan.
+
+    Parameters
+    ----------
+    break_even_per_h
+        By unused type name: the largest price of an instance at which a plan that uses it costs no more than this one
+        [USD/h]; 0 where it would not be used as a gift.
+    is_exact
+        True where the break-even prices come from solving anew; False where they are those of the relaxation, in which
+        parts of instances can be rented (many types).
+    marginal_per_h
+        What one more request per second of a bucket costs in the relaxation (I, O), by the duals of its cover rows
+        [USD/h per 1/s]; nan where a bucket has no traffic.
+    cost_per_mtok
+        Plan cost per million tokens, input and output together, by bucket (I, O) [USD]: the cost of each type shared
+        among its buckets by the load that they put on it, so that all buckets add up to the plan; nan without traffic
+        or token counts.
+    next_request_per_h
+        What one more request per second of the same mix costs: in the relaxation, by the same duals [USD/h].
+    next_step_per_h
+        The same as a true step: the plan for that rate, solved anew, less this one [USD/h]; None where it cannot be had.
+    cheaper
+        The cheaper fleet that comes nearest; None where there is none.
+    """
+
+    break_even_per_h: dict[str, float]
+    is_exact: bool
+    marginal_per_h: Array
+    cost_per_mtok: Array
+    next_request_per_h: float
+    next_step_per_h: float | None
+    cheaper: CheaperFleet | None
+
+    def to_json(self) -> Json:
+        """As a JSON object; cells without traffic are null."""
+        cheaper = self.cheaper
+        return {
+            "break_even_per_h": self.break_even_per_h,
+            "is_exact": self.is_exact,
+            "marginal_per_h": _with_nulls(self.marginal_per_h),
+            "cost_per_mtok": _with_nulls(self.cost_per_mtok),
+            "next_request_per_h": self.next_request_per_h,
+            "next_step_per_h": self.next_step_per_h,
+            "cheaper": None
+            if cheaper is None
+            else {
+                "replicas": cheaper.replicas,
+                "cost_per_h": cheaper.cost_per_h,
+                "peak": cheaper.peak if np.isfinite(cheaper.peak) else None,
+                "violation": cheaper.violation,
+            },
+        }
+
+    def lines(self) -> tuple[str, ...]:
+        """In sentences, for people."""
+        said = [f"One more request per second of this mix costs {self.next_request_per_h:.2f} USD/h on average"]
+        if self.next_step_per_h is not None:
+            said[0] += f", and {self.next_step_per_h:+.2f} USD/h as the next step."
+        if self.cheaper is not None:
+            fleet = " + ".join(f"{count} x {name}" for name, count in self.cheaper.replicas.items()) or "nothing"
+            said.append(
+                f"Cheaper would be {fleet} at {self.cheaper.cost_per_h:.2f} USD/h, but {self.cheaper.violation}."
+            )
+        offers = sorted(self.break_even_per_h.items(), key=lambda item: -item[1])
+        for name, price in offers[:MOST_LINES]:
+            about = "" if self.is_exact else "about "
+            said.append(
+                f"{name} would enter at {about}{price:.2f} USD/h."
+                if price > 0
+                else f"{name} would not be used even as a gift."
+            )
+        return tuple(said)
+
+
+def explain(plan: Plan, workload: Workload, profile: Profile, options: Options | None = None) -> Explanation:
+    """Say why ``plan`` is what it is.
+
+    Parameters
+    ----------
+    plan
+        What :func:`melange.solve` made of the other three.
+    workload, profile, options
+        As they were given to :func:`melange.solve`. Under a budget the traffic that the plan serves is explained.
+    """
+    options = options or Options()
+    if options.budget_per_h is not None:
+        workload = replace(workload, request_rate=workload.request_rate * plan.share.sum(axis=0).max())
+        options = replace(options, budget_per_h=None)
+    options = replace(options, gap=min(options.gap, 1e-3))
+    problem = _problem(workload, profile, options)
+    count = plan.instances[problem.types]
+    worth = _worth(problem)
+    marginal = np.full(workload.request_rate.size, np.nan)
+    rate = workload.request_rate.ravel()[problem.cells]
+    marginal[problem.cells] = worth / rate
+    prices, exact = _break_even(problem, options, count, worth)
+    return Explanation(
+        break_even_per_h=prices,
+        is_exact=exact,
+        marginal_per_h=marginal.reshape(workload.request_rate.shape),
+        cost_per_mtok=_cost_per_mtok(plan, workload, problem),
+        next_request_per_h=float(worth.sum() / workload.total_rate),
+        next_step_per_h=_next_step(workload, profile, options, plan.cost_per_h),
+        cheaper=_cheaper(problem, profile, count),
+    )
+
+
+def _problem(workload: Workload, profile: Profile, options: Options) -> Problem:
+    allowed = allowed_types(profile, options)
+    served, _ = served_buckets(workload, profile, options, allowed)
+    return build(workload, profile, options, allowed, served)
+
+
+def _worth(problem: Problem) -> Array:
+    """Duals of the cover rows (B,): what each bucket costs where parts of instances can be rented [USD/h]."""
+    kept = needed_types(problem) if not problem.spare_total else np.ones(len(problem.cost), bool)
+    milp = formulate(problem.only(kept))
+    outcome = minimise(replace(milp.program, is_integer=None))
+    return np.asarray(outcome.row_dual[: problem.load.shape[1]] * (problem.slices or 1))
+
+
+def _break_even(problem: Problem, options: Options, count: Positions, worth: Array) -> tuple[dict[str, float], bool]:
+    """Break-even price by unused type name, and whether they are exact."""
+    needed = needed_types(problem) if not problem.spare_total else np.ones(len(problem.cost), bool)
+    unused = np.flatnonzero((count == 0) & (problem.most > 0))
+    exact = int(needed.sum()) <= EXACT_TYPES and len(unused) <= 2 * EXACT_TYPES
+    cost = float(problem.cost @ count)
+    prices = {}
+    for r in unused.tolist():
+        relaxed = float((worth / problem.load[r]).max() * problem.capacity[r])
+        price = relaxed
+        if exact:
+            kept = needed.copy()
+            kept[r] = True
+            kept |= count > 0
+            price = _entry_price(problem.only(kept), int(kept[:r].sum()), cost, relaxed, options)
+        prices[problem.names[r]] = price
+    return prices, exact
+
+
+def _entry_price(problem: Problem, r: int, cost_per_h: float, guess: float, options: Options) -> float:
+    """Largest price of type r at which some fleet that uses it costs ``cost_per_h``: max_n (C - sum_s c_s n_s) / n_r.
+
+    Newton's method on the ratio (Dinkelbach): the fleet that is cheapest at one price gives the next price.
+    """
+    member = np.arange(len(problem.cost)) == r
+    forced = problem.with_changes(
+        requirements=(*problem.requirements, Requirement(name=problem.names[r], member=member)),
+        most=np.maximum(problem.most, member),
+    )
+    smallest = 1e-6 * cost_per_h
+    price = max(guess, smallest)
+    for _ in range(20):
+        priced = forced.with_changes(cost=np.where(member, price, problem.cost))
+        try:
+            fleet = cheapest(
+                priced, replace(options, gap=0.0), say=lambda _: None, deadline=time.monotonic() + options.time_limit_s
+            )
+        except MelangeError:
+            return 0.0
+        others = float(problem.cost @ np.where(member, 0, fleet.instances))
+        following = (cost_per_h - others) / int(fleet.instances[r])
+        if following <= smallest:
+            if price <= smallest:
+                return 0.0
+            following = smallest
+        if abs(following - price) <= ROUNDING * price:
+            return following
+        price = following
+    return price
+
+
+def _cost_per_mtok(plan: Plan, workload: Workload, problem: Problem) -> Array:
+    """Each type's cost shared among its buckets by load, over the tokens of the bucket (I, O) [USD per million]."""
+    if workload.buckets.is_ordinal:
+        return np.full(workload.request_rate.shape, np.nan)
+    share = plan.share.reshape(len(plan.replica_types), -1)[np.ix_(problem.types, problem.cells)]
+    load = np.where(share > 0, np.where(np.isfinite(problem.load), problem.load, 0.0) * share, 0.0)
+    total = load.sum(axis=1, keepdims=True)
+    spent = problem.cost * plan.instances[problem.types]
+    part = np.divide(load, total, out=np.zeros_like(load), where=total > 0)
+    flat = np.full(workload.request_rate.size, np.nan)
+    tokens = (workload.request_rate * (workload.input_tokens + workload.output_tokens)).ravel()[problem.cells]
+    flat[problem.cells] = (spent @ part) / (tokens * 3600 / 1e6)
+    return flat.reshape(workload.request_rate.shape)
+
+
+def _next_step(workload: Workload, profile: Profile, options: Options, cost_per_h: float) -> float | None:
+    """Cost of the plan for one more request per second, less that of this one [USD/h]."""
+    problem = _problem(workload.at_rate(workload.total_rate + 1.0), profile, options)
+    if not problem.spare_total:
+        problem = problem.only(needed_types(problem))
+    try:
+        fleet = cheapest(problem, options, say=lambda _: None, deadline=time.monotonic() + options.time_limit_s)
+    except MelangeError:
+        return None
+    return float(problem.cost @ fleet.instances) - cost_per_h
+
+
+def _cheaper(problem: Problem, profile: Profile, count: Positions) -> CheaperFleet | None:
+    """Among the fleets one instance fewer, or one exchanged for a cheaper one, that which comes nearest."""
+    best: tuple[float, float, Positions] | None = None
+    for fleet in _neighbors(problem, count):
+        found = least_peak_shares(problem, problem.carried(fleet))
+        peak = np.inf if found is None else found[1]
+        key = (peak, -float(problem.cost @ fleet))
+        if best is None or key < best[:2]:
+            best = (*key, fleet)
+    if best is None:
+        return None
+    peak, negative, fleet = best
+    names = (problem.names[r] for r in np.flatnonzero(fleet))
+    replicas = dict(zip(names, (problem.replicas * fleet)[fleet > 0].astype(int).tolist(), strict=True))
+    return CheaperFleet(
+        replicas=replicas, cost_per_h=-negative, peak=peak, violation=_violation(problem, profile, fleet, peak)
+    )
+
+
+def _neighbors(problem: Problem, count: Positions) -> list[Positions]:
+    fleets = []
+    unit = np.eye(len(count), dtype=np.int64)
+    for r in np.flatnonzero(count):
+        fleets.append(count - unit[r])
+        cheaper = np.flatnonzero((problem.cost < problem.cost[r] - ROUNDING) & (problem.most > count))
+        # The dearest first: it can do most.
+        fleets += [count - unit[r] + unit[s] for s in cheaper[np.argsort(-problem.cost[cheaper], kind="stable")]]
+    return fleets[:MOST_NEIGHBORS]
+
+
+def _violation(problem: Problem, profile: Profile, fleet: Positions, peak: float) -> str:
+    """What a fleet breaks."""
+    carried = problem.carried(fleet)
+    served = np.isfinite(problem.load[carried > 0]).any(axis=0) if (carried > 0).any() else np.zeros(0, bool)
+    if not served.all() or not len(served):
+        cell = problem.cells[int(np.argmin(served))] if len(served) else problem.cells[0]
+        i, o = np.unravel_index(int(cell), profile.buckets.shape)
+        return f"no replica in it can serve {profile.buckets.label(int(i), int(o))}"
+    if peak > 1 + TOLERANCE:
+        found = least_peak_shares(problem, carried)
+        assert found is not None
+        over = busy(problem, found[0]) - carried
+        worst = int(np.argmax(over))
+        return (
+            f"it would be at {peak:.1%} of the load that it may take: "
+            f"{problem.names[worst]} alone would lack {over[worst]:.2f} replicas"
+        )
+    if not permitted(problem, fleet[None]).all() or problem.replicas @ fleet < problem.min_total:
+        return "it breaks a minimum, a requirement or a limit that was asked for"
+    if problem.spare_total:
+        return "it does not stand the loss of its spare replicas"
+    return "its shares do not fit into whole slices" if problem.slices else "it is within the gap of the search"
+
+
+def _with_nulls(values: Array) -> list[list[float | None]]:
+    return [[float(value) if np.isfinite(value) else None for value in row] for row in values]
