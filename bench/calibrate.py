@@ -1,11 +1,11 @@
 """Fits the constants of each engine era to measurements, and writes ``src/melange/profile/constants/*.toml``.
 
-    python bench/calibrate.py MEASURED [--write] [ERA ...]
+    python bench/calibrate.py MEASURED [ERA ...] [--write | --hold-out]
 
 MEASURED is a folder with ``concurrency_sweeps.csv`` (TPOT by concurrency), ``offline_saturation.csv`` (tokens per
 second of an endless queue) and ``saturation_llama2_7b_vllm027.csv`` (requests per second of an endless queue);
 docs/performance-model.md says where they come from. Without ``--write`` the errors of the constants in force are
-printed, no more.
+printed, no more; with ``--hold-out`` those on each accelerator of constants fitted without it.
 
 Fitted is the mean absolute logarithm of measured over predicted step time, a (model, accelerator) pair of n points
 weighing sqrt(n), by coordinate search on the logarithms of the constants, with a weak pull towards the untuned ones.
@@ -293,6 +293,19 @@ def report(era: Era, ratio: np.ndarray, points: Sequence[Point]) -> None:
             )
 
 
+def hold_out(era: Era, points: Sequence[Point], start: Constants) -> None:
+    """Print the errors on each accelerator of constants that were fitted on the others."""
+    pooled = []
+    for held in sorted({point.accelerator for point in points}):
+        rest = batches_of([point for point in points if point.accelerator != held])
+        unseen = batches_of([point for point in points if point.accelerator == held])
+        ratio, _ = ratios(unseen, fit(rest, era, start))
+        error = np.abs(1 / ratio - 1)
+        pooled.append(error)
+        print(f"{era.name} without {held:16} n {len(ratio):4}  median error {np.median(error):6.1%}", flush=True)
+    print(f"{era.name} held out, all points{'':9} median error {np.median(np.concatenate(pooled)):6.1%}", flush=True)
+
+
 def toml(era: Era, ratio: np.ndarray, points: Sequence[Point], today: date) -> str:
     """The text of an era's file."""
     error = float(np.median(np.abs(1 / ratio - 1)))
@@ -330,12 +343,17 @@ def main() -> None:
     parser.add_argument("measured", type=Path)
     parser.add_argument("eras", nargs="*", default=eras())
     parser.add_argument("--write", action="store_true")
-    arguments = parser.parse_args()
+    parser.add_argument("--hold-out", action="store_true")
+    arguments = parser.parse_intermixed_args()
     for name in arguments.eras:
         era = find_era(name)
         batches = batches_of(read_points(arguments.measured, name))
+        start = HOST_BOUND if name == "vllm-0.2" else UNTUNED
+        if arguments.hold_out:
+            hold_out(era, [point for batch in batches for point in batch.points], start)
+            continue
         if arguments.write:
-            era = fit(batches, era, HOST_BOUND if name == "vllm-0.2" else UNTUNED)
+            era = fit(batches, era, start)
             ratio, points = ratios(batches, era)
             folder = Path(__file__).parents[1] / "src" / "melange" / "profile" / "constants"
             (folder / f"{name}.toml").write_text(toml(era, ratio, points, date.today()), encoding="utf-8")

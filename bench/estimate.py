@@ -2,9 +2,9 @@
 
     python bench/estimate.py
 
-100 replica types of different hardware, so that nothing is computed once for several; the median of 7 runs. The loop
-asks, for every replica type and bucket, of every whole batch up to the largest whether it holds the limits, one after
-the other; it runs on every 20th replica type and its time is scaled up.
+100 replica types of different hardware, so that nothing is computed once for several; the median of 7 runs. The loop,
+in plain Python floats (``plain_estimate.py``), asks for every replica type and bucket of every whole batch up to the
+largest whether it holds the limits; it runs on every 10th replica type and its time is scaled up.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
-from melange.profile.capacity import Replicas, Sizes, excess, largest_batch, mean_step_s
 from melange.profile.era import find_era
 from melange.profile.estimate import estimate
-from melange.profile.hardware import Hardware, hardware_of, replicas_of
 from melange.slo import Slo
 from melange.workload.workload import PAPER_INPUT_EDGES, PAPER_OUTPUT_EDGES, Buckets
+from plain_estimate import PlainReplica
 
 Array = npt.NDArray[np.float64]
 
 TYPES = 100
 DEGREE = 2
-EVERY = 20
+EVERY = 10
 TARGET_S = 0.05
 RUNS = 7
 LOOP_RUNS = 1
@@ -59,38 +58,36 @@ def cards() -> dict[str, Accelerator]:
 def offers(facts: Mapping[str, Accelerator]) -> list[Offer]:
     """Pairs of each."""
     return [
-        Offer(provider="bench", region="", instance_type=name, accelerator=name, accelerators=DEGREE, cost_per_h=1.0)
+        Offer(
+            provider="bench",
+            region="",
+            instance_type=name,
+            accelerator=name,
+            accelerators=DEGREE,
+            cost_per_h=1.0,
+            interconnect="nvlink",
+        )
         for name in facts
     ]
 
 
-def by_loop(model: Model, slo: Slo, facts: Mapping[str, Accelerator], hardware: Hardware) -> Array:
-    """The highest rate over every whole batch (I, O) [1/s], one bucket and one batch after the other."""
-    replicas = replicas_of(model, [hardware], facts, find_era("vllm"))
-    inputs, outputs = BUCKETS.upper_sizes()
-    rates = np.zeros(BUCKETS.shape)
-    for i, o in np.ndindex(*BUCKETS.shape):
-        sizes = Sizes(inputs=inputs[None, i : i + 1, o : o + 1], outputs=outputs[None, i : i + 1, o : o + 1])
-        rates[i, o] = _rate_by_loop(replicas, model, sizes, slo)
-    return rates
-
-
-def _rate_by_loop(replicas: Replicas, model: Model, sizes: Sizes, slo: Slo) -> float:
-    slots = largest_batch(replicas, model, sizes)
-    best = 0.0
-    for running in range(1, int(slots[0, 0, 0]) + 1):
-        batch = np.full((1, 1, 1), float(running))
-        if excess(replicas, sizes, slo.limits, batch, slots)[0, 0, 0] <= 1:
-            best = max(best, float((batch / (sizes.outputs * mean_step_s(replicas, sizes, batch)))[0, 0, 0]))
-    return best
+def by_loop(model: Model, slo: Slo, card: Accelerator) -> Array:
+    """The highest rate over every whole batch (I, O) [1/s], in plain Python, one bucket after the other."""
+    replica = PlainReplica(model, card, DEGREE, find_era("vllm"))
+    return np.array(
+        [
+            [replica.max_request_rate(inputs, outputs, slo.limits) for outputs in BUCKETS.output_edges]
+            for inputs in BUCKETS.input_edges
+        ]
+    )
 
 
 def main() -> None:
     """Print times, the ratio to the loop, and how far the two answers lie apart."""
     model, facts = find_model(MODEL), cards()
     rented = offers(facts)
-    hardware = [hardware_of(offer, DEGREE, facts) for offer in rented]
     sampled = range(0, TYPES, EVERY)
+    sampled_cards = list(facts.values())[::EVERY]
     for title, slo in SLOS.items():
         times_s, loop_s = [], []
         for run in range(RUNS):
@@ -99,7 +96,7 @@ def main() -> None:
             times_s.append(time.perf_counter() - start_s)
             if run < LOOP_RUNS:
                 start_s = time.perf_counter()
-                looped = np.stack([by_loop(model, slo, facts, hardware[r]) for r in sampled])
+                looped = np.stack([by_loop(model, slo, card) for card in sampled_cards])
                 loop_s.append((time.perf_counter() - start_s) * TYPES / len(sampled))
         estimated = profile.max_request_rate[list(sampled)]
         both = looped > 0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 from melange.catalog.accelerator import Accelerator
@@ -36,3 +40,15 @@ def plain() -> Accelerator:
 def cards() -> dict[str, Accelerator]:
     """The bundled accelerators."""
     return dict(accelerators())
+
+
+@pytest.fixture(scope="session")
+def plain_estimate() -> ModuleType:
+    """The benchmark's baseline: the closed form in plain Python."""
+    path = Path(__file__).parents[2] / "bench" / "plain_estimate.py"
+    spec = importlib.util.spec_from_file_location("plain_estimate", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -185,6 +186,23 @@ def test_agrees_with_the_loop_over_every_batch(
         looped, beyond = loop(llama, replicas, sizes, limits)
         found = float(max_request_rate(replicas, llama, sizes, limits)[0, 0, 0])
         assert 0 < looped * (1 - OPEN) <= found <= beyond
+
+
+@pytest.mark.parametrize("name", ["meta-llama/Llama-3.1-8B", "Qwen/Qwen3-30B-A3B"])
+@pytest.mark.parametrize("limits", [{"tpot": 0.04}, {"ntpot": 0.12}, {"ttft": 1.0, "tpot": 0.05}, {"latency": 60.0}])
+def test_agrees_with_the_formula_written_once_more(
+    plain_estimate: ModuleType, name: str, limits: dict[str, float]
+) -> None:
+    """The benchmark's own version, in plain floats over whole batches: never below it, in the median 1 % above."""
+    model, card, era = find_model(name), accelerators()["H100-80GB"], find_era("vllm")
+    sizes = grid([25, 500, 4000, 16_000], [25, 250, 2000])
+    replicas = replicas_of(model, [Hardware(accelerator=card.name, tensor_parallel=2)], {card.name: card}, era)
+    found = max_request_rate(replicas, model, sizes, limits)[0]
+    replica = plain_estimate.PlainReplica(model, card, 2, era)
+    looped = np.vectorize(replica.max_request_rate, excluded=[2])(sizes.inputs[0], sizes.outputs[0], limits)
+    assert (found >= looped * (1 - OPEN)).all()
+    assert np.median(found[looped > 0] / looped[looped > 0]) < 1.01
+    assert (looped > 0).sum() > 8
 
 
 INPUTS = [20, 300, 4000, 30_000]
