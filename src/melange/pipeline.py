@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 from melange.profile.profile import Profile
 from melange.service import Service, WorkloadSection
+from melange.workload.clock import parse_duration
 from melange.workload.workload import Workload
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from melange.catalog.catalog import Catalog, Offer
     from melange.plan.options import Options
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h|d)?")
-_SECONDS = {"ms": 1e-3, None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def workload_of(
@@ -46,7 +43,7 @@ def workload_of(
             trace_format=section.format,
             start=section.start,
             end=section.end,
-            window_s=None if section.window is None else duration_s(section.window, "workload.window"),
+            window_s=None if section.window is None else parse_duration(section.window, name="workload.window"),
             rate=section.rate if isinstance(section.rate, str) else "mean",
             request_rate=request_rate,
             progress=progress,
@@ -79,7 +76,7 @@ def _scraped(texts: list[Path], section: WorkloadSection, request_rate: float | 
             "workload.metrics takes one text and a rate, or two texts, the earlier first, and the window between them",
             hint="for example workload: {metrics: [before.txt, after.txt], window: 5m}",
         )
-    elapsed_s = duration_s(section.window, "workload.window")
+    elapsed_s = parse_duration(section.window, name="workload.window")
     return read_metrics(texts[1], earlier=texts[0], elapsed_s=elapsed_s, request_rate=request_rate)
 
 
@@ -91,18 +88,6 @@ def _only_for_traces(section: WorkloadSection) -> None:
             raise InputError(f"workload.{key} needs a trace", hint="name one: workload: {trace: requests.parquet}")
     if isinstance(section.rate, str):
         raise InputError(f"workload.rate must be a number here, got {section.rate!r}; a statistic needs a trace")
-
-
-def duration_s(value: str | float, name: str) -> float:
-    """A duration as people write it [s].
-
-    >>> duration_s("5m", "window"), duration_s(30, "window")
-    (300.0, 30.0)
-    """
-    found = _DURATION.fullmatch(str(value).strip())
-    if not found or not float(found[1]) > 0:
-        raise InputError(f"{name} must be a duration such as 30s, 5m or 1h, got {value!r}")
-    return float(found[1]) * _SECONDS[found[2]]
 
 
 def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:

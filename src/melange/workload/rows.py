@@ -12,6 +12,8 @@ from melange.workload.clock import Span
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log
 
+LOOKUP_SIZES = 1_000_000  # DuckDB makes an array of a join's keys up to this many
+
 
 @dataclass(slots=True, kw_only=True)
 class Rows:
@@ -113,6 +115,29 @@ def _epoch_s(moment: Any) -> Any:
     kind = f"timestamp('{zone}')" if zone else "timestamp"
     origin = ibis.literal("1970-01-01T00:00:00Z" if zone else "1970-01-01T00:00:00", kind)
     return moment.delta(origin, unit="microsecond") / 1e6
+
+
+def with_buckets(rows: Rows, field: str, upper_edges: Sequence[int], smallest: int, largest: int) -> Rows:
+    """The rows with one more column, ``{field}_bucket``: the bucket of a size, -1 for zero tokens.
+
+    Sizes are known to lie within ``smallest`` and ``largest``. On DuckDB the bucket is looked up in a table that has a
+    line for every size: a join on small whole numbers is an array look-up there, and takes half the time of a CASE.
+    """
+    name = f"{field}_bucket"
+    if rows.log.connection is None or largest > LOOKUP_SIZES:
+        return replace(
+            rows, table=rows.table.mutate(**{name: bucket_of(rows.table[field], upper_edges, smallest, largest)})
+        )
+    import ibis
+
+    sizes = ibis.range(smallest, largest + 1).unnest().name("size").as_table()
+    lookup = sizes.select(
+        size=sizes["size"].cast(rows.table[field].type().copy(nullable=True)),
+        **{name: bucket_of(sizes["size"], upper_edges, smallest, largest).cast("int8")},
+    )
+    lookup = rows.log.connection.create_table(f"{field}_buckets", lookup, temp=True)
+    table = rows.table.join(lookup, rows.table[field] == lookup["size"]).drop("size")
+    return replace(rows, table=table)
 
 
 def bucket_of(size: Any, upper_edges: Sequence[int], smallest: int, largest: int) -> Any:

@@ -19,7 +19,7 @@ from melange.workload.clock import Moment, Span, check_statistic, full_windows, 
 from melange.workload.layouts import find_layout, time_unit
 from melange.workload.logs import Progress, open_log, readable, reported
 from melange.workload.malformed import has_rejected, malformed_rows
-from melange.workload.rows import Rows, bucket_of, lasting, select_rows
+from melange.workload.rows import Rows, lasting, select_rows, with_buckets
 from melange.workload.sizes import mean_sizes, oversized, thin_data
 from melange.workload.workload import Buckets, Workload
 
@@ -191,12 +191,11 @@ class _Counts:
         """The aggregate query."""
         counts = cls(grid)
         inputs, outputs = _extents(rows, grid)
-        keys = {
-            "i": bucket_of(rows.table.input, grid.input_edges, *inputs),
-            "o": bucket_of(rows.table.output, grid.output_edges, *outputs),
-        }
-        grouped = rows.table.group_by(**keys).aggregate(
-            n=rows.table.count(), inputs=rows.table.input.sum(), outputs=rows.table.output.sum()
+        rows = with_buckets(rows, "input", grid.input_edges, *inputs)
+        rows = with_buckets(rows, "output", grid.output_edges, *outputs)
+        table = rows.table
+        grouped = table.group_by(i=table.input_bucket, o=table.output_bucket).aggregate(
+            n=table.count(), inputs=table.input.sum(), outputs=table.output.sum()
         )
         for i, o, n, input_sum, output_sum in _all_rows(grouped):
             if i < 0 or o < 0:
