@@ -9,6 +9,9 @@ per accelerator after tensor-parallel sharding::
          + 2 layers all_reduce(T)                                           communication, two per layer
          + t_step + t_layer layers + t_sequence B + t_request admitted      host
 
+and, where measured points correct it, all of that times ``min(max(B, least_batch), most_batch) ** batch_power``
+(:mod:`melange.profile.anchor`).
+
 B running requests, P prompt tokens read in this step, W(T) the weights that T tokens touch, N the weights that one
 token is multiplied with, H the output head, k the KV bytes of one token, a the operations of one query and one key.
 """
@@ -68,6 +71,9 @@ class StepCost:
         Host work for each running request of a step [s].
     request_s
         Host work once for each request [s].
+    batch_power, least_batch, most_batch
+        Correction by measured points: the whole step times ``batch ** batch_power``, the batch kept within the range
+        that was measured; a power of 0 corrects nothing.
     """
 
     weights_s: Values
@@ -87,6 +93,9 @@ class StepCost:
     host_s: Values
     sequence_s: Values
     request_s: Values
+    batch_power: Values = 0.0
+    least_batch: Values = 1.0
+    most_batch: Values = math.inf
 
 
 def step_cost(
@@ -189,7 +198,10 @@ def step_time_s(
         time = time + np.minimum(
             cost.one_shot_s + cost.one_shot_token_s * tokens, cost.ring_s + cost.ring_token_s * tokens
         )
-    return time + cost.host_s + cost.sequence_s * batch + cost.request_s * admitted
+    time = time + cost.host_s + cost.sequence_s * batch + cost.request_s * admitted
+    if _is_absent(cost.batch_power):
+        return time
+    return time * np.clip(batch, cost.least_batch, cost.most_batch) ** cost.batch_power
 
 
 def windowed_position(position: Array, window: Values) -> Array:
@@ -212,7 +224,7 @@ def stack(costs: Sequence[StepCost]) -> StepCost:
     )
 
 
-def scaled(cost: StepCost, factor: float) -> StepCost:
+def scaled(cost: StepCost, factor: Values) -> StepCost:
     """The same replica, all of its times multiplied by ``factor``."""
     times = {field.name: getattr(cost, field.name) * factor for field in fields(StepCost) if field.name.endswith("_s")}
     return replace(cost, **times)
