@@ -94,7 +94,7 @@ def catalog(
     from dataclasses import replace
 
     from melange.catalog.catalog import load_catalog
-    from melange.present import tables
+    from melange.present import layout, listings
 
     whole = load_catalog()
     if file is not None:
@@ -103,17 +103,17 @@ def catalog(
         own = read_price_list(file)
         whole = replace(whole, offers=own.offers)
         if own.cautions:
-            tables.console(stderr=True).print(tables.cautions(own.cautions))
+            layout.console(stderr=True).print(layout.cautions(own.cautions))
     chosen = whole.select(gpus=gpu, providers=provider, markets=market, regions=region)
     if as_json:
         typer.echo(json.dumps(chosen.to_json()[subject.value]))
         return
     pages = {
-        Subject.accelerators: lambda: tables.accelerators_page(chosen.accelerators.values()),
-        Subject.offers: lambda: tables.offers_page(chosen.offers),
-        Subject.models: lambda: tables.models_page(chosen.models.values()),
+        Subject.accelerators: lambda: listings.accelerators_page(chosen.accelerators.values()),
+        Subject.offers: lambda: listings.offers_page(chosen.offers),
+        Subject.models: lambda: listings.models_page(chosen.models.values()),
     }
-    tables.console().print(pages[subject]())
+    layout.console().print(pages[subject]())
 
 
 @app.command()
@@ -158,7 +158,7 @@ def workload(
     import yaml
 
     from melange.pipeline import workload_of
-    from melange.present import tables
+    from melange.present import inputs
     from melange.service import read_section, read_service
 
     if list_datasets:
@@ -188,7 +188,7 @@ def workload(
         section = read_section(given, settings or ())
         with _progress("reading the traffic") as tell:
             result = workload_of(section, Path, tell)
-    _finish(result, out, as_json, tables.workload_page)
+    _finish(result, out, as_json, inputs.workload_page)
 
 
 @app.command()
@@ -204,7 +204,7 @@ def profile(
     as_json: JsonFlag = False,
 ) -> None:
     """Say what one replica of each type can serve within the SLO."""
-    from melange.present import tables
+    from melange.present import inputs
     from melange.workload.workload import Workload
 
     traffic = Workload.read(workload_file) if workload_file else None
@@ -217,7 +217,7 @@ def profile(
         from melange.profile.formats import read_profile
 
         result = read_profile(source)
-    _finish(result, out, as_json, lambda noun: tables.profile_page(noun, traffic))
+    _finish(result, out, as_json, lambda noun: inputs.profile_page(noun, traffic))
 
 
 @app.command()
@@ -254,6 +254,8 @@ def plan(
         _finish(result, out, as_json, tables.plan_page)
         return
     from melange.plan.explain import explain
+    from melange.present import layout
+    from melange.present.explanation import explanation_page
 
     with _progress("asking what would change the answer"):
         reasons = explain(result, traffic, capacities, options)
@@ -263,7 +265,7 @@ def plan(
         typer.echo(json.dumps(json.loads(result.dumps()) | {"explain": reasons.to_json()}))
         return
     _finish(result, out, False, tables.plan_page)
-    tables.console().print("\n", tables.explanation_page(reasons))
+    layout.console().print("\n", explanation_page(reasons, result))
 
 
 def _plan_inputs(
@@ -315,16 +317,16 @@ def _first_stages(service: Service, traffic: Workload | None, capacities: Profil
 
 def _finish(result: Workload | Profile | Plan, out: Path | None, as_json: bool, page: Any) -> None:
     """Save, then print: the page, or the JSON and nothing else."""
-    from melange.present import tables
+    from melange.present import layout
 
     if out is not None:
         result.save(out)
     if as_json:
         typer.echo(result.dumps())
         return
-    tables.console().print(page(result))
+    layout.console().print(page(result))
     if out is not None:
-        tables.console(stderr=True).print(f"\nsaved to {out}")
+        layout.console(stderr=True).print(f"\nsaved to {out}")
 
 
 def _list_datasets(as_json: bool) -> None:
@@ -343,9 +345,9 @@ def _progress(words: str) -> Iterator[Callable[[float | str], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from melange.present import tables
+    from melange.present import layout
 
-    with tables.console(stderr=True).status(words) as status:
+    with layout.console(stderr=True).status(words) as status:
         yield lambda news: status.update(f"{words}: {news if isinstance(news, str) else f'{news:.0%}'}")
 
 

@@ -1,0 +1,72 @@
+"""How pages for the terminal are laid out: consoles, tables, titles, and the words that all of them share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from melange.errors import Caution
+from melange.workload.workload import Buckets
+
+PIPE_WIDTH = 1000
+MAX_ROWS = 8  # of a table that could list hundreds; --json lists all
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console as wide as its terminal; into a file or a pipe lines stay whole, unless COLUMNS says otherwise."""
+    made = Console(stderr=stderr, highlight=False)
+    if made.is_terminal or os.environ.get("COLUMNS"):
+        return made
+    return Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+
+
+def table_of(*headings: str) -> Table:
+    """A table without lines; headings may hold units in [brackets]."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in headings:
+        add_column(table, heading)
+    return table
+
+
+def add_column(table: Table, heading: str, *, right: bool = False) -> None:
+    """Add a column; its heading may hold a unit in [brackets], which are no markup."""
+    table.add_column(Text(heading), justify="right" if right else "left")
+
+
+def titled(title: str, body: RenderableType) -> RenderableType:
+    """A title above a body."""
+    return Group(Text(title, style="bold"), body)
+
+
+def listed(title: str, lines: Iterable[str]) -> RenderableType:
+    """A title above lines, each set in a little."""
+    return Group(Text(title, style="bold"), *(Padding(Text(line), (0, 0, 0, 2)) for line in lines))
+
+
+def spaced(parts: Iterable[RenderableType]) -> list[RenderableType]:
+    """Parts with an empty line between each two."""
+    spaced: list[RenderableType] = []
+    for part in parts:
+        spaced += [part, Text("")]
+    return spaced[:-1]
+
+
+def cautions(items: Iterable[Caution]) -> RenderableType:
+    """Warnings, a line each."""
+    return Group(*(Text(f"warning: {caution}", style="yellow") for caution in items))
+
+
+def edge(buckets: Buckets, axis: str, index: int) -> str:
+    """The upper edge of a bucket, or its number where sizes are not known."""
+    edges = buckets.input_edges if axis == "input" else buckets.output_edges
+    return f"#{index + 1}" if buckets.is_ordinal else f"{edges[index]:,}"
+
+
+def usd(amount: float) -> str:
+    """An amount with as many digits as it deserves."""
+    return f"{amount:,.2f} USD" if amount >= 0.1 else f"{amount:.2g} USD"
