@@ -62,7 +62,7 @@ def _push(heap: list[tuple[float, int, int]], direction: Array, weight: Array, l
 
 
 def served_alike(problem: Problem, labels: Labels) -> Problem:
-    """The problem in which the buckets of a cluster are served by the same shares: its fleets are fleets of ``problem``."""
+    """The problem whose clusters are served by one set of shares each: its fleets are fleets of ``problem``."""
     return problem.with_changes(load=_by_label(problem.load, labels, np.add), cells=np.unique(labels))
 
 

@@ -1,4 +1,4 @@
-"""Why this plan: prices at which other types would enter, what each request size costs, and why nothing cheaper will do."""
+"""Why this plan: at what price other types enter, what each request size costs, and why nothing cheaper will do."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Explanation:
     next_request_per_h
         What one more request per second of the same mix costs: in the relaxation, by the same duals [USD/h].
     next_step_per_h
-        The same as a true step: the plan for that rate, solved anew, less this one [USD/h]; None where it cannot be had.
+        The same as a true step: the plan for that rate, solved anew, less this one [USD/h]; None where there is none.
     cheaper
         The cheaper fleet that comes nearest; None where there is none.
     """
@@ -114,9 +114,8 @@ class Explanation:
             said[0] += f", and {self.next_step_per_h:+.2f} USD/h as the next step."
         if self.cheaper is not None:
             fleet = " + ".join(f"{count} x {name}" for name, count in self.cheaper.replicas.items()) or "nothing"
-            said.append(
-                f"Cheaper would be {fleet} at {self.cheaper.cost_per_h:.2f} USD/h, but {self.cheaper.violation}."
-            )
+            cost = f"{self.cheaper.cost_per_h:.2f} USD/h"
+            said.append(f"Cheaper would be {fleet} at {cost}, but {self.cheaper.violation}.")
         offers = sorted(self.break_even_per_h.items(), key=lambda item: -item[1])
         for name, price in offers[:MOST_LINES]:
             about = "" if self.is_exact else "about "
@@ -286,10 +285,9 @@ def _neighbors(problem: Problem, count: Positions) -> list[Positions]:
 def _violation(problem: Problem, profile: Profile, fleet: Positions, peak: float) -> str:
     """What a fleet breaks."""
     carried = problem.carried(fleet)
-    served = np.isfinite(problem.load[carried > 0]).any(axis=0) if (carried > 0).any() else np.zeros(0, bool)
-    if not served.all() or not len(served):
-        cell = problem.cells[int(np.argmin(served))] if len(served) else problem.cells[0]
-        i, o = np.unravel_index(int(cell), profile.buckets.shape)
+    missing = np.flatnonzero(~np.isfinite(problem.load[carried > 0]).any(axis=0))
+    if len(missing):
+        i, o = np.unravel_index(int(problem.cells[missing[0]]), profile.buckets.shape)
         return f"no replica in it can serve {profile.buckets.label(int(i), int(o))}"
     if peak > 1 + TOLERANCE:
         found = least_peak_shares(problem, carried)
@@ -298,7 +296,7 @@ def _violation(problem: Problem, profile: Profile, fleet: Positions, peak: float
         worst = int(np.argmax(over))
         return (
             f"it would be at {peak:.1%} of the load that it may take: "
-            f"{problem.names[worst]} alone would lack {over[worst]:.2f} replicas"
+            f"{problem.names[worst]} would lack {over[worst]:.2f} replicas"
         )
     if not permitted(problem, fleet[None]).all() or problem.replicas @ fleet < problem.min_total:
         return "it breaks a minimum, a requirement or a limit that was asked for"

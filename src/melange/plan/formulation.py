@@ -170,7 +170,7 @@ def load(problem: Problem, columns: Columns) -> Rows:
     spared = np.flatnonzero(problem.spare)
     row.append(spared)
     column.append(columns.used + spared)
-    value.append((1.0 - problem.headroom) * problem.spare[spared])
+    value.append(np.asarray((1.0 - problem.headroom) * problem.spare[spared], float))
     return _rows("load", np.full(types, -np.inf), np.zeros(types), row, column, value)
 
 
@@ -189,7 +189,7 @@ def tiny_load(problem: Problem, columns: Columns) -> Rows:
         np.zeros(len(types)),
         [row, np.arange(len(types))],
         [columns.share + thin, types],
-        [np.ones(len(thin)), -whole * count],
+        [np.ones(len(thin)), np.asarray(-whole * count, float)],
     )
 
 

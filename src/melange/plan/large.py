@@ -28,6 +28,8 @@ ROUGH_CLUSTERS, ROUGH_TYPES = 40, 30
 FIRST_CLUSTERS, GROWTH = 120, 2
 # Share of the time left that the search for a good fleet may take.
 ROUGH_TIME = 0.1
+# Programs over one set of clusters, each with the cuts that the last one taught.
+ROUNDS = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -120,9 +122,6 @@ def _bound(problem: Problem, known: Known, cuts: Cuts, options: Options, size: i
             return
         if not _learn(problem, known, cuts, count):
             return
-
-
-ROUNDS = 4
 
 
 def _learn(problem: Problem, known: Known, cuts: Cuts, count: Positions) -> bool:

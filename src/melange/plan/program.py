@@ -13,9 +13,14 @@ from melange.plan.formulation import Milp, formulate
 from melange.plan.highs import Outcome, minimise
 from melange.plan.options import Options
 from melange.plan.problem import Positions, Problem
+from melange.plan.slices import quickly_sliced
 from melange.workload.workload import Array
 
 Progress = Callable[[str], None]
+
+
+class OutOfTimeError(SolverError):
+    """The time ran out before any plan was found."""
 
 
 def by_program(
@@ -45,16 +50,28 @@ def by_program(
 
 def start_point(problem: Problem, milp: Milp, count: Positions) -> Array | None:
     """The point of the program that stands for a fleet; None where the fleet does not carry the traffic."""
-    found = least_peak_shares(problem, problem.carried(count))
     columns = milp.columns
-    if found is None or found[1] > 1 or problem.slices is not None or columns.scenarios or columns.served >= 0:
+    if columns.scenarios or columns.served >= 0:
+        return None
+    share = shares_of(problem, count)
+    if share is None:
         return None
     x = np.zeros(columns.count)
     x[: len(count)] = count
     if columns.used >= 0:
         x[columns.used : columns.used + len(count)] = count > 0
-    x[columns.share : columns.share + len(columns.type_of)] = found[0][columns.type_of, columns.bucket_of]
+    whole = problem.slices or 1
+    x[columns.share : columns.share + len(columns.type_of)] = share[columns.type_of, columns.bucket_of] * whole
     return x
+
+
+def shares_of(problem: Problem, count: Positions) -> Array | None:
+    """Shares (R, B) with which a fleet carries everything, in whole slices where asked for; None: none found."""
+    carried = problem.carried(count)
+    found = least_peak_shares(problem, carried)
+    if found is None or found[1] > 1 + TOLERANCE:
+        return None
+    return found[0] if problem.slices is None else quickly_sliced(problem, found[0], carried)
 
 
 def run_program(milp: Milp, options: Options, deadline: float, start: Array | None = None) -> Outcome:
@@ -66,7 +83,7 @@ def run_program(milp: Milp, options: Options, deadline: float, start: Array | No
     if outcome.status == "infeasible":
         raise InfeasibleError("no allowed set of replicas carries the workload")
     if outcome.x is None:
-        raise SolverError(
+        raise OutOfTimeError(
             f"no plan was found within {options.time_limit_s:g} s", hint="give it more time: plan.time_limit_s"
         )
     return outcome

@@ -6,15 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from melange.plan.fleet import Fleet, least_peak_shares
+from melange.plan.fleet import Fleet
 from melange.plan.highs import PeakLoad
 from melange.plan.large import by_clusters
 from melange.plan.lattice import MOST_POINTS, build_lattice, cheapest_of, points
 from melange.plan.options import Options
 from melange.plan.problem import Mask, Positions, Problem
-from melange.plan.program import Progress, by_program
+from melange.plan.program import OutOfTimeError, Progress, by_program, shares_of
 from melange.plan.projection import first_cuts, instance_range, probe
-from melange.plan.slices import quickly_sliced
 from melange.plan.start import first_fleets, trimmed
 from melange.workload.workload import Array
 
@@ -44,7 +43,7 @@ def cheapest(
     favored = np.zeros(len(problem.cost)) if prefer is None else prefer
     oracle = PeakLoad(problem.load) if len(problem.cost) <= FEW_TYPES else None
     known = trimmed(problem, starts[0], oracle)
-    if problem.slices is not None and not _can_slice(problem, known):
+    if problem.slices is not None and shares_of(problem, known) is None:
         known = starts[0]
     narrowed, least = _narrowed(problem, known)
     if points(least, narrowed.most) > EASY_POINTS and oracle is not None and problem.slices is None:
@@ -55,14 +54,23 @@ def cheapest(
         fleet = _listed(problem, narrowed, least, favored, deadline)
         if fleet is not None:
             return fleet
-    if problem.slices is not None:
-        return by_program(problem, options, say=say, deadline=deadline)
     inside = np.isin(problem.types, narrowed.types)
-    if narrowed.load.shape[1] > MANY_BUCKETS and options.gap > 0:
-        fleet = by_clusters(narrowed, options, known[inside], say=say, deadline=deadline)
-    else:
-        fleet = by_program(narrowed, options, say=say, deadline=deadline, known=known[inside])
+    fleet = _programmed(narrowed, known[inside], options, say=say, deadline=deadline)
     return _widened(problem, fleet, inside)
+
+
+def _programmed(problem: Problem, known: Positions, options: Options, *, say: Progress, deadline: float) -> Fleet:
+    """The cheapest fleet by mixed-integer programs, or the one that is known where they find none in time."""
+    if problem.load.shape[1] > MANY_BUCKETS and options.gap > 0 and problem.slices is None:
+        return by_clusters(problem, options, known, say=say, deadline=deadline)
+    try:
+        return by_program(problem, options, say=say, deadline=deadline, known=known)
+    except OutOfTimeError:
+        share = shares_of(problem, known)
+        if share is None:
+            raise
+        bound = probe(problem).floor
+        return Fleet(instances=known, share=share, after_loss={}, bound=bound, status="time limit")
 
 
 def _widened(problem: Problem, fleet: Fleet, inside: Mask) -> Fleet:
@@ -86,13 +94,6 @@ def _near_bound(problem: Problem, known: Positions, oracle: PeakLoad, favored: A
     ceiling = float(problem.cost @ known)
     fleet, _ = cheapest_of(lattice, cuts, oracle, prefer=favored, ceiling=ceiling, deadline=deadline)
     return known if fleet is None else fleet.instances
-
-
-def _can_slice(problem: Problem, count: Positions) -> bool:
-    """Whether whole slices are found at once for a fleet."""
-    carried = problem.carried(count)
-    found = least_peak_shares(problem, carried)
-    return found is not None and quickly_sliced(problem, found[0], carried) is not None
 
 
 def _narrowed(problem: Problem, known: Positions) -> tuple[Problem, Positions]:

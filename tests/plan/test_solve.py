@@ -1,0 +1,364 @@
+"""The cheapest mix: known answers, brute force, and what every option does to it."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plan_cases import (
+    authors,
+    brute_force,
+    figure_9,
+    impossible,
+    offer,
+    problem_of,
+    profile,
+    random_case,
+    workload,
+)
+
+from melange.errors import InfeasibleError, InputError
+from melange.plan.options import Options
+from melange.plan.plan import Plan
+from melange.plan.solve import solve
+
+
+def exact(**options):
+    """Settings of the paper: no headroom, proven to the last cent."""
+    return Options(**{"headroom": 0.0, "gap": 0.0, **options})
+
+
+@pytest.mark.parametrize(("slices", "cost"), [(1, 6.70), (2, 5.69), (4, 5.69), (8, 5.69), (None, 4.68)])
+def test_authors_example(slices, cost):
+    """The example of the authors' release costs what it costs there, and less with continuous shares."""
+    plan = solve(*authors(), exact(slices=slices))
+    assert plan.cost_per_h == pytest.approx(cost)
+    assert plan.gap == 0
+    assert plan.bound_per_h == pytest.approx(cost)
+
+
+@pytest.mark.parametrize("rate", [step / 20 for step in range(1, 161)])
+def test_figure_9_staircase(rate):
+    """Every step of the paper's Figure 9, against every fleet that could be meant."""
+    costs = [
+        1.01 * small + 3.67 * large
+        for small in range(23)
+        for large in range(5)
+        if 0.370 * small + 2.0 * large >= rate - 1e-9
+    ]
+    assert solve(*figure_9(rate), exact()).cost_per_h == pytest.approx(min(costs))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_continuous_shares_against_brute_force(seed):
+    """On tiny problems no fleet that carries the traffic is cheaper."""
+    case = random_case(seed, types=2 + seed % 2, buckets=2 + seed % 3)
+    expected = brute_force(problem_of(*case, exact()), most=7)
+    assert solve(*case, exact()).cost_per_h == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_slices_against_brute_force(seed):
+    """On tiny problems no split into slices allows a cheaper fleet."""
+    case = random_case(100 + seed, types=2, buckets=3)
+    options = exact(slices=1 + seed % 3)
+    assert solve(*case, options).cost_per_h == pytest.approx(brute_force(problem_of(*case, options), most=8))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_listing_agrees_with_the_program(seed, monkeypatch):
+    """The listing of fleets and the mixed-integer program find the same cost, also with minimums and spares."""
+    case = random_case(200 + seed, types=4, buckets=8)
+    options = [exact(), exact(spare_replicas=1), exact(min_replicas=2), exact(max_types=2), exact(min_total_replicas=9)]
+    listed = [solve(*case, item).cost_per_h for item in options]
+    monkeypatch.setattr("melange.plan.search.MOST_POINTS", -1)
+    assert [solve(*case, item).cost_per_h for item in options] == pytest.approx(listed)
+
+
+def test_clusters_of_buckets_keep_their_bound_and_their_plan(monkeypatch):
+    """A large problem planned over clusters agrees with the whole program within the gap."""
+    case = random_case(7, types=9, buckets=150, holes=0.05)
+    whole = solve(*case, exact())
+    monkeypatch.setattr("melange.plan.search.MOST_POINTS", -1)
+    plan = solve(*case, exact(gap=1e-3))
+    assert plan.gap <= 1e-3
+    assert plan.bound_per_h <= whole.cost_per_h + 1e-6
+    assert whole.cost_per_h <= plan.cost_per_h + 1e-6
+    assert plan.cost_per_h <= whole.cost_per_h / (1 - 1e-3) + 1e-6
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_paper_program_agrees(monkeypatch):
+    """The paper's own binary program, on CBC, costs the same (the long comparison is in bench/solve.py)."""
+    pytest.importorskip("pulp", reason="PuLP is not installed: pip install melange[bench]")
+    import sys
+    from pathlib import Path
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "bench"))
+    sys.modules.pop("paper_program", None)
+    from paper_program import solve_paper
+
+    for seed in range(3):
+        case = random_case(300 + seed, types=3, buckets=6)
+        problem = problem_of(*case, exact(slices=4))
+        answer = solve_paper(problem.load, problem.cost, slices=4, time_limit_s=5)
+        if answer.is_proven:
+            assert solve(*case, exact(slices=4)).cost_per_h == pytest.approx(answer.cost_per_h)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), factor=st.floats(1.0, 3.0))
+def test_more_traffic_is_never_cheaper(seed, factor):
+    """Scaling every rate up cannot lower the cost."""
+    load, rates = random_case(seed)
+    more = load.at_rate(load.total_rate * factor)
+    assert solve(more, rates, exact()).cost_per_h >= solve(load, rates, exact()).cost_per_h - 1e-9
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_one_more_offer_is_never_dearer(seed):
+    """A plan may always ignore an offer."""
+    load, rates = random_case(seed)
+    fewer = exact(exclude=(rates.replica_types[-1].name,))
+    assert solve(load, rates, exact()).cost_per_h <= solve(load, rates, fewer).cost_per_h + 1e-9
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    option=st.sampled_from(
+        [
+            {"headroom": 0.2},
+            {"spare_replicas": 1},
+            {"spare_total_replicas": 1},
+            {"min_replicas": 2},
+            {"min_total_replicas": 5},
+            {"max_types": 1},
+            {"slices": 2},
+            {"require": ("t1",)},
+        ]
+    ),
+)
+def test_an_option_is_never_cheaper(seed, option):
+    """Each further condition can only raise the cost, and the plan of one type bounds it from above."""
+    case = random_case(seed, holes=0.0)
+    free, bound = solve(*case, exact()), solve(*case, exact(**option))
+    assert bound.cost_per_h >= free.cost_per_h - 1e-9
+    best = bound.best_single
+    assert best is None or bound.cost_per_h <= best[1].cost_per_h + 1e-9
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000), slices=st.sampled_from([None, 1, 3, 8]))
+def test_shares_are_whole_and_carried(seed, slices):
+    """Every bucket is served in full, on types that can, within the load that headroom leaves."""
+    load, rates = random_case(seed)
+    plan = solve(load, rates, Options(headroom=0.1, slices=slices))
+    assert np.allclose(plan.share.sum(axis=0), 1.0)
+    assert not plan.share[rates.max_request_rate == 0].any()
+    assert (plan.load <= 0.9 + 1e-6).all()
+    assert not plan.share[plan.instances == 0].any()
+    if slices:
+        assert np.allclose(plan.share * slices, np.round(plan.share * slices))
+
+
+def test_availability_of_an_offer_and_of_an_accelerator():
+    """What is not there is not rented: by type, by offer, by accelerator, and as the offer itself says."""
+    load, rates = authors()
+    assert solve(load, rates, exact(max_instances={"A100-80GB": 0})).replicas == {"A10G": 12, "A100-80GB": 0}
+    assert solve(load, rates, exact(max_accelerators={"A10G": 0})).replicas == {"A10G": 0, "A100-80GB": 2}
+    scarce = profile([offer("A10G", 1.01), offer("A100-80GB", 3.67, max_instances=0)], rates.max_request_rate)
+    assert solve(load, scarce, exact()).cost_per_h == pytest.approx(12.12)
+
+
+def test_types_of_one_offer_share_its_availability():
+    """Two tensor-parallel degrees of one offer draw on the same instances."""
+    node = offer("node", 10.0, 8)
+    item = type(profile([node], [[[1.0]]]).replica_types[0])
+    types = tuple(item(name=f"node tp{tp}", offer=node, tensor_parallel=tp) for tp in (4, 8))
+    rates = np.array([[[2.0, 0.0]], [[1.0, 1.0]]])
+    pair = profile(
+        [node, node.__class__(**{k: getattr(node, k) for k in node.__slots__} | {"instance_type": "x"})], rates
+    )
+    pair = type(pair)(**{k: getattr(pair, k) for k in pair.__slots__} | {"replica_types": types})
+    load = workload([[4.0, 1.0]])
+    assert solve(load, pair, exact()).replicas == {"node tp4": 2, "node tp8": 1}
+    with pytest.raises(InfeasibleError) as error:
+        solve(load, pair, exact(max_instances={"node": 1}))
+    assert error.value.reasons == ("instances of node: at least 2 needed, 1 available",)
+
+
+@pytest.mark.parametrize(
+    ("options", "replicas"),
+    [
+        ({"min_replicas": 2}, (0, 2)),
+        ({"min_replicas": {"A10G": 3}}, (3, 1)),
+        ({"min_total_replicas": 7}, (6, 1)),
+        ({"spare_replicas": 1}, (2, 2)),
+        ({"spare_replicas": {"A10G": 1}}, (2, 1)),
+        ({"spare_total_replicas": 1}, (1, 2)),
+        ({"spare_total_replicas": 2}, (1, 3)),
+        ({"max_types": 1}, (0, 2)),
+        ({"exclude": ("A10G",)}, (0, 2)),
+        ({"headroom": 0.1}, (2, 1)),
+    ],
+)
+def test_each_option_on_the_authors_example(options, replicas):
+    """Minimums, spares, type counts and exclusions give the fleets worked out by hand."""
+    plan = solve(*authors(), exact(**options))
+    assert tuple(plan.replicas.values()) == replicas
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_fleet_with_spares_stands_every_loss(seed):
+    """Taking away the spare replicas of any one type leaves a fleet that the brute-force oracle accepts."""
+    from plan_cases import _fits
+
+    case = random_case(400 + seed, holes=0.0)
+    plan = solve(*case, exact(spare_total_replicas=1))
+    problem = problem_of(*case, exact(spare_total_replicas=1))
+    for lost in np.flatnonzero(plan.instances):
+        assert _fits(problem.load, problem.carried_after_loss(plan.instances, int(lost)) + 1e-9)
+
+
+def test_budget_carries_the_most_traffic():
+    """Under a budget the served share is what is maximised, and a budget that is enough plans for the least cost."""
+    plan = solve(*authors(), exact(budget_per_h=3.67))
+    assert plan.served_fraction == pytest.approx(8 / 9)
+    assert plan.bound_per_h is None
+    assert solve(*authors(), exact(budget_per_h=1.5)).served_fraction == pytest.approx(1 / 12)
+    assert solve(*authors(), exact(budget_per_h=100)).cost_per_h == pytest.approx(4.68)
+    with pytest.raises(InfeasibleError, match="no allowed set"):
+        solve(*authors(), exact(budget_per_h=0.5))
+
+
+def test_what_no_type_serves_is_said_type_by_type():
+    """The reasons name the bucket and, for each type, what stands in the way; the rest can be planned for."""
+    with pytest.raises(InfeasibleError) as error:
+        solve(*impossible())
+    assert "25.00% of requests" in str(error.value)
+    assert error.value.reasons == ("input size 1, output size 2 (1 req/s): A10G, L4: KV cache holds 9000 tokens",)
+    assert "--drop-unservable" in error.value.hint
+    plan = solve(*impossible(), Options(drop_unservable=True))
+    assert plan.served_fraction == pytest.approx(0.75)
+    assert plan.unservable == error.value.reasons
+    assert "left-out" in [caution.kind for caution in plan.cautions]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"max_instances": {"A100-80GB": 1, "A10G": 0}}, "instances of A100-80GB: at least 2 needed, 1 available"),
+        ({"max_accelerators": {"A100-80GB": 0, "A10G": 3}}, "accelerators of A10G: at least 12 needed, 3 available"),
+        (
+            {"max_types": 1, "require": ("A10G", "A100-80GB")},
+            "max_types: at least 2 different types are needed, 1 allowed",
+        ),
+        ({"require": ("A10G",), "max_instances": {"A10G": 0}}, "A10G is required, and none is allowed or available"),
+        (
+            {"max_instances": {"A100-80GB": 1, "A10G": 1}, "spare_total_replicas": 1},
+            "spare replicas: the other limits leave no room for them",
+        ),
+        ({"budget_per_h": 3.0, "require": ("A100-80GB",)}, "budget: what must be rented costs 3.67 USD/h, 3 allowed"),
+    ],
+)
+def test_what_stands_in_the_way_is_said(options, reason):
+    """An infeasible combination of settings names the one to lift, and by how much."""
+    with pytest.raises(InfeasibleError) as error:
+        solve(*authors(), exact(**options))
+    assert reason in error.value.reasons
+
+
+def test_unknown_names_are_errors():
+    """A name that the profile does not have gets the nearest that it has."""
+    with pytest.raises(InputError, match="did you mean 'A10G'"):
+        solve(*authors(), exact(exclude=("A10",)))
+    with pytest.raises(InputError, match="both required and excluded"):
+        solve(*authors(), exact(exclude=("A10G",), require=("A10G",)))
+    with pytest.raises(InputError, match="different buckets"):
+        solve(workload([[1.0]]), authors()[1])
+
+
+def test_single_types_are_the_same_program_with_one_type():
+    """The closed form of a single type agrees with solving for that type alone."""
+    for seed in range(8):
+        case = random_case(500 + seed, holes=0.1)
+        for options in ({}, {"headroom": 0.2}, {"spare_replicas": 1}, {"min_total_replicas": 4}, {"slices": 3}):
+            plan = solve(*case, exact(**options))
+            for name, baseline in plan.single_type.items():
+                others = tuple(item.name for item in case[1].replica_types if item.name != name)
+                if baseline.cost_per_h is None:
+                    with pytest.raises(InfeasibleError):
+                        solve(*case, exact(**options, exclude=others))
+                    assert "cannot serve" in baseline.reason
+                else:
+                    alone = solve(*case, exact(**options, exclude=others))
+                    assert alone.cost_per_h == pytest.approx(baseline.cost_per_h)
+
+
+def test_thin_traffic_is_served():
+    """Rates a billion times below capacity still get a replica that can serve them."""
+    rates = profile([offer("L4", 0.7), offer("H100", 9.0)], [[[2.0, 0.0]], [[9.0, 9.0]]])
+    plan = solve(workload([[1.0, 1e-9]]), rates, exact())
+    assert plan.replicas == {"L4": 0, "H100": 1}
+    assert np.allclose(plan.share.sum(axis=0), 1.0)
+
+
+def test_equal_plans_stay_with_the_incumbent():
+    """Among fleets of equal cost the one in force is kept."""
+    rates = profile([offer("a", 1.0), offer("b", 1.0)], [[[2.0]], [[2.0]]])
+    load = workload([[3.0]])
+    first = solve(load, profile([offer("a", 1.0), offer("b", 1.0)], [[[1.0]], [[2.0]]]), exact())
+    assert first.replicas == {"a": 0, "b": 2}
+    assert solve(load, rates, exact(), incumbent=first).replicas == {"a": 0, "b": 2}
+    assert solve(load, rates, exact()).replicas == {"a": 2, "b": 0}
+
+
+def test_time_limit_returns_the_plan_found():
+    """A search that is stopped says so, with its gap, and its plan still holds."""
+    load, rates = random_case(11, types=30, buckets=60, holes=0.0)
+    plan = solve(load, rates, exact(time_limit_s=0.02, slices=3))
+    assert plan.status in ("time limit", "optimal")
+    assert plan.bound_per_h <= plan.cost_per_h
+    assert plan.gap == pytest.approx(1 - plan.bound_per_h / plan.cost_per_h)
+
+
+def test_same_seed_same_plan_byte_for_byte():
+    """Nothing but the measured time differs between two runs."""
+    load, rates = random_case(12, types=12, buckets=30)
+    texts = []
+    for _ in range(2):
+        content = json.loads(solve(load, rates, Options()).dumps())
+        content.pop("solve_s")
+        texts.append(json.dumps(content))
+    assert texts[0] == texts[1]
+
+
+def test_plan_survives_its_file(tmp_path):
+    """A saved plan reads back as it was."""
+    plan = solve(*authors(), exact())
+    assert Plan.read(plan.save(tmp_path / "plan.json")).to_json() == plan.to_json()
+
+
+def test_hundreds_of_like_offers_are_quick():
+    """Regions and tiers of the same machines cost little time: dominated types are set aside."""
+    load, rates = random_case(13, types=8, buckets=60)
+    offers = [offer(f"r{k}-{r}", round(1.0 + r / 7 + k / 50, 3)) for k in range(75) for r in range(8)]
+    many = profile(offers, np.tile(rates.max_request_rate, (75, 1, 1)))
+    began = time.perf_counter()
+    plan = solve(load, many, Options())
+    assert time.perf_counter() - began < 5.0
+    assert all(name.startswith("r0-") for name, count in plan.replicas.items() if count)
+
+
+def test_progress_is_told_in_sentences():
+    """The caller's function hears what the search is doing."""
+    said = []
+    solve(*authors(), exact(), progress=said.append)
+    assert said
+    assert "USD/h" in said[0]
