@@ -9,24 +9,28 @@
 True
 """
 
-from melange.catalog.accelerator import Accelerator
-from melange.catalog.bundled import find_model
-from melange.catalog.catalog import Catalog, load_catalog
-from melange.catalog.model import Model
-from melange.catalog.offer import Offer
-from melange.catalog.readers import read_offers
-from melange.errors import Caution, InfeasibleError, InputError, MeasurementError, MelangeError, SolverError
-from melange.plan.explain import Explanation, explain
-from melange.plan.options import Options
-from melange.plan.plan import Plan
-from melange.plan.solve import solve
-from melange.profile.estimate import estimate
-from melange.profile.formats import read_profile
-from melange.profile.profile import Profile, ReplicaType
-from melange.slo import Slo
-from melange.workload.datasets import dataset
-from melange.workload.traces import read_trace
-from melange.workload.workload import Buckets, Workload
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from melange.catalog.accelerator import Accelerator
+    from melange.catalog.bundled import find_model
+    from melange.catalog.catalog import Catalog, load_catalog
+    from melange.catalog.model import Model
+    from melange.catalog.offer import Offer
+    from melange.catalog.readers import read_offers
+    from melange.errors import Caution, InfeasibleError, InputError, MeasurementError, MelangeError, SolverError
+    from melange.plan.explain import Explanation, explain
+    from melange.plan.options import Options
+    from melange.plan.plan import Plan
+    from melange.plan.solve import solve
+    from melange.profile.estimate import estimate
+    from melange.profile.formats import read_profile
+    from melange.profile.profile import Profile, ReplicaType
+    from melange.slo import Slo
+    from melange.workload.datasets import dataset
+    from melange.workload.traces import read_trace
+    from melange.workload.workload import Buckets, Workload
 
 __all__ = [
     "Accelerator",
@@ -57,3 +61,46 @@ __all__ = [
     "read_trace",
     "solve",
 ]
+
+# Public names are loaded when they are first used, so that `import melange` and `melange --help` take no time.
+_MODULE_BY_NAME = {
+    "Accelerator": "melange.catalog.accelerator",
+    "Buckets": "melange.workload.workload",
+    "Catalog": "melange.catalog.catalog",
+    "Caution": "melange.errors",
+    "Explanation": "melange.plan.explain",
+    "InfeasibleError": "melange.errors",
+    "InputError": "melange.errors",
+    "MeasurementError": "melange.errors",
+    "MelangeError": "melange.errors",
+    "Model": "melange.catalog.model",
+    "Offer": "melange.catalog.offer",
+    "Options": "melange.plan.options",
+    "Plan": "melange.plan.plan",
+    "Profile": "melange.profile.profile",
+    "ReplicaType": "melange.profile.profile",
+    "Slo": "melange.slo",
+    "SolverError": "melange.errors",
+    "Workload": "melange.workload.workload",
+    "dataset": "melange.workload.datasets",
+    "estimate": "melange.profile.estimate",
+    "explain": "melange.plan.explain",
+    "find_model": "melange.catalog.bundled",
+    "load_catalog": "melange.catalog.catalog",
+    "read_offers": "melange.catalog.readers",
+    "read_profile": "melange.profile.formats",
+    "read_trace": "melange.workload.traces",
+    "solve": "melange.plan.solve",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_BY_NAME:
+        raise AttributeError(f"module 'melange' has no attribute {name!r}")
+    value = getattr(import_module(_MODULE_BY_NAME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
