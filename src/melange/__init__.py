@@ -3,7 +3,7 @@
 >>> import melange
 >>> workload = melange.dataset("arena", request_rate=4.0)
 >>> offers = melange.load_catalog().select(gpus=["L4", "A100-80GB"], providers=["aws"], markets=["on-demand"]).offers
->>> model = melange.find_model("meta-llama/Llama-2-7b-hf")
+>>> model = melange.find_model("meta-llama/Llama-3.1-8B")
 >>> plan = melange.solve(workload, melange.estimate(model, offers, melange.Slo(tpot_s=0.12), workload))
 >>> plan.cost_per_h <= min(b.cost_per_h for b in plan.single_type.values() if b.cost_per_h)
 True
