@@ -13,8 +13,13 @@ from melange.files import Json, read_text
 from melange.workload.workload import Array
 
 
-def read_objects(path: str | Path) -> list[Json]:
+def read_objects(path: str | Path, *, infinity: bool = False) -> list[Json]:
     """The JSON objects of a file: one, a list of them, or one a line (JSONL).
+
+    Parameters
+    ----------
+    infinity
+        Read ``Infinity``, which JSON does not have, as load tests write it for a rate without bound.
 
     Raises
     ------
@@ -23,12 +28,12 @@ def read_objects(path: str | Path) -> list[Json]:
     """
     text = read_text(path)
     try:
-        content = _parse(text, f"{path}")
+        content = _parse(text, f"{path}", infinity)
     except json.JSONDecodeError as error:
         lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
         if len(lines) < 2 or error.msg != "Extra data":
             raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
-        content = [_parse_line(line, f"{path}:{number}") for number, line in lines]
+        content = [_parse_line(line, f"{path}:{number}", infinity) for number, line in lines]
     found = content if isinstance(content, list) else [content]
     objects = [one for one in found if isinstance(one, dict)]
     if not objects or len(objects) < len(found):
@@ -36,16 +41,18 @@ def read_objects(path: str | Path) -> list[Json]:
     return objects
 
 
-def _parse(text: str, place: str) -> object:
-    def refuse(constant: str) -> None:
+def _parse(text: str, place: str, infinity: bool) -> object:
+    def refuse(constant: str) -> float:
+        if infinity and constant == "Infinity":
+            return math.inf
         raise InputError(f"{place}: {constant} is no number", hint="write 0 where a size cannot be served")
 
     return json.loads(text, parse_constant=refuse)
 
 
-def _parse_line(line: str, place: str) -> object:
+def _parse_line(line: str, place: str, infinity: bool) -> object:
     try:
-        return _parse(line, place)
+        return _parse(line, place, infinity)
     except json.JSONDecodeError as error:
         raise InputError(f"{place}: not valid JSON: {error.msg} (column {error.colno})") from error
 

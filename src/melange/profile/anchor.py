@@ -1,0 +1,269 @@
+"""Estimates corrected by a handful of measured points.
+
+Measured points say how much longer a replica's steps take than the model has it; a ridge regression
+(:mod:`melange.profile.correction`) spreads that over all sizes and batches, and the closed form is solved again with
+the corrected steps. The correction acts on the step and not on the rate: under a tight limit a step 10 % longer may
+halve the rate.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.bundled import find_model
+from melange.catalog.model import Model
+from melange.catalog.offer import Offer
+from melange.errors import Caution, InputError, unknown
+from melange.profile.capacity import (
+    Array,
+    Replicas,
+    Sizes,
+    largest_batch,
+    max_request_rate,
+    mean_step_s,
+)
+from melange.profile.comparison import samples_of
+from melange.profile.correction import INTERVAL, Correction, correction, prior_variance
+from melange.profile.era import DEFAULT_ENGINE, Era, find_era
+from melange.profile.estimate import estimate
+from melange.profile.hardware import Hardware, hardware_of, replicas_of
+from melange.profile.measurements import Measurement, split_name
+from melange.profile.profile import ANCHORED, MEASURED, Profile
+from melange.profile.reasons import obstacle, why_zero
+from melange.profile.step import scaled
+from melange.slo import Slo
+from melange.workload.workload import Buckets, Workload
+
+# A searched maximum rate stands for a bucket whose planned size is within this share of the measured one.
+SAME_SIZE = 0.1
+FIXED_POINTS = 6
+
+
+def anchor(
+    model: Model,
+    offers: Sequence[Offer],
+    slo: Slo,
+    sizes: Workload | Buckets,
+    measurements: Sequence[Measurement],
+    *,
+    engine: str | Era = DEFAULT_ENGINE,
+    tensor_parallel: Sequence[int] | int | None = None,
+    accelerators: Mapping[str, Accelerator] | None = None,
+) -> Profile:
+    """What one replica of each type can serve within the SLO, estimated and corrected by measured points.
+
+    All cells of replica types whose hardware was measured become *anchored*, with intervals that shrink with the
+    number of points and with how near they are; a cell whose maximum rate was searched for under this SLO becomes
+    *measured*. The others stay as :func:`~melange.profile.estimate.estimate` has them, whose parameters these are.
+
+    Parameters
+    ----------
+    measurements
+        Load points; each must say which replica type or accelerator was measured.
+
+    Raises
+    ------
+    InputError
+        As of ``estimate``; a measurement that does not say what was measured, or names what is not there.
+    """
+    era = engine if isinstance(engine, Era) else find_era(engine)
+    base = estimate(
+        model, offers, slo, sizes, engine=engine, tensor_parallel=tensor_parallel, accelerators=accelerators
+    )
+    facts = _bundled() if accelerators is None else accelerators
+    service = _Service(model=model, slo=slo, sizes=planned_sizes(sizes), era=era, facts_by_name=facts)
+    hardware = [hardware_of(one.offer, one.tensor_parallel, facts) for one in base.replica_types]
+    used, cautions = _usable(measurements, model, base.replica_types[0].engine, era)
+    points_by_hardware: dict[Hardware, list[Measurement]] = defaultdict(list)
+    for point in used:
+        points_by_hardware[_measured_hardware(point, base, hardware, facts)].append(point)
+    profile = base
+    for one, points in points_by_hardware.items():
+        where = np.array([other == one for other in hardware])
+        profile, said = _with_points(profile, service, one, points, where)
+        cautions += said
+    return replace(
+        profile,
+        source=f"{base.source}, corrected by {_counted(len(used), 'measured point')}" if used else base.source,
+        cautions=(*base.cautions, *cautions),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Service:
+    """What is served, how fast, and by which engine."""
+
+    model: Model
+    slo: Slo
+    sizes: Sizes
+    era: Era
+    facts_by_name: Mapping[str, Accelerator]
+
+
+def _bundled() -> Mapping[str, Accelerator]:
+    from melange.catalog.bundled import accelerators
+
+    return accelerators()
+
+
+def planned_sizes(sizes: Workload | Buckets) -> Sizes:
+    """The sizes that buckets are planned for: a workload's own, or upper edges (1, I, O)."""
+    if isinstance(sizes, Buckets):
+        inputs, outputs = sizes.upper_sizes()
+    else:
+        inputs, outputs = sizes.input_tokens, sizes.output_tokens
+    return Sizes(inputs=inputs[None], outputs=outputs[None])
+
+
+def _usable(
+    measurements: Sequence[Measurement], model: Model, engine: str, era: Era
+) -> tuple[list[Measurement], list[Caution]]:
+    """Points of this model and engine, and a word on the others and on doubtful ones."""
+    used, cautions = [], []
+    for point in measurements:
+        if point.engine and find_era(point.engine).name != era.name:
+            what = f"{point.source}: measured with {point.engine}, and the service runs {engine}; left out"
+            cautions.append(Caution("anchor", what))
+        elif point.model and (other := _other_model(point.model, model)):
+            cautions.append(
+                Caution("anchor", f"{point.source}: measured {other}, and {model.name} is served; left out")
+            )
+        else:
+            used.append(point)
+            if point.failed:
+                what = f"{point.source}: {point.failed} requests failed; measure below the load at which they do"
+                cautions.append(Caution("anchor", what))
+    return used, cautions
+
+
+def _other_model(name: str, model: Model) -> str:
+    """The model that a measurement names, if it is known and another one; servers may call theirs what they like."""
+    try:
+        found = find_model(name)
+    except InputError:
+        return ""
+    shape = ("layers", "hidden_size", "heads", "kv_heads", "experts", "vocabulary_size")
+    return "" if all(getattr(found, one) == getattr(model, one) for one in shape) else found.name
+
+
+def _measured_hardware(
+    point: Measurement, profile: Profile, hardware: Sequence[Hardware], facts_by_name: Mapping[str, Accelerator]
+) -> Hardware:
+    """The hardware of a profile that a point was measured on."""
+    names = [one.name for one in profile.replica_types]
+    if point.replica_type in names:
+        return hardware[names.index(point.replica_type)]
+    name = point.accelerator or point.replica_type
+    if not name:
+        raise InputError(
+            f"{point.source}: does not say which replica was measured",
+            hint="name it: --anchor A10G=results.json, or 'A10G tp2=results.json' for two of it",
+        )
+    accelerator, degree = split_name(name)
+    degree = point.tensor_parallel or degree
+    matches = {one for one in hardware if (one.accelerator, one.tensor_parallel) == (accelerator, degree)}
+    if len(matches) > 1:
+        raise InputError(
+            f"{point.source}: {accelerator} x {degree} is offered with two kinds of link; name the replica type",
+            hint="melange profile lists replica types",
+        )
+    if matches:
+        return matches.pop()
+    degrees = sorted({one.tensor_parallel for one in hardware if one.accelerator == accelerator})
+    if degrees:
+        listed = ", ".join(map(str, degrees))
+        raise InputError(f"{point.source}: {accelerator} is offered split over {listed}, not over {degree}")
+    if accelerator in facts_by_name:
+        raise InputError(
+            f"{point.source}: {accelerator} is not among the offers of the service",
+            hint="add it to offers.gpus, or leave the file out",
+        )
+    raise unknown("replica type or accelerator", name, [*names, *facts_by_name], place=point.source)
+
+
+def _with_points(
+    profile: Profile, service: _Service, hardware: Hardware, points: Sequence[Measurement], where: Array
+) -> tuple[Profile, list[Caution]]:
+    """The profile with the cells of all types of that hardware (R,) anchored or measured."""
+    model, era = service.model, service.era
+    replicas = replicas_of(model, [hardware], service.facts_by_name, era)
+    samples, cautions = samples_of(replicas, model, points)
+    arrays = {name: getattr(profile, name).copy() for name in ("max_request_rate", "low", "high", "provenance")}
+    reasons, reason = profile.reasons, profile.reason.copy()
+    if samples:
+        sizes = service.sizes
+        found = correction(samples, sizes.inputs[0], sizes.outputs[0], prior_variance(era.residuals))
+        corrected = with_correction(replicas, found)
+        mid, low, high = anchored_rates(corrected, model, sizes, service.slo, found)
+        facts = service.facts_by_name[hardware.accelerator]
+        obstacles = [obstacle(model, facts, hardware.tensor_parallel, era.settings)]
+        why, index = why_zero(mid, corrected, model, sizes, service.slo.limits, obstacles)
+        for name, values in (("max_request_rate", mid), ("low", low), ("high", high)):
+            arrays[name][where] = values
+        arrays["provenance"][where] = ANCHORED
+        reason[where] = np.where(index > 0, index + len(reasons), 0)
+        reasons = (*reasons, *why)
+    for point in points:
+        cell = _searched_cell(point, service)
+        if cell is None:
+            continue
+        for name in ("max_request_rate", "low", "high"):
+            arrays[name][where, cell[0], cell[1]] = point.max_request_rate
+        arrays["provenance"][where, cell[0], cell[1]] = MEASURED
+        reason[where, cell[0], cell[1]] = 0
+    return replace(profile, **arrays, reasons=reasons, reason=reason), cautions
+
+
+def _searched_cell(point: Measurement, service: _Service) -> tuple[int, int] | None:
+    """The cell whose maximum rate a point tells: one planned at about its size, under the same objective."""
+    if point.max_request_rate is None or point.slo != service.slo:
+        return None
+    inputs, outputs = service.sizes.inputs[0], service.sizes.outputs[0]
+    off = np.maximum(np.abs(inputs / point.input_tokens - 1), np.abs(outputs / point.output_tokens - 1))
+    i, o = np.unravel_index(int(off.argmin()), off.shape)
+    return (int(i), int(o)) if off[i, o] <= SAME_SIZE else None
+
+
+def with_correction(replicas: Replicas, found: Correction) -> Replicas:
+    """The same replica with its steps corrected."""
+    cost = replace(
+        scaled(replicas.cost, found.factor()[None]),
+        batch_power=found.slope[None],
+        least_batch=found.least_batch,
+        most_batch=found.most_batch,
+    )
+    return replace(replicas, cost=cost)
+
+
+def anchored_rates(
+    corrected: Replicas, model: Model, sizes: Sizes, slo: Slo, found: Correction
+) -> tuple[Array, Array, Array]:
+    """Rates with corrected steps, and with steps as slow and as fast as is still likely (R, I, O) [1/s]."""
+    mid = max_request_rate(corrected, model, sizes, slo.limits)
+    batch = batch_at(corrected, model, sizes, mid)
+    spread = found.spread(np.clip(batch, found.least_batch, found.most_batch))
+    low, high = (
+        max_request_rate(
+            replace(corrected, cost=scaled(corrected.cost, np.exp(sign * INTERVAL * spread))), model, sizes, slo.limits
+        )
+        for sign in (1.0, -1.0)
+    )
+    return mid, np.minimum(low, mid), np.maximum(high, mid)
+
+
+def batch_at(replicas: Replicas, model: Model, sizes: Sizes, rate: Array) -> Array:
+    """Requests that run when so many arrive per second (R, I, O): ``B = rate o step(B)``, by iteration."""
+    largest = np.maximum(largest_batch(replicas, model, sizes), 1e-3)
+    batch = np.ones_like(largest)
+    for _ in range(FIXED_POINTS):
+        batch = np.clip(rate * sizes.outputs * mean_step_s(replicas, sizes, batch), 1e-3, largest)
+    return np.asarray(batch)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"

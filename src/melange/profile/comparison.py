@@ -1,0 +1,104 @@
+"""Measured points held against the model: which step time it has where something was measured."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from melange.catalog.model import Model
+from melange.errors import Caution
+from melange.profile.capacity import Array, Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
+from melange.profile.correction import Sample
+from melange.profile.measurements import Measurement
+
+# A point that disagrees with the model by more than this was hardly measured on what it is taken for.
+WILD = 3.0
+
+
+def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) -> tuple[list[Sample], list[Caution]]:
+    """Points against the model, repeated ones as their mean, and a word on those that disagree wildly."""
+    cautions = []
+    ratios: dict[tuple[float, float, float], list[float]] = defaultdict(list)
+    for point in points:
+        compared = compare(replicas, model, point)
+        if compared is None:
+            if point.max_request_rate is None:
+                cautions.append(Caution("anchor", f"{point.source}: the model holds no such request there; left out"))
+            continue
+        batch, measured_s, predicted_s = compared
+        ratio = measured_s / predicted_s
+        if not 1 / WILD <= ratio <= WILD:
+            what = f"{point.source}: {measured_s * 1e3:.3g} ms measured, {predicted_s * 1e3:.3g} ms predicted"
+            hint = "see that model, accelerator, degree and engine are those of the service"
+            cautions.append(Caution("anchor", f"{what}; {hint}"))
+        ratios[point.input_tokens, point.output_tokens, round(batch, 1)].append(math.log(ratio))
+    samples = [
+        Sample(inputs=inputs, outputs=outputs, batch=batch, log_ratio=float(np.mean(logs)))
+        for (inputs, outputs, batch), logs in ratios.items()
+    ]
+    return samples, cautions
+
+
+def compare(replicas: Replicas, model: Model, point: Measurement) -> tuple[float, float, float] | None:
+    """Running requests, and a time as measured and as the model has it there [s]; None where there is nothing to say.
+
+    The time is TPOT or ITL, a step each; else what is left of the latency after the first token, a step for each
+    further token; else latency (or ``NTPOT o``, or by Little's law ``concurrency / rate``), a prompt and all steps.
+    """
+    sizes = Sizes(inputs=_cell(point.input_tokens), outputs=_cell(point.output_tokens))
+    largest = float(largest_batch(replicas, model, sizes)[0, 0, 0])
+    measured = _measured_s(point)
+    if largest <= 0 or measured is None:
+        return None
+    kind, time_s = measured
+    batch = _running(replicas, sizes, point, largest, time_s if kind == "step" else None)
+    step_s = float(mean_step_s(replicas, sizes, _cell(batch))[0, 0, 0])
+    if kind == "step":
+        return batch, time_s, step_s
+    own_s = float(prompt_times_s(replicas, sizes, _cell(batch))[0][0, 0, 0])
+    return batch, time_s, own_s + point.output_tokens * step_s
+
+
+def _measured_s(point: Measurement) -> tuple[str, float] | None:
+    """``step`` or ``latency``, and how long it took [s]."""
+    for values in (point.tpot_s, point.itl_s):
+        if values.get("mean"):
+            return "step", values["mean"]
+    latency_s = point.latency_s.get("mean") or point.ntpot_s.get("mean", 0.0) * point.output_tokens
+    if latency_s and point.ttft_s.get("mean") and point.output_tokens > 1:
+        return "step", (latency_s - point.ttft_s["mean"]) / (point.output_tokens - 1)
+    if not latency_s and point.concurrency and point.achieved_rate and not _is_paced(point):
+        latency_s = point.concurrency / point.achieved_rate
+    return ("latency", latency_s) if latency_s else None
+
+
+def _is_paced(point: Measurement) -> bool:
+    """Whether requests were sent at a rate of their own, so that a concurrency is no more than a cap."""
+    return point.offered_rate is not None and math.isfinite(point.offered_rate)
+
+
+def _running(replicas: Replicas, sizes: Sizes, point: Measurement, largest: float, step_s: float | None) -> float:
+    """Mean number of requests that were generating.
+
+    In a closed loop of C requests some are at their prompts, ``C = B (1 + prompt / (o step))``; paced, it is
+    ``rate o step`` (Little's law) with the step that was measured; where all were sent at once, as many as fit.
+    """
+    if _is_paced(point) and (rate := point.achieved_rate or point.offered_rate):
+        if step_s is not None:
+            return min(max(rate * point.output_tokens * step_s, 1e-3), largest)
+        latency_s = point.latency_s.get("mean") or point.ntpot_s.get("mean", 0.0) * point.output_tokens
+        return min(max(rate * latency_s, 1e-3), largest)
+    concurrency = point.concurrency or point.samples or largest
+    batch = min(concurrency, largest)
+    for _ in range(3):
+        step = float(mean_step_s(replicas, sizes, _cell(batch))[0, 0, 0])
+        own_s = float(prompt_times_s(replicas, sizes, _cell(batch))[0][0, 0, 0])
+        batch = min(concurrency / (1 + own_s / (point.output_tokens * step)), largest)
+    return batch
+
+
+def _cell(value: float) -> Array:
+    return np.full((1, 1, 1), float(value))

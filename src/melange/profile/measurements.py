@@ -1,0 +1,325 @@
+"""Measured load points: what somebody saw a replica do, whoever's tool measured it.
+
+Inside, everything is in seconds, tokens and requests per second; :mod:`melange.profile.load_tests` converts what other
+tools write. Our own form is JSON, ``{"melange": "measurements/1", "measurements": [{...}]}``, a bare list of such
+objects, one object a line, or CSV with one point a row. Keys and columns are the fields of :class:`Measurement`; a
+latency is a number, its mean, or ``{"mean": 0.03, "p99": 0.05}``, in CSV the columns ``tpot_s`` and ``tpot_p99_s``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from melange.errors import InputError, unknown
+from melange.files import Json, dump_document, read_text, write_document
+from melange.profile.cells import number, read_objects
+from melange.slo import Slo
+
+LATENCIES = ("ttft_s", "tpot_s", "ntpot_s", "itl_s", "latency_s")
+TEXTS = ("accelerator", "replica_type", "engine", "model", "source")
+_STATISTIC = re.compile(r"mean|p\d{1,2}(\.\d+)?")
+_NAMED = re.compile(r"(?P<accelerator>.+?) tp(?P<degree>\d+)")
+_LATENCY_COLUMN = re.compile(r"(?P<metric>ttft|tpot|ntpot|itl|latency)_(?P<statistic>p\d{1,2}(\.\d+)?)_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One load point of one replica.
+
+    Parameters
+    ----------
+    input_tokens, output_tokens
+        Mean prompt and completion [tokens].
+    replica_type
+        Name of the replica type that was measured; empty where the file does not say.
+    accelerator, tensor_parallel
+        Or its accelerator and the degree; empty and None where the file does not say.
+    engine, model
+        What ran, and what it served; empty where the file does not say.
+    offered_rate
+        Requests sent [1/s]; infinite where all were sent at once, or as fast as ``concurrency`` let them.
+    achieved_rate
+        Requests answered [1/s].
+    concurrency
+        Requests that the client kept in flight, or let be in flight at most; None: any number.
+    ttft_s, tpot_s, ntpot_s, itl_s, latency_s
+        By statistic (``mean``, ``p50``, ``p99``) [s]: time to first token, time per output token after the first,
+        latency over output tokens, gap between two tokens, latency.
+    duration_s
+        Length of the test [s].
+    samples, failed
+        Requests answered and requests that failed; None where the file does not say.
+    max_request_rate, slo
+        The highest rate at which that objective was met, where somebody searched for it [1/s].
+    source
+        File and place in it.
+
+    Raises
+    ------
+    InputError
+        Sizes below 1 token, figures that are not positive, statistics that are not known, or nothing that tells a
+        step's time: neither a mean TPOT, ITL, NTPOT or latency, nor an achieved rate, nor a maximum rate.
+
+    Examples
+    --------
+    >>> point = Measurement(input_tokens=1024, output_tokens=256, concurrency=8, tpot_s={"mean": 0.07})
+    >>> Measurement.from_json(point.to_json()) == point
+    True
+    """
+
+    input_tokens: float
+    output_tokens: float
+    replica_type: str = ""
+    accelerator: str = ""
+    tensor_parallel: int | None = None
+    engine: str = ""
+    model: str = ""
+    offered_rate: float | None = None
+    achieved_rate: float | None = None
+    concurrency: float | None = None
+    ttft_s: Mapping[str, float] = field(default_factory=dict)
+    tpot_s: Mapping[str, float] = field(default_factory=dict)
+    ntpot_s: Mapping[str, float] = field(default_factory=dict)
+    itl_s: Mapping[str, float] = field(default_factory=dict)
+    latency_s: Mapping[str, float] = field(default_factory=dict)
+    duration_s: float | None = None
+    samples: int | None = None
+    failed: int | None = None
+    max_request_rate: float | None = None
+    slo: Slo | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        place = self.source or "measurement"
+        for name in ("input_tokens", "output_tokens"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 1):
+                raise InputError(f"{place}: {name} must be >= 1, got {getattr(self, name):g}")
+        for name in ("achieved_rate", "concurrency", "duration_s", "max_request_rate", "offered_rate"):
+            value = getattr(self, name)
+            if value is not None and (not value > 0 or (math.isinf(value) and name != "offered_rate")):
+                raise InputError(f"{place}: {name} must be > 0 and finite, got {value:g}")
+        if self.tensor_parallel is not None and self.tensor_parallel < 1:
+            raise InputError(f"{place}: tensor_parallel must be >= 1, got {self.tensor_parallel}")
+        for name in LATENCIES:
+            _check_latency(getattr(self, name), f"{place}: {name}")
+        if self.max_request_rate is not None and self.slo is None:
+            raise InputError(f"{place}: max_request_rate needs the slo that it holds under")
+        told = any("mean" in getattr(self, name) for name in LATENCIES[1:])
+        if not told and self.achieved_rate is None and self.max_request_rate is None:
+            raise InputError(
+                f"{place}: a mean tpot_s, itl_s, ntpot_s or latency_s is needed, or achieved_rate, or max_request_rate"
+            )
+
+    def to_json(self) -> Json:
+        """As a JSON object of what is known."""
+        content: Json = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, Slo):
+                value = value.to_json()
+            elif isinstance(value, Mapping):
+                value = dict(value)
+            elif value == math.inf:
+                value = "inf"
+            if value not in (None, "", {}):
+                content[one.name] = value
+        return content
+
+    @classmethod
+    def from_json(cls, content: Json, source: str = "") -> Measurement:
+        """From an object of our own form; errors name ``source``, where it is from, and the key."""
+        place = source or "measurement"
+        known = {one.name for one in fields(cls)}
+        for key in content:
+            if key not in known:
+                raise unknown("key", key, known, place=place)
+        values: dict[str, Any] = {}
+        for key, value in content.items():
+            if value is not None:
+                values[key] = _value(key, value, f"{place}: {key}")
+        for key in ("input_tokens", "output_tokens"):
+            if key not in values:
+                raise InputError(f"{place}: the key {key} is absent")
+        return cls(**({"source": source} | values))
+
+
+def read_measurements(*paths: str | Path) -> tuple[Measurement, ...]:
+    """Read load points from files of any known format, told apart by what is in them.
+
+    Our own JSON and CSV, aiperf's ``profile_export_aiperf.json``, guidellm's ``benchmarks.json``, results of
+    ``vllm bench serve`` and of SGLang's ``bench_serving``, AIBrix's benchmark JSONL.
+
+    Parameters
+    ----------
+    paths
+        Files, or patterns such as ``results/*.json``. ``NAME=PATH`` says which replica was measured, for files that do
+        not: a replica type's name, an accelerator (one of it), or an accelerator and a degree, ``"A10G tp2=PATH"``.
+
+    Raises
+    ------
+    InputError
+        No such file, a format that is not known, fields that are absent or no numbers: with file and field.
+    """
+    found: list[Measurement] = []
+    for one in paths:
+        name, path = _named(str(one))
+        for file in _files(path):
+            points = _read(file)
+            found += [_attributed(point, name) if name else point for point in points]
+    return tuple(found)
+
+
+def save_measurements(path: str | Path, measurements: tuple[Measurement, ...]) -> Path:
+    """Write load points in our own form."""
+    return write_document(path, "measurements", _document(measurements))
+
+
+def dump_measurements(measurements: tuple[Measurement, ...]) -> str:
+    """The text of such a file."""
+    return dump_document("measurements", _document(measurements))
+
+
+def _document(measurements: tuple[Measurement, ...]) -> Json:
+    return {"measurements": [one.to_json() for one in measurements]}
+
+
+def _named(text: str) -> tuple[str, str]:
+    """The name and the path in ``NAME=PATH``; a file that exists under the whole text is a path."""
+    name, equals, path = text.partition("=")
+    return (name.strip(), path.strip()) if equals and not Path(text).exists() else ("", text)
+
+
+def _files(pattern: str) -> list[str]:
+    if Path(pattern).exists():
+        return [pattern]
+    absolute = Path(pattern).expanduser().absolute()
+    files = sorted(str(file) for file in Path(absolute.anchor).glob(str(absolute.relative_to(absolute.anchor))))
+    if not files:
+        raise InputError(f"{pattern}: no such file, and no file that matches")
+    return files
+
+
+def _attributed(point: Measurement, name: str) -> Measurement:
+    """The point as one of the replica ``name``; anchoring tells whether that is a replica type or an accelerator."""
+    if point.replica_type or point.accelerator:
+        said = point.replica_type or point.accelerator
+        if said != name:
+            raise InputError(f"{point.source}: says that {said} was measured, and {name} was given")
+        return point
+    return replace(point, replica_type=name, tensor_parallel=point.tensor_parallel)
+
+
+def split_name(name: str) -> tuple[str, int]:
+    """Accelerator and degree in a name such as ``A10G tp2``; a name alone means one of it.
+
+    >>> split_name("A10G tp2"), split_name("L4")
+    (('A10G', 2), ('L4', 1))
+    """
+    found = _NAMED.fullmatch(name)
+    return (found["accelerator"], int(found["degree"])) if found else (name, 1)
+
+
+def _read(path: str) -> list[Measurement]:
+    """The points of one file."""
+    if Path(path).suffix.casefold() == ".csv":
+        return _read_table(path)
+    from melange.profile.load_tests import points_of
+
+    objects = read_objects(path, infinity=True)
+    first = objects[0]
+    if "melange" in first:
+        if first["melange"] != "measurements/1":
+            raise InputError(f"{path}: holds {first['melange']}, and measurements/1 is needed")
+        listed = first.get("measurements")
+        if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
+            raise InputError(f"{path}: measurements must be a list of objects, at least one")
+        objects, first = listed, listed[0]
+    points = points_of(objects, path)
+    if points is not None:
+        return points
+    if not ({"input_tokens", "output_tokens"} & set(first)):
+        raise InputError(
+            f"{path}: no format that is known",
+            hint="our own form, aiperf, guidellm, vllm bench serve, sglang bench_serving and AIBrix's benchmark are",
+        )
+    places = [f"{path}[{index}]" if len(objects) > 1 else path for index in range(len(objects))]
+    return [Measurement.from_json(one, place) for one, place in zip(objects, places, strict=True)]
+
+
+def _read_table(path: str) -> list[Measurement]:
+    """Our own CSV: a column a field, empty cells unknown."""
+    points = []
+    reader = csv.DictReader(io.StringIO(read_text(path)))
+    for line, row in enumerate(reader, 2):
+        place = f"{path}:{line}"
+        if None in row or None in row.values():
+            raise InputError(f"{place}: must have {len(reader.fieldnames or ())} cells, as the first line has")
+        content: Json = {}
+        for column, cell in row.items():
+            if cell.strip():
+                _put(content, column.strip(), cell.strip(), place)
+        points.append(Measurement.from_json(content, place))
+    if not points:
+        raise InputError(f"{path}: holds no measurement")
+    return points
+
+
+def _put(content: Json, column: str, cell: str, place: str) -> None:
+    found = _LATENCY_COLUMN.fullmatch(column)
+    if column in TEXTS:
+        content[column] = cell
+    elif found:
+        content.setdefault(f"{found['metric']}_s", {})[found["statistic"]] = _parsed(cell, f"{place}: {column}")
+    elif column in LATENCIES:
+        content.setdefault(column, {})["mean"] = _parsed(cell, f"{place}: {column}")
+    elif column.startswith("slo_"):
+        limit = _parsed(cell, f"{place}: {column}") if column != "slo_statistic" else cell
+        content.setdefault("slo", {})[column.removeprefix("slo_")] = limit
+    else:
+        content[column] = _parsed(cell, f"{place}: {column}")
+
+
+def _parsed(cell: str, place: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise InputError(f"{place} must be a number, got {cell!r}") from None
+
+
+def _value(key: str, value: Any, place: str) -> Any:
+    """One value of our own form, checked."""
+    if key in TEXTS:
+        if not isinstance(value, str):
+            raise InputError(f"{place} must be text, got {value!r}")
+        return value
+    if key in LATENCIES:
+        given = value if isinstance(value, dict) else {"mean": value}
+        return {name: number(one, f"{place}.{name}") for name, one in given.items()}
+    if key == "slo":
+        try:
+            return Slo.from_json(value)
+        except TypeError:
+            raise InputError(f"{place} must hold limits in seconds such as {{'tpot_s': 0.05}}, got {value!r}") from None
+    if key == "offered_rate" and value in ("inf", math.inf):
+        return math.inf
+    found = number(value, place)
+    if key in ("samples", "failed", "tensor_parallel"):
+        if found != int(found):
+            raise InputError(f"{place} must be a whole number, got {found:g}")
+        return int(found)
+    return found
+
+
+def _check_latency(values: Mapping[str, float], place: str) -> None:
+    for statistic, value in values.items():
+        if not _STATISTIC.fullmatch(statistic):
+            raise InputError(f"{place}: statistics are mean, p50, p99, ..., got {statistic!r}")
+        if not (math.isfinite(value) and value >= 0):
+            raise InputError(f"{place}.{statistic} must be >= 0 and finite, got {value:g}")
