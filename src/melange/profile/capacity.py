@@ -212,7 +212,8 @@ def ttft_s(replicas: Replicas, sizes: Sizes, batch: Array, slots: Array, step_s:
     prompts_s = blocking_s * reading / (2 * (1 - reading))
     occupied = np.minimum(batch / slots, 1 - 1e-9)
     servers = np.maximum(slots, 1.0)
-    delay = occupied ** (np.sqrt(2 * (servers + 1)) - 1) / (servers * (1 - occupied))
+    exponent = np.sqrt(2 * (servers + 1)) - 1
+    delay = np.exp(exponent * np.log(occupied)) / (servers * (1 - occupied))  # several times faster than a power
     residency_s = own_s + sizes.outputs * step_s
     return np.asarray(np.minimum(batch, 1.0) * step_s / 2 + delay / 2 * residency_s + prompts_s + own_s, float)
 

@@ -105,7 +105,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residuals:
-    """How far measured step times were from fitted ones.
+    """How far measured step times were from predicted ones, on accelerators that the fit had not seen.
 
     Parameters
     ----------
