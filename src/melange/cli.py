@@ -18,8 +18,10 @@ from melange.errors import InfeasibleError, InputError, MelangeError
 if TYPE_CHECKING:
     from melange.plan.options import Options
     from melange.plan.plan import Plan
+    from melange.present.pictures import Study
     from melange.profile.profile import Profile
     from melange.service import Service
+    from melange.slo import Slo
     from melange.workload.workload import Workload
 
 app = typer.Typer(
@@ -237,6 +239,9 @@ def plan(
     explained: Annotated[
         bool, typer.Option("--explain", help="Say what would change the answer, and by how much.")
     ] = False,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Write the plan's own page, with pictures, as one HTML file.")
+    ] = None,
     settings: SetOption = None,
     out: OutOption = None,
     as_json: JsonFlag = False,
@@ -250,6 +255,15 @@ def plan(
     traffic, capacities, options = _plan_inputs(source, workload_file, profile_file, chosen)
     with _progress("solving for the cheapest mix") as tell:
         result = with_price_cautions(solve(traffic, capacities, options, progress=tell), datetime.now(UTC).date())
+    if report is not None:
+        from melange.files import write_text
+        from melange.present.report import report_page, report_pictures
+
+        with _progress("drawing") as tell:
+            study = _study(
+                result, traffic, capacities, options, _estimator(source, traffic, profile_file, chosen), tell
+            )
+            write_text(report, report_page(study, report_pictures(study), _name(source)))
     if not explained:
         _finish(result, out, as_json, tables.plan_page)
         return
@@ -266,6 +280,91 @@ def plan(
         return
     _finish(result, out, False, tables.plan_page)
     layout.console().print("\n", explanation_page(reasons, result))
+
+
+@app.command()
+def explore(
+    source: Annotated[
+        Path | None, typer.Argument(help="A service.yaml, or a configuration of the authors' release.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="The page to write (replaced atomically).")] = Path("explore.html"),
+    workload_file: Annotated[
+        Path | None, typer.Option("--workload", help="A workload.json, in place of the service's.")
+    ] = None,
+    profile_file: Annotated[
+        Path | None, typer.Option("--profile", help="A profile.json, in place of the service's.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="A folder for the pictures as files (melange[images], Chromium).")
+    ] = None,
+    image_format: Annotated[str, typer.Option("--format", help="Of the pictures as files: png, svg.")] = "png",
+    settings: SetOption = None,
+) -> None:
+    """Show the service from every side, as one HTML page: by request size, by rate, by SLO."""
+    from melange.files import write_text
+    from melange.pipeline import with_price_cautions
+    from melange.plan.solve import solve
+    from melange.present.explore import explore_page, explore_pictures
+    from melange.present.images import check_images, write_images
+
+    if images is not None:
+        check_images(images, image_format)
+    chosen = [*(settings or ())]
+    traffic, capacities, options = _plan_inputs(source, workload_file, profile_file, chosen)
+    with _progress("planning") as tell:
+        result = with_price_cautions(solve(traffic, capacities, options, progress=tell), datetime.now(UTC).date())
+        study = _study(result, traffic, capacities, options, _estimator(source, traffic, profile_file, chosen), tell)
+        pictures = explore_pictures(study)
+        write_text(out, explore_page(study, pictures, _name(source)))
+    typer.echo(f"{out} written; open it in a browser")
+    if images is not None:
+        with _progress("drawing images"):
+            files = write_images(pictures, images, image_format)
+        typer.echo(f"{len(files)} pictures written to {images}")
+
+
+def _study(
+    result: Plan,
+    traffic: Workload,
+    capacities: Profile,
+    options: Options,
+    estimate_at: Callable[[Slo], Profile] | None,
+    tell: Callable[[str], None],
+) -> Study:
+    """What pages are made from."""
+    from melange.present.pictures import Study
+
+    return Study(
+        plan=result, workload=traffic, profile=capacities, options=options, estimate_at=estimate_at, progress=tell
+    )
+
+
+def _name(source: Path | None) -> str:
+    return source.name if source is not None else "a workload and a profile"
+
+
+def _estimator(
+    source: Path | None, traffic: Workload, profile_file: Path | None, settings: list[str]
+) -> Callable[[Slo], Profile] | None:
+    """Estimates under other SLOs; None where capacities are given by a file and hold under one SLO only."""
+    from melange.service import SloSection, read_service
+
+    if source is None or source.suffix not in {".yaml", ".yml"} or profile_file is not None:
+        return None
+    service = read_service(source, settings)
+    if service.profile.source != ["estimate"]:
+        return None
+    from melange.catalog.catalog import load_catalog
+    from melange.pipeline import profile_of
+
+    catalog = load_catalog()
+
+    def estimate_at(slo: Slo) -> Profile:
+        limits = {f"{metric}_ms": limit * 1e3 for metric, limit in slo.limits.items()}
+        section = SloSection(**limits, statistic=slo.statistic, attainment=slo.attainment)
+        return profile_of(service.model_copy(update={"slo": section}), traffic, catalog)
+
+    return estimate_at
 
 
 def _plan_inputs(

@@ -1,0 +1,382 @@
+"""The pictures of a service: which there are, what each one says, and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.plan.options import Options
+from melange.plan.plan import Plan
+from melange.present import by_limit, by_rate, by_size, routes
+from melange.present.cells import margin_text
+from melange.present.efficiency import (
+    Winners,
+    comparable_types,
+    is_told_apart,
+    request_cost,
+    typical_sizes,
+    winners,
+)
+from melange.present.legend import Legend, legend_of
+from melange.present.sweeps import (
+    LimitSweep,
+    Point,
+    limits_in_order,
+    savings_against,
+    sweep_limits,
+    sweep_rates,
+)
+from melange.present.theme import finding_of, percent
+from melange.profile.profile import Profile
+from melange.slo import Slo
+from melange.workload.workload import Workload
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
+PAIRED = 5  # types that are put against each other
+TYPICAL = 6  # request sizes that stand for the traffic
+DRAWN = 3  # of them get curves of their own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One of several views of a picture.
+
+    Parameters
+    ----------
+    label
+        What tells it from the others.
+    figure
+        With a title that says the finding.
+    """
+
+    label: str
+    figure: Figure
+
+    @property
+    def finding(self) -> str:
+        """The figure's title as plain text."""
+        return finding_of(self.figure)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture with what it needs to be understood.
+
+    Parameters
+    ----------
+    name
+        Of its files and anchors.
+    about
+        What it shows.
+    caption
+        How to read it, what it assumes.
+    variants
+        The first is shown first.
+    choice
+        What the variants differ in; empty where there is one.
+    header, rows
+        The numbers behind it.
+    min_width
+        Below this it scrolls sideways [px].
+    """
+
+    name: str
+    about: str
+    caption: str
+    variants: tuple[Variant, ...]
+    choice: str = ""
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    min_width: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Study:
+    """A plan, what it was made from, and what it takes to make others like it.
+
+    Parameters
+    ----------
+    plan, workload, profile, options
+        The stages.
+    estimate_at
+        The profile under another SLO; None where capacities were given and hold under one SLO only.
+    progress
+        Called with a few words when something long begins.
+    """
+
+    plan: Plan
+    workload: Workload
+    profile: Profile
+    options: Options
+    estimate_at: Callable[[Slo], Profile] | None = None
+    progress: Callable[[str], None] = field(default=lambda _: None)
+    compared: list[int] = field(init=False)
+    found: Winners = field(init=False)
+    legend: Legend = field(init=False)
+
+    def __post_init__(self) -> None:
+        compared = comparable_types(self.profile, self.plan, self.options)
+        found = winners(request_cost(self.profile), compared)
+        object.__setattr__(self, "compared", compared)
+        object.__setattr__(self, "found", found)
+        object.__setattr__(self, "legend", legend_of(self.plan, self.workload, compared, found))
+
+    @property
+    def own(self) -> Plan | None:
+        """The plan as a point of the sweeps; None under a budget, which they do not keep."""
+        return self.plan if self.options.budget_per_h is None else None
+
+    def sweep_rates(self) -> tuple[Point, ...]:
+        """Plans from a twelfth of the service's rate to twice it."""
+        self.progress("planning for other rates")
+        return sweep_rates(self.workload, self.profile, self.options, known=self.own)
+
+    def sweep_limits(self) -> tuple[LimitSweep, ...]:
+        """Plans under other limits, one sweep for each limit of the SLO; none where nothing can be estimated."""
+        slo = self.profile.slo
+        if self.estimate_at is None or slo is None:
+            return ()
+        self.progress("planning for other limits")
+        known = None if self.own is None else Point(at=0.0, plan=self.own, profile=self.profile)
+        return tuple(
+            sweep_limits(self.workload, slo, metric, self.estimate_at, self.options, known=known)
+            for metric in limits_in_order(slo)
+        )
+
+
+def picture_of_routes(study: Study) -> Picture:
+    """Where each request size goes."""
+    plan, workload = study.plan, study.workload
+    rows = []
+    for i, o in np.argwhere(workload.request_rate > 0).tolist():
+        shares = [
+            f"{plan.replica_types[r].name} {plan.share[r, i, o]:.0%}"
+            for r in np.argsort(-plan.share[:, i, o], kind="stable")
+            if plan.share[r, i, o] > 5e-3
+        ]
+        part = workload.request_rate[i, o] / workload.total_rate
+        rows.append((workload.buckets.label(i, o), f"{part:.2%}", ", ".join(shares) or "left out"))
+    return Picture(
+        name="routes",
+        about="Where each request size goes",
+        caption="A bar's length is the size's share of all requests (full width: the most frequent size), its colors "
+        "are the replica types that serve it. Letters as in the table of types; two letters: the size is split.",
+        variants=(Variant(label="", figure=routes.figure_routes(plan, study.legend)),),
+        header=("Request size [tokens]", "Share of requests", "Goes to"),
+        rows=tuple(rows),
+        min_width=90 * int((workload.request_rate.sum(axis=0) > 0).sum()) + 90,
+    )
+
+
+def picture_of_winners(study: Study) -> Picture:
+    """The cheapest type by request size."""
+    profile, workload, found = study.profile, study.workload, study.found
+    apart = is_told_apart(profile, found)
+    rivalled = int((found.second >= 0).sum())
+    rows = []
+    for i, o in np.argwhere(found.best >= 0).tolist():
+        first, second = (_name(study, int(r[i, o])) for r in (found.best, found.second))
+        rows.append(
+            (
+                workload.buckets.label(i, o),
+                first,
+                f"{1e3 * found.cost[i, o]:.4g}",
+                second,
+                margin_text(float(found.margin[i, o])),
+            )
+        )
+    has_intervals = bool((profile.high > profile.low).any())
+    certainty = (
+        f" In {int(apart.sum())} of {rivalled} cells the winner stays ahead even at the wrong ends of both 80 % "
+        "intervals; elsewhere a measurement could turn the order."
+        if has_intervals and rivalled
+        else ""
+    )
+    return Picture(
+        name="winners-by-size",
+        about="The most cost-efficient type by request size",
+        caption="Letter: the type on which a request costs least when the replica is fully used (price of the "
+        "instance over its replicas and their maximum rate within the SLO). Number: what the second best costs more. "
+        "Black frames: sizes that this traffic has. A plan rents whole instances, so it may choose otherwise when "
+        "they are few." + certainty,
+        variants=(Variant(label="", figure=by_size.figure_winners(profile, workload, found, study.legend)),),
+        header=("Request size [tokens]", "Cheapest", "USD per 1,000 requests", "Second", "Costs more"),
+        rows=tuple(rows),
+        min_width=_grid_width(profile),
+    )
+
+
+def picture_of_pairs(study: Study) -> Picture | None:
+    """Two types against each other; None where there is one only."""
+    pairs = list(combinations(study.legend.entries[:PAIRED], 2))
+    if not pairs:
+        return None
+    variants = tuple(
+        Variant(label=f"{a.label} and {b.label}", figure=by_size.figure_pair(study.profile, study.workload, a, b))
+        for a, b in pairs
+    )
+    return Picture(
+        name="two-types",
+        about="Two types against each other",
+        caption="Color and letter: the cheaper of the two for a request of that size on a fully used replica. Number: "
+        'what the other costs more; "only": the other cannot serve it within the SLO. The stronger the color, the '
+        "larger the lead (full from 50 % on). Black frames: sizes that this traffic has.",
+        variants=variants,
+        choice="Pair",
+        min_width=_grid_width(study.profile),
+    )
+
+
+def pictures_by_rate(study: Study, points: Sequence[Point]) -> list[Picture]:
+    """Cost by request rate, and savings."""
+    legend, own = study.legend, study.workload.total_rate
+    gap = max((point.plan.gap for point in points if point.plan), default=0.0)
+    missing = sum(point.plan is None for point in points)
+    entries = by_rate.able_entries(points, legend)
+    unable = [entry.label for entry in legend.entries if entry not in entries]
+    cannot = f" Cannot carry this traffic alone: {', '.join(unable)}." if unable else ""
+    lost = f" At {missing} rates no plan was found." if missing else ""
+    budget = " The budget is not kept here." if study.options.budget_per_h is not None else ""
+    chosen = [point for point in points if any(abs(point.at / own - factor) < 1e-9 for factor in BAR_FACTORS)]
+    header = ("Rate [1/s]", "Mix [USD/h]", "Gap", *(f"Only {entry.label} [USD/h]" for entry in entries))
+    return [
+        Picture(
+            name="cost-by-rate",
+            about="Cost by request rate",
+            caption=f"The same mix of sizes at other rates; every point is a plan of its own, proven within "
+            f"{gap:.2%}. Between points a line stands at the cost of the next plan, which carries those rates too."
+            + cannot
+            + lost
+            + budget,
+            variants=(Variant(label="", figure=by_rate.figure_cost_by_rate(points, legend, own)),),
+            header=header,
+            rows=tuple(_rate_row(point, [by_rate.points_name(points, entry) for entry in entries]) for point in points),
+        ),
+        Picture(
+            name="savings",
+            about="What the mix saves against one type alone",
+            caption="1 - cost of the mix / cost of the cheapest fleet of that type alone, under the same settings."
+            + cannot
+            + budget,
+            variants=(Variant(label="", figure=by_rate.figure_savings(chosen, legend)),),
+            header=("Rate [1/s]", *(f"Against only {entry.label}" for entry in entries)),
+            rows=tuple(_savings_row(p, [by_rate.points_name(points, entry) for entry in entries]) for p in chosen),
+            min_width=140 + 22 * len(entries) * len(chosen),
+        ),
+    ]
+
+
+def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Picture:
+    """Cost of the service against its SLO."""
+    rows = [
+        (
+            by_limit.NAME_BY_METRIC[sweep.metric],
+            f"{1e3 * point.at:,.0f}",
+            f"{point.plan.cost_per_h:,.2f}" if point.plan else "cannot be met",
+            f"{point.plan.gap:.2%}" if point.plan else "",
+            _mix(point.plan) if point.plan else "",
+        )
+        for sweep in sweeps
+        for point in sweep.points
+    ]
+    unmet = [sweep for sweep in sweeps if any(point.plan is None for point in sweep.points)]
+    words = [
+        f" No plan meets {by_limit.NAME_BY_METRIC[sweep.metric].lower()} of "
+        f"{', '.join(f'{1e3 * point.at:,.0f}' for point in sweep.points if point.plan is None)} ms."
+        for sweep in unmet
+    ]
+    others = " The other limits stay as they are." if len(sweeps) > 1 else ""
+    return Picture(
+        name="cost-by-slo",
+        about="What a tighter or looser SLO costs",
+        caption="Capacities are estimated anew for every limit, and every point is a plan with its proof (whiskers "
+        "reach down to the proven bound, where it lies below). Between points a line stands at the tighter "
+        "limit's cost." + others + "".join(words),
+        variants=tuple(
+            Variant(
+                label=by_limit.NAME_BY_METRIC[sweep.metric],
+                figure=by_limit.figure_cost_by_limit(sweep, study.legend),
+            )
+            for sweep in sweeps
+        ),
+        choice="Limit",
+        header=("Limit", "[ms]", "Mix [USD/h]", "Gap", "Mix"),
+        rows=tuple(rows),
+    )
+
+
+def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
+    """The cheapest type, and what requests cost on each, as one limit varies."""
+    cells = typical_sizes(study.workload, TYPICAL)
+    drawn = cells if len(cells) <= DRAWN else [cells[k] for k in (len(cells) // 2, 0, len(cells) - 1)]
+    assumed = "On fully used replicas; capacities are estimated anew for every limit."
+    return [
+        Picture(
+            name="winners-by-slo",
+            about="The most cost-efficient type by SLO",
+            caption=f"Letter: the type on which such a request costs least; number: USD per 1,000 of them. {assumed} "
+            f"Sizes: the busiest bucket of each of {len(cells)} parts of equal traffic, short to long.",
+            variants=(
+                Variant(label="", figure=by_limit.figure_winners_by_limit(sweep, study.legend, study.workload, cells)),
+            ),
+            min_width=60 * len(sweep.points) + 160,
+        ),
+        Picture(
+            name="request-cost-by-slo",
+            about="What one request size costs by SLO",
+            caption=f"{assumed} A line begins at the tightest limit that its type can meet; hover for 80 % intervals.",
+            variants=tuple(
+                Variant(
+                    label=f"{study.workload.buckets.label(*cell)} tokens",
+                    figure=by_limit.figure_request_cost(sweep, study.legend, study.workload, cell),
+                )
+                for cell in drawn
+            ),
+            choice="Request size",
+            header=("Limit [ms]", "Request size", *(f"{entry.label} [USD/1,000]" for entry in study.legend.entries)),
+            rows=tuple(
+                (f"{1e3 * point.at:,.0f}", study.workload.buckets.label(*cell), *_request_costs(study, point, cell))
+                for cell in drawn
+                for point in sweep.points
+            ),
+        ),
+    ]
+
+
+def _request_costs(study: Study, point: Point, cell: tuple[int, int]) -> list[str]:
+    costs = [by_limit.cost_at_limits([point.profile], entry.r, cell)[0] for entry in study.legend.entries]
+    return ["-" if np.isnan(cost) else f"{cost:.4g}" for cost in costs]
+
+
+def _rate_row(point: Point, names: list[str]) -> tuple[str, ...]:
+    if point.plan is None:
+        return (f"{point.at:.4g}", "no plan", "", *("" for _ in names))
+    costs = [point.plan.single_type[name].cost_per_h for name in names]
+    singles = ("-" if cost is None else f"{cost:,.2f}" for cost in costs)
+    return (f"{point.at:.4g}", f"{point.plan.cost_per_h:,.2f}", f"{point.plan.gap:.2%}", *singles)
+
+
+def _savings_row(point: Point, names: list[str]) -> tuple[str, ...]:
+    saved = [savings_against(point.plan, name) if point.plan else np.nan for name in names]
+    return (f"{point.at:.4g}", *("-" if np.isnan(value) else percent(value) for value in saved))
+
+
+def _mix(plan: Plan) -> str:
+    return ", ".join(
+        f"{int(count)} x {t.name}" for t, count in zip(plan.replica_types, plan.instances, strict=True) if count
+    )
+
+
+def _name(study: Study, r: int) -> str:
+    return study.profile.replica_types[r].name if r >= 0 else "-"
+
+
+def _grid_width(profile: Profile) -> int:
+    return 62 * profile.buckets.shape[1] + 110

@@ -1,0 +1,130 @@
+"""How pictures look: one theme, axes with units, text that stays text."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+INK = "#1a1a1a"
+GRID = "#e4e4e4"
+TITLE_CHARACTERS = 95
+
+
+def plain(text: object) -> str:
+    """Text from outside as Plotly shall show it: to the letter, never as markup."""
+    return html.escape(str(text), quote=False)
+
+
+def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
+    """An empty figure in the common theme, with a title that is wrapped.
+
+    Parameters
+    ----------
+    title
+        The finding, plain text.
+    height
+        [px]
+    """
+    import plotly.graph_objects as go
+
+    lines = textwrap.wrap(title, TITLE_CHARACTERS)
+    figure = go.Figure()
+    figure.update_layout(
+        template="none",
+        title={
+            "text": "<br>".join(plain(line) for line in lines),
+            "x": 0,
+            "xref": "paper",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 14},
+            "font": {"size": 17},
+        },
+        font={"family": FONT, "size": 13, "color": INK},
+        paper_bgcolor="#ffffff",
+        plot_bgcolor="#ffffff",
+        height=height,
+        margin={"l": 8, "r": 16, "t": 30 + 24 * len(lines), "b": 8},
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "bottom",
+            "font": {"size": 12},
+            "itemclick": False,
+            "itemdoubleclick": False,
+        },
+        hoverlabel={"bgcolor": "#ffffff", "font": {"color": INK, "size": 12}, "align": "left"},
+        **layout,
+    )
+    return figure
+
+
+def value_axis(title: str, **details: Any) -> dict[str, Any]:
+    """A numeric axis; the title holds the unit in [brackets]."""
+    return {
+        "title": {"text": title, "standoff": 8},
+        "automargin": True,
+        "gridcolor": GRID,
+        "zeroline": False,
+        "linecolor": "#888888",
+        "showline": True,
+        "ticks": "outside",
+        "tickcolor": "#888888",
+        "fixedrange": True,
+    } | details
+
+
+def cell_axis(title: str, names: Sequence[str], **details: Any) -> dict[str, Any]:
+    """An axis of buckets, one unit each: bucket k lies from k - 1/2 to k + 1/2."""
+    return {
+        "title": {"text": title, "standoff": 8},
+        "automargin": True,
+        "showgrid": False,
+        "zeroline": False,
+        "tickmode": "array",
+        "tickvals": list(range(len(names))),
+        "ticktext": list(names),
+        "range": [-0.5, len(names) - 0.5],
+        "fixedrange": True,
+    } | details
+
+
+def finding_of(figure: Figure) -> str:
+    """The title of a figure as plain text, in one line."""
+    return html.unescape(str(figure.layout.title.text).replace("<br>", " "))
+
+
+def without_title(figure: Figure) -> Figure:
+    """The same figure for a page that has the title as a heading of its own."""
+    copy = type(figure)(figure)
+    copy.update_layout(title=None, margin={"t": 12})
+    return copy
+
+
+def usd(amount: float) -> str:
+    """An amount for cells and axes.
+
+    >>> usd(0.0943), usd(1234.5), usd(12.345)
+    ('0.094', '1,234', '12.35')
+    """
+    if amount >= 1000:
+        return f"{amount:,.0f}"
+    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.2g}"
+
+
+def percent(fraction: float) -> str:
+    """A fraction in percent, with a digit more where it is small.
+
+    >>> percent(0.1234), percent(0.0042), percent(1.5)
+    ('12%', '0.4%', '150%')
+    """
+    return f"{fraction:.1%}" if abs(fraction) < 0.0995 else f"{fraction:.0%}"
