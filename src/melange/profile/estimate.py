@@ -89,7 +89,8 @@ def estimate(
     replicas = replicas_of(model, distinct, facts_by_name, era)
     mid, low, high = _with_interval(replicas, model, requests, slo, era.residuals)
     reasons, reason = why_zero(mid, replicas, model, requests, slo.limits, obstacles)
-    where = np.array([distinct.index(one) for one in hardware])
+    place_by_hardware = {one: place for place, one in enumerate(distinct)}
+    where = np.array([place_by_hardware[one] for one in hardware])
     return Profile(
         replica_types=tuple(replica_types),
         buckets=buckets,
