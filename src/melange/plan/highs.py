@@ -215,6 +215,12 @@ class PeakLoad:
         peak = float(self._solver.getInfo().objective_function_value)
         return peak, np.maximum(-dual[self._buckets :], 0.0), dual[: self._buckets]
 
+    def fix(self, bucket: int, share: Array) -> None:
+        """Fix the shares (R,) of one bucket from now on."""
+        columns = np.flatnonzero(self._pair[1] == bucket)
+        for column, r in zip(columns.tolist(), self._pair[0][columns].tolist(), strict=True):
+            self._solver.changeColBounds(column, float(share[r]), float(share[r]))
+
     def shares(self) -> Array:
         """The shares (R, B) of the last fleet, as the solver left them: within its tolerance."""
         share = np.zeros((self._types, self._buckets))

@@ -21,6 +21,8 @@ from melange.workload.workload import Array
 FEW_TYPES = 6
 # So few fleets are listed at once, without a better first fleet.
 EASY_POINTS = 3_000
+# With few types so many times more points are listed than with many, where points are longer.
+FEW_BONUS = 10
 # More buckets than this are planned for in clusters.
 MANY_BUCKETS = 120
 
@@ -46,11 +48,13 @@ def cheapest(
     if problem.slices is not None and shares_of(problem, known) is None:
         known = starts[0]
     narrowed, least = _narrowed(problem, known)
-    if points(least, narrowed.most) > EASY_POINTS and oracle is not None and problem.slices is None:
-        known = _near_bound(problem, known, oracle, favored, deadline)
-        narrowed, least = _narrowed(problem, known)
+    if points(least, narrowed.most) > EASY_POINTS and oracle is not None:
+        better = _near_bound(problem.with_changes(slices=None), known, oracle, favored, deadline)
+        if problem.slices is None or shares_of(problem, better) is not None:
+            known = better
+            narrowed, least = _narrowed(problem, known)
     say(f"a first plan costs {problem.cost @ known:.2f} USD/h; {points(least, narrowed.most):.3g} fleets may cost less")
-    if points(least, narrowed.most) <= MOST_POINTS:
+    if points(least, narrowed.most) <= MOST_POINTS * (1 if oracle is None else FEW_BONUS):
         fleet = _listed(problem, narrowed, least, favored, deadline)
         if fleet is not None:
             return fleet

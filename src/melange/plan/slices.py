@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange.plan.fleet import TOLERANCE, busy
+from melange.plan.fleet import TIGHT, TOLERANCE, busy
 from melange.plan.formulation import formulate
-from melange.plan.highs import minimise
-from melange.plan.problem import Problem
+from melange.plan.highs import PeakLoad, minimise
+from melange.plan.problem import Mask, Problem
 from melange.workload.workload import Array
 
 MOST_MOVES = 200
 ROOM = 1e-9
+# Relief smaller than this, in replicas, is rounding.
+GAIN = 1e-13
 # The exact question is asked of the solver once the quick one has failed.
 SECONDS = 10.0
 
@@ -24,7 +26,62 @@ def sliced(problem: Problem, share: Array, carried: Array) -> tuple[Array | None
 
 def quickly_sliced(problem: Problem, share: Array, carried: Array) -> Array | None:
     """Shares (R, B) in whole slices that fit into ``carried`` (R,), by rounding and moving slices; None: none found."""
-    return _repaired(problem, _rounded(problem, share), carried)
+    quick = _repaired(problem, _rounded(problem, share), carried)
+    return quick if quick is not None else _dived(problem, carried)
+
+
+def _dived(problem: Problem, carried: Array) -> Array | None:
+    """Round one split bucket after the other, the heaviest first, the shares of the others set anew each time.
+
+    The thinnest buckets are left for the end, where their rounding costs next to nothing.
+    """
+    used = np.flatnonzero(carried > 0)
+    load, whole = problem.load[used], problem.slices or 1
+    oracle = PeakLoad(load)
+    weight = np.where(np.isfinite(load), load, 0.0).max(axis=0)
+    peak = oracle(carried[used])[0]
+    for _ in range(load.shape[1]):
+        if peak > 1 + ROOM:
+            return None
+        part = oracle.shares() * whole
+        split = np.abs(part - np.round(part)).max(axis=0) > 1e-6
+        if not split.any():
+            break
+        b = int(np.argmax(np.where(split, weight, -1.0)))
+        peaks = []
+        ways = _roundings(part[:, b], whole)
+        for way in ways:
+            oracle.fix(b, way / whole)
+            peaks.append(oracle(carried[used])[0])
+        best = int(np.argmin(peaks))
+        oracle.fix(b, ways[best] / whole)
+        peak = oracle(carried[used])[0]
+    share = np.zeros(problem.load.shape)
+    share[used] = np.round(oracle.shares() * whole) / whole
+    complete = np.allclose(share.sum(axis=0), 1.0)
+    return share if complete and (busy(problem, share) <= carried * (1 + TIGHT)).all() else None
+
+
+def _roundings(part: Array, whole: int) -> list[Array]:
+    """Whole slices near ``part`` (R,) that add up: each split type gets the last slices in turn."""
+    low = np.floor(part + 1e-6)
+    short = round(whole - float(low.sum()))
+    ways = []
+    for first in np.flatnonzero(part - low > 1e-6):
+        way = low.copy()
+        way[first] += 1
+        rest = np.argsort(-(part - way), kind="stable")[: max(0, short - 1)]
+        way[rest] += 1
+        if way.sum() == whole:
+            ways.append(way)
+    return ways or [_rounded_column(part, whole)]
+
+
+def _rounded_column(part: Array, whole: int) -> Array:
+    low = np.floor(part + 1e-6)
+    order = np.argsort(-(part - low), kind="stable")
+    low[order[: round(whole - float(low.sum()))]] += 1
+    return low
 
 
 def _rounded(problem: Problem, share: Array) -> Array:
@@ -39,28 +96,57 @@ def _rounded(problem: Problem, share: Array) -> Array:
 
 
 def _repaired(problem: Problem, slices: Array, carried: Array) -> Array | None:
-    """Move one slice at a time from an overloaded type to where it fits best; None where that gets stuck."""
+    """Move slices one at a time, or exchange two, from the most overloaded type to where they fit best; None: stuck."""
     whole = problem.slices or 1
     each = np.where(np.isfinite(problem.load), problem.load, 0.0) / whole
     able = np.isfinite(problem.load) & (carried > 0)[:, None]
     load = (each * slices).sum(axis=1)
     for _ in range(MOST_MOVES):
-        over = np.maximum(load - carried, 0.0)
-        if (load <= carried * (1 + ROOM)).all():
+        over = load - carried
+        if (over <= carried * ROOM).all():
             return np.asarray(slices / whole)
         source = int(np.argmax(over / np.maximum(carried, 1e-300)))
-        after_source = np.maximum(load[source] - each[source] - carried[source], 0.0)
-        after = np.maximum(load[:, None] + each - carried[:, None], 0.0) - over[:, None] + after_source - over[source]
-        after = np.where(able & (slices[source] > 0), after, np.inf)
-        after[source] = np.inf
-        target, b = np.unravel_index(int(np.argmin(after)), after.shape)
-        if not after[target, b] < -1e-15:
+        step = _move(each, able, slices, over, source) or _exchange(each, able, slices, over, source)
+        if step is None:
             return None
-        slices[source, b] -= 1
-        slices[target, b] += 1
-        load[source] -= each[source, b]
-        load[target] += each[target, b]
+        target, out, back = step
+        for b, way in ((out, 1), (back, -1)):
+            if b >= 0:
+                slices[source, b] -= way
+                slices[target, b] += way
+                load[source] -= way * each[source, b]
+                load[target] += way * each[target, b]
     return None
+
+
+def _move(each: Array, able: Mask, slices: Array, over: Array, source: int) -> tuple[int, int, int] | None:
+    """The slice of ``source`` whose move to another type relieves most: target, bucket; None where none relieves."""
+    now = np.maximum(over, 0.0)
+    gain = now[source] - np.maximum(over[source] - each[source], 0.0)
+    gain = gain - np.maximum(over[:, None] + each, 0.0) + now[:, None]
+    gain = np.where(able & (slices[source] > 0), gain, -np.inf)
+    gain[source] = -np.inf
+    target, b = np.unravel_index(int(np.argmax(gain)), gain.shape)
+    return (int(target), int(b), -1) if gain[target, b] > GAIN else None
+
+
+def _exchange(each: Array, able: Mask, slices: Array, over: Array, source: int) -> tuple[int, int, int] | None:
+    """The exchange of slices between ``source`` and another type that relieves most: target, bucket out, bucket in."""
+    best, chosen = GAIN, None
+    now = np.maximum(over, 0.0)
+    for target in range(len(each)):
+        out = np.flatnonzero(able[target] & (slices[source] > 0))
+        back = np.flatnonzero(able[source] & (slices[target] > 0))
+        if target == source or not len(out) or not len(back):
+            continue
+        relieved = over[source] - each[source, out][:, None] + each[source, back]
+        burdened = over[target] + each[target, out][:, None] - each[target, back]
+        gain = now[source] + now[target] - np.maximum(relieved, 0.0) - np.maximum(burdened, 0.0)
+        at = int(np.argmax(gain))
+        if gain.flat[at] > best:
+            best = float(gain.flat[at])
+            chosen = (target, int(out[at // len(back)]), int(back[at % len(back)]))
+    return chosen
 
 
 def _exact(problem: Problem, carried: Array) -> tuple[Array | None, bool]:
