@@ -335,7 +335,13 @@ def _study(
     from melange.present.pictures import Study
 
     return Study(
-        plan=result, workload=traffic, profile=capacities, options=options, estimate_at=estimate_at, progress=tell
+        plan=result,
+        workload=traffic,
+        profile=capacities,
+        options=options,
+        estimate_at=estimate_at,
+        day=datetime.now(UTC).date(),
+        progress=tell,
     )
 
 

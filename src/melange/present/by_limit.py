@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,17 +72,27 @@ def cost_at_limits(profiles: Sequence[Profile], r: int, cell: Cell) -> Array:
 
 
 def request_cost_finding(sweep: LimitSweep, legend: Legend, workload: Workload, cell: Cell) -> str:
-    """Which type is cheapest at the tightest and at the loosest limit, in a sentence."""
+    """Which type is cheapest at the tight limits and which at the loose ones, in a sentence."""
     found = [winners(request_cost(point.profile), list(legend.compared)) for point in sweep.points]
     able = [(point, int(w.best[cell])) for point, w in zip(sweep.points, found, strict=True) if w.best[cell] >= 0]
     size = workload.buckets.label(*cell)
     if not able:
         return f"No type can serve {size} under any of these limits"
-    (first, a), (last, b) = able[0], able[-1]
-    at_first = f"{name_of(first.profile, legend, a)} is cheapest for {size} from {first.at * 1e3:,.0f} ms"
-    if a == b and all(r == a for _, r in able):
-        return f"{at_first} to {last.at * 1e3:,.0f} ms"
-    return f"{at_first} on, {name_of(last.profile, legend, b)} at {last.at * 1e3:,.0f} ms"
+    name = {r: name_of(point.profile, legend, r) for point, r in able}
+    runs = [[able[0]]]
+    for before, after in pairwise(able):
+        if before[1] == after[1]:
+            runs[-1].append(after)
+        else:
+            runs.append([after])
+    first, last = runs[0], runs[-1]
+    if len(runs) == 1:
+        return f"For {size}, {name[first[0][1]]} is cheapest at every limit that can be met"
+    middle = " (others between)" if len(runs) > 2 else ""
+    return (
+        f"For {size}, {name[first[0][1]]} is cheapest up to {first[-1][0].at * 1e3:,.0f} ms, "
+        f"{name[last[0][1]]} from {last[0][0].at * 1e3:,.0f} ms on{middle}"
+    )
 
 
 def figure_winners_by_limit(sweep: LimitSweep, legend: Legend, workload: Workload, cells: Sequence[Cell]) -> Figure:
@@ -100,6 +111,7 @@ def figure_winners_by_limit(sweep: LimitSweep, legend: Legend, workload: Workloa
     ]
     figure = new_figure(winners_by_limit_finding(best), height=170 + 40 * len(cells))
     add_cells(figure, colors, texts, hovers)
+    _frame_own(figure, sweep, len(cells))
     shown = {r for row in best for r in row}
     add_keys(figure, [entry for entry in legend.entries if entry.r in shown])
     if any(r >= 0 and legend.find(r) is None for r in shown):
@@ -127,7 +139,8 @@ def winners_by_limit_finding(best: Sequence[Sequence[int]]) -> str:
     changing = sum(len({r for r in row if r >= 0}) > 1 for row in best)
     if not changing:
         return f"For all {len(best)} typical sizes the cheapest type stays the same at every limit that can be met"
-    return f"For {changing} of {len(best)} typical sizes the cheapest type depends on the limit"
+    counted = f"all {changing}" if changing == len(best) else f"{changing} of {len(best)}"
+    return f"For {counted} typical sizes the cheapest type depends on the limit"
 
 
 def _winner_text(legend: Legend, r: int, cost: float) -> str:
@@ -217,6 +230,18 @@ def limit_axis(sweep: LimitSweep) -> dict[str, object]:
     """The axis of limits, from 0 to a little more than the loosest."""
     most = sweep.points[-1].at * 1e3
     return value_axis(f"{NAME_BY_METRIC[sweep.metric]} [ms]", range=[0, most * 1.03])
+
+
+def _frame_own(figure: Figure, sweep: LimitSweep, rows: int) -> None:
+    """A frame around the column of the service's own limit."""
+    columns = [k for k, point in enumerate(sweep.points) if point.at == sweep.own]
+    line = {"color": "#000000", "width": 2}
+    figure.update_layout(
+        shapes=[
+            {"type": "rect", "x0": k - 0.5, "x1": k + 0.5, "y0": -0.48, "y1": rows - 0.52, "line": line}
+            for k in columns
+        ]
+    )
 
 
 def _mark_own(figure: Figure, sweep: LimitSweep) -> None:

@@ -158,7 +158,7 @@ def figure_savings(points: Sequence[Point], legend: Legend) -> Figure:
         )
     figure.update_layout(
         xaxis=value_axis("Request rate [1/s]", type="category"),
-        yaxis=value_axis("Saved by the mix [% of the single type's cost]", rangemode="tozero"),
+        yaxis=value_axis("Saved by the mix [%]", rangemode="tozero"),
     )
     return figure
 

@@ -67,15 +67,10 @@ def add_cells(figure: Figure, colors: list[list[str]], texts: list[list[str]], h
 
 def frame_traffic(figure: Figure, workload: Workload) -> None:
     """A frame around every size that the traffic has."""
-    for i, o in np.argwhere(workload.request_rate > 0).tolist():
-        figure.add_shape(
-            type="rect",
-            x0=o - 0.47,
-            x1=o + 0.47,
-            y0=i - 0.45,
-            y1=i + 0.45,
-            line={"color": "#000000", "width": 2},
-        )
+    frame = {"type": "rect", "line": {"color": "#000000", "width": 2}}
+    cells = np.argwhere(workload.request_rate > 0).tolist()
+    shapes = [frame | {"x0": o - 0.47, "x1": o + 0.47, "y0": i - 0.45, "y1": i + 0.45} for i, o in cells]
+    figure.update_layout(shapes=shapes)
 
 
 def add_keys(figure: Figure, entries: list[Entry]) -> None:

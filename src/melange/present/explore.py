@@ -44,7 +44,7 @@ def explore_page(study: Study, pictures: list[Picture], name: str) -> str:
 
     has_limits = "cost-by-slo" in drawn
     parts = [
-        header(study.plan, name, "explore"),
+        header(study, f"Melange: {name} from every side"),
         "<main>",
         html.section("Replica types shown", types_table(study)),
         html.section("By request size", of("winners-by-size", "two-types", "routes")),

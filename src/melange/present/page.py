@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 )
+SHORT_CELL = 24  # characters
 LONG_TABLE = 12  # rows; longer ones fold
 
 
@@ -126,8 +127,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str,
 def _row(row: Sequence[str], chip: str) -> str:
     mark = f'<span class="chip" style="background:{escape(chip)}"></span>' if chip else ""
     cells = [f"<th scope=row>{mark}{escape(row[0])}</th>"]
-    cells += [f"<td{' class=number' if _is_number(cell) else ''}>{escape(cell)}</td>" for cell in row[1:]]
+    cells += [f"<td{_kind(cell)}>{escape(cell)}</td>" for cell in row[1:]]
     return f"<tr>{''.join(cells)}</tr>"
+
+
+def _kind(cell: str) -> str:
+    """How a cell is set: numbers to the right, short words on one line."""
+    if _is_number(cell):
+        return " class=number"
+    return " class=short" if len(cell) <= SHORT_CELL else ""
 
 
 def _is_number(cell: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -107,6 +108,8 @@ class Study:
         The stages.
     estimate_at
         The profile under another SLO; None where capacities were given and hold under one SLO only.
+    day
+        When it was made; None: not said.
     progress
         Called with a few words when something long begins.
     """
@@ -116,6 +119,7 @@ class Study:
     profile: Profile
     options: Options
     estimate_at: Callable[[Slo], Profile] | None = None
+    day: date | None = None
     progress: Callable[[str], None] = field(default=lambda _: None)
     compared: list[int] = field(init=False)
     found: Winners = field(init=False)
@@ -194,8 +198,8 @@ def picture_of_winners(study: Study) -> Picture:
         )
     has_intervals = bool((profile.high > profile.low).any())
     certainty = (
-        f" In {int(apart.sum())} of {rivalled} cells the winner stays ahead even at the wrong ends of both 80 % "
-        "intervals; elsewhere a measurement could turn the order."
+        f" In {int(apart.sum()) or 'none'} of {rivalled} cells does the winner stay ahead at the wrong ends of both "
+        "80 % intervals; elsewhere a measurement could turn the order."
         if has_intervals and rivalled
         else ""
     )
@@ -238,6 +242,7 @@ def pictures_by_rate(study: Study, points: Sequence[Point]) -> list[Picture]:
     """Cost by request rate, and savings."""
     legend, own = study.legend, study.workload.total_rate
     gap = max((point.plan.gap for point in points if point.plan), default=0.0)
+    proven = "proven cheapest" if gap <= 1e-9 else f"proven within {gap:.2%} of the cheapest"
     missing = sum(point.plan is None for point in points)
     entries = by_rate.able_entries(points, legend)
     unable = [entry.label for entry in legend.entries if entry not in entries]
@@ -250,8 +255,7 @@ def pictures_by_rate(study: Study, points: Sequence[Point]) -> list[Picture]:
         Picture(
             name="cost-by-rate",
             about="Cost by request rate",
-            caption=f"The same mix of sizes at other rates; every point is a plan of its own, proven within "
-            f"{gap:.2%}. Between points a line stands at the cost of the next plan, which carries those rates too."
+            caption=f"The same mix of sizes at other rates; every point is a plan of its own, {proven}. Between points a line stands at the cost of the next plan, which carries those rates too."
             + cannot
             + lost
             + budget,
@@ -322,10 +326,12 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
             name="winners-by-slo",
             about="The most cost-efficient type by SLO",
             caption=f"Letter: the type on which such a request costs least; number: USD per 1,000 of them. {assumed} "
-            f"Sizes: the busiest bucket of each of {len(cells)} parts of equal traffic, short to long.",
+            f"Black frame: this service's own limit. Sizes: the busiest bucket of each of {len(cells)} parts of equal traffic, short to long.",
             variants=(
                 Variant(label="", figure=by_limit.figure_winners_by_limit(sweep, study.legend, study.workload, cells)),
             ),
+            header=("Limit [ms]", "Request size [tokens]", "Cheapest", "USD per 1,000 requests"),
+            rows=tuple(_winner_rows(study, sweep, cells)),
             min_width=60 * len(sweep.points) + 160,
         ),
         Picture(
@@ -348,6 +354,18 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
             ),
         ),
     ]
+
+
+def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[tuple[int, int]]) -> list[tuple[str, ...]]:
+    rows = []
+    for point in sweep.points:
+        found = winners(request_cost(point.profile), study.compared)
+        for cell in cells:
+            cost = 1e3 * found.cost[cell]
+            shown = f"{cost:.4g}" if np.isfinite(cost) else "-"
+            size = by_limit.size_name(study.workload, cell)
+            rows.append((f"{1e3 * point.at:,.0f}", size, _name(study, int(found.best[cell])), shown))
+    return rows
 
 
 def _request_costs(study: Study, point: Point, cell: tuple[int, int]) -> list[str]:

@@ -46,7 +46,7 @@ def report_page(study: Study, pictures: list[Picture], name: str) -> str:
     drawn = {picture.name: html.figure(picture) for picture in pictures}
     by_limit = drawn.get("cost-by-slo", no_sweeps(study))
     parts = [
-        header(plan, name, "plan"),
+        header(study, f"Melange: the plan for {name}"),
         "<main>",
         html.section("The mix", mix_table(study), drawn["routes"], routing_grid(plan)),
         html.section("With one type only", singles_table(plan), drawn["savings"]),
@@ -60,11 +60,13 @@ def report_page(study: Study, pictures: list[Picture], name: str) -> str:
     return html.page(f"Melange plan: {name}", parts, pictures)
 
 
-def header(plan: Plan, name: str, kind: str) -> str:
+def header(study: Study, brand: str) -> str:
     """The answer, and the line that it stands on."""
+    plan = study.plan
     lines = tables.assumptions(plan).split("\n")
+    day = f" | {study.day}" if study.day else ""
     return (
-        f'<header><p class="brand">Melange {html.escape(kind)} of {html.escape(name)}</p>'
+        f'<header><p class="brand">{html.escape(brand)}{day}</p>'
         f"<h1>{html.escape(tables.plan_sentence(plan))}</h1>"
         + "".join(html.paragraph(line, "dim") for line in lines)
         + "</header>"
@@ -193,9 +195,11 @@ def assumptions(study: Study) -> str:
     """What the answer stands on, with sources and dates."""
     plan, profile, workload = study.plan, study.profile, study.workload
     dates = sorted(t.offer.seen for t in profile.replica_types if t.offer.seen)
-    seen = f"seen {dates[0]} to {dates[-1]}" if dates else "without dates"
+    span = " to ".join(dict.fromkeys(day.isoformat() for day in (dates[0], dates[-1]))) if dates else ""
+    seen = f"seen {span}" if dates else "without dates"
     sources = sorted({_site(t.offer.source) for t in profile.replica_types if t.offer.source})
-    counted = f"; {workload.requests:,} requests observed" if workload.requests else ""
+    counted = f"{workload.requests:,} requests" if workload.requests else ""
+    counted = f"; {counted} observed" if counted and counted not in workload.source else ""
     failed = f"; {workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
     shares = "continuous shares" if plan.slices is None else f"{plan.slices} slices a bucket"
     items = [

@@ -68,10 +68,7 @@ def figure_routes(plan: Plan, legend: Legend) -> Figure:
             showlegend=False,
         )
     )
-    for k in range(len(rows) + 1):
-        figure.add_hline(y=k - 0.5, line={"color": "#dddddd", "width": 1})
-    for k in range(len(columns) + 1):
-        figure.add_vline(x=k - 0.5, line={"color": "#dddddd", "width": 1})
+    figure.update_layout(shapes=_lines(len(rows), len(columns)))
     figure.update_layout(**size_axes(workload.buckets, rows.tolist(), columns.tolist()))
     return figure
 
@@ -105,3 +102,11 @@ def _route_text(plan: Plan, legend: Legend, i: int, o: int) -> str:
     letters = "".join(entry.letter if (entry := legend.find(int(r))) else "*" for _, r in shares) or "-"
     weight = f"{part:.1%}" if part >= 0.001 else "<0.1%"
     return plain(f"{letters} {weight}")
+
+
+def _lines(rows: int, columns: int) -> list[dict[str, object]]:
+    """Lines between cells."""
+    line = {"type": "line", "line": {"color": "#dddddd", "width": 1}}
+    across = [line | {"xref": "paper", "x0": 0, "x1": 1, "y0": k - 0.5, "y1": k - 0.5} for k in range(rows + 1)]
+    down = [line | {"yref": "paper", "y0": 0, "y1": 1, "x0": k - 0.5, "x1": k - 0.5} for k in range(columns + 1)]
+    return across + down
