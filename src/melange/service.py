@@ -117,6 +117,7 @@ class ProfileSection(_Section):
 
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["estimate"]
     tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
+    anchors: Names = []
 
 
 class PlanSection(_Section):
@@ -137,6 +138,7 @@ class PlanSection(_Section):
     time_limit_s: float = 30.0
     gap: float = 1e-3
     seed: int = 0
+    confidence: float | None = None
 
     def to_options(self, max_accelerators: Mapping[str, int], max_instances: Mapping[str, int]) -> Options:
         """With the limits of ``offers.max``, as the settings of :func:`melange.solve`."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from melange.errors import MelangeError
 from melange.files import Json
+from melange.plan.confidence import at_confidence
 from melange.plan.dominated import needed_types
 from melange.plan.fleet import TOLERANCE, busy, least_peak_shares
 from melange.plan.formulation import formulate
@@ -138,6 +139,8 @@ def explain(plan: Plan, workload: Workload, profile: Profile, options: Options |
         As they were given to :func:`melange.solve`. Under a budget the traffic that the plan serves is explained.
     """
     options = options or Options()
+    profile = at_confidence(profile, options.confidence)
+    options = replace(options, confidence=None)
     if options.budget_per_h is not None:
         workload = replace(workload, request_rate=workload.request_rate * plan.share.sum(axis=0).max())
         options = replace(options, budget_per_h=None)

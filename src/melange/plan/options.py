@@ -45,6 +45,9 @@ class Options:
         Relative gap at which a plan counts as proven.
     seed
         Of the solver.
+    confidence
+        Plan on the rates that replicas carry with this chance, 0-1: 0.5 is the estimate itself, 0.9 the low end of its
+        interval; None: the estimate.
 
     Raises
     ------
@@ -68,12 +71,13 @@ class Options:
     time_limit_s: float = 30.0
     gap: float = 1e-3
     seed: int = 0
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.headroom < 1:
-            raise InputError(f"plan.headroom must be in [0, 1), got {self.headroom:g}")
-        if not 0 <= self.gap < 1:
-            raise InputError(f"plan.gap must be in [0, 1), got {self.gap:g}")
+        for name, least_share in (("headroom", 0.0), ("gap", 0.0), ("confidence", 0.5)):
+            share = getattr(self, name)
+            if share is not None and not least_share <= share < 1:
+                raise InputError(f"plan.{name} must be in [{least_share:g}, 1), got {share:g}")
         if not self.time_limit_s > 0:
             raise InputError(f"plan.time_limit_s must be > 0, got {self.time_limit_s:g}")
         if self.budget_per_h is not None and not (math.isfinite(self.budget_per_h) and self.budget_per_h > 0):

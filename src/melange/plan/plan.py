@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -62,8 +63,13 @@ class Plan:
         The cheapest plan with one type only, or why there is none, by replica type name.
     workload
         What was planned for.
-    headroom, slices
-        The settings that the shares depend on.
+    headroom, slices, confidence
+        The settings that the shares depend on; a confidence of None plans on the estimates themselves.
+    cost_at
+        Cost of the cheapest plan if every replica carried what the ``low`` end, the ``mid`` and the ``high`` end of its
+        interval say [USD/h], None where none carries the traffic then; empty where nobody asked.
+    next_measurement
+        The measurement that would save most, in a sentence; empty where nobody asked or none would.
     slo, model
         What the profile's rates hold under; None and empty where it does not say.
     served_fraction
@@ -89,6 +95,9 @@ class Plan:
     workload: Workload
     headroom: float = 0.0
     slices: int | None = None
+    confidence: float | None = None
+    cost_at: Mapping[str, float | None] = field(default_factory=dict)
+    next_measurement: str = ""
     slo: Slo | None = None
     model: str = ""
     served_fraction: float = 1.0
@@ -171,6 +180,9 @@ class Plan:
             "unservable": list(self.unservable),
             "headroom": self.headroom,
             "slices": self.slices,
+            "confidence": self.confidence,
+            "cost_at": dict(self.cost_at) or None,
+            "next_measurement": self.next_measurement,
             "slo": self.slo.to_json() if self.slo else None,
             "model": self.model,
             "solve_s": self.solve_s,
@@ -197,6 +209,9 @@ class Plan:
             workload=Workload.from_json(content["workload"]),
             headroom=content["headroom"],
             slices=content["slices"],
+            confidence=content.get("confidence"),
+            cost_at=content.get("cost_at") or {},
+            next_measurement=content.get("next_measurement", ""),
             slo=Slo.from_json(content["slo"]) if content["slo"] else None,
             model=content["model"],
             served_fraction=content["served_fraction"],

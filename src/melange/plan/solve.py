@@ -10,6 +10,7 @@ import numpy as np
 from melange.errors import Caution, InfeasibleError, InputError
 from melange.plan.baseline import single_types
 from melange.plan.budget import most_traffic
+from melange.plan.confidence import at_confidence
 from melange.plan.diagnose import why_infeasible
 from melange.plan.dominated import needed_types
 from melange.plan.fleet import Fleet, busy, check
@@ -62,6 +63,7 @@ def solve(
     options = options or Options()
     if workload.buckets != profile.buckets:
         raise InputError("the workload and the profile have different buckets", hint="profile the workload's buckets")
+    profile = at_confidence(profile, options.confidence)
     allowed = allowed_types(profile, options)
     served, unservable = served_buckets(workload, profile, options, allowed)
     whole = build(workload, profile, options, allowed, served)
@@ -133,6 +135,7 @@ def _plan(
         workload=workload,
         headroom=options.headroom,
         slices=options.slices,
+        confidence=options.confidence,
         slo=profile.slo,
         model=profile.model,
         served_fraction=min(1.0, served_fraction),
