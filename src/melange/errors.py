@@ -84,6 +84,14 @@ class Caution:
         return {"kind": self.kind, "message": self.message}
 
 
+def _likeness(name: str, candidate: str) -> float:
+    """How much a name is like another, or like its beginning, whatever their case (0-1)."""
+    ours, theirs = name.casefold(), candidate.casefold()
+    whole = difflib.SequenceMatcher(None, ours, theirs).ratio()
+    # The beginning counts for less: H10O is like H100-80GB, and not every name that starts with an A is like A10G.
+    return max(whole, 0.9 * difflib.SequenceMatcher(None, ours, theirs[: len(ours)]).ratio())
+
+
 def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> InputError:
     """An error for a name that is not known, with the nearest ones that are.
 
@@ -91,12 +99,8 @@ def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> I
     unknown gpu 'H10O'; did you mean 'H100-80GB'?
     """
     names = sorted(set(known))
-    by_folded = {candidate.casefold(): candidate for candidate in names}
-    close = difflib.get_close_matches(name.casefold(), by_folded, n=3, cutoff=0.5)
-    nearest = [by_folded[folded] for folded in close]
-    for candidate in names:
-        if name and name.casefold() in candidate.casefold() and candidate not in nearest:
-            nearest.append(candidate)
+    nearest = sorted((c for c in names if _likeness(name, c) >= 0.5), key=lambda c: -_likeness(name, c))[:3]
+    nearest += [c for c in names if name and name.casefold() in c.casefold() and c not in nearest]
     prefix = f"{place}: " if place else ""
     if nearest:
         guess = " or ".join(repr(candidate) for candidate in nearest[:4])
