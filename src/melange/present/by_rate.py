@@ -148,6 +148,8 @@ def figure_savings(points: Sequence[Point], legend: Legend) -> Figure:
                 text=["" if np.isnan(value) else f"{value:.0%}" for value in saved],
                 textposition="outside",
                 textangle=0,
+                textfont={"size": 10},
+                constraintext="none",
                 cliponaxis=False,
                 hovertext=[
                     f"{value:.1%} less than only {plain(entry.label)} at {rate}/s ({usd(cost)} USD/h)"

@@ -29,13 +29,18 @@ if TYPE_CHECKING:
 ROW_HEIGHT = 34
 
 
+def grid_height(rows: int) -> int:
+    """Height of a grid of so many rows, with room for its axis title [px]."""
+    return 190 + max(ROW_HEIGHT * rows, 160)
+
+
 def figure_winners(profile: Profile, workload: Workload, found: Winners, legend: Legend) -> Figure:
     """The cheapest type for each request size, and its margin over the second (the paper's Figure 5)."""
     shape = profile.buckets.shape
     colors = [[_winner_color(legend, int(r)) for r in row] for row in found.best]
     texts = [[_winner_text(found, legend, i, o) for o in range(shape[1])] for i in range(shape[0])]
     hovers = [[_winner_hover(profile, workload, found, i, o) for o in range(shape[1])] for i in range(shape[0])]
-    figure = new_figure(winners_finding(profile, workload, found, legend), height=190 + ROW_HEIGHT * shape[0])
+    figure = new_figure(winners_finding(profile, workload, found, legend), height=grid_height(shape[0]))
     add_cells(figure, colors, texts, hovers)
     frame_traffic(figure, workload)
     shown = {int(r) for r in np.unique(found.best) if r >= 0}
@@ -94,7 +99,7 @@ def figure_pair(profile: Profile, workload: Workload, a: Entry, b: Entry) -> Fig
     colors = [[_pair_color(float(value), a, b) for value in row] for row in ahead]
     texts = [[_pair_text(float(value), a, b) for value in row] for row in ahead]
     hovers = [[_pair_hover(profile, workload, (a, b), i, o) for o in range(shape[1])] for i in range(shape[0])]
-    figure = new_figure(pair_finding(workload, ahead, a, b), height=190 + ROW_HEIGHT * shape[0])
+    figure = new_figure(pair_finding(workload, ahead, a, b), height=grid_height(shape[0]))
     add_cells(figure, colors, texts, hovers)
     frame_traffic(figure, workload)
     add_keys(figure, [a, b])

@@ -19,7 +19,7 @@ def size_axes(buckets: Buckets, rows: list[int] | None = None, columns: list[int
     """Both axes of a grid of request sizes, small sizes at the top left as in the paper's tables."""
     rows = list(range(buckets.shape[0])) if rows is None else rows
     columns = list(range(buckets.shape[1])) if columns is None else columns
-    unit = "bucket number; the file gives no sizes" if buckets.is_ordinal else "tokens, up to"
+    unit = "number of the bucket" if buckets.is_ordinal else "tokens, up to"
     return {
         "xaxis": cell_axis(f"Output length [{unit}]", edge_names(buckets, "output", columns), side="bottom"),
         "yaxis": cell_axis(f"Input length [{unit}]", edge_names(buckets, "input", rows), range=[len(rows) - 0.5, -0.5]),

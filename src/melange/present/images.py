@@ -29,7 +29,7 @@ def check_images(folder: Path, image_format: str) -> None:
         raise InputError(f"--format must be {' or '.join(FORMATS)}, got {image_format!r}")
     if importlib.util.find_spec("kaleido") is None:
         raise InputError("--images needs kaleido, which is not installed", hint="pip install 'melange[images]'")
-    if _browser() is None:
+    if find_browser() is None:
         raise InputError(
             "--images needs Chrome or Chromium, and none was found",
             hint="install chromium, or name its program in the environment variable BROWSER_PATH",
@@ -69,7 +69,8 @@ def write_images(pictures: Sequence[Picture], folder: Path, image_format: str) -
     return [Path(str(job["path"])) for job in jobs]
 
 
-def _browser() -> str | None:
+def find_browser() -> str | None:
+    """The Chrome or Chromium that would draw; None where there is none."""
     from choreographer.browsers.chromium import Chromium
 
     return str(path) if (path := Chromium.find_browser(skip_local=False)) else None

@@ -255,7 +255,8 @@ def pictures_by_rate(study: Study, points: Sequence[Point]) -> list[Picture]:
         Picture(
             name="cost-by-rate",
             about="Cost by request rate",
-            caption=f"The same mix of sizes at other rates; every point is a plan of its own, {proven}. Between points a line stands at the cost of the next plan, which carries those rates too."
+            caption=f"The same mix of sizes at other rates; every point is a plan of its own, {proven}. "
+            "Between points a line stands at the cost of the next plan, which carries those rates too."
             + cannot
             + lost
             + budget,
@@ -326,7 +327,8 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
             name="winners-by-slo",
             about="The most cost-efficient type by SLO",
             caption=f"Letter: the type on which such a request costs least; number: USD per 1,000 of them. {assumed} "
-            f"Black frame: this service's own limit. Sizes: the busiest bucket of each of {len(cells)} parts of equal traffic, short to long.",
+            f"Black frame: this service's own limit. "
+            f"Sizes: the busiest bucket of each of {len(cells)} parts of equal traffic, short to long.",
             variants=(
                 Variant(label="", figure=by_limit.figure_winners_by_limit(sweep, study.legend, study.workload, cells)),
             ),
@@ -357,7 +359,7 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
 
 
 def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[tuple[int, int]]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for point in sweep.points:
         found = winners(request_cost(point.profile), study.compared)
         for cell in cells:

@@ -50,7 +50,7 @@ def report_page(study: Study, pictures: list[Picture], name: str) -> str:
         "<main>",
         html.section("The mix", mix_table(study), drawn["routes"], routing_grid(plan)),
         html.section("With one type only", singles_table(plan), drawn["savings"]),
-        html.section("Proof", html.paragraph(tables.proof(plan))),
+        html.section("Proof", html.paragraph(_capital(tables.proof(plan).removeprefix("Proof: ")))),
         warnings(plan),
         html.section("Why these types", types_table(study), drawn["winners-by-size"]),
         html.section("At other rates and limits", drawn["cost-by-rate"], by_limit),
@@ -110,7 +110,8 @@ def routing_grid(plan: Plan) -> str:
     head = ["Input up to \\ output up to", *(f"{sign}{edges[1][o]:,}" for o in columns)]
     grid = [[f"{sign}{edges[0][i]:,}", *(_route(plan, i, o) for o in columns)] for i in rows]
     caption = "Where each request size goes: the letters of the mix; a dot where there is no traffic."
-    return f'<details class="routes"><summary>As a table</summary>{html.table(head, grid, caption=caption)}</details>'
+    content = html.table(head, grid, caption=caption)
+    return f'<details class="routes"><summary>The routing grid as a table</summary>{content}</details>'
 
 
 def _route(plan: Plan, i: int, o: int) -> str:
@@ -212,6 +213,10 @@ def assumptions(study: Study) -> str:
         "A type's load is the sum of its sizes' loads, each measured alone (Mélange, arXiv 2404.14527, section 5.4)",
     ]
     return html.section("Assumptions", html.bullets(items))
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _site(source: str) -> str:

@@ -27,7 +27,9 @@ def figure_routes(plan: Plan, legend: Legend) -> Figure:
     columns = np.flatnonzero(workload.request_rate.sum(axis=0))
     part = workload.request_rate[np.ix_(rows, columns)] / workload.total_rate
     length = 0.92 * part / part.max()
-    figure = new_figure(routes_finding(plan, legend), height=170 + ROUTE_HEIGHT * len(rows), barmode="overlay")
+    figure = new_figure(
+        routes_finding(plan, legend), height=170 + max(ROUTE_HEIGHT * len(rows), 180), barmode="overlay"
+    )
     start = np.arange(len(columns))[None, :] - 0.46 + np.zeros((len(rows), 1))
     for r in [entry.r for entry in legend.entries if plan.instances[entry.r] > 0] + [-1]:
         share = route_share(plan, legend, r)[np.ix_(rows, columns)]

@@ -71,7 +71,7 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
 def value_axis(title: str, **details: Any) -> dict[str, Any]:
     """A numeric axis; the title holds the unit in [brackets]."""
     return {
-        "title": {"text": title, "standoff": 8},
+        "title": {"text": title, "standoff": 8, "font": {"size": 13}},
         "automargin": True,
         "gridcolor": GRID,
         "zeroline": False,
@@ -86,7 +86,7 @@ def value_axis(title: str, **details: Any) -> dict[str, Any]:
 def cell_axis(title: str, names: Sequence[str], **details: Any) -> dict[str, Any]:
     """An axis of buckets, one unit each: bucket k lies from k - 1/2 to k + 1/2."""
     return {
-        "title": {"text": title, "standoff": 8},
+        "title": {"text": title, "standoff": 8, "font": {"size": 13}},
         "automargin": True,
         "showgrid": False,
         "zeroline": False,
@@ -127,4 +127,4 @@ def percent(fraction: float) -> str:
     >>> percent(0.1234), percent(0.0042), percent(1.5)
     ('12%', '0.4%', '150%')
     """
-    return f"{fraction:.1%}" if abs(fraction) < 0.0995 else f"{fraction:.0%}"
+    return f"{fraction:.1%}" if 5e-4 <= abs(fraction) < 0.0995 else f"{fraction:.0%}"

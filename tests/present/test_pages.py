@@ -1,0 +1,208 @@
+"""The pages: structure, self-containedness, escaping, and the commands that write them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from tiny import HOSTILE, profile_of, replica_type
+
+from melange.plan.options import Options
+from melange.plan.solve import solve
+from melange.present.explore import explore_page, explore_pictures
+from melange.present.pictures import Study
+from melange.present.report import report_page, report_pictures
+from melange.workload.workload import Buckets, Workload
+
+ROOT = Path(__file__).resolve().parents[2]
+MELANGE = Path(sys.executable).with_name("melange")
+VOID = {"meta", "link", "br", "img", "input"}
+
+
+class Structure(HTMLParser):
+    """Checks that tags close, and collects tags, addresses, ids and text outside of scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a tag with its attributes."""
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            self.attributes.append(name)
+            if name in {"src", "href", "action", "data", "poster", "srcset"}:
+                self.addresses.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        """Close the innermost tag."""
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        """Note text that is read."""
+        if not {"script", "style"} & set(self.open):
+            self.words.append(data)
+
+
+def pages(study: Study, name: str = "toy.yaml") -> list[str]:
+    """Both pages of a study."""
+    return [
+        explore_page(study, explore_pictures(study), name),
+        report_page(study, report_pictures(study), name),
+    ]
+
+
+def test_pages_are_whole_documents(study: Study) -> None:
+    """Language, title, one main heading that is the answer, ids of their own, all tags closed."""
+    for text in pages(study):
+        found = Structure(text)
+        assert found.open == []
+        assert text.startswith('<!doctype html>\n<html lang="en">')
+        assert (found.tags.count("title"), found.tags.count("h1"), found.tags.count("main")) == (1, 1, 1)
+        assert len(set(found.ids)) == len(found.ids)
+        assert f"{study.plan.cost_per_h:.2f} USD/h" in " ".join(found.words)
+
+
+def test_pages_fetch_nothing(study: Study) -> None:
+    """No address but the empty icon, no import, and a policy that forbids the rest."""
+    for text in pages(study):
+        found = Structure(text)
+        assert found.addresses == ["data:,"]
+        assert "default-src &#x27;none&#x27;" in text
+        assert "@import" not in text.split("<style>")[1].split("</style>")[0]
+        assert "url(" not in text.split("<style>")[1].split("</style>")[0]
+
+
+def test_pictures_can_be_read_without_seeing_or_running_them(study: Study) -> None:
+    """Each has a name for screen readers, a caption, a word for browsers without scripts, and its numbers."""
+    explored, _ = pages(study)
+    pictures = explore_pictures(study)
+    found = Structure(explored)
+    assert found.tags.count("figure") == found.tags.count("figcaption") == len(pictures)
+    assert explored.count('role="img"') == found.tags.count("noscript") == len(pictures)
+    assert {picture.name for picture in pictures if not picture.rows} == {"two-types"}
+    for picture in pictures:
+        assert f'aria-labelledby="{picture.name}-finding {picture.name}-caption"' in explored
+        for variant in picture.variants:
+            assert variant.finding
+
+
+def test_all_views_of_the_paper_are_there(study: Study) -> None:
+    """Figures 5, 3b, 9, 11, 6 and 7, cost against SLO, and the routes."""
+    assert [picture.name for picture in explore_pictures(study)] == [
+        "winners-by-size",
+        "two-types",
+        "routes",
+        "cost-by-rate",
+        "savings",
+        "cost-by-slo",
+        "winners-by-slo",
+        "request-cost-by-slo",
+    ]
+
+
+def test_a_plan_s_page_says_everything_about_it(study: Study) -> None:
+    """Mix, baselines, proof, assumptions."""
+    words = " ".join(Structure(pages(study)[1]).words)
+    for part in ("The mix", "With one type only", "Proof", "Assumptions", "headroom 0%", "The routing grid as a table"):
+        assert part in words
+
+
+def test_hostile_names_stay_text(buckets: Buckets, workload: Workload) -> None:
+    """Names of types and files can neither open a tag nor end the page's own data."""
+    types = [replica_type(HOSTILE, 1.0), replica_type("b", 1.5)]
+    profile = profile_of(types, [[[10, 2], [2, 0]], [[20, 10], [10, 5]]], buckets)
+    options = Options(headroom=0.0)
+    study = Study(plan=solve(workload, profile, options), workload=workload, profile=profile, options=options)
+    for text in pages(study, HOSTILE):
+        found = Structure(text)
+        assert found.open == []
+        assert "img" not in found.tags
+        assert found.tags.count("script") == 3
+        assert not [name for name in found.attributes if name.startswith("on")]
+        assert HOSTILE not in text
+        data = text.split('id="figures">')[1].split("</script>")[0]
+        assert "<" not in data
+        assert json.loads(data)
+
+
+def test_without_an_estimate_other_limits_are_left_out_and_this_is_said(study: Study) -> None:
+    """A given profile holds under one SLO."""
+    given = Study(plan=study.plan, workload=study.workload, profile=study.profile, options=study.options)
+    for text in pages(given):
+        assert "Other limits on latency are left out" in text
+        assert "cost-by-slo" not in text
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run ``melange`` in an empty folder."""
+
+    def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [MELANGE, *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | {"TERM": "dumb"} | environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+def test_explore_writes_a_page(run: Run, tmp_path: Path) -> None:
+    """The bundled example, all pictures, at the rate that was set."""
+    done = run("explore", ROOT / "examples" / "chat.yaml", "--out", "page.html", "--set", "workload.rate=8")
+    assert (done.returncode, done.stderr) == (0, "")
+    text = (tmp_path / "page.html").read_text()
+    found = Structure(text)
+    assert found.open == []
+    assert found.tags.count("figure") == 8
+    assert "8 requests/s" in " ".join(found.words)
+
+
+def test_a_plan_s_report_does_not_change_what_is_printed(run: Run, tmp_path: Path) -> None:
+    """The release's configuration has neither sizes nor an SLO; --json stays JSON and nothing else."""
+    done = run("plan", ROOT / "examples" / "release.json", "--report", "report.html", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["cost_per_h"] == pytest.approx(5.69)
+    words = " ".join(Structure((tmp_path / "report.html").read_text()).words)
+    assert "5.69 USD/h" in words
+    assert "Other limits on latency are left out" in words
+
+
+def test_a_page_that_cannot_be_written_is_an_error(run: Run, tmp_path: Path) -> None:
+    """Two lines and exit code 2."""
+    done = run("explore", ROOT / "examples" / "release.json", "--out", tmp_path / "absent" / "page.html")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_plans_do_not_load_plotly() -> None:
+    """What draws is imported where it draws."""
+    code = (
+        "import sys, melange.cli, melange.present.tables, melange.present.pictures; sys.exit('plotly' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
