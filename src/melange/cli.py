@@ -195,12 +195,26 @@ def workload(
 
 @app.command()
 def profile(
-    source: Annotated[
-        Path, typer.Argument(help="A service.yaml, or another tool's profile (Mélange release, AIBrix).")
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE",
+            help="A service.yaml, or another tool's profile (Mélange release, AIBrix). With --anchor, more results.",
+        ),
     ],
     workload_file: Annotated[
         Path | None, typer.Option("--workload", help="A workload.json, in place of the service's.")
     ] = None,
+    anchors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--anchor",
+            help="Load-test results that correct the estimates: PATH, or NAME=PATH to say what was measured.",
+        ),
+    ] = None,
+    suggest: Annotated[
+        int, typer.Option("--suggest-measurements", min=0, help="Name so many measurements that are worth most.")
+    ] = 0,
     settings: SetOption = None,
     out: OutOption = None,
     as_json: JsonFlag = False,
@@ -209,17 +223,57 @@ def profile(
     from melange.present import inputs
     from melange.workload.workload import Workload
 
+    source, anchors = _source_and_anchors(files, anchors or [])
     traffic = Workload.read(workload_file) if workload_file else None
-    if source.suffix in {".yaml", ".yml"}:
-        from melange.service import read_service
-
-        service = read_service(source, settings or ())
-        traffic, result = _first_stages(service, traffic, None)
-    else:
+    if source.suffix not in {".yaml", ".yml"}:
         from melange.profile.formats import read_profile
 
-        result = read_profile(source)
-    _finish(result, out, as_json, lambda noun: inputs.profile_page(noun, traffic))
+        if anchors or suggest:
+            raise InputError(f"{source}: --anchor and --suggest-measurements need a service.yaml")
+        _finish(read_profile(source), out, as_json, lambda noun: inputs.profile_page(noun, traffic))
+        return
+    from melange.service import read_service
+
+    service = _with_anchors(read_service(source, settings or ()), anchors)
+    traffic, result = _first_stages(service, traffic, None)
+    if not suggest:
+        _finish(result, out, as_json, lambda noun: inputs.profile_page(noun, traffic))
+        return
+    from melange.catalog.catalog import load_catalog
+    from melange.pipeline import suggestions_of
+    from melange.present.layout import console
+    from melange.present.uncertainty import suggestions_page
+
+    with _progress("asking what a measurement would change"):
+        suggestions = suggestions_of(service, traffic, result, load_catalog(), suggest)
+    if as_json:
+        if out is not None:
+            result.save(out)
+        wanted = {"suggested_measurements": [one.to_json() for one in suggestions]}
+        typer.echo(json.dumps(json.loads(result.dumps()) | wanted))
+        return
+    _finish(result, out, False, lambda noun: inputs.profile_page(noun, traffic))
+    console().print("\n", suggestions_page(suggestions))
+
+
+def _source_and_anchors(files: list[Path], anchors: list[str]) -> tuple[Path, list[str]]:
+    """The service among the files; the others are anchors where a shell has spread a pattern after ``--anchor``."""
+    if len(files) == 1:
+        return files[0], anchors
+    services = [file for file in files if file.suffix in {".yaml", ".yml"}]
+    if len(services) != 1 or not anchors:
+        listed = ", ".join(map(str, files))
+        raise InputError(f"one service.yaml is needed, got {listed}", hint="name results after --anchor")
+    return services[0], [*anchors, *(str(file) for file in files if file != services[0])]
+
+
+def _with_anchors(service: Service, anchors: list[str]) -> Service:
+    """The service with more anchors, given relative to where the command runs."""
+    from melange.pipeline import named_path
+
+    given = [named_path(text, lambda name: Path(name).expanduser().absolute()) for text in anchors]
+    section = service.profile.model_copy(update={"anchors": [*service.profile.anchors, *given]})
+    return service.model_copy(update={"profile": section})
 
 
 @app.command()
@@ -255,6 +309,9 @@ def plan(
     traffic, capacities, options = _plan_inputs(source, workload_file, profile_file, chosen)
     with _progress("solving for the cheapest mix") as tell:
         result = with_price_cautions(solve(traffic, capacities, options, progress=tell), datetime.now(UTC).date())
+    if options.confidence is not None:
+        with _progress("asking what not knowing costs"):
+            result = _with_uncertainty(result, traffic, capacities, options, source, chosen)
     if report is not None:
         from melange.files import write_text
         from melange.present.report import report_page, report_pictures
@@ -280,6 +337,20 @@ def plan(
         return
     _finish(result, out, False, tables.plan_page)
     layout.console().print("\n", explanation_page(reasons, result))
+
+
+def _with_uncertainty(
+    result: Plan, traffic: Workload, capacities: Profile, options: Options, source: Path | None, settings: list[str]
+) -> Plan:
+    """The plan with the cost of not knowing, and what to measure."""
+    from melange.pipeline import in_flight_of
+    from melange.plan.uncertainty import with_uncertainty
+    from melange.service import read_service
+
+    in_flight = None
+    if source is not None and source.suffix in {".yaml", ".yml"}:
+        in_flight = in_flight_of(read_service(source, settings), traffic, capacities)
+    return with_uncertainty(result, traffic, capacities, options, in_flight=in_flight)
 
 
 @app.command()

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from melange.catalog.catalog import Catalog, Offer
+    from melange.catalog.catalog import Catalog, Model, Offer
     from melange.plan.options import Options
+    from melange.plan.suggest import Suggestion
+    from melange.workload.workload import Array
 
 
 def workload_of(
@@ -115,6 +117,11 @@ def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profil
     files = [service.path(source) for source in service.profile.source if source != "estimate"]
     if not files:
         return _estimate(service, workload, catalog)
+    if service.profile.anchors and len(files) == len(service.profile.source):
+        raise InputError(
+            "profile.anchors correct estimates, and profile.source names none",
+            hint="profile: {source: [measured.json, estimate], anchors: [...]}",
+        )
     from melange.profile.formats import combine, read_profile
 
     measured = read_profile(*files)
@@ -126,20 +133,57 @@ def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profil
 
 
 def _estimate(service: Service, workload: Workload, catalog: Catalog) -> Profile:
-    from melange.catalog.bundled import find_model
-    from melange.profile.estimate import estimate
-
-    model = service.path(service.model)
     offers, cautions = offers_of(service, catalog)
-    profile = estimate(
-        find_model(str(model) if model.exists() else service.model),
-        offers,
-        service.slo.to_slo(),
-        workload,
-        engine=service.engine,
-        tensor_parallel=service.profile.tensor_parallel,
-    )
+    subject = (model_of(service), offers, service.slo.to_slo(), workload)
+    degrees = service.profile.tensor_parallel
+    if service.profile.anchors:
+        from melange.profile.anchor import anchor
+        from melange.profile.measurements import read_measurements
+
+        measurements = read_measurements(*(named_path(text, service.path) for text in service.profile.anchors))
+        profile = anchor(*subject, measurements, engine=service.engine, tensor_parallel=degrees)
+    else:
+        from melange.profile.estimate import estimate
+
+        profile = estimate(*subject, engine=service.engine, tensor_parallel=degrees)
     return replace(profile, cautions=(*profile.cautions, *cautions))
+
+
+def model_of(service: Service) -> Model:
+    """The model that a service names: a bundled one, or a folder or file in Hugging Face form."""
+    from melange.catalog.bundled import find_model
+
+    path = service.path(service.model)
+    return find_model(str(path) if path.exists() else service.model)
+
+
+def named_path(text: str, path: Callable[[str], Path]) -> str:
+    """``PATH`` or ``NAME=PATH``, the path resolved."""
+    name, equals, rest = text.partition("=")
+    return f"{name}={path(rest.strip())}" if equals and not path(text).exists() else f"{path(text)}"
+
+
+def suggestions_of(
+    service: Service, workload: Workload, profile: Profile, catalog: Catalog, count: int
+) -> tuple[Suggestion, ...]:
+    """The measurements that are worth most to a service."""
+    from melange.plan.suggest import suggest_measurements
+
+    options = options_of(service, catalog)
+    return suggest_measurements(
+        workload, profile, options, count=count, in_flight=in_flight_of(service, workload, profile)
+    )
+
+
+def in_flight_of(service: Service, workload: Workload, profile: Profile) -> Array | None:
+    """Requests in flight at each maximum rate (R, I, O); None where the profile holds what no datasheet tells."""
+    from melange.catalog.bundled import accelerators
+    from melange.profile.anchor import in_flight
+
+    known = accelerators()
+    if any(one.offer.accelerator not in known for one in profile.replica_types):
+        return None
+    return in_flight(model_of(service), profile, workload, engine=service.engine)
 
 
 def options_of(service: Service, catalog: Catalog) -> Options:

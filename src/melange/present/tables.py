@@ -16,6 +16,7 @@ from rich.text import Text
 
 from melange.plan.plan import Plan
 from melange.present.layout import MAX_ROWS, cautions, edge, listed, spaced, table_of, titled, usd
+from melange.present.uncertainty import uncertainty_part
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Array, Workload
 
@@ -30,6 +31,8 @@ def plan_page(plan: Plan) -> RenderableType:
         _single_types(plan),
         Text(proof(plan)),
     ]
+    if (not_knowing := uncertainty_part(plan)) is not None:
+        parts.append(not_knowing)
     if plan.unservable:
         parts.append(listed("Left out", plan.unservable))
     if plan.cautions:

@@ -26,6 +26,7 @@ from melange.profile.capacity import (
     largest_batch,
     max_request_rate,
     mean_step_s,
+    prompt_times_s,
 )
 from melange.profile.comparison import samples_of
 from melange.profile.correction import INTERVAL, Correction, correction, prior_variance
@@ -267,3 +268,21 @@ def batch_at(replicas: Replicas, model: Model, sizes: Sizes, rate: Array) -> Arr
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
+def in_flight(
+    model: Model, profile: Profile, sizes: Workload | Buckets, *, engine: str | Era = DEFAULT_ENGINE
+) -> Array:
+    """Requests that each replica has in flight at its maximum rate (R, I, O): ``rate (prompt + o step)``, Little's law.
+
+    Where a profile gives a rate of 0 but a high end above it, at that. Steps are the uncorrected model's.
+    """
+    era = engine if isinstance(engine, Era) else find_era(engine)
+    facts = _bundled()
+    hardware = [hardware_of(one.offer, one.tensor_parallel, facts) for one in profile.replica_types]
+    requests = planned_sizes(sizes)
+    replicas = replicas_of(model, hardware, facts, era)
+    rate = np.where(profile.max_request_rate > 0, profile.max_request_rate, profile.high)
+    batch = batch_at(replicas, model, requests, rate)
+    own_s, _ = prompt_times_s(replicas, requests, batch)
+    return np.asarray(rate * own_s + batch)

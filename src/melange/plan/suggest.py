@@ -1,0 +1,321 @@
+"""Which measurement is worth its price: the one after which a cautious plan is expected to cost least.
+
+A cautious plan counts on the low end of what replicas carry (:mod:`melange.plan.confidence`). Measuring a replica type
+narrows its interval to a share k of its width, around a middle that is not known yet; the plan is solved again for
+three outcomes (10 %, 50 % and 90 % quantile, weighing 0.3, 0.4 and 0.3), all else left as uncertain as it is::
+
+    saving = cost(now) - sum over outcomes of weight cost(type at outcome, its interval k as wide)
+
+k is what the ridge regression of :mod:`melange.profile.correction` leaves at the sizes that the type would serve. A
+type that does not enter the plan even at the high end of its interval is not worth measuring. Savings of different
+types are looked at one by one, and points are chosen one after the other, the most valuable first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from melange.errors import InfeasibleError
+from melange.files import Json
+from melange.plan.confidence import DECILE, at_quantile, quantile_of, with_rates
+from melange.plan.options import Options
+from melange.plan.plan import Plan
+from melange.plan.solve import solve
+from melange.profile.correction import SHARES, Sample, correction
+from melange.profile.profile import Profile
+from melange.workload.workload import Array, Workload
+
+OUTCOMES = ((-DECILE, 0.3), (0.0, 0.4), (DECILE, 0.3))
+# Cautious, less cautious and not: the first with which a plan exists is what savings are counted against.
+CONFIDENCES = (0.9, 0.75, 0.5)
+# Of a type's sizes those that take most of its time are candidates.
+MOST_SIZES = 4
+# How a point is measured: start the server, one turn of all requests to warm up, then so many turns, or so many
+# requests if that is more, at the given concurrency.
+START_MINUTES = 5.0
+TURNS, LEAST_REQUESTS = 4, 100
+WORTH = 1e-3  # of the plan's cost; less than that is rounding of the search
+
+Key = tuple[str, int, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """One load point worth measuring.
+
+    Parameters
+    ----------
+    replica_type
+        The cheapest replica type of its kind.
+    accelerator, tensor_parallel
+        What it is.
+    input_tokens, output_tokens
+        Size of the requests to send [tokens].
+    concurrency
+        Requests to keep in flight; None where the profile does not tell it.
+    request_rate
+        Or the rate to send them at: the most that the middle estimate says it serves within the SLO [1/s].
+    saves_per_h
+        By how much a cautious plan is expected to become cheaper [USD/h].
+    gpu_minutes
+        Accelerator time that it takes: 5 minutes to start a replica (once a type), one turn of all requests to warm
+        up, then 4 turns and at least 100 requests [min].
+    cost
+        Price of the cheapest instance for that time [USD].
+    """
+
+    replica_type: str
+    accelerator: str
+    tensor_parallel: int
+    input_tokens: int
+    output_tokens: int
+    concurrency: int | None
+    request_rate: float
+    saves_per_h: float
+    gpu_minutes: float
+    cost: float
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def __str__(self) -> str:
+        load = f"{self.concurrency} in flight" if self.concurrency else f"{self.request_rate:.3g} requests/s"
+        shards = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
+        return (
+            f"{shards}{self.accelerator} ({self.replica_type}) with requests of {self.input_tokens:,} tokens in and "
+            f"{self.output_tokens:,} out, {load}: expected to save {self.saves_per_h:.2f} USD/h, takes "
+            f"{self.gpu_minutes:.0f} GPU-minutes ({self.cost:.2f} USD)"
+        )
+
+
+def suggest_measurements(
+    workload: Workload,
+    profile: Profile,
+    options: Options | None = None,
+    *,
+    count: int = 3,
+    in_flight: Array | None = None,
+) -> tuple[Suggestion, ...]:
+    """The load points whose measurement would make a cautious plan cheapest, the most valuable first.
+
+    Parameters
+    ----------
+    workload, profile, options
+        As of :func:`~melange.plan.solve.solve`; where the options ask for no confidence, 0.9 is what cautious means, or
+        the highest of 0.75 and 0.5 with which there is a plan.
+    count
+        At most so many.
+    in_flight
+        Requests in flight at the maximum rate (R, I, O), for the concurrency to measure at.
+
+    Returns
+    -------
+    tuple
+        Fewer than ``count``, or none, where nothing else would change what a plan costs.
+
+    Raises
+    ------
+    InfeasibleError
+        No plan exists even on the middle estimates.
+    """
+    study = _study(workload, profile, options or Options())
+    values = [_value(study, key, in_flight) for key in study.worthwhile()]
+    gains = [value.next_saving() for value in values]
+    found: list[Suggestion] = []
+    while len(found) < count and max(gains, default=0.0) > WORTH * study.base.cost_per_h:
+        best = gains.index(max(gains))
+        found.append(values[best].take(gains[best]))
+        gains[best] = values[best].next_saving() if len(found) < count else 0.0
+    return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Study:
+    """The plan as things stand, and how to solve it again with some types known better."""
+
+    workload: Workload
+    profile: Profile
+    options: Options
+    quantile: float
+    base: Plan
+    types_by_key: Mapping[Key, list[int]]
+
+    def solved(self, deviations: Array) -> Plan | None:
+        """The plan with each type so many standard deviations below its middle (R,); None where there is none."""
+        rates = with_rates(self.profile, at_quantile(self.profile, deviations), "not known well enough")
+        try:
+            return solve(self.workload, rates, self.options)
+        except InfeasibleError:
+            return None
+
+    def with_key(self, key: Key, deviation: float) -> Plan | None:
+        """The plan with the types of one kind at another place of their intervals."""
+        deviations = np.full(len(self.profile.replica_types), self.quantile)
+        deviations[self.types_by_key[key]] = deviation
+        return self.solved(deviations)
+
+    def worthwhile(self) -> list[Key]:
+        """Kinds that are not known exactly, and are in the plan or enter it at the high end of their interval."""
+        able = self.workload.request_rate > 0
+        kinds = []
+        for key, types in self.types_by_key.items():
+            width = (self.profile.high - self.profile.low)[types][:, able]
+            if not (width > 0).any():
+                continue
+            if self.base.instances[types].any():
+                kinds.append(key)
+                continue
+            best = self.with_key(key, -DECILE)
+            if best is not None and best.cost_per_h < self.base.cost_per_h * (1 - WORTH):
+                kinds.append(key)
+        return kinds
+
+
+def _study(workload: Workload, profile: Profile, options: Options) -> _Study:
+    plain = replace(options, confidence=None)
+    confidences = CONFIDENCES if options.confidence is None else (options.confidence, *CONFIDENCES)
+    for place, confidence in enumerate(confidences):
+        deviations = np.full(len(profile.replica_types), quantile_of(confidence))
+        rates = with_rates(profile, at_quantile(profile, deviations), "not known well enough")
+        try:
+            base = solve(workload, rates, plain)
+        except InfeasibleError:
+            if place == len(confidences) - 1:
+                raise
+            continue
+        break
+    kinds: dict[Key, list[int]] = {}
+    for r, item in enumerate(profile.replica_types):
+        key = (item.offer.accelerator, item.tensor_parallel, item.offer.interconnect, item.engine)
+        kinds.setdefault(key, []).append(r)
+    return _Study(
+        workload=workload,
+        profile=profile,
+        options=plain,
+        quantile=quantile_of(confidence),
+        base=base,
+        types_by_key=kinds,
+    )
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Value:
+    """What measuring one kind of replica is worth, point after point.
+
+    Parameters
+    ----------
+    cells
+        Buckets to choose from, flattened, those that take most of the type's time first.
+    weight
+        Share of the type's time that each of them takes.
+    taken
+        Positions in ``cells`` of points that were chosen already.
+    saved_per_h
+        What those save [USD/h].
+    """
+
+    study: _Study
+    key: Key
+    type_: int
+    cells: Sequence[int]
+    weight: Array
+    in_flight: Array | None
+    taken: list[int]
+    saved_per_h: float = 0.0
+
+    def next_saving(self) -> float:
+        """What the best further point would save on top of those taken [USD/h]."""
+        left = self._candidates()
+        return self._saving(min(left.values())) - self.saved_per_h if left else 0.0
+
+    def take(self, saving: float) -> Suggestion:
+        """The best further point, taken."""
+        left = self._candidates()
+        place = min(left, key=lambda one: left[one])
+        is_first = not self.taken
+        self.taken.append(place)
+        self.saved_per_h += saving
+        return self._suggestion(self.cells[place], saving, is_first)
+
+    def _candidates(self) -> dict[int, float]:
+        """Share of the interval's width that is left after each further point."""
+        places = [place for place in range(len(self.cells)) if place not in self.taken]
+        return {place: self._left([*self.taken, place]) for place in places}
+
+    def _left(self, places: Sequence[int]) -> float:
+        points = [self._sample(place) for place in places]
+        every = [self._sample(place) for place in range(len(self.cells))]
+        inputs = np.array([one.inputs for one in every])[None]
+        outputs = np.array([one.outputs for one in every])[None]
+        batch = np.array([one.batch for one in every])[None]
+        spread = correction(points, inputs, outputs, 1.0).spread(batch)[0]
+        x = np.log(np.maximum(batch[0], 1.0) / 24.0)
+        before = np.sqrt(SHARES.type_ + SHARES.size + SHARES.noise + SHARES.slope * x**2)
+        return float((self.weight * spread / before).sum() / self.weight.sum())
+
+    def _sample(self, place: int) -> Sample:
+        workload, cell = self.study.workload, self.cells[place]
+        return Sample(
+            inputs=float(workload.input_tokens.ravel()[cell]),
+            outputs=float(workload.output_tokens.ravel()[cell]),
+            batch=self._concurrency(cell) or 24.0,
+        )
+
+    def _concurrency(self, cell: int) -> float:
+        return 0.0 if self.in_flight is None else float(self.in_flight[self.type_].ravel()[cell])
+
+    def _saving(self, left: float) -> float:
+        """Expected saving where the interval becomes ``left`` as wide [USD/h]."""
+        study, now = self.study, self.study.base.cost_per_h
+        moved = math.sqrt(max(1.0 - left**2, 0.0))
+        expected = 0.0
+        for outcome, weight in OUTCOMES:
+            plan = study.with_key(self.key, study.quantile * left + outcome * moved)
+            expected += weight * (now if plan is None else plan.cost_per_h)
+        return now - expected
+
+    def _suggestion(self, cell: int, saving: float, is_first: bool) -> Suggestion:
+        profile, workload = self.study.profile, self.study.workload
+        item = profile.replica_types[self.type_]
+        rate = float(profile.max_request_rate[self.type_].ravel()[cell] or profile.high[self.type_].ravel()[cell])
+        concurrency = max(1, round(self._concurrency(cell))) if self.in_flight is not None else None
+        at_once = concurrency or 1
+        requests = at_once + max(LEAST_REQUESTS, TURNS * at_once)
+        minutes = requests / rate / 60 + START_MINUTES * is_first
+        return Suggestion(
+            replica_type=item.name,
+            accelerator=item.offer.accelerator,
+            tensor_parallel=item.tensor_parallel,
+            input_tokens=round(float(workload.input_tokens.ravel()[cell])),
+            output_tokens=round(float(workload.output_tokens.ravel()[cell])),
+            concurrency=concurrency,
+            request_rate=rate,
+            saves_per_h=saving,
+            gpu_minutes=minutes * item.tensor_parallel,
+            cost=minutes / 60 * item.cost_per_h,
+        )
+
+
+def _value(study: _Study, key: Key, in_flight: Array | None) -> _Value:
+    """A kind of replica with the sizes that it serves in the plan, or would at the high end of its interval."""
+    types = study.types_by_key[key]
+    plan = study.base if study.base.instances[types].any() else study.with_key(key, -DECILE) or study.base
+    rates = np.maximum(study.profile.max_request_rate, study.profile.high)[types]
+    served = plan.share[types] * study.workload.request_rate
+    busy = np.divide(served, rates, out=np.zeros_like(served), where=rates > 0).sum(axis=0).ravel()
+    cells = [int(cell) for cell in np.argsort(-busy, kind="stable")[:MOST_SIZES] if busy[cell] > 0]
+    cheapest = min(types, key=lambda r: study.profile.replica_types[r].cost_per_h)
+    return _Value(
+        study=study,
+        key=key,
+        type_=cheapest,
+        cells=cells,
+        weight=busy[cells],
+        in_flight=in_flight,
+        taken=[],
+    )

@@ -1,0 +1,53 @@
+"""The cost of not knowing: what a plan would cost if capacities were known, and what to measure to get there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from melange.errors import Caution, InfeasibleError
+from melange.plan.confidence import at_confidence
+from melange.plan.options import Options
+from melange.plan.plan import Plan
+from melange.plan.solve import solve
+from melange.plan.suggest import suggest_measurements
+from melange.profile.profile import Profile
+from melange.workload.workload import Array, Workload
+
+CONFIDENCE_BY_END = {"low": 0.9, "mid": 0.5, "high": 0.1}
+
+
+def with_uncertainty(
+    plan: Plan, workload: Workload, profile: Profile, options: Options, *, in_flight: Array | None = None
+) -> Plan:
+    """The plan with its cost at the low end, the middle and the high end of all intervals, and what to measure next.
+
+    Parameters
+    ----------
+    plan, workload, profile, options
+        What :func:`~melange.plan.solve.solve` made, and what it was given.
+    in_flight
+        As of :func:`~melange.plan.suggest.suggest_measurements`.
+    """
+    cost_at: dict[str, float | None] = {}
+    cautions = list(plan.cautions)
+    for end in CONFIDENCE_BY_END:
+        try:
+            cost_at[end] = _cost_at(end, workload, profile, options)
+        except InfeasibleError as error:
+            cost_at[end] = None
+            why = "; ".join(error.reasons[:3])
+            what = f"no plan carries the traffic if every replica is at the {end} end of its interval: {error}"
+            cautions.append(Caution("uncertain", f"{what} ({why})" if why else what))
+    suggestions = suggest_measurements(workload, profile, options, count=1, in_flight=in_flight)
+    return replace(
+        plan,
+        cost_at=cost_at,
+        next_measurement=f"{suggestions[0]}" if suggestions else "",
+        cautions=tuple(cautions),
+    )
+
+
+def _cost_at(end: str, workload: Workload, profile: Profile, options: Options) -> float:
+    """Cost of the cheapest plan with every replica at one end of its interval [USD/h]."""
+    rates = at_confidence(profile, CONFIDENCE_BY_END[end])
+    return solve(workload, rates, replace(options, confidence=None)).cost_per_h
