@@ -89,7 +89,7 @@ def _likeness(name: str, candidate: str) -> float:
     ours, theirs = name.casefold(), candidate.casefold()
     whole = difflib.SequenceMatcher(None, ours, theirs).ratio()
     # The beginning counts for less: H10O is like H100-80GB, and not every name that starts with an A is like A10G.
-    return max(whole, 0.9 * difflib.SequenceMatcher(None, ours, theirs[: len(ours)]).ratio())
+    return max(whole, 0.8 * difflib.SequenceMatcher(None, ours, theirs[: len(ours)]).ratio())
 
 
 def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> InputError:
