@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from melange.errors import MelangeError
+from melange.plan.dominated import needed_types
 from melange.plan.fleet import Fleet
 from melange.plan.highs import PeakLoad
 from melange.plan.large import by_clusters
 from melange.plan.lattice import MOST_POINTS, build_lattice, cheapest_of, points
 from melange.plan.options import Options
 from melange.plan.problem import Mask, Positions, Problem
-from melange.plan.program import OutOfTimeError, Progress, by_program, shares_of
+from melange.plan.program import OutOfTimeError, Progress, by_program, shares_of, unsafe_losses
 from melange.plan.projection import first_cuts, instance_range, probe
 from melange.plan.start import first_fleets, trimmed
 from melange.workload.workload import Array
@@ -38,7 +40,7 @@ def cheapest(
         There is none.
     """
     if problem.spare_total:
-        return by_program(problem, options, say=say, deadline=deadline)
+        return _standing_losses(problem, options, say=say, deadline=deadline)
     starts = first_fleets(problem)
     if not starts:
         return by_program(problem, options, say=say, deadline=deadline)
@@ -61,6 +63,43 @@ def cheapest(
     inside = np.isin(problem.types, narrowed.types)
     fleet = _programmed(narrowed, known[inside], options, say=say, deadline=deadline)
     return _widened(problem, fleet, inside)
+
+
+def _standing_losses(problem: Problem, options: Options, *, say: Progress, deadline: float) -> Fleet:
+    """The cheapest fleet that stands the loss of any ``spare_total`` replicas of one type, shares set anew.
+
+    One that keeps so many spare replicas of every type is such a fleet, and none dearer need be looked at.
+    """
+    each = np.maximum(problem.spare, problem.spare_total)
+    safe = problem.with_changes(spare=each, spare_total=0)
+    try:
+        start = cheapest(safe.only(needed_types(safe)), options, say=say, deadline=deadline)
+    except MelangeError:
+        return by_program(problem, options, say=say, deadline=deadline)
+    inside = needed_types(safe)
+    known = _widened(problem, start, inside)
+    unsafe_losses(problem, known)
+    narrowed, _ = _narrowed(problem, known.instances)
+    kept = np.isin(problem.types, narrowed.types)
+    try:
+        fleet = _relabelled(by_program(narrowed, options, say=say, deadline=deadline), problem, kept)
+    except OutOfTimeError:
+        fleet = None
+    if fleet is not None and problem.cost @ fleet.instances <= problem.cost @ known.instances:
+        return fleet
+    bound = probe(problem).floor if fleet is None else fleet.bound
+    return replace(known, bound=bound, status="time limit")
+
+
+def _relabelled(fleet: Fleet, problem: Problem, inside: Mask) -> Fleet:
+    """A fleet with its losses, as a fleet of the whole."""
+    where = np.flatnonzero(inside)
+    after_loss = {}
+    for lost, part in fleet.after_loss.items():
+        share = np.zeros(problem.load.shape)
+        share[inside] = part
+        after_loss[int(where[lost])] = share
+    return replace(_widened(problem, fleet, inside), after_loss=after_loss)
 
 
 def _programmed(problem: Problem, known: Positions, options: Options, *, say: Progress, deadline: float) -> Fleet:

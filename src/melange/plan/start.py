@@ -6,7 +6,7 @@ import numpy as np
 
 from melange.plan.highs import PeakLoad
 from melange.plan.lattice import permitted
-from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.plan.problem import ROUNDING, Mask, Positions, Problem
 from melange.workload.workload import Array
 
 
@@ -32,8 +32,24 @@ def first_fleets(problem: Problem) -> list[Positions]:
             break
         fleets.append(fleet)
         kept = np.delete(kept, best)
+    fleets += _single(problem)
     allowed = [fleet for fleet in fleets if permitted(problem, fleet[None]).all() and _enough(problem, fleet)]
     return sorted(allowed, key=lambda fleet: float(fleet @ problem.cost))
+
+
+def _single(problem: Problem) -> list[Positions]:
+    """The cheapest fleet of one type alone, where there is one."""
+    able: Mask = np.asarray(np.isfinite(problem.load).all(axis=1), bool)
+    if not able.any():
+        return []
+    load = np.zeros(len(able))
+    load[able] = problem.load[able].sum(axis=1)
+    count = _rounded_up(problem, load)
+    count = np.maximum(count, np.where(able, np.ceil(problem.min_total / problem.replicas), 0).astype(np.int64))
+    cost = np.where(able & (count <= problem.most), count * problem.cost, np.inf)
+    if not np.isfinite(cost).any():
+        return []
+    return [np.where(np.arange(len(cost)) == int(np.argmin(cost)), count, 0)]
 
 
 def trimmed(problem: Problem, fleet: Positions, oracle: PeakLoad | None = None) -> Positions:
