@@ -8,6 +8,7 @@ halve the rate.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.errors import Caution, InputError, unknown
 from melange.profile.capacity import (
+    BISECTIONS,
+    IDLE_BATCH,
     Array,
     Replicas,
     Sizes,
@@ -42,7 +45,6 @@ from melange.workload.workload import Buckets, Workload
 
 # A searched maximum rate stands for a bucket whose planned size is within this share of the measured one.
 SAME_SIZE = 0.1
-FIXED_POINTS = 6
 
 
 def anchor(
@@ -258,11 +260,15 @@ def anchored_rates(
 
 
 def batch_at(replicas: Replicas, model: Model, sizes: Sizes, rate: Array) -> Array:
-    """Requests that run when so many arrive per second (R, I, O): ``B = rate o step(B)``, by iteration."""
-    largest = np.maximum(largest_batch(replicas, model, sizes), 1e-3)
-    batch = np.ones_like(largest)
-    for _ in range(FIXED_POINTS):
-        batch = np.clip(rate * sizes.outputs * mean_step_s(replicas, sizes, batch), 1e-3, largest)
+    """Requests that run when so many arrive per second (R, I, O): ``B = rate o step(B)``, by bisection of log B."""
+    high = np.log(np.maximum(largest_batch(replicas, model, sizes), IDLE_BATCH))
+    low = np.full_like(high, math.log(IDLE_BATCH))
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        batch = np.exp(middle)
+        is_enough = batch / (sizes.outputs * mean_step_s(replicas, sizes, batch)) >= rate
+        low, high = np.where(is_enough, low, middle), np.where(is_enough, middle, high)
+    batch = np.exp(high)
     return np.asarray(batch)
 
 
