@@ -128,8 +128,8 @@ def ratios(name: str, rows: list[Row], limit_s: float, *, bars: bool = False) ->
         unequal = [row for row in proven if abs(row[1].cost_per_h - row[3][0].cost_per_h) > 1e-6]
         worse = [row for row in rows if row[3][0].cost_per_h > (row[1].cost_per_h or np.inf) + 1e-6]
         dearer = [row[3][0].cost_per_h / row[2][0].cost_per_h - 1 for row in rows]
-        print(f"  equal cost (slices) on {len(proven) - len(unequal)} of {len(proven)} proven instances, dearer than an "
-              f"unproven answer on {len(worse)}; slices cost {np.mean(dearer):.3%} more than continuous shares, "
+        print(f"  equal cost (slices) on {len(proven) - len(unequal)} of {len(proven)} proven instances, dearer than "
+              f"an unproven answer on {len(worse)}; slices cost {np.mean(dearer):.3%} more than continuous shares, "
               f"{np.max(dearer):.2%} at most")  # fmt: skip
 
 
@@ -144,12 +144,13 @@ def larger(seeds: int, *, plain: bool) -> None:
                 every += cells
                 own, gaps, others = (np.array(column, float) for column in zip(*cells, strict=True))
                 beside = f", plain {np.median(others):6.2f} s" if plain else ""
-                print(f"{inputs * outputs} x {types}, {family}, about {replicas} replicas: {np.median(own):6.2f} s median, "
-                      f"{own.max():6.2f} s at most, largest gap {gaps.max():.1e}{beside}", flush=True)  # fmt: skip
+                times = f"{np.median(own):6.2f} s median, {own.max():6.2f} s at most"
+                name = f"{inputs * outputs} x {types}, {family}, about {replicas} replicas"
+                print(f"{name}: {times}, largest gap {gaps.max():.1e}{beside}", flush=True)
         own = np.array([cell[0] for cell in every])
         within = sum(cell[1] <= gap and cell[0] <= bar_s for cell in every)
-        print(f"{inputs * outputs} x {types} in all: {np.median(own):.2f} s median; within gap {gap:g} and {bar_s:g} s: "
-              f"{within} of {len(every)}\n", flush=True)  # fmt: skip
+        print(f"{inputs * outputs} x {types} in all: {np.median(own):.2f} s median; "
+              f"within gap {gap:g} and {bar_s:g} s: {within} of {len(every)}\n", flush=True)  # fmt: skip
 
 
 def size(
