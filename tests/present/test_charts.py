@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tiny import HOSTILE, profile_of, replica_type
@@ -11,6 +13,7 @@ from melange.plan.solve import solve
 from melange.present.by_limit import figure_cost_by_limit, figure_request_cost, figure_winners_by_limit
 from melange.present.by_rate import figure_cost_by_rate, figure_savings
 from melange.present.by_size import figure_pair, figure_winners
+from melange.present.by_type import cost_interval, figure_intervals, intervals, intervals_finding
 from melange.present.explore import explore_pictures
 from melange.present.pictures import Study
 from melange.present.routes import figure_routes
@@ -88,13 +91,30 @@ def test_curves_pass_through_their_plans(study: Study) -> None:
 def test_limits_are_drawn_in_milliseconds(study: Study) -> None:
     """The service's own limit of 0.1 s stands at 100 ms."""
     (sweep,) = study.sweep_limits()
-    mix = figure_cost_by_limit(sweep, study.legend).data[0]
+    mix = figure_cost_by_limit(sweep, study.legend).data[-1]
     assert dict(zip(mix.x, mix.y, strict=True))[100.0] == study.plan.cost_per_h
     cost = figure_request_cost(sweep, study.legend, study.workload, (0, 0)).data
     small = next(trace for trace in cost if trace.name.endswith("small"))
     assert dict(zip(small.x, small.y, strict=True))[100.0] == pytest.approx(0.05)
     grid = figure_winners_by_limit(sweep, study.legend, study.workload, [(0, 0)])
     assert len(grid.data[1].text) == len(sweep.points)
+
+
+def test_intervals_turn_rates_into_costs(study: Study) -> None:
+    """Small at 10 requests/s costs 0.05 USD per 1,000; at 5 to 20 requests/s 0.1 to 0.025, at 0 it cannot."""
+    profile = study.profile
+    low, high = profile.max_request_rate / 2, profile.max_request_rate * 2
+    low[1] = 0.0
+    unsure = replace(profile, low=low, high=high)
+    assert cost_interval(unsure, 0, (0, 0)) == pytest.approx((0.025, 0.05, 0.1))
+    assert cost_interval(unsure, 1, (0, 0)) == pytest.approx((0.05, 0.1, np.inf))
+    figure = figure_intervals(unsure, study.workload, study.legend, (0, 0))
+    assert (
+        "small is cheapest at 0.05 USD per 1,000 (0.025 to 0.1); the intervals of 1 of 1 others"
+        in figure.layout.title.text
+    )
+    sure = intervals_finding(intervals(profile, study.legend, (0, 0)), study.workload, (0, 0))
+    assert sure.endswith("no other interval reaches it")
 
 
 def test_names_are_never_markup(buckets: Buckets, workload: Workload) -> None:

@@ -177,7 +177,7 @@ def test_explore_writes_a_page(run: Run, tmp_path: Path) -> None:
     text = (tmp_path / "page.html").read_text()
     found = Structure(text)
     assert found.open == []
-    assert found.tags.count("figure") == 8
+    assert found.tags.count("figure") == 9
     assert "8 requests/s" in " ".join(found.words)
 
 

@@ -13,7 +13,7 @@ from melange.present.cells import add_cells, add_key, add_keys, cost_text, name_
 from melange.present.efficiency import request_cost, winners
 from melange.present.legend import MIX_COLOR, NONE_COLOR, OTHER_COLOR, Legend, color_of
 from melange.present.sweeps import LimitSweep
-from melange.present.theme import cell_axis, new_figure, percent, plain, usd, value_axis
+from melange.present.theme import cell_axis, new_figure, percent, plain, usd, value_axis, with_title_room
 from melange.profile.profile import Profile
 from melange.workload.workload import Array, Workload
 
@@ -62,7 +62,7 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
     figure.update_layout(
         xaxis=limit_axis(sweep), yaxis=value_axis("Cost of 1,000 such requests [USD]", rangemode="tozero")
     )
-    return figure
+    return with_title_room(figure)
 
 
 def cost_at_limits(profiles: Sequence[Profile], r: int, cell: Cell) -> Array:
@@ -126,7 +126,7 @@ def figure_winners_by_limit(sweep: LimitSweep, legend: Legend, workload: Workloa
             range=[len(cells) - 0.5, -0.5],
         ),
     )
-    return figure
+    return with_title_room(figure)
 
 
 def size_name(workload: Workload, cell: Cell) -> str:
@@ -164,6 +164,20 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
     planned = [(point, point.plan) for point in sweep.points if point.plan is not None]
     bounds = [plan.cost_per_h if plan.bound_per_h is None else plan.bound_per_h for _, plan in planned]
     limits = [point.at * 1e3 for point, _ in planned]
+    for entry in legend.entries:
+        costs = [plan.single_type[plan.replica_types[entry.r].name].cost_per_h for _, plan in planned]
+        if all(cost is None for cost in costs):
+            continue
+        figure.add_trace(
+            go.Scatter(
+                x=limits,
+                y=costs,
+                mode="lines",
+                line={"shape": "hv", "color": entry.color, "width": 1.5, "dash": entry.dash},
+                name=plain(f"{entry.letter}  only {entry.label}"),
+                hoverinfo="skip",
+            )
+        )
     figure.add_trace(
         go.Scatter(
             x=limits,
@@ -187,23 +201,9 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
             hoverinfo="text",
         )
     )
-    for entry in legend.entries:
-        costs = [plan.single_type[plan.replica_types[entry.r].name].cost_per_h for _, plan in planned]
-        if all(cost is None for cost in costs):
-            continue
-        figure.add_trace(
-            go.Scatter(
-                x=limits,
-                y=costs,
-                mode="lines",
-                line={"shape": "hv", "color": entry.color, "width": 1.5, "dash": entry.dash},
-                name=plain(f"{entry.letter}  only {entry.label}"),
-                hoverinfo="skip",
-            )
-        )
     _mark_own(figure, sweep)
     figure.update_layout(xaxis=limit_axis(sweep), yaxis=value_axis("Cost [USD/h]", rangemode="tozero"), showlegend=True)
-    return figure
+    return with_title_room(figure)
 
 
 def cost_by_limit_finding(sweep: LimitSweep) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from melange.plan.plan import Plan
 from melange.present.legend import MIX_COLOR, Entry, Legend
 from melange.present.sweeps import Point, savings_against, single_costs
-from melange.present.theme import new_figure, percent, plain, usd, value_axis
+from melange.present.theme import new_figure, percent, plain, usd, value_axis, with_title_room
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -73,7 +73,7 @@ def figure_cost_by_rate(points: Sequence[Point], legend: Legend, own_rate: float
         xaxis=value_axis("Request rate [1/s]", rangemode="tozero"),
         yaxis=value_axis("Cost [USD/h]", rangemode="tozero"),
     )
-    return figure
+    return with_title_room(figure)
 
 
 def points_name(points: Sequence[Point], entry: Entry) -> str:
@@ -162,7 +162,7 @@ def figure_savings(points: Sequence[Point], legend: Legend) -> Figure:
         xaxis=value_axis("Request rate [1/s]", type="category"),
         yaxis=value_axis("Saved by the mix [%]", rangemode="tozero"),
     )
-    return figure
+    return with_title_room(figure)
 
 
 def savings_finding(points: Sequence[Point], legend: Legend) -> str:

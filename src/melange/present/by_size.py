@@ -19,7 +19,7 @@ from melange.present.cells import (
 )
 from melange.present.efficiency import Winners, advantage, request_cost
 from melange.present.legend import NONE_COLOR, OTHER_COLOR, Entry, Legend, color_of
-from melange.present.theme import new_figure, percent, plain
+from melange.present.theme import new_figure, percent, plain, with_title_room
 from melange.profile.profile import Profile
 from melange.workload.workload import Array, Workload
 
@@ -50,7 +50,7 @@ def figure_winners(profile: Profile, workload: Workload, found: Winners, legend:
     if (found.best < 0).any():
         add_key(figure, "none meets the SLO" if profile.slo else "none can serve it", NONE_COLOR)
     figure.update_layout(**size_axes(profile.buckets))
-    return figure
+    return with_title_room(figure)
 
 
 def winners_finding(profile: Profile, workload: Workload, found: Winners, legend: Legend) -> str:
@@ -104,7 +104,7 @@ def figure_pair(profile: Profile, workload: Workload, a: Entry, b: Entry) -> Fig
     frame_traffic(figure, workload)
     add_keys(figure, [a, b])
     figure.update_layout(**size_axes(profile.buckets))
-    return figure
+    return with_title_room(figure)
 
 
 def pair_finding(workload: Workload, ahead: Array, a: Entry, b: Entry) -> str:

@@ -7,6 +7,7 @@ from melange.present.pictures import (
     Picture,
     Study,
     picture_of_cost_by_limit,
+    picture_of_intervals,
     picture_of_pairs,
     picture_of_routes,
     picture_of_winners,
@@ -18,7 +19,12 @@ from melange.present.report import assumptions, header, no_sweeps, types_table, 
 
 def explore_pictures(study: Study) -> list[Picture]:
     """All pictures, in the order of the page."""
-    by_size = [picture_of_winners(study), picture_of_pairs(study), picture_of_routes(study)]
+    by_size = [
+        picture_of_winners(study),
+        picture_of_intervals(study),
+        picture_of_pairs(study),
+        picture_of_routes(study),
+    ]
     sweeps = study.sweep_limits()
     by_limit = [picture_of_cost_by_limit(study, sweeps), *pictures_by_limit(study, sweeps[0])] if sweeps else []
     by_rate = pictures_by_rate(study, study.sweep_rates())
@@ -47,7 +53,7 @@ def explore_page(study: Study, pictures: list[Picture], name: str) -> str:
         header(study, f"Melange: {name} from every side"),
         "<main>",
         html.section("Replica types shown", types_table(study)),
-        html.section("By request size", of("winners-by-size", "two-types", "routes")),
+        html.section("By request size", of("winners-by-size", "intervals", "two-types", "routes")),
         html.section("By request rate", of("cost-by-rate", "savings")),
         html.section(
             "By SLO",

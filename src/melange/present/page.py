@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from melange.present.theme import without_title
+from melange.present.theme import untitled
 
 if TYPE_CHECKING:
     from melange.present.pictures import Picture
@@ -76,7 +76,7 @@ def _figures(pictures: Sequence[Picture]) -> str:
     content = {
         picture.name: [
             {
-                "figure": json.loads(without_title(variant.figure).to_json()),
+                "figure": json.loads(untitled(variant.figure).to_json()),
                 "finding": variant.finding,
             }
             for variant in picture.variants
@@ -149,7 +149,7 @@ def _scrolling(content: str) -> str:
 def figure(picture: Picture) -> str:
     """A picture: its finding as a heading, the drawing, how to read it, and its numbers."""
     name, finding = escape(picture.name), picture.variants[0].finding
-    height = max(variant.figure.layout.height for variant in picture.variants)
+    height = max(untitled(variant.figure).layout.height for variant in picture.variants)
     width = f"min-width:{picture.min_width}px;" if picture.min_width else ""
     parts = [
         f'<figure id="{name}"><p class="about">{escape(picture.about)}</p>',

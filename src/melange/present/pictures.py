@@ -12,7 +12,7 @@ import numpy as np
 
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.present import by_limit, by_rate, by_size, routes
+from melange.present import by_limit, by_rate, by_size, by_type, routes
 from melange.present.cells import margin_text
 from melange.present.efficiency import (
     Winners,
@@ -217,6 +217,42 @@ def picture_of_winners(study: Study) -> Picture:
     )
 
 
+def picture_of_intervals(study: Study) -> Picture | None:
+    """How sure the costs are; None where nothing is known of their error."""
+    profile, workload = study.profile, study.workload
+    if not (profile.high > profile.low).any():
+        return None
+    cells = _drawn(study)
+    rows: list[tuple[str, ...]] = []
+    for cell in cells:
+        for entry, costs in by_type.intervals(profile, study.legend, cell):
+            ends = (f"{cost:.4g}" if np.isfinite(cost) else "cannot" for cost in costs)
+            rows.append((workload.buckets.label(*cell), entry.label, *ends))
+    return Picture(
+        name="intervals",
+        about="What one request costs on each type, and how sure that is",
+        caption="On fully used replicas. Whiskers: 80 % interval of the profile, cut at the right edge where the "
+        "type may turn out unable to meet the SLO. Where types err in the same direction, their order is surer than "
+        "overlapping whiskers suggest.",
+        variants=tuple(
+            Variant(
+                label=f"{workload.buckets.label(*cell)} tokens",
+                figure=by_type.figure_intervals(profile, workload, study.legend, cell),
+            )
+            for cell in cells
+        ),
+        choice="Request size",
+        header=("Request size", "Replica type", "Low [USD/1,000]", "Estimate", "High"),
+        rows=tuple(rows),
+    )
+
+
+def _drawn(study: Study) -> list[tuple[int, int]]:
+    """A middling request size, a short one and a long one."""
+    cells = typical_sizes(study.workload, TYPICAL)
+    return cells if len(cells) <= DRAWN else [cells[k] for k in (len(cells) // 2, 0, len(cells) - 1)]
+
+
 def picture_of_pairs(study: Study) -> Picture | None:
     """Two types against each other; None where there is one only."""
     pairs = list(combinations(study.legend.entries[:PAIRED], 2))
@@ -320,7 +356,7 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
 def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
     """The cheapest type, and what requests cost on each, as one limit varies."""
     cells = typical_sizes(study.workload, TYPICAL)
-    drawn = cells if len(cells) <= DRAWN else [cells[k] for k in (len(cells) // 2, 0, len(cells) - 1)]
+    drawn = _drawn(study)
     assumed = "On fully used replicas; capacities are estimated anew for every limit."
     return [
         Picture(

@@ -150,12 +150,11 @@ def types_table(study: Study) -> str:
                 f"{replica_type.replicas_per_instance} x ({replica_type.tensor_parallel} x {offer.accelerator})",
                 f"{replica_type.cost_per_h:,.3f}",
                 f"{replica_type.cost_per_h / replica_type.replicas_per_instance:,.3f}",
-                offer.market,
-                offer.seen.isoformat() if offer.seen else "undated",
+                f"{offer.market}, {offer.seen.isoformat() if offer.seen else 'undated'}",
                 offer.source or "not named",
             )
         )
-    head = ("Replica type", "Replicas an instance", "USD/h", "USD/h a replica", "Market", "Price seen", "Source")
+    head = ("Replica type", "Replicas an instance", "USD/h", "USD/h a replica", "Price seen", "Source")
     place = f" of {study.legend.place}" if study.legend.place else ""
     caption = f"Each type{place} keeps its letter and color on the whole page."
     chips = [entry.color for entry in study.legend.entries]

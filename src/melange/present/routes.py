@@ -9,7 +9,7 @@ import numpy as np
 from melange.plan.plan import Plan
 from melange.present.cells import size_axes
 from melange.present.legend import OTHER_COLOR, Legend
-from melange.present.theme import new_figure, percent, plain
+from melange.present.theme import new_figure, percent, plain, with_title_room
 from melange.workload.workload import Array
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def figure_routes(plan: Plan, legend: Legend) -> Figure:
     )
     figure.update_layout(shapes=_lines(len(rows), len(columns)))
     figure.update_layout(**size_axes(workload.buckets, rows.tolist(), columns.tolist()))
-    return figure
+    return with_title_room(figure)
 
 
 def routes_finding(plan: Plan, legend: Legend) -> str:

@@ -14,6 +14,8 @@ FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu
 INK = "#1a1a1a"
 GRID = "#e4e4e4"
 TITLE_CHARACTERS = 95
+TITLE_LINE, LEGEND_LINE = 22, 19  # heights [px]
+LEGEND_WIDTH, KEY_WIDTH, LETTER_WIDTH = 860, 50, 7  # of a legend, its line or square, and a letter [px]
 
 
 def plain(text: object) -> str:
@@ -33,7 +35,7 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
     """
     import plotly.graph_objects as go
 
-    lines = textwrap.wrap(title, TITLE_CHARACTERS)
+    lines = textwrap.wrap(title, TITLE_CHARACTERS, break_on_hyphens=False, break_long_words=False)
     figure = go.Figure()
     figure.update_layout(
         template="none",
@@ -41,17 +43,15 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
             "text": "<br>".join(plain(line) for line in lines),
             "x": 0,
             "xref": "paper",
-            "y": 1,
             "yref": "container",
             "yanchor": "top",
-            "pad": {"t": 14},
             "font": {"size": 17},
         },
         font={"family": FONT, "size": 13, "color": INK},
         paper_bgcolor="#ffffff",
         plot_bgcolor="#ffffff",
         height=height,
-        margin={"l": 8, "r": 16, "t": 30 + 24 * len(lines), "b": 8},
+        margin={"l": 8, "r": 16, "t": 12, "b": 8},
         legend={
             "orientation": "h",
             "x": 0,
@@ -65,6 +65,18 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
         hoverlabel={"bgcolor": "#ffffff", "font": {"color": INK, "size": 12}, "align": "left"},
         **layout,
     )
+    return figure
+
+
+def with_title_room(figure: Figure) -> Figure:
+    """The same figure with room for its title above the legend, however many lines both take."""
+    names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
+    longest = max((len(html.unescape(name)) for name in names), default=0)
+    columns = max(1, int(LEGEND_WIDTH / (KEY_WIDTH + LETTER_WIDTH * longest)))
+    title, more = _title_height(figure), int(figure.layout.title.text.count("<br>"))
+    legend = 12 + LEGEND_LINE * -(-len(names) // columns)
+    height = figure.layout.height + title
+    figure.update_layout(height=height, margin={"t": title + legend}, title={"y": 1 - (12 + 18 * more) / height})
     return figure
 
 
@@ -103,10 +115,15 @@ def finding_of(figure: Figure) -> str:
     return html.unescape(str(figure.layout.title.text).replace("<br>", " "))
 
 
-def without_title(figure: Figure) -> Figure:
+def _title_height(figure: Figure) -> int:
+    return 16 + TITLE_LINE * (1 + int(figure.layout.title.text.count("<br>")))
+
+
+def untitled(figure: Figure) -> Figure:
     """The same figure for a page that has the title as a heading of its own."""
     copy = type(figure)(figure)
-    copy.update_layout(title=None, margin={"t": 12})
+    title = _title_height(figure)
+    copy.update_layout(title=None, margin={"t": 12}, height=figure.layout.height - title)
     return copy
 
 
