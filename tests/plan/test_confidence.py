@@ -112,7 +112,7 @@ def two_types() -> Profile:
 
 
 def test_the_cost_of_not_knowing() -> None:
-    """40 requests/s on A's 4 (2 to 6): 10 as estimated, 20 at the low end, 7 at the high end; measuring A is worth most."""
+    """40 requests/s on 4 (2 to 6) each: 10 as estimated, 20 at the low end, 7 at the high end; A is worth measuring."""
     load = workload([[40.0]])
     plan = solve(load, two_types(), replace(EXACT, confidence=0.9))
     told = with_uncertainty(plan, load, two_types(), replace(EXACT, confidence=0.9))
