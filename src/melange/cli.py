@@ -18,7 +18,7 @@ from melange.errors import InfeasibleError, InputError, MelangeError
 if TYPE_CHECKING:
     from melange.plan.options import Options
     from melange.plan.plan import Plan
-    from melange.present.pictures import Study
+    from melange.present.study import Study
     from melange.profile.profile import Profile
     from melange.service import Service
     from melange.slo import Slo
@@ -403,7 +403,7 @@ def _study(
     tell: Callable[[str], None],
 ) -> Study:
     """What pages are made from."""
-    from melange.present.pictures import Study
+    from melange.present.study import Study
 
     return Study(
         plan=result,

@@ -8,7 +8,7 @@ from tiny import profile_of, replica_type
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
-from melange.present.pictures import Study
+from melange.present.study import Study
 from melange.profile.profile import Profile
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload

@@ -15,9 +15,9 @@ from melange.present.by_rate import figure_cost_by_rate, figure_savings
 from melange.present.by_size import figure_pair, figure_winners
 from melange.present.by_type import cost_interval, figure_intervals, intervals, intervals_finding
 from melange.present.explore import explore_pictures
-from melange.present.pictures import Study
 from melange.present.routes import figure_routes
-from melange.present.theme import percent
+from melange.present.study import Study
+from melange.present.theme import finding_of, percent
 from melange.workload.workload import Buckets, Workload
 
 
@@ -34,7 +34,7 @@ def test_winners_carry_letter_and_margin(study: Study) -> None:
 def test_the_finding_weighs_by_traffic(study: Study) -> None:
     """Small wins one size of four, and with it 15 of 30 requests a second."""
     figure = figure_winners(study.profile, study.workload, study.found, study.legend)
-    assert "small serves 50% of the requests" in figure.layout.title.text
+    assert "small serves 50% of the requests" in finding_of(figure)
 
 
 def test_a_pair_shows_who_is_ahead(study: Study) -> None:
@@ -109,9 +109,8 @@ def test_intervals_turn_rates_into_costs(study: Study) -> None:
     assert cost_interval(unsure, 0, (0, 0)) == pytest.approx((0.025, 0.05, 0.1))
     assert cost_interval(unsure, 1, (0, 0)) == pytest.approx((0.05, 0.1, np.inf))
     figure = figure_intervals(unsure, study.workload, study.legend, (0, 0))
-    assert (
-        "small is cheapest at 0.05 USD per 1,000 (0.025 to 0.1); the intervals of 1 of 1 others"
-        in figure.layout.title.text
+    assert "small is cheapest at 0.05 USD per 1,000 (0.025 to 0.1); the intervals of 1 of 1 others" in finding_of(
+        figure
     )
     sure = intervals_finding(intervals(profile, study.legend, (0, 0)), study.workload, (0, 0))
     assert sure.endswith("no other interval reaches it")

@@ -10,7 +10,8 @@ import pytest
 from melange.errors import InputError
 from melange.present import images
 from melange.present.images import check_images, write_images
-from melange.present.pictures import Study, picture_of_winners
+from melange.present.pictures import picture_of_winners
+from melange.present.study import Study
 
 
 def test_unknown_formats_are_refused(tmp_path: Path) -> None:

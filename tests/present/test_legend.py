@@ -10,7 +10,7 @@ from melange.plan.options import Options
 from melange.plan.solve import solve
 from melange.present.efficiency import request_cost, winners
 from melange.present.legend import COLORS, OTHER_COLOR, color_of, ink_on, legend_of, short_names
-from melange.present.pictures import Study
+from melange.present.study import Study
 from melange.present.tables import letters, used_types
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Buckets, Workload

@@ -16,8 +16,8 @@ from tiny import HOSTILE, profile_of, replica_type
 from melange.plan.options import Options
 from melange.plan.solve import solve
 from melange.present.explore import explore_page, explore_pictures
-from melange.present.pictures import Study
 from melange.present.report import report_page, report_pictures
+from melange.present.study import Study
 from melange.workload.workload import Buckets, Workload
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,7 @@ import pytest
 from tiny import profile_of, replica_type
 
 from melange.plan.options import Options
-from melange.present.pictures import Study
+from melange.present.study import Study
 from melange.present.sweeps import limits_in_order, savings_against, single_costs, sweep_rates, with_limit
 from melange.profile.profile import Profile
 from melange.slo import Slo

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from melange.present import page as html
+from melange.present.picture import Picture
 from melange.present.pictures import (
-    Picture,
-    Study,
     picture_of_cost_by_limit,
     picture_of_intervals,
     picture_of_pairs,
@@ -15,6 +14,7 @@ from melange.present.pictures import (
     pictures_by_rate,
 )
 from melange.present.report import assumptions, header, no_sweeps, types_table, warnings
+from melange.present.study import Study
 
 
 def explore_pictures(study: Study) -> list[Picture]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from melange.errors import InputError
 
 if TYPE_CHECKING:
-    from melange.present.pictures import Picture
+    from melange.present.picture import Picture
 
 FORMATS = ("png", "svg")
 WIDTH = 1000  # [px]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from melange.present.theme import untitled
 
 if TYPE_CHECKING:
-    from melange.present.pictures import Picture
+    from melange.present.picture import Picture
 
 # Scripts and styles of the page itself only; no address can be reached.
 POLICY = (

@@ -9,14 +9,14 @@ import numpy as np
 from melange.plan.plan import Plan
 from melange.present import page as html
 from melange.present import tables
+from melange.present.picture import Picture
 from melange.present.pictures import (
-    Picture,
-    Study,
     picture_of_cost_by_limit,
     picture_of_routes,
     picture_of_winners,
     pictures_by_rate,
 )
+from melange.present.study import Study
 
 
 def report_pictures(study: Study) -> list[Picture]:
