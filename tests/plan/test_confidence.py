@@ -178,3 +178,13 @@ def test_no_plan_even_on_estimates() -> None:
     rates = profile([offer("A", 1.0)], [[[0.0]]])
     with pytest.raises(InfeasibleError):
         suggest_measurements(workload([[1.0]]), rates, EXACT)
+
+
+def test_what_is_left_out_at_the_low_end_is_said() -> None:
+    """With sizes that may be dropped the low end is cheaper for the wrong reason; a budget is set aside."""
+    load, rates = workload([[1.0, 9.0]]), profile([offer("A", 1.0)], [[[4.0, 4.0]]])
+    rates = uncertain(rates, [[[0.5, 0.0]]], [[[1.5, 1.5]]])
+    options = replace(EXACT, drop_unservable=True, budget_per_h=2.0)
+    told = with_uncertainty(solve(load, rates, options), load, rates, options)
+    assert told.cost_at == {"low": 1.0, "mid": 3.0, "high": 2.0}
+    assert "90.00% of requests are left out" in next(str(one) for one in told.cautions if one.kind == "uncertain")

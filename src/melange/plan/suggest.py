@@ -39,6 +39,7 @@ MOST_SIZES = 4
 START_MINUTES = 5.0
 TURNS, LEAST_REQUESTS = 4, 100
 WORTH = 1e-3  # of the plan's cost; less than that is rounding of the search
+UNKNOWN = "not known well enough"
 
 Key = tuple[str, int, str, str]
 
@@ -107,7 +108,7 @@ def suggest_measurements(
     ----------
     workload, profile, options
         As of :func:`~melange.plan.solve.solve`; where the options ask for no confidence, 0.9 is what cautious means, or
-        the highest of 0.75 and 0.5 with which there is a plan.
+        the highest of 0.75 and 0.5 with which there is a plan. A budget is set aside.
     count
         At most so many.
     in_flight
@@ -145,19 +146,24 @@ class _Study:
     base: Plan
     types_by_key: Mapping[Key, list[int]]
 
-    def solved(self, deviations: Array) -> Plan | None:
-        """The plan with each type so many standard deviations below its middle (R,); None where there is none."""
-        rates = with_rates(self.profile, at_quantile(self.profile, deviations), "not known well enough")
+    def with_key(self, key: Key, deviation: float) -> Plan | None:
+        """The plan with the types of one kind at another place of their intervals, beside those that are used now.
+
+        None where there is none. Other types stay out, which keeps the question small: the saving is one that the
+        plan in force and this kind give between them.
+        """
+        types = self.types_by_key[key]
+        deviations = np.full(len(self.profile.replica_types), self.quantile)
+        deviations[types] = deviation
+        rates = with_rates(self.profile, at_quantile(self.profile, deviations), UNKNOWN)
+        kept = {*np.flatnonzero(self.base.instances).tolist(), *types}
+        others = [item.name for r, item in enumerate(self.profile.replica_types) if r not in kept]
         try:
-            return solve(self.workload, rates, self.options)
+            plan = solve(self.workload, rates, replace(self.options, exclude=(*self.options.exclude, *others)))
         except InfeasibleError:
             return None
-
-    def with_key(self, key: Key, deviation: float) -> Plan | None:
-        """The plan with the types of one kind at another place of their intervals."""
-        deviations = np.full(len(self.profile.replica_types), self.quantile)
-        deviations[self.types_by_key[key]] = deviation
-        return self.solved(deviations)
+        # A plan that leaves more requests out is cheaper for the wrong reason.
+        return plan if plan.served_fraction >= self.base.served_fraction - 1e-9 else None
 
     def worthwhile(self) -> list[Key]:
         """Kinds that are not known exactly, and are in the plan or enter it at the high end of their interval."""
@@ -177,11 +183,11 @@ class _Study:
 
 
 def _study(workload: Workload, profile: Profile, options: Options) -> _Study:
-    plain = replace(options, confidence=None)
+    plain = replace(options, confidence=None, budget_per_h=None)
     confidences = CONFIDENCES if options.confidence is None else (options.confidence, *CONFIDENCES)
     for place, confidence in enumerate(confidences):
         deviations = np.full(len(profile.replica_types), quantile_of(confidence))
-        rates = with_rates(profile, at_quantile(profile, deviations), "not known well enough")
+        rates = with_rates(profile, at_quantile(profile, deviations), UNKNOWN)
         try:
             base = solve(workload, rates, plain)
         except InfeasibleError:

@@ -32,13 +32,20 @@ def with_uncertainty(
     cautions = list(plan.cautions)
     for end in CONFIDENCE_BY_END:
         try:
-            cost_at[end] = _cost_at(end, workload, profile, options)
+            found = _plan_at(end, workload, profile, options)
+            cost_at[end] = found.cost_per_h
+            if found.served_fraction < plan.served_fraction - 1e-9:
+                what = f"at the {end} end of all intervals {1 - found.served_fraction:.2%} of requests are left out"
+                cautions.append(Caution("uncertain", f"{what}; that cost is not for the same traffic"))
         except InfeasibleError as error:
             cost_at[end] = None
             why = "; ".join(error.reasons[:3])
             what = f"no plan carries the traffic if every replica is at the {end} end of its interval: {error}"
             cautions.append(Caution("uncertain", f"{what} ({why})" if why else what))
-    suggestions = suggest_measurements(workload, profile, options, count=1, in_flight=in_flight)
+    try:
+        suggestions = suggest_measurements(workload, profile, options, count=1, in_flight=in_flight)
+    except InfeasibleError:
+        suggestions = ()
     return replace(
         plan,
         cost_at=cost_at,
@@ -47,7 +54,7 @@ def with_uncertainty(
     )
 
 
-def _cost_at(end: str, workload: Workload, profile: Profile, options: Options) -> float:
-    """Cost of the cheapest plan with every replica at one end of its interval [USD/h]."""
+def _plan_at(end: str, workload: Workload, profile: Profile, options: Options) -> Plan:
+    """The cheapest plan with every replica at one end of its interval, a budget set aside."""
     rates = at_confidence(profile, CONFIDENCE_BY_END[end])
-    return solve(workload, rates, replace(options, confidence=None)).cost_per_h
+    return solve(workload, rates, replace(options, confidence=None, budget_per_h=None))
