@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test docs bench clean
+.PHONY: help setup demo check test docs bench reproduce clean
 
 help: ## list what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-9s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## make .venv with the melange command in it
 
@@ -37,6 +37,10 @@ bench: $(VENV)/.installed-dev ## measure against the named baselines (about 30 m
 	$(BIN)/python bench/solve.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/ingest.py
+
+DATA ?= ../shared/data
+reproduce: $(VENV)/.installed-dev ## run the paper's evaluation again and write docs/reproduction.md (DATA=folder of published figures)
+	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove what make made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
