@@ -171,6 +171,11 @@ def _selection(study: Study) -> str:
             "instance than the whole mix, serve nothing within the SLO, or are matched by another offer of the same "
             "accelerator at no higher price a replica."
         )
+    if study.options.confidence is not None:
+        text += (
+            f" The plan counts on rates that hold with {study.options.confidence:.0%} confidence; pictures by request "
+            "size show the middle of the estimates."
+        )
     if uncolored > 0:
         text += f" {uncolored} of those compared are drawn in grey, marked *."
     return text

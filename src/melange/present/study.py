@@ -56,7 +56,7 @@ class Study:
         return self.plan if self.options.budget_per_h is None else None
 
     def sweep_rates(self) -> tuple[Point, ...]:
-        """Plans from a twelfth of the service's rate to twice it."""
+        """Plans from a fraction of the service's rate to twice it."""
         self.progress("planning for other rates")
         return sweep_rates(self.workload, self.profile, self.options, known=self.own)
 

@@ -17,6 +17,10 @@ from melange.workload.workload import Workload
 
 RATE_FACTORS = tuple(k / 12 for k in range(1, 25))
 LIMIT_FACTORS = (0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
+# With hundreds of types a plan takes longer, and a sweep has fewer of them.
+MANY_TYPES = 300
+COARSE_RATE_FACTORS = tuple(k / 4 for k in range(1, 9))
+COARSE_LIMIT_FACTORS = (0.4, 0.6, 1.0, 1.5, 3.0)
 TIME_LIMIT_S = 1.0  # of one plan of a sweep
 ORDER = ("tpot", "ntpot", "ttft", "latency")  # which limit is looked at first
 
@@ -63,7 +67,7 @@ def sweep_rates(
     workload: Workload,
     profile: Profile,
     options: Options,
-    factors: Sequence[float] = RATE_FACTORS,
+    factors: Sequence[float] | None = None,
     known: Plan | None = None,
 ) -> tuple[Point, ...]:
     """Plans for multiples of the workload's rate; a budget is not kept.
@@ -73,11 +77,13 @@ def sweep_rates(
     workload, profile, options
         As for :func:`melange.solve`.
     factors
-        Of the workload's own rate, ascending.
+        Of the workload's own rate, ascending; None: a twelfth to twice it, or a quarter to twice it for many types.
     known
         The plan at the workload's own rate, where there is one already.
     """
     options = sweep_options(options)
+    if factors is None:
+        factors = COARSE_RATE_FACTORS if len(profile.replica_types) > MANY_TYPES else RATE_FACTORS
     points = []
     for factor in factors:
         rate = workload.total_rate * factor
@@ -93,7 +99,7 @@ def sweep_limits(
     metric: str,
     estimate_at: Callable[[Slo], Profile],
     options: Options,
-    factors: Sequence[float] = LIMIT_FACTORS,
+    factors: Sequence[float] | None = None,
     known: Point | None = None,
 ) -> LimitSweep:
     """Plans for multiples of one limit of the SLO, each on capacities estimated for it.
@@ -107,12 +113,15 @@ def sweep_limits(
     estimate_at
         The profile under another SLO.
     factors
-        Of the service's own limit, ascending.
+        Of the service's own limit, ascending; None: 0.4 to 3 times it.
     known
         The plan at the service's own limit, where there is one already.
     """
     options = sweep_options(options)
     own = slo.limits[metric]
+    if factors is None:
+        is_large = known is not None and len(known.profile.replica_types) > MANY_TYPES
+        factors = COARSE_LIMIT_FACTORS if is_large else LIMIT_FACTORS
     points = []
     for factor in factors:
         if known is not None and factor == 1.0:
