@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from profile_cases import offer
 
-from melange.catalog.bundled import accelerators
+from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.errors import InputError
 from melange.profile.anchor import anchor, in_flight
@@ -135,6 +137,9 @@ def test_a_searched_maximum_is_measured(llama: Model) -> None:
     assert (found.provenance != ESTIMATED).sum() == 1
     other = anchor(llama, OFFERS, SLO, BUCKETS, [replace(point, slo=Slo(tpot_s=0.1))])
     assert (other.provenance == ESTIMATED).all()
+    assert "holds for mean TPOT <= 100 ms" in str(other.cautions[-1])
+    odd = anchor(llama, OFFERS, SLO, BUCKETS, [replace(point, input_tokens=800)])
+    assert "no bucket is planned at (nearest: 1,000 in and 500 out)" in str(odd.cautions[-1])
 
 
 def test_a_wild_point_is_told(llama: Model) -> None:
@@ -239,3 +244,23 @@ def test_corrected_rates_hold_corrected_steps(llama: Model) -> None:
     assert found.max_request_rate == pytest.approx(plain, rel=2e-3)
     assert found.low == pytest.approx(found.max_request_rate, rel=1e-2)
     assert INTERVAL > 1
+
+
+POINTS = st.lists(st.tuples(st.sampled_from([2, 16, 80]), st.floats(0.5, 2.0)), min_size=1, max_size=4)
+
+
+@settings(max_examples=20, deadline=None)
+@given(ratios=POINTS, limit_s=st.floats(0.01, 0.2))
+def test_whatever_is_measured_low_and_high_embrace_the_rate(ratios: list[tuple[int, float]], limit_s: float) -> None:
+    """Any few points: low <= rate <= high, and slower points never raise a rate."""
+    llama, era, slo = find_model("meta-llama/Llama-2-7b-hf"), find_era("vllm"), Slo(tpot_s=limit_s)
+    points = [measured(llama, "A100-80GB", era, 1000, 500, concurrency) for concurrency, _ in ratios]
+    seen = [
+        replace(point, tpot_s={"mean": ratio * point.tpot_s["mean"]})
+        for point, (_, ratio) in zip(points, ratios, strict=True)
+    ]
+    slower = [replace(point, tpot_s={"mean": 1.2 * point.tpot_s["mean"]}) for point in seen]
+    first, second = (anchor(llama, OFFERS[:1], slo, BUCKETS, some) for some in (seen, slower))
+    assert (first.low <= first.max_request_rate).all()
+    assert (first.max_request_rate <= first.high).all()
+    assert (second.max_request_rate <= first.max_request_rate * (1 + 2e-3)).all()

@@ -205,15 +205,18 @@ def _with_points(
         mid, low, high = anchored_rates(corrected, model, sizes, service.slo, found)
         facts = service.facts_by_name[hardware.accelerator]
         obstacles = [obstacle(model, facts, hardware.tensor_parallel, era.settings)]
-        why, index = why_zero(mid, corrected, model, sizes, service.slo.limits, obstacles)
+        sentences, index = why_zero(mid, corrected, model, sizes, service.slo.limits, obstacles)
         for name, values in (("max_request_rate", mid), ("low", low), ("high", high)):
             arrays[name][where] = values
         arrays["provenance"][where] = ANCHORED
         reason[where] = np.where(index > 0, index + len(reasons), 0)
-        reasons = (*reasons, *why)
+        reasons = (*reasons, *sentences)
     for point in points:
-        cell = _searched_cell(point, service)
+        if point.max_request_rate is None:
+            continue
+        cell, why = _searched_cell(point, service)
         if cell is None:
+            cautions.append(Caution("anchor", f"{point.source}: its max_request_rate {why}; not used"))
             continue
         for name in ("max_request_rate", "low", "high"):
             arrays[name][where, cell[0], cell[1]] = point.max_request_rate
@@ -222,14 +225,17 @@ def _with_points(
     return replace(profile, **arrays, reasons=reasons, reason=reason), cautions
 
 
-def _searched_cell(point: Measurement, service: _Service) -> tuple[int, int] | None:
-    """The cell whose maximum rate a point tells: one planned at about its size, under the same objective."""
-    if point.max_request_rate is None or point.slo != service.slo:
-        return None
+def _searched_cell(point: Measurement, service: _Service) -> tuple[tuple[int, int] | None, str]:
+    """The cell whose maximum rate a point tells, planned at about its size for the same SLO; or why there is none."""
+    if point.slo != service.slo:
+        return None, f"holds for {point.slo}, and the service asks for {service.slo}"
     inputs, outputs = service.sizes.inputs[0], service.sizes.outputs[0]
     off = np.maximum(np.abs(inputs / point.input_tokens - 1), np.abs(outputs / point.output_tokens - 1))
-    i, o = np.unravel_index(int(off.argmin()), off.shape)
-    return (int(i), int(o)) if off[i, o] <= SAME_SIZE else None
+    i, o = (int(place) for place in np.unravel_index(int(off.argmin()), off.shape))
+    if off[i, o] > SAME_SIZE:
+        nearest = f"{inputs[i, o]:,.0f} in and {outputs[i, o]:,.0f} out"
+        return None, f"is of a size that no bucket is planned at (nearest: {nearest})"
+    return (i, o), ""
 
 
 def with_correction(replicas: Replicas, found: Correction) -> Replicas:
