@@ -15,6 +15,9 @@ from reproduction.setting import ERA, LIMITS_MS, LOG_SPREAD, PRICES, PUBMED_WORD
 from reproduction.study import EXACT, Split, Study, bars_of
 from reproduction.text import SHORT_NAME, fleet_of, percent, prose, sentence, table
 
+# Readings whose intervals are the estimate's alone and have two ends; within 120 ms a slow L4 serves nothing.
+INTERVALS = ("prompts to 2,000, estimated, saturation",)
+
 
 def page(found: Study, published: Published, today: date) -> str:
     """The whole page."""
@@ -117,7 +120,12 @@ def load_rows(found: Study, published: Published) -> list[list[str]]:
         ["published, implied", *(f"{low:.3f}-{high:.3f}" for low, high, _ in implied)],
         ["contradicted by the count at", *(", ".join(map(str, broken)) or "-" for _, _, broken in implied)],
     ]
-    return rows + [[one.words, *(f"{one.result.load[name]:.3f}" for name in PRICES)] for one in found.tables]
+    for one in found.tables:
+        rows.append([one.words, *(f"{one.result.load[name]:.3f}" for name in PRICES)])
+        if one.words in INTERVALS:
+            ends = (one.interval[name] for name in PRICES)
+            rows.append(["its 80 % interval", *(f"{low:.3f}-{high:.3f}" for low, high in ends)])
+    return rows
 
 
 def mix_row(answer: Answer, published: Published, carries: float) -> list[str]:

@@ -11,7 +11,7 @@ from melange.plan.options import Options
 from melange.plan.solve import solve
 from melange.profile.profile import Profile
 from melange.workload.workload import Buckets, Workload
-from reproduction.evaluate import Result, carried, margins, names_of, run_case, same_winner
+from reproduction.evaluate import Result, carried, load_of, margins, names_of, run_case, same_winner
 from reproduction.published import FIGURE_9, SAVINGS, Published, implied_load, profile_of
 from reproduction.setting import LIMITS_MS, PRICES, RATES, Case, cases, estimated, workload_of
 from reproduction.text import SHORT_NAME, percent
@@ -39,10 +39,15 @@ class Margins:
 
 @dataclass(frozen=True)
 class Counts:
-    """One way to reach Table 3: its result, and what the published mixes carry of it by rate."""
+    """One way to reach Table 3.
+
+    Its result, the load of 1 request/s by type at the high and the low end of the capacities' 80 % interval, and what
+    the published mixes carry of it by rate.
+    """
 
     words: str
     result: Result
+    interval: dict[str, tuple[float, float]]
     carried: dict[int, float]
 
     def misses(self, counts: dict[str, dict[int, int]]) -> tuple[list[str], int]:
@@ -151,8 +156,14 @@ def tables_of(published: Published, results: list[Result]) -> list[Counts]:
         result = done[case.name, 120] if profile is within else run_case(profile, case, 0)
         shares = np.where((profile.max_request_rate > 0).all(axis=0), case.request_share, 0.0)
         loads = {rate: carried(profile, workload_of(shares, rate), published.mix[rate]) for rate in RATES}
-        tables.append(Counts(words, result, loads))
+        tables.append(Counts(words, result, interval_of(profile, workload_of(shares, 1.0)), loads))
     return tables
+
+
+def interval_of(profile: Profile, workload: Workload) -> dict[str, tuple[float, float]]:
+    """Load of a workload by type where every capacity is at the high end of its interval, and at the low end."""
+    ends = zip(names_of(profile), profile.high, profile.low, strict=True)
+    return {name: (load_of(high, workload), load_of(low, workload)) for name, high, low in ends}
 
 
 def with_measured(profile: Profile, published: Published) -> Profile:
