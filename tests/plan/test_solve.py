@@ -373,3 +373,16 @@ def test_a_thousand_types_with_spares_cost_no_more_than_the_best_of_them_alone()
     capacities = estimate(find_model("meta-llama/Llama-3.1-8B-Instruct"), offers, Slo(tpot_s=0.08), traffic)
     plan = solve(traffic, capacities, Options(spare_replicas=1))
     assert plan.cost_per_h <= min(b.cost_per_h for b in plan.single_type.values() if b.cost_per_h is not None)
+
+
+def test_a_type_that_cannot_serve_everything_says_what_the_rest_would_cost():
+    """Savings that hang on a few requests are seen as what they are."""
+    load, rates = authors()
+    capacity = rates.max_request_rate.copy()
+    capacity[0, 1, 1] = 0.0  # A10G cannot serve the last bucket: 20 % of the requests
+    a10g = solve(load, replace(rates, max_request_rate=capacity, low=capacity, high=capacity), exact()).single_type[
+        "A10G"
+    ]
+    assert (a10g.cost_per_h, a10g.instances) == (None, 0)
+    assert a10g.served_fraction == pytest.approx(0.8)
+    assert a10g.rest_cost_per_h == pytest.approx(9 * 1.01)  # 6/2 + 3/1 + 15/5 = 9 replicas

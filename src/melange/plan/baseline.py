@@ -22,6 +22,7 @@ def single_types(
     every = build(workload, profile, options, np.ones(len(allowed), bool), served)
     able = np.isfinite(every.load)
     count, needed = _instances(every)
+    rates = workload.request_rate.ravel()[every.cells]
     baselines = {}
     for r, item in enumerate(profile.replica_types):
         reason = ""
@@ -33,10 +34,16 @@ def single_types(
             reason = f"{', '.join(others)} must be used"
         else:
             reason = _cannot_have(every, r, int(count[r]), float(needed[r]))
-        if reason:
-            baselines[item.name] = Baseline(cost_per_h=None, reason=reason)
-        else:
-            baselines[item.name] = Baseline(cost_per_h=float(count[r] * every.cost[r]), instances=int(count[r]))
+        cost = float(count[r] * every.cost[r])
+        fraction = float(rates[able[r]].sum() / rates.sum())
+        is_partial = allowed[r] and 0 < fraction < 1 and not _cannot_have(every, r, int(count[r]), float(needed[r]))
+        baselines[item.name] = Baseline(
+            cost_per_h=None if reason else cost,
+            instances=0 if reason else int(count[r]),
+            reason=reason,
+            served_fraction=fraction,
+            rest_cost_per_h=cost if is_partial else None,
+        )
     return baselines
 
 

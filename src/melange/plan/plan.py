@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +28,17 @@ class Baseline:
         Instances it rents; 0 where it cannot.
     reason
         Why it cannot; empty where it can.
+    served_fraction
+        Share of the requests whose sizes it can serve, 0-1.
+    rest_cost_per_h
+        What it costs to carry those with it alone [USD/h]; None where it serves none of them, or all but cannot be had.
     """
 
     cost_per_h: float | None
     instances: int = 0
     reason: str = ""
+    served_fraction: float = 1.0
+    rest_cost_per_h: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -167,14 +173,7 @@ class Plan:
             "bound_per_h": self.bound_per_h,
             "gap": self.gap,
             "status": self.status,
-            "single_type": {
-                name: {
-                    "cost_per_h": baseline.cost_per_h,
-                    "instances": baseline.instances,
-                    "reason": baseline.reason,
-                }
-                for name, baseline in self.single_type.items()
-            },
+            "single_type": {name: asdict(baseline) for name, baseline in self.single_type.items()},
             "savings": self.savings,
             "served_fraction": self.served_fraction,
             "unservable": list(self.unservable),

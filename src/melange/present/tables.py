@@ -20,6 +20,8 @@ from melange.present.uncertainty import uncertainty_part
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Array, Workload
 
+NEARLY_ALL = 0.99  # a type that can serve this share of the requests is worth a word in the answer
+
 
 def plan_page(plan: Plan) -> RenderableType:
     """The whole answer, in its order."""
@@ -57,8 +59,29 @@ def plan_sentence(plan: Plan) -> str:
     replica_type = next(candidate for candidate in plan.replica_types if candidate.name == name)
     single = f"{_counted(replica_type, baseline.instances)}, {usd(baseline.cost_per_h or 0)}/h"
     if savings < 5e-4:
-        return f"{sentence}; nothing cheaper than the cheapest single type ({single})."
-    return f"{sentence}; {savings:.1%} less than the cheapest single type ({single})."
+        sentence += f"; no less than the cheapest single type ({single})"
+    else:
+        sentence += f"; {savings:.1%} less than the cheapest single type ({single})"
+    return f"{sentence}{_nearly_alone(plan, baseline.cost_per_h or 0.0)}."
+
+
+def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
+    """A type that would be cheaper alone, were it not for a few requests that it cannot serve; empty where none is.
+
+    Without it, savings that rest on a hundredth of a percent of the requests would look like more than they are.
+    """
+    nearly = [
+        (baseline.rest_cost_per_h, name, baseline.served_fraction)
+        for name, baseline in plan.single_type.items()
+        if baseline.rest_cost_per_h is not None and baseline.served_fraction >= NEARLY_ALL
+    ]
+    if not nearly or min(nearly)[0] >= single_cost_per_h:
+        return ""
+    cost, name, fraction = min(nearly)
+    against = (
+        f"{1 - plan.cost_per_h / cost:.1%} less" if cost > plan.cost_per_h else f"{usd(plan.cost_per_h - cost)}/h more"
+    )
+    return f", {against} than {name} alone ({usd(cost)}/h), which cannot serve {1 - fraction:.2%} of the requests"
 
 
 def _counted(replica_type: ReplicaType, instances: int) -> str:
@@ -166,9 +189,14 @@ def _single_types(plan: Plan) -> RenderableType:
         table.columns[column].justify = "right"
     for cost, name, baseline in able[:MAX_ROWS]:
         table.add_row(name, f"{baseline.instances}", f"{cost:,.2f}", f"{cost / plan.cost_per_h - 1:+.1%}")
-    unable = [(name, b.reason) for name, b in plan.single_type.items() if b.cost_per_h is None]
-    for name, reason in unable[: max(MAX_ROWS - len(able), 4)]:
-        table.add_row(name, "-", "-", "-", reason)
+    unable = sorted(
+        (-round(b.served_fraction, 2), b.rest_cost_per_h or np.inf, name, b)
+        for name, b in plan.single_type.items()
+        if b.cost_per_h is None
+    )
+    for _, rest, name, baseline in unable[: max(MAX_ROWS - len(able), 4)]:
+        part = f"{usd(rest)}/h for the {baseline.served_fraction:.2%} that it can; " if np.isfinite(rest) else ""
+        table.add_row(name, "-", "-", "-", f"{part}{baseline.reason}")
     hidden = len(plan.single_type) - table.row_count
     if not hidden:
         return titled("With one type only", table)
