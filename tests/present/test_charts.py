@@ -128,5 +128,6 @@ def test_names_are_never_markup(buckets: Buckets, workload: Workload) -> None:
 
 
 def test_percentages_read_well() -> None:
-    """Nothing is 0 %, a little has a digit more."""
-    assert [percent(value) for value in (0.0, 0.004, 0.2, 1.5)] == ["0%", "0.4%", "20%", "150%"]
+    """Nothing is 0 %, all is 100 %, and what is next to either has a digit more."""
+    values = (0.0, 0.0002, 0.004, 0.2, 0.997, 0.9997, 1.0, 1.5)
+    assert [percent(value) for value in values] == ["0%", "<0.1%", "0.4%", "20%", "99.7%", ">99.9%", "100%", "150%"]

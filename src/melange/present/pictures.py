@@ -125,6 +125,7 @@ def picture_of_intervals(study: Study) -> Picture | None:
         choice="Request size",
         header=("Request size", "Replica type", "Low [USD/1,000]", "Estimate", "High"),
         rows=tuple(rows),
+        min_width=600,
     )
 
 

@@ -42,7 +42,9 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
         title={
             "text": "<br>".join(plain(line) for line in lines),
             "x": 0,
-            "xref": "paper",
+            "xref": "container",
+            "xanchor": "left",
+            "pad": {"l": 8},
             "yref": "container",
             "yanchor": "top",
             "font": {"size": 17},
@@ -144,4 +146,9 @@ def percent(fraction: float) -> str:
     >>> percent(0.1234), percent(0.0042), percent(1.5)
     ('12%', '0.4%', '150%')
     """
-    return f"{fraction:.1%}" if 5e-4 <= abs(fraction) < 0.0995 else f"{fraction:.0%}"
+    if 0 < fraction < 5e-4:
+        return "<0.1%"
+    if 0.9995 <= fraction < 1 - 1e-9:
+        return ">99.9%"
+    is_fine = 5e-4 <= abs(fraction) < 0.0995 or 0.995 <= fraction < 0.9995
+    return f"{fraction:.1%}" if is_fine else f"{fraction:.0%}"
