@@ -5,6 +5,7 @@ import pytest
 
 from melange.errors import InputError
 from melange.files import read_document, read_json, write_document, write_text
+from melange.workload.workload import Workload
 
 
 def test_a_document_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -68,3 +69,19 @@ def test_absent_and_binary_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not a text file"):
         read_json(tmp_path / "binary.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({}, "the key 'input_edges' is absent"),
+        ({"input_edges": 5, "output_edges": [1]}, "not a workload as melange writes it"),
+        ({"input_edges": [10, 5], "output_edges": [1]}, r"w\.json: buckets\.input: edges must ascend"),
+    ],
+)
+def test_a_document_with_something_wrong_inside_names_file_and_fault(
+    tmp_path: Path, content: dict, complaint: str
+) -> None:
+    """Absent keys, values of the wrong kind, and values that mean nothing."""
+    with pytest.raises(InputError, match=complaint):
+        Workload.read(write_document(tmp_path / "w.json", "workload", content))

@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from melange.errors import InputError
 
 Json = dict[str, Any]
+Noun = TypeVar("Noun")
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -76,6 +78,25 @@ def read_document(path: str | Path, kind: str) -> Json:
             f"{path}: {kind} format {version} is newer than this release reads (1)", hint="upgrade melange"
         )
     return content
+
+
+def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:
+    """Read one stage's document and make its noun of it.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_document`; also when something in the document is absent or is no such thing.
+    """
+    content = read_document(path, kind)
+    try:
+        return parse(content)
+    except KeyError as error:
+        raise InputError(f"{path}: the key {error} is absent") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}", hint=error.hint) from error
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a {kind} as melange writes it: {error}") from error
 
 
 def read_json(path: str | Path) -> Json:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.errors import Caution, InputError
-from melange.files import Json, dump_document, read_document, write_document
+from melange.files import Json, dump_document, read_as, write_document
 from melange.profile.profile import ReplicaType
 from melange.slo import Slo
 from melange.workload.workload import Array, Workload, frozen_array
@@ -231,10 +231,4 @@ class Plan:
     @classmethod
     def read(cls, path: str | Path) -> Plan:
         """Read a ``plan.json``."""
-        content = read_document(path, "plan")
-        try:
-            return cls.from_json(content)
-        except KeyError as error:
-            raise InputError(f"{path}: the key {error} is absent") from error
-        except InputError as error:
-            raise InputError(f"{path}: {error}", hint=error.hint) from error
+        return read_as(path, "plan", cls.from_json)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from melange.catalog.offer import Offer
 from melange.errors import Caution, InputError
-from melange.files import Json, dump_document, read_document, write_document
+from melange.files import Json, dump_document, read_as, write_document
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets, frozen_array
 
@@ -204,10 +204,4 @@ class Profile:
     @classmethod
     def read(cls, path: str | Path) -> Profile:
         """Read a ``profile.json``."""
-        content = read_document(path, "profile")
-        try:
-            return cls.from_json(content)
-        except KeyError as error:
-            raise InputError(f"{path}: the key {error} is absent") from error
-        except InputError as error:
-            raise InputError(f"{path}: {error}", hint=error.hint) from error
+        return read_as(path, "profile", cls.from_json)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.errors import Caution, InputError
-from melange.files import Json, dump_document, read_document, write_document
+from melange.files import Json, dump_document, read_as, write_document
 
 Array = npt.NDArray[np.float64]
 
@@ -270,13 +270,7 @@ class Workload:
     @classmethod
     def read(cls, path: str | Path) -> Workload:
         """Read a ``workload.json``."""
-        content = read_document(path, "workload")
-        try:
-            return cls.from_json(content)
-        except KeyError as error:
-            raise InputError(f"{path}: the key {error} is absent") from error
-        except InputError as error:
-            raise InputError(f"{path}: {error}", hint=error.hint) from error
+        return read_as(path, "workload", cls.from_json)
 
 
 def frozen_array(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
