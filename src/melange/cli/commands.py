@@ -1,28 +1,29 @@
-"""The command line: one command a stage."""
+"""One command a stage."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 
-from melange.errors import InfeasibleError, InputError, MelangeError
-
-if TYPE_CHECKING:
-    from melange.plan.options import Options
-    from melange.plan.plan import Plan
-    from melange.present.study import Study
-    from melange.profile.profile import Profile
-    from melange.service import Service
-    from melange.slo import Slo
-    from melange.workload.workload import Workload
+from melange.cli.stages import (
+    estimator,
+    first_stages,
+    parse_columns,
+    parse_edges,
+    plan_inputs,
+    source_and_anchors,
+    study_of,
+    title_of,
+    with_anchors,
+    with_uncertainty,
+)
+from melange.cli.terminal import JsonFlag, OutOption, SetOption, finish, progress
+from melange.errors import InputError
 
 app = typer.Typer(
     name="melange",
@@ -32,13 +33,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-OutOption = Annotated[Path | None, typer.Option("--out", help="Save to this file as well (replaced atomically).")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the service, for example workload.rate=32."),
-]
 
 
 def _print_version(is_asked: bool) -> None:
@@ -164,11 +158,11 @@ def workload(
     from melange.service import read_section, read_service
 
     if list_datasets:
-        _list_datasets(as_json)
+        _print_datasets(as_json)
         return
     if source is not None and source.suffix in {".yaml", ".yml"}:
         service = read_service(source, settings or ())
-        with _progress("reading the traffic") as tell:
+        with progress("reading the traffic") as tell:
             result = workload_of(service.workload, service.path, tell)
     else:
         given = {
@@ -181,16 +175,16 @@ def workload(
             "from": start,
             "to": end,
             "format": log_format,
-            "columns": _pairs(columns),
-            "buckets": {"input": _edges(input_edges), "output": _edges(output_edges)}
+            "columns": parse_columns(columns),
+            "buckets": {"input": parse_edges(input_edges), "output": parse_edges(output_edges)}
             if input_edges or output_edges
             else None,
             "size": size,
         }
         section = read_section(given, settings or ())
-        with _progress("reading the traffic") as tell:
+        with progress("reading the traffic") as tell:
             result = workload_of(section, Path, tell)
-    _finish(result, out, as_json, inputs.workload_page)
+    finish(result, out, as_json, inputs.workload_page)
 
 
 @app.command()
@@ -223,28 +217,28 @@ def profile(
     from melange.present import inputs
     from melange.workload.workload import Workload
 
-    source, anchors = _source_and_anchors(files, anchors or [])
+    source, anchors = source_and_anchors(files, anchors or [])
     traffic = Workload.read(workload_file) if workload_file else None
     if source.suffix not in {".yaml", ".yml"}:
         from melange.profile.formats import read_profile
 
         if anchors or suggest:
             raise InputError(f"{source}: --anchor and --suggest-measurements need a service.yaml")
-        _finish(read_profile(source), out, as_json, lambda noun: inputs.profile_page(noun, traffic))
+        finish(read_profile(source), out, as_json, lambda noun: inputs.profile_page(noun, traffic))
         return
     from melange.service import read_service
 
-    service = _with_anchors(read_service(source, settings or ()), anchors)
-    traffic, result = _first_stages(service, traffic, None)
+    service = with_anchors(read_service(source, settings or ()), anchors)
+    traffic, result = first_stages(service, traffic, None)
     if not suggest:
-        _finish(result, out, as_json, lambda noun: inputs.profile_page(noun, traffic))
+        finish(result, out, as_json, lambda noun: inputs.profile_page(noun, traffic))
         return
     from melange.catalog.catalog import load_catalog
     from melange.pipeline import suggestions_of
     from melange.present.layout import console
     from melange.present.uncertainty import suggestions_page
 
-    with _progress("asking what a measurement would change"):
+    with progress("asking what a measurement would change"):
         suggestions = suggestions_of(service, traffic, result, load_catalog(), suggest)
     if as_json:
         if out is not None:
@@ -252,28 +246,8 @@ def profile(
         wanted = {"suggested_measurements": [one.to_json() for one in suggestions]}
         typer.echo(json.dumps(json.loads(result.dumps()) | wanted))
         return
-    _finish(result, out, False, lambda noun: inputs.profile_page(noun, traffic))
+    finish(result, out, False, lambda noun: inputs.profile_page(noun, traffic))
     console().print("\n", suggestions_page(suggestions))
-
-
-def _source_and_anchors(files: list[Path], anchors: list[str]) -> tuple[Path, list[str]]:
-    """The service among the files; the others are anchors where a shell has spread a pattern after ``--anchor``."""
-    if len(files) == 1:
-        return files[0], anchors
-    services = [file for file in files if file.suffix in {".yaml", ".yml"}]
-    if len(services) != 1 or not anchors:
-        listed = ", ".join(map(str, files))
-        raise InputError(f"one service.yaml is needed, got {listed}", hint="name results after --anchor")
-    return services[0], [*anchors, *(str(file) for file in files if file != services[0])]
-
-
-def _with_anchors(service: Service, anchors: list[str]) -> Service:
-    """The service with more anchors, given relative to where the command runs."""
-    from melange.pipeline import named_path
-
-    given = [named_path(text, lambda name: Path(name).expanduser().absolute()) for text in anchors]
-    section = service.profile.model_copy(update={"anchors": [*service.profile.anchors, *given]})
-    return service.model_copy(update={"profile": section})
 
 
 @app.command()
@@ -306,51 +280,37 @@ def plan(
     from melange.present import tables
 
     chosen = [*(settings or ()), *(["plan.drop_unservable=true"] if drop_unservable else [])]
-    traffic, capacities, options = _plan_inputs(source, workload_file, profile_file, chosen)
-    with _progress("solving for the cheapest mix") as tell:
+    traffic, capacities, options = plan_inputs(source, workload_file, profile_file, chosen)
+    with progress("solving for the cheapest mix") as tell:
         result = with_price_cautions(solve(traffic, capacities, options, progress=tell), datetime.now(UTC).date())
     if options.confidence is not None:
-        with _progress("asking what not knowing costs"):
-            result = _with_uncertainty(result, traffic, capacities, options, source, chosen)
+        with progress("asking what not knowing costs"):
+            result = with_uncertainty(result, traffic, capacities, options, source, chosen)
     if report is not None:
         from melange.files import write_text
         from melange.present.report import report_page, report_pictures
 
-        with _progress("drawing") as tell:
-            study = _study(
-                result, traffic, capacities, options, _estimator(source, traffic, profile_file, chosen), tell
+        with progress("drawing") as tell:
+            study = study_of(
+                result, traffic, capacities, options, estimator(source, traffic, profile_file, chosen), tell
             )
-            write_text(report, report_page(study, report_pictures(study), _name(source)))
+            write_text(report, report_page(study, report_pictures(study), title_of(source)))
     if not explained:
-        _finish(result, out, as_json, tables.plan_page)
+        finish(result, out, as_json, tables.plan_page)
         return
     from melange.plan.explain import explain
     from melange.present import layout
     from melange.present.explanation import explanation_page
 
-    with _progress("asking what would change the answer"):
+    with progress("asking what would change the answer"):
         reasons = explain(result, traffic, capacities, options)
     if as_json:
         if out is not None:
             result.save(out)
         typer.echo(json.dumps(json.loads(result.dumps()) | {"explain": reasons.to_json()}))
         return
-    _finish(result, out, False, tables.plan_page)
+    finish(result, out, False, tables.plan_page)
     layout.console().print("\n", explanation_page(reasons, result))
-
-
-def _with_uncertainty(
-    result: Plan, traffic: Workload, capacities: Profile, options: Options, source: Path | None, settings: list[str]
-) -> Plan:
-    """The plan with the cost of not knowing, and what to measure."""
-    from melange.pipeline import in_flight_of
-    from melange.plan.uncertainty import with_uncertainty
-    from melange.service import read_service
-
-    in_flight = None
-    if source is not None and source.suffix in {".yaml", ".yml"}:
-        in_flight = in_flight_of(read_service(source, settings), traffic, capacities)
-    return with_uncertainty(result, traffic, capacities, options, in_flight=in_flight)
 
 
 @app.command()
@@ -381,131 +341,20 @@ def explore(
     if images is not None:
         check_images(images, image_format)
     chosen = [*(settings or ())]
-    traffic, capacities, options = _plan_inputs(source, workload_file, profile_file, chosen)
-    with _progress("planning") as tell:
+    traffic, capacities, options = plan_inputs(source, workload_file, profile_file, chosen)
+    with progress("planning") as tell:
         result = with_price_cautions(solve(traffic, capacities, options, progress=tell), datetime.now(UTC).date())
-        study = _study(result, traffic, capacities, options, _estimator(source, traffic, profile_file, chosen), tell)
+        study = study_of(result, traffic, capacities, options, estimator(source, traffic, profile_file, chosen), tell)
         pictures = explore_pictures(study)
-        write_text(out, explore_page(study, pictures, _name(source)))
+        write_text(out, explore_page(study, pictures, title_of(source)))
     typer.echo(f"{out} written; open it in a browser")
     if images is not None:
-        with _progress("drawing images"):
+        with progress("drawing images"):
             files = write_images(pictures, images, image_format)
         typer.echo(f"{len(files)} pictures written to {images}")
 
 
-def _study(
-    result: Plan,
-    traffic: Workload,
-    capacities: Profile,
-    options: Options,
-    estimate_at: Callable[[Slo], Profile] | None,
-    tell: Callable[[str], None],
-) -> Study:
-    """What pages are made from."""
-    from melange.present.study import Study
-
-    return Study(
-        plan=result,
-        workload=traffic,
-        profile=capacities,
-        options=options,
-        estimate_at=estimate_at,
-        day=datetime.now(UTC).date(),
-        progress=tell,
-    )
-
-
-def _name(source: Path | None) -> str:
-    return source.name if source is not None else "a workload and a profile"
-
-
-def _estimator(
-    source: Path | None, traffic: Workload, profile_file: Path | None, settings: list[str]
-) -> Callable[[Slo], Profile] | None:
-    """Estimates under other SLOs; None where capacities are given by a file and hold under one SLO only."""
-    from melange.service import SloSection, read_service
-
-    if source is None or source.suffix not in {".yaml", ".yml"} or profile_file is not None:
-        return None
-    service = read_service(source, settings)
-    if service.profile.source != ["estimate"]:
-        return None
-    from melange.catalog.catalog import load_catalog
-    from melange.pipeline import profile_of
-
-    catalog = load_catalog()
-
-    def estimate_at(slo: Slo) -> Profile:
-        limits = {f"{metric}_ms": limit * 1e3 for metric, limit in slo.limits.items()}
-        section = SloSection(**limits, statistic=slo.statistic, attainment=slo.attainment)
-        return profile_of(service.model_copy(update={"slo": section}), traffic, catalog)
-
-    return estimate_at
-
-
-def _plan_inputs(
-    source: Path | None, workload_file: Path | None, profile_file: Path | None, settings: list[str]
-) -> tuple[Workload, Profile, Options]:
-    """What to solve: from a service, from the stages' files, or from a configuration of the authors' release."""
-    from melange.profile.profile import Profile
-    from melange.service import read_plan_section, read_service
-    from melange.workload.workload import Workload
-
-    traffic = Workload.read(workload_file) if workload_file else None
-    capacities = Profile.read(profile_file) if profile_file else None
-    if source is None:
-        if traffic is None or capacities is None:
-            raise InputError(
-                "a service.yaml is needed, or both --workload and --profile", hint="melange init writes one"
-            )
-        return traffic, capacities, read_plan_section({}, settings).to_options({}, {})
-    if source.suffix in {".yaml", ".yml"}:
-        from melange.catalog.catalog import load_catalog
-        from melange.pipeline import options_of
-
-        service = read_service(source, settings)
-        options = options_of(service, load_catalog())
-        return *_first_stages(service, traffic, capacities), options
-    from melange.profile.formats import read_melange_config
-
-    released_traffic, released_capacities, release = read_melange_config(source)
-    return (
-        traffic or released_traffic,
-        capacities or released_capacities,
-        read_plan_section(release, settings).to_options({}, {}),
-    )
-
-
-def _first_stages(service: Service, traffic: Workload | None, capacities: Profile | None) -> tuple[Workload, Profile]:
-    """The workload and the profile of a service, except where a file already gave one."""
-    from melange.catalog.catalog import load_catalog
-    from melange.pipeline import profile_of, workload_of
-
-    if traffic is None:
-        with _progress("reading the traffic") as tell:
-            traffic = workload_of(service.workload, service.path, tell)
-    if capacities is None:
-        with _progress("estimating what each replica type carries"):
-            capacities = profile_of(service, traffic, load_catalog())
-    return traffic, capacities
-
-
-def _finish(result: Workload | Profile | Plan, out: Path | None, as_json: bool, page: Any) -> None:
-    """Save, then print: the page, or the JSON and nothing else."""
-    from melange.present import layout
-
-    if out is not None:
-        result.save(out)
-    if as_json:
-        typer.echo(result.dumps())
-        return
-    layout.console().print(page(result))
-    if out is not None:
-        layout.console(stderr=True).print(f"\nsaved to {out}")
-
-
-def _list_datasets(as_json: bool) -> None:
+def _print_datasets(as_json: bool) -> None:
     from melange.workload.datasets import datasets
 
     if as_json:
@@ -513,57 +362,3 @@ def _list_datasets(as_json: bool) -> None:
         return
     for name, about in datasets().items():
         typer.echo(f"{name}: {about}")
-
-
-@contextlib.contextmanager
-def _progress(words: str) -> Iterator[Callable[[float | str], None]]:
-    """A spinner on a terminal's stderr that can be told how far things are; silence where nobody watches."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from melange.present import layout
-
-    with layout.console(stderr=True).status(words) as status:
-        yield lambda news: status.update(f"{words}: {news if isinstance(news, str) else f'{news:.0%}'}")
-
-
-def _pairs(text: str | None) -> dict[str, str] | None:
-    if text is None:
-        return None
-    pairs = [pair.partition("=") for pair in text.split(",")]
-    if not all(equals and name and value for name, equals, value in pairs):
-        raise InputError(
-            f"--columns must be ROLE=NAME,..., got {text!r}", hint="arrival=ts,input=prompt,output=completion"
-        )
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _edges(text: str | None) -> list[str] | None:
-    return [edge.strip() for edge in text.split(",")] if text else None
-
-
-def _fail(error: MelangeError) -> NoReturn:
-    print(f"error: {error}", file=sys.stderr)
-    if isinstance(error, InfeasibleError):
-        for reason in error.reasons:
-            print(f"  - {reason}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
-    raise SystemExit(2)
-
-
-def main() -> None:
-    """Entry point of the ``melange`` command: a :class:`MelangeError` becomes two lines on stderr and exit code 2."""
-    try:
-        app()
-    except MelangeError as error:
-        _fail(error)
-    except BrokenPipeError:
-        # The reader has gone (`melange catalog | head`): nothing is left to say, and Python must not say it at exit.
-        with contextlib.suppress(OSError):
-            sys.stdout.close()
-        raise SystemExit(0) from None
-
-
-if __name__ == "__main__":
-    main()

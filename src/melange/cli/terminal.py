@@ -1,0 +1,51 @@
+"""What every command shares with the terminal: flags, progress, output."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from melange.plan.plan import Plan
+    from melange.profile.profile import Profile
+    from melange.workload.workload import Workload
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+OutOption = Annotated[Path | None, typer.Option("--out", help="Save to this file as well (replaced atomically).")]
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the service, for example workload.rate=32."),
+]
+
+
+def finish(result: Workload | Profile | Plan, out: Path | None, as_json: bool, page: Any) -> None:
+    """Save, then print: the page, or the JSON and nothing else."""
+    from melange.present import layout
+
+    if out is not None:
+        result.save(out)
+    if as_json:
+        typer.echo(result.dumps())
+        return
+    layout.console().print(page(result))
+    if out is not None:
+        layout.console(stderr=True).print(f"\nsaved to {out}")
+
+
+@contextlib.contextmanager
+def progress(words: str) -> Iterator[Callable[[float | str], None]]:
+    """A spinner on a terminal's stderr that can be told how far things are; silence where nobody watches."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from melange.present import layout
+
+    with layout.console(stderr=True).status(words) as status:
+        yield lambda news: status.update(f"{words}: {news if isinstance(news, str) else f'{news:.0%}'}")
