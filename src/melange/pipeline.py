@@ -122,6 +122,11 @@ def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profil
             "profile.anchors correct estimates, and profile.source names none",
             hint="profile: {source: [measured.json, estimate], anchors: [...]}",
         )
+    if service.variants and len(files) == len(service.profile.source):
+        raise InputError(
+            "variants are estimated, and profile.source names no estimate",
+            hint="profile: {source: [measured.json, estimate]}",
+        )
     from melange.profile.formats import combine, read_profile
 
     measured = read_profile(*files)
@@ -135,17 +140,17 @@ def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profil
 def _estimate(service: Service, workload: Workload, catalog: Catalog) -> Profile:
     offers, cautions = offers_of(service, catalog)
     subject = (model_of(service), offers, service.slo.to_slo(), workload)
-    degrees = service.profile.tensor_parallel
+    degrees, variants = service.profile.tensor_parallel, service.variants
     if service.profile.anchors:
         from melange.profile.anchor import anchor
         from melange.profile.measurements import read_measurements
 
         measurements = read_measurements(*(named_path(text, service.path) for text in service.profile.anchors))
-        profile = anchor(*subject, measurements, engine=service.engine, tensor_parallel=degrees)
+        profile = anchor(*subject, measurements, engine=service.engine, tensor_parallel=degrees, variants=variants)
     else:
         from melange.profile.estimate import estimate
 
-        profile = estimate(*subject, engine=service.engine, tensor_parallel=degrees)
+        profile = estimate(*subject, engine=service.engine, tensor_parallel=degrees, variants=variants)
     return replace(profile, cautions=(*profile.cautions, *cautions))
 
 

@@ -155,6 +155,7 @@ class Service(_Section):
     """A service as its file describes it; relative paths are relative to the file's folder."""
 
     model: str
+    variants: Names = []
     engine: str = "vllm"
     slo: SloSection
     workload: WorkloadSection

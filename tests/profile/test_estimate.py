@@ -70,7 +70,7 @@ def test_weights_that_do_not_fit() -> None:
     profile = estimate(llama, [offer("H100-80GB", 4)], Slo(tpot_s=0.1), CHAT)
     names = [one.name for one in profile.replica_types]
     assert names == [f"cloud/here/h100-80gbx4 tp{degree}" for degree in (1, 2, 4)]
-    assert reason(profile, 0).startswith("the model does not fit: 13")
+    assert reason(profile, 0).startswith("the model in bf16 does not fit: 13")
     assert "GiB usable" in reason(profile, 0)
     assert (profile.max_request_rate[2] > 0).all()
 

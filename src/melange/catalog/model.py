@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from melange.errors import InputError
 
@@ -16,6 +16,9 @@ BYTES_BY_DTYPE = {
     "int4": (4 + 20 / 128) / 8,
     "fp4": (4 + 8 / 32) / 8,
 }
+# What a model can be quantised to after its publication.
+QUANTIZED_DTYPES = ("fp8", "int8", "int4")
+KV_DTYPES = ("fp8",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +122,42 @@ class Model:
                 f"model {self.name}: sliding_layers must be 0 to {self.layers} and have a sliding_window >= 1, "
                 f"got {self.sliding_layers} and {self.sliding_window}"
             )
+
+    def quantized(self, *, weights: str = "", kv: str = "") -> Model:
+        """The same model with weights or KV cache stored in fewer bytes; itself where they are no fewer.
+
+        All linear layers of the body and all routed experts are quantised; embeddings, norms, routers and the output
+        head stay in 16 bits. Weights in fp8 are multiplied in fp8 where the accelerator can; those in int8 and int4
+        are unpacked and multiplied in 16 bits (GPTQ, AWQ).
+
+        Parameters
+        ----------
+        weights
+            ``fp8``, ``int8`` or ``int4``; empty: as published.
+        kv
+            ``fp8``; empty: as published.
+
+        Raises
+        ------
+        InputError
+            For any other data type.
+
+        >>> from melange.catalog.bundled import find_model
+        >>> llama = find_model("meta-llama/Llama-3.1-8B").quantized(weights="int4", kv="fp8")
+        >>> round(llama.weight_bytes() / 1e9, 1), llama.kv_bytes_per_token() / 2**10
+        (5.7, 64.0)
+        """
+        for what, dtype, known in (("weights", weights, QUANTIZED_DTYPES), ("KV cache", kv, KV_DTYPES)):
+            if dtype and dtype not in known:
+                raise InputError(f"model {self.name}: {what} can be quantized to {', '.join(known)}, got {dtype!r}")
+        changed = self
+        if weights and BYTES_BY_DTYPE[weights] < BYTES_BY_DTYPE[self.weight_dtype]:
+            unpacked = self.activation_dtype if self.activation_dtype in {"bf16", "fp16"} else "bf16"
+            multiplied = "fp8" if weights == "fp8" else unpacked
+            changed = replace(changed, weight_dtype=weights, attention_weight_dtype="", activation_dtype=multiplied)
+        if kv and BYTES_BY_DTYPE[kv] < BYTES_BY_DTYPE[self.kv_dtype]:
+            changed = replace(changed, kv_dtype=kv)
+        return changed
 
     # Weights and arithmetic
 

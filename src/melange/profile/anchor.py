@@ -19,6 +19,7 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.bundled import find_model
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
+from melange.catalog.variants import variant_of
 from melange.errors import Caution, InputError, unknown
 from melange.profile.capacity import (
     BISECTIONS,
@@ -56,6 +57,7 @@ def anchor(
     *,
     engine: str | Era = DEFAULT_ENGINE,
     tensor_parallel: Sequence[int] | int | None = None,
+    variants: Sequence[str] = (),
     accelerators: Mapping[str, Accelerator] | None = None,
 ) -> Profile:
     """What one replica of each type can serve within the SLO, estimated and corrected by measured points.
@@ -76,15 +78,23 @@ def anchor(
     """
     era = engine if isinstance(engine, Era) else find_era(engine)
     base = estimate(
-        model, offers, slo, sizes, engine=engine, tensor_parallel=tensor_parallel, accelerators=accelerators
+        model,
+        offers,
+        slo,
+        sizes,
+        engine=engine,
+        tensor_parallel=tensor_parallel,
+        variants=variants,
+        accelerators=accelerators,
     )
     facts = _bundled() if accelerators is None else accelerators
     service = _Service(model=model, slo=slo, sizes=planned_sizes(sizes), era=era, facts_by_name=facts)
-    hardware = [hardware_of(one.offer, one.tensor_parallel, facts) for one in base.replica_types]
-    used, cautions = _usable(measurements, model, base.replica_types[0].engine, era)
+    hardware = [hardware_of(one.offer, one.tensor_parallel, facts, one.variant) for one in base.replica_types]
+    served = {one.variant: variant_of(model, one.variant) for one in base.replica_types}
+    used, cautions = _usable(measurements, served, base.replica_types[0].engine, era)
     points_by_hardware: dict[Hardware, list[Measurement]] = defaultdict(list)
     for point in used:
-        points_by_hardware[_measured_hardware(point, base, hardware, facts)].append(point)
+        points_by_hardware[_measured_hardware(point, base, hardware, facts, served)].append(point)
     profile = base
     for one, points in points_by_hardware.items():
         where = np.array([other == one for other in hardware])
@@ -124,7 +134,7 @@ def planned_sizes(sizes: Workload | Buckets) -> Sizes:
 
 
 def _usable(
-    measurements: Sequence[Measurement], model: Model, engine: str, era: Era
+    measurements: Sequence[Measurement], served: Mapping[str, Model], engine: str, era: Era
 ) -> tuple[list[Measurement], list[Caution]]:
     """Points of this model and engine, and a word on the others and on doubtful ones."""
     used, cautions = [], []
@@ -132,10 +142,9 @@ def _usable(
         if point.engine and find_era(point.engine).name != era.name:
             what = f"{point.source}: measured with {point.engine}, and the service runs {engine}; left out"
             cautions.append(Caution("anchor", what))
-        elif point.model and (other := _other_model(point.model, model)):
-            cautions.append(
-                Caution("anchor", f"{point.source}: measured {other}, and {model.name} is served; left out")
-            )
+        elif point.model and not _served_variants(point.model, served):
+            what = f"{point.source}: measured {point.model}, and {served[''].name} is served"
+            cautions.append(Caution("anchor", f"{what}{_in_words(served)}; left out"))
         else:
             used.append(point)
             if point.failed:
@@ -144,18 +153,31 @@ def _usable(
     return used, cautions
 
 
-def _other_model(name: str, model: Model) -> str:
-    """The model that a measurement names, if it is known and another one; servers may call theirs what they like."""
+def _served_variants(name: str, served: Mapping[str, Model]) -> list[str]:
+    """Variants that the model of a measurement may be; all where its name is not known: servers call theirs anything."""
     try:
-        found = find_model(name)
+        found = find_model(name or "unnamed")
     except InputError:
-        return ""
+        return list(served)
     shape = ("layers", "hidden_size", "heads", "kv_heads", "experts", "vocabulary_size")
-    return "" if all(getattr(found, one) == getattr(model, one) for one in shape) else found.name
+    return [
+        variant
+        for variant, model in served.items()
+        if all(getattr(found, one) == getattr(model, one) for one in shape)
+        and math.isclose(found.weight_bytes(), model.weight_bytes(), rel_tol=1e-3)
+    ]
+
+
+def _in_words(served: Mapping[str, Model]) -> str:
+    return f" in {', '.join(dict.fromkeys(model.weight_dtype for model in served.values()))}"
 
 
 def _measured_hardware(
-    point: Measurement, profile: Profile, hardware: Sequence[Hardware], facts_by_name: Mapping[str, Accelerator]
+    point: Measurement,
+    profile: Profile,
+    hardware: Sequence[Hardware],
+    facts_by_name: Mapping[str, Accelerator],
+    served: Mapping[str, Model],
 ) -> Hardware:
     """The hardware of a profile that a point was measured on."""
     names = [one.name for one in profile.replica_types]
@@ -169,7 +191,8 @@ def _measured_hardware(
         )
     accelerator, degree = split_name(name)
     degree = point.tensor_parallel or degree
-    matches = {one for one in hardware if (one.accelerator, one.tensor_parallel) == (accelerator, degree)}
+    wanted = (accelerator, degree, _served_variants(point.model, served)[0])
+    matches = {one for one in hardware if (one.accelerator, one.tensor_parallel, one.variant) == wanted}
     if len(matches) > 1:
         raise InputError(
             f"{point.source}: {accelerator} x {degree} is offered with two kinds of link; name the replica type",
@@ -204,7 +227,7 @@ def _with_points(
         corrected = with_correction(replicas, found)
         mid, low, high = anchored_rates(corrected, model, sizes, service.slo, found)
         facts = service.facts_by_name[hardware.accelerator]
-        obstacles = [obstacle(model, facts, hardware.tensor_parallel, era.settings)]
+        obstacles = [obstacle(variant_of(model, hardware.variant), facts, hardware.tensor_parallel, era.settings)]
         sentences, index = why_zero(mid, corrected, model, sizes, service.slo.limits, obstacles)
         for name, values in (("max_request_rate", mid), ("low", low), ("high", high)):
             arrays[name][where] = values
@@ -291,7 +314,7 @@ def in_flight(
     """
     era = engine if isinstance(engine, Era) else find_era(engine)
     facts = _bundled()
-    hardware = [hardware_of(one.offer, one.tensor_parallel, facts) for one in profile.replica_types]
+    hardware = [hardware_of(one.offer, one.tensor_parallel, facts, one.variant) for one in profile.replica_types]
     requests = planned_sizes(sizes)
     replicas = replicas_of(model, hardware, facts, era)
     rate = np.where(profile.max_request_rate > 0, profile.max_request_rate, profile.high)

@@ -10,6 +10,7 @@ import numpy as np
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
+from melange.catalog.variants import distinct_variants, is_unlisted, stored_as, variant_of
 from melange.errors import Caution, InputError
 from melange.profile.capacity import Array, Replicas, Sizes, max_request_rate
 from melange.profile.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era, Residuals, find_era
@@ -22,6 +23,8 @@ from melange.workload.workload import Buckets, Workload
 
 # Names that a caution spells out before it counts the rest.
 LISTED = 4
+# vLLM got weights and a KV cache in fp8 with 0.3.
+ERAS_WITHOUT_FP8 = ("vllm-0.2",)
 
 
 def estimate(
@@ -32,6 +35,7 @@ def estimate(
     *,
     engine: str | Era = DEFAULT_ENGINE,
     tensor_parallel: Sequence[int] | int | None = None,
+    variants: Sequence[str] = (),
     accelerators: Mapping[str, Accelerator] | None = None,
 ) -> Profile:
     """What one replica of each type can serve within the SLO, by the step-time model of ``docs/performance-model.md``.
@@ -51,6 +55,10 @@ def estimate(
     tensor_parallel
         Degrees to try, where the instance holds so many accelerators; None: every power of two that the instance holds
         and the model's heads divide into.
+    variants
+        Quantised variants that may be served besides the model as published, each a replica type of its own:
+        ``fp8``, ``int8``, ``int4`` (weights), ``fp8-kv`` (KV cache), ``fp8+fp8-kv``, ... One that stores nothing in
+        fewer bytes than the model as published is left out.
     accelerators
         Facts by accelerator name; None: the bundled ones.
 
@@ -65,7 +73,8 @@ def estimate(
     Raises
     ------
     InputError
-        A percentile SLO, unknown engines or accelerators, no offers, a degree that no instance holds, ordinal buckets.
+        A percentile SLO, unknown engines, accelerators or variants, a variant that the engine cannot serve, no offers,
+        a degree that no instance holds, ordinal buckets.
 
     Examples
     --------
@@ -81,11 +90,14 @@ def estimate(
     engine_name = engine.name if isinstance(engine, Era) else engine
     _check_slo(slo)
     facts_by_name = _bundled_accelerators() if accelerators is None else accelerators
-    replica_types = replica_types_of(model, offers, engine_name, tensor_parallel)
-    hardware = [hardware_of(one.offer, one.tensor_parallel, facts_by_name) for one in replica_types]
+    replica_types = replica_types_of(model, offers, engine_name, tensor_parallel, _variants(model, variants, era))
+    hardware = [hardware_of(one.offer, one.tensor_parallel, facts_by_name, one.variant) for one in replica_types]
     distinct = list(dict.fromkeys(hardware))
     buckets, requests, longest = _sizes(sizes)
-    obstacles = [obstacle(model, facts_by_name[one.accelerator], one.tensor_parallel, era.settings) for one in distinct]
+    obstacles = [
+        obstacle(variant_of(model, one.variant), facts_by_name[one.accelerator], one.tensor_parallel, era.settings)
+        for one in distinct
+    ]
     replicas = replicas_of(model, distinct, facts_by_name, era)
     mid, low, high = _with_interval(replicas, model, requests, slo, era.residuals)
     reasons, reason = why_zero(mid, replicas, model, requests, slo.limits, obstacles)
@@ -108,12 +120,16 @@ def estimate(
 
 
 def replica_types_of(
-    model: Model, offers: Sequence[Offer], engine: str, tensor_parallel: Sequence[int] | int | None = None
+    model: Model,
+    offers: Sequence[Offer],
+    engine: str,
+    tensor_parallel: Sequence[int] | int | None = None,
+    variants: Sequence[str] = ("",),
 ) -> list[ReplicaType]:
     """The replica types that offers allow, each with a name of its own.
 
-    A name is the offer's (``aws/us-east-1/g6.xlarge``), with `` tpN`` where the instance holds several accelerators and
-    the engine where it is not the default one.
+    A name is the offer's (``aws/us-east-1/g6.xlarge``), with `` tpN`` where the instance holds several accelerators,
+    the engine where it is not the default one and the variant where it is not the model as published.
     """
     if not offers:
         raise InputError("estimate: no offers to choose from", hint="loosen the filters on gpus, providers and market")
@@ -132,9 +148,22 @@ def replica_types_of(
         )
     names = _unique([_name(offer, degree, engine) for offer, degree in pairs], [offer for offer, _ in pairs])
     return [
-        ReplicaType(name=name, offer=offer, tensor_parallel=degree, engine=engine)
+        ReplicaType(
+            name=f"{name} {variant}".rstrip(), offer=offer, tensor_parallel=degree, engine=engine, variant=variant
+        )
         for name, (offer, degree) in zip(names, pairs, strict=True)
+        for variant in variants
     ]
+
+
+def _variants(model: Model, names: Sequence[str], era: Era) -> tuple[str, ...]:
+    """The variants to compare, the model as published first."""
+    if era.name in ERAS_WITHOUT_FP8 and (foreign := [name for name in names if "fp8" in name]):
+        raise InputError(
+            f"variants: engine {era.name} serves nothing in fp8, and {_some(foreign)} was asked for",
+            hint="leave it out, or name a newer engine",
+        )
+    return distinct_variants(model, names)
 
 
 def _degrees(model: Model, offer: Offer) -> list[int]:
@@ -239,10 +268,23 @@ def _cautions(
     if unchecked := [name for name in used if facts_by_name[name].checked is None]:
         what = f"the figures of {_some(unchecked)} were not held against a datasheet"
         cautions.append(Caution("unverified", f"{what}; check them before you rely on them"))
+    if any(one.variant for one in distinct):
+        cautions.append(_quantized(model, distinct, facts_by_name))
     if slo.attainment is not None:
         what = f"rates hold the limits in the mean, and not for {slo.attainment:.3%} of requests"
         cautions.append(Caution("attainment", f"{what}; keep headroom for that"))
     return tuple(cautions)
+
+
+def _quantized(model: Model, distinct: Sequence[Hardware], facts_by_name: Mapping[str, Accelerator]) -> Caution:
+    """What the reader of a choice among variants should know."""
+    variants = dict.fromkeys(one.variant for one in distinct if one.variant)
+    what = f"{_some(variants)} may be chosen beside {model.name} as published ({stored_as(model)})"
+    what += "; quantization may change answers: judge their quality on prompts of your own"
+    unlisted = {one.accelerator for one in distinct if is_unlisted(one.variant, facts_by_name[one.accelerator])}
+    if unlisted:
+        what += f"; vLLM lists no integer kernels for {_some(sorted(unlisted))}: see that your engine has them"
+    return Caution("quantized", what)
 
 
 def kind_of(model: Model) -> str:

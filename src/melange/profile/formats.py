@@ -92,8 +92,8 @@ def combine(measured: Profile, estimated: Profile) -> Profile:
     """One profile out of two over the same buckets, in which measured (and anchored) cells win.
 
     A replica type of ``measured`` replaces the estimated ones of its name, and where none has it, of its accelerator,
-    degree and (if it says one) engine; offers stay the estimate's, for they know more of the price. A measured type
-    that has no estimated counterpart is added as it is.
+    degree, variant and (if it says one) engine; offers stay the estimate's, for they know more of the price. A
+    measured type that has no estimated counterpart is added as it is.
     """
     if measured.buckets.is_ordinal != estimated.buckets.is_ordinal:
         raise InputError(
@@ -139,6 +139,7 @@ def _matching(measured: ReplicaType, candidates: Sequence[ReplicaType]) -> list[
         for r, one in enumerate(candidates)
         if one.offer.accelerator == measured.offer.accelerator
         and one.tensor_parallel == measured.tensor_parallel
+        and one.variant == measured.variant
         and measured.engine in ("", one.engine)
     ]
 

@@ -10,6 +10,7 @@ import numpy as np
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
+from melange.catalog.variants import unsupported_dtype, variant_of
 from melange.errors import unknown
 from melange.profile.capacity import Replicas
 from melange.profile.era import EngineSettings, Era
@@ -29,14 +30,19 @@ class Hardware:
         Accelerators that split each layer.
     is_pcie
         Whether they talk over PCIe.
+    variant
+        Name of the model's quantised variant; empty: as published.
     """
 
     accelerator: str
     tensor_parallel: int = 1
     is_pcie: bool = False
+    variant: str = ""
 
 
-def hardware_of(offer: Offer, tensor_parallel: int, facts_by_name: Mapping[str, Accelerator]) -> Hardware:
+def hardware_of(
+    offer: Offer, tensor_parallel: int, facts_by_name: Mapping[str, Accelerator], variant: str = ""
+) -> Hardware:
     """What an offer comes down to, split over so many of its accelerators.
 
     Raises
@@ -51,6 +57,7 @@ def hardware_of(offer: Offer, tensor_parallel: int, facts_by_name: Mapping[str, 
         accelerator=offer.accelerator,
         tensor_parallel=tensor_parallel,
         is_pcie=tensor_parallel > 1 and link.casefold().startswith("pcie"),
+        variant=variant,
     )
 
 
@@ -59,13 +66,14 @@ def replicas_of(
 ) -> Replicas:
     """One replica on each hardware, side by side (R, 1, 1)."""
     facts = [facts_by_name[one.accelerator] for one in hardware]
-    pairs = list(zip(hardware, facts, strict=True))
+    served = [variant_of(model, one.variant) for one in hardware]
+    triples = list(zip(served, hardware, facts, strict=True))
     costs = [
-        step_cost(model, fact, tensor_parallel=one.tensor_parallel, is_pcie=one.is_pcie, constants=era.constants)
-        for one, fact in pairs
+        step_cost(variant, fact, tensor_parallel=one.tensor_parallel, is_pcie=one.is_pcie, constants=era.constants)
+        for variant, one, fact in triples
     ]
     limits = np.array([era.settings.limits_on(fact) for fact in facts], float)
-    kv_tokens = [_kv_tokens(model, fact, one.tensor_parallel, era.settings) for one, fact in pairs]
+    kv_tokens = [_kv_tokens(variant, fact, one.tensor_parallel, era.settings) for variant, one, fact in triples]
     return Replicas(
         cost=stack(costs),
         kv_tokens=np.array(kv_tokens)[:, None, None],
@@ -78,7 +86,7 @@ def replicas_of(
 
 
 def _kv_tokens(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
-    if not model.is_splittable(tensor_parallel):
+    if not model.is_splittable(tensor_parallel) or unsupported_dtype(model, accelerator):
         return 0.0
     room = kv_room_bytes(model, accelerator, tensor_parallel, settings)
     return max(room, 0.0) / model.kv_bytes_per_layer(tensor_parallel)

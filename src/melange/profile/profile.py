@@ -36,12 +36,15 @@ class ReplicaType:
         Serving engine or its era (``vllm``, ``vllm-0.2``, ``sglang``, ``trtllm``); empty where the file does not say.
     name
         Unique within a profile.
+    variant
+        Quantised variant of the model that it serves (``fp8``, ``int4+fp8-kv``); empty: the model as published.
     """
 
     name: str
     offer: Offer
     tensor_parallel: int = 1
     engine: str = ""
+    variant: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.tensor_parallel <= self.offer.accelerators:
@@ -67,6 +70,7 @@ class ReplicaType:
             "offer": self.offer.to_json(),
             "tensor_parallel": self.tensor_parallel,
             "engine": self.engine,
+            "variant": self.variant,
         }
 
     @classmethod
@@ -77,6 +81,7 @@ class ReplicaType:
             offer=Offer.from_json(content["offer"]),
             tensor_parallel=content["tensor_parallel"],
             engine=content["engine"],
+            variant=content.get("variant", ""),
         )
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
+from melange.catalog.variants import stored_as, unsupported_dtype
 from melange.profile.capacity import IDLE_BATCH, Array, Replicas, Sizes, holds_one, metrics_s
 from melange.profile.era import EngineSettings
 from melange.profile.memory import kv_room_bytes, needed_bytes, token_layers, usable_bytes
@@ -30,12 +31,15 @@ def obstacle(model: Model, accelerator: Accelerator, tensor_parallel: int, setti
             f"{model.name} cannot be split over {tensor_parallel} accelerators: its {model.heads} heads, "
             f"{model.kv_heads} KV heads and feed-forward width must divide evenly"
         )
+    if dtype := unsupported_dtype(model, accelerator):
+        return f"engines have no kernels for {dtype} on {accelerator.name} ({accelerator.architecture})"
     if kv_room_bytes(model, accelerator, tensor_parallel, settings) <= 0:
         needed = needed_bytes(model, accelerator, tensor_parallel, settings) / GIB
         usable = usable_bytes(accelerator, settings) / GIB
         weights = model.weight_bytes() / tensor_parallel / GIB
         return (
-            f"the model does not fit: {needed:.1f} GiB needed on each accelerator (weights {weights:.1f} GiB), "
+            f"the model in {stored_as(model)} does not fit: {needed:.1f} GiB needed on each accelerator "
+            f"(weights {weights:.1f} GiB), "
             f"{usable:.1f} GiB usable"
         )
     return ""

@@ -1,0 +1,82 @@
+"""Quantised variants of a model: what a plan may choose besides the model as published.
+
+A variant is named by what is stored otherwise: weights in ``fp8``, ``int8`` or ``int4``, the KV cache in ``fp8``
+(``fp8-kv``), or both (``fp8+fp8-kv``). The empty name is the model as published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import BYTES_BY_DTYPE, KV_DTYPES, QUANTIZED_DTYPES, Model
+from melange.errors import unknown
+
+KV_SUFFIX = "-kv"
+PARTS = (*QUANTIZED_DTYPES, *(f"{dtype}{KV_SUFFIX}" for dtype in KV_DTYPES))
+VARIANTS = (*PARTS, *(f"{weights}+{kv}{KV_SUFFIX}" for weights in QUANTIZED_DTYPES for kv in KV_DTYPES))
+# vLLM's table of supported hardware (https://docs.vllm.ai/en/v0.14.0/features/quantization/) has fp8 from Turing on,
+# and weight-only integers for NVIDIA but not for AMD.
+WITHOUT_FP8 = ("Volta",)
+WITHOUT_INTEGERS = ("amd",)
+
+
+def variant_of(model: Model, name: str) -> Model:
+    """The variant of that name; the model itself for the empty one.
+
+    Raises
+    ------
+    InputError
+        For a name that is not known, with the nearest ones.
+
+    >>> from melange.catalog.bundled import find_model
+    >>> llama = find_model("meta-llama/Llama-3.1-8B")
+    >>> [round(variant_of(llama, name).weight_bytes() / 1e9, 1) for name in ("", "fp8", "int4")]
+    [16.1, 9.1, 5.7]
+    """
+    if not name:
+        return model
+    if name not in VARIANTS:
+        raise unknown("variant", name, VARIANTS, place="variants")
+    parts = name.split("+")
+    weights = next((part for part in parts if not part.endswith(KV_SUFFIX)), "")
+    kv = next((part.removesuffix(KV_SUFFIX) for part in parts if part.endswith(KV_SUFFIX)), "")
+    return model.quantized(weights=weights, kv=kv)
+
+
+def distinct_variants(model: Model, names: Sequence[str]) -> tuple[str, ...]:
+    """The empty name and those of ``names`` that store something in fewer bytes than the model as published.
+
+    What is no narrower saves nothing, and is left out; of several that come to the same, the first stays.
+
+    >>> from melange.catalog.bundled import find_model
+    >>> distinct_variants(find_model("deepseek-ai/DeepSeek-V3"), ["fp8", "int4", "fp8-kv", "fp8+fp8-kv"])
+    ('', 'int4', 'fp8-kv')
+    """
+    name_by_model = {model: ""}
+    for name in names:
+        name_by_model.setdefault(variant_of(model, name), name)
+    return tuple(name_by_model.values())
+
+
+def stored_as(model: Model) -> str:
+    """Data types of weights and, where they differ from 16 bits, of the KV cache, in words.
+
+    >>> from melange.catalog.bundled import find_model
+    >>> stored_as(find_model("meta-llama/Llama-3.1-8B").quantized(weights="int4", kv="fp8"))
+    'int4 with KV cache in fp8'
+    """
+    is_narrow = BYTES_BY_DTYPE[model.kv_dtype] < BYTES_BY_DTYPE["bf16"]
+    return model.weight_dtype + (f" with KV cache in {model.kv_dtype}" if is_narrow else "")
+
+
+def unsupported_dtype(model: Model, accelerator: Accelerator) -> str:
+    """What the model stores and engines have no kernels for on that accelerator; empty where they have all."""
+    if accelerator.architecture not in WITHOUT_FP8 or "fp8" not in {model.weight_dtype, model.kv_dtype}:
+        return ""
+    return "weights in fp8" if model.weight_dtype == "fp8" else "a KV cache in fp8"
+
+
+def is_unlisted(name: str, accelerator: Accelerator) -> bool:
+    """Whether vLLM's table lists no kernels for the weights of a variant on that accelerator."""
+    return name.startswith("int") and accelerator.vendor in WITHOUT_INTEGERS
