@@ -154,7 +154,7 @@ def _usable(
 
 
 def _served_variants(name: str, served: Mapping[str, Model]) -> list[str]:
-    """Variants that the model of a measurement may be; all where its name is not known: servers call theirs anything."""
+    """Variants that a measured model may be; all where its name is not known: servers call theirs what they like."""
     try:
         found = find_model(name or "unnamed")
     except InputError:
