@@ -15,7 +15,7 @@ from melange.errors import unknown
 from melange.profile.capacity import Replicas
 from melange.profile.era import EngineSettings, Era
 from melange.profile.memory import kv_room_bytes
-from melange.profile.step import stack, step_cost
+from melange.profile.step import StepCost, stack, step_cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +62,33 @@ def hardware_of(
 
 
 def replicas_of(
-    model: Model, hardware: Sequence[Hardware], facts_by_name: Mapping[str, Accelerator], era: Era
+    model: Model,
+    hardware: Sequence[Hardware],
+    facts_by_name: Mapping[str, Accelerator],
+    era: Era,
+    cost_by_hardware: Mapping[Hardware, StepCost] | None = None,
 ) -> Replicas:
-    """One replica on each hardware, side by side (R, 1, 1)."""
+    """One replica on each hardware, side by side (R, 1, 1).
+
+    Parameters
+    ----------
+    model, hardware, facts_by_name, era
+        What is served, on what, and by which engine.
+    cost_by_hardware
+        Coefficients of the step from another source; whatever is not in it gets those of the era.
+    """
+    known = cost_by_hardware or {}
     facts = [facts_by_name[one.accelerator] for one in hardware]
     served = [variant_of(model, one.variant) for one in hardware]
     triples = list(zip(served, hardware, facts, strict=True))
     costs = [
-        step_cost(variant, fact, tensor_parallel=one.tensor_parallel, is_pcie=one.is_pcie, constants=era.constants)
+        known[one]
+        if one in known
+        else step_cost(variant, fact, tensor_parallel=one.tensor_parallel, is_pcie=one.is_pcie, constants=era.constants)
         for variant, one, fact in triples
     ]
     limits = np.array([era.settings.limits_on(fact) for fact in facts], float)
-    kv_tokens = [_kv_tokens(variant, fact, one.tensor_parallel, era.settings) for variant, one, fact in triples]
+    kv_tokens = [kv_tokens_of(variant, fact, one.tensor_parallel, era.settings) for variant, one, fact in triples]
     return Replicas(
         cost=stack(costs),
         kv_tokens=np.array(kv_tokens)[:, None, None],
@@ -85,7 +100,8 @@ def replicas_of(
     )
 
 
-def _kv_tokens(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
+def kv_tokens_of(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
+    """KV cache that one accelerator holds, in tokens of one layer; 0 where the weights do not fit."""
     if not model.is_splittable(tensor_parallel) or unsupported_dtype(model, accelerator):
         return 0.0
     room = kv_room_bytes(model, accelerator, tensor_parallel, settings)

@@ -1,0 +1,323 @@
+"""Step times from aiconfigurator-core's tables of measured operators, an optional source.
+
+Where the tables hold measured operators for the model, accelerator, degree and engine, its step time is asked for on a
+small grid of batch, context and prompt chunk, and our coefficients are fitted to that (:mod:`melange.profile.refit`).
+Where they hold none, or are known to be wrong, there is a reason instead, and our own step times stay.
+
+Package: ``aiconfigurator-core`` 0.12 (Apache-2.0, NVIDIA), ``pip install 'melange[aiconfigurator]'``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import Model
+from melange.catalog.variants import variant_of
+from melange.errors import InputError
+from melange.profile.era import Era, Residuals
+from melange.profile.hardware import Hardware, kv_tokens_of
+from melange.profile.refit import Steps, misfit, refit
+from melange.profile.step import StepCost, step_cost
+
+PACKAGE = "aiconfigurator-core"
+SYSTEM_BY_ACCELERATOR = {
+    "A100-80GB": "a100_sxm",
+    "H100-80GB": "h100_sxm",
+    "H200": "h200_sxm",
+    "B200": "b200_sxm",
+    "B300": "b300_sxm",
+    "GB200": "gb200",
+    "GB300": "gb300",
+    "L40S": "l40s",
+    "RTXPRO6000": "rtx_pro_6000_server",
+}
+SPECIFICATION_ONLY = ("A30", "A100-PCIe-80GB", "H100-PCIe-80GB", "L4")
+BACKEND_BY_ERA = {"vllm-1": "vllm", "sglang": "sglang", "trtllm": "trtllm"}
+GEMM_BY_DTYPE = {
+    "bf16": "bfloat16",
+    "fp16": "bfloat16",
+    "fp8": "fp8",
+    "fp4": "nvfp4",
+    "int8": "int8_wo",
+    "int4": "int4_wo",
+}
+CACHE_BY_DTYPE = {"bf16": "bfloat16", "fp16": "bfloat16", "fp8": "fp8"}
+# The grid: running requests, tokens each of them holds, prompt tokens of the step.
+BATCHES = (1, 4, 16, 64, 256)
+CONTEXTS = (256, 1024, 4096, 16384)
+CHUNKS = (0, 256, 1024, 4096)
+# A step of which less than this share of the time was measured is no measurement.
+LEAST_MEASURED = 0.8
+# Beyond this disagreement one of the two is wrong, and tables are extrapolated more easily than a roofline.
+WILD = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StepTimes:
+    """What aiconfigurator knows of some hardware.
+
+    Parameters
+    ----------
+    cost_by_hardware
+        Coefficients fitted to its step times.
+    reason_by_hardware
+        Why there are none, for all other hardware.
+    misfit_by_hardware
+        Root mean square of ``log(fitted / its own)`` step time.
+    residuals
+        How far measured step times were from those.
+    source
+        Package, backend and versions, in words.
+    """
+
+    cost_by_hardware: Mapping[Hardware, StepCost]
+    reason_by_hardware: Mapping[Hardware, str]
+    misfit_by_hardware: Mapping[Hardware, float]
+    residuals: Residuals
+    source: str
+
+
+class NoTables(Exception):  # noqa: N818  (a reason, which never leaves this module)
+    """There are no measured operators; the message says why."""
+
+
+def is_installed() -> bool:
+    """Whether the package is there, without loading it."""
+    return find_spec("aiconfigurator_core") is not None
+
+
+def step_times(
+    model: Model, hardware: Sequence[Hardware], facts_by_name: Mapping[str, Accelerator], era: Era
+) -> StepTimes:
+    """Coefficients from measured operators where there are any, and reasons where there are none.
+
+    Parameters
+    ----------
+    model
+        Shape and data types.
+    hardware
+        What to look for.
+    facts_by_name
+        Facts by accelerator name.
+    era
+        Names the engine, and gives the coefficients that the fit starts from.
+
+    Raises
+    ------
+    InputError
+        The package is not installed.
+    """
+    if not is_installed():
+        raise InputError(
+            f"profile.step_times: aiconfigurator needs the package {PACKAGE}, which is not installed",
+            hint="pip install 'melange[aiconfigurator]', or profile: {step_times: own}",
+        )
+    costs: dict[Hardware, StepCost] = {}
+    reasons: dict[Hardware, str] = {}
+    misfits: dict[Hardware, float] = {}
+    versions: dict[str, str] = {}
+    for one in hardware:
+        served, facts = variant_of(model, one.variant), facts_by_name[one.accelerator]
+        try:
+            system, version = _tables(one, era)
+            steps = _steps(served, one, facts, era, (system, version))
+            ours = step_cost(served, facts, tensor_parallel=one.tensor_parallel, constants=era.constants)
+            _check(ours, steps)
+        except NoTables as reason:
+            reasons[one] = str(reason)
+            continue
+        costs[one] = refit(ours, steps)
+        misfits[one], versions[system] = misfit(costs[one], steps), version
+    return StepTimes(
+        cost_by_hardware=costs,
+        reason_by_hardware=reasons,
+        misfit_by_hardware=misfits,
+        residuals=era.residuals,
+        source=_source(era, versions),
+    )
+
+
+def _source(era: Era, version_by_system: Mapping[str, str]) -> str:
+    if not version_by_system:
+        return ""
+    listed = ", ".join(
+        f"{system}/{BACKEND_BY_ERA[era.name]} {version}" for system, version in sorted(version_by_system.items())
+    )
+    return f"step times of {PACKAGE} {metadata.version(PACKAGE)}, measured operators of {listed}"
+
+
+def _tables(hardware: Hardware, era: Era) -> tuple[str, str]:
+    """System and version of the tables."""
+    name = hardware.accelerator
+    if era.name not in BACKEND_BY_ERA:
+        raise NoTables(f"no tables of {era.name}")
+    if name in SPECIFICATION_ONLY:
+        raise NoTables("specification only, no measured operators")
+    if name not in SYSTEM_BY_ACCELERATOR:
+        raise NoTables("no tables of this accelerator")
+    if hardware.is_pcie:
+        raise NoTables("tensor parallelism over PCIe, where its tables are unreliable")
+    from aiconfigurator_core.sdk.perf_database import get_version_slots
+
+    system, backend = SYSTEM_BY_ACCELERATOR[name], BACKEND_BY_ERA[era.name]
+    slots = get_version_slots(system, backend)
+    if not slots:
+        raise NoTables(f"no measured operators of {backend}")
+    return system, str(slots["current"])
+
+
+def _steps(model: Model, hardware: Hardware, facts: Accelerator, era: Era, tables: tuple[str, str]) -> Steps:
+    """Its step times on the part of the grid that fits in memory."""
+    held = kv_tokens_of(model, facts, hardware.tensor_parallel, era.settings) / model.layers
+    grid = [
+        (batch, context, chunk)
+        for batch, context, chunk in product(BATCHES, CONTEXTS, CHUNKS)
+        if batch * context <= held and context <= model.max_context
+    ]
+    if not grid:
+        raise NoTables("the model does not fit")
+    times_ms = _times_ms(model, hardware.tensor_parallel, BACKEND_BY_ERA[era.name], tables, tuple(grid))
+    batch, context, chunk = np.array(grid, float).T
+    return Steps(
+        batch=batch,
+        context_tokens=batch * context,
+        prefill_tokens=chunk,
+        position=context / 2,
+        time_s=np.array(times_ms) / 1e3,
+    )
+
+
+@lru_cache(maxsize=256)
+def _times_ms(
+    model: Model, tensor_parallel: int, backend: str, tables: tuple[str, str], grid: tuple[tuple[int, int, int], ...]
+) -> tuple[float, ...]:
+    """Its step time for each batch, tokens of a request and prompt tokens of the step [ms]."""
+    with _quiet():
+        try:
+            engine = _engine(model, tensor_parallel, backend, tables)
+            _check_measured(engine)
+            return tuple(
+                engine.mixed_step_latency(chunk, batch, context, 2)
+                if chunk
+                else engine.decode_step_latency(batch, context, 2)
+                for batch, context, chunk in grid
+            )
+        except NoTables:
+            raise
+        except Exception as error:  # it has many kinds of its own for what its tables lack
+            raise NoTables(_said(error)) from error
+
+
+def _engine(model: Model, tensor_parallel: int, backend: str, tables: tuple[str, str]) -> Any:
+    """Its engine for a model of this shape; nothing is looked up on the network."""
+    from aiconfigurator_core.sdk.engine import EngineHandle
+
+    system, version = tables
+    config, modes = _config(model), _modes(model)
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        return EngineHandle.compile(
+            folder,
+            system,
+            backend,
+            backend_version=version,
+            tp_size=tensor_parallel,
+            moe_tp_size=tensor_parallel,
+            moe_ep_size=1,
+            **modes,
+        )
+
+
+def _check_measured(engine: Any) -> None:
+    """See that most of a step's time comes from tables that were measured with this engine."""
+    operators = engine.decode_step_per_op(64, 1024, 2)
+    total = sum(time_ms for _, time_ms, *_ in operators)
+    measured = sum(time_ms for _, time_ms, _, source in operators if source == "silicon")
+    if not measured >= LEAST_MEASURED * total:
+        raise NoTables(f"only {measured / total:.0%} of a step was measured")
+
+
+def _check(ours: StepCost, steps: Steps) -> None:
+    """See that both tell of the same machine."""
+    apart = misfit(ours, steps)
+    if apart > np.log(WILD):
+        raise NoTables(f"its steps differ from ours by a factor of {np.exp(apart):.1f}")
+
+
+def _config(model: Model) -> dict[str, Any]:
+    """The model's shape as a ``config.json`` of an architecture that aiconfigurator knows."""
+    if model.kv_lora_rank:
+        raise NoTables("latent attention, which its tables cover only in part")
+    if model.learned_positions or not model.gated:
+        raise NoTables("no architecture of this kind")
+    is_banded = bool(model.sliding_layers)
+    if is_banded and not (model.experts and model.sliding_window == 128 and 2 * model.sliding_layers == model.layers):
+        raise NoTables("sliding windows other than those of gpt-oss")
+    if model.experts and (model.dense_layers or model.shared_expert_intermediate_size):
+        raise NoTables("shared experts or dense layers among experts")
+    config: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"],
+        "num_hidden_layers": model.layers,
+        "hidden_size": model.hidden_size,
+        "num_attention_heads": model.heads,
+        "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_size,
+        "intermediate_size": model.intermediate_size,
+        "vocab_size": model.vocabulary_size,
+        "max_position_embeddings": model.max_context,
+    }
+    if model.experts:
+        config |= {
+            "architectures": ["GptOssForCausalLM" if is_banded else "Qwen3MoeForCausalLM"],
+            "num_experts": model.experts,
+            "num_experts_per_tok": model.experts_per_token,
+            "moe_intermediate_size": model.expert_intermediate_size,
+        }
+    return config
+
+
+def _modes(model: Model) -> dict[str, str]:
+    """Data types by its names."""
+    if model.kv_dtype not in CACHE_BY_DTYPE:
+        raise NoTables(f"no tables of a KV cache in {model.kv_dtype}")
+    if model.weight_dtype == "fp8" and model.activation_dtype != "fp8":
+        raise NoTables("no tables of fp8 weights multiplied in 16 bits")
+    dtype = GEMM_BY_DTYPE[model.weight_dtype]
+    modes = {"gemm_quant_mode": dtype, "kvcache_quant_mode": CACHE_BY_DTYPE[model.kv_dtype]}
+    if not model.experts:
+        return modes
+    if model.attention_weight_dtype in {"bf16", "fp16"} and model.weight_dtype == "fp4":
+        return modes | {"gemm_quant_mode": "bfloat16", "moe_quant_mode": "w4a16_mxfp4"}
+    return modes | {"moe_quant_mode": dtype}
+
+
+def _said(error: Exception) -> str:
+    """The first sentence of what it said, without the places of its files."""
+    text = " ".join(str(error).split()).removeprefix("perf database error: ")
+    return text.partition(" at /")[0].partition(". ")[0][:120]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep its notes on tables that nobody asked for out of the terminal."""
+    logger = logging.getLogger("aiconfigurator_core")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
