@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibrate import ACCELERATOR_BY_NAME, DISAGGREGATED, ENGINE_BY_ERA, MODEL_BY_NAME, quantized
+from measured import ACCELERATOR_BY_NAME, DISAGGREGATED, ENGINE_BY_ERA, MODEL_BY_NAME, quantized
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.profile.anchor import anchored_rates, with_correction

@@ -1,309 +1,233 @@
 """Fits the constants of each engine era to measurements, and writes ``src/melange/profile/constants/*.toml``.
 
-    python bench/calibrate.py MEASURED [ERA ...] [--write]
+    python bench/calibrate.py MEASURED [--write]
 
-MEASURED is a folder with ``concurrency_sweeps.csv`` (TPOT by concurrency), ``offline_saturation.csv`` (tokens per
-second of an endless queue) and ``saturation_llama2_7b_vllm027.csv`` (requests per second of an endless queue);
-docs/performance-model.md says where they come from. Without ``--write`` the errors of the constants in force are
-printed, no more. With it, each accelerator is also held out of a fit of its own: how wrong that is on it gives the
-intervals.
+MEASURED is a folder with the files that bench/measured.py reads. Without ``--write`` the errors of the constants in
+force are printed, no more. With it, each accelerator and each model is also held out of a fit of its own, in all eras
+at once: how wrong that is on it gives the intervals. Skips where the folder is not there.
 
-Fitted is the mean absolute logarithm of measured over predicted step time, a (model, accelerator) pair of n points
-weighing sqrt(n), by coordinate search on the logarithms of the constants, with a weak pull towards the untuned ones.
+Fitted are the most likely constants (logarithms, Gaussian about what is known beforehand; pseudo-Huber loss on the
+logarithm of measured over predicted step time; a replica type of n points weighs sqrt(n)) by Levenberg-Marquardt. In
+two stages: constants of dense models, then what only mixtures and latent caches have. In either stage modern engines
+are first fitted as one, and then each about the result: shares of peak, which belong to the hardware, more tightly than
+host times.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from melange.catalog.bundled import accelerators, find_model
-from melange.catalog.model import Model
-from melange.profile.capacity import Sizes, largest_batch, mean_step_s, prompt_times_s
+from measured import Point, read_points
 from melange.profile.era import Constants, Era, eras, find_era
-from melange.profile.estimate import kind_of
-from melange.profile.hardware import Hardware, replicas_of
+from table import Table, kind_of
 
-UNTUNED = Constants(
+Array = npt.NDArray[np.float64]
+
+START = Constants(
     mbu=0.8,
     mba=0.6,
+    mba_latent=0.5,
     mfu=0.6,
+    mfu_fp8=0.5,
+    mfu_fp4=0.3,
+    mfu_experts=0.5,
     mfu_attention=0.4,
     t_step_s=1e-3,
     t_layer_s=4e-6,
+    t_moe_layer_s=5e-6,
+    t_latent_layer_s=5e-6,
     t_sequence_s=2e-6,
     t_request_s=1e-4,
     link_latency_s=8e-6,
-    pcie_latency_s=30e-6,
+    pcie_latency_s=30e-6,  # no measurement tells these two of PCIe apart from the server
     link_efficiency=0.7,
     pcie_efficiency=0.4,
 )
-HOST_BOUND = replace(UNTUNED, t_sequence_s=0.24e-3, t_request_s=15.6e-3)  # vLLM 0.2: Python between the steps
-LARGEST = {"mbu": 0.88, "mba": 0.9, "mfu": 0.8, "mfu_attention": 0.9, "link_efficiency": 0.95, "t_step_s": 20e-3}
-HELD = ("pcie_latency_s", "pcie_efficiency")  # no measurement tells
-PULL = 0.005
-PULL_BY_ERA = {"vllm-0.2": 0.02}  # one model on two accelerators: with less pull, either predicts the other worse
+HOST_BOUND = replace(START, t_sequence_s=0.24e-3, t_request_s=15.6e-3)  # vLLM 0.2: Python between the steps
+LARGEST = {
+    "mbu": 0.92,
+    "mba": 0.95,
+    "mba_latent": 0.95,
+    "mfu": 0.9,
+    "mfu_fp8": 0.9,
+    "mfu_fp4": 0.9,
+    "mfu_experts": 1.0,
+    "mfu_attention": 0.9,
+    "link_efficiency": 0.95,
+    "t_step_s": 20e-3,
+}
+# Standard deviations of the logarithm, before anything is measured.
+DENSE = {
+    "mbu": 0.2,
+    "mba": 0.4,
+    "mfu": 0.3,
+    "mfu_fp8": 0.3,
+    "mfu_fp4": 0.4,
+    "mfu_attention": 0.5,
+    "t_step_s": 1.0,
+    "t_layer_s": 1.0,
+    "t_sequence_s": 1.5,
+    "t_request_s": 1.5,
+    "link_latency_s": 0.7,
+    "link_efficiency": 0.5,
+}
+OTHER_KINDS = {"mfu_experts": 0.5, "t_moe_layer_s": 1.0, "mba_latent": 0.5, "t_latent_layer_s": 0.7}
+HOST_BOUND_FREE = {
+    name: DENSE[name] for name in ("mbu", "mba", "mfu", "mfu_attention", "t_step_s", "t_sequence_s", "t_request_s")
+}
+# How much closer an engine stays to all engines in what belongs to the hardware.
+SHRINK = 0.3
+SHRUNK = ("mbu", "mba", "mfu", "mfu_fp8", "mfu_fp4", "mfu_attention", "link_efficiency")
+LOSS_SCALE = 0.12
+STRIDE = 0.02
+ITERATIONS = 12
 
-ACCELERATOR_BY_NAME = {
-    "h100_sxm": "H100-80GB",
-    "h200_sxm": "H200",
-    "b200_sxm": "B200",
-    "b300_sxm": "B300",
-    "gb200": "GB200",
-    "H100-SXM-80GB": "H100-80GB",
-    "H200-SXM-141GB": "H200",
-    "GH200-96GB": "GH200-96GB",
-    "A100-SXM-80GB": "A100-80GB",
-    "A100-PCIE-80GB": "A100-PCIe-80GB",
-    "L40S": "L40S",
-    "A10G": "A10G",
-    "A100-80GB": "A100-80GB",
-}
-MODEL_BY_NAME = {
-    "LLaMA v3.1 8B": "meta-llama/Llama-3.1-8B",
-    "Llama 3.1 8B": "meta-llama/Llama-3.1-8B",
-    "LLaMA v3.1 70B": "meta-llama/Llama-3.1-70B",
-    "Mistral 7B": "mistralai/Mistral-7B-v0.1",
-    "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Llama-3.1-8B",
-    "meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Llama-3.1-8B",
-    "meta-llama/Llama-3.1-70B": "meta-llama/Llama-3.1-70B",
-    "meta-llama/Llama-2-7b-hf": "meta-llama/Llama-2-7b-hf",
-    "Qwen/Qwen3-32B": "Qwen/Qwen3-32B",
-    "Qwen/Qwen3-235B-A22B-FP8": "Qwen/Qwen3-235B-A22B",
-    "openai/gpt-oss-120b": "openai/gpt-oss-120b",
-    "deepseek-ai/DeepSeek-R1": "deepseek-ai/DeepSeek-R1",
-    "deepseek-ai/DeepSeek-V3": "deepseek-ai/DeepSeek-V3",
-}
-ENGINE_BY_ERA = {"vllm-1": "vllm", "sglang": "sglang", "trtllm": "trtllm"}
-DISAGGREGATED = ("gb200",)
-TENSORRT_VERSIONS = ("0.15.0", "1.0")
+MODERN = ("vllm-1", "sglang", "trtllm")
+ALONE = "vllm-0.2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """One measured point: a step time, at a concurrency or at saturation.
+class HeldOut:
+    """Logarithms of measured over predicted step time of an era's points: fitted, accelerator and model held out."""
 
-    Parameters
-    ----------
-    concurrency
-        Requests kept going; infinite at saturation.
-    step_s
-        Measured time per output token of one request; at saturation unknown, and nan [s].
-    rate
-        Measured request rate; nan at a concurrency [1/s].
-    """
-
-    model: Model
-    accelerator: str
-    tensor_parallel: int
-    inputs: float
-    outputs: float
-    concurrency: float
-    step_s: float
-    rate: float
+    era: Era
+    points: Sequence[Point]
+    fitted: Array
+    accelerator: Array
+    model: Array
 
 
-def read_points(folder: Path, era: str) -> list[Point]:
-    """All measured points of an era whose model and accelerator are known."""
-    if era == "vllm-0.2":
-        return list(_saturation_of_vllm(folder / "saturation_llama2_7b_vllm027.csv"))
-    points = list(_sweeps(folder / "concurrency_sweeps.csv", ENGINE_BY_ERA[era]))
-    return points + (list(_saturation_of_tensorrt(folder / "offline_saturation.csv")) if era == "trtllm" else [])
+def fit(
+    tables: Sequence[Table],
+    bases: Sequence[Constants],
+    start: Mapping[str, float],
+    spread: Mapping[str, float],
+) -> dict[str, float]:
+    """The most likely values of the constants in ``spread``, the same for all tables, each on a base of its own."""
+    names = list(spread)
+    center = np.log([start[name] for name in names])
+    deviation = np.array([spread[name] for name in names])
+    largest = np.log([LARGEST.get(name, math.inf) for name in names])
+    weight = np.concatenate([table.weight for table in tables])
 
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
-
-
-def _saturation_of_vllm(path: Path) -> Iterable[Point]:
-    for row in _rows(path):
-        yield Point(
-            model=find_model(row["model"]),
-            accelerator=row["accelerator"],
-            tensor_parallel=1,
-            inputs=float(row["input_tokens"]),
-            outputs=float(row["output_tokens"]),
-            concurrency=math.inf,
-            step_s=math.nan,
-            rate=float(row["max_request_rate"]),
+    def log_ratio(values: Array) -> Array:
+        found = {name: math.exp(value) for name, value in zip(names, values, strict=True)}
+        return np.concatenate(
+            [table.log_ratio(replace(base, **found)) for table, base in zip(tables, bases, strict=True)]
         )
 
+    def cost(ratio: Array, values: Array) -> float:
+        misfit = weight * (np.sqrt(1 + (ratio / LOSS_SCALE) ** 2) - 1)
+        return float(misfit.sum() + (((values - center) / deviation) ** 2).sum() / 2)
 
-def _saturation_of_tensorrt(path: Path) -> Iterable[Point]:
-    for row in _rows(path):
-        if row["engine_version"] in TENSORRT_VERSIONS and row["model"] in MODEL_BY_NAME:
-            yield Point(
-                model=quantized(find_model(MODEL_BY_NAME[row["model"]]), row["precision"], is_fp8_cache=True),
-                accelerator=ACCELERATOR_BY_NAME[row["gpu"]],
-                tensor_parallel=int(row["tp"]),
-                inputs=float(row["input_len"]),
-                outputs=float(row["output_len"]),
-                concurrency=math.inf,
-                step_s=math.nan,
-                rate=float(row["output_tok_s"]) / float(row["output_len"]),
-            )
-
-
-def _sweeps(path: Path, engine: str) -> Iterable[Point]:
-    """Points within one server: beyond 8 accelerators these dumps mix in expert parallelism and disaggregation."""
-    for row in _rows(path):
-        tensor_parallel = int(float(row["tp_size"] or 1))
-        if row["backend"] != engine or row["model_path"] not in MODEL_BY_NAME or tensor_parallel > 8:
-            continue
-        if row["system"] in DISAGGREGATED or float(row["silicon_tpot_ms"]) <= 0:
-            continue
-        precision = row["gemm_quant_mode"] or row["precision"] or "fp8"
-        yield Point(
-            model=quantized(find_model(MODEL_BY_NAME[row["model_path"]]), precision, is_fp8_cache=engine != "sglang"),
-            accelerator=ACCELERATOR_BY_NAME[row["system"]],
-            tensor_parallel=tensor_parallel,
-            inputs=float(row["isl"]),
-            outputs=float(row["osl"]),
-            concurrency=float(row["concurrency"]),
-            step_s=float(row["silicon_tpot_ms"]) / 1e3,
-            rate=math.nan,
-        )
-
-
-def quantized(model: Model, precision: str, *, is_fp8_cache: bool) -> Model:
-    """The model in the precision that a row names; gpt-oss is published in its own."""
-    if model.weight_dtype == "fp4" or precision in {"bf16", "fp16"}:
-        return model
-    dtype = "fp4" if "fp4" in precision else "int4" if "int4" in precision else "fp8"
-    activations = "bf16" if dtype == "int4" else dtype
-    return replace(model, weight_dtype=dtype, activation_dtype=activations, kv_dtype="fp8" if is_fp8_cache else "bf16")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """Points of one model (R, 1, 1), for the vectorised closed form."""
-
-    model: Model
-    points: list[Point]
-
-    def ratio(self, era: Era) -> np.ndarray:
-        """Measured over predicted step time of every point."""
-        hardware = [
-            Hardware(
-                accelerator=point.accelerator,
-                tensor_parallel=point.tensor_parallel,
-                is_pcie=accelerators()[point.accelerator].link.startswith("PCIe"),
-            )
-            for point in self.points
-        ]
-        replicas = replicas_of(self.model, hardware, accelerators(), era.with_settings(max_context=10**9))
-        sizes = Sizes(
-            inputs=column([point.inputs for point in self.points]),
-            outputs=column([point.outputs for point in self.points]),
-        )
-        most = largest_batch(replicas, self.model, sizes)
-        concurrency = column([point.concurrency for point in self.points])
-        batch = np.where(most > 0, np.minimum(concurrency, most), np.nan)
-        # Of the requests kept going some are at their prompts: C = B (1 + own / (o step)), solved by iteration.
-        for _ in range(3):
-            step_s = mean_step_s(replicas, sizes, batch)
-            own_s, _ = prompt_times_s(replicas, sizes, batch)
-            share = 1 + own_s / (sizes.outputs * step_s)
-            batch = np.where(most > 0, np.minimum(concurrency / share, most), np.nan)
-        step_s = mean_step_s(replicas, sizes, batch)
-        measured_s = np.where(
-            np.isfinite(concurrency),
-            column([point.step_s for point in self.points]),
-            batch / (sizes.outputs * column([point.rate for point in self.points])),
-        )
-        return np.asarray(measured_s / step_s)[:, 0, 0]
-
-
-def column(values: Sequence[float]) -> np.ndarray:
-    """Values along the replica axis (R, 1, 1)."""
-    return np.array(values, float)[:, None, None]
-
-
-def batches_of(points: Sequence[Point]) -> list[Batch]:
-    """Points by model."""
-    by_model: dict[Model, list[Point]] = {}
-    for point in points:
-        by_model.setdefault(point.model, []).append(point)
-    return [Batch(model=model, points=listed) for model, listed in by_model.items()]
-
-
-def ratios(batches: Sequence[Batch], era: Era) -> tuple[np.ndarray, list[Point]]:
-    """Measured over predicted step time, and the points, of all whose model fits in memory."""
-    ratio = np.concatenate([batch.ratio(era) for batch in batches])
-    points = [point for batch in batches for point in batch.points]
-    kept = np.isfinite(ratio)
-    return ratio[kept], [point for point, is_kept in zip(points, kept, strict=True) if is_kept]
-
-
-def loss(batches: Sequence[Batch], era: Era, start: Constants) -> float:
-    """Weighted mean of abs(log ratio), and the pull towards the start."""
-    ratio, points = ratios(batches, era)
-    groups = [(point.model.name, point.accelerator) for point in points]
-    counts = Counter(groups)
-    weight = np.array([1 / math.sqrt(counts[group]) for group in groups])
-    fit = float((weight * np.abs(np.log(ratio))).sum() / weight.sum())
-    now, then = asdict(era.constants), asdict(start)
-    return fit + PULL_BY_ERA.get(era.name, PULL) * sum(math.log(now[name] / then[name]) ** 2 for name in now)
-
-
-def fit(batches: Sequence[Batch], era: Era, start: Constants) -> Era:
-    """Coordinate search on the logarithms of the constants."""
-    era = replace(era, constants=start)
-    best, stride = loss(batches, era, start), 0.4
-    while stride > 0.04:
+    values = np.minimum(center, largest)
+    ratio, damping = log_ratio(values), 1e-2
+    best = cost(ratio, values)
+    for _ in range(ITERATIONS):
+        slope = np.stack([(ratio - log_ratio(values - STRIDE * axis)) / STRIDE for axis in np.eye(len(names))], axis=1)
+        curvature = weight / np.sqrt(1 + (ratio / LOSS_SCALE) ** 2) / LOSS_SCALE**2
+        normal = slope.T @ (curvature[:, None] * slope) + np.diag(1 / deviation**2)
+        gradient = slope.T @ (curvature * ratio) + (values - center) / deviation**2
         before = best
-        for name in (name for name in asdict(start) if name not in HELD):
-            for direction in (1, -1):
-                value = min(getattr(era.constants, name) * math.exp(direction * stride), LARGEST.get(name, math.inf))
-                trial = replace(era, constants=replace(era.constants, **{name: value}))
-                found = loss(batches, trial, start)
-                if found < best:
-                    era, best = trial, found
-        if not best < before - 1e-3:
-            stride /= 2
-    return era
+        for _ in range(6):
+            step = np.clip(np.linalg.solve(normal + damping * np.diag(np.diag(normal)), gradient), -1, 1)
+            trial = np.minimum(values - step, largest)
+            found = log_ratio(trial)
+            if (reached := cost(found, trial)) < best:
+                values, ratio, best, damping = trial, found, reached, damping / 4
+                break
+            damping *= 4
+        if not best < before * (1 - 1e-4):
+            break
+    return {name: math.exp(value) for name, value in zip(names, values, strict=True)}
 
 
-def report(era: Era, ratio: np.ndarray, points: Sequence[Point]) -> None:
-    """Print errors by kind of measurement, kind of model, accelerator and model."""
-    print(f"\n{era.name}: {len(points)} points")
-    keys = {
-        "all": lambda point: "",
-        "measured": lambda point: "saturation" if math.isinf(point.concurrency) else "TPOT",
-        "kind": lambda point: kind_of(point.model),
-        "accelerator": lambda point: point.accelerator,
-        "model": lambda point: f"{point.model.name} {point.model.weight_dtype}",
+def _shrunk(spread: Mapping[str, float]) -> dict[str, float]:
+    return {name: value * (SHRINK if name in SHRUNK else 1.0) for name, value in spread.items()}
+
+
+def fit_stage(
+    tables: Mapping[str, Table], bases: Mapping[str, Constants], spread: Mapping[str, float]
+) -> dict[str, Constants]:
+    """Constants in ``spread`` by era: of all eras as one, then of each about that."""
+    if not tables:
+        return dict(bases)
+    start = {name: getattr(START, name) for name in spread}
+    pooled = fit(list(tables.values()), [bases[era] for era in tables], start, spread)
+    return {
+        era: replace(base, **(fit([tables[era]], [base], pooled, _shrunk(spread)) if era in tables else pooled))
+        for era, base in bases.items()
     }
-    for title, key in keys.items():
-        groups = [key(point) for point in points]
-        for group in sorted(set(groups)):
-            print(f"  {title:12} {group:42} {_errors(ratio[[one == group for one in groups]])}")
 
 
-def hold_out(era: Era, points: Sequence[Point], start: Constants) -> np.ndarray:
-    """Measured over predicted step time of every point, with constants fitted on the other accelerators."""
-    pooled = []
-    for held in sorted({point.accelerator for point in points}):
-        rest = batches_of([point for point in points if point.accelerator != held])
-        unseen = batches_of([point for point in points if point.accelerator == held])
-        pooled.append(ratios(unseen, fit(rest, era, start))[0])
-        print(f"{era.name} without {held:16} {_errors(pooled[-1])}", flush=True)
-    unseen_ratio = np.concatenate(pooled)
-    print(f"{era.name} held out, all points{'':5} {_errors(unseen_ratio)}", flush=True)
-    return unseen_ratio
+def fit_all(eras_by_name: Mapping[str, Era], points_by_era: Mapping[str, Sequence[Point]]) -> dict[str, Constants]:
+    """Constants of every era from these points."""
+
+    def tables(is_dense: bool) -> dict[str, Table]:
+        chosen = {
+            era: [point for point in points if (kind_of(point.model) == "dense") == is_dense]
+            for era, points in points_by_era.items()
+            if era in MODERN
+        }
+        return {era: Table(points, eras_by_name[era]) for era, points in chosen.items() if points}
+
+    constants = fit_stage(tables(True), {era: START for era in points_by_era if era in MODERN}, DENSE)
+    constants = fit_stage(tables(False), constants, OTHER_KINDS)
+    if points_by_era.get(ALONE):
+        table = Table(points_by_era[ALONE], eras_by_name[ALONE])
+        start = {name: getattr(HOST_BOUND, name) for name in HOST_BOUND_FREE}
+        constants[ALONE] = replace(HOST_BOUND, **fit([table], [HOST_BOUND], start, HOST_BOUND_FREE))
+    elif ALONE in eras_by_name:
+        constants[ALONE] = HOST_BOUND
+    return constants
 
 
-def _errors(ratio: np.ndarray) -> str:
-    error = np.abs(1 / ratio - 1)
+def hold_out(eras_by_name: Mapping[str, Era], points_by_era: Mapping[str, Sequence[Point]]) -> dict[str, HeldOut]:
+    """Fitted and held-out residuals of every era, and its fitted constants."""
+    fitted = fit_all(eras_by_name, points_by_era)
+    by_accelerator = _folds(eras_by_name, points_by_era, lambda point: point.accelerator)
+    by_model = _folds(eras_by_name, points_by_era, lambda point: point.model.name)
+    return {
+        era: HeldOut(
+            era=replace(eras_by_name[era], constants=fitted[era]),
+            points=points,
+            fitted=Table(points, eras_by_name[era]).log_ratio(fitted[era]),
+            accelerator=by_accelerator[era],
+            model=by_model[era],
+        )
+        for era, points in points_by_era.items()
+    }
+
+
+def _folds(
+    eras_by_name: Mapping[str, Era],
+    points_by_era: Mapping[str, Sequence[Point]],
+    key: Callable[[Point], Hashable],
+) -> dict[str, Array]:
+    """Residuals of every era's points, by constants from points of other keys, in whatever era."""
+    residuals = {era: np.full(len(points), np.nan) for era, points in points_by_era.items()}
+    for held in dict.fromkeys(key(point) for points in points_by_era.values() for point in points):
+        rest = {era: [point for point in points if key(point) != held] for era, points in points_by_era.items()}
+        constants = fit_all(eras_by_name, rest)
+        for era, points in points_by_era.items():
+            unseen = [place for place, point in enumerate(points) if key(point) == held]
+            if unseen:
+                table = Table([points[place] for place in unseen], eras_by_name[era])
+                residuals[era][unseen] = table.log_ratio(constants[era])
+    return residuals
+
+
+def errors(log_ratio: Array) -> str:
+    """Median and 90 % quantile of the relative error, and the quantiles of measured over predicted."""
+    error, ratio = np.abs(np.exp(-log_ratio) - 1), np.exp(log_ratio)
     low, high = np.quantile(ratio, (0.1, 0.9))
     return (
         f"n {len(ratio):4}  median error {np.median(error):6.1%}  90 % {np.quantile(error, 0.9):6.1%}  "
@@ -311,13 +235,27 @@ def _errors(ratio: np.ndarray) -> str:
     )
 
 
-def toml(era: Era, ratio: np.ndarray, points: Sequence[Point], today: date) -> str:
-    """The text of an era's file; ``ratio`` is of points on accelerators that the fit did not see."""
-    error = float(np.median(np.abs(1 / ratio - 1)))
-    low, high = np.quantile(ratio, (0.1, 0.9))
-    names = sorted({point.accelerator for point in points})
-    models = sorted({point.model.name for point in points})
-    kinds = sorted({kind_of(point.model) for point in points})
+def report(era: Era, log_ratio: Array, points: Sequence[Point]) -> None:
+    """Print errors by what was measured, kind of model, accelerator and model."""
+    print(f"\n{era.name}: {errors(log_ratio)}")
+    keys: dict[str, Callable[[Point], str]] = {
+        "measured": lambda point: point.quantity,
+        "kind": lambda point: kind_of(point.model),
+        "accelerator": lambda point: point.accelerator,
+        "model": lambda point: f"{point.model.name} {point.model.weight_dtype}",
+    }
+    for title, key in keys.items():
+        groups = [key(point) for point in points]
+        for group in sorted(set(groups)):
+            print(f"  {title:12} {group:42} {errors(log_ratio[[one == group for one in groups]])}")
+
+
+def toml(held: HeldOut, today: date) -> str:
+    """The text of an era's file."""
+    era, points = held.era, held.points
+    unseen = np.concatenate([held.accelerator, held.model]) if era.name in MODERN else held.accelerator
+    kinds = np.array([kind_of(point.model) for point in points])
+    both = np.concatenate([kinds, kinds]) if era.name in MODERN else kinds
     longest = int(max(point.inputs + point.outputs for point in points))
     lines = [f"# Constants of engine era {era.name}, written by bench/calibrate.py.", "", "[constants]"]
     lines += [f"{name} = {value:.4g}" for name, value in asdict(era.constants).items()]
@@ -325,17 +263,27 @@ def toml(era: Era, ratio: np.ndarray, points: Sequence[Point], today: date) -> s
     lines += [f"{name} = {_toml(value)}" for name, value in asdict(era.settings).items() if value is not None]
     lines += [
         "",
-        "# Measured over predicted step time on accelerators held out: 10 % and 90 % quantile, median error.",
-        "[residuals]",
+        "# Measured over predicted step time, accelerator or model held out: 10 % and 90 % quantile, median error.",
+        *_residuals("residuals", unseen, len(points)),
     ]
-    lines += [f"low = {low:.3f}", f"high = {high:.3f}", f"median_error = {error:.3f}", f"points = {len(points)}"]
-    lines += ["", "[fitted]"]
-    lines += [
-        f"{name} = {_toml(value)}" for name, value in (("accelerators", names), ("models", models), ("kinds", kinds))
-    ]
+    for kind in sorted(set(kinds)):
+        lines += ["", *_residuals(f"residuals_by_kind.{kind}", unseen[both == kind], int((kinds == kind).sum()))]
+    fitted = {
+        "accelerators": sorted({point.accelerator for point in points}),
+        "models": sorted({point.model.name for point in points}),
+        "kinds": sorted(set(kinds)),
+    }
+    lines += ["", "[fitted]", *(f"{name} = {_toml(value)}" for name, value in fitted.items())]
     lines += [f"max_tokens = {longest}", f"source = {_toml(era.source)}", f"date = {_toml(today.isoformat())}"]
     lines += [f"notes = {_toml(era.notes)}"] if era.notes else []
     return "\n".join(lines) + "\n"
+
+
+def _residuals(title: str, log_ratio: Array, points: int) -> list[str]:
+    low, high = np.exp(np.quantile(log_ratio, (0.1, 0.9)))
+    error = float(np.median(np.abs(np.exp(-log_ratio) - 1)))
+    low, high = min(low, 0.99), max(high, 1.01)
+    return [f"[{title}]", f"low = {low:.3f}", f"high = {high:.3f}", f"median_error = {error:.3f}", f"points = {points}"]
 
 
 def _toml(value: object) -> str:
@@ -350,20 +298,24 @@ def main() -> None:
     """Report, or fit, write and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("measured", type=Path)
-    parser.add_argument("eras", nargs="*", default=eras())
     parser.add_argument("--write", action="store_true")
-    arguments = parser.parse_intermixed_args()
-    for name in arguments.eras:
-        era = find_era(name)
-        batches = batches_of(read_points(arguments.measured, name))
-        start = HOST_BOUND if name == "vllm-0.2" else UNTUNED
-        if arguments.write:
-            unseen = hold_out(era, [point for batch in batches for point in batch.points], start)
-            era = fit(batches, era, start)
-            _, points = ratios(batches, era)
-            folder = Path(__file__).parents[1] / "src" / "melange" / "profile" / "constants"
-            (folder / f"{name}.toml").write_text(toml(era, unseen, points, date.today()), encoding="utf-8")
-        report(era, *ratios(batches, era))
+    arguments = parser.parse_args()
+    if not arguments.measured.is_dir():
+        print(f"skipped: no folder {arguments.measured}")
+        return
+    measured = {name: read_points(arguments.measured, name) for name in eras()}
+    points = {name: found.points for name, found in measured.items()}
+    known = {name: find_era(name) for name in eras()}
+    if not arguments.write:
+        for name, era in known.items():
+            report(era, Table(points[name], era).log_ratio(era.constants), points[name])
+        return
+    folder = Path(__file__).parents[1] / "src" / "melange" / "profile" / "constants"
+    for name, held in hold_out(known, points).items():
+        (folder / f"{name}.toml").write_text(toml(held, date.today()), encoding="utf-8")
+        report(held.era, held.fitted, held.points)
+        print(f"  accelerator held out: {errors(held.accelerator)}")
+        print(f"  model held out:       {errors(held.model)}")
 
 
 if __name__ == "__main__":

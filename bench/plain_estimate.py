@@ -1,6 +1,6 @@
 """The closed form once more in plain Python floats, one cell and one whole batch at a time: the baseline and a check.
 
-Only chunked engines, the accelerators' own links, and models without sliding windows: enough to compare.
+Only chunked engines, the accelerators' own links, and models in 16 bits without sliding windows: enough to compare.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ class PlainReplica:
         self.degree = tensor_parallel
         self.bandwidth = card.bandwidth_bytes_per_s
         self.link = card.link_bandwidth_bytes_per_s * constants.link_efficiency
-        self.flops, self.linear_flops = card.flops("bf16"), card.flops(model.activation_dtype)
-        self.body = model.active_parameters(output_head=False)
+        self.flops = card.flops("bf16")
+        self.routed = model.routed_parameters() * model.experts_per_token / model.experts if model.experts else 0.0
+        self.body = model.active_parameters(output_head=False) - self.routed
         self.head = model.output_parameters()
         self.kv_bytes = model.kv_bytes_per_token(tensor_parallel)
         self.pair_flops = model.layers * model.attention_flops_per_pair() / tensor_parallel
@@ -39,11 +40,13 @@ class PlainReplica:
         """Time of one step [s]."""
         constants = self.constants
         read_s = self.model.weight_bytes_read(batch + prompt) / (self.bandwidth * constants.mbu)
-        layers_s = 2 * self.body * (batch + prompt) / (self.linear_flops * constants.mfu)
+        weights = self.body + self.routed / constants.mfu_experts
+        layers_s = 2 * weights * (batch + prompt) / (self.flops * constants.mfu)
         head_s = 2 * self.head * batch / (self.flops * constants.mfu)
         attention_s = self.context_s * context
         attention_s += self.pair_flops * prompt * position / (self.flops * constants.mfu_attention)
         host_s = constants.t_step_s + constants.t_layer_s * self.model.layers
+        host_s += constants.t_moe_layer_s * self.model.moe_layers
         host_s += constants.t_sequence_s * batch + constants.t_request_s * admitted
         return max(read_s, layers_s + head_s) / self.degree + attention_s + self.talk_s(batch + prompt) + host_s
 
@@ -67,7 +70,10 @@ class PlainReplica:
         """Mean of each metric [s], and of the step."""
         residency, position = inputs + outputs / 2, inputs / 2
         admitted = batch / outputs
-        step_s = self.step_s(batch, batch * residency, admitted * inputs, position, admitted)
+        chunk = max(admitted * inputs, min(inputs, self.budget - batch))
+        mixed = admitted * inputs / chunk
+        with_prompt_s = self.step_s(batch, batch * residency, chunk, position, admitted / mixed)
+        step_s = mixed * with_prompt_s + (1 - mixed) * self.step_s(batch, batch * residency, 0.0, position, 0.0)
         left = self.budget - batch
         chunks = math.ceil(inputs / left)
         own_s = chunks * self.step_s(batch, batch * residency, inputs / chunks, position, 1 / chunks)

@@ -59,20 +59,31 @@ def rate(model: Model, card: Accelerator, sizes: Sizes, limits: dict[str, float]
 
 
 def test_rate_by_hand(llama: Model, plain: Accelerator) -> None:
-    """Bound by max_num_seqs of 10: 10 requests, a token each every step, prompts of others in it."""
+    """Bound by max_num_seqs of 10: 10 requests, a token each every step, prompts of others in some."""
     era = ideal(max_sequences=10)
     weights = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008) + 32000 * 4096
-    prompt = 10 * 100 / 400
-    step_s = 2 * weights / 1e12 + 10 * (100 + 200) * 2**19 / 1e12 + prompt * 50 * 4 * 4096 * 32 / 100e12
-    assert rate(llama, plain, size(100, 400), {"tpot": 10.0}, era)[0, 0] == pytest.approx(10 / (400 * step_s))
+    prompt = 10 * 50 / 400
+    step_s = 2 * weights / 1e12 + 10 * (50 + 200) * 2**19 / 1e12 + prompt * 25 * 4 * 4096 * 32 / 100e12
+    assert rate(llama, plain, size(50, 400), {"tpot": 10.0}, era)[0, 0] == pytest.approx(10 / (400 * step_s))
+
+
+def test_a_prompt_hides_behind_the_weights_only_in_its_own_step(llama: Model, plain: Accelerator) -> None:
+    """Of 40 steps one carries a prompt of 1000 tokens, whose arithmetic takes longer than reading the weights."""
+    matrices, head = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008), 32000 * 4096
+    read_s = 2 * (matrices + head) / 1e12
+    mixed_s = (2 * matrices * 1010 + 2 * head * 10) / 100e12
+    attention_s = 10 * (1000 + 200) * 2**19 / 1e12 + 10 / 400 * 1000 * 500 * 4 * 4096 * 32 / 100e12
+    replicas = one(llama, plain, ideal())
+    step_s = mean_step_s(replicas, size(1000, 400), np.full((1, 1, 1), 10.0))[0, 0, 0]
+    assert step_s == pytest.approx(39 / 40 * read_s + 1 / 40 * mixed_s + attention_s)
 
 
 def test_rate_under_a_tpot_limit_by_hand(llama: Model, plain: Accelerator) -> None:
     """Where reading decides, TPOT is linear in B, and the largest B solves it: limit = weights + B (i + o/2) k + ..."""
     weights_s = 2 * (32 * (4 * 4096 * 4096 + 3 * 4096 * 11008) + 32000 * 4096) / 1e12
-    each_s = (100 + 200) * 2**19 / 1e12 + 100 / 400 * 50 * 4 * 4096 * 32 / 100e12
+    each_s = (50 + 200) * 2**19 / 1e12 + 50 / 400 * 25 * 4 * 4096 * 32 / 100e12
     batch = (0.016 - weights_s) / each_s
-    found = rate(llama, plain, size(100, 400), {"tpot": 0.016}, ideal())
+    found = rate(llama, plain, size(50, 400), {"tpot": 0.016}, ideal())
     assert 1 < batch < 200
     assert found[0, 0] == pytest.approx(batch / (400 * 0.016), rel=OPEN)
 

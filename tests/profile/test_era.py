@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
-from melange.catalog.bundled import accelerators
+from melange.catalog.bundled import accelerators, find_model
 from melange.errors import InputError
-from melange.profile.era import eras, find_era
+from melange.profile.era import eras, find_era, kind_of
 
 
 @pytest.mark.parametrize("name", eras())
@@ -14,11 +16,12 @@ def test_every_era_is_physical(name: str) -> None:
     """Shares of peak are shares, times are not negative, the interval holds the prediction, the source is named."""
     era = find_era(name)
     constants = era.constants
-    shares = (constants.mbu, constants.mba, constants.mfu, constants.mfu_attention, constants.link_efficiency)
+    shares = [value for name, value in asdict(constants).items() if not name.endswith("_s")]
     assert all(0 < share <= 1 for share in shares)
-    assert min(constants.t_step_s, constants.t_layer_s, constants.t_sequence_s, constants.t_request_s) >= 0
-    assert 0.5 < era.residuals.low < 1 < era.residuals.high < 2
-    assert era.residuals.points > 0
+    assert all(value >= 0 for name, value in asdict(constants).items() if name.endswith("_s"))
+    for residuals in (era.residuals, *era.residuals_by_kind.values()):
+        assert 0.5 < residuals.low < 1 < residuals.high < 2
+        assert residuals.points > 0
     assert era.source
     assert era.date
     assert set(era.accelerators) <= set(accelerators())
@@ -44,6 +47,15 @@ def test_vllm_has_larger_defaults_on_larger_cards() -> None:
     assert told.limits_on(accelerators()["H100-80GB"]) == (64, 8192)
 
 
-def test_only_the_old_vllm_reads_prompts_by_themselves() -> None:
-    """Chunked prefill is the rule since vLLM 1."""
-    assert [name for name in eras() if not find_era(name).settings.is_chunked] == ["vllm-0.2"]
+def test_who_reads_prompts_by_themselves() -> None:
+    """Prompts share steps with running requests since vLLM 1; SGLang reads them first unless told otherwise."""
+    assert [name for name in eras() if not find_era(name).settings.is_chunked] == ["sglang", "vllm-0.2"]
+
+
+def test_each_kind_of_model_has_its_own_residuals() -> None:
+    """Dense models are predicted better than mixtures; a kind that was not fitted on gets those of all."""
+    era = find_era("vllm")
+    dense, mixture = find_model("Qwen/Qwen3-32B"), find_model("Qwen/Qwen3-30B-A3B")
+    assert (kind_of(dense), kind_of(mixture)) == ("dense", "moe")
+    assert era.residuals_of(dense).median_error < era.residuals_of(mixture).median_error
+    assert find_era("vllm-0.2").residuals_of(mixture) == find_era("vllm-0.2").residuals

@@ -37,3 +37,10 @@ def test_a_window_bounds_what_is_kept() -> None:
     gemma = find_model("google/gemma-3-27b-it")
     kept = token_layers(gemma, np.array([10_000.0]), 0)[0] * gemma.kv_bytes_per_layer()
     assert kept == pytest.approx(gemma.kv_bytes(10_000))
+
+
+def test_a_share_of_what_is_free(llama: Model, plain: Accelerator) -> None:
+    """TensorRT-LLM's fraction is of what weights leave, vLLM's of the whole: 0.9 of each."""
+    whole = kv_room_bytes(llama, plain, 1, EngineSettings(memory_utilization=1.0))
+    found = kv_room_bytes(llama, plain, 1, EngineSettings(is_share_of_free=True))
+    assert found == pytest.approx(0.9 * whole)

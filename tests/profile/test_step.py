@@ -15,7 +15,7 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.profile.era import find_era
-from melange.profile.step import StepCost, scaled, stack, step_cost, step_time_s, windowed_position
+from melange.profile.step import StepCost, added_time_s, scaled, stack, step_cost, step_time_s, windowed_position
 
 MATRICES = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)  # attention and feed-forward of Llama-2-7b
 HEAD = 32000 * 4096
@@ -172,3 +172,38 @@ def test_more_work_never_takes_less_time(batch: float, context: float, prefill: 
     for key in ("batch", "context_tokens", "prefill_tokens"):
         assert float(step_time_s(cost, **(work | {key: work[key] * more}))) >= time_s * (1 - 1e-12)
     assert float(step_time_s(scaled(cost, more), **work)) == pytest.approx(more * time_s)
+
+
+def test_what_prompts_add_is_the_difference_of_two_steps() -> None:
+    """With experts, windows and two cards that talk: a step with a prompt, less the same step without."""
+    for name in ("openai/gpt-oss-120b", "google/gemma-3-27b-it", "deepseek-ai/DeepSeek-V3"):
+        cost = step_cost(
+            find_model(name), accelerators()["H100-80GB"], tensor_parallel=2, constants=find_era("vllm").constants
+        )
+        running = {"batch": 20.0, "context_tokens": 30_000.0}
+        prompt = {"prefill_tokens": 900.0, "position": 450.0, "admitted": 0.5}
+        expected = step_time_s(cost, **running, **prompt) - step_time_s(cost, **running)
+        assert added_time_s(cost, batch=20.0, **prompt) == pytest.approx(expected)
+
+
+def test_quantised_products_have_shares_of_their_own(llama: Model, plain: Accelerator) -> None:
+    """fp8 at half its peak on a card that has it; weights in four bits multiply in fp8 where fp4 units are."""
+    constants = replace(IDEAL, mfu_fp8=0.5)
+    eight = replace(llama, weight_dtype="fp8", activation_dtype="fp8")
+    four = replace(llama, weight_dtype="fp4", activation_dtype="bf16")
+    blackwell = replace(plain, flops_by_dtype={"bf16": 100e12, "fp8": 200e12, "fp4": 400e12})
+    assert step_cost(eight, plain, constants=constants).token_s == pytest.approx(2 * MATRICES / 100e12)
+    assert step_cost(four, plain, constants=constants).token_s == pytest.approx(2 * MATRICES / 100e12)
+    assert step_cost(four, blackwell, constants=constants).token_s == pytest.approx(2 * MATRICES / 100e12)
+    assert step_cost(four, blackwell, constants=IDEAL).token_s == pytest.approx(2 * MATRICES / 200e12)
+
+
+def test_layers_with_experts_and_latent_caches_take_longer(plain: Accelerator) -> None:
+    """DeepSeek-V3 has 61 layers, all with a latent cache and 58 with experts, which reach half of the arithmetic."""
+    deepseek = find_model("deepseek-ai/DeepSeek-V3")
+    constants = replace(IDEAL, t_layer_s=1.0, t_moe_layer_s=0.1, t_latent_layer_s=0.01, mfu_experts=0.5)
+    cost = step_cost(deepseek, plain, tensor_parallel=8, constants=constants)
+    assert cost.host_s == pytest.approx(61 * 1.01 + 58 * 0.1)
+    ideal = step_cost(deepseek, plain, tensor_parallel=8, constants=IDEAL)
+    routed = deepseek.routed_parameters() * 8 / 256
+    assert cost.token_s - ideal.token_s == pytest.approx(2 * routed / (plain.flops(deepseek.activation_dtype) * 8))

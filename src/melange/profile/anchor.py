@@ -223,7 +223,7 @@ def _with_points(
     reasons, reason = profile.reasons, profile.reason.copy()
     if samples:
         sizes = service.sizes
-        found = correction(samples, sizes.inputs[0], sizes.outputs[0], prior_variance(era.residuals))
+        found = correction(samples, sizes.inputs[0], sizes.outputs[0], prior_variance(era.residuals_of(model)))
         corrected = with_correction(replicas, found)
         mid, low, high = anchored_rates(corrected, model, sizes, service.slo, found)
         facts = service.facts_by_name[hardware.accelerator]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from melange.catalog.model import Model
 from melange.profile.memory import token_layers
-from melange.profile.step import StepCost, step_time_s
+from melange.profile.step import StepCost, added_time_s, step_time_s
 
 Array = npt.NDArray[np.float64]
 
@@ -130,19 +130,23 @@ def holds_one(replicas: Replicas, model: Model, sizes: Sizes) -> npt.NDArray[np.
 def mean_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
     """Mean time between two tokens of a running request, prompts of others included (R, I, O) [s].
 
-    Chunked: the step carries the prompt tokens. Not chunked: a step for the running requests, and every ``o / B`` of
-    them one that reads a prompt (or several that wait, as many as a step takes) while they stand still.
+    Chunked: of ``o / B`` steps one reads a prompt besides (as much of it as its budget leaves, and then more of them),
+    or every step where prompts are so many that none goes without; a prompt hides behind the weights only in the steps
+    that carry it. Not chunked: every ``o / B`` steps one that reads a prompt (or several that wait, as many as a step
+    takes) while running requests stand still.
     """
     cost, running = replicas.cost, np.maximum(batch, 1.0)
     admitted = batch / sizes.outputs
     context = running * sizes.residency
     position = sizes.inputs / 2
     if replicas.is_chunked:
+        room = np.maximum(replicas.max_batched_tokens - running, 1.0)
         prompt = admitted * sizes.inputs
-        step_s = step_time_s(
-            cost, batch=running, context_tokens=context, prefill_tokens=prompt, position=position, admitted=admitted
-        )
-        return np.asarray(step_s, float)
+        chunk = np.maximum(prompt, np.minimum(sizes.inputs, room))
+        mixed = prompt / chunk
+        decode_s = step_time_s(cost, batch=running, context_tokens=context)
+        added_s = added_time_s(cost, batch=running, prefill_tokens=chunk, position=position, admitted=admitted / mixed)
+        return np.asarray(decode_s + mixed * added_s, float)
     together = np.clip(admitted, 1.0, np.maximum(1.0, replicas.max_batched_tokens / sizes.inputs))
     decode_s = step_time_s(cost, batch=running, context_tokens=context)
     prompt_s = prompt_step_s(replicas, sizes, together)

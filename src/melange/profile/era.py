@@ -6,12 +6,14 @@ Constants do not carry over between eras of an engine, so each has a file of its
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import Model
 from melange.errors import unknown
 
 DEFAULT_ENGINE = "vllm"
@@ -29,10 +31,18 @@ class Constants:
     ----------
     mbu, mba
         Share of peak memory bandwidth that reading weights reaches, and reading the KV cache, 0-1.
-    mfu, mfu_attention
-        Share of peak dense arithmetic that linear layers reach, and attention over a prompt, 0-1.
+    mfu, mfu_fp8, mfu_fp4, mfu_attention
+        Share of peak dense arithmetic that linear layers reach in 16 bits, in 8 and in 4, and attention over a prompt,
+        0-1.
+    mfu_experts
+        Share of those that routed experts reach, whose products are smaller, 0-1.
+    mba_latent
+        Share of peak memory bandwidth that reading a latent KV cache reaches, 0-1.
     t_step_s, t_layer_s, t_sequence_s, t_request_s
         Host work of a step, of each layer in it, of each running request in it, of each request once [s].
+    t_moe_layer_s, t_latent_layer_s
+        What a layer takes longer if it routes tokens to experts, or projects a latent KV cache: more and smaller
+        kernels [s].
     link_latency_s, pcie_latency_s
         Latency of one all-reduce over the accelerators' own link, and over PCIe [s].
     link_efficiency, pcie_efficiency
@@ -41,10 +51,16 @@ class Constants:
 
     mbu: float
     mba: float
+    mba_latent: float
     mfu: float
+    mfu_fp8: float
+    mfu_fp4: float
+    mfu_experts: float
     mfu_attention: float
     t_step_s: float
     t_layer_s: float
+    t_moe_layer_s: float
+    t_latent_layer_s: float
     t_sequence_s: float
     t_request_s: float
     link_latency_s: float
@@ -61,6 +77,9 @@ class EngineSettings:
     ----------
     memory_utilization
         Share of an accelerator's memory that the engine may take, 0-1 (vLLM's ``gpu_memory_utilization``).
+    is_share_of_free
+        Whether that is a share of what weights and activations leave (TensorRT-LLM's
+        ``kv_cache_free_gpu_mem_fraction``), which the KV cache then takes.
     reserve_bytes
         Memory that the driver's context takes [bytes].
     graph_bytes
@@ -83,6 +102,7 @@ class EngineSettings:
     """
 
     memory_utilization: float = 0.9
+    is_share_of_free: bool = False
     reserve_bytes: float = 0.5 * 2**30
     graph_bytes: float = 0.0
     max_sequences: int = 256
@@ -105,7 +125,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Residuals:
-    """How far measured step times were from predicted ones, on accelerators that the fit had not seen.
+    """How far measured step times were from predicted ones, on accelerators or models that the fit had not seen.
 
     Parameters
     ----------
@@ -133,6 +153,8 @@ class Era:
         ``vllm-0.2``, ``vllm-1``, ``sglang``, ``trtllm``.
     constants, settings, residuals
         See there.
+    residuals_by_kind
+        The same for each kind of model that was fitted on.
     accelerators, models
         Names that the constants were fitted on; anything else is extrapolation.
     kinds
@@ -149,6 +171,7 @@ class Era:
     constants: Constants
     settings: EngineSettings
     residuals: Residuals
+    residuals_by_kind: Mapping[str, Residuals] = field(default_factory=dict)
     accelerators: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
@@ -156,6 +179,10 @@ class Era:
     source: str = ""
     date: str = ""
     notes: str = ""
+
+    def residuals_of(self, model: Model) -> Residuals:
+        """What is known of models of that kind, or of all where none was fitted on."""
+        return self.residuals_by_kind.get(kind_of(model), self.residuals)
 
     def with_settings(self, **settings: Any) -> Era:
         """The same era with other engine settings.
@@ -167,6 +194,13 @@ class Era:
             if name in settings:
                 settings.setdefault(f"large_{name}", 0)
         return replace(self, settings=replace(self.settings, **settings))
+
+
+def kind_of(model: Model) -> str:
+    """``dense``, ``moe`` or ``latent``: what the constants of an era are fitted for apart."""
+    if model.kv_lora_rank:
+        return "latent"
+    return "moe" if model.experts else "dense"
 
 
 def eras() -> tuple[str, ...]:
@@ -204,6 +238,7 @@ def find_era(engine: str) -> Era:
         constants=Constants(**content["constants"]),
         settings=EngineSettings(**content["settings"]),
         residuals=Residuals(**content["residuals"]),
+        residuals_by_kind={kind: Residuals(**of_kind) for kind, of_kind in content["residuals_by_kind"].items()},
         accelerators=tuple(fitted["accelerators"]),
         models=tuple(fitted["models"]),
         kinds=tuple(fitted["kinds"]),

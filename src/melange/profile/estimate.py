@@ -13,7 +13,7 @@ from melange.catalog.offer import Offer
 from melange.catalog.variants import distinct_variants, is_unlisted, stored_as, variant_of
 from melange.errors import Caution, InputError
 from melange.profile.capacity import Array, Replicas, Sizes, max_request_rate
-from melange.profile.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era, Residuals, find_era
+from melange.profile.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era, Residuals, find_era, kind_of
 from melange.profile.hardware import Hardware, hardware_of, replicas_of
 from melange.profile.profile import ESTIMATED, Profile, ReplicaType
 from melange.profile.reasons import obstacle, why_zero
@@ -99,7 +99,7 @@ def estimate(
         for one in distinct
     ]
     replicas = replicas_of(model, distinct, facts_by_name, era)
-    mid, low, high = _with_interval(replicas, model, requests, slo, era.residuals)
+    mid, low, high = _with_interval(replicas, model, requests, slo, era.residuals_of(model))
     reasons, reason = why_zero(mid, replicas, model, requests, slo.limits, obstacles)
     place_by_hardware = {one: place for place, one in enumerate(distinct)}
     where = np.array([place_by_hardware[one] for one in hardware])
@@ -285,13 +285,6 @@ def _quantized(model: Model, distinct: Sequence[Hardware], facts_by_name: Mappin
     if unlisted:
         what += f"; vLLM lists no integer kernels for {_some(sorted(unlisted))}: see that your engine has them"
     return Caution("quantized", what)
-
-
-def kind_of(model: Model) -> str:
-    """``dense``, ``moe`` or ``latent``: what the constants of an era are fitted for apart."""
-    if model.kv_lora_rank:
-        return "latent"
-    return "moe" if model.experts else "dense"
 
 
 def _some(names: Iterable[str]) -> str:

@@ -13,8 +13,12 @@ Array = npt.NDArray[np.float64]
 
 
 def usable_bytes(accelerator: Accelerator, settings: EngineSettings) -> float:
-    """Memory of one accelerator that the engine may fill: ``utilization (memory - reserve)`` [bytes]."""
-    return settings.memory_utilization * (accelerator.memory_bytes - settings.reserve_bytes)
+    """Memory of one accelerator that the engine may fill: ``utilization (memory - reserve)`` [bytes].
+
+    All of it where utilization is a share of what weights leave.
+    """
+    share = 1.0 if settings.is_share_of_free else settings.memory_utilization
+    return share * (accelerator.memory_bytes - settings.reserve_bytes)
 
 
 def activation_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
@@ -39,9 +43,11 @@ def needed_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, s
 def kv_room_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
     """Memory of one accelerator that is left for KV cache; negative where the model does not fit [bytes].
 
-    ``utilization (memory - reserve) - weights / tp - activations - graphs``.
+    ``utilization (memory - reserve) - weights / tp - activations - graphs``, or
+    ``utilization (memory - reserve - weights / tp - activations - graphs)``.
     """
-    return usable_bytes(accelerator, settings) - needed_bytes(model, accelerator, tensor_parallel, settings)
+    room = usable_bytes(accelerator, settings) - needed_bytes(model, accelerator, tensor_parallel, settings)
+    return room * settings.memory_utilization if settings.is_share_of_free else room
 
 
 def token_layers(model: Model, context_tokens: Array, block_tokens: float) -> Array:

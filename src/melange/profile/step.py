@@ -66,7 +66,7 @@ class StepCost:
     ring_s, ring_token_s
         The same around a ring, which moves less and waits more often [s].
     host_s
-        Host work of every step [s].
+        Host work of every step, and of every layer in it [s].
     sequence_s
         Host work for each running request of a step [s].
     request_s
@@ -129,19 +129,18 @@ def step_cost(
     """
     bandwidth = accelerator.bandwidth_bytes_per_s
     flops = accelerator.flops("bf16")
-    linear_flops = accelerator.flops(model.activation_dtype)
     weights_rate = bandwidth * constants.mbu * tensor_parallel
-    linear_rate = linear_flops * constants.mfu * tensor_parallel
     always_read = model.body_bytes() + 2.0 * (model.router_parameters() + model.output_parameters())
     full_layers = model.layers - model.sliding_layers
-    context_s = _context_s(model, bandwidth * constants.mba, flops * constants.mfu_attention, tensor_parallel)
+    mba = constants.mba_latent if model.kv_lora_rank else constants.mba
+    context_s = _context_s(model, bandwidth * mba, flops * constants.mfu_attention, tensor_parallel)
     position_s = model.attention_flops_per_pair() / (flops * constants.mfu_attention * tensor_parallel)
     reduces = _all_reduces(model, accelerator, tensor_parallel, is_pcie, constants)
     return StepCost(
         weights_s=always_read / weights_rate,
         experts_s=model.routed_bytes() / weights_rate,
         expert_decay=_expert_decay(model),
-        token_s=2.0 * model.active_parameters(output_head=False) / linear_rate,
+        token_s=_token_s(model, accelerator, constants) / tensor_parallel,
         output_s=2.0 * model.output_parameters() / (flops * constants.mfu * tensor_parallel),
         context_s=context_s * full_layers,
         window_context_s=context_s * model.sliding_layers,
@@ -152,7 +151,7 @@ def step_cost(
         one_shot_token_s=reduces[1],
         ring_s=reduces[2],
         ring_token_s=reduces[3],
-        host_s=constants.t_step_s + constants.t_layer_s * model.layers,
+        host_s=_host_s(model, constants),
         sequence_s=constants.t_sequence_s,
         request_s=constants.t_request_s,
     )
@@ -185,20 +184,52 @@ def step_time_s(
         Requests that enter with this step.
     """
     tokens = batch + prefill_tokens
-    time: Values = cost.weights_s
-    if not _is_absent(cost.experts_s):
-        time = time - cost.experts_s * np.expm1(cost.expert_decay * tokens)
-    time = np.maximum(time, cost.token_s * tokens + cost.output_s * batch)
-    time = time + cost.context_s * context_tokens + cost.position_s * (prefill_tokens * position)
+    time = _linear_s(cost, batch, tokens) + cost.context_s * context_tokens
     if not _is_absent(cost.window_context_s):
-        within = np.minimum(context_tokens, batch * np.asarray(cost.window))
-        looked_at = windowed_position(np.asarray(position, float), cost.window)
-        time = time + cost.window_context_s * within + cost.window_position_s * (prefill_tokens * looked_at)
-    if not _is_absent(cost.one_shot_token_s):
-        time = time + np.minimum(
-            cost.one_shot_s + cost.one_shot_token_s * tokens, cost.ring_s + cost.ring_token_s * tokens
-        )
-    time = time + cost.host_s + cost.sequence_s * batch + cost.request_s * admitted
+        time = time + cost.window_context_s * np.minimum(context_tokens, batch * np.asarray(cost.window))
+    time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens)
+    return _corrected(cost, batch, time + cost.host_s + cost.sequence_s * batch + cost.request_s * admitted)
+
+
+def added_time_s(
+    cost: StepCost, *, batch: Values, prefill_tokens: Values, position: Values = 0.0, admitted: Values = 0.0
+) -> Values:
+    """By how much prompt tokens lengthen a step that runs requests anyway [s].
+
+    The difference of two :func:`step_time_s`, without what both share; parameters as there.
+    """
+    tokens = batch + prefill_tokens
+    time = _linear_s(cost, batch, tokens) - _linear_s(cost, batch, batch)
+    time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens) - _talk_s(cost, batch)
+    return _corrected(cost, batch, time + cost.request_s * admitted)
+
+
+def _linear_s(cost: StepCost, batch: Values, tokens: Values) -> Values:
+    """Linear layers: the longer of reading the weights that tokens touch and their arithmetic [s]."""
+    read_s: Values = cost.weights_s
+    if not _is_absent(cost.experts_s):
+        read_s = read_s - cost.experts_s * np.expm1(cost.expert_decay * tokens)
+    return np.maximum(read_s, cost.token_s * tokens + cost.output_s * batch)
+
+
+def _prompt_attention_s(cost: StepCost, prefill_tokens: Values, position: Values) -> Values:
+    """Prompt tokens attending to earlier ones [s]."""
+    time = cost.position_s * (prefill_tokens * position)
+    if _is_absent(cost.window_position_s):
+        return time
+    looked_at = windowed_position(np.asarray(position, float), cost.window)
+    return time + cost.window_position_s * (prefill_tokens * looked_at)
+
+
+def _talk_s(cost: StepCost, tokens: Values) -> Values:
+    """All-reduces of all layers, the faster way [s]."""
+    if _is_absent(cost.one_shot_token_s):
+        return 0.0
+    return np.minimum(cost.one_shot_s + cost.one_shot_token_s * tokens, cost.ring_s + cost.ring_token_s * tokens)
+
+
+def _corrected(cost: StepCost, batch: Values, time: Values) -> Values:
+    """Times ``batch ** batch_power`` where measured points say so [s]."""
     if _is_absent(cost.batch_power):
         return time
     return time * np.clip(batch, cost.least_batch, cost.most_batch) ** cost.batch_power
@@ -238,6 +269,39 @@ def _context_s(model: Model, bytes_per_s: float, flops: float, tensor_parallel: 
     else:
         pair_flops = model.attention_flops_per_pair()
     return max(read_s, pair_flops / tensor_parallel / flops)
+
+
+def _token_s(model: Model, accelerator: Accelerator, constants: Constants) -> float:
+    """Arithmetic of the layers' linear parts for one token on one accelerator [s]."""
+    rate = _linear_rate(_linear_dtype(model, accelerator), accelerator, constants)
+    body = model.active_parameters(output_head=False)
+    routed = model.routed_parameters() * model.experts_per_token / model.experts if model.experts else 0.0
+    apart = model.layers * model.attention_parameters() if model.attention_weight_dtype == "bf16" else 0
+    together = body - routed - apart
+    slow_s = apart / _linear_rate("bf16", accelerator, constants)
+    return 2.0 * (together / rate + routed / (rate * constants.mfu_experts) + slow_s)
+
+
+def _linear_dtype(model: Model, accelerator: Accelerator) -> str:
+    """The type in which linear layers multiply: weights in four bits take activations in eight where units for it are.
+
+    So do the kernels of vLLM and TensorRT-LLM for MXFP4 on Blackwell (``VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8``).
+    """
+    is_mixed = model.weight_dtype == "fp4" and model.activation_dtype == "bf16"
+    return "fp8" if is_mixed and "fp4" in accelerator.flops_by_dtype else model.activation_dtype
+
+
+def _linear_rate(dtype: str, accelerator: Accelerator, constants: Constants) -> float:
+    """Arithmetic that linear layers reach in that type, or in 16 bits where there are no units for it [1/s]."""
+    share_by_dtype = {"fp8": constants.mfu_fp8, "int8": constants.mfu_fp8, "fp4": constants.mfu_fp4}
+    share = share_by_dtype.get(dtype, constants.mfu) if dtype in accelerator.flops_by_dtype else constants.mfu
+    return accelerator.flops(dtype) * share
+
+
+def _host_s(model: Model, constants: Constants) -> float:
+    """What every step takes besides reading, computing and talking [s]."""
+    layer_s = constants.t_layer_s + (constants.t_latent_layer_s if model.kv_lora_rank else 0.0)
+    return constants.t_step_s + layer_s * model.layers + constants.t_moe_layer_s * model.moe_layers
 
 
 def _expert_decay(model: Model) -> float:

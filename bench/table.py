@@ -1,0 +1,115 @@
+"""Measured points of one era side by side, for the closed form to be evaluated on all of them at once."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+
+import numpy as np
+import numpy.typing as npt
+
+from measured import Point
+from melange.catalog.bundled import accelerators
+from melange.profile.capacity import Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
+from melange.profile.era import Constants, Era, kind_of
+from melange.profile.hardware import Hardware, replicas_of
+from melange.profile.step import StepCost, step_cost
+
+Array = npt.NDArray[np.float64]
+
+__all__ = ["Table", "column", "kind_of"]
+
+# Of the requests kept going some are at their prompts: C = B (1 + own / (o step)), solved by iteration.
+ROUNDS = 3
+NO_WINDOW = 1e12  # models with and without a window are stacked here, and infinity times 0 is not 0
+
+
+class Table:
+    """Points of one era along the replica axis (R, 1, 1); what does not depend on constants is worked out once."""
+
+    def __init__(self, points: Sequence[Point], era: Era) -> None:
+        self.points, self.era = points, era.with_settings(max_context=10**9)
+        keys = [(point.model, point.accelerator, point.tensor_parallel) for point in points]
+        self.types = list(dict.fromkeys(keys))
+        place_by_type = {key: place for place, key in enumerate(self.types)}
+        self.where = np.array([place_by_type[key] for key in keys])
+        self.hardware = [
+            Hardware(accelerator=card, tensor_parallel=degree, is_pcie=degree > 1 and _is_pcie(card))
+            for _, card, degree in self.types
+        ]
+        self.sizes = Sizes(
+            inputs=column([point.inputs for point in points]), outputs=column([point.outputs for point in points])
+        )
+        self.most, self.budget = np.ones((len(points), 1, 1)), np.ones((len(points), 1, 1))
+        for place, (model, _, _) in enumerate(self.types):
+            chosen = self.where == place
+            replicas = replicas_of(model, [self.hardware[place]], accelerators(), self.era)
+            sizes = Sizes(inputs=self.sizes.inputs[chosen], outputs=self.sizes.outputs[chosen])
+            self.most[chosen] = np.maximum(largest_batch(replicas, model, sizes), 1.0)
+            self.budget[chosen] = replicas.max_batched_tokens
+        self.concurrency = column([point.concurrency for point in points])
+        self.step_s = column([point.step_s for point in points])
+        self.rate = column([point.rate if point.is_saturated else point.cycle_rate for point in points])
+        self.is_tpot = np.array([point.quantity == "TPOT" for point in points])[:, None, None]
+        counts = Counter(self.where.tolist())
+        weight = np.array([1 / math.sqrt(counts[place]) for place in self.where.tolist()])
+        self.weight = weight / weight.mean()
+
+    def replicas(self, constants: Constants) -> Replicas:
+        """One replica for each point."""
+        costs = [
+            step_cost(
+                model,
+                accelerators()[card],
+                tensor_parallel=degree,
+                is_pcie=hardware.is_pcie,
+                constants=constants,
+            )
+            for (model, card, degree), hardware in zip(self.types, self.hardware, strict=True)
+        ]
+        columns = {
+            field.name: np.array([min(getattr(cost, field.name), NO_WINDOW) for cost in costs], float)
+            for field in fields(StepCost)
+        }
+        settings = self.era.settings
+        return Replicas(
+            cost=StepCost(**{name: values[self.where][:, None, None] for name, values in columns.items()}),
+            kv_tokens=self.most,
+            max_sequences=self.most,
+            max_batched_tokens=self.budget,
+            block_tokens=settings.block_tokens,
+            is_chunked=settings.is_chunked,
+            max_context=10**9,
+        )
+
+    def running(self, replicas: Replicas) -> Array:
+        """Requests that run in the mean, of those kept going, and at most as many as fit (R, 1, 1)."""
+        batch = np.minimum(self.concurrency, self.most)
+        for _ in range(ROUNDS):
+            step_s = mean_step_s(replicas, self.sizes, batch)
+            own_s, _ = prompt_times_s(replicas, self.sizes, batch)
+            share = 1 + own_s / (self.sizes.outputs * step_s)
+            batch = np.minimum(self.concurrency / share, self.most)
+        return batch
+
+    def log_ratio(self, constants: Constants) -> Array:
+        """Logarithm of measured over predicted step time of every point (R,).
+
+        Where a rate was measured, its step time is what Little's law makes of it, ``B / (o rate)``.
+        """
+        replicas = self.replicas(constants)
+        batch = self.running(replicas)
+        step_s = mean_step_s(replicas, self.sizes, batch)
+        measured_s = np.where(self.is_tpot, self.step_s, batch / (self.sizes.outputs * self.rate))
+        return np.asarray(np.log(measured_s / step_s))[:, 0, 0]
+
+
+def column(values: Sequence[float]) -> Array:
+    """Values along the replica axis (R, 1, 1)."""
+    return np.array(values, float)[:, None, None]
+
+
+def _is_pcie(card: str) -> bool:
+    return accelerators()[card].link.startswith("PCIe")
