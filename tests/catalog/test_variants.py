@@ -79,8 +79,10 @@ def test_a_model_refuses_what_it_cannot_be_quantized_to() -> None:
 
 
 def test_where_there_are_no_kernels() -> None:
-    """Nothing in fp8 on Volta; integers on AMD are not in vLLM's table, published there or not."""
-    volta, ampere, cdna = (accelerators()[name] for name in ("V100-16GB", "A100-80GB", "MI300X"))
+    """No weights in fp8 on Volta, no cache in fp8 before Ampere; integers on AMD are not in vLLM's table."""
+    volta, turing, ampere, cdna = (accelerators()[name] for name in ("V100-16GB", "T4", "A100-80GB", "MI300X"))
+    assert unsupported_dtype(variant_of(LLAMA, "fp8"), turing) == ""
+    assert unsupported_dtype(variant_of(LLAMA, "fp8+fp8-kv"), turing) == "a KV cache in fp8"
     assert unsupported_dtype(variant_of(LLAMA, "fp8"), volta) == "weights in fp8"
     assert unsupported_dtype(variant_of(LLAMA, "int4+fp8-kv"), volta) == "a KV cache in fp8"
     assert unsupported_dtype(variant_of(LLAMA, "int4"), volta) == ""

@@ -15,9 +15,11 @@ from melange.errors import unknown
 KV_SUFFIX = "-kv"
 PARTS = (*QUANTIZED_DTYPES, *(f"{dtype}{KV_SUFFIX}" for dtype in KV_DTYPES))
 VARIANTS = (*PARTS, *(f"{weights}+{kv}{KV_SUFFIX}" for weights in QUANTIZED_DTYPES for kv in KV_DTYPES))
-# vLLM's table of supported hardware (https://docs.vllm.ai/en/v0.14.0/features/quantization/) has fp8 from Turing on,
-# and weight-only integers for NVIDIA but not for AMD.
-WITHOUT_FP8 = ("Volta",)
+# vLLM's table of supported hardware (https://docs.vllm.ai/en/v0.14.0/features/quantization/) has weight-only integers
+# for NVIDIA but not for AMD. Weights in fp8 run from Turing on (Marlin), a cache in fp8 from Ampere on (FlashInfer:
+# https://github.com/vllm-project/vllm/issues/47549).
+WITHOUT_FP8_WEIGHTS = ("Volta",)
+WITHOUT_FP8_KV = ("Volta", "Turing")
 WITHOUT_INTEGERS = ("amd",)
 
 
@@ -72,9 +74,9 @@ def stored_as(model: Model) -> str:
 
 def unsupported_dtype(model: Model, accelerator: Accelerator) -> str:
     """What the model stores and engines have no kernels for on that accelerator; empty where they have all."""
-    if accelerator.architecture not in WITHOUT_FP8 or "fp8" not in {model.weight_dtype, model.kv_dtype}:
-        return ""
-    return "weights in fp8" if model.weight_dtype == "fp8" else "a KV cache in fp8"
+    if model.weight_dtype == "fp8" and accelerator.architecture in WITHOUT_FP8_WEIGHTS:
+        return "weights in fp8"
+    return "a KV cache in fp8" if model.kv_dtype == "fp8" and accelerator.architecture in WITHOUT_FP8_KV else ""
 
 
 def is_unlisted(name: str, accelerator: Accelerator) -> bool:
