@@ -127,6 +127,11 @@ def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profil
             "variants are estimated, and profile.source names no estimate",
             hint="profile: {source: [measured.json, estimate]}",
         )
+    if service.profile.step_times != "own" and len(files) == len(service.profile.source):
+        raise InputError(
+            "profile.step_times are for estimates, and profile.source names none",
+            hint="profile: {source: [measured.json, estimate], step_times: aiconfigurator}",
+        )
     from melange.profile.formats import combine, read_profile
 
     measured = read_profile(*files)
@@ -140,17 +145,30 @@ def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profil
 def _estimate(service: Service, workload: Workload, catalog: Catalog) -> Profile:
     offers, cautions = offers_of(service, catalog)
     subject = (model_of(service), offers, service.slo.to_slo(), workload)
-    degrees, variants = service.profile.tensor_parallel, service.variants
+    section, variants = service.profile, service.variants
     if service.profile.anchors:
         from melange.profile.anchor import anchor
         from melange.profile.measurements import read_measurements
 
         measurements = read_measurements(*(named_path(text, service.path) for text in service.profile.anchors))
-        profile = anchor(*subject, measurements, engine=service.engine, tensor_parallel=degrees, variants=variants)
+        profile = anchor(
+            *subject,
+            measurements,
+            engine=service.engine,
+            tensor_parallel=section.tensor_parallel,
+            variants=variants,
+            step_times=section.step_times,
+        )
     else:
         from melange.profile.estimate import estimate
 
-        profile = estimate(*subject, engine=service.engine, tensor_parallel=degrees, variants=variants)
+        profile = estimate(
+            *subject,
+            engine=service.engine,
+            tensor_parallel=section.tensor_parallel,
+            variants=variants,
+            step_times=section.step_times,
+        )
     return replace(profile, cautions=(*profile.cautions, *cautions))
 
 

@@ -118,6 +118,7 @@ class ProfileSection(_Section):
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["estimate"]
     tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
     anchors: Names = []
+    step_times: Literal["own", "aiconfigurator"] = "own"
 
 
 class PlanSection(_Section):

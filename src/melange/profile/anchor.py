@@ -35,7 +35,7 @@ from melange.profile.capacity import (
 from melange.profile.comparison import samples_of
 from melange.profile.correction import INTERVAL, Correction, correction, prior_variance
 from melange.profile.era import DEFAULT_ENGINE, Era, find_era
-from melange.profile.estimate import estimate
+from melange.profile.estimate import OWN, estimate, step_times_of
 from melange.profile.hardware import Hardware, hardware_of, replicas_of
 from melange.profile.measurements import Measurement, split_name
 from melange.profile.profile import ANCHORED, MEASURED, Profile
@@ -58,6 +58,7 @@ def anchor(
     engine: str | Era = DEFAULT_ENGINE,
     tensor_parallel: Sequence[int] | int | None = None,
     variants: Sequence[str] = (),
+    step_times: str = OWN,
     accelerators: Mapping[str, Accelerator] | None = None,
 ) -> Profile:
     """What one replica of each type can serve within the SLO, estimated and corrected by measured points.
@@ -85,10 +86,13 @@ def anchor(
         engine=engine,
         tensor_parallel=tensor_parallel,
         variants=variants,
+        step_times=step_times,
         accelerators=accelerators,
     )
     facts = _bundled() if accelerators is None else accelerators
-    service = _Service(model=model, slo=slo, sizes=planned_sizes(sizes), era=era, facts_by_name=facts)
+    service = _Service(
+        model=model, slo=slo, sizes=planned_sizes(sizes), era=era, facts_by_name=facts, step_times=step_times
+    )
     hardware = [hardware_of(one.offer, one.tensor_parallel, facts, one.variant) for one in base.replica_types]
     served = {one.variant: variant_of(model, one.variant) for one in base.replica_types}
     used, cautions = _usable(measurements, served, base.replica_types[0].engine, era)
@@ -116,6 +120,7 @@ class _Service:
     sizes: Sizes
     era: Era
     facts_by_name: Mapping[str, Accelerator]
+    step_times: str
 
 
 def _bundled() -> Mapping[str, Accelerator]:
@@ -217,13 +222,16 @@ def _with_points(
 ) -> tuple[Profile, list[Caution]]:
     """The profile with the cells of all types of that hardware (R,) anchored or measured."""
     model, era = service.model, service.era
-    replicas = replicas_of(model, [hardware], service.facts_by_name, era)
+    tables = step_times_of(service.step_times, model, [hardware], service.facts_by_name, era)
+    replicas = replicas_of(model, [hardware], service.facts_by_name, era, tables.cost_by_hardware if tables else None)
+    own = era.residuals_of(model)
+    residuals = tables.residuals_on(hardware, own) if tables else own
     samples, cautions = samples_of(replicas, model, points)
     arrays = {name: getattr(profile, name).copy() for name in ("max_request_rate", "low", "high", "provenance")}
     reasons, reason = profile.reasons, profile.reason.copy()
     if samples:
         sizes = service.sizes
-        found = correction(samples, sizes.inputs[0], sizes.outputs[0], prior_variance(era.residuals_of(model)))
+        found = correction(samples, sizes.inputs[0], sizes.outputs[0], prior_variance(residuals))
         corrected = with_correction(replicas, found)
         mid, low, high = anchored_rates(corrected, model, sizes, service.slo, found)
         facts = service.facts_by_name[hardware.accelerator]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.catalog.variants import distinct_variants, is_unlisted, stored_as, variant_of
-from melange.errors import Caution, InputError
+from melange.errors import Caution, InputError, unknown
 from melange.profile.capacity import Array, Replicas, Sizes, max_request_rate
 from melange.profile.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era, Residuals, find_era, kind_of
 from melange.profile.hardware import Hardware, hardware_of, replicas_of
@@ -21,6 +22,11 @@ from melange.profile.step import scaled
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 
+if TYPE_CHECKING:
+    from melange.profile.aiconfigurator import StepTimes
+
+# Where step times come from.
+OWN, AICONFIGURATOR = "own", "aiconfigurator"
 # Names that a caution spells out before it counts the rest.
 LISTED = 4
 # vLLM got weights and a KV cache in fp8 with 0.3.
@@ -36,6 +42,7 @@ def estimate(
     engine: str | Era = DEFAULT_ENGINE,
     tensor_parallel: Sequence[int] | int | None = None,
     variants: Sequence[str] = (),
+    step_times: str = OWN,
     accelerators: Mapping[str, Accelerator] | None = None,
 ) -> Profile:
     """What one replica of each type can serve within the SLO, by the step-time model of ``docs/performance-model.md``.
@@ -59,6 +66,8 @@ def estimate(
         Quantised variants that may be served besides the model as published, each a replica type of its own:
         ``fp8``, ``int8``, ``int4`` (weights), ``fp8-kv`` (KV cache), ``fp8+fp8-kv``, ... One that stores nothing in
         fewer bytes than the model as published is left out.
+    step_times
+        ``own``, or ``aiconfigurator``: coefficients fitted to its measured operators where it has any, else our own.
     accelerators
         Facts by accelerator name; None: the bundled ones.
 
@@ -98,8 +107,11 @@ def estimate(
         obstacle(variant_of(model, one.variant), facts_by_name[one.accelerator], one.tensor_parallel, era.settings)
         for one in distinct
     ]
-    replicas = replicas_of(model, distinct, facts_by_name, era)
-    mid, low, high = _with_interval(replicas, model, requests, slo, era.residuals_of(model))
+    tables = step_times_of(step_times, model, distinct, facts_by_name, era)
+    replicas = replicas_of(model, distinct, facts_by_name, era, tables.cost_by_hardware if tables else None)
+    own = era.residuals_of(model)
+    residuals = [tables.residuals_on(one, own) if tables else own for one in distinct]
+    mid, low, high = _with_interval(replicas, model, requests, slo, residuals)
     reasons, reason = why_zero(mid, replicas, model, requests, slo.limits, obstacles)
     place_by_hardware = {one: place for place, one in enumerate(distinct)}
     where = np.array([place_by_hardware[one] for one in hardware])
@@ -114,9 +126,33 @@ def estimate(
         reason=reason[where],
         slo=slo,
         model=model.name,
-        source=f"estimated for engine era {era.name} (constants of {era.date})",
-        cautions=_cautions(model, slo, era, distinct, facts_by_name, longest),
+        source=_source(era, tables),
+        cautions=_cautions(model, slo, era, distinct, facts_by_name, longest, tables),
     )
+
+
+def step_times_of(
+    source: str, model: Model, hardware: Sequence[Hardware], facts_by_name: Mapping[str, Accelerator], era: Era
+) -> StepTimes | None:
+    """What the named source of step times knows of some hardware; None for our own.
+
+    Raises
+    ------
+    InputError
+        A source that is not known, or whose package is not installed.
+    """
+    if source == OWN:
+        return None
+    if source != AICONFIGURATOR:
+        raise unknown("source of step times", source, (OWN, AICONFIGURATOR), place="profile.step_times")
+    from melange.profile import aiconfigurator
+
+    return aiconfigurator.step_times(model, hardware, facts_by_name, era)
+
+
+def _source(era: Era, tables: StepTimes | None) -> str:
+    told = f"estimated for engine era {era.name} (constants of {era.date})"
+    return f"{told}; {tables.source}" if tables and tables.source else told
 
 
 def replica_types_of(
@@ -231,14 +267,19 @@ def _sizes(sizes: Workload | Buckets) -> tuple[Buckets, Sizes, float]:
 
 
 def _with_interval(
-    replicas: Replicas, model: Model, requests: Sizes, slo: Slo, residuals: Residuals
+    replicas: Replicas, model: Model, requests: Sizes, slo: Slo, residuals: Sequence[Residuals]
 ) -> tuple[Array, Array, Array]:
-    """Rates with step times as predicted, and as slow and as fast as residuals go (R, I, O) [1/s]."""
+    """Rates with step times as predicted, and as slow and as fast as residuals (R) go (R, I, O) [1/s]."""
     mid, low, high = (
         max_request_rate(replace(replicas, cost=scaled(replicas.cost, factor)), model, requests, slo.limits)
-        for factor in (1.0, residuals.high, residuals.low)
+        for factor in (1.0, _along([one.high for one in residuals]), _along([one.low for one in residuals]))
     )
     return mid, np.minimum(low, mid), np.maximum(high, mid)
+
+
+def _along(values: Sequence[float]) -> float | Array:
+    """Values along the replica axis (R, 1, 1), or one where all agree."""
+    return values[0] if len(set(values)) == 1 else np.array(values)[:, None, None]
 
 
 def _cautions(
@@ -248,11 +289,13 @@ def _cautions(
     distinct: Sequence[Hardware],
     facts_by_name: Mapping[str, Accelerator],
     longest: float,
+    tables: StepTimes | None,
 ) -> tuple[Caution, ...]:
     """One caution of a kind, with counts and a few names."""
     used = sorted({one.accelerator for one in distinct})
     beyond = []
-    if unfitted := [name for name in used if name not in era.accelerators]:
+    ours = {one.accelerator for one in distinct if not (tables and one in tables.cost_by_hardware)}
+    if unfitted := sorted(ours - set(era.accelerators)):
         beyond.append(f"accelerators ({_some(unfitted)})")
     if kind_of(model) not in era.kinds:
         beyond.append(f"{kind_of(model)} models ({model.name})")
@@ -268,12 +311,24 @@ def _cautions(
     if unchecked := [name for name in used if facts_by_name[name].checked is None]:
         what = f"the figures of {_some(unchecked)} were not held against a datasheet"
         cautions.append(Caution("unverified", f"{what}; check them before you rely on them"))
+    if tables and tables.reason_by_hardware:
+        cautions.append(_without_tables(tables))
     if any(one.variant for one in distinct):
         cautions.append(_quantized(model, distinct, facts_by_name))
     if slo.attainment is not None:
         what = f"rates hold the limits in the mean, and not for {slo.attainment:.3%} of requests"
         cautions.append(Caution("attainment", f"{what}; keep headroom for that"))
     return tuple(cautions)
+
+
+def _without_tables(tables: StepTimes) -> Caution:
+    """Whose step times are our own although others were asked for, and why."""
+    names_by_reason: dict[str, dict[str, None]] = {}
+    for one, reason in tables.reason_by_hardware.items():
+        degree = f" x {one.tensor_parallel}" if one.tensor_parallel > 1 else ""
+        names_by_reason.setdefault(reason, {})[f"{one.accelerator}{degree} {one.variant}".rstrip()] = None
+    told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in names_by_reason.items())
+    return Caution("step-times", f"aiconfigurator has no step times to rely on for {told}: ours are used there")
 
 
 def _quantized(model: Model, distinct: Sequence[Hardware], facts_by_name: Mapping[str, Accelerator]) -> Caution:

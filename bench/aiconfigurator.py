@@ -1,0 +1,109 @@
+"""Errors of TPOT with step times of our own and of aiconfigurator-core, on the measured points that both cover.
+
+    python bench/aiconfigurator.py MEASURED
+
+MEASURED is a folder with ``concurrency_sweeps.csv``, which bench/measured.py reads. Both go through the same closed
+form. Ours were fitted to these very points and aiconfigurator's operators were not, so ours have the easier task.
+Skips where the folder or the package is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from measured import Point, read_points
+from melange.catalog.bundled import accelerators
+from melange.profile.aiconfigurator import BACKEND_BY_ERA, is_installed, step_times
+from melange.profile.comparison import compare
+from melange.profile.era import Era, find_era
+from melange.profile.hardware import Hardware, replicas_of
+from melange.profile.measurements import Measurement
+
+Array = npt.NDArray[np.float64]
+
+
+def ratios(points: Sequence[Point], era: Era) -> tuple[Array, list[Point], dict[str, int]]:
+    """Measured over predicted TPOT (2, N), ours first, the points that both cover, and how many only we do, and why."""
+    pairs, covered, reasons = [], [], {}
+    facts = accelerators()
+    for model in dict.fromkeys(point.model for point in points):
+        ofmodel = [point for point in points if point.model == model]
+        hardware = list(dict.fromkeys(_hardware(point) for point in ofmodel))
+        tables = step_times(model, hardware, facts, era)
+        for one in hardware:
+            there = [point for point in ofmodel if _hardware(point) == one]
+            if one in tables.reason_by_hardware:
+                why = f"{model.name} {model.weight_dtype} {one.accelerator}: {tables.reason_by_hardware[one]}"
+                reasons[why] = reasons.get(why, 0) + len(there)
+                continue
+            ours = replicas_of(model, [one], facts, era)
+            theirs = replicas_of(model, [one], facts, era, tables.cost_by_hardware)
+            for point in there:
+                measurement = Measurement(
+                    source="sweep",
+                    input_tokens=point.inputs,
+                    output_tokens=point.outputs,
+                    concurrency=point.concurrency,
+                    tpot_s={"mean": point.step_s},
+                )
+                compared = [compare(replicas, model, measurement) for replicas in (ours, theirs)]
+                if None not in compared:
+                    pairs.append([measured_s / predicted_s for _, measured_s, predicted_s in compared])
+                    covered.append(point)
+    return np.array(pairs).reshape(-1, 2).T, covered, reasons
+
+
+def _hardware(point: Point) -> Hardware:
+    is_pcie = point.tensor_parallel > 1 and accelerators()[point.accelerator].link.startswith("PCIe")
+    return Hardware(accelerator=point.accelerator, tensor_parallel=point.tensor_parallel, is_pcie=is_pcie)
+
+
+def report(era: Era, ratio: Array, points: Sequence[Point], reasons: dict[str, int]) -> None:
+    """Print errors of both, by kind of model, accelerator and model, and what is not covered."""
+    print(f"\n{era.name}: {len(points)} points that both cover, {sum(reasons.values())} that only we do")
+    keys: dict[str, Callable[[Point], str]] = {
+        "all": lambda point: "",
+        "accelerator": lambda point: point.accelerator,
+        "model": lambda point: f"{point.model.name} {point.model.weight_dtype}",
+    }
+    for title, key in keys.items():
+        groups = [key(point) for point in points]
+        for group in sorted(set(groups)):
+            chosen = ratio[:, [one == group for one in groups]]
+            print(
+                f"  {title:12} {group:36} n {chosen.shape[1]:4}  ours {_errors(chosen[0])}   its {_errors(chosen[1])}"
+            )
+    for why, count in sorted(reasons.items()):
+        print(f"  not covered  {count:4} {why}")
+
+
+def _errors(ratio: Array) -> str:
+    error = np.abs(1 / ratio - 1)
+    low, high = np.quantile(ratio, (0.1, 0.9))
+    return f"{np.median(error):6.1%} (90 %: {np.quantile(error, 0.9):6.1%}, {low:.2f}-{high:.2f})"
+
+
+def main() -> None:
+    """Compare every engine's points."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measured", type=Path)
+    arguments = parser.parse_args()
+    if not (arguments.measured / "concurrency_sweeps.csv").exists():
+        print(f"skipped: no concurrency_sweeps.csv in {arguments.measured}")
+        return
+    if not is_installed():
+        print("skipped: aiconfigurator-core is not installed; pip install 'melange[aiconfigurator]'")
+        return
+    for name in BACKEND_BY_ERA:
+        points = [point for point in read_points(arguments.measured, name).points if not point.is_saturated]
+        era = find_era(name).with_settings(max_context=10**9)
+        report(era, *ratios(points, era))
+
+
+if __name__ == "__main__":
+    main()
