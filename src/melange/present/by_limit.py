@@ -36,9 +36,11 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
     i, o = cell
     limits = [point.at * 1e3 for point in sweep.points]
     figure = new_figure(request_cost_finding(sweep, legend, workload, cell), height=440)
+    profiles = [point.profile for point in sweep.points]
+    costs_by_type = {entry.letter: cost_at_limits(profiles, entry.r, cell) for entry in legend.entries}
+    loosest = [costs[-1] for costs in costs_by_type.values() if np.isfinite(costs[-1])]
     for entry in legend.entries:
-        profiles = [point.profile for point in sweep.points]
-        costs = cost_at_limits(profiles, entry.r, cell)
+        costs = costs_by_type[entry.letter]
         if not np.isfinite(costs).any():
             continue
         figure.add_trace(
@@ -59,9 +61,9 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
             )
         )
     _mark_own(figure, sweep)
-    figure.update_layout(
-        xaxis=limit_axis(sweep), yaxis=value_axis("Cost of 1,000 such requests [USD]", rangemode="tozero")
-    )
+    # A type close to its floor costs many times the others, which would press all other lines to the axis.
+    scale = {"range": [0, 2.5 * max(loosest)]} if loosest else {"rangemode": "tozero"}
+    figure.update_layout(xaxis=limit_axis(sweep), yaxis=value_axis("Cost of 1,000 such requests [USD]", **scale))
     return with_title_room(figure)
 
 

@@ -214,7 +214,7 @@ def assumptions(study: Study) -> str:
         f"Capacities: {profile.source or 'source not named'}",
         f"Prices: {len(profile.replica_types)} replica types, {seen}; {', '.join(sources) or 'source not named'}",
         f"Plan: headroom {plan.headroom:.0%}, {shares}, status {plan.status}, gap {plan.gap:.2%}",
-        "A type's load is the sum of its sizes' loads, each measured alone (Mélange, arXiv 2404.14527, section 5.4)",
+        "A type's load is the sum of its sizes' loads, each taken by itself (Mélange, arXiv 2404.14527, section 5.4)",
     ]
     return html.section("Assumptions", html.bullets(items))
 
