@@ -109,6 +109,7 @@ def test_the_answer_says_that_quantisation_may_change_answers(llama: Model) -> N
     said = {caution.kind: caution.message for caution in profile.cautions}["quantized"]
     assert said.startswith("fp8, int4 may be chosen beside meta-llama/Llama-2-7b-hf as published (fp16)")
     assert "may change answers" in said
+    assert "up to a third longer" in said
     assert "no integer kernels for MI300X" in said
     assert "quantized" not in {caution.kind for caution in estimate(llama, [offer("L4")], LOOSE, CHAT).cautions}
 

@@ -336,6 +336,8 @@ def _quantized(model: Model, distinct: Sequence[Hardware], facts_by_name: Mappin
     variants = dict.fromkeys(one.variant for one in distinct if one.variant)
     what = f"{_some(variants)} may be chosen beside {model.name} as published ({stored_as(model)})"
     what += "; quantization may change answers: judge their quality on prompts of your own"
+    if any(name.startswith("int") for name in variants):
+        what += "; where steps in int4 were measured they took up to a third longer than estimated"
     unlisted = {one.accelerator for one in distinct if is_unlisted(one.variant, facts_by_name[one.accelerator])}
     if unlisted:
         what += f"; vLLM lists no integer kernels for {_some(sorted(unlisted))}: see that your engine has them"
