@@ -257,8 +257,8 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
         Picture(
             name="request-cost-by-slo",
             about="What one request size costs by SLO",
-            caption=f"{assumed} A line begins at the tightest limit that its type can meet, above the picture where that "
-            "is dear; hover for 80 % intervals.",
+            caption=f"{assumed} A line begins at the tightest limit that its type can meet, above the picture where "
+            "that is dear; hover for 80 % intervals.",
             variants=tuple(
                 Variant(
                     label=f"{study.workload.buckets.label(*cell)} tokens",
