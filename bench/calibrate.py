@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -80,8 +80,11 @@ DENSE = {
     "link_efficiency": 0.5,
 }
 OTHER_KINDS = {"mfu_experts": 0.5, "t_moe_layer_s": 1.0, "mba_latent": 0.5, "t_latent_layer_s": 0.7}
+# One model on two accelerators: with less pull either predicts the other worse.
+PULL_ALONE = 0.35
 HOST_BOUND_FREE = {
-    name: DENSE[name] for name in ("mbu", "mba", "mfu", "mfu_attention", "t_step_s", "t_sequence_s", "t_request_s")
+    name: DENSE[name] * PULL_ALONE
+    for name in ("mbu", "mba", "mfu", "mfu_attention", "t_step_s", "t_sequence_s", "t_request_s")
 }
 # How much closer an engine stays to all engines in what belongs to the hardware.
 SHRINK = 0.3
@@ -96,13 +99,26 @@ ALONE = "vllm-0.2"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldOut:
-    """Logarithms of measured over predicted step time of an era's points: fitted, accelerator and model held out."""
+    """Logarithms of measured over predicted step time of an era's points: fitted, accelerator and model held out.
+
+    With the constants that were fitted without each accelerator, and without each model.
+    """
 
     era: Era
     points: Sequence[Point]
     fitted: Array
     accelerator: Array
     model: Array
+    without_accelerator: Mapping[str, Constants]
+    without_model: Mapping[str, Constants]
+
+    def constants_for(self, point: Point, held: str) -> Constants:
+        """Fitted on all (``fitted``), or on what is not of the point's ``accelerator`` or ``model``."""
+        if held == "fitted":
+            return self.era.constants
+        if held == "accelerator":
+            return self.without_accelerator[point.accelerator]
+        return self.without_model[point.model.name]
 
 
 def fit(
@@ -193,35 +209,48 @@ def fit_all(eras_by_name: Mapping[str, Era], points_by_era: Mapping[str, Sequenc
 def hold_out(eras_by_name: Mapping[str, Era], points_by_era: Mapping[str, Sequence[Point]]) -> dict[str, HeldOut]:
     """Fitted and held-out residuals of every era, and its fitted constants."""
     fitted = fit_all(eras_by_name, points_by_era)
-    by_accelerator = _folds(eras_by_name, points_by_era, lambda point: point.accelerator)
-    by_model = _folds(eras_by_name, points_by_era, lambda point: point.model.name)
+    cards = _folds(eras_by_name, points_by_era, _accelerator)
+    models = _folds(eras_by_name, points_by_era, _model)
     return {
         era: HeldOut(
             era=replace(eras_by_name[era], constants=fitted[era]),
             points=points,
             fitted=Table(points, eras_by_name[era]).log_ratio(fitted[era]),
-            accelerator=by_accelerator[era],
-            model=by_model[era],
+            accelerator=_unseen(eras_by_name[era], points, _accelerator, cards[era]),
+            model=_unseen(eras_by_name[era], points, _model, models[era]),
+            without_accelerator=cards[era],
+            without_model=models[era],
         )
         for era, points in points_by_era.items()
     }
 
 
+def _accelerator(point: Point) -> str:
+    return point.accelerator
+
+
+def _model(point: Point) -> str:
+    return point.model.name
+
+
 def _folds(
-    eras_by_name: Mapping[str, Era],
-    points_by_era: Mapping[str, Sequence[Point]],
-    key: Callable[[Point], Hashable],
-) -> dict[str, Array]:
-    """Residuals of every era's points, by constants from points of other keys, in whatever era."""
-    residuals = {era: np.full(len(points), np.nan) for era, points in points_by_era.items()}
+    eras_by_name: Mapping[str, Era], points_by_era: Mapping[str, Sequence[Point]], key: Callable[[Point], str]
+) -> dict[str, dict[str, Constants]]:
+    """Constants by era and by what was held out, in whatever era it was measured."""
+    folds: dict[str, dict[str, Constants]] = {era: {} for era in points_by_era}
     for held in dict.fromkeys(key(point) for points in points_by_era.values() for point in points):
         rest = {era: [point for point in points if key(point) != held] for era, points in points_by_era.items()}
-        constants = fit_all(eras_by_name, rest)
-        for era, points in points_by_era.items():
-            unseen = [place for place, point in enumerate(points) if key(point) == held]
-            if unseen:
-                table = Table([points[place] for place in unseen], eras_by_name[era])
-                residuals[era][unseen] = table.log_ratio(constants[era])
+        for era, constants in fit_all(eras_by_name, rest).items():
+            folds[era][held] = constants
+    return folds
+
+
+def _unseen(era: Era, points: Sequence[Point], key: Callable[[Point], str], without: Mapping[str, Constants]) -> Array:
+    """Residuals of points by constants that were fitted without their like."""
+    residuals = np.full(len(points), np.nan)
+    for held in dict.fromkeys(map(key, points)):
+        places = [place for place, point in enumerate(points) if key(point) == held]
+        residuals[places] = Table([points[place] for place in places], era).log_ratio(without[held])
     return residuals
 
 

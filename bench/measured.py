@@ -2,9 +2,9 @@
 
 ``concurrency_sweeps.csv`` holds TTFT and TPOT by concurrency, ``offline_saturation.csv`` tokens per second of an
 endless queue, ``saturation_llama2_7b_vllm027.csv`` requests per second of an endless queue; docs/validation.md says
-where they come from. The sweeps name model, precision, accelerator and degree, and not expert parallelism, data-parallel attention
-or speculative decoding, which they mix in. So where equal labels were measured far apart, the labels do not say what
-was measured, and nothing of that replica type counts.
+where they come from. The sweeps name model, precision, accelerator and degree, and not expert parallelism,
+data-parallel attention or speculative decoding, which they mix in. So where equal labels were measured far apart, the
+labels do not say what was measured, and nothing of that replica type counts.
 """
 
 from __future__ import annotations

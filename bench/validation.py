@@ -1,0 +1,276 @@
+"""Writes docs/validation.md: how wrong estimates are, fitted and held out, and what that costs.
+
+    python bench/validation.py MEASURED
+
+MEASURED is a folder with the files that bench/measured.py reads; skips where it is not there. Every accelerator and
+every model is held out of fits of its own (bench/calibrate.py), so the figures do not depend on the constants in force.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from calibrate import HeldOut, hold_out
+from curves import Curve, curves_of, rate_errors
+from measured import Measured, Point, read_points
+from melange.profile.capacity import mean_step_s, prompt_times_s, ttft_s
+from melange.profile.era import Residuals, eras, find_era, kind_of
+from pages import BARS, PAGE, bar, percent, table
+from regret import cases, regrets
+from table import Table
+
+Array = npt.NDArray[np.float64]
+
+HELD = ("accelerator", "model")
+TITLES = {"fitted": "fitted", "accelerator": "accelerator held out", "model": "model held out"}
+LEAST = 5
+
+
+def residuals_of(held: HeldOut, kind: str) -> Array:
+    """Logarithms of measured over predicted: ``fitted``, or of what was held out."""
+    return {"fitted": held.fitted, "accelerator": held.accelerator, "model": held.model}[kind]
+
+
+def relative(log_ratio: Array) -> Array:
+    """Relative error of predicted step times."""
+    return np.abs(np.exp(-log_ratio) - 1)
+
+
+def rate_error(log_ratio: Array) -> Array:
+    """Relative error of predicted rates, which are the inverse of step times."""
+    return np.abs(np.exp(log_ratio) - 1)
+
+
+def of_quantity(held: HeldOut, quantities: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which points tell of these."""
+    return np.array([point.quantity in quantities for point in held.points])
+
+
+def pooled(all_held: Mapping[str, HeldOut], kind: str, quantities: Sequence[str]) -> Array:
+    """Relative errors over all eras: of rates where rates were measured, of step times where TPOT was."""
+    change = relative if "TPOT" in quantities else rate_error
+    parts = [change(residuals_of(held, kind)[of_quantity(held, quantities)]) for held in all_held.values()]
+    return np.concatenate(parts)
+
+
+def by_quantity(all_held: Mapping[str, HeldOut]) -> str:
+    """Errors of each era by what was measured."""
+    rows = []
+    for name, held in all_held.items():
+        for title, quantities in (("TPOT", ("TPOT",)), ("saturation rate", ("saturation", "rate"))):
+            chosen = of_quantity(held, quantities)
+            if chosen.sum() < LEAST:
+                continue
+            change = relative if title == "TPOT" else rate_error
+            row = [name, title, f"{chosen.sum()}"]
+            for kind in TITLES:
+                error = change(residuals_of(held, kind)[chosen])
+                row.append(f"{percent(np.median(error))} ({percent(np.quantile(error, 0.9))})")
+            rows.append(row)
+    return table(["era", "of", "points", *TITLES.values()], rows, numbers=4)
+
+
+def by_group(all_held: Mapping[str, HeldOut], title: str, key: Callable[[Point], str]) -> str:
+    """Median errors of step times by group: fitted, accelerator and model held out."""
+    rows = []
+    for name, held in all_held.items():
+        groups = np.array([key(point) for point in held.points])
+        for group in sorted(set(groups)):
+            chosen = groups == group
+            errors = [percent(np.median(relative(residuals_of(held, kind)[chosen]))) for kind in TITLES]
+            bias = np.exp(np.median(held.accelerator[chosen]))
+            rows.append([name, group, f"{chosen.sum()}", *errors, f"{bias:.2f}"])
+    return table(["era", title, "points", *TITLES.values(), "measured / predicted"], rows, numbers=5)
+
+
+def by_limit(curves: Mapping[str, Sequence[Curve]]) -> str:
+    """Errors of the maximum rate under a TPOT limit."""
+    rows = []
+    for name, listed in curves.items():
+        if not listed:
+            continue
+        cells = []
+        for kind in TITLES:
+            error = rate_errors(listed, kind)
+            cells.append(f"{percent(np.median(error))} ({percent(np.quantile(error, 0.9))})")
+        rows.append([name, f"{len(listed)}", f"{len(rate_errors(listed, 'fitted'))}", *cells])
+    return table(["era", "curves", "limits", *TITLES.values()], rows, numbers=5)
+
+
+def coverage_of_steps(held: HeldOut, kind: str) -> Array:
+    """Whether each held-out point lies in the interval of residuals of points that are not of its like."""
+    residuals = residuals_of(held, kind)
+    groups = np.array([getattr(point, kind) if kind == "accelerator" else point.model.name for point in held.points])
+    kinds = np.array([kind_of(point.model) for point in held.points])
+    inside = np.full(len(groups), np.nan)
+    for place, (group, of_kind) in enumerate(zip(groups, kinds, strict=True)):
+        others = residuals[(groups != group) & (kinds == of_kind)]
+        if len(others) >= LEAST:
+            low, high = np.quantile(others, (0.1, 0.9))
+            inside[place] = low <= residuals[place] <= high
+    return inside[np.isfinite(inside)]
+
+
+def shipped_coverage(held: HeldOut, kind: str) -> Array:
+    """Whether each held-out point lies in the interval that estimates of its kind get."""
+    residuals = residuals_of(held, kind)
+    known = [find_era(held.era.name).residuals_of(point.model) for point in held.points]
+    low = np.log([one.low for one in known])
+    high = np.log([one.high for one in known])
+    return ((low <= residuals) & (residuals <= high)).astype(float)
+
+
+def coverage_of_rates(curves: Sequence[Curve], kind: str) -> Array:
+    """Whether measured maximum rates lie between low and high."""
+    inside = []
+    for curve in curves:
+        limits_s = curve.limits_s()
+        if not len(limits_s):
+            continue
+        point = curve.points[0]
+        residuals: Residuals = find_era(curve.held.era.name).residuals_of(point.model)
+        low, high = curve.interval(limits_s, curve.held.constants_for(point, kind), residuals)
+        measured = curve.measured(limits_s)
+        inside.append((low <= measured * (1 + 1e-9)) & (measured <= high * (1 + 1e-9)))
+    return np.concatenate(inside).astype(float) if inside else np.array([])
+
+
+def coverage(all_held: Mapping[str, HeldOut], curves: Mapping[str, Sequence[Curve]]) -> str:
+    """Share of held-out points within the 80 % intervals."""
+    rows = []
+    for name, held in all_held.items():
+        row = [name]
+        for kind in HELD:
+            others = coverage_of_steps(held, kind)
+            row.append(percent(shipped_coverage(held, kind).mean()))
+            row.append(percent(others.mean()) if len(others) else "-")
+            rates = coverage_of_rates(curves[name], kind)
+            row.append(percent(rates.mean()) if len(rates) else "-")
+        rows.append(row)
+    heads = ["as shipped", "from others", "rate under a limit"]
+    return table(["era", *(f"{kind}: {head}" for kind in HELD for head in heads)], rows, numbers=6)
+
+
+def first_tokens(all_held: Mapping[str, HeldOut]) -> str:
+    """TTFT of closed loops beside that of Poisson arrivals at the same number of running requests."""
+    rows = []
+    for name, held in all_held.items():
+        points = [point for point in held.points if not point.is_saturated]
+        if not points:
+            continue
+        side_by_side = Table(points, held.era)
+        replicas = side_by_side.replicas(held.era.constants)
+        batch = side_by_side.running(replicas)
+        step_s = mean_step_s(replicas, side_by_side.sizes, batch)
+        slots = np.maximum(side_by_side.most, batch * 1.001)
+        predicted = ttft_s(replicas, side_by_side.sizes, batch, slots, step_s)[:, 0, 0]
+        alone = prompt_times_s(replicas, side_by_side.sizes, batch)[0][:, 0, 0]
+        measured = np.array([point.first_s for point in points])
+        error = np.abs(predicted / measured - 1)
+        low, high = np.quantile(measured / predicted, (0.1, 0.9))
+        rows.append(
+            [
+                name,
+                f"{len(points)}",
+                percent(np.median(error)),
+                f"{np.median(measured / predicted):.2f}",
+                f"{low:.2f}-{high:.2f}",
+                f"{np.median(measured / alone):.2f}",
+            ]
+        )
+    heads = ["era", "points", "median error", "measured / predicted", "10-90 %", "measured / own prompt alone"]
+    return table(heads, rows, numbers=5)
+
+
+def left_out(measured: Mapping[str, Measured]) -> str:
+    """Rows that count, and those that do not, with the reason."""
+    rows = []
+    for name, found in measured.items():
+        rows.append([name, "points that count", f"{len(found.points)}"])
+        rows += [[name, f"left out: {reason}", f"{count}"] for reason, count in sorted(found.left_out.items())]
+    return table(["era", "rows", "number"], rows, numbers=1)
+
+
+def regret_table(all_held: Mapping[str, HeldOut]) -> tuple[str, dict[str, Array]]:
+    """Regret by what was held out, and by case."""
+    rows, rented_by_kind = [], {}
+    for kind in HELD:
+        found = cases(all_held.values(), kind)
+        rented, resized, names, without = regrets(found)
+        rented_by_kind[kind] = rented
+        for group, chosen in (
+            ("all", np.ones(len(names), bool)),
+            (
+                "dense models",
+                np.array(["gpt-oss" not in one and "MiniMax" not in one and "Kimi" not in one for one in names]),
+            ),
+            ("saturation", np.array([one.endswith("saturation") for one in names])),
+        ):
+            rows.append(
+                [TITLES[kind], group, f"{chosen.sum()}"]
+                + [percent(np.median(values[chosen])) for values in (rented, resized)]
+                + [percent(np.quantile(values[chosen], 0.9)) for values in (rented, resized)]
+            )
+        rows.append([TITLES[kind], "no plan from estimates", f"{without}", "", "", "", ""])
+    heads = ["", "instances of", "number", "as rented", "resized", "90 % of them, as rented", "90 %, resized"]
+    return table(heads, rows, numbers=5), rented_by_kind
+
+
+def main() -> None:
+    """Fit, hold out, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measured", type=Path)
+    arguments = parser.parse_args()
+    if not arguments.measured.is_dir():
+        print(f"skipped: no folder {arguments.measured}")
+        return
+    measured = {name: read_points(arguments.measured, name) for name in eras()}
+    known = {name: find_era(name) for name in eras()}
+    all_held = hold_out(known, {name: found.points for name, found in measured.items()})
+    curves = {name: curves_of(held) for name, held in all_held.items()}
+    regret_text, rented = regret_table(all_held)
+    every_curve = [curve for listed in curves.values() for curve in listed]
+    inside = {
+        kind: np.concatenate([shipped_coverage(held, kind) for held in all_held.values()]).mean() for kind in HELD
+    }
+    rows = []
+    for kind in HELD:
+        rate = pooled(all_held, kind, ("saturation", "rate"))
+        rows += [
+            bar(f"saturation rate, {TITLES[kind]}: median", np.median(rate), BARS["rate"]),
+            bar(f"saturation rate, {TITLES[kind]}: 90 % of errors below", np.quantile(rate, 0.9), BARS["rate_90"]),
+            bar(f"TPOT, {TITLES[kind]}: median", np.median(pooled(all_held, kind, ("TPOT",))), BARS["tpot"]),
+            bar(
+                f"rate under a TPOT limit, {TITLES[kind]}: median",
+                np.median(rate_errors(every_curve, kind)),
+                BARS["limit"],
+            ),
+            bar(f"80 % intervals, {TITLES[kind]}: points inside", inside[kind], BARS["inside"]),
+            bar(f"regret, {TITLES[kind]}: median", np.median(rented[kind]), BARS["regret"]),
+        ]
+    page = PAGE.format(
+        bars=table(["", "wanted", "reached", ""], rows, numbers=2),
+        quantity=by_quantity(all_held),
+        kinds=by_group(all_held, "kind of model", lambda point: kind_of(point.model)),
+        accelerators=by_group(all_held, "accelerator", lambda point: point.accelerator),
+        models=by_group(
+            all_held, "model", lambda point: f"{point.model.name.split('/')[-1]} {point.model.weight_dtype}"
+        ),
+        limits=by_limit(curves),
+        ttft=first_tokens(all_held),
+        coverage=coverage(all_held, curves),
+        regret=regret_text,
+        left_out=left_out(measured),
+    )
+    path = Path(__file__).parents[1] / "docs" / "validation.md"
+    path.write_text(page, encoding="utf-8")
+    print(page[: page.index("## ")] + table(["", "wanted", "reached", ""], rows, numbers=2))
+
+
+if __name__ == "__main__":
+    main()
