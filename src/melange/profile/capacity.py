@@ -23,6 +23,7 @@ Array = npt.NDArray[np.float64]
 # A replica that cannot hold its limits when it is busy one thousandth of the time cannot hold them at all.
 IDLE_BATCH = 1e-3
 BISECTIONS = 16
+INTERVAL_BISECTIONS = 11  # the ends of an interval are known to no better than a per cent
 # Where below the largest feasible batch the peak is looked for as well: throughput need not rise with the batch.
 PEAK_FRACTIONS = (0.9, 0.75, 0.5, 0.25)
 
@@ -82,7 +83,14 @@ class Replicas:
     max_context: int
 
 
-def max_request_rate(replicas: Replicas, model: Model, sizes: Sizes, limits: Mapping[str, float]) -> Array:
+def max_request_rate(
+    replicas: Replicas,
+    model: Model,
+    sizes: Sizes,
+    limits: Mapping[str, float],
+    *,
+    bisections: int = BISECTIONS,
+) -> Array:
     """Highest request rate of each size on each replica (R, I, O) [1/s]; 0 where it cannot serve the size at all.
 
     The largest ``B / (o step)`` over the batches within memory, engine limits and the limits on the mean. Every metric
@@ -94,12 +102,14 @@ def max_request_rate(replicas: Replicas, model: Model, sizes: Sizes, limits: Map
         See there.
     limits
         By metric: ``ttft``, ``tpot``, ``ntpot``, ``latency`` [s].
+    bisections
+        Fewer are enough for the ends of an interval.
     """
     largest = largest_batch(replicas, model, sizes)
     slots = np.maximum(largest, IDLE_BATCH)
     idle = np.full_like(slots, IDLE_BATCH)
     is_served = (largest > 0) & (excess(replicas, sizes, limits, idle, slots) <= 1)
-    batch = _end_of_feasible(replicas, sizes, limits, slots)
+    batch = _end_of_feasible(replicas, sizes, limits, slots, bisections)
     rate = batch / (sizes.outputs * mean_step_s(replicas, sizes, batch))
     for fraction in PEAK_FRACTIONS:
         smaller = batch * fraction
@@ -244,7 +254,9 @@ def excess(replicas: Replicas, sizes: Sizes, limits: Mapping[str, float], batch:
     return np.asarray(np.maximum.reduce([values[metric] / limit for metric, limit in limits.items()]), float)
 
 
-def _end_of_feasible(replicas: Replicas, sizes: Sizes, limits: Mapping[str, float], slots: Array) -> Array:
+def _end_of_feasible(
+    replicas: Replicas, sizes: Sizes, limits: Mapping[str, float], slots: Array, bisections: int
+) -> Array:
     """The largest batch up to ``slots`` that holds the limits, by bisection of its logarithm (R, I, O).
 
     The end that holds them is returned, so that what the search leaves open errs on the safe side.
@@ -254,7 +266,7 @@ def _end_of_feasible(replicas: Replicas, sizes: Sizes, limits: Mapping[str, floa
     if is_within.all():
         return slots
     low = np.where(is_within, high, low)
-    for _ in range(BISECTIONS):
+    for _ in range(bisections):
         middle = (low + high) / 2
         is_within = excess(replicas, sizes, limits, np.exp(middle), slots) <= 1
         low, high = np.where(is_within, middle, low), np.where(is_within, high, middle)

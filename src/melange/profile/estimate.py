@@ -13,7 +13,7 @@ from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.catalog.variants import distinct_variants, is_unlisted, stored_as, variant_of
 from melange.errors import Caution, InputError, unknown
-from melange.profile.capacity import Array, Replicas, Sizes, max_request_rate
+from melange.profile.capacity import INTERVAL_BISECTIONS, Array, Replicas, Sizes, max_request_rate
 from melange.profile.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era, Residuals, find_era, kind_of
 from melange.profile.hardware import Hardware, hardware_of, replicas_of
 from melange.profile.profile import ESTIMATED, Profile, ReplicaType
@@ -270,9 +270,16 @@ def _with_interval(
     replicas: Replicas, model: Model, requests: Sizes, slo: Slo, residuals: Sequence[Residuals]
 ) -> tuple[Array, Array, Array]:
     """Rates with step times as predicted, and as slow and as fast as residuals (R) go (R, I, O) [1/s]."""
-    mid, low, high = (
-        max_request_rate(replace(replicas, cost=scaled(replicas.cost, factor)), model, requests, slo.limits)
-        for factor in (1.0, _along([one.high for one in residuals]), _along([one.low for one in residuals]))
+    mid = max_request_rate(replicas, model, requests, slo.limits)
+    low, high = (
+        max_request_rate(
+            replace(replicas, cost=scaled(replicas.cost, factor)),
+            model,
+            requests,
+            slo.limits,
+            bisections=INTERVAL_BISECTIONS,
+        )
+        for factor in (_along([one.high for one in residuals]), _along([one.low for one in residuals]))
     )
     return mid, np.minimum(low, mid), np.maximum(high, mid)
 
@@ -323,10 +330,11 @@ def _cautions(
 
 def _without_tables(tables: StepTimes) -> Caution:
     """Whose step times are our own although others were asked for, and why."""
+    known = {one.accelerator for one in tables.cost_by_hardware}
     names_by_reason: dict[str, dict[str, None]] = {}
     for one, reason in tables.reason_by_hardware.items():
-        degree = f" x {one.tensor_parallel}" if one.tensor_parallel > 1 else ""
-        names_by_reason.setdefault(reason, {})[f"{one.accelerator}{degree} {one.variant}".rstrip()] = None
+        which = f" x {one.tensor_parallel} {one.variant}".rstrip() if one.accelerator in known else ""
+        names_by_reason.setdefault(reason, {})[one.accelerator + which] = None
     told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in names_by_reason.items())
     return Caution("step-times", f"aiconfigurator has no step times to rely on for {told}: ours are used there")
 
