@@ -3,13 +3,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
   $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+AICONFIGURATOR := .venv-aiconfigurator
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test docs bench reproduce clean
+.PHONY: help setup demo check test test-aiconfigurator docs bench reproduce clean
 
 help: ## list what can be made
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## make .venv with the melange command in it
 
@@ -27,6 +28,9 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, floors
 test: $(VENV)/.installed-dev ## run the tests
 	$(BIN)/pytest
 
+test-aiconfigurator: $(AICONFIGURATOR)/.installed ## test with aiconfigurator-core itself, in a virtual environment of its own (82 MB)
+	$(AICONFIGURATOR)/bin/python -m pytest -rs tests/aiconfigurator
+
 docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, the README's outputs
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_readme.py
@@ -43,7 +47,7 @@ reproduce: $(VENV)/.installed-dev ## run the paper's evaluation again and write 
 	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove what make made
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf $(VENV) $(AICONFIGURATOR) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
@@ -57,3 +61,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev,bench]'
 	@touch $@ $(VENV)/.installed
+
+# Its wheels are for Python 3.11 to 3.13.
+$(AICONFIGURATOR)/.installed: pyproject.toml constraints.txt
+	@python=$$(for p in $(PYTHON) python3.13 python3.12 python3.11; do \
+	  $$p -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done); \
+	test -n "$$python" || { echo "error: aiconfigurator-core needs Python 3.11, 3.12 or 3.13" >&2; exit 2; }; \
+	test -x $(AICONFIGURATOR)/bin/python || $$python -m venv $(AICONFIGURATOR)
+	$(AICONFIGURATOR)/bin/python -m pip --disable-pip-version-check --timeout 60 --retries 3 \
+	  install --quiet -c constraints.txt -e '.[aiconfigurator]' pytest
+	@touch $@
