@@ -89,7 +89,7 @@ HOST_BOUND_FREE = {
 # How much closer an engine stays to all engines in what belongs to the hardware.
 SHRINK = 0.3
 SHRUNK = ("mbu", "mba", "mfu", "mfu_fp8", "mfu_fp4", "mfu_attention", "link_efficiency")
-LOSS_SCALE = 0.12
+LOSS_SCALE = 0.06
 STRIDE = 0.02
 ITERATIONS = 12
 

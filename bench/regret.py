@@ -37,6 +37,7 @@ LIMITS_S = (0.015, 0.03, 0.06)
 INSTANCES_PER_CASE = 5
 REPLICAS = (3.0, 40.0)
 LEAST_TYPES = 2
+LEAST_SHARE = 0.6  # of the sizes of the type with most of them; a type with fewer is left out of the case
 NO_LIMIT_S = 1e9
 MARKUP = 1e-9
 
@@ -108,7 +109,7 @@ def _case(name: str, rows: dict[tuple[str, int], dict[tuple[float, float], tuple
     if len({card for card, _ in priced}) < LEAST_TYPES:
         return []
     most = max(len(cells) for cells in priced.values())
-    priced = {key: cells for key, cells in priced.items() if len(cells) >= 0.7 * most}
+    priced = {key: cells for key, cells in priced.items() if len(cells) >= LEAST_SHARE * most}
     shared = sorted(set.intersection(*(set(cells) for cells in priced.values())))
     both = np.array([[cells[size] for size in shared] for cells in priced.values()])
     if len({card for card, _ in priced}) < LEAST_TYPES or not len(shared):
