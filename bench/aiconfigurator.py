@@ -20,16 +20,23 @@ from measured import Point, read_points
 from melange.catalog.bundled import accelerators
 from melange.profile.aiconfigurator import BACKEND_BY_ERA, is_installed, step_times
 from melange.profile.comparison import compare
-from melange.profile.era import Era, find_era
+from melange.profile.era import Era, find_era, kind_of
 from melange.profile.hardware import Hardware, replicas_of
 from melange.profile.measurements import Measurement
 
 Array = npt.NDArray[np.float64]
 
 
-def ratios(points: Sequence[Point], era: Era) -> tuple[Array, list[Point], dict[str, int]]:
-    """Measured over predicted TPOT (2, N), ours first, the points that both cover, and how many only we do, and why."""
-    pairs, covered, reasons = [], [], {}
+def ratios(points: Sequence[Point], era: Era) -> tuple[Array, list[Point], dict[str, int], dict[str, float]]:
+    """Measured over predicted TPOT of the points that both cover.
+
+    Returns
+    -------
+    tuple
+        The ratios (2, N), ours first; their points; how many points only we cover, by reason; and how far the fitted
+        coefficients are from its steps, by model and hardware (root mean square of the logarithm).
+    """
+    pairs, covered, reasons, misfits = [], [], {}, {}
     facts = accelerators()
     for model in dict.fromkeys(point.model for point in points):
         ofmodel = [point for point in points if point.model == model]
@@ -41,6 +48,8 @@ def ratios(points: Sequence[Point], era: Era) -> tuple[Array, list[Point], dict[
                 why = f"{model.name} {model.weight_dtype} {one.accelerator}: {tables.reason_by_hardware[one]}"
                 reasons[why] = reasons.get(why, 0) + len(there)
                 continue
+            name = f"{model.name} {model.weight_dtype} {one.accelerator} x {one.tensor_parallel}"
+            misfits[name] = tables.misfit_by_hardware[one]
             ours = replicas_of(model, [one], facts, era)
             theirs = replicas_of(model, [one], facts, era, tables.cost_by_hardware)
             for point in there:
@@ -55,7 +64,7 @@ def ratios(points: Sequence[Point], era: Era) -> tuple[Array, list[Point], dict[
                 if None not in compared:
                     pairs.append([measured_s / predicted_s for _, measured_s, predicted_s in compared])
                     covered.append(point)
-    return np.array(pairs).reshape(-1, 2).T, covered, reasons
+    return np.array(pairs).reshape(-1, 2).T, covered, reasons, misfits
 
 
 def _hardware(point: Point) -> Hardware:
@@ -63,11 +72,15 @@ def _hardware(point: Point) -> Hardware:
     return Hardware(accelerator=point.accelerator, tensor_parallel=point.tensor_parallel, is_pcie=is_pcie)
 
 
-def report(era: Era, ratio: Array, points: Sequence[Point], reasons: dict[str, int]) -> None:
+def report(era: Era, ratio: Array, points: Sequence[Point], reasons: dict[str, int], misfits: dict[str, float]) -> None:
     """Print errors of both, by kind of model, accelerator and model, and what is not covered."""
     print(f"\n{era.name}: {len(points)} points that both cover, {sum(reasons.values())} that only we do")
+    worst = max(misfits, key=lambda name: misfits[name])
+    print(f"  fitted coefficients against its steps: median {np.median(list(misfits.values())):.1%}", end=", ")
+    print(f"largest {misfits[worst]:.1%} ({worst})")
     keys: dict[str, Callable[[Point], str]] = {
         "all": lambda point: "",
+        "kind": lambda point: kind_of(point.model),
         "accelerator": lambda point: point.accelerator,
         "model": lambda point: f"{point.model.name} {point.model.weight_dtype}",
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,9 +60,9 @@ CACHE_BY_DTYPE = {"bf16": "bfloat16", "fp16": "bfloat16", "fp8": "fp8"}
 # Measured over predicted TPOT of the concurrency sweeps, 2025-2026: 10 % and 90 % quantile, and median error
 # (bench/aiconfigurator.py). Its operators were measured one by one, and not fitted to those.
 RESIDUALS_BY_BACKEND = {
-    "vllm": Residuals(low=0.83, high=1.26, median_error=0.104, points=640),
+    "vllm": Residuals(low=0.82, high=1.25, median_error=0.097, points=640),
     "sglang": Residuals(low=0.63, high=1.14, median_error=0.185, points=124),
-    "trtllm": Residuals(low=0.77, high=1.10, median_error=0.114, points=693),
+    "trtllm": Residuals(low=0.76, high=1.10, median_error=0.113, points=693),
 }
 # The grid: running requests, tokens each of them holds, prompt tokens of the step.
 BATCHES = (1, 4, 16, 64, 256)
@@ -317,9 +318,9 @@ def _modes(model: Model) -> dict[str, str]:
 
 
 def _said(error: Exception) -> str:
-    """The first sentence of what it said, without the places of its files."""
+    """The first sentence of what it said, without keys and the places of its files."""
     text = " ".join(str(error).split()).removeprefix("perf database error: ")
-    return text.partition(" at /")[0].partition(". ")[0][:120]
+    return re.sub(r" for \w+ {.*", "", text).partition(" at /")[0].partition(". ")[0][:120]
 
 
 @contextmanager
