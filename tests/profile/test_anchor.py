@@ -99,7 +99,7 @@ def test_prior_is_the_eras_residuals() -> None:
 
 @pytest.mark.parametrize("factor", [0.75, 1.3])
 def test_two_points_bring_rates_near_the_truth(llama: Model, factor: float) -> None:
-    """Reads 30 % slower or a third faster: after two points rates are within 12 %, half and more within their intervals."""
+    """Reads 30 % slower or a third faster: after two points rates are within 12 %, half in their intervals."""
     era = find_era("vllm")
     true = estimate(llama, OFFERS[:1], SLO, BUCKETS, engine=truth(era, factor)).max_request_rate
     points = [measured(llama, "A100-80GB", truth(era, factor), 1000, 500, c) for c in (8, 48)]
