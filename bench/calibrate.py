@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -92,6 +92,7 @@ SHRUNK = ("mbu", "mba", "mfu", "mfu_fp8", "mfu_fp4", "mfu_attention", "link_effi
 LOSS_SCALE = 0.06
 STRIDE = 0.02
 ITERATIONS = 12
+QUANTILES = np.linspace(0.005, 0.995, 100)
 
 MODERN = ("vllm-1", "sglang", "trtllm")
 ALONE = "vllm-0.2"
@@ -279,8 +280,8 @@ def report(era: Era, log_ratio: Array, points: Sequence[Point]) -> None:
             print(f"  {title:12} {group:42} {errors(log_ratio[[one == group for one in groups]])}")
 
 
-def toml(held: HeldOut, today: date) -> str:
-    """The text of an era's file."""
+def toml(held: HeldOut, elsewhere: Array, measured: int, today: date) -> str:
+    """The text of an era's file; ``elsewhere`` are residuals of accelerators held out in all eras, from ``measured`` points."""
     era, points = held.era, held.points
     unseen = np.concatenate([held.accelerator, held.model]) if era.name in MODERN else held.accelerator
     kinds = np.array([kind_of(point.model) for point in points])
@@ -297,6 +298,8 @@ def toml(held: HeldOut, today: date) -> str:
     ]
     for kind in sorted(set(kinds)):
         lines += ["", *_residuals(f"residuals_by_kind.{kind}", unseen[both == kind], int((kinds == kind).sum()))]
+    lines += ["", "# The same on accelerators that were not fitted on, from those held out in all eras."]
+    lines += _residuals("residuals_elsewhere", elsewhere, measured)
     fitted = {
         "accelerators": sorted({point.accelerator for point in points}),
         "models": sorted({point.model.name for point in points}),
@@ -306,6 +309,15 @@ def toml(held: HeldOut, today: date) -> str:
     lines += [f"max_tokens = {longest}", f"source = {_toml(era.source)}", f"date = {_toml(today.isoformat())}"]
     lines += [f"notes = {_toml(era.notes)}"] if era.notes else []
     return "\n".join(lines) + "\n"
+
+
+def on_other_accelerators(all_held: Iterable[HeldOut]) -> Array:
+    """Residuals of accelerators held out in all eras, as many quantiles of each, so that each counts alike."""
+    groups = []
+    for held in all_held:
+        cards = np.array([point.accelerator for point in held.points])
+        groups += [np.quantile(held.accelerator[cards == card], QUANTILES) for card in sorted(set(cards))]
+    return np.concatenate(groups)
 
 
 def _residuals(title: str, log_ratio: Array, points: int) -> list[str]:
@@ -340,8 +352,11 @@ def main() -> None:
             report(era, Table(points[name], era).log_ratio(era.constants), points[name])
         return
     folder = Path(__file__).parents[1] / "src" / "melange" / "profile" / "constants"
-    for name, held in hold_out(known, points).items():
-        (folder / f"{name}.toml").write_text(toml(held, date.today()), encoding="utf-8")
+    all_held = hold_out(known, points)
+    elsewhere = on_other_accelerators(all_held.values())
+    measured_points = sum(len(held.points) for held in all_held.values())
+    for name, held in all_held.items():
+        (folder / f"{name}.toml").write_text(toml(held, elsewhere, measured_points, date.today()), encoding="utf-8")
         report(held.era, held.fitted, held.points)
         print(f"  accelerator held out: {errors(held.accelerator)}")
         print(f"  model held out:       {errors(held.model)}")

@@ -119,7 +119,7 @@ def coverage_of_steps(held: HeldOut, kind: str) -> Array:
 def shipped_coverage(held: HeldOut, kind: str) -> Array:
     """Whether each held-out point lies in the interval that estimates of its kind get."""
     residuals = residuals_of(held, kind)
-    known = [find_era(held.era.name).residuals_of(point.model) for point in held.points]
+    known = [find_era(held.era.name).residuals_of(point.model, point.accelerator) for point in held.points]
     low = np.log([one.low for one in known])
     high = np.log([one.high for one in known])
     return ((low <= residuals) & (residuals <= high)).astype(float)
@@ -133,7 +133,7 @@ def coverage_of_rates(curves: Sequence[Curve], kind: str) -> Array:
         if not len(limits_s):
             continue
         point = curve.points[0]
-        residuals: Residuals = find_era(curve.held.era.name).residuals_of(point.model)
+        residuals: Residuals = find_era(curve.held.era.name).residuals_of(point.model, point.accelerator)
         low, high = curve.interval(limits_s, curve.held.constants_for(point, kind), residuals)
         measured = curve.measured(limits_s)
         inside.append((low <= measured * (1 + 1e-9)) & (measured <= high * (1 + 1e-9)))

@@ -233,7 +233,7 @@ def test_requests_in_flight(llama: Model) -> None:
 def test_corrected_rates_hold_corrected_steps(llama: Model) -> None:
     """With an interval of nothing the low end is the middle: the same closed form with the same steps."""
     surely = replace(find_era("vllm").residuals, low=0.999, high=1.001)
-    era = replace(find_era("vllm"), residuals=surely, residuals_by_kind={})
+    era = replace(find_era("vllm"), residuals=surely, residuals_by_kind={}, residuals_elsewhere=None)
     point = measured(llama, "A100-80GB", find_era("vllm"), 1000, 500, 16)
     found = anchor(llama, OFFERS[:1], SLO, BUCKETS, [point], engine=era)
     plain = max_request_rate(

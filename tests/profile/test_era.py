@@ -57,5 +57,12 @@ def test_each_kind_of_model_has_its_own_residuals() -> None:
     era = find_era("vllm")
     dense, mixture = find_model("Qwen/Qwen3-32B"), find_model("Qwen/Qwen3-30B-A3B")
     assert (kind_of(dense), kind_of(mixture)) == ("dense", "moe")
-    assert era.residuals_of(dense).median_error < era.residuals_of(mixture).median_error
-    assert find_era("vllm-0.2").residuals_of(mixture) == find_era("vllm-0.2").residuals
+    assert era.residuals_of(dense, "H200").median_error < era.residuals_of(mixture, "H200").median_error
+    assert find_era("vllm-0.2").residuals_of(mixture, "A10G") == find_era("vllm-0.2").residuals
+
+
+def test_unseen_accelerators_are_less_sure() -> None:
+    """The interval on an L4, on which vLLM 1 was not fitted, holds that on an H200, on which it was."""
+    era, model = find_era("vllm"), find_model("Qwen/Qwen3-32B")
+    seen, unseen = era.residuals_of(model, "H200"), era.residuals_of(model, "L4")
+    assert unseen.low < seen.low < seen.high < unseen.high

@@ -224,7 +224,7 @@ def _with_points(
     model, era = service.model, service.era
     tables = step_times_of(service.step_times, model, [hardware], service.facts_by_name, era)
     replicas = replicas_of(model, [hardware], service.facts_by_name, era, tables.cost_by_hardware if tables else None)
-    own = era.residuals_of(model)
+    own = era.residuals_of(model, hardware.accelerator)
     residuals = tables.residuals_on(hardware, own) if tables else own
     samples, cautions = samples_of(replicas, model, points)
     arrays = {name: getattr(profile, name).copy() for name in ("max_request_rate", "low", "high", "provenance")}

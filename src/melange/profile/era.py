@@ -155,6 +155,9 @@ class Era:
         See there.
     residuals_by_kind
         The same for each kind of model that was fitted on.
+    residuals_elsewhere
+        What an accelerator can expect that the era was not fitted on: the same of accelerators held out in all eras,
+        each counting as much as another.
     accelerators, models
         Names that the constants were fitted on; anything else is extrapolation.
     kinds
@@ -172,6 +175,7 @@ class Era:
     settings: EngineSettings
     residuals: Residuals
     residuals_by_kind: Mapping[str, Residuals] = field(default_factory=dict)
+    residuals_elsewhere: Residuals | None = None
     accelerators: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
@@ -180,9 +184,21 @@ class Era:
     date: str = ""
     notes: str = ""
 
-    def residuals_of(self, model: Model) -> Residuals:
-        """What is known of models of that kind, or of all where none was fitted on."""
-        return self.residuals_by_kind.get(kind_of(model), self.residuals)
+    def residuals_of(self, model: Model, accelerator: str) -> Residuals:
+        """What is known of models of that kind, or of all where none was fitted on.
+
+        On an accelerator that was not fitted on, no less wide than accelerators held out were found to be.
+        """
+        known = self.residuals_by_kind.get(kind_of(model), self.residuals)
+        other = self.residuals_elsewhere
+        if other is None or accelerator in self.accelerators:
+            return known
+        return Residuals(
+            low=min(known.low, other.low),
+            high=max(known.high, other.high),
+            median_error=max(known.median_error, other.median_error),
+            points=known.points,
+        )
 
     def with_settings(self, **settings: Any) -> Era:
         """The same era with other engine settings.
@@ -239,6 +255,7 @@ def find_era(engine: str) -> Era:
         settings=EngineSettings(**content["settings"]),
         residuals=Residuals(**content["residuals"]),
         residuals_by_kind={kind: Residuals(**of_kind) for kind, of_kind in content["residuals_by_kind"].items()},
+        residuals_elsewhere=Residuals(**content["residuals_elsewhere"]),
         accelerators=tuple(fitted["accelerators"]),
         models=tuple(fitted["models"]),
         kinds=tuple(fitted["kinds"]),

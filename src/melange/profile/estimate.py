@@ -109,8 +109,8 @@ def estimate(
     ]
     tables = step_times_of(step_times, model, distinct, facts_by_name, era)
     replicas = replicas_of(model, distinct, facts_by_name, era, tables.cost_by_hardware if tables else None)
-    own = era.residuals_of(model)
-    residuals = [tables.residuals_on(one, own) if tables else own for one in distinct]
+    own = [era.residuals_of(model, one.accelerator) for one in distinct]
+    residuals = [tables.residuals_on(*pair) if tables else pair[1] for pair in zip(distinct, own, strict=True)]
     mid, low, high = _with_interval(replicas, model, requests, slo, residuals)
     reasons, reason = why_zero(mid, replicas, model, requests, slo.limits, obstacles)
     place_by_hardware = {one: place for place, one in enumerate(distinct)}

@@ -32,6 +32,8 @@ from melange.profile.era import Constants
 Array = npt.NDArray[np.float64]
 Values = float | Array
 
+NO_WINDOW = 1e12
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCost:
@@ -186,7 +188,8 @@ def step_time_s(
     tokens = batch + prefill_tokens
     time = _linear_s(cost, batch, tokens) + cost.context_s * context_tokens
     if not _is_absent(cost.window_context_s):
-        time = time + cost.window_context_s * np.minimum(context_tokens, batch * np.asarray(cost.window))
+        window = np.minimum(cost.window, NO_WINDOW)  # infinity times no running requests is not 0
+        time = time + cost.window_context_s * np.minimum(context_tokens, batch * window)
     time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens)
     return _corrected(cost, batch, time + cost.host_s + cost.sequence_s * batch + cost.request_s * admitted)
 
