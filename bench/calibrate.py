@@ -281,7 +281,7 @@ def report(era: Era, log_ratio: Array, points: Sequence[Point]) -> None:
 
 
 def toml(held: HeldOut, elsewhere: Array, measured: int, today: date) -> str:
-    """The text of an era's file; ``elsewhere`` are residuals of accelerators held out in all eras, from ``measured`` points."""
+    """The text of an era's file; ``elsewhere``: accelerators held out in all eras, from ``measured`` points."""
     era, points = held.era, held.points
     unseen = np.concatenate([held.accelerator, held.model]) if era.name in MODERN else held.accelerator
     kinds = np.array([kind_of(point.model) for point in points])
