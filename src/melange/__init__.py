@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from melange.plan.options import Options
     from melange.plan.plan import Plan
     from melange.plan.solve import solve
+    from melange.profile.anchor import anchor
     from melange.profile.estimate import estimate
     from melange.profile.formats import read_profile
+    from melange.profile.measurements import read_measurements
     from melange.profile.profile import Profile, ReplicaType
     from melange.slo import Slo
     from melange.workload.datasets import dataset
@@ -51,11 +53,13 @@ __all__ = [
     "Slo",
     "SolverError",
     "Workload",
+    "anchor",
     "dataset",
     "estimate",
     "explain",
     "find_model",
     "load_catalog",
+    "read_measurements",
     "read_offers",
     "read_profile",
     "read_trace",
@@ -82,11 +86,13 @@ _MODULE_BY_NAME = {
     "Slo": "melange.slo",
     "SolverError": "melange.errors",
     "Workload": "melange.workload.workload",
+    "anchor": "melange.profile.anchor",
     "dataset": "melange.workload.datasets",
     "estimate": "melange.profile.estimate",
     "explain": "melange.plan.explain",
     "find_model": "melange.catalog.bundled",
     "load_catalog": "melange.catalog.catalog",
+    "read_measurements": "melange.profile.measurements",
     "read_offers": "melange.catalog.readers",
     "read_profile": "melange.profile.formats",
     "read_trace": "melange.workload.traces",
