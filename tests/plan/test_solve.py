@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -387,3 +388,18 @@ def test_a_type_that_cannot_serve_everything_says_what_the_rest_would_cost():
     assert (a10g.cost_per_h, a10g.instances) == (None, 0)
     assert a10g.served_fraction == pytest.approx(0.8)
     assert a10g.rest_cost_per_h == pytest.approx(9 * 1.01)  # 6/2 + 3/1 + 15/5 = 9 replicas
+
+
+def test_reasons_that_differ_in_their_figures_are_told_together():
+    """A hundred floors become a range, with the types that come nearest first."""
+    traffic = dataset("azure-conversation", request_rate=2.0)
+    offers = load_catalog().select(providers=["aws"], regions=["us-east-1"], markets=["on-demand"]).offers
+    slo = Slo(ttft_s=0.001)
+    capacities = estimate(find_model("meta-llama/Llama-3.1-8B-Instruct"), offers, slo, traffic)
+    with pytest.raises(InfeasibleError) as error:
+        solve(traffic, capacities)
+    busiest = error.value.reasons[0]
+    assert re.search(
+        r"B[23]00 x \d.* more: one request alone waits [\d.]+ ms to [\d.]+ ms for its first token", busiest
+    )
+    assert busiest.count("for its first token") == 1

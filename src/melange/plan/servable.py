@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -17,6 +18,7 @@ from melange.workload.workload import Workload
 MOST_SENTENCES = 12
 MOST_REASONS = 8
 MOST_NAMES = 4
+_FIGURE = re.compile(r"(\d[\d,]*(?:\.\d+)?)( (?:ms|s)\b)?")
 
 
 def served_buckets(
@@ -59,7 +61,7 @@ def why_unservable(
         cells_by_why[_why(profile, options, allowed, int(cell))].append(int(cell))
     groups = sorted(cells_by_why.items(), key=lambda item: -rate[item[1]].sum())
     sentences = [
-        f"{_listed([_label(profile, cell) for cell in group], 3)} ({rate[group].sum():g} req/s): {why}"
+        f"{_listed([_label(profile, cell) for cell in group], 3)} ({rate[group].sum():.3g} req/s): {why}"
         for why, group in groups[:MOST_SENTENCES]
     ]
     rest = sum(len(group) for _, group in groups[MOST_SENTENCES:])
@@ -67,9 +69,9 @@ def why_unservable(
 
 
 def _why(profile: Profile, options: Options, allowed: Mask, cell: int) -> str:
-    """Why no type serves one bucket: equal reasons of types told together."""
+    """Why no type serves one bucket: reasons that differ in their figures only are told together."""
     reason = profile.reason.reshape(len(profile.replica_types), -1)[:, cell]
-    names_by_reason: dict[str, list[str]] = defaultdict(list)
+    told_by_kind: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for r, item in enumerate(profile.replica_types):
         able = profile.max_request_rate.reshape(len(profile.replica_types), -1)[r, cell] > 0
         if allowed[r]:
@@ -78,17 +80,37 @@ def _why(profile: Profile, options: Options, allowed: Mask, cell: int) -> str:
             why = "could serve it, and is excluded or not available"
         else:
             continue
-        names_by_reason[why].append(
-            item.offer.accelerator + (f" x {item.tensor_parallel}" * (item.tensor_parallel > 1))
-        )
-    if not names_by_reason:
+        name = item.offer.accelerator + (f" x {item.tensor_parallel}" * (item.tensor_parallel > 1))
+        told_by_kind[_FIGURE.sub("#", why)].append((name, why))
+    if not told_by_kind:
         return "no replica type is allowed at all"
-    parts = [
-        f"{_listed(sorted(set(names)), MOST_NAMES)}: {why}"
-        for why, names in list(names_by_reason.items())[:MOST_REASONS]
-    ]
-    rest = len(names_by_reason) - len(parts)
+    parts = [_together(told) for told in list(told_by_kind.values())[:MOST_REASONS]]
+    rest = len(told_by_kind) - len(parts)
     return "; ".join(parts) + (f"; and {rest} more reasons" if rest > 0 else "")
+
+
+def _together(told: Sequence[tuple[str, str]]) -> str:
+    """Types and their reason, alike but for figures: a range of each, and the types that come nearest first."""
+    figures = [_FIGURE.findall(why) for _, why in told]
+    varying = [k for k in range(len(figures[0])) if len({row[k] for row in figures}) > 1]
+    order = sorted(
+        (*(_in_base_units(*row[k]) for k in varying), name) for row, (name, _) in zip(figures, told, strict=True)
+    )
+    names = list(dict.fromkeys(str(entry[-1]) for entry in order))
+    ends = iter(range(len(figures[0])))
+
+    def ranged(found: re.Match[str]) -> str:
+        k = next(ends)
+        if k not in varying:
+            return found[0]
+        column = sorted((row[k] for row in figures), key=lambda figure: _in_base_units(*figure))
+        return f"{''.join(column[0])} to {''.join(column[-1])}"
+
+    return f"{_listed(names, MOST_NAMES)}: {_FIGURE.sub(ranged, told[0][1])}"
+
+
+def _in_base_units(number: str, unit: str) -> float:
+    return float(number.replace(",", "")) * (1e-3 if unit == " ms" else 1.0)
 
 
 def _label(profile: Profile, cell: int) -> str:
