@@ -57,13 +57,12 @@ def workload_of(
     elif kind == "file":
         workload = Workload.read(path(value))
         workload = workload.at_rate(request_rate) if request_rate else workload
-    else:
-        if kind == "histogram":
-            from melange.workload.histograms import read_histogram
+    elif kind == "histogram":
+        from melange.workload.histograms import read_histogram
 
-            workload = read_histogram(path(value), buckets=given, request_rate=request_rate)
-        else:
-            workload = _scraped([path(name) for name in value], section, request_rate)
+        workload = read_histogram(path(value), buckets=given, request_rate=request_rate)
+    else:
+        workload = _scraped([path(name) for name in value], section, request_rate)
     return workload.with_upper_sizes() if section.size == "upper" else workload
 
 
@@ -117,29 +116,31 @@ def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profil
     files = [service.path(source) for source in service.profile.source if source != "estimate"]
     if not files:
         return _estimate(service, workload, catalog)
-    if service.profile.anchors and len(files) == len(service.profile.source):
+    from melange.profile.formats import combine, read_profile
+
+    if len(files) < len(service.profile.source):
+        return combine(read_profile(*files), _estimate(service, workload, catalog))
+    _only_for_estimates(service)
+    return read_profile(*files)
+
+
+def _only_for_estimates(service: Service) -> None:
+    """Refuse settings that only an estimate can follow, rather than pass over them."""
+    if service.profile.anchors:
         raise InputError(
             "profile.anchors correct estimates, and profile.source names none",
             hint="profile: {source: [measured.json, estimate], anchors: [...]}",
         )
-    if service.variants and len(files) == len(service.profile.source):
+    if service.variants:
         raise InputError(
             "variants are estimated, and profile.source names no estimate",
             hint="profile: {source: [measured.json, estimate]}",
         )
-    if service.profile.step_times != "own" and len(files) == len(service.profile.source):
+    if service.profile.step_times != "own":
         raise InputError(
             "profile.step_times are for estimates, and profile.source names none",
             hint="profile: {source: [measured.json, estimate], step_times: aiconfigurator}",
         )
-    from melange.profile.formats import combine, read_profile
-
-    measured = read_profile(*files)
-    return (
-        combine(measured, _estimate(service, workload, catalog))
-        if len(files) < len(service.profile.source)
-        else measured
-    )
 
 
 def _estimate(service: Service, workload: Workload, catalog: Catalog) -> Profile:

@@ -13,6 +13,7 @@ import typer
 from melange.cli.stages import (
     estimator,
     first_stages,
+    is_service,
     parse_columns,
     parse_edges,
     plan_inputs,
@@ -22,7 +23,7 @@ from melange.cli.stages import (
     with_anchors,
     with_uncertainty,
 )
-from melange.cli.terminal import JsonFlag, OutOption, SetOption, finish, progress
+from melange.cli.terminal import JsonFlag, OutOption, ProfileOption, SetOption, WorkloadOption, finish, progress
 from melange.errors import InputError
 
 app = typer.Typer(
@@ -160,7 +161,7 @@ def workload(
     if list_datasets:
         _print_datasets(as_json)
         return
-    if source is not None and source.suffix in {".yaml", ".yml"}:
+    if source is not None and is_service(source):
         service = read_service(source, settings or ())
         with progress("reading the traffic") as tell:
             result = workload_of(service.workload, service.path, tell)
@@ -196,9 +197,7 @@ def profile(
             help="A service.yaml, or another tool's profile (Mélange release, AIBrix). With --anchor, more results.",
         ),
     ],
-    workload_file: Annotated[
-        Path | None, typer.Option("--workload", help="A workload.json, in place of the service's.")
-    ] = None,
+    workload_file: WorkloadOption = None,
     anchors: Annotated[
         list[str] | None,
         typer.Option(
@@ -219,7 +218,7 @@ def profile(
 
     source, anchors = source_and_anchors(files, anchors or [])
     traffic = Workload.read(workload_file) if workload_file else None
-    if source.suffix not in {".yaml", ".yml"}:
+    if not is_service(source):
         from melange.profile.formats import read_profile
 
         if anchors or suggest:
@@ -235,19 +234,18 @@ def profile(
         return
     from melange.catalog.catalog import load_catalog
     from melange.pipeline import suggestions_of
-    from melange.present.layout import console
     from melange.present.uncertainty import suggestions_page
 
     with progress("asking what a measurement would change"):
         suggestions = suggestions_of(service, traffic, result, load_catalog(), suggest)
-    if as_json:
-        if out is not None:
-            result.save(out)
-        wanted = {"suggested_measurements": [one.to_json() for one in suggestions]}
-        typer.echo(json.dumps(json.loads(result.dumps()) | wanted))
-        return
-    finish(result, out, False, lambda noun: inputs.profile_page(noun, traffic))
-    console().print("\n", suggestions_page(suggestions))
+    finish(
+        result,
+        out,
+        as_json,
+        lambda noun: inputs.profile_page(noun, traffic),
+        more={"suggested_measurements": [one.to_json() for one in suggestions]},
+        more_page=suggestions_page(suggestions),
+    )
 
 
 @app.command()
@@ -255,12 +253,8 @@ def plan(
     source: Annotated[
         Path | None, typer.Argument(help="A service.yaml, or a configuration of the authors' release.")
     ] = None,
-    workload_file: Annotated[
-        Path | None, typer.Option("--workload", help="A workload.json, in place of the service's.")
-    ] = None,
-    profile_file: Annotated[
-        Path | None, typer.Option("--profile", help="A profile.json, in place of the service's.")
-    ] = None,
+    workload_file: WorkloadOption = None,
+    profile_file: ProfileOption = None,
     drop_unservable: Annotated[
         bool, typer.Option("--drop-unservable", help="Plan for the rest when some sizes cannot be served.")
     ] = False,
@@ -299,18 +293,18 @@ def plan(
         finish(result, out, as_json, tables.plan_page)
         return
     from melange.plan.explain import explain
-    from melange.present import layout
     from melange.present.explanation import explanation_page
 
     with progress("asking what would change the answer"):
         reasons = explain(result, traffic, capacities, options)
-    if as_json:
-        if out is not None:
-            result.save(out)
-        typer.echo(json.dumps(json.loads(result.dumps()) | {"explain": reasons.to_json()}))
-        return
-    finish(result, out, False, tables.plan_page)
-    layout.console().print("\n", explanation_page(reasons, result))
+    finish(
+        result,
+        out,
+        as_json,
+        tables.plan_page,
+        more={"explain": reasons.to_json()},
+        more_page=explanation_page(reasons, result),
+    )
 
 
 @app.command()
@@ -319,12 +313,8 @@ def explore(
         Path | None, typer.Argument(help="A service.yaml, or a configuration of the authors' release.")
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The page to write (replaced atomically).")] = Path("explore.html"),
-    workload_file: Annotated[
-        Path | None, typer.Option("--workload", help="A workload.json, in place of the service's.")
-    ] = None,
-    profile_file: Annotated[
-        Path | None, typer.Option("--profile", help="A profile.json, in place of the service's.")
-    ] = None,
+    workload_file: WorkloadOption = None,
+    profile_file: ProfileOption = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="A folder for the pictures as files (melange[images], Chromium).")
     ] = None,

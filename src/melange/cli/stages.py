@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from melange.workload.workload import Workload
 
 
+def is_service(source: Path) -> bool:
+    """Whether a file describes a service, by its ending."""
+    return source.suffix in {".yaml", ".yml"}
+
+
 def plan_inputs(
     source: Path | None, workload_file: Path | None, profile_file: Path | None, settings: list[str]
 ) -> tuple[Workload, Profile, Options]:
@@ -36,7 +41,7 @@ def plan_inputs(
                 "a service.yaml is needed, or both --workload and --profile", hint="melange init writes one"
             )
         return traffic, capacities, read_plan_section({}, settings).to_options({}, {})
-    if source.suffix in {".yaml", ".yml"}:
+    if is_service(source):
         from melange.catalog.catalog import load_catalog
         from melange.pipeline import options_of
 
@@ -71,7 +76,7 @@ def source_and_anchors(files: list[Path], anchors: list[str]) -> tuple[Path, lis
     """The service among the files; the others are anchors where a shell has spread a pattern after ``--anchor``."""
     if len(files) == 1:
         return files[0], anchors
-    services = [file for file in files if file.suffix in {".yaml", ".yml"}]
+    services = [file for file in files if is_service(file)]
     if len(services) != 1 or not anchors:
         listed = ", ".join(map(str, files))
         raise InputError(f"one service.yaml is needed, got {listed}", hint="name results after --anchor")
@@ -96,7 +101,7 @@ def with_uncertainty(
     from melange.service import read_service
 
     in_flight = None
-    if source is not None and source.suffix in {".yaml", ".yml"}:
+    if source is not None and is_service(source):
         in_flight = in_flight_of(read_service(source, settings), traffic, capacities)
     return with_uncertainty(result, traffic, capacities, options, in_flight=in_flight)
 
@@ -134,7 +139,7 @@ def estimator(
     """Estimates under other SLOs; None where capacities are given by a file and hold under one SLO only."""
     from melange.service import SloSection, read_service
 
-    if source is None or source.suffix not in {".yaml", ".yml"} or profile_file is not None:
+    if source is None or not is_service(source) or profile_file is not None:
         return None
     service = read_service(source, settings)
     if service.profile.source != ["estimate"]:

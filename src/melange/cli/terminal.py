@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from melange.files import Json
     from melange.plan.plan import Plan
     from melange.profile.profile import Profile
     from melange.workload.workload import Workload
@@ -25,18 +29,33 @@ SetOption = Annotated[
 ]
 
 
-def finish(result: Workload | Profile | Plan, out: Path | None, as_json: bool, page: Any) -> None:
-    """Save, then print: the page, or the JSON and nothing else."""
+WorkloadOption = Annotated[Path | None, typer.Option("--workload", help="A workload.json, in place of the service's.")]
+
+ProfileOption = Annotated[Path | None, typer.Option("--profile", help="A profile.json, in place of the service's.")]
+
+
+def finish(
+    result: Workload | Profile | Plan,
+    out: Path | None,
+    as_json: bool,
+    page: Callable[[Any], RenderableType],
+    *,
+    more: Json | None = None,
+    more_page: RenderableType | None = None,
+) -> None:
+    """Save, then print: the page and what was asked for besides, or both as JSON and nothing else."""
     from melange.present import layout
 
     if out is not None:
         result.save(out)
     if as_json:
-        typer.echo(result.dumps())
+        typer.echo(result.dumps() if more is None else json.dumps(json.loads(result.dumps()) | more))
         return
     layout.console().print(page(result))
     if out is not None:
         layout.console(stderr=True).print(f"\nsaved to {out}")
+    if more_page is not None:
+        layout.console().print("\n", more_page)
 
 
 @contextlib.contextmanager

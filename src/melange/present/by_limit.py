@@ -13,7 +13,7 @@ from melange.present.cells import add_cells, add_key, add_keys, cost_text, name_
 from melange.present.efficiency import request_cost, winners
 from melange.present.legend import MIX_COLOR, NONE_COLOR, OTHER_COLOR, Legend, color_of
 from melange.present.sweeps import LimitSweep
-from melange.present.theme import cell_axis, new_figure, percent, plain, usd, value_axis, with_title_room
+from melange.present.theme import cell_axis, mark_own, new_figure, percent, plain, usd, value_axis, with_title_room
 from melange.profile.profile import Profile
 from melange.workload.workload import Array, Workload
 
@@ -60,7 +60,7 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
                 hoverinfo="text",
             )
         )
-    _mark_own(figure, sweep)
+    mark_own(figure, sweep.own * 1e3)
     # A type close to its floor costs many times the others, which would press all other lines to the axis.
     scale = {"range": [0, 2.5 * max(loosest)]} if loosest else {"rangemode": "tozero"}
     figure.update_layout(xaxis=limit_axis(sweep), yaxis=value_axis("Cost of 1,000 such requests [USD]", **scale))
@@ -203,7 +203,7 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
             hoverinfo="text",
         )
     )
-    _mark_own(figure, sweep)
+    mark_own(figure, sweep.own * 1e3)
     figure.update_layout(xaxis=limit_axis(sweep), yaxis=value_axis("Cost [USD/h]", rangemode="tozero"), showlegend=True)
     return with_title_room(figure)
 
@@ -243,19 +243,4 @@ def _frame_own(figure: Figure, sweep: LimitSweep, rows: int) -> None:
             {"type": "rect", "x0": k - 0.5, "x1": k + 0.5, "y0": -0.48, "y1": rows - 0.52, "line": line}
             for k in columns
         ]
-    )
-
-
-def _mark_own(figure: Figure, sweep: LimitSweep) -> None:
-    figure.add_vline(x=sweep.own * 1e3, line={"color": "#777777", "width": 1, "dash": "dot"})
-    figure.add_annotation(
-        x=sweep.own * 1e3,
-        y=1,
-        yref="paper",
-        text="this service",
-        showarrow=False,
-        xanchor="right",
-        yanchor="top",
-        textangle=-90,
-        font={"size": 11, "color": "#555555"},
     )

@@ -10,7 +10,7 @@ import numpy as np
 from melange.plan.plan import Plan
 from melange.present.legend import MIX_COLOR, Entry, Legend
 from melange.present.sweeps import Point, savings_against, single_costs
-from melange.present.theme import new_figure, percent, plain, usd, value_axis, with_title_room
+from melange.present.theme import mark_own, new_figure, percent, plain, usd, value_axis, with_title_room
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -57,18 +57,7 @@ def figure_cost_by_rate(points: Sequence[Point], legend: Legend, own_rate: float
             hoverinfo="text",
         )
     )
-    figure.add_vline(x=own_rate, line={"color": "#777777", "width": 1, "dash": "dot"})
-    figure.add_annotation(
-        x=own_rate,
-        y=1,
-        yref="paper",
-        text="this service",
-        showarrow=False,
-        xanchor="right",
-        yanchor="top",
-        textangle=-90,
-        font={"size": 11, "color": "#555555"},
-    )
+    mark_own(figure, own_rate)
     figure.update_layout(
         xaxis=value_axis("Request rate [1/s]", rangemode="tozero"),
         yaxis=value_axis("Cost [USD/h]", rangemode="tozero"),

@@ -152,3 +152,19 @@ def percent(fraction: float) -> str:
         return ">99.9%"
     is_fine = 5e-4 <= abs(fraction) < 0.0995 or 0.995 <= fraction < 0.9995
     return f"{fraction:.1%}" if is_fine else f"{fraction:.0%}"
+
+
+def mark_own(figure: Figure, at: float) -> None:
+    """A dotted line where the service itself stands on the horizontal axis."""
+    figure.add_vline(x=at, line={"color": "#777777", "width": 1, "dash": "dot"})
+    figure.add_annotation(
+        x=at,
+        y=1,
+        yref="paper",
+        text="this service",
+        showarrow=False,
+        xanchor="right",
+        yanchor="top",
+        textangle=-90,
+        font={"size": 11, "color": "#555555"},
+    )
