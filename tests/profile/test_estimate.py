@@ -219,3 +219,17 @@ def test_every_kind_of_model_on_a_large_instance(name: str) -> None:
     assert (rates > 0.1).all()
     assert (np.diff(rates, axis=0) < 0).all()
     assert (np.diff(rates, axis=1) < 0).all()
+
+
+def test_a_profile_carries_the_engines_that_it_was_estimated_with(tmp_path):
+    """Steps, KV cache and limits travel through the file, equal ones stored once, and None where the model does not fit."""
+    import json
+
+    model = find_model("meta-llama/Llama-3.1-70B")
+    catalog = load_catalog().select(gpus=["L4", "H100-80GB"], providers=["aws"], markets=["on-demand"])
+    profile = estimate(model, catalog.offers, Slo(tpot_s=0.06), Buckets(input_edges=(1000,), output_edges=(500,)))
+    assert any(one is None for one in profile.engines)
+    assert any(one is not None for one in profile.engines)
+    stored = profile.save(tmp_path / "profile.json")
+    assert Profile.read(stored).engines == profile.engines
+    assert len(json.loads(stored.read_text())["engines"]) == len({one for one in profile.engines if one})

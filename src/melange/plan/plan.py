@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
+from melange.profile.engine import Engine, engines_from_json, engines_to_json
 from melange.profile.profile import ReplicaType
 from melange.slo import Slo
 from melange.workload.workload import Array, Workload, frozen_array
@@ -59,6 +60,11 @@ class Plan:
         that is served; less than 1 under a budget; 0 where a bucket was left out.
     load
         Share of its replicas' capacity that each type's traffic takes (R,), 0-1; headroom is not part of it.
+    max_request_rate
+        What one replica of each type was planned to carry (R, I, O) [1/s]; 0 for types that are not used.
+    engines
+        The engine of one replica of each type (R), to simulate the plan on; None where nothing is known of its steps
+        or the type is not used.
     cost_per_h
         Of all instances [USD/h].
     bound_per_h
@@ -94,6 +100,7 @@ class Plan:
     instances: npt.NDArray[np.int64]
     share: Array
     load: Array
+    max_request_rate: Array
     cost_per_h: float
     bound_per_h: float | None
     gap: float
@@ -111,6 +118,7 @@ class Plan:
     status: str = "optimal"
     solve_s: float = 0.0
     cautions: tuple[Caution, ...] = ()
+    engines: tuple[Engine | None, ...] = ()
 
     def __post_init__(self) -> None:
         types = len(self.replica_types)
@@ -122,7 +130,11 @@ class Plan:
         object.__setattr__(self, "instances", instances)
         object.__setattr__(self, "load", frozen_array(self.load, "plan.load", (types,)))
         shape = (types, *self.workload.buckets.shape)
-        object.__setattr__(self, "share", frozen_array(self.share, "plan.share", shape))
+        for name in ("share", "max_request_rate"):
+            object.__setattr__(self, name, frozen_array(getattr(self, name), f"plan.{name}", shape))
+        object.__setattr__(self, "engines", tuple(self.engines) or (None,) * types)
+        if len(self.engines) != types:
+            raise InputError(f"plan.engines: {types} are needed, got {len(self.engines)}")
 
     @property
     def replicas(self) -> dict[str, int]:
@@ -189,6 +201,9 @@ class Plan:
             "workload": self.workload.to_json(),
             "replica_types": [replica_type.to_json() for replica_type in self.replica_types],
             "share": self.share.tolist(),
+            # A row of a type that is not used is null: there may be a thousand of them.
+            "max_request_rate": [rates.tolist() if rates.any() else None for rates in self.max_request_rate],
+            **engines_to_json(self.engines),
         }
 
     @classmethod
@@ -196,6 +211,9 @@ class Plan:
         """From the JSON object that :meth:`to_json` makes."""
         replica_types = tuple(ReplicaType.from_json(item) for item in content["replica_types"])
         names = [replica_type.name for replica_type in replica_types]
+        workload = Workload.from_json(content["workload"])
+        rates = content.get("max_request_rate") or [None] * len(names)  # a plan of before 0.2 has none
+        unused = np.zeros(workload.buckets.shape)
         return cls(
             replica_types=replica_types,
             instances=np.array([content["instances"][name] for name in names], np.int64),
@@ -205,7 +223,8 @@ class Plan:
             bound_per_h=content["bound_per_h"],
             gap=content["gap"],
             single_type={name: Baseline(**item) for name, item in content["single_type"].items()},
-            workload=Workload.from_json(content["workload"]),
+            workload=workload,
+            max_request_rate=np.array([unused if rate is None else rate for rate in rates], float),
             headroom=content["headroom"],
             slices=content["slices"],
             confidence=content.get("confidence"),
@@ -218,6 +237,7 @@ class Plan:
             status=content["status"],
             solve_s=content["solve_s"],
             cautions=tuple(Caution(**caution) for caution in content["warnings"]),
+            engines=engines_from_json(content),
         )
 
     def dumps(self) -> str:

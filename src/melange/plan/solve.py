@@ -128,6 +128,11 @@ def _plan(
         instances=instances,
         share=share.reshape(profile.max_request_rate.shape),
         load=load,
+        max_request_rate=np.where((instances > 0)[:, None, None], profile.max_request_rate, 0.0),
+        engines=tuple(
+            engine if count else None
+            for engine, count in zip(profile.engines or (None,) * types, instances, strict=True)
+        ),
         cost_per_h=cost,
         bound_per_h=None if under_budget else bound,
         gap=_gap(best_part - part, best_part) if under_budget else _gap(cost - bound, cost),

@@ -33,7 +33,8 @@ from melange.profile.capacity import (
     prompt_times_s,
 )
 from melange.profile.comparison import samples_of
-from melange.profile.correction import INTERVAL, Correction, correction, prior_variance
+from melange.profile.correction import INTERVAL, REFERENCE_BATCH, Correction, correction, prior_variance
+from melange.profile.engine import Engine
 from melange.profile.era import DEFAULT_ENGINE, Era, find_era
 from melange.profile.estimate import OWN, estimate, step_times_of
 from melange.profile.hardware import Hardware, hardware_of, replicas_of
@@ -91,7 +92,13 @@ def anchor(
     )
     facts = _bundled() if accelerators is None else accelerators
     service = _Service(
-        model=model, slo=slo, sizes=planned_sizes(sizes), era=era, facts_by_name=facts, step_times=step_times
+        model=model,
+        slo=slo,
+        sizes=planned_sizes(sizes),
+        weight=np.ones(base.buckets.shape) if isinstance(sizes, Buckets) else sizes.request_rate,
+        era=era,
+        facts_by_name=facts,
+        step_times=step_times,
     )
     hardware = [hardware_of(one.offer, one.tensor_parallel, facts, one.variant) for one in base.replica_types]
     served = {one.variant: variant_of(model, one.variant) for one in base.replica_types}
@@ -118,6 +125,7 @@ class _Service:
     model: Model
     slo: Slo
     sizes: Sizes
+    weight: Array
     era: Era
     facts_by_name: Mapping[str, Accelerator]
     step_times: str
@@ -229,6 +237,7 @@ def _with_points(
     samples, cautions = samples_of(replicas, model, points)
     arrays = {name: getattr(profile, name).copy() for name in ("max_request_rate", "low", "high", "provenance")}
     reasons, reason = profile.reasons, profile.reason.copy()
+    engines = profile.engines
     if samples:
         sizes = service.sizes
         found = correction(samples, sizes.inputs[0], sizes.outputs[0], prior_variance(residuals))
@@ -242,6 +251,8 @@ def _with_points(
         arrays["provenance"][where] = ANCHORED
         reason[where] = np.where(index > 0, index + len(reasons), 0)
         reasons = (*reasons, *sentences)
+        pairs = zip(engines, where, strict=True)
+        engines = tuple(anchored_engine(one, found, service.weight) if one and here else one for one, here in pairs)
     for point in points:
         if point.max_request_rate is None:
             continue
@@ -253,7 +264,7 @@ def _with_points(
             arrays[name][where, cell[0], cell[1]] = point.max_request_rate
         arrays["provenance"][where, cell[0], cell[1]] = MEASURED
         reason[where, cell[0], cell[1]] = 0
-    return replace(profile, **arrays, reasons=reasons, reason=reason), cautions
+    return replace(profile, **arrays, reasons=reasons, reason=reason, engines=engines), cautions
 
 
 def _searched_cell(point: Measurement, service: _Service) -> tuple[tuple[int, int] | None, str]:
@@ -278,6 +289,25 @@ def with_correction(replicas: Replicas, found: Correction) -> Replicas:
         most_batch=found.most_batch,
     )
     return replace(replicas, cost=cost)
+
+
+def anchored_engine(engine: Engine, found: Correction, weight: Array) -> Engine:
+    """The engine with its steps corrected as they are for the mean request; ``weight`` is how often each comes (I, O).
+
+    A replica that serves sizes side by side has one step for all of them, so their corrections are averaged.
+    """
+    share = weight / weight.sum()
+    level, slope = float((share * found.level).sum()), float((share * found.slope).sum())
+    batch = np.full_like(share, math.sqrt(found.least_batch * found.most_batch))
+    spread = float((share * found.spread(batch)).sum())
+    cost = replace(
+        scaled(engine.cost, math.exp(level - slope * math.log(REFERENCE_BATCH))),
+        batch_power=slope,
+        least_batch=found.least_batch,
+        most_batch=found.most_batch,
+    )
+    fast, slow = math.exp(-INTERVAL * spread), math.exp(INTERVAL * spread)
+    return replace(engine, cost=cost, fast=fast, slow=slow, source="anchored")
 
 
 def anchored_rates(

@@ -14,6 +14,7 @@ from melange.catalog.offer import Offer
 from melange.catalog.variants import distinct_variants, is_unlisted, stored_as, variant_of
 from melange.errors import Caution, InputError, unknown
 from melange.profile.capacity import INTERVAL_BISECTIONS, Array, Replicas, Sizes, max_request_rate
+from melange.profile.engine import engines_of, layers_of
 from melange.profile.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era, Residuals, find_era, kind_of
 from melange.profile.hardware import Hardware, hardware_of, replicas_of
 from melange.profile.profile import ESTIMATED, Profile, ReplicaType
@@ -115,6 +116,8 @@ def estimate(
     reasons, reason = why_zero(mid, replicas, model, requests, slo.limits, obstacles)
     place_by_hardware = {one: place for place, one in enumerate(distinct)}
     where = np.array([place_by_hardware[one] for one in hardware])
+    layers = [layers_of(variant_of(model, one.variant)) for one in distinct]
+    engines = engines_of(replicas, layers, residuals, "estimated")
     return Profile(
         replica_types=tuple(replica_types),
         buckets=buckets,
@@ -128,6 +131,7 @@ def estimate(
         model=model.name,
         source=_source(era, tables),
         cautions=_cautions(model, slo, era, distinct, facts_by_name, longest, tables),
+        engines=tuple(engines[place] for place in where),
     )
 
 

@@ -13,6 +13,7 @@ from melange.errors import Caution, InputError
 from melange.files import write_text
 from melange.profile.aibrix import aibrix_from, profile_from_aibrix
 from melange.profile.cells import read_objects
+from melange.profile.engine import Engine
 from melange.profile.profile import ESTIMATED, Profile, ReplicaType
 from melange.profile.release import config_from_release, profile_from_release, release_from
 from melange.workload.workload import Workload
@@ -127,7 +128,20 @@ def combine(measured: Profile, estimated: Profile) -> Profile:
         model=estimated.model or measured.model,
         source="; ".join(filter(None, (measured.source, estimated.source))),
         cautions=(*measured.cautions, *estimated.cautions, *_disagreement(measured, estimated)),
+        engines=_engines(measured, estimated, matches, extra),
     )
+
+
+def _engines(
+    measured: Profile, estimated: Profile, matches: Sequence[Sequence[int]], extra: Sequence[int]
+) -> tuple[Engine | None, ...]:
+    """Engines of all types of both: the measured profile's where it knows them."""
+    engines = list(estimated.engines) or [None] * len(estimated.replica_types)
+    known = measured.engines or (None,) * len(measured.replica_types)
+    for engine, places in zip(known, matches, strict=True):
+        for place in places:
+            engines[place] = engine or engines[place]
+    return (*engines, *(known[m] for m in extra))
 
 
 def _matching(measured: ReplicaType, candidates: Sequence[ReplicaType]) -> list[int]:

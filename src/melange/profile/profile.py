@@ -14,6 +14,7 @@ import numpy.typing as npt
 from melange.catalog.offer import Offer
 from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
+from melange.profile.engine import Engine, engines_from_json, engines_to_json
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets, frozen_array
 
@@ -111,6 +112,9 @@ class Profile:
         Where the figures come from, in words.
     cautions
         What a reader should know about these figures.
+    engines
+        The engine of one replica of each type (R), on which a plan can be simulated; None where nothing is known of
+        its steps, and empty where that is so of all.
 
     Raises
     ------
@@ -130,8 +134,11 @@ class Profile:
     model: str = ""
     source: str = ""
     cautions: tuple[Caution, ...] = ()
+    engines: tuple[Engine | None, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.engines and len(self.engines) != len(self.replica_types):
+            raise InputError(f"profile.engines: {len(self.replica_types)} are needed, got {len(self.engines)}")
         shape = (len(self.replica_types), *self.buckets.shape)
         names = [replica_type.name for replica_type in self.replica_types]
         if not names:
@@ -177,6 +184,7 @@ class Profile:
             "model": self.model,
             "source": self.source,
             "warnings": [caution.to_json() for caution in self.cautions],
+            **engines_to_json(self.engines),
         }
 
     @classmethod
@@ -196,6 +204,7 @@ class Profile:
             model=content.get("model", ""),
             source=content.get("source", ""),
             cautions=tuple(Caution(**caution) for caution in content.get("warnings", ())),
+            engines=engines_from_json(content),
         )
 
     def dumps(self) -> str:
