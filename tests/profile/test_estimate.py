@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from profile_cases import offer
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.bundled import find_model
+from melange.catalog.catalog import load_catalog
 from melange.catalog.model import Model
 from melange.errors import InputError
 from melange.profile.era import find_era
@@ -221,10 +224,8 @@ def test_every_kind_of_model_on_a_large_instance(name: str) -> None:
     assert (np.diff(rates, axis=1) < 0).all()
 
 
-def test_a_profile_carries_the_engines_that_it_was_estimated_with(tmp_path):
-    """Steps, KV cache and limits travel through the file, equal ones stored once, and None where the model does not fit."""
-    import json
-
+def test_a_profile_carries_the_engines_that_it_was_estimated_with(tmp_path: Path) -> None:
+    """Steps, KV cache and limits travel through the file, equal ones once, and None where a model does not fit."""
     model = find_model("meta-llama/Llama-3.1-70B")
     catalog = load_catalog().select(gpus=["L4", "H100-80GB"], providers=["aws"], markets=["on-demand"])
     profile = estimate(model, catalog.offers, Slo(tpot_s=0.06), Buckets(input_edges=(1000,), output_edges=(500,)))
