@@ -28,7 +28,9 @@ def compiled_policy() -> ModuleType:
     spec.loader.exec_module(copy)
     for name, value in list(vars(copy).items()):
         if isinstance(value, FunctionType) and value.__module__ == NAME:
-            setattr(copy, name, njit(cache=True)(value))
+            # A way in from Python takes as long to compile as a function: only public ones have it.
+            flags = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True} if name.startswith("_") else {}
+            setattr(copy, name, njit(cache=True, error_model="numpy", **flags)(value))
     # One class for both, so that a fleet can be handed to either.
     vars(copy)["Fleet"] = policy.Fleet
     return copy

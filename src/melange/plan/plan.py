@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
+from melange.plan.certificate import Certificate
 from melange.profile.engine import Engine, engines_from_json, engines_to_json
 from melange.profile.profile import ReplicaType
 from melange.slo import Slo
@@ -94,6 +95,8 @@ class Plan:
         Time that the search took [s].
     cautions
         What a reader should know: those of the workload and of the profile included.
+    certificate
+        What a simulation has shown of it; None where nobody asked.
     """
 
     replica_types: tuple[ReplicaType, ...]
@@ -119,6 +122,7 @@ class Plan:
     solve_s: float = 0.0
     cautions: tuple[Caution, ...] = ()
     engines: tuple[Engine | None, ...] = ()
+    certificate: Certificate | None = None
 
     def __post_init__(self) -> None:
         types = len(self.replica_types)
@@ -204,6 +208,7 @@ class Plan:
             # A row of a type that is not used is null: there may be a thousand of them.
             "max_request_rate": [rates.tolist() if rates.any() else None for rates in self.max_request_rate],
             **engines_to_json(self.engines),
+            "certificate": self.certificate.to_json() if self.certificate else None,
         }
 
     @classmethod
@@ -238,6 +243,7 @@ class Plan:
             solve_s=content["solve_s"],
             cautions=tuple(Caution(**caution) for caution in content["warnings"]),
             engines=engines_from_json(content),
+            certificate=Certificate.from_json(content["certificate"]) if content.get("certificate") else None,
         )
 
     def dumps(self) -> str:

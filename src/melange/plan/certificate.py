@@ -1,0 +1,58 @@
+"""What a simulation has shown of a plan, and what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from melange.files import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """The proof by simulation that goes with a certified plan.
+
+    Parameters
+    ----------
+    target
+        Share of requests that must meet the SLO, 0-1.
+    attainment, low
+        Share that met it in simulation, and the lower end of its 95 % interval, 0-1.
+    requests, seeds
+        Requests of one run, and runs.
+    policy
+        How requests were balanced.
+    cost_before_per_h
+        Cost of the plan without a certificate [USD/h].
+    attainment_before
+        Share of requests that met the SLO under that plan, 0-1.
+    headroom
+        Share of a replica's capacity that is kept free, by replica type name; below 0 where the simulation has shown
+        that a replica carries more than the sum of its loads says.
+    plans
+        Plans that were simulated.
+    """
+
+    target: float
+    attainment: float
+    low: float
+    requests: int
+    seeds: int
+    policy: str
+    cost_before_per_h: float
+    attainment_before: float
+    headroom: Mapping[str, float]
+    plans: int
+
+    def price(self, cost_per_h: float) -> float:
+        """What certainty costs, as a share of the uncertified plan; negative where the certified plan is cheaper."""
+        return cost_per_h / self.cost_before_per_h - 1.0
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Json) -> Certificate:
+        """From the JSON object that :meth:`to_json` makes."""
+        return cls(**content)
