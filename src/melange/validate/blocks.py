@@ -9,9 +9,8 @@ Decoding requests that cross into a block at the same step, modulo the block's s
 
 from __future__ import annotations
 
-from melange.validate.compiling import inner
-
 from melange.validate import layout as at
+from melange.validate.compiling import inner
 
 
 @inner()

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from melange.validate.compiling import compiled, inner
 
 from melange.balance.compiled import compiled_policy
 from melange.balance.policy import Fleet
 from melange.errors import InputError
 from melange.profile.engine import Engine
 from melange.validate import layout as at
+from melange.validate.compiling import compiled, inner
 from melange.validate.engine import begin, clear, enqueue, finish, fits
 from melange.validate.heaps import settle
 from melange.validate.outcome import BINS, FAILED, REFUSED, SERVED, Outcome

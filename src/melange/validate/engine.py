@@ -30,11 +30,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from melange.validate.compiling import inner
 
 from melange.balance.compiled import compiled_policy
 from melange.validate import layout as at
 from melange.validate.blocks import steps_in_blocks, taken, units
+from melange.validate.compiling import inner
 from melange.validate.gaps import count_gap, count_run
 from melange.validate.heaps import remove, rise, sink
 from melange.validate.outcome import SERVED

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import math
 
-from melange.validate.compiling import inner
-
 from melange.validate import layout as at
+from melange.validate.compiling import inner
 from melange.validate.outcome import BINS, GROWTH, LEAST_GAP_S
 
 SCALE = 1.0 / math.log(GROWTH)

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from melange.validate.compiling import inner
-
 from melange.validate import layout as at
+from melange.validate.compiling import inner
 
 
 @inner()

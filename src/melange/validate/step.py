@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import astuple, fields
 
 import numpy as np
-from melange.validate.compiling import inner
 
 from melange.profile.engine import Engine
 from melange.profile.step import StepCost
+from melange.validate.compiling import inner
 from melange.workload.workload import Array
 
 # Columns of a row of coefficients: the fields of StepCost, in their order.
