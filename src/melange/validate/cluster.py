@@ -17,13 +17,14 @@ from melange.balance.policy import Fleet
 from melange.errors import InputError
 from melange.profile.engine import Engine
 from melange.validate import layout as at
-from melange.validate.compiling import compiled, inner
+from melange.validate.compiling import compiled, forget_outdated, inner
 from melange.validate.engine import begin, clear, enqueue, finish, fits
 from melange.validate.heaps import settle
 from melange.validate.outcome import BINS, FAILED, REFUSED, SERVED, Outcome
 from melange.validate.step import coefficients
 from melange.workload.workload import Array
 
+forget_outdated()
 policy = compiled_policy()
 choose, sent, lost = policy.choose, policy.sent, policy.lost
 

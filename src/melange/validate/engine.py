@@ -132,6 +132,13 @@ def clear(world, replica, now):
     whole, real, requests = world.whole[replica], world.real[replica], world.requests
     if whole[at.SEGMENT] != at.IDLE:
         real[at.BUSY] += now - real[at.BEGAN]
+    if whole[at.SEGMENT] == at.DECODE:  # the steps of its run that had ended
+        first, growth, elapsed = real[at.FIRST], real[at.GROWTH_S], now - real[at.BEGAN]
+        steps = _steps_until(first, growth, elapsed)
+        steps -= _run_s(first, growth, steps) > elapsed
+        whole[at.STEPS] += steps
+        count_run(whole, real, world.gaps[replica], steps)
+        _advance(whole, steps)
     held = np.empty(whole[at.RUNNING] + whole[at.WAITING], np.int64)
     k = whole[at.LAST]
     for place in range(whole[at.RUNNING] - 1, -1, -1):

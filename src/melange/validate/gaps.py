@@ -32,6 +32,8 @@ def count_gap(gaps, gap_s, count):
 @inner()
 def count_run(whole, real, gaps, steps):
     """Count the gaps of a run, whose step j takes ``first + growth j``; prompts may have come before its first."""
+    if steps == 0:
+        return
     first, growth, batch = real[at.FIRST], real[at.GROWTH_S], whole[at.DECODING]
     if real[at.STALL] > 0.0:
         stalled = min(whole[at.STALLED], batch)
