@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,9 +62,10 @@ class Rows:
         return served.select(arrival_s=self.seconds(served.arrival) * (self.unit_s or 1.0))
 
 
-def select_rows(log: Log, layout: Layout) -> Rows:
-    """The rows of ``log``, its columns named and parsed as ``layout`` says."""
+def select_rows(log: Log, layout: Layout, more: Mapping[str, str] | None = None) -> Rows:
+    """The rows of ``log``, its columns named and parsed as ``layout`` says; ``more`` token counts by new name."""
     fields = parse_fields(log.table, layout)
+    fields |= {name: tokens(log.table[column]) for name, column in (more or {}).items()}
     table = log.table.select(**fields)
     if log.kind in ("csv", "jsonl"):
         table = log.connection.create_table("parsed_rows", table, temp=True)  # so that text is parsed once

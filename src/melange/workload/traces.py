@@ -138,7 +138,7 @@ def _with_clock(
     window_s: float | None,
     rate: str,
 ) -> Workload:
-    first_s, last_s = _clock(rows)
+    first_s, last_s = clock_of(rows)
     stretch = span(first_s, last_s, start, end, place=rows.log.place)
     selected = rows.within(stretch)
     counts = _Counts.of(selected, grid)
@@ -153,7 +153,7 @@ def _with_clock(
     return _workload(rows, grid, counts, total, words, _burstiness(selected, counts.served))
 
 
-def _clock(rows: Rows) -> tuple[float, float]:
+def clock_of(rows: Rows) -> tuple[float, float]:
     """First and last arrival [s]; also settles the unit of numeric times."""
     first, last, timed, total = _first_row(
         rows.table.aggregate(

@@ -1,0 +1,125 @@
+"""Why requests missed the SLO: what kept each of them longest, beyond what it takes alone on an idle replica."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.profile.engine import Engine
+from melange.profile.step import StepCost, step_time_s
+from melange.slo import Slo
+from melange.validate.attainment import Mask, metrics_of
+from melange.validate.outcome import REFUSED, SERVED, Outcome
+from melange.workload.workload import Array
+
+CAUSES = {
+    "too large": "even alone on an idle replica it would have missed, or it does not fit",
+    "queueing": "it waited for a sequence or for KV cache",
+    "prefill interference": "prompts of others held its tokens up",
+    "preemption": "its KV cache was taken away and made again",
+    "batching": "steps were long because many requests ran in them",
+    "lost replica": "its replica was lost",
+}
+NAMES = tuple(CAUSES)
+
+
+def causes(
+    outcome: Outcome, slo: Slo, engines: tuple[Engine, ...], type_of_request: Array, cached: npt.NDArray[Any] | None
+) -> Array:
+    """Index into ``NAMES`` of each request's cause (N,); -1 where it met the SLO.
+
+    The limit that a request exceeds most decides which of its times are compared: before its first token those of
+    the queue and of its prompt, after it those that other requests' prompts, preemptions and the batch have added.
+    """
+    values = metrics_of(outcome)
+    ratios = np.stack([values[metric] / limit for metric, limit in slo.limits.items()])
+    missed = ratios.max(axis=0) > 1 + 1e-12
+    ttft, latency = alone_s(outcome, engines, type_of_request, cached)
+    between = np.maximum(outcome.output_tokens - 1, 1)
+    by_metric = {"ttft": ttft, "tpot": (latency - ttft) / between, "latency": latency}
+    by_metric["ntpot"] = latency / outcome.output_tokens
+    alone = np.maximum.reduce([by_metric[metric] / limit for metric, limit in slo.limits.items()])
+    worst = np.array(list(slo.limits))[ratios.argmax(axis=0)]
+    before, after = worst != "tpot", worst != "ttft"
+    queueing = outcome.admitted_s - outcome.arrival_s
+    prompt = np.maximum(outcome.first_token_s - outcome.admitted_s - ttft, 0.0)
+    decode = np.maximum(outcome.finish_s - outcome.first_token_s - (latency - ttft), 0.0)
+    preempted = outcome.preemptions > 0
+    interference = np.minimum(outcome.prefill_wait_s, decode)
+    rest = decode - interference
+    parts = np.zeros((len(NAMES), len(missed)))
+    parts[NAMES.index("queueing")] = before * queueing
+    parts[NAMES.index("prefill interference")] = after * interference
+    parts[NAMES.index("preemption")] = after * np.where(preempted, rest, 0.0)
+    parts[NAMES.index("batching")] = before * prompt + after * np.where(preempted, 0.0, rest)
+    cause = np.nan_to_num(parts).argmax(axis=0)
+    cause[(alone > 1 + 1e-12) | (outcome.status == REFUSED)] = NAMES.index("too large")
+    is_lost = ((outcome.status != SERVED) & (outcome.status != REFUSED)) | (outcome.retries > 0)
+    cause[is_lost] = NAMES.index("lost replica")
+    return np.where(missed, cause, -1)
+
+
+def alone_s(
+    outcome: Outcome, engines: tuple[Engine, ...], type_of_request: Array, cached: npt.NDArray[Any] | None = None
+) -> tuple[Array, Array]:
+    """Time to first token and latency of each request if its replica had no other (N,) [s]; nan where none took it."""
+    ttft, latency = np.full(len(outcome.arrival_s), np.nan), np.full(len(outcome.arrival_s), np.nan)
+    for t, engine in enumerate(engines):
+        here = np.flatnonzero(type_of_request == t)
+        if len(here):
+            known = np.zeros(len(here)) if cached is None else np.asarray(cached)[here].astype(float)
+            sizes = (outcome.input_tokens[here].astype(float), outcome.output_tokens[here].astype(float))
+            ttft[here], latency[here] = idle_times_s(engine, *sizes, known)
+    return ttft, latency
+
+
+def idle_times_s(engine: Engine, inputs: Array, outputs: Array, cached: Array) -> tuple[Array, Array]:
+    """Time to first token and latency of requests that have a replica for themselves (N,) [s].
+
+    The prompt in full chunks and a rest, then one step for each token; sums over tokens in closed form.
+    """
+    cost, unread = engine.cost, inputs - cached
+    budget = float(engine.max_batched_tokens) if engine.is_chunked else np.inf
+    full = np.floor(unread / budget)
+    rest = unread - full * np.where(full > 0, budget, 0.0)
+    once = step_time_s(cost, batch=0.0, context_tokens=0.0, prefill_tokens=rest, admitted=1.0)
+    ttft = np.where(rest > 0, once, cost.request_s)
+    if np.isfinite(budget):
+        ttft = ttft + full * step_time_s(cost, batch=0.0, context_tokens=0.0, prefill_tokens=budget)
+    factor = _correction(cost, 0.0)
+    ttft = ttft + factor * cost.position_s * (inputs**2 - cached**2) / 2
+    steps = outputs - 1
+    window = float(engine.window) if engine.sliding_layers else np.inf
+    if engine.sliding_layers:
+        ttft = ttft + factor * cost.window_position_s * (_seen(inputs, window) - _seen(cached, window))
+    base = step_time_s(cost, batch=1.0, context_tokens=0.0)
+    look_back = cost.context_s * _sum_to(inputs, steps)
+    if engine.sliding_layers:
+        short = np.clip(window - inputs, 0.0, steps)
+        look_back = look_back + cost.window_context_s * (_sum_to(inputs, short) + window * (steps - short))
+    return np.asarray(ttft), np.asarray(ttft + steps * base + _correction(cost, 1.0) * look_back)
+
+
+def _sum_to(inputs: Array, steps: Array) -> Array:
+    """``(i + 1) + (i + 2) + ... + (i + steps)``."""
+    return inputs * steps + steps * (steps + 1) / 2
+
+
+def _seen(tokens: Array, window: float) -> Array:
+    return np.where(tokens <= window, tokens**2 / 2, window * tokens - window**2 / 2)
+
+
+def _correction(cost: StepCost, batch: float) -> float:
+    return float(np.clip(batch, cost.least_batch, cost.most_batch) ** cost.batch_power) if cost.batch_power else 1.0
+
+
+def shares_of(cause: Array, counted: Mask) -> dict[str, float]:
+    """Share of the counted requests that missed for each cause, 0-1; causes that there were."""
+    total = max(int(counted.sum()), 1)
+    return {
+        name: float((cause[counted] == place).sum()) / total
+        for place, name in enumerate(NAMES)
+        if (cause[counted] == place).any()
+    }

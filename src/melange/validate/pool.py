@@ -1,0 +1,116 @@
+"""Many simulations at once: in this process, on a process pool, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from melange.errors import InputError
+from melange.plan.plan import Plan
+from melange.validate.scenario import Scenario
+from melange.validate.simulate import Run, simulate
+from melange.workload.arrivals import Arrivals
+
+# Fewer requests than this are simulated sooner than a process has started.
+WORTH_A_PROCESS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Job:
+    """One simulation that is to be run; the parameters are those of :func:`~melange.validate.simulate.simulate`."""
+
+    plan: Plan
+    arrivals: Arrivals
+    policy: str
+    scenario: Scenario
+    steps: str
+    seed: int
+
+
+def run_job(job: Job) -> Run:
+    """Run one simulation."""
+    return simulate(job.plan, job.arrivals, policy=job.policy, scenario=job.scenario, steps=job.steps, seed=job.seed)
+
+
+def run_all(
+    jobs: Sequence[Job],
+    *,
+    processes: int | None = None,
+    on: str | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> list[Run]:
+    """Run simulations, in the order of the jobs.
+
+    Parameters
+    ----------
+    jobs
+        What to run.
+    processes
+        At most so many at once; None: as many as there are cores, or one for what one does sooner.
+    on
+        Address of a Ray cluster (``ray://host:10001``, ``local``); None: this machine.
+    progress
+        Told the part that is done, 0-1.
+
+    Raises
+    ------
+    InputError
+        A cluster that cannot be reached, or Ray that is not installed.
+    """
+    tell = progress or (lambda _: None)
+    if on is not None:
+        return _on_ray(jobs, on, tell)
+    work = sum(len(job.arrivals) for job in jobs)
+    most = min(processes or os.cpu_count() or 1, len(jobs))
+    if most <= 1 or (processes is None and work < WORTH_A_PROCESS):
+        runs = []
+        for done, job in enumerate(jobs):
+            runs.append(run_job(job))
+            tell((done + 1) / len(jobs))
+        return runs
+    return _on_processes(jobs, most, tell)
+
+
+def _on_processes(jobs: Sequence[Job], processes: int, tell: Callable[[float], None]) -> list[Run]:
+    """Started anew rather than forked: a fork would take threads and locks of libraries along."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        try:
+            futures = [pool.submit(run_job, job) for job in jobs]
+            runs = []
+            for done, future in enumerate(futures):
+                runs.append(future.result())
+                tell((done + 1) / len(jobs))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return runs
+
+
+def _on_ray(jobs: Sequence[Job], address: str, tell: Callable[[float], None]) -> list[Run]:
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("--on needs Ray, which is not installed", hint="pip install 'melange[ray]'") from error
+    was_there = ray.is_initialized()
+    try:
+        if not was_there:
+            ray.init(address=None if address == "local" else address, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--on {address}: no Ray cluster answers there: {error}", hint="ray start --head starts one"
+        ) from error
+    try:
+        remote = ray.remote(run_job)
+        references = [remote.remote(job) for job in jobs]
+        runs = []
+        for done, reference in enumerate(references):
+            runs.append(ray.get(reference))
+            tell((done + 1) / len(jobs))
+        return runs
+    finally:
+        if not was_there:
+            ray.shutdown()

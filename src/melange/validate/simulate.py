@@ -1,0 +1,166 @@
+"""The verb of the validate stage: a plan played out, request by request, on the step times that it was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.balance.fleet import fleet_of, replica_engines, types_of
+from melange.balance.policy import POLICIES
+from melange.errors import InputError, unknown
+from melange.plan.plan import Plan
+from melange.profile.engine import Engine
+from melange.validate.cluster import Event, play
+from melange.validate.outcome import Outcome
+from melange.validate.scenario import STEADY, Scenario
+from melange.workload.arrivals import Arrivals, draw
+from melange.workload.workload import Workload
+
+# Which step times a plan is simulated on: as they are known, or as slow or as fast as a tenth of measured ones were.
+STEPS = ("as-planned", "slow", "fast")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Run:
+    """One simulation of a plan.
+
+    Parameters
+    ----------
+    plan
+        What was simulated.
+    types
+        Place in ``plan.replica_types`` of each replica type that the fleet has (T,).
+    type_of
+        Place in ``types`` of each replica (n,).
+    engines
+        The engine of each replica type in ``types`` (T).
+    arrivals
+        The requests (N).
+    outcome
+        What became of them.
+    policy, scenario, steps
+        How they were balanced, what happened meanwhile, and which step times held.
+    seed
+        Of the policies that choose at random.
+    """
+
+    plan: Plan
+    types: tuple[int, ...]
+    type_of: npt.NDArray[np.int64]
+    engines: tuple[Engine, ...]
+    arrivals: Arrivals
+    outcome: Outcome
+    policy: str
+    scenario: str
+    steps: str
+    seed: int
+
+
+def simulate(
+    plan: Plan,
+    arrivals: Arrivals,
+    *,
+    policy: str = POLICIES[0],
+    scenario: Scenario = STEADY,
+    steps: str = STEPS[0],
+    counts: Mapping[str, int] | None = None,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Run:
+    """Play a plan out: every request, every engine step, the balancer's own policy.
+
+    Parameters
+    ----------
+    plan
+        As ``solve`` makes it, with the engines of its profile.
+    arrivals
+        The requests (N), as they come.
+    policy
+        One of :data:`~melange.balance.policy.POLICIES`.
+    scenario
+        What happens meanwhile: the shape of the rate, replicas that go and come.
+    steps
+        ``as-planned``; or ``slow``, ``fast``: as the slowest and the fastest tenth of measured steps were.
+    counts
+        Replicas by replica type name; None: the plan's.
+    seed
+        Of policies that choose at random.
+    progress
+        Told the share of requests that have arrived, 0-1.
+
+    Raises
+    ------
+    InputError
+        Types whose steps are not known, an unknown policy, no replicas.
+    """
+    if policy not in POLICIES:
+        raise unknown("policy", policy, POLICIES)
+    types = types_of(plan, counts)
+    engines = tuple(_at(engine, steps) for engine in replica_engines(plan, types))
+    fleet = fleet_of(plan, counts, "arrays")
+    type_of = np.asarray(fleet.type_of)
+    shaped = arrivals.shaped(scenario.rate) if scenario.rate else arrivals
+    events = scenario.events(type_of, float(shaped.arrival_s[-1]))
+    for event in events:
+        if event.is_up and event.at_s > 0 and not _was_up(events, event):
+            fleet.is_up[event.replica] = 0
+    outcome = play(
+        [engines[t] for t in type_of],
+        fleet,
+        POLICIES.index(policy),
+        shaped.arrival_s,
+        shaped.input_tokens,
+        shaped.output_tokens,
+        shaped.cached_tokens,
+        shaped.max_tokens,
+        events=events,
+        seed=seed,
+        progress=progress,
+    )
+    return Run(
+        plan=plan,
+        types=tuple(types),
+        type_of=type_of,
+        engines=engines,
+        arrivals=shaped,
+        outcome=outcome,
+        policy=policy,
+        scenario=scenario.name,
+        steps=steps,
+        seed=seed,
+    )
+
+
+def planned_workload(plan: Plan) -> Workload:
+    """The traffic that a plan carries: its workload without the buckets that it leaves out.
+
+    Raises
+    ------
+    InputError
+        A plan that carries nothing.
+    """
+    served = np.minimum(plan.share.sum(axis=0), 1.0)
+    if not (served * plan.workload.request_rate).any():
+        raise InputError("plan: it carries no requests")
+    return replace(plan.workload, request_rate=plan.workload.request_rate * served)
+
+
+def draw_for(plan: Plan, requests: int, *, seed: int = 0, burstiness: float = 1.0, scale: float = 1.0) -> Arrivals:
+    """Requests drawn from the traffic that a plan carries, ``scale`` times as often."""
+    workload = planned_workload(plan)
+    return draw(workload.at_rate(workload.total_rate * scale), requests, seed=seed, burstiness=burstiness)
+
+
+def _at(engine: Engine, steps: str) -> Engine:
+    factors = dict(zip(STEPS, (1.0, engine.slow, engine.fast), strict=True))
+    if steps not in factors:
+        raise unknown("steps", steps, STEPS)
+    return engine.scaled(factors[steps]) if steps != STEPS[0] else engine
+
+
+def _was_up(events: tuple[Event, ...], joining: Event) -> bool:
+    """Whether a replica that comes had gone before, rather than being started."""
+    return any(one.replica == joining.replica and not one.is_up and one.at_s < joining.at_s for one in events)

@@ -1,0 +1,267 @@
+"""Requests one by one: replayed from a log, or drawn from a workload.
+
+Drawn sizes keep what a workload knows: how often each bucket is met, and the mean size in it. Inside a bucket a size
+lies below its mean ``m`` with chance ``(b - m) / (b - a)`` and above it otherwise, evenly on either side: that spans
+the bucket from ``a`` to ``b``, and its mean is ``m``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.errors import InputError
+from melange.workload.workload import Array, Buckets, Workload
+
+if TYPE_CHECKING:
+    from melange.workload.logs import Progress
+
+Tokens = npt.NDArray[np.int32]
+
+POISSON, GAMMA = "poisson", "gamma"
+CACHED_COLUMN = "prefix_cached_tokens"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Arrivals:
+    """N requests in the order of their arrival.
+
+    Parameters
+    ----------
+    arrival_s
+        Arrival at the balancer (N,), ascending from about 0 [s].
+    input_tokens, output_tokens
+        Sizes (N,).
+    cached_tokens
+        First tokens of each prompt that a prefix cache holds (N,); None: none.
+    max_tokens
+        Longest completion that the client allows (N,); None: nobody says.
+    source
+        Where they come from, in words.
+    is_shuffled
+        Whether sizes came without an order in time, as drawn ones do.
+    """
+
+    arrival_s: Array
+    input_tokens: Tokens
+    output_tokens: Tokens
+    cached_tokens: Tokens | None = None
+    max_tokens: Tokens | None = None
+    source: str = ""
+    is_shuffled: bool = True
+
+    def __post_init__(self) -> None:
+        if not len(self.arrival_s):
+            raise InputError("arrivals: at least one request is needed")
+        if (np.diff(self.arrival_s) < 0).any():
+            raise InputError("arrivals: they must be in the order of time")
+
+    def __len__(self) -> int:
+        return len(self.arrival_s)
+
+    @property
+    def rate(self) -> float:
+        """Requests over the time from the first arrival to the last [1/s]."""
+        duration = float(self.arrival_s[-1] - self.arrival_s[0])
+        return (len(self) - 1) / duration if duration > 0 else float("inf")
+
+    def at_rate(self, rate: float) -> Arrivals:
+        """The same requests, time stretched so that ``rate`` of them come in a second; bursts keep their shape."""
+        if not (rate > 0 and np.isfinite(rate)):
+            raise InputError(f"arrivals.rate must be > 0 and finite, got {rate:g}")
+        if len(self) < 2 or not np.isfinite(self.rate):
+            raise InputError("arrivals: requests that all come at once have no rate to change")
+        start = self.arrival_s[0]
+        return replace(self, arrival_s=(self.arrival_s - start) * (self.rate / rate))
+
+    def first(self, count: int) -> Arrivals:
+        """The first ``count`` of them."""
+        return self._chosen(np.arange(min(count, len(self))))
+
+    def within(self, buckets: Buckets, kept: npt.NDArray[np.bool_]) -> Arrivals:
+        """Those whose bucket is kept (I, O); sizes beyond the last edge are not."""
+        i = np.searchsorted(buckets.input_edges, self.input_tokens)
+        o = np.searchsorted(buckets.output_edges, self.output_tokens)
+        inside = (i < buckets.shape[0]) & (o < buckets.shape[1])
+        is_kept = inside & kept[np.minimum(i, buckets.shape[0] - 1), np.minimum(o, buckets.shape[1] - 1)]
+        if not is_kept.any():
+            raise InputError("arrivals: no request is of a size that is served")
+        return self._chosen(np.flatnonzero(is_kept))
+
+    def shaped(self, factor_by_share: Sequence[tuple[float, float]]) -> Arrivals:
+        """The same requests while the rate changes: times ``factor`` at each share of the time, straight between them.
+
+        >>> steady = Arrivals(arrival_s=np.arange(101.0), input_tokens=np.ones(101), output_tokens=np.ones(101))
+        >>> doubled = steady.shaped([(0.0, 1.0), (0.5, 1.0), (0.5, 2.0), (1.0, 2.0)])
+        >>> np.diff(doubled.arrival_s)[[10, 90]].round(6).tolist()
+        [1.0, 0.5]
+        """
+        shares, factors = np.array(factor_by_share, float).T
+        if len(shares) < 2 or shares[0] != 0 or shares[-1] != 1 or (np.diff(shares) < 0).any() or (factors <= 0).any():
+            raise InputError("arrivals: a rate's shape needs shares that ascend from 0 to 1, and factors > 0")
+        start, duration = self.arrival_s[0], self.arrival_s[-1] - self.arrival_s[0]
+        # Time runs as fast as the rate: where it is doubled, what came in a second comes in half of one.
+        grid = np.concatenate([np.linspace(low, high, 2001)[:-1] for low, high in itertools.pairwise(shares)] + [[1.0]])
+        inside = np.interp((grid[1:] + grid[:-1]) / 2, shares, factors)
+        passed = np.concatenate([[0.0], np.cumsum(np.diff(grid) * inside)])
+        duration /= passed[-1]
+        return replace(self, arrival_s=start + duration * np.interp((self.arrival_s - start) / duration, passed, grid))
+
+    def _chosen(self, places: npt.NDArray[np.intp], arrival_s: Array | None = None) -> Arrivals:
+        return replace(
+            self,
+            arrival_s=self.arrival_s[places] if arrival_s is None else arrival_s,
+            input_tokens=self.input_tokens[places],
+            output_tokens=self.output_tokens[places],
+            cached_tokens=None if self.cached_tokens is None else self.cached_tokens[places],
+            max_tokens=None if self.max_tokens is None else self.max_tokens[places],
+        )
+
+
+def draw(
+    workload: Workload,
+    requests: int,
+    *,
+    seed: int = 0,
+    burstiness: float = 1.0,
+    observed: Arrivals | None = None,
+) -> Arrivals:
+    """Requests drawn from a workload: sizes by bucket, as often as they were seen together; random times.
+
+    Parameters
+    ----------
+    workload
+        Rates and mean sizes by bucket.
+    requests
+        How many.
+    seed
+        The same seed draws the same requests.
+    burstiness
+        Coefficient of variation of the times between arrivals: 1 is Poisson, above it gamma-distributed times that
+        come in bursts.
+    observed
+        Requests whose sizes are drawn from, each pair as often as any other, in place of the workload's buckets.
+
+    Raises
+    ------
+    InputError
+        Ordinal buckets, no requests, a burstiness that is not positive.
+
+    Examples
+    --------
+    >>> from melange.workload.datasets import dataset
+    >>> arrivals = draw(dataset("azure-conversation", request_rate=10.0), 1000, seed=1)
+    >>> len(arrivals), 9 < arrivals.rate < 11
+    (1000, True)
+    """
+    if requests < 1:
+        raise InputError(f"arrivals.requests must be >= 1, got {requests}")
+    if not (burstiness > 0 and np.isfinite(burstiness)):
+        raise InputError(f"arrivals.burstiness must be > 0 and finite, got {burstiness:g}")
+    times, sizes = (np.random.default_rng(each) for each in np.random.SeedSequence(seed).spawn(2))
+    shape = burstiness**-2
+    gaps = times.exponential(size=requests) if burstiness == 1 else times.gamma(shape, 1 / shape, requests)
+    arrival_s = np.cumsum(gaps) / workload.total_rate
+    how = "Poisson arrivals" if burstiness == 1 else f"gamma arrivals of burstiness {burstiness:g}"
+    if observed is not None:
+        chosen = observed._chosen(sizes.integers(len(observed), size=requests), arrival_s)
+        return replace(chosen, source=f"sizes drawn from {observed.source}, {how}", is_shuffled=True)
+    inputs, outputs = _sizes(workload, requests, sizes)
+    return Arrivals(
+        arrival_s=arrival_s,
+        input_tokens=inputs,
+        output_tokens=outputs,
+        source=f"drawn from {workload.source or 'the workload'}, {how}",
+    )
+
+
+def _sizes(workload: Workload, requests: int, random: np.random.Generator) -> tuple[Tokens, Tokens]:
+    """Input and output tokens of so many requests (N,) each."""
+    if workload.buckets.is_ordinal:
+        raise InputError(
+            "arrivals: the buckets are numbered and say no token counts, so no request can be drawn",
+            hint="simulate a plan whose workload has sizes, or replay a log: --trace",
+        )
+    chance = (workload.request_rate / workload.total_rate).ravel()
+    cell = random.choice(len(chance), size=requests, p=chance)
+    i, o = np.divmod(cell, workload.buckets.shape[1])
+    low_i = np.array([0, *workload.buckets.input_edges[:-1]]) + 1
+    low_o = np.array([0, *workload.buckets.output_edges[:-1]]) + 1
+    mean_i, mean_o = workload.input_tokens.ravel()[cell], workload.output_tokens.ravel()[cell]
+    inputs = _spread(low_i[i], np.array(workload.buckets.input_edges)[i], mean_i, random)
+    return inputs, _spread(low_o[o], np.array(workload.buckets.output_edges)[o], mean_o, random)
+
+
+def _spread(low: Array, high: Array, mean: Array, random: np.random.Generator) -> Tokens:
+    """Whole numbers from ``low`` to ``high`` with that mean (N,)."""
+    middle = np.clip(mean, low, high)
+    width = np.maximum(high - low, 1)
+    is_below = random.random(len(mean)) < (high - middle) / width
+    other = np.where(is_below, low, high)
+    value = middle + random.random(len(mean)) * (other - middle)
+    whole = np.floor(value + random.random(len(mean)))  # rounded at random, so that the mean stays
+    return np.clip(whole, low, high).astype(np.int32)
+
+
+def read_arrivals(
+    trace: str | Path | Any,
+    *,
+    columns: Mapping[str, str] | None = None,
+    trace_format: str | None = None,
+    requests: int | None = None,
+    rate: float | None = None,
+    progress: Progress | None = None,
+) -> Arrivals:
+    """The requests of a log, as they came.
+
+    Parameters
+    ----------
+    trace, columns, trace_format, progress
+        As of :func:`~melange.workload.traces.read_trace`; a column ``prefix_cached_tokens`` is read as well.
+    requests
+        The first so many; None: all.
+    rate
+        Requests per second to stretch the log's time to; None: its own.
+
+    Raises
+    ------
+    InputError
+        As of ``read_trace``; a log without arrival times.
+    """
+    from melange.workload.layouts import find_layout
+    from melange.workload.logs import open_log, readable, reported
+    from melange.workload.rows import select_rows
+    from melange.workload.traces import clock_of
+
+    log = open_log(trace)
+    with readable(log.place), reported(log, progress):
+        layout = find_layout(log.columns, columns, trace_format, place=log.place)
+        if layout.arrival is None:
+            raise InputError(
+                f"{log.place}: no arrival times, so it cannot be replayed",
+                hint="name the column: columns: {arrival: ..., input: ..., output: ...}; or draw from its sizes",
+            )
+        more = {"cached": CACHED_COLUMN} if CACHED_COLUMN in log.columns else {}
+        rows = select_rows(log, layout, more)
+        clock_of(rows)
+        table = rows.table.mutate(arrival_s=rows.seconds(rows.raw) * (rows.unit_s or 1.0))
+        served = table.filter(table.input >= 1, table.output >= 1).order_by("arrival_s")
+        found = (served if requests is None else served.limit(requests)).to_pyarrow()
+    if not found.num_rows:
+        raise InputError(f"{log.place}: no request at all with input and output tokens")
+    arrival_s = found["arrival_s"].to_numpy().astype(float)
+    whole = Arrivals(
+        arrival_s=arrival_s - arrival_s[0],
+        input_tokens=found["input"].to_numpy().astype(np.int32),
+        output_tokens=found["output"].to_numpy().astype(np.int32),
+        cached_tokens=found["cached"].to_numpy().astype(np.int32) if more else None,
+        source=f"{Path(log.place).name if log.files else 'Ibis table'}: {found.num_rows:,} requests as they came",
+        is_shuffled=False,
+    )
+    return whole if rate is None else whole.at_rate(rate)
