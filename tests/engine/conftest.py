@@ -1,0 +1,30 @@
+"""Servers that the tests with a real engine share; where vLLM is not installed none of them is collected."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from engine_servers import Server, serving
+
+collect_ignore_glob = [] if find_spec("vllm") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A model of 4 layers on the first core."""
+    with serving(tmp_path_factory.mktemp("small"), 4, core=0) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A model of 16 layers on the same core: tests load one server at a time; the other core is the client's."""
+    with serving(tmp_path_factory.mktemp("large"), 16, core=0) as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a test writes."""
+    return tmp_path
