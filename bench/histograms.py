@@ -65,8 +65,8 @@ ABOUT: dict[str, dict[str, Any]] = {
 ARENA = {
     "source": "Chatbot Arena: shares of 201,570 LMSYS-Chat-1M requests by size, on the edges of the Mélange paper "
     "(arXiv 2404.14527); mean sizes within a cell from 1,500 Arena first turns (VTC artifact) where at least "
-    f"{ARENA_SAMPLE} of them fall into it (cells up to 1,000 tokens), else the geometric mean of the cell's "
-    "edges; no real arrival times",
+    f"{ARENA_SAMPLE} of them fall into it (cells up to 1,000 tokens), else from those of the same input or output "
+    "bucket, else the geometric mean of the edges; no real arrival times",
     "url": "https://huggingface.co/datasets/lmsys/lmsys-chat-1m",
     "licence": "figures derived from LMSYS-Chat-1M; VTC artifact Apache-2.0",
     "date": "2023-08",
@@ -147,13 +147,15 @@ def arena(folder: Path) -> dict[str, Any]:
     cells |= {"requests": [], "input_tokens": [], "output_tokens": []}
     total = float(ARENA["requests"])  # type: ignore[arg-type]
     for row, column in np.argwhere(shares > 0):
-        within = (i == row) & (o == column)
         requests = shares[row, column] / shares.sum() * total
         is_whole = max(input_edges[row], output_edges[column]) <= ARENA_SAMPLE_TOKENS
-        for name, edges, index in (("input", input_edges, row), ("output", output_edges, column)):
+        for name, edges, index, place in (("input", input_edges, row, i), ("output", output_edges, column, o)):
             low, high = (edges[index - 1] if index else 0), edges[index]
-            seen = sample[f"{name}_tokens"][within]
-            mean = float(seen.mean()) if is_whole and len(seen) >= ARENA_SAMPLE else float(np.sqrt(max(low, 1) * high))
+            alike = place == index
+            near = alike & (i == row) & (o == column)
+            seen = sample[f"{name}_tokens"][near if is_whole and near.sum() >= ARENA_SAMPLE else alike]
+            is_known = high <= ARENA_SAMPLE_TOKENS and len(seen) >= ARENA_SAMPLE
+            mean = float(seen.mean()) if is_known else float(np.sqrt(max(low, 1) * high))
             cells[f"{name}_over"].append(low)
             cells[f"{name}_upto"].append(high)
             cells[f"{name}_tokens"].append(round(mean * requests, 3))

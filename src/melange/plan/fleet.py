@@ -115,6 +115,13 @@ def check(problem: Problem, fleet: Fleet, served: float = 1.0) -> None:
         for lost in np.flatnonzero(count):
             rest = problem.carried_after_loss(count, int(lost))
             _check_shares(problem, fleet.after_loss[int(lost)], rest, served, f"plan without {problem.names[lost]}")
+    faults = broken_limits(problem, count)
+    if faults:
+        raise SolverError(f"the solver's plan breaks its constraints: {'; '.join(faults)}", hint="this is a bug")
+
+
+def broken_limits(problem: Problem, count: Positions) -> list[str]:
+    """What a fleet of so many instances (R,) breaks besides its capacity, in words."""
     faults = []
     if (count < 0).any() or (count > problem.most).any():
         faults.append("instances out of their bounds")
@@ -130,8 +137,7 @@ def check(problem: Problem, fleet: Fleet, served: float = 1.0) -> None:
         faults.append("more types than asked for")
     if problem.budget_per_h is not None and problem.cost @ count > problem.budget_per_h * (1 + TOLERANCE):
         faults.append("dearer than the budget")
-    if faults:
-        raise SolverError(f"the solver's plan breaks its constraints: {'; '.join(faults)}", hint="this is a bug")
+    return faults
 
 
 def _check_shares(problem: Problem, share: Array, carried: Array, served: float, what: str) -> None:

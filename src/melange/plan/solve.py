@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from melange.errors import Caution, InfeasibleError, InputError
 from melange.plan.baseline import single_types
@@ -13,7 +14,7 @@ from melange.plan.budget import most_traffic
 from melange.plan.confidence import at_confidence
 from melange.plan.diagnose import why_infeasible
 from melange.plan.dominated import needed_types
-from melange.plan.fleet import Fleet, busy, check
+from melange.plan.fleet import Fleet, broken_limits, busy, check, least_peak_shares
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.problem import Mask, Problem, allowed_types, build
@@ -76,6 +77,38 @@ def solve(
         raise why_infeasible(whole, unlimited) from error
     check(problem, fleet, part)
     return _plan(workload, profile, options, problem, fleet, part, allowed, served, unservable, began)
+
+
+def with_instances(
+    workload: Workload, profile: Profile, options: Options, instances: npt.NDArray[np.int64]
+) -> Plan | None:
+    """The plan of a given fleet, with shares of the lowest peak load, which may be above 1.
+
+    Parameters
+    ----------
+    workload, profile, options
+        As of :func:`solve`; slices and a budget have no say.
+    instances
+        Of each replica type (R,).
+
+    Returns
+    -------
+    Plan
+        Its bound says nothing; None where the fleet cannot serve some bucket, or breaks a limit of the options.
+    """
+    began = time.monotonic()
+    profile = at_confidence(profile, options.confidence)
+    allowed = allowed_types(profile, options)
+    served, unservable = served_buckets(workload, profile, options, allowed)
+    problem = build(workload, profile, options, allowed, served)
+    count = instances[problem.types]
+    if count.sum() < instances.sum() or broken_limits(problem, count):
+        return None
+    found = least_peak_shares(problem, problem.carried(count))
+    if found is None:
+        return None
+    fleet = Fleet(instances=count, share=found[0], after_loss={}, bound=0.0, status="given")
+    return _plan(workload, profile, options, problem, fleet, 1.0, allowed, served, unservable, began)
 
 
 def _reduced(whole: Problem, incumbent: Plan | None) -> Problem:

@@ -151,7 +151,14 @@ def planned_workload(plan: Plan) -> Workload:
 def draw_for(plan: Plan, requests: int, *, seed: int = 0, burstiness: float = 1.0, scale: float = 1.0) -> Arrivals:
     """Requests drawn from the traffic that a plan carries, ``scale`` times as often."""
     workload = planned_workload(plan)
-    return draw(workload.at_rate(workload.total_rate * scale), requests, seed=seed, burstiness=burstiness)
+    drawn = draw(workload.at_rate(workload.total_rate * scale), requests, seed=seed, burstiness=burstiness)
+    return within_context(drawn, max(engine.max_context for engine in plan.engines if engine))
+
+
+def within_context(arrivals: Arrivals, max_context: int) -> Arrivals:
+    """Requests whose completions end at the context limit, as an engine ends them; a longer prompt stays as it is."""
+    room = np.maximum(max_context - arrivals.input_tokens, 1)
+    return replace(arrivals, output_tokens=np.minimum(arrivals.output_tokens, room))
 
 
 def _at(engine: Engine, steps: str) -> Engine:

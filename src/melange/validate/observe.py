@@ -1,0 +1,250 @@
+"""From simulations to a report: what they have in common, counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.errors import Caution
+from melange.files import Json
+from melange.slo import METRICS, Slo
+from melange.validate.attainment import Mask, attainment, counted, metrics_of
+from melange.validate.causes import causes, shares_of
+from melange.validate.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED
+from melange.validate.report import PERCENTILES, TARGET, Report, TypeReport
+from melange.validate.simulate import Run
+from melange.workload.workload import Array
+
+
+def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
+    """What some runs of one plan under one policy say.
+
+    Parameters
+    ----------
+    runs
+        At least one; of the same plan, policy and scenario, with different seeds or requests.
+    target
+        Share of requests that must meet the SLO, 0-1; None: the SLO's own attainment, or 0.995.
+    """
+    first = runs[0]
+    plan, slo = first.plan, first.plan.slo
+    wanted = target if target is not None else (slo.attainment if slo and slo.attainment else TARGET)
+    view = _View(runs)
+    samples = view.samples(slo) if slo else []
+    return Report(
+        slo=slo,
+        policy=first.policy,
+        scenario=first.scenario,
+        steps=first.steps,
+        source=first.arrivals.source,
+        requests=len(first.arrivals),
+        seeds=len(runs),
+        rate=float(np.mean([run.arrivals.rate for run in runs])),
+        attainment=attainment(samples) if slo else None,
+        target=wanted,
+        statistics=_statistics(view, slo),
+        times=view.times(np.ones(len(view.input_tokens), bool), np.ones(len(first.type_of), bool)),
+        types=tuple(_type_report(view, t, slo) for t in range(len(first.types))),
+        buckets=plan.workload.buckets,
+        **_by_bucket(view, slo),
+        goodput=_goodput(runs, samples),
+        causes=_causes(runs, slo) if slo else {},
+        preemptions=int(view.preemptions.sum()),
+        retries=int(view.retries.sum()),
+        refused=int((view.status == REFUSED).sum()),
+        failed=int((view.status == FAILED).sum()),
+        cost_per_mtok=_cost_per_mtok(runs),
+        cost_per_h=_cost_per_h(first),
+        **_queue(first),
+        left_out=1.0 - plan.served_fraction,
+        cautions=_cautions(first),
+    )
+
+
+class _View:
+    """The counted requests of all runs, one after the other (M,)."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs = runs
+        self.masks = [counted(run.outcome) for run in runs]
+        self.metrics = {name: self._all([metrics_of(run.outcome)[name] for run in runs]) for name in METRICS}
+        self.input_tokens = self._all([run.outcome.input_tokens for run in runs])
+        self.output_tokens = self._all([run.outcome.output_tokens for run in runs])
+        self.status = self._all([run.outcome.status for run in runs])
+        self.preemptions = self._all([run.outcome.preemptions for run in runs])
+        self.retries = self._all([run.outcome.retries for run in runs])
+        self.type_of = self._all([type_of_requests(run) for run in runs])
+
+    def _all(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        return np.concatenate([value[mask] for value, mask in zip(values, self.masks, strict=True)])
+
+    def excess(self, slo: Slo) -> Array:
+        """The largest metric of each request over its limit (M,)."""
+        return np.asarray(np.maximum.reduce([self.metrics[metric] / limit for metric, limit in slo.limits.items()]))
+
+    def samples(self, slo: Slo) -> list[Mask]:
+        """Whether each counted request met the SLO, run by run."""
+        whole = self.excess(slo) <= 1 + 1e-12
+        ends = np.cumsum([int(mask.sum()) for mask in self.masks])[:-1]
+        return list(np.split(whole, ends))
+
+    def times(self, requests: Mask, replicas: Mask) -> dict[str, dict[str, float]]:
+        """Statistics of some requests (M,), and of the gaps on some replicas (n,) [s]; what was not served apart."""
+        found = {}
+        for metric in METRICS:
+            values = self.metrics[metric][requests]
+            finite = values[np.isfinite(values)]
+            found[metric] = _spread(finite) if len(finite) else dict.fromkeys(PERCENTILES, math.nan)
+        gaps = np.sum([run.outcome.gaps[replicas].sum(axis=0) for run in self.runs], axis=0)
+        found["itl"] = _gap_spread(gaps)
+        return {metric: {k: v for k, v in values.items() if not math.isnan(v)} for metric, values in found.items()}
+
+
+def type_of_requests(run: Run) -> Array:
+    """Place in ``run.types`` of the replica that each request ended at (N,); -1 where none took it."""
+    replica = run.outcome.replica
+    return np.where(replica >= 0, run.type_of[np.maximum(replica, 0)], -1)
+
+
+def _spread(values: Array) -> dict[str, float]:
+    quantiles = np.quantile(values, [0.5, 0.9, 0.95, 0.99])
+    return dict(zip(PERCENTILES, [float(values.mean()), *map(float, quantiles)], strict=True))
+
+
+def _gap_spread(gaps: Array) -> dict[str, float]:
+    """The same of times counted in bins, each as its middle."""
+    total = gaps.sum()
+    if total <= 0:
+        return dict.fromkeys(PERCENTILES, math.nan)
+    middle = LEAST_GAP_S * GROWTH ** (np.arange(len(gaps)) + 0.5)
+    passed = np.cumsum(gaps) / total
+    quantiles = [float(middle[min(int(np.searchsorted(passed, q)), len(middle) - 1)]) for q in (0.5, 0.9, 0.95, 0.99)]
+    return dict(zip(PERCENTILES, [float((gaps * middle).sum() / total), *quantiles], strict=True))
+
+
+def statistic_of(values: Array, statistic: str) -> float:
+    """The mean or a percentile (``p99``) of some values."""
+    return float(values.mean() if statistic == "mean" else np.quantile(values, float(statistic[1:]) / 100))
+
+
+def _statistics(view: _View, slo: Slo | None) -> dict[str, float]:
+    if slo is None:
+        return {}
+    served = {metric: view.metrics[metric][np.isfinite(view.metrics[metric])] for metric in slo.limits}
+    return {metric: statistic_of(values, slo.statistic) for metric, values in served.items() if len(values)}
+
+
+def _type_report(view: _View, t: int, slo: Slo | None) -> TypeReport:
+    first = view.runs[0]
+    requests, replicas = view.type_of == t, first.type_of == t
+    served = view.excess(slo)[requests] <= 1 + 1e-12 if slo else np.ones(0)
+    spans = [run.outcome.until_s for run in view.runs]
+
+    def mean(name: str) -> float:
+        parts = [getattr(run.outcome, name)[replicas].mean() / span for run, span in zip(view.runs, spans, strict=True)]
+        return float(np.mean(parts))
+
+    return TypeReport(
+        name=first.plan.replica_types[first.types[t]].name,
+        replicas=int(replicas.sum()),
+        step_times=first.engines[t].source,
+        requests=float(requests.mean()),
+        attainment=float(served.mean()) if len(served) else 1.0,
+        times=view.times(requests, replicas),
+        planned_load=float(first.plan.load[first.types[t]]),
+        busy=mean("busy_s"),
+        kv=mean("kv_share_s"),
+        peak_kv=max(float(run.outcome.peak_kv_share[replicas].max()) for run in view.runs),
+        waiting=float(np.mean([run.outcome.waiting[:, replicas].mean() for run in view.runs])),
+        preemptions=int(view.preemptions[requests].sum()),
+    )
+
+
+def _by_bucket(view: _View, slo: Slo | None) -> Json:
+    buckets = view.runs[0].plan.workload.buckets
+    shape = buckets.shape
+    i = np.minimum(np.searchsorted(buckets.input_edges, view.input_tokens), shape[0] - 1)
+    o = np.minimum(np.searchsorted(buckets.output_edges, view.output_tokens), shape[1] - 1)
+    cell = i * shape[1] + o
+
+    def mean_of(values: Array) -> Array:
+        finite = np.isfinite(values)
+        total = np.bincount(cell[finite], values[finite], minlength=shape[0] * shape[1])
+        count = np.bincount(cell[finite], minlength=shape[0] * shape[1])
+        found = np.divide(total, count, out=np.full(len(total), math.nan), where=count > 0)
+        return np.asarray(found.reshape(shape), float)
+
+    is_met = (view.excess(slo) <= 1 + 1e-12).astype(float) if slo else np.ones(len(cell))
+    return {
+        "bucket_requests": np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape) / len(cell),
+        "bucket_attainment": mean_of(is_met),
+        "bucket_times": {metric: mean_of(view.metrics[metric]) for metric in METRICS},
+    }
+
+
+def _goodput(runs: Sequence[Run], samples: Sequence[Mask]) -> float:
+    if not samples:
+        return math.nan
+    return float(np.mean([run.arrivals.rate * is_met.mean() for run, is_met in zip(runs, samples, strict=True)]))
+
+
+def _causes(runs: Sequence[Run], slo: Slo) -> dict[str, float]:
+    parts: dict[str, float] = {}
+    for run in runs:
+        cached = run.arrivals.cached_tokens
+        cause = causes(run.outcome, slo, run.engines, type_of_requests(run), cached)
+        for name, share in shares_of(cause, counted(run.outcome)).items():
+            parts[name] = parts.get(name, 0.0) + share / len(runs)
+    return dict(sorted(parts.items(), key=lambda pair: -pair[1]))
+
+
+def _cost_per_h(run: Run) -> float:
+    """Of the simulated replicas [USD/h]: whole instances."""
+    types = [run.plan.replica_types[place] for place in run.types]
+    counts = np.bincount(run.type_of, minlength=len(types))
+    instances = [math.ceil(n / one.replicas_per_instance) for n, one in zip(counts, types, strict=True)]
+    return float(sum(one.cost_per_h * n for n, one in zip(instances, types, strict=True)))
+
+
+def _cost_per_mtok(runs: Sequence[Run]) -> dict[str, float]:
+    """Over what was served between the first arrival and the last, as it came [USD per million tokens]."""
+    costs = []
+    for run in runs:
+        outcome, until_s = run.outcome, float(run.arrivals.arrival_s[-1])
+        done = np.nan_to_num(outcome.finish_s, nan=math.inf) <= until_s
+        hours = until_s / 3600
+        inputs, outputs = float(outcome.input_tokens[done].sum()), float(outcome.output_tokens[done].sum())
+        if outputs and hours:
+            costs.append(_cost_per_h(run) * hours * 1e6 / np.array([inputs, outputs, inputs + outputs]))
+    mean = np.mean(costs, axis=0) if costs else []
+    return dict(zip(("input", "output", "total"), map(float, mean), strict=False))
+
+
+def _queue(run: Run) -> Json:
+    waiting = [run.outcome.waiting[:, run.type_of == t].sum(axis=1) for t in range(len(run.types))]
+    return {
+        "queue_s": tuple(run.outcome.sample_s.tolist()),
+        "queue": tuple(tuple(row.tolist()) for row in waiting),
+    }
+
+
+def _cautions(run: Run) -> tuple[Caution, ...]:
+    said = []
+    estimated = [
+        run.plan.replica_types[place].name
+        for place, engine in zip(run.types, run.engines, strict=True)
+        if engine.source == "estimated"
+    ]
+    if estimated:
+        what = f"step times of {', '.join(estimated)} are estimated, and nothing was measured there"
+        said.append(
+            Caution("estimated", f"{what}; --steps slow shows the slowest tenth of what was measured elsewhere")
+        )
+    if run.plan.served_fraction < 1:
+        what = f"{1 - run.plan.served_fraction:.2%} of the plan's requests are of sizes that it leaves out"
+        said.append(Caution("left-out", f"{what}; they were not simulated"))
+    return tuple(said)
