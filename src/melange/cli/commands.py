@@ -24,6 +24,7 @@ from melange.cli.stages import (
     with_uncertainty,
 )
 from melange.cli.terminal import JsonFlag, OutOption, ProfileOption, SetOption, WorkloadOption, finish, progress
+from melange.cli.validate import validate
 from melange.errors import InputError
 
 app = typer.Typer(
@@ -261,6 +262,9 @@ def plan(
     explained: Annotated[
         bool, typer.Option("--explain", help="Say what would change the answer, and by how much.")
     ] = False,
+    certified: Annotated[
+        bool, typer.Option("--certify", help="Simulate, and buy exactly the headroom that the SLO needs.")
+    ] = False,
     report: Annotated[
         Path | None, typer.Option("--report", help="Write the plan's own page, with pictures, as one HTML file.")
     ] = None,
@@ -275,8 +279,15 @@ def plan(
 
     chosen = [*(settings or ()), *(["plan.drop_unservable=true"] if drop_unservable else [])]
     traffic, capacities, options = plan_inputs(source, workload_file, profile_file, chosen)
-    with progress("solving for the cheapest mix") as tell:
-        result = with_price_cautions(solve(traffic, capacities, options, progress=tell), datetime.now(UTC).date())
+    if certified:
+        with progress("loading the simulator (compiled at its first use)"):
+            from melange.validate.certify import certify
+        with progress("simulating plans") as tell:
+            found = certify(traffic, capacities, options, progress=tell)
+    else:
+        with progress("solving for the cheapest mix") as tell:
+            found = solve(traffic, capacities, options, progress=tell)
+    result = with_price_cautions(found, datetime.now(UTC).date())
     if options.confidence is not None:
         with progress("asking what not knowing costs"):
             result = with_uncertainty(result, traffic, capacities, options, source, chosen)
@@ -342,6 +353,9 @@ def explore(
         with progress("drawing images"):
             files = write_images(pictures, images, image_format)
         typer.echo(f"{len(files)} pictures written to {images}")
+
+
+app.command()(validate)
 
 
 def _print_datasets(as_json: bool) -> None:

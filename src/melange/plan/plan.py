@@ -69,9 +69,10 @@ class Plan:
     cost_per_h
         Of all instances [USD/h].
     bound_per_h
-        No plan under the same settings costs less [USD/h]; under a budget, where traffic is what is sought: None.
+        No plan under the same settings costs less [USD/h]; None under a budget, where traffic is what is sought, and
+        for a certified plan, which a search has found and nothing proves to be the cheapest.
     gap
-        Proven distance to the best possible plan, 0-1.
+        Proven distance to the best possible plan, 0-1; 1 where nothing is proven.
     single_type
         The cheapest plan with one type only, or why there is none, by replica type name.
     workload
@@ -90,7 +91,7 @@ class Plan:
     unservable
         Why buckets were left out, one sentence each.
     status
-        ``optimal`` (within the gap that was asked for) or ``time limit``.
+        ``optimal`` (within the gap that was asked for), ``time limit``, or ``certified``.
     solve_s
         Time that the search took [s].
     cautions

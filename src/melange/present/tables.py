@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from melange.plan.certificate import Certificate
 from melange.plan.plan import Plan
 from melange.present.layout import MAX_ROWS, cautions, edge, listed, spaced, table_of, titled, usd
 from melange.present.uncertainty import uncertainty_part
@@ -108,7 +109,7 @@ def assumptions(plan: Plan) -> str:
         served = workload.request_rate.sum()
         mean_in, mean_out = workload.input_token_rate / served, workload.output_token_rate / served
         parts.append(f"mean {mean_in:,.0f} tokens in and {mean_out:,.0f} out")
-    parts.append(f"headroom {plan.headroom:.0%}")
+    parts.append("headroom as certified" if plan.certificate else f"headroom {plan.headroom:.0%}")
     parts.append("continuous shares" if plan.slices is None else f"{plan.slices} slices a bucket")
     return " | ".join(part for part in parts if part) + (f"\nTraffic: {workload.source}" if workload.source else "")
 
@@ -198,16 +199,19 @@ def _single_types(plan: Plan) -> RenderableType:
         part = f"{usd(rest)}/h for the {baseline.served_fraction:.2%} that it can; " if np.isfinite(rest) else ""
         table.add_row(name, "-", "-", "-", f"{part}{baseline.reason}")
     hidden = len(plan.single_type) - table.row_count
+    title = "With one type only (without a certificate)" if plan.certificate else "With one type only"
     if not hidden:
-        return titled("With one type only", table)
+        return titled(title, table)
     dearer = max(len(able) - MAX_ROWS, 0)
     words = [f"{dearer} dearer"] * (dearer > 0) + [f"{hidden - dearer} that cannot"] * (hidden > dearer)
     more = Text(f"... and {' and '.join(words)} (--json lists all, with reasons)", style="dim")
-    return titled("With one type only", Group(table, more))
+    return titled(title, Group(table, more))
 
 
 def proof(plan: Plan) -> str:
     """What is proven about the plan, in a sentence."""
+    if plan.certificate is not None:
+        return certainty(plan, plan.certificate)
     if plan.bound_per_h is None:
         return f"Proof: no plan within the budget carries more than {plan.gap:.2%} above this ({plan.status})."
     if plan.gap <= 1e-9:
@@ -216,6 +220,20 @@ def proof(plan: Plan) -> str:
         claim = f"no plan costs less than {usd(plan.bound_per_h)}/h, so at most {plan.gap:.2%} could be saved"
     late = "" if plan.status == "optimal" else f"; the search stopped at its {plan.status}"
     return f"Proof: {claim} under these assumptions (solved in {plan.solve_s:.2f} s{late})."
+
+
+def certainty(plan: Plan, certificate: Certificate) -> str:
+    """What a simulation has shown of a plan, and what that cost, in two sentences."""
+    counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
+    held = f"Certified: {certificate.attainment:.2%} of {counted} met the SLO, {certificate.low:.2%} at least"
+    price = certificate.price(plan.cost_per_h)
+    if abs(price) < 5e-4:
+        cost = f"{certificate.target * 100:.6g}% costs nothing more than the plan without a certificate"
+    else:
+        cost = f"{price:+.1%} for {certificate.target * 100:.6g}%"
+    before = f"without, {usd(certificate.cost_before_per_h)}/h and {certificate.attainment_before:.2%}"
+    kept = ", ".join(f"{share:.0%} of {name}" for name, share in certificate.headroom.items())
+    return f"{held}; {cost} ({before}). Kept free: {kept}. Found among {certificate.plans} simulated plans."
 
 
 def used_types(plan: Plan) -> list[int]:

@@ -104,7 +104,15 @@ def certify(
     search = Search(workload, profile, chosen, profile.slo, wanted, policy, drawn, seeds, progress or (lambda _: None))
     before = search.trial(np.ones(profile.max_request_rate.shape))
     best = search.down(search.up(before))
-    return replace(best.plan, certificate=_certificate(best, before, search, requests))
+    return replace(
+        best.plan,
+        certificate=_certificate(best, before, search, requests),
+        status="certified",
+        bound_per_h=None,
+        gap=1.0,
+        single_type=before.plan.single_type,
+        cautions=before.plan.cautions,
+    )
 
 
 def _certificate(best: Trial, before: Trial, search: Search, requests: int) -> Certificate:

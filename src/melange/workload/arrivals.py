@@ -84,6 +84,11 @@ class Arrivals:
         """The first ``count`` of them."""
         return self._chosen(np.arange(min(count, len(self))))
 
+    def part(self, start: int, end: int) -> Arrivals:
+        """Requests ``start`` to ``end``, the first of them at the beginning of time."""
+        places = np.arange(start, min(end, len(self)))
+        return self._chosen(places, self.arrival_s[places] - self.arrival_s[start])
+
     def within(self, buckets: Buckets, kept: npt.NDArray[np.bool_]) -> Arrivals:
         """Those whose bucket is kept (I, O); sizes beyond the last edge are not."""
         i = np.searchsorted(buckets.input_edges, self.input_tokens)
