@@ -12,8 +12,10 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.bundled import find_model
@@ -253,10 +255,34 @@ def _with_points(
         reasons = (*reasons, *sentences)
         pairs = zip(engines, where, strict=True)
         engines = tuple(anchored_engine(one, found, service.weight) if one and here else one for one, here in pairs)
+    profile = replace(profile, **arrays, reasons=reasons, reason=reason, engines=engines)
+    profile, said = with_searched_rates(profile, service.sizes, service.slo, points, where)
+    return profile, cautions + said
+
+
+def with_searched_rates(
+    profile: Profile, sizes: Sizes, slo: Slo, points: Sequence[Measurement], where: npt.NDArray[Any]
+) -> tuple[Profile, list[Caution]]:
+    """The profile with maximum rates that were searched for in place of others, and a word on those of no use.
+
+    Parameters
+    ----------
+    sizes
+        What buckets are planned for (1, I, O).
+    slo
+        The objective that the profile holds under.
+    points
+        Those with a ``max_request_rate`` count.
+    where
+        Replica types that they are of (R,), true or false.
+    """
+    arrays = {name: getattr(profile, name).copy() for name in ("max_request_rate", "low", "high", "provenance")}
+    reasons, reason = profile.reasons, profile.reason.copy()
+    cautions = []
     for point in points:
         if point.max_request_rate is None:
             continue
-        cell, why = _searched_cell(point, service)
+        cell, why = _searched_cell(point, sizes, slo)
         if cell is None:
             cautions.append(Caution("anchor", f"{point.source}: its max_request_rate {why}; not used"))
             continue
@@ -264,14 +290,17 @@ def _with_points(
             arrays[name][where, cell[0], cell[1]] = point.max_request_rate
         arrays["provenance"][where, cell[0], cell[1]] = MEASURED
         reason[where, cell[0], cell[1]] = 0
-    return replace(profile, **arrays, reasons=reasons, reason=reason, engines=engines), cautions
+        if point.max_request_rate == 0:
+            reason[where, cell[0], cell[1]] = len(reasons)
+            reasons = (*reasons, f"measured: not even one request alone holds {slo}")
+    return replace(profile, **arrays, reasons=reasons, reason=reason), cautions
 
 
-def _searched_cell(point: Measurement, service: _Service) -> tuple[tuple[int, int] | None, str]:
+def _searched_cell(point: Measurement, sizes: Sizes, slo: Slo) -> tuple[tuple[int, int] | None, str]:
     """The cell whose maximum rate a point tells, planned at about its size for the same SLO; or why there is none."""
-    if point.slo != service.slo:
-        return None, f"holds for {point.slo}, and the service asks for {service.slo}"
-    inputs, outputs = service.sizes.inputs[0], service.sizes.outputs[0]
+    if point.slo != slo:
+        return None, f"holds for {point.slo}, and the service asks for {slo}"
+    inputs, outputs = sizes.inputs[0], sizes.outputs[0]
     off = np.maximum(np.abs(inputs / point.input_tokens - 1), np.abs(outputs / point.output_tokens - 1))
     i, o = (int(place) for place in np.unravel_index(int(off.argmin()), off.shape))
     if off[i, o] > SAME_SIZE:

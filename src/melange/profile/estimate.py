@@ -244,8 +244,7 @@ def _check_slo(slo: Slo) -> None:
     if slo.statistic != "mean":
         raise InputError(
             f"slo.statistic: an estimate holds limits on the mean, and {slo.statistic} was asked for",
-            hint="use statistic: mean with a tighter limit or more headroom, or bring a measured profile; "
-            "percentiles are planned for by simulation in a later release",
+            hint="percentiles are found by simulation: melange plan does it, and melange.with_simulated_rates",
         )
 
 

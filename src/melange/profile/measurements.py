@@ -4,6 +4,7 @@ Inside, everything is in seconds, tokens and requests per second; :mod:`melange.
 tools write. Our own form is JSON, ``{"melange": "measurements/1", "measurements": [{...}]}``, a bare list of such
 objects, one object a line, or CSV with one point a row. Keys and columns are the fields of :class:`Measurement`; a
 latency is a number, its mean, or ``{"mean": 0.03, "p99": 0.05}``, in CSV the columns ``tpot_s`` and ``tpot_p99_s``.
+The journal of ``melange measure`` is read too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from melange.files import Json, dump_document, read_text, write_document
 from melange.profile.cells import number, read_objects
 from melange.slo import Slo
 
+# First key of the journal that melange measure keeps.
+JOURNAL = "measure-journal/1"
 LATENCIES = ("ttft_s", "tpot_s", "ntpot_s", "itl_s", "latency_s")
 TEXTS = ("accelerator", "replica_type", "engine", "model", "source")
 _STATISTIC = re.compile(r"mean|p\d{1,2}(\.\d+)?")
@@ -57,7 +60,7 @@ class Measurement:
     samples, failed
         Requests answered and requests that failed; None where the file does not say.
     max_request_rate, slo
-        The highest rate at which that objective was met, where somebody searched for it [1/s].
+        The highest rate at which that objective was met, where somebody searched for it; 0: at none [1/s].
     source
         File and place in it.
 
@@ -103,7 +106,8 @@ class Measurement:
                 raise InputError(f"{place}: {name} must be >= 1, got {getattr(self, name):g}")
         for name in ("achieved_rate", "concurrency", "duration_s", "max_request_rate", "offered_rate"):
             value = getattr(self, name)
-            if value is not None and (not value > 0 or (math.isinf(value) and name != "offered_rate")):
+            is_none = value == 0 and name == "max_request_rate"
+            if value is not None and not is_none and (not value > 0 or (math.isinf(value) and name != "offered_rate")):
                 raise InputError(f"{place}: {name} must be > 0 and finite, got {value:g}")
         if self.tensor_parallel is not None and self.tensor_parallel < 1:
             raise InputError(f"{place}: tensor_parallel must be >= 1, got {self.tensor_parallel}")
@@ -235,6 +239,8 @@ def _read(path: str) -> list[Measurement]:
     objects = read_objects(path, infinity=True)
     first = objects[0]
     if "melange" in first:
+        if first["melange"] == JOURNAL:
+            return _read_journal(objects[1:], path)
         if first["melange"] != "measurements/1":
             raise InputError(f"{path}: holds {first['melange']}, and measurements/1 is needed")
         listed = first.get("measurements")
@@ -251,6 +257,20 @@ def _read(path: str) -> list[Measurement]:
         )
     places = [f"{path}[{index}]" if len(objects) > 1 else path for index in range(len(objects))]
     return [Measurement.from_json(one, place) for one, place in zip(objects, places, strict=True)]
+
+
+def _read_journal(lines: list[Json], path: str) -> list[Measurement]:
+    """The load points that a server kept up with, and the rates that were found."""
+    points = []
+    for place, line in enumerate(lines, 2):
+        point = line.get("point")
+        held = point.get("measurement") if isinstance(point, dict) and point.get("keeps_up") else None
+        content = line.get("measurement") or held
+        if isinstance(content, dict):
+            points.append(Measurement.from_json(content, f"{path}:{place}"))
+    if not points:
+        raise InputError(f"{path}: holds no measurement yet", hint="melange measure goes on where it was interrupted")
+    return points
 
 
 def _read_table(path: str) -> list[Measurement]:

@@ -7,7 +7,7 @@ simulator run on it unchanged. Coefficients that no step time can tell apart are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,16 +90,33 @@ def refit(cost: StepCost, steps: Steps) -> StepCost:
     >>> bool(np.allclose(found / times.time_s, 1, atol=0.01))
     True
     """
-    groups = [group for group in GROUPS if any(getattr(cost, name) > 0 for name in group)]
+    return refit_to(cost, lambda trial: _log_ratio(trial, steps))
+
+
+def refit_to(
+    cost: StepCost, log_ratio: Callable[[StepCost], Array], groups: Sequence[Sequence[str]] = GROUPS
+) -> StepCost:
+    """The coefficients, each group times the factor with which whatever was predicted comes nearest to what was seen.
+
+    Parameters
+    ----------
+    cost
+        Coefficients to start from; a group whose coefficients are all 0 stays as it is.
+    log_ratio
+        Logarithms of predicted over seen (N,), for trial coefficients.
+    groups
+        Names of coefficients that are scaled together.
+    """
+    groups = [group for group in groups if any(getattr(cost, name) > 0 for name in group)]
     factors = np.zeros(len(groups))
-    residual = _log_ratio(cost, steps)
-    pull = PULL * len(steps.time_s)
+    residual = log_ratio(cost)
+    pull = PULL * len(residual)
     best = float(residual @ residual)
     damping = DAMPING
     for _ in range(ROUNDS):
         slopes = np.stack(
             [
-                (_log_ratio(_with(cost, groups, factors + NUDGE * unit), steps) - residual) / NUDGE
+                (log_ratio(_with(cost, groups, factors + NUDGE * unit)) - residual) / NUDGE
                 for unit in np.eye(len(groups))
             ],
             axis=1,
@@ -108,7 +125,7 @@ def refit(cost: StepCost, steps: Steps) -> StepCost:
         curvature = slopes.T @ slopes + pull * np.eye(len(groups))
         while damping < LARGEST_DAMPING:
             trial = factors - np.linalg.solve(curvature + damping * np.eye(len(groups)), gradient)
-            trial_residual = _log_ratio(_with(cost, groups, trial), steps)
+            trial_residual = log_ratio(_with(cost, groups, trial))
             loss = float(trial_residual @ trial_residual + pull * (trial @ trial))
             if loss < best:
                 break

@@ -1,0 +1,280 @@
+"""A campaign: one bucket after the other, those that matter first, until the plan would no longer change."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.errors import Caution, MeasurementError
+from melange.files import Json
+from melange.measure.endpoint import Endpoint
+from melange.measure.journal import Journal
+from melange.measure.load import Load, send_alone, send_at_rate
+from melange.measure.outlook import guess_of
+from melange.measure.point import Point, point_of
+from melange.measure.search import Effort, Found, Step, find_rate
+from melange.measure.subject import Subject
+from melange.measure.window import merged
+from melange.measure.worth import choose
+from melange.profile.measurements import Measurement
+from melange.profile.profile import Profile
+
+if TYPE_CHECKING:
+    import aiohttp
+
+Bucket = tuple[int, int]
+# After a load the server must answer a short request this much faster than it takes it anyway, within this time [s].
+IDLE_FACTOR, SETTLE_S = 3.0, 60.0
+SHORT = (8, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Result:
+    """What a campaign has found.
+
+    Parameters
+    ----------
+    profile
+        Measured cells, and anchored ones for all other sizes of the same kind of replica.
+    found_by_bucket
+        The searches that ended.
+    ended
+        Why it ended, in words.
+    is_settled
+        Whether the plan would be the same whatever the other buckets turned out to be.
+    points
+        Load points behind it.
+    """
+
+    profile: Profile
+    found_by_bucket: dict[Bucket, Found]
+    ended: str
+    is_settled: bool
+    points: int
+
+
+class _TimeIsUpError(Exception):
+    """The budget is spent."""
+
+
+def header_of(subject: Subject, endpoint: Endpoint, effort: Effort) -> Json:
+    """What a journal is about: one that differs in any of it is another campaign's."""
+    workload = subject.workload
+    return {
+        "replica_type": subject.replica_type,
+        "model": endpoint.model,
+        "slo": subject.slo.to_json(),
+        "effort": {name: getattr(effort, name) for name in effort.__slots__},
+        **workload.buckets.to_json(),
+        "input_tokens": workload.input_tokens.tolist(),
+        "output_tokens": workload.output_tokens.tolist(),
+    }
+
+
+def measurements_of(journal: Journal) -> list[Measurement]:
+    """Load points that a server kept up with, and the rates that were found."""
+    points = [
+        point.measurement
+        for bucket in journal.guess_by_bucket
+        for point in journal.points(bucket)
+        if point.keeps_up and point.measurement is not None
+    ]
+    return points + list(journal.searched.values())
+
+
+async def run_campaign(
+    session: aiohttp.ClientSession,
+    endpoint: Endpoint,
+    subject: Subject,
+    journal: Journal,
+    *,
+    effort: Effort | None = None,
+    most_buckets: int | None = None,
+    budget_s: float | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Result:
+    """Measure one bucket after the other, and what is measured already not again.
+
+    Parameters
+    ----------
+    session, endpoint
+        The client and the server.
+    subject
+        What is measured, and what for.
+    journal
+        Of this campaign, new or begun.
+    effort
+        How thorough each search is.
+    most_buckets
+        Measure so many, whatever the plan says; None: as many as it takes, one at least.
+    budget_s
+        Time after which no load is put on the server any more [s]; None: no limit.
+    progress
+        Told what is being done.
+
+    Raises
+    ------
+    MeasurementError
+        The server or the client cannot be measured; or time was up before anything was known.
+    """
+    effort = effort or Effort()
+    tell = progress or (lambda _: None)
+    now = asyncio.get_running_loop().time
+    deadline_s = now() + budget_s if budget_s is not None else float("inf")
+    tester = _Tester(session, endpoint, subject, journal, effort, deadline_s, tell)
+    while True:
+        profile = subject.profile_of(measurements_of(journal))
+        choice = choose(subject, profile)
+        left = [bucket for bucket in choice.buckets if bucket not in journal.found_by_bucket]
+        ended = _end(journal, left, most_buckets, is_settled=choice.is_settled)
+        if not ended:
+            bucket = journal.unfinished() or left[0]
+            try:
+                await tester.search(bucket, guess_of(subject, profile, bucket))
+            except _TimeIsUpError:
+                ended = "the budget is spent"
+        if ended:
+            profile = subject.profile_of(measurements_of(journal))
+            if profile is None:
+                raise MeasurementError(f"nothing was measured: {ended}", hint="give it more time: --budget")
+            return Result(
+                profile=_with_cautions(profile, journal, subject),
+                found_by_bucket=dict(journal.found_by_bucket),
+                ended=ended,
+                is_settled=choice.is_settled,
+                points=sum(len(journal.points(bucket)) for bucket in journal.guess_by_bucket),
+            )
+
+
+def _end(journal: Journal, left: Sequence[Bucket], most_buckets: int | None, *, is_settled: bool) -> str:
+    """Why a campaign ends here; empty where it goes on."""
+    done = len(journal.found_by_bucket)
+    if most_buckets is not None and done >= most_buckets:
+        return f"{done} bucket{'s' if done != 1 else ''} measured, as many as were asked for"
+    if journal.unfinished() is not None:
+        return ""
+    if most_buckets is None and done and is_settled:
+        return "the plan would no longer change"
+    return "" if left else "every bucket that the replica type would serve is measured"
+
+
+def _with_cautions(profile: Profile, journal: Journal, subject: Subject) -> Profile:
+    """The profile with a word on searches that the client ended."""
+    cautions = [
+        Caution("client", f"{subject.workload.buckets.label(*bucket)}: {found.why}")
+        for bucket, found in journal.found_by_bucket.items()
+        if np.isinf(found.failed_rate)
+    ]
+    return replace(profile, cautions=(*profile.cautions, *cautions))
+
+
+class _Tester:
+    """Puts loads on one server and keeps what comes of them."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        endpoint: Endpoint,
+        subject: Subject,
+        journal: Journal,
+        effort: Effort,
+        deadline_s: float,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.session, self.endpoint, self.subject, self.journal = session, endpoint, subject, journal
+        self.effort, self.deadline_s, self.tell = effort, deadline_s, tell
+        self.now = asyncio.get_running_loop().time
+        self.idle_s: float | None = None
+
+    async def search(self, bucket: Bucket, guess: float | None) -> None:
+        """Find the highest rate of one bucket, or go on where the journal ends."""
+        journal, size = self.journal, self.subject.size(bucket)
+        if bucket in journal.guess_by_bucket:
+            guess = journal.guess_by_bucket[bucket]
+        else:
+            journal.begin(bucket, size, guess)
+        limit = self.endpoint.max_context
+        if limit is not None and sum(size) > limit:
+            why = f"{sum(size):,} tokens exceed the context limit of {limit:,}"
+            self._end(bucket, Found(max_request_rate=0.0, failed_rate=0.0, why=why))
+            return
+        label = self.subject.workload.buckets.label(*bucket)
+        place = 0
+
+        async def probe(step: Step) -> Point:
+            nonlocal place
+            point = journal.recorded(bucket, place, step)
+            if point is None:
+                load = "one request at a time" if step.rate is None else f"{step.rate:.3g} requests/s"
+                self.tell(f"{label}: {load}")
+                point = await self._point(size, step)
+                journal.add(bucket, step, point)
+            place += 1
+            return point
+
+        found = await find_rate(probe, self.subject.slo, guess=guess, effort=self.effort)
+        self._end(bucket, found)
+
+    def _end(self, bucket: Bucket, found: Found) -> None:
+        inputs, outputs = self.subject.size(bucket)
+        measurement = Measurement(
+            input_tokens=inputs,
+            output_tokens=outputs,
+            replica_type=self.subject.replica_type,
+            max_request_rate=found.max_request_rate,
+            slo=self.subject.slo,
+            source=self._source(found.max_request_rate),
+        )
+        self.journal.end(bucket, found, measurement)
+
+    def _source(self, rate: float | None) -> str:
+        load = "one request at a time" if rate is None else f"{rate:.4g} requests/s"
+        return f"{self.endpoint.target}, {load}"
+
+    async def _point(self, size: tuple[int, int], step: Step) -> Point:
+        """Load at one rate, repeated until it is clear whether the objective holds."""
+        self._check_time()
+        await self._settle()
+        details = {"replica_type": self.subject.replica_type, "source": self._source(step.rate)}
+        if step.rate is None:
+            await send_alone(self.session, self.endpoint, *size, 1)  # the first of a kind may be slow
+            window = await send_alone(self.session, self.endpoint, *size, self.effort.alone)
+            return point_of(window, self.subject.slo, **details)
+        windows = []
+        for repeat in range(self.effort.repeats):
+            if repeat:
+                self._check_time()
+                await self._settle()
+            load = Load(
+                input_tokens=size[0],
+                output_tokens=size[1],
+                rate=step.rate,
+                warm_up=step.warm_up(),
+                counted=step.counted(self.effort.counted(self.subject.slo)),
+                patience_s=step.patience_s,
+                seed=repeat,
+            )
+            windows.append(await send_at_rate(self.session, self.endpoint, load))
+            point = point_of(merged(windows), self.subject.slo, **details)
+            if point.is_settled(self.effort.narrow) or point.is_client_late:
+                break
+        return point
+
+    def _check_time(self) -> None:
+        if self.now() >= self.deadline_s:
+            raise _TimeIsUpError
+
+    async def _settle(self) -> None:
+        """Wait until the server has dropped what was cancelled: until a short request is as fast as on its own."""
+        limit_s = self.now() + SETTLE_S
+        while True:
+            tokens = max(SHORT[0], self.endpoint.vocabulary.fixed_tokens + 1)
+            window = await send_alone(self.session, self.endpoint, tokens, SHORT[1], 2)
+            latency_s = float(window.latency_s.min())
+            self.idle_s = latency_s if self.idle_s is None else min(self.idle_s, latency_s)
+            if latency_s <= IDLE_FACTOR * self.idle_s or self.now() > limit_s:
+                return

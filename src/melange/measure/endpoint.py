@@ -1,0 +1,231 @@
+"""A server under test: which model it serves, which requests it understands, and how prompts of a length are made."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from melange.errors import MeasurementError, unknown
+from melange.measure.answer import SHOWN, Answer, ask
+from melange.measure.prompts import WORDS, Vocabulary, body_of, counted_words, id_vocabulary
+
+if TYPE_CHECKING:
+    import aiohttp
+
+# How long a server may refuse connections or be busy before it counts as absent [s], and the first wait between tries.
+PATIENCE_S, FIRST_WAIT_S, LONGEST_WAIT_S = 30.0, 0.1, 4.0
+TRIAL_TOKENS = (32, 4)
+# What makes completions run to their full length, as far as servers know it, the most thorough first.
+FULL_LENGTH: tuple[tuple[str, ...], ...] = (("ignore_eos", "min_tokens"), ("ignore_eos",), ("min_tokens",), ())
+_CACHE = re.compile(r"^vllm:cache_config_info\{(?P<labels>[^}]*)\}", re.MULTILINE)
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A server and how it is talked to.
+
+    Parameters
+    ----------
+    url
+        Where it is, without ``/v1``.
+    model
+        What it calls its model.
+    is_chat
+        Whether requests are conversations (``/v1/chat/completions``) rather than completions.
+    vocabulary
+        What prompts are made of.
+    full_length
+        Fields that make completions run to their full length.
+    max_context
+        Longest prompt plus completion [tokens]; None where it does not say.
+    kv_tokens, block_tokens
+        Tokens that its KV cache holds, and tokens of a block; None where it does not say (vLLM does).
+    """
+
+    url: str
+    model: str
+    is_chat: bool
+    vocabulary: Vocabulary
+    full_length: tuple[str, ...] = ()
+    max_context: int | None = None
+    kv_tokens: int | None = None
+    block_tokens: int | None = None
+    choose: random.Random = field(default_factory=lambda: random.Random(0), repr=False, compare=False)
+
+    @property
+    def target(self) -> str:
+        """Where requests go."""
+        return f"{self.url}/v1/{'chat/' if self.is_chat else ''}completions"
+
+    def body(self, input_tokens: int, output_tokens: int) -> dict[str, Any]:
+        """A request of that size with a prompt that it has not seen."""
+        asked = body_of(self.vocabulary, self.is_chat, input_tokens, output_tokens, self.choose)
+        return {
+            "model": self.model,
+            **asked,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **_full_length(self.full_length, output_tokens),
+        }
+
+    def __str__(self) -> str:
+        prompts = "token ids" if self.vocabulary.ids else "words"
+        return f"{self.model} at {self.target}, prompts of {prompts}"
+
+
+def _full_length(names: tuple[str, ...], output_tokens: int) -> dict[str, Any]:
+    values = {"ignore_eos": True, "min_tokens": output_tokens}
+    return {name: values[name] for name in names}
+
+
+async def connect(
+    session: aiohttp.ClientSession, url: str, model: str = "", *, patience_s: float = PATIENCE_S, seed: int = 0
+) -> Endpoint:
+    """Find out how a server is talked to, by asking it.
+
+    Parameters
+    ----------
+    session
+        Of the client, with its credentials.
+    url
+        With or without ``/v1``.
+    model
+        The name to ask for; empty: the one model that it serves.
+    patience_s
+        How long it may refuse connections [s].
+    seed
+        Of the prompts.
+
+    Raises
+    ------
+    MeasurementError
+        No connection, no such model, no request that it understands, or answers whose tokens nobody counts.
+    """
+    place = url.rstrip("/").removesuffix("/v1")
+    served = await _models(session, place, patience_s)
+    if model and model not in served:
+        raise MeasurementError(f"{place}: {unknown('model', model, served)}")
+    if not model and len(served) > 1:
+        raise MeasurementError(f"{place}: serves {', '.join(served)}", hint="name one: --served-model-name")
+    name = model or next(iter(served))
+    cache = await _cache(session, place)
+    known = id_vocabulary(await _token_ids(session, place, name))
+    plain = Endpoint(
+        url=place,
+        model=name,
+        is_chat=False,
+        vocabulary=known,
+        max_context=served[name],
+        kv_tokens=cache.get("kv_cache_size_tokens"),
+        block_tokens=cache.get("block_size"),
+        choose=random.Random(seed),
+    )
+    complaints = []
+    for is_chat, vocabulary in ((False, known), (False, None), (True, None)):
+        for full_length in FULL_LENGTH:
+            trial = vocabulary or Vocabulary(words=tuple((word, 1) for word in WORDS))
+            endpoint = replace(plain, is_chat=is_chat, vocabulary=trial, full_length=full_length)
+            answer = await ask(session, endpoint.target, endpoint.body(*TRIAL_TOKENS), 0.0)
+            if not answer.failure:
+                return await _exact(session, endpoint, answer, is_text=vocabulary is None)
+            complaints.append(f"{endpoint.target}: {answer.failure}")
+            if answer.status != 400 and answer.status != 422:
+                break
+    raise MeasurementError(
+        f"{place}: no request that it understands; the last answer: {complaints[-1]}",
+        hint="it must serve /v1/completions or /v1/chat/completions with stream: true",
+    )
+
+
+async def _exact(session: aiohttp.ClientSession, trial: Endpoint, answer: Answer, *, is_text: bool) -> Endpoint:
+    """The endpoint with prompts whose lengths are right."""
+    if not answer.is_counted:
+        raise MeasurementError(
+            f"{trial.target}: its streams hold no usage block, so that lengths cannot be checked",
+            hint="use a server that knows stream_options.include_usage",
+        )
+    if not is_text:
+        vocabulary = id_vocabulary(trial.vocabulary.ids, answer.input_tokens - TRIAL_TOKENS[0])
+    else:
+
+        async def count(text: str) -> int:
+            said: dict[str, Any] = {"messages": [{"role": "user", "content": text}]} if trial.is_chat else {}
+            asked = trial.body(1, 1) | (said or {"prompt": text})
+            counted = await ask(session, trial.target, asked, 0.0)
+            if counted.failure:
+                raise MeasurementError(f"{trial.target}: {counted.failure}")
+            return counted.input_tokens
+
+        vocabulary = await counted_words(count, trial.target)
+    return replace(trial, vocabulary=vocabulary)
+
+
+async def _models(session: aiohttp.ClientSession, place: str, patience_s: float) -> Mapping[str, int | None]:
+    """Names of the models that it serves, each with its context limit; waits while it refuses connections."""
+    import aiohttp
+
+    now = asyncio.get_running_loop().time
+    deadline, wait_s = now() + patience_s, FIRST_WAIT_S
+    while True:
+        try:
+            async with session.get(f"{place}/v1/models", allow_redirects=False) as response:
+                if response.status == 200:
+                    return _names(await response.json(content_type=None), place)
+                found = f"HTTP {response.status}: {(await response.text())[:SHOWN]}"
+                is_final = response.status < 500 and response.status != 429
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            found, is_final = f"{error}", isinstance(error, aiohttp.InvalidURL)
+        if is_final or now() + wait_s > deadline:
+            raise MeasurementError(
+                f"{place}/v1/models: must list the models that are served, got: {found}",
+                hint="see that the server runs and that the address is right; a key goes into MELANGE_API_KEY",
+            )
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+def _names(content: Any, place: str) -> dict[str, int | None]:
+    listed = content.get("data") if isinstance(content, dict) else None
+    names = {
+        one["id"]: one.get("max_model_len")
+        for one in (listed if isinstance(listed, list) else ())
+        if isinstance(one, dict) and isinstance(one.get("id"), str)
+    }
+    if not names:
+        raise MeasurementError(f"{place}/v1/models: lists no model")
+    return names
+
+
+async def _token_ids(session: aiohttp.ClientSession, place: str, model: str) -> list[int]:
+    """Ids of some plain words; none where the server has no ``/tokenize``."""
+    import aiohttp
+
+    try:
+        body = {"model": model, "prompt": " ".join(WORDS), "add_special_tokens": False}
+        async with session.post(f"{place}/tokenize", json=body, allow_redirects=False) as response:
+            content = await response.json(content_type=None)
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return []
+    tokens = content.get("tokens") if isinstance(content, dict) else None
+    return [one for one in tokens if isinstance(one, int)] if isinstance(tokens, list) else []
+
+
+async def _cache(session: aiohttp.ClientSession, place: str) -> dict[str, int]:
+    """What vLLM's metrics say of the KV cache; empty where they say nothing."""
+    import aiohttp
+
+    try:
+        async with session.get(f"{place}/metrics", allow_redirects=False) as response:
+            found = _CACHE.search(await response.text())
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        return {}
+    labels = dict(_LABEL.findall(found["labels"])) if found else {}
+    cache = {name: int(value) for name, value in labels.items() if value.isdigit()}
+    if "kv_cache_size_tokens" not in cache and {"num_gpu_blocks", "block_size"} <= set(cache):
+        cache["kv_cache_size_tokens"] = cache["num_gpu_blocks"] * cache["block_size"]
+    return cache

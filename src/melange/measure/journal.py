@@ -1,0 +1,150 @@
+"""What a campaign has measured so far, one line a load point, on the disk before the next one is sent."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import IO, Any
+
+from melange.errors import InputError
+from melange.files import Json
+from melange.measure.point import Point
+from melange.measure.search import Found, Step
+from melange.profile.measurements import JOURNAL, Measurement
+
+Bucket = tuple[int, int]
+
+
+class Journal:
+    """A file that grows by a line for each load point, and is read again where a campaign goes on.
+
+    The first line says what is measured. A last line that a crash has cut short is dropped.
+
+    Parameters
+    ----------
+    path
+        The file; it is made where there is none.
+    header
+        What is measured: a journal of something else is refused.
+
+    Raises
+    ------
+    InputError
+        A file that is no journal, or one of something else.
+    """
+
+    def __init__(self, path: Path, header: Json) -> None:
+        self.path = path
+        self.guess_by_bucket: dict[Bucket, float | None] = {}
+        self.found_by_bucket: dict[Bucket, Found] = {}
+        self.searched: dict[Bucket, Measurement] = {}
+        self._points: dict[Bucket, list[tuple[Step, Point]]] = defaultdict(list)
+        self._header = {"melange": JOURNAL, **header}
+        self._stream: IO[str] = self._open()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def begin(self, bucket: Bucket, size: tuple[int, int], guess: float | None) -> None:
+        """A search begins; ``size`` is in and out [tokens], ``guess`` where it starts [1/s]."""
+        self._write({"bucket": list(bucket), "size": list(size), "guess": guess})
+
+    def add(self, bucket: Bucket, step: Step, point: Point) -> None:
+        """A load point was measured."""
+        told = {"rate": step.rate, "latency_s": step.latency_s}
+        self._write({"bucket": list(bucket), "step": told, "point": point.to_json()})
+
+    def end(self, bucket: Bucket, found: Found, measurement: Measurement) -> None:
+        """A search has ended; ``measurement`` says what it found to whoever reads load points."""
+        rate = found.failed_rate if found.failed_rate != float("inf") else None
+        told = {"max_request_rate": found.max_request_rate, "failed_rate": rate, "why": found.why}
+        self._write({"bucket": list(bucket), "found": told, "measurement": measurement.to_json()})
+
+    def recorded(self, bucket: Bucket, place: int, step: Step) -> Point | None:
+        """The point that a search asked for as its step ``place``; None where it was not measured yet."""
+        points = self._points[bucket]
+        if place < len(points) and points[place][0].rate == step.rate:
+            return points[place][1]
+        del points[place:]
+        return None
+
+    def points(self, bucket: Bucket) -> list[Point]:
+        """Those of one bucket, in the order in which they were measured."""
+        return [point for _, point in self._points[bucket]]
+
+    def unfinished(self) -> Bucket | None:
+        """The bucket at which a campaign was interrupted; None where it was between two."""
+        return next((bucket for bucket in self.guess_by_bucket if bucket not in self.found_by_bucket), None)
+
+    def _open(self) -> IO[str]:
+        whole = 0
+        if self.path.exists() and (content := self.path.read_bytes()):
+            lines = content.split(b"\n")[:-1]
+            for number, line in enumerate(lines, 1):
+                self._read(line, number)
+                whole += len(line) + 1
+        try:
+            stream = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written: {error.strerror}") from error
+        stream.truncate(whole)
+        self._stream = stream
+        if not whole:
+            self._write(self._header)
+        return stream
+
+    def _read(self, line: bytes, number: int) -> None:
+        place = f"{self.path}:{number}"
+        try:
+            content = json.loads(line)
+            if number == 1:
+                self._check(content)
+            else:
+                self._take(content)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{place}: not a line of a journal of measurements", hint="name another file: --journal"
+            ) from error
+
+    def _check(self, content: Json) -> None:
+        if content.get("melange") != JOURNAL:
+            raise InputError(f"{self.path}: holds no journal of measurements", hint="name another file: --journal")
+        for key, value in json.loads(json.dumps(self._header)).items():
+            if content.get(key) != value:
+                raise InputError(
+                    f"{self.path}: was begun with {key} {_short(content.get(key))}, and now it is {_short(value)}",
+                    hint="give it as it was, or name another file: --journal",
+                )
+
+    def _write(self, content: Json) -> None:
+        self._stream.write(json.dumps(content, allow_nan=False) + "\n")
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        if "bucket" in content:
+            self._take(content)
+
+    def _take(self, content: Json) -> None:
+        i, o = content["bucket"]
+        bucket = (int(i), int(o))
+        if "point" in content:
+            step = Step(rate=content["step"]["rate"], latency_s=content["step"]["latency_s"])
+            self._points[bucket].append((step, Point.from_json(content["point"])))
+        elif "found" in content:
+            told = content["found"]
+            rate = float("inf") if told["failed_rate"] is None else told["failed_rate"]
+            self.found_by_bucket[bucket] = Found(
+                max_request_rate=told["max_request_rate"], failed_rate=rate, why=told["why"]
+            )
+            self.searched[bucket] = Measurement.from_json(content["measurement"])
+        else:
+            self.guess_by_bucket[bucket] = content["guess"]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,299 @@
+"""Load on a server: requests one after another, or sent at random times whether earlier ones were answered or not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.errors import MeasurementError
+from melange.measure.answer import BUSY, Answer, ask
+from melange.measure.endpoint import Endpoint
+from melange.measure.window import Window
+from melange.workload.workload import Array
+
+if TYPE_CHECKING:
+    import aiohttp
+
+# How often the client looks at its own clock, and at whether a server is hopelessly behind [s].
+TICK_S, LOOK_S = 0.02, 0.25
+# It is, once so many more requests than before the window are in flight, and so large a share of those sent since.
+HOPELESS, HOPELESS_SHARE = 24, 0.4
+# A connection that says nothing for so long is dead [s].
+SILENCE_S = 600.0
+# Lengths may differ from what was asked for by so much: a token, or this share.
+OFF_TOKENS, OFF_SHARE = 1.0, 0.02
+# So few failures are left out; with more the size is not served at that rate; with most something else is wrong.
+FEW_FAILED, MOST_FAILED = 0.01, 0.5
+GIVEN_UP = "given up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What to send.
+
+    Parameters
+    ----------
+    input_tokens, output_tokens
+        Size of all requests.
+    rate
+        Requests a second.
+    warm_up
+        Requests before the first that is counted.
+    counted
+        Requests that are counted.
+    patience_s
+        How long to wait for the last of them once all were sent [s].
+    seed
+        Of the times.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    rate: float
+    warm_up: int
+    counted: int
+    patience_s: float
+    seed: int = 0
+
+    def times_s(self) -> Array:
+        """When to send: the requests that warm up, those that are counted, and as many again while those end [s].
+
+        Times of a Poisson process given how many fall into each of the three parts: evenly random, so that the rate is
+        exact in every part and not only on average.
+        """
+        random = np.random.default_rng(self.seed)
+        ends = np.array([self.warm_up, self.counted, max(self.counted, math.ceil(self.patience_s * self.rate))])
+        begins = np.concatenate([[0], np.cumsum(ends)])[:-1]
+        parts = [
+            begin + np.sort(random.random(count)) * count
+            for begin, count in zip(begins.tolist(), ends.tolist(), strict=True)
+        ]
+        return np.asarray(np.concatenate(parts) / self.rate)
+
+
+@contextlib.asynccontextmanager
+async def client_session(api_key: str = "") -> AsyncIterator[aiohttp.ClientSession]:
+    """A session with as many connections as requests are in flight."""
+    import aiohttp
+
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=SILENCE_S),
+        headers=headers,
+        auto_decompress=True,
+    ) as session:
+        yield session
+
+
+async def send_alone(
+    session: aiohttp.ClientSession, endpoint: Endpoint, input_tokens: int, output_tokens: int, count: int
+) -> Window:
+    """Requests one after another: what the server does when it has nothing else to do."""
+    now = asyncio.get_running_loop().time
+    answers = []
+    for _ in range(count):
+        began = now()
+        answer = await ask(session, endpoint.target, endpoint.body(input_tokens, output_tokens), began)
+        # The client makes the prompt before it sends it; nothing of that is the server's.
+        answer.scheduled_s = answer.sent_s
+        answers.append(answer)
+    _check(endpoint, answers, input_tokens, output_tokens)
+    ends = [answer.last_s for answer in answers if not answer.failure]
+    span_s = max(ends) - answers[0].scheduled_s if ends else 0.0
+    return _window(answers, None, input_tokens, output_tokens, finished=len(ends), span_s=span_s)
+
+
+async def send_at_rate(session: aiohttp.ClientSession, endpoint: Endpoint, load: Load) -> Window:
+    """Requests at random times, sent whether earlier ones were answered or not.
+
+    The clock of a request starts when it was to be sent. Sending goes on while the counted ones are being answered;
+    what is still in flight then is cancelled. Ends early where the server is hopelessly behind.
+
+    Raises
+    ------
+    MeasurementError
+        Most requests fail, or lengths are not what was asked for.
+    """
+    test = _Test(session=session, endpoint=endpoint, load=load)
+    await test.run()
+    answers = test.counted()
+    _check(endpoint, answers, load.input_tokens, load.output_tokens)
+    finished, span_s = test.finished()
+    return _window(
+        answers,
+        load.rate,
+        load.input_tokens,
+        load.output_tokens,
+        finished=finished,
+        span_s=span_s,
+        tick_lag_s=test.tick_lag_s,
+        is_cut=test.is_cut,
+    )
+
+
+class _Test:
+    """One load test while it runs."""
+
+    def __init__(self, *, session: aiohttp.ClientSession, endpoint: Endpoint, load: Load) -> None:
+        self.session, self.endpoint, self.load = session, endpoint, load
+        self.now = asyncio.get_running_loop().time
+        self.tasks: dict[int, asyncio.Task[Answer]] = {}
+        self.answers: dict[int, Answer] = {}
+        self.begin_s: dict[int, float] = {}
+        self.tick_lag_s: list[float] = []
+        self.is_cut = False
+        self.start_s = self.end_s = self.now()
+        self.first, self.last = load.warm_up, load.warm_up + load.counted
+
+    async def run(self) -> None:
+        """Send, watch, and leave nothing in flight."""
+        self.start_s = self.now()
+        helpers = [asyncio.create_task(self._tick()), asyncio.create_task(self._send())]
+        try:
+            await self._watch(helpers[1])
+        finally:
+            self.end_s = self.now()
+            left = [*helpers, *self.tasks.values()]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+    def counted(self) -> list[Answer]:
+        """Answers that count, in the order in which they were sent; given up where they did not come."""
+        sent = [(place, self.begin_s[place]) for place in range(self.first, self.last) if place in self.begin_s]
+        return [
+            self.answers.get(place) or Answer(scheduled_s=begin_s, sent_s=begin_s, failure=GIVEN_UP)
+            for place, begin_s in sent
+        ]
+
+    def finished(self) -> tuple[int, float]:
+        """Requests that ended while the counted ones were being sent, and how long that took [s]."""
+        begin_s = self.start_s + self.first / self.load.rate
+        end_s = min(self.start_s + self.last / self.load.rate, self.end_s)
+        ends = [answer.last_s for answer in self.answers.values() if not answer.failure]
+        return sum(begin_s < last_s <= end_s for last_s in ends), max(end_s - begin_s, 0.0)
+
+    async def _send(self) -> None:
+        start_s = self.start_s
+        for place, time_s in enumerate(self.load.times_s().tolist()):
+            # The prompt is made before its time, so that making it delays nothing.
+            body = self.endpoint.body(self.load.input_tokens, self.load.output_tokens)
+            if (wait_s := start_s + time_s - self.now()) > 0:
+                await asyncio.sleep(wait_s)
+            self.begin_s[place] = start_s + time_s
+            task = asyncio.create_task(ask(self.session, self.endpoint.target, body, start_s + time_s))
+            self.tasks[place] = task
+            task.add_done_callback(partial(self._done, place))
+
+    def _done(self, place: int, task: asyncio.Task[Answer]) -> None:
+        self.tasks.pop(place, None)
+        if not task.cancelled():
+            self.answers[place] = task.result()
+
+    async def _tick(self) -> None:
+        while True:
+            due_s = self.now() + TICK_S
+            await asyncio.sleep(TICK_S)
+            self.tick_lag_s.append(self.now() - due_s)
+
+    async def _watch(self, sender: asyncio.Task[None]) -> None:
+        """Until the counted requests have ended, time is over, or there is no hope."""
+        deadline_s = math.inf
+        before: int | None = None
+        while not self._is_answered() and self.now() < deadline_s:
+            await asyncio.sleep(min(LOOK_S, 0.5 / self.load.rate))
+            if sender.done() and not self.tasks:
+                sender.result()
+                return
+            sent = len(self.begin_s)
+            if sent >= self.last and math.isinf(deadline_s):
+                deadline_s = self.now() + self.load.patience_s
+            if sent >= self.first:
+                before = len(self.tasks) if before is None else before
+                self.is_cut = _is_hopeless(len(self.tasks) - before, sent - self.first)
+                if self.is_cut or self._is_broken():
+                    return
+
+    def _is_answered(self) -> bool:
+        return all(place in self.answers for place in range(self.first, self.last))
+
+    def _is_broken(self) -> bool:
+        failed = sum(bool(answer.failure) for answer in self.answers.values())
+        return failed > 8 and failed > MOST_FAILED * len(self.answers)
+
+
+def _is_hopeless(more: int, sent: int) -> bool:
+    return more > HOPELESS and more > HOPELESS_SHARE * sent
+
+
+def _check(endpoint: Endpoint, answers: Sequence[Answer], input_tokens: int, output_tokens: int) -> None:
+    """That the server did what it was asked for."""
+    whole = [answer for answer in answers if not answer.failure]
+    failures = [answer for answer in answers if answer.failure and answer.failure != GIVEN_UP]
+    others = [answer for answer in failures if answer.status not in BUSY]
+    if others and len(others) > MOST_FAILED * len(answers):
+        raise MeasurementError(
+            f"{endpoint.target}: {len(others)} of {len(answers)} requests of {input_tokens} tokens in and "
+            f"{output_tokens} out failed; the first: {others[0].failure}",
+            hint="see the server's log",
+        )
+    counted = [answer for answer in whole if answer.is_counted]
+    if not counted:
+        return
+    for what, wanted, found in (
+        ("prompts", input_tokens, float(np.mean([answer.input_tokens for answer in counted]))),
+        ("completions", output_tokens, float(np.mean([answer.output_tokens for answer in counted]))),
+    ):
+        if abs(found - wanted) > max(OFF_TOKENS, OFF_SHARE * wanted):
+            raise MeasurementError(
+                f"{endpoint.target}: {what} must be of {wanted} tokens, the server counts {found:g} on average",
+                hint="the server must know ignore_eos or min_tokens" if what == "completions" else "",
+            )
+
+
+def _window(
+    answers: Sequence[Answer],
+    rate: float | None,
+    input_tokens: int,
+    output_tokens: int,
+    *,
+    finished: int,
+    span_s: float,
+    tick_lag_s: Sequence[float] = (),
+    is_cut: bool = False,
+) -> Window:
+    """Answers in the order in which they were sent, as arrays."""
+    failures = [answer.failure for answer in answers if answer.failure and answer.failure != GIVEN_UP]
+    if len(failures) <= FEW_FAILED * len(answers):
+        answers = [answer for answer in answers if answer.failure in ("", GIVEN_UP)]
+
+    def of(name: str) -> Array:
+        return np.array([math.inf if answer.failure else getattr(answer, name) for answer in answers], float)
+
+    scheduled = np.array([answer.scheduled_s for answer in answers], float)
+    return Window(
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        offered_rate=rate,
+        scheduled_s=scheduled - scheduled[0] if len(scheduled) else scheduled,
+        ttft_s=of("ttft_s"),
+        tpot_s=of("tpot_s"),
+        ntpot_s=of("ntpot_s"),
+        latency_s=of("latency_s"),
+        itl_s=np.array([gap for answer in answers for gap in answer.gaps], float),
+        lag_s=np.array([answer.lag_s for answer in answers], float),
+        tick_lag_s=np.array(tick_lag_s, float),
+        finished=finished,
+        span_s=span_s,
+        failed=len(failures),
+        failure=failures[0] if failures else "",
+        is_cut=is_cut,
+    )

@@ -1,0 +1,111 @@
+"""One load point of a search, as it is kept: what was sent, what came of it, and whether it holds the SLO."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from melange.files import Json
+from melange.measure.window import Window, excess
+from melange.profile.measurements import Measurement
+from melange.slo import Slo
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A load on a server and how it stands to an SLO.
+
+    Parameters
+    ----------
+    rate
+        Requests sent a second [1/s]; None: each after the one before.
+    metric
+        The metric that is nearest to its limit, or farthest beyond.
+    excess, excess_low, excess_high
+        Its statistic over its limit, and the ends of a 90 % interval on that.
+    keeps_up
+        Whether the server ended requests as fast as they came.
+    is_client_late
+        Whether the client could not keep its own schedule.
+    latency_s
+        Mean latency of the requests that ended [s].
+    failure
+        What requests failed with; empty where none did.
+    measurement
+        The load point for whoever fits step times to it; None where too few requests ended.
+    """
+
+    rate: float | None
+    metric: str
+    excess: float
+    excess_low: float
+    excess_high: float
+    keeps_up: bool
+    is_client_late: bool
+    latency_s: float
+    failure: str = ""
+    measurement: Measurement | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the SLO holds at this load, which the server keeps up with."""
+        return self.keeps_up and self.excess <= 1
+
+    @property
+    def capacity(self) -> float | None:
+        """Requests that the server ends in a second where it cannot keep up [1/s]; None where it can."""
+        if self.keeps_up or self.measurement is None:
+            return None
+        return self.measurement.achieved_rate
+
+    def is_settled(self, narrow: float) -> bool:
+        """Whether more requests of the same load would hardly change the answer."""
+        if not self.keeps_up or self.excess_high <= 1 or self.excess_low > 1:
+            return True
+        return (self.excess_high - self.excess_low) / 2 <= narrow
+
+    def to_json(self) -> Json:
+        """As a JSON object; infinities are null."""
+        content: Json = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "measurement"}
+        for name in ("excess", "excess_low", "excess_high", "latency_s"):
+            content[name] = content[name] if math.isfinite(content[name]) else None
+        content["measurement"] = None if self.measurement is None else self.measurement.to_json()
+        return content
+
+    @classmethod
+    def from_json(cls, content: Json) -> Point:
+        """From the JSON object that :meth:`to_json` makes."""
+        values = dict(content)
+        for name in ("excess", "excess_low", "excess_high", "latency_s"):
+            values[name] = math.inf if values[name] is None else values[name]
+        if values["measurement"] is not None:
+            values["measurement"] = Measurement.from_json(values["measurement"])
+        return cls(**values)
+
+    def __str__(self) -> str:
+        load = "one at a time" if self.rate is None else f"{self.rate:.3g} requests/s"
+        if not self.keeps_up:
+            return f"{load}: falls behind"
+        return f"{load}: {self.metric.upper()} at {self.excess:.0%} of its limit"
+
+
+def point_of(window: Window, slo: Slo, **details: Any) -> Point:
+    """A window as a point; ``details`` say what was measured."""
+    found = excess(window, slo)
+    whole = window.latency_s[np.isfinite(window.latency_s)]
+    is_enough = len(whole) >= max(1, len(window.latency_s) // 2)
+    return Point(
+        rate=window.offered_rate,
+        metric=found.metric,
+        excess=found.value,
+        excess_low=found.low,
+        excess_high=found.high,
+        keeps_up=window.keeps_up,
+        is_client_late=window.is_client_late,
+        latency_s=float(whole.mean()) if len(whole) else math.inf,
+        failure=window.failure,
+        measurement=window.to_measurement(**details) if is_enough else None,
+    )

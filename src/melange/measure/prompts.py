@@ -1,0 +1,99 @@
+"""Prompts of an exact length: token ids where a server takes them, else words whose tokens were counted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from melange.errors import MeasurementError
+
+# Short, common, and of one or two tokens in nearly every vocabulary.
+WORDS = (
+    *("time", "year", "way", "day", "man", "world", "life", "hand", "part", "child", "eye", "woman", "place", "work"),
+    *("week", "case", "point", "company", "number", "group", "problem", "fact", "water", "house", "night", "area"),
+)
+OPENING = "the"
+REPEATS = 16
+# Ids that exist in every vocabulary of practical size and are no special tokens in most.
+PLAIN_IDS = tuple(range(1000, 1800))
+
+Count = Callable[[str], Awaitable[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """What prompts are made of.
+
+    Parameters
+    ----------
+    ids
+        Token ids to choose from; empty where prompts are words.
+    words
+        Words to choose from, each with its tokens after a blank.
+    fixed_tokens
+        Tokens that every prompt has besides: a template's, a start token, the opening word.
+    """
+
+    ids: tuple[int, ...] = ()
+    words: tuple[tuple[str, int], ...] = ()
+    fixed_tokens: int = 0
+
+    def prompt(self, tokens: int, choose: random.Random) -> list[int] | str:
+        """A random prompt of so many tokens; random, so that no cache has its beginning.
+
+        >>> Vocabulary(ids=(7,)).prompt(3, random.Random(0))
+        [7, 7, 7]
+        >>> Vocabulary(words=(("a", 1), ("b", 2)), fixed_tokens=1).prompt(2, random.Random(0))
+        'the a'
+        """
+        left = max(tokens - self.fixed_tokens, 1 if self.ids else 0)
+        if self.ids:
+            return choose.choices(self.ids, k=left)
+        text = [OPENING]
+        single = [word for word, count in self.words if count == 1]
+        most = max(count for _, count in self.words)
+        while left >= most:
+            word, count = choose.choice(self.words)
+            text.append(word)
+            left -= count
+        return " ".join(text + choose.choices(single, k=left))
+
+
+def body_of(
+    vocabulary: Vocabulary, is_chat: bool, tokens: int, output_tokens: int, choose: random.Random
+) -> dict[str, Any]:
+    """The part of a request that says what is asked, and how long the answer may be."""
+    prompt = vocabulary.prompt(tokens, choose)
+    asked = {"messages": [{"role": "user", "content": prompt}]} if is_chat else {"prompt": prompt}
+    return {**asked, "max_tokens": output_tokens}
+
+
+async def counted_words(count: Count, place: str) -> Vocabulary:
+    """Words with their tokens, found by counting the tokens of prompts.
+
+    Vocabularies split text at blanks first, so that the tokens of words add up; those that do not are left out.
+
+    Raises
+    ------
+    MeasurementError
+        No word is a single token, so that no length can be met exactly.
+    """
+    fixed = await count(OPENING)
+    words = []
+    for word in WORDS:
+        more = await count(OPENING + f" {word}" * REPEATS) - fixed
+        if more > 0 and more % REPEATS == 0:
+            words.append((word, more // REPEATS))
+    if not any(tokens == 1 for _, tokens in words):
+        raise MeasurementError(
+            f"{place}: the lengths of its prompts cannot be set: no word of {len(WORDS)} is a single token",
+            hint="use a server that takes token ids as prompts (/v1/completions of vLLM, SGLang, TensorRT-LLM)",
+        )
+    return Vocabulary(words=tuple(words), fixed_tokens=fixed)
+
+
+def id_vocabulary(known: Sequence[int], fixed_tokens: int = 0) -> Vocabulary:
+    """Token ids that the server's own tokenizer makes, or plain ones where it has none."""
+    return Vocabulary(ids=tuple(sorted(set(known))) or PLAIN_IDS, fixed_tokens=fixed_tokens)

@@ -1,0 +1,182 @@
+"""The highest rate of one request size that a server holds an SLO at: doubling, then bisection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from melange.errors import InputError, MeasurementError
+from melange.measure.point import Point
+from melange.slo import Slo
+
+# The search starts a little below what is expected, and gives up where a request comes so seldom that it is alone.
+START_SHARE, LEAST_BATCH = 0.7, 0.02
+# Tests at one rate wait for a steady state as long as so many requests take, and last so many; both at least.
+WARM_UP_TURNS, TURNS = 2.0, 3.0
+LEAST_WARM_UP, BEYOND = 5, 10
+# Load slows requests down; so much slower than at a lower rate they are expected to be at most, and waited for.
+SLOWER, PATIENCE = 1.5, 4.0
+
+Probe = Callable[["Step"], Awaitable[Point]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How thorough a search is.
+
+    Parameters
+    ----------
+    requests
+        Counted at each rate, at least; more where requests are long, or a percentile is far out.
+    repeats
+        Tests at one rate at most, until the interval on the metric is narrow or clear of the limit.
+    narrow
+        Half the interval's width that is narrow, as a share of the limit.
+    precision
+        Relative distance between the highest rate that holds and the lowest that does not, at which the search ends.
+    alone
+        Requests sent one after another to begin with.
+    """
+
+    requests: int = 60
+    repeats: int = 3
+    narrow: float = 0.05
+    precision: float = 0.05
+    alone: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("requests", "repeats", "alone"):
+            if getattr(self, name) < 1:
+                raise InputError(f"measure.{name} must be >= 1, got {getattr(self, name)}")
+        for name in ("narrow", "precision"):
+            if not 0 < getattr(self, name) < 1:
+                raise InputError(f"measure.{name} must be in (0, 1), got {getattr(self, name):g}")
+
+    def counted(self, slo: Slo) -> int:
+        """Requests to count for an SLO's statistic: some must lie beyond a percentile."""
+        tail = 1.0 if slo.statistic == "mean" else 1.0 - float(slo.statistic[1:]) / 100
+        return max(self.requests, math.ceil(BEYOND / tail))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One load that a search asks for.
+
+    Parameters
+    ----------
+    rate
+        Requests a second [1/s]; None: one after another.
+    latency_s
+        What a request is expected to take [s]; 0 where nothing is known.
+    """
+
+    rate: float | None = None
+    latency_s: float = 0.0
+
+    def warm_up(self) -> int:
+        """Requests until the load is steady."""
+        return max(LEAST_WARM_UP, math.ceil(WARM_UP_TURNS * self.latency_s * (self.rate or 0.0)))
+
+    def counted(self, least: int) -> int:
+        """Requests to count."""
+        return max(least, math.ceil(TURNS * self.latency_s * (self.rate or 0.0)))
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for the last request [s]."""
+        return max(2.0, PATIENCE * self.latency_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search has found.
+
+    Parameters
+    ----------
+    max_request_rate
+        The highest rate at which the SLO held [1/s]; 0: not even one request at a time holds it.
+    failed_rate
+        The lowest rate at which it did not [1/s]; infinite where the client gave up first.
+    why
+        What stood in the way, in words.
+    """
+
+    max_request_rate: float
+    failed_rate: float
+    why: str
+
+
+async def find_rate(probe: Probe, slo: Slo, *, guess: float | None = None, effort: Effort | None = None) -> Found:
+    """The highest request rate that holds an SLO.
+
+    Parameters
+    ----------
+    probe
+        Puts a load on the server and says what came of it.
+    slo
+        The objective.
+    guess
+        Where the highest rate is expected [1/s]; None: about where requests begin to meet each other.
+    effort
+        How thorough.
+
+    Raises
+    ------
+    MeasurementError
+        The client is too slow for any rate at which the server would be.
+    """
+    effort = effort or Effort()
+    alone = await probe(Step())
+    if not alone.holds:
+        return Found(max_request_rate=0.0, failed_rate=0.0, why=_why(alone, slo))
+    low, high = 0.0, math.inf
+    latency_s, failed = alone.latency_s, alone
+    rate = START_SHARE * guess if guess else 1.0 / alone.latency_s
+    while high > low * (1 + effort.precision):
+        point = await probe(Step(rate=rate, latency_s=SLOWER * latency_s))
+        if point.holds:
+            low = rate
+            latency_s = max(latency_s, point.latency_s)
+        elif point.is_client_late:
+            return _limited(low, point)
+        else:
+            high, failed = rate, point
+        if high * alone.latency_s < LEAST_BATCH:
+            return Found(max_request_rate=0.0, failed_rate=high, why=_why(failed, slo))
+        rate = _next(low, high, failed)
+    return Found(max_request_rate=low, failed_rate=high, why=_why(failed, slo))
+
+
+def _next(low: float, high: float, failed: Point) -> float:
+    """The rate to try next: twice the last one, a good deal below a capacity that was seen, or the middle."""
+    if math.isinf(high):
+        return 2 * low
+    capacity = min(failed.capacity or high, high)
+    if low == 0:
+        return min(high / 2, START_SHARE * capacity)
+    return math.sqrt(low * max(capacity, low * (high / low) ** 0.25))
+
+
+def _limited(low: float, point: Point) -> Found:
+    """The end of a search at which the client fell behind."""
+    if low == 0:
+        raise MeasurementError(
+            f"the client falls behind its own schedule at {point.rate:.3g} requests/s, so that a slow server cannot be "
+            "told from a slow client",
+            hint="run it on a machine of its own or with more idle cores",
+        )
+    why = f"the client fell behind its own schedule at {point.rate:.3g} requests/s; the server may carry more"
+    return Found(max_request_rate=low, failed_rate=math.inf, why=why)
+
+
+def _why(point: Point, slo: Slo) -> str:
+    """What keeps a rate from holding, in words."""
+    load = "one request alone" if point.rate is None else f"{point.rate:.3g} requests/s"
+    if point.failure:
+        return f"{load}: {point.failure}"
+    if not point.keeps_up:
+        return f"{load}: the server falls behind"
+    limit_s = slo.limits[point.metric]
+    found = f"{point.excess * limit_s * 1e3:.3g} ms" if math.isfinite(point.excess) else "no end in sight"
+    return f"{load}: {slo.statistic} {point.metric.upper()} is {found}; the limit is {limit_s * 1e3:g} ms"

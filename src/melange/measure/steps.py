@@ -1,0 +1,182 @@
+"""The step times of an engine that nothing is known of but load points: its coefficients, fitted to them.
+
+Where the accelerator and the model are known, :mod:`melange.profile.anchor` corrects an estimate; here there is none.
+The shape of the step is the same (:mod:`melange.profile.step`), and the points say what it holds::
+
+    TPOT of requests at a rate      = mean step of the closed form at that load
+    TTFT of requests one at a time  = the steps that read one prompt
+
+Coefficients that the points cannot tell apart keep the proportions of the first guess, which is made from them too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+
+import numpy as np
+
+from melange.catalog.model import Model
+from melange.errors import InputError
+from melange.profile.capacity import Array, Replicas, Sizes, prompt_times_s
+from melange.profile.comparison import compare
+from melange.profile.correction import INTERVAL
+from melange.profile.engine import Engine
+from melange.profile.measurements import Measurement
+from melange.profile.refit import refit_to
+from melange.profile.step import StepCost, scaled, stack
+
+# Each is scaled apart. The time of a prompt's tokens is told by TTFT, that of the others by TPOT under load.
+GROUPS = (
+    ("host_s",),
+    ("token_s",),
+    ("sequence_s",),
+    ("context_s",),
+    ("position_s",),
+    ("request_s",),
+    ("weights_s",),
+)
+# The first guess: how a step of one request divides, and by how much attention adds to a prompt of a thousand tokens.
+HOST_SHARE, WEIGHTS_SHARE, SEQUENCE_SHARE, CONTEXT_SHARE, REQUEST_SHARE, POSITION_SHARE = 0.3, 0.5, 0.1, 0.1, 0.5, 0.2
+# Steps are known no better than this share, however well they are fitted: load points of a minute differ by it.
+LEAST_SPREAD = 0.05
+UNLIMITED = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineLimits:
+    """What an engine allows, as far as it is known.
+
+    Parameters
+    ----------
+    max_sequences, max_batched_tokens
+        Most running requests, and most tokens of one step.
+    max_context
+        Longest prompt plus completion [tokens].
+    kv_tokens
+        Tokens that the KV cache holds in all layers.
+    block_tokens
+        Tokens of one KV block.
+    is_chunked
+        Whether prompts are read in chunks beside running requests.
+    """
+
+    max_sequences: int = 256
+    max_batched_tokens: int = 2048
+    max_context: int = 131072
+    kv_tokens: float = UNLIMITED
+    block_tokens: int = 16
+    is_chunked: bool = True
+
+
+def fit_engine(points: Sequence[Measurement], limits: EngineLimits | None = None) -> Engine:
+    """An engine whose steps come nearest to load points.
+
+    Least squares of the logarithms of predicted over measured TPOT at every point, and over TTFT at those of requests
+    one at a time.
+
+    Parameters
+    ----------
+    points
+        With mean TPOT and, one request at a time (``concurrency=1``) at least once, mean TTFT.
+    limits
+        What the engine allows.
+
+    Raises
+    ------
+    InputError
+        No point of requests one at a time.
+    """
+    limits = limits or EngineLimits()
+    alone = [point for point in points if point.concurrency == 1 and point.ttft_s.get("mean")]
+    if not alone:
+        raise InputError("measurements: step times need at least one point of requests one at a time, with its TTFT")
+    model = one_layer(limits)
+
+    def log_ratio(cost: StepCost) -> Array:
+        replicas = _replicas(cost, limits)
+        ratios = [one[2] / one[1] for point in points if (one := compare(replicas, model, point)) is not None]
+        return np.log([*ratios, *(_prompt_ratio(replicas, point) for point in alone)])
+
+    cost = refit_to(_first_guess(alone), log_ratio, GROUPS)
+    spread = max(float(np.sqrt(np.mean(log_ratio(cost) ** 2))), LEAST_SPREAD)
+    return Engine(
+        cost=cost,
+        kv_tokens=limits.kv_tokens,
+        full_layers=1,
+        max_sequences=limits.max_sequences,
+        max_batched_tokens=limits.max_batched_tokens,
+        block_tokens=limits.block_tokens,
+        is_chunked=limits.is_chunked,
+        max_context=limits.max_context,
+        fast=math.exp(-INTERVAL * spread),
+        slow=math.exp(INTERVAL * spread),
+        source="measured",
+    )
+
+
+def replicas_with(engine: Engine, factor: float = 1.0) -> Replicas:
+    """The engine as the closed form has it, all steps ``factor`` times as long."""
+    limits = EngineLimits(
+        max_sequences=engine.max_sequences,
+        max_batched_tokens=engine.max_batched_tokens,
+        max_context=engine.max_context,
+        kv_tokens=engine.kv_tokens,
+        block_tokens=engine.block_tokens,
+        is_chunked=engine.is_chunked,
+    )
+    return _replicas(scaled(engine.cost, factor), limits)
+
+
+def one_layer(limits: EngineLimits) -> Model:
+    """A model that stands for one whose shape is not known: its KV cache is counted in tokens of all layers."""
+    return Model(
+        name="unknown",
+        layers=1,
+        hidden_size=1,
+        heads=1,
+        kv_heads=1,
+        head_size=1,
+        intermediate_size=1,
+        vocabulary_size=1,
+        max_context=limits.max_context,
+    )
+
+
+def _replicas(cost: StepCost, limits: EngineLimits) -> Replicas:
+    return Replicas(
+        cost=stack([cost]),
+        kv_tokens=np.full((1, 1, 1), float(limits.kv_tokens)),
+        max_sequences=np.full((1, 1, 1), float(limits.max_sequences)),
+        max_batched_tokens=np.full((1, 1, 1), float(limits.max_batched_tokens)),
+        block_tokens=limits.block_tokens,
+        is_chunked=limits.is_chunked,
+        max_context=limits.max_context,
+    )
+
+
+def _prompt_ratio(replicas: Replicas, point: Measurement) -> float:
+    """Predicted over measured time to the first token of a request that is alone."""
+    sizes = Sizes(inputs=np.full((1, 1, 1), point.input_tokens), outputs=np.full((1, 1, 1), point.output_tokens))
+    own_s = prompt_times_s(replicas, sizes, np.zeros((1, 1, 1)))[0]
+    return float(own_s[0, 0, 0]) / point.ttft_s["mean"]
+
+
+def _first_guess(alone: Sequence[Measurement]) -> StepCost:
+    """Coefficients of about the right size, from requests one at a time."""
+    longest = max(alone, key=lambda point: point.input_tokens)
+    prompt_s = longest.ttft_s["mean"]
+    step_s = longest.tpot_s.get("mean") or prompt_s / longest.input_tokens
+    token_s = prompt_s / longest.input_tokens
+    absent = {one.name: 0.0 for one in fields(StepCost) if one.default is MISSING}
+    return replace(
+        StepCost(**(absent | {"window": math.inf})),
+        host_s=HOST_SHARE * step_s,
+        weights_s=WEIGHTS_SHARE * step_s,
+        sequence_s=SEQUENCE_SHARE * step_s,
+        context_s=CONTEXT_SHARE * step_s / max(longest.input_tokens, 100.0),
+        token_s=token_s,
+        request_s=REQUEST_SHARE * step_s,
+        position_s=POSITION_SHARE * token_s / 1000.0,
+    )

@@ -1,0 +1,235 @@
+"""What a load test has seen in its steady state, and what may be concluded from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.profile.measurements import LATENCIES, Measurement
+from melange.slo import METRICS, Slo
+from melange.workload.workload import Array
+
+# Statistics that a load point keeps.
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+# Ends of the interval on a statistic, the blocks it is drawn from, and how often.
+CONFIDENCE, BLOCKS, DRAWS = 0.9, 12, 400
+# A server that falls behind by more than this share of the time that passes does not keep up.
+DRIFT = 0.05
+# A client whose requests leave, or whose clock ticks, later than this is the slow one: a share of the latency and of
+# the time between tokens that it measures, and what no machine can be blamed for [s].
+LATE_SHARE, LATE_S = 0.1, 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Window:
+    """N requests of one size that were sent one after another, or at random times at one rate, in steady state.
+
+    Parameters
+    ----------
+    input_tokens, output_tokens
+        Their size.
+    offered_rate
+        At which they were sent [1/s]; None: each after the one before.
+    scheduled_s
+        When they were to be sent, from the first on (N,) [s].
+    ttft_s, tpot_s, ntpot_s, latency_s
+        Of each (N,) [s]; infinite where it was given up.
+    itl_s
+        Gaps between tokens, of all requests (G,) [s].
+    lag_s
+        By how much the client sent each too late (N,) [s].
+    tick_lag_s
+        By how much the client's own clock was late, sampled (T,) [s].
+    finished
+        Requests that ended while those were being sent.
+    span_s
+        Time over which they were sent [s].
+    failed
+        Requests that failed.
+    failure
+        What the first of those failed with.
+    is_cut
+        Whether the test was ended early because the server was far behind.
+    repeats
+        Windows that this one is made of.
+    """
+
+    input_tokens: int
+    output_tokens: int
+    offered_rate: float | None
+    scheduled_s: Array
+    ttft_s: Array
+    tpot_s: Array
+    ntpot_s: Array
+    latency_s: Array
+    itl_s: Array
+    lag_s: Array
+    tick_lag_s: Array
+    finished: int
+    span_s: float
+    failed: int = 0
+    failure: str = ""
+    is_cut: bool = False
+    repeats: int = 1
+
+    @property
+    def achieved_rate(self) -> float:
+        """Requests answered while they were sent [1/s]."""
+        return self.finished / self.span_s if self.span_s > 0 else 0.0
+
+    def metric(self, name: str) -> Array:
+        """Values of ``ttft``, ``tpot``, ``ntpot`` or ``latency`` (N,) [s]."""
+        values: Array = getattr(self, f"{name}_s")
+        return values
+
+    @property
+    def drift(self) -> tuple[float, float]:
+        """By how much later a request ends for each second that it arrives later, and the standard error of that.
+
+        0 in steady state; under overload ``1 - capacity / rate``, because all wait for those before them.
+        """
+        time = self.scheduled_s - self.scheduled_s.mean()
+        spread = float((time**2).sum())
+        if self.offered_rate is None or len(time) < 8 or spread <= 0 or not np.isfinite(self.latency_s).all():
+            return 0.0, 0.0
+        slope = float((time * self.latency_s).sum()) / spread
+        left = self.latency_s - self.latency_s.mean() - slope * time
+        # Neighbours wait for the same things, so that blocks of them count as one.
+        alike = max(1.0, len(time) / BLOCKS / self.repeats)
+        return slope, math.sqrt(float((left**2).sum()) / (len(time) - 2) / spread * alike)
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether the server ends requests as fast as they come."""
+        slope, error = self.drift
+        return not self.is_cut and not (slope > DRIFT and slope > 2 * error)
+
+    @property
+    def is_client_late(self) -> bool:
+        """Whether the client, and not the server, was too slow for this load."""
+        if self.offered_rate is None:
+            return False
+        latency = self.latency_s[np.isfinite(self.latency_s)]
+        sends = float(np.quantile(self.lag_s, 0.95)) if len(self.lag_s) else 0.0
+        ticks = float(self.tick_lag_s.mean()) if len(self.tick_lag_s) else 0.0
+        steps = self.itl_s.mean() if len(self.itl_s) else 0.0
+        allowed_s = max(LATE_S, LATE_SHARE * float(latency.mean()) if len(latency) else 0.0)
+        return sends > allowed_s or ticks > max(LATE_S, LATE_SHARE * float(steps))
+
+    def to_measurement(self, **details: Any) -> Measurement:
+        """The window as a load point."""
+        whole = np.isfinite(self.latency_s)
+        values = {
+            name: _statistics(getattr(self, name)[whole] if name != "itl_s" else self.itl_s) for name in LATENCIES
+        }
+        return Measurement(
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            offered_rate=self.offered_rate,
+            achieved_rate=self.achieved_rate or None,
+            concurrency=None if self.offered_rate else 1.0,
+            duration_s=self.span_s or None,
+            samples=int(whole.sum()),
+            failed=self.failed,
+            **(values | details),
+        )
+
+
+def merged(windows: Sequence[Window]) -> Window:
+    """Windows of the same load as one, each in the order of its own time."""
+    first = windows[0]
+    if len(windows) == 1:
+        return first
+    arrays = {
+        name: np.concatenate([getattr(one, name) for one in windows])
+        for name in ("ttft_s", "tpot_s", "ntpot_s", "latency_s", "itl_s", "lag_s", "tick_lag_s")
+    }
+    centered = np.concatenate([one.scheduled_s - one.scheduled_s.mean() for one in windows])
+    return Window(
+        input_tokens=first.input_tokens,
+        output_tokens=first.output_tokens,
+        offered_rate=first.offered_rate,
+        scheduled_s=centered,
+        finished=sum(one.finished for one in windows),
+        span_s=sum(one.span_s for one in windows),
+        failed=sum(one.failed for one in windows),
+        failure=next((one.failure for one in windows if one.failure), ""),
+        is_cut=any(one.is_cut for one in windows),
+        repeats=sum(one.repeats for one in windows),
+        **arrays,
+    )
+
+
+def _statistics(values: Array) -> dict[str, float]:
+    if not len(values):
+        return {}
+    return {"mean": float(values.mean())} | {name: float(np.quantile(values, at)) for name, at in QUANTILES.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excess:
+    """The statistic of an SLO's metric over its limit, of the metric for which that is largest.
+
+    Parameters
+    ----------
+    metric
+        Which.
+    value
+        Statistic over limit: held where at most 1.
+    low, high
+        Ends of a 90 % interval on it.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether chance hardly decides on which side of the limit it is."""
+        return self.high <= 1 or self.low > 1
+
+
+def excess(window: Window, slo: Slo, *, seed: int = 0) -> Excess:
+    """How a window stands to an SLO.
+
+    The interval is that of a block bootstrap: requests that follow each other wait for the same things, so runs of them
+    are drawn and not single ones (Künsch, The jackknife and the bootstrap for general stationary observations, 1989).
+    """
+    found = []
+    for metric in METRICS:
+        if metric not in slo.limits:
+            continue
+        limit, values = slo.limits[metric], window.metric(metric)
+        low, high = _interval(values, slo.statistic, window.repeats, seed)
+        found.append(
+            Excess(metric=metric, value=statistic(values, slo.statistic) / limit, low=low / limit, high=high / limit)
+        )
+    return max(found, key=lambda one: one.value)
+
+
+def statistic(values: npt.NDArray[np.float64], name: str) -> float:
+    """The mean or a percentile, such as ``p99``; infinite where there is no value, or too many are."""
+    if not len(values):
+        return math.inf
+    if name == "mean":
+        return float(values.mean())
+    return float(np.quantile(values, float(name[1:]) / 100, method="higher"))
+
+
+def _interval(values: Array, name: str, repeats: int, seed: int) -> tuple[float, float]:
+    """Ends of the interval on a statistic."""
+    if not np.isfinite(values).all():
+        return math.inf, math.inf
+    blocks = np.array_split(values, min(BLOCKS * repeats, len(values)))
+    random = np.random.default_rng(seed)
+    chosen = random.integers(len(blocks), size=(DRAWS, len(blocks)))
+    drawn = [statistic(np.concatenate([blocks[place] for place in row]), name) for row in chosen]
+    tail = (1 - CONFIDENCE) / 2
+    return float(np.quantile(drawn, tail)), float(np.quantile(drawn, 1 - tail))

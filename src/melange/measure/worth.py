@@ -1,0 +1,99 @@
+"""Which bucket to measure next: the one whose unknown rate leaves most of the fleet open; none, once no plan changes.
+
+Of a bucket with ``rate`` arrivals a second, between ``rate / high`` and ``rate / low`` replicas are needed: the width
+of that, times the share of the bucket that the replica type would serve, is what a measurement is about. The plan is
+solved with all rates of the type at their low end, and at their high end; once both buy the same, nothing is left to
+measure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from melange.errors import InfeasibleError
+from melange.measure.subject import Mask, Subject, same_kind
+from melange.plan.confidence import DECILE, at_quantile, with_rates
+from melange.plan.plan import Plan
+from melange.plan.solve import solve
+from melange.profile.profile import MEASURED, Profile
+from melange.workload.workload import Array
+
+# A rate is not believed to be below this share of what it may be at best, or one bucket would outweigh all others.
+LEAST_SHARE = 0.05
+WHY = "not known well enough"
+Bucket = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What to do next.
+
+    Parameters
+    ----------
+    buckets
+        Buckets that are not measured yet, those that matter most first.
+    is_settled
+        Whether the plan would be the same whatever they turn out to be.
+    costs_per_h
+        Cost of the plan with the type's rates at their low and at their high end [USD/h]; None: there is no plan.
+    """
+
+    buckets: tuple[Bucket, ...]
+    is_settled: bool
+    costs_per_h: tuple[float | None, float | None] = (None, None)
+
+
+def choose(subject: Subject, profile: Profile | None) -> Choice:
+    """What to measure next, after ``profile`` is known; None: nothing is known yet."""
+    traffic = subject.workload.request_rate
+    if profile is None:
+        # Tokens are what takes time.
+        tokens = traffic * (subject.workload.input_tokens / 10 + subject.workload.output_tokens)
+        return Choice(buckets=_in_order(tokens), is_settled=False)
+    kind = same_kind(profile, subject.replica_type)
+    r = profile.index(subject.replica_type)
+    ends = [_plan_at(subject, profile, kind, deviation) for deviation in (DECILE, 0.0, -DECILE)]
+    served = np.max([_share(plan, kind, traffic) for plan in ends], axis=0)
+    if not served.any():
+        served = np.ones_like(traffic)
+    high = profile.high[r]
+    low = np.maximum(profile.low[r], LEAST_SHARE * high)
+    width = np.divide(1.0, low, out=np.zeros_like(low), where=low > 0)
+    width -= np.divide(1.0, high, out=np.zeros_like(high), where=high > 0)
+    # What was measured is known; what the type cannot serve even at its best is left alone.
+    is_open = (profile.provenance[r] != MEASURED) & (high > 0)
+    value = np.where(is_open, traffic * served * np.maximum(width, 1e-12), 0.0)
+    low_plan, _, high_plan = ends
+    return Choice(
+        buckets=_in_order(value),
+        is_settled=_same(low_plan, high_plan),
+        costs_per_h=(low_plan.cost_per_h if low_plan else None, high_plan.cost_per_h if high_plan else None),
+    )
+
+
+def _in_order(value: Array) -> tuple[Bucket, ...]:
+    """Buckets of some value, the greatest first."""
+    order = np.argsort(-value, axis=None, kind="stable")
+    cells = [divmod(int(cell), value.shape[1]) for cell in order]
+    return tuple(cell for cell in cells if value[cell] > 0)
+
+
+def _plan_at(subject: Subject, profile: Profile, kind: Mask, deviation: float) -> Plan | None:
+    """The plan with the types of one kind at one place of their intervals, the others as they are."""
+    rates = with_rates(profile, at_quantile(profile, np.where(kind, deviation, 0.0)), WHY)
+    try:
+        return solve(subject.workload, rates, replace(subject.options, confidence=None, budget_per_h=None))
+    except InfeasibleError:
+        return None
+
+
+def _share(plan: Plan | None, kind: Mask, traffic: Array) -> Array:
+    return np.zeros_like(traffic) if plan is None else np.asarray(plan.share[kind].sum(axis=0))
+
+
+def _same(one: Plan | None, other: Plan | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return bool((one.instances == other.instances).all()) and one.served_fraction == other.served_fraction
