@@ -156,7 +156,7 @@ def test_the_catalog_filters(run: Run) -> None:
         (("dataset: arena", "dataset: arenna"), "did you mean 'arena'"),
         (("dataset: arena", "dataset: {arena: 0.8, sharegpt: 0.3}"), "1.1"),
         (("dataset: arena", "trace: absent.parquet"), "absent.parquet"),
-        (("tpot_ms: 120", "tpot_ms: 120, statistic: p99"), "p99"),
+        (("tpot_ms: 120", "tpot_ms: 120, statistic: p101"), "'mean' or 'p50' to 'p99.9'"),
     ],
 )
 def test_a_service_that_cannot_be_planned_says_why(

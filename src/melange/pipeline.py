@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from melange.catalog.catalog import Catalog, Model, Offer
     from melange.plan.options import Options
     from melange.plan.suggest import Suggestion
+    from melange.slo import Slo
     from melange.workload.workload import Array
 
 
@@ -111,15 +112,17 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tu
     return selected.offers, cautions
 
 
-def profile_of(service: Service, workload: Workload, catalog: Catalog) -> Profile:
+def profile_of(
+    service: Service, workload: Workload, catalog: Catalog, progress: Callable[[float], None] | None = None
+) -> Profile:
     """The profile of a service: estimated, measured, or measured where there are measurements."""
     files = [service.path(source) for source in service.profile.source if source != "estimate"]
     if not files:
-        return _estimate(service, workload, catalog)
+        return _estimate(service, workload, catalog, progress)
     from melange.profile.formats import combine, read_profile
 
     if len(files) < len(service.profile.source):
-        return combine(read_profile(*files), _estimate(service, workload, catalog))
+        return combine(read_profile(*files), _estimate(service, workload, catalog, progress))
     _only_for_estimates(service)
     return read_profile(*files)
 
@@ -143,9 +146,26 @@ def _only_for_estimates(service: Service) -> None:
         )
 
 
-def _estimate(service: Service, workload: Workload, catalog: Catalog) -> Profile:
+def _estimate(
+    service: Service, workload: Workload, catalog: Catalog, progress: Callable[[float], None] | None
+) -> Profile:
+    """The estimate, corrected by anchors; percentiles by simulation from the same limits on the mean."""
+    slo = service.slo.to_slo()
+    is_simulated = service.profile.simulate or slo.statistic != "mean"
+    start = replace(slo, statistic="mean") if is_simulated else slo
+    profile = _closed_form(service, start, workload, catalog)
+    if not is_simulated:
+        return profile
+    from melange.validate.kept import Kept, cache_folder
+    from melange.validate.rates import with_simulated_rates
+
+    kept = Kept(cache_folder() / "rates.json")
+    return with_simulated_rates(profile, workload, slo, kept=kept, progress=progress)
+
+
+def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalog) -> Profile:
     offers, cautions = offers_of(service, catalog)
-    subject = (model_of(service), offers, service.slo.to_slo(), workload)
+    subject = (model_of(service), offers, slo, workload)
     section, variants = service.profile, service.variants
     if service.profile.anchors:
         from melange.profile.anchor import anchor

@@ -119,6 +119,7 @@ class ProfileSection(_Section):
     tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
     anchors: Names = []
     step_times: Literal["own", "aiconfigurator"] = "own"
+    simulate: bool = False
 
 
 class PlanSection(_Section):

@@ -67,8 +67,11 @@ def first_stages(service: Service, traffic: Workload | None, capacities: Profile
         with progress("reading the traffic") as tell:
             traffic = workload_of(service.workload, service.path, tell)
     if capacities is None:
-        with progress("estimating what each replica type carries"):
-            capacities = profile_of(service, traffic, load_catalog())
+        words = "estimating what each replica type carries"
+        if service.slo.statistic != "mean" or service.profile.simulate:
+            words = "simulating what each replica type carries"
+        with progress(words) as tell:
+            capacities = profile_of(service, traffic, load_catalog(), tell)
     return traffic, capacities
 
 
@@ -142,8 +145,8 @@ def estimator(
     if source is None or not is_service(source) or profile_file is not None:
         return None
     service = read_service(source, settings)
-    if service.profile.source != ["estimate"]:
-        return None
+    if service.profile.source != ["estimate"] or service.slo.statistic != "mean" or service.profile.simulate:
+        return None  # a dozen SLOs by simulation would take minutes
     from melange.catalog.catalog import load_catalog
     from melange.pipeline import profile_of
 

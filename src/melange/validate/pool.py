@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from melange.errors import InputError
 from melange.plan.plan import Plan
 from melange.validate.scenario import Scenario
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
+
+J = TypeVar("J")
+R = TypeVar("R")
 
 # Fewer requests than this are simulated sooner than a process has started.
 WORTH_A_PROCESS = 1_000_000
@@ -62,32 +66,32 @@ def run_all(
     if on is not None:
         return _on_ray(jobs, on, tell)
     work = sum(len(job.arrivals) for job in jobs)
+    is_worth_it = processes is not None or work >= WORTH_A_PROCESS
+    runs = []
+    for done, run in enumerate(each_of(run_job, jobs, 2 if is_worth_it else len(jobs) + 1, processes)):
+        runs.append(run)
+        tell((done + 1) / len(jobs))
+    return runs
+
+
+def each_of(function: Callable[[J], R], jobs: Sequence[J], worth: int, processes: int | None = None) -> Iterator[R]:
+    """What a function makes of each job, in their order: here, or on a pool of processes from ``worth`` jobs on.
+
+    Processes are started anew rather than forked: a fork would take threads and locks of libraries along.
+    """
     most = min(processes or os.cpu_count() or 1, len(jobs))
-    if most <= 1 or (processes is None and work < WORTH_A_PROCESS):
-        runs = []
-        for done, job in enumerate(jobs):
-            runs.append(run_job(job))
-            tell((done + 1) / len(jobs))
-        return runs
-    return _on_processes(jobs, most, tell)
-
-
-def _on_processes(jobs: Sequence[Job], processes: int, tell: Callable[[float], None]) -> list[Run]:
-    """Started anew rather than forked: a fork would take threads and locks of libraries along."""
+    if most <= 1 or len(jobs) < worth:
+        yield from map(function, jobs)
+        return
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(most, mp_context=get_context("spawn")) as pool:
         try:
-            futures = [pool.submit(run_job, job) for job in jobs]
-            runs = []
-            for done, future in enumerate(futures):
-                runs.append(future.result())
-                tell((done + 1) / len(jobs))
+            yield from pool.map(function, jobs)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return runs
 
 
 def _on_ray(jobs: Sequence[Job], address: str, tell: Callable[[float], None]) -> list[Run]:

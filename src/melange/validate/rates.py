@@ -1,4 +1,4 @@
-"""Maximum rates under limits that no closed form knows, percentiles and times to the first token: found by simulation.
+"""Maximum rates under limits that no closed form knows, percentiles above all: found by simulation.
 
 One replica serves one size, its requests arriving at random (Poisson). The rate is raised until the limit's own
 statistic, over the simulated requests, reaches the limit. The gaps between arrivals are the same random numbers at
@@ -8,37 +8,49 @@ every rate, so that what is compared differs in the rate alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from melange.balance.fleet import replicas_like, running_at
 from melange.balance.policy import ROUND_ROBIN, Fleet
 from melange.errors import Caution, InputError
+from melange.profile.capacity import Sizes
 from melange.profile.engine import Engine
 from melange.profile.profile import MEASURED, Profile
 from melange.profile.reasons import duration
 from melange.slo import Slo
 from melange.validate.cluster import play
-from melange.validate.kept import Kept, Rate
+from melange.validate.kept import Kept, Key, Rate
+from melange.validate.observe import statistic_of
+from melange.validate.pool import each_of
 from melange.workload.workload import Array, Buckets, Workload
 
-# Simulated requests at each rate, more for a far percentile: at least so many lie beyond it.
-REQUESTS, BEYOND = 1_000, 20
+# Simulated requests at each rate; more for a far percentile, so that some lie beyond it, and more where many are in
+# flight, so that most of them meet a replica as full as it gets.
+REQUESTS, BEYOND, TIMES_IN_FLIGHT = 1_000, 20, 8
 # The first ones meet an empty replica and are not counted.
-WARM_UP = 0.2
+WARM_UP = 0.25
+# A queue whose wait grows by this share of the time that passes never ends: more comes than is served.
+GROWING = 0.03
+# Fewer cells than this are searched sooner than processes have started.
+WORTH_PROCESSES = 60
+# Types that carry every size at so many times the cost of the cheapest are not worth a simulation.
+DEAR = 3.0
 # The search ends when the rate is known to this share of itself.
-PRECISION = 0.02
+PRECISION = 0.03
 # A replica that cannot hold its limits at a hundredth of what it carries in the mean cannot hold them at all.
 LEAST_SHARE, MOST_SHARE = 0.01, 2.0
+TOO_DEAR = f"not simulated: it carries every size at more than {DEAR:g} times the cost of the cheapest"
 
 Mask = npt.NDArray[np.bool_]
 
 
 def needs_simulation(slo: Slo) -> bool:
-    """Whether the closed form cannot hold an SLO: a percentile, or a limit on the time to the first token."""
-    return slo.statistic != "mean" or "ttft" in slo.limits
+    """Whether the closed form cannot hold an SLO: a percentile. It knows the mean time to first token, by formula."""
+    return slo.statistic != "mean"
 
 
 def mean_slo(slo: Slo) -> Slo:
@@ -85,25 +97,29 @@ def with_simulated_rates(
     """
     if not any(profile.engines):
         raise InputError(
-            "slo: percentiles and times to first token are found by simulation, and the profile holds no engines",
+            "slo: percentiles are found by simulation, and the profile holds no engines",
             hint="estimate it with a model, or measure it under this SLO",
         )
     inputs, outputs = _sizes(sizes)
     wanted = np.ones(profile.buckets.shape, bool) if isinstance(sizes, Buckets) else sizes.request_rate > 0
-    rates = profile.max_request_rate.copy()
+    dear = _dear(profile, wanted)
+    rates = np.where(dear[:, None, None] & (profile.provenance != MEASURED), 0.0, profile.max_request_rate)
     reason, sentences = profile.reason.copy(), {text: place for place, text in enumerate(profile.reasons)}
+    reason[(rates <= 0) & (profile.max_request_rate > 0)] = sentences.setdefault(TOO_DEAR, len(sentences))
     known = Kept() if kept is None else kept
-    cells = _cells(profile, wanted)
-    for done, ((engine, i, o), places) in enumerate(cells.items()):
-        start = float(profile.max_request_rate[places[0], i, o])
-        size = (round(float(inputs[i, o])), max(1, round(float(outputs[i, o]))))
-        rate, why = _found(known, engine, size, slo, start, seed)
+    cells = _cells(profile, wanted & np.ones(rates.shape, bool) & ~dear[:, None, None])
+    sought = [
+        (engine, (round(float(inputs[i, o])), max(1, round(float(outputs[i, o])))), slo, seed) for engine, i, o in cells
+    ]
+    starts = [float(profile.max_request_rate[places[0], i, o]) for (_, i, o), places in cells.items()]
+    try:
+        found = _all_found(known, sought, starts, progress or (lambda _: None))
+    finally:
+        known.save()  # what was found before an interruption is not sought again
+    for ((_, i, o), places), (rate, why) in zip(cells.items(), found, strict=True):
         rates[places, i, o] = rate
         if rate <= 0:
             reason[places, i, o] = sentences.setdefault(why, len(sentences))
-        if progress is not None:
-            progress((done + 1) / len(cells))
-    known.save()
     moved = np.divide(rates, profile.max_request_rate, out=np.zeros_like(rates), where=profile.max_request_rate > 0)
     return replace(
         profile,
@@ -118,14 +134,22 @@ def with_simulated_rates(
     )
 
 
-def _found(kept: Kept, engine: Engine, size: tuple[int, int], slo: Slo, mean_rate: float, seed: int) -> Rate:
-    """The rate of a size, or 0 and why: the one that is kept, or else the one that is found now, which is kept."""
-    key = (engine, size, slo, seed)
-    rate = kept.get(key)
-    if rate is None:
-        rate = simulated_rate(engine, *size, slo, mean_rate, seed=seed)
-        kept.keep(key, rate)
-    return rate
+def _all_found(
+    kept: Kept, sought: Sequence[Key], starts: Sequence[float], progress: Callable[[float], None]
+) -> list[Rate]:
+    """The rate of each engine and size: the one that is kept, or else the one that is found now, on all cores."""
+    places = [place for place, key in enumerate(sought) if kept.get(key) is None]
+    jobs = [(*sought[place], starts[place]) for place in places]
+    for done, (place, rate) in enumerate(zip(places, each_of(simulated_rate_of, jobs, WORTH_PROCESSES), strict=True)):
+        kept.keep(sought[place], rate)
+        progress((done + 1) / len(jobs))
+    return [kept.get(key) or (0.0, "") for key in sought]
+
+
+def simulated_rate_of(job: tuple[Engine, tuple[int, int], Slo, int, float]) -> Rate:
+    """:func:`simulated_rate` of one engine, size, SLO, seed and rate to start at."""
+    engine, size, slo, seed, start = job
+    return simulated_rate(engine, *size, slo, start, seed=seed)
 
 
 def simulated_rate(
@@ -146,7 +170,8 @@ def simulated_rate(
     seed
         Of the arrivals.
     """
-    arrivals = np.cumsum(np.random.default_rng(seed).exponential(size=requests_for(slo)))
+    count = requests_for(slo, in_flight_at(engine, input_tokens, output_tokens, mean_rate))
+    arrivals = np.cumsum(np.random.default_rng(seed).exponential(size=count))
 
     def values_at(rate: float) -> dict[str, float]:
         return statistics(engine, input_tokens, output_tokens, arrivals / rate, slo)
@@ -154,16 +179,23 @@ def simulated_rate(
     def excess(values: dict[str, float]) -> float:
         return max(value / slo.limits[metric] for metric, value in values.items())
 
-    low, high = math.log(mean_rate * LEAST_SHARE), math.log(mean_rate * MOST_SHARE)
-    seldom = values_at(math.exp(low))
-    if excess(seldom) > 1:
-        return 0.0, _why(seldom, slo)
-    if excess(values_at(math.exp(high))) <= 1:
-        return math.exp(high), ""
-    while high - low > PRECISION:
-        middle = (low + high) / 2
-        low, high = (middle, high) if excess(values_at(math.exp(middle))) <= 1 else (low, middle)
-    return math.exp(low), ""
+    low = high = mean_rate
+    if excess(values := values_at(mean_rate)) > 1:
+        while excess(values) > 1:
+            high, low = low, low / 2
+            if low < LEAST_SHARE * mean_rate:
+                return 0.0, _why(values, slo)
+            values = values_at(low)
+    else:
+        while excess(values) <= 1:
+            low, high = high, high * 2**0.5
+            if high > MOST_SHARE * mean_rate:
+                return low, ""
+            values = values_at(high)
+    while high > low * (1 + PRECISION):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if excess(values_at(middle)) <= 1 else (low, middle)
+    return low, ""
 
 
 def statistics(engine: Engine, input_tokens: int, output_tokens: int, arrival_s: Array, slo: Slo) -> dict[str, float]:
@@ -188,20 +220,22 @@ def statistics(engine: Engine, input_tokens: int, output_tokens: int, arrival_s:
         "ntpot": latency / output_tokens,
         "latency": latency,
     }
-    if np.isnan(latency).any():
+    behind_s = float((outcome.admitted_s - arrival_s)[-count // 10 :].mean())
+    if np.isnan(latency).any() or behind_s > GROWING * arrival_s[-1]:
         return dict.fromkeys(slo.limits, math.inf)
     return {metric: statistic_of(values[metric], slo.statistic) for metric in slo.limits}
 
 
-def statistic_of(values: Array, statistic: str) -> float:
-    """The mean or a percentile (``p99``) of some values."""
-    return float(values.mean() if statistic == "mean" else np.quantile(values, float(statistic[1:]) / 100))
-
-
-def requests_for(slo: Slo) -> int:
+def requests_for(slo: Slo, in_flight: float) -> int:
     """How many requests are simulated at each rate."""
     tail = 1.0 - float(slo.statistic[1:]) / 100 if slo.statistic != "mean" else 1.0
-    return max(REQUESTS, math.ceil(BEYOND / tail / (1 - WARM_UP)))
+    return math.ceil(max(REQUESTS, BEYOND / tail / (1 - WARM_UP), TIMES_IN_FLIGHT * in_flight))
+
+
+def in_flight_at(engine: Engine, input_tokens: int, output_tokens: int, rate: float) -> float:
+    """Requests of one size in flight on one replica at a rate."""
+    sizes = Sizes(inputs=np.full((1, 1, 1), float(input_tokens)), outputs=np.full((1, 1, 1), float(output_tokens)))
+    return float(running_at(replicas_like(engine), sizes, np.full((1, 1, 1), rate))[0, 0, 0])
 
 
 def lone_replica() -> Fleet:
@@ -234,6 +268,15 @@ def _why(values: dict[str, float], slo: Slo) -> str:
 
 def _sizes(sizes: Workload | Buckets) -> tuple[Array, Array]:
     return sizes.upper_sizes() if isinstance(sizes, Buckets) else (sizes.input_tokens, sizes.output_tokens)
+
+
+def _dear(profile: Profile, wanted: Mask) -> Mask:
+    """Types (R,) that carry no size for less than so many times what the cheapest take, with limits on the mean."""
+    price = np.array([one.cost_per_h / one.replicas_per_instance for one in profile.replica_types])[:, None, None]
+    rate = np.where(wanted, profile.max_request_rate, 0.0)
+    cost = np.divide(price, rate, out=np.full(rate.shape, np.inf), where=rate > 0)
+    least = cost.min(axis=0)
+    return np.asarray(~((cost <= DEAR * least) & np.isfinite(cost)).any(axis=(1, 2)))
 
 
 def _cells(profile: Profile, wanted: Mask) -> dict[tuple[Engine, int, int], list[int]]:
