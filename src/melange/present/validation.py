@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from melange.present.layout import MAX_ROWS, cautions, listed, spaced, table_of, titled, usd
-from melange.slo import METRICS, Slo
+from melange.slo import Slo
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report
 
@@ -28,7 +28,7 @@ def validation_page(report: Report, others: Sequence[Report] = ()) -> Renderable
         parts.append(titled("Where they missed most", _worst_buckets(report)))
     if others:
         parts.append(titled("Policies, on the same requests", policies_table([report, *others])))
-    parts.append(Text(_served(report)))
+    parts.append(Text(served(report)))
     if report.cautions:
         parts.append(cautions(report.cautions))
     return Group(*spaced(parts))
@@ -44,8 +44,8 @@ def verdict(report: Report) -> str:
     if report.holds:
         return f"{said}: the target of {_percent(report.target)} holds."
     nearly = held.high >= report.target
-    verdict = "is not proven: simulate more requests, or plan with --certify" if nearly else "is missed"
-    return f"{said}: the target of {_percent(report.target)} {verdict}."
+    missed = "is not proven: simulate more requests (--seeds), or" if nearly else "is missed:"
+    return f"{said}: the target of {_percent(report.target)} {missed} plan with --certify."
 
 
 def limits_of(slo: Slo) -> str:
@@ -109,11 +109,10 @@ def _times(report: Report) -> RenderableType:
     table = table_of("", *PERCENTILES)
     for column in range(1, len(PERCENTILES) + 1):
         table.columns[column].justify = "right"
-    names = dict(zip(TIMES, (*(metric.upper() for metric in METRICS), "between tokens"), strict=True))
     for metric in TIMES:
         values = report.times.get(metric) or {}
         if values:
-            name = "latency" if metric == "latency" else names[metric]
+            name = "between tokens" if metric == "itl" else _named(metric)
             table.add_row(name, *(f"{values[one] * 1e3:,.1f}" if one in values else "-" for one in PERCENTILES))
     return table
 
@@ -139,18 +138,13 @@ def _worst_buckets(report: Report) -> RenderableType:
 
 def policies_table(reports: Sequence[Report]) -> RenderableType:
     """Policies side by side, the best first."""
-    metric = next(iter(reports[0].slo.limits)) if reports[0].slo else "latency"
-    named = "latency" if metric == "latency" else metric.upper()
+    limited = list(reports[0].slo.limits) if reports[0].slo else []
+    shown = [*limited, *(["latency"] if "latency" not in limited else [])]
+    columns = [(metric, name) for metric in shown for name in ("mean", "p99")]
     table = table_of(
-        "Policy",
-        "Met the SLO",
-        "at least",
-        f"{named} mean [ms]",
-        f"{named} p99 [ms]",
-        "TTFT p99 [ms]",
-        "latency p99 [s]",
+        "Policy", "Met the SLO", "at least", *(f"{_named(metric)} {name} [ms]" for metric, name in columns)
     )
-    for column in range(1, 7):
+    for column in range(1, len(columns) + 3):
         table.columns[column].justify = "right"
 
     def rank(report: Report) -> float:
@@ -162,15 +156,16 @@ def policies_table(reports: Sequence[Report]) -> RenderableType:
             one.policy,
             f"{held.value:.2%}" if held else "-",
             f"{held.low:.2%}" if held else "-",
-            f"{times[metric].get('mean', 0) * 1e3:,.1f}",
-            f"{times[metric].get('p99', 0) * 1e3:,.1f}",
-            f"{times['ttft'].get('p99', 0) * 1e3:,.0f}",
-            f"{times['latency'].get('p99', 0):,.1f}",
+            *(f"{times[metric].get(name, 0) * 1e3:,.1f}" for metric, name in columns),
         )
     return table
 
 
-def _served(report: Report) -> str:
+def _named(metric: str) -> str:
+    return "latency" if metric == "latency" else metric.upper()
+
+
+def served(report: Report) -> str:
     """Goodput, cost and what went wrong, in a sentence."""
     parts = []
     if report.slo:

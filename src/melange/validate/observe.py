@@ -171,19 +171,27 @@ def _by_bucket(view: _View, slo: Slo | None) -> Json:
     o = np.minimum(np.searchsorted(buckets.output_edges, view.output_tokens), shape[1] - 1)
     cell = i * shape[1] + o
 
-    def mean_of(values: Array) -> Array:
-        finite = np.isfinite(values)
-        total = np.bincount(cell[finite], values[finite], minlength=shape[0] * shape[1])
-        count = np.bincount(cell[finite], minlength=shape[0] * shape[1])
-        found = np.divide(total, count, out=np.full(len(total), math.nan), where=count > 0)
-        return np.asarray(found.reshape(shape), float)
-
     is_met = (view.excess(slo) <= 1 + 1e-12).astype(float) if slo else np.ones(len(cell))
+    counts = np.bincount(cell, minlength=shape[0] * shape[1])
+    met = np.bincount(cell, is_met, minlength=len(counts))
+    attained = np.divide(met, counts, out=np.full(len(counts), math.nan), where=counts > 0)
     return {
-        "bucket_requests": np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape) / len(cell),
-        "bucket_attainment": mean_of(is_met),
-        "bucket_times": {metric: mean_of(view.metrics[metric]) for metric in METRICS},
+        "bucket_requests": counts.reshape(shape) / len(cell),
+        "bucket_attainment": attained.reshape(shape),
+        "bucket_times": {metric: _spread_by_cell(view.metrics[metric], cell, shape) for metric in METRICS},
     }
+
+
+def _spread_by_cell(values: Array, cell: npt.NDArray[np.int64], shape: tuple[int, int]) -> dict[str, Array]:
+    """Statistics of what was served in each cell (I, O) by name; nan where nothing was."""
+    finite = np.isfinite(values)
+    order = np.argsort(cell[finite], kind="stable")
+    sorted_cells, sorted_values = cell[finite][order], values[finite][order]
+    places, starts = np.unique(sorted_cells, return_index=True)
+    table = np.full((len(PERCENTILES), shape[0] * shape[1]), math.nan)
+    for place, part in zip(places, np.split(sorted_values, starts[1:]), strict=False):
+        table[:, place] = list(_spread(part).values())
+    return {name: row.reshape(shape) for name, row in zip(PERCENTILES, table, strict=True)}
 
 
 def _goodput(runs: Sequence[Run], samples: Sequence[Mask]) -> float:

@@ -99,7 +99,7 @@ class Report:
     bucket_requests, bucket_attainment
         Share of the requests, and share of those that met the SLO, by bucket (I, O); the latter nan where none came.
     bucket_times
-        Mean of each metric by bucket (I, O) [s].
+        By metric and statistic, of each bucket (I, O) [s]; nan where nothing was served.
     goodput
         Requests per second that met the SLO [1/s].
     causes
@@ -134,7 +134,7 @@ class Report:
     buckets: Buckets
     bucket_requests: Array
     bucket_attainment: Array
-    bucket_times: Mapping[str, Array]
+    bucket_times: Mapping[str, Mapping[str, Array]]
     goodput: float
     causes: Mapping[str, float]
     preemptions: int
@@ -172,7 +172,10 @@ class Report:
             "types": [asdict(one) | {"times": {k: dict(v) for k, v in one.times.items()}} for one in self.types],
             "bucket_requests": self.bucket_requests.tolist(),
             "bucket_attainment": _listed(self.bucket_attainment),
-            "bucket_times": {metric: _listed(values) for metric, values in self.bucket_times.items()},
+            "bucket_times": {
+                metric: {name: _listed(table) for name, table in tables.items()}
+                for metric, tables in self.bucket_times.items()
+            },
             "goodput": self.goodput,
             "causes": dict(self.causes),
             "preemptions": self.preemptions,
@@ -198,7 +201,10 @@ class Report:
             buckets=Buckets.from_json(content),
             bucket_requests=np.array(content["bucket_requests"], float),
             bucket_attainment=_array(content["bucket_attainment"]),
-            bucket_times={metric: _array(values) for metric, values in content["bucket_times"].items()},
+            bucket_times={
+                metric: {name: _array(table) for name, table in tables.items()}
+                for metric, tables in content["bucket_times"].items()
+            },
             queue_s=tuple(content["queue_s"]),
             queue=tuple(tuple(row) for row in content["queue"]),
             cautions=tuple(Caution(**caution) for caution in content["warnings"]),

@@ -1,0 +1,97 @@
+"""The page of a simulation: whole, escaped, and with the figures of the report that it shows."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from structure import Structure
+from tiny import HOSTILE
+
+import melange
+from melange.plan.options import Options
+from melange.plan.plan import Plan
+from melange.plan.solve import solve
+from melange.present.legend import COLORS
+from melange.present.tables import used_types
+from melange.present.validation import verdict
+from melange.present.validation_page import validation_html, validation_pictures
+from melange.slo import Slo
+from melange.validate.observe import report
+from melange.validate.report import Report
+from melange.validate.simulate import draw_for, simulate
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Plan:
+    """A small service on two types without headroom, so that some requests miss."""
+    offers = melange.load_catalog().select(gpus=["L4", "L40S"], providers=["aws"], regions=["us-east-1"]).offers
+    workload = melange.dataset("azure-conversation", request_rate=16)
+    profile = melange.estimate(
+        melange.find_model("meta-llama/Llama-3.1-8B-Instruct"), offers, Slo(tpot_s=0.08), workload
+    )
+    return solve(workload, profile, Options(headroom=0.0))
+
+
+@pytest.fixture(scope="module")
+def reports(simulated: Plan) -> tuple[Report, ...]:
+    """The plan's own policy and another, on the same 2,000 requests."""
+    arrivals = draw_for(simulated, 2000, seed=3)
+    policies = ("plan-least-work", "round-robin")
+    return tuple(report([simulate(simulated, arrivals, policy=policy)]) for policy in policies)
+
+
+def test_the_page_is_a_whole_document_that_says_the_verdict(simulated: Plan, reports: tuple[Report, ...]) -> None:
+    """All tags closed, ids of their own, nothing fetched, the verdict as its heading, hostile names as text."""
+    text = validation_html(reports[0], reports[1:], simulated, HOSTILE)
+    found = Structure(text)
+    assert found.open == []
+    assert found.tags.count("h1") == 1
+    assert len(set(found.ids)) == len(found.ids)
+    assert all(address.startswith("data:") for address in found.addresses)
+    assert verdict(reports[0]) in " ".join(found.words)
+    assert HOSTILE not in text
+
+
+def test_tables_behind_pictures_hold_the_reports_figures(simulated: Plan, reports: tuple[Report, ...]) -> None:
+    """One row a size that came, its share and attainment; causes add up to what missed."""
+    by_name = {picture.name: picture for picture in validation_pictures(reports[0], reports[1:], simulated)}
+    first = reports[0]
+    assert len(by_name["attainment"].rows) == int((first.bucket_requests > 0).sum())
+    shares = sum(float(row[1].rstrip("%")) for row in by_name["attainment"].rows)
+    assert shares == pytest.approx(100, abs=0.5)
+    assert first.attainment is not None
+    missed = sum(float(row[1].rstrip("%")) for row in by_name["causes"].rows)
+    assert missed == pytest.approx(100 * (1 - first.attainment.value), abs=0.01)
+    assert {row[0] for row in by_name["policies"].rows} == {"plan-least-work", "round-robin"}
+
+
+def test_types_keep_the_colors_of_the_plans_page(simulated: Plan, reports: tuple[Report, ...]) -> None:
+    """The type that the plan's page calls A has the first color here too."""
+    by_name = {picture.name: picture for picture in validation_pictures(reports[0], (), simulated)}
+    names = [simulated.replica_types[r].name for r in used_types(simulated)]
+    for trace in by_name["queue"].variants[0].figure.data:
+        assert trace.line.color == COLORS[names.index(trace.name)]
+
+
+def test_percentiles_by_size_travel_with_the_report(reports: tuple[Report, ...]) -> None:
+    """Ordered where requests came, nan elsewhere, the same after a round through JSON."""
+    first = reports[0]
+    tables = first.bucket_times["tpot"]
+    came = first.bucket_requests > 0
+    assert (tables["p50"][came] <= tables["p90"][came]).all()
+    assert (tables["p90"][came] <= tables["p99"][came]).all()
+    assert np.isnan(tables["p50"][~came]).all()
+    again = Report.from_json(json.loads(first.dumps()))
+    assert again.dumps() == first.dumps()
+
+
+def test_pictures_can_be_drawn_from_the_page_alone(simulated: Plan, reports: tuple[Report, ...]) -> None:
+    """The figures are JSON in the page, one for each picture."""
+    text = validation_html(reports[0], (), simulated, "plan.json")
+    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', text, re.DOTALL)
+    assert found
+    names = set(json.loads(found[1]))
+    assert names >= {"attainment", "times", "utilization", "queue"}
