@@ -213,3 +213,26 @@ def test_dropping_what_cannot_be_served_says_what_was_left_out(run: Run, tmp_pat
     assert rest["served_fraction"] == pytest.approx(0.8)
     assert rest["unservable"]
     assert "80.0% of the requests" in run("plan", path, "--drop-unservable").stdout
+
+
+def test_a_percentile_is_planned_by_simulation_and_kept(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A p99 takes no less than the mean does; its rates lie in the cache, where a second run finds the same plan."""
+    monkeypatch.setenv("MELANGE_CACHE", str(tmp_path / "cache"))
+    service = write(
+        tmp_path / "service.yaml",
+        "model: meta-llama/Llama-3.1-8B\nslo: {tpot_ms: 60}\n"
+        "workload: {dataset: arena, rate: 8, buckets: {input: [1000, 16000], output: [500, 2000]}}\n"
+        "offers: {gpus: [L4, L40S], providers: [aws], regions: [us-east-1]}\n"
+        "profile: {tensor_parallel: 1}\n",
+    )
+    mean = json.loads(run("plan", service, "--json").stdout)
+    far = json.loads(run("plan", service, "--json", "--set", "slo.statistic=p99").stdout)
+    assert far["slo"]["statistic"] == "p99"
+    assert far["cost_per_h"] >= mean["cost_per_h"]
+    kept = json.loads((tmp_path / "cache" / "rates.json").read_text())
+    assert kept
+    again = json.loads(run("plan", service, "--json", "--set", "slo.statistic=p99").stdout)
+    assert again["replicas"] == far["replicas"]
+    assert json.loads((tmp_path / "cache" / "rates.json").read_text()) == kept

@@ -1,0 +1,62 @@
+"""What percentiles cost, and how far the closed form of the mean is from a simulation of it, size by size.
+
+For each replica type and bucket with traffic: the highest rate that the closed form finds under a limit on the mean,
+and the one that a simulation finds under the same limit on the mean, the median, p95 and p99. Prints quantiles of their
+ratio, and the time that the search takes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import numpy as np
+
+import melange
+from melange.profile.profile import Profile
+from melange.slo import Slo
+from melange.validate.kept import Kept
+from melange.validate.rates import with_simulated_rates
+from melange.workload.workload import Workload
+
+GPUS = ["L4", "A10G", "L40S", "A100-80GB", "H100-80GB"]
+LIMITS = {
+    "TPOT <= 60 ms": Slo(tpot_s=0.06),
+    "TTFT <= 500 ms": Slo(ttft_s=0.5),
+    "NTPOT <= 80 ms": Slo(ntpot_s=0.08),
+}
+STATISTICS = ("mean", "p50", "p95", "p99")
+DATASETS = ("azure-conversation", "arena")
+
+
+def estimated(workload: Workload, slo: Slo) -> Profile:
+    """Llama 3.1 8B on one accelerator of each kind."""
+    offers = melange.load_catalog().select(gpus=GPUS, markets=["on-demand"]).offers
+    first = [min((o for o in offers if o.accelerator == name), key=lambda o: o.accelerators) for name in GPUS]
+    model = melange.find_model("meta-llama/Llama-3.1-8B-Instruct")
+    return melange.estimate(model, first, slo, workload, tensor_parallel=(1,))
+
+
+def main() -> None:
+    """Print one line a workload, limit and statistic."""
+    print("simulated rate / rate of the closed form under the same limit on the mean, over types and sizes")
+    print(f"{'workload':<20} {'limit':<15} {'of':<5} {'cells':>5}  {'p10':>5} {'p50':>5} {'p90':>5}  {'CPU':>7}")
+    for name in DATASETS:
+        workload = melange.dataset(name, request_rate=16)
+        for label, slo in LIMITS.items():
+            profile = estimated(workload, slo)
+            for statistic in STATISTICS:
+                began = sum(os.times()[:4])
+                found = with_simulated_rates(profile, workload, replace(slo, statistic=statistic), kept=Kept())
+                took_s = sum(os.times()[:4]) - began
+                counted = (profile.max_request_rate > 0) & (workload.request_rate > 0) & (found.max_request_rate > 0)
+                ratio = found.max_request_rate[counted] / profile.max_request_rate[counted]
+                low, middle, high = np.quantile(ratio, [0.1, 0.5, 0.9])
+                print(
+                    f"{name:<20} {label:<15} {statistic:<5} {counted.sum():>5}  {low:>5.2f} {middle:>5.2f} {high:>5.2f}"
+                    f"  {took_s:>5.1f} s"
+                )
+
+
+if __name__ == "__main__":
+    main()
