@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.present.legend import COLORS
 from melange.present.tables import used_types
-from melange.present.validation import verdict
+from melange.present.validation import next_step, verdict
 from melange.present.validation_page import validation_html, validation_pictures
 from melange.slo import Slo
+from melange.validate.attainment import Interval
 from melange.validate.observe import report
 from melange.validate.report import Report
 from melange.validate.simulate import draw_for, simulate
@@ -95,3 +97,16 @@ def test_pictures_can_be_drawn_from_the_page_alone(simulated: Plan, reports: tup
     assert found
     names = set(json.loads(found[1]))
     assert names >= {"attainment", "times", "utilization", "queue"}
+
+
+def test_what_is_missed_comes_with_a_next_step(simulated: Plan, reports: tuple[Report, ...]) -> None:
+    """Each reason to miss has its own; a target that holds needs none."""
+    first = reports[0]
+    missed = replace(first, attainment=Interval(value=0.9, low=0.89, high=0.91), target=0.995, rate=16.0)
+    assert "--certify buys" in next_step(missed, simulated)
+    assert "spare_replicas" in next_step(replace(missed, scenario="lost-replica"), simulated)
+    assert "workload.rate" in next_step(replace(missed, scenario="double"), simulated)
+    assert "confidence" in next_step(replace(missed, steps="slow"), simulated)
+    assert "busy windows" in next_step(replace(missed, is_drawn=False), simulated)
+    assert "--seeds" in next_step(replace(missed, attainment=Interval(value=0.995, low=0.99, high=1.0)), simulated)
+    assert next_step(replace(missed, attainment=Interval(value=1.0, low=0.996, high=1.0)), simulated) == ""

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from melange.cli.stages import (
+    certified_plan,
     estimator,
     first_stages,
     is_service,
@@ -265,6 +266,9 @@ def plan(
     certified: Annotated[
         bool, typer.Option("--certify", help="Simulate, and buy exactly the headroom that the SLO needs.")
     ] = False,
+    burstiness: Annotated[
+        float, typer.Option(help="With --certify: coefficient of variation of the times between arrivals.")
+    ] = 1.0,
     report: Annotated[
         Path | None, typer.Option("--report", help="Write the plan's own page, with pictures, as one HTML file.")
     ] = None,
@@ -279,11 +283,10 @@ def plan(
 
     chosen = [*(settings or ()), *(["plan.drop_unservable=true"] if drop_unservable else [])]
     traffic, capacities, options = plan_inputs(source, workload_file, profile_file, chosen)
+    if burstiness != 1.0 and not certified:
+        raise InputError("--burstiness is of the requests that --certify simulates", hint="add --certify")
     if certified:
-        with progress("loading the simulator (compiled at its first use)"):
-            from melange.validate.certify import certify
-        with progress("simulating plans") as tell:
-            found = certify(traffic, capacities, options, progress=tell)
+        found = certified_plan(traffic, capacities, options, source, chosen, burstiness)
     else:
         with progress("solving for the cheapest mix") as tell:
             found = solve(traffic, capacities, options, progress=tell)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from melange.profile.profile import Profile
     from melange.service import Service
     from melange.slo import Slo
+    from melange.workload.arrivals import Arrivals
     from melange.workload.workload import Workload
 
 
@@ -107,6 +108,43 @@ def with_uncertainty(
     if source is not None and is_service(source):
         in_flight = in_flight_of(read_service(source, settings), traffic, capacities)
     return with_uncertainty(result, traffic, capacities, options, in_flight=in_flight)
+
+
+def certified_plan(
+    traffic: Workload,
+    capacities: Profile,
+    options: Options,
+    source: Path | None,
+    settings: list[str],
+    burstiness: float,
+) -> Plan:
+    """The cheapest plan that a simulation certifies; sizes are drawn from the service's own log where it has one."""
+    with progress("loading the simulator (compiled at its first use)"):
+        from melange.validate.certify import certify
+    observed = None
+    if source is not None and is_service(source):
+        observed = _observed(source, settings, traffic)
+    with progress("simulating plans") as tell:
+        return certify(traffic, capacities, options, burstiness=burstiness, observed=observed, progress=tell)
+
+
+def _observed(source: Path, settings: list[str], traffic: Workload) -> Arrivals | None:
+    """The requests of a service's log whose sizes the plan carries; None where its traffic is no log."""
+    from melange.service import read_service
+    from melange.workload.arrivals import read_arrivals
+
+    service = read_service(source, settings)
+    kind, value = service.workload.source
+    if kind != "trace":
+        return None
+    section = service.workload
+    if section.start is not None or section.end is not None:
+        return None  # its buckets know which part of the log is meant
+    with progress("reading the log's sizes") as tell:
+        arrivals = read_arrivals(
+            service.path(value), columns=section.columns, trace_format=section.format, progress=tell
+        )
+    return arrivals.within(traffic.buckets, traffic.request_rate > 0)
 
 
 def study_of(

@@ -84,7 +84,7 @@ def validate(
             content["policies"] = [one.to_json() for one in others]
         typer.echo(json.dumps(content))
         return
-    layout.console().print(validation_page(first, others))
+    layout.console().print(validation_page(first, plan, others))
     for path in filter(None, (out, report)):
         layout.console(stderr=True).print(f"saved to {path}")
 

@@ -8,16 +8,19 @@ import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from melange.plan.plan import Plan
 from melange.present.layout import MAX_ROWS, cautions, listed, spaced, table_of, titled, usd
 from melange.slo import Slo
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report
 
 
-def validation_page(report: Report, others: Sequence[Report] = ()) -> RenderableType:
-    """The whole report, in the order in which it is asked for; ``others`` are the same under other policies."""
+def validation_page(report: Report, plan: Plan, others: Sequence[Report] = ()) -> RenderableType:
+    """The whole report of a plan, in the order in which it is asked for; ``others`` are of other policies."""
+    step = next_step(report, plan)
     parts: list[RenderableType] = [
         Text(verdict(report), style="bold"),
+        *([Text(step)] if step else []),
         Text(setting(report), style="dim"),
         titled("Replica types", _types(report)),
         titled("Times [ms]", _times(report)),
@@ -43,9 +46,30 @@ def verdict(report: Report) -> str:
     said = f"{held.value:.2%} of the requests met {limits_of(report.slo)} ({held.low:.2%} at least, {counted})"
     if report.holds:
         return f"{said}: the target of {_percent(report.target)} holds."
-    nearly = held.high >= report.target
-    missed = "is not proven: simulate more requests (--seeds), or" if nearly else "is missed:"
-    return f"{said}: the target of {_percent(report.target)} {missed} plan with --certify."
+    missed = "is not proven" if held.high >= report.target else "is missed"
+    return f"{said}: the target of {_percent(report.target)} {missed}."
+
+
+def next_step(report: Report, plan: Plan) -> str:
+    """What to do where the target is not shown to hold; empty where it is."""
+    if report.attainment is None or report.holds:
+        return ""
+    if report.attainment.high >= report.target:
+        return "Next: simulate more requests, --seeds 20."
+    if report.scenario == "lost-replica":
+        return "Next: keep room for a lost replica, --set plan.spare_replicas=1."
+    if report.scenario != "steady" or report.rate > 1.05 * plan.workload.total_rate:
+        return "Next: plan for the highest rate that is to be held, --set workload.rate=..."
+    if report.steps == "slow":
+        return "Next: plan on step times that can be counted on, --set plan.confidence=0.9, or measure some."
+    if not report.is_drawn:
+        return (
+            "Next: the log's own rate goes up and down; plan for its busy windows (workload: {rate: p99, window: 5m}), "
+            "or certify with the log's burstiness (melange plan --certify --burstiness 2)."
+        )
+    if plan.certificate is not None:
+        return "Next: the plan is certified for steadier requests than these; certify it for such (--burstiness)."
+    return "Next: melange plan --certify buys the headroom that it takes."
 
 
 def limits_of(slo: Slo) -> str:

@@ -11,7 +11,7 @@ from melange.present import by_run
 from melange.present import page as html
 from melange.present.layout import usd
 from melange.present.picture import Picture, Variant
-from melange.present.validation import limits_of, served, setting, verdict
+from melange.present.validation import limits_of, next_step, served, setting, verdict
 from melange.slo import METRICS
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report
@@ -54,6 +54,7 @@ def validation_html(report: Report, others: Sequence[Report], plan: Plan, name: 
     parts = [
         f'<header><p class="brand">{html.escape(f"Melange: {name} in simulation")}</p>'
         f"<h1>{html.escape(verdict(report))}</h1>",
+        html.paragraph(step) if (step := next_step(report, plan)) else "",
         f"{html.paragraph(first, 'dim')}{html.paragraph(requests, 'dim')}</header>",
         "<main>",
         html.section(

@@ -41,6 +41,7 @@ def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
         scenario=first.scenario,
         steps=first.steps,
         source=first.arrivals.source,
+        is_drawn=first.arrivals.is_shuffled,
         requests=len(first.arrivals),
         seeds=len(runs),
         rate=float(np.mean([run.arrivals.rate for run in runs])),

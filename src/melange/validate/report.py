@@ -21,7 +21,20 @@ TIMES = (*METRICS, "itl")
 TARGET = 0.995
 # Fields that JSON holds as they are.
 SAME = (
-    *("policy", "scenario", "steps", "source", "requests", "seeds", "rate", "target", "statistics", "times", "goodput"),
+    *(
+        "policy",
+        "scenario",
+        "steps",
+        "source",
+        "is_drawn",
+        "requests",
+        "seeds",
+        "rate",
+        "target",
+        "statistics",
+        "times",
+        "goodput",
+    ),
     *("causes", "preemptions", "retries", "refused", "failed", "cost_per_mtok", "cost_per_h", "left_out"),
 )
 
@@ -78,8 +91,8 @@ class Report:
         What requests had to meet; None where the plan has none, and nothing is said of attainment.
     policy, scenario, steps
         How requests were balanced, what happened meanwhile, which step times held.
-    source
-        Where the requests come from.
+    source, is_drawn
+        Where the requests come from; whether their times were drawn, not replayed.
     requests, seeds
         Requests of one run, and runs.
     rate
@@ -123,6 +136,7 @@ class Report:
     scenario: str
     steps: str
     source: str
+    is_drawn: bool
     requests: int
     seeds: int
     rate: float
@@ -161,6 +175,7 @@ class Report:
             "scenario": self.scenario,
             "steps": self.steps,
             "source": self.source,
+            "is_drawn": self.is_drawn,
             "requests": self.requests,
             "seeds": self.seeds,
             "rate": self.rate,
