@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from structure import Structure
 from tiny import HOSTILE, profile_of, replica_type
 
+from melange.plan.certificate import Certificate
 from melange.plan.options import Options
 from melange.plan.solve import solve
 from melange.present.explore import explore_page, explore_pictures
@@ -170,3 +172,23 @@ def test_plans_do_not_load_plotly() -> None:
         "import sys, melange.cli, melange.present.tables, melange.present.pictures; sys.exit('plotly' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_certified_plan_says_so_and_is_no_point_of_the_sweeps(study: Study) -> None:
+    """Pictures at other rates hold plans without a certificate, and the page says that they do."""
+    certificate = Certificate(
+        target=0.99, attainment=1.0, low=0.996, requests=1000, seeds=1, policy="plan-shares",
+        cost_before_per_h=study.plan.cost_per_h, attainment_before=1.0, headroom={}, plans=1,
+    )  # fmt: skip
+    certified = replace(study.plan, certificate=certificate, status="certified", bound_per_h=None, gap=1.0)
+    again = Study(
+        plan=certified,
+        workload=study.workload,
+        profile=study.profile,
+        options=study.options,
+        estimate_at=study.estimate_at,
+    )
+    text = " ".join(Structure(report_page(again, report_pictures(again), "toy.yaml")).words)
+    assert "Certified: 100.00% of 1 x 1,000 simulated requests" in text
+    assert "without a certificate" in text
+    assert "proven within" not in text

@@ -28,7 +28,7 @@ def validate(
     columns: Annotated[
         str | None, typer.Option(help="Names of the log's columns: arrival=ts,input=prompt,output=completion.")
     ] = None,
-    requests: Annotated[int, typer.Option(min=1, help="Requests of one run.")] = 10_000,
+    requests: Annotated[int, typer.Option(min=2, help="Requests of one run.")] = 10_000,
     seeds: Annotated[int, typer.Option(min=1, help="Runs, each with requests of its own.")] = 5,
     scale: Annotated[float, typer.Option(help="Times the planned rate.")] = 1.0,
     arrivals: Annotated[
@@ -65,6 +65,8 @@ def validate(
     from melange.present import layout
     from melange.present.validation import validation_page
 
+    if target is not None and not 0 < target <= 1:
+        raise InputError(f"--target must be in (0, 1], got {target:g}", hint="99.5 % is 0.995")
     plan = _plan_of(source, settings or [])
     with progress("compiling the simulator (once)"):
         import melange.validate.simulate  # noqa: F401

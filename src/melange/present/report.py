@@ -135,7 +135,8 @@ def singles_table(plan: Plan) -> str:
     ]
     rows += [(name, "-", "-", "-", b.reason) for name, b in plan.single_type.items() if b.cost_per_h is None]
     head = ("Replica type", "Instances", "USD/h", "Against the mix", "Why not")
-    return html.table(head, rows, caption="The cheapest fleet of each type alone, under the same settings.")
+    without = " but without a certificate" if plan.certificate else ""
+    return html.table(head, rows, caption=f"The cheapest fleet of each type alone, under the same settings{without}.")
 
 
 def types_table(study: Study) -> str:
@@ -190,10 +191,14 @@ def warnings(plan: Plan) -> str:
 
 def no_sweeps(study: Study) -> str:
     """Why there is no picture of other limits."""
-    why = "it names no SLO" if study.profile.slo is None else "it holds under one SLO only"
-    return html.paragraph(
-        f"Other limits on latency are left out: the profile was given, not estimated, and {why}.", "dim"
-    )
+    slo = study.profile.slo
+    if slo is not None and slo.statistic != "mean":
+        why = f"rates under a {slo.statistic} are simulated, and those of a dozen limits would take minutes"
+    elif slo is None:
+        why = "the profile was given, not estimated, and it names no SLO"
+    else:
+        why = "the profile was given, not estimated, and it holds under one SLO only"
+    return html.paragraph(f"Other limits on latency are left out: {why}.", "dim")
 
 
 def assumptions(study: Study) -> str:
@@ -213,10 +218,17 @@ def assumptions(study: Study) -> str:
         f"Traffic: {workload.total_rate:.4g} requests/s; {workload.source or 'source not named'}{counted}{failed}",
         f"Capacities: {profile.source or 'source not named'}",
         f"Prices: {len(profile.replica_types)} replica types, {seen}; {', '.join(sources) or 'source not named'}",
-        f"Plan: headroom {plan.headroom:.0%}, {shares}, status {plan.status}, gap {plan.gap:.2%}",
+        f"Plan: {_proven(plan, shares)}",
         "A type's load is the sum of its sizes' loads, each taken by itself (Mélange, arXiv 2404.14527, section 5.4)",
     ]
     return html.section("Assumptions", html.bullets(items))
+
+
+def _proven(plan: Plan, shares: str) -> str:
+    """Settings of the plan, and what is proven of its cost."""
+    if plan.certificate is not None:
+        return f"headroom as certified, {shares}; pictures at other rates and limits are without a certificate"
+    return f"headroom {plan.headroom:.0%}, {shares}, status {plan.status}, gap {plan.gap:.2%}"
 
 
 def _capital(sentence: str) -> str:

@@ -52,8 +52,8 @@ class Study:
 
     @property
     def own(self) -> Plan | None:
-        """The plan as a point of the sweeps; None under a budget, which they do not keep."""
-        return self.plan if self.options.budget_per_h is None else None
+        """The plan as a point of the sweeps; None where they do not keep to what it does: a budget, a certificate."""
+        return self.plan if self.options.budget_per_h is None and self.plan.certificate is None else None
 
     def sweep_rates(self) -> tuple[Point, ...]:
         """Plans from a fraction of the service's rate to twice it."""
