@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from melange.profile.measurements import read_measurements
     from melange.profile.profile import Profile, ReplicaType
     from melange.slo import Slo
+    from melange.validate.rates import with_simulated_rates
     from melange.workload.datasets import dataset
     from melange.workload.traces import read_trace
     from melange.workload.workload import Buckets, Workload
@@ -64,6 +65,7 @@ __all__ = [
     "read_profile",
     "read_trace",
     "solve",
+    "with_simulated_rates",
 ]
 
 # Public names are loaded when they are first used, so that `import melange` and `melange --help` take no time.
@@ -97,6 +99,7 @@ _MODULE_BY_NAME = {
     "read_profile": "melange.profile.formats",
     "read_trace": "melange.workload.traces",
     "solve": "melange.plan.solve",
+    "with_simulated_rates": "melange.validate.rates",
 }
 
 
