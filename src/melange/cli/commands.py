@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from melange.cli.deploy import deploy
 from melange.cli.stages import (
     certified_plan,
     estimator,
@@ -359,6 +360,7 @@ def explore(
 
 
 app.command()(validate)
+app.command()(deploy)
 
 
 def _print_datasets(as_json: bool) -> None:

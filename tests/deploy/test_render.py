@@ -1,0 +1,170 @@
+"""The files as text, and the command that writes them."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from deploy_cases import plan_of, replica_type, two_types
+
+import melange
+from melange.deploy.manifest import Manifest
+from melange.deploy.render import TARGETS
+from melange.errors import InputError
+
+MELANGE = Path(sys.executable).with_name("melange")
+URLS = {"A10G": ["http://10.0.0.1:8000", "http://10.0.0.2:8000"], "A100-80GB": ["http://10.0.0.3:8000"]}
+DAY = date(2026, 3, 1)
+
+
+def text_of(target: str, **settings: object) -> str:
+    """The one file of a target."""
+    (text,) = melange.render(two_types(), target, **({"replicas": URLS, "written": DAY} | settings)).files.values()
+    return text
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_file_says_what_it_is_from_and_does(target: str, tmp_path: Path) -> None:
+    """The plan's fingerprint is that of its file; model, SLO, cost, replicas, date and every route are there."""
+    saved = two_types().save(tmp_path / "plan.json")
+    digest = hashlib.sha256(saved.read_bytes()).hexdigest()
+    comments = " ".join(line[2:] for line in text_of(target).splitlines() if line.startswith("# "))
+    for said in (
+        digest[:16],
+        "2026-03-01",
+        "Llama-3.1-8B",
+        "mean TTFT <= 1000 ms",
+        "5.69 USD/h",
+        "2 x aws/us-east-1/g5.xlarge",
+    ):
+        assert said in comments
+    assert re.search(r"2\s+201-1,000 in, max_tokens <= 50\s+65.00%\s+35.00%", comments)
+    assert str(tmp_path) not in text_of(target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_file_is_the_same_each_time(target: str) -> None:
+    """Byte for byte, on the same day."""
+    assert text_of(target) == text_of(target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_a_plan_says_cannot_become_a_directive(target: str) -> None:
+    """Lines of a model's name are put into one comment."""
+    types = [replica_type("aws/a\nquiet;", "A"), replica_type("aws/b", "B\r\nquiet;")]
+    plan = replace(plan_of(np.full((2, 3, 2), 0.5), [1, 1], types), model="m\n    nbthread 1\r\nuser root;\x00")
+    (text,) = melange.render(plan, target, written=DAY).files.values()
+    injected = [line for line in text.splitlines() if re.search("nbthread|user root|quiet;", line)]
+    assert injected
+    assert all(line.lstrip().startswith("#") for line in injected)
+    assert "\x00" not in text
+
+
+def test_haproxy_sizes_bodies_and_counts_turns() -> None:
+    """Edges in bytes, the largest first; parts added up; stand-ins behind each type's own replicas."""
+    text = text_of("haproxy", listen="[::1]:9000")
+    assert "bind [::1]:9000" in text
+    rules = re.findall(r"set-var\(txn.route\) int\((\d)\)(.*)", text)
+    assert rules == [
+        ("4", ""),
+        ("3", " if { var(txn.bytes) -m int le 4100 }"),
+        ("2", " if { var(txn.bytes) -m int le 4100 } { var(txn.limit) -m int 1:50 }"),
+        ("1", " if { var(txn.bytes) -m int le 900 }"),
+    ]
+    assert re.findall(r"set-var proc.route(\d)_aws_us_east_1_g5_xlarge int\((\d+)\)", text) == [
+        ("1", "10000"),
+        ("2", "6500"),
+        ("3", "3500"),
+        ("4", "300"),
+    ]
+    backend = text[text.index("backend aws-us-east-1-p4d") :]
+    assert [("backup" in line) for line in backend.splitlines() if " server " in line] == [False, True, True]
+
+
+def test_envoy_is_yaml_with_each_type_and_its_stand_ins() -> None:
+    """A cluster a type, its own replicas first, the others' behind."""
+    content = yaml.safe_load(text_of("envoy"))["static_resources"]
+    assert [one["name"] for one in content["clusters"]] == ["aws-us-east-1-g5-xlarge", "aws-us-east-1-p4d"]
+    places = [len(group["lb_endpoints"]) for group in content["clusters"][0]["load_assignment"]["endpoints"]]
+    assert places == [2, 1]
+    listener = content["listeners"][0]["address"]["socket_address"]
+    assert listener == {"address": "127.0.0.1", "port_value": 8080}
+
+
+def test_nginx_has_an_upstream_a_type() -> None:
+    """The replicas of other types stand behind its own."""
+    text = text_of("nginx", max_body_bytes=5000, bytes_per_token=3.5, envelope_bytes=0)
+    assert "client_max_body_size 5000;" in text
+    assert "{700, {{math.huge, 1}}}," in text
+    assert "{3500, {{50, 2}, {math.huge, 3}}}," in text
+    assert "server 10.0.0.3:8000 max_fails=2 fail_timeout=5s backup;" in text
+
+
+def test_unknown_targets_and_settings_are_errors() -> None:
+    """With the nearest target that there is."""
+    with pytest.raises(InputError, match="did you mean 'haproxy'"):
+        text_of("haproxi")
+    for listen in ("8080", "host", "127.0.0.1:0", "127.0.0.1:99999", "a b:80", "h:80;"):
+        with pytest.raises(InputError, match="--listen"):
+            text_of("nginx", listen=listen)
+    for settings in ({"bytes_per_token": 0.0}, {"envelope_bytes": -1}, {"max_body_bytes": 10}):
+        with pytest.raises(InputError, match="must be"):
+            text_of("nginx", **settings)
+
+
+def test_a_manifest_is_written_to_a_folder(tmp_path: Path) -> None:
+    """Which is made; names that lead elsewhere are wrong code."""
+    manifest = melange.render(two_types(), "envoy", replicas=URLS)
+    (path,) = manifest.write(tmp_path / "new" / "folder")
+    assert path.read_text() == str(manifest) == manifest.files["envoy.yaml"]
+    with pytest.raises(ValueError, match="plain names"):
+        Manifest(target="envoy", files={"../up": ""})
+    with pytest.raises(InputError, match="cannot be made"):
+        manifest.write(path / "below")
+
+
+def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """``melange deploy`` as a user runs it."""
+    return subprocess.run(
+        [MELANGE, "deploy", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_the_command_prints_or_writes(tmp_path: Path) -> None:
+    """The file on stdout, or in a folder; on stderr what should be known, made-up names among it."""
+    two_types().save(tmp_path / "plan.json")
+    done = run("plan.json", "--to", "haproxy", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("# Written by melange deploy")
+    assert "aws-us-east-1-g5-xlarge-1.internal:8000" in done.stdout
+    assert "# CAUTION: placeholder" in done.stdout
+    assert "warning: placeholder" in done.stderr
+    given = [f"--replica={name}={url}" for name, urls in URLS.items() for url in urls]
+    done = run("plan.json", "--to", "nginx", *given, "--out", "gate", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "10.0.0.3:8000" in (tmp_path / "gate" / "nginx.conf").read_text()
+    content = json.loads(run("plan.json", "--to", "envoy", "--json", cwd=tmp_path).stdout)
+    assert (content["target"], list(content["files"])) == ("envoy", ["envoy.yaml"])
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
+    """Error and hint on stderr, exit code 2, and nothing written."""
+    two_types().save(tmp_path / "plan.json")
+    for arguments, said in (
+        (("plan.json", "--to", "traefik"), "unknown target 'traefik'"),
+        (("plan.json", "--to", "nginx", "--replica", "A10G=http://a:1"), "no replica was given of aws/us-east-1/p4d"),
+        (("absent.json", "--to", "nginx"), "cannot be read"),
+        (("plan.json", "--to", "nginx", "--out", "plan.json"), "must be a folder"),
+    ):
+        done = run(*arguments, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("error: ")
+        assert said in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["plan.json"]
