@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from melange.cli.balance import balance
 from melange.cli.deploy import deploy
 from melange.cli.stages import (
     certified_plan,
@@ -361,6 +362,7 @@ def explore(
 
 app.command()(validate)
 app.command()(deploy)
+app.command()(balance)
 
 
 def _print_datasets(as_json: bool) -> None:

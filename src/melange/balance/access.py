@@ -1,0 +1,57 @@
+"""Who may send requests."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+from pathlib import Path
+
+from melange.errors import InputError
+from melange.files import read_text
+
+KEYS_VARIABLE, UPSTREAM_KEY_VARIABLE = "MELANGE_BALANCE_KEYS", "MELANGE_UPSTREAM_KEY"
+LEAST_LENGTH = 16
+
+
+def read_keys(path: Path | None) -> tuple[bytes, ...]:
+    """Digests of the keys in a file (one a line, ``#`` begins a comment) and in the environment (between commas).
+
+    Raises
+    ------
+    InputError
+        A key so short that it can be guessed, a file without keys.
+    """
+    lines = read_text(path).splitlines() if path else []
+    keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if path and not keys:
+        raise InputError(f"{path}: holds no key")
+    keys += [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
+    if any(len(key) < LEAST_LENGTH for key in keys):
+        raise InputError(
+            f"{path or KEYS_VARIABLE}: a key must have at least {LEAST_LENGTH} characters",
+            hint="openssl rand -hex 32",
+        )
+    return tuple(_digest(key.encode()) for key in keys)
+
+
+def is_allowed(authorization: str, keys: tuple[bytes, ...]) -> bool:
+    """Whether a bearer token is one of the keys; takes as long whichever it is, and whether it is one.
+
+    Digests are compared, so that not even the length of a key shows.
+    """
+    scheme, _, token = authorization.partition(" ")
+    shown = _digest(token.strip().encode("utf-8", "surrogateescape"))
+    is_key = False
+    for key in keys:
+        is_key |= hmac.compare_digest(shown, key)
+    return is_key and scheme.lower() == "bearer"
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+def upstream_key() -> str:
+    """The key that replicas are shown, from the environment; empty: none."""
+    return os.environ.get(UPSTREAM_KEY_VARIABLE, "").strip()

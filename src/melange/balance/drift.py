@@ -1,0 +1,117 @@
+"""Whether traffic has drifted so far from the plan that another plan would do better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.errors import InfeasibleError, MelangeError
+from melange.plan.options import Options
+from melange.plan.solve import solve
+from melange.profile.profile import Profile
+from melange.workload.sizes import THIN_WORKLOAD
+
+if TYPE_CHECKING:
+    from melange.plan.plan import Plan
+    from melange.workload.workload import Workload
+
+UNKNOWN, STEADY, CHEAPER, SHORT, FAILED = "unknown", "steady", "cheaper", "short", "failed"
+STATES = (UNKNOWN, STEADY, CHEAPER, SHORT, FAILED)
+# A search that takes longer has its best plan by then, which is all that is asked.
+LONGEST_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """What a plan for the live workload would cost.
+
+    Parameters
+    ----------
+    state
+        ``unknown`` (too few requests), ``steady``, ``cheaper`` (a new plan costs less by more than the threshold),
+        ``short`` (the live workload needs more than is rented), ``failed`` (no plan was found).
+    cost_per_h, new_cost_per_h
+        Of the plan in force and of the new one [USD/h]; nan where there is none.
+    message
+        A sentence for the log.
+    """
+
+    state: str
+    cost_per_h: float
+    new_cost_per_h: float
+    message: str
+
+
+def stored_profile(plan: Plan) -> Profile:
+    """What a plan's file says of its replicas' rates, as a profile: those of the types that it uses."""
+    rates = plan.max_request_rate
+    return Profile(
+        replica_types=plan.replica_types,
+        buckets=plan.workload.buckets,
+        max_request_rate=rates,
+        low=rates,
+        high=rates,
+        provenance=np.zeros(rates.shape, np.int8),
+        reason=np.zeros(rates.shape, np.int32),
+        slo=plan.slo,
+        model=plan.model,
+        source="the plan's own rates",
+        engines=plan.engines,
+    )
+
+
+def find_drift(plan: Plan, live: Workload, threshold: float, profile: Profile | None = None) -> Drift:
+    """Plan anew for the live workload, with the headroom of the plan in force, and compare the costs.
+
+    Parameters
+    ----------
+    plan
+        In force.
+    live
+        What arrives.
+    threshold
+        Part of its cost by which a new plan must be cheaper, 0-1.
+    profile
+        All that may be rented; None: the rates in the plan, which are those of the types that it uses.
+    """
+    nan = float("nan")
+    if (live.requests or 0) < THIN_WORKLOAD:
+        few = f"{live.requests or 0:,} requests are too few to plan on ({THIN_WORKLOAD:,} are wanted)"
+        return Drift(state=UNKNOWN, cost_per_h=plan.cost_per_h, new_cost_per_h=nan, message=few)
+    options = Options(
+        headroom=plan.headroom,
+        slices=plan.slices,
+        confidence=plan.confidence if profile is not None else None,
+        drop_unservable=True,
+        time_limit_s=LONGEST_S,
+    )
+    try:
+        found = solve(_seen(live), profile or stored_profile(plan), options, incumbent=plan)
+    except InfeasibleError as error:
+        short = f"no plan with the known types carries the live workload: {error}"
+        return Drift(state=SHORT, cost_per_h=plan.cost_per_h, new_cost_per_h=nan, message=short)
+    except MelangeError as error:
+        return Drift(state=FAILED, cost_per_h=plan.cost_per_h, new_cost_per_h=nan, message=f"no new plan: {error}")
+    return _compared(plan, found, live, threshold)
+
+
+def _compared(plan: Plan, found: Plan, live: Workload, threshold: float) -> Drift:
+    old, new = plan.cost_per_h, found.cost_per_h
+    mix = ", ".join(f"{count} x {name}" for name, count in found.replicas.items() if count)
+    traffic = f"{live.total_rate:.3g} requests/s arrive ({plan.workload.total_rate:.3g} planned)"
+    state, what = STEADY, "within the threshold"
+    if new < old * (1 - threshold):
+        state, what = CHEAPER, f"{1 - new / old:.1%} cheaper"
+    elif new > old * (1 + threshold):
+        state, what = SHORT, f"{new / old - 1:.1%} more than is rented: the SLO is at risk"
+    message = f"{traffic}; a new plan would cost {new:.2f} USD/h instead of {old:.2f}, {what}: {mix}"
+    return Drift(state=state, cost_per_h=old, new_cost_per_h=new, message=message)
+
+
+def _seen(live: Workload) -> Workload:
+    """Without the cells of a single stray request: one large prompt in an hour is no reason to rent for it."""
+    share = live.request_rate / live.total_rate
+    kept = np.where(share * (live.requests or 1) >= 2, live.request_rate, 0.0)
+    return replace(live, request_rate=kept * (live.total_rate / kept.sum())) if kept.sum() > 0 else live

@@ -1,0 +1,68 @@
+"""Which headers go through a proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from multidict import CIMultiDict
+
+if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+
+# Of one connection and not of the message (RFC 9110, section 7.6.1), and what a proxy sets itself.
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-authentication-info",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+_OF_REQUESTS = HOP_BY_HOP | {"host", "content-length", "expect", "accept-encoding"}
+_OF_ANSWERS = HOP_BY_HOP | {"content-length"}
+RETRIES = "X-Melange-Retries"
+
+
+def request_headers(headers: CIMultiDictProxy[str], upstream_key: str, is_key_ours: bool) -> CIMultiDict[str]:
+    """What a replica gets to see of a client's headers.
+
+    Compressed answers are not asked for: what is counted must be read, and tokens are few bytes.
+
+    Parameters
+    ----------
+    headers
+        Of the client.
+    upstream_key
+        Shown to replicas; empty: none.
+    is_key_ours
+        Whether the client's key is meant for this proxy and nobody else.
+    """
+    kept = _kept(headers, _OF_REQUESTS)
+    if upstream_key:
+        kept["Authorization"] = f"Bearer {upstream_key}"
+    elif is_key_ours:
+        kept.popall("Authorization", None)
+    return kept
+
+
+def answer_headers(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """What a client gets to see of a replica's headers."""
+    return _kept(headers, _OF_ANSWERS)
+
+
+def _kept(headers: CIMultiDictProxy[str], dropped: frozenset[str]) -> CIMultiDict[str]:
+    if "Connection" in headers:
+        dropped = dropped | _named(headers.getall("Connection"))
+    return CIMultiDict([(name, value) for name, value in headers.items() if name.lower() not in dropped])
+
+
+def _named(values: Iterable[str]) -> set[str]:
+    """Headers that a Connection header makes of this hop."""
+    return {name.strip().lower() for value in values for name in value.split(",")}

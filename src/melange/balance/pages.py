@@ -1,0 +1,70 @@
+"""What a balancer says of itself: metrics, the live workload, drift."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from melange.balance.answers import error
+from melange.balance.drift import STATES
+from melange.balance.live import live_workload
+from melange.balance.metrics import metrics_text
+from melange.errors import InputError
+
+if TYPE_CHECKING:
+    from melange.balance.balancer import Balancer
+    from melange.balance.counters import Counters
+
+Page = Callable[[], web.Response]
+
+
+class Pages:
+    """Pages over the counters of all processes.
+
+    Parameters
+    ----------
+    balancer
+        Of the process that answers.
+    counters
+        Of all.
+    """
+
+    def __init__(self, balancer: Balancer, counters: Counters) -> None:
+        self.balancer, self.counters = balancer, counters
+        self._pages: dict[str, Page] = {
+            "/metrics": self.metrics,
+            "/workload.json": self.workload,
+            "/drift.json": self.drift,
+        }
+
+    def find(self, path: str) -> Page | None:
+        """The page at a path."""
+        return self._pages.get(path)
+
+    def metrics(self) -> web.Response:
+        """For Prometheus."""
+        text = metrics_text(self.balancer, self.counters)
+        return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    def workload(self) -> web.Response:
+        """The live workload, as ``melange plan --workload`` reads it."""
+        try:
+            found = live_workload(self.counters, self.balancer.plan.workload)
+        except InputError as none:
+            return error(404, f"{none}; {none.hint}")
+        return web.Response(body=(found.dumps() + "\n").encode(), content_type="application/json")
+
+    def drift(self) -> web.Response:
+        """What re-planning has found last."""
+        code, cost, new_cost, at_s = self.counters.supervisor("drift").tolist()
+        content = {
+            "state": STATES[int(code)],
+            "cost_per_h": cost,
+            "new_cost_per_h": None if math.isnan(new_cost) else new_cost,
+            "checked_at_unix_s": at_s or None,
+        }
+        return web.Response(body=json.dumps(content).encode(), content_type="application/json")

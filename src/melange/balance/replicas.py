@@ -1,0 +1,120 @@
+"""Which replicas there are: from the command line, or from a file that may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from melange.errors import InputError, unknown
+from melange.files import read_text
+
+if TYPE_CHECKING:
+    from melange.plan.plan import Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Address:
+    """One running copy of the model.
+
+    Parameters
+    ----------
+    place
+        Of its replica type in ``plan.replica_types``.
+    url
+        ``http://host:port`` or ``https://host:port``, perhaps with a path before ``/v1``; no slash at the end.
+    """
+
+    place: int
+    url: str
+
+
+def addresses_of(given: Iterable[tuple[str, str]], plan: Plan) -> tuple[Address, ...]:
+    """The replicas of ``NAME=URL`` texts, each with its place in a file or on the command line.
+
+    Raises
+    ------
+    InputError
+        A text of another shape, a name that no used type of the plan goes by or that several do, a URL that is none
+        or is given twice, no replica at all. All of them are reported together.
+    """
+    found: list[Address] = []
+    faults: list[str] = []
+    for place, text in given:
+        try:
+            address = _address(text, plan)
+            if any(address.url == other.url for other in found):
+                raise InputError(f"{address.url} is given twice")
+            found.append(address)
+        except InputError as error:
+            faults.append(f"{place}: {error}{f' ({error.hint})' if error.hint else ''}")
+    if faults:
+        raise InputError("\n".join(faults))
+    if not found:
+        raise InputError("no replicas to send requests to", hint="--replica NAME=http://host:port")
+    return tuple(sorted(found))
+
+
+def read_addresses(path: Path, plan: Plan) -> tuple[Address, ...]:
+    """The replicas of a file: ``NAME=URL`` or ``NAME URL`` a line, ``#`` begins a comment."""
+    lines = [line.partition("#")[0].strip() for line in read_text(path).splitlines()]
+    return addresses_of(
+        ((f"{path}:{number}", "=".join(line.split(None, 1)) if "=" not in line.split("://")[0] else line)
+         for number, line in enumerate(lines, start=1) if line),
+        plan,
+    )  # fmt: skip
+
+
+def known_types(plan: Plan) -> list[int]:
+    """Places of the types that the plan says the rates of: those that it uses."""
+    return [r for r in range(len(plan.replica_types)) if plan.max_request_rate[r].any()]
+
+
+def counts_of(addresses: Sequence[Address], plan: Plan) -> dict[str, int]:
+    """Replicas by replica type name."""
+    counts = dict.fromkeys((one.name for one in plan.replica_types), 0)
+    for address in addresses:
+        counts[plan.replica_types[address.place].name] += 1
+    return counts
+
+
+def _address(text: str, plan: Plan) -> Address:
+    name, is_pair, url = text.partition("=")
+    if not is_pair or not name.strip():
+        raise InputError(f"must be NAME=http://host:port, got {text!r}")
+    return Address(place=_place(name.strip(), plan), url=_url(url.strip()))
+
+
+def _place(name: str, plan: Plan) -> int:
+    """The used type of that name; of that accelerator, whatever the case; or of the one name that it is part of."""
+    types, used = plan.replica_types, known_types(plan)
+    by_rule = (
+        lambda one: one.name == name,
+        lambda one: one.offer.accelerator.casefold() == name.casefold(),
+        lambda one: name.casefold() in one.name.casefold(),
+    )
+    for rule in by_rule:
+        matches = [r for r in used if rule(types[r])]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            names = ", ".join(types[r].name for r in matches)
+            raise InputError(f"{name!r} may mean any of {names}", hint="give the whole name")
+    if any(one.name == name for one in types):
+        names = ", ".join(types[r].name for r in used)
+        raise InputError(f"the plan does not use {name}", hint=f"it uses {names}")
+    short = [types[r].offer.accelerator for r in used]
+    raise unknown("replica type", name, [types[r].name for r in used] + [one for one in short if short.count(one) == 1])
+
+
+def _url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_whole = False
+    if not is_whole or parts.username or parts.query or parts.fragment or any(c.isspace() for c in url):
+        raise InputError(f"must be http://host:port or https://host:port, got {url!r}")
+    return url.rstrip("/").removesuffix("/v1")

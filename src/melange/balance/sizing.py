@@ -1,0 +1,118 @@
+"""How large a request is, as far as a balancer can tell before it is served."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+class BadRequestError(Exception):
+    """A request that no replica needs to see; its text is for the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A request as the policy sees it.
+
+    Parameters
+    ----------
+    input_tokens
+        Prompt length, at least 1 [tokens].
+    max_tokens
+        Longest completion that the client allows [tokens]; 0 where it does not say.
+    is_stream
+        Whether it wants tokens as they come.
+    """
+
+    input_tokens: int
+    max_tokens: int
+    is_stream: bool
+
+
+def read_body(body: bytes) -> dict[str, Any]:
+    """The JSON object in a request's body.
+
+    Raises
+    ------
+    BadRequestError
+        Anything else, including JSON that only Python reads (``NaN``, other encodings than UTF-8).
+    """
+    try:
+        content = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError("the body must be a JSON object") from error
+    if not isinstance(content, dict):
+        raise BadRequestError("the body must be a JSON object")
+    return content
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+def size_of(content: dict[str, Any], is_chat: bool, bytes_per_token: float) -> Size:
+    """The size of a request: token ids counted, text by its bytes.
+
+    >>> size_of({"prompt": "What is a melange?", "max_tokens": 64}, False, 4.0)
+    Size(input_tokens=5, max_tokens=64, is_stream=False)
+    >>> size_of({"prompt": [11, 12, 13], "stream": True}, False, 4.0)
+    Size(input_tokens=3, max_tokens=0, is_stream=True)
+
+    Raises
+    ------
+    BadRequestError
+        No prompt, or values of another kind than the API has.
+    """
+    asked = content.get("max_completion_tokens")
+    if asked is None:
+        asked = content.get("max_tokens")
+    if asked is None:
+        asked = 0
+    elif type(asked) is not int or not 0 < asked < 2**31:
+        raise BadRequestError("max_tokens must be a whole number >= 1")
+    stream = content.get("stream")
+    if stream is not None and type(stream) is not bool:
+        raise BadRequestError("stream must be true or false")
+    tokens, text_bytes = _messages(content.get("messages")) if is_chat else _prompt(content.get("prompt"))
+    # A byte more than a whole number of tokens is a token more.
+    return Size(max(1, tokens + int(-(-text_bytes // bytes_per_token))), asked, bool(stream))
+
+
+def _prompt(prompt: Any) -> tuple[int, int]:
+    """Token ids and text bytes of a prompt, or of several."""
+    if type(prompt) is str:
+        return 0, _bytes(prompt)
+    if type(prompt) is not list or not prompt:
+        raise BadRequestError("prompt must be a text or a list of token ids")
+    if type(prompt[0]) is int:
+        if not all(type(one) is int for one in prompt):
+            raise BadRequestError("prompt must be a text or a list of token ids")
+        return len(prompt), 0
+    if not all(type(one) is str or (type(one) is list and one and type(one[0]) is int) for one in prompt):
+        raise BadRequestError("prompt must be a text or a list of token ids")
+    several = [_prompt(one) for one in prompt]
+    return sum(one[0] for one in several), sum(one[1] for one in several)
+
+
+def _messages(messages: Any) -> tuple[int, int]:
+    """Text bytes of a conversation; what is no text counts nothing."""
+    if type(messages) is not list or not messages:
+        raise BadRequestError("messages must be a list of messages")
+    total = 0
+    for message in messages:
+        if type(message) is not dict:
+            raise BadRequestError("messages must be a list of messages")
+        content = message.get("content")
+        if type(content) is str:
+            total += _bytes(content)
+        elif type(content) is list:
+            texts = (part.get("text") for part in content if type(part) is dict)
+            total += sum(_bytes(text) for text in texts if type(text) is str)
+        elif content is not None:
+            raise BadRequestError("the content of a message must be a text or a list of parts")
+    return 0, total
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
