@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 
 from melange.balance.access import is_allowed
 from melange.balance.answers import RefusedError, error
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # What may be asked of replicas, and whether it is a conversation. Nothing else goes through.
 COMPLETIONS = {"/v1/completions": False, "/v1/chat/completions": True}
+VERSIONS = (HttpVersion10, HttpVersion11)
 MODELS, HEALTH = "/v1/models", "/health"
 # By these a replica says that another may do better.
 ELSEWHERE = frozenset({429, 502, 503, 504})
@@ -64,6 +65,9 @@ class Proxy:
         return answer
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.version not in VERSIONS:
+            # The parser knows older and newer ones, and the answer would be in that version too.
+            raise ConnectionResetError("neither HTTP/1.0 nor HTTP/1.1")
         path, _, query = request.raw_path.partition("?")
         if path in COMPLETIONS:
             self._check(request, "POST")

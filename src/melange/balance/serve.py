@@ -249,6 +249,8 @@ def _listeners(settings: Settings) -> list[socket.socket]:
         try:
             listener.bind((settings.host, port))
         except OSError as fault:
+            for one in (*listeners, listener):
+                one.close()
             raise InputError(
                 f"{settings.host}:{port} cannot be listened on: {fault.strerror or fault}",
                 hint="take another with --host and --port",

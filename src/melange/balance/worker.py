@@ -57,6 +57,8 @@ class _Connection(RequestHandler):
     ) -> web.StreamResponse:
         """Answer a request that is none, or that we have failed at."""
         del message  # holds bytes of the request
+        if isinstance(exc, ConnectionError):
+            raise exc
         if status >= 500:
             log.error("a request has failed here: %s", type(exc).__name__, exc_info=exc)
         if request.writer.output_size > 0:
