@@ -40,6 +40,7 @@ WRITE_AHEAD = 2**15
 # How long the rest of a request that was answered early is read and thrown away [s].
 LINGER_S = 2.0
 LOOK_EVERY_S = 1.0
+SETTLE_S = 0.05
 TURNED_AWAY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -208,6 +209,8 @@ async def _drain(server: _Server, upstream: Upstream, limit_s: float) -> None:
     end_s = loop.time() + limit_s
     if upstream.under_way:
         log.info("draining: %d requests are under way", len(upstream.under_way))
+    # Connections that have just been accepted come to their first wait, in which closing them finds them.
+    await asyncio.sleep(SETTLE_S)
     server.pre_shutdown()
     while upstream.under_way and loop.time() < end_s:
         await asyncio.sleep(0.05)
