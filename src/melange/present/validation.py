@@ -30,7 +30,7 @@ def validation_page(report: Report, plan: Plan, others: Sequence[Report] = ()) -
         parts.append(listed("Why requests missed", lines))
         parts.append(titled("Where they missed most", _worst_buckets(report)))
     if others:
-        parts.append(titled("Policies, on the same requests", policies_table([report, *others])))
+        parts.append(titled("Policies, on the same requests (times in ms)", policies_table([report, *others])))
     parts.append(Text(served(report)))
     if report.cautions:
         parts.append(cautions(report.cautions))
@@ -165,9 +165,9 @@ def policies_table(reports: Sequence[Report]) -> RenderableType:
     limited = list(reports[0].slo.limits) if reports[0].slo else []
     shown = [*limited, *(["latency"] if "latency" not in limited else [])]
     columns = [(metric, name) for metric in shown for name in ("mean", "p99")]
-    table = table_of(
-        "Policy", "Met the SLO", "at least", *(f"{_named(metric)} {name} [ms]" for metric, name in columns)
-    )
+    table = table_of("Policy", "Met the SLO", "at least", *(f"{_named(metric)} {name}" for metric, name in columns))
+    table.columns[0].no_wrap = True
+    table.columns[0].min_width = max(len(report.policy) for report in reports)
     for column in range(1, len(columns) + 3):
         table.columns[column].justify = "right"
 
