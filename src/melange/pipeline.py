@@ -160,7 +160,8 @@ def _estimate(
     from melange.validate.rates import with_simulated_rates
 
     kept = Kept(cache_folder() / "rates.json")
-    return with_simulated_rates(profile, workload, slo, kept=kept, progress=progress)
+    is_scarce = bool(service.offers.max)
+    return with_simulated_rates(profile, workload, slo, is_scarce=is_scarce, kept=kept, progress=progress)
 
 
 def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalog) -> Profile:

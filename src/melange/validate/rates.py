@@ -37,13 +37,13 @@ WARM_UP = 0.25
 GROWING = 0.03
 # Fewer cells than this are searched sooner than processes have started.
 WORTH_PROCESSES = 60
-# Types that carry every size at so many times the cost of the cheapest are not worth a simulation.
+# Types that carry every size at so many times the cost of another one are not worth a simulation.
 DEAR = 3.0
 # The search ends when the rate is known to this share of itself.
 PRECISION = 0.03
 # A replica that cannot hold its limits at a hundredth of what it carries in the mean cannot hold them at all.
 LEAST_SHARE, MOST_SHARE = 0.01, 2.0
-TOO_DEAR = f"not simulated: it carries every size at more than {DEAR:g} times the cost of the cheapest"
+TOO_DEAR = f"not simulated: another type carries every size and costs {DEAR:g} times less"
 
 Mask = npt.NDArray[np.bool_]
 
@@ -64,6 +64,7 @@ def with_simulated_rates(
     slo: Slo,
     *,
     seed: int = 0,
+    is_scarce: bool = False,
     kept: Kept | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Profile:
@@ -79,6 +80,8 @@ def with_simulated_rates(
         Limits on any statistic of TTFT, TPOT, NTPOT, latency.
     seed
         Of the arrivals.
+    is_scarce
+        Whether there may be too few of some types: then dear ones are simulated as well.
     kept
         Rates found before, by what they follow from; None: those of this process.
     progress
@@ -102,7 +105,7 @@ def with_simulated_rates(
         )
     inputs, outputs = _sizes(sizes)
     wanted = np.ones(profile.buckets.shape, bool) if isinstance(sizes, Buckets) else sizes.request_rate > 0
-    dear = _dear(profile, wanted)
+    dear = np.zeros(len(profile.replica_types), bool) if is_scarce else _dear(profile, wanted)
     rates = np.where(dear[:, None, None] & (profile.provenance != MEASURED), 0.0, profile.max_request_rate)
     reason, sentences = profile.reason.copy(), {text: place for place, text in enumerate(profile.reasons)}
     reason[(rates <= 0) & (profile.max_request_rate > 0)] = sentences.setdefault(TOO_DEAR, len(sentences))
@@ -271,12 +274,20 @@ def _sizes(sizes: Workload | Buckets) -> tuple[Array, Array]:
 
 
 def _dear(profile: Profile, wanted: Mask) -> Mask:
-    """Types (R,) that carry no size for less than so many times what the cheapest take, with limits on the mean."""
-    price = np.array([one.cost_per_h / one.replicas_per_instance for one in profile.replica_types])[:, None, None]
+    """Types (R,) that another one, as many as are wanted of it, replaces at a fraction of the cost.
+
+    It carries every size that they do at a third of the cost or less, with limits on the mean, and an instance of it
+    costs no more: where one of theirs is rented, as many of the other for the same money carry half as much again.
+    """
+    types = profile.replica_types
+    instance = np.array([one.cost_per_h for one in types])
+    price = np.array([one.cost_per_h / one.replicas_per_instance for one in types])[:, None, None]
     rate = np.where(wanted, profile.max_request_rate, 0.0)
     cost = np.divide(price, rate, out=np.full(rate.shape, np.inf), where=rate > 0)
-    least = cost.min(axis=0)
-    return np.asarray(~((cost <= DEAR * least) & np.isfinite(cost)).any(axis=(1, 2)))
+    dear = np.zeros(len(types), bool)
+    for q in (q for q, one in enumerate(types) if one.offer.max_instances is None):
+        dear |= (instance >= instance[q]) & ((cost == np.inf) | (cost >= DEAR * cost[q])).all(axis=(1, 2))
+    return dear
 
 
 def _cells(profile: Profile, wanted: Mask) -> dict[tuple[Engine, int, int], list[int]]:
