@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from melange.catalog.catalog import Catalog, Model, Offer
+    from melange.measure.subject import Subject
     from melange.plan.options import Options
     from melange.plan.suggest import Suggestion
     from melange.slo import Slo
@@ -217,6 +218,27 @@ def suggestions_of(
     options = options_of(service, catalog)
     return suggest_measurements(
         workload, profile, options, count=count, in_flight=in_flight_of(service, workload, profile)
+    )
+
+
+def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog, name: str) -> Subject:
+    """A replica type of a service that is to be measured; ``name`` is its own, or an accelerator's."""
+    from melange.measure.subject import service_subject
+    from melange.profile.measurements import read_measurements
+
+    offers, _ = offers_of(service, catalog)
+    return service_subject(
+        name,
+        model_of(service),
+        offers,
+        slo,
+        workload,
+        options_of(service, catalog),
+        anchors=read_measurements(*(named_path(text, service.path) for text in service.profile.anchors)),
+        engine=service.engine,
+        tensor_parallel=service.profile.tensor_parallel,
+        variants=service.variants,
+        step_times=service.profile.step_times,
     )
 
 

@@ -228,6 +228,17 @@ def read_plan_section(content: Mapping[str, Any], settings: Sequence[str] = ()) 
     return _section(PlanSection, "plan", dict(content), settings)
 
 
+def read_slo_section(content: Mapping[str, Any]) -> SloSection:
+    """An ``slo`` section that was given by flags.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_service`.
+    """
+    return _section(SloSection, "slo", dict(content), ())
+
+
 S = TypeVar("S", bound=_Section)
 
 

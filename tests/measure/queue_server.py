@@ -77,7 +77,17 @@ class Server:
 
     def application(self) -> web.Application:
         """Its routes."""
-        app = web.Application()
+
+        @web.middleware
+        async def with_key(request: web.Request, handler: Any) -> web.StreamResponse:
+            if self.options.key and request.headers.get("Authorization") != f"Bearer {self.options.key}":
+                return web.json_response({"error": "no key"}, status=401)
+            answer: web.StreamResponse = await handler(request)
+            return answer
+
+        app = web.Application(middlewares=[with_key])
+        if self.options.tokenize:
+            app.router.add_post("/tokenize", self.tokenize)
         app.router.add_get("/v1/models", self.models)
         app.router.add_get("/served", self.served)
         app.router.add_post("/v1/chat/completions", self.complete)
@@ -97,8 +107,14 @@ class Server:
         return web.json_response({"data": [{"id": MODEL, "max_model_len": self.options.max_context}]})
 
     async def served(self, _: web.Request) -> web.Response:
-        """Requests that ran to their end."""
-        return web.json_response({"served": self.engine.served})
+        """Requests that ran to their end, and those that it holds."""
+        held = len(self.engine.running) + len(self.engine.waiting)
+        return web.json_response({"served": self.engine.served, "held": held})
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        """Ids of a prompt's words."""
+        words = (await request.json())["prompt"].split()
+        return web.json_response({"tokens": [sum(word.encode()) for word in words]})
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """A stream of as many tokens as were asked for."""
@@ -109,6 +125,8 @@ class Server:
             return web.json_response({"error": "prompt must be text"}, status=400)
         if "min_tokens" in body and self.options.strict:
             return web.json_response({"error": "unknown field min_tokens"}, status=400)
+        if tokens_of(prompt) > self.options.max_prompt:
+            return web.json_response({"error": "prompt too long"}, status=400)
         if len(self.engine.waiting) >= self.options.most_waiting:
             return web.json_response({"error": "busy"}, status=429)
         count = tokens_of(prompt) + TEMPLATE_TOKENS * is_chat
@@ -147,8 +165,10 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--each-ms", type=float, default=1.0)
     parser.add_argument("--slots", type=int, default=1000)
     parser.add_argument("--max-context", type=int, default=4096)
+    parser.add_argument("--max-prompt", type=int, default=10**9)
     parser.add_argument("--most-waiting", type=int, default=10**9)
-    for flag in ("chat-only", "text-only", "strict", "stops-early", "no-usage"):
+    parser.add_argument("--key", default="")
+    for flag in ("chat-only", "text-only", "strict", "stops-early", "no-usage", "tokenize"):
         parser.add_argument(f"--{flag}", action="store_true")
     return parser.parse_args(arguments)
 

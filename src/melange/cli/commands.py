@@ -12,6 +12,7 @@ import typer
 
 from melange.cli.balance import balance
 from melange.cli.deploy import deploy
+from melange.cli.measure import measure
 from melange.cli.stages import (
     certified_plan,
     estimator,
@@ -360,6 +361,7 @@ def explore(
         typer.echo(f"{len(files)} pictures written to {images}")
 
 
+app.command()(measure)
 app.command()(validate)
 app.command()(deploy)
 app.command()(balance)

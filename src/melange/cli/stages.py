@@ -200,13 +200,14 @@ def estimator(
 
 def parse_columns(text: str | None) -> dict[str, str] | None:
     """``ROLE=NAME,...`` as a mapping."""
-    if text is None:
-        return None
+    return None if text is None else parse_pairs(text, "--columns", "arrival=ts,input=prompt,output=completion")
+
+
+def parse_pairs(text: str, flag: str, example: str) -> dict[str, str]:
+    """``KEY=VALUE,...`` as a mapping; the flag and an example are for the error."""
     pairs = [pair.partition("=") for pair in text.split(",")]
     if not all(equals and name and value for name, equals, value in pairs):
-        raise InputError(
-            f"--columns must be ROLE=NAME,..., got {text!r}", hint="arrival=ts,input=prompt,output=completion"
-        )
+        raise InputError(f"{flag} must be KEY=VALUE,..., got {text!r}", hint=example)
     return {name.strip(): value.strip() for name, _, value in pairs}
 
 

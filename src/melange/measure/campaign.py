@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,12 +14,12 @@ from melange.errors import Caution, MeasurementError
 from melange.files import Json
 from melange.measure.endpoint import Endpoint
 from melange.measure.journal import Journal
-from melange.measure.load import Load, send_alone, send_at_rate
+from melange.measure.load import Load, RefusedError, send_alone, send_at_rate
 from melange.measure.outlook import guess_of
 from melange.measure.point import Point, point_of
 from melange.measure.search import Effort, Found, Step, find_rate
-from melange.measure.subject import Subject
-from melange.measure.window import merged
+from melange.measure.subject import Subject, latency_bound_s
+from melange.measure.window import Window, merged
 from melange.measure.worth import choose
 from melange.profile.measurements import Measurement
 from melange.profile.profile import Profile
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 Bucket = tuple[int, int]
 # After a load the server must answer a short request this much faster than it takes it anyway, within this time [s].
 IDLE_FACTOR, SETTLE_S = 3.0, 60.0
+# Of the requests that are counted so many are sent first where the objective is expected to hold by far.
+FEW_SHARE = 1 / 3
+# So short a time tells nothing of how busy it is [s], and a pause between two tries [s].
+IDLE_S, PAUSE_S = 0.02, 0.1
 SHORT = (8, 2)
 
 
@@ -55,6 +60,27 @@ class Result:
     ended: str
     is_settled: bool
     points: int
+
+    def to_json(self) -> Json:
+        """What was found and why it ended, as a JSON object; the profile has a file of its own."""
+        found = [
+            {
+                "bucket": list(bucket),
+                "max_request_rate": one.max_request_rate,
+                "failed_rate": one.failed_rate if np.isfinite(one.failed_rate) else None,
+                "why": one.why,
+            }
+            for bucket, one in self.found_by_bucket.items()
+        ]
+        return {"found": found, "ended": self.ended, "is_settled": self.is_settled, "points": self.points}
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a campaign is doing, or has done."""
+
+    text: str
+    is_done: bool = False
 
 
 class _TimeIsUpError(Exception):
@@ -95,7 +121,7 @@ async def run_campaign(
     effort: Effort | None = None,
     most_buckets: int | None = None,
     budget_s: float | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[News], None] | None = None,
 ) -> Result:
     """Measure one bucket after the other, and what is measured already not again.
 
@@ -114,7 +140,7 @@ async def run_campaign(
     budget_s
         Time after which no load is put on the server any more [s]; None: no limit.
     progress
-        Told what is being done.
+        Told what is being done, and what has come of it.
 
     Raises
     ------
@@ -140,13 +166,14 @@ async def run_campaign(
         if ended:
             profile = subject.profile_of(measurements_of(journal))
             if profile is None:
-                raise MeasurementError(f"nothing was measured: {ended}", hint="give it more time: --budget")
+                why = next((found.why for found in journal.found_by_bucket.values()), ended)
+                raise MeasurementError(f"nothing was measured: {why}", hint="" if why != ended else "give it more time")
             return Result(
                 profile=_with_cautions(profile, journal, subject),
                 found_by_bucket=dict(journal.found_by_bucket),
                 ended=ended,
                 is_settled=choice.is_settled,
-                points=sum(len(journal.points(bucket)) for bucket in journal.guess_by_bucket),
+                points=journal.count,
             )
 
 
@@ -183,7 +210,7 @@ class _Tester:
         journal: Journal,
         effort: Effort,
         deadline_s: float,
-        tell: Callable[[str], None],
+        tell: Callable[[News], None],
     ) -> None:
         self.session, self.endpoint, self.subject, self.journal = session, endpoint, subject, journal
         self.effort, self.deadline_s, self.tell = effort, deadline_s, tell
@@ -203,21 +230,23 @@ class _Tester:
             self._end(bucket, Found(max_request_rate=0.0, failed_rate=0.0, why=why))
             return
         label = self.subject.workload.buckets.label(*bucket)
-        place = 0
 
         async def probe(step: Step) -> Point:
-            nonlocal place
-            point = journal.recorded(bucket, place, step)
+            point = journal.recorded(bucket, step)
             if point is None:
-                load = "one request at a time" if step.rate is None else f"{step.rate:.3g} requests/s"
-                self.tell(f"{label}: {load}")
+                self.tell(News(f"{label}: {_load(step.rate)}"))
                 point = await self._point(size, step)
                 journal.add(bucket, step, point)
-            place += 1
+                self.tell(News(f"{label}: {point}", is_done=True))
             return point
 
-        found = await find_rate(probe, self.subject.slo, guess=guess, effort=self.effort)
+        bound_s = latency_bound_s(self.subject.slo, size[1])
+        try:
+            found = await find_rate(probe, self.subject.slo, guess=guess, effort=self.effort, bound_s=bound_s)
+        except RefusedError as error:
+            found = Found(max_request_rate=0.0, failed_rate=0.0, why=f"refused: {error}")
         self._end(bucket, found)
+        self.tell(News(f"{label}: highest rate {found.max_request_rate:.3g} requests/s", is_done=True))
 
     def _end(self, bucket: Bucket, found: Found) -> None:
         inputs, outputs = self.subject.size(bucket)
@@ -232,8 +261,7 @@ class _Tester:
         self.journal.end(bucket, found, measurement)
 
     def _source(self, rate: float | None) -> str:
-        load = "one request at a time" if rate is None else f"{rate:.4g} requests/s"
-        return f"{self.endpoint.target}, {load}"
+        return f"{self.endpoint.target}, {_load(rate)}"
 
     async def _point(self, size: tuple[int, int], step: Step) -> Point:
         """Load at one rate, repeated until it is clear whether the objective holds."""
@@ -244,8 +272,13 @@ class _Tester:
             await send_alone(self.session, self.endpoint, *size, 1)  # the first of a kind may be slow
             window = await send_alone(self.session, self.endpoint, *size, self.effort.alone)
             return point_of(window, self.subject.slo, **details)
-        windows = []
-        for repeat in range(self.effort.repeats):
+        windows: list[Window] = []
+        late: list[Window] = []
+        counted = self.effort.counted(self.subject.slo)
+        sizes = [counted] * self.effort.repeats
+        if step.is_far:
+            sizes.insert(0, math.ceil(counted * FEW_SHARE))
+        for repeat, least in enumerate(sizes):
             if repeat:
                 self._check_time()
                 await self._settle()
@@ -254,13 +287,17 @@ class _Tester:
                 output_tokens=size[1],
                 rate=step.rate,
                 warm_up=step.warm_up(),
-                counted=step.counted(self.effort.counted(self.subject.slo)),
+                counted=step.counted(least),
                 patience_s=step.patience_s,
                 seed=repeat,
             )
-            windows.append(await send_at_rate(self.session, self.endpoint, load))
-            point = point_of(merged(windows), self.subject.slo, **details)
-            if point.is_settled(self.effort.narrow) or point.is_client_late:
+            window = await send_at_rate(self.session, self.endpoint, load)
+            # A window in which the client was late says nothing against the server: it is sent again.
+            (late if window.is_client_late else windows).append(window)
+            point = point_of(merged(windows or late), self.subject.slo, **details)
+            is_fair = point.holds or not point.is_client_late
+            is_enough = point.is_settled(self.effort.narrow) if least == counted else point.is_clear
+            if is_fair and is_enough:
                 break
         return point
 
@@ -271,10 +308,20 @@ class _Tester:
     async def _settle(self) -> None:
         """Wait until the server has dropped what was cancelled: until a short request is as fast as on its own."""
         limit_s = self.now() + SETTLE_S
+        tokens = max(SHORT[0], self.endpoint.vocabulary.fixed_tokens + 1)
         while True:
-            tokens = max(SHORT[0], self.endpoint.vocabulary.fixed_tokens + 1)
-            window = await send_alone(self.session, self.endpoint, tokens, SHORT[1], 2)
-            latency_s = float(window.latency_s.min())
-            self.idle_s = latency_s if self.idle_s is None else min(self.idle_s, latency_s)
-            if latency_s <= IDLE_FACTOR * self.idle_s or self.now() > limit_s:
-                return
+            try:
+                window = await send_alone(self.session, self.endpoint, tokens, SHORT[1], 2)
+            except MeasurementError:  # still too busy to take it, where it has been idle before
+                if self.idle_s is None or self.now() > limit_s:
+                    raise
+            else:
+                latency_s = float(window.latency_s.min())
+                self.idle_s = latency_s if self.idle_s is None else min(self.idle_s, latency_s)
+                if latency_s <= max(IDLE_FACTOR * self.idle_s, IDLE_S) or self.now() > limit_s:
+                    return
+            await asyncio.sleep(PAUSE_S)
+
+
+def _load(rate: float | None) -> str:
+    return "one request at a time" if rate is None else f"{rate:.3g} requests/s"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from melange.errors import MeasurementError, unknown
 from melange.measure.answer import SHOWN, Answer, ask
 from melange.measure.prompts import WORDS, Vocabulary, body_of, counted_words, id_vocabulary
+from melange.measure.steps import EngineLimits
 
 if TYPE_CHECKING:
     import aiohttp
@@ -72,6 +73,15 @@ class Endpoint:
             "stream_options": {"include_usage": True},
             **_full_length(self.full_length, output_tokens),
         }
+
+    def limits(self) -> EngineLimits:
+        """What its engine allows, as far as it says."""
+        unsaid = EngineLimits()
+        return EngineLimits(
+            max_context=self.max_context or unsaid.max_context,
+            kv_tokens=self.kv_tokens or unsaid.kv_tokens,
+            block_tokens=self.block_tokens or unsaid.block_tokens,
+        )
 
     def __str__(self) -> str:
         prompts = "token ids" if self.vocabulary.ids else "words"

@@ -65,17 +65,18 @@ class Journal:
         told = {"max_request_rate": found.max_request_rate, "failed_rate": rate, "why": found.why}
         self._write({"bucket": list(bucket), "found": told, "measurement": measurement.to_json()})
 
-    def recorded(self, bucket: Bucket, place: int, step: Step) -> Point | None:
-        """The point that a search asked for as its step ``place``; None where it was not measured yet."""
-        points = self._points[bucket]
-        if place < len(points) and points[place][0].rate == step.rate:
-            return points[place][1]
-        del points[place:]
-        return None
+    def recorded(self, bucket: Bucket, step: Step) -> Point | None:
+        """The point that was measured for a step of a search; None where it was not yet."""
+        return next((point for told, point in self._points[bucket] if told.rate == step.rate), None)
 
     def points(self, bucket: Bucket) -> list[Point]:
         """Those of one bucket, in the order in which they were measured."""
         return [point for _, point in self._points[bucket]]
+
+    @property
+    def count(self) -> int:
+        """Load points that it holds."""
+        return sum(map(len, self._points.values()))
 
     def unfinished(self) -> Bucket | None:
         """The bucket at which a campaign was interrupted; None where it was between two."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -32,6 +32,12 @@ OFF_TOKENS, OFF_SHARE = 1.0, 0.02
 # So few failures are left out; with more the size is not served at that rate; with most something else is wrong.
 FEW_FAILED, MOST_FAILED = 0.01, 0.5
 GIVEN_UP = "given up"
+# Statuses by which a server says that it takes no request of a size.
+REFUSED = (400, 413, 422)
+
+
+class RefusedError(MeasurementError):
+    """The server takes no request of this size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +102,13 @@ async def client_session(api_key: str = "") -> AsyncIterator[aiohttp.ClientSessi
 async def send_alone(
     session: aiohttp.ClientSession, endpoint: Endpoint, input_tokens: int, output_tokens: int, count: int
 ) -> Window:
-    """Requests one after another: what the server does when it has nothing else to do."""
+    """Requests one after another: what the server does when it has nothing else to do.
+
+    Raises
+    ------
+    MeasurementError
+        A request fails, or lengths are not what was asked for.
+    """
     now = asyncio.get_running_loop().time
     answers = []
     for _ in range(count):
@@ -105,10 +117,20 @@ async def send_alone(
         # The client makes the prompt before it sends it; nothing of that is the server's.
         answer.scheduled_s = answer.sent_s
         answers.append(answer)
+        if answer.failure:
+            _fail_alone(endpoint, answer, input_tokens, output_tokens)
     _check(endpoint, answers, input_tokens, output_tokens)
-    ends = [answer.last_s for answer in answers if not answer.failure]
-    span_s = max(ends) - answers[0].scheduled_s if ends else 0.0
-    return _window(answers, None, input_tokens, output_tokens, finished=len(ends), span_s=span_s)
+    span_s = answers[-1].last_s - answers[0].scheduled_s
+    return _window(answers, None, input_tokens, output_tokens, finished=count, span_s=span_s)
+
+
+def _fail_alone(endpoint: Endpoint, answer: Answer, input_tokens: int, output_tokens: int) -> NoReturn:
+    """A request that was alone on the server has failed."""
+    what = f"{endpoint.target}: a request of {input_tokens} tokens in and {output_tokens} out, alone, failed"
+    if answer.status in REFUSED:
+        raise RefusedError(f"{what}: {answer.failure}", hint="the server says what it takes")
+    hint = "see that nobody else uses the server" if answer.status in BUSY else "see the server's log"
+    raise MeasurementError(f"{what}: {answer.failure}", hint=hint)
 
 
 async def send_at_rate(session: aiohttp.ClientSession, endpoint: Endpoint, load: Load) -> Window:
@@ -246,8 +268,10 @@ def _check(endpoint: Endpoint, answers: Sequence[Answer], input_tokens: int, out
             hint="see the server's log",
         )
     counted = [answer for answer in whole if answer.is_counted]
-    if not counted:
+    if not whole:
         return
+    if not counted:
+        raise MeasurementError(f"{endpoint.target}: none of {len(whole)} streams held a usage block")
     for what, wanted, found in (
         ("prompts", input_tokens, float(np.mean([answer.input_tokens for answer in counted]))),
         ("completions", output_tokens, float(np.mean([answer.output_tokens for answer in counted]))),

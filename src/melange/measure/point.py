@@ -32,6 +32,8 @@ class Point:
         Whether the client could not keep its own schedule.
     latency_s
         Mean latency of the requests that ended [s].
+    achieved_rate
+        Requests answered while they were sent [1/s]; None where none was.
     failure
         What requests failed with; empty where none did.
     measurement
@@ -46,6 +48,7 @@ class Point:
     keeps_up: bool
     is_client_late: bool
     latency_s: float
+    achieved_rate: float | None = None
     failure: str = ""
     measurement: Measurement | None = None
 
@@ -57,9 +60,12 @@ class Point:
     @property
     def capacity(self) -> float | None:
         """Requests that the server ends in a second where it cannot keep up [1/s]; None where it can."""
-        if self.keeps_up or self.measurement is None:
-            return None
-        return self.measurement.achieved_rate
+        return None if self.keeps_up else self.achieved_rate
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the objective holds beyond chance."""
+        return self.keeps_up and self.excess_high <= 1
 
     def is_settled(self, narrow: float) -> bool:
         """Whether more requests of the same load would hardly change the answer."""
@@ -106,6 +112,7 @@ def point_of(window: Window, slo: Slo, **details: Any) -> Point:
         keeps_up=window.keeps_up,
         is_client_late=window.is_client_late,
         latency_s=float(whole.mean()) if len(whole) else math.inf,
+        achieved_rate=window.achieved_rate or None,
         failure=window.failure,
         measurement=window.to_measurement(**details) if is_enough else None,
     )

@@ -15,8 +15,10 @@ START_SHARE, LEAST_BATCH = 0.7, 0.02
 # Tests at one rate wait for a steady state as long as so many requests take, and last so many; both at least.
 WARM_UP_TURNS, TURNS = 2.0, 3.0
 LEAST_WARM_UP, BEYOND = 5, 10
-# Load slows requests down; so much slower than at a lower rate they are expected to be at most, and waited for.
-SLOWER, PATIENCE = 1.5, 4.0
+# Requests are expected to take so much longer than load is thought to make them, and are waited for so many times that.
+MARGIN, PATIENCE = 1.5, 4.0
+# Where the objective bounds no latency, load is thought to slow requests down by this factor at most.
+SLOWEST = 4.0
 
 Probe = Callable[["Step"], Awaitable[Point]]
 
@@ -56,7 +58,7 @@ class Effort:
     def counted(self, slo: Slo) -> int:
         """Requests to count for an SLO's statistic: some must lie beyond a percentile."""
         tail = 1.0 if slo.statistic == "mean" else 1.0 - float(slo.statistic[1:]) / 100
-        return max(self.requests, math.ceil(BEYOND / tail))
+        return max(self.requests, math.ceil(round(BEYOND / tail, 6)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +71,13 @@ class Step:
         Requests a second [1/s]; None: one after another.
     latency_s
         What a request is expected to take [s]; 0 where nothing is known.
+    is_far
+        Whether the objective is expected to hold by far, so that a few requests may say so.
     """
 
     rate: float | None = None
     latency_s: float = 0.0
+    is_far: bool = False
 
     def warm_up(self) -> int:
         """Requests until the load is steady."""
@@ -107,7 +112,14 @@ class Found:
     why: str
 
 
-async def find_rate(probe: Probe, slo: Slo, *, guess: float | None = None, effort: Effort | None = None) -> Found:
+async def find_rate(
+    probe: Probe,
+    slo: Slo,
+    *,
+    guess: float | None = None,
+    effort: Effort | None = None,
+    bound_s: float = math.inf,
+) -> Found:
     """The highest request rate that holds an SLO.
 
     Parameters
@@ -120,6 +132,8 @@ async def find_rate(probe: Probe, slo: Slo, *, guess: float | None = None, effor
         Where the highest rate is expected [1/s]; None: about where requests begin to meet each other.
     effort
         How thorough.
+    bound_s
+        About what a request takes where the objective is just held [s].
 
     Raises
     ------
@@ -131,13 +145,13 @@ async def find_rate(probe: Probe, slo: Slo, *, guess: float | None = None, effor
     if not alone.holds:
         return Found(max_request_rate=0.0, failed_rate=0.0, why=_why(alone, slo))
     low, high = 0.0, math.inf
-    latency_s, failed = alone.latency_s, alone
+    held, failed = alone, alone
     rate = START_SHARE * guess if guess else 1.0 / alone.latency_s
     while high > low * (1 + effort.precision):
-        point = await probe(Step(rate=rate, latency_s=SLOWER * latency_s))
+        expected_s = _expected_s(rate, alone, held, guess, bound_s)
+        point = await probe(Step(rate=rate, latency_s=expected_s, is_far=math.isinf(high)))
         if point.holds:
-            low = rate
-            latency_s = max(latency_s, point.latency_s)
+            low, held = rate, point
         elif point.is_client_late:
             return _limited(low, point)
         else:
@@ -146,6 +160,25 @@ async def find_rate(probe: Probe, slo: Slo, *, guess: float | None = None, effor
             return Found(max_request_rate=0.0, failed_rate=high, why=_why(failed, slo))
         rate = _next(low, high, failed)
     return Found(max_request_rate=low, failed_rate=high, why=_why(failed, slo))
+
+
+def _expected_s(rate: float, alone: Point, held: Point, guess: float | None, bound_s: float) -> float:
+    """What a request will take at a higher rate than one that held, with a margin [s].
+
+    A server whose steps grow with what runs takes ``alone / (1 - rate s)``. s follows from what it took at the rate
+    that held; before that from the bound, which it reaches about where the highest rate is expected. Longer than the
+    bound is not waited for: that the objective does not hold is seen before.
+    """
+    most_s = bound_s if math.isfinite(bound_s) else SLOWEST * held.latency_s
+    if held.rate is not None:
+        at_rate, took_s = held.rate, held.latency_s
+    elif guess is not None:
+        at_rate, took_s = guess, max(most_s, alone.latency_s)
+    else:
+        at_rate, took_s = rate, SLOWEST * alone.latency_s
+    slowdown = max(1.0 - alone.latency_s / took_s, 0.0) * rate / at_rate
+    expected_s = alone.latency_s / (1.0 - slowdown) if slowdown < 1 else math.inf
+    return MARGIN * max(held.latency_s, min(expected_s, most_s))
 
 
 def _next(low: float, high: float, failed: Point) -> float:

@@ -21,7 +21,7 @@ from melange.catalog.model import Model
 from melange.errors import InputError
 from melange.profile.capacity import Array, Replicas, Sizes, prompt_times_s
 from melange.profile.comparison import compare
-from melange.profile.correction import INTERVAL
+from melange.profile.correction import INTERVAL, SHARES
 from melange.profile.engine import Engine
 from melange.profile.measurements import Measurement
 from melange.profile.refit import refit_to
@@ -37,10 +37,16 @@ GROUPS = (
     ("request_s",),
     ("weights_s",),
 )
-# The first guess: how a step of one request divides, and by how much attention adds to a prompt of a thousand tokens.
+# The first guess: how a step of one request divides, the least part of a prompt's step that is for its tokens, and by
+# how much attention adds to a prompt of a thousand tokens.
+TOKENS_SHARE = 0.1
 HOST_SHARE, WEIGHTS_SHARE, SEQUENCE_SHARE, CONTEXT_SHARE, REQUEST_SHARE, POSITION_SHARE = 0.3, 0.5, 0.1, 0.1, 0.5, 0.2
 # Steps are known no better than this share, however well they are fitted: load points of a minute differ by it.
 LEAST_SPREAD = 0.05
+# Coefficients of the first guess are wrong by such a logarithm.
+GUESS_SPREAD = 1.5
+# So much worse they are known at sizes far from all that were measured; how far that is, as estimates have it.
+FAR_SPREAD, REACH = 0.3, SHARES.reach
 UNLIMITED = 2**31 - 1
 
 
@@ -99,7 +105,7 @@ def fit_engine(points: Sequence[Measurement], limits: EngineLimits | None = None
         ratios = [one[2] / one[1] for point in points if (one := compare(replicas, model, point)) is not None]
         return np.log([*ratios, *(_prompt_ratio(replicas, point) for point in alone)])
 
-    cost = refit_to(_first_guess(alone), log_ratio, GROUPS)
+    cost = refit_to(_first_guess(alone), log_ratio, GROUPS, pull=(LEAST_SPREAD / GUESS_SPREAD) ** 2)
     spread = max(float(np.sqrt(np.mean(log_ratio(cost) ** 2))), LEAST_SPREAD)
     return Engine(
         cost=cost,
@@ -116,7 +122,18 @@ def fit_engine(points: Sequence[Measurement], limits: EngineLimits | None = None
     )
 
 
-def replicas_with(engine: Engine, factor: float = 1.0) -> Replicas:
+def spread_at(engine: Engine, points: Sequence[Measurement], sizes: Sizes) -> Array:
+    """Standard deviation of the logarithm of a step's time at each size (1, I, O): the farther from points the larger.
+
+    ``spread^2 = fit^2 + far^2 (1 - exp(-d^2 / (2 reach^2)))``, d the logarithmic distance to the nearest measured size.
+    """
+    fit = math.log(engine.slow) / INTERVAL
+    measured = {(point.input_tokens, point.output_tokens) for point in points}
+    apart = np.min([np.log(sizes.inputs / i) ** 2 + np.log(sizes.outputs / o) ** 2 for i, o in measured], axis=0)
+    return np.asarray(np.sqrt(fit**2 + FAR_SPREAD**2 * -np.expm1(-apart / (2 * REACH**2))))
+
+
+def replicas_with(engine: Engine, factor: float | Array = 1.0) -> Replicas:
     """The engine as the closed form has it, all steps ``factor`` times as long."""
     limits = EngineLimits(
         max_sequences=engine.max_sequences,
@@ -126,7 +143,8 @@ def replicas_with(engine: Engine, factor: float = 1.0) -> Replicas:
         block_tokens=engine.block_tokens,
         is_chunked=engine.is_chunked,
     )
-    return _replicas(scaled(engine.cost, factor), limits)
+    replicas = _replicas(engine.cost, limits)
+    return replace(replicas, cost=scaled(replicas.cost, factor))
 
 
 def one_layer(limits: EngineLimits) -> Model:
@@ -168,7 +186,7 @@ def _first_guess(alone: Sequence[Measurement]) -> StepCost:
     longest = max(alone, key=lambda point: point.input_tokens)
     prompt_s = longest.ttft_s["mean"]
     step_s = longest.tpot_s.get("mean") or prompt_s / longest.input_tokens
-    token_s = prompt_s / longest.input_tokens
+    token_s = max(prompt_s - step_s, TOKENS_SHARE * prompt_s) / longest.input_tokens
     absent = {one.name: 0.0 for one in fields(StepCost) if one.default is MISSING}
     return replace(
         StepCost(**(absent | {"window": math.inf})),

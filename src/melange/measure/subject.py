@@ -14,10 +14,11 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.errors import Caution, InputError, unknown
-from melange.measure.steps import EngineLimits, fit_engine, one_layer, replicas_with
+from melange.measure.steps import EngineLimits, fit_engine, one_layer, replicas_with, spread_at
 from melange.plan.options import Options
 from melange.profile.anchor import anchor, planned_sizes, with_searched_rates
 from melange.profile.capacity import max_request_rate
+from melange.profile.correction import INTERVAL
 from melange.profile.era import DEFAULT_ENGINE
 from melange.profile.measurements import Measurement, split_name
 from melange.profile.profile import ANCHORED, Profile, ReplicaType
@@ -75,7 +76,8 @@ def same_kind(profile: Profile, name: str) -> Mask:
 
 
 def _kind(one: ReplicaType) -> tuple[Any, ...]:
-    return one.offer.accelerator, one.tensor_parallel, one.offer.interconnect, one.engine, one.variant
+    link = one.offer.interconnect if one.tensor_parallel > 1 else ""
+    return one.offer.accelerator, one.tensor_parallel, link, one.engine, one.variant
 
 
 def service_subject(
@@ -153,6 +155,12 @@ def _named(profile: Profile, name: str) -> ReplicaType:
     for one in profile.replica_types:
         if one.name == name:
             return one
+    if not name:
+        listed = ", ".join(sorted({one.offer.accelerator for one in profile.replica_types}))
+        raise InputError(
+            "measure: which replica type the server is one of must be said",
+            hint=f"--replica-type, with the name of one or of its accelerator: {listed}",
+        )
     accelerator, degree = split_name(name)
     fits = [
         one
@@ -226,9 +234,10 @@ def _fitted(
     """Rates of all buckets by steps that were fitted to load points, under the limits on the mean."""
     engine = fit_engine(points, limits)
     sizes, shape = planned_sizes(workload), one_layer(limits)
+    unsure = np.exp(INTERVAL * spread_at(engine, points, sizes))
     mid, low, high = (
         max_request_rate(replicas_with(engine, factor), shape, sizes, slo.limits)
-        for factor in (1.0, engine.slow, engine.fast)
+        for factor in (1.0, unsure, 1 / unsure)
     )
     reasons, reason = why_zero(mid, replicas_with(engine), shape, sizes, slo.limits, [""])
     return Profile(

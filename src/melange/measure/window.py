@@ -190,11 +190,6 @@ class Excess:
     low: float
     high: float
 
-    @property
-    def is_clear(self) -> bool:
-        """Whether chance hardly decides on which side of the limit it is."""
-        return self.high <= 1 or self.low > 1
-
 
 def excess(window: Window, slo: Slo, *, seed: int = 0) -> Excess:
     """How a window stands to an SLO.

@@ -62,8 +62,8 @@ def choose(subject: Subject, profile: Profile | None) -> Choice:
     low = np.maximum(profile.low[r], LEAST_SHARE * high)
     width = np.divide(1.0, low, out=np.zeros_like(low), where=low > 0)
     width -= np.divide(1.0, high, out=np.zeros_like(high), where=high > 0)
-    # What was measured is known; what the type cannot serve even at its best is left alone.
-    is_open = (profile.provenance[r] != MEASURED) & (high > 0)
+    # What was measured is known; what the type cannot serve even at its best is left alone, except where that is all.
+    is_open = (profile.provenance[r] != MEASURED) & ((high > 0) | ~(high > 0).any())
     value = np.where(is_open, traffic * served * np.maximum(width, 1e-12), 0.0)
     low_plan, _, high_plan = ends
     return Choice(

@@ -94,7 +94,11 @@ def refit(cost: StepCost, steps: Steps) -> StepCost:
 
 
 def refit_to(
-    cost: StepCost, log_ratio: Callable[[StepCost], Array], groups: Sequence[Sequence[str]] = GROUPS
+    cost: StepCost,
+    log_ratio: Callable[[StepCost], Array],
+    groups: Sequence[Sequence[str]] = GROUPS,
+    *,
+    pull: float | None = None,
 ) -> StepCost:
     """The coefficients, each group times the factor with which whatever was predicted comes nearest to what was seen.
 
@@ -106,11 +110,13 @@ def refit_to(
         Logarithms of predicted over seen (N,), for trial coefficients.
     groups
         Names of coefficients that are scaled together.
+    pull
+        Weight of the squared logarithm of each factor beside those of the points; None: a thousandth of all points.
     """
     groups = [group for group in groups if any(getattr(cost, name) > 0 for name in group)]
     factors = np.zeros(len(groups))
     residual = log_ratio(cost)
-    pull = PULL * len(residual)
+    pull = PULL * len(residual) if pull is None else pull
     best = float(residual @ residual)
     damping = DAMPING
     for _ in range(ROUNDS):

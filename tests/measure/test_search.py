@@ -1,0 +1,132 @@
+"""The search for the highest rate, against the simulator: a server whose capacity is known as exactly as needed."""
+
+import asyncio
+import math
+
+import numpy as np
+import pytest
+from measuring import queue_engine, simulated_window
+
+from melange.errors import InputError, MeasurementError
+from melange.measure.load import Load
+from melange.measure.point import Point, point_of
+from melange.measure.search import Effort, Found, Step, find_rate
+from melange.profile.engine import Engine
+from melange.slo import Slo
+from melange.validate.rates import statistics
+
+SIZE = (32, 16)
+
+
+def search(engine: Engine, slo: Slo, *, seed: int = 0, guess: float | None = None) -> tuple[Found, list[Step]]:
+    """What a search on a simulated engine finds, and the loads that it asked for."""
+    steps: list[Step] = []
+    effort = Effort()
+
+    async def probe(step: Step) -> Point:
+        steps.append(step)
+        rate = step.rate if step.rate is not None else 1e-3
+        load = Load(
+            input_tokens=SIZE[0],
+            output_tokens=SIZE[1],
+            rate=rate,
+            warm_up=step.warm_up() if step.rate else 1,
+            counted=step.counted(effort.counted(slo)) if step.rate else effort.alone,
+            patience_s=step.patience_s,
+            seed=1000 * seed + len(steps),
+        )
+        point = point_of(simulated_window(engine, load), slo)
+        return point if step.rate else Point.from_json(point.to_json() | {"rate": None})
+
+    return asyncio.run(find_rate(probe, slo, guess=guess, effort=effort)), steps
+
+
+def excess_at(engine: Engine, rate: float, slo: Slo) -> float:
+    """The limit's statistic over the limit at a rate, over so many requests that chance hardly matters."""
+    arrivals = np.cumsum(np.random.default_rng(5).exponential(size=20_000)) / rate
+    values = statistics(engine, *SIZE, arrivals, slo)
+    return max(values[metric] / limit for metric, limit in slo.limits.items())
+
+
+@pytest.mark.parametrize("slo", [Slo(tpot_s=0.02), Slo(latency_s=0.3), Slo(tpot_s=0.02, statistic="p90")], ids=str)
+@pytest.mark.parametrize("guess", [None, 5.0, 400.0])
+def test_the_objective_holds_at_what_is_found_and_fails_not_far_beyond(slo: Slo, guess: float | None) -> None:
+    """Over the long run: within what the requests of a search can tell."""
+    engine = queue_engine(10.0, 1.0)
+    rates = [search(engine, slo, seed=seed, guess=guess)[0].max_request_rate for seed in range(5)]
+    middle = float(np.median(rates))
+    assert excess_at(engine, 0.92 * middle, slo) <= 1 < excess_at(engine, 1.1 * middle, slo)
+
+
+def test_a_server_with_few_slots_is_found_where_it_falls_behind() -> None:
+    """Its steps take the same whatever runs, so that only the queue tells: 4 slots / (16 tokens x 10 ms) = 25/s."""
+    found, _ = search(queue_engine(10.0, 0.0, slots=4), Slo(tpot_s=0.05))
+    assert found.max_request_rate == pytest.approx(4 / 0.16, rel=0.1)
+    assert "falls behind" in found.why
+
+
+def test_what_one_request_alone_does_not_hold_is_zero() -> None:
+    """No rate is tried then."""
+    found, steps = search(queue_engine(10.0, 1.0), Slo(tpot_s=0.005))
+    assert (found.max_request_rate, len(steps)) == (0.0, 1)
+    assert "one request alone: mean TPOT is 11 ms; the limit is 5 ms" in found.why
+
+
+def test_a_first_token_that_is_late_under_any_load_ends_the_search() -> None:
+    """A limit that holds alone and nowhere else: the rate is 0 and not something small."""
+
+    async def probe(step: Step) -> Point:
+        return Point(
+            rate=step.rate,
+            metric="ttft",
+            excess=0.9 if step.rate is None else 1.5,
+            excess_low=0.9,
+            excess_high=1.6,
+            keeps_up=True,
+            is_client_late=False,
+            latency_s=1.0,
+        )
+
+    found = asyncio.run(find_rate(probe, Slo(ttft_s=0.1)))
+    assert found.max_request_rate == 0
+    assert 0 < found.failed_rate < 0.02
+
+
+@pytest.mark.parametrize("knee", [0.0, 12.0])
+def test_a_client_that_falls_behind_says_so(knee: float) -> None:
+    """Before any rate held nothing is known; after one, the server carries that at least."""
+
+    async def probe(step: Step) -> Point:
+        late = step.rate is not None and step.rate > knee
+        return Point(
+            rate=step.rate,
+            metric="tpot",
+            excess=2.0 if late else 0.5,
+            excess_low=2.0 if late else 0.5,
+            excess_high=2.0 if late else 0.5,
+            keeps_up=True,
+            is_client_late=late,
+            latency_s=0.2,
+        )
+
+    if not knee:
+        with pytest.raises(MeasurementError, match="client falls behind its own schedule"):
+            asyncio.run(find_rate(probe, Slo(tpot_s=0.1)))
+        return
+    found = asyncio.run(find_rate(probe, Slo(tpot_s=0.1)))
+    assert knee / 2 <= found.max_request_rate <= knee
+    assert math.isinf(found.failed_rate)
+    assert "client fell behind" in found.why
+
+
+def test_effort_that_makes_no_sense_is_refused() -> None:
+    """With its name."""
+    with pytest.raises(InputError, match=r"measure\.precision must be in \(0, 1\), got 1"):
+        Effort(precision=1.0)
+    with pytest.raises(InputError, match=r"measure\.requests must be >= 1"):
+        Effort(requests=0)
+
+
+def test_a_far_percentile_counts_more_requests() -> None:
+    """Ten must lie beyond it."""
+    assert [Effort().counted(Slo(tpot_s=1, statistic=name)) for name in ("mean", "p90", "p99")] == [60, 100, 1000]
