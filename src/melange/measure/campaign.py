@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -19,7 +18,8 @@ from melange.measure.outlook import guess_of
 from melange.measure.point import Point, point_of
 from melange.measure.search import Effort, Found, Step, find_rate
 from melange.measure.subject import Subject, latency_bound_s
-from melange.measure.window import Window, merged
+from melange.measure.trial import try_rate
+from melange.measure.window import Window
 from melange.measure.worth import choose
 from melange.profile.measurements import Measurement
 from melange.profile.profile import Profile
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 Bucket = tuple[int, int]
 # After a load the server must answer a short request this much faster than it takes it anyway, within this time [s].
 IDLE_FACTOR, SETTLE_S = 3.0, 60.0
-# Of the requests that are counted so many are sent first where the objective is expected to hold by far.
-FEW_SHARE = 1 / 3
 # So short a time tells nothing of how busy it is [s], and a pause between two tries [s].
 IDLE_S, PAUSE_S = 0.02, 0.1
 SHORT = (8, 2)
@@ -264,42 +262,21 @@ class _Tester:
         return f"{self.endpoint.target}, {_load(rate)}"
 
     async def _point(self, size: tuple[int, int], step: Step) -> Point:
-        """Load at one rate, repeated until it is clear whether the objective holds."""
-        self._check_time()
-        await self._settle()
+        """Requests one after another, or a rate tried."""
         details = {"replica_type": self.subject.replica_type, "source": self._source(step.rate)}
         if step.rate is None:
+            self._check_time()
+            await self._settle()
             await send_alone(self.session, self.endpoint, *size, 1)  # the first of a kind may be slow
             window = await send_alone(self.session, self.endpoint, *size, self.effort.alone)
             return point_of(window, self.subject.slo, **details)
-        windows: list[Window] = []
-        late: list[Window] = []
-        counted = self.effort.counted(self.subject.slo)
-        sizes = [counted] * self.effort.repeats
-        if step.is_far:
-            sizes.insert(0, math.ceil(counted * FEW_SHARE))
-        for repeat, least in enumerate(sizes):
-            if repeat:
-                self._check_time()
-                await self._settle()
-            load = Load(
-                input_tokens=size[0],
-                output_tokens=size[1],
-                rate=step.rate,
-                warm_up=step.warm_up(),
-                counted=step.counted(least),
-                patience_s=step.patience_s,
-                seed=repeat,
-            )
-            window = await send_at_rate(self.session, self.endpoint, load)
-            # A window in which the client was late says nothing against the server: it is sent again.
-            (late if window.is_client_late else windows).append(window)
-            point = point_of(merged(windows or late), self.subject.slo, **details)
-            is_fair = point.holds or not point.is_client_late
-            is_enough = point.is_settled(self.effort.narrow) if least == counted else point.is_clear
-            if is_fair and is_enough:
-                break
-        return point
+
+        async def send(load: Load) -> Window:
+            self._check_time()
+            await self._settle()
+            return await send_at_rate(self.session, self.endpoint, load)
+
+        return await try_rate(send, step, size, self.subject.slo, self.effort, **details)
 
     def _check_time(self) -> None:
         if self.now() >= self.deadline_s:

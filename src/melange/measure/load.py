@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 # How often the client looks at its own clock, and at whether a server is hopelessly behind [s].
 TICK_S, LOOK_S = 0.02, 0.25
-# It is, once so many more requests than before the window are in flight, and so large a share of those sent since.
-HOPELESS, HOPELESS_SHARE = 24, 0.4
+# It is, once so many more requests than before the window are in flight, and so large a share of those sent since, and
+# if what is in flight takes longer (Little's law) than this share of the patience.
+HOPELESS, HOPELESS_SHARE, PATIENCE_SHARE = 24, 0.4, 0.5
 # A connection that says nothing for so long is dead [s].
 SILENCE_S = 600.0
 # Lengths may differ from what was asked for by so much: a token, or this share.
@@ -240,9 +241,13 @@ class _Test:
                 deadline_s = self.now() + self.load.patience_s
             if sent >= self.first:
                 before = len(self.tasks) if before is None else before
-                self.is_cut = _is_hopeless(len(self.tasks) - before, sent - self.first)
+                self.is_cut = self._is_hopeless(len(self.tasks) - before, sent - self.first)
                 if self.is_cut or self._is_broken():
                     return
+
+    def _is_hopeless(self, more: int, sent: int) -> bool:
+        is_slow = len(self.tasks) > PATIENCE_SHARE * self.load.patience_s * self.load.rate
+        return is_slow and more > HOPELESS and more > HOPELESS_SHARE * sent
 
     def _is_answered(self) -> bool:
         return all(place in self.answers for place in range(self.first, self.last))
@@ -250,10 +255,6 @@ class _Test:
     def _is_broken(self) -> bool:
         failed = sum(bool(answer.failure) for answer in self.answers.values())
         return failed > 8 and failed > MOST_FAILED * len(self.answers)
-
-
-def _is_hopeless(more: int, sent: int) -> bool:
-    return more > HOPELESS and more > HOPELESS_SHARE * sent
 
 
 def _check(endpoint: Endpoint, answers: Sequence[Answer], input_tokens: int, output_tokens: int) -> None:
