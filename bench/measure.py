@@ -38,6 +38,7 @@ CASES = (
     (Slo(ttft_s=0.12), Effort()),
     (Slo(tpot_s=0.05, statistic="p90"), Effort()),
     (Slo(tpot_s=0.05, statistic="p99"), Effort()),
+    (Slo(tpot_s=0.2), Effort()),
 )
 
 
