@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("melange.balance")
 
+# How a request may fail on a replica.
+GONE, BROKEN, WRONG = "gone", "broken", "wrong"
 # Checks in a row that must pass before a replica returns, or fail before it leaves.
 RETURNS_AFTER, LEAVES_AFTER = 2, 2
 # How long one that failed requests stays away, although it answers checks [s]; longer each time, up to the last.
@@ -76,21 +78,27 @@ class Health:
         except (aiohttp.ClientError, OSError) as error:
             return f"{settings.health_path}: {type(error).__name__}"
 
-    def failed(self, replica: Replica, why: str, *, is_gone: bool) -> None:
-        """A request has failed on a replica that refuses connections (``is_gone``), or that answered wrongly."""
+    def failed(self, replica: Replica, why: str, fault: str) -> None:
+        """A request has failed on a replica: it is ``GONE``, its connection ``BROKEN``, or the answer was ``WRONG``."""
         self.balancer.row[self._failed + replica.slot] += 1.0
         replica.failures += 1
         if not replica.is_up or replica.index < 0:
             return
-        if is_gone:
+        if fault == GONE:
             self._eject(replica, why)
         elif replica.failures >= self.balancer.settings.most_failures and self.balancer.ups > 1:
             # The last replica stays: a service that fails some requests is better than none.
-            times = self._times_away.get(replica, 0)
-            self._times_away[replica] = times + 1
-            away_s = AWAY_S[min(times, len(AWAY_S) - 1)]
-            replica.quiet_until_s = asyncio.get_running_loop().time() + away_s
-            self._eject(replica, f"{why}, {replica.failures} times in a row; away for {away_s:g} s")
+            self._eject(replica, f"{why}, {replica.failures} times in a row{self._send_away(replica, fault)}")
+
+    def _send_away(self, replica: Replica, fault: str) -> str:
+        """Keep away one that answers wrongly: its checks may well pass meanwhile."""
+        if fault != WRONG:
+            return ""
+        times = self._times_away.get(replica, 0)
+        self._times_away[replica] = times + 1
+        away_s = AWAY_S[min(times, len(AWAY_S) - 1)]
+        replica.quiet_until_s = asyncio.get_running_loop().time() + away_s
+        return f"; away for {away_s:g} s"
 
     def served(self, replica: Replica) -> None:
         """A replica has served a request."""

@@ -10,6 +10,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from melange.balance.access import is_allowed
 from melange.balance.answers import RefusedError, error
 from melange.balance.headers import RETRIES, request_headers
+from melange.balance.health import WRONG
 from melange.balance.receive import receive
 from melange.balance.sizing import BadRequestError, read_body, size_of
 from melange.balance.upstream import Exchange, Upstream, UpstreamFaultError
@@ -26,7 +27,8 @@ COMPLETIONS = {"/v1/completions": False, "/v1/chat/completions": True}
 VERSIONS = (HttpVersion10, HttpVersion11)
 MODELS, HEALTH = "/v1/models", "/health"
 # By these a replica says that another may do better.
-ELSEWHERE = frozenset({429, 502, 503, 504})
+BUSY = 429
+ELSEWHERE = frozenset({BUSY, 502, 503, 504})
 
 
 class Proxy:
@@ -130,11 +132,11 @@ class Proxy:
                 answer = await self.upstream.ask(exchange, ticket)
                 if answer.status in ELSEWHERE and not is_retry and self.balancer.has_other(ticket.replica):
                     answer.close()
-                    raise UpstreamFaultError(f"answers {answer.status}", is_busy=answer.status == 429)
+                    raise UpstreamFaultError(f"answers {answer.status}", "" if answer.status == BUSY else WRONG)
                 return await self.upstream.pass_on(exchange, ticket, answer, is_retry=is_retry)
             except UpstreamFaultError as fault:
-                if not fault.is_busy:
-                    self.health.failed(ticket.replica, str(fault), is_gone=fault.is_gone)
+                if fault.fault:
+                    self.health.failed(ticket.replica, str(fault), fault.fault)
                 if is_retry:
                     raise RefusedError(
                         error(502, "two replicas have failed", headers={RETRIES: "1"}), "failed"

@@ -13,6 +13,7 @@ from yarl import URL
 from melange.balance.answers import RefusedError, error
 from melange.balance.completion import Completion
 from melange.balance.headers import RETRIES, answer_headers
+from melange.balance.health import BROKEN, GONE, WRONG
 from melange.balance.sizing import Size
 
 if TYPE_CHECKING:
@@ -38,15 +39,13 @@ class UpstreamFaultError(Exception):
     ----------
     why
         For the log and the client.
-    is_gone
-        Whether it refuses connections.
-    is_busy
-        Whether it has only said that it has enough to do.
+    fault
+        How: ``GONE``, ``BROKEN`` or ``WRONG``; empty where it has only said that it has enough to do.
     """
 
-    def __init__(self, why: str, *, is_gone: bool = False, is_busy: bool = False) -> None:
+    def __init__(self, why: str, fault: str) -> None:
         super().__init__(why)
-        self.is_gone, self.is_busy = is_gone, is_busy
+        self.fault = fault
 
 
 class Exchange:
@@ -140,12 +139,12 @@ class Upstream:
             )
             exchange.first = await answer.content.readany()
         except aiohttp.ClientConnectorError as refused:
-            raise UpstreamFaultError("cannot be connected to", is_gone=True) from refused
+            raise UpstreamFaultError("cannot be connected to", GONE) from refused
         except (aiohttp.ClientError, OSError, TimeoutError) as broken:
             if answer is not None:
                 answer.close()
-            is_gone = isinstance(broken, TimeoutError)
-            raise UpstreamFaultError(f"{type(broken).__name__} before any answer", is_gone=is_gone) from broken
+            fault = GONE if isinstance(broken, TimeoutError) else BROKEN
+            raise UpstreamFaultError(f"{type(broken).__name__} before any answer", fault) from broken
         except asyncio.CancelledError:
             if answer is not None:
                 answer.close()
@@ -216,7 +215,7 @@ class Upstream:
             return
         self.ledger.unserved("failed")
         why = f"{type(broken).__name__} in mid-answer" if broken else "took too long in mid-answer"
-        self.health.failed(ticket.replica, why, is_gone=False)
+        self.health.failed(ticket.replica, why, BROKEN)
         if transport is not None:
             transport.close()
 
@@ -233,7 +232,7 @@ class Upstream:
             self.ledger.unserved("refused", is_arrived=False)
         else:
             if status >= 500:
-                self.health.failed(ticket.replica, f"answers {status}", is_gone=False)
+                self.health.failed(ticket.replica, f"answers {status}", WRONG)
             self.ledger.unserved("failed")
 
     async def models(self, replica: Replica) -> web.Response:
@@ -255,7 +254,7 @@ class Upstream:
                     status=answer.status, headers=answer_headers(answer.headers), body=await answer.read()
                 )
         except (aiohttp.ClientError, OSError, TimeoutError) as broken:
-            raise UpstreamFaultError(type(broken).__name__) from broken
+            raise UpstreamFaultError(type(broken).__name__, BROKEN) from broken
 
     async def counted(self, content: dict[str, Any], size: Size, replica: Replica | None) -> Size:
         """A request's size with its prompt counted by a replica's tokenizer; as it was where that does not answer."""

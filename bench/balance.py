@@ -1,0 +1,339 @@
+"""What the balancer costs and whether it keeps its word, beside others in one run.
+
+    python bench/balance.py                        # CPU, first byte, shares, a killed replica (about 4 minutes)
+    python bench/balance.py --quick                # fewer requests (about 1 minute)
+    python bench/balance.py --streams 10000        # so many slow streams at once in one process: memory
+    python bench/balance.py --soak 200000          # so many requests: does anything grow
+    python bench/balance.py --litellm VENV/bin/litellm    # LiteLLM's proxy too, from its own environment
+
+Replicas are one server that answers at once and costs next to nothing. Every proxy is asked in turn, round after round,
+so that a noisy neighbour hits all alike; CPU time is that of the proxy's processes, medians over rounds are printed.
+HAProxy takes part where it is installed. Everything runs on this machine and ends with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import resource
+import shutil
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import uvloop
+
+from balancing import processes
+from balancing.client import Client, Tally, ask_all, request_of
+from balancing.processes import Server, running
+from melange.plan.plan import Plan
+
+PLAIN_BAR_MS, STREAM_BAR_MS, FIRST_BYTE_BAR_MS, SHARE_BAR = 0.25, 1.8, 1.0, 0.01
+CLIENTS = 16
+MIB = 2**20
+
+
+def main() -> None:
+    """Print what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer requests")
+    parser.add_argument("--part", choices=("cpu", "first-byte", "shares", "kill"), help="only one of the four")
+    parser.add_argument("--streams", type=int, help="only: so many slow streams at once")
+    parser.add_argument("--soak", type=int, help="only: so many requests")
+    parser.add_argument("--litellm", type=Path, help="the litellm command of another environment")
+    given = parser.parse_args()
+    allow_files()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if given.streams:
+            slow_streams(folder, given.streams)
+        if given.soak:
+            soak(folder, given.soak)
+        if given.streams or given.soak:
+            return
+        parts: dict[str, Callable[[], None]] = {
+            "cpu": lambda: cpu(folder, given.quick, given.litellm),
+            "first-byte": lambda: first_byte(folder, given.quick),
+            "shares": lambda: shares(folder, 2000 if given.quick else 10_000),
+            "kill": lambda: kill(folder),
+        }
+        for part, do in parts.items():
+            if given.part in {None, part}:
+                do()
+
+
+def allow_files() -> None:
+    """As many sockets as may be; processes that we start inherit it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (65_536, max(65_536, hard)))
+        return
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
+    """CPU of each proxy per request: plain, and for a stream of 64 tokens."""
+    rounds, plain, streams = (3, 2000, 400) if is_quick else (5, 5000, 1000)
+    replica = processes.upstream()
+    proxies = {"bare aiohttp": processes.bare(replica)}
+    proxies["melange balance"] = processes.melange(processes.two_types(folder), [("A", replica)], *EASY)
+    if shutil.which("haproxy"):
+        proxies["HAProxy"] = processes.haproxy(replica, folder)
+    if litellm is not None:
+        proxies["LiteLLM proxy"] = processes.litellm(replica, folder, litellm)
+    used: dict[str, dict[str, list[float]]] = {name: {"plain": [], "stream": []} for name in proxies}
+    with running(replica, *proxies.values()):
+        for proxy in proxies.values():
+            used_by(proxy, [request_of()] * 200)
+        for _ in range(rounds):
+            for name, proxy in proxies.items():
+                part = 20 if name == "LiteLLM proxy" else 1
+                used[name]["plain"].append(used_by(proxy, [request_of()] * (plain // part)))
+                used[name]["stream"].append(used_by(proxy, [request_of(stream=True)] * (streams // part), 2 * CLIENTS))
+    print(f"CPU of the proxy per request [ms], medians of {rounds} rounds; 2 kB prompts, {CLIENTS} clients at once")
+    print(f"{'':20}{'plain':>8}{'ratio':>8}{'64-token stream':>18}{'ratio':>8}")
+    base = {kind: statistics.median(values) for kind, values in used["bare aiohttp"].items()}
+    for name, kinds in used.items():
+        middle = {kind: statistics.median(values) for kind, values in kinds.items()}
+        print(
+            f"{name:20}{middle['plain']:8.3f}{middle['plain'] / base['plain']:8.2f}"
+            f"{middle['stream']:18.3f}{middle['stream'] / base['stream']:8.2f}"
+        )
+    print(f"{'bar':20}{PLAIN_BAR_MS:8.3f}{'':8}{STREAM_BAR_MS:18.3f}")
+    if litellm is None:
+        print("LiteLLM was not asked: --litellm names its command")
+    print()
+
+
+# Room for all that comes, and no company.
+EASY = ("--max-fill", "1e9", "--health-path", "/count", "--replan-every", "0")
+
+
+def used_by(proxy: Server, requests: list[bytes], clients: int = CLIENTS) -> float:
+    """CPU that a proxy uses per request [ms]."""
+    before_s = proxy.cpu_s()
+    tally = uvloop.run(ask_all(proxy.port, requests, clients))
+    if tally.served != len(requests):
+        raise SystemExit(
+            f"{proxy.command[0]}: of {len(requests)} requests {tally.served} were served: {tally.statuses}"
+        )
+    return (proxy.cpu_s() - before_s) / len(requests) * 1e3
+
+
+def first_byte(folder: Path, is_quick: bool) -> None:
+    """How much later the first byte of a stream comes than without a proxy."""
+    count = 200 if is_quick else 1000
+    replica = processes.upstream("--tokens", "4", "--gap-ms", "1")
+    ways = {"direct": replica, "bare aiohttp": processes.bare(replica)}
+    ways["melange balance"] = processes.melange(processes.two_types(folder), [("A", replica)], *EASY)
+    if shutil.which("haproxy"):
+        ways["HAProxy"] = processes.haproxy(replica, folder)
+    tallies = {name: Tally() for name in ways}
+    with running(*ways.values()):
+        uvloop.run(interleaved({name: Client(one.port, tallies[name]) for name, one in ways.items()}, count))
+    print(f"First byte of a stream [ms], medians and 99th percentiles of {count} streams, one at a time")
+    direct = statistics.median(tallies["direct"].first_s) * 1e3
+    for name, tally in tallies.items():
+        middle, last = (float(np.percentile(tally.first_s, q)) * 1e3 for q in (50, 99))
+        print(f"{name:20}{middle:8.3f}{last:8.3f}   {middle - direct:+.3f} after direct")
+    print(f"{'bar':36}   +{FIRST_BYTE_BAR_MS:.3f}\n")
+
+
+async def interleaved(clients: dict[str, Client], count: int) -> None:
+    """One stream each in turn."""
+    request = request_of(stream=True)
+    for _ in range(count):
+        for client in clients.values():
+            await client.ask(request)
+
+
+def shares(folder: Path, count: int) -> None:
+    """Where requests of a real plan's sizes go, beside what the plan says."""
+    plan = planned(folder)
+    names = [name for name, replicas in plan.replicas.items() for _ in range(replicas)]
+    replicas = [processes.upstream() for _ in names]
+    kept = [r for r, one in enumerate(plan.replica_types) if plan.replicas[one.name]]
+    proxy = processes.melange(folder / "plan.json", list(zip(names, replicas, strict=True)), *EASY)
+    with running(proxy, *replicas):
+        # Each bucket as often as it was planned for, at its mean size; clients set no limit.
+        random = np.random.default_rng(1)
+        rates = plan.workload.request_rate.ravel()
+        cells = random.choice(len(rates), count, p=rates / rates.sum())
+        inputs, outputs = plan.workload.input_tokens.ravel(), plan.workload.output_tokens.ravel()
+        requests = [request_of("abc " * int(inputs[cell]), tokens=int(outputs[cell])) for cell in cells]
+        tally = uvloop.run(ask_all(proxy.port, requests, 2))
+        sent = {plan.replica_types[r].name: 0 for r in kept}
+        for name, one in zip(names, replicas, strict=True):
+            sent[name] += seen(one)
+    print(f"Shares over {count:,} requests of {plan.workload.source.partition(':')[0]}, {tally.served:,} served")
+    planned_share = (plan.share * plan.workload.request_rate).sum(axis=(1, 2)) / plan.workload.total_rate
+    worst = 0.0
+    for r in kept:
+        name = plan.replica_types[r].name
+        observed = sent[name] / sum(sent.values())
+        worst = max(worst, abs(observed - planned_share[r]))
+        print(f"{name:44}{planned_share[r]:9.2%} planned{observed:9.2%} observed")
+    print(f"largest difference {worst * 100:.2f} points (bar {SHARE_BAR * 100:.0f})\n")
+
+
+def planned(folder: Path) -> Plan:
+    """The plan of the chat example."""
+    command = [processes.MELANGE, "plan", "examples/chat.yaml", "--out", str(folder / "plan.json")]
+    subprocess.run(command, cwd=processes.BENCH.parent, check=True, capture_output=True)
+    return Plan.read(folder / "plan.json")
+
+
+def seen(replica: Server) -> int:
+    """Completions that a replica has begun."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{replica.port}/count") as answer:
+        return int(answer.read())
+
+
+def kill(folder: Path) -> None:
+    """A replica is killed under load and started again: what is lost, and how soon it is back."""
+    slow = ("--first-ms", "20", "--tokens", "16")
+    replicas = [processes.upstream(*slow) for _ in range(3)]
+    names = ["A", "A", "B"]
+    often = ("--health-every", "0.5")
+    proxy = processes.melange(processes.two_types(folder), list(zip(names, replicas, strict=True)), *EASY, *often)
+    with running(proxy, *replicas):
+        tally, times = uvloop.run(killed(proxy, replicas[1]))
+    print("kill -9 of one replica of three under the load of 32 clients, half of them streaming; back after 3 s")
+    print(f"served {tally.served:,}; lost without a byte {tally.unbegun}; cut in mid-stream {tally.cut}; "
+          f"other answers {tally.statuses or 'none'}")  # fmt: skip
+    print(f"longest time without an answer while it was away {times[0]:.2f} s; in use again {times[1]:.2f} s after\n")
+
+
+async def killed(proxy: Server, victim: Server) -> tuple[Tally, tuple[float, float]]:
+    """Load, a kill, a return; the longest silence after the kill and the time to the first request after the return."""
+    tally, is_over = Tally(), asyncio.Event()
+    kinds = [request_of(), request_of(stream=True)]
+
+    async def run(request: bytes) -> None:
+        client = Client(proxy.port, tally)
+        while not is_over.is_set():
+            await client.ask(request)
+        client.close()
+
+    tasks = [asyncio.create_task(run(kinds[number % 2])) for number in range(32)]
+    await asyncio.sleep(2)
+    victim.end(signal.SIGKILL)
+    longest_s, last, last_s = 0.0, tally.served, time.monotonic()
+    end_s = last_s + 3
+    while time.monotonic() < end_s:
+        await asyncio.sleep(0.005)
+        if tally.served != last:
+            longest_s = max(longest_s, time.monotonic() - last_s)
+            last, last_s = tally.served, time.monotonic()
+    await asyncio.to_thread(victim.start)
+    back_s = time.monotonic()
+    while not await asyncio.to_thread(seen, victim):
+        await asyncio.sleep(0.02)
+    returned_s = time.monotonic() - back_s
+    await asyncio.sleep(2)
+    is_over.set()
+    await asyncio.gather(*tasks)
+    return tally, (longest_s, returned_s)
+
+
+def slow_streams(folder: Path, count: int) -> None:
+    """So many streams at once through one process, a token every two seconds: its memory."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = (limit - 100) // 2  # a stream takes two sockets
+    if count > most:
+        print(f"{count:,} streams need {2 * count + 100:,} sockets, this system allows {limit:,}: {most:,} are opened")
+    replica = processes.upstream("--tokens", "15", "--gap-ms", "2000")
+    options = (*EASY, "--max-connections", "1000000", "--idle-timeout", "120")
+    proxy = processes.melange(processes.two_types(folder), [("A", replica)], *options)
+    with running(proxy, replica):
+        before = proxy.memory_bytes()
+        began_s = time.monotonic()
+        tally, most_open = uvloop.run(opened(proxy, min(count, most)))
+        peak, cpu_s = proxy.memory_bytes(peak=True), proxy.cpu_s()
+    print(
+        f"{min(count, most):,} slow streams at once in one process, up to {most_open:,} at a time: "
+        f"{tally.served:,} served, {tally.unbegun + tally.cut} failed, {tally.statuses or 'no'} other answers"
+    )
+    print(
+        f"memory {before / MIB:.0f} MiB before, {peak / MIB:.0f} MiB at most (bar 1,024); "
+        f"CPU {cpu_s:.1f} s in {time.monotonic() - began_s:.0f} s\n"
+    )
+
+
+async def opened(proxy: Server, count: int) -> tuple[Tally, int]:
+    """All streams, begun within some seconds, and the most that the proxy had at once."""
+    tally, request, most = Tally(), request_of(stream=True), 0
+
+    async def run(number: int) -> None:
+        await asyncio.sleep(number / count * 10)
+        client = Client(proxy.port, tally)
+        await client.ask(request)
+        client.close()
+
+    tasks = [asyncio.create_task(run(number)) for number in range(count)]
+    for _ in range(10):
+        await asyncio.sleep(3)
+        most = max(most, await asyncio.to_thread(outstanding, proxy))
+        if all(task.done() for task in tasks):
+            break
+    await asyncio.gather(*tasks)
+    return tally, most
+
+
+def outstanding(proxy: Server) -> int:
+    """Requests that replicas have, as the proxy says it."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{proxy.port}/metrics") as answer:
+        lines = answer.read().decode().splitlines()
+    return int(sum(float(line.split()[-1]) for line in lines if line.startswith("melange_replica_outstanding{")))
+
+
+def soak(folder: Path, count: int) -> None:
+    """Many requests of all kinds, some of whose clients go away: memory and files as it goes."""
+    first_of_two, second = (processes.upstream("--tokens", "8", "--gap-ms", "1") for _ in range(2))
+    proxy = processes.melange(processes.two_types(folder), [("A", first_of_two), ("B", second)], *EASY)
+    with running(proxy, first_of_two, second):
+        print(
+            f"A soak of {count:,} requests: half plain, half streams of 8 tokens; for 200 of them one client goes "
+            "away in mid-stream and one sends no HTTP"
+        )
+        print(f"{'requests':>10}{'memory MiB':>12}{'files':>8}")
+        steps, done, first = 10, 0, 0
+        for step in range(steps + 1):
+            print(f"{done:10,}{proxy.memory_bytes() / MIB:12.1f}{proxy.files():8}", flush=True)
+            if step == 1:
+                first = proxy.memory_bytes()
+            if step < steps:
+                uvloop.run(soaked(proxy, count // steps))
+                done += count // steps
+        time.sleep(6)  # idle connections to replicas are closed after 4 s
+        print(f"{'at rest':>10}{proxy.memory_bytes() / MIB:12.1f}{proxy.files():8}")
+        print(f"grown by {(proxy.memory_bytes() - first) / MIB:+.1f} MiB from the first tenth to the end\n")
+
+
+async def soaked(proxy: Server, count: int) -> None:
+    """A part of the soak."""
+    kinds = [request_of(), request_of(stream=True)]
+    requests = [kinds[number % 2] for number in range(count)]
+    tally, _ = await asyncio.gather(ask_all(proxy.port, requests, CLIENTS), nuisance(proxy, count // 100))
+    if tally.served != count:
+        raise SystemExit(f"of {count} requests {tally.served} were served: {tally}")
+
+
+async def nuisance(proxy: Server, count: int) -> None:
+    """Clients that go away in mid-stream, and requests that are none."""
+    for number in range(count):
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(request_of(stream=True) if number % 2 else b"POST /v1/completions HTTP/1.1\r\nX\r\n\r\n")
+        await reader.read(64)
+        writer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Servers, proxies and clients of the benchmark of the balancer."""
