@@ -72,9 +72,9 @@ class Server:
         return total / TICKS
 
     def memory_bytes(self, *, peak: bool = False) -> int:
-        """Resident memory of the largest of its processes [bytes]."""
+        """Resident memory of the largest of its children, which serve, or of itself where it has none [bytes]."""
         name, most = "VmHWM:" if peak else "VmRSS:", 0
-        for pid in self.pids:
+        for pid in self.pids[1:] or self.pids:
             for line in Path(f"/proc/{pid}/status").read_text().splitlines():
                 if line.startswith(name):
                     most = max(most, int(line.split()[1]) * 1024)

@@ -126,6 +126,24 @@ def test_a_drain_has_an_end(plan_file: Path) -> None:
         assert replica.seen["gone"] == 1
 
 
+def test_silent_replicas_and_stalled_clients_are_given_up(plan_file: Path) -> None:
+    """A replica that says nothing: 504, and nobody else is asked. A client that reads nothing: its stream is cut."""
+    options = ("--answer-timeout", "0.5", "--write-timeout", "0.5")
+    with Replica("wait") as silent, Replica() as other:
+        urls = (f"--replica=A100={silent.url}", f"--replica=L4={other.url}")
+        with Balancer(plan_file, *urls, *options, *FAST) as balancer:
+            assert complete(balancer.port, words=500).status == 504
+            assert other.seen["count"] == 0
+            eventually(lambda: silent.seen["gone"] == 1)
+            silent.be("")
+            body = json.dumps({"prompt": "abc " * 500, "max_tokens": 1_000_000, "stream": True}).encode()
+            head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+            with socket.create_connection(("127.0.0.1", balancer.port), 10) as client:
+                client.sendall(head + body)
+                eventually(lambda: silent.seen["gone"] == 2)
+            assert balancer.metric("replica_outstanding") == 0
+
+
 def test_full_queues_are_told_to_come_again(tmp_path: Path) -> None:
     """With every replica over its limit a request gets 429 at once, and none is sent on."""
     plan = small_plan(rate=0.001).save(tmp_path / "plan.json")  # a request fills a replica
@@ -284,7 +302,7 @@ def memory_of(process: str) -> int:
         (["--replica", "L4=http://a:1", "--replica", "a100=http://a:1"], "is given twice"),
         (["--replica", "L4=http://a:1", "--policy", "best"], "unknown policy 'best'"),
         (["--replica", "L4=http://a:1", "--tls-cert", "x.pem"], "TLS needs a certificate and its key"),
-        (["--replica", "L4=http://a:1", "--drain", "0"], "drain s must be > 0"),
+        (["--replica", "L4=http://a:1", "--drain", "0"], "drain must be > 0 seconds"),
         (["--replica", "L4=http://a:1", "--host", "192.0.2.1"], "192.0.2.1:8080 cannot be listened on"),
     ],
 )

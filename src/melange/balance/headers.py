@@ -25,9 +25,9 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
-_OF_REQUESTS = HOP_BY_HOP | {"host", "content-length", "expect", "accept-encoding"}
-_OF_ANSWERS = HOP_BY_HOP | {"content-length"}
 RETRIES = "X-Melange-Retries"
+_OF_REQUESTS = HOP_BY_HOP | {"host", "content-length", "expect", "accept-encoding", RETRIES.lower()}
+_OF_ANSWERS = HOP_BY_HOP | {"content-length", RETRIES.lower()}
 
 
 def request_headers(headers: CIMultiDictProxy[str], upstream_key: str, is_key_ours: bool) -> CIMultiDict[str]:

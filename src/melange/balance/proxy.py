@@ -79,7 +79,7 @@ class Proxy:
             return self._own_health()
         if path == MODELS:
             self._check(request, "GET")
-            return await self._models()
+            return await self._models(request)
         if page := self.pages.find(path):
             self._check(request, "GET")
             return page()
@@ -102,10 +102,10 @@ class Proxy:
             size = size_of(content, is_chat, settings.bytes_per_token)
         except BadRequestError as bad:
             raise RefusedError(error(400, str(bad))) from bad
-        if settings.tokenizer:
-            size = await self.upstream.counted(content, size, self.balancer.first_up())
-        self.ledger.arrived(size.input_tokens, arrived_s)
         headers = request_headers(request.headers, settings.upstream_key, bool(settings.keys))
+        if settings.tokenizer:
+            size = await self.upstream.counted(content, headers, size, self.balancer.first_up())
+        self.ledger.arrived(size.input_tokens, arrived_s)
         target = f"{path}?{query}" if query else path
         exchange = Exchange(request, target, headers, body, size, arrived_s)
         self.upstream.under_way.add(exchange)
@@ -160,12 +160,13 @@ class Proxy:
         content = {"status": status, "replicas_up": ups, "replicas": len(self.balancer.replicas)}
         return web.json_response(content, status=200 if is_well else 503)
 
-    async def _models(self) -> web.StreamResponse:
+    async def _models(self, request: web.BaseRequest) -> web.StreamResponse:
         """The models of the first replica that says them."""
+        headers = request_headers(request.headers, self.settings.upstream_key, bool(self.settings.keys))
         for replica in self.balancer.replicas:
             if replica.is_up:
                 try:
-                    return await self.upstream.models(replica)
+                    return await self.upstream.models(replica, headers)
                 except UpstreamFaultError:
                     continue
         raise RefusedError(error(503, "no replica is up", headers=self._retry_after), "none_up")

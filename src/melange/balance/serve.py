@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
 import os
 import resource
+import select
 import signal
 import socket
-import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from melange.balance.counters import Counters
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("melange.balance")
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (*STOPS, signal.SIGCHLD)
 TICK_S = 0.5
 # Snapshots of the counters in a window; it moves on by one of them at a time.
 STEPS = 60
@@ -73,7 +74,6 @@ def serve(
     counters = Counters(settings.processes, len(known_types(plan)), *plan.workload.buckets.shape)
     counters.supervisor("drift")[:] = (STATES.index(UNKNOWN), plan.cost_per_h, float("nan"), 0.0)
     _say_hello(plan, addresses, settings, listeners[0])
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*STOPS, signal.SIGCHLD})
     supervisor = _Supervisor(plan, addresses, settings, counters, listeners, replicas_file, profile)
     return supervisor.run()
 
@@ -96,18 +96,20 @@ class _Supervisor:
         self.workers: dict[int, tuple[int, float]] = {}  # process and start by process id
         self.planner: int | None = None
         self.past: deque[tuple[float, Array]] = deque()
+        self.is_stopping = False
 
     def run(self) -> int:
         """Until a signal says to stop."""
         now_s = time.monotonic()
         self.past.append((now_s, self.counters.snapshot()))
         self.counters.supervisor("window_began")[0] = now_s
+        self._listen_for_signals()
         replan_at_s = now_s + (self.settings.replan_every_s or float("inf"))
         for process in range(self.settings.processes):
             self._start(process)
         while True:
-            found = signal.sigtimedwait({*STOPS, signal.SIGCHLD}, TICK_S)
-            if found is not None and found.si_signo in STOPS:
+            self._wait(TICK_S)
+            if self.is_stopping:
                 return self._stop()
             self._reap()
             now_s = time.monotonic()
@@ -115,6 +117,24 @@ class _Supervisor:
             if now_s >= replan_at_s and self.planner is None:
                 replan_at_s = now_s + self.settings.replan_every_s
                 self.planner = self._fork(self._look_for_drift)
+
+    def _listen_for_signals(self) -> None:
+        """Have signals end our waits."""
+        self.wakened, waker = socket.socketpair()
+        waker.setblocking(False)
+        self.waker = waker
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        for number in STOPS:
+            signal.signal(number, self._note_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _note_stop(self, number: int, frame: FrameType | None) -> None:
+        self.is_stopping = True
+
+    def _wait(self, longest_s: float) -> None:
+        """Until a signal comes, and no longer than this [s]."""
+        if select.select([self.wakened], [], [], longest_s)[0]:
+            self.wakened.recv(4096)
 
     def _start(self, process: int) -> None:
         self.workers[self._fork(lambda: self._work(process))] = (process, time.monotonic())
@@ -124,11 +144,18 @@ class _Supervisor:
         with warnings.catch_warnings():
             # NumPy's library has threads of its own, which hold no lock that a child would want.
             warnings.simplefilter("ignore", DeprecationWarning)
+            # A signal that comes meanwhile waits, until the child no longer takes it for its parent's.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             child = os.fork()
         if child:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             return child
         code = 1
         try:
+            signal.set_wakeup_fd(-1)
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             do()
             code = 0
         except KeyboardInterrupt:
@@ -141,13 +168,14 @@ class _Supervisor:
 
     def _work(self, process: int) -> None:
         """A child's life."""
+        import uvloop
+
         from melange.balance.worker import work
 
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGCHLD})
         for other, listener in enumerate(self.listeners):
             if other != process:
                 listener.close()
-        _run(
+        uvloop.run(
             work(
                 self.plan,
                 self.addresses,
@@ -186,7 +214,7 @@ class _Supervisor:
         end_s = time.monotonic() + self.settings.drain_s + GRACE_S
         code = 0
         while self.workers and time.monotonic() < end_s:
-            signal.sigtimedwait({signal.SIGCHLD, *STOPS}, 0.1)
+            self._wait(0.1)
             for child in tuple(self.workers):
                 ended, status = os.waitpid(child, os.WNOHANG)
                 if ended:
@@ -212,9 +240,6 @@ class _Supervisor:
 
     def _look_for_drift(self) -> None:
         """Plan anew for what arrives, in a process of its own, and say what came out."""
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*STOPS, signal.SIGCHLD})
-        for number in STOPS:
-            signal.signal(number, signal.SIG_DFL)
         try:
             live = live_workload(self.counters, self.plan.workload)
         except InputError:
@@ -224,16 +249,6 @@ class _Supervisor:
         self.counters.supervisor("drift")[:] = (code, drift.cost_per_h, drift.new_cost_per_h, time.time())
         level = logging.WARNING if drift.state in {CHEAPER, SHORT, FAILED} else logging.INFO
         log.log(level, "drift: %s", drift.message)
-
-
-def _run(main: Coroutine[None, None, None]) -> None:
-    """On uvloop, where there is one."""
-    if sys.platform == "win32":
-        asyncio.run(main)
-        return
-    import uvloop
-
-    uvloop.run(main)
 
 
 def _listeners(settings: Settings) -> list[socket.socket]:

@@ -101,7 +101,8 @@ class Settings:
                 raise InputError(f"{name.replace('_', ' ')} must be >= 1, got {getattr(self, name)}")
         for name in SECONDS:
             if not getattr(self, name) > 0:
-                raise InputError(f"{name.replace('_', ' ')} must be > 0, got {getattr(self, name):g}")
+                words = name.removesuffix("_s").replace("_", " ")
+                raise InputError(f"{words} must be > 0 seconds, got {getattr(self, name):g}")
         if not 0 <= self.port < 2**16:
             raise InputError(f"port must be from 0 to 65535, got {self.port}")
         if not self.bytes_per_token > 0 or not self.most_fill > 0:

@@ -235,8 +235,8 @@ class Upstream:
                 self.health.failed(ticket.replica, f"answers {status}", WRONG)
             self.ledger.unserved("failed")
 
-    async def models(self, replica: Replica) -> web.Response:
-        """What a replica serves, as it says it.
+    async def models(self, replica: Replica, headers: CIMultiDict[str]) -> web.Response:
+        """What a replica serves, as it says it to a client with these headers.
 
         Raises
         ------
@@ -244,8 +244,6 @@ class Upstream:
             It does not say.
         """
         timeout = aiohttp.ClientTimeout(total=self.settings.health_timeout_s)
-        key = self.settings.upstream_key
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             async with self.session.get(
                 self._url(replica.address.url, "/v1/models"), timeout=timeout, headers=headers, allow_redirects=False
@@ -256,17 +254,22 @@ class Upstream:
         except (aiohttp.ClientError, OSError, TimeoutError) as broken:
             raise UpstreamFaultError(type(broken).__name__, BROKEN) from broken
 
-    async def counted(self, content: dict[str, Any], size: Size, replica: Replica | None) -> Size:
+    async def counted(
+        self, content: dict[str, Any], headers: CIMultiDict[str], size: Size, replica: Replica | None
+    ) -> Size:
         """A request's size with its prompt counted by a replica's tokenizer; as it was where that does not answer."""
         if replica is None or (isinstance(content.get("prompt"), list) and "messages" not in content):
             return size
         asked = {name: content[name] for name in ("model", "prompt", "messages") if name in content}
         timeout = aiohttp.ClientTimeout(total=self.settings.health_timeout_s)
-        key = self.settings.upstream_key
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        key = {"Authorization": headers["Authorization"]} if "Authorization" in headers else {}
         try:
             async with self.session.post(
-                self._url(replica.address.url, "/tokenize"), json=asked, timeout=timeout, headers=headers
+                self._url(replica.address.url, "/tokenize"),
+                json=asked,
+                timeout=timeout,
+                headers=key,
+                allow_redirects=False,
             ) as answer:
                 said = json.loads(await answer.read()) if answer.status == 200 else {}
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +41,8 @@ MOST_LINE_BYTES, MOST_FIELDS = 8190, 100
 WRITE_AHEAD = 2**15
 # How long the rest of a request that was answered early is read and thrown away [s].
 LINGER_S = 2.0
+# Open files that are no client's.
+SPARE_FILES = 64
 LOOK_EVERY_S = 1.0
 SETTLE_S = 0.05
 TURNED_AWAY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -61,10 +65,17 @@ class _Connection(RequestHandler):
         if isinstance(exc, ConnectionError):
             raise exc
         if status >= 500:
-            log.error("a request has failed here: %s", type(exc).__name__, exc_info=exc)
+            log.error("a request has failed here: %s", _place(exc))
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun")
         return error(status, "not a request of HTTP/1.1" if status < 500 else "internal error", closes=True)
+
+
+def _place(exc: BaseException | None) -> str:
+    """What was raised and where; its text may hold bytes of the request."""
+    frames = traceback.extract_tb(exc.__traceback__) if exc is not None else []
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(exc).__name__}{where}"
 
 
 class _Server(web.Server):
@@ -171,7 +182,10 @@ def _server(proxy: Proxy, settings: Settings, counters: Counters, process: int) 
     def count(connections: int) -> None:
         row[at] = float(connections)
 
-    server.count, server.most_connections = count, settings.most_connections
+    # A client takes two files, its own connection and the one to its replica.
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    server.count = count
+    server.most_connections = min(settings.most_connections, (files - SPARE_FILES) // 2)
     return server
 
 

@@ -123,11 +123,11 @@ def balance(
 
 
 def _need_live() -> None:
+    if sys.platform == "win32":
+        raise InputError("melange balance runs on Linux and macOS", hint="run it in a container or in WSL")
     try:
         import aiohttp  # noqa: F401
-
-        if sys.platform != "win32":
-            import uvloop  # noqa: F401
+        import uvloop  # noqa: F401
     except ImportError as absent:
         raise InputError(
             f"melange balance needs {absent.name}, which is not installed", hint="pip install 'melange[live]'"
