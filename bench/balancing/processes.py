@@ -168,6 +168,7 @@ def litellm(target: Server, folder: Path, binary: Path) -> Server:
         [str(binary), "--config", str(path), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"],
         port,
         LITELLM_LOG="ERROR",
+        LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY="true",  # on loopback, for the length of the benchmark
         LITELLM_LOCAL_MODEL_COST_MAP="True",
     )
 
