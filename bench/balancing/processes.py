@@ -22,7 +22,6 @@ from melange.workload.workload import Buckets, Workload
 
 BENCH = Path(__file__).resolve().parents[1]
 MELANGE = str(Path(sys.executable).with_name("melange"))
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def free_port() -> int:
@@ -64,12 +63,12 @@ class Server:
         return [self.process.pid, *map(int, children)]
 
     def cpu_s(self) -> float:
-        """CPU time used so far, children included [s]."""
-        total = 0
+        """CPU time used so far by its threads and its children's, by the scheduler's clock and not by ticks [s]."""
+        total_ns = 0
         for pid in self.pids:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
-        return total / TICKS
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                total_ns += int((task / "schedstat").read_text().split()[0])
+        return total_ns / 1e9
 
     def memory_bytes(self, *, peak: bool = False) -> int:
         """Resident memory of the largest of its children, which serve, or of itself where it has none [bytes]."""

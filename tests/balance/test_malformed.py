@@ -149,6 +149,7 @@ SMUGGLED = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 34\r\n\
         b"Transfer-Encoding:\x0bchunked\r\n",
         b"Transfer-Encoding: \x00chunked\r\n",
         b"X: a\rContent-Length: 4\r\n",
+        b"X: a\nContent-Length: 4\r\n",
         b"X\x00: a\r\nContent-Length: 4\r\n",
         b"X Y: a\r\nContent-Length: 4\r\n",
         b": a\r\nContent-Length: 4\r\n",

@@ -7,8 +7,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from balance_cases import Balancer, Replica, ask, complete, eventually
+from balance_cases import Balancer, Replica, ask, complete, eventually, small_plan
+from typer.testing import CliRunner
 
+from melange.balance.drift import stored_profile
+from melange.cli.commands import app
 from melange.workload.workload import Workload
 
 Pair = tuple[Replica, Replica]
@@ -181,18 +184,23 @@ def test_metrics_are_what_prometheus_reads(balancer: Balancer) -> None:
     assert 0 <= balancer.metric("slo_attainment", limit="all") <= 1
 
 
-def test_the_live_workload_is_a_workload(balancer: Balancer, tmp_path: Path) -> None:
-    """Buckets are the plan's, sizes what replicas counted, and Melange reads it."""
+def test_the_live_workload_can_be_planned_on(balancer: Balancer, tmp_path: Path) -> None:
+    """Buckets are the plan's, sizes what replicas counted, and melange plan --workload takes it."""
     for _ in range(3):
         complete(balancer.port, max_tokens=20)
-    answer = ask(balancer.port, "/workload.json")
-    (tmp_path / "workload.json").write_bytes(answer.body)
+    (tmp_path / "workload.json").write_bytes(ask(balancer.port, "/workload.json").body)
     live = Workload.read(tmp_path / "workload.json")
     assert live.buckets.input_edges == (100, 1000)
     assert live.input_tokens[0, 0] == 7  # by the usage block, whatever the bytes say
     assert live.requests is not None
     assert live.requests >= 3
-    assert live.total_rate > 0
+    stored_profile(small_plan(rate=1e4)).save(tmp_path / "profile.json")
+    files = [f"--{name}={tmp_path / name}.json" for name in ("workload", "profile")]
+    result = CliRunner().invoke(app, ["plan", *files, "--json"])
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.stdout)
+    assert plan["workload"]["request_rate"] == live.request_rate.tolist()
+    assert plan["cost_per_h"] == pytest.approx(0.8)
 
 
 def test_many_clients_at_once_lose_nothing(balancer: Balancer) -> None:

@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 
+def _refuse(name: str) -> None:
+    raise ValueError(name)
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
 class BadRequestError(Exception):
     """A request that no replica needs to see; its text is for the client."""
 
@@ -39,16 +46,12 @@ def read_body(body: bytes) -> dict[str, Any]:
         Anything else, including JSON that only Python reads (``NaN``, other encodings than UTF-8).
     """
     try:
-        content = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+        content = _DECODER.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadRequestError("the body must be a JSON object") from error
     if not isinstance(content, dict):
         raise BadRequestError("the body must be a JSON object")
     return content
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(name)
 
 
 def size_of(content: dict[str, Any], is_chat: bool, bytes_per_token: float) -> Size:
