@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -92,12 +93,24 @@ def parts_of(engine: Engine | None, rate: Array, plan: Plan) -> Array:
     One over the requests in flight at the maximum rate, which by Little's law are ``rate (prompt + o step)``; without
     an engine, ``rate`` times the longest residence that the SLO allows. 1 where the replica cannot serve the bucket.
     """
-    sizes = Sizes(inputs=plan.workload.input_tokens[None], outputs=plan.workload.output_tokens[None])
     if engine is None:
+        sizes = Sizes(inputs=plan.workload.input_tokens[None], outputs=plan.workload.output_tokens[None])
         in_flight = rate * longest_stay_s(plan.slo, sizes)[0]
     else:
-        in_flight = running_at(replicas_like(engine), sizes, rate[None])[0]
+        in_flight = _in_flight(engine, *map(_flat, (rate, plan.workload.input_tokens, plan.workload.output_tokens)))
+        in_flight = in_flight.reshape(rate.shape)
     return np.where(rate > 0, 1.0 / np.maximum(in_flight, 1.0), 1.0)
+
+
+def _flat(table: Array) -> tuple[float, ...]:
+    return tuple(table.ravel().tolist())
+
+
+@lru_cache(maxsize=256)  # a certificate simulates hundreds of plans of the same types
+def _in_flight(engine: Engine, rate: tuple[float, ...], inputs: tuple[float, ...], outputs: tuple[float, ...]) -> Array:
+    """Requests in flight at each of some rates (M,)."""
+    sizes = Sizes(inputs=np.array([[inputs]]), outputs=np.array([[outputs]]))
+    return running_at(replicas_like(engine), sizes, np.array([[rate]])).ravel()
 
 
 def longest_stay_s(slo: Slo | None, sizes: Sizes) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -46,15 +46,24 @@ def counted(outcome: Outcome) -> Mask:
 
 def metrics_of(outcome: Outcome) -> dict[str, Array]:
     """TTFT, TPOT, NTPOT and latency of each request (N,) [s]; infinite for one that was not served."""
-    is_served = outcome.status == SERVED
     values = {"ttft": outcome.ttft_s, "tpot": outcome.tpot_s, "ntpot": outcome.ntpot_s, "latency": outcome.latency_s}
-    return {name: np.where(is_served, value, math.inf) for name, value in values.items()}
+    is_lost = outcome.status != SERVED
+    for value in values.values():
+        value[is_lost] = math.inf
+    return values
 
 
 def excess(outcome: Outcome, slo: Slo) -> Array:
     """The largest metric of each request over its limit (N,): at most 1 where it met the SLO."""
-    values = metrics_of(outcome)
-    return np.asarray(np.maximum.reduce([values[metric] / limit for metric, limit in slo.limits.items()]))
+    return largest(metrics_of(outcome), slo)
+
+
+def largest(values: Mapping[str, Array], slo: Slo) -> Array:
+    """The largest of some metrics over its limit, request by request (N,)."""
+    over = np.zeros(len(values["ttft"]))
+    for metric, limit in slo.limits.items():
+        np.maximum(over, values[metric] / limit, out=over)
+    return over
 
 
 def met(outcome: Outcome, slo: Slo) -> Mask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from melange.profile.engine import Engine
 from melange.profile.step import StepCost, step_time_s
 from melange.slo import Slo
-from melange.validate.attainment import Mask, metrics_of
+from melange.validate.attainment import Mask, met, metrics_of
 from melange.validate.outcome import REFUSED, SERVED, Outcome
 from melange.workload.workload import Array
 
@@ -23,19 +24,48 @@ CAUSES = {
     "lost replica": "its replica was lost",
 }
 NAMES = tuple(CAUSES)
+# Fields of an outcome that have one value for each request.
+PER_REQUEST = (
+    *("arrival_s", "input_tokens", "output_tokens", "replica", "status", "admitted_s", "first_token_s", "finish_s"),
+    *("preemptions", "retries", "prefill_wait_s"),
+)
 
 
 def causes(
-    outcome: Outcome, slo: Slo, engines: tuple[Engine, ...], type_of_request: Array, cached: npt.NDArray[Any] | None
+    outcome: Outcome,
+    slo: Slo,
+    engines: tuple[Engine, ...],
+    type_of_request: npt.NDArray[np.int32],
+    cached: npt.NDArray[Any] | None,
 ) -> Array:
     """Index into ``NAMES`` of each request's cause (N,); -1 where it met the SLO.
 
     The limit that a request exceeds most decides which of its times are compared: before its first token those of
     the queue and of its prompt, after it those that other requests' prompts, preemptions and the batch have added.
     """
+    places = np.flatnonzero(~met(outcome, slo))
+    found = np.full(len(outcome.arrival_s), -1)
+    if len(places):
+        known = None if cached is None else cached[places]
+        found[places] = _of_missed(at(outcome, places), slo, engines, type_of_request[places], known)
+    return found
+
+
+def at(outcome: Outcome, places: npt.NDArray[np.intp]) -> Outcome:
+    """The same of some requests only."""
+    return replace(outcome, **{name: getattr(outcome, name)[places] for name in PER_REQUEST})
+
+
+def _of_missed(
+    outcome: Outcome,
+    slo: Slo,
+    engines: tuple[Engine, ...],
+    type_of_request: npt.NDArray[np.int32],
+    cached: npt.NDArray[Any] | None,
+) -> npt.NDArray[np.intp]:
+    """The causes of requests all of which missed the SLO (M,)."""
     values = metrics_of(outcome)
     ratios = np.stack([values[metric] / limit for metric, limit in slo.limits.items()])
-    missed = ratios.max(axis=0) > 1 + 1e-12
     ttft, latency = alone_s(outcome, engines, type_of_request, cached)
     between = np.maximum(outcome.output_tokens - 1, 1)
     by_metric = {"ttft": ttft, "tpot": (latency - ttft) / between, "latency": latency}
@@ -49,7 +79,7 @@ def causes(
     preempted = outcome.preemptions > 0
     interference = np.minimum(outcome.prefill_wait_s, decode)
     rest = decode - interference
-    parts = np.zeros((len(NAMES), len(missed)))
+    parts = np.zeros((len(NAMES), len(decode)))
     parts[NAMES.index("queueing")] = before * queueing
     parts[NAMES.index("prefill interference")] = after * interference
     parts[NAMES.index("preemption")] = after * np.where(preempted, rest, 0.0)
@@ -58,11 +88,14 @@ def causes(
     cause[(alone > 1 + 1e-12) | (outcome.status == REFUSED)] = NAMES.index("too large")
     is_lost = ((outcome.status != SERVED) & (outcome.status != REFUSED)) | (outcome.retries > 0)
     cause[is_lost] = NAMES.index("lost replica")
-    return np.where(missed, cause, -1)
+    return np.asarray(cause)
 
 
 def alone_s(
-    outcome: Outcome, engines: tuple[Engine, ...], type_of_request: Array, cached: npt.NDArray[Any] | None = None
+    outcome: Outcome,
+    engines: tuple[Engine, ...],
+    type_of_request: npt.NDArray[np.int32],
+    cached: npt.NDArray[Any] | None = None,
 ) -> tuple[Array, Array]:
     """Time to first token and latency of each request if its replica had no other (N,) [s]; nan where none took it."""
     ttft, latency = np.full(len(outcome.arrival_s), np.nan), np.full(len(outcome.arrival_s), np.nan)

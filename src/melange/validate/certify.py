@@ -6,8 +6,9 @@ headroom, above 1 the simulation has shown that a replica carries more than the 
 
 1. Up: while too many requests miss, factors of the types where they miss are lowered, and prompts that miss even alone
    on a type are taken from it.
-2. Down: all factors are raised together until a plan fails, by bisection; then those of each type by itself. Where the
-   fleet is small, the steps from one instance to the next are large, and cheaper fleets are tried one by one.
+2. Down: all factors are raised together until a plan fails, by bisection; then those of each type by itself.
+3. Where the fleet is small, the steps from one instance to the next are large, and cheaper fleets are tried one by one,
+   prompts moved between their types where that lets more requests meet the SLO.
 
 A plan holds when it does on two sets of requests: those by which factors are chosen, and others. All plans of a search
 meet the same two, so that two of them differ in nothing else.
@@ -27,6 +28,7 @@ from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.profile.profile import Profile
+from melange.validate.fleets import cheaper_fleet
 from melange.validate.headroom import Search, Trial
 from melange.validate.report import TARGET
 from melange.validate.simulate import planned_workload, within_context
@@ -103,7 +105,7 @@ def certify(
 
     search = Search(workload, profile, chosen, profile.slo, wanted, policy, drawn, seeds, progress or (lambda _: None))
     before = search.trial(np.ones(profile.max_request_rate.shape))
-    best = search.down(search.up(before))
+    best = cheaper_fleet(search, search.down(search.up(before)))
     return replace(
         best.plan,
         certificate=_certificate(best, before, search, requests),

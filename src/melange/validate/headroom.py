@@ -11,10 +11,10 @@ import numpy.typing as npt
 from melange.errors import InfeasibleError
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.solve import solve, with_instances
+from melange.plan.solve import solve
 from melange.profile.profile import Profile
 from melange.slo import Slo
-from melange.validate.attainment import Interval, attainment, counted, met
+from melange.validate.attainment import Interval, attainment, counted, excess, met
 from melange.validate.causes import CAUSES, NAMES, causes, shares_of
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run, simulate
@@ -30,10 +30,6 @@ MOST_ROOM = 2.5
 HOPELESS = 0.15
 # A plan that cannot be told from one that holds is simulated with up to so many times the requests.
 MOST_TIMES = 8
-# Fleets are tried one by one where the best known one has at most so many instances.
-SMALL_FLEET, MOST_FLEETS, MOST_TYPES = 16, 400, 5
-# And where the loads, added up, are at most this share of the capacity that the factors leave.
-MOST_PEAK = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,14 +101,16 @@ class Search:
 
     def trial(self, factor: Array) -> Trial:
         """The cheapest plan at those factors, simulated; one that was simulated before is not again."""
-        plan = solve(self.workload, self._at(factor), self.options)
-        return self._known(as_profiled(plan, factor), factor)
+        plan = solve(self.workload, self.at(factor), self.options)
+        return self.known_or_tried(as_profiled(plan, factor), factor)
 
-    def _at(self, factor: Array) -> Profile:
+    def at(self, factor: Array) -> Profile:
+        """The profile with its rates multiplied."""
         rates = {name: getattr(self.profile, name) * factor for name in ("max_request_rate", "low", "high")}
         return replace(self.profile, **rates)
 
-    def _known(self, plan: Plan, factor: Array) -> Trial:
+    def known_or_tried(self, plan: Plan, factor: Array) -> Trial:
+        """A plan in simulation; one that was simulated before is not again."""
         key = plan.instances.tobytes() + np.round(plan.share, 4).tobytes()
         found = self.known.get(key)
         if found is None:
@@ -141,11 +139,7 @@ class Search:
 
     def _simulated(self, plan: Plan, factor: Array, first: int, count: int, before: tuple[Run, ...]) -> Trial:
         """A plan with ``count`` sets of requests, from number ``first`` on; some of them simulated before."""
-        runs = [*before]
-        for seed in range(first + len(before), first + count):
-            if seed not in self._arrivals:
-                self._arrivals[seed] = self.draw(seed)
-            runs.append(simulate(plan, self._arrivals[seed], policy=self.policy, seed=seed))
+        runs = [*before, *(self._run(plan, seed) for seed in range(first + len(before), first + count))]
         shape = self.profile.max_request_rate.shape
         tables = np.zeros((3, *shape))
         samples = []
@@ -165,6 +159,26 @@ class Search:
             hopeless=tables[2],
             runs=tuple(runs),
         )
+
+    def met_share(self, plan: Plan, sets: int) -> float:
+        """Share of the requests of some sets that meet the SLO under a plan, and no more than that."""
+        runs = [self._run(plan, seed) for seed in range(sets)]
+        return float(np.mean([met(run.outcome, self.slo)[counted(run.outcome)].mean() for run in runs]))
+
+    def strain(self, plan: Plan, sets: int) -> float:
+        """How hard it is for the requests of some sets to meet the SLO, 0-1.
+
+        Each counts ``x^8 / (1 + x^8)`` at ``x`` times its limit: nearly nothing well within it, a half at it, nearly
+        one beyond. Few requests miss, and many come near: that tells plans apart with fewer requests than misses do.
+        """
+        runs = [self._run(plan, seed).outcome for seed in range(sets)]
+        over = np.concatenate([excess(one, self.slo)[counted(one)] for one in runs])
+        return float((1.0 / (1.0 + np.maximum(over, 1e-9) ** -8.0)).mean())
+
+    def _run(self, plan: Plan, seed: int) -> Run:
+        if seed not in self._arrivals:
+            self._arrivals[seed] = self.draw(seed)
+        return simulate(plan, self._arrivals[seed], policy=self.policy, seed=seed)
 
     def causes_of(self, run: Run) -> Array:
         """Why each request of a run missed (N,)."""
@@ -222,7 +236,7 @@ class Search:
                 able[r, i] = False
 
     def down(self, best: Trial) -> Trial:
-        """Cheaper plans: all factors raised together, then each type's, then small fleets one by one."""
+        """Cheaper plans: all factors raised together, then each type's."""
         low, high = 1.0, MOST_ROOM
         start = best.factor
         for _ in range(ROUNDS_DOWN):
@@ -237,7 +251,7 @@ class Search:
                 factor = best.factor.copy()
                 factor[r] *= room
                 best = self._cheaper(best, factor) or best
-        return self._fleets(best)
+        return best
 
     def _cheaper(self, best: Trial, factor: Array) -> Trial | None:
         """The plan at those factors if it holds and costs no more; None otherwise."""
@@ -246,42 +260,6 @@ class Search:
         except InfeasibleError:
             return None
         return tried if self.holds(tried) and tried.plan.cost_per_h <= best.plan.cost_per_h + 1e-9 else None
-
-    def _fleets(self, best: Trial) -> Trial:
-        """The cheapest of all small fleets that are cheaper than the best known plan, and hold."""
-        if self.options.slices or best.plan.instances.sum() > SMALL_FLEET:
-            return best
-        profile, candidates = self._at(best.factor), []
-        for instances in self._cheaper_fleets(best):
-            plan = with_instances(self.workload, profile, self.options, instances)
-            if plan is not None and plan.load.max() <= MOST_PEAK:
-                candidates.append(plan)
-        for plan in sorted(candidates, key=lambda one: (one.cost_per_h, one.load.max())):
-            tried = self._known(as_profiled(plan, best.factor), best.factor)
-            if self.holds(tried):
-                return tried
-        return best
-
-    def _cheaper_fleets(self, best: Trial) -> list[npt.NDArray[np.int64]]:
-        """Fleets of the types that any plan has used so far, cheaper than the best; the dearest of them at most."""
-        plans = [trial.plan for trial in self.known.values()]
-        used = np.flatnonzero(np.sum([plan.instances for plan in plans], axis=0))[:MOST_TYPES]
-        cost = np.array([best.plan.replica_types[r].cost_per_h for r in used])
-        least = min(plan.cost_per_h for plan in plans)
-        fleets: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
-        for price in cost:
-            fleets = [
-                (spent + count * price, (*counts, count))
-                for spent, counts in fleets
-                for count in range(int((best.plan.cost_per_h - 1e-9 - spent) / price) + 1)
-            ]
-        dear = sorted((one for one in fleets if least <= one[0] < best.plan.cost_per_h - 1e-9), reverse=True)
-        found = []
-        for _, counts in dear[:MOST_FLEETS]:
-            instances = np.zeros_like(best.plan.instances)
-            instances[used] = counts
-            found.append(instances)
-        return found
 
     def no_headroom_helps(self, trial: Trial, more: Sequence[str] = ()) -> InfeasibleError:
         """What requests miss and why."""

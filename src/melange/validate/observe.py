@@ -12,7 +12,7 @@ import numpy.typing as npt
 from melange.errors import Caution
 from melange.files import Json
 from melange.slo import METRICS, Slo
-from melange.validate.attainment import Mask, attainment, counted, metrics_of
+from melange.validate.attainment import Mask, attainment, counted, largest, metrics_of
 from melange.validate.causes import causes, shares_of
 from melange.validate.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED
 from melange.validate.report import PERCENTILES, TARGET, Report, TypeReport
@@ -72,7 +72,8 @@ class _View:
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
         self.masks = [counted(run.outcome) for run in runs]
-        self.metrics = {name: self._all([metrics_of(run.outcome)[name] for run in runs]) for name in METRICS}
+        by_run = [metrics_of(run.outcome) for run in runs]
+        self.metrics = {name: self._all([values.pop(name) for values in by_run]) for name in METRICS}
         self.input_tokens = self._all([run.outcome.input_tokens for run in runs])
         self.output_tokens = self._all([run.outcome.output_tokens for run in runs])
         self.status = self._all([run.outcome.status for run in runs])
@@ -81,11 +82,12 @@ class _View:
         self.type_of = self._all([type_of_requests(run) for run in runs])
 
     def _all(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        return np.concatenate([value[mask] for value, mask in zip(values, self.masks, strict=True)])
+        parts = [value[mask] for value, mask in zip(values, self.masks, strict=True)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def excess(self, slo: Slo) -> Array:
         """The largest metric of each request over its limit (M,)."""
-        return np.asarray(np.maximum.reduce([self.metrics[metric] / limit for metric, limit in slo.limits.items()]))
+        return largest(self.metrics, slo)
 
     def samples(self, slo: Slo) -> list[Mask]:
         """Whether each counted request met the SLO, run by run."""
@@ -105,10 +107,10 @@ class _View:
         return {metric: {k: v for k, v in values.items() if not math.isnan(v)} for metric, values in found.items()}
 
 
-def type_of_requests(run: Run) -> Array:
+def type_of_requests(run: Run) -> npt.NDArray[np.int32]:
     """Place in ``run.types`` of the replica that each request ended at (N,); -1 where none took it."""
-    replica = run.outcome.replica
-    return np.where(replica >= 0, run.type_of[np.maximum(replica, 0)], -1)
+    by_replica = np.append(run.type_of, -1).astype(np.int32)  # place -1 is the last one
+    return np.asarray(by_replica[run.outcome.replica])
 
 
 def _spread(values: Array) -> dict[str, float]:
@@ -170,7 +172,8 @@ def _by_bucket(view: _View, slo: Slo | None) -> Json:
     shape = buckets.shape
     i = np.minimum(np.searchsorted(buckets.input_edges, view.input_tokens), shape[0] - 1)
     o = np.minimum(np.searchsorted(buckets.output_edges, view.output_tokens), shape[1] - 1)
-    cell = i * shape[1] + o
+    cell = (i * shape[1] + o).astype(np.int32)
+    del i, o
 
     is_met = (view.excess(slo) <= 1 + 1e-12).astype(float) if slo else np.ones(len(cell))
     counts = np.bincount(cell, minlength=shape[0] * shape[1])
