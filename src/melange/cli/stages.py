@@ -119,12 +119,13 @@ def certified_plan(
     burstiness: float,
 ) -> Plan:
     """The cheapest plan that a simulation certifies; sizes are drawn from the service's own log where it has one."""
-    with progress("loading the simulator (compiled at its first use)"):
-        from melange.validate.certify import certify
+    from melange.validate.certify import certify
+    from melange.validate.compiling import compilation_told
+
     observed = None
     if source is not None and is_service(source):
         observed = _observed(source, settings, traffic)
-    with progress("simulating plans") as tell:
+    with progress("simulating plans") as tell, compilation_told(lambda told: tell(f"compiling once, {told}")):
         return certify(traffic, capacities, options, burstiness=burstiness, observed=observed, progress=tell)
 
 

@@ -68,8 +68,10 @@ def validate(
     if target is not None and not 0 < target <= 1:
         raise InputError(f"--target must be in (0, 1], got {target:g}", hint="99.5 % is 0.995")
     plan = _plan_of(source, settings or [])
-    with progress("compiling the simulator (once)"):
-        import melange.validate.simulate  # noqa: F401
+    with progress("compiling the simulator (once)") as tell:
+        from melange.validate.simulate import prepare
+
+        prepare(plan, tell)
     sets = _requests(plan, trace, columns, requests, seeds, scale, arrivals, burstiness)
     reports = _reports(plan, sets, policy, scenario, steps, target, processes, on)
     first, *others = reports

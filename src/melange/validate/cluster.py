@@ -103,6 +103,8 @@ def play(
     InputError
         Arrays of different lengths, arrivals that do not ascend, sizes below 1.
     """
+    # Compiled code takes arrays that can be written to for a type of their own; those from a Ray object store cannot.
+    arrival_s = np.require(arrival_s, float, ["C_CONTIGUOUS", "WRITEABLE"])
     requests, moments = _requests(arrival_s, input_tokens, output_tokens, cached_tokens, max_tokens)
     if len(engines) != len(fleet.type_of):
         raise InputError(f"simulation: {len(fleet.type_of)} replicas need an engine each, got {len(engines)}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from numba import njit
+from numba.core import event
 
 # Division by zero gives infinity as in NumPy: nothing here divides by what may be 0, and checks take time to compile.
 compiled = partial(njit, cache=True, error_model="numpy")
@@ -34,3 +36,25 @@ def forget_outdated() -> None:
             for path in [*folder.glob("__pycache__/*.nbi"), *folder.glob("__pycache__/*.nbc")]:
                 path.unlink(missing_ok=True)
         mark.write_text(digest, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def compilation_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Say how many functions have been compiled, while they are; nothing where all had been compiled before."""
+    with event.install_listener("numba:compile", _Told(tell)):
+        yield
+
+
+class _Told(event.Listener):  # type: ignore[misc]
+    """Counts what Numba has compiled."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell, self._compiled = tell, 0
+
+    def on_start(self, _: object) -> None:
+        """Nothing is done yet."""
+
+    def on_end(self, _: object) -> None:
+        """One function more."""
+        self._compiled += 1
+        self._tell(f"{self._compiled} functions")

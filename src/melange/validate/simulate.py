@@ -14,6 +14,7 @@ from melange.errors import InputError, unknown
 from melange.plan.plan import Plan
 from melange.profile.engine import Engine
 from melange.validate.cluster import Event, play
+from melange.validate.compiling import compilation_told
 from melange.validate.outcome import Outcome
 from melange.validate.scenario import STEADY, Scenario
 from melange.workload.arrivals import Arrivals, draw
@@ -132,6 +133,13 @@ def simulate(
         steps=steps,
         seed=seed,
     )
+
+
+def prepare(plan: Plan, tell: Callable[[str], None]) -> None:
+    """Compile the simulator before it is needed, telling how far that is; compiled code is kept between runs."""
+    one = np.ones(1, np.int32)
+    with compilation_told(tell):
+        simulate(plan, Arrivals(arrival_s=np.zeros(1), input_tokens=one, output_tokens=one))
 
 
 def planned_workload(plan: Plan) -> Workload:
