@@ -74,9 +74,10 @@ def met(outcome: Outcome, slo: Slo) -> Mask:
 def attainment(samples: Sequence[Mask]) -> Interval:
     """The share of requests that met the SLO, over runs with different seeds.
 
-    Each run is cut into ten batches in the order of arrival, whose means are nearly independent where requests that
-    follow each other are not; their spread makes Student's interval. It is never narrower than Wilson's, as if all
-    requests were independent: ten batches without a miss prove no more than so many requests can.
+    Three intervals, of which the widest counts. Each run is cut into ten batches in the order of arrival, whose means
+    are nearly independent where requests that follow each other are not; their spread makes Student's interval. So does
+    the spread of whole runs, for a queue may outlast a batch. And Wilson's, as if all requests were independent: ten
+    batches without a miss prove no more than so many requests can.
 
     Parameters
     ----------
@@ -85,10 +86,17 @@ def attainment(samples: Sequence[Mask]) -> Interval:
     """
     pooled = np.concatenate(samples)
     value, count = float(pooled.mean()), len(pooled)
-    means = np.array([float(batch.mean()) for run in samples for batch in np.array_split(run, BATCHES) if len(batch)])
-    half = _student(len(means) - 1) * float(means.std(ddof=1)) / math.sqrt(len(means)) if len(means) > 1 else 0.0
+    batches = [float(batch.mean()) for run in samples for batch in np.array_split(run, BATCHES) if len(batch)]
+    half = max(_half_width(batches), _half_width([float(run.mean()) for run in samples]))
     low, high = wilson(value, count)
     return Interval(value=value, low=max(0.0, min(low, value - half)), high=min(1.0, max(high, value + half)))
+
+
+def _half_width(means: Sequence[float]) -> float:
+    """Half of Student's interval of some means; 0 of one."""
+    if len(means) < 2:
+        return 0.0
+    return _student(len(means) - 1) * float(np.std(means, ddof=1)) / math.sqrt(len(means))
 
 
 def wilson(value: float, count: int) -> tuple[float, float]:

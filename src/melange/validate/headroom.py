@@ -29,7 +29,9 @@ MOST_ROOM = 2.5
 # A factor this small: more of the same replicas does not help.
 HOPELESS = 0.15
 # A plan that cannot be told from one that holds is simulated with up to so many times the requests.
-MOST_TIMES = 8
+MOST_TIMES = 4
+# A plan that is to be certified is simulated with so many times the requests, none of which it was chosen by.
+PROOF_TIMES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,8 +98,8 @@ class Search:
         self._arrivals: dict[int, Arrivals] = {}
 
     def holds(self, trial: Trial) -> bool:
-        """Whether the target is met with confidence."""
-        return trial.attainment.low >= self.target
+        """Whether the target is met, by as many requests as were needed to tell; :meth:`proven` asks for confidence."""
+        return trial.attainment.value >= self.target
 
     def trial(self, factor: Array) -> Trial:
         """The cheapest plan at those factors, simulated; one that was simulated before is not again."""
@@ -122,20 +124,48 @@ class Search:
 
     def _tried(self, plan: Plan, factor: Array) -> Trial:
         """The plan on the requests that factors are chosen by; if it holds there, on others, and those decide."""
-        trial = self._decided(plan, factor, 0)
-        return self._decided(plan, factor, MOST_TIMES * self.seeds) if self.holds(trial) else trial
+        trial = self._decided(plan, factor, 0, self.seeds)
+        return self._decided(plan, factor, self.seeds * MOST_TIMES, self.seeds) if self.holds(trial) else trial
 
-    def _decided(self, plan: Plan, factor: Array, first: int) -> Trial:
-        """The plan in simulation, with more requests while these leave open whether it holds."""
+    def _decided(self, plan: Plan, factor: Array, first: int, least: int) -> Trial:
+        """The plan in simulation, with more sets of requests while these leave open whether it holds."""
         trial = self._simulated(plan, factor, first, 1, ())
         while trial.attainment.low < self.target <= trial.attainment.high:
-            count = min(max(self.seeds, 2 * len(trial.runs)), MOST_TIMES * self.seeds)
+            count = min(max(least, 2 * len(trial.runs)), MOST_TIMES * self.seeds)
             if count == len(trial.runs):
                 break
             trial = self._simulated(plan, factor, first, count, trial.runs)
-        if self.holds(trial) and len(trial.runs) < self.seeds:
-            trial = self._simulated(plan, factor, first, self.seeds, trial.runs)
+        if self.holds(trial) and len(trial.runs) < least:
+            trial = self._simulated(plan, factor, first, least, trial.runs)
         return trial
+
+    def proven(self) -> Trial:
+        """The cheapest plan that has held, and holds with confidence on requests by which no plan was chosen.
+
+        Of many plans that were tried on the same requests, the best one owes part of that to those requests.
+
+        Raises
+        ------
+        InfeasibleError
+            When none does, and no more headroom helps.
+        """
+        holding = sorted((one for one in self.known.values() if self.holds(one)), key=lambda one: one.plan.cost_per_h)
+        for trial in holding:
+            proof = self._proof(trial)
+            if proof.attainment.low >= self.target:
+                return proof
+        for _ in range(ROUNDS_UP):
+            factor = self._lower(proof)
+            if factor is None:
+                break
+            proof = self._proof(self.up(self.trial(factor)))
+            if proof.attainment.low >= self.target:
+                return proof
+        raise self.no_headroom_helps(proof)
+
+    def _proof(self, trial: Trial) -> Trial:
+        """A plan on requests of its own, many at once: stopping at the first favorable ones would choose again."""
+        return self._simulated(trial.plan, trial.factor, 2 * MOST_TIMES * self.seeds, PROOF_TIMES * self.seeds, ())
 
     def _simulated(self, plan: Plan, factor: Array, first: int, count: int, before: tuple[Run, ...]) -> Trial:
         """A plan with ``count`` sets of requests, from number ``first`` on; some of them simulated before."""

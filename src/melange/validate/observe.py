@@ -186,7 +186,7 @@ def _by_bucket(view: _View, slo: Slo | None) -> Json:
     }
 
 
-def _spread_by_cell(values: Array, cell: npt.NDArray[np.int64], shape: tuple[int, int]) -> dict[str, Array]:
+def _spread_by_cell(values: Array, cell: npt.NDArray[np.int32], shape: tuple[int, int]) -> dict[str, Array]:
     """Statistics of what was served in each cell (I, O) by name; nan where nothing was."""
     finite = np.isfinite(values)
     order = np.argsort(cell[finite], kind="stable")
