@@ -40,8 +40,13 @@ class Interval:
 def counted(outcome: Outcome) -> Mask:
     """The requests that count (N,): all that arrive after the first tenth of them."""
     mask = np.ones(len(outcome.arrival_s), bool)
-    mask[: int(len(mask) * WARM_UP)] = False
+    mask[: first_counted(outcome)] = False
     return mask
+
+
+def first_counted(outcome: Outcome) -> int:
+    """Place of the first request that counts."""
+    return int(len(outcome.arrival_s) * WARM_UP)
 
 
 def metrics_of(outcome: Outcome) -> dict[str, Array]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from melange.errors import Caution
 from melange.files import Json
 from melange.slo import METRICS, Slo
-from melange.validate.attainment import Mask, attainment, counted, largest, metrics_of
+from melange.validate.attainment import Mask, attainment, counted, first_counted, largest, metrics_of
 from melange.validate.causes import causes, shares_of
 from melange.validate.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED
 from melange.validate.report import PERCENTILES, TARGET, Report, TypeReport
@@ -71,7 +71,7 @@ class _View:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
-        self.masks = [counted(run.outcome) for run in runs]
+        self.firsts = [first_counted(run.outcome) for run in runs]  # of one run all below are views, and no copies
         by_run = [metrics_of(run.outcome) for run in runs]
         self.metrics = {name: self._all([values.pop(name) for values in by_run]) for name in METRICS}
         self.input_tokens = self._all([run.outcome.input_tokens for run in runs])
@@ -82,7 +82,7 @@ class _View:
         self.type_of = self._all([type_of_requests(run) for run in runs])
 
     def _all(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        parts = [value[mask] for value, mask in zip(values, self.masks, strict=True)]
+        parts = [value[first:] for value, first in zip(values, self.firsts, strict=True)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def excess(self, slo: Slo) -> Array:
@@ -92,7 +92,8 @@ class _View:
     def samples(self, slo: Slo) -> list[Mask]:
         """Whether each counted request met the SLO, run by run."""
         whole = self.excess(slo) <= 1 + 1e-12
-        ends = np.cumsum([int(mask.sum()) for mask in self.masks])[:-1]
+        counts = [len(run.arrivals) - first for run, first in zip(self.runs, self.firsts, strict=True)]
+        ends = np.cumsum(counts)[:-1]
         return list(np.split(whole, ends))
 
     def times(self, requests: Mask, replicas: Mask) -> dict[str, dict[str, float]]:
