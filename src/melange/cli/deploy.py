@@ -26,7 +26,7 @@ def deploy(
     bytes_per_token: Annotated[float, typer.Option(help="Bytes of a body that count as one prompt token.")] = 4.0,
     envelope_bytes: Annotated[int, typer.Option(help="Bytes of a body that are not its prompt.")] = 100,
     max_body_bytes: Annotated[
-        int | None, typer.Option(help="Refuse longer bodies; default: twice the longest bucket.")
+        int | None, typer.Option(help="Refuse longer bodies; default: twice the plan's longest prompt.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the files to this folder; default: print them.")

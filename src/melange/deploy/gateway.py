@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from datetime import date
 from string import Template
 
+import numpy as np
+
 from melange.deploy.replicas import Pool, one_line
 from melange.deploy.routes import Route, Routes
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 
 # Bodies that are read whole before they are sent on hold the longest prompt with room for escapes and for tools.
-LEAST_BODY_BYTES = 256 * 1024
+LEAST_BODY_BYTES = 64 * 1024
 BODY_ROOM = 2.0
 WIDTH = 116
 
@@ -78,7 +80,8 @@ class Gateway:
 
     def comments(self, about: str) -> str:
         """The lines at the top of a file: the plan, what the file does, and the routes as a table."""
-        paragraphs = [" ".join(text.split()) for text in about.split("\n\n")]
+        limit = f"Bodies of more than {self.max_body_bytes:,} bytes are refused with 413."
+        paragraphs = [" ".join(text.split()) for text in f"{about.strip()} {limit}".split("\n\n")]
         words = [line for text in (*self.heading, *paragraphs) for line in ["", *_wrapped(text)]][1:]
         return "\n".join(f"# {line}".rstrip() for line in [*words, "", *self._table()])
 
@@ -115,8 +118,8 @@ def parse_listen(listen: str) -> tuple[str, int]:
 
 
 def body_limit(plan: Plan, bytes_per_token: float, envelope_bytes: int) -> int:
-    """The longest body that is taken [bytes]: twice the longest prompt of the plan's buckets, in powers of two."""
-    longest = plan.workload.buckets.input_edges[-1]
+    """The longest body that is taken [bytes]: twice the longest prompt that the plan has, in powers of two."""
+    longest = plan.workload.buckets.input_edges[np.flatnonzero(plan.workload.request_rate.sum(axis=1))[-1]]
     wanted = max(LEAST_BODY_BYTES, BODY_ROOM * (longest * bytes_per_token + envelope_bytes))
     return int(2 ** math.ceil(math.log2(wanted)))
 

@@ -7,6 +7,8 @@ from melange.deploy.replicas import Pool
 from melange.deploy.routes import STEP, TURNS, Route
 
 NAME = "haproxy.cfg"
+# Room in a buffer for what is not the body.
+HEADERS_BYTES = 32 * 1024
 
 _ABOUT = f"""\
 Run: haproxy -W -f {NAME} (check: haproxy -c -f {NAME}). Needs HAProxy 2.6 or newer.
@@ -39,6 +41,8 @@ defaults
     option forwardfor
     option redispatch 1
     retries 3
+    # empty-response needs a buffer (tune.bufsize) for each request until its answer begins. Without it that memory is
+    # saved, and requests that a replica had begun when it died are lost.
     retry-on conn-failure empty-response
     timeout connect 2s
     # To send headers and body: slow clients do not hold a place.
@@ -99,7 +103,7 @@ def files(gateway: Gateway) -> dict[str, str]:
     ]
     text = _TEXT.substitute(
         comments=gateway.comments(_ABOUT),
-        bufsize=gateway.max_body_bytes + 64 * 1024,
+        bufsize=gateway.max_body_bytes + HEADERS_BYTES,
         example=_variable(1, names[0]),
         variables="\n".join(variables),
         address=gateway.address,

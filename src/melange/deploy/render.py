@@ -48,7 +48,7 @@ def render(
     bytes_per_token, envelope_bytes
         A body counts as (bytes - envelope) / bytes per token prompt tokens.
     max_body_bytes
-        Longer bodies are refused [bytes]; None: twice the longest bucket.
+        Longer bodies are refused [bytes]; None: twice the longest prompt of the plan's buckets with traffic.
     written
         The date that the files name; None: today (UTC).
 
