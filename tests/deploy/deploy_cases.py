@@ -44,7 +44,7 @@ def plan_of(
         instances=np.array(counts),
         share=shares,
         load=np.full(len(types), 0.5),
-        max_request_rate=np.where(shares > 0, 4.0, 2.0),
+        max_request_rate=np.where(shares > 0, 4.0, 2.0) * (np.array(counts) > 0)[:, None, None],
         cost_per_h=float(sum(n * one.cost_per_h for n, one in zip(counts, types, strict=True))),
         bound_per_h=None,
         gap=0.0,

@@ -14,12 +14,21 @@ async def health(_: web.Request) -> web.Response:
     return web.Response(text="ok")
 
 
+async def gone(request: web.Request) -> web.Response:
+    """How many requests were given up before they were answered."""
+    return web.json_response(len(request.app["gone"]))
+
+
 async def complete(request: web.Request) -> web.StreamResponse:
     """An answer after ``wait_s``, or a stream of ``tokens`` events ``gap_s`` apart."""
     body = await request.json()
     headers = {"X-Replica": request.app["name"]}
     if body.get("wait_s"):
-        await asyncio.sleep(body["wait_s"])
+        try:
+            await asyncio.sleep(body["wait_s"])
+        except asyncio.CancelledError:  # the client has gone
+            request.app["gone"].append(body["wait_s"])
+            raise
     if not body.get("stream"):
         content = {"replica": request.app["name"], "prompt_bytes": len(body["prompt"])}
         return web.json_response(content, headers=headers)
@@ -40,10 +49,11 @@ async def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
     app = web.Application(client_max_size=2**24)
-    app["name"] = options.name
+    app["name"], app["gone"] = options.name, []
+    app.router.add_get("/gone", gone)
     app.router.add_get("/health", health)
     app.router.add_post("/v1/completions", complete)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", options.port, reuse_address=True)
     await site.start()

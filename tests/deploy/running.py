@@ -195,13 +195,17 @@ def body_of(input_tokens: int, **fields: Any) -> bytes:
     return json.dumps({"prompt": "a" * (100 + 4 * input_tokens - len(empty)), **fields}).encode()
 
 
-async def replicas_of(url: str, bodies: Sequence[bytes], clients: int = 8) -> list[str]:
-    """Which replica answered each body; the status in place of its name where the answer is none."""
+async def replicas_of(url: str, bodies: Sequence[bytes], clients: int = 8, *, is_reusing: bool = True) -> list[str]:
+    """Which replica answered each body; the status in place of its name where the answer is none.
+
+    Connections are used again, or (``is_reusing``) a new one is made for each.
+    """
     answered = [""] * len(bodies)
     places = iter(range(len(bodies)))
     timeout = aiohttp.ClientTimeout(total=60)
+    connector = aiohttp.TCPConnector(limit=0, force_close=not is_reusing)
 
-    async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
 
         async def client() -> None:
             for k in places:

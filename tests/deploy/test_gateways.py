@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -129,6 +130,45 @@ def test_a_body_that_is_too_long_is_refused(steady: Gateway) -> None:
     assert split(asyncio.run(replicas_of(steady.url, [body_of(150)]))) == {SMALL: 1}
 
 
+def test_a_client_that_goes_away_ends_the_work(steady: Gateway) -> None:
+    """The replica is told before it has begun to answer."""
+
+    async def gone() -> int:
+        async with aiohttp.ClientSession() as session:
+            answers = [await session.get(f"{one.url}/gone") for some in steady.servers.values() for one in some]
+            return sum([int(await answer.text()) for answer in answers])
+
+    async def give_up() -> None:
+        before, timeout = await gone(), aiohttp.ClientTimeout(total=0.5)
+        with pytest.raises(TimeoutError):
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.post(f"{steady.url}/v1/completions", data=body_of(3000, wait_s=60.0, max_tokens=400)),
+            ):
+                pass
+        for _ in range(200):
+            if await gone() == before + 1:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError("the replica still works")
+
+    asyncio.run(give_up())
+
+
+def test_clients_cannot_choose_their_type(steady: Gateway) -> None:
+    """A header of the gateway's own is replaced, and no request chooses another upstream."""
+
+    async def ask() -> str:
+        headers = {"x-melange-type": "aws-us-east-1-p4d", "Host": "elsewhere.example"}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{steady.url}/v1/completions", data=body_of(150), headers=headers) as response,
+        ):
+            return response.headers["X-Replica"]
+
+    assert split([asyncio.run(ask()) for _ in range(4)]) == {SMALL: 4}
+
+
 def test_what_is_no_completion_is_passed_on(steady: Gateway) -> None:
     """Bodies without JSON, with limits that are none, and none at all: the replica says what it makes of them."""
     bodies = [b"no json", b"", b'{"prompt": "a", "max_tokens": "many"}', b'{"prompt": "a", "max_tokens": -1}']
@@ -146,6 +186,25 @@ def test_haproxy_takes_new_weights_while_it_runs(replicas: dict[str, list[Server
             admin.recv(1000)
         answered = split(asyncio.run(replicas_of(gateway.url, [body_of(150)] * REQUESTS)))
         assert abs(answered[SMALL] - 0.25 * REQUESTS) <= 5
+
+
+def test_nginx_takes_a_new_plan_while_it_runs(replicas: dict[str, list[Server]], tmp_path: Path) -> None:
+    """A file written anew and a reload: short prompts, which the small type had, go to the large one."""
+    if reason := why_not("nginx"):
+        pytest.skip(reason)
+    plan = two_types()
+    urls = {kind: [server.url for server in some] for kind, some in replicas.items()}
+    with running("nginx", plan, replicas, tmp_path / "gateway") as gateway:
+        assert split(asyncio.run(replicas_of(gateway.url, [body_of(150)] * 20))) == {SMALL: 20}
+        other = replace(plan, share=plan.share[::-1])
+        listen = gateway.url.removeprefix("http://")
+        melange.render(other, "nginx", replicas=urls, listen=listen).write(gateway.folder)
+        gateway.process.send_signal(signal.SIGHUP)
+        # For a moment old workers answer as well; they close what they have open, so nothing is left open here.
+        for _ in range(100):
+            if split(asyncio.run(replicas_of(gateway.url, [body_of(150)] * 20, is_reusing=False))) == {LARGE: 20}:
+                return
+        raise AssertionError("the new plan is not there")
 
 
 def _chunked(url: str, body: bytes) -> int:

@@ -84,10 +84,10 @@ def _address(text: str, plan: Plan) -> Address:
     name, is_pair, url = text.partition("=")
     if not is_pair or not name.strip():
         raise InputError(f"must be NAME=http://host:port, got {text!r}")
-    return Address(place=_place(name.strip(), plan), url=_url(url.strip()))
+    return Address(place=place_of(name.strip(), plan), url=_url(url.strip()))
 
 
-def _place(name: str, plan: Plan) -> int:
+def place_of(name: str, plan: Plan) -> int:
     """The used type of that name; of that accelerator, whatever the case; or of the one name that it is part of."""
     types, used = plan.replica_types, known_types(plan)
     by_rule = (

@@ -39,6 +39,8 @@ defaults
     option http-no-delay
     option http-buffer-request
     option forwardfor
+    # A client that goes away ends the work for it.
+    option abortonclose
     option redispatch 1
     retries 3
     # empty-response needs a buffer (tune.bufsize) for each request until its answer begins. Without it that memory is

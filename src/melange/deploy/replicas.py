@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from melange.errors import Caution, InputError, unknown
+from melange.balance.replicas import place_of
+from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 
 DEFAULT_PORT = 80
@@ -106,7 +107,7 @@ def parse_replicas(given: Iterable[str]) -> dict[str, list[str]]:
     """
     urls: dict[str, list[str]] = {}
     for pair in given:
-        name, equals, url = pair.rpartition("=")
+        name, equals, url = pair.partition("=")
         if not (equals and name and url):
             raise InputError(f"--replica must be NAME=URL, got {pair!r}", hint=HINT)
         urls.setdefault(name, []).append(url)
@@ -160,31 +161,11 @@ def pools_of(
     return pools, cautions
 
 
-def find_type(plan: Plan, name: str) -> str:
-    """The used replica type that is meant by its name or by its accelerator.
-
-    Raises
-    ------
-    InputError
-        No used type is, or several are.
-    """
-    used = [one for one in plan.replica_types if plan.replicas[one.name] > 0]
-    if name in {one.name for one in used}:
-        return name
-    alike = [one.name for one in used if one.offer.accelerator.casefold() == name.casefold()]
-    if len(alike) > 1:
-        raise InputError(f"replica {name!r}: several types of the plan are meant: {', '.join(alike)}")
-    if not alike:
-        known = [one.name for one in used] + [one.offer.accelerator for one in used]
-        raise unknown("replica type", name, known, place="replica")
-    return alike[0]
-
-
 def _sorted_by_type(plan: Plan, urls: Mapping[str, Sequence[str]]) -> dict[str, tuple[Replica, ...]]:
     """Replicas by replica type name; each type has one at least, and none is there twice."""
     given: dict[str, tuple[Replica, ...]] = {}
     for name, some in urls.items():
-        kind = find_type(plan, name)
+        kind = plan.replica_types[place_of(name, plan)].name
         given[kind] = given.get(kind, ()) + tuple(Replica.parse(url) for url in some)
     lacking = [name for name, count in plan.replicas.items() if count > 0 and not given.get(name)]
     if lacking:
