@@ -40,18 +40,24 @@ START = Constants(
     mfu_fp4=0.3,
     mfu_experts=0.5,
     mfu_attention=0.4,
-    t_step_s=1e-3,
-    t_layer_s=4e-6,
-    t_moe_layer_s=5e-6,
-    t_latent_layer_s=5e-6,
+    t_step_s=0.3e-3,  # what is left of the host once its work overlaps with the accelerator's
+    t_layer_s=30e-6,  # some ten kernels in a layer, 3 us each to start and to run out
+    t_moe_layer_s=15e-6,  # five more: router, sorting, gathering, adding up
+    t_latent_layer_s=20e-6,
     t_sequence_s=2e-6,
     t_request_s=1e-4,
+    t_stream_s=50e-6,
     link_latency_s=8e-6,
     pcie_latency_s=30e-6,  # no measurement tells these two of PCIe apart from the server
     link_efficiency=0.7,
     pcie_efficiency=0.4,
 )
-HOST_BOUND = replace(START, t_sequence_s=0.24e-3, t_request_s=15.6e-3)  # vLLM 0.2: Python between the steps
+# vLLM 0.2: Python between the steps, no graphs, and offline.
+HOST_BOUND = replace(
+    START, t_step_s=1e-3, t_layer_s=4e-6, t_sequence_s=0.24e-3, t_request_s=15.6e-3, t_stream_s=0.0
+)
+# vLLM handed on 29,000 tokens a second (MiniMax on two B300) without a sign of a front end that would limit it.
+UNLIMITED = ("vllm-1",)
 LARGEST = {
     "mbu": 0.92,
     "mba": 0.95,
@@ -72,20 +78,20 @@ DENSE = {
     "mfu_fp8": 0.3,
     "mfu_fp4": 0.4,
     "mfu_attention": 0.5,
-    "t_step_s": 1.0,
-    "t_layer_s": 1.0,
+    "t_step_s": 0.7,
+    "t_layer_s": 0.5,
     "t_sequence_s": 1.5,
     "t_request_s": 1.5,
+    "t_stream_s": 0.7,
     "link_latency_s": 0.7,
     "link_efficiency": 0.5,
 }
-OTHER_KINDS = {"mfu_experts": 0.5, "t_moe_layer_s": 1.0, "mba_latent": 0.5, "t_latent_layer_s": 0.7}
+OTHER_KINDS = {"mfu_experts": 0.5, "t_moe_layer_s": 0.7, "mba_latent": 0.5, "t_latent_layer_s": 0.7}
 # One model on two accelerators: with less pull either predicts the other worse.
 PULL_ALONE = 0.35
 HOST_BOUND_FREE = {
-    name: DENSE[name] * PULL_ALONE
-    for name in ("mbu", "mba", "mfu", "mfu_attention", "t_step_s", "t_sequence_s", "t_request_s")
-}
+    name: DENSE[name] * PULL_ALONE for name in ("mbu", "mba", "mfu", "mfu_attention", "t_sequence_s", "t_request_s")
+} | {"t_step_s": PULL_ALONE}
 # How much closer an engine stays to all engines in what belongs to the hardware.
 SHRINK = 0.3
 SHRUNK = ("mbu", "mba", "mfu", "mfu_fp8", "mfu_fp4", "mfu_attention", "link_efficiency")
@@ -128,7 +134,10 @@ def fit(
     start: Mapping[str, float],
     spread: Mapping[str, float],
 ) -> dict[str, float]:
-    """The most likely values of the constants in ``spread``, the same for all tables, each on a base of its own."""
+    """The most likely values of the constants in ``spread``, the same for all tables, each on a base of its own.
+
+    A constant that is 0 in a base stays so there.
+    """
     names = list(spread)
     center = np.log([start[name] for name in names])
     deviation = np.array([spread[name] for name in names])
@@ -138,7 +147,7 @@ def fit(
     def log_ratio(values: Array) -> Array:
         found = {name: math.exp(value) for name, value in zip(names, values, strict=True)}
         return np.concatenate(
-            [table.log_ratio(replace(base, **found)) for table, base in zip(tables, bases, strict=True)]
+            [table.log_ratio(_with(base, found)) for table, base in zip(tables, bases, strict=True)]
         )
 
     def cost(ratio: Array, values: Array) -> float:
@@ -167,6 +176,11 @@ def fit(
     return {name: math.exp(value) for name, value in zip(names, values, strict=True)}
 
 
+def _with(base: Constants, found: Mapping[str, float]) -> Constants:
+    """The base with what was found of constants that it has at all."""
+    return replace(base, **{name: value for name, value in found.items() if getattr(base, name) > 0})
+
+
 def _shrunk(spread: Mapping[str, float]) -> dict[str, float]:
     return {name: value * (SHRINK if name in SHRUNK else 1.0) for name, value in spread.items()}
 
@@ -180,7 +194,7 @@ def fit_stage(
     start = {name: getattr(START, name) for name in spread}
     pooled = fit(list(tables.values()), [bases[era] for era in tables], start, spread)
     return {
-        era: replace(base, **(fit([tables[era]], [base], pooled, _shrunk(spread)) if era in tables else pooled))
+        era: _with(base, fit([tables[era]], [base], pooled, _shrunk(spread)) if era in tables else pooled)
         for era, base in bases.items()
     }
 
@@ -196,7 +210,10 @@ def fit_all(eras_by_name: Mapping[str, Era], points_by_era: Mapping[str, Sequenc
         }
         return {era: Table(points, eras_by_name[era]) for era, points in chosen.items() if points}
 
-    constants = fit_stage(tables(True), {era: START for era in points_by_era if era in MODERN}, DENSE)
+    bases = {
+        era: replace(START, t_stream_s=0.0) if era in UNLIMITED else START for era in points_by_era if era in MODERN
+    }
+    constants = fit_stage(tables(True), bases, DENSE)
     constants = fit_stage(tables(False), constants, OTHER_KINDS)
     if points_by_era.get(ALONE):
         table = Table(points_by_era[ALONE], eras_by_name[ALONE])

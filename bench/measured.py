@@ -125,6 +125,8 @@ class Point:
         Measured time per output token of one request, and to its first token; at saturation unknown, and nan [s].
     rate
         Measured request rate; nan at a concurrency [1/s].
+    release
+        The engine's, where the file says it.
     """
 
     model: Model
@@ -136,6 +138,7 @@ class Point:
     step_s: float
     first_s: float
     rate: float
+    release: str = ""
 
     @property
     def latency_s(self) -> float:
@@ -259,6 +262,7 @@ def _saturation_of_tensorrt(path: Path, left_out: Counter[str]) -> Iterable[Poin
             step_s=math.nan,
             first_s=math.nan,
             rate=float(row["output_tok_s"]) / float(row["output_len"]),
+            release=row["engine_version"],
         )
 
 
@@ -344,6 +348,7 @@ def _point(row: dict[str, str], era: str) -> Point:
         step_s=float(row["silicon_tpot_ms"]) / 1e3,
         first_s=float(row["silicon_ttft_ms"]) / 1e3,
         rate=math.nan,
+        release=row["backend_version"],
     )
 
 

@@ -131,7 +131,7 @@ def _case(name: str, rows: dict[tuple[str, int], dict[tuple[float, float], tuple
 
 def estimated(era: HeldOut, point: Point, limit_s: float, held: str) -> float:
     """The closed form's rate of that size on that replica type [1/s]."""
-    constants = era.constants_for(point, held)
+    constants = replace(era.constants_for(point, held), t_stream_s=0.0)  # measured without a server
     settings = replace(era.era, constants=constants).with_settings(max_context=10**9)
     replicas = replicas_of(point.model, [hardware_of(point)], accelerators(), settings)
     sizes = Sizes(inputs=np.full((1, 1, 1), point.inputs), outputs=np.full((1, 1, 1), point.outputs))

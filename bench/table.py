@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +52,8 @@ class Table:
         self.concurrency = column([point.concurrency for point in points])
         self.step_s = column([point.step_s for point in points])
         self.rate = column([point.rate if point.is_saturated else point.cycle_rate for point in points])
+        # An endless queue is measured without a server, and nobody reads the tokens.
+        self.is_offline = np.array([point.is_saturated for point in points])[:, None, None]
         self.is_tpot = np.array([point.quantity == "TPOT" for point in points])[:, None, None]
         counts = Counter(self.where.tolist())
         weight = np.array([1 / math.sqrt(counts[place]) for place in self.where.tolist()])
@@ -74,8 +76,9 @@ class Table:
             for field in fields(StepCost)
         }
         settings = self.era.settings
+        cost = StepCost(**{name: values[self.where][:, None, None] for name, values in columns.items()})
         return Replicas(
-            cost=StepCost(**{name: values[self.where][:, None, None] for name, values in columns.items()}),
+            cost=replace(cost, stream_s=np.where(self.is_offline, 0.0, cost.stream_s)),
             kv_tokens=self.most,
             max_sequences=self.most,
             max_batched_tokens=self.budget,

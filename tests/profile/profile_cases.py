@@ -21,6 +21,7 @@ IDEAL = Constants(
     t_latent_layer_s=0.0,
     t_sequence_s=0.0,
     t_request_s=0.0,
+    t_stream_s=0.0,
     link_latency_s=0.0,
     pcie_latency_s=0.0,
     link_efficiency=1.0,

@@ -64,7 +64,7 @@ def step_s(engine: Engine, contexts: Sequence[int], chunks: Sequence[tuple[int, 
     time += cost.host_s + cost.sequence_s * batch + cost.request_s * admitted
     if cost.batch_power:
         time *= min(max(batch, cost.least_batch), cost.most_batch) ** cost.batch_power
-    return time
+    return max(time, cost.stream_s * batch)
 
 
 def _seen(tokens: int, window: int) -> float:
@@ -142,6 +142,9 @@ class Replica:
     def _may_admit(self, growth: int) -> bool:
         if not self.waiting or len(self.running) >= self.engine.max_sequences:
             return False
+        if self.engine.is_fully_reserved:
+            whole = sum(self.held(job.inputs + job.outputs - 1) for job in [*self.running, self.waiting[0]])
+            return whole <= int(self.engine.kv_tokens)
         return self._room(growth + self.held(self.waiting[0].inputs + self.waiting[0].made))
 
     def begin(self, now: float) -> None:

@@ -34,6 +34,9 @@ ENGINES = {
         "max_sequences": 2,
         "cost": replace(engine().cost, batch_power=0.1, least_batch=2.0, most_batch=6.0),
     },
+    "reserved whole": {"kv_tokens": 4 * 1500.0, "is_fully_reserved": True},
+    "sliding windows, reserved whole": WINDOWED | {"kv_tokens": 3600.0, "is_fully_reserved": True},
+    "a slow front end": {"cost": replace(engine().cost, stream_s=6e-3, context_s=6e-6)},
     "experts on two accelerators": {
         "cost": replace(
             engine().cost,

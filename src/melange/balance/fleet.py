@@ -133,6 +133,7 @@ def replicas_like(engine: Engine) -> Replicas:
         block_tokens=engine.block_tokens,
         is_chunked=engine.is_chunked,
         max_context=engine.max_context,
+        is_fully_reserved=engine.is_fully_reserved,
     )
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from melange.catalog.model import Model
 from melange.profile.memory import token_layers
-from melange.profile.step import StepCost, added_time_s, step_time_s
+from melange.profile.step import StepCost, added_time_s, is_absent, step_time_s
 
 Array = npt.NDArray[np.float64]
 
@@ -70,6 +70,8 @@ class Replicas:
         Tokens of one KV block.
     is_chunked
         Whether prompts are read in chunks beside running requests.
+    is_fully_reserved
+        Whether a request holds room for its full length from the start.
     max_context
         Longest prompt plus completion [tokens].
     """
@@ -81,6 +83,7 @@ class Replicas:
     block_tokens: int
     is_chunked: bool
     max_context: int
+    is_fully_reserved: bool = False
 
 
 def max_request_rate(
@@ -121,11 +124,13 @@ def largest_batch(replicas: Replicas, model: Model, sizes: Sizes) -> Array:
     """Most running requests that memory and engine limits allow in the mean (R, I, O); 0 where not even one fits.
 
     ``min(max_num_seqs, KV / (i + o / 2), budget / (1 + i / o))``: KV cache at mean residency, with half a block of
-    waste a request; the last term only where prompts are read in chunks, whose tokens share a step's budget. One
-    request alone must fit at its full length ``i + o``, and that within the context limit.
+    waste a request, or at full length ``i + o`` where the engine reserves that; the last term only where prompts are
+    read in chunks, whose tokens share a step's budget. One request alone must fit at its full length, and that within
+    the context limit.
     """
     waste = replicas.block_tokens
-    resident = token_layers(model, sizes.residency, waste / 2)
+    held = sizes.longest if replicas.is_fully_reserved else sizes.residency
+    resident = token_layers(model, held, waste / 2)
     batch = np.minimum(replicas.max_sequences, replicas.kv_tokens / resident)
     if replicas.is_chunked:
         batch = np.minimum(batch, replicas.max_batched_tokens / (1 + sizes.inputs / sizes.outputs))
@@ -143,8 +148,16 @@ def mean_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
     Chunked: of ``o / B`` steps one reads a prompt besides (as much of it as its budget leaves, and then more of them),
     or every step where prompts are so many that none goes without; a prompt hides behind the weights only in the steps
     that carry it. Not chunked: every ``o / B`` steps one that reads a prompt (or several that wait, as many as a step
-    takes) while running requests stand still.
+    takes) while running requests stand still. Where a front end hands tokens on one by one, no less than it needs for
+    those of a step.
     """
+    step_s = _engine_step_s(replicas, sizes, batch)
+    if is_absent(replicas.cost.stream_s):
+        return step_s
+    return np.asarray(np.maximum(step_s, replicas.cost.stream_s * np.maximum(batch, 1.0)))
+
+
+def _engine_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
     cost, running = replicas.cost, np.maximum(batch, 1.0)
     admitted = batch / sizes.outputs
     context = running * sizes.residency

@@ -39,6 +39,8 @@ class Engine:
         Tokens of one KV block.
     is_chunked
         Whether prompts are read in chunks beside running requests; else a prompt has a step of its own.
+    is_fully_reserved
+        Whether a request enters only with room for its full length, and is never evicted.
     max_context
         Longest prompt plus completion [tokens].
     fast, slow
@@ -57,6 +59,7 @@ class Engine:
     block_tokens: int = 16
     is_chunked: bool = True
     max_context: int = 131072
+    is_fully_reserved: bool = False
     fast: float = 1.0
     slow: float = 1.0
     source: str = "estimated"
@@ -135,6 +138,7 @@ def engines_of(
             block_tokens=replicas.block_tokens,
             is_chunked=replicas.is_chunked,
             max_context=int(replicas.max_context),
+            is_fully_reserved=replicas.is_fully_reserved,
             fast=residuals[r].low,
             slow=residuals[r].high,
             source=source,

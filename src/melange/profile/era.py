@@ -40,6 +40,8 @@ class Constants:
         Share of peak memory bandwidth that reading a latent KV cache reaches, 0-1.
     t_step_s, t_layer_s, t_sequence_s, t_request_s
         Host work of a step, of each layer in it, of each running request in it, of each request once [s].
+    t_stream_s
+        What the server's front end takes to hand one token on, beside the engine; 0 where none was seen to limit it [s].
     t_moe_layer_s, t_latent_layer_s
         What a layer takes longer if it routes tokens to experts, or projects a latent KV cache: more and smaller
         kernels [s].
@@ -63,6 +65,7 @@ class Constants:
     t_latent_layer_s: float
     t_sequence_s: float
     t_request_s: float
+    t_stream_s: float
     link_latency_s: float
     pcie_latency_s: float
     link_efficiency: float
@@ -97,6 +100,9 @@ class EngineSettings:
     is_chunked
         Whether prompts are read in chunks beside running requests; False where a prompt has a step of its own and
         running requests wait for it.
+    is_fully_reserved
+        Whether a request enters only when the KV cache has room for it at its full length, and is never evicted
+        (TensorRT-LLM's default, ``GUARANTEED_NO_EVICT``); False where it enters with room for its prompt.
     max_context
         Longest prompt plus completion, where set shorter or longer than the model's [tokens]; None: as the model says.
     """
@@ -111,6 +117,7 @@ class EngineSettings:
     large_max_batched_tokens: int = 0
     block_tokens: int = 16
     is_chunked: bool = True
+    is_fully_reserved: bool = False
     max_context: int | None = None
 
     def limits_on(self, accelerator: Accelerator) -> tuple[int, int]:
@@ -251,7 +258,7 @@ def find_era(engine: str) -> Era:
     fitted = content["fitted"]
     return Era(
         name=name,
-        constants=Constants(**content["constants"]),
+        constants=Constants(**{name: float(value) for name, value in content["constants"].items()}),
         settings=EngineSettings(**content["settings"]),
         residuals=Residuals(**content["residuals"]),
         residuals_by_kind={kind: Residuals(**of_kind) for kind, of_kind in content["residuals_by_kind"].items()},

@@ -96,6 +96,7 @@ def replicas_of(
         max_batched_tokens=limits[:, 1, None, None],
         block_tokens=era.settings.block_tokens,
         is_chunked=era.settings.is_chunked,
+        is_fully_reserved=era.settings.is_fully_reserved,
         max_context=era.settings.max_context or model.max_context,
     )
 

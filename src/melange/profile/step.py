@@ -73,6 +73,9 @@ class StepCost:
         Host work for each running request of a step [s].
     request_s
         Host work once for each request [s].
+    stream_s
+        What the server's front end takes to hand one token on; it works beside the engine, so steps take no less than
+        that of their batch in the mean (:func:`~melange.profile.capacity.mean_step_s`), and no step more [s].
     batch_power, least_batch, most_batch
         Correction by measured points: the whole step times ``batch ** batch_power``, the batch kept within the range
         that was measured; a power of 0 corrects nothing.
@@ -95,6 +98,7 @@ class StepCost:
     host_s: Values
     sequence_s: Values
     request_s: Values
+    stream_s: Values = 0.0
     batch_power: Values = 0.0
     least_batch: Values = 1.0
     most_batch: Values = math.inf
@@ -156,6 +160,7 @@ def step_cost(
         host_s=_host_s(model, constants),
         sequence_s=constants.t_sequence_s,
         request_s=constants.t_request_s,
+        stream_s=constants.t_stream_s,
     )
 
 
@@ -187,7 +192,7 @@ def step_time_s(
     """
     tokens = batch + prefill_tokens
     time = _linear_s(cost, batch, tokens) + cost.context_s * context_tokens
-    if not _is_absent(cost.window_context_s):
+    if not is_absent(cost.window_context_s):
         window = np.minimum(cost.window, NO_WINDOW)  # infinity times no running requests is not 0
         time = time + cost.window_context_s * np.minimum(context_tokens, batch * window)
     time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens)
@@ -210,7 +215,7 @@ def added_time_s(
 def _linear_s(cost: StepCost, batch: Values, tokens: Values) -> Values:
     """Linear layers: the longer of reading the weights that tokens touch and their arithmetic [s]."""
     read_s: Values = cost.weights_s
-    if not _is_absent(cost.experts_s):
+    if not is_absent(cost.experts_s):
         read_s = read_s - cost.experts_s * np.expm1(cost.expert_decay * tokens)
     return np.maximum(read_s, cost.token_s * tokens + cost.output_s * batch)
 
@@ -218,7 +223,7 @@ def _linear_s(cost: StepCost, batch: Values, tokens: Values) -> Values:
 def _prompt_attention_s(cost: StepCost, prefill_tokens: Values, position: Values) -> Values:
     """Prompt tokens attending to earlier ones [s]."""
     time = cost.position_s * (prefill_tokens * position)
-    if _is_absent(cost.window_position_s):
+    if is_absent(cost.window_position_s):
         return time
     looked_at = windowed_position(np.asarray(position, float), cost.window)
     return time + cost.window_position_s * (prefill_tokens * looked_at)
@@ -226,14 +231,14 @@ def _prompt_attention_s(cost: StepCost, prefill_tokens: Values, position: Values
 
 def _talk_s(cost: StepCost, tokens: Values) -> Values:
     """All-reduces of all layers, the faster way [s]."""
-    if _is_absent(cost.one_shot_token_s):
+    if is_absent(cost.one_shot_token_s):
         return 0.0
     return np.minimum(cost.one_shot_s + cost.one_shot_token_s * tokens, cost.ring_s + cost.ring_token_s * tokens)
 
 
 def _corrected(cost: StepCost, batch: Values, time: Values) -> Values:
     """Times ``batch ** batch_power`` where measured points say so [s]."""
-    if _is_absent(cost.batch_power):
+    if is_absent(cost.batch_power):
         return time
     return time * np.clip(batch, cost.least_batch, cost.most_batch) ** cost.batch_power
 
@@ -335,6 +340,6 @@ def _all_reduces(
     return count * latency_s, token_s * peers, count * latency_s * peers, token_s * 2 * peers / tensor_parallel
 
 
-def _is_absent(values: Values) -> bool:
+def is_absent(values: Values) -> bool:
     """Whether a term is 0 for every replica, and need not be computed."""
     return isinstance(values, float) and values == 0.0

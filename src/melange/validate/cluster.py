@@ -154,6 +154,7 @@ def _world(engines: Sequence[Engine], requests: at.Small, moments: Array) -> at.
         whole[r, at.MAX_TOKENS] = engine.max_batched_tokens
         whole[r, at.BLOCK] = engine.block_tokens
         whole[r, at.IS_CHUNKED] = engine.is_chunked
+        whole[r, at.IS_RESERVED] = engine.is_fully_reserved
         whole[r, at.MAX_CONTEXT] = engine.max_context
         whole[r, at.FULL_UNITS] = engine.block_tokens * engine.full_layers
         whole[r, at.SLIDING_UNITS] = engine.block_tokens * engine.sliding_layers

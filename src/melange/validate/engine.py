@@ -5,6 +5,8 @@ request's context grows by one token a step; its n steps take ``n first + growth
 A *mixed* segment is one step that reads prompt chunks beside running requests; a *prompts* segment one step that reads
 whole prompts while running requests stand still (engines without chunks, vLLM 0.2). A run ends with the first request
 that ends or leaves its sliding window, when KV blocks run out, or at the end of the step in which a request arrives.
+Where the server's front end takes longer over a step's tokens than the engine over the step, steps take that long; a
+run ends as well where that changes.
 
 The rules of a step, in this order:
 
@@ -13,7 +15,8 @@ The rules of a step, in this order:
 2. The prompt that is read in part goes on, with the tokens that the step's budget leaves.
 3. Unless a request has just been preempted, waiting ones enter in the order of arrival while there is budget, a
    sequence is free, and blocks for the whole prompt are. Layers with a sliding window hold blocks for the first
-   ``window - 1`` tokens of a request at most.
+   ``window - 1`` tokens of a request at most. An engine that reserves (TensorRT-LLM) lets one in only with blocks for
+   its whole length, and preempts none.
 4. At the end of the step every running request has one token more, and each prompt that was read to its end its first.
 
 Blocks are counted without looking at requests: those that cross into a block at the same step modulo the block's size
@@ -38,7 +41,7 @@ from melange.validate.compiling import inner
 from melange.validate.gaps import count_gap, count_run
 from melange.validate.heaps import remove, rise, sink
 from melange.validate.outcome import SERVED
-from melange.validate.step import CONTEXT, WINDOW, WINDOW_CONTEXT, attended, correction, fixed_s
+from melange.validate.step import CONTEXT, STREAM, WINDOW, WINDOW_CONTEXT, attended, correction, fixed_s
 
 policy = compiled_policy()
 finished = policy.finished
@@ -95,6 +98,12 @@ def begin(world, replica, now):
     real[at.GROWTH_S] = factor * (cost[CONTEXT] * whole[at.DECODING] + cost[WINDOW_CONTEXT] * whole[at.GROWING])
     whole[at.SEGMENT] = at.DECODE
     whole[at.RUN_STEPS] = steps_in_blocks(whole, phases, keys[0] - whole[at.STEP])
+    streamed_s = cost[STREAM] * whole[at.DECODING]
+    if streamed_s > real[at.FIRST]:
+        if real[at.GROWTH_S] * whole[at.RUN_STEPS] > streamed_s - real[at.FIRST]:
+            whole[at.RUN_STEPS] = max(math.ceil((streamed_s - real[at.FIRST]) / real[at.GROWTH_S]), 1)
+        real[at.FIRST] = streamed_s
+        real[at.GROWTH_S] = 0.0
     real[at.ENDS] = now + _run_s(real[at.FIRST], real[at.GROWTH_S], whole[at.RUN_STEPS])
 
 
@@ -154,7 +163,7 @@ def clear(world, replica, now):
     whole[at.HEAD : at.TAIL + 1] = at.NOBODY
     whole[at.LAST] = at.NOBODY
     whole[at.PARTIAL] = at.NOBODY
-    for column in (at.USED, at.WAITING, at.RUNNING, at.DECODING, at.GROWING, at.STALLED):
+    for column in (at.USED, at.RESERVED, at.WAITING, at.RUNNING, at.DECODING, at.GROWING, at.STALLED):
         whole[column] = 0
     whole[at.CONTEXT_TOKENS] = 0
     whole[at.WINDOW_CONTEXT_TOKENS] = 0
@@ -218,6 +227,7 @@ def _preempt(whole, phases, keys, members, requests):
         leave(whole, phases, context)
         requests[k, at.PROGRESS] = context - requests[k, at.INPUT]
     requests[k, at.PREEMPTIONS] += 1
+    whole[at.RESERVED] -= _length(whole, requests, k)
     unlink(whole, requests, k)
     requests[k, at.NEXT] = whole[at.HEAD]
     whole[at.HEAD] = k
@@ -270,12 +280,28 @@ def _admit(whole, requests, moments, now):
     whole[at.RUNNING] += 1
     prompt = requests[k, at.INPUT] + requests[k, at.PROGRESS]
     whole[at.USED] += units(whole, prompt)
+    whole[at.RESERVED] += _length(whole, requests, k)
     if math.isnan(moments[k, at.ADMITTED]):
         moments[k, at.ADMITTED] = now
     whole[at.PROMPT] += prompt - requests[k, at.CACHED]
     if requests[k, at.PREEMPTIONS] > 0:
         whole[at.RECOMPUTED] += prompt - requests[k, at.CACHED]
     return k
+
+
+@inner()
+def _length(whole, requests, k):
+    """KV cache that a request holds at its end."""
+    return units(whole, requests[k, at.INPUT] + requests[k, at.OUTPUT] - 1)
+
+
+@inner()
+def _has_room(whole, requests, k, decode_units):
+    """Whether a waiting request may enter: with blocks for its prompt, or with blocks for its whole length."""
+    if whole[at.IS_RESERVED] == 1:
+        return whole[at.RESERVED] + _length(whole, requests, k) <= whole[at.CAPACITY]
+    needed = units(whole, requests[k, at.INPUT] + requests[k, at.PROGRESS])
+    return whole[at.USED] + decode_units + needed <= whole[at.CAPACITY]
 
 
 @inner()
@@ -291,8 +317,7 @@ def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempt
             k = whole[at.HEAD]
             if k == at.NOBODY or is_preempted or whole[at.RUNNING] >= whole[at.MAX_SEQUENCES]:
                 break
-            needed = units(whole, requests[k, at.INPUT] + requests[k, at.PROGRESS])
-            if whole[at.USED] + decode_units + needed > whole[at.CAPACITY]:
+            if not _has_room(whole, requests, k, decode_units):
                 break
             _admit(whole, requests, moments, now)
             done = requests[k, at.CACHED]
@@ -314,9 +339,12 @@ def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempt
         return False
     look_back_s = cost[CONTEXT] * whole[at.CONTEXT_TOKENS] + cost[WINDOW_CONTEXT] * whole[at.WINDOW_CONTEXT_TOKENS]
     factor = correction(cost, whole[at.DECODING])
+    streamed_s = cost[STREAM] * whole[at.DECODING]
     step_s = factor * (fixed_s(cost, whole[at.DECODING], prefill, pairs, window_pairs, admitted) + look_back_s)
+    step_s = max(step_s, streamed_s)
     if whole[at.DECODING] > 0:
         alone_s = factor * (fixed_s(cost, whole[at.DECODING], 0, 0.0, 0.0, 0) + look_back_s)
+        alone_s = max(alone_s, streamed_s)
         real[at.ADDED] += step_s - alone_s
     whole[at.USED] += decode_units
     whole[at.SEGMENT] = at.MIXED
@@ -334,7 +362,7 @@ def _begin_prompts(whole, real, cost, ready, requests, moments, now):
         prompt, done = requests[k, at.INPUT] + requests[k, at.PROGRESS], requests[k, at.CACHED]
         if prefill > 0 and prefill + prompt - done > whole[at.MAX_TOKENS]:
             break
-        if whole[at.USED] + units(whole, prompt) > whole[at.CAPACITY]:
+        if not _has_room(whole, requests, k, 0):
             break
         _admit(whole, requests, moments, now)
         prefill += prompt - done
@@ -377,6 +405,7 @@ def _end_due(whole, real, phases, keys, members, requests, moments, fleet, repli
 def _end(whole, real, requests, moments, k, fleet, replica, now):
     """The last token of a request: it leaves, and the balancer learns of it."""
     unlink(whole, requests, k)
+    whole[at.RESERVED] -= _length(whole, requests, k)
     requests[k, at.STATUS] = SERVED
     requests[k, at.PROGRESS] = requests[k, at.OUTPUT]
     moments[k, at.FINISH] = now

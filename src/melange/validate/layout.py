@@ -27,6 +27,8 @@ Real = npt.NDArray[np.float64]
     WINDOW_TOKENS,
     CAPACITY,  # KV cache [tokens of one layer]
     USED,  # of that, held
+    RESERVED,  # of that, promised to running requests at their full length, where the engine does so
+    IS_RESERVED,
     PEAK,
     HEAD,  # the queue's first and last request
     TAIL,
@@ -50,7 +52,7 @@ Real = npt.NDArray[np.float64]
     PROMPT,
     RECOMPUTED,
     WHOLE,
-) = range(33)
+) = range(35)
 IDLE, DECODE, MIXED, PROMPTS = range(4)
 
 # Replicas, real numbers (n, REAL).

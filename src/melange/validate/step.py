@@ -37,6 +37,7 @@ NAMES = tuple(field.name for field in fields(StepCost))
     HOST,
     SEQUENCE,
     REQUEST,
+    STREAM,
     BATCH_POWER,
     LEAST_BATCH,
     MOST_BATCH,
