@@ -12,7 +12,7 @@ from __future__ import annotations
 import csv
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import numpy as np
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.profile.era import EngineSettings, find_era
+from melange.profile.measurements import Measurement
 from melange.profile.memory import kv_room_bytes
 
 ENGINE_BY_ERA = {"vllm-1": "vllm", "sglang": "sglang", "trtllm": "trtllm"}
@@ -366,9 +367,15 @@ def quantized(model: Model, precision: str, *, is_fp8_cache: bool) -> Model:
     return replace(model, weight_dtype=dtype, activation_dtype=activations, kv_dtype="fp8" if is_fp8_cache else "bf16")
 
 
-def labels(points: Sequence[Point]) -> dict[str, int]:
-    """Points by replica type, in words."""
-    return Counter(
-        f"{point.model.name} {point.model.weight_dtype} {point.accelerator} x {point.tensor_parallel}"
-        for point in points
+def measurement_of(point: Point) -> Measurement:
+    """A point at a concurrency as a user would hand it in."""
+    return Measurement(
+        input_tokens=point.inputs,
+        output_tokens=point.outputs,
+        accelerator=point.accelerator,
+        tensor_parallel=point.tensor_parallel,
+        concurrency=point.concurrency,
+        tpot_s={"mean": point.step_s},
+        ttft_s={"mean": point.first_s},
+        source=f"{point.model.name} {point.accelerator} x {point.tensor_parallel} at {point.concurrency:g}",
     )

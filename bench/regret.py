@@ -1,10 +1,11 @@
 """What errors of estimates cost: plans made from held-out estimates, carried on measured capacities.
 
 A case is a model in a precision under one engine and one limit, whose sizes were measured on two accelerators and more.
-The plan made from estimates keeps its shares. *As rented*: where a type carries less than was thought, instances of it
-are added until it carries its share, and where it carries more, its instances stay. *Resized*: every type has as many
-as its share needs, which is what choosing the wrong mix costs once counts are set by what is seen. Regret is the cost
-over that of the best plan on measured capacities, less 1.
+Regret is the cost of the mix chosen from estimates over that of the best mix on measured capacities, less 1. Its cost
+depends on what is still set by estimates when the traffic comes. *The mix*: the types that were chosen; how many of
+each and which size goes where are solved again on measured capacities, with these types alone. *With its shares*: every
+type keeps its share of each size, and has as many instances as that needs. *As rented*: besides, no instance that
+turns out too many is given back. Estimates are made without any point of the case, or corrected by two of each type.
 """
 
 from __future__ import annotations
@@ -18,20 +19,27 @@ import numpy as np
 import numpy.typing as npt
 
 from calibrate import HeldOut
-from curves import curves_of, hardware_of
-from measured import Point
+from curves import Curve, curves_of, hardware_of
+from measured import Point, measurement_of
 from melange.catalog.bundled import accelerators, offers
+from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.errors import InfeasibleError
 from melange.plan.options import Options
 from melange.plan.solve import solve
-from melange.profile.capacity import Sizes, max_request_rate
+from melange.profile.anchor import with_correction
+from melange.profile.capacity import Replicas, Sizes, max_request_rate
+from melange.profile.comparison import samples_of
+from melange.profile.correction import Sample, correction, prior_variance
+from melange.profile.era import find_era
 from melange.profile.hardware import replicas_of
 from melange.profile.profile import ReplicaType
 from melange.profile.release import measured_profile
 from melange.workload.workload import Buckets, Workload
 
 Array = npt.NDArray[np.float64]
+# Measured and estimated rate by size, by accelerator and degree.
+Rows = dict[tuple[str, int], dict[tuple[float, float], tuple[float, float]]]
 
 LIMITS_S = (0.015, 0.03, 0.06)
 INSTANCES_PER_CASE = 5
@@ -40,6 +48,7 @@ LEAST_TYPES = 2
 LEAST_SHARE = 0.6  # of the sizes of the type with most of them; a type with fewer is left out of the case
 NO_LIMIT_S = 1e9
 MARKUP = 1e-9
+KNOWN_TO = 0.05
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +73,27 @@ def price_per_h(accelerator: str) -> float | None:
     return min(prices, default=None)
 
 
-def cases(held_by_era: Iterable[HeldOut], held: str) -> list[Case]:
-    """All cases that the measurements allow; estimates by constants that have not seen the accelerator or model."""
+def cases(held_by_era: Iterable[HeldOut], held: str, anchors: int = 0) -> list[Case]:
+    """All cases that the measurements allow; estimates by constants that have not seen the accelerator or model.
+
+    Parameters
+    ----------
+    held
+        What was held out: ``accelerator`` or ``model``.
+    anchors
+        How many points of each replica type then correct its estimates: of the smallest and the largest size, where
+        they would run. Only cases under limits have such points.
+    """
     found = []
     for era in held_by_era:
-        found += _saturation_cases(era, held)
-        found += _limit_cases(era, held)
+        if not anchors:
+            found += _saturation_cases(era, held)
+        found += _limit_cases(era, held, anchors)
     return found
 
 
 def _saturation_cases(era: HeldOut, held: str) -> list[Case]:
-    by_model: dict[object, dict[tuple[str, int], dict[tuple[float, float], tuple[float, float]]]] = defaultdict(dict)
+    by_model: dict[object, Rows] = defaultdict(dict)
     for point in era.points:
         if point.is_saturated:
             cells = by_model[point.model].setdefault((point.accelerator, point.tensor_parallel), {})
@@ -83,27 +102,65 @@ def _saturation_cases(era: HeldOut, held: str) -> list[Case]:
     return [case for model, rows in by_model.items() for case in _case(f"{names[model]}, saturation", rows)]
 
 
-def _limit_cases(era: HeldOut, held: str) -> list[Case]:
+def _limit_cases(era: HeldOut, held: str, anchors: int) -> list[Case]:
+    by_model: dict[Model, dict[tuple[str, int], list[Curve]]] = defaultdict(dict)
+    for curve in curves_of(era):
+        point = curve.points[0]
+        by_model[point.model].setdefault((point.accelerator, point.tensor_parallel), []).append(curve)
     found = []
     for limit_s in LIMITS_S:
-        by_model: dict[object, dict[tuple[str, int], dict[tuple[float, float], tuple[float, float]]]] = defaultdict(
-            dict
-        )
-        names = {}
-        for curve in curves_of(era):
-            point = curve.points[-1]
-            names[point.model] = f"{era.era.name} {point.model.name} {point.model.weight_dtype}"
-            measured = float(curve.measured(np.array([min(limit_s, curve.tpot_s[-1])]))[0])
-            constants = era.constants_for(point, held)
-            estimate = float(curve.predicted(np.array([limit_s]), constants)[0])
-            cells = by_model[point.model].setdefault((point.accelerator, point.tensor_parallel), {})
-            cells[point.inputs, point.outputs] = measured, estimate
-        for model, rows in by_model.items():
-            found += _case(f"{names[model]}, TPOT {limit_s * 1e3:g} ms", rows)
+        for model, curves_by_type in by_model.items():
+            rows = {key: _cells(curves, limit_s, held, anchors) for key, curves in curves_by_type.items()}
+            name = f"{era.era.name} {model.name} {model.weight_dtype}, TPOT {limit_s * 1e3:g} ms"
+            found += _case(name, rows)
     return found
 
 
-def _case(name: str, rows: dict[tuple[str, int], dict[tuple[float, float], tuple[float, float]]]) -> list[Case]:
+def _cells(
+    curves: Sequence[Curve], limit_s: float, held: str, anchors: int
+) -> dict[tuple[float, float], tuple[float, float]]:
+    """Measured and estimated rate of every size of one replica type [1/s]."""
+    by_size = sorted(curves, key=lambda curve: curve.points[0].inputs + curve.points[0].outputs)
+    asked = [by_size[0], by_size[-1]][:anchors] if len(by_size) > 1 else by_size[:anchors]
+    samples = [sample for curve in asked for sample in _anchor(curve, limit_s, held)]
+    cells = {}
+    for curve in curves:
+        measured = float(curve.measured(np.array([min(limit_s, curve.tpot_s[-1])]))[0])
+        cells[curve.points[0].inputs, curve.points[0].outputs] = measured, _rate(curve, limit_s, held, samples)
+    return cells
+
+
+def _anchor(curve: Curve, limit_s: float, held: str) -> list[Sample]:
+    """The point of a curve that is nearest to where the model would run, against the model."""
+    point = curve.points[0]
+    running = max(_rate(curve, limit_s, held, []) * point.outputs * limit_s, 1.0)
+    nearest = min(curve.points, key=lambda one: abs(math.log(one.concurrency / running)))
+    return samples_of(_replicas(curve, held), point.model, [measurement_of(nearest)])[0]
+
+
+def _replicas(curve: Curve, held: str) -> Replicas:
+    point = curve.points[-1]
+    era = replace(curve.held.era, constants=curve.held.constants_for(point, held)).with_settings(max_context=10**9)
+    replicas = replicas_of(point.model, [hardware_of(point)], accelerators(), era)
+    return replace(replicas, max_sequences=np.minimum(replicas.max_sequences, point.concurrency))
+
+
+def _rate(curve: Curve, limit_s: float, held: str, samples: Sequence[Sample]) -> float:
+    """The closed form's rate of a curve's size, with no more requests than were measured [1/s]."""
+    point, replicas = curve.points[-1], _replicas(curve, held)
+    sizes = _sizes(point)
+    if samples:
+        variance = prior_variance(find_era(curve.held.era.name).residuals_of(point.model, point.accelerator))
+        found = correction(samples, sizes.inputs[0], sizes.outputs[0], variance)
+        replicas = with_correction(replicas, found)
+    return float(max_request_rate(replicas, point.model, sizes, {"tpot": limit_s})[0, 0, 0])
+
+
+def _sizes(point: Point) -> Sizes:
+    return Sizes(inputs=np.full((1, 1, 1), point.inputs), outputs=np.full((1, 1, 1), point.outputs))
+
+
+def _case(name: str, rows: Rows) -> list[Case]:
     """The sizes that all types share; none where fewer than two types of known price are left."""
     priced = {key: cells for key, cells in rows.items() if price_per_h(key[0]) is not None and len(cells) > 1}
     if len({card for card, _ in priced}) < LEAST_TYPES:
@@ -130,36 +187,75 @@ def _case(name: str, rows: dict[tuple[str, int], dict[tuple[float, float], tuple
 
 
 def estimated(era: HeldOut, point: Point, limit_s: float, held: str) -> float:
-    """The closed form's rate of that size on that replica type [1/s]."""
-    constants = replace(era.constants_for(point, held), t_stream_s=0.0)  # measured without a server
+    """The closed form's rate of that size on that replica type, without a server in front [1/s]."""
+    constants = replace(era.constants_for(point, held), t_stream_s=0.0)
     settings = replace(era.era, constants=constants).with_settings(max_context=10**9)
     replicas = replicas_of(point.model, [hardware_of(point)], accelerators(), settings)
-    sizes = Sizes(inputs=np.full((1, 1, 1), point.inputs), outputs=np.full((1, 1, 1), point.outputs))
-    return float(max_request_rate(replicas, point.model, sizes, {"tpot": limit_s})[0, 0, 0])
+    return float(max_request_rate(replicas, point.model, _sizes(point), {"tpot": limit_s})[0, 0, 0])
 
 
-def regrets(found: Sequence[Case], seed: int = 7) -> tuple[Array, Array, list[str], int]:
-    """Regret of every instance as rented and resized, the case of each, and how many got no plan from estimates."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regrets:
+    """Regret of every instance (N,), how many replicas of the best type it would take, and the name of its case.
+
+    ``without``: how many instances got no plan from estimates.
+    """
+
+    mix: Array
+    with_shares: Array
+    as_rented: Array
+    replicas: Array
+    names: tuple[str, ...]
+    without: int
+
+
+def almost_known(found: Sequence[Case], seed: int = 11) -> list[Case]:
+    """The same cases, with estimates that are off by 5 % each (the standard deviation), independently."""
     random = np.random.default_rng(seed)
-    rented, resized, names, without = [], [], [], 0
+    return [
+        replace(case, estimated=case.measured * np.exp(KNOWN_TO * random.standard_normal(case.measured.shape)))
+        for case in found
+    ]
+
+
+def regrets(found: Sequence[Case], seed: int = 7) -> Regrets:
+    """What plans from estimates cost, over several workloads of every case."""
+    random = np.random.default_rng(seed)
+    rows, names, without = [], [], 0
     for case in found:
         for _ in range(INSTANCES_PER_CASE):
             shares = random.dirichlet(np.ones(case.measured.shape[1]))
             replicas = math.exp(random.uniform(*np.log(REPLICAS)))
             rate = shares * replicas / float((shares / case.measured.max(axis=0)).sum())
-            best = _cost(case, rate, case.measured)
-            if best is None:
-                continue
-            planned = _cost(case, rate, np.where(case.measured > 0, case.estimated, 0.0))
-            if planned is None:
+            costs = _costs(case, rate)
+            if costs is None:
                 without += 1
                 continue
-            best_per_h = float(best[0] @ case.cost_per_h)
-            needed = carrying(case, rate, planned[1])
-            rented.append(float(np.maximum(planned[0], needed) @ case.cost_per_h) / best_per_h - 1)
-            resized.append(float(needed @ case.cost_per_h) / best_per_h - 1)
+            rows.append([*costs, replicas])
             names.append(case.name)
-    return np.array(rented), np.array(resized), names, without
+    table = np.array(rows)
+    return Regrets(
+        mix=table[:, 0],
+        with_shares=table[:, 1],
+        as_rented=table[:, 2],
+        replicas=table[:, 3],
+        names=tuple(names),
+        without=without,
+    )
+
+
+def _costs(case: Case, rate: Array) -> tuple[float, float, float] | None:
+    """Regret of the mix, with its shares, and as rented; None where estimates give no plan."""
+    best = _cost(case, rate, case.measured)
+    planned = _cost(case, rate, np.where(case.measured > 0, case.estimated, 0.0))
+    if best is None or planned is None:
+        return None
+    instances, share = planned
+    again = _cost(case, rate, np.where((instances > 0)[:, None], case.measured, 0.0))
+    needed = carrying(case, rate, share)
+    counts = (needed if again is None else again[0], needed, np.maximum(instances, needed))
+    mix, with_shares, as_rented = (float(one @ case.cost_per_h) / float(best[0] @ case.cost_per_h) - 1 for one in counts)
+    return mix, with_shares, as_rented
 
 
 def carrying(case: Case, rate: Array, share: Array) -> Array:

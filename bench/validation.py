@@ -21,7 +21,7 @@ from measured import Measured, Point, read_points
 from melange.profile.capacity import mean_step_s, prompt_times_s, ttft_s
 from melange.profile.era import Residuals, eras, find_era, kind_of
 from pages import BARS, PAGE, bar, percent, table
-from regret import cases, regrets
+from regret import Regrets, almost_known, cases, regrets
 from table import Table
 
 Array = npt.NDArray[np.float64]
@@ -29,6 +29,9 @@ Array = npt.NDArray[np.float64]
 HELD = ("accelerator", "model")
 TITLES = {"fitted": "fitted", "accelerator": "accelerator held out", "model": "model held out"}
 LEAST = 5
+# Names of models that route tokens to experts.
+ROUTED = ("gpt-oss", "MiniMax", "Kimi")
+FLEETS = (3, 8, 20, 40)
 
 
 def residuals_of(held: HeldOut, kind: str) -> Array:
@@ -196,29 +199,37 @@ def left_out(measured: Mapping[str, Measured]) -> str:
     return table(["era", "rows", "number"], rows, numbers=1)
 
 
-def regret_table(all_held: Mapping[str, HeldOut]) -> tuple[str, dict[str, Array]]:
-    """Regret by what was held out, and by case."""
-    rows, rented_by_kind = [], {}
+def regret_table(all_held: Mapping[str, HeldOut]) -> tuple[str, dict[str, Regrets]]:
+    """Regret by what was held out, by case, by size of the fleet, and with better estimates."""
+    rows, regrets_by_kind = [], {}
     for kind in HELD:
-        found = cases(all_held.values(), kind)
-        rented, resized, names, without = regrets(found)
-        rented_by_kind[kind] = rented
-        for group, chosen in (
-            ("all", np.ones(len(names), bool)),
-            (
-                "dense models",
-                np.array(["gpt-oss" not in one and "MiniMax" not in one and "Kimi" not in one for one in names]),
-            ),
-            ("saturation", np.array([one.endswith("saturation") for one in names])),
-        ):
-            rows.append(
-                [TITLES[kind], group, f"{chosen.sum()}"]
-                + [percent(np.median(values[chosen])) for values in (rented, resized)]
-                + [percent(np.quantile(values[chosen], 0.9)) for values in (rented, resized)]
-            )
-        rows.append([TITLES[kind], "no plan from estimates", f"{without}", "", "", "", ""])
-    heads = ["", "instances of", "number", "as rented", "resized", "90 % of them, as rented", "90 %, resized"]
-    return table(heads, rows, numbers=5), rented_by_kind
+        listed = cases(all_held.values(), kind)
+        found = regrets_by_kind[kind] = regrets(listed)
+        names = np.array(found.names)
+        groups = {
+            "all": np.ones(len(names), bool),
+            "dense models": np.array([not any(one in name for one in ROUTED) for name in names]),
+            "saturation": np.array([name.endswith("saturation") for name in names]),
+        }
+        groups |= {
+            f"{low}-{high} replicas of the best type": (found.replicas >= low) & (found.replicas < high)
+            for low, high in zip(FLEETS, FLEETS[1:], strict=False)
+        }
+        rows += [_regret_row(TITLES[kind], group, found, chosen) for group, chosen in groups.items()]
+        anchored = regrets(cases(all_held.values(), kind, anchors=2))
+        rows.append(_regret_row(TITLES[kind], "under limits, two anchors a type", anchored))
+        rows.append(_regret_row(TITLES[kind], "all, every capacity known to 5 %", regrets(almost_known(listed))))
+        rows.append([TITLES[kind], "no plan from estimates", f"{found.without}", "", "", ""])
+    heads = ["", "instances of", "number", "the mix", "with its shares", "as rented"]
+    return table(heads, rows, numbers=4), regrets_by_kind
+
+
+def _regret_row(title: str, group: str, found: Regrets, chosen: npt.NDArray[np.bool_] | None = None) -> list[str]:
+    """Median, and in brackets what 90 % of the instances stay below."""
+    picked = np.ones(len(found.names), bool) if chosen is None else chosen
+    values = [values[picked] for values in (found.mix, found.with_shares, found.as_rented)]
+    cells = [f"{percent(np.median(one))} ({percent(np.quantile(one, 0.9))})" for one in values]
+    return [title, group, f"{picked.sum()}", *cells]
 
 
 def main() -> None:
@@ -233,7 +244,7 @@ def main() -> None:
     known = {name: find_era(name) for name in eras()}
     all_held = hold_out(known, {name: found.points for name, found in measured.items()})
     curves = {name: curves_of(held) for name, held in all_held.items()}
-    regret_text, rented = regret_table(all_held)
+    regret_text, regrets_by_kind = regret_table(all_held)
     every_curve = [curve for listed in curves.values() for curve in listed]
     inside = {
         kind: np.concatenate([shipped_coverage(held, kind) for held in all_held.values()]).mean() for kind in HELD
@@ -251,7 +262,14 @@ def main() -> None:
                 BARS["limit"],
             ),
             bar(f"80 % intervals, {TITLES[kind]}: points inside", inside[kind], BARS["inside"]),
-            bar(f"regret, {TITLES[kind]}: median", np.median(rented[kind]), BARS["regret"]),
+            *(
+                bar(f"regret, {TITLES[kind]}: median, {words}", np.median(values), BARS["regret"])
+                for words, values in (
+                    ("the mix", regrets_by_kind[kind].mix),
+                    ("the mix with its shares", regrets_by_kind[kind].with_shares),
+                    ("as rented", regrets_by_kind[kind].as_rented),
+                )
+            ),
         ]
     page = PAGE.format(
         bars=table(["", "wanted", "reached", ""], rows, numbers=2),
