@@ -4,7 +4,7 @@
 
 MEASURED is a folder with the files that bench/measured.py reads, by which the points come. A replica type is a model in
 a precision on an accelerator, with a degree and an engine; its constants were fitted without any point of its
-accelerator, or of its model. A curve is one size at three concurrencies or more, and limits are those of bench/curves.py.
+accelerator, or of its model. A curve is one size at three concurrencies or more; limits are those of bench/curves.py.
 0 to 3 points anchor the model, one after the other, each the point of the curve that is nearest to where the model,
 anchored so far, would run: the point that a user who follows ``--suggest-measurements`` would measure. No point lies at
 the limit itself. The same with points of another size of the same replica type. ``--fit`` looks for the shares of

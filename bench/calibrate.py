@@ -53,9 +53,7 @@ START = Constants(
     pcie_efficiency=0.4,
 )
 # vLLM 0.2: Python between the steps, no graphs, and offline.
-HOST_BOUND = replace(
-    START, t_step_s=1e-3, t_layer_s=4e-6, t_sequence_s=0.24e-3, t_request_s=15.6e-3, t_stream_s=0.0
-)
+HOST_BOUND = replace(START, t_step_s=1e-3, t_layer_s=4e-6, t_sequence_s=0.24e-3, t_request_s=15.6e-3, t_stream_s=0.0)
 # vLLM handed on 29,000 tokens a second (MiniMax on two B300) without a sign of a front end that would limit it.
 UNLIMITED = ("vllm-1",)
 LARGEST = {
@@ -156,9 +154,7 @@ def fit(
 
     def log_ratio(values: Array) -> Array:
         found = {name: math.exp(value) for name, value in zip(names, values, strict=True)}
-        return np.concatenate(
-            [table.log_ratio(_with(base, found)) for table, base in zip(tables, bases, strict=True)]
-        )
+        return np.concatenate([table.log_ratio(_with(base, found)) for table, base in zip(tables, bases, strict=True)])
 
     def cost(ratio: Array, values: Array) -> float:
         misfit = weight * (np.sqrt(1 + (ratio / LOSS_SCALE) ** 2) - 1)

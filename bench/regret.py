@@ -254,7 +254,9 @@ def _costs(case: Case, rate: Array) -> tuple[float, float, float] | None:
     again = _cost(case, rate, np.where((instances > 0)[:, None], case.measured, 0.0))
     needed = carrying(case, rate, share)
     counts = (needed if again is None else again[0], needed, np.maximum(instances, needed))
-    mix, with_shares, as_rented = (float(one @ case.cost_per_h) / float(best[0] @ case.cost_per_h) - 1 for one in counts)
+    mix, with_shares, as_rented = (
+        float(one @ case.cost_per_h) / float(best[0] @ case.cost_per_h) - 1 for one in counts
+    )
     return mix, with_shares, as_rented
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,7 @@ def regret_table(all_held: Mapping[str, HeldOut]) -> tuple[str, dict[str, Regret
         }
         groups |= {
             f"{low}-{high} replicas of the best type": (found.replicas >= low) & (found.replicas < high)
-            for low, high in zip(FLEETS, FLEETS[1:], strict=False)
+            for low, high in pairwise(FLEETS)
         }
         rows += [_regret_row(TITLES[kind], group, found, chosen) for group, chosen in groups.items()]
         anchored = regrets(cases(all_held.values(), kind, anchors=2))

@@ -10,7 +10,7 @@ from melange.slo import Slo
 from melange.validate.rates import TOO_DEAR, with_simulated_rates
 from melange.workload.workload import Buckets, Workload
 
-SLO = Slo(tpot_s=0.06, statistic="p95")
+SLO = Slo(tpot_s=0.1, statistic="p95")
 
 
 def profile_at(prices: dict[str, float], most: int | None = None) -> tuple[Profile, Workload]:
@@ -26,7 +26,7 @@ def profile_at(prices: dict[str, float], most: int | None = None) -> tuple[Profi
     ]
     workload = Workload.at_upper_edges(Buckets(input_edges=(500,), output_edges=(100,)), [[1.0]])
     model = melange.find_model("meta-llama/Llama-3.1-8B")
-    return melange.estimate(model, offers, Slo(tpot_s=0.06), workload, tensor_parallel=1), workload
+    return melange.estimate(model, offers, Slo(tpot_s=0.1), workload, tensor_parallel=1), workload
 
 
 def is_left_out(profile: Profile, workload: Workload, **options: bool) -> list[bool]:

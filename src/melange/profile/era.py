@@ -41,7 +41,7 @@ class Constants:
     t_step_s, t_layer_s, t_sequence_s, t_request_s
         Host work of a step, of each layer in it, of each running request in it, of each request once [s].
     t_stream_s
-        What the server's front end takes to hand one token on, beside the engine; 0 where none was seen to limit it [s].
+        What the server's front end takes to hand one token on, beside the engine; 0 where none was seen to limit [s].
     t_moe_layer_s, t_latent_layer_s
         What a layer takes longer if it routes tokens to experts, or projects a latent KV cache: more and smaller
         kernels [s].
