@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 AICONFIGURATOR := .venv-aiconfigurator
 ENGINE := .venv-engine
+RAY := .venv-ray
 GATEWAYS := .venv-gateways
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-aiconfigurator test-engine test-gateways docs bench reproduce clean
+.PHONY: help setup demo check test test-aiconfigurator test-engine test-ray test-gateways docs bench reproduce clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -29,6 +30,9 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, floors
 
 test: $(VENV)/.installed-dev ## run the tests
 	$(BIN)/pytest
+
+test-ray: $(RAY)/.installed ## test simulations on a real local Ray, in a virtual environment of its own
+	$(RAY)/bin/python -m pytest -rs tests/ray
 
 test-aiconfigurator: $(AICONFIGURATOR)/.installed ## test with aiconfigurator-core itself, in a virtual environment of its own (82 MB)
 	$(AICONFIGURATOR)/bin/python -m pytest -rs tests/aiconfigurator
@@ -55,7 +59,7 @@ reproduce: $(VENV)/.installed-dev ## run the paper's evaluation again and write 
 	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(GATEWAYS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(RAY) $(GATEWAYS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
@@ -69,6 +73,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) install --quiet -c constraints.txt -e '.[dev,bench]'
 	@touch $@ $(VENV)/.installed
+
+$(RAY)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	test -x $(RAY)/bin/python || $(BIN)/python -m venv $(RAY)
+	$(RAY)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[ray]' pytest
+	@touch $@
 
 # Its wheels are for Python 3.11 to 3.13.
 $(AICONFIGURATOR)/.installed: pyproject.toml constraints.txt

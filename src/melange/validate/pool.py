@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from melange.errors import InputError
 from melange.plan.plan import Plan
@@ -102,7 +102,7 @@ def _on_ray(jobs: Sequence[Job], address: str, tell: Callable[[float], None]) ->
     was_there = ray.is_initialized()
     try:
         if not was_there:
-            ray.init(address=None if address == "local" else address, log_to_driver=False)
+            ray.init(log_to_driver=False, **_where(address))
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
             f"--on {address}: no Ray cluster answers there: {error}", hint="ray start --head starts one"
@@ -118,3 +118,11 @@ def _on_ray(jobs: Sequence[Job], address: str, tell: Callable[[float], None]) ->
     finally:
         if not was_there:
             ray.shutdown()
+
+
+def _where(address: str) -> dict[str, Any]:
+    """A cluster's address for Ray; ``local`` starts one here, on the loopback, that tells nobody."""
+    if address != "local":
+        return {"address": address}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
