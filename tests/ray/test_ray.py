@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MELANGE, RAY = (Path(sys.executable).with_name(name) for name in ("melange", "ray"))
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "TERM": "dumb"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a" * 64, "TERM": "dumb"}
 START_LIMIT_S = 90.0
 
 
@@ -49,12 +49,14 @@ def here() -> dict[str, Any]:
 def cluster(tmp_path: Path) -> Iterator[str]:
     """A head of Ray on the loopback, and the address of its server for clients."""
     ports = []
-    for _ in range(2):
+    for _ in range(3):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             ports.append(probe.getsockname()[1])
     command = [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", "--include-dashboard=false"]
     command += ["--num-cpus=2", f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}", "--disable-usage-stats"]
+    # Without one Ray 2.60 tells its server for clients a port of 0, and that waits for an agent that is not there.
+    command += [f"--runtime-env-agent-port={ports[2]}"]
     log = tmp_path / "ray.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=os.environ | QUIET, stdout=output, stderr=subprocess.STDOUT)
