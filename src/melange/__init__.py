@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from melange.profile.measurements import read_measurements
     from melange.profile.profile import Profile, ReplicaType
     from melange.slo import Slo
+    from melange.validate.certify import certify
+    from melange.validate.observe import report
     from melange.validate.rates import with_simulated_rates
+    from melange.validate.report import Report
+    from melange.validate.simulate import draw_for, simulate
     from melange.workload.datasets import dataset
     from melange.workload.traces import read_trace
     from melange.workload.workload import Buckets, Workload
@@ -54,11 +58,14 @@ __all__ = [
     "Plan",
     "Profile",
     "ReplicaType",
+    "Report",
     "Slo",
     "SolverError",
     "Workload",
     "anchor",
+    "certify",
     "dataset",
+    "draw_for",
     "estimate",
     "explain",
     "find_model",
@@ -68,6 +75,8 @@ __all__ = [
     "read_profile",
     "read_trace",
     "render",
+    "report",
+    "simulate",
     "solve",
     "with_simulated_rates",
 ]
@@ -90,11 +99,14 @@ _MODULE_BY_NAME = {
     "Plan": "melange.plan.plan",
     "Profile": "melange.profile.profile",
     "ReplicaType": "melange.profile.profile",
+    "Report": "melange.validate.report",
     "Slo": "melange.slo",
     "SolverError": "melange.errors",
     "Workload": "melange.workload.workload",
     "anchor": "melange.profile.anchor",
+    "certify": "melange.validate.certify",
     "dataset": "melange.workload.datasets",
+    "draw_for": "melange.validate.simulate",
     "estimate": "melange.profile.estimate",
     "explain": "melange.plan.explain",
     "find_model": "melange.catalog.bundled",
@@ -104,6 +116,8 @@ _MODULE_BY_NAME = {
     "read_profile": "melange.profile.formats",
     "read_trace": "melange.workload.traces",
     "render": "melange.deploy.render",
+    "report": "melange.validate.observe",
+    "simulate": "melange.validate.simulate",
     "solve": "melange.plan.solve",
     "with_simulated_rates": "melange.validate.rates",
 }
