@@ -52,6 +52,7 @@ over measured, less 1. In brackets: 90 % of errors are below.
 {bars}
 
 With measured points of one's own, rates under a limit get closer: `python bench/anchors.py MEASURED` says how much.
+How far additive loads miss, what certificates cost and how a real vLLM compares is on [its own page](proof.md).
 
 ## By what was measured
 
