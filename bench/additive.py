@@ -3,9 +3,9 @@
     python bench/additive.py
 
 The paper adds up loads: a size of which a replica carries ``rate`` a second takes ``1 / rate`` of it, whatever else
-runs there. So a mix with shares p is carried at ``1 / sum(p / rate)``. Here the mix is simulated on one replica, Poisson
-Poisson arrivals, and the rate raised until the mean over its requests reaches the limit. Sizes that the type cannot serve are
-left out of both. Above 1 the sum of loads is cautious, below 1 it promises too much.
+runs there, so a mix with shares p is carried at ``1 / sum(p / rate)``. Here the mix is simulated on one replica with
+Poisson arrivals, and the rate raised until the mean over its requests reaches the limit. Sizes that the type cannot
+serve are left out of both. Above 1 the sum of loads is cautious, below 1 it promises too much.
 """
 
 from __future__ import annotations
