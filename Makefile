@@ -28,8 +28,8 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, floors
 	$(BIN)/lint-imports
 	$(BIN)/python docs/make_cli.py --check
 
-test: $(VENV)/.installed-dev ## run the tests
-	$(BIN)/pytest
+test: $(VENV)/.installed-dev ## run the tests, but for those that need programs or servers of others (test-...)
+	$(BIN)/pytest --ignore=tests/deploy/test_gateways.py
 
 test-ray: $(RAY)/.installed ## test simulations on a real local Ray, in a virtual environment of its own
 	$(RAY)/bin/python -m pytest -rs tests/ray
@@ -41,7 +41,7 @@ test-engine: $(ENGINE)/.installed ## test against real vLLM servers on the CPU, 
 	$(ENGINE)/bin/python -m pytest -rs -s tests/engine
 
 test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProxy and nginx (Debian: haproxy nginx libnginx-mod-http-lua) and Envoy
-	$(BIN)/pytest -rs tests/deploy
+	$(BIN)/pytest -rs tests/deploy/test_gateways.py
 
 docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, the README's outputs
 	$(BIN)/python docs/make_cli.py

@@ -39,9 +39,15 @@ def start(tmp_path: Path) -> Start:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_with_interrupts,
         )
 
     return start
+
+
+def _with_interrupts() -> None:
+    """Ctrl-C reaches a command even where these tests run in the background, which has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
