@@ -28,6 +28,8 @@ TICK_S, LOOK_S = 0.02, 0.25
 HOPELESS, HOPELESS_SHARE, PATIENCE_SHARE = 24, 0.4, 0.5
 # A connection that says nothing for so long is dead [s].
 SILENCE_S = 600.0
+# A connection that was idle longer is not used again: many servers close theirs after 5 s, maybe as a request leaves.
+KEPT_S = 2.0
 # Lengths may differ from what was asked for by so much: a token, or this share.
 OFF_TOKENS, OFF_SHARE = 1.0, 0.02
 # So few failures are left out; with more the size is not served at that rate; with most something else is wrong.
@@ -92,7 +94,7 @@ async def client_session(api_key: str = "") -> AsyncIterator[aiohttp.ClientSessi
 
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=SILENCE_S),
         headers=headers,
         auto_decompress=True,
