@@ -54,8 +54,9 @@ START = Constants(
 )
 # vLLM 0.2: Python between the steps, no graphs, and offline.
 HOST_BOUND = replace(START, t_step_s=1e-3, t_layer_s=4e-6, t_sequence_s=0.24e-3, t_request_s=15.6e-3, t_stream_s=0.0)
-# vLLM handed on 29,000 tokens a second (MiniMax on two B300) without a sign of a front end that would limit it.
-UNLIMITED = ("vllm-1",)
+# vLLM handed on 29,000 tokens a second (MiniMax on two B300) without a sign of a front end that would limit it;
+# offline there is none.
+UNLIMITED = ("vllm-1", "trtllm-offline")
 LARGEST = {
     "mbu": 0.92,
     "mba": 0.95,
@@ -108,7 +109,7 @@ STRIDE = 0.02
 ITERATIONS = 12
 QUANTILES = np.linspace(0.005, 0.995, 100)
 
-MODERN = ("vllm-1", "sglang", "trtllm")
+MODERN = ("vllm-1", "sglang", "trtllm", "trtllm-1.0", "trtllm-offline")
 ALONE = "vllm-0.2"
 
 

@@ -24,7 +24,9 @@ from melange.profile.era import EngineSettings, find_era
 from melange.profile.measurements import Measurement
 from melange.profile.memory import kv_room_bytes
 
-ENGINE_BY_ERA = {"vllm-1": "vllm", "sglang": "sglang", "trtllm": "trtllm"}
+ENGINE_BY_ERA = {"vllm-1": "vllm", "sglang": "sglang", "trtllm": "trtllm", "trtllm-1.0": "trtllm"}
+# Its first release on PyTorch, and what was measured of the engine alone, without a server.
+FIRST_ERA, OFFLINE_ERA = "trtllm-1.0", "trtllm-offline"
 DISAGGREGATED = ("gb200",)
 TENSORRT_VERSIONS = ("0.15.0", "1.0")
 LARGEST_SERVER = 8
@@ -182,9 +184,10 @@ def read_points(folder: Path, era: str) -> Measured:
         points = list(_saturation_of_vllm(folder / "saturation_llama2_7b_vllm027.csv"))
         return Measured(era=era, points=points, left_out=Counter())
     left_out: Counter[str] = Counter()
-    points = _sweeps(folder / "concurrency_sweeps.csv", era, left_out)
-    if era == "trtllm":
-        points += _saturation_of_tensorrt(folder / "offline_saturation.csv", left_out)
+    if era == OFFLINE_ERA:
+        points = list(_saturation_of_tensorrt(folder / "offline_saturation.csv", left_out))
+    else:
+        points = _sweeps(folder / "concurrency_sweeps.csv", era, left_out)
     settings = find_era(era).settings
     points = _uncached(points, left_out)
     misfits = {_run(point) for point in points if not point.is_saturated and not _fits(point, settings)}
@@ -271,7 +274,7 @@ def _sweeps(path: Path, era: str, left_out: Counter[str]) -> list[Point]:
     """Points of labels that say what was measured; several measurements of one label are one point, their median."""
     by_label: dict[tuple[object, ...], list[Point]] = defaultdict(list)
     for row in _rows(path):
-        if row["backend"] != ENGINE_BY_ERA[era]:
+        if row["backend"] != ENGINE_BY_ERA[era] or not _is_of_era(row, era):
             continue
         if reason := _unusable(row):
             left_out[reason] += 1
@@ -295,6 +298,11 @@ def _sweeps(path: Path, era: str, left_out: Counter[str]) -> list[Point]:
             if len(points) > 1:
                 left_out["repeated: one point for each label"] += len(points) - 1
     return _rising(kept, left_out)
+
+
+def _is_of_era(row: dict[str, str], era: str) -> bool:
+    """Whether a row's release belongs there; those that say none were measured from October 2025 on, after 1.0."""
+    return row["backend"] != "trtllm" or row["backend_version"].startswith("1.0") == (era == FIRST_ERA)
 
 
 def _rising(points: list[Point], left_out: Counter[str]) -> list[Point]:

@@ -102,13 +102,41 @@ under a limit*: measured rates within what the closed form gives with steps as m
 ## Regret
 
 A case is a model in a precision under an engine, at saturation or under TPOT limits of 15, 30 and 60 ms, whose
-sizes were measured on two accelerators and more; five workloads are drawn for each, of 3 to 40 replicas. The
-cheapest mix by held-out estimates is carried on measured capacities; regret is its cost over that of the best mix
-on measured capacities, less 1. *As rented*: too few instances are filled up, too many stay and are paid for.
-*Resized*: every type gets as many as its share needs, so that only the choice of the mix is wrong. Prices: the
-cheapest bundled on-demand offer of the accelerator.
+sizes were measured on two accelerators and more; five workloads are drawn for each, of 3 to 40 replicas. Regret is the
+cost of the mix chosen from held-out estimates, carried on measured capacities, over that of the best mix on measured
+capacities, less 1. What it costs depends on what is still taken from estimates once measured capacities are known:
+
+- *The mix*: the types. How many of each and which size goes where are planned again on measured capacities, with these
+  types alone. This is what choosing from estimates costs whoever measures before, or soon after, renting.
+- *With its shares*: the types and which size goes where. Every type has as many instances as its share needs.
+- *As rented*: besides, no instance that turns out too many is given back; too few are filled up.
+
+The last two are mostly whole instances: shares that fill whole instances on one set of capacities leave parts of
+instances over on another, and a fleet of ten pays a tenth for each. With every capacity known to 5 % they still cost
+more than the 3 % wanted of regret, so no estimate reaches it; the types are chosen right already. Hence: measure what
+was rented, and plan again. *Two anchors*: the smallest and the largest size of every type measured where they would
+run. Medians; in brackets 90 % of instances are below. Prices: the cheapest bundled on-demand offer of the accelerator.
 
 {regret}
+
+## What was tried
+
+Held out as above, accelerator / model, by `python bench/tried.py MEASURED`:
+
+{tried}
+
+- TensorRT-LLM reserves the KV cache of a request at its full length, which its measured rates show.
+- A server hands tokens on through one front end. Where rates stop rising with more accelerators (SGLang and
+  TensorRT-LLM 1.0 with small models), it is what limits, and `t_stream` says so.
+- TensorRT-LLM got a new backend with 1.0 and faster kernels after it, and its own benchmark runs without a server: one
+  set of constants for all that is worse than three.
+- Where fits start from was chosen anew (a step's host work overlaps; a layer is some ten kernels). Starting values and
+  the division into eras were chosen with all points in sight, so the figures here flatter a little.
+
+What is left is not for want of a term that all replicas share. gpt-oss-120b is predicted too slow on B200 and too fast
+on H200 under the same TensorRT-LLM, which has other kernels for it on each; DeepSeek-V3 mixes deployments under equal
+labels; the vLLM 0.2.7 table jumps between neighbouring cells at long prompts. Rates under a limit amplify all of that,
+and measured points bring them near ([anchors](anchors.md)).
 
 ## What was left out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -23,6 +22,8 @@ __all__ = ["Table", "column", "kind_of"]
 
 # Of the requests kept going some are at their prompts: C = B (1 + own / (o step)), solved by iteration.
 ROUNDS = 3
+# A replica type of n points weighs n ** (1 - SHARED): between each point alike (0) and each type alike (1).
+SHARED = 0.5
 NO_WINDOW = 1e12  # models with and without a window are stacked here, and infinity times 0 is not 0
 
 
@@ -56,7 +57,7 @@ class Table:
         self.is_offline = np.array([point.is_saturated for point in points])[:, None, None]
         self.is_tpot = np.array([point.quantity == "TPOT" for point in points])[:, None, None]
         counts = Counter(self.where.tolist())
-        weight = np.array([1 / math.sqrt(counts[place]) for place in self.where.tolist()])
+        weight = np.array([counts[place] ** -SHARED for place in self.where.tolist()])
         self.weight = weight / weight.mean()
 
     def replicas(self, constants: Constants) -> Replicas:

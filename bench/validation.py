@@ -24,6 +24,7 @@ from melange.profile.era import Residuals, eras, find_era, kind_of
 from pages import BARS, PAGE, bar, percent, table
 from regret import Regrets, almost_known, cases, regrets
 from table import Table
+from tried import tried
 
 Array = npt.NDArray[np.float64]
 
@@ -284,6 +285,7 @@ def main() -> None:
         ttft=first_tokens(all_held),
         coverage=coverage(all_held, curves),
         regret=regret_text,
+        tried=tried(known, {name: found.points for name, found in measured.items()}, all_held),
         left_out=left_out(measured),
     )
     path = Path(__file__).parents[1] / "docs" / "validation.md"

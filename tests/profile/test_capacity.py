@@ -102,6 +102,24 @@ def test_cache_bounds_the_batch_at_mean_residency(llama: Model, cards: dict[str,
     assert largest_batch(replicas, llama, size(1000, 500))[0, 0, 0] == pytest.approx(tokens / (1250 + 8))
 
 
+def test_an_engine_that_evicts_nobody_holds_fewer(llama: Model, cards: dict[str, Accelerator]) -> None:
+    """TensorRT-LLM keeps room for the whole length of every request, i + o in place of i + o/2."""
+    replicas = one(llama, cards["A10G"], find_era("trtllm"))
+    tokens = replicas.kv_tokens[0, 0, 0] / 32
+    assert largest_batch(replicas, llama, size(1000, 500))[0, 0, 0] == pytest.approx(tokens / (1500 + 8))
+
+
+def test_a_front_end_limits_tokens_whatever_the_engine_does(llama: Model, plain: Accelerator) -> None:
+    """At 1 ms a token one replica hands on a thousand tokens a second: ten requests of 100 tokens."""
+    era = ideal(max_batched_tokens=100_000, max_context=10_000)
+    slow = replace(era, constants=replace(era.constants, t_stream_s=1e-3))
+    free, held = (
+        max_request_rate(one(llama, plain, which), llama, size(10, 100), {"tpot": 10.0}) for which in (era, slow)
+    )
+    assert free[0, 0, 0] > 11
+    assert held[0, 0, 0] == pytest.approx(10)
+
+
 def test_one_request_must_fit_at_its_full_length(llama: Model, cards: dict[str, Accelerator]) -> None:
     """Where i + o is past the cache or past the context limit nothing fits, though i + o/2 would."""
     replicas = one(llama, cards["A10G"], find_era("vllm").with_settings(max_context=100_000))

@@ -47,7 +47,7 @@ SYSTEM_BY_ACCELERATOR = {
     "RTXPRO6000": "rtx_pro_6000_server",
 }
 SPECIFICATION_ONLY = ("A30", "A100-PCIe-80GB", "H100-PCIe-80GB", "L4")
-BACKEND_BY_ERA = {"vllm-1": "vllm", "sglang": "sglang", "trtllm": "trtllm"}
+BACKEND_BY_ERA = {"vllm-1": "vllm", "sglang": "sglang", "trtllm": "trtllm", "trtllm-1.0": "trtllm"}
 GEMM_BY_DTYPE = {
     "bf16": "bfloat16",
     "fp16": "bfloat16",

@@ -157,7 +157,7 @@ class Era:
     Parameters
     ----------
     name
-        ``vllm-0.2``, ``vllm-1``, ``sglang``, ``trtllm``.
+        ``vllm-0.2``, ``vllm-1``, ``sglang``, ``trtllm`` (1.1 and later), ``trtllm-1.0``, ``trtllm-offline``.
     constants, settings, residuals
         See there.
     residuals_by_kind
@@ -230,7 +230,7 @@ def eras() -> tuple[str, ...]:
     """Names of all bundled eras.
 
     >>> eras()
-    ('sglang', 'trtllm', 'vllm-0.2', 'vllm-1')
+    ('sglang', 'trtllm', 'trtllm-1.0', 'trtllm-offline', 'vllm-0.2', 'vllm-1')
     """
     folder = resources.files("melange.profile") / "constants"
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))

@@ -1,0 +1,130 @@
+"""What else was tried to make estimates of unseen accelerators and models better, with the same measure of each.
+
+    python bench/tried.py MEASURED
+
+Every variant is fitted and held out as bench/validation.py does it, which takes this table into docs/validation.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+import calibrate
+import table as tables
+from calibrate import HeldOut, hold_out
+from curves import curves_of, rate_errors
+from measured import Point, read_points
+from melange.profile import step
+from melange.profile.era import Era, eras, find_era
+from pages import percent, table
+
+Array = npt.NDArray[np.float64]
+Eras = Mapping[str, Era]
+Points = Mapping[str, Sequence[Point]]
+
+HELD = ("accelerator", "model")
+RELEASES = ("trtllm-1.0", "trtllm-offline")
+
+
+def pooled(all_held: Mapping[str, HeldOut], kind: str, *, is_tpot: bool) -> Array:
+    """Relative errors over all eras: of rates where rates were measured, of step times where TPOT was."""
+    parts = []
+    for held in all_held.values():
+        log_ratio = {"fitted": held.fitted, "accelerator": held.accelerator, "model": held.model}[kind]
+        chosen = np.array([(point.quantity == "TPOT") == is_tpot for point in held.points])
+        parts.append(np.abs(np.exp(-log_ratio[chosen] if is_tpot else log_ratio[chosen]) - 1))
+    return np.concatenate(parts)
+
+
+def figures(all_held: Mapping[str, HeldOut]) -> list[str]:
+    """Accelerator and model held out: saturation rate (median and 90 %), TPOT, rate under a limit."""
+    curves = [curve for held in all_held.values() for curve in curves_of(held)]
+    columns = []
+    for kind in HELD:
+        rate = pooled(all_held, kind, is_tpot=False)
+        tpot, limit = pooled(all_held, kind, is_tpot=True), rate_errors(curves, kind)
+        medians = [np.median(rate), np.quantile(rate, 0.9), np.median(tpot), np.median(limit)]
+        columns.append([percent(value) for value in medians])
+    return [" / ".join(pair) for pair in zip(*columns, strict=True)]
+
+
+@contextmanager
+def _set(module: object, **values: object) -> Iterator[None]:
+    """Settings of a module, put back afterwards."""
+    before = {name: getattr(module, name) for name in values}
+    for name, value in values.items():
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(module, name, value)
+
+
+def _in_quadrature(cost: step.StepCost, batch: Array, tokens: Array) -> Array:
+    """Linear layers in which reading and arithmetic hide behind each other only in part [s]."""
+    read_s = cost.weights_s - cost.experts_s * np.expm1(cost.expert_decay * tokens)
+    return np.asarray(np.hypot(read_s, cost.token_s * tokens + cost.output_s * batch))
+
+
+def variants(known: Eras, points: Points, in_force: Mapping[str, HeldOut]) -> Iterator[tuple[str, list[str]]]:
+    """Every variant by name, with its figures."""
+    yield "**in force**", figures(in_force)
+    evicting = {name: era.with_settings(is_fully_reserved=False) for name, era in known.items()}
+    yield "TensorRT-LLM admits requests as vLLM does", figures(hold_out(evicting, points))
+    start = replace(calibrate.START, t_step_s=1e-3, t_layer_s=4e-6, t_moe_layer_s=5e-6, t_latent_layer_s=5e-6)
+    free = tuple(name for name in calibrate.SHRUNK if name not in calibrate.OTHER_KINDS)
+    settings: dict[str, tuple[object, dict[str, object]]] = {
+        "no front end": (calibrate, {"UNLIMITED": calibrate.MODERN}),
+        "fits that start from 1 ms a step and 4 us a layer": (calibrate, {"START": start}),
+        "constants of experts and latent caches free in every engine": (calibrate, {"SHRUNK": free}),
+        "errors of more than 6 %, not 10 %, pull less": (calibrate, {"LOSS_SCALE": 0.06}),
+        "engines half as far from each other in what belongs to the hardware": (calibrate, {"SHRINK": 0.15}),
+        "each replica type alike": (tables, {"SHARED": 1.0}),
+        "each point alike": (tables, {"SHARED": 0.0}),
+        "reading weights and arithmetic in quadrature, not the longer of them": (step, {"_linear_s": _in_quadrature}),
+    }
+    for name, (module, values) in settings.items():
+        with _set(module, **values):
+            yield name, figures(hold_out(known, points))
+    joined = tuple(name for name in calibrate.MODERN if name not in RELEASES)
+    with _set(calibrate, MODERN=joined):
+        yield "TensorRT-LLM as one era, served and offline, all releases", figures(hold_out(*_as_one(known, points)))
+
+
+def _as_one(known: Eras, points: Points) -> tuple[dict[str, Era], dict[str, list[Point]]]:
+    """All of TensorRT-LLM under one name."""
+    apart = {name: list(listed) for name, listed in points.items() if name not in RELEASES}
+    apart["trtllm"] += [point for name in RELEASES for point in points[name]]
+    return {name: known[name] for name in apart}, apart
+
+
+def tried(known: Eras, points: Points, in_force: Mapping[str, HeldOut]) -> str:
+    """The table of all variants."""
+    rows = [[name, *values] for name, values in variants(known, points, in_force)]
+    heads = ["", "saturation, median", "saturation, 90 %", "TPOT, median", "rate under a limit, median"]
+    return table(heads, rows, numbers=4)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measured", type=Path)
+    arguments = parser.parse_args()
+    if not arguments.measured.is_dir():
+        print(f"skipped: no folder {arguments.measured}")
+        return
+    known = {name: find_era(name) for name in eras()}
+    points = {name: read_points(arguments.measured, name).points for name in known}
+    print(tried(known, points, hold_out(known, points)))
+
+
+if __name__ == "__main__":
+    main()
