@@ -97,9 +97,9 @@ def test_prior_is_the_eras_residuals() -> None:
     assert math.sqrt(prior_variance(residuals)) == pytest.approx(math.log(1.4) / 1.2816)
 
 
-@pytest.mark.parametrize("factor", [0.75, 1.3])
+@pytest.mark.parametrize("factor", [0.7, 1.35])
 def test_two_points_bring_rates_near_the_truth(llama: Model, factor: float) -> None:
-    """Reads 30 % slower or a third faster: after two points rates are within 12 %, half in their intervals."""
+    """Reads a third slower or 1.4 times as fast: after two points rates are within 12 %, most in their intervals."""
     era = find_era("vllm")
     true = estimate(llama, OFFERS[:1], SLO, BUCKETS, engine=truth(era, factor)).max_request_rate
     points = [measured(llama, "A100-80GB", truth(era, factor), 1000, 500, c) for c in (8, 48)]
