@@ -20,6 +20,7 @@ import calibrate
 import table as tables
 from calibrate import HeldOut, hold_out
 from curves import curves_of, rate_errors
+from errors_held_out import HELD, RATES, STEPS, pooled
 from measured import Point, read_points
 from melange.profile import step
 from melange.profile.era import Era, eras, find_era
@@ -29,18 +30,7 @@ Array = npt.NDArray[np.float64]
 Eras = Mapping[str, Era]
 Points = Mapping[str, Sequence[Point]]
 
-HELD = ("accelerator", "model")
 RELEASES = ("trtllm-1.0", "trtllm-offline")
-
-
-def pooled(all_held: Mapping[str, HeldOut], kind: str, *, is_tpot: bool) -> Array:
-    """Relative errors over all eras: of rates where rates were measured, of step times where TPOT was."""
-    parts = []
-    for held in all_held.values():
-        log_ratio = {"fitted": held.fitted, "accelerator": held.accelerator, "model": held.model}[kind]
-        chosen = np.array([(point.quantity == "TPOT") == is_tpot for point in held.points])
-        parts.append(np.abs(np.exp(-log_ratio[chosen] if is_tpot else log_ratio[chosen]) - 1))
-    return np.concatenate(parts)
 
 
 def figures(all_held: Mapping[str, HeldOut]) -> list[str]:
@@ -48,8 +38,8 @@ def figures(all_held: Mapping[str, HeldOut]) -> list[str]:
     curves = [curve for held in all_held.values() for curve in curves_of(held)]
     columns = []
     for kind in HELD:
-        rate = pooled(all_held, kind, is_tpot=False)
-        tpot, limit = pooled(all_held, kind, is_tpot=True), rate_errors(curves, kind)
+        rate = pooled(all_held, kind, RATES)
+        tpot, limit = pooled(all_held, kind, STEPS), rate_errors(curves, kind)
         medians = [np.median(rate), np.quantile(rate, 0.9), np.median(tpot), np.median(limit)]
         columns.append([percent(value) for value in medians])
     return [" / ".join(pair) for pair in zip(*columns, strict=True)]

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from calibrate import HeldOut, hold_out
 from curves import Curve, curves_of, rate_errors
+from errors_held_out import HELD, RATES, STEPS, TITLES, of_quantity, pooled, rate_error, relative, residuals_of
 from measured import Measured, Point, read_points
 from melange.profile.capacity import mean_step_s, prompt_times_s, ttft_s
 from melange.profile.era import Residuals, eras, find_era, kind_of
@@ -28,46 +29,17 @@ from tried import tried
 
 Array = npt.NDArray[np.float64]
 
-HELD = ("accelerator", "model")
-TITLES = {"fitted": "fitted", "accelerator": "accelerator held out", "model": "model held out"}
 LEAST = 5
 # Names of models that route tokens to experts.
 ROUTED = ("gpt-oss", "MiniMax", "Kimi")
 FLEETS = (3, 8, 20, 40)
 
 
-def residuals_of(held: HeldOut, kind: str) -> Array:
-    """Logarithms of measured over predicted: ``fitted``, or of what was held out."""
-    return {"fitted": held.fitted, "accelerator": held.accelerator, "model": held.model}[kind]
-
-
-def relative(log_ratio: Array) -> Array:
-    """Relative error of predicted step times."""
-    return np.abs(np.exp(-log_ratio) - 1)
-
-
-def rate_error(log_ratio: Array) -> Array:
-    """Relative error of predicted rates, which are the inverse of step times."""
-    return np.abs(np.exp(log_ratio) - 1)
-
-
-def of_quantity(held: HeldOut, quantities: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Which points tell of these."""
-    return np.array([point.quantity in quantities for point in held.points])
-
-
-def pooled(all_held: Mapping[str, HeldOut], kind: str, quantities: Sequence[str]) -> Array:
-    """Relative errors over all eras: of rates where rates were measured, of step times where TPOT was."""
-    change = relative if "TPOT" in quantities else rate_error
-    parts = [change(residuals_of(held, kind)[of_quantity(held, quantities)]) for held in all_held.values()]
-    return np.concatenate(parts)
-
-
 def by_quantity(all_held: Mapping[str, HeldOut]) -> str:
     """Errors of each era by what was measured."""
     rows = []
     for name, held in all_held.items():
-        for title, quantities in (("TPOT", ("TPOT",)), ("saturation rate", ("saturation", "rate"))):
+        for title, quantities in (("TPOT", STEPS), ("saturation rate", RATES)):
             chosen = of_quantity(held, quantities)
             if chosen.sum() < LEAST:
                 continue
@@ -253,11 +225,11 @@ def main() -> None:
     }
     rows = []
     for kind in HELD:
-        rate = pooled(all_held, kind, ("saturation", "rate"))
+        rate = pooled(all_held, kind, RATES)
         rows += [
             bar(f"saturation rate, {TITLES[kind]}: median", np.median(rate), BARS["rate"]),
             bar(f"saturation rate, {TITLES[kind]}: 90 % of errors below", np.quantile(rate, 0.9), BARS["rate_90"]),
-            bar(f"TPOT, {TITLES[kind]}: median", np.median(pooled(all_held, kind, ("TPOT",))), BARS["tpot"]),
+            bar(f"TPOT, {TITLES[kind]}: median", np.median(pooled(all_held, kind, STEPS)), BARS["tpot"]),
             bar(
                 f"rate under a TPOT limit, {TITLES[kind]}: median",
                 np.median(rate_errors(every_curve, kind)),

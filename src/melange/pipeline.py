@@ -152,10 +152,8 @@ def _estimate(
 ) -> Profile:
     """The estimate, corrected by anchors; percentiles by simulation from the same limits on the mean."""
     slo = service.slo.to_slo()
-    is_simulated = service.profile.simulate or slo.statistic != "mean"
-    start = replace(slo, statistic="mean") if is_simulated else slo
-    profile = _closed_form(service, start, workload, catalog)
-    if not is_simulated:
+    profile = _closed_form(service, slo.on_mean(), workload, catalog)
+    if not service.is_simulated:
         return profile
     from melange.validate.kept import Kept, cache_folder
     from melange.validate.rates import with_simulated_rates

@@ -166,6 +166,11 @@ class Service(_Section):
     plan: PlanSection = PlanSection()
     folder: Path = Field(Path(), exclude=True)
 
+    @property
+    def is_simulated(self) -> bool:
+        """Whether capacities are found by simulation: those under percentiles always are."""
+        return self.profile.simulate or self.slo.statistic != "mean"
+
     def path(self, name: str) -> Path:
         """A path of the file, made relative to where the file is."""
         return self.folder / Path(name).expanduser()

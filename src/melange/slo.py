@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from melange.errors import InputError
@@ -67,6 +67,24 @@ class Slo:
         """The limits that are set, by metric (``ttft``, ``tpot``, ``ntpot``, ``latency``) [s]."""
         pairs = ((metric, getattr(self, f"{metric}_s")) for metric in METRICS)
         return {metric: limit for metric, limit in pairs if limit is not None}
+
+    @property
+    def is_on_mean(self) -> bool:
+        """Whether the limits bind means, which have a closed form, and not a percentile."""
+        return self.statistic == "mean"
+
+    @property
+    def tail(self) -> float:
+        """Share of requests beyond the statistic, 0-1: 0.01 of a p99; 1 of a mean, which all of them make.
+
+        >>> round(Slo(tpot_s=0.06, statistic="p99").tail, 6), Slo(tpot_s=0.06).tail
+        (0.01, 1.0)
+        """
+        return 1.0 if self.is_on_mean else 1.0 - float(self.statistic[1:]) / 100
+
+    def on_mean(self) -> Slo:
+        """The same limits on the mean: those that the closed form can hold."""
+        return replace(self, statistic="mean")
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, in seconds."""

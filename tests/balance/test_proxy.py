@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,16 +89,23 @@ def test_true_lengths_are_learned_from_usage_and_from_chunks(balancer: Balancer)
     assert balancer.metric("output_tokens_total") - before == 33 + 9
 
 
+@contextlib.contextmanager
+def streaming(balancer: Balancer, max_tokens: int) -> Iterator[socket.socket]:
+    """A bare connection on which a stream has been asked for."""
+    request = json.dumps({"prompt": "abc", "max_tokens": max_tokens, "stream": True}).encode()
+    with socket.create_connection(("127.0.0.1", balancer.port), 10) as client:
+        client.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(request) + request
+        )
+        yield client
+
+
 def test_a_client_that_goes_away_frees_the_replica_at_once(balancer: Balancer, two_replicas: Pair) -> None:
     """The replica sees its connection closed in mid-stream, and nothing stays outstanding."""
     for one in two_replicas:
         one.be("slow")
     gone = sum(one.seen["gone"] for one in two_replicas)
-    request = json.dumps({"prompt": "abc", "max_tokens": 10_000, "stream": True}).encode()
-    with socket.create_connection(("127.0.0.1", balancer.port), 10) as client:
-        client.sendall(
-            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(request) + request
-        )
+    with streaming(balancer, 10_000) as client:
         client.recv(65536)
         assert balancer.metric("replica_outstanding") == 1
     eventually(lambda: sum(one.seen["gone"] for one in two_replicas) == gone + 1)
@@ -135,11 +144,7 @@ def test_a_stream_that_breaks_is_cut_and_not_repeated(balancer: Balancer, two_re
     for one in two_replicas:
         one.be("cut")
     count = sum(one.seen["count"] for one in two_replicas)
-    request = json.dumps({"prompt": "abc", "max_tokens": 5, "stream": True}).encode()
-    with socket.create_connection(("127.0.0.1", balancer.port), 10) as client:
-        client.sendall(
-            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(request) + request
-        )
+    with streaming(balancer, 5) as client:
         received = b""
         while piece := client.recv(65536):
             received += piece

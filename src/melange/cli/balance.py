@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from melange.cli.terminal import need_live
 from melange.errors import InputError
 
 MIB = 2**20
@@ -70,7 +71,9 @@ def balance(
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
 ) -> None:
     """Send live traffic where a plan says: an OpenAI-compatible proxy before its replicas."""
-    _need_live()
+    if sys.platform == "win32":
+        raise InputError("melange balance runs on Linux and macOS", hint="run it in a container or in WSL")
+    need_live("balance", "aiohttp", "uvloop")
     from melange.balance.access import read_keys, upstream_key
     from melange.balance.replicas import addresses_of, read_addresses
     from melange.balance.serve import serve
@@ -120,15 +123,3 @@ def balance(
     profile = Profile.read(profile_file) if profile_file else None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     raise typer.Exit(serve(plan, addresses, settings, replicas_file=replicas, profile=profile))
-
-
-def _need_live() -> None:
-    if sys.platform == "win32":
-        raise InputError("melange balance runs on Linux and macOS", hint="run it in a container or in WSL")
-    try:
-        import aiohttp  # noqa: F401
-        import uvloop  # noqa: F401
-    except ImportError as absent:
-        raise InputError(
-            f"melange balance needs {absent.name}, which is not installed", hint="pip install 'melange[live]'"
-        ) from absent

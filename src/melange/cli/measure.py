@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from melange.cli.stages import parse_pairs
-from melange.cli.terminal import JsonFlag, OutOption, SetOption, finish
+from melange.cli.terminal import JsonFlag, OutOption, SetOption, finish, need_live
 from melange.errors import InputError, MelangeError
 
 if TYPE_CHECKING:
@@ -110,8 +109,7 @@ def measure(
 
 
 def _check(url: str) -> None:
-    if importlib.util.find_spec("aiohttp") is None:
-        raise InputError("melange measure needs aiohttp, which is not installed", hint="pip install 'melange[live]'")
+    need_live("measure", "aiohttp")
     if not re.match(r"https?://[^/]", url):
         raise InputError(f"--url must be the http address of a server, got {url!r}", hint="--url http://localhost:8000")
 

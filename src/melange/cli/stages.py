@@ -69,7 +69,7 @@ def first_stages(service: Service, traffic: Workload | None, capacities: Profile
             traffic = workload_of(service.workload, service.path, tell)
     if capacities is None:
         words = "estimating what each replica type carries"
-        if service.slo.statistic != "mean" or service.profile.simulate:
+        if service.is_simulated:
             words = "simulating what each replica type carries"
         with progress(words) as tell:
             capacities = profile_of(service, traffic, load_catalog(), tell)
@@ -184,7 +184,7 @@ def estimator(
     if source is None or not is_service(source) or profile_file is not None:
         return None
     service = read_service(source, settings)
-    if service.profile.source != ["estimate"] or service.slo.statistic != "mean" or service.profile.simulate:
+    if service.profile.source != ["estimate"] or service.is_simulated:
         return None  # a dozen SLOs by simulation would take minutes
     from melange.catalog.catalog import load_catalog
     from melange.pipeline import profile_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from melange.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,6 +59,15 @@ def finish(
         layout.console(stderr=True).print(f"\nsaved to {out}")
     if more_page is not None:
         layout.console().print("\n", more_page)
+
+
+def need_live(command: str, *modules: str) -> None:
+    """Refuse a command that talks to servers where what it needs for that is not installed."""
+    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    if absent:
+        raise InputError(
+            f"melange {command} needs {absent[0]}, which is not installed", hint="pip install 'melange[live]'"
+        )
 
 
 @contextlib.contextmanager

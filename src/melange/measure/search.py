@@ -57,8 +57,7 @@ class Effort:
 
     def counted(self, slo: Slo) -> int:
         """Requests to count for an SLO's statistic: some must lie beyond a percentile."""
-        tail = 1.0 if slo.statistic == "mean" else 1.0 - float(slo.statistic[1:]) / 100
-        return max(self.requests, math.ceil(round(BEYOND / tail, 6)))
+        return max(self.requests, math.ceil(round(BEYOND / slo.tail, 6)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

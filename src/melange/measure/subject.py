@@ -116,7 +116,7 @@ def service_subject(
         searched = [point for point in points if point.max_request_rate is not None]
         loads = [*anchors, *(point for point in points if point.max_request_rate is None)]
         profile = anchor(
-            model, offers, _on_mean(slo), workload, loads, engine=engine, accelerators=accelerators, **settings
+            model, offers, slo.on_mean(), workload, loads, engine=engine, accelerators=accelerators, **settings
         )
         if not searched:
             return _simulated(profile, workload, slo)
@@ -136,14 +136,9 @@ def service_subject(
     )
 
 
-def _on_mean(slo: Slo) -> Slo:
-    """The limits that the closed form can hold."""
-    return replace(slo, statistic="mean")
-
-
 def _simulated(profile: Profile, workload: Workload, slo: Slo) -> Profile:
     """The profile with percentiles found by simulation, where the objective is one."""
-    if slo.statistic == "mean":
+    if slo.is_on_mean:
         return replace(profile, slo=slo)
     from melange.validate.rates import with_simulated_rates
 
@@ -249,7 +244,7 @@ def _fitted(
         provenance=np.full(mid.shape, ANCHORED, np.int8),
         reasons=reasons,
         reason=reason,
-        slo=_on_mean(slo),
+        slo=slo.on_mean(),
         model=model,
         source=f"step times fitted to {len(points)} load points of the server itself",
         engines=(engine,),

@@ -192,7 +192,7 @@ def warnings(plan: Plan) -> str:
 def no_sweeps(study: Study) -> str:
     """Why there is no picture of other limits."""
     slo = study.profile.slo
-    if slo is not None and slo.statistic != "mean":
+    if slo is not None and not slo.is_on_mean:
         why = f"rates under a {slo.statistic} are simulated, and those of a dozen limits would take minutes"
     elif slo is None:
         why = "the profile was given, not estimated, and it names no SLO"

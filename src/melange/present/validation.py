@@ -12,7 +12,12 @@ from melange.plan.plan import Plan
 from melange.present.layout import MAX_ROWS, cautions, listed, spaced, table_of, titled, usd
 from melange.slo import Slo
 from melange.validate.causes import CAUSES
-from melange.validate.report import PERCENTILES, TIMES, Report
+from melange.validate.report import PERCENTILES, TIMES, Report, TypeReport
+
+TYPE_COLUMNS = (
+    *("Replica type", "Replicas", "Requests", "Met the SLO", "Planned load", "Busy", "KV cache", "KV peak"),
+    *("Waiting", "Preempted"),
+)
 
 
 def validation_page(report: Report, plan: Plan, others: Sequence[Report] = ()) -> RenderableType:
@@ -99,34 +104,28 @@ def setting(report: Report) -> str:
 
 
 def _types(report: Report) -> RenderableType:
-    table = table_of(
-        "Replica type",
-        "Replicas",
-        "Requests",
-        "Met the SLO",
-        "Planned load",
-        "Busy",
-        "KV cache",
-        "KV peak",
-        "Waiting",
-        "Preempted",
-    )
-    for column in range(1, 10):
+    table = table_of(*TYPE_COLUMNS)
+    for column in range(1, len(TYPE_COLUMNS)):
         table.columns[column].justify = "right"
     for one in report.types:
-        table.add_row(
-            one.name,
-            f"{one.replicas}",
-            f"{one.requests:.1%}",
-            f"{one.attainment:.2%}" if report.slo else "-",
-            f"{one.planned_load:.0%}",
-            f"{one.busy:.0%}",
-            f"{one.kv:.0%}",
-            f"{one.peak_kv:.0%}",
-            f"{one.waiting:.2f}",
-            f"{one.preemptions:,}",
-        )
+        table.add_row(*type_cells(report, one))
     return table
+
+
+def type_cells(report: Report, one: TypeReport) -> tuple[str, ...]:
+    """The row of a replica type under :data:`TYPE_COLUMNS`."""
+    return (
+        one.name,
+        f"{one.replicas}",
+        f"{one.requests:.1%}",
+        f"{one.attainment:.2%}" if report.slo else "-",
+        f"{one.planned_load:.0%}",
+        f"{one.busy:.0%}",
+        f"{one.kv:.0%}",
+        f"{one.peak_kv:.0%}",
+        f"{one.waiting:.2f}",
+        f"{one.preemptions:,}",
+    )
 
 
 def _times(report: Report) -> RenderableType:

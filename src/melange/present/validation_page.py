@@ -11,7 +11,7 @@ from melange.present import by_run
 from melange.present import page as html
 from melange.present.layout import usd
 from melange.present.picture import Picture, Variant
-from melange.present.validation import limits_of, next_step, served, setting, verdict
+from melange.present.validation import TYPE_COLUMNS, limits_of, next_step, served, setting, type_cells, verdict
 from melange.slo import METRICS
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report
@@ -72,29 +72,12 @@ def validation_html(report: Report, others: Sequence[Report], plan: Plan, name: 
 
 
 def _types_table(report: Report, plan: Plan) -> str:
-    rows = [
-        (
-            one.name,
-            f"{one.replicas}",
-            f"{one.requests:.1%}",
-            f"{one.attainment:.2%}" if report.slo else "-",
-            f"{one.planned_load:.0%}",
-            f"{one.busy:.0%}",
-            f"{one.kv:.0%}",
-            f"{one.peak_kv:.0%}",
-            f"{one.waiting:.2f}",
-            f"{one.preemptions:,}",
-            one.step_times,
-        )
-        for one in report.types
-    ]
-    shares = ("Planned load", "Busy", "KV cache", "KV peak")
+    rows = [(*type_cells(report, one), one.step_times) for one in report.types]
     caption = (
         "Planned load: share of the capacity that the plan's traffic takes. Busy: share of the time in which a replica "
         "ran steps. Waiting: requests at a replica, on average."
     )
-    head = ("Replica type", "Replicas", "Requests", "Met the SLO", *shares, "Waiting", "Preempted", "Step times")
-    return html.table(head, rows, caption=caption, chips=by_run.colors_of(report, plan))
+    return html.table((*TYPE_COLUMNS, "Step times"), rows, caption=caption, chips=by_run.colors_of(report, plan))
 
 
 def _attainment(report: Report) -> Picture:

@@ -241,7 +241,7 @@ def _unique(names: Sequence[str], offers: Sequence[Offer]) -> list[str]:
 
 
 def _check_slo(slo: Slo) -> None:
-    if slo.statistic != "mean":
+    if not slo.is_on_mean:
         raise InputError(
             f"slo.statistic: an estimate holds limits on the mean, and {slo.statistic} was asked for",
             hint="percentiles are found by simulation: melange plan does it, and melange.with_simulated_rates",

@@ -48,16 +48,6 @@ TOO_DEAR = f"not simulated: another type carries every size and costs {DEAR:g} t
 Mask = npt.NDArray[np.bool_]
 
 
-def needs_simulation(slo: Slo) -> bool:
-    """Whether the closed form cannot hold an SLO: a percentile. It knows the mean time to first token, by formula."""
-    return slo.statistic != "mean"
-
-
-def mean_slo(slo: Slo) -> Slo:
-    """The limits that the closed form starts the search from: the same on the mean."""
-    return replace(slo, statistic="mean")
-
-
 def with_simulated_rates(
     profile: Profile,
     sizes: Workload | Buckets,
@@ -110,7 +100,7 @@ def with_simulated_rates(
     reason, sentences = profile.reason.copy(), {text: place for place, text in enumerate(profile.reasons)}
     reason[(rates <= 0) & (profile.max_request_rate > 0)] = sentences.setdefault(TOO_DEAR, len(sentences))
     known = Kept() if kept is None else kept
-    cells = _cells(profile, wanted & np.ones(rates.shape, bool) & ~dear[:, None, None])
+    cells = _cells(profile, wanted & ~dear[:, None, None])
     sought = [
         (engine, (round(float(inputs[i, o])), max(1, round(float(outputs[i, o])))), slo, seed) for engine, i, o in cells
     ]
@@ -231,8 +221,7 @@ def statistics(engine: Engine, input_tokens: int, output_tokens: int, arrival_s:
 
 def requests_for(slo: Slo, in_flight: float) -> int:
     """How many requests are simulated at each rate."""
-    tail = 1.0 - float(slo.statistic[1:]) / 100 if slo.statistic != "mean" else 1.0
-    return math.ceil(max(REQUESTS, BEYOND / tail / (1 - WARM_UP), TIMES_IN_FLIGHT * in_flight))
+    return math.ceil(max(REQUESTS, BEYOND / slo.tail / (1 - WARM_UP), TIMES_IN_FLIGHT * in_flight))
 
 
 def in_flight_at(engine: Engine, input_tokens: int, output_tokens: int, rate: float) -> float:
@@ -305,4 +294,4 @@ def _cautions(slo: Slo, wanted: Mask) -> tuple[Caution, ...]:
     if wanted.all():
         return ()
     what = f"buckets without traffic hold the limits in the mean, and not their {slo.statistic}"
-    return (Caution("mean-only", f"{what}; plan again if their sizes arrive"),) if slo.statistic != "mean" else ()
+    return (Caution("mean-only", f"{what}; plan again if their sizes arrive"),) if not slo.is_on_mean else ()
