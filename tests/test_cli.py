@@ -94,6 +94,28 @@ def test_the_stages_by_themselves_end_at_the_same_plan(run: Run, tmp_path: Path)
     assert json.loads((tmp_path / "plan.json").read_text()) == whole
 
 
+def test_profiles_of_several_types_are_planned_together(run: Run, tmp_path: Path) -> None:
+    """Each file adds its types; two with one of the same name are refused by both files, for a proxy likewise."""
+    service = write(tmp_path / "service.yaml", SERVICE)
+    assert run("workload", service, "--out", "w.json").returncode == 0
+    for gpu in ("L4", "A10G"):
+        done = run("profile", service, "--workload", "w.json", "--set", f"offers.gpus=[{gpu}]", "--out", f"{gpu}.json")
+        assert done.returncode == 0
+    inputs = ("--workload", "w.json", "--profile", "L4.json")
+    whole = run("plan", service, "--set", "offers.gpus=[L4, A10G]", "--json")
+    joined = run("plan", *inputs, "--profile", "A10G.json", "--json", "--out", "plan.json")
+    assert joined.returncode == 0, joined.stderr
+    assert json.loads(joined.stdout)["cost_per_h"] == json.loads(whole.stdout)["cost_per_h"]
+    wrong = "L4.json and L4.json: replica_types: both have one of the name"
+    twice = run("plan", *inputs, "--profile", "L4.json")
+    assert twice.returncode == 2
+    assert wrong in twice.stderr
+    replica = ("--replica", "A10G=http://127.0.0.1:9")
+    proxy = run("balance", "plan.json", *replica, "--profile", "L4.json", "--profile", "L4.json")
+    assert proxy.returncode == 2
+    assert wrong in proxy.stderr
+
+
 def test_what_init_writes_can_be_planned(run: Run, tmp_path: Path) -> None:
     """From nothing to a plan in two commands; a file that exists is not overwritten."""
     assert run("init").returncode == 0

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from melange.cli.stages import joined_profile
 from melange.cli.terminal import need_live
 from melange.errors import InputError
 
@@ -61,8 +62,13 @@ def balance(
     drift: Annotated[
         float, typer.Option(min=0, max=1, help="Share by which a new plan must be cheaper to be spoken of.")
     ] = 0.05,
-    profile_file: Annotated[
-        Path | None, typer.Option("--profile", help="A profile.json of all that may be rented, for re-planning.")
+    profile_files: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--profile",
+            metavar="<path>",
+            help="A profile.json of all that may be rented, for re-planning (repeatable).",
+        ),
     ] = None,
     api_keys: Annotated[
         Path | None, typer.Option(help="A file of keys that clients must show, one a line (or MELANGE_BALANCE_KEYS).")
@@ -79,7 +85,6 @@ def balance(
     from melange.balance.serve import serve
     from melange.balance.settings import Settings
     from melange.plan.plan import Plan
-    from melange.profile.profile import Profile
 
     plan = Plan.read(plan_file)
     if (replica is None) == (replicas is None):
@@ -120,6 +125,6 @@ def balance(
         keys=read_keys(api_keys),
         upstream_key=upstream_key(),
     )
-    profile = Profile.read(profile_file) if profile_file else None
+    profile = joined_profile(profile_files)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     raise typer.Exit(serve(plan, addresses, settings, replicas_file=replicas, profile=profile))

@@ -259,7 +259,7 @@ def plan(
         Path | None, typer.Argument(help="A service.yaml, or a configuration of the authors' release.")
     ] = None,
     workload_file: WorkloadOption = None,
-    profile_file: ProfileOption = None,
+    profile_files: ProfileOption = None,
     drop_unservable: Annotated[
         bool, typer.Option("--drop-unservable", help="Plan for the rest when some sizes cannot be served.")
     ] = False,
@@ -285,7 +285,7 @@ def plan(
     from melange.present import tables
 
     chosen = [*(settings or ()), *(["plan.drop_unservable=true"] if drop_unservable else [])]
-    traffic, capacities, options = plan_inputs(source, workload_file, profile_file, chosen)
+    traffic, capacities, options = plan_inputs(source, workload_file, profile_files, chosen)
     if burstiness != 1.0 and not certified:
         raise InputError("--burstiness is of the requests that --certify simulates", hint="add --certify")
     if certified:
@@ -303,7 +303,7 @@ def plan(
 
         with progress("drawing") as tell:
             study = study_of(
-                result, traffic, capacities, options, estimator(source, traffic, profile_file, chosen), tell
+                result, traffic, capacities, options, estimator(source, traffic, profile_files, chosen), tell
             )
             write_text(report, report_page(study, report_pictures(study), title_of(source)))
     if not explained:
@@ -331,7 +331,7 @@ def explore(
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The page to write (replaced atomically).")] = Path("explore.html"),
     workload_file: WorkloadOption = None,
-    profile_file: ProfileOption = None,
+    profile_files: ProfileOption = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="A folder for the pictures as files (melange[images], Chromium).")
     ] = None,
@@ -348,10 +348,10 @@ def explore(
     if images is not None:
         check_images(images, image_format)
     chosen = [*(settings or ())]
-    traffic, capacities, options = plan_inputs(source, workload_file, profile_file, chosen)
+    traffic, capacities, options = plan_inputs(source, workload_file, profile_files, chosen)
     with progress("planning") as tell:
         result = with_price_cautions(solve(traffic, capacities, options, progress=tell), datetime.now(UTC).date())
-        study = study_of(result, traffic, capacities, options, estimator(source, traffic, profile_file, chosen), tell)
+        study = study_of(result, traffic, capacities, options, estimator(source, traffic, profile_files, chosen), tell)
         pictures = explore_pictures(study)
         write_text(out, explore_page(study, pictures, title_of(source)))
     typer.echo(f"{out} written; open it in a browser")

@@ -27,15 +27,14 @@ def is_service(source: Path) -> bool:
 
 
 def plan_inputs(
-    source: Path | None, workload_file: Path | None, profile_file: Path | None, settings: list[str]
+    source: Path | None, workload_file: Path | None, profile_files: list[Path] | None, settings: list[str]
 ) -> tuple[Workload, Profile, Options]:
     """What to solve: from a service, from the stages' files, or from a configuration of the authors' release."""
-    from melange.profile.profile import Profile
     from melange.service import read_plan_section, read_service
     from melange.workload.workload import Workload
 
     traffic = Workload.read(workload_file) if workload_file else None
-    capacities = Profile.read(profile_file) if profile_file else None
+    capacities = joined_profile(profile_files)
     if source is None:
         if traffic is None or capacities is None:
             raise InputError(
@@ -57,6 +56,14 @@ def plan_inputs(
         capacities or released_capacities,
         read_plan_section(release, settings).to_options({}, {}),
     )
+
+
+def joined_profile(files: list[Path] | None) -> Profile | None:
+    """The replica types of all profiles that were given; None where none was."""
+    from melange.profile.join import join
+    from melange.profile.profile import Profile
+
+    return join([Profile.read(file) for file in files], [f"{file}" for file in files]) if files else None
 
 
 def first_stages(service: Service, traffic: Workload | None, capacities: Profile | None) -> tuple[Workload, Profile]:
@@ -176,12 +183,12 @@ def title_of(source: Path | None) -> str:
 
 
 def estimator(
-    source: Path | None, traffic: Workload, profile_file: Path | None, settings: list[str]
+    source: Path | None, traffic: Workload, profile_files: list[Path] | None, settings: list[str]
 ) -> Callable[[Slo], Profile] | None:
     """Estimates under other SLOs; None where capacities are given by a file and hold under one SLO only."""
     from melange.service import SloSection, read_service
 
-    if source is None or not is_service(source) or profile_file is not None:
+    if source is None or not is_service(source) or profile_files:
         return None
     service = read_service(source, settings)
     if service.profile.source != ["estimate"] or service.is_simulated:

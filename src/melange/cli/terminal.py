@@ -34,7 +34,14 @@ SetOption = Annotated[
 
 WorkloadOption = Annotated[Path | None, typer.Option("--workload", help="A workload.json, in place of the service's.")]
 
-ProfileOption = Annotated[Path | None, typer.Option("--profile", help="A profile.json, in place of the service's.")]
+ProfileOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--profile",
+        metavar="<path>",
+        help="A profile.json, in place of the service's (repeatable: each with types of its own).",
+    ),
+]
 
 
 def finish(

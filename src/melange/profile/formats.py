@@ -1,4 +1,4 @@
-"""Profiles in files: our own, the Mélange release's and AIBrix's; and two profiles made one."""
+"""Profiles in files: our own, the Mélange release's and AIBrix's; and measured cells in place of estimated ones."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from melange.files import write_text
 from melange.profile.aibrix import aibrix_from, profile_from_aibrix
 from melange.profile.cells import read_objects
 from melange.profile.engine import Engine
+from melange.profile.join import join
 from melange.profile.profile import ESTIMATED, Profile, ReplicaType
 from melange.profile.release import config_from_release, profile_from_release, release_from
 from melange.workload.workload import Workload
@@ -29,23 +30,25 @@ def read_profile(path: str | Path, *more: str | Path) -> Profile:
     path
         The file. An AIBrix file may hold several profiles, as a list or one a line.
     more
-        More AIBrix files, one GPU each.
+        More of our own, or of AIBrix's, with other replica types.
 
     Raises
     ------
     InputError
-        Another sort of file; rates that are negative or no numbers, tables of the wrong shape or transposed: with
-        file and field.
+        Another sort of file; rates that are negative or no numbers, tables of the wrong shape or transposed; files
+        that do not go together: with file and field.
     """
     paths = [path, *more]
     found = [(f"{one}", content) for one in paths for content in read_objects(one)]
     place, first = found[0]
     if all("tputs" in content for _, content in found):
         return profile_from_aibrix([content for _, content in found], [place for place, _ in found])
+    if all("melange" in content for _, content in found):
+        return join([Profile.read(one) for one in paths], [f"{one}" for one in paths])
     if len(found) > 1:
-        raise InputError(f"{place}: several profiles can be read together only where all are AIBrix's, one GPU each")
-    if "melange" in first:
-        return Profile.read(path)
+        raise InputError(
+            f"{place}: several profiles can be read together only where all are melange's or all are AIBrix's"
+        )
     if "gpu_info" in first:
         return profile_from_release(first, place)
     raise InputError(
