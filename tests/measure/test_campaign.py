@@ -51,7 +51,9 @@ def test_a_server_s_capacity_is_found_and_spreads_to_the_sizes_that_were_not_mea
     }
     assert found.max_request_rate == pytest.approx(known[0, 1], rel=0.2)
     assert found.max_request_rate < found.failed_rate
-    assert profile.max_request_rate[0, 0, 1] == found.max_request_rate
+    cell = [getattr(profile, name)[0, 0, 1] for name in ("low", "max_request_rate", "high")]
+    assert cell == [found.low, found.max_request_rate, found.high]
+    assert found.low <= found.max_request_rate < found.high
     assert profile.provenance[0, 0, 1] == MEASURED
     for size in ((1, 0), (1, 1)):
         assert profile.provenance[0][size] == ANCHORED

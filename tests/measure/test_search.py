@@ -1,6 +1,7 @@
 """The search for the highest rate, against the simulator: a server whose capacity is known as exactly as needed."""
 
 import asyncio
+import json
 import math
 from dataclasses import replace
 
@@ -51,9 +52,13 @@ def excess_at(engine: Engine, rate: float, slo: Slo) -> float:
 def test_the_objective_holds_at_what_is_found_and_fails_not_far_beyond(slo: Slo, guess: float | None) -> None:
     """Over the long run: within what the requests of a search can tell."""
     engine = queue_engine(10.0, 1.0)
-    rates = [search(engine, slo, seed=seed, guess=guess)[0].max_request_rate for seed in range(5)]
-    middle = float(np.median(rates))
+    searches = [search(engine, slo, seed=seed, guess=guess)[0] for seed in range(5)]
+    assert all(one.low <= one.max_request_rate < one.failed_rate <= one.high for one in searches)
+    middle = float(np.median([one.max_request_rate for one in searches]))
     assert excess_at(engine, 0.88 * middle, slo) <= 1 < excess_at(engine, 1.1 * middle, slo)
+    # An interval of 80 % holds in four of five.
+    low, high = sorted(one.low for one in searches)[1], sorted(one.high for one in searches)[-2]
+    assert excess_at(engine, low, slo) <= 1 < excess_at(engine, high, slo)
 
 
 def test_a_server_with_few_slots_is_found_where_it_falls_behind() -> None:
@@ -114,6 +119,8 @@ def test_a_client_that_falls_behind_says_so(knee: float) -> None:
     found = asyncio.run(find_rate(probe, Slo(tpot_s=0.1)))
     assert knee / 2 <= found.max_request_rate <= knee
     assert math.isinf(found.failed_rate)
+    assert (found.low, found.high) == (found.max_request_rate, math.inf)
+    assert Found.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
     assert "client fell behind" in found.why
 
 

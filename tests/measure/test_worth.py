@@ -58,6 +58,17 @@ def test_it_is_settled_where_both_ends_buy_the_same() -> None:
     assert low > high
 
 
+def test_what_is_left_of_a_search_keeps_no_campaign_going() -> None:
+    """Intervals of measured sizes are what they are: with all measured it is settled, however wide they are."""
+    what, profile = known([[900.0, 500.0], [500.0, 500.0]])
+    everything = replace(profile, provenance=np.full(profile.provenance.shape, MEASURED))
+    choice = choose(what, everything)
+    assert choice.is_settled
+    assert choice.buckets == ()
+    assert choice.costs_per_h[0] == choice.costs_per_h[1]
+    assert not choose(what, profile).is_settled
+
+
 def test_where_estimates_say_that_nothing_can_be_served_all_is_open() -> None:
     """They may be wrong: somebody wants to know."""
     what, profile = known([[1.0, 2.0], [1.0, 1.0]])

@@ -18,15 +18,16 @@ from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.plan.suggest import Suggestion, suggest_measurements
 from melange.plan.uncertainty import with_uncertainty
-from melange.profile.profile import Profile
+from melange.profile.profile import ESTIMATED, MEASURED, Profile
 
 EXACT = Options(headroom=0.0, gap=0.0)
 
 
 def uncertain(rates: Profile, low: object, high: object) -> Profile:
-    """The profile with these ends of its intervals, as factors."""
+    """The profile as an estimate with these ends of its intervals, as factors."""
     mid = rates.max_request_rate
-    return replace(rates, low=mid * np.array(low, float), high=mid * np.array(high, float))
+    estimated = np.full(mid.shape, ESTIMATED)
+    return replace(rates, low=mid * np.array(low, float), high=mid * np.array(high, float), provenance=estimated)
 
 
 def one_cell(low: float = 2.0, mid: float = 4.0, high: float = 6.0) -> Profile:
@@ -155,6 +156,18 @@ def test_nothing_to_measure_where_all_is_known() -> None:
     """No suggestion at all."""
     rates = profile([offer("A", 1.0)], [[[4.0]]])
     assert suggest_measurements(workload([[40.0]]), rates, EXACT) == ()
+
+
+def test_what_was_searched_for_is_not_measured_again() -> None:
+    """Its interval is what a search leaves: counted on by a plan, and nothing that a load point narrows."""
+    rates = uncertain(profile([offer("A", 1.0)], [[[4.0], [2.0]]]), 0.5, 2.0)
+    load, both = workload([[40.0], [30.0]]), np.full(rates.provenance.shape, MEASURED)
+    assert at_confidence(replace(rates, provenance=both), 0.9).max_request_rate[0, :, 0].tolist() == [2.0, 1.0]
+    assert suggest_measurements(load, replace(rates, provenance=both), EXACT, count=2) == ()
+    one = both.copy()
+    one[0, 1, 0] = ESTIMATED
+    (found,) = suggest_measurements(load, replace(rates, provenance=one), EXACT, count=2)
+    assert found.input_tokens == 2
 
 
 def test_a_second_point_is_of_another_size_and_starts_no_server_anew() -> None:

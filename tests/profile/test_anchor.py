@@ -135,11 +135,31 @@ def test_a_searched_maximum_is_measured(llama: Model) -> None:
     assert found.max_request_rate[1, 1, 1] == found.low[1, 1, 1] == found.high[1, 1, 1] == 1.23
     assert found.provenance[1, 1, 1] == MEASURED
     assert (found.provenance != ESTIMATED).sum() == 1
+    sure = anchor(llama, OFFERS, SLO, BUCKETS, [replace(point, max_request_rate_low=1.1, max_request_rate_high=1.3)])
+    assert (sure.low[1, 1, 1], sure.max_request_rate[1, 1, 1], sure.high[1, 1, 1]) == (1.1, 1.23, 1.3)
     other = anchor(llama, OFFERS, SLO, BUCKETS, [replace(point, slo=Slo(tpot_s=0.1))])
     assert (other.provenance == ESTIMATED).all()
     assert "holds for mean TPOT <= 100 ms" in str(other.cautions[-1])
     odd = anchor(llama, OFFERS, SLO, BUCKETS, [replace(point, input_tokens=800)])
     assert "no bucket is planned at (nearest: 1,000 in and 500 out)" in str(odd.cautions[-1])
+
+
+@pytest.mark.parametrize("rate", [0.01, 1e6])
+def test_a_search_that_its_client_ended_leaves_the_high_end_to_the_estimate(llama: Model, rate: float) -> None:
+    """The server may carry more than was found, as far as its steps are thought to let it."""
+    before = anchor(llama, OFFERS, SLO, BUCKETS, [])
+    point = Measurement(
+        input_tokens=1000,
+        output_tokens=500,
+        accelerator="L40S",
+        max_request_rate=rate,
+        max_request_rate_low=rate / 2,
+        max_request_rate_high=math.inf,
+        slo=SLO,
+    )
+    found = anchor(llama, OFFERS, SLO, BUCKETS, [Measurement.from_json(point.to_json())])
+    assert found.low[1, 1, 1] == rate / 2
+    assert found.high[1, 1, 1] == max(rate, before.high[1, 1, 1])
 
 
 def test_a_wild_point_is_told(llama: Model) -> None:

@@ -163,6 +163,15 @@ def test_own_form_round_trip(tmp_path: Path) -> None:
             tpot_s={"mean": 0.05, "p99": 0.07},
         ),
         Measurement(input_tokens=10, output_tokens=10, max_request_rate=3.0, slo=Slo(tpot_s=0.05), source="bench"),
+        Measurement(
+            input_tokens=10,
+            output_tokens=20,
+            max_request_rate=2.0,
+            max_request_rate_low=1.5,
+            max_request_rate_high=math.inf,
+            slo=Slo(tpot_s=0.05),
+            source="bench",
+        ),
     )
     path = save_measurements(tmp_path / "m.json", points)
     read = read_measurements(path)
@@ -198,6 +207,10 @@ def test_own_table(tmp_path: Path) -> None:
             "a mean tpot_s, itl_s, ntpot_s or latency_s is needed",
         ),
         ([{"input_tokens": 5, "output_tokens": 5, "max_request_rate": 1}], "needs the slo"),
+        (
+            [{"input_tokens": 5, "output_tokens": 5, "max_request_rate": 1, "max_request_rate_low": 2}],
+            "must be >= max_request_rate_low >= 0 and <= max_request_rate_high, got 1 between 2 and 1",
+        ),
         (BENCH_SERVE | {"completed": 0}, "completed must be > 0, got 0"),
         (BENCH_SERVE | {"mean_tpot_ms": "12"}, "mean_tpot_ms must be a number"),
         (

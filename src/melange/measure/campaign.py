@@ -61,15 +61,7 @@ class Result:
 
     def to_json(self) -> Json:
         """What was found and why it ended, as a JSON object; the profile has a file of its own."""
-        found = [
-            {
-                "bucket": list(bucket),
-                "max_request_rate": one.max_request_rate,
-                "failed_rate": one.failed_rate if np.isfinite(one.failed_rate) else None,
-                "why": one.why,
-            }
-            for bucket, one in self.found_by_bucket.items()
-        ]
+        found = [{"bucket": list(bucket), **one.to_json()} for bucket, one in self.found_by_bucket.items()]
         return {"found": found, "ended": self.ended, "is_settled": self.is_settled, "points": self.points}
 
 
@@ -225,7 +217,7 @@ class _Tester:
         limit = self.endpoint.max_context
         if limit is not None and sum(size) > limit:
             why = f"{sum(size):,} tokens exceed the context limit of {limit:,}"
-            self._end(bucket, Found(max_request_rate=0.0, failed_rate=0.0, why=why))
+            self._end(bucket, Found.nothing(why))
             return
         label = self.subject.workload.buckets.label(*bucket)
 
@@ -242,7 +234,7 @@ class _Tester:
         try:
             found = await find_rate(probe, self.subject.slo, guess=guess, effort=self.effort, bound_s=bound_s)
         except RefusedError as error:
-            found = Found(max_request_rate=0.0, failed_rate=0.0, why=f"refused: {error}")
+            found = Found.nothing(f"refused: {error}")
         self._end(bucket, found)
         self.tell(News(f"{label}: highest rate {found.max_request_rate:.3g} requests/s", is_done=True))
 
@@ -253,6 +245,8 @@ class _Tester:
             output_tokens=outputs,
             replica_type=self.subject.replica_type,
             max_request_rate=found.max_request_rate,
+            max_request_rate_low=found.low,
+            max_request_rate_high=found.high,
             slo=self.subject.slo,
             source=self._source(found.max_request_rate),
         )

@@ -61,9 +61,7 @@ class Journal:
 
     def end(self, bucket: Bucket, found: Found, measurement: Measurement) -> None:
         """A search has ended; ``measurement`` says what it found to whoever reads load points."""
-        rate = found.failed_rate if found.failed_rate != float("inf") else None
-        told = {"max_request_rate": found.max_request_rate, "failed_rate": rate, "why": found.why}
-        self._write({"bucket": list(bucket), "found": told, "measurement": measurement.to_json()})
+        self._write({"bucket": list(bucket), "found": found.to_json(), "measurement": measurement.to_json()})
 
     def recorded(self, bucket: Bucket, step: Step) -> Point | None:
         """The point that was measured for a step of a search; None where it was not yet."""
@@ -136,11 +134,7 @@ class Journal:
             step = Step(rate=content["step"]["rate"], latency_s=content["step"]["latency_s"])
             self._points[bucket].append((step, Point.from_json(content["point"])))
         elif "found" in content:
-            told = content["found"]
-            rate = float("inf") if told["failed_rate"] is None else told["failed_rate"]
-            self.found_by_bucket[bucket] = Found(
-                max_request_rate=told["max_request_rate"], failed_rate=rate, why=told["why"]
-            )
+            self.found_by_bucket[bucket] = Found.from_json(content["found"])
             self.searched[bucket] = Measurement.from_json(content["measurement"])
         else:
             self.guess_by_bucket[bucket] = content["guess"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields
 
 from melange.errors import InputError, MeasurementError
+from melange.files import Json
+from melange.measure.interval import interval
 from melange.measure.point import Point
 from melange.slo import Slo
 
@@ -102,13 +104,35 @@ class Found:
         The highest rate at which the SLO held [1/s]; 0: not even one request at a time holds it.
     failed_rate
         The lowest rate at which it did not [1/s]; infinite where the client gave up first.
+    low, high
+        Ends of an 80 % interval on the highest rate at which it holds [1/s]; ``high`` infinite where the client gave
+        up first.
     why
         What stood in the way, in words.
     """
 
     max_request_rate: float
     failed_rate: float
+    low: float
+    high: float
     why: str
+
+    @classmethod
+    def nothing(cls, why: str, failed_rate: float = 0.0) -> Found:
+        """No rate holds the objective."""
+        return cls(max_request_rate=0.0, failed_rate=failed_rate, low=0.0, high=0.0, why=why)
+
+    def to_json(self) -> Json:
+        """As a JSON object; infinities are null."""
+        content: Json = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: None if value == math.inf else value for name, value in content.items()}
+
+    @classmethod
+    def from_json(cls, content: Json) -> Found:
+        """From the JSON object that :meth:`to_json` makes; journals of before had no interval."""
+        values: Json = {"low": content["max_request_rate"], "high": content["max_request_rate"]} | content
+        known: Json = {name: math.inf if value is None else value for name, value in values.items()}
+        return cls(**known)
 
 
 async def find_rate(
@@ -142,9 +166,9 @@ async def find_rate(
     effort = effort or Effort()
     alone = await probe(Step())
     if not alone.holds:
-        return Found(max_request_rate=0.0, failed_rate=0.0, why=_why(alone, slo))
+        return Found.nothing(_why(alone, slo))
     low, high = 0.0, math.inf
-    held, failed = alone, alone
+    held, failed, points = alone, alone, [alone]
     rate = START_SHARE * guess if guess else 1.0 / alone.latency_s
     while high > low * (1 + effort.precision):
         expected_s = _expected_s(rate, alone, held, guess, bound_s)
@@ -152,13 +176,20 @@ async def find_rate(
         if point.holds:
             low, held = rate, point
         elif point.is_client_late:
-            return _limited(low, point)
+            return _found(_limited(low, point), points, slo, low, math.inf)
         else:
             high, failed = rate, point
+        points.append(point)
         if high * alone.latency_s < LEAST_BATCH:
-            return Found(max_request_rate=0.0, failed_rate=high, why=_why(failed, slo))
+            return Found.nothing(_why(failed, slo), high)
         rate = _next(low, high, failed)
-    return Found(max_request_rate=low, failed_rate=high, why=_why(failed, slo))
+    return _found(_why(failed, slo), points, slo, low, high)
+
+
+def _found(why: str, points: Sequence[Point], slo: Slo, held_rate: float, failed_rate: float) -> Found:
+    """The end of a search, with how sure it is."""
+    low, high = interval(points, slo, held_rate=held_rate, failed_rate=failed_rate)
+    return Found(max_request_rate=held_rate, failed_rate=failed_rate, low=low, high=high, why=why)
 
 
 def _expected_s(rate: float, alone: Point, held: Point, guess: float | None, bound_s: float) -> float:
@@ -190,16 +221,15 @@ def _next(low: float, high: float, failed: Point) -> float:
     return math.sqrt(low * max(capacity, low * (high / low) ** 0.25))
 
 
-def _limited(low: float, point: Point) -> Found:
-    """The end of a search at which the client fell behind."""
+def _limited(low: float, point: Point) -> str:
+    """Why a search ends at which the client fell behind, in words."""
     if low == 0:
         raise MeasurementError(
             f"the client falls behind its own schedule at {point.rate:.3g} requests/s, so that a slow server cannot be "
             "told from a slow client",
             hint="run it on a machine of its own or with more idle cores",
         )
-    why = f"the client fell behind its own schedule at {point.rate:.3g} requests/s; the server may carry more"
-    return Found(max_request_rate=low, failed_rate=math.inf, why=why)
+    return f"the client fell behind its own schedule at {point.rate:.3g} requests/s; the server may carry more"
 
 
 def _why(point: Point, slo: Slo) -> str:

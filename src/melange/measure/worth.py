@@ -3,7 +3,7 @@
 Of a bucket with ``rate`` arrivals a second, between ``rate / high`` and ``rate / low`` replicas are needed: the width
 of that, times the share of the bucket that the replica type would serve, is what a measurement is about. The plan is
 solved with all rates of the type at their low end, and at their high end; once both buy the same, nothing is left to
-measure.
+measure. What was measured stays as it was found: its interval is what a search leaves, and another would not narrow it.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def choose(subject: Subject, profile: Profile | None) -> Choice:
         tokens = traffic * (subject.workload.input_tokens / 10 + subject.workload.output_tokens)
         return Choice(buckets=_in_order(tokens), is_settled=False)
     kind = same_kind(profile, subject.replica_type)
+    profile = _as_found(profile)
     r = profile.index(subject.replica_type)
     ends = [_plan_at(subject, profile, kind, deviation) for deviation in (DECILE, 0.0, -DECILE)]
     served = np.max([_share(plan, kind, traffic) for plan in ends], axis=0)
@@ -71,6 +72,13 @@ def choose(subject: Subject, profile: Profile | None) -> Choice:
         is_settled=_same(low_plan, high_plan),
         costs_per_h=(low_plan.cost_per_h if low_plan else None, high_plan.cost_per_h if high_plan else None),
     )
+
+
+def _as_found(profile: Profile) -> Profile:
+    """The profile with measured cells exactly as they were found."""
+    is_measured = profile.provenance == MEASURED
+    low, high = (np.where(is_measured, profile.max_request_rate, end) for end in (profile.low, profile.high))
+    return replace(profile, low=low, high=high)
 
 
 def _in_order(value: Array) -> tuple[Bucket, ...]:

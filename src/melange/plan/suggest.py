@@ -26,7 +26,7 @@ from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.profile.correction import SHARES, Sample, correction
-from melange.profile.profile import Profile
+from melange.profile.profile import MEASURED, Profile
 from melange.workload.workload import Array, Workload
 
 OUTCOMES = ((-DECILE, 0.3), (0.0, 0.4), (DECILE, 0.3))
@@ -155,7 +155,11 @@ class _Study:
         types = self.types_by_key[key]
         deviations = np.full(len(self.profile.replica_types), self.quantile)
         deviations[types] = deviation
-        rates = with_rates(self.profile, at_quantile(self.profile, deviations), UNKNOWN)
+        # A load point corrects step times; a rate that was searched for stays as sure as it is.
+        searched = at_quantile(self.profile, np.full(len(deviations), self.quantile))
+        moved = at_quantile(self.profile, deviations)
+        moved = np.where(self.profile.provenance == MEASURED, searched, moved)
+        rates = with_rates(self.profile, moved, UNKNOWN)
         kept = {*np.flatnonzero(self.base.instances).tolist(), *types}
         others = [item.name for r, item in enumerate(self.profile.replica_types) if r not in kept]
         try:
@@ -168,10 +172,10 @@ class _Study:
     def worthwhile(self) -> list[Key]:
         """Kinds that are not known exactly, and are in the plan or enter it at the high end of their interval."""
         able = self.workload.request_rate > 0
+        is_open = (self.profile.high > self.profile.low) & (self.profile.provenance != MEASURED) & able
         kinds = []
         for key, types in self.types_by_key.items():
-            width = (self.profile.high - self.profile.low)[types][:, able]
-            if not (width > 0).any():
+            if not is_open[types].any():
                 continue
             if self.base.instances[types].any():
                 kinds.append(key)
@@ -313,7 +317,8 @@ def _value(study: _Study, key: Key, in_flight: Array | None) -> _Value:
     plan = study.base if study.base.instances[types].any() else study.with_key(key, -DECILE) or study.base
     rates = np.maximum(study.profile.max_request_rate, study.profile.high)[types]
     served = plan.share[types] * study.workload.request_rate
-    busy = np.divide(served, rates, out=np.zeros_like(served), where=rates > 0).sum(axis=0).ravel()
+    is_open = (rates > 0) & (study.profile.provenance[types] != MEASURED)
+    busy = np.divide(served, rates, out=np.zeros_like(served), where=is_open).sum(axis=0).ravel()
     cells = [int(cell) for cell in np.argsort(-busy, kind="stable")[:MOST_SIZES] if busy[cell] > 0]
     cheapest = min(types, key=lambda r: study.profile.replica_types[r].cost_per_h)
     return _Value(

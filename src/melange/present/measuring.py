@@ -10,6 +10,7 @@ from rich.text import Text
 
 from melange.measure.campaign import Result
 from melange.measure.outlook import Outlook
+from melange.measure.search import Found
 from melange.measure.subject import Subject
 from melange.present.layout import MAX_ROWS, add_column, cautions, spaced, table_of, titled, usd
 
@@ -72,9 +73,7 @@ def result_page(result: Result, subject: Subject) -> RenderableType:
         inputs, outputs = subject.size(bucket)
         share = subject.workload.request_rate[bucket] / subject.workload.total_rate
         fails = f"{found.failed_rate:.3g}" if math.isfinite(found.failed_rate) and found.failed_rate else "-"
-        table.add_row(
-            f"{inputs:,}", f"{outputs:,}", f"{share:.1%}", f"{found.max_request_rate:.3g}", fails, Text(found.why)
-        )
+        table.add_row(f"{inputs:,}", f"{outputs:,}", f"{share:.1%}", _rate(found), fails, Text(found.why))
     others = int((subject.workload.request_rate > 0).sum()) - len(result.found_by_bucket)
     parts: list[RenderableType] = [
         titled(f"{subject.replica_type}: {subject.slo}", table),
@@ -86,6 +85,14 @@ def result_page(result: Result, subject: Subject) -> RenderableType:
     if result.profile.cautions:
         parts.append(cautions(result.profile.cautions))
     return Group(*spaced(parts))
+
+
+def _rate(found: Found) -> str:
+    """The highest rate with its interval, where it has one."""
+    if not found.high > found.low:
+        return f"{found.max_request_rate:.3g}"
+    ends = f"{found.low:.3g}-{found.high:.3g}" if math.isfinite(found.high) else f"{found.low:.3g} or more"
+    return f"{found.max_request_rate:.3g} ({ends})"
 
 
 def _cost_heading(subject: Subject) -> tuple[str, ...]:

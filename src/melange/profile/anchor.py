@@ -286,8 +286,11 @@ def with_searched_rates(
         if cell is None:
             cautions.append(Caution("anchor", f"{point.source}: its max_request_rate {why}; not used"))
             continue
-        for name in ("max_request_rate", "low", "high"):
-            arrays[name][where, cell[0], cell[1]] = point.max_request_rate
+        low, middle, high = point.rate_interval
+        # Where no rate failed, what is left is how fast the steps may be.
+        least_high = np.maximum(middle, arrays["high"][where, cell[0], cell[1]]) if math.isinf(high) else high
+        for name, value in (("low", low), ("max_request_rate", middle), ("high", least_high)):
+            arrays[name][where, cell[0], cell[1]] = value
         arrays["provenance"][where, cell[0], cell[1]] = MEASURED
         reason[where, cell[0], cell[1]] = 0
         if point.max_request_rate == 0:

@@ -26,6 +26,7 @@ from melange.slo import Slo
 # First key of the journal that melange measure keeps.
 JOURNAL = "measure-journal/1"
 LATENCIES = ("ttft_s", "tpot_s", "ntpot_s", "itl_s", "latency_s")
+ENDLESS = ("offered_rate", "max_request_rate_high")
 TEXTS = ("accelerator", "replica_type", "engine", "model", "source")
 _STATISTIC = re.compile(r"mean|p\d{1,2}(\.\d+)?")
 _NAMED = re.compile(r"(?P<accelerator>.+?) tp(?P<degree>\d+)")
@@ -61,6 +62,9 @@ class Measurement:
         Requests answered and requests that failed; None where the file does not say.
     max_request_rate, slo
         The highest rate at which that objective was met, where somebody searched for it; 0: at none [1/s].
+    max_request_rate_low, max_request_rate_high
+        Ends of an 80 % interval on it [1/s]; None where nothing is known of its error, the high one infinite where the
+        search ended before any rate failed.
     source
         File and place in it.
 
@@ -96,6 +100,8 @@ class Measurement:
     samples: int | None = None
     failed: int | None = None
     max_request_rate: float | None = None
+    max_request_rate_low: float | None = None
+    max_request_rate_high: float | None = None
     slo: Slo | None = None
     source: str = ""
 
@@ -113,12 +119,34 @@ class Measurement:
             raise InputError(f"{place}: tensor_parallel must be >= 1, got {self.tensor_parallel}")
         for name in LATENCIES:
             _check_latency(getattr(self, name), f"{place}: {name}")
+        self._check_interval(place)
         if self.max_request_rate is not None and self.slo is None:
             raise InputError(f"{place}: max_request_rate needs the slo that it holds under")
         told = any("mean" in getattr(self, name) for name in LATENCIES[1:])
         if not told and self.achieved_rate is None and self.max_request_rate is None:
             raise InputError(
                 f"{place}: a mean tpot_s, itl_s, ntpot_s or latency_s is needed, or achieved_rate, or max_request_rate"
+            )
+
+    @property
+    def rate_interval(self) -> tuple[float, float, float]:
+        """The low end, the maximum rate and the high end [1/s]; all the same where nothing is known of the error.
+
+        >>> slo = Slo(tpot_s=0.05)
+        >>> Measurement(input_tokens=9, output_tokens=9, slo=slo, max_request_rate=2.0).rate_interval
+        (2.0, 2.0, 2.0)
+        """
+        middle = self.max_request_rate or 0.0
+        low, high = self.max_request_rate_low, self.max_request_rate_high
+        return middle if low is None else low, middle, middle if high is None else high
+
+    def _check_interval(self, place: str) -> None:
+        """Refuse ends that are none."""
+        low, middle, high = self.rate_interval
+        if not 0 <= low <= middle <= high:
+            raise InputError(
+                f"{place}: max_request_rate must be >= max_request_rate_low >= 0 and <= max_request_rate_high, got "
+                f"{middle:g} between {low:g} and {high:g}"
             )
 
     def to_json(self) -> Json:
@@ -327,7 +355,7 @@ def _value(key: str, value: Any, place: str) -> Any:
             return Slo.from_json(value)
         except TypeError:
             raise InputError(f"{place} must hold limits in seconds such as {{'tpot_s': 0.05}}, got {value!r}") from None
-    if key == "offered_rate" and value in ("inf", math.inf):
+    if key in ENDLESS and value in ("inf", math.inf):
         return math.inf
     found = number(value, place)
     if key in ("samples", "failed", "tensor_parallel"):
