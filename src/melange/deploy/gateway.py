@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import textwrap
@@ -126,10 +125,9 @@ def body_limit(plan: Plan, bytes_per_token: float, envelope_bytes: int) -> int:
 
 def heading_of(plan: Plan, written: date, cautions: Iterable[Caution] = ()) -> tuple[str, ...]:
     """Which plan a file is from: its fingerprint, model, SLO, cost, replicas and traffic; and what is to be known."""
-    digest = hashlib.sha256((plan.dumps() + "\n").encode()).hexdigest()[:16]
     replicas = ", ".join(f"{count} x {name}" for name, count in plan.replicas.items() if count)
     facts = [
-        f"Written by melange deploy on {written.isoformat()} from the plan whose file has the SHA-256 {digest}...",
+        f"Written by melange deploy on {written.isoformat()} from the plan with the fingerprint {plan.fingerprint}.",
         f"Model {plan.model or 'not named'}; SLO {plan.slo or 'not named'}; {plan.workload.total_rate:g} requests/s; "
         f"{plan.cost_per_h:.2f} USD/h for {replicas}.",
         *(f"CAUTION: {caution}" for caution in cautions),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
 from melange.plan.certificate import Certificate
+from melange.plan.fingerprint import fingerprint
 from melange.profile.engine import Engine, engines_from_json, engines_to_json
 from melange.profile.profile import ReplicaType
 from melange.slo import Slo
@@ -179,9 +180,15 @@ class Plan:
             "total": self.cost_per_h / (inputs + outputs),
         }
 
+    @property
+    def fingerprint(self) -> str:
+        """By what it is known again: the same for plans that run the same fleet and send the same requests to it."""
+        return fingerprint(self)
+
     def to_json(self) -> Json:
         """As a JSON object."""
         return {
+            "fingerprint": self.fingerprint,
             "cost_per_h": self.cost_per_h,
             "cost_per_mtok": self.cost_per_mtok,
             "replicas": self.replicas,
