@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from balance_cases import Balancer, Replica, ask, complete, eventually, small_plan
+from balance_cases import Balancer, Replica, ask, complete, eventually, send_raw, small_plan
 from typer.testing import CliRunner
 
 from melange.balance.drift import stored_profile
@@ -43,6 +43,20 @@ def test_headers_of_one_hop_are_stripped_both_ways(balancer: Balancer, two_repli
     assert names["host"].startswith("127.0.0.1:")
     assert names["host"] != f"127.0.0.1:{balancer.port}"
     assert not {"x-mine", "keep-alive", "te", "proxy-authorization"} & set(names)
+
+
+def test_no_answer_names_a_version(balancer: Balancer, two_replicas: Pair) -> None:
+    """Neither the proxy's nor a replica's: of answers passed on, streams, pages, errors and what is no request."""
+    assert "aiohttp" in ask(two_replicas[0].port, "/health").headers["server"]
+    paths = ("health", "metrics", "drift.json", "workload.json", "v1/models", "no")
+    answers = [
+        complete(balancer.port),
+        complete(balancer.port, words=500, stream=True),
+        complete(balancer.port, prompt=1),
+        *(ask(balancer.port, f"/{path}") for path in paths),
+    ]
+    assert {answer.headers["server"] for answer in answers} == {"melange"}
+    assert re.findall(rb"(?im)^server: *(.*?)\r$", send_raw(balancer.port, b"GET / HTTP/9\r\n\r\n")) == [b"melange"]
 
 
 def test_shares_are_the_plans_to_within_a_point(balancer: Balancer, two_replicas: Pair) -> None:

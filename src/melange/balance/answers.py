@@ -7,6 +7,10 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
+from melange.balance.headers import SERVER
+
+JSON = "application/json"
+
 
 def error(status: int, message: str, *, headers: Mapping[str, str] | None = None, closes: bool = False) -> web.Response:
     """An error in the form that clients of the API read.
@@ -25,11 +29,17 @@ def error(status: int, message: str, *, headers: Mapping[str, str] | None = None
     kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
     content = {"error": {"message": message, "type": kind, "param": None, "code": status}}
     answer = web.Response(
-        status=status, body=json.dumps(content).encode(), headers=headers, content_type="application/json"
+        status=status, body=json.dumps(content).encode(), headers={**(headers or {}), **SERVER}, content_type=JSON
     )
     if closes:
         answer.force_close()
     return answer
+
+
+def page(content: object, *, status: int = 200, content_type: str = JSON) -> web.Response:
+    """What a balancer says of itself: JSON, or text that is ready."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    return web.Response(status=status, body=text.encode(), headers={"Content-Type": content_type, **SERVER})
 
 
 class RefusedError(Exception):

@@ -26,8 +26,10 @@ HOP_BY_HOP = frozenset(
     }
 )
 RETRIES = "X-Melange-Retries"
+# Who answers, without a word on versions: neither on ours nor on a replica's.
+SERVER = {"Server": "melange"}
 _OF_REQUESTS = HOP_BY_HOP | {"host", "content-length", "expect", "accept-encoding", RETRIES.lower()}
-_OF_ANSWERS = HOP_BY_HOP | {"content-length", RETRIES.lower()}
+_OF_ANSWERS = HOP_BY_HOP | {"content-length", "server", RETRIES.lower()}
 
 
 def request_headers(headers: CIMultiDictProxy[str], upstream_key: str, is_key_ours: bool) -> CIMultiDict[str]:
@@ -54,7 +56,9 @@ def request_headers(headers: CIMultiDictProxy[str], upstream_key: str, is_key_ou
 
 def answer_headers(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     """What a client gets to see of a replica's headers."""
-    return _kept(headers, _OF_ANSWERS)
+    kept = _kept(headers, _OF_ANSWERS)
+    kept.update(SERVER)
+    return kept
 
 
 def _kept(headers: CIMultiDictProxy[str], dropped: frozenset[str]) -> CIMultiDict[str]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from melange.balance.answers import error
+from melange.balance.answers import error, page
 from melange.balance.drift import STATES
 from melange.balance.live import live_workload
 from melange.balance.metrics import metrics_text
@@ -47,8 +46,7 @@ class Pages:
 
     def metrics(self) -> web.Response:
         """For Prometheus."""
-        text = metrics_text(self.balancer, self.counters)
-        return web.Response(body=text.encode(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+        return page(metrics_text(self.balancer, self.counters), content_type="text/plain; version=0.0.4; charset=utf-8")
 
     def workload(self) -> web.Response:
         """The live workload, as ``melange plan --workload`` reads it."""
@@ -56,7 +54,7 @@ class Pages:
             found = live_workload(self.counters, self.balancer.plan.workload)
         except InputError as none:
             return error(404, f"{none}; {none.hint}")
-        return web.Response(body=(found.dumps() + "\n").encode(), content_type="application/json")
+        return page(found.dumps() + "\n")
 
     def drift(self) -> web.Response:
         """What re-planning has found last."""
@@ -67,4 +65,4 @@ class Pages:
             "new_cost_per_h": None if math.isnan(new_cost) else new_cost,
             "checked_at_unix_s": at_s or None,
         }
-        return web.Response(body=json.dumps(content).encode(), content_type="application/json")
+        return page(content)

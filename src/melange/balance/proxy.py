@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from melange.balance.access import is_allowed
-from melange.balance.answers import RefusedError, error
+from melange.balance.answers import RefusedError, error, page
 from melange.balance.headers import RETRIES, request_headers
 from melange.balance.health import WRONG
 from melange.balance.receive import receive
@@ -80,9 +80,9 @@ class Proxy:
         if path == MODELS:
             self._check(request, "GET")
             return await self._models(request)
-        if page := self.pages.find(path):
+        if own := self.pages.find(path):
             self._check(request, "GET")
-            return page()
+            return own()
         raise RefusedError(error(404, "no such path", closes=True))
 
     def _check(self, request: web.BaseRequest, method: str) -> None:
@@ -158,7 +158,7 @@ class Proxy:
         is_well = ups > 0 and not self.is_draining
         status = "ok" if is_well else "draining" if self.is_draining else "no replica is up"
         content = {"status": status, "replicas_up": ups, "replicas": len(self.balancer.replicas)}
-        return web.json_response(content, status=200 if is_well else 503)
+        return page(content, status=200 if is_well else 503)
 
     async def _models(self, request: web.BaseRequest) -> web.StreamResponse:
         """The models of the first replica that says them."""
