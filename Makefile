@@ -28,8 +28,11 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, floors
 	$(BIN)/lint-imports
 	$(BIN)/python docs/make_cli.py --check
 
+# What talks to servers has the machine to itself, one test after the other; the rest only computes, on all cores.
+TALKING := tests/balance tests/measure tests/test_cli_measure.py
 test: $(VENV)/.installed-dev ## run the tests, but for those that need programs or servers of others (test-...)
-	$(BIN)/pytest --ignore=tests/deploy/test_gateways.py
+	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --ignore=tests/deploy/test_gateways.py $(addprefix --ignore=,$(TALKING))
+	$(BIN)/pytest $(TALKING)
 
 test-ray: $(RAY)/.installed ## test simulations on a real local Ray, in a virtual environment of its own
 	$(RAY)/bin/python -m pytest -rs tests/ray

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import melange
+
 ROOT = Path(__file__).resolve().parents[1]
 MELANGE = Path(sys.executable).with_name("melange")
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -96,24 +98,25 @@ def test_the_stages_by_themselves_end_at_the_same_plan(run: Run, tmp_path: Path)
 
 def test_profiles_of_several_types_are_planned_together(run: Run, tmp_path: Path) -> None:
     """Each file adds its types; two with one of the same name are refused by both files, for a proxy likewise."""
-    service = write(tmp_path / "service.yaml", SERVICE)
-    assert run("workload", service, "--out", "w.json").returncode == 0
+    traffic = melange.dataset("arena", request_rate=8.0)
+    catalog, model, slo = melange.load_catalog(), melange.find_model("Llama-3.1-8B"), melange.Slo(tpot_s=0.12)
+    chosen = {"providers": ["aws"], "regions": ["us-east-1"], "markets": ["on-demand"]}
+    traffic.save(tmp_path / "w.json")
     for gpu in ("L4", "A10G"):
-        done = run("profile", service, "--workload", "w.json", "--set", f"offers.gpus=[{gpu}]", "--out", f"{gpu}.json")
-        assert done.returncode == 0
+        offers = catalog.select(gpus=[gpu], **chosen).offers
+        melange.estimate(model, offers, slo, traffic).save(tmp_path / f"{gpu}.json")
+    both = melange.estimate(model, catalog.select(gpus=["L4", "A10G"], **chosen).offers, slo, traffic)
     inputs = ("--workload", "w.json", "--profile", "L4.json")
-    whole = run("plan", service, "--set", "offers.gpus=[L4, A10G]", "--json")
     joined = run("plan", *inputs, "--profile", "A10G.json", "--json", "--out", "plan.json")
     assert joined.returncode == 0, joined.stderr
-    assert json.loads(joined.stdout)["cost_per_h"] == json.loads(whole.stdout)["cost_per_h"]
-    wrong = "L4.json and L4.json: replica_types: both have one of the name"
-    twice = run("plan", *inputs, "--profile", "L4.json")
-    assert twice.returncode == 2
-    assert wrong in twice.stderr
-    replica = ("--replica", "A10G=http://127.0.0.1:9")
-    proxy = run("balance", "plan.json", *replica, "--profile", "L4.json", "--profile", "L4.json")
-    assert proxy.returncode == 2
-    assert wrong in proxy.stderr
+    found = json.loads(joined.stdout)
+    assert found["cost_per_h"] == melange.solve(traffic, both).cost_per_h
+    used = next(name for name, count in found["replicas"].items() if count)
+    address = ("--replica", f"{used}=http://127.0.0.1:9")
+    for command in (("plan", *inputs), ("balance", "plan.json", *address, "--profile", "L4.json")):
+        done = run(*command, "--profile", "L4.json")
+        assert done.returncode == 2
+        assert "L4.json and L4.json: replica_types: both have one of the name" in done.stderr
 
 
 def test_what_init_writes_can_be_planned(run: Run, tmp_path: Path) -> None:

@@ -86,19 +86,19 @@ def test_a_server_that_falls_behind_is_told_from_a_client_that_does() -> None:
             await asyncio.sleep(0)
 
     async def work(session: aiohttp.ClientSession, endpoint: Endpoint) -> tuple[Point, Point]:
-        overloaded = await send_at_rate(session, endpoint, load(75.0, 60))
+        overloaded = await send_at_rate(session, endpoint, load(150.0, 60))
         until = asyncio.Event()
         busy = asyncio.create_task(hog(until))
-        alone = await send_at_rate(session, endpoint, load(12.0, 20))
+        alone = await send_at_rate(session, endpoint, load(24.0, 20))
         until.set()
         await busy
         return point_of(overloaded, SLO), point_of(alone, SLO)
 
-    with queue_server("--fixed-ms", "10", "--each-ms", "0", "--slots", "1") as url:
+    with queue_server("--fixed-ms", "5", "--each-ms", "0", "--slots", "1") as url:
         server_late, client_late = measured(url, work)
     assert not server_late.keeps_up
     assert not server_late.is_client_late
-    assert server_late.capacity == pytest.approx(25.0, rel=0.25)
+    assert server_late.capacity == pytest.approx(50.0, rel=0.25)
     assert client_late.is_client_late
 
 

@@ -15,7 +15,7 @@ from melange.validate.outcome import SERVED, Outcome
 
 # One step takes a millisecond whatever runs in it, so a request of 1,000 tokens keeps its sequence for a second.
 STEP_S, TOKENS = 1e-3, 1000
-COUNT, COUNTED = 500_000, slice(5_000, None)
+COUNT, COUNTED = 250_000, slice(5_000, None)
 
 
 def queue(load: float, sequences: int, tokens: np.ndarray, seed: int = 1) -> Outcome:

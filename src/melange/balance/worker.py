@@ -43,7 +43,7 @@ WRITE_AHEAD = 2**15
 LINGER_S = 2.0
 # Open files that are no client's.
 SPARE_FILES = 64
-LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 0.5
 SETTLE_S = 0.05
 TURNED_AWAY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
