@@ -19,6 +19,7 @@ from pathlib import Path
 START_LIMIT_S, STOP_LIMIT_S = 180.0, 30.0
 HIDDEN, HEADS, KV_HEADS, INTERMEDIATE, VOCABULARY, MAX_CONTEXT = 512, 8, 4, 1408, 2048, 4096
 KV_BYTES, MAX_SEQUENCES, MAX_BATCHED_TOKENS = 2**28, 64, 2048
+NAME = "llama"  # of whatever size, so that a balancer may send a request to any
 SETTINGS = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -113,7 +114,7 @@ def serving(folder: Path, layers: int, core: int) -> Iterator[Server]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = ["taskset", "-c", str(core), sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(model), "--served-model-name", f"llama-{layers}", "--load-format", "dummy"]
+    command += ["--model", str(model), "--served-model-name", NAME, "--load-format", "dummy"]
     command += ["--dtype", "bfloat16", "--max-model-len", str(MAX_CONTEXT), "--max-num-seqs", str(MAX_SEQUENCES)]
     command += ["--max-num-batched-tokens", str(MAX_BATCHED_TOKENS), "--kv-cache-memory-bytes", str(KV_BYTES)]
     command += ["--enforce-eager", "--distributed-executor-backend", "uni", "--no-enable-prefix-caching"]
@@ -121,9 +122,7 @@ def serving(folder: Path, layers: int, core: int) -> Iterator[Server]:
     log = folder / f"llama-{layers}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=os.environ | SETTINGS, stdout=output, stderr=subprocess.STDOUT)
-    server = Server(
-        url=f"http://127.0.0.1:{port}", name=f"llama-{layers}", layers=layers, log=log, folder=model, process=process
-    )
+    server = Server(url=f"http://127.0.0.1:{port}", name=NAME, layers=layers, log=log, folder=model, process=process)
     try:
         _wait_for(server)
         yield server

@@ -1,0 +1,95 @@
+"""Two unequal engines as the user of melange has them: measured by the command, planned with, behind the proxy."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from engine_servers import START_LIMIT_S, STOP_LIMIT_S, Server
+
+from melange.errors import InfeasibleError
+from melange.plan.options import Options
+from melange.plan.plan import Plan
+from melange.plan.solve import solve
+from melange.profile.formats import combine
+from melange.profile.profile import Profile
+from melange.slo import Slo
+from melange.workload.workload import Buckets, Workload
+
+MELANGE = Path(sys.executable).with_name("melange")
+# The faster one costs three times as much: as much faster with short requests, less so than it is with long ones.
+PRICES_PER_H = {"small": 3.0, "large": 1.0}
+SLO = Slo(ttft_s=0.5, tpot_s=0.05)
+BUCKETS = Buckets(input_edges=(64, 512), output_edges=(32, 96))
+SHARES = np.array([[0.45, 0.25], [0.2, 0.1]])
+LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:\d+)")
+
+
+def traffic(rate: float) -> Workload:
+    """The mixed load, every size at its bucket's upper edge."""
+    return Workload.at_upper_edges(BUCKETS, SHARES * rate)
+
+
+def measure(server: Server, name: str, folder: Path, buckets: int) -> Profile:
+    """What ``melange measure`` says of a server."""
+    traffic(10.0).save(folder / "workload.json")
+    command = [MELANGE, "measure", "--url", server.url, "--replica-type", name, "--workload", "workload.json"]
+    command += ["--slo", f"ttft_ms={SLO.ttft_s * 1e3:g},tpot_ms={SLO.tpot_s * 1e3:g}"]
+    command += ["--cost-per-h", f"{PRICES_PER_H[name]:g}", "--buckets", f"{buckets}", "--requests", "30"]
+    command += ["--precision", "0.15", "--out", f"{name}.json"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
+    print(f"\n{done.stderr}\n{done.stdout}")
+    assert done.returncode == 0, done.stderr
+    return Profile.read(folder / f"{name}.json")
+
+
+def planned(profiles: list[Profile], part: float) -> tuple[Plan, float]:
+    """The plan of one replica of each type at that part of the highest rate that the two carry, and the rate [1/s]."""
+    both = combine(*profiles)
+    counts = {one.name: 1 for one in both.replica_types}
+    options = Options(headroom=0.0, max_instances=counts, require=tuple(counts), gap=0.0)
+
+    def plan_at(rate: float) -> Plan | None:
+        try:
+            return solve(traffic(rate), both, options)
+        except InfeasibleError:
+            return None
+
+    low, high = 0.1, 1000.0
+    while high > low * 1.01:
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if plan_at(middle) else (low, middle)
+    plan = plan_at(part * low)
+    assert plan is not None
+    return plan, part * low
+
+
+@contextlib.contextmanager
+def balancing(plan: Path, servers: dict[str, Server], policy: str) -> Iterator[str]:
+    """The address of ``melange balance`` before those servers."""
+    command = [MELANGE, "balance", plan, "--port", "0", "--policy", policy, "--replan-every", "0"]
+    command += ["--max-fill", "1000"]  # nothing is turned away: every policy serves the same requests
+    for name, server in servers.items():
+        command += ["--replica", f"{name}={server.url}"]
+    log = plan.with_name(f"{policy}.log")
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+        try:
+            yield _address(process, log)
+        finally:
+            process.terminate()
+            process.wait(STOP_LIMIT_S)
+
+
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if found := LISTENING.search(log.read_text(errors="replace")):
+            return found[1]
+        time.sleep(0.1)
+    raise RuntimeError(f"the balancer did not start:\n{log.read_text(errors='replace')}")
