@@ -120,7 +120,9 @@ def minimise(
 
 
 def _solver(highspy: Any, *, time_limit_s: float, gap: float, seed: int) -> Any:
-    solver = highspy.Highs()
+    # highspy 1.16 prints who it is as it enables callbacks, before anything can tell it to be quiet; none is used.
+    quiet = type("QuietHighs", (highspy.Highs,), {"enableCallbacks": lambda _: None})
+    solver = quiet()
     options = {
         "output_flag": False,
         "time_limit": max(time_limit_s, 1e-3),
