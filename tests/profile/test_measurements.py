@@ -46,6 +46,18 @@ AIPERF = {
     "input_config": {"endpoint": {"model_names": ["llama"]}, "loadgen": {"concurrency": 16}},
 }
 
+# The same as aiperf 0.13 writes it: the load is that of a phase.
+AIPERF_PHASES = AIPERF | {
+    "input_config": {
+        "models": {"items": [{"name": "llama"}]},
+        "endpoint": {"urls": ["http://127.0.0.1:8000"], "type": "completions"},
+        "phases": [
+            {"name": "warmup", "kind": "warmup", "type": "poisson", "exclude_from_results": True, "rate": 9.0},
+            {"name": "profiling", "kind": "profiling", "type": "poisson", "requests": 100, "rate": 5.5},
+        ],
+    }
+}
+
 
 def distribution(mean: float, **percentiles: float) -> dict[str, object]:
     """A metric of guidellm."""
@@ -99,10 +111,10 @@ def aibrix(path: Path, rate: float) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["vllm", "aiperf", "guidellm", "aibrix"])
+@pytest.mark.parametrize("name", ["vllm", "aiperf", "aiperf-phases", "guidellm", "aibrix"])
 def test_every_tool_says_the_same_in_its_own_units(tmp_path: Path, name: str) -> None:
     """One and the same test: 1024 tokens in, 256 out, 5 requests/s, 80 ms to the first token, 12 ms for each other."""
-    contents = {"vllm": BENCH_SERVE, "aiperf": AIPERF, "guidellm": GUIDELLM}
+    contents = {"vllm": BENCH_SERVE, "aiperf": AIPERF, "aiperf-phases": AIPERF_PHASES, "guidellm": GUIDELLM}
     path = aibrix(tmp_path / "a.jsonl", 5.5) if name == "aibrix" else write(tmp_path / "a.json", contents[name])
     (point,) = read_measurements(path)
     assert (point.input_tokens, point.output_tokens, point.achieved_rate) == (1024, 256, 5.0)
@@ -126,6 +138,17 @@ def test_what_only_one_tool_says(tmp_path: Path) -> None:
     assert vllm.ttft_s == {"mean": 0.08, "p50": 0.075, "p99": 0.2}
     assert guidellm.ntpot_s["mean"] == pytest.approx(3.14 / 256)
     assert (guidellm.concurrency, guidellm.latency_s["p99"]) == (15.7, 4.0)
+
+
+def test_what_aiperf_sent_is_what_its_version_says(tmp_path: Path) -> None:
+    """A concurrency, or the rate of the phase that was no warm-up; without either nothing is guessed."""
+    (old,) = read_measurements(write(tmp_path / "a.json", AIPERF))
+    (new,) = read_measurements(write(tmp_path / "b.json", AIPERF_PHASES))
+    assert (old.model, old.offered_rate, old.concurrency) == ("llama", math.inf, 16)
+    assert (new.model, new.offered_rate, new.concurrency) == ("llama", 5.5, None)
+    for config in ({}, {"loadgen": {}}, {"phases": []}, {"phases": [{"name": "profiling", "requests": 100}]}):
+        with pytest.raises(InputError, match=r"input_config\.(loadgen|phases)"):
+            read_measurements(write(tmp_path / "c.json", AIPERF | {"input_config": config}))
 
 
 def test_several_runs_in_one_file(tmp_path: Path) -> None:

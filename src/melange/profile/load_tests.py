@@ -5,7 +5,7 @@ tool (versions read)          told by                                           
 ============================= ================================================== ====================================
 vllm bench serve (0.6-0.2x)   ``total_input_tokens``, ``duration``               ``*_ms``; TPOT is per request,
 SGLang bench_serving (0.4-5)  the same; ``*_e2e_latency_ms``                     without the first token
-aiperf (0.2-0.5)              ``input_sequence_length``                          every metric says its unit; its
+aiperf (0.2-0.13)             ``input_sequence_length``                          every metric says its unit; its
                                                                                  inter-token latency is our TPOT
 guidellm (0.3-0.6)            ``benchmarks[].metrics``                           ``*_ms``, request latency in seconds;
                                                                                  its TPOT counts the first token: our
@@ -90,10 +90,7 @@ def _milliseconds(content: Json, metric: str, place: str) -> dict[str, float]:
 def _aiperf(content: Json, place: str) -> list[Measurement]:
     """``profile_export_aiperf.json``: a mapping of statistics and a unit for every metric."""
     config = _object(content.get("input_config"))
-    load = _object(config.get("loadgen"))
-    names = _object(config.get("endpoint")).get("model_names") or [""]
-    concurrency = _optional(load, "concurrency", f"{place}: input_config.loadgen")
-    rate = _optional(load, "request_rate", f"{place}: input_config.loadgen")
+    rate, concurrency = _aiperf_load(config, place)
     throughput = _metric(content, "request_throughput", place, dict.fromkeys(RATE_UNITS, 1.0))
     count = _metric(content, "request_count", place, {"requests": 1.0}, needed=False)
     failed = _metric(content, "error_request_count", place, {"requests": 1.0}, needed=False)
@@ -102,7 +99,7 @@ def _aiperf(content: Json, place: str) -> list[Measurement]:
         Measurement(
             input_tokens=_metric(content, "input_sequence_length", place, tokens)["mean"],
             output_tokens=_metric(content, "output_sequence_length", place, tokens)["mean"],
-            model=_text(names[0]),
+            model=_aiperf_model(config),
             offered_rate=rate if rate is not None else math.inf,
             achieved_rate=throughput["mean"],
             concurrency=concurrency,
@@ -115,6 +112,33 @@ def _aiperf(content: Json, place: str) -> list[Measurement]:
             source=place,
         )
     ]
+
+
+def _aiperf_load(config: Json, place: str) -> tuple[float | None, float | None]:
+    """Rate [1/s] and concurrency that it sent with; 0.13 tells them by phase, of which the warm-up is none of ours."""
+    phases = config.get("phases")
+    if isinstance(phases, list):
+        counted = [one for one in map(_object, phases) if not one.get("exclude_from_results")]
+        if len(counted) != 1:
+            raise InputError(f"{place}: input_config.phases must hold one phase with results, got {len(counted)}")
+        load, where, key = counted[0], f"{place}: input_config.phases", "rate"
+    else:
+        load, where, key = _object(config.get("loadgen")), f"{place}: input_config.loadgen", "request_rate"
+    rate, concurrency = _optional(load, key, where), _optional(load, "concurrency", where)
+    if rate is None and concurrency is None:
+        raise InputError(
+            f"{where} says neither at what rate nor with what concurrency requests were sent",
+            hint="run aiperf with --request-rate or --concurrency",
+        )
+    return rate, concurrency
+
+
+def _aiperf_model(config: Json) -> str:
+    """The model's name, where the version says it."""
+    names = _object(config.get("endpoint")).get("model_names")
+    items = _object(config.get("models")).get("items")
+    first: Any = next((found[0] for found in (names, items) if isinstance(found, list) and found), "")
+    return _text(first.get("name") if isinstance(first, dict) else first)
 
 
 def _metric(content: Json, name: str, place: str, factor_by_unit: dict[str, float], *, needed: bool = True) -> Any:
