@@ -3,11 +3,11 @@
 ============================= ================================================== ====================================
 tool (versions read)          told by                                            units and meaning
 ============================= ================================================== ====================================
-vllm bench serve (0.6-0.2x)   ``total_input_tokens``, ``duration``               ``*_ms``; TPOT is per request,
+vllm bench serve (0.6-0.32)   ``total_input_tokens``, ``duration``               ``*_ms``; TPOT is per request,
 SGLang bench_serving (0.4-5)  the same; ``*_e2e_latency_ms``                     without the first token
 aiperf (0.2-0.13)             ``input_sequence_length``                          every metric says its unit; its
                                                                                  inter-token latency is our TPOT
-guidellm (0.3-0.6)            ``benchmarks[].metrics``                           ``*_ms``, request latency in seconds;
+guidellm (0.3-0.8)            ``benchmarks[].metrics``                           ``*_ms``, request latency in seconds;
                                                                                  its TPOT counts the first token: our
                                                                                  NTPOT; its inter-token latency is our
                                                                                  TPOT
