@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from melange.errors import InfeasibleError
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
-from melange.profile.formats import combine
+from melange.profile.join import join
 from melange.profile.profile import Profile
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
@@ -25,10 +26,10 @@ from melange.workload.workload import Buckets, Workload
 MELANGE = Path(sys.executable).with_name("melange")
 # The faster one costs three times as much: as much faster with short requests, less so than it is with long ones.
 PRICES_PER_H = {"small": 3.0, "large": 1.0}
-SLO = Slo(ttft_s=0.5, tpot_s=0.05)
 BUCKETS = Buckets(input_edges=(64, 512), output_edges=(16, 48))
 SHARES = np.array([[0.45, 0.25], [0.2, 0.1]])
 LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:\d+)")
+MEASURE_LIMIT_S, PLAN_LIMIT_S = 900.0, 60.0
 
 
 def traffic(rate: float) -> Workload:
@@ -36,22 +37,37 @@ def traffic(rate: float) -> Workload:
     return Workload.at_upper_edges(BUCKETS, SHARES * rate)
 
 
-def measure(server: Server, name: str, folder: Path, buckets: int) -> Profile:
-    """What ``melange measure`` says of a server."""
+def measure(server: Server, name: str, slo: Slo, folder: Path, buckets: int) -> Profile:
+    """What ``melange measure`` says of a server, so many sizes measured, roughly."""
     traffic(10.0).save(folder / "workload.json")
-    command = [MELANGE, "measure", "--url", server.url, "--replica-type", name, "--workload", "workload.json"]
-    command += ["--slo", f"ttft_ms={SLO.ttft_s * 1e3:g},tpot_ms={SLO.tpot_s * 1e3:g}"]
-    command += ["--cost-per-h", f"{PRICES_PER_H[name]:g}", "--buckets", f"{buckets}", "--requests", "30"]
-    command += ["--precision", "0.15", "--out", f"{name}.json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=400)
+    limits = ",".join(f"{metric}_ms={limit_s * 1e3:g}" for metric, limit_s in slo.limits.items())
+    command: list[str | Path] = [MELANGE, "measure", "--url", server.url, "--replica-type", name]
+    command += ["--workload", "workload.json", "--slo", limits, "--cost-per-h", f"{PRICES_PER_H[name]:g}"]
+    command += ["--buckets", f"{buckets}", "--requests", "20", "--precision", "0.25", "--out", f"{name}.json"]
+    done = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MEASURE_LIMIT_S
+    )
     print(f"\n{done.stderr}\n{done.stdout}")
     assert done.returncode == 0, done.stderr
     return Profile.read(folder / f"{name}.json")
 
 
+def plan_of_files(folder: Path, rate: float, names: list[str]) -> str:
+    """What ``melange plan --json`` prints of measured profiles."""
+    traffic(rate).save(folder / "planned.json")
+    command: list[str | Path] = [MELANGE, "plan", "--workload", "planned.json", "--json"]
+    for name in names:
+        command += ["--profile", f"{name}.json"]
+    done = subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PLAN_LIMIT_S
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def planned(profiles: list[Profile], part: float) -> tuple[Plan, float]:
     """The plan of one replica of each type at that part of the highest rate that the two carry, and the rate [1/s]."""
-    both = combine(*profiles)
+    both = join(profiles, list(PRICES_PER_H))
     counts = {one.name: 1 for one in both.replica_types}
     options = Options(headroom=0.0, max_instances=counts, require=tuple(counts), gap=0.0)
 
@@ -63,7 +79,7 @@ def planned(profiles: list[Profile], part: float) -> tuple[Plan, float]:
 
     low, high = 0.1, 1000.0
     while high > low * 1.01:
-        middle = (low * high) ** 0.5
+        middle = math.sqrt(low * high)
         low, high = (middle, high) if plan_at(middle) else (low, middle)
     plan = plan_at(part * low)
     assert plan is not None
@@ -73,12 +89,15 @@ def planned(profiles: list[Profile], part: float) -> tuple[Plan, float]:
 @contextlib.contextmanager
 def balancing(plan: Path, servers: dict[str, Server], policy: str) -> Iterator[str]:
     """The address of ``melange balance`` before those servers."""
-    command = [MELANGE, "balance", plan, "--port", "0", "--policy", policy, "--replan-every", "0"]
+    command: list[str | Path] = [MELANGE, "balance", plan, "--port", "0", "--policy", policy, "--replan-every", "0"]
     command += ["--max-fill", "1000"]  # nothing is turned away: every policy serves the same requests
     for name, server in servers.items():
         command += ["--replica", f"{name}={server.url}"]
     log = plan.with_name(f"{policy}.log")
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT) as process,
+    ):
         try:
             yield _address(process, log)
         finally:
