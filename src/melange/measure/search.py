@@ -216,7 +216,7 @@ def _expected_s(rate: float, alone: Point, held: Point, guess: float | None, bou
 def _next(low: float, high: float, failed: Point) -> float:
     """The rate to try next: twice the last one, towards a capacity that was seen, or the middle.
 
-    What a server finished while it fell behind is its capacity, about; once a rate has held that is as high, it was not.
+    What a server finished while it fell behind is its capacity, about, until a rate holds that is as high.
     """
     if math.isinf(high):
         return 2 * low
