@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from melange.profile.profile import ANCHORED, MEASURED, Profile
 from melange.slo import Slo
 
 POLICIES = ("plan-least-work", "least-outstanding", "round-robin", "random")
-# Part of what the two carry together, as measured one by one; requests of a run.
-PART, COUNT = 0.75, 250
+# Sizes measured on each. Part of what the two carry together, as measured one by one: the SLO is one on means, and is
+# judged request by request here, so that room is needed. Requests of a run.
+MEASURED_SIZES, PART, COUNT = 3, 0.65, 250
 # Rounds are added where neighbors have blurred the first.
 LEAST_ROUNDS, MOST_ROUNDS = 2, 5
 # Of what the slower one takes for a request alone: the machine's speed is not known.
@@ -49,15 +51,16 @@ def measurements(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def profiles(small: Server, large: Server, slo: Slo, measurements: Path) -> list[Profile]:
-    """What the command says of both, two sizes measured on each."""
-    return [measure(small, "small", slo, measurements, 2), measure(large, "large", slo, measurements, 2)]
+    """What the command says of both."""
+    servers = {"small": small, "large": large}
+    return [measure(server, name, slo, measurements, MEASURED_SIZES) for name, server in servers.items()]
 
 
 def test_both_are_measured_and_a_plan_is_made_of_it(profiles: list[Profile], measurements: Path) -> None:
     """Measured and anchored cells; the smaller model carries more of every size; the plan stands on these figures."""
     for profile in profiles:
-        assert (profile.provenance == MEASURED).sum() == 2
-        assert (profile.provenance == ANCHORED).sum() == 2
+        assert (profile.provenance[0][SHARES > 0] == MEASURED).all()
+        assert (profile.provenance[0][SHARES == 0] == ANCHORED).all()
         assert (profile.low <= profile.max_request_rate).all()
         assert (profile.max_request_rate <= profile.high).all()
     ratio = profiles[0].max_request_rate[0] / profiles[1].max_request_rate[0]
@@ -93,7 +96,7 @@ def test_the_plan_s_policy_meets_the_objective_more_often_than_others(
     """The same requests under every policy, one after the other, and again: neighbors shift times meanwhile."""
     plan, rate = planned(profiles, PART)
     plan.save(tmp_path / "plan.json")
-    sizes = [(inputs, outputs) for inputs in BUCKETS.input_edges for outputs in BUCKETS.output_edges]
+    sizes = list(product(BUCKETS.input_edges, BUCKETS.output_edges))
     found: dict[str, list[list[Answer]]] = {policy: [] for policy in POLICIES}
     print(f"\nshares of small, by size: {np.round(plan.share[0], 2).tolist()}")
     for number in range(MOST_ROUNDS):

@@ -27,7 +27,7 @@ MELANGE = Path(sys.executable).with_name("melange")
 # The faster one costs three times as much: as much faster with short requests, less so than it is with long ones.
 PRICES_PER_H = {"small": 3.0, "large": 1.0}
 BUCKETS = Buckets(input_edges=(64, 512), output_edges=(16, 48))
-SHARES = np.array([[0.45, 0.25], [0.2, 0.1]])
+SHARES = np.array([[0.45, 0.25], [0.3, 0.0]])
 LISTENING = re.compile(r"listening on (http://127\.0\.0\.1:\d+)")
 MEASURE_LIMIT_S, PLAN_LIMIT_S = 900.0, 60.0
 
@@ -49,6 +49,7 @@ def measure(server: Server, name: str, slo: Slo, folder: Path, buckets: int) -> 
     )
     print(f"\n{done.stderr}\n{done.stdout}")
     assert done.returncode == 0, done.stderr
+    assert ("all of the traffic's sizes" in " ".join(done.stdout.split())) == (buckets == np.count_nonzero(SHARES))
     return Profile.read(folder / f"{name}.json")
 
 

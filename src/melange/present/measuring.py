@@ -77,14 +77,19 @@ def result_page(result: Result, subject: Subject) -> RenderableType:
     others = int((subject.workload.request_rate > 0).sum()) - len(result.found_by_bucket)
     parts: list[RenderableType] = [
         titled(f"{subject.replica_type}: {subject.slo}", table),
-        Text(
-            f"{result.points} load points. Ended: {result.ended}. "
-            f"The other {others} sizes of the traffic are anchored: step times that were fitted to the points."
-        ),
+        Text(f"{result.points} load points. Ended: {result.ended}. {_anchored(others)}"),
     ]
     if result.profile.cautions:
         parts.append(cautions(result.profile.cautions))
     return Group(*spaced(parts))
+
+
+def _anchored(others: int) -> str:
+    """What is known of the sizes that were not measured."""
+    if not others:
+        return "That is all of the traffic's sizes."
+    subject = "The other size of the traffic is" if others == 1 else f"The other {others} sizes of the traffic are"
+    return f"{subject} anchored: step times that were fitted to the points."
 
 
 def _rate(found: Found) -> str:
