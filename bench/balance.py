@@ -60,7 +60,7 @@ def main() -> None:
             return
         parts: dict[str, Callable[[], None]] = {
             "cpu": lambda: cpu(folder, given.quick, given.litellm),
-            "first-byte": lambda: first_byte(folder, given.quick),
+            "first-byte": lambda: first_byte(folder, given.quick, given.litellm),
             "shares": lambda: shares(folder, 2000 if given.quick else 10_000),
             "kill": lambda: kill(folder),
         }
@@ -127,7 +127,7 @@ def used_by(proxy: Server, requests: list[bytes], clients: int = CLIENTS) -> flo
     return (proxy.cpu_s() - before_s) / len(requests) * 1e3
 
 
-def first_byte(folder: Path, is_quick: bool) -> None:
+def first_byte(folder: Path, is_quick: bool, litellm: Path | None) -> None:
     """How much later the first byte of a stream comes than without a proxy."""
     count = 200 if is_quick else 1000
     replica = processes.upstream("--tokens", "4", "--gap-ms", "1")
@@ -135,6 +135,8 @@ def first_byte(folder: Path, is_quick: bool) -> None:
     ways["melange balance"] = processes.melange(processes.two_types(folder), [("A", replica)], *EASY)
     if shutil.which("haproxy"):
         ways["HAProxy"] = processes.haproxy(replica, folder)
+    if litellm is not None:
+        ways["LiteLLM proxy"] = processes.litellm(replica, folder, litellm)
     tallies = {name: Tally() for name in ways}
     with running(*ways.values()):
         uvloop.run(interleaved({name: Client(one.port, tallies[name]) for name, one in ways.items()}, count))
