@@ -56,10 +56,10 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, errors
 
 
-def points_in(path: Path) -> list[tuple[list[int], float | None]]:
-    """Bucket and rate of every load point of a journal."""
+def points_in(path: Path) -> list[tuple[list[int], float | None, bool]]:
+    """Bucket and rate of every load point of a journal, and whether it was a short test."""
     lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-    return [(line["bucket"], line["step"]["rate"]) for line in lines if "step" in line]
+    return [(line["bucket"], line["step"]["rate"], line["step"]["is_far"]) for line in lines if "step" in line]
 
 
 def test_it_is_interrupted_killed_resumed_and_planned_with(start: Start, tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -9,18 +12,20 @@ import numpy as np
 import pytest
 from engine_servers import Server
 from mixed_load import Requests, poisson, send_all
-from unequal import BUCKETS, SHARES, balancing, measure, plan_of_files, planned
+from unequal import BUCKETS, SHARES, balancing, measure, plan_of_files, planned, traffic
 
 from melange.measure.answer import Answer
 from melange.measure.endpoint import connect
 from melange.measure.load import client_session, send_alone
 from melange.profile.profile import ANCHORED, MEASURED, Profile
 from melange.slo import Slo
+from melange.validate.rates import with_simulated_rates
 
 POLICIES = ("plan-least-work", "least-outstanding", "round-robin", "random")
-# Sizes measured on each. Part of what the two carry together, as measured one by one: the SLO is one on means, and is
-# judged request by request here, so that room is needed. Requests of a run.
-MEASURED_SIZES, PART, COUNT = 3, 0.65, 250
+# Sizes measured on each; part of what the two carry together, each by itself; requests of a run.
+MEASURED_SIZES, PART, COUNT = 3, 0.75, 250
+# The SLO is judged request by request: a limit on the mean would let half of them miss it.
+STATISTIC = "p90"
 # Rounds are added where neighbors have blurred the first.
 LEAST_ROUNDS, MOST_ROUNDS = 2, 5
 # Of what the slower one takes for a request alone: the machine's speed is not known.
@@ -54,6 +59,24 @@ def profiles(small: Server, large: Server, slo: Slo, measurements: Path) -> list
     """What the command says of both."""
     servers = {"small": small, "large": large}
     return [measure(server, name, slo, measurements, MEASURED_SIZES) for name, server in servers.items()]
+
+
+@pytest.fixture(scope="session")
+def percentiles(profiles: list[Profile]) -> list[Profile]:
+    """Rates at which nine of ten requests meet the limits, by simulation of the steps that were fitted to both."""
+    assert profiles[0].slo is not None
+    slo = replace(profiles[0].slo, statistic=STATISTIC)
+    anchored = [replace(one, provenance=np.full_like(one.provenance, ANCHORED)) for one in profiles]
+    return [with_simulated_rates(one, traffic(10.0), slo) for one in anchored]
+
+
+@pytest.fixture
+def _beside_small() -> Iterator[None]:
+    """Client and balancer on the faster server's core: the slower one's is as free as when it was measured."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {0})
+    yield
+    os.sched_setaffinity(0, before)
 
 
 def test_both_are_measured_and_a_plan_is_made_of_it(profiles: list[Profile], measurements: Path) -> None:
@@ -90,15 +113,20 @@ async def run(url: str, requests: Requests) -> list[Answer]:
         return await send_all(session, await connect(session, url), requests)
 
 
+@pytest.mark.usefixtures("_beside_small")
 def test_the_plan_s_policy_meets_the_objective_more_often_than_others(
-    profiles: list[Profile], small: Server, large: Server, slo: Slo, tmp_path: Path
+    percentiles: list[Profile], small: Server, large: Server, tmp_path: Path
 ) -> None:
     """The same requests under every policy, one after the other, and again: neighbors shift times meanwhile."""
-    plan, rate = planned(profiles, PART)
+    plan, rate = planned(percentiles, PART)
+    slo = plan.slo
+    assert slo is not None
     plan.save(tmp_path / "plan.json")
     sizes = list(product(BUCKETS.input_edges, BUCKETS.output_edges))
     found: dict[str, list[list[Answer]]] = {policy: [] for policy in POLICIES}
-    print(f"\nshares of small, by size: {np.round(plan.share[0], 2).tolist()}")
+    for name, one in zip(("small", "large"), percentiles, strict=True):
+        print(f"\n{name}: {np.round(one.max_request_rate[0], 1).tolist()} requests/s hold {slo}")
+    print(f"shares of small, by size: {np.round(plan.share[0], 2).tolist()}")
     for number in range(MOST_ROUNDS):
         requests = poisson(sizes, SHARES.ravel().tolist(), rate, COUNT, seed=number)
         for policy in POLICIES:

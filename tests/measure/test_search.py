@@ -95,6 +95,30 @@ def test_a_first_token_that_is_late_under_any_load_ends_the_search() -> None:
     assert 0 < found.failed_rate < 0.02
 
 
+def test_what_fails_once_in_a_short_test_is_asked_again() -> None:
+    """A neighbor disturbs the short test at 16/s; the server carries 40, and that is found and bounds the interval."""
+    tried: list[float | None] = []
+
+    async def probe(step: Step) -> Point:
+        disturbed = step.is_far and step.rate == 16.0
+        fails = disturbed or (step.rate or 0.0) > 40.0
+        tried.append(step.rate)
+        return Point(
+            rate=step.rate,
+            metric="tpot",
+            excess=2.0 if fails else 0.2,
+            excess_low=1.9 if fails else 0.1,
+            excess_high=2.1 if fails else 0.3,
+            keeps_up=not fails,
+            is_client_late=False,
+            latency_s=1.0,
+        )
+
+    found = asyncio.run(find_rate(probe, Slo(tpot_s=0.1)))
+    assert tried.count(16.0) == 2
+    assert 38.0 <= found.max_request_rate <= 40.0 < found.failed_rate <= found.high < 44.0
+
+
 @pytest.mark.parametrize("knee", [0.0, 12.0])
 def test_a_client_that_falls_behind_says_so(knee: float) -> None:
     """Before any rate held nothing is known; after one, the server carries that at least."""

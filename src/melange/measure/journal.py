@@ -56,7 +56,7 @@ class Journal:
 
     def add(self, bucket: Bucket, step: Step, point: Point) -> None:
         """A load point was measured."""
-        told = {"rate": step.rate, "latency_s": step.latency_s}
+        told = {"rate": step.rate, "latency_s": step.latency_s, "is_far": step.is_far}
         self._write({"bucket": list(bucket), "step": told, "point": point.to_json()})
 
     def end(self, bucket: Bucket, found: Found, measurement: Measurement) -> None:
@@ -65,7 +65,8 @@ class Journal:
 
     def recorded(self, bucket: Bucket, step: Step) -> Point | None:
         """The point that was measured for a step of a search; None where it was not yet."""
-        return next((point for told, point in self._points[bucket] if told.rate == step.rate), None)
+        wanted = (step.rate, step.is_far)
+        return next((point for told, point in self._points[bucket] if (told.rate, told.is_far) == wanted), None)
 
     def points(self, bucket: Bucket) -> list[Point]:
         """Those of one bucket, in the order in which they were measured."""
@@ -131,7 +132,8 @@ class Journal:
         i, o = content["bucket"]
         bucket = (int(i), int(o))
         if "point" in content:
-            step = Step(rate=content["step"]["rate"], latency_s=content["step"]["latency_s"])
+            told = content["step"]
+            step = Step(rate=told["rate"], latency_s=told["latency_s"], is_far=told.get("is_far", False))
             self._points[bucket].append((step, Point.from_json(content["point"])))
         elif "found" in content:
             self.found_by_bucket[bucket] = Found.from_json(content["found"])

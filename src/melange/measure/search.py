@@ -169,18 +169,23 @@ async def find_rate(
     alone = await probe(Step())
     if not alone.holds:
         return Found.nothing(_why(alone, slo))
-    low, high = 0.0, math.inf
+    low, high, is_sure = 0.0, math.inf, False
     held, failed, points = alone, alone, [alone]
     rate = START_SHARE * guess if guess else 1.0 / alone.latency_s
-    while high > low * (1 + effort.precision):
+    while (is_wide := high > low * (1 + effort.precision)) or not is_sure:
+        # What bounds the search has failed in a short test only, maybe disturbed: once more, at full length.
+        rate = rate if is_wide else high
+        is_far = math.isinf(high)
         expected_s = _expected_s(rate, alone, held, guess, bound_s)
-        point = await probe(Step(rate=rate, latency_s=expected_s, is_far=math.isinf(high)))
+        point = await probe(Step(rate=rate, latency_s=expected_s, is_far=is_far))
         if point.holds:
             low, held = rate, point
+            if not is_wide:
+                high, points = math.inf, [one for one in points if one.holds]
         elif point.is_client_late:
             return _found(_limited(low, point), points, slo, low, math.inf)
         else:
-            high, failed = rate, point
+            high, failed, is_sure = rate, point, not is_far
         points.append(point)
         if high * alone.latency_s < LEAST_BATCH:
             return Found.nothing(_why(failed, slo), high)
