@@ -18,6 +18,7 @@ import numpy as np
 from melange.balance.policy import ROUND_ROBIN
 from melange.measure.endpoint import Endpoint, connect
 from melange.measure.load import Load, client_session
+from melange.measure.point import Point
 from melange.measure.steps import EngineLimits
 from melange.measure.subject import Subject, server_subject
 from melange.measure.window import Window
@@ -107,3 +108,11 @@ def simulated_window(engine: Engine, load: Load) -> Window:
         finished=int(((begin_s < outcome.finish_s) & (outcome.finish_s <= end_s)).sum()),
         span_s=end_s - begin_s,
     )
+
+
+def load_point(
+    rate: float | None, low: float, middle: float, high: float, *, metric: str = "tpot", **details: object
+) -> Point:
+    """A load point with its statistic over the limit, and the ends of the interval on that."""
+    given = {"keeps_up": True, "is_client_late": False, "latency_s": 1.0} | details
+    return Point(rate=rate, metric=metric, excess=middle, excess_low=low, excess_high=high, **given)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from measuring import load_point as point
 
 from melange.measure.interval import BEHIND, TAIL, interval
 from melange.measure.point import Point
@@ -14,12 +15,6 @@ from melange.profile.measurements import Measurement
 from melange.slo import Slo
 
 MEAN = Slo(tpot_s=0.05)
-
-
-def point(rate: float | None, low: float, middle: float, high: float, **details: object) -> Point:
-    """A load point with its statistic over the limit, and the ends of the interval on that."""
-    given = {"keeps_up": True, "is_client_late": False, "latency_s": 1.0} | details
-    return Point(rate=rate, metric="tpot", excess=middle, excess_low=low, excess_high=high, **given)
 
 
 ALONE = point(None, 0.3, 0.3, 0.3)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from measuring import queue_engine, simulated_window
+from measuring import load_point, queue_engine, simulated_window
 
 from melange.errors import InputError, MeasurementError
 from melange.measure.load import Load
@@ -79,16 +79,7 @@ def test_a_first_token_that_is_late_under_any_load_ends_the_search() -> None:
     """A limit that holds alone and nowhere else: the rate is 0 and not something small."""
 
     async def probe(step: Step) -> Point:
-        return Point(
-            rate=step.rate,
-            metric="ttft",
-            excess=0.9 if step.rate is None else 1.5,
-            excess_low=0.9,
-            excess_high=1.6,
-            keeps_up=True,
-            is_client_late=False,
-            latency_s=1.0,
-        )
+        return load_point(step.rate, 0.9, 0.9 if step.rate is None else 1.5, 1.6, metric="ttft")
 
     found = asyncio.run(find_rate(probe, Slo(ttft_s=0.1)))
     assert found.max_request_rate == 0
@@ -103,16 +94,7 @@ def test_what_fails_once_in_a_short_test_is_asked_again() -> None:
         disturbed = step.is_far and step.rate == 16.0
         fails = disturbed or (step.rate or 0.0) > 40.0
         tried.append(step.rate)
-        return Point(
-            rate=step.rate,
-            metric="tpot",
-            excess=2.0 if fails else 0.2,
-            excess_low=1.9 if fails else 0.1,
-            excess_high=2.1 if fails else 0.3,
-            keeps_up=not fails,
-            is_client_late=False,
-            latency_s=1.0,
-        )
+        return load_point(step.rate, *((1.9, 2.0, 2.1) if fails else (0.1, 0.2, 0.3)), keeps_up=not fails)
 
     found = asyncio.run(find_rate(probe, Slo(tpot_s=0.1)))
     assert tried.count(16.0) == 2
@@ -125,16 +107,7 @@ def test_a_client_that_falls_behind_says_so(knee: float) -> None:
 
     async def probe(step: Step) -> Point:
         late = step.rate is not None and step.rate > knee
-        return Point(
-            rate=step.rate,
-            metric="tpot",
-            excess=2.0 if late else 0.5,
-            excess_low=2.0 if late else 0.5,
-            excess_high=2.0 if late else 0.5,
-            keeps_up=True,
-            is_client_late=late,
-            latency_s=0.2,
-        )
+        return load_point(step.rate, *([2.0 if late else 0.5] * 3), is_client_late=late, latency_s=0.2)
 
     if not knee:
         with pytest.raises(MeasurementError, match="client falls behind its own schedule"):

@@ -60,10 +60,9 @@ def plan_inputs(
 
 def joined_profile(files: list[Path] | None) -> Profile | None:
     """The replica types of all profiles that were given; None where none was."""
-    from melange.profile.join import join
-    from melange.profile.profile import Profile
+    from melange.profile.join import read_joined
 
-    return join([Profile.read(file) for file in files], [f"{file}" for file in files]) if files else None
+    return read_joined(files) if files else None
 
 
 def first_stages(service: Service, traffic: Workload | None, capacities: Profile | None) -> tuple[Workload, Profile]:

@@ -14,7 +14,7 @@ from melange.files import write_text
 from melange.profile.aibrix import aibrix_from, profile_from_aibrix
 from melange.profile.cells import read_objects
 from melange.profile.engine import Engine
-from melange.profile.join import join
+from melange.profile.join import read_joined
 from melange.profile.profile import ESTIMATED, Profile, ReplicaType
 from melange.profile.release import config_from_release, profile_from_release, release_from
 from melange.workload.workload import Workload
@@ -44,7 +44,7 @@ def read_profile(path: str | Path, *more: str | Path) -> Profile:
     if all("tputs" in content for _, content in found):
         return profile_from_aibrix([content for _, content in found], [place for place, _ in found])
     if all("melange" in content for _, content in found):
-        return join([Profile.read(one) for one in paths], [f"{one}" for one in paths])
+        return read_joined(paths)
     if len(found) > 1:
         raise InputError(
             f"{place}: several profiles can be read together only where all are melange's or all are AIBrix's"

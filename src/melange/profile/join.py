@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,11 @@ def join(profiles: Sequence[Profile], places: Sequence[str]) -> Profile:
         cautions=tuple(dict.fromkeys(caution for one in profiles for caution in one.cautions)),
         engines=_engines(profiles),
     )
+
+
+def read_joined(paths: Sequence[str | Path]) -> Profile:
+    """One profile of all replica types in files of our own; errors as of :func:`join` and of reading."""
+    return join([Profile.read(path) for path in paths], [f"{path}" for path in paths])
 
 
 def _engines(profiles: Sequence[Profile]) -> tuple[Engine | None, ...]:
