@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from engine_servers import Server, serving
@@ -32,9 +31,3 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A model of 16 layers on the second core, which clients and balancers use too, though little of it."""
     with serving(tmp_path_factory.mktemp("large"), 16, core=1) as server:
         yield server
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where a test writes."""
-    return tmp_path

@@ -51,3 +51,8 @@ async def send_all(session: aiohttp.ClientSession, endpoint: Endpoint, requests:
         await asyncio.sleep(max(time_s - now(), 0))
         tasks.append(asyncio.create_task(ask(session, endpoint.target, body, time_s)))
     return list(await asyncio.gather(*tasks))
+
+
+def span_s(answers: list[Answer]) -> float:
+    """From when the first was to be sent to the last token of all [s]."""
+    return max(answer.last_s for answer in answers) - answers[0].scheduled_s

@@ -6,7 +6,7 @@ from dataclasses import replace
 import aiohttp
 import numpy as np
 from engine_servers import MAX_BATCHED_TOKENS, MAX_SEQUENCES, Server
-from mixed_load import Requests, poisson, send_all
+from mixed_load import Requests, poisson, send_all, span_s
 
 from melange.measure.answer import Answer
 from melange.measure.endpoint import Endpoint, connect
@@ -60,8 +60,7 @@ def observed(answers: list[Answer], requests: Requests) -> tuple[float, float]:
     """The same, as it was."""
     assert not [answer.failure for answer in answers if answer.failure]
     assert [answer.output_tokens for answer in answers] == requests.output_tokens.tolist()
-    span_s = max(answer.last_s for answer in answers) - answers[0].scheduled_s
-    return requests.made / span_s, float(np.mean([answer.tpot_s for answer in answers]))
+    return requests.made / span_s(answers), float(np.mean([answer.tpot_s for answer in answers]))
 
 
 async def one_round(session: aiohttp.ClientSession, endpoint: Endpoint, limits: EngineLimits, seed: int) -> list[tuple]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from engine_servers import Server
-from mixed_load import poisson, send_all
+from mixed_load import poisson, send_all, span_s
 from second_opinion import by_aiperf, by_vllm
 
 from melange.measure.endpoint import connect
@@ -31,12 +31,12 @@ Rates = dict[str, np.ndarray]
 
 def by_melange(server: Server, size: tuple[int, int], rate: float, count: int, folder: Path) -> Measurement:
     """One load point of ``melange measure``, or all requests at once."""
+    if math.isinf(rate):
+        return asyncio.run(flood(server, count))
 
     async def run() -> Measurement:
         async with client_session() as session:
             endpoint = await connect(session, server.url)
-            if math.isinf(rate):
-                return await flood(server, count)
             load = Load(
                 input_tokens=size[0],
                 output_tokens=size[1],
@@ -60,7 +60,7 @@ async def flood(server: Server, count: int) -> Measurement:
         input_tokens=float(np.mean([answer.input_tokens for answer in answers])),
         output_tokens=float(np.mean([answer.output_tokens for answer in answers])),
         offered_rate=math.inf,
-        achieved_rate=count / (max(answer.last_s for answer in answers) - answers[0].scheduled_s),
+        achieved_rate=count / span_s(answers),
         tpot_s={"mean": float(np.mean([answer.tpot_s for answer in answers]))},
         ttft_s={"mean": float(np.mean([answer.ttft_s for answer in answers]))},
     )
