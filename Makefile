@@ -30,7 +30,7 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, floors
 	$(BIN)/python docs/make_cli.py --check
 
 # What talks to servers has the machine to itself, one test after the other; the rest only computes, on all cores.
-TALKING := tests/balance tests/measure tests/test_cli_measure.py
+TALKING := tests/deploy/live tests/measure tests/cli/test_measure.py
 test: $(VENV)/.installed-dev ## run the tests, but for those that need programs or servers of others (test-...)
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --ignore=tests/deploy/test_gateways.py $(addprefix --ignore=,$(TALKING))
 	$(BIN)/pytest $(TALKING)

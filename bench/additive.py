@@ -15,11 +15,11 @@ from dataclasses import replace
 import numpy as np
 
 import melange
-from melange.balance.policy import ROUND_ROBIN
-from melange.profile.engine import Engine
+from melange.profile.percentiles import WARM_UP, lone_replica
+from melange.replica.engine import Engine
+from melange.replica.policy import ROUND_ROBIN
+from melange.replica.simulated.cluster import play
 from melange.slo import Slo
-from melange.validate.cluster import play
-from melange.validate.rates import WARM_UP, lone_replica
 from melange.workload.arrivals import draw
 from melange.workload.workload import Workload
 

@@ -20,9 +20,9 @@ from measured import Point, read_points
 from melange.catalog.bundled import accelerators
 from melange.profile.aiconfigurator import BACKEND_BY_ERA, is_installed, step_times
 from melange.profile.comparison import compare
-from melange.profile.era import Era, find_era, kind_of
-from melange.profile.hardware import Hardware, replicas_of
-from melange.profile.measurements import Measurement
+from melange.profile.measurement import Measurement
+from melange.replica.era import Era, find_era, kind_of
+from melange.replica.hardware import Hardware, replicas_of
 
 Array = npt.NDArray[np.float64]
 

@@ -27,12 +27,12 @@ from curves import Curve, curves_of, hardware_of
 from measured import Point, measurement_of, read_points
 from melange.catalog.bundled import accelerators
 from melange.profile.anchor import anchored_rates, with_correction
-from melange.profile.capacity import Replicas, Sizes, max_request_rate
 from melange.profile.comparison import samples_of
 from melange.profile.correction import SHARES, Sample, Shares, correction, prior_variance
-from melange.profile.era import Residuals, eras, find_era
-from melange.profile.hardware import replicas_of
-from melange.profile.step import scaled
+from melange.replica.capacity import Replicas, Sizes, max_request_rate
+from melange.replica.era import Residuals, eras, find_era
+from melange.replica.hardware import replicas_of
+from melange.replica.step import scaled
 from melange.slo import Slo
 
 NONE_MEDIAN, TWO_MEDIAN = 0.20, 0.10

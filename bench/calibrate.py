@@ -1,4 +1,4 @@
-"""Fits the constants of each engine era to measurements, and writes ``src/melange/profile/constants/*.toml``.
+"""Fits the constants of each engine era to measurements, and writes ``src/melange/replica/constants/*.toml``.
 
     python bench/calibrate.py MEASURED [--write]
 
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from measured import Point, read_points
-from melange.profile.era import Constants, Era, eras, find_era
+from melange.replica.era import Constants, Era, eras, find_era
 from table import Table, kind_of
 
 Array = npt.NDArray[np.float64]
@@ -375,7 +375,7 @@ def main() -> None:
         for name, era in known.items():
             report(era, Table(points[name], era).log_ratio(era.constants), points[name])
         return
-    folder = Path(__file__).parents[1] / "src" / "melange" / "profile" / "constants"
+    folder = Path(__file__).parents[1] / "src" / "melange" / "replica" / "constants"
     all_held = hold_out(known, points)
     elsewhere = on_other_accelerators(all_held.values())
     measured_points = sum(len(held.points) for held in all_held.values())

@@ -22,7 +22,7 @@ from melange.profile.estimate import estimate
 from melange.profile.profile import Profile
 from melange.slo import Slo
 from melange.validate.attainment import attainment, counted, met
-from melange.validate.certify import REQUESTS, SEEDS, certify
+from melange.validate.certify.certify import REQUESTS, SEEDS, certify
 from melange.validate.simulate import draw_for, simulate
 from melange.workload.datasets import dataset
 from melange.workload.workload import Workload

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import melange
-from melange.profile.formats import read_melange_config
+from melange.profile.formats.profiles import read_melange_config
 from melange.profile.profile import Profile
 from melange.workload.workload import PAPER_INPUT_EDGES, PAPER_OUTPUT_EDGES, Workload
 from paper_program import solve_paper

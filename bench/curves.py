@@ -12,10 +12,10 @@ import numpy.typing as npt
 from calibrate import HeldOut
 from measured import Point
 from melange.catalog.bundled import accelerators
-from melange.profile.capacity import Replicas, Sizes, max_request_rate
-from melange.profile.era import Constants, Residuals
-from melange.profile.hardware import Hardware, replicas_of
-from melange.profile.step import scaled
+from melange.replica.capacity import Replicas, Sizes, max_request_rate
+from melange.replica.era import Constants, Residuals
+from melange.replica.hardware import Hardware, replicas_of
+from melange.replica.step import scaled
 
 Array = npt.NDArray[np.float64]
 

@@ -21,8 +21,8 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
-from melange.profile.era import find_era
 from melange.profile.estimate import estimate
+from melange.replica.era import find_era
 from melange.slo import Slo
 from melange.workload.workload import PAPER_INPUT_EDGES, PAPER_OUTPUT_EDGES, Buckets
 from plain_estimate import PlainReplica

@@ -24,9 +24,9 @@ from melange.measure.search import Effort, Found, Step, find_rate
 from melange.measure.subject import latency_bound_s
 from melange.measure.trial import try_rate
 from melange.measure.window import Window
-from melange.profile.engine import Engine
+from melange.profile.percentiles import statistics
+from melange.replica.engine import Engine
 from melange.slo import Slo
-from melange.validate.rates import statistics
 from melange.workload.workload import Array
 
 SEEDS = 100

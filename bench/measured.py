@@ -20,9 +20,9 @@ import numpy as np
 
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
-from melange.profile.era import EngineSettings, find_era
-from melange.profile.measurements import Measurement
-from melange.profile.memory import kv_room_bytes
+from melange.profile.measurement import Measurement
+from melange.replica.era import EngineSettings, find_era
+from melange.replica.memory import kv_room_bytes
 
 ENGINE_BY_ERA = {"vllm-1": "vllm", "sglang": "sglang", "trtllm": "trtllm", "trtllm-1.0": "trtllm"}
 # Its first release on PyTorch, and what was measured of the engine alone, without a server.

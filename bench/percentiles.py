@@ -13,10 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 import melange
+from melange.profile.percentiles import with_simulated_rates
 from melange.profile.profile import Profile
+from melange.profile.rate_cache import Kept
 from melange.slo import Slo
-from melange.validate.kept import Kept
-from melange.validate.rates import with_simulated_rates
 from melange.workload.workload import Workload
 
 GPUS = ["L4", "A10G", "L40S", "A100-80GB", "H100-80GB"]

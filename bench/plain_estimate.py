@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
-from melange.profile.era import Era
-from melange.profile.memory import kv_room_bytes
+from melange.replica.era import Era
+from melange.replica.memory import kv_room_bytes
 
 
 class PlainReplica:

@@ -28,13 +28,13 @@ from melange.errors import InfeasibleError
 from melange.plan.options import Options
 from melange.plan.solve import solve
 from melange.profile.anchor import with_correction
-from melange.profile.capacity import Replicas, Sizes, max_request_rate
 from melange.profile.comparison import samples_of
 from melange.profile.correction import Sample, correction, prior_variance
-from melange.profile.era import find_era
-from melange.profile.hardware import replicas_of
+from melange.profile.formats.release import measured_profile
 from melange.profile.profile import ReplicaType
-from melange.profile.release import measured_profile
+from melange.replica.capacity import Replicas, Sizes, max_request_rate
+from melange.replica.era import find_era
+from melange.replica.hardware import replicas_of
 from melange.workload.workload import Buckets, Workload
 
 Array = npt.NDArray[np.float64]

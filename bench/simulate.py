@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "validate
 
 import numpy as np
 
-from melange.balance.fleet import fleet_of
-from melange.balance.policy import POLICIES
 from melange.catalog.bundled import find_model
 from melange.catalog.catalog import load_catalog
 from melange.plan.options import Options
 from melange.plan.plan import Plan
+from melange.plan.routing import policy_state
 from melange.plan.solve import solve
 from melange.profile.estimate import estimate
+from melange.replica.policy import POLICIES
 from melange.slo import Slo
 from melange.workload.arrivals import Arrivals
 from melange.workload.datasets import dataset
@@ -79,7 +79,7 @@ def speed(repeats: int) -> tuple[list[float], list[float]]:
         rows = zip(few.arrival_s.tolist(), few.input_tokens.tolist(), few.output_tokens.tolist(), strict=True)
         jobs = [Job(number, *row, 0, 0) for number, row in enumerate(rows)]
         began = time.process_time()
-        play_slowly(engines, fleet_of(plan), POLICIES.index(run.policy), jobs, [], 0)
+        play_slowly(engines, policy_state(plan), POLICIES.index(run.policy), jobs, [], 0)
         plain.append(PLAIN_REQUESTS / (time.process_time() - began))
         finish_s = np.array([job.finish_s for job in jobs])
         assert np.allclose(run.outcome.finish_s, finish_s, rtol=1e-9, atol=1e-9)  # the same answer

@@ -17,8 +17,8 @@ import warnings
 import numpy as np
 
 from instances import SPREAD_BY_FAMILY, Instance, draw, options
-from melange.plan.formulation import formulate
-from melange.plan.highs import minimise
+from melange.plan.milp.formulation import formulate
+from melange.plan.milp.highs import minimise
 from melange.plan.plan import Plan
 from melange.plan.problem import allowed_types, build, loads
 from melange.plan.servable import served_buckets

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from measured import Point
 from melange.catalog.bundled import accelerators
-from melange.profile.capacity import Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
-from melange.profile.era import Constants, Era, kind_of
-from melange.profile.hardware import Hardware, replicas_of
-from melange.profile.step import StepCost, step_cost
+from melange.replica.capacity import Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
+from melange.replica.era import Constants, Era, kind_of
+from melange.replica.hardware import Hardware, replicas_of
+from melange.replica.step import StepCost, step_cost
 
 Array = npt.NDArray[np.float64]
 

@@ -22,8 +22,8 @@ from calibrate import HeldOut, hold_out
 from curves import curves_of, rate_errors
 from errors_held_out import HELD, RATES, STEPS, pooled
 from measured import Point, read_points
-from melange.profile import step
-from melange.profile.era import Era, eras, find_era
+from melange.replica import step
+from melange.replica.era import Era, eras, find_era
 from pages import percent, table
 
 Array = npt.NDArray[np.float64]

@@ -20,8 +20,8 @@ from calibrate import HeldOut, hold_out
 from curves import Curve, curves_of, rate_errors
 from errors_held_out import HELD, RATES, STEPS, TITLES, of_quantity, pooled, rate_error, relative, residuals_of
 from measured import Measured, Point, read_points
-from melange.profile.capacity import mean_step_s, prompt_times_s, ttft_s
-from melange.profile.era import Residuals, eras, find_era, kind_of
+from melange.replica.capacity import mean_step_s, prompt_times_s, ttft_s
+from melange.replica.era import Residuals, eras, find_era, kind_of
 from pages import BARS, PAGE, bar, percent, table
 from regret import Regrets, almost_known, cases, regrets
 from table import Table

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.catalog.offer import Offer
+from melange.profile.formats.release import measured_profile
 from melange.profile.profile import Profile, ReplicaType
-from melange.profile.release import measured_profile
 from melange.workload.workload import Buckets
 from reproduction.setting import BUCKETS, PRICES, offers
 

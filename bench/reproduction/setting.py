@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from melange.catalog.bundled import find_model
 from melange.catalog.offer import Offer
-from melange.profile.era import Era, find_era
 from melange.profile.estimate import estimate
 from melange.profile.profile import Profile
+from melange.replica.era import Era, find_era
 from melange.slo import Slo
 from melange.workload.datasets import dataset
 from melange.workload.workload import PAPER_INPUT_EDGES, PAPER_OUTPUT_EDGES, Buckets, Workload

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from melange.plan.solve import solve
     from melange.profile.anchor import anchor
     from melange.profile.estimate import estimate
-    from melange.profile.formats import read_profile
-    from melange.profile.measurements import read_measurements
+    from melange.profile.formats.measurement_files import read_measurements
+    from melange.profile.formats.profiles import read_profile
+    from melange.profile.percentiles import with_simulated_rates
     from melange.profile.profile import Profile, ReplicaType
     from melange.slo import Slo
-    from melange.validate.certify import certify
+    from melange.validate.certify.certify import certify
     from melange.validate.observe import report
-    from melange.validate.rates import with_simulated_rates
     from melange.validate.report import Report
     from melange.validate.simulate import draw_for, simulate
     from melange.workload.datasets import dataset
@@ -104,22 +104,22 @@ _MODULE_BY_NAME = {
     "SolverError": "melange.errors",
     "Workload": "melange.workload.workload",
     "anchor": "melange.profile.anchor",
-    "certify": "melange.validate.certify",
+    "certify": "melange.validate.certify.certify",
     "dataset": "melange.workload.datasets",
     "draw_for": "melange.validate.simulate",
     "estimate": "melange.profile.estimate",
     "explain": "melange.plan.explain",
     "find_model": "melange.catalog.bundled",
     "load_catalog": "melange.catalog.catalog",
-    "read_measurements": "melange.profile.measurements",
+    "read_measurements": "melange.profile.formats.measurement_files",
     "read_offers": "melange.catalog.readers",
-    "read_profile": "melange.profile.formats",
+    "read_profile": "melange.profile.formats.profiles",
     "read_trace": "melange.workload.traces",
     "render": "melange.deploy.render",
     "report": "melange.validate.observe",
     "simulate": "melange.validate.simulate",
     "solve": "melange.plan.solve",
-    "with_simulated_rates": "melange.validate.rates",
+    "with_simulated_rates": "melange.profile.percentiles",
 }
 
 

@@ -12,12 +12,12 @@ from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.offer import Offer
 from melange.profile.aiconfigurator import StepTimes, is_installed, step_times
 from melange.profile.anchor import anchor
-from melange.profile.era import find_era
 from melange.profile.estimate import estimate
-from melange.profile.hardware import Hardware, replicas_of
-from melange.profile.measurements import Measurement
+from melange.profile.measurement import Measurement
 from melange.profile.profile import ANCHORED, ESTIMATED
-from melange.profile.step import StepCost, step_cost, step_time_s
+from melange.replica.era import find_era
+from melange.replica.hardware import Hardware, replicas_of
+from melange.replica.step import StepCost, step_cost, step_time_s
 from melange.slo import Slo
 from melange.workload.workload import Buckets
 

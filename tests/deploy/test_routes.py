@@ -6,10 +6,10 @@ from deploy_cases import SMALL_SHARE, plan_of, replica_type, three_types, two_ty
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melange.balance.fleet import fleet_of
-from melange.balance.policy import PLAN_SHARES, choose
-from melange.deploy.routes import SAME, STEP, TURNS, Route, routes_of
+from melange.deploy.targets.routes import SAME, STEP, TURNS, Route, routes_of
 from melange.errors import InputError
+from melange.plan.routing import policy_state
+from melange.replica.policy import PLAN_SHARES, choose
 from melange.workload.workload import Buckets
 
 sizes = st.tuples(st.integers(1, 5000), st.integers(0, 1000))
@@ -43,7 +43,7 @@ def test_shares_are_averaged_over_the_completions_that_a_limit_leaves() -> None:
 @pytest.mark.parametrize("size", [(100, 0), (600, 50), (600, 0), (600, 4000), (4000, 0), (2000, 30)])
 def test_routes_are_what_the_balancers_policy_does(plan: object, size: tuple[int, int]) -> None:
     """The same shares as the live balancer's and the simulator's, before they have learned anything."""
-    routes, fleet = routes_of(plan), fleet_of(plan)
+    routes, fleet = routes_of(plan), policy_state(plan)
     turns = 1000
     chosen = [fleet.type_of[choose(PLAN_SHARES, fleet, *size, 0.0)] for _ in range(turns)]
     share = routes.routes[routes.find(*size)].share

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from engine_servers import SETTINGS, Server
 
-from melange.profile.measurements import Measurement, read_measurements
+from melange.profile.formats.measurement_files import read_measurements
+from melange.profile.measurement import Measurement
 
 AIPERF = Path(__file__).parents[2] / ".venv-aiperf/bin/aiperf"
 LIMIT_S = 180.0

@@ -12,10 +12,10 @@ from melange.measure.answer import Answer
 from melange.measure.endpoint import Endpoint, connect
 from melange.measure.load import Load, client_session, send_alone, send_at_rate
 from melange.measure.steps import EngineLimits, fit_engine
-from melange.profile.engine import Engine
-from melange.profile.measurements import Measurement
-from melange.validate.cluster import play
-from melange.validate.rates import lone_replica
+from melange.profile.measurement import Measurement
+from melange.profile.percentiles import lone_replica
+from melange.replica.engine import Engine
+from melange.replica.simulated.cluster import play
 
 # What is calibrated on [tokens in, tokens out]: rates [1/s]; and what is predicted: other sizes, mixed.
 CALIBRATED = {(64, 32): (10.0, 25.0), (512, 32): (3.0, 6.0), (128, 96): (3.0, 8.0)}

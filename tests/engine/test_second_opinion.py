@@ -12,7 +12,7 @@ from second_opinion import by_aiperf, by_vllm
 
 from melange.measure.endpoint import connect
 from melange.measure.load import Load, client_session, send_at_rate
-from melange.profile.measurements import Measurement
+from melange.profile.measurement import Measurement
 
 SIZE = (128, 32)
 # Rates, as parts of what the server finishes when all comes at once, and how long each lasts.

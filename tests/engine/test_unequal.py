@@ -17,9 +17,9 @@ from unequal import BUCKETS, SHARES, balancing, measure, plan_of_files, planned,
 from melange.measure.answer import Answer
 from melange.measure.endpoint import connect
 from melange.measure.load import client_session, send_alone
+from melange.profile.percentiles import with_simulated_rates
 from melange.profile.profile import ANCHORED, MEASURED, Profile
 from melange.slo import Slo
-from melange.validate.rates import with_simulated_rates
 
 POLICIES = ("plan-least-work", "least-outstanding", "round-robin", "random")
 # Sizes measured on each; part of what the two carry together, each by itself; requests of a run.

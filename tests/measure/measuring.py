@@ -15,7 +15,6 @@ from typing import TypeVar
 import aiohttp
 import numpy as np
 
-from melange.balance.policy import ROUND_ROBIN
 from melange.measure.endpoint import Endpoint, connect
 from melange.measure.load import Load, client_session
 from melange.measure.point import Point
@@ -23,11 +22,12 @@ from melange.measure.steps import EngineLimits
 from melange.measure.subject import Subject, server_subject
 from melange.measure.window import Window
 from melange.plan.options import Options
-from melange.profile.engine import Engine
-from melange.profile.step import StepCost
+from melange.profile.percentiles import lone_replica
+from melange.replica.engine import Engine
+from melange.replica.policy import ROUND_ROBIN
+from melange.replica.simulated.cluster import play
+from melange.replica.step import StepCost
 from melange.slo import Slo
-from melange.validate.cluster import play
-from melange.validate.rates import lone_replica
 from melange.workload.workload import Buckets, Workload
 
 T = TypeVar("T")

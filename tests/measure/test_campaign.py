@@ -14,10 +14,10 @@ from melange.measure.endpoint import Endpoint
 from melange.measure.journal import Journal
 from melange.measure.search import Effort
 from melange.measure.subject import Subject
-from melange.profile.measurements import read_measurements
+from melange.profile.formats.measurement_files import read_measurements
+from melange.profile.percentiles import simulated_rate
 from melange.profile.profile import ANCHORED, MEASURED
 from melange.slo import Slo
-from melange.validate.rates import simulated_rate
 
 SLO = Slo(tpot_s=0.012)
 CAREFUL = Effort(requests=30, repeats=2, precision=0.1)

@@ -11,7 +11,7 @@ from melange.measure.interval import BEHIND, TAIL, interval
 from melange.measure.point import Point
 from melange.measure.search import Found
 from melange.measure.window import BLOCKS, DRIFT
-from melange.profile.measurements import Measurement
+from melange.profile.measurement import Measurement
 from melange.slo import Slo
 
 MEAN = Slo(tpot_s=0.05)

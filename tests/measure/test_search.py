@@ -15,9 +15,9 @@ from melange.measure.point import Point, point_of
 from melange.measure.search import Effort, Found, Step, find_rate
 from melange.measure.trial import try_rate
 from melange.measure.window import Window
-from melange.profile.engine import Engine
+from melange.profile.percentiles import statistics
+from melange.replica.engine import Engine
 from melange.slo import Slo
-from melange.validate.rates import statistics
 
 SIZE = (32, 16)
 

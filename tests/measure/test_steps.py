@@ -8,9 +8,9 @@ from measuring import queue_engine
 
 from melange.errors import InputError
 from melange.measure.steps import EngineLimits, fit_engine, replicas_with, spread_at
-from melange.profile.capacity import Sizes, mean_step_s, prompt_times_s
-from melange.profile.engine import Engine
-from melange.profile.measurements import Measurement
+from melange.profile.measurement import Measurement
+from melange.replica.capacity import Sizes, mean_step_s, prompt_times_s
+from melange.replica.engine import Engine
 
 
 def engine() -> Engine:

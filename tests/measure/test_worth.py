@@ -9,7 +9,7 @@ from melange.measure.steps import EngineLimits
 from melange.measure.subject import Subject, server_subject
 from melange.measure.worth import choose
 from melange.plan.options import Options
-from melange.profile.measurements import Measurement
+from melange.profile.measurement import Measurement
 from melange.profile.profile import MEASURED, Profile
 from melange.slo import Slo
 

@@ -8,8 +8,8 @@ import highspy
 import pytest
 from plan_cases import authors, offer, problem_of, profile, workload
 
-from melange.plan.formulation import formulate
-from melange.plan.lp_text import to_lp
+from melange.plan.milp.formulation import formulate
+from melange.plan.milp.lp_text import to_lp
 from melange.plan.options import Options
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -81,7 +81,7 @@ def test_listing_agrees_with_the_program(seed, monkeypatch):
     case = random_case(200 + seed, types=4, buckets=8)
     options = [exact(), exact(spare_replicas=1), exact(min_replicas=2), exact(max_types=2), exact(min_total_replicas=9)]
     listed = [solve(*case, item).cost_per_h for item in options]
-    monkeypatch.setattr("melange.plan.search.MOST_POINTS", -1)
+    monkeypatch.setattr("melange.plan.cheapest.MOST_POINTS", -1)
     assert [solve(*case, item).cost_per_h for item in options] == pytest.approx(listed)
 
 
@@ -89,7 +89,7 @@ def test_clusters_of_buckets_keep_their_bound_and_their_plan(monkeypatch):
     """A large problem planned over clusters agrees with the whole program within the gap."""
     case = random_case(7, types=9, buckets=150, holes=0.05)
     whole = solve(*case, exact())
-    monkeypatch.setattr("melange.plan.search.MOST_POINTS", -1)
+    monkeypatch.setattr("melange.plan.cheapest.MOST_POINTS", -1)
     plan = solve(*case, exact(gap=1e-3))
     assert plan.gap <= 1e-3
     assert plan.bound_per_h <= whole.cost_per_h + 1e-6

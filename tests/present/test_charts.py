@@ -10,14 +10,14 @@ from tiny import HOSTILE, profile_of, replica_type
 
 from melange.plan.options import Options
 from melange.plan.solve import solve
-from melange.present.by_limit import figure_cost_by_limit, figure_request_cost, figure_winners_by_limit
-from melange.present.by_rate import figure_cost_by_rate, figure_savings
-from melange.present.by_size import figure_pair, figure_winners
-from melange.present.by_type import cost_interval, figure_intervals, intervals, intervals_finding
-from melange.present.explore import explore_pictures
-from melange.present.routes import figure_routes
+from melange.present.figures.by_limit import figure_cost_by_limit, figure_request_cost, figure_winners_by_limit
+from melange.present.figures.by_rate import figure_cost_by_rate, figure_savings
+from melange.present.figures.by_size import figure_pair, figure_winners
+from melange.present.figures.by_type import cost_interval, figure_intervals, intervals, intervals_finding
+from melange.present.figures.routing_grid import figure_routes
+from melange.present.figures.theme import finding_of, percent
+from melange.present.pages.explore_page import explore_pictures
 from melange.present.study import Study
-from melange.present.theme import finding_of, percent
 from melange.workload.workload import Buckets, Workload
 
 

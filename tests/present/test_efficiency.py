@@ -8,7 +8,7 @@ from tiny import profile_of, replica_type
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
-from melange.present.efficiency import (
+from melange.present.figures.efficiency import (
     advantage,
     comparable_types,
     is_told_apart,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from melange.errors import InputError
-from melange.present import images
-from melange.present.images import check_images, write_images
-from melange.present.pictures import picture_of_winners
+from melange.present.figures import images
+from melange.present.figures.images import check_images, write_images
+from melange.present.figures.pictures import picture_of_winners
 from melange.present.study import Study
 
 

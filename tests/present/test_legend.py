@@ -8,10 +8,10 @@ from tiny import profile_of, replica_type
 from melange.catalog.offer import Offer
 from melange.plan.options import Options
 from melange.plan.solve import solve
-from melange.present.efficiency import request_cost, winners
-from melange.present.legend import COLORS, OTHER_COLOR, color_of, ink_on, legend_of, short_names
+from melange.present.figures.efficiency import request_cost, winners
+from melange.present.figures.legend import COLORS, OTHER_COLOR, color_of, ink_on, legend_of, short_names
 from melange.present.study import Study
-from melange.present.tables import letters, used_types
+from melange.present.terminal.plan_tables import letters, used_types
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Buckets, Workload
 

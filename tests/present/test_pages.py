@@ -17,8 +17,8 @@ from tiny import HOSTILE, profile_of, replica_type
 from melange.plan.certificate import Certificate
 from melange.plan.options import Options
 from melange.plan.solve import solve
-from melange.present.explore import explore_page, explore_pictures
-from melange.present.report import report_page, report_pictures
+from melange.present.pages.explore_page import explore_page, explore_pictures
+from melange.present.pages.plan_page import report_page, report_pictures
 from melange.present.study import Study
 from melange.workload.workload import Buckets, Workload
 
@@ -168,9 +168,8 @@ def test_a_page_that_cannot_be_written_is_an_error(run: Run, tmp_path: Path) -> 
 
 def test_plans_do_not_load_plotly() -> None:
     """What draws is imported where it draws."""
-    code = (
-        "import sys, melange.cli, melange.present.tables, melange.present.pictures; sys.exit('plotly' in sys.modules)"
-    )
+    modules = "melange.cli, melange.present.terminal.plan_tables, melange.present.figures.pictures"
+    code = f"import sys, {modules}; sys.exit('plotly' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

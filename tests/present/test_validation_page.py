@@ -15,10 +15,10 @@ import melange
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
-from melange.present.legend import COLORS
-from melange.present.tables import used_types
-from melange.present.validation import next_step, verdict
-from melange.present.validation_page import validation_html, validation_pictures
+from melange.present.figures.legend import COLORS
+from melange.present.pages.validation_page import validation_html, validation_pictures
+from melange.present.terminal.plan_tables import used_types
+from melange.present.terminal.validation import next_step, verdict
 from melange.slo import Slo
 from melange.validate.attainment import Interval
 from melange.validate.observe import report

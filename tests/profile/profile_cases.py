@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from melange.catalog.offer import Offer
-from melange.profile.era import Constants
+from melange.replica.era import Constants
 
 # Datasheet figures at face value: times can be worked out by hand.
 IDEAL = Constants(

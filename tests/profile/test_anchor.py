@@ -12,14 +12,14 @@ from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.errors import InputError
 from melange.profile.anchor import anchor, in_flight
-from melange.profile.capacity import Sizes, max_request_rate, mean_step_s, prompt_times_s
 from melange.profile.comparison import compare
 from melange.profile.correction import INTERVAL, SHARES, Sample, correction, prior_variance
-from melange.profile.era import Era, find_era
 from melange.profile.estimate import estimate
-from melange.profile.hardware import Hardware, replicas_of
-from melange.profile.measurements import Measurement
+from melange.profile.measurement import Measurement
 from melange.profile.profile import ANCHORED, ESTIMATED, MEASURED
+from melange.replica.capacity import Sizes, max_request_rate, mean_step_s, prompt_times_s
+from melange.replica.era import Era, find_era
+from melange.replica.hardware import Hardware, replicas_of
 from melange.slo import Slo
 from melange.workload.workload import Buckets
 

@@ -16,10 +16,10 @@ from melange.catalog.variants import variant_of
 from melange.errors import InputError
 from melange.profile.anchor import anchor
 from melange.profile.estimate import estimate
-from melange.profile.formats import combine
-from melange.profile.measurements import read_measurements
+from melange.profile.formats.measurement_files import read_measurements
+from melange.profile.formats.profiles import combine
 from melange.profile.profile import ANCHORED, Profile, ReplicaType
-from melange.profile.step import step_cost
+from melange.replica.step import step_cost
 from melange.slo import Slo
 from melange.workload.workload import Buckets
 

@@ -15,17 +15,17 @@ from profile_cases import offer
 
 from melange.catalog.model import Model
 from melange.errors import InputError
-from melange.profile.aibrix import aibrix_from, profile_from_aibrix
 from melange.profile.estimate import estimate
-from melange.profile.formats import (
+from melange.profile.formats.aibrix import aibrix_from, profile_from_aibrix
+from melange.profile.formats.profiles import (
     combine,
     read_melange_config,
     read_profile,
     write_aibrix_profile,
     write_melange_config,
 )
+from melange.profile.formats.release import measured_profile, named_type
 from melange.profile.profile import MEASURED, Profile
-from melange.profile.release import measured_profile, named_type
 from melange.slo import Slo
 from melange.workload.workload import Buckets
 

@@ -14,10 +14,10 @@ from melange.catalog.model import Model
 from melange.errors import Caution, InputError
 from melange.plan.solve import solve
 from melange.profile.estimate import estimate
-from melange.profile.formats import read_profile
+from melange.profile.formats.profiles import read_profile
+from melange.profile.formats.release import measured_profile, named_type
 from melange.profile.join import join
 from melange.profile.profile import Profile
-from melange.profile.release import measured_profile, named_type
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 

@@ -5,13 +5,8 @@ from pathlib import Path
 import pytest
 
 from melange.errors import InputError
-from melange.profile.measurements import (
-    Measurement,
-    dump_measurements,
-    read_measurements,
-    save_measurements,
-    split_name,
-)
+from melange.profile.formats.measurement_files import dump_measurements, read_measurements, save_measurements
+from melange.profile.measurement import Measurement, split_name
 from melange.slo import Slo
 
 BENCH_SERVE = {

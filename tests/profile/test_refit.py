@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from melange.catalog.bundled import accelerators, find_model
-from melange.profile.era import find_era
 from melange.profile.refit import Steps, misfit, predicted_s, refit
-from melange.profile.step import StepCost, step_cost
+from melange.replica.era import find_era
+from melange.replica.step import StepCost, step_cost
 
 GRID = np.array(
     [(batch, context, chunk) for batch in (1, 8, 64, 256) for context in (256, 1024, 8192) for chunk in (0, 512, 4096)],

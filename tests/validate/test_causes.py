@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from simulated import cost, engine, fleet
 
-from melange.profile.engine import Engine
+from melange.replica.engine import Engine
+from melange.replica.simulated.cluster import Event, play
+from melange.replica.simulated.outcome import Outcome
 from melange.slo import Slo
 from melange.validate.causes import NAMES, alone_s, causes, shares_of
-from melange.validate.cluster import Event, play
-from melange.validate.outcome import Outcome
 
 TYPES = np.zeros(1000, np.int32)
 

@@ -15,7 +15,7 @@ from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.slo import Slo
 from melange.validate.attainment import attainment, counted, met
-from melange.validate.certify import certify
+from melange.validate.certify.certify import certify
 from melange.validate.simulate import draw_for, simulate
 
 FRESH = range(10_000, 10_020)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from planned import inputs, plan
 
-from melange.balance.policy import POLICIES
 from melange.errors import InputError
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
+from melange.replica.policy import POLICIES
+from melange.replica.simulated.outcome import SERVED
 from melange.validate.attainment import met
 from melange.validate.observe import report
-from melange.validate.outcome import SERVED
 from melange.validate.scenario import SCENARIOS, Scenario, find_scenario
 from melange.validate.simulate import draw_for, prepare, simulate, within_context
 from melange.workload.arrivals import Arrivals

@@ -80,10 +80,10 @@ def balance(
     if sys.platform == "win32":
         raise InputError("melange balance runs on Linux and macOS", hint="run it in a container or in WSL")
     need_live("balance", "aiohttp", "uvloop")
-    from melange.balance.access import read_keys, upstream_key
-    from melange.balance.replicas import addresses_of, read_addresses
-    from melange.balance.serve import serve
-    from melange.balance.settings import Settings
+    from melange.deploy.addresses import addresses_of, read_addresses
+    from melange.deploy.live.access import read_keys, upstream_key
+    from melange.deploy.live.serve import serve
+    from melange.deploy.live.settings import Settings
     from melange.plan.plan import Plan
 
     plan = Plan.read(plan_file)

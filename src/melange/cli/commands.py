@@ -96,7 +96,7 @@ def catalog(
     from dataclasses import replace
 
     from melange.catalog.catalog import load_catalog
-    from melange.present import layout, listings
+    from melange.present.terminal import layout, listings
 
     whole = load_catalog()
     if file is not None:
@@ -159,9 +159,9 @@ def workload(
     """Read traffic: how often requests of which size arrive."""
     import yaml
 
-    from melange.pipeline import workload_of
-    from melange.present import inputs
-    from melange.service import read_section, read_service
+    from melange.present.terminal import inputs
+    from melange.service.schema import read_section, read_service
+    from melange.service.stages import workload_of
 
     if list_datasets:
         _print_datasets(as_json)
@@ -218,19 +218,19 @@ def profile(
     as_json: JsonFlag = False,
 ) -> None:
     """Say what one replica of each type can serve within the SLO."""
-    from melange.present import inputs
+    from melange.present.terminal import inputs
     from melange.workload.workload import Workload
 
     source, anchors = source_and_anchors(files, anchors or [])
     traffic = Workload.read(workload_file) if workload_file else None
     if not is_service(source):
-        from melange.profile.formats import read_profile
+        from melange.profile.formats.profiles import read_profile
 
         if anchors or suggest:
             raise InputError(f"{source}: --anchor and --suggest-measurements need a service.yaml")
         finish(read_profile(source), out, as_json, lambda noun: inputs.profile_page(noun, traffic))
         return
-    from melange.service import read_service
+    from melange.service.schema import read_service
 
     service = with_anchors(read_service(source, settings or ()), anchors)
     traffic, result = first_stages(service, traffic, None)
@@ -238,8 +238,8 @@ def profile(
         finish(result, out, as_json, lambda noun: inputs.profile_page(noun, traffic))
         return
     from melange.catalog.catalog import load_catalog
-    from melange.pipeline import suggestions_of
-    from melange.present.uncertainty import suggestions_page
+    from melange.present.terminal.suggestions import suggestions_page
+    from melange.service.stages import suggestions_of
 
     with progress("asking what a measurement would change"):
         suggestions = suggestions_of(service, traffic, result, load_catalog(), suggest)
@@ -280,9 +280,9 @@ def plan(
     as_json: JsonFlag = False,
 ) -> None:
     """Find the cheapest mix that carries the traffic within the SLO."""
-    from melange.pipeline import with_price_cautions
     from melange.plan.solve import solve
-    from melange.present import tables
+    from melange.present.terminal import plan_tables as tables
+    from melange.service.stages import with_price_cautions
 
     chosen = [*(settings or ()), *(["plan.drop_unservable=true"] if drop_unservable else [])]
     traffic, capacities, options = plan_inputs(source, workload_file, profile_files, chosen)
@@ -299,7 +299,7 @@ def plan(
             result = with_uncertainty(result, traffic, capacities, options, source, chosen)
     if report is not None:
         from melange.files import write_text
-        from melange.present.report import report_page, report_pictures
+        from melange.present.pages.plan_page import report_page, report_pictures
 
         with progress("drawing") as tell:
             study = study_of(
@@ -310,7 +310,7 @@ def plan(
         finish(result, out, as_json, tables.plan_page)
         return
     from melange.plan.explain import explain
-    from melange.present.explanation import explanation_page
+    from melange.present.terminal.explanation import explanation_page
 
     with progress("asking what would change the answer"):
         reasons = explain(result, traffic, capacities, options)
@@ -340,10 +340,10 @@ def explore(
 ) -> None:
     """Show the service from every side, as one HTML page: by request size, by rate, by SLO."""
     from melange.files import write_text
-    from melange.pipeline import with_price_cautions
     from melange.plan.solve import solve
-    from melange.present.explore import explore_page, explore_pictures
-    from melange.present.images import check_images, write_images
+    from melange.present.figures.images import check_images, write_images
+    from melange.present.pages.explore_page import explore_page, explore_pictures
+    from melange.service.stages import with_price_cautions
 
     if images is not None:
         check_images(images, image_format)

@@ -34,10 +34,10 @@ def deploy(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the configuration of a gateway that splits each request size by the plan's shares."""
+    from melange.deploy.pools import parse_replicas
     from melange.deploy.render import render
-    from melange.deploy.replicas import parse_replicas
     from melange.plan.plan import Plan
-    from melange.present import layout
+    from melange.present.terminal import layout
 
     if out is not None and out.is_file():
         raise InputError(f"--out {out}: must be a folder, and is a file")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from melange.measure.endpoint import Endpoint
     from melange.measure.search import Effort
     from melange.measure.subject import Subject
-    from melange.service import Service
+    from melange.service.schema import Service
     from melange.slo import Slo
     from melange.workload.workload import Workload
 
@@ -128,11 +128,11 @@ class _Inputs:
     def subject(self, endpoint: Endpoint) -> Subject:
         """With what the server says of itself."""
         from melange.measure.subject import server_subject
-        from melange.service import read_plan_section
+        from melange.service.schema import read_plan_section
 
         if self.service is not None:
             from melange.catalog.catalog import load_catalog
-            from melange.pipeline import subject_of
+            from melange.service.stages import subject_of
 
             return subject_of(self.service, self.slo, self.workload, load_catalog(), self.name)
         return server_subject(
@@ -156,8 +156,8 @@ def _inputs(
     settings: list[str],
 ) -> _Inputs:
     """From a service, from flags, or from a service that flags change."""
-    from melange.pipeline import workload_of
-    from melange.service import read_section, read_service, read_slo_section
+    from melange.service.schema import read_section, read_service, read_slo_section
+    from melange.service.stages import workload_of
 
     service = None if source is None else read_service(source, settings)
     if service is not None and cost_per_h is not None:
@@ -243,8 +243,8 @@ class _Task:
     def _say_what_it_takes(self, endpoint: Endpoint) -> None:
         from melange.measure.outlook import outlook
         from melange.measure.worth import choose
-        from melange.present import layout
-        from melange.present.measuring import outlook_page
+        from melange.present.terminal import layout
+        from melange.present.terminal.measuring import outlook_page
 
         assert self.subject is not None
         profile = self.subject.profile_of(())
@@ -275,7 +275,7 @@ def _file_name(name: str) -> str:
 @contextmanager
 def _news() -> Iterator[Callable[[News], None]]:
     """A line on stderr for all that was measured, and on a terminal what is being done now, with the time."""
-    from melange.present import layout
+    from melange.present.terminal import layout
 
     console, began = layout.console(stderr=True), time.monotonic()
 
@@ -298,7 +298,7 @@ def _news() -> Iterator[Callable[[News], None]]:
 
 
 def _print(result: Result, task: _Task, out: Path | None, as_json: bool) -> None:
-    from melange.present.measuring import result_page
+    from melange.present.terminal.measuring import result_page
 
     subject = task.subject
     assert subject is not None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from melange.plan.plan import Plan
     from melange.present.study import Study
     from melange.profile.profile import Profile
-    from melange.service import Service
+    from melange.service.schema import Service
     from melange.slo import Slo
     from melange.workload.arrivals import Arrivals
     from melange.workload.workload import Workload
@@ -30,7 +30,7 @@ def plan_inputs(
     source: Path | None, workload_file: Path | None, profile_files: list[Path] | None, settings: list[str]
 ) -> tuple[Workload, Profile, Options]:
     """What to solve: from a service, from the stages' files, or from a configuration of the authors' release."""
-    from melange.service import read_plan_section, read_service
+    from melange.service.schema import read_plan_section, read_service
     from melange.workload.workload import Workload
 
     traffic = Workload.read(workload_file) if workload_file else None
@@ -43,12 +43,12 @@ def plan_inputs(
         return traffic, capacities, read_plan_section({}, settings).to_options({}, {})
     if is_service(source):
         from melange.catalog.catalog import load_catalog
-        from melange.pipeline import options_of
+        from melange.service.stages import options_of
 
         service = read_service(source, settings)
         options = options_of(service, load_catalog())
         return *first_stages(service, traffic, capacities), options
-    from melange.profile.formats import read_melange_config
+    from melange.profile.formats.profiles import read_melange_config
 
     released_traffic, released_capacities, release = read_melange_config(source)
     return (
@@ -68,7 +68,7 @@ def joined_profile(files: list[Path] | None) -> Profile | None:
 def first_stages(service: Service, traffic: Workload | None, capacities: Profile | None) -> tuple[Workload, Profile]:
     """The workload and the profile of a service, except where a file already gave one."""
     from melange.catalog.catalog import load_catalog
-    from melange.pipeline import profile_of, workload_of
+    from melange.service.stages import profile_of, workload_of
 
     if traffic is None:
         with progress("reading the traffic") as tell:
@@ -95,7 +95,7 @@ def source_and_anchors(files: list[Path], anchors: list[str]) -> tuple[Path, lis
 
 def with_anchors(service: Service, anchors: list[str]) -> Service:
     """The service with more anchors, given relative to where the command runs."""
-    from melange.pipeline import named_path
+    from melange.service.stages import named_path
 
     given = [named_path(text, lambda name: Path(name).expanduser().absolute()) for text in anchors]
     section = service.profile.model_copy(update={"anchors": [*service.profile.anchors, *given]})
@@ -106,9 +106,9 @@ def with_uncertainty(
     result: Plan, traffic: Workload, capacities: Profile, options: Options, source: Path | None, settings: list[str]
 ) -> Plan:
     """The plan with the cost of not knowing, and what to measure."""
-    from melange.pipeline import in_flight_of
     from melange.plan.uncertainty import with_uncertainty
-    from melange.service import read_service
+    from melange.service.schema import read_service
+    from melange.service.stages import in_flight_of
 
     in_flight = None
     if source is not None and is_service(source):
@@ -125,8 +125,8 @@ def certified_plan(
     burstiness: float,
 ) -> Plan:
     """The cheapest plan that a simulation certifies; sizes are drawn from the service's own log where it has one."""
-    from melange.validate.certify import certify
-    from melange.validate.compiling import compilation_told
+    from melange.replica.simulated.compiling import compilation_told
+    from melange.validate.certify.certify import certify
 
     observed = None
     if source is not None and is_service(source):
@@ -137,7 +137,7 @@ def certified_plan(
 
 def _observed(source: Path, settings: list[str], traffic: Workload) -> Arrivals | None:
     """The requests of a service's log whose sizes the plan carries; None where its traffic is no log."""
-    from melange.service import read_service
+    from melange.service.schema import read_service
     from melange.workload.arrivals import read_arrivals
 
     service = read_service(source, settings)
@@ -185,7 +185,7 @@ def estimator(
     source: Path | None, traffic: Workload, profile_files: list[Path] | None, settings: list[str]
 ) -> Callable[[Slo], Profile] | None:
     """Estimates under other SLOs; None where capacities are given by a file and hold under one SLO only."""
-    from melange.service import SloSection, read_service
+    from melange.service.schema import SloSection, read_service
 
     if source is None or not is_service(source) or profile_files:
         return None
@@ -193,7 +193,7 @@ def estimator(
     if service.profile.source != ["estimate"] or service.is_simulated:
         return None  # a dozen SLOs by simulation would take minutes
     from melange.catalog.catalog import load_catalog
-    from melange.pipeline import profile_of
+    from melange.service.stages import profile_of
 
     catalog = load_catalog()
 

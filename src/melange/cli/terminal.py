@@ -54,7 +54,7 @@ def finish(
     more_page: RenderableType | None = None,
 ) -> None:
     """Save, then print: the page and what was asked for besides, or both as JSON and nothing else."""
-    from melange.present import layout
+    from melange.present.terminal import layout
 
     if out is not None:
         result.save(out)
@@ -83,7 +83,7 @@ def progress(words: str) -> Iterator[Callable[[float | str], None]]:
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from melange.present import layout
+    from melange.present.terminal import layout
 
     with layout.console(stderr=True).status(words) as status:
         yield lambda news: status.update(f"{words}: {news if isinstance(news, str) else f'{news:.0%}'}")

@@ -62,8 +62,8 @@ def validate(
     as_json: JsonFlag = False,
 ) -> None:
     """Play a plan out, request by request, and say what share of them met the SLO."""
-    from melange.present import layout
-    from melange.present.validation import validation_page
+    from melange.present.terminal import layout
+    from melange.present.terminal.validation import validation_page
 
     if target is not None and not 0 < target <= 1:
         raise InputError(f"--target must be in (0, 1], got {target:g}", hint="99.5 % is 0.995")
@@ -79,7 +79,7 @@ def validate(
         first.save(out)
     if report is not None:
         from melange.files import write_text
-        from melange.present.validation_page import validation_html
+        from melange.present.pages.validation_page import validation_html
 
         write_text(report, validation_html(first, others, plan, source.name))
     if as_json:
@@ -158,7 +158,7 @@ def _reports(
     on: str | None,
 ) -> list[Report]:
     """One report a policy, the plan's own first."""
-    from melange.balance.policy import POLICIES
+    from melange.replica.policy import POLICIES
     from melange.validate.observe import report
     from melange.validate.pool import Job, run_all
     from melange.validate.scenario import find_scenario

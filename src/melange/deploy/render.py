@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 
-from melange.deploy import envoy, haproxy, nginx
-from melange.deploy.gateway import Gateway, body_limit, heading_of, parse_listen
 from melange.deploy.manifest import Manifest
-from melange.deploy.replicas import pools_of
-from melange.deploy.routes import BYTES_PER_TOKEN, ENVELOPE_BYTES, routes_of
+from melange.deploy.pools import pools_of
+from melange.deploy.targets import envoy, haproxy, nginx
+from melange.deploy.targets.gateway import Gateway, body_limit, heading_of, parse_listen
+from melange.deploy.targets.routes import BYTES_PER_TOKEN, ENVELOPE_BYTES, routes_of
 from melange.errors import unknown
 from melange.plan.plan import Plan
 

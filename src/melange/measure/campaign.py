@@ -21,7 +21,7 @@ from melange.measure.subject import Subject, latency_bound_s
 from melange.measure.trial import try_rate
 from melange.measure.window import Window
 from melange.measure.worth import choose
-from melange.profile.measurements import Measurement
+from melange.profile.measurement import Measurement
 from melange.profile.profile import Profile
 
 if TYPE_CHECKING:

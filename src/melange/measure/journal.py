@@ -12,7 +12,7 @@ from melange.errors import InputError
 from melange.files import Json
 from melange.measure.point import Point
 from melange.measure.search import Found, Step
-from melange.profile.measurements import JOURNAL, Measurement
+from melange.profile.measurement import JOURNAL, Measurement
 
 Bucket = tuple[int, int]
 

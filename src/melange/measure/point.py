@@ -10,7 +10,7 @@ import numpy as np
 
 from melange.files import Json
 from melange.measure.window import Window, excess
-from melange.profile.measurements import Measurement
+from melange.profile.measurement import Measurement
 from melange.slo import Slo
 
 

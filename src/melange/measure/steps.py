@@ -1,7 +1,7 @@
 """The step times of an engine that nothing is known of but load points: its coefficients, fitted to them.
 
 Where the accelerator and the model are known, :mod:`melange.profile.anchor` corrects an estimate; here there is none.
-The shape of the step is the same (:mod:`melange.profile.step`), and the points say what it holds::
+The shape of the step is the same (:mod:`melange.replica.step`), and the points say what it holds::
 
     TPOT of requests at a rate      = mean step of the closed form at that load
     TTFT of requests one at a time  = the steps that read one prompt
@@ -19,13 +19,13 @@ import numpy as np
 
 from melange.catalog.model import Model
 from melange.errors import InputError
-from melange.profile.capacity import Array, Replicas, Sizes, prompt_times_s
 from melange.profile.comparison import compare
 from melange.profile.correction import INTERVAL, SHARES
-from melange.profile.engine import Engine
-from melange.profile.measurements import Measurement
+from melange.profile.measurement import Measurement
 from melange.profile.refit import refit_to
-from melange.profile.step import StepCost, scaled, stack
+from melange.replica.capacity import Array, Replicas, Sizes, prompt_times_s
+from melange.replica.engine import Engine
+from melange.replica.step import StepCost, scaled, stack
 
 # Each is scaled apart. The time of a prompt's tokens is told by TTFT, that of the others by TPOT under load.
 GROUPS = (

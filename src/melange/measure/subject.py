@@ -17,12 +17,12 @@ from melange.errors import Caution, InputError, unknown
 from melange.measure.steps import EngineLimits, fit_engine, one_layer, replicas_with, spread_at
 from melange.plan.options import Options
 from melange.profile.anchor import anchor, planned_sizes, with_searched_rates
-from melange.profile.capacity import max_request_rate
 from melange.profile.correction import INTERVAL
-from melange.profile.era import DEFAULT_ENGINE
-from melange.profile.measurements import Measurement, split_name
+from melange.profile.measurement import Measurement, split_name
 from melange.profile.profile import ANCHORED, Profile, ReplicaType
-from melange.profile.reasons import why_zero
+from melange.replica.capacity import max_request_rate
+from melange.replica.era import DEFAULT_ENGINE
+from melange.replica.reasons import why_zero
 from melange.slo import Slo
 from melange.workload.workload import Workload
 
@@ -140,7 +140,7 @@ def _simulated(profile: Profile, workload: Workload, slo: Slo) -> Profile:
     """The profile with percentiles found by simulation, where the objective is one."""
     if slo.is_on_mean:
         return replace(profile, slo=slo)
-    from melange.validate.rates import with_simulated_rates
+    from melange.profile.percentiles import with_simulated_rates
 
     return with_simulated_rates(profile, workload, slo)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from melange.profile.measurements import LATENCIES, Measurement
+from melange.profile.measurement import LATENCIES, Measurement
 from melange.slo import METRICS, Slo
 from melange.workload.workload import Array
 

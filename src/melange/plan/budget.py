@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
+from melange.plan.cheapest import cheapest
+from melange.plan.exact.projection import floor_per_h
 from melange.plan.fleet import Fleet, least_peak_shares
-from melange.plan.formulation import formulate
+from melange.plan.milp.formulation import formulate
+from melange.plan.milp.program import Progress, fleet_of, run_program, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Problem
-from melange.plan.program import Progress, fleet_of, run_program, unsafe_losses
-from melange.plan.projection import floor_per_h
-from melange.plan.search import cheapest
 from melange.workload.workload import Array
 
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 from melange.errors import InfeasibleError
-from melange.plan.formulation import Milp, formulate
-from melange.plan.highs import LinearRows, minimise
+from melange.plan.milp.formulation import Milp, formulate
+from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.problem import Limit, Problem
 
 # Each question is asked of the solver once, and an answer within a few per cent is enough.

@@ -9,16 +9,16 @@ import numpy as np
 
 from melange.errors import MelangeError
 from melange.files import Json
+from melange.plan.cheapest import cheapest
 from melange.plan.confidence import at_confidence
-from melange.plan.dominated import needed_types
+from melange.plan.exact.dominated import needed_types
+from melange.plan.exact.lattice import permitted
 from melange.plan.fleet import TOLERANCE, busy, least_peak_shares
-from melange.plan.formulation import formulate
-from melange.plan.highs import minimise
-from melange.plan.lattice import permitted
+from melange.plan.milp.formulation import formulate
+from melange.plan.milp.highs import minimise
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING, Positions, Problem, Requirement, allowed_types, build
-from melange.plan.search import cheapest
 from melange.plan.servable import served_buckets
 from melange.profile.profile import Profile
 from melange.workload.workload import Array, Workload

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from melange.errors import SolverError
-from melange.plan.highs import LinearRows, minimise
+from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.workload.workload import Array
 

@@ -13,8 +13,8 @@ from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
 from melange.plan.certificate import Certificate
 from melange.plan.fingerprint import fingerprint
-from melange.profile.engine import Engine, engines_from_json, engines_to_json
 from melange.profile.profile import ReplicaType
+from melange.replica.engine import Engine, engines_from_json, engines_to_json
 from melange.slo import Slo
 from melange.workload.workload import Array, Workload, frozen_array
 

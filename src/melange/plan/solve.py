@@ -11,14 +11,14 @@ import numpy.typing as npt
 from melange.errors import Caution, InfeasibleError, InputError
 from melange.plan.baseline import single_types
 from melange.plan.budget import most_traffic
+from melange.plan.cheapest import cheapest
 from melange.plan.confidence import at_confidence
 from melange.plan.diagnose import why_infeasible
-from melange.plan.dominated import needed_types
+from melange.plan.exact.dominated import needed_types
 from melange.plan.fleet import Fleet, broken_limits, busy, check, least_peak_shares
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.problem import Mask, Problem, allowed_types, build
-from melange.plan.search import cheapest
 from melange.plan.servable import served_buckets
 from melange.profile.profile import Profile
 from melange.workload.workload import Array, Workload

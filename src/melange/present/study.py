@@ -8,8 +8,8 @@ from datetime import date
 
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.present.efficiency import Winners, comparable_types, request_cost, winners
-from melange.present.legend import Legend, legend_of
+from melange.present.figures.efficiency import Winners, comparable_types, request_cost, winners
+from melange.present.figures.legend import Legend, legend_of
 from melange.present.sweeps import LimitSweep, Point, limits_in_order, sweep_limits, sweep_rates
 from melange.profile.profile import Profile
 from melange.slo import Slo

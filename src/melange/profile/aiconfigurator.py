@@ -29,10 +29,10 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.variants import variant_of
 from melange.errors import InputError
-from melange.profile.era import Era, Residuals
-from melange.profile.hardware import Hardware, kv_tokens_of
 from melange.profile.refit import Steps, misfit, refit
-from melange.profile.step import StepCost, step_cost
+from melange.replica.era import Era, Residuals
+from melange.replica.hardware import Hardware, kv_tokens_of
+from melange.replica.step import StepCost, step_cost
 
 PACKAGE = "aiconfigurator-core"
 SYSTEM_BY_ACCELERATOR = {

@@ -23,7 +23,12 @@ from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.catalog.variants import variant_of
 from melange.errors import Caution, InputError, unknown
-from melange.profile.capacity import (
+from melange.profile.comparison import samples_of
+from melange.profile.correction import INTERVAL, REFERENCE_BATCH, Correction, correction, prior_variance
+from melange.profile.estimate import OWN, estimate, step_times_of
+from melange.profile.measurement import Measurement, split_name
+from melange.profile.profile import ANCHORED, MEASURED, Profile
+from melange.replica.capacity import (
     BISECTIONS,
     IDLE_BATCH,
     Array,
@@ -34,16 +39,11 @@ from melange.profile.capacity import (
     mean_step_s,
     prompt_times_s,
 )
-from melange.profile.comparison import samples_of
-from melange.profile.correction import INTERVAL, REFERENCE_BATCH, Correction, correction, prior_variance
-from melange.profile.engine import Engine
-from melange.profile.era import DEFAULT_ENGINE, Era, find_era
-from melange.profile.estimate import OWN, estimate, step_times_of
-from melange.profile.hardware import Hardware, hardware_of, replicas_of
-from melange.profile.measurements import Measurement, split_name
-from melange.profile.profile import ANCHORED, MEASURED, Profile
-from melange.profile.reasons import obstacle, why_zero
-from melange.profile.step import scaled
+from melange.replica.engine import Engine
+from melange.replica.era import DEFAULT_ENGINE, Era, find_era
+from melange.replica.hardware import Hardware, hardware_of, replicas_of
+from melange.replica.reasons import obstacle, why_zero
+from melange.replica.step import scaled
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from melange.catalog.model import Model
 from melange.errors import Caution
-from melange.profile.capacity import Array, Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
 from melange.profile.correction import Sample
-from melange.profile.measurements import Measurement
+from melange.profile.measurement import Measurement
+from melange.replica.capacity import Array, Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
 
 # A point that disagrees with the model by more than this was hardly measured on what it is taken for.
 WILD = 3.0

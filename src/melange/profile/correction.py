@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from melange.profile.era import Residuals
+from melange.replica.era import Residuals
 
 Array = npt.NDArray[np.float64]
 

@@ -13,13 +13,13 @@ from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.catalog.variants import distinct_variants, is_unlisted, stored_as, variant_of
 from melange.errors import Caution, InputError, unknown
-from melange.profile.capacity import INTERVAL_BISECTIONS, Array, Replicas, Sizes, max_request_rate
-from melange.profile.engine import engines_of, layers_of
-from melange.profile.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era, Residuals, find_era, kind_of
-from melange.profile.hardware import Hardware, hardware_of, replicas_of
 from melange.profile.profile import ESTIMATED, Profile, ReplicaType
-from melange.profile.reasons import obstacle, why_zero
-from melange.profile.step import scaled
+from melange.replica.capacity import INTERVAL_BISECTIONS, Array, Replicas, Sizes, max_request_rate
+from melange.replica.engine import engines_of, layers_of
+from melange.replica.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era, Residuals, find_era, kind_of
+from melange.replica.hardware import Hardware, hardware_of, replicas_of
+from melange.replica.reasons import obstacle, why_zero
+from melange.replica.step import scaled
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from melange.errors import InputError
-from melange.profile.engine import Engine
 from melange.profile.profile import Profile
+from melange.replica.engine import Engine
 
 # What must be the same in all, and what to do about it where it is not; a file that does not say agrees with any.
 ALIKE: dict[str, tuple[Callable[[Profile], Any], str]] = {

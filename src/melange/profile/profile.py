@@ -14,7 +14,7 @@ import numpy.typing as npt
 from melange.catalog.offer import Offer
 from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
-from melange.profile.engine import Engine, engines_from_json, engines_to_json
+from melange.replica.engine import Engine, engines_from_json, engines_to_json
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets, frozen_array
 

@@ -1,7 +1,7 @@
 """Our step's coefficients, fitted to step times that come from elsewhere.
 
 Whoever has step times of a replica (measured operators, a trace) gives them here over a grid of batch, context and
-prompt chunk; what comes back is a :class:`~melange.profile.step.StepCost` like any other, so the closed form and the
+prompt chunk; what comes back is a :class:`~melange.replica.step.StepCost` like any other, so the closed form and the
 simulator run on it unchanged. Coefficients that no step time can tell apart are scaled together.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from melange.profile.step import StepCost, step_time_s
+from melange.replica.step import StepCost, step_time_s
 
 Array = npt.NDArray[np.float64]
 
@@ -77,8 +77,8 @@ def refit(cost: StepCost, steps: Steps) -> StepCost:
     Examples
     --------
     >>> from melange.catalog.bundled import accelerators, find_model
-    >>> from melange.profile.era import find_era
-    >>> from melange.profile.step import scaled, step_cost
+    >>> from melange.replica.era import find_era
+    >>> from melange.replica.step import scaled, step_cost
     >>> llama = find_model("meta-llama/Llama-3.1-8B")
     >>> ours = step_cost(llama, accelerators()["H100-80GB"], constants=find_era("vllm").constants)
     >>> batch = np.array([1.0, 16.0, 256.0])

@@ -10,8 +10,8 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+from melange.replica.simulated.outcome import SERVED, Outcome
 from melange.slo import Slo
-from melange.validate.outcome import SERVED, Outcome
 from melange.workload.workload import Array
 
 Mask = npt.NDArray[np.bool_]

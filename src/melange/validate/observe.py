@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from melange.errors import Caution
 from melange.files import Json
+from melange.replica.simulated.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED, statistic_of
 from melange.slo import METRICS, Slo
 from melange.validate.attainment import Mask, attainment, counted, first_counted, largest, metrics_of
 from melange.validate.causes import causes, shares_of
-from melange.validate.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED
 from melange.validate.report import PERCENTILES, TARGET, Report, TypeReport
 from melange.validate.simulate import Run
 from melange.workload.workload import Array
@@ -128,11 +128,6 @@ def _gap_spread(gaps: Array) -> dict[str, float]:
     passed = np.cumsum(gaps) / total
     quantiles = [float(middle[min(int(np.searchsorted(passed, q)), len(middle) - 1)]) for q in (0.5, 0.9, 0.95, 0.99)]
     return dict(zip(PERCENTILES, [float((gaps * middle).sum() / total), *quantiles], strict=True))
-
-
-def statistic_of(values: Array, statistic: str) -> float:
-    """The mean or a percentile (``p99``) of some values."""
-    return float(values.mean() if statistic == "mean" else np.quantile(values, float(statistic[1:]) / 100))
 
 
 def _statistics(view: _View, slo: Slo | None) -> dict[str, float]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from melange.errors import InputError
 from melange.plan.plan import Plan
+from melange.processes import each_of
 from melange.validate.scenario import Scenario
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
-
-J = TypeVar("J")
-R = TypeVar("R")
 
 # Fewer requests than this are simulated sooner than a process has started.
 WORTH_A_PROCESS = 1_000_000
@@ -72,26 +70,6 @@ def run_all(
         runs.append(run)
         tell((done + 1) / len(jobs))
     return runs
-
-
-def each_of(function: Callable[[J], R], jobs: Sequence[J], worth: int, processes: int | None = None) -> Iterator[R]:
-    """What a function makes of each job, in their order: here, or on a pool of processes from ``worth`` jobs on.
-
-    Processes are started anew rather than forked: a fork would take threads and locks of libraries along.
-    """
-    most = min(processes or os.cpu_count() or 1, len(jobs))
-    if most <= 1 or len(jobs) < worth:
-        yield from map(function, jobs)
-        return
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
-    with ProcessPoolExecutor(most, mp_context=get_context("spawn")) as pool:
-        try:
-            yield from pool.map(function, jobs)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _on_ray(jobs: Sequence[Job], address: str, tell: Callable[[float], None]) -> list[Run]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.errors import InputError, unknown
-from melange.validate.cluster import Event
+from melange.replica.simulated.cluster import Event
 
 # From the order to the first request of a replica: an instance that boots, an image, weights that load.
 START_UP_S = 300.0

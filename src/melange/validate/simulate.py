@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from melange.balance.fleet import fleet_of, replica_engines, types_of
-from melange.balance.policy import POLICIES
 from melange.errors import InputError, unknown
 from melange.plan.plan import Plan
-from melange.profile.engine import Engine
-from melange.validate.cluster import Event, play
-from melange.validate.compiling import compilation_told
-from melange.validate.outcome import Outcome
+from melange.plan.routing import policy_state, replica_engines, types_of
+from melange.replica.engine import Engine
+from melange.replica.policy import POLICIES
+from melange.replica.simulated.cluster import Event, play
+from melange.replica.simulated.compiling import compilation_told
+from melange.replica.simulated.outcome import Outcome
 from melange.validate.scenario import STEADY, Scenario
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Workload
@@ -80,7 +80,7 @@ def simulate(
     arrivals
         The requests (N), as they come.
     policy
-        One of :data:`~melange.balance.policy.POLICIES`.
+        One of :data:`~melange.replica.policy.POLICIES`.
     scenario
         What happens meanwhile: the shape of the rate, replicas that go and come.
     steps
@@ -101,7 +101,7 @@ def simulate(
         raise unknown("policy", policy, POLICIES)
     types = types_of(plan, counts)
     engines = tuple(_at(engine, steps) for engine in replica_engines(plan, types))
-    fleet = fleet_of(plan, counts, "arrays")
+    fleet = policy_state(plan, counts, "arrays")
     type_of = np.asarray(fleet.type_of)
     shaped = arrivals.shaped(scenario.rate) if scenario.rate else arrivals
     events = scenario.events(type_of, float(shaped.arrival_s[-1]))

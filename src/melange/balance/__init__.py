@@ -1,1 +1,0 @@
-"""Which replica takes this request: the same policies in the simulator and in the live proxy."""

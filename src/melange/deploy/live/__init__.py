@@ -1,0 +1,1 @@
+"""The balancer: an OpenAI-compatible proxy that sends live traffic where a plan says."""

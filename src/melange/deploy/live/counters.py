@@ -1,0 +1,154 @@
+"""What the processes of a balancer have counted, in memory that all of them see.
+
+Each process writes a row of its own, so nobody waits for anybody; whoever is asked adds the rows up. The last row is
+the supervisor's: the state of the counters when the window of the live workload began, and what re-planning has found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+import mmap
+import multiprocessing
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.workload.workload import Array
+
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Lock
+
+    from melange.deploy.addresses import Address
+
+# Replicas that have ever been named since the start; a counter a replica.
+SLOTS = 1024
+DIGEST = 32
+# Upper edges of the histograms [s].
+TTFT_EDGES_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
+TPOT_EDGES_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.5, 1.0, 2.5, math.inf)
+LATENCY_EDGES_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0, 600.0, math.inf)
+METRICS = ("ttft", "tpot", "ntpot", "latency")
+# Why a request was not served.
+REASONS = ("busy", "none_up", "failed", "client_gone", "refused", "malformed", "unauthorized")
+
+
+def layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    """Shape of each counter."""
+    return {
+        "arrived": (inputs,),
+        "completed": (inputs, outputs),
+        "input_sum": (inputs, outputs),
+        "output_sum": (inputs, outputs),
+        "gaps": (3,),  # between arrivals: how many, their sum [s], the sum of their squares [s2]
+        "oversized": (1,),
+        "sent": (types, inputs),
+        "ended": (len(REASONS),),
+        "retried": (1,),
+        "retried_served": (1,),
+        "answers": (6,),  # by the first digit of the status
+        "judged": (len(METRICS) + 1,),  # by metric, and all limits at once
+        "met": (len(METRICS) + 1,),
+        "ttft": (types, len(TTFT_EDGES_S) + 1),  # the last: the sum [s]
+        "tpot": (types, len(TPOT_EDGES_S) + 1),
+        "latency": (types, len(LATENCY_EDGES_S) + 1),
+        "connections": (1,),
+        "replica_sent": (SLOTS,),
+        "replica_failed": (SLOTS,),
+        "replica_ejected": (SLOTS,),
+        "replica_outstanding": (SLOTS,),
+        "replica_fill": (SLOTS,),
+        "replica_up": (SLOTS,),
+        "began": (1,),
+        "last_arrival": (1,),
+        "window_began": (1,),
+        "drift": (4,),  # code of its state, cost of the plan in force and of the new one [USD/h], when [s]
+    }
+
+
+# What a process counts anew when it is started in place of one that has ended.
+GAUGES = ("replica_outstanding", "replica_fill", "replica_up", "connections")
+
+
+class Counters:
+    """Rows of numbers in shared memory.
+
+    Parameters
+    ----------
+    processes
+        How many write.
+    types, inputs, outputs
+        Replica types and buckets that are counted by.
+    """
+
+    def __init__(self, processes: int, types: int, inputs: int, outputs: int) -> None:
+        self.shapes = layout(types, inputs, outputs)
+        sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        starts = itertools.accumulate(sizes.values(), initial=0)
+        self.start: dict[str, int] = dict(zip(sizes, starts, strict=False))
+        self.width, self.processes = sum(sizes.values()), processes
+        rows = (processes + 1) * self.width * 8
+        # Anonymous and shared: it lives as long as a process has it, and children find it where their parent did.
+        self._memory = mmap.mmap(-1, rows + SLOTS * DIGEST)
+        self._numbers = memoryview(self._memory)[:rows].cast("d")
+        self._names = memoryview(self._memory)[rows:]
+        self.table = np.frombuffer(self._memory, np.float64, rows // 8).reshape(processes + 1, self.width)
+        self._lock: Lock = multiprocessing.get_context("fork").Lock()
+
+    def row(self, process: int) -> memoryview[float]:
+        """What one process writes; the last is the supervisor's."""
+        return self._numbers[process * self.width : (process + 1) * self.width]
+
+    def at(self, name: str) -> int:
+        """Where a counter begins in a row."""
+        return self.start[name]
+
+    def total(self, name: str) -> Array:
+        """A counter over all processes, in its shape."""
+        return self._of(self.table[:-1].sum(axis=0), name)
+
+    def each(self, name: str) -> Array:
+        """A counter of every process (P, ...)."""
+        return np.stack([self._of(row, name) for row in self.table[:-1]])
+
+    def supervisor(self, name: str) -> Array:
+        """A counter of the supervisor's row, to be read and written."""
+        return self._of(self.table[-1], name)
+
+    def snapshot(self) -> Array:
+        """All counters over all processes, flat."""
+        return np.asarray(self.table[:-1].sum(axis=0))
+
+    def window(self, name: str) -> Array:
+        """What was counted since the window of the live workload began."""
+        return self.total(name) - self._of(self.table[-1], name)
+
+    def _of(self, row: Array, name: str) -> Array:
+        shape = self.shapes[name]
+        return row[self.start[name] : self.start[name] + math.prod(shape)].reshape(shape)
+
+    def slot(self, address: Address) -> int:
+        """Where a replica's counters are, the same in every process; the last slot once all are taken."""
+        digest = hashlib.sha256(f"{address.place} {address.url}".encode()).digest()
+        with self._lock:
+            for place in range(SLOTS - 1):
+                found = bytes(self._names[place * DIGEST : (place + 1) * DIGEST])
+                if found == digest:
+                    return place
+                if not any(found):
+                    self._names[place * DIGEST : (place + 1) * DIGEST] = digest
+                    return place
+        return SLOTS - 1
+
+    def forget_gauges(self, process: int) -> None:
+        """A process starts: it has sent nothing yet."""
+        row = self.table[process]
+        for name in GAUGES:
+            self._of(row, name)[...] = 0.0
+
+
+def edges_by_histogram() -> Mapping[str, tuple[float, ...]]:
+    """Upper edges of each histogram [s]."""
+    return {"ttft": TTFT_EDGES_S, "tpot": TPOT_EDGES_S, "latency": LATENCY_EDGES_S}

@@ -1,0 +1,213 @@
+"""The counters as Prometheus reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.deploy.addresses import known_types
+from melange.deploy.live.counters import METRICS, REASONS, edges_by_histogram
+from melange.deploy.live.drift import STATES
+
+if TYPE_CHECKING:
+    from melange.deploy.live.balancer import Balancer
+    from melange.deploy.live.counters import Counters
+    from melange.workload.workload import Array, Buckets
+
+Sample = tuple[dict[str, str], float]
+
+
+def metrics_text(balancer: Balancer, counters: Counters) -> str:
+    """All processes' counters in the text format 0.0.4."""
+    lines: list[str] = []
+    for part in (_traffic, _shares, _replicas, _outcomes, _histograms, _drift):
+        for name, kind, about, samples in part(balancer, counters):
+            lines += [f"# HELP melange_{name} {about}", f"# TYPE melange_{name} {kind}"]
+            lines += [_line(*sample) if len(sample) == 3 else _line(name, *sample) for sample in samples]
+    return "\n".join(lines) + "\n"
+
+
+Family = tuple[str, str, str, Iterable["Sample | tuple[str, dict[str, str], float]"]]
+
+
+def _traffic(balancer: Balancer, counters: Counters) -> Iterator[Family]:
+    buckets = balancer.plan.workload.buckets
+    arrived, completed = counters.total("arrived"), counters.total("completed")
+    yield (
+        "arrived_requests_total",
+        "counter",
+        "Requests that arrived, by the estimated input bucket.",
+        [({"input_upto": str(edge)}, arrived[i]) for i, edge in enumerate(buckets.input_edges)],
+    )
+    cells = [(i, o) for i in range(buckets.shape[0]) for o in range(buckets.shape[1]) if completed[i, o]]
+    for name, counter, about in BY_CELL:
+        values = counters.total(counter)
+        yield name, "counter", about, [(_cell(buckets, i, o), values[i, o]) for i, o in cells]
+    yield (
+        "oversized_requests_total",
+        "counter",
+        "Requests beyond the last bucket.",
+        [({}, counters.total("oversized")[0])],
+    )
+    yield "client_connections", "gauge", "Clients that are connected.", [({}, counters.total("connections")[0])]
+    yield "processes", "gauge", "Processes that share the port.", [({}, float(counters.processes))]
+
+
+BY_CELL = (
+    ("completed_requests_total", "completed", "Requests served to their end, by bucket."),
+    ("input_tokens_total", "input_sum", "Prompt tokens of those, by bucket."),
+    ("output_tokens_total", "output_sum", "Generated tokens of those, by bucket."),
+)
+
+
+def _cell(buckets: Buckets, i: int, o: int) -> dict[str, str]:
+    return {"input_upto": str(buckets.input_edges[i]), "output_upto": str(buckets.output_edges[o])}
+
+
+def _shares(balancer: Balancer, counters: Counters) -> Iterator[Family]:
+    plan, kinds = balancer.plan, known_types(balancer.plan)
+    sent, buckets = counters.total("sent"), plan.workload.buckets
+    names = [plan.replica_types[r].name for r in kinds]
+    yield (
+        "sent_requests_total",
+        "counter",
+        "Requests sent to a replica type, retries included, by input bucket.",
+        [
+            ({"type": name, "input_upto": str(edge)}, sent[t, i])
+            for t, name in enumerate(names)
+            for i, edge in enumerate(buckets.input_edges)
+        ],
+    )
+    total = max(float(sent.sum()), 1.0)
+    yield (
+        "observed_share",
+        "gauge",
+        "Part of all requests sent that went to a replica type.",
+        [({"type": name}, sent[t].sum() / total) for t, name in enumerate(names)],
+    )
+    planned = planned_shares(balancer, counters)
+    yield (
+        "planned_share",
+        "gauge",
+        "The plan's shares over the sizes that arrived.",
+        [({"type": name}, planned[t]) for t, name in enumerate(names)],
+    )
+
+
+def planned_shares(balancer: Balancer, counters: Counters) -> Array:
+    """What the plan's shares make of the sizes that were sent, by counted type (T,)."""
+    plan, fleet = balancer.plan, balancer.fleet
+    shape = plan.workload.buckets.shape
+    likely = np.asarray(fleet.completions).reshape(shape)
+    likely = likely / np.maximum(likely.sum(axis=1, keepdims=True), 1e-12)
+    by_input = counters.total("sent").sum(axis=0)
+    share = plan.share[known_types(plan)]
+    expected = (share * likely[None]).sum(axis=2) @ by_input
+    return np.asarray(expected / max(float(by_input.sum()), 1.0))
+
+
+def _replicas(balancer: Balancer, counters: Counters) -> Iterator[Family]:
+    types = balancer.plan.replica_types
+    labels = [({"type": types[one.address.place].name, "url": one.address.url}, one.slot) for one in balancer.replicas]
+    for name, kind, about, counter, add in BY_REPLICA:
+        values = add(counters.each(counter), axis=0)
+        yield name, kind, about, [(names, values[slot]) for names, slot in labels]
+
+
+BY_REPLICA = (
+    ("replica_sent_requests_total", "counter", "Requests sent to a replica.", "replica_sent", np.sum),
+    ("replica_failures_total", "counter", "Requests that a replica failed.", "replica_failed", np.sum),
+    ("replica_ejections_total", "counter", "Ejections, over all processes.", "replica_ejected", np.sum),
+    ("replica_outstanding", "gauge", "Requests that a replica has not answered.", "replica_outstanding", np.sum),
+    ("replica_fill", "gauge", "Part of what it runs within the SLO that its requests take.", "replica_fill", np.mean),
+    ("replica_up", "gauge", "Part of the processes that send requests to a replica.", "replica_up", np.mean),
+)
+
+
+def _outcomes(_: Balancer, counters: Counters) -> Iterator[Family]:
+    ended, answers = counters.total("ended"), counters.total("answers")
+    yield (
+        "unserved_requests_total",
+        "counter",
+        "Requests that ended without a completion, by reason.",
+        [({"reason": name}, ended[place]) for place, name in enumerate(REASONS)],
+    )
+    yield (
+        "answers_total",
+        "counter",
+        "Answers to clients, by class of status.",
+        [({"status": f"{digit}xx"}, answers[digit]) for digit in range(1, 6)],
+    )
+    yield "retries_total", "counter", "Requests sent to a second replica.", [({}, counters.total("retried")[0])]
+    yield (
+        "retries_served_total",
+        "counter",
+        "Of those, served by it.",
+        [({}, counters.total("retried_served")[0])],
+    )
+    judged, met = counters.total("judged"), counters.total("met")
+    names = (*METRICS, "all")
+    seen = [place for place in range(len(names)) if judged[place]]
+    yield (
+        "slo_judged_requests_total",
+        "counter",
+        "Requests judged against a limit of the SLO, or all.",
+        [({"limit": names[place]}, judged[place]) for place in seen],
+    )
+    yield (
+        "slo_met_requests_total",
+        "counter",
+        "Of those, the ones that met it.",
+        [({"limit": names[place]}, met[place]) for place in seen],
+    )
+    yield (
+        "slo_attainment",
+        "gauge",
+        "Part of the requests since the start that met it.",
+        [({"limit": names[place]}, met[place] / judged[place]) for place in seen],
+    )
+
+
+def _histograms(balancer: Balancer, counters: Counters) -> Iterator[Family]:
+    types = balancer.plan.replica_types
+    about = {
+        "ttft": "Arrival to first token of a stream.",
+        "tpot": "Time between tokens of a stream.",
+        "latency": "Arrival to last token.",
+    }
+    for name, edges in edges_by_histogram().items():
+        values = counters.total(name)
+        samples: list[tuple[str, dict[str, str], float]] = []
+        for t, r in enumerate(known_types(balancer.plan)):
+            label = {"type": types[r].name}
+            running = np.cumsum(values[t, :-1])
+            for edge, count in zip(edges, running, strict=True):
+                text = "+Inf" if np.isinf(edge) else f"{edge:g}"
+                samples.append((f"{name}_seconds_bucket", label | {"le": text}, count))
+            samples.append((f"{name}_seconds_sum", label, values[t, -1]))
+            samples.append((f"{name}_seconds_count", label, running[-1]))
+        yield f"{name}_seconds", "histogram", about[name], samples
+
+
+def _drift(_: Balancer, counters: Counters) -> Iterator[Family]:
+    code, cost, new_cost, _at = counters.supervisor("drift").tolist()
+    yield "plan_cost_usd_per_hour", "gauge", "Of the plan in force.", [({}, cost)]
+    yield "replan_cost_usd_per_hour", "gauge", "Of a plan for the live workload; NaN: none yet.", [({}, new_cost)]
+    yield (
+        "drift_state",
+        "gauge",
+        "1 for what re-planning found last.",
+        [({"state": name}, float(place == code)) for place, name in enumerate(STATES)],
+    )
+
+
+def _line(name: str, labels: dict[str, str], value: float) -> str:
+    pairs = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+    text = "NaN" if np.isnan(value) else f"{value:.10g}"
+    return f"melange_{name}{{{pairs}}} {text}" if pairs else f"melange_{name} {text}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

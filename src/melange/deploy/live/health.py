@@ -1,0 +1,113 @@
+"""Which replicas take requests: asked every few seconds, and told by what becomes of requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+if TYPE_CHECKING:
+    from melange.deploy.live.balancer import Balancer, Replica
+
+log = logging.getLogger("melange.balance")
+
+# How a request may fail on a replica.
+GONE, BROKEN, WRONG = "gone", "broken", "wrong"
+# Checks in a row that must pass before a replica returns, or fail before it leaves.
+RETURNS_AFTER, LEAVES_AFTER = 2, 2
+# How long one that failed requests stays away, although it answers checks [s]; longer each time, up to the last.
+AWAY_S = (5.0, 10.0, 20.0, 60.0)
+
+
+class Health:
+    """Watches a balancer's replicas.
+
+    Parameters
+    ----------
+    balancer
+        Whose replicas are watched.
+    session
+        For the checks.
+    """
+
+    def __init__(self, balancer: Balancer, session: aiohttp.ClientSession) -> None:
+        self.balancer, self.session = balancer, session
+        self._failed, self._ejected = balancer.counters.at("replica_failed"), balancer.counters.at("replica_ejected")
+        self._times_away: dict[Replica, int] = {}
+
+    async def check(self, replicas: Sequence[Replica]) -> None:
+        """Ask replicas once, all at the same time; what they say counts at once."""
+        await asyncio.gather(*(self._check(one, is_first=True) for one in replicas))
+
+    async def watch(self) -> None:
+        """Ask all replicas for ever."""
+        every_s = self.balancer.settings.health_every_s
+        while True:
+            await asyncio.sleep(every_s)
+            await asyncio.gather(*(self._check(one) for one in self.balancer.replicas))
+
+    async def _check(self, replica: Replica, *, is_first: bool = False) -> None:
+        why = await self._ask(replica)
+        if replica.index < 0:
+            return
+        if why:
+            replica.passed = min(replica.passed, 0) - 1
+            if replica.is_up and (is_first or replica.passed <= -LEAVES_AFTER):
+                self._eject(replica, why)
+            return
+        replica.passed = max(replica.passed, 0) + 1
+        is_time = asyncio.get_running_loop().time() >= replica.quiet_until_s
+        if not replica.is_up and is_time and (is_first or replica.passed >= RETURNS_AFTER):
+            replica.failures = 0
+            self.balancer.set_up(replica, True)
+            log.info("%s takes requests again", replica.address.url)
+
+    async def _ask(self, replica: Replica) -> str:
+        """Why a replica is not healthy; empty where it is."""
+        settings = self.balancer.settings
+        url = replica.address.url + settings.health_path
+        try:
+            timeout = aiohttp.ClientTimeout(total=settings.health_timeout_s)
+            async with self.session.get(url, timeout=timeout, allow_redirects=False) as response:
+                return "" if response.status < 300 else f"{settings.health_path} answers {response.status}"
+        except TimeoutError:
+            return f"{settings.health_path} does not answer within {settings.health_timeout_s:g} s"
+        except (aiohttp.ClientError, OSError) as error:
+            return f"{settings.health_path}: {type(error).__name__}"
+
+    def failed(self, replica: Replica, why: str, fault: str) -> None:
+        """A request has failed on a replica: it is ``GONE``, its connection ``BROKEN``, or the answer was ``WRONG``."""
+        self.balancer.row[self._failed + replica.slot] += 1.0
+        replica.failures += 1
+        if not replica.is_up or replica.index < 0:
+            return
+        if fault == GONE:
+            self._eject(replica, why)
+        elif replica.failures >= self.balancer.settings.most_failures and self.balancer.ups > 1:
+            # The last replica stays: a service that fails some requests is better than none.
+            self._eject(replica, f"{why}, {replica.failures} times in a row{self._send_away(replica, fault)}")
+
+    def _send_away(self, replica: Replica, fault: str) -> str:
+        """Keep away one that answers wrongly: its checks may well pass meanwhile."""
+        if fault != WRONG:
+            return ""
+        times = self._times_away.get(replica, 0)
+        self._times_away[replica] = times + 1
+        away_s = AWAY_S[min(times, len(AWAY_S) - 1)]
+        replica.quiet_until_s = asyncio.get_running_loop().time() + away_s
+        return f"; away for {away_s:g} s"
+
+    def served(self, replica: Replica) -> None:
+        """A replica has served a request."""
+        if replica.failures:
+            replica.failures = 0
+            self._times_away.pop(replica, None)
+
+    def _eject(self, replica: Replica, why: str) -> None:
+        self.balancer.row[self._ejected + replica.slot] += 1.0
+        replica.passed = 0
+        self.balancer.set_up(replica, False)
+        log.warning("%s is ejected: %s", replica.address.url, why)

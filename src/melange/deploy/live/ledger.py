@@ -1,0 +1,132 @@
+"""What one process writes down of each request: sizes, times, and whether the SLO was met."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from melange.deploy.live.counters import LATENCY_EDGES_S, METRICS, REASONS, TPOT_EDGES_S, TTFT_EDGES_S, Counters
+
+if TYPE_CHECKING:
+    from melange.deploy.live.balancer import Ticket
+    from melange.deploy.live.completion import Completion
+    from melange.slo import Slo
+    from melange.workload.workload import Buckets
+
+
+class Ledger:
+    """Counts of one process.
+
+    Parameters
+    ----------
+    counters, process
+        Where it counts.
+    buckets
+        Of the plan.
+    slo
+        Against which completions are judged; None: against nothing.
+    """
+
+    def __init__(self, counters: Counters, process: int, buckets: Buckets, slo: Slo | None) -> None:
+        self.row, self._shared = counters.row(process), counters.row(counters.processes)
+        self._at = {name: counters.at(name) for name in counters.shapes}
+        self._inputs, self._outputs = buckets.input_edges, buckets.output_edges
+        self._limits = tuple((METRICS.index(name), limit) for name, limit in slo.limits.items()) if slo else ()
+
+    def arrived(self, input_tokens: int, moment_s: float) -> None:
+        """A request that replicas may see has come."""
+        row, at = self.row, self._at
+        row[at["arrived"] + _bucket(self._inputs, input_tokens)] += 1.0
+        # The last arrival of all processes. Two that write it at once lose one gap of many.
+        last_s = self._shared[at["last_arrival"]]
+        self._shared[at["last_arrival"]] = moment_s
+        if last_s > 0.0:
+            gap_s = max(moment_s - last_s, 0.0)
+            row[at["gaps"]] += 1.0
+            row[at["gaps"] + 1] += gap_s
+            row[at["gaps"] + 2] += gap_s * gap_s
+
+    def unserved(self, reason: str, is_arrived: bool = True) -> None:
+        """A request has ended without a completion; one of those that arrived has missed the SLO."""
+        self.row[self._at["ended"] + REASONS.index(reason)] += 1.0
+        if is_arrived and self._limits and reason in MISSES:
+            self.row[self._at["judged"] + len(METRICS)] += 1.0
+
+    def retried(self, is_served: bool) -> None:
+        """A request was sent to a second replica; or, was served by one."""
+        self.row[self._at["retried_served" if is_served else "retried"]] += 1.0
+
+    def answered(self, status: int) -> None:
+        """A client was answered."""
+        self.row[self._at["answers"] + min(status // 100, 5)] += 1.0
+
+    def completed(self, ticket: Ticket, completion: Completion, arrived_s: float) -> int:
+        """A completion has come whole; returns its length [tokens]."""
+        outputs = max(completion.output_tokens, 1)
+        inputs = completion.input_tokens or ticket.size.input_tokens
+        row, at = self.row, self._at
+        i, o = _bucket(self._inputs, inputs), _bucket(self._outputs, outputs)
+        cell = i * len(self._outputs) + o
+        row[at["completed"] + cell] += 1.0
+        row[at["input_sum"] + cell] += inputs
+        row[at["output_sum"] + cell] += outputs
+        if inputs > self._inputs[-1] or outputs > self._outputs[-1]:
+            row[at["oversized"]] += 1.0
+        latency_s = completion.last_s - arrived_s
+        kind = ticket.replica.kind
+        self._observe("latency", LATENCY_EDGES_S, kind, latency_s)
+        if completion.chunks:
+            ttft_s = completion.first_s - arrived_s
+            tpot_s = (completion.last_s - completion.first_s) / (outputs - 1) if outputs > 1 else 0.0
+            self._observe("ttft", TTFT_EDGES_S, kind, ttft_s)
+            if outputs > 1:
+                self._observe("tpot", TPOT_EDGES_S, kind, tpot_s)
+            self._judge((ttft_s, tpot_s, latency_s / outputs, latency_s), outputs)
+        else:
+            self._judge((None, None, latency_s / outputs, latency_s), outputs)
+        return outputs
+
+    def _observe(self, name: str, edges: tuple[float, ...], kind: int, value_s: float) -> None:
+        start = self._at[name] + kind * (len(edges) + 1)
+        self.row[start + bisect_left(edges, value_s)] += 1.0
+        self.row[start + len(edges)] += value_s
+
+    def _judge(self, values: tuple[float | None, float | None, float, float], outputs: int) -> None:
+        """Each limit by itself, and all of them.
+
+        Of a completion that comes whole nobody knows the first token. It has met its limits on TTFT and TPOT if its
+        latency is within what they allow together, and counts in the whole only.
+        """
+        if not self._limits:
+            return
+        row, judged, met = self.row, self._at["judged"], self._at["met"]
+        is_met, allowed_s, is_whole = True, 0.0, False
+        for metric, limit_s in self._limits:
+            value_s = values[metric]
+            if value_s is None:
+                is_whole = True
+                allowed_s += limit_s * (outputs - 1 if METRICS[metric] == "tpot" else 1)
+                continue
+            row[judged + metric] += 1.0
+            if value_s <= limit_s:
+                row[met + metric] += 1.0
+            else:
+                is_met = False
+        if (
+            is_whole
+            and values[3] > allowed_s
+            and len([m for m, _ in self._limits if METRICS[m] in PARTS]) == len(PARTS)
+        ):
+            is_met = False
+        row[judged + len(METRICS)] += 1.0
+        row[met + len(METRICS)] += is_met
+
+
+# A request that ends so was the service's to serve.
+MISSES = frozenset({"busy", "none_up", "failed"})
+# What together bounds the latency.
+PARTS = ("ttft", "tpot")
+
+
+def _bucket(edges: tuple[int, ...], tokens: int) -> int:
+    return min(bisect_left(edges, tokens), len(edges) - 1)

@@ -1,0 +1,80 @@
+"""The workload that really arrives, as :class:`melange.Workload`."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.deploy.live.counters import REASONS, Counters
+from melange.errors import Caution, InputError
+from melange.workload.sizes import mean_sizes, thin_data
+from melange.workload.workload import Workload
+
+if TYPE_CHECKING:
+    from melange.workload.workload import Array
+
+
+def live_workload(counters: Counters, planned: Workload) -> Workload:
+    """Arrivals per second by size, over the window that is counted.
+
+    The output of a request is known when it ends, so sizes are those of completions; their rates are scaled to the
+    arrivals, of which some wait, were rejected or failed. What a replica refused (a prompt too long, say) is left out.
+
+    Parameters
+    ----------
+    counters
+        Of all processes.
+    planned
+        Whose buckets are counted by.
+
+    Raises
+    ------
+    InputError
+        Nothing has been completed in the window.
+    """
+    done, arrived = counters.window("completed"), float(counters.window("arrived").sum())
+    length_s = time.monotonic() - float(counters.supervisor("window_began")[0])
+    total = float(done.sum())
+    if total < 1 or length_s <= 0:
+        raise InputError("no request has been completed yet", hint="ask again when there was traffic")
+    refused = float(counters.window("ended")[REASONS.index("refused")])
+    rate = done * max(arrived - refused, total) / total / length_s
+    inputs, outputs = mean_sizes(planned.buckets, done, counters.window("input_sum"), counters.window("output_sum"))
+    unserved = int(counters.window("ended")[[REASONS.index(name) for name in ("busy", "none_up", "failed")]].sum())
+    return Workload(
+        buckets=planned.buckets,
+        request_rate=rate,
+        # Token counts of the estimate may be a fraction of one off at an edge of 1.
+        input_tokens=np.maximum(inputs, 1.0),
+        output_tokens=np.maximum(outputs, 1.0),
+        source=f"melange balance: {total:,.0f} requests in {length_s:,.0f} s",
+        requests=int(total),
+        failed_requests=unserved,
+        burstiness=_burstiness(counters.window("gaps")),
+        cautions=(*thin_data(planned.buckets, done), *_oversized(counters, planned)),
+    )
+
+
+def _burstiness(gaps: Array) -> float | None:
+    """Coefficient of variation of the times between arrivals; None for fewer than 100 of them."""
+    count, total, squares = (float(one) for one in gaps)
+    if count < 100 or total <= 0:
+        return None
+    return math.sqrt(max(squares / count - (total / count) ** 2, 0.0)) / (total / count)
+
+
+def _oversized(counters: Counters, planned: Workload) -> tuple[Caution, ...]:
+    count = int(counters.window("oversized")[0])
+    if not count:
+        return ()
+    last_in, last_out = planned.buckets.input_edges[-1], planned.buckets.output_edges[-1]
+    return (
+        Caution(
+            "oversized",
+            f"{count:,} requests were larger than the plan's last bucket ({last_in:,} in, {last_out:,} out) and count "
+            "as its; plan again with larger edges",
+        ),
+    )

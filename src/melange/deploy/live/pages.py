@@ -1,0 +1,68 @@
+"""What a balancer says of itself: metrics, the live workload, drift."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from melange.deploy.live.answers import error, page
+from melange.deploy.live.drift import STATES
+from melange.deploy.live.exposition import metrics_text
+from melange.deploy.live.live_workload import live_workload
+from melange.errors import InputError
+
+if TYPE_CHECKING:
+    from melange.deploy.live.balancer import Balancer
+    from melange.deploy.live.counters import Counters
+
+Page = Callable[[], web.Response]
+
+
+class Pages:
+    """Pages over the counters of all processes.
+
+    Parameters
+    ----------
+    balancer
+        Of the process that answers.
+    counters
+        Of all.
+    """
+
+    def __init__(self, balancer: Balancer, counters: Counters) -> None:
+        self.balancer, self.counters = balancer, counters
+        self._pages: dict[str, Page] = {
+            "/metrics": self.metrics,
+            "/workload.json": self.workload,
+            "/drift.json": self.drift,
+        }
+
+    def find(self, path: str) -> Page | None:
+        """The page at a path."""
+        return self._pages.get(path)
+
+    def metrics(self) -> web.Response:
+        """For Prometheus."""
+        return page(metrics_text(self.balancer, self.counters), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def workload(self) -> web.Response:
+        """The live workload, as ``melange plan --workload`` reads it."""
+        try:
+            found = live_workload(self.counters, self.balancer.plan.workload)
+        except InputError as none:
+            return error(404, f"{none}; {none.hint}")
+        return page(found.dumps() + "\n")
+
+    def drift(self) -> web.Response:
+        """What re-planning has found last."""
+        code, cost, new_cost, at_s = self.counters.supervisor("drift").tolist()
+        content = {
+            "state": STATES[int(code)],
+            "cost_per_h": cost,
+            "new_cost_per_h": None if math.isnan(new_cost) else new_cost,
+            "checked_at_unix_s": at_s or None,
+        }
+        return page(content)

@@ -1,0 +1,294 @@
+"""A balancer in service: processes that share a port, and the one that watches over them."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from melange.deploy.addresses import Address, counts_of, known_types
+from melange.deploy.live.counters import Counters
+from melange.deploy.live.drift import CHEAPER, FAILED, SHORT, STATES, UNKNOWN, find_drift
+from melange.deploy.live.live_workload import live_workload
+from melange.deploy.live.settings import Settings
+from melange.errors import InputError
+
+if TYPE_CHECKING:
+    from melange.plan.plan import Plan
+    from melange.profile.profile import Profile
+    from melange.workload.workload import Array
+
+log = logging.getLogger("melange.balance")
+
+STOPS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (*STOPS, signal.SIGCHLD)
+TICK_S = 0.5
+# Snapshots of the counters in a window; it moves on by one of them at a time.
+STEPS = 60
+# A process that ends by itself is started again, no sooner than this after its start [s].
+RESTART_S = 1.0
+# Longer than the limit of draining, processes are not waited for [s].
+GRACE_S = 5.0
+
+
+def serve(
+    plan: Plan,
+    addresses: Sequence[Address],
+    settings: Settings,
+    *,
+    replicas_file: Path | None = None,
+    profile: Profile | None = None,
+) -> int:
+    """Balance requests until SIGTERM or SIGINT; returns the exit code.
+
+    Parameters
+    ----------
+    plan, addresses, settings
+        What is served, by which replicas, how.
+    replicas_file
+        Where the addresses came from, read again whenever it changes.
+    profile
+        All that may be rented, for re-planning; None: the types that the plan uses.
+
+    Raises
+    ------
+    InputError
+        An address that cannot be listened on, TLS files that cannot be used.
+    """
+    from melange.deploy.live.worker import tls_context
+
+    tls_context(settings)
+    _allow_files()
+    listeners = _listeners(settings)
+    counters = Counters(settings.processes, len(known_types(plan)), *plan.workload.buckets.shape)
+    counters.supervisor("drift")[:] = (STATES.index(UNKNOWN), plan.cost_per_h, float("nan"), 0.0)
+    _say_hello(plan, addresses, settings, listeners[0])
+    supervisor = _Supervisor(plan, addresses, settings, counters, listeners, replicas_file, profile)
+    return supervisor.run()
+
+
+class _Supervisor:
+    """Starts processes, starts them again, moves the window on, and looks for drift; serves nothing itself."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        addresses: Sequence[Address],
+        settings: Settings,
+        counters: Counters,
+        listeners: list[socket.socket],
+        replicas_file: Path | None,
+        profile: Profile | None,
+    ) -> None:
+        self.plan, self.addresses, self.settings, self.counters = plan, addresses, settings, counters
+        self.listeners, self.replicas_file, self.profile = listeners, replicas_file, profile
+        self.workers: dict[int, tuple[int, float]] = {}  # process and start by process id
+        self.planner: int | None = None
+        self.past: deque[tuple[float, Array]] = deque()
+        self.is_stopping = False
+
+    def run(self) -> int:
+        """Until a signal says to stop."""
+        now_s = time.monotonic()
+        self.past.append((now_s, self.counters.snapshot()))
+        self.counters.supervisor("window_began")[0] = now_s
+        self._listen_for_signals()
+        replan_at_s = now_s + (self.settings.replan_every_s or float("inf"))
+        for process in range(self.settings.processes):
+            self._start(process)
+        while True:
+            self._wait(TICK_S)
+            if self.is_stopping:
+                return self._stop()
+            self._reap()
+            now_s = time.monotonic()
+            self._move_window(now_s)
+            if now_s >= replan_at_s and self.planner is None:
+                replan_at_s = now_s + self.settings.replan_every_s
+                self.planner = self._fork(self._look_for_drift)
+
+    def _listen_for_signals(self) -> None:
+        """Have signals end our waits."""
+        self.wakened, waker = socket.socketpair()
+        waker.setblocking(False)
+        self.waker = waker
+        signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+        for number in STOPS:
+            signal.signal(number, self._note_stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def _note_stop(self, number: int, frame: FrameType | None) -> None:
+        self.is_stopping = True
+
+    def _wait(self, longest_s: float) -> None:
+        """Until a signal comes, and no longer than this [s]."""
+        if select.select([self.wakened], [], [], longest_s)[0]:
+            self.wakened.recv(4096)
+
+    def _start(self, process: int) -> None:
+        self.workers[self._fork(lambda: self._work(process))] = (process, time.monotonic())
+
+    def _fork(self, do: Callable[[], None]) -> int:
+        """Run something in a child; no thread of ours runs when it is made."""
+        with warnings.catch_warnings():
+            # NumPy's library has threads of its own, which hold no lock that a child would want.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            # A signal that comes meanwhile waits, until the child no longer takes it for its parent's.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            child = os.fork()
+        if child:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            return child
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            do()
+            code = 0
+        except KeyboardInterrupt:
+            code = 0
+        except BaseException:
+            log.exception("a process of the balancer has failed")
+        finally:
+            logging.shutdown()
+            os._exit(code)
+
+    def _work(self, process: int) -> None:
+        """A child's life."""
+        import uvloop
+
+        from melange.deploy.live.worker import work
+
+        for other, listener in enumerate(self.listeners):
+            if other != process:
+                listener.close()
+        uvloop.run(
+            work(
+                self.plan,
+                self.addresses,
+                self.settings,
+                self.counters,
+                process,
+                self.listeners[process],
+                self.replicas_file,
+            )
+        )
+
+    def _reap(self) -> None:
+        """Take notice of children that have ended."""
+        while True:
+            try:
+                child, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not child:
+                return
+            if child == self.planner:
+                self.planner = None
+            elif child in self.workers:
+                process, began_s = self.workers.pop(child)
+                log.error("process %d has ended (%d); starting another", process, os.waitstatus_to_exitcode(status))
+                time.sleep(max(0.0, began_s + RESTART_S - time.monotonic()))
+                self.counters.forget_gauges(process)
+                self._start(process)
+
+    def _stop(self) -> int:
+        """Let every process finish what it has begun."""
+        for listener in self.listeners:
+            listener.close()
+        for child in self.workers:
+            os.kill(child, signal.SIGTERM)
+        end_s = time.monotonic() + self.settings.drain_s + GRACE_S
+        code = 0
+        while self.workers and time.monotonic() < end_s:
+            self._wait(0.1)
+            for child in tuple(self.workers):
+                ended, status = os.waitpid(child, os.WNOHANG)
+                if ended:
+                    del self.workers[child]
+                    code = code or os.waitstatus_to_exitcode(status)
+        for child in (*self.workers, *filter(None, (self.planner,))):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        return 1 if self.workers else code
+
+    def _move_window(self, now_s: float) -> None:
+        """Forget what is older than the window, a step of it at a time."""
+        if now_s - self.past[-1][0] >= self.settings.window_s / STEPS:
+            self.past.append((now_s, self.counters.snapshot()))
+        while len(self.past) > 1 and now_s - self.past[1][0] >= self.settings.window_s:
+            self.past.popleft()
+            began_s, counts = self.past[0]
+            for name in ("arrived", "completed", "input_sum", "output_sum", "ended", "gaps", "oversized"):
+                start = self.counters.at(name)
+                size = self.counters.supervisor(name).size
+                self.counters.table[-1, start : start + size] = counts[start : start + size]
+            self.counters.supervisor("window_began")[0] = began_s
+
+    def _look_for_drift(self) -> None:
+        """Plan anew for what arrives, in a process of its own, and say what came out."""
+        try:
+            live = live_workload(self.counters, self.plan.workload)
+        except InputError:
+            return
+        drift = find_drift(self.plan, live, self.settings.drift, self.profile)
+        code = STATES.index(drift.state)
+        self.counters.supervisor("drift")[:] = (code, drift.cost_per_h, drift.new_cost_per_h, time.time())
+        level = logging.WARNING if drift.state in {CHEAPER, SHORT, FAILED} else logging.INFO
+        log.log(level, "drift: %s", drift.message)
+
+
+def _listeners(settings: Settings) -> list[socket.socket]:
+    """A socket a process, all on one port, held here too: one that ends leaves no client without a queue."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listeners: list[socket.socket] = []
+    port = settings.port
+    for _ in range(settings.processes):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if settings.processes > 1:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            listener.bind((settings.host, port))
+        except OSError as fault:
+            for one in (*listeners, listener):
+                one.close()
+            raise InputError(
+                f"{settings.host}:{port} cannot be listened on: {fault.strerror or fault}",
+                hint="take another with --host and --port",
+            ) from fault
+        port = listener.getsockname()[1]
+        listeners.append(listener)
+    return listeners
+
+
+def _allow_files() -> None:
+    """As many sockets as the system lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _say_hello(plan: Plan, addresses: Sequence[Address], settings: Settings, listener: socket.socket) -> None:
+    scheme = "https" if settings.tls_cert else "http"
+    host, port = listener.getsockname()[:2]
+    log.info("listening on %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, port)
+    counts = counts_of(addresses, plan)
+    for name, wanted in plan.replicas.items():
+        if counts[name] != wanted:
+            log.warning("the plan has %d replicas of %s, %d are given", wanted, name, counts[name])
+    if not ipaddress.ip_address(host).is_loopback and not settings.keys:
+        log.warning("whoever reaches %s may send requests: no keys are asked for (--api-keys)", host)

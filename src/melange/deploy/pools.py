@@ -1,0 +1,191 @@
+"""Where the replicas of a plan answer: what people give on the command line, sorted by the plan's replica types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from melange.deploy.addresses import place_of
+from melange.errors import Caution, InputError
+from melange.plan.plan import Plan
+
+DEFAULT_PORT = 80
+PLACEHOLDER_PORT = 8000
+HINT = "NAME=http://host:port, for example L4=http://10.0.0.7:8000"
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """Where one replica answers.
+
+    Parameters
+    ----------
+    host
+        A name or an address; IPv6 without brackets.
+    port
+        Its TCP port.
+
+    Examples
+    --------
+    >>> print(Replica.parse("http://[::1]:8000"))
+    [::1]:8000
+    """
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, url: str) -> Replica:
+        """From ``http://host:port``.
+
+        Raises
+        ------
+        InputError
+            Anything else: another scheme, a path, a user, a host that is none.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname or "", parts.port or DEFAULT_PORT
+        except ValueError as error:
+            raise InputError(f"replica {url!r}: {error}", hint=HINT) from error
+        if parts.scheme != "http":
+            raise InputError(f"replica {url!r}: must start with http://", hint=HINT)
+        if parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
+            raise InputError(f"replica {url!r}: must be a host and a port and nothing else", hint=HINT)
+        if not _HOST.fullmatch(host):
+            raise InputError(f"replica {url!r}: {host!r} is no host name or address", hint=HINT)
+        return cls(host=host, port=port)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """The replicas of one type, as a gateway knows them.
+
+    Parameters
+    ----------
+    name
+        Letters, digits and dashes; unique.
+    replica_type
+        Name of the plan's replica type.
+    accelerators
+        What one replica runs on, in words.
+    planned
+        Replicas that the plan has of it.
+    replicas
+        Those that there are.
+    """
+
+    name: str
+    replica_type: str
+    accelerators: str
+    planned: int
+    replicas: tuple[Replica, ...]
+
+    @property
+    def title(self) -> str:
+        """Its replica type and accelerator in one line."""
+        return one_line(f"{self.replica_type} ({self.accelerators})")
+
+
+def one_line(text: str) -> str:
+    """A line without control characters: what a plan says must not become a directive of a gateway."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def parse_replicas(given: Iterable[str]) -> dict[str, list[str]]:
+    """``NAME=URL`` pairs as URLs by name.
+
+    >>> parse_replicas(["L4=http://a:8000", "L4=http://b:8000"])
+    {'L4': ['http://a:8000', 'http://b:8000']}
+    """
+    urls: dict[str, list[str]] = {}
+    for pair in given:
+        name, equals, url = pair.partition("=")
+        if not (equals and name and url):
+            raise InputError(f"--replica must be NAME=URL, got {pair!r}", hint=HINT)
+        urls.setdefault(name, []).append(url)
+    return urls
+
+
+def pools_of(
+    plan: Plan, urls: Mapping[str, Sequence[str]] | None = None
+) -> tuple[tuple[Pool, ...], tuple[Caution, ...]]:
+    """The pools of a plan, one a replica type that it uses, and what should be known of them.
+
+    Parameters
+    ----------
+    plan
+        What is to be deployed.
+    urls
+        Where replicas answer, by replica type name or by accelerator; None: names are made up, and a caution says so.
+
+    Raises
+    ------
+    InputError
+        A plan without replicas; a name that is no type of the plan, or several; a type without a replica; the same
+        replica twice.
+    """
+    used = [(one, plan.replicas[one.name]) for one in plan.replica_types if plan.replicas[one.name] > 0]
+    if not used:
+        raise InputError("plan: no replicas to send requests to")
+    names = _pool_names([one.name for one, _ in used])
+    if urls is None:
+        given = {
+            one.name: tuple(Replica(host=f"{name}-{k}.internal", port=PLACEHOLDER_PORT) for k in range(count))
+            for (one, count), name in zip(used, names, strict=True)
+        }
+        first = next(iter(given.values()))[0]
+        cautions: tuple[Caution, ...] = (
+            Caution("placeholder", f"replicas have made-up names ({first}, ...); give theirs: --replica {HINT}"),
+        )
+    else:
+        given = _sorted_by_type(plan, urls)
+        cautions = _counted(plan, given)
+    pools = tuple(
+        Pool(
+            name=name,
+            replica_type=one.name,
+            accelerators=one.offer.accelerator + (f" x {one.tensor_parallel}" if one.tensor_parallel > 1 else ""),
+            planned=count,
+            replicas=given[one.name],
+        )
+        for (one, count), name in zip(used, names, strict=True)
+    )
+    return pools, cautions
+
+
+def _sorted_by_type(plan: Plan, urls: Mapping[str, Sequence[str]]) -> dict[str, tuple[Replica, ...]]:
+    """Replicas by replica type name; each type has one at least, and none is there twice."""
+    given: dict[str, tuple[Replica, ...]] = {}
+    for name, some in urls.items():
+        kind = plan.replica_types[place_of(name, plan)].name
+        given[kind] = given.get(kind, ()) + tuple(Replica.parse(url) for url in some)
+    lacking = [name for name, count in plan.replicas.items() if count > 0 and not given.get(name)]
+    if lacking:
+        raise InputError(f"no replica was given of {', '.join(lacking)}, which the plan uses", hint=f"--replica {HINT}")
+    every = [replica for some in given.values() for replica in some]
+    if twice := sorted({str(one) for one in every if every.count(one) > 1}):
+        raise InputError(f"replica {', '.join(twice)} is given twice")
+    return given
+
+
+def _counted(plan: Plan, given: Mapping[str, Sequence[Replica]]) -> tuple[Caution, ...]:
+    """A caution for each type that has another number of replicas than was planned."""
+    return tuple(
+        Caution("replicas", f"{name}: the plan has {plan.replicas[name]} replicas, {len(some)} given")
+        for name, some in given.items()
+        if len(some) != plan.replicas[name]
+    )
+
+
+def _pool_names(names: Sequence[str]) -> list[str]:
+    """Names that every gateway and DNS take: letters, digits, dashes."""
+    plain = [re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-") or "replicas" for name in names]
+    return [name if plain.count(name) == 1 else f"{name}-{k}" for k, name in enumerate(plain)]

@@ -1,0 +1,197 @@
+"""Envoy: one static file; a Lua filter names the type, a cluster a type holds its replicas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from melange.deploy.pools import Replica
+from melange.deploy.targets.gateway import Gateway
+from melange.deploy.targets.lua import choice
+from melange.deploy.targets.routes import TURNS
+
+NAME = "envoy.yaml"
+HEADER = "x-melange-type"
+# Turns are counted by each worker for itself: Envoy's Lua shares nothing between them.
+_HANDLER = f"""
+local turns = {{}}
+
+function envoy_on_request(request)
+  local held = request:body()
+  local body = held and held:getBytes(0, held:length()) or ""
+  local route = route_of(body)
+  turns[route] = (turns[route] or -1) + 1
+  request:headers():replace("{HEADER}", type_of(route, turns[route]))
+end
+"""
+
+_ABOUT = f"""\
+Run: envoy -c {NAME} (check: envoy --mode validate -c {NAME}).
+
+A request waits until its body is here. Its length and its max_tokens (or max_completion_tokens) name its route, and a
+Lua filter the type, in the header {HEADER}, which overrides what a client sends. The requests of a route take turns in
+an order that repeats after {TURNS} and spreads each type over it, so that every type gets its part to within 5 requests
+at any moment, in each worker thread (--concurrency). Inside a type the replica with the fewest requests of two takes
+the request. Replicas that fail /health, or twice in a row to answer, are left out until they are well again; while a
+whole type is out, the other types stand in for it. A request is sent to another replica only while no byte of an answer
+has come.
+"""
+
+Settings = dict[str, Any]
+_TYPE = "type.googleapis.com/envoy."
+
+
+def files(gateway: Gateway) -> dict[str, str]:
+    """The file of Envoy."""
+    content = {
+        "static_resources": {
+            "listeners": [_listener(gateway)],
+            "clusters": [_cluster(gateway, t) for t in range(len(gateway.pools))],
+        },
+    }
+    return {NAME: f"{gateway.comments(_ABOUT)}\n\n{_as_yaml(content)}"}
+
+
+def _listener(gateway: Gateway) -> Settings:
+    manager = {
+        "@type": f"{_TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "melange",
+        "codec_type": "AUTO",
+        "use_remote_address": True,
+        # Slow clients do not hold a place.
+        "request_headers_timeout": "10s",
+        "request_timeout": "60s",
+        "stream_idle_timeout": "600s",
+        "common_http_protocol_options": {"idle_timeout": "60s", "headers_with_underscores_action": "REJECT_REQUEST"},
+        "normalize_path": True,
+        "route_config": {"name": "melange", "virtual_hosts": [_virtual_host()]},
+        "http_filters": [
+            {
+                "name": "lua",
+                "typed_config": {
+                    "@type": f"{_TYPE}extensions.filters.http.lua.v3.Lua",
+                    "default_source_code": {"inline_string": choice(gateway) + _HANDLER},
+                },
+            },
+            {"name": "router", "typed_config": {"@type": f"{_TYPE}extensions.filters.http.router.v3.Router"}},
+        ],
+    }
+    return {
+        "name": "melange",
+        "address": _address(gateway.host, gateway.port),
+        # A body that is held whole may be this long; longer ones are refused with 413.
+        "per_connection_buffer_limit_bytes": gateway.max_body_bytes,
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+
+
+def _virtual_host() -> Settings:
+    route = {
+        "match": {"prefix": "/"},
+        "route": {
+            "cluster_header": HEADER,
+            # A stream takes as long as it takes; it may be silent for as long as the first token may take.
+            "timeout": "0s",
+            "idle_timeout": "600s",
+            "retry_policy": {
+                "retry_on": "connect-failure,refused-stream,reset",
+                "num_retries": 3,
+                "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+                "retry_host_predicate": [
+                    {
+                        "name": "previous_hosts",
+                        "typed_config": {
+                            "@type": f"{_TYPE}extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+                        },
+                    }
+                ],
+                "host_selection_retry_max_attempts": 20,
+                "retry_priority": {
+                    "name": "previous_priorities",
+                    "typed_config": {
+                        "@type": f"{_TYPE}extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                        "update_frequency": 2,
+                    },
+                },
+            },
+        },
+        "request_headers_to_remove": [HEADER],
+    }
+    return {"name": "melange", "domains": ["*"], "routes": [route]}
+
+
+def _cluster(gateway: Gateway, t: int) -> Settings:
+    """The replicas of a type, and behind them those of its stand-ins, best first."""
+    pools = [gateway.pools[k] for k in (t, *gateway.routes.stand_ins[t])]
+    return {
+        "name": pools[0].name,
+        "type": "STRICT_DNS",
+        "connect_timeout": "2s",
+        "lb_policy": "LEAST_REQUEST",
+        # A replica that fails takes nothing, however many do, and from then on: by default the workers learn of it up
+        # to a second later.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}, "update_merge_window": "0s"},
+        "health_checks": [
+            {
+                "timeout": "2s",
+                "interval": "2s",
+                "no_traffic_interval": "2s",
+                "unhealthy_threshold": 2,
+                "healthy_threshold": 2,
+                "http_health_check": {"path": "/health"},
+            }
+        ],
+        "outlier_detection": {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 2,
+            "enforcing_consecutive_local_origin_failure": 100,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_consecutive_gateway_failure": 0,
+            "enforcing_success_rate": 0,
+            "enforcing_local_origin_success_rate": 0,
+            "interval": "1s",
+            "base_ejection_time": "5s",
+            "max_ejection_percent": 100,
+        },
+        "circuit_breakers": _limits(),
+        "load_assignment": {
+            "cluster_name": pools[0].name,
+            "endpoints": [
+                {"priority": place, "lb_endpoints": [_endpoint(replica) for replica in pool.replicas]}
+                for place, pool in enumerate(pools)
+            ],
+            # One healthy replica is enough to keep a type's requests: by default 28 % that are not let some go.
+            "policy": {"overprovisioning_factor": 1_000_000},
+        },
+    }
+
+
+def _limits() -> Settings:
+    """Streams are long and many at once, and a replica that fails makes many retries: 1024 and 3 would be too few."""
+    most = 20_000
+    names = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+    return {"thresholds": [dict.fromkeys(names, most)]}
+
+
+def _endpoint(replica: Replica) -> Settings:
+    return {"endpoint": {"address": _address(replica.host, replica.port)}}
+
+
+def _address(host: str, port: int) -> Settings:
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Text of several lines as a block, as a person would write it."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _as_yaml(content: Settings) -> str:
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120)

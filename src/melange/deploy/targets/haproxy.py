@@ -1,0 +1,163 @@
+"""HAProxy, 2.6 or newer: one file, no Lua, weights that change live over its socket."""
+
+from __future__ import annotations
+
+from melange.deploy.pools import Pool
+from melange.deploy.targets.gateway import Gateway, Text
+from melange.deploy.targets.routes import STEP, TURNS, Route
+
+NAME = "haproxy.cfg"
+# Room in a buffer for what is not the body.
+HEADERS_BYTES = 32 * 1024
+
+_ABOUT = f"""\
+Run: haproxy -W -f {NAME} (check: haproxy -c -f {NAME}). Needs HAProxy 2.6 or newer.
+
+A request waits until its body is here. Its length and its max_tokens (or max_completion_tokens) name its route. The
+requests of a route take turns in an order that repeats after {TURNS} and spreads each type over it, so that every type
+gets its part to within 5 requests at any moment, over all threads. Inside a type the replica with the fewest
+connections takes the request. Replicas that fail /health, or twice in a row to connect, are left out until they answer
+again; while a whole type is out, the other types stand in for it. A request is sent to another replica only while no
+byte of an answer has come.
+"""
+
+_TEXT = Text("""\
+@comments
+
+global
+    # Bodies are read whole to be sized, and held to be sent again. Connections: as many as ulimit -n allows.
+    tune.bufsize @bufsize
+    # Over this socket the parts below change live, for all requests from then on:
+    #   echo "experimental-mode on; set var proc.@example int(5000)" | socat stdio /run/haproxy/admin.sock
+    #stats socket /run/haproxy/admin.sock mode 660 level admin
+@variables
+
+defaults
+    mode http
+    log stdout format raw daemon notice
+    # Without this the first token of a stream may wait for a full packet.
+    option http-no-delay
+    option http-buffer-request
+    option forwardfor
+    # A client that goes away ends the work for it.
+    option abortonclose
+    option redispatch 1
+    retries 3
+    # empty-response needs a buffer (tune.bufsize) for each request until its answer begins. Without it that memory is
+    # saved, and requests that a replica had begun when it died are lost.
+    retry-on conn-failure empty-response
+    timeout connect 2s
+    # To send headers and body: slow clients do not hold a place.
+    timeout http-request 30s
+    timeout http-keep-alive 60s
+    timeout queue 60s
+    # Between two bytes of an answer, the first token included.
+    timeout client 600s
+    timeout server 600s
+    option httpchk GET /health
+    http-check expect status 200
+    default-server inter 2s fastinter 500ms fall 2 rise 2 observe layer4 error-limit 2 on-error mark-down
+    # A name that is not known yet keeps its replica out, and HAProxy starts.
+    default-server init-addr last,libc,none resolvers system resolve-prefer ipv4
+
+resolvers system
+    parse-resolv-conf
+    hold valid 10s
+
+frontend melange
+    bind @address
+    http-request deny deny_status 413 if { req.body_size gt @limit } or { req.body_len gt @limit }
+
+    http-request set-var(txn.bytes) req.body_len
+    http-request set-var(txn.limit) req.body,json_query('$.max_completion_tokens','int')
+    http-request set-var(txn.limit) req.body,json_query('$.max_tokens','int') if !{ var(txn.limit) -m found }
+
+    # The route: from the largest down, each that a request fits replaces the one before.
+@route_rules
+
+    # The turn: one counter a route.
+    stick-table type integer size @counters store gpc0
+    http-request track-sc0 var(txn.route)
+    http-request set-var(txn.turn) sc_inc_gpc0(0),mul(@step),mod(@turns)
+
+    # The type: the first whose parts, added up, the turn is below.
+@pool_rules
+    use_backend %[var(txn.pool)]
+@backends
+""")
+
+_BACKEND = Text("""
+# @title
+backend @name
+    balance leastconn
+    option allbackups
+@servers""")
+
+
+def files(gateway: Gateway) -> dict[str, str]:
+    """The file of HAProxy."""
+    routes = gateway.routes.routes
+    names = [pool.name for pool in gateway.pools]
+    variables = [
+        f"    set-var proc.{_variable(number, name)} int({upto})"
+        for number, route in enumerate(routes, 1)
+        for name, upto in zip(names[:-1], route.upto, strict=False)
+    ]
+    text = _TEXT.substitute(
+        comments=gateway.comments(_ABOUT),
+        bufsize=gateway.max_body_bytes + HEADERS_BYTES,
+        example=_variable(1, names[0]),
+        variables="\n".join(variables),
+        address=gateway.address,
+        limit=gateway.max_body_bytes,
+        route_rules="\n".join(_route_rule(gateway, number, routes[number - 1]) for number in range(len(routes), 0, -1)),
+        counters=max(100, 2 * len(routes)),
+        step=STEP,
+        turns=TURNS,
+        pool_rules="\n".join(_pool_rules(names, len(routes))),
+        backends="\n".join(_backend(gateway, t) for t in range(len(names))),
+    )
+    return {NAME: text}
+
+
+def _variable(number: int, pool: str) -> str:
+    """Name of the variable that holds the parts up to a pool's on a route."""
+    return f"route{number}_{pool.replace('-', '_')}"
+
+
+def _route_rule(gateway: Gateway, number: int, route: Route) -> str:
+    conditions = []
+    if (longest := gateway.body_bytes(route)) is not None:
+        conditions.append(f"{{ var(txn.bytes) -m int le {longest} }}")
+    if route.max_tokens is not None:
+        conditions.append(f"{{ var(txn.limit) -m int 1:{route.max_tokens} }}")
+    rule = f"    http-request set-var(txn.route) int({number})"
+    return rule + (f" if {' '.join(conditions)}" if conditions else "")
+
+
+def _pool_rules(names: list[str], routes: int) -> list[str]:
+    """The last pool takes what no pool before it does, and each replaces the one after it."""
+    rules = [f"    http-request set-var(txn.pool) str({names[-1]})"]
+    for name in reversed(names[:-1]):
+        rules += [
+            f"    http-request set-var(txn.pool) str({name}) if {{ var(txn.route) -m int {number} }} "
+            f"{{ var(txn.turn),sub(proc.{_variable(number, name)}) -m int lt 0 }}"
+            for number in range(1, routes + 1)
+        ]
+    return rules
+
+
+def _backend(gateway: Gateway, t: int) -> str:
+    """A type's replicas, and behind them those of its stand-ins, whose health is known from their own backends."""
+    pool = gateway.pools[t]
+    servers = [f"    server {_server(pool, k)} {replica} check" for k, replica in enumerate(pool.replicas)]
+    for other in (gateway.pools[k] for k in gateway.routes.stand_ins[t]):
+        servers += [
+            f"    server {_server(other, k)} {replica} track {other.name}/{_server(other, k)} backup"
+            for k, replica in enumerate(other.replicas)
+        ]
+    return _BACKEND.substitute(title=pool.title, name=pool.name, servers="\n".join(servers))
+
+
+def _server(pool: Pool, k: int) -> str:
+    return f"{pool.name}-{k}"

@@ -1,0 +1,121 @@
+"""nginx with its Lua module (Debian's libnginx-mod-http-lua, or OpenResty): one file."""
+
+from __future__ import annotations
+
+import textwrap
+
+from melange.deploy.targets.gateway import Gateway, Text
+from melange.deploy.targets.lua import choice
+from melange.deploy.targets.routes import TURNS
+
+NAME = "nginx.conf"
+
+_ABOUT = f"""\
+Run: nginx -c $PWD/{NAME} (check: nginx -t -c $PWD/{NAME}). Needs nginx with its Lua module, or OpenResty.
+
+A request waits until its body is here. Its length and its max_tokens (or max_completion_tokens) name its route. The
+requests of a route take turns in an order that repeats after {TURNS} and spreads each type over it, so that every type
+gets its part to within 5 requests at any moment, over all workers. Inside a type the replica with the fewest
+connections takes the request. A replica that fails twice is left out for 5 s (this nginx asks no /health by itself);
+while a whole type is out, the other types stand in for it. A request is sent to another replica only while no byte of
+an answer has come. Changed weights take effect with: nginx -s reload.
+"""
+
+_TEXT = Text("""\
+@comments
+
+# With OpenResty, and where modules-enabled is included already, these two lines must go.
+load_module modules/ndk_http_module.so;
+load_module modules/ngx_http_lua_module.so;
+
+worker_processes auto;
+worker_rlimit_nofile 65536;
+
+events {
+    worker_connections 16384;
+}
+
+http {
+    access_log off;
+    server_tokens off;
+
+    # Slow clients and long bodies do not hold a place.
+    client_header_timeout 10s;
+    client_body_timeout 30s;
+    send_timeout 60s;
+    keepalive_timeout 60s;
+    client_max_body_size @limit;
+    # Bodies are sized, and held to be sent again, in memory.
+    client_body_buffer_size @limit;
+
+    lua_shared_dict turns 1m;
+    init_by_lua_block {
+@lua
+
+        -- The type that takes this request; one counter a route, shared by all workers.
+        function melange_type()
+          ngx.req.read_body()
+          local route = route_of(ngx.req.get_body_data() or "")
+          return type_of(route, ngx.shared.turns:incr(route, 1, -1))
+        end
+    }
+@upstreams
+
+    server {
+        listen @address default_server;
+
+        location / {
+            set $melange_type "";
+            access_by_lua_block { ngx.var.melange_type = melange_type() }
+            proxy_pass http://$melange_type;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            # Tokens are passed on as they come.
+            proxy_buffering off;
+            proxy_cache off;
+            proxy_connect_timeout 2s;
+            # Between two bytes of an answer, the first token included.
+            proxy_read_timeout 600s;
+            proxy_send_timeout 60s;
+            # Completions are POSTs: without non_idempotent they would never be sent again.
+            proxy_next_upstream error timeout non_idempotent;
+            proxy_next_upstream_tries 3;
+        }
+    }
+}
+""")
+
+_UPSTREAM = Text("""
+    # @title
+    upstream @name {
+        least_conn;
+@servers
+        keepalive 256;
+        keepalive_timeout 30s;
+    }""")
+
+
+def files(gateway: Gateway) -> dict[str, str]:
+    """The file of nginx."""
+    text = _TEXT.substitute(
+        comments=gateway.comments(_ABOUT),
+        limit=gateway.max_body_bytes,
+        lua=textwrap.indent(choice(gateway).rstrip(), " " * 8),
+        upstreams="\n".join(_upstream(gateway, t) for t in range(len(gateway.pools))),
+        address=gateway.address,
+    )
+    return {NAME: text}
+
+
+def _upstream(gateway: Gateway, t: int) -> str:
+    """A type's replicas, and behind them those of its stand-ins."""
+    pool = gateway.pools[t]
+    servers = [f"        server {replica} max_fails=2 fail_timeout=5s;" for replica in pool.replicas]
+    servers += [
+        f"        server {replica} max_fails=2 fail_timeout=5s backup;"
+        for k in gateway.routes.stand_ins[t]
+        for replica in gateway.pools[k].replicas
+    ]
+    return _UPSTREAM.substitute(title=pool.title, name=pool.name, servers="\n".join(servers))

@@ -1,0 +1,201 @@
+"""Which part of which requests goes to which replica type, told by what a gateway sees.
+
+A gateway sees how long a body is and the longest completion that its client allows, and not how long the completion
+will be. So its weights are the plan's shares averaged over the completions that the plan's own traffic has in that
+input bucket, up to the client's limit: what the balancer's policy starts with (:mod:`melange.replica.policy`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.errors import InputError
+from melange.plan.plan import Plan
+from melange.workload.workload import Array
+
+# Requests of a route take turns; a turn k goes to where (k STEP) mod TURNS falls. In TURNS turns in a row each type
+# gets its parts exactly, and STEP, coprime to TURNS and with partial quotients of 3 at most, spreads them: over any
+# stretch of turns a type is at most 5 requests from its share.
+TURNS = 10_000
+STEP = 3_819
+# Limits on the completion whose shares differ by less than this are not told apart.
+SAME = 0.005
+NOTHING = 1e-9
+# What a body of the OpenAI interface holds besides the prompt, less the tokens that a chat template adds.
+ENVELOPE_BYTES = 100
+BYTES_PER_TOKEN = 4.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A range of request sizes that a gateway can tell from others, and where its requests go.
+
+    Parameters
+    ----------
+    input_tokens
+        The longest prompt [tokens]; None: any.
+    max_tokens
+        The highest limit that its clients set on completions [tokens]; None: any, or none at all.
+    label
+        Both ranges in words.
+    share
+        Part that goes to each replica type in use (T), 0-1; they sum to 1.
+    traffic
+        Part of the plan's requests whose prompts are in this range, 0-1.
+    is_planned
+        False where the plan has no such requests, so that the share is a guess.
+    """
+
+    input_tokens: int | None
+    max_tokens: int | None
+    label: str
+    share: tuple[float, ...]
+    traffic: float
+    is_planned: bool
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """The share in whole parts of ``TURNS``, the largest remainders rounded up (T)."""
+        exact = np.array(self.share) * TURNS
+        parts = np.floor(exact).astype(int)
+        parts[np.argsort(parts - exact, kind="stable")[: TURNS - parts.sum()]] += 1
+        return tuple(parts.tolist())
+
+    @property
+    def upto(self) -> tuple[int, ...]:
+        """The parts added up (T): a turn that falls below the first goes to the first type, and so on."""
+        return tuple(np.cumsum(self.parts).tolist())
+
+    def choose(self, turn: int) -> int:
+        """The type that takes a turn, as the gateways compute it."""
+        place = turn * STEP % TURNS
+        return next(t for t, upto in enumerate(self.upto) if place < upto)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routes:
+    """All routes of a plan, by input size.
+
+    Parameters
+    ----------
+    types
+        Replica types in use, by name (T).
+    routes
+        Ascending by prompt, then by limit; every request is in one of them, the first that it fits.
+    stand_ins
+        For each type (T) the types that take its requests while none of its replicas does, best first.
+    """
+
+    types: tuple[str, ...]
+    routes: tuple[Route, ...]
+    stand_ins: tuple[tuple[int, ...], ...]
+
+    def find(self, input_tokens: float, max_tokens: int = 0) -> int:
+        """Place of the route of a request; a limit of 0 is none."""
+        for place, route in enumerate(self.routes):
+            is_short = route.input_tokens is None or input_tokens <= route.input_tokens
+            if is_short and (route.max_tokens is None or 0 < max_tokens <= route.max_tokens):
+                return place
+        raise AssertionError("the last route takes every request")
+
+
+def routes_of(plan: Plan) -> Routes:
+    """The routes of a plan.
+
+    Raises
+    ------
+    InputError
+        A plan without replicas, or whose buckets have numbers and no sizes.
+    """
+    if plan.workload.buckets.is_ordinal:
+        raise InputError(
+            "plan: its buckets are numbered and have no sizes in tokens, so no gateway can tell them apart",
+            hint="plan a workload with input and output edges",
+        )
+    used = [r for r, one in enumerate(plan.replica_types) if plan.replicas[one.name] > 0]
+    if not used:
+        raise InputError("plan: no replicas to send requests to")
+    share, is_planned = _expected_shares(plan, used)
+    return Routes(
+        types=tuple(plan.replica_types[r].name for r in used),
+        routes=tuple(_routes(plan, share, is_planned)),
+        stand_ins=_stand_ins(plan, used),
+    )
+
+
+def _routes(plan: Plan, share: Array, is_planned: npt.NDArray[np.bool_]) -> Iterator[Route]:
+    """One route or more for each input bucket; neighbors that go to one type alone are one."""
+    rates = plan.workload.request_rate
+    inputs, outputs = plan.workload.buckets.shape
+    first = 0
+    for i in range(inputs):
+        limits = [o for o in range(outputs - 1) if np.abs(share[:, i, o] - share[:, i, o + 1]).max() > SAME]
+        is_to_go_on = i + 1 < inputs and not limits and _is_one_type_alone(share[:, i : i + 2])
+        if is_to_go_on:
+            continue
+        traffic = float(rates[first : i + 1].sum() / rates.sum())
+        for o in [*limits, None]:
+            yield Route(
+                input_tokens=None if i == inputs - 1 else plan.workload.buckets.input_edges[i],
+                max_tokens=None if o is None else plan.workload.buckets.output_edges[o],
+                label=_label(plan, first, i, o),
+                share=tuple(share[:, i, -1 if o is None else o].tolist()),
+                traffic=traffic,
+                is_planned=bool(is_planned[first : i + 1, -1 if o is None else o].any()),
+            )
+        first = i + 1
+
+
+def _is_one_type_alone(share: Array) -> bool:
+    """Whether all requests of some input buckets (T, some, O) go to the same type."""
+    return bool((np.abs(share - 1.0) < NOTHING).all(axis=(1, 2)).any())
+
+
+def _label(plan: Plan, first: int, last: int, o: int | None) -> str:
+    buckets = plan.workload.buckets
+    lowest = buckets.input_edges[first - 1] + 1 if first else 1
+    is_last = last == len(buckets.input_edges) - 1
+    sizes = f"from {lowest:,} in" if is_last else f"{lowest:,}-{buckets.input_edges[last]:,} in"
+    return sizes if o is None else f"{sizes}, max_tokens <= {buckets.output_edges[o]:,}"
+
+
+def _expected_shares(plan: Plan, used: list[int]) -> tuple[Array, npt.NDArray[np.bool_]]:
+    """Shares by input bucket and last possible output bucket (T, I, O), and whether the plan has such requests (I, O).
+
+    Those that it has not go where the next larger limit of the same prompts goes, or the nearest shorter prompts.
+    """
+    rates = plan.workload.request_rate
+    weights = np.cumsum(rates * plan.share[used], axis=2)
+    is_planned = weights.sum(axis=0) > NOTHING * rates.sum()
+    total = weights.sum(axis=0)
+    share = weights / np.where(is_planned, total, 1.0)
+    inputs, outputs = is_planned.shape
+    planned_rows = np.flatnonzero(is_planned[:, -1])
+    if not len(planned_rows):
+        raise InputError("plan: it carries no requests, so there are none to route")
+    for i in range(inputs):
+        if not is_planned[i, -1]:
+            shorter = planned_rows[planned_rows < i]
+            share[:, i] = share[:, shorter[-1] if len(shorter) else planned_rows[0]][:, -1:]
+            continue
+        for o in range(outputs - 2, -1, -1):
+            if not is_planned[i, o]:
+                share[:, i, o] = share[:, i, o + 1]
+    return share, is_planned
+
+
+def _stand_ins(plan: Plan, used: list[int]) -> tuple[tuple[int, ...], ...]:
+    """For each type the others, by how much of its traffic all their replicas carry, most first."""
+    rates, chosen = plan.workload.request_rate, []
+    count = np.array([plan.replicas[plan.replica_types[r].name] for r in used], float)
+    for t, r in enumerate(used):
+        traffic = plan.share[r] * rates
+        carried = (traffic * (plan.max_request_rate[used] > 0)).sum(axis=(1, 2)).round(9)
+        capacity = (traffic * plan.max_request_rate[used]).sum(axis=(1, 2)) * count
+        order = np.lexsort((-capacity, -carried)).tolist()
+        chosen.append(tuple(k for k in order if k != t))
+    return tuple(chosen)

@@ -1,0 +1,162 @@
+"""The search for the cheapest fleet: list the few that can be cheapest where they are few, else the program."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from melange.errors import MelangeError
+from melange.plan.exact.dominated import needed_types
+from melange.plan.exact.large import by_clusters
+from melange.plan.exact.lattice import MOST_POINTS, build_lattice, cheapest_of, points
+from melange.plan.exact.projection import first_cuts, instance_range, probe
+from melange.plan.exact.start import first_fleets, trimmed
+from melange.plan.fleet import Fleet
+from melange.plan.milp.highs import PeakLoad
+from melange.plan.milp.program import OutOfTimeError, Progress, by_program, shares_of, unsafe_losses
+from melange.plan.options import Options
+from melange.plan.problem import Mask, Positions, Problem
+from melange.workload.workload import Array
+
+# Up to so many types the neighbourhood of the rounded bound is listed first.
+FEW_TYPES = 6
+# So few fleets are listed at once, without a better first fleet.
+EASY_POINTS = 3_000
+# With few types so many times more points are listed than with many, where points are longer.
+FEW_BONUS = 10
+# More buckets than this are planned for in clusters.
+MANY_BUCKETS = 120
+
+
+def cheapest(
+    problem: Problem, options: Options, *, say: Progress, deadline: float, prefer: Array | None = None
+) -> Fleet:
+    """The cheapest fleet that carries everything; ``prefer`` are the instances in force (R,).
+
+    Raises
+    ------
+    InfeasibleError
+        There is none.
+    """
+    if problem.spare_total:
+        return _standing_losses(problem, options, say=say, deadline=deadline)
+    starts = first_fleets(problem)
+    if not starts:
+        return by_program(problem, options, say=say, deadline=deadline)
+    favored = np.zeros(len(problem.cost)) if prefer is None else prefer
+    oracle = PeakLoad(problem.load) if len(problem.cost) <= FEW_TYPES else None
+    known = trimmed(problem, starts[0], oracle)
+    if problem.slices is not None and shares_of(problem, known) is None:
+        known = starts[0]
+    narrowed, least = _narrowed(problem, known)
+    if points(least, narrowed.most) > EASY_POINTS and oracle is not None:
+        better = _near_bound(problem.with_changes(slices=None), known, oracle, favored, deadline)
+        if problem.slices is None or shares_of(problem, better) is not None:
+            known = better
+            narrowed, least = _narrowed(problem, known)
+    say(f"a first plan costs {problem.cost @ known:.2f} USD/h; {points(least, narrowed.most):.3g} fleets may cost less")
+    if points(least, narrowed.most) <= MOST_POINTS * (1 if oracle is None else FEW_BONUS):
+        fleet = _listed(problem, narrowed, least, favored, deadline)
+        if fleet is not None:
+            return fleet
+    inside = np.isin(problem.types, narrowed.types)
+    fleet = _programmed(narrowed, known[inside], options, say=say, deadline=deadline)
+    return _widened(problem, fleet, inside)
+
+
+def _standing_losses(problem: Problem, options: Options, *, say: Progress, deadline: float) -> Fleet:
+    """The cheapest fleet that stands the loss of any ``spare_total`` replicas of one type, shares set anew.
+
+    One that keeps so many spare replicas of every type is such a fleet, and none dearer need be looked at.
+    """
+    each = np.maximum(problem.spare, problem.spare_total)
+    safe = problem.with_changes(spare=each, spare_total=0)
+    try:
+        start = cheapest(safe.only(needed_types(safe)), options, say=say, deadline=deadline)
+    except MelangeError:
+        return by_program(problem, options, say=say, deadline=deadline)
+    inside = needed_types(safe)
+    known = _widened(problem, start, inside)
+    unsafe_losses(problem, known)
+    narrowed, _ = _narrowed(problem, known.instances)
+    kept = np.isin(problem.types, narrowed.types)
+    try:
+        fleet = _relabelled(by_program(narrowed, options, say=say, deadline=deadline), problem, kept)
+    except OutOfTimeError:
+        fleet = None
+    if fleet is not None and problem.cost @ fleet.instances <= problem.cost @ known.instances:
+        return fleet
+    bound = probe(problem).floor if fleet is None else fleet.bound
+    return replace(known, bound=bound, status="time limit")
+
+
+def _relabelled(fleet: Fleet, problem: Problem, inside: Mask) -> Fleet:
+    """A fleet with its losses, as a fleet of the whole."""
+    where = np.flatnonzero(inside)
+    after_loss = {}
+    for lost, part in fleet.after_loss.items():
+        share = np.zeros(problem.load.shape)
+        share[inside] = part
+        after_loss[int(where[lost])] = share
+    return replace(_widened(problem, fleet, inside), after_loss=after_loss)
+
+
+def _programmed(problem: Problem, known: Positions, options: Options, *, say: Progress, deadline: float) -> Fleet:
+    """The cheapest fleet by mixed-integer programs, or the one that is known where they find none in time."""
+    if problem.load.shape[1] > MANY_BUCKETS and options.gap > 0 and problem.slices is None:
+        return by_clusters(problem, options, known, say=say, deadline=deadline)
+    try:
+        return by_program(problem, options, say=say, deadline=deadline, known=known)
+    except OutOfTimeError:
+        share = shares_of(problem, known)
+        if share is None:
+            raise
+        bound = probe(problem).floor
+        return Fleet(instances=known, share=share, after_loss={}, bound=bound, status="time limit")
+
+
+def _widened(problem: Problem, fleet: Fleet, inside: Mask) -> Fleet:
+    """The fleet of a problem with some types only, as a fleet of the whole."""
+    instances = np.zeros(len(problem.cost), np.int64)
+    instances[inside] = fleet.instances
+    share = np.zeros(problem.load.shape)
+    share[inside] = fleet.share
+    return replace(fleet, instances=instances, share=share)
+
+
+def _near_bound(problem: Problem, known: Positions, oracle: PeakLoad, favored: Array, deadline: float) -> Positions:
+    """The best fleet near the rounded bound, where it is cheaper than the one that is known."""
+    probes = probe(problem)
+    center = np.floor(probes.busy / problem.capacity).astype(np.int64)
+    least, most = np.maximum(center - 1, 0), np.minimum(center + 2, problem.most)
+    if (least > most).any():
+        return known
+    cuts = first_cuts(problem, probes)
+    lattice = build_lattice(problem, least, most, cuts)
+    ceiling = float(problem.cost @ known)
+    fleet, _ = cheapest_of(lattice, cuts, oracle, prefer=favored, ceiling=ceiling, deadline=deadline)
+    return known if fleet is None else fleet.instances
+
+
+def _narrowed(problem: Problem, known: Positions) -> tuple[Problem, Positions]:
+    """The problem with the types and counts that a fleet no dearer than ``known`` can have, and the least counts."""
+    ceiling = float(problem.cost @ known) * (1 + 1e-7)
+    while True:
+        probes = probe(problem)
+        least, most = instance_range(problem, probes, ceiling)
+        kept = most > 0
+        problem = problem.only(kept).with_changes(most=np.maximum(most[kept], 0))
+        if kept.all():
+            return problem, least
+
+
+def _listed(whole: Problem, problem: Problem, least: Positions, favored: Array, deadline: float) -> Fleet | None:
+    """The cheapest of the fleets that ``problem``, part of ``whole``, leaves; None where time ran out or all failed."""
+    inside = np.isin(whole.types, problem.types)
+    cuts = first_cuts(problem, probe(problem))
+    lattice = build_lattice(problem, least, problem.most, cuts)
+    fleet, bound = cheapest_of(
+        lattice, cuts, PeakLoad(problem.load), prefer=favored[inside], ceiling=np.inf, deadline=deadline
+    )
+    return None if fleet is None else _widened(whole, replace(fleet, bound=bound), inside)

@@ -1,0 +1,154 @@
+"""Large problems to a proven gap: a program over clusters of buckets proposes, the whole problem checks and corrects.
+
+The relaxed program bounds the cost from below; its fleet is tried on the whole problem; where it does not carry the
+traffic, cuts that it violates are added and the clusters are refined.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.plan.exact.clusters import cluster, relaxed, served_alike
+from melange.plan.exact.lattice import permitted
+from melange.plan.exact.projection import Cuts, first_cuts, lifted, probe
+from melange.plan.exact.start import trimmed
+from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares
+from melange.plan.milp.formulation import formulate
+from melange.plan.milp.highs import PeakLoad, minimise
+from melange.plan.milp.program import Progress, start_point
+from melange.plan.options import Options
+from melange.plan.problem import Positions, Problem
+
+# Clusters and types of the program that looks for a first good fleet.
+ROUGH_CLUSTERS, ROUGH_TYPES = 40, 30
+# Clusters of the first bounding program; each later one has so many times more.
+FIRST_CLUSTERS, GROWTH = 120, 2
+# Share of the time left that the search for a good fleet may take.
+ROUGH_TIME = 0.1
+# Programs over one set of clusters, each with the cuts that the last one taught.
+ROUNDS = 4
+
+
+@dataclass(slots=True, eq=False)
+class Known:
+    """What is known so far: the best fleet (R,), its cost, and the bound [USD/h]."""
+
+    count: Positions
+    cost: float
+    bound: float
+
+    def is_proven(self, gap: float) -> bool:
+        """Whether the gap is closed."""
+        return self.bound >= self.cost * (1.0 - gap) - 1e-9
+
+    def offer(self, problem: Problem, count: Positions) -> None:
+        """Take a fleet that carries everything, where it is cheaper."""
+        cost = float(problem.cost @ count)
+        if cost < self.cost - 1e-9:
+            self.count, self.cost = count, cost
+
+
+def by_clusters(problem: Problem, options: Options, start: Positions, *, say: Progress, deadline: float) -> Fleet:
+    """The cheapest fleet to ``options.gap``, from a fleet that carries everything."""
+    probes = probe(problem)
+    known = Known(count=start, cost=float(problem.cost @ start), bound=probes.floor)
+    if not known.is_proven(options.gap):
+        _improve(problem, known, options, deadline)
+    cuts = first_cuts(problem, probes, few=True)
+    size = FIRST_CLUSTERS
+    while not known.is_proven(options.gap) and time.monotonic() < deadline:
+        say(f"best {known.cost:.2f} USD/h, none less than {known.bound:.2f}; {size} clusters of request sizes")
+        _bound(problem, known, cuts, options, size, deadline)
+        size = min(size * GROWTH, problem.load.shape[1])
+    found = least_peak_shares(problem, problem.carried(known.count))
+    assert found is not None
+    status = "optimal" if known.is_proven(options.gap) else "time limit"
+    return Fleet(
+        instances=known.count, share=found[0], after_loss={}, bound=min(known.bound, known.cost), status=status
+    )
+
+
+def _improve(problem: Problem, known: Known, options: Options, deadline: float) -> None:
+    """Look for a better fleet among plans that serve the buckets of a cluster alike, with the most wanted types."""
+    priced = (problem.cost / problem.capacity)[:, None] * problem.load
+    least = priced.min(axis=0)
+    want = (np.maximum(0.0, 1.3 - priced / least) * least).sum(axis=1)
+    kept = np.zeros(len(want), bool)
+    kept[np.argsort(-want, kind="stable")[:ROUGH_TYPES]] = True
+    kept |= known.count > 0
+    part = problem.only(kept)
+    rough = served_alike(part, cluster(part, ROUGH_CLUSTERS))
+    milp = formulate(rough)
+    seconds = ROUGH_TIME * (deadline - time.monotonic())
+    start = start_point(rough, milp, known.count[kept])
+    outcome = minimise(milp.program, time_limit_s=seconds, gap=options.gap / 2, seed=options.seed, start=start)
+    if outcome.x is not None:
+        count = np.zeros(len(kept), np.int64)
+        count[kept] = np.round(outcome.x[: len(part.cost)])
+        _try(problem, known, count)
+
+
+def _try(problem: Problem, known: Known, count: Positions) -> bool:
+    """Take a fleet and what is left of it once trimmed, if it carries everything."""
+    found = least_peak_shares(problem, problem.carried(count))
+    if found is None or found[1] > 1 + TOLERANCE:
+        return False
+    known.offer(problem, trimmed(problem, count))
+    return True
+
+
+def _bound(problem: Problem, known: Known, cuts: Cuts, options: Options, size: int, deadline: float) -> None:
+    """One round: solve the relaxed program with the cuts so far, raise the bound, try its fleet, learn cuts from it."""
+    rough = relaxed(problem, cluster(problem, size))
+    for _ in range(ROUNDS):
+        milp = formulate(rough, cuts=cuts.weight)
+        outcome = minimise(
+            milp.program,
+            time_limit_s=deadline - time.monotonic(),
+            gap=options.gap / 2,
+            seed=options.seed,
+            start=start_point(rough, milp, known.count),
+            heuristics=False,
+            target=known.cost * (1.0 - options.gap),
+        )
+        known.bound = max(known.bound, outcome.bound)
+        if known.is_proven(options.gap) or outcome.x is None:
+            return
+        count = np.round(outcome.x[: len(problem.cost)]).astype(np.int64)
+        if _try(problem, known, count) or known.is_proven(options.gap):
+            return
+        if not _learn(problem, known, cuts, count):
+            return
+
+
+def _learn(problem: Problem, known: Known, cuts: Cuts, count: Positions) -> bool:
+    """Add cuts that a fleet violates, and try it with what it lacks; False where nothing was learnt."""
+    learnt = False
+    for _ in range(4):
+        used = np.flatnonzero(count)
+        carried = problem.carried(count)
+        peak, price, worth = PeakLoad(problem.load[used])(carried[used])
+        if not np.isfinite(peak) or peak <= 1 + TOLERANCE:
+            break
+        full = np.zeros(len(count))
+        full[used] = price
+        full = lifted(problem, full, worth, count > 0)
+        true = problem.cost / problem.capacity
+        scale = float(price @ true[used] / (true[used] @ true[used]))
+        for factor in (1.0, 1.1, np.inf):
+            trial = full.copy()
+            idle = count == 0
+            trial[idle] = np.minimum(full[idle], factor * scale * true[idle])
+            weight = cuts.add(problem, trial)
+            learnt |= weight is not None and bool(weight @ carried < 1 - TOLERANCE)
+        count = count.copy()
+        # One more of the type that relieves the overload at least cost.
+        count[int(np.argmax(full * problem.capacity / problem.cost))] += 1
+        if problem.cost @ count >= known.cost:
+            break
+        if permitted(problem, count[None]).all() and _try(problem, known, count):
+            break
+    return learnt

@@ -1,0 +1,196 @@
+"""Few types, or few that can matter: every fleet that could be cheapest, listed and tried in the order of cost.
+
+The fleets that cost no more than a known one lie in a small box. Over all but one type the box is listed; cuts give the
+least number of the last type; the cheapest fleet left is tried, and either it carries the traffic, and is the answer,
+or it yields a cut that removes it and its like. The first that carries the traffic is proven cheapest.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.plan.exact.projection import Cuts, lifted
+from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares, tidied
+from melange.plan.milp.highs import PeakLoad
+from melange.plan.milp.slices import sliced
+from melange.plan.problem import ROUNDING, Mask, Positions, Problem
+from melange.workload.workload import Array
+
+# More points than this are left to the mixed-integer solver.
+MOST_POINTS = 30_000
+# Numbers held at once while many cuts meet many fleets.
+CHUNK = 2_000_000
+# Peaks closer to 1 than this are decided by a fresh solve.
+DOUBT = 1e-7
+
+
+@dataclass(slots=True, eq=False)
+class Lattice:
+    """Fleets in a box, by all types but one, and the least of the last type that no cut forbids.
+
+    Parameters
+    ----------
+    grid
+        Instances of each type (N, R); the column of the last type changes.
+    last
+        The type that is not listed.
+    cost
+        Cost of each fleet (N,) [USD/h]; infinite for those that are out.
+    """
+
+    problem: Problem
+    grid: Positions
+    last: int
+    cost: Array
+
+    def raise_to(self, weights: Array) -> None:
+        """Raise the last type wherever one of the cuts ``weights`` C(n) >= 1 (K, R) asks for it."""
+        problem, last = self.problem, self.last
+        carried = problem.carried(self.grid)
+        carried[:, last] = 0.0
+        load = np.zeros(len(carried))
+        for part in np.array_split(weights, 1 + len(carried) * len(weights) // CHUNK):
+            short = (1.0 - ROUNDING) - carried @ part.T
+            with np.errstate(divide="ignore", invalid="ignore"):
+                needed = np.where(short > 0, short / part[:, last], 0.0)
+            np.maximum(load, needed.max(axis=1, initial=0.0), out=load)
+        self.cost[np.isinf(load)] = np.inf
+        replicas = load / (1.0 - problem.headroom) + problem.spare[last]
+        with np.errstate(invalid="ignore"):
+            count = np.where(load > 0, np.ceil(replicas / problem.replicas[last] - ROUNDING), 0.0)
+        where = np.flatnonzero((count > self.grid[:, last]) & np.isfinite(self.cost))
+        self.grid[where, last] = count[where]
+        self.settle(where)
+
+    def settle(self, where: Positions) -> None:
+        """Raise the last type to its minimums, strike fleets that break a limit, and set the costs."""
+        problem, last = self.problem, self.last
+        part = self.grid[where]
+        least = np.zeros(len(where))
+        if problem.min_total:
+            rest = part @ problem.replicas - part[:, last] * problem.replicas[last]
+            least = np.maximum(least, np.ceil((problem.min_total - rest) / problem.replicas[last] - ROUNDING))
+        for need in problem.requirements:
+            if need.member[last]:
+                unmet = ~part[:, np.flatnonzero(need.member)].any(axis=1)
+                least = np.maximum(least, unmet)
+        count = np.maximum(part[:, last], least)
+        whole = max(problem.least[last], np.ceil(problem.spare[last] / problem.replicas[last]))
+        part[:, last] = np.where(count > 0, np.maximum(count, whole), 0)
+        self.grid[where] = part
+        self.cost[where] = np.where(permitted(problem, part), part @ problem.cost, np.inf)
+
+
+def permitted(problem: Problem, fleets: Positions) -> Mask:
+    """Which fleets (N, R) keep every limit that concerns instances alone."""
+    ok: Mask = np.asarray((fleets <= problem.most).all(axis=1), bool)
+    for limit in problem.limits:
+        ok &= fleets @ limit.weight <= limit.most + ROUNDING
+    for need in problem.requirements:
+        ok &= fleets[:, need.member].any(axis=1)
+    if (problem.least > 1).any() or problem.spare.any():
+        least = np.maximum(problem.least, np.ceil(problem.spare / problem.replicas))
+        ok &= ((fleets == 0) | (fleets >= least)).all(axis=1)
+    if problem.max_types is not None:
+        ok &= (fleets > 0).sum(axis=1) <= problem.max_types
+    return ok
+
+
+def points(least: Positions, most: Positions) -> float:
+    """How many fleets the box over all but its widest type holds."""
+    width = (most - least + 1).clip(min=0).astype(float)
+    return float(width.prod() / max(width.max(), 1.0))
+
+
+def build_lattice(problem: Problem, least: Positions, most: Positions, cuts: Cuts) -> Lattice:
+    """List the box ``least`` to ``most`` (R,) over all types but the widest, and apply the cuts."""
+    last = int(np.argmax(most - least))
+    axes = [np.arange(low, high + 1) for low, high in zip(least, most, strict=True)]
+    axes[last] = least[last : last + 1]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(least))
+    lattice = Lattice(problem=problem, grid=grid, last=last, cost=np.zeros(len(grid)))
+    lattice.settle(np.arange(len(grid)))
+    lattice.raise_to(cuts.weight)
+    return lattice
+
+
+def cheapest_of(
+    lattice: Lattice, cuts: Cuts, oracle: PeakLoad, *, prefer: Array, ceiling: float, deadline: float
+) -> tuple[Fleet | None, float]:
+    """The cheapest fleet of the lattice that carries everything, and the bound it proves.
+
+    Parameters
+    ----------
+    prefer
+        Instances of the plan in force (R,): the nearest among equally cheap fleets is tried first.
+    ceiling
+        Fleets that cost this much or more are not wanted [USD/h].
+    """
+    problem, doubtful = lattice.problem, np.inf
+    while True:
+        cheapest = float(lattice.cost.min(initial=np.inf))
+        bound = min(cheapest, doubtful)
+        if not cheapest < ceiling:
+            return None, min(bound, ceiling)
+        if time.monotonic() > deadline:
+            return None, bound
+        at = _nearest(lattice, cheapest, prefer)
+        count = lattice.grid[at].copy()
+        weights, share, certain = trial(problem, cuts, oracle, count)
+        if share is not None:
+            fleet = Fleet(instances=count, share=share, after_loss={}, bound=bound, status="optimal")
+            return fleet, bound
+        if not certain:
+            doubtful = min(doubtful, cheapest)
+        if weights:
+            lattice.raise_to(np.array(weights))
+        if (lattice.grid[at] == count).all() and np.isfinite(lattice.cost[at]):
+            # Nothing but this very fleet is ruled out: its slices do not fit, or rounding is in doubt.
+            lattice.grid[at, lattice.last] += 1
+            lattice.settle(np.array([at]))
+
+
+def _nearest(lattice: Lattice, bound: float, prefer: Array) -> int:
+    """Among the cheapest fleets the one with the fewest changes, then the fewest types."""
+    ties = np.flatnonzero(lattice.cost <= bound * (1 + ROUNDING))
+    if len(ties) == 1:
+        return int(ties[0])
+    fleets = lattice.grid[ties]
+    order = np.lexsort(((fleets > 0).sum(axis=1), np.abs(fleets - prefer).sum(axis=1)))
+    return int(ties[order[0]])
+
+
+def trial(problem: Problem, cuts: Cuts, oracle: PeakLoad, count: Positions) -> tuple[list[Array], Array | None, bool]:
+    """Cuts that say why a fleet does not carry everything, or shares (R, B) with which it does; is that certain."""
+    carried = problem.carried(count)
+    peak, price, worth = oracle(carried)
+    if peak > 1 + DOUBT:
+        weights = _cuts_of(problem, cuts, price, worth, carried)
+        if weights:
+            return weights, None, True
+    share = tidied(problem, oracle.shares(), carried) if peak <= 1 + DOUBT else None
+    if share is None:
+        found = least_peak_shares(problem, carried)
+        if found is None or found[1] > 1 + TOLERANCE:
+            return [], None, peak > 1 + DOUBT or found is None
+        share = found[0]
+    if problem.slices is not None:
+        return [], *sliced(problem, share, carried)
+    return [], share, True
+
+
+def _cuts_of(problem: Problem, cuts: Cuts, price: Array, worth: Array, carried: Array) -> list[Array]:
+    """Cuts that the fleet violates: the duals', prices of unused types raised fully, and as little as helps."""
+    used = carried > 0
+    full = lifted(problem, price, worth, used)
+    true = problem.cost / problem.capacity
+    scale = float(price[used] @ true[used]) / max(float(true[used] @ true[used]), 1e-300)
+    weights = []
+    for candidate in (full, np.where(used, price, np.minimum(full, 1.1 * scale * true))):
+        weight = cuts.add(problem, candidate)
+        if weight is not None and weight @ carried < 1.0 - ROUNDING:
+            weights.append(weight)
+    return weights

@@ -1,0 +1,1 @@
+"""The mixed-integer program, one function a constraint, and the solver behind it."""

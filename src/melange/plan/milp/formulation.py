@@ -1,0 +1,357 @@
+"""The mixed-integer program of a planning problem, one function a constraint (docs/formulation.md).
+
+Sets: buckets b, replica types r. Data: load l_rb = request rate / max request rate, cost c_r of an instance that
+holds p_r replicas, headroom h. Variables: instances n_r, whole; shares f_rb, or slices m_rb = s f_rb, whole.
+
+    minimise  sum_r c_r n_r
+    cover     sum_r f_rb = 1                            every bucket
+    load      sum_b l_rb f_rb <= (1 - h) p_r n_r        every type
+
+After Griggs et al., Mélange (arXiv 2404.14527), section 5.4.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.plan.milp.highs import LinearRows
+from melange.plan.problem import Positions, Problem
+from melange.workload.workload import Array
+
+# A load below this, in instances, is within the solver's tolerance of none at all.
+TINY_LOAD = 1e-5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Columns:
+    """Where each variable stands.
+
+    Parameters
+    ----------
+    type_of, bucket_of
+        Type and bucket of each share (P,): the pairs that are not forbidden.
+    used
+        First of the R binaries "type is used"; -1 where no constraint needs them.
+    share
+        First of the P shares; those of the scenarios follow in blocks of P.
+    served
+        The share of traffic that is served (under a budget); -1 otherwise.
+    scenarios
+        Types whose loss the fleet must stand as a whole.
+    survivor
+        First of the binaries "this type keeps some replicas after the loss", one a scenario.
+    count
+        Number of variables.
+    """
+
+    type_of: Positions
+    bucket_of: Positions
+    used: int
+    share: int
+    served: int
+    scenarios: tuple[int, ...]
+    survivor: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rows:
+    """Some rows of the program: lower <= A x <= upper, A as triplets."""
+
+    name: str
+    lower: Array
+    upper: Array
+    row: Positions
+    column: Positions
+    value: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Milp:
+    """A program in arrays, and what its variables and rows mean.
+
+    Parameters
+    ----------
+    program
+        The arrays.
+    columns
+        Where each variable stands.
+    row_names
+        Constraint function and how many rows it made, in order.
+    """
+
+    program: LinearRows
+    columns: Columns
+    row_names: tuple[tuple[str, int], ...]
+
+
+def formulate(problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array | None = None) -> Milp:
+    """The program of ``problem``.
+
+    Parameters
+    ----------
+    problem
+        What is to be planned.
+    scenarios
+        Types whose loss the whole fleet must stand.
+    cuts
+        Weights (K, R) of cuts on the loads that the types take, which every fleet satisfies.
+    """
+    columns = lay_out(problem, scenarios)
+    blocks = [
+        cover(problem, columns),
+        load(problem, columns),
+        tiny_load(problem, columns),
+        limit(problem, columns),
+        requirement(problem, columns),
+        min_total(problem, columns),
+        used_least(problem, columns),
+        used_most(problem, columns),
+        max_types(problem, columns),
+        budget(problem, columns),
+    ]
+    if cuts is not None:
+        blocks.append(demand_cuts(problem, columns, cuts))
+    for position in range(len(scenarios)):
+        blocks += [scenario_cover(problem, columns, position), scenario_load(problem, columns, position)]
+        blocks += [scenario_survivor(problem, columns, position)]
+    return assemble(problem, columns, [rows for rows in blocks if len(rows.lower)])
+
+
+def lay_out(problem: Problem, scenarios: tuple[int, ...] = ()) -> Columns:
+    """Number the variables: instances, used, shares (by type, then bucket), served, survivors."""
+    type_of, bucket_of = np.nonzero(np.isfinite(problem.load))
+    types, pairs = len(problem.cost), len(type_of)
+    used = types if needs_used(problem) else -1
+    share = types * (2 if used >= 0 else 1)
+    served = share + pairs * (1 + len(scenarios))
+    survivor = served + (problem.budget_per_h is not None)
+    return Columns(
+        type_of=type_of,
+        bucket_of=bucket_of,
+        used=used,
+        share=share,
+        served=served if problem.budget_per_h is not None else -1,
+        scenarios=scenarios,
+        survivor=survivor,
+        count=survivor + len(scenarios),
+    )
+
+
+def needs_used(problem: Problem) -> bool:
+    """Whether some constraint counts types or binds a type only when it is used."""
+    return bool(problem.max_types is not None or (problem.spare > 0).any() or (problem.least > 1).any())
+
+
+def cover(problem: Problem, columns: Columns, *, block: int = 0, name: str = "cover") -> Rows:
+    """Every bucket is served: sum_r f_rb = 1, or the served share under a budget (slices: times s)."""
+    buckets, pairs = problem.load.shape[1], len(columns.type_of)
+    whole = float(problem.slices or 1)
+    row, column = [columns.bucket_of], [columns.share + block * pairs + np.arange(pairs)]
+    value = [np.ones(pairs)]
+    if columns.served >= 0:
+        row.append(np.arange(buckets))
+        column.append(np.full(buckets, columns.served))
+        value.append(np.full(buckets, -1.0))
+        whole = 0.0
+    return _rows(name, np.full(buckets, whole), np.full(buckets, whole), row, column, value)
+
+
+def load(problem: Problem, columns: Columns) -> Rows:
+    """No type is overloaded: sum_b l_rb f_rb <= (1 - h) (p_r n_r - k_r u_r), k_r the spare replicas."""
+    types = len(problem.cost)
+    row, column, value = _load_entries(problem, columns, block=0)
+    row.append(np.arange(types))
+    column.append(np.arange(types))
+    value.append(-problem.capacity)
+    spared = np.flatnonzero(problem.spare)
+    row.append(spared)
+    column.append(columns.used + spared)
+    value.append(np.asarray((1.0 - problem.headroom) * problem.spare[spared], float))
+    return _rows("load", np.full(types, -np.inf), np.zeros(types), row, column, value)
+
+
+def tiny_load(problem: Problem, columns: Columns) -> Rows:
+    """Traffic too thin for the load row still needs an instance: sum of its shares <= (their number) n_r.
+
+    A load below the solver's tolerance would otherwise be carried by no instance at all.
+    """
+    pair = problem.load[columns.type_of, columns.bucket_of] / problem.capacity[columns.type_of] < TINY_LOAD
+    thin = np.flatnonzero(pair)
+    types, row, count = np.unique(columns.type_of[thin], return_inverse=True, return_counts=True)
+    whole = float(problem.slices or 1)
+    return _rows(
+        "tiny_load",
+        np.full(len(types), -np.inf),
+        np.zeros(len(types)),
+        [row, np.arange(len(types))],
+        [columns.share + thin, types],
+        [np.ones(len(thin)), np.asarray(-whole * count, float)],
+    )
+
+
+def limit(problem: Problem, columns: Columns) -> Rows:
+    """Availability: sum_r g_r n_r <= A. A limit on one type is a bound of its variable."""
+    shared = [item for item in problem.limits if np.count_nonzero(item.weight) > 1]
+    row = [np.full(np.count_nonzero(item.weight), at) for at, item in enumerate(shared)]
+    column = [np.flatnonzero(item.weight) for item in shared]
+    value = [item.weight[item.weight > 0] for item in shared]
+    return _rows("limit", np.full(len(shared), -np.inf), np.array([item.most for item in shared]), row, column, value)
+
+
+def requirement(problem: Problem, columns: Columns) -> Rows:
+    """A type or accelerator that must be used: sum of its n_r >= 1."""
+    members = [np.flatnonzero(item.member) for item in problem.requirements]
+    row = [np.full(len(member), at) for at, member in enumerate(members)]
+    value = [np.ones(len(member)) for member in members]
+    return _rows("require", np.ones(len(members)), np.full(len(members), np.inf), row, members, value)
+
+
+def min_total(problem: Problem, columns: Columns) -> Rows:
+    """At least so many replicas in all: sum_r p_r n_r >= N."""
+    if problem.min_total == 0:
+        return _rows("min_total", np.empty(0), np.empty(0), [], [], [])
+    types = np.arange(len(problem.cost))
+    least = np.array([float(problem.min_total)])
+    return _rows("min_total", least, np.array([np.inf]), [np.zeros_like(types)], [types], [problem.replicas])
+
+
+def used_least(problem: Problem, columns: Columns) -> Rows:
+    """A type that is used has its least number of instances: n_r >= m_r u_r."""
+    types = np.arange(len(problem.cost) if columns.used >= 0 else 0)
+    value = [np.ones(len(types)), -problem.least[types].astype(float)]
+    zero, top = np.zeros(len(types)), np.full(len(types), np.inf)
+    return _rows("used_least", zero, top, [types, types], [types, columns.used + types], value)
+
+
+def used_most(problem: Problem, columns: Columns) -> Rows:
+    """A type that is not used has no instance: n_r <= N_r u_r."""
+    types = np.arange(len(problem.cost) if columns.used >= 0 else 0)
+    value = [np.ones(len(types)), -problem.most[types].astype(float)]
+    low, zero = np.full(len(types), -np.inf), np.zeros(len(types))
+    return _rows("used_most", low, zero, [types, types], [types, columns.used + types], value)
+
+
+def max_types(problem: Problem, columns: Columns) -> Rows:
+    """At most so many different types: sum_r u_r <= T."""
+    if problem.max_types is None:
+        return _rows("max_types", np.empty(0), np.empty(0), [], [], [])
+    types = np.arange(len(problem.cost))
+    most = np.array([float(problem.max_types)])
+    return _rows(
+        "max_types", -np.inf * most, most, [np.zeros_like(types)], [columns.used + types], [np.ones(len(types))]
+    )
+
+
+def budget(problem: Problem, columns: Columns) -> Rows:
+    """At most so much is spent: sum_r c_r n_r <= B."""
+    if problem.budget_per_h is None:
+        return _rows("budget", np.empty(0), np.empty(0), [], [], [])
+    types = np.arange(len(problem.cost))
+    most = np.array([problem.budget_per_h])
+    return _rows("budget", -np.inf * most, most, [np.zeros_like(types)], [types], [problem.cost])
+
+
+def demand_cuts(problem: Problem, columns: Columns, weight: Array) -> Rows:
+    """What the shares imply, said of the instances alone: sum_r w_r (1 - h) (p_r n_r - k_r u_r) >= 1."""
+    count, types = weight.shape
+    row, column = np.repeat(np.arange(count), types), np.tile(np.arange(types), count)
+    rows, columns_of, value = [row], [column], [(weight * problem.capacity).ravel()]
+    spared = np.flatnonzero(problem.spare)
+    if len(spared):
+        rows.append(np.repeat(np.arange(count), len(spared)))
+        columns_of.append(np.tile(columns.used + spared, count))
+        value.append(np.asarray(-(1.0 - problem.headroom) * weight[:, spared] * problem.spare[spared], float).ravel())
+    return _rows("demand", np.ones(count), np.full(count, np.inf), rows, columns_of, value)
+
+
+def scenario_cover(problem: Problem, columns: Columns, position: int) -> Rows:
+    """After the loss every bucket is still served, by shares of its own."""
+    return cover(problem, columns, block=position + 1, name=f"cover_without_{position}")
+
+
+def scenario_load(problem: Problem, columns: Columns, position: int) -> Rows:
+    """After the loss no type is overloaded; the lost one has (1 - h) (p_s n_s - K v_s) left."""
+    types, lost = len(problem.cost), columns.scenarios[position]
+    row, column, value = _load_entries(problem, columns, block=position + 1)
+    row += [np.arange(types), np.array([lost])]
+    column += [np.arange(types), np.array([columns.survivor + position])]
+    value += [-problem.capacity, np.array([(1.0 - problem.headroom) * problem.spare_total])]
+    return _rows(f"load_without_{position}", np.full(types, -np.inf), np.zeros(types), row, column, value)
+
+
+def scenario_survivor(problem: Problem, columns: Columns, position: int) -> Rows:
+    """With fewer replicas than the loss nothing is left: load of the lost type <= (1 - h) p_s N_s v_s."""
+    lost, pairs = columns.scenarios[position], len(columns.type_of)
+    mine = np.flatnonzero(columns.type_of == lost)
+    carried: Array = problem.load[lost, columns.bucket_of[mine]] / (problem.slices or 1)
+    top = problem.capacity[lost] * problem.most[lost]
+    column = [columns.share + (position + 1) * pairs + mine, np.array([columns.survivor + position])]
+    row = [np.zeros_like(mine), np.array([0])]
+    return _rows(f"survivor_{position}", np.array([-np.inf]), np.zeros(1), row, column, [carried, np.array([-top])])
+
+
+def _load_entries(
+    problem: Problem, columns: Columns, *, block: int
+) -> tuple[list[Positions], list[Positions], list[Array]]:
+    pairs = len(columns.type_of)
+    carried: Array = problem.load[columns.type_of, columns.bucket_of] / (problem.slices or 1)
+    return [columns.type_of], [columns.share + block * pairs + np.arange(pairs)], [carried]
+
+
+def _rows(
+    name: str, lower: Array, upper: Array, row: list[Positions], column: list[Positions], value: list[Array]
+) -> Rows:
+    nothing = np.empty(0, np.int64)
+    return Rows(
+        name=name,
+        lower=lower,
+        upper=upper,
+        row=np.concatenate(row) if row else nothing,
+        column=np.concatenate(column) if column else nothing,
+        value=np.concatenate(value) if value else np.empty(0),
+    )
+
+
+def assemble(problem: Problem, columns: Columns, blocks: list[Rows]) -> Milp:
+    """Stack the rows, sort the entries by column, and set objective, bounds and integrality."""
+    first = np.cumsum([0] + [len(rows.lower) for rows in blocks])
+    row = np.concatenate([rows.row + at for rows, at in zip(blocks, first, strict=False)])
+    column = np.concatenate([rows.column for rows in blocks])
+    order = np.argsort(column, kind="stable")
+    start = np.zeros(columns.count + 1, np.int32)
+    np.cumsum(np.bincount(column, minlength=columns.count), out=start[1:])
+    cost, upper, is_integer = _variables(problem, columns)
+    program = LinearRows(
+        cost=cost,
+        lower=np.zeros(columns.count),
+        upper=upper,
+        is_integer=is_integer,
+        row_lower=np.concatenate([rows.lower for rows in blocks]),
+        row_upper=np.concatenate([rows.upper for rows in blocks]),
+        start=start,
+        row=row[order].astype(np.int32),
+        value=np.concatenate([rows.value for rows in blocks])[order],
+    )
+    return Milp(program=program, columns=columns, row_names=tuple((rows.name, len(rows.lower)) for rows in blocks))
+
+
+def _variables(problem: Problem, columns: Columns) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+    """Objective, upper bounds and integrality of the variables."""
+    types, whole = len(problem.cost), float(problem.slices or 1)
+    cost, upper = np.zeros(columns.count), np.ones(columns.count)
+    is_integer = np.ones(columns.count, bool)
+    shares = slice(columns.share, columns.share + len(columns.type_of) * (1 + len(columns.scenarios)))
+    upper[:types] = problem.most
+    upper[shares] = whole
+    is_integer[shares] = problem.slices is not None
+    if columns.served >= 0:
+        cost[columns.served] = -1.0
+        upper[columns.served] = whole
+        is_integer[columns.served] = problem.slices is not None
+    else:
+        cost[:types] = problem.cost
+    return cost, upper, is_integer

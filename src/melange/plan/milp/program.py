@@ -1,0 +1,132 @@
+"""The cheapest fleet by the mixed-integer program, and the checks that its answer needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from melange.errors import InfeasibleError, SolverError
+from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
+from melange.plan.milp.formulation import Milp, formulate
+from melange.plan.milp.highs import Outcome, minimise
+from melange.plan.milp.slices import quickly_sliced
+from melange.plan.options import Options
+from melange.plan.problem import Positions, Problem
+from melange.workload.workload import Array
+
+Progress = Callable[[str], None]
+
+
+class OutOfTimeError(SolverError):
+    """The time ran out before any plan was found."""
+
+
+def by_program(
+    problem: Problem, options: Options, *, say: Progress, deadline: float, known: Positions | None = None
+) -> Fleet:
+    """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from (R,)."""
+    scenarios: tuple[int, ...] = ()
+    strict, bound = problem, -np.inf
+    for _ in range(100):
+        milp = formulate(strict, scenarios=scenarios)
+        start = None if known is None else start_point(strict, milp, known)
+        outcome = run_program(milp, options, deadline, start)
+        bound = max(bound, outcome.bound)
+        assert outcome.x is not None
+        fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status)
+        if fleet is None:
+            # A load that the solver's tolerance let through; ask for a little more room than that.
+            strict = strict.with_changes(load=strict.load * (1 + 2 * TOLERANCE))
+            continue
+        missing = unsafe_losses(problem, fleet)
+        if not missing:
+            return fleet
+        scenarios = (*scenarios, *missing)
+        say(f"the fleet must also stand the loss of {', '.join(problem.names[r] for r in missing)}")
+    raise SolverError("the solver's plans keep breaking their constraints", hint="this is a bug")
+
+
+def start_point(problem: Problem, milp: Milp, count: Positions) -> Array | None:
+    """The point of the program that stands for a fleet; None where the fleet does not carry the traffic."""
+    columns = milp.columns
+    if columns.scenarios or columns.served >= 0:
+        return None
+    share = shares_of(problem, count)
+    if share is None:
+        return None
+    x = np.zeros(columns.count)
+    x[: len(count)] = count
+    if columns.used >= 0:
+        x[columns.used : columns.used + len(count)] = count > 0
+    whole = problem.slices or 1
+    x[columns.share : columns.share + len(columns.type_of)] = share[columns.type_of, columns.bucket_of] * whole
+    return x
+
+
+def shares_of(problem: Problem, count: Positions) -> Array | None:
+    """Shares (R, B) with which a fleet carries everything, in whole slices where asked for; None: none found."""
+    carried = problem.carried(count)
+    found = least_peak_shares(problem, carried)
+    if found is None or found[1] > 1 + TOLERANCE:
+        return None
+    return found[0] if problem.slices is None else quickly_sliced(problem, found[0], carried)
+
+
+def run_program(milp: Milp, options: Options, deadline: float, start: Array | None = None) -> Outcome:
+    """Solve a program until the deadline."""
+    left = deadline - time.monotonic()
+    outcome = minimise(
+        milp.program, time_limit_s=left, gap=options.gap, seed=options.seed, start=start, heuristics=start is None
+    )
+    if outcome.status == "infeasible":
+        raise InfeasibleError("no allowed set of replicas carries the workload")
+    if outcome.x is None:
+        raise OutOfTimeError(
+            f"no plan was found within {options.time_limit_s:g} s", hint="give it more time: plan.time_limit_s"
+        )
+    return outcome
+
+
+def fleet_of(problem: Problem, milp: Milp, x: Array, *, bound: float, status: str, served: float = 1.0) -> Fleet | None:
+    """The fleet that a point of the program stands for, its shares tidied; None where rounding broke it."""
+    count = np.round(x[: len(problem.cost)]).astype(np.int64)
+    share = _shares(problem, milp, x, 0, problem.carried(count), served)
+    after_loss = {
+        lost: _shares(problem, milp, x, at + 1, problem.carried_after_loss(count, lost), served)
+        for at, lost in enumerate(milp.columns.scenarios)
+    }
+    if share is None or any(item is None for item in after_loss.values()):
+        return None
+    kept = {lost: item for lost, item in after_loss.items() if item is not None}
+    return Fleet(instances=count, share=share, after_loss=kept, bound=bound, status=status)
+
+
+def _shares(problem: Problem, milp: Milp, x: Array, block: int, carried: Array, served: float) -> Array | None:
+    """Shares (R, B) of one block: of the lowest peak load, or the whole slices that the solver chose."""
+    if problem.slices is None:
+        found = least_peak_shares(problem, carried, served)
+        return None if found is None or found[1] > 1 + TOLERANCE else found[0]
+    columns, pairs = milp.columns, len(milp.columns.type_of)
+    first = columns.share + block * pairs
+    share = np.zeros(problem.load.shape)
+    share[columns.type_of, columns.bucket_of] = np.round(x[first : first + pairs]) / problem.slices
+    return None if (busy(problem, share) > carried * (1 + TOLERANCE)).any() else share
+
+
+def unsafe_losses(problem: Problem, fleet: Fleet, served: float = 1.0) -> list[int]:
+    """Used types whose loss the fleet has not been asked to stand yet, and does not."""
+    if problem.spare_total == 0:
+        return []
+    unsafe = []
+    for lost in np.flatnonzero(fleet.instances).tolist():
+        if lost in fleet.after_loss:
+            continue
+        carried = problem.carried_after_loss(fleet.instances, lost)
+        found = least_peak_shares(problem, carried, served)
+        if found is None or found[1] > 1 + TOLERANCE or problem.slices is not None:
+            unsafe.append(lost)
+        else:
+            fleet.after_loss[lost] = found[0]
+    return unsafe

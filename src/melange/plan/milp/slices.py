@@ -1,0 +1,178 @@
+"""Whole slices for a fleet that carries the traffic with continuous shares."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from melange.plan.fleet import TIGHT, TOLERANCE, busy
+from melange.plan.milp.formulation import formulate
+from melange.plan.milp.highs import PeakLoad, minimise
+from melange.plan.problem import Mask, Problem
+from melange.workload.workload import Array
+
+MOST_MOVES = 200
+ROOM = 1e-9
+# Relief smaller than this, in replicas, is rounding.
+GAIN = 1e-13
+# The exact question is asked of the solver once the quick one has failed.
+SECONDS = 10.0
+
+
+def sliced(problem: Problem, share: Array, carried: Array) -> tuple[Array | None, bool]:
+    """Shares (R, B) in whole slices that fit into ``carried`` (R,), near ``share``; and is the answer certain."""
+    quick = quickly_sliced(problem, share, carried)
+    return (quick, True) if quick is not None else _exact(problem, carried)
+
+
+def quickly_sliced(problem: Problem, share: Array, carried: Array) -> Array | None:
+    """Shares (R, B) in whole slices that fit into ``carried`` (R,), by rounding and moving slices; None: none found."""
+    quick = _repaired(problem, _rounded(problem, share), carried)
+    return quick if quick is not None else _dived(problem, carried)
+
+
+def _dived(problem: Problem, carried: Array) -> Array | None:
+    """Round one split bucket after the other, the heaviest first, the shares of the others set anew each time.
+
+    The thinnest buckets are left for the end, where their rounding costs next to nothing.
+    """
+    used = np.flatnonzero(carried > 0)
+    load, whole = problem.load[used], problem.slices or 1
+    oracle = PeakLoad(load)
+    weight = np.where(np.isfinite(load), load, 0.0).max(axis=0)
+    peak = oracle(carried[used])[0]
+    for _ in range(load.shape[1]):
+        if peak > 1 + ROOM:
+            return None
+        part = oracle.shares() * whole
+        split = np.abs(part - np.round(part)).max(axis=0) > 1e-6
+        if not split.any():
+            break
+        b = int(np.argmax(np.where(split, weight, -1.0)))
+        peaks = []
+        ways = _roundings(part[:, b], whole)
+        for way in ways:
+            oracle.fix(b, way / whole)
+            peaks.append(oracle(carried[used])[0])
+        best = int(np.argmin(peaks))
+        oracle.fix(b, ways[best] / whole)
+        peak = oracle(carried[used])[0]
+    share = np.zeros(problem.load.shape)
+    share[used] = np.round(oracle.shares() * whole) / whole
+    complete = np.allclose(share.sum(axis=0), 1.0)
+    return share if complete and (busy(problem, share) <= carried * (1 + TIGHT)).all() else None
+
+
+def _roundings(part: Array, whole: int) -> list[Array]:
+    """Whole slices near ``part`` (R,) that add up: each split type gets the last slices in turn."""
+    low = np.floor(part + 1e-6)
+    short = round(whole - float(low.sum()))
+    ways = []
+    for first in np.flatnonzero(part - low > 1e-6):
+        way = low.copy()
+        way[first] += 1
+        rest = np.argsort(-(part - way), kind="stable")[: max(0, short - 1)]
+        way[rest] += 1
+        if way.sum() == whole:
+            ways.append(way)
+    return ways or [_rounded_column(part, whole)]
+
+
+def _rounded_column(part: Array, whole: int) -> Array:
+    low = np.floor(part + 1e-6)
+    order = np.argsort(-(part - low), kind="stable")
+    low[order[: round(whole - float(low.sum()))]] += 1
+    return low
+
+
+def _rounded(problem: Problem, share: Array) -> Array:
+    """Slices (R, B) nearest to the shares that add up in every bucket: largest remainders first."""
+    whole = problem.slices or 1
+    slices = np.floor(share * whole + 1e-7)
+    short = np.round(whole - slices.sum(axis=0)).astype(int)
+    for b in np.flatnonzero(short):
+        rest = share[:, b] * whole - slices[:, b]
+        slices[np.argsort(-rest, kind="stable")[: short[b]], b] += 1
+    return slices
+
+
+def _repaired(problem: Problem, slices: Array, carried: Array) -> Array | None:
+    """Move slices one at a time, or exchange two, from the most overloaded type to where they fit best; None: stuck."""
+    whole = problem.slices or 1
+    each = np.where(np.isfinite(problem.load), problem.load, 0.0) / whole
+    able = np.isfinite(problem.load) & (carried > 0)[:, None]
+    load = (each * slices).sum(axis=1)
+    for _ in range(MOST_MOVES):
+        over = load - carried
+        if (over <= carried * ROOM).all():
+            return np.asarray(slices / whole)
+        source = int(np.argmax(over / np.maximum(carried, 1e-300)))
+        step = _move(each, able, slices, over, source) or _exchange(each, able, slices, over, source)
+        if step is None:
+            return None
+        target, out, back = step
+        for b, way in ((out, 1), (back, -1)):
+            if b >= 0:
+                slices[source, b] -= way
+                slices[target, b] += way
+                load[source] -= way * each[source, b]
+                load[target] += way * each[target, b]
+    return None
+
+
+def _move(each: Array, able: Mask, slices: Array, over: Array, source: int) -> tuple[int, int, int] | None:
+    """The slice of ``source`` whose move to another type relieves most: target, bucket; None where none relieves."""
+    now = np.maximum(over, 0.0)
+    gain = now[source] - np.maximum(over[source] - each[source], 0.0)
+    gain = gain - np.maximum(over[:, None] + each, 0.0) + now[:, None]
+    gain = np.where(able & (slices[source] > 0), gain, -np.inf)
+    gain[source] = -np.inf
+    target, b = np.unravel_index(int(np.argmax(gain)), gain.shape)
+    return (int(target), int(b), -1) if gain[target, b] > GAIN else None
+
+
+def _exchange(each: Array, able: Mask, slices: Array, over: Array, source: int) -> tuple[int, int, int] | None:
+    """The exchange of slices between ``source`` and another type that relieves most: target, bucket out, bucket in."""
+    best, chosen = GAIN, None
+    now = np.maximum(over, 0.0)
+    for target in range(len(each)):
+        out = np.flatnonzero(able[target] & (slices[source] > 0))
+        back = np.flatnonzero(able[source] & (slices[target] > 0))
+        if target == source or not len(out) or not len(back):
+            continue
+        relieved = over[source] - each[source, out][:, None] + each[source, back]
+        burdened = over[target] + each[target, out][:, None] - each[target, back]
+        gain = now[source] + now[target] - np.maximum(relieved, 0.0) - np.maximum(burdened, 0.0)
+        at = int(np.argmax(gain))
+        if gain.flat[at] > best:
+            best = float(gain.flat[at])
+            chosen = (target, int(out[at // len(back)]), int(back[at % len(back)]))
+    return chosen
+
+
+def _exact(problem: Problem, carried: Array) -> tuple[Array | None, bool]:
+    """Ask the solver whether whole slices fit at all; it may run out of time."""
+    used = carried > 0
+    part = problem.only(used).with_changes(
+        limits=(),
+        requirements=(),
+        min_total=0,
+        max_types=None,
+        least=np.ones(int(used.sum()), np.int64),
+        spare=np.zeros(int(used.sum())),
+        replicas=carried[used],
+        headroom=0.0,
+        most=np.ones(int(used.sum()), np.int64),
+        cost=np.zeros(int(used.sum())),
+    )
+    milp = formulate(part)
+    outcome = minimise(milp.program, time_limit_s=SECONDS)
+    x = outcome.x
+    if x is None:
+        return None, outcome.status == "infeasible"
+    columns = milp.columns
+    inner = np.zeros(part.load.shape)
+    inner[columns.type_of, columns.bucket_of] = np.round(x[columns.share : columns.share + len(columns.type_of)])
+    share = np.zeros(problem.load.shape)
+    share[used] = inner / (problem.slices or 1)
+    fits = (busy(problem, share) <= carried * (1 + TOLERANCE)).all()
+    return (share, True) if fits else (None, False)

@@ -1,0 +1,104 @@
+"""From a plan to what a balancer knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from melange.errors import InputError
+from melange.replica.capacity import Sizes
+from melange.replica.occupancy import parts_of
+from melange.replica.policy import PolicyState
+
+if TYPE_CHECKING:
+    from melange.plan.plan import Plan
+    from melange.replica.engine import Engine
+
+# How many completions the plan's own traffic counts for, until real ones are seen.
+PRIOR_COMPLETIONS = 200.0
+
+
+def policy_state(
+    plan: Plan, counts: Mapping[str, int] | None = None, kind: Literal["lists", "arrays"] = "lists"
+) -> PolicyState:
+    """What a balancer knows of a plan before the first request.
+
+    Parameters
+    ----------
+    plan
+        With the rates that it was made for.
+    counts
+        Replicas by replica type name; None: those of the plan.
+    kind
+        ``lists`` for the live balancer, ``arrays`` for the simulator.
+
+    Raises
+    ------
+    InputError
+        A plan without replicas, or whose file holds no rates; a type that the plan does not have.
+    """
+    replicas = dict(plan.replicas if counts is None else counts)
+    names = [one.name for one in plan.replica_types]
+    if foreign := sorted(set(replicas) - set(names)):
+        raise InputError(f"replica types {', '.join(foreign)} are not in the plan", hint=f"it has {', '.join(names)}")
+    used = [r for r, name in enumerate(names) if replicas.get(name, 0) > 0]
+    if not used:
+        raise InputError("plan: no replicas to send requests to")
+    if not plan.max_request_rate[used].any():
+        raise InputError("plan: it does not say what its replicas carry", hint="make it again: melange plan --out")
+    engines = [plan.engines[r] for r in used]
+    share, rate = plan.share[used], plan.max_request_rate[used]
+    sizes = Sizes(inputs=plan.workload.input_tokens[None], outputs=plan.workload.output_tokens[None])
+    part = np.stack([parts_of(engine, one, plan.slo, sizes) for engine, one in zip(engines, rate, strict=True)])
+    traffic = plan.workload.request_rate / plan.workload.total_rate * PRIOR_COMPLETIONS
+    tables = {
+        "type_of": np.repeat(np.arange(len(used)), [replicas[names[r]] for r in used]),
+        "input_edges": np.asarray(plan.workload.buckets.input_edges, float),
+        "output_edges": np.asarray(plan.workload.buckets.output_edges, float),
+        "share": share.ravel(),
+        "part": part.ravel(),
+        "rate": rate.ravel(),
+        "completions": traffic.ravel(),
+        "seen": traffic.sum(axis=1),
+        "output_sum": (traffic * plan.workload.output_tokens).sum(axis=1),
+    }
+    count = len(tables["type_of"])
+    tables |= {
+        "is_up": np.ones(count, np.int64),
+        "outstanding": np.zeros(count, np.int64),
+        "fill": np.zeros(count),
+        "credit": np.zeros(len(traffic) * len(used)),
+        # So that the first in turn is the first of each type.
+        "turn": np.full(len(used) + 1, count - 1, np.int64),
+    }
+    if kind == "arrays":
+        return PolicyState(**{name: np.array(values) for name, values in tables.items()})
+    return PolicyState(**{name: values.tolist() for name, values in tables.items()})
+
+
+def types_of(plan: Plan, counts: Mapping[str, int] | None = None) -> list[int]:
+    """Place in ``plan.replica_types`` of each of the fleet's types (T)."""
+    replicas = plan.replicas if counts is None else counts
+    return [r for r, one in enumerate(plan.replica_types) if replicas.get(one.name, 0) > 0]
+
+
+def replica_engines(plan: Plan, used: Sequence[int]) -> list[Engine]:
+    """The engines of the plan's used types.
+
+    Raises
+    ------
+    InputError
+        A type whose steps are not known.
+    """
+    engines = []
+    for r in used:
+        engine = plan.engines[r]
+        if engine is None:
+            raise InputError(
+                f"{plan.replica_types[r].name}: nothing is known of its steps, so it cannot be simulated",
+                hint="profile with a model (profile: {source: [measured.json, estimate]}) and plan again",
+            )
+        engines.append(engine)
+    return engines

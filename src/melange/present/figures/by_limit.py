@@ -1,0 +1,255 @@
+"""Pictures by SLO: what a request and the whole service cost as a limit on latency varies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.present.figures.by_rate import mix_hover
+from melange.present.figures.cells import add_cells, add_key, add_keys, cost_text, name_of
+from melange.present.figures.efficiency import request_cost, winners
+from melange.present.figures.legend import MIX_COLOR, NONE_COLOR, OTHER_COLOR, Legend, color_of
+from melange.present.figures.theme import (
+    cell_axis,
+    mark_own,
+    new_figure,
+    percent,
+    plain,
+    usd,
+    value_axis,
+    with_title_room,
+)
+from melange.present.sweeps import LimitSweep
+from melange.profile.profile import Profile
+from melange.workload.workload import Array, Workload
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+Cell = tuple[int, int]
+NAME_BY_METRIC = {
+    "ttft": "Limit on the mean time to first token",
+    "tpot": "Limit on the mean time per output token",
+    "ntpot": "Limit on the mean latency per output token",
+    "latency": "Limit on the mean latency",
+}
+
+
+def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, cell: Cell) -> Figure:
+    """What 1,000 requests of one size cost on each leading type, as a limit varies (the paper's Figure 6)."""
+    import plotly.graph_objects as go
+
+    i, o = cell
+    limits = [point.at * 1e3 for point in sweep.points]
+    figure = new_figure(request_cost_finding(sweep, legend, workload, cell), height=440)
+    profiles = [point.profile for point in sweep.points]
+    costs_by_type = {entry.letter: cost_at_limits(profiles, entry.r, cell) for entry in legend.entries}
+    loosest = [costs[-1] for costs in costs_by_type.values() if np.isfinite(costs[-1])]
+    for entry in legend.entries:
+        costs = costs_by_type[entry.letter]
+        if not np.isfinite(costs).any():
+            continue
+        figure.add_trace(
+            go.Scatter(
+                x=limits,
+                y=costs,
+                mode="lines+markers",
+                line={"color": entry.color, "width": 2, "dash": entry.dash},
+                marker={"size": 5},
+                name=plain(f"{entry.letter}  {entry.label}"),
+                hovertext=[
+                    f"{plain(entry.label)} at {limit:,.0f} ms<br>{cost_text(profile, entry.r, i, o)}"
+                    if np.isfinite(cost)
+                    else ""
+                    for limit, cost, profile in zip(limits, costs, profiles, strict=True)
+                ],
+                hoverinfo="text",
+            )
+        )
+    mark_own(figure, sweep.own * 1e3)
+    # A type close to its floor costs many times the others, which would press all other lines to the axis.
+    scale = {"range": [0, 2.5 * max(loosest)]} if loosest else {"rangemode": "tozero"}
+    figure.update_layout(xaxis=limit_axis(sweep), yaxis=value_axis("Cost of 1,000 such requests [USD]", **scale))
+    return with_title_room(figure)
+
+
+def cost_at_limits(profiles: Sequence[Profile], r: int, cell: Cell) -> Array:
+    """What 1,000 requests of one size cost on one type under each profile [USD]; nan where it cannot serve them."""
+    costs = np.array([1e3 * request_cost(profile)[r, cell[0], cell[1]] for profile in profiles])
+    return np.where(np.isfinite(costs), costs, np.nan)
+
+
+def request_cost_finding(sweep: LimitSweep, legend: Legend, workload: Workload, cell: Cell) -> str:
+    """Which type is cheapest at the tight limits and which at the loose ones, in a sentence."""
+    found = [winners(request_cost(point.profile), list(legend.compared)) for point in sweep.points]
+    able = [(point, int(w.best[cell])) for point, w in zip(sweep.points, found, strict=True) if w.best[cell] >= 0]
+    size = workload.buckets.label(*cell)
+    if not able:
+        return f"No type can serve {size} under any of these limits"
+    name = {r: name_of(point.profile, legend, r) for point, r in able}
+    runs = [[able[0]]]
+    for before, after in pairwise(able):
+        if before[1] == after[1]:
+            runs[-1].append(after)
+        else:
+            runs.append([after])
+    first, last = runs[0], runs[-1]
+    if len(runs) == 1:
+        return f"For {size}, {name[first[0][1]]} is cheapest at every limit that can be met"
+    middle = " (others between)" if len(runs) > 2 else ""
+    return (
+        f"For {size}, {name[first[0][1]]} is cheapest up to {first[-1][0].at * 1e3:,.0f} ms, "
+        f"{name[last[0][1]]} from {last[0][0].at * 1e3:,.0f} ms on{middle}"
+    )
+
+
+def figure_winners_by_limit(sweep: LimitSweep, legend: Legend, workload: Workload, cells: Sequence[Cell]) -> Figure:
+    """The cheapest type by limit and typical request size, with its cost (the paper's Figure 7)."""
+    compared = list(legend.compared)
+    found = [winners(request_cost(point.profile), compared) for point in sweep.points]
+    best = [[int(w.best[cell]) for w in found] for cell in cells]
+    colors = [[NONE_COLOR if r < 0 else color_of(legend, r) for r in row] for row in best]
+    texts = [
+        ["" if r < 0 else _winner_text(legend, r, float(w.cost[cell])) for r, w in zip(row, found, strict=True)]
+        for row, cell in zip(best, cells, strict=True)
+    ]
+    hovers = [
+        [_winner_hover(sweep, legend, k, r, cell) for k, r in enumerate(row)]
+        for row, cell in zip(best, cells, strict=True)
+    ]
+    figure = new_figure(winners_by_limit_finding(best), height=170 + 40 * len(cells))
+    add_cells(figure, colors, texts, hovers)
+    _frame_own(figure, sweep, len(cells))
+    shown = {r for row in best for r in row}
+    add_keys(figure, [entry for entry in legend.entries if entry.r in shown])
+    if any(r >= 0 and legend.find(r) is None for r in shown):
+        add_key(figure, "other types", OTHER_COLOR)
+    if -1 in shown:
+        add_key(figure, "none meets the limit", NONE_COLOR)
+    figure.update_layout(
+        xaxis=cell_axis(f"{NAME_BY_METRIC[sweep.metric]} [ms]", [f"{point.at * 1e3:,.0f}" for point in sweep.points]),
+        yaxis=cell_axis(
+            "Request size [tokens]",
+            [size_name(workload, cell) for cell in cells],
+            range=[len(cells) - 0.5, -0.5],
+        ),
+    )
+    return with_title_room(figure)
+
+
+def size_name(workload: Workload, cell: Cell) -> str:
+    """A request size by the tokens it is planned for."""
+    return f"{workload.input_tokens[cell]:,.0f} in, {workload.output_tokens[cell]:,.0f} out"
+
+
+def winners_by_limit_finding(best: Sequence[Sequence[int]]) -> str:
+    """For how many of the sizes the cheapest type depends on the limit, in a sentence."""
+    changing = sum(len({r for r in row if r >= 0}) > 1 for row in best)
+    if not changing:
+        return f"For all {len(best)} typical sizes the cheapest type stays the same at every limit that can be met"
+    counted = f"all {changing}" if changing == len(best) else f"{changing} of {len(best)}"
+    return f"For {counted} typical sizes the cheapest type depends on the limit"
+
+
+def _winner_text(legend: Legend, r: int, cost: float) -> str:
+    entry = legend.find(r)
+    return f"{entry.letter if entry else '*'} {usd(1e3 * cost)}"
+
+
+def _winner_hover(sweep: LimitSweep, legend: Legend, k: int, r: int, cell: Cell) -> str:
+    point = sweep.points[k]
+    if r < 0:
+        return f"{point.at * 1e3:,.0f} ms: no type can serve it"
+    name = plain(name_of(point.profile, legend, r))
+    return f"{point.at * 1e3:,.0f} ms: {name}<br>{cost_text(point.profile, r, *cell)}"
+
+
+def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
+    """What the whole service costs as a limit varies; every point is a plan with its proof."""
+    import plotly.graph_objects as go
+
+    figure = new_figure(cost_by_limit_finding(sweep), height=420)
+    planned = [(point, point.plan) for point in sweep.points if point.plan is not None]
+    bounds = [plan.cost_per_h if plan.bound_per_h is None else plan.bound_per_h for _, plan in planned]
+    limits = [point.at * 1e3 for point, _ in planned]
+    for entry in legend.entries:
+        costs = [plan.single_type[plan.replica_types[entry.r].name].cost_per_h for _, plan in planned]
+        if all(cost is None for cost in costs):
+            continue
+        figure.add_trace(
+            go.Scatter(
+                x=limits,
+                y=costs,
+                mode="lines",
+                line={"shape": "hv", "color": entry.color, "width": 1.5, "dash": entry.dash},
+                name=plain(f"{entry.letter}  only {entry.label}"),
+                hoverinfo="skip",
+            )
+        )
+    figure.add_trace(
+        go.Scatter(
+            x=limits,
+            y=[plan.cost_per_h for _, plan in planned],
+            mode="lines+markers",
+            line={"shape": "hv", "color": MIX_COLOR, "width": 3},
+            marker={"size": 8},
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [0.0] * len(planned),
+                "arrayminus": [plan.cost_per_h - bound for (_, plan), bound in zip(planned, bounds, strict=True)],
+                "color": MIX_COLOR,
+                "thickness": 1,
+            },
+            name="the cheapest mix (whisker: proven bound)",
+            hovertext=[
+                f"{limit:,.0f} ms: {mix_hover(point, legend)}"
+                for limit, (point, _) in zip(limits, planned, strict=True)
+            ],
+            hoverinfo="text",
+        )
+    )
+    mark_own(figure, sweep.own * 1e3)
+    figure.update_layout(xaxis=limit_axis(sweep), yaxis=value_axis("Cost [USD/h]", rangemode="tozero"), showlegend=True)
+    return with_title_room(figure)
+
+
+def cost_by_limit_finding(sweep: LimitSweep) -> str:
+    """What the tightest limit that can be met and the loosest cost against the service's own, in a sentence."""
+    planned = [(point.at, point.plan) for point in sweep.points if point.plan is not None]
+    if not planned:
+        return "No limit that was tried can be met"
+    (tight, dearest), (loose, cheapest) = planned[0], planned[-1]
+    own = next((plan for at, plan in planned if at == sweep.own), None)
+    text = (
+        f"{usd(dearest.cost_per_h)} USD/h at {tight * 1e3:,.0f} ms, {usd(cheapest.cost_per_h)} at {loose * 1e3:,.0f} ms"
+    )
+    if own is not None:
+        change = 1 - cheapest.cost_per_h / own.cost_per_h
+        text += (
+            f": a limit of {loose / sweep.own:.3g} times the service's own would save {percent(change)}"
+            if change > 5e-4
+            else ": looser limits than the service's own save nothing"
+        )
+    return text
+
+
+def limit_axis(sweep: LimitSweep) -> dict[str, object]:
+    """The axis of limits, from 0 to a little more than the loosest."""
+    most = sweep.points[-1].at * 1e3
+    return value_axis(f"{NAME_BY_METRIC[sweep.metric]} [ms]", range=[0, most * 1.03])
+
+
+def _frame_own(figure: Figure, sweep: LimitSweep, rows: int) -> None:
+    """A frame around the column of the service's own limit."""
+    columns = [k for k, point in enumerate(sweep.points) if point.at == sweep.own]
+    line = {"color": "#000000", "width": 2}
+    figure.update_layout(
+        shapes=[
+            {"type": "rect", "x0": k - 0.5, "x1": k + 0.5, "y0": -0.48, "y1": rows - 0.52, "line": line}
+            for k in columns
+        ]
+    )

@@ -1,0 +1,168 @@
+"""Pictures by request rate: what the mix and each single type cost, and what the mix saves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.plan.plan import Plan
+from melange.present.figures.legend import MIX_COLOR, Entry, Legend
+from melange.present.figures.theme import mark_own, new_figure, percent, plain, usd, value_axis, with_title_room
+from melange.present.sweeps import Point, savings_against, single_costs
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+MOST_COUNTED = 4  # types of a mix that a hover names
+
+
+def figure_cost_by_rate(points: Sequence[Point], legend: Legend, own_rate: float) -> Figure:
+    """What the mix and each leading single type cost, by request rate (the paper's Figure 9).
+
+    Between two rates that were planned for, a line stands at the cost of the higher one: that plan carries them too.
+    """
+    import plotly.graph_objects as go
+
+    figure = new_figure(cost_finding(points, legend), height=460)
+    rates = [0.0, *(point.at for point in points)]
+    for entry in able_entries(points, legend):
+        costs = [0.0, *single_costs(points, points_name(points, entry))]
+        figure.add_trace(
+            go.Scatter(
+                x=rates,
+                y=costs,
+                mode="lines",
+                line={"shape": "vh", "color": entry.color, "width": 2, "dash": entry.dash},
+                name=plain(f"{entry.letter}  only {entry.label}"),
+                hovertext=[
+                    f"only {plain(entry.label)}<br>{cost:,.2f} USD/h at {rate:.3g}/s"
+                    for rate, cost in zip(rates, costs, strict=True)
+                ],
+                hoverinfo="text",
+            )
+        )
+    mix = [0.0, *(point.plan.cost_per_h if point.plan else np.nan for point in points)]
+    hovers = ["", *(mix_hover(point, legend) for point in points)]
+    figure.add_trace(
+        go.Scatter(
+            x=rates,
+            y=mix,
+            mode="lines+markers",
+            line={"shape": "vh", "color": MIX_COLOR, "width": 3},
+            marker={"size": 6},
+            name="the cheapest mix",
+            hovertext=hovers,
+            hoverinfo="text",
+        )
+    )
+    mark_own(figure, own_rate)
+    figure.update_layout(
+        xaxis=value_axis("Request rate [1/s]", rangemode="tozero"),
+        yaxis=value_axis("Cost [USD/h]", rangemode="tozero"),
+    )
+    return with_title_room(figure)
+
+
+def points_name(points: Sequence[Point], entry: Entry) -> str:
+    """The full name of a type."""
+    return points[0].profile.replica_types[entry.r].name
+
+
+def able_entries(points: Sequence[Point], legend: Legend) -> list[Entry]:
+    """The types with a color that can carry the traffic alone at some rate."""
+    return [entry for entry in legend.entries if np.isfinite(single_costs(points, points_name(points, entry))).any()]
+
+
+def cost_finding(points: Sequence[Point], legend: Legend) -> str:
+    """Where the mix beats every single type, in a sentence."""
+    planned = [point.plan for point in points if point.plan is not None]
+    savings = [plan.savings for plan in planned if plan.savings is not None]
+    if not savings:
+        return "No single type can carry this traffic; the mix can"
+    cheaper = sum(saved > 5e-4 for saved in savings)
+    if not cheaper:
+        return f"At none of the {len(savings)} rates is a mix cheaper than the best single type"
+    return (
+        f"The mix is cheaper than every single type at {cheaper} of {len(savings)} rates, "
+        f"by up to {percent(max(savings))}"
+    )
+
+
+def mix_hover(point: Point, legend: Legend) -> str:
+    """Cost, gap and mix of a plan."""
+    plan = point.plan
+    if plan is None:
+        return ""
+    lines = [f"<b>the mix</b> at {plan.workload.total_rate:.3g}/s: {plan.cost_per_h:,.2f} USD/h", gap_text(plan)]
+    counted = [
+        f"{count} x {(entry.label if (entry := legend.find(r)) else plan.replica_types[r].name)}"
+        for r, count in enumerate(plan.instances.tolist())
+        if count
+    ]
+    lines += counted[:MOST_COUNTED]
+    if len(counted) > MOST_COUNTED:
+        lines.append(f"and {len(counted) - MOST_COUNTED} more types")
+    if plan.served_fraction < 1:
+        lines.append(f"for {plan.served_fraction:.1%} of the requests")
+    return "<br>".join([lines[0], *(plain(line) for line in lines[1:])])
+
+
+def gap_text(plan: Plan) -> str:
+    """What is proven of a plan, in a few words."""
+    if plan.gap <= 1e-9:
+        return "proven: none is cheaper"
+    bound = f" (none under {plan.bound_per_h:,.2f})" if plan.bound_per_h is not None else ""
+    return f"proven within {plan.gap:.2%}{bound}"
+
+
+def figure_savings(points: Sequence[Point], legend: Legend) -> Figure:
+    """What the mix saves against each leading single type, at several rates (the paper's Figure 11)."""
+    import plotly.graph_objects as go
+
+    planned = [point for point in points if point.plan is not None]
+    figure = new_figure(savings_finding(planned, legend), height=400, barmode="group", bargap=0.25)
+    rates = [f"{point.at:.3g}" for point in planned]
+    for entry in able_entries(points, legend):
+        name = points_name(points, entry)
+        saved = [savings_against(point.plan, name) for point in planned if point.plan]
+        costs = single_costs(planned, name)
+        figure.add_trace(
+            go.Bar(
+                x=rates,
+                y=[100 * value for value in saved],
+                marker={"color": entry.color},
+                name=plain(f"{entry.letter}  only {entry.label}"),
+                text=["" if np.isnan(value) else f"{value:.0%}" for value in saved],
+                textposition="outside",
+                textangle=0,
+                textfont={"size": 10},
+                constraintext="none",
+                cliponaxis=False,
+                hovertext=[
+                    f"{value:.1%} less than only {plain(entry.label)} at {rate}/s ({usd(cost)} USD/h)"
+                    for value, rate, cost in zip(saved, rates, costs, strict=True)
+                ],
+                hoverinfo="text",
+            )
+        )
+    figure.update_layout(
+        xaxis=value_axis("Request rate [1/s]", type="category"),
+        yaxis=value_axis("Saved by the mix [%]", rangemode="tozero"),
+    )
+    return with_title_room(figure)
+
+
+def savings_finding(points: Sequence[Point], legend: Legend) -> str:
+    """The range of the savings over types and rates, in a sentence."""
+    saved = [
+        value
+        for point in points
+        if point.plan
+        for entry in able_entries(points, legend)
+        if not np.isnan(value := savings_against(point.plan, points_name(points, entry)))
+    ]
+    if not saved:
+        return "No single type can carry this traffic, so there is nothing to save against"
+    return f"Against one type alone the mix saves {percent(max(min(saved), 0.0))} to {percent(max(saved))}"

@@ -1,0 +1,76 @@
+"""Pictures as files for papers: PNG and SVG, drawn by a browser on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from melange.errors import InputError
+
+if TYPE_CHECKING:
+    from melange.present.figures.picture import Picture
+
+FORMATS = ("png", "svg")
+WIDTH = 1000  # [px]
+SCALE = 2  # pixels of a PNG for each of them
+
+
+def check_images(folder: Path, image_format: str) -> None:
+    """Refuse what cannot work before any time is spent.
+
+    Raises
+    ------
+    InputError
+        An unknown format, a folder that cannot be made, kaleido that is not installed, no Chrome or Chromium.
+    """
+    if image_format not in FORMATS:
+        raise InputError(f"--format must be {' or '.join(FORMATS)}, got {image_format!r}")
+    if importlib.util.find_spec("kaleido") is None:
+        raise InputError("--images needs kaleido, which is not installed", hint="pip install 'melange[images]'")
+    if find_browser() is None:
+        raise InputError(
+            "--images needs Chrome or Chromium, and none was found",
+            hint="install chromium, or name its program in the environment variable BROWSER_PATH",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}", hint="give a folder that is yours") from error
+
+
+def write_images(pictures: Sequence[Picture], folder: Path, image_format: str) -> list[Path]:
+    """Write every view of every picture; names are the picture's, with a number from the second view on.
+
+    Raises
+    ------
+    InputError
+        As :func:`check_images`; also a browser that does not draw.
+    """
+    check_images(folder, image_format)
+    import kaleido
+
+    jobs = []
+    for picture in pictures:
+        for number, variant in enumerate(picture.variants, 1):
+            stem = picture.name + (f"-{number}" if number > 1 else "")
+            path = folder / f"{stem}.{image_format}"
+            options = {"format": image_format, "width": max(WIDTH, picture.min_width), "scale": SCALE}
+            jobs.append({"fig": variant.figure, "path": path, "opts": options})
+    page = kaleido.PageGenerator(mathjax=False)  # text is drawn as it is; nothing is fetched
+    try:
+        kaleido.write_fig_from_object_sync(jobs, cancel_on_error=True, kopts={"page_generator": page})
+    except Exception as error:  # whatever the browser's driver raises, the reader can act on one thing
+        raise InputError(
+            f"the browser did not draw the pictures: {error}",
+            hint="check that Chrome or Chromium starts, or name another in the environment variable BROWSER_PATH",
+        ) from error
+    return [Path(str(job["path"])) for job in jobs]
+
+
+def find_browser() -> str | None:
+    """The Chrome or Chromium that would draw; None where there is none."""
+    from choreographer.browsers.chromium import Chromium
+
+    return str(path) if (path := Chromium.find_browser(skip_local=False)) else None

@@ -1,0 +1,64 @@
+"""A picture with what it needs to be understood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from melange.present.figures.theme import finding_of
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One of several views of a picture.
+
+    Parameters
+    ----------
+    label
+        What tells it from the others.
+    figure
+        With a title that says the finding.
+    """
+
+    label: str
+    figure: Figure
+
+    @property
+    def finding(self) -> str:
+        """The figure's title as plain text."""
+        return finding_of(self.figure)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture with what it needs to be understood.
+
+    Parameters
+    ----------
+    name
+        Of its files and anchors.
+    about
+        What it shows.
+    caption
+        How to read it, what it assumes.
+    variants
+        The first is shown first.
+    choice
+        What the variants differ in; empty where there is one.
+    header, rows
+        The numbers behind it.
+    min_width
+        Below this it scrolls sideways [px].
+    """
+
+    name: str
+    about: str
+    caption: str
+    variants: tuple[Variant, ...]
+    choice: str = ""
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    min_width: int = 0

@@ -1,0 +1,322 @@
+"""The pictures of a service: which there are, what each one says, and the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.plan.plan import Plan
+from melange.present.figures import by_limit, by_rate, by_size, by_type
+from melange.present.figures import routing_grid as routes
+from melange.present.figures.cells import margin_text
+from melange.present.figures.efficiency import (
+    is_told_apart,
+    request_cost,
+    typical_sizes,
+    winners,
+)
+from melange.present.figures.picture import Picture, Variant
+from melange.present.figures.theme import percent
+from melange.present.study import Study
+from melange.present.sweeps import (
+    LimitSweep,
+    Point,
+    savings_against,
+)
+from melange.profile.profile import Profile
+
+if TYPE_CHECKING:
+    pass
+
+BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
+PAIRED = 5  # types that are put against each other
+TYPICAL = 6  # request sizes that stand for the traffic
+DRAWN = 3  # of them get curves of their own
+
+
+def picture_of_routes(study: Study) -> Picture:
+    """Where each request size goes."""
+    plan, workload = study.plan, study.workload
+    rows = []
+    for i, o in np.argwhere(workload.request_rate > 0).tolist():
+        shares = [
+            f"{plan.replica_types[r].name} {plan.share[r, i, o]:.0%}"
+            for r in np.argsort(-plan.share[:, i, o], kind="stable")
+            if plan.share[r, i, o] > 5e-3
+        ]
+        part = workload.request_rate[i, o] / workload.total_rate
+        rows.append((workload.buckets.label(i, o), f"{part:.2%}", ", ".join(shares) or "left out"))
+    return Picture(
+        name="routes",
+        about="Where each request size goes",
+        caption="A bar's length is the size's share of all requests (full width: the most frequent size), its colors "
+        "are the replica types that serve it. Letters as in the table of types; two letters: the size is split.",
+        variants=(Variant(label="", figure=routes.figure_routes(plan, study.legend)),),
+        header=("Request size [tokens]", "Share of requests", "Goes to"),
+        rows=tuple(rows),
+        min_width=90 * int((workload.request_rate.sum(axis=0) > 0).sum()) + 90,
+    )
+
+
+def picture_of_winners(study: Study) -> Picture:
+    """The cheapest type by request size."""
+    profile, workload, found = study.profile, study.workload, study.found
+    apart = is_told_apart(profile, found)
+    rivalled = int((found.second >= 0).sum())
+    rows = []
+    for i, o in np.argwhere(found.best >= 0).tolist():
+        first, second = (_name(study, int(r[i, o])) for r in (found.best, found.second))
+        rows.append(
+            (
+                workload.buckets.label(i, o),
+                first,
+                f"{1e3 * found.cost[i, o]:.4g}",
+                second,
+                margin_text(float(found.margin[i, o])),
+            )
+        )
+    has_intervals = bool((profile.high > profile.low).any())
+    certainty = (
+        f" In {int(apart.sum()) or 'none'} of {rivalled} cells does the winner stay ahead at the wrong ends of both "
+        "80 % intervals; elsewhere a measurement could turn the order."
+        if has_intervals and rivalled
+        else ""
+    )
+    return Picture(
+        name="winners-by-size",
+        about="The most cost-efficient type by request size",
+        caption="Letter: the type on which a request costs least when the replica is fully used (price of the "
+        "instance over its replicas and their maximum rate within the SLO). Number: what the second best costs more. "
+        "Black frames: sizes that this traffic has. A plan rents whole instances, so it may choose otherwise when "
+        "they are few." + certainty,
+        variants=(Variant(label="", figure=by_size.figure_winners(profile, workload, found, study.legend)),),
+        header=("Request size [tokens]", "Cheapest", "USD per 1,000 requests", "Second", "Costs more"),
+        rows=tuple(rows),
+        min_width=_grid_width(profile),
+    )
+
+
+def picture_of_intervals(study: Study) -> Picture | None:
+    """How sure the costs are; None where nothing is known of their error."""
+    profile, workload = study.profile, study.workload
+    if not (profile.high > profile.low).any():
+        return None
+    cells = _drawn(study)
+    rows: list[tuple[str, ...]] = []
+    for cell in cells:
+        for entry, costs in by_type.intervals(profile, study.legend, cell):
+            ends = (f"{cost:.4g}" if np.isfinite(cost) else "cannot" for cost in costs)
+            rows.append((workload.buckets.label(*cell), entry.label, *ends))
+    return Picture(
+        name="intervals",
+        about="What one request costs on each type, and how sure that is",
+        caption="On fully used replicas. Whiskers: 80 % interval of the profile, cut at the right edge where the "
+        "type may turn out unable to meet the SLO. Where types err in the same direction, their order is surer than "
+        "overlapping whiskers suggest.",
+        variants=tuple(
+            Variant(
+                label=f"{workload.buckets.label(*cell)} tokens",
+                figure=by_type.figure_intervals(profile, workload, study.legend, cell),
+            )
+            for cell in cells
+        ),
+        choice="Request size",
+        header=("Request size", "Replica type", "Low [USD/1,000]", "Estimate", "High"),
+        rows=tuple(rows),
+        min_width=600,
+    )
+
+
+def _drawn(study: Study) -> list[tuple[int, int]]:
+    """A middling request size, a short one and a long one."""
+    cells = typical_sizes(study.workload, TYPICAL)
+    return cells if len(cells) <= DRAWN else [cells[k] for k in (len(cells) // 2, 0, len(cells) - 1)]
+
+
+def picture_of_pairs(study: Study) -> Picture | None:
+    """Two types against each other; None where there is one only."""
+    pairs = list(combinations(study.legend.entries[:PAIRED], 2))
+    if not pairs:
+        return None
+    variants = tuple(
+        Variant(label=f"{a.label} and {b.label}", figure=by_size.figure_pair(study.profile, study.workload, a, b))
+        for a, b in pairs
+    )
+    return Picture(
+        name="two-types",
+        about="Two types against each other",
+        caption="Color and letter: the cheaper of the two for a request of that size on a fully used replica. Number: "
+        'what the other costs more; "only": the other cannot serve it within the SLO. The stronger the color, the '
+        "larger the lead (full from 50 % on). Black frames: sizes that this traffic has.",
+        variants=variants,
+        choice="Pair",
+        min_width=_grid_width(study.profile),
+    )
+
+
+def pictures_by_rate(study: Study, points: Sequence[Point]) -> list[Picture]:
+    """Cost by request rate, and savings."""
+    legend, own = study.legend, study.workload.total_rate
+    gap = max((point.plan.gap for point in points if point.plan), default=0.0)
+    proven = "proven cheapest" if gap <= 1e-9 else f"proven within {gap:.2%} of the cheapest"
+    missing = sum(point.plan is None for point in points)
+    entries = by_rate.able_entries(points, legend)
+    unable = [entry.label for entry in legend.entries if entry not in entries]
+    cannot = f" Cannot carry this traffic alone: {', '.join(unable)}." if unable else ""
+    lost = f" At {missing} rates no plan was found." if missing else ""
+    budget = " The budget is not kept here." if study.options.budget_per_h is not None else ""
+    chosen = [point for point in points if any(abs(point.at / own - factor) < 1e-9 for factor in BAR_FACTORS)]
+    header = ("Rate [1/s]", "Mix [USD/h]", "Gap", *(f"Only {entry.label} [USD/h]" for entry in entries))
+    return [
+        Picture(
+            name="cost-by-rate",
+            about="Cost by request rate",
+            caption=f"The same mix of sizes at other rates; every point is a plan of its own, {proven}. "
+            "Between points a line stands at the cost of the next plan, which carries those rates too."
+            + cannot
+            + lost
+            + budget,
+            variants=(Variant(label="", figure=by_rate.figure_cost_by_rate(points, legend, own)),),
+            header=header,
+            rows=tuple(_rate_row(point, [by_rate.points_name(points, entry) for entry in entries]) for point in points),
+        ),
+        Picture(
+            name="savings",
+            about="What the mix saves against one type alone",
+            caption="1 - cost of the mix / cost of the cheapest fleet of that type alone, under the same settings."
+            + cannot
+            + budget,
+            variants=(Variant(label="", figure=by_rate.figure_savings(chosen, legend)),),
+            header=("Rate [1/s]", *(f"Against only {entry.label}" for entry in entries)),
+            rows=tuple(_savings_row(p, [by_rate.points_name(points, entry) for entry in entries]) for p in chosen),
+            min_width=140 + 22 * len(entries) * len(chosen),
+        ),
+    ]
+
+
+def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Picture:
+    """Cost of the service against its SLO."""
+    rows = [
+        (
+            by_limit.NAME_BY_METRIC[sweep.metric],
+            f"{1e3 * point.at:,.0f}",
+            f"{point.plan.cost_per_h:,.2f}" if point.plan else "cannot be met",
+            f"{point.plan.gap:.2%}" if point.plan else "",
+            _mix(point.plan) if point.plan else "",
+        )
+        for sweep in sweeps
+        for point in sweep.points
+    ]
+    unmet = [sweep for sweep in sweeps if any(point.plan is None for point in sweep.points)]
+    words = [
+        f" No plan meets {by_limit.NAME_BY_METRIC[sweep.metric].lower()} of "
+        f"{', '.join(f'{1e3 * point.at:,.0f}' for point in sweep.points if point.plan is None)} ms."
+        for sweep in unmet
+    ]
+    others = " The other limits stay as they are." if len(sweeps) > 1 else ""
+    return Picture(
+        name="cost-by-slo",
+        about="What a tighter or looser SLO costs",
+        caption="Capacities are estimated anew for every limit, and every point is a plan with its proof (whiskers "
+        "reach down to the proven bound, where it lies below). Between points a line stands at the tighter "
+        "limit's cost." + others + "".join(words),
+        variants=tuple(
+            Variant(
+                label=by_limit.NAME_BY_METRIC[sweep.metric],
+                figure=by_limit.figure_cost_by_limit(sweep, study.legend),
+            )
+            for sweep in sweeps
+        ),
+        choice="Limit",
+        header=("Limit", "[ms]", "Mix [USD/h]", "Gap", "Mix"),
+        rows=tuple(rows),
+    )
+
+
+def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
+    """The cheapest type, and what requests cost on each, as one limit varies."""
+    cells = typical_sizes(study.workload, TYPICAL)
+    drawn = _drawn(study)
+    assumed = "On fully used replicas; capacities are estimated anew for every limit."
+    return [
+        Picture(
+            name="winners-by-slo",
+            about="The most cost-efficient type by SLO",
+            caption=f"Letter: the type on which such a request costs least; number: USD per 1,000 of them. {assumed} "
+            f"Black frame: this service's own limit. "
+            f"Sizes: the busiest bucket of each of {len(cells)} parts of equal traffic, short to long.",
+            variants=(
+                Variant(label="", figure=by_limit.figure_winners_by_limit(sweep, study.legend, study.workload, cells)),
+            ),
+            header=("Limit [ms]", "Request size [tokens]", "Cheapest", "USD per 1,000 requests"),
+            rows=tuple(_winner_rows(study, sweep, cells)),
+            min_width=60 * len(sweep.points) + 160,
+        ),
+        Picture(
+            name="request-cost-by-slo",
+            about="What one request size costs by SLO",
+            caption=f"{assumed} A line begins at the tightest limit that its type can meet, above the picture where "
+            "that is dear; hover for 80 % intervals.",
+            variants=tuple(
+                Variant(
+                    label=f"{study.workload.buckets.label(*cell)} tokens",
+                    figure=by_limit.figure_request_cost(sweep, study.legend, study.workload, cell),
+                )
+                for cell in drawn
+            ),
+            choice="Request size",
+            header=("Limit [ms]", "Request size", *(f"{entry.label} [USD/1,000]" for entry in study.legend.entries)),
+            rows=tuple(
+                (f"{1e3 * point.at:,.0f}", study.workload.buckets.label(*cell), *_request_costs(study, point, cell))
+                for cell in drawn
+                for point in sweep.points
+            ),
+        ),
+    ]
+
+
+def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[tuple[int, int]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for point in sweep.points:
+        found = winners(request_cost(point.profile), study.compared)
+        for cell in cells:
+            cost = 1e3 * found.cost[cell]
+            shown = f"{cost:.4g}" if np.isfinite(cost) else "-"
+            size = by_limit.size_name(study.workload, cell)
+            rows.append((f"{1e3 * point.at:,.0f}", size, _name(study, int(found.best[cell])), shown))
+    return rows
+
+
+def _request_costs(study: Study, point: Point, cell: tuple[int, int]) -> list[str]:
+    costs = [by_limit.cost_at_limits([point.profile], entry.r, cell)[0] for entry in study.legend.entries]
+    return ["-" if np.isnan(cost) else f"{cost:.4g}" for cost in costs]
+
+
+def _rate_row(point: Point, names: list[str]) -> tuple[str, ...]:
+    if point.plan is None:
+        return (f"{point.at:.4g}", "no plan", "", *("" for _ in names))
+    costs = [point.plan.single_type[name].cost_per_h for name in names]
+    singles = ("-" if cost is None else f"{cost:,.2f}" for cost in costs)
+    return (f"{point.at:.4g}", f"{point.plan.cost_per_h:,.2f}", f"{point.plan.gap:.2%}", *singles)
+
+
+def _savings_row(point: Point, names: list[str]) -> tuple[str, ...]:
+    saved = [savings_against(point.plan, name) if point.plan else np.nan for name in names]
+    return (f"{point.at:.4g}", *("-" if np.isnan(value) else percent(value) for value in saved))
+
+
+def _mix(plan: Plan) -> str:
+    return ", ".join(
+        f"{int(count)} x {t.name}" for t, count in zip(plan.replica_types, plan.instances, strict=True) if count
+    )
+
+
+def _name(study: Study, r: int) -> str:
+    return study.profile.replica_types[r].name if r >= 0 else "-"
+
+
+def _grid_width(profile: Profile) -> int:
+    return 62 * profile.buckets.shape[1] + 110

@@ -1,0 +1,66 @@
+"""The page that shows a service from every side: the paper's views, for its own traffic and offers."""
+
+from __future__ import annotations
+
+from melange.present.figures.picture import Picture
+from melange.present.figures.pictures import (
+    picture_of_cost_by_limit,
+    picture_of_intervals,
+    picture_of_pairs,
+    picture_of_routes,
+    picture_of_winners,
+    pictures_by_limit,
+    pictures_by_rate,
+)
+from melange.present.pages import html as html
+from melange.present.pages.plan_page import assumptions, header, no_sweeps, types_table, warnings
+from melange.present.study import Study
+
+
+def explore_pictures(study: Study) -> list[Picture]:
+    """All pictures, in the order of the page."""
+    by_size = [
+        picture_of_winners(study),
+        picture_of_intervals(study),
+        picture_of_pairs(study),
+        picture_of_routes(study),
+    ]
+    sweeps = study.sweep_limits()
+    by_limit = [picture_of_cost_by_limit(study, sweeps), *pictures_by_limit(study, sweeps[0])] if sweeps else []
+    by_rate = pictures_by_rate(study, study.sweep_rates())
+    return [picture for picture in (*by_size, *by_rate, *by_limit) if picture is not None]
+
+
+def explore_page(study: Study, pictures: list[Picture], name: str) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    study
+        What is shown.
+    pictures
+        As :func:`explore_pictures` made them.
+    name
+        Of the service: its file.
+    """
+    drawn = {picture.name: html.figure(picture) for picture in pictures}
+
+    def of(*names: str) -> str:
+        return "".join(drawn[one] for one in names if one in drawn)
+
+    has_limits = "cost-by-slo" in drawn
+    parts = [
+        header(study, f"Melange: {name} from every side"),
+        "<main>",
+        html.section("Replica types shown", types_table(study)),
+        html.section("By request size", of("winners-by-size", "intervals", "two-types", "routes")),
+        html.section("By request rate", of("cost-by-rate", "savings")),
+        html.section(
+            "By SLO",
+            of("cost-by-slo", "winners-by-slo", "request-cost-by-slo") if has_limits else no_sweeps(study),
+        ),
+        warnings(study.plan),
+        assumptions(study),
+        "</main>",
+    ]
+    return html.page(f"Melange: {name}", parts, pictures)

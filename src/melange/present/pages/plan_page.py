@@ -1,0 +1,241 @@
+"""A plan's own page: the answer, its tables, the pictures that concern it, and what it stands on."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from melange.plan.plan import Plan
+from melange.present.figures.picture import Picture
+from melange.present.figures.pictures import (
+    picture_of_cost_by_limit,
+    picture_of_routes,
+    picture_of_winners,
+    pictures_by_rate,
+)
+from melange.present.pages import html as html
+from melange.present.study import Study
+from melange.present.terminal import plan_tables as tables
+
+
+def report_pictures(study: Study) -> list[Picture]:
+    """The pictures of a plan, in the order of its page."""
+    sweeps = study.sweep_limits()
+    return [
+        picture_of_routes(study),
+        picture_of_winners(study),
+        *pictures_by_rate(study, study.sweep_rates()),
+        *([picture_of_cost_by_limit(study, sweeps)] if sweeps else []),
+    ]
+
+
+def report_page(study: Study, pictures: list[Picture], name: str) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    study
+        The plan and what it was made from.
+    pictures
+        As :func:`report_pictures` made them.
+    name
+        Of the service: its file.
+    """
+    plan = study.plan
+    drawn = {picture.name: html.figure(picture) for picture in pictures}
+    by_limit = drawn.get("cost-by-slo", no_sweeps(study))
+    parts = [
+        header(study, f"Melange: the plan for {name}"),
+        "<main>",
+        html.section("The mix", mix_table(study), drawn["routes"], routing_grid(plan)),
+        html.section("With one type only", singles_table(plan), drawn["savings"]),
+        html.section("Proof", html.paragraph(_capital(tables.proof(plan).removeprefix("Proof: ")))),
+        warnings(plan),
+        html.section("Why these types", types_table(study), drawn["winners-by-size"]),
+        html.section("At other rates and limits", drawn["cost-by-rate"], by_limit),
+        assumptions(study),
+        "</main>",
+    ]
+    return html.page(f"Melange plan: {name}", parts, pictures)
+
+
+def header(study: Study, brand: str) -> str:
+    """The answer, and the line that it stands on."""
+    plan = study.plan
+    lines = tables.assumptions(plan).split("\n")
+    day = f" | {study.day}" if study.day else ""
+    return (
+        f'<header><p class="brand">{html.escape(brand)}{day}</p>'
+        f"<h1>{html.escape(tables.plan_sentence(plan))}</h1>"
+        + "".join(html.paragraph(line, "dim") for line in lines)
+        + "</header>"
+    )
+
+
+def mix_table(study: Study) -> str:
+    """What is rented, and what it carries."""
+    plan = study.plan
+    rows, chips = [], []
+    for letter, r in zip(tables.letters(plan), tables.used_types(plan), strict=False):
+        replica_type, count = plan.replica_types[r], int(plan.instances[r])
+        rows.append(
+            (
+                f"{letter}  {replica_type.name}",
+                f"{replica_type.offer.accelerators} x {replica_type.offer.accelerator}",
+                f"{count}",
+                f"{count * replica_type.replicas_per_instance}",
+                f"{count * replica_type.cost_per_h:,.2f}",
+                f"{plan.load[r]:.0%}",
+                tables.serves(plan, r),
+            )
+        )
+        entry = study.legend.find(r)
+        chips.append(entry.color if entry else "")
+    head = ("Replica type", "An instance holds", "Instances", "Replicas", "USD/h", "Load", "Serves")
+    caption = "What is rented. Load: share of the replicas' capacity that the traffic takes."
+    left_out = html.bullets(plan.unservable)
+    return html.table(head, rows, caption=caption, chips=chips) + (
+        f"<h3>Left out</h3>{left_out}" if plan.unservable else ""
+    )
+
+
+def routing_grid(plan: Plan) -> str:
+    """Where each size goes, as letters with percentages where a size is split."""
+    workload = plan.workload
+    rows = np.flatnonzero(workload.request_rate.sum(axis=1)).tolist()
+    columns = np.flatnonzero(workload.request_rate.sum(axis=0)).tolist()
+    edges = (workload.buckets.input_edges, workload.buckets.output_edges)
+    sign = "#" if workload.buckets.is_ordinal else ""
+    head = ["Input up to \\ output up to", *(f"{sign}{edges[1][o]:,}" for o in columns)]
+    grid = [[f"{sign}{edges[0][i]:,}", *(_route(plan, i, o) for o in columns)] for i in rows]
+    caption = "Where each request size goes: the letters of the mix; a dot where there is no traffic."
+    content = html.table(head, grid, caption=caption)
+    return f'<details class="routes"><summary>The routing grid as a table</summary>{content}</details>'
+
+
+def _route(plan: Plan, i: int, o: int) -> str:
+    if plan.workload.request_rate[i, o] == 0:
+        return "."
+    shares = [
+        (float(plan.share[r, i, o]), letter)
+        for r, letter in zip(tables.used_types(plan), tables.letters(plan), strict=False)
+        if plan.share[r, i, o] > 5e-3
+    ]
+    if len(shares) == 1 and shares[0][0] > 0.995:
+        return shares[0][1]
+    return " ".join(f"{letter} {share:.0%}" for share, letter in sorted(shares, reverse=True)) or "left out"
+
+
+def singles_table(plan: Plan) -> str:
+    """What each type costs alone, or why it cannot, all of them."""
+    able = sorted((b.cost_per_h, name, b) for name, b in plan.single_type.items() if b.cost_per_h is not None)
+    rows = [
+        (name, f"{b.instances}", f"{cost:,.2f}", f"{cost / plan.cost_per_h - 1:+.1%}", "") for cost, name, b in able
+    ]
+    rows += [(name, "-", "-", "-", b.reason) for name, b in plan.single_type.items() if b.cost_per_h is None]
+    head = ("Replica type", "Instances", "USD/h", "Against the mix", "Why not")
+    without = " but without a certificate" if plan.certificate else ""
+    return html.table(head, rows, caption=f"The cheapest fleet of each type alone, under the same settings{without}.")
+
+
+def types_table(study: Study) -> str:
+    """The types that have a color, with price, source and date; and what became of the others."""
+    rows = []
+    for entry in study.legend.entries:
+        replica_type = study.profile.replica_types[entry.r]
+        offer = replica_type.offer
+        rows.append(
+            (
+                f"{entry.letter}  {entry.label}",
+                f"{replica_type.replicas_per_instance} x ({replica_type.tensor_parallel} x {offer.accelerator})",
+                f"{replica_type.cost_per_h:,.3f}",
+                f"{replica_type.cost_per_h / replica_type.replicas_per_instance:,.3f}",
+                f"{offer.market}, {offer.seen.isoformat() if offer.seen else 'undated'}",
+                offer.source or "not named",
+            )
+        )
+    head = ("Replica type", "Replicas an instance", "USD/h", "USD/h a replica", "Price seen", "Source")
+    place = f" of {study.legend.place}" if study.legend.place else ""
+    caption = f"Each type{place} keeps its letter and color on the whole page."
+    chips = [entry.color for entry in study.legend.entries]
+    return html.table(head, rows, caption=caption, chips=chips) + html.paragraph(_selection(study), "dim")
+
+
+def _selection(study: Study) -> str:
+    compared, total = len(study.legend.compared), len(study.profile.replica_types)
+    uncolored = compared - len(study.legend.entries)
+    text = f"The plan chose among {total} replica types."
+    if study.legend.left_out:
+        text += (
+            f" In the pictures by request size {compared} are compared: the others are excluded, cost more for one "
+            "instance than the whole mix, serve nothing within the SLO, or are matched by another offer of the same "
+            "accelerator at no higher price a replica."
+        )
+    if study.options.confidence is not None:
+        text += (
+            f" The plan counts on rates that hold with {study.options.confidence:.0%} confidence; pictures by request "
+            "size show the middle of the estimates."
+        )
+    if uncolored > 0:
+        text += f" {uncolored} of those compared are drawn in grey, marked *."
+    return text
+
+
+def warnings(plan: Plan) -> str:
+    """What a reader should know, a line each."""
+    if not plan.cautions:
+        return ""
+    return html.section("Warnings", html.bullets((str(caution) for caution in plan.cautions), "warnings"))
+
+
+def no_sweeps(study: Study) -> str:
+    """Why there is no picture of other limits."""
+    slo = study.profile.slo
+    if slo is not None and not slo.is_on_mean:
+        why = f"rates under a {slo.statistic} are simulated, and those of a dozen limits would take minutes"
+    elif slo is None:
+        why = "the profile was given, not estimated, and it names no SLO"
+    else:
+        why = "the profile was given, not estimated, and it holds under one SLO only"
+    return html.paragraph(f"Other limits on latency are left out: {why}.", "dim")
+
+
+def assumptions(study: Study) -> str:
+    """What the answer stands on, with sources and dates."""
+    plan, profile, workload = study.plan, study.profile, study.workload
+    dates = sorted(t.offer.seen for t in profile.replica_types if t.offer.seen)
+    span = " to ".join(dict.fromkeys(day.isoformat() for day in (dates[0], dates[-1]))) if dates else ""
+    seen = f"seen {span}" if dates else "without dates"
+    sources = sorted({_site(t.offer.source) for t in profile.replica_types if t.offer.source})
+    counted = f"{workload.requests:,} requests" if workload.requests else ""
+    counted = f"; {counted} observed" if counted and counted not in workload.source else ""
+    failed = f"; {workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
+    shares = "continuous shares" if plan.slices is None else f"{plan.slices} slices a bucket"
+    items = [
+        f"Model: {plan.model or 'not named'}",
+        f"SLO: {plan.slo or 'not named'}",
+        f"Traffic: {workload.total_rate:.4g} requests/s; {workload.source or 'source not named'}{counted}{failed}",
+        f"Capacities: {profile.source or 'source not named'}",
+        f"Prices: {len(profile.replica_types)} replica types, {seen}; {', '.join(sources) or 'source not named'}",
+        f"Plan: {_proven(plan, shares)}",
+        "A type's load is the sum of its sizes' loads, each taken by itself (Mélange, arXiv 2404.14527, section 5.4)",
+    ]
+    return html.section("Assumptions", html.bullets(items))
+
+
+def _proven(plan: Plan, shares: str) -> str:
+    """Settings of the plan, and what is proven of its cost."""
+    if plan.certificate is not None:
+        return f"headroom as certified, {shares}; pictures at other rates and limits are without a certificate"
+    return f"headroom {plan.headroom:.0%}, {shares}, status {plan.status}, gap {plan.gap:.2%}"
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
+
+
+def _site(source: str) -> str:
+    """The host of an address, or the source as it is."""
+    found = re.match(r"https?://([^/]+)", source)
+    return found[1] if found else source

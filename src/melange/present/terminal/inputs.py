@@ -1,0 +1,97 @@
+"""What a plan is made from, as pages for the terminal: a workload, a profile."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from melange.present.terminal.layout import MAX_ROWS, add_column, cautions, edge, spaced, table_of, titled
+from melange.profile.profile import PROVENANCES, Profile
+from melange.workload.workload import Array, Workload
+
+
+def workload_page(workload: Workload) -> RenderableType:
+    """A workload as a table: share of requests by size, and its totals."""
+    rows = np.flatnonzero(workload.request_rate.sum(axis=1))
+    columns = np.flatnonzero(workload.request_rate.sum(axis=0))
+    title = "Requests [%] by size (rows: input tokens up to, columns: output tokens up to)"
+    table = table_of("")
+    for o in columns:
+        table.add_column(edge(workload.buckets, "output", int(o)), justify="right")
+    table.columns[0].justify = "right"
+    for i in rows:
+        share = workload.request_rate[i, columns] / workload.total_rate
+        cells = [f"{value:.2%}".rstrip("%") if value else "." for value in share]
+        table.add_row(edge(workload.buckets, "input", int(i)), *cells)
+    total = f"{workload.total_rate:.4g} requests/s"
+    if not workload.buckets.is_ordinal:
+        total += f", {workload.input_token_rate:,.0f} tokens/s in, {workload.output_token_rate:,.0f} tokens/s out"
+    if workload.burstiness is not None:
+        total += f", burstiness {workload.burstiness:.2f} (1 is Poisson)"
+    counted = f"{workload.requests:,} requests observed" if workload.requests else "no count of requests"
+    failed = f", {workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
+    source = Text(f"{workload.source} ({counted}{failed})")
+    parts: list[RenderableType] = [Text(total, style="bold"), source, titled(title, table)]
+    return Group(*spaced([*parts, *([cautions(workload.cautions)] if workload.cautions else [])]))
+
+
+def profile_page(profile: Profile, workload: Workload | None) -> RenderableType:
+    """A profile as a table: what each type carries of the workload's mix, and what it costs."""
+    heading = " | ".join(part for part in (profile.model, str(profile.slo or ""), profile.source) if part)
+    table = table_of("Replica type", "Accelerators", "USD/h", "Sizes served")
+    add_column(table, "Mix [requests/s]", right=True)
+    add_column(table, "USD per 1,000 requests", right=True)
+    table.add_column("How it is known / why it cannot")
+    for column in (2, 3):
+        table.columns[column].justify = "right"
+    rows = sorted(_profile_row(profile, workload, r) for r in range(len(profile.replica_types)))
+    shown = rows[: MAX_ROWS * 4]
+    for _, cells in shown:
+        table.add_row(*cells)
+    parts: list[RenderableType] = [Text(heading, style="bold"), titled("What one replica carries", table)]
+    if len(rows) > len(shown):
+        parts.append(
+            Text(f"... and {len(rows) - len(shown)} dearer ones or ones that cannot (--json lists all)", style="dim")
+        )
+    return Group(*spaced([*parts, *([cautions(profile.cautions)] if profile.cautions else [])]))
+
+
+def _profile_row(profile: Profile, workload: Workload | None, r: int) -> tuple[float, list[str]]:
+    replica_type, rates = profile.replica_types[r], profile.max_request_rate[r]
+    weight = workload.request_rate / workload.total_rate if workload else np.full(rates.shape, 1 / rates.size)
+    able = rates > 0
+    needed = weight > 0
+    per_instance = replica_type.replicas_per_instance
+    cost_per_request = np.inf
+    mix = "-"
+    if able[needed].all():
+        mix_rate = _mix_rate(weight[needed], rates[needed])
+        cost_per_request = replica_type.cost_per_h / 3600 / (mix_rate * per_instance)
+        mix = f"{mix_rate:.3g}"
+        low, high = (_mix_rate(weight[needed], ends[r][needed]) for ends in (profile.low, profile.high))
+        if high > low:
+            mix += f" ({low:.3g}-{high:.3g})"
+        kinds = {PROVENANCES[kind] for kind in profile.provenance[r][needed]}
+        note = ", ".join(kind for kind in PROVENANCES if kind in kinds)
+    else:
+        reasons = profile.reason[r][needed & ~able]
+        note = profile.reasons[int(np.bincount(reasons).argmax())] or "capacity 0 for some sizes"
+    shards = f"{replica_type.tensor_parallel} x " if replica_type.tensor_parallel > 1 else ""
+    cells = [
+        replica_type.name,
+        f"{per_instance} x ({shards}{replica_type.offer.accelerator})"
+        if per_instance > 1
+        else f"{shards}{replica_type.offer.accelerator}",
+        f"{replica_type.cost_per_h:,.2f}",
+        f"{(able & needed).sum()}/{needed.sum()}",
+        mix,
+        f"{cost_per_request * 1e3:.3f}" if np.isfinite(cost_per_request) else "-",
+        note,
+    ]
+    return cost_per_request, cells
+
+
+def _mix_rate(weight: Array, rates: Array) -> float:
+    """The rate of a whole mix of sizes that one replica carries [1/s]; 0 where it cannot serve one of them."""
+    return float(1 / (weight / rates).sum()) if (rates > 0).all() else 0.0

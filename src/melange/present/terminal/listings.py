@@ -1,0 +1,78 @@
+"""What can be rented and served, as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import RenderableType
+
+from melange.catalog.catalog import Accelerator, Model, Offer
+from melange.present.terminal.layout import add_column, table_of
+
+
+def accelerators_page(accelerators: Iterable[Accelerator]) -> RenderableType:
+    """Accelerators as a table."""
+    table = table_of("Name", "Vendor", "Architecture")
+    for heading in ("GiB", "GB/s", "bf16 TFLOPS", "fp8 TFLOPS"):
+        add_column(table, heading, right=True)
+    table.add_column("Link")
+    table.add_column("Source")
+    for a in accelerators:
+        half = a.flops_by_dtype.get("bf16") or a.flops_by_dtype.get("fp16")
+        table.add_row(
+            a.name,
+            a.vendor,
+            a.architecture,
+            f"{a.memory_bytes / 2**30:.0f}",
+            f"{a.bandwidth_bytes_per_s / 1e9:,.0f}",
+            _tera(half),
+            _tera(a.flops_by_dtype.get("fp8")),
+            a.link,
+            a.source,
+        )
+    return table
+
+
+def offers_page(offers: Sequence[Offer]) -> RenderableType:
+    """Offers as a table, cheapest accelerator-hour first."""
+    table = table_of("Provider", "Region", "Instance type", "Market", "Accelerators")
+    for heading in ("USD/h", "USD/h each"):
+        add_column(table, heading, right=True)
+    for heading in ("Link", "Seen", "Source"):
+        add_column(table, heading)
+    for offer in sorted(offers, key=lambda o: o.cost_per_h / o.accelerators):
+        table.add_row(
+            offer.provider,
+            offer.region,
+            offer.instance_type,
+            offer.market,
+            f"{offer.accelerators} x {offer.accelerator}",
+            f"{offer.cost_per_h:,.2f}",
+            f"{offer.cost_per_h / offer.accelerators:,.2f}",
+            offer.interconnect,
+            offer.seen.isoformat() if offer.seen else "undated",
+            offer.source,
+        )
+    return table
+
+
+def models_page(models: Iterable[Model]) -> RenderableType:
+    """Models as a table."""
+    table = table_of("Name")
+    for heading in ("Parameters [10^9]", "Weights [GB]", "KV [kB/token]", "Context"):
+        add_column(table, heading, right=True)
+    table.add_column("Weights as")
+    for m in models:
+        table.add_row(
+            m.name,
+            f"{m.parameters() / 1e9:.2f}",
+            f"{m.weight_bytes() / 1e9:.1f}",
+            f"{m.kv_bytes_per_token() / 1e3:.1f}",
+            f"{m.max_context:,}",
+            m.weight_dtype,
+        )
+    return table
+
+
+def _tera(flops: float | None) -> str:
+    return f"{flops / 1e12:,.0f}" if flops else "-"

@@ -1,0 +1,121 @@
+"""What a campaign of measurements may take, and what it has found, for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from melange.measure.campaign import Result
+from melange.measure.outlook import Outlook
+from melange.measure.search import Found
+from melange.measure.subject import Subject
+from melange.present.terminal.layout import MAX_ROWS, add_column, cautions, spaced, table_of, titled, usd
+
+SIZES = ("Tokens in", "Tokens out", "Traffic")
+
+
+def outlook_page(
+    outlooks: Sequence[Outlook],
+    subject: Subject,
+    endpoint: str,
+    *,
+    most_buckets: int | None,
+    budget_s: float | None,
+) -> RenderableType:
+    """What each bucket may take, those that matter first, and what all of it may cost."""
+    table = table_of()
+    for heading in (*SIZES, "Expected [requests/s]", "Rates tried", "Minutes", *_cost_heading(subject)):
+        add_column(table, heading, right=True)
+    for one in outlooks[:MAX_ROWS]:
+        table.add_row(
+            f"{one.input_tokens:,}",
+            f"{one.output_tokens:,}",
+            f"{one.request_rate / subject.workload.total_rate:.1%}",
+            f"{one.guess:.3g}" if one.guess else "not known",
+            f"{one.tests}",
+            f"{one.duration_s / 60:.1f}",
+            *_cost(subject, one.duration_s),
+        )
+    parts: list[RenderableType] = [
+        Text(f"{endpoint}, as {subject.replica_type}: {subject.slo}", style="bold"),
+        titled("What measuring takes, about, the sizes that matter first", table),
+    ]
+    if len(outlooks) > MAX_ROWS:
+        parts.append(Text(f"... and {len(outlooks) - MAX_ROWS} that matter less", style="dim"))
+    return Group(*spaced([*parts, Text(_in_all(outlooks, subject, most_buckets, budget_s))]), Text(""))
+
+
+def _in_all(outlooks: Sequence[Outlook], subject: Subject, most_buckets: int | None, budget_s: float | None) -> str:
+    """How long, how dear, and when it ends."""
+    chosen = outlooks[:most_buckets]
+    duration_s = sum(one.duration_s for one in chosen)
+    least_s = chosen[0].duration_s if chosen else 0.0
+    which = f"These {len(chosen)}" if most_buckets else f"All {len(chosen)}"
+    price = _cost(subject, duration_s)
+    said = f"{which} take about {_minutes(duration_s)}{f' and {price[0]} USD' if price else ''}"
+    if most_buckets is None:
+        said += f"; it ends as soon as the plan would no longer change, after {_minutes(least_s)} at the earliest"
+    if budget_s is not None:
+        said += f"; no test starts after {_minutes(budget_s)}"
+    return f"{said}. Every point is kept as it is measured: interrupt it when you like."
+
+
+def result_page(result: Result, subject: Subject) -> RenderableType:
+    """The highest rate of each size that was measured, and what stands in the way of more."""
+    table = table_of()
+    for heading in (*SIZES, "Highest rate [requests/s]", "Fails at"):
+        add_column(table, heading, right=True)
+    add_column(table, "What stands in the way")
+    for bucket, found in result.found_by_bucket.items():
+        inputs, outputs = subject.size(bucket)
+        share = subject.workload.request_rate[bucket] / subject.workload.total_rate
+        fails = f"{found.failed_rate:.3g}" if math.isfinite(found.failed_rate) and found.failed_rate else "-"
+        table.add_row(f"{inputs:,}", f"{outputs:,}", f"{share:.1%}", _rate(found), fails, Text(found.why))
+    others = int((subject.workload.request_rate > 0).sum()) - len(result.found_by_bucket)
+    parts: list[RenderableType] = [
+        titled(f"{subject.replica_type}: {subject.slo}", table),
+        Text(f"{result.points} load points. Ended: {result.ended}. {_anchored(others)}"),
+    ]
+    if result.profile.cautions:
+        parts.append(cautions(result.profile.cautions))
+    return Group(*spaced(parts))
+
+
+def _anchored(others: int) -> str:
+    """What is known of the sizes that were not measured."""
+    if not others:
+        return "That is all of the traffic's sizes."
+    subject = "The other size of the traffic is" if others == 1 else f"The other {others} sizes of the traffic are"
+    return f"{subject} anchored: step times that were fitted to the points."
+
+
+def _rate(found: Found) -> str:
+    """The highest rate with its interval, where it has one."""
+    if not found.high > found.low:
+        return f"{found.max_request_rate:.3g}"
+    ends = f"{found.low:.3g}-{found.high:.3g}" if math.isfinite(found.high) else f"{found.low:.3g} or more"
+    return f"{found.max_request_rate:.3g} ({ends})"
+
+
+def _cost_heading(subject: Subject) -> tuple[str, ...]:
+    return () if subject.cost_per_h is None else ("USD",)
+
+
+def _cost(subject: Subject, duration_s: float) -> tuple[str, ...]:
+    if subject.cost_per_h is None:
+        return ()
+    return (usd(duration_s / 3600 * subject.cost_per_h).removesuffix(" USD"),)
+
+
+def _minutes(duration_s: float) -> str:
+    """A time as people say it.
+
+    >>> _minutes(40), _minutes(600), _minutes(9000)
+    ('40 s', '10 min', '2.5 h')
+    """
+    if duration_s < 90:
+        return f"{duration_s:.0f} s"
+    return f"{duration_s / 60:.0f} min" if duration_s < 5400 else f"{duration_s / 3600:.1f} h"

@@ -1,0 +1,56 @@
+"""The cost of not knowing, and what to measure, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from melange.plan.plan import Plan
+from melange.plan.suggest import Suggestion
+from melange.present.terminal.layout import add_column, table_of, titled, usd
+
+
+def uncertainty_part(plan: Plan) -> RenderableType | None:
+    """What the plan would cost at each end of what replicas may carry; None where nobody asked."""
+    if not plan.cost_at:
+        return None
+    words = {"low": "all replicas at their low end", "mid": "as estimated", "high": "at their high end"}
+    costs = ", ".join(
+        f"{usd(cost)}/h {words[end]}" if (cost := plan.cost_at[end]) is not None else f"no plan {words[end]}"
+        for end in ("low", "mid", "high")
+    )
+    planned = f", planned at {plan.confidence:.0%} confidence" if plan.confidence is not None else ""
+    lines = [f"The cheapest plan costs {costs} (80 % intervals{planned})."]
+    lines += [f"Measure next: {plan.next_measurement}"] if plan.next_measurement else []
+    return titled("The cost of not knowing", Group(*(Text(line) for line in lines)))
+
+
+def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
+    """What to measure, the most valuable first."""
+    title = "What to measure next, and what it is expected to save a cautious plan"
+    if not suggestions:
+        return titled(title, Text("Nothing: no measurement would change what a plan costs."))
+    found = table_of("Accelerators", "Replica type")
+    numbers = ("Tokens in", "Tokens out", "In flight", "Requests/s", "Saves [USD/h]", "GPU-minutes", "Costs [USD]")
+    for heading in numbers:
+        add_column(found, heading, right=True)
+    for one in suggestions:
+        shards = f"{one.tensor_parallel} x " if one.tensor_parallel > 1 else ""
+        found.add_row(
+            f"{shards}{one.accelerator}",
+            one.replica_type,
+            f"{one.input_tokens:,}",
+            f"{one.output_tokens:,}",
+            f"{one.concurrency}" if one.concurrency else "-",
+            f"{one.request_rate:.3g}",
+            f"{one.saves_per_h:.2f}",
+            f"{one.gpu_minutes:.0f}",
+            f"{one.cost:.2f}",
+        )
+    how = (
+        "Keep so many requests of that size in flight: one turn of all to warm up, then 4 turns and at least 100; "
+        "5 minutes to start a replica are counted once. Then: --anchor 'NAME=results.json'"
+    )
+    return titled(title, Group(found, Text(how, style="dim")))

@@ -1,0 +1,215 @@
+"""A report as a page for the terminal: what share met the SLO, how sure that is, and why the rest did not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from melange.plan.plan import Plan
+from melange.present.terminal.layout import MAX_ROWS, cautions, listed, spaced, table_of, titled, usd
+from melange.slo import Slo
+from melange.validate.causes import CAUSES
+from melange.validate.report import PERCENTILES, TIMES, Report, TypeReport
+
+TYPE_COLUMNS = (
+    *("Replica type", "Replicas", "Requests", "Met the SLO", "Planned load", "Busy", "KV cache", "KV peak"),
+    *("Waiting", "Preempted"),
+)
+
+
+def validation_page(report: Report, plan: Plan, others: Sequence[Report] = ()) -> RenderableType:
+    """The whole report of a plan, in the order in which it is asked for; ``others`` are of other policies."""
+    step = next_step(report, plan)
+    parts: list[RenderableType] = [
+        Text(verdict(report), style="bold"),
+        *([Text(step)] if step else []),
+        Text(setting(report), style="dim"),
+        titled("Replica types", _types(report)),
+        titled("Times [ms]", _times(report)),
+    ]
+    if report.causes:
+        lines = [f"{share:.2%} {name}: {CAUSES[name]}" for name, share in report.causes.items()]
+        parts.append(listed("Why requests missed", lines))
+        parts.append(titled("Where they missed most", _worst_buckets(report)))
+    if others:
+        parts.append(titled("Policies, on the same requests (times in ms)", policies_table([report, *others])))
+    parts.append(Text(served(report)))
+    if report.cautions:
+        parts.append(cautions(report.cautions))
+    return Group(*spaced(parts))
+
+
+def verdict(report: Report) -> str:
+    """The answer in a sentence."""
+    held = report.attainment
+    if report.slo is None or held is None:
+        return "The plan has no SLO, so nothing is said of attainment."
+    counted = f"{report.seeds} x {report.requests:,} requests" if report.seeds > 1 else f"{report.requests:,} requests"
+    said = f"{held.value:.2%} of the requests met {limits_of(report.slo)} ({held.low:.2%} at least, {counted})"
+    if report.holds:
+        return f"{said}: the target of {_percent(report.target)} holds."
+    missed = "is not proven" if held.high >= report.target else "is missed"
+    return f"{said}: the target of {_percent(report.target)} {missed}."
+
+
+def next_step(report: Report, plan: Plan) -> str:
+    """What to do where the target is not shown to hold; empty where it is."""
+    if report.attainment is None or report.holds:
+        return ""
+    if report.attainment.high >= report.target:
+        return "Next: simulate more requests, --seeds 20."
+    if report.scenario == "lost-replica":
+        return "Next: keep room for a lost replica, --set plan.spare_replicas=1."
+    if report.scenario != "steady" or report.rate > 1.05 * plan.workload.total_rate:
+        return "Next: plan for the highest rate that is to be held, --set workload.rate=..."
+    if report.steps == "slow":
+        return "Next: plan on step times that can be counted on, --set plan.confidence=0.9, or measure some."
+    if not report.is_drawn:
+        return (
+            "Next: the log's own rate goes up and down; plan for its busy windows (workload: {rate: p99, window: 5m}), "
+            "or certify with the log's burstiness (melange plan --certify --burstiness 2)."
+        )
+    if plan.certificate is not None:
+        return "Next: the plan is certified for steadier requests than these; certify it for such (--burstiness)."
+    return "Next: melange plan --certify buys the headroom that it takes."
+
+
+def limits_of(slo: Slo) -> str:
+    """The limits that a request has to meet by itself.
+
+    >>> limits_of(Slo(tpot_s=0.06, ttft_s=1.0))
+    'TTFT <= 1000 ms and TPOT <= 60 ms'
+    """
+    return " and ".join(f"{metric.upper()} <= {limit * 1e3:g} ms" for metric, limit in slo.limits.items())
+
+
+def setting(report: Report) -> str:
+    """What was simulated, in two lines."""
+    parts = [f"{report.rate:.4g} requests/s", f"policy {report.policy}"]
+    if report.scenario != "steady":
+        parts.append(f"scenario {report.scenario}")
+    if report.steps != "as-planned":
+        parts.append(f"steps {report.steps}")
+    kinds = " and ".join(sorted({one.step_times for one in report.types}))
+    parts.append(f"step times {kinds}")
+    if report.slo and report.statistics:
+        parts += [
+            f"{report.slo.statistic} {metric.upper()} {value * 1e3:.4g} ms"
+            for metric, value in report.statistics.items()
+        ]
+    return " | ".join(parts) + f"\nRequests: {report.source}"
+
+
+def _types(report: Report) -> RenderableType:
+    table = table_of(*TYPE_COLUMNS)
+    for column in range(1, len(TYPE_COLUMNS)):
+        table.columns[column].justify = "right"
+    for one in report.types:
+        table.add_row(*type_cells(report, one))
+    return table
+
+
+def type_cells(report: Report, one: TypeReport) -> tuple[str, ...]:
+    """The row of a replica type under :data:`TYPE_COLUMNS`."""
+    return (
+        one.name,
+        f"{one.replicas}",
+        f"{one.requests:.1%}",
+        f"{one.attainment:.2%}" if report.slo else "-",
+        f"{one.planned_load:.0%}",
+        f"{one.busy:.0%}",
+        f"{one.kv:.0%}",
+        f"{one.peak_kv:.0%}",
+        f"{one.waiting:.2f}",
+        f"{one.preemptions:,}",
+    )
+
+
+def _times(report: Report) -> RenderableType:
+    table = table_of("", *PERCENTILES)
+    for column in range(1, len(PERCENTILES) + 1):
+        table.columns[column].justify = "right"
+    for metric in TIMES:
+        values = report.times.get(metric) or {}
+        if values:
+            name = "between tokens" if metric == "itl" else _named(metric)
+            table.add_row(name, *(f"{values[one] * 1e3:,.1f}" if one in values else "-" for one in PERCENTILES))
+    return table
+
+
+def _worst_buckets(report: Report) -> RenderableType:
+    table = table_of("Request size [tokens]", "Requests", "Met the SLO", "Part of all misses")
+    for column in (1, 2, 3):
+        table.columns[column].justify = "right"
+    missed = np.nan_to_num((1 - report.bucket_attainment) * report.bucket_requests)
+    total = missed.sum()
+    for place in np.argsort(missed, axis=None)[::-1][:MAX_ROWS].tolist():
+        i, o = divmod(place, report.buckets.shape[1])
+        if missed[i, o] <= 0.01 * total:
+            break
+        table.add_row(
+            report.buckets.label(i, o),
+            f"{report.bucket_requests[i, o]:.2%}",
+            f"{report.bucket_attainment[i, o]:.1%}",
+            f"{missed[i, o] / total:.0%}",
+        )
+    return table
+
+
+def policies_table(reports: Sequence[Report]) -> RenderableType:
+    """Policies side by side, the best first."""
+    limited = list(reports[0].slo.limits) if reports[0].slo else []
+    shown = [*limited, *(["latency"] if "latency" not in limited else [])]
+    columns = [(metric, name) for metric in shown for name in ("mean", "p99")]
+    table = table_of("Policy", "Met the SLO", "at least", *(f"{_named(metric)} {name}" for metric, name in columns))
+    table.columns[0].no_wrap = True
+    table.columns[0].min_width = max(len(report.policy) for report in reports)
+    for column in range(1, len(columns) + 3):
+        table.columns[column].justify = "right"
+
+    def rank(report: Report) -> float:
+        return -report.attainment.value if report.attainment else report.times["latency"].get("mean", 0.0)
+
+    for one in sorted(reports, key=rank):
+        held, times = one.attainment, one.times
+        table.add_row(
+            one.policy,
+            f"{held.value:.2%}" if held else "-",
+            f"{held.low:.2%}" if held else "-",
+            *(f"{times[metric].get(name, 0) * 1e3:,.1f}" for metric, name in columns),
+        )
+    return table
+
+
+def _named(metric: str) -> str:
+    return "latency" if metric == "latency" else metric.upper()
+
+
+def served(report: Report) -> str:
+    """Goodput, cost and what went wrong, in a sentence."""
+    parts = []
+    if report.slo:
+        parts.append(f"{report.goodput:.4g} of {report.rate:.4g} requests/s met the SLO")
+    if report.cost_per_mtok:
+        total, output = report.cost_per_mtok["total"], report.cost_per_mtok["output"]
+        parts.append(f"{usd(total)} per million tokens served ({usd(output)} per million generated)")
+    counts = {
+        "preemptions": report.preemptions,
+        "retried": report.retries,
+        "refused": report.refused,
+        "failed": report.failed,
+    }
+    parts += [f"{count:,} {name}" for name, count in counts.items() if count]
+    return "; ".join(parts) + "."
+
+
+def _percent(share: float) -> str:
+    """A share without trailing zeros: 99.5 %.
+
+    >>> _percent(0.995), _percent(0.99)
+    ('99.5%', '99%')
+    """
+    return f"{share * 100:.6g}%"

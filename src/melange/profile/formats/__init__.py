@@ -1,0 +1,1 @@
+"""Other tools' profiles and results of load tests, read and written."""

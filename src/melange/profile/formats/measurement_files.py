@@ -1,0 +1,164 @@
+"""Files of load points, whoever's tool wrote them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from melange.errors import InputError
+from melange.files import Json, dump_document, read_text, write_document
+from melange.profile.formats.load_tests import points_of
+from melange.profile.formats.tables import read_objects
+from melange.profile.measurement import JOURNAL, LATENCIES, TEXTS, Measurement
+
+_LATENCY_COLUMN = re.compile(r"(?P<metric>ttft|tpot|ntpot|itl|latency)_(?P<statistic>p\d{1,2}(\.\d+)?)_s")
+
+
+def read_measurements(*paths: str | Path) -> tuple[Measurement, ...]:
+    """Read load points from files of any known format, told apart by what is in them.
+
+    Our own JSON and CSV, aiperf's ``profile_export_aiperf.json``, guidellm's ``benchmarks.json``, results of
+    ``vllm bench serve`` and of SGLang's ``bench_serving``, AIBrix's benchmark JSONL.
+
+    Parameters
+    ----------
+    paths
+        Files, or patterns such as ``results/*.json``. ``NAME=PATH`` says which replica was measured, for files that do
+        not: a replica type's name, an accelerator (one of it), or an accelerator and a degree, ``"A10G tp2=PATH"``.
+
+    Raises
+    ------
+    InputError
+        No such file, a format that is not known, fields that are absent or no numbers: with file and field.
+    """
+    found: list[Measurement] = []
+    for one in paths:
+        name, path = _named(str(one))
+        for file in _files(path):
+            points = _read(file)
+            found += [_attributed(point, name) if name else point for point in points]
+    return tuple(found)
+
+
+def save_measurements(path: str | Path, measurements: tuple[Measurement, ...]) -> Path:
+    """Write load points in our own form."""
+    return write_document(path, "measurements", _document(measurements))
+
+
+def dump_measurements(measurements: tuple[Measurement, ...]) -> str:
+    """The text of such a file."""
+    return dump_document("measurements", _document(measurements))
+
+
+def _document(measurements: tuple[Measurement, ...]) -> Json:
+    return {"measurements": [one.to_json() for one in measurements]}
+
+
+def _named(text: str) -> tuple[str, str]:
+    """The name and the path in ``NAME=PATH``; a file that exists under the whole text is a path."""
+    name, equals, path = text.partition("=")
+    return (name.strip(), path.strip()) if equals and not Path(text).exists() else ("", text)
+
+
+def _files(pattern: str) -> list[str]:
+    if Path(pattern).exists():
+        return [pattern]
+    absolute = Path(pattern).expanduser().absolute()
+    files = sorted(str(file) for file in Path(absolute.anchor).glob(str(absolute.relative_to(absolute.anchor))))
+    if not files:
+        raise InputError(f"{pattern}: no such file, and no file that matches")
+    return files
+
+
+def _attributed(point: Measurement, name: str) -> Measurement:
+    """The point as one of the replica ``name``; anchoring tells whether that is a replica type or an accelerator."""
+    if point.replica_type or point.accelerator:
+        said = point.replica_type or point.accelerator
+        if said != name:
+            raise InputError(f"{point.source}: says that {said} was measured, and {name} was given")
+        return point
+    return replace(point, replica_type=name, tensor_parallel=point.tensor_parallel)
+
+
+def _read(path: str) -> list[Measurement]:
+    """The points of one file."""
+    if Path(path).suffix.casefold() == ".csv":
+        return _read_table(path)
+    objects = read_objects(path, infinity=True)
+    first = objects[0]
+    if "melange" in first:
+        if first["melange"] == JOURNAL:
+            return _read_journal(objects[1:], path)
+        if first["melange"] != "measurements/1":
+            raise InputError(f"{path}: holds {first['melange']}, and measurements/1 is needed")
+        listed = first.get("measurements")
+        if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
+            raise InputError(f"{path}: measurements must be a list of objects, at least one")
+        objects, first = listed, listed[0]
+    points = points_of(objects, path)
+    if points is not None:
+        return points
+    if not ({"input_tokens", "output_tokens"} & set(first)):
+        raise InputError(
+            f"{path}: no format that is known",
+            hint="our own form, aiperf, guidellm, vllm bench serve, sglang bench_serving and AIBrix's benchmark are",
+        )
+    places = [f"{path}[{index}]" if len(objects) > 1 else path for index in range(len(objects))]
+    return [Measurement.from_json(one, place) for one, place in zip(objects, places, strict=True)]
+
+
+def _read_journal(lines: list[Json], path: str) -> list[Measurement]:
+    """The load points that a server kept up with, and the rates that were found."""
+    points = []
+    for place, line in enumerate(lines, 2):
+        point = line.get("point")
+        held = point.get("measurement") if isinstance(point, dict) and point.get("keeps_up") else None
+        content = line.get("measurement") or held
+        if isinstance(content, dict):
+            points.append(Measurement.from_json(content, f"{path}:{place}"))
+    if not points:
+        raise InputError(f"{path}: holds no measurement yet", hint="melange measure goes on where it was interrupted")
+    return points
+
+
+def _read_table(path: str) -> list[Measurement]:
+    """Our own CSV: a column a field, empty cells unknown."""
+    points = []
+    reader = csv.DictReader(io.StringIO(read_text(path)))
+    for line, row in enumerate(reader, 2):
+        place = f"{path}:{line}"
+        if None in row or None in row.values():
+            raise InputError(f"{place}: must have {len(reader.fieldnames or ())} cells, as the first line has")
+        content: Json = {}
+        for column, cell in row.items():
+            if cell.strip():
+                _put(content, column.strip(), cell.strip(), place)
+        points.append(Measurement.from_json(content, place))
+    if not points:
+        raise InputError(f"{path}: holds no measurement")
+    return points
+
+
+def _put(content: Json, column: str, cell: str, place: str) -> None:
+    found = _LATENCY_COLUMN.fullmatch(column)
+    if column in TEXTS:
+        content[column] = cell
+    elif found:
+        content.setdefault(f"{found['metric']}_s", {})[found["statistic"]] = _parsed(cell, f"{place}: {column}")
+    elif column in LATENCIES:
+        content.setdefault(column, {})["mean"] = _parsed(cell, f"{place}: {column}")
+    elif column.startswith("slo_"):
+        limit = _parsed(cell, f"{place}: {column}") if column != "slo_statistic" else cell
+        content.setdefault("slo", {})[column.removeprefix("slo_")] = limit
+    else:
+        content[column] = _parsed(cell, f"{place}: {column}")
+
+
+def _parsed(cell: str, place: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise InputError(f"{place} must be a number, got {cell!r}") from None

@@ -1,0 +1,222 @@
+"""Measured load points: what somebody saw a replica do, whoever's tool measured it.
+
+Inside, everything is in seconds, tokens and requests per second; what other tools write is converted by
+:mod:`melange.profile.formats.load_tests`. Our own form is JSON,
+``{"melange": "measurements/1", "measurements": [{...}]}``, a bare list of such objects, one object a line, or CSV with
+one point a row. Keys and columns are the fields of :class:`Measurement`; a
+latency is a number, its mean, or ``{"mean": 0.03, "p99": 0.05}``, in CSV the columns ``tpot_s`` and ``tpot_p99_s``.
+The journal of ``melange measure`` is read too.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from melange.errors import InputError, unknown
+from melange.files import Json
+from melange.profile.formats.tables import number
+from melange.slo import Slo
+
+# First key of the journal that melange measure keeps.
+JOURNAL = "measure-journal/1"
+LATENCIES = ("ttft_s", "tpot_s", "ntpot_s", "itl_s", "latency_s")
+ENDLESS = ("offered_rate", "max_request_rate_high")
+TEXTS = ("accelerator", "replica_type", "engine", "model", "source")
+_STATISTIC = re.compile(r"mean|p\d{1,2}(\.\d+)?")
+_NAMED = re.compile(r"(?P<accelerator>.+?) tp(?P<degree>\d+)")
+_LATENCY_COLUMN = re.compile(r"(?P<metric>ttft|tpot|ntpot|itl|latency)_(?P<statistic>p\d{1,2}(\.\d+)?)_s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One load point of one replica.
+
+    Parameters
+    ----------
+    input_tokens, output_tokens
+        Mean prompt and completion [tokens].
+    replica_type
+        Name of the replica type that was measured; empty where the file does not say.
+    accelerator, tensor_parallel
+        Or its accelerator and the degree; empty and None where the file does not say.
+    engine, model
+        What ran, and what it served; empty where the file does not say.
+    offered_rate
+        Requests sent [1/s]; infinite where all were sent at once, or as fast as ``concurrency`` let them.
+    achieved_rate
+        Requests answered [1/s].
+    concurrency
+        Requests that the client kept in flight, or let be in flight at most; None: any number.
+    ttft_s, tpot_s, ntpot_s, itl_s, latency_s
+        By statistic (``mean``, ``p50``, ``p99``) [s]: time to first token, time per output token after the first,
+        latency over output tokens, gap between two tokens, latency.
+    duration_s
+        Length of the test [s].
+    samples, failed
+        Requests answered and requests that failed; None where the file does not say.
+    max_request_rate, slo
+        The highest rate at which that objective was met, where somebody searched for it; 0: at none [1/s].
+    max_request_rate_low, max_request_rate_high
+        Ends of an 80 % interval on it [1/s]; None where nothing is known of its error, the high one infinite where the
+        search ended before any rate failed.
+    source
+        File and place in it.
+
+    Raises
+    ------
+    InputError
+        Sizes below 1 token, figures that are not positive, statistics that are not known, or nothing that tells a
+        step's time: neither a mean TPOT, ITL, NTPOT or latency, nor an achieved rate, nor a maximum rate.
+
+    Examples
+    --------
+    >>> point = Measurement(input_tokens=1024, output_tokens=256, concurrency=8, tpot_s={"mean": 0.07})
+    >>> Measurement.from_json(point.to_json()) == point
+    True
+    """
+
+    input_tokens: float
+    output_tokens: float
+    replica_type: str = ""
+    accelerator: str = ""
+    tensor_parallel: int | None = None
+    engine: str = ""
+    model: str = ""
+    offered_rate: float | None = None
+    achieved_rate: float | None = None
+    concurrency: float | None = None
+    ttft_s: Mapping[str, float] = field(default_factory=dict)
+    tpot_s: Mapping[str, float] = field(default_factory=dict)
+    ntpot_s: Mapping[str, float] = field(default_factory=dict)
+    itl_s: Mapping[str, float] = field(default_factory=dict)
+    latency_s: Mapping[str, float] = field(default_factory=dict)
+    duration_s: float | None = None
+    samples: int | None = None
+    failed: int | None = None
+    max_request_rate: float | None = None
+    max_request_rate_low: float | None = None
+    max_request_rate_high: float | None = None
+    slo: Slo | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        place = self.source or "measurement"
+        for name in ("input_tokens", "output_tokens"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 1):
+                raise InputError(f"{place}: {name} must be >= 1, got {getattr(self, name):g}")
+        for name in ("achieved_rate", "concurrency", "duration_s", "max_request_rate", "offered_rate"):
+            value = getattr(self, name)
+            is_none = value == 0 and name == "max_request_rate"
+            if value is not None and not is_none and (not value > 0 or (math.isinf(value) and name != "offered_rate")):
+                raise InputError(f"{place}: {name} must be > 0 and finite, got {value:g}")
+        if self.tensor_parallel is not None and self.tensor_parallel < 1:
+            raise InputError(f"{place}: tensor_parallel must be >= 1, got {self.tensor_parallel}")
+        for name in LATENCIES:
+            _check_latency(getattr(self, name), f"{place}: {name}")
+        self._check_interval(place)
+        if self.max_request_rate is not None and self.slo is None:
+            raise InputError(f"{place}: max_request_rate needs the slo that it holds under")
+        told = any("mean" in getattr(self, name) for name in LATENCIES[1:])
+        if not told and self.achieved_rate is None and self.max_request_rate is None:
+            raise InputError(
+                f"{place}: a mean tpot_s, itl_s, ntpot_s or latency_s is needed, or achieved_rate, or max_request_rate"
+            )
+
+    @property
+    def rate_interval(self) -> tuple[float, float, float]:
+        """The low end, the maximum rate and the high end [1/s]; all the same where nothing is known of the error.
+
+        >>> slo = Slo(tpot_s=0.05)
+        >>> Measurement(input_tokens=9, output_tokens=9, slo=slo, max_request_rate=2.0).rate_interval
+        (2.0, 2.0, 2.0)
+        """
+        middle = self.max_request_rate or 0.0
+        low, high = self.max_request_rate_low, self.max_request_rate_high
+        return middle if low is None else low, middle, middle if high is None else high
+
+    def _check_interval(self, place: str) -> None:
+        """Refuse ends that are none."""
+        low, middle, high = self.rate_interval
+        if not 0 <= low <= middle <= high:
+            raise InputError(
+                f"{place}: max_request_rate must be >= max_request_rate_low >= 0 and <= max_request_rate_high, got "
+                f"{middle:g} between {low:g} and {high:g}"
+            )
+
+    def to_json(self) -> Json:
+        """As a JSON object of what is known."""
+        content: Json = {}
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, Slo):
+                value = value.to_json()
+            elif isinstance(value, Mapping):
+                value = dict(value)
+            elif value == math.inf:
+                value = "inf"
+            if value not in (None, "", {}):
+                content[one.name] = value
+        return content
+
+    @classmethod
+    def from_json(cls, content: Json, source: str = "") -> Measurement:
+        """From an object of our own form; errors name ``source``, where it is from, and the key."""
+        place = source or "measurement"
+        known = {one.name for one in fields(cls)}
+        for key in content:
+            if key not in known:
+                raise unknown("key", key, known, place=place)
+        values: dict[str, Any] = {}
+        for key, value in content.items():
+            if value is not None:
+                values[key] = _value(key, value, f"{place}: {key}")
+        for key in ("input_tokens", "output_tokens"):
+            if key not in values:
+                raise InputError(f"{place}: the key {key} is absent")
+        return cls(**({"source": source} | values))
+
+
+def split_name(name: str) -> tuple[str, int]:
+    """Accelerator and degree in a name such as ``A10G tp2``; a name alone means one of it.
+
+    >>> split_name("A10G tp2"), split_name("L4")
+    (('A10G', 2), ('L4', 1))
+    """
+    found = _NAMED.fullmatch(name)
+    return (found["accelerator"], int(found["degree"])) if found else (name, 1)
+
+
+def _value(key: str, value: Any, place: str) -> Any:
+    """One value of our own form, checked."""
+    if key in TEXTS:
+        if not isinstance(value, str):
+            raise InputError(f"{place} must be text, got {value!r}")
+        return value
+    if key in LATENCIES:
+        given = value if isinstance(value, dict) else {"mean": value}
+        return {name: number(one, f"{place}.{name}") for name, one in given.items()}
+    if key == "slo":
+        try:
+            return Slo.from_json(value)
+        except TypeError:
+            raise InputError(f"{place} must hold limits in seconds such as {{'tpot_s': 0.05}}, got {value!r}") from None
+    if key in ENDLESS and value in ("inf", math.inf):
+        return math.inf
+    found = number(value, place)
+    if key in ("samples", "failed", "tensor_parallel"):
+        if found != int(found):
+            raise InputError(f"{place} must be a whole number, got {found:g}")
+        return int(found)
+    return found
+
+
+def _check_latency(values: Mapping[str, float], place: str) -> None:
+    for statistic, value in values.items():
+        if not _STATISTIC.fullmatch(statistic):
+            raise InputError(f"{place}: statistics are mean, p50, p99, ..., got {statistic!r}")
+        if not (math.isfinite(value) and value >= 0):
+            raise InputError(f"{place}.{statistic} must be >= 0 and finite, got {value:g}")

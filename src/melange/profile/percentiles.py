@@ -1,0 +1,297 @@
+"""Maximum rates under limits that no closed form knows, percentiles above all: found by simulation.
+
+One replica serves one size, its requests arriving at random (Poisson). The rate is raised until the limit's own
+statistic, over the simulated requests, reaches the limit. The gaps between arrivals are the same random numbers at
+every rate, so that what is compared differs in the rate alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.errors import Caution, InputError
+from melange.processes import each_of
+from melange.profile.profile import MEASURED, Profile
+from melange.profile.rate_cache import Key, Rate, RateCache
+from melange.replica.capacity import Sizes
+from melange.replica.engine import Engine
+from melange.replica.occupancy import replicas_like, running_at
+from melange.replica.policy import ROUND_ROBIN, PolicyState
+from melange.replica.reasons import duration
+from melange.replica.simulated.cluster import play
+from melange.replica.simulated.outcome import statistic_of
+from melange.slo import Slo
+from melange.workload.workload import Array, Buckets, Workload
+
+# Simulated requests at each rate; more for a far percentile, so that some lie beyond it, and more where many are in
+# flight, so that most of them meet a replica as full as it gets.
+REQUESTS, BEYOND, TIMES_IN_FLIGHT = 1_000, 20, 8
+# The first ones meet an empty replica and are not counted.
+WARM_UP = 0.25
+# A queue whose wait grows by this share of the time that passes never ends: more comes than is served.
+GROWING = 0.03
+# Fewer cells than this are searched sooner than processes have started.
+WORTH_PROCESSES = 60
+# Types that carry every size at so many times the cost of another one are not worth a simulation.
+DEAR = 3.0
+# The search ends when the rate is known to this share of itself.
+PRECISION = 0.03
+# A replica that cannot hold its limits at a hundredth of what it carries in the mean cannot hold them at all.
+LEAST_SHARE, MOST_SHARE = 0.01, 2.0
+TOO_DEAR = f"not simulated: another type carries every size and costs {DEAR:g} times less"
+
+Mask = npt.NDArray[np.bool_]
+
+
+def with_simulated_rates(
+    profile: Profile,
+    sizes: Workload | Buckets,
+    slo: Slo,
+    *,
+    seed: int = 0,
+    is_scarce: bool = False,
+    kept: RateCache | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Profile:
+    """A profile whose rates hold an SLO's own statistic.
+
+    Parameters
+    ----------
+    profile
+        Rates that hold the same limits on the mean (R, I, O), with the engines that they were estimated for.
+    sizes
+        What the profile was made for: a workload, whose buckets without traffic are left as they are, or buckets.
+    slo
+        Limits on any statistic of TTFT, TPOT, NTPOT, latency.
+    seed
+        Of the arrivals.
+    is_scarce
+        Whether there may be too few of some types: then dear ones are simulated as well.
+    kept
+        Rates found before, by what they follow from; None: those of this process.
+    progress
+        Told the part that is done, 0-1.
+
+    Returns
+    -------
+    Profile
+        Estimated, anchored cells replaced by simulated ones; measured cells stay. Ends of the intervals keep their
+        distance from the middle.
+
+    Raises
+    ------
+    InputError
+        A profile without engines.
+    """
+    if not any(profile.engines):
+        raise InputError(
+            "slo: percentiles are found by simulation, and the profile holds no engines",
+            hint="estimate it with a model, or measure it under this SLO",
+        )
+    inputs, outputs = _sizes(sizes)
+    wanted = np.ones(profile.buckets.shape, bool) if isinstance(sizes, Buckets) else sizes.request_rate > 0
+    dear = np.zeros(len(profile.replica_types), bool) if is_scarce else _dear(profile, wanted)
+    rates = np.where(dear[:, None, None] & (profile.provenance != MEASURED), 0.0, profile.max_request_rate)
+    reason, sentences = profile.reason.copy(), {text: place for place, text in enumerate(profile.reasons)}
+    reason[(rates <= 0) & (profile.max_request_rate > 0)] = sentences.setdefault(TOO_DEAR, len(sentences))
+    known = RateCache() if kept is None else kept
+    cells = _cells(profile, wanted & ~dear[:, None, None])
+    sought = [
+        (engine, (round(float(inputs[i, o])), max(1, round(float(outputs[i, o])))), slo, seed) for engine, i, o in cells
+    ]
+    starts = [float(profile.max_request_rate[places[0], i, o]) for (_, i, o), places in cells.items()]
+    try:
+        found = _all_found(known, sought, starts, progress or (lambda _: None))
+    finally:
+        known.save()  # what was found before an interruption is not sought again
+    for ((_, i, o), places), (rate, why) in zip(cells.items(), found, strict=True):
+        rates[places, i, o] = rate
+        if rate <= 0:
+            reason[places, i, o] = sentences.setdefault(why, len(sentences))
+    moved = np.divide(rates, profile.max_request_rate, out=np.zeros_like(rates), where=profile.max_request_rate > 0)
+    return replace(
+        profile,
+        max_request_rate=rates,
+        low=np.minimum(profile.low * moved, rates),
+        high=np.maximum(profile.high * moved, rates),
+        reasons=tuple(sentences),
+        reason=reason,
+        slo=slo,
+        source=f"{profile.source}; {slo.statistic} by simulation of each size alone",
+        cautions=(*profile.cautions, *_cautions(slo, wanted)),
+    )
+
+
+def _all_found(
+    kept: RateCache, sought: Sequence[Key], starts: Sequence[float], progress: Callable[[float], None]
+) -> list[Rate]:
+    """The rate of each engine and size: the one that is kept, or else the one that is found now, on all cores."""
+    places = [place for place, key in enumerate(sought) if kept.get(key) is None]
+    jobs = [(*sought[place], starts[place]) for place in places]
+    for done, (place, rate) in enumerate(zip(places, each_of(simulated_rate_of, jobs, WORTH_PROCESSES), strict=True)):
+        kept.keep(sought[place], rate)
+        progress((done + 1) / len(jobs))
+    return [kept.get(key) or (0.0, "") for key in sought]
+
+
+def simulated_rate_of(job: tuple[Engine, tuple[int, int], Slo, int, float]) -> Rate:
+    """:func:`simulated_rate` of one engine, size, SLO, seed and rate to start at."""
+    engine, size, slo, seed, start = job
+    return simulated_rate(engine, *size, slo, start, seed=seed)
+
+
+def simulated_rate(
+    engine: Engine, input_tokens: int, output_tokens: int, slo: Slo, mean_rate: float, *, seed: int = 0
+) -> Rate:
+    """The highest rate at which a replica holds an SLO for one size [1/s], or 0 and why.
+
+    Parameters
+    ----------
+    engine
+        The replica's.
+    input_tokens, output_tokens
+        The size.
+    slo
+        Limits and their statistic.
+    mean_rate
+        The highest rate at which the mean holds the limits: where the search starts [1/s].
+    seed
+        Of the arrivals.
+    """
+    count = requests_for(slo, in_flight_at(engine, input_tokens, output_tokens, mean_rate))
+    arrivals = np.cumsum(np.random.default_rng(seed).exponential(size=count))
+
+    def values_at(rate: float) -> dict[str, float]:
+        return statistics(engine, input_tokens, output_tokens, arrivals / rate, slo)
+
+    def excess(values: dict[str, float]) -> float:
+        return max(value / slo.limits[metric] for metric, value in values.items())
+
+    low = high = mean_rate
+    if excess(values := values_at(mean_rate)) > 1:
+        while excess(values) > 1:
+            high, low = low, low / 2
+            if low < LEAST_SHARE * mean_rate:
+                return 0.0, _why(values, slo)
+            values = values_at(low)
+    else:
+        while excess(values) <= 1:
+            low, high = high, high * 2**0.5
+            if high > MOST_SHARE * mean_rate:
+                return low, ""
+            values = values_at(high)
+    while high > low * (1 + PRECISION):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if excess(values_at(middle)) <= 1 else (low, middle)
+    return low, ""
+
+
+def statistics(engine: Engine, input_tokens: int, output_tokens: int, arrival_s: Array, slo: Slo) -> dict[str, float]:
+    """An SLO's statistic of each of its metrics, over requests of one size on one replica [s]."""
+    count = len(arrival_s)
+    outcome = play(
+        [engine],
+        lone_replica(),
+        ROUND_ROBIN,
+        arrival_s,
+        np.full(count, input_tokens),
+        np.full(count, output_tokens),
+        np.zeros(count, np.int64),
+        np.zeros(count, np.int64),
+    )
+    counted = slice(int(count * WARM_UP), None)
+    ttft = (outcome.first_token_s - arrival_s)[counted]
+    latency = (outcome.finish_s - arrival_s)[counted]
+    values = {
+        "ttft": ttft,
+        "tpot": (latency - ttft) / max(output_tokens - 1, 1),
+        "ntpot": latency / output_tokens,
+        "latency": latency,
+    }
+    behind_s = float((outcome.admitted_s - arrival_s)[-count // 10 :].mean())
+    if np.isnan(latency).any() or behind_s > GROWING * arrival_s[-1]:
+        return dict.fromkeys(slo.limits, math.inf)
+    return {metric: statistic_of(values[metric], slo.statistic) for metric in slo.limits}
+
+
+def requests_for(slo: Slo, in_flight: float) -> int:
+    """How many requests are simulated at each rate."""
+    return math.ceil(max(REQUESTS, BEYOND / slo.tail / (1 - WARM_UP), TIMES_IN_FLIGHT * in_flight))
+
+
+def in_flight_at(engine: Engine, input_tokens: int, output_tokens: int, rate: float) -> float:
+    """Requests of one size in flight on one replica at a rate."""
+    sizes = Sizes(inputs=np.full((1, 1, 1), float(input_tokens)), outputs=np.full((1, 1, 1), float(output_tokens)))
+    return float(running_at(replicas_like(engine), sizes, np.full((1, 1, 1), rate))[0, 0, 0])
+
+
+def lone_replica() -> PolicyState:
+    """A balancer with one replica and nothing to choose."""
+    one, none = np.ones(1), np.zeros(1, np.int64)
+    return PolicyState(
+        type_of=none,
+        input_edges=one * math.inf,
+        output_edges=one * math.inf,
+        share=one,
+        part=one,
+        rate=one,
+        is_up=np.ones(1, np.int64),
+        outstanding=np.zeros(1, np.int64),
+        fill=np.zeros(1),
+        completions=np.zeros(1),
+        seen=np.zeros(1),
+        output_sum=np.zeros(1),
+        credit=np.zeros(1),
+        turn=np.zeros(2, np.int64),
+    )
+
+
+def _why(values: dict[str, float], slo: Slo) -> str:
+    """Which limit even requests that come one at a time exceed."""
+    metric = max(values, key=lambda name: values[name] / slo.limits[name])
+    said, limit = duration(values[metric]), duration(slo.limits[metric])
+    return f"{slo.statistic} {metric.upper()} of requests that come one at a time is {said}; the limit is {limit}"
+
+
+def _sizes(sizes: Workload | Buckets) -> tuple[Array, Array]:
+    return sizes.upper_sizes() if isinstance(sizes, Buckets) else (sizes.input_tokens, sizes.output_tokens)
+
+
+def _dear(profile: Profile, wanted: Mask) -> Mask:
+    """Types (R,) that another one, as many as are wanted of it, replaces at a fraction of the cost.
+
+    It carries every size that they do at a third of the cost or less, with limits on the mean, and an instance of it
+    costs no more: where one of theirs is rented, as many of the other for the same money carry half as much again.
+    """
+    types = profile.replica_types
+    instance = np.array([one.cost_per_h for one in types])
+    price = np.array([one.cost_per_h / one.replicas_per_instance for one in types])[:, None, None]
+    rate = np.where(wanted, profile.max_request_rate, 0.0)
+    cost = np.divide(price, rate, out=np.full(rate.shape, np.inf), where=rate > 0)
+    dear = np.zeros(len(types), bool)
+    for q in (q for q, one in enumerate(types) if one.offer.max_instances is None):
+        dear |= (instance >= instance[q]) & ((cost == np.inf) | (cost >= DEAR * cost[q])).all(axis=(1, 2))
+    return dear
+
+
+def _cells(profile: Profile, wanted: Mask) -> dict[tuple[Engine, int, int], list[int]]:
+    """Distinct engine and bucket, with the replica types (R) that it stands for; measured cells are left out."""
+    cells: dict[tuple[Engine, int, int], list[int]] = {}
+    is_open = (profile.max_request_rate > 0) & (profile.provenance != MEASURED) & wanted
+    for r, i, o in np.argwhere(is_open).tolist():
+        engine = profile.engines[r]
+        if engine is not None:
+            cells.setdefault((engine, i, o), []).append(r)
+    return cells
+
+
+def _cautions(slo: Slo, wanted: Mask) -> tuple[Caution, ...]:
+    if wanted.all():
+        return ()
+    what = f"buckets without traffic hold the limits in the mean, and not their {slo.statistic}"
+    return (Caution("mean-only", f"{what}; plan again if their sizes arrive"),) if not slo.is_on_mean else ()

@@ -1,0 +1,73 @@
+"""Simulated rates that were found before, by all that they follow from: in memory, and in a file between runs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from melange.errors import InputError
+from melange.files import write_text
+from melange.replica.engine import Engine
+from melange.slo import Slo
+
+# Counts up when the simulator's answers change: what an older one found is then found again.
+VERSION = 1
+Key = tuple[Engine, tuple[int, int], Slo, int]
+Rate = tuple[float, str]
+
+
+def cache_folder() -> Path:
+    """Where files are kept between runs: ``$MELANGE_CACHE``, or ``melange`` in the user's cache folder."""
+    if own := os.environ.get("MELANGE_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melange"
+
+
+class RateCache:
+    """Rates and reasons by engine, size, SLO and seed.
+
+    Parameters
+    ----------
+    file
+        Read now, written by :meth:`save`; None: kept in memory only. A file that cannot be read is begun anew, one
+        that cannot be written is left alone: it saves time and nothing else.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._stored: dict[str, Rate] = {}
+        self._is_changed = False
+        if file is not None:
+            try:
+                content = json.loads(file.read_text(encoding="utf-8"))
+                self._stored = {key: (float(rate), str(why)) for key, (rate, why) in content.items()}
+            except (OSError, ValueError, TypeError, AttributeError):
+                self._stored = {}
+
+    def get(self, key: Key) -> Rate | None:
+        """What is kept under a key; None where nothing is."""
+        return self._stored.get(_digest(key))
+
+    def keep(self, key: Key, rate: Rate) -> None:
+        """Keep a rate, or 0 and why."""
+        self._stored[_digest(key)] = rate
+        self._is_changed = True
+
+    def save(self) -> None:
+        """Write the file, atomically, if something was found."""
+        if self._file is None or not self._is_changed:
+            return
+        with contextlib.suppress(OSError, InputError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._file, json.dumps(self._stored))
+            self._is_changed = False
+
+
+def _digest(key: Key) -> str:
+    engine, size, slo, seed = key
+    told: list[Any] = [VERSION, engine.to_json(), size, slo.to_json(), seed]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]

@@ -1,0 +1,286 @@
+"""The closed form: the highest rate of a request size on one replica within limits on the mean.
+
+Arrays have the axes (replica R, input bucket I, output bucket O). With B running requests of i prompt and o output
+tokens, every step carries ``P = B i / o`` prompt tokens; then ``step(B, B (i + o / 2), P)`` is the mean time per output
+token with interference and ``B / (o step)`` the request rate (Little's law). B is a mean over time and need not be
+whole; below 1 it is the share of time in which the replica is busy with one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.catalog.model import Model
+from melange.replica.memory import token_layers
+from melange.replica.step import StepCost, added_time_s, is_absent, step_time_s
+
+Array = npt.NDArray[np.float64]
+
+# A replica that cannot hold its limits when it is busy one thousandth of the time cannot hold them at all.
+IDLE_BATCH = 1e-3
+BISECTIONS = 16
+INTERVAL_BISECTIONS = 11  # the ends of an interval are known to no better than a per cent
+# Where below the largest feasible batch the peak is looked for as well: throughput need not rise with the batch.
+PEAK_FRACTIONS = (0.9, 0.75, 0.5, 0.25)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sizes:
+    """Mean request sizes.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Prompt and output tokens (1, I, O).
+    """
+
+    inputs: Array
+    outputs: Array
+
+    @property
+    def residency(self) -> Array:
+        """Tokens that a running request holds on average, ``i + o / 2`` (1, I, O)."""
+        return self.inputs + self.outputs / 2
+
+    @property
+    def longest(self) -> Array:
+        """Tokens that a request holds at its end, ``i + o`` (1, I, O)."""
+        return self.inputs + self.outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Replicas:
+    """What the closed form needs to know of R replicas of one model.
+
+    Parameters
+    ----------
+    cost
+        Stacked step costs, fields of shape (R, 1, 1).
+    kv_tokens
+        KV cache that one accelerator holds, in tokens of one layer (R, 1, 1); 0 where the weights do not fit.
+    max_sequences
+        Most running requests (R, 1, 1).
+    max_batched_tokens
+        Most tokens of one step (R, 1, 1).
+    block_tokens
+        Tokens of one KV block.
+    is_chunked
+        Whether prompts are read in chunks beside running requests.
+    is_fully_reserved
+        Whether a request holds room for its full length from the start.
+    max_context
+        Longest prompt plus completion [tokens].
+    """
+
+    cost: StepCost
+    kv_tokens: Array
+    max_sequences: Array
+    max_batched_tokens: Array
+    block_tokens: int
+    is_chunked: bool
+    max_context: int
+    is_fully_reserved: bool = False
+
+
+def max_request_rate(
+    replicas: Replicas,
+    model: Model,
+    sizes: Sizes,
+    limits: Mapping[str, float],
+    *,
+    bisections: int = BISECTIONS,
+) -> Array:
+    """Highest request rate of each size on each replica (R, I, O) [1/s]; 0 where it cannot serve the size at all.
+
+    The largest ``B / (o step)`` over the batches within memory, engine limits and the limits on the mean. Every metric
+    grows with B, so the feasible batches are an interval; its end is found by bisection, to 2e-4 of its value.
+
+    Parameters
+    ----------
+    replicas, model, sizes
+        See there.
+    limits
+        By metric: ``ttft``, ``tpot``, ``ntpot``, ``latency`` [s].
+    bisections
+        Fewer are enough for the ends of an interval.
+    """
+    largest = largest_batch(replicas, model, sizes)
+    slots = np.maximum(largest, IDLE_BATCH)
+    idle = np.full_like(slots, IDLE_BATCH)
+    is_served = (largest > 0) & (excess(replicas, sizes, limits, idle, slots) <= 1)
+    batch = _end_of_feasible(replicas, sizes, limits, slots, bisections)
+    rate = batch / (sizes.outputs * mean_step_s(replicas, sizes, batch))
+    for fraction in PEAK_FRACTIONS:
+        smaller = batch * fraction
+        rate = np.maximum(rate, smaller / (sizes.outputs * mean_step_s(replicas, sizes, smaller)))
+    return np.where(is_served, rate, 0.0)
+
+
+def largest_batch(replicas: Replicas, model: Model, sizes: Sizes) -> Array:
+    """Most running requests that memory and engine limits allow in the mean (R, I, O); 0 where not even one fits.
+
+    ``min(max_num_seqs, KV / (i + o / 2), budget / (1 + i / o))``: KV cache at mean residency, with half a block of
+    waste a request, or at full length ``i + o`` where the engine reserves that; the last term only where prompts are
+    read in chunks, whose tokens share a step's budget. One request alone must fit at its full length, and that within
+    the context limit.
+    """
+    waste = replicas.block_tokens
+    held = sizes.longest if replicas.is_fully_reserved else sizes.residency
+    resident = token_layers(model, held, waste / 2)
+    batch = np.minimum(replicas.max_sequences, replicas.kv_tokens / resident)
+    if replicas.is_chunked:
+        batch = np.minimum(batch, replicas.max_batched_tokens / (1 + sizes.inputs / sizes.outputs))
+    return np.where(holds_one(replicas, model, sizes) & (sizes.longest <= replicas.max_context), batch, 0.0)
+
+
+def holds_one(replicas: Replicas, model: Model, sizes: Sizes) -> npt.NDArray[np.bool_]:
+    """Whether the KV cache holds one request at its full length (R, I, O)."""
+    return np.asarray(token_layers(model, sizes.longest, replicas.block_tokens - 1) <= replicas.kv_tokens)
+
+
+def mean_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
+    """Mean time between two tokens of a running request, prompts of others included (R, I, O) [s].
+
+    Chunked: of ``o / B`` steps one reads a prompt besides (as much of it as its budget leaves, and then more of them),
+    or every step where prompts are so many that none goes without; a prompt hides behind the weights only in the steps
+    that carry it. Not chunked: every ``o / B`` steps one that reads a prompt (or several that wait, as many as a step
+    takes) while running requests stand still. Where a front end hands tokens on one by one, no less than it needs for
+    those of a step.
+    """
+    step_s = _engine_step_s(replicas, sizes, batch)
+    if is_absent(replicas.cost.stream_s):
+        return step_s
+    return np.asarray(np.maximum(step_s, replicas.cost.stream_s * np.maximum(batch, 1.0)))
+
+
+def _engine_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
+    cost, running = replicas.cost, np.maximum(batch, 1.0)
+    admitted = batch / sizes.outputs
+    context = running * sizes.residency
+    position = sizes.inputs / 2
+    if replicas.is_chunked:
+        room = np.maximum(replicas.max_batched_tokens - running, 1.0)
+        prompt = admitted * sizes.inputs
+        chunk = np.maximum(prompt, np.minimum(sizes.inputs, room))
+        mixed = prompt / chunk
+        decode_s = step_time_s(cost, batch=running, context_tokens=context)
+        added_s = added_time_s(cost, batch=running, prefill_tokens=chunk, position=position, admitted=admitted / mixed)
+        return np.asarray(decode_s + mixed * added_s, float)
+    together = np.clip(admitted, 1.0, np.maximum(1.0, replicas.max_batched_tokens / sizes.inputs))
+    decode_s = step_time_s(cost, batch=running, context_tokens=context)
+    prompt_s = prompt_step_s(replicas, sizes, together)
+    return np.asarray(decode_s + admitted / together * prompt_s, float)
+
+
+def prompt_step_s(replicas: Replicas, sizes: Sizes, prompts: Array | float) -> Array:
+    """Time of a step that reads so many whole prompts and nothing else (R, I, O) [s]."""
+    step_s = step_time_s(
+        replicas.cost,
+        batch=0.0,
+        context_tokens=0.0,
+        prefill_tokens=prompts * sizes.inputs,
+        position=sizes.inputs / 2,
+        admitted=prompts,
+    )
+    return np.asarray(step_s, float)
+
+
+def prompt_times_s(replicas: Replicas, sizes: Sizes, batch: Array) -> tuple[Array, Array]:
+    """Time from a prompt's first step to its first token, and the time it keeps other prompts waiting (R, I, O) [s].
+
+    Chunked: ``ceil(i / (budget - B))`` steps beside B running requests; it keeps ``i / (budget - B)`` of a
+    full step from others. Not chunked: one step for both.
+    """
+    if not replicas.is_chunked:
+        alone_s = prompt_step_s(replicas, sizes, 1.0)
+        return alone_s, alone_s
+    context = batch * sizes.residency
+    budget = np.maximum(replicas.max_batched_tokens - batch, 1.0)
+    chunks = np.ceil(sizes.inputs / budget)
+    position = sizes.inputs / 2
+    one_s = step_time_s(
+        replicas.cost,
+        batch=batch,
+        context_tokens=context,
+        prefill_tokens=sizes.inputs / chunks,
+        position=position,
+        admitted=1.0 / chunks,
+    )
+    steps = sizes.inputs / budget
+    full_s = step_time_s(
+        replicas.cost,
+        batch=batch,
+        context_tokens=context,
+        prefill_tokens=budget,
+        position=position,
+        admitted=1.0 / steps,
+    )
+    return np.asarray(chunks * one_s, float), np.asarray(steps * full_s, float)
+
+
+def ttft_s(replicas: Replicas, sizes: Sizes, batch: Array, slots: Array, step_s: Array) -> Array:
+    """Mean time to the first token under Poisson arrivals, given the mean step (R, I, O) [s].
+
+    The rest of the step in progress, the wait for a slot, the wait for other prompts, and the own prompt::
+
+        min(B, 1) step / 2  +  residency / 2 (B/c)^(sqrt(2 (c + 1)) - 1) / (c (1 - B/c))  +  D r / (2 (1 - r))  +  own
+
+    A slot: c of them, service times alike, mean wait by Sakasegawa's approximation (1977) halved for constant service
+    (Allen-Cunneen). Other prompts: M/D/1 with utilisation ``r = rate D``, D the time for which one prompt keeps others
+    waiting.
+    """
+    own_s, blocking_s = prompt_times_s(replicas, sizes, batch)
+    rate = batch / (sizes.outputs * step_s)
+    reading = np.minimum(rate * blocking_s, 1 - 1e-9)
+    prompts_s = blocking_s * reading / (2 * (1 - reading))
+    occupied = np.minimum(batch / slots, 1 - 1e-9)
+    servers = np.maximum(slots, 1.0)
+    exponent = np.sqrt(2 * (servers + 1)) - 1
+    delay = np.exp(exponent * np.log(occupied)) / (servers * (1 - occupied))  # several times faster than a power
+    residency_s = own_s + sizes.outputs * step_s
+    return np.asarray(np.minimum(batch, 1.0) * step_s / 2 + delay / 2 * residency_s + prompts_s + own_s, float)
+
+
+def metrics_s(
+    replicas: Replicas, sizes: Sizes, metrics: tuple[str, ...], batch: Array, slots: Array
+) -> dict[str, Array]:
+    """Mean of each metric at a batch (R, I, O) [s].
+
+    ``tpot = step`` (0 for a single token), ``latency = ttft + (o - 1) step``, ``ntpot = latency / o``.
+    """
+    step_s = mean_step_s(replicas, sizes, batch)
+    values = {"tpot": np.where(sizes.outputs > 1, step_s, 0.0)}
+    if set(metrics) - {"tpot"}:
+        values["ttft"] = ttft_s(replicas, sizes, batch, slots, step_s)
+        values["latency"] = values["ttft"] + (sizes.outputs - 1) * step_s
+        values["ntpot"] = values["latency"] / sizes.outputs
+    return {metric: values[metric] for metric in metrics}
+
+
+def excess(replicas: Replicas, sizes: Sizes, limits: Mapping[str, float], batch: Array, slots: Array) -> Array:
+    """The largest metric over its limit (R, I, O): the batch is feasible where it is at most 1."""
+    values = metrics_s(replicas, sizes, tuple(limits), batch, slots)
+    return np.asarray(np.maximum.reduce([values[metric] / limit for metric, limit in limits.items()]), float)
+
+
+def _end_of_feasible(
+    replicas: Replicas, sizes: Sizes, limits: Mapping[str, float], slots: Array, bisections: int
+) -> Array:
+    """The largest batch up to ``slots`` that holds the limits, by bisection of its logarithm (R, I, O).
+
+    The end that holds them is returned, so that what the search leaves open errs on the safe side.
+    """
+    low, high = np.full_like(slots, np.log(IDLE_BATCH)), np.log(slots)
+    is_within = excess(replicas, sizes, limits, slots, slots) <= 1
+    if is_within.all():
+        return slots
+    low = np.where(is_within, high, low)
+    for _ in range(bisections):
+        middle = (low + high) / 2
+        is_within = excess(replicas, sizes, limits, np.exp(middle), slots) <= 1
+        low, high = np.where(is_within, middle, low), np.where(is_within, high, middle)
+    return np.exp(low)

@@ -1,0 +1,165 @@
+"""The engine of one replica, as far as a simulation needs to know it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from melange.catalog.model import Model
+from melange.errors import InputError
+from melange.files import Json
+from melange.replica.capacity import Replicas
+from melange.replica.era import Residuals
+from melange.replica.step import StepCost, scaled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What one replica's engine takes for a step and holds in its KV cache, with the engine's limits.
+
+    It travels with a profile and a plan, so that a plan is simulated on the very step times that it was made with.
+
+    Parameters
+    ----------
+    cost
+        Coefficients of the step (:func:`~melange.replica.step.step_time_s`).
+    kv_tokens
+        KV cache that one accelerator holds, in tokens of one layer.
+    full_layers, sliding_layers
+        Layers that look back all the way, and layers with a sliding window.
+    window
+        That window [tokens]; 0 where no layer has one.
+    max_sequences, max_batched_tokens
+        Most running requests, and most tokens of one step.
+    block_tokens
+        Tokens of one KV block.
+    is_chunked
+        Whether prompts are read in chunks beside running requests; else a prompt has a step of its own.
+    is_fully_reserved
+        Whether a request enters only with room for its full length, and is never evicted.
+    max_context
+        Longest prompt plus completion [tokens].
+    fast, slow
+        Times the step that measured steps took at their 10 % and their 90 % quantile.
+    source
+        Where the step times come from: ``estimated``, ``anchored``, ``measured``.
+    """
+
+    cost: StepCost
+    kv_tokens: float
+    full_layers: int
+    sliding_layers: int = 0
+    window: int = 0
+    max_sequences: int = 256
+    max_batched_tokens: int = 2048
+    block_tokens: int = 16
+    is_chunked: bool = True
+    max_context: int = 131072
+    is_fully_reserved: bool = False
+    fast: float = 1.0
+    slow: float = 1.0
+    source: str = "estimated"
+
+    def __post_init__(self) -> None:
+        for name in ("max_sequences", "max_batched_tokens", "block_tokens", "max_context"):
+            if getattr(self, name) < 1:
+                raise InputError(f"engine.{name} must be >= 1, got {getattr(self, name)}")
+        if self.full_layers + self.sliding_layers < 1 or self.kv_tokens < 0:
+            raise InputError("engine: at least one layer and kv_tokens >= 0 are needed")
+
+    def scaled(self, factor: float) -> Engine:
+        """The same engine, all of its steps ``factor`` times as long."""
+        return replace(self, cost=scaled(self.cost, factor))
+
+    def to_json(self) -> Json:
+        """As a JSON object; an infinite limit is null."""
+        content = {field.name: getattr(self, field.name) for field in fields(Engine)}
+        content["cost"] = {
+            field.name: _finite(getattr(self.cost, field.name))
+            for field in fields(StepCost)
+            if getattr(self.cost, field.name) != 0.0
+        }
+        return content
+
+    @classmethod
+    def from_json(cls, content: Json) -> Engine:
+        """From the JSON object that :meth:`to_json` makes."""
+        stored = content["cost"]
+        values = {field.name: stored.get(field.name, 0.0) for field in fields(StepCost)}
+        cost = StepCost(**{name: math.inf if value is None else float(value) for name, value in values.items()})
+        return cls(**(content | {"cost": cost}))
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def layers_of(model: Model) -> tuple[int, int, int]:
+    """Full layers, sliding layers and their window [tokens] of a model."""
+    sliding = model.sliding_layers
+    return model.layers - sliding, sliding, int(model.sliding_window or 0) if sliding else 0
+
+
+def engines_of(
+    replicas: Replicas, layers: Sequence[tuple[int, int, int]], residuals: Sequence[Residuals], source: str
+) -> list[Engine | None]:
+    """One engine for each of R replicas side by side; None where the model does not fit.
+
+    Parameters
+    ----------
+    replicas
+        As the closed form has them.
+    layers
+        Full layers, sliding layers and their window, of each (R).
+    residuals
+        How far measured step times were from such steps, of each (R).
+    source
+        Where the step times come from.
+    """
+    names = [field.name for field in fields(StepCost)]
+    count = len(layers)
+    columns = {name: np.broadcast_to(getattr(replicas.cost, name), (count, 1, 1)).ravel().tolist() for name in names}
+    kv_tokens = np.broadcast_to(replicas.kv_tokens, (count, 1, 1)).ravel().tolist()
+    sequences = np.broadcast_to(replicas.max_sequences, (count, 1, 1)).ravel().tolist()
+    tokens = np.broadcast_to(replicas.max_batched_tokens, (count, 1, 1)).ravel().tolist()
+    return [
+        Engine(
+            cost=StepCost(**{name: columns[name][r] for name in names}),
+            kv_tokens=kv_tokens[r],
+            full_layers=layers[r][0],
+            sliding_layers=layers[r][1],
+            window=layers[r][2],
+            max_sequences=int(sequences[r]),
+            max_batched_tokens=int(tokens[r]),
+            block_tokens=replicas.block_tokens,
+            is_chunked=replicas.is_chunked,
+            max_context=int(replicas.max_context),
+            is_fully_reserved=replicas.is_fully_reserved,
+            fast=residuals[r].low,
+            slow=residuals[r].high,
+            source=source,
+        )
+        if kv_tokens[r] > 0
+        else None
+        for r in range(count)
+    ]
+
+
+def engines_to_json(engines: Sequence[Engine | None]) -> Json:
+    """Distinct engines once, and which of them each replica type has (-1: none)."""
+    distinct = list(dict.fromkeys(one for one in engines if one is not None))
+    place = {one: number for number, one in enumerate(distinct)}
+    return {
+        "engines": [one.to_json() for one in distinct],
+        "engine": [-1 if one is None else place[one] for one in engines],
+    }
+
+
+def engines_from_json(content: Json) -> tuple[Engine | None, ...]:
+    """From what :func:`engines_to_json` makes; empty where a file has none."""
+    distinct = [Engine.from_json(one) for one in content.get("engines", ())]
+    return tuple(None if place < 0 else distinct[place] for place in content.get("engine", ()))

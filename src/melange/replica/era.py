@@ -1,0 +1,273 @@
+"""Engine eras: the small constants of step times, engine limits, and how wrong they were where they were fitted.
+
+Constants do not carry over between eras of an engine, so each has a file of its own in ``constants/``.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import Model
+from melange.errors import unknown
+
+DEFAULT_ENGINE = "vllm"
+ERA_BY_ALIAS = {"vllm": "vllm-1"}
+# Where vLLM 1 takes its larger defaults (vllm/engine/arg_utils.py: 70 GiB and more, but for the A100).
+LARGE_MEMORY_BYTES = 70 * 2**30
+SMALL_ARCHITECTURES = ("Volta", "Turing", "Ampere")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constants:
+    """What an engine gets out of the hardware, and what its host adds.
+
+    Parameters
+    ----------
+    mbu, mba
+        Share of peak memory bandwidth that reading weights reaches, and reading the KV cache, 0-1.
+    mfu, mfu_fp8, mfu_fp4, mfu_attention
+        Share of peak dense arithmetic that linear layers reach in 16 bits, in 8 and in 4, and attention over a prompt,
+        0-1.
+    mfu_experts
+        Share of those that routed experts reach, whose products are smaller, 0-1.
+    mba_latent
+        Share of peak memory bandwidth that reading a latent KV cache reaches, 0-1.
+    t_step_s, t_layer_s, t_sequence_s, t_request_s
+        Host work of a step, of each layer in it, of each running request in it, of each request once [s].
+    t_stream_s
+        What the server's front end takes to hand one token on, beside the engine; 0 where none was seen to limit [s].
+    t_moe_layer_s, t_latent_layer_s
+        What a layer takes longer if it routes tokens to experts, or projects a latent KV cache: more and smaller
+        kernels [s].
+    link_latency_s, pcie_latency_s
+        Latency of one all-reduce over the accelerators' own link, and over PCIe [s].
+    link_efficiency, pcie_efficiency
+        Share of the link's bandwidth that an all-reduce reaches, 0-1.
+    """
+
+    mbu: float
+    mba: float
+    mba_latent: float
+    mfu: float
+    mfu_fp8: float
+    mfu_fp4: float
+    mfu_experts: float
+    mfu_attention: float
+    t_step_s: float
+    t_layer_s: float
+    t_moe_layer_s: float
+    t_latent_layer_s: float
+    t_sequence_s: float
+    t_request_s: float
+    t_stream_s: float
+    link_latency_s: float
+    pcie_latency_s: float
+    link_efficiency: float
+    pcie_efficiency: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings:
+    """Memory rule and limits of an engine: its defaults, unless someone sets them.
+
+    Parameters
+    ----------
+    memory_utilization
+        Share of an accelerator's memory that the engine may take, 0-1 (vLLM's ``gpu_memory_utilization``).
+    is_share_of_free
+        Whether that is a share of what weights and activations leave (TensorRT-LLM's
+        ``kv_cache_free_gpu_mem_fraction``), which the KV cache then takes.
+    reserve_bytes
+        Memory that the driver's context takes [bytes].
+    graph_bytes
+        Memory of captured graphs [bytes].
+    max_sequences
+        Most running requests (``max_num_seqs``).
+    max_batched_tokens
+        Most tokens of one step (``max_num_batched_tokens``): what an activation reserve is made for, and the budget
+        of prompt chunks.
+    large_max_sequences, large_max_batched_tokens
+        The same two on large accelerators (70 GiB and more, newer than Ampere), where the engine has other defaults
+        there; 0: it has none.
+    block_tokens
+        Tokens of one KV block.
+    is_chunked
+        Whether prompts are read in chunks beside running requests; False where a prompt has a step of its own and
+        running requests wait for it.
+    is_fully_reserved
+        Whether a request enters only when the KV cache has room for it at its full length, and is never evicted
+        (TensorRT-LLM's default, ``GUARANTEED_NO_EVICT``); False where it enters with room for its prompt.
+    max_context
+        Longest prompt plus completion, where set shorter or longer than the model's [tokens]; None: as the model says.
+    """
+
+    memory_utilization: float = 0.9
+    is_share_of_free: bool = False
+    reserve_bytes: float = 0.5 * 2**30
+    graph_bytes: float = 0.0
+    max_sequences: int = 256
+    max_batched_tokens: int = 2048
+    large_max_sequences: int = 0
+    large_max_batched_tokens: int = 0
+    block_tokens: int = 16
+    is_chunked: bool = True
+    is_fully_reserved: bool = False
+    max_context: int | None = None
+
+    def limits_on(self, accelerator: Accelerator) -> tuple[int, int]:
+        """Most running requests and most tokens of one step on that accelerator."""
+        is_large = (
+            accelerator.memory_bytes >= LARGE_MEMORY_BYTES and accelerator.architecture not in SMALL_ARCHITECTURES
+        )
+        sequences = self.large_max_sequences if is_large else 0
+        tokens = self.large_max_batched_tokens if is_large else 0
+        return sequences or self.max_sequences, tokens or self.max_batched_tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residuals:
+    """How far measured step times were from predicted ones, on accelerators or models that the fit had not seen.
+
+    Parameters
+    ----------
+    low, high
+        Measured over predicted step time: its 10 % and 90 % quantile.
+    median_error
+        Median of abs(predicted / measured - 1), 0-1.
+    points
+        Measured points behind it; 0 where nothing was measured and the figures are a judgment.
+    """
+
+    low: float
+    high: float
+    median_error: float
+    points: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Era:
+    """One engine in one period of its life.
+
+    Parameters
+    ----------
+    name
+        ``vllm-0.2``, ``vllm-1``, ``sglang``, ``trtllm`` (1.1 and later), ``trtllm-1.0``, ``trtllm-offline``.
+    constants, settings, residuals
+        See there.
+    residuals_by_kind
+        The same for each kind of model that was fitted on.
+    residuals_elsewhere
+        What an accelerator can expect that the era was not fitted on: the same of accelerators held out in all eras,
+        each counting as much as another.
+    accelerators, models
+        Names that the constants were fitted on; anything else is extrapolation.
+    kinds
+        Kinds of models that they were fitted on: ``dense``, ``moe``, ``latent`` (multi-head latent attention).
+    max_tokens
+        Longest prompt plus completion that they were fitted on [tokens].
+    source, date
+        Where the measurements come from, and when the constants were fitted.
+    notes
+        What deserves a word.
+    """
+
+    name: str
+    constants: Constants
+    settings: EngineSettings
+    residuals: Residuals
+    residuals_by_kind: Mapping[str, Residuals] = field(default_factory=dict)
+    residuals_elsewhere: Residuals | None = None
+    accelerators: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    max_tokens: int = 0
+    source: str = ""
+    date: str = ""
+    notes: str = ""
+
+    def residuals_of(self, model: Model, accelerator: str) -> Residuals:
+        """What is known of models of that kind, or of all where none was fitted on.
+
+        On an accelerator that was not fitted on, no less wide than accelerators held out were found to be.
+        """
+        known = self.residuals_by_kind.get(kind_of(model), self.residuals)
+        other = self.residuals_elsewhere
+        if other is None or accelerator in self.accelerators:
+            return known
+        return Residuals(
+            low=min(known.low, other.low),
+            high=max(known.high, other.high),
+            median_error=max(known.median_error, other.median_error),
+            points=known.points,
+        )
+
+    def with_settings(self, **settings: Any) -> Era:
+        """The same era with other engine settings.
+
+        >>> find_era("vllm").with_settings(max_sequences=64).settings.max_sequences
+        64
+        """
+        for name in ("max_sequences", "max_batched_tokens"):
+            if name in settings:
+                settings.setdefault(f"large_{name}", 0)
+        return replace(self, settings=replace(self.settings, **settings))
+
+
+def kind_of(model: Model) -> str:
+    """``dense``, ``moe`` or ``latent``: what the constants of an era are fitted for apart."""
+    if model.kv_lora_rank:
+        return "latent"
+    return "moe" if model.experts else "dense"
+
+
+def eras() -> tuple[str, ...]:
+    """Names of all bundled eras.
+
+    >>> eras()
+    ('sglang', 'trtllm', 'trtllm-1.0', 'trtllm-offline', 'vllm-0.2', 'vllm-1')
+    """
+    folder = resources.files("melange.replica") / "constants"
+    return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+@cache
+def find_era(engine: str) -> Era:
+    """The era of that name, or the newest of an engine.
+
+    Raises
+    ------
+    InputError
+        For a name that is not known, with the nearest ones.
+
+    Examples
+    --------
+    >>> find_era("vllm").name
+    'vllm-1'
+    """
+    name = ERA_BY_ALIAS.get(engine, engine)
+    if name not in eras():
+        raise unknown("engine", engine, (*eras(), *ERA_BY_ALIAS), place="engine")
+    text = (resources.files("melange.replica") / "constants" / f"{name}.toml").read_text(encoding="utf-8")
+    content = tomllib.loads(text)
+    fitted = content["fitted"]
+    return Era(
+        name=name,
+        constants=Constants(**{name: float(value) for name, value in content["constants"].items()}),
+        settings=EngineSettings(**content["settings"]),
+        residuals=Residuals(**content["residuals"]),
+        residuals_by_kind={kind: Residuals(**of_kind) for kind, of_kind in content["residuals_by_kind"].items()},
+        residuals_elsewhere=Residuals(**content["residuals_elsewhere"]),
+        accelerators=tuple(fitted["accelerators"]),
+        models=tuple(fitted["models"]),
+        kinds=tuple(fitted["kinds"]),
+        max_tokens=fitted["max_tokens"],
+        source=fitted["source"],
+        date=fitted["date"],
+        notes=fitted.get("notes", ""),
+    )

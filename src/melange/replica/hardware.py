@@ -1,0 +1,109 @@
+"""What decides a replica's speed, and R of them side by side for the closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import Model
+from melange.catalog.offer import Offer
+from melange.catalog.variants import unsupported_dtype, variant_of
+from melange.errors import unknown
+from melange.replica.capacity import Replicas
+from melange.replica.era import EngineSettings, Era
+from melange.replica.memory import kv_room_bytes
+from melange.replica.step import StepCost, stack, step_cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """What decides a replica's speed: offers that agree in it are computed once.
+
+    Parameters
+    ----------
+    accelerator
+        Its name.
+    tensor_parallel
+        Accelerators that split each layer.
+    is_pcie
+        Whether they talk over PCIe.
+    variant
+        Name of the model's quantised variant; empty: as published.
+    """
+
+    accelerator: str
+    tensor_parallel: int = 1
+    is_pcie: bool = False
+    variant: str = ""
+
+
+def hardware_of(
+    offer: Offer, tensor_parallel: int, facts_by_name: Mapping[str, Accelerator], variant: str = ""
+) -> Hardware:
+    """What an offer comes down to, split over so many of its accelerators.
+
+    Raises
+    ------
+    InputError
+        For an accelerator that is not known, with the nearest ones.
+    """
+    if offer.accelerator not in facts_by_name:
+        raise unknown("accelerator", offer.accelerator, facts_by_name, place=f"offer {offer.name}")
+    link = offer.interconnect or facts_by_name[offer.accelerator].link
+    return Hardware(
+        accelerator=offer.accelerator,
+        tensor_parallel=tensor_parallel,
+        is_pcie=tensor_parallel > 1 and link.casefold().startswith("pcie"),
+        variant=variant,
+    )
+
+
+def replicas_of(
+    model: Model,
+    hardware: Sequence[Hardware],
+    facts_by_name: Mapping[str, Accelerator],
+    era: Era,
+    cost_by_hardware: Mapping[Hardware, StepCost] | None = None,
+) -> Replicas:
+    """One replica on each hardware, side by side (R, 1, 1).
+
+    Parameters
+    ----------
+    model, hardware, facts_by_name, era
+        What is served, on what, and by which engine.
+    cost_by_hardware
+        Coefficients of the step from another source; whatever is not in it gets those of the era.
+    """
+    known = cost_by_hardware or {}
+    facts = [facts_by_name[one.accelerator] for one in hardware]
+    served = [variant_of(model, one.variant) for one in hardware]
+    triples = list(zip(served, hardware, facts, strict=True))
+    costs = [
+        known[one]
+        if one in known
+        else step_cost(variant, fact, tensor_parallel=one.tensor_parallel, is_pcie=one.is_pcie, constants=era.constants)
+        for variant, one, fact in triples
+    ]
+    limits = np.array([era.settings.limits_on(fact) for fact in facts], float)
+    kv_tokens = [kv_tokens_of(variant, fact, one.tensor_parallel, era.settings) for variant, one, fact in triples]
+    return Replicas(
+        cost=stack(costs),
+        kv_tokens=np.array(kv_tokens)[:, None, None],
+        max_sequences=limits[:, 0, None, None],
+        max_batched_tokens=limits[:, 1, None, None],
+        block_tokens=era.settings.block_tokens,
+        is_chunked=era.settings.is_chunked,
+        is_fully_reserved=era.settings.is_fully_reserved,
+        max_context=era.settings.max_context or model.max_context,
+    )
+
+
+def kv_tokens_of(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
+    """KV cache that one accelerator holds, in tokens of one layer; 0 where the weights do not fit."""
+    if not model.is_splittable(tensor_parallel) or unsupported_dtype(model, accelerator):
+        return 0.0
+    room = kv_room_bytes(model, accelerator, tensor_parallel, settings)
+    return max(room, 0.0) / model.kv_bytes_per_layer(tensor_parallel)

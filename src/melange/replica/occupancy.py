@@ -1,0 +1,79 @@
+"""How full a replica is: requests in flight at a rate, and the part of a replica that one request occupies."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from melange.replica.capacity import Array, Replicas, Sizes, mean_step_s, prompt_times_s
+from melange.replica.engine import Engine
+from melange.slo import Slo
+
+# Bounds of the search for how many requests run at a rate: no replica is assumed to exceed the upper one.
+LEAST_RUNNING, MOST_RUNNING = 1e-3, 1e5
+# Halvings of log B between those bounds: the batch is then known to 2e-11 of itself.
+BISECTIONS = 40
+
+
+def parts_of(engine: Engine | None, rate: Array, slo: Slo | None, sizes: Sizes) -> Array:
+    """Part of a replica that one request of each bucket occupies while it runs (I, O), 0-1.
+
+    One over the requests in flight at the maximum rate, which by Little's law are ``rate (prompt + o step)``; without
+    an engine, ``rate`` times the longest residence that the SLO allows. 1 where the replica cannot serve the bucket.
+    """
+    if engine is None:
+        in_flight = rate * longest_stay_s(slo, sizes)[0]
+    else:
+        in_flight = _in_flight(engine, *map(_flat, (rate, sizes.inputs, sizes.outputs)))
+        in_flight = in_flight.reshape(rate.shape)
+    return np.where(rate > 0, 1.0 / np.maximum(in_flight, 1.0), 1.0)
+
+
+def _flat(table: Array) -> tuple[float, ...]:
+    return tuple(table.ravel().tolist())
+
+
+@lru_cache(maxsize=256)  # a certificate simulates hundreds of plans of the same types
+def _in_flight(engine: Engine, rate: tuple[float, ...], inputs: tuple[float, ...], outputs: tuple[float, ...]) -> Array:
+    """Requests in flight at each of some rates (M,)."""
+    sizes = Sizes(inputs=np.array([[inputs]]), outputs=np.array([[outputs]]))
+    return running_at(replicas_like(engine), sizes, np.array([[rate]])).ravel()
+
+
+def longest_stay_s(slo: Slo | None, sizes: Sizes) -> Array:
+    """The longest that a request may stay within the SLO (1, I, O) [s]; a second a token where nothing is said."""
+    if slo is None:
+        return sizes.outputs
+    limits = slo.limits
+    stays = [sizes.outputs * limits[name] for name in ("tpot", "ntpot") if name in limits]
+    stays += [np.full_like(sizes.outputs, limits["latency"])] if "latency" in limits else []
+    return np.minimum.reduce(stays) if stays else sizes.outputs * limits["ttft"]
+
+
+def replicas_like(engine: Engine) -> Replicas:
+    """One engine as the closed form has it (1, 1, 1)."""
+    return Replicas(
+        cost=engine.cost,
+        kv_tokens=np.full((1, 1, 1), engine.kv_tokens),
+        max_sequences=np.full((1, 1, 1), float(engine.max_sequences)),
+        max_batched_tokens=np.full((1, 1, 1), float(engine.max_batched_tokens)),
+        block_tokens=engine.block_tokens,
+        is_chunked=engine.is_chunked,
+        max_context=engine.max_context,
+        is_fully_reserved=engine.is_fully_reserved,
+    )
+
+
+def running_at(replicas: Replicas, sizes: Sizes, rate: Array) -> Array:
+    """Requests in flight at a rate (1, I, O), their prompts included; bisection of log B in ``B = rate o step(B)``."""
+    low, high = np.full_like(rate, math.log(LEAST_RUNNING)), np.full_like(rate, math.log(MOST_RUNNING))
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        batch = np.exp(middle)
+        is_enough = batch >= rate * sizes.outputs * mean_step_s(replicas, sizes, batch)
+        low, high = np.where(is_enough, low, middle), np.where(is_enough, middle, high)
+    batch = np.exp(high)
+    own_s, _ = prompt_times_s(replicas, sizes, batch)
+    return np.asarray(batch + rate * own_s)

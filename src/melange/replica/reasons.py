@@ -1,0 +1,90 @@
+"""Why a replica cannot serve a size, in words with figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import Model
+from melange.catalog.variants import stored_as, unsupported_dtype
+from melange.replica.capacity import IDLE_BATCH, Array, Replicas, Sizes, holds_one, metrics_s
+from melange.replica.era import EngineSettings
+from melange.replica.memory import kv_room_bytes, needed_bytes, token_layers, usable_bytes
+
+GIB = 2**30
+
+PHRASES = {
+    "ttft": "one request alone waits {} for its first token; the limit is {}",
+    "tpot": "one request alone takes {} per output token; the limit is {}",
+    "ntpot": "one request alone takes {} per output token, first one included; the limit is {}",
+    "latency": "one request alone takes {}; the limit is {}",
+}
+
+
+def obstacle(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> str:
+    """What keeps a replica from serving anything at all; empty where nothing does."""
+    if not model.is_splittable(tensor_parallel):
+        return (
+            f"{model.name} cannot be split over {tensor_parallel} accelerators: its {model.heads} heads, "
+            f"{model.kv_heads} KV heads and feed-forward width must divide evenly"
+        )
+    if dtype := unsupported_dtype(model, accelerator):
+        return f"engines have no kernels for {dtype} on {accelerator.name} ({accelerator.architecture})"
+    if kv_room_bytes(model, accelerator, tensor_parallel, settings) <= 0:
+        needed = needed_bytes(model, accelerator, tensor_parallel, settings) / GIB
+        usable = usable_bytes(accelerator, settings) / GIB
+        weights = model.weight_bytes() / tensor_parallel / GIB
+        return (
+            f"the model in {stored_as(model)} does not fit: {needed:.1f} GiB needed on each accelerator "
+            f"(weights {weights:.1f} GiB), "
+            f"{usable:.1f} GiB usable"
+        )
+    return ""
+
+
+def why_zero(
+    rate: Array, replicas: Replicas, model: Model, sizes: Sizes, limits: Mapping[str, float], obstacles: list[str]
+) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
+    """Sentences, the first of them empty, and the index of each cell's (R, I, O).
+
+    Looked for in this order: the model does not fit, the context limit, the KV cache, the limits on latency.
+    """
+    sentences: dict[str, int] = {"": 0}
+    reason = np.zeros(rate.shape, np.int32)
+    zero = np.argwhere(rate <= 0)
+    if not len(zero):
+        return ("",), reason
+    holds = np.broadcast_to(holds_one(replicas, model, sizes), rate.shape)
+    idle = np.full_like(rate, IDLE_BATCH)
+    alone = metrics_s(replicas, sizes, tuple(limits), idle, np.maximum(replicas.max_sequences, idle))
+    needed = token_layers(model, sizes.longest, replicas.block_tokens - 1)[0]
+    for r, i, o in zero.tolist():
+        longest = sizes.longest[0, i, o]
+        if obstacles[r]:
+            sentence = obstacles[r]
+        elif longest > replicas.max_context:
+            sentence = f"a request of {longest:,.0f} tokens exceeds the context limit of {replicas.max_context:,}"
+        elif not holds[r, i, o]:
+            share = needed[i, o] / replicas.kv_tokens[r, 0, 0]
+            sentence = f"one request of {longest:,.0f} tokens needs {share:.2g} times the KV cache there is room for"
+        else:
+            sentence = _floor({metric: float(values[r, i, o]) for metric, values in alone.items()}, limits)
+        reason[r, i, o] = sentences.setdefault(sentence, len(sentences))
+    return tuple(sentences), reason
+
+
+def _floor(alone_s: Mapping[str, float], limits: Mapping[str, float]) -> str:
+    metric = max(limits, key=lambda name: alone_s[name] / limits[name])
+    return PHRASES[metric].format(duration(alone_s[metric]), duration(limits[metric]))
+
+
+def duration(time_s: float) -> str:
+    """A time in words, to three digits.
+
+    >>> duration(0.0564), duration(12.5)
+    ('56.4 ms', '12.5 s')
+    """
+    return f"{time_s:.3g} s" if time_s >= 1 else f"{time_s * 1e3:.3g} ms"

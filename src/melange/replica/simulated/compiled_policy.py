@@ -1,0 +1,36 @@
+"""The policies, compiled: the very source of :mod:`melange.replica.policy`, for the simulator."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from functools import cache
+from types import FunctionType, ModuleType
+
+from melange.replica import policy
+
+NAME = "melange.replica._compiled_policy"
+
+
+@cache
+def compiled_policy() -> ModuleType:
+    """A second copy of the policies' module whose functions are compiled by Numba when they are first called.
+
+    The functions of a copy look each other up in the copy, so that one compiled calls the others compiled.
+    """
+    from numba import njit
+
+    spec = importlib.util.spec_from_file_location(NAME, policy.__file__)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{policy.__file__} cannot be loaded again")
+    copy = importlib.util.module_from_spec(spec)
+    sys.modules[NAME] = copy
+    spec.loader.exec_module(copy)
+    for name, value in list(vars(copy).items()):
+        if isinstance(value, FunctionType) and value.__module__ == NAME:
+            # A way in from Python takes as long to compile as a function: only public ones have it.
+            flags = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True} if name.startswith("_") else {}
+            setattr(copy, name, njit(cache=True, error_model="numpy", **flags)(value))
+    # One class for both, so that a fleet can be handed to either.
+    vars(copy)["PolicyState"] = policy.PolicyState
+    return copy

@@ -1,0 +1,345 @@
+"""The time of one engine step, on which everything rests.
+
+The estimator solves it in closed form, the simulator plays it out, measurements calibrate it. With all quantities
+per accelerator after tensor-parallel sharding::
+
+    step = max(W(T) / (bandwidth mbu), (2 N T + 2 H B) / (flops mfu))       linear layers, T = B + P
+         + sum over layers of k min(context, window) / (bandwidth mba)      attention over the KV cache
+         + P position a / (flops mfu_attention)                             prompt tokens attending to earlier ones
+         + 2 layers all_reduce(T)                                           communication, two per layer
+         + t_step + t_layer layers + t_sequence B + t_request admitted      host
+
+and, where measured points correct it, all of that times ``min(max(B, least_batch), most_batch) ** batch_power``
+(:mod:`melange.profile.anchor`).
+
+B running requests, P prompt tokens read in this step, W(T) the weights that T tokens touch, N the weights that one
+token is multiplied with, H the output head, k the KV bytes of one token, a the operations of one query and one key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import Model
+from melange.replica.era import Constants
+
+Array = npt.NDArray[np.float64]
+Values = float | Array
+
+NO_WINDOW = 1e12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCost:
+    """What one engine step costs on one replica, as coefficients that need no further look-up.
+
+    Every field is a plain number; :func:`stack` makes one value out of several, whose fields are arrays.
+
+    Parameters
+    ----------
+    weights_s
+        Reading all weights but the routed experts, once [s].
+    experts_s
+        Reading all routed experts of all layers, once [s].
+    expert_decay
+        Logarithm of the share of a layer's routed experts that one token leaves untouched.
+    token_s
+        Arithmetic of the layers' linear parts for one token [s].
+    output_s
+        Arithmetic of the output head for one running request [s].
+    context_s
+        Attention of one running request over one cached token, in all layers that look back all the way [s].
+    window_context_s
+        The same in all layers with a sliding window [s].
+    window
+        That window; infinite where there is none [tokens].
+    position_s
+        Arithmetic of one prompt token attending to one earlier token, in all layers that look back all the way [s].
+    window_position_s
+        The same in all layers with a sliding window [s].
+    one_shot_s, one_shot_token_s
+        All-reduce in one exchange, of all layers: its latency, and the transfer for one token [s].
+    ring_s, ring_token_s
+        The same around a ring, which moves less and waits more often [s].
+    host_s
+        Host work of every step, and of every layer in it [s].
+    sequence_s
+        Host work for each running request of a step [s].
+    request_s
+        Host work once for each request [s].
+    stream_s
+        What the server's front end takes to hand one token on; it works beside the engine, so steps take no less than
+        that of their batch in the mean (:func:`~melange.replica.capacity.mean_step_s`), and no step more [s].
+    batch_power, least_batch, most_batch
+        Correction by measured points: the whole step times ``batch ** batch_power``, the batch kept within the range
+        that was measured; a power of 0 corrects nothing.
+    """
+
+    weights_s: Values
+    experts_s: Values
+    expert_decay: Values
+    token_s: Values
+    output_s: Values
+    context_s: Values
+    window_context_s: Values
+    window: Values
+    position_s: Values
+    window_position_s: Values
+    one_shot_s: Values
+    one_shot_token_s: Values
+    ring_s: Values
+    ring_token_s: Values
+    host_s: Values
+    sequence_s: Values
+    request_s: Values
+    stream_s: Values = 0.0
+    batch_power: Values = 0.0
+    least_batch: Values = 1.0
+    most_batch: Values = math.inf
+
+
+def step_cost(
+    model: Model, accelerator: Accelerator, *, tensor_parallel: int = 1, is_pcie: bool = False, constants: Constants
+) -> StepCost:
+    """Coefficients of one replica's step time.
+
+    Parameters
+    ----------
+    model
+        Shape and data types.
+    accelerator
+        Dense peak figures.
+    tensor_parallel
+        Accelerators that split each layer.
+    is_pcie
+        Whether they talk over PCIe rather than over the accelerator's own link.
+    constants
+        The engine era's.
+
+    Examples
+    --------
+    One request of a 7B model in bf16 on an L4 cannot get a token faster than its weights can be read:
+
+    >>> from melange.catalog.bundled import accelerators, find_model
+    >>> from melange.replica.era import find_era
+    >>> llama, era = find_model("meta-llama/Llama-2-7b-hf"), find_era("vllm")
+    >>> cost = step_cost(llama, accelerators()["L4"], constants=era.constants)
+    >>> 0.044 < float(step_time_s(cost, batch=1, context_tokens=500)) < 0.065
+    True
+    """
+    bandwidth = accelerator.bandwidth_bytes_per_s
+    flops = accelerator.flops("bf16")
+    weights_rate = bandwidth * constants.mbu * tensor_parallel
+    always_read = model.body_bytes() + 2.0 * (model.router_parameters() + model.output_parameters())
+    full_layers = model.layers - model.sliding_layers
+    mba = constants.mba_latent if model.kv_lora_rank else constants.mba
+    context_s = _context_s(model, bandwidth * mba, flops * constants.mfu_attention, tensor_parallel)
+    position_s = model.attention_flops_per_pair() / (flops * constants.mfu_attention * tensor_parallel)
+    reduces = _all_reduces(model, accelerator, tensor_parallel, is_pcie, constants)
+    return StepCost(
+        weights_s=always_read / weights_rate,
+        experts_s=model.routed_bytes() / weights_rate,
+        expert_decay=_expert_decay(model),
+        token_s=_token_s(model, accelerator, constants) / tensor_parallel,
+        output_s=2.0 * model.output_parameters() / (flops * constants.mfu * tensor_parallel),
+        context_s=context_s * full_layers,
+        window_context_s=context_s * model.sliding_layers,
+        window=float(model.sliding_window) if model.sliding_layers else math.inf,
+        position_s=position_s * full_layers,
+        window_position_s=position_s * model.sliding_layers,
+        one_shot_s=reduces[0],
+        one_shot_token_s=reduces[1],
+        ring_s=reduces[2],
+        ring_token_s=reduces[3],
+        host_s=_host_s(model, constants),
+        sequence_s=constants.t_sequence_s,
+        request_s=constants.t_request_s,
+        stream_s=constants.t_stream_s,
+    )
+
+
+def step_time_s(
+    cost: StepCost,
+    *,
+    batch: Values,
+    context_tokens: Values,
+    prefill_tokens: Values = 0.0,
+    position: Values = 0.0,
+    admitted: Values = 0.0,
+) -> Values:
+    """Time of one engine step [s].
+
+    Parameters
+    ----------
+    cost
+        Coefficients of one replica (plain floats), or a stack of them (arrays that broadcast with the others).
+    batch
+        Running requests that get a token.
+    context_tokens
+        Tokens that their KV caches hold in total; with a sliding window they count as evenly spread over the batch.
+    prefill_tokens
+        Prompt tokens that this step reads besides.
+    position
+        How many tokens each of those attends to, on average: half the length of a prompt read from its start.
+    admitted
+        Requests that enter with this step.
+    """
+    tokens = batch + prefill_tokens
+    time = _linear_s(cost, batch, tokens) + cost.context_s * context_tokens
+    if not is_absent(cost.window_context_s):
+        window = np.minimum(cost.window, NO_WINDOW)  # infinity times no running requests is not 0
+        time = time + cost.window_context_s * np.minimum(context_tokens, batch * window)
+    time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens)
+    return _corrected(cost, batch, time + cost.host_s + cost.sequence_s * batch + cost.request_s * admitted)
+
+
+def added_time_s(
+    cost: StepCost, *, batch: Values, prefill_tokens: Values, position: Values = 0.0, admitted: Values = 0.0
+) -> Values:
+    """By how much prompt tokens lengthen a step that runs requests anyway [s].
+
+    The difference of two :func:`step_time_s`, without what both share; parameters as there.
+    """
+    tokens = batch + prefill_tokens
+    time = _linear_s(cost, batch, tokens) - _linear_s(cost, batch, batch)
+    time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens) - _talk_s(cost, batch)
+    return _corrected(cost, batch, time + cost.request_s * admitted)
+
+
+def _linear_s(cost: StepCost, batch: Values, tokens: Values) -> Values:
+    """Linear layers: the longer of reading the weights that tokens touch and their arithmetic [s]."""
+    read_s: Values = cost.weights_s
+    if not is_absent(cost.experts_s):
+        read_s = read_s - cost.experts_s * np.expm1(cost.expert_decay * tokens)
+    return np.maximum(read_s, cost.token_s * tokens + cost.output_s * batch)
+
+
+def _prompt_attention_s(cost: StepCost, prefill_tokens: Values, position: Values) -> Values:
+    """Prompt tokens attending to earlier ones [s]."""
+    time = cost.position_s * (prefill_tokens * position)
+    if is_absent(cost.window_position_s):
+        return time
+    looked_at = windowed_position(np.asarray(position, float), cost.window)
+    return time + cost.window_position_s * (prefill_tokens * looked_at)
+
+
+def _talk_s(cost: StepCost, tokens: Values) -> Values:
+    """All-reduces of all layers, the faster way [s]."""
+    if is_absent(cost.one_shot_token_s):
+        return 0.0
+    return np.minimum(cost.one_shot_s + cost.one_shot_token_s * tokens, cost.ring_s + cost.ring_token_s * tokens)
+
+
+def _corrected(cost: StepCost, batch: Values, time: Values) -> Values:
+    """Times ``batch ** batch_power`` where measured points say so [s]."""
+    if is_absent(cost.batch_power):
+        return time
+    return time * np.clip(batch, cost.least_batch, cost.most_batch) ** cost.batch_power
+
+
+def windowed_position(position: Array, window: Values) -> Array:
+    """Tokens that one of a prompt attends to within a window, on average; without, it would be ``position``.
+
+    A prompt of ``i = 2 position`` tokens and a window w: ``i / 2`` if ``i <= w``, else ``w - w^2 / (2 i)``.
+    """
+    within = np.minimum(2.0 * position, window)
+    return np.asarray(within - within**2 / np.maximum(4.0 * position, 1e-9), float)
+
+
+def stack(costs: Sequence[StepCost]) -> StepCost:
+    """Several replicas' coefficients as one value with fields of shape (R, 1, 1), or a float where all agree."""
+    columns = {field.name: [getattr(cost, field.name) for cost in costs] for field in fields(StepCost)}
+    return StepCost(
+        **{
+            name: column[0] if len(set(column)) == 1 else np.array(column)[:, None, None]
+            for name, column in columns.items()
+        }
+    )
+
+
+def scaled(cost: StepCost, factor: Values) -> StepCost:
+    """The same replica, all of its times multiplied by ``factor``."""
+    times = {field.name: getattr(cost, field.name) * factor for field in fields(StepCost) if field.name.endswith("_s")}
+    return replace(cost, **times)
+
+
+def _context_s(model: Model, bytes_per_s: float, flops: float, tensor_parallel: int) -> float:
+    """One layer's attention over one cached token [s]: its read, or its arithmetic if longer (latent KV)."""
+    read_s = model.kv_bytes_per_layer(tensor_parallel) / bytes_per_s
+    if model.kv_lora_rank:
+        pair_flops = 2 * model.heads * (2 * model.kv_lora_rank + model.qk_rope_head_size)
+    else:
+        pair_flops = model.attention_flops_per_pair()
+    return max(read_s, pair_flops / tensor_parallel / flops)
+
+
+def _token_s(model: Model, accelerator: Accelerator, constants: Constants) -> float:
+    """Arithmetic of the layers' linear parts for one token on one accelerator [s]."""
+    rate = _linear_rate(_linear_dtype(model, accelerator), accelerator, constants)
+    body = model.active_parameters(output_head=False)
+    routed = model.routed_parameters() * model.experts_per_token / model.experts if model.experts else 0.0
+    apart = model.layers * model.attention_parameters() if model.attention_weight_dtype == "bf16" else 0
+    together = body - routed - apart
+    slow_s = apart / _linear_rate("bf16", accelerator, constants)
+    return 2.0 * (together / rate + routed / (rate * constants.mfu_experts) + slow_s)
+
+
+def _linear_dtype(model: Model, accelerator: Accelerator) -> str:
+    """The type in which linear layers multiply: weights in four bits take activations in eight where units for it are.
+
+    So do the kernels of vLLM and TensorRT-LLM for MXFP4 on Blackwell (``VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8``).
+    """
+    is_mixed = model.weight_dtype == "fp4" and model.activation_dtype == "bf16"
+    return "fp8" if is_mixed and "fp4" in accelerator.flops_by_dtype else model.activation_dtype
+
+
+def _linear_rate(dtype: str, accelerator: Accelerator, constants: Constants) -> float:
+    """Arithmetic that linear layers reach in that type, or in 16 bits where there are no units for it [1/s]."""
+    share_by_dtype = {"fp8": constants.mfu_fp8, "int8": constants.mfu_fp8, "fp4": constants.mfu_fp4}
+    share = share_by_dtype.get(dtype, constants.mfu) if dtype in accelerator.flops_by_dtype else constants.mfu
+    return accelerator.flops(dtype) * share
+
+
+def _host_s(model: Model, constants: Constants) -> float:
+    """What every step takes besides reading, computing and talking [s]."""
+    layer_s = constants.t_layer_s + (constants.t_latent_layer_s if model.kv_lora_rank else 0.0)
+    return constants.t_step_s + layer_s * model.layers + constants.t_moe_layer_s * model.moe_layers
+
+
+def _expert_decay(model: Model) -> float:
+    if not model.experts:
+        return 0.0
+    return math.log1p(-min(model.experts_per_token / model.experts, 1 - 1e-12))
+
+
+def _all_reduces(
+    model: Model, accelerator: Accelerator, tensor_parallel: int, is_pcie: bool, constants: Constants
+) -> tuple[float, float, float, float]:
+    """Latency and time for one token of all layers' all-reduces, in one exchange and around a ring [s].
+
+    A message of n bytes among g accelerators: ``latency + (g - 1) n / rate`` in one exchange (everyone sends everything
+    to everyone), ``(g - 1) latency + 2 (g - 1) / g n / rate`` around a ring (Patarasuk and Yuan, 2009).
+    """
+    if tensor_parallel == 1:
+        return 0.0, 0.0, 0.0, 0.0
+    if is_pcie:
+        rate = accelerator.pcie_bandwidth_bytes_per_s * constants.pcie_efficiency
+        latency_s = constants.pcie_latency_s
+    else:
+        rate = accelerator.link_bandwidth_bytes_per_s * constants.link_efficiency
+        latency_s = constants.link_latency_s
+    count = 2 * model.layers
+    token_s = count * 2.0 * model.hidden_size / rate
+    peers = tensor_parallel - 1
+    return count * latency_s, token_s * peers, count * latency_s * peers, token_s * 2 * peers / tensor_parallel
+
+
+def is_absent(values: Values) -> bool:
+    """Whether a term is 0 for every replica, and need not be computed."""
+    return isinstance(values, float) and values == 0.0

@@ -1,0 +1,1 @@
+"""One service: what people write, checked, and the use cases on it."""

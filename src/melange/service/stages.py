@@ -1,0 +1,272 @@
+"""From a service's description to its workload, profile and plan: the stages, one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from typing import TYPE_CHECKING
+
+from melange.errors import Caution, InputError
+from melange.plan.plan import Plan
+from melange.profile.profile import Profile
+from melange.service.schema import Service, WorkloadSection
+from melange.workload.clock import parse_duration
+from melange.workload.workload import Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from melange.catalog.catalog import Catalog, Model, Offer
+    from melange.measure.subject import Subject
+    from melange.plan.options import Options
+    from melange.plan.suggest import Suggestion
+    from melange.slo import Slo
+    from melange.workload.workload import Array
+
+
+def workload_of(
+    section: WorkloadSection, path: Callable[[str], Path], progress: Callable[[float], None] | None = None
+) -> Workload:
+    """The workload that a service's ``workload`` section describes; ``path`` resolves its file names."""
+    kind, value = section.source
+    buckets = section.buckets.to_buckets()
+    given = buckets if "buckets" in section.model_fields_set else None
+    if given is not None and kind in {"file", "metrics"}:
+        raise InputError(f"workload.buckets: a {kind} has buckets of its own", hint="remove buckets")
+    request_rate = section.rate if isinstance(section.rate, float | int) else None
+    if kind != "trace":
+        _only_for_traces(section)
+    if kind == "trace":
+        from melange.workload.traces import read_trace
+
+        workload = read_trace(
+            path(value),
+            buckets=buckets,
+            columns=section.columns,
+            trace_format=section.format,
+            start=section.start,
+            end=section.end,
+            window_s=None if section.window is None else parse_duration(section.window, name="workload.window"),
+            rate=section.rate if isinstance(section.rate, str) else "mean",
+            request_rate=request_rate,
+            progress=progress,
+        )
+    elif kind == "dataset":
+        from melange.workload.datasets import dataset
+
+        workload = dataset(value, buckets=buckets, request_rate=request_rate)
+    elif kind == "file":
+        workload = Workload.read(path(value))
+        workload = workload.at_rate(request_rate) if request_rate else workload
+    elif kind == "histogram":
+        from melange.workload.histograms import read_histogram
+
+        workload = read_histogram(path(value), buckets=given, request_rate=request_rate)
+    else:
+        workload = _scraped([path(name) for name in value], section, request_rate)
+    return workload.with_upper_sizes() if section.size == "upper" else workload
+
+
+def _scraped(texts: list[Path], section: WorkloadSection, request_rate: float | None) -> Workload:
+    """The workload in one text of a server's metrics, or between two of them."""
+    from melange.workload.histograms import read_metrics
+
+    if len(texts) == 1:
+        return read_metrics(texts[0], request_rate=request_rate)
+    if len(texts) != 2 or section.window is None:
+        raise InputError(
+            "workload.metrics takes one text and a rate, or two texts, the earlier first, and the window between them",
+            hint="for example workload: {metrics: [before.txt, after.txt], window: 5m}",
+        )
+    elapsed_s = parse_duration(section.window, name="workload.window")
+    return read_metrics(texts[1], earlier=texts[0], elapsed_s=elapsed_s, request_rate=request_rate)
+
+
+def _only_for_traces(section: WorkloadSection) -> None:
+    """Refuse settings that only a trace can follow, rather than pass over them."""
+    window = None if section.metrics else section.window
+    for key, value in (("window", window), ("from", section.start), ("to", section.end)):
+        if value is not None:
+            raise InputError(f"workload.{key} needs a trace", hint="name one: workload: {trace: requests.parquet}")
+    if isinstance(section.rate, str):
+        raise InputError(f"workload.rate must be a number here, got {section.rate!r}; a statistic needs a trace")
+
+
+def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
+    """What a service may rent, and what its own price list left out."""
+    section = service.offers
+    cautions: tuple[Caution, ...] = ()
+    if section.file is not None:
+        from melange.catalog.readers import read_price_list
+
+        own = read_price_list(service.path(section.file))
+        catalog, cautions = replace(catalog, offers=own.offers), own.cautions
+    selected = catalog.select(
+        gpus=section.gpus, providers=section.providers, markets=section.market, regions=section.regions
+    )
+    if not selected.offers:
+        raise InputError(
+            "offers: nothing is left to rent: no offer has all of the gpus, providers, regions and markets asked for",
+            hint="melange catalog offers --gpu ... shows what there is",
+        )
+    return selected.offers, cautions
+
+
+def profile_of(
+    service: Service, workload: Workload, catalog: Catalog, progress: Callable[[float], None] | None = None
+) -> Profile:
+    """The profile of a service: estimated, measured, or measured where there are measurements."""
+    files = [service.path(source) for source in service.profile.source if source != "estimate"]
+    if not files:
+        return _estimate(service, workload, catalog, progress)
+    from melange.profile.formats.profiles import combine, read_profile
+
+    if len(files) < len(service.profile.source):
+        return combine(read_profile(*files), _estimate(service, workload, catalog, progress))
+    _only_for_estimates(service)
+    return read_profile(*files)
+
+
+def _only_for_estimates(service: Service) -> None:
+    """Refuse settings that only an estimate can follow, rather than pass over them."""
+    if service.profile.anchors:
+        raise InputError(
+            "profile.anchors correct estimates, and profile.source names none",
+            hint="profile: {source: [measured.json, estimate], anchors: [...]}",
+        )
+    if service.variants:
+        raise InputError(
+            "variants are estimated, and profile.source names no estimate",
+            hint="profile: {source: [measured.json, estimate]}",
+        )
+    if service.profile.step_times != "own":
+        raise InputError(
+            "profile.step_times are for estimates, and profile.source names none",
+            hint="profile: {source: [measured.json, estimate], step_times: aiconfigurator}",
+        )
+
+
+def _estimate(
+    service: Service, workload: Workload, catalog: Catalog, progress: Callable[[float], None] | None
+) -> Profile:
+    """The estimate, corrected by anchors; percentiles by simulation from the same limits on the mean."""
+    slo = service.slo.to_slo()
+    profile = _closed_form(service, slo.on_mean(), workload, catalog)
+    if not service.is_simulated:
+        return profile
+    from melange.profile.percentiles import with_simulated_rates
+    from melange.profile.rate_cache import RateCache, cache_folder
+
+    kept = RateCache(cache_folder() / "rates.json")
+    is_scarce = bool(service.offers.max)
+    return with_simulated_rates(profile, workload, slo, is_scarce=is_scarce, kept=kept, progress=progress)
+
+
+def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalog) -> Profile:
+    offers, cautions = offers_of(service, catalog)
+    subject = (model_of(service), offers, slo, workload)
+    section, variants = service.profile, service.variants
+    if service.profile.anchors:
+        from melange.profile.anchor import anchor
+        from melange.profile.formats.measurement_files import read_measurements
+
+        measurements = read_measurements(*(named_path(text, service.path) for text in service.profile.anchors))
+        profile = anchor(
+            *subject,
+            measurements,
+            engine=service.engine,
+            tensor_parallel=section.tensor_parallel,
+            variants=variants,
+            step_times=section.step_times,
+        )
+    else:
+        from melange.profile.estimate import estimate
+
+        profile = estimate(
+            *subject,
+            engine=service.engine,
+            tensor_parallel=section.tensor_parallel,
+            variants=variants,
+            step_times=section.step_times,
+        )
+    return replace(profile, cautions=(*profile.cautions, *cautions))
+
+
+def model_of(service: Service) -> Model:
+    """The model that a service names: a bundled one, or a folder or file in Hugging Face form."""
+    from melange.catalog.bundled import find_model
+
+    path = service.path(service.model)
+    return find_model(str(path) if path.exists() else service.model)
+
+
+def named_path(text: str, path: Callable[[str], Path]) -> str:
+    """``PATH`` or ``NAME=PATH``, the path resolved."""
+    name, equals, rest = text.partition("=")
+    return f"{name}={path(rest.strip())}" if equals and not path(text).exists() else f"{path(text)}"
+
+
+def suggestions_of(
+    service: Service, workload: Workload, profile: Profile, catalog: Catalog, count: int
+) -> tuple[Suggestion, ...]:
+    """The measurements that are worth most to a service."""
+    from melange.plan.suggest import suggest_measurements
+
+    options = options_of(service, catalog)
+    return suggest_measurements(
+        workload, profile, options, count=count, in_flight=in_flight_of(service, workload, profile)
+    )
+
+
+def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog, name: str) -> Subject:
+    """A replica type of a service that is to be measured; ``name`` is its own, or an accelerator's."""
+    from melange.measure.subject import service_subject
+    from melange.profile.formats.measurement_files import read_measurements
+
+    offers, _ = offers_of(service, catalog)
+    return service_subject(
+        name,
+        model_of(service),
+        offers,
+        slo,
+        workload,
+        options_of(service, catalog),
+        anchors=read_measurements(*(named_path(text, service.path) for text in service.profile.anchors)),
+        engine=service.engine,
+        tensor_parallel=service.profile.tensor_parallel,
+        variants=service.variants,
+        step_times=service.profile.step_times,
+    )
+
+
+def in_flight_of(service: Service, workload: Workload, profile: Profile) -> Array | None:
+    """Requests in flight at each maximum rate (R, I, O); None where the profile holds what no datasheet tells."""
+    from melange.catalog.bundled import accelerators
+    from melange.profile.anchor import in_flight
+
+    known = accelerators()
+    if any(one.offer.accelerator not in known for one in profile.replica_types):
+        return None
+    return in_flight(model_of(service), profile, workload, engine=service.engine)
+
+
+def options_of(service: Service, catalog: Catalog) -> Options:
+    """The settings of the plan stage, with what ``offers.max`` says is available."""
+    accelerators: dict[str, int] = {}
+    instances: dict[str, int] = {}
+    for name, count in service.offers.max.items():
+        match = catalog.find_accelerator(name)
+        if match is None:
+            instances[name] = count
+        else:
+            accelerators[match] = count
+    return service.plan.to_options(accelerators, instances)
+
+
+def with_price_cautions(plan: Plan, today: date) -> Plan:
+    """The plan, with a word on the age of the prices that it pays."""
+    from melange.catalog.offer import stale_prices
+
+    paid = [t.offer for t, count in zip(plan.replica_types, plan.instances, strict=True) if count]
+    return replace(plan, cautions=(*plan.cautions, *stale_prices(paid, today)))

@@ -1,0 +1,203 @@
+"""Small fleets, tried one by one: from one instance to the next the steps are large, and no factor on rates finds all.
+
+Where prompts go decides what a small fleet holds. A long prompt stops the short answers beside it, so a fleet whose
+shares have the lowest peak load may miss the SLO where the same fleet meets it with other shares. Shares are moved in
+two ways while simulated requests come easier within their limits: by the headroom of one type against the others, and
+by the size of the prompts. Fleets that stay far from the SLO drop out round by round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.plan.plan import Plan
+from melange.plan.solve import with_instances
+from melange.validate.certify.headroom import Search, Trial, as_profiled
+from melange.workload.workload import Array
+
+# Fleets are tried one by one where the best known one has at most so many instances.
+SMALL_FLEET, MOST_FLEETS, MOST_TYPES = 16, 400, 5
+# And where the loads, added up, are at most this share of the capacity that the factors leave.
+MOST_PEAK = 1.25
+# So many of those with the lowest peak load are simulated; of so many the types' headroom is moved, and of at most so
+# many the prompts.
+SIMULATED, BALANCED, MOVED = 40, 8, 5
+# Times the misses that the SLO allows: strain that no move makes up for, misses that moves may make up for, misses that
+# need none, and misses that other requests may show to be within the SLO.
+FAR, WORTH_MOVES, ENOUGH, WORTH_A_TRIAL = 30.0, 3.0, 0.75, 1.5
+# A dearer fleet may turn out easier on requests than a cheaper one that is so much easier now.
+NEARLY = 1.5
+# By what the headroom of a type is moved against the others, and how many moves of prompts are tried.
+STEPS, MOVES = (1.35, 1.16), 40
+# Sets of requests that moves are chosen by. What others then decide, so moves that only fit these are found out.
+SETS = 3
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Entrant:
+    """A fleet whose shares are moved.
+
+    Parameters
+    ----------
+    plan
+        With the shares under which requests come easiest within their limits, so far.
+    instances
+        Of each replica type (R,).
+    factor
+        What the rates were multiplied with to find the shares (R, I, O).
+    strain
+        How hard it is for them, 0-1; see :meth:`~melange.validate.certify.headroom.Search.strain`.
+    """
+
+    plan: Plan
+    instances: npt.NDArray[np.int64]
+    factor: Array
+    strain: float
+
+
+def cheaper_fleet(search: Search, best: Trial) -> Trial:
+    """The cheapest small fleet found that costs less than the best known plan and holds; else that plan."""
+    if search.options.slices or search.options.spare_total_replicas or best.plan.instances.sum() > SMALL_FLEET:
+        return best
+    entrants = [one for one in _entrants(search, best) if one.strain <= FAR * (1.0 - search.target)]
+    promising = _promising(entrants)
+    for entrant in promising:
+        entrant.strain = search.strain(entrant.plan, SETS)
+        _balance(search, entrant)
+    moves = MOVED
+    for entrant in sorted(promising, key=lambda one: one.strain):  # each that holds rules out all that cost as much
+        if entrant.plan.cost_per_h > best.plan.cost_per_h - 1e-9:
+            continue
+        tried, is_moved = _tried(search, entrant, best.factor, moves > 0)
+        moves -= is_moved
+        if tried is not None and search.holds(tried):
+            best = tried
+    return best
+
+
+def _tried(search: Search, entrant: Entrant, factor: Array, may_move: bool) -> tuple[Trial | None, bool]:
+    """A fleet in simulation if it comes near the SLO, and whether its prompts were moved for that."""
+    allowed, is_moved = 1.0 - search.target, False
+    missed = 1.0 - search.met_share(entrant.plan, SETS)
+    if may_move and ENOUGH * allowed < missed <= WORTH_MOVES * allowed:
+        is_moved = True
+        _move(search, entrant, np.random.default_rng(0))
+        missed = 1.0 - search.met_share(entrant.plan, SETS)
+    return (search.known_or_tried(entrant.plan, factor) if missed <= WORTH_A_TRIAL * allowed else None), is_moved
+
+
+def _entrants(search: Search, best: Trial) -> list[Entrant]:
+    """Fleets cheaper than the best known plan, each simulated once."""
+    found = []
+    for instances in _cheaper_fleets(search, best):
+        plan = _shared(search, instances, best.factor)
+        if plan is not None and float((plan.load / _least(best.factor)).max()) <= MOST_PEAK:
+            found.append(Entrant(plan=plan, instances=instances, factor=best.factor, strain=1.0))
+    found = sorted(found, key=lambda one: float(one.plan.load.max()))[:SIMULATED]
+    for entrant in found:
+        entrant.strain = search.strain(entrant.plan, 1)
+    return found
+
+
+def _promising(entrants: list[Entrant]) -> list[Entrant]:
+    """Those that are easier on requests than all cheaper ones, or nearly, the cheapest first."""
+    front: list[Entrant] = []
+    for entrant in sorted(entrants, key=lambda one: (one.plan.cost_per_h, one.strain)):
+        if entrant.strain < NEARLY * min((one.strain for one in front), default=np.inf):
+            front.append(entrant)
+    return sorted(sorted(front, key=lambda one: one.strain)[:BALANCED], key=lambda one: one.plan.cost_per_h)
+
+
+def _shared(search: Search, instances: npt.NDArray[np.int64], factor: Array) -> Plan | None:
+    """A fleet with the shares of the lowest peak load at some factors; None where it cannot serve every size."""
+    plan = with_instances(search.workload, search.at(factor), search.options, instances)
+    return None if plan is None else as_profiled(plan, factor)
+
+
+def _balance(search: Search, entrant: Entrant) -> None:
+    """Give one type more headroom than the others where that makes it easier for requests."""
+    for step in STEPS:
+        for r in np.flatnonzero(entrant.instances):
+            for times in (step, 1 / step):
+                factor = entrant.factor.copy()
+                factor[r] *= times
+                plan = _shared(search, entrant.instances, factor)
+                if plan is not None and _is_better(search, entrant, plan):
+                    entrant.factor = factor
+
+
+def _move(search: Search, entrant: Entrant, random: np.random.Generator) -> None:
+    """Move prompts between the fleet's types, one size or all from it up or down, where that makes it easier."""
+    used = np.flatnonzero(entrant.instances)
+    sizes = np.flatnonzero(search.workload.request_rate.sum(axis=1))
+    if len(used) < 2:
+        return
+    for _ in range(MOVES):
+        place = int(random.integers(len(sizes)))
+        moved = [sizes[place : place + 1], sizes[: place + 1], sizes[place:]][
+            int(random.choice(3, p=[0.7, 0.15, 0.15]))
+        ]
+        part = float(random.choice([1.0, 0.5, 0.25]))
+        plan = _moved(search, entrant.plan, moved, int(random.choice(used)), part)
+        if float(plan.load.max()) <= max(MOST_PEAK, float(entrant.plan.load.max())):
+            _is_better(search, entrant, plan)
+
+
+def _is_better(search: Search, entrant: Entrant, plan: Plan) -> bool:
+    """Whether a plan is easier on the requests than the entrant's, which it then becomes."""
+    strain = search.strain(plan, SETS)
+    if strain >= entrant.strain - 1e-9:
+        return False
+    entrant.plan, entrant.strain = plan, strain
+    return True
+
+
+def _moved(search: Search, plan: Plan, sizes: npt.NDArray[np.intp], target: int, part: float) -> Plan:
+    """The plan with a part of some input buckets' requests sent to one type, as far as it can serve them."""
+    share = plan.share.copy()
+    able = search.profile.max_request_rate[target, sizes] > 0
+    row = share[:, sizes] * (1.0 - part * able)
+    row[target] += part * able * share[:, sizes].sum(axis=0)
+    share[:, sizes] = row
+    return as_profiled(replace(plan, share=share), np.ones_like(share))
+
+
+def _least(factor: Array) -> Array:
+    """The smallest factor of each type that is not 0 (R,)."""
+    return np.asarray(np.where(factor > 0, factor, np.inf).min(axis=(1, 2)))
+
+
+def _cheaper_fleets(search: Search, best: Trial) -> list[npt.NDArray[np.int64]]:
+    """Fleets of a few types, cheaper than the best; the dearest of them at most, and none below all plans tried."""
+    plans = [trial.plan for trial in search.known.values()]
+    used = _types(search, np.sum([plan.instances for plan in plans], axis=0))
+    cost = np.array([best.plan.replica_types[r].cost_per_h for r in used])
+    least = min(plan.cost_per_h for plan in plans)
+    fleets: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    for price in cost:
+        fleets = [
+            (spent + count * price, (*counts, count))
+            for spent, counts in fleets
+            for count in range(min(int((best.plan.cost_per_h - 1e-9 - spent) / price), SMALL_FLEET) + 1)
+        ]
+    dear = sorted((one for one in fleets if least <= one[0] < best.plan.cost_per_h - 1e-9), reverse=True)
+    found = []
+    for _, counts in dear[:MOST_FLEETS]:
+        instances = np.zeros_like(best.plan.instances)
+        instances[used] = counts
+        found.append(instances)
+    return found
+
+
+def _types(search: Search, tried: Array) -> npt.NDArray[np.intp]:
+    """The replica types that plans have used, and those that carry the traffic for least; a few."""
+    rate, carried = search.workload.request_rate, search.profile.max_request_rate
+    served = (rate * (carried > 0)).sum(axis=(1, 2))
+    work = np.divide(rate, carried, out=np.zeros_like(carried), where=carried > 0).sum(axis=(1, 2))
+    price = np.array([one.cost_per_h / one.replicas_per_instance for one in search.profile.replica_types])
+    spent = np.divide(price * work, served, out=np.full(len(work), np.inf), where=served > 0)
+    order = sorted(range(len(work)), key=lambda r: (-float(tried[r] > 0), float(spent[r])))
+    return np.array(sorted(r for r in order[:MOST_TYPES] if np.isfinite(spent[r])), np.intp)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from balance_cases import small_plan
+
+from melange.deploy.addresses import Address
+from melange.deploy.live.balancer import Balancer
+from melange.deploy.live.completion import Completion
+from melange.deploy.live.counters import Counters
+from melange.deploy.live.drift import CHEAPER, SHORT, STEADY, UNKNOWN, find_drift, stored_profile
+from melange.deploy.live.ledger import Ledger
+from melange.deploy.live.live_workload import live_workload
+from melange.deploy.live.settings import Settings
+from melange.deploy.live.sizing import Size
+from melange.errors import InputError
+from melange.plan.solve import solve
+from melange.slo import Slo
+
+PLAN = small_plan(rate=100.0)
+
+
+def books(processes: int = 1, slo: Slo | None = None) -> tuple[Counters, list[Ledger], list[Balancer]]:
+    """Counters of so many processes and what writes them."""
+    counters = Counters(processes, 2, 2, 2)
+    counters.supervisor("window_began")[0] = time.monotonic() - 100.0
+    ledgers = [Ledger(counters, process, PLAN.workload.buckets, slo or PLAN.slo) for process in range(processes)]
+    balancers = [Balancer(PLAN, Settings(processes=processes), counters, process) for process in range(processes)]
+    for one in balancers:
+        one.list_replicas([Address(place=0, url="http://a"), Address(place=1, url="http://b")])
+    return counters, ledgers, balancers
+
+
+def serve(ledger: Ledger, balancer: Balancer, inputs: int, outputs: int, *, took_s: float = 1.0) -> None:
+    """One request from its arrival to its end."""
+    ticket = balancer.place(Size(inputs, 0, False))
+    assert ticket is not None
+    completion = Completion(is_stream=False)
+    completion.note(f'{{"usage": {{"completion_tokens": {outputs}}}}}'.encode(), took_s)
+    balancer.finish(ticket, ledger.completed(ticket, completion, 0.0))
+
+
+def test_rates_are_arrivals_and_sizes_those_of_completions() -> None:
+    """Two processes, 100 s: what was rejected counts as it would have been served, what was refused not at all."""
+    counters, ledgers, balancers = books(processes=2)
+    for index in range(60):
+        ledgers[index % 2].arrived(50, index * 0.5)
+        serve(ledgers[index % 2], balancers[index % 2], 40 if index < 45 else 400, 20)
+    for _ in range(30):
+        ledgers[0].arrived(50, 30.0)
+        ledgers[0].unserved("busy")
+    for _ in range(10):
+        ledgers[1].arrived(50, 30.0)
+        ledgers[1].unserved("refused", is_arrived=False)
+    live = live_workload(counters, PLAN.workload)
+    assert live.total_rate == pytest.approx(90 / 100, rel=0.01)
+    assert live.request_rate[0, 0] / live.total_rate == pytest.approx(45 / 60)
+    assert (live.input_tokens[0, 0], live.input_tokens[1, 0], live.output_tokens[0, 0]) == (40, 400, 20)
+    assert (live.requests, live.failed_requests) == (60, 30)
+    assert any(caution.kind == "thin-data" for caution in live.cautions)
+
+
+def test_burstiness_is_seen_across_processes() -> None:
+    """Arrivals at even times are no bursts, random ones are Poisson, whichever process takes them."""
+    for gaps, expected in ((np.full(2000, 0.1), 0.0), (np.random.default_rng(1).exponential(0.1, 2000), 1.0)):
+        counters, ledgers, balancers = books(processes=2)
+        for index, moment_s in enumerate(np.cumsum(gaps)):
+            ledgers[index % 2].arrived(50, float(moment_s))
+        serve(ledgers[0], balancers[0], 50, 20)
+        assert live_workload(counters, PLAN.workload).burstiness == pytest.approx(expected, abs=0.06)
+
+
+def test_requests_beyond_the_last_bucket_are_spoken_of() -> None:
+    """They count as the last bucket's, and the reader is told."""
+    counters, (ledger,), (balancer,) = books()
+    ledger.arrived(5000, 1.0)
+    serve(ledger, balancer, 5000, 20)
+    live = live_workload(counters, PLAN.workload)
+    assert live.request_rate[1, 0] > 0
+    assert any("1 requests were larger" in caution.message for caution in live.cautions)
+
+
+def test_no_traffic_is_no_workload() -> None:
+    """Nothing is made up before something was completed."""
+    counters, (ledger,), _ = books()
+    ledger.arrived(50, 1.0)
+    with pytest.raises(InputError, match="no request has been completed yet"):
+        live_workload(counters, PLAN.workload)
+
+
+@pytest.mark.parametrize(
+    ("slo", "took_s", "is_met"),
+    [
+        (Slo(latency_s=1.0), 0.9, True),
+        (Slo(latency_s=1.0), 1.1, False),
+        (Slo(ntpot_s=0.1), 0.9, True),
+        (Slo(ntpot_s=0.1), 1.1, False),
+        (Slo(ttft_s=0.5, tpot_s=0.1), 1.3, True),  # 0.5 + 9 x 0.1 s
+        (Slo(ttft_s=0.5, tpot_s=0.1), 1.5, False),
+        (Slo(ttft_s=0.5), 9.0, True),  # nobody knows when its first token was there
+    ],
+)
+def test_whole_completions_are_judged_by_their_latency(slo: Slo, took_s: float, is_met: bool) -> None:
+    """A completion of ten tokens that comes at once, against each limit; a rejected request has missed all."""
+    counters, (ledger,), (balancer,) = books(slo=slo)
+    serve(ledger, balancer, 50, 10, took_s=took_s)
+    assert (counters.total("judged")[-1], counters.total("met")[-1]) == (1, is_met)
+    ledger.unserved("busy")
+    assert (counters.total("judged")[-1], counters.total("met")[-1]) == (2, is_met)
+
+
+def test_drift_is_cheaper_steady_short_or_unknown() -> None:
+    """The plan's own traffic is steady, a tenth of it cheaper, twice of it short; few requests say nothing."""
+    plan = solve(PLAN.workload.at_rate(2000.0), stored_profile(PLAN))
+    seen = replace(plan.workload, requests=10_000)
+    assert find_drift(plan, seen, 0.05).state == STEADY
+    assert find_drift(plan, seen.at_rate(0.1 * seen.total_rate), 0.05).state == CHEAPER
+    short = find_drift(plan, seen.at_rate(2 * seen.total_rate), 0.05)
+    assert short.state == SHORT
+    assert short.new_cost_per_h > plan.cost_per_h
+    assert find_drift(plan, plan.workload, 0.05).state == UNKNOWN
+
+
+def test_replicas_that_stay_keep_what_they_hold_and_what_was_learned() -> None:
+    """A list that changes under load: tickets of old and new replicas are given back, and nothing is left over."""
+    counters, _, (balancer,) = books()
+    first, second, third = (
+        Address(place=place, url=url) for place, url in ((0, "http://a"), (1, "http://b"), (1, "http://c"))
+    )
+    tickets = [balancer.place(Size(50, 0, False)) for _ in range(40)]
+    for ticket in tickets[:8]:
+        assert ticket is not None
+        balancer.finish(ticket, 30)
+    learned = list(balancer.fleet.completions)
+    balancer.list_replicas([second, third])
+    assert balancer.fleet.completions == learned
+    held = sum(ticket is not None and ticket.is_held and ticket.replica.address == second for ticket in tickets)
+    assert balancer.fleet.outstanding == [held, 0]
+    balancer.list_replicas([first, second, third])
+    for ticket in tickets:
+        assert ticket is not None
+        balancer.give_back(ticket)
+        balancer.give_back(ticket)
+    assert balancer.fleet.outstanding == [0, 0, 0]
+    assert balancer.fleet.fill == [0.0, 0.0, 0.0]
+    assert counters.total("replica_outstanding").sum() == 0

@@ -1,0 +1,108 @@
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from melange.errors import InputError
+from melange.service.schema import read_plan_section, read_section, read_service
+
+SMALLEST = "model: m\nslo: {tpot_ms: 120}\nworkload: {dataset: arena, rate: 4}\n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A service file with only what is needed."""
+    file = tmp_path / "service.yaml"
+    file.write_text(SMALLEST)
+    return file
+
+
+def test_the_smallest_service_gets_the_documented_defaults(path: Path) -> None:
+    """Headroom 0.1, continuous shares, on-demand, estimates."""
+    service = read_service(path)
+    options = service.plan.to_options({}, {})
+    assert (options.headroom, options.slices, options.gap) == (0.1, None, 1e-3)
+    assert (service.offers.market, service.profile.source) == (["on-demand"], ["estimate"])
+    assert service.slo.to_slo().limits == {"tpot": 0.12}
+
+
+def test_the_template_is_a_valid_service(tmp_path: Path) -> None:
+    """What melange init writes can be planned as it is, also with every comment's key taken in."""
+    text = files("melange").joinpath("service.template.yaml").read_text()
+    (tmp_path / "service.yaml").write_text(text)
+    assert read_service(tmp_path / "service.yaml").workload.source == ("dataset", "azure-conversation")
+
+
+def test_paths_are_relative_to_the_file(path: Path) -> None:
+    """A service can be planned from any folder."""
+    assert read_service(path).path("requests.parquet") == path.parent / "requests.parquet"
+
+
+def test_settings_replace_keys_of_the_file(path: Path) -> None:
+    """--set reaches any key, and naming another source of traffic replaces the one in the file."""
+    service = read_service(path, ["workload.rate=32", "workload.trace=log.csv", "plan.require=A10G", "offers.max.L4=2"])
+    assert service.workload.source == ("trace", "log.csv")
+    assert (service.workload.rate, service.plan.require, service.offers.max) == (32, ["A10G"], {"L4": 2})
+
+
+def test_every_fault_is_reported_with_its_line_and_the_nearest_key(path: Path) -> None:
+    """All at once, so that a file is mended in one go."""
+    path.write_text("model: m\nslo: {tpot: 120}\nworkload:\n  dataset: arena\n  rate: -3\nplan: {headrom: 0.1}\n")
+    with pytest.raises(InputError) as caught:
+        read_service(path)
+    lines = str(caught.value).replace(str(path), "F").splitlines()
+    assert "F:2: slo: unknown key 'tpot'; did you mean 'tpot_ms' or 'ntpot_ms'?" in lines
+    assert "F:5: workload.rate: must be > 0 and finite, got -3" in lines
+    assert "F:6: plan: unknown key 'headrom'; did you mean 'headroom'?" in lines
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("model: [", r"service\.yaml:1: not valid YAML"),
+        ("just words", "must hold a mapping"),
+        ("slo: {tpot_ms: 1}\nworkload: {}\n", r"model is needed"),
+        (SMALLEST + "folder: /tmp\n", "unknown key 'folder'"),
+        (SMALLEST + "plan: {slices: many}\n", r"yaml:4: plan\.slices: input should be a valid integer"),
+    ],
+)
+def test_a_file_that_is_no_service_is_refused(path: Path, text: str, complaint: str) -> None:
+    """Each with the place and what was found."""
+    path.write_text(text)
+    with pytest.raises(InputError, match=complaint):
+        read_service(path)
+
+
+@pytest.mark.parametrize("setting", ["workload.rate", "=3", "model.name=x", "a..b=1"])
+def test_a_setting_that_is_none_is_refused(path: Path, setting: str) -> None:
+    """KEY=VALUE, and keys only where the file has keys."""
+    with pytest.raises(InputError, match="--set"):
+        read_service(path, [setting])
+
+
+def test_two_sources_of_traffic_are_refused(path: Path) -> None:
+    """The file must say which one."""
+    path.write_text(SMALLEST.replace("rate: 4", "trace: log.csv"))
+    with pytest.raises(InputError, match="exactly one of trace, dataset"):
+        _ = read_service(path).workload.source
+
+
+def test_continuous_on_the_command_line_replaces_slices() -> None:
+    """A release's slice factor can be lifted, and both at once in one file cannot be meant."""
+    assert read_plan_section({"slices": 8}, ["plan.shares=continuous"]).to_options({}, {}).slices is None
+    with pytest.raises(InputError, match="exclude each other"):
+        read_plan_section({"slices": 8, "shares": "continuous"}).to_options({}, {})
+
+
+def test_settings_outside_of_the_section_are_refused() -> None:
+    """Without a service there is no workload to set."""
+    with pytest.raises(InputError, match=r"only plan\.\* applies"):
+        read_plan_section({}, ["workload.rate=3"])
+
+
+def test_flags_make_a_workload_section() -> None:
+    """Absent flags keep the defaults; bad ones are named like keys of the file."""
+    assert read_section({"dataset": "arena", "rate": 2, "window": None}).rate == 2
+    with pytest.raises(InputError, match=r"workload\.buckets\.input\.0: input should be a valid integer"):
+        read_section({"dataset": "arena", "buckets": {"input": ["x"], "output": None}})
