@@ -16,7 +16,8 @@ import numpy as np
 
 from melange.catalog.offer import Offer
 from melange.plan.plan import Plan
-from melange.profile.profile import ReplicaType
+from melange.plan.question import Question
+from melange.profile.profile import Profile, ReplicaType
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 
@@ -183,17 +184,25 @@ def two_types(folder: Path) -> Path:
     )
     buckets = Buckets(input_edges=(100, 1000, 8000), output_edges=(25, 100, 1000))
     share = np.stack([np.full((3, 3), 0.75), np.full((3, 3), 0.25)])
-    plan = Plan(
+    rates = np.full((2, 3, 3), 1e6)
+    profile = Profile(
         replica_types=types,
+        buckets=buckets,
+        max_request_rate=rates,
+        low=rates,
+        high=rates,
+        provenance=np.zeros(rates.shape),
+        reason=np.zeros(rates.shape),
+        slo=Slo(ttft_s=1.0, tpot_s=0.1),
+    )
+    plan = Plan(
+        question=Question(workload=Workload.at_upper_edges(buckets, np.ones((3, 3))), profile=profile),
         instances=np.array([1, 1]),
         share=share,
         load=np.array([0.5, 0.5]),
-        max_request_rate=np.full((2, 3, 3), 1e6),
         cost_per_h=2.0,
         bound_per_h=2.0,
         gap=0.0,
         single_type={},
-        workload=Workload.at_upper_edges(buckets, np.ones((3, 3))),
-        slo=Slo(ttft_s=1.0, tpot_s=0.1),
     )
     return plan.save(folder / "two-types.json")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from melange.plan.explain import Explanation, explain
     from melange.plan.options import Options
     from melange.plan.plan import Plan
+    from melange.plan.question import Question
     from melange.plan.solve import solve
     from melange.profile.anchor import anchor
     from melange.profile.estimate import estimate
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from melange.profile.formats.profiles import read_profile
     from melange.profile.percentiles import with_simulated_rates
     from melange.profile.profile import Profile, ReplicaType
+    from melange.service.session import Session
     from melange.slo import Slo
     from melange.validate.certify.certify import certify
     from melange.validate.observe import report
@@ -57,8 +59,10 @@ __all__ = [
     "Options",
     "Plan",
     "Profile",
+    "Question",
     "ReplicaType",
     "Report",
+    "Session",
     "Slo",
     "SolverError",
     "Workload",
@@ -98,8 +102,10 @@ _MODULE_BY_NAME = {
     "Options": "melange.plan.options",
     "Plan": "melange.plan.plan",
     "Profile": "melange.profile.profile",
+    "Question": "melange.plan.question",
     "ReplicaType": "melange.profile.profile",
     "Report": "melange.validate.report",
+    "Session": "melange.service.session",
     "Slo": "melange.slo",
     "SolverError": "melange.errors",
     "Workload": "melange.workload.workload",

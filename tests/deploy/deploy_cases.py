@@ -6,7 +6,8 @@ import numpy as np
 
 from melange.catalog.offer import Offer
 from melange.plan.plan import Plan
-from melange.profile.profile import ReplicaType
+from melange.plan.question import Question
+from melange.profile.profile import Profile, ReplicaType
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 
@@ -39,19 +40,27 @@ def plan_of(
 ) -> Plan:
     """A plan with these shares (R, I, O) and instances (R,)."""
     workload = Workload.at_upper_edges(buckets, rates, source="by hand")
-    return Plan(
+    rates = np.where(shares > 0, 4.0, 2.0)
+    profile = Profile(
         replica_types=tuple(types),
+        buckets=buckets,
+        max_request_rate=rates,
+        low=rates,
+        high=rates,
+        provenance=np.zeros(rates.shape),
+        reason=np.zeros(rates.shape),
+        slo=Slo(ttft_s=1.0, tpot_s=0.08),
+        model="meta-llama/Llama-3.1-8B-Instruct",
+    )
+    return Plan(
+        question=Question(workload=workload, profile=profile),
         instances=np.array(counts),
         share=shares,
         load=np.full(len(types), 0.5),
-        max_request_rate=np.where(shares > 0, 4.0, 2.0) * (np.array(counts) > 0)[:, None, None],
         cost_per_h=float(sum(n * one.cost_per_h for n, one in zip(counts, types, strict=True))),
         bound_per_h=None,
         gap=0.0,
         single_type={},
-        workload=workload,
-        slo=Slo(ttft_s=1.0, tpot_s=0.08),
-        model="meta-llama/Llama-3.1-8B-Instruct",
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from deploy_cases import plan_of, replica_type, two_types
+from plan_cases import answering
 
 import melange
 from melange.deploy.manifest import Manifest
@@ -59,7 +60,7 @@ def test_a_file_is_the_same_each_time(target: str) -> None:
 def test_what_a_plan_says_cannot_become_a_directive(target: str) -> None:
     """Lines of a model's name are put into one comment."""
     types = [replica_type("aws/a\nquiet;", "A"), replica_type("aws/b", "B\r\nquiet;")]
-    plan = replace(plan_of(np.full((2, 3, 2), 0.5), [1, 1], types), model="m\n    nbthread 1\r\nuser root;\x00")
+    plan = answering(plan_of(np.full((2, 3, 2), 0.5), [1, 1], types), model="m\n    nbthread 1\r\nuser root;\x00")
     (text,) = melange.render(plan, target, written=DAY).files.values()
     injected = [line for line in text.splitlines() if re.search("nbthread|user root|quiet;", line)]
     assert injected

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
 from melange.catalog.catalog import Offer
 from melange.plan.options import Options
-from melange.plan.problem import Problem, allowed_types, build
-from melange.plan.servable import served_buckets
+from melange.plan.plan import Plan
+from melange.plan.problem import Problem, build
+from melange.plan.question import Question
+from melange.plan.servable import scope_of
 from melange.profile.profile import Profile, ReplicaType
 from melange.workload.workload import Buckets, Workload
 
@@ -75,9 +78,9 @@ def random_case(seed: int, types: int = 3, buckets: int = 4, holes: float = 0.2)
 
 def problem_of(load: Workload, rates: Profile, options: Options) -> Problem:
     """The numbers of a problem, as ``solve`` makes them before it sets any type aside."""
-    allowed = allowed_types(rates, options)
-    served, _ = served_buckets(load, rates, options, allowed)
-    return build(load, rates, options, allowed, served)
+    question = Question(workload=load, profile=rates, options=options)
+    scope = scope_of(question)
+    return build(question, scope.allowed, scope.served)
 
 
 def brute_force(problem: Problem, most: int = 12) -> float:
@@ -126,3 +129,14 @@ def _fits(load: np.ndarray, carried: np.ndarray) -> bool:
             solver.addConstr(sum(terms) <= float(carried[r]) + 1e-9)
     solver.run()
     return solver.getModelStatus() == highspy.HighsModelStatus.kOptimal
+
+
+def asked(load: Workload, rates: Profile, options: Options | None = None) -> Question:
+    """A question of these parts."""
+    return Question(workload=load, profile=rates, options=options or Options())
+
+
+def answering(plan: Plan, *, options: dict[str, object] | None = None, **of_profile: object) -> Plan:
+    """The same plan as the answer to a question with other options, or with something else in its profile."""
+    question = plan.question.with_options(**(options or {}))
+    return replace(plan, question=replace(question, profile=replace(question.profile, **of_profile)))

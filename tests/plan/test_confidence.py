@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plan_cases import offer, profile, random_case, workload
+from plan_cases import asked, offer, profile, random_case, workload
 
 from melange.errors import InfeasibleError, InputError
 from melange.plan.confidence import DECILE, at_confidence, at_quantile
@@ -81,8 +81,8 @@ def test_a_cautious_plan_rents_more() -> None:
     load = workload([[7.9]])
     assert solve(load, one_cell(), EXACT).cost_per_h == 2.0
     plan = solve(load, one_cell(), replace(EXACT, confidence=0.9))
-    assert (plan.cost_per_h, plan.confidence) == (4.0, 0.9)
-    assert explain(plan, load, one_cell(), replace(EXACT, confidence=0.9)).next_request_per_h == pytest.approx(0.5)
+    assert (plan.cost_per_h, plan.options.confidence) == (4.0, 0.9)
+    assert explain(plan).next_request_per_h == pytest.approx(0.5)
 
 
 def test_sizes_that_cannot_be_counted_on_fall_under_the_usual_rules() -> None:
@@ -116,25 +116,29 @@ def test_the_cost_of_not_knowing() -> None:
     """40 requests/s on 4 (2 to 6) each: 10 as estimated, 20 at the low end, 7 at the high end; A is worth measuring."""
     load = workload([[40.0]])
     plan = solve(load, two_types(), replace(EXACT, confidence=0.9))
-    told = with_uncertainty(plan, load, two_types(), replace(EXACT, confidence=0.9))
+    told = with_uncertainty(plan)
     assert told.cost_at == {"low": 20.0, "mid": 10.0, "high": 7.0}
     assert told.next_measurement.startswith("A (A) with requests of 1 tokens in and 1 out")
     again = Plan.from_json(told.to_json())
-    assert (again.cost_at, again.next_measurement, again.confidence) == (told.cost_at, told.next_measurement, 0.9)
+    assert (again.cost_at, again.next_measurement, again.options.confidence) == (
+        told.cost_at,
+        told.next_measurement,
+        0.9,
+    )
     assert plan.to_json()["cost_at"] is None
 
 
 def test_the_cost_of_not_knowing_where_there_may_be_no_plan() -> None:
     """At the low end nothing serves: no cost there, and a warning with the reason."""
     load, rates = workload([[4.0]]), one_cell(low=0.0)
-    told = with_uncertainty(solve(load, rates, EXACT), load, rates, EXACT)
+    told = with_uncertainty(solve(load, rates, EXACT))
     assert (told.cost_at["low"], told.cost_at["mid"]) == (None, 1.0)
     assert "cannot be counted on" in next(str(one) for one in told.cautions if one.kind == "uncertain")
 
 
 def test_only_what_can_enter_the_plan_is_worth_measuring() -> None:
     """A, which is used; neither B, which is known, nor C, which costs too much even at its best."""
-    found = suggest_measurements(workload([[40.0]]), two_types(), EXACT, count=5)
+    found = suggest_measurements(asked(workload([[40.0]]), two_types(), EXACT), count=5)
     assert [one.accelerator for one in found] == ["A"]
     (one,) = found
     # Known exactly, A would cost 17, 10 or 7 where it is 2.4, 4 or 6 requests/s; what is left of the doubt costs some.
@@ -148,14 +152,14 @@ def test_a_doubtful_type_outside_of_the_plan_is_named_if_it_could_enter() -> Non
     """D may be far better than thought: it is not in the plan, and measuring it is worth something."""
     rates = profile([offer("A", 1.0), offer("D", 1.0)], [[[4.0]], [[3.0]]])
     rates = uncertain(rates, [[[1.0]], [[0.3]]], [[[1.0]], [[3.0]]])
-    found = suggest_measurements(workload([[40.0]]), rates, EXACT, count=1)
+    found = suggest_measurements(asked(workload([[40.0]]), rates, EXACT), count=1)
     assert [one.accelerator for one in found] == ["D"]
 
 
 def test_nothing_to_measure_where_all_is_known() -> None:
     """No suggestion at all."""
     rates = profile([offer("A", 1.0)], [[[4.0]]])
-    assert suggest_measurements(workload([[40.0]]), rates, EXACT) == ()
+    assert suggest_measurements(asked(workload([[40.0]]), rates, EXACT)) == ()
 
 
 def test_what_was_searched_for_is_not_measured_again() -> None:
@@ -163,10 +167,10 @@ def test_what_was_searched_for_is_not_measured_again() -> None:
     rates = uncertain(profile([offer("A", 1.0)], [[[4.0], [2.0]]]), 0.5, 2.0)
     load, both = workload([[40.0], [30.0]]), np.full(rates.provenance.shape, MEASURED)
     assert at_confidence(replace(rates, provenance=both), 0.9).max_request_rate[0, :, 0].tolist() == [2.0, 1.0]
-    assert suggest_measurements(load, replace(rates, provenance=both), EXACT, count=2) == ()
+    assert suggest_measurements(asked(load, replace(rates, provenance=both), EXACT), count=2) == ()
     one = both.copy()
     one[0, 1, 0] = ESTIMATED
-    (found,) = suggest_measurements(load, replace(rates, provenance=one), EXACT, count=2)
+    (found,) = suggest_measurements(asked(load, replace(rates, provenance=one), EXACT), count=2)
     assert found.input_tokens == 2
 
 
@@ -175,7 +179,7 @@ def test_a_second_point_is_of_another_size_and_starts_no_server_anew() -> None:
     load, rates = workload([[40.0], [30.0]]), profile([offer("A", 1.0)], [[[4.0], [2.0]]])
     rates = uncertain(rates, 0.5, 2.0)
     in_flight = np.full((1, 2, 1), 10.0)
-    first, second = suggest_measurements(load, rates, EXACT, count=2, in_flight=in_flight)
+    first, second = suggest_measurements(asked(load, rates, EXACT), count=2, in_flight=in_flight)
     assert {first.input_tokens, second.input_tokens} == {1, 2}
     assert first.saves_per_h > second.saves_per_h > 0
     assert (first.concurrency, second.concurrency) == (10, 10)
@@ -190,7 +194,7 @@ def test_no_plan_even_on_estimates() -> None:
     """Then there is nothing to save, and the error is the usual one."""
     rates = profile([offer("A", 1.0)], [[[0.0]]])
     with pytest.raises(InfeasibleError):
-        suggest_measurements(workload([[1.0]]), rates, EXACT)
+        suggest_measurements(asked(workload([[1.0]]), rates, EXACT))
 
 
 def test_what_is_left_out_at_the_low_end_is_said() -> None:
@@ -198,6 +202,6 @@ def test_what_is_left_out_at_the_low_end_is_said() -> None:
     load, rates = workload([[1.0, 9.0]]), profile([offer("A", 1.0)], [[[4.0, 4.0]]])
     rates = uncertain(rates, [[[0.5, 0.0]]], [[[1.5, 1.5]]])
     options = replace(EXACT, drop_unservable=True, budget_per_h=2.0)
-    told = with_uncertainty(solve(load, rates, options), load, rates, options)
+    told = with_uncertainty(solve(load, rates, options))
     assert told.cost_at == {"low": 1.0, "mid": 3.0, "high": 2.0}
     assert "90.00% of requests are left out" in next(str(one) for one in told.cautions if one.kind == "uncertain")

@@ -19,7 +19,7 @@ EXACT = Options(headroom=0.0, gap=0.0)
 def test_cheaper_fleet_and_steps_of_the_authors_example():
     """One A100 alone would be at 9/8 of what it may take; the next request per second costs one more A10G."""
     load, rates = authors()
-    told = explain(solve(load, rates, EXACT), load, rates, EXACT)
+    told = explain(solve(load, rates, EXACT))
     assert told.cheaper.replicas == {"A100-80GB": 1}
     assert told.cheaper.peak == pytest.approx(9 / 8)
     assert "A100-80GB would lack 0.12 replicas" in told.cheaper.violation
@@ -35,7 +35,7 @@ def test_break_even_prices_by_solving_anew(seed):
     """A little below its break-even price an unused type is worth having, a little above it is not."""
     load, rates = random_case(seed, holes=0.0)
     plan = solve(load, rates, EXACT)
-    told = explain(plan, load, rates, EXACT)
+    told = explain(plan)
     assert told.is_exact
     for name, price in told.break_even_per_h.items():
         for factor, cheaper in ((0.99, True), (1.01, False)):
@@ -54,7 +54,7 @@ def test_costs_of_buckets_add_up_to_the_plan():
     numbered = profile([offer("L4", 0.7), offer("H100", 8.0)], [[[4, 1], [1, 0.2]], [[30, 9], [12, 5]]])
     rates = type(numbered)(**{k: getattr(numbered, k) for k in numbered.__slots__} | {"buckets": buckets})
     plan = solve(load, rates)
-    told = explain(plan, load, rates)
+    told = explain(plan)
     tokens = load.request_rate * (load.input_tokens + load.output_tokens) * 3600 / 1e6
     assert np.nansum(told.cost_per_mtok * tokens) == pytest.approx(plan.cost_per_h)
     assert np.isnan(told.cost_per_mtok[1, 1])
@@ -65,7 +65,7 @@ def test_a_bucket_that_only_one_replica_serves_is_named():
     """Where the cheaper fleet cannot serve some size at all, the explanation says which."""
     rates = profile([offer("L4", 0.7), offer("H100", 8.0)], [[[1.0, 0.0]], [[1.5, 1.0]]])
     load = workload([[0.1, 0.1]])
-    told = explain(solve(load, rates, EXACT), load, rates, EXACT)
+    told = explain(solve(load, rates, EXACT))
     assert "no replica in it can serve input size 1, output size 2" in told.cheaper.violation
 
 
@@ -73,5 +73,5 @@ def test_budget_is_explained_for_what_it_serves():
     """Under a budget the traffic served is what the explanation is about."""
     load, rates = authors()
     options = Options(headroom=0.0, gap=0.0, budget_per_h=3.67)
-    told = explain(solve(load, rates, options), load, rates, options)
+    told = explain(solve(load, rates, options))
     assert told.cheaper is None or told.cheaper.cost_per_h < 3.67

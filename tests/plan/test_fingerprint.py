@@ -1,4 +1,4 @@
-"""By what a plan is known again."""
+"""The hash of a plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from plan_cases import offer, profile, workload
+from plan_cases import answering, offer, profile, workload
 
 from melange.errors import Caution
 from melange.plan.options import Options
@@ -52,11 +52,11 @@ def test_how_it_was_found_and_what_it_costs_change_nothing(change: Callable[[Pla
     [
         lambda plan: replace(plan, instances=plan.instances + 1),
         lambda plan: replace(plan, share=plan.share[::-1].copy()),
-        lambda plan: replace(plan, slo=Slo(tpot_s=0.1)),
-        lambda plan: replace(plan, model="another"),
-        lambda plan: replace(plan, headroom=0.2),
-        lambda plan: replace(plan, workload=replace(plan.workload, request_rate=2 * plan.workload.request_rate)),
-        lambda plan: replace(plan, replica_types=tuple(replace(one, engine="other") for one in plan.replica_types)),
+        lambda plan: answering(plan, slo=Slo(tpot_s=0.1)),
+        lambda plan: answering(plan, model="another"),
+        lambda plan: answering(plan, options={"headroom": 0.2}),
+        lambda plan: replace(plan, question=plan.question.at_rate(2 * plan.workload.total_rate)),
+        lambda plan: answering(plan, replica_types=tuple(replace(one, engine="other") for one in plan.replica_types)),
     ],
     ids=("instances", "shares", "slo", "model", "headroom", "traffic", "engine"),
 )
@@ -68,16 +68,18 @@ def test_another_plan_has_another_one(change: Callable[[Plan], Plan]) -> None:
 def test_types_that_were_looked_at_and_not_used_do_not_count() -> None:
     """There may be a thousand of them."""
     plan = solved()
+    profile = plan.question.profile
+    longer = {
+        name: np.concatenate([getattr(profile, name), getattr(profile, name)[:1]])
+        for name in ("max_request_rate", "low", "high", "provenance", "reason")
+    }
     unused = replace(plan.replica_types[0], name="unused")
+    larger = replace(profile, replica_types=(*plan.replica_types, unused), **longer)
     more = replace(
         plan,
-        replica_types=(*plan.replica_types, unused),
-        engines=(*plan.engines, None),
+        question=replace(plan.question, profile=larger),
         instances=np.append(plan.instances, 0),
         load=np.append(plan.load, 0.0),
-        **{
-            name: np.concatenate([getattr(plan, name), np.zeros_like(getattr(plan, name)[:1])])
-            for name in ("share", "max_request_rate")
-        },
+        share=np.concatenate([plan.share, np.zeros_like(plan.share[:1])]),
     )
     assert more.fingerprint == plan.fingerprint

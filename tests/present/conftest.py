@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from tiny import profile_of, replica_type
 
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
+from melange.plan.sweeps import explore
 from melange.present.study import Study
 from melange.profile.profile import Profile
 from melange.slo import Slo
@@ -43,13 +46,19 @@ def plan(workload: Workload, profile: Profile) -> Plan:
 
 
 @pytest.fixture
-def study(plan: Plan, workload: Workload, profile: Profile) -> Study:
-    """All that pages need; a limit half as tight allows half the rates."""
+def profile_at(profile: Profile) -> Callable[[Slo], Profile]:
+    """Capacities under another SLO: a limit half as tight allows half the rates."""
 
-    def estimate_at(slo: Slo) -> Profile:
+    def at(slo: Slo) -> Profile:
         factor = (slo.tpot_s or 0.0) / 0.1
         return profile_of(
             list(profile.replica_types), profile.max_request_rate * min(factor, 1.0), profile.buckets, slo
         )
 
-    return Study(plan=plan, workload=workload, profile=profile, options=Options(headroom=0.0), estimate_at=estimate_at)
+    return at
+
+
+@pytest.fixture
+def study(plan: Plan, profile_at: Callable[[Slo], Profile]) -> Study:
+    """All that pages need."""
+    return Study(exploration=explore(plan, profile_at))

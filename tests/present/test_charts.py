@@ -10,6 +10,7 @@ from tiny import HOSTILE, profile_of, replica_type
 
 from melange.plan.options import Options
 from melange.plan.solve import solve
+from melange.plan.sweeps import explore
 from melange.present.figures.by_limit import figure_cost_by_limit, figure_request_cost, figure_winners_by_limit
 from melange.present.figures.by_rate import figure_cost_by_rate, figure_savings
 from melange.present.figures.by_size import figure_pair, figure_winners
@@ -76,7 +77,7 @@ def test_all_axes_have_units(study: Study) -> None:
 
 def test_curves_pass_through_their_plans(study: Study) -> None:
     """Cost by rate begins at 0, holds the service's own plan, and ends at twice its rate."""
-    points = study.sweep_rates()
+    points = study.exploration.by_rate
     figure = figure_cost_by_rate(points, study.legend, 30.0)
     mix = figure.data[-1]
     cost_by_rate = dict(zip(mix.x, mix.y, strict=True))
@@ -90,7 +91,7 @@ def test_curves_pass_through_their_plans(study: Study) -> None:
 
 def test_limits_are_drawn_in_milliseconds(study: Study) -> None:
     """The service's own limit of 0.1 s stands at 100 ms."""
-    (sweep,) = study.sweep_limits()
+    (sweep,) = study.exploration.by_limit
     mix = figure_cost_by_limit(sweep, study.legend).data[-1]
     assert dict(zip(mix.x, mix.y, strict=True))[100.0] == study.plan.cost_per_h
     cost = figure_request_cost(sweep, study.legend, study.workload, (0, 0)).data
@@ -120,8 +121,7 @@ def test_names_are_never_markup(buckets: Buckets, workload: Workload) -> None:
     """A hostile name reaches Plotly escaped, in every text of every figure."""
     types = [replica_type(HOSTILE, 1.0), replica_type("b", 1.5)]
     profile = profile_of(types, [[[10, 2], [2, 2]], [[20, 10], [10, 5]]], buckets)
-    options = Options(headroom=0.0)
-    study = Study(plan=solve(workload, profile, options), workload=workload, profile=profile, options=options)
+    study = Study(exploration=explore(solve(workload, profile, Options(headroom=0.0))))
     for picture in explore_pictures(study):
         for variant in picture.variants:
             assert "<script" not in variant.figure.to_json().replace("\\u003c", "<"), picture.name

@@ -68,12 +68,12 @@ def test_larger_instances_of_equal_hardware_are_not_compared(buckets: Buckets, w
     profile = profile_of(types, np.full((3, 2, 2), 20.0), buckets)
     plan = solve(workload, profile, Options(headroom=0.0, exclude=("box of two",)))
     assert plan.cost_per_h == 2.0
-    assert comparable_types(profile, plan, Options(headroom=0.0)) == [1]
+    assert comparable_types(plan) == [1]
 
 
 def test_types_in_use_are_always_compared(plan: Plan, profile: Profile) -> None:
     """Whatever else holds."""
-    assert set(np.flatnonzero(plan.instances)) <= set(comparable_types(profile, plan, Options(headroom=0.0)))
+    assert set(np.flatnonzero(plan.instances)) <= set(comparable_types(plan))
 
 
 def test_typical_sizes_stand_for_equal_parts_of_the_traffic(workload: Workload) -> None:

@@ -17,9 +17,12 @@ from tiny import HOSTILE, profile_of, replica_type
 from melange.plan.certificate import Certificate
 from melange.plan.options import Options
 from melange.plan.solve import solve
+from melange.plan.sweeps import explore
 from melange.present.pages.explore_page import explore_page, explore_pictures
 from melange.present.pages.plan_page import report_page, report_pictures
 from melange.present.study import Study
+from melange.profile.profile import Profile
+from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,8 +97,7 @@ def test_hostile_names_stay_text(buckets: Buckets, workload: Workload) -> None:
     """Names of types and files can neither open a tag nor end the page's own data."""
     types = [replica_type(HOSTILE, 1.0), replica_type("b", 1.5)]
     profile = profile_of(types, [[[10, 2], [2, 0]], [[20, 10], [10, 5]]], buckets)
-    options = Options(headroom=0.0)
-    study = Study(plan=solve(workload, profile, options), workload=workload, profile=profile, options=options)
+    study = Study(exploration=explore(solve(workload, profile, Options(headroom=0.0))))
     for text in pages(study, HOSTILE):
         found = Structure(text)
         assert found.open == []
@@ -110,12 +112,13 @@ def test_hostile_names_stay_text(buckets: Buckets, workload: Workload) -> None:
 
 def test_without_an_estimate_other_limits_are_left_out_and_this_is_said(study: Study) -> None:
     """A given profile holds under one SLO."""
-    given = Study(plan=study.plan, workload=study.workload, profile=study.profile, options=study.options)
+    given = Study(exploration=explore(study.plan))
     for text in pages(given):
         assert "Other limits on latency are left out" in text
         assert "cost-by-slo" not in text
 
 
+ProfileAt = Callable[[Slo], Profile]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -173,20 +176,14 @@ def test_plans_do_not_load_plotly() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_certified_plan_says_so_and_is_no_point_of_the_sweeps(study: Study) -> None:
+def test_a_certified_plan_says_so_and_is_no_point_of_the_sweeps(study: Study, profile_at: ProfileAt) -> None:
     """Pictures at other rates hold plans without a certificate, and the page says that they do."""
     certificate = Certificate(
         target=0.99, attainment=1.0, low=0.996, requests=1000, seeds=1, policy="plan-shares",
         cost_before_per_h=study.plan.cost_per_h, attainment_before=1.0, headroom={}, plans=1,
     )  # fmt: skip
     certified = replace(study.plan, certificate=certificate, status="certified", bound_per_h=None, gap=1.0)
-    again = Study(
-        plan=certified,
-        workload=study.workload,
-        profile=study.profile,
-        options=study.options,
-        estimate_at=study.estimate_at,
-    )
+    again = Study(exploration=explore(certified, profile_at))
     text = " ".join(Structure(report_page(again, report_pictures(again), "toy.yaml")).words)
     assert "Certified: 100.00% of 1 x 1,000 simulated requests" in text
     assert "without a certificate" in text

@@ -5,6 +5,7 @@ import pytest
 from balance_cases import small_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plan_cases import answering
 from simulated import fleet
 
 from melange.errors import InputError
@@ -174,6 +175,6 @@ def test_a_plan_without_rates_or_replicas_is_no_fleet() -> None:
         policy_state(plan, {"H100": 1})
     with pytest.raises(InputError, match="no replicas to send requests to"):
         policy_state(plan, {})
-    bare = small_plan(max_request_rate=np.zeros((2, 2, 2)))
+    bare = answering(small_plan(), max_request_rate=np.zeros((2, 2, 2)))
     with pytest.raises(InputError, match="does not say what its replicas carry"):
         policy_state(bare)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from melange.errors import InputError
-from melange.service.schema import read_plan_section, read_section, read_service
+from melange.service.reading import read_plan_section, read_section, read_service
 
 SMALLEST = "model: m\nslo: {tpot_ms: 120}\nworkload: {dataset: arena, rate: 4}\n"
 

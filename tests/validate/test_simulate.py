@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from plan_cases import answering
 from planned import inputs, plan
 
 from melange.errors import InputError
@@ -114,7 +115,7 @@ def test_a_completion_ends_at_the_context_limit() -> None:
     """A longer one is cut, as engines cut it, and a prompt that is too long by itself is refused."""
     long = Arrivals(arrival_s=np.arange(2.0), input_tokens=np.array([100, 5000]), output_tokens=np.array([9000, 9000]))
     assert within_context(long, 4096).output_tokens.tolist() == [3996, 1]
-    tight = replace(plan(), engines=tuple(one and replace(one, max_context=4096) for one in plan().engines))
+    tight = answering(plan(), engines=tuple(one and replace(one, max_context=4096) for one in plan().engines))
     assert simulate(tight, within_context(long, 4096)).outcome.status.tolist() == [0, 1]
 
 
@@ -130,7 +131,7 @@ def test_wrong_names_are_told_with_the_nearest_right_ones() -> None:
     with pytest.raises(InputError, match="no replicas"):
         simulate(plan(), arrivals, counts={})
     with pytest.raises(InputError, match="cannot be simulated"):
-        simulate(replace(plan(), engines=(None,) * len(plan().engines)), arrivals)
+        simulate(answering(plan(), engines=()), arrivals)
     assert set(SCENARIOS) == {"steady", "ramp", "double", "lost-replica"}
 
 

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import NoReturn
 
-from melange.cli.commands import app
+from melange.cli.app import app
 from melange.errors import InfeasibleError, MelangeError
 
 

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melange.cli.stages import joined_profile
+from melange.cli.flags import with_flags
 from melange.cli.terminal import need_live
 from melange.errors import InputError
 
-MIB = 2**20
+if TYPE_CHECKING:
+    from melange.deploy.addresses import Address
+    from melange.deploy.live.settings import Settings
+    from melange.plan.plan import Plan
+
+_MIB = 2**20
 
 
-def balance(
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json (melange plan --out).")],
+@dataclass(frozen=True)
+class Flags:
+    """Where replicas are, and how the balancer treats them and its clients."""
+
     replica: Annotated[
         list[str] | None,
         typer.Option(
@@ -25,43 +33,43 @@ def balance(
             metavar="NAME=URL",
             help="A running replica: its type (or accelerator) and http://host:port (repeatable).",
         ),
-    ] = None,
+    ] = None
     replicas: Annotated[
         Path | None, typer.Option(help="A file of NAME=URL lines instead, read again when it changes.")
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1,
-    policy: Annotated[str, typer.Option(help="How requests are balanced.")] = "plan-least-work",
-    bytes_per_token: Annotated[float, typer.Option(help="Prompt bytes that count as a token.")] = 4.0,
+    ] = None
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1"
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080
+    processes: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1
+    policy: Annotated[str, typer.Option(help="How requests are balanced.")] = "plan-least-work"
+    bytes_per_token: Annotated[float, typer.Option(help="Prompt bytes that count as a token.")] = 4.0
     tokenizer: Annotated[
         bool, typer.Option("--tokenizer", help="Let the replicas' /tokenize count prompts instead.")
-    ] = False,
+    ] = False
     max_fill: Annotated[
         float, typer.Option(help="Reject (429) when every replica has this many times what its SLO allows.")
-    ] = 3.0,
-    max_connections: Annotated[int, typer.Option(min=1, help="Clients of one process; more get 503.")] = 20_000,
-    max_body_mib: Annotated[float, typer.Option(help="Largest request body [MiB].")] = 8.0,
-    retry_after: Annotated[int, typer.Option(min=1, help="What rejected clients are told to wait [s].")] = 1,
-    health_path: Annotated[str, typer.Option(help="What is asked of replicas.")] = "/health",
-    health_every: Annotated[float, typer.Option(help="Time between two health checks [s].")] = 2.0,
-    health_timeout: Annotated[float, typer.Option(help="How long a check may take [s].")] = 2.0,
-    max_failures: Annotated[int, typer.Option(min=1, help="Failed requests in a row that eject a replica.")] = 3,
-    connect_timeout: Annotated[float, typer.Option(help="How long connecting to a replica may take [s].")] = 2.0,
-    answer_timeout: Annotated[float, typer.Option(help="How long a replica may be silent [s].")] = 600.0,
+    ] = 3.0
+    max_connections: Annotated[int, typer.Option(min=1, help="Clients of one process; more get 503.")] = 20_000
+    max_body_mib: Annotated[float, typer.Option(help="Largest request body [MiB].")] = 8.0
+    retry_after: Annotated[int, typer.Option(min=1, help="What rejected clients are told to wait [s].")] = 1
+    health_path: Annotated[str, typer.Option(help="What is asked of replicas.")] = "/health"
+    health_every: Annotated[float, typer.Option(help="Time between two health checks [s].")] = 2.0
+    health_timeout: Annotated[float, typer.Option(help="How long a check may take [s].")] = 2.0
+    max_failures: Annotated[int, typer.Option(min=1, help="Failed requests in a row that eject a replica.")] = 3
+    connect_timeout: Annotated[float, typer.Option(help="How long connecting to a replica may take [s].")] = 2.0
+    answer_timeout: Annotated[float, typer.Option(help="How long a replica may be silent [s].")] = 600.0
     idle_timeout: Annotated[
         float, typer.Option(help="How long a client may take for a request's head, or idle [s].")
-    ] = 30.0,
-    body_timeout: Annotated[float, typer.Option(help="How long a client may take to send a body [s].")] = 30.0,
-    write_timeout: Annotated[float, typer.Option(help="How long a client may read nothing [s].")] = 60.0,
-    drain: Annotated[float, typer.Option(help="How long streams may go on after SIGTERM [s].")] = 30.0,
-    window: Annotated[float, typer.Option(help="Length of the live workload's window [s].")] = 900.0,
+    ] = 30.0
+    body_timeout: Annotated[float, typer.Option(help="How long a client may take to send a body [s].")] = 30.0
+    write_timeout: Annotated[float, typer.Option(help="How long a client may read nothing [s].")] = 60.0
+    drain: Annotated[float, typer.Option(help="How long streams may go on after SIGTERM [s].")] = 30.0
+    window: Annotated[float, typer.Option(help="Length of the live workload's window [s].")] = 900.0
     replan_every: Annotated[
         float, typer.Option(min=0, help="Time between two looks for a cheaper plan [s]; 0: never.")
-    ] = 300.0,
+    ] = 300.0
     drift: Annotated[
         float, typer.Option(min=0, max=1, help="Share by which a new plan must be cheaper to be spoken of.")
-    ] = 0.05,
+    ] = 0.05
     profile_files: Annotated[
         list[Path] | None,
         typer.Option(
@@ -69,62 +77,77 @@ def balance(
             metavar="<path>",
             help="A profile.json of all that may be rented, for re-planning (repeatable).",
         ),
-    ] = None,
+    ] = None
     api_keys: Annotated[
         Path | None, typer.Option(help="A file of keys that clients must show, one a line (or MELANGE_BALANCE_KEYS).")
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM): serve HTTPS.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    ] = None
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM): serve HTTPS.")] = None
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None
+
+    def settings(self) -> Settings:
+        """As the balancer takes them."""
+        from melange.deploy.live.access import read_keys, upstream_key
+        from melange.deploy.live.settings import Settings
+
+        return Settings(
+            host=self.host,
+            port=self.port,
+            processes=self.processes,
+            policy=self.policy,
+            bytes_per_token=self.bytes_per_token,
+            tokenizer=self.tokenizer,
+            most_fill=self.max_fill,
+            most_connections=self.max_connections,
+            most_body_bytes=int(self.max_body_mib * _MIB),
+            retry_after_s=self.retry_after,
+            health_path=self.health_path,
+            health_every_s=self.health_every,
+            health_timeout_s=self.health_timeout,
+            most_failures=self.max_failures,
+            connect_timeout_s=self.connect_timeout,
+            answer_timeout_s=self.answer_timeout,
+            idle_timeout_s=self.idle_timeout,
+            body_timeout_s=self.body_timeout,
+            write_timeout_s=self.write_timeout,
+            drain_s=self.drain,
+            window_s=self.window,
+            replan_every_s=self.replan_every,
+            drift=self.drift,
+            tls_cert=self.tls_cert,
+            tls_key=self.tls_key,
+            keys=read_keys(self.api_keys),
+            upstream_key=upstream_key(),
+        )
+
+    def addresses(self, plan: Plan) -> tuple[Address, ...]:
+        """The replicas that were named."""
+        from melange.deploy.addresses import addresses_of, read_addresses
+
+        if (self.replica is None) == (self.replicas is None):
+            raise InputError(
+                "replicas come from the command line or from a file",
+                hint="--replica NAME=http://host:port, or --replicas FILE",
+            )
+        if self.replicas is not None:
+            return read_addresses(self.replicas, plan)
+        return addresses_of((("--replica", text) for text in self.replica or ()), plan)
+
+
+@with_flags
+def balance(
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json (melange plan --out).")],
+    flags: Flags,
 ) -> None:
     """Send live traffic where a plan says: an OpenAI-compatible proxy before its replicas."""
     if sys.platform == "win32":
         raise InputError("melange balance runs on Linux and macOS", hint="run it in a container or in WSL")
     need_live("balance", "aiohttp", "uvloop")
-    from melange.deploy.addresses import addresses_of, read_addresses
-    from melange.deploy.live.access import read_keys, upstream_key
     from melange.deploy.live.serve import serve
-    from melange.deploy.live.settings import Settings
     from melange.plan.plan import Plan
+    from melange.profile.join import read_joined
 
     plan = Plan.read(plan_file)
-    if (replica is None) == (replicas is None):
-        raise InputError(
-            "replicas come from the command line or from a file",
-            hint="--replica NAME=http://host:port, or --replicas FILE",
-        )
-    if replicas is not None:
-        addresses = read_addresses(replicas, plan)
-    else:
-        addresses = addresses_of((("--replica", text) for text in replica or ()), plan)
-    settings = Settings(
-        host=host,
-        port=port,
-        processes=processes,
-        policy=policy,
-        bytes_per_token=bytes_per_token,
-        tokenizer=tokenizer,
-        most_fill=max_fill,
-        most_connections=max_connections,
-        most_body_bytes=int(max_body_mib * MIB),
-        retry_after_s=retry_after,
-        health_path=health_path,
-        health_every_s=health_every,
-        health_timeout_s=health_timeout,
-        most_failures=max_failures,
-        connect_timeout_s=connect_timeout,
-        answer_timeout_s=answer_timeout,
-        idle_timeout_s=idle_timeout,
-        body_timeout_s=body_timeout,
-        write_timeout_s=write_timeout,
-        drain_s=drain,
-        window_s=window,
-        replan_every_s=replan_every,
-        drift=drift,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        keys=read_keys(api_keys),
-        upstream_key=upstream_key(),
-    )
-    profile = joined_profile(profile_files)
+    addresses, settings = flags.addresses(plan), flags.settings()
+    profile = read_joined(flags.profile_files) if flags.profile_files else None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    raise typer.Exit(serve(plan, addresses, settings, replicas_file=replicas, profile=profile))
+    raise typer.Exit(serve(plan, addresses, settings, replicas_file=flags.replicas, profile=profile))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from melange.files import Json
     from melange.plan.plan import Plan
     from melange.profile.profile import Profile
+    from melange.service.events import Event, Listener
     from melange.workload.workload import Workload
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -78,12 +79,41 @@ def need_live(command: str, *modules: str) -> None:
 
 
 @contextlib.contextmanager
-def progress(words: str) -> Iterator[Callable[[float | str], None]]:
-    """A spinner on a terminal's stderr that can be told how far things are; silence where nobody watches."""
+def events(words: str = "") -> Iterator[Listener]:
+    """A spinner on a terminal's stderr that shows what a session does; silence where nobody watches.
+
+    ``words`` are shown at once, for work that no session does.
+    """
     if not sys.stderr.isatty():
         yield lambda _: None
         return
     from melange.present.terminal import layout
 
-    with layout.console(stderr=True).status(words) as status:
-        yield lambda news: status.update(f"{words}: {news if isinstance(news, str) else f'{news:.0%}'}")
+    status = layout.console(stderr=True).status(words)
+
+    def show(event: Event) -> None:
+        status.update(f"{event.task}: {event.news}" if event.news else event.task)
+        if event.is_done:
+            status.stop()
+        else:
+            status.start()
+
+    if words:
+        status.start()
+    try:
+        yield show
+    finally:
+        status.stop()
+
+
+def parse_columns(text: str | None) -> dict[str, str] | None:
+    """``ROLE=NAME,...`` as a mapping."""
+    return None if text is None else parse_pairs(text, "--columns", "arrival=ts,input=prompt,output=completion")
+
+
+def parse_pairs(text: str, flag: str, example: str) -> dict[str, str]:
+    """``KEY=VALUE,...`` as a mapping; the flag and an example are for the error."""
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(equals and name and value for name, equals, value in pairs):
+        raise InputError(f"{flag} must be KEY=VALUE,..., got {text!r}", hint=example)
+    return {name.strip(): value.strip() for name, _, value in pairs}

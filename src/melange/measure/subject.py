@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
@@ -24,9 +23,8 @@ from melange.replica.capacity import max_request_rate
 from melange.replica.era import DEFAULT_ENGINE
 from melange.replica.reasons import why_zero
 from melange.slo import Slo
-from melange.workload.workload import Workload
+from melange.workload.workload import Mask, Workload
 
-Mask = npt.NDArray[np.bool_]
 # What an instance is said to cost where nobody says it [USD/h].
 UNKNOWN_COST_PER_H = 1.0
 

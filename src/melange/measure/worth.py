@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from melange.errors import InfeasibleError
-from melange.measure.subject import Mask, Subject, same_kind
+from melange.measure.subject import Subject, same_kind
 from melange.plan.confidence import DECILE, at_quantile, with_rates
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.profile.profile import MEASURED, Profile
-from melange.workload.workload import Array
+from melange.workload.workload import Array, Mask
 
 # A rate is not believed to be below this share of what it may be at best, or one bucket would outweigh all others.
 LEAST_SHARE = 0.05

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange.plan.options import Options
 from melange.plan.plan import Baseline
-from melange.plan.problem import ROUNDING, Mask, Positions, Problem, build
+from melange.plan.problem import ROUNDING, Positions, Problem, build
+from melange.plan.question import Question
+from melange.plan.servable import Scope
 from melange.profile.profile import Profile
-from melange.workload.workload import Array, Workload
+from melange.workload.workload import Array
 
 
-def single_types(
-    workload: Workload, profile: Profile, options: Options, allowed: Mask, served: Mask
-) -> dict[str, Baseline]:
+def single_types(question: Question, scope: Scope) -> dict[str, Baseline]:
     """Cost or reason by replica type name; the same settings bind each type that bind the mix.
 
     With one type nothing is to be optimised: n = ceil((sum_b l_b / (1 - h) + k) / p), or more where a minimum asks for
     it. How a bucket is sliced makes no difference.
     """
-    every = build(workload, profile, options, np.ones(len(allowed), bool), served)
+    profile, allowed = question.profile, scope.allowed
+    every = build(question, np.ones(len(allowed), bool), scope.served)
     able = np.isfinite(every.load)
     count, needed = _instances(every)
-    rates = workload.request_rate.ravel()[every.cells]
+    rates = question.workload.request_rate.ravel()[every.cells]
     baselines = {}
     for r, item in enumerate(profile.replica_types):
         reason = ""

@@ -16,8 +16,8 @@ from melange.plan.fleet import Fleet
 from melange.plan.milp.highs import PeakLoad
 from melange.plan.milp.program import OutOfTimeError, Progress, by_program, shares_of, unsafe_losses
 from melange.plan.options import Options
-from melange.plan.problem import Mask, Positions, Problem
-from melange.workload.workload import Array
+from melange.plan.problem import Positions, Problem
+from melange.workload.workload import Array, Mask
 
 # Up to so many types the neighbourhood of the rounded bound is listed first.
 FEW_TYPES = 6

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from melange.errors import InfeasibleError
-from melange.plan.milp.formulation import Milp, formulate
+from melange.plan.milp.formulation import extended, formulate
 from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.problem import Limit, Problem
 
@@ -135,37 +135,18 @@ def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray |
     minimise sum_j e_j / A_j: sum_r g_rj n_r - e_j <= A_j
     """
     milp = formulate(unlimited)
-    columns, rows = len(milp.program.cost), len(milp.program.row_lower)
-    size = len(limits)
-    extra = _elastic(milp, limits)
-    cost = np.zeros(columns + size)
-    cost[columns:] = [1.0 / max(limit.most, 1.0) for limit in limits]
-    program = LinearRows(
-        cost=cost,
-        lower=np.zeros(columns + size),
-        upper=np.append(milp.program.upper, np.full(size, np.inf)),
-        row_lower=np.append(milp.program.row_lower, np.full(size, -np.inf)),
-        row_upper=np.append(milp.program.row_upper, [limit.most for limit in limits]),
-        start=extra[0],
-        row=extra[1],
-        value=extra[2],
-        is_integer=None
-        if milp.program.is_integer is None
-        else np.append(milp.program.is_integer, np.zeros(size, bool)),
-    )
-    x = _solved(program)
-    return None if x is None or rows == 0 else x[columns:]
-
-
-def _elastic(milp: Milp, limits: tuple[Limit, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The matrix of the program with a row and a slack variable for every limit, by columns."""
-    program, rows = milp.program, len(milp.program.row_lower)
-    columns, size = len(program.cost), len(limits)
+    columns, size = len(milp.program.cost), len(limits)
     weight = np.array([limit.weight for limit in limits])
     at, types = np.nonzero(weight)
-    column = np.concatenate([np.repeat(np.arange(columns), np.diff(program.start)), types, columns + np.arange(size)])
-    row = np.concatenate([program.row, rows + at, rows + np.arange(size)])
-    value = np.concatenate([program.value, weight[at, types], -np.ones(size)])
-    order = np.argsort(column, kind="stable")
-    start = np.append(0, np.cumsum(np.bincount(column, minlength=columns + size)))
-    return start.astype(np.int32), row[order].astype(np.int32), value[order]
+    program = extended(
+        milp,
+        cost=np.append(np.zeros(columns), [1.0 / max(limit.most, 1.0) for limit in limits]),
+        upper=np.full(size, np.inf),
+        row_lower=np.full(size, -np.inf),
+        row_upper=np.array([limit.most for limit in limits], float),
+        row=np.concatenate([at, np.arange(size)]),
+        column=np.concatenate([types, columns + np.arange(size)]),
+        value=np.concatenate([weight[at, types], -np.ones(size)]),
+    ).program
+    x = _solved(program)
+    return None if x is None else x[columns:]

@@ -10,7 +10,6 @@ import numpy as np
 from melange.errors import MelangeError
 from melange.files import Json
 from melange.plan.cheapest import cheapest
-from melange.plan.confidence import at_confidence
 from melange.plan.exact.dominated import needed_types
 from melange.plan.exact.lattice import permitted
 from melange.plan.fleet import TOLERANCE, busy, least_peak_shares
@@ -18,8 +17,9 @@ from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import minimise
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.problem import ROUNDING, Positions, Problem, Requirement, allowed_types, build
-from melange.plan.servable import served_buckets
+from melange.plan.problem import ROUNDING, Positions, Problem, Requirement, build
+from melange.plan.question import Question
+from melange.plan.servable import scope_of
 from melange.profile.profile import Profile
 from melange.workload.workload import Array, Workload
 
@@ -128,45 +128,43 @@ class Explanation:
         return tuple(said)
 
 
-def explain(plan: Plan, workload: Workload, profile: Profile, options: Options | None = None) -> Explanation:
-    """Say why ``plan`` is what it is.
+def explain(plan: Plan) -> Explanation:
+    """Say why ``plan`` is what it is, from the question that it answers.
 
-    Parameters
-    ----------
-    plan
-        What :func:`melange.solve` made of the other three.
-    workload, profile, options
-        As they were given to :func:`melange.solve`. Under a budget the traffic that the plan serves is explained.
+    Under a budget the traffic that the plan serves is explained.
     """
-    options = options or Options()
-    profile = at_confidence(profile, options.confidence)
-    options = replace(options, confidence=None)
-    if options.budget_per_h is not None:
-        workload = replace(workload, request_rate=workload.request_rate * plan.share.sum(axis=0).max())
-        options = replace(options, budget_per_h=None)
-    options = replace(options, gap=min(options.gap, 1e-3))
-    problem = _problem(workload, profile, options)
+    question = _explained(plan)
+    workload = question.workload
+    problem = _problem(question)
     count = plan.instances[problem.types]
     worth = _worth(problem)
     marginal = np.full(workload.request_rate.size, np.nan)
     rate = workload.request_rate.ravel()[problem.cells]
     marginal[problem.cells] = worth / rate
-    prices, exact = _break_even(problem, options, count, worth)
+    prices, exact = _break_even(problem, question.options, count, worth)
     return Explanation(
         break_even_per_h=prices,
         is_exact=exact,
         marginal_per_h=marginal.reshape(workload.request_rate.shape),
         cost_per_mtok=_cost_per_mtok(plan, workload, problem),
         next_request_per_h=float(worth.sum() / workload.total_rate),
-        next_step_per_h=_next_step(workload, profile, options, plan.cost_per_h),
-        cheaper=_cheaper(problem, profile, count),
+        next_step_per_h=_next_step(question, plan.cost_per_h),
+        cheaper=_cheaper(problem, question.profile, count),
     )
 
 
-def _problem(workload: Workload, profile: Profile, options: Options) -> Problem:
-    allowed = allowed_types(profile, options)
-    served, _ = served_buckets(workload, profile, options, allowed)
-    return build(workload, profile, options, allowed, served)
+def _explained(plan: Plan) -> Question:
+    """The plan's question at its confidence, for the traffic that the plan serves, to a gap that tells fleets apart."""
+    question = plan.question.at_confidence()
+    if question.options.budget_per_h is not None:
+        served = question.workload.request_rate * plan.share.sum(axis=0).max()
+        question = replace(question, workload=replace(question.workload, request_rate=served))
+    return question.with_options(budget_per_h=None, gap=min(question.options.gap, 1e-3))
+
+
+def _problem(question: Question) -> Problem:
+    scope = scope_of(question)
+    return build(question, scope.allowed, scope.served)
 
 
 def _worth(problem: Problem) -> Array:
@@ -243,9 +241,10 @@ def _cost_per_mtok(plan: Plan, workload: Workload, problem: Problem) -> Array:
     return flat.reshape(workload.request_rate.shape)
 
 
-def _next_step(workload: Workload, profile: Profile, options: Options, cost_per_h: float) -> float | None:
+def _next_step(question: Question, cost_per_h: float) -> float | None:
     """Cost of the plan for one more request per second, less that of this one [USD/h]."""
-    problem = _problem(workload.at_rate(workload.total_rate + 1.0), profile, options)
+    options = question.options
+    problem = _problem(question.at_rate(question.workload.total_rate + 1.0))
     if not problem.spare_total:
         problem = problem.only(needed_types(problem))
     try:

@@ -41,9 +41,9 @@ def fingerprint(plan: Plan) -> str:
         "buckets": workload.buckets.to_json(),
         "sizes": [workload.input_tokens.tolist(), workload.output_tokens.tolist()],
         "request_rate": workload.request_rate.tolist(),
-        "headroom": plan.headroom,
-        "slices": plan.slices,
-        "confidence": plan.confidence,
+        "headroom": plan.options.headroom,
+        "slices": plan.options.slices,
+        "confidence": plan.options.confidence,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:LENGTH]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from melange.errors import InputError
+from melange.files import Json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +22,10 @@ class Options:
     slices
         Grain of the shares: each bucket is cut into so many equal slices; None lets shares be continuous.
     max_instances
-        At most so many instances, by replica type name or by offer name (provider/region/instance type).
+        At most this many instances, by offer name (provider/region/instance type), instance type or replica type
+        name. An offer and an instance type bind every replica type on them, variants included.
     max_accelerators
-        At most so many accelerators over all offers, by accelerator name (availability).
+        At most this many accelerators over all offers, by accelerator name (availability).
     min_replicas
         At least so many replicas of every type that is used; or by replica type name.
     min_total_replicas
@@ -95,3 +98,18 @@ class Options:
         for name in ("min_total_replicas", "spare_total_replicas"):
             if getattr(self, name) < 0:
                 raise InputError(f"plan.{name} must be >= 0, got {getattr(self, name)}")
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return {one.name: _plain(getattr(self, one.name)) for one in fields(self)}
+
+    @classmethod
+    def from_json(cls, content: Json) -> Options:
+        """From the JSON object that :meth:`to_json` makes."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        return cls(**values)
+
+
+def _plain(value: Any) -> Any:
+    """A value of a setting as JSON has it."""
+    return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value

@@ -13,8 +13,11 @@ from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
 from melange.plan.certificate import Certificate
 from melange.plan.fingerprint import fingerprint
+from melange.plan.options import Options
+from melange.plan.question import Question
+from melange.plan.question_file import question_from_json, question_to_json
 from melange.profile.profile import ReplicaType
-from melange.replica.engine import Engine, engines_from_json, engines_to_json
+from melange.replica.engine import Engine
 from melange.slo import Slo
 from melange.workload.workload import Array, Workload, frozen_array
 
@@ -53,8 +56,8 @@ class Plan:
 
     Parameters
     ----------
-    replica_types
-        R of them, with unique names.
+    question
+        What it answers: the workload, the profile and the options that it was made from.
     instances
         Instances rented of each type (R,).
     share
@@ -62,11 +65,6 @@ class Plan:
         that is served; less than 1 under a budget; 0 where a bucket was left out.
     load
         Share of its replicas' capacity that each type's traffic takes (R,), 0-1; headroom is not part of it.
-    max_request_rate
-        What one replica of each type was planned to carry (R, I, O) [1/s]; 0 for types that are not used.
-    engines
-        The engine of one replica of each type (R), to simulate the plan on; None where nothing is known of its steps
-        or the type is not used.
     cost_per_h
         Of all instances [USD/h].
     bound_per_h
@@ -76,17 +74,11 @@ class Plan:
         Proven distance to the best possible plan, 0-1; 1 where nothing is proven.
     single_type
         The cheapest plan with one type only, or why there is none, by replica type name.
-    workload
-        What was planned for.
-    headroom, slices, confidence
-        The settings that the shares depend on; a confidence of None plans on the estimates themselves.
     cost_at
         Cost of the cheapest plan if every replica carried what the ``low`` end, the ``mid`` and the ``high`` end of its
         interval say [USD/h], None where none carries the traffic then; empty where nobody asked.
     next_measurement
         The measurement that would save most, in a sentence; empty where nobody asked or none would.
-    slo, model
-        What the profile's rates hold under; None and empty where it does not say.
     served_fraction
         Share of all requests that the plan carries, 0-1; below 1 under a budget or where buckets were left out.
     unservable
@@ -101,30 +93,23 @@ class Plan:
         What a simulation has shown of it; None where nobody asked.
     """
 
-    replica_types: tuple[ReplicaType, ...]
+    question: Question
     instances: npt.NDArray[np.int64]
     share: Array
     load: Array
-    max_request_rate: Array
     cost_per_h: float
     bound_per_h: float | None
     gap: float
     single_type: dict[str, Baseline]
-    workload: Workload
-    headroom: float = 0.0
-    slices: int | None = None
-    confidence: float | None = None
     cost_at: Mapping[str, float | None] = field(default_factory=dict)
     next_measurement: str = ""
-    slo: Slo | None = None
-    model: str = ""
     served_fraction: float = 1.0
     unservable: tuple[str, ...] = ()
     status: str = "optimal"
     solve_s: float = 0.0
     cautions: tuple[Caution, ...] = ()
-    engines: tuple[Engine | None, ...] = ()
     certificate: Certificate | None = None
+    max_request_rate: Array = field(init=False)
 
     def __post_init__(self) -> None:
         types = len(self.replica_types)
@@ -136,11 +121,44 @@ class Plan:
         object.__setattr__(self, "instances", instances)
         object.__setattr__(self, "load", frozen_array(self.load, "plan.load", (types,)))
         shape = (types, *self.workload.buckets.shape)
-        for name in ("share", "max_request_rate"):
-            object.__setattr__(self, name, frozen_array(getattr(self, name), f"plan.{name}", shape))
-        object.__setattr__(self, "engines", tuple(self.engines) or (None,) * types)
-        if len(self.engines) != types:
-            raise InputError(f"plan.engines: {types} are needed, got {len(self.engines)}")
+        object.__setattr__(self, "share", frozen_array(self.share, "plan.share", shape))
+        rates = self.question.at_confidence().profile.max_request_rate
+        used = np.where((instances > 0)[:, None, None], rates, 0.0)
+        object.__setattr__(self, "max_request_rate", frozen_array(used, "plan.max_request_rate", shape))
+
+    @property
+    def workload(self) -> Workload:
+        """What was planned for."""
+        return self.question.workload
+
+    @property
+    def options(self) -> Options:
+        """What it respects besides the traffic."""
+        return self.question.options
+
+    @property
+    def replica_types(self) -> tuple[ReplicaType, ...]:
+        """Every type that was considered (R)."""
+        return self.question.profile.replica_types
+
+    @property
+    def engines(self) -> tuple[Engine | None, ...]:
+        """The engine of one replica of each type (R), to simulate the plan on.
+
+        None where nothing is known of its steps, or the type is not used.
+        """
+        engines = self.question.profile.engines or (None,) * len(self.replica_types)
+        return tuple(engine if count else None for engine, count in zip(engines, self.instances, strict=True))
+
+    @property
+    def slo(self) -> Slo | None:
+        """What the rates hold under; None where the profile does not say."""
+        return self.question.profile.slo
+
+    @property
+    def model(self) -> str:
+        """Name of the model; empty where the profile does not say."""
+        return self.question.profile.model
 
     @property
     def replicas(self) -> dict[str, int]:
@@ -149,6 +167,13 @@ class Plan:
             replica_type.name: int(count) * replica_type.replicas_per_instance
             for replica_type, count in zip(self.replica_types, self.instances, strict=True)
         }
+
+    def changes_from(self, incumbent: Plan) -> dict[str, int]:
+        """Instances to add to a plan in force, by replica type name; below 0: to give back; only changes are listed."""
+        before = {one.name: int(n) for one, n in zip(incumbent.replica_types, incumbent.instances, strict=True)}
+        after = {one.name: int(n) for one, n in zip(self.replica_types, self.instances, strict=True)}
+        names = dict.fromkeys((*after, *before))
+        return {name: change for name in names if (change := after.get(name, 0) - before.get(name, 0))}
 
     @property
     def best_single(self) -> tuple[str, Baseline] | None:
@@ -182,7 +207,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """By what it is known again: the same for plans that run the same fleet and send the same requests to it."""
+        """Stable hash of what it says: the same for plans that run the same fleet and send it the same requests."""
         return fingerprint(self)
 
     def to_json(self) -> Json:
@@ -201,34 +226,29 @@ class Plan:
             "savings": self.savings,
             "served_fraction": self.served_fraction,
             "unservable": list(self.unservable),
-            "headroom": self.headroom,
-            "slices": self.slices,
-            "confidence": self.confidence,
+            "headroom": self.options.headroom,
+            "slices": self.options.slices,
+            "confidence": self.options.confidence,
             "cost_at": dict(self.cost_at) or None,
             "next_measurement": self.next_measurement,
             "slo": self.slo.to_json() if self.slo else None,
             "model": self.model,
             "solve_s": self.solve_s,
             "warnings": [caution.to_json() for caution in self.cautions],
-            "workload": self.workload.to_json(),
-            "replica_types": [replica_type.to_json() for replica_type in self.replica_types],
             "share": self.share.tolist(),
             # A row of a type that is not used is null: there may be a thousand of them.
             "max_request_rate": [rates.tolist() if rates.any() else None for rates in self.max_request_rate],
-            **engines_to_json(self.engines),
             "certificate": self.certificate.to_json() if self.certificate else None,
+            **question_to_json(self.question, self.instances > 0),
         }
 
     @classmethod
     def from_json(cls, content: Json) -> Plan:
         """From the JSON object that :meth:`to_json` makes."""
-        replica_types = tuple(ReplicaType.from_json(item) for item in content["replica_types"])
-        names = [replica_type.name for replica_type in replica_types]
-        workload = Workload.from_json(content["workload"])
-        rates = content.get("max_request_rate") or [None] * len(names)  # a plan of before 0.2 has none
-        unused = np.zeros(workload.buckets.shape)
+        question = question_from_json(content)
+        names = [replica_type.name for replica_type in question.profile.replica_types]
         return cls(
-            replica_types=replica_types,
+            question=question,
             instances=np.array([content["instances"][name] for name in names], np.int64),
             share=content["share"],
             load=np.array([content["load"][name] for name in names]),
@@ -236,21 +256,13 @@ class Plan:
             bound_per_h=content["bound_per_h"],
             gap=content["gap"],
             single_type={name: Baseline(**item) for name, item in content["single_type"].items()},
-            workload=workload,
-            max_request_rate=np.array([unused if rate is None else rate for rate in rates], float),
-            headroom=content["headroom"],
-            slices=content["slices"],
-            confidence=content.get("confidence"),
             cost_at=content.get("cost_at") or {},
             next_measurement=content.get("next_measurement", ""),
-            slo=Slo.from_json(content["slo"]) if content["slo"] else None,
-            model=content["model"],
             served_fraction=content["served_fraction"],
             unservable=tuple(content["unservable"]),
             status=content["status"],
             solve_s=content["solve_s"],
             cautions=tuple(Caution(**caution) for caution in content["warnings"]),
-            engines=engines_from_json(content),
             certificate=Certificate.from_json(content["certificate"]) if content.get("certificate") else None,
         )
 

@@ -6,22 +6,22 @@ Arrays have the axes (replica type R, bucket B), where the buckets of the grid l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from melange.errors import InputError, unknown
+from melange.plan.names import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, members
 from melange.plan.options import Options
+from melange.plan.question import Question
 from melange.profile.profile import Profile, ReplicaType
-from melange.workload.workload import Array, Workload
+from melange.workload.workload import Array, Mask, Workload
 
 # Shares of a count below this are rounding noise of the arithmetic, not a whole instance.
 ROUNDING = 1e-9
 
 Positions = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -170,28 +170,27 @@ def loads(workload: Workload, profile: Profile) -> Array:
     return np.where(rate > 0, ratio, 0.0)
 
 
-def allowed_types(profile: Profile, options: Options) -> Mask:
+def allowed_types(question: Question) -> Mask:
     """Which types may be used (R,): those that are neither excluded nor limited to none."""
-    _check_names(profile, options)
-    limits = limits_of(profile.replica_types, options)
-    none = np.zeros(len(profile.replica_types), bool)
-    for limit in limits:
+    items = question.profile.replica_types
+    none = np.zeros(len(items), bool)
+    for limit in limits_of(items, question.options):
         none |= limit.weight > limit.most
-    excluded = np.array([is_named(item, options.exclude) for item in profile.replica_types])
-    allowed: Mask = ~(none | excluded)
+    for name in question.options.exclude:
+        none |= is_named(items, name)
+    allowed: Mask = ~none
     return allowed
 
 
-def build(
-    workload: Workload, profile: Profile, options: Options, allowed: Mask, served: Mask, *, availability: bool = True
-) -> Problem:
+def build(question: Question, allowed: Mask, served: Mask, *, availability: bool = True) -> Problem:
     """The problem of the ``allowed`` types (R,) and ``served`` buckets (I x O,), availability limited or not."""
+    profile, options = question.profile, question.options
     where, cells = np.flatnonzero(allowed), np.flatnonzero(served)
     items = tuple(profile.replica_types[r] for r in where)
     replicas = np.array([item.replicas_per_instance for item in items], float)
     spare = np.array([_for(item, options.spare_replicas) for item in items], float)
     least = np.ceil(np.array([_for(item, options.min_replicas) for item in items], float) / replicas)
-    load = loads(workload, profile)[np.ix_(where, cells)]
+    load = loads(question.workload, profile)[np.ix_(where, cells)]
     limits = limits_of(items, options) if availability else ()
     return Problem(
         names=tuple(item.name for item in items),
@@ -205,10 +204,7 @@ def build(
         most=_most(load, replicas, least, spare, limits, options),
         spare=spare,
         limits=limits,
-        requirements=tuple(
-            Requirement(name=name, member=np.array([is_named(item, (name,)) for item in items], bool))
-            for name in options.require
-        ),
+        requirements=tuple(Requirement(name=name, member=is_named(items, name)) for name in options.require),
         spare_total=options.spare_total_replicas,
         min_total=options.min_total_replicas,
         max_types=options.max_types,
@@ -233,50 +229,27 @@ def _most(
 
 
 def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, ...]:
-    """What the types share: availability of one type, of an offer over its types, of an accelerator over offers."""
+    """What the types share: availability of an offer, an instance type or a type, and of an accelerator over offers."""
     limits = []
-    offers = {item.offer.name: item.offer.max_instances for item in items if item.offer.max_instances is not None}
-    names = {item.name for item in items}
-    for name, most in options.max_instances.items():
-        if name in names:
-            weight = np.array([float(item.name == name) for item in items])
-            limits.append(Limit(name=f"instances of {name}", weight=weight, most=most))
-        else:
-            offers[name] = min(most, offers.get(name) or most) if offers.get(name) != 0 else 0
-    for name, most in offers.items():
-        weight = np.array([float(item.offer.name == name) for item in items])
+    most_by_name: dict[str, int] = dict(options.max_instances)
+    for offer in {item.offer.name: item.offer for item in items}.values():
+        if offer.max_instances is not None:
+            most_by_name[offer.name] = min(offer.max_instances, most_by_name.get(offer.name, offer.max_instances))
+    for name, most in most_by_name.items():
+        weight = members(name, items, (OFFER, INSTANCE_TYPE, REPLICA_TYPE)).astype(float)
         limits.append(Limit(name=f"instances of {name}", weight=weight, most=most))
     for name, most in options.max_accelerators.items():
-        weight = np.array([item.offer.accelerators * float(item.offer.accelerator == name) for item in items])
-        limits.append(Limit(name=f"accelerators of {name}", weight=weight, most=most))
+        held = np.array([item.offer.accelerators for item in items], float)
+        limits.append(
+            Limit(name=f"accelerators of {name}", weight=held * members(name, items, (ACCELERATOR,)), most=most)
+        )
     return tuple(limit for limit in limits if limit.weight.any())
 
 
-def is_named(item: ReplicaType, names: tuple[str, ...]) -> bool:
-    """Whether a type is among ``names``, by its own name or its accelerator's."""
-    return item.name in names or item.offer.accelerator in names
+def is_named(items: Sequence[ReplicaType], name: str) -> Mask:
+    """Which types (R,) a name of ``require`` or ``exclude`` means: the replica type's, and all of that accelerator."""
+    return members(name, items, (REPLICA_TYPE,)) | members(name, items, (ACCELERATOR,))
 
 
 def _for(item: ReplicaType, count: int | Mapping[str, int]) -> int:
     return count.get(item.name, 0) if isinstance(count, Mapping) else count
-
-
-def _check_names(profile: Profile, options: Options) -> None:
-    """Names that the options mention must be known."""
-    types = {item.name for item in profile.replica_types}
-    offers = {item.offer.name for item in profile.replica_types}
-    accelerators = {item.offer.accelerator for item in profile.replica_types}
-    known: tuple[tuple[str, object, set[str], str], ...] = (
-        ("max_instances", options.max_instances, types | offers, "replica type or offer"),
-        ("max_accelerators", options.max_accelerators, accelerators, "accelerator"),
-        ("min_replicas", options.min_replicas, types, "replica type"),
-        ("spare_replicas", options.spare_replicas, types, "replica type"),
-        ("require", options.require, types | accelerators, "replica type or accelerator"),
-        ("exclude", options.exclude, types | accelerators, "replica type or accelerator"),
-    )
-    for key, value, names, what in known:
-        for name in () if isinstance(value, int) else value:  # type: ignore[attr-defined]
-            if name not in names:
-                raise unknown(what, name, names, place=f"plan.{key}")
-    if both := set(options.require) & set(options.exclude):
-        raise InputError(f"plan: {', '.join(sorted(both))} is both required and excluded")

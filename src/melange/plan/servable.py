@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from melange.errors import InfeasibleError
-from melange.plan.options import Options
-from melange.plan.problem import Mask
+from melange.plan.problem import allowed_types
+from melange.plan.question import Question
 from melange.profile.profile import Profile
-from melange.workload.workload import Workload
+from melange.workload.workload import Mask
 
 # A list of reasons longer than this is no longer read.
 MOST_SENTENCES = 12
@@ -21,27 +22,46 @@ MOST_NAMES = 4
 _FIGURE = re.compile(r"(\d[\d,]*(?:\.\d+)?)( (?:ms|s)\b)?")
 
 
-def served_buckets(
-    workload: Workload, profile: Profile, options: Options, allowed: Mask
-) -> tuple[Mask, tuple[str, ...]]:
-    """Buckets with traffic to plan for (I x O,), and why buckets were left out.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scope:
+    """What a question comes down to before it is solved.
+
+    Parameters
+    ----------
+    allowed
+        Types that may be used (R,).
+    served
+        Buckets with traffic to plan for (I x O,).
+    unservable
+        Why buckets were left out, one sentence each.
+    """
+
+    allowed: Mask
+    served: Mask
+    unservable: tuple[str, ...]
+
+
+def scope_of(question: Question) -> Scope:
+    """The types and buckets that are planned with.
 
     Raises
     ------
     InfeasibleError
         A bucket that no allowed type serves, unless such buckets may be dropped; or none that any serves.
     """
+    workload, profile = question.workload, question.profile
+    allowed = allowed_types(question)
     wanted = workload.request_rate.ravel() > 0
     able = profile.max_request_rate.reshape(len(profile.replica_types), -1) > 0
     served = wanted & able[allowed].any(axis=0)
     missing = np.flatnonzero(wanted & ~served)
     if not len(missing):
-        return served, ()
+        return Scope(allowed=allowed, served=served, unservable=())
     rate = workload.request_rate.ravel()
     part = rate[missing].sum() / workload.total_rate
-    reasons = why_unservable(workload, profile, options, allowed, missing)
-    if options.drop_unservable and served.any():
-        return served, reasons
+    reasons = _why_unservable(question, allowed, missing)
+    if question.options.drop_unservable and served.any():
+        return Scope(allowed=allowed, served=served, unservable=reasons)
     noun = "request size" if len(missing) == 1 else "request sizes"
     hint = "relax the SLO or offer larger accelerators"
     if served.any():
@@ -51,14 +71,13 @@ def served_buckets(
     )
 
 
-def why_unservable(
-    workload: Workload, profile: Profile, options: Options, allowed: Mask, cells: Sequence[int] | np.ndarray
-) -> tuple[str, ...]:
+def _why_unservable(question: Question, allowed: Mask, cells: Sequence[int] | np.ndarray) -> tuple[str, ...]:
     """One sentence for each group of buckets that share their reasons, the busiest first."""
-    rate = workload.request_rate.ravel()
+    profile = question.profile
+    rate = question.workload.request_rate.ravel()
     cells_by_why: dict[str, list[int]] = defaultdict(list)
     for cell in cells:
-        cells_by_why[_why(profile, options, allowed, int(cell))].append(int(cell))
+        cells_by_why[_why(profile, allowed, int(cell))].append(int(cell))
     groups = sorted(cells_by_why.items(), key=lambda item: -rate[item[1]].sum())
     sentences = [
         f"{_listed([_label(profile, cell) for cell in group], 3)} ({rate[group].sum():.3g} req/s): {why}"
@@ -68,7 +87,7 @@ def why_unservable(
     return (*sentences, f"and {rest} more request sizes") if rest else tuple(sentences)
 
 
-def _why(profile: Profile, options: Options, allowed: Mask, cell: int) -> str:
+def _why(profile: Profile, allowed: Mask, cell: int) -> str:
     """Why no type serves one bucket: reasons that differ in their figures only are told together."""
     reason = profile.reason.reshape(len(profile.replica_types), -1)[:, cell]
     told_by_kind: dict[str, list[tuple[str, str]]] = defaultdict(list)

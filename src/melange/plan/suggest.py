@@ -22,12 +22,12 @@ import numpy as np
 from melange.errors import InfeasibleError
 from melange.files import Json
 from melange.plan.confidence import DECILE, at_quantile, quantile_of, with_rates
-from melange.plan.options import Options
 from melange.plan.plan import Plan
+from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.profile.correction import SHARES, Sample, correction
-from melange.profile.profile import MEASURED, Profile
-from melange.workload.workload import Array, Workload
+from melange.profile.profile import MEASURED
+from melange.workload.workload import Array
 
 OUTCOMES = ((-DECILE, 0.3), (0.0, 0.4), (DECILE, 0.3))
 # Cautious, less cautious and not: the first with which a plan exists is what savings are counted against.
@@ -95,22 +95,17 @@ class Suggestion:
 
 
 def suggest_measurements(
-    workload: Workload,
-    profile: Profile,
-    options: Options | None = None,
-    *,
-    count: int = 3,
-    in_flight: Array | None = None,
+    question: Question, *, count: int = 3, in_flight: Array | None = None
 ) -> tuple[Suggestion, ...]:
     """The load points whose measurement would make a cautious plan cheapest, the most valuable first.
 
     Parameters
     ----------
-    workload, profile, options
-        As of :func:`~melange.plan.solve.solve`; where the options ask for no confidence, 0.9 is what cautious means, or
-        the highest of 0.75 and 0.5 with which there is a plan. A budget is set aside.
+    question
+        What is planned; where it asks for no confidence, 0.9 is what cautious means, or the highest of 0.75 and 0.5
+        with which there is a plan. A budget is set aside.
     count
-        At most so many.
+        At most this many.
     in_flight
         Requests in flight at the maximum rate (R, I, O), for the concurrency to measure at.
 
@@ -124,11 +119,11 @@ def suggest_measurements(
     InfeasibleError
         No plan exists even on the middle estimates.
     """
-    study = _study(workload, profile, options or Options())
-    values = [_value(study, key, in_flight) for key in study.worthwhile()]
+    case = _case(question)
+    values = [_value(case, key, in_flight) for key in case.worthwhile()]
     gains = [value.next_saving() for value in values]
     found: list[Suggestion] = []
-    while len(found) < count and max(gains, default=0.0) > WORTH * study.base.cost_per_h:
+    while len(found) < count and max(gains, default=0.0) > WORTH * case.base.cost_per_h:
         best = gains.index(max(gains))
         found.append(values[best].take(gains[best]))
         gains[best] = values[best].next_saving() if len(found) < count else 0.0
@@ -136,12 +131,10 @@ def suggest_measurements(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Study:
+class _Case:
     """The plan as things stand, and how to solve it again with some types known better."""
 
-    workload: Workload
-    profile: Profile
-    options: Options
+    question: Question
     quantile: float
     base: Plan
     types_by_key: Mapping[Key, list[int]]
@@ -152,18 +145,19 @@ class _Study:
         None where there is none. Other types stay out, which keeps the question small: the saving is one that the
         plan in force and this kind give between them.
         """
-        types = self.types_by_key[key]
-        deviations = np.full(len(self.profile.replica_types), self.quantile)
+        types, profile = self.types_by_key[key], self.question.profile
+        deviations = np.full(len(profile.replica_types), self.quantile)
         deviations[types] = deviation
         # A load point corrects step times; a rate that was searched for stays as sure as it is.
-        searched = at_quantile(self.profile, np.full(len(deviations), self.quantile))
-        moved = at_quantile(self.profile, deviations)
-        moved = np.where(self.profile.provenance == MEASURED, searched, moved)
-        rates = with_rates(self.profile, moved, UNKNOWN)
+        searched = at_quantile(profile, np.full(len(deviations), self.quantile))
+        moved = at_quantile(profile, deviations)
+        moved = np.where(profile.provenance == MEASURED, searched, moved)
+        rates = with_rates(profile, moved, UNKNOWN)
         kept = {*np.flatnonzero(self.base.instances).tolist(), *types}
-        others = [item.name for r, item in enumerate(self.profile.replica_types) if r not in kept]
+        others = [item.name for r, item in enumerate(profile.replica_types) if r not in kept]
         try:
-            plan = solve(self.workload, rates, replace(self.options, exclude=(*self.options.exclude, *others)))
+            asked = replace(self.question, profile=rates)
+            plan = solve(asked.with_options(exclude=(*asked.options.exclude, *others)))
         except InfeasibleError:
             return None
         # A plan that leaves more requests out is cheaper for the wrong reason.
@@ -171,8 +165,8 @@ class _Study:
 
     def worthwhile(self) -> list[Key]:
         """Kinds that are not known exactly, and are in the plan or enter it at the high end of their interval."""
-        able = self.workload.request_rate > 0
-        is_open = (self.profile.high > self.profile.low) & (self.profile.provenance != MEASURED) & able
+        profile, able = self.question.profile, self.question.workload.request_rate > 0
+        is_open = (profile.high > profile.low) & (profile.provenance != MEASURED) & able
         kinds = []
         for key, types in self.types_by_key.items():
             if not is_open[types].any():
@@ -186,14 +180,15 @@ class _Study:
         return kinds
 
 
-def _study(workload: Workload, profile: Profile, options: Options) -> _Study:
-    plain = replace(options, confidence=None, budget_per_h=None)
-    confidences = CONFIDENCES if options.confidence is None else (options.confidence, *CONFIDENCES)
+def _case(question: Question) -> _Case:
+    profile, asked = question.profile, question.options.confidence
+    plain = question.with_options(confidence=None, budget_per_h=None)
+    confidences = CONFIDENCES if asked is None else (asked, *CONFIDENCES)
     for place, confidence in enumerate(confidences):
         deviations = np.full(len(profile.replica_types), quantile_of(confidence))
         rates = with_rates(profile, at_quantile(profile, deviations), UNKNOWN)
         try:
-            base = solve(workload, rates, plain)
+            base = solve(replace(plain, profile=rates))
         except InfeasibleError:
             if place == len(confidences) - 1:
                 raise
@@ -203,14 +198,7 @@ def _study(workload: Workload, profile: Profile, options: Options) -> _Study:
     for r, item in enumerate(profile.replica_types):
         key = (item.offer.accelerator, item.tensor_parallel, item.offer.interconnect, item.engine)
         kinds.setdefault(key, []).append(r)
-    return _Study(
-        workload=workload,
-        profile=profile,
-        options=plain,
-        quantile=quantile_of(confidence),
-        base=base,
-        types_by_key=kinds,
-    )
+    return _Case(question=plain, quantile=quantile_of(confidence), base=base, types_by_key=kinds)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -229,7 +217,7 @@ class _Value:
         What those save [USD/h].
     """
 
-    study: _Study
+    case: _Case
     key: Key
     type_: int
     cells: Sequence[int]
@@ -269,7 +257,7 @@ class _Value:
         return float((self.weight * spread / before).sum() / self.weight.sum())
 
     def _sample(self, place: int) -> Sample:
-        workload, cell = self.study.workload, self.cells[place]
+        workload, cell = self.case.question.workload, self.cells[place]
         return Sample(
             inputs=float(workload.input_tokens.ravel()[cell]),
             outputs=float(workload.output_tokens.ravel()[cell]),
@@ -281,16 +269,16 @@ class _Value:
 
     def _saving(self, left: float) -> float:
         """Expected saving where the interval becomes ``left`` as wide [USD/h]."""
-        study, now = self.study, self.study.base.cost_per_h
+        case, now = self.case, self.case.base.cost_per_h
         moved = math.sqrt(max(1.0 - left**2, 0.0))
         expected = 0.0
         for outcome, weight in OUTCOMES:
-            plan = study.with_key(self.key, study.quantile * left + outcome * moved)
+            plan = case.with_key(self.key, case.quantile * left + outcome * moved)
             expected += weight * (now if plan is None else plan.cost_per_h)
         return now - expected
 
     def _suggestion(self, cell: int, saving: float, is_first: bool) -> Suggestion:
-        profile, workload = self.study.profile, self.study.workload
+        profile, workload = self.case.question.profile, self.case.question.workload
         item = profile.replica_types[self.type_]
         rate = float(profile.max_request_rate[self.type_].ravel()[cell] or profile.high[self.type_].ravel()[cell])
         concurrency = max(1, round(self._concurrency(cell))) if self.in_flight is not None else None
@@ -311,18 +299,18 @@ class _Value:
         )
 
 
-def _value(study: _Study, key: Key, in_flight: Array | None) -> _Value:
+def _value(case: _Case, key: Key, in_flight: Array | None) -> _Value:
     """A kind of replica with the sizes that it serves in the plan, or would at the high end of its interval."""
-    types = study.types_by_key[key]
-    plan = study.base if study.base.instances[types].any() else study.with_key(key, -DECILE) or study.base
-    rates = np.maximum(study.profile.max_request_rate, study.profile.high)[types]
-    served = plan.share[types] * study.workload.request_rate
-    is_open = (rates > 0) & (study.profile.provenance[types] != MEASURED)
+    types = case.types_by_key[key]
+    plan = case.base if case.base.instances[types].any() else case.with_key(key, -DECILE) or case.base
+    rates = np.maximum(case.question.profile.max_request_rate, case.question.profile.high)[types]
+    served = plan.share[types] * case.question.workload.request_rate
+    is_open = (rates > 0) & (case.question.profile.provenance[types] != MEASURED)
     busy = np.divide(served, rates, out=np.zeros_like(served), where=is_open).sum(axis=0).ravel()
     cells = [int(cell) for cell in np.argsort(-busy, kind="stable")[:MOST_SIZES] if busy[cell] > 0]
-    cheapest = min(types, key=lambda r: study.profile.replica_types[r].cost_per_h)
+    cheapest = min(types, key=lambda r: case.question.profile.replica_types[r].cost_per_h)
     return _Value(
-        study=study,
+        case=case,
         key=key,
         type_=cheapest,
         cells=cells,

@@ -1,4 +1,4 @@
-"""The cost of not knowing: what a plan would cost if capacities were known, and what to measure to get there."""
+"""The cost of uncertainty: what a plan would cost if capacities were known, and what to measure to get there."""
 
 from __future__ import annotations
 
@@ -6,25 +6,22 @@ from dataclasses import replace
 
 from melange.errors import Caution, InfeasibleError
 from melange.plan.confidence import at_confidence
-from melange.plan.options import Options
 from melange.plan.plan import Plan
+from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.plan.suggest import suggest_measurements
-from melange.profile.profile import Profile
-from melange.workload.workload import Array, Workload
+from melange.workload.workload import Array
 
 CONFIDENCE_BY_END = {"low": 0.9, "mid": 0.5, "high": 0.1}
 
 
-def with_uncertainty(
-    plan: Plan, workload: Workload, profile: Profile, options: Options, *, in_flight: Array | None = None
-) -> Plan:
+def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
     """The plan with its cost at the low end, the middle and the high end of all intervals, and what to measure next.
 
     Parameters
     ----------
-    plan, workload, profile, options
-        What :func:`~melange.plan.solve.solve` made, and what it was given.
+    plan
+        What :func:`~melange.plan.solve.solve` made.
     in_flight
         As of :func:`~melange.plan.suggest.suggest_measurements`.
     """
@@ -32,7 +29,7 @@ def with_uncertainty(
     cautions = list(plan.cautions)
     for end in CONFIDENCE_BY_END:
         try:
-            found = _plan_at(end, workload, profile, options)
+            found = _plan_at(end, plan.question)
             cost_at[end] = found.cost_per_h
             if found.served_fraction < plan.served_fraction - 1e-9:
                 what = f"at the {end} end of all intervals {1 - found.served_fraction:.2%} of requests are left out"
@@ -43,7 +40,7 @@ def with_uncertainty(
             what = f"no plan carries the traffic if every replica is at the {end} end of its interval: {error}"
             cautions.append(Caution("uncertain", f"{what} ({why})" if why else what))
     try:
-        suggestions = suggest_measurements(workload, profile, options, count=1, in_flight=in_flight)
+        suggestions = suggest_measurements(plan.question, count=1, in_flight=in_flight)
     except InfeasibleError:
         suggestions = ()
     return replace(
@@ -54,7 +51,7 @@ def with_uncertainty(
     )
 
 
-def _plan_at(end: str, workload: Workload, profile: Profile, options: Options) -> Plan:
+def _plan_at(end: str, question: Question) -> Plan:
     """The cheapest plan with every replica at one end of its interval, a budget set aside."""
-    rates = at_confidence(profile, CONFIDENCE_BY_END[end])
-    return solve(workload, rates, replace(options, confidence=None, budget_per_h=None))
+    profile = at_confidence(question.profile, CONFIDENCE_BY_END[end])
+    return solve(replace(question, profile=profile).with_options(confidence=None, budget_per_h=None))

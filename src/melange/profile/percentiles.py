@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.errors import Caution, InputError
 from melange.processes import each_of
@@ -26,7 +25,7 @@ from melange.replica.reasons import duration
 from melange.replica.simulated.cluster import play
 from melange.replica.simulated.outcome import statistic_of
 from melange.slo import Slo
-from melange.workload.workload import Array, Buckets, Workload
+from melange.workload.workload import Array, Buckets, Mask, Workload
 
 # Simulated requests at each rate; more for a far percentile, so that some lie beyond it, and more where many are in
 # flight, so that most of them meet a replica as full as it gets.
@@ -44,8 +43,6 @@ PRECISION = 0.03
 # A replica that cannot hold its limits at a hundredth of what it carries in the mean cannot hold them at all.
 LEAST_SHARE, MOST_SHARE = 0.01, 2.0
 TOO_DEAR = f"not simulated: another type carries every size and costs {DEAR:g} times less"
-
-Mask = npt.NDArray[np.bool_]
 
 
 def with_simulated_rates(

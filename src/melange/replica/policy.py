@@ -4,8 +4,9 @@ That is the prompt's length, the longest completion that the client allows, what
 and the lengths of completions that have. The true length of a completion is known when it ends and not before.
 
 One source serves twice: the live proxy runs these functions as they are, on lists; the simulator compiles them, on
-arrays (:mod:`melange.replica.simulated.compiled_policy`). So they keep to the Python that both
-understand: numbers, flat sequences, loops. ``t`` is a replica type that the plan uses, ``r`` a replica, ``i`` and ``o`` buckets of input and output.
+arrays (:mod:`melange.replica.simulated.compiled_policy`). So they keep to the Python that both understand: numbers,
+flat sequences, loops. ``t`` is a replica type that the plan uses, ``r`` a replica, ``i`` and ``o`` buckets of input
+and output.
 """
 
 from __future__ import annotations

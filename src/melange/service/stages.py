@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date
 from typing import TYPE_CHECKING
 
 from melange.errors import Caution, InputError
-from melange.plan.plan import Plan
 from melange.profile.profile import Profile
+from melange.service.reading import named_path
 from melange.service.schema import Service, WorkloadSection
 from melange.workload.clock import parse_duration
 from melange.workload.workload import Workload
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from melange.catalog.catalog import Catalog, Model, Offer
     from melange.measure.subject import Subject
     from melange.plan.options import Options
-    from melange.plan.suggest import Suggestion
     from melange.slo import Slo
     from melange.workload.workload import Array
 
@@ -201,24 +199,6 @@ def model_of(service: Service) -> Model:
     return find_model(str(path) if path.exists() else service.model)
 
 
-def named_path(text: str, path: Callable[[str], Path]) -> str:
-    """``PATH`` or ``NAME=PATH``, the path resolved."""
-    name, equals, rest = text.partition("=")
-    return f"{name}={path(rest.strip())}" if equals and not path(text).exists() else f"{path(text)}"
-
-
-def suggestions_of(
-    service: Service, workload: Workload, profile: Profile, catalog: Catalog, count: int
-) -> tuple[Suggestion, ...]:
-    """The measurements that are worth most to a service."""
-    from melange.plan.suggest import suggest_measurements
-
-    options = options_of(service, catalog)
-    return suggest_measurements(
-        workload, profile, options, count=count, in_flight=in_flight_of(service, workload, profile)
-    )
-
-
 def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog, name: str) -> Subject:
     """A replica type of a service that is to be measured; ``name`` is its own, or an accelerator's."""
     from melange.measure.subject import service_subject
@@ -262,11 +242,3 @@ def options_of(service: Service, catalog: Catalog) -> Options:
         else:
             accelerators[match] = count
     return service.plan.to_options(accelerators, instances)
-
-
-def with_price_cautions(plan: Plan, today: date) -> Plan:
-    """The plan, with a word on the age of the prices that it pays."""
-    from melange.catalog.offer import stale_prices
-
-    paid = [t.offer for t, count in zip(plan.replica_types, plan.instances, strict=True) if count]
-    return replace(plan, cautions=(*plan.cautions, *stale_prices(paid, today)))

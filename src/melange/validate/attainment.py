@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.replica.simulated.outcome import SERVED, Outcome
 from melange.slo import Slo
-from melange.workload.workload import Array
-
-Mask = npt.NDArray[np.bool_]
+from melange.workload.workload import Array, Mask
 
 # The first requests meet empty replicas; they are not counted.
 WARM_UP = 0.1

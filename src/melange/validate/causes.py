@@ -12,8 +12,8 @@ from melange.replica.alone import idle_times_s
 from melange.replica.engine import Engine
 from melange.replica.simulated.outcome import REFUSED, SERVED, Outcome
 from melange.slo import Slo
-from melange.validate.attainment import Mask, met, metrics_of
-from melange.workload.workload import Array
+from melange.validate.attainment import met, metrics_of
+from melange.workload.workload import Array, Mask
 
 CAUSES = {
     "too large": "even alone on an idle replica it would have missed, or it does not fit",

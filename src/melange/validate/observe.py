@@ -13,11 +13,11 @@ from melange.errors import Caution
 from melange.files import Json
 from melange.replica.simulated.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED, statistic_of
 from melange.slo import METRICS, Slo
-from melange.validate.attainment import Mask, attainment, counted, first_counted, largest, metrics_of
+from melange.validate.attainment import attainment, counted, first_counted, largest, metrics_of
 from melange.validate.causes import causes, shares_of
 from melange.validate.report import PERCENTILES, TARGET, Report, TypeReport
 from melange.validate.simulate import Run
-from melange.workload.workload import Array
+from melange.workload.workload import Array, Mask
 
 
 def report(runs: Sequence[Run], *, target: float | None = None) -> Report:

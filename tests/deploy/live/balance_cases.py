@@ -22,7 +22,8 @@ import numpy as np
 
 from melange.catalog.offer import Offer
 from melange.plan.plan import Plan
-from melange.profile.profile import ReplicaType
+from melange.plan.question import Question
+from melange.profile.profile import Profile, ReplicaType
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 
@@ -46,19 +47,27 @@ def small_plan(share_of_first: float = 0.25, rate: float = 100.0, **details: Any
     share = np.empty((2, 2, 2))
     share[0], share[1] = [[share_of_first] * 2, [0.0, 0.0]], [[1 - share_of_first] * 2, [1.0, 1.0]]
     rates = np.array([[[rate, rate / 4], [rate / 8, 0.0]], [[4 * rate, rate], [rate / 2, rate / 4]]])
+    profile = Profile(
+        replica_types=types,
+        buckets=BUCKETS,
+        max_request_rate=rates,
+        low=rates,
+        high=rates,
+        provenance=np.zeros(rates.shape),
+        reason=np.zeros(rates.shape),
+        slo=Slo(ttft_s=5.0, tpot_s=1.0),
+        model="queue",
+    )
+    workload = Workload.at_upper_edges(BUCKETS, [[rate / 2, rate / 8], [rate / 16, rate / 32]])
     given = {
-        "replica_types": types,
+        "question": Question(workload=workload, profile=profile),
         "instances": np.array([2, 1]),
         "share": share,
         "load": np.array([0.5, 0.5]),
-        "max_request_rate": rates,
         "cost_per_h": 5.6,
         "bound_per_h": 5.6,
         "gap": 0.0,
         "single_type": {},
-        "workload": Workload.at_upper_edges(BUCKETS, [[rate / 2, rate / 8], [rate / 16, rate / 32]]),
-        "slo": Slo(ttft_s=5.0, tpot_s=1.0),
-        "model": "queue",
     }
     return Plan(**(given | details))
 

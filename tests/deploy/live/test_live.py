@@ -11,7 +11,7 @@ from melange.deploy.addresses import Address
 from melange.deploy.live.balancer import Balancer
 from melange.deploy.live.completion import Completion
 from melange.deploy.live.counters import Counters
-from melange.deploy.live.drift import CHEAPER, SHORT, STEADY, UNKNOWN, find_drift, stored_profile
+from melange.deploy.live.drift import CHEAPER, SHORT, STEADY, UNKNOWN, find_drift
 from melange.deploy.live.ledger import Ledger
 from melange.deploy.live.live_workload import live_workload
 from melange.deploy.live.settings import Settings
@@ -114,7 +114,7 @@ def test_whole_completions_are_judged_by_their_latency(slo: Slo, took_s: float, 
 
 def test_drift_is_cheaper_steady_short_or_unknown() -> None:
     """The plan's own traffic is steady, a tenth of it cheaper, twice of it short; few requests say nothing."""
-    plan = solve(PLAN.workload.at_rate(2000.0), stored_profile(PLAN))
+    plan = solve(PLAN.workload.at_rate(2000.0), PLAN.question.profile)
     seen = replace(plan.workload, requests=10_000)
     assert find_drift(plan, seen, 0.05).state == STEADY
     assert find_drift(plan, seen.at_rate(0.1 * seen.total_rate), 0.05).state == CHEAPER

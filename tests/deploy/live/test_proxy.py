@@ -12,8 +12,7 @@ import pytest
 from balance_cases import Balancer, Replica, ask, complete, eventually, send_raw, small_plan
 from typer.testing import CliRunner
 
-from melange.cli.commands import app
-from melange.deploy.live.drift import stored_profile
+from melange.cli.app import app
 from melange.workload.workload import Workload
 
 Pair = tuple[Replica, Replica]
@@ -213,7 +212,7 @@ def test_the_live_workload_can_be_planned_on(balancer: Balancer, tmp_path: Path)
     assert live.input_tokens[0, 0] == 7  # by the usage block, whatever the bytes say
     assert live.requests is not None
     assert live.requests >= 3
-    stored_profile(small_plan(rate=1e4)).save(tmp_path / "profile.json")
+    small_plan(rate=1e4).question.profile.save(tmp_path / "profile.json")
     files = [f"--{name}={tmp_path / name}.json" for name in ("workload", "profile")]
     result = CliRunner().invoke(app, ["plan", *files, "--json"])
     assert result.exit_code == 0, result.output

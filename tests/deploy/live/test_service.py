@@ -14,7 +14,7 @@ import pytest
 from balance_cases import Balancer, Replica, ask, complete, eventually, small_plan
 from typer.testing import CliRunner
 
-from melange.cli.commands import app
+from melange.cli.app import app
 
 FAST, TWO = ("--health-every", "0.1"), ("--processes", "2")
 

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from melange.errors import InfeasibleError, MelangeError
-from melange.plan.options import Options
 from melange.plan.solve import solve
-from melange.profile.profile import Profile
 from melange.workload.sizes import THIN_WORKLOAD
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
+    from melange.profile.profile import Profile
     from melange.workload.workload import Workload
 
 UNKNOWN, STEADY, CHEAPER, SHORT, FAILED = "unknown", "steady", "cheaper", "short", "failed"
@@ -44,26 +43,8 @@ class Drift:
     message: str
 
 
-def stored_profile(plan: Plan) -> Profile:
-    """What a plan's file says of its replicas' rates, as a profile: those of the types that it uses."""
-    rates = plan.max_request_rate
-    return Profile(
-        replica_types=plan.replica_types,
-        buckets=plan.workload.buckets,
-        max_request_rate=rates,
-        low=rates,
-        high=rates,
-        provenance=np.zeros(rates.shape, np.int8),
-        reason=np.zeros(rates.shape, np.int32),
-        slo=plan.slo,
-        model=plan.model,
-        source="the plan's own rates",
-        engines=plan.engines,
-    )
-
-
 def find_drift(plan: Plan, live: Workload, threshold: float, profile: Profile | None = None) -> Drift:
-    """Plan anew for the live workload, with the headroom of the plan in force, and compare the costs.
+    """Plan again for the live workload, under the options of the plan in force, and compare the costs.
 
     Parameters
     ----------
@@ -74,21 +55,16 @@ def find_drift(plan: Plan, live: Workload, threshold: float, profile: Profile | 
     threshold
         Part of its cost by which a new plan must be cheaper, 0-1.
     profile
-        All that may be rented; None: the rates in the plan, which are those of the types that it uses.
+        All that may be rented; None: what the plan was made from.
     """
     nan = float("nan")
     if (live.requests or 0) < THIN_WORKLOAD:
         few = f"{live.requests or 0:,} requests are too few to plan on ({THIN_WORKLOAD:,} are wanted)"
         return Drift(state=UNKNOWN, cost_per_h=plan.cost_per_h, new_cost_per_h=nan, message=few)
-    options = Options(
-        headroom=plan.headroom,
-        slices=plan.slices,
-        confidence=plan.confidence if profile is not None else None,
-        drop_unservable=True,
-        time_limit_s=LONGEST_S,
-    )
     try:
-        found = solve(_seen(live), profile or stored_profile(plan), options, incumbent=plan)
+        question = replace(plan.question, workload=_seen(live), profile=profile or plan.question.profile)
+        limit_s = min(question.options.time_limit_s, LONGEST_S)
+        found = solve(question.with_options(drop_unservable=True, time_limit_s=limit_s), incumbent=plan)
     except InfeasibleError as error:
         short = f"no plan with the known types carries the live workload: {error}"
         return Drift(state=SHORT, cost_per_h=plan.cost_per_h, new_cost_per_h=nan, message=short)
@@ -102,7 +78,9 @@ def _compared(plan: Plan, found: Plan, live: Workload, threshold: float) -> Drif
     mix = ", ".join(f"{count} x {name}" for name, count in found.replicas.items() if count)
     traffic = f"{live.total_rate:.3g} requests/s arrive ({plan.workload.total_rate:.3g} planned)"
     state, what = STEADY, "within the threshold"
-    if new < old * (1 - threshold):
+    if found.served_fraction < plan.served_fraction - threshold:
+        state, what = SHORT, f"and carry {found.served_fraction:.1%} of the requests: the SLO is at risk"
+    elif new < old * (1 - threshold):
         state, what = CHEAPER, f"{1 - new / old:.1%} cheaper"
     elif new > old * (1 + threshold):
         state, what = SHORT, f"{new / old - 1:.1%} more than is rented: the SLO is at risk"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange.plan.problem import Mask, Positions, Problem
-from melange.workload.workload import Array
+from melange.plan.problem import Positions, Problem
+from melange.workload.workload import Array, Mask
 
 
 def needed_types(problem: Problem, prefer: Positions | None = None) -> Mask:

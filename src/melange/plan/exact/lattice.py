@@ -16,8 +16,8 @@ from melange.plan.exact.projection import Cuts, lifted
 from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares, tidied
 from melange.plan.milp.highs import PeakLoad
 from melange.plan.milp.slices import sliced
-from melange.plan.problem import ROUNDING, Mask, Positions, Problem
-from melange.workload.workload import Array
+from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.workload.workload import Array, Mask
 
 # More points than this are left to the mixed-integer solver.
 MOST_POINTS = 30_000

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melange.plan.problem import ROUNDING, Mask, Positions, Problem
-from melange.workload.workload import Array
+from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.workload.workload import Array, Mask
 
 # Factors on the price of one type at which the demand is probed.
 PROBES = np.concatenate([np.geomspace(0.3, 0.985, 12), 1.0 / np.geomspace(0.985, 0.3, 12)])

@@ -6,8 +6,8 @@ import numpy as np
 
 from melange.plan.exact.lattice import permitted
 from melange.plan.milp.highs import PeakLoad
-from melange.plan.problem import ROUNDING, Mask, Positions, Problem
-from melange.workload.workload import Array
+from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.workload.workload import Array, Mask
 
 
 def first_fleets(problem: Problem) -> list[Positions]:

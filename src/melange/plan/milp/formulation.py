@@ -339,6 +339,52 @@ def assemble(problem: Problem, columns: Columns, blocks: list[Rows]) -> Milp:
     return Milp(program=program, columns=columns, row_names=tuple((rows.name, len(rows.lower)) for rows in blocks))
 
 
+def extended(
+    milp: Milp,
+    *,
+    cost: Array,
+    upper: Array,
+    row_lower: Array,
+    row_upper: Array,
+    row: Positions,
+    column: Positions,
+    value: Array,
+) -> Milp:
+    """The program with continuous columns and rows added at its end, under another objective.
+
+    Parameters
+    ----------
+    milp
+        With C columns and M rows.
+    cost
+        Objective of all columns (C + K,).
+    upper
+        Upper bounds of the new columns (K,); their lower bound is 0.
+    row_lower, row_upper
+        Of the new rows (N,).
+    row, column, value
+        Entries of the new rows: row counted from 0, column from the first of all.
+    """
+    old, added = milp.program, len(upper)
+    columns, rows = len(old.cost) + added, len(old.row_lower)
+    every_column = np.concatenate([np.repeat(np.arange(len(old.cost)), np.diff(old.start)), column])
+    order = np.argsort(every_column, kind="stable")
+    start = np.append(0, np.cumsum(np.bincount(every_column, minlength=columns)))
+    whole = np.zeros(len(old.cost), bool) if old.is_integer is None else old.is_integer
+    program = LinearRows(
+        cost=cost,
+        lower=np.append(old.lower, np.zeros(added)),
+        upper=np.append(old.upper, upper),
+        row_lower=np.append(old.row_lower, row_lower),
+        row_upper=np.append(old.row_upper, row_upper),
+        start=start.astype(np.int32),
+        row=np.concatenate([old.row, rows + row])[order].astype(np.int32),
+        value=np.concatenate([old.value, value])[order],
+        is_integer=np.append(whole, np.zeros(added, bool)),
+    )
+    return Milp(program=program, columns=milp.columns, row_names=(*milp.row_names, ("extension", len(row_lower))))
+
+
 def _variables(problem: Problem, columns: Columns) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """Objective, upper bounds and integrality of the variables."""
     types, whole = len(problem.cost), float(problem.slices or 1)

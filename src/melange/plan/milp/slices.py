@@ -7,8 +7,8 @@ import numpy as np
 from melange.plan.fleet import TIGHT, TOLERANCE, busy
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import PeakLoad, minimise
-from melange.plan.problem import Mask, Problem
-from melange.workload.workload import Array
+from melange.plan.problem import Problem
+from melange.workload.workload import Array, Mask
 
 MOST_MOVES = 200
 ROOM = 1e-9

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from melange.plan.sweeps import LimitSweep
 from melange.present.figures.by_rate import mix_hover
 from melange.present.figures.cells import add_cells, add_key, add_keys, cost_text, name_of
 from melange.present.figures.efficiency import request_cost, winners
@@ -22,7 +23,6 @@ from melange.present.figures.theme import (
     value_axis,
     with_title_room,
 )
-from melange.present.sweeps import LimitSweep
 from melange.profile.profile import Profile
 from melange.workload.workload import Array, Workload
 

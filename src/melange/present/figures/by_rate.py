@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from melange.plan.plan import Plan
+from melange.plan.sweeps import Point, savings_against, single_costs
 from melange.present.figures.legend import MIX_COLOR, Entry, Legend
 from melange.present.figures.theme import mark_own, new_figure, percent, plain, usd, value_axis, with_title_room
-from melange.present.sweeps import Point, savings_against, single_costs
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.problem import Mask, allowed_types
+from melange.plan.problem import allowed_types
 from melange.profile.profile import Profile
-from melange.workload.workload import Array, Workload
+from melange.workload.workload import Array, Mask, Workload
 
 Indices = npt.NDArray[np.int64]
 
@@ -101,16 +100,17 @@ def advantage(cost: Array, a: int, b: int) -> Array:
     return result
 
 
-def comparable_types(profile: Profile, plan: Plan, options: Options) -> list[int]:
+def comparable_types(plan: Plan) -> list[int]:
     """Positions of the types that are worth a place in a picture.
 
     Left out are types that the settings exclude, types of which one instance alone costs more than the whole plan, and
     types that another offer of the same accelerators and degree matches everywhere at no higher price per replica (of
     equals the smallest instance stays). Types that the plan uses always stay.
     """
+    profile = plan.question.profile
     cost = request_cost(profile)
     used = plan.instances > 0
-    allowed = allowed_types(profile, options)
+    allowed = allowed_types(plan.question)
     affordable = np.array([t.cost_per_h <= plan.cost_per_h for t in profile.replica_types])
     able = np.isfinite(cost).any(axis=(1, 2))
     positions = np.flatnonzero((allowed & affordable & able) | used)

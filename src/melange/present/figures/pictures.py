@@ -9,6 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from melange.plan.plan import Plan
+from melange.plan.sweeps import (
+    LimitSweep,
+    Point,
+    savings_against,
+)
 from melange.present.figures import by_limit, by_rate, by_size, by_type
 from melange.present.figures import routing_grid as routes
 from melange.present.figures.cells import margin_text
@@ -21,11 +26,6 @@ from melange.present.figures.efficiency import (
 from melange.present.figures.picture import Picture, Variant
 from melange.present.figures.theme import percent
 from melange.present.study import Study
-from melange.present.sweeps import (
-    LimitSweep,
-    Point,
-    savings_against,
-)
 from melange.profile.profile import Profile
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ def explore_pictures(study: Study) -> list[Picture]:
         picture_of_pairs(study),
         picture_of_routes(study),
     ]
-    sweeps = study.sweep_limits()
+    sweeps = study.exploration.by_limit
     by_limit = [picture_of_cost_by_limit(study, sweeps), *pictures_by_limit(study, sweeps[0])] if sweeps else []
-    by_rate = pictures_by_rate(study, study.sweep_rates())
+    by_rate = pictures_by_rate(study, study.exploration.by_rate)
     return [picture for picture in (*by_size, *by_rate, *by_limit) if picture is not None]
 
 

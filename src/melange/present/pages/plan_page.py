@@ -21,11 +21,11 @@ from melange.present.terminal import plan_tables as tables
 
 def report_pictures(study: Study) -> list[Picture]:
     """The pictures of a plan, in the order of its page."""
-    sweeps = study.sweep_limits()
+    sweeps = study.exploration.by_limit
     return [
         picture_of_routes(study),
         picture_of_winners(study),
-        *pictures_by_rate(study, study.sweep_rates()),
+        *pictures_by_rate(study, study.exploration.by_rate),
         *([picture_of_cost_by_limit(study, sweeps)] if sweeps else []),
     ]
 
@@ -211,7 +211,7 @@ def assumptions(study: Study) -> str:
     counted = f"{workload.requests:,} requests" if workload.requests else ""
     counted = f"; {counted} observed" if counted and counted not in workload.source else ""
     failed = f"; {workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
-    shares = "continuous shares" if plan.slices is None else f"{plan.slices} slices a bucket"
+    shares = "continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices a bucket"
     items = [
         f"Model: {plan.model or 'not named'}",
         f"SLO: {plan.slo or 'not named'}",
@@ -228,7 +228,7 @@ def _proven(plan: Plan, shares: str) -> str:
     """Settings of the plan, and what is proven of its cost."""
     if plan.certificate is not None:
         return f"headroom as certified, {shares}; pictures at other rates and limits are without a certificate"
-    return f"headroom {plan.headroom:.0%}, {shares}, status {plan.status}, gap {plan.gap:.2%}"
+    return f"headroom {plan.options.headroom:.0%}, {shares}, status {plan.status}, gap {plan.gap:.2%}"
 
 
 def _capital(sentence: str) -> str:

@@ -24,10 +24,11 @@ from melange.workload.workload import Array, Workload
 NEARLY_ALL = 0.99  # a type that can serve this share of the requests is worth a word in the answer
 
 
-def plan_page(plan: Plan) -> RenderableType:
-    """The whole answer, in its order."""
+def plan_page(plan: Plan, incumbent: Plan | None = None) -> RenderableType:
+    """The whole answer, in its order; with what changes against the plan in force, where there is one."""
     parts: list[RenderableType] = [
         Text(plan_sentence(plan), style="bold"),
+        *([Text(changes_sentence(plan, incumbent))] if incumbent is not None else []),
         Text(assumptions(plan), style="dim"),
         _mix(plan),
         _routes(plan),
@@ -64,6 +65,16 @@ def plan_sentence(plan: Plan) -> str:
     else:
         sentence += f"; {savings:.1%} less than the cheapest single type ({single})"
     return f"{sentence}{_nearly_alone(plan, baseline.cost_per_h or 0.0)}."
+
+
+def changes_sentence(plan: Plan, incumbent: Plan) -> str:
+    """What to rent and to give back against the plan in force."""
+    changes = plan.changes_from(incumbent)
+    before = f"the plan in force costs {usd(incumbent.cost_per_h)}/h"
+    if not changes:
+        return f"No change: it is the fleet in force ({before})."
+    listed = ", ".join(f"{count:+d} x {name}" for name, count in changes.items())
+    return f"Changes: {listed} ({before})."
 
 
 def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
@@ -109,8 +120,8 @@ def assumptions(plan: Plan) -> str:
         served = workload.request_rate.sum()
         mean_in, mean_out = workload.input_token_rate / served, workload.output_token_rate / served
         parts.append(f"mean {mean_in:,.0f} tokens in and {mean_out:,.0f} out")
-    parts.append("headroom as certified" if plan.certificate else f"headroom {plan.headroom:.0%}")
-    parts.append("continuous shares" if plan.slices is None else f"{plan.slices} slices a bucket")
+    parts.append("headroom as certified" if plan.certificate else f"headroom {plan.options.headroom:.0%}")
+    parts.append("continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices a bucket")
     return " | ".join(part for part in parts if part) + (f"\nTraffic: {workload.source}" if workload.source else "")
 
 

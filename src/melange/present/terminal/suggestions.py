@@ -21,7 +21,7 @@ def uncertainty_part(plan: Plan) -> RenderableType | None:
         f"{usd(cost)}/h {words[end]}" if (cost := plan.cost_at[end]) is not None else f"no plan {words[end]}"
         for end in ("low", "mid", "high")
     )
-    planned = f", planned at {plan.confidence:.0%} confidence" if plan.confidence is not None else ""
+    planned = f", planned at {plan.options.confidence:.0%} confidence" if plan.options.confidence is not None else ""
     lines = [f"The cheapest plan costs {costs} (80 % intervals{planned})."]
     lines += [f"Measure next: {plan.next_measurement}"] if plan.next_measurement else []
     return titled("The cost of not knowing", Group(*(Text(line) for line in lines)))

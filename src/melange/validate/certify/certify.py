@@ -26,22 +26,27 @@ from melange.errors import InputError
 from melange.plan.certificate import Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
+from melange.plan.question import Question, question_of
 from melange.plan.solve import solve
 from melange.profile.profile import Profile
 from melange.replica.policy import POLICIES
-from melange.validate.certify.headroom import Search, Trial
+from melange.slo import Slo
+from melange.validate.certify.headroom import Search
+from melange.validate.certify.judge import Judge, Trial
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.report import TARGET
 from melange.validate.simulate import planned_workload, within_context
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Workload
 
+# Requests of one simulation and simulations of a plan: 10,000 requests tell 99.5 % from 99.3 % and take 20 ms each.
 REQUESTS, SEEDS = 2_000, 5
 
 
 def certify(
-    workload: Workload,
-    profile: Profile,
+    question: Question | Workload,
+    /,
+    profile: Profile | None = None,
     options: Options | None = None,
     *,
     target: float | None = None,
@@ -56,7 +61,7 @@ def certify(
 
     Parameters
     ----------
-    workload, profile, options
+    question, profile, options
         As of :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO.
     target
         Share of requests that must meet every limit of the SLO by themselves, 0-1; None: the SLO's ``attainment``, or
@@ -85,10 +90,37 @@ def certify(
     InputError
         No SLO, no engines, a budget.
     """
-    chosen = options or Options()
+    asked = question_of(question, profile, options)
+    slo, wanted = _checked(asked, target)
+    carried = planned_workload(solve(asked))
+    context = max(engine.max_context for engine in asked.profile.engines if engine)
+
+    def drawn(seed: int) -> Arrivals:
+        return within_context(draw(carried, requests, seed=seed, burstiness=burstiness, observed=observed), context)
+
+    say = progress or (lambda _: None)
+    judge = Judge(question=asked, slo=slo, target=wanted, policy=policy, draw=drawn, seeds=seeds, say=say)
+    search = Search(question=asked, judge=judge)
+    before = search.trial(np.ones(asked.profile.max_request_rate.shape))
+    cheaper_fleet(search, search.down(search.up(before)))
+    best = search.proven()
+    return replace(
+        best.plan,
+        certificate=_certificate(best, before, judge, requests),
+        status="certified",
+        bound_per_h=None,
+        gap=1.0,
+        single_type=before.plan.single_type,
+        cautions=before.plan.cautions,
+    )
+
+
+def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
+    """The SLO and the share of requests that must meet it; refuses questions that cannot be certified."""
+    profile = question.profile
     if profile.slo is None:
         raise InputError("certify: the profile has no SLO to certify", hint="give the service an slo and profile again")
-    if chosen.budget_per_h is not None:
+    if question.options.budget_per_h is not None:
         raise InputError("certify: a plan under a budget has no cost to certify", hint="leave out plan.budget_per_h")
     if not any(profile.engines):
         raise InputError(
@@ -98,38 +130,20 @@ def certify(
     wanted = target if target is not None else (profile.slo.attainment or TARGET)
     if not 0 < wanted < 1:
         raise InputError(f"certify: the target must be between 0 and 1, got {wanted:g}")
-    carried = planned_workload(solve(workload, profile, chosen))
-    context = max(engine.max_context for engine in profile.engines if engine)
-
-    def drawn(seed: int) -> Arrivals:
-        return within_context(draw(carried, requests, seed=seed, burstiness=burstiness, observed=observed), context)
-
-    search = Search(workload, profile, chosen, profile.slo, wanted, policy, drawn, seeds, progress or (lambda _: None))
-    before = search.trial(np.ones(profile.max_request_rate.shape))
-    cheaper_fleet(search, search.down(search.up(before)))
-    best = search.proven()
-    return replace(
-        best.plan,
-        certificate=_certificate(best, before, search, requests),
-        status="certified",
-        bound_per_h=None,
-        gap=1.0,
-        single_type=before.plan.single_type,
-        cautions=before.plan.cautions,
-    )
+    return profile.slo, wanted
 
 
-def _certificate(best: Trial, before: Trial, search: Search, requests: int) -> Certificate:
+def _certificate(best: Trial, before: Trial, judge: Judge, requests: int) -> Certificate:
     plan = best.plan
     return Certificate(
-        target=search.target,
+        target=judge.target,
         attainment=best.attainment.value,
         low=best.attainment.low,
         requests=requests,
         seeds=len(best.runs),
-        policy=search.policy,
+        policy=judge.policy,
         cost_before_per_h=before.plan.cost_per_h,
         attainment_before=before.attainment.value,
         headroom={plan.replica_types[r].name: 1.0 - float(plan.load[r]) for r in np.flatnonzero(plan.instances)},
-        plans=len(search.known),
+        plans=len(judge.known),
     )

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from melange.plan.plan import Plan
 from melange.plan.solve import with_instances
-from melange.validate.certify.headroom import Search, Trial, as_profiled
+from melange.validate.certify.headroom import Search, as_asked
+from melange.validate.certify.judge import Trial
 from melange.workload.workload import Array
 
 # Fleets are tried one by one where the best known one has at most so many instances.
@@ -49,7 +50,7 @@ class Entrant:
     factor
         What the rates were multiplied with to find the shares (R, I, O).
     strain
-        How hard it is for them, 0-1; see :meth:`~melange.validate.certify.headroom.Search.strain`.
+        How hard it is for them, 0-1; see :meth:`~melange.validate.certify.judge.Judge.strain`.
     """
 
     plan: Plan
@@ -60,12 +61,13 @@ class Entrant:
 
 def cheaper_fleet(search: Search, best: Trial) -> Trial:
     """The cheapest small fleet found that costs less than the best known plan and holds; else that plan."""
-    if search.options.slices or search.options.spare_total_replicas or best.plan.instances.sum() > SMALL_FLEET:
+    options = search.question.options
+    if options.slices or options.spare_total_replicas or best.plan.instances.sum() > SMALL_FLEET:
         return best
-    entrants = [one for one in _entrants(search, best) if one.strain <= FAR * (1.0 - search.target)]
+    entrants = [one for one in _entrants(search, best) if one.strain <= FAR * (1.0 - search.judge.target)]
     promising = _promising(entrants)
     for entrant in promising:
-        entrant.strain = search.strain(entrant.plan, SETS)
+        entrant.strain = search.judge.strain(entrant.plan, SETS)
         _balance(search, entrant)
     moves = MOVED
     for entrant in sorted(promising, key=lambda one: one.strain):  # each that holds rules out all that cost as much
@@ -73,20 +75,20 @@ def cheaper_fleet(search: Search, best: Trial) -> Trial:
             continue
         tried, is_moved = _tried(search, entrant, best.factor, moves > 0)
         moves -= is_moved
-        if tried is not None and search.holds(tried):
+        if tried is not None and search.judge.holds(tried):
             best = tried
     return best
 
 
 def _tried(search: Search, entrant: Entrant, factor: Array, may_move: bool) -> tuple[Trial | None, bool]:
     """A fleet in simulation if it comes near the SLO, and whether its prompts were moved for that."""
-    allowed, is_moved = 1.0 - search.target, False
-    missed = 1.0 - search.met_share(entrant.plan, SETS)
+    allowed, is_moved = 1.0 - search.judge.target, False
+    missed = 1.0 - search.judge.met_share(entrant.plan, SETS)
     if may_move and ENOUGH * allowed < missed <= WORTH_MOVES * allowed:
         is_moved = True
         _move(search, entrant, np.random.default_rng(0))
-        missed = 1.0 - search.met_share(entrant.plan, SETS)
-    return (search.known_or_tried(entrant.plan, factor) if missed <= WORTH_A_TRIAL * allowed else None), is_moved
+        missed = 1.0 - search.judge.met_share(entrant.plan, SETS)
+    return (search.judge.trial(entrant.plan, factor) if missed <= WORTH_A_TRIAL * allowed else None), is_moved
 
 
 def _entrants(search: Search, best: Trial) -> list[Entrant]:
@@ -98,7 +100,7 @@ def _entrants(search: Search, best: Trial) -> list[Entrant]:
             found.append(Entrant(plan=plan, instances=instances, factor=best.factor, strain=1.0))
     found = sorted(found, key=lambda one: float(one.plan.load.max()))[:SIMULATED]
     for entrant in found:
-        entrant.strain = search.strain(entrant.plan, 1)
+        entrant.strain = search.judge.strain(entrant.plan, 1)
     return found
 
 
@@ -113,8 +115,8 @@ def _promising(entrants: list[Entrant]) -> list[Entrant]:
 
 def _shared(search: Search, instances: npt.NDArray[np.int64], factor: Array) -> Plan | None:
     """A fleet with the shares of the lowest peak load at some factors; None where it cannot serve every size."""
-    plan = with_instances(search.workload, search.at(factor), search.options, instances)
-    return None if plan is None else as_profiled(plan, factor)
+    plan = with_instances(search.at(factor), instances)
+    return None if plan is None else as_asked(plan, search.without_hopeless(factor))
 
 
 def _balance(search: Search, entrant: Entrant) -> None:
@@ -132,7 +134,7 @@ def _balance(search: Search, entrant: Entrant) -> None:
 def _move(search: Search, entrant: Entrant, random: np.random.Generator) -> None:
     """Move prompts between the fleet's types, one size or all from it up or down, where that makes it easier."""
     used = np.flatnonzero(entrant.instances)
-    sizes = np.flatnonzero(search.workload.request_rate.sum(axis=1))
+    sizes = np.flatnonzero(search.question.workload.request_rate.sum(axis=1))
     if len(used) < 2:
         return
     for _ in range(MOVES):
@@ -148,7 +150,7 @@ def _move(search: Search, entrant: Entrant, random: np.random.Generator) -> None
 
 def _is_better(search: Search, entrant: Entrant, plan: Plan) -> bool:
     """Whether a plan is easier on the requests than the entrant's, which it then becomes."""
-    strain = search.strain(plan, SETS)
+    strain = search.judge.strain(plan, SETS)
     if strain >= entrant.strain - 1e-9:
         return False
     entrant.plan, entrant.strain = plan, strain
@@ -158,11 +160,11 @@ def _is_better(search: Search, entrant: Entrant, plan: Plan) -> bool:
 def _moved(search: Search, plan: Plan, sizes: npt.NDArray[np.intp], target: int, part: float) -> Plan:
     """The plan with a part of some input buckets' requests sent to one type, as far as it can serve them."""
     share = plan.share.copy()
-    able = search.profile.max_request_rate[target, sizes] > 0
+    able = search.question.profile.max_request_rate[target, sizes] > 0
     row = share[:, sizes] * (1.0 - part * able)
     row[target] += part * able * share[:, sizes].sum(axis=0)
     share[:, sizes] = row
-    return as_profiled(replace(plan, share=share), np.ones_like(share))
+    return as_asked(replace(plan, share=share), plan.question)
 
 
 def _least(factor: Array) -> Array:
@@ -172,7 +174,7 @@ def _least(factor: Array) -> Array:
 
 def _cheaper_fleets(search: Search, best: Trial) -> list[npt.NDArray[np.int64]]:
     """Fleets of a few types, cheaper than the best; the dearest of them at most, and none below all plans tried."""
-    plans = [trial.plan for trial in search.known.values()]
+    plans = [trial.plan for trial in search.judge.known.values()]
     used = _types(search, np.sum([plan.instances for plan in plans], axis=0))
     cost = np.array([best.plan.replica_types[r].cost_per_h for r in used])
     least = min(plan.cost_per_h for plan in plans)
@@ -194,10 +196,10 @@ def _cheaper_fleets(search: Search, best: Trial) -> list[npt.NDArray[np.int64]]:
 
 def _types(search: Search, tried: Array) -> npt.NDArray[np.intp]:
     """The replica types that plans have used, and those that carry the traffic for least; a few."""
-    rate, carried = search.workload.request_rate, search.profile.max_request_rate
+    rate, carried = search.question.workload.request_rate, search.question.profile.max_request_rate
     served = (rate * (carried > 0)).sum(axis=(1, 2))
     work = np.divide(rate, carried, out=np.zeros_like(carried), where=carried > 0).sum(axis=(1, 2))
-    price = np.array([one.cost_per_h / one.replicas_per_instance for one in search.profile.replica_types])
+    price = np.array([one.cost_per_h / one.replicas_per_instance for one in search.question.profile.replica_types])
     spent = np.divide(price * work, served, out=np.full(len(work), np.inf), where=served > 0)
     order = sorted(range(len(work)), key=lambda r: (-float(tried[r] > 0), float(spent[r])))
     return np.array(sorted(r for r in order[:MOST_TYPES] if np.isfinite(spent[r])), np.intp)

@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
-from melange.plan.options import Options
 from melange.plan.plan import Plan
+from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.profile.profile import Profile
 from melange.slo import Slo
-from melange.workload.workload import Workload
 
 RATE_FACTORS = tuple(k / 12 for k in range(1, 25))
 LIMIT_FACTORS = (0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
@@ -63,42 +62,85 @@ class LimitSweep:
     points: tuple[Point, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Exploration:
+    """A plan, and the plans at other rates and under other limits.
+
+    Parameters
+    ----------
+    plan
+        With the question that it answers.
+    by_rate
+        From a fraction of the service's rate to twice it, in ascending order.
+    by_limit
+        One sweep for each limit of the SLO; none where capacities hold under one SLO only.
+    """
+
+    plan: Plan
+    by_rate: tuple[Point, ...]
+    by_limit: tuple[LimitSweep, ...] = ()
+
+
+def explore(
+    plan: Plan,
+    profile_at: Callable[[Slo], Profile] | None = None,
+    *,
+    progress: Callable[[str], None] | None = None,
+) -> Exploration:
+    """Plan for other rates and other limits.
+
+    Parameters
+    ----------
+    plan
+        Whose question is asked again.
+    profile_at
+        The profile under another SLO; None where capacities were given and hold under one SLO only.
+    progress
+        Called with a few words as each part begins.
+    """
+    say, question = progress or (lambda _: None), plan.question
+    # A plan under a budget or with a certificate is no point of curves that keep neither.
+    own = plan if question.options.budget_per_h is None and plan.certificate is None else None
+    say("other rates")
+    by_rate = sweep_rates(question, known=own)
+    slo = question.profile.slo
+    if profile_at is None or slo is None:
+        return Exploration(plan=plan, by_rate=by_rate)
+    say("other limits")
+    known = None if own is None else Point(at=0.0, plan=own, profile=question.profile)
+    by_limit = tuple(sweep_limits(question, metric, profile_at, known=known) for metric in limits_in_order(slo))
+    return Exploration(plan=plan, by_rate=by_rate, by_limit=by_limit)
+
+
 def sweep_rates(
-    workload: Workload,
-    profile: Profile,
-    options: Options,
-    factors: Sequence[float] | None = None,
-    known: Plan | None = None,
+    question: Question, factors: Sequence[float] | None = None, known: Plan | None = None
 ) -> tuple[Point, ...]:
     """Plans for multiples of the workload's rate; a budget is not kept.
 
     Parameters
     ----------
-    workload, profile, options
-        As for :func:`melange.solve`.
+    question
+        What is planned.
     factors
         Of the workload's own rate, ascending; None: a twelfth to twice it, or a quarter to twice it for many types.
     known
         The plan at the workload's own rate, where there is one already.
     """
-    options = sweep_options(options)
+    asked = _of_sweep(question)
     if factors is None:
-        factors = COARSE_RATE_FACTORS if len(profile.replica_types) > MANY_TYPES else RATE_FACTORS
+        factors = COARSE_RATE_FACTORS if len(question.profile.replica_types) > MANY_TYPES else RATE_FACTORS
     points = []
     for factor in factors:
-        rate = workload.total_rate * factor
-        is_known = known is not None and factor == 1.0
-        plan = known if is_known else try_solve(workload.at_rate(rate), profile, options)
-        points.append(Point(at=rate, plan=plan, profile=profile))
+        rate = question.workload.total_rate * factor
+        plan = known if known is not None and factor == 1.0 else _solved(asked.at_rate(rate))
+        points.append(Point(at=rate, plan=plan, profile=question.profile))
     return tuple(points)
 
 
 def sweep_limits(
-    workload: Workload,
-    slo: Slo,
+    question: Question,
     metric: str,
-    estimate_at: Callable[[Slo], Profile],
-    options: Options,
+    profile_at: Callable[[Slo], Profile],
     factors: Sequence[float] | None = None,
     known: Point | None = None,
 ) -> LimitSweep:
@@ -106,19 +148,20 @@ def sweep_limits(
 
     Parameters
     ----------
-    workload, options
-        As for :func:`melange.solve`.
-    slo, metric
-        The service's SLO, and which of its limits varies.
-    estimate_at
+    question
+        What is planned; its profile has an SLO.
+    metric
+        Which of its limits varies.
+    profile_at
         The profile under another SLO.
     factors
         Of the service's own limit, ascending; None: 0.4 to 3 times it.
     known
         The plan at the service's own limit, where there is one already.
     """
-    options = sweep_options(options)
-    own = slo.limits[metric]
+    slo = question.profile.slo
+    assert slo is not None
+    asked, own = _of_sweep(question), slo.limits[metric]
     if factors is None:
         is_large = known is not None and len(known.profile.replica_types) > MANY_TYPES
         factors = COARSE_LIMIT_FACTORS if is_large else LIMIT_FACTORS
@@ -127,8 +170,8 @@ def sweep_limits(
         if known is not None and factor == 1.0:
             points.append(replace(known, at=own))
             continue
-        profile = estimate_at(with_limit(slo, metric, own * factor))
-        points.append(Point(at=own * factor, plan=try_solve(workload, profile, options), profile=profile))
+        profile = profile_at(with_limit(slo, metric, own * factor))
+        points.append(Point(at=own * factor, plan=_solved(replace(asked, profile=profile)), profile=profile))
     return LimitSweep(metric=metric, own=own, points=tuple(points))
 
 
@@ -137,15 +180,16 @@ def with_limit(slo: Slo, metric: str, limit_s: float) -> Slo:
     return Slo.from_json(slo.to_json() | {f"{metric}_s": limit_s})
 
 
-def sweep_options(options: Options) -> Options:
-    """Settings for the many plans of a sweep: the least cost, within a second each."""
-    return replace(options, budget_per_h=None, time_limit_s=min(options.time_limit_s, TIME_LIMIT_S))
+def _of_sweep(question: Question) -> Question:
+    """The question of the many plans of a sweep: the least cost, within a second each."""
+    limit_s = min(question.options.time_limit_s, TIME_LIMIT_S)
+    return question.with_options(budget_per_h=None, time_limit_s=limit_s)
 
 
-def try_solve(workload: Workload, profile: Profile, options: Options) -> Plan | None:
+def _solved(question: Question) -> Plan | None:
     """The plan, or None where there is none."""
     try:
-        return solve(workload, profile, options)
+        return solve(question)
     except (InfeasibleError, SolverError):
         return None
 

@@ -1,0 +1,55 @@
+"""The command that lists what can be rented and served."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from melange.cli.terminal import JsonFlag
+
+
+class Listing(StrEnum):
+    """What ``melange catalog`` lists."""
+
+    accelerators = "accelerators"
+    offers = "offers"
+    models = "models"
+
+
+def catalog(
+    subject: Annotated[Listing, typer.Argument(help="What to list.")] = Listing.offers,
+    gpu: Annotated[list[str] | None, typer.Option(help="Only these accelerators (repeatable).")] = None,
+    provider: Annotated[list[str] | None, typer.Option(help="Only these providers (repeatable).")] = None,
+    region: Annotated[list[str] | None, typer.Option(help="Only these regions (repeatable).")] = None,
+    market: Annotated[list[str] | None, typer.Option(help="on-demand, spot or reserved (repeatable).")] = None,
+    file: Annotated[Path | None, typer.Option(help="Own offers: offers.csv, a SkyPilot or a gpuhunt catalog.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List accelerators, offers or models."""
+    from dataclasses import replace
+
+    from melange.catalog.catalog import load_catalog
+    from melange.present.terminal import layout, listings
+
+    whole = load_catalog()
+    if file is not None:
+        from melange.catalog.readers import read_price_list
+
+        own = read_price_list(file)
+        whole = replace(whole, offers=own.offers)
+        if own.cautions:
+            layout.console(stderr=True).print(layout.cautions(own.cautions))
+    chosen = whole.select(gpus=gpu, providers=provider, markets=market, regions=region)
+    if as_json:
+        typer.echo(json.dumps(chosen.to_json()[subject.value]))
+        return
+    pages = {
+        Listing.accelerators: lambda: listings.accelerators_page(chosen.accelerators.values()),
+        Listing.offers: lambda: listings.offers_page(chosen.offers),
+        Listing.models: lambda: listings.models_page(chosen.models.values()),
+    }
+    layout.console().print(pages[subject]())

@@ -1,0 +1,49 @@
+"""The command that shows a service from every side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from melange.cli.terminal import ProfileOption, SetOption, WorkloadOption, events
+
+
+def explore(
+    source: Annotated[
+        Path | None, typer.Argument(help="A service.yaml, or a configuration of the authors' release.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="The page to write (replaced atomically).")] = Path("explore.html"),
+    workload_file: WorkloadOption = None,
+    profile_files: ProfileOption = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", help="A folder for the pictures as files (melange[images], Chromium).")
+    ] = None,
+    image_format: Annotated[str, typer.Option("--format", help="Of the pictures as files: png, svg.")] = "png",
+    settings: SetOption = None,
+) -> None:
+    """Show the service from every side, as one HTML page: by request size, by rate, by SLO."""
+    from datetime import UTC, datetime
+
+    from melange.files import write_text
+    from melange.present.figures.images import check_images, write_images
+    from melange.present.pages.explore_page import explore_page, explore_pictures
+    from melange.present.study import Study
+    from melange.service.session import Session
+
+    if images is not None:
+        check_images(images, image_format)
+    with events() as listener:
+        session = Session(
+            source, workload=workload_file, profiles=profile_files or (), settings=settings or (), listener=listener
+        )
+        study = Study(exploration=session.explore(), day=datetime.now(UTC).date())
+    with events("drawing"):
+        pictures = explore_pictures(study)
+        write_text(out, explore_page(study, pictures, session.name))
+    typer.echo(f"{out} written; open it in a browser")
+    if images is not None:
+        with events("drawing images"):
+            files = write_images(pictures, images, image_format)
+        typer.echo(f"{len(files)} pictures written to {images}")

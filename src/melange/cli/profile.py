@@ -1,0 +1,81 @@
+"""The command of the profile stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from melange.cli.terminal import JsonFlag, OutOption, SetOption, WorkloadOption, events, finish
+from melange.errors import InputError
+
+
+def profile(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE",
+            help="A service.yaml, or another tool's profile (Mélange release, AIBrix). With --anchor, more results.",
+        ),
+    ],
+    workload_file: WorkloadOption = None,
+    anchors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--anchor",
+            help="Load-test results that correct the estimates: PATH, or NAME=PATH to say what was measured.",
+        ),
+    ] = None,
+    suggest: Annotated[
+        int, typer.Option("--suggest-measurements", min=0, help="Suggest the N most valuable measurements.")
+    ] = 0,
+    settings: SetOption = None,
+    out: OutOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say what one replica of each type can serve within the SLO."""
+    from melange.present.terminal import inputs
+    from melange.present.terminal.suggestions import suggestions_page
+    from melange.service.session import Session, is_service
+
+    source, results = _source_and_anchors(files, anchors or [])
+    if not is_service(source):
+        if results or suggest or settings:
+            raise InputError(f"{source}: --anchor, --suggest-measurements and --set need a service.yaml")
+        _print_file(source, workload_file, out, as_json)
+        return
+    with events() as listener:
+        session = Session(source, workload=workload_file, settings=settings or (), anchors=results, listener=listener)
+        found, suggestions = session.profile(), session.suggestions(suggest) if suggest else ()
+    finish(
+        found,
+        out,
+        as_json,
+        lambda noun: inputs.profile_page(noun, session.workload()),
+        more={"suggested_measurements": [one.to_json() for one in suggestions]} if suggest else None,
+        more_page=suggestions_page(suggestions) if suggest else None,
+    )
+
+
+def _print_file(source: Path, workload_file: Path | None, out: Path | None, as_json: bool) -> None:
+    """A profile of another tool."""
+    from melange.present.terminal import inputs
+    from melange.profile.formats.profiles import read_profile
+    from melange.workload.workload import Workload
+
+    traffic = Workload.read(workload_file) if workload_file else None
+    finish(read_profile(source), out, as_json, lambda noun: inputs.profile_page(noun, traffic))
+
+
+def _source_and_anchors(files: list[Path], anchors: list[str]) -> tuple[Path, list[str]]:
+    """The service among the files; the others are anchors where a shell has spread a pattern after ``--anchor``."""
+    from melange.service.session import is_service
+
+    if len(files) == 1:
+        return files[0], anchors
+    services = [file for file in files if is_service(file)]
+    if len(services) != 1 or not anchors:
+        listed = ", ".join(map(str, files))
+        raise InputError(f"one service.yaml is needed, got {listed}", hint="name results after --anchor")
+    return services[0], [*anchors, *(str(file) for file in files if file != services[0])]

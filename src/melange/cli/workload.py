@@ -1,0 +1,110 @@
+"""The command of the workload stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from melange.cli.flags import with_flags
+from melange.cli.terminal import JsonFlag, OutOption, SetOption, events, finish, parse_columns
+
+
+@dataclass(frozen=True)
+class Flags:
+    """A ``workload`` section of a service, as flags."""
+
+    dataset: Annotated[
+        str | None, typer.Option(help="A bundled data set, or a mixture: '{arena: 0.8, sharegpt: 0.2}'.")
+    ] = None
+    histogram: Annotated[str | None, typer.Option(help="A table of rates or shares by size.")] = None
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="The text of a vLLM server's /metrics; twice: earlier, later.")
+    ] = None
+    rate: Annotated[
+        str | None, typer.Option(help="Requests/s to scale to; or, of the windows: mean, max, p99, ...")
+    ] = None
+    window: Annotated[str | None, typer.Option(help="Length of the windows that --rate looks at: 5m.")] = None
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="Start of the time range: 10m after the first request, or a date and time."),
+    ] = None
+    end: Annotated[str | None, typer.Option("--to", help="End of the time range; same format as --from.")] = None
+    columns: Annotated[
+        str | None, typer.Option(help="Names of the columns: arrival=ts,input=prompt,output=completion.")
+    ] = None
+    log_format: Annotated[
+        str | None, typer.Option("--format", help="Format of the log, where it cannot be recognized.")
+    ] = None
+    input_edges: Annotated[str | None, typer.Option(help="Upper edges of the input buckets: 100,1000,8000.")] = None
+    output_edges: Annotated[str | None, typer.Option(help="Upper edges of the output buckets.")] = None
+    size: Annotated[str, typer.Option(help="Plan a bucket at its mean size, or at its upper edge: mean, upper.")] = (
+        "mean"
+    )
+
+    def section(self, trace: Path | None) -> dict[str, Any]:
+        """The section that they say."""
+        import yaml
+
+        edges = {"input": _parse_edges(self.input_edges), "output": _parse_edges(self.output_edges)}
+        return {
+            "trace": str(trace) if trace else None,
+            "dataset": yaml.safe_load(self.dataset) if self.dataset else None,
+            "histogram": self.histogram,
+            "metrics": self.metrics or None,
+            "rate": yaml.safe_load(self.rate) if self.rate else None,
+            "window": self.window,
+            "from": self.start,
+            "to": self.end,
+            "format": self.log_format,
+            "columns": parse_columns(self.columns),
+            "buckets": edges if self.input_edges or self.output_edges else None,
+            "size": self.size,
+        }
+
+
+@with_flags
+def workload(
+    flags: Flags,
+    source: Annotated[
+        Path | None, typer.Argument(help="A request log (Parquet, CSV, JSONL), or a service.yaml.")
+    ] = None,
+    list_datasets: Annotated[
+        bool, typer.Option("--list", help="List the bundled data sets with their sources.")
+    ] = False,
+    settings: SetOption = None,
+    out: OutOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Read traffic: how often requests of which size arrive."""
+    from melange.present.terminal import inputs
+    from melange.service.session import Session, is_service
+
+    if list_datasets:
+        _print_datasets(as_json)
+        return
+    with events() as listener:
+        if source is not None and is_service(source):
+            session = Session(source, settings=settings or (), listener=listener)
+        else:
+            session = Session(flags={"workload": flags.section(source)}, settings=settings or (), listener=listener)
+        result = session.workload()
+    finish(result, out, as_json, inputs.workload_page)
+
+
+def _parse_edges(text: str | None) -> list[str] | None:
+    """Edges with commas between them; what they are is checked with the service."""
+    return [edge.strip() for edge in text.split(",")] if text else None
+
+
+def _print_datasets(as_json: bool) -> None:
+    from melange.workload.datasets import datasets
+
+    if as_json:
+        typer.echo(json.dumps(dict(datasets())))
+        return
+    for name, about in datasets().items():
+        typer.echo(f"{name}: {about}")

@@ -1,0 +1,71 @@
+"""The plan in force: among fleets that cost the same, the one that changes the fewest instances.
+
+    minimise  sum_r d_r      d_r >= n_r - n'_r,  d_r >= n'_r - n_r,  sum_r c_r n_r <= C
+
+over the fleets that carry everything (docs/formulation.md, "stable answer"): n' are the instances in force, C the cost
+that was found.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from melange.errors import SolverError
+from melange.plan.fleet import Fleet
+from melange.plan.milp.formulation import Milp, extended, formulate
+from melange.plan.milp.program import fleet_of, run_program, start_point
+from melange.plan.options import Options
+from melange.plan.problem import ROUNDING, Positions, Problem
+
+# Looking for fewer changes may take at most this share of the time that is left, and this long [s]: the cost is settled
+# by then, and a plan with a change too many is better than one that comes late.
+_SHARE_OF_TIME, _MOST_SECONDS = 0.5, 5.0
+
+
+def nearest(problem: Problem, fleet: Fleet, in_force: Positions, options: Options, deadline: float) -> Fleet:
+    """The fleet that costs no more than ``fleet`` and changes the fewest of the instances ``in_force`` (R,).
+
+    ``fleet`` itself where it is that already, where the time does not allow to find out, and where replicas are spared
+    over the whole fleet: every loss would be a part of the program.
+    """
+    changes = int(np.abs(fleet.instances - in_force).sum())
+    if not changes or problem.spare_total:
+        return fleet
+    milp = formulate(problem)
+    cost = float(problem.cost @ fleet.instances)
+    program = _fewest_changes(milp, problem, in_force, cost)
+    left = deadline - time.monotonic()
+    until = time.monotonic() + min(left * _SHARE_OF_TIME, _MOST_SECONDS)
+    start = start_point(problem, milp, fleet.instances)
+    if start is not None:
+        start = np.append(start, np.abs(fleet.instances - in_force))
+    try:
+        outcome = run_program(program, replace(options, gap=0.0), until, start)
+    except SolverError:
+        return fleet
+    if outcome.x is None:
+        return fleet
+    found = fleet_of(problem, milp, outcome.x[: len(milp.program.cost)], bound=fleet.bound, status=fleet.status)
+    if found is None or np.abs(found.instances - in_force).sum() >= changes:
+        return fleet
+    return found if problem.cost @ found.instances <= cost * (1 + ROUNDING) else fleet
+
+
+def _fewest_changes(milp: Milp, problem: Problem, in_force: Positions, cost_per_h: float) -> Milp:
+    """The program with a column d_r for each type, which is all that it minimises."""
+    types, columns = len(problem.cost), len(milp.program.cost)
+    number, change = np.arange(types), columns + np.arange(types)
+    ones = np.ones(types)
+    return extended(
+        milp,
+        cost=np.concatenate([np.zeros(columns), ones]),
+        upper=np.full(types, np.inf),
+        row_lower=np.full(2 * types + 1, -np.inf),
+        row_upper=np.concatenate([in_force, -in_force, [cost_per_h * (1 + ROUNDING)]]).astype(float),
+        row=np.concatenate([number, number, types + number, types + number, np.full(types, 2 * types)]),
+        column=np.concatenate([number, change, number, change, number]),
+        value=np.concatenate([ones, -ones, -ones, -ones, problem.cost]),
+    )

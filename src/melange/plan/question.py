@@ -1,0 +1,87 @@
+"""What a plan answers: this traffic, on what these replica types carry, under these settings, as one value.
+
+Every verb of planning takes it and every plan carries it, so that whatever looks at a plan later (explanations,
+certificates, drift, the next plan) works under the limits that the plan was made under.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from melange.errors import InputError
+from melange.plan.confidence import at_confidence
+from melange.plan.names import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_apart, check_names
+from melange.plan.options import Options
+from melange.profile.profile import Profile
+from melange.workload.workload import Workload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Question:
+    """A planning question.
+
+    Parameters
+    ----------
+    workload
+        Request rate by bucket (I, O) [1/s].
+    profile
+        Max request rate by replica type and bucket (R, I, O) [1/s], over the same buckets.
+    options
+        What the plan must respect besides the traffic.
+
+    Raises
+    ------
+    InputError
+        The buckets of workload and profile differ, or the options name what is not in the profile.
+    """
+
+    workload: Workload
+    profile: Profile
+    options: Options = field(default_factory=Options)
+
+    def __post_init__(self) -> None:
+        if self.workload.buckets != self.profile.buckets:
+            raise InputError(
+                "the workload and the profile have different buckets", hint="profile the workload's buckets"
+            )
+        _check_names(self.profile, self.options)
+
+    def with_options(self, **changes: Any) -> Question:
+        """The same question with some settings changed."""
+        return replace(self, options=replace(self.options, **changes))
+
+    def at_rate(self, request_rate: float) -> Question:
+        """The same question at another total rate [1/s]."""
+        return replace(self, workload=self.workload.at_rate(request_rate))
+
+    def at_confidence(self) -> Question:
+        """The same question on the rates that its confidence counts on: what is solved."""
+        if self.options.confidence is None:
+            return self
+        profile = at_confidence(self.profile, self.options.confidence)
+        return Question(workload=self.workload, profile=profile, options=replace(self.options, confidence=None))
+
+
+def question_of(question: Question | Workload, profile: Profile | None, options: Options | None) -> Question:
+    """The question of a call that was given one, or its parts."""
+    if isinstance(question, Question):
+        if profile is not None or options is not None:
+            raise TypeError("a question holds its profile and options: give them once")
+        return question
+    if profile is None:
+        raise TypeError("a workload needs a profile")
+    return Question(workload=question, profile=profile, options=options or Options())
+
+
+def _check_names(profile: Profile, options: Options) -> None:
+    """Names that the options mention must be known."""
+    items = profile.replica_types
+    check_names(options.max_instances, items, (OFFER, INSTANCE_TYPE, REPLICA_TYPE), "plan.max_instances")
+    check_names(options.max_accelerators, items, (ACCELERATOR,), "plan.max_accelerators")
+    for key in ("min_replicas", "spare_replicas"):
+        counts = getattr(options, key)
+        check_names(() if isinstance(counts, int) else counts, items, (REPLICA_TYPE,), f"plan.{key}")
+    for key in ("require", "exclude"):
+        check_names(getattr(options, key), items, (REPLICA_TYPE, ACCELERATOR), f"plan.{key}")
+    check_apart(options.require, options.exclude)

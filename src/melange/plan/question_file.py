@@ -1,0 +1,124 @@
+"""The question of a plan in the plan's file.
+
+The workload and the options are kept whole. So is the profile, unless it is so large that a plan's file would hold
+little else: then the rates of the types that the plan uses stay, and a digest tells which profile they are from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from melange.errors import Caution
+from melange.files import Json
+from melange.plan.options import Options
+from melange.plan.question import Question
+from melange.profile.profile import ESTIMATED, Profile, ReplicaType
+from melange.replica.engine import engines_from_json, engines_to_json
+from melange.slo import Slo
+from melange.workload.workload import Array, Mask, Workload
+
+# Cells of a profile that a plan's file keeps whole: about 3 MB of text. Beyond it a plan is written and read in more
+# than a tenth of a second, and what is lost is only what a later plan could rent besides: --profile brings that back.
+_MOST_CELLS = 30_000
+_LEFT_OUT = "the plan's file keeps the rates of the types that it uses only; give the profile again"
+_ARRAYS = ("max_request_rate", "low", "high", "provenance", "reason")
+
+
+def question_to_json(question: Question, used: Mask) -> Json:
+    """The keys of a plan's file that hold its question; ``used`` are the plan's types (R,)."""
+    profile = question.profile
+    kept = np.ones(len(used), bool) if profile.max_request_rate.size <= _MOST_CELLS else used
+    engines = profile.engines or (None,) * len(used)
+    return {
+        "workload": question.workload.to_json(),
+        "options": question.options.to_json(),
+        "replica_types": [replica_type.to_json() for replica_type in profile.replica_types],
+        "profile": {
+            "digest": profile_digest(profile),
+            "is_whole": bool(kept.all()),
+            **{name: _rows(getattr(profile, name), kept) for name in _ARRAYS},
+            "reasons": list(profile.reasons),
+            "source": profile.source,
+            "warnings": [caution.to_json() for caution in profile.cautions],
+        },
+        **engines_to_json([engine if here else None for engine, here in zip(engines, kept, strict=True)]),
+    }
+
+
+def question_from_json(content: Json) -> Question:
+    """The question of a plan's file; of one from before 0.2, which has none, what the file says of it."""
+    workload = Workload.from_json(content["workload"])
+    profile = _profile(content, workload)
+    if "options" in content:
+        return Question(workload=workload, profile=profile, options=Options.from_json(content["options"]))
+    # The rates of such a file are those at its confidence already, with no interval around them.
+    options = Options(headroom=content["headroom"], slices=content["slices"], confidence=content.get("confidence"))
+    return Question(workload=workload, profile=profile, options=options)
+
+
+def profile_digest(profile: Profile) -> str:
+    """Sixteen hexadecimal digits that change with what a profile says."""
+    told = hashlib.sha256()
+    names = [replica_type.to_json() for replica_type in profile.replica_types]
+    told.update(json.dumps([names, profile.buckets.to_json(), profile.model]).encode())
+    for name in _ARRAYS[:3]:
+        told.update(np.ascontiguousarray(getattr(profile, name)).tobytes())
+    return told.hexdigest()[:16]
+
+
+def _profile(content: Json, workload: Workload) -> Profile:
+    replica_types = tuple(ReplicaType.from_json(item) for item in content["replica_types"])
+    shape = (len(replica_types), *workload.buckets.shape)
+    stored = content.get("profile") or _stored_rates(content, len(replica_types))
+    values = {name: _filled(stored[name], shape) for name in _ARRAYS}
+    reasons, missing = tuple(stored["reasons"]), [row is None for row in stored["max_request_rate"]]
+    if any(missing):
+        values["reason"][missing] = len(reasons)
+        reasons = (*reasons, _LEFT_OUT)
+    return Profile(
+        replica_types=replica_types,
+        buckets=workload.buckets,
+        max_request_rate=values["max_request_rate"],
+        low=values["low"],
+        high=values["high"],
+        provenance=values["provenance"].astype(np.int8),
+        reasons=reasons,
+        reason=values["reason"].astype(np.int32),
+        slo=Slo.from_json(content["slo"]) if content["slo"] else None,
+        model=content["model"],
+        source=stored["source"],
+        cautions=tuple(Caution(**caution) for caution in stored["warnings"]),
+        engines=engines_from_json(content),
+    )
+
+
+def _stored_rates(content: Json, types: int) -> Json:
+    """What a file from before 0.2 says of its profile: the rates of the used types, or nothing."""
+    rates = content.get("max_request_rate") or [None] * types
+    known = [None if row is None else np.zeros_like(np.asarray(row, float)) for row in rates]
+    return {
+        **dict.fromkeys(("max_request_rate", "low", "high"), rates),
+        "provenance": [None if row is None else row + ESTIMATED for row in known],
+        "reason": known,
+        "reasons": [""],
+        "source": "the plan's own rates",
+        "warnings": [],
+    }
+
+
+def _rows(values: Array, kept: Mask) -> list[Any]:
+    """A table (I, O) for each type (R): one number where all its cells are equal, null where it is not kept."""
+    return [_table(row) if here else None for row, here in zip(values, kept, strict=True)]
+
+
+def _table(values: Array) -> Any:
+    return values.flat[0].item() if (values == values.flat[0]).all() else values.tolist()
+
+
+def _filled(rows: list[Any], shape: tuple[int, ...]) -> Array:
+    """Such tables as one array (R, I, O), zero where there is none."""
+    return np.array([np.broadcast_to(0.0 if row is None else row, shape[1:]) for row in rows], float)

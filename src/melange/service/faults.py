@@ -1,0 +1,75 @@
+"""Faults of what people wrote, in words: each with its place in the file and the nearest known key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from melange.errors import unknown
+from melange.service.schema import Service
+
+
+def faults(
+    path: str | Path, text: str, error: ValidationError, settings: Sequence[str], within: tuple[str, ...] = ()
+) -> str:
+    """All faults that pydantic found, one a line, each with its place and the nearest known key."""
+    lines: dict[str, str] = {}  # the first fault of each key: a union reports one for every branch
+    for fault in error.errors():
+        keys = [*within, *(key for key in fault["loc"] if _is_key(key))]
+        name = ".".join(str(key) for key in keys)
+        line = _line(text, keys)
+        place = f"{path}:{line}" if line else f"{path}"
+        if any(setting.startswith(f"{name}=") for setting in settings):
+            place = "--set"
+        if fault["type"] == "extra_forbidden":
+            section = ".".join(map(str, keys[:-1]))
+            known = known_keys(keys[:-1])
+            where = ": ".join(part for part in (place, section) if part)
+            message = str(unknown("key", str(keys[-1]), known, place=where))
+        elif fault["type"] == "missing":
+            message = f"{place}: {name} is needed".removeprefix(": ")
+        else:
+            message = fault["msg"].removeprefix("Value error, ")
+            found = "" if "got" in message else f", got {fault['input']!r}"
+            message = f"{place}: {name}: {message[:1].lower()}{message[1:]}{found}".removeprefix(": ")
+        lines.setdefault(name, message)
+    return "\n".join(lines.values())
+
+
+def _is_key(key: str | int) -> bool:
+    """Whether a part of pydantic's location is a key of the file, and not the name of a branch of a union."""
+    if isinstance(key, int):
+        return True
+    return key not in {"str", "float", "int", "bool"} and not any(mark in key for mark in ("function-", "[", "constr"))
+
+
+def known_keys(keys: Sequence[str | int]) -> list[str]:
+    """The keys that the mapping at ``keys`` may have."""
+    section: type[BaseModel] = Service
+    for key in keys:
+        annotation = section.model_fields[str(key)].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        section = annotation
+    return [field.alias or name for name, field in section.model_fields.items() if not field.exclude]
+
+
+def _line(text: str, keys: Sequence[str | int]) -> int | None:
+    """The line of the deepest of ``keys`` that the file has; None where it has none of them."""
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    line = None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            found = [(k, v) for k, v in node.value if k.value == str(key)]
+            if not found:
+                break
+            line, node = found[0][0].start_mark.line + 1, found[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line

@@ -1,0 +1,130 @@
+"""What was given twice must agree: a profile or a workload beside a service, and settings of the command line.
+
+Nothing that was said is passed over: what a file replaces and a setting asks for is an error that says both values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from melange.catalog.catalog import Catalog
+from melange.errors import InputError
+from melange.profile.profile import Profile
+from melange.service.schema import Service
+from melange.slo import Slo
+from melange.workload.workload import Workload
+
+# Settings that a given profile answers: where capacities come from, and for what.
+_OF_ESTIMATES = ("profile", "variants")
+# Filters of offers, and the field of an offer that each looks at.
+_FILTERS = {"gpus": "accelerator", "providers": "provider", "regions": "region", "market": "market"}
+# Replica types that an error names before it counts the rest.
+_SHOWN = 3
+
+
+def values_of(settings: Sequence[str]) -> dict[str, Any]:
+    """The settings of the command line by key, the last one where a key is given twice."""
+    pairs = (setting.partition("=") for setting in settings)
+    return {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
+
+
+def check_workload(workload: Workload, place: str, settings: Sequence[str]) -> None:
+    """Refuse settings of the traffic beside a workload that was given.
+
+    Raises
+    ------
+    InputError
+        With the setting's value and the file's.
+    """
+    for key, value in values_of(settings).items():
+        if key.split(".")[0] != "workload":
+            continue
+        if key == "workload.rate" and value == workload.total_rate:
+            continue
+        said = f"{workload.total_rate:g} requests/s" if key == "workload.rate" else workload.source or "another traffic"
+        raise InputError(
+            f"--set {key}={value} contradicts {place}, which holds {said}", hint="leave out the setting or the file"
+        )
+
+
+def agreed(
+    profile: Profile, place: str, service: Service, model: str, settings: Sequence[str], catalog: Catalog
+) -> Profile:
+    """A given profile, once it agrees with the service and with the settings of the command line.
+
+    Parameters
+    ----------
+    profile, place
+        What was given, and where it is from.
+    service
+        Its settings applied.
+    model
+        The service's model, by its own name.
+    settings
+        Those of the command line.
+    catalog
+        Which knows other names of accelerators.
+
+    Returns
+    -------
+    Profile
+        The same; with the service's attainment where it names none of its own.
+
+    Raises
+    ------
+    InputError
+        Another model, SLO, engine or other offers than the service asks for, or settings that only an estimate follows.
+    """
+    if profile.model and profile.model != model:
+        raise _contradiction("model", model, place, profile.model)
+    slo = service.slo.to_slo()
+    if profile.slo is not None and not _is_same(profile.slo, slo):
+        raise _contradiction("slo", slo, place, profile.slo)
+    given = values_of(settings)
+    engines = {one.engine for one in profile.replica_types if one.engine}
+    if "engine" in given and engines and engines != {service.engine}:
+        raise _contradiction("engine", service.engine, place, ", ".join(sorted(engines)))
+    for key, value in given.items():
+        if key.split(".")[0] in _OF_ESTIMATES or key == "offers.file":
+            raise InputError(
+                f"--set {key}={value} has no effect on {place}: its capacities are given",
+                hint="leave out the setting or the profile",
+            )
+    _check_offers(profile, place, service, given, catalog)
+    return profile if profile.slo is None else replace(profile, slo=replace(profile.slo, attainment=slo.attainment))
+
+
+def _is_same(given: Slo, wanted: Slo) -> bool:
+    """Whether the limits agree, and the attainment where both name one."""
+    is_open = given.attainment is None or wanted.attainment is None
+    return (given.limits, given.statistic) == (wanted.limits, wanted.statistic) and (
+        is_open or given.attainment == wanted.attainment
+    )
+
+
+def _check_offers(profile: Profile, place: str, service: Service, given: Mapping[str, Any], catalog: Catalog) -> None:
+    """Refuse a filter of the command line that leaves out what the profile holds."""
+    for key, field in _FILTERS.items():
+        wanted = getattr(service.offers, key)
+        if f"offers.{key}" not in given or not wanted:
+            continue
+        names = {catalog.find_accelerator(one) or one if key == "gpus" else one for one in wanted}
+        left_out = [one.name for one in profile.replica_types if getattr(one.offer, field) not in names | {""}]
+        if left_out:
+            more = f" and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
+            raise InputError(
+                f"--set offers.{key}={','.join(wanted)} contradicts {place}, which holds "
+                f"{', '.join(left_out[:_SHOWN])}{more}",
+                hint="plan.exclude leaves types of a profile out",
+            )
+
+
+def _contradiction(key: str, wanted: object, place: str, found: object) -> InputError:
+    return InputError(
+        f"{key}: the service asks for {wanted}, and {place} holds {found}",
+        hint="give a profile that was made for this service, or leave it out",
+    )

@@ -1,0 +1,149 @@
+"""Read a ``service.yaml``, or the sections of one that flags stand for, with the settings of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from melange.errors import InputError, unknown
+from melange.files import read_text
+from melange.service.faults import faults
+from melange.service.schema import PlanSection, Section, Service, SloSection, WorkloadSection
+
+
+def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
+    """Read a ``service.yaml``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    settings
+        ``key.key=value`` each, replacing what the file says; values are YAML.
+
+    Raises
+    ------
+    InputError
+        Not YAML, unknown keys (with the nearest known one), values out of range: every fault, with its line.
+    """
+    text = read_text(path)
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        raise InputError(f"{place}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold a mapping with model, slo and workload", hint="melange init writes one")
+    for setting in settings:
+        _set(content, setting)
+    if "folder" in content:
+        raise unknown("key", "folder", Service.model_fields, place=str(path))
+    try:
+        return Service.model_validate(content | {"folder": Path(path).parent})
+    except ValidationError as error:
+        raise InputError(faults(path, text, error, settings)) from error
+
+
+def read_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> WorkloadSection:
+    """A ``workload`` section that was given by flags; absent ones are None.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_service`.
+    """
+    given = {key: _without_none(value) for key, value in content.items() if value is not None}
+    return _section(WorkloadSection, "workload", given, settings)
+
+
+def read_plan_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> PlanSection:
+    """A ``plan`` section for inputs that come without a service.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_service`; also a setting outside of ``plan``.
+    """
+    return _section(PlanSection, "plan", dict(content), settings)
+
+
+def read_slo_section(content: Mapping[str, Any]) -> SloSection:
+    """An ``slo`` section that was given by flags.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_service`.
+    """
+    return _section(SloSection, "slo", dict(content), ())
+
+
+S = TypeVar("S", bound=Section)
+
+
+def _section(kind: type[S], name: str, content: dict[str, Any], settings: Sequence[str]) -> S:
+    whole: dict[str, Any] = {name: content}
+    for setting in settings:
+        _set(whole, setting)
+    if set(whole) != {name}:
+        stray = ", ".join(sorted(set(whole) - {name}))
+        raise InputError(
+            f"--set {stray}: only {name}.* applies here", hint=f"without a service.yaml there is no {stray}"
+        )
+    try:
+        return kind.model_validate(whole[name])
+    except ValidationError as error:
+        raise InputError(faults("", "", error, settings, (name,))) from error
+
+
+def _without_none(value: Any) -> Any:
+    return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+# Keys of which the file may hold one: naming another on the command line replaces it.
+_ALTERNATIVES = (
+    ("plan.shares", "plan.slices"),
+    tuple(f"workload.{source}" for source in ("trace", "dataset", "histogram", "metrics", "file")),
+)
+
+
+def _set(content: dict[str, Any], setting: str) -> None:
+    """Apply one ``key.key=value``."""
+    name, equals, value = setting.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise InputError(f"--set {setting}: must be KEY=VALUE", hint="for example --set workload.rate=32")
+    target = content
+    for depth, key in enumerate(keys[:-1]):
+        inner = target.setdefault(key, {})
+        if not isinstance(inner, dict):
+            raise InputError(f"--set {setting}: {'.'.join(keys[: depth + 1])} holds a value, not keys")
+        target = inner
+    for alternatives in _ALTERNATIVES:
+        if name in alternatives:
+            for other in alternatives:
+                target.pop(other.rpartition(".")[2], None)
+    try:
+        target[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {setting}: the value is not valid YAML") from error
+
+
+def with_anchors(service: Service, anchors: Sequence[str]) -> Service:
+    """The service with more anchors, given relative to where the program runs."""
+    if not anchors:
+        return service
+    given = [named_path(text, lambda name: Path(name).expanduser().absolute()) for text in anchors]
+    section = service.profile.model_copy(update={"anchors": [*service.profile.anchors, *given]})
+    return service.model_copy(update={"profile": section})
+
+
+def named_path(text: str, path: Callable[[str], Path]) -> str:
+    """``PATH`` or ``NAME=PATH``, the path resolved."""
+    name, equals, rest = text.partition("=")
+    return f"{name}={path(rest.strip())}" if equals and not path(text).exists() else f"{path(text)}"

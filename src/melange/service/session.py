@@ -1,0 +1,322 @@
+"""One service, opened once: what was given where, and what can be asked of it.
+
+The command line, a page and a notebook all work on a session, so that each reads a file once, plans the same question,
+and refuses the same contradictions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from melange.errors import InputError
+from melange.plan.options import Options
+from melange.plan.question import Question
+from melange.service.events import Event, Listener, task
+from melange.service.given import agreed, check_workload
+from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
+from melange.service.schema import Service, WorkloadSection
+
+if TYPE_CHECKING:
+    from melange.catalog.catalog import Catalog
+    from melange.measure.subject import Subject
+    from melange.plan.explain import Explanation
+    from melange.plan.plan import Plan
+    from melange.plan.suggest import Suggestion
+    from melange.plan.sweeps import Exploration
+    from melange.profile.profile import Profile
+    from melange.slo import Slo
+    from melange.workload.arrivals import Arrivals
+    from melange.workload.workload import Array, Workload
+
+
+def is_service(source: str | Path) -> bool:
+    """Whether a file describes a service, by its ending."""
+    return Path(source).suffix in {".yaml", ".yml"}
+
+
+def _silence(_: Event) -> None:
+    """Hear what a session says, and tell nobody."""
+
+
+class Session:
+    """A service and the use cases on it; what has been found is kept.
+
+    Parameters
+    ----------
+    source
+        A ``service.yaml`` or a configuration of the authors' release; None where files or flags stand for one.
+    workload
+        A ``workload.json``, in place of the service's traffic.
+    profiles
+        Files of profiles, in place of the service's capacities, each with replica types of its own.
+    settings
+        ``key.key=value`` each, replacing what the service says.
+    flags
+        Sections ``workload`` and ``slo`` that were given by flags, in place of the service's.
+    anchors
+        Results of load tests besides the service's own, relative to where the program runs.
+    listener
+        Told what is being done, and how far that is.
+
+    Raises
+    ------
+    InputError
+        A file that cannot be used, or nothing to work on.
+
+    Examples
+    --------
+    >>> session = Session("examples/chat.yaml", settings=["workload.rate=4"])
+    >>> session.workload().total_rate
+    4.0
+    """
+
+    def __init__(
+        self,
+        source: str | Path | None = None,
+        *,
+        workload: str | Path | None = None,
+        profiles: Sequence[str | Path] = (),
+        settings: Sequence[str] = (),
+        flags: Mapping[str, Mapping[str, Any]] | None = None,
+        anchors: Sequence[str] = (),
+        listener: Listener = _silence,
+    ) -> None:
+        self.source = None if source is None else Path(source)
+        self.settings, self._listener = tuple(settings), listener
+        self._workload_file, self._profile_files = workload, tuple(profiles)
+        self._flags = dict(flags or {})
+        self.service: Service | None = None
+        if self.source is not None and is_service(self.source):
+            self.service = with_anchors(read_service(self.source, settings), anchors)
+        elif anchors:
+            raise InputError(f"{self.source}: anchors need a service.yaml")
+
+    @property
+    def name(self) -> str:
+        """What pages call it."""
+        return self.source.name if self.source is not None else "a workload and a profile"
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The bundled accelerators, models and offers."""
+        from melange.catalog.catalog import load_catalog
+
+        return load_catalog()
+
+    @cached_property
+    def options(self) -> Options:
+        """The settings of the plan stage, with what the service says is available."""
+        from melange.service.stages import options_of
+
+        if self.service is not None:
+            return options_of(self.service, self.catalog)
+        content = {} if self._release is None else self._release[2]
+        return read_plan_section(content, self.settings).to_options({}, {})
+
+    @cached_property
+    def slo(self) -> Slo:
+        """The objective: what flags say, or else the service."""
+        if "slo" in self._flags:
+            return read_slo_section(self._flags["slo"]).to_slo()
+        if self.service is None:
+            raise InputError("an SLO is needed", hint="--slo tpot_ms=60, or a service.yaml")
+        return self.service.slo.to_slo()
+
+    def workload(self) -> Workload:
+        """How often requests of which size arrive."""
+        return self._workload
+
+    def profile(self) -> Profile:
+        """What one replica of each type serves within the SLO."""
+        return self._profile
+
+    def question(self) -> Question:
+        """What a plan answers."""
+        return Question(workload=self._workload, profile=self._profile, options=self.options)
+
+    def plan(self, *, incumbent: Plan | None = None) -> Plan:
+        """The cheapest mix, proven under the sums.
+
+        Parameters
+        ----------
+        incumbent
+            The plan in force: among plans of equal cost the one that changes the fewest instances is chosen.
+        """
+        from melange.plan.solve import solve
+
+        question = self.question()
+        with self._task("solving for the cheapest mix") as tell:
+            return self._finished(solve(question, incumbent=incumbent, progress=tell))
+
+    def certified(self, *, burstiness: float = 1.0) -> Plan:
+        """The cheapest plan that a simulation certifies; sizes are drawn from the service's own log where it has one.
+
+        Parameters
+        ----------
+        burstiness
+            Coefficient of variation of the times between arrivals; 1 is Poisson.
+        """
+        from melange.replica.simulated.compiling import compilation_told
+        from melange.validate.certify.certify import certify
+
+        question, observed = self.question(), self.observed()
+        with self._task("simulating plans") as tell, compilation_told(lambda told: tell(f"compiling once, {told}")):
+            return self._finished(certify(question, burstiness=burstiness, observed=observed, progress=tell))
+
+    def explanation(self, plan: Plan) -> Explanation:
+        """What would change a plan, and by how much."""
+        from melange.plan.explain import explain
+
+        with self._task("asking what would change the answer"):
+            return explain(plan)
+
+    def suggestions(self, count: int) -> tuple[Suggestion, ...]:
+        """The measurements that are worth most, at most this many."""
+        from melange.plan.suggest import suggest_measurements
+
+        question = self.question()
+        with self._task("asking what a measurement would change"):
+            return suggest_measurements(question, count=count, in_flight=self._in_flight())
+
+    def explore(self, plan: Plan | None = None) -> Exploration:
+        """Plans at other rates and under other limits, around a plan or the cheapest one."""
+        from melange.plan.sweeps import explore
+
+        chosen = self.plan() if plan is None else plan
+        with self._task("planning for") as tell:
+            return explore(chosen, self._profile_at(), progress=tell)
+
+    def subject(self, name: str) -> Subject:
+        """A replica type of the service that is to be measured; ``name`` is its own, or an accelerator's."""
+        from melange.service.stages import subject_of
+
+        if self.service is None:
+            raise InputError("measure: a replica type belongs to a service", hint="give the service.yaml")
+        return subject_of(self.service, self.slo, self._workload, self.catalog, name)
+
+    def observed(self) -> Arrivals | None:
+        """The requests of the service's log whose sizes a plan carries; None where its traffic is no whole log."""
+        if self.service is None or self._workload_file is not None:
+            return None
+        section = self.service.workload
+        kind, value = section.source
+        if kind != "trace" or section.start is not None or section.end is not None:
+            return None  # of a part of a log the buckets know, and not its reader
+        from melange.workload.arrivals import read_arrivals
+
+        workload = self._workload
+        with self._task("reading the log's sizes") as tell:
+            arrivals = read_arrivals(
+                self.service.path(value), columns=section.columns, trace_format=section.format, progress=tell
+            )
+        return arrivals.within(workload.buckets, workload.request_rate > 0)
+
+    @cached_property
+    def _release(self) -> tuple[Workload, Profile, dict[str, Any]] | None:
+        """What a configuration of the authors' release says; None where the source is none."""
+        if self.source is None or self.service is not None:
+            return None
+        from melange.profile.formats.profiles import read_melange_config
+
+        return read_melange_config(self.source)
+
+    @cached_property
+    def _workload(self) -> Workload:
+        from melange.service.stages import workload_of
+        from melange.workload.workload import Workload
+
+        if self._workload_file is not None:
+            found = Workload.read(self._workload_file)
+            check_workload(found, str(self._workload_file), self.settings)
+            return found
+        if "workload" not in self._flags and self._release is not None:
+            return self._release[0]
+        section, path = self._traffic()
+        with self._task("reading the traffic") as tell:
+            return workload_of(section, path, tell)
+
+    def _traffic(self) -> tuple[WorkloadSection, Callable[[str], Path]]:
+        """The section that describes the traffic, and what its file names are relative to."""
+        if "workload" in self._flags:
+            of_traffic = [one for one in self.settings if one.startswith("workload.")]
+            return read_section(self._flags["workload"], of_traffic if self.service else self.settings), Path
+        if self.service is None:
+            raise InputError(
+                "a service.yaml is needed, or both --workload and --profile", hint="melange init writes one"
+            )
+        return self.service.workload, self.service.path
+
+    @cached_property
+    def _profile(self) -> Profile:
+        if self._profile_files:
+            return self._given_profile()
+        if self._release is not None:
+            return self._release[1]
+        if self.service is None:
+            raise InputError(
+                "a service.yaml is needed, or both --workload and --profile", hint="melange init writes one"
+            )
+        return self._profiled(self.service)
+
+    def _given_profile(self) -> Profile:
+        """The replica types of all profiles that were given, once they agree with the service."""
+        from melange.profile.join import read_joined
+        from melange.service.stages import model_of
+
+        profile = read_joined(self._profile_files)
+        if self.service is None:
+            return profile
+        place = ", ".join(map(str, self._profile_files))
+        return agreed(profile, place, self.service, model_of(self.service).name, self.settings, self.catalog)
+
+    def _profiled(self, service: Service) -> Profile:
+        """The service's own profile: estimated, measured or simulated."""
+        from melange.service.stages import profile_of
+
+        workload = self._workload
+        verb = "simulating" if service.is_simulated else "estimating"
+        with self._task(f"{verb} what each replica type carries") as tell:
+            return profile_of(service, workload, self.catalog, tell)
+
+    def _profile_at(self) -> Callable[[Slo], Profile] | None:
+        """Estimates under other SLOs; None where capacities are given, or take a simulation for each."""
+        from melange.service.schema import SloSection
+        from melange.service.stages import profile_of
+
+        service = self.service
+        if service is None or self._profile_files or service.profile.source != ["estimate"] or service.is_simulated:
+            return None
+
+        def at(slo: Slo) -> Profile:
+            section = SloSection.of(slo)
+            return profile_of(service.model_copy(update={"slo": section}), self._workload, self.catalog)
+
+        return at
+
+    def _in_flight(self) -> Array | None:
+        from melange.service.stages import in_flight_of
+
+        return None if self.service is None else in_flight_of(self.service, self._workload, self._profile)
+
+    def _finished(self, plan: Plan) -> Plan:
+        """The plan with a word on old prices, and with the cost of uncertainty where a confidence was asked for."""
+        from melange.catalog.offer import stale_prices
+        from melange.plan.uncertainty import with_uncertainty
+
+        paid = [one.offer for one, count in zip(plan.replica_types, plan.instances, strict=True) if count]
+        plan = replace(plan, cautions=(*plan.cautions, *stale_prices(paid, datetime.now(UTC).date())))
+        if plan.options.confidence is None:
+            return plan
+        with self._task("asking what uncertainty costs"):
+            return with_uncertainty(plan, in_flight=self._in_flight())
+
+    @contextmanager
+    def _task(self, words: str) -> Iterator[Callable[[float | str], None]]:
+        with task(self._listener, words) as tell:
+            yield tell

@@ -1,0 +1,50 @@
+"""Why no plan holds: which requests miss, and what keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from melange.errors import InfeasibleError
+from melange.validate.attainment import counted
+from melange.validate.causes import CAUSES, shares_of
+from melange.validate.certify.judge import Judge, Trial
+
+# Buckets that are named, those with most misses first.
+_NAMED = 3
+
+
+def no_headroom_helps(judge: Judge, trial: Trial, more: Sequence[str] = ()) -> InfeasibleError:
+    """The error for a search whose last plan is ``trial``: what requests miss and why."""
+    reasons = [*_by_cause(judge, trial), *_by_bucket(judge, trial), *more]
+    held = trial.attainment
+    return InfeasibleError(
+        f"no headroom makes {judge.target:.2%} of the requests meet {judge.slo}: "
+        f"the last plan ({trial.plan.cost_per_h:.2f} USD/h) holds {held.value:.2%}, {held.low:.2%} at least",
+        reasons=reasons,
+        hint="loosen the limit or the target, or offer faster replica types",
+    )
+
+
+def _by_cause(judge: Judge, trial: Trial) -> list[str]:
+    parts: dict[str, float] = {}
+    for run in trial.runs:
+        for name, share in shares_of(judge.causes_of(run), counted(run.outcome)).items():
+            parts[name] = parts.get(name, 0.0) + share / len(trial.runs)
+    return [
+        f"{share:.2%} of the requests miss: {name} ({CAUSES[name]})"
+        for name, share in sorted(parts.items(), key=lambda pair: -pair[1])
+    ]
+
+
+def _by_bucket(judge: Judge, trial: Trial) -> list[str]:
+    buckets, missed = judge.question.profile.buckets, trial.missed.sum(axis=0)
+    total = max(float(trial.sent.sum()), 1.0)
+    places = np.argsort(missed, axis=None)[::-1][:_NAMED].tolist()
+    return [
+        f"{missed.flat[place] / total:.2%} of all requests miss in the bucket "
+        f"{buckets.label(*divmod(place, buckets.shape[1]))}"
+        for place in places
+        if missed.flat[place]
+    ]
