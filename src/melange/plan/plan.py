@@ -208,7 +208,7 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """Stable hash of what it says: the same for plans that run the same fleet and send it the same requests."""
-        return fingerprint(self)
+        return fingerprint(self.question, self.instances, self.share, self.max_request_rate)
 
     def to_json(self) -> Json:
         """As a JSON object."""
