@@ -6,6 +6,7 @@ import hashlib
 import json
 
 import numpy as np
+import numpy.typing as npt
 
 from melange.plan.question import Question
 from melange.workload.workload import Array
@@ -16,7 +17,7 @@ _DECIMALS = 9
 _LENGTH = 16
 
 
-def fingerprint(question: Question, instances: Array, share: Array, max_request_rate: Array) -> str:
+def fingerprint(question: Question, instances: npt.NDArray[np.int64], share: Array, max_request_rate: Array) -> str:
     """Sixteen hexadecimal digits, the same for plans that say the same.
 
     Of the fleet and what each of it carries, the shares, the buckets with their sizes and rates, the SLO, the model and

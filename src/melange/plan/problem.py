@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from melange.plan.names import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, members
+from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, members
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.profile.profile import Profile, ReplicaType

@@ -11,7 +11,7 @@ from typing import Any
 
 from melange.errors import InputError
 from melange.plan.confidence import at_confidence
-from melange.plan.names import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_apart, check_names
+from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_apart, check_names
 from melange.plan.options import Options
 from melange.profile.profile import Profile
 from melange.workload.workload import Workload
