@@ -150,7 +150,7 @@ def test_settings_that_contradict_a_given_workload_are_refused(
     with pytest.raises(InputError) as error:
         Session(service, workload=workload, settings=[setting]).workload()
     assert all(part in str(error.value) for part in both)
-    assert Session(service, workload=workload, settings=["workload.rate=4"]).workload().total_rate == 4
+    assert Session(service, workload=workload, settings=["workload.rate=4"]).workload().total_rate == pytest.approx(4.0)
 
 
 def test_files_alone_are_a_session_too(workload: Path, profile: Path) -> None:
