@@ -83,7 +83,7 @@ def balance(
     from melange.deploy.addresses import addresses_of, read_addresses
     from melange.deploy.live.access import read_keys, upstream_key
     from melange.deploy.live.serve import serve
-    from melange.deploy.live.settings import Settings
+    from melange.deploy.live.settings import BalancerSettings
     from melange.plan.plan import Plan
 
     plan = Plan.read(plan_file)
@@ -96,7 +96,7 @@ def balance(
         addresses = read_addresses(replicas, plan)
     else:
         addresses = addresses_of((("--replica", text) for text in replica or ()), plan)
-    settings = Settings(
+    settings = BalancerSettings(
         host=host,
         port=port,
         processes=processes,

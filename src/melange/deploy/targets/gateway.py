@@ -17,10 +17,13 @@ from melange.deploy.targets.routes import Route, Routes
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 
-# Bodies that are read whole before they are sent on hold the longest prompt with room for escapes and for tools.
-LEAST_BODY_BYTES = 64 * 1024
-BODY_ROOM = 2.0
-WIDTH = 116
+# Bodies that are read whole before they are sent on hold the longest prompt with room for escapes and for tools. Less
+# room refuses requests that were planned for; more is memory that a stranger may occupy with each request. Below the
+# least [bytes], requests with tools and little text would be refused.
+_LEAST_BODY_BYTES = 64 * 1024
+_BODY_ROOM = 2.0
+# Of comments, less their mark.
+_WIDTH = 116
 
 
 class Text(Template):
@@ -119,7 +122,7 @@ def parse_listen(listen: str) -> tuple[str, int]:
 def body_limit(plan: Plan, bytes_per_token: float, envelope_bytes: int) -> int:
     """The longest body that is taken [bytes]: twice the longest prompt that the plan has, in powers of two."""
     longest = plan.workload.buckets.input_edges[np.flatnonzero(plan.workload.request_rate.sum(axis=1))[-1]]
-    wanted = max(LEAST_BODY_BYTES, BODY_ROOM * (longest * bytes_per_token + envelope_bytes))
+    wanted = max(_LEAST_BODY_BYTES, _BODY_ROOM * (longest * bytes_per_token + envelope_bytes))
     return int(2 ** math.ceil(math.log2(wanted)))
 
 
@@ -136,4 +139,4 @@ def heading_of(plan: Plan, written: date, cautions: Iterable[Caution] = ()) -> t
 
 
 def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, break_on_hyphens=False) or [""]
+    return textwrap.wrap(text, _WIDTH, break_on_hyphens=False) or [""]

@@ -8,10 +8,10 @@ from melange.deploy.targets.gateway import Gateway, Text
 from melange.deploy.targets.lua import choice
 from melange.deploy.targets.routes import TURNS
 
-NAME = "nginx.conf"
+_NAME = "nginx.conf"
 
 _ABOUT = f"""\
-Run: nginx -c $PWD/{NAME} (check: nginx -t -c $PWD/{NAME}). Needs nginx with its Lua module, or OpenResty.
+Run: nginx -c $PWD/{_NAME} (check: nginx -t -c $PWD/{_NAME}). Needs nginx with its Lua module, or OpenResty.
 
 A request waits until its body is here. Its length and its max_tokens (or max_completion_tokens) name its route. The
 requests of a route take turns in an order that repeats after {TURNS} and spreads each type over it, so that every type
@@ -106,7 +106,7 @@ def files(gateway: Gateway) -> dict[str, str]:
         upstreams="\n".join(_upstream(gateway, t) for t in range(len(gateway.pools))),
         address=gateway.address,
     )
-    return {NAME: text}
+    return {_NAME: text}
 
 
 def _upstream(gateway: Gateway, t: int) -> str:
