@@ -13,6 +13,7 @@ from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
 from melange.plan.certificate import Certificate
 from melange.plan.fingerprint import fingerprint
+from melange.plan.server import servers_of
 from melange.profile.profile import ReplicaType
 from melange.replica.engine import Engine, engines_from_json, engines_to_json
 from melange.slo import Slo
@@ -216,6 +217,7 @@ class Plan:
             # A row of a type that is not used is null: there may be a thousand of them.
             "max_request_rate": [rates.tolist() if rates.any() else None for rates in self.max_request_rate],
             **engines_to_json(self.engines),
+            "servers": [server.to_json() for server in servers_of(self)],
             "certificate": self.certificate.to_json() if self.certificate else None,
         }
 
