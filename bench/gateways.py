@@ -27,7 +27,7 @@ from deploy_cases import two_types  # noqa: E402
 from running import Gateway, Server, body_of, read_stream, replicas_of, running, serving, split, why_not  # noqa: E402
 
 from melange.deploy.render import TARGETS  # noqa: E402
-from melange.deploy.targets.routes import routes_of  # noqa: E402
+from melange.deploy.targets.gateways.routes import routes_of  # noqa: E402
 
 SMALL, LARGE = "aws/us-east-1/g5.xlarge", "aws/us-east-1/p4d"
 # Prompt tokens and max_tokens; 500 tokens are 2 kB.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from melange.deploy.addresses import place_of
+from melange.deploy.heading import one_line
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 
@@ -93,11 +94,6 @@ class Pool:
     def title(self) -> str:
         """Its replica type and accelerator in one line."""
         return one_line(f"{self.replica_type} ({self.accelerators})")
-
-
-def one_line(text: str) -> str:
-    """A line without control characters: what a plan says must not become a directive of a gateway."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def parse_replicas(given: Iterable[str]) -> dict[str, list[str]]:

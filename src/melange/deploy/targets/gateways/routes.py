@@ -27,9 +27,6 @@ STEP = 3_819
 SAME = 0.005
 # Shares of rounding: a bucket with less of the traffic than this has none.
 _NOTHING = 1e-9
-# What a body of the OpenAI interface holds besides the prompt, less the tokens that a chat template adds.
-ENVELOPE_BYTES = 100
-BYTES_PER_TOKEN = 4.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

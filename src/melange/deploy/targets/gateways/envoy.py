@@ -7,9 +7,9 @@ from typing import Any
 import yaml
 
 from melange.deploy.pools import HostPort
-from melange.deploy.targets.gateway import Gateway
-from melange.deploy.targets.lua import choice
-from melange.deploy.targets.routes import TURNS
+from melange.deploy.targets.gateways.gateway import Gateway, gateway_target
+from melange.deploy.targets.gateways.lua import choice
+from melange.deploy.targets.gateways.routes import TURNS
 
 _NAME = "envoy.yaml"
 _HEADER = "x-melange-type"
@@ -42,7 +42,7 @@ _Message = dict[str, Any]
 _TYPE = "type.googleapis.com/envoy."
 
 
-def files(gateway: Gateway) -> dict[str, str]:
+def _files(gateway: Gateway) -> dict[str, str]:
     """The file of Envoy."""
     content = {
         "static_resources": {
@@ -195,3 +195,6 @@ _Dumper.add_representer(str, _text)
 
 def _as_yaml(content: _Message) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+TARGET = gateway_target("envoy", "Envoy with a Lua filter, as one static file.", _files)

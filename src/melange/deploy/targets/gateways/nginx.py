@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
-from melange.deploy.targets.gateway import Gateway, Text
-from melange.deploy.targets.lua import choice
-from melange.deploy.targets.routes import TURNS
+from melange.deploy.targets.gateways.gateway import Gateway, Text, gateway_target
+from melange.deploy.targets.gateways.lua import choice
+from melange.deploy.targets.gateways.routes import TURNS
 
 _NAME = "nginx.conf"
 
@@ -97,7 +97,7 @@ _UPSTREAM = Text("""
     }""")
 
 
-def files(gateway: Gateway) -> dict[str, str]:
+def _files(gateway: Gateway) -> dict[str, str]:
     """The file of nginx."""
     text = _TEXT.substitute(
         comments=gateway.comments(_ABOUT),
@@ -119,3 +119,6 @@ def _upstream(gateway: Gateway, t: int) -> str:
         for replica in gateway.pools[k].replicas
     ]
     return _UPSTREAM.substitute(title=pool.title, name=pool.name, servers="\n".join(servers))
+
+
+TARGET = gateway_target("nginx", "nginx with its Lua module, or OpenResty.", _files)

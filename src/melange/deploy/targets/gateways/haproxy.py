@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from melange.deploy.pools import Pool
-from melange.deploy.targets.gateway import Gateway, Text
-from melange.deploy.targets.routes import STEP, TURNS, Route
+from melange.deploy.targets.gateways.gateway import Gateway, Text, gateway_target
+from melange.deploy.targets.gateways.routes import STEP, TURNS, Route
 
 _NAME = "haproxy.cfg"
 # Room in a buffer for what is not the body [bytes]: longer heads are refused, and each request in flight
@@ -95,7 +95,7 @@ backend @name
 @servers""")
 
 
-def files(gateway: Gateway) -> dict[str, str]:
+def _files(gateway: Gateway) -> dict[str, str]:
     """The file of HAProxy."""
     routes = gateway.routes.routes
     names = [pool.name for pool in gateway.pools]
@@ -162,3 +162,6 @@ def _backend(gateway: Gateway, t: int) -> str:
 
 def _server(pool: Pool, k: int) -> str:
     return f"{pool.name}-{k}"
+
+
+TARGET = gateway_target("haproxy", "HAProxy 2.6 or newer, without Lua; weights change while it runs.", _files)
