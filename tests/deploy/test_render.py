@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from deploy_cases import plan_of, replica_type, two_types
+from deploy_cases import GATEWAYS, plan_of, replica_type, two_types
 from simulated import engine
 
 import melange
@@ -31,7 +31,7 @@ def text_of(target: str, **settings: object) -> str:
     return text
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", GATEWAYS)
 def test_a_file_says_what_it_is_from_and_does(target: str, tmp_path: Path) -> None:
     """The fingerprint is the one in the plan's file; model, SLO, cost, replicas, date and every route are there."""
     saved = two_types().save(tmp_path / "plan.json")
@@ -49,7 +49,7 @@ def test_a_file_says_what_it_is_from_and_does(target: str, tmp_path: Path) -> No
     assert str(tmp_path) not in text_of(target)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", GATEWAYS)
 def test_a_file_is_the_same_each_time(target: str) -> None:
     """Byte for byte, on the same day, also from a plan that was solved again."""
     again = replace(two_types(), solve_s=9.0, gap=1e-4, bound_per_h=1.0, cautions=(Caution("stale-price", "of May"),))
@@ -57,7 +57,7 @@ def test_a_file_is_the_same_each_time(target: str) -> None:
     assert text == text_of(target)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", GATEWAYS)
 def test_what_a_plan_says_cannot_become_a_directive(target: str) -> None:
     """Lines of a model's name are put into one comment."""
     types = [replica_type("aws/a\nquiet;", "A"), replica_type("aws/b", "B\r\nquiet;")]
@@ -69,7 +69,7 @@ def test_what_a_plan_says_cannot_become_a_directive(target: str) -> None:
     assert "\x00" not in text
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", GATEWAYS)
 def test_a_file_says_what_its_servers_must_be_started_with(target: str) -> None:
     """A line for each type in use, with vLLM's names for what the plan knows."""
     small, large = engine(era="vllm-1", memory_utilization=0.9, max_context=4096), engine(max_sequences=1024)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def deploy(
     source: Annotated[Path | None, typer.Argument(help="A plan.json (melange plan --out).")] = None,
-    to: Annotated[str, typer.Option(help="The target, for example haproxy; --list says which there are.")] = "",
+    to: Annotated[str, typer.Option(help="The target, such as haproxy; --list lists them.")] = "",
     replica: Annotated[
         list[str] | None,
         typer.Option(
@@ -43,7 +43,7 @@ def deploy(
     is_list: Annotated[bool, typer.Option("--list", help="List the targets with their options.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write what puts a plan into production: gateways split each request size by the plan's shares."""
+    """Write the files that put a plan into production, such as a gateway's configuration."""
     if is_list:
         _print_targets(as_json)
         return

@@ -83,7 +83,7 @@ class Target(Generic[Chosen]):
         """Its options, as people read them."""
         hints = get_type_hints(self.options)
         return tuple(
-            Option(name=one.name, kind=kind_of(hints[one.name]), default=one.default, about=one.metadata["about"])
+            Option(name=one.name, kind=_kind_of(hints[one.name]), default=one.default, about=one.metadata["about"])
             for one in fields(self.options)  # type: ignore[arg-type]
         )
 
@@ -100,7 +100,7 @@ class Target(Generic[Chosen]):
             fault = unknown("option", strange[0], hints, place=self.name)
             raise InputError(str(fault), hint=f"{self.name} has {', '.join(hints) or 'no options'}")
         wrong = [
-            f"{self.name}: option {name} must be {kind_of(hints[name])}, got {value!r}"
+            f"{self.name}: option {name} must be {_kind_of(hints[name])}, got {value!r}"
             for name, value in given.items()
             if not _is_of(hints[name], value)
         ]
@@ -133,14 +133,14 @@ class Target(Generic[Chosen]):
         return {"name": self.name, "about": self.about, "options": [asdict(one) for one in self.declared]}
 
 
-def kind_of(hint: Any) -> str:
+def _kind_of(hint: Any) -> str:
     """Which values a type takes, in words.
 
-    >>> kind_of(float | None), kind_of(Literal["hpa", "keda"])
+    >>> _kind_of(float | None), _kind_of(Literal["hpa", "keda"])
     ('a number or null', 'hpa or keda')
     """
     if get_origin(hint) in {Union, UnionType}:
-        return " or ".join(kind_of(one) for one in get_args(hint))
+        return " or ".join(_kind_of(one) for one in get_args(hint))
     if get_origin(hint) is Literal:
         return " or ".join(str(one) for one in get_args(hint))
     return _KINDS[get_origin(hint) or hint]

@@ -102,13 +102,13 @@ def gateway_target(name: str, about: str, files: Callable[[Gateway], dict[str, s
     """A target of this family: ``files`` writes its own language."""
 
     def render(plan: Plan, options: GatewayOptions, written: date) -> Manifest:
-        gateway, cautions = gateway_of(plan, options, written)
+        gateway, cautions = _gateway_of(plan, options, written)
         return Manifest(target=name, files=files(gateway), cautions=cautions)
 
     return Target(name=name, about=about, options=GatewayOptions, render=render)
 
 
-def gateway_of(plan: Plan, options: GatewayOptions, written: date) -> tuple[Gateway, tuple[Caution, ...]]:
+def _gateway_of(plan: Plan, options: GatewayOptions, written: date) -> tuple[Gateway, tuple[Caution, ...]]:
     """The gateway before the replicas of a plan, and what should be known of it.
 
     Raises
