@@ -173,6 +173,13 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert runs[0].replica.tobytes() != other.replica.tobytes()
 
 
+def test_what_a_server_is_started_with_changes_no_schedule() -> None:
+    """The engine's era and its share of memory are for those who start it; its cache is known in tokens."""
+    named = engine(era="vllm-1", memory_utilization=0.5)
+    first, second = (play([one], fleet([0]), 0, **drawn(2, 60, 3.0), seed=0) for one in (engine(), named))
+    np.testing.assert_array_equal(first.finish_s, second.finish_s)
+
+
 def test_gaps_between_tokens_are_all_counted() -> None:
     """One gap for each token but the first, in bins that hold their mean."""
     steady = engine(cost=cost(host_s=0.02))

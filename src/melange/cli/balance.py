@@ -16,7 +16,7 @@ from melange.errors import InputError
 
 if TYPE_CHECKING:
     from melange.deploy.addresses import Address
-    from melange.deploy.live.settings import Settings
+    from melange.deploy.live.settings import BalancerSettings
     from melange.plan.plan import Plan
 
 _MIB = 2**20
@@ -84,12 +84,12 @@ class Flags:
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM): serve HTTPS.")] = None
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None
 
-    def settings(self) -> Settings:
+    def settings(self) -> BalancerSettings:
         """As the balancer takes them."""
         from melange.deploy.live.access import read_keys, upstream_key
-        from melange.deploy.live.settings import Settings
+        from melange.deploy.live.settings import BalancerSettings
 
-        return Settings(
+        return BalancerSettings(
             host=self.host,
             port=self.port,
             processes=self.processes,

@@ -16,6 +16,7 @@ from melange.plan.fingerprint import fingerprint
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.plan.question_file import question_from_json, question_to_json
+from melange.plan.server import servers_of
 from melange.profile.profile import ReplicaType
 from melange.replica.engine import Engine
 from melange.slo import Slo
@@ -238,6 +239,7 @@ class Plan:
             "share": self.share.tolist(),
             # A row of a type that is not used is null: there may be a thousand of them.
             "max_request_rate": [rates.tolist() if rates.any() else None for rates in self.max_request_rate],
+            "servers": [server.to_json() for server in servers_of(self)],
             "certificate": self.certificate.to_json() if self.certificate else None,
             **question_to_json(self.question, self.instances > 0),
         }

@@ -117,7 +117,7 @@ def estimate(
     place_by_hardware = {one: place for place, one in enumerate(distinct)}
     where = np.array([place_by_hardware[one] for one in hardware])
     layers = [layers_of(variant_of(model, one.variant)) for one in distinct]
-    engines = engines_of(replicas, layers, residuals, "estimated")
+    engines = engines_of(replicas, layers, residuals, era, "estimated")
     return Profile(
         replica_types=tuple(replica_types),
         buckets=buckets,
