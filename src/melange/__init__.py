@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from melange.profile.estimate import estimate
     from melange.profile.formats.measurement_files import read_measurements
     from melange.profile.formats.profiles import read_profile
-    from melange.profile.percentiles import with_simulated_rates
+    from melange.profile.percentiles import RateSearch, with_simulated_rates
     from melange.profile.profile import Profile, ReplicaType
     from melange.slo import Slo
     from melange.validate.certify.certify import certify
@@ -57,6 +57,7 @@ __all__ = [
     "Options",
     "Plan",
     "Profile",
+    "RateSearch",
     "ReplicaType",
     "Report",
     "Slo",
@@ -98,6 +99,7 @@ _MODULE_BY_NAME = {
     "Options": "melange.plan.options",
     "Plan": "melange.plan.plan",
     "Profile": "melange.profile.profile",
+    "RateSearch": "melange.profile.percentiles",
     "ReplicaType": "melange.profile.profile",
     "Report": "melange.validate.report",
     "Slo": "melange.slo",

@@ -127,7 +127,7 @@ class _Inputs:
 
     def subject(self, endpoint: Endpoint) -> Subject:
         """With what the server says of itself."""
-        from melange.measure.subject import server_subject
+        from melange.measure.server import Server, server_subject
         from melange.service.schema import read_plan_section
 
         if self.service is not None:
@@ -135,15 +135,14 @@ class _Inputs:
             from melange.service.stages import subject_of
 
             return subject_of(self.service, self.slo, self.workload, load_catalog(), self.name)
-        return server_subject(
-            self.name or endpoint.model,
-            self.slo,
-            self.workload,
-            read_plan_section({}, self.settings).to_options({}, {}),
-            endpoint.limits(),
-            cost_per_h=self.cost_per_h,
+        server = Server(
+            name=self.name or endpoint.model,
+            limits=endpoint.limits(),
             model=endpoint.model,
+            cost_per_h=self.cost_per_h,
         )
+        options = read_plan_section({}, self.settings).to_options({}, {})
+        return server_subject(server, self.slo, self.workload, options)
 
 
 def _inputs(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from melange.errors import Caution, InputError
 from melange.processes import each_of
+from melange.profile.inputs import planned_sizes, wanted_buckets
 from melange.profile.profile import MEASURED, Profile
 from melange.profile.rate_cache import Key, Rate, RateCache
 from melange.replica.capacity import Sizes
@@ -48,13 +49,28 @@ TOO_DEAR = f"not simulated: another type carries every size and costs {DEAR:g} t
 Mask = npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateSearch:
+    """What is simulated of a profile, and with which arrivals.
+
+    Parameters
+    ----------
+    seed
+        Of the arrivals.
+    is_scarce
+        Whether there may be too few of some types: then dear ones are simulated as well.
+    """
+
+    seed: int = 0
+    is_scarce: bool = False
+
+
 def with_simulated_rates(
     profile: Profile,
     sizes: Workload | Buckets,
     slo: Slo,
     *,
-    seed: int = 0,
-    is_scarce: bool = False,
+    search: RateSearch | None = None,
     kept: RateCache | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Profile:
@@ -68,10 +84,8 @@ def with_simulated_rates(
         What the profile was made for: a workload, whose buckets without traffic are left as they are, or buckets.
     slo
         Limits on any statistic of TTFT, TPOT, NTPOT, latency.
-    seed
-        Of the arrivals.
-    is_scarce
-        Whether there may be too few of some types: then dear ones are simulated as well.
+    search
+        What is simulated, and with which arrivals; None: the defaults.
     kept
         Rates found before, by what they follow from; None: those of this process.
     progress
@@ -93,16 +107,18 @@ def with_simulated_rates(
             "slo: percentiles are found by simulation, and the profile holds no engines",
             hint="estimate it with a model, or measure it under this SLO",
         )
-    inputs, outputs = _sizes(sizes)
-    wanted = np.ones(profile.buckets.shape, bool) if isinstance(sizes, Buckets) else sizes.request_rate > 0
-    dear = np.zeros(len(profile.replica_types), bool) if is_scarce else _dear(profile, wanted)
+    search = search or RateSearch()
+    planned, wanted = planned_sizes(sizes), wanted_buckets(sizes)
+    inputs, outputs = planned.inputs[0], planned.outputs[0]
+    dear = np.zeros(len(profile.replica_types), bool) if search.is_scarce else _dear(profile, wanted)
     rates = np.where(dear[:, None, None] & (profile.provenance != MEASURED), 0.0, profile.max_request_rate)
     reason, sentences = profile.reason.copy(), {text: place for place, text in enumerate(profile.reasons)}
     reason[(rates <= 0) & (profile.max_request_rate > 0)] = sentences.setdefault(TOO_DEAR, len(sentences))
     known = RateCache() if kept is None else kept
     cells = _cells(profile, wanted & ~dear[:, None, None])
     sought = [
-        (engine, (round(float(inputs[i, o])), max(1, round(float(outputs[i, o])))), slo, seed) for engine, i, o in cells
+        (engine, (round(float(inputs[i, o])), max(1, round(float(outputs[i, o])))), slo, search.seed)
+        for engine, i, o in cells
     ]
     starts = [float(profile.max_request_rate[places[0], i, o]) for (_, i, o), places in cells.items()]
     try:
@@ -256,10 +272,6 @@ def _why(values: dict[str, float], slo: Slo) -> str:
     metric = max(values, key=lambda name: values[name] / slo.limits[name])
     said, limit = duration(values[metric]), duration(slo.limits[metric])
     return f"{slo.statistic} {metric.upper()} of requests that come one at a time is {said}; the limit is {limit}"
-
-
-def _sizes(sizes: Workload | Buckets) -> tuple[Array, Array]:
-    return sizes.upper_sizes() if isinstance(sizes, Buckets) else (sizes.input_tokens, sizes.output_tokens)
 
 
 def _dear(profile: Profile, wanted: Mask) -> Mask:
