@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from melange.catalog.accelerator import Accelerator
+from melange.units import GIB
 
-GIB = 2**30
 # A reported memory within this share of ours is the same part: catalogs give nominal, driver or rounded figures.
 MEMORY_TOLERANCE = 0.15
 

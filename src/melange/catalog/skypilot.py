@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from melange.catalog.price_list import Gathering, PriceList, positive, rows_of, whole
+from melange.units import GIB, MIB
 
 COLUMNS = {"instancetype", "acceleratorname", "acceleratorcount", "price", "region"}
 # Google's catalog prices host and accelerators apart; an accelerator row names no host: these are the ones it fits.
@@ -79,7 +80,7 @@ def read_row(
         gathering.skipped[f"{name} without its host"] += 1
         return
     memory = MEMORY.search(row.get("gpuinfo", ""))
-    accelerator = gathering.accelerator(name, float(memory[1]) / 1024 if memory else None, instance_type)
+    accelerator = gathering.accelerator(name, float(memory[1]) * MIB / GIB if memory else None, instance_type)
     if accelerator is None:
         return
     for column, is_spot in MARKETS:

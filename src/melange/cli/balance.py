@@ -12,8 +12,7 @@ import typer
 from melange.cli.stages import joined_profile
 from melange.cli.terminal import need_live
 from melange.errors import InputError
-
-MIB = 2**20
+from melange.units import MIB
 
 
 def balance(

@@ -18,6 +18,7 @@ import typer
 from melange.cli.stages import parse_pairs
 from melange.cli.terminal import JsonFlag, OutOption, SetOption, finish, need_live
 from melange.errors import InputError, MelangeError
+from melange.units import S_PER_MIN
 
 if TYPE_CHECKING:
     from melange.measure.campaign import News, Result
@@ -279,7 +280,7 @@ def _news() -> Iterator[Callable[[News], None]]:
     console, began = layout.console(stderr=True), time.monotonic()
 
     def clock() -> str:
-        minutes, seconds = divmod(int(time.monotonic() - began), 60)
+        minutes, seconds = divmod(int(time.monotonic() - began), S_PER_MIN)
         return f"{minutes:02d}:{seconds:02d}"
 
     if not sys.stderr.isatty():

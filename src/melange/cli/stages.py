@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from melange.cli.terminal import progress
 from melange.errors import InputError
+from melange.units import ms
 
 if TYPE_CHECKING:
     from melange.plan.options import Options
@@ -198,7 +199,7 @@ def estimator(
     catalog = load_catalog()
 
     def estimate_at(slo: Slo) -> Profile:
-        limits = {f"{metric}_ms": limit * 1e3 for metric, limit in slo.limits.items()}
+        limits = {f"{metric}_ms": ms(limit) for metric, limit in slo.limits.items()}
         section = SloSection(**limits, statistic=slo.statistic, attainment=slo.attainment)
         return profile_of(service.model_copy(update={"slo": section}), traffic, catalog)
 

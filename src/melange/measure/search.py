@@ -11,6 +11,7 @@ from melange.files import Json
 from melange.measure.interval import interval
 from melange.measure.point import Point
 from melange.slo import Slo
+from melange.units import ms
 
 # The search starts a little below what is expected, and gives up where a request comes so seldom that it is alone.
 START_SHARE, LEAST_BATCH = 0.7, 0.02
@@ -252,5 +253,5 @@ def _why(point: Point, slo: Slo) -> str:
     if not point.keeps_up:
         return f"{load}: the server falls behind"
     limit_s = slo.limits[point.metric]
-    found = f"{point.excess * limit_s * 1e3:.3g} ms" if math.isfinite(point.excess) else "no end in sight"
-    return f"{load}: {slo.statistic} {point.metric.upper()} is {found}; the limit is {limit_s * 1e3:g} ms"
+    found = f"{ms(point.excess * limit_s):.3g} ms" if math.isfinite(point.excess) else "no end in sight"
+    return f"{load}: {slo.statistic} {point.metric.upper()} is {found}; the limit is {ms(limit_s):g} ms"

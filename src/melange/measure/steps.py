@@ -38,9 +38,10 @@ GROUPS = (
     ("weights_s",),
 )
 # The first guess: how a step of one request divides, the least part of a prompt's step that is for its tokens, and by
-# how much attention adds to a prompt of a thousand tokens.
+# how much attention adds to a token of a prompt of so many.
 TOKENS_SHARE = 0.1
 HOST_SHARE, WEIGHTS_SHARE, SEQUENCE_SHARE, CONTEXT_SHARE, REQUEST_SHARE, POSITION_SHARE = 0.3, 0.5, 0.1, 0.1, 0.5, 0.2
+POSITION_TOKENS = 1000.0
 # Steps are known no better than this share, however well they are fitted: load points of a minute differ by it.
 LEAST_SPREAD = 0.05
 # Coefficients of the first guess are wrong by such a logarithm.
@@ -196,5 +197,5 @@ def _first_guess(alone: Sequence[Measurement]) -> StepCost:
         context_s=CONTEXT_SHARE * step_s / max(longest.input_tokens, 100.0),
         token_s=token_s,
         request_s=REQUEST_SHARE * step_s,
-        position_s=POSITION_SHARE * token_s / 1000.0,
+        position_s=POSITION_SHARE * token_s / POSITION_TOKENS,
     )

@@ -12,6 +12,7 @@ from melange.errors import InfeasibleError
 from melange.plan.options import Options
 from melange.plan.problem import Mask
 from melange.profile.profile import Profile
+from melange.units import S_PER_MS
 from melange.workload.workload import Workload
 
 # A list of reasons longer than this is no longer read.
@@ -110,7 +111,7 @@ def _together(told: Sequence[tuple[str, str]]) -> str:
 
 
 def _in_base_units(number: str, unit: str) -> float:
-    return float(number.replace(",", "")) * (1e-3 if unit == " ms" else 1.0)
+    return float(number.replace(",", "")) * (S_PER_MS if unit == " ms" else 1.0)
 
 
 def _label(profile: Profile, cell: int) -> str:

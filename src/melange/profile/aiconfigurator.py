@@ -33,6 +33,7 @@ from melange.profile.refit import Steps, misfit, refit
 from melange.replica.era import Era, Residuals
 from melange.replica.hardware import Hardware, kv_tokens_of
 from melange.replica.step import StepCost, step_cost
+from melange.units import MS_PER_S
 
 PACKAGE = "aiconfigurator-core"
 SYSTEM_BY_ACCELERATOR = {
@@ -209,7 +210,7 @@ def _steps(model: Model, hardware: Hardware, facts: Accelerator, era: Era, table
         context_tokens=batch * context,
         prefill_tokens=chunk,
         position=context / 2,
-        time_s=np.array(times_ms) / 1e3,
+        time_s=np.array(times_ms) / MS_PER_S,
     )
 
 

@@ -13,6 +13,7 @@ from melange.errors import Caution
 from melange.profile.correction import Sample
 from melange.profile.measurement import Measurement
 from melange.replica.capacity import Array, Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
+from melange.units import ms
 
 # A point that disagrees with the model by more than this was hardly measured on what it is taken for.
 WILD = 3.0
@@ -31,7 +32,7 @@ def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) 
         batch, measured_s, predicted_s = compared
         ratio = measured_s / predicted_s
         if not 1 / WILD <= ratio <= WILD:
-            what = f"{point.source}: {measured_s * 1e3:.3g} ms measured, {predicted_s * 1e3:.3g} ms predicted"
+            what = f"{point.source}: {ms(measured_s):.3g} ms measured, {ms(predicted_s):.3g} ms predicted"
             hint = "see that model, accelerator, degree and engine are those of the service"
             cautions.append(Caution("anchor", f"{what}; {hint}"))
         ratios[point.input_tokens, point.output_tokens, round(batch, 1)].append(math.log(ratio))

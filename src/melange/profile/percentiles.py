@@ -23,10 +23,10 @@ from melange.replica.capacity import Sizes
 from melange.replica.engine import Engine
 from melange.replica.occupancy import replicas_like, running_at
 from melange.replica.policy import ROUND_ROBIN, PolicyState
-from melange.replica.reasons import duration
 from melange.replica.simulated.cluster import play
 from melange.replica.simulated.outcome import statistic_of
 from melange.slo import Slo
+from melange.units import duration
 from melange.workload.workload import Array, Buckets, Workload
 
 # Simulated requests at each rate; more for a far percentile, so that some lie beyond it, and more where many are in

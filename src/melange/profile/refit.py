@@ -35,6 +35,8 @@ DAMPING = 1e-3
 LARGEST_DAMPING = 1e6
 ROUNDS = 60
 NUDGE = 1e-4
+# A round that lowers the loss by less than this share of itself is the last: far below what step times are known to.
+_SETTLED = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,7 +140,7 @@ def refit_to(
             damping *= 10
         else:
             break
-        is_done = best - loss < 1e-6 * best
+        is_done = best - loss < _SETTLED * best
         factors, residual, best, damping = trial, trial_residual, loss, damping / 10
         if is_done:
             break

@@ -15,11 +15,12 @@ from typing import Any
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.errors import unknown
+from melange.units import GIB
 
 DEFAULT_ENGINE = "vllm"
 ERA_BY_ALIAS = {"vllm": "vllm-1"}
 # Where vLLM 1 takes its larger defaults (vllm/engine/arg_utils.py: 70 GiB and more, but for the A100).
-LARGE_MEMORY_BYTES = 70 * 2**30
+LARGE_MEMORY_BYTES = 70 * GIB
 SMALL_ARCHITECTURES = ("Volta", "Turing", "Ampere")
 
 
@@ -109,7 +110,7 @@ class EngineSettings:
 
     memory_utilization: float = 0.9
     is_share_of_free: bool = False
-    reserve_bytes: float = 0.5 * 2**30
+    reserve_bytes: float = 0.5 * GIB
     graph_bytes: float = 0.0
     max_sequences: int = 256
     max_batched_tokens: int = 2048

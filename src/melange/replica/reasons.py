@@ -13,8 +13,7 @@ from melange.catalog.variants import stored_as, unsupported_dtype
 from melange.replica.capacity import IDLE_BATCH, Array, Replicas, Sizes, holds_one, metrics_s
 from melange.replica.era import EngineSettings
 from melange.replica.memory import kv_room_bytes, needed_bytes, token_layers, usable_bytes
-
-GIB = 2**30
+from melange.units import GIB, duration
 
 PHRASES = {
     "ttft": "one request alone waits {} for its first token; the limit is {}",
@@ -79,12 +78,3 @@ def why_zero(
 def _floor(alone_s: Mapping[str, float], limits: Mapping[str, float]) -> str:
     metric = max(limits, key=lambda name: alone_s[name] / limits[name])
     return PHRASES[metric].format(duration(alone_s[metric]), duration(limits[metric]))
-
-
-def duration(time_s: float) -> str:
-    """A time in words, to three digits.
-
-    >>> duration(0.0564), duration(12.5)
-    ('56.4 ms', '12.5 s')
-    """
-    return f"{time_s:.3g} s" if time_s >= 1 else f"{time_s * 1e3:.3g} ms"

@@ -13,6 +13,7 @@ from melange.errors import InputError, unknown
 from melange.files import read_text
 from melange.plan.options import Options
 from melange.slo import Slo
+from melange.units import MS_PER_S
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
 
 
@@ -49,7 +50,7 @@ class SloSection(_Section):
     def to_slo(self) -> Slo:
         """In seconds."""
         limits = {
-            f"{metric}_s": limit / 1e3
+            f"{metric}_s": limit / MS_PER_S
             for metric in ("ttft", "tpot", "ntpot", "latency")
             if (limit := getattr(self, f"{metric}_ms")) is not None
         }

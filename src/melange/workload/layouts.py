@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from melange.errors import InputError, unknown
+from melange.units import S_PER_MS, S_PER_NS, S_PER_US
 
 FIELDS = ("arrival", "input", "output")
 
@@ -49,7 +50,7 @@ LAYOUTS = {
     ),
     # Mooncake (FAST 2025), and the same layout in NVIDIA Dynamo: milliseconds.
     "mooncake": Layout(
-        name="Mooncake trace", arrival="timestamp", input="input_length", output="output_length", unit_s=1e-3
+        name="Mooncake trace", arrival="timestamp", input="input_length", output="output_length", unit_s=S_PER_MS
     ),
     # Vidur and etalon: seconds, where they have arrivals.
     "vidur": Layout(
@@ -60,7 +61,7 @@ LAYOUTS = {
     ),
 }
 ALIASES = {"dynamo": "mooncake", "etalon": "vidur"}
-_UNITS_S = {"_ns": 1e-9, "_us": 1e-6, "_ms": 1e-3, "_s": 1.0}
+_UNITS_S = {"_ns": S_PER_NS, "_us": S_PER_US, "_ms": S_PER_MS, "_s": 1.0}
 
 
 def find_layout(
@@ -115,7 +116,7 @@ def time_unit(column: str, largest: float) -> float:
     for suffix, unit_s in _UNITS_S.items():
         if column.casefold().endswith(suffix):
             return unit_s
-    for limit, unit_s in ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3)):
+    for limit, unit_s in ((1e17, S_PER_NS), (1e14, S_PER_US), (1e11, S_PER_MS)):
         if abs(largest) > limit:
             return unit_s
     return 1.0

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN, US_PER_S
 from melange.workload.clock import Span
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log
@@ -115,7 +116,7 @@ def _epoch_s(moment: Any) -> Any:
     zone = moment.type().timezone
     kind = f"timestamp('{zone}')" if zone else "timestamp"
     origin = ibis.literal("1970-01-01T00:00:00Z" if zone else "1970-01-01T00:00:00", kind)
-    return moment.delta(origin, unit="microsecond") / 1e6
+    return moment.delta(origin, unit="microsecond") / US_PER_S
 
 
 def with_buckets(rows: Rows, field: str, upper_edges: Sequence[int], smallest: int, largest: int) -> Rows:
@@ -160,7 +161,7 @@ def lasting(seconds: float) -> str:
     >>> lasting(300), lasting(3501.7), lasting(1.2)
     ('5 min', '58.4 min', '1.2 s')
     """
-    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+    for unit, length in (("d", S_PER_DAY), ("h", S_PER_H), ("min", S_PER_MIN)):
         if seconds >= 2 * length or seconds == length:
             return f"{seconds / length:.3g} {unit}"
     return f"{seconds:.3g} s"

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from melange.errors import InputError, unknown
 from melange.replica.policy import POLICIES
-
-MIB = 2**20
+from melange.units import MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

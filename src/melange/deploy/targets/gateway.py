@@ -16,9 +16,10 @@ from melange.deploy.pools import Pool, one_line
 from melange.deploy.targets.routes import Route, Routes
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
+from melange.units import KIB
 
 # Bodies that are read whole before they are sent on hold the longest prompt with room for escapes and for tools.
-LEAST_BODY_BYTES = 64 * 1024
+LEAST_BODY_BYTES = 64 * KIB
 BODY_ROOM = 2.0
 WIDTH = 116
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from melange.deploy.pools import Pool
 from melange.deploy.targets.gateway import Gateway, Text
 from melange.deploy.targets.routes import STEP, TURNS, Route
+from melange.units import KIB
 
 NAME = "haproxy.cfg"
 # Room in a buffer for what is not the body.
-HEADERS_BYTES = 32 * 1024
+HEADERS_BYTES = 32 * KIB
 
 _ABOUT = f"""\
 Run: haproxy -W -f {NAME} (check: haproxy -c -f {NAME}). Needs HAProxy 2.6 or newer.

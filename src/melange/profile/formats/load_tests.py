@@ -28,8 +28,9 @@ from melange.errors import InputError
 from melange.files import Json
 from melange.profile.formats.tables import number
 from melange.profile.measurement import Measurement
+from melange.units import MS_PER_S, S_PER_MS, S_PER_NS, S_PER_US
 
-SECONDS_BY_UNIT = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+SECONDS_BY_UNIT = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": S_PER_MS, "us": S_PER_US, "ns": S_PER_NS}
 RATE_UNITS = ("requests/sec", "req/s", "requests/s")
 # Of each metric's statistics, those that are kept, by their name in the file.
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
@@ -81,7 +82,7 @@ def _milliseconds(content: Json, metric: str, place: str) -> dict[str, float]:
     """Statistics of one metric, ``mean_tpot_ms`` and the like [s]."""
     keys = {name: f"{name}_{metric}_ms" for name in STATISTICS} | {"p50": f"median_{metric}_ms"}
     return {
-        name: number(content[key], f"{place}: {key}") / 1e3
+        name: number(content[key], f"{place}: {key}") / MS_PER_S
         for name, key in keys.items()
         if content.get(key) is not None
     }
@@ -177,9 +178,9 @@ def _guidellm(content: Json, place: str) -> list[Measurement]:
                 model=_guidellm_model(content, benchmark),
                 achieved_rate=_mean(metrics, "requests_per_second", where),
                 concurrency=_mean(metrics, "request_concurrency", where),
-                ttft_s=_distribution(metrics, "time_to_first_token_ms", where, 1e-3),
-                tpot_s=_distribution(metrics, "inter_token_latency_ms", where, 1e-3),
-                ntpot_s=_distribution(metrics, "time_per_output_token_ms", where, 1e-3),
+                ttft_s=_distribution(metrics, "time_to_first_token_ms", where, S_PER_MS),
+                tpot_s=_distribution(metrics, "inter_token_latency_ms", where, S_PER_MS),
+                ntpot_s=_distribution(metrics, "time_per_output_token_ms", where, S_PER_MS),
                 latency_s=_distribution(metrics, "request_latency", where, 1.0),
                 duration_s=_optional(benchmark, "duration", where),
                 samples=_count(totals, "successful", f"{where}.metrics.request_totals"),

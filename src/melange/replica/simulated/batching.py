@@ -53,6 +53,8 @@ from melange.replica.simulated.outcome import SERVED
 
 policy = compiled_policy()
 finished = policy.finished
+# Steps of a run that grow by less than this are taken to be alike: the root would lose its digits to rounding.
+_NO_GROWTH = 1e-9
 
 
 @inner()
@@ -190,7 +192,7 @@ def _run_s(first, growth, steps):
 @inner()
 def _steps_until(first, growth, elapsed):
     """The fewest steps of a run, at least one, that take until ``elapsed`` or longer."""
-    if growth * elapsed < 1e-9 * first * first:
+    if growth * elapsed < _NO_GROWTH * first * first:
         steps = math.ceil(elapsed / first)
     else:
         half = first - 0.5 * growth
