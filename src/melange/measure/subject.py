@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.errors import InputError, unknown
 from melange.plan.options import Options
@@ -18,9 +17,10 @@ from melange.profile.measurement import Measurement, split_name
 from melange.profile.profile import Profile, ReplicaType
 from melange.profile.searched_rates import with_searched_rates
 from melange.slo import Slo
-from melange.workload.workload import Workload
+from melange.workload.workload import Mask, Workload
 
-Mask = npt.NDArray[np.bool_]
+# Where a bucket of the workload is, by input and by output.
+Bucket = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Subject:
         if self.workload.buckets.is_ordinal:
             raise InputError("measure: the buckets are numbered and say no token counts", hint="give workload.buckets")
 
-    def size(self, bucket: tuple[int, int]) -> tuple[int, int]:
+    def size(self, bucket: Bucket) -> tuple[int, int]:
         """Tokens in and out of the requests that stand for a bucket."""
         inputs, outputs = self.workload.input_tokens[bucket], self.workload.output_tokens[bucket]
         return max(1, round(float(inputs))), max(1, round(float(outputs)))

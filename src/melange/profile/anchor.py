@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
@@ -28,14 +27,14 @@ from melange.profile.matching import points_by_hardware
 from melange.profile.measurement import Measurement
 from melange.profile.profile import ANCHORED, Profile
 from melange.profile.searched_rates import with_searched_rates
-from melange.replica.capacity import Array, Replicas, Sizes, max_request_rate
+from melange.replica.capacity import Replicas, Sizes, max_request_rate
 from melange.replica.engine import Engine
 from melange.replica.era import DEFAULT_ENGINE, Era
 from melange.replica.hardware import Hardware
 from melange.replica.reasons import why_zero
 from melange.replica.step import scaled
 from melange.slo import Slo
-from melange.workload.workload import Buckets, Workload
+from melange.workload.workload import Array, Buckets, Mask, Workload
 
 
 def anchor(
@@ -106,7 +105,7 @@ def _anchored(
     inputs: EstimateInputs,
     hardware: Hardware,
     points: Sequence[Measurement],
-    where: npt.NDArray[np.bool_],
+    where: Mask,
 ) -> tuple[Profile, list[Caution]]:
     """The profile with the cells of all types of that hardware (R,) anchored, and a word on doubtful points."""
     replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.planned_sizes, inputs.slo.limits

@@ -14,13 +14,13 @@ from melange.catalog.variants import variant_of
 from melange.profile.estimate_cautions import estimate_cautions
 from melange.profile.inputs import OWN, EstimateInputs
 from melange.profile.profile import ESTIMATED, Profile
-from melange.replica.capacity import INTERVAL_BISECTIONS, Array, Replicas, max_request_rate
+from melange.replica.capacity import INTERVAL_BISECTIONS, Replicas, max_request_rate
 from melange.replica.engine import engines_of, layers_of
 from melange.replica.era import DEFAULT_ENGINE, Era, Residuals
 from melange.replica.reasons import why_zero
 from melange.replica.step import scaled
 from melange.slo import Slo
-from melange.workload.workload import Buckets, Workload
+from melange.workload.workload import Array, Buckets, Workload
 
 
 def estimate(

@@ -12,7 +12,6 @@ from melange.profile.profile import Profile
 from melange.replica.capacity import (
     BISECTIONS,
     IDLE_BATCH,
-    Array,
     Replicas,
     Sizes,
     largest_batch,
@@ -21,7 +20,7 @@ from melange.replica.capacity import (
 )
 from melange.replica.era import DEFAULT_ENGINE, Era, find_era
 from melange.replica.hardware import hardware_of, replicas_of
-from melange.workload.workload import Buckets, Workload
+from melange.workload.workload import Array, Buckets, Workload
 
 
 def in_flight(

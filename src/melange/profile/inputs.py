@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
@@ -17,12 +16,12 @@ from melange.catalog.variants import variant_of
 from melange.errors import InputError, unknown
 from melange.profile.profile import ReplicaType
 from melange.profile.replica_types import compared_variants, replica_types_of
-from melange.replica.capacity import Array, Replicas, Sizes
+from melange.replica.capacity import Replicas, Sizes
 from melange.replica.era import DEFAULT_ENGINE, Era, Residuals, find_era
 from melange.replica.hardware import Hardware, hardware_of, replicas_of
 from melange.replica.reasons import obstacle
 from melange.slo import Slo
-from melange.workload.workload import Buckets, Workload
+from melange.workload.workload import Array, Buckets, Mask, Workload
 
 if TYPE_CHECKING:
     from melange.profile.aiconfigurator import StepTimes
@@ -156,6 +155,6 @@ def planned_sizes(sizes: Workload | Buckets) -> Sizes:
     return Sizes(inputs=inputs[None], outputs=outputs[None])
 
 
-def wanted_buckets(sizes: Workload | Buckets) -> npt.NDArray[np.bool_]:
+def wanted_buckets(sizes: Workload | Buckets) -> Mask:
     """Buckets whose requests arrive, or may where nothing is said of traffic (I, O)."""
     return np.ones(sizes.shape, bool) if isinstance(sizes, Buckets) else sizes.request_rate > 0

@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.errors import Caution
 from melange.profile.measurement import Measurement
 from melange.profile.profile import MEASURED, Profile
 from melange.replica.capacity import Sizes
 from melange.slo import Slo
+from melange.workload.workload import Mask
 
 # A searched maximum rate stands for a bucket whose planned size is within this share of the measured one.
-SAME_SIZE = 0.1
+_SAME_SIZE = 0.1
 
 
 def with_searched_rates(
-    profile: Profile, sizes: Sizes, slo: Slo, points: Sequence[Measurement], where: npt.NDArray[Any]
+    profile: Profile, sizes: Sizes, slo: Slo, points: Sequence[Measurement], where: Mask
 ) -> tuple[Profile, list[Caution]]:
     """The profile with maximum rates that were searched for in place of others, and a word on those of no use.
 
@@ -66,7 +65,7 @@ def _searched_cell(point: Measurement, sizes: Sizes, slo: Slo) -> tuple[tuple[in
     inputs, outputs = sizes.inputs[0], sizes.outputs[0]
     off = np.maximum(np.abs(inputs / point.input_tokens - 1), np.abs(outputs / point.output_tokens - 1))
     i, o = (int(place) for place in np.unravel_index(int(off.argmin()), off.shape))
-    if off[i, o] > SAME_SIZE:
+    if off[i, o] > _SAME_SIZE:
         nearest = f"{inputs[i, o]:,.0f} in and {outputs[i, o]:,.0f} out"
         return None, f"is of a size that no bucket is planned at (nearest: {nearest})"
     return (i, o), ""

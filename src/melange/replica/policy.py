@@ -4,8 +4,9 @@ That is the prompt's length, the longest completion that the client allows, what
 and the lengths of completions that have. The true length of a completion is known when it ends and not before.
 
 One source serves twice: the live proxy runs these functions as they are, on lists; the simulator compiles them, on
-arrays (:mod:`melange.replica.simulated.compiled_policy`). So they keep to the Python that both
-understand: numbers, flat sequences, loops. ``t`` is a replica type that the plan uses, ``r`` a replica, ``i`` and ``o`` buckets of input and output.
+arrays (:mod:`melange.replica.simulated.compiled_policy`). So they keep to the Python that both understand: numbers,
+flat sequences, loops. ``t`` is a replica type that the plan uses, ``r`` a replica, ``i`` and ``o`` buckets of input and
+output.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ FULL = 0.9
 # A type is a refuge for requests of another only where it can serve nearly all that they may become.
 LEAST_SERVABLE = 0.9
 # Completions of one input bucket that are remembered in full; then its counts are halved, so that new ones weigh more.
-REMEMBERED = 2000.0
+_REMEMBERED = 2000.0
 
 
 class PolicyState(NamedTuple):
@@ -128,7 +129,7 @@ def finished(state: PolicyState, replica: int, input_tokens: int, output_tokens:
     state.completions[i * outputs + _bucket(state.output_edges, output_tokens)] += 1.0
     state.seen[i] += 1.0
     state.output_sum[i] += output_tokens
-    if state.seen[i] >= REMEMBERED:
+    if state.seen[i] >= _REMEMBERED:
         state.seen[i] *= 0.5
         state.output_sum[i] *= 0.5
         for o in range(outputs):

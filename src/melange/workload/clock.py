@@ -18,6 +18,7 @@ Moment = float | int | str | datetime
 _SECONDS = {"ms": S_PER_MS, "s": 1.0, "m": S_PER_MIN, "min": S_PER_MIN, "h": S_PER_H, "d": S_PER_DAY, "w": S_PER_WEEK}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|min|s|m|h|d|w)?\s*")
 _STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d+)?)")
+# Windows that a log may be cut into: each takes 8 bytes for its count, and nobody means more. A judgment.
 _MOST_WINDOWS = 10_000_000
 
 

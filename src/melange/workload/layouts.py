@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from melange.errors import InputError, unknown
 from melange.units import S_PER_MS, S_PER_NS, S_PER_US
 
-FIELDS = ("arrival", "input", "output")
+_FIELDS = ("arrival", "input", "output")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class Layout:
         return {name: column for name, column in columns.items() if column is not None}
 
 
-LAYOUTS = {
+_LAYOUTS = {
     # Azure public dataset 2023 and 2024: naive times with seven digits, or +00:00.
     "azure": Layout(name="Azure LLM trace", arrival="TIMESTAMP", input="ContextTokens", output="GeneratedTokens"),
     # BurstGPT (arXiv 2401.17644): seconds; response tokens 0 = failed.
@@ -60,7 +60,7 @@ LAYOUTS = {
         name="melange trace", arrival="arrival_s", input="input_tokens", output="output_tokens", unit_s=1.0
     ),
 }
-ALIASES = {"dynamo": "mooncake", "etalon": "vidur"}
+_ALIASES = {"dynamo": "mooncake", "etalon": "vidur"}
 _UNITS_S = {"_ns": S_PER_NS, "_us": S_PER_US, "_ms": S_PER_MS, "_s": 1.0}
 
 
@@ -90,12 +90,12 @@ def find_layout(
         return _named(found, columns, place)
     if trace_format is not None:
         key = trace_format.lower().strip()
-        key = ALIASES.get(key, key)
-        if key not in LAYOUTS:
-            raise unknown("trace format", trace_format, [*LAYOUTS, *ALIASES])
-        return _matched(found, LAYOUTS[key], place)
+        key = _ALIASES.get(key, key)
+        if key not in _LAYOUTS:
+            raise unknown("trace format", trace_format, [*_LAYOUTS, *_ALIASES])
+        return _matched(found, _LAYOUTS[key], place)
     folded = {name.casefold().strip() for name in found}
-    for layout in LAYOUTS.values():
+    for layout in _LAYOUTS.values():
         if {layout.input.casefold(), layout.output.casefold()} <= folded:
             return _matched(found, layout, place)
     raise InputError(
@@ -124,8 +124,8 @@ def time_unit(column: str, largest: float) -> float:
 
 def _named(found: Sequence[str], columns: Mapping[str, str], place: str) -> Layout:
     for field in columns:
-        if field not in FIELDS:
-            raise unknown("field in columns", field, FIELDS, place=place)
+        if field not in _FIELDS:
+            raise unknown("field in columns", field, _FIELDS, place=place)
     for field in ("input", "output"):
         if field not in columns:
             raise InputError(f"{place}: columns must name the {field} column", hint=f"found: {_listing(found)}")
@@ -165,7 +165,7 @@ def _with_nearest(found: Sequence[str], column: str) -> str:
 
 
 def _near_layout(found: Sequence[str]) -> str:
-    for layout in LAYOUTS.values():
+    for layout in _LAYOUTS.values():
         for have, lack in ((layout.input, layout.output), (layout.output, layout.input)):
             if _find(found, have):
                 return f"; a {layout.name} would also have {_with_nearest(found, lack)}"

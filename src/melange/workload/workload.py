@@ -18,6 +18,7 @@ from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 # The paper's edges (its figures 3 and 4), extended by doubling to 128k input and 32k output tokens.
 PAPER_INPUT_EDGES = (25, 100, 250, 500, 1000, 2000, 4000, 8000, 12000, 16000)
