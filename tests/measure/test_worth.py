@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 from measuring import subject, workload
 
+from melange.measure.lone_server import LoneServer, server_subject
 from melange.measure.steps import EngineLimits
-from melange.measure.subject import Subject, server_subject
+from melange.measure.subject import Subject
 from melange.measure.worth import choose
 from melange.plan.options import Options
 from melange.profile.measurement import Measurement
@@ -81,6 +82,7 @@ def test_where_estimates_say_that_nothing_can_be_served_all_is_open() -> None:
 def test_a_price_that_nobody_said_is_a_caution() -> None:
     """The plan counts replicas then, and not dollars."""
     traffic = workload([[1.0, 1.0], [1.0, 1.0]])
-    profile = server_subject("box", SLO, traffic, Options(), EngineLimits()).profile_of(POINTS)
+    server = LoneServer(name="box", limits=EngineLimits())
+    profile = server_subject(server, SLO, traffic, Options()).profile_of(POINTS)
     assert profile is not None
     assert [one.kind for one in profile.cautions] == ["price"]

@@ -18,8 +18,8 @@ from melange.replica.capacity import (
     Array,
     Replicas,
     Sizes,
-    excess,
     largest_batch,
+    largest_limit_share,
     max_request_rate,
     mean_step_s,
     metrics_s,
@@ -197,7 +197,7 @@ def loop(model: Model, replicas: Replicas, sizes: Sizes, limits: dict[str, float
     best, beyond = 0.0, np.inf
     for running in range(1, int(slots[0, 0, 0]) + 1):
         batch = np.full((1, 1, 1), float(running))
-        if excess(replicas, sizes, limits, batch, slots)[0, 0, 0] <= 1:
+        if largest_limit_share(replicas, sizes, limits, batch, slots)[0, 0, 0] <= 1:
             best = max(best, float((batch / (sizes.outputs * mean_step_s(replicas, sizes, batch)))[0, 0, 0]))
             beyond = float(((batch + 1) / (sizes.outputs * mean_step_s(replicas, sizes, batch + 1)))[0, 0, 0])
     return best, beyond

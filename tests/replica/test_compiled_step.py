@@ -52,7 +52,7 @@ def test_both_formulas_of_a_step_agree(kind: str, seed: int) -> None:
     pairs, window_pairs = 0.5 * prompt**2, compiled_step.attended.py_func(prompt, cost.window)
     look_back_s = cost.context_s * batch * context + cost.window_context_s * batch * min(context, cost.window)
     fixed = compiled_step.fixed_s.py_func(row, batch, prompt, pairs, window_pairs, admitted)
-    found = compiled_step.correction.py_func(row, batch) * (fixed + look_back_s)
+    found = compiled_step.batch_factor.py_func(row, batch) * (fixed + look_back_s)
     assert found == pytest.approx(float(expected), rel=1e-12)
 
 

@@ -129,6 +129,13 @@ def test_a_service_that_contradicts_a_given_profile_is_refused(service: Path, pr
         Session(service, profiles=[profile]).profile()
 
 
+def test_a_profile_that_the_service_names_must_agree_too(service: Path, profile: Path) -> None:
+    """Measured for another limit, it says nothing of this one."""
+    service.write_text(SERVICE.replace("80", "40") + f"profile: {{source: [{profile}, estimate]}}\n")
+    with pytest.raises(InputError, match=r"slo: the service asks for mean TPOT <= 40 ms, and .*profile.json holds"):
+        Session(service).profile()
+
+
 def test_a_given_profile_takes_the_service_s_attainment(service: Path, profile: Path) -> None:
     """A share of requests is what a plan is certified for, and a profile need not name it."""
     session = Session(service, profiles=[profile], settings=["slo.attainment=0.95"])

@@ -17,7 +17,8 @@ from melange.catalog.shapes import interconnect, part_of
 from melange.errors import Caution, InputError
 from melange.files import read_text
 
-SHOWN_FAULTS = 5
+# Faulty rows that an error spells out before it counts the rest: enough to see what is wrong. A judgment.
+_SHOWN_FAULTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +50,8 @@ class Faults:
     def check(self) -> None:
         """Raise if there was any: the first few in full, and how many more."""
         if self.messages:
-            more = len(self.messages) - SHOWN_FAULTS
-            shown = self.messages[:SHOWN_FAULTS] + ([f"... and {more} more rows"] if more > 0 else [])
+            more = len(self.messages) - _SHOWN_FAULTS
+            shown = self.messages[:_SHOWN_FAULTS] + ([f"... and {more} more rows"] if more > 0 else [])
             raise InputError("\n".join(shown), hint="correct or remove these rows")
 
 

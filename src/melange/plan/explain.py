@@ -21,6 +21,7 @@ from melange.plan.problem import ROUNDING, Positions, Problem, Requirement, buil
 from melange.plan.question import Question
 from melange.plan.servable import scope_of
 from melange.profile.profile import Profile
+from melange.units import S_PER_H, TOKENS_PER_MTOK
 from melange.workload.workload import Array, Workload
 
 # With more types in the running than this, break-even prices are those of the relaxation.
@@ -237,7 +238,7 @@ def _cost_per_mtok(plan: Plan, workload: Workload, problem: Problem) -> Array:
     part = np.divide(load, total, out=np.zeros_like(load), where=total > 0)
     flat = np.full(workload.request_rate.size, np.nan)
     tokens = (workload.request_rate * (workload.input_tokens + workload.output_tokens)).ravel()[problem.cells]
-    flat[problem.cells] = (spent @ part) / (tokens * 3600 / 1e6)
+    flat[problem.cells] = (spent @ part) / (tokens * S_PER_H / TOKENS_PER_MTOK)
     return flat.reshape(workload.request_rate.shape)
 
 

@@ -20,6 +20,7 @@ from melange.plan.server import servers_of
 from melange.profile.profile import ReplicaType
 from melange.replica.engine import Engine
 from melange.slo import Slo
+from melange.units import S_PER_H, TOKENS_PER_MTOK
 from melange.workload.workload import Array, Workload, frozen_array
 
 
@@ -196,8 +197,8 @@ class Plan:
         if self.workload.buckets.is_ordinal:
             return None
         served = self.share.sum(axis=0) * self.workload.request_rate
-        inputs = float((served * self.workload.input_tokens).sum()) * 3600 / 1e6
-        outputs = float((served * self.workload.output_tokens).sum()) * 3600 / 1e6
+        inputs = float((served * self.workload.input_tokens).sum()) * S_PER_H / TOKENS_PER_MTOK
+        outputs = float((served * self.workload.output_tokens).sum()) * S_PER_H / TOKENS_PER_MTOK
         if outputs == 0:
             return None
         return {

@@ -13,6 +13,7 @@ from melange.errors import InfeasibleError
 from melange.plan.problem import allowed_types
 from melange.plan.question import Question
 from melange.profile.profile import Profile
+from melange.units import S_PER_MS
 from melange.workload.workload import Mask
 
 # A list of reasons longer than this is no longer read.
@@ -129,7 +130,7 @@ def _together(told: Sequence[tuple[str, str]]) -> str:
 
 
 def _in_base_units(number: str, unit: str) -> float:
-    return float(number.replace(",", "")) * (1e-3 if unit == " ms" else 1.0)
+    return float(number.replace(",", "")) * (S_PER_MS if unit == " ms" else 1.0)
 
 
 def _label(profile: Profile, cell: int) -> str:

@@ -27,6 +27,7 @@ from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.profile.correction import SHARES, Sample, correction
 from melange.profile.profile import MEASURED
+from melange.units import MIN_PER_H, S_PER_MIN
 from melange.workload.workload import Array
 
 OUTCOMES = ((-DECILE, 0.3), (0.0, 0.4), (DECILE, 0.3))
@@ -284,7 +285,7 @@ class _Value:
         concurrency = max(1, round(self._concurrency(cell))) if self.in_flight is not None else None
         at_once = concurrency or 1
         requests = at_once + max(LEAST_REQUESTS, TURNS * at_once)
-        minutes = requests / rate / 60 + START_MINUTES * is_first
+        minutes = requests / rate / S_PER_MIN + START_MINUTES * is_first
         return Suggestion(
             replica_type=item.name,
             accelerator=item.offer.accelerator,
@@ -295,7 +296,7 @@ class _Value:
             request_rate=rate,
             saves_per_h=saving,
             gpu_minutes=minutes * item.tensor_parallel,
-            cost=minutes / 60 * item.cost_per_h,
+            cost=minutes / MIN_PER_H * item.cost_per_h,
         )
 
 

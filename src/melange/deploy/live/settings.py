@@ -7,8 +7,7 @@ from pathlib import Path
 
 from melange.errors import InputError, unknown
 from melange.replica.policy import POLICIES
-
-_MIB = 2**20
+from melange.units import MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +72,7 @@ class BalancerSettings:
     tokenizer: bool = False
     most_fill: float = 3.0
     most_connections: int = 20_000
-    most_body_bytes: int = 8 * _MIB
+    most_body_bytes: int = 8 * MIB
     retry_after_s: int = 1
     health_path: str = "/health"
     health_every_s: float = 2.0

@@ -18,11 +18,12 @@ from melange.deploy.targets.gateways.options import GatewayOptions, parse_listen
 from melange.deploy.targets.gateways.routes import Route, Routes, routes_of
 from melange.errors import Caution
 from melange.plan.plan import Plan
+from melange.units import KIB
 
 # Bodies that are read whole before they are sent on hold the longest prompt with room for escapes and for tools. Less
 # room refuses requests that were planned for; more is memory that a stranger may occupy with each request. Below the
 # least [bytes], requests with tools and little text would be refused.
-_LEAST_BODY_BYTES = 64 * 1024
+_LEAST_BODY_BYTES = 64 * KIB
 _BODY_ROOM = 2.0
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from melange.deploy.pools import Pool
 from melange.deploy.targets.gateways.gateway import Gateway, Text, gateway_target
 from melange.deploy.targets.gateways.routes import STEP, TURNS, Route
+from melange.units import KIB
 
 _NAME = "haproxy.cfg"
 # Room in a buffer for what is not the body [bytes]: longer heads are refused, and each request in flight
 # holds the buffer.
-_HEADERS_BYTES = 32 * 1024
+_HEADERS_BYTES = 32 * KIB
 
 _ABOUT = f"""\
 Run: haproxy -W -f {_NAME} (check: haproxy -c -f {_NAME}). Needs HAProxy 2.6 or newer.
