@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 import typer
-from documents import WRITTEN, blocks, code, commands, everywhere, flags_of, page, spans
 
 import melange
+from documents import WRITTEN, blocks, code, commands, everywhere, flags_of, page, spans
 
 # Flags of other programs that the documents name.
 OTHERS = {"--max-concurrency", "--save-result", "--restart-epoch"}

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 
 from documents import page
-
 from melange.replica.era import Constants, find_era
 
 IN_SECONDS = {"ms": 1e-3, "us": 1e-6}

@@ -4,9 +4,8 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 
-from documents import PACKAGE, PAGES, ROOT, WRITTEN, blocks, code, everywhere, page, project, prose, spans
-
 import melange
+from documents import PACKAGE, PAGES, ROOT, WRITTEN, blocks, code, everywhere, page, project, prose, spans
 
 Modules = Mapping[str, ast.Module]
 

@@ -6,8 +6,8 @@ from dataclasses import fields
 from typing import Any
 
 import yaml
-from documents import PACKAGE, everywhere, spans
 
+from documents import PACKAGE, everywhere, spans
 from melange.plan.options import Options
 from melange.service.schema import PlanSection, Service
 

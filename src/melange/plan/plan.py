@@ -92,8 +92,8 @@ class Plan:
     certificate
         What a simulation has shown of it; None where nobody asked.
     max_request_rate
-        The rates that it counts on, at the confidence that was asked for (R, I, O) [1/s]; 0 for a type that is not used.
-        Found from the question.
+        The rates that it counts on, at the confidence that its question asks for (R, I, O) [1/s]; 0 for a type that is
+        not used.
     """
 
     question: Question
