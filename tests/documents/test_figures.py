@@ -4,10 +4,84 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 
+import pytest
+
 from documents import page
+from melange.catalog.offer import STALE_AFTER_DAYS
+from melange.deploy.live.health import AWAY_S
+from melange.deploy.targets.routes import BYTES_PER_TOKEN, ENVELOPE_BYTES, STEP, TURNS
+from melange.measure.load import OFF_SHARE, REFUSED
+from melange.measure.search import BEYOND, START_SHARE, Effort
+from melange.measure.window import BLOCKS, LATE_S
+from melange.plan import suggest
+from melange.plan.cheapest import MANY_BUCKETS
+from melange.plan.explain import EXACT_TYPES
+from melange.plan.options import Options
+from melange.plan.sweeps import COARSE_LIMIT_FACTORS, COARSE_RATE_FACTORS, LIMIT_FACTORS, MANY_TYPES, RATE_FACTORS
+from melange.profile import aiconfigurator, percentiles
+from melange.profile.anchor import SAME_SIZE
+from melange.profile.correction import REFERENCE_BATCH
 from melange.replica.era import Constants, find_era
+from melange.replica.policy import FULL
+from melange.workload.sizes import THIN_WORKLOAD
 
 IN_SECONDS = {"ms": 1e-3, "us": 1e-6}
+
+# What pages say, with the figures of the code in it.
+SAID = [
+    (
+        "docs/aiconfigurator.md",
+        f"every batch of {', '.join(map(str, aiconfigurator.BATCHES))} requests of "
+        f"{', '.join(f'{one:,}' for one in aiconfigurator.CONTEXTS)} tokens, with "
+        f"{', '.join(f'{one:,}' for one in aiconfigurator.CHUNKS)} more prompt tokens",
+    ),
+    (
+        "docs/aiconfigurator.md",
+        f"fewer than {aiconfigurator.LEAST_MEASURED * 100:g} % of a step measured, "
+        f"or steps more than {aiconfigurator.WILD:g} times ours",
+    ),
+    ("docs/anchors.md", f"log(batch / {REFERENCE_BATCH:g})"),
+    ("docs/anchors.md", f"a size within {SAME_SIZE * 100:g} % of what a bucket is planned at"),
+    (
+        "docs/anchors.md",
+        f"{suggest.START_MINUTES:g} minutes to start a replica, one turn of all requests to warm up, "
+        f"then {suggest.TURNS} turns and at least {suggest.LEAST_REQUESTS} requests",
+    ),
+    ("docs/balance.md", f"{AWAY_S[0]:g} s, then {', '.join(f'{one:g}' for one in AWAY_S[1:])}"),
+    ("docs/balance.md", f"A type whose replicas are {FULL:g} full"),
+    ("docs/balance.md", f"(fewer than {THIN_WORKLOAD:,} requests)"),
+    ("docs/deploy.md", f"(bytes of the body - {ENVELOPE_BYTES}) / {BYTES_PER_TOKEN:g} tokens"),
+    ("docs/deploy.md", f"`{STEP} k mod {TURNS}`"),
+    ("docs/design.md", f"The default is {Options().headroom:g}:"),
+    ("docs/formulation.md", f"up to {MANY_BUCKETS} buckets"),
+    ("docs/formulation.md", f"while at most {EXACT_TYPES} types are in the running"),
+    ("docs/measure.md", f"at least {Effort().requests} count ({BEYOND} beyond a percentile"),
+    ("docs/measure.md", f"narrower than {Effort().narrow * 100:g} % of it"),
+    ("docs/measure.md", f"are within {Effort().precision * 100:g} %"),
+    ("docs/measure.md", f"It starts at {START_SHARE:g} of what the profile expects"),
+    ("docs/measure.md", f"more than {LATE_S * 1e3:g} ms late"),
+    ("docs/measure.md", f"Where fewer than {BLOCKS} times as many were counted"),
+    ("docs/measure.md", f"by more than a token or {OFF_SHARE * 100:g} %"),
+    ("docs/measure.md", f"(HTTP {', '.join(map(str, REFUSED))})"),
+    ("docs/performance-model.md", f"{percentiles.REQUESTS:,} requests a rate"),
+    (
+        "docs/pictures.md",
+        f"{len(RATE_FACTORS)} plans, from 1/12 to twice the rate "
+        f"({len(COARSE_RATE_FACTORS)} with more than {MANY_TYPES} types)",
+    ),
+    (
+        "docs/pictures.md",
+        f"{len(LIMIT_FACTORS)} plans for each limit, {LIMIT_FACTORS[0]:g} to {LIMIT_FACTORS[-1]:g} times the service's "
+        f"own, each on new estimates ({len(COARSE_LIMIT_FACTORS)} with more than {MANY_TYPES} types)",
+    ),
+    ("src/melange/catalog/data/README.md", f"older than {STALE_AFTER_DAYS} days"),
+]
+
+
+@pytest.mark.parametrize(("name", "sentence"), SAID)
+def test_thresholds_are_as_said(name: str, sentence: str) -> None:
+    """A page that states a figure of the code is changed with it."""
+    assert sentence in re.sub(r"\s+", " ", page(name))
 
 
 def table() -> tuple[list[str], list[list[str]]]:
