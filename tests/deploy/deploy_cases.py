@@ -6,7 +6,7 @@ import numpy as np
 
 from melange.catalog.offer import Offer
 from melange.deploy.render import TARGETS
-from melange.deploy.targets.gateways.options import GatewayOptions
+from melange.deploy.targets.gateways.gateway_options import GatewayOptions
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.profile.profile import Profile, ReplicaType

@@ -48,7 +48,7 @@ def test_traffic_and_uncertainty_decide() -> None:
 
 
 def test_it_is_settled_where_both_ends_buy_the_same() -> None:
-    """Little traffic: one replica whatever comes. Much: more replicas at the low end than at the high."""
+    """Little traffic takes one replica whatever comes, much takes more replicas at the low end than at the high."""
     little, much = known([[1.0, 1.0], [1.0, 1.0]]), known([[900.0, 500.0], [500.0, 500.0]])
     assert choose(*little).is_settled
     choice = choose(*much)

@@ -271,10 +271,7 @@ def test_a_faster_card_never_lowers_a_rate(
 @settings(max_examples=25, deadline=None)
 @given(name=MODELS, engine=ENGINES, limit_s=st.floats(0.005, 0.5))
 def test_a_longer_prompt_never_gets_a_higher_rate_under_tpot(name: str, engine: str, limit_s: float) -> None:
-    """More to read and more to keep both lower it.
-
-    Not so under NTPOT, where a longer output spreads the same prompt over more tokens, nor under TTFT.
-    """
+    """More to read and more to keep both lower it; under NTPOT and TTFT that need not be so."""
     found = rate(
         find_model(name), accelerators()["H100-80GB"], grid(INPUTS, OUTPUTS), {"tpot": limit_s}, find_era(engine)
     )
@@ -284,10 +281,7 @@ def test_a_longer_prompt_never_gets_a_higher_rate_under_tpot(name: str, engine: 
 @settings(max_examples=25, deadline=None)
 @given(name=MODELS, engine=ENGINES, limit_s=st.floats(0.3, 1.0))
 def test_a_longer_output_never_gets_a_higher_rate_under_a_loose_tpot(name: str, engine: str, limit_s: float) -> None:
-    """More to write lowers it, where the limit leaves room.
-
-    Near the floor it need not: the shorter the output, the more of every step goes to reading other prompts.
-    """
+    """More to write lowers it where the limit leaves room; near the floor short outputs add prompts to every step."""
     found = rate(
         find_model(name), accelerators()["H100-80GB"], grid(INPUTS, OUTPUTS), {"tpot": limit_s}, find_era(engine)
     )

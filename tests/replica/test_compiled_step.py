@@ -33,10 +33,7 @@ def random_cost(seed: int, kind: str) -> StepCost:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(20))
 def test_both_formulas_of_a_step_agree(kind: str, seed: int) -> None:
-    """On requests that are alike, for which the sums of the compiled one have the other's closed form.
-
-    A prompt is read from its start in one step; every running request holds the same context.
-    """
+    """On requests that are alike and a prompt that is read in one step: there the compiled sums have a closed form."""
     cost, rng = random_cost(seed, kind), np.random.default_rng(seed)
     batch, context = int(rng.integers(0, 200)), int(rng.integers(1, 20_000))
     prompt, admitted = int(rng.integers(0, 8_000)), int(rng.integers(0, 4))

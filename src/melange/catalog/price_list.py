@@ -39,7 +39,13 @@ class PriceList:
 
 @dataclass(slots=True)
 class Faults:
-    """Rows that cannot be used, gathered so that they are reported together."""
+    """Rows that cannot be used, gathered so that they are reported together.
+
+    Parameters
+    ----------
+    messages
+        What is wrong with each, with its place.
+    """
 
     messages: list[str] = field(default_factory=list)
 
@@ -94,7 +100,19 @@ def whole(text: str, column: str) -> int:
 
 @dataclass(slots=True)
 class Gathering:
-    """The offers of somebody's catalog as they come in; of one shape in one region the cheapest stays."""
+    """The offers of somebody's catalog as they come in; of one shape in one region the cheapest stays.
+
+    Parameters
+    ----------
+    faults
+        Rows that cannot be used.
+    skipped
+        How many rows each accelerator has that we do not know.
+    cheapest
+        The offer that stays, by provider, region, instance type and market.
+    names
+        Our own name of an accelerator, by its name and memory [GiB] there; None where it is not known.
+    """
 
     faults: Faults = field(default_factory=Faults)
     skipped: Counter[str] = field(default_factory=Counter)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from melange.cli.flags import with_flags
 from melange.cli.terminal import JsonFlag
 from melange.errors import InputError
 
@@ -15,28 +17,54 @@ if TYPE_CHECKING:
     from melange.deploy.manifest import Manifest
 
 
-def deploy(
-    source: Annotated[Path | None, typer.Argument(help="A plan.json (melange plan --out).")] = None,
-    to: Annotated[str, typer.Option(help="The target, such as haproxy; --list lists them.")] = "",
+@dataclass(frozen=True)
+class Flags:
+    """Options of targets: those of gateways by flags of their own, those of all targets by ``--option``."""
+
     replica: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=URL",
             help="Where a replica answers: its type or accelerator, and http://host:port; once for each replica.",
         ),
-    ] = None,
-    listen: Annotated[str | None, typer.Option(help="Where a gateway listens (127.0.0.1:8080).")] = None,
+    ] = None
+    listen: Annotated[str | None, typer.Option(help="Where a gateway listens (127.0.0.1:8080).")] = None
     bytes_per_token: Annotated[
         float | None, typer.Option(help="Bytes of a body that count as one prompt token (4).")
-    ] = None,
-    envelope_bytes: Annotated[int | None, typer.Option(help="Bytes of a body that are not its prompt (100).")] = None,
+    ] = None
+    envelope_bytes: Annotated[int | None, typer.Option(help="Bytes of a body that are not its prompt (100).")] = None
     max_body_bytes: Annotated[
         int | None, typer.Option(help="Refuse longer bodies; default: twice the plan's longest prompt.")
-    ] = None,
+    ] = None
     option: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="An option of the target, as --list says them (repeatable)."),
-    ] = None,
+    ] = None
+
+    def options(self, target: str) -> dict[str, Any]:
+        """What flags and ``--option`` say together."""
+        from melange.deploy.pools import parse_replicas
+        from melange.deploy.render import target_of
+
+        flags = {
+            "replicas": parse_replicas(self.replica) if self.replica else None,
+            "listen": self.listen,
+            "bytes_per_token": self.bytes_per_token,
+            "envelope_bytes": self.envelope_bytes,
+            "max_body_bytes": self.max_body_bytes,
+        }
+        said = {name: value for name, value in flags.items() if value is not None}
+        given = target_of(target).read(self.option or [])
+        if twice := sorted(set(said) & set(given)):
+            raise InputError(f"--option {twice[0]} is given by its own flag too")
+        return said | given
+
+
+@with_flags
+def deploy(
+    flags: Flags,
+    source: Annotated[Path | None, typer.Argument(help="A plan.json (melange plan --out).")] = None,
+    to: Annotated[str, typer.Option(help="The target, such as haproxy; --list lists them.")] = "",
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the files to this folder; default: print them.")
     ] = None,
@@ -54,29 +82,10 @@ def deploy(
         )
     if out is not None and out.is_file():
         raise InputError(f"--out {out}: must be a folder, and is a file")
-    from melange.deploy.pools import parse_replicas
     from melange.deploy.render import render
     from melange.plan.plan import Plan
 
-    flags = {
-        "replicas": parse_replicas(replica) if replica else None,
-        "listen": listen,
-        "bytes_per_token": bytes_per_token,
-        "envelope_bytes": envelope_bytes,
-        "max_body_bytes": max_body_bytes,
-    }
-    options = _options(to, {name: value for name, value in flags.items() if value is not None}, option or [])
-    _finish(render(Plan.read(source), to, **options), out, as_json)
-
-
-def _options(target: str, flags: dict[str, Any], pairs: list[str]) -> dict[str, Any]:
-    """What flags and ``--option`` say together."""
-    from melange.deploy.render import target_of
-
-    given = target_of(target).read(pairs)
-    if twice := sorted(set(flags) & set(given)):
-        raise InputError(f"--option {twice[0]} is given by its own flag too")
-    return flags | given
+    _finish(render(Plan.read(source), to, **flags.options(to)), out, as_json)
 
 
 def _finish(manifest: Manifest, out: Path | None, as_json: bool) -> None:

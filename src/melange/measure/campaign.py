@@ -67,7 +67,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a campaign is doing, or has done."""
+    """What a campaign is doing, or has done.
+
+    Parameters
+    ----------
+    text
+        In a sentence.
+    is_done
+        Whether it has been done, and the text stays.
+    """
 
     text: str
     is_done: bool = False

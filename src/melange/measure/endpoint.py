@@ -47,6 +47,8 @@ class Endpoint:
         Longest prompt plus completion [tokens]; None where it does not say.
     kv_tokens, block_tokens
         Tokens that its KV cache holds, and tokens of a block; None where it does not say (vLLM does).
+    choose
+        Draws the words of prompts.
     """
 
     url: str

@@ -13,7 +13,7 @@ from melange.measure.steps import EngineLimits, fit_engine, one_layer, replicas_
 from melange.measure.subject import Subject, completed, divided
 from melange.plan.options import Options
 from melange.profile.correction import INTERVAL
-from melange.profile.inputs import planned_sizes
+from melange.profile.estimate_inputs import planned_sizes
 from melange.profile.measurement import Measurement
 from melange.profile.profile import ANCHORED, Profile, ReplicaType
 from melange.replica.capacity import max_request_rate

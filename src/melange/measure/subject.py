@@ -12,7 +12,7 @@ import numpy as np
 from melange.errors import InputError, unknown
 from melange.plan.options import Options
 from melange.profile.anchor import anchor_from
-from melange.profile.inputs import EstimateInputs, planned_sizes
+from melange.profile.estimate_inputs import EstimateInputs, planned_sizes
 from melange.profile.measurement import Measurement, split_name
 from melange.profile.profile import Profile, ReplicaType
 from melange.profile.searched_rates import with_searched_rates

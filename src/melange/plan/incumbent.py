@@ -15,7 +15,8 @@ import numpy as np
 
 from melange.errors import SolverError
 from melange.plan.fleet import Fleet
-from melange.plan.milp.formulation import Milp, extended, formulate
+from melange.plan.milp.formulation import extended, formulate
+from melange.plan.milp.milp import Milp
 from melange.plan.milp.program import fleet_of, run_program, start_point
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem

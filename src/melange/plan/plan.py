@@ -93,6 +93,9 @@ class Plan:
         What a reader should know: those of the workload and of the profile included.
     certificate
         What a simulation has shown of it; None where nobody asked.
+    max_request_rate
+        The rates that it counts on, at the confidence that its question asks for (R, I, O) [1/s]; 0 for a type that is
+        not used.
     """
 
     question: Question

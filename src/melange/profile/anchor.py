@@ -21,8 +21,8 @@ from melange.errors import Caution
 from melange.profile.comparison import samples_of
 from melange.profile.correction import INTERVAL, REFERENCE_BATCH, Correction, correction, prior_variance
 from melange.profile.estimate import estimate_from
+from melange.profile.estimate_inputs import OWN, EstimateInputs
 from melange.profile.in_flight import batch_at
-from melange.profile.inputs import OWN, EstimateInputs
 from melange.profile.matching import points_by_hardware
 from melange.profile.measurement import Measurement
 from melange.profile.profile import ANCHORED, Profile

@@ -12,7 +12,7 @@ from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.catalog.variants import variant_of
 from melange.profile.estimate_cautions import estimate_cautions
-from melange.profile.inputs import OWN, EstimateInputs
+from melange.profile.estimate_inputs import OWN, EstimateInputs
 from melange.profile.profile import ESTIMATED, Profile
 from melange.replica.capacity import INTERVAL_BISECTIONS, Replicas, max_request_rate
 from melange.replica.engine import engines_of, layers_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from melange.catalog.variants import is_unlisted, stored_as
 from melange.errors import Caution, some_of
-from melange.profile.inputs import EstimateInputs, wanted_buckets
+from melange.profile.estimate_inputs import EstimateInputs, wanted_buckets
 from melange.replica.era import kind_of
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from melange.catalog.model import Model
-from melange.profile.inputs import bundled_accelerators, planned_sizes
+from melange.profile.estimate_inputs import bundled_accelerators, planned_sizes
 from melange.profile.profile import Profile
 from melange.replica.capacity import (
     BISECTIONS,

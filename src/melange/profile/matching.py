@@ -10,7 +10,7 @@ from melange.catalog.bundled import find_model
 from melange.catalog.model import Model
 from melange.catalog.variants import variant_of
 from melange.errors import Caution, InputError, unknown
-from melange.profile.inputs import EstimateInputs
+from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.measurement import Measurement, split_name
 from melange.replica.era import find_era
 from melange.replica.hardware import Hardware

@@ -15,7 +15,7 @@ import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.processes import each_of
-from melange.profile.inputs import planned_sizes, wanted_buckets
+from melange.profile.estimate_inputs import planned_sizes, wanted_buckets
 from melange.profile.profile import MEASURED, Profile
 from melange.profile.rate_cache import Key, Rate, RateCache
 from melange.replica.capacity import Sizes

@@ -160,7 +160,7 @@ class Era:
     name
         ``vllm-0.2``, ``vllm-1``, ``sglang``, ``trtllm`` (1.1 and later), ``trtllm-1.0``, ``trtllm-offline``.
     constants, settings, residuals
-        See there.
+        What the engine gets out of the hardware, its memory rule and limits, and how wrong predicted step times were.
     residuals_by_kind
         The same for each kind of model that was fitted on.
     residuals_elsewhere

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from melange.catalog.catalog import Catalog, Model, Offer
     from melange.measure.subject import Subject
     from melange.plan.options import Options
-    from melange.profile.inputs import EstimateInputs
+    from melange.profile.estimate_inputs import EstimateInputs
     from melange.profile.measurement import Measurement
     from melange.slo import Slo
     from melange.workload.workload import Array
@@ -183,7 +183,7 @@ def estimate_inputs(
     service: Service, workload: Workload, catalog: Catalog, slo: Slo
 ) -> tuple[EstimateInputs, tuple[Caution, ...]]:
     """What a service is estimated from under limits on the mean, and what its own price list left out."""
-    from melange.profile.inputs import EstimateInputs
+    from melange.profile.estimate_inputs import EstimateInputs
 
     offers, cautions = offers_of(service, catalog)
     inputs = EstimateInputs(

@@ -12,80 +12,16 @@ After Griggs et al., Mélange (arXiv 2404.14527), section 5.4.3.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from melange.plan.milp.highs import LinearRows
+from melange.plan.milp.milp import Columns, Milp, Rows
 from melange.plan.problem import Positions, Problem
 from melange.workload.workload import Array
 
 # A load below this, in instances, is within the solver's tolerance of none at all.
 TINY_LOAD = 1e-5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Columns:
-    """Where each variable stands.
-
-    Parameters
-    ----------
-    type_of, bucket_of
-        Type and bucket of each share (P,): the pairs that are not forbidden.
-    used
-        First of the R binaries "type is used"; -1 where no constraint needs them.
-    share
-        First of the P shares; those of the scenarios follow in blocks of P.
-    served
-        The share of traffic that is served (under a budget); -1 otherwise.
-    scenarios
-        Types whose loss the fleet must stand as a whole.
-    survivor
-        First of the binaries "this type keeps some replicas after the loss", one a scenario.
-    count
-        Number of variables.
-    """
-
-    type_of: Positions
-    bucket_of: Positions
-    used: int
-    share: int
-    served: int
-    scenarios: tuple[int, ...]
-    survivor: int
-    count: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rows:
-    """Some rows of the program: lower <= A x <= upper, A as triplets."""
-
-    name: str
-    lower: Array
-    upper: Array
-    row: Positions
-    column: Positions
-    value: Array
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Milp:
-    """A program in arrays, and what its variables and rows mean.
-
-    Parameters
-    ----------
-    program
-        The arrays.
-    columns
-        Where each variable stands.
-    row_names
-        Constraint function and how many rows it made, in order.
-    """
-
-    program: LinearRows
-    columns: Columns
-    row_names: tuple[tuple[str, int], ...]
 
 
 def formulate(problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array | None = None) -> Milp:

@@ -14,7 +14,7 @@ from melange.deploy.heading import Block, comments, heading_of
 from melange.deploy.manifest import Manifest
 from melange.deploy.pools import Pool, pools_of
 from melange.deploy.target import Target
-from melange.deploy.targets.gateways.options import GatewayOptions, parse_listen
+from melange.deploy.targets.gateways.gateway_options import GatewayOptions, parse_listen
 from melange.deploy.targets.gateways.routes import Route, Routes, routes_of
 from melange.errors import Caution
 from melange.plan.plan import Plan

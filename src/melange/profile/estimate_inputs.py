@@ -33,7 +33,12 @@ OWN, AICONFIGURATOR = "own", "aiconfigurator"
 # Without slots: what follows from the fields is computed when it is first asked for, and kept.
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EstimateInputs:
-    """What an estimate is made from; the fields are the parameters of :func:`~melange.profile.estimate.estimate`.
+    """What an estimate is made from, with what follows from it.
+
+    Parameters
+    ----------
+    model, offers, slo, sizes, engine, tensor_parallel, variants, step_times, accelerators
+        As of :func:`~melange.profile.estimate.estimate`.
 
     Raises
     ------

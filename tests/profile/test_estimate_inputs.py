@@ -12,7 +12,7 @@ from melange.measure.subject import service_subject
 from melange.plan.options import Options
 from melange.profile.anchor import anchor, anchor_from
 from melange.profile.estimate import estimate, estimate_from
-from melange.profile.inputs import EstimateInputs
+from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.measurement import Measurement
 from melange.replica.era import find_era
 from melange.slo import Slo
