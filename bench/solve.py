@@ -20,8 +20,9 @@ from instances import SPREAD_BY_FAMILY, Instance, draw, options
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import minimise
 from melange.plan.plan import Plan
-from melange.plan.problem import allowed_types, build, loads
-from melange.plan.servable import served_buckets
+from melange.plan.problem import build, loads
+from melange.plan.question import Question
+from melange.plan.servable import scope_of
 from melange.plan.solve import solve
 from paper_program import PaperAnswer, solve_paper
 
@@ -168,9 +169,9 @@ def plain_highs(instance: Instance, gap: float) -> float:
     """Time of HiGHS alone on the whole program [s]."""
     began = time.perf_counter()
     settings = options(gap=gap)
-    allowed = allowed_types(instance.profile, settings)
-    served, _ = served_buckets(instance.workload, instance.profile, settings, allowed)
-    problem = build(instance.workload, instance.profile, settings, allowed, served)
+    question = Question(workload=instance.workload, profile=instance.profile, options=settings)
+    scope = scope_of(question)
+    problem = build(question, scope.allowed, scope.served)
     minimise(formulate(problem).program, gap=gap, time_limit_s=30.0)
     return time.perf_counter() - began
 
