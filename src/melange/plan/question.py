@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from melange.errors import InputError
-from melange.plan.confidence import at_confidence
 from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_apart, check_names
+from melange.plan.confidence import at_confidence
 from melange.plan.options import Options
 from melange.profile.profile import Profile
 from melange.workload.workload import Workload

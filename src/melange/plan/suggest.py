@@ -41,7 +41,7 @@ TURNS, LEAST_REQUESTS = 4, 100
 WORTH = 1e-3  # of the plan's cost; less than that is rounding of the search
 UNKNOWN = "not known well enough"
 
-Key = tuple[str, int, str, str]
+Kind = tuple[str, int, str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ def suggest_measurements(
         No plan exists even on the middle estimates.
     """
     case = _case(question)
-    values = [_value(case, key, in_flight) for key in case.worthwhile()]
+    values = [_value(case, kind, in_flight) for kind in case.worthwhile()]
     gains = [value.next_saving() for value in values]
     found: list[Suggestion] = []
     while len(found) < count and max(gains, default=0.0) > WORTH * case.base.cost_per_h:
@@ -137,15 +137,15 @@ class _Case:
     question: Question
     quantile: float
     base: Plan
-    types_by_key: Mapping[Key, list[int]]
+    types_by_kind: Mapping[Kind, list[int]]
 
-    def with_key(self, key: Key, deviation: float) -> Plan | None:
+    def with_kind(self, kind: Kind, deviation: float) -> Plan | None:
         """The plan with the types of one kind at another place of their intervals, beside those that are used now.
 
         None where there is none. Other types stay out, which keeps the question small: the saving is one that the
         plan in force and this kind give between them.
         """
-        types, profile = self.types_by_key[key], self.question.profile
+        types, profile = self.types_by_kind[kind], self.question.profile
         deviations = np.full(len(profile.replica_types), self.quantile)
         deviations[types] = deviation
         # A load point corrects step times; a rate that was searched for stays as sure as it is.
@@ -163,20 +163,20 @@ class _Case:
         # A plan that leaves more requests out is cheaper for the wrong reason.
         return plan if plan.served_fraction >= self.base.served_fraction - 1e-9 else None
 
-    def worthwhile(self) -> list[Key]:
+    def worthwhile(self) -> list[Kind]:
         """Kinds that are not known exactly, and are in the plan or enter it at the high end of their interval."""
         profile, able = self.question.profile, self.question.workload.request_rate > 0
         is_open = (profile.high > profile.low) & (profile.provenance != MEASURED) & able
         kinds = []
-        for key, types in self.types_by_key.items():
+        for kind, types in self.types_by_kind.items():
             if not is_open[types].any():
                 continue
             if self.base.instances[types].any():
-                kinds.append(key)
+                kinds.append(kind)
                 continue
-            best = self.with_key(key, -DECILE)
+            best = self.with_kind(kind, -DECILE)
             if best is not None and best.cost_per_h < self.base.cost_per_h * (1 - WORTH):
-                kinds.append(key)
+                kinds.append(kind)
         return kinds
 
 
@@ -194,11 +194,11 @@ def _case(question: Question) -> _Case:
                 raise
             continue
         break
-    kinds: dict[Key, list[int]] = {}
+    kinds: dict[Kind, list[int]] = {}
     for r, item in enumerate(profile.replica_types):
-        key = (item.offer.accelerator, item.tensor_parallel, item.offer.interconnect, item.engine)
-        kinds.setdefault(key, []).append(r)
-    return _Case(question=plain, quantile=quantile_of(confidence), base=base, types_by_key=kinds)
+        kind = (item.offer.accelerator, item.tensor_parallel, item.offer.interconnect, item.engine)
+        kinds.setdefault(kind, []).append(r)
+    return _Case(question=plain, quantile=quantile_of(confidence), base=base, types_by_kind=kinds)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -218,7 +218,7 @@ class _Value:
     """
 
     case: _Case
-    key: Key
+    kind: Kind
     type_: int
     cells: Sequence[int]
     weight: Array
@@ -273,7 +273,7 @@ class _Value:
         moved = math.sqrt(max(1.0 - left**2, 0.0))
         expected = 0.0
         for outcome, weight in OUTCOMES:
-            plan = case.with_key(self.key, case.quantile * left + outcome * moved)
+            plan = case.with_kind(self.kind, case.quantile * left + outcome * moved)
             expected += weight * (now if plan is None else plan.cost_per_h)
         return now - expected
 
@@ -299,10 +299,10 @@ class _Value:
         )
 
 
-def _value(case: _Case, key: Key, in_flight: Array | None) -> _Value:
+def _value(case: _Case, kind: Kind, in_flight: Array | None) -> _Value:
     """A kind of replica with the sizes that it serves in the plan, or would at the high end of its interval."""
-    types = case.types_by_key[key]
-    plan = case.base if case.base.instances[types].any() else case.with_key(key, -DECILE) or case.base
+    types = case.types_by_kind[kind]
+    plan = case.base if case.base.instances[types].any() else case.with_kind(kind, -DECILE) or case.base
     rates = np.maximum(case.question.profile.max_request_rate, case.question.profile.high)[types]
     served = plan.share[types] * case.question.workload.request_rate
     is_open = (rates > 0) & (case.question.profile.provenance[types] != MEASURED)
@@ -311,7 +311,7 @@ def _value(case: _Case, key: Key, in_flight: Array | None) -> _Value:
     cheapest = min(types, key=lambda r: case.question.profile.replica_types[r].cost_per_h)
     return _Value(
         case=case,
-        key=key,
+        kind=kind,
         type_=cheapest,
         cells=cells,
         weight=busy[cells],

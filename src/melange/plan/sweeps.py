@@ -25,7 +25,7 @@ ORDER = ("tpot", "ntpot", "ttft", "latency")  # which limit is looked at first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Point:
+class SweepPoint:
     """One plan of a sweep.
 
     Parameters
@@ -59,7 +59,7 @@ class LimitSweep:
 
     metric: str
     own: float
-    points: tuple[Point, ...]
+    points: tuple[SweepPoint, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,7 +77,7 @@ class Exploration:
     """
 
     plan: Plan
-    by_rate: tuple[Point, ...]
+    by_rate: tuple[SweepPoint, ...]
     by_limit: tuple[LimitSweep, ...] = ()
 
 
@@ -107,14 +107,14 @@ def explore(
     if profile_at is None or slo is None:
         return Exploration(plan=plan, by_rate=by_rate)
     say("other limits")
-    known = None if own is None else Point(at=0.0, plan=own, profile=question.profile)
+    known = None if own is None else SweepPoint(at=0.0, plan=own, profile=question.profile)
     by_limit = tuple(sweep_limits(question, metric, profile_at, known=known) for metric in limits_in_order(slo))
     return Exploration(plan=plan, by_rate=by_rate, by_limit=by_limit)
 
 
 def sweep_rates(
     question: Question, factors: Sequence[float] | None = None, known: Plan | None = None
-) -> tuple[Point, ...]:
+) -> tuple[SweepPoint, ...]:
     """Plans for multiples of the workload's rate; a budget is not kept.
 
     Parameters
@@ -133,7 +133,7 @@ def sweep_rates(
     for factor in factors:
         rate = question.workload.total_rate * factor
         plan = known if known is not None and factor == 1.0 else _solved(asked.at_rate(rate))
-        points.append(Point(at=rate, plan=plan, profile=question.profile))
+        points.append(SweepPoint(at=rate, plan=plan, profile=question.profile))
     return tuple(points)
 
 
@@ -142,7 +142,7 @@ def sweep_limits(
     metric: str,
     profile_at: Callable[[Slo], Profile],
     factors: Sequence[float] | None = None,
-    known: Point | None = None,
+    known: SweepPoint | None = None,
 ) -> LimitSweep:
     """Plans for multiples of one limit of the SLO, each on capacities estimated for it.
 
@@ -171,7 +171,7 @@ def sweep_limits(
             points.append(replace(known, at=own))
             continue
         profile = profile_at(with_limit(slo, metric, own * factor))
-        points.append(Point(at=own * factor, plan=_solved(replace(asked, profile=profile)), profile=profile))
+        points.append(SweepPoint(at=own * factor, plan=_solved(replace(asked, profile=profile)), profile=profile))
     return LimitSweep(metric=metric, own=own, points=tuple(points))
 
 
@@ -205,7 +205,7 @@ def savings_against(plan: Plan, name: str) -> float:
     return float("nan") if cost is None else 1.0 - plan.cost_per_h / cost
 
 
-def single_costs(points: Sequence[Point], name: str) -> list[float]:
+def single_costs(points: Sequence[SweepPoint], name: str) -> list[float]:
     """Cost of one type alone at each point [USD/h]; nan where it cannot carry the traffic or no plan was found."""
     costs = [point.plan.single_type[name].cost_per_h if point.plan else None for point in points]
     return [np.nan if cost is None else cost for cost in costs]

@@ -55,12 +55,12 @@ def metrics_of(outcome: Outcome) -> dict[str, Array]:
     return values
 
 
-def excess(outcome: Outcome, slo: Slo) -> Array:
+def limit_ratio(outcome: Outcome, slo: Slo) -> Array:
     """The largest metric of each request over its limit (N,): at most 1 where it met the SLO."""
-    return largest(metrics_of(outcome), slo)
+    return largest_ratio(metrics_of(outcome), slo)
 
 
-def largest(values: Mapping[str, Array], slo: Slo) -> Array:
+def largest_ratio(values: Mapping[str, Array], slo: Slo) -> Array:
     """The largest of some metrics over its limit, request by request (N,)."""
     over = np.zeros(len(values["ttft"]))
     for metric, limit in slo.limits.items():
@@ -70,7 +70,7 @@ def largest(values: Mapping[str, Array], slo: Slo) -> Array:
 
 def met(outcome: Outcome, slo: Slo) -> Mask:
     """Whether each request met every limit of the SLO by itself (N,)."""
-    return np.asarray(excess(outcome, slo) <= 1 + 1e-12)
+    return np.asarray(limit_ratio(outcome, slo) <= 1 + 1e-12)
 
 
 def attainment(samples: Sequence[Mask]) -> Interval:

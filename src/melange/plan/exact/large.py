@@ -18,7 +18,7 @@ from melange.plan.exact.start import trimmed
 from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import PeakLoad, minimise
-from melange.plan.milp.program import Progress, start_point
+from melange.plan.milp.program import Say, start_point
 from melange.plan.options import Options
 from melange.plan.problem import Positions, Problem
 
@@ -51,7 +51,7 @@ class Known:
             self.count, self.cost = count, cost
 
 
-def by_clusters(problem: Problem, options: Options, start: Positions, *, say: Progress, deadline: float) -> Fleet:
+def by_clusters(problem: Problem, options: Options, start: Positions, *, say: Say, deadline: float) -> Fleet:
     """The cheapest fleet to ``options.gap``, from a fleet that carries everything."""
     probes = probe(problem)
     known = Known(count=start, cost=float(problem.cost @ start), bound=probes.floor)

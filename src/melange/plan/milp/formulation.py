@@ -58,7 +58,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rows:
+class ConstraintRows:
     """Some rows of the program: lower <= A x <= upper, A as triplets."""
 
     name: str
@@ -146,7 +146,7 @@ def needs_used(problem: Problem) -> bool:
     return bool(problem.max_types is not None or (problem.spare > 0).any() or (problem.least > 1).any())
 
 
-def cover(problem: Problem, columns: Columns, *, block: int = 0, name: str = "cover") -> Rows:
+def cover(problem: Problem, columns: Columns, *, block: int = 0, name: str = "cover") -> ConstraintRows:
     """Every bucket is served: sum_r f_rb = 1, or the served share under a budget (slices: times s)."""
     buckets, pairs = problem.load.shape[1], len(columns.type_of)
     whole = float(problem.slices or 1)
@@ -160,7 +160,7 @@ def cover(problem: Problem, columns: Columns, *, block: int = 0, name: str = "co
     return _rows(name, np.full(buckets, whole), np.full(buckets, whole), row, column, value)
 
 
-def load(problem: Problem, columns: Columns) -> Rows:
+def load(problem: Problem, columns: Columns) -> ConstraintRows:
     """No type is overloaded: sum_b l_rb f_rb <= (1 - h) (p_r n_r - k_r u_r), k_r the spare replicas."""
     types = len(problem.cost)
     row, column, value = _load_entries(problem, columns, block=0)
@@ -174,7 +174,7 @@ def load(problem: Problem, columns: Columns) -> Rows:
     return _rows("load", np.full(types, -np.inf), np.zeros(types), row, column, value)
 
 
-def tiny_load(problem: Problem, columns: Columns) -> Rows:
+def tiny_load(problem: Problem, columns: Columns) -> ConstraintRows:
     """Traffic too thin for the load row still needs an instance: sum of its shares <= (their number) n_r.
 
     A load below the solver's tolerance would otherwise be carried by no instance at all.
@@ -193,7 +193,7 @@ def tiny_load(problem: Problem, columns: Columns) -> Rows:
     )
 
 
-def limit(problem: Problem, columns: Columns) -> Rows:
+def limit(problem: Problem, columns: Columns) -> ConstraintRows:
     """Availability: sum_r g_r n_r <= A. A limit on one type is a bound of its variable."""
     shared = [item for item in problem.limits if np.count_nonzero(item.weight) > 1]
     row = [np.full(np.count_nonzero(item.weight), at) for at, item in enumerate(shared)]
@@ -202,7 +202,7 @@ def limit(problem: Problem, columns: Columns) -> Rows:
     return _rows("limit", np.full(len(shared), -np.inf), np.array([item.most for item in shared]), row, column, value)
 
 
-def requirement(problem: Problem, columns: Columns) -> Rows:
+def requirement(problem: Problem, columns: Columns) -> ConstraintRows:
     """A type or accelerator that must be used: sum of its n_r >= 1."""
     members = [np.flatnonzero(item.member) for item in problem.requirements]
     row = [np.full(len(member), at) for at, member in enumerate(members)]
@@ -210,7 +210,7 @@ def requirement(problem: Problem, columns: Columns) -> Rows:
     return _rows("require", np.ones(len(members)), np.full(len(members), np.inf), row, members, value)
 
 
-def min_total(problem: Problem, columns: Columns) -> Rows:
+def min_total(problem: Problem, columns: Columns) -> ConstraintRows:
     """At least so many replicas in all: sum_r p_r n_r >= N."""
     if problem.min_total == 0:
         return _rows("min_total", np.empty(0), np.empty(0), [], [], [])
@@ -219,7 +219,7 @@ def min_total(problem: Problem, columns: Columns) -> Rows:
     return _rows("min_total", least, np.array([np.inf]), [np.zeros_like(types)], [types], [problem.replicas])
 
 
-def used_least(problem: Problem, columns: Columns) -> Rows:
+def used_least(problem: Problem, columns: Columns) -> ConstraintRows:
     """A type that is used has its least number of instances: n_r >= m_r u_r."""
     types = np.arange(len(problem.cost) if columns.used >= 0 else 0)
     value = [np.ones(len(types)), -problem.least[types].astype(float)]
@@ -227,7 +227,7 @@ def used_least(problem: Problem, columns: Columns) -> Rows:
     return _rows("used_least", zero, top, [types, types], [types, columns.used + types], value)
 
 
-def used_most(problem: Problem, columns: Columns) -> Rows:
+def used_most(problem: Problem, columns: Columns) -> ConstraintRows:
     """A type that is not used has no instance: n_r <= N_r u_r."""
     types = np.arange(len(problem.cost) if columns.used >= 0 else 0)
     value = [np.ones(len(types)), -problem.most[types].astype(float)]
@@ -235,7 +235,7 @@ def used_most(problem: Problem, columns: Columns) -> Rows:
     return _rows("used_most", low, zero, [types, types], [types, columns.used + types], value)
 
 
-def max_types(problem: Problem, columns: Columns) -> Rows:
+def max_types(problem: Problem, columns: Columns) -> ConstraintRows:
     """At most so many different types: sum_r u_r <= T."""
     if problem.max_types is None:
         return _rows("max_types", np.empty(0), np.empty(0), [], [], [])
@@ -246,7 +246,7 @@ def max_types(problem: Problem, columns: Columns) -> Rows:
     )
 
 
-def budget(problem: Problem, columns: Columns) -> Rows:
+def budget(problem: Problem, columns: Columns) -> ConstraintRows:
     """At most so much is spent: sum_r c_r n_r <= B."""
     if problem.budget_per_h is None:
         return _rows("budget", np.empty(0), np.empty(0), [], [], [])
@@ -255,7 +255,7 @@ def budget(problem: Problem, columns: Columns) -> Rows:
     return _rows("budget", -np.inf * most, most, [np.zeros_like(types)], [types], [problem.cost])
 
 
-def demand_cuts(problem: Problem, columns: Columns, weight: Array) -> Rows:
+def demand_cuts(problem: Problem, columns: Columns, weight: Array) -> ConstraintRows:
     """What the shares imply, said of the instances alone: sum_r w_r (1 - h) (p_r n_r - k_r u_r) >= 1."""
     count, types = weight.shape
     row, column = np.repeat(np.arange(count), types), np.tile(np.arange(types), count)
@@ -268,12 +268,12 @@ def demand_cuts(problem: Problem, columns: Columns, weight: Array) -> Rows:
     return _rows("demand", np.ones(count), np.full(count, np.inf), rows, columns_of, value)
 
 
-def scenario_cover(problem: Problem, columns: Columns, position: int) -> Rows:
+def scenario_cover(problem: Problem, columns: Columns, position: int) -> ConstraintRows:
     """After the loss every bucket is still served, by shares of its own."""
     return cover(problem, columns, block=position + 1, name=f"cover_without_{position}")
 
 
-def scenario_load(problem: Problem, columns: Columns, position: int) -> Rows:
+def scenario_load(problem: Problem, columns: Columns, position: int) -> ConstraintRows:
     """After the loss no type is overloaded; the lost one has (1 - h) (p_s n_s - K v_s) left."""
     types, lost = len(problem.cost), columns.scenarios[position]
     row, column, value = _load_entries(problem, columns, block=position + 1)
@@ -283,7 +283,7 @@ def scenario_load(problem: Problem, columns: Columns, position: int) -> Rows:
     return _rows(f"load_without_{position}", np.full(types, -np.inf), np.zeros(types), row, column, value)
 
 
-def scenario_survivor(problem: Problem, columns: Columns, position: int) -> Rows:
+def scenario_survivor(problem: Problem, columns: Columns, position: int) -> ConstraintRows:
     """With fewer replicas than the loss nothing is left: load of the lost type <= (1 - h) p_s N_s v_s."""
     lost, pairs = columns.scenarios[position], len(columns.type_of)
     mine = np.flatnonzero(columns.type_of == lost)
@@ -304,9 +304,9 @@ def _load_entries(
 
 def _rows(
     name: str, lower: Array, upper: Array, row: list[Positions], column: list[Positions], value: list[Array]
-) -> Rows:
+) -> ConstraintRows:
     nothing = np.empty(0, np.int64)
-    return Rows(
+    return ConstraintRows(
         name=name,
         lower=lower,
         upper=upper,
@@ -316,7 +316,7 @@ def _rows(
     )
 
 
-def assemble(problem: Problem, columns: Columns, blocks: list[Rows]) -> Milp:
+def assemble(problem: Problem, columns: Columns, blocks: list[ConstraintRows]) -> Milp:
     """Stack the rows, sort the entries by column, and set objective, bounds and integrality."""
     first = np.cumsum([0] + [len(rows.lower) for rows in blocks])
     row = np.concatenate([rows.row + at for rows, at in zip(blocks, first, strict=False)])

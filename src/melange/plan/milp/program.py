@@ -10,13 +10,14 @@ import numpy as np
 from melange.errors import InfeasibleError, SolverError
 from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
 from melange.plan.milp.formulation import Milp, formulate
-from melange.plan.milp.highs import Outcome, minimise
+from melange.plan.milp.highs import Solved, minimise
 from melange.plan.milp.slices import quickly_sliced
 from melange.plan.options import Options
 from melange.plan.problem import Positions, Problem
 from melange.workload.workload import Array
 
-Progress = Callable[[str], None]
+# Told in a sentence how far a search has come.
+Say = Callable[[str], None]
 
 
 class OutOfTimeError(SolverError):
@@ -24,7 +25,7 @@ class OutOfTimeError(SolverError):
 
 
 def by_program(
-    problem: Problem, options: Options, *, say: Progress, deadline: float, known: Positions | None = None
+    problem: Problem, options: Options, *, say: Say, deadline: float, known: Positions | None = None
 ) -> Fleet:
     """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from (R,)."""
     scenarios: tuple[int, ...] = ()
@@ -53,7 +54,7 @@ def start_point(problem: Problem, milp: Milp, count: Positions) -> Array | None:
     columns = milp.columns
     if columns.scenarios or columns.served >= 0:
         return None
-    share = shares_of(problem, count)
+    share = fitting_shares(problem, count)
     if share is None:
         return None
     x = np.zeros(columns.count)
@@ -65,7 +66,7 @@ def start_point(problem: Problem, milp: Milp, count: Positions) -> Array | None:
     return x
 
 
-def shares_of(problem: Problem, count: Positions) -> Array | None:
+def fitting_shares(problem: Problem, count: Positions) -> Array | None:
     """Shares (R, B) with which a fleet carries everything, in whole slices where asked for; None: none found."""
     carried = problem.carried(count)
     found = least_peak_shares(problem, carried)
@@ -74,7 +75,7 @@ def shares_of(problem: Problem, count: Positions) -> Array | None:
     return found[0] if problem.slices is None else quickly_sliced(problem, found[0], carried)
 
 
-def run_program(milp: Milp, options: Options, deadline: float, start: Array | None = None) -> Outcome:
+def run_program(milp: Milp, options: Options, deadline: float, start: Array | None = None) -> Solved:
     """Solve a program until the deadline."""
     left = deadline - time.monotonic()
     outcome = minimise(

@@ -19,7 +19,7 @@ from melange.present.figures.theme import (
     new_figure,
     percent,
     plain,
-    usd,
+    short_amount,
     value_axis,
     with_title_room,
 )
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 Cell = tuple[int, int]
-NAME_BY_METRIC = {
+LIMIT_NAME_BY_METRIC = {
     "ttft": "Limit on the mean time to first token",
     "tpot": "Limit on the mean time per output token",
     "ntpot": "Limit on the mean latency per output token",
@@ -130,7 +130,9 @@ def figure_winners_by_limit(sweep: LimitSweep, legend: Legend, workload: Workloa
     if -1 in shown:
         add_key(figure, "none meets the limit", NONE_COLOR)
     figure.update_layout(
-        xaxis=cell_axis(f"{NAME_BY_METRIC[sweep.metric]} [ms]", [f"{point.at * 1e3:,.0f}" for point in sweep.points]),
+        xaxis=cell_axis(
+            f"{LIMIT_NAME_BY_METRIC[sweep.metric]} [ms]", [f"{point.at * 1e3:,.0f}" for point in sweep.points]
+        ),
         yaxis=cell_axis(
             "Request size [tokens]",
             [size_name(workload, cell) for cell in cells],
@@ -156,7 +158,7 @@ def winners_by_limit_finding(best: Sequence[Sequence[int]]) -> str:
 
 def _winner_text(legend: Legend, r: int, cost: float) -> str:
     entry = legend.find(r)
-    return f"{entry.letter if entry else '*'} {usd(1e3 * cost)}"
+    return f"{entry.letter if entry else '*'} {short_amount(1e3 * cost)}"
 
 
 def _winner_hover(sweep: LimitSweep, legend: Legend, k: int, r: int, cell: Cell) -> str:
@@ -222,13 +224,12 @@ def cost_by_limit_finding(sweep: LimitSweep) -> str:
     planned = [(point.at, point.plan) for point in sweep.points if point.plan is not None]
     if not planned:
         return "No limit that was tried can be met"
-    (tight, dearest), (loose, cheapest) = planned[0], planned[-1]
+    (tight, at_tight), (loose, at_loose) = planned[0], planned[-1]
     own = next((plan for at, plan in planned if at == sweep.own), None)
-    text = (
-        f"{usd(dearest.cost_per_h)} USD/h at {tight * 1e3:,.0f} ms, {usd(cheapest.cost_per_h)} at {loose * 1e3:,.0f} ms"
-    )
+    text = f"{short_amount(at_tight.cost_per_h)} USD/h at {tight * 1e3:,.0f} ms, "
+    text += f"{short_amount(at_loose.cost_per_h)} at {loose * 1e3:,.0f} ms"
     if own is not None:
-        change = 1 - cheapest.cost_per_h / own.cost_per_h
+        change = 1 - at_loose.cost_per_h / own.cost_per_h
         text += (
             f": a limit of {loose / sweep.own:.3g} times the service's own would save {percent(change)}"
             if change > 5e-4
@@ -240,7 +241,7 @@ def cost_by_limit_finding(sweep: LimitSweep) -> str:
 def limit_axis(sweep: LimitSweep) -> dict[str, object]:
     """The axis of limits, from 0 to a little more than the loosest."""
     most = sweep.points[-1].at * 1e3
-    return value_axis(f"{NAME_BY_METRIC[sweep.metric]} [ms]", range=[0, most * 1.03])
+    return value_axis(f"{LIMIT_NAME_BY_METRIC[sweep.metric]} [ms]", range=[0, most * 1.03])
 
 
 def _frame_own(figure: Figure, sweep: LimitSweep, rows: int) -> None:

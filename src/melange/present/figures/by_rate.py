@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from melange.plan.plan import Plan
-from melange.plan.sweeps import Point, savings_against, single_costs
+from melange.plan.sweeps import SweepPoint, savings_against, single_costs
 from melange.present.figures.legend import MIX_COLOR, Entry, Legend
-from melange.present.figures.theme import mark_own, new_figure, percent, plain, usd, value_axis, with_title_room
+from melange.present.figures.theme import (
+    mark_own,
+    new_figure,
+    percent,
+    plain,
+    short_amount,
+    value_axis,
+    with_title_room,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -18,7 +26,7 @@ if TYPE_CHECKING:
 MOST_COUNTED = 4  # types of a mix that a hover names
 
 
-def figure_cost_by_rate(points: Sequence[Point], legend: Legend, own_rate: float) -> Figure:
+def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, own_rate: float) -> Figure:
     """What the mix and each leading single type cost, by request rate (the paper's Figure 9).
 
     Between two rates that were planned for, a line stands at the cost of the higher one: that plan carries them too.
@@ -65,17 +73,17 @@ def figure_cost_by_rate(points: Sequence[Point], legend: Legend, own_rate: float
     return with_title_room(figure)
 
 
-def points_name(points: Sequence[Point], entry: Entry) -> str:
+def points_name(points: Sequence[SweepPoint], entry: Entry) -> str:
     """The full name of a type."""
     return points[0].profile.replica_types[entry.r].name
 
 
-def able_entries(points: Sequence[Point], legend: Legend) -> list[Entry]:
+def able_entries(points: Sequence[SweepPoint], legend: Legend) -> list[Entry]:
     """The types with a color that can carry the traffic alone at some rate."""
     return [entry for entry in legend.entries if np.isfinite(single_costs(points, points_name(points, entry))).any()]
 
 
-def cost_finding(points: Sequence[Point], legend: Legend) -> str:
+def cost_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
     """Where the mix beats every single type, in a sentence."""
     planned = [point.plan for point in points if point.plan is not None]
     savings = [plan.savings for plan in planned if plan.savings is not None]
@@ -90,7 +98,7 @@ def cost_finding(points: Sequence[Point], legend: Legend) -> str:
     )
 
 
-def mix_hover(point: Point, legend: Legend) -> str:
+def mix_hover(point: SweepPoint, legend: Legend) -> str:
     """Cost, gap and mix of a plan."""
     plan = point.plan
     if plan is None:
@@ -117,7 +125,7 @@ def gap_text(plan: Plan) -> str:
     return f"proven within {plan.gap:.2%}{bound}"
 
 
-def figure_savings(points: Sequence[Point], legend: Legend) -> Figure:
+def figure_savings(points: Sequence[SweepPoint], legend: Legend) -> Figure:
     """What the mix saves against each leading single type, at several rates (the paper's Figure 11)."""
     import plotly.graph_objects as go
 
@@ -141,7 +149,7 @@ def figure_savings(points: Sequence[Point], legend: Legend) -> Figure:
                 constraintext="none",
                 cliponaxis=False,
                 hovertext=[
-                    f"{value:.1%} less than only {plain(entry.label)} at {rate}/s ({usd(cost)} USD/h)"
+                    f"{value:.1%} less than only {plain(entry.label)} at {rate}/s ({short_amount(cost)} USD/h)"
                     for value, rate, cost in zip(saved, rates, costs, strict=True)
                 ],
                 hoverinfo="text",
@@ -154,7 +162,7 @@ def figure_savings(points: Sequence[Point], legend: Legend) -> Figure:
     return with_title_room(figure)
 
 
-def savings_finding(points: Sequence[Point], legend: Legend) -> str:
+def savings_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
     """The range of the savings over types and rates, in a sentence."""
     saved = [
         value

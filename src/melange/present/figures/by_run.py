@@ -18,7 +18,7 @@ from melange.validate.report import PERCENTILES, Report
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-NAME_BY_METRIC = {
+TIME_NAME_BY_METRIC = {
     "ttft": "Time to first token",
     "tpot": "Time per output token",
     "ntpot": "Latency per output token",
@@ -124,7 +124,7 @@ def figure_times(report: Report, metric: str, colors: Sequence[str]) -> Figure:
         )  # fmt: skip
     figure.update_layout(
         xaxis=value_axis("Statistic over requests", type="category"),
-        yaxis=value_axis(f"{NAME_BY_METRIC[metric]} [ms]", rangemode="tozero"),
+        yaxis=value_axis(f"{TIME_NAME_BY_METRIC[metric]} [ms]", rangemode="tozero"),
     )
     return with_title_room(figure)
 
@@ -133,10 +133,10 @@ def times_finding(report: Report, metric: str) -> str:
     """Mean and far percentile of a metric, in a sentence."""
     values = report.times.get(metric) or {}
     if not values:
-        return f"{NAME_BY_METRIC[metric]}: nothing was served"
+        return f"{TIME_NAME_BY_METRIC[metric]}: nothing was served"
     return (
-        f"{NAME_BY_METRIC[metric]} is {1e3 * values['mean']:,.1f} ms on average and {1e3 * values['p99']:,.1f} ms for "
-        "the slowest hundredth"
+        f"{TIME_NAME_BY_METRIC[metric]} is {1e3 * values['mean']:,.1f} ms on average and {1e3 * values['p99']:,.1f} ms "
+        "for the slowest hundredth"
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from melange.present.figures.legend import Entry, Legend, ink_on
-from melange.present.figures.theme import cell_axis, plain, usd
+from melange.present.figures.theme import cell_axis, plain, short_amount
 from melange.profile.profile import Profile
 from melange.workload.workload import Buckets, Workload
 
@@ -98,10 +98,10 @@ def cost_text(profile: Profile, r: int, i: int, o: int) -> str:
     """What 1,000 requests of a size cost on a type, with its interval where one is known."""
     rate = profile.max_request_rate[r, i, o]
     price = profile.replica_types[r].cost_per_h / profile.replica_types[r].replicas_per_instance / 3.6
-    text = f"{usd(price / rate)} USD per 1,000"
+    text = f"{short_amount(price / rate)} USD per 1,000"
     low, high = profile.low[r, i, o], profile.high[r, i, o]
     if high > low:
-        text += f" (80% interval {usd(price / high)} to {usd(price / low) if low > 0 else 'cannot'})"
+        text += f" (80% interval {short_amount(price / high)} to {short_amount(price / low) if low > 0 else 'cannot'})"
     return text
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from melange.plan.plan import Plan
 from melange.plan.sweeps import (
     LimitSweep,
-    Point,
+    SweepPoint,
     savings_against,
 )
 from melange.present.figures import by_limit, by_rate, by_size, by_type
@@ -157,7 +157,7 @@ def picture_of_pairs(study: Study) -> Picture | None:
     )
 
 
-def pictures_by_rate(study: Study, points: Sequence[Point]) -> list[Picture]:
+def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture]:
     """Cost by request rate, and savings."""
     legend, own = study.legend, study.workload.total_rate
     gap = max((point.plan.gap for point in points if point.plan), default=0.0)
@@ -201,7 +201,7 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
     """Cost of the service against its SLO."""
     rows = [
         (
-            by_limit.NAME_BY_METRIC[sweep.metric],
+            by_limit.LIMIT_NAME_BY_METRIC[sweep.metric],
             f"{1e3 * point.at:,.0f}",
             f"{point.plan.cost_per_h:,.2f}" if point.plan else "cannot be met",
             f"{point.plan.gap:.2%}" if point.plan else "",
@@ -212,7 +212,7 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
     ]
     unmet = [sweep for sweep in sweeps if any(point.plan is None for point in sweep.points)]
     words = [
-        f" No plan meets {by_limit.NAME_BY_METRIC[sweep.metric].lower()} of "
+        f" No plan meets {by_limit.LIMIT_NAME_BY_METRIC[sweep.metric].lower()} of "
         f"{', '.join(f'{1e3 * point.at:,.0f}' for point in sweep.points if point.plan is None)} ms."
         for sweep in unmet
     ]
@@ -225,7 +225,7 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
         "limit's cost." + others + "".join(words),
         variants=tuple(
             Variant(
-                label=by_limit.NAME_BY_METRIC[sweep.metric],
+                label=by_limit.LIMIT_NAME_BY_METRIC[sweep.metric],
                 figure=by_limit.figure_cost_by_limit(sweep, study.legend),
             )
             for sweep in sweeps
@@ -290,12 +290,12 @@ def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[tuple[int, int
     return rows
 
 
-def _request_costs(study: Study, point: Point, cell: tuple[int, int]) -> list[str]:
+def _request_costs(study: Study, point: SweepPoint, cell: tuple[int, int]) -> list[str]:
     costs = [by_limit.cost_at_limits([point.profile], entry.r, cell)[0] for entry in study.legend.entries]
     return ["-" if np.isnan(cost) else f"{cost:.4g}" for cost in costs]
 
 
-def _rate_row(point: Point, names: list[str]) -> tuple[str, ...]:
+def _rate_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:
     if point.plan is None:
         return (f"{point.at:.4g}", "no plan", "", *("" for _ in names))
     costs = [point.plan.single_type[name].cost_per_h for name in names]
@@ -303,7 +303,7 @@ def _rate_row(point: Point, names: list[str]) -> tuple[str, ...]:
     return (f"{point.at:.4g}", f"{point.plan.cost_per_h:,.2f}", f"{point.plan.gap:.2%}", *singles)
 
 
-def _savings_row(point: Point, names: list[str]) -> tuple[str, ...]:
+def _savings_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:
     saved = [savings_against(point.plan, name) if point.plan else np.nan for name in names]
     return (f"{point.at:.4g}", *("-" if np.isnan(value) else percent(value) for value in saved))
 

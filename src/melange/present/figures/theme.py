@@ -129,10 +129,10 @@ def untitled(figure: Figure) -> Figure:
     return copy
 
 
-def usd(amount: float) -> str:
+def short_amount(amount: float) -> str:
     """An amount for cells and axes.
 
-    >>> usd(0.0943), usd(1234.5), usd(12.345)
+    >>> short_amount(0.0943), short_amount(1234.5), short_amount(12.345)
     ('0.094', '1,234', '12.35')
     """
     if amount >= 1000:

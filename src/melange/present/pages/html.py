@@ -33,7 +33,7 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def page(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> str:
+def document(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> str:
     """The whole document.
 
     Parameters
@@ -102,7 +102,9 @@ def bullets(items: Iterable[str], kind: str = "") -> str:
     return f"<ul{f' class={kind}' if kind else ''}>{lines}</ul>" if lines else ""
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, chips: Sequence[str] = ()) -> str:
+def folding_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, chips: Sequence[str] = ()
+) -> str:
     """A table of plain texts; long ones show their first rows and fold the rest.
 
     Parameters

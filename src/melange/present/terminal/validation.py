@@ -48,7 +48,7 @@ def verdict(report: Report) -> str:
     if report.slo is None or held is None:
         return "The plan has no SLO, so nothing is said of attainment."
     counted = f"{report.seeds} x {report.requests:,} requests" if report.seeds > 1 else f"{report.requests:,} requests"
-    said = f"{held.value:.2%} of the requests met {limits_of(report.slo)} ({held.low:.2%} at least, {counted})"
+    said = f"{held.value:.2%} of the requests met {limits_in_words(report.slo)} ({held.low:.2%} at least, {counted})"
     if report.holds:
         return f"{said}: the target of {_percent(report.target)} holds."
     missed = "is not proven" if held.high >= report.target else "is missed"
@@ -77,10 +77,10 @@ def next_step(report: Report, plan: Plan) -> str:
     return "Next: melange plan --certify buys the headroom that it takes."
 
 
-def limits_of(slo: Slo) -> str:
+def limits_in_words(slo: Slo) -> str:
     """The limits that a request has to meet by itself.
 
-    >>> limits_of(Slo(tpot_s=0.06, ttft_s=1.0))
+    >>> limits_in_words(Slo(tpot_s=0.06, ttft_s=1.0))
     'TTFT <= 1000 ms and TPOT <= 60 ms'
     """
     return " and ".join(f"{metric.upper()} <= {limit * 1e3:g} ms" for metric, limit in slo.limits.items())

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.slo import Slo
-from melange.validate.attainment import Interval, attainment, counted, excess, met
-from melange.validate.causes import NAMES, causes
+from melange.validate.attainment import Interval, attainment, counted, limit_ratio, met
+from melange.validate.causes import CAUSE_NAMES, causes
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
@@ -132,7 +132,7 @@ class Judge:
         for run in runs:
             is_met, mask = met(run.outcome, self.slo), counted(run.outcome)
             samples.append(is_met[mask])
-            is_hopeless = self.causes_of(run) == NAMES.index("too large")
+            is_hopeless = self.causes_of(run) == CAUSE_NAMES.index("too large")
             cells = _cells(run, shape)
             for table, chosen in zip(tables, (mask, mask & ~is_met, mask & is_hopeless), strict=True):
                 np.add.at(table.reshape(-1), cells[chosen & (cells >= 0)], 1.0)
@@ -158,7 +158,7 @@ class Judge:
         one beyond. Few requests miss, and many come near: that tells plans apart with fewer requests than misses do.
         """
         runs = [self._run(plan, seed).outcome for seed in range(sets)]
-        over = np.concatenate([excess(one, self.slo)[counted(one)] for one in runs])
+        over = np.concatenate([limit_ratio(one, self.slo)[counted(one)] for one in runs])
         return float((1.0 / (1.0 + np.maximum(over, 1e-9) ** -8.0)).mean())
 
     def _run(self, plan: Plan, seed: int) -> Run:
