@@ -20,7 +20,7 @@ from melange.workload.workload import Mask
 OFFER, INSTANCE_TYPE, REPLICA_TYPE, ACCELERATOR = "offer", "instance type", "replica type", "accelerator"
 
 
-def names_by_kind(items: Sequence[ReplicaType]) -> dict[str, list[str]]:
+def _names_by_kind(items: Sequence[ReplicaType]) -> dict[str, list[str]]:
     """The name of each replica type (R) of each kind."""
     return {
         OFFER: [item.offer.name for item in items],
@@ -32,7 +32,7 @@ def names_by_kind(items: Sequence[ReplicaType]) -> dict[str, list[str]]:
 
 def members(name: str, items: Sequence[ReplicaType], kinds: Sequence[str]) -> Mask:
     """Which replica types a name binds (R,): those of the first of ``kinds`` that knows it; none where none does."""
-    names = names_by_kind(items)
+    names = _names_by_kind(items)
     for kind in (OFFER, INSTANCE_TYPE, REPLICA_TYPE, ACCELERATOR):
         if kind in kinds:
             found = np.array([one == name for one in names[kind]], bool)
@@ -49,7 +49,7 @@ def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Seque
     InputError
         Naming ``place``, the setting that holds the names.
     """
-    by_kind = names_by_kind(items)
+    by_kind = _names_by_kind(items)
     known = {name for kind in kinds for name in by_kind[kind] if name}
     for name in names:
         if name not in known:

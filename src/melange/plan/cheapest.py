@@ -20,13 +20,13 @@ from melange.plan.problem import Positions, Problem
 from melange.workload.workload import Array, Mask
 
 # Up to so many types the neighbourhood of the rounded bound is listed first.
-FEW_TYPES = 6
+_FEW_TYPES = 6
 # So few fleets are listed at once, without a better first fleet.
-EASY_POINTS = 3_000
+_EASY_POINTS = 3_000
 # With few types so many times more points are listed than with many, where points are longer.
-FEW_BONUS = 10
+_FEW_BONUS = 10
 # More buckets than this are planned for in clusters.
-MANY_BUCKETS = 120
+_MANY_BUCKETS = 120
 
 
 def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, prefer: Array | None = None) -> Fleet:
@@ -43,18 +43,18 @@ def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, p
     if not starts:
         return by_program(problem, options, say=say, deadline=deadline)
     favored = np.zeros(len(problem.cost)) if prefer is None else prefer
-    oracle = PeakLoad(problem.load) if len(problem.cost) <= FEW_TYPES else None
+    oracle = PeakLoad(problem.load) if len(problem.cost) <= _FEW_TYPES else None
     known = trimmed(problem, starts[0], oracle)
     if problem.slices is not None and fitting_shares(problem, known) is None:
         known = starts[0]
     narrowed, least = _narrowed(problem, known)
-    if points(least, narrowed.most) > EASY_POINTS and oracle is not None:
+    if points(least, narrowed.most) > _EASY_POINTS and oracle is not None:
         better = _near_bound(problem.with_changes(slices=None), known, oracle, favored, deadline)
         if problem.slices is None or fitting_shares(problem, better) is not None:
             known = better
             narrowed, least = _narrowed(problem, known)
     say(f"a first plan costs {problem.cost @ known:.2f} USD/h; {points(least, narrowed.most):.3g} fleets may cost less")
-    if points(least, narrowed.most) <= MOST_POINTS * (1 if oracle is None else FEW_BONUS):
+    if points(least, narrowed.most) <= MOST_POINTS * (1 if oracle is None else _FEW_BONUS):
         fleet = _listed(problem, narrowed, least, favored, deadline)
         if fleet is not None:
             return fleet
@@ -102,7 +102,7 @@ def _relabelled(fleet: Fleet, problem: Problem, inside: Mask) -> Fleet:
 
 def _programmed(problem: Problem, known: Positions, options: Options, *, say: Say, deadline: float) -> Fleet:
     """The cheapest fleet by mixed-integer programs, or the one that is known where they find none in time."""
-    if problem.load.shape[1] > MANY_BUCKETS and options.gap > 0 and problem.slices is None:
+    if problem.load.shape[1] > _MANY_BUCKETS and options.gap > 0 and problem.slices is None:
         return by_clusters(problem, options, known, say=say, deadline=deadline)
     try:
         return by_program(problem, options, say=say, deadline=deadline, known=known)

@@ -17,8 +17,8 @@ from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.problem import Limit, Problem
 
 # Each question is asked of the solver once, and an answer within a few per cent is enough.
-SECONDS = 5.0
-GAP = 0.02
+_TIME_LIMIT_S = 5.0
+_GAP = 0.02
 
 
 def why_infeasible(problem: Problem, unlimited: Problem) -> InfeasibleError:
@@ -126,7 +126,7 @@ def _possible(problem: Problem) -> bool:
 
 
 def _solved(program: LinearRows) -> np.ndarray | None:
-    return minimise(program, time_limit_s=SECONDS, gap=GAP).x
+    return minimise(program, time_limit_s=_TIME_LIMIT_S, gap=_GAP).x
 
 
 def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray | None:

@@ -29,19 +29,19 @@ from melange.profile.correction import SHARES, Sample, correction
 from melange.profile.profile import MEASURED
 from melange.workload.workload import Array
 
-OUTCOMES = ((-DECILE, 0.3), (0.0, 0.4), (DECILE, 0.3))
+_OUTCOMES = ((-DECILE, 0.3), (0.0, 0.4), (DECILE, 0.3))
 # Cautious, less cautious and not: the first with which a plan exists is what savings are counted against.
-CONFIDENCES = (0.9, 0.75, 0.5)
+_CONFIDENCES = (0.9, 0.75, 0.5)
 # Of a type's sizes those that take most of its time are candidates.
-MOST_SIZES = 4
+_MOST_SIZES = 4
 # How a point is measured: start the server, one turn of all requests to warm up, then so many turns, or so many
 # requests if that is more, at the given concurrency.
-START_MINUTES = 5.0
-TURNS, LEAST_REQUESTS = 4, 100
-WORTH = 1e-3  # of the plan's cost; less than that is rounding of the search
-UNKNOWN = "not known well enough"
+_START_MINUTES = 5.0
+_TURNS, _LEAST_REQUESTS = 4, 100
+_WORTH = 1e-3  # of the plan's cost; less than that is rounding of the search
+_NOT_KNOWN = "not known well enough"
 
-Kind = tuple[str, int, str, str]
+_Kind = tuple[str, int, str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ def suggest_measurements(
     values = [_value(case, kind, in_flight) for kind in case.worthwhile()]
     gains = [value.next_saving() for value in values]
     found: list[Suggestion] = []
-    while len(found) < count and max(gains, default=0.0) > WORTH * case.base.cost_per_h:
+    while len(found) < count and max(gains, default=0.0) > _WORTH * case.base.cost_per_h:
         best = gains.index(max(gains))
         found.append(values[best].take(gains[best]))
         gains[best] = values[best].next_saving() if len(found) < count else 0.0
@@ -137,9 +137,9 @@ class _Case:
     question: Question
     quantile: float
     base: Plan
-    types_by_kind: Mapping[Kind, list[int]]
+    types_by_kind: Mapping[_Kind, list[int]]
 
-    def with_kind(self, kind: Kind, deviation: float) -> Plan | None:
+    def with_kind(self, kind: _Kind, deviation: float) -> Plan | None:
         """The plan with the types of one kind at another place of their intervals, beside those that are used now.
 
         None where there is none. Other types stay out, which keeps the question small: the saving is one that the
@@ -152,7 +152,7 @@ class _Case:
         searched = at_quantile(profile, np.full(len(deviations), self.quantile))
         moved = at_quantile(profile, deviations)
         moved = np.where(profile.provenance == MEASURED, searched, moved)
-        rates = with_rates(profile, moved, UNKNOWN)
+        rates = with_rates(profile, moved, _NOT_KNOWN)
         kept = {*np.flatnonzero(self.base.instances).tolist(), *types}
         others = [item.name for r, item in enumerate(profile.replica_types) if r not in kept]
         try:
@@ -163,7 +163,7 @@ class _Case:
         # A plan that leaves more requests out is cheaper for the wrong reason.
         return plan if plan.served_fraction >= self.base.served_fraction - 1e-9 else None
 
-    def worthwhile(self) -> list[Kind]:
+    def worthwhile(self) -> list[_Kind]:
         """Kinds that are not known exactly, and are in the plan or enter it at the high end of their interval."""
         profile, able = self.question.profile, self.question.workload.request_rate > 0
         is_open = (profile.high > profile.low) & (profile.provenance != MEASURED) & able
@@ -175,7 +175,7 @@ class _Case:
                 kinds.append(kind)
                 continue
             best = self.with_kind(kind, -DECILE)
-            if best is not None and best.cost_per_h < self.base.cost_per_h * (1 - WORTH):
+            if best is not None and best.cost_per_h < self.base.cost_per_h * (1 - _WORTH):
                 kinds.append(kind)
         return kinds
 
@@ -183,10 +183,10 @@ class _Case:
 def _case(question: Question) -> _Case:
     profile, asked = question.profile, question.options.confidence
     plain = question.with_options(confidence=None, budget_per_h=None)
-    confidences = CONFIDENCES if asked is None else (asked, *CONFIDENCES)
+    confidences = _CONFIDENCES if asked is None else (asked, *_CONFIDENCES)
     for place, confidence in enumerate(confidences):
         deviations = np.full(len(profile.replica_types), quantile_of(confidence))
-        rates = with_rates(profile, at_quantile(profile, deviations), UNKNOWN)
+        rates = with_rates(profile, at_quantile(profile, deviations), _NOT_KNOWN)
         try:
             base = solve(replace(plain, profile=rates))
         except InfeasibleError:
@@ -194,7 +194,7 @@ def _case(question: Question) -> _Case:
                 raise
             continue
         break
-    kinds: dict[Kind, list[int]] = {}
+    kinds: dict[_Kind, list[int]] = {}
     for r, item in enumerate(profile.replica_types):
         kind = (item.offer.accelerator, item.tensor_parallel, item.offer.interconnect, item.engine)
         kinds.setdefault(kind, []).append(r)
@@ -218,7 +218,7 @@ class _Value:
     """
 
     case: _Case
-    kind: Kind
+    kind: _Kind
     type_: int
     cells: Sequence[int]
     weight: Array
@@ -272,7 +272,7 @@ class _Value:
         case, now = self.case, self.case.base.cost_per_h
         moved = math.sqrt(max(1.0 - left**2, 0.0))
         expected = 0.0
-        for outcome, weight in OUTCOMES:
+        for outcome, weight in _OUTCOMES:
             plan = case.with_kind(self.kind, case.quantile * left + outcome * moved)
             expected += weight * (now if plan is None else plan.cost_per_h)
         return now - expected
@@ -283,8 +283,8 @@ class _Value:
         rate = float(profile.max_request_rate[self.type_].ravel()[cell] or profile.high[self.type_].ravel()[cell])
         concurrency = max(1, round(self._concurrency(cell))) if self.in_flight is not None else None
         at_once = concurrency or 1
-        requests = at_once + max(LEAST_REQUESTS, TURNS * at_once)
-        minutes = requests / rate / 60 + START_MINUTES * is_first
+        requests = at_once + max(_LEAST_REQUESTS, _TURNS * at_once)
+        minutes = requests / rate / 60 + _START_MINUTES * is_first
         return Suggestion(
             replica_type=item.name,
             accelerator=item.offer.accelerator,
@@ -299,7 +299,7 @@ class _Value:
         )
 
 
-def _value(case: _Case, kind: Kind, in_flight: Array | None) -> _Value:
+def _value(case: _Case, kind: _Kind, in_flight: Array | None) -> _Value:
     """A kind of replica with the sizes that it serves in the plan, or would at the high end of its interval."""
     types = case.types_by_kind[kind]
     plan = case.base if case.base.instances[types].any() else case.with_kind(kind, -DECILE) or case.base
@@ -307,7 +307,7 @@ def _value(case: _Case, kind: Kind, in_flight: Array | None) -> _Value:
     served = plan.share[types] * case.question.workload.request_rate
     is_open = (rates > 0) & (case.question.profile.provenance[types] != MEASURED)
     busy = np.divide(served, rates, out=np.zeros_like(served), where=is_open).sum(axis=0).ravel()
-    cells = [int(cell) for cell in np.argsort(-busy, kind="stable")[:MOST_SIZES] if busy[cell] > 0]
+    cells = [int(cell) for cell in np.argsort(-busy, kind="stable")[:_MOST_SIZES] if busy[cell] > 0]
     cheapest = min(types, key=lambda r: case.question.profile.replica_types[r].cost_per_h)
     return _Value(
         case=case,

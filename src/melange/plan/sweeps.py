@@ -14,14 +14,14 @@ from melange.plan.solve import solve
 from melange.profile.profile import Profile
 from melange.slo import Slo
 
-RATE_FACTORS = tuple(k / 12 for k in range(1, 25))
-LIMIT_FACTORS = (0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
+_RATE_FACTORS = tuple(k / 12 for k in range(1, 25))
+_LIMIT_FACTORS = (0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
 # With hundreds of types a plan takes longer, and a sweep has fewer of them.
-MANY_TYPES = 300
-COARSE_RATE_FACTORS = tuple(k / 4 for k in range(1, 9))
-COARSE_LIMIT_FACTORS = (0.4, 0.6, 1.0, 1.5, 3.0)
-TIME_LIMIT_S = 1.0  # of one plan of a sweep
-ORDER = ("tpot", "ntpot", "ttft", "latency")  # which limit is looked at first
+_MANY_TYPES = 300
+_COARSE_RATE_FACTORS = tuple(k / 4 for k in range(1, 9))
+_COARSE_LIMIT_FACTORS = (0.4, 0.6, 1.0, 1.5, 3.0)
+_TIME_LIMIT_S = 1.0  # of one plan of a sweep
+_ORDER = ("tpot", "ntpot", "ttft", "latency")  # which limit is looked at first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -108,7 +108,7 @@ def explore(
         return Exploration(plan=plan, by_rate=by_rate)
     say("other limits")
     known = None if own is None else SweepPoint(at=0.0, plan=own, profile=question.profile)
-    by_limit = tuple(sweep_limits(question, metric, profile_at, known=known) for metric in limits_in_order(slo))
+    by_limit = tuple(_sweep_limits(question, metric, profile_at, known=known) for metric in limits_in_order(slo))
     return Exploration(plan=plan, by_rate=by_rate, by_limit=by_limit)
 
 
@@ -128,7 +128,7 @@ def sweep_rates(
     """
     asked = _of_sweep(question)
     if factors is None:
-        factors = COARSE_RATE_FACTORS if len(question.profile.replica_types) > MANY_TYPES else RATE_FACTORS
+        factors = _COARSE_RATE_FACTORS if len(question.profile.replica_types) > _MANY_TYPES else _RATE_FACTORS
     points = []
     for factor in factors:
         rate = question.workload.total_rate * factor
@@ -137,7 +137,7 @@ def sweep_rates(
     return tuple(points)
 
 
-def sweep_limits(
+def _sweep_limits(
     question: Question,
     metric: str,
     profile_at: Callable[[Slo], Profile],
@@ -163,8 +163,8 @@ def sweep_limits(
     assert slo is not None
     asked, own = _of_sweep(question), slo.limits[metric]
     if factors is None:
-        is_large = known is not None and len(known.profile.replica_types) > MANY_TYPES
-        factors = COARSE_LIMIT_FACTORS if is_large else LIMIT_FACTORS
+        is_large = known is not None and len(known.profile.replica_types) > _MANY_TYPES
+        factors = _COARSE_LIMIT_FACTORS if is_large else _LIMIT_FACTORS
     points = []
     for factor in factors:
         if known is not None and factor == 1.0:
@@ -182,7 +182,7 @@ def with_limit(slo: Slo, metric: str, limit_s: float) -> Slo:
 
 def _of_sweep(question: Question) -> Question:
     """The question of the many plans of a sweep: the least cost, within a second each."""
-    limit_s = min(question.options.time_limit_s, TIME_LIMIT_S)
+    limit_s = min(question.options.time_limit_s, _TIME_LIMIT_S)
     return question.with_options(budget_per_h=None, time_limit_s=limit_s)
 
 
@@ -196,7 +196,7 @@ def _solved(question: Question) -> Plan | None:
 
 def limits_in_order(slo: Slo) -> list[str]:
     """Metrics that the SLO limits, the time per token first."""
-    return [metric for metric in ORDER if metric in slo.limits]
+    return [metric for metric in _ORDER if metric in slo.limits]
 
 
 def savings_against(plan: Plan, name: str) -> float:

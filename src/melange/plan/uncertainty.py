@@ -12,7 +12,7 @@ from melange.plan.solve import solve
 from melange.plan.suggest import suggest_measurements
 from melange.workload.workload import Array
 
-CONFIDENCE_BY_END = {"low": 0.9, "mid": 0.5, "high": 0.1}
+_CONFIDENCE_BY_END = {"low": 0.9, "mid": 0.5, "high": 0.1}
 
 
 def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
@@ -27,7 +27,7 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
     """
     cost_at: dict[str, float | None] = {}
     cautions = list(plan.cautions)
-    for end in CONFIDENCE_BY_END:
+    for end in _CONFIDENCE_BY_END:
         try:
             found = _plan_at(end, plan.question)
             cost_at[end] = found.cost_per_h
@@ -53,5 +53,5 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
 
 def _plan_at(end: str, question: Question) -> Plan:
     """The cheapest plan with every replica at one end of its interval, a budget set aside."""
-    profile = at_confidence(question.profile, CONFIDENCE_BY_END[end])
+    profile = at_confidence(question.profile, _CONFIDENCE_BY_END[end])
     return solve(replace(question, profile=profile).with_options(confidence=None, budget_per_h=None))

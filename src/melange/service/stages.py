@@ -91,7 +91,7 @@ def _only_for_traces(section: WorkloadSection) -> None:
         raise InputError(f"workload.rate must be a number here, got {section.rate!r}; a statistic needs a trace")
 
 
-def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
+def _offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
     """What a service may rent, and what its own price list left out."""
     section = service.offers
     cautions: tuple[Caution, ...] = ()
@@ -162,7 +162,7 @@ def _estimate(
 
 
 def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalog) -> Profile:
-    offers, cautions = offers_of(service, catalog)
+    offers, cautions = _offers_of(service, catalog)
     subject = (model_of(service), offers, slo, workload)
     section, variants = service.profile, service.variants
     if service.profile.anchors:
@@ -204,7 +204,7 @@ def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog,
     from melange.measure.subject import service_subject
     from melange.profile.formats.measurement_files import read_measurements
 
-    offers, _ = offers_of(service, catalog)
+    offers, _ = _offers_of(service, catalog)
     return service_subject(
         name,
         model_of(service),

@@ -25,7 +25,7 @@ CAUSES = {
 }
 CAUSE_NAMES = tuple(CAUSES)
 # Fields of an outcome that have one value for each request.
-PER_REQUEST = (
+_PER_REQUEST = (
     *("arrival_s", "input_tokens", "output_tokens", "replica", "status", "admitted_s", "first_token_s", "finish_s"),
     *("preemptions", "retries", "prefill_wait_s"),
 )
@@ -47,13 +47,13 @@ def causes(
     found = np.full(len(outcome.arrival_s), -1)
     if len(places):
         known = None if cached is None else cached[places]
-        found[places] = _of_missed(at(outcome, places), slo, engines, type_of_request[places], known)
+        found[places] = _of_missed(_only(outcome, places), slo, engines, type_of_request[places], known)
     return found
 
 
-def at(outcome: Outcome, places: npt.NDArray[np.intp]) -> Outcome:
+def _only(outcome: Outcome, places: npt.NDArray[np.intp]) -> Outcome:
     """The same of some requests only."""
-    return replace(outcome, **{name: getattr(outcome, name)[places] for name in PER_REQUEST})
+    return replace(outcome, **{name: getattr(outcome, name)[places] for name in _PER_REQUEST})
 
 
 def _of_missed(

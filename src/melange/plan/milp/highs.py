@@ -12,7 +12,7 @@ from melange.errors import SolverError
 from melange.workload.workload import Array
 
 # Where a good point is known, most of HiGHS's time goes into looking for one, and into starting over.
-NO_HEURISTICS = {
+_NO_HEURISTICS = {
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_feasibility_jump": False,
     "mip_allow_restart": False,
@@ -108,7 +108,7 @@ def minimise(
         # rows; without presolve it is right, and as fast on these programs.
         solver.setOptionValue("presolve", "off")
     if not heuristics:
-        for key, value in NO_HEURISTICS.items():
+        for key, value in _NO_HEURISTICS.items():
             solver.setOptionValue(key, value)
     _check(solver.passModel(_model(highspy, program)), highspy, "pass the model")
     if start is not None:

@@ -23,7 +23,7 @@ from melange.present.figures.theme import (
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-MOST_COUNTED = 4  # types of a mix that a hover names
+_MOST_COUNTED = 4  # types of a mix that a hover names
 
 
 def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, own_rate: float) -> Figure:
@@ -33,7 +33,7 @@ def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, own_rate: 
     """
     import plotly.graph_objects as go
 
-    figure = new_figure(cost_finding(points, legend), height=460)
+    figure = new_figure(_cost_finding(points, legend), height=460)
     rates = [0.0, *(point.at for point in points)]
     for entry in able_entries(points, legend):
         costs = [0.0, *single_costs(points, points_name(points, entry))]
@@ -83,7 +83,7 @@ def able_entries(points: Sequence[SweepPoint], legend: Legend) -> list[Entry]:
     return [entry for entry in legend.entries if np.isfinite(single_costs(points, points_name(points, entry))).any()]
 
 
-def cost_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
+def _cost_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
     """Where the mix beats every single type, in a sentence."""
     planned = [point.plan for point in points if point.plan is not None]
     savings = [plan.savings for plan in planned if plan.savings is not None]
@@ -103,21 +103,21 @@ def mix_hover(point: SweepPoint, legend: Legend) -> str:
     plan = point.plan
     if plan is None:
         return ""
-    lines = [f"<b>the mix</b> at {plan.workload.total_rate:.3g}/s: {plan.cost_per_h:,.2f} USD/h", gap_text(plan)]
+    lines = [f"<b>the mix</b> at {plan.workload.total_rate:.3g}/s: {plan.cost_per_h:,.2f} USD/h", _gap_text(plan)]
     counted = [
         f"{count} x {(entry.label if (entry := legend.find(r)) else plan.replica_types[r].name)}"
         for r, count in enumerate(plan.instances.tolist())
         if count
     ]
-    lines += counted[:MOST_COUNTED]
-    if len(counted) > MOST_COUNTED:
-        lines.append(f"and {len(counted) - MOST_COUNTED} more types")
+    lines += counted[:_MOST_COUNTED]
+    if len(counted) > _MOST_COUNTED:
+        lines.append(f"and {len(counted) - _MOST_COUNTED} more types")
     if plan.served_fraction < 1:
         lines.append(f"for {plan.served_fraction:.1%} of the requests")
     return "<br>".join([lines[0], *(plain(line) for line in lines[1:])])
 
 
-def gap_text(plan: Plan) -> str:
+def _gap_text(plan: Plan) -> str:
     """What is proven of a plan, in a few words."""
     if plan.gap <= 1e-9:
         return "proven: none is cheaper"
@@ -130,7 +130,7 @@ def figure_savings(points: Sequence[SweepPoint], legend: Legend) -> Figure:
     import plotly.graph_objects as go
 
     planned = [point for point in points if point.plan is not None]
-    figure = new_figure(savings_finding(planned, legend), height=400, barmode="group", bargap=0.25)
+    figure = new_figure(_savings_finding(planned, legend), height=400, barmode="group", bargap=0.25)
     rates = [f"{point.at:.3g}" for point in planned]
     for entry in able_entries(points, legend):
         name = points_name(points, entry)
@@ -162,7 +162,7 @@ def figure_savings(points: Sequence[SweepPoint], legend: Legend) -> Figure:
     return with_title_room(figure)
 
 
-def savings_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
+def _savings_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
     """The range of the savings over types and rates, in a sentence."""
     saved = [
         value

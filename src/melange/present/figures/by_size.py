@@ -26,12 +26,12 @@ from melange.workload.workload import Array, Workload
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-ROW_HEIGHT = 34
+_ROW_HEIGHT = 34
 
 
-def grid_height(rows: int) -> int:
+def _grid_height(rows: int) -> int:
     """Height of a grid of so many rows, with room for its axis title [px]."""
-    return 190 + max(ROW_HEIGHT * rows, 160)
+    return 190 + max(_ROW_HEIGHT * rows, 160)
 
 
 def figure_winners(profile: Profile, workload: Workload, found: Winners, legend: Legend) -> Figure:
@@ -40,7 +40,7 @@ def figure_winners(profile: Profile, workload: Workload, found: Winners, legend:
     colors = [[_winner_color(legend, int(r)) for r in row] for row in found.best]
     texts = [[_winner_text(found, legend, i, o) for o in range(shape[1])] for i in range(shape[0])]
     hovers = [[_winner_hover(profile, workload, found, i, o) for o in range(shape[1])] for i in range(shape[0])]
-    figure = new_figure(winners_finding(profile, workload, found, legend), height=grid_height(shape[0]))
+    figure = new_figure(_winners_finding(profile, workload, found, legend), height=_grid_height(shape[0]))
     add_cells(figure, colors, texts, hovers)
     frame_traffic(figure, workload)
     shown = {int(r) for r in np.unique(found.best) if r >= 0}
@@ -53,7 +53,7 @@ def figure_winners(profile: Profile, workload: Workload, found: Winners, legend:
     return with_title_room(figure)
 
 
-def winners_finding(profile: Profile, workload: Workload, found: Winners, legend: Legend) -> str:
+def _winners_finding(profile: Profile, workload: Workload, found: Winners, legend: Legend) -> str:
     """Which type is cheapest for how much of the traffic, in a sentence."""
     rate = workload.request_rate
     parts = {int(r): float(rate[found.best == r].sum() / rate.sum()) for r in np.unique(found.best) if r >= 0}
@@ -99,7 +99,7 @@ def figure_pair(profile: Profile, workload: Workload, a: Entry, b: Entry) -> Fig
     colors = [[_pair_color(float(value), a, b) for value in row] for row in ahead]
     texts = [[_pair_text(float(value), a, b) for value in row] for row in ahead]
     hovers = [[_pair_hover(profile, workload, (a, b), i, o) for o in range(shape[1])] for i in range(shape[0])]
-    figure = new_figure(pair_finding(workload, ahead, a, b), height=grid_height(shape[0]))
+    figure = new_figure(_pair_finding(workload, ahead, a, b), height=_grid_height(shape[0]))
     add_cells(figure, colors, texts, hovers)
     frame_traffic(figure, workload)
     add_keys(figure, [a, b])
@@ -107,7 +107,7 @@ def figure_pair(profile: Profile, workload: Workload, a: Entry, b: Entry) -> Fig
     return with_title_room(figure)
 
 
-def pair_finding(workload: Workload, ahead: Array, a: Entry, b: Entry) -> str:
+def _pair_finding(workload: Workload, ahead: Array, a: Entry, b: Entry) -> str:
     """How much of the traffic each of two types serves cheaper, in a sentence."""
     rate = workload.request_rate
     parts = [float(rate[mask].sum() / rate.sum()) for mask in (ahead > 0, ahead < 0)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melange.present.figures.cells import cost_text
+from melange.present.figures.cells import Cell, cost_text
 from melange.present.figures.efficiency import request_cost
 from melange.present.figures.legend import Entry, Legend
 from melange.present.figures.theme import new_figure, plain, short_amount, value_axis, with_title_room
@@ -16,11 +16,10 @@ from melange.workload.workload import Workload
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Cell = tuple[int, int]
-CostInterval = tuple[float, float, float]
+_CostInterval = tuple[float, float, float]
 
 
-def cost_interval(profile: Profile, r: int, cell: Cell) -> CostInterval:
+def cost_interval(profile: Profile, r: int, cell: Cell) -> _CostInterval:
     """What 1,000 requests of a size cost on a type: low end, estimate, high end [USD]; infinite where it cannot.
 
     The high end of the cost belongs to the low end of the rate.
@@ -68,13 +67,13 @@ def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell:
     return with_title_room(figure)
 
 
-def intervals(profile: Profile, legend: Legend, cell: Cell) -> list[tuple[Entry, CostInterval]]:
+def intervals(profile: Profile, legend: Legend, cell: Cell) -> list[tuple[Entry, _CostInterval]]:
     """The types with a color that can serve a size, the cheapest first, with their costs."""
     able = [(entry, cost_interval(profile, entry.r, cell)) for entry in legend.entries]
     return sorted((pair for pair in able if np.isfinite(pair[1][1])), key=lambda pair: pair[1][1])
 
 
-def intervals_finding(ranked: list[tuple[Entry, CostInterval]], workload: Workload, cell: Cell) -> str:
+def intervals_finding(ranked: list[tuple[Entry, _CostInterval]], workload: Workload, cell: Cell) -> str:
     """Whether the cheapest is sure to be the cheapest, in a sentence."""
     size = workload.buckets.label(*cell)
     if not ranked:

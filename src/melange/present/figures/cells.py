@@ -14,6 +14,9 @@ from melange.workload.workload import Buckets, Workload
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+# Input and output bucket of a request size.
+Cell = tuple[int, int]
+
 
 def size_axes(buckets: Buckets, rows: list[int] | None = None, columns: list[int] | None = None) -> dict[str, Any]:
     """Both axes of a grid of request sizes, small sizes at the top left as in the paper's tables."""
@@ -21,12 +24,14 @@ def size_axes(buckets: Buckets, rows: list[int] | None = None, columns: list[int
     columns = list(range(buckets.shape[1])) if columns is None else columns
     unit = "number of the bucket" if buckets.is_ordinal else "tokens, up to"
     return {
-        "xaxis": cell_axis(f"Output length [{unit}]", edge_names(buckets, "output", columns), side="bottom"),
-        "yaxis": cell_axis(f"Input length [{unit}]", edge_names(buckets, "input", rows), range=[len(rows) - 0.5, -0.5]),
+        "xaxis": cell_axis(f"Output length [{unit}]", _edge_names(buckets, "output", columns), side="bottom"),
+        "yaxis": cell_axis(
+            f"Input length [{unit}]", _edge_names(buckets, "input", rows), range=[len(rows) - 0.5, -0.5]
+        ),
     }
 
 
-def edge_names(buckets: Buckets, axis: str, chosen: list[int]) -> list[str]:
+def _edge_names(buckets: Buckets, axis: str, chosen: list[int]) -> list[str]:
     """Upper edges in words; numbers where the buckets have no sizes."""
     edges = buckets.input_edges if axis == "input" else buckets.output_edges
     return [f"#{k + 1}" if buckets.is_ordinal else f"{edges[k]:,}" for k in chosen]

@@ -15,7 +15,7 @@ from melange.plan.problem import allowed_types
 from melange.profile.profile import Profile
 from melange.workload.workload import Array, Mask, Workload
 
-Indices = npt.NDArray[np.int64]
+_Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,8 +32,8 @@ class Winners:
         What the second costs more, as a fraction (I, O); infinite where only one can serve it, nan where none can.
     """
 
-    best: Indices
-    second: Indices
+    best: _Indices
+    second: _Indices
     cost: Array
     margin: Array
 
@@ -117,7 +117,7 @@ def comparable_types(plan: Plan) -> list[int]:
     return [int(r) for r in positions if used[r] or not _is_matched(profile, cost, int(r), positions)]
 
 
-def _is_matched(profile: Profile, cost: Array, r: int, others: Indices) -> bool:
+def _is_matched(profile: Profile, cost: Array, r: int, others: _Indices) -> bool:
     """Whether another offer of the same hardware is at least as good for every size."""
     for other in others.tolist():
         if other == r or _hardware(profile, other) != _hardware(profile, r):

@@ -31,10 +31,10 @@ from melange.profile.profile import Profile
 if TYPE_CHECKING:
     pass
 
-BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
-PAIRED = 5  # types that are put against each other
-TYPICAL = 6  # request sizes that stand for the traffic
-DRAWN = 3  # of them get curves of their own
+_BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
+_PAIRED = 5  # types that are put against each other
+_TYPICAL = 6  # request sizes that stand for the traffic
+_DRAWN = 3  # of them get curves of their own
 
 
 def picture_of_routes(study: Study) -> Picture:
@@ -132,13 +132,13 @@ def picture_of_intervals(study: Study) -> Picture | None:
 
 def _drawn(study: Study) -> list[tuple[int, int]]:
     """A middling request size, a short one and a long one."""
-    cells = typical_sizes(study.workload, TYPICAL)
-    return cells if len(cells) <= DRAWN else [cells[k] for k in (len(cells) // 2, 0, len(cells) - 1)]
+    cells = typical_sizes(study.workload, _TYPICAL)
+    return cells if len(cells) <= _DRAWN else [cells[k] for k in (len(cells) // 2, 0, len(cells) - 1)]
 
 
 def picture_of_pairs(study: Study) -> Picture | None:
     """Two types against each other; None where there is one only."""
-    pairs = list(combinations(study.legend.entries[:PAIRED], 2))
+    pairs = list(combinations(study.legend.entries[:_PAIRED], 2))
     if not pairs:
         return None
     variants = tuple(
@@ -168,7 +168,7 @@ def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture
     cannot = f" Cannot carry this traffic alone: {', '.join(unable)}." if unable else ""
     lost = f" At {missing} rates no plan was found." if missing else ""
     budget = " The budget is not kept here." if study.options.budget_per_h is not None else ""
-    chosen = [point for point in points if any(abs(point.at / own - factor) < 1e-9 for factor in BAR_FACTORS)]
+    chosen = [point for point in points if any(abs(point.at / own - factor) < 1e-9 for factor in _BAR_FACTORS)]
     header = ("Rate [1/s]", "Mix [USD/h]", "Gap", *(f"Only {entry.label} [USD/h]" for entry in entries))
     return [
         Picture(
@@ -238,7 +238,7 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
 
 def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
     """The cheapest type, and what requests cost on each, as one limit varies."""
-    cells = typical_sizes(study.workload, TYPICAL)
+    cells = typical_sizes(study.workload, _TYPICAL)
     drawn = _drawn(study)
     assumed = "On fully used replicas; capacities are estimated anew for every limit."
     return [

@@ -15,7 +15,7 @@ from melange.workload.workload import Array
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-ROUTE_HEIGHT = 44
+_ROUTE_HEIGHT = 44
 
 
 def figure_routes(plan: Plan, legend: Legend) -> Figure:
@@ -28,11 +28,11 @@ def figure_routes(plan: Plan, legend: Legend) -> Figure:
     part = workload.request_rate[np.ix_(rows, columns)] / workload.total_rate
     length = 0.92 * part / part.max()
     figure = new_figure(
-        routes_finding(plan, legend), height=170 + max(ROUTE_HEIGHT * len(rows), 180), barmode="overlay"
+        _routes_finding(plan, legend), height=170 + max(_ROUTE_HEIGHT * len(rows), 180), barmode="overlay"
     )
     start = np.arange(len(columns))[None, :] - 0.46 + np.zeros((len(rows), 1))
     for r in [entry.r for entry in legend.entries if plan.instances[entry.r] > 0] + [-1]:
-        share = route_share(plan, legend, r)[np.ix_(rows, columns)]
+        share = _route_share(plan, legend, r)[np.ix_(rows, columns)]
         y, x = np.nonzero(share * part > 0)
         if not len(y):
             continue
@@ -75,7 +75,7 @@ def figure_routes(plan: Plan, legend: Legend) -> Figure:
     return with_title_room(figure)
 
 
-def routes_finding(plan: Plan, legend: Legend) -> str:
+def _routes_finding(plan: Plan, legend: Legend) -> str:
     """What share of requests and of the cost each used type has, in a sentence."""
     taken = (plan.share * plan.workload.request_rate).sum(axis=(1, 2)) / plan.workload.total_rate
     used = [entry for entry in legend.entries if plan.instances[entry.r] > 0]
@@ -88,7 +88,7 @@ def routes_finding(plan: Plan, legend: Legend) -> str:
     return "; ".join(parts)
 
 
-def route_share(plan: Plan, legend: Legend, r: int) -> Array:
+def _route_share(plan: Plan, legend: Legend, r: int) -> Array:
     """Share of each bucket that goes to the type at ``r``, or, where ``r`` is -1, to all without a color (I, O)."""
     if r >= 0:
         share: Array = plan.share[r]

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
-INK = "#1a1a1a"
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+_INK = "#1a1a1a"
 GRID = "#e4e4e4"
-TITLE_CHARACTERS = 95
-TITLE_LINE, LEGEND_LINE = 22, 19  # heights [px]
-LEGEND_WIDTH, KEY_WIDTH, LETTER_WIDTH = 860, 50, 7  # of a legend, its line or square, and a letter [px]
+_TITLE_CHARACTERS = 95
+_TITLE_LINE, _LEGEND_LINE = 22, 19  # heights [px]
+_LEGEND_WIDTH, _KEY_WIDTH, _LETTER_WIDTH = 860, 50, 7  # of a legend, its line or square, and a letter [px]
 
 
 def plain(text: object) -> str:
@@ -35,7 +35,7 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
     """
     import plotly.graph_objects as go
 
-    lines = textwrap.wrap(title, TITLE_CHARACTERS, break_on_hyphens=False, break_long_words=False)
+    lines = textwrap.wrap(title, _TITLE_CHARACTERS, break_on_hyphens=False, break_long_words=False)
     figure = go.Figure()
     figure.update_layout(
         template="none",
@@ -49,7 +49,7 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
             "yanchor": "top",
             "font": {"size": 17},
         },
-        font={"family": FONT, "size": 13, "color": INK},
+        font={"family": _FONT, "size": 13, "color": _INK},
         paper_bgcolor="#ffffff",
         plot_bgcolor="#ffffff",
         height=height,
@@ -64,7 +64,7 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
             "itemclick": False,
             "itemdoubleclick": False,
         },
-        hoverlabel={"bgcolor": "#ffffff", "font": {"color": INK, "size": 12}, "align": "left"},
+        hoverlabel={"bgcolor": "#ffffff", "font": {"color": _INK, "size": 12}, "align": "left"},
         **layout,
     )
     return figure
@@ -74,9 +74,9 @@ def with_title_room(figure: Figure) -> Figure:
     """The same figure with room for its title above the legend, however many lines both take."""
     names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
     longest = max((len(html.unescape(name)) for name in names), default=0)
-    columns = max(1, int(LEGEND_WIDTH / (KEY_WIDTH + LETTER_WIDTH * longest)))
+    columns = max(1, int(_LEGEND_WIDTH / (_KEY_WIDTH + _LETTER_WIDTH * longest)))
     title, more = _title_height(figure), int(figure.layout.title.text.count("<br>"))
-    legend = 12 + LEGEND_LINE * -(-len(names) // columns)
+    legend = 12 + _LEGEND_LINE * -(-len(names) // columns)
     height = figure.layout.height + title
     figure.update_layout(height=height, margin={"t": title + legend}, title={"y": 1 - (12 + 18 * more) / height})
     return figure
@@ -118,7 +118,7 @@ def finding_of(figure: Figure) -> str:
 
 
 def _title_height(figure: Figure) -> int:
-    return 16 + TITLE_LINE * (1 + int(figure.layout.title.text.count("<br>")))
+    return 16 + _TITLE_LINE * (1 + int(figure.layout.title.text.count("<br>")))
 
 
 def untitled(figure: Figure) -> Figure:

@@ -48,8 +48,8 @@ def report_page(study: Study, pictures: list[Picture], name: str) -> str:
     parts = [
         header(study, f"Melange: the plan for {name}"),
         "<main>",
-        html.section("The mix", mix_table(study), drawn["routes"], routing_grid(plan)),
-        html.section("With one type only", singles_table(plan), drawn["savings"]),
+        html.section("The mix", _mix_table(study), drawn["routes"], _routing_grid(plan)),
+        html.section("With one type only", _singles_table(plan), drawn["savings"]),
         html.section("Proof", html.paragraph(_capital(tables.proof(plan).removeprefix("Proof: ")))),
         warnings_section(plan),
         html.section("Why these types", types_table(study), drawn["winners-by-size"]),
@@ -73,7 +73,7 @@ def header(study: Study, brand: str) -> str:
     )
 
 
-def mix_table(study: Study) -> str:
+def _mix_table(study: Study) -> str:
     """What is rented, and what it carries."""
     plan = study.plan
     rows, chips = [], []
@@ -100,7 +100,7 @@ def mix_table(study: Study) -> str:
     )
 
 
-def routing_grid(plan: Plan) -> str:
+def _routing_grid(plan: Plan) -> str:
     """Where each size goes, as letters with percentages where a size is split."""
     workload = plan.workload
     rows = np.flatnonzero(workload.request_rate.sum(axis=1)).tolist()
@@ -127,7 +127,7 @@ def _route(plan: Plan, i: int, o: int) -> str:
     return " ".join(f"{letter} {share:.0%}" for share, letter in sorted(shares, reverse=True)) or "left out"
 
 
-def singles_table(plan: Plan) -> str:
+def _singles_table(plan: Plan) -> str:
     """What each type costs alone, or why it cannot, all of them."""
     able = sorted((b.cost_per_h, name, b) for name, b in plan.single_type.items() if b.cost_per_h is not None)
     rows = [

@@ -13,7 +13,7 @@ from rich.text import Text
 from melange.errors import Caution
 from melange.workload.workload import Buckets
 
-PIPE_WIDTH = 1000
+_PIPE_WIDTH = 1000
 MAX_ROWS = 8  # of a table that could list hundreds; --json lists all
 
 
@@ -22,7 +22,7 @@ def console(*, stderr: bool = False) -> Console:
     made = Console(stderr=stderr, highlight=False)
     if made.is_terminal or os.environ.get("COLUMNS"):
         return made
-    return Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    return Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
 
 
 def table_of(*headings: str) -> Table:

@@ -14,7 +14,7 @@ from melange.measure.search import Found
 from melange.measure.subject import Subject
 from melange.present.terminal.layout import MAX_ROWS, add_column, cautions, spaced, table_of, titled, usd
 
-SIZES = ("Tokens in", "Tokens out", "Traffic")
+_SIZE_COLUMNS = ("Tokens in", "Tokens out", "Traffic")
 
 
 def outlook_page(
@@ -27,7 +27,7 @@ def outlook_page(
 ) -> RenderableType:
     """What each bucket may take, those that matter first, and what all of it may cost."""
     table = table_of()
-    for heading in (*SIZES, "Expected [requests/s]", "Rates tried", "Minutes", *_cost_heading(subject)):
+    for heading in (*_SIZE_COLUMNS, "Expected [requests/s]", "Rates tried", "Minutes", *_cost_heading(subject)):
         add_column(table, heading, right=True)
     for one in outlooks[:MAX_ROWS]:
         table.add_row(
@@ -66,7 +66,7 @@ def _in_all(outlooks: Sequence[Outlook], subject: Subject, most_buckets: int | N
 def result_page(result: Result, subject: Subject) -> RenderableType:
     """The highest rate of each size that was measured, and what stands in the way of more."""
     table = table_of()
-    for heading in (*SIZES, "Highest rate [requests/s]", "Fails at"):
+    for heading in (*_SIZE_COLUMNS, "Highest rate [requests/s]", "Fails at"):
         add_column(table, heading, right=True)
     add_column(table, "What stands in the way")
     for bucket, found in result.found_by_bucket.items():

@@ -21,14 +21,14 @@ from melange.present.terminal.suggestions import uncertainty_part
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Array, Workload
 
-NEARLY_ALL = 0.99  # a type that can serve this share of the requests is worth a word in the answer
+_NEARLY_ALL = 0.99  # a type that can serve this share of the requests is worth a word in the answer
 
 
 def plan_page(plan: Plan, incumbent: Plan | None = None) -> RenderableType:
     """The whole answer, in its order; with what changes against the plan in force, where there is one."""
     parts: list[RenderableType] = [
         Text(plan_sentence(plan), style="bold"),
-        *([Text(changes_sentence(plan, incumbent))] if incumbent is not None else []),
+        *([Text(_changes_sentence(plan, incumbent))] if incumbent is not None else []),
         Text(assumptions(plan), style="dim"),
         _mix(plan),
         _routes(plan),
@@ -67,7 +67,7 @@ def plan_sentence(plan: Plan) -> str:
     return f"{sentence}{_nearly_alone(plan, baseline.cost_per_h or 0.0)}."
 
 
-def changes_sentence(plan: Plan, incumbent: Plan) -> str:
+def _changes_sentence(plan: Plan, incumbent: Plan) -> str:
     """What to rent and to give back against the plan in force."""
     changes = plan.changes_from(incumbent)
     before = f"the plan in force costs {usd(incumbent.cost_per_h)}/h"
@@ -85,7 +85,7 @@ def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
     nearly = [
         (baseline.rest_cost_per_h, name, baseline.served_fraction)
         for name, baseline in plan.single_type.items()
-        if baseline.rest_cost_per_h is not None and baseline.served_fraction >= NEARLY_ALL
+        if baseline.rest_cost_per_h is not None and baseline.served_fraction >= _NEARLY_ALL
     ]
     if not nearly or min(nearly)[0] >= single_cost_per_h:
         return ""
@@ -222,7 +222,7 @@ def _single_types(plan: Plan) -> RenderableType:
 def proof(plan: Plan) -> str:
     """What is proven about the plan, in a sentence."""
     if plan.certificate is not None:
-        return certainty(plan, plan.certificate)
+        return _certainty(plan, plan.certificate)
     if plan.bound_per_h is None:
         return f"Proof: no plan within the budget carries more than {plan.gap:.2%} above this ({plan.status})."
     if plan.gap <= 1e-9:
@@ -233,7 +233,7 @@ def proof(plan: Plan) -> str:
     return f"Proof: {claim} under these assumptions (solved in {plan.solve_s:.2f} s{late})."
 
 
-def certainty(plan: Plan, certificate: Certificate) -> str:
+def _certainty(plan: Plan, certificate: Certificate) -> str:
     """What a simulation has shown of a plan, and what that cost, in two sentences."""
     counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
     held = f"Certified: {certificate.attainment:.2%} of {counted} met the SLO, {certificate.low:.2%} at least"

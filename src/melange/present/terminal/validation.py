@@ -35,7 +35,7 @@ def validation_page(report: Report, plan: Plan, others: Sequence[Report] = ()) -
         parts.append(listed("Why requests missed", lines))
         parts.append(titled("Where they missed most", _worst_buckets(report)))
     if others:
-        parts.append(titled("Policies, on the same requests (times in ms)", policies_table([report, *others])))
+        parts.append(titled("Policies, on the same requests (times in ms)", _policies_table([report, *others])))
     parts.append(Text(served(report)))
     if report.cautions:
         parts.append(cautions(report.cautions))
@@ -159,7 +159,7 @@ def _worst_buckets(report: Report) -> RenderableType:
     return table
 
 
-def policies_table(reports: Sequence[Report]) -> RenderableType:
+def _policies_table(reports: Sequence[Report]) -> RenderableType:
     """Policies side by side, the best first."""
     limited = list(reports[0].slo.limits) if reports[0].slo else []
     shown = [*limited, *(["latency"] if "latency" not in limited else [])]

@@ -20,10 +20,10 @@ from melange.workload.workload import Array
 
 # A plan that cannot be told from one that holds is simulated with up to this many times the requests: beyond it the
 # interval of the attainment narrows by less than a tenth for each doubling of the work that a small miss would save.
-MOST_TIMES = 4
+_MOST_TIMES = 4
 # A plan that is to be certified is simulated with this many times the requests, none of which it was chosen by: what a
 # certificate at 99.5 % needs for an interval of about a quarter of what it allows to miss.
-PROOF_TIMES = 12
+_PROOF_TIMES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,13 +105,13 @@ class Judge:
     def _tried(self, plan: Plan, factor: Array) -> Trial:
         """The plan on the requests that factors are chosen by; if it holds there, on others, and those decide."""
         trial = self._decided(plan, factor, 0, self.seeds)
-        return self._decided(plan, factor, self.seeds * MOST_TIMES, self.seeds) if self.holds(trial) else trial
+        return self._decided(plan, factor, self.seeds * _MOST_TIMES, self.seeds) if self.holds(trial) else trial
 
     def _decided(self, plan: Plan, factor: Array, first: int, least: int) -> Trial:
         """The plan in simulation, with more sets of requests while these leave open whether it holds."""
         trial = self._simulated(plan, factor, first, 1, ())
         while trial.attainment.low < self.target <= trial.attainment.high:
-            count = min(max(least, 2 * len(trial.runs)), MOST_TIMES * self.seeds)
+            count = min(max(least, 2 * len(trial.runs)), _MOST_TIMES * self.seeds)
             if count == len(trial.runs):
                 break
             trial = self._simulated(plan, factor, first, count, trial.runs)
@@ -121,7 +121,7 @@ class Judge:
 
     def proof(self, trial: Trial) -> Trial:
         """A plan on requests of its own, many at once: stopping at the first favorable ones would choose again."""
-        return self._simulated(trial.plan, trial.factor, 2 * MOST_TIMES * self.seeds, PROOF_TIMES * self.seeds, ())
+        return self._simulated(trial.plan, trial.factor, 2 * _MOST_TIMES * self.seeds, _PROOF_TIMES * self.seeds, ())
 
     def _simulated(self, plan: Plan, factor: Array, first: int, count: int, before: tuple[Run, ...]) -> Trial:
         """A plan with ``count`` sets of requests, from number ``first`` on; some of them simulated before."""
