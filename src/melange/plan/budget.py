@@ -90,7 +90,7 @@ def _largest_part(problem: Problem, options: Options, say: Say, deadline: float)
 
 
 def _part_carried(problem: Problem, count: Array, scenarios: tuple[int, ...]) -> float:
-    """Share of every bucket that so many instances carry, also after each loss."""
+    """Share of every bucket that these instances carry, also after each loss."""
     fleets = [problem.carried(count), *(problem.carried_after_loss(count, lost) for lost in scenarios)]
     found = [least_peak_shares(problem, carried) for carried in fleets]
     return min(1.0, *(0.0 if item is None else 1.0 / item[1] for item in found))

@@ -1,6 +1,6 @@
-"""Why no fleet carries the workload although some type serves every bucket: which limit stands in the way.
+"""Why no fleet carries the workload although some type serves every bucket: which limit prevents it.
 
-One kind of limit is lifted at a time. What then becomes possible says what stood in the way, and the least amount by
+One kind of limit is lifted at a time. What then becomes possible says what prevented it, and the least amount by
 which the limit must give way says by how much.
 """
 
@@ -37,7 +37,7 @@ def why_infeasible(problem: Problem, unlimited: Problem) -> InfeasibleError:
     reasons = [reason for test in tests if (reason := test(problem, unlimited))]
     if not reasons:
         present = [limit.name for limit in problem.limits] + [item.name for item in problem.requirements]
-        reasons = [f"several settings stand in the way together: {', '.join(present) or 'no single one is to blame'}"]
+        reasons = [f"several settings prevent it together: {', '.join(present) or 'no single one is to blame'}"]
     return _error(reasons)
 
 

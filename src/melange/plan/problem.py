@@ -18,7 +18,9 @@ from melange.plan.question import Question
 from melange.profile.profile import Profile, ReplicaType
 from melange.workload.workload import Array, Mask, Workload
 
-# Shares of a count below this are rounding noise of the arithmetic, not a whole instance.
+# Parts of a count, of a cost and of a share below this are rounding noise. Sums over thousands of buckets err by some
+# 1e-13; anything nearer to that would rent an instance for noise, and anything much larger would round a needed one
+# away.
 ROUNDING = 1e-9
 
 Positions = npt.NDArray[np.int64]
@@ -112,7 +114,7 @@ class Problem:
         return (1.0 - self.headroom) * self.replicas
 
     def carried(self, instances: npt.ArrayLike) -> Array:
-        """Load that so many instances of each type take once its spare replicas are set aside (R,)."""
+        """Load that these instances of each type take once its spare replicas are set aside (R,)."""
         count = np.asarray(instances, float)
         kept = self.replicas * count - self.spare * (count > 0)
         carried: Array = (1.0 - self.headroom) * np.maximum(kept, 0.0)
@@ -149,7 +151,7 @@ class Problem:
         )
 
     def with_changes(self, **changes: object) -> Problem:
-        """The same problem with some fields set anew."""
+        """The same problem with some fields changed."""
         return _replaced(self, **changes)
 
 

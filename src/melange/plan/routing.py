@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from melange.plan.plan import Plan
     from melange.replica.engine import Engine
 
-# How many completions the plan's own traffic counts for, until real ones are seen.
+# Completions that the plan's own traffic counts for, until real ones are seen. More, and a balancer takes longer to
+# learn that completions are longer or shorter than planned; fewer, and the first few decide where all go. A judgement.
 _PRIOR_COMPLETIONS = 200.0
 
 

@@ -15,10 +15,13 @@ from melange.plan.question import Question
 from melange.profile.profile import Profile
 from melange.workload.workload import Mask
 
-# A list of reasons longer than this is no longer read.
+# Sentences of an error, reasons in a sentence, names of types or sizes before a reason. More, and nobody reads them;
+# fewer would leave out types that a reader could act on. Judgements; a profile's --json has them all.
 _MOST_SENTENCES = 12
 _MOST_REASONS = 8
 _MOST_NAMES = 4
+_MOST_SIZES = 3
+# A figure with its unit, which a reason may hold: reasons that differ in nothing else are told in one.
 _FIGURE = re.compile(r"(\d[\d,]*(?:\.\d+)?)( (?:ms|s)\b)?")
 
 
@@ -80,7 +83,7 @@ def _why_unservable(question: Question, allowed: Mask, cells: Sequence[int] | np
         cells_by_why[_why(profile, allowed, int(cell))].append(int(cell))
     groups = sorted(cells_by_why.items(), key=lambda item: -rate[item[1]].sum())
     sentences = [
-        f"{_listed([_label(profile, cell) for cell in group], 3)} ({rate[group].sum():.3g} req/s): {why}"
+        f"{_listed([_label(profile, cell) for cell in group], _MOST_SIZES)} ({rate[group].sum():.3g} req/s): {why}"
         for why, group in groups[:_MOST_SENTENCES]
     ]
     rest = sum(len(group) for _, group in groups[_MOST_SENTENCES:])

@@ -30,7 +30,7 @@ def floor_per_h(problem: Problem) -> float:
 
 
 def _demand(problem: Problem, price: Array) -> float:
-    """What serving every bucket costs at so much per unit of load: g(y) = sum_b min_r y_r l_rb, y = ``price`` (R,)."""
+    """What serving every bucket costs at prices of load: g(y) = sum_b min_r y_r l_rb, y = ``price`` (R,)."""
     with np.errstate(invalid="ignore"):
         priced = price[:, None] * problem.load
     if not price.all():

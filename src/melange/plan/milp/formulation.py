@@ -211,7 +211,7 @@ def _requirement(problem: Problem, columns: Columns) -> _Rows:
 
 
 def _min_total(problem: Problem, columns: Columns) -> _Rows:
-    """At least so many replicas in all: sum_r p_r n_r >= N."""
+    """At least N replicas in all: sum_r p_r n_r >= N."""
     if problem.min_total == 0:
         return _rows("min_total", np.empty(0), np.empty(0), [], [], [])
     types = np.arange(len(problem.cost))
@@ -236,7 +236,7 @@ def _used_most(problem: Problem, columns: Columns) -> _Rows:
 
 
 def _max_types(problem: Problem, columns: Columns) -> _Rows:
-    """At most so many different types: sum_r u_r <= T."""
+    """At most T different types: sum_r u_r <= T."""
     if problem.max_types is None:
         return _rows("max_types", np.empty(0), np.empty(0), [], [], [])
     types = np.arange(len(problem.cost))
@@ -247,7 +247,7 @@ def _max_types(problem: Problem, columns: Columns) -> _Rows:
 
 
 def _budget(problem: Problem, columns: Columns) -> _Rows:
-    """At most so much is spent: sum_r c_r n_r <= B."""
+    """At most B is spent: sum_r c_r n_r <= B."""
     if problem.budget_per_h is None:
         return _rows("budget", np.empty(0), np.empty(0), [], [], [])
     types = np.arange(len(problem.cost))

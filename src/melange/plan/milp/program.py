@@ -20,6 +20,11 @@ from melange.workload.workload import Array
 Say = Callable[[str], None]
 
 
+# A round adds losses that the last fleet does not stand, each type's at most once, or a little room. Fleets use a
+# handful of types, so a hundred rounds mean that the program and its check contradict each other.
+_MOST_ROUNDS = 100
+
+
 class OutOfTimeError(SolverError):
     """The time ran out before any plan was found."""
 
@@ -30,7 +35,7 @@ def by_program(
     """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from (R,)."""
     scenarios: tuple[int, ...] = ()
     strict, bound = problem, -np.inf
-    for _ in range(100):
+    for _ in range(_MOST_ROUNDS):
         milp = formulate(strict, scenarios=scenarios)
         start = None if known is None else start_point(strict, milp, known)
         outcome = run_program(milp, options, deadline, start)
@@ -38,7 +43,7 @@ def by_program(
         assert outcome.x is not None
         fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status)
         if fleet is None:
-            # A load that the solver's tolerance let through; ask for a little more room than that.
+            # A load that the solver's tolerance let through; ask for twice the room that it takes.
             strict = strict.with_changes(load=strict.load * (1 + 2 * TOLERANCE))
             continue
         missing = unsafe_losses(problem, fleet)

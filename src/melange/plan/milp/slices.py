@@ -31,7 +31,7 @@ def quickly_sliced(problem: Problem, share: Array, carried: Array) -> Array | No
 
 
 def _dived(problem: Problem, carried: Array) -> Array | None:
-    """Round one split bucket after the other, the heaviest first, the shares of the others set anew each time.
+    """Round one split bucket after the other, the heaviest first, the shares of the others solved again each time.
 
     The thinnest buckets are left for the end, where their rounding costs next to nothing.
     """

@@ -23,12 +23,16 @@ from melange.present.figures.theme import (
     value_axis,
     with_title_room,
 )
+from melange.present.terminal.layout import LEAST_SHOWN
 from melange.profile.profile import Profile
 from melange.workload.workload import Array, Workload
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+# Height of the picture over the most that a type costs at the loosest limit. A type close to its floor costs many times
+# the others: a taller picture would press their lines to the axis, a lower one would cut lines that are still of use.
+_TALLEST = 2.5
 LIMIT_NAME_BY_METRIC = {
     "ttft": "Limit on the mean time to first token",
     "tpot": "Limit on the mean time per output token",
@@ -69,8 +73,7 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
             )
         )
     mark_own(figure, sweep.own * 1e3)
-    # A type close to its floor costs many times the others, which would press all other lines to the axis.
-    scale = {"range": [0, 2.5 * max(loosest)]} if loosest else {"rangemode": "tozero"}
+    scale = {"range": [0, _TALLEST * max(loosest)]} if loosest else {"rangemode": "tozero"}
     figure.update_layout(xaxis=_limit_axis(sweep), yaxis=value_axis("Cost of 1,000 such requests [USD]", **scale))
     return with_title_room(figure)
 
@@ -233,14 +236,14 @@ def _cost_by_limit_finding(sweep: LimitSweep) -> str:
         change = 1 - at_loose.cost_per_h / own.cost_per_h
         text += (
             f": a limit of {loose / sweep.own:.3g} times the service's own would save {percent(change)}"
-            if change > 5e-4
+            if change > LEAST_SHOWN
             else ": looser limits than the service's own save nothing"
         )
     return text
 
 
 def _limit_axis(sweep: LimitSweep) -> dict[str, object]:
-    """The axis of limits, from 0 to a little more than the loosest."""
+    """The axis of limits, from 0 to a little more than the loosest, so that its marker is not cut."""
     most = sweep.points[-1].at * 1e3
     return value_axis(f"{LIMIT_NAME_BY_METRIC[sweep.metric]} [ms]", range=[0, most * 1.03])
 

@@ -19,11 +19,13 @@ from melange.present.figures.theme import (
     value_axis,
     with_title_room,
 )
+from melange.present.terminal.layout import LEAST_SHOWN
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-_MOST_COUNTED = 4  # types of a mix that a hover names
+# Types of a mix that a hover names: more lines than these would cover the curves beside it.
+_MOST_COUNTED = 4
 
 
 def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, own_rate: float) -> Figure:
@@ -89,7 +91,7 @@ def _cost_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
     savings = [plan.savings for plan in planned if plan.savings is not None]
     if not savings:
         return "No single type can carry this traffic; the mix can"
-    cheaper = sum(saved > 5e-4 for saved in savings)
+    cheaper = sum(saved > LEAST_SHOWN for saved in savings)
     if not cheaper:
         return f"At none of the {len(savings)} rates is a mix cheaper than the best single type"
     return (
@@ -119,7 +121,7 @@ def mix_hover(point: SweepPoint, legend: Legend) -> str:
 
 def _gap_text(plan: Plan) -> str:
     """What is proven of a plan, in a few words."""
-    if plan.gap <= 1e-9:
+    if plan.gap == 0:
         return "proven: none is cheaper"
     bound = f" (none under {plan.bound_per_h:,.2f})" if plan.bound_per_h is not None else ""
     return f"proven within {plan.gap:.2%}{bound}"

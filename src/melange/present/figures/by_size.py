@@ -26,11 +26,16 @@ from melange.workload.workload import Array, Workload
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+# Of a row [px]: its 12 px text with room around it. Less, and frames touch the letters; more, and a grid of a dozen
+# input sizes no longer fits on a screen.
 _ROW_HEIGHT = 34
+# Lead from which on a color is full, and how strong it is at no lead. A wider range would leave leads of some per cent
+# alike; a weaker start would make small leads look like cells that nothing serves.
+_FULL_LEAD, _LEAST_STRENGTH = 0.5, 0.3
 
 
 def _grid_height(rows: int) -> int:
-    """Height of a grid of so many rows, with room for its axis title [px]."""
+    """Height of a grid of that many rows, with room for its axis title [px]."""
     return 190 + max(_ROW_HEIGHT * rows, 160)
 
 
@@ -118,7 +123,7 @@ def _pair_color(ahead: float, a: Entry, b: Entry) -> str:
     """The color of the cheaper type, the paler the smaller its lead; full from a lead of 50 % on."""
     if np.isnan(ahead):
         return NONE_COLOR
-    strength = 0.3 + 0.7 * min(abs(ahead), 0.5) / 0.5
+    strength = _LEAST_STRENGTH + (1.0 - _LEAST_STRENGTH) * min(abs(ahead), _FULL_LEAD) / _FULL_LEAD
     return _mixed((a if ahead >= 0 else b).color, strength)
 
 

@@ -36,6 +36,7 @@ def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell:
     import plotly.graph_objects as go
 
     ranked = intervals(profile, legend, cell)
+    # A little room, so that whiskers do not end on the frame.
     most = 1.08 * max(
         [high for _, (_, mid, high) in ranked if np.isfinite(high)] + [m for _, (_, m, _) in ranked] + [0]
     )
@@ -50,6 +51,7 @@ def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell:
                 error_x={
                     "type": "data",
                     "symmetric": False,
+                    # An endless whisker goes past the edge, where it is cut.
                     "array": [min(high, 2 * most) - mid],
                     "arrayminus": [mid - low],
                     "color": entry.color,

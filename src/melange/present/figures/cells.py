@@ -72,6 +72,7 @@ def add_cells(figure: Figure, colors: list[list[str]], texts: list[list[str]], h
 
 def frame_traffic(figure: Figure, workload: Workload) -> None:
     """A frame around every size that the traffic has."""
+    # A little inside the cell, or the frames of neighbors would lie on each other.
     frame = {"type": "rect", "line": {"color": "#000000", "width": 2}}
     cells = np.argwhere(workload.request_rate > 0).tolist()
     shapes = [frame | {"x0": o - 0.47, "x1": o + 0.47, "y0": i - 0.45, "y1": i + 0.45} for i, o in cells]
@@ -96,6 +97,7 @@ def margin_text(margin: float) -> str:
     """A margin in a cell: what the second costs more."""
     if not np.isfinite(margin):
         return "only"
+    # From +1,000 % on a factor is shorter, and fits into the cell.
     return f"+{margin:.0%}" if margin < 9.995 else f"x{margin + 1:.0f}"
 
 

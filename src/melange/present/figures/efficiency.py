@@ -83,9 +83,10 @@ def winners(cost: Array, among: list[int]) -> Winners:
 
 
 def advantage(cost: Array, a: int, b: int) -> Array:
-    """What the dearer of two types costs more, as a fraction (I, O): above 0 where ``a`` is cheaper, below where ``b``.
+    """What the more expensive of two types costs more, as a fraction (I, O).
 
-    Infinite where only one of them can serve the size, nan where neither can.
+    Above 0 where ``a`` is cheaper, below where ``b`` is; infinite where only one of them can serve the size, nan where
+    neither can.
 
     >>> advantage(np.array([[[1.0, 3.0]], [[1.5, 1.0]]]), 0, 1)
     array([[ 0.5, -2. ]])
@@ -153,13 +154,13 @@ def typical_sizes(workload: Workload, count: int) -> list[tuple[int, int]]:
     return [divmod(cell, workload.request_rate.shape[1]) for cell in busiest]
 
 
-def is_told_apart(profile: Profile, found: Winners) -> Mask:
+def is_distinguished(profile: Profile, found: Winners) -> Mask:
     """Where the winner is cheaper even at the wrong ends of both intervals (I, O).
 
     False where there is no second; an interval that reaches 0 leaves everything open.
     """
-    dearest, cheapest = request_cost(profile, profile.low), request_cost(profile, profile.high)
+    at_most, at_least = request_cost(profile, profile.low), request_cost(profile, profile.high)
     i, o = np.indices(found.best.shape)
     rivalled = found.second >= 0
-    apart: Mask = rivalled & (dearest[found.best, i, o] < cheapest[found.second, i, o])
+    apart: Mask = rivalled & (at_most[found.best, i, o] < at_least[found.second, i, o])
     return apart

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from melange.present.figures.picture import Picture
 
 _FORMATS = ("png", "svg")
-_WIDTH_PX = 1000  # [px]
-_PIXEL_RATIO = 2  # pixels of a PNG for each of them
+# Wide enough for the titles, which are wrapped for this width (present/figures/theme.py).
+_WIDTH_PX = 1000
+# Pixels of a PNG for each of them: 300 dots an inch where a picture is printed 17 cm wide. One would show its pixels
+# there; three makes files larger for what few printers show.
+_PIXEL_RATIO = 2
 
 
 def check_images(folder: Path, image_format: str) -> None:

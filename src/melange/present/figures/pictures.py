@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,9 +15,9 @@ from melange.plan.sweeps import (
 )
 from melange.present.figures import by_limit, by_rate, by_size, by_type
 from melange.present.figures import routing_grid as routes
-from melange.present.figures.cells import margin_text
+from melange.present.figures.cells import Cell, margin_text
 from melange.present.figures.efficiency import (
-    is_told_apart,
+    is_distinguished,
     request_cost,
     typical_sizes,
     winners,
@@ -26,15 +25,17 @@ from melange.present.figures.efficiency import (
 from melange.present.figures.picture import Picture, Variant
 from melange.present.figures.theme import percent
 from melange.present.study import Study
+from melange.present.terminal.plan_tables import SHOWN_SHARE
 from melange.profile.profile import Profile
 
-if TYPE_CHECKING:
-    pass
-
+# Of the service's rate: some of those that every sweep plans for. With more of them bars get too thin for the figures
+# on them.
 _BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
-_PAIRED = 5  # types that are put against each other
-_TYPICAL = 6  # request sizes that stand for the traffic
-_DRAWN = 3  # of them get curves of their own
+# Types that are put against each other: 5 make 10 pairs to choose from, one more would make 15.
+_PAIRED = 5
+# Request sizes that stand for the traffic, a row each; and those among them that get curves of their own. More would
+# say more of rare sizes, and take a reader longer. A judgement.
+_TYPICAL, _DRAWN = 6, 3
 
 
 def picture_of_routes(study: Study) -> Picture:
@@ -45,7 +46,7 @@ def picture_of_routes(study: Study) -> Picture:
         shares = [
             f"{plan.replica_types[r].name} {plan.share[r, i, o]:.0%}"
             for r in np.argsort(-plan.share[:, i, o], kind="stable")
-            if plan.share[r, i, o] > 5e-3
+            if plan.share[r, i, o] > SHOWN_SHARE
         ]
         part = workload.request_rate[i, o] / workload.total_rate
         rows.append((workload.buckets.label(i, o), f"{part:.2%}", ", ".join(shares) or "left out"))
@@ -64,7 +65,7 @@ def picture_of_routes(study: Study) -> Picture:
 def picture_of_winners(study: Study) -> Picture:
     """The cheapest type by request size."""
     profile, workload, found = study.profile, study.workload, study.found
-    apart = is_told_apart(profile, found)
+    apart = is_distinguished(profile, found)
     rivalled = int((found.second >= 0).sum())
     rows = []
     for i, o in np.argwhere(found.best >= 0).tolist():
@@ -130,9 +131,10 @@ def picture_of_intervals(study: Study) -> Picture | None:
     )
 
 
-def _drawn(study: Study) -> list[tuple[int, int]]:
+def _drawn(study: Study) -> list[Cell]:
     """A middling request size, a short one and a long one."""
     cells = typical_sizes(study.workload, _TYPICAL)
+    # The first is what the page shows before anybody chooses.
     return cells if len(cells) <= _DRAWN else [cells[k] for k in (len(cells) // 2, 0, len(cells) - 1)]
 
 
@@ -161,7 +163,7 @@ def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture
     """Cost by request rate, and savings."""
     legend, own = study.legend, study.workload.total_rate
     gap = max((point.plan.gap for point in points if point.plan), default=0.0)
-    proven = "proven cheapest" if gap <= 1e-9 else f"proven within {gap:.2%} of the cheapest"
+    proven = "proven cheapest" if gap == 0 else f"proven within {gap:.2%} of the cheapest"
     missing = sum(point.plan is None for point in points)
     entries = by_rate.able_entries(points, legend)
     unable = [entry.label for entry in legend.entries if entry not in entries]
@@ -220,7 +222,7 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
     return Picture(
         name="cost-by-slo",
         about="What a tighter or looser SLO costs",
-        caption="Capacities are estimated anew for every limit, and every point is a plan with its proof (whiskers "
+        caption="Capacities are estimated again for every limit, and every point is a plan with its proof (whiskers "
         "reach down to the proven bound, where it lies below). Between points a line stands at the tighter "
         "limit's cost." + others + "".join(words),
         variants=tuple(
@@ -240,7 +242,7 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
     """The cheapest type, and what requests cost on each, as one limit varies."""
     cells = typical_sizes(study.workload, _TYPICAL)
     drawn = _drawn(study)
-    assumed = "On fully used replicas; capacities are estimated anew for every limit."
+    assumed = "On fully used replicas; capacities are estimated again for every limit."
     return [
         Picture(
             name="winners-by-slo",
@@ -259,7 +261,7 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
             name="request-cost-by-slo",
             about="What one request size costs by SLO",
             caption=f"{assumed} A line begins at the tightest limit that its type can meet, above the picture where "
-            "that is dear; hover for 80 % intervals.",
+            "that is expensive; hover for 80 % intervals.",
             variants=tuple(
                 Variant(
                     label=f"{study.workload.buckets.label(*cell)} tokens",
@@ -278,7 +280,7 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
     ]
 
 
-def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[tuple[int, int]]) -> list[tuple[str, ...]]:
+def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for point in sweep.points:
         found = winners(request_cost(point.profile), study.compared)
@@ -290,7 +292,7 @@ def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[tuple[int, int
     return rows
 
 
-def _request_costs(study: Study, point: SweepPoint, cell: tuple[int, int]) -> list[str]:
+def _request_costs(study: Study, point: SweepPoint, cell: Cell) -> list[str]:
     costs = [by_limit.cost_at_limits([point.profile], entry.r, cell)[0] for entry in study.legend.entries]
     return ["-" if np.isnan(cost) else f"{cost:.4g}" for cost in costs]
 

@@ -7,15 +7,24 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from melange.present.terminal.layout import LEAST_SHOWN
+
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+# Fonts that readers have on their own machines: a page fetches nothing.
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 _INK = "#1a1a1a"
 GRID = "#e4e4e4"
+# A letter of a title is about 9 px wide (17 px font), and a picture 1,000 px: longer lines would be cut, shorter ones
+# take more lines.
 _TITLE_CHARACTERS = 95
-_TITLE_LINE, _LEGEND_LINE = 22, 19  # heights [px]
-_LEGEND_WIDTH, _KEY_WIDTH, _LETTER_WIDTH = 860, 50, 7  # of a legend, its line or square, and a letter [px]
+# Heights [px]: of the font sizes below with their leading. Less, and lines touch; more is white space.
+_TITLE_LINE, _LEGEND_LINE = 22, 19
+# Of a legend, its line or square, and a letter [px]. Only the browser knows how many columns a legend has, so its
+# height is estimated from these: too wide a letter leaves a gap below the title, too narrow a one lets the legend cover
+# it. 7 px is a wide letter of the 12 px font.
+_LEGEND_WIDTH, _KEY_WIDTH, _LETTER_WIDTH = 860, 50, 7
 
 
 def plain(text: object) -> str:
@@ -78,6 +87,7 @@ def with_title_room(figure: Figure) -> Figure:
     title, more = _title_height(figure), int(figure.layout.title.text.count("<br>"))
     legend = 12 + _LEGEND_LINE * -(-len(names) // columns)
     height = figure.layout.height + title
+    # Plotly sets the first line of a title at y, and each further one below it: y moves up by what they take.
     figure.update_layout(height=height, margin={"t": title + legend}, title={"y": 1 - (12 + 18 * more) / height})
     return figure
 
@@ -146,11 +156,12 @@ def percent(fraction: float) -> str:
     >>> percent(0.1234), percent(0.0042), percent(1.5)
     ('12%', '0.4%', '150%')
     """
-    if 0 < fraction < 5e-4:
+    # What is not nothing never reads 0 %, and what is not all never 100 %; 1e-9 is what sums of shares leave.
+    if 0 < fraction < LEAST_SHOWN:
         return "<0.1%"
-    if 0.9995 <= fraction < 1 - 1e-9:
+    if 1 - LEAST_SHOWN <= fraction < 1 - 1e-9:
         return ">99.9%"
-    is_fine = 5e-4 <= abs(fraction) < 0.0995 or 0.995 <= fraction < 0.9995
+    is_fine = LEAST_SHOWN <= abs(fraction) < 0.0995 or 0.995 <= fraction < 1 - LEAST_SHOWN
     return f"{fraction:.1%}" if is_fine else f"{fraction:.0%}"
 
 

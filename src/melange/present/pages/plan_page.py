@@ -120,9 +120,9 @@ def _route(plan: Plan, i: int, o: int) -> str:
     shares = [
         (float(plan.share[r, i, o]), letter)
         for r, letter in zip(tables.used_types(plan), tables.letters(plan), strict=False)
-        if plan.share[r, i, o] > 5e-3
+        if plan.share[r, i, o] > tables.SHOWN_SHARE
     ]
-    if len(shares) == 1 and shares[0][0] > 0.995:
+    if len(shares) == 1 and shares[0][0] > 1 - tables.SHOWN_SHARE:
         return shares[0][1]
     return " ".join(f"{letter} {share:.0%}" for share, letter in sorted(shares, reverse=True)) or "left out"
 

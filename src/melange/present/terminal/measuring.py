@@ -49,7 +49,7 @@ def outlook_page(
 
 
 def _in_all(outlooks: Sequence[Outlook], subject: Subject, most_buckets: int | None, budget_s: float | None) -> str:
-    """How long, how dear, and when it ends."""
+    """How long it takes, what it costs, and when it ends."""
     chosen = outlooks[:most_buckets]
     duration_s = sum(one.duration_s for one in chosen)
     least_s = chosen[0].duration_s if chosen else 0.0
@@ -64,11 +64,11 @@ def _in_all(outlooks: Sequence[Outlook], subject: Subject, most_buckets: int | N
 
 
 def result_page(result: Result, subject: Subject) -> RenderableType:
-    """The highest rate of each size that was measured, and what stands in the way of more."""
+    """The highest rate of each size that was measured, and what prevents more."""
     table = table_of()
     for heading in (*_SIZE_COLUMNS, "Highest rate [requests/s]", "Fails at"):
         add_column(table, heading, right=True)
-    add_column(table, "What stands in the way")
+    add_column(table, "What prevents more")
     for bucket, found in result.found_by_bucket.items():
         inputs, outputs = subject.size(bucket)
         share = subject.workload.request_rate[bucket] / subject.workload.total_rate
@@ -116,6 +116,7 @@ def _minutes(duration_s: float) -> str:
     >>> _minutes(40), _minutes(600), _minutes(9000)
     ('40 s', '10 min', '2.5 h')
     """
+    # In minutes 85 s would read 1 min, and 85 min more than anyone counts.
     if duration_s < 90:
         return f"{duration_s:.0f} s"
     return f"{duration_s / 60:.0f} min" if duration_s < 5400 else f"{duration_s / 3600:.1f} h"
