@@ -22,7 +22,7 @@ from melange.profile.estimate import estimate
 from melange.profile.profile import Profile
 from melange.slo import Slo
 from melange.validate.attainment import attainment, counted, met
-from melange.validate.certify.certify import REQUESTS, SEEDS, certify
+from melange.validate.certify.certify import REQUESTS_PER_RUN, RUNS_PER_PLAN, certify
 from melange.validate.simulate import draw_for, simulate
 from melange.workload.datasets import dataset
 from melange.workload.workload import Workload
@@ -109,8 +109,8 @@ def main() -> None:
     """Print the table and the bars."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=4.0, help="requests per second")
-    parser.add_argument("--requests", type=int, default=REQUESTS, help="requests of one run")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="runs of each plan")
+    parser.add_argument("--requests", type=int, default=REQUESTS_PER_RUN, help="requests of one run")
+    parser.add_argument("--seeds", type=int, default=RUNS_PER_PLAN, help="runs of each plan")
     parser.add_argument("--repeats", type=int, default=3, help="certificates whose median time is taken")
     parser.add_argument("--eras", nargs="+", default=list(ERAS), help="vllm-0.2, vllm-1")
     given = parser.parse_args()

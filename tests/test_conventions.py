@@ -83,7 +83,7 @@ def public(body: list[ast.stmt]) -> Iterator[Function | ast.ClassDef]:
 def test_every_public_class_and_function_is_documented(modules: Modules) -> None:
     """Methods and properties too."""
     nodes = [(path, node) for path, tree in modules.items() for node in public(tree.body)]
-    assert len(nodes) > 1000
+    assert len(nodes) > 900
     assert [(path, node.name) for path, node in nodes if not ast.get_docstring(node)] == []
 
 

@@ -94,7 +94,7 @@ def test_a_cautious_plan_tells_the_cost_of_not_knowing(run: Run) -> None:
     assert plan["cost_at"]["low"] >= plan["cost_at"]["mid"] >= plan["cost_at"]["high"] > 0
     assert plan["cost_per_h"] == plan["cost_at"]["low"]
     page = run("plan", "service.yaml", "--set", "plan.confidence=0.9").stdout
-    assert "The cost of not knowing" in page
+    assert "The cost of uncertainty" in page
     assert json.loads(run("plan", "service.yaml", "--json").stdout)["cost_at"] is None
 
 

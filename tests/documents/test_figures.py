@@ -18,10 +18,14 @@ from melange.measure.search import START_SHARE, Effort
 from melange.measure.window import _LATE_S as LATE_S
 from melange.measure.window import BLOCKS
 from melange.plan import suggest
-from melange.plan.cheapest import MANY_BUCKETS
-from melange.plan.explain import EXACT_TYPES
+from melange.plan.cheapest import _MANY_BUCKETS as MANY_BUCKETS
+from melange.plan.explain import _EXACT_TYPES as EXACT_TYPES
 from melange.plan.options import Options
-from melange.plan.sweeps import COARSE_LIMIT_FACTORS, COARSE_RATE_FACTORS, LIMIT_FACTORS, MANY_TYPES, RATE_FACTORS
+from melange.plan.sweeps import _COARSE_LIMIT_FACTORS as COARSE_LIMIT_FACTORS
+from melange.plan.sweeps import _COARSE_RATE_FACTORS as COARSE_RATE_FACTORS
+from melange.plan.sweeps import _LIMIT_FACTORS as LIMIT_FACTORS
+from melange.plan.sweeps import _MANY_TYPES as MANY_TYPES
+from melange.plan.sweeps import _RATE_FACTORS as RATE_FACTORS
 from melange.profile import aiconfigurator, percentiles
 from melange.profile.correction import REFERENCE_BATCH
 from melange.profile.searched_rates import _SAME_SIZE as SAME_SIZE
@@ -49,8 +53,8 @@ SAID = [
     ("docs/anchors.md", f"a size within {SAME_SIZE * 100:g} % of what a bucket is planned at"),
     (
         "docs/anchors.md",
-        f"{suggest.START_MINUTES:g} minutes to start a replica, one turn of all requests to warm up, "
-        f"then {suggest.TURNS} turns and at least {suggest.LEAST_REQUESTS} requests",
+        f"{suggest._START_MINUTES:g} minutes to start a replica, one turn of all requests to warm up, "
+        f"then {suggest._TURNS} turns and at least {suggest._LEAST_REQUESTS} requests",
     ),
     ("docs/balance.md", f"{AWAY_S[0]:g} s, then {', '.join(f'{one:g}' for one in AWAY_S[1:])}"),
     ("docs/balance.md", f"A type whose replicas are {FULL:g} full"),

@@ -123,8 +123,8 @@ def test_of_a_large_profile_the_used_types_are_kept(tmp_path: Path, monkeypatch:
     assert (read.question.profile.max_request_rate[~used] == 0).all()
     assert "give the profile again" in read.question.profile.why(int(np.flatnonzero(~used)[0]), 0, 0)
     stored = json.loads((tmp_path / "plan.json").read_text())["profile"]
-    assert (stored["digest"], stored["is_whole"]) == (question_file.profile_digest(rates), False)
-    assert question_file.profile_digest(replace(rates, low=rates.low * 0.5)) != stored["digest"]
+    assert (stored["digest"], stored["is_whole"]) == (question_file._profile_digest(rates), False)
+    assert question_file._profile_digest(replace(rates, low=rates.low * 0.5)) != stored["digest"]
 
 
 def test_a_plan_of_before_questions_were_kept_can_be_read(tmp_path: Path) -> None:

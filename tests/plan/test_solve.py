@@ -244,7 +244,7 @@ def test_budget_carries_the_most_traffic():
 
 
 def test_what_no_type_serves_is_said_type_by_type():
-    """The reasons name the bucket and, for each type, what stands in the way; the rest can be planned for."""
+    """The reasons name the bucket and, for each type, what prevents it; the rest can be planned for."""
     with pytest.raises(InfeasibleError) as error:
         solve(*impossible())
     assert "25.00% of requests" in str(error.value)

@@ -11,7 +11,7 @@ from melange.plan.solve import solve
 from melange.present.figures.efficiency import (
     advantage,
     comparable_types,
-    is_told_apart,
+    is_distinguished,
     request_cost,
     typical_sizes,
     winners,
@@ -98,4 +98,4 @@ def test_overlapping_intervals_leave_the_order_open(buckets: Buckets) -> None:
         provenance=base.provenance,
         reason=base.reason,
     )
-    assert is_told_apart(profile, winners(request_cost(profile), [0, 1])).tolist() == [[True, False]] * 2
+    assert is_distinguished(profile, winners(request_cost(profile), [0, 1])).tolist() == [[True, False]] * 2

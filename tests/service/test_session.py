@@ -11,7 +11,7 @@ import melange.service.reading
 from melange.catalog.bundled import find_model
 from melange.errors import InputError
 from melange.plan.options import Options
-from melange.service.events import Event
+from melange.service.events import TaskEvent
 from melange.service.session import Session
 from melange.slo import Slo
 
@@ -76,7 +76,7 @@ def test_a_service_is_read_once(service: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_session_says_what_it_does(service: Path) -> None:
     """Each task begins and ends, in the order of the stages."""
-    told: list[Event] = []
+    told: list[TaskEvent] = []
     Session(service, listener=told.append).plan()
     assert [event.task for event in told if event.is_done] == [
         "reading the traffic",

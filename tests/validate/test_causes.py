@@ -10,7 +10,7 @@ from melange.replica.engine import Engine
 from melange.replica.simulated.cluster import Event, play
 from melange.replica.simulated.outcome import Outcome
 from melange.slo import Slo
-from melange.validate.causes import NAMES, alone_s, causes, shares_of
+from melange.validate.causes import CAUSE_NAMES, alone_s, causes, share_by_cause
 
 TYPES = np.zeros(1000, np.int32)
 
@@ -19,7 +19,7 @@ def told(one: Engine, slo: Slo, requests: list[tuple[float, int, int]], **more: 
     """The cause of each request on one replica; "" where it met the SLO."""
     arrival_s, inputs, outputs = (np.array(column) for column in zip(*requests, strict=True))
     outcome = play([one], fleet([0]), 0, arrival_s.astype(float), inputs, outputs, **more)  # type: ignore[arg-type]
-    return [NAMES[c] if c >= 0 else "" for c in of(outcome, slo, one)]
+    return [CAUSE_NAMES[c] if c >= 0 else "" for c in of(outcome, slo, one)]
 
 
 def of(outcome: Outcome, slo: Slo, one: Engine) -> list[int]:
@@ -68,7 +68,7 @@ def test_a_request_whose_replica_was_lost_says_so() -> None:
     arrival_s, sizes = np.zeros(2), np.full(2, 100)
     events = (Event(at_s=0.5, replica=0, is_up=False), Event(at_s=0.8, replica=1, is_up=False))
     outcome = play([usual, usual], fleet([0, 0]), 3, arrival_s, sizes, sizes, events=events)
-    assert {NAMES[c] for c in of(outcome, Slo(latency_s=1.2), usual)} == {"lost replica"}
+    assert {CAUSE_NAMES[c] for c in of(outcome, Slo(latency_s=1.2), usual)} == {"lost replica"}
 
 
 def test_what_a_request_takes_alone_is_what_the_simulation_says() -> None:
@@ -84,5 +84,5 @@ def test_what_a_request_takes_alone_is_what_the_simulation_says() -> None:
 
 def test_shares_of_causes_are_of_the_counted_requests() -> None:
     """Two of four count, and one of them was queueing."""
-    cause = np.array([NAMES.index("queueing"), -1, NAMES.index("queueing"), NAMES.index("batching")])
-    assert shares_of(cause, np.array([False, True, True, False])) == {"queueing": 0.5}
+    cause = np.array([CAUSE_NAMES.index("queueing"), -1, CAUSE_NAMES.index("queueing"), CAUSE_NAMES.index("batching")])
+    assert share_by_cause(cause, np.array([False, True, True, False])) == {"queueing": 0.5}

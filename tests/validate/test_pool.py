@@ -10,7 +10,7 @@ from planned import plan
 from melange.errors import InputError
 from melange.validate.observe import report
 from melange.validate.pool import Job, each_of, run_all, run_job
-from melange.validate.scenario import STEADY
+from melange.validate.scenario import STEADY_SCENARIO
 from melange.validate.simulate import draw_for
 
 JOBS = [
@@ -18,7 +18,7 @@ JOBS = [
         plan=plan(),
         arrivals=draw_for(plan(), 400, seed=seed),
         policy="random",
-        scenario=STEADY,
+        scenario=STEADY_SCENARIO,
         steps="slow",
         seed=seed,
     )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Flags:
+class _Flags:
     """Where replicas are, and how the balancer treats them and its clients."""
 
     replica: Annotated[
@@ -135,7 +135,7 @@ class Flags:
 @with_flags
 def balance(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json (melange plan --out).")],
-    flags: Flags,
+    flags: _Flags,
 ) -> None:
     """Send live traffic where a plan says: an OpenAI-compatible proxy before its replicas."""
     if sys.platform == "win32":

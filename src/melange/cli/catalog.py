@@ -12,7 +12,7 @@ import typer
 from melange.cli.terminal import JsonFlag
 
 
-class Listing(StrEnum):
+class _Listing(StrEnum):
     """What ``melange catalog`` lists."""
 
     accelerators = "accelerators"
@@ -21,7 +21,7 @@ class Listing(StrEnum):
 
 
 def catalog(
-    subject: Annotated[Listing, typer.Argument(help="What to list.")] = Listing.offers,
+    subject: Annotated[_Listing, typer.Argument(help="What to list.")] = _Listing.offers,
     gpu: Annotated[list[str] | None, typer.Option(help="Only these accelerators (repeatable).")] = None,
     provider: Annotated[list[str] | None, typer.Option(help="Only these providers (repeatable).")] = None,
     region: Annotated[list[str] | None, typer.Option(help="Only these regions (repeatable).")] = None,
@@ -48,8 +48,8 @@ def catalog(
         typer.echo(json.dumps(chosen.to_json()[subject.value]))
         return
     pages = {
-        Listing.accelerators: lambda: listings.accelerators_page(chosen.accelerators.values()),
-        Listing.offers: lambda: listings.offers_page(chosen.offers),
-        Listing.models: lambda: listings.models_page(chosen.models.values()),
+        _Listing.accelerators: lambda: listings.accelerators_page(chosen.accelerators.values()),
+        _Listing.offers: lambda: listings.offers_page(chosen.offers),
+        _Listing.models: lambda: listings.models_page(chosen.models.values()),
     }
     layout.console().print(pages[subject]())

@@ -8,24 +8,24 @@ from dataclasses import MISSING, fields, is_dataclass
 from functools import wraps
 from typing import Any, TypeVar, get_type_hints
 
-Command = TypeVar("Command", bound=Callable[..., None])
+_Command = TypeVar("_Command", bound=Callable[..., None])
 
 # Commands call the parameter that holds their flags so.
-PARAMETER = "flags"
+_PARAMETER = "flags"
 
 
-def with_flags(command: Command) -> Command:
+def with_flags(command: _Command) -> _Command:
     """Let a command take the fields of the dataclass that its parameter ``flags`` is annotated with, each as a flag.
 
     The fields are annotated as Typer wants its parameters, and stand where ``flags`` stands.
     """
     hints = get_type_hints(command, include_extras=True)
-    kind = hints.pop(PARAMETER)
+    kind = hints.pop(_PARAMETER)
     if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise TypeError(f"{command.__name__}: {PARAMETER} must be annotated with a dataclass")
+        raise TypeError(f"{command.__name__}: {_PARAMETER} must be annotated with a dataclass")
     parameters, annotations = [], {"return": None}
     for name, parameter in inspect.signature(command).parameters.items():
-        for one in _fields_of(kind) if name == PARAMETER else [parameter.replace(annotation=hints[name])]:
+        for one in _fields_of(kind) if name == _PARAMETER else [parameter.replace(annotation=hints[name])]:
             parameters.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY))
             annotations[one.name] = one.annotation
     names = {one.name for one in _fields_of(kind)}
@@ -33,7 +33,7 @@ def with_flags(command: Command) -> Command:
     @wraps(command)
     def run(**values: Any) -> None:
         given = {name: values.pop(name) for name in names}
-        command(**values, **{PARAMETER: kind(**given)})
+        command(**values, **{_PARAMETER: kind(**given)})
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what Typer reads
     run.__annotations__ = annotations

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag, OutOption, SetOption, finish, need_live, parse_pairs
+from melange.cli.terminal import JsonFlag, OutOption, SetOption, need_live, parse_pairs, save_and_print
 from melange.errors import InputError, MelangeError
 from melange.units import S_PER_MIN
 
@@ -31,7 +31,7 @@ _INTERRUPTED = 130  # what shells call an end by Ctrl-C
 
 
 @dataclass(frozen=True)
-class Flags:
+class _Flags:
     """What is measured, how, and for how long."""
 
     url: Annotated[str, typer.Option(help="Where the server is: http://host:8000, with or without /v1.")] = ""
@@ -75,7 +75,7 @@ class Flags:
 
 @with_flags
 def measure(
-    flags: Flags,
+    flags: _Flags,
     source: Annotated[
         Path | None,
         typer.Argument(metavar="SERVICE", help="The service.yaml whose replica type the server is one of."),
@@ -106,13 +106,13 @@ def _check(url: str) -> None:
         raise InputError(f"--url must be the http address of a server, got {url!r}", hint="--url http://localhost:8000")
 
 
-def _effort(flags: Flags) -> Effort:
+def _effort(flags: _Flags) -> Effort:
     from melange.measure.search import Effort
 
     return Effort(requests=flags.requests, precision=flags.precision)
 
 
-def _session(source: Path | None, flags: Flags, settings: list[str]) -> Session:
+def _session(source: Path | None, flags: _Flags, settings: list[str]) -> Session:
     """The service, or what flags say in its place."""
     from melange.service.session import Session
 
@@ -138,7 +138,7 @@ def _session(source: Path | None, flags: Flags, settings: list[str]) -> Session:
 class _Campaign:
     """One run of the command, and what to say where it ends early."""
 
-    flags: Flags
+    flags: _Flags
     session: Session
     effort: Effort
     subject: Subject | None = None
@@ -269,7 +269,7 @@ def _print(result: Result, run: _Campaign, out: Path | None, as_json: bool) -> N
 
     subject = run.subject
     assert subject is not None
-    finish(
+    save_and_print(
         result.profile,
         out,
         as_json,

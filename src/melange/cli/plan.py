@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag, OutOption, ProfileOption, SetOption, WorkloadOption, events, finish
+from melange.cli.terminal import JsonFlag, OutOption, ProfileOption, SetOption, WorkloadOption, events, save_and_print
 from melange.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Flags:
+class _Flags:
     """How to plan, and what to say of the plan."""
 
     drop_unservable: Annotated[
@@ -51,7 +51,7 @@ class Flags:
 
 @with_flags
 def plan(
-    flags: Flags,
+    flags: _Flags,
     source: Annotated[
         Path | None, typer.Argument(help="A service.yaml, or a configuration of the authors' release.")
     ] = None,
@@ -80,7 +80,7 @@ def plan(
     more = {} if reasons is None else {"explain": reasons.to_json()}
     if in_force is not None:
         more["changes"] = found.changes_from(in_force)
-    finish(
+    save_and_print(
         found,
         out,
         as_json,

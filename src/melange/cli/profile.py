@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from melange.cli.terminal import JsonFlag, OutOption, SetOption, WorkloadOption, events, finish
+from melange.cli.terminal import JsonFlag, OutOption, SetOption, WorkloadOption, events, save_and_print
 from melange.errors import InputError
 
 
@@ -48,7 +48,7 @@ def profile(
     with events() as listener:
         session = Session(source, workload=workload_file, settings=settings or (), anchors=results, listener=listener)
         found, suggestions = session.profile(), session.suggestions(suggest) if suggest else ()
-    finish(
+    save_and_print(
         found,
         out,
         as_json,
@@ -65,7 +65,7 @@ def _print_file(source: Path, workload_file: Path | None, out: Path | None, as_j
     from melange.workload.workload import Workload
 
     traffic = Workload.read(workload_file) if workload_file else None
-    finish(read_profile(source), out, as_json, lambda noun: inputs.profile_page(noun, traffic))
+    save_and_print(read_profile(source), out, as_json, lambda noun: inputs.profile_page(noun, traffic))
 
 
 def _source_and_anchors(files: list[Path], anchors: list[str]) -> tuple[Path, list[str]]:

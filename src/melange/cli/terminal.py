@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from melange.files import Json
     from melange.plan.plan import Plan
     from melange.profile.profile import Profile
-    from melange.service.events import Event, Listener
+    from melange.service.events import Listener, TaskEvent
     from melange.workload.workload import Workload
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -45,7 +45,7 @@ ProfileOption = Annotated[
 ]
 
 
-def finish(
+def save_and_print(
     result: Workload | Profile | Plan,
     out: Path | None,
     as_json: bool,
@@ -91,7 +91,7 @@ def events(words: str = "") -> Iterator[Listener]:
 
     status = layout.console(stderr=True).status(words)
 
-    def show(event: Event) -> None:
+    def show(event: TaskEvent) -> None:
         status.update(f"{event.task}: {event.news}" if event.news else event.task)
         if event.is_done:
             status.stop()

@@ -23,7 +23,7 @@ _ALL = "all"
 
 
 @dataclass(frozen=True)
-class Flags:
+class _Flags:
     """The requests, and the course of the simulation."""
 
     trace: Annotated[
@@ -75,7 +75,7 @@ class Flags:
 @with_flags
 def validate(
     source: Annotated[Path, typer.Argument(help="A plan.json (melange plan --out), or a service.yaml.")],
-    flags: Flags,
+    flags: _Flags,
     settings: SetOption = None,
     out: OutOption = None,
     as_json: JsonFlag = False,
@@ -125,7 +125,7 @@ def _plan_of(source: Path, settings: list[str]) -> Plan:
         return Session(source, settings=settings, listener=listener).plan()
 
 
-def _requests(plan: Plan, flags: Flags) -> list[Arrivals]:
+def _requests(plan: Plan, flags: _Flags) -> list[Arrivals]:
     """The requests of each run: drawn, or a log as it was, or drawn from a log's sizes."""
     from melange.validate.simulate import draw_for, planned_workload
     from melange.workload.arrivals import draw, read_arrivals
@@ -148,7 +148,7 @@ def _requests(plan: Plan, flags: Flags) -> list[Arrivals]:
     return [part for part in parts if len(part) >= min(count, len(stretched)) / 2]
 
 
-def _reports(plan: Plan, sets: list[Arrivals], flags: Flags) -> list[Report]:
+def _reports(plan: Plan, sets: list[Arrivals], flags: _Flags) -> list[Report]:
     """One report a policy, the plan's own first."""
     from melange.replica.policy import POLICIES
     from melange.validate.observe import report

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag, OutOption, SetOption, events, finish, parse_columns
+from melange.cli.terminal import JsonFlag, OutOption, SetOption, events, parse_columns, save_and_print
 
 
 @dataclass(frozen=True)
-class Flags:
+class _Flags:
     """A ``workload`` section of a service, as flags."""
 
     dataset: Annotated[
@@ -68,7 +68,7 @@ class Flags:
 
 @with_flags
 def workload(
-    flags: Flags,
+    flags: _Flags,
     source: Annotated[
         Path | None, typer.Argument(help="A request log (Parquet, CSV, JSONL), or a service.yaml.")
     ] = None,
@@ -92,7 +92,7 @@ def workload(
         else:
             session = Session(flags={"workload": flags.section(source)}, settings=settings or (), listener=listener)
         result = session.workload()
-    finish(result, out, as_json, inputs.workload_page)
+    save_and_print(result, out, as_json, inputs.workload_page)
 
 
 def _parse_edges(text: str | None) -> list[str] | None:

@@ -58,7 +58,7 @@ def _instances(problem: Problem) -> tuple[Positions, Array]:
 
 
 def _cannot_have(problem: Problem, r: int, count: int, load: float) -> str:
-    """Why so many instances of a type cannot be had; empty where they can."""
+    """Why that many instances of a type cannot be had; empty where they can."""
     for limit in problem.limits:
         taken = limit.weight[r] * count
         if taken > limit.most:

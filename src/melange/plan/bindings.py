@@ -20,7 +20,7 @@ from melange.workload.workload import Mask
 OFFER, INSTANCE_TYPE, REPLICA_TYPE, ACCELERATOR = "offer", "instance type", "replica type", "accelerator"
 
 
-def names_of(items: Sequence[ReplicaType], kind: str) -> list[str]:
+def _names_of(items: Sequence[ReplicaType], kind: str) -> list[str]:
     """The name of each replica type (R) of a kind."""
     if kind == OFFER:
         return [item.offer.name for item in items]
@@ -34,7 +34,7 @@ def names_of(items: Sequence[ReplicaType], kind: str) -> list[str]:
 def members(name: str, items: Sequence[ReplicaType], kinds: Sequence[str]) -> Mask:
     """Which replica types a name binds (R,): those of the first of ``kinds`` that knows it; none where none does."""
     for kind in kinds:
-        found = np.array([one == name for one in names_of(items, kind)], bool)
+        found = np.array([one == name for one in _names_of(items, kind)], bool)
         if found.any():
             return found
     return np.zeros(len(items), bool)
@@ -50,7 +50,7 @@ def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Seque
     """
     if not (given := list(names)):
         return
-    known = {name for kind in kinds for name in names_of(items, kind) if name}
+    known = {name for kind in kinds for name in _names_of(items, kind) if name}
     for name in given:
         if name not in known:
             raise unknown(" or ".join(kinds), name, known, place=place)

@@ -11,13 +11,13 @@ from melange.plan.cheapest import cheapest
 from melange.plan.exact.projection import floor_per_h
 from melange.plan.fleet import Fleet, least_peak_shares
 from melange.plan.milp.formulation import formulate
-from melange.plan.milp.program import Progress, fleet_of, run_program, unsafe_losses
+from melange.plan.milp.program import Say, fleet_of, run_program, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Problem
 from melange.workload.workload import Array
 
 
-def most_traffic(problem: Problem, options: Options, *, say: Progress, deadline: float) -> tuple[Fleet, float]:
+def most_traffic(problem: Problem, options: Options, *, say: Say, deadline: float) -> tuple[Fleet, float]:
     """The fleet within the budget that serves the largest share of every bucket, and that share.
 
     Raises
@@ -54,7 +54,7 @@ def _scaled(fleet: Fleet, unit: float) -> Fleet:
 
 
 def _within_budget(
-    everything: Problem, budget_per_h: float, options: Options, say: Progress, deadline: float
+    everything: Problem, budget_per_h: float, options: Options, say: Say, deadline: float
 ) -> Fleet | None:
     """The cheapest fleet that carries everything, where that is within the budget."""
     try:
@@ -64,7 +64,7 @@ def _within_budget(
     return fleet if everything.cost @ fleet.instances <= budget_per_h * (1 + ROUNDING) else None
 
 
-def _largest_part(problem: Problem, options: Options, say: Progress, deadline: float) -> tuple[Fleet, float]:
+def _largest_part(problem: Problem, options: Options, say: Say, deadline: float) -> tuple[Fleet, float]:
     """The fleet that serves the largest share of the traffic at all, and that share."""
     scenarios: tuple[int, ...] = ()
     bound = -np.inf
@@ -90,7 +90,7 @@ def _largest_part(problem: Problem, options: Options, say: Progress, deadline: f
 
 
 def _part_carried(problem: Problem, count: Array, scenarios: tuple[int, ...]) -> float:
-    """Share of every bucket that so many instances carry, also after each loss."""
+    """Share of every bucket that these instances carry, also after each loss."""
     fleets = [problem.carried(count), *(problem.carried_after_loss(count, lost) for lost in scenarios)]
     found = [least_peak_shares(problem, carried) for carried in fleets]
     return min(1.0, *(0.0 if item is None else 1.0 / item[1] for item in found))

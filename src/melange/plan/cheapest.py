@@ -14,24 +14,22 @@ from melange.plan.exact.projection import first_cuts, instance_range, probe
 from melange.plan.exact.start import first_fleets, trimmed
 from melange.plan.fleet import Fleet
 from melange.plan.milp.highs import PeakLoad
-from melange.plan.milp.program import OutOfTimeError, Progress, by_program, shares_of, unsafe_losses
+from melange.plan.milp.program import OutOfTimeError, Say, by_program, fitting_shares, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import Positions, Problem
 from melange.workload.workload import Array, Mask
 
 # Up to so many types the neighbourhood of the rounded bound is listed first.
-FEW_TYPES = 6
+_FEW_TYPES = 6
 # So few fleets are listed at once, without a better first fleet.
-EASY_POINTS = 3_000
+_EASY_POINTS = 3_000
 # With few types so many times more points are listed than with many, where points are longer.
-FEW_BONUS = 10
+_FEW_BONUS = 10
 # More buckets than this are planned for in clusters.
-MANY_BUCKETS = 120
+_MANY_BUCKETS = 120
 
 
-def cheapest(
-    problem: Problem, options: Options, *, say: Progress, deadline: float, prefer: Array | None = None
-) -> Fleet:
+def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, prefer: Array | None = None) -> Fleet:
     """The cheapest fleet that carries everything; ``prefer`` are the instances in force (R,).
 
     Raises
@@ -45,18 +43,18 @@ def cheapest(
     if not starts:
         return by_program(problem, options, say=say, deadline=deadline)
     favored = np.zeros(len(problem.cost)) if prefer is None else prefer
-    oracle = PeakLoad(problem.load) if len(problem.cost) <= FEW_TYPES else None
+    oracle = PeakLoad(problem.load) if len(problem.cost) <= _FEW_TYPES else None
     known = trimmed(problem, starts[0], oracle)
-    if problem.slices is not None and shares_of(problem, known) is None:
+    if problem.slices is not None and fitting_shares(problem, known) is None:
         known = starts[0]
     narrowed, least = _narrowed(problem, known)
-    if points(least, narrowed.most) > EASY_POINTS and oracle is not None:
+    if points(least, narrowed.most) > _EASY_POINTS and oracle is not None:
         better = _near_bound(problem.with_changes(slices=None), known, oracle, favored, deadline)
-        if problem.slices is None or shares_of(problem, better) is not None:
+        if problem.slices is None or fitting_shares(problem, better) is not None:
             known = better
             narrowed, least = _narrowed(problem, known)
     say(f"a first plan costs {problem.cost @ known:.2f} USD/h; {points(least, narrowed.most):.3g} fleets may cost less")
-    if points(least, narrowed.most) <= MOST_POINTS * (1 if oracle is None else FEW_BONUS):
+    if points(least, narrowed.most) <= MOST_POINTS * (1 if oracle is None else _FEW_BONUS):
         fleet = _listed(problem, narrowed, least, favored, deadline)
         if fleet is not None:
             return fleet
@@ -65,7 +63,7 @@ def cheapest(
     return _widened(problem, fleet, inside)
 
 
-def _standing_losses(problem: Problem, options: Options, *, say: Progress, deadline: float) -> Fleet:
+def _standing_losses(problem: Problem, options: Options, *, say: Say, deadline: float) -> Fleet:
     """The cheapest fleet that stands the loss of any ``spare_total`` replicas of one type, shares set anew.
 
     One that keeps so many spare replicas of every type is such a fleet, and none dearer need be looked at.
@@ -102,14 +100,14 @@ def _relabelled(fleet: Fleet, problem: Problem, inside: Mask) -> Fleet:
     return replace(_widened(problem, fleet, inside), after_loss=after_loss)
 
 
-def _programmed(problem: Problem, known: Positions, options: Options, *, say: Progress, deadline: float) -> Fleet:
+def _programmed(problem: Problem, known: Positions, options: Options, *, say: Say, deadline: float) -> Fleet:
     """The cheapest fleet by mixed-integer programs, or the one that is known where they find none in time."""
-    if problem.load.shape[1] > MANY_BUCKETS and options.gap > 0 and problem.slices is None:
+    if problem.load.shape[1] > _MANY_BUCKETS and options.gap > 0 and problem.slices is None:
         return by_clusters(problem, options, known, say=say, deadline=deadline)
     try:
         return by_program(problem, options, say=say, deadline=deadline, known=known)
     except OutOfTimeError:
-        share = shares_of(problem, known)
+        share = fitting_shares(problem, known)
         if share is None:
             raise
         bound = probe(problem).floor

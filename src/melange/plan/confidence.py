@@ -45,7 +45,7 @@ def at_confidence(profile: Profile, confidence: float | None) -> Profile:
     profile
         Rates with their intervals (R, I, O) [1/s]; measured cells without an interval stay as they are.
     confidence
-        Chance that a cell carries at least so much, 0-1: 0.5 (and None) is the middle, 0.9 the low end, 0.1 the high
+        Chance that a cell carries at least that rate, 0-1: 0.5 (and None) is the middle, 0.9 the low end, 0.1 the high
         end.
     """
     if confidence is None or confidence == 0.5:
@@ -55,7 +55,7 @@ def at_confidence(profile: Profile, confidence: float | None) -> Profile:
 
 
 def at_quantile(profile: Profile, deviations: Array) -> Array:
-    """Rates so many standard deviations below (negative: above) the middle, by replica type (R,): (R, I, O) [1/s]."""
+    """Rates (R, I, O) at some standard deviations below the middle (negative: above), by replica type (R,) [1/s]."""
     z = (np.asarray(deviations, float) / DECILE)[:, None, None]
     mid = profile.max_request_rate
     end = np.where(z >= 0, profile.low, profile.high)

@@ -1,6 +1,6 @@
-"""Why no fleet carries the workload although some type serves every bucket: which limit stands in the way.
+"""Why no fleet carries the workload although some type serves every bucket: which limit prevents it.
 
-One kind of limit is lifted at a time. What then becomes possible says what stood in the way, and the least amount by
+One kind of limit is lifted at a time. What then becomes possible says what prevented it, and the least amount by
 which the limit must give way says by how much.
 """
 
@@ -17,8 +17,8 @@ from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.problem import Limit, Problem
 
 # Each question is asked of the solver once, and an answer within a few per cent is enough.
-SECONDS = 5.0
-GAP = 0.02
+_TIME_LIMIT_S = 5.0
+_GAP = 0.02
 
 
 def why_infeasible(problem: Problem, unlimited: Problem) -> InfeasibleError:
@@ -37,7 +37,7 @@ def why_infeasible(problem: Problem, unlimited: Problem) -> InfeasibleError:
     reasons = [reason for test in tests if (reason := test(problem, unlimited))]
     if not reasons:
         present = [limit.name for limit in problem.limits] + [item.name for item in problem.requirements]
-        reasons = [f"several settings stand in the way together: {', '.join(present) or 'no single one is to blame'}"]
+        reasons = [f"several settings prevent it together: {', '.join(present) or 'no single one is to blame'}"]
     return _error(reasons)
 
 
@@ -126,7 +126,7 @@ def _possible(problem: Problem) -> bool:
 
 
 def _solved(program: LinearRows) -> np.ndarray | None:
-    return minimise(program, time_limit_s=SECONDS, gap=GAP).x
+    return minimise(program, time_limit_s=_TIME_LIMIT_S, gap=_GAP).x
 
 
 def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray | None:

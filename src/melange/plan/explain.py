@@ -25,10 +25,10 @@ from melange.units import S_PER_H, TOKENS_PER_MTOK
 from melange.workload.workload import Array, Workload
 
 # With more types in the running than this, break-even prices are those of the relaxation.
-EXACT_TYPES = 8
+_EXACT_TYPES = 8
 # Fleets one exchange away from the plan that are looked at.
-MOST_NEIGHBORS = 200
-MOST_LINES = 8
+_MOST_NEIGHBORS = 200
+_MOST_LINES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ class Explanation:
             cost = f"{self.cheaper.cost_per_h:.2f} USD/h"
             said.append(f"Cheaper would be {fleet} at {cost}, but {self.cheaper.violation}.")
         offers = sorted(self.break_even_per_h.items(), key=lambda item: -item[1])
-        for name, price in offers[:MOST_LINES]:
+        for name, price in offers[:_MOST_LINES]:
             about = "" if self.is_exact else "about "
             said.append(
                 f"{name} would enter at {about}{price:.2f} USD/h."
@@ -180,7 +180,7 @@ def _break_even(problem: Problem, options: Options, count: Positions, worth: Arr
     """Break-even price by unused type name, and whether they are exact."""
     needed = needed_types(problem) if not problem.spare_total else np.ones(len(problem.cost), bool)
     unused = np.flatnonzero((count == 0) & (problem.most > 0))
-    exact = int(needed.sum()) <= EXACT_TYPES and len(unused) <= 2 * EXACT_TYPES
+    exact = int(needed.sum()) <= _EXACT_TYPES and len(unused) <= 2 * _EXACT_TYPES
     cost = float(problem.cost @ count)
     prices = {}
     for r in unused.tolist():
@@ -282,7 +282,7 @@ def _neighbors(problem: Problem, count: Positions) -> list[Positions]:
         cheaper = np.flatnonzero((problem.cost < problem.cost[r] - ROUNDING) & (problem.most > count))
         # The dearest first: it can do most.
         fleets += [count - unit[r] + unit[s] for s in cheaper[np.argsort(-problem.cost[cheaper], kind="stable")]]
-    return fleets[:MOST_NEIGHBORS]
+    return fleets[:_MOST_NEIGHBORS]
 
 
 def _violation(problem: Problem, profile: Profile, fleet: Positions, peak: float) -> str:

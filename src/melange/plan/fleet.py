@@ -11,8 +11,11 @@ from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.workload.workload import Array
 
-# What arithmetic in floating point may leave over a capacity of 1.
+# Load over a capacity of 1 that still counts as fitting: what HiGHS itself lets a mixed-integer program break its rows
+# by. Less, and answers that it calls feasible would be refused; more, and a replica could be planned above its
+# capacity.
 TOLERANCE = 1e-6
+# The same for shares that come from a linear program, or that we have rounded ourselves: HiGHS's tolerance there.
 TIGHT = 1e-7
 
 
@@ -67,6 +70,7 @@ def tidied(problem: Problem, share: Array, carried: Array) -> Array | None:
     """Shares (R, B) freed of what the solver's tolerance left in them; None where they then break a constraint."""
     kept = np.where((carried > 0)[:, None] & (share > ROUNDING), share, 0.0)
     whole = kept.sum(axis=0)
+    # 1 up to the tolerance, unless what was dropped was a bucket's only type.
     if not (whole > 0.5).all():
         return None
     kept /= whole
@@ -121,7 +125,7 @@ def check(problem: Problem, fleet: Fleet, served: float = 1.0) -> None:
 
 
 def broken_limits(problem: Problem, count: Positions) -> list[str]:
-    """What a fleet of so many instances (R,) breaks besides its capacity, in words."""
+    """What a fleet (R,) breaks besides its capacity, in words."""
     faults = []
     if (count < 0).any() or (count > problem.most).any():
         faults.append("instances out of their bounds")
@@ -136,7 +140,7 @@ def broken_limits(problem: Problem, count: Positions) -> list[str]:
     if problem.max_types is not None and np.count_nonzero(count) > problem.max_types:
         faults.append("more types than asked for")
     if problem.budget_per_h is not None and problem.cost @ count > problem.budget_per_h * (1 + TOLERANCE):
-        faults.append("dearer than the budget")
+        faults.append("more expensive than the budget")
     return faults
 
 

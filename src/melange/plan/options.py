@@ -20,22 +20,22 @@ class Options:
     headroom
         Share of each replica's capacity kept free, 0-1.
     slices
-        Grain of the shares: each bucket is cut into so many equal slices; None lets shares be continuous.
+        Grain of the shares: each bucket is cut into this many equal slices; None lets shares be continuous.
     max_instances
         At most this many instances, by offer name (provider/region/instance type), instance type or replica type
         name. An offer and an instance type bind every replica type on them, variants included.
     max_accelerators
         At most this many accelerators over all offers, by accelerator name (availability).
     min_replicas
-        At least so many replicas of every type that is used; or by replica type name.
+        At least this many replicas of every type that is used; or by replica type name.
     min_total_replicas
-        At least so many replicas in all.
+        At least this many replicas in all.
     spare_replicas
         N+k: every used type still carries its own share when any k of its replicas are lost; or by replica type name.
     spare_total_replicas
-        N+k in all: the fleet still carries the traffic, its shares set anew, when any k replicas of one type are lost.
+        N+k in all: the fleet still carries the traffic, with new shares, when any k replicas of one type are lost.
     max_types
-        At most so many different replica types are used.
+        At most this many different replica types are used.
     require, exclude
         Replica types (by name) or accelerators (by name) that must be used, or must not be.
     budget_per_h

@@ -18,7 +18,9 @@ from melange.plan.question import Question
 from melange.profile.profile import Profile, ReplicaType
 from melange.workload.workload import Array, Mask, Workload
 
-# Shares of a count below this are rounding noise of the arithmetic, not a whole instance.
+# Parts of a count, of a cost and of a share below this are rounding noise. Sums over thousands of buckets err by some
+# 1e-13; anything nearer to that would rent an instance for noise, and anything much larger would round a needed one
+# away.
 ROUNDING = 1e-9
 
 Positions = npt.NDArray[np.int64]
@@ -112,7 +114,7 @@ class Problem:
         return (1.0 - self.headroom) * self.replicas
 
     def carried(self, instances: npt.ArrayLike) -> Array:
-        """Load that so many instances of each type take once its spare replicas are set aside (R,)."""
+        """Load that these instances of each type take once its spare replicas are set aside (R,)."""
         count = np.asarray(instances, float)
         kept = self.replicas * count - self.spare * (count > 0)
         carried: Array = (1.0 - self.headroom) * np.maximum(kept, 0.0)
@@ -149,7 +151,7 @@ class Problem:
         )
 
     def with_changes(self, **changes: object) -> Problem:
-        """The same problem with some fields set anew."""
+        """The same problem with some fields changed."""
         return _replaced(self, **changes)
 
 
@@ -174,10 +176,10 @@ def allowed_types(question: Question) -> Mask:
     """Which types may be used (R,): those that are neither excluded nor limited to none."""
     items = question.profile.replica_types
     none = np.zeros(len(items), bool)
-    for limit in limits_of(items, question.options):
+    for limit in _limits_of(items, question.options):
         none |= limit.weight > limit.most
     for name in question.options.exclude:
-        none |= is_named(items, name)
+        none |= _is_named(items, name)
     allowed: Mask = ~none
     return allowed
 
@@ -191,7 +193,7 @@ def build(question: Question, allowed: Mask, served: Mask, *, availability: bool
     spare = np.array([_for(item, options.spare_replicas) for item in items], float)
     least = np.ceil(np.array([_for(item, options.min_replicas) for item in items], float) / replicas)
     load = loads(question.workload, profile)[np.ix_(where, cells)]
-    limits = limits_of(items, options) if availability else ()
+    limits = _limits_of(items, options) if availability else ()
     return Problem(
         names=tuple(item.name for item in items),
         types=where,
@@ -204,7 +206,7 @@ def build(question: Question, allowed: Mask, served: Mask, *, availability: bool
         most=_most(load, replicas, least, spare, limits, options),
         spare=spare,
         limits=limits,
-        requirements=tuple(Requirement(name=name, member=is_named(items, name)) for name in options.require),
+        requirements=tuple(Requirement(name=name, member=_is_named(items, name)) for name in options.require),
         spare_total=options.spare_total_replicas,
         min_total=options.min_total_replicas,
         max_types=options.max_types,
@@ -228,7 +230,7 @@ def _most(
     return most
 
 
-def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, ...]:
+def _limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, ...]:
     """What the types share: availability of an offer, an instance type or a type, and of an accelerator over offers."""
     limits = []
     most_by_name: dict[str, int] = dict(options.max_instances)
@@ -246,7 +248,7 @@ def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, 
     return tuple(limit for limit in limits if limit.weight.any())
 
 
-def is_named(items: Sequence[ReplicaType], name: str) -> Mask:
+def _is_named(items: Sequence[ReplicaType], name: str) -> Mask:
     """Which types (R,) a name of ``require`` or ``exclude`` means: the replica type's, and all of that accelerator."""
     return members(name, items, (REPLICA_TYPE,)) | members(name, items, (ACCELERATOR,))
 

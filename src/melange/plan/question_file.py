@@ -38,7 +38,7 @@ def question_to_json(question: Question, used: Mask) -> Json:
         "options": question.options.to_json(),
         "replica_types": [replica_type.to_json() for replica_type in profile.replica_types],
         "profile": {
-            "digest": profile_digest(profile),
+            "digest": _profile_digest(profile),
             "is_whole": bool(kept.all()),
             **{name: _rows(getattr(profile, name), kept) for name in _ARRAYS},
             "reasons": list(profile.reasons),
@@ -60,7 +60,7 @@ def question_from_json(content: Json) -> Question:
     return Question(workload=workload, profile=profile, options=options)
 
 
-def profile_digest(profile: Profile) -> str:
+def _profile_digest(profile: Profile) -> str:
     """Sixteen hexadecimal digits that change with what a profile says."""
     told = hashlib.sha256()
     names = [replica_type.to_json() for replica_type in profile.replica_types]

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from melange.plan.plan import Plan
     from melange.replica.engine import Engine
 
-# How many completions the plan's own traffic counts for, until real ones are seen.
-PRIOR_COMPLETIONS = 200.0
+# Completions that the plan's own traffic counts for, until real ones are seen. More, and a balancer takes longer to
+# learn that completions are longer or shorter than planned; fewer, and the first few decide where all go. A judgement.
+_PRIOR_COMPLETIONS = 200.0
 
 
 def policy_state(
@@ -52,7 +53,7 @@ def policy_state(
     share, rate = plan.share[used], plan.max_request_rate[used]
     sizes = Sizes(inputs=plan.workload.input_tokens[None], outputs=plan.workload.output_tokens[None])
     part = np.stack([parts_of(engine, one, plan.slo, sizes) for engine, one in zip(engines, rate, strict=True)])
-    traffic = plan.workload.request_rate / plan.workload.total_rate * PRIOR_COMPLETIONS
+    traffic = plan.workload.request_rate / plan.workload.total_rate * _PRIOR_COMPLETIONS
     tables = {
         "type_of": np.repeat(np.arange(len(used)), [replicas[names[r]] for r in used]),
         "input_edges": np.asarray(plan.workload.buckets.input_edges, float),

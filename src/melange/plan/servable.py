@@ -16,10 +16,13 @@ from melange.profile.profile import Profile
 from melange.units import S_PER_MS
 from melange.workload.workload import Mask
 
-# A list of reasons longer than this is no longer read.
-MOST_SENTENCES = 12
-MOST_REASONS = 8
-MOST_NAMES = 4
+# Sentences of an error, reasons in a sentence, names of types or sizes before a reason. More, and nobody reads them;
+# fewer would leave out types that a reader could act on. Judgements; a profile's --json has them all.
+_MOST_SENTENCES = 12
+_MOST_REASONS = 8
+_MOST_NAMES = 4
+_MOST_SIZES = 3
+# A figure with its unit, which a reason may hold: reasons that differ in nothing else are told in one.
 _FIGURE = re.compile(r"(\d[\d,]*(?:\.\d+)?)( (?:ms|s)\b)?")
 
 
@@ -81,10 +84,10 @@ def _why_unservable(question: Question, allowed: Mask, cells: Sequence[int] | np
         cells_by_why[_why(profile, allowed, int(cell))].append(int(cell))
     groups = sorted(cells_by_why.items(), key=lambda item: -rate[item[1]].sum())
     sentences = [
-        f"{_listed([_label(profile, cell) for cell in group], 3)} ({rate[group].sum():.3g} req/s): {why}"
-        for why, group in groups[:MOST_SENTENCES]
+        f"{_listed([_label(profile, cell) for cell in group], _MOST_SIZES)} ({rate[group].sum():.3g} req/s): {why}"
+        for why, group in groups[:_MOST_SENTENCES]
     ]
-    rest = sum(len(group) for _, group in groups[MOST_SENTENCES:])
+    rest = sum(len(group) for _, group in groups[_MOST_SENTENCES:])
     return (*sentences, f"and {rest} more request sizes") if rest else tuple(sentences)
 
 
@@ -104,7 +107,7 @@ def _why(profile: Profile, allowed: Mask, cell: int) -> str:
         told_by_kind[_FIGURE.sub("#", why)].append((name, why))
     if not told_by_kind:
         return "no replica type is allowed at all"
-    parts = [_together(told) for told in list(told_by_kind.values())[:MOST_REASONS]]
+    parts = [_together(told) for told in list(told_by_kind.values())[:_MOST_REASONS]]
     rest = len(told_by_kind) - len(parts)
     return "; ".join(parts) + (f"; and {rest} more reasons" if rest > 0 else "")
 
@@ -126,7 +129,7 @@ def _together(told: Sequence[tuple[str, str]]) -> str:
         column = sorted((row[k] for row in figures), key=lambda figure: _in_base_units(*figure))
         return f"{''.join(column[0])} to {''.join(column[-1])}"
 
-    return f"{_listed(names, MOST_NAMES)}: {_FIGURE.sub(ranged, told[0][1])}"
+    return f"{_listed(names, _MOST_NAMES)}: {_FIGURE.sub(ranged, told[0][1])}"
 
 
 def _in_base_units(number: str, unit: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import overload
 
 import numpy as np
@@ -17,6 +16,7 @@ from melange.plan.diagnose import why_infeasible
 from melange.plan.exact.dominated import needed_types
 from melange.plan.fleet import Fleet, broken_limits, busy, check, least_peak_shares
 from melange.plan.incumbent import nearest
+from melange.plan.milp.program import Say
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.problem import Problem, build
@@ -25,11 +25,9 @@ from melange.plan.servable import Scope, scope_of
 from melange.profile.profile import Profile
 from melange.workload.workload import Workload
 
-Progress = Callable[[str], None]
-
 
 @overload
-def solve(question: Question, /, *, incumbent: Plan | None = None, progress: Progress | None = None) -> Plan: ...
+def solve(question: Question, /, *, incumbent: Plan | None = None, progress: Say | None = None) -> Plan: ...
 
 
 @overload
@@ -40,7 +38,7 @@ def solve(
     options: Options | None = None,
     *,
     incumbent: Plan | None = None,
-    progress: Progress | None = None,
+    progress: Say | None = None,
 ) -> Plan: ...
 
 
@@ -51,7 +49,7 @@ def solve(
     options: Options | None = None,
     *,
     incumbent: Plan | None = None,
-    progress: Progress | None = None,
+    progress: Say | None = None,
 ) -> Plan:
     """Find the cheapest mix of replicas that carries a workload, and prove it.
 
@@ -144,7 +142,7 @@ def _reduced(whole: Problem, in_force: dict[str, int] | None) -> Problem:
 
 
 def _search(
-    problem: Problem, options: Options, in_force: dict[str, int] | None, say: Progress, deadline: float
+    problem: Problem, options: Options, in_force: dict[str, int] | None, say: Say, deadline: float
 ) -> tuple[Fleet, float]:
     """The fleet, and the share of the traffic that it serves."""
     if problem.budget_per_h is not None:

@@ -23,26 +23,34 @@ from melange.errors import InfeasibleError
 from melange.files import Json
 from melange.plan.confidence import DECILE, at_quantile, quantile_of, with_rates
 from melange.plan.plan import Plan
+from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.plan.solve import solve
-from melange.profile.correction import SHARES, Sample, correction
+from melange.profile.correction import REFERENCE_BATCH, SHARES, Sample, correction
 from melange.profile.profile import MEASURED
 from melange.units import MIN_PER_H, S_PER_MIN
 from melange.workload.workload import Array
 
-OUTCOMES = ((-DECILE, 0.3), (0.0, 0.4), (DECILE, 0.3))
+# Swanson's rule: the mean of a skewed quantity is close to 0.3, 0.4 and 0.3 of its 10 %, 50 % and 90 % quantiles. More
+# outcomes would be closer, and each is a plan to solve.
+_OUTCOMES = ((-DECILE, 0.3), (0.0, 0.4), (DECILE, 0.3))
 # Cautious, less cautious and not: the first with which a plan exists is what savings are counted against.
-CONFIDENCES = (0.9, 0.75, 0.5)
-# Of a type's sizes those that take most of its time are candidates.
-MOST_SIZES = 4
-# How a point is measured: start the server, one turn of all requests to warm up, then so many turns, or so many
-# requests if that is more, at the given concurrency.
-START_MINUTES = 5.0
-TURNS, LEAST_REQUESTS = 4, 100
-WORTH = 1e-3  # of the plan's cost; less than that is rounding of the search
-UNKNOWN = "not known well enough"
+_CONFIDENCES = (0.9, 0.75, 0.5)
+# Of a type's sizes those that take most of its time are candidates, and stand for it: fewer, and one point seems to
+# settle the type. On examples/chat.yaml and mixed.yaml at two rates one size promised 9 to 43 % more savings than four,
+# eight 0 to 19 % less; time hardly changed (16: 5 to 12 % more).
+_MOST_SIZES = 4
+# How a point is measured: start the server, one turn of all requests to warm up, then this many turns, or this many
+# requests if that is more, at the given concurrency. What it then costs is an estimate for people: a server that loads
+# 70 GB over the network takes longer, one with its weights at hand less. A judgement.
+_START_MINUTES = 5.0
+_TURNS, _LEAST_REQUESTS = 4, 100
+# Share of the plan's cost that a measurement must save: the gap to which plans are solved, so that less may be chance.
+_WORTH = 1e-3
+_NOT_KNOWN = "not known well enough"
 
-Key = tuple[str, int, str, str]
+# Replica types that one measurement speaks for: accelerator, tensor-parallel degree, interconnect, engine.
+_Kind = tuple[str, int, str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +129,10 @@ def suggest_measurements(
         No plan exists even on the middle estimates.
     """
     case = _case(question)
-    values = [_value(case, key, in_flight) for key in case.worthwhile()]
+    values = [_value(case, kind, in_flight) for kind in case.worthwhile()]
     gains = [value.next_saving() for value in values]
     found: list[Suggestion] = []
-    while len(found) < count and max(gains, default=0.0) > WORTH * case.base.cost_per_h:
+    while len(found) < count and max(gains, default=0.0) > _WORTH * case.base.cost_per_h:
         best = gains.index(max(gains))
         found.append(values[best].take(gains[best]))
         gains[best] = values[best].next_saving() if len(found) < count else 0.0
@@ -138,22 +146,22 @@ class _Case:
     question: Question
     quantile: float
     base: Plan
-    types_by_key: Mapping[Key, list[int]]
+    types_by_kind: Mapping[_Kind, list[int]]
 
-    def with_key(self, key: Key, deviation: float) -> Plan | None:
+    def with_kind(self, kind: _Kind, deviation: float) -> Plan | None:
         """The plan with the types of one kind at another place of their intervals, beside those that are used now.
 
         None where there is none. Other types stay out, which keeps the question small: the saving is one that the
         plan in force and this kind give between them.
         """
-        types, profile = self.types_by_key[key], self.question.profile
+        types, profile = self.types_by_kind[kind], self.question.profile
         deviations = np.full(len(profile.replica_types), self.quantile)
         deviations[types] = deviation
         # A load point corrects step times; a rate that was searched for stays as sure as it is.
         searched = at_quantile(profile, np.full(len(deviations), self.quantile))
         moved = at_quantile(profile, deviations)
         moved = np.where(profile.provenance == MEASURED, searched, moved)
-        rates = with_rates(profile, moved, UNKNOWN)
+        rates = with_rates(profile, moved, _NOT_KNOWN)
         kept = {*np.flatnonzero(self.base.instances).tolist(), *types}
         others = [item.name for r, item in enumerate(profile.replica_types) if r not in kept]
         try:
@@ -162,32 +170,32 @@ class _Case:
         except InfeasibleError:
             return None
         # A plan that leaves more requests out is cheaper for the wrong reason.
-        return plan if plan.served_fraction >= self.base.served_fraction - 1e-9 else None
+        return plan if plan.served_fraction >= self.base.served_fraction - ROUNDING else None
 
-    def worthwhile(self) -> list[Key]:
+    def worthwhile(self) -> list[_Kind]:
         """Kinds that are not known exactly, and are in the plan or enter it at the high end of their interval."""
         profile, able = self.question.profile, self.question.workload.request_rate > 0
         is_open = (profile.high > profile.low) & (profile.provenance != MEASURED) & able
         kinds = []
-        for key, types in self.types_by_key.items():
+        for kind, types in self.types_by_kind.items():
             if not is_open[types].any():
                 continue
             if self.base.instances[types].any():
-                kinds.append(key)
+                kinds.append(kind)
                 continue
-            best = self.with_key(key, -DECILE)
-            if best is not None and best.cost_per_h < self.base.cost_per_h * (1 - WORTH):
-                kinds.append(key)
+            best = self.with_kind(kind, -DECILE)
+            if best is not None and best.cost_per_h < self.base.cost_per_h * (1 - _WORTH):
+                kinds.append(kind)
         return kinds
 
 
 def _case(question: Question) -> _Case:
     profile, asked = question.profile, question.options.confidence
     plain = question.with_options(confidence=None, budget_per_h=None)
-    confidences = CONFIDENCES if asked is None else (asked, *CONFIDENCES)
+    confidences = _CONFIDENCES if asked is None else (asked, *_CONFIDENCES)
     for place, confidence in enumerate(confidences):
         deviations = np.full(len(profile.replica_types), quantile_of(confidence))
-        rates = with_rates(profile, at_quantile(profile, deviations), UNKNOWN)
+        rates = with_rates(profile, at_quantile(profile, deviations), _NOT_KNOWN)
         try:
             base = solve(replace(plain, profile=rates))
         except InfeasibleError:
@@ -195,11 +203,11 @@ def _case(question: Question) -> _Case:
                 raise
             continue
         break
-    kinds: dict[Key, list[int]] = {}
+    kinds: dict[_Kind, list[int]] = {}
     for r, item in enumerate(profile.replica_types):
-        key = (item.offer.accelerator, item.tensor_parallel, item.offer.interconnect, item.engine)
-        kinds.setdefault(key, []).append(r)
-    return _Case(question=plain, quantile=quantile_of(confidence), base=base, types_by_key=kinds)
+        kind = (item.offer.accelerator, item.tensor_parallel, item.offer.interconnect, item.engine)
+        kinds.setdefault(kind, []).append(r)
+    return _Case(question=plain, quantile=quantile_of(confidence), base=base, types_by_kind=kinds)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -219,7 +227,7 @@ class _Value:
     """
 
     case: _Case
-    key: Key
+    kind: _Kind
     type_: int
     cells: Sequence[int]
     weight: Array
@@ -253,7 +261,7 @@ class _Value:
         outputs = np.array([one.outputs for one in every])[None]
         batch = np.array([one.batch for one in every])[None]
         spread = correction(points, inputs, outputs, 1.0).spread(batch)[0]
-        x = np.log(np.maximum(batch[0], 1.0) / 24.0)
+        x = np.log(np.maximum(batch[0], 1.0) / REFERENCE_BATCH)
         before = np.sqrt(SHARES.type_ + SHARES.size + SHARES.noise + SHARES.slope * x**2)
         return float((self.weight * spread / before).sum() / self.weight.sum())
 
@@ -262,7 +270,7 @@ class _Value:
         return Sample(
             inputs=float(workload.input_tokens.ravel()[cell]),
             outputs=float(workload.output_tokens.ravel()[cell]),
-            batch=self._concurrency(cell) or 24.0,
+            batch=self._concurrency(cell) or REFERENCE_BATCH,
         )
 
     def _concurrency(self, cell: int) -> float:
@@ -273,8 +281,8 @@ class _Value:
         case, now = self.case, self.case.base.cost_per_h
         moved = math.sqrt(max(1.0 - left**2, 0.0))
         expected = 0.0
-        for outcome, weight in OUTCOMES:
-            plan = case.with_key(self.key, case.quantile * left + outcome * moved)
+        for outcome, weight in _OUTCOMES:
+            plan = case.with_kind(self.kind, case.quantile * left + outcome * moved)
             expected += weight * (now if plan is None else plan.cost_per_h)
         return now - expected
 
@@ -284,8 +292,8 @@ class _Value:
         rate = float(profile.max_request_rate[self.type_].ravel()[cell] or profile.high[self.type_].ravel()[cell])
         concurrency = max(1, round(self._concurrency(cell))) if self.in_flight is not None else None
         at_once = concurrency or 1
-        requests = at_once + max(LEAST_REQUESTS, TURNS * at_once)
-        minutes = requests / rate / S_PER_MIN + START_MINUTES * is_first
+        requests = at_once + max(_LEAST_REQUESTS, _TURNS * at_once)
+        minutes = requests / rate / S_PER_MIN + _START_MINUTES * is_first
         return Suggestion(
             replica_type=item.name,
             accelerator=item.offer.accelerator,
@@ -300,19 +308,19 @@ class _Value:
         )
 
 
-def _value(case: _Case, key: Key, in_flight: Array | None) -> _Value:
+def _value(case: _Case, kind: _Kind, in_flight: Array | None) -> _Value:
     """A kind of replica with the sizes that it serves in the plan, or would at the high end of its interval."""
-    types = case.types_by_key[key]
-    plan = case.base if case.base.instances[types].any() else case.with_key(key, -DECILE) or case.base
+    types = case.types_by_kind[kind]
+    plan = case.base if case.base.instances[types].any() else case.with_kind(kind, -DECILE) or case.base
     rates = np.maximum(case.question.profile.max_request_rate, case.question.profile.high)[types]
     served = plan.share[types] * case.question.workload.request_rate
     is_open = (rates > 0) & (case.question.profile.provenance[types] != MEASURED)
     busy = np.divide(served, rates, out=np.zeros_like(served), where=is_open).sum(axis=0).ravel()
-    cells = [int(cell) for cell in np.argsort(-busy, kind="stable")[:MOST_SIZES] if busy[cell] > 0]
+    cells = [int(cell) for cell in np.argsort(-busy, kind="stable")[:_MOST_SIZES] if busy[cell] > 0]
     cheapest = min(types, key=lambda r: case.question.profile.replica_types[r].cost_per_h)
     return _Value(
         case=case,
-        key=key,
+        kind=kind,
         type_=cheapest,
         cells=cells,
         weight=busy[cells],

@@ -7,12 +7,16 @@ from dataclasses import replace
 from melange.errors import Caution, InfeasibleError
 from melange.plan.confidence import at_confidence
 from melange.plan.plan import Plan
+from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.plan.suggest import suggest_measurements
 from melange.workload.workload import Array
 
-CONFIDENCE_BY_END = {"low": 0.9, "mid": 0.5, "high": 0.1}
+# The ends of a profile's 80 % intervals: its 10 % and 90 % quantiles.
+_CONFIDENCE_BY_END = {"low": 0.9, "mid": 0.5, "high": 0.1}
+# Reasons of a caution, which is one line of a page: the plan for that end alone says them all.
+_MOST_REASONS = 3
 
 
 def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
@@ -27,16 +31,16 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
     """
     cost_at: dict[str, float | None] = {}
     cautions = list(plan.cautions)
-    for end in CONFIDENCE_BY_END:
+    for end in _CONFIDENCE_BY_END:
         try:
             found = _plan_at(end, plan.question)
             cost_at[end] = found.cost_per_h
-            if found.served_fraction < plan.served_fraction - 1e-9:
+            if found.served_fraction < plan.served_fraction - ROUNDING:
                 what = f"at the {end} end of all intervals {1 - found.served_fraction:.2%} of requests are left out"
                 cautions.append(Caution("uncertain", f"{what}; that cost is not for the same traffic"))
         except InfeasibleError as error:
             cost_at[end] = None
-            why = "; ".join(error.reasons[:3])
+            why = "; ".join(error.reasons[:_MOST_REASONS])
             what = f"no plan carries the traffic if every replica is at the {end} end of its interval: {error}"
             cautions.append(Caution("uncertain", f"{what} ({why})" if why else what))
     try:
@@ -53,5 +57,5 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
 
 def _plan_at(end: str, question: Question) -> Plan:
     """The cheapest plan with every replica at one end of its interval, a budget set aside."""
-    profile = at_confidence(question.profile, CONFIDENCE_BY_END[end])
+    profile = at_confidence(question.profile, _CONFIDENCE_BY_END[end])
     return solve(replace(question, profile=profile).with_options(confidence=None, budget_per_h=None))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class TaskEvent:
     """A task that takes time has begun, has got further, or has ended.
 
     Parameters
@@ -26,18 +26,18 @@ class Event:
     is_done: bool = False
 
 
-Listener = Callable[[Event], None]
+Listener = Callable[[TaskEvent], None]
 
 
 @contextmanager
 def task(listener: Listener, words: str) -> Iterator[Callable[[float | str], None]]:
     """Say that something begins and ends; what is yielded tells how far it is: a share, 0-1, or words."""
-    listener(Event(task=words))
+    listener(TaskEvent(task=words))
 
     def tell(news: float | str) -> None:
-        listener(Event(task=words, news=news if isinstance(news, str) else f"{news:.0%}"))
+        listener(TaskEvent(task=words, news=news if isinstance(news, str) else f"{news:.0%}"))
 
     try:
         yield tell
     finally:
-        listener(Event(task=words, is_done=True))
+        listener(TaskEvent(task=words, is_done=True))

@@ -26,7 +26,7 @@ def faults(
             place = "--set"
         if fault["type"] == "extra_forbidden":
             section = ".".join(map(str, keys[:-1]))
-            known = known_keys(keys[:-1])
+            known = _known_keys(keys[:-1])
             where = ": ".join(part for part in (place, section) if part)
             message = str(unknown("key", str(keys[-1]), known, place=where))
         elif fault["type"] == "missing":
@@ -46,7 +46,7 @@ def _is_key(key: str | int) -> bool:
     return key not in {"str", "float", "int", "bool"} and not any(mark in key for mark in ("function-", "[", "constr"))
 
 
-def known_keys(keys: Sequence[str | int]) -> list[str]:
+def _known_keys(keys: Sequence[str | int]) -> list[str]:
     """The keys that the mapping at ``keys`` may have."""
     section: type[BaseModel] = Service
     for key in keys:

@@ -27,7 +27,7 @@ _FILTERS = {"gpus": "accelerator", "providers": "provider", "regions": "region",
 _SHOWN = 3
 
 
-def values_of(settings: Sequence[str]) -> dict[str, Any]:
+def _values_of(settings: Sequence[str]) -> dict[str, Any]:
     """The settings of the command line by key, the last one where a key is given twice."""
     pairs = (setting.partition("=") for setting in settings)
     return {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
@@ -41,7 +41,7 @@ def check_workload(workload: Workload, place: str, settings: Sequence[str]) -> N
     InputError
         With the setting's value and the file's.
     """
-    for key, value in values_of(settings).items():
+    for key, value in _values_of(settings).items():
         if key.split(".")[0] != "workload":
             continue
         is_rate = key == "workload.rate" and isinstance(value, int | float)
@@ -86,7 +86,7 @@ def agreed(
     slo = service.slo.to_slo()
     if profile.slo is not None and not _is_same(profile.slo, slo):
         raise _contradiction("slo", slo, place, profile.slo)
-    given = values_of(settings)
+    given = _values_of(settings)
     engines = {one.engine for one in profile.replica_types if one.engine}
     if "engine" in given and engines and engines != {service.engine}:
         raise _contradiction("engine", service.engine, place, ", ".join(sorted(engines)))

@@ -83,10 +83,10 @@ def read_slo_section(content: Mapping[str, Any]) -> SloSection:
     return _section(SloSection, "slo", dict(content), ())
 
 
-S = TypeVar("S", bound=Section)
+_SectionT = TypeVar("_SectionT", bound=Section)
 
 
-def _section(kind: type[S], name: str, content: dict[str, Any], settings: Sequence[str]) -> S:
+def _section(kind: type[_SectionT], name: str, content: dict[str, Any], settings: Sequence[str]) -> _SectionT:
     whole: dict[str, Any] = {name: content}
     for setting in settings:
         _set(whole, setting)

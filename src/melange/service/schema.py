@@ -25,8 +25,8 @@ def _positive(value: float) -> float:
     return value
 
 
-Names = Annotated[list[str], BeforeValidator(_as_list)]
-Positive = Annotated[float, AfterValidator(_positive)]
+_Names = Annotated[list[str], BeforeValidator(_as_list)]
+_Positive = Annotated[float, AfterValidator(_positive)]
 
 
 class Section(BaseModel):
@@ -38,10 +38,10 @@ class Section(BaseModel):
 class SloSection(Section):
     """``slo``: limits in milliseconds."""
 
-    ttft_ms: Positive | None = None
-    tpot_ms: Positive | None = None
-    ntpot_ms: Positive | None = None
-    latency_ms: Positive | None = None
+    ttft_ms: _Positive | None = None
+    tpot_ms: _Positive | None = None
+    ntpot_ms: _Positive | None = None
+    latency_ms: _Positive | None = None
     statistic: str = "mean"
     attainment: float | None = None
 
@@ -78,9 +78,9 @@ class WorkloadSection(Section):
     trace: str | None = None
     dataset: str | dict[str, float] | None = None
     histogram: str | None = None
-    metrics: Names | None = None
+    metrics: _Names | None = None
     file: str | None = None
-    rate: Positive | str | None = None
+    rate: _Positive | str | None = None
     window: str | float | None = None
     start: str | float | None = Field(None, alias="from")
     end: str | float | None = Field(None, alias="to")
@@ -109,10 +109,10 @@ class WorkloadSection(Section):
 class OffersSection(Section):
     """``offers``: what may be rented."""
 
-    gpus: Names | None = None
-    providers: Names | None = None
-    regions: Names | None = None
-    market: Names = ["on-demand"]
+    gpus: _Names | None = None
+    providers: _Names | None = None
+    regions: _Names | None = None
+    market: _Names = ["on-demand"]
     file: str | None = None
     max: dict[str, int] = {}
 
@@ -122,7 +122,7 @@ class ProfileSection(Section):
 
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["estimate"]
     tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
-    anchors: Names = []
+    anchors: _Names = []
     step_times: Literal["own", "aiconfigurator"] = "own"
     simulate: bool = False
 
@@ -138,9 +138,9 @@ class PlanSection(Section):
     spare_replicas: int | dict[str, int] = 0
     spare_total_replicas: int = 0
     max_types: int | None = None
-    require: Names = []
-    exclude: Names = []
-    budget_per_h: Positive | None = None
+    require: _Names = []
+    exclude: _Names = []
+    budget_per_h: _Positive | None = None
     drop_unservable: bool = False
     time_limit_s: float = 30.0
     gap: float = 1e-3
@@ -162,7 +162,7 @@ class Service(Section):
     """A service as its file describes it; relative paths are relative to the file's folder."""
 
     model: str
-    variants: Names = []
+    variants: _Names = []
     engine: str = "vllm"
     slo: SloSection
     workload: WorkloadSection

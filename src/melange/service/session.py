@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
-from melange.service.events import Event, Listener, task
+from melange.service.events import Listener, TaskEvent, task
 from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
 from melange.service.schema import Service, WorkloadSection
@@ -40,7 +40,7 @@ def is_service(source: str | Path) -> bool:
     return Path(source).suffix in {".yaml", ".yml"}
 
 
-def _silence(_: Event) -> None:
+def _silence(_: TaskEvent) -> None:
     """Hear what a session says, and tell nobody."""
 
 

@@ -14,9 +14,9 @@ from melange.slo import Slo
 from melange.workload.workload import Array, Mask
 
 # The first requests meet empty replicas; they are not counted.
-WARM_UP = 0.1
-BATCHES = 10
-CONFIDENCE = 0.95
+_WARM_UP = 0.1
+_BATCHES = 10
+_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ def counted(outcome: Outcome) -> Mask:
 
 def first_counted(outcome: Outcome) -> int:
     """Place of the first request that counts."""
-    return int(len(outcome.arrival_s) * WARM_UP)
+    return int(len(outcome.arrival_s) * _WARM_UP)
 
 
 def metrics_of(outcome: Outcome) -> dict[str, Array]:
@@ -57,12 +57,12 @@ def metrics_of(outcome: Outcome) -> dict[str, Array]:
     return values
 
 
-def excess(outcome: Outcome, slo: Slo) -> Array:
+def limit_ratio(outcome: Outcome, slo: Slo) -> Array:
     """The largest metric of each request over its limit (N,): at most 1 where it met the SLO."""
-    return largest(metrics_of(outcome), slo)
+    return largest_ratio(metrics_of(outcome), slo)
 
 
-def largest(values: Mapping[str, Array], slo: Slo) -> Array:
+def largest_ratio(values: Mapping[str, Array], slo: Slo) -> Array:
     """The largest of some metrics over its limit, request by request (N,)."""
     over = np.zeros(len(values["ttft"]))
     for metric, limit in slo.limits.items():
@@ -72,7 +72,7 @@ def largest(values: Mapping[str, Array], slo: Slo) -> Array:
 
 def met(outcome: Outcome, slo: Slo) -> Mask:
     """Whether each request met every limit of the SLO by itself (N,)."""
-    return np.asarray(excess(outcome, slo) <= 1 + 1e-12)
+    return np.asarray(limit_ratio(outcome, slo) <= 1 + 1e-12)
 
 
 def attainment(samples: Sequence[Mask]) -> Interval:
@@ -90,7 +90,7 @@ def attainment(samples: Sequence[Mask]) -> Interval:
     """
     pooled = np.concatenate(samples)
     value, count = float(pooled.mean()), len(pooled)
-    batches = [float(batch.mean()) for run in samples for batch in np.array_split(run, BATCHES) if len(batch)]
+    batches = [float(batch.mean()) for run in samples for batch in np.array_split(run, _BATCHES) if len(batch)]
     half = max(_half_width(batches), _half_width([float(run.mean()) for run in samples]))
     low, high = wilson(value, count)
     return Interval(value=value, low=max(0.0, min(low, value - half)), high=min(1.0, max(high, value + half)))
@@ -109,7 +109,7 @@ def wilson(value: float, count: int) -> tuple[float, float]:
     >>> [round(end, 4) for end in wilson(1.0, 1000)]
     [0.9962, 1.0]
     """
-    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+    z = NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2)
     middle = (value + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * math.sqrt(value * (1 - value) / count + z * z / (4 * count * count))
     return max(0.0, middle - half), min(1.0, middle + half)
@@ -117,7 +117,7 @@ def wilson(value: float, count: int) -> tuple[float, float]:
 
 def _student(freedom: int) -> float:
     """Quantile of Student's t for the confidence (Cornish and Fisher's expansion, 1 % off at 5 degrees of freedom)."""
-    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
+    z = NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2)
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384

@@ -23,9 +23,9 @@ CAUSES = {
     "batching": "steps were long because many requests ran in them",
     "lost replica": "its replica was lost",
 }
-NAMES = tuple(CAUSES)
+CAUSE_NAMES = tuple(CAUSES)
 # Fields of an outcome that have one value for each request.
-PER_REQUEST = (
+_PER_REQUEST = (
     *("arrival_s", "input_tokens", "output_tokens", "replica", "status", "admitted_s", "first_token_s", "finish_s"),
     *("preemptions", "retries", "prefill_wait_s"),
 )
@@ -38,7 +38,7 @@ def causes(
     type_of_request: npt.NDArray[np.int32],
     cached: npt.NDArray[Any] | None,
 ) -> Array:
-    """Index into ``NAMES`` of each request's cause (N,); -1 where it met the SLO.
+    """Index into ``CAUSE_NAMES`` of each request's cause (N,); -1 where it met the SLO.
 
     The limit that a request exceeds most decides which of its times are compared: before its first token those of
     the queue and of its prompt, after it those that other requests' prompts, preemptions and the batch have added.
@@ -47,13 +47,13 @@ def causes(
     found = np.full(len(outcome.arrival_s), -1)
     if len(places):
         known = None if cached is None else cached[places]
-        found[places] = _of_missed(at(outcome, places), slo, engines, type_of_request[places], known)
+        found[places] = _of_missed(_only(outcome, places), slo, engines, type_of_request[places], known)
     return found
 
 
-def at(outcome: Outcome, places: npt.NDArray[np.intp]) -> Outcome:
+def _only(outcome: Outcome, places: npt.NDArray[np.intp]) -> Outcome:
     """The same of some requests only."""
-    return replace(outcome, **{name: getattr(outcome, name)[places] for name in PER_REQUEST})
+    return replace(outcome, **{name: getattr(outcome, name)[places] for name in _PER_REQUEST})
 
 
 def _of_missed(
@@ -79,15 +79,15 @@ def _of_missed(
     preempted = outcome.preemptions > 0
     interference = np.minimum(outcome.prefill_wait_s, decode)
     rest = decode - interference
-    parts = np.zeros((len(NAMES), len(decode)))
-    parts[NAMES.index("queueing")] = before * queueing
-    parts[NAMES.index("prefill interference")] = after * interference
-    parts[NAMES.index("preemption")] = after * np.where(preempted, rest, 0.0)
-    parts[NAMES.index("batching")] = before * prompt + after * np.where(preempted, 0.0, rest)
+    parts = np.zeros((len(CAUSE_NAMES), len(decode)))
+    parts[CAUSE_NAMES.index("queueing")] = before * queueing
+    parts[CAUSE_NAMES.index("prefill interference")] = after * interference
+    parts[CAUSE_NAMES.index("preemption")] = after * np.where(preempted, rest, 0.0)
+    parts[CAUSE_NAMES.index("batching")] = before * prompt + after * np.where(preempted, 0.0, rest)
     cause = np.nan_to_num(parts).argmax(axis=0)
-    cause[(alone > 1 + 1e-12) | (outcome.status == REFUSED)] = NAMES.index("too large")
+    cause[(alone > 1 + 1e-12) | (outcome.status == REFUSED)] = CAUSE_NAMES.index("too large")
     is_lost = ((outcome.status != SERVED) & (outcome.status != REFUSED)) | (outcome.retries > 0)
-    cause[is_lost] = NAMES.index("lost replica")
+    cause[is_lost] = CAUSE_NAMES.index("lost replica")
     return np.asarray(cause)
 
 
@@ -108,11 +108,11 @@ def alone_s(
     return ttft, latency
 
 
-def shares_of(cause: Array, counted: Mask) -> dict[str, float]:
+def share_by_cause(cause: Array, counted: Mask) -> dict[str, float]:
     """Share of the counted requests that missed for each cause, 0-1; causes that there were."""
     total = max(int(counted.sum()), 1)
     return {
         name: float((cause[counted] == place).sum()) / total
-        for place, name in enumerate(NAMES)
+        for place, name in enumerate(CAUSE_NAMES)
         if (cause[counted] == place).any()
     }

@@ -14,8 +14,8 @@ from melange.files import Json
 from melange.replica.simulated.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED, statistic_of
 from melange.slo import METRICS, Slo
 from melange.units import S_PER_H, TOKENS_PER_MTOK
-from melange.validate.attainment import attainment, counted, first_counted, largest, metrics_of
-from melange.validate.causes import causes, shares_of
+from melange.validate.attainment import attainment, counted, first_counted, largest_ratio, metrics_of
+from melange.validate.causes import causes, share_by_cause
 from melange.validate.report import PERCENTILES, TARGET, Report, TypeReport
 from melange.validate.simulate import Run
 from melange.workload.workload import Array, Mask
@@ -86,13 +86,13 @@ class _View:
         parts = [value[first:] for value, first in zip(values, self.firsts, strict=True)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def excess(self, slo: Slo) -> Array:
+    def limit_ratio(self, slo: Slo) -> Array:
         """The largest metric of each request over its limit (M,)."""
-        return largest(self.metrics, slo)
+        return largest_ratio(self.metrics, slo)
 
     def samples(self, slo: Slo) -> list[Mask]:
         """Whether each counted request met the SLO, run by run."""
-        whole = self.excess(slo) <= 1 + 1e-12
+        whole = self.limit_ratio(slo) <= 1 + 1e-12
         counts = [len(run.arrivals) - first for run, first in zip(self.runs, self.firsts, strict=True)]
         ends = np.cumsum(counts)[:-1]
         return list(np.split(whole, ends))
@@ -141,7 +141,7 @@ def _statistics(view: _View, slo: Slo | None) -> dict[str, float]:
 def _type_report(view: _View, t: int, slo: Slo | None) -> TypeReport:
     first = view.runs[0]
     requests, replicas = view.type_of == t, first.type_of == t
-    served = view.excess(slo)[requests] <= 1 + 1e-12 if slo else np.ones(0)
+    served = view.limit_ratio(slo)[requests] <= 1 + 1e-12 if slo else np.ones(0)
     spans = [run.outcome.until_s for run in view.runs]
 
     def mean(name: str) -> float:
@@ -172,7 +172,7 @@ def _by_bucket(view: _View, slo: Slo | None) -> Json:
     cell = (i * shape[1] + o).astype(np.int32)
     del i, o
 
-    is_met = (view.excess(slo) <= 1 + 1e-12).astype(float) if slo else np.ones(len(cell))
+    is_met = (view.limit_ratio(slo) <= 1 + 1e-12).astype(float) if slo else np.ones(len(cell))
     counts = np.bincount(cell, minlength=shape[0] * shape[1])
     met = np.bincount(cell, is_met, minlength=len(counts))
     attained = np.divide(met, counts, out=np.full(len(counts), math.nan), where=counts > 0)
@@ -206,7 +206,7 @@ def _causes(runs: Sequence[Run], slo: Slo) -> dict[str, float]:
     for run in runs:
         cached = run.arrivals.cached_tokens
         cause = causes(run.outcome, slo, run.engines, type_of_requests(run), cached)
-        for name, share in shares_of(cause, counted(run.outcome)).items():
+        for name, share in share_by_cause(cause, counted(run.outcome)).items():
             parts[name] = parts.get(name, 0.0) + share / len(runs)
     return dict(sorted(parts.items(), key=lambda pair: -pair[1]))
 

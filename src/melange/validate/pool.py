@@ -15,7 +15,7 @@ from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
 
 # Fewer requests than this are simulated sooner than a process has started.
-WORTH_A_PROCESS = 1_000_000
+_WORTH_A_PROCESS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +70,7 @@ def run_all(
     if on is not None:
         return _on_ray(jobs, on, tell)
     work = sum(len(job.arrivals) for job in jobs)
-    is_worth_it = processes is not None or work >= WORTH_A_PROCESS
+    is_worth_it = processes is not None or work >= _WORTH_A_PROCESS
     runs = []
     for done, run in enumerate(each_of(run_job, jobs, 2 if is_worth_it else len(jobs) + 1, processes)):
         runs.append(run)

@@ -20,7 +20,7 @@ PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
 TIMES = (*METRICS, "itl")
 TARGET = 0.995
 # Fields that JSON holds as they are.
-SAME = (
+_STORED_AS_THEY_ARE = (
     *(
         "policy",
         "scenario",
@@ -38,7 +38,7 @@ SAME = (
     *("causes", "preemptions", "retries", "refused", "failed", "cost_per_mtok", "cost_per_h", "left_out"),
 )
 
-Times = Mapping[str, Mapping[str, float]]
+_Times = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class TypeReport:
     step_times: str
     requests: float
     attainment: float
-    times: Times
+    times: _Times
     planned_load: float
     busy: float
     kv: float
@@ -146,7 +146,7 @@ class Report:
     attainment: Interval | None
     target: float
     statistics: Mapping[str, float]
-    times: Times
+    times: _Times
     types: tuple[TypeReport, ...]
     buckets: Buckets
     bucket_requests: Array
@@ -212,7 +212,7 @@ class Report:
     def from_json(cls, content: Json) -> Report:
         """From the JSON object that :meth:`to_json` makes."""
         return cls(
-            **{name: content[name] for name in SAME},
+            **{name: content[name] for name in _STORED_AS_THEY_ARE},
             slo=Slo.from_json(content["slo"]) if content["slo"] else None,
             attainment=Interval(**content["attainment"]) if content["attainment"] else None,
             types=tuple(TypeReport(**one) for one in content["types"]),

@@ -11,7 +11,7 @@ from melange.errors import InputError, unknown
 from melange.replica.simulated.cluster import Event
 
 # From the order to the first request of a replica: an instance that boots, an image, weights that load.
-START_UP_S = 300.0
+_START_UP_S = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Scenario:
     name: str = "steady"
     rate: tuple[tuple[float, float], ...] = ()
     lost_replicas: int = 0
-    start_up_s: float = START_UP_S
+    start_up_s: float = _START_UP_S
 
     def __post_init__(self) -> None:
         if self.lost_replicas < 0 or not self.start_up_s >= 0:
@@ -49,9 +49,9 @@ class Scenario:
         return (*gone, *(Event(at_s=until_s / 2 + self.start_up_s, replica=replica, is_up=True) for replica in lost))
 
 
-STEADY = Scenario()
+STEADY_SCENARIO = Scenario()
 SCENARIOS = {
-    "steady": STEADY,
+    "steady": STEADY_SCENARIO,
     "ramp": Scenario(name="ramp", rate=((0.0, 0.5), (1.0, 1.5))),
     "double": Scenario(name="double", rate=((0.0, 1.0), (0.5, 1.0), (0.5, 2.0), (1.0, 2.0))),
     "lost-replica": Scenario(name="lost-replica", lost_replicas=1),

@@ -16,12 +16,12 @@ from melange.replica.policy import POLICIES
 from melange.replica.simulated.cluster import Event, play
 from melange.replica.simulated.compiling import compilation_told
 from melange.replica.simulated.outcome import Outcome
-from melange.validate.scenario import STEADY, Scenario
+from melange.validate.scenario import STEADY_SCENARIO, Scenario
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Workload
 
 # Which step times a plan is simulated on: as they are known, or as slow or as fast as a tenth of measured ones were.
-STEPS = ("as-planned", "slow", "fast")
+STEP_TIMES = ("as-planned", "slow", "fast")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,8 +65,8 @@ def simulate(
     arrivals: Arrivals,
     *,
     policy: str = POLICIES[0],
-    scenario: Scenario = STEADY,
-    steps: str = STEPS[0],
+    scenario: Scenario = STEADY_SCENARIO,
+    steps: str = STEP_TIMES[0],
     counts: Mapping[str, int] | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
@@ -170,10 +170,10 @@ def within_context(arrivals: Arrivals, max_context: int) -> Arrivals:
 
 
 def _at(engine: Engine, steps: str) -> Engine:
-    factors = dict(zip(STEPS, (1.0, engine.slow, engine.fast), strict=True))
+    factors = dict(zip(STEP_TIMES, (1.0, engine.slow, engine.fast), strict=True))
     if steps not in factors:
-        raise unknown("steps", steps, STEPS)
-    return engine.scaled(factors[steps]) if steps != STEPS[0] else engine
+        raise unknown("steps", steps, STEP_TIMES)
+    return engine.scaled(factors[steps]) if steps != STEP_TIMES[0] else engine
 
 
 def _was_up(events: tuple[Event, ...], joining: Event) -> bool:

@@ -16,13 +16,13 @@ import numpy.typing as npt
 from melange.plan.problem import Problem
 from melange.workload.workload import Array
 
-Labels = npt.NDArray[np.int64]
+_Labels = npt.NDArray[np.int64]
 
 # A type within this factor of the cheapest for a bucket is in the running there.
-RIVAL = 1.25
+_RIVAL = 1.25
 
 
-def cluster(problem: Problem, most: int) -> Labels:
+def cluster(problem: Problem, most: int) -> _Labels:
     """Cluster of each bucket (B,), ``most`` of them if need be: the widest cluster is split, one after the other.
 
     A cluster's width is the spread of log load, relative to the bucket's cheapest cost, on the type where it is widest,
@@ -32,7 +32,7 @@ def cluster(problem: Problem, most: int) -> Labels:
     weight = priced.min(axis=0)
     with np.errstate(divide="ignore"):
         direction = np.log(priced / weight)
-    rivalry = ((priced <= RIVAL * weight) * weight).sum(axis=1) / weight.sum()
+    rivalry = ((priced <= _RIVAL * weight) * weight).sum(axis=1) / weight.sum()
     able = np.isfinite(direction)
     _, labels = np.unique(able, axis=1, return_inverse=True)
     labels = np.asarray(labels, np.int64).ravel()
@@ -53,7 +53,7 @@ def cluster(problem: Problem, most: int) -> Labels:
     return labels
 
 
-def _push(heap: list[tuple[float, int, int]], direction: Array, weight: Array, labels: Labels, label: int) -> None:
+def _push(heap: list[tuple[float, int, int]], direction: Array, weight: Array, labels: _Labels, label: int) -> None:
     members = np.flatnonzero(labels == label)
     spread = np.ptp(direction[:, members], axis=1)
     axis = int(np.argmax(spread))
@@ -61,12 +61,12 @@ def _push(heap: list[tuple[float, int, int]], direction: Array, weight: Array, l
         heapq.heappush(heap, (-float(spread[axis] * weight[members].sum()), label, axis))
 
 
-def served_alike(problem: Problem, labels: Labels) -> Problem:
+def served_alike(problem: Problem, labels: _Labels) -> Problem:
     """The problem whose clusters are served by one set of shares each: its fleets are fleets of ``problem``."""
     return problem.with_changes(load=_by_label(problem.load, labels, np.add), cells=np.unique(labels))
 
 
-def relaxed(problem: Problem, labels: Labels) -> Problem:
+def relaxed(problem: Problem, labels: _Labels) -> Problem:
     """The problem in which a cluster is as light on each type as its lightest bucket there: a bound on ``problem``."""
     weight = ((problem.cost / problem.capacity)[:, None] * problem.load).min(axis=0)
     total = np.bincount(labels, weight)
@@ -75,7 +75,7 @@ def relaxed(problem: Problem, labels: Labels) -> Problem:
     )
 
 
-def _by_label(values: Array, labels: Labels, operation: np.ufunc) -> Array:
+def _by_label(values: Array, labels: _Labels, operation: np.ufunc) -> Array:
     order = np.argsort(labels, kind="stable")
     first = np.searchsorted(labels[order], np.arange(int(labels.max()) + 1))
     return np.asarray(operation.reduceat(values[:, order], first, axis=1))

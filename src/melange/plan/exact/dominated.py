@@ -37,7 +37,7 @@ def needed_types(problem: Problem, prefer: Positions | None = None) -> Mask:
 
 
 def _dominates(problem: Problem, speed: Array, rivals: Positions, r: int) -> Mask:
-    """Which rivals, none of them dearer, dominate type r."""
+    """Which rivals, none of them more expensive, dominate type r."""
     able: Mask = problem.replicas[rivals] >= problem.replicas[r]
     able &= (problem.spare[rivals] <= problem.spare[r]) & (problem.least[rivals] <= problem.least[r])
     # Several types may lean on one limit or requirement: its draw must not grow.

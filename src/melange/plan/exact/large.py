@@ -18,22 +18,22 @@ from melange.plan.exact.start import trimmed
 from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import PeakLoad, minimise
-from melange.plan.milp.program import Progress, start_point
+from melange.plan.milp.program import Say, start_point
 from melange.plan.options import Options
 from melange.plan.problem import Positions, Problem
 
 # Clusters and types of the program that looks for a first good fleet.
-ROUGH_CLUSTERS, ROUGH_TYPES = 40, 30
+_ROUGH_CLUSTERS, _ROUGH_TYPES = 40, 30
 # Clusters of the first bounding program; each later one has so many times more.
-FIRST_CLUSTERS, GROWTH = 120, 2
+_FIRST_CLUSTERS, _MORE_CLUSTERS = 120, 2
 # Share of the time left that the search for a good fleet may take.
-ROUGH_TIME = 0.1
+_ROUGH_TIME_SHARE = 0.1
 # Programs over one set of clusters, each with the cuts that the last one taught.
-ROUNDS = 4
+_ROUNDS = 4
 
 
 @dataclass(slots=True, eq=False)
-class Known:
+class _Known:
     """What is known so far.
 
     Parameters
@@ -61,18 +61,18 @@ class Known:
             self.count, self.cost = count, cost
 
 
-def by_clusters(problem: Problem, options: Options, start: Positions, *, say: Progress, deadline: float) -> Fleet:
+def by_clusters(problem: Problem, options: Options, start: Positions, *, say: Say, deadline: float) -> Fleet:
     """The cheapest fleet to ``options.gap``, from a fleet that carries everything."""
     probes = probe(problem)
-    known = Known(count=start, cost=float(problem.cost @ start), bound=probes.floor)
+    known = _Known(count=start, cost=float(problem.cost @ start), bound=probes.floor)
     if not known.is_proven(options.gap):
         _improve(problem, known, options, deadline)
     cuts = first_cuts(problem, probes, few=True)
-    size = FIRST_CLUSTERS
+    size = _FIRST_CLUSTERS
     while not known.is_proven(options.gap) and time.monotonic() < deadline:
         say(f"best {known.cost:.2f} USD/h, none less than {known.bound:.2f}; {size} clusters of request sizes")
         _bound(problem, known, cuts, options, size, deadline)
-        size = min(size * GROWTH, problem.load.shape[1])
+        size = min(size * _MORE_CLUSTERS, problem.load.shape[1])
     found = least_peak_shares(problem, problem.carried(known.count))
     assert found is not None
     status = "optimal" if known.is_proven(options.gap) else "time limit"
@@ -81,18 +81,18 @@ def by_clusters(problem: Problem, options: Options, start: Positions, *, say: Pr
     )
 
 
-def _improve(problem: Problem, known: Known, options: Options, deadline: float) -> None:
+def _improve(problem: Problem, known: _Known, options: Options, deadline: float) -> None:
     """Look for a better fleet among plans that serve the buckets of a cluster alike, with the most wanted types."""
     priced = (problem.cost / problem.capacity)[:, None] * problem.load
     least = priced.min(axis=0)
     want = (np.maximum(0.0, 1.3 - priced / least) * least).sum(axis=1)
     kept = np.zeros(len(want), bool)
-    kept[np.argsort(-want, kind="stable")[:ROUGH_TYPES]] = True
+    kept[np.argsort(-want, kind="stable")[:_ROUGH_TYPES]] = True
     kept |= known.count > 0
     part = problem.only(kept)
-    rough = served_alike(part, cluster(part, ROUGH_CLUSTERS))
+    rough = served_alike(part, cluster(part, _ROUGH_CLUSTERS))
     milp = formulate(rough)
-    seconds = ROUGH_TIME * (deadline - time.monotonic())
+    seconds = _ROUGH_TIME_SHARE * (deadline - time.monotonic())
     start = start_point(rough, milp, known.count[kept])
     outcome = minimise(milp.program, time_limit_s=seconds, gap=options.gap / 2, seed=options.seed, start=start)
     if outcome.x is not None:
@@ -101,7 +101,7 @@ def _improve(problem: Problem, known: Known, options: Options, deadline: float) 
         _try(problem, known, count)
 
 
-def _try(problem: Problem, known: Known, count: Positions) -> bool:
+def _try(problem: Problem, known: _Known, count: Positions) -> bool:
     """Take a fleet and what is left of it once trimmed, if it carries everything."""
     found = least_peak_shares(problem, problem.carried(count))
     if found is None or found[1] > 1 + TOLERANCE:
@@ -110,10 +110,10 @@ def _try(problem: Problem, known: Known, count: Positions) -> bool:
     return True
 
 
-def _bound(problem: Problem, known: Known, cuts: Cuts, options: Options, size: int, deadline: float) -> None:
+def _bound(problem: Problem, known: _Known, cuts: Cuts, options: Options, size: int, deadline: float) -> None:
     """One round: solve the relaxed program with the cuts so far, raise the bound, try its fleet, learn cuts from it."""
     rough = relaxed(problem, cluster(problem, size))
-    for _ in range(ROUNDS):
+    for _ in range(_ROUNDS):
         milp = formulate(rough, cuts=cuts.weight)
         outcome = minimise(
             milp.program,
@@ -134,7 +134,7 @@ def _bound(problem: Problem, known: Known, cuts: Cuts, options: Options, size: i
             return
 
 
-def _learn(problem: Problem, known: Known, cuts: Cuts, count: Positions) -> bool:
+def _learn(problem: Problem, known: _Known, cuts: Cuts, count: Positions) -> bool:
     """Add cuts that a fleet violates, and try it with what it lacks; False where nothing was learnt."""
     learnt = False
     for _ in range(4):

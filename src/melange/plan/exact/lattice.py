@@ -22,9 +22,9 @@ from melange.workload.workload import Array, Mask
 # More points than this are left to the mixed-integer solver.
 MOST_POINTS = 30_000
 # Numbers held at once while many cuts meet many fleets.
-CHUNK = 2_000_000
+_CHUNK = 2_000_000
 # Peaks closer to 1 than this are decided by a fresh solve.
-DOUBT = 1e-7
+_TOO_NEAR = 1e-7
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +54,7 @@ class Lattice:
         carried = problem.carried(self.grid)
         carried[:, last] = 0.0
         load = np.zeros(len(carried))
-        for part in np.array_split(weights, 1 + len(carried) * len(weights) // CHUNK):
+        for part in np.array_split(weights, 1 + len(carried) * len(weights) // _CHUNK):
             short = (1.0 - ROUNDING) - carried @ part.T
             with np.errstate(divide="ignore", invalid="ignore"):
                 needed = np.where(short > 0, short / part[:, last], 0.0)
@@ -141,7 +141,7 @@ def cheapest_of(
             return None, bound
         at = _nearest(lattice, cheapest, prefer)
         count = lattice.grid[at].copy()
-        weights, share, certain = trial(problem, cuts, oracle, count)
+        weights, share, certain = _trial(problem, cuts, oracle, count)
         if share is not None:
             fleet = Fleet(instances=count, share=share, after_loss={}, bound=bound, status="optimal")
             return fleet, bound
@@ -165,19 +165,19 @@ def _nearest(lattice: Lattice, bound: float, prefer: Array) -> int:
     return int(ties[order[0]])
 
 
-def trial(problem: Problem, cuts: Cuts, oracle: PeakLoad, count: Positions) -> tuple[list[Array], Array | None, bool]:
+def _trial(problem: Problem, cuts: Cuts, oracle: PeakLoad, count: Positions) -> tuple[list[Array], Array | None, bool]:
     """Cuts that say why a fleet does not carry everything, or shares (R, B) with which it does; is that certain."""
     carried = problem.carried(count)
     peak, price, worth = oracle(carried)
-    if peak > 1 + DOUBT:
+    if peak > 1 + _TOO_NEAR:
         weights = _cuts_of(problem, cuts, price, worth, carried)
         if weights:
             return weights, None, True
-    share = tidied(problem, oracle.shares(), carried) if peak <= 1 + DOUBT else None
+    share = tidied(problem, oracle.shares(), carried) if peak <= 1 + _TOO_NEAR else None
     if share is None:
         found = least_peak_shares(problem, carried)
         if found is None or found[1] > 1 + TOLERANCE:
-            return [], None, peak > 1 + DOUBT or found is None
+            return [], None, peak > 1 + _TOO_NEAR or found is None
         share = found[0]
     if problem.slices is not None:
         return [], *sliced(problem, share, carried)

@@ -18,7 +18,7 @@ from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.workload.workload import Array, Mask
 
 # Factors on the price of one type at which the demand is probed.
-PROBES = np.concatenate([np.geomspace(0.3, 0.985, 12), 1.0 / np.geomspace(0.985, 0.3, 12)])
+_PROBED_FACTORS = np.concatenate([np.geomspace(0.3, 0.985, 12), 1.0 / np.geomspace(0.985, 0.3, 12)])
 
 
 def floor_per_h(problem: Problem) -> float:
@@ -26,11 +26,11 @@ def floor_per_h(problem: Problem) -> float:
 
     sum_b min_r c_r l_rb / ((1 - h) p_r)
     """
-    return demand(problem, problem.cost / problem.capacity)
+    return _demand(problem, problem.cost / problem.capacity)
 
 
-def demand(problem: Problem, price: Array) -> float:
-    """What serving every bucket costs at so much per unit of load: g(y) = sum_b min_r y_r l_rb, y = ``price`` (R,)."""
+def _demand(problem: Problem, price: Array) -> float:
+    """What serving every bucket costs at prices of load: g(y) = sum_b min_r y_r l_rb, y = ``price`` (R,)."""
     with np.errstate(invalid="ignore"):
         priced = price[:, None] * problem.load
     if not price.all():
@@ -52,7 +52,7 @@ class Cuts:
 
     def add(self, problem: Problem, price: Array) -> Array | None:
         """Add the cut of ``price`` (R,) and return its weights; None where it says nothing."""
-        needed = demand(problem, price)
+        needed = _demand(problem, price)
         if not (np.isfinite(needed) and needed > 0):
             return None
         row = price / needed
@@ -73,7 +73,7 @@ class Probes:
     floor
         Demand at the true prices: the closed-form bound [USD/h].
     demand
-        Demand with the price of type r times each factor of ``PROBES`` (R, F) [USD/h].
+        Demand with the price of type r times each factor of ``_PROBED_FACTORS`` (R, F) [USD/h].
     busy
         Load of each type when every bucket goes where it is cheapest (R,).
     """
@@ -84,7 +84,7 @@ class Probes:
 
 
 def probe(problem: Problem) -> Probes:
-    """Evaluate the demand at the true prices, and with one price at a time scaled by ``PROBES``."""
+    """Evaluate the demand at the true prices, and with one price at a time scaled by ``_PROBED_FACTORS``."""
     priced = (problem.cost / problem.capacity)[:, None] * problem.load
     best = priced.argmin(axis=0)
     buckets = np.arange(priced.shape[1])
@@ -94,10 +94,10 @@ def probe(problem: Problem) -> Probes:
     second = rest.min(axis=0)
     # The cheapest among the other types: the second best where the type itself is best.
     types = len(problem.cost)
-    values = np.empty((types, len(PROBES)))
+    values = np.empty((types, len(_PROBED_FACTORS)))
     for r in range(types):
         others = np.where(best == r, second, least)
-        values[r] = np.minimum(PROBES[:, None] * priced[r], others).sum(axis=1)
+        values[r] = np.minimum(_PROBED_FACTORS[:, None] * priced[r], others).sum(axis=1)
     busy = np.bincount(best, problem.load[best, buckets], minlength=types).astype(float)
     return Probes(floor=float(least.sum()), demand=values, busy=busy)
 
@@ -108,8 +108,8 @@ def instance_range(problem: Problem, probes: Probes, cost_per_h: float) -> tuple
     With the price of r alone scaled by a, c n >= g(y) + (1 - a) c_r n_r; so c n <= C bounds n_r from above where a < 1
     and from below where a > 1.
     """
-    low, high = PROBES < 1, PROBES > 1
-    room = (cost_per_h - probes.demand) / ((1.0 - PROBES) * problem.cost[:, None])
+    low, high = _PROBED_FACTORS < 1, _PROBED_FACTORS > 1
+    room = (cost_per_h - probes.demand) / ((1.0 - _PROBED_FACTORS) * problem.cost[:, None])
     most = np.floor(room[:, low].min(axis=1) * (1 + ROUNDING) + ROUNDING)
     least = np.ceil(room[:, high].max(axis=1) * (1 - ROUNDING) - ROUNDING)
     return (
@@ -123,7 +123,7 @@ def first_cuts(problem: Problem, probes: Probes, *, few: bool = False) -> Cuts:
     price = problem.cost / problem.capacity
     rows = [price / probes.floor]
     for r, values in enumerate(() if few else probes.demand):
-        for factor, needed in zip(PROBES, values, strict=True):
+        for factor, needed in zip(_PROBED_FACTORS, values, strict=True):
             scaled = price.copy()
             scaled[r] *= factor
             rows.append(scaled / needed)

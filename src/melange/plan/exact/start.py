@@ -53,7 +53,7 @@ def _single(problem: Problem) -> list[Positions]:
 
 
 def trimmed(problem: Problem, fleet: Positions, oracle: PeakLoad | None = None) -> Positions:
-    """The fleet less every instance that it can do without, the dearest first, once shares are balanced.
+    """The fleet less every instance that it can do without, the most expensive first, once shares are balanced.
 
     ``oracle`` is one over all types, where there is one already.
     """
@@ -89,7 +89,7 @@ def _busy(problem: Problem, priced: Array, kept: Positions) -> Array:
 
 
 def _rounded_up(problem: Problem, busy: Array) -> Positions:
-    """Least instances (R,) that take so much load, spare replicas and minimums included."""
+    """Least instances (R,) that take a load, spare replicas and minimums included."""
     exact = (busy / (1.0 - problem.headroom) + problem.spare) / problem.replicas
     count = np.maximum(np.ceil(exact - ROUNDING * np.maximum(exact, 1.0)), problem.least)
     return np.where(busy > 0, count, 0).astype(np.int64)

@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.plan.milp.highs import LinearRows
-from melange.plan.milp.milp import Columns, Milp, Rows
+from melange.plan.milp.milp import Columns, Milp, ProgramRows
 from melange.plan.problem import Positions, Problem
 from melange.workload.workload import Array
 
 # A load below this, in instances, is within the solver's tolerance of none at all.
-TINY_LOAD = 1e-5
+_TINY_LOAD = 1e-5
 
 
 def formulate(problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array | None = None) -> Milp:
@@ -36,32 +36,32 @@ def formulate(problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array 
     cuts
         Weights (K, R) of cuts on the loads that the types take, which every fleet satisfies.
     """
-    columns = lay_out(problem, scenarios)
+    columns = _lay_out(problem, scenarios)
     blocks = [
-        cover(problem, columns),
-        load(problem, columns),
-        tiny_load(problem, columns),
-        limit(problem, columns),
-        requirement(problem, columns),
-        min_total(problem, columns),
-        used_least(problem, columns),
-        used_most(problem, columns),
-        max_types(problem, columns),
-        budget(problem, columns),
+        _cover(problem, columns),
+        _load(problem, columns),
+        _tiny_load(problem, columns),
+        _limit(problem, columns),
+        _requirement(problem, columns),
+        _min_total(problem, columns),
+        _used_least(problem, columns),
+        _used_most(problem, columns),
+        _max_types(problem, columns),
+        _budget(problem, columns),
     ]
     if cuts is not None:
-        blocks.append(demand_cuts(problem, columns, cuts))
+        blocks.append(_demand_cuts(problem, columns, cuts))
     for position in range(len(scenarios)):
-        blocks += [scenario_cover(problem, columns, position), scenario_load(problem, columns, position)]
-        blocks += [scenario_survivor(problem, columns, position)]
-    return assemble(problem, columns, [rows for rows in blocks if len(rows.lower)])
+        blocks += [_scenario_cover(problem, columns, position), _scenario_load(problem, columns, position)]
+        blocks += [_scenario_survivor(problem, columns, position)]
+    return _assemble(problem, columns, [rows for rows in blocks if len(rows.lower)])
 
 
-def lay_out(problem: Problem, scenarios: tuple[int, ...] = ()) -> Columns:
+def _lay_out(problem: Problem, scenarios: tuple[int, ...] = ()) -> Columns:
     """Number the variables: instances, used, shares (by type, then bucket), served, survivors."""
     type_of, bucket_of = np.nonzero(np.isfinite(problem.load))
     types, pairs = len(problem.cost), len(type_of)
-    used = types if needs_used(problem) else -1
+    used = types if _needs_used(problem) else -1
     share = types * (2 if used >= 0 else 1)
     served = share + pairs * (1 + len(scenarios))
     survivor = served + (problem.budget_per_h is not None)
@@ -77,12 +77,12 @@ def lay_out(problem: Problem, scenarios: tuple[int, ...] = ()) -> Columns:
     )
 
 
-def needs_used(problem: Problem) -> bool:
+def _needs_used(problem: Problem) -> bool:
     """Whether some constraint counts types or binds a type only when it is used."""
     return bool(problem.max_types is not None or (problem.spare > 0).any() or (problem.least > 1).any())
 
 
-def cover(problem: Problem, columns: Columns, *, block: int = 0, name: str = "cover") -> Rows:
+def _cover(problem: Problem, columns: Columns, *, block: int = 0, name: str = "cover") -> ProgramRows:
     """Every bucket is served: sum_r f_rb = 1, or the served share under a budget (slices: times s)."""
     buckets, pairs = problem.load.shape[1], len(columns.type_of)
     whole = float(problem.slices or 1)
@@ -96,7 +96,7 @@ def cover(problem: Problem, columns: Columns, *, block: int = 0, name: str = "co
     return _rows(name, np.full(buckets, whole), np.full(buckets, whole), row, column, value)
 
 
-def load(problem: Problem, columns: Columns) -> Rows:
+def _load(problem: Problem, columns: Columns) -> ProgramRows:
     """No type is overloaded: sum_b l_rb f_rb <= (1 - h) (p_r n_r - k_r u_r), k_r the spare replicas."""
     types = len(problem.cost)
     row, column, value = _load_entries(problem, columns, block=0)
@@ -110,12 +110,12 @@ def load(problem: Problem, columns: Columns) -> Rows:
     return _rows("load", np.full(types, -np.inf), np.zeros(types), row, column, value)
 
 
-def tiny_load(problem: Problem, columns: Columns) -> Rows:
+def _tiny_load(problem: Problem, columns: Columns) -> ProgramRows:
     """Traffic too thin for the load row still needs an instance: sum of its shares <= (their number) n_r.
 
     A load below the solver's tolerance would otherwise be carried by no instance at all.
     """
-    pair = problem.load[columns.type_of, columns.bucket_of] / problem.capacity[columns.type_of] < TINY_LOAD
+    pair = problem.load[columns.type_of, columns.bucket_of] / problem.capacity[columns.type_of] < _TINY_LOAD
     thin = np.flatnonzero(pair)
     types, row, count = np.unique(columns.type_of[thin], return_inverse=True, return_counts=True)
     whole = float(problem.slices or 1)
@@ -129,7 +129,7 @@ def tiny_load(problem: Problem, columns: Columns) -> Rows:
     )
 
 
-def limit(problem: Problem, columns: Columns) -> Rows:
+def _limit(problem: Problem, columns: Columns) -> ProgramRows:
     """Availability: sum_r g_r n_r <= A. A limit on one type is a bound of its variable."""
     shared = [item for item in problem.limits if np.count_nonzero(item.weight) > 1]
     row = [np.full(np.count_nonzero(item.weight), at) for at, item in enumerate(shared)]
@@ -138,7 +138,7 @@ def limit(problem: Problem, columns: Columns) -> Rows:
     return _rows("limit", np.full(len(shared), -np.inf), np.array([item.most for item in shared]), row, column, value)
 
 
-def requirement(problem: Problem, columns: Columns) -> Rows:
+def _requirement(problem: Problem, columns: Columns) -> ProgramRows:
     """A type or accelerator that must be used: sum of its n_r >= 1."""
     members = [np.flatnonzero(item.member) for item in problem.requirements]
     row = [np.full(len(member), at) for at, member in enumerate(members)]
@@ -146,8 +146,8 @@ def requirement(problem: Problem, columns: Columns) -> Rows:
     return _rows("require", np.ones(len(members)), np.full(len(members), np.inf), row, members, value)
 
 
-def min_total(problem: Problem, columns: Columns) -> Rows:
-    """At least so many replicas in all: sum_r p_r n_r >= N."""
+def _min_total(problem: Problem, columns: Columns) -> ProgramRows:
+    """At least N replicas in all: sum_r p_r n_r >= N."""
     if problem.min_total == 0:
         return _rows("min_total", np.empty(0), np.empty(0), [], [], [])
     types = np.arange(len(problem.cost))
@@ -155,7 +155,7 @@ def min_total(problem: Problem, columns: Columns) -> Rows:
     return _rows("min_total", least, np.array([np.inf]), [np.zeros_like(types)], [types], [problem.replicas])
 
 
-def used_least(problem: Problem, columns: Columns) -> Rows:
+def _used_least(problem: Problem, columns: Columns) -> ProgramRows:
     """A type that is used has its least number of instances: n_r >= m_r u_r."""
     types = np.arange(len(problem.cost) if columns.used >= 0 else 0)
     value = [np.ones(len(types)), -problem.least[types].astype(float)]
@@ -163,7 +163,7 @@ def used_least(problem: Problem, columns: Columns) -> Rows:
     return _rows("used_least", zero, top, [types, types], [types, columns.used + types], value)
 
 
-def used_most(problem: Problem, columns: Columns) -> Rows:
+def _used_most(problem: Problem, columns: Columns) -> ProgramRows:
     """A type that is not used has no instance: n_r <= N_r u_r."""
     types = np.arange(len(problem.cost) if columns.used >= 0 else 0)
     value = [np.ones(len(types)), -problem.most[types].astype(float)]
@@ -171,8 +171,8 @@ def used_most(problem: Problem, columns: Columns) -> Rows:
     return _rows("used_most", low, zero, [types, types], [types, columns.used + types], value)
 
 
-def max_types(problem: Problem, columns: Columns) -> Rows:
-    """At most so many different types: sum_r u_r <= T."""
+def _max_types(problem: Problem, columns: Columns) -> ProgramRows:
+    """At most T different types: sum_r u_r <= T."""
     if problem.max_types is None:
         return _rows("max_types", np.empty(0), np.empty(0), [], [], [])
     types = np.arange(len(problem.cost))
@@ -182,8 +182,8 @@ def max_types(problem: Problem, columns: Columns) -> Rows:
     )
 
 
-def budget(problem: Problem, columns: Columns) -> Rows:
-    """At most so much is spent: sum_r c_r n_r <= B."""
+def _budget(problem: Problem, columns: Columns) -> ProgramRows:
+    """At most B is spent: sum_r c_r n_r <= B."""
     if problem.budget_per_h is None:
         return _rows("budget", np.empty(0), np.empty(0), [], [], [])
     types = np.arange(len(problem.cost))
@@ -191,7 +191,7 @@ def budget(problem: Problem, columns: Columns) -> Rows:
     return _rows("budget", -np.inf * most, most, [np.zeros_like(types)], [types], [problem.cost])
 
 
-def demand_cuts(problem: Problem, columns: Columns, weight: Array) -> Rows:
+def _demand_cuts(problem: Problem, columns: Columns, weight: Array) -> ProgramRows:
     """What the shares imply, said of the instances alone: sum_r w_r (1 - h) (p_r n_r - k_r u_r) >= 1."""
     count, types = weight.shape
     row, column = np.repeat(np.arange(count), types), np.tile(np.arange(types), count)
@@ -204,12 +204,12 @@ def demand_cuts(problem: Problem, columns: Columns, weight: Array) -> Rows:
     return _rows("demand", np.ones(count), np.full(count, np.inf), rows, columns_of, value)
 
 
-def scenario_cover(problem: Problem, columns: Columns, position: int) -> Rows:
+def _scenario_cover(problem: Problem, columns: Columns, position: int) -> ProgramRows:
     """After the loss every bucket is still served, by shares of its own."""
-    return cover(problem, columns, block=position + 1, name=f"cover_without_{position}")
+    return _cover(problem, columns, block=position + 1, name=f"cover_without_{position}")
 
 
-def scenario_load(problem: Problem, columns: Columns, position: int) -> Rows:
+def _scenario_load(problem: Problem, columns: Columns, position: int) -> ProgramRows:
     """After the loss no type is overloaded; the lost one has (1 - h) (p_s n_s - K v_s) left."""
     types, lost = len(problem.cost), columns.scenarios[position]
     row, column, value = _load_entries(problem, columns, block=position + 1)
@@ -219,7 +219,7 @@ def scenario_load(problem: Problem, columns: Columns, position: int) -> Rows:
     return _rows(f"load_without_{position}", np.full(types, -np.inf), np.zeros(types), row, column, value)
 
 
-def scenario_survivor(problem: Problem, columns: Columns, position: int) -> Rows:
+def _scenario_survivor(problem: Problem, columns: Columns, position: int) -> ProgramRows:
     """With fewer replicas than the loss nothing is left: load of the lost type <= (1 - h) p_s N_s v_s."""
     lost, pairs = columns.scenarios[position], len(columns.type_of)
     mine = np.flatnonzero(columns.type_of == lost)
@@ -240,9 +240,9 @@ def _load_entries(
 
 def _rows(
     name: str, lower: Array, upper: Array, row: list[Positions], column: list[Positions], value: list[Array]
-) -> Rows:
+) -> ProgramRows:
     nothing = np.empty(0, np.int64)
-    return Rows(
+    return ProgramRows(
         name=name,
         lower=lower,
         upper=upper,
@@ -252,7 +252,7 @@ def _rows(
     )
 
 
-def assemble(problem: Problem, columns: Columns, blocks: list[Rows]) -> Milp:
+def _assemble(problem: Problem, columns: Columns, blocks: list[ProgramRows]) -> Milp:
     """Stack the rows, sort the entries by column, and set objective, bounds and integrality."""
     first = np.cumsum([0] + [len(rows.lower) for rows in blocks])
     row = np.concatenate([rows.row + at for rows, at in zip(blocks, first, strict=False)])

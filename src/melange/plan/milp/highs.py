@@ -12,7 +12,7 @@ from melange.errors import SolverError
 from melange.workload.workload import Array
 
 # Where a good point is known, most of HiGHS's time goes into looking for one, and into starting over.
-NO_HEURISTICS = {
+_NO_HEURISTICS = {
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_feasibility_jump": False,
     "mip_allow_restart": False,
@@ -47,7 +47,7 @@ class LinearRows:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Outcome:
+class Solved:
     """What the solver found.
 
     Parameters
@@ -78,7 +78,7 @@ def minimise(
     start: Array | None = None,
     heuristics: bool = True,
     target: float = -np.inf,
-) -> Outcome:
+) -> Solved:
     """Solve a program.
 
     Parameters
@@ -108,7 +108,7 @@ def minimise(
         # rows; without presolve it is right, and as fast on these programs.
         solver.setOptionValue("presolve", "off")
     if not heuristics:
-        for key, value in NO_HEURISTICS.items():
+        for key, value in _NO_HEURISTICS.items():
             solver.setOptionValue(key, value)
     _check(solver.passModel(_model(highspy, program)), highspy, "pass the model")
     if start is not None:
@@ -116,7 +116,7 @@ def minimise(
         point.col_value = start.tolist()
         solver.setSolution(point)
     _check(solver.run(), highspy, "run")
-    return _outcome(highspy, solver, program)
+    return _solved(highspy, solver, program)
 
 
 def _solver(highspy: Any, *, time_limit_s: float, gap: float, seed: int) -> Any:
@@ -156,12 +156,12 @@ def _check(status: Any, highspy: Any, what: str) -> None:
         raise SolverError(f"HiGHS could not {what}")
 
 
-def _outcome(highspy: Any, solver: Any, program: LinearRows) -> Outcome:
+def _solved(highspy: Any, solver: Any, program: LinearRows) -> Solved:
     status, info = solver.getModelStatus(), solver.getInfo()
     is_mip = program.is_integer is not None and bool(program.is_integer.any())
     kinds = highspy.HighsModelStatus
     if status in (kinds.kInfeasible, kinds.kUnboundedOrInfeasible):
-        return Outcome(status="infeasible", x=None, bound=np.inf, row_dual=np.empty(0), reduced_cost=np.empty(0))
+        return Solved(status="infeasible", x=None, bound=np.inf, row_dual=np.empty(0), reduced_cost=np.empty(0))
     if status not in (kinds.kOptimal, kinds.kTimeLimit, kinds.kInterrupt, kinds.kSolutionLimit, kinds.kObjectiveTarget):
         raise SolverError(f"HiGHS stopped without an answer: {solver.modelStatusToString(status)}")
     solution = solver.getSolution()
@@ -169,7 +169,7 @@ def _outcome(highspy: Any, solver: Any, program: LinearRows) -> Outcome:
     optimal = status == kinds.kOptimal
     value = info.mip_dual_bound if is_mip else info.objective_function_value if optimal else -np.inf
     dual = optimal and not is_mip
-    return Outcome(
+    return Solved(
         status="optimal" if optimal else "time limit",
         x=np.array(solution.col_value) if has_point else None,
         bound=float(value),

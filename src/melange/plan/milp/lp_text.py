@@ -7,7 +7,7 @@ import numpy as np
 from melange.plan.milp.milp import Milp
 
 # Entries of a line before it is broken.
-PER_LINE = 6
+_PER_LINE = 6
 
 
 def to_lp(milp: Milp) -> str:
@@ -42,7 +42,7 @@ def to_lp(milp: Milp) -> str:
 
 def _sum(head: str, entries: list[tuple[int, float]], names: list[str], tail: str = "") -> list[str]:
     terms = [f"{'-' if value < 0 else '+'} {abs(value):.12g} {names[c]}" for c, value in entries]
-    lines = [" ".join(terms[at : at + PER_LINE]) for at in range(0, len(terms), PER_LINE)] or ["0"]
+    lines = [" ".join(terms[at : at + _PER_LINE]) for at in range(0, len(terms), _PER_LINE)] or ["0"]
     lines[0] = f"{head} {lines[0]}"
     lines[-1] = f"{lines[-1]} {tail}".rstrip()
     return [lines[0], *(f"   {line}" for line in lines[1:])]

@@ -42,7 +42,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rows:
+class ProgramRows:
     """Some rows of the program: lower <= A x <= upper, A as triplets.
 
     Parameters

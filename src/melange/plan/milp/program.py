@@ -10,14 +10,20 @@ import numpy as np
 from melange.errors import InfeasibleError, SolverError
 from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
 from melange.plan.milp.formulation import formulate
-from melange.plan.milp.highs import Outcome, minimise
+from melange.plan.milp.highs import Solved, minimise
 from melange.plan.milp.milp import Milp
 from melange.plan.milp.slices import quickly_sliced
 from melange.plan.options import Options
 from melange.plan.problem import Positions, Problem
 from melange.workload.workload import Array
 
-Progress = Callable[[str], None]
+# Told in a sentence how far a search has come.
+Say = Callable[[str], None]
+
+
+# A round adds losses that the last fleet does not stand, each type's at most once, or a little room. Fleets use a
+# handful of types, so a hundred rounds mean that the program and its check contradict each other.
+_MOST_ROUNDS = 100
 
 
 class OutOfTimeError(SolverError):
@@ -25,12 +31,12 @@ class OutOfTimeError(SolverError):
 
 
 def by_program(
-    problem: Problem, options: Options, *, say: Progress, deadline: float, known: Positions | None = None
+    problem: Problem, options: Options, *, say: Say, deadline: float, known: Positions | None = None
 ) -> Fleet:
     """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from (R,)."""
     scenarios: tuple[int, ...] = ()
     strict, bound = problem, -np.inf
-    for _ in range(100):
+    for _ in range(_MOST_ROUNDS):
         milp = formulate(strict, scenarios=scenarios)
         start = None if known is None else start_point(strict, milp, known)
         outcome = run_program(milp, options, deadline, start)
@@ -38,7 +44,7 @@ def by_program(
         assert outcome.x is not None
         fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status)
         if fleet is None:
-            # A load that the solver's tolerance let through; ask for a little more room than that.
+            # A load that the solver's tolerance let through; ask for twice the room that it takes.
             strict = strict.with_changes(load=strict.load * (1 + 2 * TOLERANCE))
             continue
         missing = unsafe_losses(problem, fleet)
@@ -54,7 +60,7 @@ def start_point(problem: Problem, milp: Milp, count: Positions) -> Array | None:
     columns = milp.columns
     if columns.scenarios or columns.served >= 0:
         return None
-    share = shares_of(problem, count)
+    share = fitting_shares(problem, count)
     if share is None:
         return None
     x = np.zeros(columns.count)
@@ -66,7 +72,7 @@ def start_point(problem: Problem, milp: Milp, count: Positions) -> Array | None:
     return x
 
 
-def shares_of(problem: Problem, count: Positions) -> Array | None:
+def fitting_shares(problem: Problem, count: Positions) -> Array | None:
     """Shares (R, B) with which a fleet carries everything, in whole slices where asked for; None: none found."""
     carried = problem.carried(count)
     found = least_peak_shares(problem, carried)
@@ -75,7 +81,7 @@ def shares_of(problem: Problem, count: Positions) -> Array | None:
     return found[0] if problem.slices is None else quickly_sliced(problem, found[0], carried)
 
 
-def run_program(milp: Milp, options: Options, deadline: float, start: Array | None = None) -> Outcome:
+def run_program(milp: Milp, options: Options, deadline: float, start: Array | None = None) -> Solved:
     """Solve a program until the deadline."""
     left = deadline - time.monotonic()
     outcome = minimise(

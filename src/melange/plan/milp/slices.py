@@ -10,12 +10,12 @@ from melange.plan.milp.highs import PeakLoad, minimise
 from melange.plan.problem import Problem
 from melange.workload.workload import Array, Mask
 
-MOST_MOVES = 200
-ROOM = 1e-9
+_MOST_MOVES = 200
+_ROOM = 1e-9
 # Relief smaller than this, in replicas, is rounding.
-GAIN = 1e-13
+_LEAST_RELIEF = 1e-13
 # The exact question is asked of the solver once the quick one has failed.
-SECONDS = 10.0
+_EXACT_TIME_S = 10.0
 
 
 def sliced(problem: Problem, share: Array, carried: Array) -> tuple[Array | None, bool]:
@@ -31,7 +31,7 @@ def quickly_sliced(problem: Problem, share: Array, carried: Array) -> Array | No
 
 
 def _dived(problem: Problem, carried: Array) -> Array | None:
-    """Round one split bucket after the other, the heaviest first, the shares of the others set anew each time.
+    """Round one split bucket after the other, the heaviest first, the shares of the others solved again each time.
 
     The thinnest buckets are left for the end, where their rounding costs next to nothing.
     """
@@ -41,7 +41,7 @@ def _dived(problem: Problem, carried: Array) -> Array | None:
     weight = np.where(np.isfinite(load), load, 0.0).max(axis=0)
     peak = oracle(carried[used])[0]
     for _ in range(load.shape[1]):
-        if peak > 1 + ROOM:
+        if peak > 1 + _ROOM:
             return None
         part = oracle.shares() * whole
         split = np.abs(part - np.round(part)).max(axis=0) > 1e-6
@@ -101,9 +101,9 @@ def _repaired(problem: Problem, slices: Array, carried: Array) -> Array | None:
     each = np.where(np.isfinite(problem.load), problem.load, 0.0) / whole
     able = np.isfinite(problem.load) & (carried > 0)[:, None]
     load = (each * slices).sum(axis=1)
-    for _ in range(MOST_MOVES):
+    for _ in range(_MOST_MOVES):
         over = load - carried
-        if (over <= carried * ROOM).all():
+        if (over <= carried * _ROOM).all():
             return np.asarray(slices / whole)
         source = int(np.argmax(over / np.maximum(carried, 1e-300)))
         step = _move(each, able, slices, over, source) or _exchange(each, able, slices, over, source)
@@ -127,12 +127,12 @@ def _move(each: Array, able: Mask, slices: Array, over: Array, source: int) -> t
     gain = np.where(able & (slices[source] > 0), gain, -np.inf)
     gain[source] = -np.inf
     target, b = np.unravel_index(int(np.argmax(gain)), gain.shape)
-    return (int(target), int(b), -1) if gain[target, b] > GAIN else None
+    return (int(target), int(b), -1) if gain[target, b] > _LEAST_RELIEF else None
 
 
 def _exchange(each: Array, able: Mask, slices: Array, over: Array, source: int) -> tuple[int, int, int] | None:
     """The exchange of slices between ``source`` and another type that relieves most: target, bucket out, bucket in."""
-    best, chosen = GAIN, None
+    best, chosen = _LEAST_RELIEF, None
     now = np.maximum(over, 0.0)
     for target in range(len(each)):
         out = np.flatnonzero(able[target] & (slices[source] > 0))
@@ -165,7 +165,7 @@ def _exact(problem: Problem, carried: Array) -> tuple[Array | None, bool]:
         cost=np.zeros(int(used.sum())),
     )
     milp = formulate(part)
-    outcome = minimise(milp.program, time_limit_s=SECONDS)
+    outcome = minimise(milp.program, time_limit_s=_EXACT_TIME_S)
     x = outcome.x
     if x is None:
         return None, outcome.status == "infeasible"

@@ -10,7 +10,7 @@ import numpy as np
 
 from melange.plan.sweeps import LimitSweep
 from melange.present.figures.by_rate import mix_hover
-from melange.present.figures.cells import add_cells, add_key, add_keys, cost_text, name_of
+from melange.present.figures.cells import Cell, add_cells, add_key, add_keys, cost_text, name_of
 from melange.present.figures.efficiency import request_cost, winners
 from melange.present.figures.legend import MIX_COLOR, NONE_COLOR, OTHER_COLOR, Legend, color_of
 from melange.present.figures.theme import (
@@ -19,10 +19,11 @@ from melange.present.figures.theme import (
     new_figure,
     percent,
     plain,
-    usd,
+    short_amount,
     value_axis,
     with_title_room,
 )
+from melange.present.terminal.layout import LEAST_SHOWN
 from melange.profile.profile import Profile
 from melange.units import REQUESTS_PER_THOUSAND, ms
 from melange.workload.workload import Array, Workload
@@ -30,8 +31,10 @@ from melange.workload.workload import Array, Workload
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Cell = tuple[int, int]
-NAME_BY_METRIC = {
+# Height of the picture over the most that a type costs at the loosest limit. A type close to its floor costs many times
+# the others: a taller picture would press their lines to the axis, a lower one would cut lines that are still of use.
+_TALLEST = 2.5
+LIMIT_NAME_BY_METRIC = {
     "ttft": "Limit on the mean time to first token",
     "tpot": "Limit on the mean time per output token",
     "ntpot": "Limit on the mean latency per output token",
@@ -45,7 +48,7 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
 
     i, o = cell
     limits = [ms(point.at) for point in sweep.points]
-    figure = new_figure(request_cost_finding(sweep, legend, workload, cell), height=440)
+    figure = new_figure(_request_cost_finding(sweep, legend, workload, cell), height=440)
     profiles = [point.profile for point in sweep.points]
     costs_by_type = {entry.letter: cost_at_limits(profiles, entry.r, cell) for entry in legend.entries}
     loosest = [costs[-1] for costs in costs_by_type.values() if np.isfinite(costs[-1])]
@@ -71,9 +74,8 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
             )
         )
     mark_own(figure, ms(sweep.own))
-    # A type close to its floor costs many times the others, which would press all other lines to the axis.
-    scale = {"range": [0, 2.5 * max(loosest)]} if loosest else {"rangemode": "tozero"}
-    figure.update_layout(xaxis=limit_axis(sweep), yaxis=value_axis("Cost of 1,000 such requests [USD]", **scale))
+    scale = {"range": [0, _TALLEST * max(loosest)]} if loosest else {"rangemode": "tozero"}
+    figure.update_layout(xaxis=_limit_axis(sweep), yaxis=value_axis("Cost of 1,000 such requests [USD]", **scale))
     return with_title_room(figure)
 
 
@@ -83,7 +85,7 @@ def cost_at_limits(profiles: Sequence[Profile], r: int, cell: Cell) -> Array:
     return np.where(np.isfinite(costs), costs, np.nan)
 
 
-def request_cost_finding(sweep: LimitSweep, legend: Legend, workload: Workload, cell: Cell) -> str:
+def _request_cost_finding(sweep: LimitSweep, legend: Legend, workload: Workload, cell: Cell) -> str:
     """Which type is cheapest at the tight limits and which at the loose ones, in a sentence."""
     found = [winners(request_cost(point.profile), list(legend.compared)) for point in sweep.points]
     able = [(point, int(w.best[cell])) for point, w in zip(sweep.points, found, strict=True) if w.best[cell] >= 0]
@@ -121,7 +123,7 @@ def figure_winners_by_limit(sweep: LimitSweep, legend: Legend, workload: Workloa
         [_winner_hover(sweep, legend, k, r, cell) for k, r in enumerate(row)]
         for row, cell in zip(best, cells, strict=True)
     ]
-    figure = new_figure(winners_by_limit_finding(best), height=170 + 40 * len(cells))
+    figure = new_figure(_winners_by_limit_finding(best), height=170 + 40 * len(cells))
     add_cells(figure, colors, texts, hovers)
     _frame_own(figure, sweep, len(cells))
     shown = {r for row in best for r in row}
@@ -131,7 +133,9 @@ def figure_winners_by_limit(sweep: LimitSweep, legend: Legend, workload: Workloa
     if -1 in shown:
         add_key(figure, "none meets the limit", NONE_COLOR)
     figure.update_layout(
-        xaxis=cell_axis(f"{NAME_BY_METRIC[sweep.metric]} [ms]", [f"{ms(point.at):,.0f}" for point in sweep.points]),
+        xaxis=cell_axis(
+            f"{LIMIT_NAME_BY_METRIC[sweep.metric]} [ms]", [f"{ms(point.at):,.0f}" for point in sweep.points]
+        ),
         yaxis=cell_axis(
             "Request size [tokens]",
             [size_name(workload, cell) for cell in cells],
@@ -146,7 +150,7 @@ def size_name(workload: Workload, cell: Cell) -> str:
     return f"{workload.input_tokens[cell]:,.0f} in, {workload.output_tokens[cell]:,.0f} out"
 
 
-def winners_by_limit_finding(best: Sequence[Sequence[int]]) -> str:
+def _winners_by_limit_finding(best: Sequence[Sequence[int]]) -> str:
     """For how many of the sizes the cheapest type depends on the limit, in a sentence."""
     changing = sum(len({r for r in row if r >= 0}) > 1 for row in best)
     if not changing:
@@ -157,7 +161,7 @@ def winners_by_limit_finding(best: Sequence[Sequence[int]]) -> str:
 
 def _winner_text(legend: Legend, r: int, cost: float) -> str:
     entry = legend.find(r)
-    return f"{entry.letter if entry else '*'} {usd(REQUESTS_PER_THOUSAND * cost)}"
+    return f"{entry.letter if entry else '*'} {short_amount(REQUESTS_PER_THOUSAND * cost)}"
 
 
 def _winner_hover(sweep: LimitSweep, legend: Legend, k: int, r: int, cell: Cell) -> str:
@@ -172,7 +176,7 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
     """What the whole service costs as a limit varies; every point is a plan with its proof."""
     import plotly.graph_objects as go
 
-    figure = new_figure(cost_by_limit_finding(sweep), height=420)
+    figure = new_figure(_cost_by_limit_finding(sweep), height=420)
     planned = [(point, point.plan) for point in sweep.points if point.plan is not None]
     bounds = [plan.cost_per_h if plan.bound_per_h is None else plan.bound_per_h for _, plan in planned]
     limits = [ms(point.at) for point, _ in planned]
@@ -214,32 +218,35 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
         )
     )
     mark_own(figure, ms(sweep.own))
-    figure.update_layout(xaxis=limit_axis(sweep), yaxis=value_axis("Cost [USD/h]", rangemode="tozero"), showlegend=True)
+    figure.update_layout(
+        xaxis=_limit_axis(sweep), yaxis=value_axis("Cost [USD/h]", rangemode="tozero"), showlegend=True
+    )
     return with_title_room(figure)
 
 
-def cost_by_limit_finding(sweep: LimitSweep) -> str:
+def _cost_by_limit_finding(sweep: LimitSweep) -> str:
     """What the tightest limit that can be met and the loosest cost against the service's own, in a sentence."""
     planned = [(point.at, point.plan) for point in sweep.points if point.plan is not None]
     if not planned:
         return "No limit that was tried can be met"
-    (tight, dearest), (loose, cheapest) = planned[0], planned[-1]
+    (tight, at_tight), (loose, at_loose) = planned[0], planned[-1]
     own = next((plan for at, plan in planned if at == sweep.own), None)
-    text = f"{usd(dearest.cost_per_h)} USD/h at {ms(tight):,.0f} ms, {usd(cheapest.cost_per_h)} at {ms(loose):,.0f} ms"
+    text = f"{short_amount(at_tight.cost_per_h)} USD/h at {ms(tight):,.0f} ms, "
+    text += f"{short_amount(at_loose.cost_per_h)} at {ms(loose):,.0f} ms"
     if own is not None:
-        change = 1 - cheapest.cost_per_h / own.cost_per_h
+        change = 1 - at_loose.cost_per_h / own.cost_per_h
         text += (
             f": a limit of {loose / sweep.own:.3g} times the service's own would save {percent(change)}"
-            if change > 5e-4
+            if change > LEAST_SHOWN
             else ": looser limits than the service's own save nothing"
         )
     return text
 
 
-def limit_axis(sweep: LimitSweep) -> dict[str, object]:
-    """The axis of limits, from 0 to a little more than the loosest."""
+def _limit_axis(sweep: LimitSweep) -> dict[str, object]:
+    """The axis of limits, from 0 to a little more than the loosest, so that its marker is not cut."""
     most = ms(sweep.points[-1].at)
-    return value_axis(f"{NAME_BY_METRIC[sweep.metric]} [ms]", range=[0, most * 1.03])
+    return value_axis(f"{LIMIT_NAME_BY_METRIC[sweep.metric]} [ms]", range=[0, most * 1.03])
 
 
 def _frame_own(figure: Figure, sweep: LimitSweep, rows: int) -> None:

@@ -8,24 +8,34 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from melange.plan.plan import Plan
-from melange.plan.sweeps import Point, savings_against, single_costs
+from melange.plan.sweeps import SweepPoint, savings_against, single_costs
 from melange.present.figures.legend import MIX_COLOR, Entry, Legend
-from melange.present.figures.theme import mark_own, new_figure, percent, plain, usd, value_axis, with_title_room
+from melange.present.figures.theme import (
+    mark_own,
+    new_figure,
+    percent,
+    plain,
+    short_amount,
+    value_axis,
+    with_title_room,
+)
+from melange.present.terminal.layout import LEAST_SHOWN
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-MOST_COUNTED = 4  # types of a mix that a hover names
+# Types of a mix that a hover names: more lines than these would cover the curves beside it.
+_MOST_COUNTED = 4
 
 
-def figure_cost_by_rate(points: Sequence[Point], legend: Legend, own_rate: float) -> Figure:
+def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, own_rate: float) -> Figure:
     """What the mix and each leading single type cost, by request rate (the paper's Figure 9).
 
     Between two rates that were planned for, a line stands at the cost of the higher one: that plan carries them too.
     """
     import plotly.graph_objects as go
 
-    figure = new_figure(cost_finding(points, legend), height=460)
+    figure = new_figure(_cost_finding(points, legend), height=460)
     rates = [0.0, *(point.at for point in points)]
     for entry in able_entries(points, legend):
         costs = [0.0, *single_costs(points, points_name(points, entry))]
@@ -65,23 +75,23 @@ def figure_cost_by_rate(points: Sequence[Point], legend: Legend, own_rate: float
     return with_title_room(figure)
 
 
-def points_name(points: Sequence[Point], entry: Entry) -> str:
+def points_name(points: Sequence[SweepPoint], entry: Entry) -> str:
     """The full name of a type."""
     return points[0].profile.replica_types[entry.r].name
 
 
-def able_entries(points: Sequence[Point], legend: Legend) -> list[Entry]:
+def able_entries(points: Sequence[SweepPoint], legend: Legend) -> list[Entry]:
     """The types with a color that can carry the traffic alone at some rate."""
     return [entry for entry in legend.entries if np.isfinite(single_costs(points, points_name(points, entry))).any()]
 
 
-def cost_finding(points: Sequence[Point], legend: Legend) -> str:
+def _cost_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
     """Where the mix beats every single type, in a sentence."""
     planned = [point.plan for point in points if point.plan is not None]
     savings = [plan.savings for plan in planned if plan.savings is not None]
     if not savings:
         return "No single type can carry this traffic; the mix can"
-    cheaper = sum(saved > 5e-4 for saved in savings)
+    cheaper = sum(saved > LEAST_SHOWN for saved in savings)
     if not cheaper:
         return f"At none of the {len(savings)} rates is a mix cheaper than the best single type"
     return (
@@ -90,39 +100,39 @@ def cost_finding(points: Sequence[Point], legend: Legend) -> str:
     )
 
 
-def mix_hover(point: Point, legend: Legend) -> str:
+def mix_hover(point: SweepPoint, legend: Legend) -> str:
     """Cost, gap and mix of a plan."""
     plan = point.plan
     if plan is None:
         return ""
-    lines = [f"<b>the mix</b> at {plan.workload.total_rate:.3g}/s: {plan.cost_per_h:,.2f} USD/h", gap_text(plan)]
+    lines = [f"<b>the mix</b> at {plan.workload.total_rate:.3g}/s: {plan.cost_per_h:,.2f} USD/h", _gap_text(plan)]
     counted = [
         f"{count} x {(entry.label if (entry := legend.find(r)) else plan.replica_types[r].name)}"
         for r, count in enumerate(plan.instances.tolist())
         if count
     ]
-    lines += counted[:MOST_COUNTED]
-    if len(counted) > MOST_COUNTED:
-        lines.append(f"and {len(counted) - MOST_COUNTED} more types")
+    lines += counted[:_MOST_COUNTED]
+    if len(counted) > _MOST_COUNTED:
+        lines.append(f"and {len(counted) - _MOST_COUNTED} more types")
     if plan.served_fraction < 1:
         lines.append(f"for {plan.served_fraction:.1%} of the requests")
     return "<br>".join([lines[0], *(plain(line) for line in lines[1:])])
 
 
-def gap_text(plan: Plan) -> str:
+def _gap_text(plan: Plan) -> str:
     """What is proven of a plan, in a few words."""
-    if plan.gap <= 1e-9:
+    if plan.gap == 0:
         return "proven: none is cheaper"
     bound = f" (none under {plan.bound_per_h:,.2f})" if plan.bound_per_h is not None else ""
     return f"proven within {plan.gap:.2%}{bound}"
 
 
-def figure_savings(points: Sequence[Point], legend: Legend) -> Figure:
+def figure_savings(points: Sequence[SweepPoint], legend: Legend) -> Figure:
     """What the mix saves against each leading single type, at several rates (the paper's Figure 11)."""
     import plotly.graph_objects as go
 
     planned = [point for point in points if point.plan is not None]
-    figure = new_figure(savings_finding(planned, legend), height=400, barmode="group", bargap=0.25)
+    figure = new_figure(_savings_finding(planned, legend), height=400, barmode="group", bargap=0.25)
     rates = [f"{point.at:.3g}" for point in planned]
     for entry in able_entries(points, legend):
         name = points_name(points, entry)
@@ -141,7 +151,7 @@ def figure_savings(points: Sequence[Point], legend: Legend) -> Figure:
                 constraintext="none",
                 cliponaxis=False,
                 hovertext=[
-                    f"{value:.1%} less than only {plain(entry.label)} at {rate}/s ({usd(cost)} USD/h)"
+                    f"{value:.1%} less than only {plain(entry.label)} at {rate}/s ({short_amount(cost)} USD/h)"
                     for value, rate, cost in zip(saved, rates, costs, strict=True)
                 ],
                 hoverinfo="text",
@@ -154,7 +164,7 @@ def figure_savings(points: Sequence[Point], legend: Legend) -> Figure:
     return with_title_room(figure)
 
 
-def savings_finding(points: Sequence[Point], legend: Legend) -> str:
+def _savings_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
     """The range of the savings over types and rates, in a sentence."""
     saved = [
         value

@@ -19,16 +19,17 @@ from melange.validate.report import PERCENTILES, Report
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-NAME_BY_METRIC = {
+TIME_NAME_BY_METRIC = {
     "ttft": "Time to first token",
     "tpot": "Time per output token",
     "ntpot": "Latency per output token",
     "latency": "Latency",
     "itl": "Time between two tokens",
 }
-HELD_COLOR = "#BFD9EC"
-# Below the target, by the share that met the SLO: the fewer, the darker.
-MISSED_COLORS = ((0.99, "#FBE3CC"), (0.95, "#F5BF8B"), (0.8, "#E69145"), (0.0, "#A64B00"))
+_HELD_COLOR = "#BFD9EC"
+# Below the target, by the share that met the SLO: the fewer, the darker. Steps of about a factor of five in the misses
+# (1, 5, 20 %), so that a page shows at a glance whether a size misses narrowly or by far. A judgement.
+_MISSED_COLORS = ((0.99, "#FBE3CC"), (0.95, "#F5BF8B"), (0.8, "#E69145"), (0.0, "#A64B00"))
 
 
 def colors_of(report: Report, plan: Plan) -> tuple[str, ...]:
@@ -57,14 +58,14 @@ def figure_attainment(report: Report) -> Figure:
         ]
         for i in rows
     ]
-    figure = new_figure(attainment_finding(report), height=150 + 30 * len(rows))
+    figure = new_figure(_attainment_finding(report), height=150 + 30 * len(rows))
     add_cells(figure, colors, texts, hovers)
     shown = {color for row in colors for color in row}
-    bounds = [(f"at least {percent(report.target)}", HELD_COLOR)]
-    ends = [report.target, *(low for low, _ in MISSED_COLORS)]
+    bounds = [(f"at least {percent(report.target)}", _HELD_COLOR)]
+    ends = [report.target, *(low for low, _ in _MISSED_COLORS)]
     bounds += [
         (f"{percent(low)} to {percent(high)}" if low else f"under {percent(high)}", color)
-        for (low, color), high in zip(MISSED_COLORS, ends, strict=False)
+        for (low, color), high in zip(_MISSED_COLORS, ends, strict=False)
     ]
     for label, color in bounds:
         if color in shown:
@@ -77,11 +78,11 @@ def _shade(held: float, target: float) -> str:
     if np.isnan(held):
         return NONE_COLOR
     if held >= target:
-        return HELD_COLOR
-    return next(color for low, color in MISSED_COLORS if held >= low)
+        return _HELD_COLOR
+    return next(color for low, color in _MISSED_COLORS if held >= low)
 
 
-def attainment_finding(report: Report) -> str:
+def _attainment_finding(report: Report) -> str:
     """How many sizes hold the target, in a sentence."""
     came = report.bucket_requests > 0
     below = came & (report.bucket_attainment < report.target)
@@ -98,7 +99,7 @@ def figure_times(report: Report, metric: str, colors: Sequence[str]) -> Figure:
     """One metric's mean and percentiles, in all and by type, beside its limit."""
     import plotly.graph_objects as go
 
-    figure = new_figure(times_finding(report, metric), height=360)
+    figure = new_figure(_times_finding(report, metric), height=360)
     lines = [("all requests", MIX_COLOR, "solid", report.times)]
     if len(report.types) > 1:
         lines += [(one.name, colors[t], _dash_at(t), one.times) for t, one in enumerate(report.types)]
@@ -125,19 +126,19 @@ def figure_times(report: Report, metric: str, colors: Sequence[str]) -> Figure:
         )  # fmt: skip
     figure.update_layout(
         xaxis=value_axis("Statistic over requests", type="category"),
-        yaxis=value_axis(f"{NAME_BY_METRIC[metric]} [ms]", rangemode="tozero"),
+        yaxis=value_axis(f"{TIME_NAME_BY_METRIC[metric]} [ms]", rangemode="tozero"),
     )
     return with_title_room(figure)
 
 
-def times_finding(report: Report, metric: str) -> str:
+def _times_finding(report: Report, metric: str) -> str:
     """Mean and far percentile of a metric, in a sentence."""
     values = report.times.get(metric) or {}
     if not values:
-        return f"{NAME_BY_METRIC[metric]}: nothing was served"
+        return f"{TIME_NAME_BY_METRIC[metric]}: nothing was served"
     return (
-        f"{NAME_BY_METRIC[metric]} is {ms(values['mean']):,.1f} ms on average and {ms(values['p99']):,.1f} ms for "
-        "the slowest hundredth"
+        f"{TIME_NAME_BY_METRIC[metric]} is {ms(values['mean']):,.1f} ms on average and {ms(values['p99']):,.1f} ms "
+        "for the slowest hundredth"
     )
 
 
@@ -145,7 +146,7 @@ def figure_queue(report: Report, colors: Sequence[str]) -> Figure:
     """Requests that wait at each type over time, in the first run."""
     import plotly.graph_objects as go
 
-    figure = new_figure(queue_finding(report), height=320)
+    figure = new_figure(_queue_finding(report), height=320)
     for t, one in enumerate(report.types):
         figure.add_trace(
             go.Scatter(
@@ -164,7 +165,7 @@ def figure_queue(report: Report, colors: Sequence[str]) -> Figure:
     return with_title_room(figure)
 
 
-def queue_finding(report: Report) -> str:
+def _queue_finding(report: Report) -> str:
     """The longest queue, in a sentence."""
     longest = [(max(row, default=0.0), one.name) for row, one in zip(report.queue, report.types, strict=True)]
     most, name = max(longest, default=(0.0, ""))
@@ -178,7 +179,7 @@ def figure_utilization(report: Report, colors: Sequence[str]) -> Figure:
     import plotly.graph_objects as go
 
     kinds = ("planned load", "busy", "KV cache, mean", "KV cache, peak")
-    figure = new_figure(utilization_finding(report), height=340, barmode="group", bargap=0.25)
+    figure = new_figure(_utilization_finding(report), height=340, barmode="group", bargap=0.25)
     for t, one in enumerate(report.types):
         values = [100 * share for share in (one.planned_load, one.busy, one.kv, one.peak_kv)]
         figure.add_trace(
@@ -205,7 +206,7 @@ def figure_utilization(report: Report, colors: Sequence[str]) -> Figure:
     return with_title_room(figure)
 
 
-def utilization_finding(report: Report) -> str:
+def _utilization_finding(report: Report) -> str:
     """Which type's cache or load is fullest, in a sentence."""
     fullest = max(report.types, key=lambda one: one.peak_kv)
     loads = [one.planned_load for one in report.types]
@@ -219,7 +220,7 @@ def figure_causes(report: Report) -> Figure:
 
     names = list(report.causes)[::-1]
     values = [100 * report.causes[name] for name in names]
-    figure = new_figure(causes_finding(report), height=130 + 36 * len(names))
+    figure = new_figure(_causes_finding(report), height=130 + 36 * len(names))
     figure.add_trace(
         go.Bar(
             x=values,
@@ -241,7 +242,7 @@ def figure_causes(report: Report) -> Figure:
     return with_title_room(figure)
 
 
-def causes_finding(report: Report) -> str:
+def _causes_finding(report: Report) -> str:
     """The first cause, in a sentence."""
     name, share = next(iter(report.causes.items()))
     return f"{share:.2%} of the requests miss by {name}: {CAUSES[name]}"
@@ -252,7 +253,7 @@ def figure_policies(reports: Sequence[Report]) -> Figure:
     import plotly.graph_objects as go
 
     known = sorted(((one.attainment, one.policy) for one in reports if one.attainment), key=lambda pair: pair[0].value)
-    figure = new_figure(policies_finding(reports), height=140 + 34 * len(known))
+    figure = new_figure(_policies_finding(reports), height=140 + 34 * len(known))
     own = reports[0].policy
     values = [100 * held.value for held, _ in known]
     figure.add_trace(
@@ -280,7 +281,7 @@ def figure_policies(reports: Sequence[Report]) -> Figure:
     return with_title_room(figure)
 
 
-def policies_finding(reports: Sequence[Report]) -> str:
+def _policies_finding(reports: Sequence[Report]) -> str:
     """How the plan's policy stands to the best of the others, in a sentence."""
     own, *others = [one for one in reports if one.attainment]
     best = max(others, key=lambda one: one.attainment.value if one.attainment else 0.0)

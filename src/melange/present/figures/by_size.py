@@ -26,12 +26,17 @@ from melange.workload.workload import Array, Workload
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-ROW_HEIGHT = 34
+# Of a row [px]: its 12 px text with room around it. Less, and frames touch the letters; more, and a grid of a dozen
+# input sizes no longer fits on a screen.
+_ROW_HEIGHT = 34
+# Lead from which on a color is full, and how strong it is at no lead. A wider range would leave leads of some per cent
+# alike; a weaker start would make small leads look like cells that nothing serves.
+_FULL_LEAD, _LEAST_STRENGTH = 0.5, 0.3
 
 
-def grid_height(rows: int) -> int:
-    """Height of a grid of so many rows, with room for its axis title [px]."""
-    return 190 + max(ROW_HEIGHT * rows, 160)
+def _grid_height(rows: int) -> int:
+    """Height of a grid of that many rows, with room for its axis title [px]."""
+    return 190 + max(_ROW_HEIGHT * rows, 160)
 
 
 def figure_winners(profile: Profile, workload: Workload, found: Winners, legend: Legend) -> Figure:
@@ -40,7 +45,7 @@ def figure_winners(profile: Profile, workload: Workload, found: Winners, legend:
     colors = [[_winner_color(legend, int(r)) for r in row] for row in found.best]
     texts = [[_winner_text(found, legend, i, o) for o in range(shape[1])] for i in range(shape[0])]
     hovers = [[_winner_hover(profile, workload, found, i, o) for o in range(shape[1])] for i in range(shape[0])]
-    figure = new_figure(winners_finding(profile, workload, found, legend), height=grid_height(shape[0]))
+    figure = new_figure(_winners_finding(profile, workload, found, legend), height=_grid_height(shape[0]))
     add_cells(figure, colors, texts, hovers)
     frame_traffic(figure, workload)
     shown = {int(r) for r in np.unique(found.best) if r >= 0}
@@ -53,7 +58,7 @@ def figure_winners(profile: Profile, workload: Workload, found: Winners, legend:
     return with_title_room(figure)
 
 
-def winners_finding(profile: Profile, workload: Workload, found: Winners, legend: Legend) -> str:
+def _winners_finding(profile: Profile, workload: Workload, found: Winners, legend: Legend) -> str:
     """Which type is cheapest for how much of the traffic, in a sentence."""
     rate = workload.request_rate
     parts = {int(r): float(rate[found.best == r].sum() / rate.sum()) for r in np.unique(found.best) if r >= 0}
@@ -99,7 +104,7 @@ def figure_pair(profile: Profile, workload: Workload, a: Entry, b: Entry) -> Fig
     colors = [[_pair_color(float(value), a, b) for value in row] for row in ahead]
     texts = [[_pair_text(float(value), a, b) for value in row] for row in ahead]
     hovers = [[_pair_hover(profile, workload, (a, b), i, o) for o in range(shape[1])] for i in range(shape[0])]
-    figure = new_figure(pair_finding(workload, ahead, a, b), height=grid_height(shape[0]))
+    figure = new_figure(_pair_finding(workload, ahead, a, b), height=_grid_height(shape[0]))
     add_cells(figure, colors, texts, hovers)
     frame_traffic(figure, workload)
     add_keys(figure, [a, b])
@@ -107,7 +112,7 @@ def figure_pair(profile: Profile, workload: Workload, a: Entry, b: Entry) -> Fig
     return with_title_room(figure)
 
 
-def pair_finding(workload: Workload, ahead: Array, a: Entry, b: Entry) -> str:
+def _pair_finding(workload: Workload, ahead: Array, a: Entry, b: Entry) -> str:
     """How much of the traffic each of two types serves cheaper, in a sentence."""
     rate = workload.request_rate
     parts = [float(rate[mask].sum() / rate.sum()) for mask in (ahead > 0, ahead < 0)]
@@ -118,7 +123,7 @@ def _pair_color(ahead: float, a: Entry, b: Entry) -> str:
     """The color of the cheaper type, the paler the smaller its lead; full from a lead of 50 % on."""
     if np.isnan(ahead):
         return NONE_COLOR
-    strength = 0.3 + 0.7 * min(abs(ahead), 0.5) / 0.5
+    strength = _LEAST_STRENGTH + (1.0 - _LEAST_STRENGTH) * min(abs(ahead), _FULL_LEAD) / _FULL_LEAD
     return _mixed((a if ahead >= 0 else b).color, strength)
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melange.present.figures.cells import cost_text
+from melange.present.figures.cells import Cell, cost_text
 from melange.present.figures.efficiency import request_cost
 from melange.present.figures.legend import Entry, Legend
-from melange.present.figures.theme import new_figure, plain, usd, value_axis, with_title_room
+from melange.present.figures.theme import new_figure, plain, short_amount, value_axis, with_title_room
 from melange.profile.profile import Profile
 from melange.units import REQUESTS_PER_THOUSAND
 from melange.workload.workload import Workload
@@ -17,11 +17,10 @@ from melange.workload.workload import Workload
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Cell = tuple[int, int]
-Interval = tuple[float, float, float]
+_CostInterval = tuple[float, float, float]
 
 
-def cost_interval(profile: Profile, r: int, cell: Cell) -> Interval:
+def cost_interval(profile: Profile, r: int, cell: Cell) -> _CostInterval:
     """What 1,000 requests of a size cost on a type: low end, estimate, high end [USD]; infinite where it cannot.
 
     The high end of the cost belongs to the low end of the rate.
@@ -38,6 +37,7 @@ def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell:
     import plotly.graph_objects as go
 
     ranked = intervals(profile, legend, cell)
+    # A little room, so that whiskers do not end on the frame.
     most = 1.08 * max(
         [high for _, (_, mid, high) in ranked if np.isfinite(high)] + [m for _, (_, m, _) in ranked] + [0]
     )
@@ -52,6 +52,7 @@ def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell:
                 error_x={
                     "type": "data",
                     "symmetric": False,
+                    # An endless whisker goes past the edge, where it is cut.
                     "array": [min(high, 2 * most) - mid],
                     "arrayminus": [mid - low],
                     "color": entry.color,
@@ -69,20 +70,20 @@ def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell:
     return with_title_room(figure)
 
 
-def intervals(profile: Profile, legend: Legend, cell: Cell) -> list[tuple[Entry, Interval]]:
+def intervals(profile: Profile, legend: Legend, cell: Cell) -> list[tuple[Entry, _CostInterval]]:
     """The types with a color that can serve a size, the cheapest first, with their costs."""
     able = [(entry, cost_interval(profile, entry.r, cell)) for entry in legend.entries]
     return sorted((pair for pair in able if np.isfinite(pair[1][1])), key=lambda pair: pair[1][1])
 
 
-def intervals_finding(ranked: list[tuple[Entry, Interval]], workload: Workload, cell: Cell) -> str:
+def intervals_finding(ranked: list[tuple[Entry, _CostInterval]], workload: Workload, cell: Cell) -> str:
     """Whether the cheapest is sure to be the cheapest, in a sentence."""
     size = workload.buckets.label(*cell)
     if not ranked:
         return f"No type with a color can serve {size}"
     first, (low, mid, high) = ranked[0]
-    span = f" ({usd(low)} to {usd(high) if np.isfinite(high) else 'cannot'})" if high > low else ""
-    text = f"For {size}, {first.label} is cheapest at {usd(mid)} USD per 1,000{span}"
+    span = f" ({short_amount(low)} to {short_amount(high) if np.isfinite(high) else 'cannot'})" if high > low else ""
+    text = f"For {size}, {first.label} is cheapest at {short_amount(mid)} USD per 1,000{span}"
     rivals = [entry.label for entry, interval in ranked[1:] if interval[0] < high]
     if not rivals:
         return f"{text}, and no other interval reaches it"

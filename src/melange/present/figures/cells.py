@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from melange.present.figures.legend import Entry, Legend, ink_on
-from melange.present.figures.theme import cell_axis, plain, usd
+from melange.present.figures.theme import cell_axis, plain, short_amount
 from melange.profile.profile import Profile
 from melange.workload.workload import Buckets, Workload
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
+
+# Input and output bucket of a request size.
+Cell = tuple[int, int]
 
 
 def size_axes(buckets: Buckets, rows: list[int] | None = None, columns: list[int] | None = None) -> dict[str, Any]:
@@ -21,12 +24,14 @@ def size_axes(buckets: Buckets, rows: list[int] | None = None, columns: list[int
     columns = list(range(buckets.shape[1])) if columns is None else columns
     unit = "number of the bucket" if buckets.is_ordinal else "tokens, up to"
     return {
-        "xaxis": cell_axis(f"Output length [{unit}]", edge_names(buckets, "output", columns), side="bottom"),
-        "yaxis": cell_axis(f"Input length [{unit}]", edge_names(buckets, "input", rows), range=[len(rows) - 0.5, -0.5]),
+        "xaxis": cell_axis(f"Output length [{unit}]", _edge_names(buckets, "output", columns), side="bottom"),
+        "yaxis": cell_axis(
+            f"Input length [{unit}]", _edge_names(buckets, "input", rows), range=[len(rows) - 0.5, -0.5]
+        ),
     }
 
 
-def edge_names(buckets: Buckets, axis: str, chosen: list[int]) -> list[str]:
+def _edge_names(buckets: Buckets, axis: str, chosen: list[int]) -> list[str]:
     """Upper edges in words; numbers where the buckets have no sizes."""
     edges = buckets.input_edges if axis == "input" else buckets.output_edges
     return [f"#{k + 1}" if buckets.is_ordinal else f"{edges[k]:,}" for k in chosen]
@@ -67,6 +72,7 @@ def add_cells(figure: Figure, colors: list[list[str]], texts: list[list[str]], h
 
 def frame_traffic(figure: Figure, workload: Workload) -> None:
     """A frame around every size that the traffic has."""
+    # A little inside the cell, or the frames of neighbors would lie on each other.
     frame = {"type": "rect", "line": {"color": "#000000", "width": 2}}
     cells = np.argwhere(workload.request_rate > 0).tolist()
     shapes = [frame | {"x0": o - 0.47, "x1": o + 0.47, "y0": i - 0.45, "y1": i + 0.45} for i, o in cells]
@@ -91,6 +97,7 @@ def margin_text(margin: float) -> str:
     """A margin in a cell: what the second costs more."""
     if not np.isfinite(margin):
         return "only"
+    # From +1,000 % on a factor is shorter, and fits into the cell.
     return f"+{margin:.0%}" if margin < 9.995 else f"x{margin + 1:.0f}"
 
 
@@ -98,10 +105,10 @@ def cost_text(profile: Profile, r: int, i: int, o: int) -> str:
     """What 1,000 requests of a size cost on a type, with its interval where one is known."""
     rate = profile.max_request_rate[r, i, o]
     price = profile.replica_types[r].cost_per_h / profile.replica_types[r].replicas_per_instance / 3.6
-    text = f"{usd(price / rate)} USD per 1,000"
+    text = f"{short_amount(price / rate)} USD per 1,000"
     low, high = profile.low[r, i, o], profile.high[r, i, o]
     if high > low:
-        text += f" (80% interval {usd(price / high)} to {usd(price / low) if low > 0 else 'cannot'})"
+        text += f" (80% interval {short_amount(price / high)} to {short_amount(price / low) if low > 0 else 'cannot'})"
     return text
 
 

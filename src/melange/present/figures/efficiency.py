@@ -16,7 +16,7 @@ from melange.profile.profile import Profile
 from melange.units import S_PER_H
 from melange.workload.workload import Array, Mask, Workload
 
-Indices = npt.NDArray[np.int64]
+_Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,8 +33,8 @@ class Winners:
         What the second costs more, as a fraction (I, O); infinite where only one can serve it, nan where none can.
     """
 
-    best: Indices
-    second: Indices
+    best: _Indices
+    second: _Indices
     cost: Array
     margin: Array
 
@@ -84,9 +84,10 @@ def winners(cost: Array, among: list[int]) -> Winners:
 
 
 def advantage(cost: Array, a: int, b: int) -> Array:
-    """What the dearer of two types costs more, as a fraction (I, O): above 0 where ``a`` is cheaper, below where ``b``.
+    """What the more expensive of two types costs more, as a fraction (I, O).
 
-    Infinite where only one of them can serve the size, nan where neither can.
+    Above 0 where ``a`` is cheaper, below where ``b`` is; infinite where only one of them can serve the size, nan where
+    neither can.
 
     >>> advantage(np.array([[[1.0, 3.0]], [[1.5, 1.0]]]), 0, 1)
     array([[ 0.5, -2. ]])
@@ -118,7 +119,7 @@ def comparable_types(plan: Plan) -> list[int]:
     return [int(r) for r in positions if used[r] or not _is_matched(profile, cost, int(r), positions)]
 
 
-def _is_matched(profile: Profile, cost: Array, r: int, others: Indices) -> bool:
+def _is_matched(profile: Profile, cost: Array, r: int, others: _Indices) -> bool:
     """Whether another offer of the same hardware is at least as good for every size."""
     for other in others.tolist():
         if other == r or _hardware(profile, other) != _hardware(profile, r):
@@ -154,13 +155,13 @@ def typical_sizes(workload: Workload, count: int) -> list[tuple[int, int]]:
     return [divmod(cell, workload.request_rate.shape[1]) for cell in busiest]
 
 
-def is_told_apart(profile: Profile, found: Winners) -> Mask:
+def is_distinguished(profile: Profile, found: Winners) -> Mask:
     """Where the winner is cheaper even at the wrong ends of both intervals (I, O).
 
     False where there is no second; an interval that reaches 0 leaves everything open.
     """
-    dearest, cheapest = request_cost(profile, profile.low), request_cost(profile, profile.high)
+    at_most, at_least = request_cost(profile, profile.low), request_cost(profile, profile.high)
     i, o = np.indices(found.best.shape)
     rivalled = found.second >= 0
-    apart: Mask = rivalled & (dearest[found.best, i, o] < cheapest[found.second, i, o])
+    apart: Mask = rivalled & (at_most[found.best, i, o] < at_least[found.second, i, o])
     return apart

@@ -12,9 +12,12 @@ from melange.errors import InputError
 if TYPE_CHECKING:
     from melange.present.figures.picture import Picture
 
-FORMATS = ("png", "svg")
-WIDTH = 1000  # [px]
-SCALE = 2  # pixels of a PNG for each of them
+_FORMATS = ("png", "svg")
+# Wide enough for the titles, which are wrapped for this width (present/figures/theme.py).
+_WIDTH_PX = 1000
+# Pixels of a PNG for each of them: 300 dots an inch where a picture is printed 17 cm wide. One would show its pixels
+# there; three makes files larger for what few printers show.
+_PIXEL_RATIO = 2
 
 
 def check_images(folder: Path, image_format: str) -> None:
@@ -25,8 +28,8 @@ def check_images(folder: Path, image_format: str) -> None:
     InputError
         An unknown format, a folder that cannot be made, kaleido that is not installed, no Chrome or Chromium.
     """
-    if image_format not in FORMATS:
-        raise InputError(f"--format must be {' or '.join(FORMATS)}, got {image_format!r}")
+    if image_format not in _FORMATS:
+        raise InputError(f"--format must be {' or '.join(_FORMATS)}, got {image_format!r}")
     if importlib.util.find_spec("kaleido") is None:
         raise InputError("--images needs kaleido, which is not installed", hint="pip install 'melange[images]'")
     if find_browser() is None:
@@ -56,7 +59,7 @@ def write_images(pictures: Sequence[Picture], folder: Path, image_format: str) -
         for number, variant in enumerate(picture.variants, 1):
             stem = picture.name + (f"-{number}" if number > 1 else "")
             path = folder / f"{stem}.{image_format}"
-            options = {"format": image_format, "width": max(WIDTH, picture.min_width), "scale": SCALE}
+            options = {"format": image_format, "width": max(_WIDTH_PX, picture.min_width), "scale": _PIXEL_RATIO}
             jobs.append({"fig": variant.figure, "path": path, "opts": options})
     page = kaleido.PageGenerator(mathjax=False)  # text is drawn as it is; nothing is fetched
     try:

@@ -14,7 +14,7 @@ from melange.profile.profile import ReplicaType
 from melange.workload.workload import Workload
 
 # Okabe and Ito's colors without yellow (too light for a line on white) and black (which is the mix's), and Tol's
-# indigo: told apart with every common kind of color blindness.
+# indigo: distinguished with every common kind of color blindness.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#332288")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px 3px 2px 3px")
 OTHER_COLOR = "#B8B8B8"

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from melange.plan.plan import Plan
 from melange.plan.sweeps import (
     LimitSweep,
-    Point,
+    SweepPoint,
     savings_against,
 )
 from melange.present.figures import by_limit, by_rate, by_size, by_type
 from melange.present.figures import routing_grid as routes
-from melange.present.figures.cells import margin_text
+from melange.present.figures.cells import Cell, margin_text
 from melange.present.figures.efficiency import (
-    is_told_apart,
+    is_distinguished,
     request_cost,
     typical_sizes,
     winners,
@@ -26,16 +25,18 @@ from melange.present.figures.efficiency import (
 from melange.present.figures.picture import Picture, Variant
 from melange.present.figures.theme import percent
 from melange.present.study import Study
+from melange.present.terminal.plan_tables import SHOWN_SHARE
 from melange.profile.profile import Profile
 from melange.units import REQUESTS_PER_THOUSAND, ms
 
-if TYPE_CHECKING:
-    pass
-
-BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
-PAIRED = 5  # types that are put against each other
-TYPICAL = 6  # request sizes that stand for the traffic
-DRAWN = 3  # of them get curves of their own
+# Of the service's rate: some of those that every sweep plans for. With more of them bars get too thin for the figures
+# on them.
+_BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
+# Types that are put against each other: 5 make 10 pairs to choose from, one more would make 15.
+_PAIRED = 5
+# Request sizes that stand for the traffic, a row each; and those among them that get curves of their own. More would
+# say more of rare sizes, and take a reader longer. A judgement.
+_TYPICAL, _DRAWN = 6, 3
 
 
 def picture_of_routes(study: Study) -> Picture:
@@ -46,7 +47,7 @@ def picture_of_routes(study: Study) -> Picture:
         shares = [
             f"{plan.replica_types[r].name} {plan.share[r, i, o]:.0%}"
             for r in np.argsort(-plan.share[:, i, o], kind="stable")
-            if plan.share[r, i, o] > 5e-3
+            if plan.share[r, i, o] > SHOWN_SHARE
         ]
         part = workload.request_rate[i, o] / workload.total_rate
         rows.append((workload.buckets.label(i, o), f"{part:.2%}", ", ".join(shares) or "left out"))
@@ -65,7 +66,7 @@ def picture_of_routes(study: Study) -> Picture:
 def picture_of_winners(study: Study) -> Picture:
     """The cheapest type by request size."""
     profile, workload, found = study.profile, study.workload, study.found
-    apart = is_told_apart(profile, found)
+    apart = is_distinguished(profile, found)
     rivalled = int((found.second >= 0).sum())
     rows = []
     for i, o in np.argwhere(found.best >= 0).tolist():
@@ -131,15 +132,16 @@ def picture_of_intervals(study: Study) -> Picture | None:
     )
 
 
-def _drawn(study: Study) -> list[tuple[int, int]]:
+def _drawn(study: Study) -> list[Cell]:
     """A middling request size, a short one and a long one."""
-    cells = typical_sizes(study.workload, TYPICAL)
-    return cells if len(cells) <= DRAWN else [cells[k] for k in (len(cells) // 2, 0, len(cells) - 1)]
+    cells = typical_sizes(study.workload, _TYPICAL)
+    # The first is what the page shows before anybody chooses.
+    return cells if len(cells) <= _DRAWN else [cells[k] for k in (len(cells) // 2, 0, len(cells) - 1)]
 
 
 def picture_of_pairs(study: Study) -> Picture | None:
     """Two types against each other; None where there is one only."""
-    pairs = list(combinations(study.legend.entries[:PAIRED], 2))
+    pairs = list(combinations(study.legend.entries[:_PAIRED], 2))
     if not pairs:
         return None
     variants = tuple(
@@ -158,18 +160,18 @@ def picture_of_pairs(study: Study) -> Picture | None:
     )
 
 
-def pictures_by_rate(study: Study, points: Sequence[Point]) -> list[Picture]:
+def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture]:
     """Cost by request rate, and savings."""
     legend, own = study.legend, study.workload.total_rate
     gap = max((point.plan.gap for point in points if point.plan), default=0.0)
-    proven = "proven cheapest" if gap <= 1e-9 else f"proven within {gap:.2%} of the cheapest"
+    proven = "proven cheapest" if gap == 0 else f"proven within {gap:.2%} of the cheapest"
     missing = sum(point.plan is None for point in points)
     entries = by_rate.able_entries(points, legend)
     unable = [entry.label for entry in legend.entries if entry not in entries]
     cannot = f" Cannot carry this traffic alone: {', '.join(unable)}." if unable else ""
     lost = f" At {missing} rates no plan was found." if missing else ""
     budget = " The budget is not kept here." if study.options.budget_per_h is not None else ""
-    chosen = [point for point in points if any(abs(point.at / own - factor) < 1e-9 for factor in BAR_FACTORS)]
+    chosen = [point for point in points if any(abs(point.at / own - factor) < 1e-9 for factor in _BAR_FACTORS)]
     header = ("Rate [1/s]", "Mix [USD/h]", "Gap", *(f"Only {entry.label} [USD/h]" for entry in entries))
     return [
         Picture(
@@ -202,7 +204,7 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
     """Cost of the service against its SLO."""
     rows = [
         (
-            by_limit.NAME_BY_METRIC[sweep.metric],
+            by_limit.LIMIT_NAME_BY_METRIC[sweep.metric],
             f"{ms(point.at):,.0f}",
             f"{point.plan.cost_per_h:,.2f}" if point.plan else "cannot be met",
             f"{point.plan.gap:.2%}" if point.plan else "",
@@ -213,7 +215,7 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
     ]
     unmet = [sweep for sweep in sweeps if any(point.plan is None for point in sweep.points)]
     words = [
-        f" No plan meets {by_limit.NAME_BY_METRIC[sweep.metric].lower()} of "
+        f" No plan meets {by_limit.LIMIT_NAME_BY_METRIC[sweep.metric].lower()} of "
         f"{', '.join(f'{ms(point.at):,.0f}' for point in sweep.points if point.plan is None)} ms."
         for sweep in unmet
     ]
@@ -221,12 +223,12 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
     return Picture(
         name="cost-by-slo",
         about="What a tighter or looser SLO costs",
-        caption="Capacities are estimated anew for every limit, and every point is a plan with its proof (whiskers "
+        caption="Capacities are estimated again for every limit, and every point is a plan with its proof (whiskers "
         "reach down to the proven bound, where it lies below). Between points a line stands at the tighter "
         "limit's cost." + others + "".join(words),
         variants=tuple(
             Variant(
-                label=by_limit.NAME_BY_METRIC[sweep.metric],
+                label=by_limit.LIMIT_NAME_BY_METRIC[sweep.metric],
                 figure=by_limit.figure_cost_by_limit(sweep, study.legend),
             )
             for sweep in sweeps
@@ -239,9 +241,9 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
 
 def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
     """The cheapest type, and what requests cost on each, as one limit varies."""
-    cells = typical_sizes(study.workload, TYPICAL)
+    cells = typical_sizes(study.workload, _TYPICAL)
     drawn = _drawn(study)
-    assumed = "On fully used replicas; capacities are estimated anew for every limit."
+    assumed = "On fully used replicas; capacities are estimated again for every limit."
     return [
         Picture(
             name="winners-by-slo",
@@ -260,7 +262,7 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
             name="request-cost-by-slo",
             about="What one request size costs by SLO",
             caption=f"{assumed} A line begins at the tightest limit that its type can meet, above the picture where "
-            "that is dear; hover for 80 % intervals.",
+            "that is expensive; hover for 80 % intervals.",
             variants=tuple(
                 Variant(
                     label=f"{study.workload.buckets.label(*cell)} tokens",
@@ -279,7 +281,7 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
     ]
 
 
-def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[tuple[int, int]]) -> list[tuple[str, ...]]:
+def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for point in sweep.points:
         found = winners(request_cost(point.profile), study.compared)
@@ -291,12 +293,12 @@ def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[tuple[int, int
     return rows
 
 
-def _request_costs(study: Study, point: Point, cell: tuple[int, int]) -> list[str]:
+def _request_costs(study: Study, point: SweepPoint, cell: Cell) -> list[str]:
     costs = [by_limit.cost_at_limits([point.profile], entry.r, cell)[0] for entry in study.legend.entries]
     return ["-" if np.isnan(cost) else f"{cost:.4g}" for cost in costs]
 
 
-def _rate_row(point: Point, names: list[str]) -> tuple[str, ...]:
+def _rate_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:
     if point.plan is None:
         return (f"{point.at:.4g}", "no plan", "", *("" for _ in names))
     costs = [point.plan.single_type[name].cost_per_h for name in names]
@@ -304,7 +306,7 @@ def _rate_row(point: Point, names: list[str]) -> tuple[str, ...]:
     return (f"{point.at:.4g}", f"{point.plan.cost_per_h:,.2f}", f"{point.plan.gap:.2%}", *singles)
 
 
-def _savings_row(point: Point, names: list[str]) -> tuple[str, ...]:
+def _savings_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:
     saved = [savings_against(point.plan, name) if point.plan else np.nan for name in names]
     return (f"{point.at:.4g}", *("-" if np.isnan(value) else percent(value) for value in saved))
 

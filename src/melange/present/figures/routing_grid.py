@@ -10,12 +10,18 @@ from melange.plan.plan import Plan
 from melange.present.figures.cells import size_axes
 from melange.present.figures.legend import OTHER_COLOR, Legend
 from melange.present.figures.theme import new_figure, percent, plain, with_title_room
+from melange.present.terminal.plan_tables import SHOWN_SHARE
 from melange.workload.workload import Array
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-ROUTE_HEIGHT = 44
+# Of a row [px]: a line of text above a bar.
+_ROUTE_HEIGHT = 44
+# Width of a cell that its bar may fill: the rest keeps neighbors apart.
+_FILL = 0.92
+# Shortest part of a bar, in cells: less than a pixel would not be seen, and the type would seem to serve nothing there.
+_SHORTEST = 0.012
 
 
 def figure_routes(plan: Plan, legend: Legend) -> Figure:
@@ -26,13 +32,13 @@ def figure_routes(plan: Plan, legend: Legend) -> Figure:
     rows = np.flatnonzero(workload.request_rate.sum(axis=1))
     columns = np.flatnonzero(workload.request_rate.sum(axis=0))
     part = workload.request_rate[np.ix_(rows, columns)] / workload.total_rate
-    length = 0.92 * part / part.max()
+    length = _FILL * part / part.max()
     figure = new_figure(
-        routes_finding(plan, legend), height=170 + max(ROUTE_HEIGHT * len(rows), 180), barmode="overlay"
+        _routes_finding(plan, legend), height=170 + max(_ROUTE_HEIGHT * len(rows), 180), barmode="overlay"
     )
-    start = np.arange(len(columns))[None, :] - 0.46 + np.zeros((len(rows), 1))
+    start = np.arange(len(columns))[None, :] - _FILL / 2 + np.zeros((len(rows), 1))
     for r in [entry.r for entry in legend.entries if plan.instances[entry.r] > 0] + [-1]:
-        share = route_share(plan, legend, r)[np.ix_(rows, columns)]
+        share = _route_share(plan, legend, r)[np.ix_(rows, columns)]
         y, x = np.nonzero(share * part > 0)
         if not len(y):
             continue
@@ -42,7 +48,7 @@ def figure_routes(plan: Plan, legend: Legend) -> Figure:
             go.Bar(
                 orientation="h",
                 y=y,
-                x=np.maximum((share * length)[y, x], 0.012),
+                x=np.maximum((share * length)[y, x], _SHORTEST),
                 base=start[y, x],
                 width=0.34,
                 offset=0.06,
@@ -60,7 +66,7 @@ def figure_routes(plan: Plan, legend: Legend) -> Figure:
     y, x = np.nonzero(part)
     figure.add_trace(
         go.Scatter(
-            x=x - 0.46,
+            x=x - _FILL / 2,
             y=y - 0.2,
             mode="text",
             textposition="middle right",
@@ -75,7 +81,7 @@ def figure_routes(plan: Plan, legend: Legend) -> Figure:
     return with_title_room(figure)
 
 
-def routes_finding(plan: Plan, legend: Legend) -> str:
+def _routes_finding(plan: Plan, legend: Legend) -> str:
     """What share of requests and of the cost each used type has, in a sentence."""
     taken = (plan.share * plan.workload.request_rate).sum(axis=(1, 2)) / plan.workload.total_rate
     used = [entry for entry in legend.entries if plan.instances[entry.r] > 0]
@@ -88,7 +94,7 @@ def routes_finding(plan: Plan, legend: Legend) -> str:
     return "; ".join(parts)
 
 
-def route_share(plan: Plan, legend: Legend, r: int) -> Array:
+def _route_share(plan: Plan, legend: Legend, r: int) -> Array:
     """Share of each bucket that goes to the type at ``r``, or, where ``r`` is -1, to all without a color (I, O)."""
     if r >= 0:
         share: Array = plan.share[r]
@@ -100,9 +106,9 @@ def route_share(plan: Plan, legend: Legend, r: int) -> Array:
 
 def _route_text(plan: Plan, legend: Legend, i: int, o: int) -> str:
     part = plan.workload.request_rate[i, o] / plan.workload.total_rate
-    shares = sorted(((plan.share[r, i, o], r) for r in np.flatnonzero(plan.share[:, i, o] > 5e-3)), reverse=True)
+    shares = sorted(((plan.share[r, i, o], r) for r in np.flatnonzero(plan.share[:, i, o] > SHOWN_SHARE)), reverse=True)
     letters = "".join(entry.letter if (entry := legend.find(int(r))) else "*" for _, r in shares) or "-"
-    weight = f"{part:.1%}" if part >= 0.001 else "<0.1%"
+    weight = f"{part:.1%}" if part >= 1e-3 else "<0.1%"
     return plain(f"{letters} {weight}")
 
 

@@ -7,15 +7,24 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from melange.present.terminal.layout import LEAST_SHOWN
+
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
-INK = "#1a1a1a"
+# Fonts that readers have on their own machines: a page fetches nothing.
+_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
+_INK = "#1a1a1a"
 GRID = "#e4e4e4"
-TITLE_CHARACTERS = 95
-TITLE_LINE, LEGEND_LINE = 22, 19  # heights [px]
-LEGEND_WIDTH, KEY_WIDTH, LETTER_WIDTH = 860, 50, 7  # of a legend, its line or square, and a letter [px]
+# A letter of a title is about 9 px wide (17 px font), and a picture 1,000 px: longer lines would be cut, shorter ones
+# take more lines.
+_TITLE_CHARACTERS = 95
+# Heights [px]: of the font sizes below with their leading. Less, and lines touch; more is white space.
+_TITLE_LINE, _LEGEND_LINE = 22, 19
+# Of a legend, its line or square, and a letter [px]. Only the browser knows how many columns a legend has, so its
+# height is estimated from these: too wide a letter leaves a gap below the title, too narrow a one lets the legend cover
+# it. 7 px is a wide letter of the 12 px font.
+_LEGEND_WIDTH, _KEY_WIDTH, _LETTER_WIDTH = 860, 50, 7
 
 
 def plain(text: object) -> str:
@@ -35,7 +44,7 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
     """
     import plotly.graph_objects as go
 
-    lines = textwrap.wrap(title, TITLE_CHARACTERS, break_on_hyphens=False, break_long_words=False)
+    lines = textwrap.wrap(title, _TITLE_CHARACTERS, break_on_hyphens=False, break_long_words=False)
     figure = go.Figure()
     figure.update_layout(
         template="none",
@@ -49,7 +58,7 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
             "yanchor": "top",
             "font": {"size": 17},
         },
-        font={"family": FONT, "size": 13, "color": INK},
+        font={"family": _FONT, "size": 13, "color": _INK},
         paper_bgcolor="#ffffff",
         plot_bgcolor="#ffffff",
         height=height,
@@ -64,7 +73,7 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
             "itemclick": False,
             "itemdoubleclick": False,
         },
-        hoverlabel={"bgcolor": "#ffffff", "font": {"color": INK, "size": 12}, "align": "left"},
+        hoverlabel={"bgcolor": "#ffffff", "font": {"color": _INK, "size": 12}, "align": "left"},
         **layout,
     )
     return figure
@@ -74,10 +83,11 @@ def with_title_room(figure: Figure) -> Figure:
     """The same figure with room for its title above the legend, however many lines both take."""
     names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
     longest = max((len(html.unescape(name)) for name in names), default=0)
-    columns = max(1, int(LEGEND_WIDTH / (KEY_WIDTH + LETTER_WIDTH * longest)))
+    columns = max(1, int(_LEGEND_WIDTH / (_KEY_WIDTH + _LETTER_WIDTH * longest)))
     title, more = _title_height(figure), int(figure.layout.title.text.count("<br>"))
-    legend = 12 + LEGEND_LINE * -(-len(names) // columns)
+    legend = 12 + _LEGEND_LINE * -(-len(names) // columns)
     height = figure.layout.height + title
+    # Plotly sets the first line of a title at y, and each further one below it: y moves up by what they take.
     figure.update_layout(height=height, margin={"t": title + legend}, title={"y": 1 - (12 + 18 * more) / height})
     return figure
 
@@ -118,7 +128,7 @@ def finding_of(figure: Figure) -> str:
 
 
 def _title_height(figure: Figure) -> int:
-    return 16 + TITLE_LINE * (1 + int(figure.layout.title.text.count("<br>")))
+    return 16 + _TITLE_LINE * (1 + int(figure.layout.title.text.count("<br>")))
 
 
 def untitled(figure: Figure) -> Figure:
@@ -129,10 +139,10 @@ def untitled(figure: Figure) -> Figure:
     return copy
 
 
-def usd(amount: float) -> str:
+def short_amount(amount: float) -> str:
     """An amount for cells and axes.
 
-    >>> usd(0.0943), usd(1234.5), usd(12.345)
+    >>> short_amount(0.0943), short_amount(1234.5), short_amount(12.345)
     ('0.094', '1,234', '12.35')
     """
     if amount >= 1000:
@@ -146,11 +156,12 @@ def percent(fraction: float) -> str:
     >>> percent(0.1234), percent(0.0042), percent(1.5)
     ('12%', '0.4%', '150%')
     """
-    if 0 < fraction < 5e-4:
+    # What is not nothing never reads 0 %, and what is not all never 100 %; 1e-9 is what sums of shares leave.
+    if 0 < fraction < LEAST_SHOWN:
         return "<0.1%"
-    if 0.9995 <= fraction < 1 - 1e-9:
+    if 1 - LEAST_SHOWN <= fraction < 1 - 1e-9:
         return ">99.9%"
-    is_fine = 5e-4 <= abs(fraction) < 0.0995 or 0.995 <= fraction < 0.9995
+    is_fine = LEAST_SHOWN <= abs(fraction) < 0.0995 or 0.995 <= fraction < 1 - LEAST_SHOWN
     return f"{fraction:.1%}" if is_fine else f"{fraction:.0%}"
 
 

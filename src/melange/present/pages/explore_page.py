@@ -13,7 +13,7 @@ from melange.present.figures.pictures import (
     pictures_by_rate,
 )
 from melange.present.pages import html as html
-from melange.present.pages.plan_page import assumptions, header, no_sweeps, types_table, warnings
+from melange.present.pages.plan_page import assumptions_section, header, no_sweeps, types_table, warnings_section
 from melange.present.study import Study
 
 
@@ -59,8 +59,8 @@ def explore_page(study: Study, pictures: list[Picture], name: str) -> str:
             "By SLO",
             of("cost-by-slo", "winners-by-slo", "request-cost-by-slo") if has_limits else no_sweeps(study),
         ),
-        warnings(study.plan),
-        assumptions(study),
+        warnings_section(study.plan),
+        assumptions_section(study),
         "</main>",
     ]
-    return html.page(f"Melange: {name}", parts, pictures)
+    return html.document(f"Melange: {name}", parts, pictures)

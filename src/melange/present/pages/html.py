@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from melange.present.figures.picture import Picture
 
 # Scripts and styles of the page itself only; no address can be reached.
-POLICY = (
+_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 )
-SHORT_CELL = 24  # characters
-LONG_TABLE = 12  # rows; longer ones fold
+# Characters of a cell that stays on one line. Longer ones wrap, or reasons would push a table far beyond the page's
+# width; fewer would break figures and dates. A judgement.
+_SHORT_CELL = 24
+# Rows of a table before the rest folds. More, and what follows the table is below the screen; the rest is one click
+# away, and there without JavaScript too. A judgement.
+_LONG_TABLE = 12
 
 
 def escape(text: object) -> str:
@@ -33,7 +37,7 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def page(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> str:
+def document(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> str:
     """The whole document.
 
     Parameters
@@ -55,7 +59,7 @@ def page(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> str:
         "<head>",
         '<meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">',
+        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">',
         '<link rel="icon" href="data:,">',
         f"<title>{escape(title)}</title>",
         f"<style>{style}</style>",
@@ -102,7 +106,9 @@ def bullets(items: Iterable[str], kind: str = "") -> str:
     return f"<ul{f' class={kind}' if kind else ''}>{lines}</ul>" if lines else ""
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, chips: Sequence[str] = ()) -> str:
+def folding_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, chips: Sequence[str] = ()
+) -> str:
     """A table of plain texts; long ones show their first rows and fold the rest.
 
     Parameters
@@ -117,11 +123,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str,
     head = f"<thead><tr>{''.join(f'<th scope=col>{escape(cell)}</th>' for cell in header)}</tr></thead>"
     body = [_row(row, chips[k] if k < len(chips) else "") for k, row in enumerate(rows)]
     label = f"<caption>{escape(caption)}</caption>"
-    shown = _scrolling(f"<table>{label}{head}<tbody>{''.join(body[:LONG_TABLE])}</tbody></table>")
-    if len(body) <= LONG_TABLE:
+    shown = _scrolling(f"<table>{label}{head}<tbody>{''.join(body[:_LONG_TABLE])}</tbody></table>")
+    if len(body) <= _LONG_TABLE:
         return shown
-    rest = _scrolling(f"<table>{head}<tbody>{''.join(body[LONG_TABLE:])}</tbody></table>")
-    return f"{shown}<details><summary>{len(body) - LONG_TABLE} more rows</summary>{rest}</details>"
+    rest = _scrolling(f"<table>{head}<tbody>{''.join(body[_LONG_TABLE:])}</tbody></table>")
+    return f"{shown}<details><summary>{len(body) - _LONG_TABLE} more rows</summary>{rest}</details>"
 
 
 def _row(row: Sequence[str], chip: str) -> str:
@@ -135,7 +141,7 @@ def _kind(cell: str) -> str:
     """How a cell is set: numbers to the right, short words on one line."""
     if _is_number(cell):
         return " class=number"
-    return " class=short" if len(cell) <= SHORT_CELL else ""
+    return " class=short" if len(cell) <= _SHORT_CELL else ""
 
 
 def _is_number(cell: str) -> bool:

@@ -48,16 +48,16 @@ def report_page(study: Study, pictures: list[Picture], name: str) -> str:
     parts = [
         header(study, f"Melange: the plan for {name}"),
         "<main>",
-        html.section("The mix", mix_table(study), drawn["routes"], routing_grid(plan)),
-        html.section("With one type only", singles_table(plan), drawn["savings"]),
+        html.section("The mix", _mix_table(study), drawn["routes"], _routing_grid(plan)),
+        html.section("With one type only", _singles_table(plan), drawn["savings"]),
         html.section("Proof", html.paragraph(_capital(tables.proof(plan).removeprefix("Proof: ")))),
-        warnings(plan),
+        warnings_section(plan),
         html.section("Why these types", types_table(study), drawn["winners-by-size"]),
         html.section("At other rates and limits", drawn["cost-by-rate"], by_limit),
-        assumptions(study),
+        assumptions_section(study),
         "</main>",
     ]
-    return html.page(f"Melange plan: {name}", parts, pictures)
+    return html.document(f"Melange plan: {name}", parts, pictures)
 
 
 def header(study: Study, brand: str) -> str:
@@ -73,7 +73,7 @@ def header(study: Study, brand: str) -> str:
     )
 
 
-def mix_table(study: Study) -> str:
+def _mix_table(study: Study) -> str:
     """What is rented, and what it carries."""
     plan = study.plan
     rows, chips = [], []
@@ -95,12 +95,12 @@ def mix_table(study: Study) -> str:
     head = ("Replica type", "An instance holds", "Instances", "Replicas", "USD/h", "Load", "Serves")
     caption = "What is rented. Load: share of the replicas' capacity that the traffic takes."
     left_out = html.bullets(plan.unservable)
-    return html.table(head, rows, caption=caption, chips=chips) + (
+    return html.folding_table(head, rows, caption=caption, chips=chips) + (
         f"<h3>Left out</h3>{left_out}" if plan.unservable else ""
     )
 
 
-def routing_grid(plan: Plan) -> str:
+def _routing_grid(plan: Plan) -> str:
     """Where each size goes, as letters with percentages where a size is split."""
     workload = plan.workload
     rows = np.flatnonzero(workload.request_rate.sum(axis=1)).tolist()
@@ -110,7 +110,7 @@ def routing_grid(plan: Plan) -> str:
     head = ["Input up to \\ output up to", *(f"{sign}{edges[1][o]:,}" for o in columns)]
     grid = [[f"{sign}{edges[0][i]:,}", *(_route(plan, i, o) for o in columns)] for i in rows]
     caption = "Where each request size goes: the letters of the mix; a dot where there is no traffic."
-    content = html.table(head, grid, caption=caption)
+    content = html.folding_table(head, grid, caption=caption)
     return f'<details class="routes"><summary>The routing grid as a table</summary>{content}</details>'
 
 
@@ -120,14 +120,14 @@ def _route(plan: Plan, i: int, o: int) -> str:
     shares = [
         (float(plan.share[r, i, o]), letter)
         for r, letter in zip(tables.used_types(plan), tables.letters(plan), strict=False)
-        if plan.share[r, i, o] > 5e-3
+        if plan.share[r, i, o] > tables.SHOWN_SHARE
     ]
-    if len(shares) == 1 and shares[0][0] > 0.995:
+    if len(shares) == 1 and shares[0][0] > 1 - tables.SHOWN_SHARE:
         return shares[0][1]
     return " ".join(f"{letter} {share:.0%}" for share, letter in sorted(shares, reverse=True)) or "left out"
 
 
-def singles_table(plan: Plan) -> str:
+def _singles_table(plan: Plan) -> str:
     """What each type costs alone, or why it cannot, all of them."""
     able = sorted((b.cost_per_h, name, b) for name, b in plan.single_type.items() if b.cost_per_h is not None)
     rows = [
@@ -136,7 +136,9 @@ def singles_table(plan: Plan) -> str:
     rows += [(name, "-", "-", "-", b.reason) for name, b in plan.single_type.items() if b.cost_per_h is None]
     head = ("Replica type", "Instances", "USD/h", "Against the mix", "Why not")
     without = " but without a certificate" if plan.certificate else ""
-    return html.table(head, rows, caption=f"The cheapest fleet of each type alone, under the same settings{without}.")
+    return html.folding_table(
+        head, rows, caption=f"The cheapest fleet of each type alone, under the same settings{without}."
+    )
 
 
 def types_table(study: Study) -> str:
@@ -159,7 +161,7 @@ def types_table(study: Study) -> str:
     place = f" of {study.legend.place}" if study.legend.place else ""
     caption = f"Each type{place} keeps its letter and color on the whole page."
     chips = [entry.color for entry in study.legend.entries]
-    return html.table(head, rows, caption=caption, chips=chips) + html.paragraph(_selection(study), "dim")
+    return html.folding_table(head, rows, caption=caption, chips=chips) + html.paragraph(_selection(study), "dim")
 
 
 def _selection(study: Study) -> str:
@@ -182,7 +184,7 @@ def _selection(study: Study) -> str:
     return text
 
 
-def warnings(plan: Plan) -> str:
+def warnings_section(plan: Plan) -> str:
     """What a reader should know, a line each."""
     if not plan.cautions:
         return ""
@@ -201,7 +203,7 @@ def no_sweeps(study: Study) -> str:
     return html.paragraph(f"Other limits on latency are left out: {why}.", "dim")
 
 
-def assumptions(study: Study) -> str:
+def assumptions_section(study: Study) -> str:
     """What the answer stands on, with sources and dates."""
     plan, profile, workload = study.plan, study.profile, study.workload
     dates = sorted(t.offer.seen for t in profile.replica_types if t.offer.seen)

@@ -11,7 +11,15 @@ from melange.present.figures import by_run
 from melange.present.figures.picture import Picture, Variant
 from melange.present.pages import html as html
 from melange.present.terminal.layout import usd
-from melange.present.terminal.validation import TYPE_COLUMNS, limits_of, next_step, served, setting, type_cells, verdict
+from melange.present.terminal.validation import (
+    TYPE_COLUMNS,
+    limits_in_words,
+    next_step,
+    served,
+    setting,
+    type_cells,
+    verdict,
+)
 from melange.slo import METRICS
 from melange.units import ms
 from melange.validate.causes import CAUSES
@@ -69,7 +77,7 @@ def validation_html(report: Report, others: Sequence[Report], plan: Plan, name: 
         _assumptions(report, plan),
         "</main>",
     ]
-    return html.page(f"Melange: {name} in simulation", parts, pictures)
+    return html.document(f"Melange: {name} in simulation", parts, pictures)
 
 
 def _types_table(report: Report, plan: Plan) -> str:
@@ -78,7 +86,9 @@ def _types_table(report: Report, plan: Plan) -> str:
         "Planned load: share of the capacity that the plan's traffic takes. Busy: share of the time in which a replica "
         "ran steps. Waiting: requests at a replica, on average."
     )
-    return html.table((*TYPE_COLUMNS, "Step times"), rows, caption=caption, chips=by_run.colors_of(report, plan))
+    return html.folding_table(
+        (*TYPE_COLUMNS, "Step times"), rows, caption=caption, chips=by_run.colors_of(report, plan)
+    )
 
 
 def _attainment(report: Report) -> Picture:
@@ -111,14 +121,14 @@ def _times(report: Report, colors: Sequence[str]) -> Picture:
         for name, times in lines:
             values = times.get(metric) or {}
             cells = (f"{ms(values[one]):,.1f}" if one in values else "-" for one in PERCENTILES)
-            rows.append((by_run.NAME_BY_METRIC[metric], name, *cells))
+            rows.append((by_run.TIME_NAME_BY_METRIC[metric], name, *cells))
     return Picture(
         name="times",
         about="Times by percentile",
         caption="Over all counted requests that were served, and over those of each type. Queueing is part of the time "
         "to first token. The first tenth of each run meets empty replicas and is not counted.",
         variants=tuple(
-            Variant(label=by_run.NAME_BY_METRIC[metric], figure=by_run.figure_times(report, metric, colors))
+            Variant(label=by_run.TIME_NAME_BY_METRIC[metric], figure=by_run.figure_times(report, metric, colors))
             for metric in shown
         ),
         choice="Time",
@@ -181,7 +191,7 @@ def _assumptions(report: Report, plan: Plan) -> str:
     runs = (
         f"{report.seeds} runs of {report.requests:,} requests" if report.seeds > 1 else f"{report.requests:,} requests"
     )
-    each = f"; here each request for itself: {limits_of(report.slo)}" if report.slo else ""
+    each = f"; here each request for itself: {limits_in_words(report.slo)}" if report.slo else ""
     items = [
         f"Model: {plan.model or 'not named'}",
         f"SLO: {plan.slo or 'not named'}{each}",

@@ -38,7 +38,7 @@ def _break_even(explanation: Explanation, plan: Plan) -> RenderableType:
             table.add_row(name, f"{now:,.2f}", f"{price:,.2f}", f"{1 - price / now:.1%}")
         else:
             table.add_row(name, f"{now:,.2f}", "-", "not even as a gift")
-    how = "by solving anew" if explanation.is_exact else "by the relaxation, where parts of instances can be rented"
+    how = "each solved again" if explanation.is_exact else "estimated, as if parts of instances could be rented"
     return titled(f"The price at which unused types would enter ({how})", table)
 
 

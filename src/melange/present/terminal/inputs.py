@@ -47,13 +47,17 @@ def profile_page(profile: Profile, workload: Workload | None) -> RenderableType:
     for column in (2, 3):
         table.columns[column].justify = "right"
     rows = sorted(_profile_row(profile, workload, r) for r in range(len(profile.replica_types)))
-    shown = rows[: MAX_ROWS * 4]
+    # The table is the whole page of a profile, so it may fill a screen and more.
+    shown = rows[: 4 * MAX_ROWS]
     for _, cells in shown:
         table.add_row(*cells)
     parts: list[RenderableType] = [Text(heading, style="bold"), titled("What one replica carries", table)]
     if len(rows) > len(shown):
         parts.append(
-            Text(f"... and {len(rows) - len(shown)} dearer ones or ones that cannot (--json lists all)", style="dim")
+            Text(
+                f"... and {len(rows) - len(shown)} more expensive ones or ones that cannot (--json lists all)",
+                style="dim",
+            )
         )
     return Group(*spaced([*parts, *([cautions(profile.cautions)] if profile.cautions else [])]))
 

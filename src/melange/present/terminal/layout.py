@@ -13,8 +13,14 @@ from rich.text import Text
 from melange.errors import Caution
 from melange.workload.workload import Buckets
 
-PIPE_WIDTH = 1000
-MAX_ROWS = 8  # of a table that could list hundreds; --json lists all
+# Characters. Rich wraps at a console's width, in a pipe too: wider than any row of ours, so that lines stay whole for
+# grep and diff.
+_PIPE_WIDTH = 1000
+# Rows of a table that could list hundreds. More, and the answer above it scrolls off the screen; fewer would hide the
+# runners-up that people ask for. A judgement; --json lists all.
+MAX_ROWS = 8
+# A smaller fraction reads 0.0 %: a saving or a price of less is said to be none.
+LEAST_SHOWN = 5e-4
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -22,7 +28,7 @@ def console(*, stderr: bool = False) -> Console:
     made = Console(stderr=stderr, highlight=False)
     if made.is_terminal or os.environ.get("COLUMNS"):
         return made
-    return Console(stderr=stderr, highlight=False, width=PIPE_WIDTH)
+    return Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
 
 
 def table_of(*headings: str) -> Table:
@@ -68,5 +74,5 @@ def edge(buckets: Buckets, axis: str, index: int) -> str:
 
 
 def usd(amount: float) -> str:
-    """An amount with as many digits as it deserves."""
+    """An amount: in cents, or with two digits where that would say 0.00."""
     return f"{amount:,.2f} USD" if amount >= 0.1 else f"{amount:.2g} USD"

@@ -15,7 +15,7 @@ from melange.measure.subject import Subject
 from melange.present.terminal.layout import MAX_ROWS, add_column, cautions, spaced, table_of, titled, usd
 from melange.units import S_PER_H, S_PER_MIN
 
-SIZES = ("Tokens in", "Tokens out", "Traffic")
+_SIZE_COLUMNS = ("Tokens in", "Tokens out", "Traffic")
 
 
 def outlook_page(
@@ -28,7 +28,7 @@ def outlook_page(
 ) -> RenderableType:
     """What each bucket may take, those that matter first, and what all of it may cost."""
     table = table_of()
-    for heading in (*SIZES, "Expected [requests/s]", "Rates tried", "Minutes", *_cost_heading(subject)):
+    for heading in (*_SIZE_COLUMNS, "Expected [requests/s]", "Rates tried", "Minutes", *_cost_heading(subject)):
         add_column(table, heading, right=True)
     for one in outlooks[:MAX_ROWS]:
         table.add_row(
@@ -50,7 +50,7 @@ def outlook_page(
 
 
 def _in_all(outlooks: Sequence[Outlook], subject: Subject, most_buckets: int | None, budget_s: float | None) -> str:
-    """How long, how dear, and when it ends."""
+    """How long it takes, what it costs, and when it ends."""
     chosen = outlooks[:most_buckets]
     duration_s = sum(one.duration_s for one in chosen)
     least_s = chosen[0].duration_s if chosen else 0.0
@@ -65,11 +65,11 @@ def _in_all(outlooks: Sequence[Outlook], subject: Subject, most_buckets: int | N
 
 
 def result_page(result: Result, subject: Subject) -> RenderableType:
-    """The highest rate of each size that was measured, and what stands in the way of more."""
+    """The highest rate of each size that was measured, and what prevents more."""
     table = table_of()
-    for heading in (*SIZES, "Highest rate [requests/s]", "Fails at"):
+    for heading in (*_SIZE_COLUMNS, "Highest rate [requests/s]", "Fails at"):
         add_column(table, heading, right=True)
-    add_column(table, "What stands in the way")
+    add_column(table, "What prevents more")
     for bucket, found in result.found_by_bucket.items():
         inputs, outputs = subject.size(bucket)
         share = subject.workload.request_rate[bucket] / subject.workload.total_rate
@@ -117,6 +117,7 @@ def _minutes(duration_s: float) -> str:
     >>> _minutes(40), _minutes(600), _minutes(9000)
     ('40 s', '10 min', '2.5 h')
     """
+    # In minutes 85 s would read 1 min, and 85 min more than anyone counts.
     if duration_s < 90:
         return f"{duration_s:.0f} s"
     return f"{duration_s / S_PER_MIN:.0f} min" if duration_s < 5400 else f"{duration_s / S_PER_H:.1f} h"

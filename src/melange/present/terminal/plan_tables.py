@@ -16,27 +16,34 @@ from rich.text import Text
 
 from melange.plan.certificate import Certificate
 from melange.plan.plan import Plan
-from melange.present.terminal.layout import MAX_ROWS, cautions, edge, listed, spaced, table_of, titled, usd
+from melange.present.terminal.layout import LEAST_SHOWN, MAX_ROWS, cautions, edge, listed, spaced, table_of, titled, usd
 from melange.present.terminal.suggestions import uncertainty_part
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Array, Workload
 
-NEARLY_ALL = 0.99  # a type that can serve this share of the requests is worth a word in the answer
+# A type that can serve this share of the requests is worth a word in the answer. A smaller share, and types would be
+# named that are no alternative; a larger one would hide that savings rest on few requests. A judgement.
+_NEARLY_ALL = 0.99
+# A smaller share of a size reads 0 %, and its type no letter in the routes.
+SHOWN_SHARE = 5e-3
+# Share of a type's requests left out at either end of the range of sizes that it is said to serve: one rare size would
+# stretch the range over all of them.
+_RARE = 1e-3
 
 
 def plan_page(plan: Plan, incumbent: Plan | None = None) -> RenderableType:
     """The whole answer, in its order; with what changes against the plan in force, where there is one."""
     parts: list[RenderableType] = [
         Text(plan_sentence(plan), style="bold"),
-        *([Text(changes_sentence(plan, incumbent))] if incumbent is not None else []),
+        *([Text(_changes_sentence(plan, incumbent))] if incumbent is not None else []),
         Text(assumptions(plan), style="dim"),
         _mix(plan),
         _routes(plan),
         _single_types(plan),
         Text(proof(plan)),
     ]
-    if (not_knowing := uncertainty_part(plan)) is not None:
-        parts.append(not_knowing)
+    if (uncertainty := uncertainty_part(plan)) is not None:
+        parts.append(uncertainty)
     if plan.unservable:
         parts.append(listed("Left out", plan.unservable))
     if plan.cautions:
@@ -60,14 +67,14 @@ def plan_sentence(plan: Plan) -> str:
     name, baseline = best
     replica_type = next(candidate for candidate in plan.replica_types if candidate.name == name)
     single = f"{_counted(replica_type, baseline.instances)}, {usd(baseline.cost_per_h or 0)}/h"
-    if savings < 5e-4:
+    if savings < LEAST_SHOWN:
         sentence += f"; no less than the cheapest single type ({single})"
     else:
         sentence += f"; {savings:.1%} less than the cheapest single type ({single})"
     return f"{sentence}{_nearly_alone(plan, baseline.cost_per_h or 0.0)}."
 
 
-def changes_sentence(plan: Plan, incumbent: Plan) -> str:
+def _changes_sentence(plan: Plan, incumbent: Plan) -> str:
     """What to rent and to give back against the plan in force."""
     changes = plan.changes_from(incumbent)
     before = f"the plan in force costs {usd(incumbent.cost_per_h)}/h"
@@ -85,7 +92,7 @@ def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
     nearly = [
         (baseline.rest_cost_per_h, name, baseline.served_fraction)
         for name, baseline in plan.single_type.items()
-        if baseline.rest_cost_per_h is not None and baseline.served_fraction >= NEARLY_ALL
+        if baseline.rest_cost_per_h is not None and baseline.served_fraction >= _NEARLY_ALL
     ]
     if not nearly or min(nearly)[0] >= single_cost_per_h:
         return ""
@@ -97,7 +104,7 @@ def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
 
 
 def _counted(replica_type: ReplicaType, instances: int) -> str:
-    """So many instances of a type, with its accelerator where the name does not say it."""
+    """A number of instances of a type, with its accelerator where the name does not say it."""
     offer = replica_type.offer
     if offer.accelerator in replica_type.name:
         return f"{instances} x {replica_type.name}"
@@ -162,8 +169,8 @@ def serves(plan: Plan, r: int) -> str:
 def _span(weight: Array, edges: Sequence[int]) -> str:
     """The range of sizes that holds all but a thousandth of the weight at either end."""
     cumulated = np.cumsum(weight) / weight.sum()
-    first = int(np.searchsorted(cumulated, 1e-3, side="right"))
-    last = min(int(np.searchsorted(cumulated, 1 - 1e-3)), len(edges) - 1)
+    first = int(np.searchsorted(cumulated, _RARE, side="right"))
+    last = min(int(np.searchsorted(cumulated, 1 - _RARE)), len(edges) - 1)
     return f"{(edges[first - 1] if first else 0) + 1:,}-{edges[last]:,}"
 
 
@@ -184,7 +191,7 @@ def _routes(plan: Plan) -> RenderableType:
                 ((plan.share[r, i, o], letter) for r, letter in zip(used, marks, strict=False)), reverse=True
             )
             cells.append(
-                "".join(letter for share, letter in shares if share > 5e-3) or _empty(workload, int(i), int(o))
+                "".join(letter for share, letter in shares if share > SHOWN_SHARE) or _empty(workload, int(i), int(o))
             )
         table.add_row(edge(workload.buckets, "input", int(i)), *cells)
     return titled("Where each size goes (rows: input tokens up to, columns: output tokens up to)", table)
@@ -206,15 +213,17 @@ def _single_types(plan: Plan) -> RenderableType:
         for name, b in plan.single_type.items()
         if b.cost_per_h is None
     )
-    for _, rest, name, baseline in unable[: max(MAX_ROWS - len(able), 4)]:
+    # Some of those that cannot are shown even beside many that can: their reasons say what the SLO costs.
+    for _, rest, name, baseline in unable[: max(MAX_ROWS - len(able), MAX_ROWS // 2)]:
         part = f"{usd(rest)}/h for the {baseline.served_fraction:.2%} that it can; " if np.isfinite(rest) else ""
         table.add_row(name, "-", "-", "-", f"{part}{baseline.reason}")
     hidden = len(plan.single_type) - table.row_count
     title = "With one type only (without a certificate)" if plan.certificate else "With one type only"
     if not hidden:
         return titled(title, table)
-    dearer = max(len(able) - MAX_ROWS, 0)
-    words = [f"{dearer} dearer"] * (dearer > 0) + [f"{hidden - dearer} that cannot"] * (hidden > dearer)
+    costlier = max(len(able) - MAX_ROWS, 0)
+    words = [f"{costlier} more expensive"] * (costlier > 0)
+    words += [f"{hidden - costlier} that cannot"] * (hidden > costlier)
     more = Text(f"... and {' and '.join(words)} (--json lists all, with reasons)", style="dim")
     return titled(title, Group(table, more))
 
@@ -222,10 +231,10 @@ def _single_types(plan: Plan) -> RenderableType:
 def proof(plan: Plan) -> str:
     """What is proven about the plan, in a sentence."""
     if plan.certificate is not None:
-        return certainty(plan, plan.certificate)
+        return _certainty(plan, plan.certificate)
     if plan.bound_per_h is None:
         return f"Proof: no plan within the budget carries more than {plan.gap:.2%} above this ({plan.status})."
-    if plan.gap <= 1e-9:
+    if plan.gap == 0:
         claim = "no cheaper plan exists"
     else:
         claim = f"no plan costs less than {usd(plan.bound_per_h)}/h, so at most {plan.gap:.2%} could be saved"
@@ -233,12 +242,12 @@ def proof(plan: Plan) -> str:
     return f"Proof: {claim} under these assumptions (solved in {plan.solve_s:.2f} s{late})."
 
 
-def certainty(plan: Plan, certificate: Certificate) -> str:
+def _certainty(plan: Plan, certificate: Certificate) -> str:
     """What a simulation has shown of a plan, and what that cost, in two sentences."""
     counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
     held = f"Certified: {certificate.attainment:.2%} of {counted} met the SLO, {certificate.low:.2%} at least"
     price = certificate.price(plan.cost_per_h)
-    if abs(price) < 5e-4:
+    if abs(price) < LEAST_SHOWN:
         cost = f"{certificate.target * 100:.6g}% costs nothing more than the plan without a certificate"
     else:
         cost = f"{price:+.1%} for {certificate.target * 100:.6g}%"

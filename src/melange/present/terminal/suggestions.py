@@ -1,4 +1,4 @@
-"""The cost of not knowing, and what to measure, for the terminal."""
+"""The cost of uncertainty, and what to measure, for the terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def uncertainty_part(plan: Plan) -> RenderableType | None:
     planned = f", planned at {plan.options.confidence:.0%} confidence" if plan.options.confidence is not None else ""
     lines = [f"The cheapest plan costs {costs} (80 % intervals{planned})."]
     lines += [f"Measure next: {plan.next_measurement}"] if plan.next_measurement else []
-    return titled("The cost of not knowing", Group(*(Text(line) for line in lines)))
+    return titled("The cost of uncertainty", Group(*(Text(line) for line in lines)))
 
 
 def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
@@ -50,7 +50,7 @@ def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
             f"{one.cost:.2f}",
         )
     how = (
-        "Keep so many requests of that size in flight: one turn of all to warm up, then 4 turns and at least 100; "
+        "Keep this many requests of that size in flight: one turn of all to warm up, then 4 turns and at least 100; "
         "5 minutes to start a replica are counted once. Then: --anchor 'NAME=results.json'"
     )
     return titled(title, Group(found, Text(how, style="dim")))

@@ -40,7 +40,7 @@ from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Workload
 
 # Requests of one simulation and simulations of a plan: 10,000 requests tell 99.5 % from 99.3 % and take 20 ms each.
-REQUESTS, SEEDS = 2_000, 5
+REQUESTS_PER_RUN, RUNS_PER_PLAN = 2_000, 5
 
 
 def certify(
@@ -50,8 +50,8 @@ def certify(
     options: Options | None = None,
     *,
     target: float | None = None,
-    requests: int = REQUESTS,
-    seeds: int = SEEDS,
+    requests: int = REQUESTS_PER_RUN,
+    seeds: int = RUNS_PER_PLAN,
     policy: str = POLICIES[0],
     burstiness: float = 1.0,
     observed: Arrivals | None = None,

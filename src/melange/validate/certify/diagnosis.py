@@ -8,7 +8,7 @@ import numpy as np
 
 from melange.errors import InfeasibleError
 from melange.validate.attainment import counted
-from melange.validate.causes import CAUSES, shares_of
+from melange.validate.causes import CAUSES, share_by_cause
 from melange.validate.certify.judge import Judge, Trial
 
 # Buckets that are named, those with most misses first.
@@ -30,7 +30,7 @@ def no_headroom_helps(judge: Judge, trial: Trial, more: Sequence[str] = ()) -> I
 def _by_cause(judge: Judge, trial: Trial) -> list[str]:
     parts: dict[str, float] = {}
     for run in trial.runs:
-        for name, share in shares_of(judge.causes_of(run), counted(run.outcome)).items():
+        for name, share in share_by_cause(judge.causes_of(run), counted(run.outcome)).items():
             parts[name] = parts.get(name, 0.0) + share / len(trial.runs)
     return [
         f"{share:.2%} of the requests miss: {name} ({CAUSES[name]})"

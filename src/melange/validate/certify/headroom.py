@@ -17,18 +17,18 @@ from melange.workload.workload import Array
 
 # Rounds of lowering factors until a plan holds, and halvings of the room above it. Seven halvings of a factor of 2.5
 # leave 0.7 %, less than one instance in a hundred.
-ROUNDS_UP, ROUNDS_DOWN = 40, 7
+_ROUNDS_UP, _ROUNDS_DOWN = 40, 7
 # What a round takes from the rates of a type where requests miss, at least and at most: small steps cost simulations,
 # large ones pass over the cheapest plan that holds, which the way down then finds again.
-LEAST_CUT, MOST_CUT = 0.03, 0.2
+_LEAST_CUT, _MOST_CUT = 0.03, 0.2
 # The most that rates are raised by where the simulation shows room.
-MOST_ROOM = 2.5
+_MOST_ROOM = 2.5
 # By what one type's rates are raised alone once all have been raised together.
-TYPE_ROOMS = (1.08, 1.2, 1.5)
+_TYPE_ROOMS = (1.08, 1.2, 1.5)
 # A factor this small: more of the same replicas does not help.
-HOPELESS = 0.15
+_HOPELESS = 0.15
 # Prompts that miss even alone are taken from a type where they are this share of all requests that may miss.
-SHARE_TAKEN_AWAY = 0.25
+_SHARE_TAKEN_AWAY = 0.25
 _HOPELESS_SIZE = "in simulation too many requests of this size miss the SLO even alone"
 
 
@@ -84,7 +84,7 @@ class Search:
             proof = judge.proof(trial)
             if proof.attainment.low >= judge.target:
                 return proof
-        for _ in range(ROUNDS_UP):
+        for _ in range(_ROUNDS_UP):
             factor = self._lower(proof)
             if factor is None:
                 break
@@ -102,7 +102,7 @@ class Search:
             When no headroom helps, with what requests miss and why.
         """
         tried = trial
-        for _ in range(ROUNDS_UP):
+        for _ in range(_ROUNDS_UP):
             if self.judge.holds(tried):
                 return tried
             factor = self._lower(tried)
@@ -123,10 +123,10 @@ class Search:
         worst = int(np.argmax(missed))
         for r in np.flatnonzero(sent):
             if rate[r] > allowed or r == worst:
-                factor[r] *= 1.0 - float(np.clip(LEAST_CUT * rate[r] / allowed, LEAST_CUT, MOST_CUT))
+                factor[r] *= 1.0 - float(np.clip(_LEAST_CUT * rate[r] / allowed, _LEAST_CUT, _MOST_CUT))
         self._take_away(trial, factor)
         used = factor[sent > 0]
-        return None if used[used > 0].max(initial=0.0) < HOPELESS else factor
+        return None if used[used > 0].max(initial=0.0) < _HOPELESS else factor
 
     def _take_away(self, trial: Trial, factor: Array) -> None:
         """Take prompts of a size from types on which too many of them miss even alone.
@@ -134,7 +134,7 @@ class Search:
         All outputs of an input bucket go together: what a balancer sees is the prompt. Too many is a quarter of all
         requests that may miss; and some other type must be able to serve the prompts.
         """
-        allowed = SHARE_TAKEN_AWAY * (1.0 - self.judge.target) * max(float(trial.sent.sum()), 1.0)
+        allowed = _SHARE_TAKEN_AWAY * (1.0 - self.judge.target) * max(float(trial.sent.sum()), 1.0)
         able = (self.question.profile.max_request_rate > 0) & (factor > 0)
         needed = (self.question.workload.request_rate > 0) & able.any(axis=0)
         hopeless, sent = trial.hopeless.sum(axis=2), trial.sent.sum(axis=2)
@@ -146,9 +146,9 @@ class Search:
 
     def down(self, best: Trial) -> Trial:
         """Cheaper plans: all factors raised together, then each type's."""
-        low, high = 1.0, MOST_ROOM
+        low, high = 1.0, _MOST_ROOM
         start = best.factor
-        for _ in range(ROUNDS_DOWN):
+        for _ in range(_ROUNDS_DOWN):
             middle = (low * high) ** 0.5
             tried = self._cheaper(best, start * middle)
             if tried is None:
@@ -156,7 +156,7 @@ class Search:
             else:
                 low, best = middle, tried
         for r in np.flatnonzero(best.plan.instances):
-            for room in TYPE_ROOMS:
+            for room in _TYPE_ROOMS:
                 factor = best.factor.copy()
                 factor[r] *= room
                 best = self._cheaper(best, factor) or best

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.slo import Slo
-from melange.validate.attainment import Interval, attainment, counted, excess, met
-from melange.validate.causes import NAMES, causes
+from melange.validate.attainment import Interval, attainment, counted, limit_ratio, met
+from melange.validate.causes import CAUSE_NAMES, causes
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
@@ -20,10 +20,10 @@ from melange.workload.workload import Array
 
 # A plan that cannot be told from one that holds is simulated with up to this many times the requests: beyond it the
 # interval of the attainment narrows by less than a tenth for each doubling of the work that a small miss would save.
-MOST_TIMES = 4
+_MOST_TIMES = 4
 # A plan that is to be certified is simulated with this many times the requests, none of which it was chosen by: what a
 # certificate at 99.5 % needs for an interval of about a quarter of what it allows to miss.
-PROOF_TIMES = 12
+_PROOF_TIMES = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -105,13 +105,13 @@ class Judge:
     def _tried(self, plan: Plan, factor: Array) -> Trial:
         """The plan on the requests that factors are chosen by; if it holds there, on others, and those decide."""
         trial = self._decided(plan, factor, 0, self.seeds)
-        return self._decided(plan, factor, self.seeds * MOST_TIMES, self.seeds) if self.holds(trial) else trial
+        return self._decided(plan, factor, self.seeds * _MOST_TIMES, self.seeds) if self.holds(trial) else trial
 
     def _decided(self, plan: Plan, factor: Array, first: int, least: int) -> Trial:
         """The plan in simulation, with more sets of requests while these leave open whether it holds."""
         trial = self._simulated(plan, factor, first, 1, ())
         while trial.attainment.low < self.target <= trial.attainment.high:
-            count = min(max(least, 2 * len(trial.runs)), MOST_TIMES * self.seeds)
+            count = min(max(least, 2 * len(trial.runs)), _MOST_TIMES * self.seeds)
             if count == len(trial.runs):
                 break
             trial = self._simulated(plan, factor, first, count, trial.runs)
@@ -121,7 +121,7 @@ class Judge:
 
     def proof(self, trial: Trial) -> Trial:
         """A plan on requests of its own, many at once: stopping at the first favorable ones would choose again."""
-        return self._simulated(trial.plan, trial.factor, 2 * MOST_TIMES * self.seeds, PROOF_TIMES * self.seeds, ())
+        return self._simulated(trial.plan, trial.factor, 2 * _MOST_TIMES * self.seeds, _PROOF_TIMES * self.seeds, ())
 
     def _simulated(self, plan: Plan, factor: Array, first: int, count: int, before: tuple[Run, ...]) -> Trial:
         """A plan with ``count`` sets of requests, from number ``first`` on; some of them simulated before."""
@@ -132,7 +132,7 @@ class Judge:
         for run in runs:
             is_met, mask = met(run.outcome, self.slo), counted(run.outcome)
             samples.append(is_met[mask])
-            is_hopeless = self.causes_of(run) == NAMES.index("too large")
+            is_hopeless = self.causes_of(run) == CAUSE_NAMES.index("too large")
             cells = _cells(run, shape)
             for table, chosen in zip(tables, (mask, mask & ~is_met, mask & is_hopeless), strict=True):
                 np.add.at(table.reshape(-1), cells[chosen & (cells >= 0)], 1.0)
@@ -158,7 +158,7 @@ class Judge:
         one beyond. Few requests miss, and many come near: that tells plans apart with fewer requests than misses do.
         """
         runs = [self._run(plan, seed).outcome for seed in range(sets)]
-        over = np.concatenate([excess(one, self.slo)[counted(one)] for one in runs])
+        over = np.concatenate([limit_ratio(one, self.slo)[counted(one)] for one in runs])
         return float((1.0 / (1.0 + np.maximum(over, 1e-9) ** -8.0)).mean())
 
     def _run(self, plan: Plan, seed: int) -> Run:

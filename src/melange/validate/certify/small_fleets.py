@@ -20,25 +20,25 @@ from melange.validate.certify.judge import Trial
 from melange.workload.workload import Array
 
 # Fleets are tried one by one where the best known one has at most so many instances.
-SMALL_FLEET, MOST_FLEETS, MOST_TYPES = 16, 400, 5
+_SMALL_FLEET, _MOST_FLEETS, _MOST_TYPES = 16, 400, 5
 # And where the loads, added up, are at most this share of the capacity that the factors leave.
-MOST_PEAK = 1.25
+_MOST_PEAK = 1.25
 # So many of those with the lowest peak load are simulated; of so many the types' headroom is moved, and of at most so
 # many the prompts.
-SIMULATED, BALANCED, MOVED = 40, 8, 5
+_SIMULATED, _BALANCED, _MOVED = 40, 8, 5
 # Times the misses that the SLO allows: strain that no move makes up for, misses that moves may make up for, misses that
 # need none, and misses that other requests may show to be within the SLO.
-FAR, WORTH_MOVES, ENOUGH, WORTH_A_TRIAL = 30.0, 3.0, 0.75, 1.5
+_FAR, _WORTH_MOVES, _ENOUGH, _WORTH_A_TRIAL = 30.0, 3.0, 0.75, 1.5
 # A dearer fleet may turn out easier on requests than a cheaper one that is so much easier now.
-NEARLY = 1.5
+_NEARLY = 1.5
 # By what the headroom of a type is moved against the others, and how many moves of prompts are tried.
-STEPS, MOVES = (1.35, 1.16), 40
+_HEADROOM_STEPS, _MOVES = (1.35, 1.16), 40
 # Sets of requests that moves are chosen by. What others then decide, so moves that only fit these are found out.
-SETS = 3
+_SETS = 3
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Entrant:
+class _Entrant:
     """A fleet whose shares are moved.
 
     Parameters
@@ -62,14 +62,14 @@ class Entrant:
 def cheaper_fleet(search: Search, best: Trial) -> Trial:
     """The cheapest small fleet found that costs less than the best known plan and holds; else that plan."""
     options = search.question.options
-    if options.slices or options.spare_total_replicas or best.plan.instances.sum() > SMALL_FLEET:
+    if options.slices or options.spare_total_replicas or best.plan.instances.sum() > _SMALL_FLEET:
         return best
-    entrants = [one for one in _entrants(search, best) if one.strain <= FAR * (1.0 - search.judge.target)]
+    entrants = [one for one in _entrants(search, best) if one.strain <= _FAR * (1.0 - search.judge.target)]
     promising = _promising(entrants)
     for entrant in promising:
-        entrant.strain = search.judge.strain(entrant.plan, SETS)
+        entrant.strain = search.judge.strain(entrant.plan, _SETS)
         _balance(search, entrant)
-    moves = MOVED
+    moves = _MOVED
     for entrant in sorted(promising, key=lambda one: one.strain):  # each that holds rules out all that cost as much
         if entrant.plan.cost_per_h > best.plan.cost_per_h - 1e-9:
             continue
@@ -80,37 +80,37 @@ def cheaper_fleet(search: Search, best: Trial) -> Trial:
     return best
 
 
-def _tried(search: Search, entrant: Entrant, factor: Array, may_move: bool) -> tuple[Trial | None, bool]:
+def _tried(search: Search, entrant: _Entrant, factor: Array, may_move: bool) -> tuple[Trial | None, bool]:
     """A fleet in simulation if it comes near the SLO, and whether its prompts were moved for that."""
     allowed, is_moved = 1.0 - search.judge.target, False
-    missed = 1.0 - search.judge.met_share(entrant.plan, SETS)
-    if may_move and ENOUGH * allowed < missed <= WORTH_MOVES * allowed:
+    missed = 1.0 - search.judge.met_share(entrant.plan, _SETS)
+    if may_move and _ENOUGH * allowed < missed <= _WORTH_MOVES * allowed:
         is_moved = True
         _move(search, entrant, np.random.default_rng(0))
-        missed = 1.0 - search.judge.met_share(entrant.plan, SETS)
-    return (search.judge.trial(entrant.plan, factor) if missed <= WORTH_A_TRIAL * allowed else None), is_moved
+        missed = 1.0 - search.judge.met_share(entrant.plan, _SETS)
+    return (search.judge.trial(entrant.plan, factor) if missed <= _WORTH_A_TRIAL * allowed else None), is_moved
 
 
-def _entrants(search: Search, best: Trial) -> list[Entrant]:
+def _entrants(search: Search, best: Trial) -> list[_Entrant]:
     """Fleets cheaper than the best known plan, each simulated once."""
     found = []
     for instances in _cheaper_fleets(search, best):
         plan = _shared(search, instances, best.factor)
-        if plan is not None and float((plan.load / _least(best.factor)).max()) <= MOST_PEAK:
-            found.append(Entrant(plan=plan, instances=instances, factor=best.factor, strain=1.0))
-    found = sorted(found, key=lambda one: float(one.plan.load.max()))[:SIMULATED]
+        if plan is not None and float((plan.load / _least(best.factor)).max()) <= _MOST_PEAK:
+            found.append(_Entrant(plan=plan, instances=instances, factor=best.factor, strain=1.0))
+    found = sorted(found, key=lambda one: float(one.plan.load.max()))[:_SIMULATED]
     for entrant in found:
         entrant.strain = search.judge.strain(entrant.plan, 1)
     return found
 
 
-def _promising(entrants: list[Entrant]) -> list[Entrant]:
+def _promising(entrants: list[_Entrant]) -> list[_Entrant]:
     """Those that are easier on requests than all cheaper ones, or nearly, the cheapest first."""
-    front: list[Entrant] = []
+    front: list[_Entrant] = []
     for entrant in sorted(entrants, key=lambda one: (one.plan.cost_per_h, one.strain)):
-        if entrant.strain < NEARLY * min((one.strain for one in front), default=np.inf):
+        if entrant.strain < _NEARLY * min((one.strain for one in front), default=np.inf):
             front.append(entrant)
-    return sorted(sorted(front, key=lambda one: one.strain)[:BALANCED], key=lambda one: one.plan.cost_per_h)
+    return sorted(sorted(front, key=lambda one: one.strain)[:_BALANCED], key=lambda one: one.plan.cost_per_h)
 
 
 def _shared(search: Search, instances: npt.NDArray[np.int64], factor: Array) -> Plan | None:
@@ -119,9 +119,9 @@ def _shared(search: Search, instances: npt.NDArray[np.int64], factor: Array) -> 
     return None if plan is None else as_asked(plan, search.without_hopeless(factor))
 
 
-def _balance(search: Search, entrant: Entrant) -> None:
+def _balance(search: Search, entrant: _Entrant) -> None:
     """Give one type more headroom than the others where that makes it easier for requests."""
-    for step in STEPS:
+    for step in _HEADROOM_STEPS:
         for r in np.flatnonzero(entrant.instances):
             for times in (step, 1 / step):
                 factor = entrant.factor.copy()
@@ -131,26 +131,26 @@ def _balance(search: Search, entrant: Entrant) -> None:
                     entrant.factor = factor
 
 
-def _move(search: Search, entrant: Entrant, random: np.random.Generator) -> None:
+def _move(search: Search, entrant: _Entrant, random: np.random.Generator) -> None:
     """Move prompts between the fleet's types, one size or all from it up or down, where that makes it easier."""
     used = np.flatnonzero(entrant.instances)
     sizes = np.flatnonzero(search.question.workload.request_rate.sum(axis=1))
     if len(used) < 2:
         return
-    for _ in range(MOVES):
+    for _ in range(_MOVES):
         place = int(random.integers(len(sizes)))
         moved = [sizes[place : place + 1], sizes[: place + 1], sizes[place:]][
             int(random.choice(3, p=[0.7, 0.15, 0.15]))
         ]
         part = float(random.choice([1.0, 0.5, 0.25]))
         plan = _moved(search, entrant.plan, moved, int(random.choice(used)), part)
-        if float(plan.load.max()) <= max(MOST_PEAK, float(entrant.plan.load.max())):
+        if float(plan.load.max()) <= max(_MOST_PEAK, float(entrant.plan.load.max())):
             _is_better(search, entrant, plan)
 
 
-def _is_better(search: Search, entrant: Entrant, plan: Plan) -> bool:
+def _is_better(search: Search, entrant: _Entrant, plan: Plan) -> bool:
     """Whether a plan is easier on the requests than the entrant's, which it then becomes."""
-    strain = search.judge.strain(plan, SETS)
+    strain = search.judge.strain(plan, _SETS)
     if strain >= entrant.strain - 1e-9:
         return False
     entrant.plan, entrant.strain = plan, strain
@@ -183,11 +183,11 @@ def _cheaper_fleets(search: Search, best: Trial) -> list[npt.NDArray[np.int64]]:
         fleets = [
             (spent + count * price, (*counts, count))
             for spent, counts in fleets
-            for count in range(min(int((best.plan.cost_per_h - 1e-9 - spent) / price), SMALL_FLEET) + 1)
+            for count in range(min(int((best.plan.cost_per_h - 1e-9 - spent) / price), _SMALL_FLEET) + 1)
         ]
     dear = sorted((one for one in fleets if least <= one[0] < best.plan.cost_per_h - 1e-9), reverse=True)
     found = []
-    for _, counts in dear[:MOST_FLEETS]:
+    for _, counts in dear[:_MOST_FLEETS]:
         instances = np.zeros_like(best.plan.instances)
         instances[used] = counts
         found.append(instances)
@@ -202,4 +202,4 @@ def _types(search: Search, tried: Array) -> npt.NDArray[np.intp]:
     price = np.array([one.cost_per_h / one.replicas_per_instance for one in search.question.profile.replica_types])
     spent = np.divide(price * work, served, out=np.full(len(work), np.inf), where=served > 0)
     order = sorted(range(len(work)), key=lambda r: (-float(tried[r] > 0), float(spent[r])))
-    return np.array(sorted(r for r in order[:MOST_TYPES] if np.isfinite(spent[r])), np.intp)
+    return np.array(sorted(r for r in order[:_MOST_TYPES] if np.isfinite(spent[r])), np.intp)
