@@ -137,8 +137,8 @@ def _upgraded(problem: Problem, found: Fleet, b: int) -> Fleet | None:
             if offer_of[r] != offer_of[s] or problem.cost[r] != problem.cost[s]:
                 continue
             count, share = found.count.copy(), found.share.copy()
-            count[[r, s]] = 0, found.count[r]
-            share[[r, s]] = 0.0, found.share[r]
+            count[r], count[s] = 0, found.count[r]
+            share[r], share[s] = 0.0, found.share[r]
             moved = Fleet(count=count, share=share)
             if (moved.used(problem) < problem.capacity * moved.count + ROUNDING)[s]:
                 return moved

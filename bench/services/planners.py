@@ -87,6 +87,8 @@ def answered(name: str, session: Session, limit_s: float) -> Answer:
         reason = str(error)
     except TimeoutError:
         reason = f"stopped after {limit_s:g} s of CPU"
+    except Exception as error:  # a planner's defect is a result like any other, and others go on
+        reason = f"defect: {type(error).__name__}: {error}"
     return Answer(plan=plan, reason=reason, claims=_claims(plan, session), cpu_s=_cpu_s() - began)
 
 
