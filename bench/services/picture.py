@@ -43,7 +43,7 @@ def picture(lines_by_title: Mapping[str, Sequence[Line]], best: Mapping[str, Bes
 
 def _panel(title: str, lines: Sequence[Line], best: Mapping[str, Best]) -> str:
     dots = [(cost, line) for line in lines if (cost := relative_cost(line, best)) is not None]
-    held = sum(line.holds for _, line in dots)
+    held = sum(line.claims and line.holds for line in lines)
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
     parts = [
         f'<text x="{LEFT}" y="16" font-weight="bold">{escape(title)}</text>',
