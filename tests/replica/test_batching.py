@@ -117,6 +117,14 @@ def test_the_schedule_of_one_replica_is_that_of_the_plain_simulation(kind: str) 
     assert (preemptions > 0) == ("little KV" in kind or kind == "blocks of one")
 
 
+def test_a_request_that_ends_as_it_fills_its_window_leaves_nothing_behind() -> None:
+    """Its last token is the window's last: later requests find the same replica as in the plain simulation."""
+    count = 40
+    requests = drawn(3, count, 4.0) | {"input_tokens": np.full(count, 40), "output_tokens": np.tile([24, 60], 20)}
+    quick, jobs, replicas = both([engine(**WINDOWED)], requests | {"cached_tokens": np.zeros(count, np.int64)})
+    assert_alike(quick, jobs, replicas)
+
+
 @pytest.mark.parametrize("policy", range(len(POLICIES)), ids=POLICIES)
 def test_the_schedule_of_a_fleet_is_that_of_the_plain_simulation(policy: int) -> None:
     """Every policy, over unequal replicas, one of which is lost and comes back."""

@@ -94,7 +94,7 @@ def _only_for_traces(section: WorkloadSection) -> None:
         raise InputError(f"workload.rate must be a number here, got {section.rate!r}; a statistic needs a trace")
 
 
-def _offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
+def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
     """What a service may rent, and what its own price list left out."""
     section = service.offers
     cautions: tuple[Caution, ...] = ()
@@ -185,7 +185,7 @@ def estimate_inputs(
     """What a service is estimated from under limits on the mean, and what its own price list left out."""
     from melange.profile.estimate_inputs import EstimateInputs
 
-    offers, cautions = _offers_of(service, catalog)
+    offers, cautions = offers_of(service, catalog)
     inputs = EstimateInputs(
         model=model_of(service),
         offers=offers,

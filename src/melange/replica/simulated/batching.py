@@ -400,9 +400,10 @@ def _end_due(whole, real, phases, keys, members, requests, moments, fleet, repli
         k = members[0]
         context = whole[at.STEP] + requests[k, at.PROGRESS]
         made = context - requests[k, at.INPUT]
-        if made < requests[k, at.OUTPUT]:
+        if context == whole[at.WINDOW_TOKENS]:  # it may end with the same step
             phases[1, (whole[at.STEP] - (context - 1)) % whole[at.BLOCK]] -= 1
             whole[at.GROWING] -= 1
+        if made < requests[k, at.OUTPUT]:
             keys[0] = whole[at.STEP] + requests[k, at.OUTPUT] - made
             sink(keys, members, requests, 0, whole[at.DECODING])
             continue
