@@ -61,7 +61,7 @@ bench: $(VENV)/.installed-dev ## measure against the named baselines (about 30 m
 # Every planner has ten minutes of CPU for a service; what is in bench/out already is not run again.
 SEED ?= 1
 COUNT ?= 100
-services: $(VENV)/.installed-dev ## every planner on a hundred drawn services, judged on fresh requests; writes docs/benchmark.md (hours)
+services: $(VENV)/.installed-dev ## every planner on a hundred drawn services, judged on fresh requests; writes the benchmark page (hours)
 	$(BIN)/python bench/services/run.py --seed $(SEED) --count $(COUNT) --processes 2 --limit 600
 	$(BIN)/python bench/services/page.py --seed $(SEED) --count $(COUNT)
 
