@@ -12,7 +12,7 @@ from melange.replica.alone import idle_times_s
 from melange.replica.engine import Engine
 from melange.replica.simulated.outcome import REFUSED, SERVED, Outcome
 from melange.slo import Slo
-from melange.validate.attainment import met, metrics_of
+from melange.validate.attainment import AT_LIMIT, met, metrics_of
 from melange.workload.workload import Array, Mask
 
 CAUSES = {
@@ -24,7 +24,7 @@ CAUSES = {
     "lost replica": "its replica was lost",
 }
 CAUSE_NAMES = tuple(CAUSES)
-# Fields of an outcome that have one value for each request.
+# Fields of an outcome that have one value for each request; the others are of replicas and moments.
 _PER_REQUEST = (
     *("arrival_s", "input_tokens", "output_tokens", "replica", "status", "admitted_s", "first_token_s", "finish_s"),
     *("preemptions", "retries", "prefill_wait_s"),
@@ -85,7 +85,7 @@ def _of_missed(
     parts[CAUSE_NAMES.index("preemption")] = after * np.where(preempted, rest, 0.0)
     parts[CAUSE_NAMES.index("batching")] = before * prompt + after * np.where(preempted, 0.0, rest)
     cause = np.nan_to_num(parts).argmax(axis=0)
-    cause[(alone > 1 + 1e-12) | (outcome.status == REFUSED)] = CAUSE_NAMES.index("too large")
+    cause[(alone > AT_LIMIT) | (outcome.status == REFUSED)] = CAUSE_NAMES.index("too large")
     is_lost = ((outcome.status != SERVED) & (outcome.status != REFUSED)) | (outcome.retries > 0)
     cause[is_lost] = CAUSE_NAMES.index("lost replica")
     return np.asarray(cause)

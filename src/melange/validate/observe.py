@@ -14,11 +14,14 @@ from melange.files import Json
 from melange.replica.simulated.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED, statistic_of
 from melange.slo import METRICS, Slo
 from melange.units import S_PER_H, TOKENS_PER_MTOK
-from melange.validate.attainment import attainment, counted, first_counted, largest_ratio, metrics_of
+from melange.validate.attainment import AT_LIMIT, attainment, counted, first_counted, largest_ratio, metrics_of
 from melange.validate.causes import causes, share_by_cause
 from melange.validate.report import PERCENTILES, TARGET, Report, TypeReport
 from melange.validate.simulate import Run
 from melange.workload.workload import Array, Mask
+
+# Those that report.PERCENTILES names after the mean.
+_QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
 
 def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
@@ -92,7 +95,7 @@ class _View:
 
     def samples(self, slo: Slo) -> list[Mask]:
         """Whether each counted request met the SLO, run by run."""
-        whole = self.limit_ratio(slo) <= 1 + 1e-12
+        whole = self.limit_ratio(slo) <= AT_LIMIT
         counts = [len(run.arrivals) - first for run, first in zip(self.runs, self.firsts, strict=True)]
         ends = np.cumsum(counts)[:-1]
         return list(np.split(whole, ends))
@@ -116,7 +119,7 @@ def type_of_requests(run: Run) -> npt.NDArray[np.int32]:
 
 
 def _spread(values: Array) -> dict[str, float]:
-    quantiles = np.quantile(values, [0.5, 0.9, 0.95, 0.99])
+    quantiles = np.quantile(values, _QUANTILES)
     return dict(zip(PERCENTILES, [float(values.mean()), *map(float, quantiles)], strict=True))
 
 
@@ -127,7 +130,7 @@ def _gap_spread(gaps: Array) -> dict[str, float]:
         return dict.fromkeys(PERCENTILES, math.nan)
     middle = LEAST_GAP_S * GROWTH ** (np.arange(len(gaps)) + 0.5)
     passed = np.cumsum(gaps) / total
-    quantiles = [float(middle[min(int(np.searchsorted(passed, q)), len(middle) - 1)]) for q in (0.5, 0.9, 0.95, 0.99)]
+    quantiles = [float(middle[min(int(np.searchsorted(passed, q)), len(middle) - 1)]) for q in _QUANTILES]
     return dict(zip(PERCENTILES, [float((gaps * middle).sum() / total), *quantiles], strict=True))
 
 
@@ -141,7 +144,7 @@ def _statistics(view: _View, slo: Slo | None) -> dict[str, float]:
 def _type_report(view: _View, t: int, slo: Slo | None) -> TypeReport:
     first = view.runs[0]
     requests, replicas = view.type_of == t, first.type_of == t
-    served = view.limit_ratio(slo)[requests] <= 1 + 1e-12 if slo else np.ones(0)
+    served = view.limit_ratio(slo)[requests] <= AT_LIMIT if slo else np.ones(0)
     spans = [run.outcome.until_s for run in view.runs]
 
     def mean(name: str) -> float:
@@ -172,7 +175,7 @@ def _by_bucket(view: _View, slo: Slo | None) -> Json:
     cell = (i * shape[1] + o).astype(np.int32)
     del i, o
 
-    is_met = (view.limit_ratio(slo) <= 1 + 1e-12).astype(float) if slo else np.ones(len(cell))
+    is_met = (view.limit_ratio(slo) <= AT_LIMIT).astype(float) if slo else np.ones(len(cell))
     counts = np.bincount(cell, minlength=shape[0] * shape[1])
     met = np.bincount(cell, is_met, minlength=len(counts))
     attained = np.divide(met, counts, out=np.full(len(counts), math.nan), where=counts > 0)

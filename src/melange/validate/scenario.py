@@ -10,7 +10,9 @@ import numpy.typing as npt
 from melange.errors import InputError, unknown
 from melange.replica.simulated.cluster import Event
 
-# From the order to the first request of a replica: an instance that boots, an image, weights that load.
+# From the order to the first request of a replica [s]: an instance that boots, an image that is pulled, weights that
+# load. Longer asks more of the replicas that are left; shorter hides what a loss costs. A judgement: minutes at most
+# clouds, more for hundreds of GB of weights, less where instances are kept warm.
 _START_UP_S = 300.0
 
 
@@ -50,6 +52,8 @@ class Scenario:
 
 
 STEADY_SCENARIO = Scenario()
+# A ramp around the planned rate, which a plan holds on average and not at its end; twice the rate, which no headroom
+# covers; one replica, which spare replicas are for.
 SCENARIOS = {
     "steady": STEADY_SCENARIO,
     "ramp": Scenario(name="ramp", rate=((0.0, 0.5), (1.0, 1.5))),
