@@ -75,8 +75,9 @@ class Alone:
     times_s: dict[str, Array]
 
     def least_s(self, metric: str, share: float) -> tuple[float, float]:
-        """What a share of the requests takes at most, on the fastest and on the slowest engine."""
-        by_engine = np.quantile(self.times_s[metric], share, axis=1)
+        """What a share of the requests takes at most, on the fastest and on the slowest engine; inf if too few fit."""
+        with np.errstate(invalid="ignore"):  # between two requests that do not fit
+            by_engine = np.nan_to_num(np.quantile(self.times_s[metric], share, axis=1), nan=np.inf, posinf=np.inf)
         return float(by_engine.min()), float(by_engine.max())
 
     def reach(self, limits_s: dict[str, float]) -> float:
@@ -97,11 +98,11 @@ def service(seed: int, place: int) -> Service:
     rate = _rounded(_between(random, *RATES))
     attainment = float(random.choice(ATTAINMENTS))
     workload = dataset(data, request_rate=rate)
-    while True:  # until the market holds the model, and the model these requests
+    while True:  # until the market holds the model, and the model enough of these requests
         model, providers = _model(random), _providers(random)
         offers = load_catalog().select(providers=providers, markets=["on-demand"]).offers
         alone = _alone(model, offers, workload)
-        if alone is not None:
+        if alone is not None and np.isfinite(alone.least_s("latency", attainment)[0]):
             break
     limits_s = _limits(random, alone, attainment)
     slo = {f"{metric}_ms": limit * 1e3 for metric, limit in limits_s.items()} | {"attainment": attainment}
