@@ -12,7 +12,8 @@ from melange.deploy.targets.gateways import envoy, haproxy, nginx
 from melange.errors import unknown
 from melange.plan.plan import Plan
 
-TARGETS: Mapping[str, Target[Any]] = {one.name: one for one in (haproxy.TARGET, envoy.TARGET, nginx.TARGET)}
+_ALL: tuple[Target[Any], ...] = (haproxy.TARGET, envoy.TARGET, nginx.TARGET)
+TARGETS: Mapping[str, Target[Any]] = {one.name: one for one in _ALL}
 
 
 def render(plan: Plan, target: str, *, written: date | None = None, **options: object) -> Manifest:

@@ -95,9 +95,11 @@ def find_layout(
             raise unknown("trace format", trace_format, [*_LAYOUTS, *_ALIASES])
         return _matched(found, _LAYOUTS[key], place)
     folded = {name.casefold().strip() for name in found}
-    for layout in _LAYOUTS.values():
-        if {layout.input.casefold(), layout.output.casefold()} <= folded:
-            return _matched(found, layout, place)
+    fitting = [one for one in _LAYOUTS.values() if {one.input.casefold(), one.output.casefold()} <= folded]
+    if fitting:
+        # Layouts may name the sizes alike: the arrival tells them apart. A log may also have no arrivals at all.
+        timed = [one for one in fitting if one.arrival and one.arrival.casefold() in folded]
+        return _matched(found, (timed or fitting)[0], place)
     raise InputError(
         f"{place}: no column for the sizes of the requests; found {_listing(found)}{_near_layout(found)}",
         hint="name them: columns: {arrival: ..., input: ..., output: ...}",
