@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from melange.cli.flags import with_flags
 from melange.cli.terminal import JsonFlag
 from melange.errors import InputError
 
 
-def deploy(
-    source: Annotated[Path, typer.Argument(help="A plan.json (melange plan --out).")],
-    to: Annotated[str, typer.Option(help="The gateway: haproxy, envoy, nginx.")],
+@dataclass(frozen=True)
+class _Flags:
+    """Which gateway, and how it reads requests."""
+
+    to: Annotated[str, typer.Option(help="The gateway: haproxy, envoy, nginx.")]
     replica: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=URL",
             help="Where a replica answers: its type or accelerator, and http://host:port; once for each replica.",
         ),
-    ] = None,
-    listen: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1:8080",
-    bytes_per_token: Annotated[float, typer.Option(help="Bytes of a body that count as one prompt token.")] = 4.0,
-    envelope_bytes: Annotated[int, typer.Option(help="Bytes of a body that are not its prompt.")] = 100,
+    ] = None
+    listen: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1:8080"
+    bytes_per_token: Annotated[float, typer.Option(help="Bytes of a body that count as one prompt token.")] = 4.0
+    envelope_bytes: Annotated[int, typer.Option(help="Bytes of a body that are not its prompt.")] = 100
     max_body_bytes: Annotated[
         int | None, typer.Option(help="Refuse longer bodies; default: twice the plan's longest prompt.")
-    ] = None,
+    ] = None
+
+
+@with_flags
+def deploy(
+    source: Annotated[Path, typer.Argument(help="A plan.json (melange plan --out).")],
+    flags: _Flags,
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the files to this folder; default: print them.")
     ] = None,
@@ -43,12 +53,12 @@ def deploy(
         raise InputError(f"--out {out}: must be a folder, and is a file")
     manifest = render(
         Plan.read(source),
-        to,
-        replicas=parse_replicas(replica) if replica else None,
-        listen=listen,
-        bytes_per_token=bytes_per_token,
-        envelope_bytes=envelope_bytes,
-        max_body_bytes=max_body_bytes,
+        flags.to,
+        replicas=parse_replicas(flags.replica) if flags.replica else None,
+        listen=flags.listen,
+        bytes_per_token=flags.bytes_per_token,
+        envelope_bytes=flags.envelope_bytes,
+        max_body_bytes=flags.max_body_bytes,
     )
     terminal = layout.console(stderr=True)
     written = manifest.write(out) if out is not None else ()

@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 from melange.errors import InfeasibleError
-from melange.plan.milp.formulation import extended, formulate
+from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import LinearRows, minimise
+from melange.plan.milp.milp import Block, extended
 from melange.plan.problem import Limit, Problem
 
 # Each question is asked of the solver once, and an answer within a few per cent is enough.
@@ -142,11 +143,14 @@ def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray |
         milp,
         cost=np.append(np.zeros(columns), [1.0 / max(limit.most, 1.0) for limit in limits]),
         upper=np.full(size, np.inf),
-        row_lower=np.full(size, -np.inf),
-        row_upper=np.array([limit.most for limit in limits], float),
-        row=np.concatenate([at, np.arange(size)]),
-        column=np.concatenate([types, columns + np.arange(size)]),
-        value=np.concatenate([weight[at, types], -np.ones(size)]),
+        added=Block(
+            name="limit",
+            lower=np.full(size, -np.inf),
+            upper=np.array([limit.most for limit in limits], float),
+            row=np.concatenate([at, np.arange(size)]),
+            column=np.concatenate([types, columns + np.arange(size)]),
+            value=np.concatenate([weight[at, types], -np.ones(size)]),
+        ),
     ).program
     x = _solved(program)
     return None if x is None else x[columns:]

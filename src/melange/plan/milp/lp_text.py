@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange.plan.milp.formulation import Milp
+from melange.plan.milp.milp import Milp
 
 # Entries of a line before it is broken.
 _PER_LINE = 6

@@ -9,8 +9,9 @@ import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
 from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
-from melange.plan.milp.formulation import Milp, formulate
+from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import Solved, minimise
+from melange.plan.milp.milp import Milp
 from melange.plan.milp.slices import quickly_sliced
 from melange.plan.options import Options
 from melange.plan.problem import Positions, Problem
