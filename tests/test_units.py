@@ -23,7 +23,6 @@ ARITHMETIC = {
 }
 # What looks like a conversion and is none, and why.
 ALLOWED = {
-    ("plan/explain.py", "1e-6 * cost_per_h"): "where a search for a price begins",
     ("present/figures/pictures.py", "60 * len(sweep.points)"): "pixels of a column",
 }
 

@@ -18,8 +18,8 @@ from melange.measure.search import START_SHARE, Effort
 from melange.measure.window import _LATE_S as LATE_S
 from melange.measure.window import BLOCKS
 from melange.plan import suggest
+from melange.plan.break_even import _EXACT_TYPES as EXACT_TYPES
 from melange.plan.cheapest import _MANY_BUCKETS as MANY_BUCKETS
-from melange.plan.explain import _EXACT_TYPES as EXACT_TYPES
 from melange.plan.options import Options
 from melange.plan.sweeps import _COARSE_LIMIT_FACTORS as COARSE_LIMIT_FACTORS
 from melange.plan.sweeps import _COARSE_RATE_FACTORS as COARSE_RATE_FACTORS

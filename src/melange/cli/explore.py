@@ -7,21 +7,18 @@ from typing import Annotated
 
 import typer
 
-from melange.cli.terminal import ProfileOption, SetOption, WorkloadOption, events
+from melange.cli.flags import with_flags
+from melange.cli.terminal import Inputs, events
 
 
+@with_flags
 def explore(
-    source: Annotated[
-        Path | None, typer.Argument(help="A service.yaml, or a configuration of the authors' release.")
-    ] = None,
+    inputs: Inputs,
     out: Annotated[Path, typer.Option("--out", help="The page to write (replaced atomically).")] = Path("explore.html"),
-    workload_file: WorkloadOption = None,
-    profile_files: ProfileOption = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="A folder for the pictures as files (melange[images], Chromium).")
     ] = None,
     image_format: Annotated[str, typer.Option("--format", help="Of the pictures as files: png, svg.")] = "png",
-    settings: SetOption = None,
 ) -> None:
     """Show the service from every side, as one HTML page: by request size, by rate, by SLO."""
     from datetime import UTC, datetime
@@ -30,14 +27,11 @@ def explore(
     from melange.present.figures.images import check_images, write_images
     from melange.present.pages.explore_page import explore_page, explore_pictures
     from melange.present.study import Study
-    from melange.service.session import Session
 
     if images is not None:
         check_images(images, image_format)
     with events() as listener:
-        session = Session(
-            source, workload=workload_file, profiles=profile_files or (), settings=settings or (), listener=listener
-        )
+        session = inputs.session(listener)
         study = Study(exploration=session.explore(), day=datetime.now(UTC).date())
     with events("drawing"):
         pictures = explore_pictures(study)

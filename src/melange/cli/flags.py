@@ -10,30 +10,27 @@ from typing import Any, TypeVar, get_type_hints
 
 _Command = TypeVar("_Command", bound=Callable[..., None])
 
-# Commands call the parameter that holds their flags so.
-_PARAMETER = "flags"
-
 
 def with_flags(command: _Command) -> _Command:
-    """Let a command take the fields of the dataclass that its parameter ``flags`` is annotated with, each as a flag.
+    """Let a command take the fields of the dataclasses that its parameters are annotated with, each as a flag.
 
-    The fields are annotated as Typer wants its parameters, and stand where ``flags`` stands.
+    The fields are annotated as Typer wants its parameters, and stand where their dataclass stands.
     """
     hints = get_type_hints(command, include_extras=True)
-    kind = hints.pop(_PARAMETER)
-    if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise TypeError(f"{command.__name__}: {_PARAMETER} must be annotated with a dataclass")
+    kinds = {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
+    if not kinds:
+        raise TypeError(f"{command.__name__}: a parameter must be annotated with a dataclass")
     parameters, annotations = [], {"return": None}
     for name, parameter in inspect.signature(command).parameters.items():
-        for one in _fields_of(kind) if name == _PARAMETER else [parameter.replace(annotation=hints[name])]:
+        for one in _fields_of(kinds[name]) if name in kinds else [parameter.replace(annotation=hints[name])]:
             parameters.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY))
             annotations[one.name] = one.annotation
-    names = {one.name for one in _fields_of(kind)}
+    names = {name: [one.name for one in _fields_of(kind)] for name, kind in kinds.items()}
 
     @wraps(command)
     def run(**values: Any) -> None:
-        given = {name: values.pop(name) for name in names}
-        command(**values, **{_PARAMETER: kind(**given)})
+        held = {name: kind(**{one: values.pop(one) for one in names[name]}) for name, kind in kinds.items()}
+        command(**values, **held)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what Typer reads
     run.__annotations__ = annotations

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag, OutOption, ProfileOption, SetOption, WorkloadOption, events, save_and_print
+from melange.cli.terminal import Inputs, JsonFlag, OutOption, events, save_and_print
 from melange.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,26 +52,17 @@ class _Flags:
 @with_flags
 def plan(
     flags: _Flags,
-    source: Annotated[
-        Path | None, typer.Argument(help="A service.yaml, or a configuration of the authors' release.")
-    ] = None,
-    workload_file: WorkloadOption = None,
-    profile_files: ProfileOption = None,
-    settings: SetOption = None,
+    inputs: Inputs,
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Find the cheapest mix that carries the traffic within the SLO."""
     from melange.present.terminal import plan_tables
     from melange.present.terminal.explanation import explanation_page
-    from melange.service.session import Session
 
     flags.check()
-    chosen = [*(settings or ()), *(["plan.drop_unservable=true"] if flags.drop_unservable else [])]
     with events() as listener:
-        session = Session(
-            source, workload=workload_file, profiles=profile_files or (), settings=chosen, listener=listener
-        )
+        session = inputs.session(listener, ["plan.drop_unservable=true"] if flags.drop_unservable else [])
         in_force = _read(flags.incumbent)
         found = session.certified(burstiness=flags.burstiness) if flags.certified else session.plan(incumbent=in_force)
         reasons = session.explanation(found) if flags.explained else None

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from melange.cli.flags import with_flags
 from melange.cli.terminal import JsonFlag, OutOption, SetOption, WorkloadOption, events, save_and_print
 from melange.errors import InputError
 
 
+@dataclass(frozen=True)
+class _Flags:
+    """What measurements say, and what more of them would."""
+
+    anchors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--anchor",
+            help="Load-test results that correct the estimates: PATH, or NAME=PATH to say what was measured.",
+        ),
+    ] = None
+    suggest: Annotated[
+        int, typer.Option("--suggest-measurements", min=0, help="Suggest the N most valuable measurements.")
+    ] = 0
+
+
+@with_flags
 def profile(
     files: Annotated[
         list[Path],
@@ -19,17 +38,8 @@ def profile(
             help="A service.yaml, or another tool's profile (Mélange release, AIBrix). With --anchor, more results.",
         ),
     ],
+    flags: _Flags,
     workload_file: WorkloadOption = None,
-    anchors: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--anchor",
-            help="Load-test results that correct the estimates: PATH, or NAME=PATH to say what was measured.",
-        ),
-    ] = None,
-    suggest: Annotated[
-        int, typer.Option("--suggest-measurements", min=0, help="Suggest the N most valuable measurements.")
-    ] = 0,
     settings: SetOption = None,
     out: OutOption = None,
     as_json: JsonFlag = False,
@@ -39,22 +49,22 @@ def profile(
     from melange.present.terminal.suggestions import suggestions_page
     from melange.service.session import Session, is_service
 
-    source, results = _source_and_anchors(files, anchors or [])
+    source, results = _source_and_anchors(files, flags.anchors or [])
     if not is_service(source):
-        if results or suggest or settings:
+        if results or flags.suggest or settings:
             raise InputError(f"{source}: --anchor, --suggest-measurements and --set need a service.yaml")
         _print_file(source, workload_file, out, as_json)
         return
     with events() as listener:
         session = Session(source, workload=workload_file, settings=settings or (), anchors=results, listener=listener)
-        found, suggestions = session.profile(), session.suggestions(suggest) if suggest else ()
+        found, suggestions = session.profile(), session.suggestions(flags.suggest) if flags.suggest else ()
     save_and_print(
         found,
         out,
         as_json,
         lambda noun: inputs.profile_page(noun, session.workload()),
-        more={"suggested_measurements": [one.to_json() for one in suggestions]} if suggest else None,
-        more_page=suggestions_page(suggestions) if suggest else None,
+        more={"suggested_measurements": [one.to_json() for one in suggestions]} if flags.suggest else None,
+        more_page=suggestions_page(suggestions) if flags.suggest else None,
     )
 
 

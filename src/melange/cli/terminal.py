@@ -6,7 +6,8 @@ import contextlib
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from melange.plan.plan import Plan
     from melange.profile.profile import Profile
     from melange.service.events import Listener, TaskEvent
+    from melange.service.session import Session
     from melange.workload.workload import Workload
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -43,6 +45,38 @@ ProfileOption = Annotated[
         help="A profile.json, in place of the service's (repeatable: each with types of its own).",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What is planned: a service, or files that stand for one.
+
+    Parameters
+    ----------
+    workload_file, profile_files
+        Files in place of the service's own workload and profile.
+    settings
+        What ``--set`` gives, ``key=value``.
+    """
+
+    source: Annotated[
+        Path | None, typer.Argument(help="A service.yaml, or a configuration of the authors' release.")
+    ] = None
+    workload_file: WorkloadOption = None
+    profile_files: ProfileOption = None
+    settings: SetOption = None
+
+    def session(self, listener: Listener, more: Sequence[str] = ()) -> Session:
+        """Opened once, with settings besides those of the command line."""
+        from melange.service.session import Session
+
+        return Session(
+            self.source,
+            workload=self.workload_file,
+            profiles=self.profile_files or (),
+            settings=[*(self.settings or ()), *more],
+            listener=listener,
+        )
 
 
 def save_and_print(

@@ -12,11 +12,13 @@ from dataclasses import replace
 import numpy as np
 
 from melange.errors import InfeasibleError
-from melange.plan.milp.formulation import extended, formulate
+from melange.plan.fleet import TOLERANCE
+from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import LinearRows, minimise
+from melange.plan.milp.milp import Block, extended
 from melange.plan.problem import Limit, Problem
 
-# Each question is asked of the solver once, and an answer within a few per cent is enough.
+# Each question is asked of the solver once [s], and an answer within a few per cent is enough.
 _TIME_LIMIT_S = 5.0
 _GAP = 0.02
 
@@ -59,9 +61,9 @@ def _availability(problem: Problem, unlimited: Problem) -> str:
     if excess is None:
         return ""
     short = [
-        f"{limit.name}: at least {np.ceil(limit.most + more - 1e-6):g} needed, {limit.most:g} available"
+        f"{limit.name}: at least {np.ceil(limit.most + more - TOLERANCE):g} needed, {limit.most:g} available"
         for limit, more in zip(problem.limits, excess, strict=True)
-        if more > 1e-6
+        if more > TOLERANCE
     ]
     return "; ".join(short)
 
@@ -108,6 +110,7 @@ def _budget(problem: Problem, unlimited: Problem) -> str:
     """Under a budget nothing need be served, so only what must be rented anyway can cost too much."""
     if problem.budget_per_h is None:
         return ""
+    # More than anything costs: the program keeps its variable for the served share, and the budget binds nothing.
     milp = formulate(problem.with_changes(budget_per_h=1e12))
     cost = np.zeros(len(milp.program.cost))
     cost[: len(problem.cost)] = problem.cost
@@ -142,11 +145,14 @@ def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray |
         milp,
         cost=np.append(np.zeros(columns), [1.0 / max(limit.most, 1.0) for limit in limits]),
         upper=np.full(size, np.inf),
-        row_lower=np.full(size, -np.inf),
-        row_upper=np.array([limit.most for limit in limits], float),
-        row=np.concatenate([at, np.arange(size)]),
-        column=np.concatenate([types, columns + np.arange(size)]),
-        value=np.concatenate([weight[at, types], -np.ones(size)]),
+        added=Block(
+            name="limit",
+            lower=np.full(size, -np.inf),
+            upper=np.array([limit.most for limit in limits], float),
+            row=np.concatenate([at, np.arange(size)]),
+            column=np.concatenate([types, columns + np.arange(size)]),
+            value=np.concatenate([weight[at, types], -np.ones(size)]),
+        ),
     ).program
     x = _solved(program)
     return None if x is None else x[columns:]

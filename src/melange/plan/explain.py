@@ -9,49 +9,24 @@ import numpy as np
 
 from melange.errors import MelangeError
 from melange.files import Json
+from melange.plan.break_even import break_even
+from melange.plan.cheaper_fleet import CheaperFleet, nearest_cheaper
 from melange.plan.cheapest import cheapest
 from melange.plan.exact.dominated import needed_types
-from melange.plan.exact.lattice import permitted
-from melange.plan.fleet import TOLERANCE, busy, least_peak_shares
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import minimise
-from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.problem import ROUNDING, Positions, Problem, Requirement, build
+from melange.plan.problem import Problem, build
 from melange.plan.question import Question
 from melange.plan.servable import scope_of
-from melange.profile.profile import Profile
 from melange.units import S_PER_H, TOKENS_PER_MTOK
 from melange.workload.workload import Array, Workload
 
-# With more types in the running than this, break-even prices are those of the relaxation.
-_EXACT_TYPES = 8
-# Fleets one exchange away from the plan that are looked at.
-_MOST_NEIGHBORS = 200
+# What a plan is explained to, however roughly it was solved: an answer to a gap of 1 % could not tell one instance more
+# from one less.
+_GAP = 1e-3
+# Unused types whose price is said in a sentence each, the most expensive first. A judgement; the pages have a table.
 _MOST_LINES = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheaperFleet:
-    """The cheaper fleet that comes nearest to carrying the workload, and what it breaks.
-
-    Parameters
-    ----------
-    replicas
-        Replicas by type name, used types only.
-    cost_per_h
-        What it costs [USD/h].
-    peak
-        Load of its most loaded type in relation to what that type may take; above 1 by as much as is missing; infinite
-        where some request size finds no type at all.
-    violation
-        What it breaks, in a sentence.
-    """
-
-    replicas: dict[str, int]
-    cost_per_h: float
-    peak: float
-    violation: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,8 +39,8 @@ class Explanation:
         By unused type name: the largest price of an instance at which a plan that uses it costs no more than this one
         [USD/h]; 0 where it would not be used as a gift.
     is_exact
-        True where the break-even prices come from solving anew; False where they are those of the relaxation, in which
-        parts of instances can be rented (many types).
+        True where the break-even prices come from solving again; False where they are estimated from the relaxation, in
+        which parts of instances can be rented (many types).
     marginal_per_h
         What one more request per second of a bucket costs in the relaxation (I, O), by the duals of its cover rows
         [USD/h per 1/s]; nan where a bucket has no traffic.
@@ -76,7 +51,7 @@ class Explanation:
     next_request_per_h
         What one more request per second of the same mix costs: in the relaxation, by the same duals [USD/h].
     next_step_per_h
-        The same as a true step: the plan for that rate, solved anew, less this one [USD/h]; None where there is none.
+        The same as a true step: the plan for that rate, solved again, less this one [USD/h]; None where there is none.
     cheaper
         The cheaper fleet that comes nearest; None where there is none.
     """
@@ -142,7 +117,7 @@ def explain(plan: Plan) -> Explanation:
     marginal = np.full(workload.request_rate.size, np.nan)
     rate = workload.request_rate.ravel()[problem.cells]
     marginal[problem.cells] = worth / rate
-    prices, exact = _break_even(problem, question.options, count, worth)
+    prices, exact = break_even(problem, question.options, count, worth)
     return Explanation(
         break_even_per_h=prices,
         is_exact=exact,
@@ -150,17 +125,17 @@ def explain(plan: Plan) -> Explanation:
         cost_per_mtok=_cost_per_mtok(plan, workload, problem),
         next_request_per_h=float(worth.sum() / workload.total_rate),
         next_step_per_h=_next_step(question, plan.cost_per_h),
-        cheaper=_cheaper(problem, question.profile, count),
+        cheaper=nearest_cheaper(problem, question.profile, count),
     )
 
 
 def _explained(plan: Plan) -> Question:
-    """The plan's question at its confidence, for the traffic that the plan serves, to a gap that tells fleets apart."""
+    """The plan's question at its confidence, for the traffic that it serves, to a gap that distinguishes fleets."""
     question = plan.question.at_confidence()
     if question.options.budget_per_h is not None:
         served = question.workload.request_rate * plan.share.sum(axis=0).max()
         question = replace(question, workload=replace(question.workload, request_rate=served))
-    return question.with_options(budget_per_h=None, gap=min(question.options.gap, 1e-3))
+    return question.with_options(budget_per_h=None, gap=min(question.options.gap, _GAP))
 
 
 def _problem(question: Question) -> Problem:
@@ -174,57 +149,6 @@ def _worth(problem: Problem) -> Array:
     milp = formulate(problem.only(kept))
     outcome = minimise(replace(milp.program, is_integer=None))
     return np.asarray(outcome.row_dual[: problem.load.shape[1]] * (problem.slices or 1))
-
-
-def _break_even(problem: Problem, options: Options, count: Positions, worth: Array) -> tuple[dict[str, float], bool]:
-    """Break-even price by unused type name, and whether they are exact."""
-    needed = needed_types(problem) if not problem.spare_total else np.ones(len(problem.cost), bool)
-    unused = np.flatnonzero((count == 0) & (problem.most > 0))
-    exact = int(needed.sum()) <= _EXACT_TYPES and len(unused) <= 2 * _EXACT_TYPES
-    cost = float(problem.cost @ count)
-    prices = {}
-    for r in unused.tolist():
-        relaxed = float((worth / problem.load[r]).max() * problem.capacity[r])
-        price = relaxed
-        if exact:
-            kept = needed.copy()
-            kept[r] = True
-            kept |= count > 0
-            price = _entry_price(problem.only(kept), int(kept[:r].sum()), cost, relaxed, options)
-        prices[problem.names[r]] = price
-    return prices, exact
-
-
-def _entry_price(problem: Problem, r: int, cost_per_h: float, guess: float, options: Options) -> float:
-    """Largest price of type r at which some fleet that uses it costs ``cost_per_h``: max_n (C - sum_s c_s n_s) / n_r.
-
-    Newton's method on the ratio (Dinkelbach): the fleet that is cheapest at one price gives the next price.
-    """
-    member = np.arange(len(problem.cost)) == r
-    forced = problem.with_changes(
-        requirements=(*problem.requirements, Requirement(name=problem.names[r], member=member)),
-        most=np.maximum(problem.most, member),
-    )
-    smallest = 1e-6 * cost_per_h
-    price = max(guess, smallest)
-    for _ in range(20):
-        priced = forced.with_changes(cost=np.where(member, price, problem.cost))
-        try:
-            fleet = cheapest(
-                priced, replace(options, gap=0.0), say=lambda _: None, deadline=time.monotonic() + options.time_limit_s
-            )
-        except MelangeError:
-            return 0.0
-        others = float(problem.cost @ np.where(member, 0, fleet.instances))
-        following = (cost_per_h - others) / int(fleet.instances[r])
-        if following <= smallest:
-            if price <= smallest:
-                return 0.0
-            following = smallest
-        if abs(following - price) <= ROUNDING * price:
-            return following
-        price = following
-    return price
 
 
 def _cost_per_mtok(plan: Plan, workload: Workload, problem: Problem) -> Array:
@@ -253,59 +177,6 @@ def _next_step(question: Question, cost_per_h: float) -> float | None:
     except MelangeError:
         return None
     return float(problem.cost @ fleet.instances) - cost_per_h
-
-
-def _cheaper(problem: Problem, profile: Profile, count: Positions) -> CheaperFleet | None:
-    """Among the fleets one instance fewer, or one exchanged for a cheaper one, that which comes nearest."""
-    best: tuple[float, float, Positions] | None = None
-    for fleet in _neighbors(problem, count):
-        found = least_peak_shares(problem, problem.carried(fleet))
-        peak = np.inf if found is None else found[1]
-        key = (peak, -float(problem.cost @ fleet))
-        if best is None or key < best[:2]:
-            best = (*key, fleet)
-    if best is None:
-        return None
-    peak, negative, fleet = best
-    names = (problem.names[r] for r in np.flatnonzero(fleet))
-    replicas = dict(zip(names, (problem.replicas * fleet)[fleet > 0].astype(int).tolist(), strict=True))
-    return CheaperFleet(
-        replicas=replicas, cost_per_h=-negative, peak=peak, violation=_violation(problem, profile, fleet, peak)
-    )
-
-
-def _neighbors(problem: Problem, count: Positions) -> list[Positions]:
-    fleets = []
-    unit = np.eye(len(count), dtype=np.int64)
-    for r in np.flatnonzero(count):
-        fleets.append(count - unit[r])
-        cheaper = np.flatnonzero((problem.cost < problem.cost[r] - ROUNDING) & (problem.most > count))
-        # The dearest first: it can do most.
-        fleets += [count - unit[r] + unit[s] for s in cheaper[np.argsort(-problem.cost[cheaper], kind="stable")]]
-    return fleets[:_MOST_NEIGHBORS]
-
-
-def _violation(problem: Problem, profile: Profile, fleet: Positions, peak: float) -> str:
-    """What a fleet breaks."""
-    carried = problem.carried(fleet)
-    missing = np.flatnonzero(~np.isfinite(problem.load[carried > 0]).any(axis=0))
-    if len(missing):
-        i, o = np.unravel_index(int(problem.cells[missing[0]]), profile.buckets.shape)
-        return f"no replica in it can serve {profile.buckets.label(int(i), int(o))}"
-    if peak > 1 + TOLERANCE:
-        found = least_peak_shares(problem, carried)
-        assert found is not None
-        over = busy(problem, found[0]) - carried
-        worst = int(np.argmax(over))
-        return (
-            f"it would be at {peak:.1%} of the load that it may take: "
-            f"{problem.names[worst]} would lack {over[worst]:.2f} replicas"
-        )
-    if not permitted(problem, fleet[None]).all() or problem.replicas @ fleet < problem.min_total:
-        return "it breaks a minimum, a requirement or a limit that was asked for"
-    if problem.spare_total:
-        return "it does not stand the loss of its spare replicas"
-    return "its shares do not fit into whole slices" if problem.slices else "it is within the gap of the search"
 
 
 def _with_nulls(values: Array) -> list[list[float | None]]:

@@ -15,8 +15,8 @@ import numpy as np
 
 from melange.errors import SolverError
 from melange.plan.fleet import Fleet
-from melange.plan.milp.formulation import extended, formulate
-from melange.plan.milp.milp import Milp
+from melange.plan.milp.formulation import formulate
+from melange.plan.milp.milp import Block, Milp, extended
 from melange.plan.milp.program import fleet_of, run_program, start_point
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
@@ -64,9 +64,12 @@ def _fewest_changes(milp: Milp, problem: Problem, in_force: Positions, cost_per_
         milp,
         cost=np.concatenate([np.zeros(columns), ones]),
         upper=np.full(types, np.inf),
-        row_lower=np.full(2 * types + 1, -np.inf),
-        row_upper=np.concatenate([in_force, -in_force, [cost_per_h * (1 + ROUNDING)]]).astype(float),
-        row=np.concatenate([number, number, types + number, types + number, np.full(types, 2 * types)]),
-        column=np.concatenate([number, change, number, change, number]),
-        value=np.concatenate([ones, -ones, -ones, -ones, problem.cost]),
+        added=Block(
+            name="change",
+            lower=np.full(2 * types + 1, -np.inf),
+            upper=np.concatenate([in_force, -in_force, [cost_per_h * (1 + ROUNDING)]]).astype(float),
+            row=np.concatenate([number, number, types + number, types + number, np.full(types, 2 * types)]),
+            column=np.concatenate([number, change, number, change, number]),
+            value=np.concatenate([ones, -ones, -ones, -ones, problem.cost]),
+        ),
     )

@@ -24,7 +24,8 @@ _WARM_UP = 0.1
 # they carry, 80, 77 and 72 % held the true share with 5, 10 and 20 batches, and they were 7.9, 6.1 and 4.8 points wide.
 # Of five runs together 92 to 93 % did with any from 2 to 40: there the spread of whole runs decides.
 _BATCHES = 10
-# Higher asks for more requests before a target counts as held: four times as many for half the width. The usual level.
+# Higher, and more requests are needed before a target counts as held; lower, and more certificates are wrong. The usual
+# level.
 _CONFIDENCE = 0.95
 
 

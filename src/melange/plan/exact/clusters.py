@@ -13,12 +13,14 @@ import heapq
 import numpy as np
 import numpy.typing as npt
 
-from melange.plan.problem import Problem
+from melange.plan.problem import ROUNDING, Problem
 from melange.workload.workload import Array
 
 _Labels = npt.NDArray[np.int64]
 
-# A type within this factor of the cheapest for a bucket is in the running there.
+# A type within this factor of the cheapest for a bucket is in the running there, and clusters are split where its loads
+# differ. Smaller, and types that a plan needs are overlooked; larger, and clusters are spent on types that it never
+# uses. CPU time as in large.py: 1.03 times at 1.1, 1.08 times at 1.5.
 _RIVAL = 1.25
 
 
@@ -57,7 +59,7 @@ def _push(heap: list[tuple[float, int, int]], direction: Array, weight: Array, l
     members = np.flatnonzero(labels == label)
     spread = np.ptp(direction[:, members], axis=1)
     axis = int(np.argmax(spread))
-    if spread[axis] > 1e-9:
+    if spread[axis] > ROUNDING:
         heapq.heappush(heap, (-float(spread[axis] * weight[members].sum()), label, axis))
 
 

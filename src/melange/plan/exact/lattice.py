@@ -19,11 +19,14 @@ from melange.plan.milp.slices import sliced
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.workload.workload import Array, Mask
 
-# More points than this are left to the mixed-integer solver.
+# More points than this are left to the mixed-integer solver. More take memory and time to list, fewer throw away what
+# listing proves at once. On 100 random instances each of 60 buckets x 8, 12 and 20 types: half and twice no difference
+# in sum, ten times 12 to 69 % slower, a tenth no slower (but 1.4 times as slow with 6 types).
 MOST_POINTS = 30_000
-# Numbers held at once while many cuts meet many fleets.
+# Numbers held at once while many cuts meet many fleets: 16 MB.
 _CHUNK = 2_000_000
-# Peaks closer to 1 than this are decided by a fresh solve.
+# Peaks closer to 1 than this are decided by a fresh solve: a solver that goes on from fleet to fleet is right to its
+# tolerance of 1e-7, and no fleet may be ruled out by that.
 _TOO_NEAR = 1e-7
 
 

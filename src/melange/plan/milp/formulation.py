@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.plan.milp.highs import LinearRows
-from melange.plan.milp.milp import Columns, Milp, ProgramRows
+from melange.plan.milp.milp import Block, Columns, Milp
 from melange.plan.problem import Positions, Problem
 from melange.workload.workload import Array
 
-# A load below this, in instances, is within the solver's tolerance of none at all.
+# A load below this, in instances, gets a row of its own: ten times what the solver's tolerance of 1e-6 takes for none
+# at all. Smaller, and a bucket may be served by no instance: without such rows one of 48 random instances with thin
+# traffic has no plan that its check accepts. Larger costs rows: from 1e-7 to 1e-3 neither costs nor times differ there.
 _TINY_LOAD = 1e-5
 
 
@@ -82,7 +84,7 @@ def _needs_used(problem: Problem) -> bool:
     return bool(problem.max_types is not None or (problem.spare > 0).any() or (problem.least > 1).any())
 
 
-def _cover(problem: Problem, columns: Columns, *, block: int = 0, name: str = "cover") -> ProgramRows:
+def _cover(problem: Problem, columns: Columns, *, block: int = 0, name: str = "cover") -> Block:
     """Every bucket is served: sum_r f_rb = 1, or the served share under a budget (slices: times s)."""
     buckets, pairs = problem.load.shape[1], len(columns.type_of)
     whole = float(problem.slices or 1)
@@ -96,7 +98,7 @@ def _cover(problem: Problem, columns: Columns, *, block: int = 0, name: str = "c
     return _rows(name, np.full(buckets, whole), np.full(buckets, whole), row, column, value)
 
 
-def _load(problem: Problem, columns: Columns) -> ProgramRows:
+def _load(problem: Problem, columns: Columns) -> Block:
     """No type is overloaded: sum_b l_rb f_rb <= (1 - h) (p_r n_r - k_r u_r), k_r the spare replicas."""
     types = len(problem.cost)
     row, column, value = _load_entries(problem, columns, block=0)
@@ -110,7 +112,7 @@ def _load(problem: Problem, columns: Columns) -> ProgramRows:
     return _rows("load", np.full(types, -np.inf), np.zeros(types), row, column, value)
 
 
-def _tiny_load(problem: Problem, columns: Columns) -> ProgramRows:
+def _tiny_load(problem: Problem, columns: Columns) -> Block:
     """Traffic too thin for the load row still needs an instance: sum of its shares <= (their number) n_r.
 
     A load below the solver's tolerance would otherwise be carried by no instance at all.
@@ -129,7 +131,7 @@ def _tiny_load(problem: Problem, columns: Columns) -> ProgramRows:
     )
 
 
-def _limit(problem: Problem, columns: Columns) -> ProgramRows:
+def _limit(problem: Problem, columns: Columns) -> Block:
     """Availability: sum_r g_r n_r <= A. A limit on one type is a bound of its variable."""
     shared = [item for item in problem.limits if np.count_nonzero(item.weight) > 1]
     row = [np.full(np.count_nonzero(item.weight), at) for at, item in enumerate(shared)]
@@ -138,7 +140,7 @@ def _limit(problem: Problem, columns: Columns) -> ProgramRows:
     return _rows("limit", np.full(len(shared), -np.inf), np.array([item.most for item in shared]), row, column, value)
 
 
-def _requirement(problem: Problem, columns: Columns) -> ProgramRows:
+def _requirement(problem: Problem, columns: Columns) -> Block:
     """A type or accelerator that must be used: sum of its n_r >= 1."""
     members = [np.flatnonzero(item.member) for item in problem.requirements]
     row = [np.full(len(member), at) for at, member in enumerate(members)]
@@ -146,7 +148,7 @@ def _requirement(problem: Problem, columns: Columns) -> ProgramRows:
     return _rows("require", np.ones(len(members)), np.full(len(members), np.inf), row, members, value)
 
 
-def _min_total(problem: Problem, columns: Columns) -> ProgramRows:
+def _min_total(problem: Problem, columns: Columns) -> Block:
     """At least N replicas in all: sum_r p_r n_r >= N."""
     if problem.min_total == 0:
         return _rows("min_total", np.empty(0), np.empty(0), [], [], [])
@@ -155,7 +157,7 @@ def _min_total(problem: Problem, columns: Columns) -> ProgramRows:
     return _rows("min_total", least, np.array([np.inf]), [np.zeros_like(types)], [types], [problem.replicas])
 
 
-def _used_least(problem: Problem, columns: Columns) -> ProgramRows:
+def _used_least(problem: Problem, columns: Columns) -> Block:
     """A type that is used has its least number of instances: n_r >= m_r u_r."""
     types = np.arange(len(problem.cost) if columns.used >= 0 else 0)
     value = [np.ones(len(types)), -problem.least[types].astype(float)]
@@ -163,7 +165,7 @@ def _used_least(problem: Problem, columns: Columns) -> ProgramRows:
     return _rows("used_least", zero, top, [types, types], [types, columns.used + types], value)
 
 
-def _used_most(problem: Problem, columns: Columns) -> ProgramRows:
+def _used_most(problem: Problem, columns: Columns) -> Block:
     """A type that is not used has no instance: n_r <= N_r u_r."""
     types = np.arange(len(problem.cost) if columns.used >= 0 else 0)
     value = [np.ones(len(types)), -problem.most[types].astype(float)]
@@ -171,7 +173,7 @@ def _used_most(problem: Problem, columns: Columns) -> ProgramRows:
     return _rows("used_most", low, zero, [types, types], [types, columns.used + types], value)
 
 
-def _max_types(problem: Problem, columns: Columns) -> ProgramRows:
+def _max_types(problem: Problem, columns: Columns) -> Block:
     """At most T different types: sum_r u_r <= T."""
     if problem.max_types is None:
         return _rows("max_types", np.empty(0), np.empty(0), [], [], [])
@@ -182,7 +184,7 @@ def _max_types(problem: Problem, columns: Columns) -> ProgramRows:
     )
 
 
-def _budget(problem: Problem, columns: Columns) -> ProgramRows:
+def _budget(problem: Problem, columns: Columns) -> Block:
     """At most B is spent: sum_r c_r n_r <= B."""
     if problem.budget_per_h is None:
         return _rows("budget", np.empty(0), np.empty(0), [], [], [])
@@ -191,7 +193,7 @@ def _budget(problem: Problem, columns: Columns) -> ProgramRows:
     return _rows("budget", -np.inf * most, most, [np.zeros_like(types)], [types], [problem.cost])
 
 
-def _demand_cuts(problem: Problem, columns: Columns, weight: Array) -> ProgramRows:
+def _demand_cuts(problem: Problem, columns: Columns, weight: Array) -> Block:
     """What the shares imply, said of the instances alone: sum_r w_r (1 - h) (p_r n_r - k_r u_r) >= 1."""
     count, types = weight.shape
     row, column = np.repeat(np.arange(count), types), np.tile(np.arange(types), count)
@@ -204,12 +206,12 @@ def _demand_cuts(problem: Problem, columns: Columns, weight: Array) -> ProgramRo
     return _rows("demand", np.ones(count), np.full(count, np.inf), rows, columns_of, value)
 
 
-def _scenario_cover(problem: Problem, columns: Columns, position: int) -> ProgramRows:
+def _scenario_cover(problem: Problem, columns: Columns, position: int) -> Block:
     """After the loss every bucket is still served, by shares of its own."""
     return _cover(problem, columns, block=position + 1, name=f"cover_without_{position}")
 
 
-def _scenario_load(problem: Problem, columns: Columns, position: int) -> ProgramRows:
+def _scenario_load(problem: Problem, columns: Columns, position: int) -> Block:
     """After the loss no type is overloaded; the lost one has (1 - h) (p_s n_s - K v_s) left."""
     types, lost = len(problem.cost), columns.scenarios[position]
     row, column, value = _load_entries(problem, columns, block=position + 1)
@@ -219,7 +221,7 @@ def _scenario_load(problem: Problem, columns: Columns, position: int) -> Program
     return _rows(f"load_without_{position}", np.full(types, -np.inf), np.zeros(types), row, column, value)
 
 
-def _scenario_survivor(problem: Problem, columns: Columns, position: int) -> ProgramRows:
+def _scenario_survivor(problem: Problem, columns: Columns, position: int) -> Block:
     """With fewer replicas than the loss nothing is left: load of the lost type <= (1 - h) p_s N_s v_s."""
     lost, pairs = columns.scenarios[position], len(columns.type_of)
     mine = np.flatnonzero(columns.type_of == lost)
@@ -240,9 +242,9 @@ def _load_entries(
 
 def _rows(
     name: str, lower: Array, upper: Array, row: list[Positions], column: list[Positions], value: list[Array]
-) -> ProgramRows:
+) -> Block:
     nothing = np.empty(0, np.int64)
-    return ProgramRows(
+    return Block(
         name=name,
         lower=lower,
         upper=upper,
@@ -252,7 +254,7 @@ def _rows(
     )
 
 
-def _assemble(problem: Problem, columns: Columns, blocks: list[ProgramRows]) -> Milp:
+def _assemble(problem: Problem, columns: Columns, blocks: list[Block]) -> Milp:
     """Stack the rows, sort the entries by column, and set objective, bounds and integrality."""
     first = np.cumsum([0] + [len(rows.lower) for rows in blocks])
     row = np.concatenate([rows.row + at for rows, at in zip(blocks, first, strict=False)])
@@ -273,52 +275,6 @@ def _assemble(problem: Problem, columns: Columns, blocks: list[ProgramRows]) -> 
         value=np.concatenate([rows.value for rows in blocks])[order],
     )
     return Milp(program=program, columns=columns, row_names=tuple((rows.name, len(rows.lower)) for rows in blocks))
-
-
-def extended(
-    milp: Milp,
-    *,
-    cost: Array,
-    upper: Array,
-    row_lower: Array,
-    row_upper: Array,
-    row: Positions,
-    column: Positions,
-    value: Array,
-) -> Milp:
-    """The program with continuous columns and rows added at its end, under another objective.
-
-    Parameters
-    ----------
-    milp
-        With C columns and M rows.
-    cost
-        Objective of all columns (C + K,).
-    upper
-        Upper bounds of the new columns (K,); their lower bound is 0.
-    row_lower, row_upper
-        Of the new rows (N,).
-    row, column, value
-        Entries of the new rows: row counted from 0, column from the first of all.
-    """
-    old, added = milp.program, len(upper)
-    columns, rows = len(old.cost) + added, len(old.row_lower)
-    every_column = np.concatenate([np.repeat(np.arange(len(old.cost)), np.diff(old.start)), column])
-    order = np.argsort(every_column, kind="stable")
-    start = np.append(0, np.cumsum(np.bincount(every_column, minlength=columns)))
-    whole = np.zeros(len(old.cost), bool) if old.is_integer is None else old.is_integer
-    program = LinearRows(
-        cost=cost,
-        lower=np.append(old.lower, np.zeros(added)),
-        upper=np.append(old.upper, upper),
-        row_lower=np.append(old.row_lower, row_lower),
-        row_upper=np.append(old.row_upper, row_upper),
-        start=start.astype(np.int32),
-        row=np.concatenate([old.row, rows + row])[order].astype(np.int32),
-        value=np.concatenate([old.value, value])[order],
-        is_integer=np.append(whole, np.zeros(added, bool)),
-    )
-    return Milp(program=program, columns=milp.columns, row_names=(*milp.row_names, ("extension", len(row_lower))))
 
 
 def _variables(problem: Problem, columns: Columns) -> tuple[Array, Array, npt.NDArray[np.bool_]]:

@@ -1,8 +1,10 @@
-"""The noun of the program: its arrays, and what its variables and rows mean."""
+"""The noun of this folder: a program in arrays, and what its columns and rows mean."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
 
 from melange.plan.milp.highs import LinearRows
 from melange.plan.problem import Positions
@@ -42,17 +44,17 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ProgramRows:
+class Block:
     """Some rows of the program: lower <= A x <= upper, A as triplets.
 
     Parameters
     ----------
     name
-        The constraint that they are of.
+        What they say, in a word.
     lower, upper
-        Bounds of each row (M,); infinite where there is none.
+        Of each row (M,).
     row, column, value
-        Entries of A: the row within these, the variable, and the coefficient (K,).
+        Entries of A (E,).
     """
 
     name: str
@@ -80,3 +82,37 @@ class Milp:
     program: LinearRows
     columns: Columns
     row_names: tuple[tuple[str, int], ...]
+
+
+def extended(milp: Milp, *, cost: Array, upper: Array, added: Block) -> Milp:
+    """The program with continuous columns and rows added at its end, under another objective.
+
+    Parameters
+    ----------
+    milp
+        With C columns and M rows.
+    cost
+        Objective of all columns (C + K,).
+    upper
+        Upper bounds of the new columns (K,); their lower bound is 0.
+    added
+        The new rows: row counted from 0, column from the first of all.
+    """
+    old, new = milp.program, len(upper)
+    columns, rows = len(old.cost) + new, len(old.row_lower)
+    every_column = np.concatenate([np.repeat(np.arange(len(old.cost)), np.diff(old.start)), added.column])
+    order = np.argsort(every_column, kind="stable")
+    start = np.append(0, np.cumsum(np.bincount(every_column, minlength=columns)))
+    whole = np.zeros(len(old.cost), bool) if old.is_integer is None else old.is_integer
+    program = LinearRows(
+        cost=cost,
+        lower=np.append(old.lower, np.zeros(new)),
+        upper=np.append(old.upper, upper),
+        row_lower=np.append(old.row_lower, added.lower),
+        row_upper=np.append(old.row_upper, added.upper),
+        start=start.astype(np.int32),
+        row=np.concatenate([old.row, rows + added.row])[order].astype(np.int32),
+        value=np.concatenate([old.value, added.value])[order],
+        is_integer=np.append(whole, np.zeros(new, bool)),
+    )
+    return Milp(program=program, columns=milp.columns, row_names=(*milp.row_names, (added.name, len(added.lower))))
