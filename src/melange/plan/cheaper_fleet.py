@@ -11,8 +11,11 @@ from melange.plan.fleet import TOLERANCE, busy, least_peak_shares
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.profile.profile import Profile
 
-# Fleets one exchange away from the plan that are looked at.
-_MOST_NEIGHBORS = 200
+# Fleets one exchange away from the plan that are looked at, each a linear program of about a millisecond. Fewer, and a
+# nearer one may be missed. On 16 random instances of 60 buckets x 200 types (bench/instances.py), with up to 1,330 of
+# them: 200 missed the nearest in 7 and took 0.26 s of CPU in the median; 800 missed none and took 0.42 s, 1.8 s at
+# most.
+_MOST_NEIGHBORS = 800
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

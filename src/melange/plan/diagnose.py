@@ -18,9 +18,10 @@ from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.milp.milp import Block, extended
 from melange.plan.problem import Limit, Problem
 
-# Each question is asked of the solver once [s], and an answer within a few per cent is enough.
+# Of one question to the solver [s], of which there are six at most: an error should not take longer than the plan would
+# have. What is found by then is said; with nothing found that limit is not named. On 48 random instances of 60 buckets
+# x 8 and 40 types (bench/instances.py) all of them together took 30 ms at most.
 _TIME_LIMIT_S = 5.0
-_GAP = 0.02
 
 
 def why_infeasible(problem: Problem, unlimited: Problem) -> InfeasibleError:
@@ -129,7 +130,7 @@ def _possible(problem: Problem) -> bool:
 
 
 def _solved(program: LinearRows) -> np.ndarray | None:
-    return minimise(program, time_limit_s=_TIME_LIMIT_S, gap=_GAP).x
+    return minimise(program, time_limit_s=_TIME_LIMIT_S).x
 
 
 def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray | None:

@@ -58,6 +58,8 @@ class Options:
         A value out of its range.
     """
 
+    # At no headroom a plan is optimal on paper and useless in service: queues grow without end. More is safer and costs
+    # as much more; what a service really needs, a certificate finds (docs/proof.md). A judgement.
     headroom: float = 0.1
     slices: int | None = None
     max_instances: Mapping[str, int] = field(default_factory=dict)
@@ -71,7 +73,11 @@ class Options:
     exclude: tuple[str, ...] = ()
     budget_per_h: float | None = None
     drop_unservable: bool = False
+    # Only many near-equal types with thousands of sizes take it (docs/formulation.md); people wait half a minute for a
+    # plan that runs for weeks.
     time_limit_s: float = 30.0
+    # Of the cost: less than prices change by from week to week. Proving the last of it takes longest: 1e-3 takes 0.58
+    # of the time of a full proof, 1e-2 0.18.
     gap: float = 1e-3
     seed: int = 0
     confidence: float | None = None

@@ -19,7 +19,7 @@ from melange.plan.incumbent import nearest
 from melange.plan.milp.program import Say
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.problem import Problem, build
+from melange.plan.problem import ROUNDING, Problem, build
 from melange.plan.question import Question, question_of
 from melange.plan.servable import Scope, scope_of
 from melange.profile.profile import Profile
@@ -191,7 +191,7 @@ def _plan(question: Question, scope: Scope, problem: Problem, fleet: Fleet, part
 def _gap(distance: float, whole: float) -> float:
     """Relative distance, 0 where only rounding is left."""
     gap = distance / whole if whole > 0 else 0.0
-    return gap if gap > 1e-9 else 0.0
+    return gap if gap > ROUNDING else 0.0
 
 
 def _cautions(question: Question, scope: Scope, fleet: Fleet) -> tuple[Caution, ...]:

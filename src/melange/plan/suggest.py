@@ -34,7 +34,8 @@ from melange.workload.workload import Array
 # Swanson's rule: the mean of a skewed quantity is close to 0.3, 0.4 and 0.3 of its 10 %, 50 % and 90 % quantiles. More
 # outcomes would be closer, and each is a plan to solve.
 _OUTCOMES = ((-DECILE, 0.3), (0.0, 0.4), (DECILE, 0.3))
-# Cautious, less cautious and not: the first with which a plan exists is what savings are counted against.
+# Cautious, less cautious and not: the first with which a plan exists is what savings are counted against. At 0.9 a size
+# may have no type left that it can count on, and no measurement could then be worth anything.
 _CONFIDENCES = (0.9, 0.75, 0.5)
 # Of a type's sizes those that take most of its time are candidates, and stand for it: fewer, and one point seems to
 # settle the type. On examples/chat.yaml and mixed.yaml at two rates one size promised 9 to 43 % more savings than four,

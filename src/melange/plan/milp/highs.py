@@ -125,11 +125,11 @@ def _solver(highspy: Any, *, time_limit_s: float, gap: float, seed: int) -> Any:
     solver = quiet()
     options = {
         "output_flag": False,
-        "time_limit": max(time_limit_s, 1e-3),
+        "time_limit": max(time_limit_s, 1e-3),  # HiGHS refuses less than 0, which is what a deadline may have left
         "mip_rel_gap": gap,
-        "mip_abs_gap": 1e-9,
+        "mip_abs_gap": 1e-9,  # never met before the relative gap: its default of 1e-6 could be, by a very small service
         "random_seed": seed,
-        "threads": 1,
+        "threads": 1,  # the same seed is to give the same plan, and callers run several plans at once
     }
     for key, value in options.items():
         solver.setOptionValue(key, value)
@@ -190,7 +190,9 @@ class PeakLoad:
 
         self._highspy = highspy
         self._types, self._buckets = load.shape
-        self._solver = _solver(highspy, time_limit_s=3600.0, gap=0.0, seed=0)
+        # A linear program of milliseconds: the limit counts the time of all fleets together, and must never end one.
+        self._solver = _solver(highspy, time_limit_s=np.inf, gap=0.0, seed=0)
+        # As fast with presolve (8,000 fleets of 4 types), which minimise() has seen err.
         self._solver.setOptionValue("presolve", "off")
         type_of, bucket_of = self._pair = np.nonzero(np.isfinite(load))
         pairs = self._pairs = len(type_of)

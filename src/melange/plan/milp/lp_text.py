@@ -6,7 +6,7 @@ import numpy as np
 
 from melange.plan.milp.milp import Milp
 
-# Entries of a line before it is broken.
+# Entries of a line before it is broken: some 100 characters, which a person still reads.
 _PER_LINE = 6
 
 

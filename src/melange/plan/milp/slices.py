@@ -10,11 +10,21 @@ from melange.plan.milp.highs import PeakLoad, minimise
 from melange.plan.problem import Problem
 from melange.workload.workload import Array, Mask
 
+# Figures below: CPU time on 100 random instances of 60 buckets x 4 types in 8 slices (bench/instances.py).
+
+# Moves after which a repair counts as stuck: each relieves the overload, and a repair that takes more creeps. From 20
+# to 400 nothing differs.
 _MOST_MOVES = 200
+# Part of its capacity by which a type may be overloaded: rounding of sums. Any more, and slices would be counted as
+# fitting that do not.
 _ROOM = 1e-9
-# Relief smaller than this, in replicas, is rounding.
+# Relief smaller than this, in replicas, is rounding, and would let a repair go round in circles. 1e-9: no difference.
 _LEAST_RELIEF = 1e-13
-# The exact question is asked of the solver once the quick one has failed.
+# What a solver leaves of a whole number of slices.
+_WHOLE = 1e-6
+# The exact question is asked of the solver once the quick ways have failed [s]: whether slices fit at all is a packing,
+# and may take for ever. With 2 s one instance stayed unproven, 0.01 % more expensive, and all took 0.75 times the time
+# in sum.
 _EXACT_TIME_S = 10.0
 
 
@@ -27,6 +37,7 @@ def sliced(problem: Problem, share: Array, carried: Array) -> tuple[Array | None
 def quickly_sliced(problem: Problem, share: Array, carried: Array) -> Array | None:
     """Shares (R, B) in whole slices that fit into ``carried`` (R,), by rounding and moving slices; None: none found."""
     quick = _repaired(problem, _rounded(problem, share), carried)
+    # Without the dive the solver is asked more often: 1.34 times the time in sum.
     return quick if quick is not None else _dived(problem, carried)
 
 
@@ -44,7 +55,7 @@ def _dived(problem: Problem, carried: Array) -> Array | None:
         if peak > 1 + _ROOM:
             return None
         part = oracle.shares() * whole
-        split = np.abs(part - np.round(part)).max(axis=0) > 1e-6
+        split = np.abs(part - np.round(part)).max(axis=0) > _WHOLE
         if not split.any():
             break
         b = int(np.argmax(np.where(split, weight, -1.0)))
@@ -64,10 +75,10 @@ def _dived(problem: Problem, carried: Array) -> Array | None:
 
 def _roundings(part: Array, whole: int) -> list[Array]:
     """Whole slices near ``part`` (R,) that add up: each split type gets the last slices in turn."""
-    low = np.floor(part + 1e-6)
+    low = np.floor(part + _WHOLE)
     short = round(whole - float(low.sum()))
     ways = []
-    for first in np.flatnonzero(part - low > 1e-6):
+    for first in np.flatnonzero(part - low > _WHOLE):
         way = low.copy()
         way[first] += 1
         rest = np.argsort(-(part - way), kind="stable")[: max(0, short - 1)]
@@ -78,7 +89,7 @@ def _roundings(part: Array, whole: int) -> list[Array]:
 
 
 def _rounded_column(part: Array, whole: int) -> Array:
-    low = np.floor(part + 1e-6)
+    low = np.floor(part + _WHOLE)
     order = np.argsort(-(part - low), kind="stable")
     low[order[: round(whole - float(low.sum()))]] += 1
     return low
@@ -87,7 +98,7 @@ def _rounded_column(part: Array, whole: int) -> Array:
 def _rounded(problem: Problem, share: Array) -> Array:
     """Slices (R, B) nearest to the shares that add up in every bucket: largest remainders first."""
     whole = problem.slices or 1
-    slices = np.floor(share * whole + 1e-7)
+    slices = np.floor(share * whole + _WHOLE)
     short = np.round(whole - slices.sum(axis=0)).astype(int)
     for b in np.flatnonzero(short):
         rest = share[:, b] * whole - slices[:, b]
@@ -105,7 +116,7 @@ def _repaired(problem: Problem, slices: Array, carried: Array) -> Array | None:
         over = load - carried
         if (over <= carried * _ROOM).all():
             return np.asarray(slices / whole)
-        source = int(np.argmax(over / np.maximum(carried, 1e-300)))
+        source = int(np.argmax(over / np.maximum(carried, np.finfo(float).tiny)))
         step = _move(each, able, slices, over, source) or _exchange(each, able, slices, over, source)
         if step is None:
             return None

@@ -171,7 +171,7 @@ def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture
     cannot = f" Cannot carry this traffic alone: {', '.join(unable)}." if unable else ""
     lost = f" At {missing} rates no plan was found." if missing else ""
     budget = " The budget is not kept here." if study.options.budget_per_h is not None else ""
-    chosen = [point for point in points if any(abs(point.at / own - factor) < 1e-9 for factor in _BAR_FACTORS)]
+    chosen = [point for point in points if np.isclose(point.at / own, _BAR_FACTORS).any()]
     header = ("Rate [1/s]", "Mix [USD/h]", "Gap", *(f"Only {entry.label} [USD/h]" for entry in entries))
     return [
         Picture(

@@ -12,7 +12,7 @@ from melange.validate.causes import CAUSES, share_by_cause
 from melange.validate.certify.attainable import Attainable, attainable
 from melange.validate.certify.judge import Judge, Trial
 
-# Buckets that are named, those with most misses first.
+# Buckets that are named, those with most misses first: the list of an error, which ends with what to do.
 _NAMED = 3
 
 

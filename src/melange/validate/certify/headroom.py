@@ -9,6 +9,7 @@ import numpy as np
 from melange.errors import InfeasibleError
 from melange.plan.confidence import with_rates
 from melange.plan.plan import Plan
+from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.validate.certify.diagnosis import no_headroom_helps
@@ -168,7 +169,7 @@ class Search:
             tried = self.trial(factor)
         except InfeasibleError:
             return None
-        return tried if self.judge.holds(tried) and tried.plan.cost_per_h <= best.plan.cost_per_h + 1e-9 else None
+        return tried if self.judge.holds(tried) and tried.plan.cost_per_h <= best.plan.cost_per_h + ROUNDING else None
 
 
 def as_asked(plan: Plan, question: Question) -> Plan:

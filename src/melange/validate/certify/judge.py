@@ -24,6 +24,10 @@ _MOST_TIMES = 4
 # A plan that is to be certified is simulated with this many times the requests, none of which it was chosen by: what a
 # certificate at 99.5 % needs for an interval of about a quarter of what it allows to miss.
 _PROOF_TIMES = 12
+# Of the shares by which plans are known again: four decimals are one request in ten thousand.
+_SHARE_DECIMALS = 4
+# How steeply a request counts as it nears its limit.
+_SHARPNESS = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,7 +97,8 @@ class Judge:
 
     def trial(self, plan: Plan, factor: Array) -> Trial:
         """A plan in simulation; one that was simulated before is not again."""
-        key = plan.instances.tobytes() + np.round(plan.share, 4).tobytes()
+        # Shares that differ by less send hardly a request elsewhere, and a simulation would say the same.
+        key = plan.instances.tobytes() + np.round(plan.share, _SHARE_DECIMALS).tobytes()
         found = self.known.get(key)
         if found is None:
             found = self.known[key] = self._tried(plan, factor)
@@ -155,11 +160,11 @@ class Judge:
         """How hard it is for the requests of some sets to meet the SLO, 0-1.
 
         Each counts ``x^8 / (1 + x^8)`` at ``x`` times its limit: nearly nothing well within it, a half at it, nearly
-        one beyond. Few requests miss, and many come near: that tells plans apart with fewer requests than misses do.
+        one beyond. Few requests miss, and many come near: that distinguishes plans with fewer requests than misses do.
         """
         runs = [self._run(plan, seed).outcome for seed in range(sets)]
         over = np.concatenate([limit_ratio(one, self.slo)[counted(one)] for one in runs])
-        return float((1.0 / (1.0 + np.maximum(over, 1e-9) ** -8.0)).mean())
+        return float((1.0 / (1.0 + np.maximum(over, 1e-9) ** -_SHARPNESS)).mean())
 
     def arrivals(self, number: int) -> Arrivals:
         """The requests of a simulation; those of a number are always the same."""

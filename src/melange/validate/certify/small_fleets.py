@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.plan.plan import Plan
+from melange.plan.problem import ROUNDING
 from melange.plan.solve import with_instances
 from melange.validate.certify.headroom import Search, as_asked
 from melange.validate.certify.judge import Trial
@@ -29,7 +30,7 @@ _SIMULATED, _BALANCED, _MOVED = 40, 8, 5
 # Times the misses that the SLO allows: strain that no move makes up for, misses that moves may make up for, misses that
 # need none, and misses that other requests may show to be within the SLO.
 _FAR, _WORTH_MOVES, _ENOUGH, _WORTH_A_TRIAL = 30.0, 3.0, 0.75, 1.5
-# A dearer fleet may turn out easier on requests than a cheaper one that is so much easier now.
+# A more expensive fleet may turn out easier on requests than a cheaper one that is this many times easier now.
 _NEARLY = 1.5
 # By what the headroom of a type is moved against the others, and how many moves of prompts are tried.
 _HEADROOM_STEPS, _MOVES = (1.35, 1.16), 40
@@ -71,7 +72,7 @@ def cheaper_fleet(search: Search, best: Trial) -> Trial:
         _balance(search, entrant)
     moves = _MOVED
     for entrant in sorted(promising, key=lambda one: one.strain):  # each that holds rules out all that cost as much
-        if entrant.plan.cost_per_h > best.plan.cost_per_h - 1e-9:
+        if entrant.plan.cost_per_h > best.plan.cost_per_h - ROUNDING:
             continue
         tried, is_moved = _tried(search, entrant, best.factor, moves > 0)
         moves -= is_moved
@@ -151,7 +152,7 @@ def _move(search: Search, entrant: _Entrant, random: np.random.Generator) -> Non
 def _is_better(search: Search, entrant: _Entrant, plan: Plan) -> bool:
     """Whether a plan is easier on the requests than the entrant's, which it then becomes."""
     strain = search.judge.strain(plan, _SETS)
-    if strain >= entrant.strain - 1e-9:
+    if strain >= entrant.strain - ROUNDING:
         return False
     entrant.plan, entrant.strain = plan, strain
     return True
@@ -173,7 +174,7 @@ def _least(factor: Array) -> Array:
 
 
 def _cheaper_fleets(search: Search, best: Trial) -> list[npt.NDArray[np.int64]]:
-    """Fleets of a few types, cheaper than the best; the dearest of them at most, and none below all plans tried."""
+    """Fleets of a few types, cheaper than the best; the most expensive of them, and none below all plans tried."""
     plans = [trial.plan for trial in search.judge.known.values()]
     used = _types(search, np.sum([plan.instances for plan in plans], axis=0))
     cost = np.array([best.plan.replica_types[r].cost_per_h for r in used])
@@ -183,11 +184,12 @@ def _cheaper_fleets(search: Search, best: Trial) -> list[npt.NDArray[np.int64]]:
         fleets = [
             (spent + count * price, (*counts, count))
             for spent, counts in fleets
-            for count in range(min(int((best.plan.cost_per_h - 1e-9 - spent) / price), _SMALL_FLEET) + 1)
+            for count in range(min(int((best.plan.cost_per_h - ROUNDING - spent) / price), _SMALL_FLEET) + 1)
         ]
-    dear = sorted((one for one in fleets if least <= one[0] < best.plan.cost_per_h - 1e-9), reverse=True)
+    # From the most expensive down: the cheapest fleets carry least, and are left out where there are too many.
+    ordered = sorted((one for one in fleets if least <= one[0] < best.plan.cost_per_h - ROUNDING), reverse=True)
     found = []
-    for _, counts in dear[:_MOST_FLEETS]:
+    for _, counts in ordered[:_MOST_FLEETS]:
         instances = np.zeros_like(best.plan.instances)
         instances[used] = counts
         found.append(instances)
