@@ -261,3 +261,22 @@ def test_a_percentile_is_planned_by_simulation_and_kept(
     again = json.loads(run("plan", service, "--json", "--set", "slo.statistic=p99").stdout)
     assert again["replicas"] == far["replicas"]
     assert json.loads((tmp_path / "cache" / "rates.json").read_text()) == kept
+
+
+@pytest.mark.parametrize("flags", [("--rate", "3"), ("--dataset", "arena"), ("--from", "1m"), ("--size", "upper")])
+def test_flags_of_traffic_beside_a_service_are_refused(run: Run, tmp_path: Path, flags: tuple[str, str]) -> None:
+    """The service describes its own traffic; what would change it is named."""
+    (tmp_path / "service.yaml").write_text(
+        "model: meta-llama/Llama-3.1-8B-Instruct\nslo: {tpot_ms: 80}\nworkload: {dataset: arena, rate: 4}\n"
+    )
+    done = run("workload", "service.yaml", *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{flags[0]}: service.yaml describes its own traffic" in done.stderr
+    assert "--set workload.KEY=VALUE" in done.stderr
+
+
+def test_a_page_and_a_plan_do_not_share_a_file(run: Run) -> None:
+    """The second would replace the first."""
+    done = run("plan", "service.yaml", "--report", "out.html", "--out", "out.html")
+    assert done.returncode == 2
+    assert "--out and --report both name out.html" in done.stderr

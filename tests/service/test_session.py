@@ -136,6 +136,32 @@ def test_a_profile_that_the_service_names_must_agree_too(service: Path, profile:
         Session(service).profile()
 
 
+@pytest.mark.parametrize(
+    ("setting", "both"),
+    [
+        ("offers.gpus=[L4]", ("offers.gpus=L4", "A10G")),
+        ("offers.regions=[us-west-2]", ("us-west-2", "us-east-1")),
+        ("offers.file=prices.csv", ("offers.file", "names none")),
+        ("variants=[fp8]", ("variants are estimated", "names no estimate")),
+        ("profile.tensor_parallel=2", ("profile.tensor_parallel", "names none")),
+    ],
+)
+def test_settings_that_a_named_profile_cannot_follow_are_refused(
+    service: Path, profile: Path, setting: str, both: tuple[str, str]
+) -> None:
+    """A file that the service names answers as one of the command line does."""
+    with pytest.raises(InputError) as error:
+        Session(service, settings=[f"profile.source={profile}", setting]).question()
+    assert all(part in str(error.value) for part in both)
+
+
+def test_offers_of_a_service_hold_for_a_given_profile(service: Path, profile: Path) -> None:
+    """Also where the file says them and no setting."""
+    service.write_text(SERVICE.replace("[L4, A10G]", "[L4]"))
+    with pytest.raises(InputError, match=r"^offers.gpus=L4 contradicts .*profile.json, which holds A10G"):
+        Session(service, profiles=[profile]).profile()
+
+
 def test_a_given_profile_takes_the_service_s_attainment(service: Path, profile: Path) -> None:
     """A share of requests is what a plan is certified for, and a profile need not name it."""
     session = Session(service, profiles=[profile], settings=["slo.attainment=0.95"])

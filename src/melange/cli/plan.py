@@ -61,6 +61,8 @@ def plan(
     from melange.present.terminal.explanation import explanation_page
 
     flags.check()
+    if out is not None and out == flags.report:
+        raise InputError(f"--out and --report both name {out}", hint="--out gets JSON, --report a page")
     with events() as listener:
         session = inputs.session(listener, ["plan.drop_unservable=true"] if flags.drop_unservable else [])
         in_force = _read(flags.incumbent)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ import typer
 
 from melange.cli.flags import with_flags
 from melange.cli.terminal import JsonFlag, OutOption, SetOption, events, parse_columns, save_and_print
+from melange.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,16 @@ class _Flags:
         "mean"
     )
 
+    def refuse_beside(self, service: Path, context: typer.Context) -> None:
+        """A service describes its own traffic: flags that would be passed over are errors."""
+        called = {one.name: one.opts[0] for one in context.command.params}
+        for one in fields(self):
+            if getattr(self, one.name) != one.default:
+                raise InputError(
+                    f"{called[one.name]}: {service} describes its own traffic",
+                    hint="--set workload.KEY=VALUE changes what a service says, for example --set workload.rate=3",
+                )
+
     def section(self, trace: Path | None) -> dict[str, Any]:
         """The section that they say."""
         import yaml
@@ -68,6 +79,7 @@ class _Flags:
 
 @with_flags
 def workload(
+    context: typer.Context,
     flags: _Flags,
     source: Annotated[
         Path | None, typer.Argument(help="A request log (Parquet, CSV, JSONL), or a service.yaml.")
@@ -88,6 +100,7 @@ def workload(
         return
     with events() as listener:
         if source is not None and is_service(source):
+            flags.refuse_beside(source, context)
             session = Session(source, settings=settings or (), listener=listener)
         else:
             session = Session(flags={"workload": flags.section(source)}, settings=settings or (), listener=listener)
@@ -106,5 +119,8 @@ def _print_datasets(as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(dict(datasets())))
         return
+    from melange.present.terminal import layout
+
+    terminal = layout.console()
     for name, about in datasets().items():
-        typer.echo(f"{name}: {about}")
+        terminal.print(f"{name}: {about}", markup=False)

@@ -109,17 +109,18 @@ def _is_same(given: Slo, wanted: Slo) -> bool:
 
 
 def _check_offers(profile: Profile, place: str, service: Service, given: Mapping[str, Any], catalog: Catalog) -> None:
-    """Refuse a filter of the command line that leaves out what the profile holds."""
+    """Refuse a filter of offers, of the service or of the command line, that leaves out what the profile holds."""
     for key, field in _FILTERS.items():
         wanted = getattr(service.offers, key)
-        if f"offers.{key}" not in given or not wanted:
+        if key not in service.offers.model_fields_set or not wanted:
             continue
         names = {catalog.find_accelerator(one) or one if key == "gpus" else one for one in wanted}
         left_out = sorted({getattr(one.offer, field) for one in profile.replica_types} - names - {""})
         if left_out:
             more = f" and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
+            by = "--set " if f"offers.{key}" in given else ""
             raise InputError(
-                f"--set offers.{key}={','.join(wanted)} contradicts {place}, which holds "
+                f"{by}offers.{key}={','.join(wanted)} contradicts {place}, which holds "
                 f"{', '.join(left_out[:_SHOWN])}{more}",
                 hint="plan.exclude leaves types of a profile out",
             )

@@ -133,10 +133,12 @@ def profile_of(
 
 def _only_for_estimates(service: Service) -> None:
     """Refuse settings that only an estimate can follow, rather than pass over them."""
-    if service.profile.anchors:
+    given = [f"profile.{key}" for key in sorted(service.profile.model_fields_set - {"source"})]
+    given += ["offers.file"] if service.offers.file else []
+    if given:
         raise InputError(
-            "profile.anchors correct estimates, and profile.source names none",
-            hint="profile: {source: [measured.json, estimate], anchors: [...]}",
+            f"{given[0]} {'correct' if 'anchors' in given[0] else 'is for'} estimates, and profile.source names none",
+            hint="profile: {source: [measured.json, estimate], ...}",
         )
     if service.variants:
         raise InputError(
