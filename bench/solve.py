@@ -20,8 +20,9 @@ from instances import SPREAD_BY_FAMILY, Instance, draw, options
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import minimise
 from melange.plan.plan import Plan
-from melange.plan.problem import allowed_types, build, loads
-from melange.plan.servable import served_buckets
+from melange.plan.problem import build, loads
+from melange.plan.question import Question
+from melange.plan.servable import scope_of
 from melange.plan.solve import solve
 from paper_program import PaperAnswer, solve_paper
 
@@ -127,10 +128,10 @@ def ratios(name: str, rows: list[Row], limit_s: float, *, bars: bool = False) ->
         proven = [row for row in rows if row[1].is_proven]
         unequal = [row for row in proven if abs(row[1].cost_per_h - row[3][0].cost_per_h) > 1e-6]
         worse = [row for row in rows if row[3][0].cost_per_h > (row[1].cost_per_h or np.inf) + 1e-6]
-        dearer = [row[3][0].cost_per_h / row[2][0].cost_per_h - 1 for row in rows]
-        print(f"  equal cost (slices) on {len(proven) - len(unequal)} of {len(proven)} proven instances, dearer than "
-              f"an unproven answer on {len(worse)}; slices cost {np.mean(dearer):.3%} more than continuous shares, "
-              f"{np.max(dearer):.2%} at most")  # fmt: skip
+        more = [row[3][0].cost_per_h / row[2][0].cost_per_h - 1 for row in rows]
+        print(f"  equal cost (slices) on {len(proven) - len(unequal)} of {len(proven)} proven instances, more expensive "
+              f"than an unproven answer on {len(worse)}; slices cost {np.mean(more):.3%} more than continuous shares, "
+              f"{np.max(more):.2%} at most")  # fmt: skip
 
 
 def larger(seeds: int, *, plain: bool) -> None:
@@ -167,10 +168,9 @@ def size(
 def plain_highs(instance: Instance, gap: float) -> float:
     """Time of HiGHS alone on the whole program [s]."""
     began = time.perf_counter()
-    settings = options(gap=gap)
-    allowed = allowed_types(instance.profile, settings)
-    served, _ = served_buckets(instance.workload, instance.profile, settings, allowed)
-    problem = build(instance.workload, instance.profile, settings, allowed, served)
+    question = Question(workload=instance.workload, profile=instance.profile, options=options(gap=gap))
+    scope = scope_of(question)
+    problem = build(question, scope.allowed, scope.served)
     minimise(formulate(problem).program, gap=gap, time_limit_s=30.0)
     return time.perf_counter() - began
 
