@@ -11,7 +11,7 @@ GATEWAYS := .venv-gateways
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-aiconfigurator test-engine test-ray test-gateways docs bench reproduce clean
+.PHONY: help setup demo check test test-aiconfigurator test-engine test-ray test-gateways docs bench services reproduce clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -57,6 +57,13 @@ bench: $(VENV)/.installed-dev ## measure against the named baselines (about 30 m
 	$(BIN)/python bench/solve.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/ingest.py
+
+# Every planner has ten minutes of CPU for a service; what is in bench/out already is not run again.
+SEED ?= 1
+COUNT ?= 100
+services: $(VENV)/.installed-dev ## every planner on a hundred drawn services, judged on fresh requests; writes the benchmark page (hours)
+	$(BIN)/python bench/services/run.py --seed $(SEED) --count $(COUNT) --processes 2 --limit 600
+	$(BIN)/python bench/services/page.py --seed $(SEED) --count $(COUNT)
 
 DATA ?= ../shared/data
 reproduce: $(VENV)/.installed-dev ## run the paper's evaluation again and write docs/reproduction.md (DATA=folder of published figures)

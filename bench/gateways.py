@@ -23,11 +23,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "deploy"))
 
-from deploy_cases import two_types  # noqa: E402
+from deploy_cases import GATEWAYS, two_types  # noqa: E402
 from running import Gateway, Server, body_of, read_stream, replicas_of, running, serving, split, why_not  # noqa: E402
 
-from melange.deploy.render import TARGETS  # noqa: E402
-from melange.deploy.targets.routes import routes_of  # noqa: E402
+from melange.deploy.targets.gateways.routes import routes_of  # noqa: E402
 
 SMALL, LARGE = "aws/us-east-1/g5.xlarge", "aws/us-east-1/p4d"
 # Prompt tokens and max_tokens; 500 tokens are 2 kB.
@@ -42,7 +41,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=100)
     options = parser.parse_args()
-    targets = [target for target in TARGETS if not why_not(target)]
+    targets = [target for target in GATEWAYS if not why_not(target)]
     print(
         f"{'':10}{'split off by':>14}{'first byte':>13}{'parts of a':>12}"
         f"{'CPU ms a request':>20}{'memory':>9}{'lost by':>9}"

@@ -130,7 +130,7 @@ Held out as above, accelerator / model, by `python bench/tried.py MEASURED`:
   TensorRT-LLM 1.0 with small models), it is what limits, and `t_stream` says so.
 - TensorRT-LLM got a new backend with 1.0 and faster kernels after it, and its own benchmark runs without a server: one
   set of constants for all that is worse than three.
-- Where fits start from was chosen anew (a step's host work overlaps; a layer is some ten kernels). Starting values and
+- Where fits start from was chosen again (a step's host work overlaps; a layer is some ten kernels). Starting values and
   the division into eras were chosen with all points in sight, so the figures here flatter a little.
 
 What is left is not for want of a term that all replicas share. gpt-oss-120b is predicted too slow on B200 and too fast

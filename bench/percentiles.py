@@ -15,7 +15,7 @@ import numpy as np
 import melange
 from melange.profile.percentiles import with_simulated_rates
 from melange.profile.profile import Profile
-from melange.profile.rate_cache import Kept
+from melange.profile.rate_cache import RateCache
 from melange.slo import Slo
 from melange.workload.workload import Workload
 
@@ -47,7 +47,7 @@ def main() -> None:
             profile = estimated(workload, slo)
             for statistic in STATISTICS:
                 began = sum(os.times()[:4])
-                found = with_simulated_rates(profile, workload, replace(slo, statistic=statistic), kept=Kept())
+                found = with_simulated_rates(profile, workload, replace(slo, statistic=statistic), kept=RateCache())
                 took_s = sum(os.times()[:4]) - began
                 counted = (profile.max_request_rate > 0) & (workload.request_rate > 0) & (found.max_request_rate > 0)
                 ratio = found.max_request_rate[counted] / profile.max_request_rate[counted]

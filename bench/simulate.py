@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "validate"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "replica"))
 
 import numpy as np
 

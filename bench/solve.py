@@ -168,7 +168,8 @@ def size(
 def plain_highs(instance: Instance, gap: float) -> float:
     """Time of HiGHS alone on the whole program [s]."""
     began = time.perf_counter()
-    question = Question(workload=instance.workload, profile=instance.profile, options=options(gap=gap))
+    settings = options(gap=gap)
+    question = Question(workload=instance.workload, profile=instance.profile, options=settings)
     scope = scope_of(question)
     problem = build(question, scope.allowed, scope.served)
     minimise(formulate(problem).program, gap=gap, time_limit_s=30.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 from pathlib import Path
 from types import ModuleType
@@ -52,3 +53,10 @@ def plain_estimate() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def modules() -> dict[str, ast.Module]:
+    """The package's source, parsed, by path within ``src/melange``."""
+    package = Path(__file__).parents[1] / "src" / "melange"
+    return {path.relative_to(package).as_posix(): ast.parse(path.read_text()) for path in sorted(package.rglob("*.py"))}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from melange.profile.estimate import estimate
     from melange.profile.formats.measurement_files import read_measurements
     from melange.profile.formats.profiles import read_profile
-    from melange.profile.percentiles import with_simulated_rates
+    from melange.profile.percentiles import RateSearch, with_simulated_rates
     from melange.profile.profile import Profile, ReplicaType
     from melange.service.session import Session
     from melange.slo import Slo
@@ -60,6 +60,7 @@ __all__ = [
     "Plan",
     "Profile",
     "Question",
+    "RateSearch",
     "ReplicaType",
     "Report",
     "Session",
@@ -103,6 +104,7 @@ _MODULE_BY_NAME = {
     "Plan": "melange.plan.plan",
     "Profile": "melange.profile.profile",
     "Question": "melange.plan.question",
+    "RateSearch": "melange.profile.percentiles",
     "ReplicaType": "melange.profile.profile",
     "Report": "melange.validate.report",
     "Session": "melange.service.session",

@@ -107,3 +107,18 @@ def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> I
         return InputError(f"{prefix}unknown {what} {name!r}; did you mean {guess}?")
     listing = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return InputError(f"{prefix}unknown {what} {name!r}", hint=f"known: {listing}" if names else "none is known")
+
+
+# Names that a sentence spells out before it counts the rest. A judgment: fewer hide what is meant, more are not read.
+_LISTED = 4
+
+
+def some_of(names: Iterable[str]) -> str:
+    """A few names, and how many more there are.
+
+    >>> some_of(["A10", "A40", "L4", "L40", "T4", "V100"])
+    'A10, A40, L4, L40 and 2 more'
+    """
+    listed = list(names)
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    return ", ".join(listed[:_LISTED]) + more

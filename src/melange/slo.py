@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from melange.errors import InputError
+from melange.units import ms
 
 METRICS = ("ttft", "tpot", "ntpot", "latency")
 _STATISTIC = re.compile(r"mean|p(\d{1,2}(\.\d+)?)")
@@ -56,7 +57,7 @@ class Slo:
             raise InputError("slo: at least one limit is needed", hint="for example slo: {tpot_ms: 120}")
         for metric, limit in limits.items():
             if not (math.isfinite(limit) and limit > 0):
-                raise InputError(f"slo.{metric}_ms must be > 0 and finite, got {limit * 1e3:g}")
+                raise InputError(f"slo.{metric}_ms must be > 0 and finite, got {ms(limit):g}")
         if not _STATISTIC.fullmatch(self.statistic):
             raise InputError(f"slo.statistic must be 'mean' or 'p50' to 'p99.9', got {self.statistic!r}")
         if self.attainment is not None and not 0 < self.attainment <= 1:
@@ -100,6 +101,6 @@ class Slo:
         return cls(**content)
 
     def __str__(self) -> str:
-        parts = [f"{self.statistic} {m.upper()} <= {limit * 1e3:g} ms" for m, limit in self.limits.items()]
+        parts = [f"{self.statistic} {m.upper()} <= {ms(limit):g} ms" for m, limit in self.limits.items()]
         text = ", ".join(parts)
         return f"{text}, for {self.attainment:.3%} of requests" if self.attainment is not None else text

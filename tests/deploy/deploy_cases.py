@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from melange.catalog.offer import Offer
+from melange.deploy.render import TARGETS
+from melange.deploy.targets.gateways.gateway_options import GatewayOptions
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.profile.profile import Profile, ReplicaType
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 
+GATEWAYS = tuple(name for name, target in TARGETS.items() if target.options is GatewayOptions)
 BUCKETS = Buckets(input_edges=(200, 1000, 4000), output_edges=(50, 400))
 # Shares of the small type by bucket: all, a split that depends on the output, a split that does not.
 SMALL_SHARE = np.array([[1.0, 1.0], [0.65, 0.2], [0.03, 0.03]])

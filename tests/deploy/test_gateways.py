@@ -9,17 +9,16 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from deploy_cases import SMALL_SHARE, two_types
+from deploy_cases import GATEWAYS, SMALL_SHARE, two_types
 from running import Gateway, Server, body_of, check, read_stream, replicas_of, running, serving, split, why_not
 
 import melange
-from melange.deploy.render import TARGETS
 
 SMALL, LARGE = "aws/us-east-1/g5.xlarge", "aws/us-east-1/p4d"
 REQUESTS = 400
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+@pytest.fixture(scope="module", params=GATEWAYS)
 def target(request: pytest.FixtureRequest) -> str:
     """Each gateway that can be run here."""
     if reason := why_not(request.param):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from deploy_cases import plan_of, replica_type, three_types, two_types
 
-from melange.deploy.pools import Replica, parse_replicas, pools_of
+from melange.deploy.pools import HostPort, parse_replicas, pools_of
 from melange.errors import InputError
 
 
@@ -71,7 +71,7 @@ def test_an_accelerator_of_several_types_is_ambiguous() -> None:
 def test_urls_that_a_file_could_not_hold_are_refused(url: str) -> None:
     """A scheme, a host, a port, and nothing that could become a directive."""
     with pytest.raises(InputError, match="replica"):
-        Replica.parse(url)
+        HostPort.parse(url)
 
 
 def test_pairs_are_split_at_their_first_equals_sign() -> None:

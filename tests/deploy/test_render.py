@@ -1,6 +1,7 @@
 """The files as text, and the command that writes them."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from deploy_cases import plan_of, replica_type, two_types
+from deploy_cases import GATEWAYS, plan_of, replica_type, two_types
 from plan_cases import answering
+from simulated import engine
 
 import melange
 from melange.deploy.manifest import Manifest
@@ -30,7 +32,7 @@ def text_of(target: str, **settings: object) -> str:
     return text
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", GATEWAYS)
 def test_a_file_says_what_it_is_from_and_does(target: str, tmp_path: Path) -> None:
     """The fingerprint is the one in the plan's file; model, SLO, cost, replicas, date and every route are there."""
     saved = two_types().save(tmp_path / "plan.json")
@@ -48,7 +50,7 @@ def test_a_file_says_what_it_is_from_and_does(target: str, tmp_path: Path) -> No
     assert str(tmp_path) not in text_of(target)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", GATEWAYS)
 def test_a_file_is_the_same_each_time(target: str) -> None:
     """Byte for byte, on the same day, also from a plan that was solved again."""
     again = replace(two_types(), solve_s=9.0, gap=1e-4, bound_per_h=1.0, cautions=(Caution("stale-price", "of May"),))
@@ -56,7 +58,7 @@ def test_a_file_is_the_same_each_time(target: str) -> None:
     assert text == text_of(target)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", GATEWAYS)
 def test_what_a_plan_says_cannot_become_a_directive(target: str) -> None:
     """Lines of a model's name are put into one comment."""
     types = [replica_type("aws/a\nquiet;", "A"), replica_type("aws/b", "B\r\nquiet;")]
@@ -66,6 +68,21 @@ def test_what_a_plan_says_cannot_become_a_directive(target: str) -> None:
     assert injected
     assert all(line.lstrip().startswith("#") for line in injected)
     assert "\x00" not in text
+
+
+@pytest.mark.parametrize("target", GATEWAYS)
+def test_a_file_says_what_its_servers_must_be_started_with(target: str) -> None:
+    """A line for each type in use, with vLLM's names for what the plan knows."""
+    small, large = engine(era="vllm-1", memory_utilization=0.9, max_context=4096), engine(max_sequences=1024)
+    plan = answering(two_types(), engines=(small, None, large))
+    (text,) = melange.render(plan, target, replicas=URLS, written=DAY).files.values()
+    assert [line for line in text.splitlines() if line.startswith("# A replica of")] == [
+        "# A replica of aws/us-east-1/g5.xlarge: meta-llama/Llama-3.1-8B-Instruct, vllm, tensor parallel 1, "
+        "max_num_seqs 8, max_num_batched_tokens 256, max_model_len 4096, block_size 16, gpu_memory_utilization 0.9, "
+        "enable_chunked_prefill true",
+        "# A replica of aws/us-east-1/p4d: meta-llama/Llama-3.1-8B-Instruct, vllm, tensor parallel 1, "
+        "max_num_seqs 1024, max_num_batched_tokens 256, max_model_len 2000, block_size 16, enable_chunked_prefill true",
+    ]
 
 
 def test_haproxy_sizes_bodies_and_counts_turns() -> None:
@@ -115,9 +132,12 @@ def test_unknown_targets_and_settings_are_errors() -> None:
     for listen in ("8080", "host", "127.0.0.1:0", "127.0.0.1:99999", "a b:80", "h:80;"):
         with pytest.raises(InputError, match="--listen"):
             text_of("nginx", listen=listen)
-    for settings in ({"bytes_per_token": 0.0}, {"envelope_bytes": -1}, {"max_body_bytes": 10}):
+    for settings in ({"bytes_per_token": 0.0}, {"envelope_bytes": -1}, {"max_body_bytes": 10}, {"listen": 80}):
         with pytest.raises(InputError, match="must be"):
             text_of("nginx", **settings)
+    with pytest.raises(InputError, match="nginx: unknown option 'lisen'; did you mean 'listen'") as caught:
+        text_of("nginx", lisen="host:80")
+    assert caught.value.hint == "nginx has replicas, listen, bytes_per_token, envelope_bytes, max_body_bytes"
 
 
 def test_a_manifest_is_written_to_a_folder(tmp_path: Path) -> None:
@@ -131,10 +151,11 @@ def test_a_manifest_is_written_to_a_folder(tmp_path: Path) -> None:
         manifest.write(path / "below")
 
 
-def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """``melange deploy`` as a user runs it."""
+    command = [MELANGE, "deploy", *map(str, arguments)]
     return subprocess.run(
-        [MELANGE, "deploy", *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=60
+        command, cwd=cwd, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
     )
 
 
@@ -155,6 +176,34 @@ def test_the_command_prints_or_writes(tmp_path: Path) -> None:
     assert (content["target"], list(content["files"])) == ("envoy", ["envoy.yaml"])
 
 
+def test_the_command_takes_options_by_flag_or_by_name(tmp_path: Path) -> None:
+    """The same file either way."""
+    two_types().save(tmp_path / "plan.json")
+    flags = ("--listen", "[::1]:9000", "--max-body-bytes", "5000", "--bytes-per-token", "3")
+    names = ("--option", "listen=[::1]:9000", "--option=max_body_bytes=5000", "--option", "bytes_per_token=3")
+    first, second = (run("plan.json", "--to", "nginx", *given, cwd=tmp_path) for given in (flags, names))
+    assert first.returncode == second.returncode == 0
+    assert first.stdout == second.stdout
+    assert "listen [::1]:9000 default_server;" in first.stdout
+
+
+def test_the_command_lists_targets_and_their_options(tmp_path: Path) -> None:
+    """In 80 columns, with every default and without a word cut off; all of it as JSON."""
+    done = run("--list", cwd=tmp_path, COLUMNS="80")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in done.stdout
+    words = " ".join(done.stdout.split())
+    content = json.loads(run("--list", "--json", cwd=tmp_path).stdout)["targets"]
+    assert [one["name"] for one in content] == list(TARGETS)
+    for target in content:
+        assert f"{target['name']} {target['about']}" in words
+        for option in target["options"]:
+            default = option["default"] if isinstance(option["default"], str) else json.dumps(option["default"])
+            assert re.search(rf"{option['name']} +{re.escape(default)} ", done.stdout)
+            assert f"{option['about']} ({option['kind']})" in words
+
+
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     """Error and hint on stderr, exit code 2, and nothing written."""
     two_types().save(tmp_path / "plan.json")
@@ -163,6 +212,12 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
         (("plan.json", "--to", "nginx", "--replica", "A10G=http://a:1"), "no replica was given of aws/us-east-1/p4d"),
         (("absent.json", "--to", "nginx"), "cannot be read"),
         (("plan.json", "--to", "nginx", "--out", "plan.json"), "must be a folder"),
+        (("plan.json", "--to", "nginx", "--option", "lisen=a:1"), "hint: nginx has replicas, listen, "),
+        (("plan.json", "--to", "nginx", "--option", "listen"), "--option must be KEY=VALUE"),
+        (("plan.json", "--to", "nginx", "--option", "envelope_bytes=few"), "must be a whole number, got 'few'"),
+        (("plan.json", "--to", "nginx", "--listen", "a:1", "--option", "listen=a:1"), "by its own flag too"),
+        (("plan.json",), "melange deploy --list"),
+        (("--to", "nginx"), "melange deploy --list"),
     ):
         done = run(*arguments, cwd=tmp_path)
         assert (done.returncode, done.stdout) == (2, "")

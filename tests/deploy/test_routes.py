@@ -6,7 +6,7 @@ from deploy_cases import SMALL_SHARE, plan_of, replica_type, three_types, two_ty
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melange.deploy.targets.routes import SAME, STEP, TURNS, Route, routes_of
+from melange.deploy.targets.gateways.routes import SAME, STEP, TURNS, Route, routes_of
 from melange.errors import InputError
 from melange.plan.routing import policy_state
 from melange.replica.policy import PLAN_SHARES, choose

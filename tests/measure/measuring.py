@@ -17,9 +17,10 @@ import numpy as np
 
 from melange.measure.endpoint import Endpoint, connect
 from melange.measure.load import Load, client_session
+from melange.measure.lone_server import LoneServer, server_subject
 from melange.measure.point import Point
 from melange.measure.steps import EngineLimits
-from melange.measure.subject import Subject, server_subject
+from melange.measure.subject import Subject
 from melange.measure.window import Window
 from melange.plan.options import Options
 from melange.profile.percentiles import lone_replica
@@ -65,7 +66,8 @@ def workload(
 
 def subject(slo: Slo, traffic: Workload, **options: object) -> Subject:
     """A server of which nothing is known."""
-    return server_subject("queue", slo, traffic, Options(**options), EngineLimits(), cost_per_h=1.0)
+    server = LoneServer(name="queue", limits=EngineLimits(), cost_per_h=1.0)
+    return server_subject(server, slo, traffic, Options(**options))
 
 
 def queue_engine(fixed_ms: float, each_ms: float, slots: int = 1000) -> Engine:

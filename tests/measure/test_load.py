@@ -76,7 +76,7 @@ async def running(session: aiohttp.ClientSession, endpoint: Endpoint) -> int:
 
 
 def test_a_server_that_falls_behind_is_told_from_a_client_that_does() -> None:
-    """Three times its capacity: the server's. A client that is busy with something else: the client's."""
+    """Three times its capacity is the server's fault, a client that is busy with something else the client's."""
 
     async def hog(until: asyncio.Event) -> None:
         while not until.is_set():

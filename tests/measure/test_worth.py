@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 from measuring import subject, workload
 
+from melange.measure.lone_server import LoneServer, server_subject
 from melange.measure.steps import EngineLimits
-from melange.measure.subject import Subject, server_subject
+from melange.measure.subject import Subject
 from melange.measure.worth import choose
 from melange.plan.options import Options
 from melange.profile.measurement import Measurement
@@ -47,7 +48,7 @@ def test_traffic_and_uncertainty_decide() -> None:
 
 
 def test_it_is_settled_where_both_ends_buy_the_same() -> None:
-    """Little traffic: one replica whatever comes. Much: more replicas at the low end than at the high."""
+    """Little traffic takes one replica whatever comes, much takes more replicas at the low end than at the high."""
     little, much = known([[1.0, 1.0], [1.0, 1.0]]), known([[900.0, 500.0], [500.0, 500.0]])
     assert choose(*little).is_settled
     choice = choose(*much)
@@ -81,6 +82,7 @@ def test_where_estimates_say_that_nothing_can_be_served_all_is_open() -> None:
 def test_a_price_that_nobody_said_is_a_caution() -> None:
     """The plan counts replicas then, and not dollars."""
     traffic = workload([[1.0, 1.0], [1.0, 1.0]])
-    profile = server_subject("box", SLO, traffic, Options(), EngineLimits()).profile_of(POINTS)
+    server = LoneServer(name="box", limits=EngineLimits())
+    profile = server_subject(server, SLO, traffic, Options()).profile_of(POINTS)
     assert profile is not None
     assert [one.kind for one in profile.cautions] == ["price"]

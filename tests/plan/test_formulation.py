@@ -1,7 +1,11 @@
-"""The program against stored text, option by option."""
+"""The program against stored text, option by option.
+
+``python tests/plan/test_formulation.py NAME`` writes the stored text of an option: read it before it is kept.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import highspy
@@ -36,11 +40,15 @@ COSTS = {
 }  # fmt: skip
 
 
+def program(name):
+    """The program of the authors' example under an option, as text."""
+    return to_lp(formulate(problem_of(*authors(), Options(**{"headroom": 0.0, **OPTIONS[name]}))))
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_gives_its_stored_program(name):
     """The text of the program is the stored one; a change of the formulation must change the store."""
-    text = to_lp(formulate(problem_of(*authors(), Options(**{"headroom": 0.0, **OPTIONS[name]}))))
-    assert text == (GOLDEN / f"{name}.lp").read_text(encoding="utf-8")
+    assert program(name) == (GOLDEN / f"{name}.lp").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -77,3 +85,8 @@ def test_thin_traffic_still_needs_an_instance():
 
 def _fields(item):
     return {name: getattr(item, name) for name in type(item).__slots__}
+
+
+if __name__ == "__main__":
+    for given in sys.argv[1:]:
+        (GOLDEN / f"{given}.lp").write_text(program(given), encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -134,26 +134,32 @@ def test_one_more_offer_is_never_dearer(seed):
     assert solve(load, rates, exact()).cost_per_h <= solve(load, rates, fewer).cost_per_h + 1e-9
 
 
-@settings(max_examples=20, deadline=None)
-@given(
-    seed=st.integers(0, 10_000),
-    option=st.sampled_from(
-        [
-            {"headroom": 0.2},
-            {"spare_replicas": 1},
-            {"spare_total_replicas": 1},
-            {"min_replicas": 2},
-            {"min_total_replicas": 5},
-            {"max_types": 1},
-            {"slices": 2},
-            {"require": ("t1",)},
-        ]
-    ),
-)
+CONDITIONS = [
+    {"headroom": 0.2},
+    {"spare_replicas": 1},
+    {"spare_total_replicas": 1},
+    {"min_replicas": 2},
+    {"min_total_replicas": 5},
+    {"max_types": 1},
+    {"slices": 2},
+    {"require": ("t1",)},
+    {"exclude": ("t1",)},
+    {"max_instances": {"t0": 2}},
+    {"max_accelerators": {"t0": 2, "t1": 1}},
+]
+# What is no condition on plans: how they are searched, what of the traffic is left out, and which rates are counted on.
+NO_CONDITIONS = {"budget_per_h", "drop_unservable", "time_limit_s", "gap", "seed", "confidence"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), option=st.sampled_from(CONDITIONS))
 def test_an_option_is_never_cheaper(seed, option):
     """Each further condition can only raise the cost, and the plan of one type bounds it from above."""
     case = random_case(seed, holes=0.0)
-    free, bound = solve(*case, exact()), solve(*case, exact(**option))
+    try:
+        free, bound = solve(*case, exact()), solve(*case, exact(**option))
+    except InfeasibleError:
+        return
     assert bound.cost_per_h >= free.cost_per_h - 1e-9
     best = bound.best_single
     assert best is None or bound.cost_per_h <= best[1].cost_per_h + 1e-9
@@ -288,6 +294,21 @@ def test_unknown_names_are_errors():
         solve(*authors(), exact(exclude=("A10G",), require=("A10G",)))
     with pytest.raises(InputError, match="different buckets"):
         solve(workload([[1.0]]), authors()[1])
+
+
+def test_every_option_is_tried_as_a_condition():
+    """Whoever adds one adds it to those whose plans are compared with plans without, and with single types."""
+    assert {name for option in CONDITIONS for name in option} | NO_CONDITIONS == {one.name for one in fields(Options)}
+
+
+def test_no_option_takes_a_name_that_is_not_there():
+    """A misspelled name would bind nothing, and nobody would know."""
+    named = [one for one in fields(Options) if "Mapping[" in str(one.type) or "tuple[" in str(one.type)]
+    assert len(named) >= 6
+    for one in named:
+        value = ("t_1",) if "tuple[" in str(one.type) else {"t_1": 1}
+        with pytest.raises(InputError, match="t_1"):
+            solve(*random_case(1), exact(**{one.name: value}))
 
 
 def test_single_types_are_the_same_program_with_one_type():

@@ -11,10 +11,11 @@ from profile_cases import offer
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.errors import InputError
-from melange.profile.anchor import anchor, in_flight
+from melange.profile.anchor import anchor
 from melange.profile.comparison import compare
 from melange.profile.correction import INTERVAL, SHARES, Sample, correction, prior_variance
 from melange.profile.estimate import estimate
+from melange.profile.in_flight import in_flight
 from melange.profile.measurement import Measurement
 from melange.profile.profile import ANCHORED, ESTIMATED, MEASURED
 from melange.replica.capacity import Sizes, max_request_rate, mean_step_s, prompt_times_s

@@ -16,8 +16,9 @@ from melange.catalog.bundled import find_model
 from melange.catalog.catalog import load_catalog
 from melange.catalog.model import Model
 from melange.errors import InputError
-from melange.profile.estimate import estimate, replica_types_of
+from melange.profile.estimate import estimate
 from melange.profile.profile import ESTIMATED, Profile
+from melange.profile.replica_types import replica_types_of
 from melange.replica.era import find_era
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload

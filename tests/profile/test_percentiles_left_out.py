@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 import melange
-from melange.profile.percentiles import TOO_DEAR, with_simulated_rates
+from melange.profile.percentiles import TOO_DEAR, RateSearch, with_simulated_rates
 from melange.profile.profile import Profile
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
@@ -31,7 +31,7 @@ def profile_at(prices: dict[str, float], most: int | None = None) -> tuple[Profi
 
 def is_left_out(profile: Profile, workload: Workload, **options: bool) -> list[bool]:
     """Whether each type was left out as dear."""
-    found = with_simulated_rates(profile, workload, SLO, **options)
+    found = with_simulated_rates(profile, workload, SLO, search=RateSearch(**options))
     reasons = np.array(found.reasons)[found.reason[:, 0, 0]]
     return [
         bool(rate == 0 and why == TOO_DEAR) for rate, why in zip(found.max_request_rate[:, 0, 0], reasons, strict=True)

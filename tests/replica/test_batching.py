@@ -117,6 +117,14 @@ def test_the_schedule_of_one_replica_is_that_of_the_plain_simulation(kind: str) 
     assert (preemptions > 0) == ("little KV" in kind or kind == "blocks of one")
 
 
+def test_a_request_that_ends_as_it_fills_its_window_leaves_nothing_behind() -> None:
+    """Its last token is the window's last: later requests find the same replica as in the plain simulation."""
+    count = 40
+    requests = drawn(3, count, 4.0) | {"input_tokens": np.full(count, 40), "output_tokens": np.tile([24, 60], 20)}
+    quick, jobs, replicas = both([engine(**WINDOWED)], requests | {"cached_tokens": np.zeros(count, np.int64)})
+    assert_alike(quick, jobs, replicas)
+
+
 @pytest.mark.parametrize("policy", range(len(POLICIES)), ids=POLICIES)
 def test_the_schedule_of_a_fleet_is_that_of_the_plain_simulation(policy: int) -> None:
     """Every policy, over unequal replicas, one of which is lost and comes back."""
@@ -171,6 +179,13 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert runs[0].replica.tobytes() == runs[1].replica.tobytes()
     other = play([engine()] * 3, fleet([0, 0, 0]), 5, **requests, seed=10)
     assert runs[0].replica.tobytes() != other.replica.tobytes()
+
+
+def test_what_a_server_is_started_with_changes_no_schedule() -> None:
+    """The engine's era and its share of memory are for those who start it; its cache is known in tokens."""
+    named = engine(era="vllm-1", memory_utilization=0.5)
+    first, second = (play([one], fleet([0]), 0, **drawn(2, 60, 3.0), seed=0) for one in (engine(), named))
+    np.testing.assert_array_equal(first.finish_s, second.finish_s)
 
 
 def test_gaps_between_tokens_are_all_counted() -> None:

@@ -18,8 +18,8 @@ from melange.replica.capacity import (
     Array,
     Replicas,
     Sizes,
-    excess,
     largest_batch,
+    largest_limit_share,
     max_request_rate,
     mean_step_s,
     metrics_s,
@@ -197,7 +197,7 @@ def loop(model: Model, replicas: Replicas, sizes: Sizes, limits: dict[str, float
     best, beyond = 0.0, np.inf
     for running in range(1, int(slots[0, 0, 0]) + 1):
         batch = np.full((1, 1, 1), float(running))
-        if excess(replicas, sizes, limits, batch, slots)[0, 0, 0] <= 1:
+        if largest_limit_share(replicas, sizes, limits, batch, slots)[0, 0, 0] <= 1:
             best = max(best, float((batch / (sizes.outputs * mean_step_s(replicas, sizes, batch)))[0, 0, 0]))
             beyond = float(((batch + 1) / (sizes.outputs * mean_step_s(replicas, sizes, batch + 1)))[0, 0, 0])
     return best, beyond
@@ -271,10 +271,7 @@ def test_a_faster_card_never_lowers_a_rate(
 @settings(max_examples=25, deadline=None)
 @given(name=MODELS, engine=ENGINES, limit_s=st.floats(0.005, 0.5))
 def test_a_longer_prompt_never_gets_a_higher_rate_under_tpot(name: str, engine: str, limit_s: float) -> None:
-    """More to read and more to keep both lower it.
-
-    Not so under NTPOT, where a longer output spreads the same prompt over more tokens, nor under TTFT.
-    """
+    """More to read and more to keep both lower it; under NTPOT and TTFT that need not be so."""
     found = rate(
         find_model(name), accelerators()["H100-80GB"], grid(INPUTS, OUTPUTS), {"tpot": limit_s}, find_era(engine)
     )
@@ -284,10 +281,7 @@ def test_a_longer_prompt_never_gets_a_higher_rate_under_tpot(name: str, engine: 
 @settings(max_examples=25, deadline=None)
 @given(name=MODELS, engine=ENGINES, limit_s=st.floats(0.3, 1.0))
 def test_a_longer_output_never_gets_a_higher_rate_under_a_loose_tpot(name: str, engine: str, limit_s: float) -> None:
-    """More to write lowers it, where the limit leaves room.
-
-    Near the floor it need not: the shorter the output, the more of every step goes to reading other prompts.
-    """
+    """More to write lowers it where the limit leaves room; near the floor short outputs add prompts to every step."""
     found = rate(
         find_model(name), accelerators()["H100-80GB"], grid(INPUTS, OUTPUTS), {"tpot": limit_s}, find_era(engine)
     )

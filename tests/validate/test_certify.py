@@ -12,11 +12,15 @@ from planned import inputs
 from melange.errors import InfeasibleError, InputError
 from melange.plan.options import Options
 from melange.plan.plan import Plan
+from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.slo import Slo
 from melange.validate.attainment import attainment, counted, met
+from melange.validate.certify.attainable import attainable
 from melange.validate.certify.certify import certify
 from melange.validate.simulate import draw_for, simulate
+from melange.workload.arrivals import Arrivals, draw
+from melange.workload.workload import Workload
 
 FRESH = range(10_000, 10_020)
 SLO = Slo(ntpot_s=0.12)
@@ -26,6 +30,11 @@ SLO = Slo(ntpot_s=0.12)
 def certified(burstiness: float = 1.0) -> Plan:
     """A plan that misses too often before it is certified."""
     return certify(*inputs(4.0, "arxiv-summarization", SLO), requests=1000, seeds=2, burstiness=burstiness)
+
+
+def drawn(workload: Workload) -> list[Arrivals]:
+    """The requests that certificates of two runs of a thousand are searched with."""
+    return [draw(workload, 1000, seed=seed) for seed in range(2)]
 
 
 def fresh(plan: Plan, burstiness: float = 1.0) -> float:
@@ -90,15 +99,35 @@ def test_a_higher_target_never_costs_less() -> None:
     assert half.cost_per_h <= certified().cost_per_h
 
 
-def test_a_limit_below_what_prompts_take_ends_with_the_reason() -> None:
-    """No headroom helps where requests miss even alone."""
+def test_a_target_that_requests_miss_even_alone_ends_with_the_reason() -> None:
+    """No headroom helps where the target is at the very edge of what requests meet alone."""
     workload, profile = inputs(4.0, "arxiv-summarization", SLO)
+    alone = attainable(Question(workload=workload, profile=profile), Slo(ttft_s=0.25), drawn(workload))
     said: list[str] = []
     with pytest.raises(InfeasibleError, match="no headroom makes") as caught:
-        certify(workload, replace(profile, slo=Slo(ttft_s=0.01)), progress=said.append)
+        certify(
+            workload,
+            replace(profile, slo=Slo(ttft_s=0.25)),
+            target=(alone.share + alone.high) / 2,
+            requests=1000,
+            seeds=2,
+            progress=said.append,
+        )
     assert "too large" in caught.value.reasons[0]
     assert any("bucket" in reason for reason in caught.value.reasons)
-    assert len(said) < 15
+    assert any(reason.startswith("no fleet serves more than") for reason in caught.value.reasons)
+    assert len(said) < 50
+
+
+def test_a_target_that_no_fleet_reaches_is_refused_before_the_search() -> None:
+    """With the share that is within reach, and by how much the others miss."""
+    workload, profile = inputs(4.0, "arxiv-summarization", SLO)
+    said: list[str] = []
+    with pytest.raises(InfeasibleError, match=r"no fleet of the allowed .* at most 0\.00% meet") as caught:
+        certify(workload, replace(profile, slo=Slo(ttft_s=0.01)), progress=said.append)
+    assert "100.00% of the requests exceed the limit on TTFT even alone" in caught.value.reasons[0]
+    assert "faster replica types" in str(caught.value.hint)
+    assert said == []
 
 
 def test_what_cannot_be_certified_is_refused() -> None:

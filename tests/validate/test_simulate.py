@@ -69,6 +69,16 @@ def test_steps_as_slow_as_measured_ones_were_take_longer() -> None:
     assert means[0] > means[1] > means[2]
 
 
+def test_steps_that_take_twice_as_long_double_what_a_lone_request_takes() -> None:
+    """One request alone: all its times scale with the slowdown, which must be positive."""
+    arrivals = draw_for(plan(), 1, seed=2)
+    once, twice = (simulate(plan(), arrivals, slowdown=factor) for factor in (1.0, 2.0))
+    assert twice.outcome.latency_s == pytest.approx(2 * once.outcome.latency_s)
+    assert (once.slowdown, twice.slowdown) == (1.0, 2.0)
+    with pytest.raises(InputError, match="slowdown"):
+        simulate(plan(), arrivals, slowdown=0.0)
+
+
 def test_littles_law_holds_for_the_whole_fleet() -> None:
     """What the samples of queues and batches say in the mean is rate times residence."""
     arrivals = draw_for(plan(), 20_000, seed=5)

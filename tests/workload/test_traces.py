@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melange.errors import InputError
+from melange.workload import layouts
+from melange.workload.layouts import Layout
 from melange.workload.traces import read_trace
 from melange.workload.workload import Buckets, Workload
 
@@ -86,6 +88,20 @@ def _check_toy(workload: Workload) -> None:
 def test_reads_published_layouts(write: Write, toy_buckets: Buckets, name: str) -> None:
     """Each published layout is told by its columns and gives the same rates and mean sizes."""
     _check_toy(read_trace(write(name, PUBLISHED[name]), buckets=toy_buckets))
+
+
+def test_layouts_that_name_the_sizes_alike_are_told_by_the_arrival(
+    write: Write, toy_buckets: Buckets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mooncake's sizes under another arrival, in seconds; without one, sizes are sizes."""
+    other = Layout(name="Tollgate trace", arrival="ts_s", input="input_length", output="output_length", unit_s=1.0)
+    monkeypatch.setitem(layouts._LAYOUTS, "tollgate", other)
+    text = "ts_s,input_length,output_length\n0,100,10\n10,200,20\n"
+    assert read_trace(write("log.csv", text), buckets=toy_buckets).source.count("Tollgate") == 1
+    mooncake = text.replace("ts_s", "timestamp").replace("\n10", "\n10000")
+    assert read_trace(write("log.csv", mooncake), buckets=toy_buckets).source.count("Mooncake") == 1
+    sizes = text.replace("ts_s", "row")
+    assert read_trace(write("log.csv", sizes), buckets=toy_buckets, request_rate=2.0).total_rate == pytest.approx(2.0)
 
 
 def test_burstgpt_failed_rows_are_counted_and_told(write: Write, toy_buckets: Buckets) -> None:

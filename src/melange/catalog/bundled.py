@@ -16,6 +16,7 @@ from melange.catalog.huggingface import read_model
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.errors import InputError, unknown
+from melange.units import FLOPS_PER_TFLOPS, GB, MIB
 
 
 def table(name: str) -> str:
@@ -41,14 +42,14 @@ def read_accelerators(text: str) -> dict[str, Accelerator]:
             name=row["name"],
             vendor=row["vendor"],
             architecture=row["architecture"],
-            memory_bytes=float(row["memory_mib"]) * 2**20,
-            bandwidth_bytes_per_s=float(row["bandwidth_gb_per_s"]) * 1e9,
+            memory_bytes=float(row["memory_mib"]) * MIB,
+            bandwidth_bytes_per_s=float(row["bandwidth_gb_per_s"]) * GB,
             flops_by_dtype=MappingProxyType(
-                {dtype: float(row[f"{dtype}_tflops"]) * 1e12 for dtype in dtypes if row[f"{dtype}_tflops"]}
+                {dtype: float(row[f"{dtype}_tflops"]) * FLOPS_PER_TFLOPS for dtype in dtypes if row[f"{dtype}_tflops"]}
             ),
             link=row["link"],
-            link_bandwidth_bytes_per_s=float(row["link_gb_per_s"]) * 1e9,
-            pcie_bandwidth_bytes_per_s=float(row["pcie_gb_per_s"] or 0) * 1e9,
+            link_bandwidth_bytes_per_s=float(row["link_gb_per_s"]) * GB,
+            pcie_bandwidth_bytes_per_s=float(row["pcie_gb_per_s"] or 0) * GB,
             source=row["source"],
             notes=row["notes"],
             aliases=tuple(filter(None, row["aliases"].split(";"))),

@@ -33,13 +33,13 @@ def read_gpuhunt(files: Mapping[str, Path], folder: Path) -> PriceList:
             if not row.get("gpu_name") or row.get("gpu_count") in {"", "0", None}:
                 continue
             try:
-                read_row(row, provider, gathering, f"gpuhunt catalog, {path.name}")
+                _read_row(row, provider, gathering, f"gpuhunt catalog, {path.name}")
             except ValueError as error:
                 gathering.faults.add(f"{path}:{line}: {error}")
     return gathering.finish(folder)
 
 
-def read_row(row: Mapping[str, str], provider: str, gathering: Gathering, source: str) -> None:
+def _read_row(row: Mapping[str, str], provider: str, gathering: Gathering, source: str) -> None:
     """The price of a row."""
     name, instance_type = row["gpu_name"], row.get("instance_name", "")
     memory = positive(row["gpu_memory"], "gpu_memory") if row.get("gpu_memory") else None

@@ -12,7 +12,7 @@ from melange.errors import InputError
 from melange.files import Json, read_json
 
 # One quantity, many names: the keys of LLaMA-like, GPT-2-like, OPT, Falcon, MPT and ChatGLM configurations.
-KEYS_BY_FIELD = {
+_KEYS_BY_FIELD = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
     "hidden_size": ("hidden_size", "n_embd", "d_model"),
     "heads": ("num_attention_heads", "n_head", "n_heads"),
@@ -25,7 +25,7 @@ KEYS_BY_FIELD = {
     "experts_per_token": ("num_experts_per_tok", "num_experts_per_token", "experts_per_token"),
 }
 # What transformers assumes where a published file is silent.
-DEFAULTS_BY_TYPE: Mapping[str, Json] = {
+_DEFAULTS_BY_TYPE: Mapping[str, Json] = {
     "gemma2": {"vocab_size": 256_000, "head_dim": 256, "sliding_window": 4096, "max_position_embeddings": 8192},
     "gemma3_text": {
         "vocab_size": 262_208,
@@ -39,8 +39,8 @@ DEFAULTS_BY_TYPE: Mapping[str, Json] = {
     "cohere2": {"sliding_window": 4096, "sliding_window_pattern": 4},
     "falcon": {"max_position_embeddings": 2048},
 }
-UNGATED_TYPES = {"gpt2", "gpt_neox", "gptj", "gpt_bigcode", "opt", "falcon", "bloom", "mpt", "phi", "starcoder2"}
-TIED_TYPES = {
+_UNGATED_TYPES = {"gpt2", "gpt_neox", "gptj", "gpt_bigcode", "opt", "falcon", "bloom", "mpt", "phi", "starcoder2"}
+_TIED_TYPES = {
     "gpt2",
     "gpt_bigcode",
     "opt",
@@ -54,9 +54,9 @@ TIED_TYPES = {
     "cohere",
     "cohere2",
 }
-TEXT_KEYS = ("text_config", "llm_config", "language_config", "thinker_config")
+_TEXT_KEYS = ("text_config", "llm_config", "language_config", "thinker_config")
 # Keys of designs whose cache or arithmetic does not follow from Model's fields.
-UNSUPPORTED_KEYS = {
+_UNSUPPORTED_KEYS = {
     "is_encoder_decoder": "an encoder and a decoder",
     "ssm_cfg": "state-space layers",
     "state_size": "state-space layers",
@@ -71,7 +71,7 @@ UNSUPPORTED_KEYS = {
     "block_configs": "layers of different shapes",
     "compress_ratios": "compressed attention",
 }
-WINDOWED_LAYERS = {"sliding_attention", "chunked_attention"}
+_WINDOWED_LAYERS = {"sliding_attention", "chunked_attention"}
 
 
 def read_model(path: str | Path) -> Model:
@@ -95,52 +95,52 @@ def read_model(path: str | Path) -> Model:
     if place.is_dir():
         place = place / "config.json"
     content = read_json(place)
-    config = text_part(content)
-    check_supported(config, content, place)
-    shape = attention_shape(config, place) | expert_shape(config, place)
-    shape |= sliding_shape(config, int(shape["layers"]), int(shape["max_context"]))
+    config = _text_part(content)
+    _check_supported(config, content, place)
+    shape = _attention_shape(config, place) | _expert_shape(config, place)
+    shape |= _sliding_shape(config, int(shape["layers"]), int(shape["max_context"]))
     shape |= read_quantization(content, config, str(place))
     try:
         return Model(
-            name=model_name(place),
+            name=_model_name(place),
             **shape,
             tied_embeddings=bool(
-                config.get("tie_word_embeddings", content.get("tie_word_embeddings", is_tied(config)))
+                config.get("tie_word_embeddings", content.get("tie_word_embeddings", _is_tied(config)))
             ),
-            gated=model_type(config) not in UNGATED_TYPES,
+            gated=_model_type(config) not in _UNGATED_TYPES,
             source=str(place),
         )
     except InputError as error:
         raise InputError(f"{place}: {error}", hint=error.hint) from error
 
 
-def text_part(content: Json) -> Json:
+def _text_part(content: Json) -> Json:
     """The language model's own configuration, with what transformers assumes where the file is silent."""
     config = content
-    for key in TEXT_KEYS:
+    for key in _TEXT_KEYS:
         if isinstance(config.get(key), dict):
             config = config[key]
-    kind = model_type(config) or ("gemma3_text" if content.get("model_type") == "gemma3" else model_type(content))
-    return {**DEFAULTS_BY_TYPE.get(kind, {}), **config, "model_type": kind}
+    kind = _model_type(config) or ("gemma3_text" if content.get("model_type") == "gemma3" else _model_type(content))
+    return {**_DEFAULTS_BY_TYPE.get(kind, {}), **config, "model_type": kind}
 
 
-def model_type(config: Json) -> str:
+def _model_type(config: Json) -> str:
     """The ``model_type`` of a configuration; empty where it has none."""
     return str(config.get("model_type") or "")
 
 
-def is_tied(config: Json) -> bool:
+def _is_tied(config: Json) -> bool:
     """Whether embeddings are shared where the file does not say."""
-    return model_type(config) in TIED_TYPES
+    return _model_type(config) in _TIED_TYPES
 
 
-def check_supported(config: Json, content: Json, place: Path) -> None:
+def _check_supported(config: Json, content: Json, place: Path) -> None:
     """Refuse designs whose cost does not follow from :class:`Model`'s fields."""
     hint = "plan with a profile that was measured for this model"
-    for key, design in UNSUPPORTED_KEYS.items():
+    for key, design in _UNSUPPORTED_KEYS.items():
         if config.get(key) or content.get(key):
             raise InputError(f"{place}: {key}: models with {design} are not covered", hint=hint)
-    others = sorted({str(kind) for kind in config.get("layer_types") or ()} - WINDOWED_LAYERS - {"full_attention"})
+    others = sorted({str(kind) for kind in config.get("layer_types") or ()} - _WINDOWED_LAYERS - {"full_attention"})
     if others:
         raise InputError(f"{place}: layer_types: layers of type {', '.join(others)} are not covered", hint=hint)
     names = content.get("architectures") or ["ForCausalLM"]
@@ -150,9 +150,9 @@ def check_supported(config: Json, content: Json, place: Path) -> None:
         )
 
 
-def count(config: Json, field: str, place: Path, default: int | None = None) -> int:
+def _count(config: Json, field: str, place: Path, default: int | None = None) -> int:
     """One count of the shape, under whichever of its names the file uses."""
-    for key in KEYS_BY_FIELD.get(field, (field,)):
+    for key in _KEYS_BY_FIELD.get(field, (field,)):
         value = config.get(key)
         if isinstance(value, list) and len(set(value)) == 1:
             value = value[0]
@@ -163,23 +163,23 @@ def count(config: Json, field: str, place: Path, default: int | None = None) -> 
         return value
     if default is not None:
         return default
-    keys = KEYS_BY_FIELD.get(field, (field,))
+    keys = _KEYS_BY_FIELD.get(field, (field,))
     others = f" (or {', '.join(keys[1:])})" if keys[1:] else ""
     raise InputError(
         f"{place}: {keys[0]}{others} is absent",
-        hint=f"{model_type(config) or 'this model'} is not read as it is; write a config.json with LLaMA's keys",
+        hint=f"{_model_type(config) or 'this model'} is not read as it is; write a config.json with LLaMA's keys",
     )
 
 
-def attention_shape(config: Json, place: Path) -> dict[str, Any]:
+def _attention_shape(config: Json, place: Path) -> dict[str, Any]:
     """Layers, widths, heads and context length."""
-    kind = model_type(config)
-    hidden_size, heads = count(config, "hidden_size", place), count(config, "heads", place)
+    kind = _model_type(config)
+    hidden_size, heads = _count(config, "hidden_size", place), _count(config, "heads", place)
     older_falcon = kind == "falcon" and not config.get("new_decoder_architecture")
     if older_falcon or kind == "gpt_bigcode":
         kv_heads = 1 if config.get("multi_query", True) else heads
     else:
-        kv_heads = count(config, "kv_heads", place, default=heads)
+        kv_heads = _count(config, "kv_heads", place, default=heads)
     latent_keys = {
         "kv_lora_rank": "kv_lora_rank",
         "q_lora_rank": "q_lora_rank",
@@ -192,53 +192,53 @@ def attention_shape(config: Json, place: Path) -> dict[str, Any]:
     head_size = hidden_size // max(1, heads)
     if is_latent:
         head_size = latent["qk_nope_head_size"] + latent["qk_rope_head_size"]
-    context = count(config, "max_context", place)
+    context = _count(config, "max_context", place)
     learned = {"gpt2": context, "gpt_bigcode": context, "opt": context + 2}.get(kind, 0)
-    wide = None if experts_of(config) == 0 else 0
-    four_fold = 4 * hidden_size if kind in UNGATED_TYPES else wide
+    wide = None if _experts_of(config) == 0 else 0
+    four_fold = 4 * hidden_size if kind in _UNGATED_TYPES else wide
     dense_key = "intermediate_size_mlp" if "intermediate_size_mlp" in config else "intermediate_size"
     return {
-        "layers": count(config, "layers", place),
+        "layers": _count(config, "layers", place),
         "hidden_size": hidden_size,
         "heads": heads,
         "kv_heads": kv_heads,
-        "head_size": count(config, "head_size", place, default=head_size),
-        "intermediate_size": count(config, dense_key, place, default=four_fold),
-        "vocabulary_size": count(config, "vocabulary_size", place),
+        "head_size": _count(config, "head_size", place, default=head_size),
+        "intermediate_size": _count(config, dense_key, place, default=four_fold),
+        "vocabulary_size": _count(config, "vocabulary_size", place),
         "max_context": context,
         "learned_positions": learned,
         **latent,
     }
 
 
-def experts_of(config: Json) -> int:
+def _experts_of(config: Json) -> int:
     """Routed experts of a layer; 0 for a dense model. One expert is a dense layer."""
-    for key in KEYS_BY_FIELD["experts"]:
+    for key in _KEYS_BY_FIELD["experts"]:
         if config.get(key):
             return int(config[key]) if int(config[key]) > 1 else 0
     return 0
 
 
-def expert_shape(config: Json, place: Path) -> dict[str, Any]:
+def _expert_shape(config: Json, place: Path) -> dict[str, Any]:
     """Experts, how many a token visits, their widths, and how many layers are dense."""
-    experts = experts_of(config)
+    experts = _experts_of(config)
     if not experts:
         return {}
-    width = int(config.get("moe_intermediate_size") or count(config, "intermediate_size", place))
+    width = int(config.get("moe_intermediate_size") or _count(config, "intermediate_size", place))
     shared = int(config.get("shared_expert_intermediate_size") or config.get("shared_intermediate_size") or 0)
     shared = shared or int(config.get("n_shared_experts") or 0) * width
-    if model_type(config).startswith("llama4"):
+    if _model_type(config).startswith("llama4"):
         shared = width
     return {
         "experts": experts,
-        "experts_per_token": count(config, "experts_per_token", place),
+        "experts_per_token": _count(config, "experts_per_token", place),
         "expert_intermediate_size": width,
         "shared_expert_intermediate_size": shared,
-        "dense_layers": dense_layers(config, count(config, "layers", place)),
+        "dense_layers": _dense_layers(config, _count(config, "layers", place)),
     }
 
 
-def dense_layers(config: Json, layers: int) -> int:
+def _dense_layers(config: Json, layers: int) -> int:
     """Layers without experts: the first ones (DeepSeek), every n-th (Qwen, Llama 4) or a list."""
     if isinstance(config.get("mlp_layer_types"), list):
         return sum(kind == "dense" for kind in config["mlp_layer_types"])
@@ -253,20 +253,20 @@ def dense_layers(config: Json, layers: int) -> int:
     return len(dense)
 
 
-def sliding_shape(config: Json, layers: int, context: int) -> dict[str, int]:
+def _sliding_shape(config: Json, layers: int, context: int) -> dict[str, int]:
     """Window and how many layers look back only so far; nothing where the window covers the whole context."""
     window = int(config.get("sliding_window") or config.get("attention_chunk_size") or 0)
     if not 0 < window < context:
         return {}
-    sliding = sliding_layers(config, layers)
+    sliding = _sliding_layers(config, layers)
     return {"sliding_window": window, "sliding_layers": sliding} if sliding else {}
 
 
-def sliding_layers(config: Json, layers: int) -> int:
+def _sliding_layers(config: Json, layers: int) -> int:
     """How many layers have the window, by each family's own rule."""
-    kind = model_type(config)
+    kind = _model_type(config)
     if config.get("layer_types"):
-        return sum(layer in WINDOWED_LAYERS for layer in config["layer_types"])
+        return sum(layer in _WINDOWED_LAYERS for layer in config["layer_types"])
     if kind in {"gemma2", "gpt_oss"}:
         return -(-layers // 2)
     if kind in {"gemma3_text", "cohere2"}:
@@ -279,7 +279,7 @@ def sliding_layers(config: Json, layers: int) -> int:
     return layers
 
 
-def model_name(place: Path) -> str:
+def _model_name(place: Path) -> str:
     """The folder's name, or the hub name where the file lies in the hub's own cache."""
     for part in place.resolve().parts:
         if part.startswith("models--"):

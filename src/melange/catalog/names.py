@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from melange.catalog.accelerator import Accelerator
+from melange.units import GIB
 
-GIB = 2**30
 # A reported memory within this share of ours is the same part: catalogs give nominal, driver or rounded figures.
-MEMORY_TOLERANCE = 0.15
+_MEMORY_TOLERANCE = 0.15
 
 
-def fold(name: str) -> str:
+def _fold(name: str) -> str:
     """A name without vendor, case and punctuation: ``NVIDIA RTX 6000 Ada`` and ``RTX6000-Ada`` agree.
 
-    >>> fold("NVIDIA RTX 6000 Ada Generation"), fold("RTX6000-Ada")
+    >>> _fold("NVIDIA RTX 6000 Ada Generation"), _fold("RTX6000-Ada")
     ('rtx6000ada', 'rtx6000ada')
     """
     folded = re.sub(r"[^a-z0-9]", "", name.casefold())
@@ -37,12 +37,12 @@ def find_accelerator(name: str, accelerators: Mapping[str, Accelerator], memory_
     True
     """
     known = _names(tuple((name, facts.aliases) for name, facts in accelerators.items()))
-    candidates = known.get(fold(name), ())
+    candidates = known.get(_fold(name), ())
     if memory_gib is not None:
         close = [
             candidate
             for candidate in candidates
-            if abs(accelerators[candidate].memory_bytes / GIB / memory_gib - 1) <= MEMORY_TOLERANCE
+            if abs(accelerators[candidate].memory_bytes / GIB / memory_gib - 1) <= _MEMORY_TOLERANCE
         ]
         return close[0] if close else None
     return candidates[0] if len(candidates) == 1 else None
@@ -54,7 +54,7 @@ def _names(accelerators: tuple[tuple[str, tuple[str, ...]], ...]) -> Mapping[str
     names: dict[str, tuple[str, ...]] = {}
     for name, aliases in accelerators:
         for alias in (name, *aliases):
-            known = names.get(fold(alias), ())
+            known = names.get(_fold(alias), ())
             if name not in known:
-                names[fold(alias)] = (*known, name)
+                names[_fold(alias)] = (*known, name)
     return names

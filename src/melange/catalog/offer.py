@@ -12,6 +12,8 @@ from melange.files import Json
 
 MARKETS = ("on-demand", "spot", "reserved")
 INTERCONNECTS = ("", "nvlink", "pcie")
+# Prices older than this get a caution: sooner, and nobody reads it; later, and plans rest on what is no longer asked. A
+# judgment.
 STALE_AFTER_DAYS = 90
 
 

@@ -17,7 +17,8 @@ from melange.catalog.shapes import interconnect, part_of
 from melange.errors import Caution, InputError
 from melange.files import read_text
 
-SHOWN_FAULTS = 5
+# Faulty rows that an error spells out before it counts the rest: enough to see what is wrong. A judgment.
+_SHOWN_FAULTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +39,13 @@ class PriceList:
 
 @dataclass(slots=True)
 class Faults:
-    """Rows that cannot be used, gathered so that they are reported together."""
+    """Rows that cannot be used, gathered so that they are reported together.
+
+    Parameters
+    ----------
+    messages
+        What is wrong with each, with its place.
+    """
 
     messages: list[str] = field(default_factory=list)
 
@@ -49,8 +56,8 @@ class Faults:
     def check(self) -> None:
         """Raise if there was any: the first few in full, and how many more."""
         if self.messages:
-            more = len(self.messages) - SHOWN_FAULTS
-            shown = self.messages[:SHOWN_FAULTS] + ([f"... and {more} more rows"] if more > 0 else [])
+            more = len(self.messages) - _SHOWN_FAULTS
+            shown = self.messages[:_SHOWN_FAULTS] + ([f"... and {more} more rows"] if more > 0 else [])
             raise InputError("\n".join(shown), hint="correct or remove these rows")
 
 
@@ -93,7 +100,19 @@ def whole(text: str, column: str) -> int:
 
 @dataclass(slots=True)
 class Gathering:
-    """The offers of somebody's catalog as they come in; of one shape in one region the cheapest stays."""
+    """The offers of somebody's catalog as they come in; of one shape in one region the cheapest stays.
+
+    Parameters
+    ----------
+    faults
+        Rows that cannot be used.
+    skipped
+        How many rows each accelerator has that we do not know.
+    cheapest
+        The offer that stays, by provider, region, instance type and market.
+    names
+        Our own name of an accelerator, by its name and memory [GiB] there; None where it is not known.
+    """
 
     faults: Faults = field(default_factory=Faults)
     skipped: Counter[str] = field(default_factory=Counter)

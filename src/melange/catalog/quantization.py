@@ -7,10 +7,10 @@ from typing import Any
 from melange.errors import InputError
 from melange.files import Json
 
-DTYPE_BY_TORCH_NAME = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "bf16", "float": "bf16"}
-WEIGHT_ONLY_METHODS = {"awq", "gptq", "gptq_marlin", "awq_marlin", "auto-round", "intel/auto-round", "auto_round"}
-FP8_METHODS = {"fp8", "fbgemm_fp8"}
-DTYPES_BY_ALGORITHM = {
+_DTYPE_BY_TORCH_NAME = {"bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "bf16", "float": "bf16"}
+_WEIGHT_ONLY_METHODS = {"awq", "gptq", "gptq_marlin", "awq_marlin", "auto-round", "intel/auto-round", "auto_round"}
+_FP8_METHODS = {"fp8", "fbgemm_fp8"}
+_DTYPES_BY_ALGORITHM = {
     "FP8": ("fp8", "fp8"),
     "FP8_PB_WO": ("fp8", "fp8"),
     "NVFP4": ("fp4", "fp4"),
@@ -40,42 +40,42 @@ def read_quantization(content: Json, config: Json, place: str) -> dict[str, str]
     name = str(
         config.get("torch_dtype") or config.get("dtype") or content.get("torch_dtype") or content.get("dtype") or ""
     )
-    published = DTYPE_BY_TORCH_NAME.get(name.removeprefix("torch."), "bf16")
+    published = _DTYPE_BY_TORCH_NAME.get(name.removeprefix("torch."), "bf16")
     quantization = content.get("quantization_config") or config.get("quantization_config")
     if not isinstance(quantization, dict) or not quantization:
         return {"weight_dtype": published, "activation_dtype": published, "kv_dtype": published}
-    weights, activations = weights_and_activations(quantization, place)
+    weights, activations = _weights_and_activations(quantization, place)
     found = {"weight_dtype": weights, "activation_dtype": activations or published, "kv_dtype": published}
-    if keeps_attention(quantization):
+    if _keeps_attention(quantization):
         found["attention_weight_dtype"] = published
-    if has_fp8_cache(quantization):
+    if _has_fp8_cache(quantization):
         found["kv_dtype"] = "fp8"
     return found
 
 
-def weights_and_activations(quantization: Json, place: str) -> tuple[str, str]:
+def _weights_and_activations(quantization: Json, place: str) -> tuple[str, str]:
     """Data types of weights and activations; empty activations: as published, only the weights are quantised."""
     method = str(quantization.get("quant_method") or "").lower()
-    if method in FP8_METHODS:
+    if method in _FP8_METHODS:
         return "fp8", "fp8"
     if method == "mxfp4":
         return "fp4", ""
-    if method in WEIGHT_ONLY_METHODS:
-        return integer(quantization.get("bits", 4), f"{place}: quantization_config.bits"), ""
+    if method in _WEIGHT_ONLY_METHODS:
+        return _integer(quantization.get("bits", 4), f"{place}: quantization_config.bits"), ""
     if method == "bitsandbytes":
         return ("int8", "") if quantization.get("load_in_8bit") else ("int4", "")
     if method == "compressed-tensors":
-        return compressed(quantization, place)
+        return _compressed(quantization, place)
     algorithm = str(quantization.get("quant_algo") or "").upper()
-    if algorithm in DTYPES_BY_ALGORITHM:
-        return DTYPES_BY_ALGORITHM[algorithm]
+    if algorithm in _DTYPES_BY_ALGORITHM:
+        return _DTYPES_BY_ALGORITHM[algorithm]
     raise InputError(
         f"{place}: quantization_config.quant_method: {algorithm or method or 'nothing'} is not known",
         hint="known: fp8, mxfp4, awq, gptq, bitsandbytes, compressed-tensors, modelopt",
     )
 
 
-def compressed(quantization: Json, place: str) -> tuple[str, str]:
+def _compressed(quantization: Json, place: str) -> tuple[str, str]:
     """What a compressed-tensors configuration says of its first group."""
     groups = quantization.get("config_groups")
     group: Any = next(iter(groups.values()), None) if isinstance(groups, dict) else None
@@ -90,19 +90,19 @@ def compressed(quantization: Json, place: str) -> tuple[str, str]:
             dtypes.append({8: "fp8", 4: "fp4"}.get(stored.get("num_bits"), "bf16"))
         else:
             dtypes.append(
-                integer(stored.get("num_bits"), f"{place}: quantization_config.config_groups {part} num_bits")
+                _integer(stored.get("num_bits"), f"{place}: quantization_config.config_groups {part} num_bits")
             )
     return dtypes[0], dtypes[1]
 
 
-def integer(bits: object, place: str) -> str:
+def _integer(bits: object, place: str) -> str:
     """``int4`` or ``int8``."""
     if bits not in (4, 8):
         raise InputError(f"{place} must be 4 or 8, got {bits!r}")
     return f"int{bits}"
 
 
-def keeps_attention(quantization: Json) -> bool:
+def _keeps_attention(quantization: Json) -> bool:
     """Whether the attention projections of all layers stay as published."""
     kept = (
         quantization.get("modules_to_not_convert") or quantization.get("ignore") or quantization.get("exclude_modules")
@@ -112,7 +112,7 @@ def keeps_attention(quantization: Json) -> bool:
     return any("*" in name for name in patterns) or len(patterns) > len(names) / 2 > 0
 
 
-def has_fp8_cache(quantization: Json) -> bool:
+def _has_fp8_cache(quantization: Json) -> bool:
     """Whether the checkpoint comes with scales for a KV cache in fp8."""
     scheme = quantization.get("kv_cache_scheme")
     algorithm = str(quantization.get("kv_cache_quant_algo") or "").upper()

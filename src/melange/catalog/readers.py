@@ -16,7 +16,7 @@ from melange.catalog.shapes import interconnect
 from melange.errors import InputError, unknown
 
 # Columns of an own price list: the first name is ours, the others are what people call it.
-ALIASES_BY_COLUMN: Mapping[str, tuple[str, ...]] = {
+_ALIASES_BY_COLUMN: Mapping[str, tuple[str, ...]] = {
     "provider": ("provider", "cloud", "vendor"),
     "region": ("region", "location"),
     "instance_type": ("instance_type", "instance", "instance_name", "machine_type"),
@@ -29,8 +29,8 @@ ALIASES_BY_COLUMN: Mapping[str, tuple[str, ...]] = {
     "source": ("source",),
     "seen": ("seen", "date"),
 }
-REQUIRED = ("accelerator", "cost_per_h")
-MARKET_BY_WORD = {"": "on-demand", "ondemand": "on-demand", "preemptible": "spot", "interruptible": "spot"}
+_REQUIRED = ("accelerator", "cost_per_h")
+_MARKET_BY_WORD = {"": "on-demand", "ondemand": "on-demand", "preemptible": "spot", "interruptible": "spot"}
 
 
 def read_offers(path: str | Path) -> tuple[Offer, ...]:
@@ -56,27 +56,27 @@ def read_price_list(path: str | Path) -> PriceList:
     """The same as :func:`read_offers`, with what its reader should know: how many rows were left out, and why."""
     place = Path(path)
     if place.is_dir():
-        return read_folder(place)
+        return _read_folder(place)
     if not place.is_file():
         raise InputError(
             f"{place}: no such file or folder", hint="give an offers.csv, or a folder of SkyPilot or gpuhunt"
         )
     columns = set(columns_of(place))
-    for module, read in READERS:
+    for module, read in _READERS:
         if columns >= module:
-            return read({provider_of(place): place}, place)
-    return read_table(place, columns)
+            return read({_provider_of(place): place}, place)
+    return _read_table(place, columns)
 
 
-READERS = ((skypilot.COLUMNS, skypilot.read_skypilot), (gpuhunt.COLUMNS, gpuhunt.read_gpuhunt))
+_READERS = ((skypilot.COLUMNS, skypilot.read_skypilot), (gpuhunt.COLUMNS, gpuhunt.read_gpuhunt))
 
 
-def read_folder(folder: Path) -> PriceList:
+def _read_folder(folder: Path) -> PriceList:
     """A catalog of SkyPilot or gpuhunt, of whichever version is the latest for each provider."""
-    paths = sorted(folder.rglob("*.csv"), key=version_of)
+    paths = sorted(folder.rglob("*.csv"), key=_version_of)
     columns = {path: set(columns_of(path)) for path in paths}
-    for needed, read in READERS:
-        files = {provider_of(path): path for path in paths if columns[path] >= needed}
+    for needed, read in _READERS:
+        files = {_provider_of(path): path for path in paths if columns[path] >= needed}
         if files:
             return read(files, folder)
     raise InputError(
@@ -86,28 +86,28 @@ def read_folder(folder: Path) -> PriceList:
     )
 
 
-def provider_of(path: Path) -> str:
+def _provider_of(path: Path) -> str:
     """The provider that a catalog's file is about: ``aws.csv`` and ``aws/vms.csv`` are of aws."""
     return path.resolve().parent.name if path.stem in {"vms", "instances"} else path.stem
 
 
-def version_of(path: Path) -> tuple[int, str]:
+def _version_of(path: Path) -> tuple[int, str]:
     """The version in a SkyPilot path, and the path: later versions come later."""
     versions = [int(part[1:]) for part in path.parts if re.fullmatch(r"v\d+", part)]
     return (versions[-1] if versions else 0, str(path))
 
 
-def read_table(path: Path, columns: set[str]) -> PriceList:
+def _read_table(path: Path, columns: set[str]) -> PriceList:
     """An own price list."""
     named = {
-        column: next((name for name in names if name in columns), None) for column, names in ALIASES_BY_COLUMN.items()
+        column: next((name for name in names if name in columns), None) for column, names in _ALIASES_BY_COLUMN.items()
     }
-    absent = [column for column in REQUIRED if named[column] is None]
+    absent = [column for column in _REQUIRED if named[column] is None]
     if absent:
         raise InputError(
             f"{path}:1: the column {' and the column '.join(absent)} {'is' if len(absent) == 1 else 'are'} absent; "
             f"found {', '.join(sorted(columns - {''})) or 'no columns'}",
-            hint="the columns of an offers.csv are " + ", ".join(ALIASES_BY_COLUMN),
+            hint="the columns of an offers.csv are " + ", ".join(_ALIASES_BY_COLUMN),
         )
     faults = Faults()
     offers = []
@@ -116,7 +116,7 @@ def read_table(path: Path, columns: set[str]) -> PriceList:
         if row.get("spot", "").casefold() in {"true", "1", "yes"}:
             cells["market"] = cells["market"] or "spot"
         try:
-            offers.append(offer_of(cells, str(path)))
+            offers.append(_offer_of(cells, str(path)))
         except (ValueError, InputError) as error:
             faults.add(f"{path}:{line}: {error}")
     faults.check()
@@ -125,7 +125,7 @@ def read_table(path: Path, columns: set[str]) -> PriceList:
     return PriceList(offers=tuple(offers))
 
 
-def offer_of(cells: Mapping[str, str], path: str) -> Offer:
+def _offer_of(cells: Mapping[str, str], path: str) -> Offer:
     """One row of an own price list."""
     name = find_accelerator(cells["accelerator"], accelerators())
     if name is None:
@@ -135,7 +135,7 @@ def offer_of(cells: Mapping[str, str], path: str) -> Offer:
     joined = cells["interconnect"].casefold()
     if joined not in INTERCONNECTS:
         raise ValueError(f"interconnect must be nvlink, pcie or empty, got {cells['interconnect']!r}")
-    market = MARKET_BY_WORD.get(market, market)
+    market = _MARKET_BY_WORD.get(market, market)
     if market not in MARKETS:
         raise ValueError(f"market must be one of {', '.join(MARKETS)}, got {cells['market']!r}")
     instance_type = cells["instance_type"] or f"{count}x-{name}"
@@ -153,11 +153,11 @@ def offer_of(cells: Mapping[str, str], path: str) -> Offer:
         interconnect=joined or interconnect(instance_type, accelerators()[name], count),
         max_instances=int(limit) if limit else None,
         source=cells["source"] or path,
-        seen=day(cells["seen"]),
+        seen=_day(cells["seen"]),
     )
 
 
-def day(text: str) -> date | None:
+def _day(text: str) -> date | None:
     """A date, or a ValueError that says what was found."""
     try:
         return date.fromisoformat(text) if text else None

@@ -7,7 +7,7 @@ import re
 from melange.catalog.accelerator import Accelerator
 
 # Shapes that carry an accelerator otherwise than its own link says. Sources: the clouds' machine type pages.
-INTERCONNECTS: tuple[tuple[str, str], ...] = (
+_INTERCONNECTS: tuple[tuple[str, str], ...] = (
     (r"p[3-6]\w*[.-]", "nvlink"),  # AWS P3 to P6: NVLink or NVSwitch
     (r"g[4-7]\w*\.", "pcie"),  # AWS G4 to G7e
     (r"a[234]-", "nvlink"),  # Google A2, A3, A4
@@ -18,7 +18,7 @@ INTERCONNECTS: tuple[tuple[str, str], ...] = (
     (r"standard_n[cv]", "pcie"),  # the rest of NC and NV
 )
 # Shapes whose part catalogs call by the family's name.
-PARTS: tuple[tuple[str, str], ...] = (
+_PARTS: tuple[tuple[str, str], ...] = (
     (r"standard_nc\w*_a100_v4", "A100-PCIe-80GB"),
     (r"standard_nc\w*_h100_v5", "H100-NVL-94GB"),
 )
@@ -37,7 +37,7 @@ def interconnect(instance_type: str, accelerator: Accelerator, accelerators: int
     """
     if accelerators == 1:
         return ""
-    for pattern, joined in INTERCONNECTS:
+    for pattern, joined in _INTERCONNECTS:
         if re.match(pattern, instance_type, re.IGNORECASE):
             return joined
     switched = not accelerator.link.startswith("PCIe") and "bridge" not in accelerator.link
@@ -50,7 +50,7 @@ def part_of(instance_type: str) -> str | None:
     >>> part_of("Standard_NC24ads_A100_v4")
     'A100-PCIe-80GB'
     """
-    for pattern, part in PARTS:
+    for pattern, part in _PARTS:
         if re.match(pattern, instance_type, re.IGNORECASE):
             return part
     return None

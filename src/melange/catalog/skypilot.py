@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from melange.catalog.price_list import Gathering, PriceList, positive, rows_of, whole
+from melange.units import GIB, MIB
 
 COLUMNS = {"instancetype", "acceleratorname", "acceleratorcount", "price", "region"}
 # Google's catalog prices host and accelerators apart; an accelerator row names no host: these are the ones it fits.
-HOSTS: Mapping[tuple[str, int], str] = {
+_HOSTS: Mapping[tuple[str, int], str] = {
     **{("A100", count): f"a2-highgpu-{count}g" for count in (1, 2, 4, 8)},
     ("A100", 16): "a2-megagpu-16g",
     **{("A100-80GB", count): f"a2-ultragpu-{count}g" for count in (1, 2, 4, 8)},
@@ -23,8 +24,8 @@ HOSTS: Mapping[tuple[str, int], str] = {
         zip((("L4", 1), ("L4", 2), ("L4", 4), ("L4", 8)), [f"g2-standard-{n}" for n in (4, 24, 48, 96)], strict=True)
     ),
 }
-MEMORY = re.compile(r"SizeInMiB\W+(\d+(?:\.\d+)?)")
-MARKETS = (("price", False), ("spotprice", True))
+_MEMORY = re.compile(r"SizeInMiB\W+(\d+(?:\.\d+)?)")
+_MARKETS = (("price", False), ("spotprice", True))
 
 
 def read_skypilot(files: Mapping[str, Path], folder: Path) -> PriceList:
@@ -57,13 +58,13 @@ def read_skypilot(files: Mapping[str, Path], folder: Path) -> PriceList:
             if not row.get("acceleratorname"):
                 continue
             try:
-                read_row(row, provider, hosts, gathering, f"SkyPilot catalog, {path.parent.name}/{path.name}")
+                _read_row(row, provider, hosts, gathering, f"SkyPilot catalog, {path.parent.name}/{path.name}")
             except ValueError as error:
                 gathering.faults.add(f"{path}:{line}: {error}")
     return gathering.finish(folder)
 
 
-def read_row(
+def _read_row(
     row: Mapping[str, str],
     provider: str,
     hosts: Mapping[tuple[str, str, str], Mapping[str, str]],
@@ -73,16 +74,16 @@ def read_row(
     """The one or two prices of a row."""
     name, region = row["acceleratorname"], row.get("region", "")
     count = whole(row.get("acceleratorcount") or "1", "AcceleratorCount")
-    instance_type = row.get("instancetype") or HOSTS.get((name, count), "")
+    instance_type = row.get("instancetype") or _HOSTS.get((name, count), "")
     host = hosts.get((instance_type, region, row.get("availabilityzone", ""))) if not row.get("instancetype") else {}
     if host is None or not instance_type:
         gathering.skipped[f"{name} without its host"] += 1
         return
-    memory = MEMORY.search(row.get("gpuinfo", ""))
-    accelerator = gathering.accelerator(name, float(memory[1]) / 1024 if memory else None, instance_type)
+    memory = _MEMORY.search(row.get("gpuinfo", ""))
+    accelerator = gathering.accelerator(name, float(memory[1]) * MIB / GIB if memory else None, instance_type)
     if accelerator is None:
         return
-    for column, is_spot in MARKETS:
+    for column, is_spot in _MARKETS:
         if not row.get(column) or (host and not host.get(column)):
             continue
         price = positive(row[column], column)

@@ -12,15 +12,15 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import BYTES_BY_DTYPE, KV_DTYPES, QUANTIZED_DTYPES, Model
 from melange.errors import unknown
 
-KV_SUFFIX = "-kv"
-PARTS = (*QUANTIZED_DTYPES, *(f"{dtype}{KV_SUFFIX}" for dtype in KV_DTYPES))
-VARIANTS = (*PARTS, *(f"{weights}+{kv}{KV_SUFFIX}" for weights in QUANTIZED_DTYPES for kv in KV_DTYPES))
+_KV_SUFFIX = "-kv"
+_PARTS = (*QUANTIZED_DTYPES, *(f"{dtype}{_KV_SUFFIX}" for dtype in KV_DTYPES))
+VARIANTS = (*_PARTS, *(f"{weights}+{kv}{_KV_SUFFIX}" for weights in QUANTIZED_DTYPES for kv in KV_DTYPES))
 # vLLM's table of supported hardware (https://docs.vllm.ai/en/v0.14.0/features/quantization/) has weight-only integers
 # for NVIDIA but not for AMD. Weights in fp8 run from Turing on (Marlin), a cache in fp8 from Ampere on (FlashInfer:
 # https://github.com/vllm-project/vllm/issues/47549).
-WITHOUT_FP8_WEIGHTS = ("Volta",)
-WITHOUT_FP8_KV = ("Volta", "Turing")
-WITHOUT_INTEGERS = ("amd",)
+_WITHOUT_FP8_WEIGHTS = ("Volta",)
+_WITHOUT_FP8_KV = ("Volta", "Turing")
+_WITHOUT_INTEGERS = ("amd",)
 
 
 def variant_of(model: Model, name: str) -> Model:
@@ -41,8 +41,8 @@ def variant_of(model: Model, name: str) -> Model:
     if name not in VARIANTS:
         raise unknown("variant", name, VARIANTS, place="variants")
     parts = name.split("+")
-    weights = next((part for part in parts if not part.endswith(KV_SUFFIX)), "")
-    kv = next((part.removesuffix(KV_SUFFIX) for part in parts if part.endswith(KV_SUFFIX)), "")
+    weights = next((part for part in parts if not part.endswith(_KV_SUFFIX)), "")
+    kv = next((part.removesuffix(_KV_SUFFIX) for part in parts if part.endswith(_KV_SUFFIX)), "")
     return model.quantized(weights=weights, kv=kv)
 
 
@@ -74,11 +74,11 @@ def stored_as(model: Model) -> str:
 
 def unsupported_dtype(model: Model, accelerator: Accelerator) -> str:
     """What the model stores and engines have no kernels for on that accelerator; empty where they have all."""
-    if model.weight_dtype == "fp8" and accelerator.architecture in WITHOUT_FP8_WEIGHTS:
+    if model.weight_dtype == "fp8" and accelerator.architecture in _WITHOUT_FP8_WEIGHTS:
         return "weights in fp8"
-    return "a KV cache in fp8" if model.kv_dtype == "fp8" and accelerator.architecture in WITHOUT_FP8_KV else ""
+    return "a KV cache in fp8" if model.kv_dtype == "fp8" and accelerator.architecture in _WITHOUT_FP8_KV else ""
 
 
 def is_unlisted(name: str, accelerator: Accelerator) -> bool:
     """Whether vLLM's table lists no kernels for the weights of a variant on that accelerator."""
-    return name.startswith("int") and accelerator.vendor in WITHOUT_INTEGERS
+    return name.startswith("int") and accelerator.vendor in _WITHOUT_INTEGERS

@@ -13,13 +13,12 @@ import typer
 from melange.cli.flags import with_flags
 from melange.cli.terminal import need_live
 from melange.errors import InputError
+from melange.units import MIB
 
 if TYPE_CHECKING:
     from melange.deploy.addresses import Address
-    from melange.deploy.live.settings import Settings
+    from melange.deploy.live.settings import BalancerSettings
     from melange.plan.plan import Plan
-
-_MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -84,12 +83,12 @@ class _Flags:
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM): serve HTTPS.")] = None
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None
 
-    def settings(self) -> Settings:
+    def settings(self) -> BalancerSettings:
         """As the balancer takes them."""
         from melange.deploy.live.access import read_keys, upstream_key
-        from melange.deploy.live.settings import Settings
+        from melange.deploy.live.settings import BalancerSettings
 
-        return Settings(
+        return BalancerSettings(
             host=self.host,
             port=self.port,
             processes=self.processes,
@@ -98,7 +97,7 @@ class _Flags:
             tokenizer=self.tokenizer,
             most_fill=self.max_fill,
             most_connections=self.max_connections,
-            most_body_bytes=int(self.max_body_mib * _MIB),
+            most_body_bytes=int(self.max_body_mib * MIB),
             retry_after_s=self.retry_after,
             health_path=self.health_path,
             health_every_s=self.health_every,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,12 +13,14 @@ from melange.cli.flags import with_flags
 from melange.cli.terminal import JsonFlag
 from melange.errors import InputError
 
+if TYPE_CHECKING:
+    from melange.deploy.manifest import Manifest
+
 
 @dataclass(frozen=True)
-class _Flags:
-    """Which gateway, and how it reads requests."""
+class Flags:
+    """Options of targets: those of gateways by flags of their own, those of all targets by ``--option``."""
 
-    to: Annotated[str, typer.Option(help="The gateway: haproxy, envoy, nginx.")]
     replica: Annotated[
         list[str] | None,
         typer.Option(
@@ -26,40 +28,70 @@ class _Flags:
             help="Where a replica answers: its type or accelerator, and http://host:port; once for each replica.",
         ),
     ] = None
-    listen: Annotated[str, typer.Option(help="Where the gateway listens.")] = "127.0.0.1:8080"
-    bytes_per_token: Annotated[float, typer.Option(help="Bytes of a body that count as one prompt token.")] = 4.0
-    envelope_bytes: Annotated[int, typer.Option(help="Bytes of a body that are not its prompt.")] = 100
+    listen: Annotated[str | None, typer.Option(help="Where a gateway listens (127.0.0.1:8080).")] = None
+    bytes_per_token: Annotated[
+        float | None, typer.Option(help="Bytes of a body that count as one prompt token (4).")
+    ] = None
+    envelope_bytes: Annotated[int | None, typer.Option(help="Bytes of a body that are not its prompt (100).")] = None
     max_body_bytes: Annotated[
         int | None, typer.Option(help="Refuse longer bodies; default: twice the plan's longest prompt.")
     ] = None
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of the target, as --list says them (repeatable)."),
+    ] = None
+
+    def options(self, target: str) -> dict[str, Any]:
+        """What flags and ``--option`` say together."""
+        from melange.deploy.pools import parse_replicas
+        from melange.deploy.render import target_of
+
+        flags = {
+            "replicas": parse_replicas(self.replica) if self.replica else None,
+            "listen": self.listen,
+            "bytes_per_token": self.bytes_per_token,
+            "envelope_bytes": self.envelope_bytes,
+            "max_body_bytes": self.max_body_bytes,
+        }
+        said = {name: value for name, value in flags.items() if value is not None}
+        given = target_of(target).read(self.option or [])
+        if twice := sorted(set(said) & set(given)):
+            raise InputError(f"--option {twice[0]} is given by its own flag too")
+        return said | given
 
 
 @with_flags
 def deploy(
-    source: Annotated[Path, typer.Argument(help="A plan.json (melange plan --out).")],
-    flags: _Flags,
+    flags: Flags,
+    source: Annotated[Path | None, typer.Argument(help="A plan.json (melange plan --out).")] = None,
+    to: Annotated[str, typer.Option(help="The target, such as haproxy; --list lists them.")] = "",
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the files to this folder; default: print them.")
     ] = None,
+    is_list: Annotated[bool, typer.Option("--list", help="List the targets with their options.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the configuration of a gateway that splits each request size by the plan's shares."""
-    from melange.deploy.pools import parse_replicas
-    from melange.deploy.render import render
-    from melange.plan.plan import Plan
-    from melange.present.terminal import layout
-
+    """Write the files that put a plan into production, such as a gateway's configuration."""
+    if is_list:
+        _print_targets(as_json)
+        return
+    if source is None or not to:
+        raise InputError(
+            "a plan.json and the target that it goes to are needed",
+            hint="melange deploy plan.json --to haproxy; melange deploy --list says which targets there are",
+        )
     if out is not None and out.is_file():
         raise InputError(f"--out {out}: must be a folder, and is a file")
-    manifest = render(
-        Plan.read(source),
-        flags.to,
-        replicas=parse_replicas(flags.replica) if flags.replica else None,
-        listen=flags.listen,
-        bytes_per_token=flags.bytes_per_token,
-        envelope_bytes=flags.envelope_bytes,
-        max_body_bytes=flags.max_body_bytes,
-    )
+    from melange.deploy.render import render
+    from melange.plan.plan import Plan
+
+    _finish(render(Plan.read(source), to, **flags.options(to)), out, as_json)
+
+
+def _finish(manifest: Manifest, out: Path | None, as_json: bool) -> None:
+    """Save or print the files, and say what should be known of them."""
+    from melange.present.terminal import layout
+
     terminal = layout.console(stderr=True)
     written = manifest.write(out) if out is not None else ()
     if as_json:
@@ -70,3 +102,13 @@ def deploy(
         terminal.print(layout.cautions(manifest.cautions))
     for path in written:
         terminal.print(f"saved to {path}")
+
+
+def _print_targets(as_json: bool) -> None:
+    from melange.deploy.render import TARGETS
+    from melange.present.terminal import layout, targets
+
+    if as_json:
+        typer.echo(json.dumps({"targets": [one.to_json() for one in TARGETS.values()]}))
+        return
+    layout.console().print(targets.targets_page(TARGETS.values()))

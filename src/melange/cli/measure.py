@@ -18,6 +18,7 @@ import typer
 from melange.cli.flags import with_flags
 from melange.cli.terminal import JsonFlag, OutOption, SetOption, need_live, parse_pairs, save_and_print
 from melange.errors import InputError, MelangeError
+from melange.units import S_PER_MIN
 
 if TYPE_CHECKING:
     from melange.measure.campaign import News, Result
@@ -146,20 +147,18 @@ class _Campaign:
 
     def _subject(self, endpoint: Endpoint) -> Subject:
         """What is measured, with what the server says of itself."""
-        from melange.measure.subject import server_subject
+        from melange.measure.lone_server import LoneServer, server_subject
 
         session, flags = self.session, self.flags
         if session.service is not None:
             return session.subject(flags.replica_type)
-        return server_subject(
-            flags.replica_type or endpoint.model,
-            session.slo,
-            session.workload(),
-            session.options,
-            endpoint.limits(),
-            cost_per_h=flags.cost_per_h,
+        server = LoneServer(
+            name=flags.replica_type or endpoint.model,
+            limits=endpoint.limits(),
             model=endpoint.model,
+            cost_per_h=flags.cost_per_h,
         )
+        return server_subject(server, session.slo, session.workload(), session.options)
 
     async def run(self) -> Result | None:
         """Connect, say what it will take, measure."""
@@ -248,7 +247,7 @@ def _news() -> Iterator[Callable[[News], None]]:
     console, began = layout.console(stderr=True), time.monotonic()
 
     def clock() -> str:
-        minutes, seconds = divmod(int(time.monotonic() - began), 60)
+        minutes, seconds = divmod(int(time.monotonic() - began), S_PER_MIN)
         return f"{minutes:02d}:{seconds:02d}"
 
     if not sys.stderr.isatty():

@@ -49,7 +49,15 @@ ProfileOption = Annotated[
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is planned: a service, or files that stand for one."""
+    """What is planned: a service, or files that stand for one.
+
+    Parameters
+    ----------
+    workload_file, profile_files
+        Files in place of the service's own workload and profile.
+    settings
+        What ``--set`` gives, ``key=value``.
+    """
 
     source: Annotated[
         Path | None, typer.Argument(help="A service.yaml, or a configuration of the authors' release.")

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from melange.deploy.addresses import place_of
+from melange.deploy.heading import one_line
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 
-DEFAULT_PORT = 80
-PLACEHOLDER_PORT = 8000
-HINT = "NAME=http://host:port, for example L4=http://10.0.0.7:8000"
+# Where a URL names no port; and vLLM's own, for names that are made up.
+_DEFAULT_PORT = 80
+_PLACEHOLDER_PORT = 8000
+_HINT = "NAME=http://host:port, for example L4=http://10.0.0.7:8000"
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Replica:
+class HostPort:
     """Where one replica answers.
 
     Parameters
@@ -31,7 +33,7 @@ class Replica:
 
     Examples
     --------
-    >>> print(Replica.parse("http://[::1]:8000"))
+    >>> print(HostPort.parse("http://[::1]:8000"))
     [::1]:8000
     """
 
@@ -39,7 +41,7 @@ class Replica:
     port: int
 
     @classmethod
-    def parse(cls, url: str) -> Replica:
+    def parse(cls, url: str) -> HostPort:
         """From ``http://host:port``.
 
         Raises
@@ -49,15 +51,15 @@ class Replica:
         """
         try:
             parts = urlsplit(url)
-            host, port = parts.hostname or "", parts.port or DEFAULT_PORT
+            host, port = parts.hostname or "", parts.port or _DEFAULT_PORT
         except ValueError as error:
-            raise InputError(f"replica {url!r}: {error}", hint=HINT) from error
+            raise InputError(f"replica {url!r}: {error}", hint=_HINT) from error
         if parts.scheme != "http":
-            raise InputError(f"replica {url!r}: must start with http://", hint=HINT)
+            raise InputError(f"replica {url!r}: must start with http://", hint=_HINT)
         if parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
-            raise InputError(f"replica {url!r}: must be a host and a port and nothing else", hint=HINT)
+            raise InputError(f"replica {url!r}: must be a host and a port and nothing else", hint=_HINT)
         if not _HOST.fullmatch(host):
-            raise InputError(f"replica {url!r}: {host!r} is no host name or address", hint=HINT)
+            raise InputError(f"replica {url!r}: {host!r} is no host name or address", hint=_HINT)
         return cls(host=host, port=port)
 
     def __str__(self) -> str:
@@ -86,17 +88,12 @@ class Pool:
     replica_type: str
     accelerators: str
     planned: int
-    replicas: tuple[Replica, ...]
+    replicas: tuple[HostPort, ...]
 
     @property
     def title(self) -> str:
         """Its replica type and accelerator in one line."""
         return one_line(f"{self.replica_type} ({self.accelerators})")
-
-
-def one_line(text: str) -> str:
-    """A line without control characters: what a plan says must not become a directive of a gateway."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def parse_replicas(given: Iterable[str]) -> dict[str, list[str]]:
@@ -109,7 +106,7 @@ def parse_replicas(given: Iterable[str]) -> dict[str, list[str]]:
     for pair in given:
         name, equals, url = pair.partition("=")
         if not (equals and name and url):
-            raise InputError(f"--replica must be NAME=URL, got {pair!r}", hint=HINT)
+            raise InputError(f"--replica must be NAME=URL, got {pair!r}", hint=_HINT)
         urls.setdefault(name, []).append(url)
     return urls
 
@@ -138,12 +135,12 @@ def pools_of(
     names = _pool_names([one.name for one, _ in used])
     if urls is None:
         given = {
-            one.name: tuple(Replica(host=f"{name}-{k}.internal", port=PLACEHOLDER_PORT) for k in range(count))
+            one.name: tuple(HostPort(host=f"{name}-{k}.internal", port=_PLACEHOLDER_PORT) for k in range(count))
             for (one, count), name in zip(used, names, strict=True)
         }
         first = next(iter(given.values()))[0]
         cautions: tuple[Caution, ...] = (
-            Caution("placeholder", f"replicas have made-up names ({first}, ...); give theirs: --replica {HINT}"),
+            Caution("placeholder", f"replicas have made-up names ({first}, ...); give theirs: --replica {_HINT}"),
         )
     else:
         given = _sorted_by_type(plan, urls)
@@ -161,22 +158,24 @@ def pools_of(
     return pools, cautions
 
 
-def _sorted_by_type(plan: Plan, urls: Mapping[str, Sequence[str]]) -> dict[str, tuple[Replica, ...]]:
+def _sorted_by_type(plan: Plan, urls: Mapping[str, Sequence[str]]) -> dict[str, tuple[HostPort, ...]]:
     """Replicas by replica type name; each type has one at least, and none is there twice."""
-    given: dict[str, tuple[Replica, ...]] = {}
+    given: dict[str, tuple[HostPort, ...]] = {}
     for name, some in urls.items():
         kind = plan.replica_types[place_of(name, plan)].name
-        given[kind] = given.get(kind, ()) + tuple(Replica.parse(url) for url in some)
+        given[kind] = given.get(kind, ()) + tuple(HostPort.parse(url) for url in some)
     lacking = [name for name, count in plan.replicas.items() if count > 0 and not given.get(name)]
     if lacking:
-        raise InputError(f"no replica was given of {', '.join(lacking)}, which the plan uses", hint=f"--replica {HINT}")
+        raise InputError(
+            f"no replica was given of {', '.join(lacking)}, which the plan uses", hint=f"--replica {_HINT}"
+        )
     every = [replica for some in given.values() for replica in some]
     if twice := sorted({str(one) for one in every if every.count(one) > 1}):
         raise InputError(f"replica {', '.join(twice)} is given twice")
     return given
 
 
-def _counted(plan: Plan, given: Mapping[str, Sequence[Replica]]) -> tuple[Caution, ...]:
+def _counted(plan: Plan, given: Mapping[str, Sequence[HostPort]]) -> tuple[Caution, ...]:
     """A caution for each type that has another number of replicas than was planned."""
     return tuple(
         Caution("replicas", f"{name}: the plan has {plan.replicas[name]} replicas, {len(some)} given")

@@ -1,61 +1,41 @@
-"""The verb of the deploy stage: a plan as the files of a gateway that people already run."""
+"""The verb of the deploy stage: a plan as the files of what it is deployed to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
+from typing import Any
 
 from melange.deploy.manifest import Manifest
-from melange.deploy.pools import pools_of
-from melange.deploy.targets import envoy, haproxy, nginx
-from melange.deploy.targets.gateway import Gateway, body_limit, heading_of, parse_listen
-from melange.deploy.targets.routes import BYTES_PER_TOKEN, ENVELOPE_BYTES, routes_of
+from melange.deploy.target import Target
+from melange.deploy.targets.gateways import envoy, haproxy, nginx
 from melange.errors import unknown
 from melange.plan.plan import Plan
 
-_FILES: dict[str, Callable[[Gateway], dict[str, str]]] = {
-    "haproxy": haproxy.files,
-    "envoy": envoy.files,
-    "nginx": nginx.files,
-}
-TARGETS = tuple(_FILES)
+_ALL: tuple[Target[Any], ...] = (haproxy.TARGET, envoy.TARGET, nginx.TARGET)
+TARGETS: Mapping[str, Target[Any]] = {one.name: one for one in _ALL}
 
 
-def render(
-    plan: Plan,
-    target: str,
-    *,
-    replicas: Mapping[str, Sequence[str]] | None = None,
-    listen: str = "127.0.0.1:8080",
-    bytes_per_token: float = BYTES_PER_TOKEN,
-    envelope_bytes: int = ENVELOPE_BYTES,
-    max_body_bytes: int | None = None,
-    written: date | None = None,
-) -> Manifest:
-    """The files of a gateway that splits each request size by the plan's shares.
+def render(plan: Plan, target: str, *, written: date | None = None, **options: object) -> Manifest:
+    """The files that put a plan into production on a target.
 
     Parameters
     ----------
     plan
         What is to be deployed.
     target
-        ``haproxy``, ``envoy`` or ``nginx``.
-    replicas
-        Where replicas answer (``http://host:port``), by replica type name or by accelerator where that is enough; None:
-        names are made up, and a caution says so.
-    listen
-        Where the gateway listens.
-    bytes_per_token, envelope_bytes
-        A body counts as (bytes - envelope) / bytes per token prompt tokens.
-    max_body_bytes
-        Longer bodies are refused [bytes]; None: twice the longest prompt of the plan's buckets with traffic.
+        Its name: ``haproxy``, ``envoy`` or ``nginx``.
     written
         The date that the files name; None: today (UTC).
+    options
+        What the target declares (``TARGETS[target].declared``). Gateways: ``replicas`` (where they answer,
+        ``http://host:port``, by replica type or accelerator), ``listen``, ``bytes_per_token``, ``envelope_bytes``,
+        ``max_body_bytes``.
 
     Raises
     ------
     InputError
-        An unknown target; a plan without replicas or with numbered buckets; replicas that do not fit the plan.
+        An unknown target; options that it does not have, or other values than it takes; a plan that it cannot run.
 
     Examples
     --------
@@ -63,21 +43,21 @@ def render(
     >>> workload = dataset("arena", request_rate=4.0)
     >>> offers = load_catalog().select(gpus=["L4", "A10G"], providers=["aws"], markets=["on-demand"]).offers
     >>> plan = solve(workload, estimate(find_model("Llama-3.1-8B"), offers, Slo(tpot_s=0.12), workload))
-    >>> list(render(plan, "haproxy").files)
+    >>> list(render(plan, "haproxy", listen="0.0.0.0:80").files)
     ['haproxy.cfg']
     """
-    if target not in _FILES:
-        raise unknown("target", target, TARGETS)
-    host, port = parse_listen(listen)
-    pools, cautions = pools_of(plan, replicas)
-    gateway = Gateway(
-        heading=heading_of(plan, written or datetime.now(UTC).date(), cautions),
-        host=host,
-        port=port,
-        pools=pools,
-        routes=routes_of(plan),
-        bytes_per_token=bytes_per_token,
-        envelope_bytes=envelope_bytes,
-        max_body_bytes=max_body_bytes or body_limit(plan, bytes_per_token, envelope_bytes),
-    )
-    return Manifest(target=target, files=_FILES[target](gateway), cautions=cautions)
+    found = target_of(target)
+    return found.render(plan, found.chosen(options), written or datetime.now(UTC).date())
+
+
+def target_of(name: str) -> Target[Any]:
+    """The target of that name.
+
+    Raises
+    ------
+    InputError
+        Where there is none, with the nearest ones.
+    """
+    if name not in TARGETS:
+        raise unknown("target", name, TARGETS)
+    return TARGETS[name]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Statuses by which a server says that it has enough to do.
 BUSY = (429, 503)
 SHOWN = 200  # characters of a server's complaint
-MOST_LINE = 2**24  # bytes of a stream without a line's end: no server of tokens sends that
+_MOST_LINE = 2**24  # bytes of a stream without a line's end: no server of tokens sends that
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +100,7 @@ async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], sc
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     _take(answer, line, moment)
-                if len(rest) > MOST_LINE:
+                if len(rest) > _MOST_LINE:
                     answer.failure = "a line of the stream does not end"
                     return answer
             _take(answer, rest, now())

@@ -17,7 +17,7 @@ from melange.measure.load import Load, RefusedError, send_alone, send_at_rate
 from melange.measure.outlook import guess_of
 from melange.measure.point import Point, point_of
 from melange.measure.search import Effort, Found, Step, find_rate
-from melange.measure.subject import Subject, latency_bound_s
+from melange.measure.subject import Bucket, Subject, latency_bound_s
 from melange.measure.trial import try_rate
 from melange.measure.window import Window
 from melange.measure.worth import choose
@@ -27,12 +27,12 @@ from melange.profile.profile import Profile
 if TYPE_CHECKING:
     import aiohttp
 
-Bucket = tuple[int, int]
 # After a load the server must answer a short request this much faster than it takes it anyway, within this time [s].
-IDLE_FACTOR, SETTLE_S = 3.0, 60.0
+_IDLE_FACTOR, _SETTLE_S = 3.0, 60.0
 # So short a time tells nothing of how busy it is [s], and a pause between two tries [s].
-IDLE_S, PAUSE_S = 0.02, 0.1
-SHORT = (8, 2)
+_IDLE_S, _PAUSE_S = 0.02, 0.1
+# Tokens in and out of that request: few, for it is sent again and again. A judgment.
+_SHORT = (8, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,7 +67,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a campaign is doing, or has done."""
+    """What a campaign is doing, or has done.
+
+    Parameters
+    ----------
+    text
+        In a sentence.
+    is_done
+        Whether it has been done, and the text stays.
+    """
 
     text: str
     is_done: bool = False
@@ -91,7 +99,7 @@ def header_of(subject: Subject, endpoint: Endpoint, effort: Effort) -> Json:
     }
 
 
-def measurements_of(journal: Journal) -> list[Measurement]:
+def _measurements_of(journal: Journal) -> list[Measurement]:
     """Load points that a server kept up with, and the rates that were found."""
     points = [
         point.measurement
@@ -143,7 +151,7 @@ async def run_campaign(
     deadline_s = now() + budget_s if budget_s is not None else float("inf")
     tester = _Tester(session, endpoint, subject, journal, effort, deadline_s, tell)
     while True:
-        profile = subject.profile_of(measurements_of(journal))
+        profile = subject.profile_of(_measurements_of(journal))
         choice = choose(subject, profile)
         left = [bucket for bucket in choice.buckets if bucket not in journal.found_by_bucket]
         ended = _end(journal, left, most_buckets, is_settled=choice.is_settled)
@@ -154,7 +162,7 @@ async def run_campaign(
             except _TimeIsUpError:
                 ended = "the budget is spent"
         if ended:
-            profile = subject.profile_of(measurements_of(journal))
+            profile = subject.profile_of(_measurements_of(journal))
             if profile is None:
                 why = next((found.why for found in journal.found_by_bucket.values()), ended)
                 raise MeasurementError(f"nothing was measured: {why}", hint="" if why != ended else "give it more time")
@@ -278,20 +286,20 @@ class _Tester:
 
     async def _settle(self) -> None:
         """Wait until the server has dropped what was cancelled: until a short request is as fast as on its own."""
-        limit_s = self.now() + SETTLE_S
-        tokens = max(SHORT[0], self.endpoint.vocabulary.fixed_tokens + 1)
+        limit_s = self.now() + _SETTLE_S
+        tokens = max(_SHORT[0], self.endpoint.vocabulary.fixed_tokens + 1)
         while True:
             try:
-                window = await send_alone(self.session, self.endpoint, tokens, SHORT[1], 2)
+                window = await send_alone(self.session, self.endpoint, tokens, _SHORT[1], 2)
             except MeasurementError:  # still too busy to take it, where it has been idle before
                 if self.idle_s is None or self.now() > limit_s:
                     raise
             else:
                 latency_s = float(window.latency_s.min())
                 self.idle_s = latency_s if self.idle_s is None else min(self.idle_s, latency_s)
-                if latency_s <= max(IDLE_FACTOR * self.idle_s, IDLE_S) or self.now() > limit_s:
+                if latency_s <= max(_IDLE_FACTOR * self.idle_s, _IDLE_S) or self.now() > limit_s:
                     return
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(_PAUSE_S)
 
 
 def _load(rate: float | None) -> str:

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     import aiohttp
 
 # How long a server may refuse connections or be busy before it counts as absent [s], and the first wait between tries.
-PATIENCE_S, FIRST_WAIT_S, LONGEST_WAIT_S = 30.0, 0.1, 4.0
-TRIAL_TOKENS = (32, 4)
+_PATIENCE_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 30.0, 0.1, 4.0
+# Tokens in and out of the request that tries what a server understands: few, to be answered at once. A judgment.
+_TRIAL_TOKENS = (32, 4)
 # What makes completions run to their full length, as far as servers know it, the most thorough first.
-FULL_LENGTH: tuple[tuple[str, ...], ...] = (("ignore_eos", "min_tokens"), ("ignore_eos",), ("min_tokens",), ())
+_FULL_LENGTH: tuple[tuple[str, ...], ...] = (("ignore_eos", "min_tokens"), ("ignore_eos",), ("min_tokens",), ())
 _CACHE = re.compile(r"^vllm:cache_config_info\{(?P<labels>[^}]*)\}", re.MULTILINE)
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -46,6 +47,8 @@ class Endpoint:
         Longest prompt plus completion [tokens]; None where it does not say.
     kv_tokens, block_tokens
         Tokens that its KV cache holds, and tokens of a block; None where it does not say (vLLM does).
+    choose
+        Draws the words of prompts.
     """
 
     url: str
@@ -94,7 +97,7 @@ def _full_length(names: tuple[str, ...], output_tokens: int) -> dict[str, Any]:
 
 
 async def connect(
-    session: aiohttp.ClientSession, url: str, model: str = "", *, patience_s: float = PATIENCE_S, seed: int = 0
+    session: aiohttp.ClientSession, url: str, model: str = "", *, patience_s: float = _PATIENCE_S, seed: int = 0
 ) -> Endpoint:
     """Find out how a server is talked to, by asking it.
 
@@ -137,10 +140,10 @@ async def connect(
     )
     complaints = []
     for is_chat, vocabulary in ((False, known), (False, None), (True, None)):
-        for full_length in FULL_LENGTH:
+        for full_length in _FULL_LENGTH:
             trial = vocabulary or Vocabulary(words=tuple((word, 1) for word in WORDS))
             endpoint = replace(plain, is_chat=is_chat, vocabulary=trial, full_length=full_length)
-            answer = await ask(session, endpoint.target, endpoint.body(*TRIAL_TOKENS), 0.0)
+            answer = await ask(session, endpoint.target, endpoint.body(*_TRIAL_TOKENS), 0.0)
             if not answer.failure:
                 return await _exact(session, endpoint, answer, is_text=vocabulary is None)
             complaints.append(f"{endpoint.target}: {answer.failure}")
@@ -160,7 +163,7 @@ async def _exact(session: aiohttp.ClientSession, trial: Endpoint, answer: Answer
             hint="use a server that knows stream_options.include_usage",
         )
     if not is_text:
-        vocabulary = id_vocabulary(trial.vocabulary.ids, answer.input_tokens - TRIAL_TOKENS[0])
+        vocabulary = id_vocabulary(trial.vocabulary.ids, answer.input_tokens - _TRIAL_TOKENS[0])
     else:
 
         async def count(text: str) -> int:
@@ -180,7 +183,7 @@ async def _models(session: aiohttp.ClientSession, place: str, patience_s: float)
     import aiohttp
 
     now = asyncio.get_running_loop().time
-    deadline, wait_s = now() + patience_s, FIRST_WAIT_S
+    deadline, wait_s = now() + patience_s, _FIRST_WAIT_S
     while True:
         try:
             async with session.get(f"{place}/v1/models", allow_redirects=False) as response:
@@ -196,7 +199,7 @@ async def _models(session: aiohttp.ClientSession, place: str, patience_s: float)
                 hint="see that the server runs and that the address is right; a key goes into MELANGE_API_KEY",
             )
         await asyncio.sleep(wait_s)
-        wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
 
 def _names(content: Any, place: str) -> dict[str, int | None]:

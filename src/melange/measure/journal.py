@@ -12,9 +12,8 @@ from melange.errors import InputError
 from melange.files import Json
 from melange.measure.point import Point
 from melange.measure.search import Found, Step
+from melange.measure.subject import Bucket
 from melange.profile.measurement import JOURNAL, Measurement
-
-Bucket = tuple[int, int]
 
 
 class Journal:

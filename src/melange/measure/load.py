@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     import aiohttp
 
 # How often the client looks at its own clock, and at whether a server is hopelessly behind [s].
-TICK_S, LOOK_S = 0.02, 0.25
+_TICK_S, _LOOK_S = 0.02, 0.25
 # It is, once so many more requests than before the window are in flight, and so large a share of those sent since, and
 # if what is in flight takes longer (Little's law) than this share of the patience.
-HOPELESS, HOPELESS_SHARE, PATIENCE_SHARE = 24, 0.4, 0.5
+_HOPELESS, _HOPELESS_SHARE, _PATIENCE_SHARE = 24, 0.4, 0.5
 # A connection that says nothing for so long is dead [s].
-SILENCE_S = 600.0
+_SILENCE_S = 600.0
 # A connection that was idle longer is not used again: many servers close theirs after 5 s, maybe as a request leaves.
-KEPT_S = 2.0
+_KEPT_S = 2.0
 # Lengths may differ from what was asked for by so much: a token, or this share.
-OFF_TOKENS, OFF_SHARE = 1.0, 0.02
+_OFF_TOKENS, _OFF_SHARE = 1.0, 0.02
 # So few failures are left out; with more the size is not served at that rate; with most something else is wrong.
-FEW_FAILED, MOST_FAILED = 0.01, 0.5
-GIVEN_UP = "given up"
+_FEW_FAILED, _MOST_FAILED = 0.01, 0.5
+_GIVEN_UP = "given up"
 # Statuses by which a server says that it takes no request of a size.
-REFUSED = (400, 413, 422)
+_REFUSED = (400, 413, 422)
 
 
 class RefusedError(MeasurementError):
@@ -94,8 +94,8 @@ async def client_session(api_key: str = "") -> AsyncIterator[aiohttp.ClientSessi
 
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=SILENCE_S),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_S),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_SILENCE_S),
         headers=headers,
         auto_decompress=True,
     ) as session:
@@ -130,7 +130,7 @@ async def send_alone(
 def _fail_alone(endpoint: Endpoint, answer: Answer, input_tokens: int, output_tokens: int) -> NoReturn:
     """A request that was alone on the server has failed."""
     what = f"{endpoint.target}: a request of {input_tokens} tokens in and {output_tokens} out, alone, failed"
-    if answer.status in REFUSED:
+    if answer.status in _REFUSED:
         raise RefusedError(f"{what}: {answer.failure}", hint="the server says what it takes")
     hint = "see that nobody else uses the server" if answer.status in BUSY else "see the server's log"
     raise MeasurementError(f"{what}: {answer.failure}", hint=hint)
@@ -195,7 +195,7 @@ class _Test:
         """Answers that count, in the order in which they were sent; given up where they did not come."""
         sent = [(place, self.begin_s[place]) for place in range(self.first, self.last) if place in self.begin_s]
         return [
-            self.answers.get(place) or Answer(scheduled_s=begin_s, sent_s=begin_s, failure=GIVEN_UP)
+            self.answers.get(place) or Answer(scheduled_s=begin_s, sent_s=begin_s, failure=_GIVEN_UP)
             for place, begin_s in sent
         ]
 
@@ -225,8 +225,8 @@ class _Test:
 
     async def _tick(self) -> None:
         while True:
-            due_s = self.now() + TICK_S
-            await asyncio.sleep(TICK_S)
+            due_s = self.now() + _TICK_S
+            await asyncio.sleep(_TICK_S)
             self.tick_lag_s.append(self.now() - due_s)
 
     async def _watch(self, sender: asyncio.Task[None]) -> None:
@@ -234,7 +234,7 @@ class _Test:
         deadline_s = math.inf
         before: int | None = None
         while not self._is_answered() and self.now() < deadline_s:
-            await asyncio.sleep(min(LOOK_S, 0.5 / self.load.rate))
+            await asyncio.sleep(min(_LOOK_S, 0.5 / self.load.rate))
             if sender.done() and not self.tasks:
                 sender.result()
                 return
@@ -248,23 +248,23 @@ class _Test:
                     return
 
     def _is_hopeless(self, more: int, sent: int) -> bool:
-        is_slow = len(self.tasks) > PATIENCE_SHARE * self.load.patience_s * self.load.rate
-        return is_slow and more > HOPELESS and more > HOPELESS_SHARE * sent
+        is_slow = len(self.tasks) > _PATIENCE_SHARE * self.load.patience_s * self.load.rate
+        return is_slow and more > _HOPELESS and more > _HOPELESS_SHARE * sent
 
     def _is_answered(self) -> bool:
         return all(place in self.answers for place in range(self.first, self.last))
 
     def _is_broken(self) -> bool:
         failed = sum(bool(answer.failure) for answer in self.answers.values())
-        return failed > 8 and failed > MOST_FAILED * len(self.answers)
+        return failed > 8 and failed > _MOST_FAILED * len(self.answers)
 
 
 def _check(endpoint: Endpoint, answers: Sequence[Answer], input_tokens: int, output_tokens: int) -> None:
     """That the server did what it was asked for."""
     whole = [answer for answer in answers if not answer.failure]
-    failures = [answer for answer in answers if answer.failure and answer.failure != GIVEN_UP]
+    failures = [answer for answer in answers if answer.failure and answer.failure != _GIVEN_UP]
     others = [answer for answer in failures if answer.status not in BUSY]
-    if others and len(others) > MOST_FAILED * len(answers):
+    if others and len(others) > _MOST_FAILED * len(answers):
         raise MeasurementError(
             f"{endpoint.target}: {len(others)} of {len(answers)} requests of {input_tokens} tokens in and "
             f"{output_tokens} out failed; the first: {others[0].failure}",
@@ -279,7 +279,7 @@ def _check(endpoint: Endpoint, answers: Sequence[Answer], input_tokens: int, out
         ("prompts", input_tokens, float(np.mean([answer.input_tokens for answer in counted]))),
         ("completions", output_tokens, float(np.mean([answer.output_tokens for answer in counted]))),
     ):
-        if abs(found - wanted) > max(OFF_TOKENS, OFF_SHARE * wanted):
+        if abs(found - wanted) > max(_OFF_TOKENS, _OFF_SHARE * wanted):
             raise MeasurementError(
                 f"{endpoint.target}: {what} must be of {wanted} tokens, the server counts {found:g} on average",
                 hint="the server must know ignore_eos or min_tokens" if what == "completions" else "",
@@ -298,9 +298,9 @@ def _window(
     is_cut: bool = False,
 ) -> Window:
     """Answers in the order in which they were sent, as arrays."""
-    failures = [answer.failure for answer in answers if answer.failure and answer.failure != GIVEN_UP]
-    if len(failures) <= FEW_FAILED * len(answers):
-        answers = [answer for answer in answers if answer.failure in ("", GIVEN_UP)]
+    failures = [answer.failure for answer in answers if answer.failure and answer.failure != _GIVEN_UP]
+    if len(failures) <= _FEW_FAILED * len(answers):
+        answers = [answer for answer in answers if answer.failure in ("", _GIVEN_UP)]
 
     def of(name: str) -> Array:
         return np.array([math.inf if answer.failure else getattr(answer, name) for answer in answers], float)

@@ -10,14 +10,13 @@ import numpy as np
 
 from melange.files import Json
 from melange.measure.search import START_SHARE, TURNS, WARM_UP_TURNS, Effort
-from melange.measure.subject import Subject, latency_bound_s
+from melange.measure.subject import Bucket, Subject, latency_bound_s
 from melange.profile.profile import Profile
 
-Bucket = tuple[int, int]
 # Where the objective limits the first token only: time of an output token that is taken in its place [s].
-USUAL_TPOT_S = 0.05
+_USUAL_TPOT_S = 0.05
 # An estimate is off by such a factor often enough.
-OFF = 2.0
+_OFF = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +78,7 @@ def _of(subject: Subject, profile: Profile | None, bucket: Bucket, effort: Effor
     inputs, outputs = subject.size(bucket)
     latency_s = latency_bound_s(subject.slo, outputs)
     if math.isinf(latency_s):
-        latency_s = USUAL_TPOT_S * outputs + (subject.slo.ttft_s or 0.0)
+        latency_s = _USUAL_TPOT_S * outputs + (subject.slo.ttft_s or 0.0)
     guess = guess_of(subject, profile, bucket)
     rates = _tried(guess or 1.0 / latency_s, effort, is_guess=guess is not None)
     counted = effort.counted(subject.slo)
@@ -101,7 +100,7 @@ def _of(subject: Subject, profile: Profile | None, bucket: Bucket, effort: Effor
 def _tried(rate: float, effort: Effort, *, is_guess: bool) -> list[float]:
     """About the rates that a search tries: up by doubling, then bisection of what is left."""
     start = START_SHARE * rate if is_guess else rate
-    doublings = [start * OFF**power for power in range(3 if is_guess else 6)]
-    halvings = math.ceil(math.log2(math.log(OFF) / math.log1p(effort.precision)))
+    doublings = [start * _OFF**power for power in range(3 if is_guess else 6)]
+    halvings = math.ceil(math.log2(math.log(_OFF) / math.log1p(effort.precision)))
     top = rate if is_guess else float(np.median(doublings))
     return [*doublings, *([top] * halvings)]

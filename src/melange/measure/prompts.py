@@ -14,10 +14,12 @@ WORDS = (
     *("time", "year", "way", "day", "man", "world", "life", "hand", "part", "child", "eye", "woman", "place", "work"),
     *("week", "case", "point", "company", "number", "group", "problem", "fact", "water", "house", "night", "area"),
 )
-OPENING = "the"
-REPEATS = 16
+_OPENING = "the"
+# A word is used where so many of it in a row are a whole number of tokens each: more are surer, and a longer prompt. A
+# judgment.
+_REPEATS = 16
 # Ids that exist in every vocabulary of practical size and are no special tokens in most.
-PLAIN_IDS = tuple(range(1000, 1800))
+_PLAIN_IDS = tuple(range(1000, 1800))
 
 Count = Callable[[str], Awaitable[int]]
 
@@ -51,7 +53,7 @@ class Vocabulary:
         left = max(tokens - self.fixed_tokens, 1 if self.ids else 0)
         if self.ids:
             return choose.choices(self.ids, k=left)
-        text = [OPENING]
+        text = [_OPENING]
         single = [word for word, count in self.words if count == 1]
         most = max(count for _, count in self.words)
         while left >= most:
@@ -80,12 +82,12 @@ async def counted_words(count: Count, place: str) -> Vocabulary:
     MeasurementError
         No word is a single token, so that no length can be met exactly.
     """
-    fixed = await count(OPENING)
+    fixed = await count(_OPENING)
     words = []
     for word in WORDS:
-        more = await count(OPENING + f" {word}" * REPEATS) - fixed
-        if more > 0 and more % REPEATS == 0:
-            words.append((word, more // REPEATS))
+        more = await count(_OPENING + f" {word}" * _REPEATS) - fixed
+        if more > 0 and more % _REPEATS == 0:
+            words.append((word, more // _REPEATS))
     if not any(tokens == 1 for _, tokens in words):
         raise MeasurementError(
             f"{place}: the lengths of its prompts cannot be set: no word of {len(WORDS)} is a single token",
@@ -96,4 +98,4 @@ async def counted_words(count: Count, place: str) -> Vocabulary:
 
 def id_vocabulary(known: Sequence[int], fixed_tokens: int = 0) -> Vocabulary:
     """Token ids that the server's own tokenizer makes, or plain ones where it has none."""
-    return Vocabulary(ids=tuple(sorted(set(known))) or PLAIN_IDS, fixed_tokens=fixed_tokens)
+    return Vocabulary(ids=tuple(sorted(set(known))) or _PLAIN_IDS, fixed_tokens=fixed_tokens)

@@ -11,18 +11,21 @@ from melange.files import Json
 from melange.measure.interval import interval
 from melange.measure.point import Point
 from melange.slo import Slo
+from melange.units import ms
 
 # The search starts a little below what is expected, and gives up where a request comes so seldom that it is alone.
-START_SHARE, LEAST_BATCH = 0.7, 0.02
+START_SHARE, _LEAST_BATCH = 0.7, 0.02
 # A rate that holds and is as near to a capacity that was seen refutes it.
-TOO_NEAR = 0.95
+_TOO_NEAR = 0.95
 # Tests at one rate wait for a steady state as long as so many requests take, and last so many; both at least.
 WARM_UP_TURNS, TURNS = 2.0, 3.0
-LEAST_WARM_UP, BEYOND = 5, 10
+# Requests that warm a server up at least, and that lie beyond a percentile at least (docs/measure.md): fewer leave more
+# to chance, more take longer. Judgments.
+_LEAST_WARM_UP, _BEYOND = 5, 10
 # Requests are expected to take so much longer than load is thought to make them, and are waited for so many times that.
-MARGIN, PATIENCE = 1.5, 4.0
+MARGIN, _PATIENCE = 1.5, 4.0
 # Where the objective bounds no latency, load is thought to slow requests down by this factor at most.
-SLOWEST = 4.0
+_SLOWEST = 4.0
 
 Probe = Callable[["Step"], Awaitable[Point]]
 
@@ -61,7 +64,7 @@ class Effort:
 
     def counted(self, slo: Slo) -> int:
         """Requests to count for an SLO's statistic: some must lie beyond a percentile."""
-        return max(self.requests, math.ceil(round(BEYOND / slo.tail, 6)))
+        return max(self.requests, math.ceil(round(_BEYOND / slo.tail, 6)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,7 @@ class Step:
 
     def warm_up(self) -> int:
         """Requests until the load is steady."""
-        return max(LEAST_WARM_UP, math.ceil(WARM_UP_TURNS * self.latency_s * (self.rate or 0.0)))
+        return max(_LEAST_WARM_UP, math.ceil(WARM_UP_TURNS * self.latency_s * (self.rate or 0.0)))
 
     def counted(self, least: int) -> int:
         """Requests to count."""
@@ -93,7 +96,7 @@ class Step:
     @property
     def patience_s(self) -> float:
         """How long to wait for the last request [s]."""
-        return max(2.0, PATIENCE * self.latency_s)
+        return max(2.0, _PATIENCE * self.latency_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +190,7 @@ async def find_rate(
         else:
             high, failed, is_sure = rate, point, not is_far
         points.append(point)
-        if high * alone.latency_s < LEAST_BATCH:
+        if high * alone.latency_s < _LEAST_BATCH:
             return Found.nothing(_why(failed, slo), high)
         rate = _next(low, high, failed)
     return _found(_why(failed, slo), points, slo, low, high)
@@ -206,13 +209,13 @@ def _expected_s(rate: float, alone: Point, held: Point, guess: float | None, bou
     that held; before that from the bound, which it reaches about where the highest rate is expected. Longer than the
     bound is not waited for: that the objective does not hold is seen before.
     """
-    most_s = bound_s if math.isfinite(bound_s) else SLOWEST * held.latency_s
+    most_s = bound_s if math.isfinite(bound_s) else _SLOWEST * held.latency_s
     if held.rate is not None:
         at_rate, took_s = held.rate, held.latency_s
     elif guess is not None:
         at_rate, took_s = guess, max(most_s, alone.latency_s)
     else:
-        at_rate, took_s = rate, SLOWEST * alone.latency_s
+        at_rate, took_s = rate, _SLOWEST * alone.latency_s
     slowdown = max(1.0 - alone.latency_s / took_s, 0.0) * rate / at_rate
     expected_s = alone.latency_s / (1.0 - slowdown) if slowdown < 1 else math.inf
     return MARGIN * max(held.latency_s, min(expected_s, most_s))
@@ -228,7 +231,7 @@ def _next(low: float, high: float, failed: Point) -> float:
     capacity = min(failed.capacity or high, high)
     if low == 0:
         return min(high / 2, START_SHARE * capacity)
-    if low >= TOO_NEAR * capacity:
+    if low >= _TOO_NEAR * capacity:
         capacity = high
     return math.sqrt(low * capacity)
 
@@ -252,5 +255,5 @@ def _why(point: Point, slo: Slo) -> str:
     if not point.keeps_up:
         return f"{load}: the server falls behind"
     limit_s = slo.limits[point.metric]
-    found = f"{point.excess * limit_s * 1e3:.3g} ms" if math.isfinite(point.excess) else "no end in sight"
-    return f"{load}: {slo.statistic} {point.metric.upper()} is {found}; the limit is {limit_s * 1e3:g} ms"
+    found = f"{ms(point.excess * limit_s):.3g} ms" if math.isfinite(point.excess) else "no end in sight"
+    return f"{load}: {slo.statistic} {point.metric.upper()} is {found}; the limit is {ms(limit_s):g} ms"

@@ -23,12 +23,13 @@ from melange.profile.comparison import compare
 from melange.profile.correction import INTERVAL, SHARES
 from melange.profile.measurement import Measurement
 from melange.profile.refit import refit_to
-from melange.replica.capacity import Array, Replicas, Sizes, prompt_times_s
+from melange.replica.capacity import Replicas, Sizes, prompt_times_s
 from melange.replica.engine import Engine
 from melange.replica.step import StepCost, scaled, stack
+from melange.workload.workload import Array
 
 # Each is scaled apart. The time of a prompt's tokens is told by TTFT, that of the others by TPOT under load.
-GROUPS = (
+_GROUPS = (
     ("host_s",),
     ("token_s",),
     ("sequence_s",),
@@ -38,16 +39,19 @@ GROUPS = (
     ("weights_s",),
 )
 # The first guess: how a step of one request divides, the least part of a prompt's step that is for its tokens, and by
-# how much attention adds to a prompt of a thousand tokens.
-TOKENS_SHARE = 0.1
-HOST_SHARE, WEIGHTS_SHARE, SEQUENCE_SHARE, CONTEXT_SHARE, REQUEST_SHARE, POSITION_SHARE = 0.3, 0.5, 0.1, 0.1, 0.5, 0.2
+# how much attention adds to a token of a prompt of so many. Judgments, from which the fit starts.
+_TOKENS_SHARE = 0.1
+_HOST_SHARE, _WEIGHTS_SHARE, _SEQUENCE_SHARE = 0.3, 0.5, 0.1
+_CONTEXT_SHARE, _REQUEST_SHARE, _POSITION_SHARE = 0.1, 0.5, 0.2
+_POSITION_TOKENS = 1000.0
 # Steps are known no better than this share, however well they are fitted: load points of a minute differ by it.
-LEAST_SPREAD = 0.05
+_LEAST_SPREAD = 0.05
 # Coefficients of the first guess are wrong by such a logarithm.
-GUESS_SPREAD = 1.5
+_GUESS_SPREAD = 1.5
 # So much worse they are known at sizes far from all that were measured; how far that is, as estimates have it.
-FAR_SPREAD, REACH = 0.3, SHARES.reach
-UNLIMITED = 2**31 - 1
+_FAR_SPREAD, _REACH = 0.3, SHARES.reach
+# A limit that no server reaches, in 32 bits.
+_UNLIMITED = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +75,7 @@ class EngineLimits:
     max_sequences: int = 256
     max_batched_tokens: int = 2048
     max_context: int = 131072
-    kv_tokens: float = UNLIMITED
+    kv_tokens: float = _UNLIMITED
     block_tokens: int = 16
     is_chunked: bool = True
 
@@ -105,8 +109,8 @@ def fit_engine(points: Sequence[Measurement], limits: EngineLimits | None = None
         ratios = [one[2] / one[1] for point in points if (one := compare(replicas, model, point)) is not None]
         return np.log([*ratios, *(_prompt_ratio(replicas, point) for point in alone)])
 
-    cost = refit_to(_first_guess(alone), log_ratio, GROUPS, pull=(LEAST_SPREAD / GUESS_SPREAD) ** 2)
-    spread = max(float(np.sqrt(np.mean(log_ratio(cost) ** 2))), LEAST_SPREAD)
+    cost = refit_to(_first_guess(alone), log_ratio, _GROUPS, pull=(_LEAST_SPREAD / _GUESS_SPREAD) ** 2)
+    spread = max(float(np.sqrt(np.mean(log_ratio(cost) ** 2))), _LEAST_SPREAD)
     return Engine(
         cost=cost,
         kv_tokens=limits.kv_tokens,
@@ -130,7 +134,7 @@ def spread_at(engine: Engine, points: Sequence[Measurement], sizes: Sizes) -> Ar
     fit = math.log(engine.slow) / INTERVAL
     measured = {(point.input_tokens, point.output_tokens) for point in points}
     apart = np.min([np.log(sizes.inputs / i) ** 2 + np.log(sizes.outputs / o) ** 2 for i, o in measured], axis=0)
-    return np.asarray(np.sqrt(fit**2 + FAR_SPREAD**2 * -np.expm1(-apart / (2 * REACH**2))))
+    return np.asarray(np.sqrt(fit**2 + _FAR_SPREAD**2 * -np.expm1(-apart / (2 * _REACH**2))))
 
 
 def replicas_with(engine: Engine, factor: float | Array = 1.0) -> Replicas:
@@ -186,15 +190,15 @@ def _first_guess(alone: Sequence[Measurement]) -> StepCost:
     longest = max(alone, key=lambda point: point.input_tokens)
     prompt_s = longest.ttft_s["mean"]
     step_s = longest.tpot_s.get("mean") or prompt_s / longest.input_tokens
-    token_s = max(prompt_s - step_s, TOKENS_SHARE * prompt_s) / longest.input_tokens
+    token_s = max(prompt_s - step_s, _TOKENS_SHARE * prompt_s) / longest.input_tokens
     absent = {one.name: 0.0 for one in fields(StepCost) if one.default is MISSING}
     return replace(
         StepCost(**(absent | {"window": math.inf})),
-        host_s=HOST_SHARE * step_s,
-        weights_s=WEIGHTS_SHARE * step_s,
-        sequence_s=SEQUENCE_SHARE * step_s,
-        context_s=CONTEXT_SHARE * step_s / max(longest.input_tokens, 100.0),
+        host_s=_HOST_SHARE * step_s,
+        weights_s=_WEIGHTS_SHARE * step_s,
+        sequence_s=_SEQUENCE_SHARE * step_s,
+        context_s=_CONTEXT_SHARE * step_s / max(longest.input_tokens, 100.0),
         token_s=token_s,
-        request_s=REQUEST_SHARE * step_s,
-        position_s=POSITION_SHARE * token_s / 1000.0,
+        request_s=_REQUEST_SHARE * step_s,
+        position_s=_POSITION_SHARE * token_s / _POSITION_TOKENS,
     )

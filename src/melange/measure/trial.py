@@ -14,7 +14,7 @@ from melange.measure.window import Window, merged
 from melange.slo import Slo
 
 # Of the requests that are counted so many are sent first where the objective is expected to hold by far.
-FEW_SHARE = 1 / 3
+_FEW_SHARE = 1 / 3
 
 Send = Callable[[Load], Awaitable[Window]]
 
@@ -60,7 +60,7 @@ async def try_rate(send: Send, step: Step, size: tuple[int, int], slo: Slo, effo
 
 def _counts(counted: int, step: Step, effort: Effort) -> list[int]:
     """Requests to count in each window, at least."""
-    return [*([math.ceil(counted * FEW_SHARE)] if step.is_far else []), *([counted] * effort.repeats)]
+    return [*([math.ceil(counted * _FEW_SHARE)] if step.is_far else []), *([counted] * effort.repeats)]
 
 
 def _load(step: Step, size: tuple[int, int], least: int, seed: int) -> Load:

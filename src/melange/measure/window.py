@@ -15,14 +15,14 @@ from melange.slo import METRICS, Slo
 from melange.workload.workload import Array
 
 # Statistics that a load point keeps.
-QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
+_QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 # Ends of the interval on a statistic, the blocks it is drawn from, and how often.
-CONFIDENCE, BLOCKS, DRAWS = 0.9, 12, 400
+_CONFIDENCE, BLOCKS, _DRAWS = 0.9, 12, 400
 # A server that falls behind by more than this share of the time that passes does not keep up.
 DRIFT = 0.05
 # A client whose requests leave, or whose clock ticks, later than this is the slow one: a share of the latency and of
 # the time between tokens that it measures, and what no machine can be blamed for [s].
-LATE_SHARE, LATE_S = 0.1, 0.01
+_LATE_SHARE, _LATE_S = 0.1, 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -118,8 +118,8 @@ class Window:
         sends = float(np.quantile(self.lag_s, 0.95)) if len(self.lag_s) else 0.0
         ticks = float(self.tick_lag_s.mean()) if len(self.tick_lag_s) else 0.0
         steps = self.itl_s.mean() if len(self.itl_s) else 0.0
-        allowed_s = max(LATE_S, LATE_SHARE * float(latency.mean()) if len(latency) else 0.0)
-        return sends > allowed_s or ticks > max(LATE_S, LATE_SHARE * float(steps))
+        allowed_s = max(_LATE_S, _LATE_SHARE * float(latency.mean()) if len(latency) else 0.0)
+        return sends > allowed_s or ticks > max(_LATE_S, _LATE_SHARE * float(steps))
 
     def to_measurement(self, **details: Any) -> Measurement:
         """The window as a load point."""
@@ -168,7 +168,7 @@ def merged(windows: Sequence[Window]) -> Window:
 def _statistics(values: Array) -> dict[str, float]:
     if not len(values):
         return {}
-    return {"mean": float(values.mean())} | {name: float(np.quantile(values, at)) for name, at in QUANTILES.items()}
+    return {"mean": float(values.mean())} | {name: float(np.quantile(values, at)) for name, at in _QUANTILES.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,12 +204,12 @@ def excess(window: Window, slo: Slo, *, seed: int = 0) -> Excess:
         limit, values = slo.limits[metric], window.metric(metric)
         low, high = _interval(values, slo.statistic, window.repeats, seed)
         found.append(
-            Excess(metric=metric, value=statistic(values, slo.statistic) / limit, low=low / limit, high=high / limit)
+            Excess(metric=metric, value=_statistic(values, slo.statistic) / limit, low=low / limit, high=high / limit)
         )
     return max(found, key=lambda one: one.value)
 
 
-def statistic(values: npt.NDArray[np.float64], name: str) -> float:
+def _statistic(values: npt.NDArray[np.float64], name: str) -> float:
     """The mean or a percentile, such as ``p99``; infinite where there is no value, or too many are."""
     if not len(values):
         return math.inf
@@ -224,7 +224,7 @@ def _interval(values: Array, name: str, repeats: int, seed: int) -> tuple[float,
         return math.inf, math.inf
     blocks = np.array_split(values, min(BLOCKS * repeats, len(values)))
     random = np.random.default_rng(seed)
-    chosen = random.integers(len(blocks), size=(DRAWS, len(blocks)))
-    drawn = [statistic(np.concatenate([blocks[place] for place in row]), name) for row in chosen]
-    tail = (1 - CONFIDENCE) / 2
+    chosen = random.integers(len(blocks), size=(_DRAWS, len(blocks)))
+    drawn = [_statistic(np.concatenate([blocks[place] for place in row]), name) for row in chosen]
+    tail = (1 - _CONFIDENCE) / 2
     return float(np.quantile(drawn, tail)), float(np.quantile(drawn, 1 - tail))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from melange.errors import InfeasibleError
-from melange.measure.subject import Subject, same_kind
+from melange.measure.subject import Bucket, Subject, same_kind
 from melange.plan.confidence import DECILE, at_quantile, with_rates
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
@@ -21,9 +21,8 @@ from melange.profile.profile import MEASURED, Profile
 from melange.workload.workload import Array, Mask
 
 # A rate is not believed to be below this share of what it may be at best, or one bucket would outweigh all others.
-LEAST_SHARE = 0.05
-WHY = "not known well enough"
-Bucket = tuple[int, int]
+_LEAST_SHARE = 0.05
+_WHY = "not known well enough"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +59,7 @@ def choose(subject: Subject, profile: Profile | None) -> Choice:
     if not served.any():
         served = np.ones_like(traffic)
     high = profile.high[r]
-    low = np.maximum(profile.low[r], LEAST_SHARE * high)
+    low = np.maximum(profile.low[r], _LEAST_SHARE * high)
     width = np.divide(1.0, low, out=np.zeros_like(low), where=low > 0)
     width -= np.divide(1.0, high, out=np.zeros_like(high), where=high > 0)
     # What was measured is known; what the type cannot serve even at its best is left alone, except where that is all.
@@ -90,7 +89,7 @@ def _in_order(value: Array) -> tuple[Bucket, ...]:
 
 def _plan_at(subject: Subject, profile: Profile, kind: Mask, deviation: float) -> Plan | None:
     """The plan with the types of one kind at one place of their intervals, the others as they are."""
-    rates = with_rates(profile, at_quantile(profile, np.where(kind, deviation, 0.0)), WHY)
+    rates = with_rates(profile, at_quantile(profile, np.where(kind, deviation, 0.0)), _WHY)
     try:
         return solve(subject.workload, rates, replace(subject.options, confidence=None, budget_per_h=None))
     except InfeasibleError:

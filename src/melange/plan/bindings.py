@@ -16,28 +16,27 @@ from melange.errors import InputError, unknown
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Mask
 
-# In the order in which a name is looked up.
+# What a name may be; where several are possible, it is looked up in the order that the caller gives.
 OFFER, INSTANCE_TYPE, REPLICA_TYPE, ACCELERATOR = "offer", "instance type", "replica type", "accelerator"
 
 
-def _names_by_kind(items: Sequence[ReplicaType]) -> dict[str, list[str]]:
-    """The name of each replica type (R) of each kind."""
-    return {
-        OFFER: [item.offer.name for item in items],
-        INSTANCE_TYPE: [item.offer.instance_type for item in items],
-        REPLICA_TYPE: [item.name for item in items],
-        ACCELERATOR: [item.offer.accelerator for item in items],
-    }
+def _names_of(items: Sequence[ReplicaType], kind: str) -> list[str]:
+    """The name of each replica type (R) of a kind."""
+    if kind == OFFER:
+        return [item.offer.name for item in items]
+    if kind == INSTANCE_TYPE:
+        return [item.offer.instance_type for item in items]
+    if kind == ACCELERATOR:
+        return [item.offer.accelerator for item in items]
+    return [item.name for item in items]
 
 
 def members(name: str, items: Sequence[ReplicaType], kinds: Sequence[str]) -> Mask:
     """Which replica types a name binds (R,): those of the first of ``kinds`` that knows it; none where none does."""
-    names = _names_by_kind(items)
-    for kind in (OFFER, INSTANCE_TYPE, REPLICA_TYPE, ACCELERATOR):
-        if kind in kinds:
-            found = np.array([one == name for one in names[kind]], bool)
-            if found.any():
-                return found
+    for kind in kinds:
+        found = np.array([one == name for one in _names_of(items, kind)], bool)
+        if found.any():
+            return found
     return np.zeros(len(items), bool)
 
 
@@ -49,9 +48,10 @@ def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Seque
     InputError
         Naming ``place``, the setting that holds the names.
     """
-    by_kind = _names_by_kind(items)
-    known = {name for kind in kinds for name in by_kind[kind] if name}
-    for name in names:
+    if not (given := list(names)):
+        return
+    known = {name for kind in kinds for name in _names_of(items, kind) if name}
+    for name in given:
         if name not in known:
             raise unknown(" or ".join(kinds), name, known, place=place)
 

@@ -19,6 +19,7 @@ from melange.plan.plan import Plan
 from melange.plan.problem import Problem, build
 from melange.plan.question import Question
 from melange.plan.servable import scope_of
+from melange.units import S_PER_H, TOKENS_PER_MTOK
 from melange.workload.workload import Array, Workload
 
 # What a plan is explained to, however roughly it was solved: an answer to a gap of 1 % could not tell one instance more
@@ -161,7 +162,7 @@ def _cost_per_mtok(plan: Plan, workload: Workload, problem: Problem) -> Array:
     part = np.divide(load, total, out=np.zeros_like(load), where=total > 0)
     flat = np.full(workload.request_rate.size, np.nan)
     tokens = (workload.request_rate * (workload.input_tokens + workload.output_tokens)).ravel()[problem.cells]
-    flat[problem.cells] = (spent @ part) / (tokens * 3600 / 1e6)
+    flat[problem.cells] = (spent @ part) / (tokens * S_PER_H / TOKENS_PER_MTOK)
     return flat.reshape(workload.request_rate.shape)
 
 

@@ -16,9 +16,11 @@ from melange.plan.fingerprint import fingerprint
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.plan.question_file import question_from_json, question_to_json
+from melange.plan.server import servers_of
 from melange.profile.profile import ReplicaType
 from melange.replica.engine import Engine
 from melange.slo import Slo
+from melange.units import S_PER_H, TOKENS_PER_MTOK
 from melange.workload.workload import Array, Workload, frozen_array
 
 
@@ -91,6 +93,9 @@ class Plan:
         What a reader should know: those of the workload and of the profile included.
     certificate
         What a simulation has shown of it; None where nobody asked.
+    max_request_rate
+        The rates that it counts on, at the confidence that its question asks for (R, I, O) [1/s]; 0 for a type that is
+        not used.
     """
 
     question: Question
@@ -195,8 +200,8 @@ class Plan:
         if self.workload.buckets.is_ordinal:
             return None
         served = self.share.sum(axis=0) * self.workload.request_rate
-        inputs = float((served * self.workload.input_tokens).sum()) * 3600 / 1e6
-        outputs = float((served * self.workload.output_tokens).sum()) * 3600 / 1e6
+        inputs = float((served * self.workload.input_tokens).sum()) * S_PER_H / TOKENS_PER_MTOK
+        outputs = float((served * self.workload.output_tokens).sum()) * S_PER_H / TOKENS_PER_MTOK
         if outputs == 0:
             return None
         return {
@@ -238,6 +243,7 @@ class Plan:
             "share": self.share.tolist(),
             # A row of a type that is not used is null: there may be a thousand of them.
             "max_request_rate": [rates.tolist() if rates.any() else None for rates in self.max_request_rate],
+            "servers": [server.to_json() for server in servers_of(self)],
             "certificate": self.certificate.to_json() if self.certificate else None,
             **question_to_json(self.question, self.instances > 0),
         }

@@ -176,7 +176,7 @@ def allowed_types(question: Question) -> Mask:
     """Which types may be used (R,): those that are neither excluded nor limited to none."""
     items = question.profile.replica_types
     none = np.zeros(len(items), bool)
-    for limit in _limits_of(items, question.options):
+    for limit in limits_of(items, question.options):
         none |= limit.weight > limit.most
     for name in question.options.exclude:
         none |= _is_named(items, name)
@@ -193,7 +193,7 @@ def build(question: Question, allowed: Mask, served: Mask, *, availability: bool
     spare = np.array([_for(item, options.spare_replicas) for item in items], float)
     least = np.ceil(np.array([_for(item, options.min_replicas) for item in items], float) / replicas)
     load = loads(question.workload, profile)[np.ix_(where, cells)]
-    limits = _limits_of(items, options) if availability else ()
+    limits = limits_of(items, options) if availability else ()
     return Problem(
         names=tuple(item.name for item in items),
         types=where,
@@ -230,7 +230,7 @@ def _most(
     return most
 
 
-def _limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, ...]:
+def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, ...]:
     """What the types share: availability of an offer, an instance type or a type, and of an accelerator over offers."""
     limits = []
     most_by_name: dict[str, int] = dict(options.max_instances)

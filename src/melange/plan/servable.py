@@ -13,6 +13,7 @@ from melange.errors import InfeasibleError
 from melange.plan.problem import allowed_types
 from melange.plan.question import Question
 from melange.profile.profile import Profile
+from melange.units import S_PER_MS
 from melange.workload.workload import Mask
 
 # Sentences of an error, reasons in a sentence, names of types or sizes before a reason. More, and nobody reads them;
@@ -132,7 +133,7 @@ def _together(told: Sequence[tuple[str, str]]) -> str:
 
 
 def _in_base_units(number: str, unit: str) -> float:
-    return float(number.replace(",", "")) * (1e-3 if unit == " ms" else 1.0)
+    return float(number.replace(",", "")) * (S_PER_MS if unit == " ms" else 1.0)
 
 
 def _label(profile: Profile, cell: int) -> str:

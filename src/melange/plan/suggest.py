@@ -28,6 +28,7 @@ from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.profile.correction import REFERENCE_BATCH, SHARES, Sample, correction
 from melange.profile.profile import MEASURED
+from melange.units import MIN_PER_H, S_PER_MIN
 from melange.workload.workload import Array
 
 # Swanson's rule: the mean of a skewed quantity is close to 0.3, 0.4 and 0.3 of its 10 %, 50 % and 90 % quantiles. More
@@ -293,7 +294,7 @@ class _Value:
         concurrency = max(1, round(self._concurrency(cell))) if self.in_flight is not None else None
         at_once = concurrency or 1
         requests = at_once + max(_LEAST_REQUESTS, _TURNS * at_once)
-        minutes = requests / rate / 60 + _START_MINUTES * is_first
+        minutes = requests / rate / S_PER_MIN + _START_MINUTES * is_first
         return Suggestion(
             replica_type=item.name,
             accelerator=item.offer.accelerator,
@@ -304,7 +305,7 @@ class _Value:
             request_rate=rate,
             saves_per_h=saving,
             gpu_minutes=minutes * item.tensor_parallel,
-            cost=minutes / 60 * item.cost_per_h,
+            cost=minutes / MIN_PER_H * item.cost_per_h,
         )
 
 

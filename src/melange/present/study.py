@@ -24,6 +24,12 @@ class Study:
         The plan, with plans at other rates and limits.
     day
         When it was made; None: not said.
+    compared
+        Types that are compared by request size, as places in ``replica_types``.
+    found
+        Which of them are cheapest for which size.
+    legend
+        Letters and colors of the types.
     """
 
     exploration: Exploration

@@ -33,9 +33,10 @@ from melange.profile.refit import Steps, misfit, refit
 from melange.replica.era import Era, Residuals
 from melange.replica.hardware import Hardware, kv_tokens_of
 from melange.replica.step import StepCost, step_cost
+from melange.units import MS_PER_S
 
-PACKAGE = "aiconfigurator-core"
-SYSTEM_BY_ACCELERATOR = {
+_PACKAGE = "aiconfigurator-core"
+_SYSTEM_BY_ACCELERATOR = {
     "A100-80GB": "a100_sxm",
     "H100-80GB": "h100_sxm",
     "H200": "h200_sxm",
@@ -46,9 +47,9 @@ SYSTEM_BY_ACCELERATOR = {
     "L40S": "l40s",
     "RTXPRO6000": "rtx_pro_6000_server",
 }
-SPECIFICATION_ONLY = ("A30", "A100-PCIe-80GB", "H100-PCIe-80GB", "L4")
+_SPECIFICATION_ONLY = ("A30", "A100-PCIe-80GB", "H100-PCIe-80GB", "L4")
 BACKEND_BY_ERA = {"vllm-1": "vllm", "sglang": "sglang", "trtllm": "trtllm", "trtllm-1.0": "trtllm"}
-GEMM_BY_DTYPE = {
+_GEMM_BY_DTYPE = {
     "bf16": "bfloat16",
     "fp16": "bfloat16",
     "fp8": "fp8",
@@ -56,22 +57,22 @@ GEMM_BY_DTYPE = {
     "int8": "int8_wo",
     "int4": "int4_wo",
 }
-CACHE_BY_DTYPE = {"bf16": "bfloat16", "fp16": "bfloat16", "fp8": "fp8"}
+_CACHE_BY_DTYPE = {"bf16": "bfloat16", "fp16": "bfloat16", "fp8": "fp8"}
 # Measured over predicted TPOT of the concurrency sweeps, 2025-2026: 10 % and 90 % quantile, and median error
 # (bench/aiconfigurator.py). Its operators were measured one by one, and not fitted to those.
-RESIDUALS_BY_BACKEND = {
+_RESIDUALS_BY_BACKEND = {
     "vllm": Residuals(low=0.82, high=1.25, median_error=0.097, points=640),
     "sglang": Residuals(low=0.63, high=1.14, median_error=0.185, points=124),
     "trtllm": Residuals(low=0.76, high=1.10, median_error=0.113, points=693),
 }
 # The grid: running requests, tokens each of them holds, prompt tokens of the step.
-BATCHES = (1, 4, 16, 64, 256)
-CONTEXTS = (256, 1024, 4096, 16384)
-CHUNKS = (0, 256, 1024, 4096)
+_BATCHES = (1, 4, 16, 64, 256)
+_CONTEXTS = (256, 1024, 4096, 16384)
+_CHUNKS = (0, 256, 1024, 4096)
 # A step of which less than this share of the time was measured is no measurement.
-LEAST_MEASURED = 0.8
+_LEAST_MEASURED = 0.8
 # Beyond this disagreement one of the two is wrong, and tables are extrapolated more easily than a roofline.
-WILD = 3.0
+_WILD = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,7 +104,7 @@ class StepTimes:
         return self.residuals if hardware in self.cost_by_hardware else otherwise
 
 
-class NoTables(Exception):  # noqa: N818  (a reason, which never leaves this module)
+class _NoTables(Exception):  # noqa: N818  (a reason, which never leaves this module)
     """There are no measured operators; the message says why."""
 
 
@@ -135,7 +136,7 @@ def step_times(
     """
     if not is_installed():
         raise InputError(
-            f"profile.step_times: aiconfigurator needs the package {PACKAGE}, which is not installed",
+            f"profile.step_times: aiconfigurator needs the package {_PACKAGE}, which is not installed",
             hint="pip install 'melange[aiconfigurator]', or profile: {step_times: own}",
         )
     costs: dict[Hardware, StepCost] = {}
@@ -149,7 +150,7 @@ def step_times(
             steps = _steps(served, one, facts, era, (system, version))
             ours = step_cost(served, facts, tensor_parallel=one.tensor_parallel, constants=era.constants)
             _check(ours, steps)
-        except NoTables as reason:
+        except _NoTables as reason:
             reasons[one] = str(reason)
             continue
         costs[one] = refit(ours, steps)
@@ -158,7 +159,7 @@ def step_times(
         cost_by_hardware=costs,
         reason_by_hardware=reasons,
         misfit_by_hardware=misfits,
-        residuals=RESIDUALS_BY_BACKEND.get(BACKEND_BY_ERA.get(era.name, ""), era.residuals),
+        residuals=_RESIDUALS_BY_BACKEND.get(BACKEND_BY_ERA.get(era.name, ""), era.residuals),
         source=_source(era, versions),
     )
 
@@ -169,26 +170,26 @@ def _source(era: Era, version_by_system: Mapping[str, str]) -> str:
     listed = ", ".join(
         f"{system}/{BACKEND_BY_ERA[era.name]} {version}" for system, version in sorted(version_by_system.items())
     )
-    return f"step times of {PACKAGE} {metadata.version(PACKAGE)}, measured operators of {listed}"
+    return f"step times of {_PACKAGE} {metadata.version(_PACKAGE)}, measured operators of {listed}"
 
 
 def _tables(hardware: Hardware, era: Era) -> tuple[str, str]:
     """System and version of the tables."""
     name = hardware.accelerator
     if era.name not in BACKEND_BY_ERA:
-        raise NoTables(f"no tables of {era.name}")
-    if name in SPECIFICATION_ONLY:
-        raise NoTables("specification only, no measured operators")
-    if name not in SYSTEM_BY_ACCELERATOR:
-        raise NoTables("no tables of this accelerator")
+        raise _NoTables(f"no tables of {era.name}")
+    if name in _SPECIFICATION_ONLY:
+        raise _NoTables("specification only, no measured operators")
+    if name not in _SYSTEM_BY_ACCELERATOR:
+        raise _NoTables("no tables of this accelerator")
     if hardware.is_pcie:
-        raise NoTables("tensor parallelism over PCIe, where its tables are unreliable")
+        raise _NoTables("tensor parallelism over PCIe, where its tables are unreliable")
     from aiconfigurator_core.sdk.perf_database import get_version_slots
 
-    system, backend = SYSTEM_BY_ACCELERATOR[name], BACKEND_BY_ERA[era.name]
+    system, backend = _SYSTEM_BY_ACCELERATOR[name], BACKEND_BY_ERA[era.name]
     slots = get_version_slots(system, backend)
     if not slots:
-        raise NoTables(f"no measured operators of {backend}")
+        raise _NoTables(f"no measured operators of {backend}")
     return system, str(slots["current"])
 
 
@@ -197,11 +198,11 @@ def _steps(model: Model, hardware: Hardware, facts: Accelerator, era: Era, table
     held = kv_tokens_of(model, facts, hardware.tensor_parallel, era.settings) / model.layers
     grid = [
         (batch, context, chunk)
-        for batch, context, chunk in product(BATCHES, CONTEXTS, CHUNKS)
+        for batch, context, chunk in product(_BATCHES, _CONTEXTS, _CHUNKS)
         if batch * context <= held and context <= model.max_context
     ]
     if not grid:
-        raise NoTables("the model does not fit")
+        raise _NoTables("the model does not fit")
     times_ms = _times_ms(model, hardware.tensor_parallel, BACKEND_BY_ERA[era.name], tables, tuple(grid))
     batch, context, chunk = np.array(grid, float).T
     return Steps(
@@ -209,7 +210,7 @@ def _steps(model: Model, hardware: Hardware, facts: Accelerator, era: Era, table
         context_tokens=batch * context,
         prefill_tokens=chunk,
         position=context / 2,
-        time_s=np.array(times_ms) / 1e3,
+        time_s=np.array(times_ms) / MS_PER_S,
     )
 
 
@@ -228,10 +229,10 @@ def _times_ms(
                 else engine.decode_step_latency(batch, context, 2)
                 for batch, context, chunk in grid
             )
-        except NoTables:
+        except _NoTables:
             raise
         except Exception as error:  # it has many kinds of its own for what its tables lack
-            raise NoTables(_said(error)) from error
+            raise _NoTables(_said(error)) from error
 
 
 def _engine(model: Model, tensor_parallel: int, backend: str, tables: tuple[str, str]) -> Any:
@@ -259,28 +260,28 @@ def _check_measured(engine: Any) -> None:
     operators = engine.decode_step_per_op(64, 1024, 2)
     total = sum(time_ms for _, time_ms, *_ in operators)
     measured = sum(time_ms for _, time_ms, _, source in operators if source == "silicon")
-    if not measured >= LEAST_MEASURED * total:
-        raise NoTables(f"only {measured / total:.0%} of a step was measured")
+    if not measured >= _LEAST_MEASURED * total:
+        raise _NoTables(f"only {measured / total:.0%} of a step was measured")
 
 
 def _check(ours: StepCost, steps: Steps) -> None:
     """See that both tell of the same machine."""
     apart = misfit(ours, steps)
-    if apart > np.log(WILD):
-        raise NoTables(f"its steps differ from ours by a factor of {np.exp(apart):.1f}")
+    if apart > np.log(_WILD):
+        raise _NoTables(f"its steps differ from ours by a factor of {np.exp(apart):.1f}")
 
 
 def _config(model: Model) -> dict[str, Any]:
     """The model's shape as a ``config.json`` of an architecture that aiconfigurator knows."""
     if model.kv_lora_rank:
-        raise NoTables("latent attention, which its tables cover only in part")
+        raise _NoTables("latent attention, which its tables cover only in part")
     if model.learned_positions or not model.gated:
-        raise NoTables("no architecture of this kind")
+        raise _NoTables("no architecture of this kind")
     is_banded = bool(model.sliding_layers)
     if is_banded and not (model.experts and model.sliding_window == 128 and 2 * model.sliding_layers == model.layers):
-        raise NoTables("sliding windows other than those of gpt-oss")
+        raise _NoTables("sliding windows other than those of gpt-oss")
     if model.experts and (model.dense_layers or model.shared_expert_intermediate_size):
-        raise NoTables("shared experts or dense layers among experts")
+        raise _NoTables("shared experts or dense layers among experts")
     config: dict[str, Any] = {
         "architectures": ["LlamaForCausalLM"],
         "num_hidden_layers": model.layers,
@@ -304,12 +305,12 @@ def _config(model: Model) -> dict[str, Any]:
 
 def _modes(model: Model) -> dict[str, str]:
     """Data types by its names."""
-    if model.kv_dtype not in CACHE_BY_DTYPE:
-        raise NoTables(f"no tables of a KV cache in {model.kv_dtype}")
+    if model.kv_dtype not in _CACHE_BY_DTYPE:
+        raise _NoTables(f"no tables of a KV cache in {model.kv_dtype}")
     if model.weight_dtype == "fp8" and model.activation_dtype != "fp8":
-        raise NoTables("no tables of fp8 weights multiplied in 16 bits")
-    dtype = GEMM_BY_DTYPE[model.weight_dtype]
-    modes = {"gemm_quant_mode": dtype, "kvcache_quant_mode": CACHE_BY_DTYPE[model.kv_dtype]}
+        raise _NoTables("no tables of fp8 weights multiplied in 16 bits")
+    dtype = _GEMM_BY_DTYPE[model.weight_dtype]
+    modes = {"gemm_quant_mode": dtype, "kvcache_quant_mode": _CACHE_BY_DTYPE[model.kv_dtype]}
     if not model.experts:
         return modes
     if model.attention_weight_dtype in {"bf16", "fp16"} and model.weight_dtype == "fp4":

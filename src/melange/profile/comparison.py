@@ -12,10 +12,12 @@ from melange.catalog.model import Model
 from melange.errors import Caution
 from melange.profile.correction import Sample
 from melange.profile.measurement import Measurement
-from melange.replica.capacity import Array, Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
+from melange.replica.capacity import Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
+from melange.units import ms
+from melange.workload.workload import Array
 
 # A point that disagrees with the model by more than this was hardly measured on what it is taken for.
-WILD = 3.0
+_WILD = 3.0
 
 
 def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) -> tuple[list[Sample], list[Caution]]:
@@ -30,8 +32,8 @@ def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) 
             continue
         batch, measured_s, predicted_s = compared
         ratio = measured_s / predicted_s
-        if not 1 / WILD <= ratio <= WILD:
-            what = f"{point.source}: {measured_s * 1e3:.3g} ms measured, {predicted_s * 1e3:.3g} ms predicted"
+        if not 1 / _WILD <= ratio <= _WILD:
+            what = f"{point.source}: {ms(measured_s):.3g} ms measured, {ms(predicted_s):.3g} ms predicted"
             hint = "see that model, accelerator, degree and engine are those of the service"
             cautions.append(Caution("anchor", f"{what}; {hint}"))
         ratios[point.input_tokens, point.output_tokens, round(batch, 1)].append(math.log(ratio))

@@ -22,15 +22,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.replica.era import Residuals
+from melange.workload.workload import Array
 
-Array = npt.NDArray[np.float64]
-
+# The batch at which a correction is exp(c0), and at which c0 and c1 are taken to be independent before anything was
+# measured. A judgment.
 REFERENCE_BATCH = 24.0
 # 10 % and 90 % quantiles of a normal distribution lie so many standard deviations from its middle.
-DECILE = 1.2816
+_DECILE = 1.2816
 # Held-out residuals have longer tails than a normal's: 80 % of them lie within so many of their standard deviations.
 INTERVAL = 1.1
 
@@ -112,7 +112,7 @@ class Correction:
 
 def prior_variance(residuals: Residuals) -> float:
     """Variance of the logarithm of measured over predicted step time, from its 10 % and 90 % quantiles."""
-    return (math.log(residuals.high / residuals.low) / (2 * DECILE)) ** 2
+    return (math.log(residuals.high / residuals.low) / (2 * _DECILE)) ** 2
 
 
 def correction(

@@ -13,7 +13,7 @@ from melange.profile.profile import Profile
 from melange.replica.engine import Engine
 
 # What must be the same in all, and what to do about it where it is not; a file that does not say agrees with any.
-ALIKE: dict[str, tuple[Callable[[Profile], Any], str]] = {
+_ALIKE: dict[str, tuple[Callable[[Profile], Any], str]] = {
     "is_ordinal": (lambda one: one.buckets.is_ordinal, "give rates with their edges, or files that number all sizes"),
     "input_edges": (lambda one: list(one.buckets.input_edges), "measure each for the same workload"),
     "output_edges": (lambda one: list(one.buckets.output_edges), "measure each for the same workload"),
@@ -39,7 +39,7 @@ def join(profiles: Sequence[Profile], places: Sequence[str]) -> Profile:
     """
     if len(profiles) == 1:
         return profiles[0]
-    for field, (value_of, hint) in ALIKE.items():
+    for field, (value_of, hint) in _ALIKE.items():
         _check_alike(field, [value_of(one) for one in profiles], places, hint)
     _check_names(profiles, places)
     offsets = np.cumsum([0, *(len(one.reasons) for one in profiles)])

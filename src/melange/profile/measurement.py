@@ -24,7 +24,7 @@ from melange.slo import Slo
 # First key of the journal that melange measure keeps.
 JOURNAL = "measure-journal/1"
 LATENCIES = ("ttft_s", "tpot_s", "ntpot_s", "itl_s", "latency_s")
-ENDLESS = ("offered_rate", "max_request_rate_high")
+_ENDLESS = ("offered_rate", "max_request_rate_high")
 TEXTS = ("accelerator", "replica_type", "engine", "model", "source")
 _STATISTIC = re.compile(r"mean|p\d{1,2}(\.\d+)?")
 _NAMED = re.compile(r"(?P<accelerator>.+?) tp(?P<degree>\d+)")
@@ -204,7 +204,7 @@ def _value(key: str, value: Any, place: str) -> Any:
             return Slo.from_json(value)
         except TypeError:
             raise InputError(f"{place} must hold limits in seconds such as {{'tpot_s': 0.05}}, got {value!r}") from None
-    if key in ENDLESS and value in ("inf", math.inf):
+    if key in _ENDLESS and value in ("inf", math.inf):
         return math.inf
     found = number(value, place)
     if key in ("samples", "failed", "tensor_parallel"):

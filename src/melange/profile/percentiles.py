@@ -9,40 +9,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.processes import each_of
+from melange.profile.estimate_inputs import planned_sizes, wanted_buckets
 from melange.profile.profile import MEASURED, Profile
 from melange.profile.rate_cache import Key, Rate, RateCache
 from melange.replica.capacity import Sizes
 from melange.replica.engine import Engine
 from melange.replica.occupancy import replicas_like, running_at
 from melange.replica.policy import ROUND_ROBIN, PolicyState
-from melange.replica.reasons import duration
 from melange.replica.simulated.cluster import play
 from melange.replica.simulated.outcome import statistic_of
 from melange.slo import Slo
+from melange.units import duration
 from melange.workload.workload import Array, Buckets, Mask, Workload
 
 # Simulated requests at each rate; more for a far percentile, so that some lie beyond it, and more where many are in
 # flight, so that most of them meet a replica as full as it gets.
-REQUESTS, BEYOND, TIMES_IN_FLIGHT = 1_000, 20, 8
+_REQUESTS, _BEYOND, _TIMES_IN_FLIGHT = 1_000, 20, 8
 # The first ones meet an empty replica and are not counted.
 WARM_UP = 0.25
 # A queue whose wait grows by this share of the time that passes never ends: more comes than is served.
-GROWING = 0.03
+_GROWING = 0.03
 # Fewer cells than this are searched sooner than processes have started.
-WORTH_PROCESSES = 60
+_WORTH_PROCESSES = 60
 # Types that carry every size at so many times the cost of another one are not worth a simulation.
-DEAR = 3.0
+_DEAR = 3.0
 # The search ends when the rate is known to this share of itself.
-PRECISION = 0.03
+_PRECISION = 0.03
 # A replica that cannot hold its limits at a hundredth of what it carries in the mean cannot hold them at all.
-LEAST_SHARE, MOST_SHARE = 0.01, 2.0
-TOO_DEAR = f"not simulated: another type carries every size and costs {DEAR:g} times less"
+_LEAST_SHARE, _MOST_SHARE = 0.01, 2.0
+TOO_DEAR = f"not simulated: another type carries every size and costs {_DEAR:g} times less"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateSearch:
+    """What is simulated of a profile, and with which arrivals.
+
+    Parameters
+    ----------
+    seed
+        Of the arrivals.
+    is_scarce
+        Whether there may be too few of some types: then dear ones are simulated as well.
+    """
+
+    seed: int = 0
+    is_scarce: bool = False
 
 
 def with_simulated_rates(
@@ -50,8 +67,7 @@ def with_simulated_rates(
     sizes: Workload | Buckets,
     slo: Slo,
     *,
-    seed: int = 0,
-    is_scarce: bool = False,
+    search: RateSearch | None = None,
     kept: RateCache | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Profile:
@@ -65,10 +81,8 @@ def with_simulated_rates(
         What the profile was made for: a workload, whose buckets without traffic are left as they are, or buckets.
     slo
         Limits on any statistic of TTFT, TPOT, NTPOT, latency.
-    seed
-        Of the arrivals.
-    is_scarce
-        Whether there may be too few of some types: then dear ones are simulated as well.
+    search
+        What is simulated, and with which arrivals; None: the defaults.
     kept
         Rates found before, by what they follow from; None: those of this process.
     progress
@@ -90,16 +104,18 @@ def with_simulated_rates(
             "slo: percentiles are found by simulation, and the profile holds no engines",
             hint="estimate it with a model, or measure it under this SLO",
         )
-    inputs, outputs = _sizes(sizes)
-    wanted = np.ones(profile.buckets.shape, bool) if isinstance(sizes, Buckets) else sizes.request_rate > 0
-    dear = np.zeros(len(profile.replica_types), bool) if is_scarce else _dear(profile, wanted)
+    search = search or RateSearch()
+    planned, wanted = planned_sizes(sizes), wanted_buckets(sizes)
+    inputs, outputs = planned.inputs[0], planned.outputs[0]
+    dear = np.zeros(len(profile.replica_types), bool) if search.is_scarce else _dear(profile, wanted)
     rates = np.where(dear[:, None, None] & (profile.provenance != MEASURED), 0.0, profile.max_request_rate)
     reason, sentences = profile.reason.copy(), {text: place for place, text in enumerate(profile.reasons)}
     reason[(rates <= 0) & (profile.max_request_rate > 0)] = sentences.setdefault(TOO_DEAR, len(sentences))
     known = RateCache() if kept is None else kept
     cells = _cells(profile, wanted & ~dear[:, None, None])
     sought = [
-        (engine, (round(float(inputs[i, o])), max(1, round(float(outputs[i, o])))), slo, seed) for engine, i, o in cells
+        (engine, (round(float(inputs[i, o])), max(1, round(float(outputs[i, o])))), slo, search.seed)
+        for engine, i, o in cells
     ]
     starts = [float(profile.max_request_rate[places[0], i, o]) for (_, i, o), places in cells.items()]
     try:
@@ -130,13 +146,13 @@ def _all_found(
     """The rate of each engine and size: the one that is kept, or else the one that is found now, on all cores."""
     places = [place for place, key in enumerate(sought) if kept.get(key) is None]
     jobs = [(*sought[place], starts[place]) for place in places]
-    for done, (place, rate) in enumerate(zip(places, each_of(simulated_rate_of, jobs, WORTH_PROCESSES), strict=True)):
+    for done, (place, rate) in enumerate(zip(places, each_of(_simulated_rate_of, jobs, _WORTH_PROCESSES), strict=True)):
         kept.keep(sought[place], rate)
         progress((done + 1) / len(jobs))
     return [kept.get(key) or (0.0, "") for key in sought]
 
 
-def simulated_rate_of(job: tuple[Engine, tuple[int, int], Slo, int, float]) -> Rate:
+def _simulated_rate_of(job: tuple[Engine, tuple[int, int], Slo, int, float]) -> Rate:
     """:func:`simulated_rate` of one engine, size, SLO, seed and rate to start at."""
     engine, size, slo, seed, start = job
     return simulated_rate(engine, *size, slo, start, seed=seed)
@@ -173,16 +189,16 @@ def simulated_rate(
     if excess(values := values_at(mean_rate)) > 1:
         while excess(values) > 1:
             high, low = low, low / 2
-            if low < LEAST_SHARE * mean_rate:
+            if low < _LEAST_SHARE * mean_rate:
                 return 0.0, _why(values, slo)
             values = values_at(low)
     else:
         while excess(values) <= 1:
             low, high = high, high * 2**0.5
-            if high > MOST_SHARE * mean_rate:
+            if high > _MOST_SHARE * mean_rate:
                 return low, ""
             values = values_at(high)
-    while high > low * (1 + PRECISION):
+    while high > low * (1 + _PRECISION):
         middle = (low * high) ** 0.5
         low, high = (middle, high) if excess(values_at(middle)) <= 1 else (low, middle)
     return low, ""
@@ -211,14 +227,14 @@ def statistics(engine: Engine, input_tokens: int, output_tokens: int, arrival_s:
         "latency": latency,
     }
     behind_s = float((outcome.admitted_s - arrival_s)[-count // 10 :].mean())
-    if np.isnan(latency).any() or behind_s > GROWING * arrival_s[-1]:
+    if np.isnan(latency).any() or behind_s > _GROWING * arrival_s[-1]:
         return dict.fromkeys(slo.limits, math.inf)
     return {metric: statistic_of(values[metric], slo.statistic) for metric in slo.limits}
 
 
 def requests_for(slo: Slo, in_flight: float) -> int:
     """How many requests are simulated at each rate."""
-    return math.ceil(max(REQUESTS, BEYOND / slo.tail / (1 - WARM_UP), TIMES_IN_FLIGHT * in_flight))
+    return math.ceil(max(_REQUESTS, _BEYOND / slo.tail / (1 - WARM_UP), _TIMES_IN_FLIGHT * in_flight))
 
 
 def in_flight_at(engine: Engine, input_tokens: int, output_tokens: int, rate: float) -> float:
@@ -255,10 +271,6 @@ def _why(values: dict[str, float], slo: Slo) -> str:
     return f"{slo.statistic} {metric.upper()} of requests that come one at a time is {said}; the limit is {limit}"
 
 
-def _sizes(sizes: Workload | Buckets) -> tuple[Array, Array]:
-    return sizes.upper_sizes() if isinstance(sizes, Buckets) else (sizes.input_tokens, sizes.output_tokens)
-
-
 def _dear(profile: Profile, wanted: Mask) -> Mask:
     """Types (R,) that another one, as many as are wanted of it, replaces at a fraction of the cost.
 
@@ -272,7 +284,7 @@ def _dear(profile: Profile, wanted: Mask) -> Mask:
     cost = np.divide(price, rate, out=np.full(rate.shape, np.inf), where=rate > 0)
     dear = np.zeros(len(types), bool)
     for q in (q for q, one in enumerate(types) if one.offer.max_instances is None):
-        dear |= (instance >= instance[q]) & ((cost == np.inf) | (cost >= DEAR * cost[q])).all(axis=(1, 2))
+        dear |= (instance >= instance[q]) & ((cost == np.inf) | (cost >= _DEAR * cost[q])).all(axis=(1, 2))
     return dear
 
 

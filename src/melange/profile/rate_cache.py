@@ -15,7 +15,7 @@ from melange.replica.engine import Engine
 from melange.slo import Slo
 
 # Counts up when the simulator's answers change: what an older one found is then found again.
-VERSION = 1
+_VERSION = 1
 Key = tuple[Engine, tuple[int, int], Slo, int]
 Rate = tuple[float, str]
 
@@ -69,5 +69,5 @@ class RateCache:
 
 def _digest(key: Key) -> str:
     engine, size, slo, seed = key
-    told: list[Any] = [VERSION, engine.to_json(), size, slo.to_json(), seed]
+    told: list[Any] = [_VERSION, engine.to_json(), size, slo.to_json(), seed]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]

@@ -11,14 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.replica.step import StepCost, step_time_s
-
-Array = npt.NDArray[np.float64]
+from melange.workload.workload import Array
 
 # Each group is multiplied by a factor of its own. Host work of a request is in no step's time, and stays.
-GROUPS = (
+_GROUPS = (
     ("weights_s", "experts_s"),
     ("token_s", "output_s"),
     ("context_s", "window_context_s"),
@@ -30,11 +28,16 @@ GROUPS = (
 )
 # Pull of each logarithm of a factor towards 0, as a share of the weight of all points: decides between coefficients
 # that act alike, such as the reading of weights and the host's work of a step, and hardly anything else.
-PULL = 1e-3
-DAMPING = 1e-3
-LARGEST_DAMPING = 1e6
-ROUNDS = 60
-NUDGE = 1e-4
+_PULL = 1e-3
+# Levenberg and Marquardt's damping at the start and where a round is given up; rounds at most; and the step of
+# difference quotients, which are no slopes where it is larger and lose digits where it is smaller. Judgments: they
+# decide how long a fit takes rather than where it ends.
+_DAMPING = 1e-3
+_LARGEST_DAMPING = 1e6
+_ROUNDS = 60
+_NUDGE = 1e-4
+# A round that lowers the loss by less than this share of itself is the last. A judgment: step times are known to less.
+_SETTLED = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,7 +99,7 @@ def refit(cost: StepCost, steps: Steps) -> StepCost:
 def refit_to(
     cost: StepCost,
     log_ratio: Callable[[StepCost], Array],
-    groups: Sequence[Sequence[str]] = GROUPS,
+    groups: Sequence[Sequence[str]] = _GROUPS,
     *,
     pull: float | None = None,
 ) -> StepCost:
@@ -116,20 +119,20 @@ def refit_to(
     groups = [group for group in groups if any(getattr(cost, name) > 0 for name in group)]
     factors = np.zeros(len(groups))
     residual = log_ratio(cost)
-    pull = PULL * len(residual) if pull is None else pull
+    pull = _PULL * len(residual) if pull is None else pull
     best = float(residual @ residual)
-    damping = DAMPING
-    for _ in range(ROUNDS):
+    damping = _DAMPING
+    for _ in range(_ROUNDS):
         slopes = np.stack(
             [
-                (log_ratio(_with(cost, groups, factors + NUDGE * unit)) - residual) / NUDGE
+                (log_ratio(_with(cost, groups, factors + _NUDGE * unit)) - residual) / _NUDGE
                 for unit in np.eye(len(groups))
             ],
             axis=1,
         )
         gradient = slopes.T @ residual + pull * factors
         curvature = slopes.T @ slopes + pull * np.eye(len(groups))
-        while damping < LARGEST_DAMPING:
+        while damping < _LARGEST_DAMPING:
             trial = factors - np.linalg.solve(curvature + damping * np.eye(len(groups)), gradient)
             trial_residual = log_ratio(_with(cost, groups, trial))
             loss = float(trial_residual @ trial_residual + pull * (trial @ trial))
@@ -138,7 +141,7 @@ def refit_to(
             damping *= 10
         else:
             break
-        is_done = best - loss < 1e-6 * best
+        is_done = best - loss < _SETTLED * best
         factors, residual, best, damping = trial, trial_residual, loss, damping / 10
         if is_done:
             break

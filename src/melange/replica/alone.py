@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange.replica.capacity import Array
 from melange.replica.engine import Engine
 from melange.replica.step import StepCost, step_time_s
+from melange.workload.workload import Array
 
 
 def idle_times_s(engine: Engine, inputs: Array, outputs: Array, cached: Array) -> tuple[Array, Array]:

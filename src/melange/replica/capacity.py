@@ -17,15 +17,16 @@ import numpy.typing as npt
 from melange.catalog.model import Model
 from melange.replica.memory import token_layers
 from melange.replica.step import StepCost, added_time_s, is_absent, step_time_s
-
-Array = npt.NDArray[np.float64]
+from melange.workload.workload import Array
 
 # A replica that cannot hold its limits when it is busy one thousandth of the time cannot hold them at all.
 IDLE_BATCH = 1e-3
+# Halvings of log B, which leave 2e-4 of the batch open; one more halves that and takes a sixteenth longer. They were 20
+# until the closed form was timed (bench/estimate.py).
 BISECTIONS = 16
 INTERVAL_BISECTIONS = 11  # the ends of an interval are known to no better than a per cent
 # Where below the largest feasible batch the peak is looked for as well: throughput need not rise with the batch.
-PEAK_FRACTIONS = (0.9, 0.75, 0.5, 0.25)
+_PEAK_FRACTIONS = (0.9, 0.75, 0.5, 0.25)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -111,10 +112,10 @@ def max_request_rate(
     largest = largest_batch(replicas, model, sizes)
     slots = np.maximum(largest, IDLE_BATCH)
     idle = np.full_like(slots, IDLE_BATCH)
-    is_served = (largest > 0) & (excess(replicas, sizes, limits, idle, slots) <= 1)
+    is_served = (largest > 0) & (largest_limit_share(replicas, sizes, limits, idle, slots) <= 1)
     batch = _end_of_feasible(replicas, sizes, limits, slots, bisections)
     rate = batch / (sizes.outputs * mean_step_s(replicas, sizes, batch))
-    for fraction in PEAK_FRACTIONS:
+    for fraction in _PEAK_FRACTIONS:
         smaller = batch * fraction
         rate = np.maximum(rate, smaller / (sizes.outputs * mean_step_s(replicas, sizes, smaller)))
     return np.where(is_served, rate, 0.0)
@@ -172,11 +173,11 @@ def _engine_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
         return np.asarray(decode_s + mixed * added_s, float)
     together = np.clip(admitted, 1.0, np.maximum(1.0, replicas.max_batched_tokens / sizes.inputs))
     decode_s = step_time_s(cost, batch=running, context_tokens=context)
-    prompt_s = prompt_step_s(replicas, sizes, together)
+    prompt_s = _prompt_step_s(replicas, sizes, together)
     return np.asarray(decode_s + admitted / together * prompt_s, float)
 
 
-def prompt_step_s(replicas: Replicas, sizes: Sizes, prompts: Array | float) -> Array:
+def _prompt_step_s(replicas: Replicas, sizes: Sizes, prompts: Array | float) -> Array:
     """Time of a step that reads so many whole prompts and nothing else (R, I, O) [s]."""
     step_s = step_time_s(
         replicas.cost,
@@ -196,7 +197,7 @@ def prompt_times_s(replicas: Replicas, sizes: Sizes, batch: Array) -> tuple[Arra
     full step from others. Not chunked: one step for both.
     """
     if not replicas.is_chunked:
-        alone_s = prompt_step_s(replicas, sizes, 1.0)
+        alone_s = _prompt_step_s(replicas, sizes, 1.0)
         return alone_s, alone_s
     context = batch * sizes.residency
     budget = np.maximum(replicas.max_batched_tokens - batch, 1.0)
@@ -261,7 +262,9 @@ def metrics_s(
     return {metric: values[metric] for metric in metrics}
 
 
-def excess(replicas: Replicas, sizes: Sizes, limits: Mapping[str, float], batch: Array, slots: Array) -> Array:
+def largest_limit_share(
+    replicas: Replicas, sizes: Sizes, limits: Mapping[str, float], batch: Array, slots: Array
+) -> Array:
     """The largest metric over its limit (R, I, O): the batch is feasible where it is at most 1."""
     values = metrics_s(replicas, sizes, tuple(limits), batch, slots)
     return np.asarray(np.maximum.reduce([values[metric] / limit for metric, limit in limits.items()]), float)
@@ -275,12 +278,12 @@ def _end_of_feasible(
     The end that holds them is returned, so that what the search leaves open errs on the safe side.
     """
     low, high = np.full_like(slots, np.log(IDLE_BATCH)), np.log(slots)
-    is_within = excess(replicas, sizes, limits, slots, slots) <= 1
+    is_within = largest_limit_share(replicas, sizes, limits, slots, slots) <= 1
     if is_within.all():
         return slots
     low = np.where(is_within, high, low)
     for _ in range(bisections):
         middle = (low + high) / 2
-        is_within = excess(replicas, sizes, limits, np.exp(middle), slots) <= 1
+        is_within = largest_limit_share(replicas, sizes, limits, np.exp(middle), slots) <= 1
         low, high = np.where(is_within, middle, low), np.where(is_within, high, middle)
     return np.exp(low)

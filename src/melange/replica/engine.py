@@ -13,7 +13,7 @@ from melange.catalog.model import Model
 from melange.errors import InputError
 from melange.files import Json
 from melange.replica.capacity import Replicas
-from melange.replica.era import Residuals
+from melange.replica.era import Era, Residuals
 from melange.replica.step import StepCost, scaled
 
 
@@ -47,6 +47,11 @@ class Engine:
         Times the step that measured steps took at their 10 % and their 90 % quantile.
     source
         Where the step times come from: ``estimated``, ``anchored``, ``measured``.
+    era
+        Name of the engine era that its limits are of (``vllm-1``); empty: not known. No simulation reads it.
+    memory_utilization
+        Share of an accelerator's memory that the engine takes, as the engine counts it, 0-1; None: not known. For those
+        who start a server: what it leaves for the cache is ``kv_tokens``.
     """
 
     cost: StepCost
@@ -63,6 +68,8 @@ class Engine:
     fast: float = 1.0
     slow: float = 1.0
     source: str = "estimated"
+    era: str = ""
+    memory_utilization: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_sequences", "max_batched_tokens", "block_tokens", "max_context"):
@@ -105,7 +112,7 @@ def layers_of(model: Model) -> tuple[int, int, int]:
 
 
 def engines_of(
-    replicas: Replicas, layers: Sequence[tuple[int, int, int]], residuals: Sequence[Residuals], source: str
+    replicas: Replicas, layers: Sequence[tuple[int, int, int]], residuals: Sequence[Residuals], era: Era, source: str
 ) -> list[Engine | None]:
     """One engine for each of R replicas side by side; None where the model does not fit.
 
@@ -117,6 +124,8 @@ def engines_of(
         Full layers, sliding layers and their window, of each (R).
     residuals
         How far measured step times were from such steps, of each (R).
+    era
+        Whose engine it is.
     source
         Where the step times come from.
     """
@@ -142,6 +151,8 @@ def engines_of(
             fast=residuals[r].low,
             slow=residuals[r].high,
             source=source,
+            era=era.name,
+            memory_utilization=era.settings.memory_utilization,
         )
         if kv_tokens[r] > 0
         else None

@@ -15,12 +15,13 @@ from typing import Any
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.errors import unknown
+from melange.units import GIB
 
 DEFAULT_ENGINE = "vllm"
 ERA_BY_ALIAS = {"vllm": "vllm-1"}
 # Where vLLM 1 takes its larger defaults (vllm/engine/arg_utils.py: 70 GiB and more, but for the A100).
-LARGE_MEMORY_BYTES = 70 * 2**30
-SMALL_ARCHITECTURES = ("Volta", "Turing", "Ampere")
+_LARGE_MEMORY_BYTES = 70 * GIB
+_SMALL_ARCHITECTURES = ("Volta", "Turing", "Ampere")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,7 @@ class EngineSettings:
 
     memory_utilization: float = 0.9
     is_share_of_free: bool = False
-    reserve_bytes: float = 0.5 * 2**30
+    reserve_bytes: float = 0.5 * GIB
     graph_bytes: float = 0.0
     max_sequences: int = 256
     max_batched_tokens: int = 2048
@@ -123,7 +124,7 @@ class EngineSettings:
     def limits_on(self, accelerator: Accelerator) -> tuple[int, int]:
         """Most running requests and most tokens of one step on that accelerator."""
         is_large = (
-            accelerator.memory_bytes >= LARGE_MEMORY_BYTES and accelerator.architecture not in SMALL_ARCHITECTURES
+            accelerator.memory_bytes >= _LARGE_MEMORY_BYTES and accelerator.architecture not in _SMALL_ARCHITECTURES
         )
         sequences = self.large_max_sequences if is_large else 0
         tokens = self.large_max_batched_tokens if is_large else 0
@@ -159,7 +160,7 @@ class Era:
     name
         ``vllm-0.2``, ``vllm-1``, ``sglang``, ``trtllm`` (1.1 and later), ``trtllm-1.0``, ``trtllm-offline``.
     constants, settings, residuals
-        See there.
+        What the engine gets out of the hardware, its memory rule and limits, and how wrong predicted step times were.
     residuals_by_kind
         The same for each kind of model that was fitted on.
     residuals_elsewhere

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.replica.era import EngineSettings
-
-Array = npt.NDArray[np.float64]
+from melange.workload.workload import Array
 
 
 def usable_bytes(accelerator: Accelerator, settings: EngineSettings) -> float:
@@ -21,7 +19,7 @@ def usable_bytes(accelerator: Accelerator, settings: EngineSettings) -> float:
     return share * (accelerator.memory_bytes - settings.reserve_bytes)
 
 
-def activation_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
+def _activation_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
     """What an engine keeps free for the largest step [bytes].
 
     ``2 tokens (4 hidden + 2 intermediate / tp) + 8 sequences vocabulary / tp``: the residual stream and its copies,
@@ -36,7 +34,7 @@ def activation_bytes(model: Model, accelerator: Accelerator, tensor_parallel: in
 
 def needed_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
     """Memory of one accelerator that is taken before the first request: weights, activations, graphs [bytes]."""
-    activations = activation_bytes(model, accelerator, tensor_parallel, settings)
+    activations = _activation_bytes(model, accelerator, tensor_parallel, settings)
     return model.weight_bytes() / tensor_parallel + activations + settings.graph_bytes
 
 

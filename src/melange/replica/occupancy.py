@@ -7,14 +7,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from melange.replica.capacity import Array, Replicas, Sizes, mean_step_s, prompt_times_s
+from melange.replica.capacity import Replicas, Sizes, mean_step_s, prompt_times_s
 from melange.replica.engine import Engine
 from melange.slo import Slo
+from melange.workload.workload import Array
 
 # Bounds of the search for how many requests run at a rate: no replica is assumed to exceed the upper one.
-LEAST_RUNNING, MOST_RUNNING = 1e-3, 1e5
+_LEAST_RUNNING, _MOST_RUNNING = 1e-3, 1e5
 # Halvings of log B between those bounds: the batch is then known to 2e-11 of itself.
-BISECTIONS = 40
+_BISECTIONS = 40
 
 
 def parts_of(engine: Engine | None, rate: Array, slo: Slo | None, sizes: Sizes) -> Array:
@@ -24,7 +25,7 @@ def parts_of(engine: Engine | None, rate: Array, slo: Slo | None, sizes: Sizes) 
     an engine, ``rate`` times the longest residence that the SLO allows. 1 where the replica cannot serve the bucket.
     """
     if engine is None:
-        in_flight = rate * longest_stay_s(slo, sizes)[0]
+        in_flight = rate * _longest_stay_s(slo, sizes)[0]
     else:
         in_flight = _in_flight(engine, *map(_flat, (rate, sizes.inputs, sizes.outputs)))
         in_flight = in_flight.reshape(rate.shape)
@@ -42,7 +43,7 @@ def _in_flight(engine: Engine, rate: tuple[float, ...], inputs: tuple[float, ...
     return running_at(replicas_like(engine), sizes, np.array([[rate]])).ravel()
 
 
-def longest_stay_s(slo: Slo | None, sizes: Sizes) -> Array:
+def _longest_stay_s(slo: Slo | None, sizes: Sizes) -> Array:
     """The longest that a request may stay within the SLO (1, I, O) [s]; a second a token where nothing is said."""
     if slo is None:
         return sizes.outputs
@@ -68,8 +69,8 @@ def replicas_like(engine: Engine) -> Replicas:
 
 def running_at(replicas: Replicas, sizes: Sizes, rate: Array) -> Array:
     """Requests in flight at a rate (1, I, O), their prompts included; bisection of log B in ``B = rate o step(B)``."""
-    low, high = np.full_like(rate, math.log(LEAST_RUNNING)), np.full_like(rate, math.log(MOST_RUNNING))
-    for _ in range(BISECTIONS):
+    low, high = np.full_like(rate, math.log(_LEAST_RUNNING)), np.full_like(rate, math.log(_MOST_RUNNING))
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         batch = np.exp(middle)
         is_enough = batch >= rate * sizes.outputs * mean_step_s(replicas, sizes, batch)

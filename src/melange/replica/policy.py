@@ -30,7 +30,7 @@ FULL = 0.9
 # A type is a refuge for requests of another only where it can serve nearly all that they may become.
 LEAST_SERVABLE = 0.9
 # Completions of one input bucket that are remembered in full; then its counts are halved, so that new ones weigh more.
-REMEMBERED = 2000.0
+_REMEMBERED = 2000.0
 
 
 class PolicyState(NamedTuple):
@@ -129,7 +129,7 @@ def finished(state: PolicyState, replica: int, input_tokens: int, output_tokens:
     state.completions[i * outputs + _bucket(state.output_edges, output_tokens)] += 1.0
     state.seen[i] += 1.0
     state.output_sum[i] += output_tokens
-    if state.seen[i] >= REMEMBERED:
+    if state.seen[i] >= _REMEMBERED:
         state.seen[i] *= 0.5
         state.output_sum[i] *= 0.5
         for o in range(outputs):

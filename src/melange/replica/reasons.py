@@ -10,13 +10,13 @@ import numpy.typing as npt
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.variants import stored_as, unsupported_dtype
-from melange.replica.capacity import IDLE_BATCH, Array, Replicas, Sizes, holds_one, metrics_s
+from melange.replica.capacity import IDLE_BATCH, Replicas, Sizes, holds_one, metrics_s
 from melange.replica.era import EngineSettings
 from melange.replica.memory import kv_room_bytes, needed_bytes, token_layers, usable_bytes
+from melange.units import GIB, duration
+from melange.workload.workload import Array
 
-GIB = 2**30
-
-PHRASES = {
+_PHRASES = {
     "ttft": "one request alone waits {} for its first token; the limit is {}",
     "tpot": "one request alone takes {} per output token; the limit is {}",
     "ntpot": "one request alone takes {} per output token, first one included; the limit is {}",
@@ -78,13 +78,4 @@ def why_zero(
 
 def _floor(alone_s: Mapping[str, float], limits: Mapping[str, float]) -> str:
     metric = max(limits, key=lambda name: alone_s[name] / limits[name])
-    return PHRASES[metric].format(duration(alone_s[metric]), duration(limits[metric]))
-
-
-def duration(time_s: float) -> str:
-    """A time in words, to three digits.
-
-    >>> duration(0.0564), duration(12.5)
-    ('56.4 ms', '12.5 s')
-    """
-    return f"{time_s:.3g} s" if time_s >= 1 else f"{time_s * 1e3:.3g} ms"
+    return _PHRASES[metric].format(duration(alone_s[metric]), duration(limits[metric]))

@@ -23,16 +23,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.replica.era import Constants
+from melange.workload.workload import Array
 
-Array = npt.NDArray[np.float64]
 Values = float | Array
 
-NO_WINDOW = 1e12
+# Stands for a window without end where that would be multiplied by 0: longer than any context [tokens].
+_NO_WINDOW = 1e12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +193,7 @@ def step_time_s(
     tokens = batch + prefill_tokens
     time = _linear_s(cost, batch, tokens) + cost.context_s * context_tokens
     if not is_absent(cost.window_context_s):
-        window = np.minimum(cost.window, NO_WINDOW)  # infinity times no running requests is not 0
+        window = np.minimum(cost.window, _NO_WINDOW)  # infinity times no running requests is not 0
         time = time + cost.window_context_s * np.minimum(context_tokens, batch * window)
     time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens)
     return _corrected(cost, batch, time + cost.host_s + cost.sequence_s * batch + cost.request_s * admitted)

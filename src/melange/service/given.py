@@ -5,6 +5,7 @@ Nothing that was said is passed over: what a file replaces and a setting asks fo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,7 @@ from melange.workload.workload import Workload
 _OF_ESTIMATES = ("profile", "variants")
 # Filters of offers, and the field of an offer that each looks at.
 _FILTERS = {"gpus": "accelerator", "providers": "provider", "regions": "region", "market": "market"}
-# Replica types that an error names before it counts the rest.
+# Names that an error lists before it counts the rest.
 _SHOWN = 3
 
 
@@ -43,7 +44,8 @@ def check_workload(workload: Workload, place: str, settings: Sequence[str]) -> N
     for key, value in _values_of(settings).items():
         if key.split(".")[0] != "workload":
             continue
-        if key == "workload.rate" and value == workload.total_rate:
+        is_rate = key == "workload.rate" and isinstance(value, int | float)
+        if is_rate and math.isclose(value, workload.total_rate, rel_tol=1e-6):  # a sum of rates is rounded
             continue
         said = f"{workload.total_rate:g} requests/s" if key == "workload.rate" else workload.source or "another traffic"
         raise InputError(
@@ -113,7 +115,7 @@ def _check_offers(profile: Profile, place: str, service: Service, given: Mapping
         if f"offers.{key}" not in given or not wanted:
             continue
         names = {catalog.find_accelerator(one) or one if key == "gpus" else one for one in wanted}
-        left_out = [one.name for one in profile.replica_types if getattr(one.offer, field) not in names | {""}]
+        left_out = sorted({getattr(one.offer, field) for one in profile.replica_types} - names - {""})
         if left_out:
             more = f" and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
             raise InputError(

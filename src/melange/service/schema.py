@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.slo import Slo
+from melange.units import MS_PER_S, ms
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
 
 
@@ -47,13 +48,13 @@ class SloSection(Section):
     @classmethod
     def of(cls, slo: Slo) -> SloSection:
         """The section that says an SLO."""
-        limits = {f"{metric}_ms": limit * 1e3 for metric, limit in slo.limits.items()}
+        limits = {f"{metric}_ms": ms(limit) for metric, limit in slo.limits.items()}
         return cls(**limits, statistic=slo.statistic, attainment=slo.attainment)
 
     def to_slo(self) -> Slo:
         """In seconds."""
         limits = {
-            f"{metric}_s": limit / 1e3
+            f"{metric}_s": limit / MS_PER_S
             for metric in ("ttft", "tpot", "ntpot", "latency")
             if (limit := getattr(self, f"{metric}_ms")) is not None
         }

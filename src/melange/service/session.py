@@ -72,7 +72,7 @@ class Session:
     Examples
     --------
     >>> session = Session("examples/chat.yaml", settings=["workload.rate=4"])
-    >>> session.workload().total_rate
+    >>> round(session.workload().total_rate, 6)
     4.0
     """
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from melange.errors import Caution, InputError
 from melange.profile.profile import Profile
+from melange.service.given import agreed
 from melange.service.reading import named_path
 from melange.service.schema import Service, WorkloadSection
 from melange.workload.clock import parse_duration
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from melange.catalog.catalog import Catalog, Model, Offer
     from melange.measure.subject import Subject
     from melange.plan.options import Options
+    from melange.profile.estimate_inputs import EstimateInputs
+    from melange.profile.measurement import Measurement
     from melange.slo import Slo
     from melange.workload.workload import Array
 
@@ -91,7 +94,7 @@ def _only_for_traces(section: WorkloadSection) -> None:
         raise InputError(f"workload.rate must be a number here, got {section.rate!r}; a statistic needs a trace")
 
 
-def _offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
+def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
     """What a service may rent, and what its own price list left out."""
     section = service.offers
     cautions: tuple[Caution, ...] = ()
@@ -120,10 +123,12 @@ def profile_of(
         return _estimate(service, workload, catalog, progress)
     from melange.profile.formats.profiles import combine, read_profile
 
-    if len(files) < len(service.profile.source):
-        return combine(read_profile(*files), _estimate(service, workload, catalog, progress))
-    _only_for_estimates(service)
-    return read_profile(*files)
+    is_alone = len(files) == len(service.profile.source)
+    if is_alone:
+        _only_for_estimates(service)
+    place = ", ".join(map(str, files))
+    measured = agreed(read_profile(*files), place, service, model_of(service).name, (), catalog)
+    return measured if is_alone else combine(measured, _estimate(service, workload, catalog, progress))
 
 
 def _only_for_estimates(service: Service) -> None:
@@ -153,42 +158,52 @@ def _estimate(
     profile = _closed_form(service, slo.on_mean(), workload, catalog)
     if not service.is_simulated:
         return profile
-    from melange.profile.percentiles import with_simulated_rates
+    from melange.profile.percentiles import RateSearch, with_simulated_rates
     from melange.profile.rate_cache import RateCache, cache_folder
 
     kept = RateCache(cache_folder() / "rates.json")
-    is_scarce = bool(service.offers.max)
-    return with_simulated_rates(profile, workload, slo, is_scarce=is_scarce, kept=kept, progress=progress)
+    search = RateSearch(is_scarce=bool(service.offers.max))
+    return with_simulated_rates(profile, workload, slo, search=search, kept=kept, progress=progress)
 
 
 def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalog) -> Profile:
-    offers, cautions = _offers_of(service, catalog)
-    subject = (model_of(service), offers, slo, workload)
-    section, variants = service.profile, service.variants
+    inputs, cautions = estimate_inputs(service, workload, catalog, slo)
     if service.profile.anchors:
-        from melange.profile.anchor import anchor
-        from melange.profile.formats.measurement_files import read_measurements
+        from melange.profile.anchor import anchor_from
 
-        measurements = read_measurements(*(named_path(text, service.path) for text in service.profile.anchors))
-        profile = anchor(
-            *subject,
-            measurements,
-            engine=service.engine,
-            tensor_parallel=section.tensor_parallel,
-            variants=variants,
-            step_times=section.step_times,
-        )
+        profile = anchor_from(inputs, _anchors_of(service))
     else:
-        from melange.profile.estimate import estimate
+        from melange.profile.estimate import estimate_from
 
-        profile = estimate(
-            *subject,
-            engine=service.engine,
-            tensor_parallel=section.tensor_parallel,
-            variants=variants,
-            step_times=section.step_times,
-        )
+        profile = estimate_from(inputs)
     return replace(profile, cautions=(*profile.cautions, *cautions))
+
+
+def estimate_inputs(
+    service: Service, workload: Workload, catalog: Catalog, slo: Slo
+) -> tuple[EstimateInputs, tuple[Caution, ...]]:
+    """What a service is estimated from under limits on the mean, and what its own price list left out."""
+    from melange.profile.estimate_inputs import EstimateInputs
+
+    offers, cautions = offers_of(service, catalog)
+    inputs = EstimateInputs(
+        model=model_of(service),
+        offers=offers,
+        slo=slo,
+        sizes=workload,
+        engine=service.engine,
+        tensor_parallel=service.profile.tensor_parallel,
+        variants=service.variants,
+        step_times=service.profile.step_times,
+    )
+    return inputs, cautions
+
+
+def _anchors_of(service: Service) -> tuple[Measurement, ...]:
+    """The measured points that correct the estimates of a service."""
+    from melange.profile.formats.measurement_files import read_measurements
+
+    return read_measurements(*(named_path(text, service.path) for text in service.profile.anchors))
 
 
 def model_of(service: Service) -> Model:
@@ -202,28 +217,15 @@ def model_of(service: Service) -> Model:
 def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog, name: str) -> Subject:
     """A replica type of a service that is to be measured; ``name`` is its own, or an accelerator's."""
     from melange.measure.subject import service_subject
-    from melange.profile.formats.measurement_files import read_measurements
 
-    offers, _ = _offers_of(service, catalog)
-    return service_subject(
-        name,
-        model_of(service),
-        offers,
-        slo,
-        workload,
-        options_of(service, catalog),
-        anchors=read_measurements(*(named_path(text, service.path) for text in service.profile.anchors)),
-        engine=service.engine,
-        tensor_parallel=service.profile.tensor_parallel,
-        variants=service.variants,
-        step_times=service.profile.step_times,
-    )
+    inputs, _ = estimate_inputs(service, workload, catalog, slo.on_mean())
+    return service_subject(name, inputs, slo, options_of(service, catalog), anchors=_anchors_of(service))
 
 
 def in_flight_of(service: Service, workload: Workload, profile: Profile) -> Array | None:
     """Requests in flight at each maximum rate (R, I, O); None where the profile holds what no datasheet tells."""
     from melange.catalog.bundled import accelerators
-    from melange.profile.anchor import in_flight
+    from melange.profile.in_flight import in_flight
 
     known = accelerators()
     if any(one.offer.accelerator not in known for one in profile.replica_types):

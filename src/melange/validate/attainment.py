@@ -35,8 +35,10 @@ class Interval:
 
     Parameters
     ----------
-    value, low, high
-        0-1.
+    value
+        The share, 0-1.
+    low, high
+        Ends of the interval, 0-1.
     """
 
     value: float

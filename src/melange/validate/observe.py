@@ -13,6 +13,7 @@ from melange.errors import Caution
 from melange.files import Json
 from melange.replica.simulated.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED, statistic_of
 from melange.slo import METRICS, Slo
+from melange.units import S_PER_H, TOKENS_PER_MTOK
 from melange.validate.attainment import AT_LIMIT, attainment, counted, first_counted, largest_ratio, metrics_of
 from melange.validate.causes import causes, share_by_cause
 from melange.validate.report import PERCENTILES, TARGET, Report, TypeReport
@@ -227,10 +228,10 @@ def _cost_per_mtok(runs: Sequence[Run]) -> dict[str, float]:
     for run in runs:
         outcome, until_s = run.outcome, float(run.arrivals.arrival_s[-1])
         done = np.nan_to_num(outcome.finish_s, nan=math.inf) <= until_s
-        hours = until_s / 3600
+        hours = until_s / S_PER_H
         inputs, outputs = float(outcome.input_tokens[done].sum()), float(outcome.output_tokens[done].sum())
         if outputs and hours:
-            costs.append(_cost_per_h(run) * hours * 1e6 / np.array([inputs, outputs, inputs + outputs]))
+            costs.append(_cost_per_h(run) * hours * TOKENS_PER_MTOK / np.array([inputs, outputs, inputs + outputs]))
     mean = np.mean(costs, axis=0) if costs else []
     return dict(zip(("input", "output", "total"), map(float, mean), strict=False))
 

@@ -21,7 +21,13 @@ _WORTH_A_PROCESS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Job:
-    """One simulation that is to be run; the parameters are those of :func:`~melange.validate.simulate.simulate`."""
+    """One simulation that is to be run.
+
+    Parameters
+    ----------
+    plan, arrivals, policy, scenario, steps, seed
+        As of :func:`~melange.validate.simulate.simulate`.
+    """
 
     plan: Plan
     arrivals: Arrivals

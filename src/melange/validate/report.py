@@ -66,7 +66,7 @@ class TypeReport:
     waiting
         Requests that waited at a replica, on average.
     preemptions
-        Of all of its requests.
+        How often KV cache was taken away and computed again, over all of its requests.
     """
 
     name: str
@@ -119,8 +119,11 @@ class Report:
         Requests per second that met the SLO [1/s].
     causes
         Share of all requests that missed it, by cause.
-    preemptions, retries, refused, failed
-        Of all counted requests.
+    preemptions, retries
+        How often KV cache was taken away and computed again, and a request was sent to a second replica, over all
+        counted requests.
+    refused, failed
+        Counted requests that were too long for their replica, and that got no answer.
     cost_per_mtok
         Plan cost over a million tokens served: ``input``, ``output``, ``total`` [USD].
     cost_per_h

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -46,6 +47,8 @@ class Run:
         How they were balanced, what happened meanwhile, and which step times held.
     seed
         Of the policies that choose at random.
+    slowdown
+        Times that every step took as long as those step times say.
     """
 
     plan: Plan
@@ -58,6 +61,7 @@ class Run:
     scenario: str
     steps: str
     seed: int
+    slowdown: float = 1.0
 
 
 def simulate(
@@ -67,6 +71,7 @@ def simulate(
     policy: str = POLICIES[0],
     scenario: Scenario = STEADY_SCENARIO,
     steps: str = STEP_TIMES[0],
+    slowdown: float = 1.0,
     counts: Mapping[str, int] | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
@@ -85,6 +90,8 @@ def simulate(
         What happens meanwhile: the shape of the rate, replicas that go and come.
     steps
         ``as-planned``; or ``slow``, ``fast``: as the slowest and the fastest tenth of measured steps were.
+    slowdown
+        Times that every step takes as long as those say, unknown to the balancer.
     counts
         Replicas by replica type name; None: the plan's.
     seed
@@ -95,12 +102,14 @@ def simulate(
     Raises
     ------
     InputError
-        Types whose steps are not known, an unknown policy, no replicas.
+        Types whose steps are not known, an unknown policy, no replicas, a slowdown that is not positive.
     """
+    if not (slowdown > 0 and math.isfinite(slowdown)):
+        raise InputError(f"slowdown must be > 0 and finite, got {slowdown:g}")
     if policy not in POLICIES:
         raise unknown("policy", policy, POLICIES)
     types = types_of(plan, counts)
-    engines = tuple(_at(engine, steps) for engine in replica_engines(plan, types))
+    engines = tuple(_at(engine, steps, slowdown) for engine in replica_engines(plan, types))
     fleet = policy_state(plan, counts, "arrays")
     type_of = np.asarray(fleet.type_of)
     shaped = arrivals.shaped(scenario.rate) if scenario.rate else arrivals
@@ -132,6 +141,7 @@ def simulate(
         scenario=scenario.name,
         steps=steps,
         seed=seed,
+        slowdown=slowdown,
     )
 
 
@@ -169,11 +179,12 @@ def within_context(arrivals: Arrivals, max_context: int) -> Arrivals:
     return replace(arrivals, output_tokens=np.minimum(arrivals.output_tokens, room))
 
 
-def _at(engine: Engine, steps: str) -> Engine:
+def _at(engine: Engine, steps: str, slowdown: float) -> Engine:
     factors = dict(zip(STEP_TIMES, (1.0, engine.slow, engine.fast), strict=True))
     if steps not in factors:
         raise unknown("steps", steps, STEP_TIMES)
-    return engine.scaled(factors[steps]) if steps != STEP_TIMES[0] else engine
+    factor = factors[steps] * slowdown
+    return engine.scaled(factor) if factor != 1.0 else engine
 
 
 def _was_up(events: tuple[Event, ...], joining: Event) -> bool:

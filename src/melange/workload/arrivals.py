@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Tokens = npt.NDArray[np.int32]
 
-POISSON, GAMMA = "poisson", "gamma"
-CACHED_COLUMN = "prefix_cached_tokens"
+_POISSON, _GAMMA = "poisson", "gamma"
+_CACHED_COLUMN = "prefix_cached_tokens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -252,7 +252,7 @@ def read_arrivals(
                 f"{log.place}: no arrival times, so it cannot be replayed",
                 hint="name the column: columns: {arrival: ..., input: ..., output: ...}; or draw from its sizes",
             )
-        more = {"cached": CACHED_COLUMN} if CACHED_COLUMN in log.columns else {}
+        more = {"cached": _CACHED_COLUMN} if _CACHED_COLUMN in log.columns else {}
         rows = select_rows(log, layout, more)
         clock_of(rows)
         table = rows.table.mutate(arrival_s=rows.seconds(rows.raw) * (rows.unit_s or 1.0))

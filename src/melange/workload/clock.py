@@ -10,13 +10,15 @@ from datetime import UTC, datetime
 import numpy as np
 
 from melange.errors import InputError
+from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN, S_PER_MS, S_PER_WEEK
 from melange.workload.workload import Array
 
 Moment = float | int | str | datetime
 
-_SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_SECONDS = {"ms": S_PER_MS, "s": 1.0, "m": S_PER_MIN, "min": S_PER_MIN, "h": S_PER_H, "d": S_PER_DAY, "w": S_PER_WEEK}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|min|s|m|h|d|w)?\s*")
 _STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d+)?)")
+# Windows that a log may be cut into: each takes 8 bytes for its count, and nobody means more. A judgment.
 _MOST_WINDOWS = 10_000_000
 
 

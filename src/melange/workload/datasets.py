@@ -20,6 +20,7 @@ from melange.workload.sizes import mean_sizes, oversized, thin_data
 from melange.workload.workload import Array, Buckets, Workload
 
 _DATA = Path(__file__).parent / "data"
+# How far the shares of a mixture may be from adding up to 1: rounding of floats, not of people.
 _WHOLE = 1e-6
 
 

@@ -28,6 +28,7 @@ from melange.workload.workload import (
 __all__ = ["read_histogram", "read_metrics"]
 
 _RATES, _SHARES, _EITHER = "rates", "shares", "rates or shares"
+_ROUNDING = 1e-6  # unrounded shares miss the whole by no more than this, in whatever floats they were summed
 _LOOSEST = 0.005  # shares printed with few digits may be off by this much in all, and no more
 _KEYS = {"request_rate": _RATES, "share": _SHARES, "shares": _SHARES, "workload_distribution": _SHARES}
 
@@ -188,4 +189,4 @@ def _total_rate(values: Array, kind: str, request_rate: float | None, place: str
 def _slack(values: Array, whole: float) -> float:
     """How far rounded shares may be from adding up: half of the last digit each, at most 0.5 % of the whole."""
     digits = max(len(repr(float(value)).partition(".")[2]) for value in values.ravel())
-    return min(values.size * 0.5 * 10.0**-digits + 1e-6 * whole, _LOOSEST * whole)
+    return min(values.size * 0.5 * 10.0**-digits + _ROUNDING * whole, _LOOSEST * whole)

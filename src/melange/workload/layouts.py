@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from melange.errors import InputError, unknown
+from melange.units import S_PER_MS, S_PER_NS, S_PER_US
 
-FIELDS = ("arrival", "input", "output")
+_FIELDS = ("arrival", "input", "output")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Layout:
         return {name: column for name, column in columns.items() if column is not None}
 
 
-LAYOUTS = {
+_LAYOUTS = {
     # Azure public dataset 2023 and 2024: naive times with seven digits, or +00:00.
     "azure": Layout(name="Azure LLM trace", arrival="TIMESTAMP", input="ContextTokens", output="GeneratedTokens"),
     # BurstGPT (arXiv 2401.17644): seconds; response tokens 0 = failed.
@@ -49,7 +50,7 @@ LAYOUTS = {
     ),
     # Mooncake (FAST 2025), and the same layout in NVIDIA Dynamo: milliseconds.
     "mooncake": Layout(
-        name="Mooncake trace", arrival="timestamp", input="input_length", output="output_length", unit_s=1e-3
+        name="Mooncake trace", arrival="timestamp", input="input_length", output="output_length", unit_s=S_PER_MS
     ),
     # Vidur and etalon: seconds, where they have arrivals.
     "vidur": Layout(
@@ -59,8 +60,8 @@ LAYOUTS = {
         name="melange trace", arrival="arrival_s", input="input_tokens", output="output_tokens", unit_s=1.0
     ),
 }
-ALIASES = {"dynamo": "mooncake", "etalon": "vidur"}
-_UNITS_S = {"_ns": 1e-9, "_us": 1e-6, "_ms": 1e-3, "_s": 1.0}
+_ALIASES = {"dynamo": "mooncake", "etalon": "vidur"}
+_UNITS_S = {"_ns": S_PER_NS, "_us": S_PER_US, "_ms": S_PER_MS, "_s": 1.0}
 
 
 def find_layout(
@@ -89,14 +90,16 @@ def find_layout(
         return _named(found, columns, place)
     if trace_format is not None:
         key = trace_format.lower().strip()
-        key = ALIASES.get(key, key)
-        if key not in LAYOUTS:
-            raise unknown("trace format", trace_format, [*LAYOUTS, *ALIASES])
-        return _matched(found, LAYOUTS[key], place)
+        key = _ALIASES.get(key, key)
+        if key not in _LAYOUTS:
+            raise unknown("trace format", trace_format, [*_LAYOUTS, *_ALIASES])
+        return _matched(found, _LAYOUTS[key], place)
     folded = {name.casefold().strip() for name in found}
-    for layout in LAYOUTS.values():
-        if {layout.input.casefold(), layout.output.casefold()} <= folded:
-            return _matched(found, layout, place)
+    fitting = [one for one in _LAYOUTS.values() if {one.input.casefold(), one.output.casefold()} <= folded]
+    if fitting:
+        # Layouts may name the sizes alike: the arrival tells them apart. A log may also have no arrivals at all.
+        timed = [one for one in fitting if one.arrival and one.arrival.casefold() in folded]
+        return _matched(found, (timed or fitting)[0], place)
     raise InputError(
         f"{place}: no column for the sizes of the requests; found {_listing(found)}{_near_layout(found)}",
         hint="name them: columns: {arrival: ..., input: ..., output: ...}",
@@ -115,7 +118,7 @@ def time_unit(column: str, largest: float) -> float:
     for suffix, unit_s in _UNITS_S.items():
         if column.casefold().endswith(suffix):
             return unit_s
-    for limit, unit_s in ((1e17, 1e-9), (1e14, 1e-6), (1e11, 1e-3)):
+    for limit, unit_s in ((1e17, S_PER_NS), (1e14, S_PER_US), (1e11, S_PER_MS)):
         if abs(largest) > limit:
             return unit_s
     return 1.0
@@ -123,8 +126,8 @@ def time_unit(column: str, largest: float) -> float:
 
 def _named(found: Sequence[str], columns: Mapping[str, str], place: str) -> Layout:
     for field in columns:
-        if field not in FIELDS:
-            raise unknown("field in columns", field, FIELDS, place=place)
+        if field not in _FIELDS:
+            raise unknown("field in columns", field, _FIELDS, place=place)
     for field in ("input", "output"):
         if field not in columns:
             raise InputError(f"{place}: columns must name the {field} column", hint=f"found: {_listing(found)}")
@@ -164,7 +167,7 @@ def _with_nearest(found: Sequence[str], column: str) -> str:
 
 
 def _near_layout(found: Sequence[str]) -> str:
-    for layout in LAYOUTS.values():
+    for layout in _LAYOUTS.values():
         for have, lack in ((layout.input, layout.output), (layout.output, layout.input)):
             if _find(found, have):
                 return f"; a {layout.name} would also have {_with_nearest(found, lack)}"

@@ -72,7 +72,7 @@ def open_log(trace: object) -> Log:
         if not hasattr(trace, "to_pyarrow") or not hasattr(trace, "columns"):
             raise InputError(f"a trace is a path or an Ibis table, got {type(trace).__name__}")
         return Log(table=trace, columns=tuple(trace.columns), place="trace", kind="table")
-    files = find_files(trace)
+    files = _find_files(trace)
     return open_files(connect(), files, str(trace))
 
 
@@ -85,7 +85,7 @@ def connect() -> Any:
     return connection
 
 
-def find_files(trace: str | Path) -> tuple[Path, ...]:
+def _find_files(trace: str | Path) -> tuple[Path, ...]:
     """The files that a path, a folder or a glob stands for, sorted.
 
     Raises

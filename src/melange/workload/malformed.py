@@ -13,6 +13,7 @@ from melange.workload.layouts import Layout
 from melange.workload.logs import Log, connect, csv_header, open_files, open_text
 from melange.workload.rows import parse_fields
 
+# Malformed rows that an error spells out before it counts the rest: enough to see what is wrong. A judgment.
 _SHOWN = 20
 _MUST_BE = {
     "arrival": "a time (seconds, or like 2023-11-16 18:15:46.68)",

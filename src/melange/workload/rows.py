@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN, US_PER_S
 from melange.workload.clock import Span
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log
 
-LOOKUP_SIZES = 1_000_000  # DuckDB makes an array of a join's keys up to this many
+_LOOKUP_SIZES = 1_000_000  # DuckDB makes an array of a join's keys up to this many
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +66,7 @@ class Rows:
 def select_rows(log: Log, layout: Layout, more: Mapping[str, str] | None = None) -> Rows:
     """The rows of ``log``, its columns named and parsed as ``layout`` says; ``more`` token counts by new name."""
     fields = parse_fields(log.table, layout)
-    fields |= {name: tokens(log.table[column]) for name, column in (more or {}).items()}
+    fields |= {name: _tokens(log.table[column]) for name, column in (more or {}).items()}
     table = log.table.select(**fields)
     if log.kind in ("csv", "jsonl"):
         table = log.connection.create_table("parsed_rows", table, temp=True)  # so that text is parsed once
@@ -81,11 +82,11 @@ def select_rows(log: Log, layout: Layout, more: Mapping[str, str] | None = None)
 
 def parse_fields(table: Any, layout: Layout) -> dict[str, Any]:
     """The columns of ``table`` by field, parsed."""
-    parsers = {"arrival": moments, "input": tokens, "output": tokens}
+    parsers = {"arrival": _moments, "input": _tokens, "output": _tokens}
     return {field: parsers[field](table[column]) for field, column in layout.columns.items()}
 
 
-def tokens(column: Any) -> Any:
+def _tokens(column: Any) -> Any:
     """A column as whole numbers; null where it holds anything else."""
     import ibis
 
@@ -95,7 +96,7 @@ def tokens(column: Any) -> Any:
     return ibis.cases((number % 1 == 0, number.try_cast("int64")), else_=ibis.null("int64"))
 
 
-def moments(column: Any) -> Any:
+def _moments(column: Any) -> Any:
     """A column as numbers or points in time; null where it holds neither."""
     import ibis
 
@@ -115,7 +116,7 @@ def _epoch_s(moment: Any) -> Any:
     zone = moment.type().timezone
     kind = f"timestamp('{zone}')" if zone else "timestamp"
     origin = ibis.literal("1970-01-01T00:00:00Z" if zone else "1970-01-01T00:00:00", kind)
-    return moment.delta(origin, unit="microsecond") / 1e6
+    return moment.delta(origin, unit="microsecond") / US_PER_S
 
 
 def with_buckets(rows: Rows, field: str, upper_edges: Sequence[int], smallest: int, largest: int) -> Rows:
@@ -125,23 +126,23 @@ def with_buckets(rows: Rows, field: str, upper_edges: Sequence[int], smallest: i
     line for every size: a join on small whole numbers is an array look-up there, and takes half the time of a CASE.
     """
     name = f"{field}_bucket"
-    if rows.log.connection is None or largest > LOOKUP_SIZES:
+    if rows.log.connection is None or largest > _LOOKUP_SIZES:
         return replace(
-            rows, table=rows.table.mutate(**{name: bucket_of(rows.table[field], upper_edges, smallest, largest)})
+            rows, table=rows.table.mutate(**{name: _bucket_of(rows.table[field], upper_edges, smallest, largest)})
         )
     import ibis
 
     sizes = ibis.range(smallest, largest + 1).unnest().name("size").as_table()
     lookup = sizes.select(
         size=sizes["size"].cast(rows.table[field].type().copy(nullable=True)),
-        **{name: bucket_of(sizes["size"], upper_edges, smallest, largest).cast("int8")},
+        **{name: _bucket_of(sizes["size"], upper_edges, smallest, largest).cast("int8")},
     )
     lookup = rows.log.connection.create_table(f"{field}_buckets", lookup, temp=True)
     table = rows.table.join(lookup, rows.table[field] == lookup["size"]).drop("size")
     return replace(rows, table=table)
 
 
-def bucket_of(size: Any, upper_edges: Sequence[int], smallest: int, largest: int) -> Any:
+def _bucket_of(size: Any, upper_edges: Sequence[int], smallest: int, largest: int) -> Any:
     """Index of the bucket of a size, -1 for zero tokens; sizes are known to lie within ``smallest`` and ``largest``.
 
     What cannot occur is not asked for: every branch costs a nanosecond or two a row, most of the query's time.
@@ -160,7 +161,7 @@ def lasting(seconds: float) -> str:
     >>> lasting(300), lasting(3501.7), lasting(1.2)
     ('5 min', '58.4 min', '1.2 s')
     """
-    for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+    for unit, length in (("d", S_PER_DAY), ("h", S_PER_H), ("min", S_PER_MIN)):
         if seconds >= 2 * length or seconds == length:
             return f"{seconds / length:.3g} {unit}"
     return f"{seconds:.3g} s"

@@ -10,7 +10,7 @@ from melange.workload.workload import Array, Buckets
 # The standard error of a count n is sqrt(n): 3 % of 1,000 requests in all and 18 % of 30 in a bucket. With fewer, a
 # rate is mostly chance.
 THIN_WORKLOAD = 1000
-THIN_BUCKET = 30
+_THIN_BUCKET = 30
 
 
 def mean_sizes(buckets: Buckets, requests: Array, input_sum: Array, output_sum: Array) -> tuple[Array, Array]:
@@ -39,7 +39,7 @@ def thin_data(buckets: Buckets, requests: Array) -> tuple[Caution, ...]:
     take a longer trace or fewer buckets
     """
     total = requests.sum()
-    thin = np.argwhere((requests > 0.01 * total) & (requests < THIN_BUCKET))
+    thin = np.argwhere((requests > 0.01 * total) & (requests < _THIN_BUCKET))
     findings = []
     if total < THIN_WORKLOAD:
         findings.append(f"only {total:,.0f} requests were seen, at least {THIN_WORKLOAD:,} are wanted")
@@ -49,7 +49,7 @@ def thin_data(buckets: Buckets, requests: Array) -> tuple[Caution, ...]:
         plural = "buckets" if len(thin) > 1 else "bucket"
         were = "were" if len(thin) > 1 else "was"
         findings.append(
-            f"{len(thin)} {plural} with over 1 % of the traffic {were} seen fewer than {THIN_BUCKET} times ({named})"
+            f"{len(thin)} {plural} with over 1 % of the traffic {were} seen fewer than {_THIN_BUCKET} times ({named})"
         )
     if not findings:
         return ()

@@ -23,6 +23,8 @@ from melange.workload.rows import Rows, lasting, select_rows, with_buckets
 from melange.workload.sizes import mean_sizes, oversized, thin_data
 from melange.workload.workload import Buckets, Workload
 
+# Burstiness takes a sort of all arrivals, which longer logs are spared, and is chance where there are fewer gaps. Both
+# are judgments.
 _BURSTINESS_ROWS = 2_000_000
 _BURSTINESS_GAPS = 30
 

@@ -14,7 +14,7 @@ from melange.deploy.live.counters import Counters
 from melange.deploy.live.drift import CHEAPER, SHORT, STEADY, UNKNOWN, find_drift
 from melange.deploy.live.ledger import Ledger
 from melange.deploy.live.live_workload import live_workload
-from melange.deploy.live.settings import Settings
+from melange.deploy.live.settings import BalancerSettings
 from melange.deploy.live.sizing import Size
 from melange.errors import InputError
 from melange.plan.solve import solve
@@ -28,7 +28,9 @@ def books(processes: int = 1, slo: Slo | None = None) -> tuple[Counters, list[Le
     counters = Counters(processes, 2, 2, 2)
     counters.supervisor("window_began")[0] = time.monotonic() - 100.0
     ledgers = [Ledger(counters, process, PLAN.workload.buckets, slo or PLAN.slo) for process in range(processes)]
-    balancers = [Balancer(PLAN, Settings(processes=processes), counters, process) for process in range(processes)]
+    balancers = [
+        Balancer(PLAN, BalancerSettings(processes=processes), counters, process) for process in range(processes)
+    ]
     for one in balancers:
         one.list_replicas([Address(place=0, url="http://a"), Address(place=1, url="http://b")])
     return counters, ledgers, balancers

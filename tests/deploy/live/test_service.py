@@ -127,7 +127,7 @@ def test_a_drain_has_an_end(plan_file: Path) -> None:
 
 
 def test_silent_replicas_and_stalled_clients_are_given_up(plan_file: Path) -> None:
-    """A replica that says nothing: 504, and nobody else is asked. A client that reads nothing: its stream is cut."""
+    """A silent replica gives 504 and nobody else is asked; the stream of a client that reads nothing is cut."""
     options = ("--answer-timeout", "0.5", "--write-timeout", "0.5")
     with Replica("wait") as silent, Replica() as other:
         urls = (f"--replica=A100={silent.url}", f"--replica=L4={other.url}")

@@ -10,8 +10,10 @@ from pathlib import Path
 from melange.errors import InputError
 from melange.files import read_text
 
-KEYS_VARIABLE, UPSTREAM_KEY_VARIABLE = "MELANGE_BALANCE_KEYS", "MELANGE_UPSTREAM_KEY"
-LEAST_LENGTH = 16
+_KEYS_VARIABLE, _UPSTREAM_KEY_VARIABLE = "MELANGE_BALANCE_KEYS", "MELANGE_UPSTREAM_KEY"
+# Characters of a key. A shorter one could be guessed over the network; 16 random letters and digits have 95 bits, and
+# nobody types them.
+_LEAST_LENGTH = 16
 
 
 def read_keys(path: Path | None) -> tuple[bytes, ...]:
@@ -26,10 +28,10 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
     keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if path and not keys:
         raise InputError(f"{path}: holds no key")
-    keys += [key.strip() for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
-    if any(len(key) < LEAST_LENGTH for key in keys):
+    keys += [key.strip() for key in os.environ.get(_KEYS_VARIABLE, "").split(",") if key.strip()]
+    if any(len(key) < _LEAST_LENGTH for key in keys):
         raise InputError(
-            f"{path or KEYS_VARIABLE}: a key must have at least {LEAST_LENGTH} characters",
+            f"{path or _KEYS_VARIABLE}: a key must have at least {_LEAST_LENGTH} characters",
             hint="openssl rand -hex 32",
         )
     return tuple(_digest(key.encode()) for key in keys)
@@ -54,4 +56,4 @@ def _digest(key: bytes) -> bytes:
 
 def upstream_key() -> str:
     """The key that replicas are shown, from the environment; empty: none."""
-    return os.environ.get(UPSTREAM_KEY_VARIABLE, "").strip()
+    return os.environ.get(_UPSTREAM_KEY_VARIABLE, "").strip()

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from melange.deploy.live.headers import SERVER
 
-JSON = "application/json"
+_JSON = "application/json"
 
 
 def error(status: int, message: str, *, headers: Mapping[str, str] | None = None, closes: bool = False) -> web.Response:
@@ -29,21 +29,21 @@ def error(status: int, message: str, *, headers: Mapping[str, str] | None = None
     kind = "invalid_request_error" if status < 500 and status != 429 else "server_error"
     content = {"error": {"message": message, "type": kind, "param": None, "code": status}}
     answer = web.Response(
-        status=status, body=json.dumps(content).encode(), headers={**(headers or {}), **SERVER}, content_type=JSON
+        status=status, body=json.dumps(content).encode(), headers={**(headers or {}), **SERVER}, content_type=_JSON
     )
     if closes:
         answer.force_close()
     return answer
 
 
-def page(content: object, *, status: int = 200, content_type: str = JSON) -> web.Response:
+def page(content: object, *, status: int = 200, content_type: str = _JSON) -> web.Response:
     """What a balancer says of itself: JSON, or text that is ready."""
     text = content if isinstance(content, str) else json.dumps(content)
     return web.Response(status=status, body=text.encode(), headers={"Content-Type": content_type, **SERVER})
 
 
-class RefusedError(Exception):
-    """A request is answered here and now.
+class UnservedError(Exception):
+    """A request ends without a completion: the balancer itself answers it.
 
     Parameters
     ----------

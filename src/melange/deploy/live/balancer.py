@@ -14,12 +14,12 @@ from melange.replica.policy import _last_output as last_output
 
 if TYPE_CHECKING:
     from melange.deploy.live.counters import Counters
-    from melange.deploy.live.settings import Settings
+    from melange.deploy.live.settings import BalancerSettings
     from melange.deploy.live.sizing import Size
     from melange.plan.plan import Plan
 
 
-class Replica:
+class LiveReplica:
     """One replica as one process sees it.
 
     Parameters
@@ -48,7 +48,7 @@ class Ticket:
 
     __slots__ = ("is_held", "part", "replica", "size")
 
-    def __init__(self, replica: Replica, size: Size, part: float) -> None:
+    def __init__(self, replica: LiveReplica, size: Size, part: float) -> None:
         self.replica, self.size, self.part, self.is_held = replica, size, part, True
 
 
@@ -65,7 +65,7 @@ class Balancer:
         Where this process counts.
     """
 
-    def __init__(self, plan: Plan, settings: Settings, counters: Counters, process: int) -> None:
+    def __init__(self, plan: Plan, settings: BalancerSettings, counters: Counters, process: int) -> None:
         self.plan, self.settings, self.counters = plan, settings, counters
         self.row = counters.row(process)
         self._policy = POLICIES.index(settings.policy)
@@ -75,7 +75,7 @@ class Balancer:
         self._up, self._sent = counters.at("replica_up"), counters.at("sent")
         self._replica_sent = counters.at("replica_sent")
         self._inputs = plan.workload.buckets.shape[0]
-        self.replicas: tuple[Replica, ...] = ()
+        self.replicas: tuple[LiveReplica, ...] = ()
         self.fleet: PolicyState
 
     def list_replicas(self, addresses: Sequence[Address]) -> None:
@@ -103,12 +103,12 @@ class Balancer:
             if one.index < 0:
                 self.row[self._up + one.slot] = 0.0
 
-    def _new(self, address: Address) -> Replica:
-        replica = Replica(address, self._kinds.index(address.place), self.counters.slot(address))
+    def _new(self, address: Address) -> LiveReplica:
+        replica = LiveReplica(address, self._kinds.index(address.place), self.counters.slot(address))
         self.row[self._up + replica.slot] = 1.0
         return replica
 
-    def set_up(self, replica: Replica, is_up: bool) -> None:
+    def set_up(self, replica: LiveReplica, is_up: bool) -> None:
         """Let a replica take requests, or none."""
         replica.is_up = is_up
         self.row[self._up + replica.slot] = float(is_up)
@@ -120,7 +120,7 @@ class Balancer:
         """Replicas that take requests."""
         return sum(self.fleet.is_up)
 
-    def place(self, size: Size, besides: Replica | None = None) -> Ticket | None:
+    def place(self, size: Size, besides: LiveReplica | None = None) -> Ticket | None:
         """A replica for a request, booked; None where each that is up is over its limit, or none is up.
 
         Parameters
@@ -186,10 +186,10 @@ class Balancer:
         self.row[self._outstanding + slot] -= 1.0
         self.row[self._fill + slot] = self.fleet.fill[index] if index >= 0 else 0.0
 
-    def has_other(self, replica: Replica) -> bool:
+    def has_other(self, replica: LiveReplica) -> bool:
         """Whether another replica is up."""
         return any(one.is_up and one is not replica for one in self.replicas)
 
-    def first_up(self) -> Replica | None:
+    def first_up(self) -> LiveReplica | None:
         """The first replica that is up."""
         return next((one for one in self.replicas if one.is_up), None)

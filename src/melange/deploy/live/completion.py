@@ -11,8 +11,9 @@ _TOKEN_KEYS = tuple(
     f'"{key}":{space}"'.encode() for key in ("text", "content", "reasoning_content", "reasoning") for space in ("", " ")
 )
 _ROLE, _NOTHING_SAID = re.compile(rb'"role"\s*:'), re.compile(rb'"content"\s*:\s*""')
-# Enough for the last events of a stream, in which the usage block is; and of a completion that comes whole.
-TAIL_BYTES, WHOLE_BYTES = 4096, 2**16
+# What is kept of a stream, whose last events hold the usage block, and of a completion that comes whole [bytes]. Less
+# would miss the block behind long events, and chunks would be counted instead; more is memory for each open request.
+_TAIL_BYTES, _WHOLE_BYTES = 4096, 2**16
 
 
 class Completion:
@@ -35,7 +36,7 @@ class Completion:
     def note(self, data: bytes, moment_s: float) -> None:
         """Look at a piece of it that came at a moment of the event loop's clock [s]."""
         if not self.is_stream:
-            self.tail = (self.tail + data)[-WHOLE_BYTES:] if self.tail else data[-WHOLE_BYTES:]
+            self.tail = (self.tail + data)[-_WHOLE_BYTES:] if self.tail else data[-_WHOLE_BYTES:]
             self.last_s = moment_s
             return
         events = self.rest + data if self.rest else data
@@ -43,7 +44,7 @@ class Completion:
             self.rest = b""
         else:  # half an event: the whole of it is looked at when the rest comes
             events, _, rest = events.rpartition(b"\n")
-            self.rest = rest[-WHOLE_BYTES:]
+            self.rest = rest[-_WHOLE_BYTES:]
         tokens = 0
         for key in _TOKEN_KEYS:
             tokens += events.count(key)
@@ -54,7 +55,7 @@ class Completion:
                 self.first_s = moment_s
             self.chunks += tokens
             self.last_s = moment_s
-        self.tail = (self.tail[-TAIL_BYTES:] + events)[-TAIL_BYTES:] if len(events) < 1024 else events[-TAIL_BYTES:]
+        self.tail = (self.tail[-_TAIL_BYTES:] + events)[-_TAIL_BYTES:] if len(events) < 1024 else events[-_TAIL_BYTES:]
 
     @property
     def output_tokens(self) -> int:

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
     from melange.deploy.addresses import Address
 
-# Replicas that have ever been named since the start; a counter a replica.
-SLOTS = 1024
-DIGEST = 32
+# Replicas that have ever been named since the start, a counter each. Those beyond share the last one; the table takes
+# 48 KiB a process, and ten replicas that are replaced daily fill it in a hundred days.
+_SLOTS = 1024
+# Of SHA-256, by which a replica finds its counter [bytes].
+_DIGEST = 32
 # Upper edges of the histograms [s].
 TTFT_EDGES_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
 TPOT_EDGES_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.5, 1.0, 2.5, math.inf)
@@ -35,7 +37,7 @@ METRICS = ("ttft", "tpot", "ntpot", "latency")
 REASONS = ("busy", "none_up", "failed", "client_gone", "refused", "malformed", "unauthorized")
 
 
-def layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+def _layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
     """Shape of each counter."""
     return {
         "arrived": (inputs,),
@@ -55,12 +57,12 @@ def layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
         "tpot": (types, len(TPOT_EDGES_S) + 1),
         "latency": (types, len(LATENCY_EDGES_S) + 1),
         "connections": (1,),
-        "replica_sent": (SLOTS,),
-        "replica_failed": (SLOTS,),
-        "replica_ejected": (SLOTS,),
-        "replica_outstanding": (SLOTS,),
-        "replica_fill": (SLOTS,),
-        "replica_up": (SLOTS,),
+        "replica_sent": (_SLOTS,),
+        "replica_failed": (_SLOTS,),
+        "replica_ejected": (_SLOTS,),
+        "replica_outstanding": (_SLOTS,),
+        "replica_fill": (_SLOTS,),
+        "replica_up": (_SLOTS,),
         "began": (1,),
         "last_arrival": (1,),
         "window_began": (1,),
@@ -68,8 +70,8 @@ def layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-# What a process counts anew when it is started in place of one that has ended.
-GAUGES = ("replica_outstanding", "replica_fill", "replica_up", "connections")
+# What a process counts from zero when it is started in place of one that has ended.
+_GAUGES = ("replica_outstanding", "replica_fill", "replica_up", "connections")
 
 
 class Counters:
@@ -84,14 +86,14 @@ class Counters:
     """
 
     def __init__(self, processes: int, types: int, inputs: int, outputs: int) -> None:
-        self.shapes = layout(types, inputs, outputs)
+        self.shapes = _layout(types, inputs, outputs)
         sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
         starts = itertools.accumulate(sizes.values(), initial=0)
         self.start: dict[str, int] = dict(zip(sizes, starts, strict=False))
         self.width, self.processes = sum(sizes.values()), processes
         rows = (processes + 1) * self.width * 8
         # Anonymous and shared: it lives as long as a process has it, and children find it where their parent did.
-        self._memory = mmap.mmap(-1, rows + SLOTS * DIGEST)
+        self._memory = mmap.mmap(-1, rows + _SLOTS * _DIGEST)
         self._numbers = memoryview(self._memory)[:rows].cast("d")
         self._names = memoryview(self._memory)[rows:]
         self.table = np.frombuffer(self._memory, np.float64, rows // 8).reshape(processes + 1, self.width)
@@ -133,19 +135,19 @@ class Counters:
         """Where a replica's counters are, the same in every process; the last slot once all are taken."""
         digest = hashlib.sha256(f"{address.place} {address.url}".encode()).digest()
         with self._lock:
-            for place in range(SLOTS - 1):
-                found = bytes(self._names[place * DIGEST : (place + 1) * DIGEST])
+            for place in range(_SLOTS - 1):
+                found = bytes(self._names[place * _DIGEST : (place + 1) * _DIGEST])
                 if found == digest:
                     return place
                 if not any(found):
-                    self._names[place * DIGEST : (place + 1) * DIGEST] = digest
+                    self._names[place * _DIGEST : (place + 1) * _DIGEST] = digest
                     return place
-        return SLOTS - 1
+        return _SLOTS - 1
 
     def forget_gauges(self, process: int) -> None:
         """A process starts: it has sent nothing yet."""
         row = self.table[process]
-        for name in GAUGES:
+        for name in _GAUGES:
             self._of(row, name)[...] = 0.0
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from melange.deploy.live.counters import Counters
     from melange.workload.workload import Array, Buckets
 
-Sample = tuple[dict[str, str], float]
+_Sample = tuple[dict[str, str], float]
 
 
 def metrics_text(balancer: Balancer, counters: Counters) -> str:
@@ -29,10 +29,10 @@ def metrics_text(balancer: Balancer, counters: Counters) -> str:
     return "\n".join(lines) + "\n"
 
 
-Family = tuple[str, str, str, Iterable["Sample | tuple[str, dict[str, str], float]"]]
+_Family = tuple[str, str, str, Iterable["_Sample | tuple[str, dict[str, str], float]"]]
 
 
-def _traffic(balancer: Balancer, counters: Counters) -> Iterator[Family]:
+def _traffic(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     buckets = balancer.plan.workload.buckets
     arrived, completed = counters.total("arrived"), counters.total("completed")
     yield (
@@ -42,7 +42,7 @@ def _traffic(balancer: Balancer, counters: Counters) -> Iterator[Family]:
         [({"input_upto": str(edge)}, arrived[i]) for i, edge in enumerate(buckets.input_edges)],
     )
     cells = [(i, o) for i in range(buckets.shape[0]) for o in range(buckets.shape[1]) if completed[i, o]]
-    for name, counter, about in BY_CELL:
+    for name, counter, about in _BY_CELL:
         values = counters.total(counter)
         yield name, "counter", about, [(_cell(buckets, i, o), values[i, o]) for i, o in cells]
     yield (
@@ -55,7 +55,7 @@ def _traffic(balancer: Balancer, counters: Counters) -> Iterator[Family]:
     yield "processes", "gauge", "Processes that share the port.", [({}, float(counters.processes))]
 
 
-BY_CELL = (
+_BY_CELL = (
     ("completed_requests_total", "completed", "Requests served to their end, by bucket."),
     ("input_tokens_total", "input_sum", "Prompt tokens of those, by bucket."),
     ("output_tokens_total", "output_sum", "Generated tokens of those, by bucket."),
@@ -66,7 +66,7 @@ def _cell(buckets: Buckets, i: int, o: int) -> dict[str, str]:
     return {"input_upto": str(buckets.input_edges[i]), "output_upto": str(buckets.output_edges[o])}
 
 
-def _shares(balancer: Balancer, counters: Counters) -> Iterator[Family]:
+def _shares(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     plan, kinds = balancer.plan, known_types(balancer.plan)
     sent, buckets = counters.total("sent"), plan.workload.buckets
     names = [plan.replica_types[r].name for r in kinds]
@@ -87,7 +87,7 @@ def _shares(balancer: Balancer, counters: Counters) -> Iterator[Family]:
         "Part of all requests sent that went to a replica type.",
         [({"type": name}, sent[t].sum() / total) for t, name in enumerate(names)],
     )
-    planned = planned_shares(balancer, counters)
+    planned = _planned_shares(balancer, counters)
     yield (
         "planned_share",
         "gauge",
@@ -96,7 +96,7 @@ def _shares(balancer: Balancer, counters: Counters) -> Iterator[Family]:
     )
 
 
-def planned_shares(balancer: Balancer, counters: Counters) -> Array:
+def _planned_shares(balancer: Balancer, counters: Counters) -> Array:
     """What the plan's shares make of the sizes that were sent, by counted type (T,)."""
     plan, fleet = balancer.plan, balancer.fleet
     shape = plan.workload.buckets.shape
@@ -108,15 +108,15 @@ def planned_shares(balancer: Balancer, counters: Counters) -> Array:
     return np.asarray(expected / max(float(by_input.sum()), 1.0))
 
 
-def _replicas(balancer: Balancer, counters: Counters) -> Iterator[Family]:
+def _replicas(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     types = balancer.plan.replica_types
     labels = [({"type": types[one.address.place].name, "url": one.address.url}, one.slot) for one in balancer.replicas]
-    for name, kind, about, counter, add in BY_REPLICA:
+    for name, kind, about, counter, add in _BY_REPLICA:
         values = add(counters.each(counter), axis=0)
         yield name, kind, about, [(names, values[slot]) for names, slot in labels]
 
 
-BY_REPLICA = (
+_BY_REPLICA = (
     ("replica_sent_requests_total", "counter", "Requests sent to a replica.", "replica_sent", np.sum),
     ("replica_failures_total", "counter", "Requests that a replica failed.", "replica_failed", np.sum),
     ("replica_ejections_total", "counter", "Ejections, over all processes.", "replica_ejected", np.sum),
@@ -126,7 +126,7 @@ BY_REPLICA = (
 )
 
 
-def _outcomes(_: Balancer, counters: Counters) -> Iterator[Family]:
+def _outcomes(_: Balancer, counters: Counters) -> Iterator[_Family]:
     ended, answers = counters.total("ended"), counters.total("answers")
     yield (
         "unserved_requests_total",
@@ -170,7 +170,7 @@ def _outcomes(_: Balancer, counters: Counters) -> Iterator[Family]:
     )
 
 
-def _histograms(balancer: Balancer, counters: Counters) -> Iterator[Family]:
+def _histograms(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     types = balancer.plan.replica_types
     about = {
         "ttft": "Arrival to first token of a stream.",
@@ -191,7 +191,7 @@ def _histograms(balancer: Balancer, counters: Counters) -> Iterator[Family]:
         yield f"{name}_seconds", "histogram", about[name], samples
 
 
-def _drift(_: Balancer, counters: Counters) -> Iterator[Family]:
+def _drift(_: Balancer, counters: Counters) -> Iterator[_Family]:
     code, cost, new_cost, _at = counters.supervisor("drift").tolist()
     yield "plan_cost_usd_per_hour", "gauge", "Of the plan in force.", [({}, cost)]
     yield "replan_cost_usd_per_hour", "gauge", "Of a plan for the live workload; NaN: none yet.", [({}, new_cost)]

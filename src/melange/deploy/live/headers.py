@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
 # Of one connection and not of the message (RFC 9110, section 7.6.1), and what a proxy sets itself.
-HOP_BY_HOP = frozenset(
+_HOP_BY_HOP = frozenset(
     {
         "connection",
         "keep-alive",
@@ -28,8 +28,8 @@ HOP_BY_HOP = frozenset(
 RETRIES = "X-Melange-Retries"
 # Who answers, without a word on versions: neither on ours nor on a replica's.
 SERVER = {"Server": "melange"}
-_OF_REQUESTS = HOP_BY_HOP | {"host", "content-length", "expect", "accept-encoding", RETRIES.lower()}
-_OF_ANSWERS = HOP_BY_HOP | {"content-length", "server", RETRIES.lower()}
+_OF_REQUESTS = _HOP_BY_HOP | {"host", "content-length", "expect", "accept-encoding", RETRIES.lower()}
+_OF_ANSWERS = _HOP_BY_HOP | {"content-length", "server", RETRIES.lower()}
 
 
 def request_headers(headers: CIMultiDictProxy[str], upstream_key: str, is_key_ours: bool) -> CIMultiDict[str]:

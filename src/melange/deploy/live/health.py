@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 if TYPE_CHECKING:
-    from melange.deploy.live.balancer import Balancer, Replica
+    from melange.deploy.live.balancer import Balancer, LiveReplica
 
 log = logging.getLogger("melange.balance")
 
 # How a request may fail on a replica.
 GONE, BROKEN, WRONG = "gone", "broken", "wrong"
-# Checks in a row that must pass before a replica returns, or fail before it leaves.
-RETURNS_AFTER, LEAVES_AFTER = 2, 2
-# How long one that failed requests stays away, although it answers checks [s]; longer each time, up to the last.
-AWAY_S = (5.0, 10.0, 20.0, 60.0)
+# Checks in a row that must pass before a replica returns, or fail before it leaves. One would let a single lost packet
+# move a replica's traffic; three would send requests to a dead one for another interval.
+_RETURNS_AFTER, _LEAVES_AFTER = 2, 2
+# How long one that failed requests stays away, although it answers checks [s]; longer each time, up to the last. Short
+# at first, for its capacity is missed; long later, for each return costs clients the requests that it fails again.
+_AWAY_S = (5.0, 10.0, 20.0, 60.0)
 
 
 class Health:
@@ -36,9 +38,9 @@ class Health:
     def __init__(self, balancer: Balancer, session: aiohttp.ClientSession) -> None:
         self.balancer, self.session = balancer, session
         self._failed, self._ejected = balancer.counters.at("replica_failed"), balancer.counters.at("replica_ejected")
-        self._times_away: dict[Replica, int] = {}
+        self._times_away: dict[LiveReplica, int] = {}
 
-    async def check(self, replicas: Sequence[Replica]) -> None:
+    async def check(self, replicas: Sequence[LiveReplica]) -> None:
         """Ask replicas once, all at the same time; what they say counts at once."""
         await asyncio.gather(*(self._check(one, is_first=True) for one in replicas))
 
@@ -49,23 +51,23 @@ class Health:
             await asyncio.sleep(every_s)
             await asyncio.gather(*(self._check(one) for one in self.balancer.replicas))
 
-    async def _check(self, replica: Replica, *, is_first: bool = False) -> None:
+    async def _check(self, replica: LiveReplica, *, is_first: bool = False) -> None:
         why = await self._ask(replica)
         if replica.index < 0:
             return
         if why:
             replica.passed = min(replica.passed, 0) - 1
-            if replica.is_up and (is_first or replica.passed <= -LEAVES_AFTER):
+            if replica.is_up and (is_first or replica.passed <= -_LEAVES_AFTER):
                 self._eject(replica, why)
             return
         replica.passed = max(replica.passed, 0) + 1
         is_time = asyncio.get_running_loop().time() >= replica.quiet_until_s
-        if not replica.is_up and is_time and (is_first or replica.passed >= RETURNS_AFTER):
+        if not replica.is_up and is_time and (is_first or replica.passed >= _RETURNS_AFTER):
             replica.failures = 0
             self.balancer.set_up(replica, True)
             log.info("%s takes requests again", replica.address.url)
 
-    async def _ask(self, replica: Replica) -> str:
+    async def _ask(self, replica: LiveReplica) -> str:
         """Why a replica is not healthy; empty where it is."""
         settings = self.balancer.settings
         url = replica.address.url + settings.health_path
@@ -78,7 +80,7 @@ class Health:
         except (aiohttp.ClientError, OSError) as error:
             return f"{settings.health_path}: {type(error).__name__}"
 
-    def failed(self, replica: Replica, why: str, fault: str) -> None:
+    def failed(self, replica: LiveReplica, why: str, fault: str) -> None:
         """A request has failed on a replica: it is ``GONE``, its connection ``BROKEN``, or the answer was ``WRONG``."""
         self.balancer.row[self._failed + replica.slot] += 1.0
         replica.failures += 1
@@ -90,23 +92,23 @@ class Health:
             # The last replica stays: a service that fails some requests is better than none.
             self._eject(replica, f"{why}, {replica.failures} times in a row{self._send_away(replica, fault)}")
 
-    def _send_away(self, replica: Replica, fault: str) -> str:
+    def _send_away(self, replica: LiveReplica, fault: str) -> str:
         """Keep away one that answers wrongly: its checks may well pass meanwhile."""
         if fault != WRONG:
             return ""
         times = self._times_away.get(replica, 0)
         self._times_away[replica] = times + 1
-        away_s = AWAY_S[min(times, len(AWAY_S) - 1)]
+        away_s = _AWAY_S[min(times, len(_AWAY_S) - 1)]
         replica.quiet_until_s = asyncio.get_running_loop().time() + away_s
         return f"; away for {away_s:g} s"
 
-    def served(self, replica: Replica) -> None:
+    def served(self, replica: LiveReplica) -> None:
         """A replica has served a request."""
         if replica.failures:
             replica.failures = 0
             self._times_away.pop(replica, None)
 
-    def _eject(self, replica: Replica, why: str) -> None:
+    def _eject(self, replica: LiveReplica, why: str) -> None:
         self.balancer.row[self._ejected + replica.slot] += 1.0
         replica.passed = 0
         self.balancer.set_up(replica, False)

@@ -49,7 +49,7 @@ class Ledger:
     def unserved(self, reason: str, is_arrived: bool = True) -> None:
         """A request has ended without a completion; one of those that arrived has missed the SLO."""
         self.row[self._at["ended"] + REASONS.index(reason)] += 1.0
-        if is_arrived and self._limits and reason in MISSES:
+        if is_arrived and self._limits and reason in _MISSES:
             self.row[self._at["judged"] + len(METRICS)] += 1.0
 
     def retried(self, is_served: bool) -> None:
@@ -115,7 +115,7 @@ class Ledger:
         if (
             is_whole
             and values[3] > allowed_s
-            and len([m for m, _ in self._limits if METRICS[m] in PARTS]) == len(PARTS)
+            and len([m for m, _ in self._limits if METRICS[m] in _PARTS]) == len(_PARTS)
         ):
             is_met = False
         row[judged + len(METRICS)] += 1.0
@@ -123,9 +123,9 @@ class Ledger:
 
 
 # A request that ends so was the service's to serve.
-MISSES = frozenset({"busy", "none_up", "failed"})
+_MISSES = frozenset({"busy", "none_up", "failed"})
 # What together bounds the latency.
-PARTS = ("ttft", "tpot")
+_PARTS = ("ttft", "tpot")
 
 
 def _bucket(edges: tuple[int, ...], tokens: int) -> int:

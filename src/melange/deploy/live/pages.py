@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from melange.deploy.live.balancer import Balancer
     from melange.deploy.live.counters import Counters
 
-Page = Callable[[], web.Response]
+_Page = Callable[[], web.Response]
 
 
 class Pages:
@@ -34,13 +34,13 @@ class Pages:
 
     def __init__(self, balancer: Balancer, counters: Counters) -> None:
         self.balancer, self.counters = balancer, counters
-        self._pages: dict[str, Page] = {
+        self._pages: dict[str, _Page] = {
             "/metrics": self.metrics,
             "/workload.json": self.workload,
             "/drift.json": self.drift,
         }
 
-    def find(self, path: str) -> Page | None:
+    def find(self, path: str) -> _Page | None:
         """The page at a path."""
         return self._pages.get(path)
 

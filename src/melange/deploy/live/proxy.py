@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aiohttp import HttpVersion10, HttpVersion11, web
 
 from melange.deploy.live.access import is_allowed
-from melange.deploy.live.answers import RefusedError, error, page
+from melange.deploy.live.answers import UnservedError, error, page
 from melange.deploy.live.headers import RETRIES, request_headers
 from melange.deploy.live.health import WRONG
 from melange.deploy.live.receive import receive
@@ -16,19 +16,19 @@ from melange.deploy.live.sizing import BadRequestError, read_body, size_of
 from melange.deploy.live.upstream import Exchange, Upstream, UpstreamFaultError
 
 if TYPE_CHECKING:
-    from melange.deploy.live.balancer import Balancer, Replica
+    from melange.deploy.live.balancer import Balancer, LiveReplica
     from melange.deploy.live.health import Health
     from melange.deploy.live.ledger import Ledger
     from melange.deploy.live.pages import Pages
-    from melange.deploy.live.settings import Settings
+    from melange.deploy.live.settings import BalancerSettings
 
 # What may be asked of replicas, and whether it is a conversation. Nothing else goes through.
-COMPLETIONS = {"/v1/completions": False, "/v1/chat/completions": True}
-VERSIONS = (HttpVersion10, HttpVersion11)
-MODELS, HEALTH = "/v1/models", "/health"
-# By these a replica says that another may do better.
-BUSY = 429
-ELSEWHERE = frozenset({BUSY, 502, 503, 504})
+_COMPLETIONS = {"/v1/completions": False, "/v1/chat/completions": True}
+_VERSIONS = (HttpVersion10, HttpVersion11)
+_MODELS, _HEALTH = "/v1/models", "/health"
+# By these a replica says that another may do better. Other errors would come again elsewhere, and cost twice.
+_BUSY = 429
+_ELSEWHERE = frozenset({_BUSY, 502, 503, 504})
 
 
 class Proxy:
@@ -47,7 +47,13 @@ class Proxy:
     """
 
     def __init__(
-        self, balancer: Balancer, health: Health, ledger: Ledger, upstream: Upstream, pages: Pages, settings: Settings
+        self,
+        balancer: Balancer,
+        health: Health,
+        ledger: Ledger,
+        upstream: Upstream,
+        pages: Pages,
+        settings: BalancerSettings,
     ) -> None:
         self.balancer, self.health, self.ledger, self.upstream = balancer, health, ledger, upstream
         self.pages, self.settings = pages, settings
@@ -58,8 +64,8 @@ class Proxy:
         """Answer one request."""
         try:
             answer = await self._route(request)
-        except RefusedError as refused:
-            self.ledger.unserved(refused.reason, is_arrived=refused.reason not in BEFORE_ARRIVAL)
+        except UnservedError as refused:
+            self.ledger.unserved(refused.reason, is_arrived=refused.reason not in _BEFORE_ARRIVAL)
             answer = refused.answer
         self.ledger.answered(answer.status)
         if self.is_draining:
@@ -67,41 +73,41 @@ class Proxy:
         return answer
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.version not in VERSIONS:
+        if request.version not in _VERSIONS:
             # The parser knows older and newer ones, and the answer would be in that version too.
             raise ConnectionResetError("neither HTTP/1.0 nor HTTP/1.1")
         path, _, query = request.raw_path.partition("?")
-        if path in COMPLETIONS:
+        if path in _COMPLETIONS:
             self._check(request, "POST")
             return await self._complete(request, path, query)
-        if path == HEALTH:
+        if path == _HEALTH:
             _check_method(request, "GET")
             return self._own_health()
-        if path == MODELS:
+        if path == _MODELS:
             self._check(request, "GET")
             return await self._models(request)
         if own := self.pages.find(path):
             self._check(request, "GET")
             return own()
-        raise RefusedError(error(404, "no such path", closes=True))
+        raise UnservedError(error(404, "no such path", closes=True))
 
     def _check(self, request: web.BaseRequest, method: str) -> None:
         _check_method(request, method)
         keys = self.settings.keys
         if keys and not is_allowed(request.headers.get("Authorization", ""), keys):
             challenge = {"WWW-Authenticate": "Bearer"}
-            raise RefusedError(error(401, "a key is needed", headers=challenge, closes=True), "unauthorized")
+            raise UnservedError(error(401, "a key is needed", headers=challenge, closes=True), "unauthorized")
 
     async def _complete(self, request: web.BaseRequest, path: str, query: str) -> web.StreamResponse:
         settings = self.settings
         arrived_s = self.upstream.now()
         body = await receive(request, settings.most_body_bytes, settings.body_timeout_s)
-        is_chat = COMPLETIONS[path]
+        is_chat = _COMPLETIONS[path]
         try:
             content = read_body(body)
             size = size_of(content, is_chat, settings.bytes_per_token)
         except BadRequestError as bad:
-            raise RefusedError(error(400, str(bad))) from bad
+            raise UnservedError(error(400, str(bad))) from bad
         headers = request_headers(request.headers, settings.upstream_key, bool(settings.keys))
         if settings.tokenizer:
             size = await self.upstream.counted(content, headers, size, self.balancer.first_up())
@@ -119,7 +125,7 @@ class Proxy:
 
     async def _serve(self, exchange: Exchange) -> web.StreamResponse:
         """Send a request to a replica, and to one other if that fails before anything has been sent back."""
-        failed: Replica | None = None
+        failed: LiveReplica | None = None
         while True:
             ticket = self.balancer.place(exchange.size, failed)
             if ticket is None:
@@ -130,28 +136,28 @@ class Proxy:
                 exchange.headers[RETRIES] = "1"
             try:
                 answer = await self.upstream.ask(exchange, ticket)
-                if answer.status in ELSEWHERE and not is_retry and self.balancer.has_other(ticket.replica):
+                if answer.status in _ELSEWHERE and not is_retry and self.balancer.has_other(ticket.replica):
                     answer.close()
-                    raise UpstreamFaultError(f"answers {answer.status}", "" if answer.status == BUSY else WRONG)
+                    raise UpstreamFaultError(f"answers {answer.status}", "" if answer.status == _BUSY else WRONG)
                 return await self.upstream.pass_on(exchange, ticket, answer, is_retry=is_retry)
             except UpstreamFaultError as fault:
                 if fault.fault:
                     self.health.failed(ticket.replica, str(fault), fault.fault)
                 if is_retry:
-                    raise RefusedError(
+                    raise UnservedError(
                         error(502, "two replicas have failed", headers={RETRIES: "1"}), "failed"
                     ) from fault
                 failed = ticket.replica
             finally:
                 self.balancer.give_back(ticket)
 
-    def _no_place(self, failed: Replica | None) -> RefusedError:
+    def _no_place(self, failed: LiveReplica | None) -> UnservedError:
         """Why no replica takes a request."""
         if failed is not None:
-            return RefusedError(error(502, "the replica has failed and no other takes the request"), "failed")
+            return UnservedError(error(502, "the replica has failed and no other takes the request"), "failed")
         if not self.balancer.ups:
-            return RefusedError(error(503, "no replica is up", headers=self._retry_after), "none_up")
-        return RefusedError(error(429, "all replicas have enough to do", headers=self._retry_after), "busy")
+            return UnservedError(error(503, "no replica is up", headers=self._retry_after), "none_up")
+        return UnservedError(error(429, "all replicas have enough to do", headers=self._retry_after), "busy")
 
     def _own_health(self) -> web.Response:
         ups = self.balancer.ups
@@ -169,13 +175,13 @@ class Proxy:
                     return await self.upstream.models(replica, headers)
                 except UpstreamFaultError:
                     continue
-        raise RefusedError(error(503, "no replica is up", headers=self._retry_after), "none_up")
+        raise UnservedError(error(503, "no replica is up", headers=self._retry_after), "none_up")
 
 
 # Ended before the request was known: not one of those that arrived.
-BEFORE_ARRIVAL = frozenset({"malformed", "unauthorized"})
+_BEFORE_ARRIVAL = frozenset({"malformed", "unauthorized"})
 
 
 def _check_method(request: web.BaseRequest, method: str) -> None:
     if request.method != method:
-        raise RefusedError(error(405, f"only {method} is known here", headers={"Allow": method}, closes=True))
+        raise UnservedError(error(405, f"only {method} is known here", headers={"Allow": method}, closes=True))

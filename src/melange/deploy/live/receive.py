@@ -7,7 +7,7 @@ import asyncio
 from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestPayloadError
 
-from melange.deploy.live.answers import RefusedError, error
+from melange.deploy.live.answers import UnservedError, error
 
 
 async def receive(request: web.BaseRequest, most_bytes: int, timeout_s: float) -> bytes:
@@ -24,18 +24,18 @@ async def receive(request: web.BaseRequest, most_bytes: int, timeout_s: float) -
 
     Raises
     ------
-    RefusedError
+    UnservedError
         A body that is too large, too slow, compressed or broken. What is left of it is not read.
     """
     headers = request.headers
     if headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise RefusedError(error(415, "compressed bodies are not taken", closes=True))
+        raise UnservedError(error(415, "compressed bodies are not taken", closes=True))
     length = request.content_length
     if length is not None and length > most_bytes:
         raise _too_large(most_bytes)
     if "Expect" in headers:
         if headers["Expect"].lower() != "100-continue":
-            raise RefusedError(error(417, "only 100-continue can be expected", closes=True))
+            raise UnservedError(error(417, "only 100-continue can be expected", closes=True))
         if request.version >= (1, 1) and request.transport is not None and not request.content.is_eof():
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     content = request.content
@@ -46,9 +46,9 @@ async def receive(request: web.BaseRequest, most_bytes: int, timeout_s: float) -
             async with asyncio.timeout(timeout_s):
                 body = await _read(content, most_bytes)
     except TimeoutError as late:
-        raise RefusedError(error(408, f"the body must come within {timeout_s:g} s", closes=True)) from late
+        raise UnservedError(error(408, f"the body must come within {timeout_s:g} s", closes=True)) from late
     except (RequestPayloadError, web.HTTPException, OSError, ValueError) as broken:
-        raise RefusedError(error(400, "the body is not framed as HTTP asks for", closes=True)) from broken
+        raise UnservedError(error(400, "the body is not framed as HTTP asks for", closes=True)) from broken
     if len(body) > most_bytes:
         raise _too_large(most_bytes)
     return body
@@ -65,5 +65,5 @@ async def _read(content: StreamReader, most_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _too_large(most_bytes: int) -> RefusedError:
-    return RefusedError(error(413, f"the body must have at most {most_bytes} bytes", closes=True))
+def _too_large(most_bytes: int) -> UnservedError:
+    return UnservedError(error(413, f"the body must have at most {most_bytes} bytes", closes=True))

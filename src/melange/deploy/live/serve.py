@@ -21,7 +21,7 @@ from melange.deploy.addresses import Address, counts_of, known_types
 from melange.deploy.live.counters import Counters
 from melange.deploy.live.drift import CHEAPER, FAILED, SHORT, STATES, UNKNOWN, find_drift
 from melange.deploy.live.live_workload import live_workload
-from melange.deploy.live.settings import Settings
+from melange.deploy.live.settings import BalancerSettings
 from melange.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,21 +31,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("melange.balance")
 
-STOPS = (signal.SIGTERM, signal.SIGINT)
-SIGNALS = (*STOPS, signal.SIGCHLD)
-TICK_S = 0.5
-# Snapshots of the counters in a window; it moves on by one of them at a time.
-STEPS = 60
-# A process that ends by itself is started again, no sooner than this after its start [s].
-RESTART_S = 1.0
-# Longer than the limit of draining, processes are not waited for [s].
-GRACE_S = 5.0
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (*_STOPS, signal.SIGCHLD)
+# How often the supervisor looks around [s]: a shorter wait finds ended processes sooner and wakes an idle machine more.
+_TICK_S = 0.5
+# Snapshots of the counters in a window; it moves on by one of them at a time. More make it smoother and take
+# more memory; its length is right to a sixtieth.
+_STEPS = 60
+# A process that ends by itself is started again, no sooner than this after its start [s]: one that cannot live must not
+# be started without a break, and the others carry its clients for a second.
+_RESTART_S = 1.0
+# How much longer than the limit of draining processes are waited for before they are killed [s]: enough to write their
+# last log lines, little for whoever waits for a restart.
+_GRACE_S = 5.0
 
 
 def serve(
     plan: Plan,
     addresses: Sequence[Address],
-    settings: Settings,
+    settings: BalancerSettings,
     *,
     replicas_file: Path | None = None,
     profile: Profile | None = None,
@@ -85,7 +89,7 @@ class _Supervisor:
         self,
         plan: Plan,
         addresses: Sequence[Address],
-        settings: Settings,
+        settings: BalancerSettings,
         counters: Counters,
         listeners: list[socket.socket],
         replicas_file: Path | None,
@@ -108,7 +112,7 @@ class _Supervisor:
         for process in range(self.settings.processes):
             self._start(process)
         while True:
-            self._wait(TICK_S)
+            self._wait(_TICK_S)
             if self.is_stopping:
                 return self._stop()
             self._reap()
@@ -124,7 +128,7 @@ class _Supervisor:
         waker.setblocking(False)
         self.waker = waker
         signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-        for number in STOPS:
+        for number in _STOPS:
             signal.signal(number, self._note_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
@@ -145,17 +149,17 @@ class _Supervisor:
             # NumPy's library has threads of its own, which hold no lock that a child would want.
             warnings.simplefilter("ignore", DeprecationWarning)
             # A signal that comes meanwhile waits, until the child no longer takes it for its parent's.
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
             child = os.fork()
         if child:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             return child
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in SIGNALS:
+            for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
             do()
             code = 0
         except KeyboardInterrupt:
@@ -201,7 +205,7 @@ class _Supervisor:
             elif child in self.workers:
                 process, began_s = self.workers.pop(child)
                 log.error("process %d has ended (%d); starting another", process, os.waitstatus_to_exitcode(status))
-                time.sleep(max(0.0, began_s + RESTART_S - time.monotonic()))
+                time.sleep(max(0.0, began_s + _RESTART_S - time.monotonic()))
                 self.counters.forget_gauges(process)
                 self._start(process)
 
@@ -211,7 +215,7 @@ class _Supervisor:
             listener.close()
         for child in self.workers:
             os.kill(child, signal.SIGTERM)
-        end_s = time.monotonic() + self.settings.drain_s + GRACE_S
+        end_s = time.monotonic() + self.settings.drain_s + _GRACE_S
         code = 0
         while self.workers and time.monotonic() < end_s:
             self._wait(0.1)
@@ -227,7 +231,7 @@ class _Supervisor:
 
     def _move_window(self, now_s: float) -> None:
         """Forget what is older than the window, a step of it at a time."""
-        if now_s - self.past[-1][0] >= self.settings.window_s / STEPS:
+        if now_s - self.past[-1][0] >= self.settings.window_s / _STEPS:
             self.past.append((now_s, self.counters.snapshot()))
         while len(self.past) > 1 and now_s - self.past[1][0] >= self.settings.window_s:
             self.past.popleft()
@@ -239,7 +243,7 @@ class _Supervisor:
             self.counters.supervisor("window_began")[0] = began_s
 
     def _look_for_drift(self) -> None:
-        """Plan anew for what arrives, in a process of its own, and say what came out."""
+        """Plan again for what arrives, in a process of its own, and say what came out."""
         try:
             live = live_workload(self.counters, self.plan.workload)
         except InputError:
@@ -251,7 +255,7 @@ class _Supervisor:
         log.log(level, "drift: %s", drift.message)
 
 
-def _listeners(settings: Settings) -> list[socket.socket]:
+def _listeners(settings: BalancerSettings) -> list[socket.socket]:
     """A socket a process, all on one port, held here too: one that ends leaves no client without a queue."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listeners: list[socket.socket] = []
@@ -282,7 +286,7 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _say_hello(plan: Plan, addresses: Sequence[Address], settings: Settings, listener: socket.socket) -> None:
+def _say_hello(plan: Plan, addresses: Sequence[Address], settings: BalancerSettings, listener: socket.socket) -> None:
     scheme = "https" if settings.tls_cert else "http"
     host, port = listener.getsockname()[:2]
     log.info("listening on %s://%s:%d", scheme, f"[{host}]" if ":" in host else host, port)

@@ -7,12 +7,11 @@ from pathlib import Path
 
 from melange.errors import InputError, unknown
 from melange.replica.policy import POLICIES
-
-MIB = 2**20
+from melange.units import MIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class BalancerSettings:
     """How a balancer listens, sizes, limits and checks.
 
     Parameters
@@ -28,7 +27,7 @@ class Settings:
     tokenizer
         Whether the replicas' ``/tokenize`` counts prompts instead.
     most_fill
-        A replica whose requests occupy more than so many times what it runs within the SLO takes no more.
+        A replica whose requests occupy more than this many times what it runs within the SLO takes no more.
     most_connections
         Clients connected to one process; more are turned away.
     most_body_bytes
@@ -38,7 +37,7 @@ class Settings:
     health_path, health_every_s, health_timeout_s
         What is asked of each replica, how often, and how long it may take [s].
     most_failures
-        So many failures in a row eject a replica that still accepts connections.
+        This many failures in a row eject a replica that still accepts connections.
     connect_timeout_s
         How long a connection to a replica may take [s].
     answer_timeout_s
@@ -99,7 +98,7 @@ class Settings:
         for name in ("processes", "most_connections", "most_body_bytes", "most_failures", "retry_after_s"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', ' ')} must be >= 1, got {getattr(self, name)}")
-        for name in SECONDS:
+        for name in _SECONDS:
             if not getattr(self, name) > 0:
                 words = name.removesuffix("_s").replace("_", " ")
                 raise InputError(f"{words} must be > 0 seconds, got {getattr(self, name):g}")
@@ -113,7 +112,8 @@ class Settings:
             raise InputError("TLS needs a certificate and its key", hint="--tls-cert cert.pem --tls-key key.pem")
 
 
-SECONDS = (
+# Settings that are times, all of which must be positive.
+_SECONDS = (
     "health_every_s",
     "health_timeout_s",
     "connect_timeout_s",

@@ -10,7 +10,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from melange.deploy.live.answers import RefusedError, error
+from melange.deploy.live.answers import UnservedError, error
 from melange.deploy.live.completion import Completion
 from melange.deploy.live.headers import RETRIES, answer_headers
 from melange.deploy.live.health import BROKEN, GONE, WRONG
@@ -19,17 +19,22 @@ from melange.deploy.live.sizing import Size
 if TYPE_CHECKING:
     from multidict import CIMultiDict
 
-    from melange.deploy.live.balancer import Balancer, Replica, Ticket
+    from melange.deploy.live.balancer import Balancer, LiveReplica, Ticket
     from melange.deploy.live.health import Health
     from melange.deploy.live.ledger import Ledger
-    from melange.deploy.live.settings import Settings
+    from melange.deploy.live.settings import BalancerSettings
 
-# Uvicorn closes idle connections after 5 s: one that is older is not used, lest it be closed as it is.
-IDLE_S = 4.0
-# Of an answer that is read ahead of a slow client [bytes].
-READ_AHEAD = 2**14
-# How often silent replicas and stalled clients are looked for [s].
-SWEEP_S = 1.0
+# Uvicorn closes idle connections after 5 s: one that is older is not used, because it may be closed at that moment. A
+# shorter time would connect again more often.
+_IDLE_S = 4.0
+# Of an answer that is read ahead of a slow client [bytes]: more is memory for each open stream, less are more wake-ups
+# for answers that come whole.
+_READ_AHEAD = 2**14
+# How often silent replicas and stalled clients are looked for [s]: time limits are exceeded by so much at most, and
+# each look passes all open requests.
+_SWEEP_S = 1.0
+# Parsed addresses that are kept. Queries are the client's to choose, so without a limit clients could fill the memory.
+_MOST_URLS = 1000
 
 
 class UpstreamFaultError(Exception):
@@ -110,7 +115,7 @@ class Upstream:
         balancer: Balancer,
         health: Health,
         ledger: Ledger,
-        settings: Settings,
+        settings: BalancerSettings,
     ) -> None:
         self.session, self.balancer, self.health, self.ledger = session, balancer, health, ledger
         self.settings = settings
@@ -127,7 +132,7 @@ class Upstream:
         ------
         UpstreamFaultError
             There is no whole head and first piece.
-        RefusedError
+        UnservedError
             The replica is silent for too long: it may be at work on the request, which is not sent elsewhere.
         """
         exchange.moment_s, exchange.patience_s = self.now(), self.settings.answer_timeout_s
@@ -150,7 +155,7 @@ class Upstream:
                 answer.close()
             if not exchange.is_late:
                 raise
-            raise RefusedError(error(504, "the replica does not answer", closes=True), "failed") from None
+            raise UnservedError(error(504, "the replica does not answer", closes=True), "failed") from None
         return answer
 
     async def pass_on(
@@ -235,7 +240,7 @@ class Upstream:
                 self.health.failed(ticket.replica, f"answers {status}", WRONG)
             self.ledger.unserved("failed")
 
-    async def models(self, replica: Replica, headers: CIMultiDict[str]) -> web.Response:
+    async def models(self, replica: LiveReplica, headers: CIMultiDict[str]) -> web.Response:
         """What a replica serves, as it says it to a client with these headers.
 
         Raises
@@ -255,7 +260,7 @@ class Upstream:
             raise UpstreamFaultError(type(broken).__name__, BROKEN) from broken
 
     async def counted(
-        self, content: dict[str, Any], headers: CIMultiDict[str], size: Size, replica: Replica | None
+        self, content: dict[str, Any], headers: CIMultiDict[str], size: Size, replica: LiveReplica | None
     ) -> Size:
         """A request's size with its prompt counted by a replica's tokenizer; as it was where that does not answer."""
         if replica is None or (isinstance(content.get("prompt"), list) and "messages" not in content):
@@ -280,7 +285,7 @@ class Upstream:
     async def sweep(self) -> None:
         """End waits that last too long, for ever; one look at all is cheaper than a timer for each piece."""
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(_SWEEP_S)
             now_s = self.now()
             for exchange in tuple(self.under_way):
                 if now_s - exchange.moment_s > exchange.patience_s > 0 and exchange.task is not None:
@@ -292,22 +297,18 @@ class Upstream:
         found = self._urls.get((url, target))
         if found is None:
             found = URL(url + target, encoded=True)
-            if len(self._urls) < MOST_URLS:
+            if len(self._urls) < _MOST_URLS:
                 self._urls[url, target] = found
         return found
 
 
-# Queries are the client's to choose.
-MOST_URLS = 1000
-
-
-def client_session(settings: Settings) -> aiohttp.ClientSession:
+def client_session(settings: BalancerSettings) -> aiohttp.ClientSession:
     """The client side: no limit of connections but the balancer's, nothing unpacked, no cookies, no proxies."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S, ttl_dns_cache=60),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S, ttl_dns_cache=60),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
-        read_bufsize=READ_AHEAD,
+        read_bufsize=_READ_AHEAD,
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
     )

@@ -30,22 +30,31 @@ from melange.errors import MelangeError
 
 if TYPE_CHECKING:
     from melange.deploy.live.counters import Counters
-    from melange.deploy.live.settings import Settings
+    from melange.deploy.live.settings import BalancerSettings
     from melange.plan.plan import Plan
 
 log = logging.getLogger("melange.balance")
 
-# Of a request's head: lines, fields and their number.
-MOST_LINE_BYTES, MOST_FIELDS = 8190, 100
-# What waits for a client that reads slowly [bytes].
-WRITE_AHEAD = 2**15
-# How long the rest of a request that was answered early is read and thrown away [s].
-LINGER_S = 2.0
-# Open files that are no client's.
-SPARE_FILES = 64
-LOOK_EVERY_S = 0.5
-SETTLE_S = 0.05
-TURNED_AWAY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+# Of a request's head: bytes of a line and of a field, and the number of fields. More would let strangers occupy
+# memory before a key is asked for; fewer would refuse clients behind proxies that add fields.
+_MOST_LINE_BYTES, _MOST_FIELDS = 8190, 100
+# What waits for a client that reads slowly [bytes]; beyond it the replica is read no further. More is memory for each
+# open stream, less makes a replica wait for its client.
+_WRITE_AHEAD = 2**15
+# How long the rest of a request that was answered early is read and thrown away [s]: without it the client may see a
+# reset instead of the answer; longer, and a slow body holds its connection.
+_LINGER_S = 2.0
+# Open files that are no client's: listeners, libraries, logs, health checks. With too few, a client that
+# was accepted finds none.
+_SPARE_FILES = 64
+# How often the replicas' file and the supervisor are looked for [s]: a change waits so long, a look is a system call.
+_LOOK_EVERY_S = 0.5
+# How long the last accepted connections have to come to their first wait, before idle ones are closed [s]. With less a
+# client that has just connected may be cut off; more delays every restart.
+_SETTLE_S = 0.05
+# Connections that wait to be accepted, as far as the system allows: of a larger burst the kernel drops the rest.
+_BACKLOG = 4096
+_TURNED_AWAY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class _Connection(RequestHandler):
@@ -87,10 +96,10 @@ class _Server(web.Server):
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """A client has connected."""
         super().connection_made(handler, transport)
-        transport.set_write_buffer_limits(high=WRITE_AHEAD)
+        transport.set_write_buffer_limits(high=_WRITE_AHEAD)
         self.count(len(self._connections))
         if len(self._connections) > self.most_connections:
-            transport.write(TURNED_AWAY)
+            transport.write(_TURNED_AWAY)
             transport.close()
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
@@ -105,7 +114,7 @@ class _Server(web.Server):
 async def work(
     plan: Plan,
     addresses: Sequence[Address],
-    settings: Settings,
+    settings: BalancerSettings,
     counters: Counters,
     process: int,
     listener: socket.socket,
@@ -141,7 +150,7 @@ async def work(
         listening = await loop.create_server(
             server,
             sock=listener,
-            backlog=BACKLOG,
+            backlog=_BACKLOG,
             ssl=tls_context(settings),
             ssl_handshake_timeout=settings.idle_timeout_s if settings.tls_cert else None,
         )
@@ -161,19 +170,16 @@ async def work(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-BACKLOG = 4096
-
-
-def _server(proxy: Proxy, settings: Settings, counters: Counters, process: int) -> _Server:
+def _server(proxy: Proxy, settings: BalancerSettings, counters: Counters, process: int) -> _Server:
     server = _Server(
         proxy.handle,
         handler_cancellation=True,
         access_log=None,
         keepalive_timeout=settings.idle_timeout_s,
-        lingering_time=LINGER_S,
-        max_line_size=MOST_LINE_BYTES,
-        max_field_size=MOST_LINE_BYTES,
-        max_headers=MOST_FIELDS,
+        lingering_time=_LINGER_S,
+        max_line_size=_MOST_LINE_BYTES,
+        max_field_size=_MOST_LINE_BYTES,
+        max_headers=_MOST_FIELDS,
         auto_decompress=False,
         logger=_silent_logger(),
     )
@@ -185,7 +191,7 @@ def _server(proxy: Proxy, settings: Settings, counters: Counters, process: int) 
     # A client takes two files, its own connection and the one to its replica.
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     server.count = count
-    server.most_connections = min(settings.most_connections, (files - SPARE_FILES) // 2)
+    server.most_connections = min(settings.most_connections, (files - _SPARE_FILES) // 2)
     return server
 
 
@@ -197,7 +203,7 @@ def _silent_logger() -> logging.Logger:
     return silent
 
 
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
+def tls_context(settings: BalancerSettings) -> ssl.SSLContext | None:
     """TLS 1.2 and newer with the operator's certificate; None where there is none.
 
     Raises
@@ -224,7 +230,7 @@ async def _drain(server: _Server, upstream: Upstream, limit_s: float) -> None:
     if upstream.under_way:
         log.info("draining: %d requests are under way", len(upstream.under_way))
     # Connections that have just been accepted come to their first wait, in which closing them finds them.
-    await asyncio.sleep(SETTLE_S)
+    await asyncio.sleep(_SETTLE_S)
     server.pre_shutdown()
     while upstream.under_way and loop.time() < end_s:
         await asyncio.sleep(0.05)
@@ -237,7 +243,7 @@ async def _follow(path: Path, plan: Plan, balancer: Balancer, health: Health) ->
     """Take up the replicas' file whenever it changes; a file that cannot be used changes nothing."""
     seen = _stamp(path)
     while True:
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(_LOOK_EVERY_S)
         stamp = _stamp(path)
         if stamp == seen or stamp is None:
             continue
@@ -264,6 +270,6 @@ async def _stop_with_parent(stop: asyncio.Event) -> None:
     """Stop when the supervisor has gone, however it went."""
     parent = os.getppid()
     while os.getppid() == parent:
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(_LOOK_EVERY_S)
     log.error("the supervisor has gone: stopping")
     stop.set()

@@ -1,1 +1,1 @@
-"""Deployment targets, one file each."""
+"""Where plans go: a file or a folder a target. ``docs/deploy.md`` says how to add one."""

@@ -49,7 +49,17 @@ _CORRECTIONS = 4
 
 @dataclass(slots=True, eq=False)
 class _Known:
-    """What is known so far: the best fleet (R,), its cost, and the bound [USD/h]."""
+    """What is known so far.
+
+    Parameters
+    ----------
+    count
+        Instances of the best fleet (R,).
+    cost
+        Its cost [USD/h].
+    bound
+        No fleet costs less [USD/h].
+    """
 
     count: Positions
     cost: float

@@ -36,6 +36,8 @@ class Lattice:
 
     Parameters
     ----------
+    problem
+        What is to be planned.
     grid
         Instances of each type (N, R); the column of the last type changes.
     last

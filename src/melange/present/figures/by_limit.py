@@ -25,6 +25,7 @@ from melange.present.figures.theme import (
 )
 from melange.present.terminal.layout import LEAST_SHOWN
 from melange.profile.profile import Profile
+from melange.units import REQUESTS_PER_THOUSAND, ms
 from melange.workload.workload import Array, Workload
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
     import plotly.graph_objects as go
 
     i, o = cell
-    limits = [point.at * 1e3 for point in sweep.points]
+    limits = [ms(point.at) for point in sweep.points]
     figure = new_figure(_request_cost_finding(sweep, legend, workload, cell), height=440)
     profiles = [point.profile for point in sweep.points]
     costs_by_type = {entry.letter: cost_at_limits(profiles, entry.r, cell) for entry in legend.entries}
@@ -72,7 +73,7 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
                 hoverinfo="text",
             )
         )
-    mark_own(figure, sweep.own * 1e3)
+    mark_own(figure, ms(sweep.own))
     scale = {"range": [0, _TALLEST * max(loosest)]} if loosest else {"rangemode": "tozero"}
     figure.update_layout(xaxis=_limit_axis(sweep), yaxis=value_axis("Cost of 1,000 such requests [USD]", **scale))
     return with_title_room(figure)
@@ -80,7 +81,7 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
 
 def cost_at_limits(profiles: Sequence[Profile], r: int, cell: Cell) -> Array:
     """What 1,000 requests of one size cost on one type under each profile [USD]; nan where it cannot serve them."""
-    costs = np.array([1e3 * request_cost(profile)[r, cell[0], cell[1]] for profile in profiles])
+    costs = np.array([REQUESTS_PER_THOUSAND * request_cost(profile)[r, cell[0], cell[1]] for profile in profiles])
     return np.where(np.isfinite(costs), costs, np.nan)
 
 
@@ -103,8 +104,8 @@ def _request_cost_finding(sweep: LimitSweep, legend: Legend, workload: Workload,
         return f"For {size}, {name[first[0][1]]} is cheapest at every limit that can be met"
     middle = " (others between)" if len(runs) > 2 else ""
     return (
-        f"For {size}, {name[first[0][1]]} is cheapest up to {first[-1][0].at * 1e3:,.0f} ms, "
-        f"{name[last[0][1]]} from {last[0][0].at * 1e3:,.0f} ms on{middle}"
+        f"For {size}, {name[first[0][1]]} is cheapest up to {ms(first[-1][0].at):,.0f} ms, "
+        f"{name[last[0][1]]} from {ms(last[0][0].at):,.0f} ms on{middle}"
     )
 
 
@@ -133,7 +134,7 @@ def figure_winners_by_limit(sweep: LimitSweep, legend: Legend, workload: Workloa
         add_key(figure, "none meets the limit", NONE_COLOR)
     figure.update_layout(
         xaxis=cell_axis(
-            f"{LIMIT_NAME_BY_METRIC[sweep.metric]} [ms]", [f"{point.at * 1e3:,.0f}" for point in sweep.points]
+            f"{LIMIT_NAME_BY_METRIC[sweep.metric]} [ms]", [f"{ms(point.at):,.0f}" for point in sweep.points]
         ),
         yaxis=cell_axis(
             "Request size [tokens]",
@@ -160,15 +161,15 @@ def _winners_by_limit_finding(best: Sequence[Sequence[int]]) -> str:
 
 def _winner_text(legend: Legend, r: int, cost: float) -> str:
     entry = legend.find(r)
-    return f"{entry.letter if entry else '*'} {short_amount(1e3 * cost)}"
+    return f"{entry.letter if entry else '*'} {short_amount(REQUESTS_PER_THOUSAND * cost)}"
 
 
 def _winner_hover(sweep: LimitSweep, legend: Legend, k: int, r: int, cell: Cell) -> str:
     point = sweep.points[k]
     if r < 0:
-        return f"{point.at * 1e3:,.0f} ms: no type can serve it"
+        return f"{ms(point.at):,.0f} ms: no type can serve it"
     name = plain(name_of(point.profile, legend, r))
-    return f"{point.at * 1e3:,.0f} ms: {name}<br>{cost_text(point.profile, r, *cell)}"
+    return f"{ms(point.at):,.0f} ms: {name}<br>{cost_text(point.profile, r, *cell)}"
 
 
 def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
@@ -178,7 +179,7 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
     figure = new_figure(_cost_by_limit_finding(sweep), height=420)
     planned = [(point, point.plan) for point in sweep.points if point.plan is not None]
     bounds = [plan.cost_per_h if plan.bound_per_h is None else plan.bound_per_h for _, plan in planned]
-    limits = [point.at * 1e3 for point, _ in planned]
+    limits = [ms(point.at) for point, _ in planned]
     for entry in legend.entries:
         costs = [plan.single_type[plan.replica_types[entry.r].name].cost_per_h for _, plan in planned]
         if all(cost is None for cost in costs):
@@ -216,7 +217,7 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
             hoverinfo="text",
         )
     )
-    mark_own(figure, sweep.own * 1e3)
+    mark_own(figure, ms(sweep.own))
     figure.update_layout(
         xaxis=_limit_axis(sweep), yaxis=value_axis("Cost [USD/h]", rangemode="tozero"), showlegend=True
     )
@@ -230,8 +231,8 @@ def _cost_by_limit_finding(sweep: LimitSweep) -> str:
         return "No limit that was tried can be met"
     (tight, at_tight), (loose, at_loose) = planned[0], planned[-1]
     own = next((plan for at, plan in planned if at == sweep.own), None)
-    text = f"{short_amount(at_tight.cost_per_h)} USD/h at {tight * 1e3:,.0f} ms, "
-    text += f"{short_amount(at_loose.cost_per_h)} at {loose * 1e3:,.0f} ms"
+    text = f"{short_amount(at_tight.cost_per_h)} USD/h at {ms(tight):,.0f} ms, "
+    text += f"{short_amount(at_loose.cost_per_h)} at {ms(loose):,.0f} ms"
     if own is not None:
         change = 1 - at_loose.cost_per_h / own.cost_per_h
         text += (
@@ -244,7 +245,7 @@ def _cost_by_limit_finding(sweep: LimitSweep) -> str:
 
 def _limit_axis(sweep: LimitSweep) -> dict[str, object]:
     """The axis of limits, from 0 to a little more than the loosest, so that its marker is not cut."""
-    most = sweep.points[-1].at * 1e3
+    most = ms(sweep.points[-1].at)
     return value_axis(f"{LIMIT_NAME_BY_METRIC[sweep.metric]} [ms]", range=[0, most * 1.03])
 
 

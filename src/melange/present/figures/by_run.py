@@ -12,6 +12,7 @@ from melange.present.figures.cells import add_cells, add_key, size_axes
 from melange.present.figures.legend import COLORS, DASHES, MIX_COLOR, NONE_COLOR, OTHER_COLOR
 from melange.present.figures.theme import GRID, new_figure, percent, plain, value_axis, with_title_room
 from melange.present.terminal.plan_tables import used_types
+from melange.units import ms
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, Report
 
@@ -103,7 +104,7 @@ def figure_times(report: Report, metric: str, colors: Sequence[str]) -> Figure:
     if len(report.types) > 1:
         lines += [(one.name, colors[t], _dash_at(t), one.times) for t, one in enumerate(report.types)]
     for name, color, dash, times in lines:
-        values = [1e3 * times[metric][one] if one in times.get(metric, {}) else None for one in PERCENTILES]
+        values = [ms(times[metric][one]) if one in times.get(metric, {}) else None for one in PERCENTILES]
         figure.add_trace(
             go.Scatter(
                 x=list(PERCENTILES),
@@ -118,9 +119,9 @@ def figure_times(report: Report, metric: str, colors: Sequence[str]) -> Figure:
         )
     limit = report.slo.limits.get(metric) if report.slo else None
     if limit is not None:
-        figure.add_hline(y=1e3 * limit, line={"color": "#777777", "width": 1, "dash": "dot"})
+        figure.add_hline(y=ms(limit), line={"color": "#777777", "width": 1, "dash": "dot"})
         figure.add_annotation(
-            x=0, xref="paper", y=1e3 * limit, text=f"limit {1e3 * limit:g} ms", showarrow=False, xanchor="left",
+            x=0, xref="paper", y=ms(limit), text=f"limit {ms(limit):g} ms", showarrow=False, xanchor="left",
             yanchor="bottom", font={"size": 11, "color": "#555555"},
         )  # fmt: skip
     figure.update_layout(
@@ -136,7 +137,7 @@ def _times_finding(report: Report, metric: str) -> str:
     if not values:
         return f"{TIME_NAME_BY_METRIC[metric]}: nothing was served"
     return (
-        f"{TIME_NAME_BY_METRIC[metric]} is {1e3 * values['mean']:,.1f} ms on average and {1e3 * values['p99']:,.1f} ms "
+        f"{TIME_NAME_BY_METRIC[metric]} is {ms(values['mean']):,.1f} ms on average and {ms(values['p99']):,.1f} ms "
         "for the slowest hundredth"
     )
 

@@ -11,6 +11,7 @@ from melange.present.figures.efficiency import request_cost
 from melange.present.figures.legend import Entry, Legend
 from melange.present.figures.theme import new_figure, plain, short_amount, value_axis, with_title_room
 from melange.profile.profile import Profile
+from melange.units import REQUESTS_PER_THOUSAND
 from melange.workload.workload import Workload
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def cost_interval(profile: Profile, r: int, cell: Cell) -> _CostInterval:
     The high end of the cost belongs to the low end of the rate.
     """
     low, mid, high = (
-        float(1e3 * request_cost(profile, rates)[r, cell[0], cell[1]])
+        float(REQUESTS_PER_THOUSAND * request_cost(profile, rates)[r, cell[0], cell[1]])
         for rates in (profile.high, profile.max_request_rate, profile.low)
     )
     return low, mid, high

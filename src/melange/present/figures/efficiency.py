@@ -13,6 +13,7 @@ import numpy.typing as npt
 from melange.plan.plan import Plan
 from melange.plan.problem import allowed_types
 from melange.profile.profile import Profile
+from melange.units import S_PER_H
 from melange.workload.workload import Array, Mask, Workload
 
 _Indices = npt.NDArray[np.int64]
@@ -52,7 +53,7 @@ def request_cost(profile: Profile, rates: Array | None = None) -> Array:
         In place of the profile's rates: its ``low`` or ``high`` (R, I, O) [1/s].
     """
     rates = profile.max_request_rate if rates is None else rates
-    per_replica_s = np.array([t.cost_per_h / t.replicas_per_instance / 3600 for t in profile.replica_types])
+    per_replica_s = np.array([t.cost_per_h / t.replicas_per_instance / S_PER_H for t in profile.replica_types])
     cost: Array = np.full(rates.shape, np.inf)
     np.divide(per_replica_s[:, None, None], rates, out=cost, where=rates > 0)
     return cost

@@ -27,6 +27,7 @@ from melange.present.figures.theme import percent
 from melange.present.study import Study
 from melange.present.terminal.plan_tables import SHOWN_SHARE
 from melange.profile.profile import Profile
+from melange.units import REQUESTS_PER_THOUSAND, ms
 
 # Of the service's rate: some of those that every sweep plans for. With more of them bars get too thin for the figures
 # on them.
@@ -74,7 +75,7 @@ def picture_of_winners(study: Study) -> Picture:
             (
                 workload.buckets.label(i, o),
                 first,
-                f"{1e3 * found.cost[i, o]:.4g}",
+                f"{REQUESTS_PER_THOUSAND * found.cost[i, o]:.4g}",
                 second,
                 margin_text(float(found.margin[i, o])),
             )
@@ -204,7 +205,7 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
     rows = [
         (
             by_limit.LIMIT_NAME_BY_METRIC[sweep.metric],
-            f"{1e3 * point.at:,.0f}",
+            f"{ms(point.at):,.0f}",
             f"{point.plan.cost_per_h:,.2f}" if point.plan else "cannot be met",
             f"{point.plan.gap:.2%}" if point.plan else "",
             _mix(point.plan) if point.plan else "",
@@ -215,7 +216,7 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
     unmet = [sweep for sweep in sweeps if any(point.plan is None for point in sweep.points)]
     words = [
         f" No plan meets {by_limit.LIMIT_NAME_BY_METRIC[sweep.metric].lower()} of "
-        f"{', '.join(f'{1e3 * point.at:,.0f}' for point in sweep.points if point.plan is None)} ms."
+        f"{', '.join(f'{ms(point.at):,.0f}' for point in sweep.points if point.plan is None)} ms."
         for sweep in unmet
     ]
     others = " The other limits stay as they are." if len(sweeps) > 1 else ""
@@ -272,7 +273,7 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
             choice="Request size",
             header=("Limit [ms]", "Request size", *(f"{entry.label} [USD/1,000]" for entry in study.legend.entries)),
             rows=tuple(
-                (f"{1e3 * point.at:,.0f}", study.workload.buckets.label(*cell), *_request_costs(study, point, cell))
+                (f"{ms(point.at):,.0f}", study.workload.buckets.label(*cell), *_request_costs(study, point, cell))
                 for cell in drawn
                 for point in sweep.points
             ),
@@ -285,10 +286,10 @@ def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[Cell]) -> list
     for point in sweep.points:
         found = winners(request_cost(point.profile), study.compared)
         for cell in cells:
-            cost = 1e3 * found.cost[cell]
+            cost = REQUESTS_PER_THOUSAND * found.cost[cell]
             shown = f"{cost:.4g}" if np.isfinite(cost) else "-"
             size = by_limit.size_name(study.workload, cell)
-            rows.append((f"{1e3 * point.at:,.0f}", size, _name(study, int(found.best[cell])), shown))
+            rows.append((f"{ms(point.at):,.0f}", size, _name(study, int(found.best[cell])), shown))
     return rows
 
 

@@ -21,6 +21,7 @@ from melange.present.terminal.validation import (
     verdict,
 )
 from melange.slo import METRICS
+from melange.units import ms
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report
 
@@ -94,7 +95,7 @@ def _attainment(report: Report) -> Picture:
     rows = []
     for i, o in np.argwhere(report.bucket_requests > 0).tolist():
         tables = report.bucket_times
-        times = (f"{1e3 * tables[metric][name][i, o]:,.1f}" for metric in METRICS for name in ("p50", "p99"))
+        times = (f"{ms(tables[metric][name][i, o]):,.1f}" for metric in METRICS for name in ("p50", "p99"))
         shares = (f"{report.bucket_requests[i, o]:.2%}", f"{report.bucket_attainment[i, o]:.2%}")
         rows.append((report.buckets.label(i, o), *shares, *times))
     columns = (f"{_short(metric)} {name} [ms]" for metric in METRICS for name in ("p50", "p99"))
@@ -119,7 +120,7 @@ def _times(report: Report, colors: Sequence[str]) -> Picture:
         lines = [("all", report.times), *((one.name, one.times) for one in report.types if len(report.types) > 1)]
         for name, times in lines:
             values = times.get(metric) or {}
-            cells = (f"{1e3 * values[one]:,.1f}" if one in values else "-" for one in PERCENTILES)
+            cells = (f"{ms(values[one]):,.1f}" if one in values else "-" for one in PERCENTILES)
             rows.append((by_run.TIME_NAME_BY_METRIC[metric], name, *cells))
     return Picture(
         name="times",
@@ -173,7 +174,7 @@ def _policies(reports: Sequence[Report]) -> Picture:
     for one in sorted(reports, key=lambda each: -(each.attainment.value if each.attainment else 0.0)):
         held = one.attainment
         ends = (f"{held.value:.2%}", f"{held.low:.2%}", f"{held.high:.2%}") if held else ("-", "-", "-")
-        rows.append((one.policy, *ends, *(f"{1e3 * one.times[m].get(name, np.nan):,.1f}" for m, name in stats)))
+        rows.append((one.policy, *ends, *(f"{ms(one.times[m].get(name, np.nan)):,.1f}" for m, name in stats)))
     columns = (f"{_short(m)} {name} [ms]" for m, name in stats)
     return Picture(
         name="policies",

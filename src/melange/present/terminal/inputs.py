@@ -8,6 +8,7 @@ from rich.text import Text
 
 from melange.present.terminal.layout import MAX_ROWS, add_column, cautions, edge, spaced, table_of, titled
 from melange.profile.profile import PROVENANCES, Profile
+from melange.units import REQUESTS_PER_THOUSAND, S_PER_H
 from melange.workload.workload import Array, Workload
 
 
@@ -71,7 +72,7 @@ def _profile_row(profile: Profile, workload: Workload | None, r: int) -> tuple[f
     mix = "-"
     if able[needed].all():
         mix_rate = _mix_rate(weight[needed], rates[needed])
-        cost_per_request = replica_type.cost_per_h / 3600 / (mix_rate * per_instance)
+        cost_per_request = replica_type.cost_per_h / S_PER_H / (mix_rate * per_instance)
         mix = f"{mix_rate:.3g}"
         low, high = (_mix_rate(weight[needed], ends[r][needed]) for ends in (profile.low, profile.high))
         if high > low:
@@ -90,7 +91,7 @@ def _profile_row(profile: Profile, workload: Workload | None, r: int) -> tuple[f
         f"{replica_type.cost_per_h:,.2f}",
         f"{(able & needed).sum()}/{needed.sum()}",
         mix,
-        f"{cost_per_request * 1e3:.3f}" if np.isfinite(cost_per_request) else "-",
+        f"{cost_per_request * REQUESTS_PER_THOUSAND:.3f}" if np.isfinite(cost_per_request) else "-",
         note,
     ]
     return cost_per_request, cells

@@ -8,6 +8,7 @@ from rich.console import RenderableType
 
 from melange.catalog.catalog import Accelerator, Model, Offer
 from melange.present.terminal.layout import add_column, table_of
+from melange.units import FLOPS_PER_TFLOPS, GB, GIB, KB, PARAMETERS_PER_BILLION
 
 
 def accelerators_page(accelerators: Iterable[Accelerator]) -> RenderableType:
@@ -23,8 +24,8 @@ def accelerators_page(accelerators: Iterable[Accelerator]) -> RenderableType:
             a.name,
             a.vendor,
             a.architecture,
-            f"{a.memory_bytes / 2**30:.0f}",
-            f"{a.bandwidth_bytes_per_s / 1e9:,.0f}",
+            f"{a.memory_bytes / GIB:.0f}",
+            f"{a.bandwidth_bytes_per_s / GB:,.0f}",
             _tera(half),
             _tera(a.flops_by_dtype.get("fp8")),
             a.link,
@@ -65,9 +66,9 @@ def models_page(models: Iterable[Model]) -> RenderableType:
     for m in models:
         table.add_row(
             m.name,
-            f"{m.parameters() / 1e9:.2f}",
-            f"{m.weight_bytes() / 1e9:.1f}",
-            f"{m.kv_bytes_per_token() / 1e3:.1f}",
+            f"{m.parameters() / PARAMETERS_PER_BILLION:.2f}",
+            f"{m.weight_bytes() / GB:.1f}",
+            f"{m.kv_bytes_per_token() / KB:.1f}",
             f"{m.max_context:,}",
             m.weight_dtype,
         )
@@ -75,4 +76,4 @@ def models_page(models: Iterable[Model]) -> RenderableType:
 
 
 def _tera(flops: float | None) -> str:
-    return f"{flops / 1e12:,.0f}" if flops else "-"
+    return f"{flops / FLOPS_PER_TFLOPS:,.0f}" if flops else "-"

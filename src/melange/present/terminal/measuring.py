@@ -13,6 +13,7 @@ from melange.measure.outlook import Outlook
 from melange.measure.search import Found
 from melange.measure.subject import Subject
 from melange.present.terminal.layout import MAX_ROWS, add_column, cautions, spaced, table_of, titled, usd
+from melange.units import S_PER_H, S_PER_MIN
 
 _SIZE_COLUMNS = ("Tokens in", "Tokens out", "Traffic")
 
@@ -36,7 +37,7 @@ def outlook_page(
             f"{one.request_rate / subject.workload.total_rate:.1%}",
             f"{one.guess:.3g}" if one.guess else "not known",
             f"{one.tests}",
-            f"{one.duration_s / 60:.1f}",
+            f"{one.duration_s / S_PER_MIN:.1f}",
             *_cost(subject, one.duration_s),
         )
     parts: list[RenderableType] = [
@@ -107,7 +108,7 @@ def _cost_heading(subject: Subject) -> tuple[str, ...]:
 def _cost(subject: Subject, duration_s: float) -> tuple[str, ...]:
     if subject.cost_per_h is None:
         return ()
-    return (usd(duration_s / 3600 * subject.cost_per_h).removesuffix(" USD"),)
+    return (usd(duration_s / S_PER_H * subject.cost_per_h).removesuffix(" USD"),)
 
 
 def _minutes(duration_s: float) -> str:
@@ -119,4 +120,4 @@ def _minutes(duration_s: float) -> str:
     # In minutes 85 s would read 1 min, and 85 min more than anyone counts.
     if duration_s < 90:
         return f"{duration_s:.0f} s"
-    return f"{duration_s / 60:.0f} min" if duration_s < 5400 else f"{duration_s / 3600:.1f} h"
+    return f"{duration_s / S_PER_MIN:.0f} min" if duration_s < 5400 else f"{duration_s / S_PER_H:.1f} h"

@@ -11,6 +11,7 @@ from rich.text import Text
 from melange.plan.plan import Plan
 from melange.present.terminal.layout import MAX_ROWS, cautions, listed, spaced, table_of, titled, usd
 from melange.slo import Slo
+from melange.units import ms
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report, TypeReport
 
@@ -89,7 +90,7 @@ def limits_in_words(slo: Slo) -> str:
     >>> limits_in_words(Slo(tpot_s=0.06, ttft_s=1.0))
     'TTFT <= 1000 ms and TPOT <= 60 ms'
     """
-    return " and ".join(f"{metric.upper()} <= {limit * 1e3:g} ms" for metric, limit in slo.limits.items())
+    return " and ".join(f"{metric.upper()} <= {ms(limit):g} ms" for metric, limit in slo.limits.items())
 
 
 def setting(report: Report) -> str:
@@ -103,8 +104,7 @@ def setting(report: Report) -> str:
     parts.append(f"step times {kinds}")
     if report.slo and report.statistics:
         parts += [
-            f"{report.slo.statistic} {metric.upper()} {value * 1e3:.4g} ms"
-            for metric, value in report.statistics.items()
+            f"{report.slo.statistic} {metric.upper()} {ms(value):.4g} ms" for metric, value in report.statistics.items()
         ]
     return " | ".join(parts) + f"\nRequests: {report.source}"
 
@@ -142,7 +142,7 @@ def _times(report: Report) -> RenderableType:
         values = report.times.get(metric) or {}
         if values:
             name = "between tokens" if metric == "itl" else _named(metric)
-            table.add_row(name, *(f"{values[one] * 1e3:,.1f}" if one in values else "-" for one in PERCENTILES))
+            table.add_row(name, *(f"{ms(values[one]):,.1f}" if one in values else "-" for one in PERCENTILES))
     return table
 
 
@@ -185,7 +185,7 @@ def _policies_table(reports: Sequence[Report]) -> RenderableType:
             one.policy,
             f"{held.value:.2%}" if held else "-",
             f"{held.low:.2%}" if held else "-",
-            *(f"{times[metric].get(name, 0) * 1e3:,.1f}" for metric, name in columns),
+            *(f"{ms(times[metric].get(name, 0)):,.1f}" for metric, name in columns),
         )
     return table
 

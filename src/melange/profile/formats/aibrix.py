@@ -19,9 +19,9 @@ from melange.profile.profile import Profile
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets
 
-SLO_FIELD_BY_KEY = {"e2e": "latency_s", "ttft": "ttft_s", "tpot": "tpot_s"}
+_SLO_FIELD_BY_KEY = {"e2e": "latency_s", "ttft": "ttft_s", "tpot": "tpot_s"}
 # Objectives of AIBrix that have no counterpart here: throughputs, and time over all tokens, prompt included.
-OTHER_SLO_KEYS = ("tput", "tt", "tpat")
+_OTHER_SLO_KEYS = ("tput", "tt", "tpat")
 
 
 def profile_from_aibrix(contents: Sequence[Json], places: Sequence[str]) -> Profile:
@@ -101,10 +101,10 @@ def _tputs(content: Json, buckets: Buckets, place: str) -> Array:
 def _slo(slos: object, place: str, cautions: list[Caution]) -> Slo | None:
     if not isinstance(slos, dict):
         return None
-    others = [f"{key} {slos[key]}" for key in OTHER_SLO_KEYS if key in slos]
+    others = [f"{key} {slos[key]}" for key in _OTHER_SLO_KEYS if key in slos]
     if others:
         cautions.append(Caution("slo", f"the profile also holds {', '.join(others)}, which has no counterpart here"))
-    known = {key: field for key, field in SLO_FIELD_BY_KEY.items() if key in slos}
+    known = {key: field for key, field in _SLO_FIELD_BY_KEY.items() if key in slos}
     limits = {field: number(slos[key], f"{place}: slos.{key}") for key, field in known.items()}
     if not limits:
         return None
@@ -119,5 +119,5 @@ def _slos(slo: Slo | None) -> Json:
     if slo is None:
         return {"percentile": 0}
     percentile = 0.0 if slo.statistic == "mean" else float(slo.statistic[1:])
-    limits = {key: value for key, field in SLO_FIELD_BY_KEY.items() if (value := getattr(slo, field)) is not None}
+    limits = {key: value for key, field in _SLO_FIELD_BY_KEY.items() if (value := getattr(slo, field)) is not None}
     return {"percentile": int(percentile) if percentile == int(percentile) else percentile, **limits}

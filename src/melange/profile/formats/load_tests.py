@@ -28,11 +28,12 @@ from melange.errors import InputError
 from melange.files import Json
 from melange.profile.formats.tables import number
 from melange.profile.measurement import Measurement
+from melange.units import MS_PER_S, S_PER_MS, S_PER_NS, S_PER_US
 
-SECONDS_BY_UNIT = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-RATE_UNITS = ("requests/sec", "req/s", "requests/s")
+_SECONDS_BY_UNIT = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": S_PER_MS, "us": S_PER_US, "ns": S_PER_NS}
+_RATE_UNITS = ("requests/sec", "req/s", "requests/s")
 # Of each metric's statistics, those that are kept, by their name in the file.
-STATISTICS = ("mean", "p50", "p90", "p95", "p99")
+_STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 
 def points_of(objects: Sequence[Json], path: str) -> list[Measurement] | None:
@@ -79,9 +80,9 @@ def _bench_serve(content: Json, place: str) -> list[Measurement]:
 
 def _milliseconds(content: Json, metric: str, place: str) -> dict[str, float]:
     """Statistics of one metric, ``mean_tpot_ms`` and the like [s]."""
-    keys = {name: f"{name}_{metric}_ms" for name in STATISTICS} | {"p50": f"median_{metric}_ms"}
+    keys = {name: f"{name}_{metric}_ms" for name in _STATISTICS} | {"p50": f"median_{metric}_ms"}
     return {
-        name: number(content[key], f"{place}: {key}") / 1e3
+        name: number(content[key], f"{place}: {key}") / MS_PER_S
         for name, key in keys.items()
         if content.get(key) is not None
     }
@@ -91,7 +92,7 @@ def _aiperf(content: Json, place: str) -> list[Measurement]:
     """``profile_export_aiperf.json``: a mapping of statistics and a unit for every metric."""
     config = _object(content.get("input_config"))
     rate, concurrency = _aiperf_load(config, place)
-    throughput = _metric(content, "request_throughput", place, dict.fromkeys(RATE_UNITS, 1.0))
+    throughput = _metric(content, "request_throughput", place, dict.fromkeys(_RATE_UNITS, 1.0))
     count = _metric(content, "request_count", place, {"requests": 1.0}, needed=False)
     failed = _metric(content, "error_request_count", place, {"requests": 1.0}, needed=False)
     tokens = {"tokens": 1.0}
@@ -103,10 +104,10 @@ def _aiperf(content: Json, place: str) -> list[Measurement]:
             offered_rate=rate if rate is not None else math.inf,
             achieved_rate=throughput["mean"],
             concurrency=concurrency,
-            ttft_s=_metric(content, "time_to_first_token", place, SECONDS_BY_UNIT, needed=False),
-            tpot_s=_metric(content, "inter_token_latency", place, SECONDS_BY_UNIT, needed=False),
-            latency_s=_metric(content, "request_latency", place, SECONDS_BY_UNIT, needed=False),
-            duration_s=_metric(content, "benchmark_duration", place, SECONDS_BY_UNIT, needed=False).get("mean"),
+            ttft_s=_metric(content, "time_to_first_token", place, _SECONDS_BY_UNIT, needed=False),
+            tpot_s=_metric(content, "inter_token_latency", place, _SECONDS_BY_UNIT, needed=False),
+            latency_s=_metric(content, "request_latency", place, _SECONDS_BY_UNIT, needed=False),
+            duration_s=_metric(content, "benchmark_duration", place, _SECONDS_BY_UNIT, needed=False).get("mean"),
             samples=int(count["mean"]) if count else None,
             failed=int(failed["mean"]) if failed else None,
             source=place,
@@ -151,7 +152,7 @@ def _metric(content: Json, name: str, place: str, factor_by_unit: dict[str, floa
     unit = value.get("unit")
     if unit not in factor_by_unit:
         raise InputError(f"{place}: {name}.unit must be one of {', '.join(factor_by_unit)}, got {unit!r}")
-    keys = {name: name for name in STATISTICS} | {"mean": "avg"}
+    keys = {name: name for name in _STATISTICS} | {"mean": "avg"}
     if "avg" not in value:
         raise InputError(f"{place}: {name}.avg is absent")
     return {
@@ -177,9 +178,9 @@ def _guidellm(content: Json, place: str) -> list[Measurement]:
                 model=_guidellm_model(content, benchmark),
                 achieved_rate=_mean(metrics, "requests_per_second", where),
                 concurrency=_mean(metrics, "request_concurrency", where),
-                ttft_s=_distribution(metrics, "time_to_first_token_ms", where, 1e-3),
-                tpot_s=_distribution(metrics, "inter_token_latency_ms", where, 1e-3),
-                ntpot_s=_distribution(metrics, "time_per_output_token_ms", where, 1e-3),
+                ttft_s=_distribution(metrics, "time_to_first_token_ms", where, S_PER_MS),
+                tpot_s=_distribution(metrics, "inter_token_latency_ms", where, S_PER_MS),
+                ntpot_s=_distribution(metrics, "time_per_output_token_ms", where, S_PER_MS),
                 latency_s=_distribution(metrics, "request_latency", where, 1.0),
                 duration_s=_optional(benchmark, "duration", where),
                 samples=_count(totals, "successful", f"{where}.metrics.request_totals"),
@@ -213,7 +214,7 @@ def _distribution(metrics: Json, name: str, place: str, factor: float) -> dict[s
     given = {"mean": successful.get("mean")} | (percentiles if isinstance(percentiles, dict) else {})
     return {
         statistic: number(given[statistic], f"{place}.metrics.{name}.successful.{statistic}") * factor
-        for statistic in STATISTICS
+        for statistic in _STATISTICS
         if given.get(statistic) is not None
     }
 

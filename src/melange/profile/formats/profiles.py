@@ -19,7 +19,7 @@ from melange.profile.profile import ESTIMATED, Profile, ReplicaType
 from melange.replica.engine import Engine
 from melange.workload.workload import Workload
 
-ARRAYS = ("max_request_rate", "low", "high", "provenance")
+_ARRAYS = ("max_request_rate", "low", "high", "provenance")
 
 
 def read_profile(path: str | Path, *more: str | Path) -> Profile:
@@ -111,7 +111,7 @@ def combine(measured: Profile, estimated: Profile) -> Profile:
             f"input {list(measured.buckets.input_edges)}, output {list(measured.buckets.output_edges)}",
         )
     matches = [_matching(one, estimated.replica_types) for one in measured.replica_types]
-    arrays = {name: getattr(estimated, name).copy() for name in ARRAYS}
+    arrays = {name: getattr(estimated, name).copy() for name in _ARRAYS}
     reason = estimated.reason.copy()
     offset = len(estimated.reasons)
     measured_reason = np.where(measured.reason > 0, measured.reason + offset, 0)

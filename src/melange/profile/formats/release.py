@@ -19,8 +19,8 @@ from melange.profile.profile import MEASURED, Profile, ReplicaType
 from melange.workload.workload import Array, Buckets, Workload
 
 # How far the shares of a workload may be from adding up to 1: rounding of floats, not of people.
-SUM_TOLERANCE = 1e-6
-ZERO = "the file gives it a rate of 0"
+_SUM_TOLERANCE = 1e-6
+_ZERO = "the file gives it a rate of 0"
 
 
 def profile_from_release(content: Json, place: str) -> Profile:
@@ -60,7 +60,7 @@ def config_from_release(content: Json, place: str) -> tuple[Workload, Profile, d
             hint="rows are input sizes, columns are output sizes",
         )
     total = float(shares.sum())
-    if abs(total - 1) > SUM_TOLERANCE:
+    if abs(total - 1) > _SUM_TOLERANCE:
         raise InputError(
             f"{place}: workload_distribution must add up to 1, got {total:.6g}",
             hint="divide every share by their sum",
@@ -113,7 +113,7 @@ def measured_profile(types: tuple[ReplicaType, ...], buckets: Buckets, rate: Arr
         low=rate,
         high=rate,
         provenance=np.full(rate.shape, MEASURED, np.int8),
-        reasons=("", ZERO),
+        reasons=("", _ZERO),
         reason=np.where(rate > 0, 0, 1).astype(np.int32),
         **details,
     )

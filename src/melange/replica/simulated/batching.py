@@ -43,7 +43,7 @@ from melange.replica.simulated.compiled_step import (
     WINDOW,
     WINDOW_CONTEXT,
     attended,
-    correction,
+    batch_factor,
     fixed_s,
 )
 from melange.replica.simulated.compiling import inner
@@ -51,8 +51,10 @@ from melange.replica.simulated.gaps import count_gap, count_run
 from melange.replica.simulated.heaps import remove, rise, sink
 from melange.replica.simulated.outcome import SERVED
 
-policy = compiled_policy()
-finished = policy.finished
+_policy = compiled_policy()
+_finished = _policy.finished
+# Steps of a run that grow by less than this are taken to be alike: the root would lose its digits to rounding.
+_NO_GROWTH = 1e-9
 
 
 @inner()
@@ -100,7 +102,7 @@ def begin(world, replica, now):
         whole[at.SEGMENT] = at.IDLE
         real[at.ENDS] = math.inf
         return
-    factor = correction(cost, whole[at.DECODING])
+    factor = batch_factor(cost, whole[at.DECODING])
     look_back_s = cost[CONTEXT] * whole[at.CONTEXT_TOKENS] + cost[WINDOW_CONTEXT] * whole[at.WINDOW_CONTEXT_TOKENS]
     real[at.FIRST] = factor * (fixed_s(cost, whole[at.DECODING], 0, 0.0, 0.0, 0) + look_back_s)
     real[at.GROWTH_S] = factor * (cost[CONTEXT] * whole[at.DECODING] + cost[WINDOW_CONTEXT] * whole[at.GROWING])
@@ -190,7 +192,7 @@ def _run_s(first, growth, steps):
 @inner()
 def _steps_until(first, growth, elapsed):
     """The fewest steps of a run, at least one, that take until ``elapsed`` or longer."""
-    if growth * elapsed < 1e-9 * first * first:
+    if growth * elapsed < _NO_GROWTH * first * first:
         steps = math.ceil(elapsed / first)
     else:
         half = first - 0.5 * growth
@@ -232,11 +234,11 @@ def _preempt(whole, phases, keys, members, requests):
     else:
         remove(keys, members, requests, requests[k, at.PLACE], whole[at.DECODING])
         context = whole[at.STEP] + requests[k, at.PROGRESS]
-        leave(whole, phases, context)
+        _leave(whole, phases, context)
         requests[k, at.PROGRESS] = context - requests[k, at.INPUT]
     requests[k, at.PREEMPTIONS] += 1
     whole[at.RESERVED] -= _length(whole, requests, k)
-    unlink(whole, requests, k)
+    _unlink(whole, requests, k)
     requests[k, at.NEXT] = whole[at.HEAD]
     whole[at.HEAD] = k
     if whole[at.TAIL] == at.NOBODY:
@@ -245,7 +247,7 @@ def _preempt(whole, phases, keys, members, requests):
 
 
 @inner()
-def leave(whole, phases, context):
+def _leave(whole, phases, context):
     """Take a decoding request of so much context out of the counts, and give its blocks back."""
     block = whole[at.BLOCK]
     phase = (whole[at.STEP] - (context - 1)) % block
@@ -260,7 +262,7 @@ def leave(whole, phases, context):
 
 
 @inner()
-def unlink(whole, requests, k):
+def _unlink(whole, requests, k):
     """Take a request out of the running ones."""
     before, after = requests[k, at.PREVIOUS], requests[k, at.NEXT]
     if before != at.NOBODY:
@@ -346,7 +348,7 @@ def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempt
     if prefill == 0:
         return False
     look_back_s = cost[CONTEXT] * whole[at.CONTEXT_TOKENS] + cost[WINDOW_CONTEXT] * whole[at.WINDOW_CONTEXT_TOKENS]
-    factor = correction(cost, whole[at.DECODING])
+    factor = batch_factor(cost, whole[at.DECODING])
     streamed_s = cost[STREAM] * whole[at.DECODING]
     step_s = factor * (fixed_s(cost, whole[at.DECODING], prefill, pairs, window_pairs, admitted) + look_back_s)
     step_s = max(step_s, streamed_s)
@@ -380,7 +382,7 @@ def _begin_prompts(whole, real, cost, ready, requests, moments, now):
         whole[at.READY] += 1
     if prefill == 0:
         return False
-    step_s = correction(cost, 0) * fixed_s(cost, 0, prefill, pairs, window_pairs, whole[at.READY])
+    step_s = batch_factor(cost, 0) * fixed_s(cost, 0, prefill, pairs, window_pairs, whole[at.READY])
     if whole[at.DECODING] > 0:
         real[at.ADDED] += step_s
         if real[at.STALL] == 0.0:
@@ -398,27 +400,28 @@ def _end_due(whole, real, phases, keys, members, requests, moments, fleet, repli
         k = members[0]
         context = whole[at.STEP] + requests[k, at.PROGRESS]
         made = context - requests[k, at.INPUT]
-        if made < requests[k, at.OUTPUT]:
+        if context == whole[at.WINDOW_TOKENS]:  # it may end with the same step
             phases[1, (whole[at.STEP] - (context - 1)) % whole[at.BLOCK]] -= 1
             whole[at.GROWING] -= 1
+        if made < requests[k, at.OUTPUT]:
             keys[0] = whole[at.STEP] + requests[k, at.OUTPUT] - made
             sink(keys, members, requests, 0, whole[at.DECODING])
             continue
         remove(keys, members, requests, 0, whole[at.DECODING])
-        leave(whole, phases, context)
+        _leave(whole, phases, context)
         _end(whole, real, requests, moments, k, fleet, replica, now)
 
 
 @inner()
 def _end(whole, real, requests, moments, k, fleet, replica, now):
     """The last token of a request: it leaves, and the balancer learns of it."""
-    unlink(whole, requests, k)
+    _unlink(whole, requests, k)
     whole[at.RESERVED] -= _length(whole, requests, k)
     requests[k, at.STATUS] = SERVED
     requests[k, at.PROGRESS] = requests[k, at.OUTPUT]
     moments[k, at.FINISH] = now
     moments[k, at.MARK] = real[at.ADDED] - moments[k, at.MARK]
-    finished(fleet, replica, requests[k, at.INPUT], requests[k, at.OUTPUT], moments[k, at.PART])
+    _finished(fleet, replica, requests[k, at.INPUT], requests[k, at.OUTPUT], moments[k, at.PART])
 
 
 @inner()

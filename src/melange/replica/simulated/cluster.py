@@ -25,18 +25,20 @@ from melange.replica.simulated.outcome import BINS, FAILED, REFUSED, SERVED, Out
 from melange.workload.workload import Array
 
 forget_outdated()
-policy = compiled_policy()
-choose, sent, lost = policy.choose, policy.sent, policy.lost
+_policy = compiled_policy()
+_choose, _sent, _lost = _policy.choose, _policy.sent, _policy.lost
 
 # Requests between two looks at the keyboard and the clock.
-SLICE = 200_000
-SAMPLES = 256
+_SLICE = 200_000
+# Moments at which queues are written down, for pictures of a run: more are finer, and larger. A judgment.
+_SAMPLES = 256
 # What is longer than any request: a window that nothing leaves.
-NO_WINDOW = 2**31 - 1
-FOREVER = 1e300
-GOLDEN = 0.6180339887498949  # its multiples are spread evenly over [0, 1)
+_NO_WINDOW = 2**31 - 1
+# Later than all that happens [s].
+_FOREVER = 1e300
+_GOLDEN = 0.6180339887498949  # its multiples are spread evenly over [0, 1)
 
-Whole = npt.NDArray[np.integer]
+Integers = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +65,10 @@ def play(
     fleet: PolicyState,
     policy: int,
     arrival_s: Array,
-    input_tokens: Whole,
-    output_tokens: Whole,
-    cached_tokens: Whole | None = None,
-    max_tokens: Whole | None = None,
+    input_tokens: Integers,
+    output_tokens: Integers,
+    cached_tokens: Integers | None = None,
+    max_tokens: Integers | None = None,
     *,
     events: Sequence[Event] = (),
     seed: int = 0,
@@ -111,17 +113,21 @@ def play(
     world = _world(engines, requests, moments)
     script = _script(events, float(arrival_s[-1]) if len(arrival_s) else 0.0, len(engines))
     random = np.random.default_rng(seed)
-    for first in range(0, len(arrival_s), SLICE):
-        last = min(first + SLICE, len(arrival_s))
+    for first in range(0, len(arrival_s), _SLICE):
+        last = min(first + _SLICE, len(arrival_s))
         _run(world, script, fleet, policy, arrival_s, random.random(last - first), first, last, arrival_s[last - 1])
         if progress is not None:
             progress(last / len(arrival_s))
-    _run(world, script, fleet, policy, arrival_s, random.random(0), 0, 0, FOREVER)
+    _run(world, script, fleet, policy, arrival_s, random.random(0), 0, 0, _FOREVER)
     return _outcome(world, script, arrival_s)
 
 
 def _requests(
-    arrival_s: Array, input_tokens: Whole, output_tokens: Whole, cached_tokens: Whole | None, max_tokens: Whole | None
+    arrival_s: Array,
+    input_tokens: Integers,
+    output_tokens: Integers,
+    cached_tokens: Integers | None,
+    max_tokens: Integers | None,
 ) -> tuple[at.Small, Array]:
     """The tables of requests (N, at.NUMBERS) and (N, at.MOMENTS)."""
     count = len(arrival_s)
@@ -158,7 +164,7 @@ def _world(engines: Sequence[Engine], requests: at.Small, moments: Array) -> at.
         whole[r, at.MAX_CONTEXT] = engine.max_context
         whole[r, at.FULL_UNITS] = engine.block_tokens * engine.full_layers
         whole[r, at.SLIDING_UNITS] = engine.block_tokens * engine.sliding_layers
-        whole[r, at.WINDOW_TOKENS] = engine.window if engine.sliding_layers else NO_WINDOW
+        whole[r, at.WINDOW_TOKENS] = engine.window if engine.sliding_layers else _NO_WINDOW
         whole[r, at.CAPACITY] = int(min(engine.kv_tokens, 2**62))
     whole[:, [at.HEAD, at.TAIL, at.LAST, at.PARTIAL]] = at.NOBODY
     real = np.zeros((n, at.REAL))
@@ -187,9 +193,9 @@ def _script(events: Sequence[Event], until_s: float, replicas: int) -> at.Script
         when=np.array([*(one.at_s for one in ordered), math.inf]),
         which=np.array([*(one.replica for one in ordered), 0]),
         is_up=np.array([*(int(one.is_up) for one in ordered), 1]),
-        sample_s=np.linspace(0.0, until_s, SAMPLES),
-        waiting=np.zeros((SAMPLES, replicas), np.int32),
-        running=np.zeros((SAMPLES, replicas), np.int32),
+        sample_s=np.linspace(0.0, until_s, _SAMPLES),
+        waiting=np.zeros((_SAMPLES, replicas), np.int32),
+        running=np.zeros((_SAMPLES, replicas), np.int32),
         cursor=np.array([0, 0, at.NOBODY]),
     )
 
@@ -210,7 +216,7 @@ def _run(world, script, fleet, policy, arrival_s, uniform, first, last, until_s)
         is_to_begin = False
         if cursor[2] != at.NOBODY or (end > arrival and event > arrival and sample > arrival):
             if cursor[2] != at.NOBODY:
-                sending, random = cursor[2], (cursor[2] * GOLDEN) % 1.0
+                sending, random = cursor[2], (cursor[2] * _GOLDEN) % 1.0
                 cursor[2] = world.requests[sending, at.NEXT]
             elif k == last:
                 return
@@ -243,7 +249,7 @@ def _run(world, script, fleet, policy, arrival_s, uniform, first, last, until_s)
 def _send(world, fleet, policy, k, now, uniform):
     """Send a request where the policy says; the replica that has taken it, or -1."""
     requests = world.requests
-    replica = choose(policy, fleet, requests[k, at.INPUT], requests[k, at.LIMIT], uniform)
+    replica = _choose(policy, fleet, requests[k, at.INPUT], requests[k, at.LIMIT], uniform)
     requests[k, at.REPLICA] = replica
     requests[k, at.STATUS] = FAILED  # until its last token
     if replica < 0:
@@ -251,7 +257,7 @@ def _send(world, fleet, policy, k, now, uniform):
     if not fits(world.whole[replica], requests, k):
         requests[k, at.STATUS] = REFUSED
         return -1
-    world.moments[k, at.PART] = sent(fleet, replica, requests[k, at.INPUT], requests[k, at.LIMIT])
+    world.moments[k, at.PART] = _sent(fleet, replica, requests[k, at.INPUT], requests[k, at.LIMIT])
     enqueue(world, replica, k, now)
     return replica
 
@@ -268,7 +274,7 @@ def _change(world, script, fleet, replica, is_up, now):
     held = clear(world, replica, now)
     for place in range(len(held) - 1, -1, -1):
         k = held[place]
-        lost(fleet, replica, moments[k, at.PART])
+        _lost(fleet, replica, moments[k, at.PART])
         world.whole[replica, at.WASTED] += requests[k, at.PROGRESS]
         requests[k, at.PROGRESS] = 0
         moments[k, at.FIRST_TOKEN] = np.nan

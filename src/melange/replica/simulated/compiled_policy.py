@@ -9,7 +9,7 @@ from types import FunctionType, ModuleType
 
 from melange.replica import policy
 
-NAME = "melange.replica._compiled_policy"
+_NAME = "melange.replica._compiled_policy"
 
 
 @cache
@@ -20,14 +20,14 @@ def compiled_policy() -> ModuleType:
     """
     from numba import njit
 
-    spec = importlib.util.spec_from_file_location(NAME, policy.__file__)
+    spec = importlib.util.spec_from_file_location(_NAME, policy.__file__)
     if spec is None or spec.loader is None:
         raise ImportError(f"{policy.__file__} cannot be loaded again")
     copy = importlib.util.module_from_spec(spec)
-    sys.modules[NAME] = copy
+    sys.modules[_NAME] = copy
     spec.loader.exec_module(copy)
     for name, value in list(vars(copy).items()):
-        if isinstance(value, FunctionType) and value.__module__ == NAME:
+        if isinstance(value, FunctionType) and value.__module__ == _NAME:
             # A way in from Python takes as long to compile as a function: only public ones have it.
             flags = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True} if name.startswith("_") else {}
             setattr(copy, name, njit(cache=True, error_model="numpy", **flags)(value))

@@ -18,7 +18,7 @@ from melange.replica.step import StepCost
 from melange.workload.workload import Array
 
 # Columns of a row of coefficients: the fields of StepCost, in their order.
-NAMES = tuple(field.name for field in fields(StepCost))
+_NAMES = tuple(field.name for field in fields(StepCost))
 (
     WEIGHTS,
     EXPERTS,
@@ -41,7 +41,7 @@ NAMES = tuple(field.name for field in fields(StepCost))
     BATCH_POWER,
     LEAST_BATCH,
     MOST_BATCH,
-) = range(len(NAMES))
+) = range(len(_NAMES))
 
 
 def coefficients(engines: Sequence[Engine]) -> Array:
@@ -79,7 +79,7 @@ def fixed_s(cost, batch, prefill, pairs, window_pairs, admitted):  # type: ignor
 
 
 @inner()
-def correction(cost, batch):  # type: ignore[no-untyped-def]
+def batch_factor(cost, batch):  # type: ignore[no-untyped-def]
     """What measured points say that a step's time is to be multiplied with."""
     if cost[BATCH_POWER] == 0.0:
         return 1.0

@@ -11,14 +11,14 @@ from melange.replica.simulated import columns as at
 from melange.replica.simulated.compiling import inner
 from melange.replica.simulated.outcome import BINS, GROWTH, LEAST_GAP_S
 
-SCALE = 1.0 / math.log(GROWTH)
-START = math.log(LEAST_GAP_S)
+_SCALE = 1.0 / math.log(GROWTH)
+_START = math.log(LEAST_GAP_S)
 
 
 @inner()
-def bin_of(gap_s):
+def _bin_of(gap_s):
     """The bin of a gap."""
-    place = int((math.log(gap_s) - START) * SCALE) if gap_s > LEAST_GAP_S else 0
+    place = int((math.log(gap_s) - _START) * _SCALE) if gap_s > LEAST_GAP_S else 0
     return min(place, BINS - 1)
 
 
@@ -26,7 +26,7 @@ def bin_of(gap_s):
 def count_gap(gaps, gap_s, count):
     """Count one gap of ``count`` requests."""
     if count > 0:
-        gaps[bin_of(gap_s)] += count
+        gaps[_bin_of(gap_s)] += count
 
 
 @inner()
@@ -37,11 +37,11 @@ def count_run(whole, real, gaps, steps):
     first, growth, batch = real[at.FIRST], real[at.GROWTH_S], whole[at.DECODING]
     if real[at.STALL] > 0.0:
         stalled = min(whole[at.STALLED], batch)
-        place = bin_of(first)
+        place = _bin_of(first)
         gaps[place] -= stalled
-        gaps[bin_of(first + real[at.STALL])] += stalled
+        gaps[_bin_of(first + real[at.STALL])] += stalled
         real[at.STALL] = 0.0
-    low, high = bin_of(first), bin_of(first + growth * (steps - 1))
+    low, high = _bin_of(first), _bin_of(first + growth * (steps - 1))
     if low == high:
         gaps[low] += batch * steps
         return

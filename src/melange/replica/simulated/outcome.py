@@ -11,7 +11,7 @@ from melange.workload.workload import Array
 
 # How a request ended.
 SERVED, REFUSED, FAILED = 0, 1, 2
-STATUSES = ("served", "refused", "failed")
+_STATUSES = ("served", "refused", "failed")
 
 # Bins of gaps between tokens: bin k holds gaps from LEAST_GAP_S GROWTH^k to LEAST_GAP_S GROWTH^(k + 1) [s].
 LEAST_GAP_S, GROWTH, BINS = 1e-4, 1.01, 1400
@@ -107,7 +107,7 @@ class Outcome:
         return np.asarray(self.latency_s / self.output_tokens)
 
 
-def gap_edges_s() -> Array:
+def _gap_edges_s() -> Array:
     """Edges of the bins of ``gaps`` (BINS + 1,) [s]."""
     return np.asarray(LEAST_GAP_S * GROWTH ** np.arange(BINS + 1.0))
 

@@ -31,6 +31,7 @@ from melange.plan.solve import solve
 from melange.profile.profile import Profile
 from melange.replica.policy import POLICIES
 from melange.slo import Slo
+from melange.validate.certify.diagnosis import refuse_beyond_reach
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import Judge, Trial
 from melange.validate.certify.small_fleets import cheaper_fleet
@@ -89,7 +90,8 @@ def certify(
     Raises
     ------
     InfeasibleError
-        No headroom helps; ``reasons`` says what requests miss and why.
+        No fleet of the allowed types can reach the target, or no headroom helps; ``reasons`` says what requests miss
+        and why.
     InputError
         No SLO, no engines, a budget.
     """
@@ -103,6 +105,7 @@ def certify(
 
     say = progress or (lambda _: None)
     judge = Judge(question=asked, slo=slo, target=wanted, policy=policy, draw=drawn, seeds=seeds, say=say)
+    refuse_beyond_reach(judge)
     search = Search(question=asked, judge=judge)
     # Factors of 1: the plan that was asked for, which the search begins from and the certificate is compared with.
     before = search.trial(np.ones(asked.profile.max_request_rate.shape))

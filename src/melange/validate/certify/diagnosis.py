@@ -1,4 +1,4 @@
-"""Why no plan holds: which requests miss, and what keeps them."""
+"""Why no plan holds: a target beyond what any fleet can reach, or which requests miss, and what keeps them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,39 @@ import numpy as np
 from melange.errors import InfeasibleError
 from melange.validate.attainment import counted
 from melange.validate.causes import CAUSES, share_by_cause
+from melange.validate.certify.attainable import Attainable, attainable
 from melange.validate.certify.judge import Judge, Trial
 
 # Buckets that are named, those with most misses first: the list of an error, which ends with what to do.
 _NAMED = 3
 
 
+def refuse_beyond_reach(judge: Judge) -> None:
+    """Refuse a target that no fleet of the allowed types reaches, before anything is searched.
+
+    Raises
+    ------
+    InfeasibleError
+        With the share that is within reach, and what keeps the other requests.
+    """
+    bound = _bound(judge)
+    if bound.high < judge.target:
+        raise InfeasibleError(
+            f"no fleet of the allowed replica types makes {judge.target:.2%} of the requests meet {judge.slo}: at most "
+            f"{bound.share:.2%} meet it, each with a replica to itself",
+            reasons=bound.why,
+            hint=f"lower the target below {bound.share:.2%}, loosen the limit, or offer faster replica types",
+        )
+
+
+def _bound(judge: Judge) -> Attainable:
+    return attainable(judge.question, judge.slo, [judge.arrivals(number) for number in range(judge.seeds)])
+
+
 def no_headroom_helps(judge: Judge, trial: Trial, more: Sequence[str] = ()) -> InfeasibleError:
     """The error for a search whose last plan is ``trial``: what requests miss and why."""
-    reasons = [*_by_cause(judge, trial), *_by_bucket(judge, trial), *more]
+    most = f"no fleet serves more than {_bound(judge).share:.2%}: the others miss even with a replica to themselves"
+    reasons = [*_by_cause(judge, trial), *_by_bucket(judge, trial), most, *more]
     held = trial.attainment
     return InfeasibleError(
         f"no headroom makes {judge.target:.2%} of the requests meet {judge.slo}: "

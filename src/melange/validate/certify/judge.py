@@ -166,10 +166,14 @@ class Judge:
         over = np.concatenate([limit_ratio(one, self.slo)[counted(one)] for one in runs])
         return float((1.0 / (1.0 + np.maximum(over, 1e-9) ** -_SHARPNESS)).mean())
 
+    def arrivals(self, number: int) -> Arrivals:
+        """The requests of a simulation; those of a number are always the same."""
+        if number not in self._arrivals:
+            self._arrivals[number] = self.draw(number)
+        return self._arrivals[number]
+
     def _run(self, plan: Plan, seed: int) -> Run:
-        if seed not in self._arrivals:
-            self._arrivals[seed] = self.draw(seed)
-        return simulate(plan, self._arrivals[seed], policy=self.policy, seed=seed)
+        return simulate(plan, self.arrivals(seed), policy=self.policy, seed=seed)
 
     def causes_of(self, run: Run) -> Array:
         """Why each request of a run missed (N,)."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from melange.deploy.pools import Pool
-from melange.deploy.targets.gateway import Gateway, Text
-from melange.deploy.targets.routes import STEP, TURNS, Route
+from melange.deploy.targets.gateways.gateway import Gateway, Text, gateway_target
+from melange.deploy.targets.gateways.routes import STEP, TURNS, Route
+from melange.units import KIB
 
-NAME = "haproxy.cfg"
-# Room in a buffer for what is not the body.
-HEADERS_BYTES = 32 * 1024
+_NAME = "haproxy.cfg"
+# Room in a buffer for what is not the body [bytes]: longer heads are refused, and each request in flight
+# holds the buffer.
+_HEADERS_BYTES = 32 * KIB
 
 _ABOUT = f"""\
-Run: haproxy -W -f {NAME} (check: haproxy -c -f {NAME}). Needs HAProxy 2.6 or newer.
+Run: haproxy -W -f {_NAME} (check: haproxy -c -f {_NAME}). Needs HAProxy 2.6 or newer.
 
 A request waits until its body is here. Its length and its max_tokens (or max_completion_tokens) name its route. The
 requests of a route take turns in an order that repeats after {TURNS} and spreads each type over it, so that every type
@@ -94,7 +96,7 @@ backend @name
 @servers""")
 
 
-def files(gateway: Gateway) -> dict[str, str]:
+def _files(gateway: Gateway) -> dict[str, str]:
     """The file of HAProxy."""
     routes = gateway.routes.routes
     names = [pool.name for pool in gateway.pools]
@@ -105,7 +107,7 @@ def files(gateway: Gateway) -> dict[str, str]:
     ]
     text = _TEXT.substitute(
         comments=gateway.comments(_ABOUT),
-        bufsize=gateway.max_body_bytes + HEADERS_BYTES,
+        bufsize=gateway.max_body_bytes + _HEADERS_BYTES,
         example=_variable(1, names[0]),
         variables="\n".join(variables),
         address=gateway.address,
@@ -117,7 +119,7 @@ def files(gateway: Gateway) -> dict[str, str]:
         pool_rules="\n".join(_pool_rules(names, len(routes))),
         backends="\n".join(_backend(gateway, t) for t in range(len(names))),
     )
-    return {NAME: text}
+    return {_NAME: text}
 
 
 def _variable(number: int, pool: str) -> str:
@@ -161,3 +163,6 @@ def _backend(gateway: Gateway, t: int) -> str:
 
 def _server(pool: Pool, k: int) -> str:
     return f"{pool.name}-{k}"
+
+
+TARGET = gateway_target("haproxy", "HAProxy 2.6 or newer, without Lua; weights change while it runs.", _files)

@@ -22,12 +22,11 @@ from melange.workload.workload import Array
 # stretch of turns a type is at most 5 requests from its share.
 TURNS = 10_000
 STEP = 3_819
-# Limits on the completion whose shares differ by less than this are not told apart.
+# Limits on the completion whose shares differ by less than this are one route: fewer routes to read and to count turns
+# for, and shares that are off by half a point at most.
 SAME = 0.005
-NOTHING = 1e-9
-# What a body of the OpenAI interface holds besides the prompt, less the tokens that a chat template adds.
-ENVELOPE_BYTES = 100
-BYTES_PER_TOKEN = 4.0
+# Shares of rounding: a bucket with less of the traffic than this has none.
+_NOTHING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +151,7 @@ def _routes(plan: Plan, share: Array, is_planned: npt.NDArray[np.bool_]) -> Iter
 
 def _is_one_type_alone(share: Array) -> bool:
     """Whether all requests of some input buckets (T, some, O) go to the same type."""
-    return bool((np.abs(share - 1.0) < NOTHING).all(axis=(1, 2)).any())
+    return bool((np.abs(share - 1.0) < _NOTHING).all(axis=(1, 2)).any())
 
 
 def _label(plan: Plan, first: int, last: int, o: int | None) -> str:
@@ -170,7 +169,7 @@ def _expected_shares(plan: Plan, used: list[int]) -> tuple[Array, npt.NDArray[np
     """
     rates = plan.workload.request_rate
     weights = np.cumsum(rates * plan.share[used], axis=2)
-    is_planned = weights.sum(axis=0) > NOTHING * rates.sum()
+    is_planned = weights.sum(axis=0) > _NOTHING * rates.sum()
     total = weights.sum(axis=0)
     share = weights / np.where(is_planned, total, 1.0)
     inputs, outputs = is_planned.shape

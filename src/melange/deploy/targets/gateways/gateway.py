@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-import re
-import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from string import Template
 
 import numpy as np
 
-from melange.deploy.pools import Pool, one_line
-from melange.deploy.targets.routes import Route, Routes
-from melange.errors import Caution, InputError
+from melange.deploy.heading import Block, comments, heading_of
+from melange.deploy.manifest import Manifest
+from melange.deploy.pools import Pool, pools_of
+from melange.deploy.target import Target
+from melange.deploy.targets.gateways.gateway_options import GatewayOptions, parse_listen
+from melange.deploy.targets.gateways.routes import Route, Routes, routes_of
+from melange.errors import Caution
 from melange.plan.plan import Plan
+from melange.units import KIB
 
-# Bodies that are read whole before they are sent on hold the longest prompt with room for escapes and for tools.
-LEAST_BODY_BYTES = 64 * 1024
-BODY_ROOM = 2.0
-WIDTH = 116
+# Bodies that are read whole before they are sent on hold the longest prompt with room for escapes and for tools. Less
+# room refuses requests that were planned for; more is memory that a stranger may occupy with each request. Below the
+# least [bytes], requests with tools and little text would be refused.
+_LEAST_BODY_BYTES = 64 * KIB
+_BODY_ROOM = 2.0
 
 
 class Text(Template):
@@ -36,7 +40,7 @@ class Gateway:
     Parameters
     ----------
     heading
-        What the files say of the plan, in lines.
+        What the files say of the plan.
     host, port
         Where it listens.
     pools
@@ -49,7 +53,7 @@ class Gateway:
         Longer bodies are refused [bytes].
     """
 
-    heading: tuple[str, ...]
+    heading: tuple[Block, ...]
     host: str
     port: int
     pools: tuple[Pool, ...]
@@ -57,14 +61,6 @@ class Gateway:
     bytes_per_token: float
     envelope_bytes: int
     max_body_bytes: int
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.bytes_per_token) and self.bytes_per_token > 0):
-            raise InputError(f"bytes per token must be > 0, got {self.bytes_per_token:g}")
-        if self.envelope_bytes < 0:
-            raise InputError(f"envelope bytes must be >= 0, got {self.envelope_bytes}")
-        if self.max_body_bytes < 1024:
-            raise InputError(f"the longest body must be >= 1024 bytes, got {self.max_body_bytes}")
 
     @property
     def address(self) -> str:
@@ -81,10 +77,9 @@ class Gateway:
         """The lines at the top of a file: the plan, what the file does, and the routes as a table."""
         limit = f"Bodies of more than {self.max_body_bytes:,} bytes are refused with 413."
         paragraphs = [" ".join(text.split()) for text in f"{about.strip()} {limit}".split("\n\n")]
-        words = [line for text in (*self.heading, *paragraphs) for line in ["", *_wrapped(text)]][1:]
-        return "\n".join(f"# {line}".rstrip() for line in [*words, "", *self._table()])
+        return comments([*self.heading, *paragraphs, self._table()])
 
-    def _table(self) -> list[str]:
+    def _table(self) -> tuple[str, ...]:
         """Which requests go where, in per cent."""
         titles = ["route", "requests", "prompts", *(pool.name for pool in self.pools)]
         rows = [
@@ -98,42 +93,47 @@ class Gateway:
         ]
         widths = [max(len(row[k]) for row in [titles, *rows]) for k in range(len(titles))]
         widths[1] = -widths[1]  # words to the left, numbers to the right
-        return [
+        return tuple(
             "  ".join(f"{text:{'<' if w < 0 else '>'}{abs(w)}}" for text, w in zip(row, widths, strict=True))
             for row in [titles, *rows]
-        ]
+        )
 
 
-def parse_listen(listen: str) -> tuple[str, int]:
-    """``host:port`` as both; an IPv6 address has brackets.
+def gateway_target(name: str, about: str, files: Callable[[Gateway], dict[str, str]]) -> Target[GatewayOptions]:
+    """A target of this family: ``files`` writes its own language."""
 
-    >>> parse_listen("[::1]:8080")
-    ('::1', 8080)
+    def render(plan: Plan, options: GatewayOptions, written: date) -> Manifest:
+        gateway, cautions = _gateway_of(plan, options, written)
+        return Manifest(target=name, files=files(gateway), cautions=cautions)
+
+    return Target(name=name, about=about, options=GatewayOptions, render=render)
+
+
+def _gateway_of(plan: Plan, options: GatewayOptions, written: date) -> tuple[Gateway, tuple[Caution, ...]]:
+    """The gateway before the replicas of a plan, and what should be known of it.
+
+    Raises
+    ------
+    InputError
+        A plan without replicas or with numbered buckets; replicas that do not fit the plan.
     """
-    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*)):(\d{1,5})", listen)
-    if not found or not 1 <= int(found[3]) <= 65535:
-        raise InputError(f"--listen must be an address and a port, got {listen!r}", hint="127.0.0.1:8080")
-    return found[1] or found[2] or "0.0.0.0", int(found[3])
+    host, port = parse_listen(options.listen)
+    pools, cautions = pools_of(plan, options.replicas)
+    gateway = Gateway(
+        heading=heading_of(plan, written, cautions),
+        host=host,
+        port=port,
+        pools=pools,
+        routes=routes_of(plan),
+        bytes_per_token=options.bytes_per_token,
+        envelope_bytes=options.envelope_bytes,
+        max_body_bytes=options.max_body_bytes or _body_limit(plan, options),
+    )
+    return gateway, cautions
 
 
-def body_limit(plan: Plan, bytes_per_token: float, envelope_bytes: int) -> int:
+def _body_limit(plan: Plan, options: GatewayOptions) -> int:
     """The longest body that is taken [bytes]: twice the longest prompt that the plan has, in powers of two."""
     longest = plan.workload.buckets.input_edges[np.flatnonzero(plan.workload.request_rate.sum(axis=1))[-1]]
-    wanted = max(LEAST_BODY_BYTES, BODY_ROOM * (longest * bytes_per_token + envelope_bytes))
+    wanted = max(_LEAST_BODY_BYTES, _BODY_ROOM * (longest * options.bytes_per_token + options.envelope_bytes))
     return int(2 ** math.ceil(math.log2(wanted)))
-
-
-def heading_of(plan: Plan, written: date, cautions: Iterable[Caution] = ()) -> tuple[str, ...]:
-    """Which plan a file is from: its fingerprint, model, SLO, cost, replicas and traffic; and what is to be known."""
-    replicas = ", ".join(f"{count} x {name}" for name, count in plan.replicas.items() if count)
-    facts = [
-        f"Written by melange deploy on {written.isoformat()} from the plan with the fingerprint {plan.fingerprint}.",
-        f"Model {plan.model or 'not named'}; SLO {plan.slo or 'not named'}; {plan.workload.total_rate:g} requests/s; "
-        f"{plan.cost_per_h:.2f} USD/h for {replicas}.",
-        *(f"CAUTION: {caution}" for caution in cautions),
-    ]
-    return tuple(one_line(fact) for fact in facts)
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, break_on_hyphens=False) or [""]

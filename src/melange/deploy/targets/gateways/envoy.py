@@ -6,13 +6,13 @@ from typing import Any
 
 import yaml
 
-from melange.deploy.pools import Replica
-from melange.deploy.targets.gateway import Gateway
-from melange.deploy.targets.lua import choice
-from melange.deploy.targets.routes import TURNS
+from melange.deploy.pools import HostPort
+from melange.deploy.targets.gateways.gateway import Gateway, gateway_target
+from melange.deploy.targets.gateways.lua import choice
+from melange.deploy.targets.gateways.routes import TURNS
 
-NAME = "envoy.yaml"
-HEADER = "x-melange-type"
+_NAME = "envoy.yaml"
+_HEADER = "x-melange-type"
 # Turns are counted by each worker for itself: Envoy's Lua shares nothing between them.
 _HANDLER = f"""
 local turns = {{}}
@@ -22,15 +22,15 @@ function envoy_on_request(request)
   local body = held and held:getBytes(0, held:length()) or ""
   local route = route_of(body)
   turns[route] = (turns[route] or -1) + 1
-  request:headers():replace("{HEADER}", type_of(route, turns[route]))
+  request:headers():replace("{_HEADER}", type_of(route, turns[route]))
 end
 """
 
 _ABOUT = f"""\
-Run: envoy -c {NAME} (check: envoy --mode validate -c {NAME}).
+Run: envoy -c {_NAME} (check: envoy --mode validate -c {_NAME}).
 
 A request waits until its body is here. Its length and its max_tokens (or max_completion_tokens) name its route, and a
-Lua filter the type, in the header {HEADER}, which overrides what a client sends. The requests of a route take turns in
+Lua filter the type, in the header {_HEADER}, which overrides what a client sends. The requests of a route take turns in
 an order that repeats after {TURNS} and spreads each type over it, so that every type gets its part to within 5 requests
 at any moment, in each worker thread (--concurrency). Inside a type the replica with the fewest requests of two takes
 the request. Replicas that fail /health, or twice in a row to answer, are left out until they are well again; while a
@@ -38,11 +38,11 @@ whole type is out, the other types stand in for it. A request is sent to another
 has come.
 """
 
-Settings = dict[str, Any]
+_Message = dict[str, Any]
 _TYPE = "type.googleapis.com/envoy."
 
 
-def files(gateway: Gateway) -> dict[str, str]:
+def _files(gateway: Gateway) -> dict[str, str]:
     """The file of Envoy."""
     content = {
         "static_resources": {
@@ -50,10 +50,10 @@ def files(gateway: Gateway) -> dict[str, str]:
             "clusters": [_cluster(gateway, t) for t in range(len(gateway.pools))],
         },
     }
-    return {NAME: f"{gateway.comments(_ABOUT)}\n\n{_as_yaml(content)}"}
+    return {_NAME: f"{gateway.comments(_ABOUT)}\n\n{_as_yaml(content)}"}
 
 
-def _listener(gateway: Gateway) -> Settings:
+def _listener(gateway: Gateway) -> _Message:
     manager = {
         "@type": f"{_TYPE}extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "melange",
@@ -86,11 +86,11 @@ def _listener(gateway: Gateway) -> Settings:
     }
 
 
-def _virtual_host() -> Settings:
+def _virtual_host() -> _Message:
     route = {
         "match": {"prefix": "/"},
         "route": {
-            "cluster_header": HEADER,
+            "cluster_header": _HEADER,
             # A stream takes as long as it takes; it may be silent for as long as the first token may take.
             "timeout": "0s",
             "idle_timeout": "600s",
@@ -116,12 +116,12 @@ def _virtual_host() -> Settings:
                 },
             },
         },
-        "request_headers_to_remove": [HEADER],
+        "request_headers_to_remove": [_HEADER],
     }
     return {"name": "melange", "domains": ["*"], "routes": [route]}
 
 
-def _cluster(gateway: Gateway, t: int) -> Settings:
+def _cluster(gateway: Gateway, t: int) -> _Message:
     """The replicas of a type, and behind them those of its stand-ins, best first."""
     pools = [gateway.pools[k] for k in (t, *gateway.routes.stand_ins[t])]
     return {
@@ -167,18 +167,18 @@ def _cluster(gateway: Gateway, t: int) -> Settings:
     }
 
 
-def _limits() -> Settings:
+def _limits() -> _Message:
     """Streams are long and many at once, and a replica that fails makes many retries: 1024 and 3 would be too few."""
     most = 20_000
     names = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
     return {"thresholds": [dict.fromkeys(names, most)]}
 
 
-def _endpoint(replica: Replica) -> Settings:
+def _endpoint(replica: HostPort) -> _Message:
     return {"endpoint": {"address": _address(replica.host, replica.port)}}
 
 
-def _address(host: str, port: int) -> Settings:
+def _address(host: str, port: int) -> _Message:
     return {"socket_address": {"address": host, "port_value": port}}
 
 
@@ -193,5 +193,8 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _text)
 
 
-def _as_yaml(content: Settings) -> str:
+def _as_yaml(content: _Message) -> str:
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+TARGET = gateway_target("envoy", "Envoy with a Lua filter, as one static file.", _files)

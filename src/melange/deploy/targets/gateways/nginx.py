@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import textwrap
 
-from melange.deploy.targets.gateway import Gateway, Text
-from melange.deploy.targets.lua import choice
-from melange.deploy.targets.routes import TURNS
+from melange.deploy.targets.gateways.gateway import Gateway, Text, gateway_target
+from melange.deploy.targets.gateways.lua import choice
+from melange.deploy.targets.gateways.routes import TURNS
 
-NAME = "nginx.conf"
+_NAME = "nginx.conf"
 
 _ABOUT = f"""\
-Run: nginx -c $PWD/{NAME} (check: nginx -t -c $PWD/{NAME}). Needs nginx with its Lua module, or OpenResty.
+Run: nginx -c $PWD/{_NAME} (check: nginx -t -c $PWD/{_NAME}). Needs nginx with its Lua module, or OpenResty.
 
 A request waits until its body is here. Its length and its max_tokens (or max_completion_tokens) name its route. The
 requests of a route take turns in an order that repeats after {TURNS} and spreads each type over it, so that every type
@@ -97,7 +97,7 @@ _UPSTREAM = Text("""
     }""")
 
 
-def files(gateway: Gateway) -> dict[str, str]:
+def _files(gateway: Gateway) -> dict[str, str]:
     """The file of nginx."""
     text = _TEXT.substitute(
         comments=gateway.comments(_ABOUT),
@@ -106,7 +106,7 @@ def files(gateway: Gateway) -> dict[str, str]:
         upstreams="\n".join(_upstream(gateway, t) for t in range(len(gateway.pools))),
         address=gateway.address,
     )
-    return {NAME: text}
+    return {_NAME: text}
 
 
 def _upstream(gateway: Gateway, t: int) -> str:
@@ -119,3 +119,6 @@ def _upstream(gateway: Gateway, t: int) -> str:
         for replica in gateway.pools[k].replicas
     ]
     return _UPSTREAM.substitute(title=pool.title, name=pool.name, servers="\n".join(servers))
+
+
+TARGET = gateway_target("nginx", "nginx with its Lua module, or OpenResty.", _files)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from melange.deploy.targets.gateway import Gateway, Text
-from melange.deploy.targets.routes import STEP, TURNS
+from melange.deploy.targets.gateways.gateway import Gateway, Text
+from melange.deploy.targets.gateways.routes import STEP, TURNS
 
 _TEXT = Text("""\
 -- Routes by size: {longest body [bytes], {{highest max_tokens, route}, ...}}, ascending.

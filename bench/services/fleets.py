@@ -1,0 +1,98 @@
+"""Fleets as plans: what several planners share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.plan.plan import Plan
+from melange.plan.problem import limits_of
+from melange.plan.question import Question
+from melange.replica.alone import idle_times_s
+from melange.service.session import Session
+
+Array = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+
+def on_mean(session: Session) -> Question:
+    """The service under limits on the mean, the reading of the Mélange paper; what no type can serve is left out."""
+    settings = (*session.settings, "slo.statistic=mean", "plan.drop_unservable=true")
+    return Session(session.source, settings=settings).question()
+
+
+def fleet(question: Question, instances: Counts, share: Array) -> Plan:
+    """The plan of some instances (R,) and of where requests go (R, I, O)."""
+    profile = question.profile
+    whole = _everywhere(question, instances, share)
+    rate = profile.max_request_rate
+    work = np.divide(whole * question.workload.request_rate, rate, out=np.zeros_like(rate), where=rate > 0)
+    per_instance = np.array([one.replicas_per_instance for one in profile.replica_types])
+    replicas = np.maximum(instances * per_instance, 1)
+    return Plan(
+        question=question,
+        instances=instances,
+        share=whole,
+        load=work.sum(axis=(1, 2)) / replicas,
+        cost_per_h=float(instances @ np.array([one.cost_per_h for one in profile.replica_types])),
+        bound_per_h=None,
+        gap=1.0,
+        single_type={},
+        status="given",
+    )
+
+
+def single(question: Question, place: int, count: int) -> Plan:
+    """The plan of so many instances of one type, which takes everything."""
+    shape = question.profile.max_request_rate.shape
+    instances, share = np.zeros(shape[0], np.int64), np.zeros(shape)
+    instances[place] = count
+    share[place] = question.workload.request_rate > 0
+    return fleet(question, instances, share)
+
+
+def carrying_all(plan: Plan) -> Plan:
+    """A plan that also takes the requests that it leaves out."""
+    return replace(plan, share=_everywhere(plan.question, plan.instances, plan.share))
+
+
+def _everywhere(question: Question, instances: Counts, share: Array) -> Array:
+    """Shares (R, I, O) that leave no request out: sizes that no type was given go where one alone is answered soonest.
+
+    Whoever leaves requests out still gets them, and they count; a balancer must send them somewhere.
+    """
+    rate = question.workload.request_rate
+    left = (rate > 0) & (share.sum(axis=0) < 0.5)
+    if not left.any():
+        return share
+    whole = share.copy()
+    inputs, outputs = question.workload.input_tokens[left], question.workload.output_tokens[left]
+    used = np.flatnonzero(instances)
+    engines = [question.profile.engines[r] for r in used]
+    latency = [idle_times_s(engine, inputs, outputs, np.zeros_like(inputs))[1] for engine in engines if engine]
+    best = used[np.argmin(latency, axis=0)]
+    for cell, r in zip(np.argwhere(left), best, strict=True):
+        whole[:, cell[0], cell[1]] = 0.0
+        whole[r, cell[0], cell[1]] = 1.0
+    return whole
+
+
+def most_of(question: Question, place: int) -> int:
+    """How many instances of one type may be rented."""
+    limits = limits_of(question.profile.replica_types, question.options)
+    drawn = [limit.most / limit.weight[place] for limit in limits if limit.weight[place] > 0]
+    return int(min(drawn, default=10**9))
+
+
+def broken_limit(question: Question, instances: Counts) -> str:
+    """What a fleet takes more of than there is, or more types than the service wants; empty where it keeps to both."""
+    options = question.options
+    for limit in limits_of(question.profile.replica_types, options):
+        if (taken := float(limit.weight @ instances)) > limit.most:
+            return f"takes {taken:g} {limit.name}, at most {limit.most:g} are had"
+    used = int(np.count_nonzero(instances))
+    if options.max_types is not None and used > options.max_types:
+        return f"takes {used} types, at most {options.max_types} are wanted"
+    return ""

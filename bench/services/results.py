@@ -1,0 +1,160 @@
+"""What planners made of services: lines of results, the best plans known, and what they say together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+OUT = Path(__file__).parents[1] / "out"
+BEST_KNOWN = Path(__file__).parent / "best_known.json"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One planner on one service; costs in USD/h, shares 0-1, ``text`` a hash of the service's file."""
+
+    service: str
+    text: str
+    planner: str
+    target: float
+    cpu_s: float
+    claims: bool
+    reason: str = ""
+    cost_per_h: float | None = None
+    fleet: dict[str, int] = field(default_factory=dict)
+    attainment: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    requests: int = 0
+    stress: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_found(self) -> bool:
+        """Whether there is a plan."""
+        return self.cost_per_h is not None
+
+    @property
+    def holds(self) -> bool:
+        """Whether fresh requests met the target, as far as these tell."""
+        return self.is_found and self.attainment >= self.target
+
+
+@dataclass(frozen=True)
+class Best:
+    """The cheapest plan known of a service that surely holds, and who found it."""
+
+    text: str
+    cost_per_h: float
+    fleet: dict[str, int]
+    attainment: float
+    planner: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One planner over all its services.
+
+    ``cost``: of plans that hold, over the best one known; ``stress``: mean attainment of those plans by slowdown.
+    """
+
+    planner: str
+    services: int
+    found: int
+    claimed: int
+    held: int
+    cost: tuple[float, ...]
+    cpu_s: tuple[float, ...]
+    stress: Mapping[str, float]
+
+
+def hash_of(text: str) -> str:
+    """Of a service's file: results of another draw, or of another catalog, are not compared with it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def file_of(seed: int) -> Path:
+    """Where the results of a seed are kept."""
+    return OUT / f"services-{seed}.jsonl"
+
+
+def read_lines(path: Path) -> list[Line]:
+    """The results in a file, of several for the same planner and service the last one."""
+    if not path.exists():
+        return []
+    lines = [Line(**json.loads(row)) for row in path.read_text(encoding="utf-8").splitlines()]
+    return list({(one.service, one.text, one.planner): one for one in lines}.values())
+
+
+def append(path: Path, line: Line) -> None:
+    """Keep a result."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(line)) + "\n")
+
+
+def read_best() -> dict[str, Best]:
+    """The best plans known, by service."""
+    if not BEST_KNOWN.exists():
+        return {}
+    return {name: Best(**entry) for name, entry in json.loads(BEST_KNOWN.read_text(encoding="utf-8")).items()}
+
+
+def with_best(best: Mapping[str, Best], lines: Iterable[Line]) -> dict[str, Best]:
+    """The table with what these results add: plans that are cheaper and hold, with all of their interval."""
+    known = dict(best)
+    for line in lines:
+        if line.cost_per_h is None or line.low < line.target:
+            continue
+        before = known.get(line.service)
+        if before is None or before.text != line.text or line.cost_per_h < before.cost_per_h - 1e-9:
+            known[line.service] = Best(line.text, line.cost_per_h, line.fleet, line.attainment, line.planner)
+    return dict(sorted(known.items()))
+
+
+def save_best(best: Mapping[str, Best]) -> None:
+    """Write the table."""
+    text = json.dumps({name: asdict(entry) for name, entry in best.items()}, indent=1)
+    BEST_KNOWN.write_text(text + "\n", encoding="utf-8")
+
+
+def relative_cost(line: Line, best: Mapping[str, Best]) -> float | None:
+    """Cost over that of the best plan known; None where none is."""
+    known = best.get(line.service)
+    if known is None or known.text != line.text or line.cost_per_h is None:
+        return None
+    return line.cost_per_h / known.cost_per_h
+
+
+def summary(planner: str, lines: Sequence[Line], best: Mapping[str, Best]) -> Summary:
+    """What a planner's results say together."""
+    held = [one for one in lines if one.claims and one.holds]
+    stress = {name: float(np.mean([one.stress[name] for one in held])) for name in (held[0].stress if held else {})}
+    return Summary(
+        planner=planner,
+        services=len(lines),
+        found=sum(one.is_found for one in lines),
+        claimed=sum(one.claims for one in lines),
+        held=len(held),
+        cost=tuple(cost for one in held if (cost := relative_cost(one, best)) is not None),
+        cpu_s=tuple(one.cpu_s for one in lines),
+        stress=stress,
+    )
+
+
+def table(summaries: Sequence[Summary]) -> str:
+    """The table at 80 columns."""
+    head = f"{'':17}{'':>7}{'':>8}  {'cost/best':^13}{'CPU s':^15}  % met, steps x"
+    heads = f"{'planner':17}{'found':>7}{'holds':>8}{'median':>8}{'90 %':>7}{'median':>8}{'max':>7}"
+    rows = [head, heads + "".join(f"{name:>6}" for name in next((one.stress for one in summaries if one.stress), ()))]
+    for one in summaries:
+        cost = f"{np.median(one.cost):8.2f}{np.quantile(one.cost, 0.9):7.2f}" if one.cost else f"{'-':>8}{'-':>7}"
+        rows.append(
+            f"{one.planner:17}{f'{one.found}/{one.services}':>7}{f'{one.held}/{one.claimed}':>8}{cost}"
+            f"{np.median(one.cpu_s):8.1f}{max(one.cpu_s):7.1f}"
+            + "".join(f"{100 * share:6.1f}" for share in one.stress.values())
+        )
+    return "\n".join(rows)

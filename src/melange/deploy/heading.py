@@ -1,0 +1,51 @@
+"""What the files of every target say at their top: which plan they are from, and how its servers must be started."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from datetime import date
+
+from melange.errors import Caution
+from melange.plan.plan import Plan
+from melange.plan.server import servers_of
+
+# A text, which is wrapped, or lines that stay as they are.
+Block = str | tuple[str, ...]
+# Of comments, less their mark.
+_WIDTH = 116
+
+
+def heading_of(plan: Plan, written: date, cautions: Iterable[Caution] = ()) -> tuple[Block, ...]:
+    """Which plan a file is from: fingerprint, model, SLO, cost, replicas, traffic; a line a server type; cautions."""
+    replicas = ", ".join(f"{count} x {name}" for name, count in plan.replicas.items() if count)
+    facts = [
+        f"Written by melange deploy on {written.isoformat()} from the plan with the fingerprint {plan.fingerprint}.",
+        f"Model {plan.model or 'not named'}; SLO {plan.slo or 'not named'}; {plan.workload.total_rate:g} requests/s; "
+        f"{plan.cost_per_h:.2f} USD/h for {replicas}.",
+    ]
+    servers = tuple(one_line(str(server)) for server in servers_of(plan))
+    warnings = [f"CAUTION: {caution}" for caution in cautions]
+    return (*map(one_line, facts), servers, *map(one_line, warnings))
+
+
+def comments(blocks: Iterable[Block]) -> str:
+    """Lines that begin with ``#``, with an empty one between blocks.
+
+    >>> print(comments(["A text.", ("a  b", "1  2")]))
+    # A text.
+    #
+    # a  b
+    # 1  2
+    """
+    lines = [line for block in blocks for line in ["", *(_wrapped(block) if isinstance(block, str) else block)]][1:]
+    return "\n".join(f"# {line}".rstrip() for line in lines)
+
+
+def one_line(text: str) -> str:
+    """A line without control characters: what a plan says must not become a directive of the file that it is in."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, break_on_hyphens=False) or [""]

@@ -1,0 +1,163 @@
+"""What a target of the deploy stage is: a name, the options that it declares, and how it makes files of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import date
+from types import NoneType, UnionType
+from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from melange.deploy.manifest import Manifest
+from melange.errors import InputError, unknown
+from melange.files import Json
+from melange.plan.plan import Plan
+
+Chosen = TypeVar("Chosen")
+_KINDS: dict[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    NoneType: "null",
+    Mapping: "a mapping",
+    Sequence: "a list",
+}
+
+
+def option(default: Any, about: str) -> Any:
+    """A field of a target's options: a dataclass field with a default and a help text."""
+    return field(default=default, metadata={"about": about})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """An option as people read it.
+
+    Parameters
+    ----------
+    name
+        Of its field.
+    kind
+        Which values it takes, in words.
+    default
+        Its value where nobody gives one.
+    about
+        What it does, in a sentence.
+    """
+
+    name: str
+    kind: str
+    default: Any
+    about: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target(Generic[Chosen]):
+    """A place that plans go to.
+
+    Parameters
+    ----------
+    name
+        Under which people ask for it.
+    about
+        What it is, in a sentence.
+    options
+        Its own options: a frozen dataclass whose fields are made by :func:`option`, of ``str``, ``int``, ``float``,
+        ``bool``, ``Literal`` choices, ``Sequence`` and ``Mapping``, or None besides. Ranges, and what several fields
+        say together, are checked in its ``__post_init__``.
+    render
+        The files of a plan with options, written on a date.
+    """
+
+    name: str
+    about: str
+    options: type[Chosen]
+    render: Callable[[Plan, Chosen, date], Manifest]
+
+    @property
+    def declared(self) -> tuple[Option, ...]:
+        """Its options, as people read them."""
+        hints = get_type_hints(self.options)
+        return tuple(
+            Option(name=one.name, kind=_kind_of(hints[one.name]), default=one.default, about=one.metadata["about"])
+            for one in fields(self.options)  # type: ignore[arg-type]
+        )
+
+    def chosen(self, given: Mapping[str, object]) -> Chosen:
+        """Its options with some values, checked.
+
+        Raises
+        ------
+        InputError
+            An option that it does not have, with those that it has; a value of another kind than declared.
+        """
+        hints = get_type_hints(self.options)
+        if strange := [name for name in given if name not in hints]:
+            fault = unknown("option", strange[0], hints, place=self.name)
+            raise InputError(str(fault), hint=f"{self.name} has {', '.join(hints) or 'no options'}")
+        wrong = [
+            f"{self.name}: option {name} must be {_kind_of(hints[name])}, got {value!r}"
+            for name, value in given.items()
+            if not _is_of(hints[name], value)
+        ]
+        if wrong:
+            raise InputError("\n".join(wrong))
+        return self.options(**given)
+
+    def read(self, pairs: Iterable[str]) -> dict[str, object]:
+        """``KEY=VALUE`` texts as values by option name, not yet checked.
+
+        Values are YAML; one that is not of the option's kind stays the text that it is: ``image_tag=1.10``.
+
+        Raises
+        ------
+        InputError
+            A text of another shape; an option that is given twice.
+        """
+        hints, values = get_type_hints(self.options), dict[str, object]()
+        for pair in pairs:
+            name, equals, text = pair.partition("=")
+            if not equals or not name:
+                raise InputError(f"--option must be KEY=VALUE, got {pair!r}")
+            if name in values:
+                raise InputError(f"--option {name} is given twice")
+            values[name] = _value_of(hints.get(name, object), text)
+        return values
+
+    def to_json(self) -> Json:
+        """What it is and which options it has, as a JSON object."""
+        return {"name": self.name, "about": self.about, "options": [asdict(one) for one in self.declared]}
+
+
+def _kind_of(hint: Any) -> str:
+    """Which values a type takes, in words.
+
+    >>> _kind_of(float | None), _kind_of(Literal["hpa", "keda"])
+    ('a number or null', 'hpa or keda')
+    """
+    if get_origin(hint) in {Union, UnionType}:
+        return " or ".join(_kind_of(one) for one in get_args(hint))
+    if get_origin(hint) is Literal:
+        return " or ".join(str(one) for one in get_args(hint))
+    return _KINDS[get_origin(hint) or hint]
+
+
+def _is_of(hint: Any, value: object) -> bool:
+    """Whether a value is of a type; a whole number is a number too, and nothing else becomes another kind."""
+    try:
+        TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+def _value_of(hint: Any, text: str) -> object:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if _is_of(hint, value) else text

@@ -1,0 +1,1 @@
+"""Gateways that people already run: one file each, which splits every request size by the plan's shares."""

@@ -1,0 +1,63 @@
+"""What can be chosen of a gateway, whichever it is."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from melange.deploy.target import option
+from melange.errors import InputError
+
+# Below it not even the headings of a conversation fit [bytes].
+_LEAST_BODY_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayOptions:
+    """The options of every gateway.
+
+    Parameters
+    ----------
+    replicas
+        Where replicas answer (``http://host:port``), by replica type name or by accelerator where that is enough; None:
+        names are made up, and a caution says so.
+    listen
+        Where the gateway listens.
+    bytes_per_token, envelope_bytes
+        A body counts as (bytes - envelope) / bytes per token prompt tokens.
+    max_body_bytes
+        Longer bodies are refused [bytes]; None: twice the longest prompt of the plan's buckets with traffic.
+    """
+
+    replicas: Mapping[str, Sequence[str]] | None = option(
+        None, "Where replicas answer, by type or accelerator (--replica); null: made-up names."
+    )
+    listen: str = option("127.0.0.1:8080", "Where the gateway listens.")
+    # English is about 4 bytes a token.
+    bytes_per_token: float = option(4.0, "Bytes of a body that count as one prompt token.")
+    # What a body of the OpenAI interface holds besides the prompt, less the tokens that a chat template adds.
+    envelope_bytes: int = option(100, "Bytes of a body that are not its prompt.")
+    max_body_bytes: int | None = option(None, "Refuse longer bodies; null: twice the plan's longest prompt.")
+
+    def __post_init__(self) -> None:
+        parse_listen(self.listen)
+        if not (math.isfinite(self.bytes_per_token) and self.bytes_per_token > 0):
+            raise InputError(f"bytes per token must be > 0, got {self.bytes_per_token:g}")
+        if self.envelope_bytes < 0:
+            raise InputError(f"envelope bytes must be >= 0, got {self.envelope_bytes}")
+        if self.max_body_bytes is not None and self.max_body_bytes < _LEAST_BODY_BYTES:
+            raise InputError(f"the longest body must be >= {_LEAST_BODY_BYTES} bytes, got {self.max_body_bytes}")
+
+
+def parse_listen(listen: str) -> tuple[str, int]:
+    """``host:port`` as both; an IPv6 address has brackets.
+
+    >>> parse_listen("[::1]:8080")
+    ('::1', 8080)
+    """
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]*)):(\d{1,5})", listen)
+    if not found or not 1 <= int(found[3]) <= 65535:
+        raise InputError(f"--listen must be an address and a port, got {listen!r}", hint="127.0.0.1:8080")
+    return found[1] or found[2] or "0.0.0.0", int(found[3])

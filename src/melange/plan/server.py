@@ -1,0 +1,109 @@
+"""What the servers of a plan must be started with, so that they carry what was planned."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from melange.files import Json
+
+if TYPE_CHECKING:
+    from melange.plan.plan import Plan
+
+# Each limit by vLLM's name for the flag, and in words for engines whose flags are others.
+_LIMITS = {
+    "max_sequences": ("max_num_seqs {}", "at most {} running requests"),
+    "max_batched_tokens": ("max_num_batched_tokens {}", "at most {} tokens a step"),
+    "max_context": ("max_model_len {}", "context {}"),
+    "block_tokens": ("block_size {}", "KV blocks of {} tokens"),
+    "memory_utilization": ("gpu_memory_utilization {}", "memory share {}"),
+    "is_chunked": ("enable_chunked_prefill {}", "chunked prefill {}"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """What one replica of a type is started with. What the plan does not know is None.
+
+    Parameters
+    ----------
+    replica_type
+        Its name in the plan.
+    replicas
+        How many the plan has of it.
+    model, variant
+        What it serves: the model's name, and the quantized variant; empty: as published.
+    engine, era
+        As the replica type names it, and the era whose limits these are (``vllm-1``); empty: not known.
+    tensor_parallel
+        Accelerators that split each layer.
+    max_sequences, max_batched_tokens
+        Most running requests, and most tokens of one step.
+    block_tokens
+        Tokens of one KV block.
+    max_context
+        Longest prompt plus completion [tokens].
+    memory_utilization
+        Share of an accelerator's memory that the engine takes, as the engine counts it, 0-1.
+    is_chunked
+        Whether prompts are read in chunks beside running requests.
+    source
+        Where the planned rates come from: ``estimated``, ``anchored`` or ``measured``; empty: not known. The limits of
+        a measured one are assumed where the server did not say them.
+
+    Examples
+    --------
+    >>> print(Server(replica_type="g6", replicas=2, model="Llama", engine="vllm", max_sequences=256, is_chunked=True))
+    A replica of g6: Llama, vllm, tensor parallel 1, max_num_seqs 256, enable_chunked_prefill true
+    """
+
+    replica_type: str
+    replicas: int
+    model: str
+    variant: str = ""
+    engine: str = ""
+    era: str = ""
+    tensor_parallel: int = 1
+    max_sequences: int | None = None
+    max_batched_tokens: int | None = None
+    block_tokens: int | None = None
+    max_context: int | None = None
+    memory_utilization: float | None = None
+    is_chunked: bool | None = None
+    source: str = ""
+
+    def __str__(self) -> str:
+        model = f"{self.model or 'a model without a name'}{f' ({self.variant})' if self.variant else ''}"
+        parts = [model, self.engine or "an engine without a name", f"tensor parallel {self.tensor_parallel}"]
+        return f"A replica of {self.replica_type}: {', '.join([*parts, *self._limits()])}"
+
+    def _limits(self) -> list[str]:
+        """The limits that are known, by vLLM's own names where it is vLLM."""
+        if self.source == "measured":
+            return ["set up as it was measured"]
+        form = 0 if self.engine.startswith("vllm") else 1
+        known = ((forms[form], getattr(self, name)) for name, forms in _LIMITS.items())
+        limits = [text.format(str(value).lower()) for text, value in known if value is not None]
+        return limits or ["limits not known"]
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def servers_of(plan: Plan) -> tuple[Server, ...]:
+    """What the replicas of each type in use must be started with, in the order of ``plan.replica_types``."""
+    replicas = plan.replicas
+    return tuple(
+        Server(
+            replica_type=one.name,
+            replicas=replicas[one.name],
+            model=plan.model,
+            variant=one.variant,
+            engine=one.engine,
+            tensor_parallel=one.tensor_parallel,
+            **({} if engine is None else {name: getattr(engine, name) for name in ("era", "source", *_LIMITS)}),
+        )
+        for one, engine in zip(plan.replica_types, plan.engines, strict=True)
+        if replicas[one.name] > 0
+    )

@@ -1,0 +1,91 @@
+"""What the reader of an estimate should know: one caution of a kind, with counts and a few names."""
+
+from __future__ import annotations
+
+from melange.catalog.variants import is_unlisted, stored_as
+from melange.errors import Caution, some_of
+from melange.profile.estimate_inputs import EstimateInputs, wanted_buckets
+from melange.replica.era import kind_of
+
+
+def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
+    """What to know about the estimate that some inputs give."""
+    found = (
+        _extrapolated(inputs),
+        _over_pcie(inputs),
+        _unverified(inputs),
+        _without_tables(inputs),
+        _quantized(inputs),
+        _in_the_mean(inputs),
+    )
+    return tuple(caution for caution in found if caution is not None)
+
+
+def _extrapolated(inputs: EstimateInputs) -> Caution | None:
+    """What the constants of the era were not fitted on."""
+    era, model, tables = inputs.era, inputs.model, inputs.tables
+    sizes = inputs.planned_sizes
+    longest = float(sizes.longest[0][wanted_buckets(inputs.sizes)].max())
+    beyond = []
+    ours = {one.accelerator for one in inputs.distinct_hardware if not (tables and one in tables.cost_by_hardware)}
+    if unfitted := sorted(ours - set(era.accelerators)):
+        beyond.append(f"accelerators ({some_of(unfitted)})")
+    if kind_of(model) not in era.kinds:
+        beyond.append(f"{kind_of(model)} models ({model.name})")
+    if longest > era.max_tokens:
+        beyond.append(f"requests of more than {era.max_tokens:,} tokens (up to {longest:,.0f})")
+    if not beyond:
+        return None
+    what = f"the constants of {era.name} were not fitted on: {', '.join(beyond)}"
+    return Caution("extrapolated", f"{what}; measure a few points before you rely on them")
+
+
+def _over_pcie(inputs: EstimateInputs) -> Caution | None:
+    pcie = sorted({one.accelerator for one in inputs.distinct_hardware if one.is_pcie})
+    what = f"tensor parallelism over PCIe ({some_of(pcie)}) differs from server to server"
+    return Caution("pcie", f"{what}; measure a few points before you rely on it") if pcie else None
+
+
+def _unverified(inputs: EstimateInputs) -> Caution | None:
+    used = sorted({one.accelerator for one in inputs.distinct_hardware})
+    unchecked = [name for name in used if inputs.facts_by_name[name].checked is None]
+    what = f"the figures of {some_of(unchecked)} were not held against a datasheet"
+    return Caution("unverified", f"{what}; check them before you rely on them") if unchecked else None
+
+
+def _without_tables(inputs: EstimateInputs) -> Caution | None:
+    """Whose step times are our own although others were asked for, and why."""
+    tables = inputs.tables
+    if not (tables and tables.reason_by_hardware):
+        return None
+    known = {one.accelerator for one in tables.cost_by_hardware}
+    names_by_reason: dict[str, dict[str, None]] = {}
+    for one, reason in tables.reason_by_hardware.items():
+        which = f" x {one.tensor_parallel} {one.variant}".rstrip() if one.accelerator in known else ""
+        names_by_reason.setdefault(reason, {})[one.accelerator + which] = None
+    told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in names_by_reason.items())
+    return Caution("step-times", f"aiconfigurator has no step times to rely on for {told}: ours are used there")
+
+
+def _quantized(inputs: EstimateInputs) -> Caution | None:
+    """What the reader of a choice among variants should know."""
+    model, distinct = inputs.model, inputs.distinct_hardware
+    variants = dict.fromkeys(one.variant for one in distinct if one.variant)
+    if not variants:
+        return None
+    what = f"{some_of(variants)} may be chosen beside {model.name} as published ({stored_as(model)})"
+    what += "; quantization may change answers: judge their quality on prompts of your own"
+    if any(name.startswith("int") for name in variants):
+        what += "; where steps in int4 were measured they took up to a third longer than estimated"
+    facts = inputs.facts_by_name
+    unlisted = {one.accelerator for one in distinct if is_unlisted(one.variant, facts[one.accelerator])}
+    if unlisted:
+        what += f"; vLLM lists no integer kernels for {some_of(sorted(unlisted))}: see that your engine has them"
+    return Caution("quantized", what)
+
+
+def _in_the_mean(inputs: EstimateInputs) -> Caution | None:
+    if inputs.slo.attainment is None:
+        return None
+    what = f"rates hold the limits in the mean, and not for {inputs.slo.attainment:.3%} of requests"
+    return Caution("attainment", f"{what}; keep headroom for that")

@@ -1,0 +1,165 @@
+"""The inputs of an estimate as one value, which estimates, anchors and measurements share with what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import Model
+from melange.catalog.offer import Offer
+from melange.catalog.variants import variant_of
+from melange.errors import InputError, unknown
+from melange.profile.profile import ReplicaType
+from melange.profile.replica_types import compared_variants, replica_types_of
+from melange.replica.capacity import Replicas, Sizes
+from melange.replica.era import DEFAULT_ENGINE, Era, Residuals, find_era
+from melange.replica.hardware import Hardware, hardware_of, replicas_of
+from melange.replica.reasons import obstacle
+from melange.slo import Slo
+from melange.workload.workload import Array, Buckets, Mask, Workload
+
+if TYPE_CHECKING:
+    from melange.profile.aiconfigurator import StepTimes
+
+# Where step times come from.
+OWN, AICONFIGURATOR = "own", "aiconfigurator"
+
+
+# Without slots: what follows from the fields is computed when it is first asked for, and kept.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EstimateInputs:
+    """What an estimate is made from, with what follows from it.
+
+    Parameters
+    ----------
+    model, offers, slo, sizes, engine, tensor_parallel, variants, step_times, accelerators
+        As of :func:`~melange.profile.estimate.estimate`.
+
+    Raises
+    ------
+    InputError
+        A percentile SLO, unknown engines or sources of step times, ordinal buckets. What offers, degrees, accelerators
+        and variants do not allow is an error as soon as replica types or their hardware are asked for.
+    """
+
+    model: Model
+    offers: Sequence[Offer]
+    slo: Slo
+    sizes: Workload | Buckets
+    engine: str | Era = DEFAULT_ENGINE
+    tensor_parallel: Sequence[int] | int | None = None
+    variants: Sequence[str] = ()
+    step_times: str = OWN
+    accelerators: Mapping[str, Accelerator] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.engine, str):
+            find_era(self.engine)
+        if not self.slo.is_on_mean:
+            raise InputError(
+                f"slo.statistic: an estimate holds limits on the mean, and {self.slo.statistic} was asked for",
+                hint="percentiles are found by simulation: melange plan does it, and melange.with_simulated_rates",
+            )
+        if self.buckets.is_ordinal:
+            raise InputError("estimate: the buckets are numbered and say no token counts", hint="give workload.buckets")
+        if self.step_times not in (OWN, AICONFIGURATOR):
+            known = (OWN, AICONFIGURATOR)
+            raise unknown("source of step times", self.step_times, known, place="profile.step_times")
+
+    @property
+    def era(self) -> Era:
+        """The era of the engine."""
+        return self.engine if isinstance(self.engine, Era) else find_era(self.engine)
+
+    @property
+    def engine_name(self) -> str:
+        """The name of the engine, as it was given."""
+        return self.engine.name if isinstance(self.engine, Era) else self.engine
+
+    @cached_property
+    def facts_by_name(self) -> Mapping[str, Accelerator]:
+        """Facts by accelerator name."""
+        return bundled_accelerators() if self.accelerators is None else self.accelerators
+
+    @property
+    def buckets(self) -> Buckets:
+        """The grid of sizes."""
+        return self.sizes if isinstance(self.sizes, Buckets) else self.sizes.buckets
+
+    @cached_property
+    def planned_sizes(self) -> Sizes:
+        """The sizes that buckets are planned for (1, I, O)."""
+        return planned_sizes(self.sizes)
+
+    @property
+    def weight(self) -> Array:
+        """How often requests of each bucket come beside those of the others (I, O); alike where there is no traffic."""
+        return np.ones(self.buckets.shape) if isinstance(self.sizes, Buckets) else self.sizes.request_rate
+
+    @cached_property
+    def replica_types(self) -> tuple[ReplicaType, ...]:
+        """What may serve (R)."""
+        variants = compared_variants(self.model, self.variants, self.era)
+        return tuple(replica_types_of(self.model, self.offers, self.engine_name, self.tensor_parallel, variants))
+
+    @cached_property
+    def hardware(self) -> tuple[Hardware, ...]:
+        """The hardware of each replica type (R)."""
+        return tuple(
+            hardware_of(one.offer, one.tensor_parallel, self.facts_by_name, one.variant) for one in self.replica_types
+        )
+
+    @cached_property
+    def distinct_hardware(self) -> tuple[Hardware, ...]:
+        """Each hardware once, in the order of replica types."""
+        return tuple(dict.fromkeys(self.hardware))
+
+    @cached_property
+    def tables(self) -> StepTimes | None:
+        """Step times from measured operators; None where all are our own."""
+        if self.step_times == OWN:
+            return None
+        from melange.profile.aiconfigurator import step_times
+
+        return step_times(self.model, self.distinct_hardware, self.facts_by_name, self.era)
+
+    def replicas_on(self, hardware: Sequence[Hardware]) -> Replicas:
+        """One replica on each hardware, side by side (R, 1, 1)."""
+        known = self.tables.cost_by_hardware if self.tables else None
+        return replicas_of(self.model, hardware, self.facts_by_name, self.era, known)
+
+    def residuals_on(self, hardware: Hardware) -> Residuals:
+        """How far measured step times were from predicted ones on such hardware."""
+        own = self.era.residuals_of(self.model, hardware.accelerator)
+        return self.tables.residuals_on(hardware, own) if self.tables else own
+
+    def obstacle_on(self, hardware: Hardware) -> str:
+        """What keeps a replica on that hardware from serving anything at all; empty where nothing does."""
+        served, facts = variant_of(self.model, hardware.variant), self.facts_by_name[hardware.accelerator]
+        return obstacle(served, facts, hardware.tensor_parallel, self.era.settings)
+
+
+def bundled_accelerators() -> Mapping[str, Accelerator]:
+    """Facts of the bundled accelerators, which are read only where they are needed."""
+    from melange.catalog.bundled import accelerators
+
+    return accelerators()
+
+
+def planned_sizes(sizes: Workload | Buckets) -> Sizes:
+    """The sizes that buckets are planned for: a workload's own, or upper edges (1, I, O)."""
+    if isinstance(sizes, Buckets):
+        inputs, outputs = sizes.upper_sizes()
+    else:
+        inputs, outputs = sizes.input_tokens, sizes.output_tokens
+    return Sizes(inputs=inputs[None], outputs=outputs[None])
+
+
+def wanted_buckets(sizes: Workload | Buckets) -> Mask:
+    """Buckets whose requests arrive, or may where nothing is said of traffic (I, O)."""
+    return np.ones(sizes.shape, bool) if isinstance(sizes, Buckets) else sizes.request_rate > 0

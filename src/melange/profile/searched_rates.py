@@ -1,0 +1,71 @@
+"""Maximum rates that were searched for under load, in place of those of a profile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from melange.errors import Caution
+from melange.profile.measurement import Measurement
+from melange.profile.profile import MEASURED, Profile
+from melange.replica.capacity import Sizes
+from melange.slo import Slo
+from melange.workload.workload import Mask
+
+# A searched maximum rate stands for a bucket whose planned size is within this share of the measured one.
+_SAME_SIZE = 0.1
+
+
+def with_searched_rates(
+    profile: Profile, sizes: Sizes, slo: Slo, points: Sequence[Measurement], where: Mask
+) -> tuple[Profile, list[Caution]]:
+    """The profile with maximum rates that were searched for in place of others, and a word on those of no use.
+
+    Parameters
+    ----------
+    sizes
+        What buckets are planned for (1, I, O).
+    slo
+        The objective that the profile holds under.
+    points
+        Those with a ``max_request_rate`` count.
+    where
+        Replica types that they are of (R,), true or false.
+    """
+    arrays = {name: getattr(profile, name).copy() for name in ("max_request_rate", "low", "high", "provenance")}
+    reasons, reason = profile.reasons, profile.reason.copy()
+    cautions = []
+    for point in points:
+        if point.max_request_rate is None:
+            continue
+        cell, why = _searched_cell(point, sizes, slo)
+        if cell is None:
+            cautions.append(Caution("anchor", f"{point.source}: its max_request_rate {why}; not used"))
+            continue
+        low, middle, high = point.rate_interval
+        # Where no rate failed, what is left is how fast the steps may be.
+        least_high = np.maximum(middle, arrays["high"][where, cell[0], cell[1]]) if math.isinf(high) else high
+        for name, value in (("low", low), ("max_request_rate", middle), ("high", least_high)):
+            arrays[name][where, cell[0], cell[1]] = value
+        arrays["provenance"][where, cell[0], cell[1]] = MEASURED
+        reason[where, cell[0], cell[1]] = 0
+        if point.max_request_rate == 0:
+            reason[where, cell[0], cell[1]] = len(reasons)
+            reasons = (*reasons, f"measured: not even one request alone holds {slo}")
+    return replace(profile, **arrays, reasons=reasons, reason=reason), cautions
+
+
+def _searched_cell(point: Measurement, sizes: Sizes, slo: Slo) -> tuple[tuple[int, int] | None, str]:
+    """The cell whose maximum rate a point tells, planned at about its size for the same SLO; or why there is none."""
+    if point.slo != slo:
+        return None, f"holds for {point.slo}, and the service asks for {slo}"
+    inputs, outputs = sizes.inputs[0], sizes.outputs[0]
+    off = np.maximum(np.abs(inputs / point.input_tokens - 1), np.abs(outputs / point.output_tokens - 1))
+    i, o = (int(place) for place in np.unravel_index(int(off.argmin()), off.shape))
+    if off[i, o] > _SAME_SIZE:
+        nearest = f"{inputs[i, o]:,.0f} in and {outputs[i, o]:,.0f} out"
+        return None, f"is of a size that no bucket is planned at (nearest: {nearest})"
+    return (i, o), ""

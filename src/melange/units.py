@@ -1,0 +1,36 @@
+"""The one module that converts units: others compute in seconds, bytes and tokens, and people type and read more.
+
+A factor is named after both of its units (``MS_PER_S``), a number of bytes after the unit that it is one of (``GIB``).
+"""
+
+from __future__ import annotations
+
+S_PER_NS, S_PER_US, S_PER_MS = 1e-9, 1e-6, 1e-3
+S_PER_MIN, S_PER_H, S_PER_DAY, S_PER_WEEK = 60, 3_600, 86_400, 604_800
+US_PER_S, MS_PER_S = 1e6, 1e3
+MIN_PER_H = 60
+# Bytes: powers of 1,024 where memory is counted, of 1,000 where bandwidth and the size of a model are.
+KIB, MIB, GIB = 2**10, 2**20, 2**30
+KB, GB = 1e3, 1e9
+FLOPS_PER_TFLOPS = 1e12
+PARAMETERS_PER_BILLION = 1e9
+TOKENS_PER_MTOK = 1e6
+REQUESTS_PER_THOUSAND = 1e3
+
+
+def ms(time_s: float) -> float:
+    """A time in milliseconds [ms].
+
+    >>> ms(0.25)
+    250.0
+    """
+    return time_s * MS_PER_S
+
+
+def duration(time_s: float) -> str:
+    """A time in words, to three digits.
+
+    >>> duration(0.0564), duration(12.5)
+    ('56.4 ms', '12.5 s')
+    """
+    return f"{time_s:.3g} s" if time_s >= 1 else f"{ms(time_s):.3g} ms"

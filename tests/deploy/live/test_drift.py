@@ -1,0 +1,85 @@
+"""Drift: the plan for what arrives now, under the limits of the plan in force."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plan_cases import offer, profile, workload
+
+from melange.deploy.live.drift import FAILED, SHORT, STEADY, Drift, find_drift
+from melange.plan.options import Options
+from melange.plan.plan import Plan
+from melange.plan.solve import solve
+from melange.profile.profile import Profile
+from melange.workload.workload import Workload
+
+
+def two_types() -> Profile:
+    """A costs half of B for the same work, and may be ruled out."""
+    return profile([offer("A", 1.0), offer("B", 2.0)], [[[4.0]], [[4.0]]])
+
+
+def seen(rate: float) -> Workload:
+    """Enough requests to plan on."""
+    return replace(workload([[rate]]), requests=100_000)
+
+
+def drift_of(options: Options, rate: float, profile: Profile | None = None) -> Drift:
+    """Of a plan for 30 requests/s, once so many arrive."""
+    return find_drift(solve(workload([[30.0]]), two_types(), options), seen(rate), 0.05, profile)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        Options(exclude=("A",)),
+        Options(max_instances={"A": 2}),
+        Options(max_accelerators={"A": 2}),
+        Options(require=("B",), max_types=1),
+        Options(spare_replicas=3),
+        Options(min_total_replicas=20),
+        Options(slices=3, headroom=0.4),
+    ],
+    ids=("excluded", "instances", "accelerators", "required", "spare", "minimum", "slices"),
+)
+def test_steady_traffic_is_steady_under_every_limit(options: Options, tmp_path: Path) -> None:
+    """What the user ruled out is not advised, also where the plan comes from its file."""
+    plan = solve(workload([[30.0]]), two_types(), options)
+    read = Plan.read(plan.save(tmp_path / "plan.json"))
+    for one in (plan, read):
+        found = find_drift(one, seen(30.0), 0.05)
+        assert (found.state, found.new_cost_per_h) == (STEADY, plan.cost_per_h)
+
+
+def test_at_equal_cost_the_fleet_in_force_stays() -> None:
+    """Two types at one price, 4 and 5 of them: no advice changes that."""
+    alike = profile([offer("a", 1.0), offer("b", 1.0)], [[[4.0]], [[4.0]]])
+    plan = solve(workload([[30.0]]), alike)
+    in_force = replace(plan, instances=np.array([4, 5]))
+    assert in_force.instances.sum() == plan.instances.sum()
+    assert "4 x a, 5 x b" in find_drift(in_force, seen(30.0), 0.05).message
+
+
+def test_limits_that_no_longer_suffice_are_short() -> None:
+    """Twice the traffic, and no more to be had."""
+    found = drift_of(Options(exclude=("A",), max_instances={"B": 9}), 60.0)
+    assert found.state == SHORT
+    assert "no plan with the known types" in found.message
+
+
+def test_a_budget_that_carries_less_is_short() -> None:
+    """The cost stays, and part of the requests does not fit into it."""
+    found = drift_of(Options(budget_per_h=9.0), 60.0)
+    assert found.state == SHORT
+    assert "carry" in found.message
+
+
+def test_names_that_another_profile_does_not_know_are_told() -> None:
+    """No advice is better than one that forgets a limit."""
+    other = profile([offer("C", 1.0)], [[[4.0]]])
+    found = drift_of(Options(max_instances={"A": 2}), 30.0, other)
+    assert found.state == FAILED
+    assert "plan.max_instances" in found.message

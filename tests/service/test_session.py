@@ -1,0 +1,184 @@
+"""A session: each file read once, nothing passed over that was said, and the use cases on one question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import melange.files
+import melange.service.reading
+from melange.catalog.bundled import find_model
+from melange.errors import InputError
+from melange.plan.options import Options
+from melange.service.events import TaskEvent
+from melange.service.session import Session
+from melange.slo import Slo
+
+SERVICE = """\
+model: meta-llama/Llama-3.1-8B-Instruct
+slo: {tpot_ms: 80}
+workload: {dataset: arena, rate: 4}
+offers: {gpus: [L4, A10G], providers: [aws], regions: [us-east-1]}
+"""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    """A small service in a file."""
+    path = tmp_path / "service.yaml"
+    path.write_text(SERVICE)
+    return path
+
+
+@pytest.fixture
+def profile(service: Path, tmp_path: Path) -> Path:
+    """The service's own profile, as a file."""
+    return Session(service).profile().save(tmp_path / "profile.json")
+
+
+@pytest.fixture
+def workload(service: Path, tmp_path: Path) -> Path:
+    """The service's own traffic, as a file."""
+    return Session(service).workload().save(tmp_path / "workload.json")
+
+
+def test_everything_rests_on_one_question(service: Path) -> None:
+    """Plan, explanation, suggestions and curves answer the same workload, profile and options."""
+    session = Session(service, settings=["plan.headroom=0.3", "offers.max.A10G=1"])
+    plan = session.plan()
+    assert plan.question.workload is session.workload()
+    assert plan.question.profile is session.profile()
+    assert plan.options == Options(headroom=0.3, max_accelerators={"A10G": 1})
+    assert session.explanation(plan).next_request_per_h > 0
+    explored = session.explore(plan)
+    assert explored.plan is plan
+    assert {point.plan.options.headroom for point in explored.by_rate if point.plan} == {0.3}
+    assert [sweep.metric for sweep in explored.by_limit] == ["tpot"]
+    assert len(session.suggestions(1)) <= 1
+
+
+def test_a_service_is_read_once(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is asked of it."""
+    reads = []
+
+    def counted(path: str | Path) -> str:
+        reads.append(path)
+        return melange.files.read_text(path)
+
+    monkeypatch.setattr(melange.service.reading, "read_text", counted)
+    session = Session(service, settings=["plan.confidence=0.8"])
+    plan = session.plan()
+    session.explore(plan)
+    session.suggestions(1)
+    assert len(reads) == 1
+
+
+def test_a_session_says_what_it_does(service: Path) -> None:
+    """Each task begins and ends, in the order of the stages."""
+    told: list[TaskEvent] = []
+    Session(service, listener=told.append).plan()
+    assert [event.task for event in told if event.is_done] == [
+        "reading the traffic",
+        "estimating what each replica type carries",
+        "solving for the cheapest mix",
+    ]
+    assert any(event.news for event in told)
+
+
+@pytest.mark.parametrize(
+    ("setting", "both"),
+    [
+        ("slo.tpot_ms=30", ("TPOT <= 30 ms", "TPOT <= 80 ms")),
+        ("slo.statistic=p99", ("p99 TPOT", "mean TPOT")),
+        ("slo.ttft_ms=500", ("TTFT <= 500 ms", "holds mean TPOT <= 80 ms")),
+        ("model=meta-llama/Llama-3.1-70B-Instruct", ("70B-Instruct", "8B-Instruct")),
+        ("engine=sglang", ("sglang", "vllm")),
+        ("offers.gpus=[L4]", ("offers.gpus=L4", "A10G")),
+        ("offers.providers=gcp", ("gcp", "aws")),
+        ("offers.regions=[us-west-2]", ("us-west-2", "us-east-1")),
+        ("offers.market=spot", ("spot", "on-demand")),
+        ("offers.file=prices.csv", ("prices.csv", "profile.json")),
+        ("variants=[fp8]", ("fp8", "profile.json")),
+        ("profile.tensor_parallel=2", ("2", "profile.json")),
+        ("profile.simulate=true", ("True", "profile.json")),
+    ],
+)
+def test_settings_that_contradict_a_given_profile_are_refused(
+    service: Path, profile: Path, setting: str, both: tuple[str, str]
+) -> None:
+    """With the value that was set and what the profile holds."""
+    with pytest.raises(InputError) as error:
+        Session(service, profiles=[profile], settings=[setting]).question()
+    assert all(part in str(error.value) for part in both)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["slo.tpot_ms=80", "model=Llama-3.1-8B-Instruct", "engine=vllm", "offers.gpus=[l4, a10g, H100]", "offers.max.L4=2"],
+)
+def test_settings_that_agree_with_a_given_profile_are_fine(service: Path, profile: Path, setting: str) -> None:
+    """Saying a thing twice is no contradiction, by whatever name; and what is available concerns the plan."""
+    assert Session(service, profiles=[profile], settings=[setting]).plan().cost_per_h > 0
+
+
+def test_a_service_that_contradicts_a_given_profile_is_refused(service: Path, profile: Path) -> None:
+    """Also where the file says it and no setting."""
+    service.write_text(SERVICE.replace("80", "40"))
+    with pytest.raises(InputError, match=r"slo: the service asks for mean TPOT <= 40 ms, and .*profile.json holds"):
+        Session(service, profiles=[profile]).profile()
+
+
+def test_a_profile_that_the_service_names_must_agree_too(service: Path, profile: Path) -> None:
+    """Measured for another limit, it says nothing of this one."""
+    service.write_text(SERVICE.replace("80", "40") + f"profile: {{source: [{profile}, estimate]}}\n")
+    with pytest.raises(InputError, match=r"slo: the service asks for mean TPOT <= 40 ms, and .*profile.json holds"):
+        Session(service).profile()
+
+
+def test_a_given_profile_takes_the_service_s_attainment(service: Path, profile: Path) -> None:
+    """A share of requests is what a plan is certified for, and a profile need not name it."""
+    session = Session(service, profiles=[profile], settings=["slo.attainment=0.95"])
+    assert session.profile().slo == Slo(tpot_s=0.08, attainment=0.95)
+
+
+@pytest.mark.parametrize(
+    ("setting", "both"),
+    [
+        ("workload.rate=64", ("workload.rate=64", "4 requests/s")),
+        ("workload.dataset=sharegpt", ("sharegpt", "arena")),
+        ("workload.size=upper", ("upper", "workload.json")),
+    ],
+)
+def test_settings_that_contradict_a_given_workload_are_refused(
+    service: Path, workload: Path, setting: str, both: tuple[str, str]
+) -> None:
+    """With the value that was set and what the file holds; the file's own rate may be said again."""
+    with pytest.raises(InputError) as error:
+        Session(service, workload=workload, settings=[setting]).workload()
+    assert all(part in str(error.value) for part in both)
+    assert Session(service, workload=workload, settings=["workload.rate=4"]).workload().total_rate == pytest.approx(4.0)
+
+
+def test_files_alone_are_a_session_too(workload: Path, profile: Path) -> None:
+    """Without a service only settings of the plan apply; one of the two files is not enough."""
+    session = Session(workload=workload, profiles=[profile], settings=["plan.headroom=0.2"])
+    assert session.plan().options.headroom == 0.2
+    with pytest.raises(InputError, match=r"only plan\.\* applies here"):
+        Session(workload=workload, profiles=[profile], settings=["slo.tpot_ms=30"]).plan()
+    with pytest.raises(InputError, match=r"a service\.yaml is needed"):
+        Session(workload=workload).plan()
+
+
+def test_a_configuration_of_the_release_is_a_session_too() -> None:
+    """With the release's own meaning: slices, and no headroom."""
+    plan = Session(Path(__file__).parents[2] / "examples" / "release.json").plan()
+    assert (plan.options.slices, plan.options.headroom) == (4, 0.0)
+
+
+def test_flags_stand_for_sections(service: Path) -> None:
+    """Traffic and limits that flags say are used in place of the service's."""
+    session = Session(service, flags={"workload": {"dataset": "sharegpt", "rate": 2.0}, "slo": {"ttft_ms": 900.0}})
+    assert session.workload().total_rate == pytest.approx(2.0)
+    assert session.slo == Slo(ttft_s=0.9)
+    assert find_model(session.service.model).name in session.profile().model if session.service else False
