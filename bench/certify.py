@@ -123,8 +123,8 @@ def main() -> None:
         print(line(row), flush=True)
     print(f"\nworst fresh attainment {min(row.fresh for row in found):.2%} (bar {TARGET:.1%}), "
           f"longest {max(row.cpu_s for row in found):.1f} s of CPU (bar {MOST_S:g} s)")  # fmt: skip
-    dear = [f"{row.mix}, {row.era}, {row.limit_ms} ms: {row.price:+.1%}" for row in found if row.price > MOST_COST]
-    print(f"dearer than {MOST_COST:.0%} over the uncertified plan: {'; '.join(dear) or 'none'}")
+    costly = [f"{row.mix}, {row.era}, {row.limit_ms} ms: {row.price:+.1%}" for row in found if row.price > MOST_COST]
+    print(f"more than {MOST_COST:.0%} over the uncertified plan: {'; '.join(costly) or 'none'}")
     words, cpu_s = hopeless()
     print(f"TTFT limit of 10 ms, below what prompts take: {cpu_s:.1f} s of CPU until: {words}")
 

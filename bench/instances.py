@@ -33,7 +33,7 @@ class Instance:
 
 
 def draw(inputs: int, outputs: int, types: int, *, replicas: float, family: str, seed: int) -> Instance:
-    """A random instance of ``inputs`` x ``outputs`` buckets whose cheapest fleet has about so many replicas."""
+    """A random instance of ``inputs`` x ``outputs`` buckets whose cheapest fleet has about ``replicas`` replicas."""
     rng = np.random.default_rng(seed)
     buckets = Buckets(input_edges=_edges(25, 16000, inputs), output_edges=_edges(25, 2000, outputs))
     sizes = buckets.upper_sizes()

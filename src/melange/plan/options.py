@@ -76,8 +76,8 @@ class Options:
     # Only many near-equal types with thousands of sizes take it (docs/formulation.md); people wait half a minute for a
     # plan that runs for weeks.
     time_limit_s: float = 30.0
-    # Of the cost: less than prices change by from week to week. Proving the last of it takes longest: 1e-3 takes 0.58
-    # of the time of a full proof, 1e-2 0.18.
+    # Of the cost, and far below what is known of capacities. Proving the last of it takes longest: with many near-equal
+    # types 1e-3 takes 0.58 of the time of a full proof, 1e-2 0.18.
     gap: float = 1e-3
     seed: int = 0
     confidence: float | None = None
