@@ -129,8 +129,8 @@ def ratios(name: str, rows: list[Row], limit_s: float, *, bars: bool = False) ->
         unequal = [row for row in proven if abs(row[1].cost_per_h - row[3][0].cost_per_h) > 1e-6]
         worse = [row for row in rows if row[3][0].cost_per_h > (row[1].cost_per_h or np.inf) + 1e-6]
         more = [row[3][0].cost_per_h / row[2][0].cost_per_h - 1 for row in rows]
-        print(f"  equal cost (slices) on {len(proven) - len(unequal)} of {len(proven)} proven instances, more expensive "
-              f"than an unproven answer on {len(worse)}; slices cost {np.mean(more):.3%} more than continuous shares, "
+        print(f"  equal cost (slices) on {len(proven) - len(unequal)} of {len(proven)} proven instances, more than an "
+              f"unproven answer on {len(worse)}; slices cost {np.mean(more):.3%} more than continuous shares, "
               f"{np.max(more):.2%} at most")  # fmt: skip
 
 

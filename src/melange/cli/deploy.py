@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Flags:
+class _Flags:
     """Options of targets: those of gateways by flags of their own, those of all targets by ``--option``."""
 
     replica: Annotated[
@@ -62,7 +62,7 @@ class Flags:
 
 @with_flags
 def deploy(
-    flags: Flags,
+    flags: _Flags,
     source: Annotated[Path | None, typer.Argument(help="A plan.json (melange plan --out).")] = None,
     to: Annotated[str, typer.Option(help="The target, such as haproxy; --list lists them.")] = "",
     out: Annotated[

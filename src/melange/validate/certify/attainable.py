@@ -95,7 +95,7 @@ def _limit_ratios(engine: Engine, slo: Slo, inputs: Array, outputs: Array, cache
 
 
 def _fits(engine: Engine, tokens: Array) -> Mask:
-    """Whether a replica holds requests of so many tokens at all."""
+    """Whether a replica holds requests of these lengths at all."""
     windowed = np.minimum(tokens, engine.window) if engine.sliding_layers else np.zeros_like(tokens)
     held = engine.full_layers * tokens + engine.sliding_layers * windowed
     return np.asarray((tokens <= engine.max_context) & (held <= engine.kv_tokens))
