@@ -17,11 +17,14 @@ import numpy as np
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.workload.workload import Array, Mask
 
-# Factors on the price of one type at which the demand is probed. Each is a pass over the loads and a row of every cut;
-# with fewer, more counts are left to list. Chosen by CPU time on random instances (bench/instances.py): with 24 on
-# either side 6 % more with 4 and 8 types, no difference with 20 and 40; with 8, 3 % less with 4 types and 5 % more with
-# 40; from 0.3 in place of 0.6, 1 to 7 % more; from 0.75, up to 5 % more.
-_PROBED_FACTORS = np.concatenate([np.geomspace(0.6, 0.985, 12), 1.0 / np.geomspace(0.985, 0.6, 12)])
+# Factors on the price of one type at which the demand is probed, and their inverses. Each is a pass over the loads and
+# a row of every cut; without enough of them more fleets are left to list. Near 1 they narrow types that cost nearly the
+# same, far from it those of a market with wide prices. Chosen by CPU time on random instances (bench/instances.py: 200
+# of 4 types, 100 of 8) and on the 82 of the services of bench/services that have a plan: without the two far ones 1.01,
+# 1.0 and 1.2 times as much in sum; twelve evenly from 0.3 1.06, 1.28 and 1.03 times; two more near 1 no difference
+# beyond 4 %.
+_BELOW_ONE = np.concatenate([[0.2, 0.4], np.geomspace(0.6, 0.985, 10)])
+_PROBED_FACTORS = np.concatenate([_BELOW_ONE, 1.0 / _BELOW_ONE[::-1]])
 
 
 def floor_per_h(problem: Problem) -> float:
