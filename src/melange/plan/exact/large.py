@@ -45,6 +45,10 @@ _ROUNDS = 4
 # Fleets that cuts are learned from, each the last one and an instance more. One: one more instance unproven; eight: no
 # difference.
 _CORRECTIONS = 4
+# How far the prices of idle types are raised in the cuts of one fleet, over the true ones: each is valid, and they rule
+# out other fleets. The last alone: no difference; and with one correction, 1.2 times the time in sum on 16 instances of
+# 2,000 x 200.
+_LIFTS = (1.0, 1.1, np.inf)
 
 
 @dataclass(slots=True, eq=False)
@@ -165,7 +169,7 @@ def _learn(problem: Problem, known: _Known, cuts: Cuts, count: Positions) -> boo
         full = lifted(problem, full, worth, count > 0)
         true = problem.cost / problem.capacity
         scale = float(price @ true[used] / (true[used] @ true[used]))
-        for factor in (1.0, 1.1, np.inf):
+        for factor in _LIFTS:
             trial = full.copy()
             idle = count == 0
             trial[idle] = np.minimum(full[idle], factor * scale * true[idle])
