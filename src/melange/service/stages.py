@@ -9,7 +9,7 @@ from melange.errors import Caution, InputError
 from melange.profile.profile import Profile
 from melange.service.given import agreed
 from melange.service.reading import named_path
-from melange.service.schema import Service, WorkloadSection
+from melange.service.schema import ProfileSection, Service, WorkloadSection
 from melange.workload.clock import parse_duration
 from melange.workload.workload import Workload
 
@@ -131,24 +131,25 @@ def profile_of(
     return measured if is_alone else combine(measured, _estimate(service, workload, catalog, progress))
 
 
+# What settings do to estimates, where it is not "is for".
+_VERB = {"profile.anchors": "correct", "profile.step_times": "are for"}
+
+
 def _only_for_estimates(service: Service) -> None:
     """Refuse settings that only an estimate can follow, rather than pass over them."""
-    given = [f"profile.{key}" for key in sorted(service.profile.model_fields_set - {"source"})]
+    defaults, section = ProfileSection(), service.profile
+    keys = sorted(section.model_fields_set - {"source"})
+    given = [f"profile.{key}" for key in keys if getattr(section, key) != getattr(defaults, key)]
     given += ["offers.file"] if service.offers.file else []
     if given:
         raise InputError(
-            f"{given[0]} {'correct' if 'anchors' in given[0] else 'is for'} estimates, and profile.source names none",
+            f"{given[0]} {_VERB.get(given[0], 'is for')} estimates, and profile.source names none",
             hint="profile: {source: [measured.json, estimate], ...}",
         )
     if service.variants:
         raise InputError(
             "variants are estimated, and profile.source names no estimate",
             hint="profile: {source: [measured.json, estimate]}",
-        )
-    if service.profile.step_times != "own":
-        raise InputError(
-            "profile.step_times are for estimates, and profile.source names none",
-            hint="profile: {source: [measured.json, estimate], step_times: aiconfigurator}",
         )
 
 
