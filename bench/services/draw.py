@@ -31,6 +31,7 @@ from melange.profile.estimate import estimate
 from melange.replica.alone import idle_times_s
 from melange.replica.engine import Engine
 from melange.replica.era import kind_of
+from melange.replica.simulated.outcome import metrics_s
 from melange.slo import Slo
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
@@ -183,13 +184,8 @@ def times_alone_s(engine: Engine, requests: Arrivals) -> dict[str, Array]:
     ttft, latency = idle_times_s(engine, inputs, outputs, np.zeros(len(inputs)))
     whole = inputs + outputs + engine.block_tokens
     held = engine.full_layers * whole + engine.sliding_layers * np.minimum(whole, engine.window)
-    latency = np.where(held <= engine.kv_tokens, latency, np.inf)
-    return {
-        "ttft": np.where(np.isfinite(latency), ttft, np.inf),
-        "tpot": np.where(np.isfinite(latency), latency - ttft, np.inf) / np.maximum(outputs - 1, 1),
-        "ntpot": latency / outputs,
-        "latency": latency,
-    }
+    fits = held <= engine.kv_tokens
+    return {metric: np.where(fits, values, np.inf) for metric, values in metrics_s(ttft, latency, outputs).items()}
 
 
 def _limits(random: np.random.Generator, alone: Alone, attainment: float) -> dict[str, float]:

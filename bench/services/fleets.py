@@ -12,6 +12,7 @@ from melange.plan.problem import limits_of
 from melange.plan.question import Question
 from melange.replica.alone import idle_times_s
 from melange.service.session import Session
+from melange.validate.certify.headroom import as_asked
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -25,23 +26,18 @@ def on_mean(session: Session) -> Question:
 
 def fleet(question: Question, instances: Counts, share: Array) -> Plan:
     """The plan of some instances (R,) and of where requests go (R, I, O)."""
-    profile = question.profile
-    whole = _everywhere(question, instances, share)
-    rate = profile.max_request_rate
-    work = np.divide(whole * question.workload.request_rate, rate, out=np.zeros_like(rate), where=rate > 0)
-    per_instance = np.array([one.replicas_per_instance for one in profile.replica_types])
-    replicas = np.maximum(instances * per_instance, 1)
-    return Plan(
+    plan = Plan(
         question=question,
         instances=instances,
-        share=whole,
-        load=work.sum(axis=(1, 2)) / replicas,
-        cost_per_h=float(instances @ np.array([one.cost_per_h for one in profile.replica_types])),
+        share=_everywhere(question, instances, share),
+        load=np.zeros(len(instances)),
+        cost_per_h=float(instances @ np.array([one.cost_per_h for one in question.profile.replica_types])),
         bound_per_h=None,
         gap=1.0,
         single_type={},
         status="given",
     )
+    return as_asked(plan, question)
 
 
 def single(question: Question, place: int, count: int) -> Plan:

@@ -76,7 +76,7 @@ def line_of(job: Job) -> Line:
     return replace(
         line,
         cost_per_h=plan.cost_per_h,
-        fleet={one.name: int(n) for one, n in zip(plan.replica_types, plan.instances, strict=True) if n},
+        fleet={name: count for name, count in plan.instances_by_name.items() if count},
         attainment=judged.attainment,
         low=judged.low,
         high=judged.high,

@@ -80,7 +80,7 @@ def test_beyond_the_window_only_global_layers_grow(name: str, window: int, per_t
     ],
 )
 def test_quantized_releases_have_their_published_size(name: str, variant: str, gigabytes: float) -> None:
-    """Within half a percent: linear layers quantised with their scales, all else in 16 bits."""
+    """Within half a percent: linear layers quantized with their scales, all else in 16 bits."""
     assert variant_of(find_model(name), variant).weight_bytes() / 1e9 == pytest.approx(gigabytes, rel=0.005)
 
 

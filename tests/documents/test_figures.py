@@ -53,8 +53,8 @@ SAID = [
     ("docs/anchors.md", f"a size within {SAME_SIZE * 100:g} % of what a bucket is planned at"),
     (
         "docs/anchors.md",
-        f"{suggest._START_MINUTES:g} minutes to start a replica, one turn of all requests to warm up, "
-        f"then {suggest._TURNS} turns and at least {suggest._LEAST_REQUESTS} requests",
+        f"{suggest.START_MINUTES:g} minutes to start a replica, one turn of all requests to warm up, "
+        f"then {suggest.TURNS} turns and at least {suggest.LEAST_REQUESTS} requests",
     ),
     ("docs/balance.md", f"{AWAY_S[0]:g} s, then {', '.join(f'{one:g}' for one in AWAY_S[1:])}"),
     ("docs/balance.md", f"A type whose replicas are {FULL:g} full"),

@@ -44,7 +44,7 @@ def test_each_variant_is_a_replica_type_of_its_own(llama: Model) -> None:
 
 
 def test_a_variant_is_what_a_model_published_so_would_be(llama: Model) -> None:
-    """Rates of the variant are those of the quantised model estimated by itself; the published one's do not change."""
+    """Rates of the variant are those of the quantized model estimated by itself; the published one's do not change."""
     offers = [offer("L4"), offer("A100-80GB")]
     both = estimate(llama, offers, LOOSE, CHAT, variants=["int4"])
     published = estimate(llama, offers, LOOSE, CHAT)

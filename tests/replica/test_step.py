@@ -79,8 +79,8 @@ def test_small_messages_go_in_one_exchange_and_large_ones_around_a_ring(llama: M
 
 def test_fp8_halves_the_weights_and_doubles_the_arithmetic(llama: Model, plain: Accelerator) -> None:
     """On a card with fp8 units both linear terms halve, but for the output head, which stays in 16 bits."""
-    quantised = replace(llama, weight_dtype="fp8", activation_dtype="fp8")
-    cost = step_cost(quantised, plain, constants=IDEAL)
+    quantized = replace(llama, weight_dtype="fp8", activation_dtype="fp8")
+    cost = step_cost(quantized, plain, constants=IDEAL)
     assert cost.weights_s == pytest.approx((MATRICES + 2 * HEAD) / 1e12)
     assert cost.token_s == pytest.approx(2 * MATRICES / 200e12)
 
@@ -186,7 +186,7 @@ def test_what_prompts_add_is_the_difference_of_two_steps() -> None:
         assert added_time_s(cost, batch=20.0, **prompt) == pytest.approx(expected)
 
 
-def test_quantised_products_have_shares_of_their_own(llama: Model, plain: Accelerator) -> None:
+def test_quantized_products_have_shares_of_their_own(llama: Model, plain: Accelerator) -> None:
     """fp8 at half its peak on a card that has it; weights in four bits multiply in fp8 where fp4 units are."""
     constants = replace(IDEAL, mfu_fp8=0.5)
     eight = replace(llama, weight_dtype="fp8", activation_dtype="fp8")

@@ -16,7 +16,7 @@ BYTES_BY_DTYPE = {
     "int4": (4 + 20 / 128) / 8,
     "fp4": (4 + 8 / 32) / 8,
 }
-# What a model can be quantised to after its publication.
+# What a model can be quantized to after its publication.
 QUANTIZED_DTYPES = ("fp8", "int8", "int4")
 KV_DTYPES = ("fp8",)
 
@@ -126,7 +126,7 @@ class Model:
     def quantized(self, *, weights: str = "", kv: str = "") -> Model:
         """The same model with weights or KV cache stored in fewer bytes; itself where they are no fewer.
 
-        All linear layers of the body and all routed experts are quantised; embeddings, norms, routers and the output
+        All linear layers of the body and all routed experts are quantized; embeddings, norms, routers and the output
         head stay in 16 bits. Weights in fp8 are multiplied in fp8 where the accelerator can; those in int8 and int4
         are unpacked and multiplied in 16 bits (GPTQ, AWQ).
 

@@ -54,7 +54,7 @@ def read_quantization(content: Json, config: Json, place: str) -> dict[str, str]
 
 
 def _weights_and_activations(quantization: Json, place: str) -> tuple[str, str]:
-    """Data types of weights and activations; empty activations: as published, only the weights are quantised."""
+    """Data types of weights and activations; empty activations: as published, only the weights are quantized."""
     method = str(quantization.get("quant_method") or "").lower()
     if method in _FP8_METHODS:
         return "fp8", "fp8"

@@ -14,7 +14,7 @@ import numpy as np
 
 from melange.errors import InfeasibleError
 from melange.measure.subject import Bucket, Subject, same_kind
-from melange.plan.confidence import DECILE, at_quantile, with_rates
+from melange.plan.confidence import DECILE, NOT_KNOWN, at_quantile, with_rates
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.profile.profile import MEASURED, Profile
@@ -22,7 +22,6 @@ from melange.workload.workload import Array, Mask
 
 # A rate is not believed to be below this share of what it may be at best, or one bucket would outweigh all others.
 _LEAST_SHARE = 0.05
-_WHY = "not known well enough"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +88,7 @@ def _in_order(value: Array) -> tuple[Bucket, ...]:
 
 def _plan_at(subject: Subject, profile: Profile, kind: Mask, deviation: float) -> Plan | None:
     """The plan with the types of one kind at one place of their intervals, the others as they are."""
-    rates = with_rates(profile, at_quantile(profile, np.where(kind, deviation, 0.0)), _WHY)
+    rates = with_rates(profile, at_quantile(profile, np.where(kind, deviation, 0.0)), NOT_KNOWN)
     try:
         return solve(subject.workload, rates, replace(subject.options, confidence=None, budget_per_h=None))
     except InfeasibleError:

@@ -1,7 +1,7 @@
 """What a name in the settings of a plan means: which replica types it binds. Resolved here and nowhere else.
 
 A replica type goes by its own name, by its accelerator's, by its offer's (provider/region/instance type) and by its
-instance type's. An offer holds several replica types where the model is split or quantised in several ways, and the
+instance type's. An offer holds several replica types where the model is split or quantized in several ways, and the
 one that is served as published on a single accelerator has the offer's name: a name that is an offer's therefore binds
 every replica type on that offer.
 """

@@ -24,6 +24,8 @@ from melange.workload.workload import Array
 
 # 10 % and 90 % quantiles of a normal distribution, in standard deviations.
 DECILE = NormalDist().inv_cdf(0.9)
+# Why a rate is 0 that is counted on at a place of its interval where there is nothing left.
+NOT_KNOWN = "not known well enough"
 
 
 def quantile_of(confidence: float) -> float:

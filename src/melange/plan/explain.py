@@ -25,7 +25,7 @@ from melange.workload.workload import Array, Workload
 # What a plan is explained to, however roughly it was solved: an answer to a gap of 1 % could not tell one instance more
 # from one less.
 _GAP = 1e-3
-# Unused types whose price is said in a sentence each, the most expensive first. A judgement; the pages have a table.
+# Unused types whose price is said in a sentence each, the most expensive first. A judgment; the pages have a table.
 _MOST_LINES = 8
 
 

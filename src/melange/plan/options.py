@@ -59,7 +59,7 @@ class Options:
     """
 
     # At no headroom a plan is optimal on paper and useless in service: queues grow without end. More is safer and costs
-    # as much more; what a service really needs, a certificate finds (docs/proof.md). A judgement.
+    # as much more; what a service really needs, a certificate finds (docs/proof.md). A judgment.
     headroom: float = 0.1
     slices: int | None = None
     max_instances: Mapping[str, int] = field(default_factory=dict)

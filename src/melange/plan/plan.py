@@ -173,10 +173,14 @@ class Plan:
             for replica_type, count in zip(self.replica_types, self.instances, strict=True)
         }
 
+    @property
+    def instances_by_name(self) -> dict[str, int]:
+        """Instances of each replica type, by its name; 0 for one that is not used."""
+        return {one.name: int(n) for one, n in zip(self.replica_types, self.instances, strict=True)}
+
     def changes_from(self, incumbent: Plan) -> dict[str, int]:
         """Instances to add to a plan in force, by replica type name; below 0: to give back; only changes are listed."""
-        before = {one.name: int(n) for one, n in zip(incumbent.replica_types, incumbent.instances, strict=True)}
-        after = {one.name: int(n) for one, n in zip(self.replica_types, self.instances, strict=True)}
+        before, after = incumbent.instances_by_name, self.instances_by_name
         names = dict.fromkeys((*after, *before))
         return {name: change for name in names if (change := after.get(name, 0) - before.get(name, 0))}
 
@@ -222,7 +226,7 @@ class Plan:
             "cost_per_h": self.cost_per_h,
             "cost_per_mtok": self.cost_per_mtok,
             "replicas": self.replicas,
-            "instances": {t.name: int(n) for t, n in zip(self.replica_types, self.instances, strict=True)},
+            "instances": self.instances_by_name,
             "load": {t.name: float(load) for t, load in zip(self.replica_types, self.load, strict=True)},
             "bound_per_h": self.bound_per_h,
             "gap": self.gap,

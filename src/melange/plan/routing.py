@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from melange.replica.engine import Engine
 
 # Completions that the plan's own traffic counts for, until real ones are seen. More, and a balancer takes longer to
-# learn that completions are longer or shorter than planned; fewer, and the first few decide where all go. A judgement.
+# learn that completions are longer or shorter than planned; fewer, and the first few decide where all go. A judgment.
 _PRIOR_COMPLETIONS = 200.0
 
 

@@ -17,7 +17,7 @@ from melange.units import S_PER_MS
 from melange.workload.workload import Mask
 
 # Sentences of an error, reasons in a sentence, names of types or sizes before a reason. More, and nobody reads them;
-# fewer would leave out types that a reader could act on. Judgements; a profile's --json has them all.
+# fewer would leave out types that a reader could act on. Judgments; a profile's --json has them all.
 _MOST_SENTENCES = 12
 _MOST_REASONS = 8
 _MOST_NAMES = 4

@@ -127,7 +127,7 @@ def with_instances(question: Question, instances: npt.NDArray[np.int64]) -> Plan
 
 def _instances_of(incumbent: Plan, names: tuple[str, ...]) -> dict[str, int]:
     """Instances of the plan in force by replica type name, those that may still be rented."""
-    counts = {one.name: int(n) for one, n in zip(incumbent.replica_types, incumbent.instances, strict=True)}
+    counts = incumbent.instances_by_name
     return {name: counts.get(name, 0) for name in names}
 
 

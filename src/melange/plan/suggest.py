@@ -21,7 +21,7 @@ import numpy as np
 
 from melange.errors import InfeasibleError
 from melange.files import Json
-from melange.plan.confidence import DECILE, at_quantile, quantile_of, with_rates
+from melange.plan.confidence import DECILE, NOT_KNOWN, at_quantile, quantile_of, with_rates
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
@@ -43,12 +43,11 @@ _CONFIDENCES = (0.9, 0.75, 0.5)
 _MOST_SIZES = 4
 # How a point is measured: start the server, one turn of all requests to warm up, then this many turns, or this many
 # requests if that is more, at the given concurrency. What it then costs is an estimate for people: a server that loads
-# 70 GB over the network takes longer, one with its weights at hand less. A judgement.
-_START_MINUTES = 5.0
-_TURNS, _LEAST_REQUESTS = 4, 100
+# 70 GB over the network takes longer, one with its weights at hand less. A judgment.
+START_MINUTES = 5.0
+TURNS, LEAST_REQUESTS = 4, 100
 # Share of the plan's cost that a measurement must save: the gap to which plans are solved, so that less may be chance.
 _WORTH = 1e-3
-_NOT_KNOWN = "not known well enough"
 
 # Replica types that one measurement speaks for: accelerator, tensor-parallel degree, interconnect, engine.
 _Kind = tuple[str, int, str, str]
@@ -162,7 +161,7 @@ class _Case:
         searched = at_quantile(profile, np.full(len(deviations), self.quantile))
         moved = at_quantile(profile, deviations)
         moved = np.where(profile.provenance == MEASURED, searched, moved)
-        rates = with_rates(profile, moved, _NOT_KNOWN)
+        rates = with_rates(profile, moved, NOT_KNOWN)
         kept = {*np.flatnonzero(self.base.instances).tolist(), *types}
         others = [item.name for r, item in enumerate(profile.replica_types) if r not in kept]
         try:
@@ -196,7 +195,7 @@ def _case(question: Question) -> _Case:
     confidences = _CONFIDENCES if asked is None else (asked, *_CONFIDENCES)
     for place, confidence in enumerate(confidences):
         deviations = np.full(len(profile.replica_types), quantile_of(confidence))
-        rates = with_rates(profile, at_quantile(profile, deviations), _NOT_KNOWN)
+        rates = with_rates(profile, at_quantile(profile, deviations), NOT_KNOWN)
         try:
             base = solve(replace(plain, profile=rates))
         except InfeasibleError:
@@ -293,8 +292,8 @@ class _Value:
         rate = float(profile.max_request_rate[self.type_].ravel()[cell] or profile.high[self.type_].ravel()[cell])
         concurrency = max(1, round(self._concurrency(cell))) if self.in_flight is not None else None
         at_once = concurrency or 1
-        requests = at_once + max(_LEAST_REQUESTS, _TURNS * at_once)
-        minutes = requests / rate / S_PER_MIN + _START_MINUTES * is_first
+        requests = at_once + max(LEAST_REQUESTS, TURNS * at_once)
+        minutes = requests / rate / S_PER_MIN + START_MINUTES * is_first
         return Suggestion(
             replica_type=item.name,
             accelerator=item.offer.accelerator,

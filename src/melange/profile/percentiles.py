@@ -23,7 +23,7 @@ from melange.replica.engine import Engine
 from melange.replica.occupancy import replicas_like, running_at
 from melange.replica.policy import ROUND_ROBIN, PolicyState
 from melange.replica.simulated.cluster import play
-from melange.replica.simulated.outcome import statistic_of
+from melange.replica.simulated.outcome import metrics_s, statistic_of
 from melange.slo import Slo
 from melange.units import duration
 from melange.workload.workload import Array, Buckets, Mask, Workload
@@ -220,12 +220,7 @@ def statistics(engine: Engine, input_tokens: int, output_tokens: int, arrival_s:
     counted = slice(int(count * WARM_UP), None)
     ttft = (outcome.first_token_s - arrival_s)[counted]
     latency = (outcome.finish_s - arrival_s)[counted]
-    values = {
-        "ttft": ttft,
-        "tpot": (latency - ttft) / max(output_tokens - 1, 1),
-        "ntpot": latency / output_tokens,
-        "latency": latency,
-    }
+    values = metrics_s(ttft, latency, output_tokens)
     behind_s = float((outcome.admitted_s - arrival_s)[-count // 10 :].mean())
     if np.isnan(latency).any() or behind_s > _GROWING * arrival_s[-1]:
         return dict.fromkeys(slo.limits, math.inf)

@@ -31,7 +31,7 @@ class Hardware:
     is_pcie
         Whether they talk over PCIe.
     variant
-        Name of the model's quantised variant; empty: as published.
+        Name of the model's quantized variant; empty: as published.
     """
 
     accelerator: str

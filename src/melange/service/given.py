@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from melange.catalog.catalog import Catalog
-from melange.errors import InputError
+from melange.errors import InputError, some_of
 from melange.profile.profile import Profile
 from melange.service.schema import Service
 from melange.slo import Slo
@@ -23,8 +23,6 @@ from melange.workload.workload import Workload
 _OF_ESTIMATES = ("profile", "variants")
 # Filters of offers, and the field of an offer that each looks at.
 _FILTERS = {"gpus": "accelerator", "providers": "provider", "regions": "region", "market": "market"}
-# Names that an error lists before it counts the rest.
-_SHOWN = 3
 
 
 def _values_of(settings: Sequence[str]) -> dict[str, Any]:
@@ -117,11 +115,9 @@ def _check_offers(profile: Profile, place: str, service: Service, given: Mapping
         names = {catalog.find_accelerator(one) or one if key == "gpus" else one for one in wanted}
         left_out = sorted({getattr(one.offer, field) for one in profile.replica_types} - names - {""})
         if left_out:
-            more = f" and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
             by = "--set " if f"offers.{key}" in given else ""
             raise InputError(
-                f"{by}offers.{key}={','.join(wanted)} contradicts {place}, which holds "
-                f"{', '.join(left_out[:_SHOWN])}{more}",
+                f"{by}offers.{key}={','.join(wanted)} contradicts {place}, which holds {some_of(left_out)}",
                 hint="plan.exclude leaves types of a profile out",
             )
 

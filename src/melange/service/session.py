@@ -246,11 +246,16 @@ class Session:
         if "workload" in self._flags:
             of_traffic = [one for one in self.settings if one.startswith("workload.")]
             return read_section(self._flags["workload"], of_traffic if self.service else self.settings), Path
+        service = self._needed()
+        return service.workload, service.path
+
+    def _needed(self) -> Service:
+        """The service, where no file stands for what it would say."""
         if self.service is None:
             raise InputError(
                 "a service.yaml is needed, or both --workload and --profile", hint="melange init writes one"
             )
-        return self.service.workload, self.service.path
+        return self.service
 
     @cached_property
     def _profile(self) -> Profile:
@@ -258,11 +263,7 @@ class Session:
             return self._given_profile()
         if self._release is not None:
             return self._release[1]
-        if self.service is None:
-            raise InputError(
-                "a service.yaml is needed, or both --workload and --profile", hint="melange init writes one"
-            )
-        return self._profiled(self.service)
+        return self._profiled(self._needed())
 
     def _given_profile(self) -> Profile:
         """The replica types of all profiles that were given, once they agree with the service."""

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from melange.replica.alone import idle_times_s
 from melange.replica.engine import Engine
-from melange.replica.simulated.outcome import REFUSED, SERVED, Outcome
+from melange.replica.simulated.outcome import REFUSED, SERVED, Outcome, metrics_s
 from melange.slo import Slo
-from melange.validate.attainment import AT_LIMIT, met, metrics_of
+from melange.validate.attainment import AT_LIMIT, largest_ratio, met, metrics_of
 from melange.workload.workload import Array, Mask
 
 CAUSES = {
@@ -67,10 +67,7 @@ def _of_missed(
     values = metrics_of(outcome)
     ratios = np.stack([values[metric] / limit for metric, limit in slo.limits.items()])
     ttft, latency = alone_s(outcome, engines, type_of_request, cached)
-    between = np.maximum(outcome.output_tokens - 1, 1)
-    by_metric = {"ttft": ttft, "tpot": (latency - ttft) / between, "latency": latency}
-    by_metric["ntpot"] = latency / outcome.output_tokens
-    alone = np.maximum.reduce([by_metric[metric] / limit for metric, limit in slo.limits.items()])
+    alone = largest_ratio(metrics_s(ttft, latency, outcome.output_tokens), slo)
     worst = np.array(list(slo.limits))[ratios.argmax(axis=0)]
     before, after = worst != "tpot", worst != "ttft"
     queueing = outcome.admitted_s - outcome.arrival_s

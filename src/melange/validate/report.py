@@ -19,7 +19,7 @@ PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
 # What a report tells times of: the SLO's metrics, and the gaps between tokens.
 TIMES = (*METRICS, "itl")
 # Share of requests that must meet the SLO where it names none. 10,000 requests distinguish it from 99.3 %; 99.9 % would
-# take five times as many for misses as sure, and 99 % leaves a request in a hundred late. A judgement.
+# take five times as many for misses as sure, and 99 % leaves a request in a hundred late. A judgment.
 TARGET = 0.995
 # Fields that JSON holds as they are.
 _STORED_AS_THEY_ARE = (

@@ -11,7 +11,7 @@ from melange.errors import InputError, unknown
 from melange.replica.simulated.cluster import Event
 
 # From the order to the first request of a replica [s]: an instance that boots, an image that is pulled, weights that
-# load. Longer asks more of the replicas that are left; shorter hides what a loss costs. A judgement: minutes at most
+# load. Longer asks more of the replicas that are left; shorter hides what a loss costs. A judgment: minutes at most
 # clouds, more for hundreds of GB of weights, less where instances are kept warm.
 _START_UP_S = 300.0
 

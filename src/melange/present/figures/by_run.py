@@ -28,7 +28,7 @@ TIME_NAME_BY_METRIC = {
 }
 _HELD_COLOR = "#BFD9EC"
 # Below the target, by the share that met the SLO: the fewer, the darker. Steps of about a factor of five in the misses
-# (1, 5, 20 %), so that a page shows at a glance whether a size misses narrowly or by far. A judgement.
+# (1, 5, 20 %), so that a page shows at a glance whether a size misses narrowly or by far. A judgment.
 _MISSED_COLORS = ((0.99, "#FBE3CC"), (0.95, "#F5BF8B"), (0.8, "#E69145"), (0.0, "#A64B00"))
 
 

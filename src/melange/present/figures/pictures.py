@@ -35,7 +35,7 @@ _BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
 # Types that are put against each other: 5 make 10 pairs to choose from, one more would make 15.
 _PAIRED = 5
 # Request sizes that stand for the traffic, a row each; and those among them that get curves of their own. More would
-# say more of rare sizes, and take a reader longer. A judgement.
+# say more of rare sizes, and take a reader longer. A judgment.
 _TYPICAL, _DRAWN = 6, 3
 
 

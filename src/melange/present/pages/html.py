@@ -21,10 +21,10 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 )
 # Characters of a cell that stays on one line. Longer ones wrap, or reasons would push a table far beyond the page's
-# width; fewer would break figures and dates. A judgement.
+# width; fewer would break figures and dates. A judgment.
 _SHORT_CELL = 24
 # Rows of a table before the rest folds. More, and what follows the table is below the screen; the rest is one click
-# away, and there without JavaScript too. A judgement.
+# away, and there without JavaScript too. A judgment.
 _LONG_TABLE = 12
 
 

@@ -17,7 +17,7 @@ from melange.workload.workload import Buckets
 # grep and diff.
 _PIPE_WIDTH = 1000
 # Rows of a table that could list hundreds. More, and the answer above it scrolls off the screen; fewer would hide the
-# runners-up that people ask for. A judgement; --json lists all.
+# runners-up that people ask for. A judgment; --json lists all.
 MAX_ROWS = 8
 # A smaller fraction reads 0.0 %: a saving or a price of less is said to be none.
 LEAST_SHOWN = 5e-4

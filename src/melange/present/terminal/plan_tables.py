@@ -22,7 +22,7 @@ from melange.profile.profile import ReplicaType
 from melange.workload.workload import Array, Workload
 
 # A type that can serve this share of the requests is worth a word in the answer. A smaller share, and types would be
-# named that are no alternative; a larger one would hide that savings rest on few requests. A judgement.
+# named that are no alternative; a larger one would hide that savings rest on few requests. A judgment.
 _NEARLY_ALL = 0.99
 # A smaller share of a size reads 0 %, and its type no letter in the routes.
 SHOWN_SHARE = 5e-3

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from melange.plan.plan import Plan
-from melange.plan.suggest import Suggestion
+from melange.plan.suggest import LEAST_REQUESTS, START_MINUTES, TURNS, Suggestion
 from melange.present.terminal.layout import add_column, table_of, titled, usd
 
 
@@ -50,7 +50,8 @@ def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
             f"{one.cost:.2f}",
         )
     how = (
-        "Keep this many requests of that size in flight: one turn of all to warm up, then 4 turns and at least 100; "
-        "5 minutes to start a replica are counted once. Then: --anchor 'NAME=results.json'"
+        f"Keep this many requests of that size in flight: one turn of all to warm up, then {TURNS} turns and at least "
+        f"{LEAST_REQUESTS}; {START_MINUTES:g} minutes to start a replica are counted once. Then: --anchor "
+        "'NAME=results.json'"
     )
     return titled(title, Group(found, Text(how, style="dim")))

@@ -11,7 +11,6 @@ from melange.workload.workload import Array
 
 # How a request ended.
 SERVED, REFUSED, FAILED = 0, 1, 2
-_STATUSES = ("served", "refused", "failed")
 
 # Bins of gaps between tokens: bin k holds gaps from LEAST_GAP_S GROWTH^k to LEAST_GAP_S GROWTH^(k + 1) [s].
 LEAST_GAP_S, GROWTH, BINS = 1e-4, 1.01, 1400
@@ -107,9 +106,19 @@ class Outcome:
         return np.asarray(self.latency_s / self.output_tokens)
 
 
-def _gap_edges_s() -> Array:
-    """Edges of the bins of ``gaps`` (BINS + 1,) [s]."""
-    return np.asarray(LEAST_GAP_S * GROWTH ** np.arange(BINS + 1.0))
+def metrics_s(ttft_s: Array, latency_s: Array, output_tokens: npt.ArrayLike) -> dict[str, Array]:
+    """Each metric of requests (N,) [s], by name, from their times to the first and to the last token.
+
+    >>> {name: float(value) for name, value in metrics_s(np.array(0.5), np.array(1.5), 11).items()}
+    {'ttft': 0.5, 'tpot': 0.1, 'ntpot': 0.13636363636363635, 'latency': 1.5}
+    """
+    outputs = np.asarray(output_tokens)
+    return {
+        "ttft": ttft_s,
+        "tpot": np.asarray((latency_s - ttft_s) / np.maximum(outputs - 1, 1)),
+        "ntpot": np.asarray(latency_s / outputs),
+        "latency": latency_s,
+    }
 
 
 def statistic_of(values: Array, statistic: str) -> float:

@@ -15,6 +15,7 @@ from melange.plan.question import Question
 from melange.plan.servable import scope_of
 from melange.replica.alone import idle_times_s
 from melange.replica.engine import Engine
+from melange.replica.simulated.outcome import metrics_s
 from melange.slo import Slo
 from melange.validate.attainment import AT_LIMIT, wilson
 from melange.workload.arrivals import Arrivals
@@ -49,21 +50,21 @@ def attainable(question: Question, slo: Slo, arrivals: Sequence[Arrivals]) -> At
     outputs = np.concatenate([one.output_tokens for one in arrivals]).astype(float)
     cached = np.concatenate([_cached(one) for one in arrivals])
     engines = _engines(question)
-    if None in engines:
+    known = [engine for engine in engines if engine]
+    if len(known) < len(engines):
         return Attainable(share=1.0, high=1.0, why=())
-    least = {metric: np.full(len(inputs), np.inf) for metric in slo.limits}
+    least = np.full((len(slo.limits), len(inputs)), np.inf)
     left = np.arange(len(inputs))
-    for engine in engines:
-        if engine is None or not len(left):
-            break
+    for engine in known:
         ratio = _limit_ratios(engine, slo, inputs[left], outputs[left], cached[left])
-        closer = np.maximum.reduce(list(ratio.values())) < np.maximum.reduce([one[left] for one in least.values()])
-        for metric, values in ratio.items():
-            least[metric][left] = np.where(closer, values, least[metric][left])
-        left = left[np.maximum.reduce([one[left] for one in least.values()]) > AT_LIMIT]
+        closer = ratio.max(axis=0) < least[:, left].max(axis=0)
+        least[:, left] = np.where(closer, ratio, least[:, left])
+        left = left[least[:, left].max(axis=0) > AT_LIMIT]
+        if not len(left):
+            break
     share = (len(inputs) - len(left)) / len(inputs)
-    missed = {metric: values[left] for metric, values in least.items()}
-    return Attainable(share=share, high=wilson(share, len(inputs))[1], why=_why(missed, len(inputs)))
+    why = _why(slo, least[:, left], len(inputs))
+    return Attainable(share=share, high=wilson(share, len(inputs))[1], why=why)
 
 
 def _cached(arrivals: Arrivals) -> Array:
@@ -78,20 +79,14 @@ def _engines(question: Question) -> tuple[Engine | None, ...]:
     return tuple(dict.fromkeys(engines[r] for r in np.flatnonzero(allowed) if engines[r] or serves[r]))
 
 
-def _limit_ratios(engine: Engine, slo: Slo, inputs: Array, outputs: Array, cached: Array) -> dict[str, Array]:
-    """Each limited metric over its limit for requests alone on a replica (N,); infinite where it cannot hold them."""
+def _limit_ratios(engine: Engine, slo: Slo, inputs: Array, outputs: Array, cached: Array) -> Array:
+    """Each limited metric over its limit (M, N) for requests alone on a replica; infinite where it cannot hold them."""
     if engine.cost.batch_power < 0:
         # Measured corrections may make the steps of larger batches shorter: a bound takes the shortest.
         engine = replace(engine, cost=replace(engine.cost, least_batch=engine.cost.most_batch))
-    ttft, latency = idle_times_s(engine, inputs, outputs, cached)
-    values = {
-        "ttft": ttft,
-        "tpot": (latency - ttft) / np.maximum(outputs - 1, 1),
-        "ntpot": latency / outputs,
-        "latency": latency,
-    }
-    fits = _fits(engine, inputs + outputs)
-    return {metric: np.where(fits, values[metric] / limit, np.inf) for metric, limit in slo.limits.items()}
+    values = metrics_s(*idle_times_s(engine, inputs, outputs, cached), outputs)
+    ratio = np.stack([values[metric] / limit for metric, limit in slo.limits.items()])
+    return np.where(_fits(engine, inputs + outputs), ratio, np.inf)
 
 
 def _fits(engine: Engine, tokens: Array) -> Mask:
@@ -101,16 +96,15 @@ def _fits(engine: Engine, tokens: Array) -> Mask:
     return np.asarray((tokens <= engine.max_context) & (held <= engine.kv_tokens))
 
 
-def _why(ratio: dict[str, Array], count: int) -> tuple[str, ...]:
-    """How many of all requests exceed each limit even where they come closest to meeting them, and by how much."""
-    said = []
-    for metric, values in ratio.items():
-        unfit, over = np.isinf(values), np.isfinite(values) & (values > AT_LIMIT)
-        if over.any():
-            said.append(
-                f"{over.sum() / count:.2%} of the requests exceed the limit on {metric.upper()} even alone on the type "
-                f"that comes closest, by {np.median(values[over]) - 1:.0%} in the median"
-            )
-    if unfit.any():
-        said.append(f"{unfit.sum() / count:.2%} of the requests fit into no allowed type")
-    return tuple(said)
+def _why(slo: Slo, ratio: Array, count: int) -> tuple[str, ...]:
+    """What keeps requests from the SLO where they come closest to it (M, N), of ``count`` requests in all."""
+    unfit = np.isinf(ratio).any(axis=0)
+    found = [(int(unfit.sum()), "fit into no allowed type")]
+    for metric, values in zip(slo.limits, ratio[:, ~unfit], strict=True):
+        over = values[values > AT_LIMIT]
+        if len(over):
+            excess = f"by {np.median(over) - 1:.0%} in the median"
+            which = f"exceed the limit on {metric.upper()} even alone on the type that comes closest, {excess}"
+            found.append((len(over), which))
+    found.sort(key=lambda pair: -pair[0])
+    return tuple(f"{number / count:.2%} of the requests {what}" for number, what in found if number)

@@ -21,7 +21,7 @@ from melange.validate.certify.judge import Trial
 from melange.workload.workload import Array
 
 # The figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of all certified plans,
-# CPU time of all certificates. No more than two plans changed with any of them; they are judgements beyond that.
+# CPU time of all certificates. No more than two plans changed with any of them; they are judgments beyond that.
 
 # Fleets are tried one by one where the best known one has at most this many instances: more, and there are too many to
 # try; none, and 1.1 % more is paid (6 % in one case) in 0.55 times the time, at 16 requests a second 2.3 % (13 %) in
@@ -49,7 +49,7 @@ _HEADROOM_STEPS, _MOVES = (1.35, 1.16), 40
 # cost time. One: 0.4 % more cost (6 % in one case), 0.77 times the time. Six: one case 9 % cheaper, 1.23 times the
 # time.
 _SETS = 3
-# How moves of prompts are drawn: one size, or all up to it, or all from it on; and what part of them goes. A judgement.
+# How moves of prompts are drawn: one size, or all up to it, or all from it on; and what part of them goes. A judgment.
 _SIZES_CHANCE, _PARTS = (0.7, 0.15, 0.15), (1.0, 0.5, 0.25)
 
 
