@@ -11,7 +11,7 @@ GATEWAYS := .venv-gateways
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-aiconfigurator test-engine test-ray test-gateways docs bench services reproduce clean
+.PHONY: help setup demo check test test-aiconfigurator test-engine test-engine-times test-ray test-gateways docs bench services reproduce clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -42,7 +42,10 @@ test-aiconfigurator: $(AICONFIGURATOR)/.installed ## test with aiconfigurator-co
 	$(AICONFIGURATOR)/bin/python -m pytest -rs tests/aiconfigurator
 
 test-engine: $(ENGINE)/.installed $(AIPERF)/.installed ## test against real vLLM servers on the CPU, with aiperf beside, in virtual environments of their own (4.6 GB)
-	$(ENGINE)/bin/python -m pytest -rs -s tests/engine
+	$(ENGINE)/bin/python -m pytest -rs -s -m 'not timing' tests/engine
+
+test-engine-times: $(ENGINE)/.installed $(AIPERF)/.installed ## the rest of them: times as predicted and as they are; needs a quiet machine
+	$(ENGINE)/bin/python -m pytest -rs -s -m timing tests/engine
 
 test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProxy and nginx (Debian: haproxy nginx libnginx-mod-http-lua) and Envoy
 	$(BIN)/pytest -rs tests/deploy/test_gateways.py

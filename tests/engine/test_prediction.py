@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import aiohttp
 import numpy as np
+import pytest
 from engine_servers import MAX_BATCHED_TOKENS, MAX_SEQUENCES, Server
 from mixed_load import Requests, poisson, send_all, span_s
 
@@ -73,6 +74,7 @@ async def one_round(session: aiohttp.ClientSession, endpoint: Endpoint, limits: 
     return [(name, predicted(engine, requests), seen) for name, requests, seen in runs]
 
 
+@pytest.mark.timing
 def test_calibrated_on_a_few_points_the_simulator_predicts_a_mixed_load(small: Server) -> None:
     """Throughput within 15 %, mean TPOT within 25 %, in the median of three rounds: neighbors shift times meanwhile."""
 

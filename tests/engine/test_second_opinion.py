@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from engine_servers import Server
 from mixed_load import poisson, send_all, span_s
 from second_opinion import by_aiperf, by_vllm
@@ -66,6 +67,7 @@ async def flood(server: Server, count: int) -> Measurement:
     )
 
 
+@pytest.mark.timing
 def test_aiperf_finds_the_same_rates_on_the_same_server(small: Server, tmp_path: Path) -> None:
     """What is finished when all comes at once, and the rate at which a mean TPOT is met: as from run to run."""
     asyncio.run(flood(small, FLOOD))  # the first time is slower

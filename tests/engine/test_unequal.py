@@ -113,6 +113,7 @@ async def run(url: str, requests: Requests) -> list[Answer]:
         return await send_all(session, await connect(session, url), requests)
 
 
+@pytest.mark.timing
 @pytest.mark.usefixtures("_beside_small")
 def test_the_plan_s_policy_meets_the_objective_more_often_than_others(
     percentiles: list[Profile], small: Server, large: Server, tmp_path: Path

@@ -31,6 +31,16 @@ class Certificate:
         that a replica carries more than the sum of its loads says.
     plans
         Plans that were simulated.
+    wanted
+        Share of requests that the SLO asks for, 0-1: above ``target`` where no fleet can reach it; None: the target.
+    reach
+        Share of requests that meet the SLO with a replica for themselves, which no fleet exceeds, 0-1.
+    beyond_reach
+        What keeps the others from it, one sentence each.
+    single_type
+        Name of the replica type of the cheapest certified fleet of one type; None: none was found.
+    single_type_per_h
+        Cost of that fleet [USD/h].
     """
 
     target: float
@@ -43,6 +53,11 @@ class Certificate:
     attainment_before: float
     headroom: Mapping[str, float]
     plans: int
+    wanted: float | None = None
+    reach: float = 1.0
+    beyond_reach: tuple[str, ...] = ()
+    single_type: str | None = None
+    single_type_per_h: float | None = None
 
     def price(self, cost_per_h: float) -> float:
         """What certainty costs, as a share of the uncertified plan; negative where the certified plan is cheaper."""
@@ -55,4 +70,5 @@ class Certificate:
     @classmethod
     def from_json(cls, content: Json) -> Certificate:
         """From the JSON object that :meth:`to_json` makes."""
-        return cls(**content)
+        why = tuple(content.get("beyond_reach", ()))
+        return cls(**{**content, "beyond_reach": why})
