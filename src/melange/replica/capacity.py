@@ -109,7 +109,18 @@ def max_request_rate(
     bisections
         Fewer are enough for the ends of an interval.
     """
-    largest = largest_batch(replicas, model, sizes)
+    return rate_within(replicas, sizes, limits, largest_batch(replicas, model, sizes), bisections=bisections)
+
+
+def rate_within(
+    replicas: Replicas,
+    sizes: Sizes,
+    limits: Mapping[str, float | Array],
+    largest: Array,
+    *,
+    bisections: int = BISECTIONS,
+) -> Array:
+    """:func:`max_request_rate` where the largest batch is known (R, I, O); limits may differ by size (1, I, O) [s]."""
     slots = np.maximum(largest, IDLE_BATCH)
     idle = np.full_like(slots, IDLE_BATCH)
     is_served = (largest > 0) & (largest_limit_share(replicas, sizes, limits, idle, slots) <= 1)
@@ -263,7 +274,7 @@ def metrics_s(
 
 
 def largest_limit_share(
-    replicas: Replicas, sizes: Sizes, limits: Mapping[str, float], batch: Array, slots: Array
+    replicas: Replicas, sizes: Sizes, limits: Mapping[str, float | Array], batch: Array, slots: Array
 ) -> Array:
     """The largest metric over its limit (R, I, O): the batch is feasible where it is at most 1."""
     values = metrics_s(replicas, sizes, tuple(limits), batch, slots)
@@ -271,7 +282,7 @@ def largest_limit_share(
 
 
 def _end_of_feasible(
-    replicas: Replicas, sizes: Sizes, limits: Mapping[str, float], slots: Array, bisections: int
+    replicas: Replicas, sizes: Sizes, limits: Mapping[str, float | Array], slots: Array, bisections: int
 ) -> Array:
     """The largest batch up to ``slots`` that holds the limits, by bisection of its logarithm (R, I, O).
 

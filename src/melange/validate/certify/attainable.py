@@ -56,7 +56,7 @@ def attainable(question: Question, slo: Slo, arrivals: Sequence[Arrivals]) -> At
     least = np.full((len(slo.limits), len(inputs)), np.inf)
     left = np.arange(len(inputs))
     for engine in known:
-        ratio = _limit_ratios(engine, slo, inputs[left], outputs[left], cached[left])
+        ratio = limit_ratios(engine, slo, inputs[left], outputs[left], cached[left])
         closer = ratio.max(axis=0) < least[:, left].max(axis=0)
         least[:, left] = np.where(closer, ratio, least[:, left])
         left = left[least[:, left].max(axis=0) > AT_LIMIT]
@@ -79,7 +79,7 @@ def _engines(question: Question) -> tuple[Engine | None, ...]:
     return tuple(dict.fromkeys(engines[r] for r in np.flatnonzero(allowed) if engines[r] or serves[r]))
 
 
-def _limit_ratios(engine: Engine, slo: Slo, inputs: Array, outputs: Array, cached: Array) -> Array:
+def limit_ratios(engine: Engine, slo: Slo, inputs: Array, outputs: Array, cached: Array) -> Array:
     """Each limited metric over its limit (M, N) for requests alone on a replica; infinite where it cannot hold them."""
     if engine.cost.batch_power < 0:
         # Measured corrections may make the steps of larger batches shorter: a bound takes the shortest.

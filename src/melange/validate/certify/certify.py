@@ -17,6 +17,7 @@ that to luck, so what a certificate says was seen on a third group, by which not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -27,24 +28,29 @@ from melange.plan.certificate import Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question, question_of
-from melange.plan.solve import solve
+from melange.plan.servable import scope_of
 from melange.profile.profile import Profile
 from melange.replica.policy import POLICIES
 from melange.slo import Slo
 from melange.validate.certify.diagnosis import refuse_beyond_reach
 from melange.validate.certify.headroom import Search
-from melange.validate.certify.judge import Judge, Trial
+from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
+from melange.validate.certify.single_types import MOST_CARRIED, cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
+from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.report import TARGET
-from melange.validate.simulate import planned_workload, within_context
+from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
-from melange.workload.workload import Workload
+from melange.workload.workload import Array, Workload
 
-# Requests of one simulation and simulations of a plan: together 10,000, which distinguish 99.5 % from 99.3 %, at some
-# 20 ms a simulation. More, and a search of a hundred plans takes minutes; fewer, and chance decides which plans hold.
-# Longer runs in place of more would see queues that grow for longer than 2,000 requests, and say less of how runs
-# differ.
-REQUESTS_PER_RUN, RUNS_PER_PLAN = 2_000, 5
+# Requests of the shortest run: 2,000 tell 99 % from 98.4 %, and take some 6 ms.
+LEAST_REQUESTS = 2_000
+# The shortest run lasts so many times as long as a request may stay, so that a fleet fills and a queue that grows shows.
+_STAYS = 4.0
+# A token takes so long where no limit says how long a request may stay [s].
+_TOKEN_S = 0.05
+# Factors are not begun with below this: a type that does so badly alone may do better with fewer sizes.
+_LEAST_START = 0.5
 
 
 def certify(
@@ -54,8 +60,7 @@ def certify(
     options: Options | None = None,
     *,
     target: float | None = None,
-    requests: int = REQUESTS_PER_RUN,
-    seeds: int = RUNS_PER_PLAN,
+    requests: int | None = None,
     policy: str = POLICIES[0],
     burstiness: float = 1.0,
     observed: Arrivals | None = None,
@@ -70,9 +75,9 @@ def certify(
     target
         Share of requests that must meet every limit of the SLO by themselves, 0-1; None: the SLO's ``attainment``, or
         0.995. The lower end of the 95 % interval must reach it.
-    requests, seeds
-        Requests of one simulation, and simulations of each plan: up to four times as many where these leave open
-        whether it holds, and twelve times as many of the one that is certified.
+    requests
+        Of the shortest simulation; None: as many as arrive while some requests come and go, 2,000 at least. Plans that
+        it leaves open are simulated with up to twenty times as many, the one that is certified with 120,000 at least.
     policy
         How requests are balanced.
     burstiness
@@ -95,31 +100,58 @@ def certify(
     InputError
         No SLO, no engines, a budget.
     """
-    asked = question_of(question, profile, options)
-    slo, wanted = _checked(asked, target)
-    carried = planned_workload(solve(asked))
+    given = question_of(question, profile, options)
+    slo, wanted = _checked(given, target)
+    asked = with_tolerance(given, slo, wanted)
+    carried = _carried(asked)
     context = max(engine.max_context for engine in asked.profile.engines if engine)
 
-    def drawn(seed: int) -> Arrivals:
-        return within_context(draw(carried, requests, seed=seed, burstiness=burstiness, observed=observed), context)
+    def drawn(count: int, seed: int) -> Arrivals:
+        return within_context(draw(carried, count, seed=seed, burstiness=burstiness, observed=observed), context)
 
     say = progress or (lambda _: None)
-    judge = Judge(question=asked, slo=slo, target=wanted, policy=policy, draw=drawn, seeds=seeds, say=say)
+    shortest = requests or _shortest(carried, slo)
+    judge = Judge(question=asked, slo=slo, target=wanted, policy=policy, draw=drawn, requests=shortest, say=say)
     refuse_beyond_reach(judge)
     search = Search(question=asked, judge=judge)
-    # Factors of 1: the plan that was asked for, which the search begins from and the certificate is compared with.
-    before = search.trial(np.ones(asked.profile.max_request_rate.shape))
-    cheaper_fleet(search, search.down(search.up(before)))
-    best = search.proven()
+    single, carried_load = cheapest_single_type(search)
+    start = search.trial(_start(asked, carried_load))
+    best = search.up(start)
+    cheaper_fleet(search, search.down(best))
+    proof = search.proven()
     return replace(
-        best.plan,
-        certificate=_certificate(best, before, judge, requests),
+        proof.plan,
+        certificate=_certificate(proof, start, single, judge),
         status="certified",
         bound_per_h=None,
         gap=1.0,
-        single_type=before.plan.single_type,
-        cautions=before.plan.cautions,
+        single_type=start.plan.single_type,
+        cautions=start.plan.cautions,
     )
+
+
+def _carried(question: Question) -> Workload:
+    """The traffic that is planned for: that of buckets which some allowed type serves."""
+    served = scope_of(question).served.reshape(question.workload.request_rate.shape)
+    return replace(question.workload, request_rate=question.workload.request_rate * served)
+
+
+def _shortest(workload: Workload, slo: Slo) -> int:
+    """Requests that arrive while requests that take as long as the SLO allows come and go some times."""
+    weight = workload.request_rate / workload.total_rate
+    outputs = float((weight * workload.output_tokens).sum())
+    stays = {"latency": 1.0, "ntpot": outputs, "tpot": outputs}
+    allowed = [slo.limits[metric] * times for metric, times in stays.items() if metric in slo.limits]
+    stay_s = min(allowed, default=outputs * _TOKEN_S)
+    return int(np.clip(math.ceil(_STAYS * stay_s * workload.total_rate), LEAST_REQUESTS, MOST_REQUESTS))
+
+
+def _start(question: Question, carried: Array) -> Array:
+    """Factors to begin the search for mixes with (R, I, O): what single types carry, the best of them for the others."""
+    known = carried[np.isfinite(carried)]
+    guess = float(np.clip(known.max(initial=0.0), _LEAST_START, MOST_CARRIED)) if len(known) else 1.0
+    start = np.clip(np.where(np.isfinite(carried), carried, guess), _LEAST_START, MOST_CARRIED)
+    return np.ones(question.profile.max_request_rate.shape) * start[:, None, None]
 
 
 def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
@@ -140,17 +172,20 @@ def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
     return profile.slo, wanted
 
 
-def _certificate(best: Trial, before: Trial, judge: Judge, requests: int) -> Certificate:
+def _certificate(best: Trial, before: Trial, single: Trial | None, judge: Judge) -> Certificate:
     plan = best.plan
+    names = [one.name for one in plan.replica_types]
     return Certificate(
         target=judge.target,
         attainment=best.attainment.value,
         low=best.attainment.low,
-        requests=requests,
-        seeds=len(best.runs),
+        requests=sum(map(len, best.samples)) // len(best.samples),
+        seeds=len(best.samples),
         policy=judge.policy,
         cost_before_per_h=before.plan.cost_per_h,
         attainment_before=before.attainment.value,
-        headroom={plan.replica_types[r].name: 1.0 - float(plan.load[r]) for r in np.flatnonzero(plan.instances)},
+        headroom={names[r]: 1.0 - float(plan.load[r]) for r in np.flatnonzero(plan.instances)},
         plans=len(judge.known),
+        single_type=None if single is None else names[int(single.plan.instances.argmax())],
+        single_type_per_h=None if single is None else single.plan.cost_per_h,
     )

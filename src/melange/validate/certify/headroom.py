@@ -11,7 +11,7 @@ from melange.plan.confidence import with_rates
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
-from melange.plan.solve import solve
+from melange.plan.solve import solve, with_instances
 from melange.validate.certify.diagnosis import no_headroom_helps
 from melange.validate.certify.judge import Judge, Trial
 from melange.workload.workload import Array
@@ -42,6 +42,8 @@ _HOPELESS = 0.15
 # Larger, and headroom may be bought where none helps; though of 23 services 3 had prompts taken away, and cost the same
 # without.
 _SHARE_TAKEN_AWAY = 0.25
+# Plans that are proven one after the other until one holds; then headroom is added instead.
+_MOST_PROOFS = 8
 _HOPELESS_SIZE = "in simulation too many requests of this size miss the SLO even alone"
 
 
@@ -60,6 +62,21 @@ class Search:
     question: Question
     judge: Judge
 
+    @property
+    def best(self) -> Trial | None:
+        """The cheapest plan known that holds."""
+        held = [one for one in self.judge.known.values() if self.judge.holds(one)]
+        return min(held, key=lambda one: one.plan.cost_per_h, default=None)
+
+    def of_one_type(self, place: int, count: int, carried: float) -> Trial | None:
+        """So many instances of one type, each replica with a load of ``carried``; None where a limit rules it out."""
+        instances = np.zeros(len(self.question.profile.replica_types), np.int64)
+        instances[place] = count
+        factor = np.ones(self.question.profile.max_request_rate.shape)
+        factor[place] = carried
+        plan = with_instances(self.at(factor), instances)
+        return None if plan is None else self.judge.trial(as_asked(plan, self.question), factor)
+
     def trial(self, factor: Array) -> Trial:
         """The cheapest plan at those factors, simulated; one that was simulated before is not again."""
         plan = solve(self.at(factor))
@@ -69,7 +86,7 @@ class Search:
         """The question with its rates multiplied."""
         profile = self.question.profile
         rates = {name: getattr(profile, name) * factor for name in ("max_request_rate", "low", "high")}
-        return replace(self.question, profile=replace(profile, **rates))
+        return replace(self.question, profile=replace(profile, **rates)).with_options(headroom=0.0)
 
     def without_hopeless(self, factor: Array) -> Question:
         """The question itself, but for sizes that a type is not to serve: those whose factor is 0."""
@@ -93,7 +110,8 @@ class Search:
         """
         judge = self.judge
         holding = sorted((one for one in judge.known.values() if judge.holds(one)), key=lambda one: one.plan.cost_per_h)
-        for trial in holding:
+        proof = holding[0]
+        for trial in holding[:_MOST_PROOFS]:
             proof = judge.proof(trial)
             if proof.attainment.low >= judge.target:
                 return proof
@@ -101,13 +119,13 @@ class Search:
             factor = self._lower(proof)
             if factor is None:
                 break
-            proof = judge.proof(self.up(self.trial(factor)))
+            proof = judge.proof(self._held(self.trial(factor)))
             if proof.attainment.low >= judge.target:
                 return proof
         raise no_headroom_helps(judge, proof)
 
     def up(self, trial: Trial) -> Trial:
-        """Lower factors where requests miss until the plan holds.
+        """Lower factors where requests miss until the plan holds, or one that holds is known to cost no more.
 
         Raises
         ------
@@ -118,14 +136,32 @@ class Search:
         for _ in range(_ROUNDS_UP):
             if self.judge.holds(tried):
                 return tried
+            best = self.best
+            if best is not None and tried.plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
+                return best
             factor = self._lower(tried)
             if factor is None:
                 break
             try:
                 tried = self.trial(factor)
             except InfeasibleError as error:
+                if best is not None:
+                    return best
                 raise no_headroom_helps(self.judge, tried, error.reasons) from error
+        best = self.best
+        if best is not None:
+            return best
         raise no_headroom_helps(self.judge, tried)
+
+    def _held(self, trial: Trial) -> Trial:
+        """The trial once its factors are low enough for it to hold."""
+        tried = trial
+        for _ in range(_ROUNDS_UP):
+            factor = None if self.judge.holds(tried) else self._lower(tried)
+            if factor is None:
+                break
+            tried = self.trial(factor)
+        return tried
 
     def _lower(self, trial: Trial) -> Array | None:
         """More headroom where requests miss; None where there is nothing left to lower."""

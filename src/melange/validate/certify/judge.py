@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,24 +12,26 @@ from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.slo import Slo
 from melange.validate.attainment import Interval, attainment, counted, limit_ratio, met
-from melange.validate.causes import CAUSE_NAMES, causes
+from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
-from melange.workload.workload import Array
+from melange.workload.workload import Array, Mask
 
 # Figures are from the twelve cases of bench/certify.py at 4 requests a second.
 
-# A plan that cannot be distinguished from one that holds is simulated with up to this many times the requests: beyond
-# it the interval of the attainment narrows by less than a tenth for each doubling of the work that a small miss would
-# save. Half: 0.84 times the CPU time, twice: 1.15 times; both cost 1.6 % more, all of it in one case.
-_MOST_TIMES = 4
-# A plan that is to be certified is simulated with this many times the requests, none of which it was chosen by: what a
-# certificate at 99.5 % needs for an interval of about a quarter of what it allows to miss. Half: 0.92 times the CPU
-# time, twice: 1.22 times; one plan costs 1 % more in either.
-_PROOF_TIMES = 12
+# A plan is first tried with a run of the least length, which tells most of those that miss; then with runs of so many
+# times that, as many as are needed to tell, and at most so many.
+_TIMES, _MOST_RUNS = 5, 4
+# A plan that is to be certified is simulated with so many runs of at least so many requests, none of which it was
+# chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000 requests tell 99.5 % from 99.45 %.
+_PROOF_RUNS, _PROOF_REQUESTS = 6, 20_000
+# No run is longer than this: at 500 requests/s it lasts 400 s.
+MOST_REQUESTS = 200_000
 # Of the shares by which plans are known again: four decimals are one request in ten thousand.
 _SHARE_DECIMALS = 4
+# Numbers of the requests by which nothing is chosen.
+_FRESH = 1_000
 # How steeply a request counts as it nears its limit: less steep, and requests far from it count as well; steeper, and
 # only misses do, of which there are few. 4: one certified plan held 99.48 % of fresh requests, where 99.5 % was
 # promised; 16: 1.1 % more cost.
@@ -52,8 +54,10 @@ class Trial:
         Share of requests that met the SLO, with its interval.
     sent, missed, hopeless
         Requests by type and bucket (R, I, O): all, those that missed, and those that would have missed alone.
-    runs
-        The simulations.
+    samples
+        Whether each counted request met the SLO, for each run.
+    causes
+        Share of the requests that missed by cause, for each run.
     """
 
     plan: Plan
@@ -62,7 +66,8 @@ class Trial:
     sent: Array
     missed: Array
     hopeless: Array
-    runs: tuple[Run, ...]
+    samples: tuple[Mask, ...]
+    causes: tuple[Mapping[str, float], ...]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -80,9 +85,9 @@ class Judge:
     policy
         How requests are balanced.
     draw
-        Makes the requests of a simulation, by number.
-    seeds
-        Simulations that a plan is tried with at first.
+        Makes so many requests, by number.
+    requests
+        Requests of the shortest run; it lasts long enough for a fleet to fill.
     say
         Called with a sentence for each plan.
     known
@@ -93,11 +98,11 @@ class Judge:
     slo: Slo
     target: float
     policy: str
-    draw: Callable[[int], Arrivals]
-    seeds: int
+    draw: Callable[[int, int], Arrivals]
+    requests: int
     say: Callable[[str], None]
     known: dict[bytes, Trial] = field(default_factory=dict)
-    _arrivals: dict[int, Arrivals] = field(default_factory=dict)
+    _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
 
     def holds(self, trial: Trial) -> bool:
         """Whether the target is met, by as many requests as were needed to tell; :meth:`proof` asks for confidence."""
@@ -116,39 +121,46 @@ class Judge:
         return replace(found, factor=factor)
 
     def _tried(self, plan: Plan, factor: Array) -> Trial:
-        """The plan on the requests that factors are chosen by; if it holds there, on others, and those decide."""
-        trial = self._decided(plan, factor, 0, self.seeds)
-        return self._decided(plan, factor, self.seeds * _MOST_TIMES, self.seeds) if self.holds(trial) else trial
-
-    def _decided(self, plan: Plan, factor: Array, first: int, least: int) -> Trial:
-        """The plan in simulation, with more sets of requests while these leave open whether it holds."""
-        trial = self._simulated(plan, factor, first, 1, ())
-        while trial.attainment.low < self.target <= trial.attainment.high:
-            count = min(max(least, 2 * len(trial.runs)), _MOST_TIMES * self.seeds)
-            if count == len(trial.runs):
+        """The plan in simulation, with more runs while these leave open whether it holds."""
+        first = self._with_run(None, plan, factor, self.requests, 0)
+        if first.attainment.high < self.target:
+            return first
+        trial = None
+        for number in range(1, 1 + _MOST_RUNS):
+            trial = self._with_run(trial, plan, factor, self.run_length, number)
+            if not trial.attainment.low < self.target <= trial.attainment.high:
                 break
-            trial = self._simulated(plan, factor, first, count, trial.runs)
-        if self.holds(trial) and len(trial.runs) < least:
-            trial = self._simulated(plan, factor, first, least, trial.runs)
+        assert trial is not None
         return trial
 
-    def proof(self, trial: Trial) -> Trial:
-        """A plan on requests of its own, many at once: stopping at the first favorable ones would choose again."""
-        return self._simulated(trial.plan, trial.factor, 2 * _MOST_TIMES * self.seeds, _PROOF_TIMES * self.seeds, ())
+    @property
+    def run_length(self) -> int:
+        """Requests of a run by which plans are told from each other."""
+        return min(_TIMES * self.requests, max(MOST_REQUESTS, self.requests))
 
-    def _simulated(self, plan: Plan, factor: Array, first: int, count: int, before: tuple[Run, ...]) -> Trial:
-        """A plan with ``count`` sets of requests, from number ``first`` on; some of them simulated before."""
-        runs = [*before, *(self._run(plan, seed) for seed in range(first + len(before), first + count))]
+    def proof(self, trial: Trial) -> Trial:
+        """A plan on requests of its own; ended early where it surely misses."""
+        proof, length = None, max(_PROOF_REQUESTS, self.run_length)
+        for number in range(_PROOF_RUNS):
+            proof = self._with_run(proof, trial.plan, trial.factor, length, _FRESH + number)
+            if number and proof.attainment.high < self.target:
+                break
+        assert proof is not None
+        return proof
+
+    def _with_run(self, before: Trial | None, plan: Plan, factor: Array, requests: int, number: int) -> Trial:
+        """A plan after one more run."""
+        run = simulate(plan, self.arrivals(requests, number), policy=self.policy, seed=number)
         shape = self.question.profile.max_request_rate.shape
-        tables = np.zeros((3, *shape))
-        samples = []
-        for run in runs:
-            is_met, mask = met(run.outcome, self.slo), counted(run.outcome)
-            samples.append(is_met[mask])
-            is_hopeless = self.causes_of(run) == CAUSE_NAMES.index("too large")
-            cells = _cells(run, shape)
-            for table, chosen in zip(tables, (mask, mask & ~is_met, mask & is_hopeless), strict=True):
-                np.add.at(table.reshape(-1), cells[chosen & (cells >= 0)], 1.0)
+        is_met, mask = met(run.outcome, self.slo), counted(run.outcome)
+        found = causes(run.outcome, self.slo, run.engines, type_of_requests(run), run.arrivals.cached_tokens)
+        is_hopeless = found == CAUSE_NAMES.index("too large")
+        cells = _cells(run, shape)
+        tables = np.zeros((3, *shape)) if before is None else np.stack([before.sent, before.missed, before.hopeless])
+        for table, chosen in zip(tables, (mask, mask & ~is_met, mask & is_hopeless), strict=True):
+            np.add.at(table.reshape(-1), cells[chosen & (cells >= 0)], 1.0)
+        samples = (*(before.samples if before else ()), is_met[mask])
+        shares = (*(before.causes if before else ()), share_by_cause(found, mask))
         return Trial(
             plan=plan,
             factor=factor,
@@ -156,12 +168,13 @@ class Judge:
             sent=tables[0],
             missed=tables[1],
             hopeless=tables[2],
-            runs=tuple(runs),
+            samples=samples,
+            causes=shares,
         )
 
     def met_share(self, plan: Plan, sets: int) -> float:
         """Share of the requests of some sets that meet the SLO under a plan, and no more than that."""
-        runs = [self._run(plan, seed) for seed in range(sets)]
+        runs = [self._run(plan, self.requests, seed) for seed in range(1, 1 + sets)]
         return float(np.mean([met(run.outcome, self.slo)[counted(run.outcome)].mean() for run in runs]))
 
     def strain(self, plan: Plan, sets: int) -> float:
@@ -170,22 +183,19 @@ class Judge:
         Each counts ``x^8 / (1 + x^8)`` at ``x`` times its limit: nearly nothing well within it, a half at it, nearly
         one beyond. Few requests miss, and many come near: that distinguishes plans with fewer requests than misses do.
         """
-        runs = [self._run(plan, seed).outcome for seed in range(sets)]
+        runs = [self._run(plan, self.requests, seed).outcome for seed in range(1, 1 + sets)]
         over = np.concatenate([limit_ratio(one, self.slo)[counted(one)] for one in runs])
         return float((1.0 / (1.0 + np.maximum(over, _LEAST_RATIO) ** -_SHARPNESS)).mean())
 
-    def arrivals(self, number: int) -> Arrivals:
+    def arrivals(self, requests: int, number: int) -> Arrivals:
         """The requests of a simulation; those of a number are always the same."""
-        if number not in self._arrivals:
-            self._arrivals[number] = self.draw(number)
-        return self._arrivals[number]
+        key = (requests, number)
+        if key not in self._arrivals:
+            self._arrivals[key] = self.draw(requests, number)
+        return self._arrivals[key]
 
-    def _run(self, plan: Plan, seed: int) -> Run:
-        return simulate(plan, self.arrivals(seed), policy=self.policy, seed=seed)
-
-    def causes_of(self, run: Run) -> Array:
-        """Why each request of a run missed (N,)."""
-        return causes(run.outcome, self.slo, run.engines, type_of_requests(run), run.arrivals.cached_tokens)
+    def _run(self, plan: Plan, requests: int, seed: int) -> Run:
+        return simulate(plan, self.arrivals(requests, seed), policy=self.policy, seed=seed)
 
 
 def _cells(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:

@@ -1,0 +1,139 @@
+"""The cheapest certified fleet of one replica type: what a mix must beat, and where the search for mixes begins."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.plan.problem import ROUNDING, limits_of, loads
+from melange.plan.servable import Scope, scope_of
+from melange.validate.certify.headroom import Search
+from melange.validate.certify.judge import Trial
+from melange.workload.workload import Array
+
+# Loads on the mean, added up, were at most this much more than simulated replicas needed (docs/proof.md): a fleet that
+# costs more than the best known one even at this is not tried.
+MOST_CARRIED = 1.3
+# Where so many times the replicas of the closed form miss, more of them are not tried: it is not for want of replicas.
+_MOST_TIMES = 32.0
+# Counts of large fleets are known to this part of themselves: nearer, and each type costs a simulation more.
+_PRECISION = 0.01
+# How fast counts rise while a fleet misses: by what misses say, within these.
+_LEAST_RISE, _MOST_RISE = 1.04, 2.0
+# A first guess at the replicas that a fleet needs, over the closed form's; then what the types tried so far needed.
+_FIRST_GUESS = 1.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lone:
+    """A replica type by itself.
+
+    Parameters
+    ----------
+    place
+        Of the type in the profile.
+    load
+        Replicas that the closed form needs for all traffic.
+    replicas
+        On one instance.
+    cost_per_h
+        Of an instance [USD/h].
+    most
+        Instances that may be rented.
+    """
+
+    place: int
+    load: float
+    replicas: int
+    cost_per_h: float
+    most: float
+
+    def count(self, times: float) -> int:
+        """Instances for so many times the closed form's replicas."""
+        return max(1, math.ceil(self.load * times / self.replicas - ROUNDING))
+
+
+def cheapest_single_type(search: Search) -> tuple[Trial | None, Array]:
+    """The cheapest fleet of one type that holds, if any, and what loads a replica of each type carries (R,).
+
+    The types are tried from the one that the closed form has as cheapest; one that costs more than the best fleet so
+    far, however well it does, is not. Of a type that was not tried the load is nan.
+    """
+    carried = np.full(len(search.question.profile.replica_types), np.nan)
+    best: Trial | None = None
+    guess = _FIRST_GUESS
+    left = _candidates(search)
+    while left:
+        one = min(left, key=lambda each: each.count(guess) * each.cost_per_h)
+        left.remove(one)
+        ceiling = math.inf if best is None else best.plan.cost_per_h
+        if one.count(1 / MOST_CARRIED) * one.cost_per_h >= ceiling - ROUNDING:
+            continue
+        found, carried[one.place] = _smallest(search, one, guess, ceiling)
+        if found is not None:
+            best = found
+            guess = float(np.clip(1 / carried[one.place], 1 / MOST_CARRIED, _MOST_TIMES))
+    return best, carried
+
+
+def _candidates(search: Search) -> list[Lone]:
+    """The types that can serve everything; of those with the same engine, and no limit of their own, the cheapest."""
+    question = search.question
+    scope: Scope = scope_of(question)
+    types, engines = question.profile.replica_types, question.profile.engines
+    load = loads(question.workload, question.profile)[:, scope.served].sum(axis=1)
+    limits = limits_of(types, question.options)
+    found: dict[object, Lone] = {}
+    for place in sorted(range(len(types)), key=lambda r: types[r].cost_per_h):
+        if not (scope.allowed[place] and engines[place] and np.isfinite(load[place])):
+            continue
+        drawn = [limit.most / limit.weight[place] for limit in limits if limit.weight[place] > 0]
+        one = Lone(
+            place=place,
+            load=float(load[place]),
+            replicas=types[place].replicas_per_instance,
+            cost_per_h=types[place].cost_per_h,
+            most=math.floor(min(drawn) + ROUNDING) if drawn else math.inf,
+        )
+        if one.most >= 1:
+            found.setdefault((engines[place], one.replicas, place if drawn else None), one)
+    return list(found.values())
+
+
+def _smallest(search: Search, one: Lone, guess: float, ceiling: float) -> tuple[Trial | None, float]:
+    """The smallest fleet of a type that holds and costs less than ``ceiling``, and the load that a replica carries.
+
+    Where none holds the load is what the largest one that was tried would have carried.
+    """
+    most = min(one.most, float(np.ceil(ceiling / one.cost_per_h - ROUNDING)) - 1, one.count(_MOST_TIMES))
+    missing, holding, best = one.count(1 / MOST_CARRIED) - 1, math.inf, None
+    count = int(min(max(one.count(guess), missing + 1), most))
+    while missing < count < holding:
+        trial = search.of_one_type(one.place, count, one.load / (count * one.replicas))
+        if trial is None:
+            break
+        if search.judge.holds(trial):
+            best, holding = trial, count
+        else:
+            missing = count
+        if holding - missing <= max(1.0, _PRECISION * missing):
+            break
+        if math.isfinite(holding):
+            count = (missing + int(holding)) // 2 if missing >= one.count(1 / MOST_CARRIED) else _below(holding, missing)
+        else:
+            missed = (1.0 - trial.attainment.value) / (1.0 - search.judge.target)
+            count = int(min(max(missing + 1, math.ceil(missing * _rise(missed))), most))
+    between = missing + 0.5 if best is not None else float(missing)
+    return best, one.load / max(between * one.replicas, ROUNDING) if between else 1.0
+
+
+def _below(holding: float, missing: int) -> int:
+    """The next count below one that holds, where none has missed yet: a small step, for guesses are good."""
+    return max(missing + 1, min(int(holding) - 1, math.floor(holding / _LEAST_RISE)))
+
+
+def _rise(missed: float) -> float:
+    """By what to multiply a count that misses so many times what is allowed."""
+    return float(np.clip(1.0 + 0.04 * missed, _LEAST_RISE, _MOST_RISE))

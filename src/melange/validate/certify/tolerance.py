@@ -1,0 +1,86 @@
+"""Which request sizes may miss: a target below 1 leaves room for some that a type answers too late, even alone.
+
+Limits on the mean shut a size out of a type that misses them with it, or leave it next to no rate, however few
+requests have that size. Under a target for the share of requests that is wrong: a tenth of a per cent of long prompts
+may miss under a target of 99 %, and the type that is cheapest for all others may take them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from melange.plan.question import Question
+from melange.plan.problem import allowed_types
+from melange.profile.profile import Profile
+from melange.replica.capacity import Sizes, rate_within
+from melange.replica.engine import Engine
+from melange.replica.occupancy import largest_batch_of, replicas_like
+from melange.slo import Slo
+from melange.validate.certify.attainable import limit_ratios
+from melange.workload.workload import Array, Workload
+
+# Part of the misses that the target allows which sizes may take up that miss even alone, or nearly. More leaves less to
+# chance, and needs more replicas for it; less shuts out types that the target allows.
+_PART = 0.5
+# A size that may miss is read and written at the pace of limits so many times what it takes alone: its requests run
+# beside others, and a rate of nearly 0 would keep a replica for them.
+_ROOM = 1.5
+
+
+def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
+    """The question with rates for sizes that may miss, on each type by itself.
+
+    Sizes that miss alone on every allowed type are carried, whatever the target: no fleet can do better. Of the others,
+    those whose requests cost a type most under limits on the mean, up to a part of what the target allows.
+    """
+    profile, workload = question.profile, question.workload
+    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
+    wanted = workload.request_rate > 0
+    alone, relaxed = _by_type(profile, slo, sizes)
+    alone[~allowed_types(question)] = np.inf
+    never = wanted & (alone > 1).all(axis=0)
+    room = _PART * (1.0 - target) * workload.total_rate
+    rates, low, high = (getattr(profile, name).copy() for name in ("max_request_rate", "low", "high"))
+    for r in range(len(rates)):
+        chosen = _chosen(rates[r], relaxed[r], workload, never, room)
+        for table in (low, rates, high):
+            table[r] = np.where(chosen, np.maximum(table[r], relaxed[r]), table[r])
+    reason = np.where(rates > 0, 0, profile.reason)
+    return replace(question, profile=replace(profile, max_request_rate=rates, low=low, high=high, reason=reason))
+
+
+def _chosen(rate: Array, relaxed: Array, workload: Workload, never: Array, room: float) -> Array:
+    """The sizes that may miss on a type (I, O): those that no type answers in time, and the most costly others."""
+    requests = workload.request_rate
+    with np.errstate(divide="ignore", invalid="ignore"):
+        saved = np.where((requests > 0) & (relaxed > rate), 1 / rate - 1 / relaxed, 0.0)  # replicas a request/s
+    order = np.argsort(np.where(never, 0.0, -saved), axis=None, kind="stable")
+    taken = np.cumsum(np.where(never, 0.0, requests).ravel()[order])
+    chosen = np.zeros(rate.size, bool)
+    chosen[order] = taken <= room
+    return (chosen.reshape(rate.shape) & (saved > 0)) | (never & (relaxed > 0))
+
+
+def _by_type(profile: Profile, slo: Slo, sizes: Sizes) -> tuple[Array, Array]:
+    """What a size takes alone over its limits, and the rate under limits with room for that (R, I, O)."""
+    shape = profile.max_request_rate.shape
+    alone, relaxed = np.ones(shape), np.zeros(shape)
+    by_engine: dict[Engine, tuple[Array, Array]] = {}
+    for r, engine in enumerate(profile.engines):
+        if engine is None:
+            continue
+        if engine not in by_engine:
+            by_engine[engine] = _of_engine(engine, slo, sizes)
+        alone[r], relaxed[r] = by_engine[engine]
+    return alone, relaxed
+
+
+def _of_engine(engine: Engine, slo: Slo, sizes: Sizes) -> tuple[Array, Array]:
+    inputs, outputs = sizes.inputs.ravel(), sizes.outputs.ravel()
+    ratio = limit_ratios(engine, slo, inputs, outputs, np.zeros_like(inputs)).max(axis=0).reshape(sizes.inputs.shape)
+    times = _ROOM * np.maximum(np.where(np.isfinite(ratio), ratio, 1.0), 1.0)
+    limits = {metric: limit * times for metric, limit in slo.limits.items()}
+    rate = rate_within(replicas_like(engine), sizes, limits, largest_batch_of(engine, sizes))
+    return ratio[0], np.where(np.isfinite(ratio), rate, 0.0)[0]
