@@ -46,7 +46,8 @@ _NAMES = tuple(field.name for field in fields(StepCost))
 
 def coefficients(engines: Sequence[Engine]) -> Array:
     """The step costs of n replicas (n, C)."""
-    return np.array([astuple(one.cost) for one in engines], float)
+    row_by_engine = {one: astuple(one.cost) for one in set(engines)}
+    return np.array([row_by_engine[one] for one in engines], float)
 
 
 @inner()

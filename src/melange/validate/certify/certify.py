@@ -117,7 +117,9 @@ def certify(
     single, carried_load = cheapest_single_type(search)
     start = search.trial(_start(asked, carried_load))
     best = search.up(start)
-    cheaper_fleet(search, search.down(best))
+    if np.count_nonzero(best.plan.instances) > 1:
+        best = search.down(best)
+    cheaper_fleet(search, best)
     proof = search.proven()
     return replace(
         proof.plan,

@@ -123,7 +123,11 @@ def _smallest(search: Search, one: Lone, guess: float, ceiling: float) -> tuple[
         if math.isfinite(holding):
             count = (missing + int(holding)) // 2 if missing >= one.count(1 / MOST_CARRIED) else _below(holding, missing)
         else:
-            missed = (1.0 - trial.attainment.value) / (1.0 - search.judge.target)
+            alone = float(trial.hopeless.sum()) / max(float(trial.sent.sum()), 1.0)
+            allowed = 1.0 - search.judge.target - alone
+            if allowed <= 0:
+                break  # more replicas do not help
+            missed = (1.0 - trial.attainment.value - alone) / allowed
             count = int(min(max(missing + 1, math.ceil(missing * _rise(missed))), most))
     between = missing + 0.5 if best is not None else float(missing)
     return best, one.load / max(between * one.replicas, ROUNDING) if between else 1.0
@@ -135,5 +139,5 @@ def _below(holding: float, missing: int) -> int:
 
 
 def _rise(missed: float) -> float:
-    """By what to multiply a count that misses so many times what is allowed."""
-    return float(np.clip(1.0 + 0.04 * missed, _LEAST_RISE, _MOST_RISE))
+    """By what to multiply a count whose requests miss, for want of replicas, so many times as often as they may."""
+    return float(np.clip(1.0 + 0.06 * missed, _LEAST_RISE, _MOST_RISE))

@@ -36,6 +36,9 @@ _MOST_PEAK = 1.25
 # prompts (twice: no difference; none: one plan of 36, at 4, 8 and 16 requests a second, costs 3 % more, and 0.65 to
 # 0.83 times the time).
 _SIMULATED, _BALANCED, _MOVED = 40, 8, 5
+# Steps of replicas that these simulations take together, some 4 s, and how many there are at least: with long outputs
+# few fleets are looked at.
+_STEPS, _LEAST_SIMULATED = 4e6, 10
 # Times the misses that the SLO allows: strain that no move makes up for (half and twice: no difference), misses that
 # moves may make up for, misses that need none, and misses that other requests may show to be within the SLO.
 _FAR, _WORTH_MOVES, _ENOUGH, _WORTH_A_TRIAL = 30.0, 3.0, 0.75, 1.5
@@ -114,7 +117,8 @@ def _entrants(search: Search, best: Trial) -> list[_Entrant]:
         plan = _shared(search, instances, best.factor)
         if plan is not None and float((plan.load / _least(best.factor)).max()) <= _MOST_PEAK:
             found.append(_Entrant(plan=plan, instances=instances, factor=best.factor, strain=1.0))
-    found = sorted(found, key=lambda one: float(one.plan.load.max()))[:_SIMULATED]
+    most = int(np.clip(_STEPS / max(best.steps / search.judge.times, 1.0), _LEAST_SIMULATED, _SIMULATED))
+    found = sorted(found, key=lambda one: float(one.plan.load.max()))[:most]
     for entrant in found:
         entrant.strain = search.judge.strain(entrant.plan, 1)
     return found
