@@ -119,7 +119,7 @@ def certify(
     best = search.up(start)
     if np.count_nonzero(best.plan.instances) > 1:
         best = search.down(best)
-    cheaper_fleet(search, best)
+    cheaper_fleet(search, best, start.factor)
     proof = search.proven()
     return replace(
         proof.plan,

@@ -241,5 +241,5 @@ def as_asked(plan: Plan, question: Question) -> Plan:
     work = np.divide(
         plan.share * plan.workload.request_rate, rate, out=np.zeros_like(rate), where=(rate > 0) & (plan.share > 0)
     ).sum(axis=(1, 2))
-    running = np.array([plan.replicas[one.name] for one in plan.replica_types], float)
+    running = plan.instances * np.array([one.replicas_per_instance for one in plan.replica_types], float)
     return replace(plan, load=np.divide(work, running, out=np.zeros_like(work), where=running > 0))

@@ -58,8 +58,6 @@ class Trial:
         Whether each counted request met the SLO, for each run.
     causes
         Share of the requests that missed by cause, for each run.
-    steps
-        Steps that replicas ran in the last run: what a simulation takes its time for.
     is_refuted
         Whether a proof has failed.
     """
@@ -72,7 +70,6 @@ class Trial:
     hopeless: Array
     samples: tuple[Mask, ...]
     causes: tuple[Mapping[str, float], ...]
-    steps: int = 0
     is_refuted: bool = False
 
 
@@ -98,6 +95,8 @@ class Judge:
         Called with a sentence for each plan.
     known
         The plans that were tried, by what they rent and where they send requests.
+    steps
+        Steps that replicas ran in all simulations so far: what they take their time for.
     """
 
     question: Question
@@ -108,6 +107,7 @@ class Judge:
     requests: int
     say: Callable[[str], None]
     known: dict[bytes, Trial] = field(default_factory=dict)
+    steps: int = 0
     _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
 
     def holds(self, trial: Trial) -> bool:
@@ -148,11 +148,6 @@ class Judge:
         return trial
 
     @property
-    def times(self) -> float:
-        """How many shortest runs the runs are long by which plans are told from each other."""
-        return self.run_length / self.requests
-
-    @property
     def run_length(self) -> int:
         """Requests of a run by which plans are told from each other."""
         return min(_TIMES * self.requests, max(MOST_REQUESTS, self.requests))
@@ -171,7 +166,7 @@ class Judge:
 
     def _with_run(self, before: Trial | None, plan: Plan, factor: Array, requests: int, number: int) -> Trial:
         """A plan after one more run."""
-        run = simulate(plan, self.arrivals(requests, number), policy=self.policy, seed=number)
+        run = self._run(plan, requests, number)
         shape = self.question.profile.max_request_rate.shape
         is_met, mask = met(run.outcome, self.slo), counted(run.outcome)
         found = causes(run.outcome, self.slo, run.engines, type_of_requests(run), run.arrivals.cached_tokens)
@@ -191,7 +186,6 @@ class Judge:
             hopeless=tables[2],
             samples=samples,
             causes=shares,
-            steps=int(run.outcome.steps.sum()),
         )
 
     def met_share(self, plan: Plan, sets: int) -> float:
@@ -217,7 +211,9 @@ class Judge:
         return self._arrivals[key]
 
     def _run(self, plan: Plan, requests: int, seed: int) -> Run:
-        return simulate(plan, self.arrivals(requests, seed), policy=self.policy, seed=seed)
+        run = simulate(plan, self.arrivals(requests, seed), policy=self.policy, seed=seed)
+        self.steps += int(run.outcome.steps.sum())
+        return run
 
 
 def _cells(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:

@@ -17,7 +17,7 @@ from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.solve import with_instances
 from melange.validate.certify.headroom import Search, as_asked
-from melange.validate.certify.judge import Trial
+from melange.validate.certify.judge import Judge, Trial
 from melange.workload.workload import Array
 
 # The figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of all certified plans,
@@ -36,9 +36,10 @@ _MOST_PEAK = 1.25
 # prompts (twice: no difference; none: one plan of 36, at 4, 8 and 16 requests a second, costs 3 % more, and 0.65 to
 # 0.83 times the time).
 _SIMULATED, _BALANCED, _MOVED = 40, 8, 5
-# Steps of replicas that these simulations take together, some 4 s, and how many there are at least: with long outputs
-# few fleets are looked at.
-_STEPS, _LEAST_SIMULATED = 4e6, 10
+# Steps of replicas that all these simulations may take, some 5 s: with long outputs fewer fleets are looked at.
+_STEPS = 6_000_000
+# The parts of that after which no further fleet is looked at, and after which no headroom is moved.
+_LOOKING, _BALANCING = 0.4, 0.75
 # Times the misses that the SLO allows: strain that no move makes up for (half and twice: no difference), misses that
 # moves may make up for, misses that need none, and misses that other requests may show to be within the SLO.
 _FAR, _WORTH_MOVES, _ENOUGH, _WORTH_A_TRIAL = 30.0, 3.0, 0.75, 1.5
@@ -78,48 +79,76 @@ class _Entrant:
     strain: float
 
 
-def cheaper_fleet(search: Search, best: Trial) -> Trial:
-    """The cheapest small fleet found that costs less than the best known plan and holds; else that plan."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Effort:
+    """How much simulation the search may take: steps of replicas, so that the same question has the same answer."""
+
+    judge: Judge
+    first: int
+
+    def is_spent(self, part: float = 1.0) -> bool:
+        """Whether a part of it is spent."""
+        return self.judge.steps - self.first > part * _STEPS
+
+
+def cheaper_fleet(search: Search, best: Trial, factor: Array) -> Trial:
+    """The cheapest small fleet found that costs less than the best known plan and holds; else that plan.
+
+    Parameters
+    ----------
+    search
+        What was tried, and the judge.
+    best
+        The best known plan.
+    factor
+        On rates (R, I, O), by which shares are found.
+    """
     options = search.question.options
     if options.slices or options.spare_total_replicas or best.plan.instances.sum() > _SMALL_FLEET:
         return best
-    entrants = [one for one in _entrants(search, best) if one.strain <= _FAR * (1.0 - search.judge.target)]
+    effort = _Effort(judge=search.judge, first=search.judge.steps)
+    entrants = [
+        one for one in _entrants(search, best, factor, effort) if one.strain <= _FAR * (1.0 - search.judge.target)
+    ]
     promising = _promising(entrants)
     for entrant in promising:
+        if effort.is_spent(_BALANCING):
+            break
         entrant.strain = search.judge.strain(entrant.plan, _SETS)
-        _balance(search, entrant)
+        _balance(search, entrant, effort)
     moves = _MOVED
     for entrant in sorted(promising, key=lambda one: one.strain):  # each that holds rules out all that cost as much
         if entrant.plan.cost_per_h > best.plan.cost_per_h - ROUNDING:
             continue
-        tried, is_moved = _tried(search, entrant, best.factor, moves > 0)
+        tried, is_moved = _tried(search, entrant, moves > 0, effort)
         moves -= is_moved
         if tried is not None and search.judge.holds(tried):
             best = tried
     return best
 
 
-def _tried(search: Search, entrant: _Entrant, factor: Array, may_move: bool) -> tuple[Trial | None, bool]:
+def _tried(search: Search, entrant: _Entrant, may_move: bool, effort: _Effort) -> tuple[Trial | None, bool]:
     """A fleet in simulation if it comes near the SLO, and whether its prompts were moved for that."""
     allowed, is_moved = 1.0 - search.judge.target, False
     missed = 1.0 - search.judge.met_share(entrant.plan, _SETS)
-    if may_move and _ENOUGH * allowed < missed <= _WORTH_MOVES * allowed:
+    if may_move and not effort.is_spent() and _ENOUGH * allowed < missed <= _WORTH_MOVES * allowed:
         is_moved = True
-        _move(search, entrant, np.random.default_rng(0))
+        _move(search, entrant, np.random.default_rng(0), effort)
         missed = 1.0 - search.judge.met_share(entrant.plan, _SETS)
-    return (search.judge.trial(entrant.plan, factor) if missed <= _WORTH_A_TRIAL * allowed else None), is_moved
+    return (search.judge.trial(entrant.plan, entrant.factor) if missed <= _WORTH_A_TRIAL * allowed else None), is_moved
 
 
-def _entrants(search: Search, best: Trial) -> list[_Entrant]:
+def _entrants(search: Search, best: Trial, factor: Array, effort: _Effort) -> list[_Entrant]:
     """Fleets cheaper than the best known plan, each simulated once."""
     found = []
     for instances in _cheaper_fleets(search, best):
-        plan = _shared(search, instances, best.factor)
-        if plan is not None and float((plan.load / _least(best.factor)).max()) <= _MOST_PEAK:
-            found.append(_Entrant(plan=plan, instances=instances, factor=best.factor, strain=1.0))
-    most = int(np.clip(_STEPS / max(best.steps / search.judge.times, 1.0), _LEAST_SIMULATED, _SIMULATED))
-    found = sorted(found, key=lambda one: float(one.plan.load.max()))[:most]
+        plan = _shared(search, instances, factor)
+        if plan is not None and float((plan.load / _least(factor)).max()) <= _MOST_PEAK:
+            found.append(_Entrant(plan=plan, instances=instances, factor=factor, strain=1.0))
+    found = sorted(found, key=lambda one: float((one.plan.load / _least(factor)).max()))[:_SIMULATED]
     for entrant in found:
+        if effort.is_spent(_LOOKING):
+            break
         entrant.strain = search.judge.strain(entrant.plan, 1)
     return found
 
@@ -139,25 +168,27 @@ def _shared(search: Search, instances: npt.NDArray[np.int64], factor: Array) -> 
     return None if plan is None else as_asked(plan, search.without_hopeless(factor))
 
 
-def _balance(search: Search, entrant: _Entrant) -> None:
+def _balance(search: Search, entrant: _Entrant, effort: _Effort) -> None:
     """Give one type more headroom than the others where that makes it easier for requests."""
     for step in _HEADROOM_STEPS:
         for r in np.flatnonzero(entrant.instances):
             for times in (step, 1 / step):
                 factor = entrant.factor.copy()
                 factor[r] *= times
-                plan = _shared(search, entrant.instances, factor)
+                plan = None if effort.is_spent(_BALANCING) else _shared(search, entrant.instances, factor)
                 if plan is not None and _is_better(search, entrant, plan):
                     entrant.factor = factor
 
 
-def _move(search: Search, entrant: _Entrant, random: np.random.Generator) -> None:
+def _move(search: Search, entrant: _Entrant, random: np.random.Generator, effort: _Effort) -> None:
     """Move prompts between the fleet's types, one size or all from it up or down, where that makes it easier."""
     used = np.flatnonzero(entrant.instances)
     sizes = np.flatnonzero(search.question.workload.request_rate.sum(axis=1))
     if len(used) < 2:
         return
     for _ in range(_MOVES):
+        if effort.is_spent():
+            return
         place = int(random.integers(len(sizes)))
         moved = [sizes[place : place + 1], sizes[: place + 1], sizes[place:]][int(random.choice(3, p=_SIZES_CHANCE))]
         part = float(random.choice(_PARTS))
