@@ -29,6 +29,7 @@ from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question, question_of
 from melange.plan.servable import scope_of
+from melange.plan.solve import solve
 from melange.profile.profile import Profile
 from melange.replica.policy import POLICIES
 from melange.slo import Slo
@@ -37,6 +38,7 @@ from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
 from melange.validate.certify.single_types import MOST_CARRIED, cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
+from melange.validate.certify.thinning import widened, with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.report import TARGET
 from melange.validate.simulate import within_context
@@ -102,7 +104,9 @@ def certify(
     """
     given = question_of(question, profile, options)
     slo, wanted = _checked(given, target)
-    asked = with_tolerance(given, slo, wanted)
+    whole = with_tolerance(given, slo, wanted)
+    kept = worth_types(whole)
+    asked = with_types(whole, kept)
     carried = _carried(asked)
     context = max(engine.max_context for engine in asked.profile.engines if engine)
 
@@ -121,14 +125,15 @@ def certify(
         best = search.down(best)
     cheaper_fleet(search, best, start.factor)
     proof = search.proven()
+    closed = solve(whole)
     return replace(
-        proof.plan,
+        widened(proof.plan, whole, kept),
         certificate=_certificate(proof, start, single, judge),
         status="certified",
         bound_per_h=None,
         gap=1.0,
-        single_type=start.plan.single_type,
-        cautions=start.plan.cautions,
+        single_type=closed.single_type,
+        cautions=closed.cautions,
     )
 
 

@@ -22,7 +22,8 @@ from melange.workload.workload import Array, Mask
 
 # A plan is first tried with a part of the shortest run, which tells most of those that miss by far, then with all of
 # it; then with runs of so many times that, as many as are needed to tell, and at most so many.
-_FIRST_PART, _TIMES, _MOST_RUNS = 0.25, 5, 4
+_FIRST_PART, _TIMES, _MOST_RUNS = 0.25, 2.5, 4
+_LEAST_RUN = 10_000
 # A plan that is to be certified is simulated with so many runs of at least so many requests, none of which it was
 # chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000 requests tell 99.5 % from 99.45 %.
 _PROOF_RUNS, _PROOF_REQUESTS = 6, 20_000
@@ -150,7 +151,7 @@ class Judge:
     @property
     def run_length(self) -> int:
         """Requests of a run by which plans are told from each other."""
-        return min(_TIMES * self.requests, max(MOST_REQUESTS, self.requests))
+        return max(_LEAST_RUN, min(int(_TIMES * self.requests), MOST_REQUESTS), self.requests)
 
     def proof(self, trial: Trial) -> Trial:
         """A plan on requests of its own; ended early where it surely misses."""

@@ -1,0 +1,70 @@
+"""Fewer replica types to search among: the market of all clouds has a thousand, and no fleet would use most of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from melange.plan.exact.dominated import needed_types
+from melange.plan.plan import Plan
+from melange.plan.problem import build
+from melange.plan.question import Question
+from melange.plan.servable import scope_of
+from melange.workload.workload import Mask
+
+# How much more a type must carry of every size than another one of no higher price, for the other to be left out: loads
+# add up more or less well on different machines. Less, and types are left out that simulations would choose; more, and
+# each program takes longer.
+_MARGIN = 1.25
+
+
+def worth_types(question: Question) -> Mask:
+    """The types that some fleet may use (R,): allowed, and carried away by no other one on every size."""
+    scope = scope_of(question)
+    problem = build(question, scope.allowed, scope.served)
+    engines = [question.profile.engines[r] for r in problem.types]
+    number = {engine: place for place, engine in enumerate(dict.fromkeys(engines))}
+    kind = np.array([number[engine] for engine in engines])
+    margin = np.where(kind[:, None] == kind, 1.0, _MARGIN)
+    kept = np.zeros(len(scope.allowed), bool)
+    kept[problem.types[needed_types(problem, margin=margin)]] = True
+    kept[problem.types[np.array([engine is None for engine in engines], bool)]] = False
+    return kept
+
+
+def with_types(question: Question, kept: Mask) -> Question:
+    """The question with some of its types (R,); settings that name others only have no say any more."""
+    profile, options = question.profile, question.options
+    places = np.flatnonzero(kept)
+    arrays = {
+        name: getattr(profile, name)[places] for name in ("max_request_rate", "low", "high", "provenance", "reason")
+    }
+    types = tuple(profile.replica_types[r] for r in places)
+    names = {name for one in types for name in (one.name, one.offer.name, one.offer.instance_type)}
+    accelerators = {one.offer.accelerator for one in types}
+    known = {
+        key: {name: count for name, count in value.items() if name in allowed}
+        for key, allowed in (
+            ("max_instances", names),
+            ("max_accelerators", accelerators),
+            ("min_replicas", names),
+            ("spare_replicas", names),
+        )
+        if not isinstance(value := getattr(options, key), int)
+    }
+    exclude = tuple(name for name in options.exclude if name in names | accelerators)
+    return Question(
+        workload=question.workload,
+        profile=replace(profile, replica_types=types, engines=tuple(profile.engines[r] for r in places), **arrays),
+        options=replace(options, exclude=exclude, **known),
+    )
+
+
+def widened(plan: Plan, question: Question, kept: Mask) -> Plan:
+    """A plan of some of the types (R,) as an answer to the question with all of them."""
+    types = len(question.profile.replica_types)
+    instances, load = np.zeros(types, np.int64), np.zeros(types)
+    share = np.zeros(question.profile.max_request_rate.shape)
+    instances[kept], load[kept], share[kept] = plan.instances, plan.load, plan.share
+    return replace(plan, question=question, instances=instances, load=load, share=share)
