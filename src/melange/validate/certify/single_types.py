@@ -18,8 +18,9 @@ from melange.workload.workload import Array
 MOST_CARRIED = 1.3
 # Where so many times the replicas of the closed form miss, more of them are not tried: it is not for want of replicas.
 _MOST_TIMES = 32.0
-# Counts of large fleets are known to this part of themselves: nearer, and each type costs a simulation more.
-_PRECISION = 0.01
+# Counts of large fleets are known to this part of themselves, and that of the cheapest type to the second: nearer, and
+# each type costs a simulation more.
+_PRECISION, _FINE_PRECISION = 0.01, 0.002
 # How fast counts rise while a fleet misses: by what misses say, within these.
 _LEAST_RISE, _MOST_RISE = 1.04, 2.0
 # A first guess at the replicas that a fleet needs, over the closed form's; then what the types tried so far needed.
@@ -63,6 +64,7 @@ def cheapest_single_type(search: Search) -> tuple[Trial | None, Array]:
     """
     carried = np.full(len(search.question.profile.replica_types), np.nan)
     best: Trial | None = None
+    cheapest: Lone | None = None
     guess = _FIRST_GUESS
     left = _candidates(search)
     while left:
@@ -71,10 +73,17 @@ def cheapest_single_type(search: Search) -> tuple[Trial | None, Array]:
         ceiling = math.inf if best is None else best.plan.cost_per_h
         if one.count(1 / MOST_CARRIED) * one.cost_per_h >= ceiling - ROUNDING:
             continue
-        found, carried[one.place] = _smallest(search, one, guess, ceiling)
+        found, carried[one.place] = _smallest(search, one, guess, ceiling, _PRECISION)
         if found is not None:
-            best = found
+            best, cheapest = found, one
             guess = float(np.clip(1 / carried[one.place], 1 / MOST_CARRIED, _MOST_TIMES))
+    if best is not None and cheapest is not None:
+        # From just below what holds, for what is known of it ends at a hundredth.
+        slightly_less = (best.plan.instances.sum() - 1) * cheapest.replicas / cheapest.load
+        ceiling = best.plan.cost_per_h
+        finer, carried_finer = _smallest(search, cheapest, slightly_less, ceiling, _FINE_PRECISION)
+        if finer is not None:
+            best, carried[cheapest.place] = finer, carried_finer
     return best, carried
 
 
@@ -102,14 +111,17 @@ def _candidates(search: Search) -> list[Lone]:
     return list(found.values())
 
 
-def _smallest(search: Search, one: Lone, guess: float, ceiling: float) -> tuple[Trial | None, float]:
+def _smallest(
+    search: Search, one: Lone, guess: float, ceiling: float, precision: float
+) -> tuple[Trial | None, float]:
     """The smallest fleet of a type that holds and costs less than ``ceiling``, and the load that a replica carries.
 
     Where none holds the load is what the largest one that was tried would have carried.
     """
     most = min(one.most, float(np.ceil(ceiling / one.cost_per_h - ROUNDING)) - 1, one.count(_MOST_TIMES))
-    missing, holding, best = one.count(1 / MOST_CARRIED) - 1, math.inf, None
-    count = int(min(max(one.count(guess), missing + 1), most))
+    first = one.count(1 / MOST_CARRIED)
+    missing, holding, best = first - 1, math.inf, None
+    count = int(min(max(one.count(guess), first), most))
     while missing < count < holding:
         trial = search.of_one_type(one.place, count, one.load / (count * one.replicas))
         if trial is None:
@@ -118,17 +130,17 @@ def _smallest(search: Search, one: Lone, guess: float, ceiling: float) -> tuple[
             best, holding = trial, count
         else:
             missing = count
-        if holding - missing <= max(1.0, _PRECISION * missing):
+        if holding - missing <= max(1.0, precision * missing):
             break
         if math.isfinite(holding):
-            count = (missing + int(holding)) // 2 if missing >= one.count(1 / MOST_CARRIED) else _below(holding, missing)
-        else:
-            alone = float(trial.hopeless.sum()) / max(float(trial.sent.sum()), 1.0)
-            allowed = 1.0 - search.judge.target - alone
-            if allowed <= 0:
-                break  # more replicas do not help
-            missed = (1.0 - trial.attainment.value - alone) / allowed
-            count = int(min(max(missing + 1, math.ceil(missing * _rise(missed))), most))
+            count = (missing + int(holding)) // 2 if missing >= first else _below(holding, missing)
+            continue
+        alone = float(trial.hopeless.sum()) / max(float(trial.sent.sum()), 1.0)
+        allowed = 1.0 - search.judge.target - alone
+        if allowed <= 0:
+            break  # more replicas do not help
+        missed = (1.0 - trial.attainment.value - alone) / allowed
+        count = int(min(max(missing + 1, math.ceil(missing * _rise(missed))), most))
     between = missing + 0.5 if best is not None else float(missing)
     return best, one.load / max(between * one.replicas, ROUNDING) if between else 1.0
 
