@@ -7,7 +7,7 @@ types, however many replicas are rented. So a target above that share is answere
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,11 +34,21 @@ class Attainable:
         Upper end of its 95 % interval, as other requests of the same sizes may say.
     why
         What keeps the others from it, one sentence each, the most frequent first.
+    excess
+        By how much each of the others misses, its largest metric over the limit on the type that comes closest (M,).
     """
 
     share: float
     high: float
     why: tuple[str, ...]
+    excess: Array = field(default_factory=lambda: np.empty(0))
+
+    def lifted_by(self, target: float) -> float:
+        """By what all limits would have to be multiplied for a target to be within reach; infinite: it never is."""
+        if target <= self.share:
+            return 1.0
+        count = len(self.excess) / (1.0 - self.share)
+        return float(np.sort(self.excess)[min(int(np.ceil((target - self.share) * count)), len(self.excess)) - 1])
 
 
 def attainable(question: Question, slo: Slo, arrivals: Sequence[Arrivals]) -> Attainable:
@@ -64,7 +74,8 @@ def attainable(question: Question, slo: Slo, arrivals: Sequence[Arrivals]) -> At
             break
     share = (len(inputs) - len(left)) / len(inputs)
     why = _why(slo, least[:, left], len(inputs))
-    return Attainable(share=share, high=wilson(share, len(inputs))[1], why=why)
+    high = wilson(share, len(inputs))[1]
+    return Attainable(share=share, high=high, why=why, excess=least[:, left].max(axis=0))
 
 
 def _cached(arrivals: Arrivals) -> Array:

@@ -23,7 +23,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from melange.errors import InputError
+from melange.errors import InfeasibleError, InputError
+from melange.plan.baseline import single_types
 from melange.plan.certificate import Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
@@ -33,7 +34,7 @@ from melange.plan.solve import solve
 from melange.profile.profile import Profile
 from melange.replica.policy import POLICIES
 from melange.slo import Slo
-from melange.validate.certify.diagnosis import refuse_beyond_reach
+from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
 from melange.validate.certify.single_types import MOST_CARRIED, cheapest_single_type
@@ -102,45 +103,96 @@ def certify(
     InputError
         No SLO, no engines, a budget.
     """
-    given = question_of(question, profile, options)
-    slo, wanted = _checked(given, target)
-    whole = with_tolerance(given, slo, wanted)
-    kept = worth_types(whole)
-    asked = with_types(whole, kept)
-    carried = _carried(asked)
-    context = max(engine.max_context for engine in asked.profile.engines if engine)
-
-    def drawn(count: int, seed: int) -> Arrivals:
-        return within_context(draw(carried, count, seed=seed, burstiness=burstiness, observed=observed), context)
-
+    asked = question_of(question, profile, options)
+    slo, wanted = _checked(asked, target)
+    # Sizes that no type serves are left out of the plan; unless they are to be dropped, their requests count as missed.
+    given = asked.with_options(drop_unservable=True)
+    context = max(engine.max_context for engine in given.profile.engines if engine)
+    everything = draw(given.workload, REACH_REQUESTS, seed=0, burstiness=burstiness, observed=observed)
+    reach = reach_of(given, slo, within_context(everything, context), wanted)
     say = progress or (lambda _: None)
-    shortest = requests or _shortest(carried, slo)
-    judge = Judge(question=asked, slo=slo, target=wanted, policy=policy, draw=drawn, requests=shortest, say=say)
-    refuse_beyond_reach(judge)
-    search = Search(question=asked, judge=judge)
+    while True:
+        whole = with_tolerance(given, slo, reach.target)
+        carried = _carried(whole)
+        left_out = 0.0 if asked.options.drop_unservable else 1.0 - carried.total_rate / given.workload.total_rate
+
+        def drawn(count: int, seed: int, workload: Workload = carried) -> Arrivals:
+            return within_context(draw(workload, count, seed=seed, burstiness=burstiness, observed=observed), context)
+
+        kept = worth_types(whole)
+        judge = Judge(
+            question=with_types(whole, kept),
+            slo=slo,
+            target=min(reach.target / (1.0 - left_out), 1.0),
+            policy=policy,
+            draw=drawn,
+            requests=requests or _shortest(carried, slo),
+            say=say,
+        )
+        try:
+            best, single = _found(judge)
+        except InfeasibleError as error:
+            reach = lowered(reach, wanted, judge, left_out, error)
+            say(f"no plan holds {wanted:.2%}; looking for the cheapest that holds {reach.target:.2%}")
+            continue
+        break
+    before = _closed_form(whole)
+    certificate = _certificate(best, single, before, judge)
+    return replace(
+        widened(best.plan, whole if left_out > 0 else replace(whole, options=asked.options), kept),
+        certificate=replace(
+            certificate,
+            target=reach.target,
+            attainment=certificate.attainment * (1.0 - left_out),
+            low=certificate.low * (1.0 - left_out),
+            wanted=wanted,
+            reach=reach.share,
+            beyond_reach=reach.why,
+        ),
+        status="certified",
+        bound_per_h=None,
+        gap=1.0,
+        single_type=single_types(given, scope_of(whole)),
+        cautions=best.plan.cautions,
+    )
+
+
+def _found(judge: Judge) -> tuple[Trial, Trial | None]:
+    """The cheapest plan found that is proven, and the cheapest fleet of one type that held, if any.
+
+    Raises
+    ------
+    InfeasibleError
+        No plan was found that holds.
+    """
+    search = Search(question=judge.question, judge=judge)
     single, carried_load = cheapest_single_type(search)
-    start = search.trial(_start(asked, carried_load))
+    try:
+        start = search.trial(_start(judge.question, carried_load))
+    except InfeasibleError:
+        if single is None:
+            raise
+        return search.proven(), single
     best = search.up(start)
     if np.count_nonzero(best.plan.instances) > 1:
         best = search.down(best)
     cheaper_fleet(search, best, start.factor)
-    proof = search.proven()
-    closed = solve(whole)
-    return replace(
-        widened(proof.plan, whole, kept),
-        certificate=_certificate(proof, start, single, judge),
-        status="certified",
-        bound_per_h=None,
-        gap=1.0,
-        single_type=closed.single_type,
-        cautions=closed.cautions,
-    )
+    return search.proven(), single
+
+
+def _closed_form(question: Question) -> Plan | None:
+    """The cheapest plan by the closed form; None where too little can be had for its headroom."""
+    try:
+        return solve(question)
+    except InfeasibleError:
+        return None
 
 
 def _carried(question: Question) -> Workload:
     """The traffic that is planned for: that of buckets which some allowed type serves."""
-    served = scope_of(question).served.reshape(question.workload.request_rate.shape)
-    return replace(question.workload, request_rate=question.workload.request_rate * served)
+    workload = question.workload
+    served = scope_of(question).served.reshape(workload.request_rate.shape)
+    return replace(workload, request_rate=workload.request_rate * served)
 
 
 def _shortest(workload: Workload, slo: Slo) -> int:
@@ -179,7 +231,7 @@ def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
     return profile.slo, wanted
 
 
-def _certificate(best: Trial, before: Trial, single: Trial | None, judge: Judge) -> Certificate:
+def _certificate(best: Trial, single: Trial | None, before: Plan | None, judge: Judge) -> Certificate:
     plan = best.plan
     names = [one.name for one in plan.replica_types]
     return Certificate(
@@ -189,8 +241,8 @@ def _certificate(best: Trial, before: Trial, single: Trial | None, judge: Judge)
         requests=sum(map(len, best.samples)) // len(best.samples),
         seeds=len(best.samples),
         policy=judge.policy,
-        cost_before_per_h=before.plan.cost_per_h,
-        attainment_before=before.attainment.value,
+        cost_before_per_h=None if before is None else before.cost_per_h,
+        attainment_before=None if before is None else judge.met_share(before, 1),
         headroom={names[r]: 1.0 - float(plan.load[r]) for r in np.flatnonzero(plan.instances)},
         plans=len(judge.known),
         single_type=None if single is None else names[int(single.plan.instances.argmax())],

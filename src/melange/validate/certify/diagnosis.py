@@ -2,47 +2,102 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from melange.errors import InfeasibleError
+from melange.plan.question import Question
+from melange.slo import Slo
+from melange.units import duration
 from melange.validate.causes import CAUSES
-from melange.validate.certify.attainable import Attainable, attainable
+from melange.validate.certify.attainable import attainable
 from melange.validate.certify.judge import Judge, Trial
+from melange.workload.arrivals import Arrivals
 
 # Buckets that are named, those with most misses first: the list of an error, which ends with what to do.
 _NAMED = 3
 # Requests whose times alone are looked at: a hundred lie beyond a target of 99.5 %.
-_REQUESTS = 20_000
+REACH_REQUESTS = 20_000
+# Where a target is beyond reach, what is planned for lies below what can be reached by this part of the misses that the
+# target would allow. Nearer, and the last requests cost many replicas; further, and more is given up than need be.
+_MARGIN = 0.5
 
 
-def refuse_beyond_reach(judge: Judge) -> None:
-    """Refuse a target that no fleet of the allowed types reaches, before anything is searched.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """What share of requests can be asked of any fleet.
+
+    Parameters
+    ----------
+    share
+        Requests that meet the SLO with a replica for themselves, 0-1.
+    target
+        What is planned for, 0-1: what the SLO asks for, or a little less than the share where that is beyond it.
+    why
+        What keeps the other requests from it, and what would lift it, a sentence each; empty within reach.
+    is_lowered
+        Whether the target is lower because no plan was found, and not because none can be.
+    """
+
+    share: float
+    target: float
+    why: tuple[str, ...] = ()
+    is_lowered: bool = False
+
+
+def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float) -> Reach:
+    """What the requests of a question can reach at all, and what is planned for where the SLO asks for more.
 
     Raises
     ------
     InfeasibleError
-        With the share that is within reach, and what keeps the other requests.
+        Next to nothing can be reached.
     """
-    bound = _bound(judge)
-    if bound.high < judge.target:
+    bound = attainable(question, slo, [arrivals])
+    if bound.high >= wanted:
+        return Reach(share=bound.share, target=wanted)
+    target = bound.share - _MARGIN * (1.0 - wanted)
+    why = (*bound.why, _lifted(slo, bound.lifted_by(wanted), wanted))
+    if target <= 0:
         raise InfeasibleError(
-            f"no fleet of the allowed replica types makes {judge.target:.2%} of the requests meet {judge.slo}: at most "
+            f"no fleet of the allowed replica types makes {wanted:.2%} of the requests meet the SLO ({slo}): at most "
             f"{bound.share:.2%} meet it, each with a replica to itself",
-            reasons=bound.why,
-            hint=f"lower the target below {bound.share:.2%}, loosen the limit, or offer faster replica types",
+            reasons=why,
+            hint="loosen the limit, or offer faster replica types",
         )
+    return Reach(share=bound.share, target=target, why=why)
 
 
-def _bound(judge: Judge) -> Attainable:
-    return attainable(judge.question, judge.slo, [judge.arrivals(_REQUESTS, 0)])
+def lowered(reach: Reach, wanted: float, judge: Judge, left_out: float, error: InfeasibleError) -> Reach:
+    """What is planned for after no plan was found that holds: a little less than the most that any was seen to hold.
+
+    Raises
+    ------
+    InfeasibleError
+        ``error``, where nothing was seen, or the target was lowered before.
+    """
+    most = max((one.attainment.low for one in judge.known.values()), default=0.0) * (1.0 - left_out)
+    target = min(most, reach.target) - _MARGIN * (1.0 - wanted)
+    if target <= 0 or reach.is_lowered:
+        raise error
+    why = (f"no plan was found that holds more than {most:.2%}, of {len(judge.known)} tried", *error.reasons)
+    return Reach(share=reach.share, target=target, why=(*reach.why, *why), is_lowered=True)
+
+
+def _lifted(slo: Slo, times: float, wanted: float) -> str:
+    """What limits would bring the target within reach."""
+    if not math.isfinite(times):
+        return f"no limit brings {wanted:.4g} of them within reach: some fit into no allowed type"
+    limits = " and ".join(f"{metric.upper()} <= {duration(limit * times)}" for metric, limit in slo.limits.items())
+    return f"{wanted:.2%} come within reach at {limits}, or on faster replica types"
 
 
 def no_headroom_helps(judge: Judge, trial: Trial, more: Sequence[str] = ()) -> InfeasibleError:
     """The error for a search whose last plan is ``trial``: what requests miss and why."""
-    most = f"no fleet serves more than {_bound(judge).share:.2%}: the others miss even with a replica to themselves"
-    reasons = [*_by_cause(trial), *_by_bucket(judge, trial), most, *more]
+    reasons = [*_by_cause(trial), *_by_bucket(judge, trial), *more]
     held = trial.attainment
     return InfeasibleError(
         f"no headroom makes {judge.target:.2%} of the requests meet {judge.slo}: "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from melange.errors import InfeasibleError
 from melange.plan.confidence import with_rates
@@ -46,6 +47,8 @@ _SHARE_TAKEN_AWAY = 0.25
 _MOST_PROOFS = 12
 # Where a proof fails the plan was near the edge, and little headroom is added.
 _FINE_CUT = 0.01
+# Each failed proof says that plans were held to hold too soon: by how much of the interval's lower half more they must.
+_STRICTER = 0.25
 # Relative gap of the plans tried: less than what loads that do not add up leave open, and found several times faster.
 _GAP = 5e-3
 _HOPELESS_SIZE = "in simulation too many requests of this size miss the SLO even alone"
@@ -78,8 +81,8 @@ class Search:
         instances[place] = count
         factor = np.ones(self.question.profile.max_request_rate.shape)
         factor[place] = carried
-        plan = with_instances(self.at(factor), instances)
-        return None if plan is None else self.judge.trial(as_asked(plan, self.question), factor)
+        plan = self.of(instances, factor)
+        return None if plan is None else self.judge.trial(plan, factor)
 
     def trial(self, factor: Array) -> Trial:
         """The cheapest plan at those factors, simulated; one that was simulated before is not again."""
@@ -126,27 +129,46 @@ class Search:
             proof = judge.proof(best)
             if proof.attainment.low >= judge.target:
                 return proof
+            judge.strictness = min(1.0, judge.strictness + _STRICTER)
             self._again(best)
         if proof is None:
             raise no_headroom_helps(judge, max(judge.known.values(), key=lambda one: one.attainment.value))
         raise no_headroom_helps(judge, proof)
 
     def _again(self, refuted: Trial) -> None:
-        """Try what is a little larger than a plan whose proof failed, until something holds."""
-        factor = refuted.factor.copy()
-        used = refuted.plan.instances > 0
-        least = refuted.plan.cost_per_h
+        """Try what is a little larger than a plan whose proof failed, of the same types, until something holds."""
+        used = np.flatnonzero(refuted.plan.instances)
+        factor, count = refuted.factor.copy(), int(refuted.plan.instances.sum())
         for _ in range(_ROUNDS_UP):
             best = self.best
             factor[used] *= 1.0 - _FINE_CUT
-            try:
-                plan = self.planned(factor)
-            except InfeasibleError:
+            if len(used) == 1:
+                more = count + max(1, round(_FINE_CUT * count))
+                factor[used] = refuted.factor[used] * refuted.plan.instances.sum() / more
+                count = more
+                plan = self.of(np.where(refuted.plan.instances > 0, count, 0), factor)
+            else:
+                plan = self._of_types(used, factor)
+            if plan is None or (best is not None and plan.cost_per_h >= best.plan.cost_per_h - ROUNDING):
                 return
-            if best is not None and plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
+            if plan.cost_per_h > refuted.plan.cost_per_h + ROUNDING and self.judge.holds(
+                self.judge.trial(plan, factor)
+            ):
                 return
-            if plan.cost_per_h > least + ROUNDING and self.judge.holds(self.judge.trial(plan, factor)):
-                return
+
+    def of(self, instances: npt.NDArray[np.int64], factor: Array) -> Plan | None:
+        """The plan of some instances (R,), with shares of the lowest peak load at some factors; None: not possible."""
+        plan = with_instances(self.at(factor), instances)
+        return None if plan is None else as_asked(plan, self.without_hopeless(factor))
+
+    def _of_types(self, used: npt.NDArray[np.intp], factor: Array) -> Plan | None:
+        """The cheapest plan of some types at some factors; None where there is none."""
+        only = np.zeros_like(factor)
+        only[used] = factor[used]
+        try:
+            return as_asked(solve(self.at(only)), self.without_hopeless(factor))
+        except InfeasibleError:
+            return None
 
     def up(self, trial: Trial) -> Trial:
         """Lower factors where requests miss until the plan holds, or one that holds is known to cost no more.

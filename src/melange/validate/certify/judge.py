@@ -21,12 +21,12 @@ from melange.workload.workload import Array, Mask
 # Figures are from the twelve cases of bench/certify.py at 4 requests a second.
 
 # A plan is first tried with a part of the shortest run, which tells most of those that miss by far, then with all of
-# it; then with runs of so many times that, as many as are needed to tell, and at most so many.
-_FIRST_PART, _TIMES, _MOST_RUNS = 0.25, 2.5, 4
-_LEAST_RUN = 10_000
-# A plan that is to be certified is simulated with so many runs of at least so many requests, none of which it was
-# chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000 requests tell 99.5 % from 99.45 %.
-_PROOF_RUNS, _PROOF_REQUESTS = 6, 20_000
+# it; then with runs of at least so many requests, as many as are needed to tell, and at most so many.
+_FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
+# A plan that is to be certified is simulated with so many runs of at least so many requests and so many times the
+# shortest run, none of which it was chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000
+# requests tell 99.5 % from 99.45 %.
+_PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES = 6, 20_000, 2.5
 # No run is longer than this: at 500 requests/s it lasts 400 s.
 MOST_REQUESTS = 200_000
 # Of the shares by which plans are known again: four decimals are one request in ten thousand.
@@ -96,6 +96,8 @@ class Judge:
         Called with a sentence for each plan.
     known
         The plans that were tried, by what they rent and where they send requests.
+    strictness
+        By which part of its interval's lower half a plan must be above the target to count as one that holds, 0-1.
     steps
         Steps that replicas ran in all simulations so far: what they take their time for.
     """
@@ -108,15 +110,18 @@ class Judge:
     requests: int
     say: Callable[[str], None]
     known: dict[bytes, Trial] = field(default_factory=dict)
+    strictness: float = 0.5
     steps: int = 0
     _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
 
     def holds(self, trial: Trial) -> bool:
         """Whether the target is met, by as many requests as were needed to tell; :meth:`proof` asks for confidence.
 
-        A plan that is at the target itself would be proven in one of two cases.
+        A plan that is at the target itself would be proven in one of two cases: it must be above it by a part of its
+        interval.
         """
-        return not trial.is_refuted and (trial.attainment.value + trial.attainment.low) / 2 >= self.target
+        held = trial.attainment
+        return not trial.is_refuted and held.value - self.strictness * (held.value - held.low) >= self.target
 
     def trial(self, plan: Plan, factor: Array) -> Trial:
         """A plan in simulation; one that was simulated before is not again."""
@@ -151,11 +156,11 @@ class Judge:
     @property
     def run_length(self) -> int:
         """Requests of a run by which plans are told from each other."""
-        return max(_LEAST_RUN, min(int(_TIMES * self.requests), MOST_REQUESTS), self.requests)
+        return max(_LEAST_RUN, self.requests)
 
     def proof(self, trial: Trial) -> Trial:
         """A plan on requests of its own; ended early where it surely misses."""
-        proof, length = None, max(_PROOF_REQUESTS, self.run_length)
+        proof, length = None, max(_PROOF_REQUESTS, min(int(_PROOF_TIMES * self.requests), MOST_REQUESTS))
         for number in range(_PROOF_RUNS):
             proof = self._with_run(proof, trial.plan, trial.factor, length, _FRESH + number)
             if number and proof.attainment.high < self.target:

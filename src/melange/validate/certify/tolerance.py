@@ -32,8 +32,9 @@ _ROOM = 1.5
 def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
     """The question with rates for sizes that may miss, on each type by itself.
 
-    Sizes that miss alone on every allowed type are carried, whatever the target: no fleet can do better. Of the others,
-    those whose requests cost a type most under limits on the mean, up to a part of what the target allows.
+    Sizes that miss alone on every allowed type are carried, whatever the target: no fleet can do better; those that fit
+    into none are left out. Of the others, those whose requests cost a type most under limits on the mean may miss, up
+    to a part of what the target allows.
     """
     profile, workload = question.profile, question.workload
     sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
