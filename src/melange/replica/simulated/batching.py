@@ -32,8 +32,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from melange.replica.simulated import columns as at
 from melange.replica.simulated.blocks import steps_in_blocks, taken, units
 from melange.replica.simulated.compiled_policy import compiled_policy
@@ -147,7 +145,7 @@ def finish(world, fleet, replica):
 
 @inner()
 def clear(world, replica, now):
-    """A replica is gone: the requests that it held, running ones in the order of admission, then the queue."""
+    """A replica is gone: the first of the requests that it held, linked by ``NEXT``: running ones, then the queue."""
     whole, real, requests = world.whole[replica], world.real[replica], world.requests
     if whole[at.SEGMENT] != at.IDLE:
         real[at.BUSY] += now - real[at.BEGAN]
@@ -158,21 +156,17 @@ def clear(world, replica, now):
         whole[at.STEPS] += steps
         count_run(whole, real, world.gaps[replica], steps)
         _advance(whole, steps)
-    held = np.empty(whole[at.RUNNING] + whole[at.WAITING], np.int64)
-    k = whole[at.LAST]
-    for place in range(whole[at.RUNNING] - 1, -1, -1):
-        held[place] = k
-        k = requests[k, at.PREVIOUS]
-    k = whole[at.HEAD]
-    for place in range(whole[at.RUNNING], len(held)):
-        held[place] = k
-        k = requests[k, at.NEXT]
+    held = whole[at.HEAD]
+    if whole[at.RUNNING] > 0:
+        requests[whole[at.LAST], at.NEXT] = held
+        held = whole[at.LAST]
+        while requests[held, at.PREVIOUS] != at.NOBODY:
+            held = requests[held, at.PREVIOUS]
     for place in range(whole[at.DECODING]):
         k = world.members[replica, place]
         requests[k, at.PROGRESS] += whole[at.STEP] - requests[k, at.INPUT]
-    whole[at.HEAD : at.TAIL + 1] = at.NOBODY
-    whole[at.LAST] = at.NOBODY
-    whole[at.PARTIAL] = at.NOBODY
+    for column in (at.HEAD, at.TAIL, at.LAST, at.PARTIAL):
+        whole[column] = at.NOBODY
     for column in (at.USED, at.RESERVED, at.WAITING, at.RUNNING, at.DECODING, at.GROWING, at.STALLED):
         whole[column] = 0
     whole[at.CONTEXT_TOKENS] = 0
@@ -180,7 +174,9 @@ def clear(world, replica, now):
     whole[at.SEGMENT] = at.IDLE
     real[at.STALL] = 0.0
     real[at.ENDS] = math.inf
-    world.phases[replica] = 0
+    phases = world.phases[replica]
+    for phase in range(whole[at.BLOCK]):
+        phases[0, phase] = phases[1, phase] = 0
     return held
 
 

@@ -271,17 +271,22 @@ def _change(world, script, fleet, replica, is_up, now):
     if is_up == 1:
         return
     requests, moments = world.requests, world.moments
-    held = clear(world, replica, now)
-    for place in range(len(held) - 1, -1, -1):
-        k = held[place]
+    k, last = clear(world, replica, now), at.NOBODY
+    while k != at.NOBODY:
+        after = requests[k, at.NEXT]
         _lost(fleet, replica, moments[k, at.PART])
         world.whole[replica, at.WASTED] += requests[k, at.PROGRESS]
         requests[k, at.PROGRESS] = 0
-        moments[k, at.FIRST_TOKEN] = np.nan
+        moments[k, at.FIRST_TOKEN] = math.nan
         if requests[k, at.RETRIES] == 0:
             requests[k, at.RETRIES] = 1
-            requests[k, at.NEXT] = script.cursor[2]
-            script.cursor[2] = k
+            requests[k, at.NEXT] = at.NOBODY
+            if last == at.NOBODY:
+                script.cursor[2] = k
+            else:
+                requests[last, at.NEXT] = k
+            last = k
+        k = after
 
 
 def _outcome(world: at.World, script: at.Script, arrival_s: Array) -> Outcome:

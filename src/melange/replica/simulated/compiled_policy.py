@@ -30,7 +30,7 @@ def compiled_policy() -> ModuleType:
         if isinstance(value, FunctionType) and value.__module__ == _NAME:
             # A way in from Python takes as long to compile as a function: only public ones have it.
             flags = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True} if name.startswith("_") else {}
-            setattr(copy, name, njit(cache=True, error_model="numpy", **flags)(value))
+            setattr(copy, name, njit(cache=True, error_model="numpy", _nrt=False, **flags)(value))
     # One class for both, so that a fleet can be handed to either.
     vars(copy)["PolicyState"] = policy.PolicyState
     return copy

@@ -47,7 +47,7 @@ def count_run(whole, real, gaps, steps):
         return
     counted = 0
     for place in range(low, high):
-        edge = LEAST_GAP_S * GROWTH ** (place + 1)
+        edge = LEAST_GAP_S * GROWTH ** (place + 1.0)
         until = min(max(math.ceil((edge - first) / growth), counted), steps)
         gaps[place] += batch * (until - counted)
         counted = until
