@@ -162,7 +162,7 @@ class Session:
         burstiness
             Coefficient of variation of the times between arrivals; 1 is Poisson.
         """
-        from melange.replica.simulated.compiling import compilation_told
+        from melange.replica.simulated.kernel import compilation_told
         from melange.validate.certify.certify import certify
 
         question, observed = self.question(), self.observed()

@@ -15,7 +15,7 @@ from melange.plan.routing import policy_state, replica_engines, types_of
 from melange.replica.engine import Engine
 from melange.replica.policy import POLICIES
 from melange.replica.simulated.cluster import Event, play
-from melange.replica.simulated.compiling import compilation_told
+from melange.replica.simulated.kernel import compilation_told
 from melange.replica.simulated.outcome import Outcome
 from melange.validate.scenario import STEADY_SCENARIO, Scenario
 from melange.workload.arrivals import Arrivals, draw

@@ -7,15 +7,10 @@ one is given the exact sums over the requests at hand.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
 
-import numpy as np
-
-from melange.replica.engine import Engine
 from melange.replica.simulated.compiling import inner
 from melange.replica.step import StepCost
-from melange.workload.workload import Array
 
 # Columns of a row of coefficients: the fields of StepCost, in their order.
 _NAMES = tuple(field.name for field in fields(StepCost))
@@ -42,11 +37,6 @@ _NAMES = tuple(field.name for field in fields(StepCost))
     LEAST_BATCH,
     MOST_BATCH,
 ) = range(len(_NAMES))
-
-
-def coefficients(engines: Sequence[Engine]) -> Array:
-    """The step costs of n replicas (n, C)."""
-    return np.array([astuple(one.cost) for one in engines], float)
 
 
 @inner()

@@ -12,7 +12,9 @@ from numba import njit
 from numba.core import event
 
 # Division by zero gives infinity as in NumPy: nothing here divides by what may be 0, and checks take time to compile.
-compiled = partial(njit, cache=True, error_model="numpy", _nrt=False)
+# No memory manager (nrt): compiled functions make no arrays, and what needs none runs without Numba.
+FLAGS = {"error_model": "numpy", "_nrt": False}
+compiled = partial(njit, cache=True, **FLAGS)
 # What only compiled code calls needs no way in from Python, which would take as long to compile as the function.
 inner = partial(compiled, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 

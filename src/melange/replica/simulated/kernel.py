@@ -1,0 +1,207 @@
+"""The compiled simulation that ships with the package, so that the first one need not wait for a compiler.
+
+Numba takes ten seconds to make machine code of ``compiled_loop.run``, nearly all of them on the way to LLVM's optimized
+intermediate code. That code is kept in ``kernel.bin``, stripped and compressed. LLVM makes machine code of it for the
+processor at hand in a third of a second, once a process and without Numba. What it computes is the same to the bit.
+
+A shipped kernel is used only where it is known to fit: the sources are those that it was made from, LLVM is not older
+than the one that made it, and the arrays have the types that it was made for. Everywhere else Numba compiles, as it
+does for whoever changes the sources; ``make kernel`` writes the file (:mod:`melange.replica.simulated.make_kernel`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from melange.replica.step import StepCost
+
+_HERE = Path(__file__).parent
+FILE = _HERE / "kernel.bin"
+# All whose text decides what the kernel does: functions, constants, and how they are compiled.
+SOURCES = (
+    "../policy.py",
+    "batching.py",
+    "blocks.py",
+    "columns.py",
+    "compiled_loop.py",
+    "compiled_policy.py",
+    "compiled_step.py",
+    "compiling.py",
+    "gaps.py",
+    "heaps.py",
+    "outcome.py",
+)
+# What the kernel calls: of the C library, and through LLVM what may become a call of it.
+EXTERNALS = ("ceil", "expm1", "log", "memcpy", "memmove", "memset", "pow", "sqrt")
+# The kernel's own entry: one address of words of 8 bytes (see :func:`_words`).
+ENTRY = "run"
+# Set to 1, Numba compiles here whatever is shipped.
+_COMPILE = "MELANGE_COMPILE"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """What ``kernel.bin`` holds.
+
+    Parameters
+    ----------
+    sources
+        Digest of the sources that it was made from.
+    llvm
+        Version of the LLVM that made it.
+    arguments
+        The kinds of its arguments, as :func:`kinds` gives them.
+    bitcode
+        LLVM's own, for any 64-bit little-endian processor.
+    """
+
+    sources: str
+    llvm: tuple[int, ...]
+    arguments: tuple[str, ...]
+    bitcode: bytes
+
+    def to_bytes(self) -> bytes:
+        """As it is stored: a line of JSON and the bitcode, compressed."""
+        head = {"sources": self.sources, "llvm": self.llvm, "arguments": self.arguments}
+        return zlib.compress(json.dumps(head).encode() + b"\n" + self.bitcode, 9)
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Kernel:
+        """What :meth:`to_bytes` has stored."""
+        line, _, bitcode = zlib.decompress(content).partition(b"\n")
+        head = json.loads(line)
+        return cls(
+            sources=head["sources"], llvm=tuple(head["llvm"]), arguments=tuple(head["arguments"]), bitcode=bitcode
+        )
+
+
+def sources_digest() -> str:
+    """Digest of the sources as they are now, whichever ends of lines they were checked out with."""
+    texts = [(_HERE / name).read_bytes().replace(b"\r\n", b"\n") for name in SOURCES]
+    texts.append(",".join(field.name for field in fields(StepCost)).encode())  # the columns of the costs of steps
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
+
+
+def run(*arguments: Any) -> None:
+    """``compiled_loop.run``: the shipped kernel where it fits these arguments, else as Numba compiles it."""
+    shipped = _shipped()
+    if shipped is not None and _fits(shipped[0], arguments):
+        words = _words(arguments)
+        status = shipped[1](words.ctypes.data)
+        if status != 0:
+            raise RuntimeError(f"the simulation's kernel ended with {status}")
+        return
+    from melange.replica.simulated.compiled_loop import run as compiled
+
+    compiled(*arguments)
+
+
+@contextlib.contextmanager
+def compilation_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Say how many functions have been compiled, while they are; nothing where all had been compiled before."""
+    if _shipped() is not None:
+        yield
+        return
+    from melange.replica.simulated.compiling import compilation_told as told
+
+    with told(tell):
+        yield
+
+
+def kinds(arguments: Sequence[Any]) -> tuple[str, ...]:
+    """Type and axes of each array (``<f8 2``) and each number among arguments, those of tuples one by one."""
+    return tuple(
+        f"{one.dtype.str} {one.ndim}" if isinstance(one, np.ndarray) else "float" if isinstance(one, float) else "int"
+        for one in _flat(arguments)
+    )
+
+
+def _flat(arguments: Sequence[Any]) -> Iterator[Any]:
+    for one in arguments:
+        if isinstance(one, tuple):
+            yield from _flat(one)
+        else:
+            yield one
+
+
+def _fits(kernel: Kernel, arguments: Sequence[Any]) -> bool:
+    """Whether arguments are what the kernel takes: it is given addresses, and would read past what is not."""
+    return kinds(arguments) == kernel.arguments and all(
+        one.flags.carray for one in _flat(arguments) if isinstance(one, np.ndarray)
+    )
+
+
+def _words(arguments: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Arguments in the order and form of Numba's own calls: an array is seven words or more, a number one."""
+    words: list[int] = []
+    for one in _flat(arguments):
+        if isinstance(one, np.ndarray):
+            words += (0, 0, one.size, one.itemsize, one.ctypes.data, *one.shape, *one.strides)
+        elif isinstance(one, float):
+            words += struct.unpack("<q", struct.pack("<d", one))
+        else:
+            words.append(int(one))
+    return np.array(words, np.int64)
+
+
+@cache
+def _shipped() -> tuple[Kernel, Callable[[int], int]] | None:
+    """The shipped kernel and its machine code; None where it is not to be used."""
+    if os.environ.get(_COMPILE) == "1" or sys.byteorder != "little" or sys.maxsize != 2**63 - 1:
+        return None
+    try:
+        kernel = Kernel.from_bytes(FILE.read_bytes())
+        if kernel.sources != sources_digest():
+            return None
+        return kernel, _machine_code(kernel)
+    except (ImportError, AttributeError, OSError, RuntimeError, KeyError, TypeError, ValueError, zlib.error):
+        return None  # Numba says what is wrong, if it is wrong for it too
+
+
+def _machine_code(kernel: Kernel) -> Callable[[int], int]:
+    """Machine code of a kernel for this processor; ``RuntimeError`` where LLVM cannot make it."""
+    import llvmlite.binding as llvm
+
+    if llvm.llvm_version_info < kernel.llvm:
+        raise RuntimeError("LLVM reads what older ones wrote, and not what newer ones did")
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    # LLVM ends the process where it cannot find a function, so each is found for it.
+    library = ctypes.CDLL("ucrtbase" if os.name == "nt" else None)
+    for name in EXTERNALS:
+        llvm.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+    target = llvm.Target.from_default_triple()
+    machine = target.create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=3,
+        reloc="static" if target.name.startswith("x86") else "default",  # as Numba has it
+        codemodel="jitdefault",
+        jit=True,
+    )
+    module = llvm.parse_bitcode(kernel.bitcode)
+    module.triple, module.data_layout = llvm.get_process_triple(), str(machine.target_data)
+    module.verify()
+    engine = llvm.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(engine.get_function_address(ENTRY))
+
+    def call(words: int) -> int:
+        assert engine is not None  # its memory holds the code
+        return int(function(words))
+
+    return call
