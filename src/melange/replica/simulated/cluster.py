@@ -103,7 +103,17 @@ def play(
     random = np.random.default_rng(seed)
     for first in range(0, len(arrival_s), _SLICE):
         last = min(first + _SLICE, len(arrival_s))
-        run(world, script, fleet, policy, arrival_s, random.random(last - first), first, last, arrival_s[last - 1])
+        run(
+            world,
+            script,
+            fleet,
+            policy,
+            arrival_s,
+            random.random(last - first),
+            first,
+            last,
+            float(arrival_s[last - 1]),
+        )
         if progress is not None:
             progress(last / len(arrival_s))
     run(world, script, fleet, policy, arrival_s, random.random(0), 0, 0, _FOREVER)

@@ -14,18 +14,17 @@ import math
 from melange.replica.simulated import columns as at
 from melange.replica.simulated.batching import begin, clear, enqueue, finish, fits
 from melange.replica.simulated.compiled_policy import compiled_policy
-from melange.replica.simulated.compiling import compiled, forget_outdated, inner
+from melange.replica.simulated.compiling import compiled, inner
 from melange.replica.simulated.heaps import settle
 from melange.replica.simulated.outcome import FAILED, REFUSED
 
-forget_outdated()
 _policy = compiled_policy()
 _choose, _sent, _lost = _policy.choose, _policy.sent, _policy.lost
 
 _GOLDEN = 0.6180339887498949  # its multiples are spread evenly over [0, 1)
 
 
-@compiled()
+@compiled
 def run(world, script, fleet, policy, arrival_s, uniform, first, last, until_s):
     """Let requests ``first`` to ``last`` arrive, and then time pass: all that happens, in the order of time.
 
@@ -70,7 +69,7 @@ def run(world, script, fleet, policy, arrival_s, uniform, first, last, until_s):
         settle(world.order, world.place_of, ends, replica)
 
 
-@inner()
+@inner
 def _send(world, fleet, policy, k, now, uniform):
     """Send a request where the policy says; the replica that has taken it, or -1."""
     requests = world.requests
@@ -87,7 +86,7 @@ def _send(world, fleet, policy, k, now, uniform):
     return replica
 
 
-@inner()
+@inner
 def _change(world, script, fleet, replica, is_up, now):
     """A replica comes, or goes: what it held is to be sent elsewhere, or has failed if that had happened before."""
     if is_up == fleet.is_up[replica]:

@@ -39,7 +39,7 @@ _NAMES = tuple(field.name for field in fields(StepCost))
 ) = range(len(_NAMES))
 
 
-@inner()
+@inner
 def fixed_s(cost, batch, prefill, pairs, window_pairs, admitted):  # type: ignore[no-untyped-def]
     """A step's time but for attention over the KV cache, uncorrected [s].
 
@@ -68,7 +68,7 @@ def fixed_s(cost, batch, prefill, pairs, window_pairs, admitted):  # type: ignor
     return time_s + cost[HOST] + cost[SEQUENCE] * batch + cost[REQUEST] * admitted
 
 
-@inner()
+@inner
 def batch_factor(cost, batch):  # type: ignore[no-untyped-def]
     """What measured points say that a step's time is to be multiplied with."""
     if cost[BATCH_POWER] == 0.0:
@@ -76,7 +76,7 @@ def batch_factor(cost, batch):  # type: ignore[no-untyped-def]
     return min(max(batch, cost[LEAST_BATCH]), cost[MOST_BATCH]) ** cost[BATCH_POWER]
 
 
-@inner()
+@inner
 def attended(position, window):  # type: ignore[no-untyped-def]
     """Earlier tokens within a window that a prompt's first ``position`` tokens attend to, summed over them."""
     if position <= window:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from melange.replica.step import StepCost
 
@@ -49,8 +50,12 @@ SOURCES = (
 EXTERNALS = ("ceil", "expm1", "log", "memcpy", "memmove", "memset", "pow", "sqrt")
 # The kernel's own entry: one address of words of 8 bytes (see :func:`_words`).
 ENTRY = "run"
+_NUMBERS = {"int": int, "float": float}
 # Set to 1, Numba compiles here whatever is shipped.
 _COMPILE = "MELANGE_COMPILE"
+
+
+Kind = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +76,7 @@ class Kernel:
 
     sources: str
     llvm: tuple[int, ...]
-    arguments: tuple[str, ...]
+    arguments: tuple[Kind, ...]
     bitcode: bytes
 
     def to_bytes(self) -> bytes:
@@ -85,7 +90,10 @@ class Kernel:
         line, _, bitcode = zlib.decompress(content).partition(b"\n")
         head = json.loads(line)
         return cls(
-            sources=head["sources"], llvm=tuple(head["llvm"]), arguments=tuple(head["arguments"]), bitcode=bitcode
+            sources=head["sources"],
+            llvm=tuple(head["llvm"]),
+            arguments=tuple(map(tuple, head["arguments"])),
+            bitcode=bitcode,
         )
 
 
@@ -99,9 +107,9 @@ def sources_digest() -> str:
 def run(*arguments: Any) -> None:
     """``compiled_loop.run``: the shipped kernel where it fits these arguments, else as Numba compiles it."""
     shipped = _shipped()
-    if shipped is not None and _fits(shipped[0], arguments):
-        words = _words(arguments)
-        status = shipped[1](words.ctypes.data)
+    words = _words(shipped.arguments, arguments) if shipped is not None else None
+    if shipped is not None and words is not None:
+        status = shipped.function(words.ctypes.data)
         if status != 0:
             raise RuntimeError(f"the simulation's kernel ended with {status}")
         return
@@ -122,10 +130,10 @@ def compilation_told(tell: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def kinds(arguments: Sequence[Any]) -> tuple[str, ...]:
-    """Type and axes of each array (``<f8 2``) and each number among arguments, those of tuples one by one."""
+def kinds(arguments: Sequence[Any]) -> tuple[Kind, ...]:
+    """Type and axes of each array (``("<f8", 2)``) and each number (``("float", 0)``), those of tuples one by one."""
     return tuple(
-        f"{one.dtype.str} {one.ndim}" if isinstance(one, np.ndarray) else "float" if isinstance(one, float) else "int"
+        (one.dtype.str, one.ndim) if isinstance(one, np.ndarray) else (type(one).__name__, 0)
         for one in _flat(arguments)
     )
 
@@ -133,46 +141,55 @@ def kinds(arguments: Sequence[Any]) -> tuple[str, ...]:
 def _flat(arguments: Sequence[Any]) -> Iterator[Any]:
     for one in arguments:
         if isinstance(one, tuple):
-            yield from _flat(one)
+            yield from one
         else:
             yield one
 
 
-def _fits(kernel: Kernel, arguments: Sequence[Any]) -> bool:
-    """Whether arguments are what the kernel takes: it is given addresses, and would read past what is not."""
-    return kinds(arguments) == kernel.arguments and all(
-        one.flags.carray for one in _flat(arguments) if isinstance(one, np.ndarray)
-    )
+def _words(expected: Sequence[tuple[Any, int]], arguments: Sequence[Any]) -> npt.NDArray[np.int64] | None:
+    """Arguments in the order and form of Numba's own calls: an array is seven words or more, a number one.
 
-
-def _words(arguments: Sequence[Any]) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Arguments in the order and form of Numba's own calls: an array is seven words or more, a number one."""
+    None where they are not what the kernel takes: it is given addresses, and would write past what is not.
+    """
     words: list[int] = []
-    for one in _flat(arguments):
-        if isinstance(one, np.ndarray):
-            words += (0, 0, one.size, one.itemsize, one.ctypes.data, *one.shape, *one.strides)
-        elif isinstance(one, float):
+    given = tuple(_flat(arguments))
+    if len(given) != len(expected):
+        return None
+    for (kind, axes), one in zip(expected, given, strict=True):
+        if kind is float:
             words += struct.unpack("<q", struct.pack("<d", one))
+        elif kind is int:
+            words.append(one)
+        elif not isinstance(one, np.ndarray) or one.dtype != kind or one.ndim != axes or not one.flags.carray:
+            return None
         else:
-            words.append(int(one))
+            address = one.__array_interface__["data"][0]
+            words += (0, 0, one.size, one.itemsize, address, *one.shape, *one.strides)
     return np.array(words, np.int64)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Loaded:
+    """A kernel's machine code, and the types of its arguments: dtypes with their axes, int or float."""
+
+    arguments: tuple[tuple[Any, int], ...]
+    function: Callable[[int], int]
+    engine: object  # its memory holds the code
+
+
 @cache
-def _shipped() -> tuple[Kernel, Callable[[int], int]] | None:
-    """The shipped kernel and its machine code; None where it is not to be used."""
+def _shipped() -> _Loaded | None:
+    """The shipped kernel; None where it is not to be used."""
     if os.environ.get(_COMPILE) == "1" or sys.byteorder != "little" or sys.maxsize != 2**63 - 1:
         return None
     try:
         kernel = Kernel.from_bytes(FILE.read_bytes())
-        if kernel.sources != sources_digest():
-            return None
-        return kernel, _machine_code(kernel)
+        return _load(kernel) if kernel.sources == sources_digest() else None
     except (ImportError, AttributeError, OSError, RuntimeError, KeyError, TypeError, ValueError, zlib.error):
         return None  # Numba says what is wrong, if it is wrong for it too
 
 
-def _machine_code(kernel: Kernel) -> Callable[[int], int]:
+def _load(kernel: Kernel) -> _Loaded:
     """Machine code of a kernel for this processor; ``RuntimeError`` where LLVM cannot make it."""
     import llvmlite.binding as llvm
 
@@ -198,10 +215,8 @@ def _machine_code(kernel: Kernel) -> Callable[[int], int]:
     module.verify()
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(engine.get_function_address(ENTRY))
-
-    def call(words: int) -> int:
-        assert engine is not None  # its memory holds the code
-        return int(function(words))
-
-    return call
+    return _Loaded(
+        arguments=tuple((_NUMBERS.get(name) or np.dtype(name), axes) for name, axes in kernel.arguments),
+        function=ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p)(engine.get_function_address(ENTRY)),
+        engine=engine,
+    )
