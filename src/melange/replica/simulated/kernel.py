@@ -48,7 +48,7 @@ SOURCES = (
 )
 # What the kernel calls: of the C library, and through LLVM what may become a call of it.
 EXTERNALS = ("ceil", "expm1", "log", "memcpy", "memmove", "memset", "pow", "sqrt")
-# The kernel's own entry: one address of words of 8 bytes (see :func:`_words`).
+# The kernel's own entry: one address of words of 8 bytes (see :func:`words_of`).
 ENTRY = "run"
 _NUMBERS = {"int": int, "float": float}
 # Set to 1, Numba compiles here whatever is shipped.
@@ -106,10 +106,10 @@ def sources_digest() -> str:
 
 def run(*arguments: Any) -> None:
     """``compiled_loop.run``: the shipped kernel where it fits these arguments, else as Numba compiles it."""
-    shipped = _shipped()
-    words = _words(shipped.arguments, arguments) if shipped is not None else None
-    if shipped is not None and words is not None:
-        status = shipped.function(words.ctypes.data)
+    loaded = shipped()
+    words = words_of(loaded.arguments, arguments) if loaded is not None else None
+    if loaded is not None and words is not None:
+        status = loaded.function(words.ctypes.data)
         if status != 0:
             raise RuntimeError(f"the simulation's kernel ended with {status}")
         return
@@ -121,7 +121,7 @@ def run(*arguments: Any) -> None:
 @contextlib.contextmanager
 def compilation_told(tell: Callable[[str], None]) -> Iterator[None]:
     """Say how many functions have been compiled, while they are; nothing where all had been compiled before."""
-    if _shipped() is not None:
+    if shipped() is not None:
         yield
         return
     from melange.replica.simulated.compiling import compilation_told as told
@@ -146,7 +146,7 @@ def _flat(arguments: Sequence[Any]) -> Iterator[Any]:
             yield one
 
 
-def _words(expected: Sequence[tuple[Any, int]], arguments: Sequence[Any]) -> npt.NDArray[np.int64] | None:
+def words_of(expected: Sequence[tuple[Any, int]], arguments: Sequence[Any]) -> npt.NDArray[np.int64] | None:
     """Arguments in the order and form of Numba's own calls: an array is seven words or more, a number one.
 
     None where they are not what the kernel takes: it is given addresses, and would write past what is not.
@@ -178,7 +178,7 @@ class _Loaded:
 
 
 @cache
-def _shipped() -> _Loaded | None:
+def shipped() -> _Loaded | None:
     """The shipped kernel; None where it is not to be used."""
     if os.environ.get(_COMPILE) == "1" or sys.byteorder != "little" or sys.maxsize != 2**63 - 1:
         return None
