@@ -65,19 +65,17 @@ def _stripped(assembly: str, function: str) -> tuple[bytes, tuple[int, ...]]:
     for one in [*module.functions, *module.global_variables]:
         if not one.is_declaration and one.name != ENTRY:
             one.linkage = "internal"
-    machine = llvm.Target.from_default_triple().create_target_machine()
-    passes = llvm.create_new_module_pass_manager()
-    passes.add_dead_arg_elimination_pass()
-    passes.add_global_dead_code_eliminate_pass()
-    passes.add_strip_dead_prototype_pass()
-    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
+    tuning = llvm.create_pipeline_tuning_options(speed_level=3)
+    tuning.loop_vectorization = tuning.slp_vectorization = False
+    passes = llvm.create_pass_builder(llvm.Target.from_default_triple().create_target_machine(), tuning)
+    passes.getModulePassManager().run(module, passes)
     defined = [one for one in module.functions if not one.is_declaration and one.name != ENTRY]
     for number, one in enumerate(defined):
         one.name = f"part_{number}"
     called = [one.name for one in module.functions if one.is_declaration]
     plain = [name.removeprefix("llvm.").partition(".")[0] for name in called]
     foreign = [name for name in plain if name not in (*EXTERNALS, *_INSTRUCTIONS)]
-    foreign += [one.name for one in module.global_variables]
+    foreign += [one.name for one in module.global_variables if one.is_declaration]
     if foreign:
         raise SystemExit(f"the kernel would need {', '.join(sorted(foreign))}, which is not there without Numba")
     return module.as_bitcode(), tuple(llvm.llvm_version_info)
