@@ -166,7 +166,7 @@ class Session:
         from melange.validate.certify.certify import certify
 
         question, observed = self.question(), self.observed()
-        with self._task("simulating plans") as tell, compilation_told(lambda told: tell(f"compiling once, {told}")):
+        with self._task("simulating plans") as tell, compilation_told(tell):
             return self._finished(certify(question, burstiness=burstiness, observed=observed, progress=tell))
 
     def explanation(self, plan: Plan) -> Explanation:

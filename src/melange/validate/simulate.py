@@ -146,7 +146,7 @@ def simulate(
 
 
 def prepare(plan: Plan, tell: Callable[[str], None]) -> None:
-    """Compile the simulator before it is needed, telling how far that is; compiled code is kept between runs."""
+    """Load the simulator before it is needed, telling how far its compilation is where none was shipped or kept."""
     one = np.ones(1, np.int32)
     with compilation_told(tell):
         simulate(plan, Arrivals(arrival_s=np.zeros(1), input_tokens=one, output_tokens=one))

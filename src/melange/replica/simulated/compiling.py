@@ -11,6 +11,7 @@ from numba.core import event
 
 from melange.replica.simulated.kernel import sources_digest
 
+_FUNCTIONS = 80  # that a simulation is compiled from: a figure for whoever waits
 # Division by zero gives infinity as in NumPy: nothing here divides by what may be 0, and checks take time to compile.
 # No memory manager (nrt): compiled functions make no arrays, and what needs none runs without Numba.
 FLAGS = {"error_model": "numpy", "_nrt": False}
@@ -59,4 +60,4 @@ class _Told(event.Listener):  # type: ignore[misc]
     def on_end(self, _: object) -> None:
         """One function more."""
         self._compiled += 1
-        self._tell(f"{self._compiled} functions")
+        self._tell(f"compiling once, {self._compiled} of about {_FUNCTIONS} functions")

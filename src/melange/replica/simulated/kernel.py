@@ -120,7 +120,7 @@ def run(*arguments: Any) -> None:
 
 @contextlib.contextmanager
 def compilation_told(tell: Callable[[str], None]) -> Iterator[None]:
-    """Say how many functions have been compiled, while they are; nothing where all had been compiled before."""
+    """Say how many functions Numba has compiled, while it does; nothing where all had been compiled before."""
     if shipped() is not None:
         yield
         return

@@ -109,7 +109,7 @@ def main() -> None:
         return
     content = made().to_bytes()
     FILE.write_bytes(content)
-    print(f"{FILE.name}: {len(content) / 1e3:.0f} kB")
+    print(f"{FILE.name}: {len(content):,} bytes")
 
 
 if __name__ == "__main__":
