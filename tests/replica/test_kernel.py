@@ -220,6 +220,18 @@ def test_what_numba_keeps_is_forgotten_when_a_source_changes(monkeypatch: pytest
     assert hits() == 1
 
 
+def test_whoever_waits_for_numba_is_told_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing where the shipped kernel is used."""
+    said: list[str] = []
+    with kernel.compilation_told(said.append):
+        compiling.inner(doubled).compile("float64(float64)")
+    assert said == []
+    monkeypatch.setattr(kernel, "shipped", lambda: None)
+    with kernel.compilation_told(said.append):
+        compiling.inner(doubled).compile("float64(float64)")
+    assert said == ["compiling once, 1 of about 80 functions"]
+
+
 def doubled(value: float) -> float:
     """What the test above compiles."""
     return value * 2.0

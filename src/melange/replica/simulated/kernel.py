@@ -1,8 +1,8 @@
 """The compiled simulation that ships with the package, so that the first one need not wait for a compiler.
 
 Numba takes ten seconds to make machine code of ``compiled_loop.run``, nearly all of them on the way to LLVM's optimized
-intermediate code. That code is kept in ``kernel.bin``, stripped and compressed. LLVM makes machine code of it for the
-processor at hand in a third of a second, once a process and without Numba. What it computes is the same to the bit.
+intermediate code. That code is kept in ``kernel.bin``, stripped and compressed. LLVM makes machine code of it in a
+quarter of a second, once a process and without Numba. What it computes is the same to the bit.
 
 A shipped kernel is used only where it is known to fit: the sources are those that it was made from, LLVM is not older
 than the one that made it, and the arrays have the types that it was made for. Everywhere else Numba compiles, as it
@@ -202,9 +202,7 @@ def _load(kernel: Kernel) -> _Loaded:
     for name in EXTERNALS:
         llvm.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
     target = llvm.Target.from_default_triple()
-    machine = target.create_target_machine(
-        cpu=llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten(),
+    machine = target.create_target_machine(  # of no processor in particular: as fast, and alike everywhere
         opt=3,
         reloc="static" if target.name.startswith("x86") else "default",  # as Numba has it
         codemodel="jitdefault",
