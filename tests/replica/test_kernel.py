@@ -186,23 +186,38 @@ def test_a_fleet_of_another_type_is_simulated_all_the_same() -> None:
 
 
 def test_all_that_the_kernel_is_compiled_from_counts_as_its_source() -> None:
-    """What the compiled loop imports of the package, and what that imports: code that is compiled, and constants."""
-    # The names of its fields are in the digest; types that Numba does not see; the digest itself.
-    others = {"melange.replica.step", "melange.workload.workload", "melange.replica.simulated.kernel"}
-    found, left = set(), {"melange.replica.simulated.compiled_loop"}
+    """What the compiled loop imports of the package, and what that imports: compiled files, or values that are given."""
+    found, left, taken = set(), {HERE / "compiled_loop.py"}, set()
     while left:
-        name = left.pop()
-        found.add(name)
-        path = PACKAGE.parent / (name.replace(".", "/") + ".py")
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("melange"):
-                inside = [f"{node.module}.{one.name}" for one in node.names]
-                files = [one for one in inside if (PACKAGE.parent / (one.replace(".", "/") + ".py")).exists()]
-                left |= set(files or [str(node.module)]) - found - others
-    prefix = "melange.replica.simulated."
-    assert {str(Path(name.removeprefix(prefix))) for name in found} == {
-        name.removesuffix(".py").replace("../", "melange.replica.") for name in SOURCES
-    }
+        path = left.pop()
+        found.add(path)
+        for module, name in imported(path):
+            inside, outside = path_of(f"{module}.{name}"), path_of(module)
+            if (inside if inside.exists() else outside).resolve() in {(HERE / one).resolve() for one in SOURCES}:
+                left |= {(inside if inside.exists() else outside).resolve()} - found
+            else:
+                taken.add(name)
+    assert found == {(HERE / name).resolve() for name in SOURCES}
+    assert taken - {"sources_digest"} == set(kernel.GIVEN)
+
+
+def imported(path: Path) -> list[tuple[str, str]]:
+    """Each module of the package that a file imports from, with what it imports."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+    return [
+        (str(node.module), one.name) for node in nodes if str(node.module).startswith("melange") for one in node.names
+    ]
+
+
+def path_of(module: str) -> Path:
+    """Where a module of the package is, if it is one."""
+    return PACKAGE.parent / (module.replace(".", "/") + ".py")
+
+
+def test_a_kernel_is_not_used_where_a_constant_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it comes from."""
+    monkeypatch.setitem(kernel.GIVEN, "GROWTH", 1.02)
+    assert kernel.shipped.__wrapped__() is None
 
 
 def test_what_numba_keeps_is_forgotten_when_a_source_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,10 +168,11 @@ def world_of(engines: Sequence[Engine], requests: at.Small, moments: Array) -> a
     real = np.zeros((n, at.REAL))
     real[:, at.ENDS] = math.inf
     slots = max(engine.max_sequences for engine in engines)
+    cost_by_engine = {engine: astuple(engine.cost) for engine in set(engines)}
     return at.World(
         whole=whole,
         real=real,
-        cost=np.array([astuple(engine.cost) for engine in engines], float),
+        cost=np.array([cost_by_engine[engine] for engine in engines], float),
         phases=np.zeros((n, 2, max(engine.block_tokens for engine in engines)), np.int64),
         keys=np.zeros((n, slots), np.int64),
         members=np.zeros((n, slots), np.int32),

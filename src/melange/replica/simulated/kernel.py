@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from melange.replica.simulated.outcome import BINS, FAILED, GROWTH, LEAST_GAP_S, REFUSED, SERVED
 from melange.replica.step import StepCost
 
 _HERE = Path(__file__).parent
@@ -44,8 +45,17 @@ SOURCES = (
     "compiling.py",
     "gaps.py",
     "heaps.py",
-    "outcome.py",
 )
+# What those take from modules that are not compiled: the columns of the costs of steps, and constants.
+GIVEN = {
+    "StepCost": [field.name for field in fields(StepCost)],
+    "SERVED": SERVED,
+    "REFUSED": REFUSED,
+    "FAILED": FAILED,
+    "LEAST_GAP_S": LEAST_GAP_S,
+    "GROWTH": GROWTH,
+    "BINS": BINS,
+}
 # What the kernel calls: of the C library, and through LLVM what may become a call of it.
 EXTERNALS = ("ceil", "expm1", "log", "memcpy", "memmove", "memset", "pow", "sqrt")
 # The kernel's own entry: one address of words of 8 bytes (see :func:`words_of`).
@@ -100,7 +110,7 @@ class Kernel:
 def sources_digest() -> str:
     """Digest of the sources as they are now, whichever ends of lines they were checked out with."""
     texts = [(_HERE / name).read_bytes().replace(b"\r\n", b"\n") for name in SOURCES]
-    texts.append(",".join(field.name for field in fields(StepCost)).encode())  # the columns of the costs of steps
+    texts.append(json.dumps(GIVEN).encode())
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
