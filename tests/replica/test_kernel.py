@@ -186,7 +186,7 @@ def test_a_fleet_of_another_type_is_simulated_all_the_same() -> None:
 
 
 def test_all_that_the_kernel_is_compiled_from_counts_as_its_source() -> None:
-    """What the compiled loop imports of the package, and what that imports: compiled files, or values that are given."""
+    """What the compiled loop imports of the package, and what that imports: compiled files, or values given."""
     found, left, taken = set(), {HERE / "compiled_loop.py"}, set()
     while left:
         path = left.pop()
