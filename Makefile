@@ -11,7 +11,7 @@ GATEWAYS := .venv-gateways
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-aiconfigurator test-engine test-engine-times test-ray test-gateways docs bench services reproduce clean
+.PHONY: help setup demo check test test-aiconfigurator test-engine test-engine-times test-ray test-gateways docs kernel bench services reproduce clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -28,6 +28,7 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/make_cli.py --check
+	$(BIN)/python -m melange.replica.simulated.make_kernel --check
 
 # What talks to servers has the machine to itself, one test after the other; the rest only computes, on all cores.
 TALKING := tests/deploy/live tests/measure tests/cli/test_measure.py
@@ -54,6 +55,9 @@ docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_readme.py
 	$(BIN)/python examples/store_outputs.py
+
+kernel: $(VENV)/.installed-dev ## compile the simulation that ships with the package, after a change of its sources
+	$(BIN)/python -m melange.replica.simulated.make_kernel
 
 bench: $(VENV)/.installed-dev ## measure against the named baselines (about 30 minutes)
 	$(BIN)/python bench/estimate.py

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from draw import Service, services
 from fresh import verdict
-from melange.replica.simulated.compiling import compilation_told
+from melange.replica.simulated.kernel import compilation_told
 from melange.service.session import Session
 from planners import PLANNERS, answered
 from results import (

@@ -24,6 +24,7 @@ HOMES = {
     "plotly": ("present/",),
     "kaleido": ("present/figures/",),
     "numba": ("replica/simulated/",),
+    "llvmlite": ("replica/simulated/",),
     "ray": ("validate/pool.py",),
     "aiohttp": ("deploy/live/", "measure/"),
     "aiconfigurator_core": ("profile/",),

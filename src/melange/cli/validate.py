@@ -86,7 +86,7 @@ def validate(
 
     flags.check()
     plan = _plan_of(source, settings or [])
-    with events() as listener, task(listener, "compiling the simulator (once)") as tell:
+    with events() as listener, task(listener, "preparing the simulator") as tell:
         from melange.validate.simulate import prepare
 
         prepare(plan, tell)

@@ -162,11 +162,11 @@ class Session:
         burstiness
             Coefficient of variation of the times between arrivals; 1 is Poisson.
         """
-        from melange.replica.simulated.compiling import compilation_told
+        from melange.replica.simulated.kernel import compilation_told
         from melange.validate.certify.certify import certify
 
         question, observed = self.question(), self.observed()
-        with self._task("simulating plans") as tell, compilation_told(lambda told: tell(f"compiling once, {told}")):
+        with self._task("simulating plans") as tell, compilation_told(tell):
             return self._finished(certify(question, burstiness=burstiness, observed=observed, progress=tell))
 
     def explanation(self, plan: Plan) -> Explanation:

@@ -15,7 +15,7 @@ from melange.plan.routing import policy_state, replica_engines, types_of
 from melange.replica.engine import Engine
 from melange.replica.policy import POLICIES
 from melange.replica.simulated.cluster import Event, play
-from melange.replica.simulated.compiling import compilation_told
+from melange.replica.simulated.kernel import compilation_told
 from melange.replica.simulated.outcome import Outcome
 from melange.validate.scenario import STEADY_SCENARIO, Scenario
 from melange.workload.arrivals import Arrivals, draw
@@ -146,7 +146,7 @@ def simulate(
 
 
 def prepare(plan: Plan, tell: Callable[[str], None]) -> None:
-    """Compile the simulator before it is needed, telling how far that is; compiled code is kept between runs."""
+    """Load the simulator before it is needed, telling how far its compilation is where none was shipped or kept."""
     one = np.ones(1, np.int32)
     with compilation_told(tell):
         simulate(plan, Arrivals(arrival_s=np.zeros(1), input_tokens=one, output_tokens=one))

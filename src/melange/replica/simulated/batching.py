@@ -32,8 +32,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from melange.replica.simulated import columns as at
 from melange.replica.simulated.blocks import steps_in_blocks, taken, units
 from melange.replica.simulated.compiled_policy import compiled_policy
@@ -57,14 +55,14 @@ _finished = _policy.finished
 _NO_GROWTH = 1e-9
 
 
-@inner()
+@inner
 def fits(whole, requests, k):
     """Whether a replica could serve a request if it had no other."""
     tokens = requests[k, at.INPUT] + requests[k, at.OUTPUT]
     return tokens <= whole[at.MAX_CONTEXT] and units(whole, tokens - 1) <= whole[at.CAPACITY]
 
 
-@inner()
+@inner
 def enqueue(world, replica, k, now):
     """Put a request at the end of a replica's queue; a run that it may join ends with the step in progress."""
     whole, real, requests = world.whole[replica], world.real[replica], world.requests
@@ -82,7 +80,7 @@ def enqueue(world, replica, k, now):
             real[at.ENDS] = real[at.BEGAN] + _run_s(real[at.FIRST], real[at.GROWTH_S], steps)
 
 
-@inner()
+@inner
 def begin(world, replica, now):
     """Begin the next segment of a replica, or rest."""
     whole, real, cost, phases = world.whole[replica], world.real[replica], world.cost[replica], world.phases[replica]
@@ -117,7 +115,7 @@ def begin(world, replica, now):
     real[at.ENDS] = now + _run_s(real[at.FIRST], real[at.GROWTH_S], whole[at.RUN_STEPS])
 
 
-@inner()
+@inner
 def finish(world, fleet, replica):
     """Take the end of a replica's segment: tokens, requests that end, prompts that start to run."""
     whole, real, phases = world.whole[replica], world.real[replica], world.phases[replica]
@@ -145,9 +143,9 @@ def finish(world, fleet, replica):
         _first_token(whole, real, phases, keys, members, requests, moments, ready[place], fleet, replica, now)
 
 
-@inner()
+@inner
 def clear(world, replica, now):
-    """A replica is gone: the requests that it held, running ones in the order of admission, then the queue."""
+    """A replica is gone: the first of the requests that it held, linked by ``NEXT``: running ones, then the queue."""
     whole, real, requests = world.whole[replica], world.real[replica], world.requests
     if whole[at.SEGMENT] != at.IDLE:
         real[at.BUSY] += now - real[at.BEGAN]
@@ -158,21 +156,17 @@ def clear(world, replica, now):
         whole[at.STEPS] += steps
         count_run(whole, real, world.gaps[replica], steps)
         _advance(whole, steps)
-    held = np.empty(whole[at.RUNNING] + whole[at.WAITING], np.int64)
-    k = whole[at.LAST]
-    for place in range(whole[at.RUNNING] - 1, -1, -1):
-        held[place] = k
-        k = requests[k, at.PREVIOUS]
-    k = whole[at.HEAD]
-    for place in range(whole[at.RUNNING], len(held)):
-        held[place] = k
-        k = requests[k, at.NEXT]
+    held = whole[at.HEAD]
+    if whole[at.RUNNING] > 0:
+        requests[whole[at.LAST], at.NEXT] = held
+        held = whole[at.LAST]
+        while requests[held, at.PREVIOUS] != at.NOBODY:
+            held = requests[held, at.PREVIOUS]
     for place in range(whole[at.DECODING]):
         k = world.members[replica, place]
         requests[k, at.PROGRESS] += whole[at.STEP] - requests[k, at.INPUT]
-    whole[at.HEAD : at.TAIL + 1] = at.NOBODY
-    whole[at.LAST] = at.NOBODY
-    whole[at.PARTIAL] = at.NOBODY
+    for column in (at.HEAD, at.TAIL, at.LAST, at.PARTIAL):
+        whole[column] = at.NOBODY
     for column in (at.USED, at.RESERVED, at.WAITING, at.RUNNING, at.DECODING, at.GROWING, at.STALLED):
         whole[column] = 0
     whole[at.CONTEXT_TOKENS] = 0
@@ -180,16 +174,18 @@ def clear(world, replica, now):
     whole[at.SEGMENT] = at.IDLE
     real[at.STALL] = 0.0
     real[at.ENDS] = math.inf
-    world.phases[replica] = 0
+    phases = world.phases[replica]
+    for phase in range(whole[at.BLOCK]):
+        phases[0, phase] = phases[1, phase] = 0
     return held
 
 
-@inner()
+@inner
 def _run_s(first, growth, steps):
     return steps * first + growth * (0.5 * steps * (steps - 1.0))
 
 
-@inner()
+@inner
 def _steps_until(first, growth, elapsed):
     """The fewest steps of a run, at least one, that take until ``elapsed`` or longer."""
     if growth * elapsed < _NO_GROWTH * first * first:
@@ -205,7 +201,7 @@ def _steps_until(first, growth, elapsed):
     return steps
 
 
-@inner()
+@inner
 def _advance(whole, steps):
     """Every decoding request has made ``steps`` tokens more."""
     whole[at.MADE] += steps * whole[at.DECODING]
@@ -214,7 +210,7 @@ def _advance(whole, steps):
     whole[at.STEP] += steps
 
 
-@inner()
+@inner
 def _free_blocks(whole, phases, keys, members, requests):
     """Preempt requests until the next step's blocks are free; whether any was."""
     is_preempted = False
@@ -224,7 +220,7 @@ def _free_blocks(whole, phases, keys, members, requests):
     return is_preempted
 
 
-@inner()
+@inner
 def _preempt(whole, phases, keys, members, requests):
     """Take the KV cache of the request admitted last, and put it at the front of the queue."""
     k = whole[at.LAST]
@@ -246,7 +242,7 @@ def _preempt(whole, phases, keys, members, requests):
     whole[at.WAITING] += 1
 
 
-@inner()
+@inner
 def _leave(whole, phases, context):
     """Take a decoding request of so much context out of the counts, and give its blocks back."""
     block = whole[at.BLOCK]
@@ -261,7 +257,7 @@ def _leave(whole, phases, context):
     whole[at.USED] -= units(whole, context - 1)
 
 
-@inner()
+@inner
 def _unlink(whole, requests, k):
     """Take a request out of the running ones."""
     before, after = requests[k, at.PREVIOUS], requests[k, at.NEXT]
@@ -274,7 +270,7 @@ def _unlink(whole, requests, k):
     whole[at.RUNNING] -= 1
 
 
-@inner()
+@inner
 def _admit(whole, requests, moments, now):
     """Take the first of the queue among the running ones, with blocks for its whole prompt; returns it."""
     k = whole[at.HEAD]
@@ -299,13 +295,13 @@ def _admit(whole, requests, moments, now):
     return k
 
 
-@inner()
+@inner
 def _length(whole, requests, k):
     """KV cache that a request holds at its end."""
     return units(whole, requests[k, at.INPUT] + requests[k, at.OUTPUT] - 1)
 
 
-@inner()
+@inner
 def _has_room(whole, requests, k, decode_units):
     """Whether a waiting request may enter: with blocks for its prompt, or with blocks for its whole length."""
     if whole[at.IS_RESERVED] == 1:
@@ -314,7 +310,7 @@ def _has_room(whole, requests, k, decode_units):
     return whole[at.USED] + decode_units + needed <= whole[at.CAPACITY]
 
 
-@inner()
+@inner
 def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempted, now):
     """Begin a step that reads chunks of prompts beside the running requests; False where none can be read."""
     window = cost[WINDOW]
@@ -362,7 +358,7 @@ def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempt
     return True
 
 
-@inner()
+@inner
 def _begin_prompts(whole, real, cost, ready, requests, moments, now):
     """Begin a step that reads whole prompts while running requests stand still; False where none can enter."""
     window = cost[WINDOW]
@@ -393,7 +389,7 @@ def _begin_prompts(whole, real, cost, ready, requests, moments, now):
     return True
 
 
-@inner()
+@inner
 def _end_due(whole, real, phases, keys, members, requests, moments, fleet, replica, now):
     """Requests that end with this step, and those whose context fills the window with it."""
     while whole[at.DECODING] > 0 and keys[0] == whole[at.STEP]:
@@ -412,7 +408,7 @@ def _end_due(whole, real, phases, keys, members, requests, moments, fleet, repli
         _end(whole, real, requests, moments, k, fleet, replica, now)
 
 
-@inner()
+@inner
 def _end(whole, real, requests, moments, k, fleet, replica, now):
     """The last token of a request: it leaves, and the balancer learns of it."""
     _unlink(whole, requests, k)
@@ -424,7 +420,7 @@ def _end(whole, real, requests, moments, k, fleet, replica, now):
     _finished(fleet, replica, requests[k, at.INPUT], requests[k, at.OUTPUT], moments[k, at.PART])
 
 
-@inner()
+@inner
 def _first_token(whole, real, phases, keys, members, requests, moments, k, fleet, replica, now):
     """The end of a prompt: its first token, or after a preemption its next."""
     prompt = requests[k, at.INPUT] + requests[k, at.PROGRESS]

@@ -13,7 +13,7 @@ from melange.replica.simulated import columns as at
 from melange.replica.simulated.compiling import inner
 
 
-@inner()
+@inner
 def units(whole, tokens):
     """KV cache of a request that holds so many tokens [tokens of one layer]."""
     block = whole[at.BLOCK]
@@ -21,7 +21,7 @@ def units(whole, tokens):
     return -(-tokens // block) * whole[at.FULL_UNITS] + -(-within // block) * whole[at.SLIDING_UNITS]
 
 
-@inner()
+@inner
 def taken(whole, phases, steps):
     """KV cache that the next ``steps`` steps take."""
     block = whole[at.BLOCK]
@@ -33,7 +33,7 @@ def taken(whole, phases, steps):
     return taken
 
 
-@inner()
+@inner
 def steps_in_blocks(whole, phases, most):
     """How many of the next ``most`` steps the free blocks allow; the first one is known to fit."""
     free = whole[at.CAPACITY] - whole[at.USED]

@@ -1,13 +1,10 @@
-"""Replicas behind a balancer: requests arrive, are sent somewhere, and end; compiled but for the outermost loop."""
-
-# Numba compiles most of these without annotations; tests run them.
-# mypy: disable-error-code="no-untyped-def,misc"
+"""Replicas behind a balancer: requests arrive, are sent somewhere, and end."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +13,9 @@ from melange.errors import InputError
 from melange.replica.engine import Engine
 from melange.replica.policy import PolicyState
 from melange.replica.simulated import columns as at
-from melange.replica.simulated.batching import begin, clear, enqueue, finish, fits
-from melange.replica.simulated.compiled_policy import compiled_policy
-from melange.replica.simulated.compiled_step import coefficients
-from melange.replica.simulated.compiling import compiled, forget_outdated, inner
-from melange.replica.simulated.heaps import settle
-from melange.replica.simulated.outcome import BINS, FAILED, REFUSED, SERVED, Outcome
+from melange.replica.simulated.kernel import run
+from melange.replica.simulated.outcome import BINS, SERVED, Outcome
 from melange.workload.workload import Array
-
-forget_outdated()
-_policy = compiled_policy()
-_choose, _sent, _lost = _policy.choose, _policy.sent, _policy.lost
 
 # Requests between two looks at the keyboard and the clock.
 _SLICE = 200_000
@@ -36,7 +25,6 @@ _SAMPLES = 256
 _NO_WINDOW = 2**31 - 1
 # Later than all that happens [s].
 _FOREVER = 1e300
-_GOLDEN = 0.6180339887498949  # its multiples are spread evenly over [0, 1)
 
 Integers = npt.NDArray[np.integer]
 
@@ -107,22 +95,32 @@ def play(
     """
     # Compiled code takes arrays that can be written to for a type of their own; those from a Ray object store cannot.
     arrival_s = np.require(arrival_s, float, ["C_CONTIGUOUS", "WRITEABLE"])
-    requests, moments = _requests(arrival_s, input_tokens, output_tokens, cached_tokens, max_tokens)
+    requests, moments = requests_of(arrival_s, input_tokens, output_tokens, cached_tokens, max_tokens)
     if len(engines) != len(fleet.type_of):
         raise InputError(f"simulation: {len(fleet.type_of)} replicas need an engine each, got {len(engines)}")
-    world = _world(engines, requests, moments)
-    script = _script(events, float(arrival_s[-1]) if len(arrival_s) else 0.0, len(engines))
+    world = world_of(engines, requests, moments)
+    script = script_of(events, float(arrival_s[-1]) if len(arrival_s) else 0.0, len(engines))
     random = np.random.default_rng(seed)
     for first in range(0, len(arrival_s), _SLICE):
         last = min(first + _SLICE, len(arrival_s))
-        _run(world, script, fleet, policy, arrival_s, random.random(last - first), first, last, arrival_s[last - 1])
+        run(
+            world,
+            script,
+            fleet,
+            policy,
+            arrival_s,
+            random.random(last - first),
+            first,
+            last,
+            float(arrival_s[last - 1]),
+        )
         if progress is not None:
             progress(last / len(arrival_s))
-    _run(world, script, fleet, policy, arrival_s, random.random(0), 0, 0, _FOREVER)
+    run(world, script, fleet, policy, arrival_s, random.random(0), 0, 0, _FOREVER)
     return _outcome(world, script, arrival_s)
 
 
-def _requests(
+def requests_of(
     arrival_s: Array,
     input_tokens: Integers,
     output_tokens: Integers,
@@ -151,7 +149,7 @@ def _requests(
     return requests, np.full((count, at.MOMENTS), np.nan)
 
 
-def _world(engines: Sequence[Engine], requests: at.Small, moments: Array) -> at.World:
+def world_of(engines: Sequence[Engine], requests: at.Small, moments: Array) -> at.World:
     """All replicas idle."""
     n = len(engines)
     whole = np.zeros((n, at.WHOLE), np.int64)
@@ -170,10 +168,11 @@ def _world(engines: Sequence[Engine], requests: at.Small, moments: Array) -> at.
     real = np.zeros((n, at.REAL))
     real[:, at.ENDS] = math.inf
     slots = max(engine.max_sequences for engine in engines)
+    cost_by_engine = {engine: astuple(engine.cost) for engine in set(engines)}
     return at.World(
         whole=whole,
         real=real,
-        cost=coefficients(engines),
+        cost=np.array([cost_by_engine[engine] for engine in engines], float),
         phases=np.zeros((n, 2, max(engine.block_tokens for engine in engines)), np.int64),
         keys=np.zeros((n, slots), np.int64),
         members=np.zeros((n, slots), np.int32),
@@ -186,7 +185,7 @@ def _world(engines: Sequence[Engine], requests: at.Small, moments: Array) -> at.
     )
 
 
-def _script(events: Sequence[Event], until_s: float, replicas: int) -> at.Script:
+def script_of(events: Sequence[Event], until_s: float, replicas: int) -> at.Script:
     """Events in the order of time, and samples over the time in which requests arrive."""
     ordered = sorted(events, key=lambda one: one.at_s)
     return at.Script(
@@ -198,90 +197,6 @@ def _script(events: Sequence[Event], until_s: float, replicas: int) -> at.Script
         running=np.zeros((_SAMPLES, replicas), np.int32),
         cursor=np.array([0, 0, at.NOBODY]),
     )
-
-
-@compiled()
-def _run(world, script, fleet, policy, arrival_s, uniform, first, last, until_s):
-    """Let requests ``first`` to ``last`` arrive, and then time pass: all that happens, in the order of time.
-
-    One loop with one call of each part: every call of a function is compiled anew.
-    """
-    k, cursor, ends = first, script.cursor, world.real[:, at.ENDS]
-    now = 0.0
-    while True:
-        replica = world.order[0]
-        end, event = ends[replica], script.when[cursor[0]]
-        sample = script.sample_s[cursor[1]] if cursor[1] < len(script.sample_s) else math.inf
-        arrival = arrival_s[k] if k < last else until_s
-        is_to_begin = False
-        if cursor[2] != at.NOBODY or (end > arrival and event > arrival and sample > arrival):
-            if cursor[2] != at.NOBODY:
-                sending, random = cursor[2], (cursor[2] * _GOLDEN) % 1.0
-                cursor[2] = world.requests[sending, at.NEXT]
-            elif k == last:
-                return
-            else:
-                now, sending, random = arrival, k, uniform[k - first]
-                k += 1
-            replica = _send(world, fleet, policy, sending, now, random)
-            if replica < 0:
-                continue
-            is_to_begin = world.whole[replica, at.SEGMENT] == at.IDLE
-        elif end <= event and end <= sample:
-            now, is_to_begin = end, True
-            finish(world, fleet, replica)
-        elif event <= sample:
-            now, replica = event, script.which[cursor[0]]
-            _change(world, script, fleet, replica, script.is_up[cursor[0]], now)
-            cursor[0] += 1
-        else:
-            for r in range(len(ends)):
-                script.waiting[cursor[1], r] = world.whole[r, at.WAITING]
-                script.running[cursor[1], r] = world.whole[r, at.RUNNING]
-            cursor[1] += 1
-            continue
-        if is_to_begin:
-            begin(world, replica, now)
-        settle(world.order, world.place_of, ends, replica)
-
-
-@inner()
-def _send(world, fleet, policy, k, now, uniform):
-    """Send a request where the policy says; the replica that has taken it, or -1."""
-    requests = world.requests
-    replica = _choose(policy, fleet, requests[k, at.INPUT], requests[k, at.LIMIT], uniform)
-    requests[k, at.REPLICA] = replica
-    requests[k, at.STATUS] = FAILED  # until its last token
-    if replica < 0:
-        return -1
-    if not fits(world.whole[replica], requests, k):
-        requests[k, at.STATUS] = REFUSED
-        return -1
-    world.moments[k, at.PART] = _sent(fleet, replica, requests[k, at.INPUT], requests[k, at.LIMIT])
-    enqueue(world, replica, k, now)
-    return replica
-
-
-@inner()
-def _change(world, script, fleet, replica, is_up, now):
-    """A replica comes, or goes: what it held is to be sent elsewhere, or has failed if that had happened before."""
-    if is_up == fleet.is_up[replica]:
-        return
-    fleet.is_up[replica] = is_up
-    if is_up == 1:
-        return
-    requests, moments = world.requests, world.moments
-    held = clear(world, replica, now)
-    for place in range(len(held) - 1, -1, -1):
-        k = held[place]
-        _lost(fleet, replica, moments[k, at.PART])
-        world.whole[replica, at.WASTED] += requests[k, at.PROGRESS]
-        requests[k, at.PROGRESS] = 0
-        moments[k, at.FIRST_TOKEN] = np.nan
-        if requests[k, at.RETRIES] == 0:
-            requests[k, at.RETRIES] = 1
-            requests[k, at.NEXT] = script.cursor[2]
-            script.cursor[2] = k
 
 
 def _outcome(world: at.World, script: at.Script, arrival_s: Array) -> Outcome:

@@ -8,6 +8,7 @@ from functools import cache
 from types import FunctionType, ModuleType
 
 from melange.replica import policy
+from melange.replica.simulated.compiling import compiled, inner
 
 _NAME = "melange.replica._compiled_policy"
 
@@ -18,8 +19,6 @@ def compiled_policy() -> ModuleType:
 
     The functions of a copy look each other up in the copy, so that one compiled calls the others compiled.
     """
-    from numba import njit
-
     spec = importlib.util.spec_from_file_location(_NAME, policy.__file__)
     if spec is None or spec.loader is None:
         raise ImportError(f"{policy.__file__} cannot be loaded again")
@@ -28,9 +27,8 @@ def compiled_policy() -> ModuleType:
     spec.loader.exec_module(copy)
     for name, value in list(vars(copy).items()):
         if isinstance(value, FunctionType) and value.__module__ == _NAME:
-            # A way in from Python takes as long to compile as a function: only public ones have it.
-            flags = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True} if name.startswith("_") else {}
-            setattr(copy, name, njit(cache=True, error_model="numpy", **flags)(value))
+            # Tests call public ones from Python.
+            setattr(copy, name, inner(value) if name.startswith("_") else compiled(value))
     # One class for both, so that a fleet can be handed to either.
     vars(copy)["PolicyState"] = policy.PolicyState
     return copy

@@ -7,15 +7,10 @@ one is given the exact sums over the requests at hand.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
 
-import numpy as np
-
-from melange.replica.engine import Engine
 from melange.replica.simulated.compiling import inner
 from melange.replica.step import StepCost
-from melange.workload.workload import Array
 
 # Columns of a row of coefficients: the fields of StepCost, in their order.
 _NAMES = tuple(field.name for field in fields(StepCost))
@@ -44,13 +39,7 @@ _NAMES = tuple(field.name for field in fields(StepCost))
 ) = range(len(_NAMES))
 
 
-def coefficients(engines: Sequence[Engine]) -> Array:
-    """The step costs of n replicas (n, C)."""
-    row_by_engine = {one: astuple(one.cost) for one in set(engines)}
-    return np.array([row_by_engine[one] for one in engines], float)
-
-
-@inner()
+@inner
 def fixed_s(cost, batch, prefill, pairs, window_pairs, admitted):  # type: ignore[no-untyped-def]
     """A step's time but for attention over the KV cache, uncorrected [s].
 
@@ -79,7 +68,7 @@ def fixed_s(cost, batch, prefill, pairs, window_pairs, admitted):  # type: ignor
     return time_s + cost[HOST] + cost[SEQUENCE] * batch + cost[REQUEST] * admitted
 
 
-@inner()
+@inner
 def batch_factor(cost, batch):  # type: ignore[no-untyped-def]
     """What measured points say that a step's time is to be multiplied with."""
     if cost[BATCH_POWER] == 0.0:
@@ -87,7 +76,7 @@ def batch_factor(cost, batch):  # type: ignore[no-untyped-def]
     return min(max(batch, cost[LEAST_BATCH]), cost[MOST_BATCH]) ** cost[BATCH_POWER]
 
 
-@inner()
+@inner
 def attended(position, window):  # type: ignore[no-untyped-def]
     """Earlier tokens within a window that a prompt's first ``position`` tokens attend to, summed over them."""
     if position <= window:

@@ -1,41 +1,44 @@
-"""How the simulator's functions are compiled, and when what was compiled before is still good."""
+"""How Numba compiles the simulator's functions, and when what it compiled before is still good."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+from typing import Any
 
 from numba import njit
 from numba.core import event
 
+from melange.replica.simulated.kernel import sources_digest
+
+_FUNCTIONS = 80  # that a simulation is compiled from: a figure for whoever waits
 # Division by zero gives infinity as in NumPy: nothing here divides by what may be 0, and checks take time to compile.
-compiled = partial(njit, cache=True, error_model="numpy")
-# What only compiled code calls needs no way in from Python, which would take as long to compile as the function.
-inner = partial(compiled, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-_HERE = Path(__file__).parent
-_FOLDERS = (_HERE, _HERE.parent)
+# No memory manager (nrt): compiled functions make no arrays, and what needs none runs without Numba.
+FLAGS = {"error_model": "numpy", "_nrt": False}
 
 
-def forget_outdated() -> None:
-    """Remove compiled functions whose sources have changed.
+def compiled(function: Callable[..., Any]) -> Any:
+    """A function that Numba compiles when it is first called, and keeps for the next process.
 
-    Numba looks at the file of a function and not at those of the functions that it calls, which are compiled into it.
-    Where the package's folder cannot be written, Numba keeps them elsewhere, by the time of the package's own files.
+    It is kept as long as no source changes: Numba looks at the time and size of a function's own file, and not at those
+    of the functions that are compiled into it. Where Numba has no folder to write to (neither the package's nor the
+    user's), or keeps things in another way than it did, each process compiles for itself.
     """
-    sources = [path for folder in _FOLDERS for path in sorted(folder.glob("*.py"))]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    mark = _HERE / "__pycache__" / "compiled-sources.txt"
-    with contextlib.suppress(OSError):
-        if mark.exists() and mark.read_text(encoding="utf-8") == digest:
-            return
-        for folder in _FOLDERS:
-            for path in [*folder.glob("__pycache__/*.nbi"), *folder.glob("__pycache__/*.nbc")]:
-                path.unlink(missing_ok=True)
-        mark.write_text(digest, encoding="utf-8")
+    try:
+        dispatcher = njit(cache=True, **FLAGS)(function)
+        file = dispatcher._cache._cache_file
+        file._source_stamp = (file._source_stamp, sources_digest())
+    except (AttributeError, RuntimeError):
+        return njit(**FLAGS)(function)
+    return dispatcher
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """The same of a function that only compiled ones call: it is kept as a part of them, and has no way in from Python.
+
+    That way would take as long to compile as the function.
+    """
+    return njit(**FLAGS, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
 @contextlib.contextmanager
@@ -57,4 +60,4 @@ class _Told(event.Listener):  # type: ignore[misc]
     def on_end(self, _: object) -> None:
         """One function more."""
         self._compiled += 1
-        self._tell(f"{self._compiled} functions")
+        self._tell(f"compiling once, {self._compiled} of about {_FUNCTIONS} functions")

@@ -15,21 +15,21 @@ _SCALE = 1.0 / math.log(GROWTH)
 _START = math.log(LEAST_GAP_S)
 
 
-@inner()
+@inner
 def _bin_of(gap_s):
     """The bin of a gap."""
     place = int((math.log(gap_s) - _START) * _SCALE) if gap_s > LEAST_GAP_S else 0
     return min(place, BINS - 1)
 
 
-@inner()
+@inner
 def count_gap(gaps, gap_s, count):
     """Count one gap of ``count`` requests."""
     if count > 0:
         gaps[_bin_of(gap_s)] += count
 
 
-@inner()
+@inner
 def count_run(whole, real, gaps, steps):
     """Count the gaps of a run, whose step j takes ``first + growth j``; prompts may have come before its first."""
     if steps == 0:
@@ -47,7 +47,7 @@ def count_run(whole, real, gaps, steps):
         return
     counted = 0
     for place in range(low, high):
-        edge = LEAST_GAP_S * GROWTH ** (place + 1)
+        edge = LEAST_GAP_S * GROWTH ** (place + 1.0)
         until = min(max(math.ceil((edge - first) / growth), counted), steps)
         gaps[place] += batch * (until - counted)
         counted = until

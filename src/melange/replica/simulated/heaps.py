@@ -9,12 +9,12 @@ from melange.replica.simulated import columns as at
 from melange.replica.simulated.compiling import inner
 
 
-@inner()
+@inner
 def _is_before(key, request, other_key, other):
     return key < other_key or (key == other_key and request < other)
 
 
-@inner()
+@inner
 def rise(keys, members, requests, place):
     """Move an entry of a replica's heap (S,) up to where it belongs; equal keys in the order of the requests."""
     key, request = keys[place], members[place]
@@ -29,7 +29,7 @@ def rise(keys, members, requests, place):
     requests[request, at.PLACE] = place
 
 
-@inner()
+@inner
 def sink(keys, members, requests, place, size):
     """Move an entry of a replica's heap (S,) down to where it belongs."""
     key, request = keys[place], members[place]
@@ -48,7 +48,7 @@ def sink(keys, members, requests, place, size):
     requests[request, at.PLACE] = place
 
 
-@inner()
+@inner
 def remove(keys, members, requests, place, size):
     """Take an entry out of a replica's heap (S,) of ``size`` entries."""
     last = size - 1
@@ -61,7 +61,7 @@ def remove(keys, members, requests, place, size):
     sink(keys, members, requests, requests[moved, at.PLACE], last)
 
 
-@inner()
+@inner
 def settle(order, place_of, ends, replica):
     """Move a replica in the heap ``order`` (n,) to where its end belongs; equal ends in the order of the replicas."""
     size = len(order)
