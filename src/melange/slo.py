@@ -143,17 +143,17 @@ class Slo:
         """
         return f"{_percent(self.target)} % of requests" if self.is_on_requests else self.statistic
 
-    def told(self, metric: str, found: str, requests: str = "requests") -> str:
-        """What was found of a metric, in words; ``requests`` says of which.
+    def told(self, metric: str, found: str, which: str = "") -> str:
+        """What was found of a metric, in words; ``which`` says of which requests, where not of all.
 
         >>> Slo(tpot_s=0.06).told("tpot", "71 ms")
         'TPOT is up to 71 ms for 99 % of requests'
-        >>> Slo(tpot_s=0.06, statistic="p95").told("tpot", "71 ms")
-        'p95 TPOT of requests is 71 ms'
+        >>> Slo(tpot_s=0.06, statistic="p95").told("tpot", "71 ms", "that come one at a time")
+        'p95 TPOT of requests that come one at a time is 71 ms'
         """
         if self.is_on_requests:
-            return f"{metric.upper()} is up to {found} for {_percent(self.target)} % of {requests}"
-        return f"{self.statistic} {metric.upper()} of {requests} is {found}"
+            return f"{metric.upper()} is up to {found} for {self.bound_in_words()} {which}".rstrip()
+        return f"{self.statistic} {metric.upper()}{f' of requests {which}' if which else ''} is {found}"
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, in seconds."""

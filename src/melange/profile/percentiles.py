@@ -263,7 +263,7 @@ def lone_replica() -> PolicyState:
 def _why(metric: str, over: float, slo: Slo) -> str:
     """Which limit even requests that come one at a time exceed."""
     limit_s = slo.limits[metric]
-    found = slo.told(metric, duration(over * limit_s), "requests that come one at a time")
+    found = slo.told(metric, duration(over * limit_s), "that come one at a time")
     return f"{found}; the limit is {duration(limit_s)}"
 
 

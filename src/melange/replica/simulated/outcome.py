@@ -156,6 +156,15 @@ def excess_of(values: Mapping[str, Array], slo: Slo) -> tuple[str, float]:
         return metric, found[metric]
     ratio = np.stack([values[name] / limit for name, limit in slo.limits.items()])
     largest = ratio.max(axis=0)
-    rank = math.ceil(round(slo.target * len(largest), 6)) - 1
-    place = int(np.argpartition(largest, rank)[rank])
+    place = place_within(largest, slo.target)
     return list(slo.limits)[int(ratio[:, place].argmax())], float(largest[place])
+
+
+def place_within(values: Array, share: float) -> int:
+    """Place of the smallest value that at least a share of all (N,), 0-1, do not exceed.
+
+    >>> place_within(np.array([0.4, 0.1, 0.3, 0.2]), 0.75)
+    2
+    """
+    rank = math.ceil(round(share * len(values), 6)) - 1  # 0.07 x 100 is a little more than 7
+    return int(np.argpartition(values, rank)[rank])
