@@ -103,7 +103,7 @@ class Report:
     target
         Share that was asked for, 0-1.
     statistics
-        The SLO's own statistic of each of its metrics [s].
+        The SLO's own statistic of each of its metrics; of limits of requests the percentile at their attainment [s].
     times
         By metric (the SLO's four, and ``itl``) and statistic (``mean``, ``p50`` to ``p99``) [s].
     types
