@@ -55,6 +55,15 @@ def test_files_of_before_stay_what_they_were() -> None:
     assert Slo.from_json(Slo(tpot_s=0.06).to_json()) == Slo(tpot_s=0.06)
 
 
+def test_slos_agree_where_nothing_that_both_say_differs() -> None:
+    """Under a statistic one may leave the share out; other limits, another reading or another share are another SLO."""
+    on_mean = Slo(tpot_s=0.06, statistic="mean")
+    assert on_mean.agrees_with(Slo(tpot_s=0.06, statistic="mean", attainment=0.95))
+    assert not on_mean.agrees_with(Slo(tpot_s=0.06))
+    assert not on_mean.agrees_with(Slo(tpot_s=0.05, statistic="mean"))
+    assert not Slo(tpot_s=0.06).agrees_with(Slo(tpot_s=0.06, attainment=0.95))
+
+
 def test_the_tail_is_what_may_miss() -> None:
     """A hundredth of the requests of 99 %; of all requests a thousandth, because no number of them shows all."""
     assert Slo(tpot_s=0.06, attainment=0.995).tail == pytest.approx(0.005)

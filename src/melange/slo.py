@@ -135,6 +135,12 @@ class Slo:
         """The same limits on the mean: those that the closed form can hold."""
         return replace(self, statistic=MEAN)
 
+    def agrees_with(self, other: Slo) -> bool:
+        """Whether the limits and what they bind are the same, and the attainment where both name one."""
+        is_open = self.attainment is None or other.attainment is None
+        is_same = (self.limits, self.statistic) == (other.limits, other.statistic)
+        return is_same and (is_open or self.attainment == other.attainment)
+
     def bound_in_words(self) -> str:
         """What the limits bind, in words.
 

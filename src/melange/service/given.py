@@ -84,7 +84,7 @@ def agreed(
     if profile.model and profile.model != model:
         raise _contradiction("model", model, place, profile.model)
     slo = service.slo.to_slo()
-    if profile.slo is not None and not _is_same(profile.slo, slo):
+    if profile.slo is not None and not profile.slo.agrees_with(slo):
         raise _contradiction("slo", slo, place, profile.slo, _hint_on(profile.slo, slo))
     given = _values_of(settings)
     engines = {one.engine for one in profile.replica_types if one.engine}
@@ -105,14 +105,6 @@ def _hint_on(given: Slo, wanted: Slo) -> str:
     if given.limits != wanted.limits or given.statistic == wanted.statistic:
         return _HINT
     return f"slo.statistic={given.statistic} plans on what the profile holds; or {_HINT}"
-
-
-def _is_same(given: Slo, wanted: Slo) -> bool:
-    """Whether the limits agree, and the attainment where both name one."""
-    is_open = given.attainment is None or wanted.attainment is None
-    return (given.limits, given.statistic) == (wanted.limits, wanted.statistic) and (
-        is_open or given.attainment == wanted.attainment
-    )
 
 
 def _check_offers(profile: Profile, place: str, service: Service, given: Mapping[str, Any], catalog: Catalog) -> None:
