@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import melange.files
@@ -11,9 +13,11 @@ import melange.service.reading
 from melange.catalog.bundled import find_model
 from melange.errors import InputError
 from melange.plan.options import Options
+from melange.profile.profile import MEASURED
 from melange.service.events import TaskEvent
 from melange.service.session import Session
 from melange.slo import Slo
+from melange.workload.workload import Buckets, Workload
 
 SERVICE = """\
 model: meta-llama/Llama-3.1-8B-Instruct
@@ -226,3 +230,24 @@ def test_flags_stand_for_sections(service: Path) -> None:
     assert session.workload().total_rate == pytest.approx(2.0)
     assert session.slo == Slo(ttft_s=0.9)
     assert find_model(session.service.model).name in session.profile().model if session.service else False
+
+
+@pytest.mark.parametrize("reading", [{"statistic": "p90"}, {"statistic": "requests", "attainment": 0.9}])
+def test_a_rate_that_was_searched_for_counts_under_the_same_reading(
+    service: Path, tmp_path: Path, reading: dict[str, object]
+) -> None:
+    """It stays where the other rates are simulated; found under a mean, it says nothing of requests or a percentile."""
+    size = Buckets(input_edges=(500,), output_edges=(200,))
+    traffic = Workload.at_upper_edges(size, np.array([[4.0]])).save(tmp_path / "traffic.json")
+    searched = {"accelerator": "A10G", "input_tokens": 500, "output_tokens": 200, "max_request_rate": 1.23}
+    anchors = tmp_path / "searched.json"
+    settings = [f"slo.{key}={value}" for key, value in reading.items()]
+    settings += [f"profile.anchors={anchors}", "profile.simulate=true", "profile.tensor_parallel=1"]
+    for slo, is_used in (({"tpot_s": 0.08, **reading}, True), ({"tpot_s": 0.08, "statistic": "mean"}, False)):
+        anchors.write_text(json.dumps([searched | {"slo": slo}]))
+        profile = Session(service, workload=traffic, settings=settings).profile()
+        of_a10g = [one.offer.accelerator == "A10G" for one in profile.replica_types]
+        assert profile.slo == Slo(tpot_s=0.08, **reading)
+        assert ((profile.max_request_rate[of_a10g] == 1.23) == is_used).all()
+        assert ((profile.provenance[of_a10g] == MEASURED) == is_used).all()
+        assert any("was found under mean TPOT" in caution.message for caution in profile.cautions) is not is_used
