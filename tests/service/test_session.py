@@ -190,6 +190,27 @@ def test_a_profile_on_the_mean_is_no_answer_for_requests(service: Path, tmp_path
     assert Session(service, profiles=[on_mean], settings=["slo.statistic=mean"]).plan().cost_per_h > 0
 
 
+@pytest.mark.parametrize("reading", [{"statistic": "p90"}, {"statistic": "requests", "attainment": 0.9}])
+def test_a_rate_that_was_searched_for_counts_under_the_same_reading(
+    service: Path, tmp_path: Path, reading: dict[str, object]
+) -> None:
+    """It stays where the other rates are simulated; found under a mean, it says nothing of requests or a percentile."""
+    size = Buckets(input_edges=(500,), output_edges=(200,))
+    traffic = Workload.at_upper_edges(size, np.array([[4.0]])).save(tmp_path / "traffic.json")
+    searched = {"accelerator": "A10G", "input_tokens": 500, "output_tokens": 200, "max_request_rate": 1.23}
+    anchors = tmp_path / "searched.json"
+    settings = [f"slo.{key}={value}" for key, value in reading.items()]
+    settings += [f"profile.anchors={anchors}", "profile.simulate=true", "profile.tensor_parallel=1"]
+    for slo, is_used in (({"tpot_s": 0.08, **reading}, True), ({"tpot_s": 0.08, "statistic": "mean"}, False)):
+        anchors.write_text(json.dumps([searched | {"slo": slo}]))
+        profile = Session(service, workload=traffic, settings=settings).profile()
+        of_a10g = [one.offer.accelerator == "A10G" for one in profile.replica_types]
+        assert profile.slo == Slo(tpot_s=0.08, **reading)
+        assert ((profile.max_request_rate[of_a10g] == 1.23) == is_used).all()
+        assert ((profile.provenance[of_a10g] == MEASURED) == is_used).all()
+        assert any("was found under mean TPOT" in caution.message for caution in profile.cautions) is not is_used
+
+
 @pytest.mark.parametrize(
     ("setting", "both"),
     [
@@ -230,24 +251,3 @@ def test_flags_stand_for_sections(service: Path) -> None:
     assert session.workload().total_rate == pytest.approx(2.0)
     assert session.slo == Slo(ttft_s=0.9)
     assert find_model(session.service.model).name in session.profile().model if session.service else False
-
-
-@pytest.mark.parametrize("reading", [{"statistic": "p90"}, {"statistic": "requests", "attainment": 0.9}])
-def test_a_rate_that_was_searched_for_counts_under_the_same_reading(
-    service: Path, tmp_path: Path, reading: dict[str, object]
-) -> None:
-    """It stays where the other rates are simulated; found under a mean, it says nothing of requests or a percentile."""
-    size = Buckets(input_edges=(500,), output_edges=(200,))
-    traffic = Workload.at_upper_edges(size, np.array([[4.0]])).save(tmp_path / "traffic.json")
-    searched = {"accelerator": "A10G", "input_tokens": 500, "output_tokens": 200, "max_request_rate": 1.23}
-    anchors = tmp_path / "searched.json"
-    settings = [f"slo.{key}={value}" for key, value in reading.items()]
-    settings += [f"profile.anchors={anchors}", "profile.simulate=true", "profile.tensor_parallel=1"]
-    for slo, is_used in (({"tpot_s": 0.08, **reading}, True), ({"tpot_s": 0.08, "statistic": "mean"}, False)):
-        anchors.write_text(json.dumps([searched | {"slo": slo}]))
-        profile = Session(service, workload=traffic, settings=settings).profile()
-        of_a10g = [one.offer.accelerator == "A10G" for one in profile.replica_types]
-        assert profile.slo == Slo(tpot_s=0.08, **reading)
-        assert ((profile.max_request_rate[of_a10g] == 1.23) == is_used).all()
-        assert ((profile.provenance[of_a10g] == MEASURED) == is_used).all()
-        assert any("was found under mean TPOT" in caution.message for caution in profile.cautions) is not is_used
