@@ -65,7 +65,7 @@ def main() -> None:
         for label, source in WORKLOADS.items():
             workload = melange.dataset(source, request_rate=1.0)
             for limit_s in LIMITS_S:
-                model, slo = melange.find_model(name), Slo(ntpot_s=limit_s)
+                model, slo = melange.find_model(name), Slo(ntpot_s=limit_s, statistic="mean")
                 profile = melange.estimate(model, first, slo, workload, engine=era, tensor_parallel=1)
                 ratios = []
                 for r, engine in enumerate(profile.engines):

@@ -8,7 +8,8 @@ catalog = melange.load_catalog().select(
 offers = [offer for offer in catalog.offers if offer.accelerators == 1]
 model = melange.find_model("meta-llama/Llama-3.1-8B")
 sizes = melange.Buckets(input_edges=(100, 1000, 4000), output_edges=(100, 500))
-for slo in (melange.Slo(ntpot_s=0.12), melange.Slo(ntpot_s=0.04)):
+for limit_s in (0.12, 0.04):
+    slo = melange.Slo(ntpot_s=limit_s, statistic="mean")  # as in the Mélange paper
     profile = melange.estimate(model, offers, slo, sizes)
     print(slo)
     for r, replica_type in enumerate(profile.replica_types):

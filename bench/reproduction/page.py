@@ -60,8 +60,9 @@ def setting(results: list[Result]) -> list[str]:
     prices = ", ".join(f"{SHORT_NAME[name]} {price:g}" for name, price in PRICES.items())
     words, abstract = PUBMED_WORDS
     theirs = f"""As in the paper: Llama-2-7b under vLLM 0.2.7; {prices} USD/h; the 10 x 6 grid of sizes at its upper
-    edges; {", ".join(map(str, RATES))} requests/s; 8 slices a bucket; no headroom; mean latency per output token, first
-    token included, of at most {" or ".join(map(str, LIMITS_MS))} ms; L4 and A10G serve prompts up to 12,000 tokens."""
+    edges; {", ".join(map(str, RATES))} requests/s; 8 slices a bucket; no headroom; mean latency per output token
+    (`statistic: mean`), first token included, of at most {" or ".join(map(str, LIMITS_MS))} ms; L4 and A10G serve
+    prompts up to 12,000 tokens."""
     ours = """Ours: capacities are estimated. Single types are those that the paper compares with in that workload; one
     that cannot serve 95 % of the requests within the limit is not compared. The few sizes that a compared type cannot
     serve are left out of all plans, so that every plan carries the same requests."""

@@ -126,7 +126,8 @@ def estimated(limit_ms: float | None, accelerators: tuple[str, ...] = (*CHEAP, *
 
     Without a limit: at saturation, an endless queue.
     """
-    slo = Slo(tpot_s=NO_LIMIT_S) if limit_ms is None else Slo(ntpot_s=limit_ms / 1e3)
+    limit = {"tpot_s": NO_LIMIT_S} if limit_ms is None else {"ntpot_s": limit_ms / 1e3}
+    slo = Slo(**limit, statistic="mean")
     profile = estimate(find_model(MODEL), offers(accelerators), slo, BUCKETS, engine=era())
     rate = profile.max_request_rate.copy()
     too_long = np.asarray(PAPER_INPUT_EDGES) > LONGEST_ON_CHEAP

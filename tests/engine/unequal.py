@@ -41,6 +41,7 @@ def measure(server: Server, name: str, slo: Slo, folder: Path, buckets: int) -> 
     """What ``melange measure`` says of a server, so many sizes measured, roughly."""
     traffic(10.0).save(folder / "workload.json")
     limits = ",".join(f"{metric}_ms={limit_s * 1e3:g}" for metric, limit_s in slo.limits.items())
+    limits += f",statistic={slo.statistic}"
     command: list[str | Path] = [MELANGE, "measure", "--url", server.url, "--replica-type", name]
     command += ["--workload", "workload.json", "--slo", limits, "--cost-per-h", f"{PRICES_PER_H[name]:g}"]
     command += ["--buckets", f"{buckets}", "--requests", "20", "--precision", "0.25", "--out", f"{name}.json"]

@@ -19,12 +19,12 @@ from melange.profile.percentiles import simulated_rate
 from melange.profile.profile import ANCHORED, MEASURED
 from melange.slo import Slo
 
-SLO = Slo(tpot_s=0.012)
+SLO = Slo(tpot_s=0.012, statistic="mean")
 CAREFUL = Effort(requests=30, repeats=2, precision=0.1)
 QUICK = Effort(requests=8, repeats=1, precision=0.4, alone=2)
 FLAGS = ("--fixed-ms", "5", "--each-ms", "1")
 # Where times do not matter.
-HASTY, FASTER = Slo(tpot_s=0.005), ("--fixed-ms", "2", "--each-ms", "0.4")
+HASTY, FASTER = Slo(tpot_s=0.005, statistic="mean"), ("--fixed-ms", "2", "--each-ms", "0.4")
 
 
 def campaign(path: Path, what: Subject, **settings: object):
@@ -101,6 +101,19 @@ def test_an_interrupted_campaign_goes_on_without_repeating_a_point(tmp_path: Pat
     assert kept.count(b'"step"') >= 2
     assert set(tests.values()) == {1}
     assert result.points == len(tests)
+
+
+def test_a_server_is_measured_for_a_share_of_its_requests(tmp_path: Path) -> None:
+    """What is found is under the SLO that was asked for; sizes that were not measured hold it by simulation."""
+    slo = Slo(tpot_s=0.005, attainment=0.75)
+    what = subject(slo, workload([[0.0, 9.0], [6.0, 2.0]]))
+    with queue_server(*FASTER) as url:
+        result = measured(url, campaign(tmp_path / "journal.jsonl", what, most_buckets=1))
+    assert result.profile.slo == slo
+    assert "75 % of requests by simulation" in result.profile.source
+    searched = [one for one in read_measurements(tmp_path / "journal.jsonl") if one.max_request_rate is not None]
+    assert [one.slo for one in searched] == [slo]
+    assert result.profile.max_request_rate[0, 0, 1] == searched[0].max_request_rate
 
 
 def test_the_budget_ends_it_with_what_is_known_by_then(tmp_path: Path) -> None:

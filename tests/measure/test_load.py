@@ -15,7 +15,7 @@ from melange.measure.point import Point, point_of
 from melange.measure.window import Window
 from melange.slo import Slo
 
-SLO = Slo(tpot_s=0.5)
+SLO = Slo(tpot_s=0.5, statistic="mean")
 
 
 def load(rate: float, counted: int, output_tokens: int = 4, **others: float) -> Load:

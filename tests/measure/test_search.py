@@ -15,7 +15,7 @@ from melange.measure.point import Point, point_of
 from melange.measure.search import Effort, Found, Step, find_rate
 from melange.measure.trial import try_rate
 from melange.measure.window import Window
-from melange.profile.percentiles import statistics
+from melange.profile.percentiles import excess
 from melange.replica.engine import Engine
 from melange.slo import Slo
 
@@ -43,11 +43,19 @@ def search(engine: Engine, slo: Slo, *, seed: int = 0, guess: float | None = Non
 def excess_at(engine: Engine, rate: float, slo: Slo) -> float:
     """The limit's statistic over the limit at a rate, over so many requests that chance hardly matters."""
     arrivals = np.cumsum(np.random.default_rng(5).exponential(size=20_000)) / rate
-    values = statistics(engine, *SIZE, arrivals, slo)
-    return max(values[metric] / limit for metric, limit in slo.limits.items())
+    return excess(engine, *SIZE, arrivals, slo)[1]
 
 
-@pytest.mark.parametrize("slo", [Slo(tpot_s=0.02), Slo(latency_s=0.3), Slo(tpot_s=0.02, statistic="p90")], ids=str)
+@pytest.mark.parametrize(
+    "slo",
+    [
+        Slo(tpot_s=0.02, statistic="mean"),
+        Slo(latency_s=0.3, statistic="mean"),
+        Slo(tpot_s=0.02, statistic="p90"),
+        Slo(ttft_s=0.02, tpot_s=0.02, attainment=0.9),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("guess", [None, 5.0, 400.0])
 def test_the_objective_holds_at_what_is_found_and_fails_not_far_beyond(slo: Slo, guess: float | None) -> None:
     """Over the long run: within what the requests of a search can tell."""
@@ -63,14 +71,14 @@ def test_the_objective_holds_at_what_is_found_and_fails_not_far_beyond(slo: Slo,
 
 def test_a_server_with_few_slots_is_found_where_it_falls_behind() -> None:
     """Its steps take the same whatever runs, so that only the queue tells: 4 slots / (16 tokens x 10 ms) = 25/s."""
-    found, _ = search(queue_engine(10.0, 0.0, slots=4), Slo(tpot_s=0.05))
+    found, _ = search(queue_engine(10.0, 0.0, slots=4), Slo(tpot_s=0.05, statistic="mean"))
     assert found.max_request_rate == pytest.approx(4 / 0.16, rel=0.1)
     assert "falls behind" in found.why
 
 
 def test_what_one_request_alone_does_not_hold_is_zero() -> None:
     """No rate is tried then."""
-    found, steps = search(queue_engine(10.0, 1.0), Slo(tpot_s=0.005))
+    found, steps = search(queue_engine(10.0, 1.0), Slo(tpot_s=0.005, statistic="mean"))
     assert (found.max_request_rate, len(steps)) == (0.0, 1)
     assert "one request alone: mean TPOT is 11 ms; the limit is 5 ms" in found.why
 
@@ -96,7 +104,7 @@ def test_what_fails_once_in_a_short_test_is_asked_again() -> None:
         tried.append(step.rate)
         return load_point(step.rate, *((1.9, 2.0, 2.1) if fails else (0.1, 0.2, 0.3)), keeps_up=not fails)
 
-    found = asyncio.run(find_rate(probe, Slo(tpot_s=0.1)))
+    found = asyncio.run(find_rate(probe, Slo(tpot_s=0.1, statistic="mean")))
     assert tried.count(16.0) == 2
     assert 38.0 <= found.max_request_rate <= 40.0 < found.failed_rate <= found.high < 44.0
 
@@ -111,9 +119,9 @@ def test_a_client_that_falls_behind_says_so(knee: float) -> None:
 
     if not knee:
         with pytest.raises(MeasurementError, match="client falls behind its own schedule"):
-            asyncio.run(find_rate(probe, Slo(tpot_s=0.1)))
+            asyncio.run(find_rate(probe, Slo(tpot_s=0.1, statistic="mean")))
         return
-    found = asyncio.run(find_rate(probe, Slo(tpot_s=0.1)))
+    found = asyncio.run(find_rate(probe, Slo(tpot_s=0.1, statistic="mean")))
     assert knee / 2 <= found.max_request_rate <= knee
     assert math.isinf(found.failed_rate)
     assert (found.low, found.high) == (found.max_request_rate, math.inf)
@@ -130,5 +138,6 @@ def test_effort_that_makes_no_sense_is_refused() -> None:
 
 
 def test_a_far_percentile_counts_more_requests() -> None:
-    """Ten must lie beyond it."""
+    """Ten must lie beyond it, and beyond a share of the requests."""
     assert [Effort().counted(Slo(tpot_s=1, statistic=name)) for name in ("mean", "p90", "p99")] == [60, 100, 1000]
+    assert [Effort().counted(Slo(tpot_s=1, attainment=share)) for share in (0.9, 0.99, 1.0)] == [100, 1000, 10_000]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from profile_cases import offer
@@ -14,11 +16,12 @@ from melange.profile.anchor import anchor, anchor_from
 from melange.profile.estimate import estimate, estimate_from
 from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.measurement import Measurement
+from melange.profile.rate_cache import RateCache
 from melange.replica.era import find_era
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 
-SLO = Slo(tpot_s=0.08)
+SLO = Slo(tpot_s=0.08, statistic="mean")
 LLAMA = find_model("meta-llama/Llama-3.1-8B")
 BUCKETS = Buckets(input_edges=(200, 1000), output_edges=(100, 500))
 TRAFFIC = Workload(
@@ -107,3 +110,18 @@ def test_a_service_is_measured_with_the_estimates_that_it_is_planned_with() -> N
     assert profile.dumps() == anchor_from(inputs(), POINTS).dumps()
     with pytest.raises(TypeError, match="for a workload"):
         service_subject("L4", inputs(sizes=BUCKETS), SLO, Options())
+
+
+def test_a_service_on_requests_is_measured_against_rates_that_hold_for_them() -> None:
+    """Types that are not measured are simulated, or the measured one would look worse than it is beside their means."""
+    slo, kept = replace(SLO, statistic="requests"), RateCache()
+    subject = service_subject("H100-80GB", inputs(), slo, Options(), anchors=POINTS[:1], kept=kept)
+    profile = subject.profile_of(POINTS[1:])
+    assert profile is not None
+    assert profile.slo == slo
+    by_mean = anchor_from(inputs(), POINTS).max_request_rate
+    assert (profile.max_request_rate <= 1.05 * by_mean).all()
+    assert (profile.max_request_rate < by_mean).any()
+    again = subject.profile_of(POINTS[1:])
+    assert again is not None
+    assert again.dumps() == profile.dumps()

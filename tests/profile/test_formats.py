@@ -119,7 +119,7 @@ def test_several_aibrix_profiles(tmp_path: Path) -> None:
 def test_objectives_of_aibrix_without_a_counterpart_are_said(tmp_path: Path) -> None:
     """A token throughput is no latency: it is dropped, and a caution says so."""
     profile = read_profile(written(tmp_path, AIBRIX | {"slos": {"percentile": 0, "tt": 100, "ttft": 1.0}}))
-    assert profile.slo == Slo(ttft_s=1.0)
+    assert profile.slo == Slo(ttft_s=1.0, statistic="mean")
     assert "tt 100" in profile.cautions[0].message
 
 
@@ -131,12 +131,30 @@ def test_aibrix_survives_its_file_and_writes_floats(rates: np.ndarray) -> None:
     buckets = Buckets.ordinal(*rates.shape[1:])
     buckets = Buckets(input_edges=buckets.input_edges, output_edges=buckets.output_edges)
     types = tuple(named_type(f"gpu-{r}", 1.0, "") for r in range(len(rates)))
-    profile = measured_profile(types, buckets, rates, slo=Slo(tpot_s=0.1))
+    profile = measured_profile(types, buckets, rates, slo=Slo(tpot_s=0.1, statistic="mean"))
     documents = json.loads(json.dumps(aibrix_from(profile, created_s=1.0)))
     assert all(isinstance(cell, float) for one in documents for row in one["tputs"] for cell in row)
     again = profile_from_aibrix(documents, [""] * len(documents))
     assert (again.max_request_rate == rates).all()
     assert (again.buckets, again.slo) == (profile.buckets, profile.slo)
+
+
+def test_aibrix_has_no_word_for_requests() -> None:
+    """Rates that hold for a share of requests are written as those that hold in the mean, as estimated ones do."""
+    documents = {
+        statistic: aibrix_from(
+            measured_profile(
+                (named_type("gpu", 1.0, ""),),
+                Buckets(input_edges=(9,), output_edges=(9,)),
+                np.ones((1, 1, 1)),
+                slo=Slo(tpot_s=0.1, statistic=statistic),
+            ),
+            created_s=1.0,
+        )
+        for statistic in ("requests", "mean", "p99")
+    }
+    assert documents["requests"] == documents["mean"]
+    assert [documents[name][0]["slos"]["percentile"] for name in ("mean", "p99")] == [0, 99]
 
 
 def changed(content: dict[str, Any], *path: str | int, value: object) -> dict[str, Any]:

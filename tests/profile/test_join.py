@@ -73,7 +73,11 @@ def test_one_is_itself() -> None:
     ("other", "words", "hint"),
     [
         (measured("small", [[1.0], [1.0]]), "replica_types: both have one of the name 'small'", "--replica-type"),
-        (measured("large", [[1.0], [1.0]], slo=Slo(tpot_s=0.1)), "slo must be the same in both, got mean TPOT", "SLO"),
+        (
+            measured("large", [[1.0], [1.0]], slo=Slo(tpot_s=0.1)),
+            "slo must be the same in both, got TPOT <= 50 ms for 99 % of requests",
+            "SLO",
+        ),
         (measured("large", [[1.0], [1.0]], model="qwen"), "model must be the same in both, got llama and qwen", "name"),
         (
             measured("large", [[1.0]], buckets=Buckets(input_edges=(500,), output_edges=(100,))),

@@ -13,9 +13,12 @@ from simulated import cost, engine
 
 from melange.catalog.bundled import find_model
 from melange.profile.estimate import estimate
-from melange.profile.percentiles import in_flight_at, requests_for, simulated_rate, with_simulated_rates
+from melange.profile.percentiles import in_flight_at, lone_replica, requests_for, simulated_rate, with_simulated_rates
 from melange.profile.profile import MEASURED
 from melange.profile.rate_cache import RateCache, cache_folder
+from melange.replica.policy import ROUND_ROBIN
+from melange.replica.simulated.cluster import play
+from melange.replica.simulated.outcome import metrics_s
 from melange.slo import Slo
 from melange.workload.datasets import dataset
 from melange.workload.workload import Buckets
@@ -58,6 +61,32 @@ def test_a_far_percentile_carries_less() -> None:
         assert rates[0] > rates[2]
 
 
+def met(slo: Slo, rate: float) -> float:
+    """Share of the requests that meet every limit at a rate, each by itself."""
+    arrival_s, sizes = np.cumsum(np.random.default_rng(3).exponential(size=20_000)) / rate, np.ones(20_000, np.int64)
+    none = np.zeros(len(sizes), np.int64)
+    outcome = play([MODEL], lone_replica(), ROUND_ROBIN, arrival_s, 200 * sizes, 60 * sizes, none, none)
+    values = metrics_s(outcome.ttft_s, outcome.latency_s, 60)
+    whole = [values[metric] <= limit for metric, limit in slo.limits.items()]
+    return float(np.all(whole, axis=0)[5_000:].mean())
+
+
+@pytest.mark.parametrize("attainment", [0.9, 0.99])
+def test_of_requests_as_many_as_are_asked_for_meet_every_limit(attainment: float) -> None:
+    """At the rate that is found, and at a higher one fewer: both limits bind, each for some of the requests."""
+    slo = Slo(ttft_s=0.07, tpot_s=0.024, attainment=attainment)
+    rate = float(np.mean([simulated_rate(MODEL, 200, 60, slo, 8.0, seed=seed)[0] for seed in range(4)]))
+    assert met(slo, 0.93 * rate) >= attainment > met(slo, 1.1 * rate)
+    each = [replace(slo, **{name: None}) for name in ("ttft_s", "tpot_s")]
+    assert rate < min(simulated_rate(MODEL, 200, 60, one, 8.0)[0] for one in each)
+
+
+def test_one_limit_for_99_of_100_requests_is_its_p99() -> None:
+    """With one metric both readings say the same."""
+    rates = [simulated_rate(MODEL, 200, 60, Slo(ttft_s=0.1, statistic=name), 8.0)[0] for name in ("requests", "p99")]
+    assert rates[0] == pytest.approx(rates[1], rel=0.03)
+
+
 def test_a_looser_limit_carries_more() -> None:
     """Rates do not fall as the limit rises."""
     rates = [simulated_rate(MODEL, 200, 60, Slo(ttft_s=limit, statistic="p90"), 8.0)[0] for limit in (0.06, 0.1, 0.2)]
@@ -71,6 +100,9 @@ def test_what_no_rate_holds_says_why() -> None:
     assert rate == 0
     assert "p99 TTFT of requests that come one at a time" in why
     assert "50 ms" in why
+    rate, why = simulated_rate(MODEL, 2000 - 70, 60, Slo(ttft_s=0.05, attainment=0.95), 0.5)
+    assert rate == 0
+    assert "for 95 % of requests that come one at a time; the limit is 50 ms" in why
 
 
 def test_far_percentiles_and_full_replicas_take_more_requests() -> None:
@@ -78,6 +110,7 @@ def test_far_percentiles_and_full_replicas_take_more_requests() -> None:
     assert requests_for(Slo(ttft_s=1.0, statistic="p50"), 10) == 1000
     assert requests_for(Slo(ttft_s=1.0, statistic="p99.9"), 10) > 20_000
     assert requests_for(Slo(ttft_s=1.0, statistic="p50"), 1000) == 8000
+    assert requests_for(Slo(ttft_s=1.0), 10) == requests_for(Slo(ttft_s=1.0, statistic="p99"), 10)
     assert in_flight_at(MODEL, 200, 60, 2.0) == pytest.approx(2 * in_flight_at(MODEL, 200, 60, 1.0), rel=0.2)
 
 
@@ -96,6 +129,9 @@ def test_a_profile_gets_simulated_rates_and_keeps_what_was_measured() -> None:
     found = with_simulated_rates(profile, workload, SLO)
     assert found.slo == SLO
     assert "p90 by simulation" in found.source
+    of_requests = with_simulated_rates(profile, workload, replace(SLO, statistic="requests"))
+    assert "; 99 % of requests by simulation" in of_requests.source
+    assert any("not for 99 % of requests" in caution.message for caution in of_requests.cautions)
     asked = (workload.request_rate > 0) & (profile.max_request_rate > 0)
     assert found.max_request_rate[0, 0, 0] == profile.max_request_rate[0, 0, 0]
     assert (found.max_request_rate != profile.max_request_rate)[asked].mean() > 0.5

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import melange.files
@@ -11,9 +13,11 @@ import melange.service.reading
 from melange.catalog.bundled import find_model
 from melange.errors import InputError
 from melange.plan.options import Options
+from melange.profile.profile import MEASURED
 from melange.service.events import TaskEvent
 from melange.service.session import Session
 from melange.slo import Slo
+from melange.workload.workload import Buckets, Workload
 
 SERVICE = """\
 model: meta-llama/Llama-3.1-8B-Instruct
@@ -90,8 +94,10 @@ def test_a_session_says_what_it_does(service: Path) -> None:
     ("setting", "both"),
     [
         ("slo.tpot_ms=30", ("TPOT <= 30 ms", "TPOT <= 80 ms")),
-        ("slo.statistic=p99", ("p99 TPOT", "mean TPOT")),
-        ("slo.ttft_ms=500", ("TTFT <= 500 ms", "holds mean TPOT <= 80 ms")),
+        ("slo.statistic=p99", ("p99 TPOT", "TPOT <= 80 ms for 99 % of requests")),
+        ("slo.statistic=mean", ("mean TPOT", "TPOT <= 80 ms for 99 % of requests")),
+        ("slo.attainment=0.995", ("99.5 % of requests", "99 % of requests")),
+        ("slo.ttft_ms=500", ("TTFT <= 500 ms", "holds TPOT <= 80 ms for 99 % of requests")),
         ("model=meta-llama/Llama-3.1-70B-Instruct", ("70B-Instruct", "8B-Instruct")),
         ("engine=sglang", ("sglang", "vllm")),
         ("offers.gpus=[L4]", ("offers.gpus=L4", "A10G")),
@@ -125,14 +131,18 @@ def test_settings_that_agree_with_a_given_profile_are_fine(service: Path, profil
 def test_a_service_that_contradicts_a_given_profile_is_refused(service: Path, profile: Path) -> None:
     """Also where the file says it and no setting."""
     service.write_text(SERVICE.replace("80", "40"))
-    with pytest.raises(InputError, match=r"slo: the service asks for mean TPOT <= 40 ms, and .*profile.json holds"):
+    with pytest.raises(
+        InputError, match=r"slo: the service asks for TPOT <= 40 ms for 99 % of requests, and .*profile.json holds"
+    ):
         Session(service, profiles=[profile]).profile()
 
 
 def test_a_profile_that_the_service_names_must_agree_too(service: Path, profile: Path) -> None:
     """Measured for another limit, it says nothing of this one."""
     service.write_text(SERVICE.replace("80", "40") + f"profile: {{source: [{profile}, estimate]}}\n")
-    with pytest.raises(InputError, match=r"slo: the service asks for mean TPOT <= 40 ms, and .*profile.json holds"):
+    with pytest.raises(
+        InputError, match=r"slo: the service asks for TPOT <= 40 ms for 99 % of requests, and .*profile.json holds"
+    ):
         Session(service).profile()
 
 
@@ -162,10 +172,43 @@ def test_offers_of_a_service_hold_for_a_given_profile(service: Path, profile: Pa
         Session(service, profiles=[profile]).profile()
 
 
-def test_a_given_profile_takes_the_service_s_attainment(service: Path, profile: Path) -> None:
-    """A share of requests is what a plan is certified for, and a profile need not name it."""
-    session = Session(service, profiles=[profile], settings=["slo.attainment=0.95"])
-    assert session.profile().slo == Slo(tpot_s=0.08, attainment=0.95)
+def test_a_given_profile_takes_the_service_s_attainment(service: Path, tmp_path: Path) -> None:
+    """A share of requests is what a plan under a statistic is certified for, and a profile need not name it."""
+    on_mean = Session(service, settings=["slo.statistic=mean"]).profile().save(tmp_path / "profile.json")
+    session = Session(service, profiles=[on_mean], settings=["slo.statistic=mean", "slo.attainment=0.95"])
+    assert session.profile().slo == Slo(tpot_s=0.08, statistic="mean", attainment=0.95)
+
+
+def test_a_profile_on_the_mean_is_no_answer_for_requests(service: Path, tmp_path: Path) -> None:
+    """The error says both readings, and how to plan by the profile's."""
+    on_mean = Session(service, settings=["slo.statistic=mean"]).profile().save(tmp_path / "profile.json")
+    with pytest.raises(
+        InputError, match=r"TPOT <= 80 ms for 99 % of requests, and .* holds mean TPOT <= 80 ms"
+    ) as found:
+        Session(service, profiles=[on_mean]).plan()
+    assert "slo.statistic=mean plans on what the profile holds" in found.value.hint
+    assert Session(service, profiles=[on_mean], settings=["slo.statistic=mean"]).plan().cost_per_h > 0
+
+
+@pytest.mark.parametrize("reading", [{"statistic": "p90"}, {"statistic": "requests", "attainment": 0.9}])
+def test_a_rate_that_was_searched_for_counts_under_the_same_reading(
+    service: Path, tmp_path: Path, reading: dict[str, object]
+) -> None:
+    """It stays where the other rates are simulated; found under a mean, it says nothing of requests or a percentile."""
+    size = Buckets(input_edges=(500,), output_edges=(200,))
+    traffic = Workload.at_upper_edges(size, np.array([[4.0]])).save(tmp_path / "traffic.json")
+    searched = {"accelerator": "A10G", "input_tokens": 500, "output_tokens": 200, "max_request_rate": 1.23}
+    anchors = tmp_path / "searched.json"
+    settings = [f"slo.{key}={value}" for key, value in reading.items()]
+    settings += [f"profile.anchors={anchors}", "profile.simulate=true", "profile.tensor_parallel=1"]
+    for slo, is_used in (({"tpot_s": 0.08, **reading}, True), ({"tpot_s": 0.08, "statistic": "mean"}, False)):
+        anchors.write_text(json.dumps([searched | {"slo": slo}]))
+        profile = Session(service, workload=traffic, settings=settings).profile()
+        of_a10g = [one.offer.accelerator == "A10G" for one in profile.replica_types]
+        assert profile.slo == Slo(tpot_s=0.08, **reading)
+        assert ((profile.max_request_rate[of_a10g] == 1.23) == is_used).all()
+        assert ((profile.provenance[of_a10g] == MEASURED) == is_used).all()
+        assert any("was found under mean TPOT" in caution.message for caution in profile.cautions) is not is_used
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ class _Flags:
         ),
     ] = ""
     slo: Annotated[
-        str | None, typer.Option(help="In place of the service's: tpot_ms=60,ttft_ms=500,statistic=p90.")
+        str | None, typer.Option(help="In place of the service's: tpot_ms=60,ttft_ms=500,attainment=0.95.")
     ] = None
     workload: Annotated[
         str | None, typer.Option(help="In place of the service's: a workload.json, or the name of a bundled data set.")

@@ -54,7 +54,7 @@ class _Flags:
         str, typer.Option(help="Step times: as-planned; slow, fast: as a tenth of measured ones were.")
     ] = "as-planned"
     target: Annotated[
-        float | None, typer.Option(help="Share of requests that must meet the SLO; default: the SLO's, or 0.995.")
+        float | None, typer.Option(help="Share of requests that must meet the SLO; default: the SLO's, or 0.99.")
     ] = None
     report: Annotated[Path | None, typer.Option(help="Write the report as one HTML page.")] = None
     processes: Annotated[int | None, typer.Option(min=1, help="Maximum parallel processes; default: automatic.")] = None

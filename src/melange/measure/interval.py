@@ -10,8 +10,8 @@ meets the limit on the way there. Allowed for besides, as ``bench/measure.py`` h
 - A server that falls behind by up to 5 % counts as one that keeps up: where that ended the search, the rate may be as
   much lower. Slow ebb and flow looks alike, unless the server ended a tenth less than came; what it ended then bounds
   the rate.
-- A percentile comes out too high, because windows see too little of ebb and flow for it: by ``TAIL`` for each factor of
-  ten by which fewer requests lie beyond it.
+- A rate under a percentile, or for a share of requests, comes out too high, because windows see too little of ebb and
+  flow for it: by ``TAIL`` for each factor of ten by which fewer requests lie beyond it.
 """
 
 from __future__ import annotations

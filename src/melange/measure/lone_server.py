@@ -16,6 +16,7 @@ from melange.profile.correction import INTERVAL
 from melange.profile.estimate_inputs import planned_sizes
 from melange.profile.measurement import Measurement
 from melange.profile.profile import ANCHORED, Profile, ReplicaType
+from melange.profile.rate_cache import RateCache
 from melange.replica.capacity import max_request_rate
 from melange.replica.reasons import why_zero
 from melange.slo import Slo
@@ -76,7 +77,7 @@ def server_subject(server: LoneServer, slo: Slo, workload: Workload, options: Op
         workload=workload,
         slo=slo,
         options=options,
-        profile_of=_Fitted(server=server, workload=workload, slo=slo).profile_of,
+        profile_of=_Fitted(server=server, workload=workload, slo=slo, kept=RateCache()).profile_of,
         cost_per_h=server.cost_per_h,
     )
 
@@ -88,6 +89,7 @@ class _Fitted:
     server: LoneServer
     workload: Workload
     slo: Slo
+    kept: RateCache
 
     def profile_of(self, points: Sequence[Measurement]) -> Profile | None:
         """What is known of the server after some load points; None before there are any."""
@@ -98,7 +100,7 @@ class _Fitted:
         if self.server.cost_per_h is None:
             what = "nobody said what the instance costs: 1 USD/h stands for it; give --cost-per-h"
             profile = replace(profile, cautions=(*profile.cautions, Caution("price", what)))
-        return completed(profile, searched, np.ones(1, bool), self.workload, self.slo)
+        return completed(profile, searched, np.ones(1, bool), self.workload, self.slo, self.kept)
 
     def _closed_form(self, points: Sequence[Measurement]) -> Profile:
         """Rates of all buckets by steps that were fitted to load points, under the limits on the mean."""

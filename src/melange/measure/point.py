@@ -25,7 +25,8 @@ class Point:
     metric
         The metric that is nearest to its limit, or farthest beyond.
     excess, excess_low, excess_high
-        Its statistic over its limit, and the ends of a 90 % interval on that.
+        What the SLO binds of it over its limit (:class:`~melange.measure.window.Excess`), and the ends of a 90 %
+        interval on that.
     keeps_up
         Whether the server ended requests as fast as they came.
     is_client_late

@@ -19,8 +19,8 @@ START_SHARE, _LEAST_BATCH = 0.7, 0.02
 _TOO_NEAR = 0.95
 # Tests at one rate wait for a steady state as long as so many requests take, and last so many; both at least.
 WARM_UP_TURNS, TURNS = 2.0, 3.0
-# Requests that warm a server up at least, and that lie beyond a percentile at least (docs/measure.md): fewer leave more
-# to chance, more take longer. Judgments.
+# Requests that warm a server up at least, and that lie beyond a percentile or a share at least (docs/measure.md): fewer
+# leave more to chance, more take longer. Judgments.
 _LEAST_WARM_UP, _BEYOND = 5, 10
 # Requests are expected to take so much longer than load is thought to make them, and are waited for so many times that.
 MARGIN, _PATIENCE = 1.5, 4.0
@@ -37,7 +37,7 @@ class Effort:
     Parameters
     ----------
     requests
-        Counted at each rate, at least; more where requests are long, or a percentile is far out.
+        Counted at each rate, at least; more where requests are long, or little may miss the objective.
     repeats
         Tests at one rate at most, until the interval on the metric is narrow or clear of the limit.
     narrow
@@ -63,7 +63,7 @@ class Effort:
                 raise InputError(f"measure.{name} must be in (0, 1), got {getattr(self, name):g}")
 
     def counted(self, slo: Slo) -> int:
-        """Requests to count for an SLO's statistic: some must lie beyond a percentile."""
+        """Requests to count for an SLO: some must lie beyond a percentile, or beyond the share that must meet it."""
         return max(self.requests, math.ceil(round(_BEYOND / slo.tail, 6)))
 
 
@@ -256,4 +256,4 @@ def _why(point: Point, slo: Slo) -> str:
         return f"{load}: the server falls behind"
     limit_s = slo.limits[point.metric]
     found = f"{ms(point.excess * limit_s):.3g} ms" if math.isfinite(point.excess) else "no end in sight"
-    return f"{load}: {slo.statistic} {point.metric.upper()} is {found}; the limit is {ms(limit_s):g} ms"
+    return f"{load}: {slo.told(point.metric, found)}; the limit is {ms(limit_s):g} ms"

@@ -15,6 +15,7 @@ from melange.profile.anchor import anchor_from
 from melange.profile.estimate_inputs import EstimateInputs, planned_sizes
 from melange.profile.measurement import Measurement, split_name
 from melange.profile.profile import Profile, ReplicaType
+from melange.profile.rate_cache import RateCache
 from melange.profile.searched_rates import with_searched_rates
 from melange.slo import Slo
 from melange.workload.workload import Mask, Workload
@@ -73,7 +74,13 @@ def _kind(one: ReplicaType) -> tuple[Any, ...]:
 
 
 def service_subject(
-    name: str, inputs: EstimateInputs, slo: Slo, options: Options, *, anchors: Sequence[Measurement] = ()
+    name: str,
+    inputs: EstimateInputs,
+    slo: Slo,
+    options: Options,
+    *,
+    anchors: Sequence[Measurement] = (),
+    kept: RateCache | None = None,
 ) -> Subject:
     """A replica type of a service, whose estimates load points correct.
 
@@ -89,6 +96,8 @@ def service_subject(
         What a plan must respect.
     anchors
         Load points of other replica types, or of earlier tests.
+    kept
+        Simulated rates that were found before; None: none were.
 
     Raises
     ------
@@ -104,7 +113,12 @@ def service_subject(
         slo=slo,
         options=options,
         profile_of=_Anchored(
-            replica_type=found.name, inputs=inputs, workload=inputs.sizes, slo=slo, anchors=tuple(anchors)
+            replica_type=found.name,
+            inputs=inputs,
+            workload=inputs.sizes,
+            slo=slo,
+            anchors=tuple(anchors),
+            kept=RateCache() if kept is None else kept,
         ).profile_of,
         cost_per_h=found.cost_per_h,
     )
@@ -119,13 +133,14 @@ class _Anchored:
     workload: Workload
     slo: Slo
     anchors: tuple[Measurement, ...]
+    kept: RateCache
 
     def profile_of(self, points: Sequence[Measurement]) -> Profile:
         """What is known of all replica types after some load points."""
         loads, searched = divided(points)
         profile = anchor_from(self.inputs, [*self.anchors, *loads])
         where = same_kind(profile, self.replica_type)
-        return completed(profile, searched, where, self.workload, self.slo)
+        return completed(profile, searched, where, self.workload, self.slo, self.kept)
 
 
 def divided(points: Sequence[Measurement]) -> tuple[list[Measurement], list[Measurement]]:
@@ -134,7 +149,9 @@ def divided(points: Sequence[Measurement]) -> tuple[list[Measurement], list[Meas
     return loads, [point for point in points if point.max_request_rate is not None]
 
 
-def completed(profile: Profile, searched: Sequence[Measurement], where: Mask, workload: Workload, slo: Slo) -> Profile:
+def completed(
+    profile: Profile, searched: Sequence[Measurement], where: Mask, workload: Workload, slo: Slo, kept: RateCache
+) -> Profile:
     """A profile under the limits on the mean made one under the objective.
 
     Parameters
@@ -146,7 +163,10 @@ def completed(profile: Profile, searched: Sequence[Measurement], where: Mask, wo
     where
         Replica types that those are of (R,), true or false.
     workload, slo
-        The traffic, and the objective: where it is on no mean, other rates are found by simulation.
+        The traffic, and the objective: where it is on no mean, other rates are found by simulation, as searched rates
+        hold it and not its mean.
+    kept
+        Simulated rates that were found before.
     """
     profile, cautions = with_searched_rates(profile, planned_sizes(workload), slo, searched, where)
     profile = replace(profile, cautions=(*profile.cautions, *cautions))
@@ -154,7 +174,7 @@ def completed(profile: Profile, searched: Sequence[Measurement], where: Mask, wo
         return replace(profile, slo=slo)
     from melange.profile.percentiles import with_simulated_rates
 
-    return with_simulated_rates(profile, workload, slo)
+    return with_simulated_rates(profile, workload, slo, kept=kept)
 
 
 def _named(replica_types: Sequence[ReplicaType], name: str) -> ReplicaType:

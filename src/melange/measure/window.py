@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.profile.measurement import LATENCIES, Measurement
+from melange.replica.simulated.outcome import excess_of, place_within
 from melange.slo import METRICS, Slo
 from melange.workload.workload import Array
 
@@ -173,14 +174,15 @@ def _statistics(values: Array) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excess:
-    """The statistic of an SLO's metric over its limit, of the metric for which that is largest.
+    """What an SLO binds over its limit, of the metric for which that is largest.
 
     Parameters
     ----------
     metric
         Which.
     value
-        Statistic over limit: held where at most 1.
+        Statistic over limit; under limits of requests, what the share of them that is asked for stays within, in
+        multiples of the limits. Held where at most 1.
     low, high
         Ends of a 90 % interval on it.
     """
@@ -197,16 +199,29 @@ def excess(window: Window, slo: Slo, *, seed: int = 0) -> Excess:
     The interval is that of a block bootstrap: requests that follow each other wait for the same things, so runs of them
     are drawn and not single ones (Künsch, The jackknife and the bootstrap for general stationary observations, 1989).
     """
+    if slo.is_on_requests:
+        return _excess_of_requests(window, slo, seed)
     found = []
     for metric in METRICS:
         if metric not in slo.limits:
             continue
         limit, values = slo.limits[metric], window.metric(metric)
-        low, high = _interval(values, slo.statistic, window.repeats, seed)
-        found.append(
-            Excess(metric=metric, value=_statistic(values, slo.statistic) / limit, low=low / limit, high=high / limit)
-        )
+        value, low, high = _statistic(values, slo.statistic), math.inf, math.inf
+        if np.isfinite(values).all():
+            low, high = _interval(values, lambda drawn: _statistic(drawn, slo.statistic), window.repeats, seed)
+        found.append(Excess(metric=metric, value=value / limit, low=low / limit, high=high / limit))
     return max(found, key=lambda one: one.value)
+
+
+def _excess_of_requests(window: Window, slo: Slo, seed: int) -> Excess:
+    """The same of limits that each request must meet by itself: requests without an answer have missed them."""
+    if not len(window.latency_s):
+        return Excess(metric=next(iter(slo.limits)), value=math.inf, low=math.inf, high=math.inf)
+    values = {metric: window.metric(metric) for metric in slo.limits}
+    metric, value = excess_of(values, slo)
+    largest = np.max([values[name] / limit for name, limit in slo.limits.items()], axis=0)
+    low, high = _interval(largest, lambda drawn: float(drawn[place_within(drawn, slo.target)]), window.repeats, seed)
+    return Excess(metric=metric, value=value, low=low, high=high)
 
 
 def _statistic(values: npt.NDArray[np.float64], name: str) -> float:
@@ -218,13 +233,15 @@ def _statistic(values: npt.NDArray[np.float64], name: str) -> float:
     return float(np.quantile(values, float(name[1:]) / 100, method="higher"))
 
 
-def _interval(values: Array, name: str, repeats: int, seed: int) -> tuple[float, float]:
+def _interval(values: Array, statistic: Callable[[Array], float], repeats: int, seed: int) -> tuple[float, float]:
     """Ends of the interval on a statistic."""
-    if not np.isfinite(values).all():
+    if not len(values):
         return math.inf, math.inf
     blocks = np.array_split(values, min(BLOCKS * repeats, len(values)))
     random = np.random.default_rng(seed)
     chosen = random.integers(len(blocks), size=(_DRAWS, len(blocks)))
-    drawn = [_statistic(np.concatenate([blocks[place] for place in row]), name) for row in chosen]
+    drawn = np.array([statistic(np.concatenate([blocks[place] for place in row])) for row in chosen])
     tail = (1 - _CONFIDENCE) / 2
+    if not np.isfinite(drawn).all():  # between a number and none there is nothing
+        return float(np.quantile(drawn, tail, method="lower")), float(np.quantile(drawn, 1 - tail, method="higher"))
     return float(np.quantile(drawn, tail)), float(np.quantile(drawn, 1 - tail))

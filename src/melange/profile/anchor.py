@@ -82,15 +82,19 @@ def anchor(
     )
 
 
-def anchor_from(inputs: EstimateInputs, measurements: Sequence[Measurement]) -> Profile:
-    """:func:`anchor` of inputs that are one value."""
+def anchor_from(inputs: EstimateInputs, measurements: Sequence[Measurement], searched: Slo | None = None) -> Profile:
+    """:func:`anchor` of inputs that are one value.
+
+    ``searched`` is the SLO whose maximum rates count, where it is not that of the inputs: other rates are then found by
+    simulation, from an estimate under the same limits on the mean.
+    """
     base = estimate_from(inputs)
     matched, cautions = points_by_hardware(inputs, measurements)
     profile = base
     for hardware, points in matched.items():
         where = np.array([other == hardware for other in inputs.hardware])
         profile, doubts = _anchored(profile, inputs, hardware, points, where)
-        profile, unused = with_searched_rates(profile, inputs.planned_sizes, inputs.slo, points, where)
+        profile, unused = with_searched_rates(profile, inputs.planned_sizes, searched or inputs.slo, points, where)
         cautions += doubts + unused
     used = sum(map(len, matched.values()))
     return replace(

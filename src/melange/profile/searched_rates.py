@@ -60,8 +60,8 @@ def with_searched_rates(
 
 def _searched_cell(point: Measurement, sizes: Sizes, slo: Slo) -> tuple[tuple[int, int] | None, str]:
     """The cell whose maximum rate a point tells, planned at about its size for the same SLO; or why there is none."""
-    if point.slo != slo:
-        return None, f"holds for {point.slo}, and the service asks for {slo}"
+    if point.slo is None or not point.slo.agrees_with(slo):
+        return None, f"was found under {point.slo}, and the service asks for {slo}"
     inputs, outputs = sizes.inputs[0], sizes.outputs[0]
     off = np.maximum(np.abs(inputs / point.input_tokens - 1), np.abs(outputs / point.output_tokens - 1))
     i, o = (int(place) for place in np.unravel_index(int(off.argmin()), off.shape))

@@ -24,6 +24,8 @@ _OF_ESTIMATES = ("profile", "variants")
 # Filters of offers, and the field of an offer that each looks at.
 _FILTERS = {"gpus": "accelerator", "providers": "provider", "regions": "region", "market": "market"}
 
+_HINT = "give a profile that was made for this service, or leave it out"
+
 
 def _values_of(settings: Sequence[str]) -> dict[str, Any]:
     """The settings of the command line by key, the last one where a key is given twice."""
@@ -82,8 +84,8 @@ def agreed(
     if profile.model and profile.model != model:
         raise _contradiction("model", model, place, profile.model)
     slo = service.slo.to_slo()
-    if profile.slo is not None and not _is_same(profile.slo, slo):
-        raise _contradiction("slo", slo, place, profile.slo)
+    if profile.slo is not None and not profile.slo.agrees_with(slo):
+        raise _contradiction("slo", slo, place, profile.slo, _hint_on(profile.slo, slo))
     given = _values_of(settings)
     engines = {one.engine for one in profile.replica_types if one.engine}
     if "engine" in given and engines and engines != {service.engine}:
@@ -98,12 +100,11 @@ def agreed(
     return profile if profile.slo is None else replace(profile, slo=replace(profile.slo, attainment=slo.attainment))
 
 
-def _is_same(given: Slo, wanted: Slo) -> bool:
-    """Whether the limits agree, and the attainment where both name one."""
-    is_open = given.attainment is None or wanted.attainment is None
-    return (given.limits, given.statistic) == (wanted.limits, wanted.statistic) and (
-        is_open or given.attainment == wanted.attainment
-    )
+def _hint_on(given: Slo, wanted: Slo) -> str:
+    """What to do about another SLO: where it is on the same limits, they can be read as the profile reads them."""
+    if given.limits != wanted.limits or given.statistic == wanted.statistic:
+        return _HINT
+    return f"slo.statistic={given.statistic} plans on what the profile holds; or {_HINT}"
 
 
 def _check_offers(profile: Profile, place: str, service: Service, given: Mapping[str, Any], catalog: Catalog) -> None:
@@ -122,8 +123,5 @@ def _check_offers(profile: Profile, place: str, service: Service, given: Mapping
             )
 
 
-def _contradiction(key: str, wanted: object, place: str, found: object) -> InputError:
-    return InputError(
-        f"{key}: the service asks for {wanted}, and {place} holds {found}",
-        hint="give a profile that was made for this service, or leave it out",
-    )
+def _contradiction(key: str, wanted: object, place: str, found: object, hint: str = _HINT) -> InputError:
+    return InputError(f"{key}: the service asks for {wanted}, and {place} holds {found}", hint=hint)

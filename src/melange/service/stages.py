@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from melange.plan.options import Options
     from melange.profile.estimate_inputs import EstimateInputs
     from melange.profile.measurement import Measurement
+    from melange.profile.rate_cache import RateCache
     from melange.slo import Slo
     from melange.workload.workload import Array
 
@@ -156,17 +157,22 @@ def _only_for_estimates(service: Service) -> None:
 def _estimate(
     service: Service, workload: Workload, catalog: Catalog, progress: Callable[[float], None] | None
 ) -> Profile:
-    """The estimate, corrected by anchors; percentiles by simulation from the same limits on the mean."""
+    """The estimate, corrected by anchors; what is simulated starts from the same limits on the mean."""
     slo = service.slo.to_slo()
-    profile = _closed_form(service, slo.on_mean(), workload, catalog)
     if not service.is_simulated:
-        return profile
+        return _closed_form(service, slo, workload, catalog)
+    profile = _closed_form(service, slo.on_mean(), workload, catalog)
     from melange.profile.percentiles import RateSearch, with_simulated_rates
+
+    search = RateSearch(is_scarce=bool(service.offers.max))
+    return with_simulated_rates(profile, workload, slo, search=search, kept=_kept_rates(), progress=progress)
+
+
+def _kept_rates() -> RateCache:
+    """Simulated rates that were found before, kept between runs."""
     from melange.profile.rate_cache import RateCache, cache_folder
 
-    kept = RateCache(cache_folder() / "rates.json")
-    search = RateSearch(is_scarce=bool(service.offers.max))
-    return with_simulated_rates(profile, workload, slo, search=search, kept=kept, progress=progress)
+    return RateCache(cache_folder() / "rates.json")
 
 
 def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalog) -> Profile:
@@ -174,7 +180,7 @@ def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalo
     if service.profile.anchors:
         from melange.profile.anchor import anchor_from
 
-        profile = anchor_from(inputs, _anchors_of(service))
+        profile = anchor_from(inputs, _anchors_of(service), service.slo.to_slo())
     else:
         from melange.profile.estimate import estimate_from
 
@@ -222,7 +228,8 @@ def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog,
     from melange.measure.subject import service_subject
 
     inputs, _ = estimate_inputs(service, workload, catalog, slo.on_mean())
-    return service_subject(name, inputs, slo, options_of(service, catalog), anchors=_anchors_of(service))
+    options = options_of(service, catalog)
+    return service_subject(name, inputs, slo, options, anchors=_anchors_of(service), kept=_kept_rates())
 
 
 def in_flight_of(service: Service, workload: Workload, profile: Profile) -> Array | None:

@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 # the others: a taller picture would press their lines to the axis, a lower one would cut lines that are still of use.
 _TALLEST = 2.5
 LIMIT_NAME_BY_METRIC = {
-    "ttft": "Limit on the mean time to first token",
-    "tpot": "Limit on the mean time per output token",
-    "ntpot": "Limit on the mean latency per output token",
-    "latency": "Limit on the mean latency",
+    "ttft": "Limit on the time to first token",
+    "tpot": "Limit on the time per output token",
+    "ntpot": "Limit on the latency per output token",
+    "latency": "Limit on the latency",
 }
 
 
