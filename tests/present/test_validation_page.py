@@ -17,7 +17,7 @@ from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.present.figures.legend import COLORS
 from melange.present.pages.validation_page import validation_html, validation_pictures
-from melange.present.terminal.plan_tables import used_types
+from melange.present.terminal.plan_words import used_types
 from melange.present.terminal.validation import next_step, verdict
 from melange.slo import Slo
 from melange.validate.attainment import Interval
@@ -103,7 +103,7 @@ def test_what_is_missed_comes_with_a_next_step(simulated: Plan, reports: tuple[R
     """Each reason to miss has its own; a target that holds needs none."""
     first = reports[0]
     missed = replace(first, attainment=Interval(value=0.9, low=0.89, high=0.91), target=0.995, rate=16.0)
-    assert "--certify buys" in next_step(missed, simulated)
+    assert next_step(missed, simulated) == "Next: melange plan --certify finds a plan that holds."
     assert "spare_replicas" in next_step(replace(missed, scenario="lost-replica"), simulated)
     assert "workload.rate" in next_step(replace(missed, scenario="double"), simulated)
     assert "confidence" in next_step(replace(missed, steps="slow"), simulated)
