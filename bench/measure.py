@@ -24,7 +24,7 @@ from melange.measure.search import Effort, Found, Step, find_rate
 from melange.measure.subject import latency_bound_s
 from melange.measure.trial import try_rate
 from melange.measure.window import Window
-from melange.profile.percentiles import statistics
+from melange.profile.percentiles import excess
 from melange.replica.engine import Engine
 from melange.slo import Slo
 from melange.workload.workload import Array
@@ -74,9 +74,8 @@ def known_rate(server: Server, slo: Slo) -> float:
     low, high = 0.01, 1000.0
     while high > low * 1.005:
         middle = (low * high) ** 0.5
-        values = statistics(server.engine, *server.size, arrivals / middle, slo)
-        holds = all(value <= slo.limits[metric] for metric, value in values.items())
-        low, high = (middle, high) if holds else (low, middle)
+        _, over = excess(server.engine, *server.size, arrivals / middle, slo)
+        low, high = (middle, high) if over <= 1 else (low, middle)
     return low
 
 

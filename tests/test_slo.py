@@ -33,8 +33,49 @@ def test_an_slo_that_means_nothing_is_refused(settings: dict, complaint: str) ->
         Slo(**settings)
 
 
-def test_an_slo_prints_in_milliseconds() -> None:
-    """People read milliseconds."""
-    assert str(Slo(ttft_s=2, tpot_s=0.12, attainment=0.995)) == (
-        "mean TTFT <= 2000 ms, mean TPOT <= 120 ms, for 99.500% of requests"
-    )
+def test_an_slo_is_about_requests_unless_it_says_otherwise() -> None:
+    """99 % of requests must meet the limits, where nobody says how many; under a statistic nothing is asked for."""
+    slo = Slo(tpot_s=0.06)
+    assert (slo.statistic, slo.attainment) == ("requests", 0.99)
+    assert (slo.is_on_requests, slo.is_on_mean, slo.has_closed_form) == (True, False, True)
+    assert Slo(tpot_s=0.06, attainment=0.9).target == 0.9
+    for statistic, has_closed_form in (("mean", True), ("p99", False)):
+        other = Slo(tpot_s=0.06, statistic=statistic)
+        assert (other.attainment, other.target, other.is_on_requests) == (None, 0.99, False)
+        assert other.has_closed_form is has_closed_form
+
+
+def test_files_of_before_stay_what_they_were() -> None:
+    """Every file says its statistic, so that one on the mean is no one on requests when it is read."""
+    slo = Slo.from_json({"tpot_s": 0.06, "statistic": "mean"})
+    assert slo.is_on_mean
+    assert slo.attainment is None
+    assert slo.to_json() == {"tpot_s": 0.06, "statistic": "mean"}
+    assert Slo(tpot_s=0.06).to_json() == {"tpot_s": 0.06, "statistic": "requests", "attainment": 0.99}
+    assert Slo.from_json(Slo(tpot_s=0.06).to_json()) == Slo(tpot_s=0.06)
+
+
+def test_the_tail_is_what_may_miss() -> None:
+    """A hundredth of the requests of 99 %; of all requests a thousandth, because no number of them shows all."""
+    assert Slo(tpot_s=0.06, attainment=0.995).tail == pytest.approx(0.005)
+    assert Slo(tpot_s=0.06, attainment=1.0).tail == 0.001
+    assert Slo(tpot_s=0.06, statistic="mean", attainment=0.995).tail == 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({}, "TTFT <= 2000 ms and TPOT <= 120 ms for 99 % of requests"),
+        ({"attainment": 0.995}, "TTFT <= 2000 ms and TPOT <= 120 ms for 99.5 % of requests"),
+        ({"attainment": 0.07}, "TTFT <= 2000 ms and TPOT <= 120 ms for 7 % of requests"),
+        ({"statistic": "mean"}, "mean TTFT <= 2000 ms, mean TPOT <= 120 ms"),
+        (
+            {"statistic": "mean", "attainment": 0.995},
+            "mean TTFT <= 2000 ms, mean TPOT <= 120 ms, for 99.5 % of requests",
+        ),
+        ({"statistic": "p95"}, "p95 TTFT <= 2000 ms, p95 TPOT <= 120 ms"),
+    ],
+)
+def test_an_slo_prints_in_milliseconds(settings: dict, text: str) -> None:
+    """People read milliseconds, and whether each request counts or a statistic."""
+    assert str(Slo(ttft_s=2, tpot_s=0.12, **settings)) == text

@@ -11,12 +11,21 @@ from melange.errors import InputError
 from melange.units import ms
 
 METRICS = ("ttft", "tpot", "ntpot", "latency")
-_STATISTIC = re.compile(r"mean|p(\d{1,2}(\.\d+)?)")
+# What limits bind where nothing is said: each request by itself. On the mean they are spelled out.
+REQUESTS, MEAN = "requests", "mean"
+# Share of requests that must meet the limits where none is said. Higher, and a few of the longest requests decide the
+# whole fleet, and a simulation needs many more requests to be sure; lower, and people meet slow answers every day. A
+# judgment, and what p99 limits have made usual.
+DEFAULT_ATTAINMENT = 0.99
+_STATISTIC = re.compile(rf"{REQUESTS}|{MEAN}|p(\d{{1,2}}(\.\d+)?)")
+# The smallest tail that requests are counted for: no number of them shows that all meet a limit, and ten thousand show
+# what p99.9 needs.
+_LEAST_TAIL = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slo:
-    """Limits on latency, each on one statistic, and the share of requests that must meet them.
+    """Limits on latency that a share of requests must meet, each request by itself; or limits on a statistic.
 
     Parameters
     ----------
@@ -29,9 +38,11 @@ class Slo:
     latency_s
         Limit on the time from arrival to the last token [s].
     statistic
-        What the limits bind: ``mean`` or a percentile, ``p50`` to ``p99.9``.
+        What the limits bind: ``requests``, each by itself; or of each metric the ``mean``, as in the Mélange paper, or
+        a percentile, ``p50`` to ``p99.9``.
     attainment
-        Share of arrived requests that must meet every limit, 0-1; None where nothing was asked for.
+        Share of arrived requests that must meet every limit by themselves, 0-1. Under ``requests`` None becomes 0.99;
+        else it stays None, and nothing was asked for.
 
     Raises
     ------
@@ -41,6 +52,8 @@ class Slo:
     Examples
     --------
     >>> print(Slo(tpot_s=0.12))
+    TPOT <= 120 ms for 99 % of requests
+    >>> print(Slo(tpot_s=0.12, statistic="mean"))
     mean TPOT <= 120 ms
     """
 
@@ -48,7 +61,7 @@ class Slo:
     tpot_s: float | None = None
     ntpot_s: float | None = None
     latency_s: float | None = None
-    statistic: str = "mean"
+    statistic: str = REQUESTS
     attainment: float | None = None
 
     def __post_init__(self) -> None:
@@ -59,9 +72,11 @@ class Slo:
             if not (math.isfinite(limit) and limit > 0):
                 raise InputError(f"slo.{metric}_ms must be > 0 and finite, got {ms(limit):g}")
         if not _STATISTIC.fullmatch(self.statistic):
-            raise InputError(f"slo.statistic must be 'mean' or 'p50' to 'p99.9', got {self.statistic!r}")
+            raise InputError(f"slo.statistic must be 'requests', 'mean' or 'p50' to 'p99.9', got {self.statistic!r}")
         if self.attainment is not None and not 0 < self.attainment <= 1:
             raise InputError(f"slo.attainment must be in (0, 1], got {self.attainment:g}")
+        if self.attainment is None and self.is_on_requests:
+            object.__setattr__(self, "attainment", DEFAULT_ATTAINMENT)
 
     @property
     def limits(self) -> dict[str, float]:
@@ -70,22 +85,75 @@ class Slo:
         return {metric: limit for metric, limit in pairs if limit is not None}
 
     @property
+    def is_on_requests(self) -> bool:
+        """Whether each request must meet the limits by itself."""
+        return self.statistic == REQUESTS
+
+    @property
     def is_on_mean(self) -> bool:
-        """Whether the limits bind means, which have a closed form, and not a percentile."""
-        return self.statistic == "mean"
+        """Whether the limits bind means."""
+        return self.statistic == MEAN
+
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether rates can come from the closed form, whose means hold the limits; a percentile needs simulation.
+
+        Under ``requests`` such rates are where the search for a plan that holds starts from.
+        """
+        return self.is_on_requests or self.is_on_mean
+
+    @property
+    def target(self) -> float:
+        """Share of requests that must meet every limit by themselves, 0-1; 0.99 where nothing was asked for."""
+        return DEFAULT_ATTAINMENT if self.attainment is None else self.attainment
 
     @property
     def tail(self) -> float:
-        """Share of requests beyond the statistic, 0-1: 0.01 of a p99; 1 of a mean, which all of them make.
+        """Share of requests beyond what the limits bind, 0-1: 0.01 of a p99 or of 99 % of requests; 1 of a mean.
 
-        >>> round(Slo(tpot_s=0.06, statistic="p99").tail, 6), Slo(tpot_s=0.06).tail
+        At least 0.001 under ``requests``: no number of requests shows that all of them meet a limit.
+
+        >>> round(Slo(tpot_s=0.06, statistic="p99").tail, 6), Slo(tpot_s=0.06, statistic="mean").tail
         (0.01, 1.0)
+        >>> round(Slo(tpot_s=0.06).tail, 6), Slo(tpot_s=0.06, attainment=1).tail
+        (0.01, 0.001)
         """
-        return 1.0 if self.is_on_mean else 1.0 - float(self.statistic[1:]) / 100
+        if self.is_on_mean:
+            return 1.0
+        return max(1.0 - self.target, _LEAST_TAIL) if self.is_on_requests else 1.0 - float(self.statistic[1:]) / 100
+
+    @property
+    def metric_statistic(self) -> str:
+        """The statistic that tells of one metric alone: of ``requests`` the percentile at their attainment.
+
+        >>> Slo(tpot_s=0.06, attainment=0.995).metric_statistic, Slo(tpot_s=0.06, statistic="mean").metric_statistic
+        ('p99.5', 'mean')
+        """
+        return f"p{_percent(self.target)}" if self.is_on_requests else self.statistic
 
     def on_mean(self) -> Slo:
         """The same limits on the mean: those that the closed form can hold."""
-        return replace(self, statistic="mean")
+        return replace(self, statistic=MEAN)
+
+    def bound_in_words(self) -> str:
+        """What the limits bind, in words.
+
+        >>> Slo(tpot_s=0.06).bound_in_words(), Slo(tpot_s=0.06, statistic="p99").bound_in_words()
+        ('99 % of requests', 'p99')
+        """
+        return f"{_percent(self.target)} % of requests" if self.is_on_requests else self.statistic
+
+    def told(self, metric: str, found: str, requests: str = "requests") -> str:
+        """What was found of a metric, in words; ``requests`` says of which.
+
+        >>> Slo(tpot_s=0.06).told("tpot", "71 ms")
+        'TPOT is up to 71 ms for 99 % of requests'
+        >>> Slo(tpot_s=0.06, statistic="p95").told("tpot", "71 ms")
+        'p95 TPOT of requests is 71 ms'
+        """
+        if self.is_on_requests:
+            return f"{metric.upper()} is up to {found} for {_percent(self.target)} % of {requests}"
+        return f"{self.statistic} {metric.upper()} of {requests} is {found}"
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object, in seconds."""
@@ -101,6 +169,14 @@ class Slo:
         return cls(**content)
 
     def __str__(self) -> str:
-        parts = [f"{self.statistic} {m.upper()} <= {ms(limit):g} ms" for m, limit in self.limits.items()]
-        text = ", ".join(parts)
-        return f"{text}, for {self.attainment:.3%} of requests" if self.attainment is not None else text
+        limits = [f"{metric.upper()} <= {ms(limit):g} ms" for metric, limit in self.limits.items()]
+        share = "" if self.attainment is None else f"for {_percent(self.attainment)} % of requests"
+        if self.is_on_requests:
+            return f"{' and '.join(limits)} {share}"
+        text = ", ".join(f"{self.statistic} {limit}" for limit in limits)
+        return f"{text}, {share}" if share else text
+
+
+def _percent(share: float) -> str:
+    """A share in percent, without zeros at the end."""
+    return f"{100 * share:.10g}"

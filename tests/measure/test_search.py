@@ -15,7 +15,7 @@ from melange.measure.point import Point, point_of
 from melange.measure.search import Effort, Found, Step, find_rate
 from melange.measure.trial import try_rate
 from melange.measure.window import Window
-from melange.profile.percentiles import statistics
+from melange.profile.percentiles import excess
 from melange.replica.engine import Engine
 from melange.slo import Slo
 
@@ -43,8 +43,7 @@ def search(engine: Engine, slo: Slo, *, seed: int = 0, guess: float | None = Non
 def excess_at(engine: Engine, rate: float, slo: Slo) -> float:
     """The limit's statistic over the limit at a rate, over so many requests that chance hardly matters."""
     arrivals = np.cumsum(np.random.default_rng(5).exponential(size=20_000)) / rate
-    values = statistics(engine, *SIZE, arrivals, slo)
-    return max(values[metric] / limit for metric, limit in slo.limits.items())
+    return excess(engine, *SIZE, arrivals, slo)[1]
 
 
 @pytest.mark.parametrize("slo", [Slo(tpot_s=0.02), Slo(latency_s=0.3), Slo(tpot_s=0.02, statistic="p90")], ids=str)

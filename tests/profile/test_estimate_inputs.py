@@ -18,7 +18,7 @@ from melange.replica.era import find_era
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 
-SLO = Slo(tpot_s=0.08)
+SLO = Slo(tpot_s=0.08, statistic="mean")
 LLAMA = find_model("meta-llama/Llama-3.1-8B")
 BUCKETS = Buckets(input_edges=(200, 1000), output_edges=(100, 500))
 TRAFFIC = Workload(

@@ -44,7 +44,8 @@ def estimate(
     offers
         What can be rented.
     slo
-        Limits on the mean of TTFT, TPOT, NTPOT or latency.
+        Limits on TTFT, TPOT, NTPOT or latency, of requests or of their mean. Rates are those at which the mean meets
+        them, in both cases: under limits of requests, that is where the search for a plan that holds starts from.
     sizes
         A workload, whose buckets are estimated at its mean sizes, or buckets, at their upper edges.
     engine
@@ -131,6 +132,7 @@ def estimate_from(inputs: EstimateInputs) -> Profile:
 
 def _source(inputs: EstimateInputs) -> str:
     told = f"estimated for engine era {inputs.era.name} (constants of {inputs.era.date})"
+    told += "; its rates hold the limits in the mean" if inputs.slo.is_on_requests else ""
     return f"{told}; {inputs.tables.source}" if inputs.tables and inputs.tables.source else told
 
 

@@ -16,7 +16,6 @@ def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
         _unverified(inputs),
         _without_tables(inputs),
         _quantized(inputs),
-        _in_the_mean(inputs),
     )
     return tuple(caution for caution in found if caution is not None)
 
@@ -82,10 +81,3 @@ def _quantized(inputs: EstimateInputs) -> Caution | None:
     if unlisted:
         what += f"; vLLM lists no integer kernels for {some_of(sorted(unlisted))}: see that your engine has them"
     return Caution("quantized", what)
-
-
-def _in_the_mean(inputs: EstimateInputs) -> Caution | None:
-    if inputs.slo.attainment is None:
-        return None
-    what = f"rates hold the limits in the mean, and not for {inputs.slo.attainment:.3%} of requests"
-    return Caution("attainment", f"{what}; keep headroom for that")

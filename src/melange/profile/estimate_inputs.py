@@ -60,7 +60,7 @@ class EstimateInputs:
     def __post_init__(self) -> None:
         if isinstance(self.engine, str):
             find_era(self.engine)
-        if not self.slo.is_on_mean:
+        if not self.slo.has_closed_form:
             raise InputError(
                 f"slo.statistic: an estimate holds limits on the mean, and {self.slo.statistic} was asked for",
                 hint="percentiles are found by simulation: melange plan does it, and melange.with_simulated_rates",

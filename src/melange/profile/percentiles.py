@@ -1,8 +1,8 @@
-"""Maximum rates under limits that no closed form knows, percentiles above all: found by simulation.
+"""Maximum rates under limits that no closed form knows, of requests and on percentiles: found by simulation.
 
 One replica serves one size, its requests arriving at random (Poisson). The rate is raised until the limit's own
-statistic, over the simulated requests, reaches the limit. The gaps between arrivals are the same random numbers at
-every rate, so that what is compared differs in the rate alone.
+statistic, over the simulated requests, reaches the limit, or until fewer of them than are asked for meet every limit.
+The gaps between arrivals are the same random numbers at every rate, so that what is compared differs in the rate alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from melange.replica.engine import Engine
 from melange.replica.occupancy import replicas_like, running_at
 from melange.replica.policy import ROUND_ROBIN, PolicyState
 from melange.replica.simulated.cluster import play
-from melange.replica.simulated.outcome import metrics_s, statistic_of
+from melange.replica.simulated.outcome import excess_of, metrics_s
 from melange.slo import Slo
 from melange.units import duration
 from melange.workload.workload import Array, Buckets, Mask, Workload
@@ -71,7 +71,7 @@ def with_simulated_rates(
     kept: RateCache | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Profile:
-    """A profile whose rates hold an SLO's own statistic.
+    """A profile whose rates hold an SLO by its own statistic, or for the share of requests that it asks for.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def with_simulated_rates(
     sizes
         What the profile was made for: a workload, whose buckets without traffic are left as they are, or buckets.
     slo
-        Limits on any statistic of TTFT, TPOT, NTPOT, latency.
+        Limits on TTFT, TPOT, NTPOT, latency: of requests or on any statistic.
     search
         What is simulated, and with which arrivals; None: the defaults.
     kept
@@ -101,7 +101,7 @@ def with_simulated_rates(
     """
     if not any(profile.engines):
         raise InputError(
-            "slo: percentiles are found by simulation, and the profile holds no engines",
+            "slo: such rates are found by simulation, and the profile holds no engines",
             hint="estimate it with a model, or measure it under this SLO",
         )
     search = search or RateSearch()
@@ -135,7 +135,7 @@ def with_simulated_rates(
         reasons=tuple(sentences),
         reason=reason,
         slo=slo,
-        source=f"{profile.source}; {slo.statistic} by simulation of each size alone",
+        source=f"{profile.source}; {slo.bound_in_words()} by simulation of each size alone",
         cautions=(*profile.cautions, *_cautions(slo, wanted)),
     )
 
@@ -170,7 +170,7 @@ def simulated_rate(
     input_tokens, output_tokens
         The size.
     slo
-        Limits and their statistic.
+        Limits and what they bind.
     mean_rate
         The highest rate at which the mean holds the limits: where the search starts [1/s].
     seed
@@ -179,33 +179,34 @@ def simulated_rate(
     count = requests_for(slo, in_flight_at(engine, input_tokens, output_tokens, mean_rate))
     arrivals = np.cumsum(np.random.default_rng(seed).exponential(size=count))
 
-    def values_at(rate: float) -> dict[str, float]:
-        return statistics(engine, input_tokens, output_tokens, arrivals / rate, slo)
-
-    def excess(values: dict[str, float]) -> float:
-        return max(value / slo.limits[metric] for metric, value in values.items())
+    def excess_at(rate: float) -> tuple[str, float]:
+        return excess(engine, input_tokens, output_tokens, arrivals / rate, slo)
 
     low = high = mean_rate
-    if excess(values := values_at(mean_rate)) > 1:
-        while excess(values) > 1:
+    metric, over = excess_at(mean_rate)
+    if over > 1:
+        while over > 1:
             high, low = low, low / 2
             if low < _LEAST_SHARE * mean_rate:
-                return 0.0, _why(values, slo)
-            values = values_at(low)
+                return 0.0, _why(metric, over, slo)
+            metric, over = excess_at(low)
     else:
-        while excess(values) <= 1:
+        while over <= 1:
             low, high = high, high * 2**0.5
             if high > _MOST_SHARE * mean_rate:
                 return low, ""
-            values = values_at(high)
+            _, over = excess_at(high)
     while high > low * (1 + _PRECISION):
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if excess(values_at(middle)) <= 1 else (low, middle)
+        low, high = (middle, high) if excess_at(middle)[1] <= 1 else (low, middle)
     return low, ""
 
 
-def statistics(engine: Engine, input_tokens: int, output_tokens: int, arrival_s: Array, slo: Slo) -> dict[str, float]:
-    """An SLO's statistic of each of its metrics, over requests of one size on one replica [s]."""
+def excess(engine: Engine, input_tokens: int, output_tokens: int, arrival_s: Array, slo: Slo) -> tuple[str, float]:
+    """How requests of one size on one replica stand to an SLO: the metric that binds, and its excess over its limit.
+
+    As of :func:`~melange.replica.simulated.outcome.excess_of`; infinite where more comes than is served.
+    """
     count = len(arrival_s)
     outcome = play(
         [engine],
@@ -223,8 +224,8 @@ def statistics(engine: Engine, input_tokens: int, output_tokens: int, arrival_s:
     values = metrics_s(ttft, latency, output_tokens)
     behind_s = float((outcome.admitted_s - arrival_s)[-count // 10 :].mean())
     if np.isnan(latency).any() or behind_s > _GROWING * arrival_s[-1]:
-        return dict.fromkeys(slo.limits, math.inf)
-    return {metric: statistic_of(values[metric], slo.statistic) for metric in slo.limits}
+        return next(iter(slo.limits)), math.inf
+    return excess_of(values, slo)
 
 
 def requests_for(slo: Slo, in_flight: float) -> int:
@@ -259,11 +260,11 @@ def lone_replica() -> PolicyState:
     )
 
 
-def _why(values: dict[str, float], slo: Slo) -> str:
+def _why(metric: str, over: float, slo: Slo) -> str:
     """Which limit even requests that come one at a time exceed."""
-    metric = max(values, key=lambda name: values[name] / slo.limits[name])
-    said, limit = duration(values[metric]), duration(slo.limits[metric])
-    return f"{slo.statistic} {metric.upper()} of requests that come one at a time is {said}; the limit is {limit}"
+    limit_s = slo.limits[metric]
+    found = slo.told(metric, duration(over * limit_s), "requests that come one at a time")
+    return f"{found}; the limit is {duration(limit_s)}"
 
 
 def _dear(profile: Profile, wanted: Mask) -> Mask:
@@ -297,5 +298,6 @@ def _cells(profile: Profile, wanted: Mask) -> dict[tuple[Engine, int, int], list
 def _cautions(slo: Slo, wanted: Mask) -> tuple[Caution, ...]:
     if wanted.all():
         return ()
-    what = f"buckets without traffic hold the limits in the mean, and not their {slo.statistic}"
+    own = f"{'for' if slo.is_on_requests else 'their'} {slo.bound_in_words()}"
+    what = f"buckets without traffic hold the limits in the mean, and not {own}"
     return (Caution("mean-only", f"{what}; plan again if their sizes arrive"),) if not slo.is_on_mean else ()

@@ -24,6 +24,8 @@ _OF_ESTIMATES = ("profile", "variants")
 # Filters of offers, and the field of an offer that each looks at.
 _FILTERS = {"gpus": "accelerator", "providers": "provider", "regions": "region", "market": "market"}
 
+_HINT = "give a profile that was made for this service, or leave it out"
+
 
 def _values_of(settings: Sequence[str]) -> dict[str, Any]:
     """The settings of the command line by key, the last one where a key is given twice."""
@@ -83,7 +85,7 @@ def agreed(
         raise _contradiction("model", model, place, profile.model)
     slo = service.slo.to_slo()
     if profile.slo is not None and not _is_same(profile.slo, slo):
-        raise _contradiction("slo", slo, place, profile.slo)
+        raise _contradiction("slo", slo, place, profile.slo, _hint_on(profile.slo, slo))
     given = _values_of(settings)
     engines = {one.engine for one in profile.replica_types if one.engine}
     if "engine" in given and engines and engines != {service.engine}:
@@ -96,6 +98,13 @@ def agreed(
             )
     _check_offers(profile, place, service, given, catalog)
     return profile if profile.slo is None else replace(profile, slo=replace(profile.slo, attainment=slo.attainment))
+
+
+def _hint_on(given: Slo, wanted: Slo) -> str:
+    """What to do about another SLO: where it is on the same limits, they can be read as the profile reads them."""
+    if given.limits != wanted.limits or given.statistic == wanted.statistic:
+        return _HINT
+    return f"slo.statistic={given.statistic} plans on what the profile holds; or {_HINT}"
 
 
 def _is_same(given: Slo, wanted: Slo) -> bool:
@@ -122,8 +131,5 @@ def _check_offers(profile: Profile, place: str, service: Service, given: Mapping
             )
 
 
-def _contradiction(key: str, wanted: object, place: str, found: object) -> InputError:
-    return InputError(
-        f"{key}: the service asks for {wanted}, and {place} holds {found}",
-        hint="give a profile that was made for this service, or leave it out",
-    )
+def _contradiction(key: str, wanted: object, place: str, found: object, hint: str = _HINT) -> InputError:
+    return InputError(f"{key}: the service asks for {wanted}, and {place} holds {found}", hint=hint)

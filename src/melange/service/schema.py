@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from melange.errors import InputError
 from melange.plan.options import Options
-from melange.slo import Slo
+from melange.slo import REQUESTS, Slo
 from melange.units import MS_PER_S, ms
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
 
@@ -42,7 +42,7 @@ class SloSection(Section):
     tpot_ms: _Positive | None = None
     ntpot_ms: _Positive | None = None
     latency_ms: _Positive | None = None
-    statistic: str = "mean"
+    statistic: str = REQUESTS
     attainment: float | None = None
 
     @classmethod
@@ -174,7 +174,7 @@ class Service(Section):
     @property
     def is_simulated(self) -> bool:
         """Whether capacities are found by simulation: those under percentiles always are."""
-        return self.profile.simulate or self.slo.statistic != "mean"
+        return self.profile.simulate or not self.slo.to_slo().has_closed_form
 
     def path(self, name: str) -> Path:
         """A path of the file, made relative to where the file is."""

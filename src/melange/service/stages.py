@@ -156,11 +156,11 @@ def _only_for_estimates(service: Service) -> None:
 def _estimate(
     service: Service, workload: Workload, catalog: Catalog, progress: Callable[[float], None] | None
 ) -> Profile:
-    """The estimate, corrected by anchors; percentiles by simulation from the same limits on the mean."""
+    """The estimate, corrected by anchors; what is simulated starts from the same limits on the mean."""
     slo = service.slo.to_slo()
-    profile = _closed_form(service, slo.on_mean(), workload, catalog)
     if not service.is_simulated:
-        return profile
+        return _closed_form(service, slo, workload, catalog)
+    profile = _closed_form(service, slo.on_mean(), workload, catalog)
     from melange.profile.percentiles import RateSearch, with_simulated_rates
     from melange.profile.rate_cache import RateCache, cache_folder
 

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from melange.errors import Caution
 from melange.files import Json
 from melange.replica.simulated.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED, statistic_of
-from melange.slo import METRICS, Slo
+from melange.slo import DEFAULT_ATTAINMENT, METRICS, Slo
 from melange.units import S_PER_H, TOKENS_PER_MTOK
 from melange.validate.attainment import AT_LIMIT, attainment, counted, first_counted, largest_ratio, metrics_of
 from melange.validate.causes import causes, share_by_cause
-from melange.validate.report import PERCENTILES, TARGET, Report, TypeReport
+from melange.validate.report import PERCENTILES, Report, TypeReport
 from melange.validate.simulate import Run
 from melange.workload.workload import Array, Mask
 
@@ -32,11 +32,11 @@ def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
     runs
         At least one; of the same plan, policy and scenario, with different seeds or requests.
     target
-        Share of requests that must meet the SLO, 0-1; None: the SLO's own attainment, or 0.995.
+        Share of requests that must meet the SLO, 0-1; None: the SLO's own attainment, or 0.99.
     """
     first = runs[0]
     plan, slo = first.plan, first.plan.slo
-    wanted = target if target is not None else (slo.attainment if slo and slo.attainment else TARGET)
+    wanted = target if target is not None else (slo.target if slo else DEFAULT_ATTAINMENT)
     view = _View(runs)
     samples = view.samples(slo) if slo else []
     return Report(
@@ -138,7 +138,7 @@ def _statistics(view: _View, slo: Slo | None) -> dict[str, float]:
     if slo is None:
         return {}
     served = {metric: view.metrics[metric][np.isfinite(view.metrics[metric])] for metric in slo.limits}
-    return {metric: statistic_of(values, slo.statistic) for metric, values in served.items() if len(values)}
+    return {metric: statistic_of(values, slo.metric_statistic) for metric, values in served.items() if len(values)}
 
 
 def _type_report(view: _View, t: int, slo: Slo | None) -> TypeReport:

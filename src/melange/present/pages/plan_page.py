@@ -197,7 +197,7 @@ def warnings_section(plan: Plan) -> str:
 def no_sweeps(study: Study) -> str:
     """Why there is no picture of other limits."""
     slo = study.profile.slo
-    if slo is not None and not slo.is_on_mean:
+    if slo is not None and not slo.has_closed_form:
         why = f"rates under a {slo.statistic} are simulated, and those of a dozen limits would take minutes"
     elif slo is None:
         why = "the profile was given, not estimated, and it names no SLO"

@@ -105,7 +105,8 @@ def setting(report: Report) -> str:
     parts.append(f"step times {kinds}")
     if report.slo and report.statistics:
         parts += [
-            f"{report.slo.statistic} {metric.upper()} {ms(value):.4g} ms" for metric, value in report.statistics.items()
+            f"{report.slo.metric_statistic} {metric.upper()} {ms(value):.4g} ms"
+            for metric, value in report.statistics.items()
         ]
     return " | ".join(parts) + f"\nRequests: {report.source}"
 

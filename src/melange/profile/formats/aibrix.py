@@ -118,6 +118,6 @@ def _slo(slos: object, place: str, cautions: list[Caution]) -> Slo | None:
 def _slos(slo: Slo | None) -> Json:
     if slo is None:
         return {"percentile": 0}
-    percentile = 0.0 if slo.statistic == "mean" else float(slo.statistic[1:])
+    percentile = 0.0 if slo.has_closed_form else float(slo.statistic[1:])
     limits = {key: value for key, field in _SLO_FIELD_BY_KEY.items() if (value := getattr(slo, field)) is not None}
     return {"percentile": int(percentile) if percentile == int(percentile) else percentile, **limits}

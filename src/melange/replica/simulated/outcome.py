@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from melange.slo import MEAN, Slo
 from melange.workload.workload import Array
 
 # How a request ended.
@@ -123,4 +126,36 @@ def metrics_s(ttft_s: Array, latency_s: Array, output_tokens: npt.ArrayLike) -> 
 
 def statistic_of(values: Array, statistic: str) -> float:
     """The mean or a percentile (``p99``) of some values."""
-    return float(values.mean() if statistic == "mean" else np.quantile(values, float(statistic[1:]) / 100))
+    return float(values.mean() if statistic == MEAN else np.quantile(values, float(statistic[1:]) / 100))
+
+
+def excess_of(values: Mapping[str, Array], slo: Slo) -> tuple[str, float]:
+    """How requests stand to an SLO: the metric that is nearest to its limit or farthest beyond, and what binds over it.
+
+    Under ``requests`` that is the quantile, at the attainment, of each request's largest ratio of a metric to its
+    limit: at most 1 where, and only where, so large a share of them meets every limit.
+
+    Parameters
+    ----------
+    values
+        By metric, of each request (N,) [s]; infinite where there was no answer.
+    slo
+        Limits and what they bind.
+
+    Examples
+    --------
+    >>> values = {"ttft": np.array([0.2, 0.9, 0.2, 0.2]), "tpot": np.array([0.01, 0.01, 0.05, 0.01])}
+    >>> excess_of(values, Slo(ttft_s=1.0, tpot_s=0.04, attainment=0.75))
+    ('ttft', 0.9)
+    >>> excess_of(values, Slo(ttft_s=1.0, tpot_s=0.04, attainment=1.0))
+    ('tpot', 1.25)
+    """
+    if not slo.is_on_requests:
+        found = {name: statistic_of(values[name], slo.statistic) / limit for name, limit in slo.limits.items()}
+        metric = max(found, key=lambda name: found[name])
+        return metric, found[metric]
+    ratio = np.stack([values[name] / limit for name, limit in slo.limits.items()])
+    largest = ratio.max(axis=0)
+    rank = math.ceil(round(slo.target * len(largest), 6)) - 1
+    place = int(np.argpartition(largest, rank)[rank])
+    return list(slo.limits)[int(ratio[:, place].argmax())], float(largest[place])
