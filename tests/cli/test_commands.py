@@ -282,3 +282,74 @@ def test_a_page_and_a_plan_do_not_share_a_file(run: Run) -> None:
     done = run("plan", "service.yaml", "--report", "out.html", "--out", "out.html")
     assert done.returncode == 2
     assert "--out and --report both name out.html" in done.stderr
+
+
+SMALL = """\
+model: meta-llama/Llama-3.1-8B
+slo: {tpot_ms: 120}
+workload: {dataset: arena, rate: 2}
+offers: {gpus: [L40S], providers: [aws], regions: [us-east-1]}
+profile: {tensor_parallel: 1}
+"""
+
+
+def test_a_plan_is_certified_by_default(run: Run, tmp_path: Path) -> None:
+    """The first sentence and the file say what share of requests met the SLO."""
+    service = write(tmp_path / "service.yaml", SMALL)
+    done = run("plan", service, "--out", "plan.json")
+    assert done.returncode == 0, done.stderr
+    assert "certified: " in done.stdout.splitlines()[0]
+    assert "(target 99%)" in done.stdout.splitlines()[0]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["kind"], plan["holds"], plan["target"]) == ("certified", True, 0.99)
+    assert plan["attainment"] >= plan["low"] >= 0.99
+    changed = run("plan", service, "--incumbent", "plan.json", "--explain")
+    assert "No change: it is the fleet in force" in changed.stdout
+    assert "What would change the answer by closed form" in changed.stdout
+
+
+def test_a_quick_plan_says_that_nothing_was_simulated(run: Run, tmp_path: Path) -> None:
+    """On the page and for machines; flags of simulations are refused beside it."""
+    service = write(tmp_path / "service.yaml", SMALL)
+    assert "nothing was simulated" in run("plan", service, "--quick").stdout.splitlines()[0]
+    plan = json.loads(run("plan", service, "--quick", "--json").stdout)
+    assert (plan["kind"], plan["holds"], plan["attainment"], plan["not_simulated"]) == ("closed form", None, None, "")
+    for flags in (("--certify",), ("--burstiness", "2")):
+        done = run("plan", service, "--quick", *flags)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--quick" in done.stderr
+
+
+def test_a_plan_that_cannot_be_simulated_says_why(run: Run) -> None:
+    """The authors' configuration has no SLO: the closed form by default, an error for those who insist."""
+    release = ROOT / "examples" / "release.json"
+    done = run("plan", release)
+    assert done.returncode == 0
+    assert "nothing was simulated: the profile names no SLO" in done.stdout.splitlines()[0]
+    assert json.loads(run("plan", release, "--json").stdout)["not_simulated"] == "the profile names no SLO"
+    insisted = run("plan", release, "--certify")
+    assert (insisted.returncode, insisted.stdout) == (2, "")
+
+
+def test_a_share_that_is_missed_is_written_and_ends_with_1(run: Run, tmp_path: Path) -> None:
+    """Planned on means, simulated once: the plan is printed and saved, and scripts see that it does not hold."""
+    service = write(tmp_path / "service.yaml", SERVICE)
+    settings = ("--set", "slo.statistic=mean", "--set", "slo.attainment=0.9999")
+    done = run("plan", service, *settings, "--out", "plan.json")
+    assert done.returncode == 1
+    assert "not shown to hold" in done.stdout.splitlines()[0]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["kind"], plan["holds"], plan["status"]) == ("simulated", False, "optimal")
+    assert 0 < plan["low"] < 0.9999
+
+
+def test_a_service_is_validated_with_the_plan_that_it_is_answered_with(run: Run, tmp_path: Path) -> None:
+    """Certified, or by closed form where asked; a plan in a file is planned already."""
+    service = write(tmp_path / "service.yaml", SMALL)
+    held = json.loads(run("validate", service, "--json", "--requests", "2000").stdout)
+    assert held["holds"]
+    assert run("validate", service, "--quick", "--requests", "2000").returncode == 0
+    assert run("plan", service, "--quick", "--out", "plan.json").returncode == 0
+    refused = run("validate", "plan.json", "--quick")
+    assert refused.returncode == 2
+    assert "plan.json is a plan" in refused.stderr

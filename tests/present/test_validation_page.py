@@ -103,7 +103,10 @@ def test_what_is_missed_comes_with_a_next_step(simulated: Plan, reports: tuple[R
     """Each reason to miss has its own; a target that holds needs none."""
     first = reports[0]
     missed = replace(first, attainment=Interval(value=0.9, low=0.89, high=0.91), target=0.995, rate=16.0)
-    assert next_step(missed, simulated) == "Next: melange plan --certify finds a plan that holds."
+    assert next_step(missed, simulated) == "Next: melange plan finds a plan that holds."
+    profile = replace(simulated.question.profile, slo=Slo(tpot_s=0.08, statistic="mean"))
+    on_mean = replace(simulated, question=replace(simulated.question, profile=profile))
+    assert next_step(missed, on_mean) == "Next: melange plan --certify finds a plan that holds."
     assert "spare_replicas" in next_step(replace(missed, scenario="lost-replica"), simulated)
     assert "workload.rate" in next_step(replace(missed, scenario="double"), simulated)
     assert "confidence" in next_step(replace(missed, steps="slow"), simulated)
