@@ -186,7 +186,7 @@ def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certif
     curves = [trace.name for trace in cost.variants[0].figure.data[:-1]]
     assert curves
     assert all(name.endswith("closed form") for name in curves)
-    assert "the closed form's plan holds 46.70% of 99%" in cost.caption
+    assert "in simulation 46.70% of the requests meet the SLO under that plan, where 99% must" in cost.caption
     kinds = [row[cost.header.index("Kind")] for row in cost.rows]
     assert kinds[0] == "certified"
     assert set(kinds[1:]) == {"closed form"}

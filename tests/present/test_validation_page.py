@@ -12,6 +12,7 @@ from structure import Structure
 from tiny import HOSTILE
 
 import melange
+from melange.plan.certificate import Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
@@ -104,6 +105,11 @@ def test_what_is_missed_comes_with_a_next_step(simulated: Plan, reports: tuple[R
     first = reports[0]
     missed = replace(first, attainment=Interval(value=0.9, low=0.89, high=0.91), target=0.995, rate=16.0)
     assert next_step(missed, simulated) == "Next: melange plan finds a plan that holds."
+    certificate = Certificate(
+        target=0.9, attainment=0.93, low=0.92, requests=1000, seeds=1, policy="plan-least-work", cost_before_per_h=1.0,
+        attainment_before=0.9, headroom={}, plans=1, wanted=0.99, reach=0.95,
+    )  # fmt: skip
+    assert "at most 95.00% of the requests" in next_step(missed, replace(simulated, certificate=certificate))
     profile = replace(simulated.question.profile, slo=Slo(tpot_s=0.08, statistic="mean"))
     on_mean = replace(simulated, question=replace(simulated.question, profile=profile))
     assert next_step(missed, on_mean) == "Next: melange plan --certify finds a plan that holds."

@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 # the others: a taller picture would press their lines to the axis, a lower one would cut lines that are still of use.
 _TALLEST = 2.5
 LIMIT_NAME_BY_METRIC = {
-    "ttft": "Limit on the mean time to first token",
-    "tpot": "Limit on the mean time per output token",
-    "ntpot": "Limit on the mean latency per output token",
-    "latency": "Limit on the mean latency",
+    "ttft": "Limit on the time to first token",
+    "tpot": "Limit on the time per output token",
+    "ntpot": "Limit on the latency per output token",
+    "latency": "Limit on the latency",
 }
 
 
@@ -236,7 +236,7 @@ def _cost_by_limit_finding(sweep: LimitSweep) -> str:
         return "No limit that was tried can be met"
     (tight, at_tight), (loose, at_loose) = planned[0], planned[-1]
     own = next((plan for at, plan in planned if at == sweep.own), None)
-    text = f"{short_amount(at_tight.cost_per_h)} USD/h at {ms(tight):,.0f} ms, "
+    text = f"By closed form {short_amount(at_tight.cost_per_h)} USD/h at {ms(tight):,.0f} ms, "
     text += f"{short_amount(at_loose.cost_per_h)} at {ms(loose):,.0f} ms"
     if own is not None:
         change = 1 - at_loose.cost_per_h / own.cost_per_h

@@ -329,9 +329,10 @@ def _simulated_words(plan: Plan) -> str:
     certificate, shown = plan.certificate, plan.simulation
     if certificate is not None:
         return (
-            f" The star is this service's plan, certified: {plan.cost_per_h:,.2f} USD/h, where the closed form says "
-            f"{certificate.cost_before_per_h:,.2f}; simulated, the closed form's plan holds "
-            f"{certificate.attainment_before:.2%} of {share_text(certificate.target)}. No other point was simulated."
+            f" The star is this service's plan, certified: {plan.cost_per_h:,.2f} USD/h. By closed form it would be "
+            f"{certificate.cost_before_per_h:,.2f}, but in simulation {certificate.attainment_before:.2%} of the "
+            f"requests meet the SLO under that plan, where {share_text(certificate.target)} must. No other point was "
+            "simulated."
         )
     if shown is not None:
         held = f"{shown.attainment:.2%} of the requests met the limits"

@@ -79,6 +79,9 @@ def next_step(report: Report, plan: Plan) -> str:
             "Next: the log's own rate goes up and down; plan for its busy windows (workload: {rate: p99, window: 5m}), "
             "or certify with the log's burstiness (melange plan --burstiness 2)."
         )
+    if plan.certificate is not None and plan.holds is False:
+        most = f"at most {plan.certificate.reach:.2%} of the requests can meet the SLO on the offered types"
+        return f"Next: {most}; loosen a limit, lower the target, or offer faster types."
     if plan.certificate is not None:
         return "Next: the plan is certified for steadier requests than these; certify it for such (--burstiness)."
     command = "melange plan" if plan.slo and plan.slo.is_on_requests else "melange plan --certify"
