@@ -72,6 +72,7 @@ def test_a_certified_plan_says_what_holds_and_what_it_saves(certified: Plan) -> 
     assert "certified: 99.34% of the simulated requests met the SLO (target 99%)" in said
     saved = 1 - certified.cost_per_h / 21.6
     assert said.endswith(f"{saved:.1%} less than the cheapest certified single type (3 x large, 21.60 USD/h).")
+    assert certified.savings == pytest.approx(saved)
     none_found = replace(PROOF, single_type=None, single_type_per_h=None)
     assert "no certified fleet of a single type was found" in plan_sentence(replace(certified, certificate=none_found))
 
@@ -93,9 +94,9 @@ def test_a_certified_fleet_of_one_type_is_not_compared_with_itself(certified: Pl
 @pytest.mark.parametrize(
     ("bound", "gap", "words"),
     [
-        (None, 1.0, "There is no proof that no cheaper fleet holds."),
-        (10.0, 0.12, "No fleet below 10.00 USD/h can hold, so at most 12.0% could be saved."),
-        (16.2, 0.0, "No cheaper fleet can hold."),
+        (None, 1.0, "Proof: there is none that no cheaper fleet holds."),
+        (10.0, 0.12, "Proof: no fleet below 10.00 USD/h can hold, so at most 12.0% could be saved."),
+        (16.2, 0.0, "Proof: no cheaper fleet can hold."),
     ],
 )
 def test_a_certified_plan_says_how_far_from_the_cheapest_it_can_be(

@@ -17,7 +17,7 @@ _WIDTH = 116
 
 
 def heading_of(plan: Plan, written: date, cautions: Iterable[Caution] = ()) -> tuple[Block, ...]:
-    """Which plan a file is from: fingerprint, model, SLO, cost and its kind, replicas, traffic; a line a server type; cautions."""
+    """Which plan a file is from: fingerprint, model, SLO, cost, replicas, traffic; a line a server type; cautions."""
     replicas = ", ".join(f"{count} x {name}" for name, count in plan.replicas.items() if count)
     facts = [
         f"Written by melange deploy on {written.isoformat()} from the plan with the fingerprint {plan.fingerprint}.",

@@ -156,7 +156,7 @@ def _standing(plan: Plan) -> str:
 
 
 def proof(plan: Plan) -> str:
-    """What is proven about the plan, in a sentence or two."""
+    """What is proven about the plan, in a sentence or two; of a certified plan in two lines."""
     if plan.certificate is not None:
         return _certainty(plan, plan.certificate)
     if plan.bound_per_h is None:
@@ -186,18 +186,18 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
     before = f"by closed form, {usd(certificate.cost_before_per_h)}/h and {certificate.attainment_before:.2%}"
     kept = ", ".join(f"{share:.0%} of {name}" for name, share in certificate.headroom.items())
     return (
-        f"{held}; {cost} ({before}). {_distance(plan)} Kept free: {kept}. "
-        f"Found among {certificate.plans} simulated plans."
+        f"{held}; {cost} ({before}). Kept free: {kept}. Found among {certificate.plans} simulated plans.\n"
+        f"Proof: {_distance(plan)}"
     )
 
 
 def _distance(plan: Plan) -> str:
     """How far from the cheapest fleet that holds a certified plan can be."""
     if plan.bound_per_h is None:
-        return "There is no proof that no cheaper fleet holds."
+        return "there is none that no cheaper fleet holds."
     if plan.gap <= 0:
-        return "No cheaper fleet can hold."
-    return f"No fleet below {usd(plan.bound_per_h)}/h can hold, so at most {plan.gap:.1%} could be saved."
+        return "no cheaper fleet can hold."
+    return f"no fleet below {usd(plan.bound_per_h)}/h can hold, so at most {plan.gap:.1%} could be saved."
 
 
 def used_types(plan: Plan) -> list[int]:

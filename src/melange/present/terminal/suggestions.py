@@ -30,7 +30,7 @@ def uncertainty_part(plan: Plan) -> RenderableType | None:
 
 def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
     """What to measure, the most valuable first."""
-    title = "What to measure next, and what it is expected to save a cautious plan"
+    title = "What to measure next, and what it is expected to save a cautious plan by closed form"
     if not suggestions:
         return titled(title, Text("Nothing: no measurement would change what a plan costs."))
     found = table_of("Accelerators", "Replica type")
