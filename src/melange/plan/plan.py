@@ -233,7 +233,7 @@ class Plan:
 
     @property
     def savings(self) -> float | None:
-        """Saved against the cheapest single type (of a certified plan: a certified one), 0-1; None where none is able."""
+        """Saved against the cheapest single type, a certified one where the plan is, 0-1; None where none is able."""
         if self.certificate is not None:
             single_per_h = self.certificate.single_type_per_h
             return None if single_per_h is None else 1.0 - self.cost_per_h / single_per_h

@@ -62,8 +62,8 @@ def _certified(certificate: Certificate) -> str:
     wanted = share_text(certificate.wanted or certificate.target)
     why = f": {'; '.join(certificate.beyond_reach)}" if certificate.beyond_reach else ""
     return (
-        f"certified for {share_text(certificate.target)} only: the target of {wanted} is beyond the reach of any fleet "
-        f"of the offered types. At most {certificate.reach:.2%} of the requests can meet the SLO, under this plan "
+        f"certified for {share_text(certificate.target)} only: the target of {wanted} is beyond the reach of all "
+        f"offered types. At most {certificate.reach:.2%} of the requests can meet the SLO, and under this plan "
         f"{certificate.attainment:.2%} do ({certificate.low:.2%} at least){why}"
     )
 
