@@ -18,6 +18,7 @@ from melange.present.study import Study
 from melange.present.terminal.explanation import explanation_page
 from melange.present.terminal.plan_tables import plan_page
 from melange.present.terminal.plan_words import changes_sentence, plan_sentence, proof
+from melange.slo import Slo
 
 PROOF = Certificate(
     target=0.99,
@@ -120,6 +121,9 @@ def test_a_closed_form_says_that_nothing_was_simulated(plan: Plan) -> None:
     assert "by closed form (nothing was simulated); " in plan_sentence(plan)
     reason = replace(plan, not_simulated="the profile names no SLO")
     assert "(nothing was simulated: the profile names no SLO)" in plan_sentence(reason)
+    profile = replace(plan.question.profile, slo=Slo(tpot_s=0.1, statistic="p99"))
+    on_rates = replace(plan, question=replace(plan.question, profile=profile))
+    assert "by sums of simulated rates (the plan itself was not simulated)" in plan_sentence(on_rates)
     assert (plan.kind, plan.holds, plan.attainment, plan.low) == ("closed form", None, None, None)
 
 
@@ -192,4 +196,4 @@ def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certif
     assert kinds[0] == "certified"
     assert set(kinds[1:]) == {"closed form"}
     plain = next(one for one in explore_pictures(Study(exploration=explore(plan))) if one.name == "cost-by-rate")
-    assert "Nothing was simulated." in plain.caption
+    assert "No plan was simulated." in plain.caption

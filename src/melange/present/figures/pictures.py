@@ -337,7 +337,7 @@ def _simulated_words(plan: Plan) -> str:
     if shown is not None:
         held = f"{shown.attainment:.2%} of the requests met the limits"
         return f" Of the points only the service's own plan was simulated: {held}."
-    return " Nothing was simulated."
+    return " No plan was simulated."
 
 
 def _savings_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:

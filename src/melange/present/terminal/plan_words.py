@@ -52,6 +52,8 @@ def _held(plan: Plan) -> str:
     if plan.simulation is not None:
         return _simulated(plan, plan.simulation)
     why = f": {plan.not_simulated}" if plan.not_simulated else ""
+    if plan.slo is not None and not plan.slo.has_closed_form:  # rates under a percentile are simulated, size by size
+        return f"by sums of simulated rates (the plan itself was not simulated{why})"
     return f"by closed form (nothing was simulated{why})"
 
 
