@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
+from melange.plan.certificate import Certificate
 from melange.plan.plan import Plan
 from melange.plan.sweeps import (
     LimitSweep,
@@ -25,7 +26,7 @@ from melange.present.figures.efficiency import (
 from melange.present.figures.picture import Picture, Variant
 from melange.present.figures.theme import percent
 from melange.present.study import Study
-from melange.present.terminal.layout import share_text
+from melange.present.terminal.layout import LEAST_SHOWN, share_text
 from melange.present.terminal.plan_tables import SHOWN_SHARE
 from melange.profile.profile import Profile
 from melange.units import REQUESTS_PER_THOUSAND, ms
@@ -328,16 +329,26 @@ def _simulated_words(plan: Plan) -> str:
     """What of a curve was simulated, and why the point of a certified plan is not on it."""
     certificate, shown = plan.certificate, plan.simulation
     if certificate is not None:
-        return (
-            f" The star is this service's plan, certified: {plan.cost_per_h:,.2f} USD/h. By closed form it would be "
-            f"{certificate.cost_before_per_h:,.2f}, but in simulation {certificate.attainment_before:.2%} of the "
-            f"requests meet the SLO under that plan, where {share_text(certificate.target)} must. No other point was "
-            "simulated."
-        )
+        star = f" The star is this service's plan, certified: {plan.cost_per_h:,.2f} USD/h"
+        return f"{star}{_against_closed_form(certificate, plan.cost_per_h)}. No other point was simulated."
     if shown is not None:
         held = f"{shown.attainment:.2%} of the requests met the limits"
         return f" Of the points only the service's own plan was simulated: {held}."
     return " No plan was simulated."
+
+
+def _against_closed_form(certificate: Certificate, cost_per_h: float) -> str:
+    """Why certainty costs more or less than the closed form; empty where it costs the same."""
+    before = f". By closed form it would be {certificate.cost_before_per_h:,.2f}"
+    price = certificate.price(cost_per_h)
+    if abs(price) < LEAST_SHOWN:
+        return ""
+    if price < 0:
+        return f"{before}: the simulation shows room that sums of loads and headroom do not count on"
+    return (
+        f"{before}, but in simulation {certificate.attainment_before:.2%} of the requests meet the SLO under that plan, "
+        f"where {share_text(certificate.target)} must"
+    )
 
 
 def _savings_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:
