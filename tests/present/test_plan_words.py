@@ -191,7 +191,7 @@ def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certif
     curves = [trace.name for trace in cost.variants[0].figure.data[:-1]]
     assert curves
     assert all(name.endswith("closed form") for name in curves)
-    assert "in simulation 46.70% of the requests meet the SLO under that plan, where 99% must" in cost.caption
+    assert "in simulation 46.70% of the requests meet the SLO under it, where 99% must" in cost.caption
     roomy = replace(certified, certificate=replace(PROOF, cost_before_per_h=2 * certified.cost_per_h))
     captions = [picture.caption for picture in explore_pictures(Study(exploration=explore(roomy)))]
     assert any("the simulation shows room" in caption for caption in captions)

@@ -346,7 +346,7 @@ def _against_closed_form(certificate: Certificate, cost_per_h: float) -> str:
     if price < 0:
         return f"{before}: the simulation shows room that sums of loads and headroom do not count on"
     return (
-        f"{before}, but in simulation {certificate.attainment_before:.2%} of the requests meet the SLO under that plan, "
+        f"{before}, but in simulation {certificate.attainment_before:.2%} of the requests meet the SLO under it, "
         f"where {share_text(certificate.target)} must"
     )
 
