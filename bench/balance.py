@@ -187,7 +187,7 @@ def shares(folder: Path, count: int) -> None:
 
 def planned(folder: Path) -> Plan:
     """The plan of the chat example."""
-    command = [processes.MELANGE, "plan", "examples/chat.yaml", "--out", str(folder / "plan.json")]
+    command = [processes.MELANGE, "plan", "--quick", "examples/chat.yaml", "--out", str(folder / "plan.json")]
     subprocess.run(command, cwd=processes.BENCH.parent, check=True, capture_output=True)
     return Plan.read(folder / "plan.json")
 

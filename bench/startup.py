@@ -19,7 +19,8 @@ CANDIDATES = {
     "import numpy": ([sys.executable, "-c", "import numpy"], None),
     "import melange": ([sys.executable, "-c", "import melange"], 0.3),
     "melange --help": ([MELANGE, "--help"], 0.5),
-    "melange plan examples/chat.yaml": ([MELANGE, "plan", "examples/chat.yaml"], 1.5),
+    "melange plan --quick": ([MELANGE, "plan", "--quick", "examples/chat.yaml"], 1.5),
+    "melange plan": ([MELANGE, "plan", "examples/chat.yaml"], 3.0),
 }
 
 

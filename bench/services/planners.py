@@ -34,7 +34,7 @@ class Answer:
 
 def default(session: Session) -> Plan:
     """What `melange plan` answers."""
-    return session.certified()
+    return session.answer()
 
 
 def quick(session: Session) -> Plan:
@@ -89,14 +89,12 @@ def answered(name: str, session: Session, limit_s: float) -> Answer:
         reason = f"stopped after {limit_s:g} s of CPU"
     except Exception as error:  # a planner's defect is a result like any other, and others go on
         reason = f"defect: {type(error).__name__}: {error}"
-    return Answer(plan=plan, reason=reason, claims=_claims(plan, session), cpu_s=_cpu_s() - began)
+    return Answer(plan=plan, reason=reason, claims=_claims(plan), cpu_s=_cpu_s() - began)
 
 
-def _claims(plan: Plan | None, session: Session) -> bool:
-    """Whether a plan says that it holds; one whose certificate says less than the service asks for does not."""
-    if plan is None:
-        return False
-    return plan.certificate is None or plan.certificate.low >= (session.slo.attainment or 0.0)
+def _claims(plan: Plan | None) -> bool:
+    """Whether a plan says that it holds; one that says of itself that it does not reach the target does not."""
+    return plan is not None and plan.holds is not False
 
 
 def _cpu_s() -> float:

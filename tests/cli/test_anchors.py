@@ -89,13 +89,13 @@ def test_suggestions_come_with_their_price(run: Run) -> None:
 
 def test_a_cautious_plan_tells_the_cost_of_not_knowing(run: Run) -> None:
     """Cost at low, mid and high, and what to measure; nothing of it where no confidence is asked for."""
-    plan = json.loads(run("plan", "service.yaml", "--set", "plan.confidence=0.9", "--json").stdout)
+    plan = json.loads(run("plan", "--quick", "service.yaml", "--set", "plan.confidence=0.9", "--json").stdout)
     assert plan["confidence"] == 0.9
     assert plan["cost_at"]["low"] >= plan["cost_at"]["mid"] >= plan["cost_at"]["high"] > 0
     assert plan["cost_per_h"] == plan["cost_at"]["low"]
-    page = run("plan", "service.yaml", "--set", "plan.confidence=0.9").stdout
+    page = run("plan", "--quick", "service.yaml", "--set", "plan.confidence=0.9").stdout
     assert "The cost of uncertainty" in page
-    assert json.loads(run("plan", "service.yaml", "--json").stdout)["cost_at"] is None
+    assert json.loads(run("plan", "--quick", "service.yaml", "--json").stdout)["cost_at"] is None
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,10 @@ def test_a_cautious_plan_tells_the_cost_of_not_knowing(run: Run) -> None:
         (("profile", "service.yaml", "--anchor", "H200=unnamed.json"), "H200 is not among the offers"),
         (("profile", "service.yaml", "results/a.json"), "one service.yaml is needed"),
         (("profile", "results/a.json", "--suggest-measurements", "1"), "need a service.yaml"),
-        (("plan", "service.yaml", "--set", "plan.confidence=0.3"), "plan.confidence must be in [0.5, 1), got 0.3"),
+        (
+            ("plan", "--quick", "service.yaml", "--set", "plan.confidence=0.3"),
+            "plan.confidence must be in [0.5, 1), got 0.3",
+        ),
         (
             ("profile", "service.yaml", "--set", "profile={source: m.json, anchors: [results/a.json]}"),
             "profile.anchors correct estimates",

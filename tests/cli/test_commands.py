@@ -46,7 +46,7 @@ offers: {gpus: [L4, A10G, A100-80GB], providers: [aws, gcp], regions: [us-east-1
 
 def test_a_plan_prints_its_parts_in_order(run: Run) -> None:
     """The answer, the mix, the single types, the proof, the warnings."""
-    done = run("plan", ROOT / "examples" / "chat.yaml")
+    done = run("plan", "--quick", ROOT / "examples" / "chat.yaml")
     assert (done.returncode, done.stderr) == (0, "")
     first = done.stdout.splitlines()[0]
     assert "USD/h" in first
@@ -59,7 +59,7 @@ def test_a_plan_prints_its_parts_in_order(run: Run) -> None:
 
 def test_json_is_a_plan_and_nothing_else(run: Run) -> None:
     """Machines get one document on stdout, and nothing on stderr."""
-    done = run("plan", ROOT / "examples" / "chat.yaml", "--json")
+    done = run("plan", "--quick", ROOT / "examples" / "chat.yaml", "--json")
     plan = json.loads(done.stdout)
     assert done.stderr == ""
     assert {"cost_per_h", "replicas", "share", "gap", "single_type", "warnings"} <= set(plan)
@@ -90,8 +90,10 @@ def test_the_stages_by_themselves_end_at_the_same_plan(run: Run, tmp_path: Path)
     service = write(tmp_path / "service.yaml", SERVICE)
     assert run("workload", service, "--out", "workload.json").returncode == 0
     assert run("profile", service, "--workload", "workload.json", "--out", "profile.json").returncode == 0
-    staged = json.loads(run("plan", "--workload", "workload.json", "--profile", "profile.json", "--json").stdout)
-    whole = json.loads(run("plan", service, "--json", "--out", "plan.json").stdout)
+    staged = json.loads(
+        run("plan", "--quick", "--workload", "workload.json", "--profile", "profile.json", "--json").stdout
+    )
+    whole = json.loads(run("plan", "--quick", service, "--json", "--out", "plan.json").stdout)
     assert (staged["cost_per_h"], staged["replicas"]) == (whole["cost_per_h"], whole["replicas"])
     assert json.loads((tmp_path / "plan.json").read_text()) == whole
 
@@ -107,13 +109,13 @@ def test_profiles_of_several_types_are_planned_together(run: Run, tmp_path: Path
         melange.estimate(model, offers, slo, traffic).save(tmp_path / f"{gpu}.json")
     both = melange.estimate(model, catalog.select(gpus=["L4", "A10G"], **chosen).offers, slo, traffic)
     inputs = ("--workload", "w.json", "--profile", "L4.json")
-    joined = run("plan", *inputs, "--profile", "A10G.json", "--json", "--out", "plan.json")
+    joined = run("plan", "--quick", *inputs, "--profile", "A10G.json", "--json", "--out", "plan.json")
     assert joined.returncode == 0, joined.stderr
     found = json.loads(joined.stdout)
     assert found["cost_per_h"] == melange.solve(traffic, both).cost_per_h
     used = next(name for name, count in found["replicas"].items() if count)
     address = ("--replica", f"{used}=http://127.0.0.1:9")
-    for command in (("plan", *inputs), ("balance", "plan.json", *address, "--profile", "L4.json")):
+    for command in (("plan", "--quick", *inputs), ("balance", "plan.json", *address, "--profile", "L4.json")):
         done = run(*command, "--profile", "L4.json")
         assert done.returncode == 2
         assert "L4.json and L4.json: replica_types: both have one of the name" in done.stderr
@@ -122,7 +124,7 @@ def test_profiles_of_several_types_are_planned_together(run: Run, tmp_path: Path
 def test_what_init_writes_can_be_planned(run: Run, tmp_path: Path) -> None:
     """From nothing to a plan in two commands; a file that exists is not overwritten."""
     assert run("init").returncode == 0
-    assert run("plan", "service.yaml").returncode == 0
+    assert run("plan", "--quick", "service.yaml").returncode == 0
     again = run("init")
     assert (again.returncode, "exists already" in again.stderr) == (2, True)
 
@@ -131,7 +133,7 @@ def test_settings_reach_the_plan(run: Run, tmp_path: Path) -> None:
     """More traffic costs more."""
     service = write(tmp_path / "service.yaml", SERVICE)
     costs = [
-        json.loads(run("plan", service, "--json", "--set", f"workload.rate={rate}").stdout)["cost_per_h"]
+        json.loads(run("plan", "--quick", service, "--json", "--set", f"workload.rate={rate}").stdout)["cost_per_h"]
         for rate in (4, 64)
     ]
     assert costs[0] < costs[1]
@@ -140,10 +142,10 @@ def test_settings_reach_the_plan(run: Run, tmp_path: Path) -> None:
 def test_explain_adds_its_answers(run: Run, tmp_path: Path) -> None:
     """As a page and as JSON."""
     service = write(tmp_path / "service.yaml", SERVICE)
-    page = run("plan", service, "--explain")
+    page = run("plan", "--quick", service, "--explain")
     assert page.returncode == 0, page.stderr
     assert page.stdout.index("Proof:") < page.stdout.index("What would change the answer")
-    assert "explain" in json.loads(run("plan", service, "--explain", "--json").stdout)
+    assert "explain" in json.loads(run("plan", "--quick", service, "--explain", "--json").stdout)
 
 
 def test_a_trace_becomes_a_workload(run: Run, tmp_path: Path) -> None:
@@ -190,7 +192,7 @@ def test_a_service_that_cannot_be_planned_says_why(
     """error: and exit code 2, nothing on stdout, nothing written."""
     assert change[0] in SERVICE
     service = write(tmp_path / "service.yaml", SERVICE.replace(*change))
-    done = run("plan", service, "--json", "--out", "plan.json")
+    done = run("plan", "--quick", service, "--json", "--out", "plan.json")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert complaint in done.stderr
@@ -252,13 +254,13 @@ def test_a_percentile_is_planned_by_simulation_and_kept(
         "offers: {gpus: [L4, L40S], providers: [aws], regions: [us-east-1]}\n"
         "profile: {tensor_parallel: 1}\n",
     )
-    mean = json.loads(run("plan", service, "--json").stdout)
-    far = json.loads(run("plan", service, "--json", "--set", "slo.statistic=p99").stdout)
+    mean = json.loads(run("plan", "--quick", service, "--json").stdout)
+    far = json.loads(run("plan", "--quick", service, "--json", "--set", "slo.statistic=p99").stdout)
     assert far["slo"]["statistic"] == "p99"
     assert far["cost_per_h"] >= mean["cost_per_h"]
     kept = json.loads((tmp_path / "cache" / "rates.json").read_text())
     assert kept
-    again = json.loads(run("plan", service, "--json", "--set", "slo.statistic=p99").stdout)
+    again = json.loads(run("plan", "--quick", service, "--json", "--set", "slo.statistic=p99").stdout)
     assert again["replicas"] == far["replicas"]
     assert json.loads((tmp_path / "cache" / "rates.json").read_text()) == kept
 
@@ -280,3 +282,73 @@ def test_a_page_and_a_plan_do_not_share_a_file(run: Run) -> None:
     done = run("plan", "service.yaml", "--report", "out.html", "--out", "out.html")
     assert done.returncode == 2
     assert "--out and --report both name out.html" in done.stderr
+
+
+SMALL = """\
+model: meta-llama/Llama-3.1-8B
+slo: {tpot_ms: 120}
+workload: {dataset: arena, rate: 2}
+offers: {gpus: [L40S], providers: [aws], regions: [us-east-1]}
+profile: {tensor_parallel: 1}
+"""
+
+
+def test_a_plan_is_certified_by_default(run: Run, tmp_path: Path) -> None:
+    """The first sentence and the file say what share of requests met the SLO."""
+    service = write(tmp_path / "service.yaml", SMALL)
+    done = run("plan", service, "--out", "plan.json")
+    assert done.returncode == 0, done.stderr
+    assert "certified: " in done.stdout.splitlines()[0]
+    assert "(target 99%)" in done.stdout.splitlines()[0]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["kind"], plan["holds"], plan["target"]) == ("certified", True, 0.99)
+    assert plan["attainment"] >= plan["low"] >= 0.99
+    changed = run("plan", service, "--incumbent", "plan.json", "--explain")
+    assert "No change: it is the fleet in force" in changed.stdout
+    assert "What would change the answer by closed form" in changed.stdout
+
+
+def test_a_quick_plan_says_that_nothing_was_simulated(run: Run, tmp_path: Path) -> None:
+    """On the page and for machines; flags of simulations are refused beside it."""
+    service = write(tmp_path / "service.yaml", SMALL)
+    assert "nothing was simulated" in run("plan", service, "--quick").stdout.splitlines()[0]
+    plan = json.loads(run("plan", service, "--quick", "--json").stdout)
+    assert (plan["kind"], plan["holds"], plan["attainment"], plan["not_simulated"]) == ("closed form", None, None, "")
+    for flags in (("--certify",), ("--burstiness", "2")):
+        done = run("plan", service, "--quick", *flags)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "--quick" in done.stderr
+
+
+def test_a_plan_that_cannot_be_simulated_says_why(run: Run) -> None:
+    """The authors' configuration has no SLO: the closed form by default, an error for those who insist."""
+    release = ROOT / "examples" / "release.json"
+    done = run("plan", release)
+    assert done.returncode == 0
+    assert "nothing was simulated: the profile names no SLO" in done.stdout.splitlines()[0]
+    assert json.loads(run("plan", release, "--json").stdout)["not_simulated"] == "the profile names no SLO"
+    insisted = run("plan", release, "--certify")
+    assert (insisted.returncode, insisted.stdout) == (2, "")
+
+
+def test_a_share_that_is_missed_is_written_and_ends_with_1(run: Run, tmp_path: Path) -> None:
+    """Planned on means, simulated once: the plan is printed and saved, and scripts see that it does not hold."""
+    service = write(tmp_path / "service.yaml", SERVICE)
+    settings = ("--set", "slo.statistic=mean", "--set", "slo.attainment=0.9999")
+    done = run("plan", service, *settings, "--out", "plan.json")
+    assert done.returncode == 1
+    assert "not shown to hold" in done.stdout.splitlines()[0]
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["kind"], plan["holds"], plan["status"]) == ("simulated", False, "optimal")
+    assert 0 < plan["low"] < 0.9999
+
+
+def test_a_service_is_validated_with_the_plan_that_it_is_answered_with(run: Run, tmp_path: Path) -> None:
+    """Certified, or by closed form where asked; a plan in a file is planned already."""
+    service = write(tmp_path / "service.yaml", SMALL)
+    held = json.loads(run("validate", service, "--json", "--requests", "2000").stdout)
+    assert held["holds"]
+    assert run("validate", service, "--quick", "--requests", "2000").returncode == 0
+    refused = run("validate", "plan.json", "--quick")
+    assert refused.returncode == 2
+    assert "plan.json is a plan" in refused.stderr

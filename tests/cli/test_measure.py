@@ -91,7 +91,9 @@ def test_it_is_interrupted_killed_resumed_and_planned_with(start: Start, tmp_pat
         "measured",
         "anchored",
     }
-    status, out, errors = ended(start("plan", "--workload", "workload.json", "--profile", "p.json", "--json"))
+    status, out, errors = ended(
+        start("plan", "--quick", "--workload", "workload.json", "--profile", "p.json", "--json")
+    )
     assert status == 0, errors
     assert json.loads(out)["cost_per_h"] == 2.0
 

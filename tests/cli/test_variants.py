@@ -20,7 +20,7 @@ def test_a_plan_may_choose_variants_where_the_service_allows_them(tmp_path: Path
 
     def plan(*settings: str) -> dict[str, object]:
         done = subprocess.run(
-            [MELANGE, "plan", "service.yaml", "--json", *settings],
+            [MELANGE, "plan", "--quick", "service.yaml", "--json", *settings],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -41,6 +41,8 @@ def test_a_plan_may_choose_variants_where_the_service_allows_them(tmp_path: Path
 def test_variants_need_estimates(tmp_path: Path) -> None:
     """A measured profile alone cannot be quantized on paper."""
     (tmp_path / "service.yaml").write_text(f"{SERVICE}variants: fp8\nprofile: {{source: measured.json}}\n")
-    done = subprocess.run([MELANGE, "plan", "service.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [MELANGE, "plan", "--quick", "service.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 2
     assert "variants are estimated" in done.stderr

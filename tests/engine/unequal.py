@@ -57,7 +57,7 @@ def measure(server: Server, name: str, slo: Slo, folder: Path, buckets: int) -> 
 def plan_of_files(folder: Path, rate: float, names: list[str]) -> str:
     """What ``melange plan --json`` prints of measured profiles."""
     traffic(rate).save(folder / "planned.json")
-    command: list[str | Path] = [MELANGE, "plan", "--workload", "planned.json", "--json"]
+    command: list[str | Path] = [MELANGE, "plan", "--quick", "--workload", "planned.json", "--json"]
     for name in names:
         command += ["--profile", f"{name}.json"]
     done = subprocess.run(

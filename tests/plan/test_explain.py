@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from plan_cases import authors, offer, profile, random_case, workload
 
+from melange.plan.certificate import Certificate
 from melange.plan.explain import explain
 from melange.plan.options import Options
 from melange.plan.solve import solve
@@ -75,3 +77,15 @@ def test_budget_is_explained_for_what_it_serves():
     options = Options(headroom=0.0, gap=0.0, budget_per_h=3.67)
     told = explain(solve(load, rates, options))
     assert told.cheaper is None or told.cheaper.cost_per_h < 3.67
+
+
+def test_of_a_certified_plan_the_closed_form_is_explained():
+    """Prices and duals are those of the program, whatever the search by simulation has rented."""
+    plan = solve(*authors(), EXACT)
+    certificate = Certificate(
+        target=0.99, attainment=1.0, low=0.996, requests=1000, seeds=1, policy="plan-least-work",
+        cost_before_per_h=plan.cost_per_h, attainment_before=0.9, headroom={}, plans=1,
+    )  # fmt: skip
+    certified = replace(plan, instances=2 * plan.instances, cost_per_h=2 * plan.cost_per_h, certificate=certificate)
+    found, expected = explain(certified).to_json(), explain(plan).to_json()
+    assert json.dumps(found) == json.dumps(expected)

@@ -78,7 +78,7 @@ def test_all_axes_have_units(study: Study) -> None:
 def test_curves_pass_through_their_plans(study: Study) -> None:
     """Cost by rate begins at 0, holds the service's own plan, and ends at twice its rate."""
     points = study.exploration.by_rate
-    figure = figure_cost_by_rate(points, study.legend, 30.0)
+    figure = figure_cost_by_rate(points, study.legend, study.plan)
     mix = figure.data[-1]
     cost_by_rate = dict(zip(mix.x, mix.y, strict=True))
     assert (cost_by_rate[0.0], cost_by_rate[30.0]) == (0.0, study.plan.cost_per_h)
@@ -92,7 +92,7 @@ def test_curves_pass_through_their_plans(study: Study) -> None:
 def test_limits_are_drawn_in_milliseconds(study: Study) -> None:
     """The service's own limit of 0.1 s stands at 100 ms."""
     (sweep,) = study.exploration.by_limit
-    mix = figure_cost_by_limit(sweep, study.legend).data[-1]
+    mix = figure_cost_by_limit(sweep, study.legend, study.plan).data[-1]
     assert dict(zip(mix.x, mix.y, strict=True))[100.0] == study.plan.cost_per_h
     cost = figure_request_cost(sweep, study.legend, study.workload, (0, 0)).data
     small = next(trace for trace in cost if trace.name.endswith("small"))

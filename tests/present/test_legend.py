@@ -11,7 +11,8 @@ from melange.plan.solve import solve
 from melange.present.figures.efficiency import request_cost, winners
 from melange.present.figures.legend import COLORS, OTHER_COLOR, color_of, ink_on, legend_of, short_names
 from melange.present.study import Study
-from melange.present.terminal.plan_tables import letters, used_types
+from melange.present.terminal.plan_tables import letters
+from melange.present.terminal.plan_words import used_types
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Buckets, Workload
 

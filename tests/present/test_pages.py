@@ -141,7 +141,7 @@ def run(tmp_path: Path) -> Run:
 
 def test_explore_writes_a_page(run: Run, tmp_path: Path) -> None:
     """The bundled example, all pictures, at the rate that was set."""
-    done = run("explore", ROOT / "examples" / "chat.yaml", "--out", "page.html", "--set", "workload.rate=8")
+    done = run("explore", ROOT / "examples" / "chat.yaml", "--quick", "--out", "page.html", "--set", "workload.rate=8")
     assert (done.returncode, done.stderr) == (0, "")
     text = (tmp_path / "page.html").read_text()
     found = Structure(text)

@@ -12,12 +12,13 @@ from structure import Structure
 from tiny import HOSTILE
 
 import melange
+from melange.plan.certificate import Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.present.figures.legend import COLORS
 from melange.present.pages.validation_page import validation_html, validation_pictures
-from melange.present.terminal.plan_tables import used_types
+from melange.present.terminal.plan_words import used_types
 from melange.present.terminal.validation import next_step, verdict
 from melange.slo import Slo
 from melange.validate.attainment import Interval
@@ -103,7 +104,15 @@ def test_what_is_missed_comes_with_a_next_step(simulated: Plan, reports: tuple[R
     """Each reason to miss has its own; a target that holds needs none."""
     first = reports[0]
     missed = replace(first, attainment=Interval(value=0.9, low=0.89, high=0.91), target=0.995, rate=16.0)
-    assert "--certify buys" in next_step(missed, simulated)
+    assert next_step(missed, simulated) == "Next: melange plan finds a plan that holds."
+    certificate = Certificate(
+        target=0.9, attainment=0.93, low=0.92, requests=1000, seeds=1, policy="plan-least-work", cost_before_per_h=1.0,
+        attainment_before=0.9, headroom={}, plans=1, wanted=0.99, reach=0.95,
+    )  # fmt: skip
+    assert "at most 95.00% of the requests" in next_step(missed, replace(simulated, certificate=certificate))
+    profile = replace(simulated.question.profile, slo=Slo(tpot_s=0.08, statistic="mean"))
+    on_mean = replace(simulated, question=replace(simulated.question, profile=profile))
+    assert next_step(missed, on_mean) == "Next: melange plan --certify finds a plan that holds."
     assert "spare_replicas" in next_step(replace(missed, scenario="lost-replica"), simulated)
     assert "workload.rate" in next_step(replace(missed, scenario="double"), simulated)
     assert "confidence" in next_step(replace(missed, steps="slow"), simulated)

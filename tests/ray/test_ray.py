@@ -28,6 +28,7 @@ def validate(*options: str, timeout_s: float = 240.0) -> subprocess.CompletedPro
         MELANGE,
         "validate",
         ROOT / "examples" / "chat.yaml",
+        "--quick",
         "--seeds",
         "2",
         "--requests",

@@ -251,3 +251,28 @@ def test_flags_stand_for_sections(service: Path) -> None:
     assert session.workload().total_rate == pytest.approx(2.0)
     assert session.slo == Slo(ttft_s=0.9)
     assert find_model(session.service.model).name in session.profile().model if session.service else False
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "reason"),
+    [
+        ([], "certified", ""),
+        (["slo.statistic=mean"], "simulated", ""),
+        (["plan.budget_per_h=3"], "closed form", "plan.budget_per_h"),
+        (["slo.statistic=mean", "slo.attainment=1"], "closed form", "slo.attainment: 1"),
+    ],
+)
+def test_an_answer_says_what_it_rests_on(service: Path, settings: list[str], kind: str, reason: str) -> None:
+    """Certified where the SLO is on requests, simulated once under a mean, and else the closed form with a reason."""
+    answer = Session(service, settings=[*settings, "workload.rate=1", "offers.gpus=[A10G]"]).answer()
+    assert answer.kind == kind
+    assert reason in answer.not_simulated
+    assert bool(answer.not_simulated) == bool(reason)
+    assert (answer.attainment is None) == (kind == "closed form")
+
+
+def test_a_certified_plan_says_that_confidence_binds_its_closed_form_only(service: Path) -> None:
+    """Steps are simulated as they are known."""
+    settings = ["workload.rate=1", "offers.gpus=[A10G]", "plan.confidence=0.8"]
+    answer = Session(service, settings=settings).answer()
+    assert "confidence" in {caution.kind for caution in answer.cautions}

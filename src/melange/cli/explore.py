@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import Inputs, events
+from melange.cli.terminal import Inputs, QuickFlag, events
 
 
 @with_flags
 def explore(
     inputs: Inputs,
+    quick: QuickFlag = False,
     out: Annotated[Path, typer.Option("--out", help="The page to write (replaced atomically).")] = Path("explore.html"),
     images: Annotated[
         Path | None, typer.Option("--images", help="A folder for the pictures as files (melange[images], Chromium).")
@@ -32,7 +33,8 @@ def explore(
         check_images(images, image_format)
     with events() as listener:
         session = inputs.session(listener)
-        study = Study(exploration=session.explore(), day=datetime.now(UTC).date())
+        plan = session.plan() if quick else session.answer()
+        study = Study(exploration=session.explore(plan), day=datetime.now(UTC).date())
     with events("drawing"):
         pictures = explore_pictures(study)
         write_text(out, explore_page(study, pictures, session.name))

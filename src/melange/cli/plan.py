@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import Inputs, JsonFlag, OutOption, events, save_and_print
+from melange.cli.terminal import Inputs, JsonFlag, OutOption, QuickFlag, events, save_and_print
 from melange.errors import InputError
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
     from melange.service.session import Session
+
+
+_DOES_NOT_HOLD = 1  # an answer, but not the one that was wished; 2 is an error
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,16 @@ class _Flags:
     explained: Annotated[bool, typer.Option("--explain", help="Say what would change the answer, and by how much.")] = (
         False
     )
+    quick: QuickFlag = False
     certified: Annotated[
-        bool, typer.Option("--certify", help="Simulate, and buy exactly the headroom that the SLO needs.")
+        bool,
+        typer.Option(
+            "--certify",
+            help="Certify by simulation, or fail; the default does where the SLO is about requests (no statistic).",
+        ),
     ] = False
     burstiness: Annotated[
-        float, typer.Option(help="With --certify: coefficient of variation of the times between arrivals.")
+        float, typer.Option(help="Coefficient of variation of the times between simulated arrivals; 1 is Poisson.")
     ] = 1.0
     report: Annotated[
         Path | None, typer.Option("--report", help="Write the plan's own page, with pictures, as one HTML file.")
@@ -43,10 +51,18 @@ class _Flags:
 
     def check(self) -> None:
         """Refuse flags that exclude each other."""
-        if self.burstiness != 1.0 and not self.certified:
-            raise InputError("--burstiness is of the requests that --certify simulates", hint="add --certify")
-        if self.incumbent is not None and self.certified:
-            raise InputError("--incumbent chooses among proven plans, and --certify searches by simulation")
+        if self.quick and self.certified:
+            raise InputError("--quick simulates nothing, and --certify simulates", hint="leave out one of them")
+        if self.burstiness != 1.0 and self.quick:
+            raise InputError("--burstiness is of simulated requests, and --quick simulates none")
+
+    def answer(self, session: Session, incumbent: Plan | None) -> Plan:
+        """The plan as it is wished."""
+        if self.quick:
+            return session.plan(incumbent=incumbent)
+        if self.certified:
+            return session.certified(burstiness=self.burstiness)
+        return session.answer(incumbent=incumbent, burstiness=self.burstiness)
 
 
 @with_flags
@@ -56,7 +72,10 @@ def plan(
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the cheapest mix that carries the traffic within the SLO."""
+    """Find the cheapest mix that carries the traffic within the SLO, and show by simulation that it does.
+
+    Exit code 1: the plan is written, but the share of requests that the SLO asks for is not shown to meet it.
+    """
     from melange.present.terminal import plan_tables
     from melange.present.terminal.explanation import explanation_page
 
@@ -66,7 +85,7 @@ def plan(
     with events() as listener:
         session = inputs.session(listener, ["plan.drop_unservable=true"] if flags.drop_unservable else [])
         in_force = _read(flags.incumbent)
-        found = session.certified(burstiness=flags.burstiness) if flags.certified else session.plan(incumbent=in_force)
+        found = flags.answer(session, in_force)
         reasons = session.explanation(found) if flags.explained else None
     if flags.report is not None:
         _write_report(flags.report, session, found)
@@ -81,6 +100,8 @@ def plan(
         more=more or None,
         more_page=None if reasons is None else explanation_page(reasons, found),
     )
+    if found.holds is False:
+        raise typer.Exit(_DOES_NOT_HOLD)
 
 
 def _read(file: Path | None) -> Plan | None:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
+QuickFlag = Annotated[
+    bool, typer.Option("--quick", help="Plan by closed form alone, in a moment: nothing is simulated for it.")
+]
+
 OutOption = Annotated[Path | None, typer.Option("--out", help="Save to this file as well (replaced atomically).")]
 
 SetOption = Annotated[

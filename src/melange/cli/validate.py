@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag, OutOption, SetOption, events, parse_columns
+from melange.cli.terminal import JsonFlag, OutOption, QuickFlag, SetOption, events, parse_columns
 from melange.errors import InputError, unknown
 from melange.service.events import task
 
@@ -77,6 +77,7 @@ def validate(
     source: Annotated[Path, typer.Argument(help="A plan.json (melange plan --out), or a service.yaml.")],
     flags: _Flags,
     settings: SetOption = None,
+    quick: QuickFlag = False,
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -85,7 +86,7 @@ def validate(
     from melange.present.terminal.validation import validation_page
 
     flags.check()
-    plan = _plan_of(source, settings or [])
+    plan = _plan_of(source, settings or [], quick=quick)
     with events() as listener, task(listener, "preparing the simulator") as tell:
         from melange.validate.simulate import prepare
 
@@ -110,19 +111,22 @@ def validate(
         layout.console(stderr=True).print(f"saved to {path}")
 
 
-def _plan_of(source: Path, settings: list[str]) -> Plan:
-    """The plan of a file, or of a service that is planned now."""
+def _plan_of(source: Path, settings: list[str], *, quick: bool) -> Plan:
+    """The plan of a file, or of a service that is planned now: what ``melange plan`` answers."""
     from melange.plan.plan import Plan
     from melange.service.session import is_service
 
     if not is_service(source):
         if settings:
             raise InputError(f"--set changes a service, and {source} is a plan", hint="give the service.yaml instead")
+        if quick:
+            raise InputError(f"--quick is how a service is planned, and {source} is a plan")
         return Plan.read(source)
     from melange.service.session import Session
 
     with events() as listener:
-        return Session(source, settings=settings, listener=listener).plan()
+        session = Session(source, settings=settings, listener=listener)
+        return session.plan() if quick else session.answer()
 
 
 def _requests(plan: Plan, flags: _Flags) -> list[Arrivals]:

@@ -22,7 +22,7 @@ def heading_of(plan: Plan, written: date, cautions: Iterable[Caution] = ()) -> t
     facts = [
         f"Written by melange deploy on {written.isoformat()} from the plan with the fingerprint {plan.fingerprint}.",
         f"Model {plan.model or 'not named'}; SLO {plan.slo or 'not named'}; {plan.workload.total_rate:g} requests/s; "
-        f"{plan.cost_per_h:.2f} USD/h for {replicas}.",
+        f"{plan.cost_per_h:.2f} USD/h ({plan.kind}) for {replicas}.",
     ]
     servers = tuple(one_line(str(server)) for server in servers_of(plan))
     warnings = [f"CAUTION: {caution}" for caution in cautions]

@@ -19,6 +19,7 @@ from melange.plan.plan import Plan
 from melange.plan.problem import Problem, build
 from melange.plan.question import Question
 from melange.plan.servable import scope_of
+from melange.plan.solve import solve
 from melange.units import S_PER_H, TOKENS_PER_MTOK
 from melange.workload.workload import Array, Workload
 
@@ -107,8 +108,11 @@ class Explanation:
 def explain(plan: Plan) -> Explanation:
     """Say why ``plan`` is what it is, from the question that it answers.
 
-    Under a budget the traffic that the plan serves is explained.
+    Under a budget the traffic that the plan serves is explained. Of a certified plan the closed form of its question is
+    explained: prices and duals are those of the program, and a search by simulation has none.
     """
+    if plan.certificate is not None:
+        plan = solve(plan.question)
     question = _explained(plan)
     workload = question.workload
     problem = _problem(question)

@@ -17,6 +17,7 @@ from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.plan.question_file import question_from_json, question_to_json
 from melange.plan.server import servers_of
+from melange.plan.simulation import Simulation
 from melange.profile.profile import ReplicaType
 from melange.replica.engine import Engine
 from melange.slo import Slo
@@ -70,12 +71,12 @@ class Plan:
     cost_per_h
         Of all instances [USD/h].
     bound_per_h
-        No plan under the same settings costs less [USD/h]; None under a budget, where traffic is what is sought, and
-        for a certified plan, which a search has found and nothing proves to be the cheapest.
+        No plan under the same settings costs less [USD/h], and of a certified plan: no fleet that holds; None under a
+        budget, where traffic is what is sought, and where nothing is proven.
     gap
         Proven distance to the best possible plan, 0-1; 1 where nothing is proven.
     single_type
-        The cheapest plan with one type only, or why there is none, by replica type name.
+        The cheapest plan with one type only by closed form, or why there is none, by replica type name.
     cost_at
         Cost of the cheapest plan if every replica carried what the ``low`` end, the ``mid`` and the ``high`` end of its
         interval say [USD/h], None where none carries the traffic then; empty where nobody asked.
@@ -92,7 +93,11 @@ class Plan:
     cautions
         What a reader should know: those of the workload and of the profile included.
     certificate
-        What a simulation has shown of it; None where nobody asked.
+        The proof by simulation; None where it was not searched for by simulation.
+    simulation
+        What one simulation of it has shown; None where there was none, or a certificate says it.
+    not_simulated
+        Why it could not be simulated though a simulation was asked for; empty otherwise.
     max_request_rate
         The rates that it counts on, at the confidence that its question asks for (R, I, O) [1/s]; 0 for a type that is
         not used.
@@ -114,6 +119,8 @@ class Plan:
     solve_s: float = 0.0
     cautions: tuple[Caution, ...] = ()
     certificate: Certificate | None = None
+    simulation: Simulation | None = None
+    not_simulated: str = ""
     max_request_rate: Array = field(init=False)
 
     def __post_init__(self) -> None:
@@ -166,6 +173,40 @@ class Plan:
         return self.question.profile.model
 
     @property
+    def kind(self) -> str:
+        """What its cost rests on: ``certified``, ``simulated`` (once, as it is) or ``closed form``."""
+        if self.certificate is not None:
+            return "certified"
+        return "closed form" if self.simulation is None else "simulated"
+
+    @property
+    def target(self) -> float | None:
+        """Share of requests that the SLO asks to meet every limit, 0-1; None where it asks for none."""
+        if self.certificate is not None:
+            wanted = self.certificate.wanted
+            return self.certificate.target if wanted is None else wanted
+        if self.simulation is not None:
+            return self.simulation.target
+        return self.slo.attainment if self.slo else None
+
+    @property
+    def attainment(self) -> float | None:
+        """Share of requests that met every limit in simulation, 0-1; None where nothing was simulated."""
+        shown = self.certificate or self.simulation
+        return shown.attainment if shown else None
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the 95 % interval of :attr:`attainment`, 0-1; None where nothing was simulated."""
+        shown = self.certificate or self.simulation
+        return shown.low if shown else None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether a simulation has shown, with confidence, that the target is met; None where neither is known."""
+        return None if self.low is None or self.target is None else self.low >= self.target
+
+    @property
     def replicas(self) -> dict[str, int]:
         """Running copies of the model by replica type name; 0 for a type that is not used."""
         return {
@@ -192,7 +233,10 @@ class Plan:
 
     @property
     def savings(self) -> float | None:
-        """Saved against the cheapest single type, 0-1; None where no type can do it alone."""
+        """Saved against the cheapest single type, a certified one where the plan is, 0-1; None where none is able."""
+        if self.certificate is not None:
+            single_per_h = self.certificate.single_type_per_h
+            return None if single_per_h is None else 1.0 - self.cost_per_h / single_per_h
         best = self.best_single
         if best is None or best[1].cost_per_h is None:
             return None
@@ -223,6 +267,11 @@ class Plan:
         """As a JSON object."""
         return {
             "fingerprint": self.fingerprint,
+            "kind": self.kind,
+            "holds": self.holds,
+            "target": self.target,
+            "attainment": self.attainment,
+            "low": self.low,
             "cost_per_h": self.cost_per_h,
             "cost_per_mtok": self.cost_per_mtok,
             "replicas": self.replicas,
@@ -249,6 +298,8 @@ class Plan:
             "max_request_rate": [rates.tolist() if rates.any() else None for rates in self.max_request_rate],
             "servers": [server.to_json() for server in servers_of(self)],
             "certificate": self.certificate.to_json() if self.certificate else None,
+            "simulation": self.simulation.to_json() if self.simulation else None,
+            "not_simulated": self.not_simulated,
             **question_to_json(self.question, self.instances > 0),
         }
 
@@ -274,6 +325,8 @@ class Plan:
             solve_s=content["solve_s"],
             cautions=tuple(Caution(**caution) for caution in content["warnings"]),
             certificate=Certificate.from_json(content["certificate"]) if content.get("certificate") else None,
+            simulation=Simulation.from_json(content["simulation"]) if content.get("simulation") else None,
+            not_simulated=content.get("not_simulated", ""),
         )
 
     def dumps(self) -> str:

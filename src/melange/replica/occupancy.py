@@ -70,7 +70,10 @@ def replicas_like(engine: Engine) -> Replicas:
 def largest_batch_of(engine: Engine, sizes: Sizes) -> Array:
     """Most running requests of an engine in the mean (1, I, O), as :func:`~melange.replica.capacity.largest_batch`."""
     held = sizes.longest if engine.is_fully_reserved else sizes.residency
-    resident, longest = _held(engine, held, engine.block_tokens / 2), _held(engine, sizes.longest, engine.block_tokens - 1)
+    resident, longest = (
+        _held(engine, held, engine.block_tokens / 2),
+        _held(engine, sizes.longest, engine.block_tokens - 1),
+    )
     batch = np.minimum(engine.max_sequences, engine.kv_tokens / resident)
     if engine.is_chunked:
         batch = np.minimum(batch, engine.max_batched_tokens / (1 + sizes.inputs / sizes.outputs))

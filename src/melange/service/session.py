@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melange.errors import InputError
+from melange.errors import Caution, InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.service.events import Listener, TaskEvent, task
@@ -38,6 +38,16 @@ if TYPE_CHECKING:
 def is_service(source: str | Path) -> bool:
     """Whether a file describes a service, by its ending."""
     return Path(source).suffix in {".yaml", ".yml"}
+
+
+def _with_word_on_confidence(plan: Plan) -> Plan:
+    """A certified plan, with a caution where it was asked to count on less than replicas are expected to carry."""
+    confidence = plan.options.confidence
+    if confidence is None:
+        return plan
+    what = f"steps were simulated as they are known, and plan.confidence: {confidence:g} binds the closed form only"
+    caution = Caution("confidence", f"{what}; melange validate --steps slow shows the plan on slower ones")
+    return replace(plan, cautions=(*plan.cautions, caution))
 
 
 def _silence(_: TaskEvent) -> None:
@@ -140,8 +150,42 @@ class Session:
         """What a plan answers."""
         return Question(workload=self._workload, profile=self._profile, options=self.options)
 
+    def answer(self, *, incumbent: Plan | None = None, burstiness: float = 1.0) -> Plan:
+        """The plan to put into service: certified by simulation.
+
+        Where the SLO binds a mean or a percentile, the plan that is proven under that reading, simulated once, so that
+        it says what share of requests meets the limits. Where neither can be simulated, the closed form alone, with
+        the reason in ``not_simulated``.
+
+        Parameters
+        ----------
+        incumbent
+            The plan in force, as of :meth:`plan`; the search for a certificate chooses by cost alone.
+        burstiness
+            Coefficient of variation of the times between simulated arrivals; 1 is Poisson.
+        """
+        from melange.validate.evidence import why_not_simulated
+
+        question = self.question()
+        slo, reason = question.profile.slo, why_not_simulated(question)
+        if not reason and slo is not None and slo.is_on_requests:
+            return self.certified(burstiness=burstiness)
+        proven = self.plan(incumbent=incumbent)
+        if slo is not None and not slo.is_on_requests:
+            reason = why_not_simulated(question, proven.instances > 0)
+        return replace(proven, not_simulated=reason) if reason else self._simulated(proven, burstiness)
+
+    def _simulated(self, plan: Plan, burstiness: float) -> Plan:
+        """The plan with what one simulation of it shows."""
+        from melange.replica.simulated.compiling import compilation_told
+        from melange.validate.evidence import with_simulation
+
+        observed = self.observed()
+        with self._task("simulating the plan") as tell, compilation_told(lambda told: tell(f"compiling once, {told}")):
+            return with_simulation(plan, observed=observed, burstiness=burstiness)
+
     def plan(self, *, incumbent: Plan | None = None) -> Plan:
-        """The cheapest mix, proven under the sums.
+        """The cheapest mix by closed form, proven under the sums; nothing is simulated.
 
         Parameters
         ----------
@@ -167,7 +211,8 @@ class Session:
 
         question, observed = self.question(), self.observed()
         with self._task("simulating plans") as tell, compilation_told(tell):
-            return self._finished(certify(question, burstiness=burstiness, observed=observed, progress=tell))
+            found = certify(question, burstiness=burstiness, observed=observed, progress=tell)
+        return self._finished(_with_word_on_confidence(found))
 
     def explanation(self, plan: Plan) -> Explanation:
         """What would change a plan, and by how much."""
@@ -185,10 +230,10 @@ class Session:
             return suggest_measurements(question, count=count, in_flight=self._in_flight())
 
     def explore(self, plan: Plan | None = None) -> Exploration:
-        """Plans at other rates and under other limits, around a plan or the cheapest one."""
+        """Plans at other rates and under other limits, by closed form, around a plan or the service's answer."""
         from melange.plan.sweeps import explore
 
-        chosen = self.plan() if plan is None else plan
+        chosen = self.answer() if plan is None else plan
         with self._task("planning for") as tell:
             return explore(chosen, self._profile_at(), progress=tell)
 

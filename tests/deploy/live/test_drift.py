@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from plan_cases import offer, profile, workload
 
-from melange.deploy.live.drift import FAILED, SHORT, STEADY, Drift, find_drift
+from melange.deploy.live.drift import CHEAPER, FAILED, SHORT, STEADY, Drift, find_drift
+from melange.plan.certificate import Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
@@ -61,6 +62,20 @@ def test_at_equal_cost_the_fleet_in_force_stays() -> None:
     in_force = replace(plan, instances=np.array([4, 5]))
     assert in_force.instances.sum() == plan.instances.sum()
     assert "4 x a, 5 x b" in find_drift(in_force, seen(30.0), 0.05).message
+
+
+def test_what_a_certificate_costs_is_no_saving_of_a_new_plan() -> None:
+    """A certified plan costs half as much again as its closed form, and so will the next one."""
+    plan = solve(workload([[30.0]]), two_types(), Options())
+    certificate = Certificate(
+        target=0.99, attainment=1.0, low=0.996, requests=1000, seeds=1, policy="plan-least-work",
+        cost_before_per_h=plan.cost_per_h, attainment_before=0.9, headroom={}, plans=1,
+    )  # fmt: skip
+    in_force = replace(plan, cost_per_h=1.5 * plan.cost_per_h, certificate=certificate)
+    steady = find_drift(in_force, seen(30.0), 0.05)
+    assert (steady.state, steady.new_cost_per_h) == (STEADY, pytest.approx(in_force.cost_per_h))
+    assert find_drift(in_force, seen(45.0), 0.05).state == SHORT
+    assert find_drift(in_force, seen(15.0), 0.05).state == CHEAPER
 
 
 def test_limits_that_no_longer_suffice_are_short() -> None:

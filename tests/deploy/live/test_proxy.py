@@ -214,7 +214,7 @@ def test_the_live_workload_can_be_planned_on(balancer: Balancer, tmp_path: Path)
     assert live.requests >= 3
     small_plan(rate=1e4).question.profile.save(tmp_path / "profile.json")
     files = [f"--{name}={tmp_path / name}.json" for name in ("workload", "profile")]
-    result = CliRunner().invoke(app, ["plan", *files, "--json"])
+    result = CliRunner().invoke(app, ["plan", "--quick", *files, "--json"])
     assert result.exit_code == 0, result.output
     plan = json.loads(result.stdout)
     assert plan["workload"]["request_rate"] == live.request_rate.tolist()

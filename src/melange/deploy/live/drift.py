@@ -33,7 +33,8 @@ class Drift:
         ``unknown`` (too few requests), ``steady``, ``cheaper`` (a new plan costs less by more than the threshold),
         ``short`` (the live workload needs more than is rented), ``failed`` (no plan was found).
     cost_per_h, new_cost_per_h
-        Of the plan in force and of the new one [USD/h]; nan where there is none.
+        Of the plan in force and of the new one [USD/h]; nan where there is none. The new one is planned by closed form:
+        where the plan in force is certified, what its certificate added is added to the new one in proportion.
     message
         A sentence for the log.
     """
@@ -76,6 +77,8 @@ def find_drift(plan: Plan, live: Workload, threshold: float, profile: Profile | 
 
 def _compared(plan: Plan, found: Plan, live: Workload, threshold: float) -> Drift:
     old, new = plan.cost_per_h, found.cost_per_h
+    if plan.certificate is not None:  # or every closed form would seem a cheaper plan than one that holds
+        new *= 1 + plan.certificate.price(old)
     mix = ", ".join(f"{count} x {name}" for name, count in found.replicas.items() if count)
     traffic = f"{live.total_rate:.3g} requests/s arrive ({plan.workload.total_rate:.3g} planned)"
     state, what = STEADY, "within the threshold"
@@ -85,7 +88,8 @@ def _compared(plan: Plan, found: Plan, live: Workload, threshold: float) -> Drif
         state, what = CHEAPER, f"{1 - new / old:.1%} cheaper"
     elif new > old * (1 + threshold):
         state, what = SHORT, f"{new / old - 1:.1%} more than is rented: the SLO is at risk"
-    message = f"{traffic}; a new plan would cost {new:.2f} USD/h instead of {old:.2f}, {what}: {mix}"
+    about, kind = ("about ", " by closed form") if plan.certificate else ("", "")
+    message = f"{traffic}; a new plan would cost {about}{new:.2f} USD/h instead of {old:.2f}, {what}: {mix}{kind}"
     return Drift(state=state, cost_per_h=old, new_cost_per_h=new, message=message)
 
 

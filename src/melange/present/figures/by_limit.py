@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from melange.plan.plan import Plan
 from melange.plan.sweeps import LimitSweep
-from melange.present.figures.by_rate import mix_hover
+from melange.present.figures.by_rate import CLOSED_FORM, add_certified, mix_hover
 from melange.present.figures.cells import Cell, add_cells, add_key, add_keys, cost_text, name_of
 from melange.present.figures.efficiency import request_cost, winners
 from melange.present.figures.legend import MIX_COLOR, NONE_COLOR, OTHER_COLOR, Legend, color_of
@@ -172,8 +173,11 @@ def _winner_hover(sweep: LimitSweep, legend: Legend, k: int, r: int, cell: Cell)
     return f"{ms(point.at):,.0f} ms: {name}<br>{cost_text(point.profile, r, *cell)}"
 
 
-def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
-    """What the whole service costs as a limit varies; every point is a plan with its proof."""
+def figure_cost_by_limit(sweep: LimitSweep, legend: Legend, plan: Plan) -> Figure:
+    """What the whole service costs by closed form as a limit varies; every point is a plan with its proof.
+
+    ``plan`` is the service's own, which has a point of its own where it is certified.
+    """
     import plotly.graph_objects as go
 
     figure = new_figure(_cost_by_limit_finding(sweep), height=420)
@@ -190,7 +194,7 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
                 y=costs,
                 mode="lines",
                 line={"shape": "hv", "color": entry.color, "width": 1.5, "dash": entry.dash},
-                name=plain(f"{entry.letter}  only {entry.label}"),
+                name=plain(f"{entry.letter}  only {entry.label}, {CLOSED_FORM}"),
                 hoverinfo="skip",
             )
         )
@@ -209,7 +213,7 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
                 "color": MIX_COLOR,
                 "thickness": 1,
             },
-            name="the cheapest mix (whisker: proven bound)",
+            name=f"the cheapest mix, {CLOSED_FORM} (whisker: proven bound)",
             hovertext=[
                 f"{limit:,.0f} ms: {mix_hover(point, legend)}"
                 for limit, (point, _) in zip(limits, planned, strict=True)
@@ -217,6 +221,7 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend) -> Figure:
             hoverinfo="text",
         )
     )
+    add_certified(figure, plan, ms(sweep.own))
     mark_own(figure, ms(sweep.own))
     figure.update_layout(
         xaxis=_limit_axis(sweep), yaxis=value_axis("Cost [USD/h]", rangemode="tozero"), showlegend=True
@@ -231,7 +236,7 @@ def _cost_by_limit_finding(sweep: LimitSweep) -> str:
         return "No limit that was tried can be met"
     (tight, at_tight), (loose, at_loose) = planned[0], planned[-1]
     own = next((plan for at, plan in planned if at == sweep.own), None)
-    text = f"{short_amount(at_tight.cost_per_h)} USD/h at {ms(tight):,.0f} ms, "
+    text = f"By closed form {short_amount(at_tight.cost_per_h)} USD/h at {ms(tight):,.0f} ms, "
     text += f"{short_amount(at_loose.cost_per_h)} at {ms(loose):,.0f} ms"
     if own is not None:
         change = 1 - at_loose.cost_per_h / own.cost_per_h

@@ -9,7 +9,7 @@ import numpy as np
 
 from melange.plan.plan import Plan
 from melange.plan.sweeps import SweepPoint, savings_against, single_costs
-from melange.present.figures.legend import MIX_COLOR, Entry, Legend
+from melange.present.figures.legend import CERTIFIED_COLOR, MIX_COLOR, Entry, Legend
 from melange.present.figures.theme import (
     mark_own,
     new_figure,
@@ -24,14 +24,17 @@ from melange.present.terminal.layout import LEAST_SHOWN
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+# What the points of curves rest on, as their legends say.
+CLOSED_FORM = "closed form"
 # Types of a mix that a hover names: more lines than these would cover the curves beside it.
 _MOST_COUNTED = 4
 
 
-def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, own_rate: float) -> Figure:
-    """What the mix and each leading single type cost, by request rate (the paper's Figure 9).
+def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, plan: Plan) -> Figure:
+    """What the mix and each leading single type cost by closed form, by request rate (the paper's Figure 9).
 
     Between two rates that were planned for, a line stands at the cost of the higher one: that plan carries them too.
+    ``plan`` is the service's own, which has a point of its own where it is certified.
     """
     import plotly.graph_objects as go
 
@@ -45,9 +48,9 @@ def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, own_rate: 
                 y=costs,
                 mode="lines",
                 line={"shape": "vh", "color": entry.color, "width": 2, "dash": entry.dash},
-                name=plain(f"{entry.letter}  only {entry.label}"),
+                name=plain(f"{entry.letter}  only {entry.label}, {CLOSED_FORM}"),
                 hovertext=[
-                    f"only {plain(entry.label)}<br>{cost:,.2f} USD/h at {rate:.3g}/s"
+                    f"only {plain(entry.label)}<br>{cost:,.2f} USD/h at {rate:.3g}/s ({CLOSED_FORM})"
                     for rate, cost in zip(rates, costs, strict=True)
                 ],
                 hoverinfo="text",
@@ -62,17 +65,43 @@ def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, own_rate: 
             mode="lines+markers",
             line={"shape": "vh", "color": MIX_COLOR, "width": 3},
             marker={"size": 6},
-            name="the cheapest mix",
+            name=f"the cheapest mix, {CLOSED_FORM}",
             hovertext=hovers,
             hoverinfo="text",
         )
     )
+    own_rate = plan.workload.total_rate
+    add_certified(figure, plan, own_rate)
     mark_own(figure, own_rate)
     figure.update_layout(
         xaxis=value_axis("Request rate [1/s]", rangemode="tozero"),
         yaxis=value_axis("Cost [USD/h]", rangemode="tozero"),
     )
     return with_title_room(figure)
+
+
+def add_certified(figure: Figure, plan: Plan, at: float) -> None:
+    """A point for a certified plan, beside curves that are closed form; nothing for another plan."""
+    import plotly.graph_objects as go
+
+    certificate = plan.certificate
+    if certificate is None:
+        return
+    figure.add_trace(
+        go.Scatter(
+            x=[at],
+            y=[plan.cost_per_h],
+            mode="markers",
+            marker={"size": 13, "symbol": "star", "color": CERTIFIED_COLOR, "line": {"color": MIX_COLOR, "width": 1}},
+            name="this service's plan, certified",
+            hovertext=[
+                f"<b>this service's plan, certified</b>: {plan.cost_per_h:,.2f} USD/h<br>"
+                f"{certificate.attainment:.2%} of the simulated requests met the SLO<br>"
+                f"by closed form: {certificate.cost_before_per_h:,.2f} USD/h, {certificate.attainment_before:.2%}"
+            ],
+            hoverinfo="text",
+        )
+    )
 
 
 def points_name(points: Sequence[SweepPoint], entry: Entry) -> str:
@@ -93,9 +122,9 @@ def _cost_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
         return "No single type can carry this traffic; the mix can"
     cheaper = sum(saved > LEAST_SHOWN for saved in savings)
     if not cheaper:
-        return f"At none of the {len(savings)} rates is a mix cheaper than the best single type"
+        return f"By closed form a mix is at none of the {len(savings)} rates cheaper than the best single type"
     return (
-        f"The mix is cheaper than every single type at {cheaper} of {len(savings)} rates, "
+        f"By closed form the mix is cheaper than every single type at {cheaper} of {len(savings)} rates, "
         f"by up to {percent(max(savings))}"
     )
 
@@ -105,7 +134,8 @@ def mix_hover(point: SweepPoint, legend: Legend) -> str:
     plan = point.plan
     if plan is None:
         return ""
-    lines = [f"<b>the mix</b> at {plan.workload.total_rate:.3g}/s: {plan.cost_per_h:,.2f} USD/h", _gap_text(plan)]
+    head = f"<b>the mix</b> at {plan.workload.total_rate:.3g}/s: {plan.cost_per_h:,.2f} USD/h ({kind_text(plan)})"
+    lines = [head, _gap_text(plan)]
     counted = [
         f"{count} x {(entry.label if (entry := legend.find(r)) else plan.replica_types[r].name)}"
         for r, count in enumerate(plan.instances.tolist())
@@ -117,6 +147,13 @@ def mix_hover(point: SweepPoint, legend: Legend) -> str:
     if plan.served_fraction < 1:
         lines.append(f"for {plan.served_fraction:.1%} of the requests")
     return "<br>".join([lines[0], *(plain(line) for line in lines[1:])])
+
+
+def kind_text(plan: Plan) -> str:
+    """What the cost of a point rests on: closed form, with the share of requests where it was simulated."""
+    if plan.simulation is None:
+        return plan.kind
+    return f"{CLOSED_FORM}; simulated, {plan.simulation.attainment:.1%} of requests met the limits"
 
 
 def _gap_text(plan: Plan) -> str:
@@ -175,4 +212,6 @@ def _savings_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
     ]
     if not saved:
         return "No single type can carry this traffic, so there is nothing to save against"
-    return f"Against one type alone the mix saves {percent(max(min(saved), 0.0))} to {percent(max(saved))}"
+    return (
+        f"Against one type alone the mix saves by closed form {percent(max(min(saved), 0.0))} to {percent(max(saved))}"
+    )

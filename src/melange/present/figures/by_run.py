@@ -11,7 +11,7 @@ from melange.plan.plan import Plan
 from melange.present.figures.cells import add_cells, add_key, size_axes
 from melange.present.figures.legend import COLORS, DASHES, MIX_COLOR, NONE_COLOR, OTHER_COLOR
 from melange.present.figures.theme import GRID, new_figure, percent, plain, value_axis, with_title_room
-from melange.present.terminal.plan_tables import used_types
+from melange.present.terminal.plan_words import used_types
 from melange.units import ms
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, Report

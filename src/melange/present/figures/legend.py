@@ -9,7 +9,7 @@ import numpy as np
 
 from melange.plan.plan import Plan
 from melange.present.figures.efficiency import Winners
-from melange.present.terminal.plan_tables import used_types
+from melange.present.terminal.plan_words import used_types
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Workload
 
@@ -19,6 +19,7 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#33
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px 3px 2px 3px")
 OTHER_COLOR = "#B8B8B8"
 MIX_COLOR = "#111111"
+CERTIFIED_COLOR = "#F0E442"  # the yellow that Okabe and Ito have left, inside a black line
 NONE_COLOR = "#f2f2f2"  # nothing can serve it
 
 

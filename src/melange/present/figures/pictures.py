@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
+from melange.plan.certificate import Certificate
 from melange.plan.plan import Plan
 from melange.plan.sweeps import (
     LimitSweep,
@@ -25,6 +26,7 @@ from melange.present.figures.efficiency import (
 from melange.present.figures.picture import Picture, Variant
 from melange.present.figures.theme import percent
 from melange.present.study import Study
+from melange.present.terminal.layout import LEAST_SHOWN, share_text
 from melange.present.terminal.plan_tables import SHOWN_SHARE
 from melange.profile.profile import Profile
 from melange.units import REQUESTS_PER_THOUSAND, ms
@@ -162,7 +164,7 @@ def picture_of_pairs(study: Study) -> Picture | None:
 
 def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture]:
     """Cost by request rate, and savings."""
-    legend, own = study.legend, study.workload.total_rate
+    legend, own, plan = study.legend, study.workload.total_rate, study.plan
     gap = max((point.plan.gap for point in points if point.plan), default=0.0)
     proven = "proven cheapest" if gap == 0 else f"proven within {gap:.2%} of the cheapest"
     missing = sum(point.plan is None for point in points)
@@ -172,26 +174,26 @@ def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture
     lost = f" At {missing} rates no plan was found." if missing else ""
     budget = " The budget is not kept here." if study.options.budget_per_h is not None else ""
     chosen = [point for point in points if np.isclose(point.at / own, _BAR_FACTORS).any()]
-    header = ("Rate [1/s]", "Mix [USD/h]", "Gap", *(f"Only {entry.label} [USD/h]" for entry in entries))
+    header = ("Rate [1/s]", "Kind", "Mix [USD/h]", "Gap", *(f"Only {entry.label} [USD/h]" for entry in entries))
     return [
         Picture(
             name="cost-by-rate",
             about="Cost by request rate",
-            caption=f"The same mix of sizes at other rates; every point is a plan of its own, {proven}. "
-            "Between points a line stands at the cost of the next plan, which carries those rates too."
-            + cannot
-            + lost
-            + budget,
-            variants=(Variant(label="", figure=by_rate.figure_cost_by_rate(points, legend, own)),),
+            caption="The same mix of sizes at other rates; every point is a plan of its own, by closed form and "
+            f"{proven} under it.{_simulated_words(plan)} Between points a line stands at the cost of the next plan, "
+            "which carries those rates too." + cannot + lost + budget,
+            variants=(Variant(label="", figure=by_rate.figure_cost_by_rate(points, legend, plan)),),
             header=header,
-            rows=tuple(_rate_row(point, [by_rate.points_name(points, entry) for entry in entries]) for point in points),
+            rows=(
+                *_certified_row(plan, own, len(entries)),
+                *(_rate_row(point, [by_rate.points_name(points, entry) for entry in entries]) for point in points),
+            ),
         ),
         Picture(
             name="savings",
             about="What the mix saves against one type alone",
-            caption="1 - cost of the mix / cost of the cheapest fleet of that type alone, under the same settings."
-            + cannot
-            + budget,
+            caption="1 - cost of the mix / cost of the cheapest fleet of that type alone, under the same settings, "
+            "both by closed form." + cannot + budget,
             variants=(Variant(label="", figure=by_rate.figure_savings(chosen, legend)),),
             header=("Rate [1/s]", *(f"Against only {entry.label}" for entry in entries)),
             rows=tuple(_savings_row(p, [by_rate.points_name(points, entry) for entry in entries]) for p in chosen),
@@ -202,10 +204,12 @@ def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture
 
 def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Picture:
     """Cost of the service against its SLO."""
+    plan = study.plan
     rows = [
         (
             by_limit.LIMIT_NAME_BY_METRIC[sweep.metric],
             f"{ms(point.at):,.0f}",
+            point.plan.kind if point.plan else "",
             f"{point.plan.cost_per_h:,.2f}" if point.plan else "cannot be met",
             f"{point.plan.gap:.2%}" if point.plan else "",
             _mix(point.plan) if point.plan else "",
@@ -213,6 +217,9 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
         for sweep in sweeps
         for point in sweep.points
     ]
+    if plan.certificate is not None:
+        own = (f"{ms(sweeps[0].own):,.0f}", plan.kind, f"{plan.cost_per_h:,.2f}", _gap(plan), _mix(plan))
+        rows.insert(0, (by_limit.LIMIT_NAME_BY_METRIC[sweeps[0].metric], *own))
     unmet = [sweep for sweep in sweeps if any(point.plan is None for point in sweep.points)]
     words = [
         f" No plan meets {by_limit.LIMIT_NAME_BY_METRIC[sweep.metric].lower()} of "
@@ -223,18 +230,19 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
     return Picture(
         name="cost-by-slo",
         about="What a tighter or looser SLO costs",
-        caption="Capacities are estimated again for every limit, and every point is a plan with its proof (whiskers "
-        "reach down to the proven bound, where it lies below). Between points a line stands at the tighter "
+        caption="Capacities are estimated again for every limit, and every point is a plan with its proof, "
+        f"by closed form (whiskers reach down to the proven bound, where it lies below).{_simulated_words(plan)} "
+        "Between points a line stands at the tighter "
         "limit's cost." + others + "".join(words),
         variants=tuple(
             Variant(
                 label=by_limit.LIMIT_NAME_BY_METRIC[sweep.metric],
-                figure=by_limit.figure_cost_by_limit(sweep, study.legend),
+                figure=by_limit.figure_cost_by_limit(sweep, study.legend, plan),
             )
             for sweep in sweeps
         ),
         choice="Limit",
-        header=("Limit", "[ms]", "Mix [USD/h]", "Gap", "Mix"),
+        header=("Limit", "[ms]", "Kind", "Mix [USD/h]", "Gap", "Mix"),
         rows=tuple(rows),
     )
 
@@ -300,10 +308,47 @@ def _request_costs(study: Study, point: SweepPoint, cell: Cell) -> list[str]:
 
 def _rate_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:
     if point.plan is None:
-        return (f"{point.at:.4g}", "no plan", "", *("" for _ in names))
+        return (f"{point.at:.4g}", "", "no plan", "", *("" for _ in names))
     costs = [point.plan.single_type[name].cost_per_h for name in names]
     singles = ("-" if cost is None else f"{cost:,.2f}" for cost in costs)
-    return (f"{point.at:.4g}", f"{point.plan.cost_per_h:,.2f}", f"{point.plan.gap:.2%}", *singles)
+    return (f"{point.at:.4g}", point.plan.kind, f"{point.plan.cost_per_h:,.2f}", f"{point.plan.gap:.2%}", *singles)
+
+
+def _certified_row(plan: Plan, rate: float, singles: int) -> list[tuple[str, ...]]:
+    """The row of the service's own plan where it is certified; what its single types cost is not known."""
+    if plan.certificate is None:
+        return []
+    return [(f"{rate:.4g}", plan.kind, f"{plan.cost_per_h:,.2f}", _gap(plan), *("" for _ in range(singles)))]
+
+
+def _gap(plan: Plan) -> str:
+    return "not known" if plan.bound_per_h is None else f"{plan.gap:.2%}"
+
+
+def _simulated_words(plan: Plan) -> str:
+    """What of a curve was simulated, and why the point of a certified plan is not on it."""
+    certificate, shown = plan.certificate, plan.simulation
+    if certificate is not None:
+        star = f" The star is this service's plan, certified: {plan.cost_per_h:,.2f} USD/h"
+        return f"{star}{_against_closed_form(certificate, plan.cost_per_h)}. No other point was simulated."
+    if shown is not None:
+        held = f"{shown.attainment:.2%} of the requests met the limits"
+        return f" Of the points only the service's own plan was simulated: {held}."
+    return " No plan was simulated."
+
+
+def _against_closed_form(certificate: Certificate, cost_per_h: float) -> str:
+    """Why certainty costs more or less than the closed form; empty where it costs the same."""
+    before = f". By closed form it would be {certificate.cost_before_per_h:,.2f}"
+    price = certificate.price(cost_per_h)
+    if abs(price) < LEAST_SHOWN:
+        return ""
+    if price < 0:
+        return f"{before}: the simulation shows room that sums of loads and headroom do not count on"
+    return (
+        f"{before}, but in simulation {certificate.attainment_before:.2%} of the requests meet the SLO under it, "
+        f"where {share_text(certificate.target)} must"
+    )
 
 
 def _savings_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from melange.present.figures.pictures import (
 from melange.present.pages import html as html
 from melange.present.study import Study
 from melange.present.terminal import plan_tables as tables
+from melange.present.terminal import plan_words as words
+from melange.present.terminal.layout import usd
 
 
 def report_pictures(study: Study) -> list[Picture]:
@@ -50,7 +52,7 @@ def report_page(study: Study, pictures: list[Picture], name: str) -> str:
         "<main>",
         html.section("The mix", _mix_table(study), drawn["routes"], _routing_grid(plan)),
         html.section("With one type only", _singles_table(plan), drawn["savings"]),
-        html.section("Proof", html.paragraph(_capital(tables.proof(plan).removeprefix("Proof: ")))),
+        html.section("Proof", html.paragraph(_capital(words.proof(plan).removeprefix("Proof: ")))),
         warnings_section(plan),
         html.section("Why these types", types_table(study), drawn["winners-by-size"]),
         html.section("At other rates and limits", drawn["cost-by-rate"], by_limit),
@@ -67,7 +69,7 @@ def header(study: Study, brand: str) -> str:
     day = f" | {study.day}" if study.day else ""
     return (
         f'<header><p class="brand">{html.escape(brand)}{day}</p>'
-        f"<h1>{html.escape(tables.plan_sentence(plan))}</h1>"
+        f"<h1>{html.escape(words.plan_sentence(plan))}</h1>"
         + "".join(html.paragraph(line, "dim") for line in lines)
         + "</header>"
     )
@@ -77,7 +79,7 @@ def _mix_table(study: Study) -> str:
     """What is rented, and what it carries."""
     plan = study.plan
     rows, chips = [], []
-    for letter, r in zip(tables.letters(plan), tables.used_types(plan), strict=False):
+    for letter, r in zip(tables.letters(plan), words.used_types(plan), strict=False):
         replica_type, count = plan.replica_types[r], int(plan.instances[r])
         rows.append(
             (
@@ -119,7 +121,7 @@ def _route(plan: Plan, i: int, o: int) -> str:
         return "."
     shares = [
         (float(plan.share[r, i, o]), letter)
-        for r, letter in zip(tables.used_types(plan), tables.letters(plan), strict=False)
+        for r, letter in zip(words.used_types(plan), tables.letters(plan), strict=False)
         if plan.share[r, i, o] > tables.SHOWN_SHARE
     ]
     if len(shares) == 1 and shares[0][0] > 1 - tables.SHOWN_SHARE:
@@ -131,13 +133,14 @@ def _singles_table(plan: Plan) -> str:
     """What each type costs alone, or why it cannot, all of them."""
     able = sorted((b.cost_per_h, name, b) for name, b in plan.single_type.items() if b.cost_per_h is not None)
     rows = [
-        (name, f"{b.instances}", f"{cost:,.2f}", f"{cost / plan.cost_per_h - 1:+.1%}", "") for cost, name, b in able
+        (name, f"{b.instances}", f"{cost:,.2f}", f"{cost / tables.mix_per_h(plan) - 1:+.1%}", "")
+        for cost, name, b in able
     ]
     rows += [(name, "-", "-", "-", b.reason) for name, b in plan.single_type.items() if b.cost_per_h is None]
     head = ("Replica type", "Instances", "USD/h", "Against the mix", "Why not")
-    without = " but without a certificate" if plan.certificate else ""
+    mix = f", beside the mix by closed form ({usd(tables.mix_per_h(plan))}/h)" if plan.certificate else ""
     return html.folding_table(
-        head, rows, caption=f"The cheapest fleet of each type alone, under the same settings{without}."
+        head, rows, caption=f"The cheapest fleet of each type alone by closed form, under the same settings{mix}."
     )
 
 

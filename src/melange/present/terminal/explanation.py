@@ -8,19 +8,26 @@ from rich.text import Text
 
 from melange.plan.explain import Explanation
 from melange.plan.plan import Plan
-from melange.present.terminal.layout import MAX_ROWS, edge, spaced, table_of, titled
+from melange.present.terminal.layout import MAX_ROWS, edge, spaced, table_of, titled, usd, with_whole_names
 
 
 def explanation_page(explanation: Explanation, plan: Plan) -> RenderableType:
     """What one more request costs, what each size costs, at what price others enter, why nothing cheaper will do."""
     lines = explanation.lines()[: 1 + (explanation.cheaper is not None)]
     parts: list[RenderableType] = [
-        titled("What would change the answer", Group(*(Text(line) for line in lines))),
+        titled(_title(plan), Group(*(Text(line) for line in lines))),
         _break_even(explanation, plan),
     ]
     if np.isfinite(explanation.cost_per_mtok).any():
         parts.append(_costs(explanation, plan))
     return Group(*spaced(parts))
+
+
+def _title(plan: Plan) -> str:
+    if plan.certificate is None:
+        return "What would change the answer"
+    cost = usd(plan.certificate.cost_before_per_h)
+    return f"What would change the answer by closed form ({cost}/h, not certified)"
 
 
 def _break_even(explanation: Explanation, plan: Plan) -> RenderableType:
@@ -39,7 +46,7 @@ def _break_even(explanation: Explanation, plan: Plan) -> RenderableType:
         else:
             table.add_row(name, f"{now:,.2f}", "-", "not even as a gift")
     how = "each solved again" if explanation.is_exact else "estimated, as if parts of instances could be rented"
-    return titled(f"The price at which unused types would enter ({how})", table)
+    return titled(f"The price at which unused types would enter ({how})", with_whole_names(table))
 
 
 def _costs(explanation: Explanation, plan: Plan) -> RenderableType:

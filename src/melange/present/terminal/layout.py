@@ -40,8 +40,18 @@ def table_of(*headings: str) -> Table:
 
 
 def add_column(table: Table, heading: str, *, right: bool = False) -> None:
-    """Add a column; its heading may hold a unit in [brackets], which are no markup."""
-    table.add_column(Text(heading), justify="right" if right else "left")
+    """Add a column; its heading may hold a unit in [brackets], which are no markup.
+
+    What is too wide for a narrow terminal goes on in the next line: names that are cut cannot be copied.
+    """
+    table.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
+
+
+def with_whole_names(table: Table, column: int = 0) -> Table:
+    """The same table with a column that is not broken: names that can be copied; others give way to it."""
+    table.columns[column].no_wrap = True
+    table.columns[column].min_width = max((len(str(cell)) for cell in table.columns[column].cells), default=0)
+    return table
 
 
 def titled(title: str, body: RenderableType) -> RenderableType:
@@ -76,3 +86,12 @@ def edge(buckets: Buckets, axis: str, index: int) -> str:
 def usd(amount: float) -> str:
     """An amount: in cents, or with two digits where that would say 0.00."""
     return f"{amount:,.2f} USD" if amount >= 0.1 else f"{amount:.2g} USD"
+
+
+def share_text(share: float) -> str:
+    """A share without trailing zeros: 99.5 %.
+
+    >>> share_text(0.995), share_text(0.99)
+    ('99.5%', '99%')
+    """
+    return f"{share * 100:.6g}%"

@@ -7,23 +7,29 @@ type only, the bound that proves it, and the warnings.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from melange.plan.certificate import Certificate
 from melange.plan.plan import Plan
-from melange.present.terminal.layout import LEAST_SHOWN, MAX_ROWS, cautions, edge, listed, spaced, table_of, titled, usd
+from melange.present.terminal.layout import (
+    MAX_ROWS,
+    cautions,
+    edge,
+    listed,
+    spaced,
+    table_of,
+    titled,
+    usd,
+    with_whole_names,
+)
+from melange.present.terminal.plan_words import changes_sentence, plan_sentence, proof, used_types
 from melange.present.terminal.suggestions import uncertainty_part
-from melange.profile.profile import ReplicaType
 from melange.workload.workload import Array, Workload
 
-# A type that can serve this share of the requests is worth a word in the answer. A smaller share, and types would be
-# named that are no alternative; a larger one would hide that savings rest on few requests. A judgment.
-_NEARLY_ALL = 0.99
 # A smaller share of a size reads 0 %, and its type no letter in the routes.
 SHOWN_SHARE = 5e-3
 # Share of a type's requests left out at either end of the range of sizes that it is said to serve: one rare size would
@@ -35,7 +41,7 @@ def plan_page(plan: Plan, incumbent: Plan | None = None) -> RenderableType:
     """The whole answer, in its order; with what changes against the plan in force, where there is one."""
     parts: list[RenderableType] = [
         Text(plan_sentence(plan), style="bold"),
-        *([Text(_changes_sentence(plan, incumbent))] if incumbent is not None else []),
+        *([Text(changes_sentence(plan, incumbent))] if incumbent is not None else []),
         Text(assumptions(plan), style="dim"),
         _mix(plan),
         _routes(plan),
@@ -49,73 +55,6 @@ def plan_page(plan: Plan, incumbent: Plan | None = None) -> RenderableType:
     if plan.cautions:
         parts.append(cautions(plan.cautions))
     return Group(*spaced(parts))
-
-
-def plan_sentence(plan: Plan) -> str:
-    """The answer in one sentence: mix, USD/h, USD per million tokens, savings."""
-    mix = _and(_counted(plan.replica_types[r], int(plan.instances[r])) for r in used_types(plan))
-    sentence = f"{mix}: {usd(plan.cost_per_h)}/h"
-    per_mtok = plan.cost_per_mtok
-    if per_mtok:
-        sentence += f", {usd(per_mtok['total'])} per million tokens ({usd(per_mtok['output'])} per million generated)"
-    if plan.served_fraction < 1:
-        rate = plan.workload.total_rate * plan.served_fraction
-        sentence += f", for {plan.served_fraction:.1%} of the requests ({rate:.3g}/s)"
-    best, savings = plan.best_single, plan.savings
-    if best is None or savings is None:
-        return f"{sentence}; no single type can do it alone."
-    name, baseline = best
-    replica_type = next(candidate for candidate in plan.replica_types if candidate.name == name)
-    single = f"{_counted(replica_type, baseline.instances)}, {usd(baseline.cost_per_h or 0)}/h"
-    if savings < LEAST_SHOWN:
-        sentence += f"; no less than the cheapest single type ({single})"
-    else:
-        sentence += f"; {savings:.1%} less than the cheapest single type ({single})"
-    return f"{sentence}{_nearly_alone(plan, baseline.cost_per_h or 0.0)}."
-
-
-def _changes_sentence(plan: Plan, incumbent: Plan) -> str:
-    """What to rent and to give back against the plan in force."""
-    changes = plan.changes_from(incumbent)
-    before = f"the plan in force costs {usd(incumbent.cost_per_h)}/h"
-    if not changes:
-        return f"No change: it is the fleet in force ({before})."
-    listed = ", ".join(f"{count:+d} x {name}" for name, count in changes.items())
-    return f"Changes: {listed} ({before})."
-
-
-def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
-    """A type that would be cheaper alone, were it not for a few requests that it cannot serve; empty where none is.
-
-    Without it, savings that rest on a hundredth of a percent of the requests would look like more than they are.
-    """
-    nearly = [
-        (baseline.rest_cost_per_h, name, baseline.served_fraction)
-        for name, baseline in plan.single_type.items()
-        if baseline.rest_cost_per_h is not None and baseline.served_fraction >= _NEARLY_ALL
-    ]
-    if not nearly or min(nearly)[0] >= single_cost_per_h:
-        return ""
-    cost, name, fraction = min(nearly)
-    against = (
-        f"{1 - plan.cost_per_h / cost:.1%} less" if cost > plan.cost_per_h else f"{usd(plan.cost_per_h - cost)}/h more"
-    )
-    return f", {against} than {name} alone ({usd(cost)}/h), which cannot serve {1 - fraction:.2%} of the requests"
-
-
-def _counted(replica_type: ReplicaType, instances: int) -> str:
-    """A number of instances of a type, with its accelerator where the name does not say it."""
-    offer = replica_type.offer
-    if offer.accelerator in replica_type.name:
-        return f"{instances} x {replica_type.name}"
-    each = f"{offer.accelerators} x " if offer.accelerators > 1 else ""
-    return f"{instances} x {replica_type.name} ({each}{offer.accelerator})"
-
-
-def _and(items: Iterable[str]) -> str:
-    """Items as a list in words."""
-    *first, last = [*items] or ["no replica"]
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def assumptions(plan: Plan) -> str:
@@ -201,13 +140,25 @@ def _empty(workload: Workload, i: int, o: int) -> str:
     return "-" if workload.request_rate[i, o] > 0 else "."
 
 
+def mix_per_h(plan: Plan) -> float:
+    """Cost of the mix by closed form [USD/h]: what single types by closed form are compared with."""
+    return plan.cost_per_h if plan.certificate is None else plan.certificate.cost_before_per_h
+
+
+def singles_title(plan: Plan) -> str:
+    """What the costs of single types are, and what they are compared with."""
+    if plan.certificate is None:
+        return "With one type only (closed form)"
+    return f"With one type only (closed form, not certified; the mix by closed form: {usd(mix_per_h(plan))}/h)"
+
+
 def _single_types(plan: Plan) -> RenderableType:
     able = sorted((b.cost_per_h, name, b) for name, b in plan.single_type.items() if b.cost_per_h is not None)
     table = table_of("Replica type", "Instances", "USD/h", "Against the mix", "")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"
     for cost, name, baseline in able[:MAX_ROWS]:
-        table.add_row(name, f"{baseline.instances}", f"{cost:,.2f}", f"{cost / plan.cost_per_h - 1:+.1%}")
+        table.add_row(name, f"{baseline.instances}", f"{cost:,.2f}", f"{cost / mix_per_h(plan) - 1:+.1%}")
     unable = sorted(
         (-round(b.served_fraction, 2), b.rest_cost_per_h or np.inf, name, b)
         for name, b in plan.single_type.items()
@@ -218,7 +169,8 @@ def _single_types(plan: Plan) -> RenderableType:
         part = f"{usd(rest)}/h for the {baseline.served_fraction:.2%} that it can; " if np.isfinite(rest) else ""
         table.add_row(name, "-", "-", "-", f"{part}{baseline.reason}")
     hidden = len(plan.single_type) - table.row_count
-    title = "With one type only (without a certificate)" if plan.certificate else "With one type only"
+    with_whole_names(table)
+    title = singles_title(plan)
     if not hidden:
         return titled(title, table)
     costlier = max(len(able) - MAX_ROWS, 0)
@@ -226,40 +178,6 @@ def _single_types(plan: Plan) -> RenderableType:
     words += [f"{hidden - costlier} that cannot"] * (hidden > costlier)
     more = Text(f"... and {' and '.join(words)} (--json lists all, with reasons)", style="dim")
     return titled(title, Group(table, more))
-
-
-def proof(plan: Plan) -> str:
-    """What is proven about the plan, in a sentence."""
-    if plan.certificate is not None:
-        return _certainty(plan, plan.certificate)
-    if plan.bound_per_h is None:
-        return f"Proof: no plan within the budget carries more than {plan.gap:.2%} above this ({plan.status})."
-    if plan.gap == 0:
-        claim = "no cheaper plan exists"
-    else:
-        claim = f"no plan costs less than {usd(plan.bound_per_h)}/h, so at most {plan.gap:.2%} could be saved"
-    late = "" if plan.status == "optimal" else f"; the search stopped at its {plan.status}"
-    return f"Proof: {claim} under these assumptions (solved in {plan.solve_s:.2f} s{late})."
-
-
-def _certainty(plan: Plan, certificate: Certificate) -> str:
-    """What a simulation has shown of a plan, and what that cost, in two sentences."""
-    counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
-    held = f"Certified: {certificate.attainment:.2%} of {counted} met the SLO, {certificate.low:.2%} at least"
-    price = certificate.price(plan.cost_per_h)
-    if abs(price) < LEAST_SHOWN:
-        cost = f"{certificate.target * 100:.6g}% costs nothing more than the plan without a certificate"
-    else:
-        cost = f"{price:+.1%} for {certificate.target * 100:.6g}%"
-    before = f"without, {usd(certificate.cost_before_per_h)}/h and {certificate.attainment_before:.2%}"
-    kept = ", ".join(f"{share:.0%} of {name}" for name, share in certificate.headroom.items())
-    return f"{held}; {cost} ({before}). Kept free: {kept}. Found among {certificate.plans} simulated plans."
-
-
-def used_types(plan: Plan) -> list[int]:
-    """Types that are rented, those that take most requests first."""
-    taken = (plan.share * plan.workload.request_rate).sum(axis=(1, 2))
-    return sorted(np.flatnonzero(plan.instances).tolist(), key=lambda r: -taken[r])
 
 
 def letters(plan: Plan) -> list[str]:

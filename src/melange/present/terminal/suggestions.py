@@ -22,14 +22,15 @@ def uncertainty_part(plan: Plan) -> RenderableType | None:
         for end in ("low", "mid", "high")
     )
     planned = f", planned at {plan.options.confidence:.0%} confidence" if plan.options.confidence is not None else ""
-    lines = [f"The cheapest plan costs {costs} (80 % intervals{planned})."]
+    kind = "The cheapest plan" if plan.kind == "closed form" else "By closed form the cheapest plan"
+    lines = [f"{kind} costs {costs} (80 % intervals{planned})."]
     lines += [f"Measure next: {plan.next_measurement}"] if plan.next_measurement else []
     return titled("The cost of uncertainty", Group(*(Text(line) for line in lines)))
 
 
 def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
     """What to measure, the most valuable first."""
-    title = "What to measure next, and what it is expected to save a cautious plan"
+    title = "What to measure next, and what it is expected to save a cautious plan by closed form"
     if not suggestions:
         return titled(title, Text("Nothing: no measurement would change what a plan costs."))
     found = table_of("Accelerators", "Replica type")

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from melange.plan.plan import Plan
-from melange.present.terminal.layout import MAX_ROWS, cautions, listed, spaced, table_of, titled, usd
+from melange.present.terminal.layout import MAX_ROWS, cautions, listed, share_text, spaced, table_of, titled, usd
 from melange.slo import Slo
 from melange.units import ms
 from melange.validate.causes import CAUSES
@@ -57,9 +57,9 @@ def verdict(report: Report) -> str:
     counted = f"{report.seeds} x {report.requests:,} requests" if report.seeds > 1 else f"{report.requests:,} requests"
     said = f"{held.value:.2%} of the requests met {limits_in_words(report.slo)} ({held.low:.2%} at least, {counted})"
     if report.holds:
-        return f"{said}: the target of {_percent(report.target)} holds."
+        return f"{said}: the target of {share_text(report.target)} holds."
     missed = "is not proven" if held.high >= report.target else "is missed"
-    return f"{said}: the target of {_percent(report.target)} {missed}."
+    return f"{said}: the target of {share_text(report.target)} {missed}."
 
 
 def next_step(report: Report, plan: Plan) -> str:
@@ -77,11 +77,15 @@ def next_step(report: Report, plan: Plan) -> str:
     if not report.is_drawn:
         return (
             "Next: the log's own rate goes up and down; plan for its busy windows (workload: {rate: p99, window: 5m}), "
-            "or certify with the log's burstiness (melange plan --certify --burstiness 2)."
+            "or certify with the log's burstiness (melange plan --burstiness 2)."
         )
+    if plan.certificate is not None and plan.holds is False:
+        most = f"at most {plan.certificate.reach:.2%} of the requests can meet the SLO on the offered types"
+        return f"Next: {most}; loosen a limit, lower the target, or offer faster types."
     if plan.certificate is not None:
         return "Next: the plan is certified for steadier requests than these; certify it for such (--burstiness)."
-    return "Next: melange plan --certify buys the headroom that it takes."
+    command = "melange plan" if plan.slo and plan.slo.is_on_requests else "melange plan --certify"
+    return f"Next: {command} finds a plan that holds."
 
 
 def limits_in_words(slo: Slo) -> str:
@@ -211,12 +215,3 @@ def served(report: Report) -> str:
     }
     parts += [f"{count:,} {name}" for name, count in counts.items() if count]
     return "; ".join(parts) + "."
-
-
-def _percent(share: float) -> str:
-    """A share without trailing zeros: 99.5 %.
-
-    >>> _percent(0.995), _percent(0.99)
-    ('99.5%', '99%')
-    """
-    return f"{share * 100:.6g}%"

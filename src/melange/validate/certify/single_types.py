@@ -111,9 +111,7 @@ def _candidates(search: Search) -> list[Lone]:
     return list(found.values())
 
 
-def _smallest(
-    search: Search, one: Lone, guess: float, ceiling: float, precision: float
-) -> tuple[Trial | None, float]:
+def _smallest(search: Search, one: Lone, guess: float, ceiling: float, precision: float) -> tuple[Trial | None, float]:
     """The smallest fleet of a type that holds and costs less than ``ceiling``, and the load that a replica carries.
 
     Where none holds the load is what the largest one that was tried would have carried.

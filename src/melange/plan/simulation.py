@@ -1,0 +1,40 @@
+"""What a simulation says of a plan that it did not choose."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from melange.files import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """The share of requests that meet the SLO's limits under a plan, simulated once: no headroom was bought by it.
+
+    Parameters
+    ----------
+    attainment, low
+        Share of requests that met every limit by themselves, and the lower end of its 95 % interval, 0-1.
+    requests, seeds
+        Requests of one run, and runs.
+    policy
+        How requests were balanced.
+    target
+        Share of requests that must meet every limit, 0-1; None where the SLO asks for no share.
+    """
+
+    attainment: float
+    low: float
+    requests: int
+    seeds: int
+    policy: str
+    target: float | None = None
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Json) -> Simulation:
+        """From the JSON object that :meth:`to_json` makes."""
+        return cls(**content)

@@ -1,0 +1,223 @@
+"""The answer in words: mix, cost, what share of requests meets the SLO, and what is proven of the cost.
+
+Every figure says its kind: certified (searched for and proven by simulation), simulated (once, as it is), or closed
+form, where nothing was simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from melange.plan.certificate import Certificate
+from melange.plan.plan import Plan
+from melange.plan.simulation import Simulation
+from melange.present.terminal.layout import LEAST_SHOWN, share_text, usd
+from melange.profile.profile import ReplicaType
+
+# A type that can serve this share of the requests is worth a word in the answer. A smaller share, and types would be
+# named that are no alternative; a larger one would hide that savings rest on few requests. A judgment.
+_NEARLY_ALL = 0.99
+
+
+def plan_sentence(plan: Plan) -> str:
+    """The answer: mix, USD/h, USD per million tokens, what share of requests meets the SLO, savings."""
+    answer = f"{_mix_and_cost(plan)}, {_held(plan)}"
+    certificate = plan.certificate
+    if certificate is None:
+        return f"{answer}; {_closed_form_savings(plan)}."
+    savings = _certified_savings(plan, certificate)
+    if _is_beyond_reach(certificate):
+        return f"{answer}. {savings[:1].upper()}{savings[1:]}."
+    return f"{answer}; {savings}."
+
+
+def _mix_and_cost(plan: Plan) -> str:
+    mix = _and(_counted(plan.replica_types[r], int(plan.instances[r])) for r in used_types(plan))
+    sentence = f"{mix}: {usd(plan.cost_per_h)}/h"
+    per_mtok = plan.cost_per_mtok
+    if per_mtok:
+        sentence += f" ({usd(per_mtok['total'])} per million tokens, {usd(per_mtok['output'])} per million generated)"
+    if plan.served_fraction < 1:
+        rate = plan.workload.total_rate * plan.served_fraction
+        sentence += f", for {plan.served_fraction:.1%} of the requests ({rate:.3g}/s)"
+    return sentence
+
+
+def _held(plan: Plan) -> str:
+    """What share of requests meets the SLO, or that nothing was simulated."""
+    if plan.certificate is not None:
+        return _certified(plan.certificate)
+    if plan.simulation is not None:
+        return _simulated(plan, plan.simulation)
+    why = f": {plan.not_simulated}" if plan.not_simulated else ""
+    if plan.slo is not None and not plan.slo.has_closed_form:  # rates under a percentile are simulated, size by size
+        return f"by sums of simulated rates (the plan itself was not simulated{why})"
+    return f"by closed form (nothing was simulated{why})"
+
+
+def _certified(certificate: Certificate) -> str:
+    held = f"{certificate.attainment:.2%} of the simulated requests met the SLO"
+    if not _is_beyond_reach(certificate):
+        return f"certified: {held} (target {share_text(certificate.target)})"
+    wanted = share_text(certificate.wanted or certificate.target)
+    why = f": {'; '.join(certificate.beyond_reach)}" if certificate.beyond_reach else ""
+    return (
+        f"certified for {share_text(certificate.target)} only: the target of {wanted} is beyond the reach of all "
+        f"offered types. At most {certificate.reach:.2%} of the requests can meet the SLO, and under this plan "
+        f"{certificate.attainment:.2%} do ({certificate.low:.2%} at least){why}"
+    )
+
+
+def _is_beyond_reach(certificate: Certificate) -> bool:
+    """Whether the SLO asks for more than any fleet can reach."""
+    return certificate.wanted is not None and certificate.wanted > certificate.target
+
+
+def _simulated(plan: Plan, shown: Simulation) -> str:
+    """What one simulation says of a plan that is proven under another reading of the SLO."""
+    proven = f"planned on the {plan.slo.statistic} of each limit" if plan.slo else "planned by closed form"
+    held = f"{shown.attainment:.2%} of the simulated requests met the limits by themselves"
+    if shown.target is None:
+        return f"{proven}: {held}"
+    missed = "" if plan.holds else "; not shown to hold"
+    return f"{proven}: {held} (target {share_text(shown.target)}{missed})"
+
+
+def _certified_savings(plan: Plan, certificate: Certificate) -> str:
+    """What the plan saves against the cheapest certified fleet of one type."""
+    name, cost = certificate.single_type, certificate.single_type_per_h
+    used = [plan.replica_types[r].name for r in used_types(plan)]
+    if len(used) == 1 and name in (None, used[0]):
+        return "no mix was found that is cheaper than this single type"
+    if name is None or cost is None:
+        return "no certified fleet of a single type was found"
+    replica_type = next(one for one in plan.replica_types if one.name == name)
+    single = f"{_counted(replica_type, round(cost / replica_type.cost_per_h))}, {usd(cost)}/h"
+    return f"{_less(plan.cost_per_h, cost)} the cheapest certified single type ({single})"
+
+
+def _closed_form_savings(plan: Plan) -> str:
+    """What the plan saves against the cheapest single type, both by closed form."""
+    best = plan.best_single
+    if best is None:
+        return "no single type can do it alone"
+    name, baseline = best
+    cost = baseline.cost_per_h or 0.0
+    replica_type = next(candidate for candidate in plan.replica_types if candidate.name == name)
+    single = f"{_counted(replica_type, baseline.instances)}, {usd(cost)}/h"
+    kind = " by closed form" if plan.simulation is not None else ""
+    return f"{_less(plan.cost_per_h, cost)} the cheapest single type{kind} ({single}){_nearly_alone(plan, cost)}"
+
+
+def _less(cost_per_h: float, other_per_h: float) -> str:
+    """How much less one cost is than another, with ``than``."""
+    savings = 1.0 - cost_per_h / other_per_h
+    if savings <= -LEAST_SHOWN:
+        return f"{-savings:.1%} more than"
+    return "no less than" if savings < LEAST_SHOWN else f"{savings:.1%} less than"
+
+
+def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
+    """A type that would be cheaper alone, were it not for a few requests that it cannot serve; empty where none is.
+
+    Without it, savings that rest on a hundredth of a percent of the requests would look like more than they are.
+    """
+    nearly = [
+        (baseline.rest_cost_per_h, name, baseline.served_fraction)
+        for name, baseline in plan.single_type.items()
+        if baseline.rest_cost_per_h is not None and baseline.served_fraction >= _NEARLY_ALL
+    ]
+    if not nearly or min(nearly)[0] >= single_cost_per_h:
+        return ""
+    cost, name, fraction = min(nearly)
+    against = (
+        f"{1 - plan.cost_per_h / cost:.1%} less" if cost > plan.cost_per_h else f"{usd(plan.cost_per_h - cost)}/h more"
+    )
+    return f", {against} than {name} alone ({usd(cost)}/h), which cannot serve {1 - fraction:.2%} of the requests"
+
+
+def changes_sentence(plan: Plan, incumbent: Plan) -> str:
+    """What to rent and to give back against the plan in force, and what each of both stands on."""
+    changes = plan.changes_from(incumbent)
+    before = f"the plan in force costs {usd(incumbent.cost_per_h)}/h, {_standing(incumbent)}"
+    chosen = " Certification chooses by cost, and not by how little it changes." if plan.certificate else ""
+    if not changes:
+        return f"No change: it is the fleet in force ({before}).{chosen}"
+    listed = ", ".join(f"{count:+d} x {name}" for name, count in changes.items())
+    return f"Changes: {listed} ({before}).{chosen}"
+
+
+def _standing(plan: Plan) -> str:
+    """What is known of a plan in force, in a few words."""
+    traffic = f"for {plan.workload.total_rate:.4g} requests/s"
+    if plan.certificate is not None:
+        return f"certified {traffic} at {share_text(plan.certificate.target)}"
+    return f"by {plan.kind} {traffic}" if plan.simulation is None else f"simulated {traffic}"
+
+
+def proof(plan: Plan) -> str:
+    """What is proven about the plan, in a sentence or two; of a certified plan in two lines."""
+    if plan.certificate is not None:
+        return _certainty(plan, plan.certificate)
+    if plan.bound_per_h is None:
+        return f"Proof: no plan within the budget carries more than {plan.gap:.2%} above this ({plan.status})."
+    if plan.gap == 0:
+        claim = "no cheaper plan exists"
+    else:
+        claim = f"no plan costs less than {usd(plan.bound_per_h)}/h, so at most {plan.gap:.2%} could be saved"
+    late = "" if plan.status == "optimal" else f"; the search stopped at its {plan.status}"
+    said = f"Proof: {claim} under these assumptions (solved in {plan.solve_s:.2f} s{late})."
+    if (shown := plan.simulation) is None:
+        return said
+    counted = f"{shown.seeds} x {shown.requests:,} requests"
+    return f"{said} Simulated once: {shown.attainment:.2%} of {counted} met the limits, {shown.low:.2%} at least."
+
+
+def _certainty(plan: Plan, certificate: Certificate) -> str:
+    """What a simulation has shown of a plan, what that cost, and how far from the cheapest it can be."""
+    counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
+    held = f"Certified: {certificate.attainment:.2%} of {counted} met the SLO, {certificate.low:.2%} at least"
+    price = certificate.price(plan.cost_per_h)
+    target = share_text(certificate.target)
+    if abs(price) < LEAST_SHOWN:
+        cost = f"{target} costs nothing more than the closed form"
+    else:
+        cost = f"{price:+.1%} for {target}"
+    before = f"by closed form, {usd(certificate.cost_before_per_h)}/h and {certificate.attainment_before:.2%}"
+    kept = ", ".join(f"{share:.0%} of {name}" for name, share in certificate.headroom.items())
+    return (
+        f"{held}; {cost} ({before}). Kept free: {kept}. Found among {certificate.plans} simulated plans.\n"
+        f"Proof: {_distance(plan)}"
+    )
+
+
+def _distance(plan: Plan) -> str:
+    """How far from the cheapest fleet that holds a certified plan can be."""
+    if plan.bound_per_h is None:
+        return "there is none that no cheaper fleet holds."
+    if plan.gap <= 0:
+        return "no cheaper fleet can hold."
+    return f"no fleet below {usd(plan.bound_per_h)}/h can hold, so at most {plan.gap:.1%} could be saved."
+
+
+def used_types(plan: Plan) -> list[int]:
+    """Types that are rented, those that take most requests first."""
+    taken = (plan.share * plan.workload.request_rate).sum(axis=(1, 2))
+    return sorted(np.flatnonzero(plan.instances).tolist(), key=lambda r: -taken[r])
+
+
+def _counted(replica_type: ReplicaType, instances: int) -> str:
+    """A number of instances of a type, with its accelerator where the name does not say it."""
+    offer = replica_type.offer
+    if offer.accelerator in replica_type.name:
+        return f"{instances} x {replica_type.name}"
+    each = f"{offer.accelerators} x " if offer.accelerators > 1 else ""
+    return f"{instances} x {replica_type.name} ({each}{offer.accelerator})"
+
+
+def _and(items: Iterable[str]) -> str:
+    """Items as a list in words."""
+    *first, last = [*items] or ["no replica"]
+    return f"{', '.join(first)} and {last}" if first else last

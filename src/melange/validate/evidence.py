@@ -1,0 +1,100 @@
+"""What stands behind an answer besides its sums: whether a plan can be simulated, and what one simulation shows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from melange.plan.plan import Plan
+from melange.plan.problem import allowed_types
+from melange.plan.question import Question
+from melange.plan.simulation import Simulation
+from melange.replica.policy import POLICIES
+from melange.validate.attainment import attainment, counted, met
+from melange.validate.simulate import planned_workload, simulate, within_context
+from melange.workload.arrivals import Arrivals, draw
+from melange.workload.workload import Mask
+
+# Requests of one run and runs of a plan that is simulated once, and of `melange validate`, which then prints the same
+# figure: together an interval of a tenth of a point at 99.5 %, in a third of a second. A tenth of them: an interval of
+# a third of a point, which leaves open whether plans near their target hold.
+REQUESTS, RUNS = 10_000, 5
+# Types that are named in a reason: one line of a page.
+_MOST_NAMED = 3
+
+
+def why_not_simulated(question: Question, used: Mask | None = None) -> str:
+    """Why the answer to a question cannot be simulated, as words that follow a colon; empty where it can.
+
+    Parameters
+    ----------
+    question
+        What is planned.
+    used
+        Replica types of which the steps must be known (R,); None: all that are allowed and serve some size.
+
+    Examples
+    --------
+    >>> from melange.plan.options import Options
+    >>> from melange.profile.formats.profiles import read_melange_config
+    >>> workload, profile, _ = read_melange_config("examples/release.json")
+    >>> why_not_simulated(Question(workload=workload, profile=profile, options=Options()))
+    'the profile names no SLO'
+    """
+    profile = question.profile
+    if profile.slo is None:
+        return "the profile names no SLO"
+    if question.workload.buckets.is_ordinal:
+        return "the sizes of requests are numbered, and not known in tokens"
+    if question.options.budget_per_h is not None:
+        return "under plan.budget_per_h the most traffic is sought, and not a share of requests"
+    if profile.slo.attainment == 1:
+        return "no number of simulated requests shows that all of them meet the SLO (slo.attainment: 1)"
+    unknown = _types_without_engine(question, used)
+    if unknown:
+        more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
+        return f"nothing is known of the steps of {', '.join(unknown[:_MOST_NAMED])}{more}"
+    return ""
+
+
+def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness: float = 1.0) -> Plan:
+    """The plan with what share of its requests meet the limits by themselves, in a simulation of it as it is.
+
+    Parameters
+    ----------
+    plan
+        With an SLO, and an engine for each type that it uses.
+    observed
+        Requests whose sizes are drawn from, in place of the workload's buckets.
+    burstiness
+        Of the arrivals, see :func:`~melange.workload.arrivals.draw`.
+    """
+    slo, carried = plan.slo, planned_workload(plan)
+    if slo is None:
+        raise ValueError("a plan without an SLO has no attainment")
+    context = max(engine.max_context for engine in plan.engines if engine)
+    samples = []
+    for seed in range(RUNS):
+        drawn = draw(carried, REQUESTS, seed=seed, burstiness=burstiness, observed=observed)
+        outcome = simulate(plan, within_context(drawn, context), seed=seed).outcome
+        samples.append(met(outcome, slo)[counted(outcome)])
+    held = attainment(samples)
+    shown = Simulation(
+        attainment=held.value,
+        low=held.low,
+        requests=REQUESTS,
+        seeds=RUNS,
+        policy=POLICIES[0],
+        target=slo.attainment,
+    )
+    return replace(plan, simulation=shown)
+
+
+def _types_without_engine(question: Question, used: Mask | None) -> list[str]:
+    """Names of the types that must be simulated and of whose steps nothing is known."""
+    profile = question.profile
+    if used is None:
+        used = allowed_types(question) & (profile.max_request_rate.max(axis=(1, 2)) > 0)
+    engines = profile.engines or (None,) * len(profile.replica_types)
+    return [profile.replica_types[r].name for r in np.flatnonzero(used) if engines[r] is None]

@@ -1,0 +1,202 @@
+"""The answer in words: every plan says what its cost rests on, and what a simulation has shown of it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from melange.plan.certificate import Certificate
+from melange.plan.explain import explain
+from melange.plan.plan import Plan
+from melange.plan.simulation import Simulation
+from melange.plan.sweeps import explore
+from melange.present.pages.explore_page import explore_pictures
+from melange.present.study import Study
+from melange.present.terminal.explanation import explanation_page
+from melange.present.terminal.plan_tables import plan_page
+from melange.present.terminal.plan_words import changes_sentence, plan_sentence, proof
+from melange.slo import Slo
+
+PROOF = Certificate(
+    target=0.99,
+    attainment=0.9934,
+    low=0.9912,
+    requests=2000,
+    seeds=60,
+    policy="plan-least-work",
+    cost_before_per_h=10.8,
+    attainment_before=0.467,
+    headroom={"small": 0.2, "large": 0.3},
+    plans=7,
+    wanted=0.99,
+    single_type="large",
+    single_type_per_h=21.6,
+)
+
+
+@pytest.fixture
+def certified(plan: Plan) -> Plan:
+    """The plan of both types, as if a search had found it: 16.2 USD/h."""
+    return replace(plan, certificate=PROOF, status="certified", bound_per_h=None, gap=1.0)
+
+
+def beyond(plan: Plan) -> Plan:
+    """A plan for 97 % of the requests, where the SLO asks for 99 %."""
+    more = replace(
+        PROOF,
+        target=0.97,
+        attainment=0.9721,
+        low=0.9703,
+        wanted=0.99,
+        reach=0.9743,
+        beyond_reach=("2.57% of the requests exceed the limit on TTFT even alone, by 40% in the median",),
+    )
+    return replace(plan, certificate=more, status="certified", bound_per_h=None, gap=1.0)
+
+
+def shown_at(plan: Plan, width: int) -> str:
+    """What a terminal of that width shows."""
+    console = Console(file=io.StringIO(), width=width, highlight=False)
+    console.print(plan_page(plan))
+    console.print(explanation_page(explain(plan), plan))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_a_certified_plan_says_what_holds_and_what_it_saves(certified: Plan) -> None:
+    """Mix, cost, share and target, and the saving against the cheapest certified single type: 21.6 USD/h are 3."""
+    said = plan_sentence(certified)
+    assert said.startswith("4 x small and 1 x large: ")
+    assert "certified: 99.34% of the simulated requests met the SLO (target 99%)" in said
+    saved = 1 - certified.cost_per_h / 21.6
+    assert said.endswith(f"{saved:.1%} less than the cheapest certified single type (3 x large, 21.60 USD/h).")
+    assert certified.savings == pytest.approx(saved)
+    none_found = replace(PROOF, single_type=None, single_type_per_h=None)
+    assert "no certified fleet of a single type was found" in plan_sentence(replace(certified, certificate=none_found))
+
+
+def test_a_certified_fleet_of_one_type_is_not_compared_with_itself(certified: Plan) -> None:
+    """It is the cheapest single type."""
+    share = certified.share * 0
+    share[1] = certified.share.sum(axis=0)
+    one = replace(
+        certified,
+        instances=[0, 3],
+        share=share,
+        cost_per_h=21.6,
+        certificate=replace(PROOF, single_type="large", single_type_per_h=21.6),
+    )
+    assert plan_sentence(one).endswith("no mix was found that is cheaper than this single type.")
+
+
+@pytest.mark.parametrize(
+    ("bound", "gap", "words"),
+    [
+        (None, 1.0, "Proof: there is none that no cheaper fleet holds."),
+        (10.0, 0.12, "Proof: no fleet below 10.00 USD/h can hold, so at most 12.0% could be saved."),
+        (16.2, 0.0, "Proof: no cheaper fleet can hold."),
+    ],
+)
+def test_a_certified_plan_says_how_far_from_the_cheapest_it_can_be(
+    certified: Plan, bound: float | None, gap: float, words: str
+) -> None:
+    """A bound, a proof, or that there is none."""
+    assert words in proof(replace(certified, bound_per_h=bound, gap=gap))
+
+
+def test_a_target_beyond_reach_is_the_first_thing_said(plan: Plan) -> None:
+    """With the best share that can be had, what this plan holds, and why; it does not hold."""
+    found = beyond(plan)
+    first = plan_sentence(found)
+    for words in ("certified for 97% only", "target of 99%", "At most 97.43%", "97.21% do (97.03% at least)", "TTFT"):
+        assert words in first
+    assert (found.holds, found.target, found.kind) == (False, 0.99, "certified")
+
+
+def test_a_closed_form_says_that_nothing_was_simulated(plan: Plan) -> None:
+    """And why, where a simulation was asked for."""
+    assert "by closed form (nothing was simulated); " in plan_sentence(plan)
+    reason = replace(plan, not_simulated="the profile names no SLO")
+    assert "(nothing was simulated: the profile names no SLO)" in plan_sentence(reason)
+    profile = replace(plan.question.profile, slo=Slo(tpot_s=0.1, statistic="p99"))
+    on_rates = replace(plan, question=replace(plan.question, profile=profile))
+    assert "by sums of simulated rates (the plan itself was not simulated)" in plan_sentence(on_rates)
+    assert (plan.kind, plan.holds, plan.attainment, plan.low) == ("closed form", None, None, None)
+
+
+def test_a_plan_that_was_simulated_once_says_what_came_of_it(plan: Plan) -> None:
+    """With the target, where one was asked for."""
+    shown = Simulation(attainment=0.934, low=0.929, requests=10_000, seeds=5, policy="plan-least-work")
+    once = replace(plan, simulation=shown)
+    assert "93.40% of the simulated requests met the limits by themselves; " in plan_sentence(once)
+    assert "Simulated once: 93.40% of 5 x 10,000 requests met the limits, 92.90% at least." in proof(once)
+    assert (once.kind, once.holds) == ("simulated", None)
+    asked = replace(plan, simulation=replace(shown, target=0.99))
+    assert "(target 99%; not shown to hold)" in plan_sentence(asked)
+    assert asked.holds is False
+
+
+def test_what_a_plan_rests_on_survives_its_file(plan: Plan, certified: Plan) -> None:
+    """Kind, share and reason are there for machines, and come back."""
+    shown = Simulation(attainment=0.934, low=0.929, requests=10_000, seeds=5, policy="plan-least-work", target=0.9)
+    for one in (certified, beyond(plan), replace(plan, simulation=shown), replace(plan, not_simulated="a reason")):
+        content = one.to_json()
+        again = Plan.from_json(content)
+        assert {name: content[name] for name in ("kind", "holds", "target", "attainment", "low")} == {
+            name: getattr(again, name) for name in ("kind", "holds", "target", "attainment", "low")
+        }
+        assert (again.simulation, again.not_simulated) == (one.simulation, one.not_simulated)
+        assert again.certificate == one.certificate
+
+
+def test_changes_say_what_both_plans_stand_on(plan: Plan, certified: Plan) -> None:
+    """A certified answer beside a plan in force that was not simulated, and the other way."""
+    said = changes_sentence(certified, plan)
+    assert "by closed form for 30 requests/s" in said
+    assert "Certification chooses by cost" in said
+    assert "certified for 30 requests/s at 99%" in changes_sentence(plan, certified)
+
+
+def test_single_types_are_compared_with_the_mix_of_their_kind(certified: Plan) -> None:
+    """Both by closed form: 10.8 USD/h is what the mix costs there."""
+    page = shown_at(certified, 120)
+    assert "With one type only (closed form, not certified; the mix by closed form: 10.80 USD/h)" in page
+    cost = certified.single_type["large"].cost_per_h
+    assert cost is not None
+    assert f"{cost / 10.8 - 1:+.1%}" in page
+    assert "What would change the answer by closed form (10.80 USD/h, not certified)" in page
+
+
+@pytest.mark.parametrize("kind", ["closed form", "certified", "beyond reach"])
+def test_nothing_is_cut_off_at_80_columns(plan: Plan, certified: Plan, kind: str) -> None:
+    """Names and figures are whole."""
+    page = shown_at({"closed form": plan, "certified": certified, "beyond reach": beyond(plan)}[kind], 80)
+    assert max(map(len, page.splitlines())) <= 80
+    assert "…" not in page
+
+
+def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certified: Plan, plan: Plan) -> None:
+    """The star stands at what certainty costs, and the caption says why it is not on the curve."""
+    study = Study(exploration=explore(certified))
+    cost = next(picture for picture in explore_pictures(study) if picture.name == "cost-by-rate")
+    star = cost.variants[0].figure.data[-1]
+    assert (star.name, list(star.x), list(star.y)) == (
+        "this service's plan, certified",
+        [30.0],
+        [certified.cost_per_h],
+    )
+    curves = [trace.name for trace in cost.variants[0].figure.data[:-1]]
+    assert curves
+    assert all(name.endswith("closed form") for name in curves)
+    assert "in simulation 46.70% of the requests meet the SLO under it, where 99% must" in cost.caption
+    roomy = replace(certified, certificate=replace(PROOF, cost_before_per_h=2 * certified.cost_per_h))
+    captions = [picture.caption for picture in explore_pictures(Study(exploration=explore(roomy)))]
+    assert any("the simulation shows room" in caption for caption in captions)
+    kinds = [row[cost.header.index("Kind")] for row in cost.rows]
+    assert kinds[0] == "certified"
+    assert set(kinds[1:]) == {"closed form"}
+    plain = next(one for one in explore_pictures(Study(exploration=explore(plan))) if one.name == "cost-by-rate")
+    assert "No plan was simulated." in plain.caption
