@@ -15,7 +15,8 @@ from melange.plan.question import Question
 from melange.plan.solve import solve, with_instances
 from melange.validate.certify.diagnosis import no_headroom_helps
 from melange.validate.certify.judge import Judge, Trial
-from melange.workload.workload import Array
+from melange.validate.certify.thinning import TAKEN_AWAY
+from melange.workload.workload import Array, Mask
 
 # The figures below are from the twelve cases of bench/certify.py at 4 requests a second, and where 24 plans are spoken
 # of at 16 as well.
@@ -51,7 +52,6 @@ _FINE_CUT = 0.01
 _STRICTER = 0.25
 # Relative gap of the plans tried: less than what loads that do not add up leave open, and found several times faster.
 _GAP = 5e-3
-_HOPELESS_SIZE = "in simulation too many requests of this size miss the SLO even alone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,10 +64,13 @@ class Search:
         What is planned.
     judge
         What simulations say of its plans.
+    among
+        Types that mixes are made of (R,).
     """
 
     question: Question
     judge: Judge
+    among: Mask
 
     @property
     def best(self) -> Trial | None:
@@ -90,7 +93,7 @@ class Search:
 
     def planned(self, factor: Array) -> Plan:
         """The cheapest plan at those factors, as an answer to the question."""
-        return as_asked(solve(self.at(factor)), self.without_hopeless(factor))
+        return as_asked(solve(self.at(factor * self.among[:, None, None])), self.without_hopeless(factor))
 
     def at(self, factor: Array) -> Question:
         """The question with its rates multiplied."""
@@ -108,7 +111,7 @@ class Search:
         able = factor > 0
         profile = replace(profile, low=np.where(able, profile.low, 0.0), high=np.where(able, profile.high, 0.0))
         rates = np.where(able, profile.max_request_rate, 0.0)
-        return replace(self.question, profile=with_rates(profile, rates, _HOPELESS_SIZE))
+        return replace(self.question, profile=with_rates(profile, rates, TAKEN_AWAY))
 
     def proven(self) -> Trial:
         """The cheapest plan that has held, and holds with confidence on requests by which no plan was chosen.

@@ -56,8 +56,8 @@ class Lone:
         return max(1, math.ceil(self.load * times / self.replicas - ROUNDING))
 
 
-def cheapest_single_type(search: Search) -> tuple[Trial | None, Array]:
-    """The cheapest fleet of one type that holds, if any, and what loads a replica of each type carries (R,).
+def cheapest_single_type(search: Search) -> Array:
+    """Find the cheapest fleet of one type that holds; returns the load that a replica of each type carries (R,).
 
     The types are tried from the one that the closed form has as cheapest; one that costs more than the best fleet so
     far, however well it does, is not. Of a type that was not tried the load is nan.
@@ -84,7 +84,7 @@ def cheapest_single_type(search: Search) -> tuple[Trial | None, Array]:
         finer, carried_finer = _smallest(search, cheapest, slightly_less, ceiling, _FINE_PRECISION)
         if finer is not None:
             best, carried[cheapest.place] = finer, carried_finer
-    return best, carried
+    return carried
 
 
 def _candidates(search: Search) -> list[Lone]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from melange.plan.confidence import with_rates
 from melange.plan.exact.dominated import needed_types
 from melange.plan.plan import Plan
 from melange.plan.problem import build
 from melange.plan.question import Question
 from melange.plan.servable import scope_of
 from melange.workload.workload import Mask
+
+# Why a type serves no requests of a size any more.
+TAKEN_AWAY = "in simulation too many requests of this size miss the SLO even alone"
 
 # How much more a type must carry of every size than another one of no higher price, for the other to be left out: loads
 # add up more or less well on different machines. Less, and types are left out that simulations would choose; more, and
@@ -43,27 +49,36 @@ def with_types(question: Question, kept: Mask) -> Question:
     types = tuple(profile.replica_types[r] for r in places)
     names = {name for one in types for name in (one.name, one.offer.name, one.offer.instance_type)}
     accelerators = {one.offer.accelerator for one in types}
-    known = {
-        key: {name: count for name, count in value.items() if name in allowed}
-        for key, allowed in (
-            ("max_instances", names),
-            ("max_accelerators", accelerators),
-            ("min_replicas", names),
-            ("spare_replicas", names),
-        )
-        if not isinstance(value := getattr(options, key), int)
-    }
+
+    def known(value: int | Mapping[str, int], allowed: set[str]) -> Any:
+        return value if isinstance(value, int) else {name: n for name, n in value.items() if name in allowed}
+
     exclude = tuple(name for name in options.exclude if name in names | accelerators)
     return Question(
         workload=question.workload,
         profile=replace(profile, replica_types=types, engines=tuple(profile.engines[r] for r in places), **arrays),
-        options=replace(options, exclude=exclude, **known),
+        options=replace(
+            options,
+            exclude=exclude,
+            max_instances=known(options.max_instances, names),
+            max_accelerators=known(options.max_accelerators, accelerators),
+            min_replicas=known(options.min_replicas, names),
+            spare_replicas=known(options.spare_replicas, names),
+        ),
     )
 
 
 def widened(plan: Plan, question: Question, kept: Mask) -> Plan:
-    """A plan of some of the types (R,) as an answer to the question with all of them."""
+    """A plan of some of the types (R,) as an answer to the question with all of them.
+
+    Sizes that were taken from a type stay so: its rates for them are 0.
+    """
     types = len(question.profile.replica_types)
+    used = plan.instances > 0
+    places = np.flatnonzero(kept)[used]
+    rates = question.profile.max_request_rate.copy()
+    rates[places] = plan.max_request_rate[used]
+    question = replace(question, profile=with_rates(question.profile, rates, TAKEN_AWAY))
     instances, load = np.zeros(types, np.int64), np.zeros(types)
     share = np.zeros(question.profile.max_request_rate.shape)
     instances[kept], load[kept], share[kept] = plan.instances, plan.load, plan.share

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from melange.plan.question import Question
 from melange.plan.problem import allowed_types
+from melange.plan.question import Question
 from melange.profile.profile import Profile
 from melange.replica.capacity import Sizes, rate_within
 from melange.replica.engine import Engine
