@@ -23,7 +23,7 @@ class Certificate:
     policy
         How requests were balanced.
     cost_before_per_h
-        Cost of the plan by the closed form [USD/h]; None where there is none.
+        Cost of the plan by the closed form [USD/h]; of this plan where too little can be had for that one.
     attainment_before
         Share of requests that met the SLO under that plan in a short simulation, 0-1.
     headroom
@@ -49,8 +49,8 @@ class Certificate:
     requests: int
     seeds: int
     policy: str
-    cost_before_per_h: float | None
-    attainment_before: float | None
+    cost_before_per_h: float
+    attainment_before: float
     headroom: Mapping[str, float]
     plans: int
     wanted: float | None = None
@@ -59,9 +59,9 @@ class Certificate:
     single_type: str | None = None
     single_type_per_h: float | None = None
 
-    def price(self, cost_per_h: float) -> float | None:
+    def price(self, cost_per_h: float) -> float:
         """What certainty costs, as a share of the uncertified plan; negative where the certified plan is cheaper."""
-        return None if self.cost_before_per_h is None else cost_per_h / self.cost_before_per_h - 1.0
+        return cost_per_h / self.cost_before_per_h - 1.0
 
     def to_json(self) -> Json:
         """As a JSON object."""

@@ -173,8 +173,15 @@ class Search:
         except InfeasibleError:
             return None
 
-    def up(self, trial: Trial) -> Trial:
+    def up(self, trial: Trial, pace: float = 1.0) -> Trial:
         """Lower factors where requests miss until the plan holds, or one that holds is known to cost no more.
+
+        Parameters
+        ----------
+        trial
+            Where to begin.
+        pace
+            Times the usual cuts: other cuts lead to other mixes.
 
         Raises
         ------
@@ -188,7 +195,7 @@ class Search:
             best = self.best
             if best is not None and tried.plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
                 return best
-            factor = self._lower(tried)
+            factor = self._lower(tried, pace)
             if factor is None:
                 break
             try:
@@ -202,7 +209,7 @@ class Search:
             return best
         raise no_headroom_helps(self.judge, tried)
 
-    def _lower(self, trial: Trial) -> Array | None:
+    def _lower(self, trial: Trial, pace: float) -> Array | None:
         """More headroom where requests miss; None where there is nothing left to lower."""
         factor = trial.factor.copy()
         allowed = 1.0 - self.judge.target
@@ -211,7 +218,7 @@ class Search:
         worst = int(np.argmax(missed))
         for r in np.flatnonzero(sent):
             if rate[r] > allowed or r == worst:
-                factor[r] *= 1.0 - float(np.clip(_LEAST_CUT * rate[r] / allowed, _LEAST_CUT, _MOST_CUT))
+                factor[r] *= 1.0 - pace * float(np.clip(_LEAST_CUT * rate[r] / allowed, _LEAST_CUT, _MOST_CUT))
         self._take_away(trial, factor)
         used = factor[sent > 0]
         return None if used[used > 0].max(initial=0.0) < _HOPELESS else factor

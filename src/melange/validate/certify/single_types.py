@@ -114,7 +114,8 @@ def _candidates(search: Search) -> list[Lone]:
 def _smallest(search: Search, one: Lone, guess: float, ceiling: float, precision: float) -> tuple[Trial | None, float]:
     """The smallest fleet of a type that holds and costs less than ``ceiling``, and the load that a replica carries.
 
-    Where none holds the load is what the largest one that was tried would have carried.
+    Where none holds the load is what the largest one that was tried would have carried; nan where too many requests
+    miss on it even alone.
     """
     most = min(one.most, float(np.ceil(ceiling / one.cost_per_h - ROUNDING)) - 1, one.count(_MOST_TIMES))
     first = one.count(1 / MOST_CARRIED)
@@ -136,7 +137,7 @@ def _smallest(search: Search, one: Lone, guess: float, ceiling: float, precision
         alone = float(trial.hopeless.sum()) / max(float(trial.sent.sum()), 1.0)
         allowed = 1.0 - search.judge.target - alone
         if allowed <= 0:
-            break  # more replicas do not help
+            return None, math.nan  # more replicas do not help; with fewer sizes it may carry what others do
         missed = (1.0 - trial.attainment.value - alone) / allowed
         count = int(min(max(missing + 1, math.ceil(missing * _rise(missed))), most))
     between = missing + 0.5 if best is not None else float(missing)

@@ -36,8 +36,9 @@ _MOST_PEAK = 1.25
 # prompts (twice: no difference; none: one plan of 36, at 4, 8 and 16 requests a second, costs 3 % more, and 0.65 to
 # 0.83 times the time).
 _SIMULATED, _BALANCED, _MOVED = 40, 8, 5
-# Steps of replicas that all these simulations may take, some 5 s: with long outputs fewer fleets are looked at.
-_STEPS = 6_000_000
+# Steps of replicas that all these simulations may take, some 3 s: with long outputs fewer fleets are looked at. A
+# quarter: two of eleven services of bench/services cost 2 and 15 % more.
+_STEPS = 30_000_000
 # The parts of that after which no further fleet is looked at, and after which no headroom is moved.
 _LOOKING, _BALANCING = 0.4, 0.75
 # Times the misses that the SLO allows: strain that no move makes up for (half and twice: no difference), misses that

@@ -19,7 +19,7 @@ from melange.replica.engine import Engine
 from melange.replica.occupancy import largest_batch_of, replicas_like
 from melange.slo import Slo
 from melange.validate.certify.attainable import limit_ratios
-from melange.workload.workload import Array, Workload
+from melange.workload.workload import Array, Mask, Workload
 
 # Part of the misses that the target allows which sizes may take up that miss even alone, or nearly. More leaves less to
 # chance, and needs more replicas for it; less shuts out types that the target allows.
@@ -52,7 +52,7 @@ def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
     return replace(question, profile=replace(profile, max_request_rate=rates, low=low, high=high, reason=reason))
 
 
-def _chosen(rate: Array, relaxed: Array, workload: Workload, never: Array, room: float) -> Array:
+def _chosen(rate: Array, relaxed: Array, workload: Workload, never: Mask, room: float) -> Mask:
     """The sizes that may miss on a type (I, O): those that no type answers in time, and the most costly others."""
     requests = workload.request_rate
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -61,7 +61,7 @@ def _chosen(rate: Array, relaxed: Array, workload: Workload, never: Array, room:
     taken = np.cumsum(np.where(never, 0.0, requests).ravel()[order])
     chosen = np.zeros(rate.size, bool)
     chosen[order] = taken <= room
-    return (chosen.reshape(rate.shape) & (saved > 0)) | (never & (relaxed > 0))
+    return np.asarray((chosen.reshape(rate.shape) & (saved > 0)) | (never & (relaxed > 0)))
 
 
 def _by_type(profile: Profile, slo: Slo, sizes: Sizes) -> tuple[Array, Array]:
