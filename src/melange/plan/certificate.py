@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass
 
 from melange.files import Json
 
+# Loads on the mean, added up, were at most 1.26 times what simulated replicas needed (docs/proof.md): a fleet whose loads
+# do not add up even at this is not tried.
+MOST_CARRIED = 1.3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:

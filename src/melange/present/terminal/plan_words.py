@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from melange.plan.certificate import Certificate
+from melange.plan.certificate import MOST_CARRIED, Certificate
 from melange.plan.plan import Plan
 from melange.plan.simulation import Simulation
 from melange.present.terminal.layout import LEAST_SHOWN, share_text, usd
@@ -199,7 +199,10 @@ def _distance(plan: Plan) -> str:
         return "there is none that no cheaper fleet holds."
     if plan.gap <= 0:
         return "no cheaper fleet can hold."
-    return f"no fleet below {usd(plan.bound_per_h)}/h can hold, so at most {plan.gap:.1%} could be saved."
+    return (
+        f"below {usd(plan.bound_per_h)}/h no fleet can hold, even if each replica carried {MOST_CARRIED:g} times what its "
+        f"closed form says, the most that any was seen to; so at most {plan.gap:.1%} could be saved."
+    )
 
 
 def used_types(plan: Plan) -> list[int]:

@@ -25,7 +25,7 @@ import numpy as np
 
 from melange.errors import InfeasibleError, InputError
 from melange.plan.baseline import single_types
-from melange.plan.certificate import Certificate
+from melange.plan.certificate import MOST_CARRIED, Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.problem import loads
@@ -38,7 +38,7 @@ from melange.slo import Slo
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
-from melange.validate.certify.single_types import MOST_CARRIED, cheapest_single_type
+from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.certify.thinning import widened, with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
@@ -51,13 +51,17 @@ from melange.workload.workload import Array, Mask, Workload
 LEAST_REQUESTS = 2_000
 # The shortest run lasts so many times as long as a request may stay: a fleet fills, and a queue that grows shows.
 _STAYS = 4.0
+# A target that sizes which are left out have used up: next to no other request may miss.
+_MOST_TARGET = 1.0 - 1e-6
 # A token takes so long where no limit says how long a request may stay [s].
 _TOKEN_S = 0.05
 # What types that were not tried are taken to carry, over the median of those that were: they are tried if that is so.
 _BETTER = 1.2
 # Searches for a mix: how many types a size may go to, and how fast headroom is added. Each finds other mixes, and stops
 # where it can find none cheaper. Of eleven services the best of these cost up to 38 % less than the first one alone.
-_PASSES = ((3, 1.0), (3, 0.5), (8, 1.0))
+_PASSES = ((3, 1.0), (3, 0.5), (5, 1.0))
+# Relative gap of the program for the bound, which stays valid; less takes longer.
+_BOUND_GAP = 0.01
 # Factors are not begun with below this: a type that does so badly alone may do better with fewer sizes.
 _LEAST_START = 0.1
 
@@ -129,7 +133,7 @@ def certify(
         judge = Judge(
             question=with_types(whole, kept),
             slo=slo,
-            target=min(reach.target / (1.0 - left_out), 1.0),
+            target=min(reach.target / (1.0 - left_out), _MOST_TARGET),
             policy=policy,
             draw=drawn,
             requests=requests or _shortest(carried, slo),
@@ -144,6 +148,7 @@ def certify(
         break
     plan = widened(best.plan, whole if left_out > 0 else replace(whole, options=asked.options), kept)
     before = _closed_form(whole, plan)
+    bound = _bound(with_tolerance(given, slo, reach.target, part=1.0), plan.cost_per_h)
     certificate = _certificate(best, single, before, judge)
     return replace(
         plan,
@@ -157,11 +162,26 @@ def certify(
             beyond_reach=reach.why,
         ),
         status="certified",
-        bound_per_h=None,
-        gap=1.0,
+        bound_per_h=bound,
+        gap=1.0 if bound is None else 1.0 - bound / plan.cost_per_h,
         single_type=single_types(given, scope_of(whole)),
         cautions=best.plan.cautions,
     )
+
+
+def _bound(question: Question, cost_per_h: float) -> float | None:
+    """The cost [USD/h] below which loads do not add up, were every replica to carry the most that any was seen to.
+
+    None where even that says nothing.
+    """
+    profile = question.profile
+    rates = {name: getattr(profile, name) * MOST_CARRIED for name in ("max_request_rate", "low", "high")}
+    loosest = replace(question, profile=replace(profile, **rates)).with_options(headroom=0.0, gap=_BOUND_GAP)
+    try:
+        bound = solve(with_types(loosest, worth_types(loosest))).bound_per_h
+    except InfeasibleError:
+        return None
+    return None if bound is None else min(bound, cost_per_h)
 
 
 def _found(judge: Judge) -> tuple[Trial, Trial | None]:

@@ -51,7 +51,7 @@ _FINE_CUT = 0.01
 # Each failed proof says that plans were held to hold too soon: by how much of the interval's lower half more they must.
 _STRICTER = 0.25
 # Relative gap of the plans tried: less than what loads that do not add up leave open, and found several times faster.
-_GAP = 5e-3
+_GAP = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from melange.plan.certificate import MOST_CARRIED
 from melange.plan.problem import ROUNDING, limits_of, loads
 from melange.plan.servable import Scope, scope_of
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import Trial
 from melange.workload.workload import Array
 
-# Loads on the mean, added up, were at most this much more than simulated replicas needed (docs/proof.md): a fleet that
-# costs more than the best known one even at this is not tried.
-MOST_CARRIED = 1.3
 # Where so many times the replicas of the closed form miss, more of them are not tried: it is not for want of replicas.
 _MOST_TIMES = 32.0
 # Counts of large fleets are known to this part of themselves, and that of the cheapest type to the second: nearer, and

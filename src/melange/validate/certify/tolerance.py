@@ -29,12 +29,12 @@ _PART = 0.5
 _ROOM = 1.5
 
 
-def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
+def with_tolerance(question: Question, slo: Slo, target: float, part: float = _PART) -> Question:
     """The question with rates for sizes that may miss, on each type by itself.
 
     Sizes that miss alone on every allowed type are carried, whatever the target: no fleet can do better; those that fit
     into none are left out. Of the others, those whose requests cost a type most under limits on the mean may miss, up
-    to a part of what the target allows.
+    to a ``part`` of what the target allows.
     """
     profile, workload = question.profile, question.workload
     sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
@@ -42,7 +42,7 @@ def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
     alone, relaxed = _by_type(profile, slo, sizes)
     alone[~allowed_types(question)] = np.inf
     never = wanted & (alone > 1).all(axis=0)
-    room = _PART * (1.0 - target) * workload.total_rate
+    room = part * (1.0 - target) * workload.total_rate
     rates, low, high = (getattr(profile, name).copy() for name in ("max_request_rate", "low", "high"))
     for r in range(len(rates)):
         chosen = _chosen(rates[r], relaxed[r], workload, never, room)
