@@ -23,7 +23,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from melange.errors import InfeasibleError, InputError
+from melange.errors import Caution, InfeasibleError, InputError
 from melange.plan.baseline import single_types
 from melange.plan.certificate import Certificate
 from melange.plan.options import Options
@@ -80,7 +80,8 @@ def certify(
     Parameters
     ----------
     question, profile, options
-        As of :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO.
+        As of :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO. ``headroom`` has no say: what
+        must be kept free is what the simulation finds, and a caution says so where it is not the default.
     target
         Share of requests that must meet every limit of the SLO by themselves, 0-1; None: the SLO's ``attainment``, or
         0.995. The lower end of the 95 % interval must reach it.
@@ -160,7 +161,7 @@ def certify(
         bound_per_h=None,
         gap=1.0,
         single_type=single_types(given, scope_of(whole)),
-        cautions=best.plan.cautions,
+        cautions=(*best.plan.cautions, *_cautions(asked.options)),
     )
 
 
@@ -254,6 +255,17 @@ def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
     if not 0 < wanted < 1:
         raise InputError(f"certify: the target must be between 0 and 1, got {wanted:g}")
     return profile.slo, wanted
+
+
+def _cautions(options: Options) -> tuple[Caution, ...]:
+    """That a headroom which was asked for has no say; the default is not worth a word."""
+    if options.headroom == Options().headroom:
+        return ()
+    message = (
+        f"plan.headroom: {options.headroom:g} binds the closed form only: the simulation says how much of each replica "
+        "must be free; to keep more, ask for a higher attainment or for plan.spare_replicas"
+    )
+    return (Caution("headroom", message),)
 
 
 def _certificate(best: Trial, single: Trial | None, before: Plan, judge: Judge) -> Certificate:
