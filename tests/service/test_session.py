@@ -276,3 +276,14 @@ def test_a_certified_plan_says_that_confidence_binds_its_closed_form_only(servic
     settings = ["workload.rate=1", "offers.gpus=[A10G]", "plan.confidence=0.8"]
     answer = Session(service, settings=settings).answer()
     assert "confidence" in {caution.kind for caution in answer.cautions}
+
+
+def test_a_certified_plan_says_that_headroom_binds_its_closed_form_only(service: Path) -> None:
+    """Headroom that was asked for changes no certified plan, and the plan says so; the default needs no word."""
+    settings = ["workload.rate=1", "offers.gpus=[A10G]"]
+    usual = Session(service, settings=settings).certified()
+    asked = Session(service, settings=[*settings, "plan.headroom=0.5"]).certified()
+    assert np.array_equal(asked.instances, usual.instances)
+    said = {one.kind: one.message for one in asked.cautions}
+    assert "plan.headroom: 0.5 binds the closed form only" in said["headroom"]
+    assert "headroom" not in {one.kind for one in usual.cautions}

@@ -19,7 +19,7 @@ class Certificate:
     Parameters
     ----------
     target
-        Share of requests that must meet the SLO, 0-1.
+        Share of requests that the plan was found for, 0-1: they meet the SLO.
     attainment, low
         Share that met it in simulation, and the lower end of its 95 % interval, 0-1.
     requests, seeds
@@ -27,7 +27,8 @@ class Certificate:
     policy
         How requests were balanced.
     cost_before_per_h
-        Cost of the plan by the closed form [USD/h]; of this plan where too little can be had for that one.
+        Cost of the plan by the closed form, with rates for the sizes that may miss [USD/h]; of this plan where too
+        little can be had for that one.
     attainment_before
         Share of requests that met the SLO under that plan in a short simulation, 0-1.
     headroom
@@ -36,13 +37,14 @@ class Certificate:
     plans
         Plans that were simulated.
     wanted
-        Share of requests that the SLO asks for, 0-1: above ``target`` where no fleet can reach it; None: the target.
+        Share of requests that the SLO asks for, 0-1: above ``target`` where no fleet can reach it, or none was found
+        that does; None: the target.
     reach
         Share of requests that meet the SLO with a replica for themselves, which no fleet exceeds, 0-1.
     beyond_reach
-        What keeps the others from it, one sentence each.
+        What keeps the others from it, what would lift it, and why the target was lowered further, one sentence each.
     single_type
-        Name of the replica type of the cheapest certified fleet of one type; None: none was found.
+        Name of the replica type of the cheapest fleet of one type that held when the search simulated it; None: none.
     single_type_per_h
         Cost of that fleet [USD/h].
     """

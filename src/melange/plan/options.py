@@ -18,7 +18,8 @@ class Options:
     Parameters
     ----------
     headroom
-        Share of each replica's capacity kept free, 0-1.
+        Share of each replica's capacity kept free, 0-1. Of a certified plan the simulation finds it, and this has no
+        say.
     slices
         Grain of the shares: each bucket is cut into this many equal slices; None lets shares be continuous.
     max_instances

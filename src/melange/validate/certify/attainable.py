@@ -1,7 +1,7 @@
 """What no fleet can exceed: the share of requests that meet the SLO when a replica has nothing else to do.
 
 A request that misses its limits alone on an idle replica of every allowed type misses them in every fleet of those
-types, however many replicas are rented. So a target above that share is answered at once, with the share.
+types, however many replicas are rented. So a target above that share is not searched for: the search is for less.
 """
 
 from __future__ import annotations

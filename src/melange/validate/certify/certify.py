@@ -1,18 +1,20 @@
-"""The verb that closes the loop: plan, simulate, and buy exactly the headroom that the SLO needs.
+"""The verb that closes the loop: plan, simulate, and buy exactly what the SLO needs.
 
 A plan rests on loads that add up and on limits on the mean. Simulation shows where that falls short, and where it
 leaves room. A *factor* on the rate of each replica type and bucket (R, I, O) is what is adjusted: below 1 it is
 headroom, above 1 the simulation has shown that a replica carries more than the sum of its loads says.
 
-1. Up: while too many requests miss, factors of the types where they miss are lowered, and prompts that miss even alone
-   on a type are taken from it.
-2. Down: all factors are raised together until a plan fails, by bisection; then those of each type by itself.
-3. Where the fleet is small, the steps from one instance to the next are large, and cheaper fleets are tried one by one,
+1. What no fleet can reach is not asked for, and sizes that the target allows to miss may be carried late.
+2. Single types: the smallest fleet of each that may be the cheapest, which says what its replicas carry.
+3. Mixes, from those factors. Up: while too many requests miss, factors of types where they miss are lowered, and
+   prompts that miss even alone on a type are taken from it. Down: all factors are raised together until a plan fails,
+   by bisection; then those of each type by itself. Several passes among other types find other mixes.
+4. Where the fleet is small, the steps from one instance to the next are large, and cheaper fleets are tried one by one,
    prompts moved between their types where that lets more requests meet the SLO.
+5. The proof, on requests that nothing was chosen by.
 
-All plans of a search meet the same requests, so that two of them differ in nothing else: one group of sets by which
-factors are chosen, and another on which a plan must hold as well. Of many plans the one that looks best owes part of
-that to luck, so what a certificate says was seen on a third group, by which nothing was chosen.
+All plans of a search meet the same requests, so that two of them differ in nothing else. Of many plans the one that
+looks best owes part of that to luck: what a certificate says was seen on others; where it fails the search goes on.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from melange.errors import InfeasibleError, InputError
+from melange.errors import Caution, InfeasibleError, InputError
 from melange.plan.baseline import single_types
 from melange.plan.certificate import MOST_CARRIED, Certificate
 from melange.plan.options import Options
@@ -47,7 +49,7 @@ from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Array, Mask, Workload
 
-# Requests of the shortest run: 2,000 tell 99 % from 98.4 %, and take some 6 ms.
+# Requests of the shortest run: 2,000 tell 99 % from 98.4 %, and take 1 to 2 ms.
 LEAST_REQUESTS = 2_000
 # The shortest run lasts so many times as long as a request may stay: a fleet fills, and a queue that grows shows.
 _STAYS = 4.0
@@ -84,13 +86,15 @@ def certify(
     Parameters
     ----------
     question, profile, options
-        As of :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO.
+        As of :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO. ``headroom`` has no say: what
+        must be kept free is what the simulation finds, and a caution says so where it is not the default.
     target
         Share of requests that must meet every limit of the SLO by themselves, 0-1; None: the SLO's ``attainment``, or
         0.995. The lower end of the 95 % interval must reach it.
     requests
-        Of the shortest simulation; None: as many as arrive while some requests come and go, 2,000 at least. Plans that
-        it leaves open are simulated with up to twenty times as many, the one that is certified with 120,000 at least.
+        Of the shortest simulation; None: as many as arrive in four times as long as a request may stay, 2,000 at least.
+        Plans that it leaves open get up to four runs of 10,000 at least, the one that is certified six of 20,000 at
+        least.
     policy
         How requests are balanced.
     burstiness
@@ -103,13 +107,14 @@ def certify(
     Returns
     -------
     Plan
-        With a :class:`~melange.plan.certificate.Certificate`.
+        With a :class:`~melange.plan.certificate.Certificate`. Its target is lower than what was asked for where no
+        fleet can reach that, or none was found that does.
 
     Raises
     ------
     InfeasibleError
-        No fleet of the allowed types can reach the target, or no headroom helps; ``reasons`` says what requests miss
-        and why.
+        Next to nothing can be reached with the allowed types, or no plan was found that holds, nor one that holds a
+        little less than the most that any was seen to hold; ``reasons`` says what requests miss and why.
     InputError
         No SLO, no engines, a budget.
     """
@@ -165,7 +170,7 @@ def certify(
         bound_per_h=bound,
         gap=1.0 if bound is None else 1.0 - bound / plan.cost_per_h,
         single_type=single_types(given, scope_of(whole)),
-        cautions=best.plan.cautions,
+        cautions=(*best.plan.cautions, *_cautions(asked.options)),
     )
 
 
@@ -274,6 +279,17 @@ def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
     if not 0 < wanted < 1:
         raise InputError(f"certify: the target must be between 0 and 1, got {wanted:g}")
     return profile.slo, wanted
+
+
+def _cautions(options: Options) -> tuple[Caution, ...]:
+    """That a headroom which was asked for has no say; the default is not worth a word."""
+    if options.headroom == Options().headroom:
+        return ()
+    message = (
+        f"plan.headroom: {options.headroom:g} binds the closed form only: the simulation says how much of each replica "
+        "must be free; to keep more, ask for a higher attainment or for plan.spare_replicas"
+    )
+    return (Caution("headroom", message),)
 
 
 def _certificate(best: Trial, single: Trial | None, before: Plan, judge: Judge) -> Certificate:

@@ -19,8 +19,10 @@ _MOST_TIMES = 32.0
 # Counts of large fleets are known to this part of themselves, and that of the cheapest type to the second: nearer, and
 # each type costs a simulation more.
 _PRECISION, _FINE_PRECISION = 0.01, 0.002
-# How fast counts rise while a fleet misses: by what misses say, within these.
-_LEAST_RISE, _MOST_RISE = 1.04, 2.0
+# How fast counts rise while a fleet misses: by this for each time that more requests miss than may, within these.
+# Slower, and more fleets are simulated that miss; faster, and more are between the one that holds and the last that
+# missed.
+_RISE, _LEAST_RISE, _MOST_RISE = 0.06, 1.04, 2.0
 # A first guess at the replicas that a fleet needs, over the closed form's; then what the types tried so far needed.
 _FIRST_GUESS = 1.1
 
@@ -149,4 +151,4 @@ def _below(holding: float, missing: int) -> int:
 
 def _rise(missed: float) -> float:
     """By what to multiply a count whose requests miss, for want of replicas, so many times as often as they may."""
-    return float(np.clip(1.0 + 0.06 * missed, _LEAST_RISE, _MOST_RISE))
+    return float(np.clip(1.0 + _RISE * missed, _LEAST_RISE, _MOST_RISE))
