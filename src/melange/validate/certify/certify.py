@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -123,24 +124,29 @@ def certify(
     # Sizes that no type serves are left out of the plan; unless they are to be dropped, their requests count as missed.
     given = asked.with_options(drop_unservable=True)
     context = max(engine.max_context for engine in given.profile.engines if engine)
-    everything = draw(given.workload, REACH_REQUESTS, seed=0, burstiness=burstiness, observed=observed)
-    reach = reach_of(given, slo, within_context(everything, context), wanted)
+    is_dropped = asked.options.drop_unservable
+
+    def drawn(workload: Workload, count: int, seed: int) -> Arrivals:
+        sizes = _of_sizes(observed, workload, given.workload)
+        return within_context(draw(workload, count, seed=seed, burstiness=burstiness, observed=sizes), context)
+
+    whole = with_tolerance(given, slo, wanted)
+    carried = _carried(whole)
+    # Sizes that are to be dropped are none of the requests that the SLO is about.
+    reach = reach_of(given, slo, drawn(carried if is_dropped else given.workload, REACH_REQUESTS, 0), wanted)
     say = progress or (lambda _: None)
     while True:
-        whole = with_tolerance(given, slo, reach.target)
-        carried = _carried(whole)
-        left_out = 0.0 if asked.options.drop_unservable else 1.0 - carried.total_rate / given.workload.total_rate
-
-        def drawn(count: int, seed: int, workload: Workload = carried) -> Arrivals:
-            return within_context(draw(workload, count, seed=seed, burstiness=burstiness, observed=observed), context)
-
+        if reach.target < wanted:
+            whole = with_tolerance(given, slo, reach.target)
+            carried = _carried(whole)
+        left_out = 0.0 if is_dropped else 1.0 - carried.total_rate / given.workload.total_rate
         kept = worth_types(whole)
         judge = Judge(
             question=with_types(whole, kept),
             slo=slo,
             target=min(reach.target / (1.0 - left_out), _MOST_TARGET),
             policy=policy,
-            draw=drawn,
+            draw=partial(drawn, carried),
             requests=requests or _shortest(carried, slo),
             say=say,
         )
@@ -243,6 +249,12 @@ def _carried(question: Question) -> Workload:
     workload = question.workload
     served = scope_of(question).served.reshape(workload.request_rate.shape)
     return replace(workload, request_rate=workload.request_rate * served)
+
+
+def _of_sizes(observed: Arrivals | None, workload: Workload, whole: Workload) -> Arrivals | None:
+    """The observed requests without those of sizes that are left out of the whole traffic."""
+    is_left_out = (whole.request_rate > 0) & (workload.request_rate <= 0)
+    return observed if observed is None or not is_left_out.any() else observed.within(whole.buckets, ~is_left_out)
 
 
 def _shortest(workload: Workload, slo: Slo) -> int:

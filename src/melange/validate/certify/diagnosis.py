@@ -91,8 +91,15 @@ def _lifted(slo: Slo, times: float, wanted: float) -> str:
     """What limits would bring the target within reach."""
     if not math.isfinite(times):
         return f"no limit brings {wanted:.4g} of them within reach: some fit into no allowed type"
-    limits = " and ".join(f"{metric.upper()} <= {duration(limit * times)}" for metric, limit in slo.limits.items())
+    # Rounded up: a limit that is told must do.
+    limits = " and ".join(f"{key.upper()} <= {duration(_up(limit * times))}" for key, limit in slo.limits.items())
     return f"{wanted:.2%} come within reach at {limits}, or on faster replica types"
+
+
+def _up(value: float) -> float:
+    """The next number of three digits, as :func:`~melange.units.duration` tells it."""
+    digit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / digit) * digit
 
 
 def no_headroom_helps(judge: Judge, trial: Trial, more: Sequence[str] = ()) -> InfeasibleError:

@@ -57,7 +57,8 @@ def _chosen(rate: Array, relaxed: Array, workload: Workload, never: Mask, room: 
     requests = workload.request_rate
     with np.errstate(divide="ignore", invalid="ignore"):
         saved = np.where((requests > 0) & (relaxed > rate), 1 / rate - 1 / relaxed, 0.0)  # replicas a request/s
-    order = np.argsort(np.where(never, 0.0, -saved), axis=None, kind="stable")
+    # One that is too frequent to miss comes last, or it would take the room from those that are not.
+    order = np.argsort(np.where(never | (requests > room), 0.0, -saved), axis=None, kind="stable")
     taken = np.cumsum(np.where(never, 0.0, requests).ravel()[order])
     chosen = np.zeros(rate.size, bool)
     chosen[order] = taken <= room
