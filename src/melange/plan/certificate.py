@@ -41,6 +41,10 @@ class Certificate:
         Name of the replica type of the cheapest certified fleet of one type; None: none was found.
     single_type_per_h
         Cost of that fleet [USD/h].
+    arrivals
+        Which requests were simulated, in words.
+    rate
+        Requests per second, on average [1/s]; None in files that do not say it.
     """
 
     target: float
@@ -58,6 +62,8 @@ class Certificate:
     beyond_reach: tuple[str, ...] = ()
     single_type: str | None = None
     single_type_per_h: float | None = None
+    arrivals: str = ""
+    rate: float | None = None
 
     def price(self, cost_per_h: float) -> float:
         """What certainty costs, as a share of the uncertified plan; negative where the certified plan is cheaper."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -38,10 +39,12 @@ from melange.slo import Slo
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
+from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.single_types import MOST_CARRIED, cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.certify.thinning import widened, with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
+from melange.validate.replay import stretch, words_of
 from melange.validate.report import TARGET
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
@@ -71,7 +74,7 @@ def certify(
     target: float | None = None,
     requests: int | None = None,
     policy: str = POLICIES[0],
-    burstiness: float = 1.0,
+    burstiness: float | None = None,
     observed: Arrivals | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
@@ -87,12 +90,14 @@ def certify(
     requests
         Of the shortest simulation; None: as many as arrive while some requests come and go, 2,000 at least. Plans that
         it leaves open are simulated with up to twenty times as many, the one that is certified with 120,000 at least.
+        Of a log that is replayed all requests decide, whatever this says.
     policy
         How requests are balanced.
     burstiness
-        Of the arrivals, see :func:`~melange.workload.arrivals.draw`.
+        Of arrivals that are drawn, see :func:`~melange.workload.arrivals.draw`; None: a log's own, or else Poisson.
     observed
-        Requests whose sizes are drawn from, in place of the workload's buckets.
+        Requests in place of the workload's buckets. Those of a log are replayed as they came, at their own pace, where
+        no burstiness is given and they are enough to show the target; else their sizes are drawn from.
     progress
         Called with a sentence for each plan.
 
@@ -114,16 +119,21 @@ def certify(
     # Sizes that no type serves are left out of the plan; unless they are to be dropped, their requests count as missed.
     given = asked.with_options(drop_unservable=True)
     context = max(engine.max_context for engine in given.profile.engines if engine)
-    everything = draw(given.workload, REACH_REQUESTS, seed=0, burstiness=burstiness, observed=observed)
-    reach = reach_of(given, slo, within_context(everything, context), wanted)
     say = progress or (lambda _: None)
+    log = observed if is_replayed(observed, burstiness, wanted, say) else None
+    times = 1.0 if burstiness is None else burstiness
+    everything = log or draw(given.workload, REACH_REQUESTS, seed=0, burstiness=times, observed=observed)
+    reach = reach_of(given, slo, within_context(everything, context), wanted, is_log=log is not None)
     while True:
         whole = with_tolerance(given, slo, reach.target)
         carried = _carried(whole)
         left_out = 0.0 if asked.options.drop_unservable else 1.0 - carried.total_rate / given.workload.total_rate
 
         def drawn(count: int, seed: int, workload: Workload = carried) -> Arrivals:
-            return within_context(draw(workload, count, seed=seed, burstiness=burstiness, observed=observed), context)
+            return within_context(draw(workload, count, seed=seed, burstiness=times, observed=observed), context)
+
+        replayed = None if log is None else _carried_of(log, carried, context)
+        replays = None if replayed is None else replays_of(len(replayed))
 
         kept = worth_types(whole)
         judge = Judge(
@@ -131,9 +141,10 @@ def certify(
             slo=slo,
             target=min(reach.target / (1.0 - left_out), 1.0),
             policy=policy,
-            draw=drawn,
+            draw=drawn if replayed is None else partial(_stretch_at, replayed),
             requests=requests or _shortest(carried, slo),
             say=say,
+            replays=replays,
         )
         try:
             best, single = _found(judge)
@@ -155,6 +166,8 @@ def certify(
             wanted=wanted,
             reach=reach.share,
             beyond_reach=reach.why,
+            arrivals=words_of(drawn(1, 0) if replayed is None else replayed),
+            rate=carried.total_rate if replayed is None else replayed.rate,
         ),
         status="certified",
         bound_per_h=None,
@@ -218,6 +231,15 @@ def _carried(question: Question) -> Workload:
     workload = question.workload
     served = scope_of(question).served.reshape(workload.request_rate.shape)
     return replace(workload, request_rate=workload.request_rate * served)
+
+
+def _carried_of(log: Arrivals, carried: Workload, context: int) -> Arrivals:
+    """The requests of a log that are planned for."""
+    return within_context(log.within(carried.buckets, carried.request_rate > 0), context)
+
+
+def _stretch_at(log: Arrivals, requests: int, start: int) -> Arrivals:
+    return stretch(log, start, requests)
 
 
 def _shortest(workload: Workload, slo: Slo) -> int:
