@@ -137,23 +137,25 @@ def _requests(plan: Plan, flags: _Flags) -> list[Arrivals]:
     """The requests of each run: drawn, or a log as it was, or drawn from a log's sizes."""
     from melange.validate.evidence import REQUESTS, RUNS
     from melange.validate.replay import whole_log
-    from melange.validate.simulate import draw_for, planned_workload
+    from melange.validate.simulate import draw_for, planned_workload, within_context
     from melange.workload.arrivals import draw, read_arrivals
 
     count, seeds = flags.requests or REQUESTS, range(flags.seeds or RUNS)
     burstiness = flags.burstiness
+    carried, shown = planned_workload(plan), plan.certificate or plan.simulation
+    # Where the plan was simulated on a log at its own pace, that is what it is made for, and not a statistic of it.
+    rate = flags.scale * (carried.total_rate if shown is None or shown.rate is None else shown.rate)
     if flags.trace is None:
-        return [draw_for(plan, count, seed=seed, burstiness=burstiness, scale=flags.scale) for seed in seeds]
+        scale = rate / carried.total_rate
+        return [draw_for(plan, count, seed=seed, burstiness=burstiness, scale=scale) for seed in seeds]
     with events() as listener, task(listener, "reading the log") as tell:
         observed = read_arrivals(flags.trace, columns=parse_columns(flags.columns), requests=None, progress=tell)
-    carried = planned_workload(plan)
-    observed = observed.within(plan.workload.buckets, carried.request_rate > 0)
+    context = max(engine.max_context for engine in plan.engines if engine)
+    observed = within_context(observed.within(plan.workload.buckets, carried.request_rate > 0), context)
     if flags.arrivals == "poisson":
-        scaled = carried.at_rate(carried.total_rate * flags.scale)
+        scaled = carried.at_rate(rate)
         return [draw(scaled, count, seed=seed, burstiness=burstiness, observed=observed) for seed in seeds]
-    shown = plan.certificate or plan.simulation
-    rate = carried.total_rate if shown is None or shown.rate is None else shown.rate
-    stretched = observed.at_rate(rate * flags.scale)
+    stretched = observed.at_rate(rate)
     if flags.requests is None and flags.seeds is None:
         return [whole_log(stretched)]
     # Runs are stretches of the log, one after the other, as far as it goes.
