@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 from planned import inputs
 
-from melange.errors import InfeasibleError, InputError
+from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.slo import Slo
 from melange.validate.attainment import attainment, counted, met
-from melange.validate.certify.attainable import attainable
 from melange.validate.certify.certify import certify
 from melange.validate.simulate import draw_for, simulate
-from melange.workload.arrivals import Arrivals, draw
-from melange.workload.workload import Workload
 
 FRESH = range(10_000, 10_004)
 SLO = Slo(ntpot_s=0.12, attainment=0.995)

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 from melange.files import Json
 
-# Loads on the mean, added up, were at most 1.26 times what simulated replicas needed (docs/proof.md): a fleet whose loads
-# do not add up even at this is not tried.
+# Loads on the mean, added up, were at most 1.26 times what simulated replicas needed (docs/proof.md): a fleet whose
+# loads do not add up even at this is not tried.
 MOST_CARRIED = 1.3
 
 
@@ -47,6 +47,10 @@ class Certificate:
         Name of the replica type of the cheapest fleet of one type that held when the search simulated it; None: none.
     single_type_per_h
         Cost of that fleet [USD/h].
+    arrivals
+        Which requests were simulated, in words.
+    rate
+        Requests per second, on average [1/s]; None in files that do not say it.
     """
 
     target: float
@@ -64,6 +68,8 @@ class Certificate:
     beyond_reach: tuple[str, ...] = ()
     single_type: str | None = None
     single_type_per_h: float | None = None
+    arrivals: str = ""
+    rate: float | None = None
 
     def price(self, cost_per_h: float) -> float:
         """What certainty costs, as a share of the uncertified plan; negative where the certified plan is cheaper."""

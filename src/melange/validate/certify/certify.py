@@ -41,10 +41,12 @@ from melange.slo import Slo
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
+from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.certify.thinning import widened, with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
+from melange.validate.replay import stretch, words_of
 from melange.validate.report import TARGET
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
@@ -78,7 +80,7 @@ def certify(
     target: float | None = None,
     requests: int | None = None,
     policy: str = POLICIES[0],
-    burstiness: float = 1.0,
+    burstiness: float | None = None,
     observed: Arrivals | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
@@ -95,13 +97,14 @@ def certify(
     requests
         Of the shortest simulation; None: as many as arrive in four times as long as a request may stay, 2,000 at least.
         Plans that it leaves open get up to four runs of 10,000 at least, the one that is certified six of 20,000 at
-        least.
+        least. Of a log that is replayed all requests decide, whatever this says.
     policy
         How requests are balanced.
     burstiness
-        Of the arrivals, see :func:`~melange.workload.arrivals.draw`.
+        Of arrivals that are drawn, see :func:`~melange.workload.arrivals.draw`; None: a log's own, or else Poisson.
     observed
-        Requests whose sizes are drawn from, in place of the workload's buckets.
+        Requests in place of the workload's buckets. Those of a log are replayed as they came, at their own pace, where
+        no burstiness is given and they are enough to show the target; else their sizes are drawn from.
     progress
         Called with a sentence for each plan.
 
@@ -125,30 +128,37 @@ def certify(
     given = asked.with_options(drop_unservable=True)
     context = max(engine.max_context for engine in given.profile.engines if engine)
     is_dropped = asked.options.drop_unservable
+    say = progress or (lambda _: None)
+    log = observed if is_replayed(observed, burstiness, wanted, say) else None
+    times = 1.0 if burstiness is None else burstiness
 
     def drawn(workload: Workload, count: int, seed: int) -> Arrivals:
         sizes = _of_sizes(observed, workload, given.workload)
-        return within_context(draw(workload, count, seed=seed, burstiness=burstiness, observed=sizes), context)
+        return within_context(draw(workload, count, seed=seed, burstiness=times, observed=sizes), context)
 
     whole = with_tolerance(given, slo, wanted)
     carried = _carried(whole)
     # Sizes that are to be dropped are none of the requests that the SLO is about.
-    reach = reach_of(given, slo, drawn(carried if is_dropped else given.workload, REACH_REQUESTS, 0), wanted)
-    say = progress or (lambda _: None)
+    counted = carried if is_dropped else given.workload
+    everything = drawn(counted, REACH_REQUESTS, 0) if log is None else _carried_of(log, counted, context)
+    reach = reach_of(given, slo, everything, wanted, is_log=log is not None)
     while True:
         if reach.target < wanted:
             whole = with_tolerance(given, slo, reach.target)
             carried = _carried(whole)
         left_out = 0.0 if is_dropped else 1.0 - carried.total_rate / given.workload.total_rate
+        replayed = None if log is None else _carried_of(log, carried, context)
+        replays = None if replayed is None else replays_of(len(replayed))
         kept = worth_types(whole)
         judge = Judge(
             question=with_types(whole, kept),
             slo=slo,
             target=min(reach.target / (1.0 - left_out), _MOST_TARGET),
             policy=policy,
-            draw=partial(drawn, carried),
+            draw=partial(drawn, carried) if replayed is None else partial(_stretch_at, replayed),
             requests=requests or _shortest(carried, slo),
             say=say,
+            replays=replays,
         )
         try:
             best, single = _found(judge)
@@ -171,6 +181,8 @@ def certify(
             wanted=wanted,
             reach=reach.share,
             beyond_reach=reach.why,
+            arrivals=words_of(drawn(carried, 1, 0) if replayed is None else replayed),
+            rate=carried.total_rate if replayed is None else replayed.rate,
         ),
         status="certified",
         bound_per_h=bound,
@@ -255,6 +267,15 @@ def _of_sizes(observed: Arrivals | None, workload: Workload, whole: Workload) ->
     """The observed requests without those of sizes that are left out of the whole traffic."""
     is_left_out = (whole.request_rate > 0) & (workload.request_rate <= 0)
     return observed if observed is None or not is_left_out.any() else observed.within(whole.buckets, ~is_left_out)
+
+
+def _carried_of(log: Arrivals, carried: Workload, context: int) -> Arrivals:
+    """The requests of a log that are planned for."""
+    return within_context(log.within(carried.buckets, carried.request_rate > 0), context)
+
+
+def _stretch_at(log: Arrivals, requests: int, start: int) -> Arrivals:
+    return stretch(log, start, requests)
 
 
 def _shortest(workload: Workload, slo: Slo) -> int:

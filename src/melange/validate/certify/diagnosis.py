@@ -48,8 +48,10 @@ class Reach:
     is_lowered: bool = False
 
 
-def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float) -> Reach:
+def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *, is_log: bool = False) -> Reach:
     """What the requests of a question can reach at all, and what is planned for where the SLO asks for more.
+
+    Requests that were drawn speak for others, which may reach a little more; those of a log are all that will come.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float) ->
         Next to nothing can be reached.
     """
     bound = attainable(question, slo, [arrivals])
-    if bound.high >= wanted:
+    if (bound.share if is_log else bound.high) >= wanted:
         return Reach(share=bound.share, target=wanted)
     target = bound.share - _MARGIN * (1.0 - wanted)
     why = (*bound.why, _lifted(slo, bound.lifted_by(wanted), wanted))
