@@ -96,13 +96,13 @@ SAID = [
     ("docs/proof.md", f"{judge._PROOF_RUNS} runs of at least {judge._PROOF_REQUESTS:,}"),
     (
         "docs/proof.md",
-        f"{certify._TOKEN_S:g} s a token where no limit says it), and the shortest run has as many requests as arrive in "
-        f"{certify._STAYS:g} such times, {certify.LEAST_REQUESTS:,} at least",
+        f"{certify._TOKEN_S:g} s a token where no limit says it), and the shortest run has as many requests as arrive "
+        f"in {certify._STAYS:g} such times, {certify.LEAST_REQUESTS:,} at least",
     ),
     (
         "docs/proof.md",
-        f"up to {judge._MOST_RUNS} runs of at least {judge._LEAST_RUN:,}; a proof has runs of {judge._PROOF_TIMES:g} times "
-        f"the shortest. No run has more than {judge.MOST_REQUESTS:,}",
+        f"up to {judge._MOST_RUNS} runs of at least {judge._LEAST_RUN:,}; a proof has runs of {judge._PROOF_TIMES:g} "
+        f"times the shortest. No run has more than {judge.MOST_REQUESTS:,}",
     ),
     ("src/melange/catalog/data/README.md", f"older than {STALE_AFTER_DAYS} days"),
 ]
