@@ -31,6 +31,7 @@ from melange.profile.correction import REFERENCE_BATCH
 from melange.profile.searched_rates import _SAME_SIZE as SAME_SIZE
 from melange.replica.era import Constants, find_era
 from melange.replica.policy import FULL
+from melange.validate.certify import certify, diagnosis, judge, single_types, small_fleets, thinning, tolerance
 from melange.workload.sizes import THIN_WORKLOAD
 
 GATEWAY = GatewayOptions()
@@ -85,6 +86,23 @@ SAID = [
         "docs/pictures.md",
         f"{len(LIMIT_FACTORS)} plans for each limit, {LIMIT_FACTORS[0]:g} to {LIMIT_FACTORS[-1]:g} times the service's "
         f"own, each on new estimates ({len(COARSE_LIMIT_FACTORS)} with more than {MANY_TYPES} types)",
+    ),
+    ("docs/proof.md", f"{diagnosis.REACH_REQUESTS:,} requests are looked at one by one"),
+    ("docs/proof.md", f"(times {thinning._MARGIN:g})"),
+    ("docs/design.md", f"with a margin of {thinning._MARGIN:g} between"),
+    ("docs/proof.md", f"if it carried {single_types.MOST_CARRIED:g} times what the closed form says"),
+    ("docs/design.md", f"limits that are {tolerance._ROOM:g} times what the size takes alone"),
+    ("docs/proof.md", f"at most {small_fleets._SMALL_FLEET} instances"),
+    ("docs/proof.md", f"{judge._PROOF_RUNS} runs of at least {judge._PROOF_REQUESTS:,}"),
+    (
+        "docs/proof.md",
+        f"{certify._TOKEN_S:g} s a token where no limit says it), and the shortest run has as many requests as arrive "
+        f"in {certify._STAYS:g} such times, {certify.LEAST_REQUESTS:,} at least",
+    ),
+    (
+        "docs/proof.md",
+        f"up to {judge._MOST_RUNS} runs of at least {judge._LEAST_RUN:,}; a proof has runs of {judge._PROOF_TIMES:g} "
+        f"times the shortest. No run has more than {judge.MOST_REQUESTS:,}",
     ),
     ("src/melange/catalog/data/README.md", f"older than {STALE_AFTER_DAYS} days"),
 ]
