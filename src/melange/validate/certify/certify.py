@@ -339,7 +339,7 @@ def _certificate(best: Trial, single: Trial | None, before: Plan, judge: Judge) 
         seeds=len(best.samples),
         policy=judge.policy,
         cost_before_per_h=before.cost_per_h,
-        attainment_before=judge.met_share(before, 1),
+        attainment_before=judge.shown(before),
         headroom={names[r]: 1.0 - float(plan.load[r]) for r in np.flatnonzero(plan.instances)},
         plans=len(judge.known),
         single_type=None if single is None else names[int(single.plan.instances.argmax())],

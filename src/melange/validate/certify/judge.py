@@ -176,6 +176,17 @@ class Judge:
         """Requests of a run by which plans are told from each other."""
         return max(_LEAST_RUN, self.requests)
 
+    @property
+    def proof_length(self) -> int:
+        """Requests of a run by which a plan is proven."""
+        return max(_PROOF_REQUESTS, min(int(_PROOF_TIMES * self.requests), MOST_REQUESTS))
+
+    def shown(self, plan: Plan) -> float:
+        """Share of the requests of one of the proof's runs that meet the SLO under any plan."""
+        start, length = (_FRESH, self.proof_length) if self.replays is None else self.replays.proving[0]
+        run = self._run(plan, length, start)
+        return float(met(run.outcome, self.slo)[counted(run.outcome)].mean())
+
     def proof(self, trial: Trial) -> Trial:
         """A plan on requests of its own, or on a log; ended early where it surely misses."""
         if self.replays is None:
@@ -187,9 +198,9 @@ class Judge:
         return proof
 
     def _proof(self, trial: Trial) -> Trial:
-        proof, length = None, max(_PROOF_REQUESTS, min(int(_PROOF_TIMES * self.requests), MOST_REQUESTS))
+        proof = None
         for number in range(_PROOF_RUNS):
-            proof = self._with_run(proof, trial.plan, trial.factor, length, _FRESH + number)
+            proof = self._with_run(proof, trial.plan, trial.factor, self.proof_length, _FRESH + number)
             if number and proof.attainment.high < self.target:
                 break
         assert proof is not None
