@@ -173,7 +173,7 @@ def proof(plan: Plan) -> str:
         return said
     counted = f"{shown.seeds} x {shown.requests:,} requests" if shown.seeds > 1 else f"{shown.requests:,} requests"
     once = f"Simulated once: {shown.attainment:.2%} of {counted} met the limits, {shown.low:.2%} at least."
-    return f"{said} {once} {_simulated_requests(shown)}".rstrip()
+    return f"{said} {once} {_simulated_requests(plan, shown)}".rstrip()
 
 
 def _certainty(plan: Plan, certificate: Certificate) -> str:
@@ -191,14 +191,15 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
     kept = ", ".join(f"{share:.0%} of {name}" for name, share in certificate.headroom.items())
     return (
         f"{held}; {cost} ({before}). Kept free: {kept}. Found among {certificate.plans} simulated plans. "
-        f"{_simulated_requests(certificate)}\n"
+        f"{_simulated_requests(plan, certificate)}\n"
         f"Proof: {_distance(plan)}"
     )
 
 
-def _simulated_requests(shown: Certificate | Simulation) -> str:
+def _simulated_requests(plan: Plan, shown: Certificate | Simulation) -> str:
     """Which requests were simulated, in a sentence; empty where a file does not say it."""
-    return f"Requests: {shown.arrivals}." if shown.arrivals else ""
+    known = shown.arrivals.replace(f"drawn from {plan.workload.source}", "drawn from the traffic above")
+    return f"Requests: {known}." if known else ""
 
 
 def _distance(plan: Plan) -> str:
