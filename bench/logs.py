@@ -100,7 +100,7 @@ def main() -> None:
                 poisson, own = certified(session, log, 1.0), certified(session, log, None)
             assert own.plan.certificate is not None
             print(line(name, model, poisson, own, own.plan.certificate.target), flush=True)
-        peaks.append(f"{name}: {log.source}, {peak_of(log) or 'evenly'}")
+        peaks.append(f"{name}: {len(log):,} requests; {peak_of(log) or 'they come evenly'}")
     print("* less than was certified for\n" + "\n".join(peaks))
 
 

@@ -20,6 +20,7 @@ model: meta-llama/Llama-3.1-8B-Instruct
 slo: {ttft_ms: 2000, tpot_ms: 80}
 workload: {trace: log.csv}
 offers: {gpus: [L4, A10G], providers: [aws], regions: [us-east-1]}
+plan: {max_types: 1}  # mixes take longer to find, and hold no less
 """
 
 
