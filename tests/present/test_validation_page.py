@@ -116,6 +116,6 @@ def test_what_is_missed_comes_with_a_next_step(simulated: Plan, reports: tuple[R
     assert "spare_replicas" in next_step(replace(missed, scenario="lost-replica"), simulated)
     assert "workload.rate" in next_step(replace(missed, scenario="double"), simulated)
     assert "confidence" in next_step(replace(missed, steps="slow"), simulated)
-    assert "busy windows" in next_step(replace(missed, is_drawn=False), simulated)
+    assert "plan for this log" in next_step(replace(missed, is_drawn=False), simulated)
     assert "--seeds" in next_step(replace(missed, attainment=Interval(value=0.995, low=0.99, high=1.0)), simulated)
     assert next_step(replace(missed, attainment=Interval(value=1.0, low=0.996, high=1.0)), simulated) == ""

@@ -71,6 +71,16 @@ def test_a_burstiness_draws_in_place_of_the_log(service: Path, tmp_path: Path) -
     assert words in " ".join(own.stdout.split())
 
 
+def test_traffic_that_is_given_in_place_of_the_log_is_not_the_log(service: Path, tmp_path: Path) -> None:
+    """A plan for another mix is not certified on the service's own log."""
+    flags = {"workload": {"dataset": "arena", "rate": 4}}
+    assert Session(service, flags=flags).observed() is None
+    flags = {"workload": {"trace": str(tmp_path / "log.csv"), "rate": 4}}
+    other = Session(service, flags=flags).observed()
+    assert other is not None
+    assert other.rate == pytest.approx(4.0)
+
+
 def test_a_log_of_sizes_alone_can_be_planned(service: Path, tmp_path: Path) -> None:
     """It says no times, so they are drawn; this used to be an error."""
     (tmp_path / "sizes.csv").write_text("input_tokens,output_tokens\n" + "300,100\n20,400\n" * 50)

@@ -143,6 +143,19 @@ def test_a_plan_on_means_is_simulated_on_the_log() -> None:
     assert shown.arrivals.startswith("6,000 requests of log.csv as they came; ")
 
 
+def test_a_coarse_clock_is_told() -> None:
+    """Requests that a log has at the same moment are replayed so, and may have come one after the other."""
+    clock = replace(log(), arrival_s=np.floor(log().arrival_s / 3) * 3)
+    assert "as they came; 97% of them at the same moment as the one before; " in words_of(clock)
+
+
+def test_requests_of_one_moment_are_drawn_from() -> None:
+    """They have no pace to be replayed at."""
+    plan = certify(*inputs(12.0, slo=SLO), observed=replace(log(), arrival_s=np.zeros(6000)))
+    assert plan.certificate is not None
+    assert plan.certificate.arrivals.endswith("Poisson arrivals")
+
+
 def test_steady_requests_have_no_peak_worth_a_word() -> None:
     """And drawn ones none that anybody asked for."""
     steady = Arrivals(

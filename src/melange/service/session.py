@@ -253,23 +253,22 @@ class Session:
         Their pace is the log's own, and where the service says a rate in numbers that rate. A statistic of the log, as
         ``p99`` of its windows, is what a plan starts from, and the log does not become any faster by it.
         """
-        if self.service is None or self._workload_file is not None:
+        if self._workload_file is not None or (self.service is None and "workload" not in self._flags):
             return None
-        section = self.service.workload
+        section, path = self._traffic()
         kind, value = section.source
         if kind != "trace" or section.start is not None or section.end is not None:
             return None  # of a part of a log the buckets know, and not its reader
         from melange.workload.arrivals import has_arrival_times, read_arrivals
 
         workload = self._workload
-        if not has_arrival_times(self.service.path(value), columns=section.columns, trace_format=section.format):
+        if not has_arrival_times(path(value), columns=section.columns, trace_format=section.format):
             return None
         with self._task("reading the log's requests") as tell:
-            arrivals = read_arrivals(
-                self.service.path(value), columns=section.columns, trace_format=section.format, progress=tell
-            )
+            arrivals = read_arrivals(path(value), columns=section.columns, trace_format=section.format, progress=tell)
         log = arrivals.within(workload.buckets, workload.request_rate > 0)
-        return log if section.rate is None or isinstance(section.rate, str) else log.at_rate(workload.total_rate)
+        is_own_pace = section.rate is None or isinstance(section.rate, str) or not log.has_pace
+        return log if is_own_pace else log.at_rate(workload.total_rate)
 
     @cached_property
     def _release(self) -> tuple[Workload, Profile, dict[str, Any]] | None:

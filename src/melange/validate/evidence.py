@@ -76,7 +76,7 @@ def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness:
     if slo is None:
         raise ValueError("a plan without an SLO has no attainment")
     context = max(engine.max_context for engine in plan.engines if engine)
-    if observed is not None and burstiness is None and not observed.is_shuffled:
+    if observed is not None and burstiness is None and not observed.is_shuffled and observed.has_pace:
         log = observed.within(carried.buckets, carried.request_rate > 0)
         sets, arrivals, rate = [whole_log(log)], words_of(log), log.rate
     else:

@@ -18,6 +18,8 @@ from melange.workload.arrivals import Arrivals
 _WINDOWS_S = {"second": 1.0, "10 seconds": 10.0, "minute": 60.0, "10 minutes": 600.0, "hour": 3600.0}
 # A window is one of several: of fewer, the busiest one is the log itself.
 _LEAST_WINDOWS = 5
+# A log of which more gaps than this are 0 has a coarse clock, and its bursts may be the clock's. As read_trace has it.
+_COARSE = 0.1
 # Peaks below this are not worth a word: Poisson arrivals at 5 requests/s have a minute of 1.2 times the mean an hour.
 _LEAST_PEAK = 1.25
 
@@ -30,7 +32,7 @@ def stretch(log: Arrivals, start: int, requests: int) -> Arrivals:
     InputError
         A log of one moment, which has no pace.
     """
-    if len(log) < 2 or not np.isfinite(log.rate):
+    if not log.has_pace:
         raise InputError("arrivals: requests that all come at once cannot be replayed one after the other")
     # Between the last request and the first passes as much time as between any two.
     round_s = len(log) / log.rate
@@ -83,5 +85,8 @@ def peak_of(log: Arrivals) -> str:
 
 def words_of(arrivals: Arrivals) -> str:
     """What requests are, in words: where they come from, and how unevenly a log's come."""
-    peak = "" if arrivals.is_shuffled else peak_of(arrivals)
-    return f"{arrivals.source}; {peak}" if peak else arrivals.source
+    if arrivals.is_shuffled:
+        return arrivals.source
+    at_once = float((np.diff(arrivals.arrival_s) == 0).mean())
+    clock = f"{at_once:.0%} of them at the same moment as the one before" if at_once > _COARSE else ""
+    return "; ".join(filter(None, (arrivals.source, clock, peak_of(arrivals))))

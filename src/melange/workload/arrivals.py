@@ -72,11 +72,16 @@ class Arrivals:
         duration = float(self.arrival_s[-1] - self.arrival_s[0])
         return (len(self) - 1) / duration if duration > 0 else float("inf")
 
+    @property
+    def has_pace(self) -> bool:
+        """Whether they come over some time, and not all at once."""
+        return len(self) > 1 and bool(self.arrival_s[-1] > self.arrival_s[0])
+
     def at_rate(self, rate: float) -> Arrivals:
         """The same requests, time stretched so that ``rate`` of them come in a second; bursts keep their shape."""
         if not (rate > 0 and np.isfinite(rate)):
             raise InputError(f"arrivals.rate must be > 0 and finite, got {rate:g}")
-        if len(self) < 2 or not np.isfinite(self.rate):
+        if not self.has_pace:
             raise InputError("arrivals: requests that all come at once have no rate to change")
         start = self.arrival_s[0]
         return replace(self, arrival_s=(self.arrival_s - start) * (self.rate / rate))

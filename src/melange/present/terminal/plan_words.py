@@ -171,15 +171,14 @@ def proof(plan: Plan) -> str:
     said = f"Proof: {claim} under these assumptions (solved in {plan.solve_s:.2f} s{late})."
     if (shown := plan.simulation) is None:
         return said
-    counted = f"{shown.seeds} x {shown.requests:,} requests" if shown.seeds > 1 else f"{shown.requests:,} requests"
+    counted = f"{shown.seeds} x {shown.requests:,} requests"
     once = f"Simulated once: {shown.attainment:.2%} of {counted} met the limits, {shown.low:.2%} at least."
     return f"{said} {once} {_simulated_requests(plan, shown)}".rstrip()
 
 
 def _certainty(plan: Plan, certificate: Certificate) -> str:
     """What a simulation has shown of a plan, what that cost, and how far from the cheapest it can be."""
-    runs = f"{certificate.seeds} x " if certificate.seeds > 1 else ""
-    counted = f"{runs}{certificate.requests:,} simulated requests"
+    counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
     held = f"Certified: {certificate.attainment:.2%} of {counted} met the SLO, {certificate.low:.2%} at least"
     price = certificate.price(plan.cost_per_h)
     target = share_text(certificate.target)

@@ -54,7 +54,7 @@ def _stretches(requests: int, most: int) -> tuple[tuple[int, int], ...]:
 
 def is_replayed(observed: Arrivals | None, burstiness: float | None, target: float, say: Callable[[str], None]) -> bool:
     """Whether requests come as a log has them: nobody says otherwise, and they are enough to show a target at all."""
-    if observed is None or burstiness is not None or observed.is_shuffled:
+    if observed is None or burstiness is not None or observed.is_shuffled or not observed.has_pace:
         return False
     if wilson(1.0, len(observed))[0] >= target:
         return True
