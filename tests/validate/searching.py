@@ -10,6 +10,7 @@ from planned import offers
 
 from melange.catalog.bundled import find_model
 from melange.plan.options import Options
+from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.profile.estimate import estimate
 from melange.slo import Slo
@@ -19,8 +20,6 @@ from melange.validate.certify.judge import Judge
 from melange.validate.simulate import draw_for, simulate
 from melange.workload.arrivals import draw
 from melange.workload.datasets import dataset
-
-from melange.plan.plan import Plan
 
 # Data sets, limits and targets of small services: each has a best fleet of a few L4, A10G and A100.
 MIXES = ("azure-conversation", "arxiv-summarization", "arena")

@@ -147,9 +147,7 @@ def test_a_type_on_which_too_many_miss_alone_is_soon_left() -> None:
     model = find_model("meta-llama/Llama-3.1-8B")
     offered = estimate(model, offers("L4", "A100-80GB"), slo, workload)
     rates = np.full_like(offered.max_request_rate, 1.0)
-    search, carried, best = searched(
-        Question(workload=workload, profile=replace(offered, max_request_rate=rates)), 0.9
-    )
+    search, carried, best = searched(Question(workload=workload, profile=replace(offered, max_request_rate=rates)), 0.9)
     assert best is None
     assert np.isnan(carried).all()
     assert len(search.judge.known) <= 2
