@@ -17,7 +17,8 @@ class Certificate:
     target
         Share of requests that must meet the SLO, 0-1.
     attainment, low
-        Share that met it in simulation, and the lower end of its 95 % interval, 0-1.
+        Share that met it in simulation, and the lower end of its 95 % interval, 0-1; with spare replicas lost, where
+        the options ask for some.
     requests, seeds
         Requests of one run, and runs.
     policy
