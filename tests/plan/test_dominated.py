@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from plan_cases import offer, problem_of, profile, random_case, workload
@@ -44,5 +46,5 @@ def test_a_larger_margin_keeps_more(seed: int) -> None:
     problem = problem_of(*random_case(seed, types=8, holes=0.1), EXACT)
     kept = [needed_types(problem, margin=margin(8, factor)) for factor in (1.0, 1.1, 1.25, 2.0, 1e6)]
     assert kept[0].tolist() == needed_types(problem).tolist()
-    assert all((more | ~less).all() for less, more in zip(kept, kept[1:], strict=False))
+    assert all((more | ~less).all() for less, more in pairwise(kept))
     assert kept[0].any()

@@ -21,7 +21,8 @@ class Certificate:
     target
         Share of requests that the plan was found for, 0-1: they meet the SLO.
     attainment, low
-        Share that met it in simulation, and the lower end of its 95 % interval, 0-1.
+        Share that met it in simulation, and the lower end of its 95 % interval, 0-1; with spare replicas lost, where
+        the options ask for some.
     requests, seeds
         Requests of one run, and runs.
     policy

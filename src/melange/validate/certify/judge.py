@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.slo import Slo
@@ -264,9 +265,29 @@ class Judge:
         return self._arrivals[key]
 
     def _run(self, plan: Plan, requests: int, seed: int) -> Run:
-        run = simulate(plan, self.arrivals(requests, seed), policy=self.policy, seed=abs(seed))
-        self.steps += int(run.outcome.steps.sum())
-        return run
+        """A simulation of a plan; where replicas are spare, of what is left without them, in the worst case."""
+        runs = [
+            simulate(plan, self.arrivals(requests, seed), policy=self.policy, seed=abs(seed), counts=counts)
+            for counts in _without_spare(plan)
+        ]
+        self.steps += sum(int(run.outcome.steps.sum()) for run in runs)
+        return min(runs, key=lambda run: float(met(run.outcome, self.slo)[counted(run.outcome)].mean()))
+
+
+def own_spare(options: Options, name: str) -> int:
+    """Replicas of a type that may be lost while it carries its own share."""
+    spare = options.spare_replicas
+    return spare if isinstance(spare, int) else spare.get(name, 0)
+
+
+def _without_spare(plan: Plan) -> list[dict[str, int] | None]:
+    """Replicas by type name that are left when spare ones are lost: of every type its own, then of one type each."""
+    options, replicas = plan.question.options, {name: n for name, n in plan.replicas.items() if n}
+    left = {name: max(0, n - own_spare(options, name)) for name, n in replicas.items()}
+    found: list[dict[str, int] | None] = [] if left == replicas else [left]
+    if options.spare_total_replicas:
+        found += [{**replicas, name: max(0, n - options.spare_total_replicas)} for name, n in replicas.items()]
+    return found or [None]
 
 
 def _cells(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:

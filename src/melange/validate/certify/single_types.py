@@ -12,7 +12,7 @@ from melange.plan.problem import ROUNDING, limits_of, loads
 from melange.plan.servable import Scope, scope_of
 from melange.validate.attainment import wilson
 from melange.validate.certify.headroom import Search
-from melange.validate.certify.judge import Trial
+from melange.validate.certify.judge import Trial, own_spare
 from melange.workload.workload import Array
 
 # Where so many times the replicas of the closed form miss, more of them are not tried: it is not for want of replicas.
@@ -40,6 +40,8 @@ class Lone:
         Replicas that the closed form needs for all traffic.
     replicas
         On one instance.
+    spare
+        Replicas that may be lost.
     cost_per_h
         Of an instance [USD/h].
     most
@@ -49,12 +51,17 @@ class Lone:
     place: int
     load: float
     replicas: int
+    spare: int
     cost_per_h: float
     most: float
 
     def count(self, times: float) -> int:
         """Instances for so many times the closed form's replicas."""
-        return max(1, math.ceil(self.load * times / self.replicas - ROUNDING))
+        return max(1, math.ceil((self.load * times + self.spare) / self.replicas - ROUNDING))
+
+    def carried(self, count: float) -> float:
+        """The load of each replica of so many instances without the spare ones."""
+        return self.load / max(count * self.replicas - self.spare, ROUNDING)
 
 
 def cheapest_single_type(search: Search) -> Array:
@@ -80,7 +87,7 @@ def cheapest_single_type(search: Search) -> Array:
             guess = float(np.clip(1 / carried[one.place], 1 / MOST_CARRIED, _MOST_TIMES))
     if best is not None and cheapest is not None:
         # From just below what holds, for what is known of it ends at a hundredth.
-        slightly_less = (best.plan.instances.sum() - 1) * cheapest.replicas / cheapest.load
+        slightly_less = 1 / cheapest.carried(float(best.plan.instances.sum() - 1))
         ceiling = best.plan.cost_per_h
         finer, carried_finer = _smallest(search, cheapest, slightly_less, ceiling, _FINE_PRECISION)
         if finer is not None:
@@ -104,6 +111,7 @@ def _candidates(search: Search) -> list[Lone]:
             place=place,
             load=float(load[place]),
             replicas=types[place].replicas_per_instance,
+            spare=max(own_spare(question.options, types[place].name), question.options.spare_total_replicas),
             cost_per_h=types[place].cost_per_h,
             most=math.floor(min(drawn) + ROUNDING) if drawn else math.inf,
         )
@@ -123,7 +131,7 @@ def _smallest(search: Search, one: Lone, guess: float, ceiling: float, precision
     missing, holding, best = first - 1, math.inf, None
     count = int(min(max(one.count(guess), first), most))
     while missing < count < holding:
-        trial = search.of_one_type(one.place, count, one.load / (count * one.replicas))
+        trial = search.of_one_type(one.place, count, one.carried(count))
         if trial is None:
             break
         if search.judge.holds(trial):
@@ -143,7 +151,7 @@ def _smallest(search: Search, one: Lone, guess: float, ceiling: float, precision
         missed = (1.0 - trial.attainment.value - alone) / allowed if allowed > 0 else math.inf
         count = int(min(max(missing + 1, math.ceil(missing * _rise(missed))), most))
     between = missing + 0.5 if best is not None else float(missing)
-    return best, one.load / max(between * one.replicas, ROUNDING) if between else 1.0
+    return best, one.carried(between) if between * one.replicas > one.spare else 1.0
 
 
 def _below(holding: float, missing: int) -> int:
