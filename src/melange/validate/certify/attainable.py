@@ -39,15 +39,21 @@ class Attainable:
         What keeps the others from it, one sentence each, the most frequent first.
     excess
         By how much each of the others misses, its largest metric over the limit on the type that comes closest (M,).
+    exceeded
+        The metrics whose limits some of the others exceed on that type.
     """
 
     share: float
     high: float
     why: tuple[str, ...]
     excess: Array = field(default_factory=lambda: np.empty(0))
+    exceeded: tuple[str, ...] = ()
 
     def lifted_by(self, target: float) -> float:
-        """By what all limits would have to be multiplied for a target to be within reach; infinite: it never is."""
+        """By what the ``exceeded`` limits would have to be multiplied for a target to be within reach.
+
+        Infinite where it never is.
+        """
         if target <= self.share:
             return 1.0
         count = len(self.excess) / (1.0 - self.share)
@@ -79,7 +85,9 @@ def attainable(question: Question, slo: Slo, arrivals: Sequence[Arrivals]) -> At
     share = (len(inputs) - len(left)) / len(inputs)
     why = _why(slo, least[:, left], len(inputs))
     high = wilson(share, len(inputs))[1]
-    return Attainable(share=share, high=high, why=why, excess=least[:, left].max(axis=0))
+    is_over = (least[:, left] > AT_LIMIT).any(axis=1)
+    exceeded = tuple(metric for metric, over in zip(slo.limits, np.atleast_1d(is_over).tolist(), strict=True) if over)
+    return Attainable(share=share, high=high, why=why, excess=least[:, left].max(axis=0), exceeded=exceeded)
 
 
 def _cached(arrivals: Arrivals) -> Array:

@@ -13,7 +13,7 @@ from melange.plan.question import Question
 from melange.slo import Slo
 from melange.units import duration
 from melange.validate.causes import CAUSES
-from melange.validate.certify.attainable import attainable
+from melange.validate.certify.attainable import Attainable, attainable
 from melange.validate.certify.judge import Judge, Trial
 from melange.workload.arrivals import Arrivals
 
@@ -62,7 +62,7 @@ def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *,
     if (bound.share if is_log else bound.high) >= wanted:
         return Reach(share=bound.share, target=wanted)
     target = bound.share - _MARGIN * (1.0 - wanted)
-    why = (*bound.why, _lifted(slo, bound.lifted_by(wanted), wanted))
+    why = (*bound.why, _lifted(slo, bound, wanted))
     if target <= 0:
         raise InfeasibleError(
             f"no fleet of the allowed replica types makes {wanted:.2%} of the requests meet the SLO ({slo}): at most "
@@ -89,12 +89,14 @@ def lowered(reach: Reach, wanted: float, judge: Judge, left_out: float, error: I
     return Reach(share=reach.share, target=target, why=(*reach.why, *why), is_lowered=True)
 
 
-def _lifted(slo: Slo, times: float, wanted: float) -> str:
-    """What limits would bring the target within reach."""
+def _lifted(slo: Slo, bound: Attainable, wanted: float) -> str:
+    """What limits would bring the target within reach, of those that some requests exceed."""
+    times = bound.lifted_by(wanted)
     if not math.isfinite(times):
         return f"no limit brings {wanted:.4g} of them within reach: some fit into no allowed type"
+    lifted = {metric: slo.limits[metric] for metric in bound.exceeded}
     # Rounded up: a limit that is told must do.
-    limits = " and ".join(f"{key.upper()} <= {duration(_up(limit * times))}" for key, limit in slo.limits.items())
+    limits = " and ".join(f"{key.upper()} <= {duration(_up(limit * times))}" for key, limit in lifted.items())
     return f"{wanted:.2%} come within reach at {limits}, or on faster replica types"
 
 
