@@ -24,6 +24,9 @@ REACH_REQUESTS = 20_000
 # Where a target is beyond reach, what is planned for lies below what can be reached by this part of the misses that the
 # target would allow. Nearer, and the last requests cost many replicas; further, and more is given up than need be.
 _MARGIN = 0.5
+# A plan for less than this part of what the SLO asks for is no answer: its limits are for other types or models. A
+# judgment.
+_LEAST_PART = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,14 +59,14 @@ def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *,
     Raises
     ------
     InfeasibleError
-        Next to nothing can be reached.
+        Less than half of what the SLO asks for can be reached.
     """
     bound = attainable(question, slo, [arrivals])
     if (bound.share if is_log else bound.high) >= wanted:
         return Reach(share=bound.share, target=wanted)
     target = bound.share - _MARGIN * (1.0 - wanted)
     why = (*bound.why, _lifted(slo, bound, wanted))
-    if target <= 0:
+    if target < _LEAST_PART * wanted:
         raise InfeasibleError(
             f"no fleet of the allowed replica types makes {wanted:.2%} of the requests meet the SLO ({slo}): at most "
             f"{bound.share:.2%} meet it, each with a replica to itself",
