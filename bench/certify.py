@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from melange.catalog.bundled import find_model
+from melange.plan.certificate import MOST_CARRIED
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
@@ -35,7 +36,6 @@ from melange.validate.attainment import Interval
 from melange.validate.certify.certify import certify
 from melange.validate.certify.headroom import Search, as_asked
 from melange.validate.certify.judge import Judge
-from melange.validate.certify.single_types import MOST_CARRIED
 from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw

@@ -9,39 +9,30 @@ import numpy as np
 import pytest
 from planned import inputs
 
-from melange.errors import InfeasibleError, InputError
+from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.slo import Slo
 from melange.validate.attainment import attainment, counted, met
-from melange.validate.certify.attainable import attainable
 from melange.validate.certify.certify import certify
 from melange.validate.simulate import draw_for, simulate
-from melange.workload.arrivals import Arrivals, draw
-from melange.workload.workload import Workload
 
-FRESH = range(10_000, 10_020)
+FRESH = range(10_000, 10_004)
 SLO = Slo(ntpot_s=0.12, attainment=0.995)
 
 
 @cache
 def certified(burstiness: float = 1.0) -> Plan:
     """A plan that misses too often before it is certified."""
-    return certify(*inputs(4.0, "arxiv-summarization", SLO), requests=1000, seeds=2, burstiness=burstiness)
-
-
-def drawn(workload: Workload) -> list[Arrivals]:
-    """The requests that certificates of two runs of a thousand are searched with."""
-    return [draw(workload, 1000, seed=seed) for seed in range(2)]
+    return certify(*inputs(4.0, "arxiv-summarization", SLO), burstiness=burstiness)
 
 
 def fresh(plan: Plan, burstiness: float = 1.0) -> float:
     """Share of requests that meet the SLO, drawn with seeds that no certificate uses."""
     samples = []
     for seed in FRESH:
-        outcome = simulate(plan, draw_for(plan, 1000, seed=seed, burstiness=burstiness), seed=seed).outcome
+        outcome = simulate(plan, draw_for(plan, 20_000, seed=seed, burstiness=burstiness), seed=seed).outcome
         samples.append(met(outcome, SLO)[counted(outcome)])
     return attainment(samples).value
 
@@ -69,7 +60,7 @@ def test_a_certificate_survives_its_file() -> None:
 
 def test_the_same_inputs_give_the_same_certificate() -> None:
     """Nothing is left to chance."""
-    again = certify(*inputs(4.0, "arxiv-summarization", SLO), requests=1000, seeds=2)
+    again = certify(*inputs(4.0, "arxiv-summarization", SLO))
     first, second = ({**one.to_json(), "solve_s": 0} for one in (certified(), again))
     assert first == second
 
@@ -78,10 +69,10 @@ def test_slack_that_the_simulation_shows_makes_a_plan_cheaper() -> None:
     """A loose limit and half of each replica kept free: the certified plan gives back what it does not need."""
     workload, profile = inputs(12.0, "azure-conversation", Slo(tpot_s=0.25))
     roomy = Options(headroom=0.5)
-    plan = certify(workload, profile, roomy, requests=1000, seeds=2)
+    plan = certify(workload, profile, roomy)
     assert plan.certificate is not None
     assert plan.cost_per_h < solve(workload, profile, roomy).cost_per_h
-    assert plan.certificate.low >= 0.995
+    assert plan.certificate.low >= plan.certificate.target == 0.99
 
 
 def test_bursts_cost_more() -> None:
@@ -93,41 +84,10 @@ def test_bursts_cost_more() -> None:
 
 def test_a_higher_target_never_costs_less() -> None:
     """Half of the requests, 99.5 %."""
-    half = certify(*inputs(4.0, "arxiv-summarization", SLO), target=0.5, requests=1000, seeds=2)
+    half = certify(*inputs(4.0, "arxiv-summarization", SLO), target=0.5)
     assert half.certificate is not None
     assert half.certificate.target == 0.5
     assert half.cost_per_h <= certified().cost_per_h
-
-
-def test_a_target_that_requests_miss_even_alone_ends_with_the_reason() -> None:
-    """No headroom helps where the target is at the very edge of what requests meet alone."""
-    workload, profile = inputs(4.0, "arxiv-summarization", SLO)
-    alone = attainable(Question(workload=workload, profile=profile), Slo(ttft_s=0.25), drawn(workload))
-    said: list[str] = []
-    with pytest.raises(InfeasibleError, match="no headroom makes") as caught:
-        certify(
-            workload,
-            replace(profile, slo=Slo(ttft_s=0.25)),
-            target=(alone.share + alone.high) / 2,
-            requests=1000,
-            seeds=2,
-            progress=said.append,
-        )
-    assert "too large" in caught.value.reasons[0]
-    assert any("bucket" in reason for reason in caught.value.reasons)
-    assert any(reason.startswith("no fleet serves more than") for reason in caught.value.reasons)
-    assert len(said) < 50
-
-
-def test_a_target_that_no_fleet_reaches_is_refused_before_the_search() -> None:
-    """With the share that is within reach, and by how much the others miss."""
-    workload, profile = inputs(4.0, "arxiv-summarization", SLO)
-    said: list[str] = []
-    with pytest.raises(InfeasibleError, match=r"no fleet of the allowed .* at most 0\.00% meet") as caught:
-        certify(workload, replace(profile, slo=Slo(ttft_s=0.01)), progress=said.append)
-    assert "100.00% of the requests exceed the limit on TTFT even alone" in caught.value.reasons[0]
-    assert "faster replica types" in str(caught.value.hint)
-    assert said == []
 
 
 def test_what_cannot_be_certified_is_refused() -> None:
@@ -146,6 +106,6 @@ def test_what_cannot_be_certified_is_refused() -> None:
 def test_limits_of_the_options_hold_for_certified_plans() -> None:
     """At most so many instances, and at most so many types."""
     workload, profile = inputs(4.0, "arxiv-summarization", SLO)
-    plan = certify(workload, profile, Options(max_types=1, exclude=("L4",)), requests=1000, seeds=2)
+    plan = certify(workload, profile, Options(max_types=1, exclude=("L4",)))
     assert np.count_nonzero(plan.instances) == 1
     assert not any("L4" in name for name, n in plan.replicas.items() if n)

@@ -43,8 +43,12 @@ class _Flags:
         ),
     ] = False
     burstiness: Annotated[
-        float, typer.Option(help="Coefficient of variation of the times between simulated arrivals; 1 is Poisson.")
-    ] = 1.0
+        float | None,
+        typer.Option(
+            help="Coefficient of variation of the times between simulated arrivals, 1 is Poisson; default: the "
+            "service's log as it came, and without a log 1."
+        ),
+    ] = None
     report: Annotated[
         Path | None, typer.Option("--report", help="Write the plan's own page, with pictures, as one HTML file.")
     ] = None
@@ -53,7 +57,7 @@ class _Flags:
         """Refuse flags that exclude each other."""
         if self.quick and self.certified:
             raise InputError("--quick simulates nothing, and --certify simulates", hint="leave out one of them")
-        if self.burstiness != 1.0 and self.quick:
+        if self.burstiness is not None and self.quick:
             raise InputError("--burstiness is of simulated requests, and --quick simulates none")
 
     def answer(self, session: Session, incumbent: Plan | None) -> Plan:

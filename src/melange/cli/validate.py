@@ -27,13 +27,17 @@ class _Flags:
     """The requests, and the course of the simulation."""
 
     trace: Annotated[
-        Path | None, typer.Option(help="Replay this request log, its time stretched to the planned rate.")
+        Path | None, typer.Option(help="Replay this request log at the rate that the plan is made for.")
     ] = None
     columns: Annotated[
         str | None, typer.Option(help="Names of the log's columns: arrival=ts,input=prompt,output=completion.")
     ] = None
-    requests: Annotated[int, typer.Option(min=2, help="Requests of one run.")] = 10_000
-    seeds: Annotated[int, typer.Option(min=1, help="Runs, each with requests of its own.")] = 5
+    requests: Annotated[
+        int | None, typer.Option(min=2, help="Requests of one run; default: 10000, and of a log all.")
+    ] = None
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs, each with requests of its own; default: 5, and of a log 1.")
+    ] = None
     scale: Annotated[float, typer.Option(help="Times the planned rate.")] = 1.0
     arrivals: Annotated[
         str,
@@ -131,23 +135,31 @@ def _plan_of(source: Path, settings: list[str], *, quick: bool) -> Plan:
 
 def _requests(plan: Plan, flags: _Flags) -> list[Arrivals]:
     """The requests of each run: drawn, or a log as it was, or drawn from a log's sizes."""
-    from melange.validate.simulate import draw_for, planned_workload
+    from melange.validate.evidence import REQUESTS, RUNS
+    from melange.validate.replay import whole_log
+    from melange.validate.simulate import draw_for, planned_workload, within_context
     from melange.workload.arrivals import draw, read_arrivals
 
-    count, seeds, burstiness = flags.requests, range(flags.seeds), flags.burstiness
+    count, seeds = flags.requests or REQUESTS, range(flags.seeds or RUNS)
+    burstiness = flags.burstiness
+    carried, shown = planned_workload(plan), plan.certificate or plan.simulation
+    # Where the plan was simulated on a log at its own pace, that is what it is made for, and not a statistic of it.
+    rate = flags.scale * (carried.total_rate if shown is None or shown.rate is None else shown.rate)
     if flags.trace is None:
-        return [draw_for(plan, count, seed=seed, burstiness=burstiness, scale=flags.scale) for seed in seeds]
+        scale = rate / carried.total_rate
+        return [draw_for(plan, count, seed=seed, burstiness=burstiness, scale=scale) for seed in seeds]
     with events() as listener, task(listener, "reading the log") as tell:
         observed = read_arrivals(flags.trace, columns=parse_columns(flags.columns), requests=None, progress=tell)
-    carried = planned_workload(plan)
-    observed = observed.within(plan.workload.buckets, carried.request_rate > 0)
-    rate = carried.total_rate * flags.scale
+    context = max(engine.max_context for engine in plan.engines if engine)
+    observed = within_context(observed.within(plan.workload.buckets, carried.request_rate > 0), context)
     if flags.arrivals == "poisson":
         scaled = carried.at_rate(rate)
         return [draw(scaled, count, seed=seed, burstiness=burstiness, observed=observed) for seed in seeds]
-    # A log is replayed once: runs are its stretches, one after the other, as far as it goes.
     stretched = observed.at_rate(rate)
-    starts = range(0, min(len(stretched), count * flags.seeds), count)
+    if flags.requests is None and flags.seeds is None:
+        return [whole_log(stretched)]
+    # Runs are stretches of the log, one after the other, as far as it goes.
+    starts = range(0, min(len(stretched), count * len(seeds)), count)
     parts = [stretched.part(start, start + count) for start in starts]
     return [part for part in parts if len(part) >= min(count, len(stretched)) / 2]
 

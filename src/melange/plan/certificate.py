@@ -7,6 +7,10 @@ from dataclasses import asdict, dataclass
 
 from melange.files import Json
 
+# Loads on the mean, added up, were at most 1.26 times what simulated replicas needed (docs/proof.md): a fleet whose
+# loads do not add up even at this is not tried.
+MOST_CARRIED = 1.3
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
@@ -26,7 +30,7 @@ class Certificate:
         Cost of the plan by the closed form, with rates for the sizes that may miss [USD/h]; of this plan where too
         little can be had for that one.
     attainment_before
-        Share of requests that met the SLO under that plan in a short simulation, 0-1.
+        Share of requests that met the SLO under that plan in one of the simulations that decide, 0-1.
     headroom
         Share of a replica's capacity that is kept free, by replica type name; below 0 where the simulation has shown
         that a replica carries more than the sum of its loads says.
@@ -43,6 +47,10 @@ class Certificate:
         Name of the replica type of the cheapest fleet of one type that held when the search simulated it; None: none.
     single_type_per_h
         Cost of that fleet [USD/h].
+    arrivals
+        Which requests were simulated, in words.
+    rate
+        Requests per second, on average [1/s]; None in files that do not say it.
     """
 
     target: float
@@ -60,6 +68,8 @@ class Certificate:
     beyond_reach: tuple[str, ...] = ()
     single_type: str | None = None
     single_type_per_h: float | None = None
+    arrivals: str = ""
+    rate: float | None = None
 
     def price(self, cost_per_h: float) -> float:
         """What certainty costs, as a share of the uncertified plan; negative where the certified plan is cheaper."""

@@ -21,6 +21,10 @@ class Simulation:
         How requests were balanced.
     target
         Share of requests that must meet every limit, 0-1; None where the SLO asks for no share.
+    arrivals
+        Which requests were simulated, in words.
+    rate
+        Requests per second, on average [1/s]; None in files that do not say it.
     """
 
     attainment: float
@@ -29,6 +33,8 @@ class Simulation:
     seeds: int
     policy: str
     target: float | None = None
+    arrivals: str = ""
+    rate: float | None = None
 
     def to_json(self) -> Json:
         """As a JSON object."""

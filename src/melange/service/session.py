@@ -150,7 +150,7 @@ class Session:
         """What a plan answers."""
         return Question(workload=self._workload, profile=self._profile, options=self.options)
 
-    def answer(self, *, incumbent: Plan | None = None, burstiness: float = 1.0) -> Plan:
+    def answer(self, *, incumbent: Plan | None = None, burstiness: float | None = None) -> Plan:
         """The plan to put into service: certified by simulation.
 
         Where the SLO binds a mean or a percentile, the plan that is proven under that reading, simulated once, so that
@@ -162,7 +162,8 @@ class Session:
         incumbent
             The plan in force, as of :meth:`plan`; the search for a certificate chooses by cost alone.
         burstiness
-            Coefficient of variation of the times between simulated arrivals; 1 is Poisson.
+            Coefficient of variation of the times between simulated arrivals; 1 is Poisson. None: those of the service's
+            own log where it has one, and else Poisson.
         """
         from melange.validate.evidence import why_not_simulated
 
@@ -175,7 +176,7 @@ class Session:
             reason = why_not_simulated(question, proven.instances > 0)
         return replace(proven, not_simulated=reason) if reason else self._simulated(proven, burstiness)
 
-    def _simulated(self, plan: Plan, burstiness: float) -> Plan:
+    def _simulated(self, plan: Plan, burstiness: float | None) -> Plan:
         """The plan with what one simulation of it shows."""
         from melange.replica.simulated.compiling import compilation_told
         from melange.validate.evidence import with_simulation
@@ -198,13 +199,14 @@ class Session:
         with self._task("solving for the cheapest mix") as tell:
             return self._finished(solve(question, incumbent=incumbent, progress=tell))
 
-    def certified(self, *, burstiness: float = 1.0) -> Plan:
-        """The cheapest plan that a simulation certifies; sizes are drawn from the service's own log where it has one.
+    def certified(self, *, burstiness: float | None = None) -> Plan:
+        """The cheapest plan that a simulation certifies, on the service's own log where it has one.
 
         Parameters
         ----------
         burstiness
-            Coefficient of variation of the times between arrivals; 1 is Poisson.
+            Coefficient of variation of the times between arrivals, with sizes drawn from the log; 1 is Poisson. None:
+            the log's requests as they came, and where there is no log Poisson.
         """
         from melange.replica.simulated.kernel import compilation_told
         from melange.validate.certify.certify import certify
@@ -246,21 +248,28 @@ class Session:
         return subject_of(self.service, self.slo, self._workload, self.catalog, name)
 
     def observed(self) -> Arrivals | None:
-        """The requests of the service's log whose sizes a plan carries; None where its traffic is no whole log."""
+        """The requests of the service's log; None where its traffic is no whole log, or one without arrival times.
+
+        Their pace is the log's own, and where the service says a rate in numbers that rate. A statistic of the log, as
+        ``p99`` of its windows, is what a plan starts from, and the log does not become any faster by it.
+        """
         if self.service is None or self._workload_file is not None:
             return None
         section = self.service.workload
         kind, value = section.source
         if kind != "trace" or section.start is not None or section.end is not None:
             return None  # of a part of a log the buckets know, and not its reader
-        from melange.workload.arrivals import read_arrivals
+        from melange.workload.arrivals import has_arrival_times, read_arrivals
 
         workload = self._workload
-        with self._task("reading the log's sizes") as tell:
+        if not has_arrival_times(self.service.path(value), columns=section.columns, trace_format=section.format):
+            return None
+        with self._task("reading the log's requests") as tell:
             arrivals = read_arrivals(
                 self.service.path(value), columns=section.columns, trace_format=section.format, progress=tell
             )
-        return arrivals.within(workload.buckets, workload.request_rate > 0)
+        log = arrivals.within(workload.buckets, workload.request_rate > 0)
+        return log if section.rate is None or isinstance(section.rate, str) else log.at_rate(workload.total_rate)
 
     @cached_property
     def _release(self) -> tuple[Workload, Profile, dict[str, Any]] | None:

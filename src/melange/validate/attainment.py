@@ -60,7 +60,12 @@ def counted(outcome: Outcome) -> Mask:
 
 def first_counted(outcome: Outcome) -> int:
     """Place of the first request that counts."""
-    return int(len(outcome.arrival_s) * _WARM_UP)
+    return warm_up(len(outcome.arrival_s))
+
+
+def warm_up(requests: int) -> int:
+    """Requests of a run that do not count, the first of so many."""
+    return int(requests * _WARM_UP)
 
 
 def metrics_of(outcome: Outcome) -> dict[str, Array]:

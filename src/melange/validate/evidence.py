@@ -12,6 +12,7 @@ from melange.plan.question import Question
 from melange.plan.simulation import Simulation
 from melange.replica.policy import POLICIES
 from melange.validate.attainment import attainment, counted, met
+from melange.validate.replay import whole_log, words_of
 from melange.validate.simulate import planned_workload, simulate, within_context
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Mask
@@ -58,7 +59,7 @@ def why_not_simulated(question: Question, used: Mask | None = None) -> str:
     return ""
 
 
-def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness: float = 1.0) -> Plan:
+def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness: float | None = None) -> Plan:
     """The plan with what share of its requests meet the limits by themselves, in a simulation of it as it is.
 
     Parameters
@@ -66,27 +67,36 @@ def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness:
     plan
         With an SLO, and an engine for each type that it uses.
     observed
-        Requests whose sizes are drawn from, in place of the workload's buckets.
+        Requests in place of the workload's buckets: those of a log are replayed as they came where no burstiness is
+        given, and else their sizes are drawn from.
     burstiness
-        Of the arrivals, see :func:`~melange.workload.arrivals.draw`.
+        Of arrivals that are drawn, see :func:`~melange.workload.arrivals.draw`; None: a log's own, or else Poisson.
     """
     slo, carried = plan.slo, planned_workload(plan)
     if slo is None:
         raise ValueError("a plan without an SLO has no attainment")
     context = max(engine.max_context for engine in plan.engines if engine)
+    if observed is not None and burstiness is None and not observed.is_shuffled:
+        log = observed.within(carried.buckets, carried.request_rate > 0)
+        sets, arrivals, rate = [whole_log(log)], words_of(log), log.rate
+    else:
+        times = 1.0 if burstiness is None else burstiness
+        sets = [draw(carried, REQUESTS, seed=seed, burstiness=times, observed=observed) for seed in range(RUNS)]
+        arrivals, rate = words_of(sets[0]), carried.total_rate
     samples = []
-    for seed in range(RUNS):
-        drawn = draw(carried, REQUESTS, seed=seed, burstiness=burstiness, observed=observed)
+    for seed, drawn in enumerate(sets):
         outcome = simulate(plan, within_context(drawn, context), seed=seed).outcome
         samples.append(met(outcome, slo)[counted(outcome)])
     held = attainment(samples)
     shown = Simulation(
         attainment=held.value,
         low=held.low,
-        requests=REQUESTS,
-        seeds=RUNS,
+        requests=REQUESTS if len(sets) > 1 else len(samples[0]),
+        seeds=len(sets),
         policy=POLICIES[0],
         target=slo.attainment,
+        arrivals=arrivals,
+        rate=rate,
     )
     return replace(plan, simulation=shown)
 

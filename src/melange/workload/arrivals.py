@@ -26,6 +26,7 @@ Tokens = npt.NDArray[np.int32]
 
 _POISSON, _GAMMA = "poisson", "gamma"
 _CACHED_COLUMN = "prefix_cached_tokens"
+_AS_THEY_CAME = " as they came"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,12 +83,12 @@ class Arrivals:
 
     def first(self, count: int) -> Arrivals:
         """The first ``count`` of them."""
-        return self._chosen(np.arange(min(count, len(self))))
+        return self.chosen(np.arange(min(count, len(self))))
 
     def part(self, start: int, end: int) -> Arrivals:
         """Requests ``start`` to ``end``, the first of them at the beginning of time."""
         places = np.arange(start, min(end, len(self)))
-        return self._chosen(places, self.arrival_s[places] - self.arrival_s[start])
+        return self.chosen(places, self.arrival_s[places] - self.arrival_s[start])
 
     def within(self, buckets: Buckets, kept: npt.NDArray[np.bool_]) -> Arrivals:
         """Those whose bucket is kept (I, O); sizes beyond the last edge are not."""
@@ -97,7 +98,7 @@ class Arrivals:
         is_kept = inside & kept[np.minimum(i, buckets.shape[0] - 1), np.minimum(o, buckets.shape[1] - 1)]
         if not is_kept.any():
             raise InputError("arrivals: no request is of a size that is served")
-        return self._chosen(np.flatnonzero(is_kept))
+        return self.chosen(np.flatnonzero(is_kept))
 
     def shaped(self, factor_by_share: Sequence[tuple[float, float]]) -> Arrivals:
         """The same requests while the rate changes: times ``factor`` at each share of the time, straight between them.
@@ -118,7 +119,8 @@ class Arrivals:
         duration /= passed[-1]
         return replace(self, arrival_s=start + duration * np.interp((self.arrival_s - start) / duration, passed, grid))
 
-    def _chosen(self, places: npt.NDArray[np.intp], arrival_s: Array | None = None) -> Arrivals:
+    def chosen(self, places: npt.NDArray[np.intp], arrival_s: Array | None = None) -> Arrivals:
+        """The requests at some places (M,), each at a time of its own if these are given (M,) [s]."""
         return replace(
             self,
             arrival_s=self.arrival_s[places] if arrival_s is None else arrival_s,
@@ -175,8 +177,10 @@ def draw(
     arrival_s = np.cumsum(gaps) / workload.total_rate
     how = "Poisson arrivals" if burstiness == 1 else f"gamma arrivals of burstiness {burstiness:g}"
     if observed is not None:
-        chosen = observed._chosen(sizes.integers(len(observed), size=requests), arrival_s)
-        return replace(chosen, source=f"sizes drawn from {observed.source}, {how}", is_shuffled=True)
+        chosen = observed.chosen(sizes.integers(len(observed), size=requests), arrival_s)
+        return replace(
+            chosen, source=f"sizes drawn from {observed.source.removesuffix(_AS_THEY_CAME)}, {how}", is_shuffled=True
+        )
     inputs, outputs = _sizes(workload, requests, sizes)
     return Arrivals(
         arrival_s=arrival_s,
@@ -212,6 +216,18 @@ def _spread(low: Array, high: Array, mean: Array, random: np.random.Generator) -
     value = middle + random.random(len(mean)) * (other - middle)
     whole = np.floor(value + random.random(len(mean)))  # rounded at random, so that the mean stays
     return np.clip(whole, low, high).astype(np.int32)
+
+
+def has_arrival_times(
+    trace: str | Path | Any, *, columns: Mapping[str, str] | None = None, trace_format: str | None = None
+) -> bool:
+    """Whether a log says when its requests came, or only their sizes; as :func:`read_arrivals` reads it."""
+    from melange.workload.layouts import find_layout
+    from melange.workload.logs import open_log, readable
+
+    log = open_log(trace)
+    with readable(log.place):
+        return find_layout(log.columns, columns, trace_format, place=log.place).arrival is not None
 
 
 def read_arrivals(
@@ -261,12 +277,13 @@ def read_arrivals(
     if not found.num_rows:
         raise InputError(f"{log.place}: no request at all with input and output tokens")
     arrival_s = found["arrival_s"].to_numpy().astype(float)
+    name = Path(log.place).name if log.files else "an Ibis table"
     whole = Arrivals(
         arrival_s=arrival_s - arrival_s[0],
         input_tokens=found["input"].to_numpy().astype(np.int32),
         output_tokens=found["output"].to_numpy().astype(np.int32),
         cached_tokens=found["cached"].to_numpy().astype(np.int32) if more else None,
-        source=f"{Path(log.place).name if log.files else 'Ibis table'}: {found.num_rows:,} requests as they came",
+        source=f"{found.num_rows:,} requests of {name}{_AS_THEY_CAME}",
         is_shuffled=False,
     )
     return whole if rate is None else whole.at_rate(rate)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from melange.plan.certificate import Certificate
+from melange.plan.certificate import MOST_CARRIED, Certificate
 from melange.plan.plan import Plan
 from melange.plan.simulation import Simulation
 from melange.present.terminal.layout import LEAST_SHOWN, share_text, usd
@@ -171,13 +171,15 @@ def proof(plan: Plan) -> str:
     said = f"Proof: {claim} under these assumptions (solved in {plan.solve_s:.2f} s{late})."
     if (shown := plan.simulation) is None:
         return said
-    counted = f"{shown.seeds} x {shown.requests:,} requests"
-    return f"{said} Simulated once: {shown.attainment:.2%} of {counted} met the limits, {shown.low:.2%} at least."
+    counted = f"{shown.seeds} x {shown.requests:,} requests" if shown.seeds > 1 else f"{shown.requests:,} requests"
+    once = f"Simulated once: {shown.attainment:.2%} of {counted} met the limits, {shown.low:.2%} at least."
+    return f"{said} {once} {_simulated_requests(plan, shown)}".rstrip()
 
 
 def _certainty(plan: Plan, certificate: Certificate) -> str:
     """What a simulation has shown of a plan, what that cost, and how far from the cheapest it can be."""
-    counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
+    runs = f"{certificate.seeds} x " if certificate.seeds > 1 else ""
+    counted = f"{runs}{certificate.requests:,} simulated requests"
     held = f"Certified: {certificate.attainment:.2%} of {counted} met the SLO, {certificate.low:.2%} at least"
     price = certificate.price(plan.cost_per_h)
     target = share_text(certificate.target)
@@ -188,9 +190,16 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
     before = f"by closed form, {usd(certificate.cost_before_per_h)}/h and {certificate.attainment_before:.2%}"
     kept = ", ".join(f"{share:.0%} of {name}" for name, share in certificate.headroom.items())
     return (
-        f"{held}; {cost} ({before}). Kept free: {kept}. Found among {certificate.plans} simulated plans.\n"
+        f"{held}; {cost} ({before}). Kept free: {kept}. Found among {certificate.plans} simulated plans. "
+        f"{_simulated_requests(plan, certificate)}\n"
         f"Proof: {_distance(plan)}"
     )
+
+
+def _simulated_requests(plan: Plan, shown: Certificate | Simulation) -> str:
+    """Which requests were simulated, in a sentence; empty where a file does not say it."""
+    known = shown.arrivals.replace(f"drawn from {plan.workload.source}", "drawn from the traffic above")
+    return f"Requests: {known}." if known else ""
 
 
 def _distance(plan: Plan) -> str:
@@ -199,7 +208,10 @@ def _distance(plan: Plan) -> str:
         return "there is none that no cheaper fleet holds."
     if plan.gap <= 0:
         return "no cheaper fleet can hold."
-    return f"no fleet below {usd(plan.bound_per_h)}/h can hold, so at most {plan.gap:.1%} could be saved."
+    return (
+        f"below {usd(plan.bound_per_h)}/h no fleet can hold, even if each replica carried {MOST_CARRIED:g} times its "
+        f"closed form, more than any was seen to; so at most {plan.gap:.1%} could be saved."
+    )
 
 
 def used_types(plan: Plan) -> list[int]:

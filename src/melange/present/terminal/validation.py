@@ -66,7 +66,7 @@ def next_step(report: Report, plan: Plan) -> str:
     """What to do where the target is not shown to hold; empty where it is."""
     if report.attainment is None or report.holds:
         return ""
-    if report.attainment.high >= report.target:
+    if report.attainment.high >= report.target and report.is_drawn:
         return "Next: simulate more requests, --seeds 20."
     if report.scenario == "lost-replica":
         return "Next: keep room for a lost replica, --set plan.spare_replicas=1."
@@ -76,8 +76,8 @@ def next_step(report: Report, plan: Plan) -> str:
         return "Next: plan on step times that can be counted on, --set plan.confidence=0.9, or measure some."
     if not report.is_drawn:
         return (
-            "Next: the log's own rate goes up and down; plan for its busy windows (workload: {rate: p99, window: 5m}), "
-            "or certify with the log's burstiness (melange plan --burstiness 2)."
+            "Next: plan for this log (workload: {trace: ...} in service.yaml): melange plan certifies on its requests "
+            "as they came."
         )
     if plan.certificate is not None and plan.holds is False:
         most = f"at most {plan.certificate.reach:.2%} of the requests can meet the SLO on the offered types"

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from melange.plan.problem import allowed_types
 from melange.plan.question import Question
-from melange.plan.servable import scope_of
 from melange.replica.alone import idle_times_s
 from melange.replica.engine import Engine
 from melange.replica.simulated.outcome import metrics_s
@@ -20,6 +20,9 @@ from melange.slo import Slo
 from melange.validate.attainment import AT_LIMIT, wilson
 from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Array, Mask
+
+# Parts of a request below this are rounding noise.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,8 @@ class Attainable:
         if target <= self.share:
             return 1.0
         count = len(self.excess) / (1.0 - self.share)
-        return float(np.sort(self.excess)[min(int(np.ceil((target - self.share) * count)), len(self.excess)) - 1])
+        more = max(int(np.ceil((target - self.share) * count - _ROUNDING)), 1)
+        return float(np.sort(self.excess)[min(more, len(self.excess)) - 1])
 
 
 def attainable(question: Question, slo: Slo, arrivals: Sequence[Arrivals]) -> Attainable:
@@ -85,7 +89,7 @@ def _cached(arrivals: Arrivals) -> Array:
 
 def _engines(question: Question) -> tuple[Engine | None, ...]:
     """The distinct engines of the allowed types; None where the engine of one that serves anything is not known."""
-    allowed, serves = scope_of(question).allowed, question.profile.max_request_rate.max(axis=(1, 2)) > 0
+    allowed, serves = allowed_types(question), question.profile.max_request_rate.max(axis=(1, 2)) > 0
     engines = question.profile.engines or (None,) * len(allowed)
     return tuple(dict.fromkeys(engines[r] for r in np.flatnonzero(allowed) if engines[r] or serves[r]))
 

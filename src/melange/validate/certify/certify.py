@@ -22,12 +22,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from melange.errors import Caution, InfeasibleError, InputError
 from melange.plan.baseline import single_types
-from melange.plan.certificate import Certificate
+from melange.plan.certificate import MOST_CARRIED, Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.problem import loads
@@ -40,10 +41,12 @@ from melange.slo import Slo
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
-from melange.validate.certify.single_types import MOST_CARRIED, cheapest_single_type
+from melange.validate.certify.requests import is_replayed, replays_of
+from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.certify.thinning import widened, with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
+from melange.validate.replay import stretch, words_of
 from melange.validate.report import TARGET
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
@@ -58,6 +61,8 @@ LEAST_REQUESTS = 2_000
 # More costs simulations; less, and plans are kept that their proof refutes. Half and twice: no difference, for there
 # the least number of requests decides.
 _STAYS = 4.0
+# A target that sizes which are left out have used up: next to no other request may miss.
+_MOST_TARGET = 1.0 - 1e-6
 # A token takes this long where no limit says how long a request may stay [s]. A judgment.
 _TOKEN_S = 0.05
 # What types that were not tried are taken to carry, over the median of those that were. More, and mixes begin with
@@ -67,7 +72,9 @@ _BETTER = 1.2
 # Searches for a mix: how many types a size may go to, and how fast headroom is added. Each finds other mixes, and stops
 # where it can find none cheaper. Of eleven services of bench/services the best of these cost up to 38 % less than the
 # first one alone. In the twelve cases the first alone finds the same plans, in 0.8 times the CPU time.
-_PASSES = ((3, 1.0), (3, 0.5), (8, 1.0))
+_PASSES = ((3, 1.0), (3, 0.5), (5, 1.0))
+# Relative gap of the program for the bound, which stays valid; less takes longer.
+_BOUND_GAP = 0.01
 # Factors are not begun with below this: a type that does so badly alone may do better with fewer sizes. Half and twice:
 # no difference.
 _LEAST_START = 0.1
@@ -82,7 +89,7 @@ def certify(
     target: float | None = None,
     requests: int | None = None,
     policy: str = POLICIES[0],
-    burstiness: float = 1.0,
+    burstiness: float | None = None,
     observed: Arrivals | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
@@ -99,13 +106,14 @@ def certify(
     requests
         Of the shortest simulation; None: as many as arrive in four times as long as a request may stay, 2,000 at least.
         Plans that it leaves open get up to four runs of 10,000 at least, the one that is certified six of 20,000 at
-        least.
+        least. Of a log that is replayed all requests decide, whatever this says.
     policy
         How requests are balanced.
     burstiness
-        Of the arrivals, see :func:`~melange.workload.arrivals.draw`.
+        Of arrivals that are drawn, see :func:`~melange.workload.arrivals.draw`; None: a log's own, or else Poisson.
     observed
-        Requests whose sizes are drawn from, in place of the workload's buckets.
+        Requests in place of the workload's buckets. Those of a log are replayed as they came, at their own pace, where
+        no burstiness is given and they are enough to show the target; else their sizes are drawn from.
     progress
         Called with a sentence for each plan.
 
@@ -128,26 +136,38 @@ def certify(
     # Sizes that no type serves are left out of the plan; unless they are to be dropped, their requests count as missed.
     given = asked.with_options(drop_unservable=True)
     context = max(engine.max_context for engine in given.profile.engines if engine)
-    everything = draw(given.workload, REACH_REQUESTS, seed=0, burstiness=burstiness, observed=observed)
-    reach = reach_of(given, slo, within_context(everything, context), wanted)
+    is_dropped = asked.options.drop_unservable
     say = progress or (lambda _: None)
+    log = observed if is_replayed(observed, burstiness, wanted, say) else None
+    times = 1.0 if burstiness is None else burstiness
+
+    def drawn(workload: Workload, count: int, seed: int) -> Arrivals:
+        sizes = _of_sizes(observed, workload, given.workload)
+        return within_context(draw(workload, count, seed=seed, burstiness=times, observed=sizes), context)
+
+    whole = with_tolerance(given, slo, wanted)
+    carried = _carried(whole)
+    # Sizes that are to be dropped are none of the requests that the SLO is about.
+    counted = carried if is_dropped else given.workload
+    everything = drawn(counted, REACH_REQUESTS, 0) if log is None else _carried_of(log, counted, context)
+    reach = reach_of(given, slo, everything, wanted, is_log=log is not None)
     while True:
-        whole = with_tolerance(given, slo, reach.target)
-        carried = _carried(whole)
-        left_out = 0.0 if asked.options.drop_unservable else 1.0 - carried.total_rate / given.workload.total_rate
-
-        def drawn(count: int, seed: int, workload: Workload = carried) -> Arrivals:
-            return within_context(draw(workload, count, seed=seed, burstiness=burstiness, observed=observed), context)
-
+        if reach.target < wanted:
+            whole = with_tolerance(given, slo, reach.target)
+            carried = _carried(whole)
+        left_out = 0.0 if is_dropped else 1.0 - carried.total_rate / given.workload.total_rate
+        replayed = None if log is None else _carried_of(log, carried, context)
+        replays = None if replayed is None else replays_of(len(replayed))
         kept = worth_types(whole)
         judge = Judge(
             question=with_types(whole, kept),
             slo=slo,
-            target=min(reach.target / (1.0 - left_out), 1.0),
+            target=min(reach.target / (1.0 - left_out), _MOST_TARGET),
             policy=policy,
-            draw=drawn,
+            draw=partial(drawn, carried) if replayed is None else partial(_stretch_at, replayed),
             requests=requests or _shortest(carried, slo),
             say=say,
+            replays=replays,
         )
         try:
             best, single = _found(judge)
@@ -159,6 +179,7 @@ def certify(
         break
     plan = widened(best.plan, whole if left_out > 0 else replace(whole, options=asked.options), kept)
     before = _closed_form(whole, plan)
+    bound = _bound(with_tolerance(given, slo, reach.target, part=1.0), plan.cost_per_h)
     certificate = _certificate(best, single, before, judge)
     return replace(
         plan,
@@ -170,13 +191,30 @@ def certify(
             wanted=wanted,
             reach=reach.share,
             beyond_reach=reach.why,
+            arrivals=words_of(drawn(carried, 1, 0) if replayed is None else replayed),
+            rate=carried.total_rate if replayed is None else replayed.rate,
         ),
         status="certified",
-        bound_per_h=None,
-        gap=1.0,
+        bound_per_h=bound,
+        gap=1.0 if bound is None else 1.0 - bound / plan.cost_per_h,
         single_type=single_types(given, scope_of(whole)),
         cautions=(*best.plan.cautions, *_cautions(asked.options)),
     )
+
+
+def _bound(question: Question, cost_per_h: float) -> float | None:
+    """The cost [USD/h] below which loads do not add up, were every replica to carry the most that any was seen to.
+
+    None where even that says nothing.
+    """
+    profile = question.profile
+    rates = {name: getattr(profile, name) * MOST_CARRIED for name in ("max_request_rate", "low", "high")}
+    loosest = replace(question, profile=replace(profile, **rates)).with_options(headroom=0.0, gap=_BOUND_GAP)
+    try:
+        bound = solve(with_types(loosest, worth_types(loosest))).bound_per_h
+    except InfeasibleError:
+        return None
+    return None if bound is None else min(bound, cost_per_h)
 
 
 def _found(judge: Judge) -> tuple[Trial, Trial | None]:
@@ -233,6 +271,21 @@ def _carried(question: Question) -> Workload:
     workload = question.workload
     served = scope_of(question).served.reshape(workload.request_rate.shape)
     return replace(workload, request_rate=workload.request_rate * served)
+
+
+def _of_sizes(observed: Arrivals | None, workload: Workload, whole: Workload) -> Arrivals | None:
+    """The observed requests without those of sizes that are left out of the whole traffic."""
+    is_left_out = (whole.request_rate > 0) & (workload.request_rate <= 0)
+    return observed if observed is None or not is_left_out.any() else observed.within(whole.buckets, ~is_left_out)
+
+
+def _carried_of(log: Arrivals, carried: Workload, context: int) -> Arrivals:
+    """The requests of a log that are planned for."""
+    return within_context(log.within(carried.buckets, carried.request_rate > 0), context)
+
+
+def _stretch_at(log: Arrivals, requests: int, start: int) -> Arrivals:
+    return stretch(log, start, requests)
 
 
 def _shortest(workload: Workload, slo: Slo) -> int:
@@ -293,7 +346,7 @@ def _certificate(best: Trial, single: Trial | None, before: Plan, judge: Judge) 
         seeds=len(best.samples),
         policy=judge.policy,
         cost_before_per_h=before.cost_per_h,
-        attainment_before=judge.met_share(before, 1),
+        attainment_before=judge.shown(before),
         headroom={names[r]: 1.0 - float(plan.load[r]) for r in np.flatnonzero(plan.instances)},
         plans=len(judge.known),
         single_type=None if single is None else names[int(single.plan.instances.argmax())],

@@ -48,8 +48,10 @@ class Reach:
     is_lowered: bool = False
 
 
-def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float) -> Reach:
+def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *, is_log: bool = False) -> Reach:
     """What the requests of a question can reach at all, and what is planned for where the SLO asks for more.
+
+    Requests that were drawn speak for others, which may reach a little more; those of a log are all that will come.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float) ->
         Next to nothing can be reached.
     """
     bound = attainable(question, slo, [arrivals])
-    if bound.high >= wanted:
+    if (bound.share if is_log else bound.high) >= wanted:
         return Reach(share=bound.share, target=wanted)
     target = bound.share - _MARGIN * (1.0 - wanted)
     why = (*bound.why, _lifted(slo, bound.lifted_by(wanted), wanted))
@@ -91,8 +93,15 @@ def _lifted(slo: Slo, times: float, wanted: float) -> str:
     """What limits would bring the target within reach."""
     if not math.isfinite(times):
         return f"no limit brings {wanted:.4g} of them within reach: some fit into no allowed type"
-    limits = " and ".join(f"{metric.upper()} <= {duration(limit * times)}" for metric, limit in slo.limits.items())
+    # Rounded up: a limit that is told must do.
+    limits = " and ".join(f"{key.upper()} <= {duration(_up(limit * times))}" for key, limit in slo.limits.items())
     return f"{wanted:.2%} come within reach at {limits}, or on faster replica types"
+
+
+def _up(value: float) -> float:
+    """The next number of three digits, as :func:`~melange.units.duration` tells it."""
+    digit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return math.ceil(value / digit) * digit
 
 
 def no_headroom_helps(judge: Judge, trial: Trial, more: Sequence[str] = ()) -> InfeasibleError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from melange.plan.question import Question
 from melange.slo import Slo
 from melange.validate.attainment import Interval, attainment, counted, limit_ratio, met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
+from melange.validate.certify.requests import Replays
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
@@ -27,6 +28,8 @@ _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
 # shortest run, none of which it was chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000
 # requests tell 99.5 % from 99.45 %.
 _PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES = 6, 20_000, 2.5
+# Runs by which it is told what the closed form's plan holds, for comparison only.
+_SHOWN_RUNS = 3
 # No run is longer than this: at 500 requests/s it lasts 400 s.
 MOST_REQUESTS = 200_000
 # Of the shares by which plans are known again: four decimals are one request in ten thousand.
@@ -89,7 +92,7 @@ class Judge:
     policy
         How requests are balanced.
     draw
-        Makes so many requests, by number.
+        Makes so many requests, by number; of a log, by the place of the first.
     requests
         Requests of the shortest run; it lasts long enough for a fleet to fill.
     say
@@ -98,6 +101,8 @@ class Judge:
         The plans that were tried, by what they rent and where they send requests.
     strictness
         By which part of its interval's lower half a plan must be above the target to count as one that holds, 0-1.
+    replays
+        Stretches of a log, all of which decide together; None: requests are drawn, as many as are needed to tell.
     steps
         Steps that replicas ran in all simulations so far: what they take their time for.
     """
@@ -111,8 +116,13 @@ class Judge:
     say: Callable[[str], None]
     known: dict[bytes, Trial] = field(default_factory=dict)
     strictness: float = 0.5
+    replays: Replays | None = None
     steps: int = 0
     _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.replays is not None and self.replays.is_one_run:
+            self.strictness = 1.0  # what chooses a plan certifies it as well
 
     def holds(self, trial: Trial) -> bool:
         """Whether the target is met, by as many requests as were needed to tell; :meth:`proof` asks for confidence.
@@ -141,6 +151,8 @@ class Judge:
 
     def _tried(self, plan: Plan, factor: Array) -> Trial:
         """The plan in simulation, with more runs while these leave open whether it holds."""
+        if self.replays is not None:
+            return self._replayed(plan, factor, self.replays.choosing)
         for requests in (int(_FIRST_PART * self.requests), self.requests):
             first = self._with_run(None, plan, factor, requests, 0)
             if first.attainment.high < self.target:
@@ -153,21 +165,50 @@ class Judge:
         assert trial is not None
         return trial
 
+    def _replayed(self, plan: Plan, factor: Array, stretches: Sequence[tuple[int, int]]) -> Trial:
+        """The plan on all of some stretches of a log."""
+        trial = None
+        for start, requests in stretches:
+            trial = self._with_run(trial, plan, factor, requests, start)
+        assert trial is not None
+        return trial
+
     @property
     def run_length(self) -> int:
         """Requests of a run by which plans are told from each other."""
         return max(_LEAST_RUN, self.requests)
 
+    @property
+    def proof_length(self) -> int:
+        """Requests of a run by which a plan is proven."""
+        return max(_PROOF_REQUESTS, min(int(_PROOF_TIMES * self.requests), MOST_REQUESTS))
+
+    def shown(self, plan: Plan) -> float:
+        """Share of the requests that meet the SLO under any plan, in a few of the runs of a proof."""
+        if self.replays is None:
+            sets: Sequence[tuple[int, int]] = [(_FRESH + number, self.proof_length) for number in range(_SHOWN_RUNS)]
+        else:
+            sets = self.replays.proving
+        runs = [self._run(plan, length, start) for start, length in sets]
+        return float(np.mean([met(run.outcome, self.slo)[counted(run.outcome)].mean() for run in runs]))
+
     def proof(self, trial: Trial) -> Trial:
-        """A plan on requests of its own; ended early where it surely misses."""
-        proof, length = None, max(_PROOF_REQUESTS, min(int(_PROOF_TIMES * self.requests), MOST_REQUESTS))
+        """A plan on requests of its own, or on a log; ended early where it surely misses."""
+        if self.replays is None:
+            proof = self._proof(trial)
+        else:
+            proof = self._replayed(trial.plan, trial.factor, self.replays.proving)
+        if proof.attainment.low < self.target:
+            self.known[self._key(trial.plan)] = replace(proof, is_refuted=True)
+        return proof
+
+    def _proof(self, trial: Trial) -> Trial:
+        proof = None
         for number in range(_PROOF_RUNS):
-            proof = self._with_run(proof, trial.plan, trial.factor, length, _FRESH + number)
+            proof = self._with_run(proof, trial.plan, trial.factor, self.proof_length, _FRESH + number)
             if number and proof.attainment.high < self.target:
                 break
         assert proof is not None
-        if proof.attainment.low < self.target:
-            self.known[self._key(trial.plan)] = replace(proof, is_refuted=True)
         return proof
 
     def _with_run(self, before: Trial | None, plan: Plan, factor: Array, requests: int, number: int) -> Trial:
@@ -196,7 +237,7 @@ class Judge:
 
     def met_share(self, plan: Plan, sets: int) -> float:
         """Share of the requests of some sets that meet the SLO under a plan, and no more than that."""
-        runs = [self._run(plan, self.requests, seed) for seed in range(1, 1 + sets)]
+        runs = [self._run(plan, *one) for one in self._sets(sets)]
         return float(np.mean([met(run.outcome, self.slo)[counted(run.outcome)].mean() for run in runs]))
 
     def strain(self, plan: Plan, sets: int) -> float:
@@ -205,9 +246,15 @@ class Judge:
         Each counts ``x^8 / (1 + x^8)`` at ``x`` times its limit: nearly nothing well within it, a half at it, nearly
         one beyond. Few requests miss, and many come near: that distinguishes plans with fewer requests than misses do.
         """
-        runs = [self._run(plan, self.requests, seed).outcome for seed in range(1, 1 + sets)]
+        runs = [self._run(plan, *one).outcome for one in self._sets(sets)]
         over = np.concatenate([limit_ratio(one, self.slo)[counted(one)] for one in runs])
         return float((1.0 / (1.0 + np.maximum(over, _LEAST_RATIO) ** -_SHARPNESS)).mean())
+
+    def _sets(self, sets: int) -> list[tuple[int, int]]:
+        """Length and number of some short runs; of a log, of all by which plans are chosen."""
+        if self.replays is None:
+            return [(self.requests, number) for number in range(1, 1 + sets)]
+        return [(requests, start) for start, requests in self.replays.choosing]
 
     def arrivals(self, requests: int, number: int) -> Arrivals:
         """The requests of a simulation; those of a number are always the same."""
@@ -217,7 +264,7 @@ class Judge:
         return self._arrivals[key]
 
     def _run(self, plan: Plan, requests: int, seed: int) -> Run:
-        run = simulate(plan, self.arrivals(requests, seed), policy=self.policy, seed=seed)
+        run = simulate(plan, self.arrivals(requests, seed), policy=self.policy, seed=abs(seed))
         self.steps += int(run.outcome.steps.sum())
         return run
 

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from melange.plan.certificate import MOST_CARRIED
 from melange.plan.problem import ROUNDING, limits_of, loads
 from melange.plan.servable import Scope, scope_of
+from melange.validate.attainment import wilson
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import Trial
 from melange.workload.workload import Array
 
-# Loads on the mean, added up, were at most this much more than simulated replicas needed (docs/proof.md): a fleet that
-# costs more than the best known one even at this is not tried.
-MOST_CARRIED = 1.3
 # Where so many times the replicas of the closed form miss, more of them are not tried: it is not for want of replicas.
 _MOST_TIMES = 32.0
 # Counts of large fleets are known to this part of themselves, and that of the cheapest type to the second: nearer, and
@@ -136,11 +135,12 @@ def _smallest(search: Search, one: Lone, guess: float, ceiling: float, precision
         if math.isfinite(holding):
             count = (missing + int(holding)) // 2 if missing >= first else _below(holding, missing)
             continue
-        alone = float(trial.hopeless.sum()) / max(float(trial.sent.sum()), 1.0)
-        allowed = 1.0 - search.judge.target - alone
-        if allowed <= 0:
+        sent, may_miss = max(float(trial.sent.sum()), 1.0), 1.0 - search.judge.target
+        alone = float(trial.hopeless.sum()) / sent
+        if wilson(alone, int(sent))[0] > may_miss:
             return None, math.nan  # more replicas do not help; with fewer sizes it may carry what others do
-        missed = (1.0 - trial.attainment.value - alone) / allowed
+        allowed = may_miss - alone  # a short run may have more that miss alone than there are
+        missed = (1.0 - trial.attainment.value - alone) / allowed if allowed > 0 else math.inf
         count = int(min(max(missing + 1, math.ceil(missing * _rise(missed))), most))
     between = missing + 0.5 if best is not None else float(missing)
     return best, one.load / max(between * one.replicas, ROUNDING) if between else 1.0

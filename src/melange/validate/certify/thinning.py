@@ -47,8 +47,9 @@ def with_types(question: Question, kept: Mask) -> Question:
         name: getattr(profile, name)[places] for name in ("max_request_rate", "low", "high", "provenance", "reason")
     }
     types = tuple(profile.replica_types[r] for r in places)
-    names = {name for one in types for name in (one.name, one.offer.name, one.offer.instance_type)}
-    accelerators = {one.offer.accelerator for one in types}
+    # By what each setting may name: a type that is gone may have the name of the offer of one that is not.
+    names, accelerators = {one.name for one in types}, {one.offer.accelerator for one in types}
+    rented = names | {name for one in types for name in (one.offer.name, one.offer.instance_type)}
 
     def known(value: int | Mapping[str, int], allowed: set[str]) -> Any:
         return value if isinstance(value, int) else {name: n for name, n in value.items() if name in allowed}
@@ -60,7 +61,7 @@ def with_types(question: Question, kept: Mask) -> Question:
         options=replace(
             options,
             exclude=exclude,
-            max_instances=known(options.max_instances, names),
+            max_instances=known(options.max_instances, rented),
             max_accelerators=known(options.max_accelerators, accelerators),
             min_replicas=known(options.min_replicas, names),
             spare_replicas=known(options.spare_replicas, names),

@@ -34,12 +34,12 @@ _PART = 0.5
 _ROOM = 1.5
 
 
-def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
+def with_tolerance(question: Question, slo: Slo, target: float, part: float = _PART) -> Question:
     """The question with rates for sizes that may miss, on each type by itself.
 
     Sizes that miss alone on every allowed type are carried, whatever the target: no fleet can do better; those that fit
     into none are left out. Of the others, those whose requests cost a type most under limits on the mean may miss, up
-    to a part of what the target allows.
+    to a ``part`` of what the target allows.
     """
     profile, workload = question.profile, question.workload
     sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
@@ -47,7 +47,7 @@ def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
     alone, relaxed = _by_type(profile, slo, sizes)
     alone[~allowed_types(question)] = np.inf
     never = wanted & (alone > 1).all(axis=0)
-    room = _PART * (1.0 - target) * workload.total_rate
+    room = part * (1.0 - target) * workload.total_rate
     rates, low, high = (getattr(profile, name).copy() for name in ("max_request_rate", "low", "high"))
     for r in range(len(rates)):
         chosen = _chosen(rates[r], relaxed[r], workload, never, room)
@@ -62,7 +62,8 @@ def _chosen(rate: Array, relaxed: Array, workload: Workload, never: Mask, room: 
     requests = workload.request_rate
     with np.errstate(divide="ignore", invalid="ignore"):
         saved = np.where((requests > 0) & (relaxed > rate), 1 / rate - 1 / relaxed, 0.0)  # replicas a request/s
-    order = np.argsort(np.where(never, 0.0, -saved), axis=None, kind="stable")
+    # One that is too frequent to miss comes last, or it would take the room from those that are not.
+    order = np.argsort(np.where(never | (requests > room), 0.0, -saved), axis=None, kind="stable")
     taken = np.cumsum(np.where(never, 0.0, requests).ravel()[order])
     chosen = np.zeros(rate.size, bool)
     chosen[order] = taken <= room

@@ -1,0 +1,62 @@
+"""Which requests of a log decide on plans.
+
+A log's rate goes up and down, so that no part of it tells what the whole does: a plan that misses in the busiest minute
+may hold all day, and one that holds at night may not. So no plan is chosen or turned down by less than stretches of all
+of the log, and a log that is not too long is replayed whole. What is certified is then the share on replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from melange.validate.attainment import wilson
+from melange.validate.replay import counting
+from melange.workload.arrivals import Arrivals
+
+# Logs of up to so many requests are replayed whole: by each plan that is tried (a tenth of a second), and by one that
+# is to be certified (half a second, 0.3 GiB). Judgments: more takes longer, less sees less of the log.
+_CHOOSING_MOST, _PROVING_MOST = 100_000, 1_000_000
+# Stretches of longer logs, evenly spread, of which each has so many requests altogether.
+_STRETCHES = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replays:
+    """The stretches of a log that plans are tried on: place of the first request and how many, of each.
+
+    Parameters
+    ----------
+    choosing, proving
+        By which plans are chosen, and by which one is certified.
+    """
+
+    choosing: tuple[tuple[int, int], ...]
+    proving: tuple[tuple[int, int], ...]
+
+    @property
+    def is_one_run(self) -> bool:
+        """Whether plans are chosen by what certifies them."""
+        return self.choosing == self.proving
+
+
+def replays_of(requests: int) -> Replays:
+    """The stretches of a log of so many requests."""
+    return Replays(choosing=_stretches(requests, _CHOOSING_MOST), proving=_stretches(requests, _PROVING_MOST))
+
+
+def _stretches(requests: int, most: int) -> tuple[tuple[int, int], ...]:
+    if requests <= most:
+        return (counting(0, requests),)
+    starts = [place * requests // _STRETCHES for place in range(_STRETCHES)]
+    return tuple(counting(start, most // _STRETCHES) for start in starts)
+
+
+def is_replayed(observed: Arrivals | None, burstiness: float | None, target: float, say: Callable[[str], None]) -> bool:
+    """Whether requests come as a log has them: nobody says otherwise, and they are enough to show a target at all."""
+    if observed is None or burstiness is not None or observed.is_shuffled:
+        return False
+    if wilson(1.0, len(observed))[0] >= target:
+        return True
+    say(f"{len(observed):,} requests of a log are too few to show {target:.2%}: more are drawn, with Poisson arrivals")
+    return False

@@ -1,0 +1,87 @@
+"""A log played again: stretches of its requests as they came, and how unevenly they came.
+
+A log is taken as a ring. What came last comes before the first request again, so that a fleet is warm when the requests
+come that count, and of a whole log every request counts once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from melange.errors import InputError
+from melange.validate.attainment import warm_up
+from melange.workload.arrivals import Arrivals
+
+# Windows over which a log's peaks are told, by name [s]: as long as short bursts and as busy hours.
+_WINDOWS_S = {"second": 1.0, "10 seconds": 10.0, "minute": 60.0, "10 minutes": 600.0, "hour": 3600.0}
+# A window is one of several: of fewer, the busiest one is the log itself.
+_LEAST_WINDOWS = 5
+# Peaks below this are not worth a word: Poisson arrivals at 5 requests/s have a minute of 1.2 times the mean an hour.
+_LEAST_PEAK = 1.25
+
+
+def stretch(log: Arrivals, start: int, requests: int) -> Arrivals:
+    """So many requests of a log from place ``start`` on, as they came; after its last one comes its first.
+
+    Raises
+    ------
+    InputError
+        A log of one moment, which has no pace.
+    """
+    if len(log) < 2 or not np.isfinite(log.rate):
+        raise InputError("arrivals: requests that all come at once cannot be replayed one after the other")
+    # Between the last request and the first passes as much time as between any two.
+    round_s = len(log) / log.rate
+    passes, places = np.divmod(np.arange(start, start + requests), len(log))
+    arrival_s = log.arrival_s[places] + passes * round_s
+    return log.chosen(places, arrival_s - arrival_s[0])
+
+
+def whole_log(log: Arrivals) -> Arrivals:
+    """All requests of a log in one run, each of which counts once; the last of them come before, to warm up."""
+    start, requests = counting(0, len(log))
+    before = requests - len(log)
+    return replace(stretch(log, start, requests), source=f"{log.source}, its last {before:,} also before, to warm up")
+
+
+def counting(start: int, requests: int) -> tuple[int, int]:
+    """Place of the first request and number of all, of a run in which ``requests`` from ``start`` on count."""
+    total = requests
+    while total - warm_up(total) < requests:
+        total += max(1, requests - (total - warm_up(total)))
+    return start - (total - requests), total
+
+
+def peak_of(log: Arrivals) -> str:
+    """How much faster than on average a log's requests come where they come fastest; empty where they come evenly.
+
+    Told of the window that stands out most, over what chance brings to windows of that length.
+
+    Examples
+    --------
+    >>> hour = np.concatenate([np.arange(0, 1800, 1.0), np.arange(1800, 2400, 0.25), np.arange(2400, 3600, 1.0)])
+    >>> tokens = np.ones(len(hour), np.int32)
+    >>> peak_of(Arrivals(arrival_s=hour, input_tokens=tokens, output_tokens=tokens))
+    'the busiest 10 minutes bring 2.7 times the mean rate'
+    """
+    duration_s = float(log.arrival_s[-1] - log.arrival_s[0])
+    found = []
+    for name, window_s in _WINDOWS_S.items():
+        if duration_s < _LEAST_WINDOWS * window_s:
+            break
+        most = int((np.searchsorted(log.arrival_s, log.arrival_s + window_s) - np.arange(len(log))).max())
+        mean = log.rate * window_s
+        found.append(((most - mean) / np.sqrt(mean), most / mean, name))
+    if not found:
+        return ""
+    _, times, name = max(found)
+    verb = "bring" if name.endswith("s") else "brings"
+    return f"the busiest {name} {verb} {times:.1f} times the mean rate" if times >= _LEAST_PEAK else ""
+
+
+def words_of(arrivals: Arrivals) -> str:
+    """What requests are, in words: where they come from, and how unevenly a log's come."""
+    peak = "" if arrivals.is_shuffled else peak_of(arrivals)
+    return f"{arrivals.source}; {peak}" if peak else arrivals.source
