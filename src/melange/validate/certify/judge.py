@@ -29,7 +29,8 @@ from melange.workload.workload import Array, Mask
 _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
 # A plan that is to be certified is simulated with this many runs of at least so many requests and so many times the
 # shortest run, none of which it was chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000
-# requests tell 99.5 % from 99.45 %. Fewer, and its interval is wider: more is rented for the same target.
+# requests tell 99.5 % from 99.45 %. Shorter, and its interval is wider: more is
+# rented for the same target. Half: one plan costs 5 % more, in 0.85 times the CPU time.
 _PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES = 6, 20_000, 2.5
 # Runs by which it is told what the closed form's plan holds, for comparison only: a judgment.
 _SHOWN_RUNS = 3
