@@ -19,6 +19,7 @@ from melange.measure.window import _LATE_S as LATE_S
 from melange.measure.window import BLOCKS
 from melange.plan import suggest
 from melange.plan.break_even import _EXACT_TYPES as EXACT_TYPES
+from melange.plan.certificate import MOST_CARRIED
 from melange.plan.cheapest import _MANY_BUCKETS as MANY_BUCKETS
 from melange.plan.options import Options
 from melange.plan.sweeps import _COARSE_LIMIT_FACTORS as COARSE_LIMIT_FACTORS
@@ -31,7 +32,7 @@ from melange.profile.correction import REFERENCE_BATCH
 from melange.profile.searched_rates import _SAME_SIZE as SAME_SIZE
 from melange.replica.era import Constants, find_era
 from melange.replica.policy import FULL
-from melange.validate.certify import certify, diagnosis, judge, single_types, small_fleets, thinning, tolerance
+from melange.validate.certify import certify, diagnosis, judge, small_fleets, thinning, tolerance
 from melange.workload.sizes import THIN_WORKLOAD
 
 GATEWAY = GatewayOptions()
@@ -90,7 +91,7 @@ SAID = [
     ("docs/proof.md", f"{diagnosis.REACH_REQUESTS:,} requests are looked at one by one"),
     ("docs/proof.md", f"(times {thinning._MARGIN:g})"),
     ("docs/design.md", f"with a margin of {thinning._MARGIN:g} between"),
-    ("docs/proof.md", f"if it carried {single_types.MOST_CARRIED:g} times what the closed form says"),
+    ("docs/proof.md", f"if it carried {MOST_CARRIED:g} times what the closed form says"),
     ("docs/design.md", f"limits that are {tolerance._ROOM:g} times what the size takes alone"),
     ("docs/proof.md", f"at most {small_fleets._SMALL_FLEET} instances"),
     ("docs/proof.md", f"{judge._PROOF_RUNS} runs of at least {judge._PROOF_REQUESTS:,}"),

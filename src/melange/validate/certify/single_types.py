@@ -16,15 +16,18 @@ from melange.validate.certify.judge import Trial, own_spare
 from melange.workload.workload import Array
 
 # Where so many times the replicas of the closed form miss, more of them are not tried: it is not for want of replicas.
+# A judgment.
 _MOST_TIMES = 32.0
 # Counts of large fleets are known to this part of themselves, and that of the cheapest type to the second: nearer, and
-# each type costs a simulation more.
+# each type costs a simulation more. Twice: no difference in the twelve cases of
+# bench/certify.py, whose fleets are of few instances.
 _PRECISION, _FINE_PRECISION = 0.01, 0.002
 # How fast counts rise while a fleet misses: by this for each time that more requests miss than may, within these.
 # Slower, and more fleets are simulated that miss; faster, and more are between the one that holds and the last that
-# missed.
+# missed. A least rise of 1.1: no difference; judgments beyond.
 _RISE, _LEAST_RISE, _MOST_RISE = 0.06, 1.04, 2.0
 # A first guess at the replicas that a fleet needs, over the closed form's; then what the types tried so far needed.
+# 1: no difference.
 _FIRST_GUESS = 1.1
 
 

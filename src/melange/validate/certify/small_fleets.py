@@ -24,8 +24,8 @@ from melange.workload.workload import Array
 # of all certificates (known to a tenth). No more than two plans changed with any of them; they are judgments beyond.
 
 # Fleets are tried one by one where the best known one has at most this many instances: more, and there are too many to
-# try.@SMALL@ How many of them are looked at,
-# and of how many types.@TYPES@
+# try; none, and one plan costs 10 % more, in 0.6 times the time; half and twice: no difference. How many of them are
+# looked at, and of how many types: half and twice, and three types: no difference.
 _SMALL_FLEET, _MOST_FLEETS, _MOST_TYPES = 16, 400, 5
 # And where the loads, added up, are at most this share of the capacity that the factors leave: a fleet beyond it would
 # need more than moved shares. 1.1 and 1.5: no difference.
@@ -42,8 +42,8 @@ _STEPS = 30_000_000
 _LOOKING, _BALANCING = 0.4, 0.75
 # Times the misses that the SLO allows: strain that no move makes up for (half: 0.85 times the time; twice: no
 # difference), misses that moves may make up for (half: 0.9 times the time; twice: no difference), misses that need no
-# moves (half: two plans cost 7 and 5 % less), and misses that other requests may show to be within the SLO (half and
-# twice: no difference).
+# moves (half: two plans cost 7 and 5 % less, at the edge of the target), and misses that other requests may show to be
+# within the SLO (half and twice: no difference).
 _FAR, _WORTH_MOVES, _ENOUGH, _WORTH_A_TRIAL = 30.0, 3.0, 0.75, 1.5
 # A more expensive fleet may turn out easier on requests than a cheaper one that is this many times easier now. 1: one
 # plan costs 10 % more, in 0.85 times the time; 3: one costs 5 % less.
