@@ -31,7 +31,7 @@ from melange.plan.baseline import single_types
 from melange.plan.certificate import MOST_CARRIED, Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.problem import loads
+from melange.plan.problem import ROUNDING, loads
 from melange.plan.question import Question, question_of
 from melange.plan.servable import scope_of
 from melange.plan.solve import solve
@@ -233,13 +233,39 @@ def _found(judge: Judge) -> tuple[Trial, Trial | None]:
             best = search.up(search.trial(factor), pace)
             if np.count_nonzero(best.plan.instances) > 1:
                 best = search.down(best)
-        cheaper_fleet(search, best, factor)
+        _look_for_cheaper(search, factor)
     except InfeasibleError:
         if search.best is None:
             raise
-    best = search.proven()
+    best = _proven(search, factor)
     held = [one for one in judge.known.values() if np.count_nonzero(one.plan.instances) == 1 and judge.holds(one)]
     return best, min(held, key=lambda one: one.plan.cost_per_h, default=None)
+
+
+def _look_for_cheaper(search: Search, factor: Array) -> None:
+    """Try small fleets until none is found that is cheaper: what is looked at lies near the best one."""
+    while (best := search.best) is not None:
+        if cheaper_fleet(search, best, factor).plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
+            return
+
+
+def _proven(search: Search, factor: Array) -> Trial:
+    """The cheapest plan that is proven; what lies below a plan that failed proofs made more expensive is tried too."""
+    best: Trial | None = None
+    while True:
+        looked_at = math.inf if search.best is None else search.best.plan.cost_per_h
+        try:
+            found = search.proven()
+        except InfeasibleError:
+            if best is None:
+                raise
+            return best
+        if best is not None and found.plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
+            return best
+        best = found
+        if found.plan.cost_per_h <= looked_at + ROUNDING:
+            return best
+        _look_for_cheaper(search, factor)
 
 
 def _promising(question: Question, factor: Array, each_size: int) -> Mask:
