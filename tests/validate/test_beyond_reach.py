@@ -27,7 +27,7 @@ from melange.workload.workload import Workload
 
 LIMITS: list[dict[str, float]] = [
     {"ttft_s": 0.2},
-    {"latency_s": 1.5},
+    {"latency_s": 3.0},
     {"ntpot_s": 0.0155},
     {"ttft_s": 0.25, "tpot_s": 0.05},
 ]
@@ -93,6 +93,14 @@ def test_the_limits_that_are_told_suffice(limits: dict[str, float], wanted: floa
     assert attainable(asked, Slo(**(limits | told)), [requests]).share >= wanted
     tighter = Slo(**(limits | {name: 0.99 * limit for name, limit in told.items()}))
     assert attainable(asked, tighter, [requests]).share < wanted
+
+
+def test_less_than_half_of_what_is_wanted_is_refused() -> None:
+    """With the share within reach: a plan for it would be no answer."""
+    asked = of_papers({"latency_s": 1.5})
+    with pytest.raises(InfeasibleError, match=r"at most 2\d\.\d+% meet it") as caught:
+        reach_of(asked, slo_of(asked), looked_at(asked), 0.99)
+    assert "come within reach at LATENCY <=" in caught.value.reasons[-1]
 
 
 def test_a_plan_holds_what_can_be_reached_and_says_what_was_wanted() -> None:
