@@ -42,7 +42,7 @@ allows; dots below the line hold.
 ## Wanted and reached
 
 {bars}
-
+{fresh}
 ## Where steps are slower than planned
 
 Mean attainment of the fleets that hold, the same fleets on steps that take longer than anybody planned for, and what
@@ -132,6 +132,34 @@ def bars(lines: Sequence[Line], best: Mapping[str, Best], own: Summary) -> str:
     return table(["of `melange plan`", "wanted", "reached"], rows, 2)
 
 
+def fresh_text(seed: int | None, count: int) -> str:
+    """What planners made of another set, which nobody has looked at before; empty without one."""
+    if seed is None:
+        return ""
+    lines = _current(seed, count)
+    summaries = [summary(name, [one for one in lines if one.planner == name], read_best()) for name in PLANNERS]
+    rows = [
+        [
+            TITLES[one.planner],
+            f"{one.found} of {one.services}",
+            f"{one.held} of {one.claimed}",
+            f"{np.median(one.cpu_s):.1f}",
+            f"{np.quantile(one.cpu_s, 0.9):.1f}",
+            f"{max(one.cpu_s):.1f}",
+        ]
+        for one in summaries
+        if one.services
+    ]
+    heads = ["planner", "found", "holds", "CPU s, median", "90 %", "most"]
+    return f"\nOn {count} services of seed {seed}, not looked at before:\n\n{table(heads, rows, 5)}\n"
+
+
+def _current(seed: int, count: int) -> list[Line]:
+    """Results on the services of a seed as they are drawn now."""
+    current = {(one.name, hash_of(one.text)) for one in services(seed, count)}
+    return [one for one in read_lines(file_of(seed)) if (one.service, one.text) in current]
+
+
 def service_table(lines: Sequence[Line], best: Mapping[str, Best], planners: Sequence[str]) -> str:
     """Every service: its best plan known, and each planner's cost over it."""
     by_place = {(one.service, one.planner): one for one in lines}
@@ -155,10 +183,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="of the set of services")
     parser.add_argument("--count", type=int, default=100, help="services")
+    parser.add_argument("--fresh", type=int, help="seed of a set that nobody has looked at, told beside it")
     parser.add_argument("--out", type=Path, default=DOCS, help="folder of the page")
     given = parser.parse_args()
-    current = {(one.name, hash_of(one.text)) for one in services(given.seed, given.count)}
-    lines = [one for one in read_lines(file_of(given.seed)) if (one.service, one.text) in current]
+    lines = _current(given.seed, given.count)
+    current = {(one.service, one.text) for one in lines}
     best = {name: entry for name, entry in read_best().items() if (name, entry.text) in current}
     names = [name for name in PLANNERS if any(one.planner == name for one in lines)]
     by_planner = {name: [one for one in lines if one.planner == name] for name in names}
@@ -170,6 +199,7 @@ def main() -> None:
         most=MOST_REQUESTS,
         table=main_table(summaries),
         bars=bars(lines, best, summaries[names.index("default")]) if "default" in names else "",
+        fresh=fresh_text(given.fresh, given.count),
         stress=stress_table(summaries),
         planners="\n".join(f"- *{TITLES[name]}*: {WHAT[name]}." for name in names),
         services=service_table(lines, best, names),

@@ -11,15 +11,13 @@ import numpy as np
 
 from melange.errors import Caution
 from melange.files import Json, dump_document, read_as, write_document
-from melange.slo import DEFAULT_ATTAINMENT, METRICS, Slo
+from melange.slo import METRICS, Slo
 from melange.validate.attainment import Interval
 from melange.workload.workload import Array, Buckets
 
 PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
 # What a report tells times of: the SLO's metrics, and the gaps between tokens.
 TIMES = (*METRICS, "itl")
-# The same by the name that validate/certify still asks for.
-TARGET = DEFAULT_ATTAINMENT
 # Fields that JSON holds as they are.
 _STORED_AS_THEY_ARE = (
     *(

@@ -47,7 +47,6 @@ from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.certify.thinning import widened, with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.replay import stretch, words_of
-from melange.validate.report import TARGET
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Array, Mask, Workload
@@ -101,8 +100,8 @@ def certify(
         As of :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO. ``headroom`` has no say: what
         must be kept free is what the simulation finds, and a caution says so where it is not the default.
     target
-        Share of requests that must meet every limit of the SLO by themselves, 0-1; None: the SLO's ``attainment``, or
-        0.995. The lower end of the 95 % interval must reach it.
+        Share of requests that must meet every limit of the SLO by themselves, 0-1; None: the SLO's own
+        (:attr:`~melange.slo.Slo.target`). The lower end of the 95 % interval must reach it.
     requests
         Of the shortest simulation; None: as many as arrive in four times as long as a request may stay, 2,000 at least.
         Plans that it leaves open get up to four runs of 10,000 at least, the one that is certified six of 20,000 at
@@ -344,7 +343,7 @@ def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
             "certify: nothing is known of the steps of any replica type, so no plan can be simulated",
             hint="profile with a model (profile: {source: [measured.json, estimate]})",
         )
-    wanted = target if target is not None else (profile.slo.attainment or TARGET)
+    wanted = target if target is not None else profile.slo.target
     if not 0 < wanted < 1:
         raise InputError(f"certify: the target must be between 0 and 1, got {wanted:g}")
     return profile.slo, wanted
