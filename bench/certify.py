@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from melange.catalog.bundled import find_model
+from melange.errors import InfeasibleError
 from melange.plan.certificate import MOST_CARRIED
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
@@ -223,13 +224,16 @@ def _moved(plan: Plan, sizes: np.ndarray, target: int, random: np.random.Generat
     return as_asked(replace(plan, share=share), plan.question)
 
 
-def hopeless() -> tuple[Plan, float]:
-    """The answer to a limit that prefill alone exceeds for nearly all requests, and how long it takes [CPU s]."""
+def hopeless() -> tuple[str, float]:
+    """What is said of a limit that prefill alone exceeds for nearly all requests, and how long it takes [CPU s]."""
     workload = dataset("arxiv-summarization", request_rate=4.0)
     loose = estimate(find_model("meta-llama/Llama-3.1-8B"), setting.offers(), Slo(tpot_s=0.12), workload)
     began = time.process_time()
-    plan = certify(workload, replace(loose, slo=Slo(ttft_s=0.01, tpot_s=0.12, attainment=TARGET)))
-    return plan, time.process_time() - began
+    try:
+        plan = certify(workload, replace(loose, slo=Slo(ttft_s=0.01, tpot_s=0.12, attainment=TARGET)))
+    except InfeasibleError as error:
+        return str(error), time.process_time() - began
+    raise AssertionError(f"{plan.cost_per_h:.2f} USD/h answers a limit that hardly any request can meet")
 
 
 def main() -> None:
@@ -255,10 +259,8 @@ def main() -> None:
         for row, _, _ in found:
             if row.price > MOST_COST:
                 print(f"below {row.plan.cost_per_h:.2f} USD/h for {row.name}: {cheaper(row, given.moves)}", flush=True)
-    plan, cpu_s = hopeless()
-    assert plan.certificate is not None
-    print(f"TTFT <= 10 ms, less than nearly all prompts take: {cpu_s:.1f} s of CPU until: "
-          f"{plan.certificate.target:.2%} of {plan.certificate.reach:.2%} within reach")  # fmt: skip
+    said, cpu_s = hopeless()
+    print(f"TTFT <= 10 ms, less than nearly all prompts take: {cpu_s:.1f} s of CPU until: {said}")
 
 
 def _print_bars(found: list[tuple[Row, Interval, Interval]]) -> None:
