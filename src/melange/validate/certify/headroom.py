@@ -137,7 +137,7 @@ class Search:
             if best is None:
                 break
             proof = judge.proof(best)
-            if proof.attainment.low >= judge.target:
+            if judge.is_proven(proof):
                 return proof
             judge.strictness = min(1.0, judge.strictness + _STRICTER)
             self._again(best)
@@ -223,9 +223,11 @@ class Search:
         sent, missed = trial.sent.sum(axis=(1, 2)), trial.missed.sum(axis=(1, 2))
         rate = np.divide(missed, sent, out=np.zeros_like(sent), where=sent > 0)
         worst = int(np.argmax(missed))
+        growing = trial.growing if self.judge.is_growing(trial) else np.zeros(len(factor))
         for r in np.flatnonzero(sent):
-            if rate[r] > allowed or r == worst:
-                factor[r] *= 1.0 - pace * float(np.clip(_LEAST_CUT * rate[r] / allowed, _LEAST_CUT, _MOST_CUT))
+            if rate[r] > allowed or r == worst or growing[r]:
+                wanted = max(_LEAST_CUT * rate[r] / allowed, growing[r])
+                factor[r] *= 1.0 - pace * float(np.clip(wanted, _LEAST_CUT, _MOST_CUT))
         self._take_away(trial, factor)
         used = factor[sent > 0]
         return None if used[used > 0].max(initial=0.0) < _HOPELESS else factor
