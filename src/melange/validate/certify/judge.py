@@ -33,17 +33,17 @@ _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
 # requests tell 99.5 % from 99.45 %. Shorter, and its interval is wider: more is
 # rented for the same target. Half: one plan costs 5 % more, in 0.85 times the CPU time.
 _PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES = 6, 20_000, 2.5
-# A queue grows where this share of what arrives is never served, and this many standard errors lie above none. Less, and
-# chance in a short run turns plans down; more, and a fleet that falls behind slowly is certified while limits on waiting
-# are loose. Judgments.
+# A queue grows where this share of what arrives is never served, and this many standard errors lie above none. Less,
+# and chance in a short run turns plans down; more, and a fleet that falls behind slowly is certified while limits on
+# waiting are loose. Judgments.
 _GROWING, _CHANCE = 0.004, 4.0
 # Where one seems to, so many times the run of a proof decides: replicas whose limits are loose take long to fill.
 _SETTLING = 4.0
 # The part of a run in which a fleet fills, and the parts that the rest is cut into.
 _FILLING, _PARTS = 0.3, 8
-# By which part of its interval's lower half a plan must be above the target to be proven, at first. None, with proofs of
-# up to 18 runs: 90 of 94 plans of a fresh set of bench/services hold, where 92 of 93 do at a half with six runs; more,
-# and plans cost up to 10 % more.
+# By which part of its interval's lower half a plan must be above the target to be proven, at first. None, with proofs
+# of up to 18 runs: 90 of 94 plans of a fresh set of bench/services hold; a half, with six runs: 92 of 93, and some plans
+# cost up to 10 % more.
 _STRICTNESS = 0.25
 # Runs by which it is told what the closed form's plan holds, for comparison only: a judgment.
 _SHOWN_RUNS = 3
