@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from melange.plan.certificate import MOST_CARRIED, Certificate
+from melange.plan.certificate import Certificate
 from melange.plan.plan import Plan
 from melange.plan.simulation import Simulation
 from melange.present.terminal.layout import LEAST_SHOWN, share_text, usd
@@ -206,10 +206,10 @@ def _distance(plan: Plan) -> str:
     if plan.bound_per_h is None:
         return "there is none that no cheaper fleet holds."
     if plan.gap <= 0:
-        return "no cheaper fleet can hold."
+        return "no cheaper fleet keeps up with this traffic, as far as loads add up."
     return (
-        f"below {usd(plan.bound_per_h)}/h no fleet can hold, even if each replica carried {MOST_CARRIED:g} times its "
-        f"closed form, more than any was seen to; so at most {plan.gap:.1%} could be saved."
+        f"below {usd(plan.bound_per_h)}/h no fleet keeps up with this traffic, whatever the limits, as far as loads "
+        f"add up; so at most {plan.gap:.1%} could be saved."
     )
 
 

@@ -45,7 +45,7 @@ from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.certify.thinning import widened, with_types, worth_types
-from melange.validate.certify.tolerance import with_tolerance
+from melange.validate.certify.tolerance import at_full_throughput, with_tolerance
 from melange.validate.replay import stretch, words_of
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
@@ -179,7 +179,7 @@ def certify(
         break
     plan = widened(best.plan, whole if left_out > 0 else replace(whole, options=asked.options), kept)
     before = _closed_form(whole, plan)
-    bound = _bound(with_tolerance(given, slo, reach.target, part=1.0), plan.cost_per_h)
+    bound = _bound(given, plan.cost_per_h)
     certificate = _certificate(best, single, before, judge)
     return replace(
         plan,
@@ -203,13 +203,8 @@ def certify(
 
 
 def _bound(question: Question, cost_per_h: float) -> float | None:
-    """The cost [USD/h] below which loads do not add up, were every replica to carry the most that any was seen to.
-
-    None where even that says nothing.
-    """
-    profile = question.profile
-    rates = {name: getattr(profile, name) * MOST_CARRIED for name in ("max_request_rate", "low", "high")}
-    loosest = replace(question, profile=replace(profile, **rates)).with_options(headroom=0.0, gap=_BOUND_GAP)
+    """The cost [USD/h] below which no fleet keeps up with the traffic, as far as loads add up; None: not known."""
+    loosest = at_full_throughput(question).with_options(headroom=0.0, gap=_BOUND_GAP)
     try:
         bound = solve(with_types(loosest, worth_types(loosest))).bound_per_h
     except InfeasibleError:

@@ -32,14 +32,16 @@ _PART = 0.5
 # beside others, and a rate of nearly 0 would keep a replica for them. Larger, and such sizes seem cheaper than they
 # are. 1.1: two plans cost 20 and 5 % less; 3: one 10 % more, one 5 % less.
 _ROOM = 1.5
+# A limit that no request comes near [s].
+_ANY_LIMIT = {"latency": 1e9}
 
 
-def with_tolerance(question: Question, slo: Slo, target: float, part: float = _PART) -> Question:
+def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
     """The question with rates for sizes that may miss, on each type by itself.
 
     Sizes that miss alone on every allowed type are carried, whatever the target: no fleet can do better; those that fit
     into none are left out. Of the others, those whose requests cost a type most under limits on the mean may miss, up
-    to a ``part`` of what the target allows.
+    to a part of what the target allows.
     """
     profile, workload = question.profile, question.workload
     sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
@@ -47,7 +49,7 @@ def with_tolerance(question: Question, slo: Slo, target: float, part: float = _P
     alone, relaxed = _by_type(profile, slo, sizes)
     alone[~allowed_types(question)] = np.inf
     never = wanted & (alone > 1).all(axis=0)
-    room = part * (1.0 - target) * workload.total_rate
+    room = _PART * (1.0 - target) * workload.total_rate
     rates, low, high = (getattr(profile, name).copy() for name in ("max_request_rate", "low", "high"))
     for r in range(len(rates)):
         chosen = _chosen(rates[r], relaxed[r], workload, never, room)
@@ -91,3 +93,22 @@ def _of_engine(engine: Engine, slo: Slo, sizes: Sizes) -> tuple[Array, Array]:
     limits = {metric: limit * times for metric, limit in slo.limits.items()}
     rate = rate_within(replicas_like(engine), sizes, limits, largest_batch_of(engine, sizes))
     return ratio[0], np.where(np.isfinite(ratio), rate, 0.0)[0]
+
+
+def at_full_throughput(question: Question) -> Question:
+    """The question with the rates that types carry where nobody asks how long requests take: what they keep up with."""
+    profile, workload = question.profile, question.workload
+    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
+    rate_by_engine = {
+        engine: rate_within(replicas_like(engine), sizes, _ANY_LIMIT, largest_batch_of(engine, sizes))[0]
+        for engine in dict.fromkeys(profile.engines)
+        if engine is not None
+    }
+    rates = profile.max_request_rate.copy()
+    for r, engine in enumerate(profile.engines):
+        if engine is not None:
+            rates[r] = np.maximum(rates[r], rate_by_engine[engine])
+    profile = replace(
+        profile, max_request_rate=rates, low=np.minimum(profile.low, rates), high=np.maximum(profile.high, rates)
+    )
+    return replace(question, profile=profile)
