@@ -167,7 +167,8 @@ def _plan(question: Question, scope: Scope, problem: Problem, fleet: Fleet, part
     load[problem.types] = busy(problem, fleet.share) / running
     cost = float(problem.cost @ fleet.instances)
     rate = workload.request_rate.ravel()
-    served_fraction = float(rate[scope.served].sum() / workload.total_rate) * part
+    # To twelve digits: the same rates, summed in another order, are all of the traffic.
+    served_fraction = round(float(rate[scope.served].sum() / workload.total_rate), 12) * part
     under_budget = options.budget_per_h is not None and part < 1.0
     bound = min(fleet.bound, cost)
     best_part = min(1.0, -fleet.bound)
