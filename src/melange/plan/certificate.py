@@ -31,7 +31,7 @@ class Certificate:
         Cost of the plan by the closed form, with rates for the sizes that may miss [USD/h]; of this plan where too
         little can be had for that one.
     attainment_before
-        Share of requests that met the SLO under that plan in one of the simulations that decide, 0-1.
+        Share of requests that met the SLO under that plan in some of the simulations that decide, 0-1.
     headroom
         Share of a replica's capacity that is kept free, by replica type name; below 0 where the simulation has shown
         that a replica carries more than the sum of its loads says.

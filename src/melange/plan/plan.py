@@ -71,8 +71,9 @@ class Plan:
     cost_per_h
         Of all instances [USD/h].
     bound_per_h
-        No plan under the same settings costs less [USD/h], and of a certified plan: no fleet that holds; None under a
-        budget, where traffic is what is sought, and where nothing is proven.
+        No plan under the same settings costs less [USD/h], and of a certified plan: no fleet keeps up with the traffic
+        for less, as far as loads add up; None under a budget, where traffic is what is sought, and where nothing is
+        proven.
     gap
         Proven distance to the best possible plan, 0-1; 1 where nothing is proven.
     single_type

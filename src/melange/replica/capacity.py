@@ -8,8 +8,9 @@ whole; below 1 it is the share of time in which the replica is busy with one req
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -140,13 +141,18 @@ def largest_batch(replicas: Replicas, model: Model, sizes: Sizes) -> Array:
     read in chunks, whose tokens share a step's budget. One request alone must fit at its full length, and that within
     the context limit.
     """
+    return batch_within(replicas, sizes, partial(token_layers, model))
+
+
+def batch_within(replicas: Replicas, sizes: Sizes, resident: Callable[[Array, float], Array]) -> Array:
+    """:func:`largest_batch`, by the KV cache of a request: of its tokens and the waste in its last block."""
     waste = replicas.block_tokens
     held = sizes.longest if replicas.is_fully_reserved else sizes.residency
-    resident = token_layers(model, held, waste / 2)
-    batch = np.minimum(replicas.max_sequences, replicas.kv_tokens / resident)
+    batch = np.minimum(replicas.max_sequences, replicas.kv_tokens / resident(held, waste / 2))
     if replicas.is_chunked:
         batch = np.minimum(batch, replicas.max_batched_tokens / (1 + sizes.inputs / sizes.outputs))
-    return np.where(holds_one(replicas, model, sizes) & (sizes.longest <= replicas.max_context), batch, 0.0)
+    holds = resident(sizes.longest, waste - 1) <= replicas.kv_tokens
+    return np.where(holds & (sizes.longest <= replicas.max_context), batch, 0.0)
 
 
 def holds_one(replicas: Replicas, model: Model, sizes: Sizes) -> npt.NDArray[np.bool_]:

@@ -54,7 +54,13 @@ def token_layers(model: Model, context_tokens: Array, block_tokens: float) -> Ar
     ``full_layers (context + waste) + sliding_layers min(context, window) + ...``; times the bytes of one token in one
     layer it is the request's KV cache on one accelerator. ``block_tokens`` of waste at most, half of it on average.
     """
-    full = (model.layers - model.sliding_layers) * (context_tokens + block_tokens)
-    if not model.sliding_layers:
+    full = model.layers - model.sliding_layers
+    return held_in(full, model.sliding_layers, model.sliding_window, context_tokens, block_tokens)
+
+
+def held_in(full_layers: int, sliding_layers: int, window: int, context_tokens: Array, block_tokens: float) -> Array:
+    """:func:`token_layers` by numbers of layers: those that look back all the way, and those with a sliding window."""
+    full = full_layers * (context_tokens + block_tokens)
+    if not sliding_layers:
         return full
-    return full + model.sliding_layers * (np.minimum(context_tokens, model.sliding_window) + block_tokens)
+    return full + sliding_layers * (np.minimum(context_tokens, window) + block_tokens)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
-from melange.replica.capacity import Replicas, Sizes, mean_step_s, prompt_times_s
+from melange.replica.capacity import Replicas, Sizes, batch_within, mean_step_s, prompt_times_s
 from melange.replica.engine import Engine
+from melange.replica.memory import held_in
 from melange.slo import Slo
 from melange.workload.workload import Array
 
@@ -69,22 +70,8 @@ def replicas_like(engine: Engine) -> Replicas:
 
 def largest_batch_of(engine: Engine, sizes: Sizes) -> Array:
     """Most running requests of an engine in the mean (1, I, O), as :func:`~melange.replica.capacity.largest_batch`."""
-    held = sizes.longest if engine.is_fully_reserved else sizes.residency
-    resident, longest = (
-        _held(engine, held, engine.block_tokens / 2),
-        _held(engine, sizes.longest, engine.block_tokens - 1),
-    )
-    batch = np.minimum(engine.max_sequences, engine.kv_tokens / resident)
-    if engine.is_chunked:
-        batch = np.minimum(batch, engine.max_batched_tokens / (1 + sizes.inputs / sizes.outputs))
-    fits = (longest <= engine.kv_tokens) & (sizes.longest <= engine.max_context)
-    return np.where(fits, batch, 0.0)
-
-
-def _held(engine: Engine, tokens: Array, waste: float) -> Array:
-    """KV cache of a request of so many tokens [tokens of one layer]."""
-    windowed = np.minimum(tokens, engine.window) if engine.sliding_layers else 0.0
-    return np.asarray(engine.full_layers * (tokens + waste) + engine.sliding_layers * (windowed + waste))
+    resident = partial(held_in, engine.full_layers, engine.sliding_layers, engine.window)
+    return batch_within(replicas_like(engine), sizes, resident)
 
 
 def running_at(replicas: Replicas, sizes: Sizes, rate: Array) -> Array:

@@ -178,11 +178,11 @@ class Session:
 
     def _simulated(self, plan: Plan, burstiness: float | None) -> Plan:
         """The plan with what one simulation of it shows."""
-        from melange.replica.simulated.compiling import compilation_told
+        from melange.replica.simulated.kernel import compilation_told
         from melange.validate.evidence import with_simulation
 
         observed = self.observed()
-        with self._task("simulating the plan") as tell, compilation_told(lambda told: tell(f"compiling once, {told}")):
+        with self._task("simulating the plan") as tell, compilation_told(tell):
             return with_simulation(plan, observed=observed, burstiness=burstiness)
 
     def plan(self, *, incumbent: Plan | None = None) -> Plan:

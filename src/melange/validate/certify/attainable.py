@@ -15,6 +15,7 @@ from melange.plan.problem import allowed_types
 from melange.plan.question import Question
 from melange.replica.alone import idle_times_s
 from melange.replica.engine import Engine
+from melange.replica.memory import held_in
 from melange.replica.simulated.outcome import metrics_s
 from melange.slo import Slo
 from melange.validate.attainment import AT_LIMIT, wilson
@@ -114,8 +115,7 @@ def limit_ratios(engine: Engine, slo: Slo, inputs: Array, outputs: Array, cached
 
 def _fits(engine: Engine, tokens: Array) -> Mask:
     """Whether a replica holds requests of these lengths at all."""
-    windowed = np.minimum(tokens, engine.window) if engine.sliding_layers else np.zeros_like(tokens)
-    held = engine.full_layers * tokens + engine.sliding_layers * windowed
+    held = held_in(engine.full_layers, engine.sliding_layers, engine.window, tokens, 0)
     return np.asarray((tokens <= engine.max_context) & (held <= engine.kv_tokens))
 
 

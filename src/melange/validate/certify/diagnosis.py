@@ -96,7 +96,7 @@ def _lifted(slo: Slo, bound: Attainable, wanted: float) -> str:
     """What limits would bring the target within reach, of those that some requests exceed."""
     times = bound.lifted_by(wanted)
     if not math.isfinite(times):
-        return f"no limit brings {wanted:.4g} of them within reach: some fit into no allowed type"
+        return f"no limit brings {wanted:.2%} of the requests within reach: some fit into no allowed type"
     lifted = {metric: slo.limits[metric] for metric in bound.exceeded}
     # Rounded up: a limit that is told must do.
     limits = " and ".join(f"{key.upper()} <= {duration(_up(limit * times))}" for key, limit in lifted.items())

@@ -49,8 +49,8 @@ _MOST_PROOFS = 16
 # Where a proof fails the plan was near the edge, and little is added: less costs simulations, more costs money. Half
 # and twice: no difference.
 _FINE_CUT = 0.01
-# Of one type, whose counts are known more exactly, as a part of them. Of four services of bench/services with more than
-# a hundred instances, 0.01 costs up to 1.2 % more.
+# The same for a fleet of one type, as a part of its instances. Three times: no difference for two services of more than
+# a hundred instances.
 _FINE_STEP = 0.003
 # Each failed proof says that plans were held to hold too soon: by how much of the interval's lower half more they must.
 # Less, and more proofs fail; more, and cheaper plans that would be proven are passed over. Half and twice: no

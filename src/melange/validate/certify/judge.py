@@ -30,20 +30,22 @@ from melange.workload.workload import Array, Mask
 _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
 # A plan that is to be certified is simulated with this many runs of at least so many requests and so many times the
 # shortest run, none of which it was chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000
-# requests tell 99.5 % from 99.45 %. Shorter, and its interval is wider: more is
-# rented for the same target. Half: one plan costs 5 % more, in 0.85 times the CPU time.
+# requests tell 99.5 % from 99.45 %. Shorter, and its interval is wider: more is rented for the same target. Half: one
+# plan costs 5 % more, in 0.85 times the CPU time.
 _PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES = 6, 20_000, 2.5
 # A queue grows where this share of what arrives is never served, and this many standard errors lie above none. Less,
 # and chance in a short run turns plans down; more, and a fleet that falls behind slowly is certified while limits on
 # waiting are loose. Judgments.
 _GROWING, _CHANCE = 0.004, 4.0
-# Where one seems to, so many times the run of a proof decides: replicas whose limits are loose take long to fill.
+# Where one seems to, so many times the run of a proof decides, or the longest run: with loose limits, replicas take
+# long to fill. A judgment.
 _SETTLING = 4.0
 # The part of a run in which a fleet fills, and the parts that the rest is cut into.
 _FILLING, _PARTS = 0.3, 8
 # By which part of its interval's lower half a plan must be above the target to be proven, at first. At none, with
-# proofs of up to 18 runs, 90 of 94 plans of a fresh set of bench/services hold, at a half, with six runs, 92 of 93; and
-# 8 of 95 services then cost up to 9 % more than the cheapest single type that a longer simulation certifies.
+# proofs of up to 18 runs, 90 of 94 plans of a fresh set of bench/services hold; at a half, with six runs, 92 of 93. But
+# then 8 of 95 services cost 2 to 35 % more than the cheapest single type that a longer simulation certifies; of these
+# 8 one does at none, by 0.3 %.
 _STRICTNESS = 0.5
 # Runs by which it is told what the closed form's plan holds, for comparison only: a judgment.
 _SHOWN_RUNS = 3
@@ -159,8 +161,8 @@ class Judge:
     def holds(self, trial: Trial) -> bool:
         """Whether the target is met, by as many requests as were needed to tell; :meth:`proof` asks for confidence.
 
-        A plan that is at the target itself would be proven in one of two cases: where proofs have failed, it must be
-        above it by a part of its interval.
+        A plan that is at the target itself would be proven in one of two cases. It must be above it by a part of its
+        interval, a larger one where proofs have failed.
         """
         held = trial.attainment
         if trial.is_refuted or self.is_growing(trial):
