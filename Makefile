@@ -11,7 +11,7 @@ GATEWAYS := .venv-gateways
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-aiconfigurator test-engine test-engine-times test-ray test-gateways docs kernel bench services reproduce clean
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-ray test-gateways docs kernel bench services reproduce clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -32,9 +32,12 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, floors
 
 # What talks to servers has the machine to itself, one test after the other; the rest only computes, on all cores.
 TALKING := tests/deploy/live tests/measure tests/cli/test_measure.py
-test: $(VENV)/.installed-dev ## run the tests, but for those that need programs or servers of others (test-...)
+test: $(VENV)/.installed-dev ## run the tests, but for those that need a quiet machine, or programs of others (test-...)
 	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --ignore=tests/deploy/test_gateways.py $(addprefix --ignore=,$(TALKING))
-	$(BIN)/pytest $(TALKING)
+	$(BIN)/pytest -m 'not timing' $(TALKING)
+
+test-times: $(VENV)/.installed-dev ## the rest of them: times of live servers as they should be; needs a quiet machine
+	$(BIN)/pytest -m timing $(TALKING)
 
 test-ray: $(RAY)/.installed ## test simulations on a real local Ray, in a virtual environment of its own
 	$(RAY)/bin/python -m pytest -rs tests/ray

@@ -11,24 +11,25 @@ from melange.slo import Slo
 NONE = np.zeros(0)
 
 
-def window(ttft_s: np.ndarray, tpot_s: np.ndarray) -> Window:
+def window(ttft_s: np.ndarray, tpot_s: np.ndarray, **others: object) -> Window:
     """Requests with these times, sent one a second."""
     latency_s = ttft_s + 10 * tpot_s
-    return Window(
-        input_tokens=8,
-        output_tokens=11,
-        offered_rate=1.0,
-        scheduled_s=np.arange(len(ttft_s), dtype=float),
-        ttft_s=ttft_s,
-        tpot_s=tpot_s,
-        ntpot_s=latency_s / 11,
-        latency_s=latency_s,
-        itl_s=NONE,
-        lag_s=NONE,
-        tick_lag_s=NONE,
-        finished=len(ttft_s),
-        span_s=float(len(ttft_s)),
-    )
+    values = {
+        "input_tokens": 8,
+        "output_tokens": 11,
+        "offered_rate": 1.0,
+        "scheduled_s": np.arange(len(ttft_s), dtype=float),
+        "ttft_s": ttft_s,
+        "tpot_s": tpot_s,
+        "ntpot_s": latency_s / 11,
+        "latency_s": latency_s,
+        "itl_s": NONE,
+        "lag_s": NONE,
+        "tick_lag_s": NONE,
+        "finished": len(ttft_s),
+        "span_s": float(len(ttft_s)),
+    }
+    return Window(**(values | others))
 
 
 def window_with_misses(late: int, slow: int) -> Window:
@@ -67,3 +68,16 @@ def test_requests_without_an_answer_have_missed() -> None:
         assert (found.value <= 1) is holds
         assert not math.isnan(found.low + found.high)
     assert excess(window(NONE, NONE), Slo(ttft_s=1.0)).value == math.inf
+
+
+def test_a_server_that_falls_behind_is_told_from_a_client_that_does() -> None:
+    """Three times its capacity is the server's fault; requests that leave late, or a late clock, are the client's."""
+    steady, behind = np.full(60, 0.2), 0.2 + np.arange(60) * 2 / 3
+    tpot_s, late_s = np.full(60, 0.01), np.full(60, 0.06)
+    carried, overloaded = window(steady, tpot_s), window(behind, tpot_s)
+    assert (carried.keeps_up, carried.is_client_late) == (True, False)
+    assert overloaded.drift[0] == pytest.approx(2 / 3)
+    assert (overloaded.keeps_up, overloaded.is_client_late) == (False, False)
+    for name in ("lag_s", "tick_lag_s"):
+        assert window(steady, tpot_s, **{name: late_s}).is_client_late
+        assert not window(steady, tpot_s, **{name: late_s / 10}).is_client_late
