@@ -32,7 +32,7 @@ from melange.profile.correction import REFERENCE_BATCH
 from melange.profile.searched_rates import _SAME_SIZE as SAME_SIZE
 from melange.replica.era import Constants, find_era
 from melange.replica.policy import FULL
-from melange.validate.certify import certify, diagnosis, judge, small_fleets, thinning, tolerance
+from melange.validate.certify import certify, diagnosis, headroom, judge, small_fleets, thinning, tolerance
 from melange.workload.sizes import THIN_WORKLOAD
 
 GATEWAY = GatewayOptions()
@@ -97,14 +97,19 @@ SAID = [
     ("docs/proof.md", f"{judge._PROOF_RUNS} runs of at least {judge._PROOF_REQUESTS:,}"),
     (
         "docs/proof.md",
-        f"{certify._TOKEN_S:g} s a token where no limit says it), and the shortest run has as many requests as arrive "
+        f"{certify._TOKEN_S:g} s a token where no limit says it), and wait as long as TTFT allows. The shortest run "
+        "has as many requests as arrive "
         f"in {certify._STAYS:g} such times, {certify.LEAST_REQUESTS:,} at least",
     ),
     (
         "docs/proof.md",
         f"up to {judge._MOST_RUNS} runs of at least {judge._LEAST_RUN:,}; a proof has runs of {judge._PROOF_TIMES:g} "
-        f"times the shortest. No run has more than {judge.MOST_REQUESTS:,}",
+        f"times the shortest. No run has more than {judge.MOST_REQUESTS:,} requests, and no more are made once all of "
+        f"them have {judge._MOST_TRIED:,}, or {judge._MOST_PROVEN:,} for a proof",
     ),
+    ("docs/proof.md", f"Traffic may need at most {judge._MOST_USED:.0%}".replace("%", " %")),
+    ("docs/proof.md", f"In the end up to {headroom._MOST_CHANCES} cheaper plans"),
+    ("docs/proof.md", f"in {['zero', 'one', 'two', 'three', 'four', 'five', 'six'][len(certify._PASSES)]} passes"),
     ("src/melange/catalog/data/README.md", f"older than {STALE_AFTER_DAYS} days"),
 ]
 

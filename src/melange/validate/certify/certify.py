@@ -45,7 +45,8 @@ from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.certify.thinning import widened, with_types, worth_types
-from melange.validate.certify.tolerance import at_full_throughput, with_tolerance
+from melange.validate.certify.throughput import at_full_throughput
+from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.replay import stretch, words_of
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
@@ -222,6 +223,7 @@ def _found(judge: Judge) -> tuple[Trial, Trial | None]:
     search = Search(question=judge.question, judge=judge, among=np.ones(len(judge.question.profile.engines), bool))
     factor = _start(judge.question, cheapest_single_type(search))
     try:
+        _try_closed_form(search)
         for each_size, pace in _PASSES:
             search = replace(search, among=_promising(judge.question, factor, each_size))
             best = search.up(search.trial(factor), pace)
@@ -231,9 +233,21 @@ def _found(judge: Judge) -> tuple[Trial, Trial | None]:
     except InfeasibleError:
         if search.best is None:
             raise
-    best = _proven(search, factor)
-    held = [one for one in judge.known.values() if np.count_nonzero(one.plan.instances) == 1 and judge.holds(one)]
-    return best, min(held, key=lambda one: one.plan.cost_per_h, default=None)
+    best = search.second_chance(_proven(search, factor))
+    held = [best, *(one for one in judge.known.values() if judge.holds(one))]
+    alone = [one for one in held if np.count_nonzero(one.plan.instances) == 1]
+    return best, min(alone, key=lambda one: one.plan.cost_per_h, default=None)
+
+
+def _try_closed_form(search: Search) -> None:
+    """Simulate the closed form's own plan, and cheaper ones like it where it holds: some passes miss it."""
+    try:
+        tried = search.trial(np.ones(search.question.profile.max_request_rate.shape))
+    except InfeasibleError:  # stock that only more room in simulation makes enough
+        return
+    best = search.best
+    if search.judge.holds(tried) and (best is None or tried.plan.cost_per_h < best.plan.cost_per_h):
+        search.down(tried)
 
 
 def _look_for_cheaper(search: Search, factor: Array) -> None:
@@ -309,12 +323,12 @@ def _stretch_at(log: Arrivals, requests: int, start: int) -> Arrivals:
 
 
 def _shortest(workload: Workload, slo: Slo) -> int:
-    """Requests that arrive while requests that take as long as the SLO allows come and go some times."""
+    """Requests that arrive while requests that wait and run as long as the SLO allows come and go some times."""
     weight = workload.request_rate / workload.total_rate
     outputs = float((weight * workload.output_tokens).sum())
     stays = {"latency": 1.0, "ntpot": outputs, "tpot": outputs}
     allowed = [slo.limits[metric] * times for metric, times in stays.items() if metric in slo.limits]
-    stay_s = min(allowed, default=outputs * _TOKEN_S)
+    stay_s = slo.limits.get("ttft", 0.0) + min(allowed, default=outputs * _TOKEN_S)
     return int(np.clip(math.ceil(_STAYS * stay_s * workload.total_rate), LEAST_REQUESTS, MOST_REQUESTS))
 
 

@@ -46,6 +46,9 @@ _SHARE_TAKEN_AWAY = 0.25
 # Plans that are proven one after the other at most: more finds plans where many were refuted, and takes long runs for
 # each. Half: no difference.
 _MOST_PROOFS = 16
+# Plans that were taken to miss, by less than a run can tell, and are proven all the same: fewer, and a plan that costs
+# less is passed over for the margin that the search keeps; more take a proof each. A judgment.
+_MOST_CHANCES = 8
 # Where a proof fails the plan was near the edge, and little is added: less costs simulations, more costs money. Half
 # and twice: no difference.
 _FINE_CUT = 0.01
@@ -145,6 +148,25 @@ class Search:
             raise no_headroom_helps(judge, max(judge.known.values(), key=lambda one: one.attainment.value))
         raise no_headroom_helps(judge, proof)
 
+    def second_chance(self, best: Trial) -> Trial:
+        """The cheapest plan that is proven after all, of those that were taken to miss by less than a run can tell.
+
+        Parameters
+        ----------
+        best
+            The cheapest plan that is proven so far, which is the answer where none is.
+        """
+        near = [
+            one
+            for one in self.judge.known.values()
+            if one.plan.cost_per_h < best.plan.cost_per_h - ROUNDING and self.judge.may_hold(one)
+        ]
+        for tried in sorted(near, key=lambda one: one.plan.cost_per_h)[:_MOST_CHANCES]:
+            proof = self.judge.proof(tried)
+            if self.judge.is_proven(proof):
+                return proof
+        return best
+
     def _again(self, refuted: Trial) -> None:
         """Try what is a little larger than a plan whose proof failed, of the same types, until something holds."""
         used = np.flatnonzero(refuted.plan.instances)
@@ -223,10 +245,10 @@ class Search:
         sent, missed = trial.sent.sum(axis=(1, 2)), trial.missed.sum(axis=(1, 2))
         rate = np.divide(missed, sent, out=np.zeros_like(sent), where=sent > 0)
         worst = int(np.argmax(missed))
-        growing = trial.growing if self.judge.is_growing(trial) else np.zeros(len(factor))
+        excess = trial.excess
         for r in np.flatnonzero(sent):
-            if rate[r] > allowed or r == worst or growing[r]:
-                wanted = max(_LEAST_CUT * rate[r] / allowed, growing[r])
+            if rate[r] > allowed or r == worst or excess[r]:
+                wanted = max(_LEAST_CUT * rate[r] / allowed, excess[r])
                 factor[r] *= 1.0 - pace * float(np.clip(wanted, _LEAST_CUT, _MOST_CUT))
         self._take_away(trial, factor)
         used = factor[sent > 0]

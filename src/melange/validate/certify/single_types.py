@@ -152,7 +152,7 @@ def _smallest(search: Search, one: Lone, guess: float, ceiling: float, precision
             return None, math.nan  # more replicas do not help; with fewer sizes it may carry what others do
         allowed = may_miss - alone  # a short run may have more that miss alone than there are
         missed = (1.0 - trial.attainment.value - alone) / allowed if allowed > 0 else math.inf
-        times = max(_rise(missed), 1.0 + float(trial.growing.max()))  # what grows is not served at all
+        times = max(_rise(missed), 1.0 / (1.0 - float(trial.excess.max())))  # what it is slower than waits for ever
         count = int(min(max(missing + 1, math.ceil(missing * min(times, _MOST_RISE))), most))
     between = missing + 0.5 if best is not None else float(missing)
     return best, one.carried(between) if between * one.replicas > one.spare else 1.0

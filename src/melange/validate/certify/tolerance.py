@@ -32,8 +32,6 @@ _PART = 0.5
 # beside others, and a rate of nearly 0 would keep a replica for them. Larger, and such sizes seem cheaper than they
 # are. 1.1: two plans cost 20 and 5 % less; 3: one 10 % more, one 5 % less.
 _ROOM = 1.5
-# A limit that no request comes near [s].
-_ANY_LIMIT = {"latency": 1e9}
 
 
 def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
@@ -93,22 +91,3 @@ def _of_engine(engine: Engine, slo: Slo, sizes: Sizes) -> tuple[Array, Array]:
     limits = {metric: limit * times for metric, limit in slo.limits.items()}
     rate = rate_within(replicas_like(engine), sizes, limits, largest_batch_of(engine, sizes))
     return ratio[0], np.where(np.isfinite(ratio), rate, 0.0)[0]
-
-
-def at_full_throughput(question: Question) -> Question:
-    """The question with the rates that types carry where nobody asks how long requests take: what they keep up with."""
-    profile, workload = question.profile, question.workload
-    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
-    rate_by_engine = {
-        engine: rate_within(replicas_like(engine), sizes, _ANY_LIMIT, largest_batch_of(engine, sizes))[0]
-        for engine in dict.fromkeys(profile.engines)
-        if engine is not None
-    }
-    rates = profile.max_request_rate.copy()
-    for r, engine in enumerate(profile.engines):
-        if engine is not None:
-            rates[r] = np.maximum(rates[r], rate_by_engine[engine])
-    profile = replace(
-        profile, max_request_rate=rates, low=np.minimum(profile.low, rates), high=np.maximum(profile.high, rates)
-    )
-    return replace(question, profile=profile)

@@ -1,0 +1,123 @@
+"""Whether a fleet keeps up with its traffic: what its replicas complete while more comes than they can take.
+
+Where limits are loose a fleet may fall behind for hours before a request is late, and a run that is long enough to see
+that takes minutes. Throughput shows it at once: under twice the traffic every replica is full, and completes what it
+can at most. A fleet that needs more than that for its own traffic falls behind, or does not recover from a backlog.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from melange.plan.plan import Plan
+from melange.plan.question import Question
+from melange.plan.routing import types_of
+from melange.replica.capacity import Sizes, rate_within
+from melange.replica.occupancy import largest_batch_of, replicas_like
+from melange.validate.observe import type_of_requests
+from melange.validate.simulate import simulate
+from melange.workload.arrivals import Arrivals
+from melange.workload.workload import Array
+
+# Types whose loads at full throughput, added up, are below this keep up without a simulation: sums promise up to 46 %
+# that is not there (docs/proof.md).
+_SURELY_KEEPS_UP = 0.5
+# Times the traffic under which replicas are full.
+_OVERLOAD = 2.0
+# Replicas that are simulated at most, of all types: what one completes does not depend on how many there are.
+_REPLICAS = 12
+# Requests that come to a replica, in full batches: half of them fill it, and of the others half are completed; and the
+# least and the most in all. Throughput is then known to 1 % (A100, arena, 60 ms of CPU; half as many: 2.5 %).
+_BATCHES, _LEAST_REQUESTS, _MOST_REQUESTS = 24.0, 40_000, 200_000
+# A limit that no request comes near [s].
+_ANY_LIMIT = {"latency": 1e9}
+# Number of the requests: no others are drawn by it.
+_NUMBER = 500
+
+
+def used_throughput(
+    plan: Plan,
+    full: Array,
+    arrivals: Callable[[int, int], Arrivals],
+    policy: str,
+    counts: Mapping[str, int] | None = None,
+) -> Array:
+    """The part of what replicas of each type can complete that the traffic needs (R,), 1: all of it.
+
+    Parameters
+    ----------
+    plan
+        What is rented, and where requests go.
+    full
+        Rates at full throughput (R, I, O) [1/s], see :func:`at_full_throughput`.
+    arrivals
+        Makes so many requests, by number, at the rate of the traffic.
+    policy
+        How requests are balanced.
+    counts
+        Replicas by replica type name; None: the plan's.
+
+    Returns
+    -------
+    Array
+        By simulation for types that may be short of throughput; by the sum of their loads for the others.
+    """
+    replicas = plan.replicas if counts is None else counts
+    rate = plan.share * plan.workload.request_rate
+    work = np.divide(rate, full, out=np.zeros_like(rate), where=full > 0).sum(axis=(1, 2))
+    held = np.array([float(replicas.get(one.name, 0)) for one in plan.replica_types])
+    used: Array = np.divide(work, held, out=np.zeros_like(work), where=held > 0)
+    short = np.flatnonzero(used >= _SURELY_KEEPS_UP)
+    if not len(short):
+        return used
+    part = min(1.0, _REPLICAS / held.sum())
+    fewer = {plan.replica_types[r].name: math.ceil(held[r] * part) for r in np.flatnonzero(held)}
+    kept = np.array([float(fewer.get(one.name, 0)) for one in plan.replica_types])
+    came = rate.sum(axis=(1, 2)) / rate.sum()
+    needed = max(_BATCHES * _batch_of(plan, int(r), rate[r]) * kept[r] / came[r] for r in short)
+    drawn = arrivals(int(np.clip(needed, _LEAST_REQUESTS, _MOST_REQUESTS)), _NUMBER)
+    scale = _OVERLOAD * float((kept[short] / held[short]).max())
+    run = simulate(plan, drawn.at_rate(drawn.rate * scale), policy=policy, counts=fewer)
+    until = float(run.outcome.arrival_s[-1])
+    is_counted = (run.outcome.finish_s >= until / 2) & (run.outcome.finish_s <= until)
+    place_of = type_of_requests(run)
+    for t, r in enumerate(types_of(plan, fewer)):
+        completed = np.count_nonzero(is_counted & (place_of == t)) / (until / 2) / kept[r]
+        share = np.count_nonzero(place_of == t) / len(drawn)
+        if r in short:
+            used[r] = share * drawn.rate / held[r] / completed if completed > 0 else math.inf
+    return used
+
+
+def _batch_of(plan: Plan, place: int, rate: Array) -> float:
+    """Requests in a full batch of a replica of a type that serves some rates (I, O)."""
+    engine, total = plan.engines[place], rate.sum()
+    assert engine is not None
+    means = [
+        np.full((1, 1, 1), (rate * sizes).sum() / total)
+        for sizes in (plan.workload.input_tokens, plan.workload.output_tokens)
+    ]
+    return float(largest_batch_of(engine, Sizes(inputs=means[0], outputs=means[1])).max())
+
+
+def at_full_throughput(question: Question) -> Question:
+    """The question with the rates that types carry where nobody asks how long requests take: what they keep up with."""
+    profile, workload = question.profile, question.workload
+    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
+    rate_by_engine = {
+        engine: rate_within(replicas_like(engine), sizes, _ANY_LIMIT, largest_batch_of(engine, sizes))[0]
+        for engine in dict.fromkeys(profile.engines)
+        if engine is not None
+    }
+    rates = profile.max_request_rate.copy()
+    for r, engine in enumerate(profile.engines):
+        if engine is not None:
+            rates[r] = np.maximum(rates[r], rate_by_engine[engine])
+    profile = replace(
+        profile, max_request_rate=rates, low=np.minimum(profile.low, rates), high=np.maximum(profile.high, rates)
+    )
+    return replace(question, profile=profile)
