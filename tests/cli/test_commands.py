@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import melange
@@ -341,6 +342,25 @@ def test_a_share_that_is_missed_is_written_and_ends_with_1(run: Run, tmp_path: P
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert (plan["kind"], plan["holds"], plan["status"]) == ("simulated", False, "optimal")
     assert 0 < plan["low"] < 0.9999
+
+
+def test_a_service_with_a_log_is_validated_on_it_as_it_came(run: Run, tmp_path: Path) -> None:
+    """It is what the plan was certified on; lines in a pipe end where their words end."""
+    random = np.random.default_rng(3)
+    times = np.sort(np.concatenate([random.uniform(0, 3000, 1500), random.uniform(1000, 1100, 500)]))
+    rows = [f"{at:.3f},{random.integers(50, 900)},{random.integers(10, 200)}" for at in times]
+    (tmp_path / "log.csv").write_text("\n".join(["arrival_s,input_tokens,output_tokens", *rows]) + "\n")
+    log = "workload: {trace: log.csv, columns: {arrival: arrival_s, input: input_tokens, output: output_tokens}}"
+    text = "\n".join(log if line.startswith("workload:") else line for line in SMALL.splitlines())
+    service = write(tmp_path / "service.yaml", text + "\n")
+    answer = json.loads(run("plan", service, "--json").stdout)
+    shown = json.loads(run("validate", service, "--json").stdout)
+    assert shown["attainment"]["value"] == pytest.approx(answer["attainment"])
+    assert "as they came" in shown["source"]
+    drawn = json.loads(run("validate", service, "--json", "--arrivals", "poisson").stdout)
+    assert "Poisson" in drawn["source"]
+    page = run("validate", service).stdout
+    assert not [line for line in page.splitlines() if line.endswith(" ")]
 
 
 def test_a_service_is_validated_with_the_plan_that_it_is_answered_with(run: Run, tmp_path: Path) -> None:

@@ -258,8 +258,8 @@ def test_flags_stand_for_sections(service: Path) -> None:
     [
         ([], "certified", ""),
         (["slo.statistic=mean"], "simulated", ""),
-        (["plan.budget_per_h=3"], "closed form", "plan.budget_per_h"),
-        (["slo.statistic=mean", "slo.attainment=1"], "closed form", "slo.attainment: 1"),
+        (["plan.budget_per_h=3"], "simulated", ""),
+        (["slo.attainment=1"], "simulated", ""),
     ],
 )
 def test_an_answer_says_what_it_rests_on(service: Path, settings: list[str], kind: str, reason: str) -> None:
@@ -276,6 +276,19 @@ def test_a_certified_plan_says_that_confidence_binds_its_closed_form_only(servic
     settings = ["workload.rate=1", "offers.gpus=[A10G]", "plan.confidence=0.8"]
     answer = Session(service, settings=settings).answer()
     assert "confidence" in {caution.kind for caution in answer.cautions}
+
+
+def test_a_certified_plan_says_that_its_traffic_was_seen_to_come_in_bursts(service: Path) -> None:
+    """Poisson arrivals are what is simulated where there is no log to replay; steady traffic needs no word."""
+    few = ["workload.rate=1", "offers.gpus=[A10G]", "slo.ttft_ms=3000", "slo.attainment=0.9"]
+
+    def kinds(data: str, **how: float) -> set[str]:
+        plan = Session(service, settings=[*few, f"workload.dataset={data}"]).certified(**how)
+        return {caution.kind for caution in plan.cautions}
+
+    assert "burstiness" in kinds("azure-code")
+    assert "burstiness" not in kinds("azure-code", burstiness=2.0)
+    assert "burstiness" not in kinds("azure-conversation")
 
 
 def test_a_certified_plan_says_that_headroom_binds_its_closed_form_only(service: Path) -> None:

@@ -11,7 +11,7 @@ from planned import inputs, plan
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.slo import Slo
-from melange.validate.evidence import REQUESTS, RUNS, why_not_simulated, with_simulation
+from melange.validate.evidence import REQUESTS, RUNS, is_certifiable, why_not_simulated, with_simulation
 from melange.validate.observe import report
 from melange.validate.simulate import draw_for, simulate
 
@@ -42,8 +42,6 @@ def test_a_question_that_can_be_simulated_has_no_reason() -> None:
     ("question", "words"),
     [
         (replace(asked(), profile=replace(asked().profile, slo=None)), "the profile names no SLO"),
-        (asked(options=Options(budget_per_h=3.0)), "plan.budget_per_h"),
-        (asked(slo=Slo(tpot_s=0.08, attainment=1)), "slo.attainment: 1"),
         (
             replace(asked(), profile=replace(asked().profile, engines=())),
             "the steps of paper/L4, paper/A10G, paper/A100-80GB",
@@ -53,6 +51,15 @@ def test_a_question_that_can_be_simulated_has_no_reason() -> None:
 def test_a_question_that_cannot_be_simulated_says_why(question: Question, words: str) -> None:
     """In words that a sentence can end with."""
     assert words in why_not_simulated(question)
+
+
+def test_a_budget_and_a_target_of_all_requests_leave_nothing_to_search_for() -> None:
+    """What is planned under them is simulated as it is."""
+    assert is_certifiable(asked())
+    assert not is_certifiable(asked(options=Options(budget_per_h=3.0)))
+    assert not is_certifiable(asked(slo=Slo(tpot_s=0.08, attainment=1)))
+    assert not is_certifiable(asked(slo=Slo(tpot_s=0.08, statistic="mean")))
+    assert not is_certifiable(replace(asked(), profile=replace(asked().profile, slo=None)))
 
 
 def test_only_types_that_must_be_simulated_need_steps() -> None:

@@ -72,8 +72,8 @@ class _Flags:
             raise unknown("arrivals", self.arrivals, ("poisson", "trace"))
         if not self.scale > 0:
             raise InputError(f"--scale must be > 0, got {self.scale:g}")
-        if self.trace is None and (self.arrivals == "trace" or self.columns):
-            raise InputError("--arrivals trace and --columns need a log", hint="--trace requests.parquet")
+        if self.trace is None and self.columns:
+            raise InputError("--columns needs a log", hint="--trace requests.parquet")
 
 
 @with_flags
@@ -90,12 +90,12 @@ def validate(
     from melange.present.terminal.validation import validation_page
 
     flags.check()
-    plan = _plan_of(source, settings or [], quick=quick)
+    plan, own_log = _plan_of(source, settings or [], quick=quick)
     with events() as listener, task(listener, "preparing the simulator") as tell:
         from melange.validate.simulate import prepare
 
         prepare(plan, tell)
-    reports = _reports(plan, _requests(plan, flags), flags)
+    reports = _reports(plan, _requests(plan, own_log, flags), flags)
     first, *others = reports
     if out is not None:
         first.save(out)
@@ -115,8 +115,8 @@ def validate(
         layout.console(stderr=True).print(f"saved to {path}")
 
 
-def _plan_of(source: Path, settings: list[str], *, quick: bool) -> Plan:
-    """The plan of a file, or of a service that is planned now: what ``melange plan`` answers."""
+def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, Arrivals | None]:
+    """The plan of a file, or of a service that is planned now, as ``melange plan`` answers, and the service's own log."""
     from melange.plan.plan import Plan
     from melange.service.session import is_service
 
@@ -125,16 +125,19 @@ def _plan_of(source: Path, settings: list[str], *, quick: bool) -> Plan:
             raise InputError(f"--set changes a service, and {source} is a plan", hint="give the service.yaml instead")
         if quick:
             raise InputError(f"--quick is how a service is planned, and {source} is a plan")
-        return Plan.read(source)
+        return Plan.read(source), None
     from melange.service.session import Session
 
     with events() as listener:
         session = Session(source, settings=settings, listener=listener)
-        return session.plan() if quick else session.answer()
+        return (session.plan() if quick else session.answer()), session.observed()
 
 
-def _requests(plan: Plan, flags: _Flags) -> list[Arrivals]:
-    """The requests of each run: drawn, or a log as it was, or drawn from a log's sizes."""
+def _requests(plan: Plan, own_log: Arrivals | None, flags: _Flags) -> list[Arrivals]:
+    """The requests of each run: drawn, or a log as it was, or drawn from a log's sizes.
+
+    A service's own log is what its plan was certified on, and so what is simulated where no other is given.
+    """
     from melange.validate.evidence import REQUESTS, RUNS
     from melange.validate.replay import whole_log
     from melange.validate.simulate import draw_for, planned_workload, within_context
@@ -145,14 +148,19 @@ def _requests(plan: Plan, flags: _Flags) -> list[Arrivals]:
     carried, shown = planned_workload(plan), plan.certificate or plan.simulation
     # Where the plan was simulated on a log at its own pace, that is what it is made for, and not a statistic of it.
     rate = flags.scale * (carried.total_rate if shown is None or shown.rate is None else shown.rate)
-    if flags.trace is None:
+    if flags.trace is not None:
+        with events() as listener, task(listener, "reading the log") as tell:
+            observed = read_arrivals(flags.trace, columns=parse_columns(flags.columns), requests=None, progress=tell)
+    elif own_log is not None:
+        observed = own_log
+    elif flags.arrivals == "trace":
+        raise InputError("--arrivals trace needs a log", hint="--trace requests.parquet")
+    else:
         scale = rate / carried.total_rate
         return [draw_for(plan, count, seed=seed, burstiness=burstiness, scale=scale) for seed in seeds]
-    with events() as listener, task(listener, "reading the log") as tell:
-        observed = read_arrivals(flags.trace, columns=parse_columns(flags.columns), requests=None, progress=tell)
     context = max(engine.max_context for engine in plan.engines if engine)
     observed = within_context(observed.within(plan.workload.buckets, carried.request_rate > 0), context)
-    if flags.arrivals == "poisson":
+    if flags.arrivals == "poisson" or not observed.has_pace or (flags.trace is None and burstiness != 1):
         scaled = carried.at_rate(rate)
         return [draw(scaled, count, seed=seed, burstiness=burstiness, observed=observed) for seed in seeds]
     stretched = observed.at_rate(rate)

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from melange.workload.arrivals import Arrivals
     from melange.workload.workload import Array, Workload
 
+# Arrivals whose gaps vary by more than this are worth a word where Poisson ones are simulated: production hours of one
+# service vary by 1.0 to 1.1 (Azure conversation). A judgment.
+_BURSTY = 1.25
+
 
 def is_service(source: str | Path) -> bool:
     """Whether a file describes a service, by its ending."""
@@ -47,6 +51,18 @@ def _with_word_on_confidence(plan: Plan) -> Plan:
         return plan
     what = f"steps were simulated as they are known, and plan.confidence: {confidence:g} binds the closed form only"
     caution = Caution("confidence", f"{what}; melange validate --steps slow shows the plan on slower ones")
+    return replace(plan, cautions=(*plan.cautions, caution))
+
+
+def _with_word_on_bursts(plan: Plan) -> Plan:
+    """A plan certified for Poisson arrivals, with a caution where those of its traffic were seen to come in bursts."""
+    seen = plan.workload.burstiness
+    if seen is None or seen <= _BURSTY:
+        return plan
+    what = (
+        f"the times between its arrivals varied by {seen:.2g} times their mean, and Poisson arrivals were simulated (1)"
+    )
+    caution = Caution("burstiness", f"{what}; --burstiness {seen:.2g} draws such bursts, workload.trace replays a log")
     return replace(plan, cautions=(*plan.cautions, caution))
 
 
@@ -154,8 +170,8 @@ class Session:
         """The plan to put into service: certified by simulation.
 
         Where the SLO binds a mean or a percentile, the plan that is proven under that reading, simulated once, so that
-        it says what share of requests meets the limits. Where neither can be simulated, the closed form alone, with
-        the reason in ``not_simulated``.
+        it says what share of requests meets the limits; the same under a budget, and where no request may miss. Where
+        nothing can be simulated, the closed form alone, with the reason in ``not_simulated``.
 
         Parameters
         ----------
@@ -165,14 +181,14 @@ class Session:
             Coefficient of variation of the times between simulated arrivals; 1 is Poisson. None: those of the service's
             own log where it has one, and else Poisson.
         """
-        from melange.validate.evidence import why_not_simulated
+        from melange.validate.evidence import is_certifiable, why_not_simulated
 
         question = self.question()
         slo, reason = question.profile.slo, why_not_simulated(question)
-        if not reason and slo is not None and slo.is_on_requests:
+        if not reason and is_certifiable(question):
             return self.certified(burstiness=burstiness)
         proven = self.plan(incumbent=incumbent)
-        if slo is not None and not slo.is_on_requests:
+        if slo is not None and not is_certifiable(question):
             reason = why_not_simulated(question, proven.instances > 0)
         return replace(proven, not_simulated=reason) if reason else self._simulated(proven, burstiness)
 
@@ -214,7 +230,8 @@ class Session:
         question, observed = self.question(), self.observed()
         with self._task("simulating plans") as tell, compilation_told(tell):
             found = certify(question, burstiness=burstiness, observed=observed, progress=tell)
-        return self._finished(_with_word_on_confidence(found))
+        found = _with_word_on_confidence(found)
+        return self._finished(_with_word_on_bursts(found) if observed is None and burstiness is None else found)
 
     def explanation(self, plan: Plan) -> Explanation:
         """What would change a plan, and by how much."""

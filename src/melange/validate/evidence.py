@@ -48,15 +48,20 @@ def why_not_simulated(question: Question, used: Mask | None = None) -> str:
         return "the profile names no SLO"
     if question.workload.buckets.is_ordinal:
         return "the sizes of requests are numbered, and not known in tokens"
-    if question.options.budget_per_h is not None:
-        return "under plan.budget_per_h the most traffic is sought, and not a share of requests"
-    if profile.slo.attainment == 1:
-        return "no number of simulated requests shows that all of them meet the SLO (slo.attainment: 1)"
     unknown = _types_without_engine(question, used)
     if unknown:
         more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
         return f"nothing is known of the steps of {', '.join(unknown[:_MOST_NAMED])}{more}"
     return ""
+
+
+def is_certifiable(question: Question) -> bool:
+    """Whether a fleet can be searched for that holds: under an SLO on requests, of which some may miss, and no budget.
+
+    Under a budget the most traffic is sought; and no number of simulated requests shows that all of them meet an SLO.
+    """
+    slo = question.profile.slo
+    return slo is not None and slo.is_on_requests and slo.target < 1 and question.options.budget_per_h is None
 
 
 def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness: float | None = None) -> Plan:

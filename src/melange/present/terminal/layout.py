@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
+import sys
 from collections.abc import Iterable
+from typing import IO, TextIO, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -16,6 +20,7 @@ from melange.workload.workload import Buckets
 # Characters. Rich wraps at a console's width, in a pipe too: wider than any row of ours, so that lines stay whole for
 # grep and diff.
 _PIPE_WIDTH = 1000
+_FILL = re.compile(r" +$", re.MULTILINE)
 # Rows of a table that could list hundreds. More, and the answer above it scrolls off the screen; fewer would hide the
 # runners-up that people ask for. A judgment; --json lists all.
 MAX_ROWS = 8
@@ -26,9 +31,33 @@ LEAST_SHOWN = 5e-4
 def console(*, stderr: bool = False) -> Console:
     """A console as wide as its terminal; into a file or a pipe lines stay whole, unless COLUMNS says otherwise."""
     made = Console(stderr=stderr, highlight=False)
-    if made.is_terminal or os.environ.get("COLUMNS"):
+    if made.is_terminal:
         return made
-    return Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+    return Console(
+        file=cast(IO[str], _Trimmed(sys.stderr if stderr else sys.stdout)),
+        highlight=False,
+        width=None if os.environ.get("COLUMNS") else _PIPE_WIDTH,
+    )
+
+
+class _Trimmed(io.TextIOBase):
+    """A file or a pipe without the spaces that fill lines up to the width of a console."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Of the stream itself, which says what characters can be printed."""
+        return self._stream.encoding
+
+    def write(self, text: str) -> int:
+        """Write whole lines, as consoles do."""
+        return self._stream.write(_FILL.sub("", text))
+
+    def flush(self) -> None:
+        """Write what the stream still holds."""
+        self._stream.flush()
 
 
 def table_of(*headings: str) -> Table:

@@ -77,11 +77,14 @@ def _is_beyond_reach(certificate: Certificate) -> bool:
 
 def _simulated(plan: Plan, shown: Simulation) -> str:
     """What one simulation says of a plan that is proven under another reading of the SLO."""
-    proven = f"planned on the {plan.slo.statistic} of each limit" if plan.slo else "planned by closed form"
+    is_other = plan.slo is not None and not plan.slo.is_on_requests
+    proven = f"planned on the {plan.slo.statistic} of each limit" if plan.slo and is_other else "planned by closed form"
     held = f"{shown.attainment:.2%} of the simulated requests met the limits by themselves"
     if shown.target is None:
         return f"{proven}: {held}"
     missed = "" if plan.holds else "; not shown to hold"
+    if shown.target >= 1:
+        missed += ", which no number of requests can show"
     return f"{proven}: {held} (target {share_text(shown.target)}{missed})"
 
 

@@ -75,8 +75,8 @@ _BETTER = 1.2
 _PASSES = ((2, 1.0), (3, 0.7), (3, 0.5), (6, 0.7))
 # Relative gap of the program for the bound, which stays valid; less takes longer. A judgment.
 _BOUND_GAP = 0.01
-# Factors are not begun with below this: a type that does so badly alone may do better with fewer sizes. Half and twice:
-# no difference.
+# Factors are not begun with below this part of the largest: a type that does so badly alone may do better with fewer
+# sizes. Half and twice: no difference.
 _LEAST_START = 0.1
 
 
@@ -222,6 +222,7 @@ def _found(judge: Judge) -> tuple[Trial, Trial | None]:
     """
     search = Search(question=judge.question, judge=judge, among=np.ones(len(judge.question.profile.engines), bool))
     factor = _start(judge.question, cheapest_single_type(search))
+    search = replace(search, begins=min(1.0, float(factor.max())))
     try:
         _try_closed_form(search)
         for each_size, pace in _PASSES:
@@ -335,8 +336,9 @@ def _shortest(workload: Workload, slo: Slo) -> int:
 def _start(question: Question, carried: Array) -> Array:
     """Factors to begin the search for mixes with (R, I, O): what single types carry, and a guess for the others."""
     known = carried[np.isfinite(carried)]
-    guess = float(np.clip(_BETTER * np.median(known), _LEAST_START, MOST_CARRIED)) if len(known) else 1.0
-    start = np.clip(np.where(np.isfinite(carried), carried, guess), _LEAST_START, MOST_CARRIED)
+    guess = min(_BETTER * float(np.median(known)), MOST_CARRIED) if len(known) else 1.0
+    start = np.where(np.isfinite(carried), carried, guess)
+    start = np.clip(start, _LEAST_START * min(1.0, float(start.max())), MOST_CARRIED)
     return np.broadcast_to(start[:, None, None], question.profile.max_request_rate.shape).copy()
 
 

@@ -36,8 +36,8 @@ _MOST_ROOM = 2.5
 # By what one type's rates are raised alone once all have been raised together. Without, and six steps up to 1.5: no
 # difference.
 _TYPE_ROOMS = (1.08, 1.2, 1.5)
-# A factor this small: more of the same replicas does not help. Smaller, and a search that fails takes longer to say so.
-# Half and twice: no difference.
+# Factors of which the largest is this part of the one that the search begins with: more of the same replicas does not
+# help. Smaller, and a search that fails takes longer to say so. Half and twice: no difference.
 _HOPELESS = 0.15
 # Prompts that miss even alone are taken from a type where they are this share of all requests that may miss. Smaller,
 # and types lose prompts that few misses come from; larger, and headroom may be bought where none helps. 0, twice
@@ -76,11 +76,14 @@ class Search:
         What simulations say of its plans.
     among
         Types that mixes are made of (R,).
+    begins
+        The largest factor that mixes begin with, at most 1: small under bursts that are many times the mean rate.
     """
 
     question: Question
     judge: Judge
     among: Mask
+    begins: float = 1.0
 
     @property
     def best(self) -> Trial | None:
@@ -252,7 +255,7 @@ class Search:
                 factor[r] *= 1.0 - pace * float(np.clip(wanted, _LEAST_CUT, _MOST_CUT))
         self._take_away(trial, factor)
         used = factor[sent > 0]
-        return None if used[used > 0].max(initial=0.0) < _HOPELESS else factor
+        return None if used[used > 0].max(initial=0.0) < _HOPELESS * self.begins else factor
 
     def _take_away(self, trial: Trial, factor: Array) -> None:
         """Take prompts of a size from types on which too many of them miss even alone.

@@ -47,8 +47,8 @@ class Lone:
         Replicas that may be lost.
     cost_per_h
         Of an instance [USD/h].
-    most
-        Instances that may be rented.
+    least, most
+        Instances that must and that may be rented.
     """
 
     place: int
@@ -56,11 +56,12 @@ class Lone:
     replicas: int
     spare: int
     cost_per_h: float
+    least: int
     most: float
 
     def count(self, times: float) -> int:
         """Instances for so many times the closed form's replicas."""
-        return max(1, math.ceil((self.load * times + self.spare) / self.replicas - ROUNDING))
+        return max(self.least, math.ceil((self.load * times + self.spare) / self.replicas - ROUNDING))
 
     def carried(self, count: float) -> float:
         """The load of each replica of so many instances without the spare ones."""
@@ -116,9 +117,10 @@ def _candidates(search: Search) -> list[Lone]:
             replicas=types[place].replicas_per_instance,
             spare=max(own_spare(question.options, types[place].name), question.options.spare_total_replicas),
             cost_per_h=types[place].cost_per_h,
+            least=max(1, math.ceil(question.options.min_total_replicas / types[place].replicas_per_instance)),
             most=math.floor(min(drawn) + ROUNDING) if drawn else math.inf,
         )
-        if one.most >= 1:
+        if one.most >= one.least:
             found.setdefault((engines[place], one.replicas, place if drawn else None), one)
     return list(found.values())
 
