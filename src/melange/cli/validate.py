@@ -116,7 +116,7 @@ def validate(
 
 
 def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, Arrivals | None]:
-    """The plan of a file, or of a service that is planned now, as ``melange plan`` answers, and the service's own log."""
+    """The plan of a file, or of a service that is planned now as by ``melange plan``, and the service's own log."""
     from melange.plan.plan import Plan
     from melange.service.session import is_service
 

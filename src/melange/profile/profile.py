@@ -5,7 +5,7 @@ Arrays have the axes (replica type R, input bucket I, output bucket O).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,8 @@ class ReplicaType:
         Unique within a profile.
     variant
         Quantised variant of the model that it serves (``fp8``, ``int4+fp8-kv``); empty: the model as published.
+    pool
+        What a second pool of the same replica type is for (``long``: prompts above some length); empty: the first one.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ReplicaType:
     tensor_parallel: int = 1
     engine: str = ""
     variant: str = ""
+    pool: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.tensor_parallel <= self.offer.accelerators:
@@ -72,6 +75,7 @@ class ReplicaType:
             "tensor_parallel": self.tensor_parallel,
             "engine": self.engine,
             "variant": self.variant,
+            "pool": self.pool,
         }
 
     @classmethod
@@ -83,7 +87,13 @@ class ReplicaType:
             tensor_parallel=content["tensor_parallel"],
             engine=content["engine"],
             variant=content.get("variant", ""),
+            pool=content.get("pool", ""),
         )
+
+
+def pool_of(replica_type: ReplicaType, pool: str) -> ReplicaType:
+    """A second pool of a replica type, with a name of its own."""
+    return replace(replica_type, name=f"{replica_type.name} {pool}", pool=pool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -97,6 +97,7 @@ def _mix_table(study: Study) -> str:
     head = ("Replica type", "An instance holds", "Instances", "Replicas", "USD/h", "Load", "Serves")
     caption = "What is rented. Load: share of the replicas' capacity that the traffic takes."
     left_out = html.bullets(plan.unservable)
+    caption = f"{caption} {tables.word_on_pools(plan)}".strip()
     return html.folding_table(head, rows, caption=caption, chips=chips) + (
         f"<h3>Left out</h3>{left_out}" if plan.unservable else ""
     )

@@ -89,7 +89,15 @@ def _mix(plan: Plan) -> RenderableType:
             f"{plan.load[r]:.0%}",
             serves(plan, r),
         )
-    return titled("The mix", table)
+    word = word_on_pools(plan)
+    return titled("The mix", Group(table, Text(word)) if word else table)
+
+
+def word_on_pools(plan: Plan) -> str:
+    """What a second pool of a type is for; empty where the plan has none."""
+    if not any(plan.replica_types[r].pool for r in used_types(plan)):
+        return ""
+    return "long: a second pool of the same replica type, for long prompts, so that they do not delay short ones."
 
 
 def serves(plan: Plan, r: int) -> str:

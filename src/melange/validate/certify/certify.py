@@ -11,7 +11,8 @@ headroom, above 1 the simulation has shown that a replica carries more than the 
    by bisection; then those of each type by itself. Several passes among other types find other mixes.
 4. Where the fleet is small, the steps from one instance to the next are large, and cheaper fleets are tried one by one,
    prompts moved between their types where that lets more requests meet the SLO.
-5. The proof, on requests that nothing was chosen by.
+5. Two pools of one type, long prompts kept away from short ones, where that needs fewer instances.
+6. Proofs, on requests that nothing was chosen by.
 
 All plans of a search meet the same requests, so that two of them differ in nothing else. Of many plans the one that
 looks best owes part of that to luck: what a certificate says was seen on others; where it fails the search goes on.
@@ -41,6 +42,7 @@ from melange.slo import Slo
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
+from melange.validate.certify.pools import in_pools, with_pools
 from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
@@ -177,7 +179,7 @@ def certify(
             say(f"{missed}; looking for the cheapest that holds {reach.target:.2%}")
             continue
         break
-    plan = widened(best.plan, whole if left_out > 0 else replace(whole, options=asked.options), kept)
+    plan = _of_all_types(best.plan, whole if left_out > 0 else replace(whole, options=asked.options), kept)
     before = _closed_form(whole, plan)
     bound = _bound(given, plan.cost_per_h)
     certificate = _certificate(best, single, before, judge)
@@ -200,6 +202,14 @@ def certify(
         single_type=single_types(given, scope_of(whole)),
         cautions=(*best.plan.cautions, *_cautions(asked.options)),
     )
+
+
+def _of_all_types(plan: Plan, question: Question, kept: Mask) -> Plan:
+    """A plan of the types that were kept, and of second pools of some of them, as an answer to the whole question."""
+    names = [one.name for one in question.profile.replica_types]
+    pools = [one for one in plan.replica_types if one.pool and one.name not in names]
+    places = [names.index(one.name.removesuffix(f" {one.pool}")) for one in pools]
+    return widened(plan, with_pools(question, places), np.append(kept, np.ones(len(places), bool)))
 
 
 def _bound(question: Question, cost_per_h: float) -> float | None:
@@ -235,9 +245,10 @@ def _found(judge: Judge) -> tuple[Trial, Trial | None]:
         if search.best is None:
             raise
     best = search.second_chance(_proven(search, factor))
-    held = [best, *(one for one in judge.known.values() if judge.holds(one))]
-    alone = [one for one in held if np.count_nonzero(one.plan.instances) == 1]
-    return best, min(alone, key=lambda one: one.plan.cost_per_h, default=None)
+    alone = [one for one in (best, *judge.known.values()) if np.count_nonzero(one.plan.instances) == 1]
+    held = [one for one in alone if one is best or judge.holds(one)]
+    single = min(held, key=lambda one: one.plan.cost_per_h, default=None)
+    return in_pools(judge, best, alone) or best, single
 
 
 def _try_closed_form(search: Search) -> None:

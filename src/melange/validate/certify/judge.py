@@ -136,6 +136,8 @@ class Judge:
         By which part of its interval's lower half a plan must be above the target to count as one that holds, 0-1.
     replays
         Stretches of a log, all of which decide together; None: requests are drawn, as many as are needed to tell.
+    full
+        Rates at full throughput (R, I, O) [1/s].
     steps
         Steps that replicas ran in all simulations so far: what they take their time for.
     """
@@ -152,10 +154,10 @@ class Judge:
     replays: Replays | None = None
     steps: int = 0
     _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
-    _full: Array = field(init=False)
+    full: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self._full = at_full_throughput(self.question).profile.max_request_rate
+        self.full = at_full_throughput(self.question).profile.max_request_rate
         if self.replays is not None and self.replays.is_one_run:
             self.strictness = 1.0  # what chooses a plan certifies it as well
 
@@ -216,7 +218,7 @@ class Judge:
     def _used(self, plan: Plan) -> Array:
         """The part of its throughput that each type needs (R,); where replicas are spare, of what is left of it."""
         left = _without_spare(plan)
-        found = [used_throughput(plan, self._full, self.arrivals, self.policy, counts) for counts in left]
+        found = [used_throughput(plan, self.full, self.arrivals, self.policy, counts) for counts in left]
         return np.asarray(np.max(found, axis=0))
 
     def _replayed(self, plan: Plan, factor: Array, stretches: Sequence[tuple[int, int]]) -> Trial:

@@ -1,0 +1,276 @@
+"""Two pools of one replica type: long prompts kept away from short ones, on machines that are all the same.
+
+A prompt that is read holds up every answer beside it. Under limits on single requests that costs replicas: a fleet of
+one type must be so large that even the requests beside the longest prompts are in time. With a pool of their own for
+prompts above some length, the others meet their limits on fewer replicas. Loads that add up know nothing of this, so
+no program finds it; the splits are simulated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.plan.plan import Plan
+from melange.plan.problem import ROUNDING
+from melange.plan.question import Question
+from melange.profile.profile import pool_of
+from melange.validate.certify.headroom import as_asked
+from melange.validate.certify.judge import Judge, Trial
+from melange.workload.workload import Array
+
+# What the second pool of a type is called.
+LONG = "long"
+# A pool has at least this part of its type's work. Less, and the pool is empty most of the time. A judgment.
+_LEAST_PART = 0.02
+# Lengths at which prompts are split that are looked at more closely: those under which requests come easiest within
+# their limits with as many instances as before.
+_CLOSELY = 3
+# A split is tried with this part of the instances at least.
+_LEAST_LEFT = 0.4
+# How many plans are split: the best one, and fleets of one type that cost this many times as much at most.
+_SPLIT, _MOST_COST = 8, 1.6
+# Requests by which it is told whether a split is worth a trial, in so many short runs at most; and by how much it may
+# miss the target in the first of them. Fewer, and chance decides; more take longer. Judgments.
+_REQUESTS, _MOST_SETS, _NEAR = 10_000, 5, 0.005
+# Steps of replicas that all of this may take, 0.5 to 2 s. A judgment.
+_STEPS = 40_000_000
+# Instances that are added, one by one, to a split whose proof fails.
+_MOST_ADDED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Split:
+    """Instances of a type for prompts up to a bucket, and of its second pool for those above.
+
+    Parameters
+    ----------
+    place, second
+        Of the type and of its second pool among the types.
+    last
+        The last input bucket of the first pool.
+    short, long
+        Instances of the first pool and of the second.
+    """
+
+    place: int
+    second: int
+    last: int
+    short: int
+    long: int
+
+    @property
+    def count(self) -> int:
+        """Instances of both pools."""
+        return self.short + self.long
+
+    def of(self, count: int) -> Iterator[_Split]:
+        """As many instances in about the same proportion, the nearest first."""
+        wanted = self.short / self.count * count
+        for short in sorted(range(math.floor(wanted) - 1, math.floor(wanted) + 3), key=lambda n: abs(n - wanted)):
+            if 1 <= short < count:
+                yield replace(self, short=short, long=count - short)
+
+    def applied(self, plan: Plan) -> Plan:
+        """The plan with the type's requests and instances in two pools."""
+        instances, share = plan.instances.copy(), plan.share.copy()
+        instances[self.place], instances[self.second] = self.short, self.long
+        both = share[self.place] + share[self.second]
+        is_long = np.arange(len(both))[:, None] > self.last
+        share[self.place], share[self.second] = both * ~is_long, both * is_long
+        cost = float(instances @ np.array([one.cost_per_h for one in plan.replica_types]))
+        return as_asked(replace(plan, instances=instances, share=share, cost_per_h=cost), plan.question)
+
+
+def with_pools(question: Question, places: Sequence[int]) -> Question:
+    """The question with second pools of some of its types, as types of their own at the end.
+
+    What is asked of a type by its name is asked of its second pool too. ``max_types`` counts both.
+    """
+    profile, options = question.profile, question.options
+    rows = [*range(len(profile.replica_types)), *places]
+    arrays = {
+        name: getattr(profile, name)[rows] for name in ("max_request_rate", "low", "high", "provenance", "reason")
+    }
+    pools = tuple(pool_of(profile.replica_types[r], LONG) for r in places)
+    engines = tuple(profile.engines[r] for r in rows) if profile.engines else ()
+    spare = options.spare_replicas
+    if isinstance(spare, Mapping):
+        named = zip(places, pools, strict=True)
+        more = {pool.name: spare[name] for r, pool in named if (name := profile.replica_types[r].name) in spare}
+        options = replace(options, spare_replicas={**spare, **more})
+    types = (*profile.replica_types, *pools)
+    return replace(question, profile=replace(profile, replica_types=types, engines=engines, **arrays), options=options)
+
+
+def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None:
+    """The cheapest proven plan with two pools of its types that costs less than the best one; None where none is.
+
+    Parameters
+    ----------
+    judge
+        Of the question without second pools.
+    best
+        The cheapest plan that is proven.
+    others
+        Fleets of one type that were tried: in two pools they may cost less than any mix. Of each type the one that came
+        nearest to the target decides how many instances are split.
+    """
+    options = judge.question.options
+    if options.slices or options.spare_total_replicas or options.min_replicas != 1:
+        return None
+    nearest: dict[int, Trial] = {}
+    for one in sorted(others, key=lambda each: each.attainment.value):
+        nearest[int(one.plan.instances.argmax())] = one
+    near = [one for one in nearest.values() if _cost(one) <= _MOST_COST * _cost(best) + ROUNDING]
+    bases = list({one.plan.instances.tobytes(): one for one in (best, *sorted(near, key=_cost))}.values())[:_SPLIT]
+    places = sorted({int(r) for one in bases for r in np.flatnonzero(one.plan.instances > 1)})
+    if not places:
+        return None
+    pooled = replace(judge, question=with_pools(judge.question, places), known={})
+    effort = _Effort(judge=pooled, first=pooled.steps)
+    found = best
+    for base in bases:
+        found = _split_all(pooled, _lifted(base.plan, pooled.question), places, found, effort)
+    return None if found is best else _only_used(found, len(judge.question.profile.replica_types))
+
+
+def _cost(trial: Trial) -> float:
+    return trial.plan.cost_per_h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Effort:
+    """How much simulation the search may take."""
+
+    judge: Judge
+    first: int
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has taken that."""
+        return self.judge.steps - self.first > _STEPS
+
+
+def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, effort: _Effort) -> Trial:
+    """The best plan, or one of these types with some of them in two pools that is proven and costs less."""
+    first = len(judge.question.profile.replica_types) - len(places)
+    order = sorted(places, key=lambda r: -float(plan.instances[r]) * plan.replica_types[r].cost_per_h)
+    most = judge.question.options.max_types or math.inf
+    for r in order:
+        if plan.instances[r] < 2 or np.count_nonzero(plan.instances) >= most or effort.is_spent:
+            continue
+        split = _smallest(judge, plan, r, first + places.index(r), best.plan.cost_per_h, effort)
+        if split is None:
+            continue
+        plan = split.applied(plan)
+        if plan.cost_per_h < best.plan.cost_per_h - ROUNDING:
+            best = _proven(judge, plan, split, best)
+    return best
+
+
+def _proven(judge: Judge, plan: Plan, split: _Split, best: Trial) -> Trial:
+    """The plan in its pools, or with a few instances more, if a proof shows that it holds; else the best one."""
+    for added in range(1 + _MOST_ADDED):
+        tried = min((one.applied(plan) for one in split.of(split.count + added)), key=lambda one: judge.strain(one, 2))
+        if tried.cost_per_h >= best.plan.cost_per_h - ROUNDING:
+            return best
+        trial = judge.trial(tried, np.ones(tried.share.shape))
+        if judge.holds(trial):
+            proof = judge.proof(trial)
+            if judge.is_proven(proof):
+                return proof
+    return best
+
+
+def _smallest(
+    judge: Judge, plan: Plan, place: int, second: int, ceiling_per_h: float, effort: _Effort
+) -> _Split | None:
+    """The split of a type that needs the fewest instances, fewer than now; None where none does."""
+    count = int(plan.instances[place])
+    least = max(2, math.ceil(_LEAST_LEFT * count), _fewest_allowed(judge, plan, place))
+    best: _Split | None = None
+    for split in sorted(_splits(plan, place, second, judge.full), key=lambda one: _eased(judge, plan, one, effort))[
+        :_CLOSELY
+    ]:
+        low, high = least - 1, count if best is None else best.count
+        while high - low > 1 and not effort.is_spent:
+            middle = (low + high) // 2
+            holding = next((one for one in split.of(middle) if _seems_to_hold(judge, one.applied(plan))), None)
+            if holding is None:
+                low = middle
+            else:
+                high, best = middle, holding
+    return best
+
+
+def _splits(plan: Plan, place: int, second: int, full: Array) -> list[_Split]:
+    """Ways to split a type's prompts in two, with its instances in proportion to the work."""
+    rate = plan.share[place] * plan.workload.request_rate
+    work = np.divide(rate, full[place], out=np.zeros_like(rate), where=full[place] > 0).sum(axis=1)
+    below, count = np.cumsum(work) / work.sum(), int(plan.instances[place])
+    return [
+        _Split(place=place, second=second, last=int(i), short=short, long=count - short)
+        for i in np.flatnonzero((below > _LEAST_PART) & (below < 1.0 - _LEAST_PART) & (work > 0))
+        for short in {int(np.clip(round(below[i] * count) + step, 1, count - 1)) for step in _steps(count)}
+    ]
+
+
+def _steps(count: int) -> tuple[int, ...]:
+    """By how many instances a split departs from the proportion of the work."""
+    step = max(1, round(count / 12))
+    return (-step, 0, step)
+
+
+def _eased(judge: Judge, plan: Plan, split: _Split, effort: _Effort) -> float:
+    """How hard a split is for requests, 0-1; 1 where no more may be simulated."""
+    return 1.0 if effort.is_spent else judge.strain(split.applied(plan), 1)
+
+
+def _seems_to_hold(judge: Judge, plan: Plan) -> bool:
+    sets = int(np.clip(math.ceil(_REQUESTS / judge.requests), 1, _MOST_SETS))
+    return judge.met_share(plan, 1) >= judge.target - _NEAR and judge.met_share(plan, sets) >= judge.target
+
+
+def _fewest_allowed(judge: Judge, plan: Plan, place: int) -> int:
+    """Instances of a type below which the fleet has fewer replicas than must run."""
+    replicas = np.array([one.replicas_per_instance for one in plan.replica_types])
+    others = int(plan.instances @ replicas) - int(plan.instances[place] * replicas[place])
+    return math.ceil((judge.question.options.min_total_replicas - others) / int(replicas[place]))
+
+
+def _lifted(plan: Plan, question: Question) -> Plan:
+    """A plan as an answer to the question with second pools, none of which it uses."""
+    more = len(question.profile.replica_types) - len(plan.instances)
+    return replace(
+        plan,
+        question=question,
+        instances=np.append(plan.instances, np.zeros(more, np.int64)),
+        load=np.append(plan.load, np.zeros(more)),
+        share=np.concatenate([plan.share, np.zeros((more, *plan.share.shape[1:]))]),
+    )
+
+
+def _only_used(trial: Trial, types: int) -> Trial:
+    """The trial without second pools that its plan does not use."""
+    kept = (np.arange(len(trial.plan.instances)) < types) | (trial.plan.instances > 0)
+    return rows_of(trial, np.flatnonzero(kept))
+
+
+def rows_of(trial: Trial, rows: npt.NDArray[np.intp]) -> Trial:
+    """The trial with some of its types only."""
+    plan, profile = trial.plan, trial.plan.question.profile
+    arrays = {
+        name: getattr(profile, name)[rows] for name in ("max_request_rate", "low", "high", "provenance", "reason")
+    }
+    types, engines = (tuple(items[r] for r in rows) for items in (profile.replica_types, profile.engines))
+    question = replace(plan.question, profile=replace(profile, replica_types=types, engines=engines, **arrays))
+    plan = replace(
+        plan, question=question, instances=plan.instances[rows], load=plan.load[rows], share=plan.share[rows]
+    )
+    tables = {name: getattr(trial, name)[rows] for name in ("factor", "sent", "missed", "hopeless", "used")}
+    return replace(trial, plan=plan, **tables)

@@ -1,0 +1,79 @@
+"""Two pools of one replica type: what they save, what they serve, and where none are made."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from searching import fresh, small_service, with_options
+
+from melange.plan.plan import Plan
+from melange.plan.question import Question
+from melange.profile.profile import pool_of
+from melange.validate.certify.certify import certify
+from melange.validate.certify.pools import LONG, with_pools
+
+
+def question() -> Question:
+    """Arena under a tight NTPOT: an A10G more is needed where long prompts and short ones share them."""
+    return small_service(24)
+
+
+@cache
+def pooled() -> Plan:
+    """The certified plan."""
+    return certify(question())
+
+
+@cache
+def alone() -> Plan:
+    """The one of a single pool."""
+    return certify(with_options(question(), max_types=1))
+
+
+def test_two_pools_need_fewer_instances_and_hold() -> None:
+    """Each prompt goes to one of them, by its length; fresh requests meet the SLO as often as is asked."""
+    plan = pooled()
+    used = np.flatnonzero(plan.instances)
+    assert [plan.replica_types[r].pool for r in used] == ["", LONG]
+    assert plan.instances.sum() < alone().instances.sum()
+    assert plan.cost_per_h < alone().cost_per_h
+    assert fresh(plan).value >= 0.9
+    first, second = (plan.share[r].sum(axis=1) > 0 for r in used)
+    assert np.flatnonzero(first).max() < np.flatnonzero(second).min()
+    assert plan.share.sum(axis=0)[plan.workload.request_rate > 0] == pytest.approx(1.0)
+
+
+def test_a_plan_is_compared_with_one_pool_of_its_types() -> None:
+    """What two pools save is what the certificate says."""
+    proof = pooled().certificate
+    assert proof is not None
+    assert proof.single_type == alone().replica_types[int(alone().instances.argmax())].name
+    assert proof.single_type_per_h == pytest.approx(alone().cost_per_h)
+    assert not any(name.endswith(LONG) for name in pooled().single_type)
+
+
+def test_a_plan_with_pools_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Pools keep their names, their shares and what they are pools of."""
+    pooled().save(tmp_path / "plan.json")
+    read = Plan.read(tmp_path / "plan.json")
+    assert read.replica_types == pooled().replica_types
+    assert np.array_equal(read.share, pooled().share)
+    assert read.cost_per_h == pooled().cost_per_h
+
+
+def test_a_limit_on_types_counts_pools() -> None:
+    """Who asks for one type wants one kind of server behind one address."""
+    assert np.count_nonzero(alone().instances) == 1
+
+
+def test_what_is_asked_of_a_type_is_asked_of_its_second_pool() -> None:
+    """Spare replicas by name, and the same rates."""
+    asked = with_options(question(), spare_replicas={"paper/A10G": 1})
+    place = [one.name for one in asked.profile.replica_types].index("paper/A10G")
+    both = with_pools(asked, [place])
+    assert both.profile.replica_types[-1] == pool_of(asked.profile.replica_types[place], LONG)
+    assert both.options.spare_replicas == {"paper/A10G": 1, "paper/A10G long": 1}
+    assert np.array_equal(both.profile.max_request_rate[-1], both.profile.max_request_rate[place])
