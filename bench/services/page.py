@@ -1,4 +1,4 @@
-"""Writes the page benchmark.md of the documents, and its picture, from what bench/services/run.py has kept.
+"""Writes the page benchmark.md, its picture and the README's table, from what bench/services/run.py has kept.
 
 python bench/services/page.py --seed 1 --count 100
 """
@@ -6,6 +6,7 @@ python bench/services/page.py --seed 1 --count 100
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from planners import PLANNERS, TITLES
 from results import Best, Line, Summary, file_of, hash_of, read_best, read_lines, relative_cost, summary
 
 DOCS = Path(__file__).parents[2] / "docs"
+README = DOCS.parent / "README.md"
+# What the script writes into the README stands between these.
+BLOCK = re.compile(r"<!-- benchmark -->\n.*?<!-- end -->", re.DOTALL)
 NEAR = 1.03
 PAGE = """# A hundred services
 
@@ -206,6 +210,9 @@ def main() -> None:
     )
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "benchmark.md").write_text(text, encoding="utf-8")
+    if given.out == DOCS:
+        block = f"<!-- benchmark -->\n{main_table(summaries)}\n<!-- end -->"
+        README.write_text(BLOCK.sub(lambda _: block, README.read_text(encoding="utf-8")), encoding="utf-8")
     panels = {TITLES[name].replace("`", ""): by_planner[name] for name in names}
     (given.out / "benchmark.svg").write_text(picture(panels, best), encoding="utf-8")
 
