@@ -8,11 +8,22 @@ from typing import Any
 
 from melange.deploy.manifest import Manifest
 from melange.deploy.target import Target
+from melange.deploy.targets.compose import compose
 from melange.deploy.targets.gateways import envoy, haproxy, nginx
+from melange.deploy.targets.kubernetes import kubernetes
+from melange.deploy.targets.launchers import dstack, skypilot
 from melange.errors import unknown
 from melange.plan.plan import Plan
 
-_ALL: tuple[Target[Any], ...] = (haproxy.TARGET, envoy.TARGET, nginx.TARGET)
+_ALL: tuple[Target[Any], ...] = (
+    haproxy.TARGET,
+    envoy.TARGET,
+    nginx.TARGET,
+    kubernetes.TARGET,
+    compose.TARGET,
+    skypilot.TARGET,
+    dstack.TARGET,
+)
 TARGETS: Mapping[str, Target[Any]] = {one.name: one for one in _ALL}
 
 

@@ -1,0 +1,88 @@
+"""Kubernetes without anything else in the cluster: Deployments, and the balancer that was simulated."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from melange.deploy.elsewhere import not_by_size
+from melange.deploy.group import base_name, cautions_of, groups_of
+from melange.deploy.manifest import Manifest
+from melange.deploy.target import Target
+from melange.deploy.targets.kubernetes.balancer import balancer_objects
+from melange.deploy.targets.kubernetes.files import cluster_cautions, manifest_of
+from melange.deploy.targets.kubernetes.objects import deployment, disruption_budget, service
+from melange.deploy.targets.kubernetes.options import ScalingOptions
+from melange.deploy.targets.kubernetes.pods import Object, labels_of, selector_of
+from melange.deploy.targets.kubernetes.routes import gateway_objects
+from melange.deploy.targets.kubernetes.scaling import scaled_object
+from melange.plan.plan import Plan
+
+BY_BALANCER = """\
+Requests go to the Service {base}-balancer (port 80, the OpenAI interface): Melange's balancer sends each size where
+the plan says, to the least full replica, by the policy that was simulated. Several balancers each hold the plan's
+shares over their own requests. Its image is built from the Dockerfile of Melange's repository: docker build -t {image}
+.
+"""
+BY_GATEWAY = """\
+Requests go to the Gateway {gateway}, by an HTTPRoute that splits them over an InferencePool a replica type by weights
+of 10,000; the cluster needs Gateway API and its inference extension. A request whose header x-melange-type names a
+type goes there: a proxy that knows sizes can set it.
+"""
+_ABOUT = """\
+Apply: kubectl apply -k . (or kubectl apply -f manifests/); as a base of your own kustomization: resources: [this
+folder]. Before: kubectl create secret generic {secret} --from-literal=HF_TOKEN=... (models that are open need none).
+
+{routing}
+
+A replica is a pod that takes the accelerators of the plan on the instances of the plan. A rollout starts a new one
+before an old one goes, which needs room for one more replica of the type. One that is to stop is no longer asked,
+finishes its requests for up to {drain} s, then ends.{scaling}
+"""
+_SCALED = """\
+ KEDA scales each type on its requests in flight, from {least} to twice the planned replicas where they can be had; at
+the planned traffic that comes to the plan.
+"""
+
+
+def _render(plan: Plan, options: ScalingOptions, written: date) -> Manifest:
+    groups, base = groups_of(plan, options), base_name(plan, options)
+    is_scaled = options.scaling == "keda"
+    objects: dict[str, list[Object]] = {}
+    for group in groups:
+        selector, labels = selector_of(group, base), labels_of(group, base)
+        objects[f"{group.key}.yaml"] = [
+            # An autoscaler owns the number from then on; applying the files again must not undo what it did.
+            deployment(group, groups, base, plan.fingerprint, options, replicas=-1 if is_scaled else None),
+            service(group, base, options),
+            disruption_budget(group.name, selector, labels, options),
+        ]
+    cautions = [*cautions_of(groups), *cluster_cautions(groups, options)]
+    if options.routing == "balancer":
+        objects["balancer.yaml"] = balancer_objects(plan, groups, base, options)
+    elif options.routing == "gateway":
+        objects["route.yaml"] = gateway_objects(plan, groups, base, options)
+        cautions += not_by_size(plan, "an HTTPRoute", "routing=balancer, or a proxy that sets x-melange-type")
+    if is_scaled:
+        objects["scaling.yaml"] = [scaled_object(group, base, options) for group in groups]
+    about = _ABOUT.format(
+        secret=options.hf_secret,
+        routing=routing_words(options, base),
+        drain=max(group.launch.drain_s for group in groups),
+        scaling=_SCALED.format(least=options.least_replicas).rstrip() if is_scaled else "",
+    )
+    return manifest_of("kubernetes", plan, written, about, objects, cautions, options)
+
+
+def routing_words(options: ScalingOptions, base: str) -> str:
+    """What the files say of where requests go."""
+    if options.routing == "balancer":
+        return BY_BALANCER.format(base=base, image=options.balancer_image)
+    return BY_GATEWAY.format(gateway=options.gateway) if options.routing == "gateway" else "Nothing routes requests."
+
+
+TARGET = Target(
+    name="kubernetes",
+    about="Plain Kubernetes manifests and a kustomize base, with Melange's balancer or the cluster's gateway in front.",
+    options=ScalingOptions,
+    render=_render,
+)
