@@ -12,6 +12,7 @@ from melange.deploy.targets.compose import compose
 from melange.deploy.targets.gateways import envoy, haproxy, nginx
 from melange.deploy.targets.kubernetes import kubernetes
 from melange.deploy.targets.launchers import dstack, skypilot
+from melange.deploy.targets.terraform import terraform
 from melange.errors import unknown
 from melange.plan.plan import Plan
 
@@ -23,6 +24,7 @@ _ALL: tuple[Target[Any], ...] = (
     compose.TARGET,
     skypilot.TARGET,
     dstack.TARGET,
+    terraform.TARGET,
 )
 TARGETS: Mapping[str, Target[Any]] = {one.name: one for one in _ALL}
 

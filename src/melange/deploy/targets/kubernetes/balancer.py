@@ -24,7 +24,7 @@ def balancer_objects(plan: Plan, groups: Sequence[Group], base: str, options: Cl
     Raises
     ------
     InputError
-        A plan whose requests have no sizes, or that is too large; a replica type whose name the balancer cannot be told.
+        A plan whose requests have no sizes, or that is too large; a type whose name the balancer cannot be told.
     """
     routes_of(plan)  # says what is wrong with a plan that has no sizes
     return [
