@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from melange.deploy.launch import Launch, launch_of
+from melange.deploy.launch import Launch, Start, launch_of
 from melange.deploy.node import Node, node_of
 from melange.deploy.server_options import ServerOptions
 from melange.errors import Caution, InputError
@@ -84,6 +84,10 @@ class Group:
             most = min(most, self.node.most_instances * self.replicas_per_node)
         return max(most, self.replicas)
 
+    def least_replicas(self, given: int | None) -> int:
+        """Where scaling ends the other way: as many as given, or as planned where nothing is."""
+        return self.replicas if given is None else min(given, self.most_replicas)
+
 
 def base_name(plan: Plan, options: ServerOptions) -> str:
     """What everything of a plan is called: as the user says, or after the model.
@@ -99,7 +103,9 @@ def base_name(plan: Plan, options: ServerOptions) -> str:
     return slug if slug[:1].isalpha() else f"llm-{slug}".rstrip("-")[:_BASE_LETTERS].rstrip("-")
 
 
-def groups_of(plan: Plan, options: ServerOptions, *, is_one_process: bool = False) -> tuple[Group, ...]:
+def groups_of(
+    plan: Plan, options: ServerOptions, *, is_one_process: bool = False, start: Start | None = None
+) -> tuple[Group, ...]:
     """The groups of a plan, one a replica type in use, in the plan's order.
 
     Parameters
@@ -110,6 +116,8 @@ def groups_of(plan: Plan, options: ServerOptions, *, is_one_process: bool = Fals
         What the user decides of its servers.
     is_one_process
         Whether the target starts one process an instance, which then runs all of the instance's replicas.
+    start
+        What else the target decides of how servers are started.
 
     Raises
     ------
@@ -126,8 +134,8 @@ def groups_of(plan: Plan, options: ServerOptions, *, is_one_process: bool = Fals
     for r, key in zip(used, keys, strict=True):
         one = plan.replica_types[r]
         node = node_of(one, int(plan.instances[r]))
-        copies = one.replicas_per_instance if is_one_process else 1
-        launch = launch_of(servers[one.name], node.facts, plan.slo, longest, options, copies)
+        how = replace(start or Start(), copies=one.replicas_per_instance if is_one_process else 1)
+        launch = launch_of(servers[one.name], node.facts, plan.slo, longest, options, how)
         served = (plan.share[r] * plan.workload.request_rate).sum()
         replicas = plan.replicas[one.name]
         groups.append(

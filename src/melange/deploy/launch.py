@@ -31,6 +31,25 @@ LEAVE_S = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a target decides of how servers are started.
+
+    Parameters
+    ----------
+    copies
+        Replicas that one process runs side by side, where replicas cannot be started one by one.
+    served_name
+        What clients call the model, where that must have a certain form; empty: the model's name.
+    mount
+        Where the target puts the model for the engine; empty: the engine downloads it.
+    """
+
+    copies: int = 1
+    served_name: str = ""
+    mount: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """How the engine of one replica is started.
 
@@ -40,6 +59,8 @@ class Launch:
         Its container image.
     command
         The whole command line, the program first.
+    model
+        Where the engine finds the model: a name on the Hugging Face hub or a path.
     served_name
         What clients call the model.
     port
@@ -54,6 +75,7 @@ class Launch:
 
     image: str
     command: tuple[str, ...]
+    model: str
     served_name: str
     port: int
     accelerators: int
@@ -80,7 +102,7 @@ def launch_of(
     slo: Slo | None,
     longest_answer: float,
     options: ServerOptions,
-    copies: int = 1,
+    start: Start | None = None,
 ) -> Launch:
     """How the replicas of a server's type are started.
 
@@ -94,8 +116,8 @@ def launch_of(
         The plan's SLO and its longest completion [tokens], which say how long a replica takes to finish.
     options
         What the user decides.
-    copies
-        Replicas that one process runs side by side, where a target cannot start them one by one.
+    start
+        What the target decides; None: nothing.
 
     Raises
     ------
@@ -111,24 +133,27 @@ def launch_of(
             hint="--option image=registry/name:tag",
         )
     drain_s = options.drain_s or _drain_s(slo, longest_answer)
-    serving = _serving(server, accelerator, options, copies, drain_s)
-    command = program.command(server, serving)
+    how = start or Start()
+    serving = _serving(server, accelerator, options, drain_s)
+    mounted = replace(serving, model=how.mount or serving.model, copies=how.copies)
+    if how.served_name:
+        mounted = replace(mounted, served_name=how.served_name)
+    command = program.command(server, mounted)
     _check_extra(options.extra_args, command)
     return Launch(
         image=options.image or program.image[vendor].format(options.version or program.version),
         command=(*command, *options.extra_args),
-        served_name=serving.served_name,
+        model=serving.model,
+        served_name=mounted.served_name,
         port=options.port,
-        accelerators=server.tensor_parallel * copies,
+        accelerators=server.tensor_parallel * how.copies,
         startup_s=options.startup_s,
         drain_s=drain_s,
         busy=program.busy,
     )
 
 
-def _serving(
-    server: Server, accelerator: Accelerator | None, options: ServerOptions, copies: int, drain_s: int
-) -> Serving:
+def _serving(server: Server, accelerator: Accelerator | None, options: ServerOptions, drain_s: int) -> Serving:
     served_name = server.model or options.model or ""
     if not served_name:
         raise InputError("the plan does not name its model", hint="--option model=org/name")
@@ -139,7 +164,6 @@ def _serving(
         served_name=served_name,
         port=options.port,
         drain_s=drain_s,
-        copies=copies,
         is_half=bool(accelerator and accelerator.architecture in _WITHOUT_BF16),
     )
     if not server.variant:

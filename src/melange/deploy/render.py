@@ -10,7 +10,7 @@ from melange.deploy.manifest import Manifest
 from melange.deploy.target import Target
 from melange.deploy.targets.compose import compose
 from melange.deploy.targets.gateways import envoy, haproxy, nginx
-from melange.deploy.targets.kubernetes import kubernetes
+from melange.deploy.targets.kubernetes import aibrix, kserve, kubernetes, llm_d
 from melange.deploy.targets.launchers import dstack, skypilot
 from melange.deploy.targets.terraform import terraform
 from melange.errors import unknown
@@ -21,6 +21,9 @@ _ALL: tuple[Target[Any], ...] = (
     envoy.TARGET,
     nginx.TARGET,
     kubernetes.TARGET,
+    kserve.TARGET,
+    llm_d.TARGET,
+    aibrix.TARGET,
     compose.TARGET,
     skypilot.TARGET,
     dstack.TARGET,

@@ -15,19 +15,9 @@ from melange.deploy.targets.kubernetes.options import ScalingOptions
 from melange.deploy.targets.kubernetes.pods import Object, labels_of, selector_of
 from melange.deploy.targets.kubernetes.routes import gateway_objects
 from melange.deploy.targets.kubernetes.scaling import scaled_object
+from melange.deploy.targets.kubernetes.words import least_words, routing_words
 from melange.plan.plan import Plan
 
-BY_BALANCER = """\
-Requests go to the Service {base}-balancer (port 80, the OpenAI interface): Melange's balancer sends each size where
-the plan says, to the least full replica, by the policy that was simulated. Several balancers each hold the plan's
-shares over their own requests. Its image is built from the Dockerfile of Melange's repository: docker build -t {image}
-.
-"""
-BY_GATEWAY = """\
-Requests go to the Gateway {gateway}, by an HTTPRoute that splits them over an InferencePool a replica type by weights
-of 10,000; the cluster needs Gateway API and its inference extension. A request whose header x-melange-type names a
-type goes there: a proxy that knows sizes can set it.
-"""
 _ABOUT = """\
 Apply: kubectl apply -k . (or kubectl apply -f manifests/); as a base of your own kustomization: resources: [this
 folder]. Before: kubectl create secret generic {secret} --from-literal=HF_TOKEN=... (models that are open need none).
@@ -40,7 +30,7 @@ finishes its requests for up to {drain} s, then ends.{scaling}
 """
 _SCALED = """\
  KEDA scales each type on its requests in flight, from {least} to twice the planned replicas where they can be had; at
-the planned traffic that comes to the plan.
+the planned traffic that comes to the plan. least_replicas=1 lets it give replicas back when there is less.
 """
 
 
@@ -68,16 +58,9 @@ def _render(plan: Plan, options: ScalingOptions, written: date) -> Manifest:
         secret=options.hf_secret,
         routing=routing_words(options, base),
         drain=max(group.launch.drain_s for group in groups),
-        scaling=_SCALED.format(least=options.least_replicas).rstrip() if is_scaled else "",
+        scaling=_SCALED.format(least=least_words(options)).rstrip() if is_scaled else "",
     )
     return manifest_of("kubernetes", plan, written, about, objects, cautions, options)
-
-
-def routing_words(options: ScalingOptions, base: str) -> str:
-    """What the files say of where requests go."""
-    if options.routing == "balancer":
-        return BY_BALANCER.format(base=base, image=options.balancer_image)
-    return BY_GATEWAY.format(gateway=options.gateway) if options.routing == "gateway" else "Nothing routes requests."
 
 
 TARGET = Target(

@@ -71,6 +71,12 @@ def check_name(what: str, name: str, form: re.Pattern[str] = _SUBDOMAIN) -> None
         raise InputError(f"{what} must be lower-case letters, digits and dashes, got {name!r}")
 
 
+def check_least(what: str, least: int | None) -> None:
+    """Refuse what is no number of replicas."""
+    if least is not None and least < 0:
+        raise InputError(f"{what} must be >= 0, got {least}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScalingOptions(ClusterOptions):
     """Options of targets that scale replicas.
@@ -80,16 +86,15 @@ class ScalingOptions(ClusterOptions):
     scaling
         ``fixed``, as many as planned, or ``keda``, by requests in flight.
     least_replicas
-        Of each type, however little traffic there is.
+        Of each type, however little traffic there is; None: as many as planned.
     prometheus
         Where KEDA asks for the engines' metrics.
     """
 
     scaling: Literal["fixed", "keda"] = option("fixed", "As many as planned, or by requests in flight with KEDA.")
-    least_replicas: int = option(1, "Of each type, however little traffic there is.")
+    least_replicas: int | None = option(None, "Of each type, however little traffic; null: as many as planned.")
     prometheus: str = option("http://prometheus-operated.monitoring.svc:9090", "Where KEDA finds the engines' metrics.")
 
     def __post_init__(self) -> None:
         ClusterOptions.__post_init__(self)
-        if self.least_replicas < 0:
-            raise InputError(f"least_replicas must be >= 0, got {self.least_replicas}")
+        check_least("least_replicas", self.least_replicas)

@@ -11,7 +11,7 @@ from melange.deploy.targets.kubernetes.options import ScalingOptions
 from melange.deploy.targets.kubernetes.pods import Object, labels_of
 
 # Replicas that are not needed for this long go [s]: loading a model again takes minutes, an idle one costs its price.
-_COOLDOWN_S = 600
+COOLDOWN_S = 600
 # The length of time over which the number in flight is averaged: requests take seconds, and one peak is no trend.
 _WINDOW = "2m"
 
@@ -32,11 +32,9 @@ def scaled_object(
             "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": group.name},
             **bounds(group, options),
             "pollingInterval": 15,
-            "cooldownPeriod": _COOLDOWN_S,
+            "cooldownPeriod": COOLDOWN_S,
             "advanced": {
-                "horizontalPodAutoscalerConfig": {
-                    "behavior": {"scaleDown": {"stabilizationWindowSeconds": _COOLDOWN_S}}
-                }
+                "horizontalPodAutoscalerConfig": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": COOLDOWN_S}}}
             },
             # When Prometheus cannot be asked, what was planned is right more often than nothing.
             "fallback": {"failureThreshold": 4, "replicas": group.replicas},
@@ -48,7 +46,7 @@ def scaled_object(
 def bounds(group: Group, options: ScalingOptions) -> dict[str, int]:
     """Fewest and most replicas, in KEDA's words."""
     return {
-        "minReplicaCount": min(options.least_replicas, group.most_replicas),
+        "minReplicaCount": group.least_replicas(options.least_replicas),
         "maxReplicaCount": group.most_replicas,
     }
 

@@ -15,6 +15,7 @@ from melange.deploy.manifest import Manifest
 from melange.deploy.server_options import ServerOptions
 from melange.deploy.target import Target, option
 from melange.deploy.targets.launchers.shell import command_of, instance_cautions
+from melange.errors import InputError
 from melange.plan.plan import Plan
 
 _FILE = "service.dstack.yml"
@@ -52,14 +53,16 @@ class DstackOptions(ServerOptions):
     scaling
         ``fixed``, as many instances as planned, or ``rps``, by requests per second.
     least_instances
-        Of each type, however little traffic there is.
+        Of each type, however little traffic there is; None: as many as planned.
     """
 
     scaling: Literal["fixed", "rps"] = option("fixed", "As many as planned, or by requests per second.")
-    least_instances: int = option(1, "Of each type, however little traffic there is.")
+    least_instances: int | None = option(None, "Of each type, however little traffic; null: as many as planned.")
 
     def __post_init__(self) -> None:
         ServerOptions.__post_init__(self)
+        if self.least_instances is not None and self.least_instances < 0:
+            raise InputError(f"least_instances must be >= 0, got {self.least_instances}")
 
 
 def _render(plan: Plan, options: DstackOptions, written: date) -> Manifest:
@@ -101,7 +104,7 @@ def _service(groups: Sequence[Group], base: str, options: DstackOptions) -> dict
 def _replicas(group: Group, options: DstackOptions) -> dict[str, Any]:
     node = group.node
     gpu = _GPU.get(node.accelerator, node.accelerator)
-    least = min(options.least_instances, node.instances)
+    least = node.instances if options.least_instances is None else min(options.least_instances, node.instances)
     most = -(-group.most_replicas // group.replicas_per_node)
     rate = round(group.request_rate * group.replicas_per_node, 3)
     scaled = {

@@ -152,6 +152,8 @@ def _group(group: Group, base: str) -> list[Block]:
                 "region": region,
                 "load_balancing_scheme": "INTERNAL",
                 "all_ports": True,
+                # A gateway may be in another region.
+                "allow_global_access": True,
                 "network": Expression("var.google_network"),
                 "subnetwork": Expression("var.google_subnetwork"),
                 "backend_service": Expression(f"google_compute_region_backend_service.{name}.id"),
@@ -167,6 +169,7 @@ def _template(group: Group, base: str) -> dict[str, Any]:
     body: dict[str, Any] = {
         # A template cannot be changed: the next one has another name.
         "name_prefix": f"{group.key[:30].rstrip('-')}-",
+        "region": node.region or Expression("var.google_region"),
         "machine_type": node.instance_type,
         "tags": [base],
         "metadata_startup_script": Expression(f"\"#!/bin/sh\\nHF_SECRET='${{var.hf_secret}}'\\n{script}\""),
