@@ -202,6 +202,10 @@ def test_the_command_lists_targets_and_their_options(tmp_path: Path) -> None:
             default = option["default"] if isinstance(option["default"], str) else json.dumps(option["default"])
             assert re.search(rf"{option['name']} +{re.escape(default)} ", done.stdout)
             assert f"{option['about']} ({option['kind']})" in words
+    one = run("--list", "--to", "nginx", cwd=tmp_path).stdout
+    assert "nginx" in one
+    assert "haproxy" not in one
+    assert run("--list", "--to", "ngin", cwd=tmp_path).returncode == 2
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:

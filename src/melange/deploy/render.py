@@ -10,8 +10,8 @@ from melange.deploy.manifest import Manifest
 from melange.deploy.target import Target
 from melange.deploy.targets.compose import compose
 from melange.deploy.targets.gateways import envoy, haproxy, nginx
-from melange.deploy.targets.kubernetes import aibrix, kserve, kubernetes, llm_d
-from melange.deploy.targets.launchers import dstack, skypilot
+from melange.deploy.targets.kubernetes import aibrix_autoscaling, kserve, kubernetes, llm_d
+from melange.deploy.targets.launchers import dstack, sky_serve
 from melange.deploy.targets.terraform import terraform
 from melange.errors import unknown
 from melange.plan.plan import Plan
@@ -23,9 +23,9 @@ _ALL: tuple[Target[Any], ...] = (
     kubernetes.TARGET,
     kserve.TARGET,
     llm_d.TARGET,
-    aibrix.TARGET,
+    aibrix_autoscaling.TARGET,
     compose.TARGET,
-    skypilot.TARGET,
+    sky_serve.TARGET,
     dstack.TARGET,
     terraform.TARGET,
 )

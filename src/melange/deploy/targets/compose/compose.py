@@ -14,7 +14,7 @@ from melange.deploy.manifest import Manifest
 from melange.deploy.plan_in_use import plan_text
 from melange.deploy.pools import pools_of
 from melange.deploy.target import Target
-from melange.deploy.targets.compose.options import ComposeOptions
+from melange.deploy.targets.compose.compose_options import ComposeOptions
 from melange.deploy.targets.gateways.routes import routes_of
 from melange.deploy.tellable import check_tellable
 from melange.errors import Caution

@@ -12,10 +12,10 @@ from melange.deploy.group import Group, base_name, cautions_of, groups_of
 from melange.deploy.launch import Start
 from melange.deploy.manifest import Manifest
 from melange.deploy.target import Target, option
-from melange.deploy.targets.kubernetes.balancer import balancer_objects
-from melange.deploy.targets.kubernetes.files import cluster_cautions, manifest_of
+from melange.deploy.targets.kubernetes.cluster_balancer import balancer_objects
+from melange.deploy.targets.kubernetes.cluster_files import cluster_cautions, manifest_of
+from melange.deploy.targets.kubernetes.cluster_options import ScalingOptions
 from melange.deploy.targets.kubernetes.objects import annotations_of, disruption_budget, metadata, service
-from melange.deploy.targets.kubernetes.options import ScalingOptions
 from melange.deploy.targets.kubernetes.pods import Object, labels_of, pod_spec, selector_of
 from melange.deploy.targets.kubernetes.scaling import COOLDOWN_S, trigger
 from melange.deploy.targets.kubernetes.words import routing_words

@@ -8,12 +8,12 @@ from melange.deploy.elsewhere import not_by_size
 from melange.deploy.group import base_name, cautions_of, groups_of
 from melange.deploy.manifest import Manifest
 from melange.deploy.target import Target
-from melange.deploy.targets.kubernetes.balancer import balancer_objects
-from melange.deploy.targets.kubernetes.files import cluster_cautions, manifest_of
+from melange.deploy.targets.kubernetes.cluster_balancer import balancer_objects
+from melange.deploy.targets.kubernetes.cluster_files import cluster_cautions, manifest_of
+from melange.deploy.targets.kubernetes.cluster_options import ScalingOptions
+from melange.deploy.targets.kubernetes.inference_pools import gateway_objects
 from melange.deploy.targets.kubernetes.objects import deployment, disruption_budget, service
-from melange.deploy.targets.kubernetes.options import ScalingOptions
 from melange.deploy.targets.kubernetes.pods import Object, labels_of, selector_of
-from melange.deploy.targets.kubernetes.routes import gateway_objects
 from melange.deploy.targets.kubernetes.scaling import scaled_object
 from melange.deploy.targets.kubernetes.words import least_words, routing_words
 from melange.plan.plan import Plan

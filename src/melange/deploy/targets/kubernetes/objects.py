@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from melange.deploy.group import Group
 from melange.deploy.heading import one_line
-from melange.deploy.targets.kubernetes.options import ClusterOptions
+from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions
 from melange.deploy.targets.kubernetes.pods import Object, labels_of, pod_spec, selector_of
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from melange.deploy.group import Group
 from melange.deploy.heading import one_line
 from melange.deploy.node import Node
-from melange.deploy.targets.kubernetes.options import ClusterOptions
+from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions
 
 Object = dict[str, Any]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from melange.deploy.group import Group
+from melange.deploy.targets.kubernetes.cluster_options import ScalingOptions
 from melange.deploy.targets.kubernetes.objects import metadata
-from melange.deploy.targets.kubernetes.options import ScalingOptions
 from melange.deploy.targets.kubernetes.pods import Object, labels_of
 
 # Replicas that are not needed for this long go [s]: loading a model again takes minutes, an idle one costs its price.

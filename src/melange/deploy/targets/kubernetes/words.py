@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from melange.deploy.targets.kubernetes.options import ClusterOptions, ScalingOptions
+from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions, ScalingOptions
 
 _BY_BALANCER = """\
 Requests go to the Service {base}-balancer (port 80, the OpenAI interface): Melange's balancer sends each size where

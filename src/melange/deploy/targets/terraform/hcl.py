@@ -13,7 +13,13 @@ _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """Text that is code and not a value, such as ``var.region``: never what a plan says."""
+    """Text that is code and not a value, such as ``var.region``: never what a plan says.
+
+    Parameters
+    ----------
+    code
+        The text.
+    """
 
     code: str
 

@@ -14,10 +14,10 @@ from melange.deploy.launch import Start
 from melange.deploy.manifest import Manifest
 from melange.deploy.plan_in_use import plan_in_use
 from melange.deploy.target import Target, option
-from melange.deploy.targets.kubernetes.balancer import balancer_objects
-from melange.deploy.targets.kubernetes.files import cluster_cautions, manifest_of
+from melange.deploy.targets.kubernetes.cluster_balancer import balancer_objects
+from melange.deploy.targets.kubernetes.cluster_files import cluster_cautions, manifest_of
+from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions, check_least
 from melange.deploy.targets.kubernetes.objects import deployment, disruption_budget, metadata, service
-from melange.deploy.targets.kubernetes.options import ClusterOptions, check_least
 from melange.deploy.targets.kubernetes.pods import Object, labels_of, selector_of
 from melange.deploy.targets.kubernetes.words import routing_words
 from melange.errors import Caution

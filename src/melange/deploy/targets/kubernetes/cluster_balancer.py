@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from melange.deploy.group import Group
 from melange.deploy.plan_in_use import plan_text
 from melange.deploy.targets.gateways.routes import routes_of
+from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions
 from melange.deploy.targets.kubernetes.objects import disruption_budget, metadata
-from melange.deploy.targets.kubernetes.options import ClusterOptions
 from melange.deploy.targets.kubernetes.pods import Object, literal
 from melange.deploy.tellable import check_tellable
 from melange.plan.plan import Plan

@@ -9,7 +9,7 @@ from melange.deploy.as_yaml import yaml_text
 from melange.deploy.group import Group
 from melange.deploy.heading import comments, heading_of
 from melange.deploy.manifest import Manifest
-from melange.deploy.targets.kubernetes.options import ClusterOptions
+from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions
 from melange.deploy.targets.kubernetes.pods import Object
 from melange.errors import Caution
 from melange.plan.plan import Plan

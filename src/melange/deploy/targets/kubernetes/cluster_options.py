@@ -93,7 +93,7 @@ class ScalingOptions(ClusterOptions):
 
     scaling: Literal["fixed", "keda"] = option("fixed", "As many as planned, or by requests in flight with KEDA.")
     least_replicas: int | None = option(None, "Of each type, however little traffic; null: as many as planned.")
-    prometheus: str = option("http://prometheus-operated.monitoring.svc:9090", "Where KEDA finds the engines' metrics.")
+    prometheus: str = option("http://prometheus:9090", "Where KEDA finds the engines' metrics.")
 
     def __post_init__(self) -> None:
         ClusterOptions.__post_init__(self)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from melange.deploy.as_yaml import yaml_text
 from melange.deploy.elsewhere import weights_of
 from melange.deploy.group import Group
+from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions
 from melange.deploy.targets.kubernetes.objects import metadata
-from melange.deploy.targets.kubernetes.options import ClusterOptions
 from melange.deploy.targets.kubernetes.pods import Object, labels_of, selector_of
 from melange.plan.plan import Plan
 
