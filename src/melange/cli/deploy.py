@@ -68,7 +68,9 @@ def deploy(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the files to this folder; default: print them.")
     ] = None,
-    is_list: Annotated[bool, typer.Option("--list", help="List the targets with their options, or with --to one of them.")] = False,
+    is_list: Annotated[
+        bool, typer.Option("--list", help="List the targets with their options, or with --to one of them.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Write the files that put a plan into production: what starts its servers, or a gateway's configuration."""

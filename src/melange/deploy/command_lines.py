@@ -57,7 +57,7 @@ class Program:
     command
         Its command line for a server.
     image
-        Its own container image by the accelerators' vendor; ``{}`` is where the version goes.
+        Its own container image by the accelerators' architecture or vendor; ``{}`` is where the version goes.
     version
         Whose flags these are.
     busy
@@ -155,7 +155,11 @@ PROGRAM_BY_ERA: Mapping[str, Program] = {
     "vllm-0.2": Program(command=_vllm_0, image={"nvidia": "vllm/vllm-openai:v{}"}, version="0.2.7", busy=_VLLM_BUSY),
     "sglang": Program(
         command=_sglang,
-        image={"nvidia": "lmsysorg/sglang:v{}"},
+        image={
+            "nvidia": "lmsysorg/sglang:v{}",
+            "CDNA3": "lmsysorg/sglang:v{}-rocm720-mi30x",
+            "CDNA4": "lmsysorg/sglang:v{}-rocm720-mi35x",
+        },
         version="0.5.17",
         busy=("sglang:num_running_reqs", "sglang:num_queue_reqs"),
     ),

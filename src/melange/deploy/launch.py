@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from melange.catalog.accelerator import Accelerator
-from melange.deploy.command_lines import Serving, program_of
+from melange.deploy.command_lines import Program, Serving, program_of
 from melange.deploy.server_options import ServerOptions
 from melange.errors import InputError
 from melange.plan.server import Server
@@ -126,12 +126,7 @@ def launch_of(
         the plan decides.
     """
     program = program_of(server)
-    vendor = accelerator.vendor if accelerator else "nvidia"
-    if options.image is None and vendor not in program.image:
-        raise InputError(
-            f"{server.replica_type}: no image of {server.engine} for {vendor} accelerators is known",
-            hint="--option image=registry/name:tag",
-        )
+    image = options.image or _own_image(program, server, accelerator, options)
     drain_s = options.drain_s or _drain_s(slo, longest_answer)
     how = start or Start()
     serving = _serving(server, accelerator, options, drain_s)
@@ -141,7 +136,7 @@ def launch_of(
     command = program.command(server, mounted)
     _check_extra(options.extra_args, command)
     return Launch(
-        image=options.image or program.image[vendor].format(options.version or program.version),
+        image=image,
         command=(*command, *options.extra_args),
         model=serving.model,
         served_name=mounted.served_name,
@@ -150,6 +145,18 @@ def launch_of(
         startup_s=options.startup_s,
         drain_s=drain_s,
         busy=program.busy,
+    )
+
+
+def _own_image(program: Program, server: Server, accelerator: Accelerator | None, options: ServerOptions) -> str:
+    """The engine's own image for the accelerator."""
+    made_for = (accelerator.architecture, accelerator.vendor) if accelerator else ("nvidia",)
+    for name in made_for:
+        if name in program.image:
+            return program.image[name].format(options.version or program.version)
+    raise InputError(
+        f"{server.replica_type}: no image of {server.engine} for {made_for[-1]} accelerators is known",
+        hint="--option image=registry/name:tag",
     )
 
 

@@ -14,7 +14,7 @@ from melange.deploy.heading import comments, heading_of
 from melange.deploy.manifest import Manifest
 from melange.deploy.server_options import ServerOptions
 from melange.deploy.target import Target, option
-from melange.deploy.targets.launchers.shell import command_of, instance_cautions
+from melange.deploy.targets.launchers.shell import check_names, command_of, instance_cautions
 from melange.errors import InputError
 from melange.plan.plan import Plan
 
@@ -67,6 +67,7 @@ class DstackOptions(ServerOptions):
 
 def _render(plan: Plan, options: DstackOptions, written: date) -> Manifest:
     groups, base = groups_of(plan, options, is_one_process=True), base_name(plan, options)
+    check_names(groups, "dstack")
     cautions = [
         *cautions_of(groups),
         *instance_cautions(groups, "dstack", _BACKEND),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from melange.deploy.group import Group
-from melange.errors import Caution
+from melange.errors import Caution, InputError
+
+# Names that both read as such: colons, slashes and commas have a meaning in theirs, and a number is a memory.
+_ACCELERATOR = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+_PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def command_of(group: Group) -> str:
@@ -14,6 +19,27 @@ def command_of(group: Group) -> str:
     What looks like a variable of dstack (``${{ name }}``) is cut in two, inside of quotes, where that changes nothing.
     """
     return group.launch.shell.replace("${{", "$''{{")
+
+
+def check_names(groups: Sequence[Group], target: str) -> None:
+    """Refuse names of instances that the target would read as something else.
+
+    Raises
+    ------
+    InputError
+        An accelerator, a region or an instance type with other characters than letters, digits, dots and dashes.
+    """
+    strange: list[str] = []
+    for group in groups:
+        node = group.node
+        strange += [] if _ACCELERATOR.fullmatch(node.accelerator) else [node.accelerator]
+        strange += [name for name in (node.region, node.instance_type) if name and not _PLACE.fullmatch(name)]
+    if strange:
+        raise InputError(
+            f"{target} does not take such names of accelerators, regions and instance types: "
+            f"{', '.join(map(repr, dict.fromkeys(strange)))}",
+            hint="name them in the price list as their provider does",
+        )
 
 
 def instance_cautions(groups: Sequence[Group], target: str, name_by_provider: Mapping[str, str]) -> tuple[Caution, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -14,7 +15,7 @@ from melange.deploy.heading import comments, heading_of
 from melange.deploy.manifest import Manifest
 from melange.deploy.server_options import ServerOptions
 from melange.deploy.target import Target, option
-from melange.deploy.targets.launchers.shell import command_of, instance_cautions
+from melange.deploy.targets.launchers.shell import check_names, command_of, instance_cautions
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 
@@ -64,6 +65,8 @@ _DRIVER_NAME = {
     "RTX6000Ada": "*RTX*6000*Ada*",
     "RTXPRO6000": "*RTX*PRO*6000*",
 }
+# What SkyPilot's schema takes for a name in target_qps_per_replica.
+_RATED = re.compile(r"[A-Z0-9]+:[0-9]+")
 # SkyPilot takes no rate of 0 [1/s]: what has no traffic of its own is a spare.
 _LEAST_RATE = 0.001
 _ABOUT = """\
@@ -98,6 +101,7 @@ class SkyPilotOptions(ServerOptions):
 
 def _render(plan: Plan, options: SkyPilotOptions, written: date) -> Manifest:
     groups, base = groups_of(plan, options, is_one_process=True), base_name(plan, options)
+    check_names(groups, "SkyPilot")
     cautions = [*cautions_of(groups), *instance_cautions(groups, "SkyPilot", _CLOUD)]
     if options.layout == "one-service":
         cautions += [
@@ -136,6 +140,11 @@ def _service(group: Group) -> dict[str, Any]:
 
 def _one_service(groups: Sequence[Group], base: str) -> dict[str, Any]:
     """All types: the rate that an instance of each carries, and SkyPilot's choice."""
+    if strange := [one.replica_type for one in groups if not _RATED.fullmatch(_accelerators(one))]:
+        raise InputError(
+            f"{', '.join(strange)}: SkyPilot takes no rate for accelerators with such names in one service",
+            hint="--option layout=services",
+        )
     rates = {_accelerators(one): max(round(one.request_rate * one.replicas_per_node, 3), _LEAST_RATE) for one in groups}
     return {
         "name": base,
