@@ -25,7 +25,10 @@ _DRAIN_ROOM, _LEAST_DRAIN_S, _MOST_DRAIN_S = 2.0, 60, 3600
 _UNKNOWN_DRAIN_S = 600
 # What changes it besides the flags of the command line: short forms, and flags that go before others.
 _SHORT = ("-tp", "-pp", "-dp", "-q", "-tpn", "-n")
-_ALSO_DECIDED = {"--model", "--kv-cache-memory-bytes", "--num-gpu-blocks-override", "--data-parallel-size"}
+_ALSO_DECIDED = {
+    *("--model", "--quantization", "--kv-cache-dtype", "--kv-cache-memory-bytes", "--num-gpu-blocks-override"),
+    *("--tensor-parallel-size", "--tp-size", "--data-parallel-size", "--dp-size", "--max-total-tokens"),
+}
 # For balancers to learn that a replica is going before it refuses connections [s].
 LEAVE_S = 10
 
