@@ -407,7 +407,7 @@ def parsed(manifest: Manifest) -> list[Any]:
 
 
 def keys(value: object) -> object:
-    """Its keys at every depth, less those of node labels, whose values must have a form, and types of what is not a key."""
+    """Its keys at every depth and types of values, less what only holds names that have a certain form."""
     if isinstance(value, dict):
         return {
             key: keys(one) for key, one in value.items() if key not in {"nodeSelector", "regions", "instance_types"}

@@ -37,7 +37,7 @@ OPTIONS: dict[str, list[dict[str, object]]] = {
     "terraform": [{}],
 }
 CASES = [(target, k) for target, some in OPTIONS.items() for k in range(len(some))]
-SEEDS = range(30)
+SEEDS = range(12)
 
 
 def two_kinds() -> Plan:
@@ -70,7 +70,7 @@ def test_the_tool_takes_the_files_of_a_plan(target: str, k: int, tmp_path: Path)
 
 @pytest.mark.parametrize("target", CHECKS)
 def test_the_tool_takes_the_files_of_drawn_plans(target: str, tmp_path: Path) -> None:
-    """Thirty services; where a target cannot run one, it says what to do."""
+    """Twelve services; where a target cannot run one, it says what to do."""
     made = 0
     for seed in SEEDS:
         plan = drawn_plan(seed)
@@ -79,7 +79,7 @@ def test_the_tool_takes_the_files_of_drawn_plans(target: str, tmp_path: Path) ->
             if written(target, folder, plan, options):
                 CHECKS[target](folder)
                 made += 1
-    assert made >= (3 if target == "terraform" else len(SEEDS) // 2)
+    assert made >= (1 if target == "terraform" else len(SEEDS) // 2)
 
 
 @pytest.mark.parametrize("target", CHECKS)
