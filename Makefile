@@ -62,6 +62,7 @@ docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_readme.py
 	$(BIN)/python examples/store_outputs.py
+	$(BIN)/python examples/deploy/write.py
 
 kernel: $(VENV)/.installed-dev ## compile the simulation that ships with the package, after a change of its sources
 	$(BIN)/python -m melange.replica.simulated.make_kernel

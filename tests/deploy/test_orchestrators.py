@@ -21,6 +21,7 @@ from melange.deploy.plan_in_use import plan_in_use
 from melange.deploy.render import TARGETS, render
 from melange.deploy.server_options import ServerOptions
 from melange.errors import InputError
+from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.profile.formats.aibrix import profile_from_aibrix
 
@@ -135,6 +136,28 @@ def test_the_balancer_follows_the_plan(target: str) -> None:
         "aws/us-east-1/p4d=http://llama-3-1-8b-aws-us-east-1-p4d:8000",
     ]
     assert pod["securityContext"]["runAsNonRoot"] is True
+
+
+def test_a_plan_in_use_is_the_same_plan() -> None:
+    """With the options that bind types in use, and without those that name others."""
+    plan = two_types()
+    options = Options(
+        max_instances={"aws/us-east-1/g5.xlarge": 4, "aws/us-east-1/g6.xlarge": 9},
+        max_accelerators={"L4": 3, "A10G": 8},
+        min_replicas={"aws/us-east-1/g6.xlarge": 1, "aws/us-east-1/p4d": 1},
+        exclude=("L4",),
+        headroom=0.2,
+    )
+    plan = replace(plan, question=replace(plan.question, options=options))
+    left = plan_in_use(plan)
+    assert left.fingerprint == plan.fingerprint
+    assert left.options == Options(
+        max_instances={"aws/us-east-1/g5.xlarge": 4},
+        max_accelerators={"A10G": 8},
+        min_replicas={"aws/us-east-1/p4d": 1},
+        headroom=0.2,
+    )
+    assert Plan.from_json(json.loads(left.dumps())).fingerprint == plan.fingerprint
 
 
 def test_a_pod_that_stays_as_it_is_is_not_started_again() -> None:

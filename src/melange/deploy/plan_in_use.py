@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from melange.errors import InputError
+from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, members
+from melange.plan.options import Options
 from melange.plan.plan import Plan
+from melange.plan.question import Question
+from melange.profile.profile import Profile
 
 # What Kubernetes keeps in one ConfigMap [bytes], less what its other keys may take.
 _MOST_BYTES = 1_000_000
@@ -27,12 +33,34 @@ def plan_in_use(plan: Plan) -> Plan:
     )
     return replace(
         plan,
-        question=replace(plan.question, profile=smaller),
+        question=Question(workload=plan.workload, profile=smaller, options=_options_of(plan.options, smaller)),
         instances=plan.instances[used],
         share=plan.share[used],
         load=plan.load[used],
+        # Solving it again changes nothing that is deployed.
+        solve_s=0.0,
         single_type={name: plan.single_type[name] for name in names if name in plan.single_type},
     )
+
+
+def _options_of(options: Options, profile: Profile) -> Options:
+    """The options without the names that bind none of the types that are left."""
+    kinds = {
+        "max_instances": (OFFER, INSTANCE_TYPE, REPLICA_TYPE),
+        "max_accelerators": (ACCELERATOR,),
+        "min_replicas": (REPLICA_TYPE,),
+        "spare_replicas": (REPLICA_TYPE,),
+        "require": (REPLICA_TYPE, ACCELERATOR),
+        "exclude": (REPLICA_TYPE, ACCELERATOR),
+    }
+    changes: dict[str, Any] = {}
+    for key, some in kinds.items():
+        given = getattr(options, key)
+        if isinstance(given, int):
+            continue
+        left = [name for name in given if members(name, profile.replica_types, some).any()]
+        changes[key] = {name: given[name] for name in left} if isinstance(given, Mapping) else tuple(left)
+    return replace(options, **changes)
 
 
 def plan_text(plan: Plan) -> str:
