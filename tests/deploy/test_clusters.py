@@ -1,64 +1,23 @@
-"""What the files of targets that start servers say: of a plan, of each option, and of what they cannot do."""
+"""What the files of cluster targets say: of a plan, of each option, and of what they cannot do."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from deploy_cases import SMALL_SHARE, plan_of, replica_type, two_types
-from hostile import HOSTILE, hostile_plan
-from plan_cases import answering
+from starters import CLUSTER, STARTERS, in_market, objects_of, one_of, pod_of
 
 from melange.deploy.elsewhere import elsewhere, is_size_aware, weights_of
-from melange.deploy.manifest import Manifest
 from melange.deploy.plan_in_use import plan_in_use
-from melange.deploy.render import TARGETS, render
-from melange.deploy.server_options import ServerOptions
+from melange.deploy.render import render
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.profile.formats.aibrix import profile_from_aibrix
-
-STARTERS = tuple(name for name, target in TARGETS.items() if issubclass(target.options, ServerOptions))
-CLUSTER = ("kubernetes", "kserve", "llm-d", "aibrix")
-
-
-def in_market(market: str, provider: str = "aws", **offer: object) -> Plan:
-    """Two A10G and an A100 in a market of a cloud."""
-    plan = two_types()
-    types = [
-        replace(one, offer=replace(one.offer, market=market, provider=provider, **offer)) for one in plan.replica_types
-    ]
-    return answering(plan, replica_types=tuple(types))
-
-
-def objects_of(manifest: Manifest) -> list[dict[str, Any]]:
-    """Kubernetes objects of its files."""
-    return [
-        one
-        for name, text in manifest.files.items()
-        if name.startswith("manifests/")
-        for one in yaml.safe_load_all(text)
-    ]
-
-
-def one_of(manifest: Manifest, kind: str, name: str = "") -> dict[str, Any]:
-    """The object of a kind whose name ends so."""
-    (found,) = (one for one in objects_of(manifest) if one["kind"] == kind and one["metadata"]["name"].endswith(name))
-    return found
-
-
-def pod_of(manifest: Manifest, name: str = "g5-xlarge") -> dict[str, Any]:
-    """The pod of a type, whatever makes it."""
-    if manifest.target == "kserve":
-        return one_of(manifest, "LLMInferenceService", name)["spec"]["template"]
-    return one_of(manifest, "Deployment", name)["spec"]["template"]["spec"]
 
 
 @pytest.mark.parametrize("target", STARTERS)
@@ -308,84 +267,6 @@ def test_aibrix_has_its_labels_and_profiles() -> None:
     assert (profile.max_request_rate == plan_in_use(two_types()).max_request_rate).all()
 
 
-def test_compose_on_one_machine_runs_everything() -> None:
-    """Each replica with its own accelerators; the balancer when they are ready; no other file is needed."""
-    one = replica_type("aws/p4d tp2", "A100-40GB")
-    one = replace(one, tensor_parallel=2, offer=replace(one.offer, accelerators=8, instance_type="p4d.24xlarge"))
-    manifest = render(plan_of(np.ones((1, 3, 2)), [1], [one]), "docker-compose", listen="0.0.0.0:80")
-    assert list(manifest.files) == ["compose.yaml", "config/plan.json", "config/replicas.txt"]
-    services = yaml.safe_load(manifest.files["compose.yaml"])["services"]
-    devices = [
-        service["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
-        for name, service in services.items()
-        if name != "balancer"
-    ]
-    assert devices == [["0", "1"], ["2", "3"], ["4", "5"], ["6", "7"]]
-    assert services["balancer"]["ports"] == ["0.0.0.0:80:8080"]
-    assert set(services["balancer"]["depends_on"]) == {f"replica-{k}" for k in range(4)}
-    assert manifest.files["config/replicas.txt"].splitlines()[0] == "aws/p4d tp2=http://replica-0:8000"
-
-
-def test_compose_on_several_machines_has_a_file_for_each_kind() -> None:
-    """And one for the balancer, which is told where replicas are."""
-    urls = {"A10G": ["http://10.0.0.1:8000", "http://10.0.0.2:8000"], "A100-80GB": ["http://10.0.0.3:8000"]}
-    manifest = render(two_types(), "docker-compose", replicas=urls)
-    assert [name for name in manifest.files if name.endswith("compose.yaml")] == [
-        "aws-us-east-1-g5-xlarge/compose.yaml",
-        "aws-us-east-1-p4d/compose.yaml",
-        "balancer/compose.yaml",
-    ]
-    assert manifest.files["balancer/config/replicas.txt"].splitlines()[-1] == "aws/us-east-1/p4d=http://10.0.0.3:8000"
-    assert [caution.kind for caution in manifest.cautions] == ["limits", "machines"]
-
-
-def test_a_sky_service_has_the_planned_instances() -> None:
-    """Each on its own instance type; in one service the rates that each carries, which is not a count."""
-    manifest = render(in_market("spot"), "skypilot")
-    task = yaml.safe_load(manifest.files["aws-us-east-1-g5-xlarge.yaml"])
-    assert task["service"]["replicas"] == 2
-    assert task["resources"]["infra"] == "aws/us-east-1"
-    assert task["resources"]["use_spot"] is True
-    assert task["secrets"] == {"HF_TOKEN": None}
-    types = [replica_type("aws/us-east-1/g5.xlarge", "A10G"), replica_type("aws/us-east-1/g6e.xlarge", "L40S")]
-    plan = plan_of(np.stack([SMALL_SHARE, 1.0 - SMALL_SHARE]), [2, 1], types)
-    manifest = render(plan, "skypilot", layout="one-service")
-    policy = yaml.safe_load(manifest.files["service.yaml"])["service"]["replica_policy"]
-    assert policy["target_qps_per_replica"] == {"A10G:1": pytest.approx(2.085), "L40S:1": pytest.approx(5.83)}
-    assert [caution.kind for caution in manifest.cautions] == ["limits", "counts", "routing"]
-    with pytest.raises(InputError, match="takes no rate"):
-        render(two_types(), "skypilot", layout="one-service")
-
-
-def test_a_dstack_service_has_a_group_a_type() -> None:
-    """With counts, markets and the instances that are allowed."""
-    service = yaml.safe_load(render(in_market("spot"), "dstack").files["service.dstack.yml"])
-    assert [(one["count"], one["spot_policy"]) for one in service["replicas"]] == [(2, "spot"), (1, "spot")]
-    assert service["instance_types"] == ["g5.xlarge", "p4d"]
-    assert service["replicas"][1]["resources"]["gpu"] == "A100:80GB:1"
-    scaled = yaml.safe_load(render(two_types(), "dstack", scaling="rps").files["service.dstack.yml"])["replicas"][0]
-    assert (scaled["count"], scaled["scaling"]) == ("2..4", {"metric": "rps", "target": pytest.approx(2.085)})
-
-
-def test_terraform_has_a_group_a_type() -> None:
-    """As many instances as planned, by market; other clouds are left out with a word, or refused if nothing is left."""
-    files = render(in_market("spot"), "terraform").files
-    assert 'instance_type          = "g5.xlarge"' in files["aws.tf"]
-    assert "desired_capacity          = 2" in files["aws.tf"]
-    assert 'market_type = "spot"' in files["aws.tf"]
-    assert "capacity_reservation_specification" in render(in_market("reserved"), "terraform").files["aws.tf"]
-    files = render(in_market("reserved", "gcp"), "terraform").files
-    assert "SPECIFIC_RESERVATION" in files["gcp.tf"]
-    assert "start 0 0" in files["startup/aws-us-east-1-g5-xlarge.sh"]
-    with pytest.raises(InputError, match="instances of nebius"):
-        render(in_market("on-demand", "nebius"), "terraform")
-    plan = two_types()
-    first, *others = plan.replica_types
-    mixed = answering(plan, replica_types=(replace(first, offer=replace(first.offer, provider="nebius")), *others))
-    (left,) = (one for one in render(mixed, "terraform").cautions if one.kind == "left-out")
-    assert left.message.startswith("2 x aws/us-east-1/g5.xlarge: not written")
-
-
 def test_plans_without_sizes_have_no_balancer() -> None:
     """Numbered buckets cannot be told apart; routing=none starts the servers all the same."""
     from plan_cases import authors
@@ -399,59 +280,3 @@ def test_plans_without_sizes_have_no_balancer() -> None:
     assert render(plan, "kubernetes", routing="none", **options).files
     with pytest.raises(InputError, match="without an engine"):
         render(plan, "kubernetes", routing="none", model="m")
-
-
-@pytest.mark.parametrize("is_model_alone", [True, False])
-@pytest.mark.parametrize("target", STARTERS)
-def test_what_users_name_cannot_break_out(target: str, is_model_alone: bool) -> None:
-    """YAML reads back with the keys that it has for plain names; comments stay comments; files have plain names."""
-    plain = [keys(one) for one in parsed(render(hostile_plan("plain"), target))]
-    made = 0
-    for text in HOSTILE:
-        plan = answering(hostile_plan("plain"), model=text) if is_model_alone else hostile_plan(text)
-        try:
-            manifest = render(plan, target)
-        except InputError as error:
-            if error.hint is None:
-                raise
-            continue
-        made += 1
-        assert [keys(one) for one in parsed(manifest)] == plain
-        assert all(re.fullmatch(r"[a-z0-9./-]+", name) for name in manifest.files)
-        top, _, _ = next(iter(manifest.files.values())).partition("\n\n")
-        assert all(line.startswith("#") for line in top.splitlines())
-    assert made >= (30 if is_model_alone else 4)
-
-
-def parsed(manifest: Manifest) -> list[Any]:
-    """Everything that its YAML files hold."""
-    texts = [text for name, text in manifest.files.items() if name.endswith((".yaml", ".yml"))]
-    return [one for text in texts for one in yaml.safe_load_all(text)]
-
-
-def keys(value: object) -> object:
-    """Its keys at every depth and types of values, less what only holds names that have a certain form."""
-    if isinstance(value, dict):
-        return {
-            key: keys(one) for key, one in value.items() if key not in {"nodeSelector", "regions", "instance_types"}
-        }
-    return [keys(one) for one in value] if isinstance(value, list) else type(value).__name__
-
-
-@pytest.mark.parametrize("text", [text for text in HOSTILE if text.isprintable() and text.strip()])
-def test_a_cluster_gets_the_model_as_it_is_called(text: str) -> None:
-    """An argument of its own, in which the kubelet puts nothing in the place of a variable."""
-    plan = answering(two_types(), model=text)
-    (engine,) = pod_of(render(plan, "kubernetes", name="chat", routing="none"), "g5-xlarge")["containers"]
-    assert engine["args"][1].replace("$$", "$") == text
-    assert not re.search(r"(?<!\$)(\$\$)*\$\(", engine["args"][1])
-
-
-@pytest.mark.parametrize("text", [text for text in HOSTILE if text.isprintable() and text.strip()])
-def test_a_shell_gets_the_model_of_a_task_as_it_is_called(text: str) -> None:
-    """Also where dstack would read a variable."""
-    plan = answering(two_types(), model=text)
-    service = yaml.safe_load(render(plan, "dstack").files["service.dstack.yml"])
-    command = service["replicas"][0]["commands"][0]
-    assert shlex.split(command)[2] == text
-    assert "${{" not in command
