@@ -68,6 +68,10 @@ def deploy(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the files to this folder; default: print them.")
     ] = None,
+    before: Annotated[
+        Path | None,
+        typer.Option("--diff", metavar="PLAN", help="Print what changes in the files against another plan's."),
+    ] = None,
     is_list: Annotated[
         bool, typer.Option("--list", help="List the targets with their options, or with --to one of them.")
     ] = False,
@@ -84,10 +88,31 @@ def deploy(
         )
     if out is not None and out.is_file():
         raise InputError(f"--out {out}: must be a folder, and is a file")
+    if before is not None and (out is not None or as_json):
+        raise InputError("--diff prints a difference and writes no files", hint="leave out --out and --json")
     from melange.deploy.render import render
     from melange.plan.plan import Plan
 
-    _finish(render(Plan.read(source), to, **flags.options(to)), out, as_json)
+    options = flags.options(to)
+    manifest = render(Plan.read(source), to, **options)
+    if before is None:
+        _finish(manifest, out, as_json)
+    else:
+        _print_difference(render(Plan.read(before), to, **options), manifest)
+
+
+def _print_difference(before: Manifest, manifest: Manifest) -> None:
+    """A unified diff on stdout; cautions of the new files, and that there is no difference, on stderr."""
+    from melange.deploy.difference import difference
+    from melange.present.terminal import layout
+
+    terminal = layout.console(stderr=True)
+    text = difference(before, manifest)
+    typer.echo(text, nl=False)
+    if not text:
+        terminal.print("no file changes")
+    if manifest.cautions:
+        terminal.print(layout.cautions(manifest.cautions))
 
 
 def _finish(manifest: Manifest, out: Path | None, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 
 from melange.deploy.as_yaml import yaml_text
-from melange.deploy.group import Group
+from melange.deploy.group import Group, base_name
 from melange.deploy.heading import comments, heading_of
 from melange.deploy.manifest import Manifest
 from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions
@@ -16,6 +16,10 @@ from melange.plan.plan import Plan
 
 # Plain manifests are in a folder of their own: kubectl apply -f takes every file of one, and a kustomization is none.
 _FOLDER = "manifests"
+_KEPT = """\
+A replica type that an earlier plan had and this one has not stays in the cluster until it is deleted, by its label:
+kubectl delete deployment,service,pdb -l app.kubernetes.io/name={base},melange/replica-type=TYPE.
+"""
 
 
 def manifest_of(
@@ -46,7 +50,8 @@ def manifest_of(
         Text of files beside the manifests, by name.
     """
     told = tuple(cautions)
-    paragraphs = [" ".join(text.split()) for text in about.strip().split("\n\n")]
+    kept = _KEPT.format(base=base_name(plan, options))
+    paragraphs = [" ".join(text.split()) for text in f"{about.strip()}\n\n{kept}".split("\n\n")]
     heading = comments([*heading_of(plan, written, told), *paragraphs])
     listed = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
