@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from pathlib import Path
 
 import pytest
+import yaml
+from balance_cases import Balancer, Replica, complete, small_plan
 from deploy_cases import two_types
 
 from melange.deploy.addresses import read_addresses
 from melange.deploy.live.discover import follow, main, resolved
+from melange.deploy.render import render
 from melange.errors import InputError
 
 
@@ -83,3 +87,22 @@ def test_the_file_follows_and_outlives_a_moment_without_names(tmp_path: Path, mo
         follow(["a=http://g5:80"], out, every_s=2.0, is_once=False)
     assert seen == ["a=http://10.0.0.1:80\n", "a=http://10.0.0.1:80\n", "a=http://10.0.0.2:80\n"]
     assert finished.is_set()
+
+
+def test_what_a_balancers_pod_runs_runs_here(tmp_path: Path) -> None:
+    """The plan of the ConfigMap, the file of the discovery, and requests that get where they should."""
+    manifest = render(small_plan(), "kubernetes", engine="vllm")
+    documents = list(yaml.safe_load_all(manifest.files["manifests/balancer.yaml"]))
+    (config,) = (one for one in documents if one["kind"] == "ConfigMap")
+    (pod,) = (one["spec"]["template"]["spec"] for one in documents if one["kind"] == "Deployment")
+    plan, replicas = tmp_path / "plan.json", tmp_path / "replicas.txt"
+    plan.write_text(config["data"]["plan.json"])
+    with Replica() as small, Replica() as large:
+        here = dict(zip(("l4", "a100"), (small, large), strict=True))
+        found = [word for word in pod["initContainers"][0]["args"] if "=http://" in word]
+        placed = [re.sub(r"http://\S*?(l4|a100)-?\S*:8000", lambda m: here[m[1]].url, word) for word in found]
+        assert main(["--once", "--out", str(replicas), *placed]) == 0
+        with Balancer(plan, "--replicas", str(replicas)) as balancer:
+            assert {complete(balancer.port).status for _ in range(20)} == {200}
+        assert small.seen["count"] > 0
+        assert large.seen["count"] > small.seen["count"]

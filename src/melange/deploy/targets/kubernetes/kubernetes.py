@@ -19,8 +19,9 @@ from melange.deploy.targets.kubernetes.words import least_words, routing_words
 from melange.plan.plan import Plan
 
 _ABOUT = """\
-Apply: kubectl apply -k ., or kubectl apply -f manifests/ where no other files are in that folder; as a base of your own
-kustomization: resources: [this folder]. Before: kubectl create secret generic {secret} --from-literal=HF_TOKEN=... (models that are open need none).
+Apply: kubectl apply -k ., or kubectl apply -f manifests/ where no other files are in that folder; as a base of your
+own kustomization: resources: [this folder]. Before: kubectl create secret generic {secret} --from-literal=HF_TOKEN=...
+(models that are open need none).
 
 {routing}
 
