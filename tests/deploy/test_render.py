@@ -187,6 +187,23 @@ def test_the_command_takes_options_by_flag_or_by_name(tmp_path: Path) -> None:
     assert "listen [::1]:9000 default_server;" in first.stdout
 
 
+def test_the_command_shows_what_changes_against_another_plan(tmp_path: Path) -> None:
+    """Files that change, with what changed; nothing where the plans say the same."""
+    two_types().save(tmp_path / "old.json")
+    replace(two_types(), instances=np.array([3, 0, 1])).save(tmp_path / "new.json")
+    done = run("new.json", "--to", "kubernetes", "--diff", "old.json", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "--- manifests/aws-us-east-1-g5-xlarge.yaml\n+++ manifests/aws-us-east-1-g5-xlarge.yaml" in done.stdout
+    assert "-  replicas: 2\n+  replicas: 3\n" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) < 230
+    done = run("new.json", "--to", "kubernetes", "--diff", "new.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no file changes" in done.stderr
+    done = run("new.json", "--to", "kubernetes", "--diff", "old.json", "--out", "k8s", cwd=tmp_path)
+    assert done.returncode == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.json", "old.json"]
+
+
 def test_the_command_lists_targets_and_their_options(tmp_path: Path) -> None:
     """In 80 columns, with every default and without a word cut off; all of it as JSON."""
     done = run("--list", cwd=tmp_path, COLUMNS="80")
@@ -202,6 +219,10 @@ def test_the_command_lists_targets_and_their_options(tmp_path: Path) -> None:
             default = option["default"] if isinstance(option["default"], str) else json.dumps(option["default"])
             assert re.search(rf"{option['name']} +{re.escape(default)} ", done.stdout)
             assert f"{option['about']} ({option['kind']})" in words
+    one = run("--list", "--to", "nginx", cwd=tmp_path).stdout
+    assert "nginx" in one
+    assert "haproxy" not in one
+    assert run("--list", "--to", "ngin", cwd=tmp_path).returncode == 2
 
 
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:

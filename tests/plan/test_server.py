@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from plan_cases import answering, offer
+from simulated import engine
 
 from melange.catalog.bundled import find_model
 from melange.plan.plan import Plan
@@ -42,20 +43,41 @@ def test_limits_are_the_engines_defaults_on_that_accelerator() -> None:
         max_sequences=256,
         max_batched_tokens=2048,
         block_tokens=16,
-        max_context=131072,
+        max_context=32578,
         memory_utilization=0.9,
         is_chunked=True,
         source="estimated",
     )
+    assert [one.max_context for one in servers[1:]] == [131072, 131072]
+
+
+def test_the_context_is_no_longer_than_the_cache_holds() -> None:
+    """By hand: nine tenths of the longest that fits, or the longest that is planned; never above the model's."""
+    plan = plan_of("L4")
+
+    def longest(**settings: object) -> int | None:
+        return servers_of(answering(plan, engines=(engine(max_context=100_000, **settings),)))[0].max_context
+
+    # 4 layers hold 4,000 tokens each, 16 of which are the unused end of a block: 0.9 x 3,984.
+    assert longest() == 3585
+    # Two of the four keep the last 1,000 tokens only: (16,000 - 4 x 16 - 2 x 1,000) / 2 = 6,968.
+    assert longest(full_layers=2, sliding_layers=2, window=1000) == 6271
+    assert longest(full_layers=0, sliding_layers=4, window=1000) == 100_000
+    assert longest(full_layers=2, sliding_layers=2, window=5000) == 3585
+    # The plan sends 500 + 200 tokens, whatever the estimate of the cache says.
+    assert longest(kv_tokens=4 * 700.0) == 700
+    assert longest(kv_tokens=1e9) == 100_000
 
 
 def test_a_server_in_one_line_has_vllms_names() -> None:
     """The line can be turned into flags; a variant is named after the model."""
     one, small = servers_of(plan_of("L4", variants=["fp8"]))
-    limits = "max_num_seqs 256, max_num_batched_tokens 2048, max_model_len 131072, block_size 16"
+    limits = "max_num_seqs 256, max_num_batched_tokens 2048, max_model_len {}, block_size 16"
     limits += ", gpu_memory_utilization 0.9, enable_chunked_prefill true"
-    assert str(one) == f"A replica of L4: {MODEL}, vllm, tensor parallel 1, {limits}"
-    assert str(small) == f"A replica of L4 fp8: {MODEL} (fp8), vllm, tensor parallel 1, {limits}"
+    assert str(one) == f"A replica of L4: {MODEL}, vllm, tensor parallel 1, {limits.format(32578)}"
+    assert (
+        str(small) == f"A replica of L4 fp8: {MODEL} (fp8), vllm, tensor parallel 1, {limits.format(small.max_context)}"
+    )
 
 
 def test_other_engines_are_told_in_words() -> None:
@@ -90,8 +112,8 @@ def test_a_plans_file_says_its_servers(tmp_path: Path) -> None:
     content = json.loads(plan.save(tmp_path / "plan.json").read_text())
     assert content["servers"] == [one.to_json() for one in servers_of(plan)]
     assert servers_of(Plan.read(tmp_path / "plan.json")) == servers_of(plan)
-    for engine in content["engines"]:
-        del engine["era"], engine["memory_utilization"]
+    for stored in content["engines"]:
+        del stored["era"], stored["memory_utilization"]
     del content["servers"]
     (tmp_path / "old.json").write_text(json.dumps(content))
     old = servers_of(Plan.read(tmp_path / "old.json"))

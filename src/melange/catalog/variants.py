@@ -49,15 +49,18 @@ def variant_of(model: Model, name: str) -> Model:
 def distinct_variants(model: Model, names: Sequence[str]) -> tuple[str, ...]:
     """The empty name and those of ``names`` that store something in fewer bytes than the model as published.
 
-    What is no narrower saves nothing, and is left out; of several that come to the same, the first stays.
+    What is no narrower saves nothing, and is left out, also of a name's parts: a name says what an engine must store
+    otherwise. Of several that come to the same, the first stays.
 
     >>> from melange.catalog.bundled import find_model
-    >>> distinct_variants(find_model("deepseek-ai/DeepSeek-V3"), ["fp8", "int4", "fp8-kv", "fp8+fp8-kv"])
+    >>> distinct_variants(find_model("deepseek-ai/DeepSeek-V3"), ["fp8", "int4", "fp8+fp8-kv", "fp8-kv"])
     ('', 'int4', 'fp8-kv')
     """
     name_by_model = {model: ""}
     for name in names:
-        name_by_model.setdefault(variant_of(model, name), name)
+        variant = variant_of(model, name)
+        parts = [part for part in name.split("+") if variant_of(model, part) != model]
+        name_by_model.setdefault(variant, "+".join(parts))
     return tuple(name_by_model.values())
 
 

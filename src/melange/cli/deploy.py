@@ -64,28 +64,55 @@ class _Flags:
 def deploy(
     flags: _Flags,
     source: Annotated[Path | None, typer.Argument(help="A plan.json (melange plan --out).")] = None,
-    to: Annotated[str, typer.Option(help="The target, such as haproxy; --list lists them.")] = "",
+    to: Annotated[str, typer.Option(help="The target, such as kubernetes or haproxy; --list lists them.")] = "",
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the files to this folder; default: print them.")
     ] = None,
-    is_list: Annotated[bool, typer.Option("--list", help="List the targets with their options.")] = False,
+    before: Annotated[
+        Path | None,
+        typer.Option("--diff", metavar="PLAN", help="Print what changes in the files against another plan's."),
+    ] = None,
+    is_list: Annotated[
+        bool, typer.Option("--list", help="List the targets with their options, or with --to one of them.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the files that put a plan into production, such as a gateway's configuration."""
+    """Write the files that put a plan into production: what starts its servers, or a gateway's configuration."""
     if is_list:
-        _print_targets(as_json)
+        _print_targets(to, as_json)
         return
     if source is None or not to:
         raise InputError(
             "a plan.json and the target that it goes to are needed",
-            hint="melange deploy plan.json --to haproxy; melange deploy --list says which targets there are",
+            hint="melange deploy plan.json --to kubernetes; melange deploy --list says which targets there are",
         )
     if out is not None and out.is_file():
         raise InputError(f"--out {out}: must be a folder, and is a file")
+    if before is not None and (out is not None or as_json):
+        raise InputError("--diff prints a difference and writes no files", hint="leave out --out and --json")
     from melange.deploy.render import render
     from melange.plan.plan import Plan
 
-    _finish(render(Plan.read(source), to, **flags.options(to)), out, as_json)
+    options = flags.options(to)
+    manifest = render(Plan.read(source), to, **options)
+    if before is None:
+        _finish(manifest, out, as_json)
+    else:
+        _print_difference(render(Plan.read(before), to, **options), manifest)
+
+
+def _print_difference(before: Manifest, manifest: Manifest) -> None:
+    """A unified diff on stdout; cautions of the new files, and that there is no difference, on stderr."""
+    from melange.deploy.difference import difference
+    from melange.present.terminal import layout
+
+    terminal = layout.console(stderr=True)
+    text = difference(before, manifest)
+    typer.echo(text, nl=False)
+    if not text:
+        terminal.print("no file changes")
+    if manifest.cautions:
+        terminal.print(layout.cautions(manifest.cautions))
 
 
 def _finish(manifest: Manifest, out: Path | None, as_json: bool) -> None:
@@ -104,11 +131,12 @@ def _finish(manifest: Manifest, out: Path | None, as_json: bool) -> None:
         terminal.print(f"saved to {path}")
 
 
-def _print_targets(as_json: bool) -> None:
-    from melange.deploy.render import TARGETS
+def _print_targets(to: str, as_json: bool) -> None:
+    from melange.deploy.render import TARGETS, target_of
     from melange.present.terminal import layout, targets
 
+    listed = [target_of(to)] if to else list(TARGETS.values())
     if as_json:
-        typer.echo(json.dumps({"targets": [one.to_json() for one in TARGETS.values()]}))
+        typer.echo(json.dumps({"targets": [one.to_json() for one in listed]}))
         return
-    layout.console().print(targets.targets_page(TARGETS.values()))
+    layout.console().print(targets.targets_page(listed))

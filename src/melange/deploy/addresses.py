@@ -58,13 +58,21 @@ def addresses_of(given: Iterable[tuple[str, str]], plan: Plan) -> tuple[Address,
 
 
 def read_addresses(path: Path, plan: Plan) -> tuple[Address, ...]:
-    """The replicas of a file: ``NAME=URL`` or ``NAME URL`` a line, ``#`` begins a comment."""
-    lines = [line.partition("#")[0].strip() for line in read_text(path).splitlines()]
+    """The replicas of a file: ``NAME=URL`` or ``NAME URL`` a line.
+
+    ``#`` begins a comment at the start of a line and behind a URL; in a name it belongs to the name.
+    """
+    lines = [_without_comment(line).strip() for line in read_text(path).splitlines()]
     return addresses_of(
-        ((f"{path}:{number}", "=".join(line.split(None, 1)) if "=" not in line.split("://")[0] else line)
+        ((f"{path}:{number}", "=".join(line.rsplit(None, 1)) if "=" not in line.split("://")[0] else line)
          for number, line in enumerate(lines, start=1) if line),
         plan,
     )  # fmt: skip
+
+
+def _without_comment(line: str) -> str:
+    name, separator, place = line.partition("://")
+    return "" if name.lstrip().startswith("#") else f"{name}{separator}{place.partition('#')[0]}"
 
 
 def known_types(plan: Plan) -> list[int]:

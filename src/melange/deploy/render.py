@@ -8,11 +8,27 @@ from typing import Any
 
 from melange.deploy.manifest import Manifest
 from melange.deploy.target import Target
+from melange.deploy.targets.compose import compose
 from melange.deploy.targets.gateways import envoy, haproxy, nginx
+from melange.deploy.targets.kubernetes import aibrix_autoscaling, kserve, kubernetes, llm_d
+from melange.deploy.targets.launchers import dstack, sky_serve
+from melange.deploy.targets.terraform import terraform
 from melange.errors import unknown
 from melange.plan.plan import Plan
 
-_ALL: tuple[Target[Any], ...] = (haproxy.TARGET, envoy.TARGET, nginx.TARGET)
+_ALL: tuple[Target[Any], ...] = (
+    haproxy.TARGET,
+    envoy.TARGET,
+    nginx.TARGET,
+    kubernetes.TARGET,
+    kserve.TARGET,
+    llm_d.TARGET,
+    aibrix_autoscaling.TARGET,
+    compose.TARGET,
+    sky_serve.TARGET,
+    dstack.TARGET,
+    terraform.TARGET,
+)
 TARGETS: Mapping[str, Target[Any]] = {one.name: one for one in _ALL}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,12 @@ from melange.files import Json
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
+    from melange.replica.engine import Engine
+
+# Part of the KV cache that a request of the longest context may take. vLLM does not start where its cache is smaller
+# than one such request, and the memory that it finds free differs from what a plan assumes; less would refuse requests
+# that fit.
+_LARGEST_REQUEST = 0.9
 
 # Each limit by vLLM's name for the flag, and in words for engines whose flags are others.
 _LIMITS = {
@@ -42,7 +49,8 @@ class Server:
     block_tokens
         Tokens of one KV block.
     max_context
-        Longest prompt plus completion [tokens].
+        Longest prompt plus completion [tokens]: the model's, but no more than nine tenths of the KV cache that the plan
+        counts on, or the longest request that it sends there.
     memory_utilization
         Share of an accelerator's memory that the engine takes, as the engine counts it, 0-1.
     is_chunked
@@ -102,8 +110,36 @@ def servers_of(plan: Plan) -> tuple[Server, ...]:
             variant=one.variant,
             engine=one.engine,
             tensor_parallel=one.tensor_parallel,
-            **({} if engine is None else {name: getattr(engine, name) for name in ("era", "source", *_LIMITS)}),
+            **({} if engine is None else _limits_of(engine, _longest_request(plan, r))),
         )
-        for one, engine in zip(plan.replica_types, plan.engines, strict=True)
+        for r, (one, engine) in enumerate(zip(plan.replica_types, plan.engines, strict=True))
         if replicas[one.name] > 0
     )
+
+
+def _limits_of(engine: Engine, longest_request: int) -> Json:
+    limits = {name: getattr(engine, name) for name in ("era", "source", *_LIMITS)}
+    fits = max(_LARGEST_REQUEST * _held_context(engine), longest_request)
+    return limits | {"max_context": math.floor(min(engine.max_context, fits))}
+
+
+def _longest_request(plan: Plan, r: int) -> int:
+    """Longest prompt plus completion that the plan sends to a type [tokens]; 0 where its buckets have no sizes."""
+    buckets = plan.workload.buckets
+    if buckets.is_ordinal:
+        return 0
+    carried = plan.share[r] * plan.workload.request_rate > 0
+    sizes = [buckets.input_edges[i] + buckets.output_edges[o] for i, o in zip(*carried.nonzero(), strict=True)]
+    return math.ceil(max(sizes, default=0))
+
+
+def _held_context(engine: Engine) -> float:
+    """The longest request that the KV cache holds by itself [tokens], as :func:`~melange.replica.memory.held_in`."""
+    layers, room = engine.full_layers + engine.sliding_layers, engine.kv_tokens
+    room -= engine.block_tokens * layers
+    short = max(room / layers, 0.0)
+    if not engine.sliding_layers or short <= engine.window:
+        return short
+    if not engine.full_layers:
+        return math.inf
+    return (room - engine.sliding_layers * engine.window) / engine.full_layers

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import yaml
-
+from melange.deploy.as_yaml import yaml_text
 from melange.deploy.pools import HostPort
 from melange.deploy.targets.gateways.gateway import Gateway, gateway_target
 from melange.deploy.targets.gateways.lua import choice
@@ -50,7 +49,7 @@ def _files(gateway: Gateway) -> dict[str, str]:
             "clusters": [_cluster(gateway, t) for t in range(len(gateway.pools))],
         },
     }
-    return {_NAME: f"{gateway.comments(_ABOUT)}\n\n{_as_yaml(content)}"}
+    return {_NAME: f"{gateway.comments(_ABOUT)}\n\n{yaml_text([content])}"}
 
 
 def _listener(gateway: Gateway) -> _Message:
@@ -180,21 +179,6 @@ def _endpoint(replica: HostPort) -> _Message:
 
 def _address(host: str, port: int) -> _Message:
     return {"socket_address": {"address": host, "port_value": port}}
-
-
-class _Dumper(yaml.SafeDumper):
-    """Text of several lines as a block, as a person would write it."""
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _as_yaml(content: _Message) -> str:
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=120)
 
 
 TARGET = gateway_target("envoy", "Envoy with a Lua filter, as one static file.", _files)

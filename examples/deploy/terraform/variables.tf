@@ -1,0 +1,16 @@
+variable "hf_secret" {
+  description = "Name of the secret that holds HF_TOKEN; empty: none."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9/_+=.@-]*$", var.hf_secret))
+    error_message = "The name of a secret."
+  }
+}
+
+variable "aws_vpc_ids" {
+  description = "VPC by region; the default one elsewhere."
+  type        = map(string)
+  default     = {}
+}

@@ -1,0 +1,35 @@
+"""YAML from structures: what a plan says can be a value there and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+
+def yaml_text(documents: Iterable[Any]) -> str:
+    """Documents in their keys' order, with ``---`` between them; text of several lines as a person would write it.
+
+    >>> print(yaml_text([{"b": "1.10", "a": "x: y"}, [1]]), end="")
+    b: '1.10'
+    a: 'x: y'
+    ---
+    - 1
+    """
+    return "---\n".join(yaml.dump(one, Dumper=_Dumper, sort_keys=False, width=120) for one in documents)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Text of several lines as a block; values that are used twice are written twice."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Anchors are for machines."""
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)

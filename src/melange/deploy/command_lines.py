@@ -1,0 +1,190 @@
+"""Command lines of engines: what a plan assumes of a server, in the flags of vLLM and of SGLang."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from melange.errors import InputError
+from melange.plan.server import Server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What a command line needs besides a server's limits.
+
+    Parameters
+    ----------
+    model, served_name
+        Where the engine finds the model, and what clients call it.
+    port
+        Where it listens.
+    drain_s
+        How long it may finish what it has begun when it is to stop [s].
+    copies
+        Replicas that one process runs beside each other.
+    quantization, kv_dtype
+        What the engine is to store weights and KV cache in; empty: as the checkpoint says.
+    is_half
+        Whether the accelerator has no bf16, so that 16 bits are fp16.
+    """
+
+    model: str
+    served_name: str
+    port: int
+    drain_s: int
+    copies: int = 1
+    quantization: str = ""
+    kv_dtype: str = ""
+    is_half: bool = False
+
+
+class CommandLine(Protocol):
+    """A server as a command line: the program first."""
+
+    def __call__(self, server: Server, serving: Serving) -> tuple[str, ...]:
+        """The words, unquoted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """An engine as it is started.
+
+    Parameters
+    ----------
+    command
+        Its command line for a server.
+    image
+        Its own container image by the accelerators' architecture or vendor; ``{}`` is where the version goes.
+    version
+        Whose flags these are.
+    busy
+        Names of its metrics that are above 0 while it has requests.
+    """
+
+    command: CommandLine
+    image: Mapping[str, str]
+    version: str
+    busy: tuple[str, ...]
+
+
+def _vllm(server: Server, serving: Serving) -> tuple[str, ...]:
+    """The flags of vLLM since its version 1 engine.
+
+    A plan does not count on prefixes that are shared, so they are not cached: ``extra_args`` turn it on. The size of
+    KV blocks is left to the attention kernels, some of which have only one.
+    """
+    return (
+        *("vllm", "serve", serving.model, "--served-model-name", serving.served_name),
+        *("--host", "0.0.0.0", "--port", str(serving.port)),
+        *_flags(
+            ("--tensor-parallel-size", server.tensor_parallel),
+            ("--pipeline-parallel-size", 1),
+            ("--data-parallel-size", serving.copies if serving.copies > 1 else None),
+            ("--max-num-seqs", server.max_sequences),
+            ("--max-num-batched-tokens", server.max_batched_tokens),
+            ("--max-model-len", server.max_context),
+            ("--gpu-memory-utilization", server.memory_utilization),
+            ("--dtype", "half" if serving.is_half else None),
+            ("--quantization", serving.quantization or None),
+            ("--kv-cache-dtype", serving.kv_dtype or "auto"),
+            ("--shutdown-timeout", serving.drain_s),
+        ),
+        *(() if server.is_chunked is None else (f"--{'' if server.is_chunked else 'no-'}enable-chunked-prefill",)),
+        "--no-enable-prefix-caching",
+    )
+
+
+def _vllm_0(server: Server, serving: Serving) -> tuple[str, ...]:
+    """The flags of vLLM 0.2, which reads a prompt in one step and does not start where a step is shorter than that."""
+    step_tokens = server.max_batched_tokens
+    if step_tokens is not None and server.max_context is not None:
+        step_tokens = max(step_tokens, server.max_context)
+    return (
+        *("python3", "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", serving.model, "--served-model-name", serving.served_name),
+        *("--host", "0.0.0.0", "--port", str(serving.port)),
+        *_flags(
+            ("--tensor-parallel-size", server.tensor_parallel),
+            ("--max-num-seqs", server.max_sequences),
+            ("--max-num-batched-tokens", step_tokens),
+            ("--max-model-len", server.max_context),
+            ("--gpu-memory-utilization", server.memory_utilization),
+            ("--dtype", "half" if serving.is_half else None),
+        ),
+    )
+
+
+def _sglang(server: Server, serving: Serving) -> tuple[str, ...]:
+    """SGLang."""
+    return (
+        *("python3", "-m", "sglang.launch_server"),
+        *("--model-path", serving.model, "--served-model-name", serving.served_name),
+        *("--host", "0.0.0.0", "--port", str(serving.port)),
+        *_flags(
+            ("--tp-size", server.tensor_parallel),
+            ("--pp-size", 1),
+            ("--dp-size", serving.copies if serving.copies > 1 else None),
+            ("--max-running-requests", server.max_sequences),
+            ("--chunked-prefill-size", server.max_batched_tokens),
+            ("--max-prefill-tokens", server.max_batched_tokens),
+            ("--context-length", server.max_context),
+            ("--mem-fraction-static", server.memory_utilization),
+            ("--dtype", "half" if serving.is_half else None),
+            ("--quantization", serving.quantization or None),
+            ("--kv-cache-dtype", {"fp8": "fp8_e4m3"}.get(serving.kv_dtype, "auto")),
+        ),
+        *(("--enable-mixed-chunk",) if server.is_chunked else ()),
+        *("--disable-radix-cache", "--enable-metrics"),
+    )
+
+
+def _flags(*pairs: tuple[str, object]) -> Sequence[str]:
+    """Flags whose values are known, one after the other."""
+    return [text for flag, value in pairs if value is not None for text in (flag, str(value))]
+
+
+_VLLM_IMAGES = {"nvidia": "vllm/vllm-openai:v{}", "amd": "vllm/vllm-openai-rocm:v{}"}
+_VLLM_BUSY = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+PROGRAM_BY_ERA: Mapping[str, Program] = {
+    # The version that tests/engine runs and whose parser of arguments reads these.
+    "vllm-1": Program(command=_vllm, image=_VLLM_IMAGES, version="0.32.0", busy=_VLLM_BUSY),
+    # The version that its constants were fitted on.
+    "vllm-0.2": Program(command=_vllm_0, image={"nvidia": "vllm/vllm-openai:v{}"}, version="0.2.7", busy=_VLLM_BUSY),
+    "sglang": Program(
+        command=_sglang,
+        image={
+            "nvidia": "lmsysorg/sglang:v{}",
+            "CDNA3": "lmsysorg/sglang:v{}-rocm720-mi30x",
+            "CDNA4": "lmsysorg/sglang:v{}-rocm720-mi35x",
+        },
+        version="0.5.17",
+        busy=("sglang:num_running_reqs", "sglang:num_queue_reqs"),
+    ),
+}
+
+
+def program_of(server: Server) -> Program:
+    """How the engine of a server is started.
+
+    Raises
+    ------
+    InputError
+        An engine whose command line is not known here, or none.
+    """
+    from melange.replica.era import ERA_BY_ALIAS
+
+    era = server.era or ERA_BY_ALIAS.get(server.engine, server.engine)
+    if era not in PROGRAM_BY_ERA:
+        known = ", ".join(PROGRAM_BY_ERA)
+        found = f"is planned for {server.engine}" if server.engine else "is planned without an engine"
+        raise InputError(
+            f"{server.replica_type} {found}; melange deploy starts {known}",
+            hint="start its servers yourself as the key servers of plan.json says; melange deploy --to haproxy or "
+            "melange balance send requests to them"
+            if server.engine
+            else "--option engine=vllm",
+        )
+    return PROGRAM_BY_ERA[era]

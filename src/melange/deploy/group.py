@@ -1,0 +1,221 @@
+"""The replicas of one type in use: what every target that starts servers renders, and nothing else of a plan."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from melange.deploy.launch import Launch, Start, launch_of
+from melange.deploy.node import Node, node_of
+from melange.deploy.server_options import ServerOptions
+from melange.errors import Caution, InputError
+from melange.plan.plan import Plan
+from melange.plan.server import Server, servers_of
+from melange.replica.capacity import Sizes
+from melange.replica.occupancy import parts_of
+
+# Letters that a name has: with its base and what KServe appends (20) it stays within DNS's 63.
+_BASE_LETTERS, _TYPE_LETTERS, _DIGEST = 16, 26, 5
+# Nothing is scaled on less than one request in flight a replica.
+_LEAST_IN_FLIGHT = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The replicas of one type, as a target starts them.
+
+    Parameters
+    ----------
+    name
+        Of the group: a DNS label, unique in the plan, at most 43 letters.
+    key
+        Its part that tells the type: lower-case letters, digits and dashes.
+    server
+        What the plan assumes of a replica.
+    launch
+        How one is started.
+    node
+        What it runs on.
+    replicas
+        How many the plan has.
+    share
+        Part of all requests that the plan sends to it, 0-1.
+    request_rate
+        Requests of one replica at the planned traffic [1/s].
+    in_flight
+        Requests that one replica has in flight at the planned traffic, for scaling on them.
+    """
+
+    name: str
+    key: str
+    server: Server
+    launch: Launch
+    node: Node
+    replicas: int
+    share: float
+    request_rate: float
+    in_flight: float
+
+    @property
+    def replica_type(self) -> str:
+        """Name of the plan's replica type."""
+        return self.server.replica_type
+
+    @property
+    def replicas_per_node(self) -> int:
+        """Replicas that one instance holds."""
+        return self.node.accelerators // self.server.tensor_parallel
+
+    @property
+    def replica_cost_per_h(self) -> float:
+        """Its part of an instance's price [USD/h]."""
+        return self.node.cost_per_h / self.replicas_per_node
+
+    @property
+    def most_replicas(self) -> int:
+        """Where scaling ends: twice what is planned, and no more than can be had."""
+        most = 2 * self.replicas
+        if self.node.most_instances is not None:
+            most = min(most, self.node.most_instances * self.replicas_per_node)
+        return max(most, self.replicas)
+
+    def least_replicas(self, given: int | None) -> int:
+        """Where scaling ends the other way: as many as given, or as planned where nothing is."""
+        return self.replicas if given is None else min(given, self.most_replicas)
+
+
+def base_name(plan: Plan, options: ServerOptions) -> str:
+    """What everything of a plan is called: as the user says, or after the model.
+
+    Lower-case letters, digits and dashes; it begins with a letter.
+    """
+    if options.name is not None:
+        return options.name
+    last = (options.model or plan.model).rstrip("/").rpartition("/")[2]
+    slug = _slug(last)
+    if len(slug) > _BASE_LETTERS:
+        slug = slug[: _BASE_LETTERS + 1].rpartition("-")[0] or slug[:_BASE_LETTERS]
+    return slug if slug[:1].isalpha() else f"llm-{slug}".rstrip("-")[:_BASE_LETTERS].rstrip("-")
+
+
+def groups_of(
+    plan: Plan, options: ServerOptions, *, is_one_process: bool = False, start: Start | None = None
+) -> tuple[Group, ...]:
+    """The groups of a plan, one a replica type in use, in the plan's order.
+
+    Parameters
+    ----------
+    plan
+        What is to be started.
+    options
+        What the user decides of its servers.
+    is_one_process
+        Whether the target starts one process an instance, which then runs all of the instance's replicas.
+    start
+        What else the target decides of how servers are started.
+
+    Raises
+    ------
+    InputError
+        A plan without replicas, or with a server that cannot be started here.
+    """
+    servers = {server.replica_type: _with_engine(server, options) for server in servers_of(plan)}
+    if not servers:
+        raise InputError("plan: no replicas to start")
+    used = [r for r, one in enumerate(plan.replica_types) if one.name in servers]
+    keys, base = _keys([plan.replica_types[r].name for r in used]), base_name(plan, options)
+    longest = 0.0 if plan.workload.buckets.is_ordinal else _longest_answer(plan)
+    groups = []
+    for r, key in zip(used, keys, strict=True):
+        one = plan.replica_types[r]
+        node = node_of(one, int(plan.instances[r]))
+        how = replace(start or Start(), copies=one.replicas_per_instance if is_one_process else 1)
+        launch = launch_of(servers[one.name], node.facts, plan.slo, longest, options, how)
+        served = (plan.share[r] * plan.workload.request_rate).sum()
+        replicas = plan.replicas[one.name]
+        groups.append(
+            Group(
+                name=f"{base}-{key}",
+                key=key,
+                server=servers[one.name],
+                launch=launch,
+                node=node,
+                replicas=replicas,
+                share=float(served / plan.workload.total_rate),
+                request_rate=float(served / replicas),
+                in_flight=_in_flight(plan, r, replicas),
+            )
+        )
+    return tuple(groups)
+
+
+def cautions_of(groups: Sequence[Group]) -> tuple[Caution, ...]:
+    """What a reader should know of the servers, whatever starts them."""
+    cautions = []
+    if measured := [group.replica_type for group in groups if group.server.source == "measured"]:
+        cautions.append(
+            Caution(
+                "measured",
+                f"{', '.join(measured)}: planned on measured rates; limits that the server did not tell are assumed, "
+                "so compare the flags with those that it was measured with",
+            )
+        )
+    if unknown := [group.replica_type for group in groups if group.server.max_sequences is None]:
+        cautions.append(
+            Caution(
+                "limits",
+                f"{', '.join(unknown)}: the plan does not know the limits of its engine, so the engine's own defaults "
+                "hold; they are right where the rates were measured with them",
+            )
+        )
+    strange = sorted({group.node.accelerator for group in groups if group.node.facts is None})
+    if strange:
+        cautions.append(
+            Caution("accelerator", f"{', '.join(strange)}: not in the table of accelerators; taken for NVIDIA's")
+        )
+    return tuple(cautions)
+
+
+def _with_engine(server: Server, options: ServerOptions) -> Server:
+    """The server with the engine that the user names where the plan names none."""
+    return server if server.engine or options.engine is None else replace(server, engine=options.engine)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.casefold().encode("ascii", "ignore").decode()).strip("-")
+
+
+def _keys(names: Sequence[str]) -> list[str]:
+    """Short names of replica types, unique: those that are long or alike end in a digest of the whole name."""
+    plain = [_slug(name) or "replicas" for name in names]
+    return [
+        slug
+        if len(slug) <= _TYPE_LETTERS and plain.count(slug) == 1
+        else f"{slug[: _TYPE_LETTERS - _DIGEST - 1].strip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]}"
+        for name, slug in zip(names, plain, strict=True)
+    ]
+
+
+def _longest_answer(plan: Plan) -> float:
+    """Longest completion of the plan's traffic [tokens]."""
+    last = np.flatnonzero(plan.workload.request_rate.sum(axis=0))[-1]
+    return float(plan.workload.buckets.output_edges[last])
+
+
+def _in_flight(plan: Plan, r: int, replicas: int) -> float:
+    """Requests that one replica has in flight at the planned traffic.
+
+    Each bucket takes ``rate / (replicas max_request_rate)`` of it, and as much of what it has in flight at that rate.
+    """
+    sizes = Sizes(inputs=plan.workload.input_tokens[None], outputs=plan.workload.output_tokens[None])
+    rate = plan.max_request_rate[r]
+    parts = parts_of(plan.engines[r], rate, plan.slo, sizes)
+    sent = plan.share[r] * plan.workload.request_rate / replicas
+    load = np.divide(sent, rate, out=np.zeros_like(sent), where=rate > 0)
+    found = float(np.nansum(load / parts))
+    return max(found, _LEAST_IN_FLIGHT) if math.isfinite(found) else _LEAST_IN_FLIGHT

@@ -1,0 +1,221 @@
+"""How one replica is started: the image, the command line and the times that a plan assumes or asks for."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from melange.catalog.accelerator import Accelerator
+from melange.deploy.command_lines import Program, Serving, program_of
+from melange.deploy.server_options import ServerOptions
+from melange.errors import InputError
+from melange.plan.server import Server
+from melange.slo import Slo
+
+# Quantized variants that an engine makes by itself of the model as published, while it loads it.
+_MADE_WHILE_LOADING = ("fp8",)
+# Before Ampere accelerators have no bf16.
+_WITHOUT_BF16 = ("Volta", "Turing")
+# What is drained is given twice the longest answer within the SLO: replicas that are late have requests too. Bounds
+# [s]: below a minute a restart cuts off what a busy replica holds, and an hour of waiting helps nobody.
+_DRAIN_ROOM, _LEAST_DRAIN_S, _MOST_DRAIN_S = 2.0, 60, 3600
+# Where a plan names no SLO [s].
+_UNKNOWN_DRAIN_S = 600
+# What changes it besides the flags of the command line: short forms, and flags that go before others.
+_SHORT = ("-tp", "-pp", "-dp", "-q", "-tpn", "-n")
+_ALSO_DECIDED = {
+    *("--model", "--quantization", "--kv-cache-dtype", "--kv-cache-memory-bytes", "--num-gpu-blocks-override"),
+    *("--tensor-parallel-size", "--tp-size", "--data-parallel-size", "--dp-size", "--max-total-tokens"),
+}
+# For balancers to learn that a replica is going before it refuses connections [s].
+LEAVE_S = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a target decides of how servers are started.
+
+    Parameters
+    ----------
+    copies
+        Replicas that one process runs side by side, where replicas cannot be started one by one.
+    served_name
+        What clients call the model, where that must have a certain form; empty: the model's name.
+    mount
+        Where the target puts the model for the engine; empty: the engine downloads it.
+    """
+
+    copies: int = 1
+    served_name: str = ""
+    mount: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How the engine of one replica is started.
+
+    Parameters
+    ----------
+    image
+        Its container image.
+    command
+        The whole command line, the program first.
+    model
+        Where the engine finds the model: a name on the Hugging Face hub or a path.
+    served_name
+        What clients call the model.
+    port
+        Where it listens.
+    accelerators
+        How many it takes.
+    startup_s, drain_s
+        How long it may load the model, and finish what it has begun when it is to stop [s].
+    busy
+        Names of metrics that are above 0 while it has requests.
+    """
+
+    image: str
+    command: tuple[str, ...]
+    model: str
+    served_name: str
+    port: int
+    accelerators: int
+    startup_s: int
+    drain_s: int
+    busy: tuple[str, ...]
+
+    @property
+    def shell(self) -> str:
+        """The command line for a shell, each word quoted where it has to be."""
+        return shlex.join(self.command)
+
+    @property
+    def drain_script(self) -> str:
+        """For a shell beside the engine: wait until balancers know, then until it has no requests left."""
+        metrics = "|".join(self.busy)
+        busy = f"curl -sf http://127.0.0.1:{self.port}/metrics | grep -E '^({metrics})' | grep -qv ' 0\\.0*$'"
+        return f"sleep {LEAVE_S}; while {busy}; do sleep 1; done"
+
+
+def launch_of(
+    server: Server,
+    accelerator: Accelerator | None,
+    slo: Slo | None,
+    longest_answer: float,
+    options: ServerOptions,
+    start: Start | None = None,
+) -> Launch:
+    """How the replicas of a server's type are started.
+
+    Parameters
+    ----------
+    server
+        What the plan assumes of it.
+    accelerator
+        What it runs on; None: not known.
+    slo, longest_answer
+        The plan's SLO and its longest completion [tokens], which say how long a replica takes to finish.
+    options
+        What the user decides.
+    start
+        What the target decides; None: nothing.
+
+    Raises
+    ------
+    InputError
+        An engine that cannot be started here, a model without a name, a variant without a checkpoint, arguments that
+        the plan decides.
+    """
+    program = program_of(server)
+    image = options.image or _own_image(program, server, accelerator, options)
+    drain_s = options.drain_s or _drain_s(slo, longest_answer)
+    how = start or Start()
+    serving = _serving(server, accelerator, options, drain_s)
+    mounted = replace(serving, model=how.mount or serving.model, copies=how.copies)
+    if how.served_name:
+        mounted = replace(mounted, served_name=how.served_name)
+    command = program.command(server, mounted)
+    _check_extra(options.extra_args, command)
+    return Launch(
+        image=image,
+        command=(*command, *options.extra_args),
+        model=serving.model,
+        served_name=mounted.served_name,
+        port=options.port,
+        accelerators=server.tensor_parallel * how.copies,
+        startup_s=options.startup_s,
+        drain_s=drain_s,
+        busy=program.busy,
+    )
+
+
+def _own_image(program: Program, server: Server, accelerator: Accelerator | None, options: ServerOptions) -> str:
+    """The engine's own image for the accelerator."""
+    made_for = (accelerator.architecture, accelerator.vendor) if accelerator else ("nvidia",)
+    for name in made_for:
+        if name in program.image:
+            return program.image[name].format(options.version or program.version)
+    raise InputError(
+        f"{server.replica_type}: no image of {server.engine} for {made_for[-1]} accelerators is known",
+        hint="--option image=registry/name:tag",
+    )
+
+
+def _serving(server: Server, accelerator: Accelerator | None, options: ServerOptions, drain_s: int) -> Serving:
+    served_name = server.model or options.model or ""
+    if not served_name:
+        raise InputError("the plan does not name its model", hint="--option model=org/name")
+    if any(not c.isprintable() for c in served_name + (options.model or "")):
+        raise InputError(f"the model's name has control characters: {served_name!r}", hint="--option model=org/name")
+    serving = Serving(
+        model=options.model or served_name,
+        served_name=served_name,
+        port=options.port,
+        drain_s=drain_s,
+        is_half=bool(accelerator and accelerator.architecture in _WITHOUT_BF16),
+    )
+    if not server.variant:
+        return serving
+    parts = server.variant.split("+")
+    weights = next((part for part in parts if not part.endswith("-kv")), "")
+    kv_dtype = next((part.removesuffix("-kv") for part in parts if part.endswith("-kv")), "")
+    checkpoints = options.checkpoints or {}
+    checkpoint = checkpoints.get(server.variant) or checkpoints.get(weights)
+    if checkpoint:
+        return replace(serving, model=checkpoint, kv_dtype=kv_dtype)
+    if weights and weights not in _MADE_WHILE_LOADING:
+        raise InputError(
+            f"{server.replica_type} serves {served_name} in {weights}, for which a checkpoint must be named",
+            hint=f"--option 'checkpoints={{{weights}: org/name}}'",
+        )
+    return replace(serving, quantization=weights, kv_dtype=kv_dtype)
+
+
+def _check_extra(extra: Sequence[str], command: tuple[str, ...]) -> None:
+    """Refuse arguments that would change what the plan assumes, abbreviated or not."""
+    flags = {word for word in command if word.startswith("--")} | _ALSO_DECIDED
+    decided = {f"--{word[2:].removeprefix('no-')}" for word in flags} - {"--enable-prefix-caching"}
+    for word in extra:
+        flag = word.partition("=")[0].replace("_", "-")
+        stem = f"--{flag[2:].removeprefix('no-')}" if flag.startswith("--") else flag
+        if stem in _SHORT or (len(stem) > 2 and any(one.startswith(stem) for one in decided)):
+            raise InputError(
+                f"extra_args: {flag} is what the plan decides: {shlex.join(command)}",
+                hint="other settings make another plan: measure a server that has them (melange measure)",
+            )
+
+
+def _drain_s(slo: Slo | None, longest_answer: float) -> int:
+    """How long the longest answer takes within the SLO, with room [s]."""
+    if slo is None:
+        return _UNKNOWN_DRAIN_S
+    limits = slo.limits
+    per_token_s = min((limits[name] for name in ("tpot", "ntpot") if name in limits), default=None)
+    within = [limits["latency"]] if "latency" in limits else []
+    if per_token_s is not None:
+        within.append(limits.get("ttft", 0.0) + longest_answer * per_token_s)
+    if not within:
+        return _UNKNOWN_DRAIN_S
+    return min(max(math.ceil(_DRAIN_ROOM * min(within)), _LEAST_DRAIN_S), _MOST_DRAIN_S)

@@ -1,0 +1,81 @@
+"""Keep a file of replicas as DNS says where they are: ``python -m melange.deploy.live.discover``.
+
+A balancer reads ``replicas.txt`` again whenever it changes. Where an orchestrator starts and stops replicas, the names
+of their services resolve to all that are ready; this process, beside the balancer, writes down which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from melange.errors import InputError
+from melange.files import write_text
+
+
+def resolved(given: Iterable[str]) -> list[str]:
+    """``NAME=http://address:port`` of every address that the hosts of ``NAME=http://host:port`` have, sorted.
+
+    A host that cannot be resolved has none: its replicas are still to come, or gone.
+
+    Raises
+    ------
+    InputError
+        A text of another shape.
+    """
+    lines: set[str] = set()
+    for pair in given:
+        name, equals, url = pair.partition("=")
+        parts = urlsplit(url)
+        if not (equals and name and parts.scheme in {"http", "https"} and parts.hostname):
+            raise InputError(f"must be NAME=http://host:port, got {pair!r}")
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        try:
+            found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
+        except socket.gaierror:
+            continue
+        for address in {str(one[4][0]) for one in found}:
+            host = f"[{address}]" if ":" in address else address
+            lines.add(f"{name}={parts.scheme}://{host}:{port}")
+    return sorted(lines)
+
+
+def follow(given: Sequence[str], out: Path, *, every_s: float, is_once: bool) -> None:
+    """Write the file whenever the addresses change; until there are some, and then for good unless ``is_once``.
+
+    A moment without any address keeps the file: it may be DNS that is down, and a balancer checks replicas itself.
+    """
+    written: list[str] = []
+    while True:
+        found = resolved(given)
+        if found and found != written:
+            write_text(out, "\n".join([*found, ""]))
+            written = found
+        if written and is_once:
+            return
+        time.sleep(every_s)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m melange.deploy.live.discover", description=__doc__)
+    parser.add_argument("replicas", nargs="+", metavar="NAME=URL", help="a replica type and where its service is")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--every", type=float, default=2.0, help="time between two looks [s]")
+    parser.add_argument("--once", action="store_true", help="end when the first replicas are there")
+    chosen = parser.parse_args(arguments)
+    try:
+        follow(chosen.replicas, chosen.out, every_s=chosen.every, is_once=chosen.once)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

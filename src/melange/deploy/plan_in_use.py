@@ -1,0 +1,80 @@
+"""A plan without the types that it does not use: what goes with a balancer, and is small."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from melange.errors import InputError
+from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, members
+from melange.plan.options import Options
+from melange.plan.plan import Plan
+from melange.plan.question import Question
+from melange.profile.profile import Profile
+
+# What Kubernetes keeps in one ConfigMap [bytes], less what its other keys may take.
+_MOST_BYTES = 1_000_000
+
+
+def plan_in_use(plan: Plan) -> Plan:
+    """The same plan over the types that it uses: the same fleet, shares and fingerprint."""
+    used = np.flatnonzero(plan.instances > 0)
+    profile = plan.question.profile
+    rows = {name: getattr(profile, name)[used] for name in ("max_request_rate", "low", "high", "provenance", "reason")}
+    names = [profile.replica_types[r].name for r in used]
+    smaller = replace(
+        profile,
+        replica_types=tuple(profile.replica_types[r] for r in used),
+        engines=tuple(profile.engines[r] for r in used) if profile.engines else (),
+        **rows,
+    )
+    return replace(
+        plan,
+        question=Question(workload=plan.workload, profile=smaller, options=_options_of(plan.options, smaller)),
+        instances=plan.instances[used],
+        share=plan.share[used],
+        load=plan.load[used],
+        # Solving it again changes nothing that is deployed.
+        solve_s=0.0,
+        single_type={name: plan.single_type[name] for name in names if name in plan.single_type},
+    )
+
+
+def _options_of(options: Options, profile: Profile) -> Options:
+    """The options without the names that bind none of the types that are left."""
+    kinds = {
+        "max_instances": (OFFER, INSTANCE_TYPE, REPLICA_TYPE),
+        "max_accelerators": (ACCELERATOR,),
+        "min_replicas": (REPLICA_TYPE,),
+        "spare_replicas": (REPLICA_TYPE,),
+        "require": (REPLICA_TYPE, ACCELERATOR),
+        "exclude": (REPLICA_TYPE, ACCELERATOR),
+    }
+    changes: dict[str, Any] = {}
+    for key, some in kinds.items():
+        given = getattr(options, key)
+        if isinstance(given, int):
+            continue
+        left = [name for name in given if members(name, profile.replica_types, some).any()]
+        changes[key] = {name: given[name] for name in left} if isinstance(given, Mapping) else tuple(left)
+    return replace(options, **changes)
+
+
+def plan_text(plan: Plan) -> str:
+    """The text of a ``plan.json`` of the types in use.
+
+    Raises
+    ------
+    InputError
+        Where it is too large for a ConfigMap.
+    """
+    text = plan_in_use(plan).dumps() + "\n"
+    if len(text.encode()) > _MOST_BYTES:
+        raise InputError(
+            f"the plan has {len(text.encode()):,} bytes, and a ConfigMap holds {_MOST_BYTES:,}",
+            hint="plan with coarser workload.buckets, or --option routing=gateway",
+        )
+    return text

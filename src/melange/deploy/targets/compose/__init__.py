@@ -1,0 +1,1 @@
+"""Docker Compose: servers on machines with several accelerators, each in a container of its own."""

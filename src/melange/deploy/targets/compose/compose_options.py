@@ -1,0 +1,40 @@
+"""What can be chosen of servers under Docker Compose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from melange.deploy.server_options import ServerOptions, check_port
+from melange.deploy.target import option
+from melange.deploy.targets.gateways.gateway_options import parse_listen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComposeOptions(ServerOptions):
+    """The options of Docker Compose.
+
+    Parameters
+    ----------
+    listen
+        Where the balancer listens on its machine.
+    balancer_image
+        Its image, built from the repository's Dockerfile.
+    replicas
+        Where replicas on other machines answer, as for gateways; None: made-up names.
+    """
+
+    listen: str = option("127.0.0.1:8080", "Where the balancer listens on its machine.")
+    balancer_image: str = option(
+        f"melange:{version('melange')}", "Image of the balancer (the repository's Dockerfile)."
+    )
+    replicas: Mapping[str, Sequence[str]] | None = option(
+        None, "Where replicas on several machines answer (--replica); null: made-up names."
+    )
+
+    def __post_init__(self) -> None:
+        ServerOptions.__post_init__(self)
+        parse_listen(self.listen)
+        # Replicas of a machine listen on ports in a row.
+        check_port("port", self.port + 64)

@@ -1,0 +1,94 @@
+"""The files of a cluster target: manifests that ``kubectl apply`` takes, and a base for kustomize."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+
+from melange.deploy.as_yaml import yaml_text
+from melange.deploy.group import Group, base_name
+from melange.deploy.heading import comments, heading_of
+from melange.deploy.manifest import Manifest
+from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions
+from melange.deploy.targets.kubernetes.pods import Object
+from melange.errors import Caution
+from melange.plan.plan import Plan
+
+# Plain manifests are in a folder of their own: kubectl apply -f takes every file of one, and a kustomization is none.
+_FOLDER = "manifests"
+_KEPT = """\
+A replica type that an earlier plan had and this one has not stays in the cluster until it is deleted, by its label:
+kubectl delete deployment,service,pdb -l app.kubernetes.io/name={base},melange/replica-type=TYPE.
+"""
+
+
+def manifest_of(
+    target: str,
+    plan: Plan,
+    written: date,
+    about: str,
+    objects: Mapping[str, Sequence[Object]],
+    cautions: Iterable[Caution],
+    options: ClusterOptions,
+    others: Mapping[str, str] | None = None,
+) -> Manifest:
+    """The files of a target.
+
+    Parameters
+    ----------
+    target, plan, written
+        What they are for, of which plan, and when they were written.
+    about
+        What they do and how they are used; paragraphs are separated by an empty line.
+    objects
+        Kubernetes objects by file name.
+    cautions
+        What a reader should know.
+    options
+        What the user decides.
+    others
+        Text of files beside the manifests, by name.
+    """
+    told = tuple(cautions)
+    kept = _KEPT.format(base=base_name(plan, options))
+    paragraphs = [" ".join(text.split()) for text in f"{about.strip()}\n\n{kept}".split("\n\n")]
+    heading = comments([*heading_of(plan, written, told), *paragraphs])
+    listed = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        **({"namespace": options.namespace} if options.namespace else {}),
+        "resources": [f"{_FOLDER}/{name}" for name in objects],
+    }
+    files = {"kustomization.yaml": f"{heading}\n\n{yaml_text([listed])}"}
+    short = comments([f"Of the plan with the fingerprint {plan.fingerprint}; kustomization.yaml says more."])
+    files |= {f"{_FOLDER}/{name}": f"{short}\n\n{yaml_text(some)}" for name, some in objects.items()}
+    return Manifest(target=target, files=files | dict(others or {}), cautions=told)
+
+
+def cluster_cautions(groups: Sequence[Group], options: ClusterOptions) -> list[Caution]:
+    """What a cluster cannot do by itself, or must have."""
+    cautions = []
+    places = sorted({(group.node.provider, group.node.region) for group in groups})
+    if len(places) > 1:
+        named = ", ".join("/".join(part for part in place if part) or "unnamed" for place in places)
+        cautions.append(
+            Caution(
+                "clusters",
+                f"the plan's nodes are in {named}: one cluster seldom spans them, and traffic between them costs time "
+                "and money; apply each type where its nodes are, or plan with one provider and region (offers)",
+            )
+        )
+    unnamed = [group.replica_type for group in groups if not group.node.instance_type]
+    if unnamed:
+        cautions.append(
+            Caution(
+                "nodes",
+                f"{', '.join(unnamed)}: the price list names no instance type, so pods take any node with free "
+                "accelerators; label such nodes and select them",
+            )
+        )
+    if options.routing == "none":
+        cautions.append(
+            Caution("routing", "nothing sends requests to replica types (routing=none): melange balance does")
+        )
+    return cautions

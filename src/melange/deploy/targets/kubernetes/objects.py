@@ -1,0 +1,102 @@
+"""The objects of one replica type: its pods, where they answer, how many may be away at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from melange.deploy.group import Group
+from melange.deploy.heading import one_line
+from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions
+from melange.deploy.targets.kubernetes.pods import Object, labels_of, pod_spec, selector_of
+
+
+def metadata(name: str, labels: Mapping[str, str], options: ClusterOptions) -> Object:
+    """Name, namespace where one is asked for, labels."""
+    place = {"namespace": options.namespace} if options.namespace else {}
+    return {"name": name, **place, "labels": dict(labels)}
+
+
+def annotations_of(group: Group, fingerprint: str) -> dict[str, str]:
+    """Which plan it is from, and the type's whole name there."""
+    return {"melange/plan": fingerprint, "melange/replica-type-name": one_line(group.replica_type)}
+
+
+def deployment(
+    group: Group,
+    groups: Sequence[Group],
+    base: str,
+    fingerprint: str,
+    options: ClusterOptions,
+    labels: Mapping[str, str] | None = None,
+    replicas: int | None = None,
+) -> Object:
+    """Replicas of a type; a new one is ready before an old one goes.
+
+    Parameters
+    ----------
+    group, groups
+        The type, and all types of the plan.
+    base, fingerprint
+        What everything is called, and which plan it is from.
+    options
+        What the user decides.
+    labels
+        More labels of the deployment and its pods.
+    replicas
+        How many; None: as planned. Below 0: left to what scales them.
+    """
+    more = dict(labels or {})
+    count = group.replicas if replicas is None else replicas
+    selector = selector_of(group, base)
+    template = {
+        "metadata": {
+            "labels": labels_of(group, base) | more,
+            # The plan is not named here: another one must not start servers again that stay as they are.
+            "annotations": {
+                "prometheus.io/scrape": "true",
+                "prometheus.io/path": "/metrics",
+                "prometheus.io/port": str(group.launch.port),
+            },
+        },
+        "spec": pod_spec(group, groups, base, options),
+    }
+    described = metadata(group.name, labels_of(group, base) | more, options)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {**described, "annotations": annotations_of(group, fingerprint)},
+        "spec": {
+            **({"replicas": count} if count >= 0 else {}),
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            # A server may take this long to load the model before a rollout counts as stuck.
+            "progressDeadlineSeconds": group.launch.startup_s + 600,
+            "selector": {"matchLabels": selector},
+            "template": template,
+        },
+    }
+
+
+def service(group: Group, base: str, options: ClusterOptions, selector: Mapping[str, str] | None = None) -> Object:
+    """Where replicas answer: without an address of its own, its name resolves to those that are ready."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata(group.name, labels_of(group, base), options),
+        "spec": {
+            "clusterIP": "None",
+            "selector": dict(selector or selector_of(group, base)),
+            "ports": [{"name": "http", "port": group.launch.port, "targetPort": group.launch.port}],
+        },
+    }
+
+
+def disruption_budget(
+    name: str, selector: Mapping[str, str], labels: Mapping[str, str], options: ClusterOptions
+) -> Object:
+    """One at a time: what is drained for maintenance is back before the next goes."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": metadata(name, labels, options),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": dict(selector)}},
+    }

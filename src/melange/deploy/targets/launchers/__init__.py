@@ -1,0 +1,1 @@
+"""SkyPilot and dstack, which rent instances by themselves: one process an instance."""

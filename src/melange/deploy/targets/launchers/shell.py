@@ -1,0 +1,73 @@
+"""What SkyPilot and dstack run on an instance, and what they cannot be told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from melange.deploy.group import Group
+from melange.errors import Caution, InputError
+
+# Names that both read as such: colons, slashes and commas have a meaning in theirs, and a number is a memory.
+_ACCELERATOR = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
+_PLACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def command_of(group: Group) -> str:
+    """The engine's command line for a shell.
+
+    What looks like a variable of dstack (``${{ name }}``) is cut in two, inside of quotes, where that changes nothing.
+    """
+    return group.launch.shell.replace("${{", "$''{{")
+
+
+def check_names(groups: Sequence[Group], target: str) -> None:
+    """Refuse names of instances that the target would read as something else.
+
+    Raises
+    ------
+    InputError
+        An accelerator, a region or an instance type with other characters than letters, digits, dots and dashes.
+    """
+    strange: list[str] = []
+    for group in groups:
+        node = group.node
+        strange += [] if _ACCELERATOR.fullmatch(node.accelerator) else [node.accelerator]
+        strange += [name for name in (node.region, node.instance_type) if name and not _PLACE.fullmatch(name)]
+    if strange:
+        raise InputError(
+            f"{target} does not take such names of accelerators, regions and instance types: "
+            f"{', '.join(map(repr, dict.fromkeys(strange)))}",
+            hint="name them in the price list as their provider does",
+        )
+
+
+def instance_cautions(groups: Sequence[Group], target: str, name_by_provider: Mapping[str, str]) -> tuple[Caution, ...]:
+    """What the target cannot be told of the plan's instances."""
+    cautions = []
+    if several := [group for group in groups if group.replicas_per_node > 1]:
+        told = ", ".join(f"{group.replica_type} ({group.replicas_per_node})" for group in several)
+        cautions.append(
+            Caution(
+                "replicas",
+                f"{target} starts one process an instance, and the plan has several replicas on each of {told}: the "
+                "process runs them side by side (data parallel) and spreads requests over them itself",
+            )
+        )
+    if strange := sorted({group.node.provider or "no name" for group in groups} - set(name_by_provider)):
+        cautions.append(
+            Caution(
+                "provider",
+                f"{target} does not know the provider {', '.join(strange)}: it takes such accelerators where it finds "
+                "them, at other prices than planned",
+            )
+        )
+    if unnamed := [group.replica_type for group in groups if not group.node.instance_type]:
+        cautions.append(
+            Caution("nodes", f"{', '.join(unnamed)}: the price list names no instance type; {target} chooses one")
+        )
+    if reserved := [group.replica_type for group in groups if group.node.market == "reserved"]:
+        cautions.append(
+            Caution("market", f"{', '.join(reserved)}: planned as reserved, which {target} is not told; on demand here")
+        )
+    return tuple(cautions)

@@ -1,0 +1,219 @@
+"""SkyPilot: a service a replica type with as many instances as planned, or one service of all types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any, Literal
+
+from melange.deploy.as_yaml import yaml_text
+from melange.deploy.elsewhere import is_size_aware, not_by_size
+from melange.deploy.group import Group, base_name, cautions_of, groups_of
+from melange.deploy.heading import comments, heading_of
+from melange.deploy.manifest import Manifest
+from melange.deploy.server_options import ServerOptions
+from melange.deploy.target import Target, option
+from melange.deploy.targets.launchers.shell import check_names, command_of, instance_cautions
+from melange.errors import Caution, InputError
+from melange.plan.plan import Plan
+
+_CLOUD = {
+    **{
+        name: name
+        for name in ("aws", "azure", "gcp", "lambda", "nebius", "runpod", "verda", "oci", "vast", "paperspace")
+    },
+    "digitalocean": "do",
+}
+# SkyPilot's names where they are not ours.
+_ACCELERATOR = {
+    "V100-16GB": "V100",
+    "A100-40GB": "A100",
+    "A100-PCIe-40GB": "A100",
+    "A100-PCIe-80GB": "A100-80GB",
+    "H100-80GB": "H100",
+    "H100-PCIe-80GB": "H100",
+    "H100-NVL-94GB": "H100-NVL",
+    "GH200-96GB": "GH200",
+    "RTX6000Ada": "RTX6000-Ada",
+    "RTXPRO6000": "RTXPRO6000",
+}
+# What nvidia-smi calls them, as patterns of a shell.
+_DRIVER_NAME = {
+    "T4": "*T4",
+    "V100-16GB": "*V100*16GB",
+    "V100-32GB": "*V100*32GB",
+    "A10": "*A10",
+    "A10G": "*A10G",
+    "A100-40GB": "*A100*40GB*",
+    "A100-80GB": "*A100*80GB*",
+    "A100-PCIe-80GB": "*A100*80GB*",
+    "L4": "*L4",
+    "L40": "*L40",
+    "L40S": "*L40S",
+    "H100-80GB": "*H100*HBM3*",
+    "H100-PCIe-80GB": "*H100*PCIe*",
+    "H100-NVL-94GB": "*H100*NVL*",
+    "H200": "*H200*",
+    "GH200-96GB": "*GH200*",
+    "B200": "*' B200'*",
+    "B300": "*' B300'*",
+    "RTX4090": "*RTX*4090*",
+    "RTX5090": "*RTX*5090*",
+    "RTXA6000": "*RTX*A6000*",
+    "RTX6000Ada": "*RTX*6000*Ada*",
+    "RTXPRO6000": "*RTX*PRO*6000*",
+}
+# What SkyPilot's schema takes for a name in target_qps_per_replica.
+_RATED = re.compile(r"[A-Z0-9]+:[0-9]+")
+# SkyPilot takes no rate of 0 [1/s]: what has no traffic of its own is a spare.
+_LEAST_RATE = 0.001
+_ABOUT = """\
+A service a replica type, each with as many instances as planned: {commands}, with HF_TOKEN in the environment.
+
+In front of them: {front}. SkyPilot starts an instance again that is lost, and sends a request to the instance with the
+fewest; it knows nothing of sizes.
+"""
+_ABOUT_ONE = """\
+One service of all types: sky serve up -n {name} service.yaml --secret HF_TOKEN, with HF_TOKEN in the environment.
+
+SkyPilot chooses which of the instances it rents and how many, by the requests per second that each carries; it cannot
+be told how many of each. layout=services can.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkyPilotOptions(ServerOptions):
+    """The options of SkyPilot.
+
+    Parameters
+    ----------
+    layout
+        ``services``, one a replica type, or ``one-service`` of all of them.
+    """
+
+    layout: Literal["services", "one-service"] = option("services", "A service a replica type, or one of all.")
+
+    def __post_init__(self) -> None:
+        ServerOptions.__post_init__(self)
+
+
+def _render(plan: Plan, options: SkyPilotOptions, written: date) -> Manifest:
+    groups, base = groups_of(plan, options, is_one_process=True), base_name(plan, options)
+    check_names(groups, "SkyPilot")
+    cautions = [*cautions_of(groups), *instance_cautions(groups, "SkyPilot", _CLOUD)]
+    if options.layout == "one-service":
+        cautions += [
+            Caution("counts", "SkyPilot cannot fix how many instances of each type a service has; it adds up rates"),
+            *not_by_size(plan, "SkyPilot", "layout=services with melange deploy --to haproxy in front"),
+        ]
+        about = _ABOUT_ONE.format(name=base)
+        tasks = {"service.yaml": _one_service(groups, base)}
+    else:
+        if is_size_aware(plan):
+            cautions.append(
+                Caution("routing", "SkyPilot cannot route by request size: put a gateway in front of its services")
+            )
+        about = _ABOUT.format(
+            commands=" && ".join(f"sky serve up -y -n {one.name} {one.key}.yaml --secret HF_TOKEN" for one in groups),
+            front="melange deploy plan.json --to haproxy --replica NAME=http://ENDPOINT for each, where ENDPOINT is "
+            "what sky serve status --endpoint says",
+        )
+        tasks = {f"{one.key}.yaml": _service(one) for one in groups}
+    paragraphs = [" ".join(text.split()) for text in about.strip().split("\n\n")]
+    heading = comments([*heading_of(plan, written, cautions), *paragraphs])
+    files = {name: f"{heading}\n\n{yaml_text([task])}" for name, task in tasks.items()}
+    return Manifest(target="skypilot", files=files, cautions=tuple(cautions))
+
+
+def _service(group: Group) -> dict[str, Any]:
+    """One type: as many instances as planned."""
+    return {
+        "name": group.name,
+        "service": {**_probe([group]), "replicas": group.node.instances, "load_balancing_policy": "least_load"},
+        "resources": {**_shared(group), **_resources(group)},
+        "secrets": {"HF_TOKEN": None},
+        "run": f"{command_of(group)}\n",
+    }
+
+
+def _one_service(groups: Sequence[Group], base: str) -> dict[str, Any]:
+    """All types: the rate that an instance of each carries, and SkyPilot's choice."""
+    if strange := [one.replica_type for one in groups if not _RATED.fullmatch(_accelerators(one))]:
+        raise InputError(
+            f"{', '.join(strange)}: SkyPilot takes no rate for accelerators with such names in one service",
+            hint="--option layout=services",
+        )
+    rates = {_accelerators(one): max(round(one.request_rate * one.replicas_per_node, 3), _LEAST_RATE) for one in groups}
+    return {
+        "name": base,
+        "service": {
+            **_probe(groups),
+            "replica_policy": {
+                "min_replicas": sum(one.node.instances for one in groups),
+                "max_replicas": sum(-(-one.most_replicas // one.replicas_per_node) for one in groups),
+                "target_qps_per_replica": rates,
+            },
+            "load_balancing_policy": "instance_aware_least_load",
+        },
+        "resources": {**_shared(groups[0]), "any_of": [_resources(one) for one in groups]},
+        "secrets": {"HF_TOKEN": None},
+        "run": _choice(groups),
+    }
+
+
+def _choice(groups: Sequence[Group]) -> str:
+    """One script for all types: it asks the driver which accelerators it has, and starts what the plan has there.
+
+    Raises
+    ------
+    InputError
+        Types that the driver's answer does not tell apart.
+    """
+    command_by_case: dict[str, str] = {}
+    for one in groups:
+        name = _DRIVER_NAME.get(one.node.accelerator)
+        case = f"{name}' x{one.node.accelerators}'"
+        if name is None or command_by_case.setdefault(case, command_of(one)) != command_of(one):
+            raise InputError(
+                f"{one.replica_type}: in one service its instances cannot be told from those of other types",
+                hint="--option layout=services",
+            )
+    # L40S before L40 before L4: the first that fits is taken.
+    cases = [f"  {case}) exec {command_by_case[case]} ;;" for case in sorted(command_by_case, key=len, reverse=True)]
+    found = '"$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1) x$SKYPILOT_NUM_GPUS_PER_NODE"'
+    lines = [f"case {found} in", *cases, '  *) echo "the plan has no such accelerators" >&2; exit 1 ;;', "esac", ""]
+    return "\n".join(lines)
+
+
+def _probe(groups: Sequence[Group]) -> dict[str, Any]:
+    startup_s = max(one.launch.startup_s for one in groups)
+    return {"readiness_probe": {"path": "/health", "initial_delay_seconds": startup_s}}
+
+
+def _shared(group: Group) -> dict[str, Any]:
+    return {"ports": group.launch.port, "image_id": f"docker:{group.launch.image}"}
+
+
+def _resources(group: Group) -> dict[str, Any]:
+    node = group.node
+    cloud = _CLOUD.get(node.provider)
+    infra = {"infra": f"{cloud}/{node.region}" if node.region else cloud} if cloud else {}
+    # An instance type says nothing where the provider is not known.
+    instance = {"instance_type": node.instance_type} if cloud and node.instance_type else {}
+    return {**infra, **instance, "accelerators": _accelerators(group), "use_spot": node.is_spot}
+
+
+def _accelerators(group: Group) -> str:
+    """``L40S:1``: what one instance has."""
+    name = _ACCELERATOR.get(group.node.accelerator, group.node.accelerator)
+    return f"{name}:{group.node.accelerators}"
+
+
+TARGET = Target(
+    name="skypilot",
+    about="SkyPilot: a service a replica type, with a gateway in front, or one service of all types.",
+    options=SkyPilotOptions,
+    render=_render,
+)

@@ -1,0 +1,277 @@
+"""Amazon: a launch template, an autoscaling group and a load balancer within the network for each replica type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from melange.deploy.group import Group
+from melange.deploy.targets.terraform.hcl import Block, Expression, identifier
+
+# Amazon's own machine image with NVIDIA's driver and Docker, by the parameter that names the latest one.
+_IMAGE = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+# Room for the image, the container and the weights [GB].
+_DISK_GB = 300
+
+
+def providers(groups: Sequence[Group]) -> list[Block]:
+    """One for each region."""
+    return [
+        Block("provider", ("aws",), {"alias": region, "region": value}) for region, value in _regions(groups).items()
+    ]
+
+
+def blocks(groups: Sequence[Group], base: str) -> list[Block]:
+    """Everything of the groups on AWS."""
+    made = _access(base, _region(groups[0]))
+    for region in _regions(groups):
+        made += _network(region, base, groups)
+    for group in groups:
+        made += _group(group, base)
+    return made
+
+
+def replica_urls(group: Group) -> list[Expression]:
+    """Where the replicas of a group answer: ``host:port``."""
+    name = identifier(group.key)
+    return [
+        Expression(f'"${{aws_lb.{name}.dns_name}}:{group.launch.port + k}"') for k in range(group.replicas_per_node)
+    ]
+
+
+def _regions(groups: Sequence[Group]) -> dict[str, Any]:
+    """Value of each region by the name that providers and data have here; a variable where the plan names none."""
+    return {_region(group): group.node.region or Expression("var.aws_region") for group in groups}
+
+
+def _region(group: Group) -> str:
+    return identifier(group.node.region) if group.node.region else "unnamed"
+
+
+def _access(base: str, region: str) -> list[Block]:
+    """What instances of all regions may do: read one secret, where one is named."""
+    here = {"provider": Expression(f"aws.{region}")}
+    trust = Expression(
+        'jsonencode({ Version = "2012-10-17", Statement = [{ Effect = "Allow", Action = "sts:AssumeRole", '
+        'Principal = { Service = "ec2.amazonaws.com" } }] })'
+    )
+    read = Expression(
+        'jsonencode({ Version = "2012-10-17", Statement = [{ Effect = "Allow", '
+        'Action = "secretsmanager:GetSecretValue", '
+        'Resource = "arn:*:secretsmanager:*:*:secret:${var.hf_secret}-*" }] })'
+    )
+    return [
+        Block(
+            "resource", ("aws_iam_role", "replica"), {**here, "name_prefix": f"{base}-", "assume_role_policy": trust}
+        ),
+        Block(
+            "resource",
+            ("aws_iam_role_policy", "secret"),
+            {
+                **here,
+                "count": Expression('var.hf_secret == "" ? 0 : 1'),
+                "role": Expression("aws_iam_role.replica.id"),
+                "policy": read,
+            },
+        ),
+        Block(
+            "resource",
+            ("aws_iam_instance_profile", "replica"),
+            {**here, "name_prefix": f"{base}-", "role": Expression("aws_iam_role.replica.name")},
+        ),
+    ]
+
+
+def _network(region: str, base: str, groups: Sequence[Group]) -> list[Block]:
+    """The network of a region, its machine image, and who may reach replicas there."""
+    here = {"provider": Expression(f"aws.{region}")}
+    vpc = f'lookup(var.aws_vpc_ids, "{region}", null)'
+    some = [group for group in groups if _region(group) == region]
+    first = min(group.launch.port for group in some)
+    last = max(group.launch.port + group.replicas_per_node - 1 for group in some)
+    subnets = {"name": "vpc-id", "values": [Expression(f"data.aws_vpc.{region}.id")]}
+    return [
+        Block(
+            "data",
+            ("aws_vpc", region),
+            {**here, "id": Expression(vpc), "default": Expression(f"{vpc} == null ? true : null")},
+        ),
+        Block("data", ("aws_subnets", region), {**here, "filter": Block("filter", (), subnets)}),
+        Block("data", ("aws_ssm_parameter", region), {**here, "name": _IMAGE}),
+        Block(
+            "resource",
+            ("aws_security_group", region),
+            {
+                **here,
+                "name_prefix": f"{base}-",
+                "vpc_id": Expression(f"data.aws_vpc.{region}.id"),
+                "ingress": Block(
+                    "ingress",
+                    (),
+                    {
+                        "description": "requests and health checks from within the network",
+                        "from_port": first,
+                        "to_port": last,
+                        "protocol": "tcp",
+                        "cidr_blocks": [Expression(f"data.aws_vpc.{region}.cidr_block")],
+                    },
+                ),
+                "egress": Block(
+                    "egress",
+                    (),
+                    {
+                        "description": "images and weights",
+                        "from_port": 0,
+                        "to_port": 0,
+                        "protocol": "-1",
+                        "cidr_blocks": ["0.0.0.0/0"],
+                    },
+                ),
+            },
+        ),
+    ]
+
+
+def _group(group: Group, base: str) -> list[Block]:
+    name, region = identifier(group.key), _region(group)
+    here = {"provider": Expression(f"aws.{region}")}
+    template: dict[str, Any] = {
+        **here,
+        "name_prefix": f"{group.key}-",
+        "image_id": Expression(f"data.aws_ssm_parameter.{region}.value"),
+        "instance_type": group.node.instance_type,
+        "vpc_security_group_ids": [Expression(f"aws_security_group.{region}.id")],
+        "user_data": _user_data(group),
+        "update_default_version": True,
+        "profile": Block("iam_instance_profile", (), {"arn": Expression("aws_iam_instance_profile.replica.arn")}),
+        "metadata": Block("metadata_options", (), {"http_tokens": "required"}),
+        "disk": Block(
+            "block_device_mappings",
+            (),
+            {"device_name": "/dev/sda1", "ebs": Block("ebs", (), {"volume_size": _DISK_GB, "volume_type": "gp3"})},
+        ),
+        **_market(group),
+    }
+    return [
+        Block("resource", ("aws_launch_template", name), template),
+        *_balancer(group, name, region),
+        Block(
+            "resource",
+            ("aws_autoscaling_group", name),
+            {
+                **here,
+                "name_prefix": f"{group.key}-",
+                "min_size": group.node.instances,
+                "desired_capacity": group.node.instances,
+                # One more while a new one takes the place of an old one.
+                "max_size": group.node.instances + 1,
+                "vpc_zone_identifier": Expression(f"data.aws_subnets.{region}.ids"),
+                "target_group_arns": [
+                    Expression(f"aws_lb_target_group.{name}-{k}.arn") for k in range(group.replicas_per_node)
+                ],
+                "health_check_type": "ELB",
+                "health_check_grace_period": group.launch.startup_s,
+                "default_instance_warmup": group.launch.startup_s,
+                "capacity_rebalance": group.node.is_spot,
+                "template": Block(
+                    "launch_template",
+                    (),
+                    {
+                        "id": Expression(f"aws_launch_template.{name}.id"),
+                        "version": Expression(f"aws_launch_template.{name}.latest_version"),
+                    },
+                ),
+                "refresh": Block(
+                    "instance_refresh",
+                    (),
+                    {
+                        "strategy": "Rolling",
+                        "preferences": Block(
+                            "preferences", (), {"min_healthy_percentage": 100, "max_healthy_percentage": 110}
+                        ),
+                    },
+                ),
+                "tags": [
+                    Block("tag", (), {"key": key, "value": value, "propagate_at_launch": True})
+                    for key, value in {"Name": group.name, "melange-service": base}.items()
+                ],
+            },
+        ),
+    ]
+
+
+def _balancer(group: Group, name: str, region: str) -> list[Block]:
+    """An address of the type within the network: a port for each replica of an instance."""
+    here = {"provider": Expression(f"aws.{region}")}
+    made = [
+        Block(
+            "resource",
+            ("aws_lb", name),
+            {
+                **here,
+                "internal": True,
+                "load_balancer_type": "network",
+                "enable_cross_zone_load_balancing": True,
+                "subnets": Expression(f"data.aws_subnets.{region}.ids"),
+            },
+        )
+    ]
+    for k in range(group.replicas_per_node):
+        port = group.launch.port + k
+        made += [
+            Block(
+                "resource",
+                ("aws_lb_target_group", f"{name}-{k}"),
+                {
+                    **here,
+                    "port": port,
+                    "protocol": "TCP",
+                    "vpc_id": Expression(f"data.aws_vpc.{region}.id"),
+                    "deregistration_delay": group.launch.drain_s,
+                    "health": Block("health_check", (), {"protocol": "HTTP", "path": "/health", "interval": 10}),
+                },
+            ),
+            Block(
+                "resource",
+                ("aws_lb_listener", f"{name}-{k}"),
+                {
+                    **here,
+                    "load_balancer_arn": Expression(f"aws_lb.{name}.arn"),
+                    "port": port,
+                    "protocol": "TCP",
+                    "action": Block(
+                        "default_action",
+                        (),
+                        {
+                            "type": "forward",
+                            "target_group_arn": Expression(f"aws_lb_target_group.{name}-{k}.arn"),
+                        },
+                    ),
+                },
+            ),
+        ]
+    return made
+
+
+def _user_data(group: Group) -> Expression:
+    """The script of the type behind what only Terraform knows."""
+    region = f"${{data.aws_ssm_parameter.{_region(group)}.arn}}"
+    before = f"#!/bin/sh\\nHF_SECRET='${{var.hf_secret}}'\\nHF_REGION=$(echo '{region}' | cut -d: -f4)\\n"
+    script = f'${{file("${{path.module}}/startup/{group.key}.sh")}}'
+    return Expression(f'base64encode("{before}{script}")')
+
+
+def _market(group: Group) -> dict[str, Any]:
+    if group.node.market == "spot":
+        return {"market": Block("instance_market_options", (), {"market_type": "spot"})}
+    if group.node.market == "reserved":
+        # The reservation that is named, else any open one that fits.
+        chosen = f'lookup(var.aws_capacity_reservations, "{group.key}", "")'
+        target = {"capacity_reservation_id": Expression("capacity_reservation_target.value")}
+        dynamic = {"for_each": Expression(f"compact([{chosen}])"), "content": Block("content", (), target)}
+        reservation = {
+            "capacity_reservation_preference": Expression(f'{chosen} == "" ? "open" : null'),
+            "target": Block("dynamic", ("capacity_reservation_target",), dynamic),
+        }
+        return {"market": Block("capacity_reservation_specification", (), reservation)}
+    return {}

@@ -1,0 +1,226 @@
+"""Google Cloud: an instance template, a managed group and an internal load balancer for each replica type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from melange.deploy.group import Group
+from melange.deploy.targets.terraform.hcl import Block, Expression, identifier, quoted
+
+_DISK_GB = 300
+# Where Google's health checks come from (cloud.google.com/load-balancing/docs/health-check-concepts).
+_CHECKERS = ["35.191.0.0/16", "130.211.0.0/22"]
+# Machines that take accelerators beside them; all newer ones have theirs inside.
+_GUEST = {"T4": "nvidia-tesla-t4", "V100-16GB": "nvidia-tesla-v100", "P100": "nvidia-tesla-p100"}
+
+
+def providers(groups: Sequence[Group]) -> list[Block]:
+    """One: regions are named where they are used."""
+    return [Block("provider", ("google",), {"project": Expression("var.google_project")})] if groups else []
+
+
+def blocks(groups: Sequence[Group], base: str) -> list[Block]:
+    """Everything of the groups on Google Cloud."""
+    made = _access(groups, base)
+    for group in groups:
+        made += _group(group, base)
+    return made
+
+
+def replica_urls(group: Group) -> list[Expression]:
+    """Where the replicas of a group answer: ``host:port``."""
+    name = identifier(group.key)
+    return [
+        Expression(f'"${{google_compute_forwarding_rule.{name}.ip_address}}:{group.launch.port + k}"')
+        for k in range(group.replicas_per_node)
+    ]
+
+
+def _access(groups: Sequence[Group], base: str) -> list[Block]:
+    """What instances may do (read one secret, where one is named), and who may reach them."""
+    first = min(group.launch.port for group in groups)
+    last = max(group.launch.port + group.replicas_per_node - 1 for group in groups)
+    return [
+        Block("resource", ("google_service_account", "replica"), {"account_id": f"{base}-replica"}),
+        Block(
+            "resource",
+            ("google_secret_manager_secret_iam_member", "replica"),
+            {
+                "count": Expression('var.hf_secret == "" ? 0 : 1'),
+                "secret_id": Expression("var.hf_secret"),
+                "role": "roles/secretmanager.secretAccessor",
+                "member": Expression('"serviceAccount:${google_service_account.replica.email}"'),
+            },
+        ),
+        Block(
+            "resource",
+            ("google_compute_firewall", "replica"),
+            {
+                "name": f"{base}-replica",
+                "network": Expression("var.google_network"),
+                "source_ranges": Expression(f"concat({_list(_CHECKERS)}, var.google_client_ranges)"),
+                "target_tags": [base],
+                "allow": Block("allow", (), {"protocol": "tcp", "ports": [f"{first}-{last}"]}),
+            },
+        ),
+    ]
+
+
+def _list(texts: Sequence[str]) -> str:
+    return f"[{', '.join(map(quoted, texts))}]"
+
+
+def _group(group: Group, base: str) -> list[Block]:
+    name = identifier(group.key)
+    region: Any = group.node.region or Expression("var.google_region")
+    return [
+        Block("resource", ("google_compute_instance_template", name), _template(group, base)),
+        Block(
+            "resource",
+            ("google_compute_region_instance_group_manager", name),
+            {
+                "name": group.name,
+                "region": region,
+                "base_instance_name": group.name,
+                "target_size": group.node.instances,
+                # Any zone of the region that has such machines.
+                "distribution_policy_target_shape": "ANY",
+                "version": Block(
+                    "version",
+                    (),
+                    {"instance_template": Expression(f"google_compute_instance_template.{name}.self_link_unique")},
+                ),
+                "healing": Block(
+                    "auto_healing_policies",
+                    (),
+                    {
+                        "health_check": Expression(f"google_compute_health_check.{name}.id"),
+                        "initial_delay_sec": min(group.launch.startup_s, 3600),
+                    },
+                ),
+                "update": Block(
+                    "update_policy",
+                    (),
+                    {
+                        "type": "PROACTIVE",
+                        "minimal_action": "REPLACE",
+                        "instance_redistribution_type": "NONE",
+                        "max_unavailable_fixed": 0,
+                        # No less than the zones of a region.
+                        "max_surge_fixed": 5,
+                    },
+                ),
+            },
+        ),
+        Block(
+            "resource",
+            ("google_compute_health_check", name),
+            {
+                "name": group.name,
+                "check_interval_sec": 10,
+                "timeout_sec": 5,
+                "unhealthy_threshold": 6,
+                "check": Block("http_health_check", (), {"port": group.launch.port, "request_path": "/health"}),
+            },
+        ),
+        Block(
+            "resource",
+            ("google_compute_region_backend_service", name),
+            {
+                "name": group.name,
+                "region": region,
+                "protocol": "TCP",
+                "load_balancing_scheme": "INTERNAL",
+                "connection_draining_timeout_sec": min(group.launch.drain_s, 3600),
+                "health_checks": [Expression(f"google_compute_health_check.{name}.id")],
+                "backend": Block(
+                    "backend",
+                    (),
+                    {
+                        "group": Expression(f"google_compute_region_instance_group_manager.{name}.instance_group"),
+                        "balancing_mode": "CONNECTION",
+                    },
+                ),
+            },
+        ),
+        Block(
+            "resource",
+            ("google_compute_forwarding_rule", name),
+            {
+                "name": group.name,
+                "region": region,
+                "load_balancing_scheme": "INTERNAL",
+                "all_ports": True,
+                # A gateway may be in another region.
+                "allow_global_access": True,
+                "network": Expression("var.google_network"),
+                "subnetwork": Expression("var.google_subnetwork"),
+                "backend_service": Expression(f"google_compute_region_backend_service.{name}.id"),
+            },
+        ),
+    ]
+
+
+def _template(group: Group, base: str) -> dict[str, Any]:
+    node = group.node
+    script = f'${{file("${{path.module}}/startup/{group.key}.sh")}}'
+    guest = _GUEST.get(node.accelerator) if node.instance_type.startswith("n1-") else None
+    body: dict[str, Any] = {
+        # A template cannot be changed: the next one has another name.
+        "name_prefix": f"{group.key[:30].rstrip('-')}-",
+        "region": node.region or Expression("var.google_region"),
+        "machine_type": node.instance_type,
+        "tags": [base],
+        "metadata_startup_script": Expression(f"\"#!/bin/sh\\nHF_SECRET='${{var.hf_secret}}'\\n{script}\""),
+        "lifecycle": Block("lifecycle", (), {"create_before_destroy": True}),
+        "disk": Block(
+            "disk",
+            (),
+            {"source_image": Expression("var.google_image"), "disk_size_gb": _DISK_GB, "boot": True},
+        ),
+        "network": Block(
+            "network_interface",
+            (),
+            {"network": Expression("var.google_network"), "subnetwork": Expression("var.google_subnetwork")},
+        ),
+        "account": Block(
+            "service_account",
+            (),
+            {"email": Expression("google_service_account.replica.email"), "scopes": ["cloud-platform"]},
+        ),
+        "scheduling": Block("scheduling", (), _scheduling(group)),
+    }
+    if guest:
+        body["accelerator"] = Block("guest_accelerator", (), {"type": guest, "count": node.accelerators})
+    if node.market == "reserved":
+        body["reservation"] = _reservation(group)
+    return body
+
+
+def _scheduling(group: Group) -> dict[str, Any]:
+    """Machines with accelerators cannot move to other hosts; spot ones are given back for good."""
+    if group.node.is_spot:
+        return {
+            "on_host_maintenance": "TERMINATE",
+            "automatic_restart": False,
+            "preemptible": True,
+            "provisioning_model": "SPOT",
+            "instance_termination_action": "STOP",
+        }
+    return {"on_host_maintenance": "TERMINATE", "automatic_restart": True}
+
+
+def _reservation(group: Group) -> Block:
+    """The reservation that is named, else any that fits."""
+    chosen = f'lookup(var.google_reservations, "{group.key}", "")'
+    specific = {"key": "compute.googleapis.com/reservation-name", "values": Expression("[specific_reservation.value]")}
+    dynamic = {"for_each": Expression(f"compact([{chosen}])"), "content": Block("content", (), specific)}
+    return Block(
+        "reservation_affinity",
+        (),
+        {
+            "type": Expression(f'{chosen} == "" ? "ANY_RESERVATION" : "SPECIFIC_RESERVATION"'),
+            "specific": Block("dynamic", ("specific_reservation",), dynamic),
+        },
+    )

@@ -1,0 +1,174 @@
+"""Terraform or OpenTofu: instances of the plan in groups, each type with an address of its own within the network."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from melange.deploy.elsewhere import is_size_aware
+from melange.deploy.group import Group, base_name, cautions_of, groups_of
+from melange.deploy.heading import comments, heading_of
+from melange.deploy.manifest import Manifest
+from melange.deploy.server_options import ServerOptions
+from melange.deploy.target import Target
+from melange.deploy.targets.terraform import aws, gcp
+from melange.deploy.targets.terraform.hcl import Block, Expression, hcl_text, quoted
+from melange.deploy.targets.terraform.startup import startup_script
+from melange.errors import Caution, InputError
+from melange.plan.plan import Plan
+
+_CLOUDS = {"aws": aws, "gcp": gcp}
+_ABOUT = """\
+terraform init && terraform apply (or tofu). A token for Hugging Face is a secret that exists already: -var
+hf_secret=NAME, in AWS Secrets Manager or Google Secret Manager.
+
+Each replica type is a group of as many instances as planned; every instance runs its replicas in containers, on ports
+in a row, and is replaced when they fail. A type has an address within the network. In front of them, where requests
+are told apart by size: eval melange deploy plan.json --to haproxy $(terraform output -raw replica_flags) on a machine
+of that network.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TerraformOptions(ServerOptions):
+    """The options of Terraform: those of all servers."""
+
+    def __post_init__(self) -> None:
+        ServerOptions.__post_init__(self)
+
+
+def _render(plan: Plan, options: TerraformOptions, written: date) -> Manifest:
+    everything, base = groups_of(plan, options), base_name(plan, options)
+    groups = [group for group in everything if group.node.provider in _CLOUDS and group.node.instance_type]
+    if not groups:
+        places = ", ".join(sorted({group.node.provider or "no provider" for group in everything}))
+        raise InputError(
+            f"terraform: instances of {places} cannot be written; it knows {', '.join(_CLOUDS)}",
+            hint="plan with offers: {providers: [aws, gcp]}",
+        )
+    cautions = [*cautions_of(groups), *_cautions(plan, everything, groups)]
+    about = [" ".join(text.split()) for text in _ABOUT.strip().split("\n\n")]
+    heading = comments([*heading_of(plan, written, cautions), *about])
+    by_cloud = {cloud: [group for group in groups if group.node.provider == cloud] for cloud in _CLOUDS}
+    files = {
+        "main.tf": f"{heading}\n\n{hcl_text([_versions(by_cloud), *_providers(by_cloud)])}",
+        "variables.tf": hcl_text(_variables(groups)),
+        "outputs.tf": hcl_text([_output(groups)]),
+    }
+    for cloud, some in by_cloud.items():
+        if some:
+            files[f"{cloud}.tf"] = hcl_text(_CLOUDS[cloud].blocks(some, base))
+    files |= {f"startup/{group.key}.sh": startup_script(group) for group in groups}
+    return Manifest(target="terraform", files=files, cautions=tuple(cautions))
+
+
+def _cautions(plan: Plan, everything: Sequence[Group], groups: Sequence[Group]) -> list[Caution]:
+    cautions = []
+    if left := [group for group in everything if group not in groups]:
+        told = ", ".join(f"{group.node.instances} x {group.replica_type}" for group in left)
+        cautions.append(
+            Caution(
+                "left-out",
+                f"{told}: not written, for Terraform is written for instances of {', '.join(_CLOUDS)} only; start them "
+                "yourself, or plan without them",
+            )
+        )
+    if is_size_aware(plan):
+        cautions.append(
+            Caution(
+                "routing",
+                "load balancers of clouds cannot route by request size: put a gateway in front of the types' addresses "
+                "(melange deploy --to haproxy)",
+            )
+        )
+    return cautions
+
+
+def _versions(by_cloud: dict[str, list[Group]]) -> Block:
+    sources = {"aws": ("aws", "hashicorp/aws", ">= 5.80"), "gcp": ("google", "hashicorp/google", ">= 6.0")}
+    needed = {
+        sources[cloud][0]: {"source": sources[cloud][1], "version": sources[cloud][2]}
+        for cloud, some in by_cloud.items()
+        if some
+    }
+    body = {"required_version": ">= 1.5", "providers": Block("required_providers", (), needed)}
+    return Block("terraform", (), body)
+
+
+def _providers(by_cloud: dict[str, list[Group]]) -> list[Block]:
+    return [block for cloud, some in by_cloud.items() if some for block in _CLOUDS[cloud].providers(some)]
+
+
+def _variables(groups: Sequence[Group]) -> list[Block]:
+    """What Terraform asks for, as far as the groups need it."""
+    clouds = {group.node.provider for group in groups}
+    is_unnamed = {group.node.provider for group in groups if not group.node.region}
+    reserved = {group.node.provider for group in groups if group.node.market == "reserved"}
+    # In a script it stands between single quotes.
+    safe = Block(
+        "validation",
+        (),
+        {
+            "condition": Expression('can(regex("^[A-Za-z0-9/_+=.@-]*$", var.hf_secret))'),
+            "error_message": "The name of a secret.",
+        },
+    )
+    secret = _variable("hf_secret", "Name of the secret that holds HF_TOKEN; empty: none.", default="")
+    made = [Block(secret.kind, secret.labels, {**secret.body, "validation": safe})]
+    if "aws" in clouds:
+        made.append(_variable("aws_vpc_ids", "VPC by region; the default one elsewhere.", "map(string)", {}))
+    if "aws" in is_unnamed:
+        made.append(_variable("aws_region", "Where instances run of which the plan names no region."))
+    if "aws" in reserved:
+        made.append(_variable("aws_capacity_reservations", "Reservation by replica type, if any.", "map(string)", {}))
+    if "gcp" in clouds:
+        made += [
+            _variable("google_project", "The project that pays."),
+            _variable("google_network", "Network of the instances.", default="default"),
+            _variable("google_subnetwork", "Subnetwork of the instances.", default="default"),
+            _variable("google_client_ranges", "Who may reach replicas.", "list(string)", ["10.0.0.0/8"]),
+            _variable(
+                "google_image",
+                "Machine image with Docker and NVIDIA's driver.",
+                default="projects/deeplearning-platform-release/global/images/family/"
+                "common-cu128-ubuntu-2204-nvidia-570",
+            ),
+        ]
+    if "gcp" in is_unnamed:
+        made.append(_variable("google_region", "Where instances run of which the plan names no region."))
+    if "gcp" in reserved:
+        made.append(_variable("google_reservations", "Reservation by replica type, if any.", "map(string)", {}))
+    return made
+
+
+def _variable(name: str, about: str, kind: str = "string", default: Any = None) -> Block:
+    body: dict[str, Any] = {"description": about, "type": Expression(kind)}
+    return Block("variable", (name,), body if default is None else {**body, "default": default})
+
+
+def _output(groups: Sequence[Group]) -> Block:
+    """The replicas as flags of ``melange deploy --to haproxy``, for a shell."""
+    flags: list[str] = []
+    for group in groups:
+        # Two literals become one: the name's without its closing quote, the address without its opening one.
+        name = quoted(f"--replica {shlex.quote(group.replica_type)}=http://")[:-1]
+        flags += [f"{name}{url.code[1:]}" for url in _CLOUDS[group.node.provider].replica_urls(group)]
+    return Block(
+        "output",
+        ("replica_flags",),
+        {
+            "description": "Where replicas answer, as flags of melange deploy --to haproxy.",
+            "value": Expression(f'join(" ", [{", ".join(flags)}])'),
+        },
+    )
+
+
+TARGET = Target(
+    name="terraform",
+    about="Terraform or OpenTofu for AWS and Google Cloud: a group of instances a replica type.",
+    options=TerraformOptions,
+    render=_render,
+)

@@ -1,0 +1,93 @@
+"""What the files of Compose, SkyPilot, dstack and Terraform say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import yaml
+from deploy_cases import SMALL_SHARE, plan_of, replica_type, two_types
+from plan_cases import answering
+from starters import in_market
+
+from melange.deploy.render import render
+from melange.errors import InputError
+
+
+def test_compose_on_one_machine_runs_everything() -> None:
+    """Each replica with its own accelerators; the balancer when they are ready; no other file is needed."""
+    one = replica_type("aws/p4d tp2", "A100-40GB")
+    one = replace(one, tensor_parallel=2, offer=replace(one.offer, accelerators=8, instance_type="p4d.24xlarge"))
+    manifest = render(plan_of(np.ones((1, 3, 2)), [1], [one]), "docker-compose", listen="0.0.0.0:80")
+    assert list(manifest.files) == ["compose.yaml", "config/plan.json", "config/replicas.txt"]
+    services = yaml.safe_load(manifest.files["compose.yaml"])["services"]
+    devices = [
+        service["deploy"]["resources"]["reservations"]["devices"][0]["device_ids"]
+        for name, service in services.items()
+        if name != "balancer"
+    ]
+    assert devices == [["0", "1"], ["2", "3"], ["4", "5"], ["6", "7"]]
+    assert services["balancer"]["ports"] == ["0.0.0.0:80:8080"]
+    assert set(services["balancer"]["depends_on"]) == {f"replica-{k}" for k in range(4)}
+    assert manifest.files["config/replicas.txt"].splitlines()[0] == "aws/p4d tp2=http://replica-0:8000"
+
+
+def test_compose_on_several_machines_has_a_file_for_each_kind() -> None:
+    """And one for the balancer, which is told where replicas are."""
+    urls = {"A10G": ["http://10.0.0.1:8000", "http://10.0.0.2:8000"], "A100-80GB": ["http://10.0.0.3:8000"]}
+    manifest = render(two_types(), "docker-compose", replicas=urls)
+    assert [name for name in manifest.files if name.endswith("compose.yaml")] == [
+        "aws-us-east-1-g5-xlarge/compose.yaml",
+        "aws-us-east-1-p4d/compose.yaml",
+        "balancer/compose.yaml",
+    ]
+    assert manifest.files["balancer/config/replicas.txt"].splitlines()[-1] == "aws/us-east-1/p4d=http://10.0.0.3:8000"
+    assert [caution.kind for caution in manifest.cautions] == ["limits", "machines"]
+
+
+def test_a_sky_service_has_the_planned_instances() -> None:
+    """Each on its own instance type; in one service the rates that each carries, which is not a count."""
+    manifest = render(in_market("spot"), "skypilot")
+    task = yaml.safe_load(manifest.files["aws-us-east-1-g5-xlarge.yaml"])
+    assert task["service"]["replicas"] == 2
+    assert task["resources"]["infra"] == "aws/us-east-1"
+    assert task["resources"]["use_spot"] is True
+    assert task["secrets"] == {"HF_TOKEN": None}
+    types = [replica_type("aws/us-east-1/g5.xlarge", "A10G"), replica_type("aws/us-east-1/g6e.xlarge", "L40S")]
+    plan = plan_of(np.stack([SMALL_SHARE, 1.0 - SMALL_SHARE]), [2, 1], types)
+    manifest = render(plan, "skypilot", layout="one-service")
+    policy = yaml.safe_load(manifest.files["service.yaml"])["service"]["replica_policy"]
+    assert policy["target_qps_per_replica"] == {"A10G:1": pytest.approx(2.085), "L40S:1": pytest.approx(5.83)}
+    assert [caution.kind for caution in manifest.cautions] == ["limits", "counts", "routing"]
+    with pytest.raises(InputError, match="takes no rate"):
+        render(two_types(), "skypilot", layout="one-service")
+
+
+def test_a_dstack_service_has_a_group_a_type() -> None:
+    """With counts, markets and the instances that are allowed."""
+    service = yaml.safe_load(render(in_market("spot"), "dstack").files["service.dstack.yml"])
+    assert [(one["count"], one["spot_policy"]) for one in service["replicas"]] == [(2, "spot"), (1, "spot")]
+    assert service["instance_types"] == ["g5.xlarge", "p4d"]
+    assert service["replicas"][1]["resources"]["gpu"] == "A100:80GB:1"
+    scaled = yaml.safe_load(render(two_types(), "dstack", scaling="rps").files["service.dstack.yml"])["replicas"][0]
+    assert (scaled["count"], scaled["scaling"]) == ("2..4", {"metric": "rps", "target": pytest.approx(2.085)})
+
+
+def test_terraform_has_a_group_a_type() -> None:
+    """As many instances as planned, by market; other clouds are left out with a word, or refused if nothing is left."""
+    files = render(in_market("spot"), "terraform").files
+    assert 'instance_type          = "g5.xlarge"' in files["aws.tf"]
+    assert "desired_capacity          = 2" in files["aws.tf"]
+    assert 'market_type = "spot"' in files["aws.tf"]
+    assert "capacity_reservation_specification" in render(in_market("reserved"), "terraform").files["aws.tf"]
+    files = render(in_market("reserved", "gcp"), "terraform").files
+    assert "SPECIFIC_RESERVATION" in files["gcp.tf"]
+    assert "start 0 0" in files["startup/aws-us-east-1-g5-xlarge.sh"]
+    with pytest.raises(InputError, match="instances of nebius"):
+        render(in_market("on-demand", "nebius"), "terraform")
+    plan = two_types()
+    first, *others = plan.replica_types
+    mixed = answering(plan, replica_types=(replace(first, offer=replace(first.offer, provider="nebius")), *others))
+    (left,) = (one for one in render(mixed, "terraform").cautions if one.kind == "left-out")
+    assert left.message.startswith("2 x aws/us-east-1/g5.xlarge: not written")
