@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from melange.catalog import gpuhunt, skypilot
-from melange.catalog.bundled import accelerators
+from melange.catalog.bundled import accelerators, offers
 from melange.catalog.names import find_accelerator
 from melange.catalog.offer import INTERCONNECTS, MARKETS, Offer
+from melange.catalog.plausible import implausible_prices
 from melange.catalog.price_list import Faults, PriceList, columns_of, positive, rows_of, whole
 from melange.catalog.shapes import interconnect
 from melange.errors import InputError, unknown
@@ -46,15 +48,21 @@ def read_offers(path: str | Path) -> tuple[Offer, ...]:
     Raises
     ------
     InputError
-        The file cannot be read or lacks a column; or rows whose price is not above zero, whose accelerator is not
-        known and the like: several together, each with file and line.
+        The file cannot be read or lacks a column; or rows of an own table whose price is not above zero, whose
+        accelerator is not known and the like: several together, each with file and line. Such rows of a catalog are
+        left out and counted, unless all are.
     """
     return read_price_list(path).offers
 
 
 def read_price_list(path: str | Path) -> PriceList:
-    """The same as :func:`read_offers`, with what its reader should know: how many rows were left out, and why."""
-    place = Path(path)
+    """The same as :func:`read_offers`, with what its reader should know: rows left out, prices hardly right."""
+    found = _read(Path(path))
+    return replace(found, cautions=(*found.cautions, *implausible_prices(found.offers, offers(), str(path))))
+
+
+def _read(place: Path) -> PriceList:
+    """A price list, whoever's it is."""
     if place.is_dir():
         return _read_folder(place)
     if not place.is_file():
@@ -110,19 +118,19 @@ def _read_table(path: Path, columns: set[str]) -> PriceList:
             hint="the columns of an offers.csv are " + ", ".join(_ALIASES_BY_COLUMN),
         )
     faults = Faults()
-    offers = []
+    listed = []
     for line, row in rows_of(path):
         cells = {column: row.get(name, "") if name else "" for column, name in named.items()}
         if row.get("spot", "").casefold() in {"true", "1", "yes"}:
             cells["market"] = cells["market"] or "spot"
         try:
-            offers.append(_offer_of(cells, str(path)))
+            listed.append(_offer_of(cells, str(path)))
         except (ValueError, InputError) as error:
             faults.add(f"{path}:{line}: {error}")
     faults.check()
-    if not offers:
+    if not listed:
         raise InputError(f"{path}: holds no offer", hint="a header line and one line an offer are needed")
-    return PriceList(offers=tuple(offers))
+    return PriceList(offers=tuple(listed))
 
 
 def _offer_of(cells: Mapping[str, str], path: str) -> Offer:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from melange.errors import Caution, InputError
+from melange.errors import Caution, InputError, some_of
 from melange.profile.profile import Profile
 from melange.service.given import agreed
 from melange.service.reading import named_path
-from melange.service.schema import ProfileSection, Service, WorkloadSection
+from melange.service.schema import OffersSection, ProfileSection, Service, WorkloadSection
 from melange.workload.clock import parse_duration
 from melange.workload.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from melange.catalog.catalog import Catalog, Model, Offer
@@ -112,7 +112,51 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tu
             "offers: nothing is left to rent: no offer has all of the gpus, providers, regions and markets asked for",
             hint="melange catalog offers --gpu ... shows what there is",
         )
-    return selected.offers, cautions
+    return selected.offers, (*cautions, *_unmet(service, catalog, selected.offers))
+
+
+def _unmet(service: Service, catalog: Catalog, left: Sequence[Offer]) -> tuple[Caution, ...]:
+    """Names of ``offers`` that nothing is offered for, though others have something: a caution for each key."""
+    section = service.offers
+    asked: dict[str, tuple[Sequence[str], Callable[[str], str], set[str]]] = {
+        "gpus": (
+            section.gpus or (),
+            lambda name: catalog.find_accelerator(name) or name,
+            {o.accelerator for o in left},
+        ),
+        "providers": (section.providers or (), str, {o.provider for o in left}),
+        # A price that belongs to no region holds in every one.
+        "regions": ([] if any(not o.region for o in left) else section.regions or (), str, {o.region for o in left}),
+        "market": (section.market, str, {o.market for o in left}),
+    }
+    cautions = []
+    for key, (names, ours, found) in asked.items():
+        folded = {name.casefold() for name in found}
+        missing = [name for name in dict.fromkeys(names) if ours(name).casefold() not in folded]
+        if key == "market":
+            missing += _without_market(section, left, missing)
+        if missing:
+            cautions.append(
+                Caution(
+                    "no-offer",
+                    f"offers.{key}: nothing is offered for {some_of(missing)} with the other filters; what is left to "
+                    f"choose from: {some_of(sorted(found))}; melange catalog offers shows what there is",
+                )
+            )
+    return tuple(cautions)
+
+
+def _without_market(section: OffersSection, left: Sequence[Offer], missing: Sequence[str]) -> list[str]:
+    """Markets that one of the named providers has no offer in, though another has."""
+    pairs = {(offer.provider.casefold(), offer.market.casefold()) for offer in left}
+    providers = [name for name in section.providers or () if any(name.casefold() == one for one, _ in pairs)]
+    markets = [market for market in dict.fromkeys(section.market) if market not in missing]
+    return [
+        f"{market} of {provider}"
+        for market in markets
+        for provider in providers
+        if (provider.casefold(), market.casefold()) not in pairs
+    ]
 
 
 def profile_of(
