@@ -10,6 +10,9 @@ RAY := .venv-ray
 GATEWAYS := .venv-gateways
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# Figures, tests and generated pages rest on the bundled prices, whatever melange catalog update has fetched here.
+export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-ray test-gateways docs kernel bench services reproduce clean
 

@@ -15,8 +15,8 @@ def read_gpuhunt(files: Mapping[str, Path], folder: Path) -> PriceList:
     """Offers of a gpuhunt catalog.
 
     A price is for the whole instance; ``gpu_memory`` [GB] says which member of a family it is. One ``instance_name``
-    may hold different accelerators, or different numbers of them: each is an offer. Rows with ``flags`` have prices that
-    not everybody gets (a calendar, a cluster) and are left out; so are rows that cannot be used. Both are counted.
+    may hold different accelerators, or different numbers of them: each is an offer. Rows with ``flags`` have prices
+    that not everybody gets (a calendar, a cluster) and are left out; so are rows that cannot be used. Both are counted.
 
     Parameters
     ----------

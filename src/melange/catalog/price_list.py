@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 from melange.catalog.bundled import accelerators
@@ -150,7 +151,14 @@ class Gathering:
         return part.name
 
     def add(
-        self, provider: str, region: str, shape: tuple[str, str, int], price: float, market: str, source: str
+        self,
+        provider: str,
+        region: str,
+        shape: tuple[str, str, int],
+        price: float,
+        market: str,
+        source: str,
+        seen: date | None = None,
     ) -> None:
         """One price of one shape (instance type, accelerator, count)."""
         instance_type, accelerator, count = shape
@@ -167,6 +175,7 @@ class Gathering:
             market=market,
             interconnect=interconnect(instance_type, accelerators()[accelerator], count),
             source=source,
+            seen=seen,
         )
 
     def finish(self, path: Path) -> PriceList:

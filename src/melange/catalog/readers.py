@@ -10,6 +10,7 @@ from pathlib import Path
 
 from melange.catalog import gpuhunt, skypilot
 from melange.catalog.bundled import accelerators, offers
+from melange.catalog.generated_prices import is_generated, read_generated
 from melange.catalog.names import find_accelerator
 from melange.catalog.offer import INTERCONNECTS, MARKETS, Offer
 from melange.catalog.plausible import implausible_prices
@@ -57,18 +58,20 @@ def read_offers(path: str | Path) -> tuple[Offer, ...]:
 
 def read_price_list(path: str | Path) -> PriceList:
     """The same as :func:`read_offers`, with what its reader should know: rows left out, prices hardly right."""
-    found = _read(Path(path))
+    found = read_catalog(Path(path))
     return replace(found, cautions=(*found.cautions, *implausible_prices(found.offers, offers(), str(path))))
 
 
-def _read(place: Path) -> PriceList:
-    """A price list, whoever's it is."""
+def read_catalog(place: Path) -> PriceList:
+    """A price list, whoever's it is, without a word on its prices."""
     if place.is_dir():
         return _read_folder(place)
     if not place.is_file():
         raise InputError(
             f"{place}: no such file or folder", hint="give an offers.csv, or a folder of SkyPilot or gpuhunt"
         )
+    if is_generated(place):
+        return read_generated(place)
     columns = set(columns_of(place))
     for module, read in _READERS:
         if columns >= module:
@@ -103,6 +106,11 @@ def _version_of(path: Path) -> tuple[int, str]:
     """The version in a SkyPilot path, and the path: later versions come later."""
     versions = [int(part[1:]) for part in path.parts if re.fullmatch(r"v\d+", part)]
     return (versions[-1] if versions else 0, str(path))
+
+
+def read_own_table(path: Path) -> tuple[Offer, ...]:
+    """Offers of an own table, whatever else it looks like."""
+    return _read_table(path, set(columns_of(path))).offers
 
 
 def _read_table(path: Path, columns: set[str]) -> PriceList:
