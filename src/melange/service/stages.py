@@ -28,9 +28,15 @@ if TYPE_CHECKING:
 
 
 def workload_of(
-    section: WorkloadSection, path: Callable[[str], Path], progress: Callable[[float], None] | None = None
+    section: WorkloadSection,
+    path: Callable[[str], Path],
+    progress: Callable[[float], None] | None = None,
+    max_context: Callable[[], int | None] = lambda: None,
 ) -> Workload:
-    """The workload that a service's ``workload`` section describes; ``path`` resolves its file names."""
+    """The workload that a service's ``workload`` section describes.
+
+    ``path`` resolves its file names, ``max_context`` finds the model's longest request where it matters [tokens].
+    """
     kind, value = section.source
     buckets = section.buckets.to_buckets()
     given = buckets if "buckets" in section.model_fields_set else None
@@ -39,6 +45,11 @@ def workload_of(
     request_rate = section.rate if isinstance(section.rate, float | int) else None
     if kind != "trace":
         _only_for_traces(section)
+    if section.model is not None and kind != "metrics":
+        raise InputError(
+            "workload.model chooses among the models of a server's metrics",
+            hint="of a log: workload: {where: {model: NAME}}" if kind == "trace" else "remove it",
+        )
     if kind == "trace":
         from melange.workload.traces import read_trace
 
@@ -47,6 +58,7 @@ def workload_of(
             buckets=buckets,
             columns=section.columns,
             trace_format=section.format,
+            where=section.where,
             start=section.start,
             end=section.end,
             window_s=None if section.window is None else parse_duration(section.window, name="workload.window"),
@@ -66,29 +78,45 @@ def workload_of(
 
         workload = read_histogram(path(value), buckets=given, request_rate=request_rate)
     else:
-        workload = _scraped([path(name) for name in value], section, request_rate)
+        workload = _scraped([path(name) for name in value], section, request_rate, max_context())
     return workload.with_upper_sizes() if section.size == "upper" else workload
 
 
-def _scraped(texts: list[Path], section: WorkloadSection, request_rate: float | None) -> Workload:
+def _scraped(
+    texts: list[Path], section: WorkloadSection, request_rate: float | None, max_context: int | None
+) -> Workload:
     """The workload in one text of a server's metrics, or between two of them."""
     from melange.workload.histograms import read_metrics
 
     if len(texts) == 1:
-        return read_metrics(texts[0], request_rate=request_rate)
+        return read_metrics(texts[0], request_rate=request_rate, model=section.model, max_context=max_context)
     if len(texts) != 2 or section.window is None:
         raise InputError(
             "workload.metrics takes one text and a rate, or two texts, the earlier first, and the window between them",
             hint="for example workload: {metrics: [before.txt, after.txt], window: 5m}",
         )
     elapsed_s = parse_duration(section.window, name="workload.window")
-    return read_metrics(texts[1], earlier=texts[0], elapsed_s=elapsed_s, request_rate=request_rate)
+    return read_metrics(
+        texts[1],
+        earlier=texts[0],
+        elapsed_s=elapsed_s,
+        request_rate=request_rate,
+        model=section.model,
+        max_context=max_context,
+    )
 
 
 def _only_for_traces(section: WorkloadSection) -> None:
     """Refuse settings that only a trace can follow, rather than pass over them."""
     window = None if section.metrics else section.window
-    for key, value in (("window", window), ("from", section.start), ("to", section.end)):
+    for key, value in (
+        ("window", window),
+        ("from", section.start),
+        ("to", section.end),
+        ("where", section.where),
+        ("columns", section.columns),
+        ("format", section.format),
+    ):
         if value is not None:
             raise InputError(f"workload.{key} needs a trace", hint="name one: workload: {trace: requests.parquet}")
     if isinstance(section.rate, str):

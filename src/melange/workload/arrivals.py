@@ -20,6 +20,7 @@ from melange.errors import InputError
 from melange.workload.workload import Array, Buckets, Workload
 
 if TYPE_CHECKING:
+    from melange.workload.fields import Choice
     from melange.workload.logs import Progress
 
 Tokens = npt.NDArray[np.int32]
@@ -224,7 +225,11 @@ def _spread(low: Array, high: Array, mean: Array, random: np.random.Generator) -
 
 
 def has_arrival_times(
-    trace: str | Path | Any, *, columns: Mapping[str, str] | None = None, trace_format: str | None = None
+    trace: str | Path | Any,
+    *,
+    columns: Mapping[str, str] | None = None,
+    trace_format: str | None = None,
+    where: Mapping[str, Choice] | None = None,
 ) -> bool:
     """Whether a log says when its requests came, or only their sizes; as :func:`read_arrivals` reads it."""
     from melange.workload.layouts import find_layout
@@ -232,7 +237,7 @@ def has_arrival_times(
 
     log = open_log(trace)
     with readable(log.place):
-        return find_layout(log.columns, columns, trace_format, place=log.place).arrival is not None
+        return find_layout(log.fields, columns, trace_format, place=log.place, where=where).arrival is not None
 
 
 def read_arrivals(
@@ -240,6 +245,7 @@ def read_arrivals(
     *,
     columns: Mapping[str, str] | None = None,
     trace_format: str | None = None,
+    where: Mapping[str, Choice] | None = None,
     requests: int | None = None,
     rate: float | None = None,
     progress: Progress | None = None,
@@ -248,7 +254,7 @@ def read_arrivals(
 
     Parameters
     ----------
-    trace, columns, trace_format, progress
+    trace, columns, trace_format, where, progress
         As of :func:`~melange.workload.traces.read_trace`; a column ``prefix_cached_tokens`` is read as well.
     requests
         The first so many; None: all.
@@ -267,7 +273,7 @@ def read_arrivals(
 
     log = open_log(trace)
     with readable(log.place), reported(log, progress):
-        layout = find_layout(log.columns, columns, trace_format, place=log.place)
+        layout = find_layout(log.fields, columns, trace_format, place=log.place, where=where)
         if layout.arrival is None:
             raise InputError(
                 f"{log.place}: no arrival times, so it cannot be replayed",
