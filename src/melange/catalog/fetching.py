@@ -9,11 +9,12 @@ import urllib.request
 from urllib.parse import urlsplit
 
 from melange.errors import InputError
+from melange.units import MB
 
 # A file that takes longer is not waited for, and one that is larger is no price list. SkyPilot's file of AWS has 10 MB.
 # Judgments.
 _TIMEOUT_S = 30.0
-MOST_BYTES = 64_000_000
+MOST_BYTES = int(64 * MB)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -54,7 +55,7 @@ def fetch(url: str, *, timeout_s: float = _TIMEOUT_S) -> bytes:
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise UnreachableError(f"{url}: cannot be reached: {_reason(error)}") from error
     if len(content) > MOST_BYTES:
-        raise InputError(f"{url}: holds more than {MOST_BYTES // 1_000_000} MB, which is no price list")
+        raise InputError(f"{url}: holds more than {MOST_BYTES / MB:g} MB, which is no price list")
     if whole.isdecimal() and len(content) < int(whole):
         raise InputError(f"{url}: the connection broke after {len(content):,} of {int(whole):,} bytes")
     if not content.strip():

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from melange.catalog.fetching import MOST_BYTES, UnreachableError, fetch
 from melange.errors import InputError
+from melange.units import MB
 
 _Files = Iterator[tuple[str, Callable[[], bytes]]]
 
@@ -209,7 +210,7 @@ def unpacked(content: bytes, place: str) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [one for one in archive.infolist() if one.filename.endswith(".csv")]
             if sum(one.file_size for one in members) > MOST_BYTES:
-                raise InputError(f"{place}: unpacks to more than {MOST_BYTES // 1_000_000} MB, which is no price list")
+                raise InputError(f"{place}: unpacks to more than {MOST_BYTES / MB:g} MB, which is no price list")
             return {PurePosixPath(one.filename).name: archive.read(one) for one in members}
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise InputError(f"{place}: a damaged archive: {error}") from error

@@ -260,13 +260,15 @@ class Session:
         if kind != "trace" or section.start is not None or section.end is not None:
             return None  # of a part of a log the buckets know, and not its reader
         from melange.workload.arrivals import has_arrival_times, read_arrivals
+        from melange.workload.layouts import Naming
 
         workload = self._workload
-        log, columns, where = path(value), section.columns, section.where
-        if not has_arrival_times(log, columns=columns, trace_format=section.format, where=where):
+        log = path(value)
+        naming = Naming(columns=section.columns, trace_format=section.format, where=section.where)
+        if not has_arrival_times(log, **naming):
             return None
         with self._task("reading the log's requests") as tell:
-            arrivals = read_arrivals(log, columns=columns, trace_format=section.format, where=where, progress=tell)
+            arrivals = read_arrivals(log, progress=tell, **naming)
         kept = arrivals.within(workload.buckets, workload.request_rate > 0)
         is_own_pace = section.rate is None or isinstance(section.rate, str) or not kept.has_pace
         return kept if is_own_pace else kept.at_rate(workload.total_rate)

@@ -5,12 +5,31 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 from melange.errors import InputError, unknown
 from melange.units import S_PER_MS, S_PER_NS, S_PER_US
 from melange.workload.fields import Choice, parts_of
 
 _FIELDS = ("arrival", "input", "output")
+
+
+class Naming(TypedDict, total=False):
+    """What a user says of a log's fields; what is absent or None is recognized.
+
+    Parameters
+    ----------
+    columns
+        Field by role: ``arrival``, ``input``, ``output``.
+    trace_format
+        A published layout.
+    where
+        What a row must hold to count, by field.
+    """
+
+    columns: Mapping[str, str] | None
+    trace_format: str | None
+    where: Mapping[str, Choice] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,37 +122,28 @@ _ARRIVALS = (
 )
 
 
-def find_layout(
-    found: Sequence[str],
-    columns: Mapping[str, str] | None,
-    trace_format: str | None,
-    *,
-    place: str,
-    where: Mapping[str, Choice] | None = None,
-) -> Layout:
+def find_layout(found: Sequence[str], naming: Naming | None = None, *, place: str) -> Layout:
     """The layout of a log whose fields are ``found``.
 
     Parameters
     ----------
     found
         Names of the columns there are, and of what is nested in them.
-    columns
-        Fields named by the user, by role: ``arrival``, ``input``, ``output``. With ``arrival`` alone sizes are those of
-        the layout that is recognized; with sizes alone the log has lengths only.
-    trace_format
-        A published layout to take; None for the one whose fields are there.
+    naming
+        What the user says. ``columns``: with ``arrival`` alone sizes are those of the layout that is recognized; with
+        sizes alone the log has lengths only. ``where`` goes before what the layout says of the same field.
     place
         The log, named in the error.
-    where
-        What a row must hold, by field; it goes before what the layout says of the same field.
 
     Raises
     ------
     InputError
         When a field is absent, or no layout fits; with the fields there are and the nearest names.
     """
-    layout = _layout(found, columns, trace_format, place)
-    chosen = {name: choice for name, choice in layout.where.items() if _find(found, name)} | dict(where or {})
+    said = naming or Naming()
+    layout = _layout(found, said.get("columns"), said.get("trace_format"), place)
+    chosen = {name: choice for name, choice in layout.where.items() if _find(found, name)}
+    chosen |= said.get("where") or {}
     resolved = {_find(found, name) or name: choice for name, choice in chosen.items()}
     if absent := [name for name in resolved if name not in found]:
         raise _absent(found, absent, place)

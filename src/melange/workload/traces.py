@@ -8,17 +8,16 @@ and the burstiness are aggregates too. Text is parsed once, into a temporary tab
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.workload.clock import Moment, Span, check_statistic, full_windows, span, window_statistic
-from melange.workload.fields import Choice, in_words
-from melange.workload.layouts import find_layout, time_unit
+from melange.workload.fields import in_words
+from melange.workload.layouts import Naming, find_layout, time_unit
 from melange.workload.logs import Progress, open_log, readable, reported
 from melange.workload.malformed import has_rejected, malformed_rows
 from melange.workload.rows import Rows, lasting, select_rows, with_buckets
@@ -42,15 +41,13 @@ def read_trace(
     trace: str | Path | Any,
     *,
     buckets: Buckets | None = None,
-    columns: Mapping[str, str] | None = None,
-    trace_format: str | None = None,
-    where: Mapping[str, Choice] | None = None,
     start: Moment | None = None,
     end: Moment | None = None,
     window_s: float | None = None,
     rate: str = "mean",
     request_rate: float | None = None,
     progress: Progress | None = None,
+    **naming: Unpack[Naming],
 ) -> Workload:
     """The workload in a request log.
 
@@ -61,17 +58,6 @@ def read_trace(
         any backend.
     buckets
         The grid of sizes; the default grid where None.
-    columns
-        Field by role: ``arrival``, ``input``, ``output``; a field is a column, nested in one (``usage.prompt_tokens``)
-        or a sum (``usage.input + usage.cached``). With ``arrival`` alone sizes are those of the layout that is
-        recognized; with sizes alone the log has lengths only. None where the layout is a published one (Azure,
-        BurstGPT, Mooncake and Dynamo, Vidur and etalon), that of LiteLLM, Langfuse or OpenAI, or has the columns
-        ``input_tokens, output_tokens`` and one that is called ``arrival_s``, ``arrival``, ``timestamp`` or the like:
-        names tell which.
-    trace_format
-        The published layout, where names do not settle it: ``azure``, ``burstgpt``, ``mooncake``, ``vidur``, ...
-    where
-        What a row must hold to count, by field: a value or one of several (``{"model": "llama", "cache_hit": False}``).
     start, end
         The stretch to read: seconds or durations from the first arrival (``"10m"``), or points in time
         (``"2023-11-16T18:20"``, UTC unless they say otherwise). ``end`` is excluded.
@@ -84,6 +70,17 @@ def read_trace(
         Total rate, instead of the log's own [1/s].
     progress
         Called with the fraction of the query that is done (0-1).
+    columns
+        Field by role: ``arrival``, ``input``, ``output``; a field is a column, nested in one (``usage.prompt_tokens``)
+        or a sum (``usage.input + usage.cached``). With ``arrival`` alone sizes are those of the layout that is
+        recognized; with sizes alone the log has lengths only. None where the layout is a published one (Azure,
+        BurstGPT, Mooncake and Dynamo, Vidur and etalon), that of LiteLLM, Langfuse or OpenAI, or has the columns
+        ``input_tokens, output_tokens`` and one that is called ``arrival_s``, ``arrival``, ``timestamp`` or the like:
+        names tell which.
+    trace_format
+        The published layout, where names do not settle it: ``azure``, ``burstgpt``, ``mooncake``, ``vidur``, ...
+    where
+        What a row must hold to count, by field: a value or one of several (``{"model": "llama", "cache_hit": False}``).
 
     Returns
     -------
@@ -121,7 +118,7 @@ def read_trace(
         raise InputError("a trace needs buckets with edges in tokens, and these are only numbered")
     log = open_log(trace)
     with readable(log.place), reported(log, progress):
-        layout = find_layout(log.fields, columns, trace_format, place=log.place, where=where)
+        layout = find_layout(log.fields, naming, place=log.place)
         rows = select_rows(log, layout)
         if layout.arrival is None:
             return _without_clock(rows, grid, request_rate, start, end, window_s)
