@@ -74,6 +74,30 @@ def test_regions_and_providers_can_be_asked_for(site: Site, folder: Path) -> Non
     }
 
 
+def test_machines_that_the_table_leaves_out_stay_out(site: Site, folder: Path) -> None:
+    """Retired and confidential ones of Azure, and on-demand prices of machines that Google rents out on spot alone."""
+    azure = ("Standard_NC24s_v3,1,1,V100,4,V100,1,1", "Standard_NCC40ads_H100_v5,1,1,H100,1,H100,5,1")
+    rows = [*(f"{row},eastus,x" for row in azure), "Standard_NC24ads_A100_v4,1,1,A100,1,A100,3.6,1,eastus,x"]
+    site.put("azure/vms.csv", SKYPILOT + "\n".join(rows))
+    site.put("gcp/vms.csv", SKYPILOT + "a3-highgpu-1g,1,1,H100,1,H100,11,5.5,us-central1,us-central1-a")
+    found = update("skypilot", site, providers=["azure", "gcp"])
+    taken = {(one.new.instance_type, one.new.market) for one in (*found.moved, *found.added)}
+    assert taken == {
+        ("Standard_NC24ads_A100_v4", "on-demand"),
+        ("Standard_NC24ads_A100_v4", "spot"),
+        ("a3-highgpu-1g", "spot"),
+    }
+
+
+def test_a_price_of_no_region_gives_way_to_those_of_regions(site: Site, folder: Path) -> None:
+    """The bundled spot price of Azure's A100 belongs to no region; a fetched one of eastus takes its place."""
+    assert price("azure", "", "A100-PCIe-80GB", 1, "spot") is not None
+    site.put("azure/vms.csv", SKYPILOT + "Standard_NC24ads_A100_v4,1,1,A100,1,A100,3.6,0.9,eastus,x\n")
+    update("skypilot", site, providers=["azure"])
+    assert price("azure", "", "A100-PCIe-80GB", 1, "spot") is None
+    assert price("azure", "eastus", "A100-PCIe-80GB", 1, "spot") is not None
+
+
 def test_gpuhunts_archives_are_read(site: Site, folder: Path) -> None:
     """A version, an archive of one table; zones are regions, flags are no price."""
     site.put("gcp/version", "20261125-123\n")

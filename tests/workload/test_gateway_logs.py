@@ -173,3 +173,19 @@ def test_a_cell_that_is_no_json_has_nothing_in_it(write: Write) -> None:
     text = 'at,u,o\n0,"{""i"": 5}",1\n1,oops,1\n'
     with pytest.raises(InputError, match=r"log\.csv:3: u\.i must be a whole number >= 0, got nothing"):
         read_trace(write("log.csv", text), columns={"arrival": "at", "input": "u.i", "output": "o"})
+
+
+def test_a_list_of_objects_is_a_log_too(write: Write) -> None:
+    """As an API answers; rows that are malformed are counted from the first."""
+    for text in (json.dumps(COMPLETIONS), json.dumps(COMPLETIONS, indent=1)):
+        assert sizes(write("log.json", text)) == [(100, 10), (200, 10), (300, 10), (400, 10), (500, 10)]
+    broken = [*COMPLETIONS, {"created": 1_746_619_300, "usage": {"prompt_tokens": "x", "completion_tokens": 1}}]
+    with pytest.raises(InputError, match=r"log\.json:row 6: usage\.prompt_tokens must be a whole number >= 0, got 'x'"):
+        read_trace(write("log.json", json.dumps(broken)))
+
+
+@pytest.mark.parametrize("text", ["[", "[]", "[1, 2]", "[{}", '[{"created": 1, "usage": {"prompt_tokens": 1'])
+def test_lists_that_are_none_are_errors(write: Write, text: str) -> None:
+    """Empty, of something else, or cut off."""
+    with pytest.raises(InputError, match=r"log\.json"):
+        read_trace(write("log.json", text))

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -73,7 +73,8 @@ def kind_of(offer: Offer) -> Kind:
 def merged(older: Sequence[Offer], newer: Iterable[Offer]) -> tuple[Offer, ...]:
     """The older offers, each replaced by a newer one of its kind, and the newer ones of other kinds after them.
 
-    An offer with an earlier date than the one it would replace is left out.
+    An offer with an earlier date than the one it would replace is left out. A price of no region gives way to newer
+    ones of regions.
 
     >>> from dataclasses import replace
     >>> one = offers()[0]
@@ -85,9 +86,17 @@ def merged(older: Sequence[Offer], newer: Iterable[Offer]) -> tuple[Offer, ...]:
     by_kind = {kind_of(offer): offer for offer in older}
     for offer in newer:
         known = by_kind.get(kind_of(offer))
-        if known is None or (offer.seen or date.max) >= (known.seen or date.min):
+        if known is None or _is_newer(offer, known):
             by_kind[kind_of(offer)] = offer
+        everywhere = by_kind.get(kind_of(replace(offer, region="")))
+        if offer.region and everywhere is not None and _is_newer(offer, everywhere):
+            del by_kind[kind_of(everywhere)]
     return tuple(by_kind.values())
+
+
+def _is_newer(offer: Offer, known: Offer) -> bool:
+    """Whether a price may take the place of a known one; a price without a date is of today."""
+    return (offer.seen or date.max) >= (known.seen or date.min)
 
 
 def save(fetched: Iterable[Offer], folder: Path, now: datetime) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,11 @@ _JUMP = 2.0
 # prices of one accelerator). A judgment.
 _MOST_JUMPS = 0.5
 _FEW = 4  # ... of at least so many prices
+
+
+# Machines that catalogs list and the bundled table leaves out: of communities (nobody promises that they stay), retired
+# ones of Azure, and its confidential ones.
+_LEFT_OUT = re.compile(r"COMMUNITY|^Standard_(NC(6|12|24)r?s_v3|ND40rs_v2|NCC)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,11 +221,14 @@ def _chosen(
     regions_by_provider: dict[str, set[str]] = {}
     for offer in known:
         regions_by_provider.setdefault(offer.provider, set()).add(offer.region)
+    spot_only = _spot_only(known)
     type_by_kind = {kind_of(offer): offer.instance_type for offer in known}
     cheapest: dict[Kind, Offer] = {}
     for offer in listed:
         ours = regions_by_provider.get(offer.provider)
-        if "COMMUNITY" in offer.instance_type or (ours is None and offer.provider not in providers):
+        if _LEFT_OUT.search(offer.instance_type) or (ours is None and offer.provider not in providers):
+            continue
+        if offer.market == "on-demand" and (offer.provider, offer.instance_type) in spot_only:
             continue
         if providers and offer.provider not in providers:
             continue
@@ -237,6 +246,15 @@ def _chosen(
         own = f"{offer.accelerators}x-{offer.accelerator}"
         cheapest[kind] = replace(offer, instance_type=own) if type_by_kind.get(kind) == own else offer
     return list(cheapest.values())
+
+
+def _spot_only(known: Sequence[Offer]) -> set[tuple[str, str]]:
+    """Machines that are rented out on spot alone, whatever price a catalog lists: Google's small H100 machines."""
+    markets: dict[tuple[str, str], set[str]] = {}
+    for offer in known:
+        if not offer.instance_type.startswith(f"{offer.accelerators}x-"):
+            markets.setdefault((offer.provider, offer.instance_type), set()).add(offer.market)
+    return {machine for machine, found in markets.items() if found == {"spot"}}
 
 
 def _compared(source: str, chosen: Sequence[Offer], known: Sequence[Offer], accept_jumps: bool) -> PriceUpdate:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -32,6 +32,7 @@ _SUFFIXES = {
 }
 # Rows that say which fields there are. A judgment: one that occurs in none of them is named by nobody.
 _FIRST = 100
+_FIRST_TEXT = 1 << 20  # ... of a list: as far as this many characters
 Progress = Callable[[float], None]
 
 
@@ -50,7 +51,7 @@ class Log:
     place
         The log, as errors name it.
     kind
-        ``parquet``, ``csv``, ``jsonl`` or ``table``.
+        ``parquet``, ``csv``, ``jsonl``, ``json`` (a list) or ``table``.
     files
         The files it consists of; none for a table.
     connection
@@ -141,9 +142,15 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
             objects = _first_objects(files[0])
             nested = dict.fromkeys(name for one in objects for name in nested_names(one))
             columns = {key: "VARCHAR" for one in objects for key in one}
+            if is_array := _is_array(files[0]):
+                kind = "json"
             # A line that is no JSON comes out as a row of nulls, and is reported as one.
             table = connection.read_json(
-                paths, columns=columns, format="newline_delimited", ignore_errors=True, maximum_object_size=1 << 26
+                paths,
+                columns=columns,
+                format="array" if is_array else "newline_delimited",
+                ignore_errors=not is_array,
+                maximum_object_size=1 << 26,
             )
         return Log(
             table=table,
@@ -201,21 +208,41 @@ def _first_rows(file: Path) -> list[dict[str, Any]]:
         return [dict(zip(names, row, strict=False)) for row in itertools.islice(rows, _FIRST)]
 
 
-def _first_objects(file: Path) -> list[dict[str, Any]]:
-    """The objects in the first lines."""
+def _is_array(file: Path) -> bool:
+    """Whether a JSON file holds a list of requests, and not one a line."""
     with open_text(file) as stream:
-        lines = list(itertools.islice(stream, _FIRST))
-    objects = []
-    for line in lines:
-        try:
-            content = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(content, dict) and content:
-            objects.append(content)
+        return stream.read(1000).lstrip()[:1] == "["
+
+
+def _first_objects(file: Path) -> list[dict[str, Any]]:
+    """The objects in the first lines, or of a list."""
+    with open_text(file) as stream:
+        found = list(_of_list(stream.read(_FIRST_TEXT)) if _is_array(file) else _of_lines(stream))
+    objects = [one for one in found if isinstance(one, dict) and one]
     if not objects:
-        raise InputError(f"{file}:1: must be a JSON object, got {lines[0].strip()[:60]!r}", hint="one request a line")
+        with open_text(file) as stream:
+            line = stream.readline().strip()[:60]
+        raise InputError(f"{file}:1: must be a JSON object, got {line!r}", hint="one request a line")
     return objects
+
+
+def _of_lines(stream: IO[str]) -> Iterator[Any]:
+    """What the first lines hold; those that are no JSON are passed over."""
+    for line in itertools.islice(stream, _FIRST):
+        with suppress(ValueError, RecursionError):
+            yield json.loads(line)
+
+
+def _of_list(text: str) -> Iterator[Any]:
+    """The first values of a list, of which this is the beginning."""
+    decoder, position = json.JSONDecoder(), text.index("[") + 1
+    for _ in range(_FIRST):
+        position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n,"))
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            return
+        yield value
 
 
 def open_text(file: Path) -> IO[str]:

@@ -152,7 +152,7 @@ def _starts(file: Path, kind: str) -> Iterator[int]:
 def _at(log: Log, line: int) -> str:
     if log.kind == "table":
         return log.place
-    return f"{log.place}:{'row ' if log.kind == 'parquet' else ''}{line}"
+    return f"{log.place}:{'row ' if log.kind in ('parquet', 'json') else ''}{line}"
 
 
 def _shown(value: str | None) -> str:

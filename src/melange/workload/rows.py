@@ -71,7 +71,7 @@ def select_rows(log: Log, layout: Layout, more: Mapping[str, str] | None = None)
     fields = parse_fields(table, layout)
     fields |= {name: _tokens(table[column]) for name, column in (more or {}).items()}
     table = table.select(**fields)
-    if log.kind in ("csv", "jsonl"):
+    if log.kind in ("csv", "jsonl", "json"):
         table = log.connection.create_table("parsed_rows", table, temp=True)  # so that text is parsed once
     is_numeric = "arrival" in fields and table.arrival.type().is_numeric()
     return Rows(
