@@ -43,6 +43,15 @@ def test_new_prices_that_cannot_be_right_are_held_back(site: Site, folder: Path)
     assert price("aws", "us-east-1", "B200", 1) is None
 
 
+def test_where_nothing_is_taken_nothing_is_written(site: Site, folder: Path) -> None:
+    """One price, and it jumps."""
+    site.put("aws/vms.csv", "\n".join([AWS.splitlines()[0], "g6.xlarge,4,16,L4,1,L4,0.1,,us-east-1,a"]))
+    found = update("skypilot", site, providers=["aws"])
+    assert (len(found.held), found.file) == (1, None)
+    assert not folder.exists()
+    assert load_catalog().offers
+
+
 def test_a_file_in_which_most_prices_jump_is_refused_whole(site: Site, folder: Path) -> None:
     """Prices in cents, or of one accelerator: nothing is written."""
     header, *rows = AWS.strip().splitlines()

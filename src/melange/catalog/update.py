@@ -170,9 +170,10 @@ def update_prices(
     update = _compared(source, chosen, known, accept_jumps)
     taken = [one.new for one in (*update.moved, *update.added)] + _same(chosen, known)
     update = replace(update, elsewhere=len({kind_of(one) for one in dated} - {kind_of(one) for one in chosen}))
-    file = folder / FILE
-    kept = save(merged(stored, taken), folder, now)
-    return replace(update, file=file, kept=kept, cautions=(*cautions, *update.cautions))
+    update = replace(update, cautions=(*cautions, *update.cautions))
+    if not taken:
+        return update
+    return replace(update, file=folder / FILE, kept=save(merged(stored, taken), folder, now))
 
 
 def _listed(

@@ -27,7 +27,8 @@ def update_page(update: PriceUpdate) -> RenderableType:
             _table(update.held, with_reason=True),
             *_rest(update.held),
         ]
-    parts.append(Text(f"\nsaved to {update.file}" + (f"; the prices before: {update.kept}" if update.kept else "")))
+    saved = f"saved to {update.file}" if update.file else "nothing was taken, and nothing written"
+    parts.append(Text(f"\n{saved}" + (f"; the prices before: {update.kept}" if update.kept else "")))
     return Group(*parts)
 
 
