@@ -30,11 +30,11 @@ _BURSTINESS_ROWS = 2_000_000
 _BURSTINESS_GAPS = 30
 # Windows in which the rate is taken to be steady: shorter than anything a day does, longer where few requests come, so
 # that each has gaps enough to compare: with 100, Poisson arrivals come out 1 % low. Judgments.
-_BURSTINESS_WINDOW_S = 600.0
+_BURSTINESS_WINDOW_S = 3600.0
 _BURSTINESS_GAPS_A_WINDOW = 100
 
-# Share of rows that may be alike by chance where the clock is finer than a second; longer logs are spared the look, which
-# takes a second for a million rows. Judgments.
+# Share of rows that may be alike by chance where the clock is finer than a second; longer logs are spared the look,
+# which takes a second for a million rows. Judgments.
 _COPIES = 0.05
 _COPIES_ROWS = 500_000
 
