@@ -11,6 +11,9 @@ GATEWAYS := .venv-gateways
 TARGETS := .venv-targets
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
+# Figures, tests and generated pages rest on the bundled prices, whatever melange catalog update has fetched here.
+export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-ray test-gateways test-targets docs kernel bench services reproduce clean
 

@@ -171,11 +171,12 @@ class Point:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """The points of one era, and how many rows were left out for what reason."""
+    """The points of one era, those of types whose prompts were cached, and how many rows were left out and why."""
 
     era: str
     points: list[Point]
     left_out: Counter[str]
+    cached: tuple[Point, ...] = ()
 
 
 def read_points(folder: Path, era: str) -> Measured:
@@ -189,16 +190,16 @@ def read_points(folder: Path, era: str) -> Measured:
     else:
         points = _sweeps(folder / "concurrency_sweeps.csv", era, left_out)
     settings = find_era(era).settings
-    points = _uncached(points, left_out)
+    points, cached = _uncached(points, left_out)
     misfits = {_run(point) for point in points if not point.is_saturated and not _fits(point, settings)}
     fitting = [point for point in points if _run(point) not in misfits and _fits(point, settings)]
     if missing := len(points) - len(fitting):
         left_out["the degree of some label does not hold the weights: it counts something else"] += missing
-    return Measured(era=era, points=fitting, left_out=left_out)
+    return Measured(era=era, points=fitting, left_out=left_out, cached=tuple(cached))
 
 
-def _uncached(points: list[Point], left_out: Counter[str]) -> list[Point]:
-    """Without replica types of which a point would take more arithmetic than there is: its prompts were cached."""
+def _uncached(points: list[Point], left_out: Counter[str]) -> tuple[list[Point], list[Point]]:
+    """Apart from replica types of which a point would take more arithmetic than there is: its prompts were cached."""
     cached = {
         (point.model, point.accelerator)
         for point in points
@@ -207,7 +208,7 @@ def _uncached(points: list[Point], left_out: Counter[str]) -> list[Point]:
     kept = [point for point in points if (point.model, point.accelerator) not in cached]
     if missing := len(points) - len(kept):
         left_out["more arithmetic than the accelerator has: prompts came from a prefix cache"] += missing
-    return kept
+    return kept, [point for point in points if (point.model, point.accelerator) in cached]
 
 
 def _share_of_peak(point: Point) -> float:

@@ -60,3 +60,9 @@ def modules() -> dict[str, ast.Module]:
     """The package's source, parsed, by path within ``src/melange``."""
     package = Path(__file__).parents[1] / "src" / "melange"
     return {path.relative_to(package).as_posix(): ast.parse(path.read_text()) for path in sorted(package.rglob("*.py"))}
+
+
+@pytest.fixture(autouse=True)
+def without_fetched_prices(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests rest on the bundled prices, whatever ``melange catalog update`` has fetched on this machine."""
+    monkeypatch.setenv("MELANGE_DATA", str(tmp_path_factory.getbasetemp() / "no-fetched-prices"))

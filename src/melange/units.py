@@ -11,7 +11,7 @@ US_PER_S, MS_PER_S = 1e6, 1e3
 MIN_PER_H = 60
 # Bytes: powers of 1,024 where memory is counted, of 1,000 where bandwidth and the size of a model are.
 KIB, MIB, GIB = 2**10, 2**20, 2**30
-KB, GB = 1e3, 1e9
+KB, MB, GB = 1e3, 1e6, 1e9
 FLOPS_PER_TFLOPS = 1e12
 PARAMETERS_PER_BILLION = 1e9
 TOKENS_PER_MTOK = 1e6

@@ -64,7 +64,7 @@ def test_rows_without_figures_are_counted_in_a_caution(tmp_path: Path) -> None:
     """A K80 is not planned for, and not passed over in silence."""
     (caution,) = read_price_list(write(tmp_path / "lambda.csv", LAMBDA)).cautions
     assert caution.kind == "unknown-accelerator"
-    assert "1 rows were left out: we have no figures of K80" in caution.message
+    assert "1 row was left out: we have no figures of K80" in caution.message
 
 
 def test_googles_accelerators_are_priced_with_their_host(tmp_path: Path) -> None:
@@ -147,11 +147,30 @@ def test_several_bad_rows_are_reported_together(tmp_path: Path) -> None:
     assert lines[5] == "... and 3 more rows"
 
 
-@pytest.mark.parametrize(("text", "line"), [(AWS.replace("21.96", "-21.96"), 4), (GPUHUNT.replace("3.673", "nan"), 3)])
-def test_bad_prices_of_other_tools_are_named_too(text: str, line: int, tmp_path: Path) -> None:
-    """Their catalogs get no more trust than anybody's."""
-    with pytest.raises(InputError, match=rf"aws\.csv:{line}: price must be > 0 and finite"):
-        read_offers(write(tmp_path / "aws.csv", text))
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (AWS.replace("21.96", "-21.96"), "4: price must be > 0 and finite, got -21.96"),
+        (AWS.replace("21.96", "0.0"), "4: price must be > 0 and finite, got 0.0"),
+        (AWS.replace("A100,8", "A100,0.167"), "4: AcceleratorCount must be a whole number, got 0.167"),
+        (GPUHUNT.replace("3.673", "nan"), "3: price must be > 0 and finite, got nan"),
+        (GPUHUNT.replace("eastus,3.673,24,220,1,A100,80.0", "eastus,3.673,24,220,x,A100,80.0"), "3: gpu_count must be"),
+    ],
+)
+def test_bad_rows_of_other_tools_are_left_out_and_counted(text: str, fault: str, tmp_path: Path) -> None:
+    """One slip in somebody else's catalog does not keep the other rows from being used."""
+    whole = read_price_list(write(tmp_path / "whole/aws.csv", AWS if "g5" in text else GPUHUNT))
+    found = read_price_list(write(tmp_path / "aws.csv", text))
+    assert len(found.offers) == len(whole.offers) - 1
+    (caution,) = found.cautions
+    assert caution.kind == "bad-rows"
+    assert f"1 row was left out: {tmp_path / 'aws.csv'}:{fault}" in caution.message
+
+
+def test_a_catalog_of_bad_rows_alone_is_refused(tmp_path: Path) -> None:
+    """With the first of them, each with its line."""
+    with pytest.raises(InputError, match=r"aws\.csv:2: price must be > 0"):
+        read_offers(write(tmp_path / "aws.csv", "\n".join(GPUHUNT.replace("55.04", "0").splitlines()[:2])))
 
 
 @pytest.mark.parametrize(
@@ -182,3 +201,69 @@ def test_a_large_catalog_is_read_whole(tmp_path: Path) -> None:
     text = "\n".join([header, *(row.replace("us-east-1", f"r{i}") for i in range(12_500) for row in rows)])
     path = write(tmp_path / "aws.csv", text)
     assert len(read_offers(path)) == 12_500 * 4
+
+
+NAMES = """\
+instance_name,location,price,cpu,memory,gpu_count,gpu_name,gpu_memory,spot,disk_size,gpu_vendor,flags
+n1-standard-8,us-east1,0.73,8,30,1,T4,16,False,,nvidia,
+n1-standard-8,us-east1,0.70,8,30,1,T4,16,False,,nvidia,
+n1-standard-8,us-east1,2.86,8,30,1,V100,16,False,,nvidia,
+n1-standard-8,us-east1,1.08,8,30,2,T4,16,False,,nvidia,
+n1-standard-8,us-east1,0.20,8,30,1,T4,16,True,,nvidia,
+a3-ultragpu-8g,us-central1-b,84.8,224,2952,8,H200,141,False,,nvidia,
+a3-ultragpu-8g,us-central1-b,31.2,224,2952,8,H200,141,False,,nvidia,gcp-dws-calendar-mode
+"""
+
+
+def test_one_instance_name_may_hold_several_shapes(tmp_path: Path) -> None:
+    """Accelerator, count and market belong to the key; of one shape the cheapest stays; rows with flags do not."""
+    found = read_price_list(write(tmp_path / "gcp.csv", NAMES))
+    assert sorted((o.accelerator, o.accelerators, o.market, o.cost_per_h, o.region) for o in found.offers) == [
+        ("H200", 8, "on-demand", 84.8, "us-central1"),
+        ("T4", 1, "on-demand", 0.7, "us-east1"),
+        ("T4", 1, "spot", 0.2, "us-east1"),
+        ("T4", 2, "on-demand", 1.08, "us-east1"),
+        ("V100-16GB", 1, "on-demand", 2.86, "us-east1"),
+    ]
+    (caution,) = found.cautions
+    assert (caution.kind, "gcp-dws-calendar-mode (1)" in caution.message) == ("flagged-rows", True)
+
+
+VAST = """\
+InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,GpuInfo,Price,SpotPrice,Region
+2x-H200-32-65536,H200,2,32,64.0,"{'Gpus': [{'Name': 'H200', 'Count': 2, 'MemoryInfo': {'SizeInMiB': 287542}}], 'TotalGpuMemoryInMiB': 287542}",5.18,0.00,"Michigan, US, NA"
+2x-A100_SXM4-32-65536,A100,2,32,64.0,"{'Gpus': [{'Name': 'A100', 'Count': 2, 'MemoryInfo': {'SizeInMiB': 81920}}], 'TotalGpuMemoryInMiB': 81920}",1.49,0.00,"Slovenia, SI, EU"
+"""  # noqa: E501 (lines as published)
+RUNPOD = """\
+InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,Region,SpotPrice,Price,AvailabilityZone,GpuInfo
+2x_A100-80GB_SECURE,A100-80GB,2.0,16.0,234.0,IN,2.78,2.78,AP-IN-1,"{'Gpus': [{'Name': 'A100 PCIe', 'Manufacturer': 'Nvidia', 'Count': 2, 'MemoryInfo': {'SizeInMiB': 80}}], 'TotalGpuMemoryInMiB': 160}"
+"""  # noqa: E501 (lines as published)
+
+
+def test_memory_is_read_as_each_cloud_means_it(tmp_path: Path) -> None:
+    """Vast gives the memory of all accelerators, RunPod GiB under the name of MiB, Vast 0.00 where it sells no spot."""
+    vast = read_price_list(write(tmp_path / "vast/vms.csv", VAST))
+    assert [(o.accelerator, o.accelerators, o.market) for o in vast.offers] == [
+        ("H200", 2, "on-demand"),
+        ("A100-40GB", 2, "on-demand"),
+    ]
+    assert not vast.cautions
+    runpod = read_price_list(write(tmp_path / "runpod/vms.csv", RUNPOD))
+    assert [(o.accelerator, o.interconnect, o.market) for o in runpod.offers] == [
+        ("A100-PCIe-80GB", "pcie", "on-demand"),
+        ("A100-PCIe-80GB", "pcie", "spot"),
+    ]
+
+
+def test_a_form_that_nobody_says_is_warned_of(tmp_path: Path) -> None:
+    """An H100 of a provider that nothing is known of may be a card."""
+    (caution,) = read_price_list(write(tmp_path / "somebody.csv", GPUHUNT.replace("p5.48xlarge", "x8"))).cautions
+    assert (caution.kind, "H100 of somebody" in caution.message) == ("assumed-part", True)
+
+
+@pytest.mark.parametrize("name", ["offers.csv", "aws.csv"])
+def test_prices_that_cannot_be_right_are_warned_of(name: str, tmp_path: Path) -> None:
+    """In an own table as in a catalog."""
+    text = "gpu,gpu_count,price\nH100,8,0.55\n" if name == "offers.csv" else GPUHUNT.replace("55.04", "0.55")
+    (caution,) = read_price_list(write(tmp_path / name, text)).cautions
+    assert caution.kind == "implausible-price"

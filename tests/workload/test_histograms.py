@@ -8,6 +8,7 @@ import pytest
 
 from melange.errors import InputError
 from melange.workload.histograms import read_histogram, read_metrics
+from melange.workload.scrapes import DIALECTS
 from melange.workload.workload import Buckets
 
 Write = Callable[[str, str], Path]
@@ -152,9 +153,18 @@ def test_two_scrapes_make_a_rate(write: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("up 1\n", "no vllm:request_prompt_tokens and vllm:request_generation_tokens in it"),
+        ("up 1\n", "no histogram of request sizes in it; known are vllm:request_prompt_tokens (vLLM)"),
         (METRICS.replace('le="+Inf"', 'le="60"'), "absent or has no +Inf bucket"),
-        (METRICS.replace('le="+Inf",model_name="llama"} 40', 'le="+Inf",model_name="llama"} 41'), "1 requests of"),
+        (METRICS.replace('le="10.0"', 'le="1e400"'), "must have an edge >= 0 such as le=\"100.0\", got le='1e400'"),
+        (METRICS.replace('le="10.0"', 'le=""'), "must have an edge such as"),
+        (METRICS.replace('le="10.0"', 'le="10.5"'), "must be whole numbers"),
+        (METRICS.replace(" 320.0", " nan"), "must end in a number >= 0, got 'nan'"),
+        (METRICS.replace(" 320.0", " -1"), "must end in a number >= 0, got '-1'"),
+        (METRICS + METRICS.replace("vllm:", "ray_vllm_"), "holds metrics of vLLM and vLLM on Ray"),
+        (
+            METRICS + METRICS.replace('engine="0"', 'engine="1"').replace('le="20.0"', 'le="30.0"'),
+            "the servers in it count vllm:request_prompt_tokens in different buckets",
+        ),
         (METRICS + METRICS.replace("llama", "qwen"), "holds several models: llama, qwen"),
         (METRICS.replace(" 320.0", " many"), "must end in a number, got 'many'"),
         (METRICS.replace('le="20.0",model_name="llama"} 40', 'le="20.0",model_name="llama"} 4'), "must not decrease"),
@@ -173,3 +183,92 @@ def test_metrics_need_a_rate_and_can_name_a_model(write: Write) -> None:
     with pytest.raises(InputError, match="count 40 requests and do not say in which time"):
         read_metrics(path, model="qwen")
     assert read_metrics(path, model="qwen", request_rate=1).requests == 40
+
+
+def renamed(name: str) -> str:
+    """The same counts under another engine's names."""
+    dialect = next(one for one in DIALECTS if one.input.startswith(name))
+    text = METRICS.replace("vllm:request_prompt_tokens", dialect.input)
+    text = text.replace("vllm:request_generation_tokens", dialect.output)
+    if "sglang" in name:
+        return text + 'sglang:num_aborted_requests_total{model_name="llama"} 2.0\n'
+    return text.replace("vllm:request_success_total", next(iter(dialect.failed)))
+
+
+@pytest.mark.parametrize("name", ["vllm:", "ray_vllm_", "ray_vllm:", "sglang:"])
+def test_every_engine_says_the_same(write: Write, name: str) -> None:
+    """vLLM, vLLM on Ray in both of its ways, SGLang: the same counts are the same workload."""
+    ours = read_metrics(write("vllm.txt", METRICS), request_rate=4)
+    theirs = read_metrics(write("other.txt", renamed(name)), request_rate=4)
+    assert theirs.request_rate.tolist() == ours.request_rate.tolist()
+    assert theirs.input_tokens.tolist() == ours.input_tokens.tolist()
+    assert theirs.buckets == ours.buckets
+    assert theirs.failed_requests == ours.failed_requests == 2
+
+
+def test_series_of_ray_s_workers_add_up(write: Write) -> None:
+    """Ray labels each worker and replica; the requests are those of all."""
+    one = renamed("ray_vllm_")
+    two = one.replace('engine="0"', 'engine="0",WorkerId="b"') + one.replace('engine="0"', 'engine="0",WorkerId="a"')
+    assert read_metrics(write("ray.txt", two), request_rate=1).requests == 80
+
+
+def overflowing(above: int, total_tokens: float) -> str:
+    """Some prompts above the last edge of 50."""
+    text = METRICS.replace('le="+Inf",model_name="llama"} 40', f'le="+Inf",model_name="llama"}} {40 + above}', 1)
+    return text.replace(" 320.0", f" {total_tokens}")
+
+
+@pytest.mark.parametrize(
+    ("max_context", "edge", "words"),
+    [
+        (131072, 131072, "at the model's context of 131,072 tokens"),
+        (None, 100, "at 100 tokens, the next step of the edges"),
+        (40, 100, "at 100 tokens, the next step of the edges"),
+    ],
+)
+def test_requests_above_the_last_edge_are_planned_for_at_the_context(
+    write: Write, max_context: int | None, edge: int, words: str
+) -> None:
+    """One in 41: a bucket of its own, the completion taken off the prompt, and a caution that says so."""
+    path = write("m.txt", overflowing(1, 1e6))
+    workload = read_metrics(path, request_rate=41, max_context=max_context)
+    assert workload.buckets.input_edges == (10, 20, 50, edge)
+    assert workload.request_rate[-1].sum() == pytest.approx(1)
+    assert (workload.input_tokens[-1] + workload.output_tokens[-1]).tolist() == pytest.approx([edge, edge])
+    (caution,) = [one for one in workload.cautions if one.kind == "overflow"]
+    assert "1 of 41 requests (2.44%) of vllm:request_prompt_tokens are larger than its last edge 50" in caution.message
+    assert words in caution.message
+
+
+def test_the_total_of_tokens_bounds_what_lies_above_the_last_edge(write: Write) -> None:
+    """30 prompts of at least 1 token and 10 of at least 11 leave 860 of 1,000 tokens for the one above 50."""
+    workload = read_metrics(write("m.txt", overflowing(1, 1000.0)), request_rate=41, max_context=131072)
+    assert workload.input_tokens[-1].tolist() == [860.0, 860.0]
+    assert workload.input_token_rate == pytest.approx(1000)
+    assert "at 860 tokens, the most that the total of tokens allows" in " ".join(map(str, workload.cautions))
+
+
+def test_completions_above_the_last_edge_share_the_context(write: Write) -> None:
+    """The output's turn: what the prompt leaves of the context."""
+    text = METRICS.replace(
+        'request_generation_tokens_bucket{engine="0",le="+Inf",model_name="llama"} 40',
+        'request_generation_tokens_bucket{engine="0",le="+Inf",model_name="llama"} 44',
+    )
+    text = text.replace(" 350.0", " 1e6")
+    workload = read_metrics(write("m.txt", text), request_rate=1, max_context=4096)
+    assert workload.buckets.output_edges == (5, 10, 4096)
+    assert (workload.input_tokens[:, -1] + workload.output_tokens[:, -1]).tolist() == pytest.approx([4096, 4096])
+
+
+def test_a_model_and_its_adapters_add_up(write: Write) -> None:
+    """Several names are one traffic; one that is not there is an error with those that are."""
+    path = write("metrics.txt", METRICS + METRICS.replace("llama", "llama-sql"))
+    both = read_metrics(path, model=["llama", "llama-sql"], request_rate=1)
+    assert both.requests == 80
+    assert "80 requests of llama, llama-sql" in both.source
+    with pytest.raises(InputError, match="unknown model 'lama'; did you mean 'llama'"):
+        read_metrics(path, model="lama", request_rate=1)
+    with pytest.raises(InputError) as caught:
+        read_metrics(path, request_rate=1)
+    assert "workload: {model: ...}, or --model" in caught.value.hint

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from melange.catalog.accelerator import Accelerator
-from melange.catalog.bundled import accelerators, models, offers
+from melange.catalog.bundled import accelerators, models
+from melange.catalog.current import current_offers
 from melange.catalog.model import Model
 from melange.catalog.names import find_accelerator
 from melange.catalog.offer import INTERCONNECTS, MARKETS, STALE_AFTER_DAYS, Offer, stale_prices
@@ -133,10 +134,12 @@ def _known(what: str, names: Iterable[str] | None, known: Collection[str]) -> se
 
 
 def load_catalog() -> Catalog:
-    """The bundled catalog: accelerators, offers with source and date, models.
+    """The bundled catalog: accelerators, offers with source and date, models; newer prices where they were fetched.
+
+    ``melange catalog update`` fetches prices into the user's data folder.
 
     >>> catalog = load_catalog()
     >>> catalog.accelerators["A100-80GB"].bandwidth_bytes_per_s / 1e9
     2039.0
     """
-    return Catalog(accelerators=accelerators(), offers=offers(), models=models())
+    return Catalog(accelerators=accelerators(), offers=current_offers(), models=models())

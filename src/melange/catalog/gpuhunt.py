@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,9 @@ COLUMNS = {"instance_name", "location", "price", "gpu_count", "gpu_name"}
 def read_gpuhunt(files: Mapping[str, Path], folder: Path) -> PriceList:
     """Offers of a gpuhunt catalog.
 
-    A price is for the whole instance; ``gpu_memory`` [GB] tells the members of a family apart.
+    A price is for the whole instance; ``gpu_memory`` [GB] says which member of a family it is. One ``instance_name``
+    may hold different accelerators, or different numbers of them: each is an offer. Rows with ``flags`` have prices
+    that not everybody gets (a calendar, a cluster) and are left out; so are rows that cannot be used. Both are counted.
 
     Parameters
     ----------
@@ -25,12 +28,15 @@ def read_gpuhunt(files: Mapping[str, Path], folder: Path) -> PriceList:
     Raises
     ------
     InputError
-        Prices that are not above zero and the like, several together, each with file and line.
+        No row that can be used; the first faulty ones together, each with file and line.
     """
     gathering = Gathering()
     for provider, path in files.items():
         for line, row in rows_of(path):
             if not row.get("gpu_name") or row.get("gpu_count") in {"", "0", None}:
+                continue
+            if flags := row.get("flags", ""):
+                gathering.flagged[flags] += 1
                 continue
             try:
                 _read_row(row, provider, gathering, f"gpuhunt catalog, {path.name}")
@@ -43,16 +49,21 @@ def _read_row(row: Mapping[str, str], provider: str, gathering: Gathering, sourc
     """The price of a row."""
     name, instance_type = row["gpu_name"], row.get("instance_name", "")
     memory = positive(row["gpu_memory"], "gpu_memory") if row.get("gpu_memory") else None
-    accelerator = gathering.accelerator(name, memory, instance_type)
+    accelerator = gathering.accelerator(provider, name, memory, instance_type)
     if accelerator is None or not row.get("price"):
         return
     count = whole(row["gpu_count"], "gpu_count")
     is_spot = row.get("spot", "").casefold() == "true"
     gathering.add(
         provider,
-        row.get("location", ""),
+        _region(provider, row.get("location", "")),
         (instance_type or f"{count}x-{accelerator}", accelerator, count),
         positive(row["price"], "price"),
-        is_spot,
+        "spot" if is_spot else "on-demand",
         source,
     )
+
+
+def _region(provider: str, location: str) -> str:
+    """The region of a location: Google's are zones, ``us-central1-b``."""
+    return re.sub(r"(?<=\d)-[a-z]$", "", location) if provider == "gcp" else location

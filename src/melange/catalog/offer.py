@@ -120,7 +120,7 @@ def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
     ()
     >>> print(*stale_prices([offer], date(2026, 12, 1)))
     stale-price: 1 of 1 prices is older than 90 days (oldest: aws/us-east-1/g6.xlarge, 134 days, seen 2026-07-20); \
-    give current prices with offers.file
+    melange catalog update fetches current ones
     """
     listed = list(offers)
     dated = [(offer.seen, offer.name) for offer in listed if offer.seen is not None]
@@ -133,7 +133,7 @@ def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
                 "stale-price",
                 f"{len(old)} of {len(listed)} prices {'is' if len(old) == 1 else 'are'} older than {STALE_AFTER_DAYS} "
                 f"days (oldest: {name}, {(today - seen).days} days, seen {seen}); "
-                "give current prices with offers.file",
+                "melange catalog update fetches current ones",
             )
         )
     undated = [offer.name for offer in listed if offer.seen is None]

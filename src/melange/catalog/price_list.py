@@ -8,13 +8,14 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 
 from melange.catalog.bundled import accelerators
-from melange.catalog.names import find_accelerator
 from melange.catalog.offer import Offer
-from melange.catalog.shapes import interconnect, part_of
-from melange.errors import Caution, InputError
+from melange.catalog.parts import Part, find_part
+from melange.catalog.shapes import interconnect
+from melange.errors import Caution, InputError, some_of
 from melange.files import read_text
 
 # Faulty rows that an error spells out before it counts the rest: enough to see what is wrong. A judgment.
@@ -98,9 +99,17 @@ def whole(text: str, column: str) -> int:
     return int(value)
 
 
+def _rows(count: int) -> str:
+    """So many rows, and what is said of them follows."""
+    return f"{count:,} row was" if count == 1 else f"{count:,} rows were"
+
+
 @dataclass(slots=True)
 class Gathering:
     """The offers of somebody's catalog as they come in; of one shape in one region the cheapest stays.
+
+    A row that cannot be used is left out and counted: a catalog is somebody else's, and one slip in it must not keep
+    the other rows from being used.
 
     Parameters
     ----------
@@ -108,34 +117,52 @@ class Gathering:
         Rows that cannot be used.
     skipped
         How many rows each accelerator has that we do not know.
+    flagged
+        How many rows carry each flag that makes their price one that not everybody gets.
+    assumed
+        How many rows of each provider and name say no form (SXM, PCIe), and their provider is not known to mean one.
     cheapest
-        The offer that stays, by provider, region, instance type and market.
-    names
-        Our own name of an accelerator, by its name and memory [GiB] there; None where it is not known.
+        The offer that stays, by provider, region, instance type, accelerator, count and market.
+    parts
+        The part, by all that tells it.
     """
 
     faults: Faults = field(default_factory=Faults)
     skipped: Counter[str] = field(default_factory=Counter)
-    cheapest: dict[tuple[str, str, str, str], Offer] = field(default_factory=dict)
-    names: dict[tuple[str, float | None], str | None] = field(default_factory=dict)
+    flagged: Counter[str] = field(default_factory=Counter)
+    assumed: Counter[str] = field(default_factory=Counter)
+    cheapest: dict[tuple[str, str, str, str, int, str], Offer] = field(default_factory=dict)
+    parts: dict[tuple[str, str, float | None, str, str], Part] = field(default_factory=dict)
 
-    def accelerator(self, name: str, memory_gib: float | None, instance_type: str) -> str | None:
+    def accelerator(
+        self, provider: str, name: str, memory_gib: float | None, instance_type: str, described: str = ""
+    ) -> str | None:
         """Our own name; None, and counted, where it is not known."""
-        key = (name, memory_gib)
-        if key not in self.names:
-            self.names[key] = find_accelerator(name, accelerators(), memory_gib)
-        known = part_of(instance_type) or self.names[key]
-        if known is None:
+        key = (provider, name, memory_gib, instance_type, described)
+        if key not in self.parts:
+            self.parts[key] = find_part(
+                provider, name, memory_gib=memory_gib, instance_type=instance_type, described=described
+            )
+        part = self.parts[key]
+        if part.name is None:
             self.skipped[name] += 1
-        return known
+        elif part.is_assumed:
+            self.assumed[f"{name} of {provider}"] += 1
+        return part.name
 
     def add(
-        self, provider: str, region: str, shape: tuple[str, str, int], price: float, spot: bool, source: str
+        self,
+        provider: str,
+        region: str,
+        shape: tuple[str, str, int],
+        price: float,
+        market: str,
+        source: str,
+        seen: date | None = None,
     ) -> None:
         """One price of one shape (instance type, accelerator, count)."""
         instance_type, accelerator, count = shape
-        market = "spot" if spot else "on-demand"
-        key = (provider, region, instance_type, market)
+        key = (provider, region, instance_type, accelerator, count, market)
         if key in self.cheapest and self.cheapest[key].cost_per_h <= price:
             return
         self.cheapest[key] = Offer(
@@ -148,21 +175,41 @@ class Gathering:
             market=market,
             interconnect=interconnect(instance_type, accelerators()[accelerator], count),
             source=source,
+            seen=seen,
         )
 
     def finish(self, path: Path) -> PriceList:
-        """The price list, after all faults were reported."""
-        self.faults.check()
+        """The price list, with a caution for each kind of row that was left out."""
         if not self.cheapest:
+            self.faults.check()
             raise InputError(f"{path}: holds no offer of an accelerator that we know")
-        cautions = []
+        return PriceList(offers=tuple(self.cheapest.values()), cautions=tuple(self._cautions(path)))
+
+    def _cautions(self, path: Path) -> Iterator[Caution]:
+        """What a reader should know about the rows that were left out, and of those that were read with a guess."""
         if self.skipped:
             names = ", ".join(name for name, _ in self.skipped.most_common(5))
             more = f" and {len(self.skipped) - 5} others" if len(self.skipped) > 5 else ""
-            cautions.append(
-                Caution(
-                    "unknown-accelerator",
-                    f"{path}: {self.skipped.total()} rows were left out: we have no figures of {names}{more}",
-                )
+            yield Caution(
+                "unknown-accelerator",
+                f"{path}: {_rows(self.skipped.total())} left out: we have no figures of {names}{more}",
             )
-        return PriceList(offers=tuple(self.cheapest.values()), cautions=tuple(cautions))
+        if self.faults.messages:
+            count = len(self.faults.messages)
+            shown = "; ".join(self.faults.messages[:_SHOWN_FAULTS])
+            more = f"; and {count - _SHOWN_FAULTS} more" if count > _SHOWN_FAULTS else ""
+            yield Caution("bad-rows", f"{path}: {_rows(count)} left out: {shown}{more}")
+        if self.flagged:
+            names = some_of(f"{name} ({count})" for name, count in self.flagged.most_common())
+            yield Caution(
+                "flagged-rows",
+                f"{path}: {_rows(self.flagged.total())} left out, whose price is not for everybody: {names}; "
+                "if it is yours, add it to an offers.csv of your own",
+            )
+        if self.assumed:
+            names = some_of(name for name, _ in self.assumed.most_common())
+            yield Caution(
+                "assumed-part",
+                f"{path}: {_rows(self.assumed.total())} taken for SXM modules, and may be PCIe cards: {names}; "
+                "an offers.csv of your own can name the part",
+            )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 from melange.catalog import gpuhunt, skypilot
-from melange.catalog.bundled import accelerators
+from melange.catalog.bundled import accelerators, offers
+from melange.catalog.generated_prices import is_generated, read_generated
 from melange.catalog.names import find_accelerator
 from melange.catalog.offer import INTERCONNECTS, MARKETS, Offer
+from melange.catalog.plausible import implausible_prices
 from melange.catalog.price_list import Faults, PriceList, columns_of, positive, rows_of, whole
 from melange.catalog.shapes import interconnect
 from melange.errors import InputError, unknown
@@ -46,21 +49,29 @@ def read_offers(path: str | Path) -> tuple[Offer, ...]:
     Raises
     ------
     InputError
-        The file cannot be read or lacks a column; or rows whose price is not above zero, whose accelerator is not
-        known and the like: several together, each with file and line.
+        The file cannot be read or lacks a column; or rows of an own table whose price is not above zero, whose
+        accelerator is not known and the like: several together, each with file and line. Such rows of a catalog are
+        left out and counted, unless all are.
     """
     return read_price_list(path).offers
 
 
 def read_price_list(path: str | Path) -> PriceList:
-    """The same as :func:`read_offers`, with what its reader should know: how many rows were left out, and why."""
-    place = Path(path)
+    """The same as :func:`read_offers`, with what its reader should know: rows left out, prices hardly right."""
+    found = read_catalog(Path(path))
+    return replace(found, cautions=(*found.cautions, *implausible_prices(found.offers, offers(), str(path))))
+
+
+def read_catalog(place: Path) -> PriceList:
+    """A price list, whoever's it is, without a word on its prices."""
     if place.is_dir():
         return _read_folder(place)
     if not place.is_file():
         raise InputError(
             f"{place}: no such file or folder", hint="give an offers.csv, or a folder of SkyPilot or gpuhunt"
         )
+    if is_generated(place):
+        return read_generated(place)
     columns = set(columns_of(place))
     for module, read in _READERS:
         if columns >= module:
@@ -97,6 +108,11 @@ def _version_of(path: Path) -> tuple[int, str]:
     return (versions[-1] if versions else 0, str(path))
 
 
+def read_own_table(path: Path) -> tuple[Offer, ...]:
+    """Offers of an own table, whatever else it looks like."""
+    return _read_table(path, set(columns_of(path))).offers
+
+
 def _read_table(path: Path, columns: set[str]) -> PriceList:
     """An own price list."""
     named = {
@@ -110,19 +126,19 @@ def _read_table(path: Path, columns: set[str]) -> PriceList:
             hint="the columns of an offers.csv are " + ", ".join(_ALIASES_BY_COLUMN),
         )
     faults = Faults()
-    offers = []
+    listed = []
     for line, row in rows_of(path):
         cells = {column: row.get(name, "") if name else "" for column, name in named.items()}
         if row.get("spot", "").casefold() in {"true", "1", "yes"}:
             cells["market"] = cells["market"] or "spot"
         try:
-            offers.append(_offer_of(cells, str(path)))
+            listed.append(_offer_of(cells, str(path)))
         except (ValueError, InputError) as error:
             faults.add(f"{path}:{line}: {error}")
     faults.check()
-    if not offers:
+    if not listed:
         raise InputError(f"{path}: holds no offer", hint="a header line and one line an offer are needed")
-    return PriceList(offers=tuple(offers))
+    return PriceList(offers=tuple(listed))
 
 
 def _offer_of(cells: Mapping[str, str], path: str) -> Offer:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 
+from melange.catalog.parts import find_part
 from melange.catalog.price_list import Gathering, PriceList, positive, rows_of, whole
 from melange.units import GIB, MIB
 
@@ -25,14 +27,20 @@ _HOSTS: Mapping[tuple[str, int], str] = {
     ),
 }
 _MEMORY = re.compile(r"SizeInMiB\W+(\d+(?:\.\d+)?)")
-_MARKETS = (("price", False), ("spotprice", True))
+_NAME = re.compile(r"'Name': '([^']*)'")
+_MARKETS = (("price", "on-demand"), ("spotprice", "spot"))
+# Providers whose rows give the memory of all accelerators of the instance.
+_MEMORY_OF_ALL = ("vast",)
+# Below this a memory "in MiB" is one in GiB: RunPod and Shadeform write 80.
+_LEAST_MIB = 1024
 
 
 def read_skypilot(files: Mapping[str, Path], folder: Path) -> PriceList:
     """Offers of a SkyPilot catalog.
 
-    On-demand and spot prices, an empty price meaning that there is none. Rows without accelerator are left out; so are
-    accelerators priced without the machine that holds them, except where their host is in the file too.
+    On-demand and spot prices; an empty price means that there is none, and so does a spot price of 0. Rows without
+    accelerator are left out; so are accelerators priced without the machine that holds them, except where their host is
+    in the file too. Rows that cannot be used (a share of an accelerator, a price of 0) are left out and counted.
 
     Parameters
     ----------
@@ -44,7 +52,7 @@ def read_skypilot(files: Mapping[str, Path], folder: Path) -> PriceList:
     Raises
     ------
     InputError
-        Prices that are not above zero and the like, several together, each with file and line.
+        No row that can be used; the first faulty ones together, each with file and line.
     """
     gathering = Gathering()
     for provider, path in files.items():
@@ -79,13 +87,47 @@ def _read_row(
     if host is None or not instance_type:
         gathering.skipped[f"{name} without its host"] += 1
         return
-    memory = _MEMORY.search(row.get("gpuinfo", ""))
-    accelerator = gathering.accelerator(name, float(memory[1]) * MIB / GIB if memory else None, instance_type)
+    info = row.get("gpuinfo", "")
+    described = _described(info)
+    memories = _memories_gib(info, provider, count)
+    memory = next((one for one in memories if _is_known(provider, name, one, instance_type, described)), None)
+    if memory is None and memories:
+        memory = memories[0]
+    accelerator = gathering.accelerator(provider, name, memory, instance_type, described)
     if accelerator is None:
         return
-    for column, is_spot in _MARKETS:
-        if not row.get(column) or (host and not host.get(column)):
+    for column, market in _MARKETS:
+        if _is_absent(row.get(column), market) or (host and _is_absent(host.get(column), market)):
             continue
         price = positive(row[column], column)
         price += positive(host[column], column) if host else 0.0
-        gathering.add(provider, region, (instance_type, accelerator, count), round(price, 6), is_spot, source)
+        gathering.add(provider, region, (instance_type, accelerator, count), round(price, 6), market, source)
+
+
+def _is_absent(cell: str | None, market: str) -> bool:
+    """Whether a cell says that there is no such price: Vast writes 0.00 where it sells no spot."""
+    return not cell or (market == "spot" and re.fullmatch(r"0+(\.0*)?", cell) is not None)
+
+
+def _memories_gib(info: str, provider: str, count: int) -> tuple[float, ...]:
+    """What a GpuInfo may mean as the memory of one accelerator [GiB], the likeliest first; none where it says none."""
+    found = _MEMORY.search(info)
+    if found is None:
+        return ()
+    size = float(found[1]) if float(found[1]) < _LEAST_MIB else float(found[1]) * MIB / GIB
+    if size <= 0:
+        return ()
+    return (size / count, size) if provider in _MEMORY_OF_ALL else (size, size / count)
+
+
+@lru_cache(maxsize=1024)
+def _is_known(provider: str, name: str, memory_gib: float, instance_type: str, described: str) -> bool:
+    """Whether we have figures of an accelerator of that memory."""
+    part = find_part(provider, name, memory_gib=memory_gib, instance_type=instance_type, described=described)
+    return part.name is not None
+
+
+def _described(described: str) -> str:
+    """What a GpuInfo calls the accelerator, which may say more than the column: ``A100 PCIe``."""
+    found = _NAME.search(described)
+    return found[1] if found else ("" if "{" in described else described)

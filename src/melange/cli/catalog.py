@@ -1,9 +1,9 @@
-"""The command that lists what can be rented and served."""
+"""The command that lists what can be rented and served, and fetches current prices."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,15 +11,17 @@ from typing import Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag
+from melange.cli.terminal import JsonFlag, events
+from melange.errors import InputError
 
 
-class _Listing(StrEnum):
-    """What ``melange catalog`` lists."""
+class _Subject(StrEnum):
+    """What ``melange catalog`` lists, or does."""
 
     accelerators = "accelerators"
     offers = "offers"
     models = "models"
+    update = "update"
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,48 @@ class _Flags:
     file: Annotated[Path | None, typer.Option(help="Own offers: offers.csv, a SkyPilot or a gpuhunt catalog.")] = None
 
 
+@dataclass(frozen=True)
+class _UpdateFlags:
+    """Where current prices come from."""
+
+    source: Annotated[
+        str | None,
+        typer.Option("--from", help="update: skypilot (the default), gpuhunt, karpenter, gpurentalprices or a URL."),
+    ] = None
+    mirror: Annotated[str | None, typer.Option(help="update: another base URL for the files of a named source.")] = None
+    accept_jumps: Annotated[
+        bool, typer.Option("--accept-jumps", help="update: take prices that moved by more than twice, too.")
+    ] = False
+
+
 @with_flags
 def catalog(
     flags: _Flags,
-    subject: Annotated[_Listing, typer.Argument(help="What to list.")] = _Listing.offers,
+    update_flags: _UpdateFlags,
+    subject: Annotated[
+        _Subject, typer.Argument(help="What to list; update: fetch current prices into your data folder.")
+    ] = _Subject.offers,
     as_json: JsonFlag = False,
 ) -> None:
-    """List accelerators, offers or models."""
+    """List accelerators, offers or models; or fetch current prices."""
+    if subject is _Subject.update:
+        _refuse(flags, ("gpu", "market", "file"), "melange catalog update takes --provider and --region")
+        _update(flags, update_flags, as_json)
+        return
+    _refuse(update_flags, [one.name for one in fields(update_flags)], "it belongs to melange catalog update")
+    _list(flags, subject, as_json)
+
+
+def _refuse(flags: object, names: tuple[str, ...] | list[str], hint: str) -> None:
+    """Refuse flags that would be passed over."""
+    called = {"source": "--from"}
+    for name in names:
+        if getattr(flags, name):
+            raise InputError(f"{called.get(name, '--' + name.replace('_', '-'))} is not for this", hint=hint)
+
+
+def _list(flags: _Flags, subject: _Subject, as_json: bool) -> None:
+    """Print one of the lists."""
     from dataclasses import replace
 
     from melange.catalog.catalog import load_catalog
@@ -58,8 +95,30 @@ def catalog(
         typer.echo(json.dumps(chosen.to_json()[subject.value]))
         return
     pages = {
-        _Listing.accelerators: lambda: listings.accelerators_page(chosen.accelerators.values()),
-        _Listing.offers: lambda: listings.offers_page(chosen.offers),
-        _Listing.models: lambda: listings.models_page(chosen.models.values()),
+        _Subject.accelerators: lambda: listings.accelerators_page(chosen.accelerators.values()),
+        _Subject.offers: lambda: listings.offers_page(chosen.offers),
+        _Subject.models: lambda: listings.models_page(chosen.models.values()),
     }
     layout.console().print(pages[subject]())
+
+
+def _update(flags: _Flags, update_flags: _UpdateFlags, as_json: bool) -> None:
+    """Fetch prices and say what changed."""
+    from melange.catalog.update import update_prices
+    from melange.present.terminal import layout, prices
+
+    source = update_flags.source or "skypilot"
+    with events(f"fetching prices from {source}"):
+        update = update_prices(
+            source,
+            providers=flags.provider or (),
+            regions=flags.region or (),
+            accept_jumps=update_flags.accept_jumps,
+            mirror=update_flags.mirror,
+        )
+    if as_json:
+        typer.echo(json.dumps(update.to_json()))
+        return
+    layout.console().print(prices.update_page(update))
+    if update.cautions:
+        layout.console(stderr=True).print(layout.cautions(update.cautions))

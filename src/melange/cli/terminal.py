@@ -155,3 +155,20 @@ def parse_pairs(text: str, flag: str, example: str) -> dict[str, str]:
     if not all(equals and name and value for name, equals, value in pairs):
         raise InputError(f"{flag} must be KEY=VALUE,..., got {text!r}", hint=example)
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def parse_where(conditions: Sequence[str] | None) -> dict[str, Any] | None:
+    """``FIELD=VALUE`` each as a mapping; values are YAML, and of a field that is named twice any of them counts."""
+    import yaml
+
+    where: dict[str, list[Any]] = {}
+    for condition in conditions or ():
+        field, equals, value = condition.partition("=")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed = value
+        if not (equals and field.strip()) or isinstance(parsed, dict):
+            raise InputError(f"--where must be FIELD=VALUE, got {condition!r}", hint="--where model=llama")
+        where.setdefault(field.strip(), []).extend(parsed if isinstance(parsed, list) else [parsed])
+    return {field: values if len(values) > 1 else values[0] for field, values in where.items()} or None

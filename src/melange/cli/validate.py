@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag, OutOption, QuickFlag, SetOption, events, parse_columns
+from melange.cli.terminal import JsonFlag, OutOption, QuickFlag, SetOption, events, parse_columns, parse_where
 from melange.errors import InputError, unknown
 from melange.service.events import task
 
@@ -31,6 +31,10 @@ class _Flags:
     ] = None
     columns: Annotated[
         str | None, typer.Option(help="Names of the log's columns: arrival=ts,input=prompt,output=completion.")
+    ] = None
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=VALUE", help="Only rows of the log that hold this, for example model=llama."),
     ] = None
     requests: Annotated[
         int | None, typer.Option(min=2, help="Requests of one run; default: 10000, and of a log all.")
@@ -72,8 +76,8 @@ class _Flags:
             raise unknown("arrivals", self.arrivals, ("poisson", "trace"))
         if not self.scale > 0:
             raise InputError(f"--scale must be > 0, got {self.scale:g}")
-        if self.trace is None and self.columns:
-            raise InputError("--columns needs a log", hint="--trace requests.parquet")
+        if self.trace is None and (self.columns or self.where):
+            raise InputError("--columns and --where need a log", hint="--trace requests.parquet")
 
 
 @with_flags
@@ -150,7 +154,8 @@ def _requests(plan: Plan, own_log: Arrivals | None, flags: _Flags) -> list[Arriv
     rate = flags.scale * (carried.total_rate if shown is None or shown.rate is None else shown.rate)
     if flags.trace is not None:
         with events() as listener, task(listener, "reading the log") as tell:
-            observed = read_arrivals(flags.trace, columns=parse_columns(flags.columns), requests=None, progress=tell)
+            fields = parse_columns(flags.columns), parse_where(flags.where)
+            observed = read_arrivals(flags.trace, columns=fields[0], where=fields[1], requests=None, progress=tell)
     elif own_log is not None:
         observed = own_log
     elif flags.arrivals == "trace":

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag, OutOption, SetOption, events, parse_columns, save_and_print
+from melange.cli.terminal import JsonFlag, OutOption, SetOption, events, parse_columns, parse_where, save_and_print
 from melange.errors import InputError
 
 
@@ -23,7 +23,11 @@ class _Flags:
     ] = None
     histogram: Annotated[str | None, typer.Option(help="A table of rates or shares by size.")] = None
     metrics: Annotated[
-        list[str] | None, typer.Option(help="The text of a vLLM server's /metrics; twice: earlier, later.")
+        list[str] | None,
+        typer.Option(help="The text of /metrics of vLLM, vLLM on Ray or SGLang; twice: earlier, later."),
+    ] = None
+    model: Annotated[
+        list[str] | None, typer.Option(help="metrics: this model of the server (repeatable: added up).")
     ] = None
     rate: Annotated[
         str | None, typer.Option(help="Requests/s to scale to; or, of the windows: mean, max, p99, ...")
@@ -35,7 +39,11 @@ class _Flags:
     ] = None
     end: Annotated[str | None, typer.Option("--to", help="End of the time range; same format as --from.")] = None
     columns: Annotated[
-        str | None, typer.Option(help="Names of the columns: arrival=ts,input=prompt,output=completion.")
+        str | None, typer.Option(help="Names of the columns: arrival=ts,input=usage.prompt,output=usage.completion.")
+    ] = None
+    where: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=VALUE", help="Only rows that hold this, for example model=llama (repeatable)."),
     ] = None
     log_format: Annotated[
         str | None, typer.Option("--format", help="Format of the log, where it cannot be recognized.")
@@ -72,6 +80,8 @@ class _Flags:
             "to": self.end,
             "format": self.log_format,
             "columns": parse_columns(self.columns),
+            "where": parse_where(self.where),
+            "model": self.model or None,
             "buckets": edges if self.input_edges or self.output_edges else None,
             "size": self.size,
         }

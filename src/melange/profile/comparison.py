@@ -11,6 +11,7 @@ import numpy as np
 from melange.catalog.model import Model
 from melange.errors import Caution
 from melange.profile.correction import Sample
+from melange.profile.likely_causes import likely_causes
 from melange.profile.measurement import Measurement
 from melange.replica.capacity import Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
 from melange.units import ms
@@ -32,9 +33,10 @@ def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) 
             continue
         batch, measured_s, predicted_s = compared
         ratio = measured_s / predicted_s
-        if not 1 / _WILD <= ratio <= _WILD:
+        cause = _cause(replicas, point, batch, measured_s)
+        if cause or not 1 / _WILD <= ratio <= _WILD:
             what = f"{point.source}: {ms(measured_s):.3g} ms measured, {ms(predicted_s):.3g} ms predicted"
-            hint = "see that model, accelerator, degree and engine are those of the service"
+            hint = cause or "see that model, accelerator, degree and engine are those of the service"
             cautions.append(Caution("anchor", f"{what}; {hint}"))
         ratios[point.input_tokens, point.output_tokens, round(batch, 1)].append(math.log(ratio))
     samples = [
@@ -42,6 +44,13 @@ def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) 
         for (inputs, outputs, batch), logs in ratios.items()
     ]
     return samples, cautions
+
+
+def _cause(replicas: Replicas, point: Measurement, batch: float, measured_s: float) -> str:
+    """What is likely to have made a point fast; empty where nothing shows it."""
+    sizes = Sizes(inputs=_cell(point.input_tokens), outputs=_cell(point.output_tokens))
+    kind, _ = _measured_s(point) or ("", 0.0)
+    return likely_causes(replicas, sizes, point, batch, measured_s if kind == "step" else None)
 
 
 def compare(replicas: Replicas, model: Model, point: Measurement) -> tuple[float, float, float] | None:

@@ -12,6 +12,7 @@ from melange.errors import InputError
 from melange.plan.options import Options
 from melange.slo import REQUESTS, Slo
 from melange.units import MS_PER_S, ms
+from melange.workload.fields import Choice
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
 
 
@@ -86,6 +87,8 @@ class WorkloadSection(Section):
     end: str | float | None = Field(None, alias="to")
     format: str | None = None
     columns: dict[str, str] | None = None
+    where: dict[str, Choice] | None = None
+    model: _Names | None = None
     buckets: BucketsSection = BucketsSection()
     size: Literal["mean", "upper"] = "mean"
 

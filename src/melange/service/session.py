@@ -277,15 +277,18 @@ class Session:
         if kind != "trace" or section.start is not None or section.end is not None:
             return None  # of a part of a log the buckets know, and not its reader
         from melange.workload.arrivals import has_arrival_times, read_arrivals
+        from melange.workload.layouts import Naming
 
         workload = self._workload
-        if not has_arrival_times(path(value), columns=section.columns, trace_format=section.format):
+        log = path(value)
+        naming = Naming(columns=section.columns, trace_format=section.format, where=section.where)
+        if not has_arrival_times(log, **naming):
             return None
         with self._task("reading the log's requests") as tell:
-            arrivals = read_arrivals(path(value), columns=section.columns, trace_format=section.format, progress=tell)
-        log = arrivals.within(workload.buckets, workload.request_rate > 0)
-        is_own_pace = section.rate is None or isinstance(section.rate, str) or not log.has_pace
-        return log if is_own_pace else log.at_rate(workload.total_rate)
+            arrivals = read_arrivals(log, progress=tell, **naming)
+        kept = arrivals.within(workload.buckets, workload.request_rate > 0)
+        is_own_pace = section.rate is None or isinstance(section.rate, str) or not kept.has_pace
+        return kept if is_own_pace else kept.at_rate(workload.total_rate)
 
     @cached_property
     def _release(self) -> tuple[Workload, Profile, dict[str, Any]] | None:
@@ -309,7 +312,13 @@ class Session:
             return self._release[0]
         section, path = self._traffic()
         with self._task("reading the traffic") as tell:
-            return workload_of(section, path, tell)
+            return workload_of(section, path, tell, self._max_context)
+
+    def _max_context(self) -> int | None:
+        """The longest request of the service's model [tokens]; None where no service says which it is."""
+        from melange.service.stages import model_of
+
+        return None if self.service is None else model_of(self.service).max_context
 
     def _traffic(self) -> tuple[WorkloadSection, Callable[[str], Path]]:
         """The section that describes the traffic, and what its file names are relative to."""

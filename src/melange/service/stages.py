@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from melange.errors import Caution, InputError
+from melange.errors import Caution, InputError, some_of
 from melange.profile.profile import Profile
 from melange.service.given import agreed
 from melange.service.reading import named_path
-from melange.service.schema import ProfileSection, Service, WorkloadSection
+from melange.service.schema import OffersSection, ProfileSection, Service, WorkloadSection
 from melange.workload.clock import parse_duration
 from melange.workload.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from melange.catalog.catalog import Catalog, Model, Offer
@@ -28,9 +28,15 @@ if TYPE_CHECKING:
 
 
 def workload_of(
-    section: WorkloadSection, path: Callable[[str], Path], progress: Callable[[float], None] | None = None
+    section: WorkloadSection,
+    path: Callable[[str], Path],
+    progress: Callable[[float], None] | None = None,
+    max_context: Callable[[], int | None] = lambda: None,
 ) -> Workload:
-    """The workload that a service's ``workload`` section describes; ``path`` resolves its file names."""
+    """The workload that a service's ``workload`` section describes.
+
+    ``path`` resolves its file names, ``max_context`` finds the model's longest request where it matters [tokens].
+    """
     kind, value = section.source
     buckets = section.buckets.to_buckets()
     given = buckets if "buckets" in section.model_fields_set else None
@@ -39,6 +45,11 @@ def workload_of(
     request_rate = section.rate if isinstance(section.rate, float | int) else None
     if kind != "trace":
         _only_for_traces(section)
+    if section.model is not None and kind != "metrics":
+        raise InputError(
+            "workload.model chooses among the models of a server's metrics",
+            hint="of a log: workload: {where: {model: NAME}}" if kind == "trace" else "remove it",
+        )
     if kind == "trace":
         from melange.workload.traces import read_trace
 
@@ -47,6 +58,7 @@ def workload_of(
             buckets=buckets,
             columns=section.columns,
             trace_format=section.format,
+            where=section.where,
             start=section.start,
             end=section.end,
             window_s=None if section.window is None else parse_duration(section.window, name="workload.window"),
@@ -66,29 +78,45 @@ def workload_of(
 
         workload = read_histogram(path(value), buckets=given, request_rate=request_rate)
     else:
-        workload = _scraped([path(name) for name in value], section, request_rate)
+        workload = _scraped([path(name) for name in value], section, request_rate, max_context())
     return workload.with_upper_sizes() if section.size == "upper" else workload
 
 
-def _scraped(texts: list[Path], section: WorkloadSection, request_rate: float | None) -> Workload:
+def _scraped(
+    texts: list[Path], section: WorkloadSection, request_rate: float | None, max_context: int | None
+) -> Workload:
     """The workload in one text of a server's metrics, or between two of them."""
     from melange.workload.histograms import read_metrics
 
     if len(texts) == 1:
-        return read_metrics(texts[0], request_rate=request_rate)
+        return read_metrics(texts[0], request_rate=request_rate, model=section.model, max_context=max_context)
     if len(texts) != 2 or section.window is None:
         raise InputError(
             "workload.metrics takes one text and a rate, or two texts, the earlier first, and the window between them",
             hint="for example workload: {metrics: [before.txt, after.txt], window: 5m}",
         )
     elapsed_s = parse_duration(section.window, name="workload.window")
-    return read_metrics(texts[1], earlier=texts[0], elapsed_s=elapsed_s, request_rate=request_rate)
+    return read_metrics(
+        texts[1],
+        earlier=texts[0],
+        elapsed_s=elapsed_s,
+        request_rate=request_rate,
+        model=section.model,
+        max_context=max_context,
+    )
 
 
 def _only_for_traces(section: WorkloadSection) -> None:
     """Refuse settings that only a trace can follow, rather than pass over them."""
     window = None if section.metrics else section.window
-    for key, value in (("window", window), ("from", section.start), ("to", section.end)):
+    for key, value in (
+        ("window", window),
+        ("from", section.start),
+        ("to", section.end),
+        ("where", section.where),
+        ("columns", section.columns),
+        ("format", section.format),
+    ):
         if value is not None:
             raise InputError(f"workload.{key} needs a trace", hint="name one: workload: {trace: requests.parquet}")
     if isinstance(section.rate, str):
@@ -112,7 +140,51 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tu
             "offers: nothing is left to rent: no offer has all of the gpus, providers, regions and markets asked for",
             hint="melange catalog offers --gpu ... shows what there is",
         )
-    return selected.offers, cautions
+    return selected.offers, (*cautions, *_unmet(service, catalog, selected.offers))
+
+
+def _unmet(service: Service, catalog: Catalog, left: Sequence[Offer]) -> tuple[Caution, ...]:
+    """Names of ``offers`` that nothing is offered for, though others have something: a caution for each key."""
+    section = service.offers
+    asked: dict[str, tuple[Sequence[str], Callable[[str], str], set[str]]] = {
+        "gpus": (
+            section.gpus or (),
+            lambda name: catalog.find_accelerator(name) or name,
+            {o.accelerator for o in left},
+        ),
+        "providers": (section.providers or (), str, {o.provider for o in left}),
+        # A price that belongs to no region holds in every one.
+        "regions": ([] if any(not o.region for o in left) else section.regions or (), str, {o.region for o in left}),
+        "market": (section.market, str, {o.market for o in left}),
+    }
+    cautions = []
+    for key, (names, ours, found) in asked.items():
+        folded = {name.casefold() for name in found}
+        missing = [name for name in dict.fromkeys(names) if ours(name).casefold() not in folded]
+        if key == "market":
+            missing += _without_market(section, left, missing)
+        if missing:
+            cautions.append(
+                Caution(
+                    "no-offer",
+                    f"offers.{key}: nothing is offered for {some_of(missing)} with the other filters; what is left to "
+                    f"choose from: {some_of(sorted(found))}; melange catalog offers shows what there is",
+                )
+            )
+    return tuple(cautions)
+
+
+def _without_market(section: OffersSection, left: Sequence[Offer], missing: Sequence[str]) -> list[str]:
+    """Markets that one of the named providers has no offer in, though another has."""
+    pairs = {(offer.provider.casefold(), offer.market.casefold()) for offer in left}
+    providers = [name for name in section.providers or () if any(name.casefold() == one for one, _ in pairs)]
+    markets = [market for market in dict.fromkeys(section.market) if market not in missing]
+    return [
+        f"{market} of {provider}"
+        for market in markets
+        for provider in providers
+        if (provider.casefold(), market.casefold()) not in pairs
+    ]
 
 
 def profile_of(

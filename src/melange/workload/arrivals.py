@@ -8,10 +8,10 @@ the bucket from ``a`` to ``b``, and its mean is ``m``.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from melange.errors import InputError
 from melange.workload.workload import Array, Buckets, Workload
 
 if TYPE_CHECKING:
+    from melange.workload.layouts import Naming
     from melange.workload.logs import Progress
 
 Tokens = npt.NDArray[np.int32]
@@ -223,32 +224,29 @@ def _spread(low: Array, high: Array, mean: Array, random: np.random.Generator) -
     return np.clip(whole, low, high).astype(np.int32)
 
 
-def has_arrival_times(
-    trace: str | Path | Any, *, columns: Mapping[str, str] | None = None, trace_format: str | None = None
-) -> bool:
+def has_arrival_times(trace: str | Path | Any, **naming: Unpack[Naming]) -> bool:
     """Whether a log says when its requests came, or only their sizes; as :func:`read_arrivals` reads it."""
     from melange.workload.layouts import find_layout
     from melange.workload.logs import open_log, readable
 
     log = open_log(trace)
     with readable(log.place):
-        return find_layout(log.columns, columns, trace_format, place=log.place).arrival is not None
+        return find_layout(log.fields, naming, place=log.place).arrival is not None
 
 
 def read_arrivals(
     trace: str | Path | Any,
     *,
-    columns: Mapping[str, str] | None = None,
-    trace_format: str | None = None,
     requests: int | None = None,
     rate: float | None = None,
     progress: Progress | None = None,
+    **naming: Unpack[Naming],
 ) -> Arrivals:
     """The requests of a log, as they came.
 
     Parameters
     ----------
-    trace, columns, trace_format, progress
+    trace, columns, trace_format, where, progress
         As of :func:`~melange.workload.traces.read_trace`; a column ``prefix_cached_tokens`` is read as well.
     requests
         The first so many; None: all.
@@ -267,7 +265,7 @@ def read_arrivals(
 
     log = open_log(trace)
     with readable(log.place), reported(log, progress):
-        layout = find_layout(log.columns, columns, trace_format, place=log.place)
+        layout = find_layout(log.fields, naming, place=log.place)
         if layout.arrival is None:
             raise InputError(
                 f"{log.place}: no arrival times, so it cannot be replayed",

@@ -1,31 +1,53 @@
-"""Which columns of a request log hold the arrival and the two sizes: published layouts, and columns people name."""
+"""Which fields of a request log hold the arrival and the two sizes: published layouts, and fields that people name."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import TypedDict
 
 from melange.errors import InputError, unknown
 from melange.units import S_PER_MS, S_PER_NS, S_PER_US
+from melange.workload.fields import Choice, parts_of
 
 _FIELDS = ("arrival", "input", "output")
 
 
+class Naming(TypedDict, total=False):
+    """What a user says of a log's fields; what is absent or None is recognized.
+
+    Parameters
+    ----------
+    columns
+        Field by role: ``arrival``, ``input``, ``output``.
+    trace_format
+        A published layout.
+    where
+        What a row must hold to count, by field.
+    """
+
+    columns: Mapping[str, str] | None
+    trace_format: str | None
+    where: Mapping[str, Choice] | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The columns of a request log.
+    """The fields of a request log: columns, nested fields (``usage.prompt_tokens``), or sums (``a + b``).
 
     Parameters
     ----------
     name
         The layout, in words.
     arrival
-        Column of the arrival time; None where the log has lengths only.
+        Field of the arrival time; None where the log has lengths only.
     input, output
-        Columns of the prompt length and of the generated length.
+        Fields of the prompt length and of the generated length.
     unit_s
         Length of one unit of a numeric arrival [s]; None where its size tells it (see :func:`time_unit`).
+    where
+        What a row must hold to be a request, by field.
     """
 
     name: str
@@ -33,10 +55,11 @@ class Layout:
     input: str
     output: str
     unit_s: float | None = None
+    where: Mapping[str, Choice] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, str]:
-        """The column of each field that there is."""
+        """The field of each role that there is."""
         columns = {"arrival": self.arrival, "input": self.input, "output": self.output}
         return {name: column for name, column in columns.items() if column is not None}
 
@@ -59,51 +82,100 @@ _LAYOUTS = {
     "melange": Layout(
         name="melange trace", arrival="arrival_s", input="input_tokens", output="output_tokens", unit_s=1.0
     ),
+    # LiteLLM's spend logs (table and payload): a cache hit never reaches a server.
+    "litellm": Layout(
+        name="LiteLLM log",
+        arrival="startTime",
+        input="prompt_tokens",
+        output="completion_tokens",
+        where={"cache_hit": False},
+    ),
+    # Langfuse's observations: spans hold no request; cached prompts and reasoning are counted beside the rest.
+    "langfuse": Layout(
+        name="Langfuse log",
+        arrival="startTime",
+        input="usageDetails.input",
+        output="usageDetails.output",
+        where={"type": "GENERATION"},
+    ),
+    # OpenAI's own objects, one a line, as a gateway keeps them: completions, responses, results of a batch.
+    "openai": Layout(
+        name="OpenAI completions", arrival="created", input="usage.prompt_tokens", output="usage.completion_tokens"
+    ),
+    "openai-responses": Layout(
+        name="OpenAI responses", arrival="created_at", input="usage.input_tokens", output="usage.output_tokens"
+    ),
+    "openai-batch": Layout(
+        name="OpenAI batch",
+        arrival="response.body.created",
+        input="response.body.usage.prompt_tokens",
+        output="response.body.usage.completion_tokens",
+    ),
 }
 _ALIASES = {"dynamo": "mooncake", "etalon": "vidur"}
 _UNITS_S = {"_ns": S_PER_NS, "_us": S_PER_US, "_ms": S_PER_MS, "_s": 1.0}
+# What people call the arrival, where sizes are those of a layout and its own arrival is not there; the first counts.
+_ARRIVALS = (
+    *("arrival_s", "arrival", "arrival_time", "arrival_timestamp", "arrived_at", "arrival_ms", "request_time"),
+    *("request_timestamp", "start_time", "startTime", "started_at", "timestamp", "timestamp_s", "timestamp_ms"),
+    *("created_at", "created", "datetime", "ts"),
+)
 
 
-def find_layout(
-    found: Sequence[str], columns: Mapping[str, str] | None, trace_format: str | None, *, place: str
-) -> Layout:
-    """The layout of a log whose columns are ``found``.
+def find_layout(found: Sequence[str], naming: Naming | None = None, *, place: str) -> Layout:
+    """The layout of a log whose fields are ``found``.
 
     Parameters
     ----------
     found
-        Names of the columns there are.
-    columns
-        Columns named by the user, by field: ``arrival``, ``input``, ``output``. Without ``arrival`` the log has
-        lengths only.
-    trace_format
-        A published layout to take; None for the one whose columns are there.
+        Names of the columns there are, and of what is nested in them.
+    naming
+        What the user says. ``columns``: with ``arrival`` alone sizes are those of the layout that is recognized; with
+        sizes alone the log has lengths only. ``where`` goes before what the layout says of the same field.
     place
         The log, named in the error.
 
     Raises
     ------
     InputError
-        When a column is absent, or no layout fits; with the columns there are and the nearest names.
+        When a field is absent, or no layout fits; with the fields there are and the nearest names.
     """
+    said = naming or Naming()
+    layout = _layout(found, said.get("columns"), said.get("trace_format"), place)
+    chosen = {name: choice for name, choice in layout.where.items() if _find(found, name)}
+    chosen |= said.get("where") or {}
+    resolved = {_find(found, name) or name: choice for name, choice in chosen.items()}
+    if absent := [name for name in resolved if name not in found]:
+        raise _absent(found, absent, place)
+    return replace(layout, where=resolved)
+
+
+def _layout(found: Sequence[str], columns: Mapping[str, str] | None, trace_format: str | None, place: str) -> Layout:
+    """The layout, before rows are chosen."""
     if columns is not None:
-        return _named(found, columns, place)
+        return _named(found, columns, trace_format, place)
     if trace_format is not None:
         key = trace_format.lower().strip()
         key = _ALIASES.get(key, key)
         if key not in _LAYOUTS:
             raise unknown("trace format", trace_format, [*_LAYOUTS, *_ALIASES])
         return _matched(found, _LAYOUTS[key], place)
-    folded = {name.casefold().strip() for name in found}
-    fitting = [one for one in _LAYOUTS.values() if {one.input.casefold(), one.output.casefold()} <= folded]
-    if fitting:
-        # Layouts may name the sizes alike: the arrival tells them apart. A log may also have no arrivals at all.
-        timed = [one for one in fitting if one.arrival and one.arrival.casefold() in folded]
-        return _matched(found, (timed or fitting)[0], place)
+    recognized = _recognized(found)
+    if recognized is not None:
+        return _matched(found, recognized, place)
     raise InputError(
         f"{place}: no column for the sizes of the requests; found {_listing(found)}{_near_layout(found)}",
-        hint="name them: columns: {arrival: ..., input: ..., output: ...}",
+        hint="name them: columns: {arrival: ..., input: ..., output: ...}, nested fields as usage.prompt_tokens",
     )
+
+
+def _recognized(found: Sequence[str]) -> Layout | None:
+    """The layout whose sizes are there; of several the one whose arrival is there too."""
+    folded = {name.casefold().strip() for name in found}
+    fitting = [one for one in _LAYOUTS.values() if {one.input.casefold(), one.output.casefold()} <= folded]
+    # Layouts may name the sizes alike: the arrival says which it is. A log may also have no arrivals at all.
+    timed = [one for one in fitting if one.arrival and one.arrival.casefold() in folded]
+    return next(iter(timed or fitting), None)
 
 
 def time_unit(column: str, largest: float) -> float:
@@ -124,33 +196,67 @@ def time_unit(column: str, largest: float) -> float:
     return 1.0
 
 
-def _named(found: Sequence[str], columns: Mapping[str, str], place: str) -> Layout:
-    for field in columns:
-        if field not in _FIELDS:
-            raise unknown("field in columns", field, _FIELDS, place=place)
-    for field in ("input", "output"):
-        if field not in columns:
-            raise InputError(f"{place}: columns must name the {field} column", hint=f"found: {_listing(found)}")
-    chosen = {field: _find(found, column) or column for field, column in columns.items()}
-    absent = [column for column in chosen.values() if column not in found]
+def _named(found: Sequence[str], columns: Mapping[str, str], trace_format: str | None, place: str) -> Layout:
+    """The fields that a user names; where that is the arrival alone, sizes are those of the layout that is there."""
+    for role in columns:
+        if role not in _FIELDS:
+            raise unknown("field in columns", role, _FIELDS, place=place)
+    sizes = [role for role in ("input", "output") if role not in columns]
+    is_known = len(sizes) == 2 and (trace_format is not None or _recognized(found) is not None)
+    recognized = _layout(found, None, trace_format, place) if is_known else None
+    for role in sizes:
+        if recognized is None:
+            raise InputError(f"{place}: columns must name the {role} column", hint=f"found: {_listing(found)}")
+    chosen = {role: _resolved(found, column) for role, column in columns.items()}
+    absent = [column for column in chosen.values() if not _is_there(found, column)]
     if absent:
         raise _absent(found, absent, place)
-    return Layout(name="log", arrival=chosen.get("arrival"), input=chosen["input"], output=chosen["output"])
+    return Layout(
+        name=recognized.name if recognized else "log",
+        arrival=chosen.get("arrival", recognized.arrival if recognized else None),
+        input=chosen.get("input", recognized.input if recognized else ""),
+        output=chosen.get("output", recognized.output if recognized else ""),
+        where=recognized.where if recognized else {},
+    )
 
 
 def _matched(found: Sequence[str], layout: Layout, place: str) -> Layout:
-    arrival = _find(found, layout.arrival or "")
+    """A layout with the names as this log writes them."""
+    arrival, unit_s = _find(found, layout.arrival or ""), layout.unit_s
+    if arrival is None:
+        arrival, unit_s = next((name for one in _ARRIVALS if (name := _find(found, one))), None), None
     inputs, outputs = _find(found, layout.input), _find(found, layout.output)
     if inputs is None or outputs is None:
         missing = [name for name, column in ((layout.input, inputs), (layout.output, outputs)) if column is None]
         raise _absent(found, missing, place)
-    return Layout(name=layout.name, arrival=arrival, input=inputs, output=outputs, unit_s=layout.unit_s)
+    if layout.name == _LAYOUTS["langfuse"].name:
+        inputs, outputs = (_all_within(found, name) for name in (inputs, outputs))
+    return replace(layout, arrival=arrival, input=inputs, output=outputs, unit_s=unit_s)
+
+
+def _all_within(found: Sequence[str], name: str) -> str:
+    """Langfuse's usage of one kind added up: ``input`` leaves out ``input_cached_tokens``, and the like for outputs."""
+    owner, _, kind = name.rpartition(".")
+    return " + ".join([name, *(one for one in found if one.startswith(f"{owner}.") and kind in one and one != name)])
+
+
+def _resolved(found: Sequence[str], column: str) -> str:
+    """A name as this log writes it, or a sum of them."""
+    direct = _find(found, column)
+    if direct is not None:
+        return direct
+    return " + ".join(_find(found, part) or part for part in parts_of(column))
+
+
+def _is_there(found: Sequence[str], column: str) -> bool:
+    """Whether a field, or every part of a sum, is there."""
+    return column in found or all(part in found for part in parts_of(column))
 
 
 def _find(found: Sequence[str], wanted: str) -> str | None:
     if wanted in found:
         return wanted
-    folded = {name.casefold().strip(): name for name in found}
+    folded = {name.casefold().strip(): name for name in reversed(found)}
     return folded.get(wanted.casefold().strip())
 
 

@@ -11,12 +11,13 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from melange.errors import InputError
+from melange.workload.fields import nested_in_cells, nested_in_schema, nested_names
 
 # DuckDB is held to this, so that a process that reads any log stays under 1 GiB.
 _MEMORY_LIMIT = "600MB"
@@ -29,6 +30,9 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
+# Rows that say which fields there are. A judgment: one that occurs in none of them is named by nobody.
+_FIRST = 100
+_FIRST_TEXT = 1 << 20  # ... of a list: as far as this many characters
 Progress = Callable[[float], None]
 
 
@@ -42,10 +46,12 @@ class Log:
         The Ibis table; text files give strings in every column.
     columns
         Names of its columns.
+    nested
+        Dotted names of what is within columns that are structs or hold JSON: ``usage.prompt_tokens``.
     place
         The log, as errors name it.
     kind
-        ``parquet``, ``csv``, ``jsonl`` or ``table``.
+        ``parquet``, ``csv``, ``jsonl``, ``json`` (a list) or ``table``.
     files
         The files it consists of; none for a table.
     connection
@@ -56,8 +62,14 @@ class Log:
     columns: tuple[str, ...]
     place: str
     kind: str
+    nested: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
     connection: Any = None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Everything that can be named: columns, and what is nested in them."""
+        return (*self.columns, *self.nested)
 
 
 def open_log(trace: object) -> Log:
@@ -71,7 +83,9 @@ def open_log(trace: object) -> Log:
     if not isinstance(trace, str | Path):
         if not hasattr(trace, "to_pyarrow") or not hasattr(trace, "columns"):
             raise InputError(f"a trace is a path or an Ibis table, got {type(trace).__name__}")
-        return Log(table=trace, columns=tuple(trace.columns), place="trace", kind="table")
+        table: Any = trace
+        nested = tuple(nested_in_schema(dict(table.schema().items())))
+        return Log(table=table, columns=tuple(table.columns), nested=nested, place="trace", kind="table")
     files = _find_files(trace)
     return open_files(connect(), files, str(trace))
 
@@ -120,17 +134,28 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
     with readable(place):
         if kind == "parquet":
             table = connection.read_parquet(paths, union_by_name=True)
+            nested = nested_in_schema(dict(table.schema().items()))
         elif kind == "csv":
             table = _read_csv(connection, files, paths)
+            nested = nested_in_cells(_first_rows(files[0]))
         else:
-            columns = dict.fromkeys(_json_columns(files[0]), "VARCHAR")
+            objects = _first_objects(files[0])
+            nested = dict.fromkeys(name for one in objects for name in nested_names(one))
+            columns = {key: "VARCHAR" for one in objects for key in one}
+            if is_array := _is_array(files[0]):
+                kind = "json"
             # A line that is no JSON comes out as a row of nulls, and is reported as one.
             table = connection.read_json(
-                paths, columns=columns, format="newline_delimited", ignore_errors=True, maximum_object_size=1 << 26
+                paths,
+                columns=columns,
+                format="array" if is_array else "newline_delimited",
+                ignore_errors=not is_array,
+                maximum_object_size=1 << 26,
             )
         return Log(
             table=table,
             columns=tuple(table.columns),
+            nested=tuple(nested),
             place=place,
             kind=kind,
             files=tuple(files),
@@ -174,21 +199,50 @@ def csv_header(file: Path) -> tuple[str, list[str]]:
     return delimiter, names
 
 
-def _json_columns(file: Path) -> list[str]:
-    """The keys of the objects in the first lines."""
+def _first_rows(file: Path) -> list[dict[str, Any]]:
+    """The first rows of a CSV file, by column."""
+    delimiter, names = csv_header(file)
     with open_text(file) as stream:
-        lines = list(itertools.islice(stream, 100))
-    columns: dict[str, None] = {}
-    for line in lines:
+        rows = csv.reader(stream, delimiter=delimiter)
+        next(rows, None)
+        return [dict(zip(names, row, strict=False)) for row in itertools.islice(rows, _FIRST)]
+
+
+def _is_array(file: Path) -> bool:
+    """Whether a JSON file holds a list of requests, and not one a line."""
+    with open_text(file) as stream:
+        return stream.read(1000).lstrip()[:1] == "["
+
+
+def _first_objects(file: Path) -> list[dict[str, Any]]:
+    """The objects in the first lines, or of a list."""
+    with open_text(file) as stream:
+        found = list(_of_list(stream.read(_FIRST_TEXT)) if _is_array(file) else _of_lines(stream))
+    objects = [one for one in found if isinstance(one, dict) and one]
+    if not objects:
+        with open_text(file) as stream:
+            line = stream.readline().strip()[:60]
+        raise InputError(f"{file}:1: must be a JSON object, got {line!r}", hint="one request a line")
+    return objects
+
+
+def _of_lines(stream: IO[str]) -> Iterator[Any]:
+    """What the first lines hold; those that are no JSON are passed over."""
+    for line in itertools.islice(stream, _FIRST):
+        with suppress(ValueError, RecursionError):
+            yield json.loads(line)
+
+
+def _of_list(text: str) -> Iterator[Any]:
+    """The first values of a list, of which this is the beginning."""
+    decoder, position = json.JSONDecoder(), text.index("[") + 1
+    for _ in range(_FIRST):
+        position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n,"))
         try:
-            content = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(content, dict):
-            columns |= dict.fromkeys(content)
-    if not columns:
-        raise InputError(f"{file}:1: must be a JSON object, got {lines[0].strip()[:60]!r}", hint="one request a line")
-    return list(columns)
+            value, position = decoder.raw_decode(text, position)
+        except (ValueError, RecursionError):
+            return
+        yield value
 
 
 def open_text(file: Path) -> IO[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from melange.errors import InputError
+from melange.workload.fields import with_fields
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log, connect, csv_header, open_files, open_text
 from melange.workload.rows import parse_fields
@@ -102,7 +103,7 @@ def _malformed_table(log: Log, layout: Layout) -> Any:
     import ibis
 
     row = ibis.row_number() if log.files else ibis.literal(0)
-    table = log.table.mutate(row=row)
+    table = with_fields(log.table.mutate(row=row), layout.columns.values(), layout.where)
     parsed = parse_fields(table, layout)
     stored = {f"stored_{field}": table[column].cast("string") for field, column in layout.columns.items()}
     faults = {f"bad_{field}": _is_bad(parsed[field], field) for field in layout.columns}
@@ -151,7 +152,7 @@ def _starts(file: Path, kind: str) -> Iterator[int]:
 def _at(log: Log, line: int) -> str:
     if log.kind == "table":
         return log.place
-    return f"{log.place}:{'row ' if log.kind == 'parquet' else ''}{line}"
+    return f"{log.place}:{'row ' if log.kind in ('parquet', 'json') else ''}{line}"
 
 
 def _shown(value: str | None) -> str:

@@ -1,21 +1,16 @@
-"""A workload from production: the two histograms of sizes in a vLLM server's metrics."""
+"""A workload from production: the two histograms of sizes in a server's metrics."""
 
 from __future__ import annotations
 
 import math
-import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from melange.errors import Caution, InputError
-from melange.files import read_text
+from melange.workload.scrapes import Scrape, read_scrape
 from melange.workload.workload import Array, Buckets, Workload
-
-_SAMPLE = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+\S+)?")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-_FAMILIES = {"input": "vllm:request_prompt_tokens", "output": "vllm:request_generation_tokens"}
-_FINISHED = "vllm:request_success_total"
 
 
 def read_metrics(
@@ -24,9 +19,10 @@ def read_metrics(
     request_rate: float | None = None,
     earlier: str | Path | None = None,
     elapsed_s: float | None = None,
-    model: str | None = None,
+    model: str | Sequence[str] | None = None,
+    max_context: int | None = None,
 ) -> Workload:
-    """The workload in the text of a vLLM server's ``/metrics``.
+    """The workload in the text of a server's ``/metrics``: of vLLM, of vLLM on Ray, or of SGLang.
 
     Parameters
     ----------
@@ -39,26 +35,30 @@ def read_metrics(
     elapsed_s
         Time between both texts, from which the rate follows [s].
     model
-        The ``model_name`` to take, where the server has several.
+        The ``model_name`` to take, where the server has several; several are added up.
+    max_context
+        Longest request of the model, prompt and completion together [tokens]: where requests above the last edge of the
+        server's histogram are planned for. None: at the next step of the edges.
 
     Returns
     -------
     Workload
         On the server's own edges: the product of the marginal histograms of prompt and generated tokens. Within the
         buckets sizes lie at one fraction of the way between the edges, the one that makes the total of tokens right.
+        Requests above the last edge are planned for at the longest size that the model and the total of tokens allow.
 
     Raises
     ------
     InputError
-        Absent histograms, several models and none chosen, a counter that went back, no rate.
+        Absent or broken histograms, several models and none chosen, a counter that went back, no rate.
     """
-    counts = _scrape(path, model)
+    place = str(path)
+    models = (model,) if isinstance(model, str) else tuple(model or ())
+    scrape = read_scrape(path, models)
     if earlier is not None:
-        before = _scrape(earlier, model)
-        counts = {key: value - before.get(key, 0.0) for key, value in counts.items()}
-        if any(value < 0 for value in counts.values()):
-            raise InputError(f"{path}: counts less than {earlier}", hint="the server started anew, or they are swapped")
-    inputs, outputs = (_marginal(counts, axis, str(path)) for axis in ("input", "output"))
+        scrape = scrape.since(read_scrape(earlier, models), place, str(earlier))
+    inputs = _Marginal.of(scrape, scrape.dialect.input, max_context, place)
+    outputs = _Marginal.of(scrape, scrape.dialect.output, max_context, place)
     requests = float(inputs.count.sum())
     if request_rate is None and elapsed_s is not None and earlier is not None and elapsed_s > 0:
         request_rate = requests / elapsed_s
@@ -68,22 +68,27 @@ def read_metrics(
             hint="give the request rate, or an earlier text and the time between both",
         )
     buckets = Buckets(input_edges=inputs.edges, output_edges=outputs.edges)
-    failed = sum(counts.get((_FINISHED, reason), 0.0) for reason in ("abort", "error"))
     independent = Caution(
         "independent-marginals",
         f"{path}: metrics hold prompt and output lengths apart; both are taken to be independent. "
         "A trace of requests says how they go together",
     )
-    sizes = np.meshgrid(inputs.sizes, outputs.sizes, indexing="ij")
+    input_tokens, output_tokens = _joint_sizes(inputs, outputs)
+    named = f" of {', '.join(scrape.models)}" if models else ""
     return Workload(
         buckets=buckets,
         request_rate=np.outer(inputs.count, outputs.count),
-        input_tokens=sizes[0],
-        output_tokens=sizes[1],
-        source=f"{Path(path).name} (vLLM metrics): {requests:,.0f} requests",
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        source=f"{Path(path).name} ({scrape.dialect.engine} metrics): {requests:,.0f} requests{named}",
         requests=int(requests),
-        failed_requests=int(failed),
-        cautions=(independent, *_aborted(failed, requests, str(path))),
+        failed_requests=int(scrape.failed),
+        cautions=(
+            independent,
+            *_aborted(scrape.failed, requests, place),
+            *inputs.cautions(place),
+            *outputs.cautions(place),
+        ),
     ).at_rate(request_rate)
 
 
@@ -94,75 +99,99 @@ def _aborted(failed: float, requests: float, place: str) -> tuple[Caution, ...]:
         Caution(
             "failed-rows",
             f"{place}: {failed:,.0f} of {requests:,.0f} requests were aborted; their lengths are part of the "
-            "histograms and cannot be told apart",
+            "histograms and cannot be taken out",
         ),
     )
 
 
-def _scrape(path: str | Path, model: str | None) -> dict[tuple[str, str], float]:
-    """Samples by name and by upper edge or reason, added up over the engines of one model."""
-    counts: dict[tuple[str, str], float] = {}
-    models: set[str] = set()
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        if not line.startswith("vllm:"):
-            continue
-        sample = _SAMPLE.fullmatch(line.strip())
-        if sample is None:
-            raise InputError(f'{path}:{number}: must be a sample such as name{{label="..."}} 1.0, got {line[:60]!r}')
-        name = sample["name"]
-        if not name.startswith((*_FAMILIES.values(), _FINISHED)):
-            continue
-        labels: dict[str, str] = dict(_LABEL.findall(sample["labels"] or ""))
-        models.add(labels.get("model_name", ""))
-        if model is None or labels.get("model_name") == model:
-            key = (str(name), labels.get("le") or labels.get("finished_reason") or "")
-            counts[key] = counts.get(key, 0.0) + _number(sample["value"], f"{path}:{number}")
-    if model is None and len(models) > 1:
-        raise InputError(f"{path}: holds several models: {', '.join(sorted(models))}", hint="name one of them")
-    if not counts:
-        known = f"; models: {', '.join(sorted(models))}" if models else ""
-        raise InputError(
-            f"{path}: no {' and '.join(_FAMILIES.values())} in it{known}",
-            hint="save the text of http://server:8000/metrics",
-        )
-    return counts
-
-
 class _Marginal:
-    """One histogram: requests and mean size by bucket, empty buckets at the end left out."""
+    """One histogram: requests and mean size by bucket, empty buckets at the end left out.
 
-    def __init__(self, edges: tuple[int, ...], count: Array, token_sum: float) -> None:
-        self.edges = edges
-        self.count = count
-        low = np.array([0, *edges[:-1]], float) + 1
-        width = np.asarray(edges, float) - low
-        spread = float((count * width).sum())
-        fraction = (token_sum - float((count * low).sum())) / spread if spread > 0 else 1.0
-        self.sizes = low + min(max(fraction, 0.0), 1.0) * width
+    Requests above the server's last edge are a bucket of their own, whose upper edge is the longest size there is.
+    """
 
+    def __init__(
+        self, name: str, edges: Sequence[int], count: Array, token_sum: float, above: float, limit: int | None
+    ) -> None:
+        self.name, self.above, self.last_edge = name, above, edges[-1]
+        self.is_told = limit is not None and limit > edges[-1]
+        self.limit = limit if limit is not None and self.is_told else _next_step(edges)
+        self.edges = (*edges, self.limit) if above else tuple(edges)
+        self.count = np.append(count, above) if above else count
+        low = np.array([0, *self.edges[:-1]], float) + 1
+        width = np.asarray(self.edges, float) - low
+        sizes = low.copy()
+        if above:
+            # No longer than the model allows, nor than the total of tokens allows if all others were shortest.
+            rest = token_sum - float((self.count[:-1] * low[:-1]).sum())
+            sizes[-1] = min(max(rest / above, low[-1]), float(self.limit))
+        inner = slice(0, len(self.count) - bool(above))
+        spread = float((self.count[inner] * width[inner]).sum())
+        left = token_sum - float((self.count * sizes).sum())
+        fraction = left / spread if spread > 0 else 1.0
+        sizes[inner] += min(max(fraction, 0.0), 1.0) * width[inner]
+        self.sizes = sizes
 
-def _marginal(counts: dict[tuple[str, str], float], axis: str, place: str) -> _Marginal:
-    family = _FAMILIES[axis]
-    cumulative = sorted((float(edge), n) for (name, edge), n in counts.items() if name == f"{family}_bucket")
-    if len(cumulative) < 2 or not math.isinf(cumulative[-1][0]):
-        raise InputError(f"{place}: the histogram {family} is absent or has no +Inf bucket")
-    edges, above = [int(edge) for edge, _ in cumulative[:-1]], cumulative[-1][1]
-    totals = np.array([n for _, n in cumulative[:-1]])
-    if above > totals[-1]:
-        raise InputError(
-            f"{place}: {above - totals[-1]:,.0f} requests of {family} are larger than its last edge {edges[-1]:,}"
+    @classmethod
+    def of(cls, scrape: Scrape, name: str, max_context: int | None, place: str) -> _Marginal:
+        """The histogram of that name."""
+        cumulative = sorted(scrape.cumulative.get(name, {}).items())
+        if len(cumulative) < 2 or not math.isinf(cumulative[-1][0]):
+            raise InputError(f"{place}: the histogram {name} is absent or has no +Inf bucket")
+        edges = [int(edge) for edge, _ in cumulative[:-1]]
+        if edges[0] < 1 or any(edge != given for edge, (given, _) in zip(edges, cumulative, strict=False)):
+            raise InputError(f"{place}: the edges of {name} must be whole numbers >= 1")
+        totals = np.array([count for _, count in cumulative])
+        if not totals[-1] > 0:
+            raise InputError(f"{place}: {name} has counted no request")
+        count = np.diff(totals, prepend=0.0)
+        if (count < 0).any():
+            raise InputError(f"{place}: the buckets of {name} must not decrease")
+        above, count = float(count[-1]), count[:-1]
+        if not above:
+            used = int(np.flatnonzero(count)[-1]) + 1
+            edges, count = edges[:used], count[:used]
+        return cls(name, edges, count, scrape.tokens.get(name, math.inf), above, max_context)
+
+    def cautions(self, place: str) -> tuple[Caution, ...]:
+        """A word on requests above the last edge."""
+        if not self.above:
+            return ()
+        total = float(self.count.sum())
+        where = (
+            f"at the model's context of {self.limit:,} tokens"
+            if self.is_told
+            else f"at {self.limit:,} tokens, the next step of the edges, as the model's context is not known here"
         )
-    if not above > 0:
-        raise InputError(f"{place}: {family} has counted no request")
-    count = np.diff(totals, prepend=0.0)
-    if (count < 0).any():
-        raise InputError(f"{place}: the buckets of {family} must not decrease")
-    used = int(np.flatnonzero(count)[-1]) + 1
-    return _Marginal(tuple(edges[:used]), count[:used], counts.get((f"{family}_sum", ""), math.inf))
+        if self.sizes[-1] < self.limit:
+            where = f"at {self.sizes[-1]:,.0f} tokens, the most that the total of tokens allows"
+        return (
+            Caution(
+                "overflow",
+                f"{place}: {self.above:,.0f} of {total:,.0f} requests ({self.above / total:.2%}) of {self.name} are "
+                f"larger than its last edge {self.last_edge:,}, nobody knows by how much; they are planned for {where}",
+            ),
+        )
 
 
-def _number(text: str, place: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{place}: must end in a number, got {text!r}") from None
+def _next_step(edges: Sequence[int]) -> int:
+    """An edge after the last one, for a server whose context is not known.
+
+    vLLM's edges go 1, 2, 5, 10, ... up to the context, so that the next one lies above it.
+    """
+    digits = 10 ** (len(str(edges[-1])) - 1)
+    leading = edges[-1] / digits
+    step = next((factor for factor in (1, 2, 5, 10) if factor > leading), 20)
+    return int(step * digits)
+
+
+def _joint_sizes(inputs: _Marginal, outputs: _Marginal) -> tuple[Array, Array]:
+    """Sizes by bucket (I, O): a prompt and its completion share the context where one of them fills it."""
+    input_tokens, output_tokens = (axis.copy() for axis in np.meshgrid(inputs.sizes, outputs.sizes, indexing="ij"))
+    if inputs.above:
+        room = inputs.limit - output_tokens[-1]
+        input_tokens[-1] = np.clip(input_tokens[-1], None, np.maximum(room, inputs.last_edge + 1))
+    if outputs.above:
+        room = outputs.limit - input_tokens[:, -1]
+        output_tokens[:, -1] = np.clip(output_tokens[:, -1], None, np.maximum(room, outputs.last_edge + 1))
+    return input_tokens, output_tokens

@@ -10,6 +10,7 @@ import numpy as np
 
 from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN, US_PER_S
 from melange.workload.clock import Span
+from melange.workload.fields import with_fields
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log
 
@@ -58,17 +59,19 @@ class Rows:
         return replace(self, table=table)
 
     def served(self) -> Any:
-        """Arrival in seconds, ``arrival_s``, of the requests that did not fail."""
+        """Arrival in seconds, ``arrival_s``, and sizes of the requests that did not fail."""
         served = self.table.filter(self.table.input >= 1, self.table.output >= 1)
-        return served.select(arrival_s=self.seconds(served.arrival) * (self.unit_s or 1.0))
+        arrival_s = self.seconds(served.arrival) * (self.unit_s or 1.0)
+        return served.select(arrival_s=arrival_s, input=served.input, output=served.output)
 
 
 def select_rows(log: Log, layout: Layout, more: Mapping[str, str] | None = None) -> Rows:
     """The rows of ``log``, its columns named and parsed as ``layout`` says; ``more`` token counts by new name."""
-    fields = parse_fields(log.table, layout)
-    fields |= {name: _tokens(log.table[column]) for name, column in (more or {}).items()}
-    table = log.table.select(**fields)
-    if log.kind in ("csv", "jsonl"):
+    table = with_fields(log.table, layout.columns.values(), layout.where)
+    fields = parse_fields(table, layout)
+    fields |= {name: _tokens(table[column]) for name, column in (more or {}).items()}
+    table = table.select(**fields)
+    if log.kind in ("csv", "jsonl", "json"):
         table = log.connection.create_table("parsed_rows", table, temp=True)  # so that text is parsed once
     is_numeric = "arrival" in fields and table.arrival.type().is_numeric()
     return Rows(

@@ -8,15 +8,16 @@ and the burstiness are aggregates too. Text is parsed once, into a temporary tab
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.workload.clock import Moment, Span, check_statistic, full_windows, span, window_statistic
-from melange.workload.layouts import find_layout, time_unit
+from melange.workload.fields import in_words
+from melange.workload.layouts import Naming, find_layout, time_unit
 from melange.workload.logs import Progress, open_log, readable, reported
 from melange.workload.malformed import has_rejected, malformed_rows
 from melange.workload.rows import Rows, lasting, select_rows, with_buckets
@@ -27,20 +28,28 @@ from melange.workload.workload import Buckets, Workload
 # are judgments.
 _BURSTINESS_ROWS = 2_000_000
 _BURSTINESS_GAPS = 30
+# Windows in which the rate is taken to be steady: shorter than anything a day does, longer where few requests come, so
+# that each has gaps enough to compare: with 100, Poisson arrivals come out 1 % low. Judgments.
+_BURSTINESS_WINDOW_S = 3600.0
+_BURSTINESS_GAPS_A_WINDOW = 100
+
+# Share of rows that may be alike by chance where the clock is finer than a second; longer logs are spared the look,
+# which takes a second for a million rows. Judgments.
+_COPIES = 0.05
+_COPIES_ROWS = 500_000
 
 
 def read_trace(
     trace: str | Path | Any,
     *,
     buckets: Buckets | None = None,
-    columns: Mapping[str, str] | None = None,
-    trace_format: str | None = None,
     start: Moment | None = None,
     end: Moment | None = None,
     window_s: float | None = None,
     rate: str = "mean",
     request_rate: float | None = None,
     progress: Progress | None = None,
+    **naming: Unpack[Naming],
 ) -> Workload:
     """The workload in a request log.
 
@@ -51,12 +60,6 @@ def read_trace(
         any backend.
     buckets
         The grid of sizes; the default grid where None.
-    columns
-        Column by field: ``arrival``, ``input``, ``output``; without ``arrival`` the log has lengths only. None where
-        the layout is a published one (Azure, BurstGPT, Mooncake and Dynamo, Vidur and etalon) or has the columns
-        ``arrival_s, input_tokens, output_tokens``: column names tell which.
-    trace_format
-        The published layout, where names do not settle it: ``azure``, ``burstgpt``, ``mooncake``, ``vidur``, ...
     start, end
         The stretch to read: seconds or durations from the first arrival (``"10m"``), or points in time
         (``"2023-11-16T18:20"``, UTC unless they say otherwise). ``end`` is excluded.
@@ -69,6 +72,17 @@ def read_trace(
         Total rate, instead of the log's own [1/s].
     progress
         Called with the fraction of the query that is done (0-1).
+    columns
+        Field by role: ``arrival``, ``input``, ``output``; a field is a column, nested in one (``usage.prompt_tokens``)
+        or a sum (``usage.input + usage.cached``). With ``arrival`` alone sizes are those of the layout that is
+        recognized; with sizes alone the log has lengths only. None where the layout is a published one (Azure,
+        BurstGPT, Mooncake and Dynamo, Vidur and etalon), that of LiteLLM, Langfuse or OpenAI, or has the columns
+        ``input_tokens, output_tokens`` and one that is called ``arrival_s``, ``arrival``, ``timestamp`` or the like:
+        names tell which.
+    trace_format
+        The published layout, where names do not settle it: ``azure``, ``burstgpt``, ``mooncake``, ``vidur``, ...
+    where
+        What a row must hold to count, by field: a value or one of several (``{"model": "llama", "cache_hit": False}``).
 
     Returns
     -------
@@ -106,7 +120,7 @@ def read_trace(
         raise InputError("a trace needs buckets with edges in tokens, and these are only numbered")
     log = open_log(trace)
     with readable(log.place), reported(log, progress):
-        layout = find_layout(log.columns, columns, trace_format, place=log.place)
+        layout = find_layout(log.fields, naming, place=log.place)
         rows = select_rows(log, layout)
         if layout.arrival is None:
             return _without_clock(rows, grid, request_rate, start, end, window_s)
@@ -152,7 +166,8 @@ def _with_clock(
         words += ", rate as given"
     elif window_s is not None:
         words += f", rate: {rate} of windows of {lasting(window_s)}"
-    return _workload(rows, grid, counts, total, words, _burstiness(selected, counts.served))
+    workload = _workload(rows, grid, counts, total, words, _burstiness(selected, stretch, counts.served))
+    return replace(workload, cautions=(*workload.cautions, *_copies(selected, counts.served)))
 
 
 def clock_of(rows: Rows) -> tuple[float, float]:
@@ -255,16 +270,48 @@ def _total_rate(rows: Rows, stretch: Span, served: int, window_s: float | None, 
     return total
 
 
-def _burstiness(rows: Rows, served: int) -> float | None:
-    """Standard deviation / mean of the gaps between arrivals; None where it cannot be told."""
-    if not _BURSTINESS_GAPS <= served - 1 < _BURSTINESS_ROWS:
+def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
+    """Coefficient of variation of the gaps between arrivals within windows; None where it cannot be told.
+
+    Gaps are held against the mean of their own window, so that a rate that changes over the day is no burst. Gaps that
+    reach from one window into the next are left out: those that stay are as long, held against each other, as any.
+    """
+    if not _BURSTINESS_GAPS <= served - 1 < _BURSTINESS_ROWS or not stretch.duration_s > 0:
         return None
+    window_s = max(_BURSTINESS_WINDOW_S, _BURSTINESS_GAPS_A_WINDOW * stretch.duration_s / served)
     arrivals = rows.served()
-    gaps = arrivals.select(gap=arrivals.arrival_s - arrivals.arrival_s.lag().over(order_by=arrivals.arrival_s))
-    mean, deviation, ties = _first_row(
-        gaps.aggregate(mean=gaps.gap.mean(), deviation=gaps.gap.std(how="pop"), ties=(gaps.gap == 0).sum())
+    arrivals = arrivals.mutate(window=((arrivals.arrival_s - stretch.start_s) / window_s).floor().cast("int64"))
+    before = arrivals.arrival_s.lag().over(group_by=arrivals.window, order_by=arrivals.arrival_s)
+    gaps = arrivals.select(window=arrivals.window, gap=arrivals.arrival_s - before)
+    gaps = gaps.filter(gaps.gap.notnull())
+    by_window = gaps.group_by(gaps.window).aggregate(
+        n=gaps.count(), mean=gaps.gap.mean(), deviation=gaps.gap.std(how="pop"), ties=(gaps.gap == 0).sum()
     )
-    return deviation / mean if mean > 0 and ties <= 0.1 * (served - 1) else None
+    found = [row for row in _all_rows(by_window) if row[1] >= 2]
+    counts, means, deviations, ties = (np.array([row[place] for row in found], float) for place in range(1, 5))
+    total = counts.sum()
+    if total < _BURSTINESS_GAPS or ties.sum() > 0.1 * total or not (means > 0).all():
+        return None
+    return float(np.sqrt((counts * (deviations / means) ** 2).sum() / total))
+
+
+def _copies(rows: Rows, served: int) -> tuple[Caution, ...]:
+    """A caution where many rows are copies of another, as those of a log that was joined with itself."""
+    if not 1 < served < _COPIES_ROWS:
+        return ()
+    arrivals = rows.served()
+    alike = arrivals.group_by("arrival_s", "input", "output").aggregate(n=arrivals.count())
+    # On a clock of whole seconds requests are alike without being copies.
+    fine, copied = _first_row(alike.aggregate(fine=(alike.arrival_s % 1 != 0).sum(), copied=(alike.n - 1).sum()))
+    if not fine or copied <= _COPIES * served:
+        return ()
+    return (
+        Caution(
+            "copied-rows",
+            f"{rows.log.place}: {copied:,} of {served:,} rows are copies of another, with the same time and sizes; "
+            "they count as requests. If the log was joined twice, remove them: the rate is too high by as much",
+        ),
+    )
 
 
 def _workload(
@@ -283,12 +330,13 @@ def _workload(
     cautions += thin_data(grid, counts.requests)
     inputs, outputs = mean_sizes(grid, counts.requests, counts.input_sum, counts.output_sum)
     name = Path(rows.log.place).name if rows.log.files else "Ibis table"
+    chosen = f"where {in_words(rows.layout.where)}, " if rows.layout.where else ""
     return Workload(
         buckets=grid,
         request_rate=counts.requests * (1 / served),
         input_tokens=inputs,
         output_tokens=outputs,
-        source=f"{name} ({rows.layout.name}): {served:,} requests {words}",
+        source=f"{name} ({rows.layout.name}): {served:,} requests {chosen}{words}",
         requests=served,
         failed_requests=failed,
         burstiness=burstiness,
@@ -299,6 +347,11 @@ def _workload(
 def _nothing(rows: Rows, failed: int = 0) -> InputError:
     if failed:
         return InputError(f"{rows.log.place}: no request at all: all {failed:,} rows have no input or no output tokens")
+    if rows.layout.where:
+        return InputError(
+            f"{rows.log.place}: no request at all where {in_words(rows.layout.where)}",
+            hint="where: {FIELD: VALUE} chooses other rows",
+        )
     return InputError(f"{rows.log.place}: no request at all: the trace has columns and no rows")
 
 

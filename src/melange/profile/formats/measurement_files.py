@@ -20,7 +20,8 @@ _LATENCY_COLUMN = re.compile(r"(?P<metric>ttft|tpot|ntpot|itl|latency)_(?P<stati
 def read_measurements(*paths: str | Path) -> tuple[Measurement, ...]:
     """Read load points from files of any known format, told apart by what is in them.
 
-    Our own JSON and CSV, aiperf's ``profile_export_aiperf.json``, guidellm's ``benchmarks.json``, results of
+    Our own JSON and CSV, aiperf's ``profile_export_aiperf.json``, genai-perf's ``profile_export_genai_perf.json``,
+    guidellm's ``benchmarks.json``, inference-perf's ``stage_0_lifecycle_metrics.json``, LLMPerf's summaries, results of
     ``vllm bench serve`` and of SGLang's ``bench_serving``, AIBrix's benchmark JSONL.
 
     Parameters
@@ -104,7 +105,8 @@ def _read(path: str) -> list[Measurement]:
     if not ({"input_tokens", "output_tokens"} & set(first)):
         raise InputError(
             f"{path}: no format that is known",
-            hint="our own form, aiperf, guidellm, vllm bench serve, sglang bench_serving and AIBrix's benchmark are",
+            hint="our own form, aiperf, genai-perf, guidellm, inference-perf, LLMPerf, vllm bench serve, sglang "
+            "bench_serving and AIBrix's benchmark are",
         )
     places = [f"{path}[{index}]" if len(objects) > 1 else path for index in range(len(objects))]
     return [Measurement.from_json(one, place) for one, place in zip(objects, places, strict=True)]

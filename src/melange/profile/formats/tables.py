@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from melange.errors import InputError
 from melange.files import Json, read_text
 from melange.workload.workload import Array
+
+# Statistics of a latency that are kept, by our names for them.
+STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 
 
 def read_objects(path: str | Path, *, infinity: bool = False) -> list[Json]:
@@ -19,7 +23,8 @@ def read_objects(path: str | Path, *, infinity: bool = False) -> list[Json]:
     Parameters
     ----------
     infinity
-        Read ``Infinity``, which JSON does not have, as load tests write it for a rate without bound.
+        Read ``Infinity`` and ``NaN``, which JSON does not have: load tests write one for a rate without bound, and the
+        other for a figure that they do not have. Where it is asked for, :func:`number` names it.
 
     Raises
     ------
@@ -43,8 +48,8 @@ def read_objects(path: str | Path, *, infinity: bool = False) -> list[Json]:
 
 def _parse(text: str, place: str, infinity: bool) -> object:
     def refuse(constant: str) -> float:
-        if infinity and constant == "Infinity":
-            return math.inf
+        if infinity:
+            return float(constant)
         raise InputError(f"{place}: {constant} is no number", hint="write 0 where a size cannot be served")
 
     return json.loads(text, parse_constant=refuse)
@@ -59,6 +64,11 @@ def _parse_line(line: str, place: str, infinity: bool) -> object:
 
 def number(value: object, place: str) -> float:
     """``value`` as a finite float."""
+    if isinstance(value, float) and math.isnan(value):
+        raise InputError(
+            f"{place} is NaN: the test has no such figure",
+            hint="remove the key, or run the test so that it has one (streaming on, some requests completed)",
+        )
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"{place} must be a number, got {value!r}")
     return float(value)
@@ -78,3 +88,34 @@ def rates(table: object, place: str) -> Array:
         i, o = bad[0]
         raise InputError(f"{place}[{i}][{o}] must be >= 0, got {array[i, o]:g}")
     return array
+
+
+def positive(content: Json, key: str, place: str) -> float:
+    """A number above zero under a key."""
+    if key not in content:
+        raise InputError(f"{place}: the key {key} is absent")
+    value = number(content[key], f"{place}: {key}")
+    if not value > 0:
+        raise InputError(f"{place}: {key} must be > 0, got {value:g}")
+    return value
+
+
+def optional(content: Json, key: str, place: str) -> float | None:
+    """A number under a key; None where there is none."""
+    return None if content.get(key) is None else number(content[key], f"{place}: {key}")
+
+
+def count(content: Json, key: str, place: str) -> int | None:
+    """A whole number under a key; None where there is none."""
+    value = optional(content, key, place)
+    return None if value is None else int(value)
+
+
+def mapping(value: Any) -> Json:
+    """An object as it is, and anything else as an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def text(value: Any) -> str:
+    """Text as it is, and anything else as none."""
+    return value if isinstance(value, str) else ""

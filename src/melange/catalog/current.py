@@ -1,0 +1,122 @@
+"""Prices that were fetched, in the user's data folder: they take the place of bundled ones of the same kind."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import fields, replace
+from datetime import date, datetime
+from functools import lru_cache
+from pathlib import Path
+
+from melange.catalog.bundled import offers
+from melange.catalog.offer import Offer
+from melange.errors import InputError
+from melange.files import write_text
+
+FILE = "prices.csv"
+# What two prices of the same thing agree in; the instance type may have become another, as cheaper ones come out.
+Kind = tuple[str, str, str, int, str]
+
+
+def data_folder() -> Path:
+    """Where fetched prices are kept: ``$MELANGE_DATA``, or ``melange`` in the user's data folder."""
+    if own := os.environ.get("MELANGE_DATA"):
+        return Path(own)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "melange"
+
+
+def current_offers() -> tuple[Offer, ...]:
+    """The bundled offers, those replaced that newer prices were fetched of.
+
+    Raises
+    ------
+    InputError
+        The file of fetched prices cannot be read.
+    """
+    file = data_folder() / FILE
+    try:
+        changed_ns = file.stat().st_mtime_ns
+    except OSError:
+        return offers()
+    return _current(file, changed_ns)
+
+
+@lru_cache(maxsize=2)
+def _current(file: Path, changed_ns: int) -> tuple[Offer, ...]:
+    """The same for one state of the file."""
+    del changed_ns
+    return merged(offers(), fetched_offers(file))
+
+
+def fetched_offers(file: Path) -> tuple[Offer, ...]:
+    """What a file of fetched prices holds; nothing where there is none."""
+    from melange.catalog.readers import read_own_table
+
+    if not file.is_file():
+        return ()
+    try:
+        return read_own_table(file)
+    except InputError as error:
+        raise InputError(
+            f"{error}", hint=f"remove {file} to plan with the bundled prices, or run melange catalog update"
+        ) from error
+
+
+def kind_of(offer: Offer) -> Kind:
+    """What an offer is: provider, region, accelerator, count, market."""
+    return (offer.provider, offer.region, offer.accelerator, offer.accelerators, offer.market)
+
+
+def merged(older: Sequence[Offer], newer: Iterable[Offer]) -> tuple[Offer, ...]:
+    """The older offers, each replaced by a newer one of its kind, and the newer ones of other kinds after them.
+
+    An offer with an earlier date than the one it would replace is left out. A price of no region gives way to newer
+    ones of regions.
+
+    >>> from dataclasses import replace
+    >>> one = offers()[0]
+    >>> merged([one], [replace(one, cost_per_h=9.0)])[0].cost_per_h
+    9.0
+    >>> merged([one], [replace(one, cost_per_h=9.0, seen=date(2020, 1, 1))])[0].cost_per_h == one.cost_per_h
+    True
+    """
+    by_kind = {kind_of(offer): offer for offer in older}
+    for offer in newer:
+        known = by_kind.get(kind_of(offer))
+        if known is None or _is_newer(offer, known):
+            by_kind[kind_of(offer)] = offer
+        everywhere = by_kind.get(kind_of(replace(offer, region="")))
+        if offer.region and everywhere is not None and _is_newer(offer, everywhere):
+            del by_kind[kind_of(everywhere)]
+    return tuple(by_kind.values())
+
+
+def _is_newer(offer: Offer, known: Offer) -> bool:
+    """Whether a price may take the place of a known one; a price without a date is of today."""
+    return (offer.seen or date.max) >= (known.seen or date.min)
+
+
+def save(fetched: Iterable[Offer], folder: Path, now: datetime) -> Path | None:
+    """Write the file of fetched prices; the one before it is kept beside it, and its path returned."""
+    file, kept = folder / FILE, None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        before = file.read_text(encoding="utf-8") if file.is_file() else None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{folder}: cannot be used for prices: {error}", hint="MELANGE_DATA=FOLDER names another folder"
+        ) from error
+    if before is not None:
+        kept = folder / f"prices-until-{now:%Y%m%dT%H%M%S}.csv"
+        write_text(kept, before)
+    columns = [one.name for one in fields(Offer)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for offer in sorted(fetched, key=lambda one: (*kind_of(one), one.instance_type)):
+        writer.writerow(["" if value is None else value for value in offer.to_json().values()])
+    write_text(file, text.getvalue())
+    return kept

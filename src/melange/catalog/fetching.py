@@ -1,0 +1,81 @@
+"""One file over HTTP, whole or not at all."""
+
+from __future__ import annotations
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from urllib.parse import urlsplit
+
+from melange.errors import InputError
+from melange.units import MB
+
+# A file that takes longer is not waited for, and one that is larger is no price list. SkyPilot's file of AWS has 10 MB.
+# Judgments.
+_TIMEOUT_S = 30.0
+MOST_BYTES = int(64 * MB)
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class UnreachableError(InputError):
+    """The server itself does not answer, so that its other files need not be tried."""
+
+
+def fetch(url: str, *, timeout_s: float = _TIMEOUT_S) -> bytes:
+    """What a URL holds.
+
+    Parameters
+    ----------
+    url
+        ``http://`` or ``https://``; a proxy that the environment names is used, but not for this machine.
+    timeout_s
+        How long to wait for the server, and for each part of what it sends; for all of it, four times that [s].
+
+    Raises
+    ------
+    InputError
+        The server cannot be reached, answers with an error, with a web page, with nothing, with less than it announced
+        or with more than 64 MB.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InputError(f"{url}: not a URL that starts with http:// or https://")
+    handlers = [urllib.request.ProxyHandler({})] if parts.hostname in _LOOPBACK else []
+    request = urllib.request.Request(url, headers={"User-Agent": "melange", "Accept": "*/*"})
+    try:
+        with urllib.request.build_opener(*handlers).open(request, timeout=timeout_s) as answer:
+            content = _read(answer, 4 * timeout_s)
+            whole = answer.headers.get("Content-Length", "")
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise InputError(f"{url}: the server answers {error.code} {error.reason}") from error
+    except http.client.IncompleteRead as error:
+        raise InputError(f"{url}: the connection broke after {len(error.partial):,} bytes") from error
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        raise UnreachableError(f"{url}: cannot be reached: {_reason(error)}") from error
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{url}: holds more than {MOST_BYTES / MB:g} MB, which is no price list")
+    if whole.isdecimal() and len(content) < int(whole):
+        raise InputError(f"{url}: the connection broke after {len(content):,} of {int(whole):,} bytes")
+    if not content.strip():
+        raise InputError(f"{url}: the answer is empty")
+    if content.lstrip()[:1] == b"<":
+        raise InputError(f"{url}: the answer is a web page, not prices")
+    return content
+
+
+def _read(answer: http.client.HTTPResponse, limit_s: float) -> bytes:
+    """What a server sends, as far as a price list may reach; a server that trickles is not waited for."""
+    content, end_s = bytearray(), time.monotonic() + limit_s
+    while len(content) <= MOST_BYTES and (part := answer.read1(1 << 16)):
+        content += part
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"not done after {limit_s:g} s")
+    return bytes(content)
+
+
+def _reason(error: Exception) -> str:
+    """Why, in few words."""
+    reason = getattr(error, "reason", None) or error
+    return str(getattr(reason, "strerror", None) or reason or type(error).__name__)

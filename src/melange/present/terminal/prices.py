@@ -1,0 +1,70 @@
+"""What an update of prices changed, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from melange.catalog.update import PriceChange, PriceUpdate
+from melange.present.terminal.layout import add_column, table_of
+
+# Rows that are shown before the rest is counted: a screen. A judgment.
+_SHOWN = 30
+
+
+def update_page(update: PriceUpdate) -> RenderableType:
+    """What moved, what is new, what was not taken, and where the prices are now."""
+    parts: list[RenderableType] = [Text(_summary(update))]
+    if update.moved:
+        parts += [Text("\nMoved, the largest changes first"), _table(update.moved), *_rest(update.moved)]
+    if update.added:
+        parts += [Text("\nNew"), _table(update.added), *_rest(update.added)]
+    if update.held:
+        parts += [
+            Text("\nNot taken: the price before stays; --accept-jumps takes them"),
+            _table(update.held, with_reason=True),
+            *_rest(update.held),
+        ]
+    saved = f"saved to {update.file}" if update.file else "nothing was taken, and nothing written"
+    parts.append(Text(f"\n{saved}" + (f"; the prices before: {update.kept}" if update.kept else "")))
+    return Group(*parts)
+
+
+def _summary(update: PriceUpdate) -> str:
+    """All of it in one sentence."""
+    counts = [
+        ("moved", len(update.moved)),
+        ("unchanged", update.unchanged),
+        ("new", len(update.added)),
+        ("not taken", len(update.held)),
+        ("known ones that it does not have, which stay", update.missing),
+    ]
+    told = ", ".join(f"{what}: {count:,}" for what, count in counts if count)
+    other = f"; {update.elsewhere:,} offers of other providers and regions were left out" if update.elsewhere else ""
+    return f"Prices from {update.source}. {told[:1].upper()}{told[1:]}{other}."
+
+
+def _table(changes: Sequence[PriceChange], *, with_reason: bool = False) -> RenderableType:
+    """Old, new and how far it moved."""
+    table = table_of("Offer", "Accelerators")
+    for heading in ("Old USD/h", "New USD/h", "Change"):
+        add_column(table, heading, right=True)
+    if with_reason:
+        table.add_column("Why")
+    for one in changes[:_SHOWN]:
+        cells = [
+            one.new.name,
+            f"{one.new.accelerators} x {one.new.accelerator}",
+            f"{one.old.cost_per_h:,.2f}" if one.old else "-",
+            f"{one.new.cost_per_h:,.2f}",
+            f"{one.change:+.1%}" if one.old else "-",
+        ]
+        table.add_row(*cells, *([one.reason] if with_reason else []))
+    return table
+
+
+def _rest(changes: Sequence[PriceChange]) -> list[RenderableType]:
+    """How many more there are."""
+    return [Text(f"... and {len(changes) - _SHOWN:,} more (--json lists all)")] if len(changes) > _SHOWN else []

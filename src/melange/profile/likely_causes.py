@@ -1,0 +1,93 @@
+"""Why a measured point may disagree with the model: prompts that were in a prefix cache, tokens that were speculated.
+
+Neither is part of the model, and both make a replica faster than its arithmetic allows. What a load test says besides
+the time of a step shows them: how soon the first token comes, how many prompts a second are read, how tokens arrive.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from melange.profile.measurement import Measurement
+from melange.replica.capacity import Replicas, Sizes, prompt_times_s
+from melange.replica.step import step_time_s
+from melange.units import ms
+from melange.workload.workload import Array
+
+# What is this much faster than the model has it is not explained by what the model gets wrong: 80 % of step times lie
+# within a third of what is predicted, and times to read a prompt within a half (docs/validation.md). Judgments.
+_SOON = 2.0
+_MORE = 1.5
+_FAST = 1.75
+# Gaps between chunks over time per token, above which a chunk holds several tokens: the two differ by how requests are
+# weighted, but not by this much. A judgment.
+_GROUPED = 1.3
+
+PREFIX_CACHING = (
+    "prefix caching is a likely cause ({why}): measure with prompts that have nothing in common, or expect it of the "
+    "traffic as well"
+)
+SPECULATION = (
+    "speculative decoding is a likely cause ({why}): its gain depends on the text and shrinks with the load, so "
+    "measure with prompts of the traffic at the load to plan for"
+)
+
+
+def likely_causes(replicas: Replicas, sizes: Sizes, point: Measurement, batch: float, step_s: float | None) -> str:
+    """What is likely to have made a measured point fast, in words with the evidence; empty where nothing shows it.
+
+    Parameters
+    ----------
+    replicas, sizes
+        The hardware that was measured, and the size of the point (1, 1, 1).
+    point
+        What was measured.
+    batch
+        Requests that were running.
+    step_s
+        Time of a step as it was measured; None where only whole requests were [s].
+    """
+    found = []
+    if cached := _cached(replicas, sizes, point):
+        found.append(PREFIX_CACHING.format(why=cached))
+    if speculated := _speculated(replicas, sizes, point, batch, step_s):
+        found.append(SPECULATION.format(why=speculated))
+    return "; ".join(found)
+
+
+def _cached(replicas: Replicas, sizes: Sizes, point: Measurement) -> str:
+    """What shows that prompts were not read in full; empty where nothing does."""
+    prompt_s = _value(prompt_times_s(replicas, sizes, np.ones((1, 1, 1)))[0])
+    first_s = point.ttft_s.get("mean")
+    if first_s and first_s < prompt_s / _SOON:
+        return f"the first token comes after {ms(first_s):.3g} ms, and its prompt takes {ms(prompt_s):.3g} ms to read"
+    rate = _rate(point)
+    if rate and rate * prompt_s > _MORE:
+        return f"{rate:.3g} prompts a second were answered, and {1 / prompt_s:.3g} can be read"
+    return ""
+
+
+def _speculated(replicas: Replicas, sizes: Sizes, point: Measurement, batch: float, step_s: float | None) -> str:
+    """What shows that a step yields several tokens; empty where nothing does."""
+    tpot_s, itl_s = point.tpot_s.get("mean"), point.itl_s.get("mean")
+    if tpot_s and itl_s and itl_s > _GROUPED * tpot_s:
+        return f"tokens come in groups, {ms(itl_s):.3g} ms apart, at {ms(tpot_s):.3g} ms a token"
+    if step_s is None:
+        return ""
+    running = np.full((1, 1, 1), max(batch, 1.0))
+    own_s = _value(step_time_s(replicas.cost, batch=running, context_tokens=running * sizes.residency))
+    if step_s < own_s / _FAST:
+        return f"a token takes {ms(step_s):.3g} ms, and a step that reads no prompt {ms(own_s):.3g} ms"
+    return ""
+
+
+def _rate(point: Measurement) -> float | None:
+    """Requests answered [1/s]; by Little's law where the file does not say."""
+    if point.achieved_rate:
+        return point.achieved_rate
+    latency_s = point.latency_s.get("mean")
+    return point.concurrency / latency_s if point.concurrency and latency_s else None
+
+
+def _value(array: Array | float) -> float:
+    return float(np.asarray(array)[0, 0, 0])

@@ -1,0 +1,192 @@
+"""Fields of a log that are no columns of their own: nested ones, sums of several, and rows chosen by what they hold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+# Objects within objects that are looked into: OpenAI's batches have three. A judgment.
+_DEEPEST = 5
+Choice = str | int | float | bool | None | Sequence[str | int | float | bool | None]
+# What a flag that is not set looks like, in lower case.
+_UNSET = ("false", "f", "0", "no", "none", "null", "")
+
+
+def nested_names(content: object, prefix: str = "", depth: int = 0) -> dict[str, None]:
+    """The dotted names of everything within an object.
+
+    >>> list(nested_names({"id": 1, "usage": {"prompt_tokens": 9, "details": {"cached": 2}}}))
+    ['usage.prompt_tokens', 'usage.details', 'usage.details.cached']
+    """
+    names: dict[str, None] = {}
+    if not isinstance(content, dict) or depth > _DEEPEST:
+        return names
+    for key, value in content.items():
+        name = f"{prefix}{key}"
+        if prefix:
+            names[name] = None
+        names |= nested_names(value, f"{name}.", depth + 1)
+    return names
+
+
+def nested_in_cells(rows: Iterable[Mapping[str, Any]]) -> dict[str, None]:
+    """The same for cells of text that hold JSON objects."""
+    names: dict[str, None] = {}
+    for row in rows:
+        for column, cell in row.items():
+            if isinstance(cell, str) and cell.startswith("{"):
+                try:
+                    names |= nested_names({column: json.loads(cell)})
+                except (ValueError, RecursionError):
+                    continue
+    return names
+
+
+def nested_in_schema(schema: Mapping[str, Any]) -> dict[str, None]:
+    """The same for columns that are structs."""
+    names: dict[str, None] = {}
+    for column, kind in schema.items():
+        names |= _within(column, kind)
+    return names
+
+
+def _within(name: str, kind: Any) -> dict[str, None]:
+    """The dotted names within a type."""
+    names: dict[str, None] = {}
+    if kind.is_struct():
+        for field, inner in kind.fields.items():
+            names[f"{name}.{field}"] = None
+            names |= _within(f"{name}.{field}", inner)
+    return names
+
+
+def parts_of(name: str) -> list[str]:
+    """The fields that a sum such as ``usage.input + usage.cached`` adds up; the name itself where it is none."""
+    return [part.strip() for part in name.split(" + ")]
+
+
+def with_fields(table: Any, names: Iterable[str], where: Mapping[str, Choice] | None = None) -> Any:
+    """The table with these fields as columns of their own, and the rows that ``where`` chooses.
+
+    Parameters
+    ----------
+    table
+        An Ibis table.
+    names
+        Columns, nested fields (``usage.prompt_tokens``) or sums of either, as the table has them.
+    where
+        What a row must hold, by field: a value, or one of several; text without regard to case. ``false`` chooses rows
+        in which nothing says that it is true, and null those that hold nothing.
+    """
+    import ibis
+
+    wanted = dict.fromkeys([*names, *(where or {})])
+    new = {name: _field(table, name) for name in wanted if name not in table.columns}
+    if new:
+        table = table.mutate(**new)
+    conditions = [_holds(table[name], choice) for name, choice in (where or {}).items()]
+    return table.filter(ibis.and_(*conditions)) if conditions else table
+
+
+def _field(table: Any, name: str) -> Any:
+    """A nested field or a sum as an expression."""
+    import ibis
+
+    parts = parts_of(name)
+    if len(parts) == 1:
+        return _nested(table, name)
+    terms = [_number(table[part] if part in table.columns else _nested(table, part)) for part in parts]
+    total = terms[0].fill_null(0.0)
+    for term in terms[1:]:
+        total = total + term.fill_null(0.0)
+    # A request without any of them has no size, rather than one of 0.
+    return ibis.cases((ibis.or_(*(term.notnull() for term in terms)), total), else_=ibis.null("float64"))
+
+
+def _number(column: Any) -> Any:
+    return column.cast("float64") if column.type().is_numeric() else column.try_cast("float64")
+
+
+def _nested(table: Any, name: str) -> Any:
+    """A field within a column that is a struct, or text that holds JSON."""
+    import ibis
+
+    steps = name.split(".")
+    # A column may have dots in its own name: the longest that there is counts.
+    length = next(n for n in range(len(steps) - 1, 0, -1) if ".".join(steps[:n]) in table.columns)
+    column, inner = table[".".join(steps[:length])], steps[length:]
+    while inner and column.type().is_struct():
+        column, inner = column[inner[0]], inner[1:]
+    if not inner:
+        return column
+    if column.type().is_json():
+        column = column.cast("string")
+    path = "$" + "".join(f'."{step}"' for step in inner)
+    return ibis.cases((_json_valid(column), _json_extract_string(column, path)), else_=ibis.null("string"))
+
+
+def _json_valid(column: Any) -> Any:
+    """DuckDB's ``json_valid``."""
+    import ibis
+
+    @ibis.udf.scalar.builtin(name="json_valid", signature=(("string",), "boolean"))
+    def json_valid(text):  # type: ignore[no-untyped-def] # DuckDB's own; Ibis reads the signature
+        """Whether text is JSON."""
+
+    return json_valid(column)
+
+
+def _json_extract_string(column: Any, path: str) -> Any:
+    """DuckDB's ``json_extract_string``."""
+    import ibis
+
+    @ibis.udf.scalar.builtin(name="json_extract_string", signature=(("string", "string"), "string"))
+    def json_extract_string(text, path):  # type: ignore[no-untyped-def] # DuckDB's own; Ibis reads the signature
+        """What lies at a path of JSON, as text."""
+
+    return json_extract_string(column, path)
+
+
+def _holds(column: Any, choice: Choice) -> Any:
+    """Whether a cell holds what was chosen."""
+    import ibis
+
+    choices = list(choice) if isinstance(choice, list | tuple | set) else [choice]
+    return ibis.or_(*(_equals(column, one) for one in choices))
+
+
+def _equals(column: Any, value: object) -> Any:
+    """Whether a cell holds one value."""
+    import ibis
+
+    text = column.cast("string").strip().lower()
+    if value is None:
+        return column.isnull() | text.isin(["", "null", "none"])
+    if value is False:
+        return column.isnull() | text.isin(list(_UNSET))
+    if value is True:
+        return text.isin(["true", "t", "1", "yes"]).fill_null(False)
+    if isinstance(value, int | float):
+        return (_number(column) == ibis.literal(float(value))).fill_null(False)
+    return (text == str(value).strip().lower()).fill_null(False)
+
+
+def in_words(where: Mapping[str, Choice]) -> str:
+    """What was chosen.
+
+    >>> in_words({"model": ["a", "b"], "cache_hit": False})
+    'model = a or b, cache_hit = false'
+    """
+    told = []
+    for name, choice in where.items():
+        choices = list(choice) if isinstance(choice, list | tuple | set) else [choice]
+        told.append(f"{name} = {' or '.join(_word(one) for one in choices)}")
+    return ", ".join(told)
+
+
+def _word(value: object) -> str:
+    """A value as YAML has it."""
+    if value is None:
+        return "nothing"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,128 @@
+"""Measured points that are faster than arithmetic allows: the cause is named with what shows it, and others are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from melange.catalog.bundled import accelerators, find_model
+from melange.catalog.model import Model
+from melange.profile.comparison import samples_of
+from melange.profile.formats.measurement_files import read_measurements
+from melange.profile.measurement import Measurement
+from melange.replica.capacity import Replicas, Sizes, mean_step_s, prompt_times_s
+from melange.replica.era import find_era
+from melange.replica.hardware import Hardware, replicas_of
+
+LATENCIES = ("ttft_s", "tpot_s", "itl_s", "latency_s")
+MODEL = find_model("meta-llama/Llama-3.1-8B-Instruct")
+
+
+def replicas(card: str) -> Replicas:
+    """One accelerator with today's vLLM."""
+    return replicas_of(MODEL, [Hardware(accelerator=card)], accelerators(), find_era("vllm"))
+
+
+def cell(value: float) -> np.ndarray:
+    """One replica, one size."""
+    return np.full((1, 1, 1), float(value))
+
+
+def predicted(card: str, inputs: float, outputs: float, concurrency: float, read_s: float = 1.0) -> Measurement:
+    """What the model has a closed loop show, with prompts of which only this share has to be read."""
+    replica = replicas(card)
+    sizes = Sizes(inputs=cell(max(inputs * read_s, 1.0)), outputs=cell(outputs))
+    batch = concurrency
+    for _ in range(20):
+        step_s = float(mean_step_s(replica, sizes, cell(batch))[0, 0, 0])
+        own_s = float(prompt_times_s(replica, sizes, cell(batch))[0][0, 0, 0])
+        batch = concurrency / (1 + own_s / (outputs * step_s))
+    latency_s = own_s + outputs * step_s
+    return Measurement(
+        input_tokens=inputs,
+        output_tokens=outputs,
+        concurrency=concurrency,
+        achieved_rate=concurrency / latency_s,
+        ttft_s={"mean": own_s},
+        tpot_s={"mean": step_s},
+        itl_s={"mean": step_s},
+        latency_s={"mean": latency_s},
+        source="test",
+    )
+
+
+def told(card: str, point: Measurement, model: Model = MODEL) -> str:
+    """What is said of a point."""
+    return " ".join(caution.message for caution in samples_of(replicas(card), model, [point])[1])
+
+
+@pytest.mark.parametrize("card", ["H100-80GB", "A10G", "L4", "MI300X"])
+@pytest.mark.parametrize("size", [(200, 200), (1000, 500), (8000, 100), (8000, 1000)])
+@pytest.mark.parametrize("concurrency", [1, 8, 32])
+@pytest.mark.parametrize("factor", [0.7, 1.0, 1.4])
+def test_points_as_wrong_as_the_model_is_are_left_alone(
+    card: str, size: tuple[int, int], concurrency: int, factor: float
+) -> None:
+    """A third faster or slower throughout names no cause."""
+    point = predicted(card, *size, concurrency)
+    scaled = replace(
+        point,
+        achieved_rate=(point.achieved_rate or 0) / factor,
+        **{name: {"mean": getattr(point, name)["mean"] * factor} for name in LATENCIES},
+    )
+    assert "likely cause" not in told(card, scaled)
+
+
+@pytest.mark.parametrize("card", ["H100-80GB", "A10G", "L4"])
+@pytest.mark.parametrize("cached", [0.9, 0.98])
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_prompts_that_were_cached_are_named(card: str, cached: float, concurrency: int) -> None:
+    """The first token of 8,000 comes sooner than they can be read."""
+    message = told(card, predicted(card, 8000, 200, concurrency, 1 - cached))
+    assert "prefix caching is a likely cause (the first token comes after" in message
+    assert "speculative" not in message
+
+
+def test_prompts_that_were_cached_show_in_the_rate_too() -> None:
+    """Where the file says no time to the first token."""
+    point = predicted("H100-80GB", 8000, 100, 32, 0.02)
+    assert "prompts a second were answered, and" in told("H100-80GB", replace(point, ttft_s={}, latency_s={}))
+
+
+@pytest.mark.parametrize("card", ["H100-80GB", "A10G", "L4"])
+@pytest.mark.parametrize("accepted", [2.0, 3.0])
+def test_tokens_that_were_speculated_are_named(card: str, accepted: float) -> None:
+    """So many tokens a step: a token takes less than a step that reads no prompt."""
+    point = predicted(card, 500, 500, 4)
+    fast = replace(point, tpot_s={"mean": point.tpot_s["mean"] / accepted}, itl_s={}, latency_s={}, achieved_rate=None)
+    message = told(card, fast)
+    assert "speculative decoding is a likely cause (a token takes" in message
+    assert "prefix caching" not in message
+
+
+def test_tokens_that_come_in_groups_are_named() -> None:
+    """The gap between chunks is longer than the time per token."""
+    point = predicted("H100-80GB", 500, 500, 4)
+    grouped = replace(point, tpot_s={"mean": point.tpot_s["mean"] / 1.5}, latency_s={}, achieved_rate=None)
+    assert "speculative decoding is a likely cause (tokens come in groups" in told("H100-80GB", grouped)
+
+
+def test_a_point_that_is_far_too_slow_is_no_such_case() -> None:
+    """Four times as slow as it should be: something else was measured."""
+    point = predicted("H100-80GB", 500, 500, 4)
+    slow = replace(point, tpot_s={"mean": point.tpot_s["mean"] * 4}, itl_s={}, latency_s={}, ttft_s={})
+    assert "see that model, accelerator, degree and engine are those of the service" in told("H100-80GB", slow)
+
+
+CASE = Path(__file__).parents[3] / "shared" / "cases" / "load_tests" / "prefix_cached.json"
+
+
+@pytest.mark.skipif(not CASE.exists(), reason="needs the folder ../shared/cases")
+@pytest.mark.parametrize("card", ["H100-80GB", "A100-80GB", "A10G"])
+def test_a_result_of_a_prefix_cache(card: str) -> None:
+    """8,000 tokens, the first after 60 ms."""
+    (point,) = read_measurements(CASE)
+    assert "prefix caching is a likely cause (the first token comes after 60 ms" in told(card, point)
