@@ -5,45 +5,15 @@ Every number comes through here: whole, not negative, the same in every layer or
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from melange.catalog.harmless_keys import may_change
 from melange.errors import InputError
 from melange.files import Json
 
 MEASURE_HINT = "plan with a profile that was measured for this model"
-
-# Keys that change neither layers, experts, caches nor weights, whatever they say.
-_HARMLESS = re.compile(
-    r"""
-    (^_|_token(_id|_ids|_index|_indices|s)?$|_tokens?_|token_id|^(id2label|label2id|auto_map|architectures|dtype|torch_dtype)$
-    |drop|pdrop|_eps$|epsilon|^eps$|rope|rotary|yarn|mscale|_std$|^std$|init|seed|softcap|soft_cap|logit|loss|_coef|coeff
-    |alpha|beta|scal(e|ing)|multiplier$|multipliers$|jitter|z_loss|^output_(att|hid|rout)|^return_|^use_cache$|cache_implementation
-    |version|^problem_type|^task_|^tokenizer|^model_type$|^name|_kernel$|_kernels$|_impl$|implementation|^kernel
-    |^(bos|eos|pad|sep|cls|unk|mask|begin|forced|decoder_start|suppress)_|^transformers|^finetuning|^summary_
-    |max_(position|length|new_tokens|batch|seq|context|sequence)|^(min|top_p|temperature|repetition|num_beams|length_penalty)
-    |pretraining_tp|tensor_parallel|gradient|train|^is_(decoder|training)|chunk_size|classifier|norm_topk|topk_group|n_group$
-    |num_expert_group|scoring|score_func|topk_method|renormalize|aux|expert_bias|gate_bias|correction_bias|interleave$|theta
-    |num_logits_to_keep|keep_last_n|residual_in_fp32|rescale_prenorm|time_step|dt_(max|min|limit)|_limit$|clip|bidirectional
-    |^query_pre|_fn$|_func$|_type$|moe_norm|kda_|linear_(a_log|dt_|allow)|(_act|activation)$|dim_model_base|_strategy$|^index_topk$|^top_k$|projector|attn_res_block|^num_hash_layers$|lower_bound|attn_(type|implementation|scale|temperature|module_list)|partial|norm_type|layernorm_type|mup|router_(dtype|bias|z)
-    |fp32|float32|flash|sdpa|eager|fused|overlap|backend|ep_size|^tp_|world_size|language|image|video|vision|audio|speech|patch
-    |temporal|spatial|mm_|ignore_index|_index$|num_labels|hash_seed|mode$|precision|base_model|adapters?$|unsloth|chat|prompt|spec_augment
-    |layerdrop|parallel_(residual|attn)|residual|checkpoint|deterministic|sparsity|rescale|renorm|normaliz|qk_(clip|norm|layernorm)|use_(qk_)?norm
-    |(layer|rms|qk|query_key|sandwich|post|pre|gated|kv|q|k)_?norm|norm_(eps|bias|after|before|mode)|combine|clamp|position_embedding)
-    """,
-    re.VERBOSE | re.IGNORECASE,
-)
-# Words of a key that change what a model weighs or caches.
-_STRUCTURAL = re.compile(
-    r"layer|expert|moe|head|dim|size|hidden|width|ffn|mlp|feed|kv|cache|ssm|mamba|state|conv|window|sliding|swa|att(n|ention)"
-    r"|block|vocab|embed|rank|lora|pattern|interval|period|freq|offset|stride|pool|compress|group|topk|top_k|num|^n_|count|depth"
-    r"|stack|loop|recurr|linear|index|expan|ratio|shar|gat(e|ing)|tower|channel|inner|memory|local|global|sparse|dense|mtp|nextn"
-    r"|hyper|delta|retention|register|meta|ngram|cycle|repeat|bottleneck|proj|mult|every",
-    re.IGNORECASE,
-)
-_NEUTRAL = (None, False, 0, 1, "", "none", "null")
 
 
 class Config:
@@ -183,14 +153,14 @@ class Config:
             Naming the key and what it says.
         """
         for key, value in self._content.items():
-            if key not in self._read and _changes(key, value):
+            if key not in self._read and may_change(key, value):
                 shown = repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "..."
                 raise self.fault(key, f"is not known, and {shown} may change the model's layers, experts or caches")
         overrides = self._content.get("per_layer_config")
         if isinstance(overrides, dict):
             for layer, keys in overrides.items():
                 for key, value in keys.items() if isinstance(keys, dict) else ():
-                    if key not in self._read and _changes(key, value):
+                    if key not in self._read and may_change(key, value):
                         raise self.fault(f"per_layer_config.{layer}.{key}", "is not known for single layers")
         for child in self._children.values():
             child.check_unread()
@@ -244,24 +214,3 @@ class Config:
             f"{self.place}: {self.prefix}{keys[0]}{others} is absent",
             hint=f"{kind} is not read as it is; write a config.json with LLaMA's keys",
         )
-
-
-def _changes(key: str, value: Any) -> bool:
-    """Whether an unread key may change layers, experts, caches or weights."""
-    if _is_neutral(value) or _HARMLESS.search(key):
-        return False
-    if isinstance(value, bool | str):
-        return _STRUCTURAL.search(key) is not None
-    if isinstance(value, float) and not value.is_integer():
-        return _STRUCTURAL.search(key) is not None
-    if isinstance(value, dict):
-        return any(_changes(inner, one) for inner, one in value.items())
-    return True
-
-
-def _is_neutral(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_neutral(one) for one in value)
-    if isinstance(value, dict):
-        return not value
-    return any(value is one or (type(value) is type(one) and value == one) for one in _NEUTRAL) or value in (0.0, 1.0)

@@ -67,6 +67,8 @@ _UNCOVERED = {
     "blt": "bytes in patches",
     "mllama": "cross-attention to a tower",
     "phi4_multimodal": "adapters for each modality",
+    "dots3_note": "an index in 32 bits",
+    "dots3_note_text": "an index in 32 bits",
 }
 _LEARNED_POSITIONS = {"gpt2": 0, "gpt-sw3": 0, "gpt_bigcode": 0, "gpt_neo": 0, "openai-gpt": 0, "opt": 2, "biogpt": 2}
 

@@ -144,11 +144,11 @@ class LayerKind:
 
     def narrowed(self, dtype: str, multiplied: str) -> LayerKind:
         """The same layers with their matrices in another data type, where that takes less memory."""
-        parts = {
-            name: tuple(weights.narrowed(dtype, multiplied) for weights in getattr(self, name))
-            for name in ("mixer", "feed_forward", "routed")
-        }
-        return replace(self, **parts)
+        mixer, feed_forward, routed = (
+            tuple(one.narrowed(dtype, multiplied) for one in part)
+            for part in (self.mixer, self.feed_forward, self.routed)
+        )
+        return replace(self, mixer=mixer, feed_forward=feed_forward, routed=routed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from melange.catalog.variants import unsupported_dtype, variant_of
 from melange.errors import unknown
 from melange.replica.capacity import Replicas
 from melange.replica.era import EngineSettings, Era
-from melange.replica.memory import kv_room_bytes
+from melange.replica.memory import kv_layers, kv_room_bytes
 from melange.replica.step import StepCost, stack, step_cost
 
 
@@ -98,6 +98,7 @@ def replicas_of(
         is_chunked=era.settings.is_chunked,
         is_fully_reserved=era.settings.is_fully_reserved,
         max_context=era.settings.max_context or model.max_context,
+        kv_layers=kv_layers([variant.kv_shape(one.tensor_parallel) for variant, one, _ in triples]),
     )
 
 

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.variants import stored_as, unsupported_dtype
-from melange.replica.capacity import IDLE_BATCH, Replicas, Sizes, holds_one, metrics_s
+from melange.replica.capacity import IDLE_BATCH, Replicas, Sizes, held_by, holds_one, metrics_s
 from melange.replica.era import EngineSettings
-from melange.replica.memory import kv_room_bytes, needed_bytes, token_layers, usable_bytes
+from melange.replica.memory import kv_room_bytes, needed_bytes, usable_bytes
 from melange.units import GIB, duration
 from melange.workload.workload import Array
 
@@ -60,7 +60,7 @@ def why_zero(
     holds = np.broadcast_to(holds_one(replicas, model, sizes), rate.shape)
     idle = np.full_like(rate, IDLE_BATCH)
     alone = metrics_s(replicas, sizes, tuple(limits), idle, np.maximum(replicas.max_sequences, idle))
-    needed = token_layers(model, sizes.longest, replicas.block_tokens - 1)[0]
+    needed = np.broadcast_to(held_by(replicas, model)(sizes.longest, replicas.block_tokens - 1), rate.shape)
     for r, i, o in zero.tolist():
         longest = sizes.longest[0, i, o]
         if obstacles[r]:
@@ -68,7 +68,7 @@ def why_zero(
         elif longest > replicas.max_context:
             sentence = f"a request of {longest:,.0f} tokens exceeds the context limit of {replicas.max_context:,}"
         elif not holds[r, i, o]:
-            share = needed[i, o] / replicas.kv_tokens[r, 0, 0]
+            share = needed[r, i, o] / replicas.kv_tokens[r, 0, 0]
             sentence = f"one request of {longest:,.0f} tokens needs {share:.2g} times the KV cache there is room for"
         else:
             sentence = _floor({metric: float(values[r, i, o]) for metric, values in alone.items()}, limits)
