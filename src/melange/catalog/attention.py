@@ -158,8 +158,7 @@ def attend_latent(draft: Draft, config: Config, hidden: int, layers: int, layer:
         return config.by_layer(layers, *keys, default=default)[layer]
 
     heads = one("num_attention_heads", "n_head", "n_heads", "num_heads")
-    rank, rope = one("kv_lora_rank"), one("qk_rope_head_dim", default=0)
-    nope, value = one("qk_nope_head_dim", default=0), one("v_head_dim", default=0)
+    rank, rope, nope, value = (one(key) for key in ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"))
     queries = one("q_lora_rank", default=0)
     query = heads * (nope + rope)
     draft.add(

@@ -189,13 +189,12 @@ class Config:
         given = [key for key in keys if self._content.get(key) is not None]
         if not given:
             return None, keys[0]
-        first = self._content[given[0]]
-        for other in given[1:]:
-            if self._content[other] != first and not isinstance(first, list):
-                raise self.fault(
-                    other, f"says {self._content[other]!r}, but {given[0]} says {first!r}", "keep one of the two"
-                )
-        return first, given[0]
+        single = [key for key in given if not isinstance(self._content[key], list)]
+        for other in single[1:]:
+            found, first = self._content[other], self._content[single[0]]
+            if found != first:
+                raise self.fault(other, f"says {found!r}, but {single[0]} says {first!r}", "keep one of the two")
+        return self._content[given[0]], given[0]
 
     def _whole(self, value: Any, key: str, least: int = 0) -> int:
         if isinstance(value, float) and value.is_integer():

@@ -32,7 +32,7 @@ _PATTERNS = re.compile(
     r"""
     ^_ | (^|_)(token|tokens)_(id|ids|index|indices)$ | (^|_)tokens?_?ids?$ | ^(bos|eos|pad|sep|cls|unk|mask|suppress|begin_suppress)_
     | (^|_)(p|emb|embd|attn|resid|embed)?_?drop(out|path)?(_|$) | pdrop$ | (^|_)(eps|epsilon)$
-    | (^|_)(rope|rotary|yarn|mrope|mscale|ntk)(_|$) | theta$ | (^|_)(init|initializer|std|initial)(_|$)
+    | (^|_)(rope|rotary|yarn|mrope|mscale|ntk)(?!\w*(head|rank|layers))(_|$) | ^rotary_dim$ | theta$ | (^|_)(init|initializer|std|initial)(_|$)
     | soft_?cap(ping)?$ | (^|_)(loss|aux|coef|coeff|coefficient|jitter|noise|temperature|penalty|seed|version)(_|$)
     | (^|_)(scale|scaling|scalar|alpha|beta|bound|limit|clip|clamp|magnitude)(_factor|_type|_depth|_emb|_val|_value|_min|_max)?$
     | ^(output|return|remove|early|bad|forced|typical|length|repetition|exponential|finetuning|problem|prefix|summary)_
@@ -86,4 +86,4 @@ def is_neutral(value: Any) -> bool:
         return all(is_neutral(one) for one in (value.values() if isinstance(value, dict) else value))
     if isinstance(value, str):
         return value.casefold() in ("", "none", "null")
-    return value is None or value in (False, 0, 1)
+    return value is None or value is False or (value in (0, 1) and value is not True)

@@ -276,6 +276,29 @@ class Model:
         """Memory of :meth:`routed_parameters` [bytes]."""
         return sum(kind.count * weights.stored_bytes for kind in self.kinds for weights in kind.routed)
 
+    def replicated_bytes(self) -> float:
+        """Of :meth:`weight_bytes`, what every accelerator holds whole: the projections to latent queries and keys [bytes].
+
+        >>> from melange.catalog.bundled import find_model
+        >>> round(find_model("deepseek-ai/DeepSeek-V3").replicated_bytes() / 1e9, 2)
+        0.92
+        """
+        width = self.q_lora_rank + self.kv_lora_rank + self.qk_rope_head_size
+        if not self.kv_lora_rank:
+            return 0.0
+        held = 0.0
+        for kind in self.kinds:
+            if any(not cache.heads for cache in kind.caches):
+                parameters = sum(weights.parameters for weights in kind.mixer)
+                bytes_each = sum(weights.stored_bytes for weights in kind.mixer) / parameters
+                held += kind.count * self.hidden_size * width * bytes_each
+        return held
+
+    def weight_bytes_on(self, tensor_parallel: int) -> float:
+        """Memory of the weights on one of so many accelerators [bytes]: ``(weights - replicated) / tp + replicated``."""
+        replicated = self.replicated_bytes()
+        return (self.weight_bytes() - replicated) / tensor_parallel + replicated
+
     def weight_bytes_read(self, tokens: float) -> float:
         """Weights that one step over a batch of so many tokens reads, on all accelerators together [bytes].
 

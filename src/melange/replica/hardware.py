@@ -107,4 +107,6 @@ def kv_tokens_of(model: Model, accelerator: Accelerator, tensor_parallel: int, s
     if not model.is_splittable(tensor_parallel) or unsupported_dtype(model, accelerator):
         return 0.0
     room = kv_room_bytes(model, accelerator, tensor_parallel, settings)
+    if room < settings.min_kv_tokens * model.kv_bytes_per_token(tensor_parallel):
+        return 0.0
     return max(room, 0.0) / model.kv_bytes_per_layer(tensor_parallel)

@@ -39,7 +39,7 @@ def _activation_bytes(model: Model, accelerator: Accelerator, tensor_parallel: i
 def needed_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
     """Memory of one accelerator that is taken before the first request: weights, activations, graphs [bytes]."""
     activations = _activation_bytes(model, accelerator, tensor_parallel, settings)
-    return model.weight_bytes() / tensor_parallel + activations + settings.graph_bytes
+    return model.weight_bytes_on(tensor_parallel) + activations + settings.graph_bytes
 
 
 def kv_room_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
