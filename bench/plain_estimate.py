@@ -28,7 +28,7 @@ class PlainReplica:
         self.body = model.active_parameters(output_head=False) - self.routed
         self.head = model.output_parameters()
         self.kv_bytes = model.kv_bytes_per_token(tensor_parallel)
-        self.pair_flops = model.layers * model.attention_flops_per_pair() / tensor_parallel
+        self.pair_flops = model.layers * 4 * model.heads * model.head_size / tensor_parallel
         self.context_s = max(
             self.kv_bytes / (self.bandwidth * constants.mba), self.pair_flops / (self.flops * constants.mfu_attention)
         )

@@ -23,6 +23,10 @@ LLAMA: dict[str, Any] = {
     "torch_dtype": "bfloat16",
     "vocab_size": 128256,
 }
+SIGLIP: dict[str, Any] = {
+    "hidden_size": 1152, "image_size": 896, "intermediate_size": 4304, "model_type": "siglip_vision_model",
+    "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14,
+}  # fmt: skip
 # Published configurations, cut to the keys that tell the shape; each must give the bundled model of that name.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "meta-llama/Llama-3.1-8B": LLAMA,
@@ -83,13 +87,13 @@ PUBLISHED: dict[str, dict[str, Any]] = {
             "head_dim": 128, "hidden_size": 5376, "intermediate_size": 21504, "model_type": "gemma3_text",
             "num_attention_heads": 32, "num_hidden_layers": 62, "num_key_value_heads": 16, "sliding_window": 1024,
         },
-        "torch_dtype": "bfloat16", "vision_config": {"hidden_size": 1152, "num_hidden_layers": 27},
+        "torch_dtype": "bfloat16", "vision_config": SIGLIP,
     },
     "google/gemma-3-4b-it": {
         "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3",
         "text_config": {"hidden_size": 2560, "intermediate_size": 10240, "model_type": "gemma3_text",
                         "num_hidden_layers": 34, "sliding_window": 1024},
-        "torch_dtype": "bfloat16",
+        "torch_dtype": "bfloat16", "vision_config": SIGLIP,
     },
     "microsoft/phi-4": {
         "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "hidden_size": 5120, "intermediate_size": 17920,
@@ -114,6 +118,11 @@ PUBLISHED: dict[str, dict[str, Any]] = {
             "model_type": "llama4_text", "num_attention_heads": 40, "num_experts_per_tok": 1,
             "num_hidden_layers": 48, "num_key_value_heads": 8, "num_local_experts": 128, "torch_dtype": "bfloat16",
             "vocab_size": 202048,
+        },
+        "vision_config": {
+            "hidden_size": 1408, "image_size": 336, "intermediate_size": 5632, "model_type": "llama4_vision_model",
+            "num_attention_heads": 16, "num_hidden_layers": 34, "patch_size": 14, "projector_input_dim": 4096,
+            "projector_output_dim": 4096,
         },
     },
     "zai-org/GLM-4.5-Air": {
@@ -257,15 +266,17 @@ def test_float32_checkpoints_are_served_in_bf16(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"num_hidden_layers": None}, r"num_hidden_layers \(or n_layer, .*\) is absent"),
-        ({"vocab_size": "many"}, "vocab_size must be a whole number >= 0, got 'many'"),
+        ({"vocab_size": "many"}, "vocab_size: must be a whole number >= 1, got 'many'"),
         ({"num_key_value_heads": 5}, r"heads \(32\) must be a multiple of kv_heads \(5\)"),
-        ({"linear_num_value_heads": 32}, "linear_num_value_heads: models with linear-attention layers"),
-        ({"ssm_state_size": 128}, "ssm_state_size: models with state-space layers"),
-        ({"layer_types": ["full_attention", "conv"]}, "layer_types: layers of type conv"),
+        ({"linear_num_value_heads": 32}, "linear_num_value_heads: is not known, and 32 may change"),
+        ({"ssm_state_size": 128}, "ssm_state_size: is not known, and 128 may change"),
+        ({"layer_types": ["full_attention", "conv"]}, "layer_types: must have an entry for each of 32 layers, got 2"),
+        ({"layer_types": ["full_attention", "conv"] * 16}, "layer_types: no key says of which design"),
+        ({"layer_types": ["full_attention", "odd"] * 16}, "layer_types: layers of type odd are not covered"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder"),
         ({"architectures": ["BertForMaskedLM"]}, "architectures: BertForMaskedLM does not generate text"),
         ({"quantization_config": {"quant_method": "aqlm"}}, "quant_method: aqlm is not known"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 3}}, "bits must be 4 or 8, got 3"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 1}}, "bits: must be 2 to 8 bits, got 1"),
     ],
 )
 def test_what_cannot_be_read_is_named(change: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ every_model = st.sampled_from(sorted(models()))
 
 def test_parameters_of_a_tiny_model_by_hand() -> None:
     """Attention 8(2*4+2*2)2, feed-forward 3*8*16, twice; embeddings 2*10*8; norms 5*8."""
-    assert TINY.attention_parameters() == 192
+    assert TINY.kinds[0].mixer[0].parameters == 192
     assert TINY.body_parameters() == 2 * (192 + 384)
     assert TINY.parameters() == 2 * (192 + 384) + 160 + 40
     assert TINY.active_parameters() == 2 * (192 + 384) + 80

@@ -96,7 +96,8 @@ class Replica:
         engine = self.engine
         full = math.ceil(tokens / engine.block_tokens) * engine.full_layers
         within = min(tokens, engine.window - 1) if engine.sliding_layers else 0
-        return engine.block_tokens * (full + math.ceil(within / engine.block_tokens) * engine.sliding_layers)
+        cached = engine.block_tokens * (full + math.ceil(within / engine.block_tokens) * engine.sliding_layers)
+        return cached + engine.state_units
 
     def used(self) -> int:
         """KV cache of all running requests."""

@@ -35,6 +35,8 @@ ENGINES = {
         "cost": replace(engine().cost, batch_power=0.1, least_batch=2.0, most_batch=6.0),
     },
     "reserved whole": {"kv_tokens": 4 * 1500.0, "is_fully_reserved": True},
+    "states beside a cache, little KV": {"state_units": 400, "kv_tokens": 4000.0},
+    "states alone": {"full_layers": 0, "state_units": 1, "kv_tokens": 7.0},
     "sliding windows, reserved whole": WINDOWED | {"kv_tokens": 3600.0, "is_fully_reserved": True},
     "a slow front end": {"cost": replace(engine().cost, stream_s=6e-3, context_s=6e-6)},
     "experts on two accelerators": {

@@ -9,7 +9,7 @@ import pytest
 
 from melange.catalog.bundled import accelerators, find_model
 from melange.replica.capacity import Sizes, largest_batch, max_request_rate, rate_within
-from melange.replica.engine import Engine, engines_of, layers_of
+from melange.replica.engine import Engine, engines_of
 from melange.replica.era import find_era
 from melange.replica.hardware import Hardware, replicas_of
 from melange.replica.occupancy import largest_batch_of, replicas_like
@@ -25,7 +25,7 @@ def engine_of(name: str, era: str) -> tuple[Engine, np.ndarray, np.ndarray]:
     """The engine of a model on an H100, its largest batches and its rates within 60 ms a token and 2 s to the first."""
     model, card, found = find_model(name), accelerators()["H100-80GB"], find_era(era)
     replicas = replicas_of(model, [Hardware(accelerator=card.name)], {card.name: card}, found)
-    (engine,) = engines_of(replicas, [layers_of(model)], [found.residuals], found, "estimated")
+    (engine,) = engines_of(replicas, [model.kv_shape()], [found.residuals], found, "estimated")
     assert engine is not None
     limits = {"ttft": 2.0, "tpot": 0.06}
     return engine, largest_batch(replicas, model, SIZES), max_request_rate(replicas, model, SIZES, limits)

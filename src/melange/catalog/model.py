@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
+from math import gcd, lcm
 
+from melange.catalog.layers import BYTES_BY_DTYPE, KvShape, LayerKind
+from melange.catalog.plain_layers import plain_kinds
 from melange.errors import InputError
 
-# Bytes of one stored value. Four-bit formats carry their scales: AWQ and GPTQ one 16-bit scale and one 4-bit zero
-# for each group of 128 (4.156 bits), MXFP4 one 8-bit scale for each block of 32 (4.25 bits).
-BYTES_BY_DTYPE = {
-    "bf16": 2.0,
-    "fp16": 2.0,
-    "fp8": 1.0,
-    "int8": 1.0,
-    "int4": (4 + 20 / 128) / 8,
-    "fp4": (4 + 8 / 32) / 8,
-}
 # What a model can be quantized to after its publication.
 QUANTIZED_DTYPES = ("fp8", "int8", "int4")
 KV_DTYPES = ("fp8",)
@@ -61,6 +55,14 @@ class Model:
         in fp8, ``bf16`` for weight-only quantisation.
     learned_positions
         Rows of a learned position embedding (GPT-2, OPT); 0 for rotary or none.
+    weight_bits
+        Bits of a quantized weight with its scales, where its groups are not the usual ones of its data type; 0: as usual.
+    other_parameters
+        Weights that lie in memory and are no part of a step of the decoder: towers for images and sound, tables that are
+        looked up.
+    layer_kinds
+        The layers, kind by kind, where they are not all as the fields above say (hybrids with a state, layers of
+        different shapes or data types); the fields above are then those of most layers. Empty: they are.
 
     Raises
     ------
@@ -97,6 +99,9 @@ class Model:
     attention_weight_dtype: str = ""
     activation_dtype: str = "bf16"
     learned_positions: int = 0
+    weight_bits: float = 0.0
+    other_parameters: int = 0
+    layer_kinds: tuple[LayerKind, ...] = ()
 
     def __post_init__(self) -> None:
         for field in ("layers", "hidden_size", "heads", "kv_heads", "head_size", "vocabulary_size", "max_context"):
@@ -122,6 +127,14 @@ class Model:
                 f"model {self.name}: sliding_layers must be 0 to {self.layers} and have a sliding_window >= 1, "
                 f"got {self.sliding_layers} and {self.sliding_window}"
             )
+        counted = sum(kind.count for kind in self.layer_kinds)
+        if self.layer_kinds and counted != self.layers:
+            raise InputError(f"model {self.name}: layer_kinds must be {self.layers} layers together, got {counted}")
+
+    @property
+    def kinds(self) -> tuple[LayerKind, ...]:
+        """The layers, kind by kind."""
+        return self.layer_kinds or plain_kinds(self)
 
     def quantized(self, *, weights: str = "", kv: str = "") -> Model:
         """The same model with weights or KV cache stored in fewer bytes; itself where they are no fewer.
@@ -151,10 +164,17 @@ class Model:
             if dtype and dtype not in known:
                 raise InputError(f"model {self.name}: {what} can be quantized to {', '.join(known)}, got {dtype!r}")
         changed = self
-        if weights and BYTES_BY_DTYPE[weights] < BYTES_BY_DTYPE[self.weight_dtype]:
+        if weights and BYTES_BY_DTYPE[weights] < (self.weight_bits / 8 or BYTES_BY_DTYPE[self.weight_dtype]):
             unpacked = self.activation_dtype if self.activation_dtype in {"bf16", "fp16"} else "bf16"
             multiplied = "fp8" if weights == "fp8" else unpacked
-            changed = replace(changed, weight_dtype=weights, attention_weight_dtype="", activation_dtype=multiplied)
+            changed = replace(
+                changed,
+                weight_dtype=weights,
+                weight_bits=0.0,
+                attention_weight_dtype="",
+                activation_dtype=multiplied,
+                layer_kinds=tuple(kind.narrowed(weights, multiplied) for kind in self.layer_kinds),
+            )
         if kv and BYTES_BY_DTYPE[kv] < BYTES_BY_DTYPE[self.kv_dtype]:
             changed = replace(changed, kv_dtype=kv)
         return changed
@@ -164,25 +184,7 @@ class Model:
     @property
     def moe_layers(self) -> int:
         """Layers whose feed-forward is a mixture of experts."""
-        return self.layers - self.dense_layers if self.experts else 0
-
-    def attention_parameters(self) -> int:
-        """Weights of one layer's attention projections.
-
-        Grouped-query attention: ``hidden (2 heads + 2 kv_heads) head_size``. Multi-head latent attention: the down
-        and up projections of query and latent KV, and the output (DeepSeek-V2, arXiv 2405.04434, section 2.1).
-        """
-        if not self.kv_lora_rank:
-            return self.hidden_size * self.head_size * 2 * (self.heads + self.kv_heads)
-        query = self.heads * (self.qk_nope_head_size + self.qk_rope_head_size)
-        queries = self.q_lora_rank * (self.hidden_size + query) if self.q_lora_rank else self.hidden_size * query
-        latent = self.hidden_size * (self.kv_lora_rank + self.qk_rope_head_size)
-        expanded = self.kv_lora_rank * self.heads * (self.qk_nope_head_size + self.v_head_size)
-        return queries + latent + expanded + self.heads * self.v_head_size * self.hidden_size
-
-    def feed_forward_parameters(self, intermediate_size: int) -> int:
-        """Weights of a feed-forward block of that width: three matrices if gated, else two."""
-        return (3 if self.gated else 2) * self.hidden_size * intermediate_size
+        return sum(kind.count for kind in self.kinds if kind.experts)
 
     def output_parameters(self) -> int:
         """Weights of the output head, which turns the last hidden state into a token: ``vocabulary hidden``."""
@@ -190,39 +192,31 @@ class Model:
 
     def router_parameters(self) -> int:
         """Weights of all routers: ``moe_layers hidden experts``."""
-        return self.moe_layers * self.hidden_size * self.experts
+        return sum(kind.count * kind.router_parameters for kind in self.kinds)
 
     def body_parameters(self) -> int:
         """Linear weights that every token goes through, but for routers and the output head.
 
-        Attention of all layers, dense feed-forward layers and shared experts.
+        Attention (or what stands in its place) of all layers, dense feed-forward layers and shared experts.
         """
-        dense = (self.layers - self.moe_layers) * self.feed_forward_parameters(self.intermediate_size)
-        shared = self.moe_layers * self.feed_forward_parameters(self.shared_expert_intermediate_size)
-        return self.layers * self.attention_parameters() + dense + shared
+        return sum(kind.count * kind.body_parameters for kind in self.kinds)
 
     def routed_parameters(self) -> int:
         """Weights of all routed experts of all layers; 0 for a dense model."""
-        return self.moe_layers * self.experts * self.feed_forward_parameters(self.expert_intermediate_size)
+        return sum(kind.count * kind.routed_parameters for kind in self.kinds)
 
     def parameters(self) -> int:
-        """All weights: linear layers, embeddings, norms; what the model's name counts.
+        """All weights: linear layers, embeddings, norms, towers; what the model's name counts.
 
         >>> from melange.catalog.bundled import find_model
         >>> round(find_model("meta-llama/Llama-2-7b-hf").parameters() / 1e9, 3)
         6.738
         """
         embeddings = self.output_parameters() * (1 if self.tied_embeddings else 2)
-        norms = (2 * self.layers + 1) * self.hidden_size
+        norms = sum(kind.count * kind.other_parameters for kind in self.kinds) + self.hidden_size
         positions = self.learned_positions * self.hidden_size
-        return (
-            self.body_parameters()
-            + self.routed_parameters()
-            + self.router_parameters()
-            + embeddings
-            + norms
-            + positions
-        )
+        linear = self.body_parameters() + self.routed_parameters() + self.router_parameters()
+        return linear + embeddings + norms + positions + self.other_parameters
 
     def active_parameters(self, *, output_head: bool = True) -> int:
         """Weights that one token is multiplied with: N of ``2 N`` operations per token.
@@ -239,7 +233,11 @@ class Model:
         >>> round(find_model("mistralai/Mixtral-8x7B-Instruct-v0.1").active_parameters() / 1e9, 1)
         12.7
         """
-        visited = self.routed_parameters() * self.experts_per_token // self.experts if self.experts else 0
+        visited = sum(
+            kind.count * kind.routed_parameters * kind.experts_per_token // kind.experts
+            for kind in self.kinds
+            if kind.experts
+        )
         head = self.output_parameters() if output_head else 0
         return self.body_parameters() + self.router_parameters() + visited + head
 
@@ -272,14 +270,34 @@ class Model:
 
     def body_bytes(self) -> float:
         """Memory of :meth:`body_parameters` [bytes]."""
-        attention = self.layers * self.attention_parameters()
-        rest = self.body_parameters() - attention
-        attention_dtype = self.attention_weight_dtype or self.weight_dtype
-        return attention * BYTES_BY_DTYPE[attention_dtype] + rest * BYTES_BY_DTYPE[self.weight_dtype]
+        return sum(kind.count * weights.stored_bytes for kind in self.kinds for weights in kind.body)
 
     def routed_bytes(self) -> float:
         """Memory of :meth:`routed_parameters` [bytes]."""
-        return self.routed_parameters() * BYTES_BY_DTYPE[self.weight_dtype]
+        return sum(kind.count * weights.stored_bytes for kind in self.kinds for weights in kind.routed)
+
+    def replicated_bytes(self) -> float:
+        """Of :meth:`weight_bytes`, what every accelerator holds whole: the projections to latent queries and keys [bytes].
+
+        >>> from melange.catalog.bundled import find_model
+        >>> round(find_model("deepseek-ai/DeepSeek-V3").replicated_bytes() / 1e9, 2)
+        0.92
+        """
+        width = self.q_lora_rank + self.kv_lora_rank + self.qk_rope_head_size
+        if not self.kv_lora_rank:
+            return 0.0
+        held = 0.0
+        for kind in self.kinds:
+            if any(not cache.heads for cache in kind.caches):
+                parameters = sum(weights.parameters for weights in kind.mixer)
+                bytes_each = sum(weights.stored_bytes for weights in kind.mixer) / parameters
+                held += kind.count * self.hidden_size * width * bytes_each
+        return held
+
+    def weight_bytes_on(self, tensor_parallel: int) -> float:
+        """Memory of the weights on one of so many accelerators [bytes]: ``(weights - replicated) / tp + replicated``."""
+        replicated = self.replicated_bytes()
+        return (self.weight_bytes() - replicated) / tensor_parallel + replicated
 
     def weight_bytes_read(self, tokens: float) -> float:
         """Weights that one step over a batch of so many tokens reads, on all accelerators together [bytes].
@@ -298,14 +316,39 @@ class Model:
     # KV cache and attention
 
     def kv_bytes_per_layer(self, tensor_parallel: int = 1) -> float:
-        """KV cache of one token in one layer on one accelerator [bytes].
+        """KV cache of one token in one layer on one accelerator [bytes]; where layers differ, their common unit.
 
         ``2 ceil(kv_heads / tp) head_size bytes``: with more accelerators than KV heads every one still holds a head.
         Multi-head latent attention: ``(kv_lora_rank + qk_rope_head_size) bytes``, whole on every accelerator.
         """
-        if self.kv_lora_rank:
-            return (self.kv_lora_rank + self.qk_rope_head_size) * BYTES_BY_DTYPE[self.kv_dtype]
-        return 2 * -(-self.kv_heads // tensor_parallel) * self.head_size * BYTES_BY_DTYPE[self.kv_dtype]
+        return self.kv_shape(tensor_parallel).unit_bytes
+
+    def kv_shape(self, tensor_parallel: int = 1) -> KvShape:
+        """What a request takes of the KV cache on one accelerator, in whole units.
+
+        A unit is the largest that all layers' caches are multiples of: a token in one layer where layers are alike. Of
+        several windows the longest counts. A state of constant size is split over accelerators like the heads; with it
+        counts what a compressed cache holds of tokens whose entry is not made yet.
+        """
+        caches = [(kind.count, cache) for kind in self.kinds for cache in kind.caches]
+        grain = reduce(lcm, (cache.tokens_per_entry for _, cache in caches), 1)
+        sizes = [cache.values(tensor_parallel) * grain // cache.tokens_per_entry for _, cache in caches]
+        unfinished = sum(count * cache.unfinished_width * (cache.tokens_per_entry - 1) for count, cache in caches)
+        state_bytes = self.state_bytes() / tensor_parallel + unfinished * BYTES_BY_DTYPE[self.kv_dtype]
+        unit = reduce(gcd, sizes, 0)
+        unit_bytes = unit / grain * BYTES_BY_DTYPE[self.kv_dtype] if unit else max(state_bytes, 1.0)
+        shares = [(count * size // unit, cache.window) for (count, cache), size in zip(caches, sizes, strict=True)]
+        return KvShape(
+            unit_bytes=unit_bytes,
+            full_layers=sum(units for units, window in shares if not window),
+            sliding_layers=sum(units for units, window in shares if window),
+            window=max((window for _, window in shares), default=0),
+            state_units=-int(-state_bytes // unit_bytes),
+        )
+
+    def state_bytes(self) -> float:
+        """What layers with a state of constant size keep of a request, on all accelerators together [bytes]."""
+        return sum(kind.count * kind.state_bytes for kind in self.kinds)
 
     def kv_bytes_per_token(self, tensor_parallel: int = 1) -> float:
         """KV cache of one token over all layers on one accelerator, within every window [bytes].
@@ -316,27 +359,28 @@ class Model:
         >>> find_model("deepseek-ai/DeepSeek-V3").kv_bytes_per_token(tensor_parallel=8) / 2**10
         68.625
         """
-        return self.layers * self.kv_bytes_per_layer(tensor_parallel)
+        return sum(
+            kind.count * cache.values(tensor_parallel) / cache.tokens_per_entry * BYTES_BY_DTYPE[self.kv_dtype]
+            for kind in self.kinds
+            for cache in kind.caches
+        )
 
     def kv_bytes(self, context_tokens: float, tensor_parallel: int = 1) -> float:
-        """KV cache of one request that has so many tokens, on one accelerator [bytes].
+        """KV cache and state of one request that has so many tokens, on one accelerator [bytes].
 
-        ``(full_layers context + sliding_layers min(context, window)) kv_bytes_per_layer``.
+        ``(full_layers context + sliding_layers min(context, window)) kv_bytes_per_layer + state / tp``.
 
         >>> from melange.catalog.bundled import find_model
         >>> gemma = find_model("google/gemma-3-27b-it")
         >>> round(gemma.kv_bytes(32_768) / gemma.kv_bytes_per_token() / 32_768, 2)
         0.19
         """
-        within = min(context_tokens, self.sliding_window) if self.sliding_layers else 0
-        token_layers = (self.layers - self.sliding_layers) * context_tokens + self.sliding_layers * within
-        return token_layers * self.kv_bytes_per_layer(tensor_parallel)
-
-    def attention_flops_per_pair(self) -> int:
-        """Operations of one layer for one query token and one token it looks at: ``2 heads (query + value width)``."""
-        if self.kv_lora_rank:
-            return 2 * self.heads * (self.qk_nope_head_size + self.qk_rope_head_size + self.v_head_size)
-        return 4 * self.heads * self.head_size
+        held = sum(
+            kind.count * cache.held_values(context_tokens, tensor_parallel)
+            for kind in self.kinds
+            for cache in kind.caches
+        )
+        return held * BYTES_BY_DTYPE[self.kv_dtype] + self.state_bytes() / tensor_parallel
 
     def is_splittable(self, tensor_parallel: int) -> bool:
         """Whether engines can split each layer over so many accelerators.
@@ -348,5 +392,6 @@ class Model:
         [True, True, True, False]
         """
         widths = [width for width in (self.intermediate_size, self.expert_intermediate_size) if width]
-        kv_fits = self.kv_lora_rank or not self.kv_heads % tensor_parallel or not tensor_parallel % self.kv_heads
-        return bool(kv_fits) and all(width % tensor_parallel == 0 for width in (self.heads, *widths))
+        shared = {cache.heads for kind in self.kinds for cache in kind.caches if cache.heads}
+        kv_fits = all(not heads % tensor_parallel or not tensor_parallel % heads for heads in shared)
+        return kv_fits and all(width % tensor_parallel == 0 for width in (self.heads, *widths))

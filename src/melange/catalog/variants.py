@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from melange.catalog.accelerator import Accelerator
-from melange.catalog.model import BYTES_BY_DTYPE, KV_DTYPES, QUANTIZED_DTYPES, Model
+from melange.catalog.layers import BYTES_BY_DTYPE
+from melange.catalog.model import KV_DTYPES, QUANTIZED_DTYPES, Model
 from melange.errors import unknown
 
 _KV_SUFFIX = "-kv"

@@ -273,6 +273,8 @@ def _check(ours: StepCost, steps: Steps) -> None:
 
 def _config(model: Model) -> dict[str, Any]:
     """The model's shape as a ``config.json`` of an architecture that aiconfigurator knows."""
+    if model.layer_kinds:
+        raise _NoTables("layers that are not alike")
     if model.kv_lora_rank:
         raise _NoTables("latent attention, which its tables cover only in part")
     if model.learned_positions or not model.gated:

@@ -15,7 +15,7 @@ from melange.profile.estimate_cautions import estimate_cautions
 from melange.profile.estimate_inputs import OWN, EstimateInputs
 from melange.profile.profile import ESTIMATED, Profile
 from melange.replica.capacity import INTERVAL_BISECTIONS, Replicas, max_request_rate
-from melange.replica.engine import engines_of, layers_of
+from melange.replica.engine import engines_of
 from melange.replica.era import DEFAULT_ENGINE, Era, Residuals
 from melange.replica.reasons import why_zero
 from melange.replica.step import scaled
@@ -109,7 +109,7 @@ def estimate_from(inputs: EstimateInputs) -> Profile:
     mid, low, high = _with_interval(inputs, replicas, residuals)
     obstacles = [inputs.obstacle_on(one) for one in distinct]
     reasons, reason = why_zero(mid, replicas, inputs.model, inputs.planned_sizes, inputs.slo.limits, obstacles)
-    layers = [layers_of(variant_of(inputs.model, one.variant)) for one in distinct]
+    layers = [variant_of(inputs.model, one.variant).kv_shape(one.tensor_parallel) for one in distinct]
     engines = engines_of(replicas, layers, residuals, inputs.era, "estimated")
     place_by_hardware = {one: place for place, one in enumerate(distinct)}
     where = np.array([place_by_hardware[one] for one in inputs.hardware])

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from melange.catalog.variants import is_unlisted, stored_as
+from melange.catalog.variants import is_unlisted, stored_as, variant_of
 from melange.errors import Caution, some_of
 from melange.profile.estimate_inputs import EstimateInputs, wanted_buckets
 from melange.replica.era import kind_of
+from melange.replica.memory import kv_room_bytes
+from melange.units import GIB
+
+# Of the weights' memory: what an estimate of memory may be wrong by (a few per cent: activations, graphs, fragments) would
+# then take half of the cache or more.
+_THIN = 0.05
 
 
 def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
@@ -16,6 +22,7 @@ def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
         _unverified(inputs),
         _without_tables(inputs),
         _quantized(inputs),
+        _thin_cache(inputs),
     )
     return tuple(caution for caution in found if caution is not None)
 
@@ -37,6 +44,25 @@ def _extrapolated(inputs: EstimateInputs) -> Caution | None:
         return None
     what = f"the constants of {era.name} were not fitted on: {', '.join(beyond)}"
     return Caution("extrapolated", f"{what}; measure a few points before you rely on them")
+
+
+def _thin_cache(inputs: EstimateInputs) -> Caution | None:
+    """Replicas whose weights leave so little that a small error in memory takes all of it."""
+    settings = inputs.era.settings
+    found: dict[str, float] = {}
+    for one in inputs.distinct_hardware:
+        served, facts = variant_of(inputs.model, one.variant), inputs.facts_by_name[one.accelerator]
+        if inputs.obstacle_on(one):
+            continue
+        room = kv_room_bytes(served, facts, one.tensor_parallel, settings)
+        if room < _THIN * served.weight_bytes_on(one.tensor_parallel):
+            name = f"{one.tensor_parallel} x {one.accelerator} {one.variant}".rstrip()
+            found[name] = room * one.tensor_parallel / GIB
+    if not found:
+        return None
+    told = some_of([f"{name} ({room:.1f} GiB)" for name, room in sorted(found.items(), key=lambda pair: pair[1])])
+    what = f"beside the weights little is left for KV cache on {told}: less than {_THIN:.0%} of what the weights take"
+    return Caution("thin-cache", f"{what}; ask for more with profile.min_kv_tokens, or see what the engine says it holds")
 
 
 def _over_pcie(inputs: EstimateInputs) -> Caution | None:

@@ -13,7 +13,7 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.catalog.variants import variant_of
-from melange.errors import InputError, unknown
+from melange.errors import InfeasibleError, InputError, unknown
 from melange.profile.profile import ReplicaType
 from melange.profile.replica_types import compared_variants, replica_types_of
 from melange.replica.capacity import Replicas, Sizes
@@ -39,6 +39,9 @@ class EstimateInputs:
     ----------
     model, offers, slo, sizes, engine, tensor_parallel, variants, step_times, accelerators
         As of :func:`~melange.profile.estimate.estimate`.
+    max_context, min_kv_tokens
+        Settings of the engine that replace its own: the longest prompt plus completion, and what a replica's KV cache
+        must hold [tokens]; None and 0: its own.
 
     Raises
     ------
@@ -56,6 +59,8 @@ class EstimateInputs:
     variants: Sequence[str] = ()
     step_times: str = OWN
     accelerators: Mapping[str, Accelerator] | None = None
+    max_context: int | None = None
+    min_kv_tokens: int = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.engine, str):
@@ -73,8 +78,34 @@ class EstimateInputs:
 
     @property
     def era(self) -> Era:
-        """The era of the engine."""
-        return self.engine if isinstance(self.engine, Era) else find_era(self.engine)
+        """The era of the engine, with the settings that replace its own."""
+        era = self.engine if isinstance(self.engine, Era) else find_era(self.engine)
+        settings = {"max_context": self.max_context, "min_kv_tokens": self.min_kv_tokens}
+        given = {name: value for name, value in settings.items() if value}
+        return era.with_settings(**given) if given else era
+
+    def check_context(self) -> None:
+        """See that no request of the workload is longer than the model's context, which no accelerator changes.
+
+        Raises
+        ------
+        InfeasibleError
+            With how many requests are, and the setting that raises the limit.
+        """
+        if isinstance(self.sizes, Buckets):
+            return
+        limit = self.era.settings.max_context or self.model.max_context
+        longest = self.planned_sizes.longest[0]
+        beyond = (self.sizes.request_rate > 0) & (longest > limit)
+        if not beyond.any():
+            return
+        part = self.sizes.request_rate[beyond].sum() / self.sizes.total_rate
+        raise InfeasibleError(
+            f"requests of up to {longest[beyond].max():,.0f} tokens ({part:.2%} of all) are longer than the context of "
+            f"{self.model.name}, {limit:,} tokens",
+            hint="plan for the rest with --drop-unservable; or, where the engine is started with a longer one (RoPE scaling "
+            "in config.json: rope_scaling), say so: profile: {max_context: 131072}",
+        )
 
     @property
     def engine_name(self) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.catalog.model import Model
-from melange.replica.memory import token_layers
+from melange.replica.memory import KvLayers, token_layers
 from melange.replica.step import StepCost, added_time_s, is_absent, step_time_s
 from melange.workload.workload import Array
 
@@ -76,6 +76,8 @@ class Replicas:
         Whether a request holds room for its full length from the start.
     max_context
         Longest prompt plus completion [tokens].
+    kv_layers
+        What a request takes of the cache on each of them; None: the same on all, by the model alone.
     """
 
     cost: StepCost
@@ -86,6 +88,7 @@ class Replicas:
     is_chunked: bool
     max_context: int
     is_fully_reserved: bool = False
+    kv_layers: KvLayers | None = None
 
 
 def max_request_rate(
@@ -141,7 +144,12 @@ def largest_batch(replicas: Replicas, model: Model, sizes: Sizes) -> Array:
     read in chunks, whose tokens share a step's budget. One request alone must fit at its full length, and that within
     the context limit.
     """
-    return batch_within(replicas, sizes, partial(token_layers, model))
+    return batch_within(replicas, sizes, held_by(replicas, model))
+
+
+def held_by(replicas: Replicas, model: Model) -> Callable[[Array, float], Array]:
+    """The KV cache of a request on each replica, by its tokens and the waste in its last block."""
+    return partial(token_layers, model) if replicas.kv_layers is None else replicas.kv_layers.held
 
 
 def batch_within(replicas: Replicas, sizes: Sizes, resident: Callable[[Array, float], Array]) -> Array:
@@ -157,7 +165,7 @@ def batch_within(replicas: Replicas, sizes: Sizes, resident: Callable[[Array, fl
 
 def holds_one(replicas: Replicas, model: Model, sizes: Sizes) -> npt.NDArray[np.bool_]:
     """Whether the KV cache holds one request at its full length (R, I, O)."""
-    return np.asarray(token_layers(model, sizes.longest, replicas.block_tokens - 1) <= replicas.kv_tokens)
+    return np.asarray(held_by(replicas, model)(sizes.longest, replicas.block_tokens - 1) <= replicas.kv_tokens)
 
 
 def mean_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:

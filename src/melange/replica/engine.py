@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from melange.catalog.model import Model
+from melange.catalog.layers import KvShape
 from melange.errors import InputError
 from melange.files import Json
 from melange.replica.capacity import Replicas
@@ -33,6 +33,8 @@ class Engine:
         Layers that look back all the way, and layers with a sliding window.
     window
         That window [tokens]; 0 where no layer has one.
+    state_units
+        KV cache that a request takes however long it is, for layers that keep a state, in tokens of one layer.
     max_sequences, max_batched_tokens
         Most running requests, and most tokens of one step.
     block_tokens
@@ -59,6 +61,7 @@ class Engine:
     full_layers: int
     sliding_layers: int = 0
     window: int = 0
+    state_units: int = 0
     max_sequences: int = 256
     max_batched_tokens: int = 2048
     block_tokens: int = 16
@@ -75,7 +78,7 @@ class Engine:
         for name in ("max_sequences", "max_batched_tokens", "block_tokens", "max_context"):
             if getattr(self, name) < 1:
                 raise InputError(f"engine.{name} must be >= 1, got {getattr(self, name)}")
-        if self.full_layers + self.sliding_layers < 1 or self.kv_tokens < 0:
+        if self.full_layers + self.sliding_layers + self.state_units < 1 or self.kv_tokens < 0:
             raise InputError("engine: at least one layer and kv_tokens >= 0 are needed")
 
     def scaled(self, factor: float) -> Engine:
@@ -85,6 +88,8 @@ class Engine:
     def to_json(self) -> Json:
         """As a JSON object; an infinite limit is null."""
         content = {field.name: getattr(self, field.name) for field in fields(Engine)}
+        if not self.state_units:
+            del content["state_units"]
         content["cost"] = {
             field.name: _finite(getattr(self.cost, field.name))
             for field in fields(StepCost)
@@ -105,14 +110,8 @@ def _finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def layers_of(model: Model) -> tuple[int, int, int]:
-    """Full layers, sliding layers and their window [tokens] of a model."""
-    sliding = model.sliding_layers
-    return model.layers - sliding, sliding, int(model.sliding_window or 0) if sliding else 0
-
-
 def engines_of(
-    replicas: Replicas, layers: Sequence[tuple[int, int, int]], residuals: Sequence[Residuals], era: Era, source: str
+    replicas: Replicas, layers: Sequence[KvShape], residuals: Sequence[Residuals], era: Era, source: str
 ) -> list[Engine | None]:
     """One engine for each of R replicas side by side; None where the model does not fit.
 
@@ -121,7 +120,7 @@ def engines_of(
     replicas
         As the closed form has them.
     layers
-        Full layers, sliding layers and their window, of each (R).
+        What a request takes of the KV cache, of each (R).
     residuals
         How far measured step times were from such steps, of each (R).
     era
@@ -139,9 +138,10 @@ def engines_of(
         Engine(
             cost=StepCost(**{name: columns[name][r] for name in names}),
             kv_tokens=kv_tokens[r],
-            full_layers=layers[r][0],
-            sliding_layers=layers[r][1],
-            window=layers[r][2],
+            full_layers=layers[r].full_layers,
+            sliding_layers=layers[r].sliding_layers,
+            window=layers[r].window,
+            state_units=layers[r].state_units,
             max_sequences=int(sequences[r]),
             max_batched_tokens=int(tokens[r]),
             block_tokens=replicas.block_tokens,

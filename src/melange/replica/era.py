@@ -106,6 +106,8 @@ class EngineSettings:
         (TensorRT-LLM's default, ``GUARANTEED_NO_EVICT``); False where it enters with room for its prompt.
     max_context
         Longest prompt plus completion, where set shorter or longer than the model's [tokens]; None: as the model says.
+    min_kv_tokens
+        Tokens that a replica's KV cache must hold, or it is left out [tokens]; 0: as many as one request needs.
     """
 
     memory_utilization: float = 0.9
@@ -120,6 +122,7 @@ class EngineSettings:
     is_chunked: bool = True
     is_fully_reserved: bool = False
     max_context: int | None = None
+    min_kv_tokens: int = 0
 
     def limits_on(self, accelerator: Accelerator) -> tuple[int, int]:
         """Most running requests and most tokens of one step on that accelerator."""

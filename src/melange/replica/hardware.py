@@ -14,7 +14,7 @@ from melange.catalog.variants import unsupported_dtype, variant_of
 from melange.errors import unknown
 from melange.replica.capacity import Replicas
 from melange.replica.era import EngineSettings, Era
-from melange.replica.memory import kv_room_bytes
+from melange.replica.memory import kv_layers, kv_room_bytes
 from melange.replica.step import StepCost, stack, step_cost
 
 
@@ -98,6 +98,7 @@ def replicas_of(
         is_chunked=era.settings.is_chunked,
         is_fully_reserved=era.settings.is_fully_reserved,
         max_context=era.settings.max_context or model.max_context,
+        kv_layers=kv_layers([variant.kv_shape(one.tensor_parallel) for variant, one, _ in triples]),
     )
 
 
@@ -106,4 +107,6 @@ def kv_tokens_of(model: Model, accelerator: Accelerator, tensor_parallel: int, s
     if not model.is_splittable(tensor_parallel) or unsupported_dtype(model, accelerator):
         return 0.0
     room = kv_room_bytes(model, accelerator, tensor_parallel, settings)
+    if room < settings.min_kv_tokens * model.kv_bytes_per_token(tensor_parallel):
+        return 0.0
     return max(room, 0.0) / model.kv_bytes_per_layer(tensor_parallel)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from melange.catalog.accelerator import Accelerator
+from melange.catalog.layers import KvShape
 from melange.catalog.model import Model
 from melange.replica.era import EngineSettings
 from melange.workload.workload import Array
@@ -35,7 +39,7 @@ def _activation_bytes(model: Model, accelerator: Accelerator, tensor_parallel: i
 def needed_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
     """Memory of one accelerator that is taken before the first request: weights, activations, graphs [bytes]."""
     activations = _activation_bytes(model, accelerator, tensor_parallel, settings)
-    return model.weight_bytes() / tensor_parallel + activations + settings.graph_bytes
+    return model.weight_bytes_on(tensor_parallel) + activations + settings.graph_bytes
 
 
 def kv_room_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
@@ -48,19 +52,52 @@ def kv_room_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, 
     return room * settings.memory_utilization if settings.is_share_of_free else room
 
 
-def token_layers(model: Model, context_tokens: Array, block_tokens: float) -> Array:
+def token_layers(model: Model, context_tokens: Array, block_tokens: float, tensor_parallel: int = 1) -> Array:
     """KV cache of a request of so many tokens, in tokens of one layer, with the unused end of its last block.
 
-    ``full_layers (context + waste) + sliding_layers min(context, window) + ...``; times the bytes of one token in one
-    layer it is the request's KV cache on one accelerator. ``block_tokens`` of waste at most, half of it on average.
+    ``full_layers (context + waste) + sliding_layers min(context, window) + ... + state``; times the bytes of one token in
+    one layer it is the request's KV cache on one accelerator. ``block_tokens`` of waste at most, half of it on average.
+    Where layers differ, one layer stands for their common unit (:meth:`~melange.catalog.model.Model.kv_shape`).
     """
-    full = model.layers - model.sliding_layers
-    return held_in(full, model.sliding_layers, model.sliding_window, context_tokens, block_tokens)
+    shape = model.kv_shape(tensor_parallel)
+    layers = (shape.full_layers, shape.sliding_layers, shape.window)
+    return held_in(*layers, context_tokens, block_tokens, shape.state_units)
 
 
-def held_in(full_layers: int, sliding_layers: int, window: int, context_tokens: Array, block_tokens: float) -> Array:
-    """:func:`token_layers` by numbers of layers: those that look back all the way, and those with a sliding window."""
-    full = full_layers * (context_tokens + block_tokens)
-    if not sliding_layers:
-        return full
-    return full + sliding_layers * (np.minimum(context_tokens, window) + block_tokens)
+def held_in(
+    full_layers: Array | int,
+    sliding_layers: Array | int,
+    window: Array | int,
+    context_tokens: Array,
+    block_tokens: float,
+    state_units: Array | int = 0,
+) -> Array:
+    """:func:`token_layers` by numbers of layers: those that look back all the way, and those with a sliding window.
+
+    Numbers, or arrays that broadcast with the tokens; ``state_units`` is what a request takes however long it is.
+    """
+    held = np.asarray(full_layers * (context_tokens + block_tokens))
+    if np.any(sliding_layers):
+        held = held + sliding_layers * (np.minimum(context_tokens, window) + block_tokens)
+    return held + state_units if np.any(state_units) else held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class KvLayers:
+    """:class:`~melange.catalog.layers.KvShape` of R replicas side by side, fields of shape (R, 1, 1)."""
+
+    full_layers: Array
+    sliding_layers: Array
+    window: Array
+    state_units: Array
+
+    def held(self, context_tokens: Array, block_tokens: float) -> Array:
+        """:func:`token_layers` of each replica (R, I, O)."""
+        layers = (self.full_layers, self.sliding_layers, self.window)
+        return held_in(*layers, context_tokens, block_tokens, self.state_units)
+
+
+def kv_layers(shapes: Sequence[KvShape]) -> KvLayers:
+    """Those of several replicas."""
+    names = ("full_layers", "sliding_layers", "window", "state_units")
+    return KvLayers(**{name: np.array([getattr(one, name) for one in shapes], float)[:, None, None] for name in names})

@@ -70,7 +70,8 @@ def replicas_like(engine: Engine) -> Replicas:
 
 def largest_batch_of(engine: Engine, sizes: Sizes) -> Array:
     """Most running requests of an engine in the mean (1, I, O), as :func:`~melange.replica.capacity.largest_batch`."""
-    resident = partial(held_in, engine.full_layers, engine.sliding_layers, engine.window)
+    layers = (engine.full_layers, engine.sliding_layers, engine.window)
+    resident = partial(held_in, *layers, state_units=engine.state_units)
     return batch_within(replicas_like(engine), sizes, resident)
 
 

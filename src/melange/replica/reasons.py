@@ -10,9 +10,9 @@ import numpy.typing as npt
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.variants import stored_as, unsupported_dtype
-from melange.replica.capacity import IDLE_BATCH, Replicas, Sizes, holds_one, metrics_s
+from melange.replica.capacity import IDLE_BATCH, Replicas, Sizes, held_by, holds_one, metrics_s
 from melange.replica.era import EngineSettings
-from melange.replica.memory import kv_room_bytes, needed_bytes, token_layers, usable_bytes
+from melange.replica.memory import kv_room_bytes, needed_bytes, usable_bytes
 from melange.units import GIB, duration
 from melange.workload.workload import Array
 
@@ -36,12 +36,16 @@ def obstacle(model: Model, accelerator: Accelerator, tensor_parallel: int, setti
     if kv_room_bytes(model, accelerator, tensor_parallel, settings) <= 0:
         needed = needed_bytes(model, accelerator, tensor_parallel, settings) / GIB
         usable = usable_bytes(accelerator, settings) / GIB
-        weights = model.weight_bytes() / tensor_parallel / GIB
+        weights = model.weight_bytes_on(tensor_parallel) / GIB
         return (
             f"the model in {stored_as(model)} does not fit: {needed:.1f} GiB needed on each accelerator "
             f"(weights {weights:.1f} GiB), "
             f"{usable:.1f} GiB usable"
         )
+    token_bytes = model.kv_bytes_per_token(tensor_parallel)
+    held = kv_room_bytes(model, accelerator, tensor_parallel, settings) / max(token_bytes, 1.0)
+    if token_bytes and held < settings.min_kv_tokens:
+        return f"its KV cache holds {held:,.0f} tokens, and profile.min_kv_tokens asks for {settings.min_kv_tokens:,}"
     return ""
 
 
@@ -50,7 +54,8 @@ def why_zero(
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
     """Sentences, the first of them empty, and the index of each cell's (R, I, O).
 
-    Looked for in this order: the model does not fit, the context limit, the KV cache, the limits on latency.
+    Looked for in this order: the context limit, which no accelerator changes, that the model does not fit, the KV cache,
+    the limits on latency.
     """
     sentences: dict[str, int] = {"": 0}
     reason = np.zeros(rate.shape, np.int32)
@@ -60,15 +65,15 @@ def why_zero(
     holds = np.broadcast_to(holds_one(replicas, model, sizes), rate.shape)
     idle = np.full_like(rate, IDLE_BATCH)
     alone = metrics_s(replicas, sizes, tuple(limits), idle, np.maximum(replicas.max_sequences, idle))
-    needed = token_layers(model, sizes.longest, replicas.block_tokens - 1)[0]
+    needed = np.broadcast_to(held_by(replicas, model)(sizes.longest, replicas.block_tokens - 1), rate.shape)
     for r, i, o in zero.tolist():
         longest = sizes.longest[0, i, o]
-        if obstacles[r]:
-            sentence = obstacles[r]
-        elif longest > replicas.max_context:
+        if longest > replicas.max_context:
             sentence = f"a request of {longest:,.0f} tokens exceeds the context limit of {replicas.max_context:,}"
+        elif obstacles[r]:
+            sentence = obstacles[r]
         elif not holds[r, i, o]:
-            share = needed[i, o] / replicas.kv_tokens[r, 0, 0]
+            share = needed[r, i, o] / replicas.kv_tokens[r, 0, 0]
             sentence = f"one request of {longest:,.0f} tokens needs {share:.2g} times the KV cache there is room for"
         else:
             sentence = _floor({metric: float(values[r, i, o]) for metric, values in alone.items()}, limits)

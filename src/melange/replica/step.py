@@ -19,12 +19,14 @@ token is multiplied with, H the output head, k the KV bytes of one token, a the 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from melange.catalog.accelerator import Accelerator
+from melange.catalog.layers import BYTES_BY_DTYPE, Cache
 from melange.catalog.model import Model
 from melange.replica.era import Constants
 from melange.workload.workload import Array
@@ -70,7 +72,7 @@ class StepCost:
     host_s
         Host work of every step, and of every layer in it [s].
     sequence_s
-        Host work for each running request of a step [s].
+        Host work for each running request of a step, and reading and writing the state that layers keep of it [s].
     request_s
         Host work once for each request [s].
     stream_s
@@ -137,10 +139,8 @@ def step_cost(
     flops = accelerator.flops("bf16")
     weights_rate = bandwidth * constants.mbu * tensor_parallel
     always_read = model.body_bytes() + 2.0 * (model.router_parameters() + model.output_parameters())
-    full_layers = model.layers - model.sliding_layers
-    mba = constants.mba_latent if model.kv_lora_rank else constants.mba
-    context_s = _context_s(model, bandwidth * mba, flops * constants.mfu_attention, tensor_parallel)
-    position_s = model.attention_flops_per_pair() / (flops * constants.mfu_attention * tensor_parallel)
+    attention = _attention_s(model, accelerator, tensor_parallel, constants)
+    state_s = 2 * model.state_bytes() / (tensor_parallel * bandwidth * constants.mba)
     reduces = _all_reduces(model, accelerator, tensor_parallel, is_pcie, constants)
     return StepCost(
         weights_s=always_read / weights_rate,
@@ -148,17 +148,17 @@ def step_cost(
         expert_decay=_expert_decay(model),
         token_s=_token_s(model, accelerator, constants) / tensor_parallel,
         output_s=2.0 * model.output_parameters() / (flops * constants.mfu * tensor_parallel),
-        context_s=context_s * full_layers,
-        window_context_s=context_s * model.sliding_layers,
-        window=float(model.sliding_window) if model.sliding_layers else math.inf,
-        position_s=position_s * full_layers,
-        window_position_s=position_s * model.sliding_layers,
+        context_s=attention[0],
+        window_context_s=attention[1],
+        window=float(model.kv_shape().window or math.inf),
+        position_s=attention[2],
+        window_position_s=attention[3],
         one_shot_s=reduces[0],
         one_shot_token_s=reduces[1],
         ring_s=reduces[2],
         ring_token_s=reduces[3],
         host_s=_host_s(model, constants),
-        sequence_s=constants.t_sequence_s,
+        sequence_s=constants.t_sequence_s + state_s,
         request_s=constants.t_request_s,
         stream_s=constants.t_stream_s,
     )
@@ -269,34 +269,58 @@ def scaled(cost: StepCost, factor: Values) -> StepCost:
     return replace(cost, **times)
 
 
-def _context_s(model: Model, bytes_per_s: float, flops: float, tensor_parallel: int) -> float:
-    """One layer's attention over one cached token [s]: its read, or its arithmetic if longer (latent KV)."""
-    read_s = model.kv_bytes_per_layer(tensor_parallel) / bytes_per_s
-    if model.kv_lora_rank:
-        pair_flops = 2 * model.heads * (2 * model.kv_lora_rank + model.qk_rope_head_size)
-    else:
-        pair_flops = model.attention_flops_per_pair()
-    return max(read_s, pair_flops / tensor_parallel / flops)
+def _attention_s(
+    model: Model, accelerator: Accelerator, tensor_parallel: int, constants: Constants
+) -> tuple[float, float, float, float]:
+    """Attention of one request over one cached token, and of one prompt token to one earlier token [s].
+
+    Each in all layers that look back all the way, and in those with a window: ``context_s, window_context_s, position_s,
+    window_position_s``. Over a cached token its read, or its arithmetic if longer (latent KV).
+    """
+    flops = accelerator.flops("bf16") * constants.mfu_attention
+    counts: Counter[Cache] = Counter()
+    for kind in model.kinds:
+        for cache in kind.caches:
+            counts[cache] += kind.count
+    context_s, position_s = [0.0, 0.0], [0.0, 0.0]
+    for cache, count in counts.items():
+        mba = constants.mba if cache.heads else constants.mba_latent
+        entry_bytes = cache.values(tensor_parallel) * BYTES_BY_DTYPE[model.kv_dtype]
+        read_s = entry_bytes / (accelerator.bandwidth_bytes_per_s * mba)
+        one_s = max(read_s, cache.read_flops / tensor_parallel / flops)
+        windowed = 1 if cache.window else 0
+        context_s[windowed] += one_s * count / cache.tokens_per_entry
+        position_s[windowed] += cache.prompt_flops / (flops * tensor_parallel) * count / cache.tokens_per_entry
+    return context_s[0], context_s[1], position_s[0], position_s[1]
 
 
 def _token_s(model: Model, accelerator: Accelerator, constants: Constants) -> float:
-    """Arithmetic of the layers' linear parts for one token on one accelerator [s]."""
-    rate = _linear_rate(_linear_dtype(model, accelerator), accelerator, constants)
-    body = model.active_parameters(output_head=False)
-    routed = model.routed_parameters() * model.experts_per_token / model.experts if model.experts else 0.0
-    apart = model.layers * model.attention_parameters() if model.attention_weight_dtype == "bf16" else 0
-    together = body - routed - apart
-    slow_s = apart / _linear_rate("bf16", accelerator, constants)
-    return 2.0 * (together / rate + routed / (rate * constants.mfu_experts) + slow_s)
+    """Arithmetic of the layers' linear parts for one token on one accelerator, states included [s]."""
+    body: Counter[str] = Counter({_linear_dtype(model.weight_dtype, model.activation_dtype, accelerator): 0})
+    routed: Counter[str] = Counter()
+    for kind in model.kinds:
+        for weights in kind.body:
+            body[_linear_dtype(weights.dtype, weights.multiplied, accelerator)] += kind.count * weights.parameters
+        for weights in kind.routed:
+            visited = kind.count * weights.parameters * kind.experts_per_token / kind.experts
+            routed[_linear_dtype(weights.dtype, weights.multiplied, accelerator)] += visited  # type: ignore[assignment]
+    body[next(iter(body))] += model.router_parameters()
+    # A state is decayed, written to and read from: three products of each of its numbers.
+    states = sum(kind.count * kind.state_values for kind in model.kinds)
+    linear_s = sum(count / _linear_rate(dtype, accelerator, constants) for dtype, count in body.items())
+    routed_s = sum(
+        count / (_linear_rate(dtype, accelerator, constants) * constants.mfu_experts) for dtype, count in routed.items()
+    )
+    return 2.0 * (linear_s + routed_s + 3 * states / (accelerator.flops("bf16") * constants.mfu_attention))
 
 
-def _linear_dtype(model: Model, accelerator: Accelerator) -> str:
+def _linear_dtype(stored: str, multiplied: str, accelerator: Accelerator) -> str:
     """The type in which linear layers multiply: weights in four bits take activations in eight where units for it are.
 
     So do the kernels of vLLM and TensorRT-LLM for MXFP4 on Blackwell (``VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8``).
     """
-    is_mixed = model.weight_dtype == "fp4" and model.activation_dtype == "bf16"
-    return "fp8" if is_mixed and "fp4" in accelerator.flops_by_dtype else model.activation_dtype
+    is_mixed = stored == "fp4" and multiplied == "bf16"
+    return "fp8" if is_mixed and "fp4" in accelerator.flops_by_dtype else multiplied
 
 
 def _linear_rate(dtype: str, accelerator: Accelerator, constants: Constants) -> float:
@@ -334,7 +358,8 @@ def _all_reduces(
     else:
         rate = accelerator.link_bandwidth_bytes_per_s * constants.link_efficiency
         latency_s = constants.link_latency_s
-    count = 2 * model.layers
+    # One after what stands for attention, one after the feed-forward.
+    count = sum(kind.count * (bool(kind.mixer) + bool(kind.feed_forward or kind.routed)) for kind in model.kinds)
     token_s = count * 2.0 * model.hidden_size / rate
     peers = tensor_parallel - 1
     return count * latency_s, token_s * peers, count * latency_s * peers, token_s * 2 * peers / tensor_parallel

@@ -128,6 +128,8 @@ class ProfileSection(Section):
     anchors: _Names = []
     step_times: Literal["own", "aiconfigurator"] = "own"
     simulate: bool = False
+    max_context: Annotated[int, Field(ge=1)] | None = None
+    min_kv_tokens: Annotated[int, Field(ge=0)] = 0
 
 
 class PlanSection(Section):

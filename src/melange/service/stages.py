@@ -276,7 +276,11 @@ def estimate_inputs(
         tensor_parallel=service.profile.tensor_parallel,
         variants=service.variants,
         step_times=service.profile.step_times,
+        max_context=service.profile.max_context,
+        min_kv_tokens=service.profile.min_kv_tokens,
     )
+    if not service.plan.drop_unservable:
+        inputs.check_context()
     return inputs, cautions
 
 
@@ -308,11 +312,15 @@ def in_flight_of(service: Service, workload: Workload, profile: Profile) -> Arra
     """Requests in flight at each maximum rate (R, I, O); None where the profile holds what no datasheet tells."""
     from melange.catalog.bundled import accelerators
     from melange.profile.in_flight import in_flight
+    from melange.replica.era import find_era
 
     known = accelerators()
     if any(one.offer.accelerator not in known for one in profile.replica_types):
         return None
-    return in_flight(model_of(service), profile, workload, engine=service.engine)
+    era = find_era(service.engine)
+    if service.profile.max_context:
+        era = era.with_settings(max_context=service.profile.max_context)
+    return in_flight(model_of(service), profile, workload, engine=era)
 
 
 def options_of(service: Service, catalog: Catalog) -> Options:

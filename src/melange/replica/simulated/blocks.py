@@ -18,7 +18,8 @@ def units(whole, tokens):
     """KV cache of a request that holds so many tokens [tokens of one layer]."""
     block = whole[at.BLOCK]
     within = min(tokens, whole[at.WINDOW_TOKENS] - 1)
-    return -(-tokens // block) * whole[at.FULL_UNITS] + -(-within // block) * whole[at.SLIDING_UNITS]
+    cached = -(-tokens // block) * whole[at.FULL_UNITS] + -(-within // block) * whole[at.SLIDING_UNITS]
+    return cached + whole[at.STATE_UNITS]
 
 
 @inner

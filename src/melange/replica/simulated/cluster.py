@@ -163,6 +163,7 @@ def world_of(engines: Sequence[Engine], requests: at.Small, moments: Array) -> a
         whole[r, at.FULL_UNITS] = engine.block_tokens * engine.full_layers
         whole[r, at.SLIDING_UNITS] = engine.block_tokens * engine.sliding_layers
         whole[r, at.WINDOW_TOKENS] = engine.window if engine.sliding_layers else _NO_WINDOW
+        whole[r, at.STATE_UNITS] = engine.state_units
         whole[r, at.CAPACITY] = int(min(engine.kv_tokens, 2**62))
     whole[:, [at.HEAD, at.TAIL, at.LAST, at.PARTIAL]] = at.NOBODY
     real = np.zeros((n, at.REAL))

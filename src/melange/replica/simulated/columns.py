@@ -25,6 +25,7 @@ Real = npt.NDArray[np.float64]
     FULL_UNITS,  # KV cache of one block in layers that look back all the way [tokens of one layer]
     SLIDING_UNITS,  # and in layers with a window
     WINDOW_TOKENS,
+    STATE_UNITS,  # KV cache of a request however long it is [tokens of one layer]
     CAPACITY,  # KV cache [tokens of one layer]
     USED,  # of that, held
     RESERVED,  # of that, promised to running requests at their full length, where the engine does so
@@ -52,7 +53,7 @@ Real = npt.NDArray[np.float64]
     PROMPT,
     RECOMPUTED,
     WHOLE,
-) = range(35)
+) = range(36)
 IDLE, DECODE, MIXED, PROMPTS = range(4)
 
 # Replicas, real numbers (n, REAL).

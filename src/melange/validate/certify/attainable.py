@@ -115,7 +115,7 @@ def limit_ratios(engine: Engine, slo: Slo, inputs: Array, outputs: Array, cached
 
 def _fits(engine: Engine, tokens: Array) -> Mask:
     """Whether a replica holds requests of these lengths at all."""
-    held = held_in(engine.full_layers, engine.sliding_layers, engine.window, tokens, 0)
+    held = held_in(engine.full_layers, engine.sliding_layers, engine.window, tokens, 0, engine.state_units)
     return np.asarray((tokens <= engine.max_context) & (held <= engine.kv_tokens))
 
 

@@ -1,0 +1,207 @@
+"""Layers of attention: their matrices and what they cache of a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from melange.catalog.config_file import Config
+from melange.catalog.drafts import MIXER, Draft
+from melange.catalog.layers import Cache
+
+KV_HEADS = ("num_key_value_heads", "num_kv_heads", "multi_query_group_num", "n_head_kv", "num_query_groups")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
+HEAD_SIZE = ("head_dim", "kv_channels", "attention_head_dim", "d_head")
+
+# Layers whose output passes a gate of its own, made from the hidden state: in as many values as the queries.
+_GATED_OUTPUT = {
+    "qwen3_next",
+    "qwen3_5",
+    "qwen3_5_text",
+    "qwen3_5_moe",
+    "qwen3_5_moe_text",
+    "afmoe",
+    "beam",
+    "dory",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heads:
+    """Heads of every layer, as the configuration has them.
+
+    Parameters
+    ----------
+    query, kv
+        Query heads and KV heads of each layer.
+    size, value_size
+        Width of a key, and of a value, in each layer.
+    """
+
+    query: tuple[int, ...]
+    kv: tuple[int, ...]
+    size: tuple[int, ...]
+    value_size: tuple[int, ...]
+
+
+def read_heads(config: Config, kind: str, layers: int, hidden: int, full: tuple[bool, ...]) -> Heads:
+    """Heads of each layer; those of layers with a window and without may differ.
+
+    Parameters
+    ----------
+    config, kind, layers, hidden
+        The configuration, its type, its layers and their width.
+    full
+        Which layers look back all the way: keys that speak of global or of sliding layers apply by it.
+    """
+    query = config.by_layer(layers, "num_attention_heads_per_layer", *HEADS)
+    kv = _kv_heads(config, kind, layers, query)
+    default = hidden // max(1, query[0])
+    if config.value("kv_lora_rank"):
+        config.ignore(*HEAD_SIZE)
+        size = (default,) * layers
+    else:
+        size = config.by_layer(layers, *HEAD_SIZE, default=default)
+    value = size if config.value("kv_lora_rank") else _by_layer_or(config, layers, size, "v_head_dim")
+    query = _of_some(config, query, full, sliding=("swa_num_attention_heads",))
+    if kind == "mimo_v2_flash" and "swa_num_key_value_heads" not in config:
+        kv = tuple(one if all_ else 2 * one for one, all_ in zip(kv, full, strict=True))
+    whole_kv = ("num_global_key_value_heads",) if config.flag("attention_k_eq_v") else ()
+    config.ignore("num_global_key_value_heads")
+    kv = _of_some(config, kv, full, sliding=("swa_num_key_value_heads",), whole=whole_kv)
+    sizes = _of_some(config, size, full, sliding=("swa_head_dim",), whole=("global_head_dim",))
+    values = _of_some(config, value, full, sliding=("swa_v_head_dim",), whole=("global_head_dim",))
+    return Heads(query=query, kv=kv, size=sizes, value_size=values)
+
+
+def _by_layer_or(config: Config, layers: int, otherwise: tuple[int, ...], *keys: str) -> tuple[int, ...]:
+    return config.by_layer(layers, *keys) if config.value(*keys) is not None else otherwise
+
+
+def _of_some(
+    config: Config,
+    values: tuple[int, ...],
+    full: tuple[bool, ...],
+    *,
+    sliding: tuple[str, ...] = (),
+    whole: tuple[str, ...] = (),
+) -> tuple[int, ...]:
+    """The same with the layers replaced that a key speaks of."""
+    for keys, is_full in ((sliding, False), (whole, True)):
+        if keys and config.value(*keys) is not None and "per_layer_config" not in config:
+            own = config.by_layer(len(values), *keys)
+            values = tuple(mine if all_ is is_full else one for mine, one, all_ in zip(own, values, full, strict=True))
+    return values
+
+
+def _kv_heads(config: Config, kind: str, layers: int, query: tuple[int, ...]) -> tuple[int, ...]:
+    """KV heads of each layer: of older designs one or as many as query heads."""
+    is_old_falcon = kind == "falcon" and not config.flag("new_decoder_architecture")
+    if is_old_falcon or kind == "gpt_bigcode":
+        config.ignore(*KV_HEADS)
+        return (1,) * layers if config.flag("multi_query", default=True) else query
+    if config.value(*KV_HEADS) is None:
+        if kind == "mpt":
+            config.ignore("attn_config")
+        return query
+    return config.by_layer(layers, *KV_HEADS)
+
+
+def attend(
+    draft: Draft,
+    hidden: int,
+    heads: Heads,
+    layer: int,
+    *,
+    window: int = 0,
+    output_gate: int = 0,
+    shared_values: bool = False,
+    has_cache: bool = True,
+) -> None:
+    """Multi-head or grouped-query attention.
+
+    Parameters
+    ----------
+    draft
+        The layer, which is changed.
+    hidden, heads, layer
+        Width of the residual stream, heads, and which layer it is.
+    window
+        Tokens that it looks back; 0 for all.
+    output_gate
+        Values by which the output is gated; 0 for no gate.
+    shared_values
+        Whether values are the keys, and need no matrix of their own.
+    has_cache
+        False where it reads the keys and values of another layer.
+    """
+    query, kv = heads.query[layer], heads.kv[layer]
+    size, value = heads.size[layer], heads.value_size[layer]
+    draft.add(
+        MIXER,
+        self_attn__q_proj=hidden * query * size,
+        self_attn__k_proj=hidden * kv * size if has_cache else 0,
+        self_attn__v_proj=hidden * kv * value if has_cache and not shared_values else 0,
+        self_attn__o_proj=query * value * hidden,
+        self_attn__gate_proj=hidden * output_gate,
+    )
+    if has_cache:
+        flops = 2 * query * (size + value)
+        draft.caches.append(
+            Cache(heads=kv, width=size + value, window=window, read_flops=flops, prompt_flops=flops)
+        )
+
+
+def attend_latent(draft: Draft, config: Config, hidden: int, layers: int, layer: int, window: int = 0) -> None:
+    """Multi-head latent attention: one compressed key and value for all heads (DeepSeek-V2, arXiv 2405.04434, 2.1)."""
+
+    def one(*keys: str, default: int | None = None) -> int:
+        return config.by_layer(layers, *keys, default=default)[layer]
+
+    heads = one("num_attention_heads", "n_head", "n_heads", "num_heads")
+    rank, rope, nope, value = (one(key) for key in ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"))
+    queries = one("q_lora_rank", default=0)
+    query = heads * (nope + rope)
+    draft.add(
+        MIXER,
+        self_attn__q_a_proj=hidden * queries,
+        self_attn__q_b_proj=queries * query,
+        self_attn__q_proj=0 if queries else hidden * query,
+        self_attn__kv_a_proj_with_mqa=hidden * (rank + rope),
+        self_attn__kv_b_proj=rank * heads * (nope + value),
+        self_attn__o_proj=heads * value * hidden,
+    )
+    draft.caches.append(
+        Cache(
+            heads=0,
+            width=rank + rope,
+            window=window,
+            read_flops=2 * heads * (2 * rank + rope),
+            prompt_flops=2 * heads * (nope + rope + value),
+        )
+    )
+
+
+def index_keys(draft: Draft, config: Config, hidden: int, queries: int) -> None:
+    """The indexer of sparse attention (DeepSeek-V3.2, MiniMax-M3): its matrices, and a key of its own for each token.
+
+    What it leaves out of attention is not counted: an upper limit of the time.
+    """
+    part = config.part("sparse_attention_config")
+    own = part if "sparse_index_dim" in part else config
+    size = own.number("index_head_dim", "sparse_index_dim")
+    heads = own.number("index_n_heads", "sparse_num_index_heads")
+    draft.add(
+        MIXER,
+        self_attn__indexer__wq_b=(queries or hidden) * heads * size,
+        self_attn__indexer__wk=hidden * size,
+        self_attn__indexer__weights_proj=hidden * heads if queries else 0,
+    )
+    flops = 2 * heads * size
+    draft.caches.append(Cache(heads=0, width=size, read_flops=flops, prompt_flops=flops))
+
+
+def gate_values(config: Config, kind: str, heads: Heads, layer: int) -> int:
+    """Values by which the attention of a layer gates its output; 0 for none."""
+    config.ignore("use_attention_gate")  # one value a head
+    is_gated = config.flag("attn_output_gate", "attention_output_gate", default=kind in _GATED_OUTPUT)
+    return heads.query[layer] * heads.value_size[layer] if is_gated else 0

@@ -1,0 +1,88 @@
+"""Which module a pattern of a quantization names: lists of thousands of modules are looked up, not searched."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from melange.catalog.module_names import PREFIXES, names_of
+
+_OF_ONE_LAYER = re.compile(r"layers\.(\d+)(?=[.*]|$)")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern names a module or one that holds it: by whole modules, never by part of a name.
+
+    ``re:`` before a regular expression, ``*`` for anything, or modules by name.
+
+    >>> matches("model.layers.1", "model.layers.1.self_attn.q_proj"), matches("layers.1", "model.layers.11.mlp.up_proj")
+    (True, False)
+    """
+    if pattern.startswith("re:"):
+        return re.match(pattern[3:], name) is not None
+    parts = name.split(".")
+    if "*" in pattern or "?" in pattern:
+        heads = (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+        return any(fnmatchcase(head, pattern) for head in heads)
+    wanted = pattern.removesuffix(".weight").split(".")
+    return any(parts[at : at + len(wanted)] == wanted for at in range(len(parts) - len(wanted) + 1))
+
+
+class ModuleRules:
+    """Patterns in the order in which they decide, ready to be asked for one matrix at a time.
+
+    Parameters
+    ----------
+    patterns
+        The first that names a matrix is its rule.
+    """
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._by_path: dict[tuple[str, ...], int] = {}
+        self._by_layer: dict[int, list[tuple[int, str]]] = defaultdict(list)
+        self._anywhere: list[tuple[int, str]] = []
+        self._expressions: list[tuple[int, str]] = []
+        for number, pattern in enumerate(patterns):
+            plain = _without_prefix(pattern)
+            if pattern.startswith("re:"):
+                self._expressions.append((number, pattern))
+            elif "*" not in plain and "?" not in plain:
+                path = tuple(plain.removesuffix(".weight").split("."))
+                self._by_path.setdefault(path, number)
+            elif found := _OF_ONE_LAYER.match(plain):
+                self._by_layer[int(found[1])].append((number, plain))
+            else:
+                self._anywhere.append((number, plain))
+
+    def rule_of(self, layer: int, matrix: str) -> int | None:
+        """Which pattern names a matrix of a layer first; None where none does."""
+        names = names_of(layer, matrix)
+        found = [number for name in names for number in self._looked_up(name)]
+        wild = [*self._anywhere, *self._by_layer.get(layer, ())]
+        found += [number for number, pattern in wild if any(matches(pattern, name) for name in names)]
+        for number, pattern in self._expressions:
+            if any(matches(pattern, prefix + name) for prefix in PREFIXES for name in names):
+                found.append(number)
+        return min(found, default=None)
+
+    def _looked_up(self, name: str) -> Iterable[int]:
+        """Patterns without wildcards that are a run of the name's modules."""
+        if not self._by_path:
+            return
+        parts = name.split(".")
+        for start in range(len(parts)):
+            for end in range(start + 1, len(parts) + 1):
+                number = self._by_path.get(tuple(parts[start:end]))
+                if number is not None:
+                    yield number
+
+
+def _without_prefix(pattern: str) -> str:
+    """The pattern from its layers on, whatever the checkpoint calls what holds them."""
+    for prefix in PREFIXES:
+        for stack in ("layers.", "h.", "blocks."):
+            if pattern.startswith(prefix + stack):
+                return "layers." + pattern[len(prefix + stack) :]
+    return pattern
