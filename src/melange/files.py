@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from melange.errors import InputError
+from melange.parsing import parse_json
+from melange.records import reading
 
+# Bytes of a text that is read whole. The largest that people have are reports of load tests with every request in them;
+# parsed, the worst text of this length takes 3 GB.
+_MOST_BYTES = 128 << 20
 Json = dict[str, Any]
 Noun = TypeVar("Noun")
 
@@ -90,32 +95,33 @@ def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:
     """
     content = read_document(path, kind)
     try:
-        return parse(content)
-    except KeyError as error:
-        raise InputError(f"{path}: the key {error} is absent") from error
+        with reading(f"{path}", f"a {kind} as melange writes it"):
+            return parse(content)
     except InputError as error:
-        raise InputError(f"{path}: {error}", hint=error.hint) from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a {kind} as melange writes it: {error}") from error
+        is_placed = str(error).startswith(f"{path}: ")
+        raise InputError(f"{'' if is_placed else f'{path}: '}{error}", hint=error.hint) from error
 
 
-def read_json(path: str | Path) -> Json:
-    """Read a JSON object; errors name the file and, for bad JSON, the line."""
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
+def read_json(path: str | Path, *, infinity: bool = False) -> Json:
+    """Read a JSON object, with infinite numbers where asked; errors name the file and, for bad JSON, the line."""
+    content = parse_json(read_text(path), f"{path}", infinity=infinity)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object, got {type(content).__name__}")
     return content
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file; errors name the file and the reason."""
+    """Read a text file of at most 128 MiB; errors name the file and the reason."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as stream:
+            content = stream.read(_MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error  # a NUL in its name
+    if len(content) > _MOST_BYTES:
+        raise InputError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB")
+    try:
+        return content.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file (byte {error.start} is not UTF-8)") from error

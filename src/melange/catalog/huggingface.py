@@ -10,6 +10,7 @@ from melange.catalog.model import Model
 from melange.catalog.quantization import read_quantization
 from melange.errors import InputError
 from melange.files import Json, read_json
+from melange.records import reading
 
 # One quantity, many names: the keys of LLaMA-like, GPT-2-like, OPT, Falcon, MPT and ChatGLM configurations.
 _KEYS_BY_FIELD = {
@@ -94,7 +95,12 @@ def read_model(path: str | Path) -> Model:
     place = Path(path)
     if place.is_dir():
         place = place / "config.json"
-    content = read_json(place)
+    content = read_json(place, infinity=True)  # transformers writes Infinity under keys that say nothing of the shape
+    with reading(f"{place}", "a model's config.json"):
+        return _model_of(content, place)
+
+
+def _model_of(content: Json, place: Path) -> Model:
     config = _text_part(content)
     _check_supported(config, content, place)
     shape = _attention_shape(config, place) | _expert_shape(config, place)

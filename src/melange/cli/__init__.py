@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import NoReturn
 
 from melange.cli.app import app
-from melange.errors import InfeasibleError, MelangeError
+from melange.errors import InfeasibleError, MelangeError, printable
+
+# Exit code of what only a bug can cause (EX_SOFTWARE of sysexits.h), and characters of what is said of it.
+_BUG = 70
+_MOST_TOLD = 300
 
 
 def fail(error: MelangeError) -> NoReturn:
@@ -27,8 +32,26 @@ def main() -> None:
         app()
     except MelangeError as error:
         fail(error)
+    except MemoryError:
+        fail(MelangeError("not enough memory", hint="give a smaller file or fewer buckets, or a larger machine"))
     except BrokenPipeError:
         # The reader has gone (`melange catalog | head`): nothing is left to say, and Python must not say it at exit.
         with contextlib.suppress(OSError):
             sys.stdout.close()
         raise SystemExit(0) from None
+    except Exception as error:
+        if os.environ.get("MELANGE_DEBUG") == "1":
+            raise
+        crashed(error)
+
+
+def crashed(error: Exception) -> NoReturn:
+    """What only a bug can cause, in one line; the traceback is for those who ask for it."""
+    told = " ".join(printable(f"{type(error).__name__}: {error}").split())
+    told = told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}..."
+    print(
+        f"error: this is a bug in melange: please report it, with the command and its files ({told}); MELANGE_DEBUG=1 "
+        "shows where",
+        file=sys.stderr,
+    )
+    raise SystemExit(_BUG)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 from melange.errors import InputError
-from melange.files import write_text
+from melange.files import read_json, write_text
+from melange.records import number, reading, text
 from melange.replica.engine import Engine
 from melange.slo import Slo
 
@@ -43,9 +45,10 @@ class RateCache:
         self._is_changed = False
         if file is not None:
             try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-                self._stored = {key: (float(rate), str(why)) for key, (rate, why) in content.items()}
-            except (OSError, ValueError, TypeError, AttributeError):
+                with reading(f"{file}", "rates that were found before"):
+                    content = read_json(file)
+                    self._stored = {key: _rate(key, value) for key, value in content.items()}
+            except InputError:
                 self._stored = {}
 
     def get(self, key: Key) -> Rate | None:
@@ -65,6 +68,13 @@ class RateCache:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_text(self._file, json.dumps(self._stored))
             self._is_changed = False
+
+
+def _rate(key: str, value: Any) -> Rate:
+    rate, why = value
+    if not 0 <= number(rate, key) < math.inf:
+        raise InputError(f"{key}: must be >= 0, got {rate:g}")
+    return float(rate), text(why, key)
 
 
 def _digest(key: Key) -> str:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from melange.errors import unknown
+from melange.parsing import compose_yaml
 from melange.service.schema import Service
 
 
@@ -59,7 +60,7 @@ def _known_keys(keys: Sequence[str | int]) -> list[str]:
 
 def _line(text: str, keys: Sequence[str | int]) -> int | None:
     """The line of the deepest of ``keys`` that the file has; None where it has none of them."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    node = compose_yaml(text)
     line = None
     for key in keys:
         if isinstance(node, yaml.MappingNode):

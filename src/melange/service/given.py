@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
 from melange.catalog.catalog import Catalog
 from melange.errors import InputError, some_of
+from melange.parsing import parse_yaml
 from melange.profile.profile import Profile
 from melange.service.schema import Service
 from melange.slo import Slo
@@ -30,7 +29,7 @@ _HINT = "give a profile that was made for this service, or leave it out"
 def _values_of(settings: Sequence[str]) -> dict[str, Any]:
     """The settings of the command line by key, the last one where a key is given twice."""
     pairs = (setting.partition("=") for setting in settings)
-    return {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
+    return {key.strip(): parse_yaml(value, f"--set {key}") for key, _, value in pairs}
 
 
 def check_workload(workload: Workload, place: str, settings: Sequence[str]) -> None:

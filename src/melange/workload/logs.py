@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import gzip
 import itertools
-import json
 import tempfile
 import threading
 import warnings
@@ -17,7 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from melange.errors import InputError
+from melange.parsing import csv_rows, parse_json
 
+# Characters of a line that are looked at; a file without line ends, or a packed one of zeros, would fill the memory.
+_MOST_LINE = 1 << 20
 # DuckDB is held to this, so that a process that reads any log stays under 1 GiB.
 _MEMORY_LIMIT = "600MB"
 _SUFFIXES = {
@@ -166,24 +167,24 @@ def csv_header(file: Path) -> tuple[str, list[str]]:
         When the line is no text, or names a column twice.
     """
     with open_text(file) as stream:
-        line = stream.readline().rstrip("\r\n")
+        line = stream.readline(_MOST_LINE).rstrip("\r\n")
     delimiter = max(",\t;|", key=line.count)
-    names = next(csv.reader([line], delimiter=delimiter), [])
-    if len({name.casefold() for name in names}) < len(names) or not all(names):
-        raise InputError(f"{file}:1: must name each column once, got {line!r}")
+    _, names = next(csv_rows([line], f"{file}", delimiter=delimiter), (1, []))
+    if not names or len({name.casefold() for name in names}) < len(names) or not all(names):
+        raise InputError(f"{file}:1: must name each column once, got {line[:200]!r}")
     return delimiter, names
 
 
 def _json_columns(file: Path) -> list[str]:
     """The keys of the objects in the first lines."""
     with open_text(file) as stream:
-        lines = list(itertools.islice(stream, 100))
+        lines = list(itertools.islice(iter(lambda: stream.readline(_MOST_LINE), ""), 100))
     columns: dict[str, None] = {}
     for line in lines:
         try:
-            content = json.loads(line)
-        except json.JSONDecodeError:
-            continue
+            content = parse_json(line, f"{file}")
+        except InputError:
+            continue  # is reported with its line where the rows are read
         if isinstance(content, dict):
             columns |= dict.fromkeys(content)
     if not columns:

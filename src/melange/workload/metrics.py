@@ -10,12 +10,14 @@ import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.files import read_text
-from melange.workload.workload import Array, Buckets, Workload
+from melange.workload.workload import MOST_TOKENS, Array, Buckets, Workload
 
 _SAMPLE = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+\S+)?")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _FAMILIES = {"input": "vllm:request_prompt_tokens", "output": "vllm:request_generation_tokens"}
 _FINISHED = "vllm:request_success_total"
+# Requests, or tokens of them, that a server counts: those of a century at a million a second.
+_MOST_COUNTED = 1e16
 
 
 def read_metrics(
@@ -116,7 +118,10 @@ def _scrape(path: str | Path, model: str | None) -> dict[tuple[str, str], float]
         models.add(labels.get("model_name", ""))
         if model is None or labels.get("model_name") == model:
             key = (str(name), labels.get("le") or labels.get("finished_reason") or "")
-            counts[key] = counts.get(key, 0.0) + _number(sample["value"], f"{path}:{number}")
+            value = _number(sample["value"], f"{path}:{number}")
+            if not 0 <= value <= _MOST_COUNTED:
+                raise InputError(f"{path}:{number}: must count 0 to {_MOST_COUNTED:g}, got {sample['value'][:40]}")
+            counts[key] = counts.get(key, 0.0) + value
     if model is None and len(models) > 1:
         raise InputError(f"{path}: holds several models: {', '.join(sorted(models))}", hint="name one of them")
     if not counts:
@@ -143,7 +148,11 @@ class _Marginal:
 
 def _marginal(counts: dict[tuple[str, str], float], axis: str, place: str) -> _Marginal:
     family = _FAMILIES[axis]
-    cumulative = sorted((float(edge), n) for (name, edge), n in counts.items() if name == f"{family}_bucket")
+    cumulative = sorted(
+        (_number(edge, f"{place}: le of {family}"), n) for (name, edge), n in counts.items() if name == f"{family}_bucket"
+    )
+    if any(not 0 < edge <= MOST_TOKENS for edge, _ in cumulative[:-1]):
+        raise InputError(f"{place}: the edges (le) of {family} must be > 0 and at most {MOST_TOKENS:,} tokens")
     if len(cumulative) < 2 or not math.isinf(cumulative[-1][0]):
         raise InputError(f"{place}: the histogram {family} is absent or has no +Inf bucket")
     edges, above = [int(edge) for edge, _ in cumulative[:-1]], cumulative[-1][1]
@@ -165,4 +174,4 @@ def _number(text: str, place: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"{place}: must end in a number, got {text!r}") from None
+        raise InputError(f"{place}: must be a number, got {text[:40]!r}") from None

@@ -26,8 +26,8 @@ from typing import Any
 
 from melange.errors import InputError
 from melange.files import Json
-from melange.profile.formats.tables import number
 from melange.profile.measurement import Measurement
+from melange.records import number, shown, whole
 from melange.units import MS_PER_S, S_PER_MS, S_PER_NS, S_PER_US
 
 _SECONDS_BY_UNIT = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "ms": S_PER_MS, "us": S_PER_US, "ns": S_PER_NS}
@@ -71,7 +71,7 @@ def _bench_serve(content: Json, place: str) -> list[Measurement]:
             itl_s=_milliseconds(content, "itl", place),
             latency_s=_milliseconds(content, latency, place),
             duration_s=_positive(content, "duration", place),
-            samples=int(completed),
+            samples=whole(completed, f"{place}: completed"),
             failed=_count(content, "failed", place),
             source=place,
         )
@@ -108,8 +108,8 @@ def _aiperf(content: Json, place: str) -> list[Measurement]:
             tpot_s=_metric(content, "inter_token_latency", place, _SECONDS_BY_UNIT, needed=False),
             latency_s=_metric(content, "request_latency", place, _SECONDS_BY_UNIT, needed=False),
             duration_s=_metric(content, "benchmark_duration", place, _SECONDS_BY_UNIT, needed=False).get("mean"),
-            samples=int(count["mean"]) if count else None,
-            failed=int(failed["mean"]) if failed else None,
+            samples=whole(count["mean"], f"{place}: request_count.avg") if count else None,
+            failed=whole(failed["mean"], f"{place}: error_request_count.avg") if failed else None,
             source=place,
         )
     ]
@@ -150,10 +150,10 @@ def _metric(content: Json, name: str, place: str, factor_by_unit: dict[str, floa
     if not isinstance(value, dict):
         raise InputError(f"{place}: {name} must be a metric with unit and avg, got {value!r}")
     unit = value.get("unit")
-    if unit not in factor_by_unit:
-        raise InputError(f"{place}: {name}.unit must be one of {', '.join(factor_by_unit)}, got {unit!r}")
+    if not isinstance(unit, str) or unit not in factor_by_unit:
+        raise InputError(f"{place}: {name}.unit must be one of {', '.join(factor_by_unit)}, got {shown(unit)}")
     keys = {name: name for name in _STATISTICS} | {"mean": "avg"}
-    if "avg" not in value:
+    if value.get("avg") is None:
         raise InputError(f"{place}: {name}.avg is absent")
     return {
         ours: number(value[key], f"{place}: {name}.{key}") * factor_by_unit[unit]
@@ -278,8 +278,7 @@ def _optional(content: Json, key: str, place: str) -> float | None:
 
 
 def _count(content: Json, key: str, place: str) -> int | None:
-    value = _optional(content, key, place)
-    return None if value is None else int(value)
+    return None if content.get(key) is None else whole(content[key], f"{place}: {key}")
 
 
 def _object(value: Any) -> Json:
