@@ -248,8 +248,10 @@ def compose_yaml(text: str) -> yaml.Node | None:
         loader.dispose()
 
 
-def csv_rows(lines: Iterable[str], place: str, *, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV table, each with the line that it ends on; empty lines are none.
+def csv_rows(
+    lines: Iterable[str], place: str, *, delimiter: str = ",", strict: bool = True
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV table, each with the line that it starts on; empty lines are none.
 
     Parameters
     ----------
@@ -257,22 +259,25 @@ def csv_rows(lines: Iterable[str], place: str, *, delimiter: str = ",") -> Itera
         The text line by line, ends kept.
     place
         The file, for errors, which add the line.
+    strict
+        Refuse a quote that is not closed, and text after one that is.
 
     Raises
     ------
     InputError
-        A quote that is not closed, text after one that is, a cell without end.
+        Such quotes, or a cell without end.
     """
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    reader = csv.reader(lines, delimiter=delimiter, strict=strict)
     while True:
+        start = reader.line_num + 1
         try:
             row = next(reader, None)
         except csv.Error as error:
             reason = str(error)
             if "field limit" in reason:
                 reason = f"a cell is longer than {_MOST_CELL:,} characters: is a quote not closed?"
-            raise InputError(f"{place}:{reader.line_num}: not a table in CSV: {reason}") from error
+            raise InputError(f"{place}:{start}: not a table in CSV: {reason}") from error
         if row is None:
             return
         if row:
-            yield reader.line_num, row
+            yield start, row

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from melange.service.session import Session
-from melange.workload.traces import read_trace
 
 SERVICE = """\
 model: meta-llama/Llama-3.1-8B
@@ -24,7 +23,7 @@ offers: {gpus: [L4, A10G], providers: [aws], regions: [us-east-1], market: [on-d
 profile: {source: estimate, tensor_parallel: [1]}
 plan: {headroom: 0.1, slices: 4, min_replicas: 1, max_types: 2, exclude: [], time_limit_s: 5, gap: 0.001}
 """
-LOG = "timestamp,input_tokens,output_tokens\n" + "".join(
+LOG = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
     f"2024-05-01 10:00:{s:02d}.5,{100 + 7 * s},{20 + s}\n" for s in range(30)
 )
 METRICS = (
@@ -33,7 +32,7 @@ METRICS = (
         f'vllm:{family}_bucket{{le="{edge}",model_name="m"}} {n}.0\n'
         for family, counts in (
             ("request_prompt_tokens", ((10, 2), (100, 7), (1000, 9), ("+Inf", 9))),
-            ("request_generation_tokens", ((10, 3), (100, 8), ("+Inf", 9))),
+            ("request_generation_tokens", ((10, 3), (100, 9), ("+Inf", 9))),
         )
         for edge, n in counts
     )
@@ -178,9 +177,15 @@ L4,500,200,8,0.05,0.08,0.5,,
 L4,500,200,,0.05,,,0.12,0.7
 """
 JOURNAL = """\
-{"melange": "measure-journal/1", "url": "http://localhost:8000", "model": "m"}
+{"melange": "measure-journal/1", "url": "http://localhost:8000", "model": "m", "slo": {"tpot_s": 0.12}}
 {"bucket": [0, 0], "size": [50, 50], "guess": 2.0}
-{"bucket": [0, 0], "measurement": {"input_tokens": 50, "output_tokens": 50, "accelerator": "L4", "tpot_s": 0.05}}
+{"bucket": [0, 0], "step": {"rate": 2.0, "latency_s": 1.0, "is_far": false}, "point": {"rate": 2.0, "metric": "tpot", \
+"excess": 0.5, "excess_low": 0.4, "excess_high": null, "keeps_up": true, "is_client_late": false, "latency_s": 1.2, \
+"achieved_rate": 1.9, "failure": "", "measurement": {"input_tokens": 50, "output_tokens": 50, "accelerator": "L4", \
+"tpot_s": {"mean": 0.05}, "offered_rate": "inf"}}}
+{"bucket": [0, 0], "found": {"max_request_rate": 2.0, "failed_rate": null, "low": 1.8, "high": 2.2, "why": ""}, \
+"measurement": {"input_tokens": 50, "output_tokens": 50, "accelerator": "L4", "max_request_rate": 2.0, \
+"slo": {"tpot_s": 0.12, "statistic": "mean"}}}
 """
 
 Command = Sequence[str] | Callable[[Path], object]
@@ -281,15 +286,12 @@ def formats(folder: Path) -> list[Format]:
 
     rows = [line.split(",") for line in LOG.splitlines()]
     jsonl = "".join(
-        json.dumps({"timestamp": row[0], "input_tokens": int(row[1]), "output_tokens": int(row[2])}) + "\n"
-        for row in rows[1:]
+        json.dumps({"arrival_s": 0.5 * n, "input_tokens": int(row[1]), "output_tokens": int(row[2])}) + "\n"
+        for n, row in enumerate(rows[1:])
     )
-    table = read_trace  # noqa: F841 (import checked)
     connection = ibis.duckdb.connect()
     arrow = connection.read_csv(str(folder / "log.csv")).to_pyarrow()
     pyarrow.parquet.write_table(arrow, folder / "log.parquet")
-    service = ["-q"]
-    del service
     quick = ("plan", "{}", "--quick")
     text = {name: (folder / name).read_bytes() for name in ("workload.json", "profile.json", "plan.json", "certified.json")}
     anchor = ("profile", "{x}/service.yaml", "--anchor", "{}")
@@ -300,7 +302,8 @@ def formats(folder: Path) -> list[Format]:
     )
     plan: tuple[Command, ...] = (
         _show_plan,
-        ("deploy", "{}", "--to", "haproxy", "--replica", "L4=http://localhost:8000"),
+        ("deploy", "{}", "--to", "haproxy"),
+        ("deploy", "{}", "--to", "envoy", "--out", "{}.folder"),
         ("validate", "{}", "--requests", "20", "--seeds", "1", "--processes", "1", "--out", "{}.out"),
         ("plan", "{x}/service.yaml", "--quick", "--incumbent", "{}"),
     )
@@ -329,7 +332,7 @@ def formats(folder: Path) -> list[Format]:
             Format(f"hf-{name}", "config.json", json.dumps(one).encode(), (_show_model, ("profile", "{x}/service.yaml", "--set", "model={}", "--set", "variants=[]")))
             for name, one in MODELS.items()
         ),
-        *(Format(f"load-{name}", f"{name}.json", json.dumps(one).encode(), (anchor,)) for name, one in LOAD_TESTS.items()),
+        *(Format(f"load-{name}", f"{name}.json", json.dumps(one).encode(), (("profile", "{x}/service.yaml", "--anchor", "{}" if name == "own" else "L4={}"),)) for name, one in LOAD_TESTS.items()),
         Format("load-aibrix", "aibrix.jsonl", "".join(json.dumps(one) + "\n" for one in AIBRIX_LOAD).encode(), (("profile", "{x}/service.yaml", "--anchor", "L4={}"),)),
         Format("load-table", "points.csv", MEASUREMENT_TABLE.encode(), (anchor,)),
         Format("journal", "journal.jsonl", JOURNAL.encode(), (anchor, _journal)),

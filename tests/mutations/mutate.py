@@ -42,7 +42,7 @@ def _once(content: bytes, suffix: str, rng: random.Random) -> bytes:
     if mutate is not None and rng.random() < 0.8:
         try:
             return mutate(content.decode(), rng)
-        except (ValueError, RecursionError, yaml.YAMLError, csv.Error, AttributeError, TypeError):
+        except (ArithmeticError, ValueError, RecursionError, yaml.YAMLError, csv.Error, AttributeError, LookupError, TypeError):
             pass  # what was damaged before: go on with its bytes
     return _bytes(content, rng)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 import signal
 import sys
 import traceback
@@ -15,7 +16,7 @@ import click
 from inputs import Command
 
 from melange.cli.app import app
-from melange.errors import MelangeError
+from melange.errors import UNPRINTABLE, MelangeError
 
 # An input that takes longer is a finding [s].
 MOST_S = 60
@@ -44,8 +45,9 @@ def finding(command: Command, file: Path, folder: Path) -> str:
 
     It must end with an answer or with an error of ours that names the file, and after an error nothing may be written.
     """
-    out = Path(f"{file}.out")
+    out, outputs = Path(f"{file}.out"), Path(f"{file}.folder")
     out.unlink(missing_ok=True)
+    shutil.rmtree(outputs, ignore_errors=True)
     said = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), _alarm(MOST_S):
@@ -57,11 +59,11 @@ def finding(command: Command, file: Path, folder: Path) -> str:
             said.flush()
     except MelangeError as error:
         text = str(error)
-        if not text.isprintable() and not text.replace("\n", "").isprintable():
+        if UNPRINTABLE.search(text):
             return f"unprintable: {text[:200]!r}"
         if len(text) > 20_000:
             return f"long message: {len(text)} characters: {text[:100]}"
-        if out.exists():
+        if out.exists() or outputs.exists():
             return "written in spite of an error"
         text.encode()
         return ""

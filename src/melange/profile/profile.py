@@ -22,8 +22,8 @@ from melange.workload.workload import Array, Buckets, frozen_array
 # How a cell of a profile came to be; the index is what the arrays hold.
 PROVENANCES = ("measured", "anchored", "estimated")
 MEASURED, ANCHORED, ESTIMATED = range(3)
-# Requests per second that a replica serves: beyond it, sums of loads lose their digits.
-_MOST_RATE = 1e9
+# Requests per second that a replica serves: beyond them, sums of loads lose their digits.
+_LEAST_RATE, _MOST_RATE = 1e-12, 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +145,11 @@ class Profile:
             raise InputError(f"profile: replica types must have names of their own, {', '.join(repeated)} repeats")
         for name in ("max_request_rate", "low", "high"):
             values = frozen_array(getattr(self, name), f"profile.{name}", shape)
-            bad = np.argwhere(~((values >= 0) & (values <= _MOST_RATE)))
+            bad = np.argwhere(~((values == 0) | ((values >= _LEAST_RATE) & (values <= _MOST_RATE))))
             if len(bad):
                 r, i, o = bad[0]
                 raise InputError(
-                    f"profile.{name} must be >= 0 and at most {_MOST_RATE:g}, got {values[r, i, o]:g} "
+                    f"profile.{name} must be 0, or {_LEAST_RATE:g} to {_MOST_RATE:g}, got {values[r, i, o]:g} "
                     f"for {names[r]} at {self.buckets.label(i, o)}"
                 )
             object.__setattr__(self, name, values)

@@ -30,8 +30,9 @@ DEFAULT_OUTPUT_EDGES = (*PAPER_OUTPUT_EDGES, 4000, 8000, 16000, 32000)
 MOST_TOKENS = 1_000_000_000
 # Buckets of a grid; the bundled one has 130. A table of them for each of a thousand replica types still fits into memory.
 _MOST_BUCKETS = 20_000
-# Requests per second: a thousand times those of the largest service. Beyond it, sums of rates lose their digits.
-_MOST_RATE = 1e9
+# Requests per second of a workload: one in thirty years, and a thousand times those of the largest service. Beyond
+# them, sums of rates lose their digits.
+_LEAST_RATE, _MOST_RATE = 1e-9, 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,5 +325,7 @@ def _check_rates(request_rate: Array, buckets: Buckets) -> None:
         raise InputError(f"workload.request_rate must be >= 0 and finite, got {cells}{more}")
     if request_rate.sum() > _MOST_RATE:
         raise InputError(f"workload: at most {_MOST_RATE:g} requests/s are planned for, got {request_rate.sum():g}")
+    if 0 < request_rate.sum() < _LEAST_RATE:
+        raise InputError(f"workload: at least {_LEAST_RATE:g} requests/s are planned for, got {request_rate.sum():g}")
     if not request_rate.sum() > 0:
         raise InputError("workload: no requests at all: every rate is 0")

@@ -111,8 +111,11 @@ def fleet_of(problem: Problem, milp: Milp, x: Array, *, bound: float, status: st
 
 
 def _shares(problem: Problem, milp: Milp, x: Array, block: int, carried: Array, served: float) -> Array | None:
-    """Shares (R, B) of one block: of the lowest peak load, or the whole slices that the solver chose."""
-    if problem.slices is None:
+    """Shares (R, B) of one block: of the lowest peak load, or the whole slices that the solver chose.
+
+    After a loss, in the blocks past the first, shares need not be whole slices.
+    """
+    if problem.slices is None or block > 0:
         found = least_peak_shares(problem, carried, served)
         return None if found is None or found[1] > 1 + TOLERANCE else found[0]
     columns, pairs = milp.columns, len(milp.columns.type_of)
@@ -132,7 +135,7 @@ def unsafe_losses(problem: Problem, fleet: Fleet, served: float = 1.0) -> list[i
             continue
         carried = problem.carried_after_loss(fleet.instances, lost)
         found = least_peak_shares(problem, carried, served)
-        if found is None or found[1] > 1 + TOLERANCE or problem.slices is not None:
+        if found is None or found[1] > 1 + TOLERANCE:
             unsafe.append(lost)
         else:
             fleet.after_loss[lost] = found[0]
