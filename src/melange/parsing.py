@@ -161,7 +161,8 @@ def parse_yaml(text: str, place: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"{place}:{mark.line + 1}" if mark is not None and not place.startswith("--") else place
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise InputError(f"{where}: not valid YAML: {problem}") from error
+        kind = "" if isinstance(error, _Fault) else "not valid YAML: "
+        raise InputError(f"{where}: {kind}{problem}") from error
 
 
 class _Fault(yaml.MarkedYAMLError):

@@ -82,9 +82,9 @@ def text(content: Any, place: str, *, most: int = _MOST_TEXT) -> str:
     if not isinstance(content, str):
         raise _wrong("text", content, place)
     if len(content) > most:
-        raise InputError(f"{place}: must have at most {most:,} characters, got {len(content):,}")
+        raise InputError(f"{place} must have at most {most:,} characters, got {len(content):,}")
     if not content.isprintable() and (unfit := UNPRINTABLE.search(content)):
-        raise InputError(f"{place}: must be printable text, got the character {ascii(unfit[0])}")
+        raise InputError(f"{place} must be printable text, got the character {ascii(unfit[0])}")
     return content
 
 
@@ -169,7 +169,7 @@ def _joined(place: str, key: str) -> str:
 
 
 def _wrong(what: str, content: Any, place: str) -> InputError:
-    return InputError(f"{place}: must be {what}, got {shown(content)}")
+    return InputError(f"{place} must be {what}, got {shown(content)}")
 
 
 def shown(content: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
@@ -70,10 +71,10 @@ class Offer:
     def __post_init__(self) -> None:
         for name in ("provider", "region", "instance_type", "accelerator", "source"):
             text(getattr(self, name), f"offer: {name}", most=_MOST_NAME)
-        if not 0 < self.cost_per_h <= _MOST_COST_PER_H:
-            raise InputError(
-                f"offer {self.name}: cost_per_h must be > 0 and at most {_MOST_COST_PER_H:g}, got {self.cost_per_h:g}"
-            )
+        if not (math.isfinite(self.cost_per_h) and self.cost_per_h > 0):
+            raise InputError(f"offer {self.name}: cost_per_h must be > 0 and finite, got {self.cost_per_h:g}")
+        if self.cost_per_h > _MOST_COST_PER_H:
+            raise InputError(f"offer {self.name}: cost_per_h must be <= {_MOST_COST_PER_H:g}, got {self.cost_per_h:g}")
         if not 1 <= self.accelerators <= _MOST_ACCELERATORS:
             raise InputError(
                 f"offer {self.name}: accelerators must be 1 to {_MOST_ACCELERATORS:,}, got {self.accelerators}"

@@ -130,5 +130,5 @@ def _filled(rows: Any, shape: tuple[int, ...], place: str) -> Array:
     values = np.zeros(shape)
     for r, (where, row) in enumerate(tables):
         if row is not None:
-            values[r] = frozen_array(row, where, shape[1:] if isinstance(row, list) else ())
+            values[r] = frozen_array(row, where, shape[1:] if isinstance(row, list | np.ndarray) else ())
     return values

@@ -174,4 +174,4 @@ def _number(text: str, place: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InputError(f"{place}: must be a number, got {text[:40]!r}") from None
+        raise InputError(f"{place}: must end in a number, got {text[:40]!r}") from None

@@ -29,6 +29,9 @@ _CHUNK = 2_000_000
 # Peaks closer to 1 than this are decided by a fresh solve: a solver that goes on from fleet to fleet is right to its
 # tolerance of 1e-7, and no fleet may be ruled out by that.
 _TOO_NEAR = 1e-7
+# Part of a cut that fleets lack without the last type: beyond it they need one instance at least, however little traffic
+# that is; below, it may be rounding.
+_LACKING = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -57,16 +60,18 @@ class Lattice:
         problem, last = self.problem, self.last
         carried = problem.carried(self.grid)
         carried[:, last] = 0.0
-        load = np.zeros(len(carried))
+        load, is_lacking = np.zeros(len(carried)), np.zeros(len(carried), bool)
         for part in np.array_split(weights, 1 + len(carried) * len(weights) // _CHUNK):
             short = (1.0 - ROUNDING) - carried @ part.T
             with np.errstate(divide="ignore", invalid="ignore"):
                 needed = np.where(short > 0, short / part[:, last], 0.0)
             np.maximum(load, needed.max(axis=1, initial=0.0), out=load)
+            is_lacking |= (short > _LACKING).any(axis=1)
         self.cost[np.isinf(load)] = np.inf
         replicas = load / (1.0 - problem.headroom) + problem.spare[last]
         with np.errstate(invalid="ignore"):
             count = np.where(load > 0, np.ceil(replicas / problem.replicas[last] - ROUNDING), 0.0)
+        count = np.maximum(count, is_lacking)
         where = np.flatnonzero((count > self.grid[:, last]) & np.isfinite(self.cost))
         self.grid[where, last] = count[where]
         self.settle(where)
