@@ -8,7 +8,7 @@ claims are checked in NumPy against the inputs.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import highspy
@@ -320,8 +320,32 @@ def _shares(model: _Model, load: np.ndarray, types: list[int], whole: float, is_
     return share
 
 
-def _best(program: Program) -> _Answer | None:
-    """The fleet of the least cost, or under a budget of the largest share of every size; None: infeasible."""
+def incumbent_finding(program: Program, seed: int) -> str:
+    """What is wrong with the plan of a program beside a fleet in force: that another as cheap changes less."""
+    rng = np.random.default_rng(seed)
+    try:
+        plan = solve(program.workload, program.profile, program.options)
+        before = (plan.instances + rng.integers(-2, 3, len(plan.instances))).clip(0)
+        in_force = replace(plan, instances=before)
+        again = solve(program.workload, program.profile, program.options, incumbent=in_force)
+    except InfeasibleError:
+        return ""
+    if abs(again.cost_per_h - plan.cost_per_h) > SAME * plan.cost_per_h:
+        return f"{again.cost_per_h:g} beside a fleet in force, and {plan.cost_per_h:g} without"
+    best = _best(program, (before, plan.cost_per_h))
+    if best is None or _broken(program, best, 1e-9) or _cost(program, best.n) > plan.cost_per_h * (1 + 1e-9):
+        return ""
+    changes, fewest = np.abs(again.instances - before).sum(), np.abs(best.n - before).sum()
+    if changes <= fewest:
+        return ""
+    return f"{before.tolist()} in force: {again.instances.tolist()} changes {changes}, {best.n.tolist()} only {fewest:g}"
+
+
+def _best(program: Program, near: tuple[np.ndarray, float] | None = None) -> _Answer | None:
+    """The fleet of the least cost, or under a budget of the largest share of every size; None: infeasible.
+
+    With a fleet in force and a cost ``near``: the fleet of at most that cost that changes the fewest instances.
+    """
     asked, items, load = program.options, program.profile.replica_types, program.load
     types, sizes = load.shape
     p = [one.replicas_per_instance for one in items]
@@ -332,7 +356,13 @@ def _best(program: Program) -> _Answer | None:
         return None
     model, free, is_budget = _Model(), 1 - asked.headroom, asked.budget_per_h is not None
     top = [math.ceil(np.where(np.isfinite(load[r]), load[r], 0).sum() / free + 12 + asked.min_total_replicas) for r in range(types)]
-    n = {r: model.add(0.0 if is_budget else items[r].cost_per_h, 0, top[r], True) for r in allowed}
+    n = {r: model.add(0.0 if is_budget or near else items[r].cost_per_h, 0, top[r], True) for r in allowed}
+    if near is not None:
+        for r in allowed:
+            change = model.add(1.0, 0.0, math.inf, False)
+            model.row(-near[0][r], math.inf, [(change, 1.0), (n[r], -1.0)])
+            model.row(near[0][r], math.inf, [(change, 1.0), (n[r], 1.0)])
+        model.row(-math.inf, near[1] * (1 + 1e-10), [(n[r], items[r].cost_per_h) for r in allowed])
     used = {r: model.add(0.0, 0, 1, True) for r in allowed}
     part = model.add(-1.0, 0.0, 1.0, bool(asked.slices) and asked.slices == 1) if is_budget else None
     steps = asked.slices or 1

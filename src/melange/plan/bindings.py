@@ -56,6 +56,29 @@ def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Seque
             raise unknown(" or ".join(kinds), name, known, place=place)
 
 
+def check_one_meaning(
+    accelerators: Iterable[str], items: Sequence[ReplicaType], kinds: Sequence[str], place: str
+) -> None:
+    """Refuse a name of an accelerator that is also one of ``kinds``, where it would not bind the same instances.
+
+    Raises
+    ------
+    InputError
+        Naming ``place`` and what to write instead.
+    """
+    for name in accelerators:
+        rented = members(name, items, kinds)
+        by_accelerator = members(name, items, (ACCELERATOR,))
+        held = {items[r].offer.accelerators for r in np.flatnonzero(by_accelerator | rented)}
+        if rented.any() and ((rented != by_accelerator).any() or held != {1}):
+            whole = sorted({items[r].offer.name for r in np.flatnonzero(rented)})
+            raise InputError(
+                f"{place}: {name!r} is an accelerator and an instance type or replica type, and does not say which is "
+                "meant",
+                hint=f"give instances another name than their accelerator; its offer is {', '.join(whole[:3])}",
+            )
+
+
 def check_apart(required: Iterable[str], excluded: Iterable[str]) -> None:
     """Refuse names that are both required and excluded."""
     if both := set(required) & set(excluded):

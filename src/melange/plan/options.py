@@ -105,7 +105,8 @@ class Options:
             counts = value if isinstance(value, Mapping) else {"": value}
             for key, count in counts.items():
                 if not 0 <= count <= _MOST_COUNT:
-                    named = f"plan.{name}{f'.{key}' if key else ''}"
+                    section = "offers.max" if name.startswith("max_") else f"plan.{name}"
+                    named = f"{section}{f'.{key}' if key else ''}"
                     raise InputError(f"{named} must be 0 to {_MOST_COUNT:,}, got {count}")
         for name in ("min_total_replicas", "spare_total_replicas"):
             if not 0 <= getattr(self, name) <= _MOST_COUNT:

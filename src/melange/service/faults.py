@@ -19,7 +19,10 @@ def faults(
     """All faults that pydantic found, one a line, each with its place and the nearest known key."""
     lines: dict[str, str] = {}  # the first fault of each key: a union reports one for every branch
     for fault in error.errors():
-        keys = [*within, *(key for key in fault["loc"] if _is_key(key))]
+        *above, last = fault["loc"] or ("",)
+        # What is unknown is a key of the file whatever it is called; elsewhere the end may be a branch of a union.
+        is_end = fault["type"] in {"extra_forbidden", "missing"} or _is_key(last)
+        keys = [*within, *filter(_is_key, above), *([last] if is_end else [])]
         name = ".".join(str(key) for key in keys)
         line = _line(text, keys)
         place = f"{path}:{line}" if line else f"{path}"

@@ -87,7 +87,8 @@ def agreed(
         raise _contradiction("slo", slo, place, profile.slo, _hint_on(profile.slo, slo))
     given = _values_of(settings)
     engines = {one.engine for one in profile.replica_types if one.engine}
-    if "engine" in given and engines and engines != {service.engine}:
+    is_said = "engine" in given or "engine" in service.model_fields_set
+    if is_said and engines and engines != {service.engine}:
         raise _contradiction("engine", service.engine, place, ", ".join(sorted(engines)))
     for key, value in given.items():
         if key.split(".")[0] in _OF_ESTIMATES or key == "offers.file":
