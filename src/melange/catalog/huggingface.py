@@ -9,7 +9,7 @@ from typing import Any
 from melange.catalog.model import Model
 from melange.catalog.quantization import read_quantization
 from melange.errors import InputError
-from melange.files import Json, read_json
+from melange.files import Json, path_of, read_json
 from melange.records import reading
 
 # One quantity, many names: the keys of LLaMA-like, GPT-2-like, OPT, Falcon, MPT and ChatGLM configurations.
@@ -92,7 +92,7 @@ def read_model(path: str | Path) -> Model:
     InputError
         The file cannot be read, lacks a field, or describes a design that is not covered; the message names the field.
     """
-    place = Path(path)
+    place = path_of(path)
     if place.is_dir():
         place = place / "config.json"
     content = read_json(place, infinity=True)  # transformers writes Infinity under keys that say nothing of the shape

@@ -14,6 +14,7 @@ from melange.catalog.offer import INTERCONNECTS, MARKETS, Offer
 from melange.catalog.price_list import Faults, PriceList, columns_of, positive, rows_of, whole
 from melange.catalog.shapes import interconnect
 from melange.errors import InputError, unknown
+from melange.files import path_of
 
 # Columns of an own price list: the first name is ours, the others are what people call it.
 _ALIASES_BY_COLUMN: Mapping[str, tuple[str, ...]] = {
@@ -54,7 +55,7 @@ def read_offers(path: str | Path) -> tuple[Offer, ...]:
 
 def read_price_list(path: str | Path) -> PriceList:
     """The same as :func:`read_offers`, with what its reader should know: how many rows were left out, and why."""
-    place = Path(path)
+    place = path_of(path)
     if place.is_dir():
         return _read_folder(place)
     if not place.is_file():

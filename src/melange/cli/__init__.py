@@ -29,20 +29,32 @@ def fail(error: MelangeError) -> NoReturn:
 def main() -> None:
     """Entry point of the ``melange`` command: a :class:`MelangeError` becomes two lines on stderr and exit code 2."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # a full disk is told here; at Python's exit it would be a traceback
     except MelangeError as error:
         fail(error)
+    except BrokenPipeError:
+        # The reader has gone (`melange catalog | head`): nothing is left to say.
+        _close_output()
+        raise SystemExit(0) from None
+    except OSError as error:
+        # The system refuses something: the disk is full, a folder is not ours, too many files are open.
+        _close_output()
+        fail(MelangeError(f"{error.filename or 'the system'}: {error.strerror or error}"))
     except MemoryError:
         fail(MelangeError("not enough memory", hint="give a smaller file or fewer buckets, or a larger machine"))
-    except BrokenPipeError:
-        # The reader has gone (`melange catalog | head`): nothing is left to say, and Python must not say it at exit.
-        with contextlib.suppress(OSError):
-            sys.stdout.close()
-        raise SystemExit(0) from None
     except Exception as error:
         if os.environ.get("MELANGE_DEBUG") == "1":
             raise
         crashed(error)
+
+
+def _close_output() -> None:
+    """What could not be written is given up, so that Python does not try once more at its exit."""
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
 
 
 def crashed(error: Exception) -> NoReturn:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from melange.errors import InputError
+from melange.files import path_of
 from melange.parsing import csv_rows, parse_json
 
 # Characters of a line that are looked at; a file without line ends, or a packed one of zeros, would fill the memory.
@@ -94,7 +95,7 @@ def _find_files(trace: str | Path) -> tuple[Path, ...]:
     InputError
         When there is none, or one is empty.
     """
-    path = Path(trace)
+    path = path_of(trace)
     if path.is_dir():
         found = [file for file in path.rglob("*") if _kind_by_suffix(file) and not file.name.startswith((".", "_"))]
         if not found:

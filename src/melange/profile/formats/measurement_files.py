@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from melange.errors import InputError
-from melange.files import Json, dump_document, read_text, write_document
+from melange.files import Json, dump_document, path_of, read_text, write_document
 from melange.parsing import csv_rows
 from melange.profile.formats.load_tests import points_of
 from melange.profile.formats.tables import read_objects
@@ -61,13 +61,13 @@ def _document(measurements: tuple[Measurement, ...]) -> Json:
 def _named(text: str) -> tuple[str, str]:
     """The name and the path in ``NAME=PATH``; a file that exists under the whole text is a path."""
     name, equals, path = text.partition("=")
-    return (name.strip(), path.strip()) if equals and not Path(text).exists() else ("", text)
+    return (name.strip(), path.strip()) if equals and not path_of(text).exists() else ("", text)
 
 
 def _files(pattern: str) -> list[str]:
-    if Path(pattern).exists():
+    if path_of(pattern).exists():
         return [pattern]
-    absolute = Path(pattern).expanduser().absolute()
+    absolute = path_of(pattern).absolute()
     files = sorted(str(file) for file in Path(absolute.anchor).glob(str(absolute.relative_to(absolute.anchor))))
     if not files:
         raise InputError(f"{pattern}: no such file, and no file that matches")
