@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from melange.errors import InputError
-from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_apart, check_names, check_one_meaning
+from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_apart, check_names
 from melange.plan.confidence import at_confidence
 from melange.plan.options import Options
 from melange.profile.profile import Profile
@@ -80,7 +80,6 @@ def _check_names(profile: Profile, options: Options) -> None:
     rented = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)
     check_names(options.max_instances, items, rented, "offers.max (max_instances)")
     check_names(options.max_accelerators, items, (ACCELERATOR,), "offers.max (max_accelerators)")
-    check_one_meaning(options.max_accelerators, items, rented, "offers.max")
     for key in ("min_replicas", "spare_replicas"):
         counts = getattr(options, key)
         check_names(() if isinstance(counts, int) else counts, items, (REPLICA_TYPE,), f"plan.{key}")

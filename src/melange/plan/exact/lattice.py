@@ -99,7 +99,8 @@ def permitted(problem: Problem, fleets: Positions) -> Mask:
     """Which fleets (N, R) keep every limit that concerns instances alone."""
     ok: Mask = np.asarray((fleets <= problem.most).all(axis=1), bool)
     for limit in problem.limits:
-        ok &= fleets @ limit.weight <= limit.most + ROUNDING
+        if len(limit.members) > 1:  # a limit of one type is in its most
+            ok &= limit.taken(fleets) <= limit.most + ROUNDING
     for need in problem.requirements:
         ok &= fleets[:, need.member].any(axis=1)
     if (problem.least > 1).any() or problem.spare.any():
@@ -150,7 +151,7 @@ def cheapest_of(
             return None, bound
         at = _nearest(lattice, cheapest, prefer)
         count = lattice.grid[at].copy()
-        weight, share, certain = _trial(problem, cuts, oracle, count)
+        weight, share, certain = _trial(problem, cuts, oracle, count, deadline)
         if share is not None:
             fleet = Fleet(instances=count, share=share, after_loss={}, bound=bound, status="optimal")
             return fleet, bound
@@ -174,7 +175,9 @@ def _nearest(lattice: Lattice, bound: float, prefer: Array) -> int:
     return int(ties[order[0]])
 
 
-def _trial(problem: Problem, cuts: Cuts, oracle: PeakLoad, count: Positions) -> tuple[Array | None, Array | None, bool]:
+def _trial(
+    problem: Problem, cuts: Cuts, oracle: PeakLoad, count: Positions, deadline: float
+) -> tuple[Array | None, Array | None, bool]:
     """A cut that says why a fleet does not carry everything, or shares (R, B) with which it does; is that certain."""
     carried = problem.carried(count)
     peak, price, worth = oracle(carried)
@@ -189,7 +192,7 @@ def _trial(problem: Problem, cuts: Cuts, oracle: PeakLoad, count: Positions) -> 
             return None, None, peak > 1 + _TOO_NEAR or found is None
         share = found[0]
     if problem.slices is not None:
-        return None, *sliced(problem, share, carried)
+        return None, *sliced(problem, share, carried, deadline)
     return None, share, True
 
 

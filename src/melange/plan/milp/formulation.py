@@ -143,10 +143,10 @@ def _thin(
 
 def _limit(problem: Problem, columns: Columns) -> Block:
     """Availability: sum_r g_r n_r <= A. A limit on one type is a bound of its variable."""
-    shared = [item for item in problem.limits if np.count_nonzero(item.weight) > 1]
-    row = [np.full(np.count_nonzero(item.weight), at) for at, item in enumerate(shared)]
-    column = [np.flatnonzero(item.weight) for item in shared]
-    value = [item.weight[item.weight > 0] for item in shared]
+    shared = [item for item in problem.limits if len(item.members) > 1]
+    row = [np.full(len(item.members), at) for at, item in enumerate(shared)]
+    column = [item.members for item in shared]
+    value = [item.weight for item in shared]
     return _rows("limit", np.full(len(shared), -np.inf), np.array([item.most for item in shared]), row, column, value)
 
 

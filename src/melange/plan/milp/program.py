@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
+from melange.plan.exact.projection import floor_per_h
 from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import Solved, minimise
@@ -35,7 +36,7 @@ def by_program(
 ) -> Fleet:
     """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from (R,)."""
     scenarios: tuple[int, ...] = ()
-    strict, bound = problem, -np.inf
+    strict, bound = problem, floor_per_h(problem)
     for _ in range(_MOST_ROUNDS):
         milp = formulate(strict, scenarios=scenarios)
         start = None if known is None else start_point(strict, milp, known)
