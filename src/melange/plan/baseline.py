@@ -9,6 +9,7 @@ from melange.plan.problem import ROUNDING, Limit, Positions, Problem, build
 from melange.plan.question import Question
 from melange.plan.servable import Scope
 from melange.profile.profile import Profile
+from melange.units import percent
 from melange.workload.workload import Array
 
 
@@ -80,7 +81,7 @@ def _cannot_have(
         most = np.floor(problem.budget_per_h / problem.cost[r] + ROUNDING)
         carried = problem.replicas[r] * most - max(problem.spare[r], problem.spare_total)
         part = max(0.0, carried) * (1.0 - problem.headroom) / load
-        return f"carries {part:.1%} of the traffic within the budget"
+        return f"carries {percent(part)} of the traffic within the budget"
     return ""
 
 
