@@ -12,6 +12,9 @@ from melange.errors import unknown
 from melange.parsing import compose_yaml
 from melange.service.schema import Service
 
+# Faults that are told one by one before the rest is counted: enough to see what is wrong. A judgment.
+_MOST_FAULTS = 20
+
 
 def faults(
     path: str | Path, text: str, error: ValidationError, settings: Sequence[str], within: tuple[str, ...] = ()
@@ -40,7 +43,8 @@ def faults(
             found = "" if "got" in message else f", got {fault['input']!r}"
             message = f"{place}: {name}: {message[:1].lower()}{message[1:]}{found}".removeprefix(": ")
         lines.setdefault(name, message)
-    return "\n".join(lines.values())
+    more = len(lines) - _MOST_FAULTS
+    return "\n".join([*list(lines.values())[:_MOST_FAULTS], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _is_key(key: str | int) -> bool:

@@ -17,6 +17,7 @@ from typing import IO, Any
 from melange.errors import InputError
 from melange.files import path_of
 from melange.parsing import csv_rows, parse_json
+from melange.workload.packed import check_packed, check_promise
 
 # Characters of a line that are looked at; a file without line ends, or a packed one of zeros, would fill the memory.
 _MOST_LINE = 1 << 20
@@ -120,6 +121,11 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
     kind = kinds.pop()
     paths = [str(file) for file in files]
     with readable(place):
+        for file in files:
+            if file.suffix.lower() == ".gz":
+                check_packed(file)
+            elif kind == "parquet":
+                _check_parquet(connection, file)
         if kind == "parquet":
             table = connection.read_parquet(paths, union_by_name=True)
         elif kind == "csv":
@@ -138,6 +144,19 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
             files=tuple(files),
             connection=connection,
         )
+
+
+def _check_parquet(connection: Any, file: Path) -> None:
+    """Refuse a file whose metadata promise far more than logs hold in so many bytes."""
+    name = str(file)
+    rows, packed = (
+        int(connection.con.execute(query, [name]).fetchone()[0] or 0)
+        for query in (
+            "SELECT sum(num_rows) FROM parquet_file_metadata(?)",
+            "SELECT sum(total_uncompressed_size) FROM parquet_metadata(?)",
+        )
+    )
+    check_promise(file, rows, packed)
 
 
 def _read_csv(connection: Any, files: Sequence[Path], paths: list[str]) -> Any:

@@ -24,11 +24,14 @@ LEAST_SHOWN = 5e-4
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console as wide as its terminal; into a file or a pipe lines stay whole, unless COLUMNS says otherwise."""
-    made = Console(stderr=stderr, highlight=False)
+    """A console as wide as its terminal; into a file or a pipe lines stay whole, unless COLUMNS says otherwise.
+
+    Texts are printed as they are: names come from files, and ``[red]`` or ``:warning:`` in one is no markup.
+    """
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if made.is_terminal or os.environ.get("COLUMNS"):
         return made
-    return Console(stderr=stderr, highlight=False, width=_PIPE_WIDTH)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=_PIPE_WIDTH)
 
 
 def table_of(*headings: str) -> Table:
