@@ -19,7 +19,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-
 # What moves a terminal's cursor or turns its text around: control characters, marks of direction, half characters. Line
 # ends and tabs stay.
 UNPRINTABLE = re.compile(

@@ -168,7 +168,7 @@ def parse_yaml(text: str, place: str) -> Any:
 class _Fault(yaml.MarkedYAMLError):
     """Something that no document may hold, at its line."""
 
-    def __init__(self, problem: str, mark: yaml.Mark) -> None:
+    def __init__(self, problem: str, mark: Any) -> None:
         super().__init__(problem=problem, problem_mark=mark)
 
 
@@ -183,7 +183,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """A node, counted: references to nodes are cheap to write, and double what they hold at every level."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call] # PyYAML has no types
         self._depth += 1
         if self._depth > MOST_DEPTH:
             raise _Fault(f"nested deeper than {MOST_DEPTH} levels", event.start_mark)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import date
@@ -39,7 +39,7 @@ def record(kind: type[Record], content: Any, place: str = "", **parsed: Any) -> 
         No mapping, a field that is absent or not known, or holds another kind of value: with its path.
     """
     given = mapping(content, place)
-    known = _hints(kind)
+    known = _hints(kind)  # type: ignore[arg-type] # classes can be hashed
     for key in given:
         if key not in known and key not in parsed:
             raise unknown("key", str(key), known, place=place)
@@ -84,7 +84,7 @@ def text(content: Any, place: str, *, most: int = _MOST_TEXT) -> str:
     if len(content) > most:
         raise InputError(f"{place} must have at most {most:,} characters, got {len(content):,}")
     if not content.isprintable() and (unfit := UNPRINTABLE.search(content)):
-        raise InputError(f"{place} must be printable text, got the character {ascii(unfit[0])}")
+        raise InputError(f"{place} must be printable text, got the character {unfit[0]!a}")
     return content
 
 
@@ -159,9 +159,9 @@ def _one_of(hints: tuple[Any, ...], content: Any, place: str) -> Any:
 
 
 @cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, Any]:
     hints = get_type_hints(kind)
-    return {one.name: hints[one.name] for one in fields(kind)}
+    return {one.name: hints[one.name] for one in fields(kind)}  # type: ignore[arg-type] # a dataclass
 
 
 def _joined(place: str, key: str) -> str:

@@ -24,8 +24,32 @@ VALUES: tuple[Any, ...] = (
     *([], {}, [[]], [None], [1], [[1]], [[1], [1, 2]], [0] * 200, ["a", "b"], {"a": 1}, {"": {}}, [{}], [[[[[]]]]]),
     *(_DEEP, _WHOLE),
 )
-_CHUNKS = (b"\x00", b"\xff\xfe", b"\xed\xa0\x80", b"[" * 200_000, b"{" * 5_000, b'"', b"'", b"\r", b"\n\n", b"\xef\xbb\xbf")
-_CHUNKS += (b"9" * 400, b"9" * 5_000, b"-", b",", b":", b"NaN", b"Infinity", b"1e999", b"\x1b[2J", b"&a ", b"*a", b"!!int ")
+_CHUNKS = (
+    b"\x00",
+    b"\xff\xfe",
+    b"\xed\xa0\x80",
+    b"[" * 200_000,
+    b"{" * 5_000,
+    b'"',
+    b"'",
+    b"\r",
+    b"\n\n",
+    b"\xef\xbb\xbf",
+)
+_CHUNKS += (
+    b"9" * 400,
+    b"9" * 5_000,
+    b"-",
+    b",",
+    b":",
+    b"NaN",
+    b"Infinity",
+    b"1e999",
+    b"\x1b[2J",
+    b"&a ",
+    b"*a",
+    b"!!int ",
+)
 _CHUNKS += (b"x" * 200_000, b"\t", b"#", b"\\", b"\\ud800", b"{}", b"[]", b"=", b"|", b";", b"%")
 
 
@@ -42,7 +66,16 @@ def _once(content: bytes, suffix: str, rng: random.Random) -> bytes:
     if mutate is not None and rng.random() < 0.8:
         try:
             return mutate(content.decode(), rng)
-        except (ArithmeticError, ValueError, RecursionError, yaml.YAMLError, csv.Error, AttributeError, LookupError, TypeError):
+        except (
+            ArithmeticError,
+            ValueError,
+            RecursionError,
+            yaml.YAMLError,
+            csv.Error,
+            AttributeError,
+            LookupError,
+            TypeError,
+        ):
             pass  # what was damaged before: go on with its bytes
     return _bytes(content, rng)
 
@@ -67,7 +100,9 @@ def _bytes(content: bytes, rng: random.Random) -> bytes:
     if kind == 6:
         return content[:place] + rng.randbytes(length) + content[place + length :]
     if kind == 7:
-        return rng.choice((b"", b"\n", b" ", b"null", b"[]", b"{}", b"0", b'""', rng.choice(_CHUNKS), content.hex().encode()))
+        return rng.choice(
+            (b"", b"\n", b" ", b"null", b"[]", b"{}", b"0", b'""', rng.choice(_CHUNKS), content.hex().encode())
+        )
     try:
         return content.decode().encode(rng.choice(("utf-16", "utf-8-sig", "utf-32", "cp037")), "replace")
     except UnicodeDecodeError:
@@ -95,7 +130,9 @@ def _yaml(text: str, rng: random.Random) -> bytes:
     if rng.random() < 0.2:
         return _lines(text, rng)
     content = _in_structure(yaml.safe_load(text), rng)
-    return _dumped(content) if rng.random() < 0.5 else _expanded(yaml.safe_dump(content)).encode("utf-8", "surrogatepass")
+    return (
+        _dumped(content) if rng.random() < 0.5 else _expanded(yaml.safe_dump(content)).encode("utf-8", "surrogatepass")
+    )
 
 
 def _dumped(content: Any) -> bytes:

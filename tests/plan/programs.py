@@ -17,7 +17,6 @@ import numpy as np
 from melange.catalog.offer import Offer
 from melange.errors import InfeasibleError, MelangeError
 from melange.plan.options import Options
-from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.profile.profile import Profile, ReplicaType
 from melange.workload.workload import Buckets, Workload
@@ -218,7 +217,11 @@ def _carries(load: np.ndarray, room: np.ndarray, same: float) -> bool:
     share = _shares(model, load, [r for r in range(len(load)) if room[r] > 0], 1.0, False)
     for r in range(len(load)):
         if room[r] > 0:
-            model.row(-math.inf, 0.0, [(share[r, b], load[r, b] / room[r]) for b in range(load.shape[1]) if (r, b) in share] + [(peak, -1.0)])
+            model.row(
+                -math.inf,
+                0.0,
+                [(share[r, b], load[r, b] / room[r]) for b in range(load.shape[1]) if (r, b) in share] + [(peak, -1.0)],
+            )
     if any(not any((r, b) in share for r in range(len(load))) for b in range(load.shape[1])):
         return False
     found = model.solve()
@@ -283,7 +286,8 @@ class _Model:
     def __init__(self) -> None:
         self._solver = highspy.Highs()
         for key, value in {
-            "output_flag": False, "threads": 1, "presolve": "off", "mip_rel_gap": 0.0, "mip_abs_gap": 1e-9, "time_limit": 60.0,
+            "output_flag": False, "threads": 1, "presolve": "off", "time_limit": 60.0, "mip_rel_gap": 0.0,
+            "mip_abs_gap": 1e-9,
             "primal_feasibility_tolerance": _FEASIBLE, "mip_feasibility_tolerance": _FEASIBLE,
         }.items():  # fmt: skip
             self._solver.setOptionValue(key, value)
@@ -310,7 +314,9 @@ class _Model:
         raise RuntimeError(f"the judge has no answer: {self._solver.modelStatusToString(status)}")
 
 
-def _shares(model: _Model, load: np.ndarray, types: list[int], whole: float, is_whole: bool) -> dict[tuple[int, int], int]:
+def _shares(
+    model: _Model, load: np.ndarray, types: list[int], whole: float, is_whole: bool
+) -> dict[tuple[int, int], int]:
     share = {
         (r, b): model.add(0.0, 0.0, whole, is_whole)
         for r in types for b in range(load.shape[1]) if np.isfinite(load[r, b])
@@ -338,7 +344,9 @@ def incumbent_finding(program: Program, seed: int) -> str:
     changes, fewest = np.abs(again.instances - before).sum(), np.abs(best.n - before).sum()
     if changes <= fewest:
         return ""
-    return f"{before.tolist()} in force: {again.instances.tolist()} changes {changes}, {best.n.tolist()} only {fewest:g}"
+    return (
+        f"{before.tolist()} in force: {again.instances.tolist()} changes {changes}, {best.n.tolist()} only {fewest:g}"
+    )
 
 
 def _best(program: Program, near: tuple[np.ndarray, float] | None = None) -> _Answer | None:
@@ -349,13 +357,20 @@ def _best(program: Program, near: tuple[np.ndarray, float] | None = None) -> _An
     asked, items, load = program.options, program.profile.replica_types, program.load
     types, sizes = load.shape
     p = [one.replicas_per_instance for one in items]
-    allowed = [r for r in range(types) if items[r].name not in asked.exclude and items[r].offer.accelerator not in asked.exclude]
+    allowed = [
+        r
+        for r in range(types)
+        if items[r].name not in asked.exclude and items[r].offer.accelerator not in asked.exclude
+    ]
     barred = [r for members, weight, most, _ in _limits(program) for r in members if weight[r] > most]
     allowed = [r for r in allowed if r not in barred]
     if any(not np.isfinite(load[allowed, b]).any() for b in range(sizes)):
         return None
     model, free, is_budget = _Model(), 1 - asked.headroom, asked.budget_per_h is not None
-    top = [math.ceil(np.where(np.isfinite(load[r]), load[r], 0).sum() / free + 12 + asked.min_total_replicas) for r in range(types)]
+    top = [
+        math.ceil(np.where(np.isfinite(load[r]), load[r], 0).sum() / free + 12 + asked.min_total_replicas)
+        for r in range(types)
+    ]
     n = {r: model.add(0.0 if is_budget or near else items[r].cost_per_h, 0, top[r], True) for r in allowed}
     if near is not None:
         for r in allowed:
@@ -378,15 +393,7 @@ def _best(program: Program, near: tuple[np.ndarray, float] | None = None) -> _An
         for lost in allowed:
             survives = model.add(0.0, 0, 1, True)
             _carry(model, program, allowed, n, used, part, lost=lost, survives=survives)
-    model.row(asked.min_total_replicas, math.inf, [(n[r], float(p[r])) for r in allowed])
-    if asked.max_types is not None:
-        model.row(-math.inf, asked.max_types, [(used[r], 1.0) for r in allowed])
-    if is_budget:
-        model.row(-math.inf, asked.budget_per_h, [(n[r], items[r].cost_per_h) for r in allowed])
-    for members, weight, most, _ in _limits(program):
-        model.row(-math.inf, most, [(n[r], float(weight[r])) for r in members if r in n])
-    for members, _ in _requirements(program):
-        model.row(1.0, math.inf, [(n[r], 1.0) for r in members if r in n])
+    _limit(model, program, n, used)
     found = model.solve()
     if found is None or (is_budget and -found[0] < 1e-6):
         return None
@@ -396,6 +403,21 @@ def _best(program: Program, near: tuple[np.ndarray, float] | None = None) -> _An
     for (r, b), at in share.items():
         shares[r, b] = round(found[1][at]) / steps if asked.slices else max(0.0, found[1][at])
     return _Answer(counts, shares, -found[0] if is_budget else 1.0)
+
+
+def _limit(model: _Model, program: Program, n: dict[int, int], used: dict[int, int]) -> None:
+    """What binds instances alone."""
+    asked, items = program.options, program.profile.replica_types
+    p = [one.replicas_per_instance for one in items]
+    model.row(asked.min_total_replicas, math.inf, [(n[r], float(p[r])) for r in n])
+    if asked.max_types is not None:
+        model.row(-math.inf, asked.max_types, [(used[r], 1.0) for r in n])
+    if asked.budget_per_h is not None:
+        model.row(-math.inf, asked.budget_per_h, [(n[r], items[r].cost_per_h) for r in n])
+    for members, weight, most, _ in _limits(program):
+        model.row(-math.inf, most, [(n[r], float(weight[r])) for r in members if r in n])
+    for members, _ in _requirements(program):
+        model.row(1.0, math.inf, [(n[r], 1.0) for r in members if r in n])
 
 
 def _carry(

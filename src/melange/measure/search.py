@@ -137,7 +137,9 @@ class Found:
     def from_json(cls, content: Json) -> Found:
         """From the JSON object that :meth:`to_json` makes; journals of before had no interval."""
         values: Json = {"low": content["max_request_rate"], "high": content["max_request_rate"]} | content
-        known: Json = {name: math.inf if value is None else number(value, name) for name, value in values.items() if name != "why"}
+        known: Json = {
+            name: math.inf if value is None else number(value, name) for name, value in values.items() if name != "why"
+        }
         return record(cls, values, "found", **known)
 
 

@@ -69,9 +69,7 @@ def _limits_by_type(problem: Problem) -> list[list[tuple[Limit, float]]]:
     return found
 
 
-def _cannot_have(
-    problem: Problem, limits: list[tuple[Limit, float]], r: int, count: int, load: float
-) -> str:
+def _cannot_have(problem: Problem, limits: list[tuple[Limit, float]], r: int, count: int, load: float) -> str:
     """Why that many instances of a type cannot be had; empty where they can."""
     for limit, weight in limits:
         taken = weight * count

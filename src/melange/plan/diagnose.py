@@ -141,7 +141,9 @@ def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray |
     milp = formulate(unlimited)
     columns, size = len(milp.program.cost), len(limits)
     at = np.repeat(np.arange(size), [len(limit.members) for limit in limits])
-    types, weight = (np.concatenate(parts) for parts in zip(*((one.members, one.weight) for one in limits), strict=True))
+    types, weight = (
+        np.concatenate(parts) for parts in zip(*((one.members, one.weight) for one in limits), strict=True)
+    )
     program = extended(
         milp,
         cost=np.append(np.zeros(columns), [1.0 / max(limit.most, 1.0) for limit in limits]),

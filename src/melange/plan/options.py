@@ -11,7 +11,7 @@ from melange.errors import InputError
 from melange.files import Json
 from melange.records import record
 
-# Instances, replicas and slices that anyone asks for. Beyond it, sums of them lose the digits that a plan is checked by.
+# Instances, replicas and slices that anyone asks for. Beyond it, sums lose the digits that a plan is checked by.
 _MOST_COUNT = 1_000_000
 
 

@@ -15,7 +15,7 @@ from melange.plan.certificate import Certificate
 from melange.plan.fingerprint import fingerprint
 from melange.plan.options import Options
 from melange.plan.question import Question
-from melange.plan.question_file import question_from_json, question_to_json
+from melange.plan.question_file import question_to_json
 from melange.plan.server import servers_of
 from melange.plan.simulation import Simulation
 from melange.profile.profile import ReplicaType

@@ -88,9 +88,9 @@ def _profile(content: Json, workload: Workload) -> Profile:
         max_request_rate=values["max_request_rate"],
         low=values["low"],
         high=values["high"],
-        provenance=values["provenance"],
+        provenance=values["provenance"],  # type: ignore[arg-type] # checked there
         reasons=reasons,
-        reason=values["reason"],
+        reason=values["reason"],  # type: ignore[arg-type] # checked there
         slo=value_of(Slo | None, content["slo"], "slo"),
         model=text(content["model"], "model"),
         source=text(stored["source"], "profile.source"),

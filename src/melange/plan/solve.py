@@ -203,7 +203,9 @@ def _cautions(question: Question, scope: Scope, fleet: Fleet) -> tuple[Caution, 
     said = list(dict.fromkeys((*workload.cautions, *question.profile.cautions)))
     left_out = float(workload.request_rate.ravel()[~scope.served].sum() / workload.total_rate)
     if left_out > ROUNDING:
-        said.append(Caution("left-out", f"{percent(left_out, 2)} of requests are left out: no replica type can serve them"))
+        said.append(
+            Caution("left-out", f"{percent(left_out, 2)} of requests are left out: no replica type can serve them")
+        )
     if fleet.status == "time limit":
         said.append(Caution("time-limit", "the search was stopped by its time limit; a cheaper plan may exist"))
     return tuple(said)

@@ -37,7 +37,8 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
             found = _plan_at(end, plan.question)
             cost_at[end] = found.cost_per_h
             if found.served_fraction < plan.served_fraction - ROUNDING:
-                what = f"at the {end} end of all intervals {percent(1 - found.served_fraction, 2)} of requests are left out"
+                left_out = percent(1 - found.served_fraction, 2)
+                what = f"at the {end} end of all intervals {left_out} of requests are left out"
                 cautions.append(Caution("uncertain", f"{what}; that cost is not for the same traffic"))
         except InfeasibleError as error:
             cost_at[end] = None

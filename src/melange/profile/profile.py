@@ -153,12 +153,11 @@ class Profile:
                     f"for {names[r]} at {self.buckets.label(i, o)}"
                 )
             object.__setattr__(self, name, values)
-        kinds = (("provenance", np.int8, len(PROVENANCES)), ("reason", np.int32, len(self.reasons)))
-        for name, dtype, count in kinds:
+        for name, dtype, count in (("provenance", np.int8, len(PROVENANCES)), ("reason", np.int32, len(self.reasons))):
             stored = frozen_array(getattr(self, name), f"profile.{name}", shape)
-            indices = stored.clip(-1, count).astype(dtype)
-            if (indices != stored).any() or (indices < 0).any() or (indices >= count).any():
+            if not ((stored >= 0) & (stored < count) & (stored == np.floor(stored))).all():
                 raise InputError(f"profile.{name} must hold whole numbers from 0 to {count - 1}")
+            indices = stored.astype(dtype)
             indices.flags.writeable = False
             object.__setattr__(self, name, indices)
 

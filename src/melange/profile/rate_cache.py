@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,18 @@ Rate = tuple[float, str]
 
 
 def cache_folder() -> Path:
-    """Where files are kept between runs: ``$MELANGE_CACHE``, or ``melange`` in the user's cache folder."""
+    """Where files are kept between runs: ``$MELANGE_CACHE``, or ``melange`` in the user's cache folder.
+
+    Without either, a folder of the user's own beside temporary files.
+    """
     if own := os.environ.get("MELANGE_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melange"
+    if own := os.environ.get("XDG_CACHE_HOME"):
+        return Path(own) / "melange"
+    try:
+        return Path.home() / ".cache" / "melange"
+    except RuntimeError:  # neither HOME nor an entry in the users' table, as in some containers
+        return Path(tempfile.gettempdir()) / f"melange-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
 
 
 class RateCache:

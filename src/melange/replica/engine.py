@@ -106,7 +106,9 @@ def _engine_from(content: Any, place: str) -> Engine:
         if name not in names:
             raise unknown("key", name, names, place=f"{place}.cost")
     cost = {
-        name: math.inf if name in stored and stored[name] is None else number(stored.get(name, 0.0), f"{place}.cost.{name}")
+        name: math.inf
+        if name in stored and stored[name] is None
+        else number(stored.get(name, 0.0), f"{place}.cost.{name}")
         for name in names
     }
     return record(Engine, content, place, cost=StepCost(**cost))

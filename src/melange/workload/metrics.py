@@ -149,7 +149,9 @@ class _Marginal:
 def _marginal(counts: dict[tuple[str, str], float], axis: str, place: str) -> _Marginal:
     family = _FAMILIES[axis]
     cumulative = sorted(
-        (_number(edge, f"{place}: le of {family}"), n) for (name, edge), n in counts.items() if name == f"{family}_bucket"
+        (_number(edge, f"{place}: le of {family}"), n)
+        for (name, edge), n in counts.items()
+        if name == f"{family}_bucket"
     )
     if any(not 0 < edge <= MOST_TOKENS for edge, _ in cumulative[:-1]):
         raise InputError(f"{place}: the edges (le) of {family} must be > 0 and at most {MOST_TOKENS:,} tokens")

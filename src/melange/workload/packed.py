@@ -13,7 +13,7 @@ _MOST_TIMES, _FREE_BYTES = 200, 64 << 20
 # Bytes of a packed text that are unpacked to find out: less than a second.
 _LOOKED_AT = 256 << 20
 _PIECE = 1 << 20
-# Rows of a Parquet file to a byte of it: of repeated rows a byte holds dozens, of requests with times of their own none.
+# Rows of a Parquet file to a byte of it: of repeated rows a byte holds dozens, of requests at different times none.
 _MOST_ROWS_PER_BYTE, _FREE_ROWS = 20, 1_000_000
 
 

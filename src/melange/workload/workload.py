@@ -28,7 +28,7 @@ DEFAULT_INPUT_EDGES = (*PAPER_INPUT_EDGES, 32000, 64000, 128000)
 DEFAULT_OUTPUT_EDGES = (*PAPER_OUTPUT_EDGES, 4000, 8000, 16000, 32000)
 # Tokens of a request: a thousand times the longest context that any model has.
 MOST_TOKENS = 1_000_000_000
-# Buckets of a grid; the bundled one has 130. A table of them for each of a thousand replica types still fits into memory.
+# Buckets of a grid; the bundled one has 130. A table of them for each of a thousand replica types fits into memory.
 _MOST_BUCKETS = 20_000
 # Requests per second of a workload: one in thirty years, and a thousand times those of the largest service. Beyond
 # them, sums of rates lose their digits.
@@ -303,7 +303,7 @@ def frozen_array(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Ar
     try:
         found = np.asarray(values)
         if found.dtype.kind not in "iuf":
-            raise TypeError(f"cells of {found.dtype}")  # noqa: TRY301 (as where NumPy itself finds no numbers)
+            raise TypeError(f"cells of {found.dtype}")
         array = np.array(found, dtype=np.float64)
     except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{name}: must be a table of numbers with {' x '.join(map(str, shape))} cells") from error

@@ -80,10 +80,13 @@ def test_a_head_that_two_readers_read_differently_is_not_passed_on(plan_file: Pa
 
 def test_a_head_that_is_well_framed_is(plan_file: Path) -> None:
     """The same server with nothing wrong in it, so that the refusals above are of what they name."""
-    with raw_replica(answer_of(b"Content-Length: 2\r\n", b"X-A: 1\r\n")) as url:
-        with Balancer(plan_file, f"--replica=A100={url}", f"--replica=L4={url}/x", *FAST) as balancer:
-            found = complete(balancer.port, words=500)
-            assert (found.status, found.body, found.headers["x-a"]) == (200, b"{}", "1")
+    fields = (b"Content-Length: 2\r\n", b"X-A: 1\r\n")
+    with (
+        raw_replica(answer_of(*fields)) as url,
+        Balancer(plan_file, f"--replica=A100={url}", f"--replica=L4={url}/x", *FAST) as balancer,
+    ):
+        found = complete(balancer.port, words=500)
+        assert (found.status, found.body, found.headers["x-a"]) == (200, b"{}", "1")
 
 
 def test_a_request_in_another_transfer_coding_is_refused(plan_file: Path) -> None:

@@ -1,8 +1,8 @@
 """Heads of replicas' answers that are framed as HTTP/1.1 asks for, and no others.
 
 The client library reads what it can make sense of: lines that end in a bare line feed, fields that go on in the next
-line. What is a field to one reader is none to another, so a proxy that passes such heads on lets a replica say different
-things to those behind it (RFC 9112, sections 2.2 and 5.2).
+line. What is a field to one reader is none to another, so that through a proxy that passes such heads on a replica says
+different things to those behind it (RFC 9112, sections 2.2 and 5.2).
 """
 
 from __future__ import annotations
@@ -52,5 +52,6 @@ class _Handler(ResponseHandler):
 def connector(**settings: Any) -> TCPConnector:
     """Connections to replicas, whose answers are looked at."""
     made = TCPConnector(**settings)
-    made._factory = functools.partial(_Handler, loop=asyncio.get_running_loop())  # noqa: SLF001 (no public way)
+    # There is no public way to give it a reader of its own.
+    made._factory = functools.partial(_Handler, loop=asyncio.get_running_loop())  # type: ignore[assignment] # a subclass
     return made

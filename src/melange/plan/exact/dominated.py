@@ -67,9 +67,7 @@ class _Draws:
         return fits
 
 
-def _dominates(
-    problem: Problem, draws: _Draws, speed: Array, rivals: Positions, r: int, margin: Array | float
-) -> Mask:
+def _dominates(problem: Problem, draws: _Draws, speed: Array, rivals: Positions, r: int, margin: Array | float) -> Mask:
     """Which rivals, none of them more expensive, dominate type r by a margin (rivals, 1)."""
     able: Mask = problem.replicas[rivals] >= problem.replicas[r]
     able &= (problem.spare[rivals] <= problem.spare[r]) & (problem.least[rivals] <= problem.least[r])

@@ -29,8 +29,8 @@ _CHUNK = 2_000_000
 # Peaks closer to 1 than this are decided by a fresh solve: a solver that goes on from fleet to fleet is right to its
 # tolerance of 1e-7, and no fleet may be ruled out by that.
 _TOO_NEAR = 1e-7
-# Part of a cut that fleets lack without the last type: beyond it they need one instance at least, however little traffic
-# that is; below, it may be rounding.
+# Part of a cut that fleets lack without the last type: beyond it they need one instance at least, however thin the
+# traffic is; below, it may be rounding.
 _LACKING = 0.5
 
 

@@ -130,9 +130,7 @@ def _tiny_load(problem: Problem, columns: Columns) -> Block:
     )
 
 
-def _thin(
-    problem: Problem, columns: Columns, *, block: int
-) -> tuple[Positions, Positions, Positions, Array, Array]:
+def _thin(problem: Problem, columns: Columns, *, block: int) -> tuple[Positions, Positions, Positions, Array, Array]:
     """Types with thin traffic; row, column and value of its shares; and their number by type, in whole slices."""
     pair = problem.load[columns.type_of, columns.bucket_of] / problem.capacity[columns.type_of] < _TINY_LOAD
     thin, pairs = np.flatnonzero(pair), len(columns.type_of)

@@ -136,7 +136,9 @@ def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
     against = (
         f"{1 - plan.cost_per_h / cost:.1%} less" if cost > plan.cost_per_h else f"{usd(plan.cost_per_h - cost)}/h more"
     )
-    return f", {against} than {name} alone ({usd(cost)}/h), which cannot serve {percent(1 - fraction, 2)} of the requests"
+    return (
+        f", {against} than {name} alone ({usd(cost)}/h), which cannot serve {percent(1 - fraction, 2)} of the requests"
+    )
 
 
 def changes_sentence(plan: Plan, incumbent: Plan) -> str:

@@ -281,19 +281,18 @@ def write_valid(folder: Path) -> None:
 
 def formats(folder: Path) -> list[Format]:
     """All of them; ``folder`` is that of :func:`write_valid`."""
-    import ibis
-    import pyarrow.parquet
+    import duckdb
 
     rows = [line.split(",") for line in LOG.splitlines()]
     jsonl = "".join(
         json.dumps({"arrival_s": 0.5 * n, "input_tokens": int(row[1]), "output_tokens": int(row[2])}) + "\n"
         for n, row in enumerate(rows[1:])
     )
-    connection = ibis.duckdb.connect()
-    arrow = connection.read_csv(str(folder / "log.csv")).to_pyarrow()
-    pyarrow.parquet.write_table(arrow, folder / "log.parquet")
+    duckdb.sql(f"COPY (FROM read_csv('{folder / 'log.csv'}')) TO '{folder / 'log.parquet'}' (FORMAT parquet)")
     quick = ("plan", "{}", "--quick")
-    text = {name: (folder / name).read_bytes() for name in ("workload.json", "profile.json", "plan.json", "certified.json")}
+    text = {
+        name: (folder / name).read_bytes() for name in ("workload.json", "profile.json", "plan.json", "certified.json")
+    }
     anchor = ("profile", "{x}/service.yaml", "--anchor", "{}")
     log: tuple[Command, ...] = (("workload", "{}", "--out", "{}.out"), _arrivals)
     profile: tuple[Command, ...] = (
@@ -307,7 +306,7 @@ def formats(folder: Path) -> list[Format]:
         ("validate", "{}", "--requests", "20", "--seeds", "1", "--processes", "1", "--out", "{}.out"),
         ("plan", "{x}/service.yaml", "--quick", "--incumbent", "{}"),
     )
-    found = [
+    return [
         Format("service", "service.yaml", SERVICE.encode(), (quick, ("profile", "{}", "--out", "{}.out"))),
         Format(
             "workload",
@@ -329,17 +328,37 @@ def formats(folder: Path) -> list[Format]:
         ),
         Format("aibrix", "aibrix.jsonl", json.dumps(AIBRIX).encode(), (("profile", "{}"),)),
         *(
-            Format(f"hf-{name}", "config.json", json.dumps(one).encode(), (_show_model, ("profile", "{x}/service.yaml", "--set", "model={}", "--set", "variants=[]")))
+            Format(
+                f"hf-{name}",
+                "config.json",
+                json.dumps(one).encode(),
+                (_show_model, ("profile", "{x}/service.yaml", "--set", "model={}", "--set", "variants=[]")),
+            )
             for name, one in MODELS.items()
         ),
-        *(Format(f"load-{name}", f"{name}.json", json.dumps(one).encode(), (("profile", "{x}/service.yaml", "--anchor", "{}" if name == "own" else "L4={}"),)) for name, one in LOAD_TESTS.items()),
-        Format("load-aibrix", "aibrix.jsonl", "".join(json.dumps(one) + "\n" for one in AIBRIX_LOAD).encode(), (("profile", "{x}/service.yaml", "--anchor", "L4={}"),)),
+        *(
+            Format(
+                f"load-{name}",
+                f"{name}.json",
+                json.dumps(one).encode(),
+                (("profile", "{x}/service.yaml", "--anchor", "{}" if name == "own" else "L4={}"),),
+            )
+            for name, one in LOAD_TESTS.items()
+        ),
+        Format(
+            "load-aibrix",
+            "aibrix.jsonl",
+            "".join(json.dumps(one) + "\n" for one in AIBRIX_LOAD).encode(),
+            (("profile", "{x}/service.yaml", "--anchor", "L4={}"),),
+        ),
         Format("load-table", "points.csv", MEASUREMENT_TABLE.encode(), (anchor,)),
         Format("journal", "journal.jsonl", JOURNAL.encode(), (anchor, _journal)),
         Format(
             "histogram-json",
             "h.json",
-            json.dumps({"input_edges": [100, 500], "output_edges": [25, 100], "request_rate": [[0.2, 0.1], [0.5, 0.2]]}).encode(),
+            json.dumps(
+                {"input_edges": [100, 500], "output_edges": [25, 100], "request_rate": [[0.2, 0.1], [0.5, 0.2]]}
+            ).encode(),
             (("workload", "--histogram", "{}", "--out", "{}.out"),),
         ),
         Format(
@@ -355,8 +374,12 @@ def formats(folder: Path) -> list[Format]:
         Format("offers", "offers.csv", OFFERS.encode(), (("catalog", "--file", "{}"),)),
         Format("skypilot", "aws.csv", SKYPILOT.encode(), (("catalog", "--file", "{}"),)),
         Format("gpuhunt", "aws.csv", GPUHUNT.encode(), (("catalog", "--file", "{}"),)),
-        Format("replicas", "replicas.txt", b"L4=http://localhost:8000\n# x\nL4 http://localhost:8001\n", (_replicas_of(folder),)),
+        Format(
+            "replicas",
+            "replicas.txt",
+            b"L4=http://localhost:8000\n# x\nL4 http://localhost:8001\n",
+            (_replicas_of(folder),),
+        ),
         Format("keys", "keys.txt", b"# keys\nabcdefghijklmnopqrstuvwxyz\n", (_keys,)),
         Format("cache", "rates.json", b'{"0123": [1.5, ""], "4567": [0, "too long"]}', (_cache,)),
     ]
-    return found

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 import click
-from inputs import Command
+from read_formats import Command
 
 from melange.cli.app import app
 from melange.errors import UNPRINTABLE, MelangeError
