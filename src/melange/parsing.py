@@ -82,10 +82,12 @@ def check_values(content: Any, place: str, *, infinity: bool = False) -> None:
 def _is_sound(content: Any, infinity: bool) -> bool:
     """The check of :func:`check_values` without paths: quick, for most documents are sound."""
     level = [content]
-    for _ in range(MOST_DEPTH + 1):
+    for depth in range(1, MOST_DEPTH + 2):
         deeper: list[Any] = []
         for one in level:
             kind = type(one)
+            if kind in (list, dict) and depth > MOST_DEPTH:
+                return False
             if kind is list:
                 deeper += one
             elif kind is dict:
@@ -93,10 +95,10 @@ def _is_sound(content: Any, infinity: bool) -> bool:
                 deeper += one.values()
             elif _fault_of(one, infinity):
                 return False
-        if not deeper:
-            return True
         level = deeper
-    return False
+        if not level:
+            break
+    return True
 
 
 def _faults_in(content: Any, path: str, depth: int, infinity: bool) -> Iterator[str]:
