@@ -21,9 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "mutations"))
 
-from read_formats import formats, write_valid  # noqa: E402
-from mutate import mutated  # noqa: E402
 from answering import finding, report  # noqa: E402
+from mutate import mutated  # noqa: E402
+from read_formats import formats, write_valid  # noqa: E402
 
 _MOST_MEMORY = 4 << 30
 
@@ -65,12 +65,11 @@ def main() -> None:
                     kept.write_bytes(file.read_bytes())
                     words = command.__name__ if callable(command) else " ".join(command)
                     report(f"{one.name} | {words} | {what} | {kept.name}")
-            took_s = time.monotonic() - begun
+            took_s, mib = time.monotonic() - begun, peak >> 20
             if tried % 1000 == 0:
-                report(f"{tried} files, {found.total()} findings, {took_s:.0f} s, {peak >> 20} MiB")
-    report(
-        f"{tried} files of {len(known)} formats, seed {given.seed}: {sum(found.values())} findings of {len(found)} kinds"
-    )
+                report(f"{tried} files, {found.total()} findings, {took_s:.0f} s, {mib} MiB")
+    kinds, total = len(found), found.total()
+    report(f"{tried} files of {len(known)} formats, seed {given.seed}: {total} findings of {kinds} kinds")
     sys.exit(1 if found else 0)
 
 

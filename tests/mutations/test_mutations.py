@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from read_formats import Format, formats, write_valid
-from mutate import mutated
 from answering import finding
+from mutate import mutated
+from read_formats import Format, formats, write_valid
 
 from melange.cli.app import app
 

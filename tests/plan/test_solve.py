@@ -425,9 +425,8 @@ def test_reasons_that_differ_in_their_figures_are_told_together():
 
 
 def test_shares_after_a_loss_need_not_be_whole_slices():
-    """Two replicas of which either may be lost: in one slice a size goes to one of them, but after a loss in any parts."""
+    """In one slice a size goes to one type; once a replica is lost, the rest carries it in whatever parts."""
     offers = [offer("a", 1.0), offer("b", 1.0)]
-    # A type alone carries 0.75 of the size; three replicas carry it in one slice each way once a fourth is lost.
     case = workload([[1.0, 1.0]]), profile(offers, [[[1.0, 1.0]], [[1.0, 1.0]]])
     plan = solve(*case, exact(slices=1, spare_total_replicas=1))
     assert plan.cost_per_h == 3.0
