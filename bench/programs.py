@@ -2,7 +2,7 @@
 
     python bench/programs.py --count 20000 --seed 1
 
-Prints every finding with its seed; tests/plan/programs.py says what is one.
+Prints every finding with its seed; tests/plan/judging.py says what is one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "plan"))
 
-from programs import draw, finding  # noqa: E402
+from judging import finding  # noqa: E402
+
+from programs import draw  # noqa: E402
 
 
 def main() -> None:

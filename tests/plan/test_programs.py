@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from judging import finding, incumbent_finding
 
-from programs import draw, finding, incumbent_finding
+from programs import draw
 
 
 @pytest.mark.parametrize("first", range(0, 240, 20))

@@ -46,7 +46,8 @@ class UpstreamFaultError(Exception):
     why
         For the log and the client.
     fault
-        How: ``GONE``, ``BROKEN`` or ``WRONG``; empty where it has only said that it has enough to do.
+        How: ``GONE``, ``BROKEN`` or ``WRONG``; empty where it has only said that it has enough to do, or where the
+        delay may be this process's own.
     """
 
     def __init__(self, why: str, fault: str) -> None:
