@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-ray test-gateways test-targets docs kernel bench services reproduce clean
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-ray test-gateways test-targets docs kernel mutations programs bench services reproduce clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -79,6 +79,12 @@ bench: $(VENV)/.installed-dev ## measure against the named baselines (about 30 m
 # Every planner has ten minutes of CPU for a service; what is in bench/out already is not run again.
 SEED ?= 1
 COUNT ?= 100
+mutations: $(VENV)/.installed-dev ## give melange 100,000 damaged files of every format (hours; SEED=1)
+	$(BIN)/python bench/mutations.py --count 100000 --seed $(SEED)
+
+programs: $(VENV)/.installed-dev ## plan 20,000 random programs and judge each independently (half an hour; SEED=1)
+	$(BIN)/python bench/programs.py --count 20000 --seed $(SEED)
+
 services: $(VENV)/.installed-dev ## every planner on a hundred drawn services, judged on fresh requests; writes the benchmark page (hours)
 	$(BIN)/python bench/services/run.py --seed $(SEED) --count $(COUNT) --processes 2 --limit 600
 	$(BIN)/python bench/services/page.py --seed $(SEED) --count $(COUNT)

@@ -75,7 +75,7 @@ def test_absent_and_binary_files_are_refused(tmp_path: Path) -> None:
     ("content", "complaint"),
     [
         ({}, "the key 'input_edges' is absent"),
-        ({"input_edges": 5, "output_edges": [1]}, "not a workload as melange writes it"),
+        ({"input_edges": 5, "output_edges": [1]}, "input_edges must be a list, got 5"),
         ({"input_edges": [10, 5], "output_edges": [1]}, r"w\.json: buckets\.input: edges must ascend"),
     ],
 )

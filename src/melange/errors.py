@@ -15,8 +15,33 @@ A :class:`Caution` is the milder sort: the answer stands, and its reader should 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+# What moves a terminal's cursor or turns its text around: control characters, marks of direction, half characters. Line
+# ends and tabs stay.
+UNPRINTABLE = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+# Characters of a line of an error: what was found in a file may be longer than anyone reads.
+_MOST_LINE = 1_000
+
+
+def printable(text: str) -> str:
+    r"""A text with each character that a terminal would obey written out.
+
+    >>> printable("red \x1b[31m")
+    'red \\x1b[31m'
+    """
+    return UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def _readable(message: str) -> str:
+    """A message as a terminal can show it, its lines cut in the middle where they are too long to read."""
+    half = _MOST_LINE // 2
+    lines = printable(message).split("\n")
+    return "\n".join(line if len(line) <= _MOST_LINE else f"{line[:half]} ... {line[-half:]}" for line in lines)
 
 
 class MelangeError(Exception):
@@ -31,8 +56,8 @@ class MelangeError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(_readable(message))
+        self.hint = _readable(hint)
 
 
 class InputError(MelangeError):
@@ -50,7 +75,7 @@ class InfeasibleError(MelangeError):
 
     def __init__(self, message: str, *, reasons: Sequence[str] = (), hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.reasons = tuple(reasons)
+        self.reasons = tuple(map(_readable, reasons))
 
 
 class SolverError(MelangeError):
@@ -76,6 +101,9 @@ class Caution:
     kind: str
     message: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", _readable(self.message))
+
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
 
@@ -84,9 +112,13 @@ class Caution:
         return {"kind": self.kind, "message": self.message}
 
 
+# Characters of a name that are compared: more take time, and tell no more.
+_MOST_NAME = 100
+
+
 def _likeness(name: str, candidate: str) -> float:
     """How much a name is like another, or like its beginning, whatever their case (0-1)."""
-    ours, theirs = name.casefold(), candidate.casefold()
+    ours, theirs = name[:_MOST_NAME].casefold(), candidate[:_MOST_NAME].casefold()
     whole = difflib.SequenceMatcher(None, ours, theirs).ratio()
     # The beginning counts for less: H10O is like H100-80GB, and not every name that starts with an A is like A10G.
     return max(whole, 0.8 * difflib.SequenceMatcher(None, ours, theirs[: len(ours)]).ratio())
@@ -101,6 +133,7 @@ def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> I
     names = sorted(set(known))
     nearest = sorted((c for c in names if _likeness(name, c) >= 0.5), key=lambda c: -_likeness(name, c))[:3]
     nearest += [c for c in names if name and name.casefold() in c.casefold() and c not in nearest]
+    name = name if len(name) <= _MOST_NAME else f"{name[:_MOST_NAME]}..."
     prefix = f"{place}: " if place else ""
     if nearest:
         guess = " or ".join(repr(candidate) for candidate in nearest[:4])

@@ -3,42 +3,87 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from melange.errors import InputError
+from melange.parsing import parse_json
+from melange.records import reading, shown
 
+# Bytes of a text that is read whole. The largest that people have are reports of load tests with every request in them;
+# parsed, the worst text of this length takes 3 GB.
+_MOST_BYTES = 128 << 20
+# How drafts end, by which they are known; before it stands the process that writes.
+_DRAFT = ".draft"
+# Writing takes seconds: whatever process a draft of an hour ago [s] belonged to, it is not at work on it.
+_OLD_S = 3_600.0
 Json = dict[str, Any]
 Noun = TypeVar("Noun")
+
+
+# Bytes of a path and of a part of it, on all systems that we run on.
+_MOST_PATH, _MOST_PART = 4_096, 255
+
+
+def path_of(name: str | Path) -> Path:
+    """A path that a file or a flag names, ``~`` expanded.
+
+    Raises
+    ------
+    InputError
+        A name that no file can have: the system's calls would fail with it, each in its own way.
+    """
+    text = str(name)
+    # What it names is no file where it is a pattern or NAME=PATH, which is for the caller to find out.
+    encoded = os.fsencode(text)
+    if "\0" in text or len(encoded) > _MOST_PATH or any(len(part) > _MOST_PART for part in encoded.split(b"/")):
+        raise InputError(f"{shown(text)}: no file can have this name")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{shown(text)}: the home folder is not known", hint="write the path without ~") from error
 
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write ``text`` to ``path`` atomically: a reader sees the old file or the new one, never a half.
 
+    The draft is on the disk before it takes the file's place, and the next run removes the draft of one that was
+    killed.
+
     Raises
     ------
     InputError
-        When the folder is absent or not writable; nothing is left behind.
+        When the folder is absent or not writable, or the disk is full; nothing is left behind.
     """
     target = Path(path)
+    if _is_device(target):
+        return _write_into(target, text)
+    prefix = f".{target.name}."
     try:
-        descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
+        _remove_drafts(target.parent, prefix)
+        descriptor, draft = tempfile.mkstemp(prefix=f"{prefix}{os.getpid()}.", suffix=_DRAFT, dir=target.parent)
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{target}: cannot be written: {error.strerror}",
+            f"{target}: cannot be written: {error.strerror if isinstance(error, OSError) else error}",
             hint="give a path in a folder that exists and is yours",
         ) from error
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
+            stream.flush()
+            # Else a machine that loses power may keep the new name and not the new content.
+            os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
         Path(draft).chmod(0o666 & ~umask)
         Path(draft).replace(target)
+        _sync_folder(target.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             Path(draft).unlink()
@@ -46,6 +91,53 @@ def write_text(path: str | Path, text: str) -> Path:
             raise InputError(f"{target}: cannot be written: {error.strerror}") from error
         raise
     return target
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a path is a device or a pipe (``/dev/stdout``): what is replaced there is lost to everybody."""
+    try:
+        return path.exists() and not (path.is_file() or path.is_dir())
+    except (OSError, ValueError):
+        return False
+
+
+def _write_into(device: Path, text: str) -> Path:
+    try:
+        with device.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+    except OSError as error:
+        raise InputError(f"{device}: cannot be written: {error.strerror}") from error
+    return device
+
+
+def _remove_drafts(folder: Path, prefix: str) -> None:
+    """Remove what runs that were killed have left of a file; drafts of runs that are at work stay."""
+    with contextlib.suppress(OSError):
+        for draft in folder.glob(f"{glob.escape(prefix)}*{_DRAFT}"):
+            process = draft.name.removeprefix(prefix).partition(".")[0]
+            is_old = time.time() - draft.stat().st_mtime > _OLD_S  # its process's number may be another's by now
+            if process.isdecimal() and (is_old or not _is_running(int(process))):
+                draft.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # another user's
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the new name be on the disk too, where folders can be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_document(path: str | Path, kind: str, content: Json) -> Path:
@@ -90,32 +182,33 @@ def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:
     """
     content = read_document(path, kind)
     try:
-        return parse(content)
-    except KeyError as error:
-        raise InputError(f"{path}: the key {error} is absent") from error
+        with reading(f"{path}", f"a {kind} as melange writes it"):
+            return parse(content)
     except InputError as error:
-        raise InputError(f"{path}: {error}", hint=error.hint) from error
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a {kind} as melange writes it: {error}") from error
+        is_placed = str(error).startswith(f"{path}: ")
+        raise InputError(f"{'' if is_placed else f'{path}: '}{error}", hint=error.hint) from error
 
 
-def read_json(path: str | Path) -> Json:
-    """Read a JSON object; errors name the file and, for bad JSON, the line."""
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
+def read_json(path: str | Path, *, infinity: bool = False) -> Json:
+    """Read a JSON object, with infinite numbers where asked; errors name the file and, for bad JSON, the line."""
+    content = parse_json(read_text(path), f"{path}", infinity=infinity)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object, got {type(content).__name__}")
     return content
 
 
 def read_text(path: str | Path) -> str:
-    """Read a text file; errors name the file and the reason."""
+    """Read a text file of at most 128 MiB; errors name the file and the reason."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with Path(path).open("rb") as stream:
+            content = stream.read(_MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error  # a NUL in its name
+    if len(content) > _MOST_BYTES:
+        raise InputError(f"{path}: is larger than {_MOST_BYTES >> 20} MiB")
+    try:
+        return content.decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not a text file (byte {error.start} is not UTF-8)") from error

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 from melange.errors import InputError
+from melange.records import record
 from melange.units import ms
 
 METRICS = ("ttft", "tpot", "ntpot", "latency")
@@ -18,6 +18,8 @@ REQUESTS, MEAN = "requests", "mean"
 # judgment, and what p99 limits have made usual.
 DEFAULT_ATTAINMENT = 0.99
 _STATISTIC = re.compile(rf"{REQUESTS}|{MEAN}|p(\d{{1,2}}(\.\d+)?)")
+# Seconds of a limit: a year, within which every request has ended.
+_MOST_LIMIT_S = 366 * 86_400.0
 # The smallest tail that requests are counted for: no number of them shows that all meet a limit, and ten thousand show
 # what p99.9 needs.
 _LEAST_TAIL = 1e-3
@@ -69,8 +71,8 @@ class Slo:
         if not limits:
             raise InputError("slo: at least one limit is needed", hint="for example slo: {tpot_ms: 120}")
         for metric, limit in limits.items():
-            if not (math.isfinite(limit) and limit > 0):
-                raise InputError(f"slo.{metric}_ms must be > 0 and finite, got {ms(limit):g}")
+            if not 0 < limit <= _MOST_LIMIT_S:
+                raise InputError(f"slo.{metric}_ms must be > 0 and at most {ms(_MOST_LIMIT_S):g}, got {ms(limit):g}")
         if not _STATISTIC.fullmatch(self.statistic):
             raise InputError(f"slo.statistic must be 'requests', 'mean' or 'p50' to 'p99.9', got {self.statistic!r}")
         if self.attainment is not None and not 0 < self.attainment <= 1:
@@ -172,7 +174,7 @@ class Slo:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Slo:
         """From the JSON object that :meth:`to_json` makes."""
-        return cls(**content)
+        return record(cls, content)
 
     def __str__(self) -> str:
         limits = [f"{metric.upper()} <= {ms(limit):g} ms" for metric, limit in self.limits.items()]

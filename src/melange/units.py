@@ -16,6 +16,8 @@ FLOPS_PER_TFLOPS = 1e12
 PARAMETERS_PER_BILLION = 1e9
 TOKENS_PER_MTOK = 1e6
 REQUESTS_PER_THOUSAND = 1e3
+# A share below this is what sums over thousands of buckets leave, and no request.
+_NONE = 1e-9
 
 
 def ms(time_s: float) -> float:
@@ -25,6 +27,28 @@ def ms(time_s: float) -> float:
     250.0
     """
     return time_s * MS_PER_S
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share, 0-1, in percent: it reads 0 % or 100 % only where it is none or all of it.
+
+    Parameters
+    ----------
+    share
+        What is less than 1e-9 from none or from all is rounding.
+    digits
+        After the point; more where fewer would round to none or to all.
+
+    >>> percent(0.5), percent(0.99996), percent(1e-5, 2), percent(0.9999999999999999), percent(0.0)
+    ('50.0%', '99.996%', '0.001%', '100%', '0%')
+    """
+    if share < _NONE or share > 1.0 - _NONE:
+        return "0%" if share < _NONE else "100%"
+    text = f"{share:.{digits}%}"
+    while float(text.rstrip("%")) in (0.0, 100.0):
+        digits += 1
+        text = f"{share:.{digits}%}"
+    return text
 
 
 def duration(time_s: float) -> str:

@@ -175,7 +175,7 @@ def test_the_catalog_filters(run: Run) -> None:
     ("change", "complaint"),
     [
         (("rate: 8", "rate: -8"), "service.yaml:3: workload.rate: must be > 0 and finite, got -8"),
-        (("rate: 8", "rate: .nan"), "service.yaml:3: workload.rate: must be > 0"),
+        (("rate: 8", "rate: .nan"), "service.yaml:3: must be a number, got NaN"),
         (("Llama-3.1-8B", "Llama-3.1-8C"), "did you mean 'meta-llama/Llama-3.1-8B'"),
         (("A10G", "A10H"), "unknown gpu 'A10H'; did you mean 'A10"),
         (("gcp]", "gpc]"), "unknown provider 'gpc'; did you mean 'gcp'"),

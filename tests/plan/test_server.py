@@ -27,7 +27,8 @@ def plan_of(*accelerators: str, engine: str = "vllm", **settings: object) -> Pla
     offers = [offer(name, 1.0) for name in accelerators]
     profile = estimate(find_model(MODEL), offers, Slo(tpot_s=0.12), BUCKETS, engine=engine, **settings)
     plan = solve(Workload.at_upper_edges(BUCKETS, [[1.0]]), profile)
-    return replace(plan, instances=np.full(len(profile.replica_types), 2))
+    count = len(profile.replica_types)
+    return replace(plan, instances=np.full(count, 2), cost_per_h=2.0 * count)
 
 
 def test_limits_are_the_engines_defaults_on_that_accelerator() -> None:

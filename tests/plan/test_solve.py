@@ -422,3 +422,44 @@ def test_reasons_that_differ_in_their_figures_are_told_together():
     busiest = error.value.reasons[0]
     assert re.search(r"B[23]00 x \d.* more: one request alone waits [\d.]+ ms to [\d.]+ ms for", busiest)
     assert busiest.count("for its first token") == 1
+
+
+def test_shares_after_a_loss_need_not_be_whole_slices():
+    """In one slice a size goes to one type; once a replica is lost, the rest carries it in whatever parts."""
+    offers = [offer("a", 1.0), offer("b", 1.0)]
+    case = workload([[1.0, 1.0]]), profile(offers, [[[1.0, 1.0]], [[1.0, 1.0]]])
+    plan = solve(*case, exact(slices=1, spare_total_replicas=1))
+    assert plan.cost_per_h == 3.0
+    assert set(np.unique(plan.share)) <= {0.0, 1.0}
+
+
+def test_thin_traffic_needs_a_replica_after_a_loss():
+    """A size of one request in 30,000 years still finds a replica when the one that serves it is lost."""
+    case = workload([[1e-12, 0.5]]), profile([offer("a", 1.0), offer("b", 2.0)], [[[1.0, 0.0]], [[1.0, 1.0]]])
+    plan = solve(*case, exact(spare_total_replicas=1))
+    assert plan.instances.tolist() == [0, 2]
+
+
+def test_slices_are_planned_by_the_whole_program_where_trying_fleets_takes_long(monkeypatch):
+    """The same cost whether fleets are tried one after the other, for as long as it takes, or not at all."""
+    cases = [(random_case(seed, types=5, buckets=9), exact(slices=3)) for seed in range(6)]
+    tried = [solve(*case, options).cost_per_h for case, options in cases]
+    monkeypatch.setattr("melange.plan.cheapest._LISTING_S", 0.0)
+    assert [solve(*case, options).cost_per_h for case, options in cases] == pytest.approx(tried)
+
+
+def test_stocks_of_many_types_are_planned_with_the_cheapest_of_them():
+    """Of 400 offers of which one instance each can be had, the cheapest ones, proven."""
+    prices = np.round(np.linspace(1.0, 2.0, 400), 4)
+    offers = [offer(f"t{r}", float(price), max_instances=1) for r, price in enumerate(prices)]
+    plan = solve(workload([[9.95]]), profile(offers, np.ones((400, 1, 1))), exact(gap=0.01))
+    assert plan.cost_per_h == pytest.approx(prices[:10].sum())
+    assert plan.status == "optimal"
+
+
+def test_all_of_the_traffic_is_all_of_it():
+    """However the rates are summed: nothing is said to be left out where nothing is."""
+    for seed in range(40):
+        plan = solve(*random_case(seed, types=2, buckets=7), exact())
+        assert plan.served_fraction == 1.0
+        assert not [one for one in plan.cautions if one.kind == "left-out"]

@@ -15,7 +15,8 @@ from melange.catalog.quantization import read_scheme
 from melange.catalog.shaped import are_alike, layer_kinds, plain_fields, read_drafts
 from melange.catalog.towers import TOWERS, tower_parameters
 from melange.errors import InputError
-from melange.files import Json, read_json
+from melange.files import Json, path_of, read_json
+from melange.records import reading, shown
 
 _VOCABULARY = ("vocab_size", "padded_vocab_size")
 _CONTEXT = (
@@ -91,12 +92,17 @@ def read_model(path: str | Path) -> Model:
         The file cannot be read, lacks a field, describes a design that is not covered, or has a key that may change
         layers, experts, caches or weights and that no rule reads; the message names the key.
     """
-    place = Path(path)
+    place = path_of(path)
     if place.is_dir():
         place = place / "config.json"
-    content = read_json(place)
+    content = read_json(place, infinity=True)  # transformers writes Infinity under keys that say nothing of the shape
+    with reading(f"{place}", "a model's config.json"):
+        return _model_of(content, place)
+
+
+def _model_of(content: Any, place: Path) -> Model:
     if not isinstance(content, dict):
-        raise InputError(f"{place}: must be an object, got {content!r}")
+        raise InputError(f"{place}: must be an object, got {shown(content)}")
     text, prefix = _text_part(content, place)
     config = Config(text, place, prefix)
     whole = Config(content, place) if prefix else config

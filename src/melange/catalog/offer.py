@@ -9,9 +9,16 @@ from datetime import date
 
 from melange.errors import Caution, InputError
 from melange.files import Json
+from melange.records import record, text
 
 MARKETS = ("on-demand", "spot", "reserved")
 INTERCONNECTS = ("", "nvlink", "pcie")
+# Characters of a name; those of providers have up to 60.
+_MOST_NAME = 500
+# USD/h of an instance, and its accelerators: a thousand times the largest that can be rented. Beyond it, a file is
+# damaged, and sums over instances lose their digits.
+_MOST_COST_PER_H = 1e6
+_MOST_ACCELERATORS = 100_000
 # Prices older than this get a caution: sooner, and nobody reads it; later, and plans rest on what is no longer asked. A
 # judgment.
 STALE_AFTER_DAYS = 90
@@ -62,10 +69,16 @@ class Offer:
     seen: date | None = None
 
     def __post_init__(self) -> None:
+        for name in ("provider", "region", "instance_type", "accelerator", "source"):
+            text(getattr(self, name), f"offer: {name}", most=_MOST_NAME)
         if not (math.isfinite(self.cost_per_h) and self.cost_per_h > 0):
             raise InputError(f"offer {self.name}: cost_per_h must be > 0 and finite, got {self.cost_per_h:g}")
-        if self.accelerators < 1:
-            raise InputError(f"offer {self.name}: accelerators must be >= 1, got {self.accelerators}")
+        if self.cost_per_h > _MOST_COST_PER_H:
+            raise InputError(f"offer {self.name}: cost_per_h must be <= {_MOST_COST_PER_H:g}, got {self.cost_per_h:g}")
+        if not 1 <= self.accelerators <= _MOST_ACCELERATORS:
+            raise InputError(
+                f"offer {self.name}: accelerators must be 1 to {_MOST_ACCELERATORS:,}, got {self.accelerators}"
+            )
         if self.market not in MARKETS:
             raise InputError(f"offer {self.name}: market must be one of {', '.join(MARKETS)}, got {self.market!r}")
         if self.max_instances is not None and self.max_instances < 0:
@@ -100,8 +113,7 @@ class Offer:
     @classmethod
     def from_json(cls, content: Json) -> Offer:
         """From the JSON object that :meth:`to_json` makes."""
-        seen = content.get("seen")
-        return cls(**{**content, "seen": date.fromisoformat(seen) if seen else None})
+        return record(cls, content)
 
 
 def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -17,9 +15,12 @@ from melange.catalog.parts import Part, find_part
 from melange.catalog.shapes import interconnect
 from melange.errors import Caution, InputError, some_of
 from melange.files import read_text
+from melange.parsing import csv_rows
 
 # Faulty rows that an error spells out before it counts the rest: enough to see what is wrong. A judgment.
 _SHOWN_FAULTS = 5
+# Characters of a header that are read: those of catalogs have 300.
+_MOST_HEADER = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,20 +65,23 @@ class Faults:
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and row of a CSV file, with the column names in lower case."""
-    text = read_text(path).removeprefix("\ufeff")
-    lines = csv.reader(io.StringIO(text))
-    header = [column.strip().casefold() for column in next(lines, [])]
-    for values in lines:
+    rows = csv_rows(read_text(path).removeprefix("\ufeff").splitlines(keepends=True), f"{path}")
+    _, names = next(rows, (1, []))
+    header = [column.strip().casefold() for column in names]
+    for line, values in rows:
         if any(values):
-            yield lines.line_num, dict(zip(header, (value.strip() for value in values), strict=False))
+            yield line, dict(zip(header, (value.strip() for value in values), strict=False))
 
 
 def columns_of(path: Path) -> list[str]:
     """Column names of a CSV file, in lower case."""
-    with path.open(encoding="utf-8", errors="replace") as stream:
-        return [
-            column.strip().casefold() for column in next(csv.reader([stream.readline().removeprefix("\ufeff")]), [])
-        ]
+    try:
+        with path.open(encoding="utf-8", errors="replace") as stream:
+            line = stream.readline(_MOST_HEADER).removeprefix("\ufeff")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    _, names = next(csv_rows([line], f"{path}"), (1, []))
+    return [column.strip().casefold() for column in names]
 
 
 def positive(text: str, column: str) -> float:

@@ -17,6 +17,7 @@ from melange.catalog.plausible import implausible_prices
 from melange.catalog.price_list import Faults, PriceList, columns_of, positive, rows_of, whole
 from melange.catalog.shapes import interconnect
 from melange.errors import InputError, unknown
+from melange.files import path_of
 
 # Columns of an own price list: the first name is ours, the others are what people call it.
 _ALIASES_BY_COLUMN: Mapping[str, tuple[str, ...]] = {
@@ -58,7 +59,7 @@ def read_offers(path: str | Path) -> tuple[Offer, ...]:
 
 def read_price_list(path: str | Path) -> PriceList:
     """The same as :func:`read_offers`, with what its reader should know: rows left out, prices hardly right."""
-    found = read_catalog(Path(path))
+    found = read_catalog(path_of(path))
     return replace(found, cautions=(*found.cautions, *implausible_prices(found.offers, offers(), str(path))))
 
 

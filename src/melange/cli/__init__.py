@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from typing import NoReturn
 
 from melange.cli.app import app
-from melange.errors import InfeasibleError, MelangeError
+from melange.errors import InfeasibleError, MelangeError, printable
+
+# Exit code of what only a bug can cause (EX_SOFTWARE of sysexits.h), and characters of what is said of it.
+_BUG = 70
+_MOST_TOLD = 300
 
 
 def fail(error: MelangeError) -> NoReturn:
@@ -24,11 +29,41 @@ def fail(error: MelangeError) -> NoReturn:
 def main() -> None:
     """Entry point of the ``melange`` command: a :class:`MelangeError` becomes two lines on stderr and exit code 2."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # a full disk is told here; at Python's exit it would be a traceback
     except MelangeError as error:
         fail(error)
     except BrokenPipeError:
-        # The reader has gone (`melange catalog | head`): nothing is left to say, and Python must not say it at exit.
-        with contextlib.suppress(OSError):
-            sys.stdout.close()
+        # The reader has gone (`melange catalog | head`): nothing is left to say.
+        _close_output()
         raise SystemExit(0) from None
+    except OSError as error:
+        # The system refuses something: the disk is full, a folder is not ours, too many files are open.
+        _close_output()
+        fail(MelangeError(f"{error.filename or 'the system'}: {error.strerror or error}"))
+    except MemoryError:
+        fail(MelangeError("not enough memory", hint="give a smaller file or fewer buckets, or a larger machine"))
+    except Exception as error:
+        if os.environ.get("MELANGE_DEBUG") == "1":
+            raise
+        crashed(error)
+
+
+def _close_output() -> None:
+    """What could not be written is given up, so that Python does not try once more at its exit."""
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
+
+
+def crashed(error: Exception) -> NoReturn:
+    """What only a bug can cause, in one line; the traceback is for those who ask for it."""
+    told = " ".join(printable(f"{type(error).__name__}: {error}").split())
+    told = told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}..."
+    print(
+        f"error: this is a bug in melange: please report it, with the command and its files ({told}); MELANGE_DEBUG=1 "
+        "shows where",
+        file=sys.stderr,
+    )
+    raise SystemExit(_BUG)

@@ -66,15 +66,15 @@ class _Flags:
 
     def section(self, trace: Path | None) -> dict[str, Any]:
         """The section that they say."""
-        import yaml
+        from melange.parsing import parse_yaml
 
         edges = {"input": _parse_edges(self.input_edges), "output": _parse_edges(self.output_edges)}
         return {
             "trace": str(trace) if trace else None,
-            "dataset": yaml.safe_load(self.dataset) if self.dataset else None,
+            "dataset": parse_yaml(self.dataset, "--dataset") if self.dataset else None,
             "histogram": self.histogram,
             "metrics": self.metrics or None,
-            "rate": yaml.safe_load(self.rate) if self.rate else None,
+            "rate": parse_yaml(self.rate, "--rate") if self.rate else None,
             "window": self.window,
             "from": self.start,
             "to": self.end,

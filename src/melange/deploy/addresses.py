@@ -120,7 +120,7 @@ def place_of(name: str, plan: Plan) -> int:
 def _url(url: str) -> str:
     try:
         parts = urlsplit(url)
-        is_whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        is_whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_whole = False
     if not is_whole or parts.username or parts.query or parts.fragment or any(c.isspace() for c in url):

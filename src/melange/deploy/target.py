@@ -8,12 +8,12 @@ from datetime import date
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from melange.deploy.manifest import Manifest
 from melange.errors import InputError, unknown
 from melange.files import Json
+from melange.parsing import parse_yaml
 from melange.plan.plan import Plan
 
 Chosen = TypeVar("Chosen")
@@ -157,7 +157,7 @@ def _is_of(hint: Any, value: object) -> bool:
 
 def _value_of(hint: Any, text: str) -> object:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = parse_yaml(text, "--option")
+    except InputError:
         return text
     return value if _is_of(hint, value) else text

@@ -13,7 +13,9 @@ from melange.files import Json
 from melange.measure.point import Point
 from melange.measure.search import Found, Step
 from melange.measure.subject import Bucket
+from melange.parsing import parse_json
 from melange.profile.measurement import JOURNAL, Measurement
+from melange.records import record, whole
 
 
 class Journal:
@@ -100,12 +102,12 @@ class Journal:
     def _read(self, line: bytes, number: int) -> None:
         place = f"{self.path}:{number}"
         try:
-            content = json.loads(line)
+            content = parse_json(line.decode(), place)
             if number == 1:
                 self._check(content)
             else:
                 self._take(content)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(
                 f"{place}: not a line of a journal of measurements", hint="name another file: --journal"
             ) from error
@@ -129,10 +131,9 @@ class Journal:
 
     def _take(self, content: Json) -> None:
         i, o = content["bucket"]
-        bucket = (int(i), int(o))
+        bucket = (whole(i, "bucket"), whole(o, "bucket"))
         if "point" in content:
-            told = content["step"]
-            step = Step(rate=told["rate"], latency_s=told["latency_s"], is_far=told.get("is_far", False))
+            step = record(Step, content["step"], "step")
             self._points[bucket].append((step, Point.from_json(content["point"])))
         elif "found" in content:
             self.found_by_bucket[bucket] = Found.from_json(content["found"])

@@ -11,6 +11,7 @@ import numpy as np
 from melange.files import Json
 from melange.measure.window import Window, excess
 from melange.profile.measurement import Measurement
+from melange.records import number, record
 from melange.slo import Slo
 
 
@@ -85,12 +86,12 @@ class Point:
     @classmethod
     def from_json(cls, content: Json) -> Point:
         """From the JSON object that :meth:`to_json` makes."""
-        values = dict(content)
+        values: Json = {}
         for name in ("excess", "excess_low", "excess_high", "latency_s"):
-            values[name] = math.inf if values[name] is None else values[name]
-        if values["measurement"] is not None:
-            values["measurement"] = Measurement.from_json(values["measurement"])
-        return cls(**values)
+            values[name] = math.inf if content[name] is None else number(content[name], name)
+        if content["measurement"] is not None:
+            values["measurement"] = Measurement.from_json(content["measurement"])
+        return record(cls, content, "point", **values)
 
     def __str__(self) -> str:
         load = "one at a time" if self.rate is None else f"{self.rate:.3g} requests/s"

@@ -10,6 +10,7 @@ from melange.errors import InputError, MeasurementError
 from melange.files import Json
 from melange.measure.interval import interval
 from melange.measure.point import Point
+from melange.records import number, record
 from melange.slo import Slo
 from melange.units import ms
 
@@ -136,8 +137,10 @@ class Found:
     def from_json(cls, content: Json) -> Found:
         """From the JSON object that :meth:`to_json` makes; journals of before had no interval."""
         values: Json = {"low": content["max_request_rate"], "high": content["max_request_rate"]} | content
-        known: Json = {name: math.inf if value is None else value for name, value in values.items()}
-        return cls(**known)
+        known: Json = {
+            name: math.inf if value is None else number(value, name) for name, value in values.items() if name != "why"
+        }
+        return record(cls, values, "found", **known)
 
 
 async def find_rate(

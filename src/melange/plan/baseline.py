@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from melange.plan.plan import Baseline
-from melange.plan.problem import ROUNDING, Positions, Problem, build
+from melange.plan.problem import ROUNDING, Limit, Positions, Problem, build
 from melange.plan.question import Question
 from melange.plan.servable import Scope
 from melange.profile.profile import Profile
+from melange.units import percent
 from melange.workload.workload import Array
 
 
@@ -23,6 +24,7 @@ def single_types(question: Question, scope: Scope) -> dict[str, Baseline]:
     able = np.isfinite(every.load)
     count, needed = _instances(every)
     rates = question.workload.request_rate.ravel()[every.cells]
+    limits = _limits_by_type(every)
     baselines = {}
     for r, item in enumerate(profile.replica_types):
         reason = ""
@@ -33,10 +35,11 @@ def single_types(question: Question, scope: Scope) -> dict[str, Baseline]:
         elif others := [need.name for need in every.requirements if not need.member[r]]:
             reason = f"{', '.join(others)} must be used"
         else:
-            reason = _cannot_have(every, r, int(count[r]), float(needed[r]))
+            reason = _cannot_have(every, limits[r], r, int(count[r]), float(needed[r]))
         cost = float(count[r] * every.cost[r])
         fraction = float(rates[able[r]].sum() / rates.sum())
-        is_partial = allowed[r] and 0 < fraction < 1 and not _cannot_have(every, r, int(count[r]), float(needed[r]))
+        is_partial = allowed[r] and 0 < fraction < 1
+        is_partial = is_partial and not _cannot_have(every, limits[r], r, int(count[r]), float(needed[r]))
         baselines[item.name] = Baseline(
             cost_per_h=None if reason else cost,
             instances=0 if reason else int(count[r]),
@@ -57,17 +60,26 @@ def _instances(problem: Problem) -> tuple[Positions, Array]:
     return count.astype(np.int64), load
 
 
-def _cannot_have(problem: Problem, r: int, count: int, load: float) -> str:
-    """Why that many instances of a type cannot be had; empty where they can."""
+def _limits_by_type(problem: Problem) -> list[list[tuple[Limit, float]]]:
+    """The limits that each type draws from, and how much of them an instance takes (R)."""
+    found: list[list[tuple[Limit, float]]] = [[] for _ in problem.cost]
     for limit in problem.limits:
-        taken = limit.weight[r] * count
+        for r, weight in zip(limit.members.tolist(), limit.weight.tolist(), strict=True):
+            found[r].append((limit, weight))
+    return found
+
+
+def _cannot_have(problem: Problem, limits: list[tuple[Limit, float]], r: int, count: int, load: float) -> str:
+    """Why that many instances of a type cannot be had; empty where they can."""
+    for limit, weight in limits:
+        taken = weight * count
         if taken > limit.most:
             return f"needs {taken:g} {limit.name}, at most {limit.most:g}"
     if problem.budget_per_h is not None and count * problem.cost[r] > problem.budget_per_h:
         most = np.floor(problem.budget_per_h / problem.cost[r] + ROUNDING)
         carried = problem.replicas[r] * most - max(problem.spare[r], problem.spare_total)
         part = max(0.0, carried) * (1.0 - problem.headroom) / load
-        return f"carries {part:.1%} of the traffic within the budget"
+        return f"carries {percent(part)} of the traffic within the budget"
     return ""
 
 

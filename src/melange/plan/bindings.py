@@ -8,9 +8,11 @@ every replica type on that offer.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from melange.errors import InputError, unknown
 from melange.profile.profile import ReplicaType
@@ -31,13 +33,35 @@ def _names_of(items: Sequence[ReplicaType], kind: str) -> list[str]:
     return [item.name for item in items]
 
 
+class Bindings:
+    """The replica types that names bind, for many names at once.
+
+    Parameters
+    ----------
+    items
+        The replica types (R).
+    kinds
+        What a name may be, in the order in which it is looked up.
+    """
+
+    def __init__(self, items: Sequence[ReplicaType], kinds: Sequence[str]) -> None:
+        self._positions: list[dict[str, list[int]]] = []
+        for kind in kinds:
+            found: dict[str, list[int]] = defaultdict(list)
+            for position, name in enumerate(_names_of(items, kind)):
+                found[name].append(position)
+            self._positions.append(found)
+
+    def positions(self, name: str) -> npt.NDArray[np.int64]:
+        """Those of the first kind that knows the name; none where none does."""
+        return np.array(next((found[name] for found in self._positions if name in found), ()), np.int64)
+
+
 def members(name: str, items: Sequence[ReplicaType], kinds: Sequence[str]) -> Mask:
     """Which replica types a name binds (R,): those of the first of ``kinds`` that knows it; none where none does."""
-    for kind in kinds:
-        found = np.array([one == name for one in _names_of(items, kind)], bool)
-        if found.any():
-            return found
-    return np.zeros(len(items), bool)
+    bound = np.zeros(len(items), bool)
+    bound[Bindings(items, kinds).positions(name)] = True
+    return bound
 
 
 def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Sequence[str], place: str) -> None:
@@ -54,6 +78,29 @@ def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Seque
     for name in given:
         if name not in known:
             raise unknown(" or ".join(kinds), name, known, place=place)
+
+
+def check_one_meaning(
+    accelerators: Iterable[str], items: Sequence[ReplicaType], kinds: Sequence[str], place: str
+) -> None:
+    """Refuse a name of an accelerator that is also one of ``kinds``, where it would not bind the same instances.
+
+    Raises
+    ------
+    InputError
+        Naming ``place`` and what to write instead.
+    """
+    for name in accelerators:
+        rented = members(name, items, kinds)
+        by_accelerator = members(name, items, (ACCELERATOR,))
+        held = {items[r].offer.accelerators for r in np.flatnonzero(by_accelerator | rented).tolist()}
+        if rented.any() and ((rented != by_accelerator).any() or held != {1}):
+            whole = sorted({items[r].offer.name for r in np.flatnonzero(rented).tolist()})
+            raise InputError(
+                f"{place}: {name!r} is an accelerator and an instance type or replica type, and does not say which is "
+                "meant",
+                hint=f"give instances another name than their accelerator; its offer is {', '.join(whole[:3])}",
+            )
 
 
 def check_apart(required: Iterable[str], excluded: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from melange.files import Json
+from melange.records import record
 
 # Loads on the mean, added up, were at most 1.26 times what simulated replicas needed (docs/proof.md): a fleet whose
 # loads do not add up even at this is not tried.
@@ -83,5 +84,4 @@ class Certificate:
     @classmethod
     def from_json(cls, content: Json) -> Certificate:
         """From the JSON object that :meth:`to_json` makes."""
-        why = tuple(content.get("beyond_reach", ()))
-        return cls(**{**content, "beyond_reach": why})
+        return record(cls, content, "certificate")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from melange.plan.fleet import Fleet
 from melange.plan.milp.highs import PeakLoad
 from melange.plan.milp.program import OutOfTimeError, Say, by_program, fitting_shares, unsafe_losses
 from melange.plan.options import Options
-from melange.plan.problem import Positions, Problem
+from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.workload.workload import Array, Mask
 
 # Up to this many types the neighborhood of the rounded bound is listed for a better first fleet: 4 counts of each type
@@ -36,6 +37,13 @@ _BELOW, _ABOVE = 1, 2
 # 1.2 times; on 24 to 32 random instances x 40 types clusters took 1.25 times as much with 100 buckets, the whole
 # program 0.85 times with 150 and 1.2 times with 250.
 _MANY_BUCKETS = 120
+# With more types than this a plan is first looked for among those that serve some size cheapest: as many as could carry
+# it so many times by their stocks, and of each size at least so many types; in at most this share of the time left.
+# Judgments: on 5,000 offers with stocks of 1 to 5 a tenth of the types is left.
+_CORE_TYPES, _CORE_STOCK, _CORE_LEAST, _CORE_TIME = 200, 4.0, 8, 0.5
+# Fleets whose slices are tried one after the other have so long [s], and this share of the time that is left, before
+# the whole program is asked, from the best fleet known by then.
+_LISTING_S, _LISTING_SHARE = 2.0, 0.25
 # Room on the cost of the known fleet, relative: cuts and costs are sums of thousands of terms, and a fleet as cheap as
 # the known one, the known one itself included, must not be ruled out by their rounding.
 _ROOM = 1e-7
@@ -51,7 +59,7 @@ def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, p
     """
     if problem.spare_total:
         return _standing_losses(problem, options, say=say, deadline=deadline)
-    starts = first_fleets(problem)
+    starts = first_fleets(problem) or _of_core(problem, options, say=say, deadline=deadline)
     if not starts:
         return by_program(problem, options, say=say, deadline=deadline)
     favored = np.zeros(len(problem.cost)) if prefer is None else prefer
@@ -66,13 +74,62 @@ def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, p
             known = better
             narrowed, least = _narrowed(problem, known)
     say(f"a first plan costs {problem.cost @ known:.2f} USD/h; {points(least, narrowed.most):.3g} fleets may cost less")
+    listed = None
     if points(least, narrowed.most) <= MOST_POINTS:
-        fleet = _listed(problem, narrowed, least, favored, deadline)
-        if fleet is not None:
-            return fleet
+        until = deadline if problem.slices is None else _start_of_race(deadline)
+        listed = _listed(problem, narrowed, least, favored, until)
+        if listed is not None and _is_proven(problem, listed, options):
+            return listed
+        known = known if listed is None else listed.instances
     inside = np.isin(problem.types, narrowed.types)
-    fleet = _programmed(narrowed, known[inside], options, say=say, deadline=deadline)
-    return _widened(problem, fleet, inside)
+    fleet = _widened(problem, _programmed(narrowed, known[inside], options, say=say, deadline=deadline), inside)
+    return fleet if listed is None else _better(problem, fleet, listed, options)
+
+
+def _start_of_race(deadline: float) -> float:
+    """When the whole program is asked: whether slices fit into one fleet after the other may take longer than all."""
+    now = time.monotonic()
+    return now + min(_LISTING_S, _LISTING_SHARE * (deadline - now))
+
+
+def _is_proven(problem: Problem, fleet: Fleet, options: Options) -> bool:
+    cost = float(problem.cost @ fleet.instances)
+    return fleet.bound >= cost * (1.0 - options.gap) - ROUNDING
+
+
+def _better(problem: Problem, one: Fleet, other: Fleet, options: Options) -> Fleet:
+    """The cheaper of two fleets, with the higher of their bounds."""
+    best = min((one, other), key=lambda fleet: float(problem.cost @ fleet.instances))
+    best = replace(best, bound=max(one.bound, other.bound))
+    return replace(best, status="optimal" if _is_proven(problem, best, options) else "time limit")
+
+
+def _of_core(problem: Problem, options: Options, *, say: Say, deadline: float) -> list[Positions]:
+    """A first fleet where stocks are small and types are many: of those types alone that serve the sizes cheapest.
+
+    Types are taken in the order of what a size costs on them until their stocks could carry it a few times over.
+    """
+    types = len(problem.cost)
+    if types <= _CORE_TYPES:
+        return []
+    priced = (problem.cost / problem.capacity)[:, None] * problem.load
+    carries = (problem.capacity * problem.most)[:, None] / problem.load  # times that a type's stock carries each size
+    order = np.argsort(priced, axis=0)
+    reach = np.cumsum(np.take_along_axis(carries, order, axis=0), axis=0)
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(types)[:, None], axis=0)
+    enough = (reach < _CORE_STOCK).sum(axis=0)
+    kept = (rank <= np.maximum(enough, _CORE_LEAST)).any(axis=1)
+    for need in problem.requirements:
+        kept[np.flatnonzero(need.member)[np.argmin(problem.cost[need.member])]] = True
+    if kept.all():
+        return []
+    now = time.monotonic()
+    try:
+        part = by_program(problem.only(kept), options, say=say, deadline=now + _CORE_TIME * (deadline - now))
+    except MelangeError:
+        return []
+    return [_widened(problem, part, kept).instances]
 
 
 def _standing_losses(problem: Problem, options: Options, *, say: Say, deadline: float) -> Fleet:

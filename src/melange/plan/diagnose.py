@@ -140,8 +140,10 @@ def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray |
     """
     milp = formulate(unlimited)
     columns, size = len(milp.program.cost), len(limits)
-    weight = np.array([limit.weight for limit in limits])
-    at, types = np.nonzero(weight)
+    at = np.repeat(np.arange(size), [len(limit.members) for limit in limits])
+    types, weight = (
+        np.concatenate(parts) for parts in zip(*((one.members, one.weight) for one in limits), strict=True)
+    )
     program = extended(
         milp,
         cost=np.append(np.zeros(columns), [1.0 / max(limit.most, 1.0) for limit in limits]),
@@ -152,7 +154,7 @@ def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray |
             upper=np.array([limit.most for limit in limits], float),
             row=np.concatenate([at, np.arange(size)]),
             column=np.concatenate([types, columns + np.arange(size)]),
-            value=np.concatenate([weight[at, types], -np.ones(size)]),
+            value=np.concatenate([weight, -np.ones(size)]),
         ),
     ).program
     x = _solved(program)

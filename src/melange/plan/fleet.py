@@ -133,7 +133,7 @@ def broken_limits(problem: Problem, count: Positions) -> list[str]:
         faults.append("fewer replicas of a used type than asked for")
     if (problem.replicas[count > 0] * count[count > 0] < problem.spare[count > 0]).any():
         faults.append("fewer replicas of a used type than may be lost")
-    faults += [item.name for item in problem.limits if item.weight @ count > item.most * (1 + TOLERANCE)]
+    faults += [item.name for item in problem.limits if item.taken(count) > item.most * (1 + TOLERANCE)]
     faults += [f"{item.name} is not used" for item in problem.requirements if not count[item.member].any()]
     if problem.replicas @ count < problem.min_total:
         faults.append("fewer replicas than asked for")

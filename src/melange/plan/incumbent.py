@@ -13,11 +13,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from melange.errors import SolverError
+from melange.errors import InfeasibleError, SolverError
 from melange.plan.fleet import Fleet
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.milp import Block, Milp, extended
-from melange.plan.milp.program import fleet_of, run_program, start_point
+from melange.plan.milp.program import fleet_of, run_program, start_point, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
 
@@ -29,30 +29,40 @@ _SHARE_OF_TIME, _MOST_SECONDS = 0.5, 5.0
 def nearest(problem: Problem, fleet: Fleet, in_force: Positions, options: Options, deadline: float) -> Fleet:
     """The fleet that costs no more than ``fleet`` and changes the fewest of the instances ``in_force`` (R,).
 
-    ``fleet`` itself where it is that already, where the time does not allow to find out, and where replicas are spared
-    over the whole fleet: every loss would be a part of the program.
+    ``fleet`` itself where it is that already, and where the time does not allow to find out.
     """
     changes = int(np.abs(fleet.instances - in_force).sum())
-    if not changes or problem.spare_total:
+    if not changes:
         return fleet
-    milp = formulate(problem)
-    cost = float(problem.cost @ fleet.instances)
-    program = _fewest_changes(milp, problem, in_force, cost)
     left = deadline - time.monotonic()
     until = time.monotonic() + min(left * _SHARE_OF_TIME, _MOST_SECONDS)
-    start = start_point(problem, milp, fleet.instances)
-    if start is not None:
-        start = np.append(start, np.abs(fleet.instances - in_force))
     try:
-        outcome = run_program(program, replace(options, gap=0.0), until, start)
-    except SolverError:
+        found = _nearest(problem, fleet, in_force, replace(options, gap=0.0), until)
+    except (InfeasibleError, SolverError):
         return fleet
-    if outcome.x is None:
-        return fleet
-    found = fleet_of(problem, milp, outcome.x[: len(milp.program.cost)], bound=fleet.bound, status=fleet.status)
     if found is None or np.abs(found.instances - in_force).sum() >= changes:
         return fleet
-    return found if problem.cost @ found.instances <= cost * (1 + ROUNDING) else fleet
+    return found if problem.cost @ found.instances <= float(problem.cost @ fleet.instances) * (1 + ROUNDING) else fleet
+
+
+def _nearest(problem: Problem, fleet: Fleet, in_force: Positions, options: Options, until: float) -> Fleet | None:
+    """The fleet of the program; the losses that it must stand are added as they turn out to matter."""
+    scenarios: tuple[int, ...] = ()
+    while True:
+        milp = formulate(problem, scenarios=scenarios)
+        program = _fewest_changes(milp, problem, in_force, float(problem.cost @ fleet.instances))
+        start = start_point(problem, milp, fleet.instances)
+        if start is not None:
+            start = np.append(start, np.abs(fleet.instances - in_force))
+        outcome = run_program(program, options, until, start)
+        if outcome.x is None:
+            return None
+        point = outcome.x[: len(milp.program.cost)]
+        found = fleet_of(problem, milp, point, bound=fleet.bound, status=fleet.status)
+        missing = [] if found is None else unsafe_losses(problem, found)
+        if not missing:
+            return found
+        scenarios = (*scenarios, *missing)
 
 
 def _fewest_changes(milp: Milp, problem: Problem, in_force: Positions, cost_per_h: float) -> Milp:

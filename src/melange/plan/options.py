@@ -9,6 +9,10 @@ from typing import Any
 
 from melange.errors import InputError
 from melange.files import Json
+from melange.records import record
+
+# Instances, replicas and slices that anyone asks for. Beyond it, sums lose the digits that a plan is checked by.
+_MOST_COUNT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,17 +98,19 @@ class Options:
             raise InputError(f"plan.budget_per_h must be > 0 and finite, got {self.budget_per_h:g}")
         for name, least in (("slices", 1), ("max_types", 1)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise InputError(f"plan.{name} must be >= {least}, got {value}")
+            if value is not None and not least <= value <= _MOST_COUNT:
+                raise InputError(f"plan.{name} must be {least} to {_MOST_COUNT:,}, got {value}")
         for name in ("max_instances", "max_accelerators", "min_replicas", "spare_replicas"):
             value = getattr(self, name)
             counts = value if isinstance(value, Mapping) else {"": value}
             for key, count in counts.items():
-                if count < 0:
-                    raise InputError(f"plan.{name}{f'.{key}' if key else ''} must be >= 0, got {count}")
+                if not 0 <= count <= _MOST_COUNT:
+                    section = "offers.max" if name.startswith("max_") else f"plan.{name}"
+                    named = f"{section}{f'.{key}' if key else ''}"
+                    raise InputError(f"{named} must be 0 to {_MOST_COUNT:,}, got {count}")
         for name in ("min_total_replicas", "spare_total_replicas"):
-            if getattr(self, name) < 0:
-                raise InputError(f"plan.{name} must be >= 0, got {getattr(self, name)}")
+            if not 0 <= getattr(self, name) <= _MOST_COUNT:
+                raise InputError(f"plan.{name} must be 0 to {_MOST_COUNT:,}, got {getattr(self, name)}")
 
     def to_json(self) -> Json:
         """As a JSON object."""
@@ -113,8 +119,7 @@ class Options:
     @classmethod
     def from_json(cls, content: Json) -> Options:
         """From the JSON object that :meth:`to_json` makes."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
-        return cls(**values)
+        return record(cls, content, "options")
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from melange.plan.certificate import Certificate
 from melange.plan.fingerprint import fingerprint
 from melange.plan.options import Options
 from melange.plan.question import Question
-from melange.plan.question_file import question_from_json, question_to_json
+from melange.plan.question_file import question_to_json
 from melange.plan.server import servers_of
 from melange.plan.simulation import Simulation
 from melange.profile.profile import ReplicaType
@@ -307,28 +307,9 @@ class Plan:
     @classmethod
     def from_json(cls, content: Json) -> Plan:
         """From the JSON object that :meth:`to_json` makes."""
-        question = question_from_json(content)
-        names = [replica_type.name for replica_type in question.profile.replica_types]
-        return cls(
-            question=question,
-            instances=np.array([content["instances"][name] for name in names], np.int64),
-            share=content["share"],
-            load=np.array([content["load"][name] for name in names]),
-            cost_per_h=content["cost_per_h"],
-            bound_per_h=content["bound_per_h"],
-            gap=content["gap"],
-            single_type={name: Baseline(**item) for name, item in content["single_type"].items()},
-            cost_at=content.get("cost_at") or {},
-            next_measurement=content.get("next_measurement", ""),
-            served_fraction=content["served_fraction"],
-            unservable=tuple(content["unservable"]),
-            status=content["status"],
-            solve_s=content["solve_s"],
-            cautions=tuple(Caution(**caution) for caution in content["warnings"]),
-            certificate=Certificate.from_json(content["certificate"]) if content.get("certificate") else None,
-            simulation=Simulation.from_json(content["simulation"]) if content.get("simulation") else None,
-            not_simulated=content.get("not_simulated", ""),
-        )
+        from melange.plan.plan_file import plan_from_json
+
+        return plan_from_json(content)
 
     def dumps(self) -> str:
         """The text of a ``plan.json``."""

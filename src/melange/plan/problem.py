@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, members
+from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, Bindings, members
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.profile.profile import Profile, ReplicaType
@@ -34,15 +35,23 @@ class Limit:
     ----------
     name
         What is limited, in words.
+    members
+        The types that draw from it (K,).
     weight
-        How much of it one instance of each type takes (R,).
+        How much of it one instance of each of them takes (K,).
     most
         How much there is.
     """
 
     name: str
+    members: Positions
     weight: Array
     most: float
+
+    def taken(self, instances: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """How much of it fleets (..., R) take (...)."""
+        part: npt.NDArray[Any] = instances[..., self.members] @ self.weight
+        return part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,11 +138,11 @@ class Problem:
 
     def only(self, kept: Mask) -> Problem:
         """The same problem with some of its types (R,)."""
-        where = np.flatnonzero(kept)
+        where, place = np.flatnonzero(kept), np.cumsum(kept) - 1
         limits = tuple(
-            Limit(name=limit.name, weight=limit.weight[where], most=limit.most)
+            Limit(name=limit.name, members=place[limit.members[part]], weight=limit.weight[part], most=limit.most)
             for limit in self.limits
-            if limit.weight[where].any()
+            if (part := kept[limit.members]).any()
         )
         requirements = tuple(Requirement(name=item.name, member=item.member[where]) for item in self.requirements)
         return _replaced(
@@ -177,7 +186,7 @@ def allowed_types(question: Question) -> Mask:
     items = question.profile.replica_types
     none = np.zeros(len(items), bool)
     for limit in limits_of(items, question.options):
-        none |= limit.weight > limit.most
+        none[limit.members[limit.weight > limit.most]] = True
     for name in question.options.exclude:
         none |= _is_named(items, name)
     allowed: Mask = ~none
@@ -224,8 +233,8 @@ def _most(
     enough = np.ceil((alone + lost) / replicas * (1 + ROUNDING))
     enough = np.maximum.reduce([enough, least, np.ceil(options.min_total_replicas / replicas), np.ones(len(replicas))])
     for limit in limits:
-        drawn = limit.weight > 0
-        enough[drawn] = np.minimum(enough[drawn], np.floor(limit.most / limit.weight[drawn] + ROUNDING))
+        drawn = limit.members
+        enough[drawn] = np.minimum(enough[drawn], np.floor(limit.most / limit.weight + ROUNDING))
     most: Positions = enough.astype(np.int64)
     return most
 
@@ -237,15 +246,15 @@ def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, 
     for offer in {item.offer.name: item.offer for item in items}.values():
         if offer.max_instances is not None:
             most_by_name[offer.name] = min(offer.max_instances, most_by_name.get(offer.name, offer.max_instances))
+    rented, cards = Bindings(items, (OFFER, INSTANCE_TYPE, REPLICA_TYPE)), Bindings(items, (ACCELERATOR,))
     for name, most in most_by_name.items():
-        weight = members(name, items, (OFFER, INSTANCE_TYPE, REPLICA_TYPE)).astype(float)
-        limits.append(Limit(name=f"instances of {name}", weight=weight, most=most))
+        bound = rented.positions(name)
+        limits.append(Limit(name=f"instances of {name}", members=bound, weight=np.ones(len(bound)), most=most))
     for name, most in options.max_accelerators.items():
-        held = np.array([item.offer.accelerators for item in items], float)
-        limits.append(
-            Limit(name=f"accelerators of {name}", weight=held * members(name, items, (ACCELERATOR,)), most=most)
-        )
-    return tuple(limit for limit in limits if limit.weight.any())
+        bound = cards.positions(name)
+        held = np.array([items[r].offer.accelerators for r in bound], float)
+        limits.append(Limit(name=f"accelerators of {name}", members=bound, weight=held, most=most))
+    return tuple(limit for limit in limits if len(limit.members))
 
 
 def _is_named(items: Sequence[ReplicaType], name: str) -> Mask:

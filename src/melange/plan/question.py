@@ -77,8 +77,9 @@ def question_of(question: Question | Workload, profile: Profile | None, options:
 def _check_names(profile: Profile, options: Options) -> None:
     """Names that the options mention must be known."""
     items = profile.replica_types
-    check_names(options.max_instances, items, (OFFER, INSTANCE_TYPE, REPLICA_TYPE), "plan.max_instances")
-    check_names(options.max_accelerators, items, (ACCELERATOR,), "plan.max_accelerators")
+    rented = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)
+    check_names(options.max_instances, items, rented, "offers.max (max_instances)")
+    check_names(options.max_accelerators, items, (ACCELERATOR,), "offers.max (max_accelerators)")
     for key in ("min_replicas", "spare_replicas"):
         counts = getattr(options, key)
         check_names(() if isinstance(counts, int) else counts, items, (REPLICA_TYPE,), f"plan.{key}")

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from melange.errors import Caution
+from melange.errors import Caution, InputError
 from melange.files import Json
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.profile.profile import ESTIMATED, Profile, ReplicaType
+from melange.records import items, mapping, records, text, value_of
 from melange.replica.engine import engines_from_json, engines_to_json
 from melange.slo import Slo
-from melange.workload.workload import Array, Mask, Workload
+from melange.workload.workload import Array, Mask, Workload, frozen_array
 
 # Cells of a profile that a plan's file keeps whole: about 3 MB of text. Beyond it a plan is written and read in more
 # than a tenth of a second, and what is lost is only what a later plan could rent besides: --profile brings that back.
@@ -56,7 +57,8 @@ def question_from_json(content: Json) -> Question:
     if "options" in content:
         return Question(workload=workload, profile=profile, options=Options.from_json(content["options"]))
     # The rates of such a file are those at its confidence already, with no interval around them.
-    options = Options(headroom=content["headroom"], slices=content["slices"], confidence=content.get("confidence"))
+    kept = {name: content[name] for name in ("headroom", "slices")} | {"confidence": content.get("confidence")}
+    options = Options.from_json(kept)
     return Question(workload=workload, profile=profile, options=options)
 
 
@@ -71,11 +73,12 @@ def _profile_digest(profile: Profile) -> str:
 
 
 def _profile(content: Json, workload: Workload) -> Profile:
-    replica_types = tuple(ReplicaType.from_json(item) for item in content["replica_types"])
+    replica_types = records(ReplicaType, content["replica_types"], "replica_types")
     shape = (len(replica_types), *workload.buckets.shape)
-    stored = content.get("profile") or _stored_rates(content, len(replica_types))
-    values = {name: _filled(stored[name], shape) for name in _ARRAYS}
-    reasons, missing = tuple(stored["reasons"]), [row is None for row in stored["max_request_rate"]]
+    stored = mapping(content.get("profile") or _stored_rates(content, len(replica_types)), "profile")
+    values = {name: _filled(stored[name], shape, f"profile.{name}") for name in _ARRAYS}
+    reasons = value_of(tuple[str, ...], stored["reasons"], "profile.reasons")
+    missing = [row is None for row in stored["max_request_rate"]]
     if any(missing):
         values["reason"][missing] = len(reasons)
         reasons = (*reasons, _LEFT_OUT)
@@ -85,13 +88,13 @@ def _profile(content: Json, workload: Workload) -> Profile:
         max_request_rate=values["max_request_rate"],
         low=values["low"],
         high=values["high"],
-        provenance=values["provenance"].astype(np.int8),
+        provenance=values["provenance"],  # type: ignore[arg-type] # checked there
         reasons=reasons,
-        reason=values["reason"].astype(np.int32),
-        slo=Slo.from_json(content["slo"]) if content["slo"] else None,
-        model=content["model"],
-        source=stored["source"],
-        cautions=tuple(Caution(**caution) for caution in stored["warnings"]),
+        reason=values["reason"],  # type: ignore[arg-type] # checked there
+        slo=value_of(Slo | None, content["slo"], "slo"),
+        model=text(content["model"], "model"),
+        source=text(stored["source"], "profile.source"),
+        cautions=records(Caution, stored["warnings"], "profile.warnings"),
         engines=engines_from_json(content),
     )
 
@@ -119,6 +122,13 @@ def _table(values: Array) -> Any:
     return values.flat[0].item() if (values == values.flat[0]).all() else values.tolist()
 
 
-def _filled(rows: list[Any], shape: tuple[int, ...]) -> Array:
+def _filled(rows: Any, shape: tuple[int, ...], place: str) -> Array:
     """Such tables as one array (R, I, O), zero where there is none."""
-    return np.array([np.broadcast_to(0.0 if row is None else row, shape[1:]) for row in rows], float)
+    tables = items(rows, place)
+    if len(tables) != shape[0]:
+        raise InputError(f"{place}: must hold {shape[0]} tables, one for each replica type, got {len(tables)}")
+    values = np.zeros(shape)
+    for r, (where, row) in enumerate(tables):
+        if row is not None:
+            values[r] = frozen_array(row, where, shape[1:] if isinstance(row, list | np.ndarray) else ())
+    return values

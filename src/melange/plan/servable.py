@@ -13,7 +13,7 @@ from melange.errors import InfeasibleError
 from melange.plan.problem import allowed_types
 from melange.plan.question import Question
 from melange.profile.profile import Profile
-from melange.units import S_PER_MS
+from melange.units import S_PER_MS, percent
 from melange.workload.workload import Mask
 
 # Sentences of an error, reasons in a sentence, names of types or sizes before a reason. More, and nobody reads them;
@@ -71,7 +71,7 @@ def scope_of(question: Question) -> Scope:
     if served.any():
         hint = f"plan for the rest with --drop-unservable, {hint}"
     raise InfeasibleError(
-        f"no replica type can serve {len(missing)} {noun} ({part:.2%} of requests)", reasons=reasons, hint=hint
+        f"no replica type can serve {len(missing)} {noun} ({percent(part, 2)} of requests)", reasons=reasons, hint=hint
     )
 
 

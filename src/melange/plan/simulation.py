@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from melange.files import Json
+from melange.records import record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,4 +44,4 @@ class Simulation:
     @classmethod
     def from_json(cls, content: Json) -> Simulation:
         """From the JSON object that :meth:`to_json` makes."""
-        return cls(**content)
+        return record(cls, content, "simulation")

@@ -23,6 +23,7 @@ from melange.plan.problem import ROUNDING, Problem, build
 from melange.plan.question import Question, question_of
 from melange.plan.servable import Scope, scope_of
 from melange.profile.profile import Profile
+from melange.units import percent
 from melange.workload.workload import Workload
 
 
@@ -167,8 +168,9 @@ def _plan(question: Question, scope: Scope, problem: Problem, fleet: Fleet, part
     load[problem.types] = busy(problem, fleet.share) / running
     cost = float(problem.cost @ fleet.instances)
     rate = workload.request_rate.ravel()
-    # To twelve digits: the same rates, summed in another order, are all of the traffic.
-    served_fraction = round(float(rate[scope.served].sum() / workload.total_rate), 12) * part
+    # The same rates, summed in another order, are all of the traffic.
+    left_out = float(rate[~scope.served].sum() / workload.total_rate)
+    served_fraction = (1.0 - left_out if left_out > ROUNDING else 1.0) * (part if part < 1.0 - ROUNDING else 1.0)
     under_budget = options.budget_per_h is not None and part < 1.0
     bound = min(fleet.bound, cost)
     best_part = min(1.0, -fleet.bound)
@@ -200,8 +202,10 @@ def _cautions(question: Question, scope: Scope, fleet: Fleet) -> tuple[Caution, 
     workload = question.workload
     said = list(dict.fromkeys((*workload.cautions, *question.profile.cautions)))
     left_out = float(workload.request_rate.ravel()[~scope.served].sum() / workload.total_rate)
-    if left_out > 0:
-        said.append(Caution("left-out", f"{left_out:.2%} of requests are left out: no replica type can serve them"))
+    if left_out > ROUNDING:
+        said.append(
+            Caution("left-out", f"{percent(left_out, 2)} of requests are left out: no replica type can serve them")
+        )
     if fleet.status == "time limit":
         said.append(Caution("time-limit", "the search was stopped by its time limit; a cheaper plan may exist"))
     return tuple(said)

@@ -11,6 +11,7 @@ from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.plan.suggest import suggest_measurements
+from melange.units import percent
 from melange.workload.workload import Array
 
 # The ends of a profile's 80 % intervals: its 10 % and 90 % quantiles.
@@ -36,7 +37,8 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
             found = _plan_at(end, plan.question)
             cost_at[end] = found.cost_per_h
             if found.served_fraction < plan.served_fraction - ROUNDING:
-                what = f"at the {end} end of all intervals {1 - found.served_fraction:.2%} of requests are left out"
+                left_out = percent(1 - found.served_fraction, 2)
+                what = f"at the {end} end of all intervals {left_out} of requests are left out"
                 cautions.append(Caution("uncertain", f"{what}; that cost is not for the same traffic"))
         except InfeasibleError as error:
             cost_at[end] = None

@@ -18,7 +18,7 @@ from typing import Any
 
 from melange.errors import InputError, unknown
 from melange.files import Json
-from melange.profile.formats.tables import number
+from melange.records import number, record, shown, text, whole
 from melange.slo import Slo
 
 # First key of the journal that melange measure keeps.
@@ -193,25 +193,17 @@ def split_name(name: str) -> tuple[str, int]:
 def _value(key: str, value: Any, place: str) -> Any:
     """One value of our own form, checked."""
     if key in TEXTS:
-        if not isinstance(value, str):
-            raise InputError(f"{place} must be text, got {value!r}")
-        return value
+        return text(value, place)
     if key in LATENCIES:
         given = value if isinstance(value, dict) else {"mean": value}
         return {name: number(one, f"{place}.{name}") for name, one in given.items()}
     if key == "slo":
-        try:
-            return Slo.from_json(value)
-        except TypeError:
-            raise InputError(f"{place} must hold limits in seconds such as {{'tpot_s': 0.05}}, got {value!r}") from None
+        if not isinstance(value, dict):
+            raise InputError(f"{place} must hold limits in seconds such as {{'tpot_s': 0.05}}, got {shown(value)}")
+        return record(Slo, value, place)
     if key in _ENDLESS and value in ("inf", math.inf):
         return math.inf
-    found = number(value, place)
-    if key in ("samples", "failed", "tensor_parallel"):
-        if found != int(found):
-            raise InputError(f"{place} must be a whole number, got {found:g}")
-        return int(found)
-    return found
+    return whole(value, place) if key in ("samples", "failed", "tensor_parallel") else number(value, place)
 
 
 def _check_latency(values: Mapping[str, float], place: str) -> None:

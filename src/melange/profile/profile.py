@@ -14,6 +14,7 @@ import numpy.typing as npt
 from melange.catalog.offer import Offer
 from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
+from melange.records import record, records, text, value_of
 from melange.replica.engine import Engine, engines_from_json, engines_to_json
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets, frozen_array
@@ -21,6 +22,8 @@ from melange.workload.workload import Array, Buckets, frozen_array
 # How a cell of a profile came to be; the index is what the arrays hold.
 PROVENANCES = ("measured", "anchored", "estimated")
 MEASURED, ANCHORED, ESTIMATED = range(3)
+# Requests per second that a replica serves: beyond them, sums of loads lose their digits.
+_LEAST_RATE, _MOST_RATE = 1e-12, 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +84,7 @@ class ReplicaType:
     @classmethod
     def from_json(cls, content: Json) -> ReplicaType:
         """From the JSON object that :meth:`to_json` makes."""
-        return cls(
-            name=content["name"],
-            offer=Offer.from_json(content["offer"]),
-            tensor_parallel=content["tensor_parallel"],
-            engine=content["engine"],
-            variant=content.get("variant", ""),
-            pool=content.get("pool", ""),
-        )
+        return record(cls, content, "replica type")
 
 
 def pool_of(replica_type: ReplicaType, pool: str) -> ReplicaType:
@@ -158,16 +154,19 @@ class Profile:
             raise InputError(f"profile: replica types must have names of their own, {', '.join(repeated)} repeats")
         for name in ("max_request_rate", "low", "high"):
             values = frozen_array(getattr(self, name), f"profile.{name}", shape)
-            bad = np.argwhere(~np.isfinite(values) | (values < 0))
+            bad = np.argwhere(~((values == 0) | ((values >= _LEAST_RATE) & (values <= _MOST_RATE))))
             if len(bad):
                 r, i, o = bad[0]
                 raise InputError(
-                    f"profile.{name} must be >= 0 and finite, got {values[r, i, o]:g} "
+                    f"profile.{name} must be 0, or {_LEAST_RATE:g} to {_MOST_RATE:g}, got {values[r, i, o]:g} "
                     f"for {names[r]} at {self.buckets.label(i, o)}"
                 )
             object.__setattr__(self, name, values)
-        for name, dtype in (("provenance", np.int8), ("reason", np.int32)):
-            indices = frozen_array(getattr(self, name), f"profile.{name}", shape).astype(dtype)
+        for name, dtype, count in (("provenance", np.int8, len(PROVENANCES)), ("reason", np.int32, len(self.reasons))):
+            stored = frozen_array(getattr(self, name), f"profile.{name}", shape)
+            if not ((stored >= 0) & (stored < count) & (stored == np.floor(stored))).all():
+                raise InputError(f"profile.{name} must hold whole numbers from 0 to {count - 1}")
+            indices = stored.astype(dtype)
             indices.flags.writeable = False
             object.__setattr__(self, name, indices)
 
@@ -200,20 +199,19 @@ class Profile:
     @classmethod
     def from_json(cls, content: Json) -> Profile:
         """From the JSON object that :meth:`to_json` makes."""
-        slo = content.get("slo")
         return cls(
-            replica_types=tuple(ReplicaType.from_json(item) for item in content["replica_types"]),
+            replica_types=records(ReplicaType, content["replica_types"], "replica_types"),
             buckets=Buckets.from_json(content),
             max_request_rate=content["max_request_rate"],
             low=content["low"],
             high=content["high"],
             provenance=content["provenance"],
-            reasons=tuple(content["reasons"]),
+            reasons=value_of(tuple[str, ...], content["reasons"], "reasons"),
             reason=content["reason"],
-            slo=Slo.from_json(slo) if slo else None,
-            model=content.get("model", ""),
-            source=content.get("source", ""),
-            cautions=tuple(Caution(**caution) for caution in content.get("warnings", ())),
+            slo=value_of(Slo | None, content.get("slo"), "slo"),
+            model=text(content.get("model", ""), "model"),
+            source=text(content.get("source", ""), "source"),
+            cautions=records(Caution, content.get("warnings", ()), "warnings"),
             engines=engines_from_json(content),
         )
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from melange.errors import InputError
-from melange.files import write_text
+from melange.files import read_json, write_text
+from melange.records import number, reading, text
 from melange.replica.engine import Engine
 from melange.slo import Slo
 
@@ -21,10 +24,18 @@ Rate = tuple[float, str]
 
 
 def cache_folder() -> Path:
-    """Where files are kept between runs: ``$MELANGE_CACHE``, or ``melange`` in the user's cache folder."""
+    """Where files are kept between runs: ``$MELANGE_CACHE``, or ``melange`` in the user's cache folder.
+
+    Without either, a folder of the user's own beside temporary files.
+    """
     if own := os.environ.get("MELANGE_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "melange"
+    if own := os.environ.get("XDG_CACHE_HOME"):
+        return Path(own) / "melange"
+    try:
+        return Path.home() / ".cache" / "melange"
+    except RuntimeError:  # neither HOME nor an entry in the users' table, as in some containers
+        return Path(tempfile.gettempdir()) / f"melange-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
 
 
 class RateCache:
@@ -43,9 +54,10 @@ class RateCache:
         self._is_changed = False
         if file is not None:
             try:
-                content = json.loads(file.read_text(encoding="utf-8"))
-                self._stored = {key: (float(rate), str(why)) for key, (rate, why) in content.items()}
-            except (OSError, ValueError, TypeError, AttributeError):
+                with reading(f"{file}", "rates that were found before"):
+                    content = read_json(file)
+                    self._stored = {key: _rate(key, value) for key, value in content.items()}
+            except InputError:
                 self._stored = {}
 
     def get(self, key: Key) -> Rate | None:
@@ -65,6 +77,13 @@ class RateCache:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             write_text(self._file, json.dumps(self._stored))
             self._is_changed = False
+
+
+def _rate(key: str, value: Any) -> Rate:
+    rate, why = value
+    if not 0 <= number(rate, key) < math.inf:
+        raise InputError(f"{key}: must be >= 0, got {rate:g}")
+    return float(rate), text(why, key)
 
 
 def _digest(key: Key) -> str:

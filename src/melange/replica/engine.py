@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from melange.catalog.layers import KvShape
-from melange.errors import InputError
+from melange.errors import InputError, unknown
 from melange.files import Json
+from melange.records import items, mapping, number, record, whole
 from melange.replica.capacity import Replicas
 from melange.replica.era import Era, Residuals
 from melange.replica.step import StepCost, scaled
@@ -100,10 +101,22 @@ class Engine:
     @classmethod
     def from_json(cls, content: Json) -> Engine:
         """From the JSON object that :meth:`to_json` makes."""
-        stored = content["cost"]
-        values = {field.name: stored.get(field.name, 0.0) for field in fields(StepCost)}
-        cost = StepCost(**{name: math.inf if value is None else float(value) for name, value in values.items()})
-        return cls(**(content | {"cost": cost}))
+        return _engine_from(content, "engine")
+
+
+def _engine_from(content: Any, place: str) -> Engine:
+    stored = mapping(mapping(content, place).get("cost"), f"{place}.cost")
+    names = {field.name for field in fields(StepCost)}
+    for name in stored:
+        if name not in names:
+            raise unknown("key", name, names, place=f"{place}.cost")
+    cost = {
+        name: math.inf
+        if name in stored and stored[name] is None
+        else number(stored.get(name, 0.0), f"{place}.cost.{name}")
+        for name in names
+    }
+    return record(Engine, content, place, cost=StepCost(**cost))
 
 
 def _finite(value: Any) -> float | None:
@@ -172,5 +185,8 @@ def engines_to_json(engines: Sequence[Engine | None]) -> Json:
 
 def engines_from_json(content: Json) -> tuple[Engine | None, ...]:
     """From what :func:`engines_to_json` makes; empty where a file has none."""
-    distinct = [Engine.from_json(one) for one in content.get("engines", ())]
-    return tuple(None if place < 0 else distinct[place] for place in content.get("engine", ()))
+    distinct = [_engine_from(one, place) for place, one in items(content.get("engines", ()), "engines")]
+    places = [whole(one, place) for place, one in items(content.get("engine", ()), "engine")]
+    if bad := [place for place in places if not -1 <= place < len(distinct)]:
+        raise InputError(f"engine: must be -1 to {len(distinct) - 1}, the place of one of the engines, got {bad[0]}")
+    return tuple(None if place < 0 else distinct[place] for place in places)

@@ -9,7 +9,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from melange.errors import unknown
+from melange.parsing import compose_yaml
 from melange.service.schema import Service
+
+# Faults that are told one by one before the rest is counted: enough to see what is wrong. A judgment.
+_MOST_FAULTS = 20
 
 
 def faults(
@@ -18,7 +22,10 @@ def faults(
     """All faults that pydantic found, one a line, each with its place and the nearest known key."""
     lines: dict[str, str] = {}  # the first fault of each key: a union reports one for every branch
     for fault in error.errors():
-        keys = [*within, *(key for key in fault["loc"] if _is_key(key))]
+        *above, last = fault["loc"] or ("",)
+        # What is unknown is a key of the file whatever it is called; elsewhere the end may be a branch of a union.
+        is_end = fault["type"] in {"extra_forbidden", "missing"} or _is_key(last)
+        keys = [*within, *filter(_is_key, above), *([last] if is_end else [])]
         name = ".".join(str(key) for key in keys)
         line = _line(text, keys)
         place = f"{path}:{line}" if line else f"{path}"
@@ -36,7 +43,8 @@ def faults(
             found = "" if "got" in message else f", got {fault['input']!r}"
             message = f"{place}: {name}: {message[:1].lower()}{message[1:]}{found}".removeprefix(": ")
         lines.setdefault(name, message)
-    return "\n".join(lines.values())
+    more = len(lines) - _MOST_FAULTS
+    return "\n".join([*list(lines.values())[:_MOST_FAULTS], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _is_key(key: str | int) -> bool:
@@ -59,7 +67,7 @@ def _known_keys(keys: Sequence[str | int]) -> list[str]:
 
 def _line(text: str, keys: Sequence[str | int]) -> int | None:
     """The line of the deepest of ``keys`` that the file has; None where it has none of them."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    node = compose_yaml(text)
     line = None
     for key in keys:
         if isinstance(node, yaml.MappingNode):

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
 from melange.catalog.catalog import Catalog
 from melange.errors import InputError, some_of
+from melange.parsing import parse_yaml
 from melange.profile.profile import Profile
 from melange.service.schema import Service
 from melange.slo import Slo
@@ -30,7 +29,7 @@ _HINT = "give a profile that was made for this service, or leave it out"
 def _values_of(settings: Sequence[str]) -> dict[str, Any]:
     """The settings of the command line by key, the last one where a key is given twice."""
     pairs = (setting.partition("=") for setting in settings)
-    return {key.strip(): yaml.safe_load(value) for key, _, value in pairs}
+    return {key.strip(): parse_yaml(value, f"--set {key}") for key, _, value in pairs}
 
 
 def check_workload(workload: Workload, place: str, settings: Sequence[str]) -> None:
@@ -88,7 +87,8 @@ def agreed(
         raise _contradiction("slo", slo, place, profile.slo, _hint_on(profile.slo, slo))
     given = _values_of(settings)
     engines = {one.engine for one in profile.replica_types if one.engine}
-    if "engine" in given and engines and engines != {service.engine}:
+    is_said = "engine" in given or "engine" in service.model_fields_set
+    if is_said and engines and engines != {service.engine}:
         raise _contradiction("engine", service.engine, place, ", ".join(sorted(engines)))
     for key, value in given.items():
         if key.split(".")[0] in _OF_ESTIMATES or key == "offers.file":

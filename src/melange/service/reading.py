@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import ValidationError
 
 from melange.errors import InputError, unknown
 from melange.files import read_text
+from melange.parsing import parse_yaml
 from melange.service.faults import faults
 from melange.service.schema import PlanSection, Section, Service, SloSection, WorkloadSection
 
@@ -31,12 +31,7 @@ def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
         Not YAML, unknown keys (with the nearest known one), values out of range: every fault, with its line.
     """
     text = read_text(path)
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{path}:{mark.line + 1}" if mark else f"{path}"
-        raise InputError(f"{place}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    content = parse_yaml(text, f"{path}")
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a mapping with model, slo and workload", hint="melange init writes one")
     for setting in settings:
@@ -128,10 +123,7 @@ def _set(content: dict[str, Any], setting: str) -> None:
         if name in alternatives:
             for other in alternatives:
                 target.pop(other.rpartition(".")[2], None)
-    try:
-        target[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {setting}: the value is not valid YAML") from error
+    target[keys[-1]] = parse_yaml(value, f"--set {name}")
 
 
 def with_anchors(service: Service, anchors: Sequence[str]) -> Service:

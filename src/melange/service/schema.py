@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from melange.errors import InputError
+from melange.files import path_of
 from melange.plan.options import Options
 from melange.slo import REQUESTS, Slo
 from melange.units import MS_PER_S, ms
@@ -183,4 +184,4 @@ class Service(Section):
 
     def path(self, name: str) -> Path:
         """A path of the file, made relative to where the file is."""
-        return self.folder / Path(name).expanduser()
+        return self.folder / path_of(name)

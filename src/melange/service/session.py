@@ -164,6 +164,12 @@ class Session:
 
     def question(self) -> Question:
         """What a plan answers."""
+        from melange.plan.bindings import INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_one_meaning
+
+        if self.service is not None:
+            # The file has one place for limits, where a name may be an accelerator's and an instance type's.
+            kinds = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)
+            check_one_meaning(self.options.max_accelerators, self._profile.replica_types, kinds, "offers.max")
         return Question(workload=self._workload, profile=self._profile, options=self.options)
 
     def answer(self, *, incumbent: Plan | None = None, burstiness: float | None = None) -> Plan:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +11,8 @@ import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.files import Json, read_json, read_text
+from melange.parsing import csv_rows
+from melange.records import number, reading
 from melange.workload.metrics import read_metrics
 from melange.workload.workload import (
     DEFAULT_INPUT_EDGES,
@@ -64,11 +64,12 @@ def read_histogram(path: str | Path, *, buckets: Buckets | None = None, request_
     A CSV table says what it holds in its first cell (``... rate``, ``... share`` or ``... pct``). One that does not
     holds shares if it adds up to 1 or 100 or a rate is asked for, else rates.
     """
-    if Path(path).suffix.lower() == ".json":
-        edges, values, kind, own_rate = _from_json(read_json(path), str(path), buckets)
-    else:
-        edges, values, kind = _from_csv(read_text(path), str(path))
-        own_rate = None
+    with reading(f"{path}", "a table of rates or shares by size"):
+        if Path(path).suffix.lower() == ".json":
+            edges, values, kind, own_rate = _from_json(read_json(path), str(path), buckets)
+        else:
+            edges, values, kind = _from_csv(read_text(path), str(path))
+            own_rate = None
     _check_cells(values, edges, str(path))
     rate = request_rate if request_rate is not None else own_rate
     total = _total_rate(values, kind, rate, str(path))
@@ -92,13 +93,17 @@ def _from_json(content: Json, place: str, buckets: Buckets | None) -> tuple[Buck
             hint=f"found: {', '.join(content)}",
         )
     if "input_edges" in content and "output_edges" in content:
-        buckets = Buckets.from_json(content)
+        try:
+            buckets = Buckets.from_json(content)
+        except InputError as error:
+            raise InputError(f"{place}: {error}", hint=error.hint) from error
     elif buckets is None:
-        values = np.shape(content[key]) if _is_table(content[key]) else (0, 0)
-        buckets = Buckets.ordinal(max(values[0], 1), max(values[1], 1))
+        table = content[key]
+        rows, columns = (len(table), len(table[0])) if _is_table(table) else (0, 0)
+        buckets = Buckets.ordinal(max(rows, 1), max(columns, 1))
     own_rate = content.get("total_request_rate")
-    if own_rate is not None and (isinstance(own_rate, bool) or not isinstance(own_rate, int | float)):
-        raise InputError(f"{place}: total_request_rate must be a number, got {own_rate!r}")
+    if own_rate is not None:
+        own_rate = number(own_rate, f"{place}: total_request_rate")
     return buckets, frozen_array(content[key], f"{place}: {key}", buckets.shape), _KEYS[key], own_rate
 
 
@@ -111,7 +116,7 @@ def _is_table(values: Any) -> bool:
 
 
 def _from_csv(text: str, place: str) -> tuple[Buckets, Array, str]:
-    rows = [row for row in csv.reader(io.StringIO(text.removeprefix("\ufeff"))) if row]
+    rows = [row for _, row in csv_rows(text.removeprefix("\ufeff").splitlines(keepends=True), place)]
     if len(rows) < 2 or len(rows[0]) < 2:
         raise InputError(f"{place}: must be a table: upper edges of inputs down, of outputs across")
     corner, *header = rows[0]
@@ -129,9 +134,9 @@ def _from_csv(text: str, place: str) -> tuple[Buckets, Array, str]:
 
 
 def _edge(text: str, place: str) -> int:
-    digits = re.search(r"(\d+)\D*$", text)
+    digits = re.search(r"(\d{1,19})\D*$", text[-100:])
     if not digits:
-        raise InputError(f"{place}: must be an upper edge in tokens, such as 250 or out_250, got {text!r}")
+        raise InputError(f"{place}: must be an upper edge in tokens, such as 250 or out_250, got {text[:60]!r}")
     return int(digits[1])
 
 
@@ -139,7 +144,7 @@ def _number(text: str, place: str) -> float:
     try:
         return float(text.strip().removesuffix("%"))
     except ValueError:
-        raise InputError(f"{place}: must be a number, got {text!r}") from None
+        raise InputError(f"{place}: must be a number, got {text[:60]!r}") from None
 
 
 def _check_axes(corner: str, header: Sequence[str], inputs: list[int], outputs: list[int], place: str) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import gzip
 import itertools
-import json
 import tempfile
 import threading
 import warnings
@@ -17,8 +15,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from melange.errors import InputError
+from melange.files import path_of
+from melange.parsing import csv_rows
 from melange.workload.fields import nested_in_cells, nested_in_schema, nested_names
+from melange.workload.packed import check_packed, check_promise
 
+# Characters of a line that are looked at; a file without line ends, or a packed one of zeros, would fill the memory.
+_MOST_LINE = 1 << 20
 # DuckDB is held to this, so that a process that reads any log stays under 1 GiB.
 _MEMORY_LIMIT = "600MB"
 _SUFFIXES = {
@@ -107,7 +110,7 @@ def _find_files(trace: str | Path) -> tuple[Path, ...]:
     InputError
         When there is none, or one is empty.
     """
-    path = Path(trace)
+    path = path_of(trace)
     if path.is_dir():
         found = [file for file in path.rglob("*") if _kind_by_suffix(file) and not file.name.startswith((".", "_"))]
         if not found:
@@ -132,6 +135,11 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
     kind = kinds.pop()
     paths = [str(file) for file in files]
     with readable(place):
+        for file in files:
+            if file.suffix.lower() == ".gz":
+                check_packed(file)
+            elif kind == "parquet":
+                _check_parquet(connection, file)
         if kind == "parquet":
             table = connection.read_parquet(paths, union_by_name=True)
             nested = nested_in_schema(dict(table.schema().items()))
@@ -163,6 +171,19 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
         )
 
 
+def _check_parquet(connection: Any, file: Path) -> None:
+    """Refuse a file whose metadata promise far more than logs hold in so many bytes."""
+    name = str(file)
+    rows, packed = (
+        int(connection.con.execute(query, [name]).fetchone()[0] or 0)
+        for query in (
+            "SELECT sum(num_rows) FROM parquet_file_metadata(?)",
+            "SELECT sum(total_uncompressed_size) FROM parquet_metadata(?)",
+        )
+    )
+    check_promise(file, rows, packed)
+
+
 def _read_csv(connection: Any, files: Sequence[Path], paths: list[str]) -> Any:
     delimiter, names = csv_header(files[0])
     for file in files[1:]:
@@ -191,11 +212,11 @@ def csv_header(file: Path) -> tuple[str, list[str]]:
         When the line is no text, or names a column twice.
     """
     with open_text(file) as stream:
-        line = stream.readline().rstrip("\r\n")
+        line = stream.readline(_MOST_LINE).rstrip("\r\n")
     delimiter = max(",\t;|", key=line.count)
-    names = next(csv.reader([line], delimiter=delimiter), [])
-    if len({name.casefold() for name in names}) < len(names) or not all(names):
-        raise InputError(f"{file}:1: must name each column once, got {line!r}")
+    _, names = next(csv_rows([line], f"{file}", delimiter=delimiter), (1, []))
+    if not names or len({name.casefold() for name in names}) < len(names) or not all(names):
+        raise InputError(f"{file}:1: must name each column once, got {line[:200]!r}")
     return delimiter, names
 
 
@@ -203,9 +224,9 @@ def _first_rows(file: Path) -> list[dict[str, Any]]:
     """The first rows of a CSV file, by column."""
     delimiter, names = csv_header(file)
     with open_text(file) as stream:
-        rows = csv.reader(stream, delimiter=delimiter)
+        rows = csv_rows(stream, f"{file}", delimiter=delimiter, strict=False)
         next(rows, None)
-        return [dict(zip(names, row, strict=False)) for row in itertools.islice(rows, _FIRST)]
+        return [dict(zip(names, row, strict=False)) for _, row in itertools.islice(rows, _FIRST)]
 
 
 def _is_array(file: Path) -> bool:
@@ -221,14 +242,14 @@ def _first_objects(file: Path) -> list[dict[str, Any]]:
     objects = [one for one in found if isinstance(one, dict) and one]
     if not objects:
         with open_text(file) as stream:
-            line = stream.readline().strip()[:60]
+            line = stream.readline(_MOST_LINE).strip()[:60]
         raise InputError(f"{file}:1: must be a JSON object, got {line!r}", hint="one request a line")
     return objects
 
 
 def _of_lines(stream: IO[str]) -> Iterator[Any]:
     """What the first lines hold; those that are no JSON are passed over."""
-    for line in itertools.islice(stream, _FIRST):
+    for line in itertools.islice(iter(lambda: stream.readline(_MOST_LINE), ""), _FIRST):
         with suppress(ValueError, RecursionError):
             yield json.loads(line)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from melange.errors import InputError
 from melange.workload.fields import with_fields
+from melange.parsing import csv_rows
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log, connect, csv_header, open_files, open_text
 from melange.workload.rows import parse_fields
@@ -140,13 +140,9 @@ def _starts(file: Path, kind: str) -> Iterator[int]:
             yield from (number for number, line in enumerate(stream, start=1) if line.strip())
             return
         delimiter, _ = csv_header(file)
-        reader = csv.reader(stream, delimiter=delimiter)
-        next(reader)
-        start = reader.line_num + 1
-        for row in reader:
-            if row:
-                yield start
-            start = reader.line_num + 1
+        rows = csv_rows(stream, f"{file}", delimiter=delimiter, strict=False)
+        next(rows)
+        yield from (start for start, _ in rows)
 
 
 def _at(log: Log, line: int) -> str:

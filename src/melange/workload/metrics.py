@@ -10,7 +10,7 @@ import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.workload.scrapes import Scrape, read_scrape
-from melange.workload.workload import Array, Buckets, Workload
+from melange.workload.workload import MOST_TOKENS, Array, Buckets, Workload
 
 
 def read_metrics(
@@ -139,6 +139,8 @@ class _Marginal:
         if len(cumulative) < 2 or not math.isinf(cumulative[-1][0]):
             raise InputError(f"{place}: the histogram {name} is absent or has no +Inf bucket")
         edges = [int(edge) for edge, _ in cumulative[:-1]]
+        if edges[-1] > MOST_TOKENS:
+            raise InputError(f"{place}: the edges (le) of {name} must be at most {MOST_TOKENS:,} tokens")
         if edges[0] < 1 or any(edge != given for edge, (given, _) in zip(edges, cumulative, strict=False)):
             raise InputError(f"{place}: the edges of {name} must be whole numbers >= 1")
         totals = np.array([count for _, count in cumulative])

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from melange.errors import InputError
 from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN, US_PER_S
 from melange.workload.clock import Span
 from melange.workload.fields import with_fields
@@ -95,6 +96,8 @@ def _tokens(column: Any) -> Any:
 
     if column.type().is_integer():
         return column
+    if not (column.type().is_numeric() or column.type().is_string()):
+        raise InputError(f"the column {column.get_name()} must hold numbers, and holds values of type {column.type()}")
     number = column if column.type().is_floating() else column.try_cast("float64")
     return ibis.cases((number % 1 == 0, number.try_cast("int64")), else_=ibis.null("int64"))
 
@@ -108,6 +111,8 @@ def _moments(column: Any) -> Any:
         return column.cast("timestamp")
     if kind.is_numeric() or kind.is_timestamp():
         return column
+    if not kind.is_string():
+        raise InputError(f"the column {column.get_name()} must hold times, and holds values of type {kind}")
     # Text: ISO 8601 with any number of digits, with or without a zone (then UTC), or numbers. Casts that fail are slow.
     moment = _epoch_s(column.try_cast("timestamp('UTC')"))
     return ibis.cases((column.contains(":"), moment), else_=column.try_cast("float64"))

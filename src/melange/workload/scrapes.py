@@ -13,6 +13,8 @@ from melange.files import read_text
 
 _SAMPLE = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{(?P<labels>.*)\})?\s+(?P<value>\S+)(?:\s+\S+)?")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+# Requests, or tokens of them, that a server counts: those of a century at a million a second.
+_MOST_COUNTED = 1e16
 # Labels that divide one histogram into series that are added up.
 _EDGE, _MODEL = "le", "model_name"
 
@@ -241,9 +243,9 @@ def _number(text: str, place: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise InputError(f"{place}: must end in a number, got {text!r}") from None
-    if not (math.isfinite(value) and value >= 0):
-        raise InputError(f"{place}: must end in a number >= 0, got {text!r}")
+        raise InputError(f"{place}: must end in a number, got {text[:40]!r}") from None
+    if not 0 <= value <= _MOST_COUNTED:
+        raise InputError(f"{place}: must end in a number, 0 to {_MOST_COUNTED:g}, got {text[:40]!r}")
     return value
 
 
@@ -252,7 +254,7 @@ def _edge(text: str, place: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise InputError(f'{place}: must have an edge such as le="100.0", got le={text!r}') from None
+        raise InputError(f'{place}: must have an edge such as le="100.0", got le={text[:40]!r}') from None
     if text not in ("+Inf", "Inf") and not (math.isfinite(value) and value >= 0):
-        raise InputError(f'{place}: must have an edge >= 0 such as le="100.0", got le={text!r}')
+        raise InputError(f'{place}: must have an edge >= 0 such as le="100.0", got le={text[:40]!r}')
     return value

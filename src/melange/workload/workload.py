@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from melange.errors import Caution, InputError
+from melange.errors import Caution, InputError, printable
 from melange.files import Json, dump_document, read_as, write_document
+from melange.records import records, shown, text, truth, value_of
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -25,6 +26,13 @@ PAPER_INPUT_EDGES = (25, 100, 250, 500, 1000, 2000, 4000, 8000, 12000, 16000)
 PAPER_OUTPUT_EDGES = (25, 100, 250, 500, 1000, 2000)
 DEFAULT_INPUT_EDGES = (*PAPER_INPUT_EDGES, 32000, 64000, 128000)
 DEFAULT_OUTPUT_EDGES = (*PAPER_OUTPUT_EDGES, 4000, 8000, 16000, 32000)
+# Tokens of a request: a thousand times the longest context that any model has.
+MOST_TOKENS = 1_000_000_000
+# Buckets of a grid; the bundled one has 130. A table of them for each of a thousand replica types fits into memory.
+_MOST_BUCKETS = 20_000
+# Requests per second of a workload: one in thirty years, and a thousand times those of the largest service. Beyond
+# them, sums of rates lose their digits.
+_LEAST_RATE, _MOST_RATE = 1e-9, 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +79,18 @@ class Buckets:
             edges = getattr(self, f"{axis}_edges")
             if len(edges) == 0:
                 raise InputError(f"buckets.{axis}: at least one upper edge is needed")
-            if any(int(edge) != edge or edge < 1 for edge in edges):
-                raise InputError(f"buckets.{axis}: edges must be whole numbers >= 1, got {list(edges)}")
+            if any(not 1 <= edge <= MOST_TOKENS or int(edge) != edge for edge in edges):
+                raise InputError(
+                    f"buckets.{axis}: edges must be whole numbers, 1 to {MOST_TOKENS:,}, got {shown(list(edges))}"
+                )
             if any(low >= high for low, high in itertools.pairwise(edges)):
-                raise InputError(f"buckets.{axis}: edges must ascend, got {list(edges)}")
+                raise InputError(f"buckets.{axis}: edges must ascend, got {shown(list(edges))}")
             object.__setattr__(self, f"{axis}_edges", tuple(int(edge) for edge in edges))
+        if len(self.input_edges) * len(self.output_edges) > _MOST_BUCKETS:
+            raise InputError(
+                f"buckets: at most {_MOST_BUCKETS:,} are planned for, got {len(self.input_edges):,} x "
+                f"{len(self.output_edges):,}"
+            )
 
     @classmethod
     def ordinal(cls, inputs: int, outputs: int) -> Buckets:
@@ -113,9 +128,9 @@ class Buckets:
     def from_json(cls, content: Json) -> Buckets:
         """From an object that holds what :meth:`to_json` makes."""
         return cls(
-            input_edges=tuple(content["input_edges"]),
-            output_edges=tuple(content["output_edges"]),
-            is_ordinal=bool(content.get("is_ordinal", False)),
+            input_edges=value_of(tuple[int, ...], content["input_edges"], "input_edges"),
+            output_edges=value_of(tuple[int, ...], content["output_edges"], "output_edges"),
+            is_ordinal=truth(content.get("is_ordinal", False), "is_ordinal"),
         )
 
 
@@ -168,8 +183,11 @@ class Workload:
             values = frozen_array(getattr(self, name), f"workload.{name}", self.buckets.shape)
             object.__setattr__(self, name, values)
         _check_rates(self.request_rate, self.buckets)
-        if (self.input_tokens < 1).any() or (self.output_tokens < 1).any():
-            raise InputError("workload: the size of a bucket must be >= 1 token")
+        for name in ("input_tokens", "output_tokens"):
+            sizes = getattr(self, name)
+            if not ((sizes >= 1) & (sizes <= MOST_TOKENS)).all():
+                raise InputError(f"workload.{name}: the size of a bucket must be 1 to {MOST_TOKENS:,} tokens")
+        object.__setattr__(self, "source", printable(self.source))
 
     @classmethod
     def at_upper_edges(cls, buckets: Buckets, request_rate: npt.ArrayLike, **details: Any) -> Workload:
@@ -253,11 +271,11 @@ class Workload:
             request_rate=content["request_rate"],
             input_tokens=content["input_tokens"],
             output_tokens=content["output_tokens"],
-            source=content.get("source", ""),
-            requests=content.get("requests"),
-            failed_requests=content.get("failed_requests", 0),
-            burstiness=content.get("burstiness"),
-            cautions=tuple(Caution(**caution) for caution in content.get("warnings", ())),
+            source=text(content.get("source", ""), "source"),
+            requests=value_of(int | None, content.get("requests"), "requests"),
+            failed_requests=value_of(int, content.get("failed_requests", 0), "failed_requests"),
+            burstiness=value_of(float | None, content.get("burstiness"), "burstiness"),
+            cautions=records(Caution, content.get("warnings", ()), "warnings"),
         )
 
     def dumps(self) -> str:
@@ -283,8 +301,11 @@ def frozen_array(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Ar
         When the values are no numbers or have another shape; a transposed array is called one.
     """
     try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        found = np.asarray(values)
+        if found.dtype.kind not in "iuf":
+            raise TypeError(f"cells of {found.dtype}")
+        array = np.array(found, dtype=np.float64)
+    except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{name}: must be a table of numbers with {' x '.join(map(str, shape))} cells") from error
     if array.shape != shape:
         looks = " (it looks transposed)" if array.ndim >= 2 and array.swapaxes(-1, -2).shape == shape else ""
@@ -302,5 +323,9 @@ def _check_rates(request_rate: Array, buckets: Buckets) -> None:
         cells = "; ".join(f"{buckets.label(i, o)}: {request_rate[i, o]:g}" for i, o in bad[:3])
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise InputError(f"workload.request_rate must be >= 0 and finite, got {cells}{more}")
+    if request_rate.sum() > _MOST_RATE:
+        raise InputError(f"workload: at most {_MOST_RATE:g} requests/s are planned for, got {request_rate.sum():g}")
+    if 0 < request_rate.sum() < _LEAST_RATE:
+        raise InputError(f"workload: at least {_LEAST_RATE:g} requests/s are planned for, got {request_rate.sum():g}")
     if not request_rate.sum() > 0:
         raise InputError("workload: no requests at all: every rate is 0")

@@ -97,4 +97,4 @@ def test_names_that_another_profile_does_not_know_are_told() -> None:
     other = profile([offer("C", 1.0)], [[[4.0]]])
     found = drift_of(Options(max_instances={"A": 2}), 30.0, other)
     assert found.state == FAILED
-    assert "plan.max_instances" in found.message
+    assert "offers.max (max_instances)" in found.message

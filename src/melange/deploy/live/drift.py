@@ -9,6 +9,7 @@ import numpy as np
 
 from melange.errors import InfeasibleError, MelangeError
 from melange.plan.solve import solve
+from melange.units import percent
 from melange.workload.sizes import THIN_WORKLOAD
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _compared(plan: Plan, found: Plan, live: Workload, threshold: float) -> Drif
     traffic = f"{live.total_rate:.3g} requests/s arrive ({plan.workload.total_rate:.3g} planned)"
     state, what = STEADY, "within the threshold"
     if found.served_fraction < plan.served_fraction - threshold:
-        state, what = SHORT, f"and carry {found.served_fraction:.1%} of the requests: the SLO is at risk"
+        state, what = SHORT, f"and carry {percent(found.served_fraction)} of the requests: the SLO is at risk"
     elif new < old * (1 - threshold):
         state, what = CHEAPER, f"{1 - new / old:.1%} cheaper"
     elif new > old * (1 + threshold):

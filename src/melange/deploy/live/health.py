@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from melange.deploy.live.punctuality import Punctuality
+
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import Balancer, LiveReplica
 
 log = logging.getLogger("melange.balance")
+
+# How often silent replicas and stalled clients are looked for [s]: time limits are exceeded by as much at most, and
+# each look passes all open requests. It is also the beat by which the process knows that it is late.
+SWEEP_S = 1.0
 
 # How a request may fail on a replica.
 GONE, BROKEN, WRONG = "gone", "broken", "wrong"
@@ -37,6 +43,7 @@ class Health:
 
     def __init__(self, balancer: Balancer, session: aiohttp.ClientSession) -> None:
         self.balancer, self.session = balancer, session
+        self.punctuality = Punctuality(asyncio.get_running_loop().time, SWEEP_S)
         self._failed, self._ejected = balancer.counters.at("replica_failed"), balancer.counters.at("replica_ejected")
         self._times_away: dict[LiveReplica, int] = {}
 
@@ -52,7 +59,13 @@ class Health:
             await asyncio.gather(*(self._check(one) for one in self.balancer.replicas))
 
     async def _check(self, replica: LiveReplica, *, is_first: bool = False) -> None:
-        why = await self._ask(replica)
+        try:
+            why = await self._ask(replica)
+        except TimeoutError:
+            if self.punctuality.is_late and not is_first:
+                return  # nothing is known of the replica: it may have answered in time
+            settings = self.balancer.settings
+            why = f"{settings.health_path} does not answer within {settings.health_timeout_s:g} s"
         if replica.index < 0:
             return
         if why:
@@ -68,7 +81,13 @@ class Health:
             log.info("%s takes requests again", replica.address.url)
 
     async def _ask(self, replica: LiveReplica) -> str:
-        """Why a replica is not healthy; empty where it is."""
+        """Why a replica is not healthy; empty where it is.
+
+        Raises
+        ------
+        TimeoutError
+            It does not answer in time.
+        """
         settings = self.balancer.settings
         url = replica.address.url + settings.health_path
         try:
@@ -76,7 +95,7 @@ class Health:
             async with self.session.get(url, timeout=timeout, allow_redirects=False) as response:
                 return "" if response.status < 300 else f"{settings.health_path} answers {response.status}"
         except TimeoutError:
-            return f"{settings.health_path} does not answer within {settings.health_timeout_s:g} s"
+            raise
         except (aiohttp.ClientError, OSError) as error:
             return f"{settings.health_path}: {type(error).__name__}"
 

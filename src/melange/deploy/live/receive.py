@@ -30,6 +30,9 @@ async def receive(request: web.BaseRequest, most_bytes: int, timeout_s: float) -
     headers = request.headers
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnservedError(error(415, "compressed bodies are not taken", closes=True))
+    coding = headers.get("Transfer-Encoding")
+    if coding is not None and coding.strip().lower() != "chunked":
+        raise UnservedError(error(501, "no transfer coding but chunked is known", closes=True))
     length = request.content_length
     if length is not None and length > most_bytes:
         raise _too_large(most_bytes)

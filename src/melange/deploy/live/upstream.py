@@ -13,7 +13,8 @@ from yarl import URL
 from melange.deploy.live.answers import UnservedError, error
 from melange.deploy.live.completion import Completion
 from melange.deploy.live.headers import RETRIES, answer_headers
-from melange.deploy.live.health import BROKEN, GONE, WRONG
+from melange.deploy.live.health import BROKEN, GONE, SWEEP_S, WRONG
+from melange.deploy.live.response_head import connector
 from melange.deploy.live.sizing import Size
 
 if TYPE_CHECKING:
@@ -30,9 +31,9 @@ _IDLE_S = 4.0
 # Of an answer that is read ahead of a slow client [bytes]: more is memory for each open stream, less are more wake-ups
 # for answers that come whole.
 _READ_AHEAD = 2**14
-# How often silent replicas and stalled clients are looked for [s]: time limits are exceeded by so much at most, and
-# each look passes all open requests.
-_SWEEP_S = 1.0
+# How long a client may have kept an answer waiting before a replica that ends it is excused [s]: engines give up
+# clients that do not read, and cannot know that this proxy does not for its own.
+_HELD_S = 5.0
 # Parsed addresses that are kept. Queries are the client's to choose, so without a limit clients could fill the memory.
 _MOST_URLS = 1000
 
@@ -45,7 +46,8 @@ class UpstreamFaultError(Exception):
     why
         For the log and the client.
     fault
-        How: ``GONE``, ``BROKEN`` or ``WRONG``; empty where it has only said that it has enough to do.
+        How: ``GONE``, ``BROKEN`` or ``WRONG``; empty where it has only said that it has enough to do, or where the
+        delay may be this process's own.
     """
 
     def __init__(self, why: str, fault: str) -> None:
@@ -70,8 +72,8 @@ class Exchange:
         When it came, by the event loop's clock [s].
     """
 
-    __slots__ = ("arrived_s", "body", "first", "headers", "is_late", "moment_s", "patience_s", "request", "size",
-                 "target", "task")  # fmt: skip
+    __slots__ = ("arrived_s", "body", "first", "headers", "held_s", "is_held", "is_late", "moment_s", "patience_s",
+                 "request", "size", "target", "task")  # fmt: skip
 
     def __init__(
         self,
@@ -87,6 +89,8 @@ class Exchange:
         self.first = b""  # of the answer's body
         self.patience_s = 0.0  # how long the present wait may last
         self.is_late = False
+        # Whether it waits for the client to read, and the longest that it has [s].
+        self.is_held, self.held_s = False, 0.0
         self.task = asyncio.current_task()
 
 
@@ -120,6 +124,7 @@ class Upstream:
         self.session, self.balancer, self.health, self.ledger = session, balancer, health, ledger
         self.settings = settings
         self.now = asyncio.get_running_loop().time
+        self.punctuality = health.punctuality
         self.under_way: set[Exchange] = set()
         self._urls: dict[tuple[str, str], URL] = {}
 
@@ -143,12 +148,15 @@ class Upstream:
                 self._url(url, exchange.target), data=exchange.body, headers=exchange.headers, allow_redirects=False
             )
             exchange.first = await answer.content.readany()
+            _check_coding(answer)
         except aiohttp.ClientConnectorError as refused:
             raise UpstreamFaultError("cannot be connected to", GONE) from refused
         except (aiohttp.ClientError, OSError, TimeoutError) as broken:
             if answer is not None:
                 answer.close()
-            fault = GONE if isinstance(broken, TimeoutError) else BROKEN
+            # A wait that was too long says nothing where this process was late itself; else it is one failure of
+            # several that eject a replica, for a single lost packet makes one.
+            fault = "" if isinstance(broken, TimeoutError) and self.punctuality.is_late else BROKEN
             raise UpstreamFaultError(f"{type(broken).__name__} before any answer", fault) from broken
         except asyncio.CancelledError:
             if answer is not None:
@@ -195,8 +203,11 @@ class Upstream:
             piece = exchange.first
             while piece:
                 exchange.moment_s, exchange.patience_s = now(), settings.write_timeout_s
+                exchange.is_held = True
                 await response.write(piece)
-                exchange.patience_s = settings.answer_timeout_s
+                exchange.is_held = False
+                exchange.held_s = max(exchange.held_s, now() - exchange.moment_s)
+                exchange.moment_s, exchange.patience_s = now(), settings.answer_timeout_s
                 piece = await content.readany()
                 exchange.moment_s = moment_s = now()
                 completion.note(piece, moment_s)
@@ -215,8 +226,12 @@ class Upstream:
     def _cut(self, exchange: Exchange, ticket: Ticket, broken: Exception | None) -> None:
         """End an answer that cannot be ended well, so that its client sees that it is not whole."""
         transport = exchange.request.transport
-        if broken is not None and (transport is None or transport.is_closing()):
+        is_slow = exchange.is_held or (broken is not None and exchange.held_s > _HELD_S)
+        if is_slow or (broken is not None and (transport is None or transport.is_closing())):
+            # It is the client that has gone or does not read: the replica has done nothing wrong.
             self.ledger.unserved("client_gone")
+            if transport is not None:
+                transport.close()
             return
         self.ledger.unserved("failed")
         why = f"{type(broken).__name__} in mid-answer" if broken else "took too long in mid-answer"
@@ -285,7 +300,8 @@ class Upstream:
     async def sweep(self) -> None:
         """End waits that last too long, for ever; one look at all is cheaper than a timer for each piece."""
         while True:
-            await asyncio.sleep(_SWEEP_S)
+            await asyncio.sleep(SWEEP_S)
+            self.punctuality.beat()
             now_s = self.now()
             for exchange in tuple(self.under_way):
                 if now_s - exchange.moment_s > exchange.patience_s > 0 and exchange.task is not None:
@@ -302,10 +318,17 @@ class Upstream:
         return found
 
 
+def _check_coding(answer: aiohttp.ClientResponse) -> None:
+    """Refuse a body that is packed for this hop: passed on without that word, it would be taken for the text itself."""
+    coding = answer.headers.get("Transfer-Encoding", "chunked")
+    if coding.strip().lower() != "chunked" or len(answer.headers.getall("Transfer-Encoding", ())) > 1:
+        raise aiohttp.ClientPayloadError("a transfer coding other than chunked")
+
+
 def client_session(settings: BalancerSettings) -> aiohttp.ClientSession:
     """The client side: no limit of connections but the balancer's, nothing unpacked, no cookies, no proxies."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_IDLE_S, ttl_dns_cache=60),
+        connector=connector(limit=0, keepalive_timeout=_IDLE_S, ttl_dns_cache=60),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,

@@ -29,24 +29,50 @@ def needed_types(problem: Problem, prefer: Positions | None = None, margin: Arra
     speed = problem.replicas[:, None] / problem.load  # buckets carried by an instance, in buckets
     favored = np.zeros(types) if prefer is None else -np.asarray(prefer, float)
     order = np.lexsort((np.arange(types), favored, -np.nan_to_num(speed).sum(axis=1), problem.cost))
-    kept: list[int] = []
+    draws = _Draws(problem)
+    kept, count = np.zeros(types, np.int64), 0
     for r in order:
-        rivals = np.array(kept, np.int64)
+        rivals = kept[:count]
         factor = 1.0 if margin is None else margin[rivals, r][:, None]
-        if not len(rivals) or not _dominates(problem, speed, rivals, int(r), factor).any():
-            kept.append(int(r))
+        if not count or not _dominates(problem, draws, speed, rivals, int(r), factor).any():
+            kept[count] = r
+            count += 1
     mask = np.zeros(types, bool)
-    mask[kept] = True
+    mask[kept[:count]] = True
     return mask
 
 
-def _dominates(problem: Problem, speed: Array, rivals: Positions, r: int, margin: Array | float) -> Mask:
+class _Draws:
+    """What each type takes of each limit, as a few columns: a type draws from a handful, however many there are."""
+
+    def __init__(self, problem: Problem) -> None:
+        of_type: list[list[tuple[int, float]]] = [[] for _ in problem.cost]
+        for number, limit in enumerate(problem.limits):
+            for r, weight in zip(limit.members.tolist(), limit.weight.tolist(), strict=True):
+                of_type[r].append((number, weight))
+        width = max(map(len, of_type), default=0)
+        # Unused places hold a limit of their own, of which nobody takes anything.
+        self._limit = np.full((len(of_type), width), len(problem.limits))
+        self._weight = np.zeros((len(of_type), width))
+        for r, drawn in enumerate(of_type):
+            for place, (number, weight) in enumerate(drawn):
+                self._limit[r, place], self._weight[r, place] = number, weight
+        self._mine = np.zeros(len(problem.limits) + 1)
+
+    def is_no_more(self, rivals: Positions, r: int) -> Mask:
+        """Which rivals take no more of any limit than type r."""
+        self._mine[self._limit[r]] = self._weight[r]
+        fits: Mask = np.asarray((self._weight[rivals] <= self._mine[self._limit[rivals]]).all(axis=1), bool)
+        self._mine[self._limit[r]] = 0.0
+        return fits
+
+
+def _dominates(problem: Problem, draws: _Draws, speed: Array, rivals: Positions, r: int, margin: Array | float) -> Mask:
     """Which rivals, none of them more expensive, dominate type r by a margin (rivals, 1)."""
     able: Mask = problem.replicas[rivals] >= problem.replicas[r]
     able &= (problem.spare[rivals] <= problem.spare[r]) & (problem.least[rivals] <= problem.least[r])
     # Several types may lean on one limit or requirement: its draw must not grow.
-    for limit in problem.limits:
-        able &= limit.weight[rivals] <= limit.weight[r]
+    able &= draws.is_no_more(rivals, r)
     for requirement in problem.requirements:
         able &= requirement.member[rivals] >= requirement.member[r]
     rivals_able, factor = rivals[able], margin if isinstance(margin, float) else margin[able]

@@ -29,6 +29,9 @@ _CHUNK = 2_000_000
 # Peaks closer to 1 than this are decided by a fresh solve: a solver that goes on from fleet to fleet is right to its
 # tolerance of 1e-7, and no fleet may be ruled out by that.
 _TOO_NEAR = 1e-7
+# Part of a cut that fleets lack without the last type: beyond it they need one instance at least, however thin the
+# traffic is; below, it may be rounding.
+_LACKING = 0.5
 
 
 @dataclass(slots=True, eq=False)
@@ -57,16 +60,18 @@ class Lattice:
         problem, last = self.problem, self.last
         carried = problem.carried(self.grid)
         carried[:, last] = 0.0
-        load = np.zeros(len(carried))
+        load, is_lacking = np.zeros(len(carried)), np.zeros(len(carried), bool)
         for part in np.array_split(weights, 1 + len(carried) * len(weights) // _CHUNK):
             short = (1.0 - ROUNDING) - carried @ part.T
             with np.errstate(divide="ignore", invalid="ignore"):
                 needed = np.where(short > 0, short / part[:, last], 0.0)
             np.maximum(load, needed.max(axis=1, initial=0.0), out=load)
+            is_lacking |= (short > _LACKING).any(axis=1)
         self.cost[np.isinf(load)] = np.inf
         replicas = load / (1.0 - problem.headroom) + problem.spare[last]
         with np.errstate(invalid="ignore"):
             count = np.where(load > 0, np.ceil(replicas / problem.replicas[last] - ROUNDING), 0.0)
+        count = np.maximum(count, is_lacking)
         where = np.flatnonzero((count > self.grid[:, last]) & np.isfinite(self.cost))
         self.grid[where, last] = count[where]
         self.settle(where)
@@ -94,7 +99,8 @@ def permitted(problem: Problem, fleets: Positions) -> Mask:
     """Which fleets (N, R) keep every limit that concerns instances alone."""
     ok: Mask = np.asarray((fleets <= problem.most).all(axis=1), bool)
     for limit in problem.limits:
-        ok &= fleets @ limit.weight <= limit.most + ROUNDING
+        if len(limit.members) > 1:  # a limit of one type is in its most
+            ok &= limit.taken(fleets) <= limit.most + ROUNDING
     for need in problem.requirements:
         ok &= fleets[:, need.member].any(axis=1)
     if (problem.least > 1).any() or problem.spare.any():
@@ -145,7 +151,7 @@ def cheapest_of(
             return None, bound
         at = _nearest(lattice, cheapest, prefer)
         count = lattice.grid[at].copy()
-        weight, share, certain = _trial(problem, cuts, oracle, count)
+        weight, share, certain = _trial(problem, cuts, oracle, count, deadline)
         if share is not None:
             fleet = Fleet(instances=count, share=share, after_loss={}, bound=bound, status="optimal")
             return fleet, bound
@@ -169,7 +175,9 @@ def _nearest(lattice: Lattice, bound: float, prefer: Array) -> int:
     return int(ties[order[0]])
 
 
-def _trial(problem: Problem, cuts: Cuts, oracle: PeakLoad, count: Positions) -> tuple[Array | None, Array | None, bool]:
+def _trial(
+    problem: Problem, cuts: Cuts, oracle: PeakLoad, count: Positions, deadline: float
+) -> tuple[Array | None, Array | None, bool]:
     """A cut that says why a fleet does not carry everything, or shares (R, B) with which it does; is that certain."""
     carried = problem.carried(count)
     peak, price, worth = oracle(carried)
@@ -184,7 +192,7 @@ def _trial(problem: Problem, cuts: Cuts, oracle: PeakLoad, count: Positions) -> 
             return None, None, peak > 1 + _TOO_NEAR or found is None
         share = found[0]
     if problem.slices is not None:
-        return None, *sliced(problem, share, carried)
+        return None, *sliced(problem, share, carried, deadline)
     return None, share, True
 
 

@@ -55,7 +55,8 @@ def formulate(problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array 
         blocks.append(_demand_cuts(problem, columns, cuts))
     for position in range(len(scenarios)):
         blocks += [_scenario_cover(problem, columns, position), _scenario_load(problem, columns, position)]
-        blocks += [_scenario_survivor(problem, columns, position)]
+        blocks += [_scenario_tiny_load(problem, columns, position), _scenario_survivor(problem, columns, position)]
+        blocks += [_scenario_left(problem, columns, position)]
     return _assemble(problem, columns, [rows for rows in blocks if len(rows.lower)])
 
 
@@ -113,30 +114,37 @@ def _load(problem: Problem, columns: Columns) -> Block:
 
 
 def _tiny_load(problem: Problem, columns: Columns) -> Block:
-    """Traffic too thin for the load row still needs an instance: sum of its shares <= (their number) n_r.
+    """Traffic too thin for the load row still needs a replica: sum of its shares <= (their number) (p_r n_r - k_r u_r).
 
-    A load below the solver's tolerance would otherwise be carried by no instance at all.
+    A load below the solver's tolerance would otherwise be carried by no replica at all.
     """
-    pair = problem.load[columns.type_of, columns.bucket_of] / problem.capacity[columns.type_of] < _TINY_LOAD
-    thin = np.flatnonzero(pair)
-    types, row, count = np.unique(columns.type_of[thin], return_inverse=True, return_counts=True)
-    whole = float(problem.slices or 1)
+    types, row, column, value, count = _thin(problem, columns, block=0)
+    spared = np.flatnonzero(problem.spare[types])
     return _rows(
         "tiny_load",
         np.full(len(types), -np.inf),
         np.zeros(len(types)),
-        [row, np.arange(len(types))],
-        [columns.share + thin, types],
-        [np.ones(len(thin)), np.asarray(-whole * count, float)],
+        [row, np.arange(len(types)), spared],
+        [column, types, columns.used + types[spared]],
+        [value, -count * problem.replicas[types], count[spared] * problem.spare[types[spared]]],
     )
+
+
+def _thin(problem: Problem, columns: Columns, *, block: int) -> tuple[Positions, Positions, Positions, Array, Array]:
+    """Types with thin traffic; row, column and value of its shares; and their number by type, in whole slices."""
+    pair = problem.load[columns.type_of, columns.bucket_of] / problem.capacity[columns.type_of] < _TINY_LOAD
+    thin, pairs = np.flatnonzero(pair), len(columns.type_of)
+    types, row, count = np.unique(columns.type_of[thin], return_inverse=True, return_counts=True)
+    column = columns.share + block * pairs + thin
+    return types, row, column, np.ones(len(thin)), np.asarray(float(problem.slices or 1) * count, float)
 
 
 def _limit(problem: Problem, columns: Columns) -> Block:
     """Availability: sum_r g_r n_r <= A. A limit on one type is a bound of its variable."""
-    shared = [item for item in problem.limits if np.count_nonzero(item.weight) > 1]
-    row = [np.full(np.count_nonzero(item.weight), at) for at, item in enumerate(shared)]
-    column = [np.flatnonzero(item.weight) for item in shared]
-    value = [item.weight[item.weight > 0] for item in shared]
+    shared = [item for item in problem.limits if len(item.members) > 1]
+    row = [np.full(len(item.members), at) for at, item in enumerate(shared)]
+    column = [item.members for item in shared]
+    value = [item.weight for item in shared]
     return _rows("limit", np.full(len(shared), -np.inf), np.array([item.most for item in shared]), row, column, value)
 
 
@@ -207,7 +215,7 @@ def _demand_cuts(problem: Problem, columns: Columns, weight: Array) -> Block:
 
 
 def _scenario_cover(problem: Problem, columns: Columns, position: int) -> Block:
-    """After the loss every bucket is still served, by shares of its own."""
+    """After the loss every bucket is still served, by shares of its own, which need not be whole slices."""
     return _cover(problem, columns, block=position + 1, name=f"cover_without_{position}")
 
 
@@ -219,6 +227,29 @@ def _scenario_load(problem: Problem, columns: Columns, position: int) -> Block:
     column += [np.arange(types), np.array([columns.survivor + position])]
     value += [-problem.capacity, np.array([(1.0 - problem.headroom) * problem.spare_total])]
     return _rows(f"load_without_{position}", np.full(types, -np.inf), np.zeros(types), row, column, value)
+
+
+def _scenario_tiny_load(problem: Problem, columns: Columns, position: int) -> Block:
+    """After the loss thin traffic still needs a replica: of the lost type, one that survives."""
+    types, row, column, value, count = _thin(problem, columns, block=position + 1)
+    is_lost = types == columns.scenarios[position]
+    there = np.where(is_lost, columns.survivor + position, types)
+    return _rows(
+        f"tiny_load_without_{position}",
+        np.full(len(types), -np.inf),
+        np.zeros(len(types)),
+        [row, np.arange(len(types))],
+        [column, there],
+        [value, -count * np.where(is_lost, 1.0, problem.replicas[types])],
+    )
+
+
+def _scenario_left(problem: Problem, columns: Columns, position: int) -> Block:
+    """What survives the loss is at least one replica: p_s n_s >= (K + 1) v_s."""
+    lost = columns.scenarios[position]
+    value = np.array([problem.replicas[lost], -(problem.spare_total + 1.0)])
+    column = np.array([lost, columns.survivor + position])
+    return _rows(f"left_{position}", np.zeros(1), np.full(1, np.inf), [np.zeros(2, np.int64)], [column], [value])
 
 
 def _scenario_survivor(problem: Problem, columns: Columns, position: int) -> Block:
@@ -285,7 +316,10 @@ def _variables(problem: Problem, columns: Columns) -> tuple[Array, Array, npt.ND
     shares = slice(columns.share, columns.share + len(columns.type_of) * (1 + len(columns.scenarios)))
     upper[:types] = problem.most
     upper[shares] = whole
-    is_integer[shares] = problem.slices is not None
+    is_integer[shares] = False
+    if problem.slices is not None:
+        # Whole slices are how requests are shared out day by day; once replicas are lost, in whatever way carries them.
+        is_integer[columns.share : columns.share + len(columns.type_of)] = True
     if columns.served >= 0:
         cost[columns.served] = -1.0
         upper[columns.served] = whole

@@ -195,7 +195,8 @@ class PeakLoad:
         self._solver = _solver(highspy, time_limit_s=np.inf, gap=0.0, seed=0)
         # As fast with presolve (8,000 fleets of 4 types), which minimise() has seen err.
         self._solver.setOptionValue("presolve", "off")
-        type_of, bucket_of = self._pair = np.nonzero(np.isfinite(load))
+        self._able = np.isfinite(load)
+        type_of, bucket_of = self._pair = np.nonzero(self._able)
         pairs = self._pairs = len(type_of)
         row = np.column_stack([bucket_of, self._buckets + type_of]).ravel()
         value = np.column_stack([np.ones(pairs), load[type_of, bucket_of]]).ravel()
@@ -213,7 +214,16 @@ class PeakLoad:
         _check(self._solver.passModel(_model(highspy, program)), highspy, "pass the model")
 
     def __call__(self, carried: Array) -> tuple[float, Array, Array]:
-        """Peak of a fleet that takes ``carried`` (R,), and the duals of its load rows (R,) and cover rows (B,)."""
+        """Peak of a fleet that takes ``carried`` (R,), and the duals of its load rows (R,) and cover rows (B,).
+
+        Infinite where a bucket finds no type: its cover row then has all the worth. The solver would not see it where
+        the bucket's load is below its tolerance.
+        """
+        lacking = ~self._able[carried > 0].any(axis=0)
+        if lacking.any():
+            worth = np.zeros(self._buckets)
+            worth[int(np.argmax(lacking))] = 1.0
+            return np.inf, np.zeros(self._types), worth
         for r, load in enumerate(carried.tolist()):
             self._solver.changeCoeff(self._buckets + r, self._pairs, -load)
         _check(self._solver.run(), self._highspy, "run")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
+from melange.plan.exact.projection import floor_per_h
 from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import Solved, minimise
@@ -35,7 +36,7 @@ def by_program(
 ) -> Fleet:
     """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from (R,)."""
     scenarios: tuple[int, ...] = ()
-    strict, bound = problem, -np.inf
+    strict, bound = problem, floor_per_h(problem)
     for _ in range(_MOST_ROUNDS):
         milp = formulate(strict, scenarios=scenarios)
         start = None if known is None else start_point(strict, milp, known)
@@ -111,8 +112,11 @@ def fleet_of(problem: Problem, milp: Milp, x: Array, *, bound: float, status: st
 
 
 def _shares(problem: Problem, milp: Milp, x: Array, block: int, carried: Array, served: float) -> Array | None:
-    """Shares (R, B) of one block: of the lowest peak load, or the whole slices that the solver chose."""
-    if problem.slices is None:
+    """Shares (R, B) of one block: of the lowest peak load, or the whole slices that the solver chose.
+
+    After a loss, in the blocks past the first, shares need not be whole slices.
+    """
+    if problem.slices is None or block > 0:
         found = least_peak_shares(problem, carried, served)
         return None if found is None or found[1] > 1 + TOLERANCE else found[0]
     columns, pairs = milp.columns, len(milp.columns.type_of)
@@ -132,7 +136,7 @@ def unsafe_losses(problem: Problem, fleet: Fleet, served: float = 1.0) -> list[i
             continue
         carried = problem.carried_after_loss(fleet.instances, lost)
         found = least_peak_shares(problem, carried, served)
-        if found is None or found[1] > 1 + TOLERANCE or problem.slices is not None:
+        if found is None or found[1] > 1 + TOLERANCE:
             unsafe.append(lost)
         else:
             fleet.after_loss[lost] = found[0]

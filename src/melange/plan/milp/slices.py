@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from melange.plan.fleet import TIGHT, TOLERANCE, busy
@@ -28,10 +30,13 @@ _WHOLE = 1e-6
 _EXACT_TIME_S = 10.0
 
 
-def sliced(problem: Problem, share: Array, carried: Array) -> tuple[Array | None, bool]:
+def sliced(problem: Problem, share: Array, carried: Array, deadline: float) -> tuple[Array | None, bool]:
     """Shares (R, B) in whole slices that fit into ``carried`` (R,), near ``share``; and is the answer certain."""
     quick = quickly_sliced(problem, share, carried)
-    return (quick, True) if quick is not None else _exact(problem, carried)
+    if quick is not None:
+        return quick, True
+    left = min(_EXACT_TIME_S, deadline - time.monotonic())
+    return _exact(problem, carried, left) if left > 0 else (None, False)
 
 
 def quickly_sliced(problem: Problem, share: Array, carried: Array) -> Array | None:
@@ -160,7 +165,7 @@ def _exchange(each: Array, able: Mask, slices: Array, over: Array, source: int) 
     return chosen
 
 
-def _exact(problem: Problem, carried: Array) -> tuple[Array | None, bool]:
+def _exact(problem: Problem, carried: Array, time_limit_s: float) -> tuple[Array | None, bool]:
     """Ask the solver whether whole slices fit at all; it may run out of time."""
     used = carried > 0
     part = problem.only(used).with_changes(
@@ -176,7 +181,7 @@ def _exact(problem: Problem, carried: Array) -> tuple[Array | None, bool]:
         cost=np.zeros(int(used.sum())),
     )
     milp = formulate(part)
-    outcome = minimise(milp.program, time_limit_s=_EXACT_TIME_S)
+    outcome = minimise(milp.program, time_limit_s=time_limit_s)
     x = outcome.x
     if x is None:
         return None, outcome.status == "infeasible"

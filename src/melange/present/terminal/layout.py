@@ -29,13 +29,18 @@ LEAST_SHOWN = 5e-4
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console as wide as its terminal; into a file or a pipe lines stay whole, unless COLUMNS says otherwise."""
-    made = Console(stderr=stderr, highlight=False)
+    """A console as wide as its terminal; into a file or a pipe lines stay whole, unless COLUMNS says otherwise.
+
+    Texts are printed as they are: names come from files, and ``[red]`` or ``:warning:`` in one is no markup.
+    """
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if made.is_terminal:
         return made
     return Console(
         file=cast(IO[str], _Trimmed(sys.stderr if stderr else sys.stdout)),
         highlight=False,
+        markup=False,
+        emoji=False,
         width=None if os.environ.get("COLUMNS") else _PIPE_WIDTH,
     )
 

@@ -28,6 +28,7 @@ from melange.present.terminal.layout import (
 )
 from melange.present.terminal.plan_words import changes_sentence, plan_sentence, proof, used_types
 from melange.present.terminal.suggestions import uncertainty_part
+from melange.units import percent
 from melange.workload.workload import Array, Workload
 
 # A smaller share of a size reads 0 %, and its type no letter in the routes.
@@ -174,7 +175,9 @@ def _single_types(plan: Plan) -> RenderableType:
     )
     # Some of those that cannot are shown even beside many that can: their reasons say what the SLO costs.
     for _, rest, name, baseline in unable[: max(MAX_ROWS - len(able), MAX_ROWS // 2)]:
-        part = f"{usd(rest)}/h for the {baseline.served_fraction:.2%} that it can; " if np.isfinite(rest) else ""
+        part = (
+            f"{usd(rest)}/h for the {percent(baseline.served_fraction, 2)} that it can; " if np.isfinite(rest) else ""
+        )
         table.add_row(name, "-", "-", "-", f"{part}{baseline.reason}")
     hidden = len(plan.single_type) - table.row_count
     with_whole_names(table)

@@ -15,6 +15,7 @@ from melange.plan.plan import Plan
 from melange.plan.simulation import Simulation
 from melange.present.terminal.layout import LEAST_SHOWN, share_text, usd
 from melange.profile.profile import ReplicaType
+from melange.units import percent
 
 # A type that can serve this share of the requests is worth a word in the answer. A smaller share, and types would be
 # named that are no alternative; a larger one would hide that savings rest on few requests. A judgment.
@@ -41,7 +42,7 @@ def _mix_and_cost(plan: Plan) -> str:
         sentence += f" ({usd(per_mtok['total'])} per million tokens, {usd(per_mtok['output'])} per million generated)"
     if plan.served_fraction < 1:
         rate = plan.workload.total_rate * plan.served_fraction
-        sentence += f", for {plan.served_fraction:.1%} of the requests ({rate:.3g}/s)"
+        sentence += f", for {percent(plan.served_fraction)} of the requests ({rate:.3g}/s)"
     return sentence
 
 
@@ -105,7 +106,7 @@ def _closed_form_savings(plan: Plan) -> str:
     """What the plan saves against the cheapest single type, both by closed form."""
     best = plan.best_single
     if best is None:
-        return "no single type can do it alone"
+        return f"no single type can do it alone{_nearly_alone(plan, np.inf)}"
     name, baseline = best
     cost = baseline.cost_per_h or 0.0
     replica_type = next(candidate for candidate in plan.replica_types if candidate.name == name)
@@ -138,7 +139,9 @@ def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
     against = (
         f"{1 - plan.cost_per_h / cost:.1%} less" if cost > plan.cost_per_h else f"{usd(plan.cost_per_h - cost)}/h more"
     )
-    return f", {against} than {name} alone ({usd(cost)}/h), which cannot serve {1 - fraction:.2%} of the requests"
+    return (
+        f", {against} than {name} alone ({usd(cost)}/h), which cannot serve {percent(1 - fraction, 2)} of the requests"
+    )
 
 
 def changes_sentence(plan: Plan, incumbent: Plan) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 from melange.errors import Caution, InputError
 from melange.files import Json
 from melange.profile.formats.release import measured_profile, named_type
-from melange.profile.formats.tables import number, rates
+from melange.profile.formats.tables import rates
 from melange.profile.profile import Profile
+from melange.records import number
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets
 

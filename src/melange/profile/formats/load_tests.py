@@ -34,6 +34,7 @@ from melange.profile.formats.inference_perf import read_inference_perf
 from melange.profile.formats.llmperf import read_llmperf
 from melange.profile.formats.tables import STATISTICS, count, mapping, number, optional, positive, text
 from melange.profile.measurement import Measurement
+from melange.records import shown, whole
 from melange.units import MS_PER_S, S_PER_MS
 
 
@@ -74,7 +75,7 @@ def _bench_serve(content: Json, place: str) -> list[Measurement]:
             itl_s=_milliseconds(content, "itl", place),
             latency_s=_milliseconds(content, latency, place),
             duration_s=positive(content, "duration", place),
-            samples=int(completed),
+            samples=whole(completed, f"{place}: completed"),
             failed=count(content, "failed", place),
             source=place,
         )

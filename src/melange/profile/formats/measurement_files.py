@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from dataclasses import replace
 from pathlib import Path
 
 from melange.errors import InputError
-from melange.files import Json, dump_document, read_text, write_document
+from melange.files import Json, dump_document, path_of, read_text, write_document
+from melange.parsing import csv_rows
 from melange.profile.formats.load_tests import points_of
 from melange.profile.formats.tables import read_objects
 from melange.profile.measurement import JOURNAL, LATENCIES, TEXTS, Measurement
+from melange.records import reading
 
 _LATENCY_COLUMN = re.compile(r"(?P<metric>ttft|tpot|ntpot|itl|latency)_(?P<statistic>p\d{1,2}(\.\d+)?)_s")
 
@@ -39,7 +39,8 @@ def read_measurements(*paths: str | Path) -> tuple[Measurement, ...]:
     for one in paths:
         name, path = _named(str(one))
         for file in _files(path):
-            points = _read(file)
+            with reading(file, "the results of a load test"):
+                points = _read(file)
             found += [_attributed(point, name) if name else point for point in points]
     return tuple(found)
 
@@ -61,13 +62,13 @@ def _document(measurements: tuple[Measurement, ...]) -> Json:
 def _named(text: str) -> tuple[str, str]:
     """The name and the path in ``NAME=PATH``; a file that exists under the whole text is a path."""
     name, equals, path = text.partition("=")
-    return (name.strip(), path.strip()) if equals and not Path(text).exists() else ("", text)
+    return (name.strip(), path.strip()) if equals and not path_of(text).exists() else ("", text)
 
 
 def _files(pattern: str) -> list[str]:
-    if Path(pattern).exists():
+    if path_of(pattern).exists():
         return [pattern]
-    absolute = Path(pattern).expanduser().absolute()
+    absolute = path_of(pattern).absolute()
     files = sorted(str(file) for file in Path(absolute.anchor).glob(str(absolute.relative_to(absolute.anchor))))
     if not files:
         raise InputError(f"{pattern}: no such file, and no file that matches")
@@ -129,13 +130,14 @@ def _read_journal(lines: list[Json], path: str) -> list[Measurement]:
 def _read_table(path: str) -> list[Measurement]:
     """Our own CSV: a column a field, empty cells unknown."""
     points = []
-    reader = csv.DictReader(io.StringIO(read_text(path)))
-    for line, row in enumerate(reader, 2):
+    rows = csv_rows(read_text(path).removeprefix("\ufeff").splitlines(keepends=True), path)
+    _, columns = next(rows, (1, []))
+    for line, row in rows:
         place = f"{path}:{line}"
-        if None in row or None in row.values():
-            raise InputError(f"{place}: must have {len(reader.fieldnames or ())} cells, as the first line has")
+        if len(row) != len(columns):
+            raise InputError(f"{place}: must have {len(columns)} cells, as the first line has")
         content: Json = {}
-        for column, cell in row.items():
+        for column, cell in zip(columns, row, strict=True):
             if cell.strip():
                 _put(content, column.strip(), cell.strip(), place)
         points.append(Measurement.from_json(content, place))

@@ -14,8 +14,9 @@ import numpy as np
 from melange.catalog.offer import Offer
 from melange.errors import InputError
 from melange.files import Json
-from melange.profile.formats.tables import number, rates
+from melange.profile.formats.tables import rates
 from melange.profile.profile import MEASURED, Profile, ReplicaType
+from melange.records import number
 from melange.workload.workload import Array, Buckets, Workload
 
 # How far the shares of a workload may be from adding up to 1: rounding of floats, not of people.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from melange import records
 from melange.errors import InputError
 from melange.files import Json, read_text
+from melange.parsing import is_json, parse_json
 from melange.workload.workload import Array
 
 # Statistics of a latency that are kept, by our names for them.
@@ -32,34 +33,17 @@ def read_objects(path: str | Path, *, infinity: bool = False) -> list[Json]:
         Not JSON, anything but objects, or NaN and infinities, which JSON does not have.
     """
     text = read_text(path)
-    try:
-        content = _parse(text, f"{path}", infinity)
-    except json.JSONDecodeError as error:
-        lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-        if len(lines) < 2 or error.msg != "Extra data":
-            raise InputError(f"{path}:{error.lineno}: not valid JSON: {error.msg} (column {error.colno})") from error
-        content = [_parse_line(line, f"{path}:{number}", infinity) for number, line in lines]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    # Several lines of which the first is a document of its own are one document a line.
+    if len(lines) > 1 and is_json(lines[0][1]):
+        content = [parse_json(line, f"{path}:{number}", infinity=infinity) for number, line in lines]
+    else:
+        content = parse_json(text, f"{path}", infinity=infinity)
     found = content if isinstance(content, list) else [content]
     objects = [one for one in found if isinstance(one, dict)]
     if not objects or len(objects) < len(found):
         raise InputError(f"{path}: must hold a JSON object, a list of them, or one a line")
     return objects
-
-
-def _parse(text: str, place: str, infinity: bool) -> object:
-    def refuse(constant: str) -> float:
-        if infinity:
-            return float(constant)
-        raise InputError(f"{place}: {constant} is no number", hint="write 0 where a size cannot be served")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-def _parse_line(line: str, place: str, infinity: bool) -> object:
-    try:
-        return _parse(line, place, infinity)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place}: not valid JSON: {error.msg} (column {error.colno})") from error
 
 
 def number(value: object, place: str) -> float:
@@ -69,9 +53,7 @@ def number(value: object, place: str) -> float:
             f"{place} is NaN: the test has no such figure",
             hint="remove the key, or run the test so that it has one (streaming on, some requests completed)",
         )
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"{place} must be a number, got {value!r}")
-    return float(value)
+    return records.number(value, place)
 
 
 def rates(table: object, place: str) -> Array:

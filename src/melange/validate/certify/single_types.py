@@ -110,7 +110,9 @@ def _candidates(search: Search) -> list[Lone]:
     for place in sorted(range(len(types)), key=lambda r: types[r].cost_per_h):
         if not (scope.allowed[place] and engines[place] and np.isfinite(load[place])):
             continue
-        drawn = [limit.most / limit.weight[place] for limit in limits if limit.weight[place] > 0]
+        drawn = [
+            float((limit.most / limit.weight[limit.members == place])[0]) for limit in limits if place in limit.members
+        ]
         one = Lone(
             place=place,
             load=float(load[place]),

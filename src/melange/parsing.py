@@ -1,0 +1,287 @@
+"""The one place where JSON, YAML and CSV text becomes values, within limits.
+
+Whoever wrote a file: what is nested too deep, numbers that no float holds, NaN, half characters and fields without end
+are refused here, each with its place, so that nothing behind this module has to expect them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import yaml
+
+from melange.errors import InputError
+
+# Levels of nesting. Our own documents have 7, a report of guidellm 12; Python's own limit of 1,000 less whatever is on
+# the stack would be reached at another depth every time.
+MOST_DEPTH = 64
+# Whole numbers must be smaller: what NumPy and DuckDB hold.
+_MOST_WHOLE = 2**63
+# Characters of a YAML text, and values in it once references are followed: it takes about a second to read so many.
+_MOST_YAML = 1 << 18
+_MOST_YAML_VALUES = 20_000
+# Characters of a cell of a table: what Python's csv allows unless told otherwise. One open quote, and a whole file is a
+# cell.
+_MOST_CELL = 131_072
+
+
+def parse_json(text: str, place: str, *, infinity: bool = False) -> Any:
+    """The value that a JSON text holds.
+
+    Parameters
+    ----------
+    text
+        A whole document.
+    place
+        The file, or the file and the line, for errors.
+    infinity
+        Allow infinite numbers and NaN, which JSON does not have, as load tests write them for a rate without bound and
+        for a figure that they do not have.
+
+    Raises
+    ------
+    InputError
+        Not JSON, nesting deeper than 64 levels, NaN, numbers beyond 64-bit integers and floats, half characters.
+    """
+    try:
+        content = json.loads(text.removeprefix("\ufeff"), parse_int=_whole)
+    except json.JSONDecodeError as error:
+        where = place if error.lineno == 1 and "\n" not in text else f"{place}:{error.lineno}"
+        raise InputError(f"{where}: not valid JSON: {error.msg} (column {error.colno})") from error
+    except RecursionError as error:
+        raise InputError(f"{place}: is nested deeper than {MOST_DEPTH} levels") from error
+    check_values(content, place, infinity=infinity)
+    return content
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is one JSON document."""
+    try:
+        json.loads(text, parse_int=_whole)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _whole(digits: str) -> int:
+    """A whole number; one that is out of range whatever its digits, which Python refuses to read past 4,300."""
+    return int(digits) if len(digits) <= 20 else _MOST_WHOLE
+
+
+def check_values(content: Any, place: str, *, infinity: bool = False) -> None:
+    """Refuse what no document may hold, by its path in it."""
+    if _is_sound(content, infinity):
+        return
+    fault = next(_faults_in(content, "", 1, infinity), "holds what it must not")
+    raise InputError(f"{place}: {fault}")
+
+
+def _is_sound(content: Any, infinity: bool) -> bool:
+    """The check of :func:`check_values` without paths: quick, for most documents are sound."""
+    level = [content]
+    for depth in range(1, MOST_DEPTH + 2):
+        deeper: list[Any] = []
+        for one in level:
+            kind = type(one)
+            if kind in (list, dict) and depth > MOST_DEPTH:
+                return False
+            if kind is list:
+                deeper += one
+            elif kind is dict:
+                deeper += one
+                deeper += one.values()
+            elif _fault_of(one, infinity):
+                return False
+        level = deeper
+        if not level:
+            break
+    return True
+
+
+def _faults_in(content: Any, path: str, depth: int, infinity: bool) -> Iterator[str]:
+    named = path or "the document"
+    if depth > MOST_DEPTH and isinstance(content, list | dict):
+        yield f"{named[:60]}{'...' if len(named) > 60 else ''} is nested deeper than {MOST_DEPTH} levels"
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            if fault := _fault_of(key, infinity):
+                yield f"a key in {named} {fault}"
+            yield from _faults_in(value, f"{path}.{key[:60]}" if path else key[:60], depth + 1, infinity)
+    elif isinstance(content, list):
+        for index, value in enumerate(content):
+            yield from _faults_in(value, f"{path}[{index}]", depth + 1, infinity)
+    elif fault := _fault_of(content, infinity):
+        yield f"{named} {fault}"
+
+
+def _fault_of(value: Any, infinity: bool = False) -> str:
+    """What is wrong with a single value; empty: nothing."""
+    kind = type(value)
+    if kind is float:
+        if infinity or math.isfinite(value):
+            return ""
+        return "must be a number, got NaN" if math.isnan(value) else "must be finite, got an infinite number"
+    if kind is str and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "holds half a character (a lone surrogate)"
+    if kind is int and not -_MOST_WHOLE < value < _MOST_WHOLE:
+        return "must be smaller than 2^63 in size"
+    return ""
+
+
+def parse_yaml(text: str, place: str) -> Any:
+    """The value that a YAML text holds; dates stay text, as people wrote them.
+
+    Parameters
+    ----------
+    text
+        A whole document, or the value of one setting.
+    place
+        The file, for errors, which add the line; or the setting.
+
+    Raises
+    ------
+    InputError
+        Not YAML, a key given twice, tags of Python objects; and what :func:`parse_json` refuses.
+    """
+    if len(text) > _MOST_YAML:
+        raise InputError(f"{place}: is longer than {_MOST_YAML:,} characters, which no description of a service is")
+    try:
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except RecursionError as error:
+        raise InputError(f"{place}: is nested deeper than {MOST_DEPTH} levels") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{place}:{mark.line + 1}" if mark is not None and not place.startswith("--") else place
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        kind = "" if isinstance(error, _Fault) else "not valid YAML: "
+        raise InputError(f"{where}: {kind}{problem}") from error
+
+
+class _Fault(yaml.MarkedYAMLError):
+    """Something that no document may hold, at its line."""
+
+    def __init__(self, problem: str, mark: Any) -> None:
+        super().__init__(problem=problem, problem_mark=mark)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader within limits."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        # Values and levels below each node, references followed; by the node's identity.
+        self._extent: dict[int, tuple[int, int]] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """A node, counted: references to nodes are cheap to write, and double what they hold at every level."""
+        event = self.peek_event()  # type: ignore[no-untyped-call] # PyYAML has no types
+        self._depth += 1
+        if self._depth > MOST_DEPTH:
+            raise _Fault(f"nested deeper than {MOST_DEPTH} levels", event.start_mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is not None and id(node) not in self._extent:
+            if isinstance(event, yaml.AliasEvent):
+                raise _Fault(f"the reference *{event.anchor} is within what it refers to", event.start_mark)
+            self._extent[id(node)] = self._extent_of(node)
+        return node
+
+    def _extent_of(self, node: yaml.Node) -> tuple[int, int]:
+        parts: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            parts = [part for pair in node.value for part in pair]
+            self._check_keys(node)
+        elif isinstance(node, yaml.SequenceNode):
+            parts = node.value
+        below = [self._extent[id(part)] for part in parts]
+        values, levels = 1 + sum(count for count, _ in below), 1 + max((depth for _, depth in below), default=0)
+        if values > _MOST_YAML_VALUES:
+            raise _Fault(f"holds more than {_MOST_YAML_VALUES:,} values", node.start_mark)
+        if levels > MOST_DEPTH:
+            raise _Fault(f"nested deeper than {MOST_DEPTH} levels", node.start_mark)
+        return values, levels
+
+    @staticmethod
+    def _check_keys(node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if key.value in seen:
+                raise _Fault(f"the key {key.value[:60]!r} is given twice", key.start_mark)
+            seen.add(key.value)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """A value, checked; a scalar that is none of its kind (``!!int x``) is an error at its line."""
+        try:
+            value = super().construct_object(node, deep=deep)
+        except yaml.YAMLError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise _Fault(f"{str(node.value)[:60]!r} is no {node.tag.rpartition(':')[2]}", node.start_mark) from error
+        if fault := _fault_of(value):
+            raise _Fault(fault, node.start_mark)
+        return value
+
+
+# Dates are text to us: read as dates, 2026-13-45 would fail in the midst of the loader, and lose how it was written.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def compose_yaml(text: str) -> yaml.Node | None:
+    """The nodes of a text that :func:`parse_yaml` has read, with their lines."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
+def csv_rows(
+    lines: Iterable[str], place: str, *, delimiter: str = ",", strict: bool = True
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a CSV table, each with the line that it starts on; empty lines are none.
+
+    Parameters
+    ----------
+    lines
+        The text line by line, ends kept.
+    place
+        The file, for errors, which add the line.
+    strict
+        Refuse a quote that is not closed, and text after one that is.
+
+    Raises
+    ------
+    InputError
+        Such quotes, or a cell without end.
+    """
+    reader = csv.reader(lines, delimiter=delimiter, strict=strict)
+    while True:
+        start = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            reason = str(error)
+            if "field limit" in reason:
+                reason = f"a cell is longer than {_MOST_CELL:,} characters: is a quote not closed?"
+            raise InputError(f"{place}:{start}: not a table in CSV: {reason}") from error
+        if row is None:
+            return
+        if row:
+            yield start, row

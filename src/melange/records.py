@@ -1,0 +1,191 @@
+"""Values of a document as the dataclasses that they stand for, checked by the annotations of their fields."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
+from datetime import date
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from melange.errors import UNPRINTABLE, InputError, unknown
+
+# Characters of a text in a document of ours: its longest are sources, which name what they were read from.
+_MOST_TEXT = 20_000
+Record = TypeVar("Record")
+
+
+def record(kind: type[Record], content: Any, place: str = "", **parsed: Any) -> Record:
+    """A dataclass from a mapping of its fields.
+
+    Parameters
+    ----------
+    kind
+        The dataclass; its annotations say what its fields may hold: text, numbers, truth values, dates, other such
+        dataclasses, tuples and mappings of them, None.
+    content
+        What a document has in its place.
+    place
+        Where that is, for errors: ``replica_types[3].offer``.
+    parsed
+        Values of fields that the document holds in another form, already read.
+
+    Raises
+    ------
+    InputError
+        No mapping, a field that is absent or not known, or holds another kind of value: with its path.
+    """
+    given = mapping(content, place)
+    known = _hints(kind)  # type: ignore[arg-type] # classes can be hashed
+    for key in given:
+        if key not in known and key not in parsed:
+            raise unknown("key", str(key), known, place=place)
+    values = dict(parsed)
+    for one in fields(kind):  # type: ignore[arg-type] # a dataclass
+        where = _joined(place, one.name)
+        if one.name in parsed or not one.init:
+            continue
+        if one.name in given:
+            values[one.name] = value_of(known[one.name], given[one.name], where)
+        elif one.default is MISSING and one.default_factory is MISSING:
+            raise InputError(f"{where} is absent")
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise InputError(f"{place}: {error}" if place else str(error), hint=error.hint) from error
+
+
+def mapping(content: Any, place: str) -> Mapping[str, Any]:
+    """A mapping with texts as keys."""
+    if not isinstance(content, Mapping):
+        raise _wrong("a mapping", content, place)
+    return content
+
+
+def items(content: Any, place: str) -> list[tuple[str, Any]]:
+    """The items of a list, each with its place."""
+    if not isinstance(content, list | tuple):
+        raise _wrong("a list", content, place)
+    return [(f"{place}[{index}]", value) for index, value in enumerate(content)]
+
+
+def records(kind: type[Record], content: Any, place: str) -> tuple[Record, ...]:
+    """A list of such mappings."""
+    return tuple(record(kind, value, where) for where, value in items(content, place))
+
+
+def text(content: Any, place: str, *, most: int = _MOST_TEXT) -> str:
+    """A text that can be shown: no characters that a terminal would obey, and of readable length."""
+    if not isinstance(content, str):
+        raise _wrong("text", content, place)
+    if len(content) > most:
+        raise InputError(f"{place} must have at most {most:,} characters, got {len(content):,}")
+    if not content.isprintable() and (unfit := UNPRINTABLE.search(content)):
+        raise InputError(f"{place} must be printable text, got the character {unfit[0]!a}")
+    return content
+
+
+def number(content: Any, place: str) -> float:
+    """A finite number."""
+    if isinstance(content, bool) or not isinstance(content, int | float) or not math.isfinite(content):
+        raise _wrong("a number", content, place)
+    return float(content)
+
+
+def whole(content: Any, place: str) -> int:
+    """A whole number."""
+    if isinstance(content, bool) or not isinstance(content, int | float) or content != int(number(content, place)):
+        raise _wrong("a whole number", content, place)
+    return int(content)
+
+
+def truth(content: Any, place: str) -> bool:
+    """True or false."""
+    if not isinstance(content, bool):
+        raise _wrong("true or false", content, place)
+    return content
+
+
+def day(content: Any, place: str) -> date:
+    """A date, as ISO 8601 has it."""
+    try:
+        return date.fromisoformat(text(content, place))
+    except ValueError:
+        raise _wrong("a date such as 2026-08-22", content, place) from None
+
+
+_READERS: dict[Any, tuple[Callable[[Any, str], Any], str]] = {
+    str: (text, "text"),
+    float: (number, "a number"),
+    int: (whole, "a whole number"),
+    bool: (truth, "true or false"),
+    date: (day, "a date"),
+}
+
+
+def value_of(hint: Any, content: Any, place: str) -> Any:
+    """A value of an annotated type."""
+    origin = get_origin(hint)
+    if hint in _READERS:
+        return _READERS[hint][0](content, place)
+    if origin in (Union, UnionType):
+        return _one_of(get_args(hint), content, place)
+    if origin is tuple:
+        return tuple(value_of(get_args(hint)[0], value, where) for where, value in items(content, place))
+    if origin is not None and issubclass(origin, Mapping):
+        inner = get_args(hint)[1]
+        return {
+            text(key, f"a key of {place}"): value_of(inner, value, _joined(place, key))
+            for key, value in mapping(content, place).items()
+        }
+    if is_dataclass(hint):
+        return record(hint, content, place)  # type: ignore[arg-type] # a class
+    raise TypeError(f"{place}: values of {hint} are not read from documents")
+
+
+def _one_of(hints: tuple[Any, ...], content: Any, place: str) -> Any:
+    if NoneType in hints and content is None:
+        return None
+    rest = [hint for hint in hints if hint is not NoneType]
+    for hint in rest[:-1]:
+        try:
+            return value_of(hint, content, place)
+        except InputError:
+            continue
+    return value_of(rest[-1], content, place)
+
+
+@cache
+def _hints(kind: Hashable) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {one.name: hints[one.name] for one in fields(kind)}  # type: ignore[arg-type] # a dataclass
+
+
+def _joined(place: str, key: str) -> str:
+    return f"{place}.{key[:60]}" if place else key[:60]
+
+
+def _wrong(what: str, content: Any, place: str) -> InputError:
+    return InputError(f"{place} must be {what}, got {shown(content)}")
+
+
+def shown(content: Any) -> str:
+    """A value that was found, short enough for a sentence."""
+    found = ascii(content)
+    return found if len(found) <= 60 else f"{found[:57]}..."
+
+
+@contextmanager
+def reading(place: str, what: str) -> Iterator[None]:
+    """Read what others wrote: whatever does not fit its form is an error that names the file.
+
+    Readers check what they know to look for, and say it better; this is for the combinations that nobody thought of.
+    """
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        absent = f"the key {error} is absent" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        raise InputError(f"{place}: not {what}: {absent}") from error

@@ -1,0 +1,55 @@
+"""Files that are small on the disk and endless once they are unpacked."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+from melange.errors import InputError
+
+# Times its size that a log may unpack to. Logs of requests unpack to 4 to 20 times their size, and gzip to 1,032 times
+# at most; what unpacks to less than the free amount [bytes] does no harm.
+_MOST_TIMES, _FREE_BYTES = 200, 64 << 20
+# Bytes of a packed text that are unpacked to find out: less than a second.
+_LOOKED_AT = 256 << 20
+_PIECE = 1 << 20
+# Rows of a Parquet file to a byte of it: of repeated rows a byte holds dozens, of requests at different times none.
+_MOST_ROWS_PER_BYTE, _FREE_ROWS = 20, 1_000_000
+
+
+def check_packed(file: Path) -> None:
+    """Refuse a gzipped text that unpacks to far more than logs do.
+
+    Raises
+    ------
+    InputError
+        It unpacks to more than 200 times its size.
+    """
+    unpacked = 0
+    with file.open("rb") as raw, gzip.open(raw) as stream:
+        while piece := stream.read(_PIECE):
+            unpacked += len(piece)
+            if unpacked > _FREE_BYTES and unpacked > _MOST_TIMES * raw.tell():
+                raise _endless(file)
+            if unpacked > _LOOKED_AT:
+                return
+
+
+def check_promise(file: Path, rows: int, unpacked_bytes: int) -> None:
+    """Refuse a Parquet file that says that it holds far more than logs do in so many bytes.
+
+    Raises
+    ------
+    InputError
+        More than 20 rows to a byte, or more than 200 times its size.
+    """
+    size = file.stat().st_size
+    if rows > max(_FREE_ROWS, _MOST_ROWS_PER_BYTE * size) or unpacked_bytes > max(_FREE_BYTES, _MOST_TIMES * size):
+        raise _endless(file)
+
+
+def _endless(file: Path) -> InputError:
+    return InputError(
+        f"{file}: unpacks to more than {_MOST_TIMES} times its size, as no log of requests does",
+        hint="if it is one, unpack it first, or write it again",
+    )

@@ -1,0 +1,91 @@
+"""JSON, YAML and CSV within limits: what is refused, and where it says that it is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from melange.errors import InputError
+from melange.parsing import csv_rows, parse_json, parse_yaml
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[" * 100_000, "is nested deeper than 64 levels"),
+        ("[" * 65 + "]" * 65, r"\[0\]\[0\].* is nested deeper than 64 levels"),
+        ('{"a": [1, NaN]}', r"f: a\[1\] must be a number, got NaN"),
+        ('{"a": -Infinity}', "f: a must be finite"),
+        ('{"a": 1e999}', "f: a must be finite"),
+        ('{"a": {"b": 123456789012345678901234567890}}', r"f: a\.b must be smaller than 2\^63"),
+        ('{"a": 9223372036854775808}', r"f: a must be smaller than 2\^63"),
+        ("9" * 5_000, r"must be smaller than 2\^63"),
+        ('["\\ud800"]', r"f: \[0\] holds half a character"),
+        ('{"\\udfff": 1}', "f: a key in the document holds half a character"),
+        ('{"a": 1,}', "f: not valid JSON: "),
+        ('{"a": 1,\n"b": }', "f:2: not valid JSON: "),
+    ],
+)
+def test_json_that_no_document_may_hold(text: str, said: str) -> None:
+    """With the path to it, or the line where it is no JSON at all."""
+    with pytest.raises(InputError, match=said):
+        parse_json(text, "f")
+
+
+def test_json_that_is_sound() -> None:
+    """Numbers up to the limits, 64 levels, a mark of byte order, and infinity where it is asked for."""
+    assert parse_json('\ufeff{"a": 9223372036854775807, "b": 1e308, "é": "\\ud83d\\ude00"}', "f")["a"] == 2**63 - 1
+    assert parse_json("[" * 64 + "]" * 64, "f")
+    assert parse_json("[Infinity]", "f", infinity=True) == [math.inf]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\nb: [" + "[" * 200_000, "f:2: nested deeper than 64 levels"),
+        ("a: 1\na: 2", "f:2: the key 'a' is given twice"),
+        ("a: .nan", "f:1: must be a number, got NaN"),
+        ("a: -.inf", "f:1: must be finite"),
+        ("a: 1\nb: " + "9" * 30, r"f:2: must be smaller than 2\^63"),
+        ("a: " + "9" * 5_000, "f:1: .* is no int"),
+        ("a: !!int x", "f:1: 'x' is no int"),
+        ("a: !!timestamp 2026-99-99", "is no timestamp"),
+        ('a: "\\ud800"', "f:1: holds half a character"),
+        ("a: &x [*x]", "is within what it refers to"),
+        ("a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 30)), "20,000 values"),
+        ("a: !!python/object:os.system x", "could not determine a constructor"),
+        ("a: {b", "f:1: not valid YAML"),
+        ("x" * 300_000, "is longer than 262,144 characters"),
+    ],
+)
+def test_yaml_that_no_document_may_hold(text: str, said: str) -> None:
+    """With its line."""
+    with pytest.raises(InputError, match=said):
+        parse_yaml(text, "f")
+
+
+def test_dates_stay_as_they_are_written() -> None:
+    """What is made of them is for whoever knows what the key means."""
+    found = parse_yaml("{from: 2026-11-25, to: 2026-13-45, at: &t 12, again: *t, more: {<<: {c: 1}, d: 2}}", "f")
+    assert found == {"from": "2026-11-25", "to": "2026-13-45", "at": 12, "again": 12, "more": {"c": 1, "d": 2}}
+
+
+def test_rows_of_a_table_have_the_lines_that_they_start_on() -> None:
+    """Empty lines are no rows, a quoted cell may go over several lines."""
+    lines = ["a,b\n", "\n", '1,"x\n', 'y"\n', "2,3\n"]
+    assert list(csv_rows(lines, "f")) == [(1, ["a", "b"]), (3, ["1", "x\ny"]), (5, ["2", "3"])]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('a,b\n1,"x' + "x" * 200_000, "f:2: not a table in CSV: a cell is longer than 131,072 characters"),
+        ('a,b\n1,"x\n2,3\n', "f:2: not a table in CSV: unexpected end of data"),
+        ('a,b\n1,"x"y\n', "f:2: not a table in CSV: "),
+    ],
+)
+def test_a_quote_that_is_not_closed_is_no_cell(text: str, said: str) -> None:
+    """Else the rest of the file would be one."""
+    with pytest.raises(InputError, match=said):
+        list(csv_rows(text.splitlines(keepends=True), "f"))
