@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import gzip
 import itertools
+import json
 import tempfile
 import threading
 import warnings
