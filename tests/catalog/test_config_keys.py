@@ -117,7 +117,7 @@ def test_numbers_by_layer_count_layer_by_layer(tmp_path: Path) -> None:
 
 
 def test_overrides_of_single_layers_are_read(tmp_path: Path) -> None:
-    """transformers writes what single layers have otherwise into per_layer_config."""
+    """Transformers writes what single layers have otherwise into per_layer_config."""
     override = {"per_layer_config": {"31": {"num_key_value_heads": 2}}}
     assert read_model(write(tmp_path, {**LLAMA, **override})).kv_bytes_per_token() == 4096 * 31 + 1024
     unknown = {"per_layer_config": {"31": {"number_of_experts": 64}}}

@@ -19,8 +19,8 @@ from melange.files import Json, read_json
 
 _VOCABULARY = ("vocab_size", "padded_vocab_size")
 _CONTEXT = (
-    "max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len", "model_max_length", "max_sequence_length",
-    "context_length",
+    "max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len", "model_max_length",
+    "max_sequence_length", "context_length",
 )  # fmt: skip
 # What transformers assumes where a published file is silent.
 _DEFAULTS_BY_TYPE: Mapping[str, Json] = {
@@ -39,17 +39,35 @@ _DEFAULTS_BY_TYPE: Mapping[str, Json] = {
 }
 _TIED_TYPES = {
     "gpt2", "gpt_bigcode", "opt", "falcon", "bloom", "mpt", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n",
-    "gemma3n_text", "gemma4", "gemma4_text", "cohere", "cohere2", "lfm2", "lfm2_moe", "mamba", "falcon_mamba", "vaultgemma",
+    "gemma3n_text", "gemma4", "gemma4_text", "cohere", "cohere2", "lfm2", "lfm2_moe", "mamba", "falcon_mamba",
+    "vaultgemma",
 }  # fmt: skip
-_TEXT_KEYS = ("text_config", "llm_config", "language_config", "thinker_config", "language_model_config", "decoder_config")
-_GENERATES = ("CausalLM", "ConditionalGeneration", "LMHead", "LMModel", "ForVision2Seq", "ImageTextToText", "Chat", "Model")
+_TEXT_KEYS = (
+    "text_config",
+    "llm_config",
+    "language_config",
+    "thinker_config",
+    "language_model_config",
+    "decoder_config",
+)
+_GENERATES = (
+    "CausalLM",
+    "ConditionalGeneration",
+    "LMHead",
+    "LMModel",
+    "ForVision2Seq",
+    "ImageTextToText",
+    "Chat",
+    "Model",
+)
 _ENCODERS = {
     "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert",
     "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm", "xlm-roberta", "xlm-roberta-xl", "xmod", "xlnet",
     "reformer", "modernbert", "deberta", "deberta-v2", "albert", "distilbert", "git", "cohere_compass_text",
 }  # fmt: skip
 _ENCODER_DECODERS = {
-    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart", "prophetnet",
+    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart",
+    "prophetnet",
     "trocr", "whisper", "musicgen", "musicgen_melody", "moshi", "t5", "mt5", "led", "m2m_100", "speecht5",
 }  # fmt: skip
 # Types whose configuration need not say it: states have no length, and biases by distance were trained to one.
@@ -179,7 +197,8 @@ def _ignore_known(config: Config, whole: Config) -> None:
         part.ignore(
             "num_nextn_predict_layers", "num_mtp_modules", "num_mtp_layers", "mtp_num_hidden_layers", "mtp_layer_types",
             "mtp_mlp_layer_types", "mtp_layers_block_type", "mtp_hybrid_override_pattern", "mtp_local_layer_ids",
-            "mtp_use_dedicated_embeddings", "max_position_embeddings", "expert_dtype", "hc_sinkhorn_iters", "attn_config",
+            "mtp_use_dedicated_embeddings", "max_position_embeddings", "expert_dtype",
+            "hc_sinkhorn_iters", "attn_config",
         )  # fmt: skip
 
 
@@ -208,7 +227,8 @@ def _check_supported(config: Config, content: Json, kind: str) -> None:
         raise config.fault("architectures", f"must be a list of names, got {names!r}")
     if kind in _ENCODERS or not any(part in str(name) for name in names for part in _GENERATES):
         raise config.fault(
-            "architectures", f"{names[0] if content.get('architectures') else kind} does not generate text",
+            "architectures",
+            f"{names[0] if content.get('architectures') else kind} does not generate text",
             "give a decoder's config.json",
         )
 
@@ -219,5 +239,3 @@ def _model_name(place: Path) -> str:
         if part.startswith("models--"):
             return part.removeprefix("models--").replace("--", "/", 1)
     return place.resolve().parent.name if place.name == "config.json" else place.stem
-
-

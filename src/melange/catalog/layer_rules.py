@@ -1,4 +1,4 @@
-"""Which layer is what: attention over all tokens, within a window, a state of constant size, or a feed-forward alone."""
+"""Which layer is what: attention over all tokens or within a window, a state of constant size, a feed-forward alone."""
 
 from __future__ import annotations
 
@@ -105,6 +105,8 @@ def read_rules(config: Config, kind: str, layers: int) -> Rules:
         key = next((one for one in ("layer_types", "layers_block_type", "block_types") if one in config), "layer_types")
         raise config.fault(key, f"layers of type {', '.join(unknown)} are not covered")
     mixers = [_MIXER_BY_WORD[word] for word in words]
+    if kind == "gpt_neo":  # engines keep all tokens of its local layers
+        mixers = [FULL] * layers
     if kind == "falcon_h1":
         mixers = [HYBRID] * layers
     windows = _windows(config, kind, layers, mixers)
