@@ -178,7 +178,7 @@ def _rounded(config: Config, width: tuple[int, ...]) -> tuple[int, ...]:
 
 def _shared(config: Config, kind: str, layers: int, expert_width: tuple[int, ...]) -> tuple[int, ...]:
     """Width of the experts that every token visits, of each layer."""
-    number = config.by_layer(layers, *SHARED, default=0)
+    number = config.by_layer(layers, *SHARED, default=1 if kind == "hunyuan_v1_moe" else 0)
     if kind in _ONE_SHARED:
         return expert_width
     stated = config.by_layer(layers, *SHARED_WIDTH, default=0)

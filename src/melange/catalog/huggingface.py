@@ -42,6 +42,7 @@ _TIED_TYPES = {
     "gemma3n_text", "gemma4", "gemma4_text", "cohere", "cohere2", "lfm2", "lfm2_moe", "mamba", "falcon_mamba",
     "vaultgemma",
 }  # fmt: skip
+_UNTIED_TYPES = {"nemotron_h"}  # whatever the file says, engines load two matrices
 _TEXT_KEYS = (
     "text_config",
     "llm_config",
@@ -137,8 +138,10 @@ def _shape(config: Config, whole: Config, content: Json, kind: str, place: Path)
     beside = _quantization_beside(place)
     scheme = read_scheme(content, dict(config.items()), beside, str(place))
     kinds = layer_kinds(reading.drafts, scheme)
-    # Of a multimodal model the outer configuration decides, as in transformers.
-    tied = whole.flag("tie_word_embeddings", default=config.flag("tie_word_embeddings", default=kind in _TIED_TYPES))
+    # Of a multimodal model the outer configuration decides, as in transformers, unless its text is read alone.
+    inner = config.flag("tie_word_embeddings", default=kind in _TIED_TYPES)
+    outer = whole.flag("tie_word_embeddings", default=inner)
+    tied = (inner if _is_text_alone(whole) else outer) and kind not in _UNTIED_TYPES
     fields = plain_fields(reading, kinds, scheme) | {
         "layers": layers,
         "hidden_size": hidden,
@@ -169,11 +172,16 @@ def _context(config: Config, whole: Config, kind: str) -> int:
     return _CONTEXT_BY_TYPE[kind] if kind in _CONTEXT_BY_TYPE else config.number(*_CONTEXT, least=1)
 
 
+def _is_text_alone(whole: Config) -> bool:
+    """Whether no architecture is named and the type's own is that of its text."""
+    return not whole.value("architectures") and whole.text("model_type") in _TEXT_ALONE
+
+
 def _towers(whole: Config, config: Config, hidden: int) -> int:
     """Weights beside the language model; none where the architecture is of text alone."""
     names = whole.value("architectures") or []
     is_text = bool(names) and all("CausalLM" in str(name) for name in names)
-    if (is_text and whole is config) or (not names and whole.text("model_type") in _TEXT_ALONE):
+    if (is_text and whole is config) or _is_text_alone(whole):
         whole.ignore(*TOWERS)
         return 0
     return tower_parameters(whole, hidden)

@@ -84,7 +84,13 @@ def held_in(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KvLayers:
-    """:class:`~melange.catalog.layers.KvShape` of R replicas side by side, fields of shape (R, 1, 1)."""
+    """:class:`~melange.catalog.layers.KvShape` of R replicas side by side.
+
+    Parameters
+    ----------
+    full_layers, sliding_layers, window, state_units
+        As there (R, 1, 1).
+    """
 
     full_layers: Array
     sliding_layers: Array
