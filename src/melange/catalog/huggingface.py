@@ -227,7 +227,7 @@ def _check_supported(config: Config, content: Json, kind: str) -> None:
     if content.get("is_encoder_decoder") or kind in _ENCODER_DECODERS:
         key = "is_encoder_decoder" if content.get("is_encoder_decoder") else "model_type"
         raise config.fault(key, f"{kind}: models with an encoder and a decoder are not covered")
-    if kind in _UNCOVERED or content.get("model_type") in _UNCOVERED:
+    if kind in _UNCOVERED or str(content.get("model_type")) in _UNCOVERED:
         found = kind if kind in _UNCOVERED else str(content["model_type"])
         raise config.fault("model_type", f"{found}: models with {_UNCOVERED[found]} are not covered")
     names = content.get("architectures") or ["ForCausalLM"]

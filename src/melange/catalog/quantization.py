@@ -8,7 +8,7 @@ time.
 from __future__ import annotations
 
 from melange.catalog.quantization_dialects import READERS, modelopt
-from melange.catalog.stored import Scheme, Stored, checked
+from melange.catalog.stored import Scheme, Stored, checked, part_of
 from melange.errors import InputError
 from melange.files import Json
 
@@ -39,6 +39,8 @@ def read_scheme(content: Json, config: Json, beside: Json | None, place: str) ->
     stated = (
         content.get("quantization_config") or config.get("quantization_config") or content.get("compression_config")
     )
+    if stated and not isinstance(stated, dict):
+        raise InputError(f"{place}: quantization_config: must be an object, got {stated!r}")
     if isinstance(stated, dict) and stated:
         place = f"{place}: quantization_config"
     elif beside:
@@ -123,6 +125,8 @@ def _kv_dtype(details: Json, place: str) -> str:
         return "int8" if scheme.get("type") == "int" else "fp8"
     quark = details.get("kv_cache_quant_config")
     if isinstance(quark, dict) and quark:
-        stored = [str((one.get("output_tensors") or one.get("weight") or {}).get("dtype")) for one in quark.values()]
+        parts = [part_of(one, f"{place}.kv_cache_quant_config") for one in quark.values()]
+        tensors = [one.get("output_tensors") or one.get("weight") for one in parts]
+        stored = [str(part_of(one, f"{place}.kv_cache_quant_config").get("dtype")) for one in tensors]
         return "fp8" if all(name.startswith("fp8") for name in stored) else ""
     return ""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from melange.catalog.stored import Scheme, Stored, checked, floating, integer
+from melange.catalog.stored import Scheme, Stored, checked, floating, integer, part_of
 from melange.errors import InputError
 from melange.files import Json
 
@@ -87,6 +87,8 @@ def _compressed(details: Json, published: str, place: str) -> Scheme:
             raise InputError(f"{where}: must be an object, got {group!r}")
         stored = _group(group, where)
         targets = group.get("targets") or ["Linear"]
+        if not isinstance(targets, list):
+            raise InputError(f"{where}.targets: must be a list of modules, got {targets!r}")
         for target in targets:
             if target in ("Linear", "FusedMoE", "LinearBase"):
                 default = stored
@@ -102,7 +104,7 @@ def _group(group: Json, where: str) -> Stored | None:
         return None  # only activations are quantized
     if not isinstance(weights, dict):
         raise InputError(f"{where}.weights: must be an object, got {weights!r}")
-    inputs = group.get("input_activations") or {}
+    inputs = part_of(group.get("input_activations"), f"{where}.input_activations")
     bits = checked(weights.get("num_bits", 8), f"{where}.weights.num_bits")
     size = checked(weights.get("group_size") or 0, f"{where}.weights.group_size", least=-1)
     active = checked(inputs.get("num_bits", 16), f"{where}.input_activations.num_bits") if inputs else 16
@@ -133,7 +135,7 @@ def _packed(details: Json, published: str, place: str) -> Scheme:
     default = integer(bits, group, has_zeros=True, place=f"{place}.bits")
     rules: list[tuple[str, Stored | None]] = []
     for key, sign in (("dynamic", True), ("extra_config", False)):
-        for pattern, one in (details.get(key) or {}).items():
+        for pattern, one in part_of(details.get(key), f"{place}.{key}").items():
             name = f"re:{pattern.lstrip('+-').removeprefix(':')}" if sign else pattern
             own = one if isinstance(one, dict) else {}
             own_bits = checked(own.get("bits", bits), f"{place}.{key}.{pattern}.bits")
@@ -158,7 +160,7 @@ def _quark(details: Json, published: str, place: str) -> Scheme:
     default = _quark_part(common, f"{place}.global_quant_config")
     rules = []
     for key in ("layer_quant_config", "layer_type_quant_config"):
-        for pattern, one in (details.get(key) or {}).items():
+        for pattern, one in part_of(details.get(key), f"{place}.{key}").items():
             if key == "layer_type_quant_config" and pattern != "Linear":
                 continue
             where = f"{place}.{key}.{pattern}"
@@ -172,9 +174,11 @@ def _quark_part(part: Any, place: str) -> Stored | None:
         weight = weight[0] if weight else None
     if weight is None:
         return None
+    weight = part_of(weight, f"{place}.weight")
     inputs = part.get("input_tensors")
     inputs = inputs[0] if isinstance(inputs, list) and inputs else inputs
-    dtype, active = str(weight.get("dtype") or ""), str((inputs or {}).get("dtype") or "")
+    inputs = part_of(inputs, f"{place}.input_tensors")
+    dtype, active = str(weight.get("dtype") or ""), str(inputs.get("dtype") or "")
     is_grouped = weight.get("qscheme") in ("per_group", "per_block")
     group = checked(weight.get("group_size") or 0, f"{place}.weight.group_size") if is_grouped else 0
     activation_type = next((name for name in ("fp8", "fp4", "int8") if active.startswith(name)), "")
@@ -197,10 +201,11 @@ def _torchao(details: Json, published: str, place: str) -> Scheme:
         stated = stated["default"]
     if isinstance(stated, dict) and "_type" not in stated:
         raise InputError(f"{place}.quant_type: must name a type, got {stated!r}")
-    data = (stated.get("_data") or {}) if isinstance(stated, dict) else details.get("quant_type_kwargs") or {}
+    given = stated.get("_data") if isinstance(stated, dict) else details.get("quant_type_kwargs")
+    data = part_of(given, f"{place}.quant_type")
     name = str(stated["_type"] if isinstance(stated, dict) else stated or "")
     if name == "ModuleFqnToConfig" or "module_fqn_to_config" in data:
-        modules = data.get("module_fqn_to_config") or {}
+        modules = part_of(data.get("module_fqn_to_config"), f"{place}.quant_type.module_fqn_to_config")
         rules = [(pattern, _torchao_type(one, place)) for pattern, one in modules.items() if pattern != "_default"]
         return Scheme(published=published, default=_torchao_type(modules.get("_default"), place), rules=tuple(rules))
     return Scheme(published=published, default=_torchao_type({"_type": name, "_data": data}, place))
@@ -210,7 +215,7 @@ def _torchao_type(one: Any, place: str) -> Stored | None:
     if not isinstance(one, dict):
         return None
     name = re.sub(r"[_\s]|config$", "", str(one.get("_type") or "").casefold())
-    data = one.get("_data") or {}
+    data = part_of(one.get("_data"), f"{place}.quant_type")
     group = data.get("group_size")
     if name.startswith("int4") or name.startswith("uintx"):
         size = checked(group or 128, f"{place}.quant_type.group_size")
@@ -232,8 +237,8 @@ def _torchao_type(one: Any, place: str) -> Stored | None:
 
 def _hqq(details: Json, published: str, place: str) -> Scheme:
     """Half-quadratic quantization: a scale and a zero of 16 bits for each group."""
-    stated = details.get("quant_config") or {}
-    part = stated.get("weight_quant_params") or details
+    stated = part_of(details.get("quant_config"), f"{place}.quant_config")
+    part = part_of(stated.get("weight_quant_params"), f"{place}.quant_config.weight_quant_params") or details
     bits = checked(part.get("nbits", 4), f"{place}.nbits")
     group = checked(part.get("group_size") or 64, f"{place}.group_size")
     return Scheme(published=published, default=integer(bits, group, has_zeros=False, place=f"{place}.nbits", scale=32))

@@ -107,3 +107,12 @@ def floating(bits: float, group: float, *, scale: float, multiplied: str, place:
 def _unless_usual(bits: float, dtype: str) -> float:
     """0 where the data type means these bits anyway."""
     return 0.0 if abs(bits / 8 - BYTES_BY_DTYPE[dtype]) < 1e-9 else bits
+
+
+def part_of(value: Any, place: str) -> dict[str, Any]:
+    """An object as a configuration has it, empty where it is absent, or an error that names its place."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{place}: must be an object, got {value!r}")
+    return value

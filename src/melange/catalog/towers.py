@@ -114,7 +114,8 @@ def _projector(part: Config, width: int, hidden: int) -> int:
     out = part.number("out_hidden_size", "projection_dim", "text_hidden_size", "output_dim", default=hidden)
     merge = part.value(*_MERGE, "merge_kernel_size")
     side = merge[0] if isinstance(merge, list) and merge else merge
-    levels = len(part.value("deepstack_visual_indexes") or ()) + 1
+    deep = part.value("deepstack_visual_indexes")
+    levels = len(deep) + 1 if isinstance(deep, list) else 1
     if isinstance(side, int) and side > 1:
         merged = width * side * side
         return levels * (merged * merged + merged * out)
