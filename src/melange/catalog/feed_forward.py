@@ -61,6 +61,12 @@ _SPARSE_RULES = (
     "num_dense_layers", "moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval", "expert_layer_period",
     "expert_layer_offset", "moe_layers", "moe_layers_enum", "n_dense_layers", "num_dense_ffn_layers",
 )  # fmt: skip
+# Types that are mixtures of experts, besides those that are called so.
+_MIXTURES = {
+    "mixtral", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "kimi_k2", "kimi_linear", "gpt_oss", "jamba",
+    "minimax", "minimax_m2", "dots1", "olmoe", "flex_olmo", "llama4_text", "laguna", "bailing_hybrid", "mimo_v2_flash",
+    "qwen3_next", "solar_open",
+}  # fmt: skip
 _DENSE_WORDS = {"dense", "mlp"}
 _SPARSE_WORDS = {"sparse", "moe", "hash_moe"}
 # Of these types the shared expert is as wide as one routed expert, and the configuration does not say that it is there.
@@ -110,6 +116,8 @@ class FeedForward:
 def read_feed_forward(config: Config, kind: str, layers: int, hidden: int) -> FeedForward:
     """Widths and experts of each layer."""
     gated = is_gated(config, kind)
+    if ("moe" in kind or kind in _MIXTURES) and config.value(*EXPERTS) is None:
+        config.number(*EXPERTS)  # a mixture whose experts stand under another name is no dense model
     found = _experts(config, layers)
     is_sparse = _sparse_layers(config, kind, layers) if max(found) else (False,) * layers
     experts = tuple(count if sparse else 0 for count, sparse in zip(found, is_sparse, strict=True))
