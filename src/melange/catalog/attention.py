@@ -8,7 +8,14 @@ from melange.catalog.config_file import Config
 from melange.catalog.drafts import MIXER, Draft
 from melange.catalog.layers import Cache
 
-KV_HEADS = ("num_key_value_heads", "num_kv_heads", "multi_query_group_num", "n_head_kv", "num_query_groups")
+KV_HEADS = (
+    "num_key_value_heads",
+    "num_kv_heads",
+    "multi_query_group_num",
+    "n_head_kv",
+    "num_query_groups",
+    "num_attention_groups",
+)
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "attention_heads")
 HEAD_SIZE = ("head_dim", "kv_channels", "attention_head_dim", "d_head")
 
@@ -146,25 +153,28 @@ def attend(
     )
     if has_cache:
         flops = 2 * query * (size + value)
-        draft.caches.append(
-            Cache(heads=kv, width=size + value, window=window, read_flops=flops, prompt_flops=flops)
-        )
+        draft.caches.append(Cache(heads=kv, width=size + value, window=window, read_flops=flops, prompt_flops=flops))
 
 
-def attend_latent(draft: Draft, config: Config, hidden: int, layers: int, layer: int, window: int = 0) -> None:
+def attend_latent(draft: Draft, config: Config, kind: str, hidden: int, layers: int, layer: int, window: int) -> None:
     """Multi-head latent attention: one compressed key and value for all heads (DeepSeek-V2, arXiv 2405.04434, 2.1)."""
 
     def one(*keys: str, default: int | None = None) -> int:
         return config.by_layer(layers, *keys, default=default)[layer]
 
     heads = one("num_attention_heads", "n_head", "n_heads", "num_heads")
-    rank, rope, nope, value = (one(key) for key in ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"))
+    rank, rope, nope, value = (
+        one(key) for key in ("kv_lora_rank", "qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim")
+    )
     queries = one("q_lora_rank", default=0)
     query = heads * (nope + rope)
+    # A.X K2 makes queries and the output's gate in one product, of the latent query and another as wide.
+    gated = 2 * queries * (query + heads * value) if kind == "axk2" else 0
     draft.add(
         MIXER,
+        self_attn__q_gate_proj=gated,
         self_attn__q_a_proj=hidden * queries,
-        self_attn__q_b_proj=queries * query,
+        self_attn__q_b_proj=0 if gated else queries * query,
         self_attn__q_proj=0 if queries else hidden * query,
         self_attn__kv_a_proj_with_mqa=hidden * (rank + rope),
         self_attn__kv_b_proj=rank * heads * (nope + value),
@@ -203,5 +213,7 @@ def index_keys(draft: Draft, config: Config, hidden: int, queries: int) -> None:
 def gate_values(config: Config, kind: str, heads: Heads, layer: int) -> int:
     """Values by which the attention of a layer gates its output; 0 for none."""
     config.ignore("use_attention_gate")  # one value a head
-    is_gated = config.flag("attn_output_gate", "attention_output_gate", default=kind in _GATED_OUTPUT)
+    is_gated = config.flag(
+        "attn_output_gate", "attention_output_gate", "use_attn_output_gate", default=kind in _GATED_OUTPUT
+    )
     return heads.query[layer] * heads.value_size[layer] if is_gated else 0

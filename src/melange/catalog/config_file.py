@@ -106,7 +106,7 @@ class Config:
         found, key = self._found(keys)
         if isinstance(found, list):
             if len(found) != layers and len({str(one) for one in found}) == 1:
-                found = found[0]
+                found = None if found[0] is None else self._whole(found[0], key)
             elif len(found) != layers:
                 raise self.fault(key, f"must be one number or one for each of {layers} layers, got {len(found)}")
         if isinstance(found, list):

@@ -8,7 +8,14 @@ from melange.catalog.config_file import Config
 from melange.catalog.drafts import FEED_FORWARD, ROUTED, Draft
 
 WIDTH = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "feed_forward_size")
-EXPERTS = ("num_local_experts", "n_routed_experts", "num_experts", "moe_num_experts", "num_routed_experts", "moe_num_primary_experts")
+EXPERTS = (
+    "num_local_experts",
+    "n_routed_experts",
+    "num_experts",
+    "moe_num_experts",
+    "num_routed_experts",
+    "moe_num_primary_experts",
+)
 EXPERTS_PER_TOKEN = (
     "num_experts_per_tok",
     "num_experts_per_token",
@@ -31,12 +38,22 @@ SHARED_WIDTH = (
 ACTIVATION = ("hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function", "ff_activation", "activation")
 
 # Activations of a feed-forward of two matrices; the others multiply a gate, and have three.
-_PLAIN_ACTIVATIONS = {"relu", "relu2", "relu_squared", "xielu", "gelu", "gelu_new", "gelu_fast", "quick_gelu", "squared_relu"}
+_PLAIN_ACTIVATIONS = {
+    "relu",
+    "relu2",
+    "relu_squared",
+    "xielu",
+    "gelu",
+    "gelu_new",
+    "gelu_fast",
+    "quick_gelu",
+    "squared_relu",
+}
 # Types that gate though their activation alone would not say so, or the other way about.
 _GATED_TYPES = {"bitnet", "zamba", "zamba2", "modernbert-decoder", "recurrent_gemma"}
 UNGATED_TYPES = {
-    "gpt2", "gpt-sw3", "gpt_neo", "gpt_neox", "gpt_neox_japanese", "gptj", "gpt_bigcode", "opt", "falcon", "bloom", "mpt",
-    "phi", "starcoder2", "codegen", "biogpt", "xglm", "ctrl", "openai-gpt",
+    "gpt2", "gpt-sw3", "gpt_neo", "gpt_neox", "gpt_neox_japanese", "gptj", "gpt_bigcode", "opt", "falcon", "bloom",
+    "mpt", "phi", "starcoder2", "codegen", "biogpt", "xglm", "ctrl", "openai-gpt",
 }  # fmt: skip
 # Keys that say which layers have experts.
 _SPARSE_RULES = (
@@ -44,6 +61,12 @@ _SPARSE_RULES = (
     "num_dense_layers", "moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval", "expert_layer_period",
     "expert_layer_offset", "moe_layers", "moe_layers_enum", "n_dense_layers", "num_dense_ffn_layers",
 )  # fmt: skip
+# Types that are mixtures of experts, besides those that are called so.
+_MIXTURES = {
+    "mixtral", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "kimi_k2", "kimi_linear", "gpt_oss", "jamba",
+    "minimax", "minimax_m2", "dots1", "olmoe", "flex_olmo", "llama4_text", "laguna", "bailing_hybrid", "mimo_v2_flash",
+    "qwen3_next", "solar_open",
+}  # fmt: skip
 _DENSE_WORDS = {"dense", "mlp"}
 _SPARSE_WORDS = {"sparse", "moe", "hash_moe"}
 # Of these types the shared expert is as wide as one routed expert, and the configuration does not say that it is there.
@@ -93,6 +116,8 @@ class FeedForward:
 def read_feed_forward(config: Config, kind: str, layers: int, hidden: int) -> FeedForward:
     """Widths and experts of each layer."""
     gated = is_gated(config, kind)
+    if ("moe" in kind or kind in _MIXTURES) and config.value(*EXPERTS) is None:
+        config.number(*EXPERTS)  # a mixture whose experts stand under another name is no dense model
     found = _experts(config, layers)
     is_sparse = _sparse_layers(config, kind, layers) if max(found) else (False,) * layers
     experts = tuple(count if sparse else 0 for count, sparse in zip(found, is_sparse, strict=True))
@@ -108,10 +133,13 @@ def read_feed_forward(config: Config, kind: str, layers: int, hidden: int) -> Fe
         return FeedForward(
             width=width, experts=none, experts_per_token=none, expert_width=none, shared_width=none, is_gated=gated
         )
+    config.ignore("use_moe", "is_moe")
     is_beside = config.flag("enable_moe_block")
     has_dense = is_beside or not all(experts)
     dense_keys = ("intermediate_size_mlp", "dense_intermediate_size", "prefix_dense_intermediate_size")
-    plain = config.by_layer(layers, *WIDTH, default=None if has_dense and not any(k in config for k in dense_keys) else 0)
+    plain = config.by_layer(
+        layers, *WIDTH, default=None if has_dense and not any(k in config for k in dense_keys) else 0
+    )
     width = config.by_layer(layers, *dense_keys) if any(key in config for key in dense_keys) else plain
     wide = config.value(*EXPERT_WIDTH) is not None
     expert_width = config.by_layer(layers, *EXPERT_WIDTH) if wide else plain
@@ -158,7 +186,7 @@ def _rounded(config: Config, width: tuple[int, ...]) -> tuple[int, ...]:
 
 def _shared(config: Config, kind: str, layers: int, expert_width: tuple[int, ...]) -> tuple[int, ...]:
     """Width of the experts that every token visits, of each layer."""
-    number = config.by_layer(layers, *SHARED, default=0)
+    number = config.by_layer(layers, *SHARED, default=1 if kind == "hunyuan_v1_moe" else 0)
     if kind in _ONE_SHARED:
         return expert_width
     stated = config.by_layer(layers, *SHARED_WIDTH, default=0)

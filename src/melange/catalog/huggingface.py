@@ -20,8 +20,8 @@ from melange.records import reading, shown
 
 _VOCABULARY = ("vocab_size", "padded_vocab_size")
 _CONTEXT = (
-    "max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len", "model_max_length", "max_sequence_length",
-    "context_length",
+    "max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len", "model_max_length",
+    "max_sequence_length", "context_length",
 )  # fmt: skip
 # What transformers assumes where a published file is silent.
 _DEFAULTS_BY_TYPE: Mapping[str, Json] = {
@@ -40,17 +40,36 @@ _DEFAULTS_BY_TYPE: Mapping[str, Json] = {
 }
 _TIED_TYPES = {
     "gpt2", "gpt_bigcode", "opt", "falcon", "bloom", "mpt", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n",
-    "gemma3n_text", "gemma4", "gemma4_text", "cohere", "cohere2", "lfm2", "lfm2_moe", "mamba", "falcon_mamba", "vaultgemma",
+    "gemma3n_text", "gemma4", "gemma4_text", "cohere", "cohere2", "lfm2", "lfm2_moe", "mamba", "falcon_mamba",
+    "vaultgemma",
 }  # fmt: skip
-_TEXT_KEYS = ("text_config", "llm_config", "language_config", "thinker_config", "language_model_config", "decoder_config")
-_GENERATES = ("CausalLM", "ConditionalGeneration", "LMHead", "LMModel", "ForVision2Seq", "ImageTextToText", "Chat", "Model")
+_UNTIED_TYPES = {"nemotron_h"}  # whatever the file says, engines load two matrices
+_TEXT_KEYS = (
+    "text_config",
+    "llm_config",
+    "language_config",
+    "thinker_config",
+    "language_model_config",
+    "decoder_config",
+)
+_GENERATES = (
+    "CausalLM",
+    "ConditionalGeneration",
+    "LMHead",
+    "LMModel",
+    "ForVision2Seq",
+    "ImageTextToText",
+    "Chat",
+    "Model",
+)
 _ENCODERS = {
     "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert", "rembert",
     "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm", "xlm-roberta", "xlm-roberta-xl", "xmod", "xlnet",
     "reformer", "modernbert", "deberta", "deberta-v2", "albert", "distilbert", "git", "cohere_compass_text",
 }  # fmt: skip
 _ENCODER_DECODERS = {
-    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart", "prophetnet",
+    "bart", "bigbird_pegasus", "blenderbot", "blenderbot-small", "marian", "mbart", "mvp", "pegasus", "plbart",
+    "prophetnet",
     "trocr", "whisper", "musicgen", "musicgen_melody", "moshi", "t5", "mt5", "led", "m2m_100", "speecht5",
 }  # fmt: skip
 # Types whose configuration need not say it: states have no length, and biases by distance were trained to one.
@@ -125,8 +144,10 @@ def _shape(config: Config, whole: Config, content: Json, kind: str, place: Path)
     beside = _quantization_beside(place)
     scheme = read_scheme(content, dict(config.items()), beside, str(place))
     kinds = layer_kinds(reading.drafts, scheme)
-    # Of a multimodal model the outer configuration decides, as in transformers.
-    tied = whole.flag("tie_word_embeddings", default=config.flag("tie_word_embeddings", default=kind in _TIED_TYPES))
+    # Of a multimodal model the outer configuration decides, as in transformers, unless its text is read alone.
+    inner = config.flag("tie_word_embeddings", default=kind in _TIED_TYPES)
+    outer = whole.flag("tie_word_embeddings", default=inner)
+    tied = (inner if _is_text_alone(whole) else outer) and kind not in _UNTIED_TYPES
     fields = plain_fields(reading, kinds, scheme) | {
         "layers": layers,
         "hidden_size": hidden,
@@ -157,11 +178,16 @@ def _context(config: Config, whole: Config, kind: str) -> int:
     return _CONTEXT_BY_TYPE[kind] if kind in _CONTEXT_BY_TYPE else config.number(*_CONTEXT, least=1)
 
 
+def _is_text_alone(whole: Config) -> bool:
+    """Whether no architecture is named and the type's own is that of its text."""
+    return not whole.value("architectures") and whole.text("model_type") in _TEXT_ALONE
+
+
 def _towers(whole: Config, config: Config, hidden: int) -> int:
     """Weights beside the language model; none where the architecture is of text alone."""
     names = whole.value("architectures") or []
     is_text = bool(names) and all("CausalLM" in str(name) for name in names)
-    if (is_text and whole is config) or (not names and whole.text("model_type") in _TEXT_ALONE):
+    if (is_text and whole is config) or _is_text_alone(whole):
         whole.ignore(*TOWERS)
         return 0
     return tower_parameters(whole, hidden)
@@ -185,7 +211,8 @@ def _ignore_known(config: Config, whole: Config) -> None:
         part.ignore(
             "num_nextn_predict_layers", "num_mtp_modules", "num_mtp_layers", "mtp_num_hidden_layers", "mtp_layer_types",
             "mtp_mlp_layer_types", "mtp_layers_block_type", "mtp_hybrid_override_pattern", "mtp_local_layer_ids",
-            "mtp_use_dedicated_embeddings", "max_position_embeddings", "expert_dtype", "hc_sinkhorn_iters", "attn_config",
+            "mtp_use_dedicated_embeddings", "max_position_embeddings", "expert_dtype",
+            "hc_sinkhorn_iters", "attn_config",
         )  # fmt: skip
 
 
@@ -206,7 +233,7 @@ def _check_supported(config: Config, content: Json, kind: str) -> None:
     if content.get("is_encoder_decoder") or kind in _ENCODER_DECODERS:
         key = "is_encoder_decoder" if content.get("is_encoder_decoder") else "model_type"
         raise config.fault(key, f"{kind}: models with an encoder and a decoder are not covered")
-    if kind in _UNCOVERED or content.get("model_type") in _UNCOVERED:
+    if kind in _UNCOVERED or str(content.get("model_type")) in _UNCOVERED:
         found = kind if kind in _UNCOVERED else str(content["model_type"])
         raise config.fault("model_type", f"{found}: models with {_UNCOVERED[found]} are not covered")
     names = content.get("architectures") or ["ForCausalLM"]
@@ -214,7 +241,8 @@ def _check_supported(config: Config, content: Json, kind: str) -> None:
         raise config.fault("architectures", f"must be a list of names, got {names!r}")
     if kind in _ENCODERS or not any(part in str(name) for name in names for part in _GENERATES):
         raise config.fault(
-            "architectures", f"{names[0] if content.get('architectures') else kind} does not generate text",
+            "architectures",
+            f"{names[0] if content.get('architectures') else kind} does not generate text",
             "give a decoder's config.json",
         )
 
@@ -225,5 +253,3 @@ def _model_name(place: Path) -> str:
         if part.startswith("models--"):
             return part.removeprefix("models--").replace("--", "/", 1)
     return place.resolve().parent.name if place.name == "config.json" else place.stem
-
-

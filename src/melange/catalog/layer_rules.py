@@ -1,4 +1,4 @@
-"""Which layer is what: attention over all tokens, within a window, a state of constant size, or a feed-forward alone."""
+"""Which layer is what: attention over all tokens or within a window, a state of constant size, a feed-forward alone."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ _RULES = (
     "hybrid_override_pattern", "local_layer_ids", "attention_layers", "attention_types", "hybrid_layer_ids",
     "prefix_dense_sliding_window_pattern", "window_attn_skip_freq",
 )  # fmt: skip
+_MOST_LAYERS = 10_000  # a slip of the pen, beyond
 _STATED = ("layer_types", "layers_block_type", "attention_layers")
 _WINDOWS = (
     "sliding_window", "attention_chunk_size", "sliding_window_size", "attention_window_size", "window_size",
@@ -89,7 +90,10 @@ def count_layers(config: Config) -> int:
     pattern = config.value("hybrid_override_pattern", "layers_block_type")
     if config.value(*keys) is None and isinstance(pattern, str | list):
         return len(pattern)
-    return config.number(*keys, least=1)
+    layers = config.number(*keys, least=1)
+    if layers > _MOST_LAYERS:
+        raise config.fault(keys[0], f"must be at most {_MOST_LAYERS:,}, got {layers:,}", "correct config.json")
+    return layers
 
 
 def read_rules(config: Config, kind: str, layers: int) -> Rules:
@@ -105,6 +109,8 @@ def read_rules(config: Config, kind: str, layers: int) -> Rules:
         key = next((one for one in ("layer_types", "layers_block_type", "block_types") if one in config), "layer_types")
         raise config.fault(key, f"layers of type {', '.join(unknown)} are not covered")
     mixers = [_MIXER_BY_WORD[word] for word in words]
+    if kind == "gpt_neo":  # engines keep all tokens of its local layers
+        mixers = [FULL] * layers
     if kind == "falcon_h1":
         mixers = [HYBRID] * layers
     windows = _windows(config, kind, layers, mixers)

@@ -61,13 +61,13 @@ class Model:
     learned_positions
         Rows of a learned position embedding (GPT-2, OPT); 0 for rotary or none.
     weight_bits
-        Bits of a quantized weight with its scales, where its groups are not the usual ones of its data type; 0: as usual.
+        Bits of a quantized weight with its scales, where its groups are not as usual for its data type; 0: they are.
     other_parameters
-        Weights that lie in memory and are no part of a step of the decoder: towers for images and sound, tables that are
-        looked up.
+        Weights that lie in memory and are no part of a step of the decoder: towers for images and sound, tables that
+        are looked up.
     layer_kinds
         The layers, kind by kind, where they are not all as the fields above say (hybrids with a state, layers of
-        different shapes or data types); the fields above are then those of most layers. Empty: they are.
+        different shapes or data types); those are then of most layers. Empty: they are.
 
     Raises
     ------
@@ -291,7 +291,7 @@ class Model:
         return sum(kind.count * weights.stored_bytes for kind in self.kinds for weights in kind.routed)
 
     def replicated_bytes(self) -> float:
-        """Of :meth:`weight_bytes`, what every accelerator holds whole: the projections to latent queries and keys [bytes].
+        """Of :meth:`weight_bytes`, what every accelerator holds whole: projections to latent queries and keys [bytes].
 
         >>> from melange.catalog.bundled import find_model
         >>> round(find_model("deepseek-ai/DeepSeek-V3").replicated_bytes() / 1e9, 2)
@@ -309,7 +309,7 @@ class Model:
         return held
 
     def weight_bytes_on(self, tensor_parallel: int) -> float:
-        """Memory of the weights on one of so many accelerators [bytes]: ``(weights - replicated) / tp + replicated``."""
+        """Weights on one of so many accelerators [bytes]: ``(weights - replicated) / tp + replicated``."""
         replicated = self.replicated_bytes()
         return (self.weight_bytes() - replicated) / tensor_parallel + replicated
 

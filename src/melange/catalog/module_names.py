@@ -1,4 +1,4 @@
-"""Names that checkpoints give to one matrix: lists of quantized and of ignored modules are matched against all of them."""
+"""Names that checkpoints give to one matrix: lists of quantized and of ignored modules are matched against all."""
 
 from __future__ import annotations
 

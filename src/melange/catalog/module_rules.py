@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from melange.catalog.module_names import PREFIXES, names_of
+from melange.errors import InputError
 
 _OF_ONE_LAYER = re.compile(r"layers\.(\d+)(?=[.*]|$)")
 
@@ -47,6 +48,7 @@ class ModuleRules:
         for number, pattern in enumerate(patterns):
             plain = _without_prefix(pattern)
             if pattern.startswith("re:"):
+                _check_expression(pattern)
                 self._expressions.append((number, pattern))
             elif "*" not in plain and "?" not in plain:
                 path = tuple(plain.removesuffix(".weight").split("."))
@@ -63,7 +65,10 @@ class ModuleRules:
         wild = [*self._anywhere, *self._by_layer.get(layer, ())]
         found += [number for number, pattern in wild if any(matches(pattern, name) for name in names)]
         for number, pattern in self._expressions:
-            if any(matches(pattern, prefix + name) for prefix in PREFIXES for name in names):
+            # An expression for any place that speaks of no module around the layers fits whatever is around them.
+            is_anywhere = pattern.startswith("re:.*") and "model" not in pattern and "layers" not in pattern
+            prefixes = PREFIXES[:1] if is_anywhere else PREFIXES
+            if any(matches(pattern, prefix + name) for prefix in prefixes for name in names):
                 found.append(number)
         return min(found, default=None)
 
@@ -77,6 +82,13 @@ class ModuleRules:
                 number = self._by_path.get(tuple(parts[start:end]))
                 if number is not None:
                     yield number
+
+
+def _check_expression(pattern: str) -> None:
+    try:
+        re.compile(pattern[3:])
+    except re.error as error:
+        raise InputError(f"quantization: {pattern!r} is no regular expression: {error}") from error
 
 
 def _without_prefix(pattern: str) -> str:

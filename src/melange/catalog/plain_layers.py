@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def plain_kinds(model: Model) -> tuple[LayerKind, ...]:
     """The layers of a model that are all as its fields say, but for windows and for dense layers among experts.
 
-    Grouped-query attention has ``hidden (2 heads + 2 kv_heads) head_size`` weights; multi-head latent attention the down
-    and up projections of query and latent KV, and the output (DeepSeek-V2, arXiv 2405.04434, section 2.1).
+    Grouped-query attention has ``hidden (2 heads + 2 kv_heads) head_size`` weights; multi-head latent attention the
+    down and up projections of query and latent KV, and the output (DeepSeek-V2, arXiv 2405.04434, section 2.1).
     """
     dense = model.layers - (model.layers - model.dense_layers if model.experts else 0)
     shared = model.shared_expert_intermediate_size

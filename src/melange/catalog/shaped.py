@@ -23,9 +23,9 @@ from melange.catalog.layer_rules import (
     read_rules,
 )
 from melange.catalog.layers import BYTES_BY_DTYPE, LayerKind, Weights
-from melange.catalog.quantization import Scheme, Stored
 from melange.catalog.special import attend_compressed, compressed_ratios, read_blocks
 from melange.catalog.state_space import ignore_states, keep_state
+from melange.catalog.stored import Scheme, Stored
 
 _ATTENDS = {FULL, SLIDING, HYBRID, SLIDING_HYBRID}
 _STATES = {STATE, HYBRID, SLIDING_HYBRID}
@@ -60,12 +60,16 @@ def read_drafts(config: Config, kind: str, layers: int, hidden: int, vocabulary:
     """Every layer of the model."""
     ratios = compressed_ratios(config, layers) if "o_lora_rank" in config else ()
     blocks = "block_configs" in config
-    rules = Rules(mixers=(FULL,) * layers, windows=(0,) * layers) if ratios or blocks else read_rules(config, kind, layers)
+    rules = (
+        Rules(mixers=(FULL,) * layers, windows=(0,) * layers) if ratios or blocks else read_rules(config, kind, layers)
+    )
     heads = _heads(config, kind, layers, hidden, rules)
     of = _feed_forward(config, kind, layers, hidden, rules)
     if blocks:
         kv, windows, widths = read_blocks(config, layers, hidden, max(heads.query))
-        mixers = tuple(NONE if not one else SLIDING if window else FULL for one, window in zip(kv, windows, strict=True))
+        mixers = tuple(
+            NONE if not one else SLIDING if window else FULL for one, window in zip(kv, windows, strict=True)
+        )
         rules = Rules(mixers=mixers, windows=windows, words=("block",) * layers)
         heads, of = replace(heads, kv=tuple(max(one, 1) for one in kv)), replace(of, width=widths)
     drafts = []
@@ -120,7 +124,7 @@ def _mix(
     """Attention of one layer, or what stands in its place."""
     mixer, window = rules.mixers[layer], rules.windows[layer]
     if mixer in _ATTENDS and config.value("kv_lora_rank"):
-        attend_latent(draft, config, hidden, layers, layer, window)
+        attend_latent(draft, config, kind, hidden, layers, layer, window)
         if config.flag("mla_use_output_gate"):
             width = config.number("num_attention_heads") * config.number("v_head_dim")
             draft.add(MIXER, self_attn__g_proj=hidden * width)
@@ -150,7 +154,10 @@ def _has_indexer(config: Config, layers: int, layer: int) -> bool:
         part.ignore(key)
     part.ignore("sparse_local_block", "sparse_disable_index_value")
     if part.value("sparse_attention_freq") is not None:
-        return part.flag("use_sparse_attention", default=True) and part.by_layer(layers, "sparse_attention_freq")[layer] > 0
+        return (
+            part.flag("use_sparse_attention", default=True)
+            and part.by_layer(layers, "sparse_attention_freq")[layer] > 0
+        )
     if "index_n_heads" not in config:
         return False
     words = config.words(layers, "indexer_types")
@@ -230,7 +237,13 @@ def are_alike(these: Sequence[LayerKind], those: Sequence[LayerKind]) -> bool:
         found: Counter[object] = Counter()
         for kind in kinds:
             mixer = (kind.mixer, kind.other_parameters, kind.state_values, kind.state_bytes)
-            feed_forward = (kind.feed_forward, kind.routed, kind.experts, kind.experts_per_token, kind.router_parameters)
+            feed_forward = (
+                kind.feed_forward,
+                kind.routed,
+                kind.experts,
+                kind.experts_per_token,
+                kind.router_parameters,
+            )
             for part in (mixer, feed_forward, kind.caches):
                 found[part] += kind.count
         return found

@@ -12,12 +12,14 @@ _OVERLAPPING = 4  # tokens of an entry below which entries overlap by one, and a
 
 
 def compressed_ratios(config: Config, layers: int) -> tuple[int, ...]:
-    """Tokens that one entry of each layer's compressed cache stands for; 0 in layers with a window alone (DeepSeek-V4)."""
+    """Tokens that one entry of each layer's cache stands for (DeepSeek-V4); 0 in layers with a window alone."""
     stated = config.value("compress_ratios")
     words = config.words(layers, "layer_types")
     rates = config.part("compress_rates")
     if isinstance(stated, list) and len(stated) >= layers:
-        return Config({"compress_ratios": stated[:layers]}, config.place, config.prefix).by_layer(layers, "compress_ratios")
+        return Config({"compress_ratios": stated[:layers]}, config.place, config.prefix).by_layer(
+            layers, "compress_ratios"
+        )
     if not words:
         raise config.fault("compress_ratios", f"must be one number for each of {layers} layers")
     if unknown := sorted(set(words) - set(_COMPRESSION_BY_WORD)):
@@ -50,7 +52,10 @@ def attend_compressed(draft: Draft, config: Config, hidden: int, tokens_per_entr
         name = "self_attn.compressor.indexer"
         index_flops = 2 * index_heads * index_size
         _compress(draft, hidden, index_size, tokens_per_entry, name, index_flops)
-        draft.add(MIXER, **{f"{name}.q_b_proj": queries * index_heads * index_size, f"{name}.weights_proj": hidden * index_heads})
+        draft.add(
+            MIXER,
+            **{f"{name}.q_b_proj": queries * index_heads * index_size, f"{name}.weights_proj": hidden * index_heads},
+        )
 
 
 def _compress(draft: Draft, hidden: int, size: int, tokens: int, name: str, flops: int) -> None:
@@ -60,7 +65,12 @@ def _compress(draft: Draft, hidden: int, size: int, tokens: int, name: str, flop
     draft.other_parameters += tokens * width
     draft.caches.append(
         Cache(
-            heads=0, width=size, tokens_per_entry=tokens, unfinished_width=2 * width, read_flops=flops, prompt_flops=flops
+            heads=0,
+            width=size,
+            tokens_per_entry=tokens,
+            unfinished_width=2 * width,
+            read_flops=flops,
+            prompt_flops=flops,
         )
     )
     if tokens <= _OVERLAPPING:
@@ -68,7 +78,9 @@ def _compress(draft: Draft, hidden: int, size: int, tokens: int, name: str, flop
         draft.keep(tokens * size, 4.0)
 
 
-def read_blocks(config: Config, layers: int, hidden: int, query: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+def read_blocks(
+    config: Config, layers: int, hidden: int, query: int
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """KV heads, windows and feed-forward width of each layer that ``block_configs`` lists; 0 for what a layer lacks.
 
     Raises

@@ -5,9 +5,9 @@ States are kept in 32 bits unless the configuration says otherwise, and convolut
 
 from __future__ import annotations
 
+from melange.catalog.attention import Heads
 from melange.catalog.config_file import Config
 from melange.catalog.drafts import MIXER, Draft
-from melange.catalog.attention import Heads
 
 _CONVOLUTION_BYTES = 2.0
 _BYTES_BY_NAME = {"": 4.0, "auto": 4.0, "float32": 4.0, "bfloat16": 2.0, "float16": 2.0}
@@ -45,12 +45,16 @@ def keep_state(draft: Draft, config: Config, kind: str, hidden: int, heads: Head
     elif "mamba_d_state" in config or "state_size" in config:
         _first_mamba(draft, config, hidden)
     else:
-        raise config.fault("layer_types", f"no key says of which design the layers with a state are in {kind or 'this model'}")
+        raise config.fault(
+            "layer_types", f"no key says of which design the layers with a state are in {kind or 'this model'}"
+        )
 
 
 def ignore_states(config: Config) -> None:
     """Say of the keys of these designs that no layer is of one."""
-    config.ignore(*(key for key, _ in config.items() if key.startswith(("mamba_", "linear_", "conv_", "ssm_", "block_size"))))
+    config.ignore(
+        *(key for key, _ in config.items() if key.startswith(("mamba_", "linear_", "conv_", "ssm_", "block_size")))
+    )
 
 
 def _gated_delta_net(draft: Draft, config: Config, hidden: int) -> None:

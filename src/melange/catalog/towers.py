@@ -7,11 +7,35 @@ from __future__ import annotations
 
 from melange.catalog.config_file import Config
 
-TOWERS = ("vision_config", "audio_config", "sound_config", "speech_config", "vision_tower_config", "vit_config", "audio_encoder_config")
+TOWERS = (
+    "vision_config",
+    "audio_config",
+    "sound_config",
+    "speech_config",
+    "vision_tower_config",
+    "vit_config",
+    "audio_encoder_config",
+)
 _WIDTHS = ("hidden_size", "vt_hidden_size", "d_model", "embed_dim", "width", "hidden_dim", "hidden_channels")
-_LAYERS = ("num_hidden_layers", "vt_num_hidden_layers", "depth", "encoder_layers", "layers", "num_layers", "n_layer", "conf_num_hidden_layers")
+_LAYERS = (
+    "num_hidden_layers",
+    "vt_num_hidden_layers",
+    "depth",
+    "encoder_layers",
+    "layers",
+    "num_layers",
+    "n_layer",
+    "conf_num_hidden_layers",
+)
 _FEED_FORWARD = ("intermediate_size", "vt_intermediate_size", "encoder_ffn_dim", "ffn_dim", "mlp_dim", "fc_hidden_size")
-_HEADS = ("num_attention_heads", "vt_num_attention_heads", "num_heads", "encoder_attention_heads", "heads", "conf_num_attention_heads")
+_HEADS = (
+    "num_attention_heads",
+    "vt_num_attention_heads",
+    "num_heads",
+    "encoder_attention_heads",
+    "heads",
+    "conf_num_attention_heads",
+)
 _MERGE = ("spatial_merge_size", "merge_size")
 # Towers whose feed-forward has three matrices though its activation does not say so.
 _GATED = ("gemma4", "mistral", "pixtral", "qwen2_5_vl", "glm4v", "step")
@@ -42,14 +66,16 @@ def tower_parameters(content: Config, hidden: int) -> int:
 
 
 def _tower(part: Config, hidden: int) -> int:
-    """A transformer over patches or frames: attention, feed-forward, the patches' and positions' embeddings, a projector."""
+    """A transformer over patches or frames, with the embeddings of patches and positions, and a projector."""
     if any(isinstance(part.value(key), list) for key in (*_WIDTHS, *_LAYERS)) or part.value(*_WIDTHS) is None:
         return 0  # a convolutional tower by name; small beside a language model
     width = part.number(*_WIDTHS)
     layers = part.number(*_LAYERS, default=0)
     inner = part.number(*_FEED_FORWARD, default=0) or int(width * part.ratio("mlp_ratio", default=4.0))
     heads = part.number(*_HEADS, default=1)
-    queries = part.number("qkv_hidden_size", default=0) or heads * part.number("head_dim", default=max(1, width // max(1, heads)))
+    queries = part.number("qkv_hidden_size", default=0) or heads * part.number(
+        "head_dim", default=max(1, width // max(1, heads))
+    )
     kind = part.text("model_type")
     matrices = 3 if kind.startswith(_GATED) or part.text("hidden_act", "hidden_activation") in {"silu", "swiglu"} else 2
     one = 4 * width * queries + matrices * width * inner + 4 * width + 2 * inner
@@ -60,7 +86,9 @@ def _tower(part: Config, hidden: int) -> int:
     if not positions and patch:
         side = part.value("image_size")
         side = side[0] if isinstance(side, list) and side else side
-        positions = (side // patch) ** 2 if isinstance(side, int) and part.text("position_embedding_type") != "rope" else 0
+        positions = (
+            (side // patch) ** 2 if isinstance(side, int) and part.text("position_embedding_type") != "rope" else 0
+        )
     if kind == "gemma4_vision":
         positions *= 2
     embedded = width * (channels * patch * patch * frames + positions)
@@ -86,7 +114,8 @@ def _projector(part: Config, width: int, hidden: int) -> int:
     out = part.number("out_hidden_size", "projection_dim", "text_hidden_size", "output_dim", default=hidden)
     merge = part.value(*_MERGE, "merge_kernel_size")
     side = merge[0] if isinstance(merge, list) and merge else merge
-    levels = len(part.value("deepstack_visual_indexes") or ()) + 1
+    deep = part.value("deepstack_visual_indexes")
+    levels = len(deep) + 1 if isinstance(deep, list) else 1
     if isinstance(side, int) and side > 1:
         merged = width * side * side
         return levels * (merged * merged + merged * out)

@@ -9,8 +9,8 @@ from melange.replica.era import kind_of
 from melange.replica.memory import kv_room_bytes
 from melange.units import GIB
 
-# Of the weights' memory: what an estimate of memory may be wrong by (a few per cent: activations, graphs, fragments) would
-# then take half of the cache or more.
+# Of the weights' memory: what an estimate of memory may be wrong by (a few per cent: activations, graphs, fragments)
+# would then take half of the cache or more.
 _THIN = 0.05
 
 
@@ -62,7 +62,9 @@ def _thin_cache(inputs: EstimateInputs) -> Caution | None:
         return None
     told = some_of([f"{name} ({room:.1f} GiB)" for name, room in sorted(found.items(), key=lambda pair: pair[1])])
     what = f"beside the weights little is left for KV cache on {told}: less than {_THIN:.0%} of what the weights take"
-    return Caution("thin-cache", f"{what}; ask for more with profile.min_kv_tokens, or see what the engine says it holds")
+    return Caution(
+        "thin-cache", f"{what}; ask for more with profile.min_kv_tokens, or see what the engine says it holds"
+    )
 
 
 def _over_pcie(inputs: EstimateInputs) -> Caution | None:

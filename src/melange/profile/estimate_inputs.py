@@ -103,8 +103,8 @@ class EstimateInputs:
         raise InfeasibleError(
             f"requests of up to {longest[beyond].max():,.0f} tokens ({part:.2%} of all) are longer than the context of "
             f"{self.model.name}, {limit:,} tokens",
-            hint="plan for the rest with --drop-unservable; or, where the engine is started with a longer one (RoPE scaling "
-            "in config.json: rope_scaling), say so: profile: {max_context: 131072}",
+            hint="plan for the rest with --drop-unservable; or, where the engine is started with a longer one (RoPE "
+            "scaling in config.json: rope_scaling), say so: profile: {max_context: 131072}",
         )
 
     @property

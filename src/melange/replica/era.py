@@ -224,7 +224,12 @@ class Era:
 
 
 def kind_of(model: Model) -> str:
-    """``dense``, ``moe`` or ``latent``: what the constants of an era are fitted for apart."""
+    """``dense``, ``moe``, ``latent`` or ``hybrid``: what the constants of an era are fitted for apart.
+
+    No era was fitted on hybrids, whose layers keep a state, so far.
+    """
+    if model.state_bytes():
+        return "hybrid"
     if model.kv_lora_rank:
         return "latent"
     return "moe" if model.experts else "dense"

@@ -55,8 +55,8 @@ def kv_room_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, 
 def token_layers(model: Model, context_tokens: Array, block_tokens: float, tensor_parallel: int = 1) -> Array:
     """KV cache of a request of so many tokens, in tokens of one layer, with the unused end of its last block.
 
-    ``full_layers (context + waste) + sliding_layers min(context, window) + ... + state``; times the bytes of one token in
-    one layer it is the request's KV cache on one accelerator. ``block_tokens`` of waste at most, half of it on average.
+    ``full_layers (context + waste) + sliding_layers min(context, window) + ... + state``; times the bytes of one token
+    in one layer it is the KV cache on one accelerator. ``block_tokens`` of waste at most, half of it on average.
     Where layers differ, one layer stands for their common unit (:meth:`~melange.catalog.model.Model.kv_shape`).
     """
     shape = model.kv_shape(tensor_parallel)
@@ -84,7 +84,13 @@ def held_in(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class KvLayers:
-    """:class:`~melange.catalog.layers.KvShape` of R replicas side by side, fields of shape (R, 1, 1)."""
+    """:class:`~melange.catalog.layers.KvShape` of R replicas side by side.
+
+    Parameters
+    ----------
+    full_layers, sliding_layers, window, state_units
+        As there (R, 1, 1).
+    """
 
     full_layers: Array
     sliding_layers: Array

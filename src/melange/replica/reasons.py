@@ -54,8 +54,8 @@ def why_zero(
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
     """Sentences, the first of them empty, and the index of each cell's (R, I, O).
 
-    Looked for in this order: the context limit, which no accelerator changes, that the model does not fit, the KV cache,
-    the limits on latency.
+    Looked for in this order: the context limit, which no accelerator changes, that the model does not fit, the KV
+    cache, the limits on latency.
     """
     sentences: dict[str, int] = {"": 0}
     reason = np.zeros(rate.shape, np.int32)

@@ -274,8 +274,8 @@ def _attention_s(
 ) -> tuple[float, float, float, float]:
     """Attention of one request over one cached token, and of one prompt token to one earlier token [s].
 
-    Each in all layers that look back all the way, and in those with a window: ``context_s, window_context_s, position_s,
-    window_position_s``. Over a cached token its read, or its arithmetic if longer (latent KV).
+    Each in all layers that look back all the way, and in those with a window: ``context_s, window_context_s,
+    position_s, window_position_s``. Over a cached token its read, or its arithmetic if longer (latent KV).
     """
     flops = accelerator.flops("bf16") * constants.mfu_attention
     counts: Counter[Cache] = Counter()
