@@ -96,7 +96,7 @@ def test_prompts_that_were_cached_show_in_the_rate_too() -> None:
 @pytest.mark.parametrize("card", ["H100-80GB", "A10G", "L4"])
 @pytest.mark.parametrize("accepted", [2.0, 3.0])
 def test_tokens_that_were_speculated_are_named(card: str, accepted: float) -> None:
-    """So many tokens a step: a token takes less than a step that reads no prompt."""
+    """Two or three tokens a step: a token takes less than a step that reads no prompt."""
     point = predicted(card, 500, 500, 4)
     fast = replace(point, tpot_s={"mean": point.tpot_s["mean"] / accepted}, itl_s={}, latency_s={}, achieved_rate=None)
     message = told(card, fast)
