@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def test_prompts_that_were_cached_show_in_the_rate_too() -> None:
 @pytest.mark.parametrize("card", ["H100-80GB", "A10G", "L4"])
 @pytest.mark.parametrize("accepted", [2.0, 3.0])
 def test_tokens_that_were_speculated_are_named(card: str, accepted: float) -> None:
-    """So many tokens a step: a token takes less than a step that reads no prompt."""
+    """Two or three tokens a step: a token takes less than a step that reads no prompt."""
     point = predicted(card, 500, 500, 4)
     fast = replace(point, tpot_s={"mean": point.tpot_s["mean"] / accepted}, itl_s={}, latency_s={}, achieved_rate=None)
     message = told(card, fast)
@@ -108,6 +109,22 @@ def test_tokens_that_come_in_groups_are_named() -> None:
     point = predicted("H100-80GB", 500, 500, 4)
     grouped = replace(point, tpot_s={"mean": point.tpot_s["mean"] / 1.5}, latency_s={}, achieved_rate=None)
     assert "speculative decoding is a likely cause (tokens come in groups" in told("H100-80GB", grouped)
+
+
+@pytest.mark.parametrize("key", ["accept_length", "spec_decode_acceptance_length"])
+@pytest.mark.parametrize(("tokens", "is_named"), [(2.7, True), (1.0, False), (None, False), (0, False)])
+def test_a_file_that_says_so_is_believed(key: str, tokens: float | None, is_named: bool, tmp_path: Path) -> None:
+    """SGLang's and vLLM's own figure."""
+    content = {
+        **{"request_rate": "inf", "max_concurrency": 4, "duration": 20.0, "completed": 10, "total_input_tokens": 5000},
+        **{"total_output_tokens": 1000, "request_throughput": 1.0, "mean_tpot_ms": 8.0, key: tokens},
+    }
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(content))
+    (point,) = read_measurements(path)
+    assert point.tokens_per_step == (tokens or None)
+    assert Measurement.from_json(point.to_json()) == point
+    assert ("the file says 2.7 tokens a step" in told("H100-80GB", point)) is is_named
 
 
 def test_a_point_that_is_far_too_slow_is_no_such_case() -> None:

@@ -133,6 +133,9 @@ def test_nested_fields_can_be_named_in_every_kind_of_file(write: Write, tmp_path
     table = pa.Table.from_pylist(rows)
     pq.write_table(table, tmp_path / "log.parquet")
     assert sizes(tmp_path / "log.parquet", columns=named) == expected
+    texts = pa.Table.from_pylist([row | {"u": json.dumps(row["u"])} for row in rows])
+    pq.write_table(texts, tmp_path / "texts.parquet")
+    assert sizes(tmp_path / "texts.parquet", columns=named) == expected
     cells = [f'{row["at"]},"{json.dumps(row["u"]).replace(chr(34), chr(34) * 2)}"' for row in rows]
     assert sizes(write("log.csv", "\n".join(["at,u", *cells, ""])), columns=named) == expected
     assert sizes(ibis.memtable(table), columns=named) == expected  # type: ignore[arg-type]

@@ -104,7 +104,7 @@ def whole(text: str, column: str) -> int:
 
 
 def _rows(count: int) -> str:
-    """So many rows, and what is said of them follows."""
+    """A number of rows, with the verb that the sentence goes on with."""
     return f"{count:,} row was" if count == 1 else f"{count:,} rows were"
 
 

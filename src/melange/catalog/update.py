@@ -25,7 +25,7 @@ _JUMP = 2.0
 # Where more than this share of the prices that can be compared jumps, the file is of something else (another currency,
 # prices of one accelerator). A judgment.
 _MOST_JUMPS = 0.5
-_FEW = 4  # ... of at least so many prices
+_FEW = 4  # ... of at least this many prices
 
 
 # Machines that catalogs list and the bundled table leaves out: of communities (nobody promises that they stay), retired

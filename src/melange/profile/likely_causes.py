@@ -22,6 +22,8 @@ _FAST = 1.75
 # Gaps between chunks over time per token, above which a chunk holds several tokens: the two differ by how requests are
 # weighted, but not by this much. A judgment.
 _GROUPED = 1.3
+# Tokens a step that a file may say without speculation, rounded. A judgment.
+_MORE_THAN_ONE = 1.05
 
 PREFIX_CACHING = (
     "prefix caching is a likely cause ({why}): measure with prompts that have nothing in common, or expect it of the "
@@ -69,6 +71,8 @@ def _cached(replicas: Replicas, sizes: Sizes, point: Measurement) -> str:
 
 def _speculated(replicas: Replicas, sizes: Sizes, point: Measurement, batch: float, step_s: float | None) -> str:
     """What shows that a step yields several tokens; empty where nothing does."""
+    if point.tokens_per_step and point.tokens_per_step > _MORE_THAN_ONE:
+        return f"the file says {point.tokens_per_step:.3g} tokens a step"
     tpot_s, itl_s = point.tpot_s.get("mean"), point.itl_s.get("mean")
     if tpot_s and itl_s and itl_s > _GROUPED * tpot_s:
         return f"tokens come in groups, {ms(itl_s):.3g} ms apart, at {ms(tpot_s):.3g} ms a token"

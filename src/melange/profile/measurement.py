@@ -54,6 +54,8 @@ class Measurement:
     ttft_s, tpot_s, ntpot_s, itl_s, latency_s
         By statistic (``mean``, ``p50``, ``p99``) [s]: time to first token, time per output token after the first,
         latency over output tokens, gap between two tokens, latency.
+    tokens_per_step
+        Tokens that a step yields for a request, where the file says it: more than 1 with speculative decoding.
     duration_s
         Length of the test [s].
     samples, failed
@@ -94,6 +96,7 @@ class Measurement:
     ntpot_s: Mapping[str, float] = field(default_factory=dict)
     itl_s: Mapping[str, float] = field(default_factory=dict)
     latency_s: Mapping[str, float] = field(default_factory=dict)
+    tokens_per_step: float | None = None
     duration_s: float | None = None
     samples: int | None = None
     failed: int | None = None
@@ -108,7 +111,14 @@ class Measurement:
         for name in ("input_tokens", "output_tokens"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 1):
                 raise InputError(f"{place}: {name} must be >= 1, got {getattr(self, name):g}")
-        for name in ("achieved_rate", "concurrency", "duration_s", "max_request_rate", "offered_rate"):
+        for name in (
+            "achieved_rate",
+            "concurrency",
+            "duration_s",
+            "max_request_rate",
+            "offered_rate",
+            "tokens_per_step",
+        ):
             value = getattr(self, name)
             is_none = value == 0 and name == "max_request_rate"
             if value is not None and not is_none and (not value > 0 or (math.isinf(value) and name != "offered_rate")):

@@ -143,7 +143,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
                 _check_parquet(connection, file)
         if kind == "parquet":
             table = connection.read_parquet(paths, union_by_name=True)
-            nested = nested_in_schema(dict(table.schema().items()))
+            nested = _nested_in_parquet(table)
         elif kind == "csv":
             table = _read_csv(connection, files, paths)
             nested = nested_in_cells(_first_rows(files[0]))
@@ -183,6 +183,14 @@ def _check_parquet(connection: Any, file: Path) -> None:
         )
     )
     check_promise(file, rows, packed)
+
+
+def _nested_in_parquet(table: Any) -> dict[str, None]:
+    """Dotted names within structs, and within text that holds JSON."""
+    schema = dict(table.schema().items())
+    texts = [name for name, kind in schema.items() if kind.is_string() or kind.is_json()]
+    rows = table.select(*texts).limit(_FIRST).to_pyarrow().to_pylist() if texts else []
+    return nested_in_schema(schema) | nested_in_cells(rows)
 
 
 def _read_csv(connection: Any, files: Sequence[Path], paths: list[str]) -> Any:

@@ -12,7 +12,7 @@ from melange.units import S_PER_MIN
 
 
 def read_llmperf(content: Json, place: str) -> list[Measurement]:
-    """``..._summary.json``: a closed loop of so many requests at a time.
+    """``..._summary.json``: a closed loop.
 
     Completions are counted with the tokenizer of Llama, whatever the model.
     """

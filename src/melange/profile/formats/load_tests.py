@@ -74,6 +74,10 @@ def _bench_serve(content: Json, place: str) -> list[Measurement]:
             tpot_s=_milliseconds(content, "tpot", place),
             itl_s=_milliseconds(content, "itl", place),
             latency_s=_milliseconds(content, latency, place),
+            # vLLM and SGLang write them where the server speculates; SGLang also writes a null, or 0.
+            tokens_per_step=optional(content, "spec_decode_acceptance_length", place)
+            or optional(content, "accept_length", place)
+            or None,
             duration_s=positive(content, "duration", place),
             samples=whole(completed, f"{place}: completed"),
             failed=count(content, "failed", place),
