@@ -75,6 +75,7 @@ class _Flags:
         if self.trace is None and (self.arrivals == "trace" or self.columns):
             raise InputError("--arrivals trace and --columns need a log", hint="--trace requests.parquet")
 
+
 # Replicas of a fleet that is played out: each has a state of its own, and a million of them take 1 GB.
 _MOST_REPLICAS = 1_000_000
 
