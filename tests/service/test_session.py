@@ -300,3 +300,42 @@ def test_a_certified_plan_says_that_headroom_binds_its_closed_form_only(service:
     said = {one.kind: one.message for one in asked.cautions}
     assert "plan.headroom: 0.5 binds the closed form only" in said["headroom"]
     assert "headroom" not in {one.kind for one in usual.cautions}
+
+
+def test_a_fleet_too_large_to_simulate_is_planned_by_closed_form(tmp_path: Path) -> None:
+    """With the reason in its answer; what was asked to be certified is refused."""
+    path = tmp_path / "service.yaml"
+    path.write_text(
+        "model: meta-llama/Llama-3.1-8B\nslo: {tpot_ms: 120}\nworkload: {dataset: arena, rate: 1000000}\n"
+        "offers: {gpus: [L4], providers: [aws], regions: [us-east-1]}\n"
+    )
+    plan = Session(path).answer()
+    assert plan.kind == "closed form"
+    assert plan.not_simulated.endswith("replicas are needed, and at most 5,000 are simulated")
+    with pytest.raises(InputError, match="nothing can be certified: about"):
+        Session(path).certified()
+
+
+def test_a_name_of_two_meanings_is_no_limit(tmp_path: Path) -> None:
+    """An instance type that is called as its accelerator, and holds four of them."""
+    (tmp_path / "offers.csv").write_text("instance_type,accelerator,accelerators,cost_per_h\nL4,L4,4,3\nbox,L4,1,0.9\n")
+    path = tmp_path / "service.yaml"
+    path.write_text(
+        "model: meta-llama/Llama-3.1-8B\nslo: {tpot_ms: 120}\nworkload: {dataset: arena, rate: 4}\n"
+        "offers: {file: offers.csv, max: {L4: 2}}\n"
+    )
+    with pytest.raises(InputError, match=r"offers\.max: 'L4' is an accelerator and an instance type"):
+        Session(path).plan()
+
+
+def test_a_service_file_may_not_contradict_a_profile_s_engine(tmp_path: Path) -> None:
+    """As a setting may not; both are said."""
+    text = (
+        "model: meta-llama/Llama-3.1-8B\nslo: {tpot_ms: 120}\nworkload: {dataset: arena, rate: 4}\n"
+        "offers: {gpus: [L4], providers: [aws], regions: [us-east-1]}\n"
+    )
+    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "b.yaml").write_text(text + "engine: sglang\n")
+    profile = Session(tmp_path / "a.yaml").profile().save(tmp_path / "profile.json")
+    with pytest.raises(InputError, match=r"engine: the service asks for sglang, and .* holds vllm"):
+        Session(tmp_path / "b.yaml", profiles=[profile]).plan()

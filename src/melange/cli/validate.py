@@ -80,6 +80,10 @@ class _Flags:
             raise InputError("--columns and --where need a log", hint="--trace requests.parquet")
 
 
+# Replicas of a fleet that is played out: each has a state of its own, and a million of them take 1 GB.
+_MOST_REPLICAS = 1_000_000
+
+
 @with_flags
 def validate(
     source: Annotated[Path, typer.Argument(help="A plan.json (melange plan --out), or a service.yaml.")],
@@ -95,6 +99,8 @@ def validate(
 
     flags.check()
     plan, own_log = _plan_of(source, settings or [], quick=quick)
+    if (replicas := sum(plan.replicas.values())) > _MOST_REPLICAS:
+        raise InputError(f"{source}: {replicas:,} replicas: at most {_MOST_REPLICAS:,} are simulated")
     with events() as listener, task(listener, "preparing the simulator") as tell:
         from melange.validate.simulate import prepare
 

@@ -55,7 +55,8 @@ def _instances(problem: Problem) -> tuple[Positions, Array]:
     load = np.where(np.isfinite(problem.load), problem.load, 0.0).sum(axis=1)
     lost = np.maximum(problem.spare, problem.spare_total)
     exact = (load / (1.0 - problem.headroom) + lost) / problem.replicas
-    count = np.ceil(exact - ROUNDING * np.maximum(exact, 1.0))
+    # One replica besides those that may be lost, for whatever little traffic.
+    count = np.maximum(np.ceil(exact - ROUNDING * np.maximum(exact, 1.0)), np.floor(lost / problem.replicas) + 1)
     count = np.maximum.reduce([count, problem.least, np.ceil(problem.min_total / problem.replicas), np.ones(len(load))])
     return count.astype(np.int64), load
 

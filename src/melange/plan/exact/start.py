@@ -92,4 +92,6 @@ def _rounded_up(problem: Problem, busy: Array) -> Positions:
     """Least instances (R,) that take a load, spare replicas and minimums included."""
     exact = (busy / (1.0 - problem.headroom) + problem.spare) / problem.replicas
     count = np.maximum(np.ceil(exact - ROUNDING * np.maximum(exact, 1.0)), problem.least)
+    # One replica besides the spare ones, for whatever little traffic.
+    count = np.maximum(count, np.floor(problem.spare / problem.replicas) + 1)
     return np.where(busy > 0, count, 0).astype(np.int64)

@@ -34,7 +34,7 @@ from melange.profile.formats.inference_perf import read_inference_perf
 from melange.profile.formats.llmperf import read_llmperf
 from melange.profile.formats.tables import STATISTICS, count, mapping, number, optional, positive, text
 from melange.profile.measurement import Measurement
-from melange.records import shown, whole
+from melange.records import whole
 from melange.units import MS_PER_S, S_PER_MS
 
 
