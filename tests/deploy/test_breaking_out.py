@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,3 +74,17 @@ def test_a_shell_gets_the_model_of_a_task_as_it_is_called(text: str) -> None:
     command = service["replicas"][0]["commands"][0]
     assert shlex.split(command)[2] == text
     assert "${{" not in command
+
+
+@pytest.mark.parametrize("text", [text for text in HOSTILE if text.isprintable() and text.strip()])
+def test_an_instance_starts_the_model_as_it_is_called(text: str, tmp_path: Path) -> None:
+    """The startup script run by a shell, with a docker that says what it was asked for, and no token in it."""
+    plan = answering(two_types(), model=text)
+    script = render(plan, "terraform", name="chat").files["startup/aws-us-east-1-g5-xlarge.sh"]
+    docker = 'docker() { [ "$1" = rm ] || printf "%s\\0" "$@"; }; HF_SECRET=""; '
+    done = subprocess.run(["sh", "-c", docker + script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    words = done.stdout.split("\0")
+    assert words[words.index("serve") + 1] == text
+    assert words[words.index("--gpus") + 1] == '"device=0"'
+    assert words[words.index("--env") + 1] == "HF_TOKEN"
+    assert list(tmp_path.iterdir()) == []

@@ -176,7 +176,7 @@ def test_types_on_the_same_instances_keep_apart() -> None:
 
 
 def test_weights_are_parts_of_all_requests() -> None:
-    """By hand: 4.17 of 10 go to the A10G, and so many of each size to another type than planned."""
+    """By hand: 4.17 of 10 go to the A10G, and of each size that part goes to another type than planned."""
     plan = two_types()
     assert weights_of(plan) == (4170, 5830)
     rates = np.array([[2.0, 1.0], [1.0, 2.0], [3.0, 1.0]])
@@ -268,7 +268,7 @@ def test_aibrix_has_its_labels_and_profiles() -> None:
 
 
 def test_plans_without_sizes_have_no_balancer() -> None:
-    """Numbered buckets cannot be told apart; routing=none starts the servers all the same."""
+    """Numbered buckets have no sizes to route by; routing=none starts the servers all the same."""
     from plan_cases import authors
 
     from melange.plan.solve import solve

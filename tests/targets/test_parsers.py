@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import hcl2
 import numpy as np
 import pytest
 import yaml
 from deploy_cases import SMALL_SHARE, plan_of, replica_type
 from drawn_plans import drawn_plan
 from hostile import HOSTILE, hostile_plan
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from parsers import CHECKS, CRDS, RefusedError
 
 from melange.deploy.render import render
+from melange.deploy.targets.terraform.hcl import quoted
 from melange.errors import InputError
 from melange.plan.plan import Plan
 
@@ -88,6 +93,16 @@ def test_names_cannot_break_out(target: str, text: str, tmp_path: Path) -> None:
     """The tool takes the files whatever model, instances and types are called, or the target refuses the names."""
     if written(target, tmp_path, hostile_plan(text), {}):
         CHECKS[target](tmp_path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text() | st.lists(st.sampled_from(['"', "\\", "$", "{", "}", "%", "\n", "a", "$${", "%%{"])).map("".join))
+def test_a_text_in_hcl_is_that_text(text: str) -> None:
+    """As python-hcl2 reads it, escapes undone: quotes, templates and control characters are letters."""
+    literal = hcl2.loads(f"a = {quoted(text)}\n")["a"]
+    assert literal[0] == literal[-1] == '"'
+    back = re.sub(r"\\U([0-9a-f]{8})", lambda m: json.dumps(chr(int(m[1], 16)))[1:-1], literal[1:-1])
+    assert json.loads(f'"{back}"') == text
 
 
 def edited(pattern: str, new: str, files: str) -> Callable[[Path], None]:

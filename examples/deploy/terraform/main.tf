@@ -13,9 +13,9 @@
 # hf_secret=NAME, in AWS Secrets Manager or Google Secret Manager.
 #
 # Each replica type is a group of as many instances as planned; every instance runs its replicas in containers, on
-# ports in a row, and is replaced when they fail. A type has an address within the network. In front of them, where
-# requests are told apart by size: eval melange deploy plan.json --to haproxy $(terraform output -raw replica_flags)
-# on a machine of that network.
+# ports in a row, and is replaced when they fail. A type has an address within the network. In front of them a gateway
+# sends requests by size, on a machine of that network: eval "melange deploy plan.json --to haproxy $(terraform output
+# -raw replica_flags)".
 
 terraform {
   required_version = ">= 1.5"

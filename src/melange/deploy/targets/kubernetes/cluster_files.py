@@ -18,7 +18,7 @@ from melange.plan.plan import Plan
 _FOLDER = "manifests"
 _KEPT = """\
 A replica type that an earlier plan had and this one has not stays in the cluster until it is deleted, by its label:
-kubectl delete deployment,service,pdb -l app.kubernetes.io/name={base},melange/replica-type=TYPE.
+kubectl delete deployment,service,pdb -l melange/service={base},melange/replica-type=TYPE.
 """
 
 

@@ -102,7 +102,7 @@ def _inference_service(
         "metadata": {**described, "annotations": annotations_of(group, plan.fingerprint)},
         "spec": {
             "model": {"uri": _uri(group), "name": group.launch.served_name},
-            "labels": labels_of(group, base),
+            "labels": selector_of(group, base),
             "annotations": {
                 "prometheus.io/scrape": "true",
                 "prometheus.io/path": "/metrics",

@@ -13,7 +13,7 @@ from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions
 
 Object = dict[str, Any]
 
-TYPE_LABEL = "melange/replica-type"
+SERVICE_LABEL, TYPE_LABEL = "melange/service", "melange/replica-type"
 _RESOURCE_BY_VENDOR = {
     "nvidia": "nvidia.com/gpu",
     "amd": "amd.com/gpu",
@@ -39,15 +39,17 @@ _LOOK_S = 10
 
 def labels_of(group: Group, base: str) -> dict[str, str]:
     """Labels of a group's objects and pods."""
-    return selector_of(group, base) | {
+    return {
+        "app.kubernetes.io/name": base,
         "app.kubernetes.io/component": "replica",
         "app.kubernetes.io/managed-by": "melange",
+        **selector_of(group, base),
     }
 
 
 def selector_of(group: Group, base: str) -> dict[str, str]:
-    """The labels that tell a group's pods from all others."""
-    return {"app.kubernetes.io/name": base, TYPE_LABEL: group.key}
+    """The labels that tell a group's pods from all others: our own, for operators set Kubernetes' common ones."""
+    return {SERVICE_LABEL: base, TYPE_LABEL: group.key}
 
 
 def pod_spec(group: Group, groups: Sequence[Group], base: str, options: ClusterOptions) -> Object:
@@ -175,7 +177,7 @@ def _is_same_node(one: Node, other: Node) -> bool:
 def _apart_from(others: Sequence[str], base: str) -> Object:
     """Not on nodes of other types: they would be left with too few accelerators for what is planned on them."""
     selector = {
-        "matchLabels": {"app.kubernetes.io/name": base},
+        "matchLabels": {SERVICE_LABEL: base},
         "matchExpressions": [{"key": TYPE_LABEL, "operator": "In", "values": list(others)}],
     }
     term = {"labelSelector": selector, "topologyKey": "kubernetes.io/hostname"}

@@ -169,7 +169,7 @@ def _choice(groups: Sequence[Group]) -> str:
     Raises
     ------
     InputError
-        Types that the driver's answer does not tell apart.
+        Types that the driver gives the same answer for.
     """
     command_by_case: dict[str, str] = {}
     for one in groups:

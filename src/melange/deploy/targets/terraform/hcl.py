@@ -44,12 +44,12 @@ class Block:
 
 
 def hcl_text(blocks: Iterable[Block]) -> str:
-    """Blocks with an empty line between them, formatted as ``terraform fmt`` does.
+    r"""Blocks with an empty line between them, formatted as ``terraform fmt`` does.
 
     >>> print(hcl_text([Block("variable", ("zone",), {"type": Expression("string"), "default": "${a}"})]), end="")
     variable "zone" {
       type    = string
-      default = "$${a}"
+      default = "\u0024{a}"
     }
     """
     return "\n".join("\n".join(_block(one, "")) + "\n" for one in blocks)
@@ -71,7 +71,9 @@ def quoted(text: str) -> str:
         _ESCAPES.get(c, c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}")
         for c in text
     )
-    return f'"{escaped.replace("${", "$${").replace("%{", "%%{")}"'
+    # Templates are looked for before escapes are undone, so their first sign as an escape begins none. $${ means the
+    # same, but python-hcl2 does not read it everywhere.
+    return '"' + escaped.replace("${", r"\u0024{").replace("%{", r"\u0025{") + '"'
 
 
 def _block(block: Block, indent: str) -> list[str]:
