@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from melange.errors import InputError
-from melange.workload.fields import with_fields
 from melange.parsing import csv_rows
+from melange.workload.fields import with_fields
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log, connect, csv_header, open_files, open_text
 from melange.workload.rows import parse_fields
