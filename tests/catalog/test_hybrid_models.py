@@ -108,7 +108,7 @@ def test_a_state_in_16_bits_takes_half(tmp_path: Path) -> None:
     ],
 )
 def test_windows_under_any_of_their_names(keys: dict[str, Any], sliding: int, tmp_path: Path) -> None:
-    """Layers with a window hold so many tokens and no more."""
+    """Layers with a window hold the last tokens within it."""
     model = read(tmp_path, **({"model_type": "novel"} | keys))
     assert model.sliding_layers == sliding
     expected = ((8 - sliding) * 10_000 + sliding * 512) * LAYER
