@@ -15,7 +15,7 @@ COMMON: dict[str, Any] = {
     "architectures": ["XForCausalLM"], "hidden_size": 2048, "intermediate_size": 8192,
     "max_position_embeddings": 131072,
     "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 128, "vocab_size": 32000, "num_hidden_layers": 8,
-    "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    "tie_word_embeddings": False, "torch_dtype": "bfloat16", "num_experts": 0,
 }  # fmt: skip
 # Keys and values of one layer and one token [bytes].
 LAYER = 2 * 2 * 128 * 2
@@ -108,7 +108,7 @@ def test_a_state_in_16_bits_takes_half(tmp_path: Path) -> None:
     ],
 )
 def test_windows_under_any_of_their_names(keys: dict[str, Any], sliding: int, tmp_path: Path) -> None:
-    """Layers with a window hold so many tokens and no more."""
+    """Layers with a window hold the last tokens within it."""
     model = read(tmp_path, **({"model_type": "novel"} | keys))
     assert model.sliding_layers == sliding
     expected = ((8 - sliding) * 10_000 + sliding * 512) * LAYER
@@ -213,6 +213,7 @@ def test_compressed_caches_hold_one_entry_for_some_tokens(tmp_path: Path) -> Non
         "model_type": "deepseek_v4", "compress_ratios": [0, 0, 4, 128, 4, 128, 4, 128, 0], "head_dim": 512,
         "num_key_value_heads": 1, "q_lora_rank": 1024, "o_lora_rank": 1024, "o_groups": 8, "qk_rope_head_dim": 64,
         "index_head_dim": 128, "index_n_heads": 64, "index_topk": 512, "sliding_window": 128, "hc_mult": 4,
+        "num_experts": None,
         "num_experts_per_tok": 6, "n_routed_experts": 64, "moe_intermediate_size": 512, "n_shared_experts": 1,
     }  # fmt: skip
     model = read(tmp_path, **keys)

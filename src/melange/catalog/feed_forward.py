@@ -64,8 +64,13 @@ _SPARSE_RULES = (
 # Types that are mixtures of experts, besides those that are called so.
 _MIXTURES = {
     "mixtral", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "kimi_k2", "kimi_linear", "gpt_oss",
+<<<<<<< HEAD
     "jamba", "minimax", "minimax_m2",
     "dots1", "olmoe", "flex_olmo", "llama4_text", "laguna", "bailing_hybrid", "mimo_v2_flash",
+=======
+    "jamba",
+    "minimax", "minimax_m2", "dots1", "olmoe", "flex_olmo", "llama4_text", "laguna", "bailing_hybrid", "mimo_v2_flash",
+>>>>>>> models
     "qwen3_next", "solar_open",
 }  # fmt: skip
 _DENSE_WORDS = {"dense", "mlp"}
@@ -134,7 +139,7 @@ def read_feed_forward(config: Config, kind: str, layers: int, hidden: int) -> Fe
         return FeedForward(
             width=width, experts=none, experts_per_token=none, expert_width=none, shared_width=none, is_gated=gated
         )
-    config.ignore("use_moe", "is_moe")
+    config.ignore("use_moe", "is_moe", "use_mixed_mlp_moe")
     is_beside = config.flag("enable_moe_block")
     has_dense = is_beside or not all(experts)
     dense_keys = ("intermediate_size_mlp", "dense_intermediate_size", "prefix_dense_intermediate_size")

@@ -83,7 +83,7 @@ class Cache:
         return self.width * (-(-self.heads // tensor_parallel) if self.heads else 1)
 
     def held_values(self, tokens: float, tensor_parallel: int = 1) -> float:
-        """Values that are held of a request of so many tokens on one accelerator."""
+        """Values that are held of a request of that many tokens on one accelerator."""
         kept = min(tokens, self.window) if self.window else tokens
         if self.tokens_per_entry == 1:
             return self.values(tensor_parallel) * kept
