@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,8 +72,10 @@ class Slo:
         if not limits:
             raise InputError("slo: at least one limit is needed", hint="for example slo: {tpot_ms: 120}")
         for metric, limit in limits.items():
-            if not 0 < limit <= _MOST_LIMIT_S:
-                raise InputError(f"slo.{metric}_ms must be > 0 and at most {ms(_MOST_LIMIT_S):g}, got {ms(limit):g}")
+            if not (math.isfinite(limit) and limit > 0):
+                raise InputError(f"slo.{metric}_ms must be > 0 and finite, got {ms(limit):g}")
+            if limit > _MOST_LIMIT_S:
+                raise InputError(f"slo.{metric}_ms must be <= {ms(_MOST_LIMIT_S):g}, got {ms(limit):g}")
         if not _STATISTIC.fullmatch(self.statistic):
             raise InputError(f"slo.statistic must be 'requests', 'mean' or 'p50' to 'p99.9', got {self.statistic!r}")
         if self.attainment is not None and not 0 < self.attainment <= 1:

@@ -64,13 +64,8 @@ _SPARSE_RULES = (
 # Types that are mixtures of experts, besides those that are called so.
 _MIXTURES = {
     "mixtral", "deepseek_v2", "deepseek_v3", "deepseek_v32", "deepseek_v4", "kimi_k2", "kimi_linear", "gpt_oss",
-<<<<<<< HEAD
-    "jamba", "minimax", "minimax_m2",
-    "dots1", "olmoe", "flex_olmo", "llama4_text", "laguna", "bailing_hybrid", "mimo_v2_flash",
-=======
     "jamba",
     "minimax", "minimax_m2", "dots1", "olmoe", "flex_olmo", "llama4_text", "laguna", "bailing_hybrid", "mimo_v2_flash",
->>>>>>> models
     "qwen3_next", "solar_open",
 }  # fmt: skip
 _DENSE_WORDS = {"dense", "mlp"}

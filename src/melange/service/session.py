@@ -14,8 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from melange.errors import Caution, InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
@@ -23,6 +21,7 @@ from melange.service.events import Listener, TaskEvent, task
 from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
 from melange.service.schema import Service, WorkloadSection
+from melange.service.size import too_large
 
 if TYPE_CHECKING:
     from melange.catalog.catalog import Catalog
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
 # Arrivals whose gaps vary by more than this are worth a word where Poisson ones are simulated: production hours of one
 # service vary by 1.0 to 1.1 (Azure conversation). A judgment.
 _BURSTY = 1.25
-# Replicas of a fleet that is certified: the search takes a minute for as many, and grows with them. A judgment.
-_MOST_REPLICAS = 5_000
 
 
 def is_service(source: str | Path) -> bool:
@@ -68,19 +65,6 @@ def _with_word_on_bursts(plan: Plan) -> Plan:
     )
     caution = Caution("burstiness", f"{what}; --burstiness {seen:.2g} draws such bursts, workload.trace replays a log")
     return replace(plan, cautions=(*plan.cautions, caution))
-
-
-def _too_large(question: Question) -> str:
-    """Why a fleet is too large to be simulated, as words that follow a colon; empty where it is not."""
-    from melange.plan.problem import loads
-
-    load = loads(question.workload, question.profile)
-    price = np.array([one.cost_per_h / one.replicas_per_instance for one in question.profile.replica_types])
-    cheapest = np.take_along_axis(load, np.argmin(price[:, None] * load, axis=0)[None], axis=0)
-    replicas = float(cheapest[np.isfinite(cheapest)].sum())
-    if replicas <= _MOST_REPLICAS:
-        return ""
-    return f"about {replicas:,.0f} replicas are needed, and at most {_MOST_REPLICAS:,} are simulated"
 
 
 def _silence(_: TaskEvent) -> None:
@@ -207,12 +191,12 @@ class Session:
         from melange.validate.evidence import is_certifiable, why_not_simulated
 
         question = self.question()
-        slo, reason = question.profile.slo, why_not_simulated(question) or _too_large(question)
+        slo, reason = question.profile.slo, why_not_simulated(question) or too_large(question)
         if not reason and is_certifiable(question):
             return self.certified(burstiness=burstiness)
         proven = self.plan(incumbent=incumbent)
         if slo is not None and not is_certifiable(question):
-            reason = why_not_simulated(question, proven.instances > 0) or _too_large(question)
+            reason = why_not_simulated(question, proven.instances > 0) or too_large(question)
         return replace(proven, not_simulated=reason) if reason else self._simulated(proven, burstiness)
 
     def _simulated(self, plan: Plan, burstiness: float | None) -> Plan:
@@ -251,7 +235,7 @@ class Session:
         from melange.validate.certify.certify import certify
 
         question, observed = self.question(), self.observed()
-        if reason := _too_large(question):
+        if reason := too_large(question):
             raise InputError(f"nothing can be certified: {reason}", hint="--quick plans by closed form")
         with self._task("simulating plans") as tell, compilation_told(tell):
             found = certify(question, burstiness=burstiness, observed=observed, progress=tell)
