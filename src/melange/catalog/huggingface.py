@@ -73,7 +73,13 @@ _ENCODER_DECODERS = {
     "trocr", "whisper", "musicgen", "musicgen_melody", "moshi", "t5", "mt5", "led", "m2m_100", "speecht5",
 }  # fmt: skip
 # Types whose configuration need not say it: states have no length, and biases by distance were trained to one.
-_CONTEXT_BY_TYPE = {"mamba": 2**20, "mamba2": 2**20, "falcon_mamba": 2**20, "recurrent_gemma": 8192, "bloom": 2048}
+_CONTEXT_BY_TYPE = {
+    "mamba": 1_048_576,
+    "mamba2": 1_048_576,
+    "falcon_mamba": 1_048_576,
+    "recurrent_gemma": 8192,
+    "bloom": 2048,
+}
 # Types whose text is read without the towers where no architecture is named, as transformers does.
 _TEXT_ALONE = {"qwen3_5", "qwen3_5_moe", "qwen4_exp", "llama4", "mllama", "dots3_note", "emu3", "gemma4_unified"}
 _UNCOVERED = {
