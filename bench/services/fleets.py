@@ -78,7 +78,9 @@ def _everywhere(question: Question, instances: Counts, share: Array) -> Array:
 def most_of(question: Question, place: int) -> int:
     """How many instances of one type may be rented."""
     limits = limits_of(question.profile.replica_types, question.options)
-    drawn = [limit.most / limit.weight[place] for limit in limits if limit.weight[place] > 0]
+    drawn = [
+        float((limit.most / limit.weight[limit.members == place])[0]) for limit in limits if place in limit.members
+    ]
     return int(min(drawn, default=10**9))
 
 
@@ -86,7 +88,7 @@ def broken_limit(question: Question, instances: Counts) -> str:
     """What a fleet takes more of than there is, or more types than the service wants; empty where it keeps to both."""
     options = question.options
     for limit in limits_of(question.profile.replica_types, options):
-        if (taken := float(limit.weight @ instances)) > limit.most:
+        if (taken := float(limit.taken(instances))) > limit.most:
             return f"takes {taken:g} {limit.name}, at most {limit.most:g} are had"
     used = int(np.count_nonzero(instances))
     if options.max_types is not None and used > options.max_types:

@@ -162,8 +162,8 @@ def _room(problem: Problem, count: Counts) -> Array:
     """How many more instances of each type may be rented (R,)."""
     room = np.full(len(count), 1e9)
     for limit in problem.limits:
-        drawn = limit.weight > 0
-        room[drawn] = np.minimum(room[drawn], (limit.most - limit.weight @ count) // limit.weight[drawn])
+        drawn = limit.members
+        room[drawn] = np.minimum(room[drawn], (limit.most - limit.taken(count)) // limit.weight)
     if problem.max_types is not None and np.count_nonzero(count) >= problem.max_types:
         room[count == 0] = 0.0
     return room

@@ -23,7 +23,7 @@ _MOST_BYTES = 64 << 20
 # How drafts end, by which they are known; before it stands the process that writes.
 _DRAFT = ".draft"
 # Writing takes seconds: whatever process a draft of an hour ago [s] belonged to, it is not at work on it.
-_OLD_S = 3_600.0
+_OLD_S = 4_000.0
 Json = dict[str, Any]
 Noun = TypeVar("Noun")
 

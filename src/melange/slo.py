@@ -9,7 +9,7 @@ from typing import Any
 
 from melange.errors import InputError
 from melange.records import record
-from melange.units import ms
+from melange.units import S_PER_DAY, ms
 
 METRICS = ("ttft", "tpot", "ntpot", "latency")
 # What limits bind where nothing is said: each request by itself. On the mean they are spelled out.
@@ -20,7 +20,7 @@ REQUESTS, MEAN = "requests", "mean"
 DEFAULT_ATTAINMENT = 0.99
 _STATISTIC = re.compile(rf"{REQUESTS}|{MEAN}|p(\d{{1,2}}(\.\d+)?)")
 # Seconds of a limit: a year, within which every request has ended.
-_MOST_LIMIT_S = 366 * 86_400.0
+_MOST_LIMIT_S = 366.0 * S_PER_DAY
 # The smallest tail that requests are counted for: no number of them shows that all meet a limit, and ten thousand show
 # what p99.9 needs.
 _LEAST_TAIL = 1e-3

@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Run:
         *arguments: str, before: str = "", limit: int | None = None, **environment: str | None
     ) -> subprocess.CompletedProcess[str]:
         changed = {**os.environ, **{name: value for name, value in environment.items() if value is not None}}
-        for name in (name for name, value in environment.items() if value is None):
+        for name in ("COLUMNS", *(name for name, value in environment.items() if value is None)):
             changed.pop(name, None)
 
         def limited() -> None:

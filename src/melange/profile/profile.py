@@ -23,7 +23,7 @@ from melange.workload.workload import Array, Buckets, frozen_array
 PROVENANCES = ("measured", "anchored", "estimated")
 MEASURED, ANCHORED, ESTIMATED = range(3)
 # Requests per second that a replica serves: beyond them, sums of loads lose their digits.
-_LEAST_RATE, _MOST_RATE = 1e-12, 1e9
+_LEAST_RATE, _MOST_RATE = 1e-12, 1e15
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
