@@ -27,7 +27,10 @@ def test_what_users_name_cannot_break_out(target: str, is_model_alone: bool) -> 
     plain = [keys(one) for one in parsed(render(hostile_plan("plain"), target))]
     made = 0
     for text in HOSTILE:
-        plan = answering(hostile_plan("plain"), model=text) if is_model_alone else hostile_plan(text)
+        try:
+            plan = answering(hostile_plan("plain"), model=text) if is_model_alone else hostile_plan(text)
+        except InputError:
+            continue  # what a terminal would obey is refused as a name before any file is written
         try:
             manifest = render(plan, target)
         except InputError as error:

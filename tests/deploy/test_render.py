@@ -190,7 +190,9 @@ def test_the_command_takes_options_by_flag_or_by_name(tmp_path: Path) -> None:
 def test_the_command_shows_what_changes_against_another_plan(tmp_path: Path) -> None:
     """Files that change, with what changed; nothing where the plans say the same."""
     two_types().save(tmp_path / "old.json")
-    replace(two_types(), instances=np.array([3, 0, 1])).save(tmp_path / "new.json")
+    instances = np.array([3, 0, 1])
+    cost_per_h = float(instances @ [one.cost_per_h for one in two_types().replica_types])
+    replace(two_types(), instances=instances, cost_per_h=cost_per_h).save(tmp_path / "new.json")
     done = run("new.json", "--to", "kubernetes", "--diff", "old.json", cwd=tmp_path)
     assert done.returncode == 0
     assert "--- manifests/aws-us-east-1-g5-xlarge.yaml\n+++ manifests/aws-us-east-1-g5-xlarge.yaml" in done.stdout

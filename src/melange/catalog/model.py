@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import gcd, lcm
 
 from melange.catalog.layers import BYTES_BY_DTYPE, KvShape, LayerKind
+from melange.catalog.model_limits import check_fields
 from melange.catalog.plain_layers import plain_kinds
 from melange.errors import InputError
-from melange.records import shown, text
 
 # What a model can be quantized to after its publication.
 QUANTIZED_DTYPES = ("fp8", "int8", "int4")
 KV_DTYPES = ("fp8",)
-# Counts of a shape: a hundred times those of any model, and small enough that products of three are exact as floats.
-_MOST_COUNT = 100_000_000
-_MOST_COUNT_BY_FIELD = {"layers": 10_000, "dense_layers": 10_000, "sliding_layers": 10_000, "experts": 100_000}
-_MOST_COUNT_BY_FIELD |= {"max_context": 1_000_000_000, "learned_positions": 1_000_000_000, "sliding_window": 2**63}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,15 +105,7 @@ class Model:
     layer_kinds: tuple[LayerKind, ...] = ()
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            value = getattr(self, one.name)
-            if isinstance(value, str):
-                text(value, f"model: {one.name}")
-            most = _MOST_COUNT_BY_FIELD.get(one.name, _MOST_COUNT)
-            if isinstance(value, int | float) and not 0 <= value <= most:
-                raise InputError(
-                    f"model {self.name}: {one.name} must be a whole number, 0 to {most:,}, got {shown(value)}"
-                )
+        check_fields(self, self.name)
         for field in ("layers", "hidden_size", "heads", "kv_heads", "head_size", "vocabulary_size", "max_context"):
             if getattr(self, field) < 1:
                 raise InputError(f"model {self.name}: {field} must be >= 1, got {getattr(self, field)}")

@@ -14,9 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melange.errors import Caution, InputError
+from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
+from melange.service.caution_words import with_word_on_bursts, with_word_on_confidence
 from melange.service.events import Listener, TaskEvent, task
 from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
@@ -35,36 +36,10 @@ if TYPE_CHECKING:
     from melange.workload.arrivals import Arrivals
     from melange.workload.workload import Array, Workload
 
-# Arrivals whose gaps vary by more than this are worth a word where Poisson ones are simulated: production hours of one
-# service vary by 1.0 to 1.1 (Azure conversation). A judgment.
-_BURSTY = 1.25
-
 
 def is_service(source: str | Path) -> bool:
     """Whether a file describes a service, by its ending."""
     return Path(source).suffix in {".yaml", ".yml"}
-
-
-def _with_word_on_confidence(plan: Plan) -> Plan:
-    """A certified plan, with a caution where it was asked to count on less than replicas are expected to carry."""
-    confidence = plan.options.confidence
-    if confidence is None:
-        return plan
-    what = f"steps were simulated as they are known, and plan.confidence: {confidence:g} binds the closed form only"
-    caution = Caution("confidence", f"{what}; melange validate --steps slow shows the plan on slower ones")
-    return replace(plan, cautions=(*plan.cautions, caution))
-
-
-def _with_word_on_bursts(plan: Plan) -> Plan:
-    """A plan certified for Poisson arrivals, with a caution where those of its traffic were seen to come in bursts."""
-    seen = plan.workload.burstiness
-    if seen is None or seen <= _BURSTY:
-        return plan
-    what = (
-        f"the times between its arrivals varied by {seen:.2g} times their mean, and Poisson arrivals were simulated (1)"
-    )
-    caution = Caution("burstiness", f"{what}; --burstiness {seen:.2g} draws such bursts, workload.trace replays a log")
-    return replace(plan, cautions=(*plan.cautions, caution))
 
 
 def _silence(_: TaskEvent) -> None:
@@ -239,8 +214,8 @@ class Session:
             raise InputError(f"nothing can be certified: {reason}", hint="--quick plans by closed form")
         with self._task("simulating plans") as tell, compilation_told(tell):
             found = certify(question, burstiness=burstiness, observed=observed, progress=tell)
-        found = _with_word_on_confidence(found)
-        return self._finished(_with_word_on_bursts(found) if observed is None and burstiness is None else found)
+        found = with_word_on_confidence(found)
+        return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
 
     def explanation(self, plan: Plan) -> Explanation:
         """What would change a plan, and by how much."""

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.padding import Padding
 
 from melange.deploy.target import Target
@@ -25,12 +24,12 @@ def targets_page(targets: Iterable[Target[Any]]) -> RenderableType:
 def _family(family: list[Target[Any]]) -> RenderableType:
     names = table_of("Target", "What it is")
     for one in family:
-        names.add_row(one.name, escape(one.about))
+        names.add_row(one.name, one.about)
     options = table_of("Option", "Default", "What it does")
     for option in family[0].declared:
         # Units in brackets are no markup.
-        words = escape(f"{option.about} ({option.kind})")
-        options.add_row(option.name, escape(_as_typed(option.default)), words)
+        words = f"{option.about} ({option.kind})"
+        options.add_row(option.name, _as_typed(option.default), words)
     return Group(names, Padding(options, (0, 0, 0, 2), expand=False))
 
 

@@ -42,11 +42,11 @@ from melange.slo import Slo
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
-from melange.validate.certify.pools import in_pools, with_pools
 from melange.validate.certify.requests import is_replayed, replays_of
+from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
-from melange.validate.certify.thinning import widened, with_types, worth_types
+from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.throughput import at_full_throughput
 from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.replay import stretch, words_of
@@ -179,7 +179,7 @@ def certify(
             say(f"{missed}; looking for the cheapest that holds {reach.target:.2%}")
             continue
         break
-    plan = _of_all_types(best.plan, whole if left_out > 0 else replace(whole, options=asked.options), kept)
+    plan = of_all_types(best.plan, whole if left_out > 0 else replace(whole, options=asked.options), kept)
     before = _closed_form(whole, plan)
     bound = _bound(given, plan.cost_per_h)
     certificate = _certificate(best, single, before, judge)
@@ -202,14 +202,6 @@ def certify(
         single_type=single_types(given, scope_of(whole)),
         cautions=(*best.plan.cautions, *_cautions(asked.options)),
     )
-
-
-def _of_all_types(plan: Plan, question: Question, kept: Mask) -> Plan:
-    """A plan of the types that were kept, and of second pools of some of them, as an answer to the whole question."""
-    names = [one.name for one in question.profile.replica_types]
-    pools = [one for one in plan.replica_types if one.pool and one.name not in names]
-    places = [names.index(one.name.removesuffix(f" {one.pool}")) for one in pools]
-    return widened(plan, with_pools(question, places), np.append(kept, np.ones(len(places), bool)))
 
 
 def _bound(question: Question, cost_per_h: float) -> float | None:

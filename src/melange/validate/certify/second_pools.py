@@ -20,8 +20,9 @@ from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.profile.profile import pool_of
 from melange.validate.certify.headroom import as_asked
-from melange.validate.certify.judge import Judge, Trial
-from melange.workload.workload import Array
+from melange.validate.certify.judge import Judge, Trial, own_spare
+from melange.validate.certify.thinning import widened
+from melange.workload.workload import Array, Mask
 
 # What the second pool of a type is called.
 LONG = "long"
@@ -55,6 +56,8 @@ class _Split:
         The last input bucket of the first pool.
     short, long
         Instances of the first pool and of the second.
+    least
+        Instances of a pool at least: a replica is left where spare ones are lost.
     """
 
     place: int
@@ -62,6 +65,7 @@ class _Split:
     last: int
     short: int
     long: int
+    least: int = 1
 
     @property
     def count(self) -> int:
@@ -72,7 +76,7 @@ class _Split:
         """As many instances in about the same proportion, the nearest first."""
         wanted = self.short / self.count * count
         for short in sorted(range(math.floor(wanted) - 1, math.floor(wanted) + 3), key=lambda n: abs(n - wanted)):
-            if 1 <= short < count:
+            if self.least <= short <= count - self.least:
                 yield replace(self, short=short, long=count - short)
 
     def applied(self, plan: Plan) -> Plan:
@@ -213,10 +217,15 @@ def _splits(plan: Plan, place: int, second: int, full: Array) -> list[_Split]:
     rate = plan.share[place] * plan.workload.request_rate
     work = np.divide(rate, full[place], out=np.zeros_like(rate), where=full[place] > 0).sum(axis=1)
     below, count = np.cumsum(work) / work.sum(), int(plan.instances[place])
+    replica_type = plan.replica_types[place]
+    spare = own_spare(plan.options, replica_type.name)
+    least = math.ceil((spare + 1) / replica_type.replicas_per_instance)
+    if count < 2 * least:
+        return []
     return [
-        _Split(place=place, second=second, last=int(i), short=short, long=count - short)
+        _Split(place=place, second=second, last=int(i), short=short, long=count - short, least=least)
         for i in np.flatnonzero((below > _LEAST_PART) & (below < 1.0 - _LEAST_PART) & (work > 0))
-        for short in {int(np.clip(round(below[i] * count) + step, 1, count - 1)) for step in _steps(count)}
+        for short in {int(np.clip(round(below[i] * count) + step, least, count - least)) for step in _steps(count)}
     ]
 
 
@@ -274,3 +283,11 @@ def rows_of(trial: Trial, rows: npt.NDArray[np.intp]) -> Trial:
     )
     tables = {name: getattr(trial, name)[rows] for name in ("factor", "sent", "missed", "hopeless", "used")}
     return replace(trial, plan=plan, **tables)
+
+
+def of_all_types(plan: Plan, question: Question, kept: Mask) -> Plan:
+    """A plan of the types that were kept, and of second pools of some of them, as an answer to the whole question."""
+    names = [one.name for one in question.profile.replica_types]
+    pools = [one for one in plan.replica_types if one.pool and one.name not in names]
+    places = [names.index(one.name.removesuffix(f" {one.pool}")) for one in pools]
+    return widened(plan, with_pools(question, places), np.append(kept, np.ones(len(places), bool)))

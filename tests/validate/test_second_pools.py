@@ -13,7 +13,7 @@ from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.profile.profile import pool_of
 from melange.validate.certify.certify import certify
-from melange.validate.certify.pools import LONG, with_pools
+from melange.validate.certify.second_pools import LONG, with_pools
 
 
 def question() -> Question:
