@@ -158,8 +158,8 @@ def test_two_scrapes_make_a_rate(write: Write) -> None:
         (METRICS.replace('le="10.0"', 'le="1e400"'), "must have an edge >= 0 such as le=\"100.0\", got le='1e400'"),
         (METRICS.replace('le="10.0"', 'le=""'), "must have an edge such as"),
         (METRICS.replace('le="10.0"', 'le="10.5"'), "must be whole numbers"),
-        (METRICS.replace(" 320.0", " nan"), "must end in a number, 0 to 1e.16, got 'nan'"),
-        (METRICS.replace(" 320.0", " -1"), "must end in a number, 0 to 1e.16, got '-1'"),
+        (METRICS.replace(" 320.0", " nan"), "must end in a number, 0 to 1e+16, got 'nan'"),
+        (METRICS.replace(" 320.0", " -1"), "must end in a number, 0 to 1e+16, got '-1'"),
         (METRICS + METRICS.replace("vllm:", "ray_vllm_"), "holds metrics of vLLM and vLLM on Ray"),
         (
             METRICS + METRICS.replace('engine="0"', 'engine="1"').replace('le="20.0"', 'le="30.0"'),
