@@ -91,7 +91,11 @@ def test_the_tool_takes_the_files_of_drawn_plans(target: str, tmp_path: Path) ->
 @pytest.mark.parametrize("text", HOSTILE)
 def test_names_cannot_break_out(target: str, text: str, tmp_path: Path) -> None:
     """The tool takes the files whatever model, instances and types are called, or the target refuses the names."""
-    if written(target, tmp_path, hostile_plan(text), {}):
+    try:
+        plan = hostile_plan(text)
+    except InputError:
+        return  # what a terminal would obey is refused as a name before any file is written
+    if written(target, tmp_path, plan, {}):
         CHECKS[target](tmp_path)
 
 
