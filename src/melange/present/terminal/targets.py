@@ -27,9 +27,7 @@ def _family(family: list[Target[Any]]) -> RenderableType:
         names.add_row(one.name, one.about)
     options = table_of("Option", "Default", "What it does")
     for option in family[0].declared:
-        # Units in brackets are no markup.
-        words = f"{option.about} ({option.kind})"
-        options.add_row(option.name, _as_typed(option.default), words)
+        options.add_row(option.name, _as_typed(option.default), f"{option.about} ({option.kind})")
     return Group(names, Padding(options, (0, 0, 0, 2), expand=False))
 
 

@@ -21,7 +21,7 @@ from melange.plan.question import Question
 from melange.profile.profile import pool_of
 from melange.validate.certify.headroom import as_asked
 from melange.validate.certify.judge import Judge, Trial, own_spare
-from melange.validate.certify.thinning import widened
+from melange.validate.certify.thinning import of_rows, widened
 from melange.workload.workload import Array, Mask
 
 # What the second pool of a type is called.
@@ -97,18 +97,14 @@ def with_pools(question: Question, places: Sequence[int]) -> Question:
     """
     profile, options = question.profile, question.options
     rows = [*range(len(profile.replica_types)), *places]
-    arrays = {
-        name: getattr(profile, name)[rows] for name in ("max_request_rate", "low", "high", "provenance", "reason")
-    }
     pools = tuple(pool_of(profile.replica_types[r], LONG) for r in places)
-    engines = tuple(profile.engines[r] for r in rows) if profile.engines else ()
     spare = options.spare_replicas
     if isinstance(spare, Mapping):
         named = zip(places, pools, strict=True)
         more = {pool.name: spare[name] for r, pool in named if (name := profile.replica_types[r].name) in spare}
         options = replace(options, spare_replicas={**spare, **more})
     types = (*profile.replica_types, *pools)
-    return replace(question, profile=replace(profile, replica_types=types, engines=engines, **arrays), options=options)
+    return replace(question, profile=of_rows(profile, rows, types), options=options)
 
 
 def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None:
@@ -168,7 +164,7 @@ def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, eff
     for r in order:
         if plan.instances[r] < 2 or np.count_nonzero(plan.instances) >= most or effort.is_spent:
             continue
-        split = _smallest(judge, plan, r, first + places.index(r), best.plan.cost_per_h, effort)
+        split = _smallest(judge, plan, r, first + places.index(r), effort)
         if split is None:
             continue
         plan = split.applied(plan)
@@ -191,9 +187,7 @@ def _proven(judge: Judge, plan: Plan, split: _Split, best: Trial) -> Trial:
     return best
 
 
-def _smallest(
-    judge: Judge, plan: Plan, place: int, second: int, ceiling_per_h: float, effort: _Effort
-) -> _Split | None:
+def _smallest(judge: Judge, plan: Plan, place: int, second: int, effort: _Effort) -> _Split | None:
     """The split of a type that needs the fewest instances, fewer than now; None where none does."""
     count = int(plan.instances[place])
     least = max(2, math.ceil(_LEAST_LEFT * count), _fewest_allowed(judge, plan, place))
@@ -267,17 +261,14 @@ def _lifted(plan: Plan, question: Question) -> Plan:
 def _only_used(trial: Trial, types: int) -> Trial:
     """The trial without second pools that its plan does not use."""
     kept = (np.arange(len(trial.plan.instances)) < types) | (trial.plan.instances > 0)
-    return rows_of(trial, np.flatnonzero(kept))
+    return _rows_of(trial, np.flatnonzero(kept))
 
 
-def rows_of(trial: Trial, rows: npt.NDArray[np.intp]) -> Trial:
+def _rows_of(trial: Trial, rows: npt.NDArray[np.intp]) -> Trial:
     """The trial with some of its types only."""
     plan, profile = trial.plan, trial.plan.question.profile
-    arrays = {
-        name: getattr(profile, name)[rows] for name in ("max_request_rate", "low", "high", "provenance", "reason")
-    }
-    types, engines = (tuple(items[r] for r in rows) for items in (profile.replica_types, profile.engines))
-    question = replace(plan.question, profile=replace(profile, replica_types=types, engines=engines, **arrays))
+    types = [profile.replica_types[r] for r in rows]
+    question = replace(plan.question, profile=of_rows(profile, rows, types))
     plan = replace(
         plan, question=question, instances=plan.instances[rows], load=plan.load[rows], share=plan.share[rows]
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from melange.plan.confidence import with_rates
 from melange.plan.exact.dominated import needed_types
@@ -14,6 +15,7 @@ from melange.plan.plan import Plan
 from melange.plan.problem import build
 from melange.plan.question import Question
 from melange.plan.servable import scope_of
+from melange.profile.profile import Profile, ReplicaType
 from melange.workload.workload import Mask
 
 # Why a type serves no requests of a size any more.
@@ -39,13 +41,18 @@ def worth_types(question: Question) -> Mask:
     return kept
 
 
+def of_rows(profile: Profile, rows: Sequence[int] | npt.NDArray[np.intp], types: Sequence[ReplicaType]) -> Profile:
+    """The profile with some of its rows, each for one of the given types."""
+    names = ("max_request_rate", "low", "high", "provenance", "reason")
+    arrays = {name: getattr(profile, name)[rows] for name in names}
+    engines = tuple(profile.engines[r] for r in rows) if profile.engines else ()
+    return replace(profile, replica_types=tuple(types), engines=engines, **arrays)
+
+
 def with_types(question: Question, kept: Mask) -> Question:
     """The question with some of its types (R,); settings that name others only have no say any more."""
     profile, options = question.profile, question.options
     places = np.flatnonzero(kept)
-    arrays = {
-        name: getattr(profile, name)[places] for name in ("max_request_rate", "low", "high", "provenance", "reason")
-    }
     types = tuple(profile.replica_types[r] for r in places)
     # By what each setting may name: a type that is gone may have the name of the offer of one that is not.
     names, accelerators = {one.name for one in types}, {one.offer.accelerator for one in types}
@@ -57,7 +64,7 @@ def with_types(question: Question, kept: Mask) -> Question:
     exclude = tuple(name for name in options.exclude if name in names | accelerators)
     return Question(
         workload=question.workload,
-        profile=replace(profile, replica_types=types, engines=tuple(profile.engines[r] for r in places), **arrays),
+        profile=of_rows(profile, places, types),
         options=replace(
             options,
             exclude=exclude,
