@@ -39,7 +39,8 @@ class Study:
     legend: Legend = field(init=False)
 
     def __post_init__(self) -> None:
-        compared = comparable_types(self.plan)
+        # A second pool does what its type does, and plans at other limits and rates have none.
+        compared = [r for r in comparable_types(self.plan) if not self.plan.replica_types[r].pool]
         found = winners(request_cost(self.profile), compared)
         object.__setattr__(self, "compared", compared)
         object.__setattr__(self, "found", found)

@@ -61,6 +61,11 @@ class ReplicaType:
             )
 
     @property
+    def type_name(self) -> str:
+        """Name of the type whatever the pool: that of its first one."""
+        return self.name.removesuffix(f" {self.pool}") if self.pool else self.name
+
+    @property
     def replicas_per_instance(self) -> int:
         """Replicas that one instance holds."""
         return self.offer.accelerators // self.tensor_parallel

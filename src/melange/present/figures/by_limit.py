@@ -185,7 +185,7 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend, plan: Plan) -> Figur
     bounds = [plan.cost_per_h if plan.bound_per_h is None else plan.bound_per_h for _, plan in planned]
     limits = [ms(point.at) for point, _ in planned]
     for entry in legend.entries:
-        costs = [plan.single_type[plan.replica_types[entry.r].name].cost_per_h for _, plan in planned]
+        costs = [plan.single_type[plan.replica_types[entry.r].type_name].cost_per_h for _, plan in planned]
         if all(cost is None for cost in costs):
             continue
         figure.add_trace(

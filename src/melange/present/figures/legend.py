@@ -97,7 +97,7 @@ def legend_of(plan: Plan, workload: Workload, compared: list[int], found: Winner
 def _leading(plan: Plan, workload: Workload, compared: list[int], found: Winners) -> list[int]:
     traffic = {r: float(workload.request_rate[found.best == r].sum()) for r in compared}
     sizes = {r: int((found.best == r).sum()) for r in compared}
-    costs = [plan.single_type[t.name].cost_per_h for t in plan.replica_types]
+    costs = [plan.single_type[t.type_name].cost_per_h for t in plan.replica_types]
     alone = sorted((cost, r) for r, cost in enumerate(costs) if cost is not None and r in traffic)
     order = [r for r in used_types(plan) if r in traffic]
     order += [r for _, r in alone[:1]]

@@ -280,5 +280,5 @@ def of_all_types(plan: Plan, question: Question, kept: Mask) -> Plan:
     """A plan of the types that were kept, and of second pools of some of them, as an answer to the whole question."""
     names = [one.name for one in question.profile.replica_types]
     pools = [one for one in plan.replica_types if one.pool and one.name not in names]
-    places = [names.index(one.name.removesuffix(f" {one.pool}")) for one in pools]
+    places = [names.index(one.type_name) for one in pools]
     return widened(plan, with_pools(question, places), np.append(kept, np.ones(len(places), bool)))
