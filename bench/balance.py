@@ -82,7 +82,10 @@ def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
     """CPU of each proxy per request: plain, and for a stream of 64 tokens."""
     rounds, plain, streams = (3, 2000, 400) if is_quick else (5, 5000, 1000)
     replica = processes.upstream()
-    proxies = {"bare aiohttp": processes.bare(replica)}
+    proxies = {
+        "bare aiohttp": processes.bare(replica),
+        "bare httptools": processes.bare_httptools(replica),
+    }
     proxies["melange balance"] = processes.melange(processes.two_types(folder), [("A", replica)], *EASY)
     if shutil.which("haproxy"):
         proxies["HAProxy"] = processes.haproxy(replica, folder)
@@ -131,7 +134,11 @@ def first_byte(folder: Path, is_quick: bool, litellm: Path | None) -> None:
     """How much later the first byte of a stream comes than without a proxy."""
     count = 200 if is_quick else 1000
     replica = processes.upstream("--tokens", "4", "--gap-ms", "1")
-    ways = {"direct": replica, "bare aiohttp": processes.bare(replica)}
+    ways = {
+        "direct": replica,
+        "bare aiohttp": processes.bare(replica),
+        "bare httptools": processes.bare_httptools(replica),
+    }
     ways["melange balance"] = processes.melange(processes.two_types(folder), [("A", replica)], *EASY)
     if shutil.which("haproxy"):
         ways["HAProxy"] = processes.haproxy(replica, folder)
