@@ -71,11 +71,12 @@ class Client(asyncio.Protocol):
         """Bytes of a request."""
         if self._is_lingering:
             return
+        receiver = self._receiver
         try:
-            self._receiver.feed(data)
+            receiver.feed(data)
             if self.work is None:
                 self._advance()
-            elif self._receiver.ready and not self._is_paused:
+            elif receiver.ready and not self._is_paused:
                 self._is_paused = True
                 self.transport.pause_reading()
         except Exception as fault:
@@ -99,18 +100,19 @@ class Client(asyncio.Protocol):
 
     def _advance(self) -> None:
         """Answer what has come, one after the other."""
-        self._is_advancing = True
-        ready, proxy = self._receiver.ready, self._proxy
-        while ready and self.work is None and not self._is_lingering and not self.transport.is_closing():
-            item = ready.popleft()
-            if isinstance(item, UnservedError):
-                self.refuse(item, None)
-                continue
-            try:
-                proxy.handle(self, item)
-            except UnservedError as refused:
-                self.refuse(refused, item)
-        self._is_advancing = False
+        ready = self._receiver.ready
+        if ready:
+            self._is_advancing = True
+            while ready and self.work is None and not self._is_lingering and not self.transport.is_closing():
+                item = ready.popleft()
+                if isinstance(item, UnservedError):
+                    self.refuse(item, None)
+                    continue
+                try:
+                    self._proxy.handle(self, item)
+                except UnservedError as refused:
+                    self.refuse(refused, item)
+            self._is_advancing = False
         if self.work is None and not self._is_lingering:
             self._await_more()
 

@@ -10,6 +10,7 @@ _PROMPT = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,9})')
 _TOKEN_KEYS = tuple(
     f'"{key}":{space}"'.encode() for key in ("text", "content", "reasoning_content", "reasoning") for space in ("", " ")
 )
+_EVENT = b"data:"
 _ROLE, _NOTHING_SAID = re.compile(rb'"role"\s*:'), re.compile(rb'"content"\s*:\s*""')
 # What is kept of a stream, whose last events hold the usage block, and of a completion that comes whole [bytes]. Less
 # would miss the block behind long events, and chunks would be counted instead; more is memory for each open request.
@@ -25,37 +26,61 @@ class Completion:
         Whether tokens come as events.
     """
 
-    __slots__ = ("chunks", "first_s", "is_stream", "last_s", "rest", "tail")
+    __slots__ = ("_kept", "_kept_bytes", "_key", "chunks", "first_s", "is_stream", "last_s", "rest")
 
     def __init__(self, is_stream: bool) -> None:
         self.is_stream = is_stream
         self.chunks = 0
         self.first_s = self.last_s = 0.0
-        self.tail = self.rest = b""
+        self.rest = b""
+        self._key = b""  # that the last token came under
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
 
     def note(self, data: bytes, moment_s: float) -> None:
         """Look at a piece of it that came at a moment of the event loop's clock [s]."""
         if not self.is_stream:
-            self.tail = (self.tail + data)[-_WHOLE_BYTES:] if self.tail else data[-_WHOLE_BYTES:]
             self.last_s = moment_s
+            self._keep(data, _WHOLE_BYTES)
             return
-        events = self.rest + data if self.rest else data
-        if data[-1:] == b"\n":
-            self.rest = b""
-        else:  # half an event: the whole of it is looked at when the rest comes
-            events, _, rest = events.rpartition(b"\n")
+        if self.rest:
+            data, self.rest = self.rest + data, b""
+        if data[-1:] != b"\n":  # half an event: the whole of it is looked at when the rest comes
+            data, _, rest = data.rpartition(b"\n")
             self.rest = rest[-_WHOLE_BYTES:]
-        tokens = 0
-        for key in _TOKEN_KEYS:
-            tokens += events.count(key)
-        if tokens and not self.chunks and _ROLE.search(events) and _NOTHING_SAID.search(events):
-            tokens -= 1  # a chat's first event names the speaker
+        tokens = data.count(self._key) if self._key else 0
+        if tokens != data.count(_EVENT):
+            tokens = self._count(data)
         if tokens:
             if not self.chunks:
                 self.first_s = moment_s
             self.chunks += tokens
             self.last_s = moment_s
-        self.tail = (self.tail[-_TAIL_BYTES:] + events)[-_TAIL_BYTES:] if len(events) < 1024 else events[-_TAIL_BYTES:]
+        self._keep(data, _TAIL_BYTES)
+
+    def _count(self, data: bytes) -> int:
+        """Tokens in events of which some are under another key than the last, or hold none."""
+        tokens = 0
+        for key in _TOKEN_KEYS:
+            if found := data.count(key):
+                tokens += found
+                self._key = key
+        if tokens and not self.chunks and _ROLE.search(data) and _NOTHING_SAID.search(data):
+            tokens -= 1  # a chat's first event names the speaker
+        return tokens
+
+    def _keep(self, data: bytes, most_bytes: int) -> None:
+        """Keep the end of it; joined now and then, for a copy of the tail a token would cost more than all the rest."""
+        self._kept.append(data if len(data) <= most_bytes else data[-most_bytes:])
+        self._kept_bytes += len(data)
+        if self._kept_bytes > 2 * most_bytes:
+            tail = b"".join(self._kept)[-most_bytes:]
+            self._kept, self._kept_bytes = [tail], len(tail)
+
+    @property
+    def tail(self) -> bytes:
+        """The end of it, where usage blocks are."""
+        return b"".join(self._kept)[-(_TAIL_BYTES if self.is_stream else _WHOLE_BYTES) :]
 
     @property
     def output_tokens(self) -> int:

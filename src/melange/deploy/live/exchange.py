@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from melange.deploy.live.answers import UnservedError, date_line, error
 from melange.deploy.live.completion import Completion
-from melange.deploy.live.headers import RETRIED, RETRIES, answer_fields, value_of
+from melange.deploy.live.headers import RETRIED, RETRIES, SERVER
 from melange.deploy.live.health import BROKEN, GONE, WRONG
 from melange.deploy.live.links import LinkError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from melange.deploy.live.balancer import LiveReplica, Ticket
     from melange.deploy.live.client import Client
     from melange.deploy.live.link import Link
+    from melange.deploy.live.links import Origin
     from melange.deploy.live.proxy import Proxy
     from melange.deploy.live.receive import Request
     from melange.deploy.live.sizing import Size
@@ -82,16 +83,16 @@ class Exchange:
         if self._is_retry:
             proxy.ledger.retried(is_served=False)
         self._ticket, self._moment_s = ticket, self._now()
-        url = ticket.replica.address.url
-        link = None if self._needs_new else proxy.links.idle(url)
+        origin = proxy.links.to(ticket.replica.address.url)
+        link = None if self._needs_new else origin.idle()
         if link is not None:
-            self._send(link, url)
+            self._send(link, origin)
         else:
-            self._connecting = proxy.loop.create_task(self._connect(url, ticket))
+            self._connecting = proxy.loop.create_task(self._connect(origin, ticket))
 
-    async def _connect(self, url: str, ticket: Ticket) -> None:
+    async def _connect(self, origin: Origin, ticket: Ticket) -> None:
         try:
-            link = await self._proxy.links.connected(url)
+            link = await self._proxy.links.connected(origin)
         except LinkError as refused:
             if self._ticket is ticket:
                 self._fail(str(refused), GONE)
@@ -102,17 +103,18 @@ class Exchange:
                 self._fail("connecting takes too long", "" if self._proxy.health.punctuality.is_late else BROKEN)
         else:
             if self._ticket is ticket:
-                self._send(link, url)
+                self._send(link, origin)
             else:
-                self._proxy.links.free(link)
+                origin.free(link)
 
-    def _send(self, link: Link, url: str) -> None:
+    def _send(self, link: Link, origin: Origin) -> None:
         self._link, request = link, self._request
-        target = request.path + b"?" + request.query if request.query else request.path
-        retried = RETRIED if self._is_retry else b""
-        length = b"Content-Length: %d\r\n\r\n" % len(request.body)
+        body, retried = request.body, RETRIED if self._is_retry else b""
         link.ask(
-            self, b"".join((self._proxy.links.head(url, b"POST", target), self._fields, retried, length)), request.body
+            self,
+            b"POST %b%b%b%b%bContent-Length: %d\r\n\r\n"
+            % (origin.prefix, request.target, origin.head, self._fields, retried, len(body)),
+            body,
         )
 
     def answered(self, link: Link, piece: bytes, is_last: bool) -> None:
@@ -148,7 +150,8 @@ class Exchange:
         """Send the head of an answer back, with what there is of its body."""
         self._has_begun, self._status = True, link.status
         client, request = self._client, self._request
-        kind = value_of(link.fields, b"content-type").partition(b";")[0].strip().lower()
+        named = link.fields.named
+        kind = named.get(b"content-type", b"").partition(b";")[0].strip().lower()
         self._completion = completion = Completion(kind == b"text/event-stream")
         completion.note(piece, now_s)
         length = len(piece) if is_last else link.length
@@ -163,12 +166,11 @@ class Exchange:
             else:  # an old client takes the end of the connection for the end of the answer
                 request.keeps_alive = False
         first = b"HTTP/1.1 %d %b\r\n" % (link.status, link.reason)
-        dated = b"" if value_of(link.fields, b"date") else date_line()
+        dated = b"" if b"date" in named else date_line()
         retried = RETRIED if self._is_retry else b""
-        lines = answer_fields(link.fields)
-        client.transport.write(
-            b"".join((first, lines, dated, retried, framing, client.connection_line(request), b"\r\n", piece))
-        )
+        line = client.connection_line(request)
+        lines = link.fields.passed_on()
+        client.transport.write(b"".join((first, lines, SERVER, dated, retried, framing, line, b"\r\n", piece)))
         if is_last:
             self._settle(completion)
         elif client.is_full:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
-# A header field: its name in lower case, its name as it was sent, its value.
-Field = tuple[bytes, bytes, bytes]
-
-# Of one connection and not of the message (RFC 9110, section 7.6.1), and what a proxy sets itself.
+# What is looked at or dropped, in lower case. Hop-by-hop fields are of one connection and not of the message (RFC 9110,
+# section 7.6.1); of the others a proxy sets its own.
 _HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -28,11 +26,95 @@ _RETRIES = RETRIES.lower().encode()
 # Who answers, without a word on versions: neither on ours nor on a replica's.
 SERVER = b"Server: melange\r\n"
 _OF_REQUESTS = _HOP_BY_HOP | {b"host", b"content-length", b"expect", b"accept-encoding", _RETRIES}
-_OF_KEYED_REQUESTS = _OF_REQUESTS | {b"authorization"}
 _OF_ANSWERS = _HOP_BY_HOP | {b"content-length", b"server", _RETRIES}
+_DROPPED, _SEEN = range(2)
+# What becomes of a field that is not just passed on: it is looked at, and passed on or not.
+_KINDS_OF_REQUESTS = dict.fromkeys(_OF_REQUESTS, _DROPPED) | dict.fromkeys(
+    (b"authorization", b"content-encoding"), _SEEN
+)
+_KINDS_OF_ANSWERS = dict.fromkeys(_OF_ANSWERS, _DROPPED) | dict.fromkeys((b"content-type", b"date"), _SEEN)
+# Tokens of Connection that name no field.
+_OF_CONNECTIONS = frozenset({b"close", b"keep-alive", b""})
 
 
-def request_fields(fields: Iterable[Field], upstream_key: str, is_key_ours: bool) -> bytes:
+class Fields:
+    """The header of one message."""
+
+    __slots__ = ("count", "lines", "named", "repeated")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.lines: list[bytes] = []  # that go through
+        self.named: dict[bytes, bytes] = {}  # first values of those that are looked at or dropped, by lower-case name
+        self.repeated: set[bytes] | None = None  # names of those that came twice
+
+    def passed_on(self, *, has_key: bool = True) -> bytes:
+        """What the other side gets to see, as lines.
+
+        Parameters
+        ----------
+        has_key
+            Whether the sender's key goes through.
+        """
+        named = self.named
+        if b"connection" in named or (not has_key and b"authorization" in named):
+            # Fields that a Connection field makes of this hop.
+            hidden = {one.strip().lower() for one in named.get(b"connection", b"").split(b",")} - _OF_CONNECTIONS
+            if not has_key:
+                hidden.add(b"authorization")
+            if hidden:
+                return b"".join([line for line in self.lines if line.partition(b":")[0].lower() not in hidden])
+        return b"".join(self.lines)
+
+
+class FieldListener:
+    """What llhttp tells of fields: those of a head are kept, those of a trailer not."""
+
+    __slots__ = ("fields", "is_in_head")
+
+    _kinds: Mapping[bytes, int]
+
+    def __init__(self) -> None:
+        self.fields = Fields()
+        self.is_in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Another field."""
+        if not self.is_in_head:
+            return
+        fields, lower = self.fields, name.lower()
+        fields.count += 1
+        kind = self._kinds.get(lower)
+        if kind is not None:
+            named = fields.named
+            if lower not in named:
+                named[lower] = value
+            elif lower == b"connection":
+                named[lower] += b"," + value
+            else:
+                fields.repeated = {lower} | (fields.repeated or set())
+            if kind == _DROPPED:
+                return
+        fields.lines.append(b"%b: %b\r\n" % (name, value))
+
+
+class RequestListener(FieldListener):
+    """Of a client's requests."""
+
+    __slots__ = ()
+
+    _kinds = _KINDS_OF_REQUESTS
+
+
+class AnswerListener(FieldListener):
+    """Of a replica's answers."""
+
+    __slots__ = ()
+
+    _kinds = _KINDS_OF_ANSWERS
+
+
+def request_fields(fields: Fields, upstream_key: str, is_key_ours: bool) -> bytes:
     """What a replica gets to see of a client's header, as lines.
 
     Compressed answers are not asked for: what is counted must be read, and tokens are few bytes.
@@ -46,38 +128,5 @@ def request_fields(fields: Iterable[Field], upstream_key: str, is_key_ours: bool
     is_key_ours
         Whether the client's key is meant for this proxy and nobody else.
     """
-    kept = _kept(fields, _OF_KEYED_REQUESTS if upstream_key or is_key_ours else _OF_REQUESTS)
+    kept = fields.passed_on(has_key=not (upstream_key or is_key_ours))
     return kept + b"Authorization: Bearer %b\r\n" % upstream_key.encode() if upstream_key else kept
-
-
-def answer_fields(fields: Iterable[Field]) -> bytes:
-    """What a client gets to see of a replica's header, as lines, and whose answer it is."""
-    return _kept(fields, _OF_ANSWERS) + SERVER
-
-
-def answer_headers(fields: Iterable[Field]) -> dict[str, str]:
-    """The same of an answer that was taken in whole, for one of the proxy's own."""
-    lines = _kept(fields, _OF_ANSWERS | {b"date"}).decode("latin-1").splitlines()
-    return dict(line.split(": ", 1) for line in lines)
-
-
-def value_of(fields: Iterable[Field], name: bytes) -> bytes:
-    """The value of the first field of a name (lower case); empty where there is none."""
-    return next((value for lower, _, value in fields if lower == name), b"")
-
-
-def _kept(fields: Iterable[Field], dropped: frozenset[bytes]) -> bytes:
-    lines = []
-    for lower, name, value in fields:
-        if lower == b"connection":
-            named = _named(value)
-            if not named <= dropped:
-                return _kept([one for one in fields if one[0] != b"connection" or one[2] != value], dropped | named)
-        elif lower not in dropped:
-            lines.append(b"%b: %b\r\n" % (name, value))
-    return b"".join(lines)
-
-
-def _named(value: bytes) -> set[bytes]:
-    """Fields that a Connection field makes of this hop."""
-    return {name.strip().lower() for name in value.split(b",")}

@@ -7,12 +7,12 @@ and 6.3).
 from __future__ import annotations
 
 import asyncio
-import select
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
 
-from melange.deploy.live.headers import Field
+from melange.deploy.live.headers import AnswerListener, Fields
 
 # Bytes that may come without a head being whole, or a body growing, and fields of a head.
 _MOST_HEAD_BYTES, _MOST_FIELDS = 2**16, 256
@@ -34,38 +34,36 @@ class Taker(Protocol):
         """The link is of no more use, and the answer not whole."""
 
 
-class Link(asyncio.Protocol):
+class Link(AnswerListener, asyncio.Protocol):
     """One connection to one replica.
 
     Parameters
     ----------
-    url
-        Of the replica.
     free
         Told when it may be used for the next request.
     """
 
-    __slots__ = ("_fault", "_free", "_idle_bytes", "_is_done", "_is_spoilt", "_parser", "_pieces", "_poll", "fields",
-                 "has_head", "idle_since_s", "is_chunked", "length", "reason", "status", "taker", "transport", "url",
-                 "uses")  # fmt: skip
+    __slots__ = ("_fault", "_free", "_idle_bytes", "_is_done", "_is_kept", "_is_spoilt", "_parser", "_pieces",
+                 "has_head", "idle_since_s", "is_chunked", "length", "reason", "status", "taker",
+                 "transport", "uses")  # fmt: skip
 
     transport: asyncio.Transport
 
-    def __init__(self, url: str, free: _Free) -> None:
-        self.url, self._free = url, free
+    def __init__(self, free: Callable[[Link], None]) -> None:
+        super().__init__()
+        self._free = free
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
         self._fault = ""
-        self._is_spoilt = self._is_done = False  # more came than was asked for; all has come
+        # Whether more came than was asked for; whether all has come; whether the connection goes on after it.
+        self._is_spoilt = self._is_done = self._is_kept = False
         self._idle_bytes = 0
-        self._poll: select.poll | None = None
         self.taker: Taker | None = None
         self.uses = 0
         self.idle_since_s = 0.0
-        # Of the present answer: whether its head has come, its first line and fields, and the length of its body, -1
-        # where that shows as it ends.
+        # Of the present answer: whether its head has come, its first line and fields, and the length of its body,
+        # -1 where that shows as it ends.
         self.has_head, self.status, self.reason = False, 0, b""
-        self.fields: list[Field] = []
         self.length, self.is_chunked = -1, False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -84,19 +82,10 @@ class Link(asyncio.Protocol):
 
     def _forget(self) -> None:
         """An answer begins."""
-        self.has_head, self.status, self.reason, self.fields = False, 0, b"", []
+        self.has_head, self.status, self.reason, self.fields = False, 0, b"", Fields()
+        self.is_in_head = True
         self.length, self.is_chunked = -1, False
         self._fault, self._is_done, self._is_spoilt, self._idle_bytes = "", False, False, 0
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether an idle connection is still open and has nothing to say, as far as has come here."""
-        if self.transport.is_closing():
-            return False
-        if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not self._poll.poll(0)
 
     def drop(self) -> None:
         """Close it at once; nobody is told."""
@@ -131,7 +120,7 @@ class Link(asyncio.Protocol):
         """An answer has come whole."""
         self.taker, transport = None, self.transport
         taker.answered(self, piece, True)
-        is_kept = self._parser.should_keep_alive() and self.length_is_known and not self._is_spoilt
+        is_kept = self._is_kept and self.length_is_known and not self._is_spoilt
         if is_kept and not transport.is_closing() and not transport.get_write_buffer_size():
             self._free(self)
         else:
@@ -170,11 +159,6 @@ class Link(asyncio.Protocol):
         if not self.has_head:
             self.reason += reason
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field of a head, or of a trailer, which goes no further."""
-        if not self.has_head:
-            self.fields.append((name.lower(), name, value))
-
     def on_headers_complete(self) -> None:
         """A head has come."""
         if self._is_spoilt:
@@ -182,21 +166,23 @@ class Link(asyncio.Protocol):
         self.status = self._parser.get_status_code()
         if self.status < 200 and self.status != _SWITCHING:
             return
-        self.has_head, self._idle_bytes = True, 0
-        codings = [value for lower, _, value in self.fields if lower == b"transfer-encoding"]
-        if self.status == _SWITCHING or self._parser.get_http_version() not in _VERSIONS:
+        self.has_head, self.is_in_head, self._idle_bytes = True, False, 0
+        fields = self.fields
+        named = fields.named
+        version, coding = self._parser.get_http_version(), named.get(b"transfer-encoding")
+        if self.status == _SWITCHING or version not in _VERSIONS:
             self._fault = "an answer in another protocol"
-        elif codings:
+        elif coding is not None:
             # A body that is packed for this hop would be taken for the text itself if it went on without that word.
-            self.is_chunked = len(codings) == 1 and codings[0].lower() == b"chunked"
-            if not self.is_chunked or self._parser.get_http_version() == "1.0":
+            is_one = fields.repeated is None or b"transfer-encoding" not in fields.repeated
+            self.is_chunked = is_one and coding.lower() == b"chunked"
+            if not self.is_chunked or version == "1.0":
                 self._fault = "a transfer coding other than chunked"
         elif self.status in _BODILESS:
             self.length = 0
-        else:
-            lengths = [value for lower, _, value in self.fields if lower == b"content-length"]
-            self.length = int(lengths[0]) if lengths else -1
-        if len(self.fields) > _MOST_FIELDS:
+        elif b"content-length" in named:
+            self.length = int(named[b"content-length"])
+        if fields.count > _MOST_FIELDS:
             self._fault = "a head that is too long"
 
     def on_body(self, piece: bytes) -> None:
@@ -208,10 +194,6 @@ class Link(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """An answer is whole, or only said that one comes."""
         if self.has_head:
-            self._is_done = True
+            self._is_done, self._is_kept = True, self._parser.should_keep_alive()
         else:
             self._forget()
-
-
-class _Free(Protocol):
-    def __call__(self, link: Link) -> None: ...

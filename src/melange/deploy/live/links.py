@@ -6,13 +6,13 @@ import asyncio
 import ipaddress
 import socket
 import ssl
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import aiohappyeyeballs
 
-from melange.deploy.live.headers import Field
+from melange.deploy.live.headers import Fields
 from melange.deploy.live.link import Link
 
 # Uvicorn closes idle connections after 5 s: one that is older is not used, because it may be closed at that moment. A
@@ -40,24 +40,56 @@ class Fetched(NamedTuple):
     """
 
     status: int
-    fields: list[Field]
+    fields: Fields
     body: bytes
 
 
-class _Origin:
-    """Where a replica is, and connections to it that nobody uses."""
+class Origin:
+    """Where a replica is, and connections to it that nobody uses.
 
-    __slots__ = ("found", "found_s", "head", "host", "idle", "is_tls", "port", "prefix")
+    Parameters
+    ----------
+    url
+        Of the replica.
+    now
+        The event loop's clock [s].
+    """
 
-    def __init__(self, url: str) -> None:
+    __slots__ = ("_idle", "_now", "found", "found_s", "head", "host", "is_tls", "port", "prefix")
+
+    def __init__(self, url: str, now: Callable[[], float]) -> None:
         parts = urlsplit(url)
         self.is_tls = parts.scheme == "https"
         self.host, self.port = parts.hostname or "", parts.port or (443 if self.is_tls else 80)
         self.prefix = parts.path.encode()
-        self.head = b" HTTP/1.1\r\nHost: %b\r\n" % parts.netloc.encode()
-        self.idle: list[Link] = []
+        self.head = b" HTTP/1.1\r\nHost: %b\r\n" % parts.netloc.encode()  # behind a target, before fields
         self.found: list[aiohappyeyeballs.AddrInfoType] = []
         self.found_s = float("-inf")
+        self._idle: list[Link] = []
+        self._now = now
+
+    def idle(self) -> Link | None:
+        """A connection that is open and not in use; None where there is none."""
+        idle = self._idle
+        while idle:
+            link = idle.pop()
+            if self._now() - link.idle_since_s < _IDLE_S and not link.transport.is_closing():
+                return link
+            link.drop()
+        return None
+
+    def free(self, link: Link) -> None:
+        """Keep a connection for the next request."""
+        link.idle_since_s = self._now()
+        self._idle.append(link)
+
+    def tidy(self, oldest_s: float) -> None:
+        """Close connections that have been idle since before a moment [s]."""
+        old = [link for link in self._idle if link.idle_since_s <= oldest_s or link.transport.is_closing()]
+        if old:
+            self._idle = [link for link in self._idle if link not in old]
+            for link in old:
+                link.drop()
 
 
 class Links:
@@ -72,30 +104,17 @@ class Links:
     def __init__(self, connect_timeout_s: float) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._loop = asyncio.get_running_loop()
-        self._origins: dict[str, _Origin] = {}
+        self._origins: dict[str, Origin] = {}
         self._context: ssl.SSLContext | None = None
 
-    def head(self, url: str, method: bytes, target: bytes) -> bytes:
-        """The first lines of a request to a replica; fields and an empty line come after them."""
-        origin = self._origin(url)
-        return method + b" " + origin.prefix + target + origin.head
+    def to(self, url: str) -> Origin:
+        """Where a replica is."""
+        origin = self._origins.get(url)
+        if origin is None:
+            origin = self._origins[url] = Origin(url, self._loop.time)
+        return origin
 
-    def idle(self, url: str) -> Link | None:
-        """A connection that is open and not in use; None where there is none."""
-        idle, now_s = self._origin(url).idle, self._loop.time()
-        while idle:
-            link = idle.pop()
-            if now_s - link.idle_since_s < _IDLE_S and link.is_quiet:
-                return link
-            link.drop()
-        return None
-
-    def free(self, link: Link) -> None:
-        """Keep a connection for the next request."""
-        link.idle_since_s = self._loop.time()
-        self._origin(link.url).idle.append(link)
-
-    async def connected(self, url: str) -> Link:
+    async def connected(self, origin: Origin) -> Link:
         """A new connection.
 
         Raises
@@ -105,7 +124,6 @@ class Links:
         TimeoutError
             It takes too long.
         """
-        origin = self._origin(url)
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 found = await self._addresses(origin)
@@ -114,7 +132,7 @@ class Links:
                 try:
                     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     _, link = await self._loop.create_connection(
-                        lambda: Link(url, self.free), sock=one, ssl=context, server_hostname=name
+                        lambda: Link(origin.free), sock=one, ssl=context, server_hostname=name
                     )
                 except BaseException:
                     one.close()
@@ -135,32 +153,26 @@ class Links:
         TimeoutError
             Connecting takes too long.
         """
-        head = self.head(url, method, target) + fields + b"Content-Length: %d\r\n\r\n" % len(body)
-        link = self.idle(url)
+        origin = self.to(url)
+        first = method + b" " + origin.prefix + target + origin.head
+        head = b"%b%bContent-Length: %d\r\n\r\n" % (first, fields, len(body))
+        link = origin.idle()
         if link is not None:
             try:
                 return await _Question(link, head, body).answer()
             except LinkError:
                 pass  # it may have been closed as the question went out
-        return await _Question(await self.connected(url), head, body).answer()
+        return await _Question(await self.connected(origin), head, body).answer()
 
     def tidy(self, urls: Container[str]) -> None:
         """Close what has been idle for too long, and forget replicas that are no longer listed."""
         now_s = self._loop.time()
         for url, origin in tuple(self._origins.items()):
-            kept = [link for link in origin.idle if now_s - link.idle_since_s < _IDLE_S and url in urls]
-            if len(kept) < len(origin.idle):
-                for link in set(origin.idle) - set(kept):
-                    link.drop()
-                origin.idle = kept
-            if url not in urls:
+            if url in urls:
+                origin.tidy(now_s - _IDLE_S)
+            else:
+                origin.tidy(now_s)
                 del self._origins[url]
-
-    def _origin(self, url: str) -> _Origin:
-        origin = self._origins.get(url)
-        if origin is None:
-            origin = self._origins[url] = _Origin(url)
-        return origin
 
     def _tls(self) -> ssl.SSLContext:
         """How replicas behind https are spoken to: their certificates are checked."""
@@ -168,7 +180,7 @@ class Links:
             self._context = ssl.create_default_context()
         return self._context
 
-    async def _addresses(self, origin: _Origin) -> list[aiohappyeyeballs.AddrInfoType]:
+    async def _addresses(self, origin: Origin) -> list[aiohappyeyeballs.AddrInfoType]:
         """Where a host is, as DNS has said it not long ago."""
         if self._loop.time() - origin.found_s > _NAME_S:
             flags = socket.AI_NUMERICHOST if _is_number(origin.host) else 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from melange.deploy.live.access import is_allowed
 from melange.deploy.live.answers import Answer, UnservedError, error, page
 from melange.deploy.live.exchange import Exchange
-from melange.deploy.live.headers import answer_headers, request_fields
+from melange.deploy.live.headers import Fields, request_fields
 from melange.deploy.live.links import LinkError
 from melange.deploy.live.sizing import BadRequestError, Size, read_body, size_of
 
@@ -102,7 +102,7 @@ class Proxy:
             raise UnservedError(error(405, only, headers=headers, closes=True))
         keys = self.settings.keys
         if keys and path != _HEALTH:
-            shown = request.value(b"authorization").decode("utf-8", "surrogateescape")
+            shown = request.fields.named.get(b"authorization", b"").decode("utf-8", "surrogateescape")
             if not is_allowed(shown, keys):
                 challenge = {"WWW-Authenticate": "Bearer"}
                 raise UnservedError(error(401, "a key is needed", headers=challenge, closes=True), "unauthorized")
@@ -176,7 +176,7 @@ class Proxy:
                         said = await self.links.fetch(replica.address.url, b"GET", _MODELS, fields)
                 except (LinkError, TimeoutError):
                     continue
-                return Answer(said.status, said.body, answer_headers(said.fields))
+                return Answer(said.status, said.body, _headers(said.fields.passed_on()))
         raise UnservedError(error(503, "no replica is up", headers=self._retry_after), "none_up")
 
     async def _counted(self, content: dict[str, Any], request: Request, size: Size) -> Size:
@@ -185,8 +185,9 @@ class Proxy:
         if replica is None or (isinstance(content.get("prompt"), list) and "messages" not in content):
             return size
         asked = {name: content[name] for name in ("model", "prompt", "messages") if name in content}
-        key = [one for one in request.fields if one[0] == b"authorization"]
-        fields = request_fields(key, self.settings.upstream_key, bool(self.settings.keys)) + _OF_JSON
+        shown = Fields()
+        shown.lines = [line for line in request.fields.lines if line[:14].lower() == b"authorization:"][:1]
+        fields = request_fields(shown, self.settings.upstream_key, bool(self.settings.keys)) + _OF_JSON
         try:
             async with asyncio.timeout(self.settings.health_timeout_s):
                 said = await self.links.fetch(
@@ -203,3 +204,9 @@ class Proxy:
         frames = traceback.extract_tb(fault.__traceback__)
         where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
         log.error("a request has failed here: %s%s", type(fault).__name__, where)
+
+
+def _headers(lines: bytes) -> dict[str, str]:
+    """Lines of fields for an answer of the proxy's own, which says itself when it was made."""
+    pairs = (line.split(": ", 1) for line in lines.decode("latin-1").split("\r\n") if line)
+    return {name: value for name, value in pairs if name.lower() != "date"}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import httptools
 
 from melange.deploy.live.answers import UnservedError, error
-from melange.deploy.live.headers import Field, value_of
+from melange.deploy.live.headers import Fields, RequestListener
 
 # Of a request's head: bytes of a line, and the number of fields. More would let strangers occupy memory before a key is
 # asked for; fewer would refuse clients behind proxies that add fields.
@@ -23,6 +23,8 @@ _MOST_HEAD_BYTES = 2**16
 # in one piece with them is not served.
 _MOST_WAITING = 16
 _VERSIONS = frozenset({"1.0", "1.1"})
+# Fields that say where a message goes and how long it is may be there once. Of keys the first one counts.
+_ONCE = frozenset({b"host", b"transfer-encoding", b"content-length", b"content-encoding", b"expect"})
 _NONE, _HEAD, _BODY = range(3)
 
 
@@ -37,21 +39,17 @@ class Request:
         Of its header.
     """
 
-    __slots__ = ("body", "expects", "fields", "keeps_alive", "method", "path", "query", "version")
+    __slots__ = ("body", "expects", "fields", "keeps_alive", "method", "path", "target", "version")
 
-    def __init__(self, method: bytes, target: bytes, version: str, fields: list[Field]) -> None:
-        self.method, self.version, self.fields = method, version, fields
-        self.path, _, self.query = target.partition(b"?")
+    def __init__(self, method: bytes, target: bytes, version: str, fields: Fields) -> None:
+        self.method, self.target, self.version, self.fields = method, target, version, fields
+        self.path = target.partition(b"?")[0]
         self.body = b""
         self.expects = False  # to be told to go on before it sends its body
         self.keeps_alive = True
 
-    def value(self, name: bytes) -> bytes:
-        """The value of the first field of a name (lower case); empty where there is none."""
-        return value_of(self.fields, name)
 
-
-class Receiver:
+class Receiver(RequestListener):
     """Makes requests of what comes on one connection. llhttp parses, strictly.
 
     Parameters
@@ -62,13 +60,13 @@ class Receiver:
         Largest body [bytes].
     """
 
-    __slots__ = ("_admit", "_fields", "_fields_bytes", "_idle_bytes", "_most_body_bytes", "_parser", "_pieces",
+    __slots__ = ("_admit", "_idle_bytes", "_most_body_bytes", "_parser", "_pieces",
                  "_size", "_target", "is_deaf", "ready", "request", "stage")  # fmt: skip
 
     def __init__(self, admit: Callable[[Request], None], most_body_bytes: int) -> None:
         self._admit, self._most_body_bytes = admit, most_body_bytes
         self._parser = httptools.HttpRequestParser(self)
-        self._fields: list[Field] = []
+        super().__init__()
         self._pieces: list[bytes] = []
         self._target = b""
         self._size = self._idle_bytes = 0
@@ -92,8 +90,8 @@ class Receiver:
         except httptools.HttpParserCallbackError:
             raise
         except httptools.HttpParserError:
-            what = "not a request of HTTP/1.1" if self.stage != _BODY else "the body is not framed as HTTP asks for"
-            self.refuse(UnservedError(error(400, what, closes=True)))
+            broken = UnservedError(error(400, "the body is not framed as HTTP asks for", closes=True))
+            self.refuse(broken if self.stage == _BODY else _no_request())
         if self._idle_bytes > _MOST_HEAD_BYTES and self.stage != _NONE:
             self.refuse(UnservedError(error(431, "the head is too long", closes=True)))
 
@@ -106,26 +104,29 @@ class Receiver:
     def on_message_begin(self) -> None:
         """A head begins."""
         self.stage = _HEAD
-        self._fields, self._pieces, self._target, self._size = [], [], b"", 0
+        self.fields, self.is_in_head, self._target = Fields(), True, b""
 
     def on_url(self, target: bytes) -> None:
         """A piece of the target."""
         self._target += target
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A field, of the head or behind the body."""
-        if self.stage == _HEAD:
-            self._fields.append((name.lower(), name, value))
-
     def on_headers_complete(self) -> None:
         """A head has come."""
-        self.stage, self._idle_bytes = _BODY, 0
+        head_bytes, self._idle_bytes, self.stage, self.is_in_head = self._idle_bytes, 0, _BODY, False
         if self.is_deaf:
             return
-        fields, parser = self._fields, self._parser
-        request = Request(parser.get_method(), self._target, parser.get_http_version(), fields)
+        parser, fields, target = self._parser, self.fields, self._target
+        version = parser.get_http_version()
         try:
-            _check_head(request, self._target)
+            if head_bytes > _MOST_LINE_BYTES or fields.count > _MOST_FIELDS:
+                _check_length(target, fields)
+            if version not in _VERSIONS or b"#" in target or not target.isascii():
+                raise _no_request()
+            if (fields.repeated is not None and fields.repeated & _ONCE) or (
+                b"host" not in fields.named and version == "1.1"
+            ):
+                raise _no_request()
+            request = Request(parser.get_method(), target, version, fields)
             self._admit(request)
             self._check_body(request)
         except UnservedError as refused:
@@ -140,7 +141,7 @@ class Receiver:
             self._size += len(piece)
             self._pieces.append(piece)
             if self._size > self._most_body_bytes:
-                self._pieces = []
+                self._pieces.clear()
                 self.refuse(_too_large(self._most_body_bytes))
 
     def on_message_complete(self) -> None:
@@ -149,8 +150,10 @@ class Receiver:
         self._idle_bytes = 0
         if self.is_deaf or request is None:
             return
-        pieces, self._pieces = self._pieces, []
+        pieces = self._pieces
         request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._size = 0
         request.keeps_alive = self._parser.should_keep_alive() and len(self.ready) < _MOST_WAITING
         request.expects = False
         self.is_deaf = not request.keeps_alive
@@ -158,37 +161,36 @@ class Receiver:
 
     def _check_body(self, request: Request) -> None:
         """Refuse a body that would be too large or is packed, before it comes."""
-        if request.value(b"content-encoding").lower() not in {b"", b"identity"}:
+        named = request.fields.named
+        if named.get(b"content-encoding", b"identity").lower() != b"identity":
             raise UnservedError(error(415, "compressed bodies are not taken", closes=True))
-        coding = request.value(b"transfer-encoding")
-        if coding and coding.rpartition(b",")[2].strip().lower() != b"chunked":
-            raise UnservedError(error(400, "not a request of HTTP/1.1", closes=True))
-        if coding and coding.lower() != b"chunked":
-            raise UnservedError(error(501, "no transfer coding but chunked is known", closes=True))
-        length = request.value(b"content-length")
-        if length and int(length) > self._most_body_bytes:
+        if b"transfer-encoding" in named:
+            _check_coding(named[b"transfer-encoding"], request.version)
+        elif int(named.get(b"content-length", b"0")) > self._most_body_bytes:
             raise _too_large(self._most_body_bytes)
-        if expected := request.value(b"expect"):
-            if expected.lower() != b"100-continue":
+        if b"expect" in named:
+            if named[b"expect"].lower() != b"100-continue":
                 raise UnservedError(error(417, "only 100-continue can be expected", closes=True))
             request.expects = request.version == "1.1"
 
 
-def _check_head(request: Request, target: bytes) -> None:
-    """Refuse a head that is too large, or that two readers may read in two ways."""
-    fields = request.fields
-    is_long = len(target) > _MOST_LINE_BYTES or len(fields) > _MOST_FIELDS
-    once = {b"host": 0, b"transfer-encoding": 0, b"content-encoding": 0, b"expect": 0}
-    for lower, name, value in fields:
-        is_long |= len(name) + len(value) > _MOST_LINE_BYTES
-        if lower in once:
-            once[lower] += 1
-    if is_long:
+def _check_length(target: bytes, fields: Fields) -> None:
+    """Refuse a head with long lines, or many."""
+    longest = max([len(target), *map(len, fields.lines), *map(len, fields.named.values())])
+    if longest > _MOST_LINE_BYTES or fields.count > _MOST_FIELDS:
         raise UnservedError(error(431, "the head is too long", closes=True))
-    is_sound = max(once.values()) <= 1 and (once[b"host"] == 1 or request.version == "1.0")
-    is_old_coded = request.version == "1.0" and once[b"transfer-encoding"]
-    if request.version not in _VERSIONS or not is_sound or is_old_coded or b"#" in target or not target.isascii():
-        raise UnservedError(error(400, "not a request of HTTP/1.1", closes=True))
+
+
+def _check_coding(coding: bytes, version: str) -> None:
+    """Refuse bodies in pieces that are packed besides, or whose end does not show."""
+    if coding.rpartition(b",")[2].strip().lower() != b"chunked" or version == "1.0":
+        raise _no_request()
+    if coding.lower() != b"chunked":
+        raise UnservedError(error(501, "no transfer coding but chunked is known", closes=True))
+
+
+def _no_request() -> UnservedError:
+    return UnservedError(error(400, "not a request of HTTP/1.1", closes=True))
 
 
 def _too_large(most_bytes: int) -> UnservedError:

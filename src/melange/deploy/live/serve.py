@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import os
@@ -179,6 +180,8 @@ class _Supervisor:
         for other, listener in enumerate(self.listeners):
             if other != process:
                 listener.close()
+        # What has been made until now stays: looking through it for garbage again and again would be in vain.
+        gc.freeze()
         uvloop.run(
             work(
                 self.plan,
