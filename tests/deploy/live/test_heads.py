@@ -127,7 +127,7 @@ def test_a_connection_that_takes_too_long_is_one_failure_of_several(is_late: boo
     """And none where this process was late itself: the connection may long have been there."""
     said: list[str] = []
 
-    async def connected(_: str) -> None:
+    async def connected(_: object) -> None:
         raise TimeoutError
 
     async def run() -> list[int]:
@@ -141,7 +141,7 @@ def test_a_connection_that_takes_too_long_is_one_failure_of_several(is_late: boo
         proxy = SimpleNamespace(
             balancer=SimpleNamespace(place=lambda *_: places.pop(0), give_back=lambda _: None),
             health=health,
-            links=SimpleNamespace(idle=lambda _: None, connected=connected),
+            links=SimpleNamespace(to=lambda _: SimpleNamespace(idle=lambda: None), connected=connected),
             ledger=None,
             loop=asyncio.get_running_loop(),
             now=asyncio.get_running_loop().time,

@@ -26,7 +26,7 @@ class Completion:
         Whether tokens come as events.
     """
 
-    __slots__ = ("_kept", "_kept_bytes", "_key", "chunks", "first_s", "is_stream", "last_s", "rest")
+    __slots__ = ("_kept", "_kept_bytes", "_key", "_most_bytes", "chunks", "first_s", "is_stream", "last_s", "rest")
 
     def __init__(self, is_stream: bool) -> None:
         self.is_stream = is_stream
@@ -36,27 +36,33 @@ class Completion:
         self._key = b""  # that the last token came under
         self._kept: list[bytes] = []
         self._kept_bytes = 0
+        self._most_bytes = 2 * (_TAIL_BYTES if is_stream else _WHOLE_BYTES)
 
     def note(self, data: bytes, moment_s: float) -> None:
         """Look at a piece of it that came at a moment of the event loop's clock [s]."""
         if not self.is_stream:
             self.last_s = moment_s
-            self._keep(data, _WHOLE_BYTES)
-            return
-        if self.rest:
-            data, self.rest = self.rest + data, b""
-        if data[-1:] != b"\n":  # half an event: the whole of it is looked at when the rest comes
-            data, _, rest = data.rpartition(b"\n")
-            self.rest = rest[-_WHOLE_BYTES:]
-        tokens = data.count(self._key) if self._key else 0
-        if tokens != data.count(_EVENT):
-            tokens = self._count(data)
-        if tokens:
-            if not self.chunks:
-                self.first_s = moment_s
-            self.chunks += tokens
-            self.last_s = moment_s
-        self._keep(data, _TAIL_BYTES)
+        else:
+            if self.rest:
+                data, self.rest = self.rest + data, b""
+            if data[-1:] != b"\n":  # half an event: the whole of it is looked at when the rest comes
+                data, _, rest = data.rpartition(b"\n")
+                self.rest = rest[-_WHOLE_BYTES:]
+            key = self._key
+            tokens = data.count(key) if key else 0
+            if tokens != data.count(_EVENT):
+                tokens = self._count(data)
+            if tokens:
+                if not self.chunks:
+                    self.first_s = moment_s
+                self.chunks += tokens
+                self.last_s = moment_s
+        self._kept.append(data)
+        self._kept_bytes += len(data)
+        if self._kept_bytes > self._most_bytes:
+            # Joined now and then: a copy of the tail for each token would cost more than all the rest.
+            tail = self.tail
+            self._kept, self._kept_bytes = [tail], len(tail)
 
     def _count(self, data: bytes) -> int:
         """Tokens in events of which some are under another key than the last, or hold none."""
@@ -69,18 +75,10 @@ class Completion:
             tokens -= 1  # a chat's first event names the speaker
         return tokens
 
-    def _keep(self, data: bytes, most_bytes: int) -> None:
-        """Keep the end of it; joined now and then, for a copy of the tail a token would cost more than all the rest."""
-        self._kept.append(data if len(data) <= most_bytes else data[-most_bytes:])
-        self._kept_bytes += len(data)
-        if self._kept_bytes > 2 * most_bytes:
-            tail = b"".join(self._kept)[-most_bytes:]
-            self._kept, self._kept_bytes = [tail], len(tail)
-
     @property
     def tail(self) -> bytes:
         """The end of it, where usage blocks are."""
-        return b"".join(self._kept)[-(_TAIL_BYTES if self.is_stream else _WHOLE_BYTES) :]
+        return b"".join(self._kept)[-self._most_bytes // 2 :]
 
     @property
     def output_tokens(self) -> int:

@@ -51,7 +51,7 @@ class Exchange:
         When it came, by the event loop's clock [s].
     """
 
-    __slots__ = ("_arrived_s", "_client", "_completion", "_connecting", "_failed", "_fields", "_has_begun", "_held_s",
+    __slots__ = ("_arrived_s", "_client", "_completion", "_connecting", "_failed", "_fields", "_held_s",
                  "_is_chunked", "_is_held", "_is_over", "_is_retry", "_link", "_moment_s", "_needs_new", "_now",
                  "_patience_s", "_proxy", "_request", "_size", "_status", "_ticket")  # fmt: skip
 
@@ -67,9 +67,9 @@ class Exchange:
         self._connecting: asyncio.Task[None] | None = None
         self._failed: LiveReplica | None = None
         self._is_retry = self._needs_new = False
-        self._completion: Completion | None = None
+        self._completion: Completion | None = None  # once the answer has begun to go back
         self._status = 0
-        self._has_begun = self._is_over = self._is_chunked = False
+        self._is_over = self._is_chunked = False
         # Whether it waits for the client to read, and the longest that it has [s].
         self._is_held, self._held_s = False, 0.0
 
@@ -123,18 +123,17 @@ class Exchange:
         The head leaves with the first piece: until then the request may yet go elsewhere.
         """
         self._moment_s = now_s = self._now()
-        if self._has_begun:
-            completion = self._completion
-            assert completion is not None
+        completion = self._completion
+        if completion is not None:
             if piece:
                 completion.note(piece, now_s)
                 if self._is_chunked:
                     piece = b"%x\r\n%b\r\n" % (len(piece), piece)
-            if is_last and self._is_chunked:
-                piece += _LAST_CHUNK
-            self._client.transport.write(piece)
             if is_last:
+                self._client.transport.write(piece + _LAST_CHUNK if self._is_chunked else piece)
                 self._settle(completion)
+            elif piece:
+                self._client.transport.write(piece)
             return
         if not self._is_retry and link.status in _ELSEWHERE:
             ticket = self._ticket
@@ -148,7 +147,7 @@ class Exchange:
 
     def _begin(self, link: Link, piece: bytes, is_last: bool, now_s: float) -> None:
         """Send the head of an answer back, with what there is of its body."""
-        self._has_begun, self._status = True, link.status
+        self._status = link.status
         client, request = self._client, self._request
         named = link.fields.named
         kind = named.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -196,7 +195,7 @@ class Exchange:
 
     def broken(self, link: Link, why: str) -> None:
         """The replica's connection has ended before its answer."""
-        if self._has_begun:
+        if self._completion is not None:
             self._cut(f"{why} in mid-answer", is_replicas=self._held_s <= _HELD_S)
         elif link.uses > 1 and not link.has_head:
             # It may have been closed, as idle ones are, when the request went out: nothing is said against the replica.
@@ -249,7 +248,7 @@ class Exchange:
         """End a wait that has lasted too long."""
         if now_s - self._moment_s <= self._patience_s or self._is_over:
             return
-        if self._has_begun:
+        if self._completion is not None:
             self._cut("took too long in mid-answer", is_replicas=True)
         else:
             # It may be at work on the request, which is not sent elsewhere.

@@ -98,20 +98,26 @@ class Link(AnswerListener, asyncio.Protocol):
         if taker is None:
             self.transport.abort()
             return
-        self._idle_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fault = "an answer that is not framed as HTTP/1.1 asks for"
-        if self._idle_bytes > _MOST_HEAD_BYTES and not self._is_done:
-            self._fault = "a head that is too long"
+        pieces = self._pieces
+        if len(pieces) == 1:
+            piece = pieces.pop()
+            self._idle_bytes = 0
+        elif pieces:
+            piece = b"".join(pieces)
+            pieces.clear()
+            self._idle_bytes = 0
+        else:
+            piece = b""
+            self._idle_bytes += len(data)
+            if self._idle_bytes > _MOST_HEAD_BYTES and not self._is_done:
+                self._fault = "a head that is too long"
         if self._fault:
             self._break(self._fault)
-            return
-        pieces = self._pieces
-        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        if self._is_done:
+        elif self._is_done:
             self._end(taker, piece)
         elif self.has_head:
             taker.answered(self, piece, False)
@@ -166,7 +172,7 @@ class Link(AnswerListener, asyncio.Protocol):
         self.status = self._parser.get_status_code()
         if self.status < 200 and self.status != _SWITCHING:
             return
-        self.has_head, self.is_in_head, self._idle_bytes = True, False, 0
+        self.has_head, self.is_in_head = True, False
         fields = self.fields
         named = fields.named
         version, coding = self._parser.get_http_version(), named.get(b"transfer-encoding")
@@ -187,7 +193,6 @@ class Link(AnswerListener, asyncio.Protocol):
 
     def on_body(self, piece: bytes) -> None:
         """A piece of a body."""
-        self._idle_bytes = 0
         if not self._is_done:
             self._pieces.append(piece)
 
