@@ -45,10 +45,10 @@ class LiveReplica:
 class Ticket:
     """A request's place on a replica, to be given back exactly once."""
 
-    __slots__ = ("is_held", "part", "replica", "size")
+    __slots__ = ("input_bucket", "is_held", "part", "replica", "size")
 
-    def __init__(self, replica: LiveReplica, size: Size, part: float) -> None:
-        self.replica, self.size, self.part, self.is_held = replica, size, part, True
+    def __init__(self, replica: LiveReplica, size: Size, part: float, input_bucket: int) -> None:
+        self.replica, self.size, self.part, self.input_bucket, self.is_held = replica, size, part, input_bucket, True
 
 
 class Balancer:
@@ -76,11 +76,7 @@ class Balancer:
         self._inputs = plan.workload.buckets.shape[0]
         self.replicas: tuple[LiveReplica, ...] = ()
         self.fleet: IndexedState
-        policies = indexed_policy()
-        self._choose, self._book, self._learn, self._lose = (
-            policies.choose, policies.sent, policies.finished, policies.lost
-        )  # fmt: skip
-        self._bucket, self._last_output, self._servable = policies._bucket, policies._last_output, policies._servable
+        self._choose, self._servable = indexed_policy().choose, indexed_policy()._servable
 
     def list_replicas(self, addresses: Sequence[Address]) -> None:
         """Take up the replicas of a list; those that were there before keep what they hold, and what was learned."""
@@ -145,14 +141,14 @@ class Balancer:
         if index < 0:
             return None
         fleet, replica, row = self.fleet, self.replicas[index], self.row
-        part = self._book(fleet, index, size.input_tokens, size.max_tokens)
-        fleet.booked(index)
+        i, last = fleet.cell(size.input_tokens, size.max_tokens)
+        part = fleet.book(index, i, last)
         slot = replica.slot
         row[self._outstanding + slot] += 1.0
         row[self._fill + slot] = fleet.fill[index]
         row[self._replica_sent + slot] += 1.0
-        row[self._sent + replica.kind * self._inputs + self._bucket(fleet.input_edges, size.input_tokens)] += 1.0
-        return Ticket(replica, size, part)
+        row[self._sent + replica.kind * self._inputs + i] += 1.0
+        return Ticket(replica, size, part, i)
 
     def _chosen(self, size: Size) -> int:
         """The policy's choice, or the one with most room where that one is over its limit; -1: none."""
@@ -166,7 +162,7 @@ class Balancer:
     def _least_full(self, size: Size) -> int:
         """The least full of all replicas that are under the limit and can serve a size; -1 where none is."""
         fleet, best = self.fleet, -1
-        i, last = self._bucket(fleet.input_edges, size.input_tokens), self._last_output(fleet, size.max_tokens)
+        i, last = fleet.cell(size.input_tokens, size.max_tokens)
         for t in range(len(fleet.up_count)):
             index = fleet.least_full(t)
             if index < 0 or fleet.fill[index] > self.settings.most_fill:
@@ -179,26 +175,22 @@ class Balancer:
 
     def finish(self, ticket: Ticket, output_tokens: int) -> None:
         """A completion has come whole: give its place back and learn from its length."""
-        index, ticket.is_held = ticket.replica.index, False
-        if index >= 0:
-            self._learn(self.fleet, index, ticket.size.input_tokens, output_tokens, ticket.part)
-            self.fleet.booked(index)
-        self._count_back(ticket, index)
+        if ticket.replica.index >= 0:
+            self.fleet.learn(ticket.input_bucket, output_tokens)
+        self.give_back(ticket)
 
     def give_back(self, ticket: Ticket) -> None:
-        """The place of a request that failed, was refused or whose client has gone; nothing where it is given back."""
+        """The place of a request that has ended, however it did; nothing where it is given back."""
         if not ticket.is_held:
             return
-        index, ticket.is_held = ticket.replica.index, False
+        ticket.is_held = False
+        replica, row, fill = ticket.replica, self.row, 0.0
+        index, slot = replica.index, replica.slot
         if index >= 0:
-            self._lose(self.fleet, index, ticket.part)
-            self.fleet.booked(index)
-        self._count_back(ticket, index)
-
-    def _count_back(self, ticket: Ticket, index: int) -> None:
-        slot = ticket.replica.slot
-        self.row[self._outstanding + slot] -= 1.0
-        self.row[self._fill + slot] = self.fleet.fill[index] if index >= 0 else 0.0
+            self.fleet.give_back(index, ticket.part)
+            fill = self.fleet.fill[index]
+        row[self._outstanding + slot] -= 1.0
+        row[self._fill + slot] = fill
 
     def has_other(self, replica: LiveReplica) -> bool:
         """Whether another replica is up."""

@@ -180,7 +180,8 @@ class Exchange:
         ticket, proxy, status = self._over(), self._proxy, self._status
         ledger = proxy.ledger
         if status == 200:
-            proxy.health.served(ticket.replica)
+            if ticket.replica.failures:
+                proxy.health.served(ticket.replica)
             proxy.balancer.finish(ticket, ledger.completed(ticket, completion, self._arrived_s))
             if self._is_retry:
                 ledger.retried(is_served=True)
@@ -190,7 +191,8 @@ class Exchange:
             if status >= 500:
                 proxy.health.failed(ticket.replica, f"answers {status}", WRONG)
             ledger.unserved("failed")
-        proxy.balancer.give_back(ticket)
+        if ticket.is_held:
+            proxy.balancer.give_back(ticket)
         self._client.finished(self._request, status)
 
     def broken(self, link: Link, why: str) -> None:

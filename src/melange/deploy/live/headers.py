@@ -40,13 +40,17 @@ _OF_CONNECTIONS = frozenset({b"close", b"keep-alive", b""})
 class Fields:
     """The header of one message."""
 
-    __slots__ = ("count", "lines", "named", "repeated")
+    __slots__ = ("lines", "named", "repeated")
 
     def __init__(self) -> None:
-        self.count = 0
         self.lines: list[bytes] = []  # that go through
         self.named: dict[bytes, bytes] = {}  # first values of those that are looked at or dropped, by lower-case name
         self.repeated: set[bytes] | None = None  # names of those that came twice
+
+    @property
+    def count(self) -> int:
+        """Fields that were kept."""
+        return len(self.lines) + len(self.named)
 
     def passed_on(self, *, has_key: bool = True) -> bytes:
         """What the other side gets to see, as lines.
@@ -83,7 +87,6 @@ class FieldListener:
         if not self.is_in_head:
             return
         fields, lower = self.fields, name.lower()
-        fields.count += 1
         kind = self._kinds.get(lower)
         if kind is not None:
             named = fields.named

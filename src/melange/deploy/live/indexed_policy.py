@@ -16,7 +16,7 @@ from operator import mul
 from types import ModuleType
 
 from melange.replica import policy
-from melange.replica.policy import PolicyState
+from melange.replica.policy import _REMEMBERED, PolicyState
 
 _NAME = "melange.deploy.live._policy_on_an_index"
 
@@ -73,7 +73,7 @@ class IndexedState:
     Parameters
     ----------
     state
-        Whose lists are taken over. Only :meth:`sent`, :meth:`lost` and :meth:`set_up` may change ``fill``,
+        Whose lists are taken over. Only :meth:`book`, :meth:`give_back` and :meth:`set_up` may change ``fill``,
         ``outstanding`` and ``is_up`` from now on.
     """
 
@@ -119,10 +119,40 @@ class IndexedState:
         self._fewest_stale.add(r)
         self._ups.clear()
 
-    def booked(self, r: int) -> None:
-        """What a replica holds has changed."""
+    def cell(self, input_tokens: int, max_tokens: int) -> tuple[int, int]:
+        """Input bucket of a request, and the last output bucket that its completion may fall into."""
+        last = _bucket(self.output_edges, max_tokens) if max_tokens > 0 else len(self.output_edges) - 1
+        return _bucket(self.input_edges, input_tokens), last
+
+    def book(self, r: int, i: int, last: int) -> float:
+        """As :func:`melange.replica.policy.sent` of a request of that cell."""
+        t = self.type_of[r]
+        part = _expected(self, self.part, t, i, last)
+        self.outstanding[r] += 1
+        self.fill[r] += part
+        self._least[t].changed(r)
+        self._fewest_stale.add(r)
+        return part
+
+    def give_back(self, r: int, part: float) -> None:
+        """As :func:`melange.replica.policy.lost`."""
+        left = self.outstanding[r] - 1
+        self.outstanding[r] = left
+        self.fill[r] = self.fill[r] - part if left else 0.0  # without what rounding has left
         self._least[self.type_of[r]].changed(r)
         self._fewest_stale.add(r)
+
+    def learn(self, i: int, output_tokens: int) -> None:
+        """As :func:`melange.replica.policy.finished` does, of a completion of an input bucket."""
+        outputs = len(self.output_edges)
+        self.completions[i * outputs + _bucket(self.output_edges, output_tokens)] += 1.0
+        self.output_sum[i] += output_tokens
+        self.seen[i] += 1.0
+        if self.seen[i] >= _REMEMBERED:
+            self.seen[i] *= 0.5
+            self.output_sum[i] *= 0.5
+            for place in range(i * outputs, (i + 1) * outputs):
+                self.completions[place] *= 0.5
 
     def least_full(self, t: int) -> int:
         """The replica of a type that is least full, the first of several; -1 where none is up."""

@@ -80,7 +80,7 @@ class Ledger:
         latency_s = completion.last_s - arrived_s
         kind = ticket.replica.kind
         self._observe("latency", LATENCY_EDGES_S, kind, latency_s)
-        if completion.chunks:
+        if completion.is_stream and completion.chunks:
             ttft_s = completion.first_s - arrived_s
             tpot_s = (completion.last_s - completion.first_s) / (outputs - 1) if outputs > 1 else 0.0
             self._observe("ttft", TTFT_EDGES_S, kind, ttft_s)
