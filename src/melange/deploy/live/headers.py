@@ -52,6 +52,11 @@ class Fields:
         """Fields that were kept."""
         return len(self.lines) + len(self.named)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the fields that were kept, about."""
+        return sum(map(len, self.lines)) + sum(map(len, self.named.values()))
+
     def passed_on(self, *, has_key: bool = True) -> bytes:
         """What the other side gets to see, as lines.
 

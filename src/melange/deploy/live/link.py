@@ -43,8 +43,8 @@ class Link(AnswerListener, asyncio.Protocol):
         Told when it may be used for the next request.
     """
 
-    __slots__ = ("_fault", "_free", "_idle_bytes", "_is_done", "_is_kept", "_is_spoilt", "_parser", "_pieces",
-                 "has_head", "idle_since_s", "is_chunked", "length", "reason", "status", "taker",
+    __slots__ = ("_fault", "_free", "_head_bytes", "_idle_bytes", "_is_done", "_is_kept", "_is_spoilt", "_parser",
+                 "_pieces", "has_head", "idle_since_s", "is_chunked", "length", "reason", "status", "taker",
                  "transport", "uses")  # fmt: skip
 
     transport: asyncio.Transport
@@ -57,7 +57,7 @@ class Link(AnswerListener, asyncio.Protocol):
         self._fault = ""
         # Whether more came than was asked for; whether all has come; whether the connection goes on after it.
         self._is_spoilt = self._is_done = self._is_kept = False
-        self._idle_bytes = 0
+        self._idle_bytes = self._head_bytes = 0
         self.taker: Taker | None = None
         self.uses = 0
         self.idle_since_s = 0.0
@@ -86,6 +86,7 @@ class Link(AnswerListener, asyncio.Protocol):
         self.is_in_head = True
         self.length, self.is_chunked = -1, False
         self._fault, self._is_done, self._is_spoilt, self._idle_bytes = "", False, False, 0
+        self._head_bytes = 0
 
     def drop(self) -> None:
         """Close it at once; nobody is told."""
@@ -98,16 +99,18 @@ class Link(AnswerListener, asyncio.Protocol):
         if taker is None:
             self.transport.abort()
             return
+        if not self.has_head:
+            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fault = "an answer that is not framed as HTTP/1.1 asks for"
+            if self._is_done:
+                self._is_spoilt = True
+            else:
+                self._fault = "an answer that is not framed as HTTP/1.1 asks for"
         pieces = self._pieces
-        if len(pieces) == 1:
-            piece = pieces.pop()
-            self._idle_bytes = 0
-        elif pieces:
-            piece = b"".join(pieces)
+        if pieces:
+            piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
             self._idle_bytes = 0
         else:
@@ -188,7 +191,7 @@ class Link(AnswerListener, asyncio.Protocol):
             self.length = 0
         elif b"content-length" in named:
             self.length = int(named[b"content-length"])
-        if fields.count > _MOST_FIELDS:
+        if fields.count > _MOST_FIELDS or (self._head_bytes > _MOST_HEAD_BYTES and fields.size > _MOST_HEAD_BYTES):
             self._fault = "a head that is too long"
 
     def on_body(self, piece: bytes) -> None:

@@ -60,7 +60,7 @@ class Receiver(RequestListener):
         Largest body [bytes].
     """
 
-    __slots__ = ("_admit", "_idle_bytes", "_most_body_bytes", "_parser", "_pieces",
+    __slots__ = ("_admit", "_idle_bytes", "_is_staying", "_most_body_bytes", "_parser", "_pieces",
                  "_size", "_target", "is_deaf", "ready", "request", "stage")  # fmt: skip
 
     def __init__(self, admit: Callable[[Request], None], most_body_bytes: int) -> None:
@@ -73,6 +73,7 @@ class Receiver(RequestListener):
         self.stage = _NONE
         self.ready: deque[Request | UnservedError] = deque()
         self.request: Request | None = None  # whose body is coming
+        self._is_staying = False  # the parser is told again of the request whose body is coming
         self.is_deaf = False  # what comes now is of no interest
 
     def feed(self, data: bytes) -> None:
@@ -83,10 +84,7 @@ class Receiver(RequestListener):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # A wish that need not be granted: the request is one of HTTP/1.1, and so is what follows.
-            self._parser = httptools.HttpRequestParser(self)
-            if rest := data[upgrade.args[0] :]:
-                self.feed(rest)
+            self._stay(data[upgrade.args[0] :])
         except httptools.HttpParserCallbackError:
             raise
         except httptools.HttpParserError:
@@ -94,6 +92,25 @@ class Receiver(RequestListener):
             self.refuse(broken if self.stage == _BODY else _no_request())
         if self._idle_bytes > _MOST_HEAD_BYTES and self.stage != _NONE:
             self.refuse(UnservedError(error(431, "the head is too long", closes=True)))
+
+    def _stay(self, rest: bytes) -> None:
+        """Go on with a request that wishes for another protocol as if it did not.
+
+        The parser takes all that follows such a head for that protocol, and the body with it: a second parser is told
+        how long the body is.
+        """
+        self._parser, request = httptools.HttpRequestParser(self), self.request
+        if request is None:
+            return
+        named = request.fields.named
+        words = {word.strip().lower() for word in named.get(b"connection", b"").split(b",")}
+        lines = [
+            b"%b: %b\r\n" % (name, named[name]) for name in (b"content-length", b"transfer-encoding") if name in named
+        ]
+        lines += [b"Connection: %b\r\n" % word for word in (b"close", b"keep-alive") if word in words]
+        self._is_staying = True
+        first = b"POST / HTTP/%b\r\nHost: x\r\n" % request.version.encode()
+        self.feed(b"".join((first, *lines, b"\r\n", rest)))
 
     def refuse(self, refused: UnservedError) -> None:
         """Answer so in place of a request, and hear no more."""
@@ -113,6 +130,9 @@ class Receiver(RequestListener):
     def on_headers_complete(self) -> None:
         """A head has come."""
         head_bytes, self._idle_bytes, self.stage, self.is_in_head = self._idle_bytes, 0, _BODY, False
+        if self._is_staying:
+            self._is_staying = False
+            return
         if self.is_deaf:
             return
         parser, fields, target = self._parser, self.fields, self._target
@@ -146,6 +166,8 @@ class Receiver(RequestListener):
 
     def on_message_complete(self) -> None:
         """A request is whole."""
+        if self._parser.should_upgrade():
+            return
         self.stage, request, self.request = _NONE, self.request, None
         self._idle_bytes = 0
         if self.is_deaf or request is None:
