@@ -77,7 +77,7 @@ def stored_as(model: Model) -> str:
 
 
 def unsupported_dtype(model: Model, accelerator: Accelerator) -> str:
-    """What the model stores and engines have no kernels for on that accelerator; empty where they have all."""
+    """What the model stores and engines have no kernels for on that accelerator; empty if all exist."""
     if model.weight_dtype == "fp8" and accelerator.architecture in _WITHOUT_FP8_WEIGHTS:
         return "weights in fp8"
     return "a KV cache in fp8" if model.kv_dtype == "fp8" and accelerator.architecture in _WITHOUT_FP8_KV else ""

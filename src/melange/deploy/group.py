@@ -1,4 +1,4 @@
-"""The replicas of one type in use: what every target that starts servers renders, and nothing else of a plan."""
+"""The replicas of one type, as rendered by every target that starts servers."""
 
 from __future__ import annotations
 
@@ -161,22 +161,22 @@ def cautions_of(groups: Sequence[Group]) -> tuple[Caution, ...]:
         cautions.append(
             Caution(
                 "measured",
-                f"{', '.join(measured)}: planned on measured rates; limits that the server did not tell are assumed, "
-                "so compare the flags with those that it was measured with",
+                f"{', '.join(measured)}: planned on measured rates; limits that the server did not report are assumed: "
+                "compare the flags with those used for the measurement",
             )
         )
     if unknown := [group.replica_type for group in groups if group.server.max_sequences is None]:
         cautions.append(
             Caution(
                 "limits",
-                f"{', '.join(unknown)}: the plan does not know the limits of its engine, so the engine's own defaults "
-                "hold; they are right where the rates were measured with them",
+                f"{', '.join(unknown)}: the engine's limits are not in the plan, so the engine's own defaults "
+                "apply; they are right if the rates were measured with them",
             )
         )
     strange = sorted({group.node.accelerator for group in groups if group.node.facts is None})
     if strange:
         cautions.append(
-            Caution("accelerator", f"{', '.join(strange)}: not in the table of accelerators; taken for NVIDIA's")
+            Caution("accelerator", f"{', '.join(strange)}: not in the table of accelerators; assumed to be NVIDIA's")
         )
     return tuple(cautions)
 

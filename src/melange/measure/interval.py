@@ -1,4 +1,4 @@
-"""How sure the highest rate is that a search has found: from the last rate that held for sure to the first that failed.
+"""Confidence interval of the highest rate: from the last rate that surely held to the first that surely failed.
 
 The search ends between a rate at which the objective held and one at which it failed. Both answers may be luck where
 the interval on the statistic holds the limit. So the low end is the highest rate at which the objective held beyond

@@ -1,4 +1,4 @@
-"""One load point of a search, as it is kept: what was sent, what came of it, and whether it holds the SLO."""
+"""One load point of a search: what was sent, the result, and whether it meets the SLO."""
 
 from __future__ import annotations
 

@@ -90,8 +90,8 @@ async def counted_words(count: Count, place: str) -> Vocabulary:
             words.append((word, more // _REPEATS))
     if not any(tokens == 1 for _, tokens in words):
         raise MeasurementError(
-            f"{place}: the lengths of its prompts cannot be set: no word of {len(WORDS)} is a single token",
-            hint="use a server that takes token ids as prompts (/v1/completions of vLLM, SGLang, TensorRT-LLM)",
+            f"{place}: prompt lengths cannot be controlled: none of {len(WORDS)} test words is a single token",
+            hint="use a server that accepts token ids as prompts (/v1/completions of vLLM, SGLang, TensorRT-LLM)",
         )
     return Vocabulary(words=tuple(words), fixed_tokens=fixed)
 

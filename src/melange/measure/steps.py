@@ -1,4 +1,4 @@
-"""The step times of an engine that nothing is known of but load points: its coefficients, fitted to them.
+"""Fit the step times of an engine to load points, without datasheet estimates.
 
 Where the accelerator and the model are known, :mod:`melange.profile.anchor` corrects an estimate; here there is none.
 The shape of the step is the same (:mod:`melange.replica.step`), and the points say what it holds::
@@ -101,7 +101,9 @@ def fit_engine(points: Sequence[Measurement], limits: EngineLimits | None = None
     limits = limits or EngineLimits()
     alone = [point for point in points if point.concurrency == 1 and point.ttft_s.get("mean")]
     if not alone:
-        raise InputError("measurements: step times need at least one point of requests one at a time, with its TTFT")
+        raise InputError(
+            "measurements: step times need at least one point with single requests (concurrency 1) and its TTFT"
+        )
     model = one_layer(limits)
 
     def log_ratio(cost: StepCost) -> Array:

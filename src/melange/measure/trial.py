@@ -1,4 +1,4 @@
-"""One rate tried: windows of load, as many as it takes to be clear whether the objective holds there."""
+"""One rate of a search: windows of load, repeated until it is clear whether the objective holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a load test has seen in its steady state, and what may be concluded from it."""
+"""Results of a load test in steady state, and conclusions from them."""
 
 from __future__ import annotations
 

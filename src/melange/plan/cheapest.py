@@ -73,7 +73,7 @@ def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, p
         if problem.slices is None or fitting_shares(problem, better) is not None:
             known = better
             narrowed, least = _narrowed(problem, known)
-    say(f"a first plan costs {problem.cost @ known:.2f} USD/h; {points(least, narrowed.most):.3g} fleets may cost less")
+    say(f"first plan: {problem.cost @ known:.2f} USD/h; {points(least, narrowed.most):,.0f} fleets may cost less")
     listed = None
     if points(least, narrowed.most) <= MOST_POINTS:
         until = deadline if problem.slices is None else _start_of_race(deadline)

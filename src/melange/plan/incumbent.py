@@ -1,8 +1,8 @@
-"""The plan in force: among fleets that cost the same, the one that changes the fewest instances.
+"""The current plan: among fleets of equal cost, the one that changes the fewest instances.
 
     minimise  sum_r d_r      d_r >= n_r - n'_r,  d_r >= n'_r - n_r,  sum_r c_r n_r <= C
 
-over the fleets that carry everything (docs/formulation.md, "stable answer"): n' are the instances in force, C the cost
+over the fleets that serve everything (docs/formulation.md, "stable answer"): n' are the current instances, C the cost
 that was found.
 """
 

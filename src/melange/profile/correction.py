@@ -1,7 +1,7 @@
 """What a handful of measured points says about all sizes and loads of one replica: a ridge regression.
 
 For each request size, ``log(measured / predicted step) = c0 + c1 log(batch / 24)``. The coefficients of two sizes are
-alike the more alike the sizes are, which is all that lets one measured point speak for others::
+similar for similar sizes, which is how one measured point informs others::
 
     cov(point, point') = v (type + (size + slope x x') exp(-d^2 / (2 reach^2)) + noise [point = point'])
     x = log(batch / 24),   d^2 = log(i / i')^2 + log(o / o')^2

@@ -1,4 +1,4 @@
-"""How many requests run, and are in flight, at a rate: Little's law with the steps of the closed form."""
+"""Running and in-flight requests at a rate: Little's law with the steps of the closed form."""
 
 from __future__ import annotations
 

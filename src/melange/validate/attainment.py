@@ -1,4 +1,4 @@
-"""Which requests met the SLO, and how sure their share is."""
+"""The share of requests that met the SLO, with its confidence interval."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A share with the interval that it lies in with a confidence of 95 %.
+    """A share with its 95 % confidence interval.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What happens to a fleet while it serves: ramps, a sudden doubling, a replica lost and started again."""
+"""Scenarios: a ramp, a sudden doubling of the rate, a replica that is lost and restarted."""
 
 from __future__ import annotations
 

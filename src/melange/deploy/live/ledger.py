@@ -1,4 +1,4 @@
-"""What one process writes down of each request: sizes, times, and whether the SLO was met."""
+"""Per-process records of requests: sizes, times, and whether the SLO was met."""
 
 from __future__ import annotations
 

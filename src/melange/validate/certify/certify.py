@@ -1,4 +1,4 @@
-"""The verb that closes the loop: plan, simulate, and buy exactly what the SLO needs.
+"""Certify: plan, simulate, and rent exactly what the SLO needs.
 
 A plan rests on loads that add up and on limits on the mean. Simulation shows where that falls short, and where it
 leaves room. A *factor* on the rate of each replica type and bucket (R, I, O) is what is adjusted: below 1 it is
@@ -174,9 +174,9 @@ def certify(
         try:
             best, single = _found(judge)
         except InfeasibleError as error:
-            missed = f"no plan holds {reach.target:.2%}"
+            missed = f"no plan reaches {reach.target:.2%}"
             reach = lowered(reach, wanted, judge, left_out, error)
-            say(f"{missed}; looking for the cheapest that holds {reach.target:.2%}")
+            say(f"{missed}; searching for the cheapest that reaches {reach.target:.2%}")
             continue
         break
     plan = of_all_types(best.plan, whole if left_out > 0 else replace(whole, options=asked.options), kept)
@@ -349,12 +349,14 @@ def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
     """The SLO and the share of requests that must meet it; refuses questions that cannot be certified."""
     profile = question.profile
     if profile.slo is None:
-        raise InputError("certify: the profile has no SLO to certify", hint="give the service an slo and profile again")
+        raise InputError(
+            "certify: the profile has no SLO to certify", hint="add an slo to the service and profile again"
+        )
     if question.options.budget_per_h is not None:
-        raise InputError("certify: a plan under a budget has no cost to certify", hint="leave out plan.budget_per_h")
+        raise InputError("certify: a plan under a budget cannot be certified", hint="leave out plan.budget_per_h")
     if not any(profile.engines):
         raise InputError(
-            "certify: nothing is known of the steps of any replica type, so no plan can be simulated",
+            "certify: the step times of all replica types are unknown, so no plan can be simulated",
             hint="profile with a model (profile: {source: [measured.json, estimate]})",
         )
     wanted = target if target is not None else profile.slo.target
@@ -364,12 +366,12 @@ def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
 
 
 def _cautions(options: Options) -> tuple[Caution, ...]:
-    """That a headroom which was asked for has no say; the default is not worth a word."""
+    """A caution that a custom headroom is not used."""
     if options.headroom == Options().headroom:
         return ()
     message = (
-        f"plan.headroom: {options.headroom:g} binds the closed form only: the simulation says how much of each replica "
-        "must be free; to keep more, ask for a higher attainment or for plan.spare_replicas"
+        f"plan.headroom: {options.headroom:g} applies to the closed form only: the simulation finds how much of each "
+        "replica must stay free; to keep more, set a higher slo.attainment or plan.spare_replicas"
     )
     return (Caution("headroom", message),)
 

@@ -1,4 +1,4 @@
-"""What simulations say of plans: each is tried on the same requests, and proven on others."""
+"""Simulate candidate plans: each is tried on the same requests, and proven on others."""
 
 from __future__ import annotations
 

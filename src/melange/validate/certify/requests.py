@@ -53,10 +53,10 @@ def _stretches(requests: int, most: int) -> tuple[tuple[int, int], ...]:
 
 
 def is_replayed(observed: Arrivals | None, burstiness: float | None, target: float, say: Callable[[str], None]) -> bool:
-    """Whether requests come as a log has them: nobody says otherwise, and they are enough to show a target at all."""
+    """Whether the log is replayed: no burstiness is given, and the log is long enough to show the target."""
     if observed is None or burstiness is not None or observed.is_shuffled or not observed.has_pace:
         return False
     if wilson(1.0, len(observed))[0] >= target:
         return True
-    say(f"{len(observed):,} requests of a log are too few to show {target:.2%}: more are drawn, with Poisson arrivals")
+    say(f"the log's {len(observed):,} requests are too few to show {target:.2%}: more are drawn, with Poisson arrivals")
     return False
