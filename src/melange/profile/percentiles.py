@@ -107,12 +107,12 @@ def with_simulated_rates(
     search = search or RateSearch()
     planned, wanted = planned_sizes(sizes), wanted_buckets(sizes)
     inputs, outputs = planned.inputs[0], planned.outputs[0]
-    dear = np.zeros(len(profile.replica_types), bool) if search.is_scarce else _dear(profile, wanted)
-    rates = np.where(dear[:, None, None] & (profile.provenance != MEASURED), 0.0, profile.max_request_rate)
+    costly = np.zeros(len(profile.replica_types), bool) if search.is_scarce else _dear(profile, wanted)
+    rates = np.where(costly[:, None, None] & (profile.provenance != MEASURED), 0.0, profile.max_request_rate)
     reason, sentences = profile.reason.copy(), {text: place for place, text in enumerate(profile.reasons)}
     reason[(rates <= 0) & (profile.max_request_rate > 0)] = sentences.setdefault(TOO_COSTLY, len(sentences))
     known = RateCache() if kept is None else kept
-    cells = _cells(profile, wanted & ~dear[:, None, None])
+    cells = _cells(profile, wanted & ~costly[:, None, None])
     sought = [
         (engine, (round(float(inputs[i, o])), max(1, round(float(outputs[i, o])))), slo, search.seed)
         for engine, i, o in cells
@@ -278,10 +278,10 @@ def _dear(profile: Profile, wanted: Mask) -> Mask:
     price = np.array([one.cost_per_h / one.replicas_per_instance for one in types])[:, None, None]
     rate = np.where(wanted, profile.max_request_rate, 0.0)
     cost = np.divide(price, rate, out=np.full(rate.shape, np.inf), where=rate > 0)
-    dear = np.zeros(len(types), bool)
+    costly = np.zeros(len(types), bool)
     for q in (q for q, one in enumerate(types) if one.offer.max_instances is None):
         costly |= (instance >= instance[q]) & ((cost == np.inf) | (cost >= _COSTLY * cost[q])).all(axis=(1, 2))
-    return dear
+    return costly
 
 
 def _cells(profile: Profile, wanted: Mask) -> dict[tuple[Engine, int, int], list[int]]:

@@ -174,7 +174,7 @@ def _spread(groups: Sequence[Group]) -> list[Caution]:
     return [
         Caution(
             "machines",
-            f"Docker Compose handles one machine, but the plan has {machines}: there is one file per type's machines, and "
+            f"Docker Compose handles one machine, but the plan has {machines}: a file per type's machines, and "
             "one for the balancer",
         )
     ]
