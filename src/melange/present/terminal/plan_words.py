@@ -188,10 +188,7 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
     held = f"Certified: {certificate.attainment:.2%} of {counted} met the SLO, {certificate.low:.2%} at least"
     price = certificate.price(plan.cost_per_h)
     target = share_text(certificate.target)
-    if abs(price) < LEAST_SHOWN:
-        cost = f"{target} costs the same as the closed form"
-    else:
-        cost = f"{price:+.1%} for {target}"
+    cost = f"{target} costs the same as the closed form" if abs(price) < LEAST_SHOWN else f"{price:+.1%} for {target}"
     before = f"by closed form, {usd(certificate.cost_before_per_h)}/h and {certificate.attainment_before:.2%}"
     kept = ", ".join(f"{share:.0%} of {name}" for name, share in certificate.headroom.items())
     return (
