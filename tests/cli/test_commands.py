@@ -119,7 +119,7 @@ def test_profiles_of_several_types_are_planned_together(run: Run, tmp_path: Path
     for command in (("plan", "--quick", *inputs), ("balance", "plan.json", *address, "--profile", "L4.json")):
         done = run(*command, "--profile", "L4.json")
         assert done.returncode == 2
-        assert "L4.json and L4.json: replica_types: both have one of the name" in done.stderr
+        assert "L4.json and L4.json: replica_types: both contain" in done.stderr
 
 
 def test_what_init_writes_can_be_planned(run: Run, tmp_path: Path) -> None:

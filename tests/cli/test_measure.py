@@ -78,7 +78,7 @@ def test_it_is_interrupted_killed_resumed_and_planned_with(start: Start, tmp_pat
                 assert "points are kept in measure-box.jsonl; the same command with --resume goes on" in errors
         status, _, errors = ended(start(*command, MELANGE_API_KEY="secret"))
         assert status == 2
-        assert "measure-box.jsonl: is there already" in errors
+        assert "measure-box.jsonl: already exists" in errors
         status, out, errors = ended(start(*command, "--resume", MELANGE_API_KEY="secret"))
     assert status == 0, errors
     assert "What measuring takes, about" in errors

@@ -78,7 +78,7 @@ def test_what_is_stored_in_fewer_bytes_is_a_flag_or_a_checkpoint() -> None:
     assert "--quantization" not in words
     assert words[words.index("--kv-cache-dtype") + 1] == "fp8"
     assert words[words.index("--served-model-name") + 1] == SERVER.model
-    with pytest.raises(InputError, match="in int4, for which a checkpoint must be named") as caught:
+    with pytest.raises(InputError, match="in int4, which needs a checkpoint") as caught:
         launched(replace(SERVER, variant="int4"))
     assert caught.value.hint == "--option 'checkpoints={int4: org/name}'"
 

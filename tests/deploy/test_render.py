@@ -200,7 +200,7 @@ def test_the_command_shows_what_changes_against_another_plan(tmp_path: Path) -> 
     assert max(map(len, done.stdout.splitlines())) < 230
     done = run("new.json", "--to", "kubernetes", "--diff", "new.json", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
-    assert "no file changes" in done.stderr
+    assert "no differences" in done.stderr
     done = run("new.json", "--to", "kubernetes", "--diff", "old.json", "--out", "k8s", cwd=tmp_path)
     assert done.returncode == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.json", "old.json"]
@@ -232,7 +232,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     two_types().save(tmp_path / "plan.json")
     for arguments, said in (
         (("plan.json", "--to", "traefik"), "unknown target 'traefik'"),
-        (("plan.json", "--to", "nginx", "--replica", "A10G=http://a:1"), "no replica was given of aws/us-east-1/p4d"),
+        (("plan.json", "--to", "nginx", "--replica", "A10G=http://a:1"), "no replica was given for aws/us-east-1/p4d"),
         (("absent.json", "--to", "nginx"), "cannot be read"),
         (("plan.json", "--to", "nginx", "--out", "plan.json"), "must be a folder"),
         (("plan.json", "--to", "nginx", "--option", "lisen=a:1"), "hint: nginx has replicas, listen, "),

@@ -72,7 +72,7 @@ def test_one_is_itself() -> None:
 @pytest.mark.parametrize(
     ("other", "words", "hint"),
     [
-        (measured("small", [[1.0], [1.0]]), "replica_types: both have one of the name 'small'", "--replica-type"),
+        (measured("small", [[1.0], [1.0]]), "replica_types: both contain 'small'", "--replica-type"),
         (
             measured("large", [[1.0], [1.0]], slo=Slo(tpot_s=0.1)),
             "slo must be the same in both, got TPOT <= 50 ms for 99 % of requests",
@@ -110,5 +110,5 @@ def test_other_tools_files_are_not_joined_with_ours(tmp_path: Path) -> None:
     """A release's configuration says neither sizes nor SLO."""
     (tmp_path / "release.json").write_text('{"gpu_info": {"A10G": {"cost": 1.0, "tputs": [[1.0]]}}}')
     ours = measured("small", [[2.0], [1.0]]).save(tmp_path / "ours.json")
-    with pytest.raises(InputError, match="several profiles can be read together only where"):
+    with pytest.raises(InputError, match="several profiles can be combined only if"):
         read_profile(ours, tmp_path / "release.json")

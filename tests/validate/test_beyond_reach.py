@@ -140,9 +140,9 @@ def test_a_target_at_the_very_edge_is_lowered_to_what_plans_were_seen_to_hold() 
     assert proof.wanted == share
     assert 0.8 < proof.target < share
     assert proof.low >= proof.target
-    assert proof.beyond_reach[0].startswith("no plan was found that holds more than ")
+    assert proof.beyond_reach[0].startswith("no plan was found that reaches more than ")
     assert any(reason.endswith("1-100 out") for reason in proof.beyond_reach)
-    assert any(one.startswith("no plan holds ") and f"holds {proof.target:.2%}" in one for one in said)
+    assert any(one.startswith("no plan reaches ") and f"holds {proof.target:.2%}" in one for one in said)
     assert fresh(plan).value >= proof.target
 
 
@@ -192,8 +192,8 @@ def test_a_target_above_what_fits_is_lowered_and_no_limit_lifts_it() -> None:
     """99 %, where 5 % fit nowhere."""
     proof = proof_of(certify(UNFIT, target=0.99))
     assert 0.93 < proof.target < proof.reach < 0.96
-    assert "fit into no allowed type" in proof.beyond_reach[0]
-    assert "no limit brings" in proof.beyond_reach[1]
+    assert "fit on no allowed type" in proof.beyond_reach[0]
+    assert "no looser limit makes" in proof.beyond_reach[1]
 
 
 def test_sizes_that_are_to_be_dropped_do_not_count() -> None:

@@ -146,7 +146,7 @@ def test_a_plan_on_means_is_simulated_on_the_log() -> None:
 def test_a_coarse_clock_is_told() -> None:
     """Requests that a log has at the same moment are replayed so, and may have come one after the other."""
     clock = replace(log(), arrival_s=np.floor(log().arrival_s / 3) * 3)
-    assert "as they came; 97% of them at the same moment as the one before; " in words_of(clock)
+    assert "as they came; 97% of them at the same time as the previous one; " in words_of(clock)
 
 
 def test_requests_of_one_moment_are_drawn_from() -> None:

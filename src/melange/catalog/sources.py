@@ -191,7 +191,7 @@ def _raising(error: InputError) -> Callable[[], bytes]:
 
 
 def _suffix(content: bytes) -> str:
-    """The ending of a file, by what is in it."""
+    """The suffix of a file, judged by its content."""
     start = content.lstrip()[:2000]
     if start[:1] in (b"{", b"["):
         return ".json"

@@ -1,6 +1,6 @@
-"""Quantised variants of a model: what a plan may choose besides the model as published.
+"""Quantized variants of a model that a plan may choose besides the model as published.
 
-A variant is named by what is stored otherwise: weights in ``fp8``, ``int8`` or ``int4``, the KV cache in ``fp8``
+A variant is named after what is stored differently: weights in ``fp8``, ``int8`` or ``int4``, the KV cache in ``fp8``
 (``fp8-kv``), or both (``fp8+fp8-kv``). The empty name is the model as published.
 """
 

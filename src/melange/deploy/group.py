@@ -78,14 +78,14 @@ class Group:
 
     @property
     def most_replicas(self) -> int:
-        """Where scaling ends: twice what is planned, and no more than can be had."""
+        """Upper end of scaling: twice the planned number, limited by availability."""
         most = 2 * self.replicas
         if self.node.most_instances is not None:
             most = min(most, self.node.most_instances * self.replicas_per_node)
         return max(most, self.replicas)
 
     def least_replicas(self, given: int | None) -> int:
-        """Where scaling ends the other way: as many as given, or as planned where nothing is."""
+        """Lower end of scaling: as given, or as planned if nothing is given."""
         return self.replicas if given is None else min(given, self.most_replicas)
 
 

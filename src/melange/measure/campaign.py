@@ -134,7 +134,7 @@ async def run_campaign(
     effort
         How thorough each search is.
     most_buckets
-        Measure so many, whatever the plan says; None: as many as it takes, one at least.
+        Number of buckets to measure, regardless of the plan; None: until the plan is settled, at least one.
     budget_s
         Time after which no load is put on the server any more [s]; None: no limit.
     progress

@@ -88,7 +88,7 @@ def _failing(failed: Sequence[Point]) -> float:
 
 
 def _fails_clearly(point: Point) -> bool:
-    """Whether it fails beyond chance: by what was asked for, or because it is far behind."""
+    """Whether it fails beyond chance: by the objective, or because it is far behind."""
     return point.excess_low > 1 or (not point.keeps_up and (point.achieved_rate or 0.0) < (1 - BEHIND) * _rate(point))
 
 

@@ -61,7 +61,7 @@ class Journal:
         self._write({"bucket": list(bucket), "step": told, "point": point.to_json()})
 
     def end(self, bucket: Bucket, found: Found, measurement: Measurement) -> None:
-        """A search has ended; ``measurement`` says what it found to whoever reads load points."""
+        """A search has ended; ``measurement`` is its result as a load point."""
         self._write({"bucket": list(bucket), "found": found.to_json(), "measurement": measurement.to_json()})
 
     def recorded(self, bucket: Bucket, step: Step) -> Point | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # How often the client looks at its own clock, and at whether a server is hopelessly behind [s].
 _TICK_S, _LOOK_S = 0.02, 0.25
-# It is, once so many more requests than before the window are in flight, and so large a share of those sent since, and
+# It is, once this many more requests than before the window are in flight, and this share of those sent since, and
 # if what is in flight takes longer (Little's law) than this share of the patience.
 _HOPELESS, _HOPELESS_SHARE, _PATIENCE_SHARE = 24, 0.4, 0.5
 # A connection that says nothing for so long is dead [s].

@@ -39,7 +39,7 @@ class Point:
     failure
         What requests failed with; empty where none did.
     measurement
-        The load point for whoever fits step times to it; None where too few requests ended.
+        The load point for fitting step times; None if too few requests ended.
     """
 
     rate: float | None

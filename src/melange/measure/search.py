@@ -18,12 +18,12 @@ from melange.units import ms
 START_SHARE, _LEAST_BATCH = 0.7, 0.02
 # A rate that holds and is as near to a capacity that was seen refutes it.
 _TOO_NEAR = 0.95
-# Tests at one rate wait for a steady state as long as so many requests take, and last so many; both at least.
+# Tests at one rate wait for a steady state for the time of this many requests, and last at least this many.
 WARM_UP_TURNS, TURNS = 2.0, 3.0
 # Requests that warm a server up at least, and that lie beyond a percentile or a share at least (docs/measure.md): fewer
 # leave more to chance, more take longer. Judgments.
 _LEAST_WARM_UP, _BEYOND = 5, 10
-# Requests are expected to take so much longer than load is thought to make them, and are waited for so many times that.
+# Margin on the expected latency under load, and timeout as a multiple of it.
 MARGIN, _PATIENCE = 1.5, 4.0
 # Where the objective bounds no latency, load is thought to slow requests down by this factor at most.
 _SLOWEST = 4.0

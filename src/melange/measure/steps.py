@@ -6,7 +6,7 @@ The shape of the step is the same (:mod:`melange.replica.step`), and the points 
     TPOT of requests at a rate      = mean step of the closed form at that load
     TTFT of requests one at a time  = the steps that read one prompt
 
-Coefficients that the points cannot tell apart keep the proportions of the first guess, which is made from them too.
+Coefficients that the points cannot distinguish keep the proportions of the first guess, which is made from them too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _GROUPS = (
     ("weights_s",),
 )
 # The first guess: how a step of one request divides, the least part of a prompt's step that is for its tokens, and by
-# how much attention adds to a token of a prompt of so many. Judgments, from which the fit starts.
+# how much attention adds to a token of a prompt of this many. Judgments, from which the fit starts.
 _TOKENS_SHARE = 0.1
 _HOST_SHARE, _WEIGHTS_SHARE, _SEQUENCE_SHARE = 0.3, 0.5, 0.1
 _CONTEXT_SHARE, _REQUEST_SHARE, _POSITION_SHARE = 0.1, 0.5, 0.2

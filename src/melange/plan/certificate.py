@@ -29,8 +29,8 @@ class Certificate:
     policy
         How requests were balanced.
     cost_before_per_h
-        Cost of the plan by the closed form, with rates for the sizes that may miss [USD/h]; of this plan where too
-        little can be had for that one.
+        Cost of the plan by the closed form, with rates for the sizes that may miss [USD/h]; of this plan if too few
+        instances are available for that one.
     attainment_before
         Share of requests that met the SLO under that plan in some of the simulations that decide, 0-1.
     headroom

@@ -103,7 +103,7 @@ def with_instances(question: Question, instances: npt.NDArray[np.int64]) -> Plan
     Parameters
     ----------
     question
-        What is planned; slices and a budget have no say.
+        What is planned; slices and a budget are ignored.
     instances
         Of each replica type (R,).
 

@@ -29,9 +29,9 @@ from melange.workload.workload import Array
 # The batch at which a correction is exp(c0), and at which c0 and c1 are taken to be independent before anything was
 # measured. A judgment.
 REFERENCE_BATCH = 24.0
-# 10 % and 90 % quantiles of a normal distribution lie so many standard deviations from its middle.
+# 10 % and 90 % quantiles of a normal distribution lie this many standard deviations from its middle.
 _DECILE = 1.2816
-# Held-out residuals have longer tails than a normal's: 80 % of them lie within so many of their standard deviations.
+# Held-out residuals have longer tails than a normal's: 80 % of them lie within this many of their standard deviations.
 INTERVAL = 1.1
 
 

@@ -51,10 +51,10 @@ def estimate(
     engine
         Name of an engine (``vllm``) or of an era (``vllm-0.2``), or an era with settings of your own.
     tensor_parallel
-        Degrees to try, where the instance holds so many accelerators; None: every power of two that the instance holds
+        Degrees to try, if the instance has enough accelerators; None: every power of two that the instance holds
         and the model's heads divide into.
     variants
-        Quantised variants that may be served besides the model as published, each a replica type of its own:
+        Quantized variants that may be served besides the model as published, each a replica type of its own:
         ``fp8``, ``int8``, ``int4`` (weights), ``fp8-kv`` (KV cache), ``fp8+fp8-kv``, ... One that stores nothing in
         fewer bytes than the model as published is left out.
     step_times

@@ -42,7 +42,7 @@ def in_flight(
 
 
 def batch_at(replicas: Replicas, model: Model, sizes: Sizes, rate: Array) -> Array:
-    """Requests that run when so many arrive per second (R, I, O): ``B = rate o step(B)``, by bisection of log B."""
+    """Running requests at an arrival rate (R, I, O): ``B = rate o step(B)``, by bisection of log B."""
     high = np.log(np.maximum(largest_batch(replicas, model, sizes), IDLE_BATCH))
     low = np.full_like(high, math.log(IDLE_BATCH))
     for _ in range(BISECTIONS):

@@ -84,7 +84,7 @@ def with_simulated_rates(
     search
         What is simulated, and with which arrivals; None: the defaults.
     kept
-        Rates found before, by what they follow from; None: those of this process.
+        Cached rates, by their inputs; None: those of this process.
     progress
         Told the part that is done, 0-1.
 

@@ -41,7 +41,7 @@ class ReplicaType:
     name
         Unique within a profile.
     variant
-        Quantised variant of the model that it serves (``fp8``, ``int4+fp8-kv``); empty: the model as published.
+        Quantized variant of the model that it serves (``fp8``, ``int4+fp8-kv``); empty: the model as published.
     pool
         What a second pool of the same replica type is for (``long``: prompts above some length); empty: the first one.
     """

@@ -20,7 +20,7 @@ from melange.workload.workload import Array, Mask
 # 3.2 points with any.
 _WARM_UP = 0.1
 # Batches of a run. More, and those that follow each other depend on each other, so that the interval is too narrow;
-# fewer, and it is wide for want of them. Of intervals of one run of 2,000 requests, over twelve plans at 0.9 of what
+# fewer, and it is too wide. Of intervals of one run of 2,000 requests, over twelve plans at 0.9 of what
 # they carry, 80, 77 and 72 % held the true share with 5, 10 and 20 batches, and they were 7.9, 6.1 and 4.8 points wide.
 # Of five runs together 92 to 93 % did with any from 2 to 40: there the spread of whole runs decides.
 _BATCHES = 10
@@ -64,7 +64,7 @@ def first_counted(outcome: Outcome) -> int:
 
 
 def warm_up(requests: int) -> int:
-    """Requests of a run that do not count, the first of so many."""
+    """The number of first requests of a run that do not count."""
     return int(requests * _WARM_UP)
 
 

@@ -25,7 +25,7 @@ _LEAST_PEAK = 1.25
 
 
 def stretch(log: Arrivals, start: int, requests: int) -> Arrivals:
-    """So many requests of a log from place ``start`` on, as they came; after its last one comes its first.
+    """``requests`` requests of a log from position ``start`` on, as recorded; after its last one comes its first.
 
     Raises
     ------

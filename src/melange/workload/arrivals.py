@@ -197,7 +197,7 @@ def draw(
 
 
 def _sizes(workload: Workload, requests: int, random: np.random.Generator) -> tuple[Tokens, Tokens]:
-    """Input and output tokens of so many requests (N,) each."""
+    """Input and output tokens of ``count`` requests (N,) each."""
     if workload.buckets.is_ordinal:
         raise InputError(
             "arrivals: the buckets are only numbered, without token counts, so no requests can be drawn",

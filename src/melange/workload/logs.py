@@ -173,7 +173,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
 
 
 def _check_parquet(connection: Any, file: Path) -> None:
-    """Refuse a file whose metadata promise far more than logs hold in so many bytes."""
+    """Reject a file whose metadata promises far more content than its size allows for a log."""
     name = str(file)
     rows, packed = (
         int(connection.con.execute(query, [name]).fetchone()[0] or 0)

@@ -36,7 +36,7 @@ def check_packed(file: Path) -> None:
 
 
 def check_promise(file: Path, rows: int, unpacked_bytes: int) -> None:
-    """Refuse a Parquet file that says that it holds far more than logs do in so many bytes.
+    """Reject a Parquet file that claims far more content than its size allows for a log.
 
     Raises
     ------

@@ -294,10 +294,10 @@ def memory_of(process: str) -> int:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "replicas come from the command line or from a file"),
+        ([], "give replicas on the command line or in a file"),
         (["--replica", "http://127.0.0.1:1"], "must be NAME=http://host:port"),
         (["--replica", "H100=http://127.0.0.1:1"], "unknown replica type 'H100'"),
-        (["--replica", "east=http://127.0.0.1:1"], "may mean any of cloud/east/l4 (L4), cloud/east/a100 (A100)"),
+        (["--replica", "east=http://127.0.0.1:1"], "is ambiguous: cloud/east/l4 (L4), cloud/east/a100 (A100)"),
         (["--replica", "L4=ftp://127.0.0.1:1"], "must be http://host:port or https://host:port"),
         (["--replica", "L4=http://a:1", "--replica", "a100=http://a:1"], "is given twice"),
         (["--replica", "L4=http://a:1", "--policy", "best"], "unknown policy 'best'"),

@@ -20,7 +20,7 @@ def error(status: int, message: str, *, headers: Mapping[str, str] | None = None
     status
         Of HTTP.
     message
-        For whoever reads it; holds nothing of the request.
+        For the client; contains nothing of the request.
     headers
         Besides the usual ones.
     closes

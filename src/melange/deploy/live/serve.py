@@ -42,7 +42,7 @@ _STEPS = 60
 # be started without a break, and the others carry its clients for a second.
 _RESTART_S = 1.0
 # How much longer than the limit of draining processes are waited for before they are killed [s]: enough to write their
-# last log lines, little for whoever waits for a restart.
+# last log lines, little delay for a restart.
 _GRACE_S = 5.0
 
 

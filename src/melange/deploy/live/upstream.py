@@ -46,7 +46,7 @@ class UpstreamFaultError(Exception):
     why
         For the log and the client.
     fault
-        How: ``GONE``, ``BROKEN`` or ``WRONG``; empty where it has only said that it has enough to do, or where the
+        How: ``GONE``, ``BROKEN`` or ``WRONG``; empty if it only reported overload, or if the
         delay may be this process's own.
     """
 

@@ -51,7 +51,7 @@ class Attainable:
     exceeded: tuple[str, ...] = ()
 
     def lifted_by(self, target: float) -> float:
-        """By what the ``exceeded`` limits would have to be multiplied for a target to be within reach.
+        """Factor on the ``exceeded`` limits that would make a target feasible.
 
         Infinite where it never is.
         """

@@ -100,8 +100,8 @@ def certify(
     Parameters
     ----------
     question, profile, options
-        As of :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO. ``headroom`` has no say: what
-        must be kept free is what the simulation finds, and a caution says so where it is not the default.
+        As of :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO. ``headroom`` is ignored:
+        the simulation finds how much to keep free, and a caution says so if it is not the default.
     target
         Share of requests that must meet every limit of the SLO by themselves, 0-1; None: the SLO's own
         (:attr:`~melange.slo.Slo.target`). The lower end of the 95 % interval must reach it.
@@ -295,7 +295,7 @@ def _promising(question: Question, factor: Array, each_size: int) -> Mask:
 
 
 def _closed_form(question: Question, best: Plan) -> Plan:
-    """The cheapest plan by the closed form; the best one where too little can be had for it."""
+    """The cheapest plan by the closed form; the best one if too few instances are available for it."""
     for tried in (question, question.with_options(headroom=0.0)):
         try:
             return solve(tried)

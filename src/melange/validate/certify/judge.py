@@ -29,7 +29,7 @@ from melange.workload.workload import Array, Mask
 # hold, either way: runs of 5,000 six plans, by 20 % less to 19 % more cost; of 20,000 three, by 7 % less to 18 % more;
 # two at most three, by 5 % less to 19 % more.
 _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
-# A plan that is to be certified is simulated with this many runs of at least so many requests and so many times the
+# A plan that is to be certified is simulated with this many runs of at least this many requests and this many times the
 # shortest run, none of which it was chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000
 # requests tell 99.5 % from 99.45 %. Shorter, and its interval is wider: more is rented for the same target. Half: one
 # plan costs 5 % more, in 0.85 times the CPU time.
@@ -52,7 +52,7 @@ _SHOWN_RUNS = 3
 MOST_REQUESTS = 1_000_000
 # Requests of all runs after which no more are made, neither to try a plan nor to prove it, once there are two.
 _MOST_TRIED, _MOST_PROVEN = 200_000, 600_000
-# Of the shares by which plans are known again: four decimals are one request in ten thousand. More, and plans are
+# Decimals of the shares that identify a plan: four are one request in ten thousand. More, and plans are
 # simulated again that send hardly a request elsewhere. A judgment.
 _SHARE_DECIMALS = 4
 # Numbers of the requests by which nothing is chosen.
@@ -125,13 +125,13 @@ class Judge:
     policy
         How requests are balanced.
     draw
-        Makes so many requests, by number; of a log, by the place of the first.
+        Makes the requests of a run, by its number; of a log, by the position of the first.
     requests
         Requests of the shortest run; it lasts long enough for a fleet to fill.
     say
         Called with a sentence for each plan.
     known
-        The plans that were tried, by what they rent and where they send requests.
+        The tried plans, by fleet and routing.
     strictness
         By which part of its interval's lower half a plan must be above the target to count as one that holds, 0-1.
     replays

@@ -80,7 +80,7 @@ class Gateway:
         return comments([*self.heading, *paragraphs, self._table()])
 
     def _table(self) -> tuple[str, ...]:
-        """Which requests go where, in per cent."""
+        """The routing table, in percent."""
         titles = ["route", "requests", "prompts", *(pool.name for pool in self.pools)]
         rows = [
             [

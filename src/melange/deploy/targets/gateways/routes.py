@@ -1,4 +1,4 @@
-"""Which part of which requests goes to which replica type, told by what a gateway sees.
+"""Shares of requests by replica type, for the information that a gateway sees.
 
 A gateway sees how long a body is and the longest completion that its client allows, and not how long the completion
 will be. So its weights are the plan's shares averaged over the completions that the plan's own traffic has in that
