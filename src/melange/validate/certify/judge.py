@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,8 @@ _MOST_USED = 0.97
 # then 8 of 95 services cost 2 to 35 % more than the cheapest single type that a longer simulation certifies; of these
 # 8 one does at none, by 0.3 %.
 _STRICTNESS = 0.5
+# Chance that the lower end of one interval of 95 % is too high.
+_DOUBT = 0.025
 # By which part of its interval's upper half a plan may be below the target to be proven after all: more, and proofs are
 # spent on plans that miss. A judgment.
 _NEAR = 0.5
@@ -138,6 +141,8 @@ class Judge:
         Stretches of a log, all of which decide together; None: requests are drawn, as many as are needed to tell.
     full
         Rates at full throughput (R, I, O) [1/s].
+    proofs
+        Proofs on drawn requests so far.
     steps
         Steps that replicas ran in all simulations so far: what they take their time for.
     """
@@ -152,6 +157,7 @@ class Judge:
     known: dict[bytes, Trial] = field(default_factory=dict)
     strictness: float = _STRICTNESS
     replays: Replays | None = None
+    proofs: int = 0
     steps: int = 0
     _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
     full: Array = field(init=False)
@@ -179,8 +185,14 @@ class Judge:
         return is_near and trial.keeps_up and not trial.is_refuted and self.replays is None
 
     def is_proven(self, proof: Trial) -> bool:
-        """Whether a proof has shown that a plan holds."""
-        return proof.attainment.low >= self.target and proof.keeps_up
+        """Whether a proof has shown that a plan holds.
+
+        Of many proofs one succeeds by chance. So the interval is wider for each further one, as Bonferroni's correction
+        asks for: of all proofs together about one in forty is wrong at most.
+        """
+        held = proof.attainment
+        wider = _quantile(1 - _DOUBT / max(self.proofs, 1)) / _quantile(1 - _DOUBT)
+        return held.value - wider * (held.value - held.low) >= self.target and proof.keeps_up
 
     def trial(self, plan: Plan, factor: Array) -> Trial:
         """A plan in simulation; one that was simulated before is not again."""
@@ -251,6 +263,7 @@ class Judge:
     def proof(self, trial: Trial) -> Trial:
         """A plan on requests of its own, or on a log; ended early where it surely misses."""
         if self.replays is None:
+            self.proofs += 1
             proof = self._proof(trial)
         else:
             proof = self._replayed(trial.plan, trial.factor, self.replays.proving)
@@ -329,6 +342,9 @@ class Judge:
         ]
         self.steps += sum(int(run.outcome.steps.sum()) for run in runs)
         return min(runs, key=lambda run: float(met(run.outcome, self.slo)[counted(run.outcome)].mean()))
+
+
+_quantile = NormalDist().inv_cdf
 
 
 def own_spare(options: Options, name: str) -> int:
