@@ -18,7 +18,7 @@ from melange.validate.simulate import draw_for, planned_workload, simulate
 
 
 def test_the_last_requests_of_steady_traffic_do_not_count() -> None:
-    """Nothing comes after them. A ramp and a log end with what is to be seen, and count to their ends."""
+    """Nothing comes after them; a ramp and a log end with what is to be seen, and count to their ends."""
     assert counted(1000) == slice(100, 900)
     assert counted(1000, has_end=False) == slice(100, 1000)
     plan = solve(small_service(24))
