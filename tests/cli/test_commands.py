@@ -305,7 +305,7 @@ def test_a_plan_is_certified_by_default(run: Run, tmp_path: Path) -> None:
     assert (plan["kind"], plan["holds"], plan["target"]) == ("certified", True, 0.99)
     assert plan["attainment"] >= plan["low"] >= 0.99
     changed = run("plan", service, "--incumbent", "plan.json", "--explain")
-    assert "No change: it is the fleet in force" in changed.stdout
+    assert "No change: this is the current fleet" in changed.stdout
     assert "What would change the answer by closed form" in changed.stdout
 
 
@@ -356,7 +356,7 @@ def test_a_service_with_a_log_is_validated_on_it_as_it_came(run: Run, tmp_path: 
     answer = json.loads(run("plan", service, "--json").stdout)
     shown = json.loads(run("validate", service, "--json").stdout)
     assert shown["attainment"]["value"] == pytest.approx(answer["attainment"])
-    assert "as they came" in shown["source"]
+    assert "as recorded" in shown["source"]
     page = run("validate", service, "--quick", "--arrivals", "poisson").stdout
     assert "Poisson" in page
     assert not [line for line in page.splitlines() if line.endswith(" ")]

@@ -146,7 +146,7 @@ def test_several_replicas_in_one_process_are_data_parallel() -> None:
 )
 def test_arguments_cannot_change_what_the_plan_assumes(extra: list[str]) -> None:
     """Whole, abbreviated, with an equals sign, in short or the other way around."""
-    with pytest.raises(InputError, match="is what the plan decides"):
+    with pytest.raises(InputError, match="is set by the plan"):
         launched(extra_args=extra)
 
 

@@ -238,7 +238,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
         (("plan.json", "--to", "nginx", "--option", "lisen=a:1"), "hint: nginx has replicas, listen, "),
         (("plan.json", "--to", "nginx", "--option", "listen"), "--option must be KEY=VALUE"),
         (("plan.json", "--to", "nginx", "--option", "envelope_bytes=few"), "must be a whole number, got 'few'"),
-        (("plan.json", "--to", "nginx", "--listen", "a:1", "--option", "listen=a:1"), "by its own flag too"),
+        (("plan.json", "--to", "nginx", "--listen", "a:1", "--option", "listen=a:1"), "also given by its own flag"),
         (("plan.json",), "melange deploy --list"),
         (("--to", "nginx"), "melange deploy --list"),
     ):

@@ -96,7 +96,7 @@ def _broken(program: Program, answer: _Answer, same: float) -> str:
     if (busy > room * (1 + same)).any():
         return f"overloads {int(np.argmax(busy - room))} by {float((busy - room).max()):g}"
     if asked.spare_total_replicas and (lost := _not_stood(program, n, p, part, same)):
-        return f"does not stand the loss of {lost}"
+        return f"does not survive the loss of {lost}"
     return _broken_limits(program, n, p, spare)
 
 

@@ -245,7 +245,7 @@ def test_budget_carries_the_most_traffic():
     assert plan.bound_per_h is None
     assert solve(*authors(), exact(budget_per_h=1.5)).served_fraction == pytest.approx(1 / 12)
     assert solve(*authors(), exact(budget_per_h=100)).cost_per_h == pytest.approx(4.68)
-    with pytest.raises(InfeasibleError, match="no allowed set"):
+    with pytest.raises(InfeasibleError, match="no allowed fleet"):
         solve(*authors(), exact(budget_per_h=0.5))
 
 

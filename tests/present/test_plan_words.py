@@ -52,7 +52,7 @@ def beyond(plan: Plan) -> Plan:
         low=0.9703,
         wanted=0.99,
         reach=0.9743,
-        beyond_reach=("2.57% of the requests exceed the limit on TTFT even alone, by 40% in the median",),
+        beyond_reach=("2.57% of the requests exceed the TTFT limit even alone, by 40% in the median",),
     )
     return replace(plan, certificate=more, status="certified", bound_per_h=None, gap=1.0)
 

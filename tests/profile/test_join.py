@@ -33,7 +33,7 @@ def measured(name: str, rates: list[list[float]], **details: Any) -> Profile:
 
 def test_all_types_keep_what_is_known_of_them(llama: Model, tmp_path: Path) -> None:
     """Rates, intervals, why a cell is 0, engines, cautions and sources, each in its place, also from files."""
-    doubt = Caution("price", "nobody said what it costs")
+    doubt = Caution("price", "the price is unknown")
     small = replace(measured("small", [[2.0], [0.0]]), cautions=(doubt,))
     known = replace(estimate(llama, [offer("L4"), offer("A10G")], SLO, BUCKETS), model="")
     large = replace(measured("large", [[0.0], [9.0]]), cautions=(doubt,))

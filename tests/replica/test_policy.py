@@ -176,5 +176,5 @@ def test_a_plan_without_rates_or_replicas_is_no_fleet() -> None:
     with pytest.raises(InputError, match="no replicas given"):
         policy_state(plan, {})
     bare = answering(small_plan(), max_request_rate=np.zeros((2, 2, 2)))
-    with pytest.raises(InputError, match="does not say what its replicas carry"):
+    with pytest.raises(InputError, match="the rates of its replicas are missing"):
         policy_state(bare)

@@ -89,7 +89,7 @@ def test_the_limits_that_are_told_suffice(limits: dict[str, float], wanted: floa
     told = {name.lower() + "_s": float(n) * (1e-3 if u == "ms" else 1.0) for name, n, u in TOLD.findall(reach.why[-1])}
     assert told
     assert set(told) <= set(limits)
-    assert reach.why[-1].startswith(f"{wanted:.2%} come within reach at ")
+    assert reach.why[-1].startswith(f"{wanted:.2%} becomes feasible with ")
     assert attainable(asked, Slo(**(limits | told)), [requests]).share >= wanted
     tighter = Slo(**(limits | {name: 0.99 * limit for name, limit in told.items()}))
     assert attainable(asked, tighter, [requests]).share < wanted
@@ -100,7 +100,7 @@ def test_less_than_half_of_what_is_wanted_is_refused() -> None:
     asked = of_papers({"latency_s": 1.5})
     with pytest.raises(InfeasibleError, match=r"at most 2\d\.\d+% meet it") as caught:
         reach_of(asked, slo_of(asked), looked_at(asked), 0.99)
-    assert "come within reach at LATENCY <=" in caught.value.reasons[-1]
+    assert "becomes feasible with LATENCY <=" in caught.value.reasons[-1]
 
 
 def test_a_plan_holds_what_can_be_reached_and_says_what_was_wanted() -> None:
@@ -113,7 +113,7 @@ def test_a_plan_holds_what_can_be_reached_and_says_what_was_wanted() -> None:
     assert fresh(plan).value >= proof.target
     assert "10.0" in proof.beyond_reach[0] or "9.9" in proof.beyond_reach[0]
     assert "TTFT even alone" in proof.beyond_reach[0]
-    assert "95.00% come within reach at TTFT <=" in proof.beyond_reach[1]
+    assert "95.00% becomes feasible with TTFT <=" in proof.beyond_reach[1]
     assert Plan.from_json(plan.to_json()).certificate == proof
 
 
@@ -152,7 +152,7 @@ def test_a_target_of_which_next_to_nothing_can_be_reached_is_refused() -> None:
     said: list[str] = []
     with pytest.raises(InfeasibleError, match=r"no fleet of the allowed .* at most 0\.00% meet") as caught:
         certify(asked, progress=said.append)
-    assert "100.00% of the requests exceed the limit on TTFT even alone" in caught.value.reasons[0]
+    assert "100.00% of the requests exceed the TTFT limit even alone" in caught.value.reasons[0]
     assert "faster replica types" in str(caught.value.hint)
     assert said == []
 

@@ -138,7 +138,7 @@ def balance(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json (melange plan --out).")],
     flags: _Flags,
 ) -> None:
-    """Route live traffic according to a plan: an OpenAI-compatible proxy in front of its replicas."""
+    """Route live traffic by a plan: an OpenAI-compatible proxy."""
     if sys.platform == "win32":
         raise InputError("melange balance runs on Linux and macOS", hint="run it in a container or in WSL")
     need_live("balance", "aiohttp", "uvloop")

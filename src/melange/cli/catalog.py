@@ -61,7 +61,7 @@ def catalog(
     ] = _Subject.offers,
     as_json: JsonFlag = False,
 ) -> None:
-    """List accelerators, offers or models; or fetch current prices."""
+    """List accelerators, offers or models, or fetch current prices."""
     if subject is _Subject.update:
         _refuse(flags, ("gpu", "market", "file"), "melange catalog update takes --provider and --region")
         _update(flags, update_flags, as_json)

@@ -75,7 +75,7 @@ def deploy(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the files that put a plan into production: manifests for its servers, or a gateway's configuration."""
+    """Write manifests or a gateway's configuration for a plan."""
     if is_list:
         _print_targets(to, as_json)
         return

@@ -22,7 +22,7 @@ def explore(
     ] = None,
     image_format: Annotated[str, typer.Option("--format", help="File format of the pictures: png, svg.")] = "png",
 ) -> None:
-    """Explore the service by request size, by rate and by SLO, as one HTML page."""
+    """Explore a service by size, rate and SLO, as one HTML page."""
     from datetime import UTC, datetime
 
     from melange.files import write_text

@@ -90,7 +90,7 @@ def measure(
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure the highest request rate of a running server within the SLO, most important request sizes first."""
+    """Measure the highest rate of a running server within the SLO."""
     _check(flags.url)
     session = _session(source, flags, settings or [])
     run = _Campaign(flags=flags, session=session, effort=_effort(flags))

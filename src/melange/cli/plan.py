@@ -76,9 +76,9 @@ def plan(
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the cheapest fleet that serves the traffic within the SLO, and certify it by simulation.
+    """Find the cheapest fleet that meets the SLO, and certify it.
 
-    Exit code 1: the plan is written, but the simulation does not show that it meets the SLO's target share.
+    A simulation of every request certifies the plan. Exit code 1: the plan is written, but not shown to meet the SLO.
     """
     from melange.present.terminal import plan_tables
     from melange.present.terminal.explanation import explanation_page

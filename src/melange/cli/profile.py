@@ -44,7 +44,7 @@ def profile(
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Estimate the request rate that one replica of each type can serve within the SLO."""
+    """Estimate the request rate of one replica of each type."""
     from melange.present.terminal import inputs
     from melange.present.terminal.suggestions import suggestions_page
     from melange.service.session import Session, is_service

@@ -91,7 +91,7 @@ def validate(
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Simulate a plan request by request, and report the share of requests that met the SLO."""
+    """Simulate a plan, and report the share that met the SLO."""
     from melange.present.terminal import layout
     from melange.present.terminal.validation import validation_page
 

@@ -101,7 +101,7 @@ def workload(
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read traffic and summarize it: request rate by input and output length."""
+    """Summarize traffic: request rates by input and output length."""
     from melange.present.terminal import inputs
     from melange.service.session import Session, is_service
 

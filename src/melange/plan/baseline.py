@@ -16,7 +16,7 @@ from melange.workload.workload import Array
 def single_types(question: Question, scope: Scope) -> dict[str, Baseline]:
     """Cost or reason by replica type name; the same settings bind each type that bind the mix.
 
-    With one type nothing is to be optimised: n = ceil((sum_b l_b / (1 - h) + k) / p), or more where a minimum asks for
+    A single type needs no optimization: n = ceil((sum_b l_b / (1 - h) + k) / p), or more where a minimum asks for
     it. How a bucket is sliced makes no difference.
     """
     profile, allowed = question.profile, scope.allowed

@@ -66,7 +66,7 @@ def _nearest(problem: Problem, fleet: Fleet, in_force: Positions, options: Optio
 
 
 def _fewest_changes(milp: Milp, problem: Problem, in_force: Positions, cost_per_h: float) -> Milp:
-    """The program with a column d_r for each type, which is all that it minimises."""
+    """The program with a column d_r for each type, which is all that it minimizes."""
     types, columns = len(problem.cost), len(milp.program.cost)
     number, change = np.arange(types), columns + np.arange(types)
     ones = np.ones(types)

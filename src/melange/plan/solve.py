@@ -54,7 +54,7 @@ def solve(
 ) -> Plan:
     """Find the cheapest mix of replicas that serves a workload, with proof.
 
-    Minimises sum_r c_r n_r over whole instances n_r and shares f_rb with sum_r f_rb = 1 for every bucket and
+    Minimizes sum_r c_r n_r over whole instances n_r and shares f_rb with sum_r f_rb = 1 for every bucket and
     sum_b (rate_b / max_request_rate_rb) f_rb <= (1 - headroom) p_r n_r for every type (Mélange, arXiv 2404.14527,
     section 5.4.3, with shares in place of slices).
 
