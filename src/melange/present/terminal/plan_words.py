@@ -212,10 +212,10 @@ def _distance(plan: Plan) -> str:
     if plan.bound_per_h is None:
         return "there is none that no cheaper fleet holds."
     if plan.gap <= 0:
-        return "no cheaper fleet keeps up with this traffic, as far as loads add up."
+        return "no cheaper fleet holds, as far as loads add up."
     return (
-        f"below {usd(plan.bound_per_h)}/h no fleet keeps up with this traffic, whatever the limits, as far as loads "
-        f"add up; so at most {plan.gap:.1%} could be saved."
+        f"below {usd(plan.bound_per_h)}/h no fleet holds, as far as loads add up; so at most {plan.gap:.1%} could be "
+        "saved."
     )
 
 
