@@ -68,7 +68,7 @@ SAID = [
     ("docs/deploy.md", f"`{STEP} k mod {TURNS}`"),
     ("docs/design.md", f"The default is {Options().headroom:g}:"),
     ("docs/formulation.md", f"up to {MANY_BUCKETS} buckets"),
-    ("docs/formulation.md", f"while at most {EXACT_TYPES} types are in the running"),
+    ("docs/formulation.md", f"with at most {EXACT_TYPES} candidate types"),
     ("docs/measure.md", f"at least {Effort().requests} requests are counted ({BEYOND} beyond a percentile"),
     ("docs/measure.md", f"narrower than {Effort().narrow * 100:g} % of it"),
     ("docs/measure.md", f"are within {Effort().precision * 100:g} %"),
@@ -92,7 +92,7 @@ SAID = [
     ("docs/proof.md", f"(times {thinning._MARGIN:g})"),
     ("docs/design.md", f"with a margin of {thinning._MARGIN:g} between"),
     ("docs/proof.md", f"even with {MOST_CARRIED:g} times its closed-form capacity"),
-    ("docs/design.md", f"limits that are {tolerance._ROOM:g} times what the size takes alone"),
+    ("docs/design.md", f"limits of {tolerance._ROOM:g} times the time that the size takes alone"),
     ("docs/proof.md", f"at most {small_fleets._SMALL_FLEET} instances"),
     ("docs/proof.md", f"{judge._PROOF_RUNS} runs of at least {judge._PROOF_REQUESTS:,}"),
     (

@@ -96,9 +96,9 @@ def test_a_certified_fleet_of_one_type_is_not_compared_with_itself(certified: Pl
     ("bound", "gap", "words"),
     [
         (None, 1.0, "Proof: none that rules out cheaper fleets."),
-        (10.0, 0.12, "Proof: below 10.00 USD/h no fleet keeps up with this traffic"),
+        (10.0, 0.12, "Proof: below 10.00 USD/h no fleet meets the SLO"),
         (10.0, 0.12, "so at most 12.0% could be saved."),
-        (16.2, 0.0, "Proof: no cheaper fleet keeps up with this traffic, assuming that loads add up."),
+        (16.2, 0.0, "Proof: no cheaper fleet meets the SLO, assuming that loads add up."),
     ],
 )
 def test_a_certified_plan_says_how_far_from_the_cheapest_it_can_be(

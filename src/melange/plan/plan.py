@@ -71,7 +71,7 @@ class Plan:
     cost_per_h
         Of all instances [USD/h].
     bound_per_h
-        No plan under the same settings costs less [USD/h], and of a certified plan: no fleet keeps up with the traffic
+        No plan under the same settings costs less [USD/h], and of a certified plan: no fleet holds
         for less, as far as loads add up; None under a budget, where traffic is what is sought, and where nothing is
         proven.
     gap

@@ -209,10 +209,10 @@ def _distance(plan: Plan) -> str:
     if plan.bound_per_h is None:
         return "none that rules out cheaper fleets."
     if plan.gap <= 0:
-        return "no cheaper fleet keeps up with this traffic, assuming that loads add up."
+        return "no cheaper fleet meets the SLO, assuming that loads add up."
     return (
-        f"below {usd(plan.bound_per_h)}/h no fleet keeps up with this traffic, even without latency limits, assuming "
-        f"that loads add up; so at most {plan.gap:.1%} could be saved."
+        f"below {usd(plan.bound_per_h)}/h no fleet meets the SLO, assuming that loads add up; "
+        f"so at most {plan.gap:.1%} could be saved."
     )
 
 

@@ -39,6 +39,7 @@ from melange.plan.solve import solve
 from melange.profile.profile import Profile
 from melange.replica.policy import POLICIES
 from melange.slo import Slo
+from melange.validate.certify.bound import least_cost
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
@@ -47,7 +48,6 @@ from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.certify.thinning import with_types, worth_types
-from melange.validate.certify.throughput import at_full_throughput
 from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.replay import stretch, words_of
 from melange.validate.simulate import within_context
@@ -73,8 +73,6 @@ _BETTER = 1.2
 # where it can find none cheaper. What they find is partly luck: other passes than these changed single services of
 # bench/services by up to 38 %, either way. In the twelve cases the first alone finds the same plans.
 _PASSES = ((2, 1.0), (3, 0.7), (3, 0.5), (6, 0.7))
-# Relative gap of the program for the bound, which stays valid; less takes longer. A judgment.
-_BOUND_GAP = 0.01
 # Factors are not begun with below this part of the largest: a type that does so badly alone may do better with fewer
 # sizes. Half and twice: no difference.
 _LEAST_START = 0.1
@@ -181,7 +179,8 @@ def certify(
     leaves_out = carried.total_rate < given.workload.total_rate
     plan = of_all_types(best.plan, whole if leaves_out else replace(whole, options=asked.options), kept)
     before = _closed_form(whole, plan)
-    bound = _bound(given, plan.cost_per_h)
+    bound = least_cost(given, slo, reach.target)
+    bound = None if bound is None else min(bound, plan.cost_per_h)
     certificate = _certificate(best, single, before, judge)
     return replace(
         plan,
@@ -201,16 +200,6 @@ def certify(
         single_type=single_types(given, scope_of(whole)),
         cautions=(*best.plan.cautions, *_cautions(asked.options)),
     )
-
-
-def _bound(question: Question, cost_per_h: float) -> float | None:
-    """The cost [USD/h] below which no fleet keeps up with the traffic, as far as loads add up; None: not known."""
-    loosest = at_full_throughput(question).with_options(headroom=0.0, gap=_BOUND_GAP)
-    try:
-        bound = solve(with_types(loosest, worth_types(loosest))).bound_per_h
-    except InfeasibleError:
-        return None
-    return None if bound is None else min(bound, cost_per_h)
 
 
 def _found(judge: Judge) -> tuple[Trial, Trial | None]:
