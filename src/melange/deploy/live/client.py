@@ -226,7 +226,9 @@ class Client(asyncio.Protocol):
                 return
             settings, is_body = self._proxy.settings, self._stage == _BODY
             what, limit_s = ("body", settings.body_timeout_s) if is_body else ("head", settings.idle_timeout_s)
-            self._receiver.refuse(UnservedError(error(408, f"the {what} must come within {limit_s:g} s", closes=True)))
+            self._receiver.refuse(
+                UnservedError(error(408, f"the {what} must arrive within {limit_s:g} s", closes=True))
+            )
             self._advance()
 
 

@@ -100,7 +100,7 @@ class Exchange:
             # A wait that was too long says nothing where this process was late itself; else it is one failure of
             # several that eject a replica, for a single lost packet makes one.
             if self._ticket is ticket:
-                self._fail("connecting takes too long", "" if self._proxy.health.punctuality.is_late else BROKEN)
+                self._fail("connecting timed out", "" if self._proxy.health.punctuality.is_late else BROKEN)
         else:
             if self._ticket is ticket:
                 self._send(link, origin)
@@ -140,7 +140,7 @@ class Exchange:
             assert ticket is not None
             if self._proxy.balancer.has_other(ticket.replica):
                 link.drop()
-                self._fail(f"answers {link.status}", "" if link.status == _BUSY else WRONG)
+                self._fail(f"answered {link.status}", "" if link.status == _BUSY else WRONG)
                 return
         if piece or is_last:
             self._begin(link, piece, is_last, now_s)
@@ -189,7 +189,7 @@ class Exchange:
             ledger.unserved("refused", is_arrived=False)
         else:
             if status >= 500:
-                proxy.health.failed(ticket.replica, f"answers {status}", WRONG)
+                proxy.health.failed(ticket.replica, f"answered {status}", WRONG)
             ledger.unserved("failed")
         if ticket.is_held:
             proxy.balancer.give_back(ticket)
@@ -198,16 +198,16 @@ class Exchange:
     def broken(self, link: Link, why: str) -> None:
         """The replica's connection has ended before its answer."""
         if self._completion is not None:
-            self._cut(f"{why} in mid-answer", is_replicas=self._held_s <= _HELD_S)
+            self._cut(f"{why} during the answer", is_replicas=self._held_s <= _HELD_S)
         elif link.uses > 1 and not link.has_head:
             # It may have been closed, as idle ones are, when the request went out: nothing is said against the replica.
             ticket = self._ticket
             self._needs_new = (
                 ticket is not None and not self._is_retry and not self._proxy.balancer.has_other(ticket.replica)
             )
-            self._fail(f"{why} before any answer", "" if self._needs_new else BROKEN)
+            self._fail(f"{why} before an answer", "" if self._needs_new else BROKEN)
         else:
-            self._fail(f"{why} before any answer", BROKEN)
+            self._fail(f"{why} before an answer", BROKEN)
 
     def _fail(self, why: str, fault: str) -> None:
         """A replica has failed the request, of which no byte was sent back: another may serve it."""
@@ -218,7 +218,7 @@ class Exchange:
             proxy.health.failed(ticket.replica, why, fault)
         proxy.balancer.give_back(ticket)
         if self._is_retry:
-            refused = error(502, "two replicas have failed", headers={RETRIES: "1"})
+            refused = error(502, "two replicas failed", headers={RETRIES: "1"})
             self._refuse(UnservedError(refused, "failed"))
             return
         self._is_retry = True
@@ -251,11 +251,11 @@ class Exchange:
         if now_s - self._moment_s <= self._patience_s or self._is_over:
             return
         if self._completion is not None:
-            self._cut("took too long in mid-answer", is_replicas=True)
+            self._cut("timed out during the answer", is_replicas=True)
         else:
             # It may be at work on the request, which is not sent elsewhere.
             self._release()
-            self._refuse(UnservedError(error(504, "the replica does not answer", closes=True), "failed"))
+            self._refuse(UnservedError(error(504, "the replica did not answer", closes=True), "failed"))
 
     def _cut(self, why: str, *, is_replicas: bool) -> None:
         """End an answer that cannot be ended well, so that its client sees that it is not whole."""

@@ -1,4 +1,4 @@
-"""Which header fields go through a proxy."""
+"""Header fields that the proxy forwards."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Fields:
         return sum(map(len, self.lines)) + sum(map(len, self.named.values()))
 
     def passed_on(self, *, has_key: bool = True) -> bytes:
-        """What the other side gets to see, as lines.
+        """The fields that are forwarded, as lines.
 
         Parameters
         ----------
@@ -123,7 +123,7 @@ class AnswerListener(FieldListener):
 
 
 def request_fields(fields: Fields, upstream_key: str, is_key_ours: bool) -> bytes:
-    """What a replica gets to see of a client's header, as lines.
+    """The client's header fields that are forwarded to a replica, as lines.
 
     Compressed answers are not asked for: what is counted must be read, and tokens are few bytes.
 

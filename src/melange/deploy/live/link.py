@@ -107,7 +107,7 @@ class Link(AnswerListener, asyncio.Protocol):
             if self._is_done:
                 self._is_spoilt = True
             else:
-                self._fault = "an answer that is not framed as HTTP/1.1 asks for"
+                self._fault = "a response that is not valid HTTP"
         pieces = self._pieces
         if pieces:
             piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -117,7 +117,7 @@ class Link(AnswerListener, asyncio.Protocol):
             piece = b""
             self._idle_bytes += len(data)
             if self._idle_bytes > _MOST_HEAD_BYTES and not self._is_done:
-                self._fault = "a head that is too long"
+                self._fault = "a response head that is too long"
         if self._fault:
             self._break(self._fault)
         elif self._is_done:
@@ -180,7 +180,7 @@ class Link(AnswerListener, asyncio.Protocol):
         named = fields.named
         version, coding = self._parser.get_http_version(), named.get(b"transfer-encoding")
         if self.status == _SWITCHING or version not in _VERSIONS:
-            self._fault = "an answer in another protocol"
+            self._fault = "a response in another protocol"
         elif coding is not None:
             # A body that is packed for this hop would be taken for the text itself if it went on without that word.
             is_one = fields.repeated is None or b"transfer-encoding" not in fields.repeated
@@ -192,7 +192,7 @@ class Link(AnswerListener, asyncio.Protocol):
         elif b"content-length" in named:
             self.length = int(named[b"content-length"])
         if fields.count > _MOST_FIELDS or (self._head_bytes > _MOST_HEAD_BYTES and fields.size > _MOST_HEAD_BYTES):
-            self._fault = "a head that is too long"
+            self._fault = "a response head that is too long"
 
     def on_body(self, piece: bytes) -> None:
         """A piece of a body."""

@@ -140,7 +140,7 @@ class Links:
         except TimeoutError:
             raise
         except OSError as refused:
-            raise LinkError("cannot be connected to") from refused
+            raise LinkError("connection failed") from refused
         return link
 
     async def fetch(self, url: str, method: bytes, target: bytes, fields: bytes, body: bytes = b"") -> Fetched:

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible proxy before the replicas of a plan: what may be asked, and who answers it."""
+"""An OpenAI-compatible proxy in front of a plan's replicas: which requests are allowed and who answers them."""
 
 from __future__ import annotations
 
@@ -98,14 +98,16 @@ class Proxy:
         else:
             raise UnservedError(error(404, "no such path", closes=True))
         if request.method != method:
-            only, headers = f"only {method.decode()} is known here", {"Allow": method.decode()}
+            only, headers = f"only {method.decode()} is supported here", {"Allow": method.decode()}
             raise UnservedError(error(405, only, headers=headers, closes=True))
         keys = self.settings.keys
         if keys and path != _HEALTH:
             shown = request.fields.named.get(b"authorization", b"").decode("utf-8", "surrogateescape")
             if not is_allowed(shown, keys):
                 challenge = {"WWW-Authenticate": "Bearer"}
-                raise UnservedError(error(401, "a key is needed", headers=challenge, closes=True), "unauthorized")
+                raise UnservedError(
+                    error(401, "an API key is required", headers=challenge, closes=True), "unauthorized"
+                )
 
     def handle(self, client: Client, request: Request) -> None:
         """Answer a request that was admitted, now or when somebody else has.
@@ -155,15 +157,15 @@ class Proxy:
     def no_place(self, failed: LiveReplica | None) -> UnservedError:
         """Why no replica takes a request, which one may have failed."""
         if failed is not None:
-            return UnservedError(error(502, "the replica has failed and no other takes the request"), "failed")
+            return UnservedError(error(502, "the replica failed and no other can take the request"), "failed")
         if not self.balancer.ups:
-            return UnservedError(error(503, "no replica is up", headers=self._retry_after), "none_up")
-        return UnservedError(error(429, "all replicas have enough to do", headers=self._retry_after), "busy")
+            return UnservedError(error(503, "no replica is available", headers=self._retry_after), "none_up")
+        return UnservedError(error(429, "all replicas are at capacity", headers=self._retry_after), "busy")
 
     def _own_health(self) -> Answer:
         ups = self.balancer.ups
         is_well = ups > 0 and not self.is_draining
-        status = "ok" if is_well else "draining" if self.is_draining else "no replica is up"
+        status = "ok" if is_well else "draining" if self.is_draining else "no replica is available"
         content = {"status": status, "replicas_up": ups, "replicas": len(self.balancer.replicas)}
         return page(content, status=200 if is_well else 503)
 
@@ -177,7 +179,7 @@ class Proxy:
                 except (LinkError, TimeoutError):
                     continue
                 return Answer(said.status, said.body, _headers(said.fields.passed_on()))
-        raise UnservedError(error(503, "no replica is up", headers=self._retry_after), "none_up")
+        raise UnservedError(error(503, "no replica is available", headers=self._retry_after), "none_up")
 
     async def _counted(self, content: dict[str, Any], request: Request, size: Size) -> Size:
         """A request's size with its prompt counted by a replica's tokenizer; as it was where that does not answer."""
@@ -203,7 +205,7 @@ class Proxy:
         """Log a failure of our own: what it is and where; its text may hold bytes of the request."""
         frames = traceback.extract_tb(fault.__traceback__)
         where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-        log.error("a request has failed here: %s%s", type(fault).__name__, where)
+        log.error("internal error in a request: %s%s", type(fault).__name__, where)
 
 
 def _headers(lines: bytes) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Clients' requests, taken in whole within limits of size.
+"""Read clients' requests completely, within limits of size.
 
 Bytes go in, requests and refusals come out; nothing here reads or writes a connection.
 """
@@ -88,7 +88,7 @@ class Receiver(RequestListener):
         except httptools.HttpParserCallbackError:
             raise
         except httptools.HttpParserError:
-            broken = UnservedError(error(400, "the body is not framed as HTTP asks for", closes=True))
+            broken = UnservedError(error(400, "the body is not valid HTTP", closes=True))
             self.refuse(broken if self.stage == _BODY else _no_request())
         if self._idle_bytes > _MOST_HEAD_BYTES and self.stage != _NONE:
             self.refuse(UnservedError(error(431, "the head is too long", closes=True)))
@@ -185,14 +185,14 @@ class Receiver(RequestListener):
         """Refuse a body that would be too large or is packed, before it comes."""
         named = request.fields.named
         if named.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise UnservedError(error(415, "compressed bodies are not taken", closes=True))
+            raise UnservedError(error(415, "compressed bodies are not supported", closes=True))
         if b"transfer-encoding" in named:
             _check_coding(named[b"transfer-encoding"], request.version)
         elif int(named.get(b"content-length", b"0")) > self._most_body_bytes:
             raise _too_large(self._most_body_bytes)
         if b"expect" in named:
             if named[b"expect"].lower() != b"100-continue":
-                raise UnservedError(error(417, "only 100-continue can be expected", closes=True))
+                raise UnservedError(error(417, "the only supported expectation is 100-continue", closes=True))
             request.expects = request.version == "1.1"
 
 
@@ -208,11 +208,11 @@ def _check_coding(coding: bytes, version: str) -> None:
     if coding.rpartition(b",")[2].strip().lower() != b"chunked" or version == "1.0":
         raise _no_request()
     if coding.lower() != b"chunked":
-        raise UnservedError(error(501, "no transfer coding but chunked is known", closes=True))
+        raise UnservedError(error(501, "the only supported transfer coding is chunked", closes=True))
 
 
 def _no_request() -> UnservedError:
-    return UnservedError(error(400, "not a request of HTTP/1.1", closes=True))
+    return UnservedError(error(400, "not a valid HTTP/1.1 request", closes=True))
 
 
 def _too_large(most_bytes: int) -> UnservedError:

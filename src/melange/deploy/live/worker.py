@@ -142,7 +142,9 @@ def tls_context(settings: BalancerSettings) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(settings.tls_cert, settings.tls_key)
     except (OSError, ssl.SSLError) as fault:
-        raise MelangeError(f"{settings.tls_cert}, {settings.tls_key}: no certificate and key: {fault}") from fault
+        raise MelangeError(
+            f"{settings.tls_cert}, {settings.tls_key}: not a valid certificate and key: {fault}"
+        ) from fault
     return context
 
 
@@ -154,12 +156,12 @@ async def _drain(proxy: Proxy, limit_s: float) -> None:
     await asyncio.sleep(_SETTLE_S)
     busy = _close_idle(proxy)
     if busy:
-        log.info("draining: %d requests are under way", busy)
+        log.info("draining: %d requests in flight", busy)
     while busy and loop.time() < end_s:
         await asyncio.sleep(0.05)
         busy = _close_idle(proxy)
     if busy:
-        log.warning("%d requests are cut off after %g s", busy, limit_s)
+        log.warning("%d requests cut off after %g s", busy, limit_s)
     # What has been written goes out; whoever does not read it is cut off.
     end_s = loop.time() + _FLUSH_S
     while any(client.transport.get_write_buffer_size() and client.is_idle for client in proxy.clients):
@@ -196,7 +198,7 @@ async def _follow(path: Path, plan: Plan, balancer: Balancer, health: Health) ->
             known = set(balancer.replicas)
             balancer.list_replicas(addresses)
         except MelangeError as fault:
-            log.error("the replicas stay as they are: %s", fault)
+            log.error("replicas unchanged: %s", fault)
             continue
         log.info("%s: %d replicas", path, len(addresses))
         await health.check([one for one in balancer.replicas if one not in known])
@@ -214,5 +216,5 @@ async def _stop_with_parent(stop: asyncio.Event) -> None:
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(_LOOK_EVERY_S)
-    log.error("the supervisor has gone: stopping")
+    log.error("the supervisor is gone: stopping")
     stop.set()
