@@ -203,7 +203,7 @@ class Client(asyncio.Protocol):
             self.transport.resume_reading()
 
     def _failed(self) -> None:
-        """The proxy itself has failed: nobody knows what has been sent."""
+        """Internal error: it is unknown what has been sent."""
         work, self.work = self.work, None
         if isinstance(work, Exchange):
             work.abandon()

@@ -120,7 +120,7 @@ class Links:
         Raises
         ------
         LinkError
-            There is none to be had.
+            The connection failed.
         TimeoutError
             It takes too long.
         """

@@ -162,7 +162,7 @@ async def _drain(proxy: Proxy, limit_s: float) -> None:
         busy = _close_idle(proxy)
     if busy:
         log.warning("%d requests cut off after %g s", busy, limit_s)
-    # What has been written goes out; whoever does not read it is cut off.
+    # Completed answers are sent; clients that do not read them are cut off.
     end_s = loop.time() + _FLUSH_S
     while any(client.transport.get_write_buffer_size() and client.is_idle for client in proxy.clients):
         if loop.time() > end_s:
