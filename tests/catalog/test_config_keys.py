@@ -151,6 +151,20 @@ def test_the_activation_says_how_many_matrices_there_are(activation: str, matric
     assert model.kinds[0].feed_forward[0].parameters == matrices * 4096 * 14336
 
 
+@pytest.mark.parametrize("activation", ["silu", "gelu", "relu2", "xielu", "gelu_pytorch_tanh"])
+@pytest.mark.parametrize(
+    ("kind", "matrices"),
+    [("llama", 3), ("gemma2", 3), ("grok-1", 3), ("qwen2_5_vl_text", 3), ("nemotron", 2), ("arcee", 2)],
+)
+def test_a_known_type_has_its_matrices_whatever_the_activation(
+    kind: str, matrices: int, activation: str, tmp_path: Path
+) -> None:
+    """As transformers builds them."""
+    config = {**LLAMA, "model_type": kind, "hidden_act": activation, "head_dim": 128}
+    model = read_model(write(tmp_path, config))
+    assert model.kinds[0].feed_forward[0].parameters == matrices * 4096 * 14336
+
+
 def test_names_and_values_decide_together() -> None:
     """The same name may be harmless with one value and not with another."""
     assert may_change("shared_layers", 2)

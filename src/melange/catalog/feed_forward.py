@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from melange.catalog.config_file import Config
 from melange.catalog.drafts import FEED_FORWARD, ROUTED, Draft
+from melange.catalog.gating import UNGATED_TYPES, is_gated
 
 WIDTH = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "feed_forward_size")
 EXPERTS = (
@@ -35,26 +36,6 @@ SHARED_WIDTH = (
     "shared_intermediate_size",
     "share_expert_dim",
 )
-ACTIVATION = ("hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function", "ff_activation", "activation")
-
-# Activations of a feed-forward of two matrices; the others multiply a gate, and have three.
-_PLAIN_ACTIVATIONS = {
-    "relu",
-    "relu2",
-    "relu_squared",
-    "xielu",
-    "gelu",
-    "gelu_new",
-    "gelu_fast",
-    "quick_gelu",
-    "squared_relu",
-}
-# Types that gate though their activation alone would not say so, or the other way about.
-_GATED_TYPES = {"bitnet", "zamba", "zamba2", "modernbert-decoder", "recurrent_gemma"}
-UNGATED_TYPES = {
-    "gpt2", "gpt-sw3", "gpt_neo", "gpt_neox", "gpt_neox_japanese", "gptj", "gpt_bigcode", "opt", "falcon", "bloom",
-    "mpt", "phi", "starcoder2", "codegen", "biogpt", "xglm", "ctrl", "openai-gpt",
-}  # fmt: skip
 # Keys that say which layers have experts.
 _SPARSE_RULES = (
     "first_k_dense_replace", "moe_layer_freq", "decoder_sparse_step", "interleave_moe_layer_step", "mlp_only_layers",
@@ -72,16 +53,6 @@ _DENSE_WORDS = {"dense", "mlp"}
 _SPARSE_WORDS = {"sparse", "moe", "hash_moe"}
 # Of these types the shared expert is as wide as one routed expert, and the configuration does not say that it is there.
 _ONE_SHARED = {"llama4", "llama4_text"}
-
-
-def is_gated(config: Config, kind: str) -> bool:
-    """Whether the feed-forward has three matrices: the activation says so, and the type where it means otherwise."""
-    activation = config.text(*ACTIVATION)
-    if kind in _GATED_TYPES:
-        return True
-    if kind in UNGATED_TYPES:
-        return False
-    return activation not in _PLAIN_ACTIVATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from melange.catalog.config_file import Config
-from melange.catalog.feed_forward import is_gated
+from melange.catalog.gating import is_gated
 from melange.catalog.layer_rules import count_layers
 from melange.catalog.model import Model
 from melange.catalog.quantization import read_scheme
