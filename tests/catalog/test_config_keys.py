@@ -99,6 +99,7 @@ def test_names_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         (8.5, "must be a whole number >= 0, got 8.5"),
         (-8, "must be a whole number >= 0, got -8"),
         ([8, 8, 4], "must be one number or one for each of 32 layers, got 3"),
+        ([8] * 31 + [0], "must be >= 1 and divide the 32 query heads, got 0 in layer 31"),
         ([8] * 31 + ["8"], "must be a whole number >= 0, got '8'"),
         ({"0": 8}, "must be a whole number >= 0, got {'0': 8}"),
         (float("inf"), "must be a whole number >= 0, got inf"),

@@ -113,6 +113,17 @@ def _kv_heads(config: Config, kind: str, layers: int, query: tuple[int, ...]) ->
     return config.by_layer(layers, *KV_HEADS)
 
 
+def check_heads(config: Config, heads: Heads, layer: int) -> None:
+    """See that a layer has KV heads, and that they divide its query heads."""
+    query, kv = heads.query[layer], heads.kv[layer]
+    if not kv or query % kv:
+        raise config.fault(
+            next((key for key in KV_HEADS if key in config), KV_HEADS[0]),
+            f"must be >= 1 and divide the {query} query heads, got {kv} in layer {layer}",
+            "correct config.json",
+        )
+
+
 def attend(
     draft: Draft,
     hidden: int,

@@ -43,7 +43,8 @@ _TIED_TYPES = {
     "gemma3n_text", "gemma4", "gemma4_text", "cohere", "cohere2", "lfm2", "lfm2_moe", "mamba", "falcon_mamba",
     "vaultgemma",
 }  # fmt: skip
-_UNTIED_TYPES = {"nemotron_h"}  # whatever the file says, engines load two matrices
+# Whatever the file says, two matrices are loaded.
+_UNTIED_TYPES = {"nemotron_h", "bailing_hybrid", "kimi_linear", "inkling_text", "inkling2_text", "inkling2_loop_text"}
 _TEXT_KEYS = (
     "text_config",
     "llm_config",
