@@ -9,6 +9,7 @@ from melange.catalog.drafts import MIXER, Draft
 from melange.catalog.layers import Cache
 
 KV_HEADS = (
+    "num_key_value_heads_per_layer",
     "num_key_value_heads",
     "num_kv_heads",
     "multi_query_group_num",
@@ -107,8 +108,6 @@ def _kv_heads(config: Config, kind: str, layers: int, query: tuple[int, ...]) ->
         config.ignore(*KV_HEADS)
         return (1,) * layers if config.flag("multi_query", default=True) else query
     if config.value(*KV_HEADS) is None:
-        if kind == "mpt":
-            config.ignore("attn_config")
         return query
     return config.by_layer(layers, *KV_HEADS)
 
@@ -132,6 +131,7 @@ def attend(
     *,
     window: int = 0,
     output_gate: int = 0,
+    query_rank: int = 0,
     shared_values: bool = False,
     has_cache: bool = True,
 ) -> None:
@@ -147,6 +147,8 @@ def attend(
         Tokens that it looks back; 0 for all.
     output_gate
         Values by which the output is gated; 0 for no gate.
+    query_rank
+        Width of what queries are made of (Step-3); 0 for the residual stream itself.
     shared_values
         Whether values are the keys, and need no matrix of their own.
     has_cache
@@ -156,7 +158,8 @@ def attend(
     size, value = heads.size[layer], heads.value_size[layer]
     draft.add(
         MIXER,
-        self_attn__q_proj=hidden * query * size,
+        self_attn__q_a_proj=hidden * query_rank,
+        self_attn__q_proj=(query_rank or hidden) * query * size,
         self_attn__k_proj=hidden * kv * size if has_cache else 0,
         self_attn__v_proj=hidden * kv * value if has_cache and not shared_values else 0,
         self_attn__o_proj=query * value * hidden,

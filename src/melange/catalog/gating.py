@@ -37,6 +37,7 @@ _GATED_FAMILIES = (
 def is_gated(config: Config, kind: str) -> bool:
     """Whether the feed-forward has three matrices."""
     activation = config.text(*ACTIVATION)
-    if kind in UNGATED_TYPES:
+    says_so = config.flag("block_use_swiglu", "use_gated_activation", default=True)
+    if kind in UNGATED_TYPES or not says_so:
         return False
     return kind.startswith(_GATED_FAMILIES) or activation not in _PLAIN_ACTIVATIONS

@@ -21,7 +21,7 @@ from melange.records import reading, shown
 _VOCABULARY = ("vocab_size", "padded_vocab_size")
 _CONTEXT = (
     "max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len", "model_max_length",
-    "max_sequence_length", "context_length",
+    "max_sequence_length", "context_length", "max_position_embedding",
 )  # fmt: skip
 # What transformers assumes where a published file is silent.
 _DEFAULTS_BY_TYPE: Mapping[str, Json] = {
@@ -38,10 +38,15 @@ _DEFAULTS_BY_TYPE: Mapping[str, Json] = {
     "cohere2": {"sliding_window": 4096, "sliding_window_pattern": 4},
     "falcon": {"max_position_embeddings": 2048},
 }
+_TIED = ("tie_word_embeddings", "tie_embedding", "use_embedding_sharing")
 _TIED_TYPES = {
-    "gpt2", "gpt_bigcode", "opt", "falcon", "bloom", "mpt", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n",
-    "gemma3n_text", "gemma4", "gemma4_text", "cohere", "cohere2", "lfm2", "lfm2_moe", "mamba", "falcon_mamba",
-    "vaultgemma",
+    "biogpt", "bloom", "cohere", "cohere2", "cohere2_moe", "ctrl", "ernie4_5", "ernie4_5_moe", "ernie4_5_vl_moe_text",
+    "falcon", "falcon_mamba", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4",
+    "gemma4_text", "gemma4_unified", "gemma4_unified_text", "got_ocr2", "gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo",
+    "gpt_neox_japanese", "granite_docling_text", "granite_swa", "hunyuan_vl_text", "lara_mini", "lfm2", "lfm2_moe",
+    "lfm3", "mamba", "minicpm3", "modernbert-decoder", "mpt", "openai-gpt", "opt", "paddleocr_vl_text",
+    "qwen2_5_omni_text", "qwen3_vl_moe_text", "recurrent_gemma", "smollm3", "starcoder2", "vaultgemma", "xglm", "youtu",
+    "zaya",
 }  # fmt: skip
 # Whatever the file says, two matrices are loaded.
 _UNTIED_TYPES = {"nemotron_h", "bailing_hybrid", "kimi_linear", "inkling_text", "inkling2_text", "inkling2_loop_text"}
@@ -84,10 +89,10 @@ _CONTEXT_BY_TYPE = {
 # Types whose text is read without the towers where no architecture is named, as transformers does.
 _TEXT_ALONE = {"qwen3_5", "qwen3_5_moe", "qwen4_exp", "llama4", "mllama", "dots3_note", "emu3", "gemma4_unified"}
 _UNCOVERED = {
+    "longcat_flash": "two attentions in one layer",
     "zamba": "layers that share one block",
     "zamba2": "layers that share one block",
     "jetmoe": "experts in attention",
-    "longcat_flash": "two attentions in one layer",
     "rwkv": "receptance-weighted states",
     "xlstm": "matrix memories",
     "hrm_text": "stacks that are run in cycles",
@@ -152,8 +157,8 @@ def _shape(config: Config, whole: Config, content: Json, kind: str, place: Path)
     scheme = read_scheme(content, dict(config.items()), beside, str(place))
     kinds = layer_kinds(reading.drafts, scheme)
     # Of a multimodal model the outer configuration decides, as in transformers, unless its text is read alone.
-    inner = config.flag("tie_word_embeddings", default=kind in _TIED_TYPES)
-    outer = whole.flag("tie_word_embeddings", default=inner)
+    inner = config.flag(*_TIED, default=kind in _TIED_TYPES)
+    outer = whole.flag(*_TIED, default=inner)
     tied = (inner if _is_text_alone(whole) else outer) and kind not in _UNTIED_TYPES
     fields = plain_fields(reading, kinds, scheme) | {
         "layers": layers,
@@ -163,7 +168,7 @@ def _shape(config: Config, whole: Config, content: Json, kind: str, place: Path)
         "tied_embeddings": tied,
         "kv_dtype": scheme.kv_dtype or scheme.published,
         "learned_positions": context + _LEARNED_POSITIONS[kind] if kind in _LEARNED_POSITIONS else 0,
-        "other_parameters": reading.other_parameters + _towers(whole, config, hidden),
+        "other_parameters": reading.other_parameters + _towers(whole, config, hidden) + _before_head(kind, hidden),
         "gated": is_gated(config, kind),
     }
     _ignore_known(config, whole)
@@ -200,6 +205,11 @@ def _towers(whole: Config, config: Config, hidden: int) -> int:
     return tower_parameters(whole, hidden)
 
 
+def _before_head(kind: str, hidden: int) -> int:
+    """A matrix between the last layer and the output head."""
+    return hidden * hidden if kind == "modernbert-decoder" else 0
+
+
 def _quantization_beside(place: Path) -> Json | None:
     """``hf_quant_config.json`` of the same folder."""
     beside = place.parent / (place.name.removesuffix("config.json") + "hf_quant_config.json")
@@ -213,13 +223,17 @@ def _quantization_beside(place: Path) -> Json | None:
 
 def _ignore_known(config: Config, whole: Config) -> None:
     """Keys that are read elsewhere, or whose layers are no part of serving: those that only predict ahead."""
+    repeated = dict(config.items())
+    if whole is not config:
+        whole.ignore(*(key for key, value in whole.items() if key in repeated and repeated[key] == value))
     for part in (config, whole):
         part.ignore("quantization_config", "compression_config", "model_type", "torch_dtype", "dtype", *_TEXT_KEYS)
         part.ignore(
-            "num_nextn_predict_layers", "num_mtp_modules", "num_mtp_layers", "mtp_num_hidden_layers", "mtp_layer_types",
+            "num_nextn_predict_layers", "num_mtp_modules", "num_mtp_layers", "mtp_transformer_layers",
+            "mtp_num_hidden_layers", "mtp_layer_types",
             "mtp_mlp_layer_types", "mtp_layers_block_type", "mtp_hybrid_override_pattern", "mtp_local_layer_ids",
             "mtp_use_dedicated_embeddings", "max_position_embeddings", "expert_dtype",
-            "hc_sinkhorn_iters", "attn_config",
+            "hc_sinkhorn_iters",
         )  # fmt: skip
 
 
@@ -229,10 +243,26 @@ def _text_part(content: Json, place: Path) -> tuple[Json, str]:
     for key in _TEXT_KEYS:
         if isinstance(config.get(key), dict):
             config, prefix = config[key], f"{prefix}{key}."
+    config = _flattened(config)
     own = str(config.get("model_type") or "")
     kind = own or ("gemma3_text" if content.get("model_type") == "gemma3" else str(content.get("model_type") or ""))
     defaults = _DEFAULTS_BY_TYPE.get(kind, {})
     return {**defaults, **config, "model_type": kind}, prefix
+
+
+def _flattened(config: Json) -> Json:
+    """DBRX and MPT nest what is about attention and experts."""
+    inner = {key: config.get(key) for key in ("attn_config", "ffn_config")}
+    parts = {key: one for key, one in inner.items() if isinstance(one, dict)}
+    if not parts or config.get("model_type") not in ("dbrx", "mpt"):
+        return config
+    attention, feed = parts.get("attn_config", {}), parts.get("ffn_config", {})
+    found = {"num_key_value_heads": attention.get("kv_n_heads")}
+    if attention.get("attn_type") == "multiquery_attention":
+        found["num_key_value_heads"] = 1
+    found |= {key: feed.get(key) for key in ("ffn_hidden_size", "moe_num_experts", "moe_top_k")}
+    kept = {key: value for key, value in config.items() if key not in parts}
+    return kept | {key: value for key, value in found.items() if value is not None}
 
 
 def _check_supported(config: Config, content: Json, kind: str) -> None:

@@ -147,6 +147,7 @@ def _mix(
             layer,
             window=window,
             output_gate=gate_values(config, kind, heads, layer),
+            query_rank=config.number("share_q_dim", default=0),
             shared_values=config.flag("attention_k_eq_v") and not window,
             has_cache=not shares_cache(config, layers, layer),
         )

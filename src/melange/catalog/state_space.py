@@ -126,6 +126,8 @@ def _real_gated_unit(draft: Draft, config: Config, hidden: int, heads: Heads, la
 
 def _second_mamba(draft: Draft, config: Config, hidden: int) -> None:
     """Mamba-2 (arXiv 2405.21060)."""
+    if not config.flag("mamba_use_mlp", default=True):
+        raise config.fault("mamba_use_mlp", "layers without a feed-forward are not covered")
     heads = config.number("mamba_num_heads", "mamba_n_heads", "n_mamba_heads", "num_heads")
     state = config.number("ssm_state_size", "mamba_d_state", "state_size")
     expand = config.number("expand", "mamba_expand", default=2)
