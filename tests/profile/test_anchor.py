@@ -282,7 +282,7 @@ def test_whatever_is_measured_low_and_high_embrace_the_rate(ratios: list[tuple[i
         for point, (_, ratio) in zip(points, ratios, strict=True)
     ]
     slower = [replace(point, tpot_s={"mean": 1.2 * point.tpot_s["mean"]}) for point in seen]
-    first, second = (anchor(llama, OFFERS[:1], slo, BUCKETS, some) for some in (seen, slower))
+    first, second = (anchor(llama, OFFERS[:1], slo, BUCKETS, some, doubtful=True) for some in (seen, slower))
     assert (first.low <= first.max_request_rate).all()
     assert (first.max_request_rate <= first.high).all()
     assert (second.max_request_rate <= first.max_request_rate * (1 + 2e-3)).all()
