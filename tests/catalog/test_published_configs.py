@@ -217,6 +217,79 @@ PUBLISHED: dict[str, tuple[float, dict[str, Any]]] = {
         "model_type": "arcee", "num_attention_heads": 20, "num_hidden_layers": 36, "num_key_value_heads": 4,
         "tie_word_embeddings": False, "vocab_size": 128005,
     }),
+    "llava-1.5-7b": (7.06, {
+        "architectures": ["LlavaForConditionalGeneration"], "ignore_index": -100, "image_token_index": 32000,
+        "model_type": "llava", "projector_hidden_act": "gelu", "text_config": {"_name_or_path":
+        "lmsys/vicuna-7b-v1.5", "architectures": ["LlamaForCausalLM"], "max_position_embeddings": 4096, "model_type":
+        "llama", "vocab_size": 32064}, "tie_word_embeddings": False, "vision_config": {"hidden_size": 1024,
+        "image_size": 336, "intermediate_size": 4096, "model_type": "clip_vision_model", "num_attention_heads": 16,
+        "num_hidden_layers": 24, "patch_size": 14, "projection_dim": 768, "vocab_size": 32000},
+        "vision_feature_layer": -2, "vision_feature_select_strategy": "default", "vocab_size": 32064,
+    }),
+    "DeepSeek-VL2-small": (16.15, {
+        "architectures": ["DeepseekVLV2ForCausalLM"], "candidate_resolutions": [[384, 384], [384, 768]],
+        "global_view_pos": "head", "language_config": {"architectures": ["DeepseekV2ForCausalLM"],
+        "first_k_dense_replace": 1, "hidden_size": 2048, "intermediate_size": 10944, "kv_lora_rank": None, "lm_head":
+        True, "max_position_embeddings": 4096, "model_type": "deepseek_v2", "moe_intermediate_size": 1408, "n_group":
+        1, "n_routed_experts": 64, "n_shared_experts": 2, "num_attention_heads": 16, "num_experts_per_tok": 6,
+        "num_hidden_layers": 27, "num_key_value_heads": 16, "q_lora_rank": None, "qk_nope_head_dim": 0,
+        "qk_rope_head_dim": 0, "rm_head": False, "topk_group": 1, "topk_method": "greedy", "use_mla": False,
+        "v_head_dim": 0, "vocab_size": 102400}, "model_type": "deepseek_vl_v2", "projector_config": {"model_type":
+        "mlp_projector", "n_embed": 2048}, "tile_tag": "2D", "vision_config": {"layers": 27, "mlp_ratio": 3.7362,
+        "model_name": "siglip_so400m_patch14_384", "model_type": "vision", "patch_size": 14, "width": 1152},
+    }),
+    "Qwen3-Omni-30B thinker": (31.7, {
+        "architectures": ["Qwen3OmniMoeForConditionalGeneration"], "model_type": "qwen3_omni_moe",
+        "enable_audio_output": False, "thinker_config": {"architectures":
+        ["Qwen3OmniMoeThinkerForConditionalGeneration"], "model_type": "qwen3_omni_moe_thinker", "audio_config":
+        {"activation_dropout": 0, "activation_function": "gelu", "conv_chunksize": 500, "d_model": 1280,
+        "downsample_hidden_size": 480, "dropout": 0, "encoder_attention_heads": 20, "encoder_ffn_dim": 5120,
+        "encoder_layers": 32, "max_source_positions": 1500, "model_type": "qwen3_omni_moe_audio_encoder", "n_window":
+        50, "n_window_infer": 800, "num_hidden_layers": 32, "num_mel_bins": 128, "output_dim": 2048,
+        "scale_embedding": False}, "text_config": {"attention_bias": False, "decoder_sparse_step": 1, "head_dim": 128,
+        "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 768, "max_position_embeddings": 65536,
+        "mlp_only_layers": [], "model_type": "qwen3_omni_moe_text", "moe_intermediate_size": 768, "norm_topk_prob":
+        True, "num_attention_heads": 32, "num_experts": 128, "num_experts_per_tok": 8, "num_hidden_layers": 48,
+        "num_key_value_heads": 4, "shared_expert_intermediate_size": 0, "sliding_window": None, "tie_word_embeddings":
+        False, "use_qk_norm": True, "use_sliding_window": False, "vocab_size": 152064}, "vision_config":
+        {"apply_vit_abs_pos_embed": True, "deepstack_visual_indexes": [8, 16, 24], "depth": 27, "hidden_act":
+        "gelu_pytorch_tanh", "hidden_size": 1152, "image_size": 768, "in_channels": 3, "in_chans": 3,
+        "intermediate_size": 4304, "model_type": "qwen3_omni_moe_vision_encoder", "num_heads": 16,
+        "num_position_embeddings": 2304, "out_hidden_size": 2048, "patch_size": 16, "spatial_merge_size": 2,
+        "temporal_patch_size": 2, "tokens_per_second": 2}, "position_id_per_seconds": 13, "seconds_per_chunk": 2},
+    }),
+    "bloom-7b1": (7.07, {
+        "apply_residual_connection_post_layernorm": False, "architectures": ["BloomForCausalLM"],
+        "attention_softmax_in_fp32": True, "bias_dropout_fusion": True, "masked_softmax_fusion": True, "model_type":
+        "bloom", "n_embed": 4096, "n_layer": 30, "num_attention_heads": 32, "offset_alibi": 100, "pretraining_tp": 2,
+        "skip_bias_add": True, "skip_bias_add_qkv": False, "seq_length": 2048, "unk_token_id": 0, "vocab_size":
+        250880, "hidden_size": 4096,
+    }),
+    "mamba-2.8b-hf": (2.77, {
+        "architectures": ["MambaForCausalLM"], "conv_kernel": 4, "d_inner": 5120, "d_model": 2560, "expand": 2,
+        "fused_add_norm": True, "hidden_act": "silu", "hidden_size": 2560, "intermediate_size": 5120, "model_type":
+        "mamba", "n_layer": 64, "num_hidden_layers": 64, "pad_vocab_size_multiple": 8, "rescale_prenorm_residual":
+        False, "residual_in_fp32": True, "rms_norm": True, "ssm_cfg": {}, "state_size": 16, "time_step_init_scheme":
+        "random", "time_step_rank": 160, "time_step_scale": 1.0, "use_bias": False, "use_conv_bias": True,
+        "vocab_size": 50280,
+    }),
+    "recurrentgemma-9b": (8.58, {
+        "architectures": ["RecurrentGemmaForCausalLM"], "attention_bias": False, "attention_window_size": 2048,
+        "block_types": ["recurrent", "recurrent", "attention"], "conv1d_width": 4, "embeddings_scale_by_sqrt_dim":
+        True, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 4096, "intermediate_size":
+        24576, "logits_soft_cap": 30.0, "lru_width": 4096, "model_type": "recurrent_gemma", "num_attention_heads": 16,
+        "num_hidden_layers": 38, "num_key_value_heads": 1, "partial_rotary_factor": 0.5, "w_init_variance_scale":
+        0.01, "final_w_init_variance_scale": 0.0526, "vocab_size": 256000,
+    }),
+    "gemma-3-27b": (27.43, {
+        "architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 255999, "eoi_token_index": 256000,
+        "image_token_index": 262144, "mm_tokens_per_image": 256, "model_type": "gemma3", "text_config": {"head_dim":
+        128, "hidden_size": 5376, "intermediate_size": 21504, "model_type": "gemma3_text", "num_attention_heads": 32,
+        "num_hidden_layers": 62, "num_key_value_heads": 16, "query_pre_attn_scalar": 168, "sliding_window": 1024},
+        "vision_config": {"hidden_size": 1152, "image_size": 896, "intermediate_size": 4304, "model_type":
+        "siglip_vision_model", "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14,
+        "vision_use_head": False},
+    }),
     "DeciLM-7B": (7.04, {
         "architectures": ["DeciLMForCausalLM"], "attention_bias": False, "hidden_act": "silu", "hidden_size": 4096,
         "intermediate_size": 14336, "max_position_embeddings": 8192, "model_type": "deci", "num_attention_heads": 32,

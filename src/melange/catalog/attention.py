@@ -82,7 +82,7 @@ def read_heads(config: Config, kind: str, layers: int, hidden: int, full: tuple[
 
 
 def _by_layer_or(config: Config, layers: int, otherwise: tuple[int, ...], *keys: str) -> tuple[int, ...]:
-    return config.by_layer(layers, *keys) if config.value(*keys) is not None else otherwise
+    return config.by_layer(layers, *keys) if config.value(*keys) not in (None, 0) else otherwise
 
 
 def _of_some(

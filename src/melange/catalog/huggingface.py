@@ -38,6 +38,17 @@ _DEFAULTS_BY_TYPE: Mapping[str, Json] = {
     "cohere2": {"sliding_window": 4096, "sliding_window_pattern": 4},
     "falcon": {"max_position_embeddings": 2048},
 }
+# ... and where it is silent of the text of a multimodal model (LLaVA).
+_NESTED_DEFAULTS_BY_TYPE: Mapping[str, Json] = {
+    "llama": {
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32_000,
+        "max_position_embeddings": 2048,
+    },
+}
 _TIED = ("tie_word_embeddings", "tie_embedding", "use_embedding_sharing")
 _TIED_TYPES = {
     "biogpt", "bloom", "cohere", "cohere2", "cohere2_moe", "ctrl", "ernie4_5", "ernie4_5_moe", "ernie4_5_vl_moe_text",
@@ -54,7 +65,6 @@ _TEXT_KEYS = (
     "text_config",
     "llm_config",
     "language_config",
-    "thinker_config",
     "language_model_config",
     "decoder_config",
 )
@@ -134,12 +144,20 @@ def read_model(path: str | Path) -> Model:
 def _model_of(content: Any, place: Path) -> Model:
     if not isinstance(content, dict):
         raise InputError(f"{place}: must be an object, got {shown(content)}")
-    text, prefix = _text_part(content, place)
-    config = Config(text, place, prefix)
-    whole = Config(content, place) if prefix else config
+    text, around, key = _text_part(content)
+    outside = Config(content, place)
+    holder = outside.part(around) if around else outside
+    holder.ignore(key)
+    config = Config(text, place, f"{holder.prefix}{key}.") if key else Config(text, place)
+    whole = holder if key else config
+    if around:
+        # Of models that speak too the engines serve the part that reads and writes.
+        outside.ignore("talker_config", "code2wav_config", "token2wav_config", "model_type", "torch_dtype", "dtype")
     kind = config.text("model_type")
     _check_supported(config, content, kind)
     fields, kinds = _shape(config, whole, content, kind, place)
+    if around:
+        outside.check_unread()
     try:
         model = Model(name=_model_name(place), source=str(place), **fields)
         return model if are_alike(kinds, model.kinds) else replace(model, layer_kinds=kinds)
@@ -149,7 +167,7 @@ def _model_of(content: Any, place: Path) -> Model:
 
 def _shape(config: Config, whole: Config, content: Json, kind: str, place: Path) -> tuple[dict[str, Any], Any]:
     """Fields of the model, and its layers kind by kind."""
-    layers, hidden = count_layers(config), config.number("hidden_size", "n_embd", "d_model", least=1)
+    layers, hidden = count_layers(config), config.number("hidden_size", "n_embd", "n_embed", "d_model", least=1)
     context = _context(config, whole, kind)
     vocabulary = config.number(*_VOCABULARY, least=1)
     reading = read_drafts(config, kind, layers, hidden, vocabulary)
@@ -233,21 +251,27 @@ def _ignore_known(config: Config, whole: Config) -> None:
             "mtp_num_hidden_layers", "mtp_layer_types",
             "mtp_mlp_layer_types", "mtp_layers_block_type", "mtp_hybrid_override_pattern", "mtp_local_layer_ids",
             "mtp_use_dedicated_embeddings", "max_position_embeddings", "expert_dtype",
-            "hc_sinkhorn_iters",
+            "hc_sinkhorn_iters", "projector_config",
         )  # fmt: skip
 
 
-def _text_part(content: Json, place: Path) -> tuple[Json, str]:
-    """The language model's own configuration, with what transformers assumes where the file is silent."""
-    config, prefix = content, ""
-    for key in _TEXT_KEYS:
-        if isinstance(config.get(key), dict):
-            config, prefix = config[key], f"{prefix}{key}."
+def _text_part(content: Json) -> tuple[Json, str, str]:
+    """The language model's own configuration, with what transformers assumes where the file is silent.
+
+    With it the key of what is around it, and its key there; both empty where they are the file itself.
+    """
+    around, holder = "", content
+    if isinstance(content.get("thinker_config"), dict):
+        around, holder = "thinker_config", content["thinker_config"]
+    key = next((one for one in _TEXT_KEYS if isinstance(holder.get(one), dict)), "")
+    config = holder[key] if key else holder
+    if around and not key:
+        around, key = "", around
     config = _flattened(config)
     own = str(config.get("model_type") or "")
     kind = own or ("gemma3_text" if content.get("model_type") == "gemma3" else str(content.get("model_type") or ""))
-    defaults = _DEFAULTS_BY_TYPE.get(kind, {})
-    return {**defaults, **config, "model_type": kind}, prefix
+    defaults = _DEFAULTS_BY_TYPE.get(kind, {}) | (_NESTED_DEFAULTS_BY_TYPE.get(kind, {}) if key else {})
+    return {**defaults, **config, "model_type": kind}, around, key
 
 
 def _flattened(config: Json) -> Json:

@@ -153,7 +153,8 @@ def _first_mamba(draft: Draft, config: Config, hidden: int) -> None:
     """Mamba (arXiv 2312.00752)."""
     state = config.number("mamba_d_state", "state_size")
     config.ignore("expand", "mamba_expand")
-    inner = config.number("intermediate_size") if "state_size" in config and "intermediate_size" in config else 0
+    widths = ("intermediate_size", "d_inner")
+    inner = config.number(*widths) if "state_size" in config and config.value(*widths) is not None else 0
     inner = inner or config.number("mamba_expand", "expand", default=2) * hidden
     rank_keys = ("mamba_dt_rank", "time_step_rank")
     rank = -(-hidden // 16) if config.value(*rank_keys) in (None, "auto") else config.number(*rank_keys)
