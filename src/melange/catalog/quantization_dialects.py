@@ -43,7 +43,7 @@ def _algorithm(name: str, group: Any, place: str) -> Stored | None:
     if name in ("", "NONE", "NO_QUANT"):
         return None
     if name not in _ALGORITHMS:
-        raise InputError(f"{place}.quant_algo: {name} is not known", hint=f"known: {', '.join(_ALGORITHMS)}")
+        raise InputError(f"{place}.quant_algo: {name} is not supported", hint=f"known: {', '.join(_ALGORITHMS)}")
     kind, bits, usual, scale, multiplied = _ALGORITHMS[name]
     size = checked(group, f"{place}.group_size") if group and usual else usual
     if kind == "int":
@@ -72,7 +72,7 @@ def modelopt(details: Json, published: str, place: str) -> Scheme:
     if not algorithm and details.get("kv_cache_quant_algo"):
         return Scheme(published=published)  # only the cache is quantized
     if not algorithm:
-        raise InputError(f"{place}.quant_algo: is absent", hint=f"known: {', '.join(_ALGORITHMS)}")
+        raise InputError(f"{place}.quant_algo: is missing", hint=f"known: {', '.join(_ALGORITHMS)}")
     return Scheme(published=published, default=_algorithm(algorithm, details.get("group_size"), place))
 
 
@@ -202,7 +202,7 @@ def _quark_part(part: Any, place: str) -> Stored | None:
         return floating(float(found[1]), group, scale=8, multiplied=activation_type, place=place)
     if dtype in ("bfloat16", "float16"):
         return None
-    raise InputError(f"{place}.weight.dtype: {dtype or 'nothing'} is not known", hint="known: fp8, fp4, int8, int4")
+    raise InputError(f"{place}.weight.dtype: {dtype or 'nothing'} is not supported", hint="known: fp8, fp4, int8, int4")
 
 
 def _torchao(details: Json, published: str, place: str) -> Scheme:
@@ -257,7 +257,7 @@ def _torchao_type(one: Any, place: str) -> Stored | None:
     data = part_of(one.get("_data"), f"{place}.quant_type")
     begins = max((begin for begin in _TORCHAO if name.startswith(begin)), key=len, default="")
     if not begins:
-        raise InputError(f"{place}.quant_type: {stated} is not known", hint=f"known: {', '.join(_TORCHAO)}")
+        raise InputError(f"{place}.quant_type: {stated} is not supported", hint=f"known: {', '.join(_TORCHAO)}")
     kind, bits, usual, multiplied = _TORCHAO[begins]
     bits = bits or _torchao_bits(data, f"{place}.quant_type")
     given = data.get("group_size", data.get("block_size")) if usual or kind == "int" else None
