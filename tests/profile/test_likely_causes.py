@@ -12,8 +12,9 @@ import pytest
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
-from melange.profile.anchor import anchor
+from melange.profile.anchor import anchor_from
 from melange.profile.comparison import samples_of
+from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.formats.measurement_files import read_measurements
 from melange.profile.measurement import Measurement
 from melange.profile.profile import Profile
@@ -148,9 +149,10 @@ def test_points_that_were_made_fast_correct_nothing_unless_asked(card: str, acce
     rented = [Offer(provider="p", region="r", instance_type="one", accelerator=card, accelerators=1, cost_per_h=1.0)]
     buckets = Buckets(input_edges=(500,), output_edges=(500,))
     slo = Slo(tpot_s=0.2, ttft_s=5.0, statistic="mean")
+    inputs = EstimateInputs(model=MODEL, offers=rented, slo=slo, sizes=buckets)
 
     def rate(*points: Measurement, doubtful: bool = False) -> Profile:
-        return anchor(MODEL, rented, slo, buckets, points, doubtful=doubtful)
+        return anchor_from(inputs, points, doubtful=doubtful)
 
     plain, left, used = rate(), rate(fast), rate(fast, doubtful=True)
     assert left.max_request_rate.tolist() == plain.max_request_rate.tolist()

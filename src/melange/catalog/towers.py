@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from melange.catalog.config_file import Config
+from melange.units import PARAMETERS_PER_MILLION
 
 TOWERS = (
     "vision_config",
@@ -120,7 +121,7 @@ def _tower(part: Config, hidden: int, merged: int) -> int:
 def _by_name(part: Config) -> int:
     """A convolutional tower, of which the name alone says the size: ``mobilenetv5_300m_enc``."""
     found = re.search(r"_(\d+)m(_|$)", part.text("architecture"))
-    return int(found[1]) * 1_000_000 if found else 0
+    return round(float(found[1]) * PARAMETERS_PER_MILLION) if found else 0
 
 
 def _neck(part: Config, width: int) -> int:

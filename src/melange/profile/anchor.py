@@ -49,7 +49,6 @@ def anchor(
     variants: Sequence[str] = (),
     step_times: str = OWN,
     accelerators: Mapping[str, Accelerator] | None = None,
-    doubtful: bool = False,
 ) -> Profile:
     """The rate that one replica of each type serves within the SLO, estimated and corrected by measured points.
 
@@ -61,8 +60,6 @@ def anchor(
     ----------
     measurements
         Load points; each must say which replica type or accelerator was measured.
-    doubtful
-        Use points too that prefix caching or speculation is likely to have made fast.
 
     Raises
     ------
@@ -82,7 +79,6 @@ def anchor(
             accelerators=accelerators,
         ),
         measurements,
-        doubtful=doubtful,
     )
 
 
@@ -96,7 +92,8 @@ def anchor_from(
     """:func:`anchor` of inputs that are one value.
 
     ``searched`` is the SLO whose maximum rates count, where it is not that of the inputs: other rates are then found by
-    simulation, from an estimate under the same limits on the mean.
+    simulation, from an estimate under the same limits on the mean. ``doubtful`` uses points too that prefix caching or
+    speculation is likely to have made fast.
     """
     base = estimate_from(inputs)
     matched, cautions = points_by_hardware(inputs, measurements)

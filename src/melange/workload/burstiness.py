@@ -14,7 +14,7 @@ WINDOW_S = S_PER_H
 # Gaps that a window should have to be compared: with 100, Poisson arrivals come out 1 % low. Where fewer requests come
 # in an hour, windows are longer. A judgment.
 GAPS_A_WINDOW = 100
-# Below so many gaps the figure is chance, and where more than this share of them is 0 the clock is too coarse to tell.
+# With fewer gaps the figure is chance, and where more than this share of them is 0 the clock is too coarse to tell.
 _LEAST_GAPS = 30
 _MOST_TIES = 0.1
 
