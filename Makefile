@@ -113,11 +113,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e .
+	@echo "installing Melange and its packages into $(VENV); a minute or two the first time"
+	$(PIP) install -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e '.[dev,bench]'
+	@echo "installing Melange with its development tools into $(VENV); a few minutes the first time"
+	$(PIP) install -c constraints.txt -e '.[dev,bench]'
 	@touch $@ $(VENV)/.installed
 
 $(RAY)/.installed: pyproject.toml constraints.txt | $(BIN)/python

@@ -19,7 +19,7 @@ from melange.plan.options import Options
 from melange.plan.solve import solve
 from melange.plan.sweeps import explore
 from melange.present.pages.explore_page import explore_page, explore_pictures
-from melange.present.pages.packed import unpacked
+from melange.present.pages.packing import unpacked
 from melange.present.pages.plan_page import report_page, report_pictures
 from melange.present.study import Study
 from melange.profile.profile import Profile

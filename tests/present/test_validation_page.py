@@ -17,7 +17,7 @@ from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.present.figures.legend import COLORS
-from melange.present.pages.packed import unpacked
+from melange.present.pages.packing import unpacked
 from melange.present.pages.validation_page import validation_html, validation_pictures
 from melange.present.terminal.plan_words import used_types
 from melange.present.terminal.validation import next_step, verdict

@@ -14,7 +14,7 @@ from melange.profile.correction import Sample
 from melange.profile.likely_causes import likely_causes
 from melange.profile.measurement import Measurement
 from melange.replica.capacity import Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
-from melange.units import ms
+from melange.units import ms, significant
 from melange.workload.workload import Array
 
 # A point that disagrees with the model by more than this was probably measured on something else.
@@ -37,7 +37,8 @@ def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) 
         ratio = measured_s / predicted_s
         cause = _cause(replicas, point, batch, measured_s)
         if cause or not 1 / _WILD <= ratio <= _WILD:
-            what = f"{point.source}: {ms(measured_s):.3g} ms measured, {ms(predicted_s):.3g} ms predicted"
+            times = f"{significant(ms(measured_s))} ms measured, {significant(ms(predicted_s))} ms predicted"
+            what = f"{point.source}: {times}"
             hint = cause or "check that model, accelerator, degree and engine match the service"
             cautions.append(Caution("anchor", f"{what}; {hint}"))
         ratios[point.input_tokens, point.output_tokens, round(batch, 1)].append(math.log(ratio))

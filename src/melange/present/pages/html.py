@@ -12,7 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from melange.present.figures.theme import untitled
-from melange.present.pages.packed import library, packed
+from melange.present.pages.packing import library, packed
 
 if TYPE_CHECKING:
     from melange.present.figures.picture import Picture

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from melange.errors import Caution
+from melange.units import significant
 from melange.workload.workload import Buckets
 
 # Console width in a pipe [characters]. Rich wraps at this width: wider than any of our rows, so that lines stay whole
@@ -119,7 +120,7 @@ def edge(buckets: Buckets, axis: str, index: int) -> str:
 
 def usd(amount: float) -> str:
     """An amount: to the cent, or with two significant digits if that would read 0.00."""
-    return f"{amount:,.2f} USD" if amount >= 0.1 else f"{amount:.2g} USD"
+    return f"{amount:,.2f} USD" if amount >= 0.1 else f"{significant(amount, 2)} USD"
 
 
 def share_text(share: float) -> str:

@@ -6,7 +6,7 @@ from importlib import resources
 
 from plotly.offline import get_plotlyjs_version
 
-from melange.present.pages.packed import library, packed, unpacked
+from melange.present.pages.packing import library, packed, unpacked
 
 
 def test_the_bundle_is_of_the_version_that_makes_the_figures() -> None:
