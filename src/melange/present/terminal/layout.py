@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from melange.errors import Caution
+from melange.present.terminal.narrow import Rows
 from melange.units import significant
 from melange.workload.workload import Buckets
 
@@ -68,7 +69,7 @@ class _Trimmed(io.TextIOBase):
 
 def table_of(*headings: str) -> Table:
     """A table without rules; headings may hold units in [brackets]."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Rows(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for heading in headings:
         add_column(table, heading)
     return table

@@ -129,9 +129,11 @@ def _routes(plan: Plan) -> RenderableType:
     rows = np.flatnonzero(workload.request_rate.sum(axis=1))
     columns = np.flatnonzero(workload.request_rate.sum(axis=0))
     table = Table(box=None, padding=(0, 1))
-    table.add_column(justify="right", style="dim")
+    longest = max((len(edge(workload.buckets, "input", int(i))) for i in rows), default=0)
+    table.add_column(justify="right", style="dim", min_width=longest)
     for o in columns:
-        table.add_column(edge(workload.buckets, "output", int(o)), justify="center", header_style="dim")
+        heading = edge(workload.buckets, "output", int(o))
+        table.add_column(heading, justify="center", header_style="dim", overflow="fold")
     for i in rows:
         cells = []
         for o in columns:
