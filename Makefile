@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets docs kernel plotly mutations programs bench services reproduce clean
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets docs kernel plotly mutations programs bench services reproduce clean test-heavy
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -37,9 +37,13 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, layers
 
 # Tests that talk to servers run one after the other; the rest only computes, on all cores.
 TALKING := tests/deploy/live tests/measure tests/cli/test_measure.py
-test: $(VENV)/.installed-dev ## run the tests, except those that need a quiet machine or other programs (test-...)
-	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --ignore=tests/deploy/test_gateways.py $(addprefix --ignore=,$(TALKING))
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile --ignore=tests/deploy/test_gateways.py $(addprefix --ignore=,$(TALKING))
+test: $(VENV)/.installed-dev ## run the tests, except heavy ones and those that need a quiet machine or other programs (test-...)
+	$(BIN)/pytest -m 'not heavy' $(PARALLEL)
 	$(BIN)/pytest -m 'not timing' $(TALKING)
+
+test-heavy: $(VENV)/.installed-dev ## run heavy tests: searches for plans that hold, and families of drawn inputs (minutes)
+	$(BIN)/pytest -m heavy $(PARALLEL)
 
 test-times: $(VENV)/.installed-dev ## timing tests of live servers; needs a quiet machine
 	$(BIN)/pytest -m timing $(TALKING)

@@ -127,7 +127,7 @@ def test_what_init_writes_can_be_planned(run: Run, tmp_path: Path) -> None:
     assert run("init").returncode == 0
     assert run("plan", "--quick", "service.yaml").returncode == 0
     again = run("init")
-    assert (again.returncode, "exists already" in again.stderr) == (2, True)
+    assert (again.returncode, "already exists" in again.stderr) == (2, True)
 
 
 def test_settings_reach_the_plan(run: Run, tmp_path: Path) -> None:

@@ -145,9 +145,9 @@ def test_a_manifest_is_written_to_a_folder(tmp_path: Path) -> None:
     manifest = melange.render(two_types(), "envoy", replicas=URLS)
     (path,) = manifest.write(tmp_path / "new" / "folder")
     assert path.read_text() == str(manifest) == manifest.files["envoy.yaml"]
-    with pytest.raises(ValueError, match="plain names"):
+    with pytest.raises(ValueError, match="must be plain"):
         Manifest(target="envoy", files={"../up": ""})
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         manifest.write(path / "below")
 
 
@@ -234,7 +234,7 @@ def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
         (("plan.json", "--to", "traefik"), "unknown target 'traefik'"),
         (("plan.json", "--to", "nginx", "--replica", "A10G=http://a:1"), "no replica was given for aws/us-east-1/p4d"),
         (("absent.json", "--to", "nginx"), "cannot be read"),
-        (("plan.json", "--to", "nginx", "--out", "plan.json"), "must be a folder"),
+        (("plan.json", "--to", "nginx", "--out", "plan.json"), "a folder is needed"),
         (("plan.json", "--to", "nginx", "--option", "lisen=a:1"), "hint: nginx has replicas, listen, "),
         (("plan.json", "--to", "nginx", "--option", "listen"), "--option must be KEY=VALUE"),
         (("plan.json", "--to", "nginx", "--option", "envelope_bytes=few"), "must be a whole number, got 'few'"),

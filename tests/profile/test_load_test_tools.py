@@ -139,7 +139,10 @@ def without(content: dict[str, Any], *keys: str) -> dict[str, Any]:
             without(INFERENCE_PERF, "successes", "latency") | {"load_summary": {"requested_rate": "fast"}},
             "requested_rate",
         ),
-        (without(GENAI_PERF, "input_config", "perf_analyzer", "stimulus"), "input_config.perf_analyzer.stimulus says"),
+        (
+            without(GENAI_PERF, "input_config", "perf_analyzer", "stimulus"),
+            "input_config.perf_analyzer.stimulus gives neither",
+        ),
         (GENAI_PERF | {"input_config": {"concurrency": [8, 16]}}, "input_config.concurrency must be one load"),
         (without(LLMPERF, "num_concurrent_requests"), "the key num_concurrent_requests is missing"),
         (LLMPERF | {"results_ttft_s_mean": "soon"}, "results_ttft_s_mean must be a number, got 'soon'"),

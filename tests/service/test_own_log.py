@@ -15,6 +15,8 @@ from melange.service.session import Session
 from melange.workload.arrivals import draw
 from melange.workload.datasets import dataset
 
+pytestmark = pytest.mark.heavy
+
 SERVICE = """\
 model: meta-llama/Llama-3.1-8B-Instruct
 slo: {ttft_ms: 2000, tpot_ms: 80}

@@ -25,6 +25,8 @@ from melange.validate.simulate import simulate
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Workload
 
+pytestmark = pytest.mark.heavy
+
 LIMITS: list[dict[str, float]] = [
     {"ttft_s": 0.2},
     {"latency_s": 3.0},

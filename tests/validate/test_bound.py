@@ -17,6 +17,8 @@ from melange.validate.certify.bound import least_cost
 from melange.validate.certify.certify import certify
 from melange.validate.certify.thinning import of_rows
 
+pytestmark = pytest.mark.heavy
+
 RATE = 40.0
 
 

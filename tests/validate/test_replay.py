@@ -22,6 +22,8 @@ from melange.validate.replay import peak_of, stretch, whole_log, words_of
 from melange.validate.simulate import simulate
 from melange.workload.arrivals import Arrivals, draw
 
+pytestmark = pytest.mark.heavy
+
 SLO = Slo(tpot_s=0.08, ttft_s=2.0)
 # Four times as many requests in a tenth of the time.
 BUSY = ((0.0, 1.0), (0.5, 1.0), (0.5, 4.0), (0.6, 4.0), (0.6, 1.0), (1.0, 1.0))
