@@ -104,7 +104,11 @@ SAID = [
     (
         "docs/proof.md",
         f"up to {judge._MOST_RUNS} runs of at least {judge._LEAST_RUN:,}; a proof has runs of {judge._PROOF_TIMES:g} "
-        f"times the shortest. No run has more than {judge.MOST_REQUESTS:,} requests, and no more runs are made once "
+        "times the shortest.",
+    ),
+    (
+        "docs/proof.md",
+        f"No run has more than {judge.MOST_REQUESTS:,} requests, and no more runs are made once "
         f"they have {judge._MOST_TRIED:,} requests in total, or {judge._MOST_PROVEN:,} for a proof",
     ),
     ("docs/proof.md", f"The traffic may need at most {judge._MOST_USED:.0%}".replace("%", " %")),

@@ -90,7 +90,7 @@ def _narrow(grid: list[_Column], rows: int, console: Console, width: int) -> Ite
 
 
 def _shared(least: list[int], most: list[int], width: int) -> list[int]:
-    """Widths from least to most; what is left goes to whoever lacks most, a character at a time."""
+    """Widths from least to most; what is left goes to the column that lacks most, a character at a time."""
     widths = list(least)
     for _ in range(width - sum(least) - _GAP * (len(least) - 1)):
         lacks = [high - now for high, now in zip(most, widths, strict=True)]
