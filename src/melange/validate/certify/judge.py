@@ -25,11 +25,10 @@ from melange.workload.workload import Array, Mask
 
 # Figures are from the twelve cases of bench/certify.py at 4 requests a second.
 
-# A plan is first tried with a part of the shortest run, which tells most of those that miss by far, then with all of
-# it; then with runs of at least this many requests, as many as are needed to tell, and at most this many. A first part
-# of 0.1 and 1: no difference. Shorter, fewer or longer runs than these change which plans near the target are taken to
-# hold, either way: runs of 5,000 six plans, by 20 % less to 19 % more cost; of 20,000 three, by 7 % less to 18 % more;
-# two at most three, by 5 % less to 19 % more.
+# A plan is first tried with a part of the shortest run, which rules out most of those that miss by far, then with all
+# of it; then with at most this many runs of at least this many requests, until the result is clear. A first part of 0.1
+# and 1: no difference. Other runs change which plans near the target are taken to hold, either way: of 5,000 six plans,
+# by 20 % less to 19 % more cost; of 20,000 three, by 7 % less to 18 % more; of two, three, by 5 % less to 19 % more.
 _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
 # A plan that is to be certified is simulated with this many runs of at least this many requests and this many times the
 # shortest run, none of which it was chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000
