@@ -22,8 +22,7 @@ def residuals_from(log_ratio: Array, points: int) -> Residuals:
 def era_text(era: Era, writer: str = "bench/calibrate.py and bench/public_eras.py") -> str:
     """The text of an era's file."""
     lines = [f"# Constants of engine era {era.name}, written by {writer}.", "", "[constants]"]
-    general = asdict(era.constants)
-    lines += [f"{name} = {value:.4g}" for name, value in general.items()]
+    lines += [f"{name} = {value:.4g}" for name, value in asdict(era.constants).items()]
     releases = asdict(era.releases)
     lines += ["", "[releases]", *(f"{name} = {_toml(value)}" for name, value in releases.items())]
     lines += ["", "[settings]"]
@@ -39,8 +38,8 @@ def era_text(era: Era, writer: str = "bench/calibrate.py and bench/public_eras.p
         lines += ["", "# The same on accelerators that were not fitted on, from those held out in all eras."]
         lines += _residuals("residuals_elsewhere", era.residuals_elsewhere)
     for name, on in sorted(era.on_class.items()):
-        lines += ["", f"# What is otherwise on {name}.", f"[on_class.{name}.constants]"]
-        lines += [f"{key} = {value:.4g}" for key, value in asdict(on.constants).items() if value != general[key]]
+        lines += ["", f"# What is otherwise on {name}.", f"[on_class.{name}]", f"slowdown = {on.slowdown:g}"]
+        lines += ["", f"[on_class.{name}.constants]", *(f"{key} = {value:.4g}" for key, value in on.constants.items())]
         if on.residuals:
             lines += ["", *_residuals(f"on_class.{name}.residuals", on.residuals)]
     fitted = {name: list(getattr(era, name)) for name in ("accelerators", "architectures", "models", "kinds")}

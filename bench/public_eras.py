@@ -11,7 +11,7 @@ What no run tells of a class in the modern eras is carried over from the older o
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -68,6 +68,8 @@ AS_IT_IS = {CONSUMER: ("pcie_efficiency", "pcie_latency_s"), PRE_AMPERE: ("pcie_
 IN_PROPORTION = {CONSUMER: (), PRE_AMPERE: ("mfu", "mba")}
 # Mixtures on Ampere under modern engines: kernels that nobody has tuned for it.
 AMPERE_SPREAD = {"mfu_experts": 0.5}
+# Nothing tells of them on AMD.
+CUDA_ONLY = ("t_stream_s", "mba_latent", "t_latent_layer_s", "mfu_fp4")
 # AMD where nothing was measured: steps about 1.5 times those of the same figures on NVIDIA, 1 to 2.5 times.
 ROCM_SLOWDOWN, ROCM_INTERVAL = 1.5, (1.0, 2.5)
 
@@ -110,7 +112,7 @@ def fit_old_vllm(runs: Sequence[Run]) -> tuple[Constants, dict[str, OnClass]]:
     bare = find_era("vllm-0.5")
     general = most_likely([run for run in runs if class_of_run(run) == DATACENTER], bare, OLD_START, OLD_SPREAD)
     return general, {
-        one: OnClass(constants=most_likely([run for run in runs if class_of_run(run) == one], bare, general, spread))
+        one: _on(most_likely([run for run in runs if class_of_run(run) == one], bare, general, spread), spread)
         for one, spread in CLASS_SPREAD.items()
     }
 
@@ -140,7 +142,7 @@ def fit_public(runs: Sequence[Run]) -> Fitted:
     found: dict[str, Era] = {}
     for name in OLD_VLLM:
         on_rocm = [run for run in chosen[name] if class_of_run(run) == ROCM]
-        rocm = _on_rocm(on_rocm, find_era("vllm-0.5"), general)
+        rocm = _on_rocm(on_rocm, find_era("vllm-0.5"))
         fitted = [run for run in old if class_of_run(run) != ROCM] + on_rocm
         era = replace(find_era(name), constants=general, on_class=classes | {ROCM: rocm})
         found[name] = _with_fitted(era, fitted)
@@ -152,46 +154,48 @@ def fit_public(runs: Sequence[Run]) -> Fitted:
         if name != "trtllm-offline":  # its own runs tell of PCIe
             between = _between(general, classes, "pcie_efficiency")
             own = replace(own, pcie_efficiency=between, pcie_latency_s=general.pcie_latency_s)
-        on_class = {one: _carried(one, own, general, classes[one].constants) for one in CLASS_SPREAD}
-        on_class[ROCM] = _unmeasured_rocm(own)
+        on_class = {one: _carried(one, own, general, classes[one]) for one in CLASS_SPREAD}
+        on_class[ROCM] = _unmeasured_rocm()
         ampere = [run for run in chosen[name] if accelerators()[run.accelerator].architecture == "Ampere"]
         if ampere:
-            on_class["Ampere"] = OnClass(constants=most_likely(ampere, era, own, AMPERE_SPREAD))
+            on_class["Ampere"] = _on(most_likely(ampere, era, own, AMPERE_SPREAD), AMPERE_SPREAD)
         found[name] = _more_fitted(replace(era, constants=own, on_class=on_class), chosen[name])
     return Fitted(eras=found, runs=chosen)
 
 
+def _on(constants: Constants, names: Iterable[str]) -> OnClass:
+    """A class by the constants that were fitted for it."""
+    return OnClass(constants={name: getattr(constants, name) for name in names})
+
+
 def _between(general: Constants, classes: Mapping[str, OnClass], name: str) -> float:
     """A constant between that of the cards that it was fitted on, for cards that were not."""
-    return float(np.sqrt(getattr(general, name) * getattr(classes[PRE_AMPERE].constants, name)))
+    return float(np.sqrt(getattr(general, name) * classes[PRE_AMPERE].constants[name]))
 
 
-def _carried(one: str, own: Constants, general: Constants, on_class: Constants) -> OnClass:
+def _carried(one: str, own: Constants, general: Constants, on_class: OnClass) -> OnClass:
     """A class in an era in which it was not measured."""
-    values = {name: getattr(on_class, name) for name in AS_IT_IS[one]}
+    values = {name: on_class.constants[name] for name in AS_IT_IS[one]}
     for name in IN_PROPORTION[one]:
-        values[name] = min(getattr(own, name) * getattr(on_class, name) / getattr(general, name), LARGEST.get(name, np.inf))
-    return OnClass(constants=replace(own, **values))
+        value = getattr(own, name) * on_class.constants[name] / getattr(general, name)
+        values[name] = min(value, LARGEST.get(name, np.inf))
+    return OnClass(constants=values)
 
 
-def _unmeasured_rocm(own: Constants) -> OnClass:
-    """All steps slower: shares smaller, times longer."""
-    values = {
-        name: value * ROCM_SLOWDOWN if name.endswith("_s") else value / ROCM_SLOWDOWN
-        for name, value in asdict(own).items()
-        if name not in ("mfu_experts", "mfu_int4")  # shares of a share
-    }
+def _unmeasured_rocm() -> OnClass:
+    """All steps slower, and an interval that is a judgment."""
     low, high = (bound / ROCM_SLOWDOWN for bound in ROCM_INTERVAL)
-    return OnClass(
-        constants=replace(own, **values), residuals=Residuals(low=low, high=high, median_error=0.25, points=0)
-    )
+    residuals = Residuals(low=low, high=high, median_error=0.25, points=0)
+    return OnClass(slowdown=ROCM_SLOWDOWN, residuals=residuals)
 
 
-def _on_rocm(runs: Sequence[Run], era: Era, general: Constants) -> OnClass:
+def _on_rocm(runs: Sequence[Run], era: Era) -> OnClass:
     """Fitted where AMD was measured; else slower, and not known."""
     if not runs:
-        return _unmeasured_rocm(general)
-    return OnClass(constants=most_likely(runs, era, ROCM_START, ROCM_SPREAD), residuals=_left_out(runs, era))
+        return _unmeasured_rocm()
+    names = [name for name in asdict(ROCM_START) if name not in CUDA_ONLY]
+    fitted = _on(most_likely(runs, era, ROCM_START, ROCM_SPREAD), names)
+    return replace(fitted, residuals=_left_out(runs, era))
 
 
 def _left_out(runs: Sequence[Run], era: Era) -> Residuals:
@@ -247,9 +251,9 @@ def held_out(runs: Sequence[Run]) -> dict[str, tuple[list[Run], Array]]:
                         mine = [run for run in chosen[name] if key(run) == held and class_of_run(run) == place]
                         table = Bursts(mine, find_era(name))
                         if len(table.runs):
-                            on = classes.get(place)
+                            on = classes.get(place, OnClass())
                             listed[name] += table.runs
-                            ratios[name].append(table.log_ratio(on.constants if on else general))
+                            ratios[name].append(table.log_ratio(replace(general, **on.constants)))
     return {name: (listed[name], np.concatenate(ratios[name])) for name in listed}
 
 

@@ -102,10 +102,17 @@ def _groups(fitted: Fitted, runs: Sequence[Run], source: str, *, is_same_source:
             elsewhere = find_era("vllm-1").residuals_elsewhere
             known = elsewhere if elsewhere and place != ROCM else known
         levels = [level for level in era.unseen(some[0].model, fact) if not (is_same_source and level == "source")]
-        ratio = np.concatenate([Bursts([run], era).log_ratio(era.constants_on(accelerators()[run.accelerator])) for run in some])
+        ratio = np.concatenate([_log_ratio(run, era) for run in some])
         words = f"{some[0].engine if name not in MODERN else name}, {place}, {kind}"
         found.append(Group(name=words, source=source, levels=tuple(levels), known=known, log_ratio=ratio))
     return found
+
+
+def _log_ratio(run: Run, era: Era) -> Array:
+    """Logarithm of measured over predicted time, without what sources have in common (1,)."""
+    fact = accelerators()[run.accelerator]
+    on_class = era.slowdown(run.model, fact) / (1.0 if era.is_known(run.model, fact) else spread().slowdown)
+    return Bursts([run], era).log_ratio(era.constants_on(fact)) - math.log(on_class)
 
 
 def sweeps_without_architecture(folder: Path, name: str) -> list[Group]:

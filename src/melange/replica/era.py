@@ -153,12 +153,15 @@ class OnClass:
     Parameters
     ----------
     constants
-        Those that hold there.
+        Values of constants that are others there, by name.
+    slowdown
+        Times that steps take what constants say.
     residuals
         How wrong step times were there; of 0 points where nothing was measured; None: as in general.
     """
 
-    constants: Constants
+    constants: Mapping[str, float] = field(default_factory=dict)
+    slowdown: float = 1.0
     residuals: Residuals | None = None
 
 
@@ -220,7 +223,7 @@ class Era:
     def constants_on(self, accelerator: Accelerator) -> Constants:
         """The constants on an accelerator: those of its class of hardware or of its architecture, or the general ones."""
         on = self._on(accelerator)
-        return on.constants if on else self.constants
+        return replace(self.constants, **on.constants) if on and on.constants else self.constants
 
     def residuals_of(self, model: Model, accelerator: Accelerator | str) -> Residuals:
         """How far steps of a deployment that nobody has measured may be from predicted ones: an 80 % interval.
@@ -268,12 +271,17 @@ class Era:
         return tuple(levels)
 
     def slowdown(self, model: Model, accelerator: Accelerator) -> float:
-        """Times that steps take what the constants say, where not all of a deployment is among what was measured.
+        """Times that steps take what the constants say.
 
-        What sources that were left out of fits have in common.
+        On a class of hardware that was not measured; and, where not all of a deployment is among what was measured, what
+        sources that were left out of fits have in common.
         """
-        is_known = accelerator.name in self.accelerators and self.unseen(model, accelerator) == ("source",)
-        return 1.0 if is_known else spread().slowdown
+        on = self._on(accelerator)
+        return (on.slowdown if on else 1.0) * (1.0 if self.is_known(model, accelerator) else spread().slowdown)
+
+    def is_known(self, model: Model, accelerator: Accelerator) -> bool:
+        """Whether all of a deployment but its owner is among what was measured."""
+        return accelerator.name in self.accelerators and self.unseen(model, accelerator) == ("source",)
 
     def _on(self, accelerator: Accelerator) -> OnClass | None:
         return self.on_class.get(class_of(accelerator)) or self.on_class.get(accelerator.architecture)
@@ -346,10 +354,9 @@ def _era_named(name: str) -> Era:
     text = (resources.files("melange.replica") / "constants" / f"{name}.toml").read_text(encoding="utf-8")
     content = tomllib.loads(text)
     fitted, found = content["fitted"], content["releases"]
-    general = {name: float(value) for name, value in content["constants"].items()}
     return Era(
         name=name,
-        constants=Constants(**general),
+        constants=Constants(**{name: float(value) for name, value in content["constants"].items()}),
         settings=EngineSettings(**content["settings"]),
         residuals=Residuals(**content["residuals"]),
         residuals_by_kind={kind: Residuals(**of_kind) for kind, of_kind in content["residuals_by_kind"].items()},
@@ -357,7 +364,8 @@ def _era_named(name: str) -> Era:
         releases=Releases(**(found | {"measured": tuple(found.get("measured", ()))})),
         on_class={
             one: OnClass(
-                constants=Constants(**(general | on["constants"])),
+                constants={key: float(value) for key, value in on.get("constants", {}).items()},
+                slowdown=float(on.get("slowdown", 1.0)),
                 residuals=Residuals(**on["residuals"]) if "residuals" in on else None,
             )
             for one, on in content.get("on_class", {}).items()
