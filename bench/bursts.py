@@ -139,9 +139,7 @@ class Steps:
             one.made += steps
         self.running = [one for one in self.running if one.left > 0]
 
-    def _add(
-        self, steps: int, batch: int, prefill: int, pairs: float, window_pairs: float, admitted: int
-    ) -> None:
+    def _add(self, steps: int, batch: int, prefill: int, pairs: float, window_pairs: float, admitted: int) -> None:
         context = sum(one.context for one in self.running) + batch * (steps - 1) / 2 if batch else 0.0
         windowed = sum(min(one.context + steps // 2, self.window) for one in self.running) if batch else 0.0
         self.rows.append((steps, batch, context, windowed, prefill, pairs, window_pairs, admitted))
@@ -189,7 +187,7 @@ class Bursts:
         self.is_alone = np.array([run.is_alone for run in kept], bool)
         self.is_served = np.array([run.is_served for run in kept], bool)
         counts = np.bincount(self.where, minlength=len(keys))[self.where]
-        weight = counts ** -SHARED
+        weight = counts**-SHARED
         self.weight = weight / weight.mean() if len(kept) else weight
 
     def costs(self, constants: Constants) -> StepCost:

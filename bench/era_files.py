@@ -16,7 +16,9 @@ def residuals_from(log_ratio: Array, points: int) -> Residuals:
     """10 % and 90 % quantile and median error of logarithms of measured over predicted."""
     low, high = np.exp(np.quantile(log_ratio, (0.1, 0.9)))
     error = float(np.median(np.abs(np.exp(-log_ratio) - 1)))
-    return Residuals(low=round(min(low, 0.99), 3), high=round(max(high, 1.01), 3), median_error=round(error, 3), points=points)
+    return Residuals(
+        low=round(min(low, 0.99), 3), high=round(max(high, 1.01), 3), median_error=round(error, 3), points=points
+    )
 
 
 def era_text(era: Era, writer: str = "bench/calibrate.py and bench/public_eras.py") -> str:

@@ -37,6 +37,22 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) 
     return "\n".join("| " + " | ".join(row) + " |" for row in [heads, rule, *rows])
 
 
+# The section of docs/validation.md that bench/sources.py writes, and the one that it stands before.
+SECTION, NEXT = "## By source, each left out whole", "## By what was measured"
+
+
+def section_of(page: str) -> str:
+    """What bench/sources.py has written on a page; empty where it has not."""
+    _, found, rest = page.partition(SECTION)
+    return found + rest[: rest.index("\n## ") + 1] if found else ""
+
+
+def with_section(page: str, section: str) -> str:
+    """The page with that section in its place, whether it had one or not."""
+    before, after = page.replace(section_of(page), "").split(NEXT, 1)
+    return before + section + NEXT + after
+
+
 PAGE = """# Validation
 
 How wrong estimates are, on points that the fit has seen and on points that it has not, and what that costs. Written

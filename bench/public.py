@@ -76,7 +76,14 @@ KEYS: dict[str, Callable[[Run], tuple[str, ...]]] = {
     "all": lambda run: ("all",),
     "source": lambda run: (run.source, run.engine, class_of(accelerators()[run.accelerator]), kind_of(run.model)),
     "accelerator": lambda run: (run.source, run.engine, run.accelerator, "PCIe" if run.is_pcie else "own link"),
-    "model": lambda run: (run.source, run.engine, run.accelerator, f"{run.tensor_parallel}", run.model.name, run.model.weight_dtype),
+    "model": lambda run: (
+        run.source,
+        run.engine,
+        run.accelerator,
+        f"{run.tensor_parallel}",
+        run.model.name,
+        run.model.weight_dtype,
+    ),
 }
 
 

@@ -42,7 +42,15 @@ RELEASES = {
 }
 # Before V1 a prompt had a step of its own, of as many tokens as the context; Python ran between the steps.
 OLD_START = replace(
-    START, t_step_s=2e-3, t_layer_s=30e-6, t_sequence_s=2e-5, t_request_s=1e-3, t_logit_s=1e-10, t_stream_s=0.0, mfu_fp8=0.45, mfu_int4=0.5
+    START,
+    t_step_s=2e-3,
+    t_layer_s=30e-6,
+    t_sequence_s=2e-5,
+    t_request_s=1e-3,
+    t_logit_s=1e-10,
+    t_stream_s=0.0,
+    mfu_fp8=0.45,
+    mfu_int4=0.5,
 )
 ROCM_START = replace(
     OLD_START, mbu=0.6, mba=0.2, mfu=0.35, t_layer_s=60e-6, t_sequence_s=4e-5, t_logit_s=3e-10, mfu_fp8=0.3
@@ -92,9 +100,7 @@ def class_of_run(run: Run) -> str:
     return class_of(accelerators()[run.accelerator])
 
 
-def most_likely(
-    runs: Sequence[Run], era: Era, start: Constants, spread: Mapping[str, float]
-) -> Constants:
+def most_likely(runs: Sequence[Run], era: Era, start: Constants, spread: Mapping[str, float]) -> Constants:
     """The constants in ``spread`` fitted to runs; the start where there are none."""
     table = Bursts(runs, era)
     if not len(table.runs) or not spread:
@@ -283,7 +289,8 @@ def main() -> None:
                 era,
                 residuals=residuals_from(ratio, len(listed) // 2),
                 residuals_by_kind={
-                    kind: residuals_from(ratio[kinds == kind], int((kinds == kind).sum()) // 2) for kind in sorted(set(kinds))
+                    kind: residuals_from(ratio[kinds == kind], int((kinds == kind).sum()) // 2)
+                    for kind in sorted(set(kinds))
                 },
                 date=date.today().isoformat(),
             )

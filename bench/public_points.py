@@ -86,7 +86,9 @@ def why_left_out(run: Run) -> str:
     """Why a run tells nothing about what its labels say; empty where it does."""
     card = accelerators()[run.accelerator]
     tokens = run.inputs.sum() + run.outputs.sum()
-    arithmetic_s = 2.0 * run.model.active_parameters(output_head=False) * tokens / card.flops(run.model.activation_dtype)
+    arithmetic_s = (
+        2.0 * run.model.active_parameters(output_head=False) * tokens / card.flops(run.model.activation_dtype)
+    )
     reading_s = run.model.weight_bytes_read(len(run.inputs)) / card.bandwidth_bytes_per_s * run.outputs.max()
     measured_s = run.outputs.sum() / run.measured
     if not run.is_alone and max(arithmetic_s, reading_s) > measured_s * run.tensor_parallel:

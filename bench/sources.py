@@ -27,19 +27,23 @@ from melange.replica.era import Era, Residuals, eras, find_era, kind_of
 from melange.replica.hardware_class import DATACENTER, ROCM, class_of
 from melange.replica.spread import DECILE, Spread, spread, widened
 from measured import read_points
-from pages import percent, table
+from pages import SECTION, percent, table, with_section
 from public_eras import MODERN, OLD_TENSORRT, Fitted, fit_public
 from public_points import Run, read_runs, why_left_out
 from table import Table
 
 Array = npt.NDArray[np.float64]
 
-ARCHITECTURES = {"Ampere": ("Ampere",), "Ada": ("Ada",), "Hopper": ("Hopper",), "Blackwell": ("Blackwell", "Blackwell Ultra")}
+ARCHITECTURES = {
+    "Ampere": ("Ampere",),
+    "Ada": ("Ada",),
+    "Hopper": ("Hopper",),
+    "Blackwell": ("Blackwell", "Blackwell Ultra"),
+}
 LEVELS = ("source", "architecture", "kind", "release")
 # Before anything is left out: each level a seventh, give or take a factor of 1.6; sources have nothing in common.
 PRIOR, PRIOR_SPREAD, BIAS_SPREAD = 0.15, 0.5, 0.15
 FARTHEST = 1.0  # a group e times off says no more than that it is far off
-SECTION = "## By source, each left out whole"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,7 +142,11 @@ def sweeps_without_architecture(folder: Path, name: str) -> list[Group]:
                 levels = ("architecture",) if seen else ("architecture", "kind")
                 ratio = Table(mine, known[one]).log_ratio(constants[one])
                 residuals = known[one].residuals_by_kind[kind]
-                found.append(Group(name=f"{one}, {kind}", source=f"sweeps, {name}", levels=levels, known=residuals, log_ratio=ratio))
+                found.append(
+                    Group(
+                        name=f"{one}, {kind}", source=f"sweeps, {name}", levels=levels, known=residuals, log_ratio=ratio
+                    )
+                )
     return found
 
 
@@ -211,7 +219,9 @@ def row_of(name: str, what: str, groups: Sequence[Group], levels: Sequence[Sprea
     ]  # fmt: skip
 
 
-def section(left_out: Mapping[str, Sequence[Group]], architectures: Mapping[str, Sequence[Group]], final: Spread) -> str:
+def section(
+    left_out: Mapping[str, Sequence[Group]], architectures: Mapping[str, Sequence[Group]], final: Spread
+) -> str:
     """The section of docs/validation.md."""
     everything = [group for groups in (*left_out.values(), *architectures.values()) for group in groups]
     rows, all_groups, all_levels = [], [], []
@@ -277,7 +287,11 @@ def levels_text(found: Spread) -> str:
     lines = ["# Levels of the model of errors, written by bench/sources.py.", "", "[levels]"]
     lines += [f"{name} = {getattr(found, name):g}" for name in (*LEVELS, "slowdown")]
     unknown = found.ignorance
-    lines += ["", "# Measured over predicted where no era stands for the engine or the hardware: a judgment.", "[ignorance]"]
+    lines += [
+        "",
+        "# Measured over predicted where no era stands for the engine or the hardware: a judgment.",
+        "[ignorance]",
+    ]
     lines += [f"{name} = {getattr(unknown, name):g}" for name in ("low", "high", "median_error", "points")]
     return "\n".join(lines) + "\n"
 
@@ -301,13 +315,15 @@ def main() -> None:
     text = section(left_out, architectures, final)
     print(text)
     if arguments.write:
-        root = Path(__file__).parents[1]
-        (root / "src" / "melange" / "replica" / "spread.toml").write_text(levels_text(final), encoding="utf-8")
-        page = root / "docs" / "validation.md"
-        before, _, rest = page.read_text(encoding="utf-8").partition(SECTION)
-        after = rest[rest.index("\n## ") + 1 :] if rest else before[before.index("## By what was measured") :]
-        before = before if rest else before[: before.index("## By what was measured")]
-        page.write_text(before + text + "\n" + after, encoding="utf-8")
+        write(text, final)
+
+
+def write(text: str, final: Spread) -> None:
+    """The section of docs/validation.md, and spread.toml."""
+    root = Path(__file__).parents[1]
+    (root / "src" / "melange" / "replica" / "spread.toml").write_text(levels_text(final), encoding="utf-8")
+    page = root / "docs" / "validation.md"
+    page.write_text(with_section(page.read_text(encoding="utf-8"), text + "\n"), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from calibrate import HeldOut, hold_out
+from calibrate import FITTED, HeldOut, hold_out
 from curves import Curve, curves_of, rate_errors
 from errors_held_out import HELD, RATES, STEPS, TITLES, of_quantity, pooled, rate_error, relative, residuals_of
 from measured import Measured, Point, read_points
 from melange.replica.capacity import mean_step_s, prompt_times_s, ttft_s
-from melange.replica.era import Residuals, eras, find_era, kind_of
-from pages import BARS, PAGE, bar, percent, table
+from melange.replica.era import Residuals, find_era, kind_of
+from pages import BARS, PAGE, bar, percent, section_of, table, with_section
 from regret import Regrets, almost_known, cases, regrets
 from table import Table
 from tried import tried
@@ -214,8 +214,8 @@ def main() -> None:
     if not arguments.measured.is_dir():
         print(f"skipped: no folder {arguments.measured}")
         return
-    measured = {name: read_points(arguments.measured, name) for name in eras()}
-    known = {name: find_era(name) for name in eras()}
+    measured = {name: read_points(arguments.measured, name) for name in FITTED}
+    known = {name: find_era(name) for name in FITTED}
     all_held = hold_out(known, {name: found.points for name, found in measured.items()})
     curves = {name: curves_of(held) for name, held in all_held.items()}
     regret_text, regrets_by_kind = regret_table(all_held)
@@ -261,6 +261,7 @@ def main() -> None:
         left_out=left_out(measured),
     )
     path = Path(__file__).parents[1] / "docs" / "validation.md"
+    page = with_section(page, section_of(path.read_text(encoding="utf-8")))
     path.write_text(page, encoding="utf-8")
     print(page[: page.index("## ")] + table(["", "wanted", "reached", ""], rows, numbers=2))
 

@@ -17,6 +17,7 @@ _THIN = 0.05
 def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
     """What to know about the estimate that some inputs give."""
     found = (
+        _unmeasured(inputs),
         _extrapolated(inputs),
         _over_pcie(inputs),
         _unverified(inputs),
@@ -44,6 +45,26 @@ def _extrapolated(inputs: EstimateInputs) -> Caution | None:
         return None
     what = f"the constants of {era.name} were not fitted on: {', '.join(beyond)}"
     return Caution("extrapolated", f"{what}; measure a few points before you rely on them")
+
+
+def _unmeasured(inputs: EstimateInputs) -> Caution | None:
+    """Hardware and releases of which nothing that was measured tells, so that rates are hardly more than a guess."""
+    era, facts = inputs.era, inputs.facts_by_name
+    measured = {one.accelerator for one in inputs.tables.cost_by_hardware} if inputs.tables else set()
+    names = sorted({one.accelerator for one in inputs.distinct_hardware} - measured)
+    guessed = [name for name in names if not era.known_of(inputs.model, facts[name]).points]
+    parts = []
+    if not era.is_covered:
+        parts.append(f"no era of {era.releases.engine} stands for {era.release}, and {era.name} is the nearest")
+    elif guessed:
+        known = era.known_of(inputs.model, facts[guessed[0]])
+        bounds = f"{known.low:.2g} to {known.high:.2g} times"
+        parts.append(f"nothing was measured under {era.name} that tells of {some_of(guessed)}: steps may take {bounds}")
+    elif era.release and not era.releases.is_measured(era.release):
+        parts.append(f"{era.releases.engine} {era.release} was not measured, and {era.name} is taken for it")
+    if not parts:
+        return None
+    return Caution("measure-first", f"{parts[0]}; measure this first: melange measure, then melange plan --anchor")
 
 
 def _thin_cache(inputs: EstimateInputs) -> Caution | None:

@@ -314,7 +314,7 @@ def eras() -> tuple[str, ...]:
     """Names of all bundled eras.
 
     >>> eras()
-    ('sglang', 'trtllm', 'trtllm-1.0', 'trtllm-offline', 'vllm-0.2', 'vllm-1')
+    ('sglang', 'trtllm', 'trtllm-0.10', 'trtllm-1.0', 'trtllm-offline', 'vllm-0.2', 'vllm-0.5', 'vllm-0.7', 'vllm-1')
     """
     folder = resources.files("melange.replica") / "constants"
     return tuple(sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")))

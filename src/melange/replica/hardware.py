@@ -81,12 +81,7 @@ def replicas_of(
     facts = [facts_by_name[one.accelerator] for one in hardware]
     served = [variant_of(model, one.variant) for one in hardware]
     triples = list(zip(served, hardware, facts, strict=True))
-    costs = [
-        known[one]
-        if one in known
-        else era_cost(variant, fact, one, era)
-        for variant, one, fact in triples
-    ]
+    costs = [known[one] if one in known else era_cost(variant, fact, one, era) for variant, one, fact in triples]
     limits = np.array([era.settings.limits_on(fact) for fact in facts], float)
     kv_tokens = [kv_tokens_of(variant, fact, one.tensor_parallel, era.settings) for variant, one, fact in triples]
     return Replicas(
