@@ -1,8 +1,8 @@
 """Finite runs side by side, so that constants can be fitted to them: which steps a run takes, and how long they are.
 
 All requests of a run are there from the start, so which requests share a step does not depend on how long steps take.
-Steps are counted once, by the rules of :mod:`melange.replica.simulated.batching`; for any constants their times are then
-one sum in NumPy. The product's own simulation, which ``public.py`` judges with, agrees within a per cent.
+Steps are counted once, by the rules of :mod:`melange.replica.simulated.batching`; for any constants their times are
+then one sum in NumPy. The product's own simulation, which ``public.py`` judges with, agrees within a per cent.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _rows_of(run: Run, era: Era, layers: tuple[int, int, int, int], kv_tokens: f
 
 
 class Bursts:
-    """Runs of one era, with the interface of :class:`table.Table`: weights, and logarithms of measured over predicted."""
+    """Runs of one era, with the interface of :class:`table.Table`: weights, and measured over predicted times."""
 
     def __init__(self, runs: Sequence[Run], era: Era) -> None:
         self.era = era

@@ -171,6 +171,6 @@ aiconfigurator-core (Apache-2.0), 2025-2026; saturation: TensorRT-LLM performanc
 
 Nothing here was measured by us: no accelerator was at hand. Steps of a model by batch, context and chunk on an H100
 or H200, which would tell the terms of the step apart, are still to be measured. Nothing was measured at all, by
-anyone whose figures we have, on an L4, a T4, an A10G or an A100 under a modern vLLM, on AMD, or over PCIe within
-vLLM and SGLang.
+anyone whose figures we have, on an L4, a T4, an A10G or with a dense model on an A100 under a modern vLLM, nor on AMD
+or over PCIe since vLLM 0.8.
 """

@@ -2,9 +2,9 @@
 
     python bench/public_eras.py MEASURED [--write]
 
-MEASURED is a folder with ``public_benchmarks.csv``; skips where it is not there. ``bench/calibrate.py`` fits the eras that
-the other files tell of, and runs first. In stages, each about the one before, by the same most likely constants:
-vLLM before its V1 engine on datacenter cards; then what consumer cards and cards before Ampere, and AMD, have otherwise.
+MEASURED is a folder with ``public_benchmarks.csv``; skips where it is not there. ``bench/calibrate.py`` fits the eras
+that the other files tell of, and runs first. In stages, each about the one before, by the same most likely constants:
+vLLM before its V1 engine on datacenter cards; then what consumer cards, cards before Ampere, and AMD have otherwise.
 What no run tells of a class in the modern eras is carried over from the older ones where it belongs to the hardware.
 """
 
@@ -25,7 +25,7 @@ from era_files import era_text, residuals_from
 from melange.catalog.bundled import accelerators
 from melange.replica.era import Constants, Era, OnClass, Residuals, find_era, kind_of
 from melange.replica.hardware_class import CONSUMER, DATACENTER, PRE_AMPERE, ROCM, class_of
-from melange.replica.releases import Releases, pinned
+from melange.replica.releases import Releases
 from public_points import Run, read_runs, why_left_out
 
 Array = npt.NDArray[np.float64]
@@ -34,7 +34,8 @@ LARGEST["mfu_int4"] = 1.0
 OLD_VLLM = ("vllm-0.5", "vllm-0.7")
 OLD_TENSORRT = "trtllm-0.10"
 MODERN = ("vllm-1", "sglang", "trtllm", "trtllm-1.0", "trtllm-offline")
-# The V1 engine is the default since 0.8.0 (release notes); AMD's own paged attention came with 0.6.2 (pull request 8310).
+# The V1 engine is the default since 0.8.0 (release notes); paged attention of AMD's own came with 0.6.2 (its pull
+# request 8310).
 RELEASES = {
     "vllm-0.5": Releases(engine="vllm", first="0.4", before="0.6.2", measured=("0.5",)),
     "vllm-0.7": Releases(engine="vllm", first="0.6.2", before="0.8", measured=("0.6", "0.7")),

@@ -24,8 +24,8 @@ FILE = "public_benchmarks.csv"
 ENGINE_OF_2024 = {"vLLM": "vllm==0.5", "TensorRT-LLM": "trtllm==0.10"}
 ENGINE_OF_2025 = {"vllm": "vllm==0.11.0", "sglang": "sglang==0.5.3", "trtllm": "trtllm==1.0"}
 MODELS = {"Llama-3.1-405B fp8": "meta-llama/Llama-3.1-405B"}
-# AccelMark caps completions of ShareGPT-like prompts; the lengths are not published. The largest of a burst decides when
-# it ends, so they are drawn: exponential, capped where the mean is as published.
+# AccelMark caps completions of ShareGPT-like prompts; the lengths are not published. The largest of a burst decides
+# when it ends, so they are drawn: exponential, capped where the mean is as published.
 CAPS = {"accelmark": 512}
 _PRECISION = {
     "fp8": ("fp8", "fp8"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from melange.catalog.bundled import accelerators, find_model
@@ -60,7 +62,7 @@ def test_releases_of_an_engine_leave_no_doubt() -> None:
     for listed in by_engine.values():
         ordered = sorted(listed, key=lambda era: number_of(era.releases.first))
         assert ordered[0].releases.first == ordered[-1].releases.before == ""
-        for older, newer in zip(ordered, ordered[1:], strict=False):
+        for older, newer in pairwise(ordered):
             assert older.releases.before == newer.releases.first
 
 

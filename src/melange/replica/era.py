@@ -16,8 +16,8 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.errors import unknown
 from melange.replica.hardware_class import DATACENTER, class_of
-from melange.replica.releases import Releases, era_of_release, pinned
-from melange.replica.spread import Residuals, Spread, spread, widened
+from melange.replica.releases import NO_RELEASES, Releases, era_of_release, pinned
+from melange.replica.spread import Residuals, spread, widened
 from melange.units import GIB
 
 __all__ = ["Constants", "EngineSettings", "Era", "OnClass", "Residuals", "eras", "find_era", "kind_of"]
@@ -207,7 +207,7 @@ class Era:
     residuals: Residuals
     residuals_by_kind: Mapping[str, Residuals] = field(default_factory=dict)
     residuals_elsewhere: Residuals | None = None
-    releases: Releases = Releases(engine="")
+    releases: Releases = NO_RELEASES
     release: str = ""
     is_covered: bool = True
     on_class: Mapping[str, OnClass] = field(default_factory=dict)
@@ -221,7 +221,7 @@ class Era:
     notes: str = ""
 
     def constants_on(self, accelerator: Accelerator) -> Constants:
-        """The constants on an accelerator: those of its class of hardware or of its architecture, or the general ones."""
+        """The constants on an accelerator: the general ones, but for what its class or architecture has otherwise."""
         on = self._on(accelerator)
         return replace(self.constants, **on.constants) if on and on.constants else self.constants
 
@@ -238,8 +238,8 @@ class Era:
     def known_of(self, model: Model, accelerator: Accelerator) -> Residuals:
         """What was found within the sources that were measured; of 0 points where nothing was.
 
-        Of that kind of model, or of all where none was fitted on; on an accelerator that was not fitted on, no less wide
-        than on accelerators held out.
+        Of that kind of model, or of all where none was fitted on; on an accelerator that was not fitted on, no less
+        wide than on accelerators held out.
         """
         on = self._on(accelerator)
         if on and on.residuals:
@@ -273,8 +273,8 @@ class Era:
     def slowdown(self, model: Model, accelerator: Accelerator) -> float:
         """Times that steps take what the constants say.
 
-        On a class of hardware that was not measured; and, where not all of a deployment is among what was measured, what
-        sources that were left out of fits have in common.
+        On a class of hardware that was not measured; and, where not all of a deployment is among what was measured,
+        what sources that were left out of fits have in common.
         """
         on = self._on(accelerator)
         return (on.slowdown if on else 1.0) * (1.0 if self.is_known(model, accelerator) else spread().slowdown)

@@ -11,7 +11,7 @@ CONSUMER, PRE_AMPERE, ROCM, OTHER, DATACENTER = "consumer", "pre-ampere", "rocm"
 CLASSES = (CONSUMER, PRE_AMPERE, ROCM, OTHER, DATACENTER)
 # Tensor cores without bf16, and kernels of their own in every engine.
 _PRE_AMPERE = ("Volta", "Turing")
-# GeForce cards and Titans by the names that people use: half the tensor rate, and no direct access to each other's memory.
+# GeForce cards and Titans by the names that people use: no direct access to each other's memory.
 _CONSUMER = re.compile(
     r"(geforce|rtx|gtx|titan)[ _-]*(\d{4}(?!\s*ada)|v|rtx|xp)(?![a-z]*ada)[ _-]*(ti|super|d|s)*\b", re.IGNORECASE
 )

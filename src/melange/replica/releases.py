@@ -46,6 +46,9 @@ class Releases:
         return oldest <= number_of(release)[:2] <= newest
 
 
+NO_RELEASES = Releases(engine="")
+
+
 def number_of(release: str) -> tuple[int, ...]:
     """A release as numbers that compare: ``0.10`` is later than ``0.9``, and ``1.0`` the same as ``1``.
 

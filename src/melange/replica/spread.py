@@ -2,8 +2,8 @@
 
 Errors come in levels. Whoever measures has a host, a driver and settings of their own: all points of a *source* are off
 together. So are those of an architecture, a kind of model or a release that no fit has seen. What varies from one
-accelerator, model or point to the next is in the residuals of an era. ``spread.toml`` holds the standard deviation of each level, estimated from whole sources and
-architectures that were left out of fits (``bench/sources.py``).
+accelerator, model or point to the next is in the residuals of an era. ``spread.toml`` holds the standard deviation of
+each level, estimated from whole sources and architectures that were left out of fits (``bench/sources.py``).
 """
 
 from __future__ import annotations

@@ -312,10 +312,10 @@ def _token_s(model: Model, accelerator: Accelerator, constants: Constants) -> fl
 
 
 def _linear_rate(stored: str, multiplied: str, accelerator: Accelerator, constants: Constants) -> float:
-    """Arithmetic that linear layers reach with weights of that type, or in 16 bits where there are no units for it [1/s].
+    """Arithmetic that linear layers reach with weights of that type, in 16 bits where there are no units for it [1/s].
 
-    Weights in four bits take activations in eight where units for it are: so do the kernels of vLLM and TensorRT-LLM for
-    MXFP4 on Blackwell (``VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8``).
+    Weights in four bits take activations in eight where units for it are: so do the kernels of vLLM and TensorRT-LLM
+    for MXFP4 on Blackwell (``VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8``).
     """
     known = accelerator.flops_by_dtype
     dtype = "fp8" if stored == "fp4" and multiplied == "bf16" and "fp4" in known else multiplied
