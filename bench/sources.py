@@ -43,6 +43,8 @@ ARCHITECTURES = {
 LEVELS = ("source", "architecture", "kind", "release")
 # Before anything is left out: each level a seventh, give or take a factor of 1.6; sources have nothing in common.
 PRIOR, PRIOR_SPREAD, BIAS_SPREAD = 0.15, 0.5, 0.15
+# A bias that sources have in common is corrected where it is as unlikely to be none as 1 in 20 (half of chi squared).
+SURE = 1.92
 FARTHEST = 1.0  # a group e times off says no more than that it is far off
 
 
@@ -164,6 +166,9 @@ def estimated(groups: Iterable[Group]) -> Spread:
                     best, value = trial, found
         if not value < before:
             step /= 2
+    without = np.array([0.0, *best[1:]])
+    if _improbable(without, counted) - value < SURE:
+        best = without
     levels = dict(zip(LEVELS, np.exp(best[1:]).round(3).tolist(), strict=True))
     return Spread(**levels, slowdown=round(math.exp(best[0]), 3), ignorance=spread().ignorance)
 
@@ -243,11 +248,16 @@ def section(
     by_architecture = table(heads, rows, numbers=4)
     words = ", ".join(f"{level} {getattr(final, level):.2f}" for level in LEVELS)
     return WORDS.format(
-        heading=SECTION, sources=by_source, architectures=by_architecture, levels=words, slowdown=final.slowdown,
+        heading=SECTION, sources=by_source, architectures=by_architecture, levels=words,
+        bias=UNBIASED if final.slowdown == 1.0 else BIASED.format(final.slowdown),
         low=final.ignorance.low, high=final.ignorance.high,
     )  # fmt: skip
 
 
+UNBIASED = "Left-out sources have no bias in common that could be told from none, so the middle is not moved."
+BIASED = (
+    "Steps that are not wholly among what was measured take {:.2f} times as long, as left-out sources have in common."
+)
 WORDS = """{heading}
 
 By `python bench/sources.py MEASURED`. The other tables leave an accelerator or a model out and its source in. Here a
@@ -264,8 +274,8 @@ Architectures left out, the source left in:
 
 Intervals are made of levels: standard deviations of the logarithm of the step time that come with what was not
 measured: {levels}; each adds its variance to that of single points. A deployment of one's own is always a new source.
-Steps that are not wholly among what was measured take {slowdown:.2f} times what the constants say, which is what
-left-out sources have in common. What no era stands for gets {low:g} to {high:g} times the nearest one's step.
+{bias}
+What no era stands for gets {low:g} to {high:g} times the nearest one's step.
 
 - Eras are divided where engines say that they changed: vLLM at 0.8.0 (the V1 engine became the default), its ROCm at
   0.6.2 (paged attention of AMD's own). All runs were known by then, so the division is not blind; constants and widths
