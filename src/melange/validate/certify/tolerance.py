@@ -1,7 +1,7 @@
 """Which request sizes may miss: a target below 1 leaves room for some that a type answers too late, even alone.
 
 Limits on the mean shut a size out of a type that misses them with it, or leave it next to no rate, however few
-requests have that size. Under a target for the share of requests that is wrong: a tenth of a per cent of long prompts
+requests have that size. Under a target for the share of requests that is wrong: 0.1 % of long prompts
 may miss under a target of 99 %, and the type that is cheapest for all others may take them.
 """
 
