@@ -48,23 +48,25 @@ def _extrapolated(inputs: EstimateInputs) -> Caution | None:
 
 
 def _unmeasured(inputs: EstimateInputs) -> Caution | None:
-    """Hardware and releases of which nothing that was measured tells, so that rates are hardly more than a guess."""
+    """Hardware and releases without measurements, where rates are little more than a guess."""
     era, facts = inputs.era, inputs.facts_by_name
     measured = {one.accelerator for one in inputs.tables.cost_by_hardware} if inputs.tables else set()
     names = sorted({one.accelerator for one in inputs.distinct_hardware} - measured)
     guessed = [name for name in names if not era.known_of(inputs.model, facts[name]).points]
     parts = []
     if not era.is_covered:
-        parts.append(f"no era of {era.releases.engine} stands for {era.release}, and {era.name} is the nearest")
+        parts.append(f"{era.releases.engine} {era.release} has no engine era; the nearest one, {era.name}, is used")
     elif guessed:
         known = era.known_of(inputs.model, facts[guessed[0]])
         bounds = f"{known.low:.2g} to {known.high:.2g} times"
-        parts.append(f"nothing was measured under {era.name} that tells of {some_of(guessed)}: steps may take {bounds}")
+        what = f"no measurements under {era.name} cover {some_of(guessed)}"
+        parts.append(f"{what}: steps may take {bounds} as long as estimated")
     elif era.release and not era.releases.is_measured(era.release):
-        parts.append(f"{era.releases.engine} {era.release} was not measured, and {era.name} is taken for it")
+        what = f"{era.releases.engine} {era.release} was not measured"
+        parts.append(f"{what}; the constants of {era.name} are used, with a wider interval")
     if not parts:
         return None
-    return Caution("measure-first", f"{parts[0]}; measure this first: melange measure, then melange plan --anchor")
+    return Caution("measure-first", f"{parts[0]}; measure this first: melange measure, then profile.anchors")
 
 
 def _thin_cache(inputs: EstimateInputs) -> Caution | None:
