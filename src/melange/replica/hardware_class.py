@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from melange.catalog.accelerator import Accelerator
 
@@ -24,10 +25,15 @@ def class_of(accelerator: Accelerator) -> str:
     >>> [class_of(accelerators()[name]) for name in ("RTX4090", "RTX6000Ada", "T4", "MI300X", "H100-80GB", "Gaudi3")]
     ['consumer', 'datacenter', 'pre-ampere', 'rocm', 'datacenter', 'other']
     """
-    if accelerator.vendor == "amd":
+    return _class_of(accelerator.vendor, accelerator.architecture, accelerator.name)
+
+
+@cache
+def _class_of(vendor: str, architecture: str, name: str) -> str:
+    if vendor == "amd":
         return ROCM
-    if accelerator.vendor != "nvidia":
+    if vendor != "nvidia":
         return OTHER
-    if accelerator.architecture in _PRE_AMPERE:
+    if architecture in _PRE_AMPERE:
         return PRE_AMPERE
-    return CONSUMER if _CONSUMER.match(accelerator.name) else DATACENTER
+    return CONSUMER if _CONSUMER.match(name) else DATACENTER
