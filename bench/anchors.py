@@ -72,7 +72,7 @@ def _type(held: HeldOut, kind: str, curves: list[Curve]) -> Type:
     point = curves[0].points[0]
     era = replace(held.era, constants=held.constants_for(point, kind)).with_settings(max_context=10**9)
     replicas = replicas_of(point.model, [hardware_of(point)], accelerators(), era)
-    residuals = find_era(era.name).residuals_of(point.model, point.accelerator)
+    residuals = find_era(era.name).known_of(point.model, accelerators()[point.accelerator])
     return Type(replicas=replicas, residuals=residuals, curves=curves)
 
 

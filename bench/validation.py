@@ -20,6 +20,7 @@ from calibrate import FITTED, HeldOut, hold_out
 from curves import Curve, curves_of, rate_errors
 from errors_held_out import HELD, RATES, STEPS, TITLES, of_quantity, pooled, rate_error, relative, residuals_of
 from measured import Measured, Point, read_points
+from melange.catalog.bundled import accelerators
 from melange.replica.capacity import mean_step_s, prompt_times_s, ttft_s
 from melange.replica.era import Residuals, find_era, kind_of
 from pages import BARS, PAGE, bar, percent, section_of, table, with_section
@@ -96,7 +97,7 @@ def coverage_of_steps(held: HeldOut, kind: str) -> Array:
 def shipped_coverage(held: HeldOut, kind: str) -> Array:
     """Whether each held-out point lies in the interval that estimates of its kind get."""
     residuals = residuals_of(held, kind)
-    known = [find_era(held.era.name).residuals_of(point.model, point.accelerator) for point in held.points]
+    known = [find_era(held.era.name).known_of(point.model, accelerators()[point.accelerator]) for point in held.points]
     low = np.log([one.low for one in known])
     high = np.log([one.high for one in known])
     return ((low <= residuals) & (residuals <= high)).astype(float)
@@ -110,7 +111,7 @@ def coverage_of_rates(curves: Sequence[Curve], kind: str) -> Array:
         if not len(limits_s):
             continue
         point = curve.points[0]
-        residuals: Residuals = find_era(curve.held.era.name).residuals_of(point.model, point.accelerator)
+        residuals: Residuals = find_era(curve.held.era.name).known_of(point.model, accelerators()[point.accelerator])
         low, high = curve.interval(limits_s, curve.held.constants_for(point, kind), residuals)
         measured = curve.measured(limits_s)
         inside.append((low <= measured * (1 + 1e-9)) & (measured <= high * (1 + 1e-9)))
