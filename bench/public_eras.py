@@ -166,7 +166,8 @@ def fit_public(runs: Sequence[Run]) -> Fitted:
         ampere = [run for run in chosen[name] if accelerators()[run.accelerator].architecture == "Ampere"]
         if ampere:
             on_class["Ampere"] = _on(most_likely(ampere, era, own, AMPERE_SPREAD), AMPERE_SPREAD)
-        found[name] = _more_fitted(replace(era, constants=own, on_class=on_class), chosen[name])
+        # A few mixtures on an A100 do not make it an accelerator that the era knows.
+        found[name] = replace(era, constants=own, on_class=on_class)
     return Fitted(eras=found, runs=chosen)
 
 
@@ -229,16 +230,6 @@ def _with_fitted(era: Era, runs: Sequence[Run]) -> Era:
         kinds=tuple(sorted({kind_of(run.model) for run in runs})),
         max_tokens=int(max(((run.inputs + run.outputs).max() for run in runs), default=0)),
     )
-
-
-def _more_fitted(era: Era, runs: Sequence[Run]) -> Era:
-    """The same for an era that other files tell of as well; an accelerator counts where a class was fitted on it."""
-    more = [run for run in runs if accelerators()[run.accelerator].architecture in era.on_class]
-    new = _with_fitted(era, more)
-    joined = {
-        name: tuple(sorted({*getattr(era, name), *getattr(new, name)})) for name in ("accelerators", "architectures")
-    }
-    return replace(era, **joined)
 
 
 def held_out(runs: Sequence[Run]) -> dict[str, tuple[list[Run], Array]]:
