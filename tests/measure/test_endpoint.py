@@ -46,7 +46,7 @@ def test_prompts_are_as_long_as_asked_whatever_a_server_understands(
     [
         (("--no-usage",), "", "", "streams have no usage block"),
         ((), "", "gpt-5", "unknown model 'gpt-5'"),
-        ((), "/nothing", "", "must list the served models that are served, got: HTTP 404"),
+        ((), "/nothing", "", "must list the served models, got: HTTP 404"),
         (("--key", "secret"), "", "", "got: HTTP 401"),
     ],
     ids=str,

@@ -212,7 +212,7 @@ def test_processes_share_a_port_and_are_counted_together(plan_file: Path) -> Non
         children = Path(f"/proc/{balancer.process.pid}/task/{balancer.process.pid}/children").read_text().split()
         assert len(children) == 2
         os.kill(int(children[0]), signal.SIGKILL)
-        balancer.await_line("has ended (-9)")
+        balancer.await_line("ended (-9)")
         eventually(lambda: all(_is_served(balancer) for _ in range(10)))
         assert balancer.metric("completed_requests_total") >= 60
         # Without its supervisor nobody would replace them: they stop.

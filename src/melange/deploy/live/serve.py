@@ -271,7 +271,7 @@ def _listeners(settings: BalancerSettings) -> list[socket.socket]:
             for one in (*listeners, listener):
                 one.close()
             raise InputError(
-                f"{settings.host}:{port} : cannot listen: {fault.strerror or fault}",
+                f"{settings.host}:{port}: cannot listen: {fault.strerror or fault}",
                 hint="choose another with --host and --port",
             ) from fault
         port = listener.getsockname()[1]
