@@ -2,7 +2,7 @@
 
 All requests of a run are there from the start, so which requests share a step does not depend on how long steps take.
 Steps are counted once, by the rules of :mod:`melange.replica.simulated.batching`; for any constants their times are
-then one sum in NumPy. The product's own simulation, which ``public.py`` judges with, agrees within a per cent.
+then one sum in NumPy. The product's own simulation, which ``public.py`` judges with, agrees within 1 %.
 """
 
 from __future__ import annotations

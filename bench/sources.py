@@ -80,7 +80,7 @@ def groups_without(runs: Sequence[Run], source: str) -> list[Group]:
 
 
 def groups_without_architecture(runs: Sequence[Run], name: str) -> list[Group]:
-    """The runs on an architecture as those on others predict them, and the sweeps likewise."""
+    """The runs on an architecture as those on others predict them."""
     held = ARCHITECTURES[name]
     is_held = [accelerators()[run.accelerator].architecture in held for run in runs]
     fitted = fit_public([run for run, one in zip(runs, is_held, strict=True) if not one])

@@ -259,7 +259,7 @@ class Era:
     def unseen(self, model: Model, accelerator: Accelerator) -> tuple[str, ...]:
         """What of a deployment is not among what was measured: levels of :class:`~melange.replica.spread.Spread`.
 
-        ``source`` is always one: whoever measured is not whoever asks.
+        ``source`` always counts: every user is a new source.
         """
         levels = ["source"]
         if accelerator.architecture not in self.architectures:

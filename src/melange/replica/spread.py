@@ -1,9 +1,9 @@
 """How far measured step times lie from predicted ones, and what makes the interval of a deployment wider.
 
-Errors come in levels. Whoever measures has a host, a driver and settings of their own: all points of a *source* are off
-together. So are those of an architecture, a kind of model or a release that no fit has seen. What varies from one
-accelerator, model or point to the next is in the residuals of an era. ``spread.toml`` holds the standard deviation of
-each level, estimated from whole sources and architectures that were left out of fits (``bench/sources.py``).
+Errors come in levels. Every source has its own host, driver and settings: all points of a *source* are off together. So
+are those of an architecture, a kind of model or a release that no fit has seen. What varies from one accelerator, model
+or point to the next is in the residuals of an era. ``spread.toml`` holds the standard deviation of each level,
+estimated from whole sources and architectures that were left out of fits (``bench/sources.py``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-# 10 % and 90 % quantiles of a normal distribution lie so many standard deviations from its middle.
+# 10 % and 90 % quantiles of a normal distribution lie this many standard deviations from its middle.
 DECILE = 1.2816
 
 
