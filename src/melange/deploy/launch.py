@@ -12,6 +12,7 @@ from melange.deploy.command_lines import Program, Serving, program_of
 from melange.deploy.server_options import ServerOptions
 from melange.errors import InputError
 from melange.plan.server import Server
+from melange.replica.releases import pinned
 from melange.slo import Slo
 
 # Quantized variants that an engine makes by itself of the model as published, while it loads it.
@@ -156,7 +157,7 @@ def _own_image(program: Program, server: Server, accelerator: Accelerator | None
     made_for = (accelerator.architecture, accelerator.vendor) if accelerator else ("nvidia",)
     for name in made_for:
         if name in program.image:
-            return program.image[name].format(options.version or program.version)
+            return program.image[name].format(options.version or pinned(server.engine)[1] or program.version)
     raise InputError(
         f"{server.replica_type}: no image of {server.engine} for {made_for[-1]} accelerators is known",
         hint="--option image=registry/name:tag",
