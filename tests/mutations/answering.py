@@ -13,11 +13,14 @@ from pathlib import Path
 from types import FrameType
 
 import click
+import typer
 from read_formats import Command
 
 from melange.cli.app import app
 from melange.errors import UNPRINTABLE, MelangeError
 
+# A command line that is not one, as typer tells it: it may carry a click of its own.
+_USAGE = (click.exceptions.Exit, click.ClickException, SystemExit, typer.Exit, typer.BadParameter.__mro__[2])
 # An input that takes longer is a finding [s].
 MOST_S = 60
 
@@ -67,7 +70,7 @@ def finding(command: Command, file: Path, folder: Path) -> str:
             return "written in spite of an error"
         text.encode()
         return ""
-    except (click.exceptions.Exit, click.ClickException, SystemExit):
+    except _USAGE:
         return ""
     except TooLong as error:
         return f"TooLong: {error}"

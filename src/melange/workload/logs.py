@@ -9,6 +9,7 @@ import json
 import tempfile
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -310,7 +311,7 @@ def readable(place: str) -> Iterator[None]:
             # Ibis 12 calls fetch_arrow_table, which DuckDB 2 deprecates; both are theirs to settle.
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:  # the last two of damaged gzip
         raise InputError(f"{place}: cannot be read: {error}") from error
     except duckdb.Error as error:
         reason = str(error).partition("\n")[0]
