@@ -339,7 +339,7 @@ def formats(folder: Path) -> list[Format]:
         Format(
             "flags-log",
             "flags.pairs",
-            b"--rate=max\n--window=5s\n--from=0s\n--to=20s\n--columns=arrival=TIMESTAMP\n--input-edges=100,1000\n"
+            b"--rate=max\n--window=1s\n--from=0s\n--to=20s\n--columns=arrival=TIMESTAMP\n--input-edges=100,1000\n"
             b"--output-edges=100\n--size=upper\n--where=ContextTokens=[121, 128, 135, 142]\n",
             (_flags(("workload", f"{folder}/log.csv")),),
         ),
