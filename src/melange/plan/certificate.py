@@ -53,6 +53,9 @@ class Certificate:
         Which requests were simulated, in words.
     rate
         Requests per second, on average [1/s]; None in files that do not say it.
+    sends_unservable
+        Whether requests of sizes that the plan leaves out were sent all the same, to take their room and count as
+        missed: nobody asked to drop them.
     """
 
     target: float
@@ -72,6 +75,7 @@ class Certificate:
     single_type_per_h: float | None = None
     arrivals: str = ""
     rate: float | None = None
+    sends_unservable: bool = False
 
     def price(self, cost_per_h: float) -> float:
         """What certainty costs, as a share of the uncertified plan; negative where the certified plan is cheaper."""

@@ -17,7 +17,8 @@ from melange.workload.workload import Array, Mask
 # less, and the attainment looks better than it is. On certified plans (bench/certify.py), 2,000 requests a run against
 # 50,000: 0.02 points too high on average with nothing left out, 0.016 with a tenth, 0.013 with a fifth, where the
 # interval of five runs is 0.3 points wide. Where a fleet cannot keep up the queue grows all along, and no share helps:
-# 3.2 points with any.
+# 3.2 points with any. At the end of steady traffic as much is left out again, for the last requests have fewer and
+# fewer beside them: 95.9 % met their limits there in six runs of 98,280 requests, and 94.7 % in the tenth before.
 _WARM_UP = 0.1
 # Batches of a run. More, and those that follow each other depend on each other, so that the interval is too narrow;
 # fewer, and it is wide for want of them. Of intervals of one run of 2,000 requests, over twelve plans at 0.9 of what
@@ -51,16 +52,19 @@ class Interval:
 AT_LIMIT = 1 + 1e-12
 
 
-def counted(outcome: Outcome) -> Mask:
-    """The requests that count (N,): all that arrive after the first tenth of them."""
-    mask = np.ones(len(outcome.arrival_s), bool)
-    mask[: first_counted(outcome)] = False
-    return mask
+def counted(requests: int, *, has_end: bool = True) -> slice:
+    """The requests of a run that count: all that arrive after the first tenth of them, and before the last.
 
-
-def first_counted(outcome: Outcome) -> int:
-    """Place of the first request that counts."""
-    return warm_up(len(outcome.arrival_s))
+    Parameters
+    ----------
+    requests
+        Of the run.
+    has_end
+        Whether requests stop coming at the end of the run only: those that are then left are early, as in no fleet that
+        lives on. False where the run ends with what was to be seen: a log, a ramp.
+    """
+    first = warm_up(requests)
+    return slice(first, requests - first if has_end else requests)
 
 
 def warm_up(requests: int) -> int:

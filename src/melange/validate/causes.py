@@ -13,7 +13,7 @@ from melange.replica.engine import Engine
 from melange.replica.simulated.outcome import REFUSED, SERVED, Outcome, metrics_s
 from melange.slo import Slo
 from melange.validate.attainment import AT_LIMIT, largest_ratio, met, metrics_of
-from melange.workload.workload import Array, Mask
+from melange.workload.workload import Array
 
 CAUSES = {
     "too large": "even alone on an idle replica it would have missed, or it does not fit",
@@ -105,11 +105,9 @@ def alone_s(
     return ttft, latency
 
 
-def share_by_cause(cause: Array, counted: Mask) -> dict[str, float]:
-    """Share of the counted requests that missed for each cause, 0-1; causes that there were."""
-    total = max(int(counted.sum()), 1)
+def share_by_cause(cause: Array) -> dict[str, float]:
+    """Share of some requests that missed for each cause, 0-1; causes that there were."""
+    total = max(len(cause), 1)
     return {
-        name: float((cause[counted] == place).sum()) / total
-        for place, name in enumerate(CAUSE_NAMES)
-        if (cause[counted] == place).any()
+        name: float((cause == place).sum()) / total for place, name in enumerate(CAUSE_NAMES) if (cause == place).any()
     }

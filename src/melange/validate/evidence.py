@@ -11,7 +11,7 @@ from melange.plan.problem import allowed_types
 from melange.plan.question import Question
 from melange.plan.simulation import Simulation
 from melange.replica.policy import POLICIES
-from melange.validate.attainment import attainment, counted, met
+from melange.validate.attainment import attainment, met
 from melange.validate.replay import whole_log, words_of
 from melange.validate.simulate import planned_workload, simulate, within_context
 from melange.workload.arrivals import Arrivals, draw
@@ -90,8 +90,8 @@ def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness:
         arrivals, rate = words_of(sets[0]), carried.total_rate
     samples = []
     for seed, drawn in enumerate(sets):
-        outcome = simulate(plan, within_context(drawn, context), seed=seed).outcome
-        samples.append(met(outcome, slo)[counted(outcome)])
+        run = simulate(plan, within_context(drawn, context), seed=seed)
+        samples.append(met(run.outcome, slo)[run.counted])
     held = attainment(samples)
     shown = Simulation(
         attainment=held.value,

@@ -51,9 +51,9 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
     limits = [ms(point.at) for point in sweep.points]
     figure = new_figure(_request_cost_finding(sweep, legend, workload, cell), height=440)
     profiles = [point.profile for point in sweep.points]
-    costs_by_type = {entry.letter: cost_at_limits(profiles, entry.r, cell) for entry in legend.entries}
+    costs_by_type = {entry.letter: cost_at_limits(profiles, entry.r, cell) for entry in legend.of_compared}
     loosest = [costs[-1] for costs in costs_by_type.values() if np.isfinite(costs[-1])]
-    for entry in legend.entries:
+    for entry in legend.of_compared:
         costs = costs_by_type[entry.letter]
         if not np.isfinite(costs).any():
             continue
@@ -184,7 +184,7 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend, plan: Plan) -> Figur
     planned = [(point, point.plan) for point in sweep.points if point.plan is not None]
     bounds = [plan.cost_per_h if plan.bound_per_h is None else plan.bound_per_h for _, plan in planned]
     limits = [ms(point.at) for point, _ in planned]
-    for entry in legend.entries:
+    for entry in legend.of_compared:
         costs = [plan.single_type[plan.replica_types[entry.r].type_name].cost_per_h for _, plan in planned]
         if all(cost is None for cost in costs):
             continue

@@ -111,7 +111,9 @@ def points_name(points: Sequence[SweepPoint], entry: Entry) -> str:
 
 def able_entries(points: Sequence[SweepPoint], legend: Legend) -> list[Entry]:
     """The types with a color that can carry the traffic alone at some rate."""
-    return [entry for entry in legend.entries if np.isfinite(single_costs(points, points_name(points, entry))).any()]
+    return [
+        entry for entry in legend.of_compared if np.isfinite(single_costs(points, points_name(points, entry))).any()
+    ]
 
 
 def _cost_finding(points: Sequence[SweepPoint], legend: Legend) -> str:

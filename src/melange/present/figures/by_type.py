@@ -72,7 +72,7 @@ def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell:
 
 def intervals(profile: Profile, legend: Legend, cell: Cell) -> list[tuple[Entry, _CostInterval]]:
     """The types with a color that can serve a size, the cheapest first, with their costs."""
-    able = [(entry, cost_interval(profile, entry.r, cell)) for entry in legend.entries]
+    able = [(entry, cost_interval(profile, entry.r, cell)) for entry in legend.of_compared]
     return sorted((pair for pair in able if np.isfinite(pair[1][1])), key=lambda pair: pair[1][1])
 
 

@@ -67,6 +67,11 @@ class Legend:
     left_out: int
     place: str
 
+    @property
+    def of_compared(self) -> tuple[Entry, ...]:
+        """The entries of types that were compared: all but second pools, which plans at other limits do not have."""
+        return tuple(entry for entry in self.entries if entry.r in self.compared)
+
     def find(self, r: int) -> Entry | None:
         """The entry of the type at position ``r``; None where it has no color of its own."""
         return next((entry for entry in self.entries if entry.r == r), None)
@@ -89,7 +94,7 @@ def legend_of(plan: Plan, workload: Workload, compared: list[int], found: Winner
     return Legend(
         entries=entries,
         compared=tuple(compared),
-        left_out=len(plan.replica_types) - len(compared),
+        left_out=sum(not one.pool for one in plan.replica_types) - len(compared),
         place=place,
     )
 
@@ -99,7 +104,7 @@ def _leading(plan: Plan, workload: Workload, compared: list[int], found: Winners
     sizes = {r: int((found.best == r).sum()) for r in compared}
     costs = [plan.single_type[t.type_name].cost_per_h for t in plan.replica_types]
     alone = sorted((cost, r) for r, cost in enumerate(costs) if cost is not None and r in traffic)
-    order = [r for r in used_types(plan) if r in traffic]
+    order = [r for r in used_types(plan) if r in traffic or plan.replica_types[r].pool]
     order += [r for _, r in alone[:1]]
     winning = sorted(compared, key=lambda r: (-traffic[r], -sizes[r], r))
     order += [r for r in winning if traffic[r] > 0]

@@ -143,7 +143,7 @@ def _drawn(study: Study) -> list[Cell]:
 
 def picture_of_pairs(study: Study) -> Picture | None:
     """Two types against each other; None where there is one only."""
-    pairs = list(combinations(study.legend.entries[:_PAIRED], 2))
+    pairs = list(combinations(study.legend.of_compared[:_PAIRED], 2))
     if not pairs:
         return None
     variants = tuple(
@@ -169,7 +169,7 @@ def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture
     proven = "proven cheapest" if gap == 0 else f"proven within {gap:.2%} of the cheapest"
     missing = sum(point.plan is None for point in points)
     entries = by_rate.able_entries(points, legend)
-    unable = [entry.label for entry in legend.entries if entry not in entries]
+    unable = [entry.label for entry in legend.of_compared if entry not in entries]
     cannot = f" Cannot carry this traffic alone: {', '.join(unable)}." if unable else ""
     lost = f" At {missing} rates no plan was found." if missing else ""
     budget = " The budget is not kept here." if study.options.budget_per_h is not None else ""
@@ -279,7 +279,11 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
                 for cell in drawn
             ),
             choice="Request size",
-            header=("Limit [ms]", "Request size", *(f"{entry.label} [USD/1,000]" for entry in study.legend.entries)),
+            header=(
+                "Limit [ms]",
+                "Request size",
+                *(f"{entry.label} [USD/1,000]" for entry in study.legend.of_compared),
+            ),
             rows=tuple(
                 (f"{ms(point.at):,.0f}", study.workload.buckets.label(*cell), *_request_costs(study, point, cell))
                 for cell in drawn
@@ -302,7 +306,7 @@ def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[Cell]) -> list
 
 
 def _request_costs(study: Study, point: SweepPoint, cell: Cell) -> list[str]:
-    costs = [by_limit.cost_at_limits([point.profile], entry.r, cell)[0] for entry in study.legend.entries]
+    costs = [by_limit.cost_at_limits([point.profile], entry.r, cell)[0] for entry in study.legend.of_compared]
     return ["-" if np.isnan(cost) else f"{cost:.4g}" for cost in costs]
 
 

@@ -169,8 +169,8 @@ def types_table(study: Study) -> str:
 
 
 def _selection(study: Study) -> str:
-    compared, total = len(study.legend.compared), len(study.profile.replica_types)
-    uncolored = compared - len(study.legend.entries)
+    compared, total = len(study.legend.compared), sum(not one.pool for one in study.profile.replica_types)
+    uncolored = compared - len(study.legend.of_compared)
     text = f"The plan chose among {total} replica types."
     if study.legend.left_out:
         text += (

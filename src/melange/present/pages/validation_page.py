@@ -126,7 +126,8 @@ def _times(report: Report, colors: Sequence[str]) -> Picture:
         name="times",
         about="Times by percentile",
         caption="Over all counted requests that were served, and over those of each type. Queueing is part of the time "
-        "to first token. The first tenth of each run meets empty replicas and is not counted.",
+        "to first token. The first tenth of each run meets empty replicas and is not counted; nor is the last tenth of "
+        "steady traffic, with fewer and fewer requests beside it.",
         variants=tuple(
             Variant(label=by_run.TIME_NAME_BY_METRIC[metric], figure=by_run.figure_times(report, metric, colors))
             for metric in shown

@@ -63,8 +63,6 @@ LEAST_REQUESTS = 2_000
 # More costs simulations; less, and plans are kept that their proof refutes. Half and twice: no difference, for there
 # the least number of requests decides.
 _STAYS = 4.0
-# A target that sizes which are left out have used up: next to no other request may miss.
-_MOST_TARGET = 1.0 - 1e-6
 # A token takes this long where no limit says how long a request may stay [s]. A judgment.
 _TOKEN_S = 0.05
 # What types that were not tried are taken to carry, over the median of those that were. More, and mixes begin with
@@ -135,7 +133,8 @@ def certify(
     """
     asked = question_of(question, profile, options)
     slo, wanted = _checked(asked, target)
-    # Sizes that no type serves are left out of the plan; unless they are to be dropped, their requests count as missed.
+    # Sizes that no type serves are left out of the plan. Unless they are to be dropped, their requests come all the
+    # same: they take their room, and count as missed.
     given = asked.with_options(drop_unservable=True)
     context = max(engine.max_context for engine in given.profile.engines if engine)
     is_dropped = asked.options.drop_unservable
@@ -157,17 +156,17 @@ def certify(
         if reach.target < wanted:
             whole = with_tolerance(given, slo, reach.target)
             carried = _carried(whole)
-        left_out = 0.0 if is_dropped else 1.0 - carried.total_rate / given.workload.total_rate
-        replayed = None if log is None else _carried_of(log, carried, context)
+        sent = carried if is_dropped else given.workload
+        replayed = None if log is None else _carried_of(log, sent, context)
         replays = None if replayed is None else replays_of(len(replayed))
         kept = worth_types(whole)
         judge = Judge(
             question=with_types(whole, kept),
             slo=slo,
-            target=min(reach.target / (1.0 - left_out), _MOST_TARGET),
+            target=reach.target,
             policy=policy,
-            draw=partial(drawn, carried) if replayed is None else partial(_stretch_at, replayed),
-            requests=requests or _shortest(carried, slo),
+            draw=partial(drawn, sent) if replayed is None else partial(_stretch_at, replayed),
+            requests=requests or _shortest(sent, slo),
             say=say,
             replays=replays,
         )
@@ -175,11 +174,12 @@ def certify(
             best, single = _found(judge)
         except InfeasibleError as error:
             missed = f"no plan holds {reach.target:.2%}"
-            reach = lowered(reach, wanted, judge, left_out, error)
+            reach = lowered(reach, wanted, judge, error)
             say(f"{missed}; looking for the cheapest that holds {reach.target:.2%}")
             continue
         break
-    plan = of_all_types(best.plan, whole if left_out > 0 else replace(whole, options=asked.options), kept)
+    leaves_out = carried.total_rate < given.workload.total_rate
+    plan = of_all_types(best.plan, whole if leaves_out else replace(whole, options=asked.options), kept)
     before = _closed_form(whole, plan)
     bound = _bound(given, plan.cost_per_h)
     certificate = _certificate(best, single, before, judge)
@@ -188,13 +188,12 @@ def certify(
         certificate=replace(
             certificate,
             target=reach.target,
-            attainment=certificate.attainment * (1.0 - left_out),
-            low=certificate.low * (1.0 - left_out),
             wanted=wanted,
             reach=reach.share,
             beyond_reach=reach.why,
-            arrivals=words_of(drawn(carried, 1, 0) if replayed is None else replayed),
-            rate=carried.total_rate if replayed is None else replayed.rate,
+            arrivals=words_of(drawn(sent, 1, 0) if replayed is None else replayed),
+            rate=sent.total_rate if replayed is None else replayed.rate,
+            sends_unservable=not is_dropped,
         ),
         status="certified",
         bound_per_h=bound,

@@ -76,7 +76,7 @@ def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *,
     return Reach(share=bound.share, target=target, why=why)
 
 
-def lowered(reach: Reach, wanted: float, judge: Judge, left_out: float, error: InfeasibleError) -> Reach:
+def lowered(reach: Reach, wanted: float, judge: Judge, error: InfeasibleError) -> Reach:
     """What is planned for after no plan was found that holds: a little less than the most that any was seen to hold.
 
     Raises
@@ -84,7 +84,7 @@ def lowered(reach: Reach, wanted: float, judge: Judge, left_out: float, error: I
     InfeasibleError
         ``error``, where nothing was seen, or the target was lowered before.
     """
-    most = max((one.attainment.low for one in judge.known.values()), default=0.0) * (1.0 - left_out)
+    most = max((one.attainment.low for one in judge.known.values()), default=0.0)
     target = min(most, reach.target) - _MARGIN * (1.0 - wanted)
     if target <= 0 or reach.is_lowered:
         raise error

@@ -87,9 +87,13 @@ class Search:
 
     @property
     def best(self) -> Trial | None:
-        """The cheapest plan known that holds."""
-        held = [one for one in self.judge.known.values() if self.judge.holds(one)]
-        return min(held, key=lambda one: one.plan.cost_per_h, default=None)
+        """The cheapest plan known that holds, by runs as long as they must be."""
+        while True:
+            held = [one for one in self.judge.known.values() if self.judge.holds(one)]
+            best = min(held, key=lambda one: one.plan.cost_per_h, default=None)
+            if best is None or best.shortest >= self.judge.requests:
+                return best
+            self.judge.trial(best.plan, best.factor)
 
     def of_one_type(self, place: int, count: int, carried: float) -> Trial | None:
         """So many instances of one type, each replica with a load of ``carried``; None where a limit rules it out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,11 @@ from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.slo import Slo
-from melange.validate.attainment import Interval, attainment, counted, limit_ratio, met
+from melange.validate.attainment import Interval, attainment, limit_ratio, met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
 from melange.validate.certify.requests import Replays
 from melange.validate.certify.throughput import at_full_throughput, used_throughput
+from melange.validate.certify.trend import falls
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
@@ -42,6 +44,12 @@ _MOST_USED = 0.97
 # then 8 of 95 services cost 2 to 35 % more than the cheapest single type that a longer simulation certifies; of these
 # 8 one does at none, by 0.3 %.
 _STRICTNESS = 0.5
+# How many times as long runs become where a fleet has not filled. A judgment.
+_LONGER = 3.0
+# Chance that the lower end of one interval of 95 % is too high, and how many proofs add to it at most: plans
+# that differ by an instance in a hundred succeed or fail together. More, and targets near what can be reached at all
+# are not proven. A judgment.
+_DOUBT, _MOST_COUNTED = 0.025, 4
 # By which part of its interval's upper half a plan may be below the target to be proven after all: more, and proofs are
 # spent on plans that miss. A judgment.
 _NEAR = 0.5
@@ -84,6 +92,8 @@ class Trial:
         Share of the requests that missed by cause, for each run.
     used
         The part of what its replicas of each type can complete that the traffic needs (R,); 0 where nobody asked.
+    shortest
+        Requests of the shortest run that the judge made at the time.
     is_refuted
         Whether a proof has failed.
     """
@@ -97,6 +107,7 @@ class Trial:
     samples: tuple[Mask, ...]
     causes: tuple[Mapping[str, float], ...]
     used: Array
+    shortest: int
     is_refuted: bool = False
 
     @property
@@ -127,7 +138,8 @@ class Judge:
     draw
         Makes so many requests, by number; of a log, by the place of the first.
     requests
-        Requests of the shortest run; it lasts long enough for a fleet to fill.
+        Requests of the shortest run; it lasts long enough for a fleet to fill. More, once a proof has shown that it
+        does not.
     say
         Called with a sentence for each plan.
     known
@@ -138,6 +150,8 @@ class Judge:
         Stretches of a log, all of which decide together; None: requests are drawn, as many as are needed to tell.
     full
         Rates at full throughput (R, I, O) [1/s].
+    proofs
+        Proofs on drawn requests so far.
     steps
         Steps that replicas ran in all simulations so far: what they take their time for.
     """
@@ -152,6 +166,7 @@ class Judge:
     known: dict[bytes, Trial] = field(default_factory=dict)
     strictness: float = _STRICTNESS
     replays: Replays | None = None
+    proofs: int = 0
     steps: int = 0
     _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
     full: Array = field(init=False)
@@ -179,14 +194,20 @@ class Judge:
         return is_near and trial.keeps_up and not trial.is_refuted and self.replays is None
 
     def is_proven(self, proof: Trial) -> bool:
-        """Whether a proof has shown that a plan holds."""
-        return proof.attainment.low >= self.target and proof.keeps_up
+        """Whether a proof has shown that a plan holds.
+
+        Of many proofs one succeeds by chance. So the interval is wider for each further one, as Bonferroni's correction
+        asks for: of all proofs together about one in forty is wrong at most.
+        """
+        held = proof.attainment
+        wider = _quantile(1 - _DOUBT / min(max(self.proofs, 1), _MOST_COUNTED)) / _quantile(1 - _DOUBT)
+        return held.value - wider * (held.value - held.low) >= self.target and proof.keeps_up
 
     def trial(self, plan: Plan, factor: Array) -> Trial:
         """A plan in simulation; one that was simulated before is not again."""
         key = self._key(plan)
         found = self.known.get(key)
-        if found is None:
+        if found is None or (found.shortest < self.requests and not found.is_refuted):
             found = self.known[key] = self._tried(plan, factor)
             held = found.attainment
             met = f"{held.value:.2%} met ({held.low:.2%} at least)"
@@ -246,17 +267,26 @@ class Judge:
         else:
             sets = self.replays.proving
         runs = [self._run(plan, length, start) for start, length in sets]
-        return float(np.mean([met(run.outcome, self.slo)[counted(run.outcome)].mean() for run in runs]))
+        return float(np.mean([met(run.outcome, self.slo)[run.counted].mean() for run in runs]))
 
     def proof(self, trial: Trial) -> Trial:
         """A plan on requests of its own, or on a log; ended early where it surely misses."""
         if self.replays is None:
+            self.proofs += 1
             proof = self._proof(trial)
+            while self._is_too_short(proof):
+                self.requests = int(_LONGER * self.proof_length / _PROOF_TIMES)
+                proof = self._proof(trial)
         else:
             proof = self._replayed(trial.plan, trial.factor, self.replays.proving)
         if not self.is_proven(proof):
             self.known[self._key(trial.plan)] = replace(proof, is_refuted=True)
         return proof
+
+    def _is_too_short(self, proof: Trial) -> bool:
+        """Whether a plan that seems to hold may not, because its fleet had not filled yet."""
+        seems_to_hold = proof.attainment.high >= self.target
+        return seems_to_hold and self.proof_length < MOST_REQUESTS and falls(proof.samples, self.target)
 
     def _proof(self, trial: Trial) -> Trial:
         proof = None
@@ -272,7 +302,8 @@ class Judge:
         """A plan after one more run."""
         run = self._run(plan, requests, number)
         shape = self.question.profile.max_request_rate.shape
-        is_met, mask = met(run.outcome, self.slo), counted(run.outcome)
+        is_met, mask = met(run.outcome, self.slo), np.zeros(len(run.arrivals), bool)
+        mask[run.counted] = True
         found = causes(run.outcome, self.slo, run.engines, type_of_requests(run), run.arrivals.cached_tokens)
         is_hopeless = found == CAUSE_NAMES.index("too large")
         cells = _cells(run, shape)
@@ -280,7 +311,7 @@ class Judge:
         for table, chosen in zip(tables, (mask, mask & ~is_met, mask & is_hopeless), strict=True):
             np.add.at(table.reshape(-1), cells[chosen & (cells >= 0)], 1.0)
         samples = (*(before.samples if before else ()), is_met[mask])
-        shares = (*(before.causes if before else ()), share_by_cause(found, mask))
+        shares = (*(before.causes if before else ()), share_by_cause(found[mask]))
         return Trial(
             plan=plan,
             factor=factor,
@@ -291,12 +322,13 @@ class Judge:
             samples=samples,
             causes=shares,
             used=np.zeros(shape[0]),
+            shortest=self.requests,
         )
 
     def met_share(self, plan: Plan, sets: int) -> float:
         """Share of the requests of some sets that meet the SLO under a plan, and no more than that."""
         runs = [self._run(plan, *one) for one in self._sets(sets)]
-        return float(np.mean([met(run.outcome, self.slo)[counted(run.outcome)].mean() for run in runs]))
+        return float(np.mean([met(run.outcome, self.slo)[run.counted].mean() for run in runs]))
 
     def strain(self, plan: Plan, sets: int) -> float:
         """How hard it is for the requests of some sets to meet the SLO, 0-1.
@@ -304,8 +336,8 @@ class Judge:
         Each counts ``x^8 / (1 + x^8)`` at ``x`` times its limit: nearly nothing well within it, a half at it, nearly
         one beyond. Few requests miss, and many come near: that distinguishes plans with fewer requests than misses do.
         """
-        runs = [self._run(plan, *one).outcome for one in self._sets(sets)]
-        over = np.concatenate([limit_ratio(one, self.slo)[counted(one)] for one in runs])
+        runs = [self._run(plan, *one) for one in self._sets(sets)]
+        over = np.concatenate([limit_ratio(one.outcome, self.slo)[one.counted] for one in runs])
         return float((1.0 / (1.0 + np.maximum(over, _LEAST_RATIO) ** -_SHARPNESS)).mean())
 
     def _sets(self, sets: int) -> list[tuple[int, int]]:
@@ -328,7 +360,10 @@ class Judge:
             for counts in _without_spare(plan)
         ]
         self.steps += sum(int(run.outcome.steps.sum()) for run in runs)
-        return min(runs, key=lambda run: float(met(run.outcome, self.slo)[counted(run.outcome)].mean()))
+        return min(runs, key=lambda run: float(met(run.outcome, self.slo)[run.counted].mean()))
+
+
+_quantile = NormalDist().inv_cdf
 
 
 def own_spare(options: Options, name: str) -> int:
