@@ -41,6 +41,7 @@ from melange.replica.policy import POLICIES
 from melange.slo import Slo
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
+from melange.validate.certify.in_force import counts_in_force, nearest_proven
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
 from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.second_pools import in_pools, of_all_types
@@ -91,6 +92,7 @@ def certify(
     policy: str = POLICIES[0],
     burstiness: float | None = None,
     observed: Arrivals | None = None,
+    incumbent: Plan | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """The cheapest plan found that a simulation certifies: enough requests meet the SLO, with confidence.
@@ -114,6 +116,8 @@ def certify(
     observed
         Requests in place of the workload's buckets. Those of a log are replayed as they came, at their own pace, where
         no burstiness is given and they are enough to show the target; else their sizes are drawn from.
+    incumbent
+        The plan in force: of certified plans that cost the same, the one that changes the fewest instances.
     progress
         Called with a sentence for each plan.
 
@@ -159,7 +163,7 @@ def certify(
         sent = carried if is_dropped else given.workload
         replayed = None if log is None else _carried_of(log, sent, context)
         replays = None if replayed is None else replays_of(len(replayed))
-        kept = worth_types(whole)
+        kept = worth_types(whole, counts_in_force(whole, incumbent))
         judge = Judge(
             question=with_types(whole, kept),
             slo=slo,
@@ -171,7 +175,7 @@ def certify(
             replays=replays,
         )
         try:
-            best, single = _found(judge)
+            best, single = _found(judge, incumbent)
         except InfeasibleError as error:
             missed = f"no plan holds {reach.target:.2%}"
             reach = lowered(reach, wanted, judge, error)
@@ -213,7 +217,7 @@ def _bound(question: Question, cost_per_h: float) -> float | None:
     return None if bound is None else min(bound, cost_per_h)
 
 
-def _found(judge: Judge) -> tuple[Trial, Trial | None]:
+def _found(judge: Judge, incumbent: Plan | None) -> tuple[Trial, Trial | None]:
     """The cheapest plan found that is proven, and the cheapest fleet of one type that held, if any.
 
     Raises
@@ -235,7 +239,7 @@ def _found(judge: Judge) -> tuple[Trial, Trial | None]:
     except InfeasibleError:
         if search.best is None:
             raise
-    best = search.second_chance(_proven(search, factor))
+    best = nearest_proven(search, search.second_chance(_proven(search, factor)), incumbent)
     alone = [one for one in (best, *judge.known.values()) if np.count_nonzero(one.plan.instances) == 1]
     held = [one for one in alone if one is best or judge.holds(one)]
     single = min(held, key=lambda one: one.plan.cost_per_h, default=None)
