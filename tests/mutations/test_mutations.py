@@ -48,7 +48,15 @@ NAMES = (
     *("log-jsonl", "log-parquet", "log-litellm", "log-langfuse", "log-openai", "log-list", "log-gzip", "offers"),
     *("skypilot", "gpuhunt", "prices-aws-go", "prices-azure-go", "prices-karpenter-gcp", "prices-ec2-shop"),
     *("prices-rental", "prices-zip", "hf-quant", "service-keys", "settings", "options-kubernetes", "options-nginx"),
-    *("options-docker-compose", "options-terraform", "flags-log", "flags-validate", "flags-deploy", "report", "replicas"),
+    *(
+        "options-docker-compose",
+        "options-terraform",
+        "flags-log",
+        "flags-validate",
+        "flags-deploy",
+        "report",
+        "replicas",
+    ),
     *("keys", "cache"),
 )
 

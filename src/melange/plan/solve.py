@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.errors import Caution, InfeasibleError
-from melange.plan.baseline import Baseline, single_types
+from melange.plan.baseline import single_types
 from melange.plan.budget import most_traffic
 from melange.plan.cheapest import cheapest
 from melange.plan.diagnose import why_infeasible
@@ -18,7 +18,7 @@ from melange.plan.fleet import Fleet, broken_limits, busy, check, least_peak_sha
 from melange.plan.incumbent import nearest
 from melange.plan.milp.program import Say
 from melange.plan.options import Options
-from melange.plan.plan import Plan
+from melange.plan.plan import Baseline, Plan
 from melange.plan.problem import ROUNDING, Problem, build
 from melange.plan.question import Question, question_of
 from melange.plan.servable import Scope, scope_of
@@ -157,7 +157,13 @@ def _search(
 
 
 def _plan(
-    question: Question, scope: Scope, problem: Problem, fleet: Fleet, part: float, alone: dict[str, Baseline], began: float
+    question: Question,
+    scope: Scope,
+    problem: Problem,
+    fleet: Fleet,
+    part: float,
+    alone: dict[str, Baseline],
+    began: float,
 ) -> Plan:
     """The answer, over all types and buckets of the profile."""
     profile, workload, options = question.profile, question.workload, question.options

@@ -215,9 +215,7 @@ class Session:
         if reason := too_large(question):
             raise InputError(f"nothing can be certified: {reason}", hint="--quick plans by closed form")
         with self._task("simulating plans") as tell, compilation_told(tell):
-            found = certify(
-                question, burstiness=burstiness, observed=observed, incumbent=incumbent, progress=tell
-            )
+            found = certify(question, burstiness=burstiness, observed=observed, incumbent=incumbent, progress=tell)
         found = with_word_on_confidence(found)
         return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
 

@@ -31,9 +31,7 @@ class OutOfTimeError(SolverError):
     """The time ran out before any plan was found."""
 
 
-def by_program(
-    problem: Problem, options: Options, *, say: Say, deadline: float, known: Fleet | None = None
-) -> Fleet:
+def by_program(problem: Problem, options: Options, *, say: Say, deadline: float, known: Fleet | None = None) -> Fleet:
     """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from."""
     scenarios: tuple[int, ...] = ()
     strict, bound = problem, floor_per_h(problem)

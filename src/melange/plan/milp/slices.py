@@ -51,8 +51,8 @@ def whole_buckets(problem: Problem, carried: Array) -> Array | None:
     priced = np.where(carried[:, None] > 0, (problem.cost / problem.capacity)[:, None] * problem.load, np.inf)
     if not np.isfinite(priced).any(axis=0).all():
         return None
-    share = np.zeros(problem.load.shape)
-    share[priced.argmin(axis=0), np.arange(share.shape[1])] = 1.0
+    share = np.zeros_like(problem.load)
+    share[priced.argmin(axis=0), np.arange(priced.shape[1])] = 1.0
     return share if (busy(problem, share) <= carried * (1 + TIGHT)).all() else None
 
 

@@ -333,9 +333,8 @@ def _shortest(workload: Workload, slo: Slo) -> int:
     """Requests that arrive while requests that wait and run as long as the SLO allows come and go some times."""
     weight = workload.request_rate / workload.total_rate
     outputs = float((weight * workload.output_tokens).sum())
-    stays = {"latency": 1.0, "ntpot": outputs, "tpot": outputs}
-    allowed = [slo.limits[metric] * times for metric, times in stays.items() if metric in slo.limits]
-    stay_s = slo.limits.get("ttft", 0.0) + min(allowed, default=outputs * _TOKEN_S)
+    allowed = slo.longest_stay_s(outputs)
+    stay_s = slo.limits.get("ttft", 0.0) + outputs * _TOKEN_S if allowed is None else float(allowed)
     return int(np.clip(math.ceil(_STAYS * stay_s * workload.total_rate), LEAST_REQUESTS, MOST_REQUESTS))
 
 
