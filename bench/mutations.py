@@ -1,7 +1,7 @@
 """Give ``melange`` damaged files of every format that it reads, and print every one that it does not answer properly.
 
 A finding is an exception other than an error of ours, an error that cannot be printed, a file written in spite of an
-error, a command that takes more than 60 s of CPU time or 4 GiB, or a process that dies. Each is kept in ``--keep`` for a look.
+error, a command that takes more than 60 s of CPU time or 4 GiB, or a process that dies. Each is kept in ``--keep``.
 
     python bench/mutations.py --count 100000 --seed 1 [--only plan,profile] [--keep bench/out/mutations]
 

@@ -155,7 +155,9 @@ profile:
   {source: [estimate], tensor_parallel: [1], anchors: [], step_times: own, simulate: false, max_context: 20000,
    min_kv_tokens: 0}
 plan:
-  {headroom: 0.1, slices: 4, min_replicas: {aws/us-east-1/g6.xlarge: 1}, min_total_replicas: 1, spare_replicas: 0, spare_total_replicas: 1,
-   max_types: 2, require: [L4], exclude: [aws/us-east-1/g6.xlarge int4], budget_per_h: 100, drop_unservable: true, time_limit_s: 5,
+  {headroom: 0.1, slices: 4, min_replicas: {aws/us-east-1/g6.xlarge: 1}, min_total_replicas: 1, spare_replicas: 0,
+   spare_total_replicas: 1,
+   max_types: 2, require: [L4], exclude: [aws/us-east-1/g6.xlarge int4],
+   budget_per_h: 100, drop_unservable: true, time_limit_s: 5,
    gap: 0.001, seed: 1, confidence: 0.6}
 """

@@ -44,8 +44,8 @@ _CORE_TYPES, _CORE_STOCK, _CORE_LEAST, _CORE_TIME = 200, 4.0, 8, 0.5
 # Fleets whose slices are tried one after the other have so long [s], and this share of the time that is left, before
 # the whole program is asked, from the best fleet known by then.
 _LISTING_S, _LISTING_SHARE = 2.0, 0.25
-# The fleet with spare replicas of every type, which stands every loss, is looked for in this share of the time: the rest
-# is for cheaper ones. A judgment.
+# The fleet with spare replicas of every type, which stands every loss, is looked for in this share of the time; the
+# rest is for cheaper ones. A judgment.
 _SAFE_TIME = 0.5
 # Room on the cost of the known fleet, relative: cuts and costs are sums of thousands of terms, and a fleet as cheap as
 # the known one, the known one itself included, must not be ruled out by their rounding.
