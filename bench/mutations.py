@@ -174,8 +174,8 @@ def main() -> None:
             if took_s > given.limit_s:
                 break
             report(
-                f"{run.tried} files, {run.found.total()} findings, {took_s:.0f} s; at most {run.slowest_s:.1f} s of CPU "
-                f"time and {run.peak >> 20:,} MiB a file"
+                f"{run.tried} files, {run.found.total()} findings, {took_s:.0f} s; at most {run.slowest_s:.1f} s of "
+                f"CPU time and {run.peak >> 20:,} MiB a file"
             )
     kinds, total = len(run.found), run.found.total()
     report(f"{run.tried} files of {len(known)} formats, seed {given.seed}: {total} findings of {kinds} kinds")
