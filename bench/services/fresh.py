@@ -77,7 +77,7 @@ def samples(plan: Plan, workload: Workload, slo: Slo, count: int, seed: int, slo
 
 
 def requests_of(workload: Workload, slo: Slo) -> int:
-    """Requests of a first run: for so long that the fleet fills, whoever planned it."""
+    """Requests of a first run: long enough for the fleet to fill."""
     weight = workload.request_rate / workload.total_rate
     outputs = float((weight * workload.output_tokens).sum())
     stays = {"latency": 1.0, "ntpot": outputs, "tpot": outputs}

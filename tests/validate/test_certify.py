@@ -29,6 +29,8 @@ from melange.validate.certify.certify import certify
 from melange.validate.simulate import draw_for, simulate
 from melange.workload.datasets import dataset
 
+pytestmark = pytest.mark.heavy
+
 FRESH = range(10_000, 10_004)
 SLO = Slo(ntpot_s=0.12, attainment=0.995)
 

@@ -16,6 +16,8 @@ from melange.validate.certify.trend import falls
 from melange.validate.scenario import SCENARIOS
 from melange.validate.simulate import draw_for, planned_workload, simulate
 
+pytestmark = pytest.mark.heavy
+
 
 def test_the_last_requests_of_steady_traffic_do_not_count() -> None:
     """Nothing comes after them; a ramp and a log end with what is to be seen, and count to their ends."""

@@ -16,6 +16,8 @@ from melange.validate.certify.certify import certify
 from melange.validate.certify.throughput import at_full_throughput, used_throughput
 from melange.validate.simulate import draw_for, simulate
 
+pytestmark = pytest.mark.heavy
+
 
 def growth(plan: Plan) -> float:
     """Mean TTFT of the last tenth of a long run over that of the third one."""

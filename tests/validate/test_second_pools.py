@@ -19,6 +19,8 @@ from melange.profile.profile import pool_of
 from melange.validate.certify.certify import certify
 from melange.validate.certify.second_pools import LONG, with_pools
 
+pytestmark = pytest.mark.heavy
+
 
 def question() -> Question:
     """Arena under a tight NTPOT: an A10G more is needed where long prompts and short ones share them."""

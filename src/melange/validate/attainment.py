@@ -1,4 +1,4 @@
-"""Which requests met the SLO, and how sure their share is."""
+"""The share of requests that met the SLO, with its confidence interval."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from melange.workload.workload import Array, Mask
 # fewer beside them: 95.9 % met their limits there in six runs of 98,280 requests, and 94.7 % in the tenth before.
 _WARM_UP = 0.1
 # Batches of a run. More, and those that follow each other depend on each other, so that the interval is too narrow;
-# fewer, and it is wide for want of them. Of intervals of one run of 2,000 requests, over twelve plans at 0.9 of what
+# fewer, and it is too wide. Of intervals of one run of 2,000 requests, over twelve plans at 0.9 of what
 # they carry, 80, 77 and 72 % held the true share with 5, 10 and 20 batches, and they were 7.9, 6.1 and 4.8 points wide.
 # Of five runs together 92 to 93 % did with any from 2 to 40: there the spread of whole runs decides.
 _BATCHES = 10
@@ -32,7 +32,7 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A share with the interval that it lies in with a confidence of 95 %.
+    """A share with its 95 % confidence interval.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def counted(requests: int, *, has_end: bool = True) -> slice:
 
 
 def warm_up(requests: int) -> int:
-    """Requests of a run that do not count, the first of so many."""
+    """The number of first requests of a run that do not count."""
     return int(requests * _WARM_UP)
 
 

@@ -1,4 +1,4 @@
-"""Why requests missed the SLO: what kept each of them longest, beyond what it takes alone on an idle replica."""
+"""Why requests missed the SLO: the largest delay of each, beyond its time alone on an idle replica."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from melange.validate.attainment import AT_LIMIT, largest_ratio, met, metrics_of
 from melange.workload.workload import Array
 
 CAUSES = {
-    "too large": "even alone on an idle replica it would have missed, or it does not fit",
-    "queueing": "it waited for a sequence or for KV cache",
-    "prefill interference": "prompts of others held its tokens up",
-    "preemption": "its KV cache was taken away and made again",
-    "batching": "steps were long because many requests ran in them",
+    "too large": "misses even alone on an idle replica, or does not fit",
+    "queueing": "waited for a free sequence or KV cache",
+    "prefill interference": "other requests' prompts delayed its tokens",
+    "preemption": "its KV cache was evicted and recomputed",
+    "batching": "long steps because of a large batch",
     "lost replica": "its replica was lost",
 }
 CAUSE_NAMES = tuple(CAUSES)

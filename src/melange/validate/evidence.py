@@ -1,4 +1,4 @@
-"""What stands behind an answer besides its sums: whether a plan can be simulated, and what one simulation shows."""
+"""Whether a plan can be simulated, and the result of one simulation."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def why_not_simulated(question: Question, used: Mask | None = None) -> str:
     if profile.slo is None:
         return "the profile names no SLO"
     if question.workload.buckets.is_ordinal:
-        return "the sizes of requests are numbered, and not known in tokens"
+        return "request sizes are only numbered, not known in tokens"
     unknown = _types_without_engine(question, used)
     if unknown:
         more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
-        return f"nothing is known of the steps of {', '.join(unknown[:_MOST_NAMED])}{more}"
+        return f"step times are unknown for {', '.join(unknown[:_MOST_NAMED])}{more}"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""From simulations to a report: what they have in common, counted."""
+"""Aggregate simulations into a report."""
 
 from __future__ import annotations
 
@@ -252,11 +252,9 @@ def _cautions(run: Run) -> tuple[Caution, ...]:
         if engine.source == "estimated"
     ]
     if estimated:
-        what = f"step times of {', '.join(estimated)} are estimated, and nothing was measured there"
-        said.append(
-            Caution("estimated", f"{what}; --steps slow shows the slowest tenth of what was measured elsewhere")
-        )
+        what = f"step times of {', '.join(estimated)} are estimated, not measured"
+        said.append(Caution("estimated", f"{what}; --steps slow simulates the slowest tenth of measured step times"))
     if left_out := left_out_of(run.plan):
-        what = f"{percent(left_out, 2)} of the plan's requests are of sizes that it leaves out"
+        what = f"{percent(left_out, 2)} of the requests have sizes that the plan leaves out"
         said.append(Caution("left-out", f"{what}; they were not simulated"))
     return tuple(said)

@@ -1,4 +1,4 @@
-"""The verb of the validate stage: a plan played out, request by request, on the step times that it was made with."""
+"""Simulate a plan, request by request, on the step times that it was made with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from melange.validate.scenario import STEADY_SCENARIO, Scenario
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Workload
 
-# Which step times a plan is simulated on: as they are known, or as slow or as fast as a tenth of measured ones were.
+# The step times of a simulation: as known, or as slow or as fast as the extreme tenth of measured ones.
 STEP_TIMES = ("as-planned", "slow", "fast")
 
 
@@ -84,7 +84,7 @@ def simulate(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Run:
-    """Play a plan out: every request, every engine step, the balancer's own policy.
+    """Simulate a plan: every request, every engine step, the balancer's own policy.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def prepare(plan: Plan, tell: Callable[[str], None]) -> None:
 def planned_workload(plan: Plan) -> Workload:
     """The traffic that a plan is simulated with: its workload without the buckets that it leaves out.
 
-    Where nobody asked to drop those, a certificate counts them, and they come as everything else does.
+    If these were not dropped explicitly, a certificate counts them, and they arrive like all others.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def planned_workload(plan: Plan) -> Workload:
     """
     served = np.minimum(plan.share.sum(axis=0), 1.0)
     if not (served * plan.workload.request_rate).any():
-        raise InputError("plan: it carries no requests")
+        raise InputError("plan: it serves no requests")
     if plan.certificate and plan.certificate.sends_unservable:
         return plan.workload
     return replace(plan.workload, request_rate=plan.workload.request_rate * served)

@@ -33,9 +33,9 @@ def falls(samples: Sequence[Mask], target: float) -> bool:
     Examples
     --------
     >>> rng = np.random.default_rng(0)
-    >>> falls([rng.random(20_000) < 0.95], 0.95)
+    >>> falls([rng.random(20_000) < 0.95 for _ in range(4)], 0.95)
     False
-    >>> falls([rng.random(20_000) < np.linspace(0.97, 0.93, 20_000)], 0.95)
+    >>> falls([rng.random(20_000) < np.linspace(0.97, 0.93, 20_000) for _ in range(4)], 0.95)
     True
     """
     parts = np.array([[part.mean() for part in np.array_split(run, _PARTS)] for run in samples])
