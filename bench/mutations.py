@@ -3,7 +3,7 @@
 A finding is an exception other than an error of ours, an error that cannot be printed, a file written in spite of an
 error, a command that takes more than 60 s of CPU time or 4 GiB, or a process that dies. Each is kept in ``--keep``.
 
-    python bench/mutations.py --count 100000 --seed 1 [--only plan,profile] [--keep bench/out/mutations]
+    python bench/mutations.py --count 100000 --seed 1 [--only plan,profile]
 
 Files are tried in a process that has everything loaded, hundreds one after the other; another one watches it, because
 neither a library that never returns nor one that crashes can be caught from within. What file N of a seed holds depends
@@ -158,7 +158,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=1, help="number of the first file")
     parser.add_argument("--only", default="", help="formats, with commas between them")
-    parser.add_argument("--keep", type=Path, default=ROOT / "bench" / "out" / "mutations")
+    parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "melange-mutations")
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="stop after this time")
     given = parser.parse_args()
     os.environ["MELANGE_CACHE"] = tempfile.mkdtemp()

@@ -10,7 +10,7 @@ import numpy as np
 from melange.errors import MelangeError
 from melange.plan.exact.dominated import needed_types
 from melange.plan.exact.large import by_clusters
-from melange.plan.exact.lattice import MOST_POINTS, build_lattice, cheapest_of, points
+from melange.plan.exact.lattice import MOST_POINTS, build_lattice, cheapest_of, permitted, points
 from melange.plan.exact.projection import first_cuts, floor_per_h, instance_range, probe
 from melange.plan.exact.start import first_fleets, trimmed
 from melange.plan.fleet import Fleet
@@ -47,6 +47,9 @@ _LISTING_S, _LISTING_SHARE = 2.0, 0.25
 # The fleet with spare replicas of every type, which stands every loss, is looked for in this share of the time; the
 # rest is for cheaper ones. A judgment.
 _SAFE_TIME = 0.5
+# Slices are first looked for on the cheapest fleet for continuous shares, found in this share of the time, and on ones
+# with up to so many instances more. Judgments.
+_CONTINUOUS_TIME, _MOST_ADDED = 0.3, 6
 # Room on the cost of the known fleet, relative: cuts and costs are sums of thousands of terms, and a fleet as cheap as
 # the known one, the known one itself included, must not be ruled out by their rounding.
 _ROOM = 1e-7
@@ -192,10 +195,35 @@ def _programmed(problem: Problem, known: Fleet, options: Options, *, say: Say, d
     """The cheapest fleet by mixed-integer programs, or the one that is known where they find none in time."""
     if problem.load.shape[1] > _MANY_BUCKETS and options.gap > 0 and problem.slices is None:
         return by_clusters(problem, options, known.instances, say=say, deadline=deadline)
+    if problem.slices is not None:
+        known = _from_continuous(problem, known, options, say=say, deadline=deadline)
     try:
         return by_program(problem, options, say=say, deadline=deadline, known=known)
     except OutOfTimeError:
         return replace(known, bound=probe(problem).floor, status="time limit")
+
+
+def _from_continuous(problem: Problem, known: Fleet, options: Options, *, say: Say, deadline: float) -> Fleet:
+    """A fleet for slices from the cheapest one for continuous shares, with a few instances more; else the known one."""
+    now = time.monotonic()
+    until = now + _CONTINUOUS_TIME * (deadline - now)
+    try:
+        found = by_program(problem.with_changes(slices=None), options, say=say, deadline=until, known=known)
+    except MelangeError:
+        return known
+    count = found.instances
+    cheapest_first = np.flatnonzero(count)[np.argsort(problem.cost[count > 0], kind="stable")]
+    for _ in range(_MOST_ADDED):
+        if problem.cost @ count >= problem.cost @ known.instances or time.monotonic() > until:
+            return known
+        if (fleet := _fleet(problem, count)) is not None:
+            return fleet
+        unit = np.eye(len(count), dtype=np.int64)
+        more = [count + unit[r] for r in cheapest_first if permitted(problem, (count + unit[r])[None]).all()]
+        if not more:
+            return known
+        count = more[0]
+    return known
 
 
 def _widened(problem: Problem, fleet: Fleet, inside: Mask) -> Fleet:

@@ -38,7 +38,8 @@ def by_program(problem: Problem, options: Options, *, say: Say, deadline: float,
     for _ in range(_MOST_ROUNDS):
         milp = formulate(strict, scenarios=scenarios)
         start = None if known is None else start_point(strict, milp, known.instances, known.share)
-        outcome = run_program(milp, options, deadline, start)
+        # In slices a first fleet may be far off, and the solver's own heuristics find better ones.
+        outcome = run_program(milp, options, deadline, start, heuristics=start is None or problem.slices is not None)
         bound = max(bound, outcome.bound)
         assert outcome.x is not None
         fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status)
@@ -86,11 +87,18 @@ def fitting_shares(problem: Problem, count: Positions) -> Array | None:
     return whole_buckets(problem, carried) if quick is None else quick
 
 
-def run_program(milp: Milp, options: Options, deadline: float, start: Array | None = None) -> Solved:
-    """Solve a program until the deadline."""
+def run_program(
+    milp: Milp, options: Options, deadline: float, start: Array | None = None, *, heuristics: bool | None = None
+) -> Solved:
+    """Solve a program until the deadline; heuristics are used where there is no start, if nothing else is said."""
     left = deadline - time.monotonic()
     outcome = minimise(
-        milp.program, time_limit_s=left, gap=options.gap, seed=options.seed, start=start, heuristics=start is None
+        milp.program,
+        time_limit_s=left,
+        gap=options.gap,
+        seed=options.seed,
+        start=start,
+        heuristics=start is None if heuristics is None else heuristics,
     )
     if outcome.status == "infeasible":
         raise InfeasibleError("no allowed fleet can serve the workload")
