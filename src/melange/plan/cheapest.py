@@ -46,7 +46,7 @@ _CORE_TYPES, _CORE_STOCK, _CORE_LEAST, _CORE_TIME = 200, 4.0, 8, 0.5
 _LISTING_S, _LISTING_SHARE = 2.0, 0.25
 # The fleet with spare replicas of every type, which stands every loss, is looked for in this share of the time; the
 # rest is for cheaper ones. A judgment.
-_SAFE_TIME = 0.5
+_SAFE_TIME = 0.8
 # Slices are first looked for on the cheapest fleet for continuous shares, found in this share of the time, and on ones
 # with up to so many instances more. Judgments.
 _CONTINUOUS_TIME, _MOST_ADDED = 0.3, 6
