@@ -48,7 +48,7 @@ _LISTING_S, _LISTING_SHARE = 2.0, 0.25
 # rest is for cheaper ones. A judgment.
 _SAFE_TIME = 0.8
 # Slices are first looked for on the cheapest fleet for continuous shares, found in this share of the time, and on ones
-# with up to so many instances more. Judgments.
+# with up to this many more instances. Judgments.
 _CONTINUOUS_TIME, _MOST_ADDED = 0.3, 6
 # Room on the cost of the known fleet, relative: cuts and costs are sums of thousands of terms, and a fleet as cheap as
 # the known one, the known one itself included, must not be ruled out by their rounding.
