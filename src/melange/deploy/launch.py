@@ -210,13 +210,7 @@ def _check_extra(extra: Sequence[str], command: tuple[str, ...]) -> None:
 
 def _drain_s(slo: Slo | None, longest_answer: float) -> int:
     """How long the longest answer takes within the SLO, with room [s]."""
-    if slo is None:
+    stay_s = None if slo is None else slo.longest_stay_s(longest_answer)
+    if stay_s is None:
         return _UNKNOWN_DRAIN_S
-    limits = slo.limits
-    per_token_s = min((limits[name] for name in ("tpot", "ntpot") if name in limits), default=None)
-    within = [limits["latency"]] if "latency" in limits else []
-    if per_token_s is not None:
-        within.append(limits.get("ttft", 0.0) + longest_answer * per_token_s)
-    if not within:
-        return _UNKNOWN_DRAIN_S
-    return min(max(math.ceil(_DRAIN_ROOM * min(within)), _LEAST_DRAIN_S), _MOST_DRAIN_S)
+    return min(max(math.ceil(_DRAIN_ROOM * float(stay_s)), _LEAST_DRAIN_S), _MOST_DRAIN_S)

@@ -154,15 +154,20 @@ def _with_clock(
     selected = rows.within(stretch)
     counts = _Counts.of(selected, grid)
     total = request_rate
+    is_part = start is not None or end is not None
+    part_s = (stretch.start_s - first_s, stretch.start_s - first_s + stretch.duration_s) if is_part else None
     if total is None:
-        total = _total_rate(selected, stretch, counts.served, window_s, rate)
+        total, at_s = _total_rate(selected, stretch, counts.served, window_s, rate)
+        if at_s is not None and window_s is not None:
+            part_s = (at_s - first_s, at_s - first_s + window_s)
     words = f"over {lasting(stretch.duration_s)}"
     if request_rate is not None:
         words += ", rate as given"
     elif window_s is not None:
         words += f", rate: {rate} of windows of {lasting(window_s)}"
     workload = _workload(rows, grid, counts, total, words, _burstiness(selected, stretch, counts.served))
-    return replace(workload, cautions=(*workload.cautions, *_copies(selected, counts.served)))
+    cautions = (*workload.cautions, *_copies(selected, counts.served))
+    return replace(workload, cautions=cautions, log_part_s=None if request_rate is not None else part_s)
 
 
 def clock_of(rows: Rows) -> tuple[float, float]:
@@ -241,14 +246,17 @@ def _extents(rows: Rows, grid: Buckets) -> tuple[tuple[int, int], tuple[int, int
     return (low_i, high_i), (low_o, high_o)
 
 
-def _total_rate(rows: Rows, stretch: Span, served: int, window_s: float | None, rate: str) -> float:
+def _total_rate(
+    rows: Rows, stretch: Span, served: int, window_s: float | None, rate: str
+) -> tuple[float, float | None]:
+    """The rate that is planned for, and where the window begins whose rate is nearest to it [s]; None: no window's."""
     place = rows.log.place
     if not stretch.duration_s > 0:
         raise InputError(
             f"{place}: all {served} requests arrive at the same time, so there is no rate", hint="set a request rate"
         )
     if window_s is None:
-        return served / stretch.duration_s
+        return served / stretch.duration_s, None
     windows = full_windows(stretch.duration_s, window_s, place=place)
     served_rows = rows.served()
     window = ((served_rows.arrival_s - stretch.start_s) / window_s).floor().cast("int64")
@@ -262,7 +270,9 @@ def _total_rate(rows: Rows, stretch: Span, served: int, window_s: float | None, 
             f"{place}: {rate} over {windows} windows of {window_s:g} s is 0 requests/s",
             hint="most windows are empty: use longer windows or a higher percentile",
         )
-    return total
+    if rate == "mean":
+        return total, None
+    return total, stretch.start_s + window_s * int(np.argmin(np.abs(per_window / window_s - total)))
 
 
 def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
