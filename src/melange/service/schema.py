@@ -27,6 +27,9 @@ def _positive(value: float) -> float:
     return value
 
 
+# Keys of ``workload`` that say where sizes come from.
+SOURCES = ("trace", "dataset", "histogram", "metrics", "file", "rates")
+
 _Names = Annotated[list[str], BeforeValidator(_as_list)]
 _Positive = Annotated[float, AfterValidator(_positive)]
 
@@ -82,6 +85,11 @@ class WorkloadSection(Section):
     histogram: str | None = None
     metrics: _Names | None = None
     file: str | None = None
+    rates: str | None = None
+    sizes: str | None = None
+    over: Literal["day", "week"] | None = None
+    time_zone: str | None = None
+    empty_windows: Literal["missing", "zero"] | None = None
     rate: _Positive | str | None = None
     window: str | float | None = None
     start: str | float | None = Field(None, alias="from")
@@ -98,13 +106,13 @@ class WorkloadSection(Section):
         """Which source was named, and its value."""
         named = [
             (key, value)
-            for key in ("trace", "dataset", "histogram", "metrics", "file")
+            for key in SOURCES
             if (value := getattr(self, key)) is not None
         ]
         if len(named) != 1:
             found = ", ".join(key for key, _ in named) or "none"
             raise InputError(
-                f"workload: exactly one of trace, dataset, histogram, metrics, file is needed, got {found}",
+                f"workload: exactly one of {', '.join(SOURCES)} is needed, got {found}",
                 hint="for example workload: {dataset: azure-conversation, rate: 16}",
             )
         return named[0]

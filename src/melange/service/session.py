@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from melange.profile.profile import Profile
     from melange.slo import Slo
     from melange.workload.arrivals import Arrivals
+    from melange.workload.demand import Demand
     from melange.workload.workload import Array, Workload
 
 
@@ -133,6 +134,14 @@ class Session:
     def workload(self) -> Workload:
         """How often requests of which size arrive."""
         return self._workload
+
+    def demand(self) -> Demand:
+        """How often they arrive over time, window by window."""
+        from melange.service.demand_of import demand_of
+
+        section, path = self._traffic()
+        with self._task("reading the traffic over time") as tell:
+            return demand_of(section, path, tell)
 
     def profile(self) -> Profile:
         """What one replica of each type serves within the SLO."""
