@@ -135,6 +135,11 @@ class Session:
         """How often requests of which size arrive."""
         return self._workload
 
+    @property
+    def over(self) -> str | None:
+        """What the service's traffic is folded into, ``day`` or ``week``; None where it is one workload."""
+        return None if self._workload_file is not None or self._release is not None else self._traffic()[0].over
+
     def demand(self) -> Demand:
         """How often they arrive over time, window by window."""
         from melange.service.demand_of import demand_of
