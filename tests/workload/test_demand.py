@@ -87,7 +87,7 @@ def test_hours_are_those_of_the_users_clock(log: Log) -> None:
 
 def test_a_night_on_which_clocks_change_keeps_the_hours_of_the_others(log: Log) -> None:
     """Traffic at 20:00 in Berlin stays at 20:00 over the end of March, where it moves by an hour on the UTC clock."""
-    zone = dt.timezone.utc
+    zone = dt.UTC
     first = dt.datetime(2026, 3, 23, 0, tzinfo=zone)
     demand = Demand(
         buckets=GRID,

@@ -41,9 +41,9 @@ class _Flags:
     over: Annotated[
         str | None, typer.Option(help="Read the traffic over time, for melange schedule: hours of a day or a week.")
     ] = None
-    time_zone: Annotated[
-        str | None, typer.Option(help="Of its users, with --over: Europe/Berlin; default: UTC.")
-    ] = None
+    time_zone: Annotated[str | None, typer.Option(help="Of its users, with --over: Europe/Berlin; default: UTC.")] = (
+        None
+    )
     rates: Annotated[str | None, typer.Option(help="A table of rates by window: start,rate.")] = None
     sizes: Annotated[
         str | None,
@@ -134,17 +134,12 @@ def workload(
             session = Session(source, settings=settings or (), listener=listener)
         else:
             session = Session(flags={"workload": flags.section(source)}, settings=settings or (), listener=listener)
-        over = session.over
-        if over is None:
-            result = session.workload()
-        else:
-            demand = session.demand()
-    if over is None:
-        save_and_print(result, out, as_json, inputs.workload_page)
-    else:
-        from melange.present.terminal.demand_page import demand_page
+        over = flags.over if session.service is None else session.service.workload.over
+        result = session.workload() if over is None else session.demand()
+    from melange.present.terminal.demand_page import demand_page
 
-        save_and_print(demand, out, as_json, lambda noun: demand_page(noun, over))
+    page = inputs.workload_page if over is None else lambda noun: demand_page(noun, over)
+    save_and_print(result, out, as_json, page)
 
 
 def _parse_edges(text: str | None) -> list[str] | None:

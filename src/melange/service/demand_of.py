@@ -46,7 +46,9 @@ def demand_of(
         from melange.workload.demand_table import read_demand_tables
 
         if section.sizes is None:
-            raise InputError("workload.rates needs workload.sizes", hint="workload: {rates: rates.csv, sizes: sizes.csv}")
+            raise InputError(
+                "workload.rates needs workload.sizes", hint="workload: {rates: rates.csv, sizes: sizes.csv}"
+            )
         return read_demand_tables(
             path(value), path(section.sizes), time_zone=section.time_zone, empty_windows=empty_windows
         )
@@ -85,7 +87,9 @@ def check_keys(section: WorkloadSection) -> None:
     """
     kind = section.source[0]
     if section.sizes is not None and kind != "rates":
-        raise InputError("workload.sizes belongs to workload.rates", hint="workload: {rates: rates.csv, sizes: sizes.csv}")
+        raise InputError(
+            "workload.sizes belongs to workload.rates", hint="workload: {rates: rates.csv, sizes: sizes.csv}"
+        )
     if section.over is not None and kind not in _OVER_TIME:
         raise InputError(
             f"workload.over needs {', '.join(_OVER_TIME.values())}: workload.{kind} says nothing of time",

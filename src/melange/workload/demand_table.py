@@ -202,7 +202,9 @@ def _windows(rows: Sequence[_Row], place: str) -> tuple[float, float, Array]:
         )
     places = np.round(offsets).astype(np.int64)
     if places[-1] * window_s > 3 * 366 * S_PER_DAY:
-        raise InputError(f"{place}: its windows reach over {lasting(places[-1] * window_s)}: at most three years are read")
+        raise InputError(
+            f"{place}: its windows reach over {lasting(places[-1] * window_s)}: at most three years are read"
+        )
     rate = np.full(places[-1] + 1, np.nan)
     rate[places] = [row.values["rate"] for row in ordered]
     return window_s, float(starts[0]), rate

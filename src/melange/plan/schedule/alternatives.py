@@ -1,4 +1,4 @@
-"""What a schedule is held against: a fleet for the peak, a reactive autoscaler of one type, and one who knows the future."""
+"""What a schedule is held against: a fleet for the peak, an autoscaler of one type, and one who knows the future."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.rule import LAST, RuleSettings
 from melange.plan.schedule.signals import Signals, peak_load
 from melange.units import S_PER_MIN
+from melange.workload.demand import Indices
 from melange.workload.workload import Array
 
 # Targets that an autoscaler is tried at: from fleets that are always full to such as are a tenth full.
@@ -86,7 +87,8 @@ def reactive(
     seen = lived.rates.sum(axis=1) * float(total @ weight / total.sum()) if on_rate else load
     stable = max(1, round(_STABLE_S / lived.window_s))
     settings = [
-        RuleSettings(ahead=LAST, look_back=1, margin=0.0, target=float(target), stable_windows=stable) for target in _TARGETS
+        RuleSettings(ahead=LAST, look_back=1, margin=0.0, target=float(target), stable_windows=stable)
+        for target in _TARGETS
     ]
     gives, held = np.array([machines.capacity[place]]), np.zeros(1)
     wanted = np.maximum(decide(settings, seen[:, None], gives, held, options.start_up_s / lived.window_s), 1.0)
@@ -96,9 +98,9 @@ def reactive(
 
 
 def by_hour(
-    machines: Machines, signals: Signals, fleets: Array, hour: Array, history: History, cost_per_h: Array
+    machines: Machines, signals: Signals, fleets: Array, hour: Indices, history: History, cost_per_h: Array
 ) -> RunningCost:
-    """Fleets (H, R) that are changed every hour whatever comes, over the windows of which each lies in an ``hour`` (W,)."""
+    """Fleets (H, R) that change every hour whatever comes, over windows of which each lies in an ``hour`` (W,)."""
     given = fleets @ signals.per_instance(machines).T
     demand = signals.demand(history.rates)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -132,7 +134,9 @@ def clairvoyant(
     return fixed + float(fleets.cost_per_h.mean())
 
 
-def cost_at_scale(machines: Machines, signals: Signals, rates: Array, reserved: Array, options: ScheduleOptions) -> float:
+def cost_at_scale(
+    machines: Machines, signals: Signals, rates: Array, reserved: Array, options: ScheduleOptions
+) -> float:
     """Cost of the hours' cheapest fleets (H, B) beside reserved instances, these included [USD/h]."""
     hours = checked_hours(machines, signals, rates, reserved, options.spot)
     fixed = float(reserved @ np.where(reserved > 0, machines.reserved_per_h, 0.0))

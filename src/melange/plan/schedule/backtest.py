@@ -15,7 +15,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.signals import Signals
-from melange.units import S_PER_H
 from melange.workload.workload import Array, Mask
 
 
@@ -40,7 +39,7 @@ class History:
     @classmethod
     def of(cls, rates: Array, window_s: float) -> History:
         """From rates of which missing windows are nan."""
-        known = ~np.isnan(rates).any(axis=1)
+        known: Mask = np.asarray(~np.isnan(rates).any(axis=1), bool)
         place = np.maximum.accumulate(np.where(known, np.arange(len(rates)), 0))
         place[: int(np.argmax(known))] = int(np.argmax(known))
         return cls(rates=rates[place], is_known=known, window_s=window_s)
@@ -92,7 +91,9 @@ class RunningCost:
     short_windows_fraction: float
 
 
-def live(wanted: Array, gives: Array, held: Array, demand: Array, lost: Array, options: ScheduleOptions, window_s: float) -> Lived:
+def live(
+    wanted: Array, gives: Array, held: Array, demand: Array, lost: Array, options: ScheduleOptions, window_s: float
+) -> Lived:
     """Run decisions through start-up and drain.
 
     Parameters
@@ -113,7 +114,9 @@ def live(wanted: Array, gives: Array, held: Array, demand: Array, lost: Array, o
     gone = _started_late(lost[:, None] * wanted, delay)
     served = np.ones(wanted.shape)
     if part > 0:
-        served = part * _served(early - gone, gives, held, demand) + (1 - part) * _served(late - gone, gives, held, demand)
+        served = part * _served(early - gone, gives, held, demand) + (1 - part) * _served(
+            late - gone, gives, held, demand
+        )
     else:
         served = _served(late - gone, gives, held, demand)
     given_back = np.maximum(0.0, np.vstack([np.zeros((1, wanted.shape[1])), wanted[:-1] - wanted[1:]]))
@@ -150,7 +153,7 @@ def spot_of(machines: Machines, place: int, wanted: Array, work: Array, share: f
     if not (share > 0 and machines.spot_per_h[place] < machines.on_demand_per_h[place]):
         return np.zeros_like(wanted)
     before = np.concatenate([work[:1], work[:-1]])
-    return np.minimum(wanted, np.floor(share * before[:, None] / machines.on_demand_per_h[place] + 1e-9))
+    return np.asarray(np.minimum(wanted, np.floor(share * before[:, None] / machines.on_demand_per_h[place] + 1e-9)))
 
 
 def outages(options: ScheduleOptions, windows: int, window_s: float, seed: int = 0) -> Array:
@@ -219,5 +222,3 @@ def deciding(signals: Signals, machines: Machines, place: int, reserved: Array, 
         chosen.append(best)
         covered = np.maximum(covered, need[:, best])
     return chosen
-
-

@@ -49,7 +49,9 @@ def broken(machines: Machines, rates: Array, reservation: Reservation, spot: Spo
         faults.append("more of one type on spot than its share")
     if not machines.is_allowed(reserved + extra).all():
         faults.append("more instances than there are")
-    cost = (extra - on_spot) @ machines.on_demand_per_h + np.where(on_spot > 0, on_spot * machines.spot_per_h, 0.0).sum(1)
+    cost = (extra - on_spot) @ machines.on_demand_per_h + np.where(on_spot > 0, on_spot * machines.spot_per_h, 0.0).sum(
+        1
+    )
     if (np.abs(cost - fleets.cost_per_h) > _TOLERANCE * np.maximum(1.0, cost)).any():
         faults.append("costs that do not add up")
     faults += _overloaded(machines, rates, reservation)

@@ -1,8 +1,8 @@
 """The scaling rule chosen by back-test: the cheapest that would have left no more requests short than wanted.
 
 Rules are tried on the first two thirds of the history; what is said of them, the last third has shown. Holt-Winters,
-seasonal naive and week-ago shapes were no better than the last window or a line, up to 20 minutes ahead, on the services
-of bench/week.py; they are not tried.
+seasonal naive and week-ago shapes were no better than the last window or a line, up to 20 minutes ahead, on services of
+ServeGen; they are not tried.
 """
 
 from __future__ import annotations
@@ -131,9 +131,7 @@ def settings_to_try(load: Array, window_s: float) -> list[RuleSettings]:
     ]
 
 
-def decide(
-    settings: list[RuleSettings], demand: Array, gives: Array, held: Array, delay_windows: float
-) -> Array:
+def decide(settings: list[RuleSettings], demand: Array, gives: Array, held: Array, delay_windows: float) -> Array:
     """Instances that each rule wants in each window, from the windows before it (W, N).
 
     Parameters
@@ -192,11 +190,15 @@ class Trial:
         delay = options.start_up_s / history.window_s
         wanted = decide(settings, demand[:, watched], gives[watched, place], held[watched], delay)
         on_spot = spot_of(machines, place, wanted, machines.work(history.rates), self.spot_share)
-        lost = outages(options, len(history), history.window_s, self._seed) if self.spot_share else np.zeros(len(history))
+        lost = (
+            outages(options, len(history), history.window_s, self._seed) if self.spot_share else np.zeros(len(history))
+        )
         part = np.divide(on_spot, wanted, out=np.zeros_like(wanted), where=wanted > 0).mean(axis=1)
         judged = deciding(self._signals, machines, place, self._reserved, history.rates, _JUDGED)
         judged = list(dict.fromkeys([*watched, *judged]))
-        lived = live(wanted, gives[judged, place], held[judged], demand[:, judged], lost * part, options, history.window_s)
+        lived = live(
+            wanted, gives[judged, place], held[judged], demand[:, judged], lost * part, options, history.window_s
+        )
         fixed = float(self._reserved @ np.where(self._reserved > 0, machines.reserved_per_h, 0.0))
         return outcomes(machines, place, lived, on_spot, history, fixed), wanted, on_spot
 
@@ -222,7 +224,7 @@ def _chosen_for(
     unseen = history.part(len(trained), len(history)) if len(trained) < len(history) else trained
     # The rules look back into the training part, so the last third begins with what they had learned.
     context = history.part(max(0, len(trained) - 12), len(history))
-    later = [one for one in trial.run(kept, _only_last(context, len(unseen)))[0]]
+    later = trial.run(kept, _only_last(context, len(unseen)))[0]
     return ChosenRule(
         place=place,
         watched=tuple(watched),
@@ -230,7 +232,9 @@ def _chosen_for(
         training=seen[best],
         unseen=later[-1],
         whole=whole[-1],
-        frontier=tuple(FrontierPoint(settings=one, outcome=after) for one, after in zip(kept[:-1], later[:-1], strict=True)),
+        frontier=tuple(
+            FrontierPoint(settings=one, outcome=after) for one, after in zip(kept[:-1], later[:-1], strict=True)
+        ),
         wanted=wanted[:, -1],
         on_spot=on_spot[:, -1],
     )

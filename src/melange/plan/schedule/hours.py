@@ -14,7 +14,8 @@ import numpy as np
 from melange.plan.schedule.contracts import Spot
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.signals import FITS, Signals, peak_load
-from melange.workload.workload import Array
+from melange.workload.demand import Indices
+from melange.workload.workload import Array, Mask
 
 # Counts of the first of two machines that are looked at: all of them in small fleets, and around the best split without
 # whole instances in large ones.
@@ -83,9 +84,7 @@ def cheapest_hours(
     gives = signals.per_instance(machines)
     lack = demand - gives @ reserved
     hours, count = len(demand), len(machines)
-    best = HourFleets(
-        extra=np.zeros((hours, count)), spot=np.zeros((hours, count)), cost_per_h=np.full(hours, np.inf)
-    )
+    best = HourFleets(extra=np.zeros((hours, count)), spot=np.zeros((hours, count)), cost_per_h=np.full(hours, np.inf))
     enough = (lack <= _EPS * np.maximum(demand, 1e-30)).all(axis=1)
     best.cost_per_h[enough] = 0.0
     alone = np.stack([_alone(lack, gives[:, r]) for r in range(count)], axis=1)
@@ -121,7 +120,9 @@ def _pairs(machines: Machines, lack: Array, gives: Array, alone: Array, first: i
     low = _alone(lack[:, only_first], gives[only_first, first]) if only_first.any() else np.zeros(len(lack))
     with np.errstate(divide="ignore", invalid="ignore"):
         high = np.where((lack > 0) & (gives[:, first] > 0), lack / gives[:, first], 0.0).max(axis=1)
-    high = np.maximum(np.where(np.isfinite(alone[:, first]), alone[:, first], high), np.where(np.isfinite(low), low, 0.0))
+    high = np.maximum(
+        np.where(np.isfinite(alone[:, first]), alone[:, first], high), np.where(np.isfinite(low), low, 0.0)
+    )
 
     def needed(counts: Array) -> Array:
         """Of the second, in parts, beside counts of the first (H, ...)."""
@@ -157,10 +158,10 @@ class _Offer:
         self._machines, self._reserved, self._best = machines, reserved, best
         self._room, self._room_each = room, room_each
 
-    def add(self, hours: Array, extra: Array) -> None:
+    def add(self, hours: Indices, extra: Array) -> None:
         """Fleets (H, N, R) of some hours; those that are not finite are none."""
         machines, best = self._machines, self._best
-        is_fleet = np.isfinite(extra).all(axis=2)
+        is_fleet: Mask = np.asarray(np.isfinite(extra).all(axis=2), bool)
         whole = np.where(is_fleet[:, :, None], extra, 0.0)
         if machines.limits:
             is_fleet &= machines.is_allowed(self._reserved + whole)
@@ -234,7 +235,7 @@ def _made_up(
     rates: Array,
     reserved: Array,
     fleets: HourFleets,
-    fits: Array,
+    fits: Mask,
     share: Array,
     room: Array,
     room_each: Array,

@@ -20,7 +20,16 @@ from melange.workload.workload import Array, Mask
 
 ON_DEMAND, SPOT, RESERVED = "on-demand", "spot", "reserved"
 # Settings of a plan that a schedule follows; others say what it cannot do.
-_FOLLOWED = {"headroom", "max_instances", "max_accelerators", "exclude", "drop_unservable", "time_limit_s", "gap", "seed"}
+_FOLLOWED = {
+    "headroom",
+    "max_instances",
+    "max_accelerators",
+    "exclude",
+    "drop_unservable",
+    "time_limit_s",
+    "gap",
+    "seed",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,7 +101,7 @@ class Machines:
             for one in self.limits
             if (part := place[one.members] >= 0).any()
         )
-        arrays = ("position", "max_request_rate", "capacity")
+        arrays: tuple[str, ...] = ("position", "max_request_rate", "capacity")
         arrays += ("on_demand_per_h", "spot_per_h", "spot_price_per_h", "reserved_per_h")
         picked = {name: getattr(self, name)[where] for name in arrays}
         return replace(self, types=tuple(self.types[r] for r in where), limits=limits, **picked)
@@ -163,7 +172,9 @@ def machines_of(
     cautions: tuple[Caution, ...] = ()
     if (wanted & ~served).any():
         part = traffic[wanted & ~served].sum() / traffic.sum()
-        sizes = [profile.buckets.label(*divmod(int(b), profile.buckets.shape[1])) for b in np.flatnonzero(wanted & ~served)]
+        sizes = [
+            profile.buckets.label(*divmod(int(b), profile.buckets.shape[1])) for b in np.flatnonzero(wanted & ~served)
+        ]
         if not options.drop_unservable or not served.any():
             reasons = tuple(
                 f"{profile.buckets.label(*divmod(int(b), profile.buckets.shape[1]))}: "
@@ -179,7 +190,9 @@ def machines_of(
     cells = np.flatnonzero(served)
     cost = np.array([items[r].cost_per_h for r in kept])
     own = _prices(items, kept, SPOT, None)
-    spot_price = np.full(len(kept), np.inf) if spot is None else own if spot.discount is None else cost * (1 - spot.discount)
+    spot_price = (
+        np.full(len(kept), np.inf) if spot is None else own if spot.discount is None else cost * (1 - spot.discount)
+    )
     committed = np.full(len(kept), np.inf)
     if reserved is not None:
         own = _prices(items, kept, RESERVED, reserved)
@@ -199,7 +212,7 @@ def machines_of(
         reserved_per_h=committed,
         limits=limits_of(tuple(items[r] for r in kept), options),
     )
-    return needed(found.only((found.max_request_rate > 0).any(axis=1))), cautions
+    return needed(found.only(np.flatnonzero((found.max_request_rate > 0).any(axis=1)))), cautions
 
 
 def _prices(items: tuple[ReplicaType, ...], kept: Positions, market: str, reserved: Reserved | None) -> Array:

@@ -18,7 +18,7 @@ from melange.plan.schedule.alternatives import (
     fleet_for_peak,
     reactive,
 )
-from melange.plan.schedule.backtest import History, RunningCost
+from melange.plan.schedule.backtest import History
 from melange.plan.schedule.check import check_hours
 from melange.plan.schedule.choose_rule import TRAINING, ChosenRule, choose_rule
 from melange.plan.schedule.contention import in_contention
@@ -87,7 +87,11 @@ def plan_over_time(
         A program without an answer, or a schedule that fails its own check.
     """
     began = time.monotonic()
-    plan_options, settings, say = options or Options(), schedule_options or ScheduleOptions(), progress or (lambda _: None)
+    plan_options, settings, say = (
+        options or Options(),
+        schedule_options or ScheduleOptions(),
+        progress or (lambda _: None),
+    )
     cycle = fold(demand, over, statistic=statistic)
     traffic = np.nan_to_num(demand.rates()).sum(axis=0)
     found: list[_Committed] = []
@@ -104,8 +108,15 @@ def plan_over_time(
     say("comparing with other ways to run the service")
     return _schedule(
         _Answer(
-            demand=demand, cycle=cycle, settings=settings, options=plan_options, profile=profile, found=found, best=best,
-            chosen=chosen, history=history,
+            demand=demand,
+            cycle=cycle,
+            settings=settings,
+            options=plan_options,
+            profile=profile,
+            found=found,
+            best=best,
+            chosen=chosen,
+            history=history,
         ),
         (*demand.cautions, *profile.cautions, *cycle.cautions, *cautions, *_stated(settings)),
         time.monotonic() - began,
@@ -143,7 +154,9 @@ class _Answer:
     history: History
 
 
-def _committed(everything: Machines, commitment: Reserved | None, cycle: Cycle, settings: ScheduleOptions) -> _Committed:
+def _committed(
+    everything: Machines, commitment: Reserved | None, cycle: Cycle, settings: ScheduleOptions
+) -> _Committed:
     """Search what to reserve under one commitment."""
     spot = settings.spot
     rates = cycle.request_rate[:, everything.cells]
@@ -172,14 +185,14 @@ def _committed(everything: Machines, commitment: Reserved | None, cycle: Cycle, 
         rates=rates,
         relaxation=relaxation,
         typical=typical,
-        reservation=_no_dearer(machines, reservation, static, static_per_h),
+        reservation=_no_more_expensive(machines, reservation, static, static_per_h),
         static=static,
         static_per_h=static_per_h,
         bound=min(bound, reservation.cost_per_h),
     )
 
 
-def _no_dearer(machines: Machines, reservation: Reservation, static: Array, static_per_h: float) -> Reservation:
+def _no_more_expensive(machines: Machines, reservation: Reservation, static: Array, static_per_h: float) -> Reservation:
     """The same, with the peak's fleet in hours for which it costs less than the one that was found."""
     fleets = reservation.hours.fleets
     if reservation.reserved.any() or not np.isfinite(static_per_h):
@@ -204,9 +217,7 @@ def _with_rule(
     for share in _BASES if best.reservation.reserved.any() else _BASES[:1]:
         counts = np.round(best.reservation.reserved * share)
         if bool(machines.is_allowed(counts)):
-            tried.setdefault(
-                tuple(counts.tolist()), choose_rule(machines, signals, counts, history, settings)
-            )
+            tried.setdefault(tuple(counts.tolist()), choose_rule(machines, signals, counts, history, settings))
     limit = settings.short_fraction
     key = min(tried, key=lambda one: (tried[one].training.short_fraction > limit, tried[one].training.cost_per_h))
     counts = np.array(key)
@@ -236,6 +247,7 @@ def _schedule(answer: _Answer, cautions: tuple[Caution, ...], solve_s: float) ->
         on_demand=(fleets.extra - fleets.spot)[:, places],
         spot=fleets.spot[:, places],
         request_rate=best.rates.sum(axis=1),
+        work_per_h=best.everything.work(best.rates),
         hour_cost_per_h=fleets.cost_per_h + fixed,
         reserved_per_h=_known(machines.reserved_per_h[places]),
         on_demand_per_h=machines.on_demand_per_h[places],
@@ -328,7 +340,9 @@ def _alternatives(answer: _Answer) -> list[Alternative]:
     static = by_hour(best.machines, signals, peak, hour, history, np.full(len(cycle), best.static_per_h))
     names = ", ".join(f"{int(n)} x {name}" for name, n in zip(best.machines.names, best.static, strict=True) if n)
     total = fleets.extra + best.reservation.reserved
-    fixed = float(best.reservation.reserved @ np.where(best.reservation.reserved > 0, best.machines.reserved_per_h, 0.0))
+    fixed = float(
+        best.reservation.reserved @ np.where(best.reservation.reserved > 0, best.machines.reserved_per_h, 0.0)
+    )
     planned = by_hour(best.machines, signals, total, hour, history, fleets.cost_per_h + fixed)
     found = [
         Alternative(name=STATIC, outcome=static, note=names),

@@ -70,8 +70,8 @@ def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot |
     present = np.zeros((times, sizes), bool)
     for b, group in enumerate(merged):
         present[:, group] |= hours.rates[:, b] > 0
-    k, r, b = np.nonzero(able[None] & present[:, None, :])
-    pairs, block = len(k), times * types
+    hour_of, type_of, size_of = np.nonzero(able[None] & present[:, None, :])
+    pairs, block = len(hour_of), times * types
     can_reserve, can_spot = np.isfinite(machines.reserved_per_h), np.isfinite(machines.spot_per_h)
     room, room_each = spot_room(machines, machines.work(hours.rates), spot)
     total = float(hours.weight.sum())
@@ -94,16 +94,16 @@ def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot |
     )
     # Rows: cover (T S), load (T R), spot (T).
     cover, loads = times * sizes, times * types
-    of_time, of_type = np.repeat(np.arange(times), types), np.tile(np.arange(types), times)
-    load_row = cover + of_time * types + of_type
+    at_time, at_type = np.repeat(np.arange(times), types), np.tile(np.arange(types), times)
+    load_row = cover + at_time * types + at_type
     row = np.concatenate(
         [
             load_row.reshape(times, types).T.ravel(),  # reserved: a row for each hour
             load_row,
             load_row,
-            cover + loads + of_time,
-            k * sizes + b,
-            cover + k * types + r,
+            cover + loads + at_time,
+            hour_of * sizes + size_of,
+            cover + hour_of * types + type_of,
         ]
     )
     column = np.concatenate(
@@ -123,17 +123,19 @@ def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot |
             np.tile(-machines.capacity, times),
             np.tile(machines.on_demand_per_h, times),
             np.ones(pairs),
-            load[k, r, b],
+            load[hour_of, type_of, size_of],
         ]
     )
-    is_present = present.ravel()
+    is_present, order = present.ravel(), np.argsort(column, kind="stable")
     program = LinearRows(
         cost=cost,
         lower=np.zeros(len(cost)),
         upper=upper,
         row_lower=np.concatenate([np.where(is_present, 1.0, 0.0), np.full(loads + times, -np.inf)]),
         row_upper=np.concatenate([np.where(is_present, 1.0, 0.0), np.zeros(loads), room]),
-        **_by_columns(row, column, value, len(cost)),
+        start=np.searchsorted(column[order], np.arange(len(cost) + 1)).astype(np.int32),
+        row=row[order].astype(np.int32),
+        value=value[order],
     )
     found = minimise(program, time_limit_s=_TIME_LIMIT_S)
     if found.status != "optimal" or found.x is None:
@@ -151,12 +153,6 @@ def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot |
         price=price,
         cost_per_h=float(found.bound) / total,
     )
-
-
-def _by_columns(row: Array, column: Array, value: Array, columns: int) -> dict[str, Array]:
-    order = np.argsort(column, kind="stable")
-    start = np.searchsorted(column[order], np.arange(columns + 1))
-    return {"start": start.astype(np.int32), "row": row[order].astype(np.int32), "value": value[order]}
 
 
 def bound_per_h(machines: Machines, rates: Array, price: Array, spot: Spot | None) -> float:

@@ -19,7 +19,7 @@ from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.relaxed import Relaxation
 from melange.plan.schedule.signals import Signals
 from melange.plan.schedule.typical import TypicalHours
-from melange.workload.workload import Array
+from melange.workload.workload import Array, Mask
 
 # Counts that are tried on the typical hours, and the best of them that are tried on all hours. A count takes a few
 # milliseconds on the former and some tenths of a second on the latter.
@@ -91,7 +91,9 @@ def search_reserved(
             key=lambda one: one.cost_per_h,
         )
     starts = [none, np.round(relaxation.reserved), np.floor(relaxation.reserved), np.ceil(relaxation.reserved)]
-    starts += [_busy_long_enough(machines, cheapest_hours(machines, signals, demand, none, room, room_each).extra, typical)]
+    starts += [
+        _busy_long_enough(machines, cheapest_hours(machines, signals, demand, none, room, room_each).extra, typical)
+    ]
     starts += [np.asarray(one, float) for one in also]
     _descend(min((np.clip(one, 0, most) * can_reserve for one in starts), key=cost), most, cost, tried)
     return _best_of(machines, signals, rates, spot, sorted(tried, key=lambda key: tried[key])[:_FINALISTS])
@@ -115,7 +117,7 @@ def first_checked(machines: Machines, signals: Signals, typical: TypicalHours, s
     fleet = np.where(np.isfinite(checked.fleets.cost_per_h)[:, None], checked.fleets.extra, 0.0)
     demand = checked.signals.demand(typical.rates)
     given = fleet @ checked.signals.per_instance(machines).T
-    close = (demand >= _CLOSE * given).any(axis=0)
+    close: Mask = np.asarray((demand >= _CLOSE * given).any(axis=0), bool)
     close[0] = True
     return checked.signals.chosen(np.flatnonzero(close))
 

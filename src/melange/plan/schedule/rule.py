@@ -48,7 +48,9 @@ class Signal:
     @classmethod
     def from_json(cls, content: Json) -> Signal:
         """From the JSON object that :meth:`to_json` makes."""
-        rows = [[number(v, where) for where, v in items(row, at)] for at, row in items(content["request_weight"], "weight")]
+        rows = [
+            [number(v, where) for where, v in items(row, at)] for at, row in items(content["request_weight"], "weight")
+        ]
         return cls(request_weight=np.array(rows), reserved_load=number(content["reserved_load"], "reserved_load"))
 
 
@@ -132,15 +134,29 @@ class ScalingRule:
     def wanted(self, rates: Array) -> int:
         """Instances to run in the next window, from the rates of the last ones (W, I, O), the newest last [1/s].
 
-        The history must hold ``look_back`` + ``stable_windows`` - 1 windows; of fewer, as many as there are count.
+        It looks at the last ``look_back`` + ``stable_windows`` - 1 windows; of fewer, at as many as there are.
         """
+        return int(self._after_each(rates)[-1])
+
+    def wanted_over(self, rates: Array) -> Array:
+        """Instances to run in each of some windows (W,), each decided on those before it; the first on itself.
+
+        ``rates`` are those of the windows (W, I, O) [1/s].
+        """
+        after = self._after_each(rates)
+        return np.asarray(np.concatenate([after[:1], after[:-1]]))
+
+    def _after_each(self, rates: Array) -> Array:
+        """What is decided after each window (W,)."""
         flat = np.asarray(rates, float).reshape(len(rates), -1)
-        loads = np.stack([flat @ one.request_weight.ravel() for one in self.signals], axis=1)
-        held = np.array([one.reserved_load for one in self.signals])
-        ahead = np.stack([look_ahead(load, self.settings, self.delay_windows) for load in loads.T], axis=1)
-        each = np.ceil((ahead * (1 + self.settings.margin) / self.settings.target - held) - 1e-9)
-        wanted = np.maximum(each.max(axis=1), 0.0)
-        return int(wanted[-self.settings.stable_windows :].max())
+        one = self.settings
+        wanted = np.zeros(len(flat))
+        for signal in self.signals:
+            ahead = look_ahead(flat @ signal.request_weight.ravel(), one, self.delay_windows)
+            asked = ahead * (1 + one.margin) / one.target - signal.reserved_load
+            wanted = np.maximum(wanted, np.ceil(asked - 1e-9))
+        padded = np.concatenate([np.repeat(wanted[:1], one.stable_windows - 1), wanted])
+        return np.asarray(sliding_window_view(padded, one.stable_windows).max(axis=1))
 
     def to_json(self) -> Json:
         """As a JSON object."""
@@ -162,7 +178,9 @@ class ScalingRule:
         return cls(
             replica_type=text(content["replica_type"], "replica_type"),
             settings=record(RuleSettings, content["settings"], "rule.settings"),
-            signals=tuple(Signal.from_json(dict(mapping(v, at))) for at, v in items(content["signals"], "rule.signals")),
+            signals=tuple(
+                Signal.from_json(dict(mapping(v, at))) for at, v in items(content["signals"], "rule.signals")
+            ),
             window_s=number(content["window_s"], "window_s"),
             delay_windows=number(content["delay_windows"], "delay_windows"),
             spot_share=number(content["spot_share"], "spot_share"),

@@ -22,6 +22,7 @@ from melange.units import H_PER_MONTH, H_PER_WEEK
 from melange.workload.cycle import HOURS_BY_CYCLE
 from melange.workload.workload import Array, frozen_array
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentOutlook:
     """A commitment, and what is at stake with it.
@@ -85,6 +86,8 @@ class PlayedStretch:
         The hour that it lies in.
     requests
         How many were played out.
+    load
+        The window's load as a share of the planned capacity of its fleet: above 1 it is short.
     attainment
         Share of them that met the SLO, 0-1.
     low
@@ -97,6 +100,7 @@ class PlayedStretch:
 
     label: str
     requests: int
+    load: float
     attainment: float
     low: float
     started: int
@@ -122,6 +126,8 @@ class Schedule:
         Instances beside them in each hour (H, T), each hour planned for its own traffic.
     request_rate
         Arrivals per second that each hour is planned for (H,) [1/s].
+    work_per_h
+        What that traffic costs at least on demand, in parts of instances (H,) [USD/h].
     hour_cost_per_h
         What each hour costs, reserved instances included (H,) [USD/h].
     reserved_per_h, on_demand_per_h, spot_per_h
@@ -171,6 +177,7 @@ class Schedule:
     on_demand: Array
     spot: Array
     request_rate: Array
+    work_per_h: Array
     hour_cost_per_h: Array
     reserved_per_h: Array
     on_demand_per_h: Array
@@ -201,8 +208,8 @@ class Schedule:
         if HOURS_BY_CYCLE.get(self.over) != hours:
             raise InputError(f"schedule: {hours} hours are no {self.over}")
         shapes = {"reserved": (types,), "static": (types,), "on_demand": (hours, types), "spot": (hours, types)}
-        shapes |= {name: (types,) for name in ("reserved_per_h", "on_demand_per_h", "spot_per_h")}
-        shapes |= {"request_rate": (hours,), "hour_cost_per_h": (hours,)}
+        shapes |= dict.fromkeys(("reserved_per_h", "on_demand_per_h", "spot_per_h"), (types,))
+        shapes |= {"request_rate": (hours,), "work_per_h": (hours,), "hour_cost_per_h": (hours,)}
         for name, shape in shapes.items():
             object.__setattr__(self, name, frozen_array(getattr(self, name), f"schedule.{name}", shape))
         for name in ("reserved", "on_demand", "spot", "static"):
@@ -285,6 +292,7 @@ class Schedule:
             },
             "hours": {
                 "request_rate": self.request_rate.tolist(),
+                "work_per_h": self.work_per_h.tolist(),
                 "cost_per_h": self.hour_cost_per_h.tolist(),
                 "on_demand": self.on_demand.astype(int).tolist(),
                 "spot": self.spot.astype(int).tolist(),

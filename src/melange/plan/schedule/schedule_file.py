@@ -52,6 +52,7 @@ def schedule_from_json(content: Json) -> Schedule:
         on_demand=hours["on_demand"],
         spot=hours["spot"],
         request_rate=hours["request_rate"],
+        work_per_h=hours["work_per_h"],
         hour_cost_per_h=hours["cost_per_h"],
         reserved_per_h=_prices(prices, "reserved", names),
         on_demand_per_h=_prices(prices, "on-demand", names),

@@ -4,9 +4,9 @@ For prices of load y (one a machine) a fleet n carries rates of sizes only if
 
     sum_r y_r C_r n_r >= sum_b w_b rate_b,      w_b = min_r y_r / max_request_rate_rb
 
-and it does carry them if this holds for every y >= 0 (duality; see plan/exact/projection). The right side is linear in the
-rates: a signal is a weight for each request size. A few of them decide for all hours at once, without a solver, and are
-what a scaler can watch. Arrays have the axes (signal K, machine R, bucket B).
+and it does carry them if this holds for every y >= 0 (duality; see plan/exact/projection). The right side is linear in
+the rates: a signal is a weight for each request size. A few of them decide for all hours at once, without a solver, and
+are what a scaler can watch. Arrays have the axes (signal K, machine R, bucket B).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.schedule.machines import Machines
+from melange.workload.demand import Indices
 from melange.workload.workload import Array
 
 # Factors on the price of one machine at which a signal is made before any is asked for by a fleet that fell short.
@@ -66,7 +67,7 @@ class Signals:
             price=np.concatenate([self.price, more.price]), weight=np.concatenate([self.weight, more.weight])
         )
 
-    def chosen(self, places: Array | list[int]) -> Signals:
+    def chosen(self, places: Indices | list[int]) -> Signals:
         """Some of them."""
         where = np.asarray(places, np.int64)
         return replace(self, price=self.price[where], weight=self.weight[where])

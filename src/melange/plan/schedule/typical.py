@@ -11,8 +11,8 @@ from melange.workload.demand import Indices
 from melange.workload.workload import Array
 
 # Typical hours and merged sizes where nobody says how many. On a week of ServeGen's m-mid (25 machines, 60 sizes), the
-# relaxation over 24 hours and all sizes took 0.23 s of CPU and its bound was 0.63 % below that over all 168 hours, which
-# took 2.7 s; with 48 hours 0.53 s and 0.14 %.
+# relaxation over 24 hours and all sizes took 0.23 s of CPU and its bound was 0.63 % below that over all 168 hours,
+# which took 2.7 s; with 48 hours 0.53 s and 0.14 %.
 _HOURS, _SIZES = 24, 60
 # Rounds of k-means; it rarely takes ten.
 _ROUNDS = 30

@@ -45,7 +45,9 @@ def _hours(cycle: Cycle) -> RenderableType:
     filled = cycle.is_filled.reshape(-1, 24)
     for day, (row, unknown) in enumerate(zip(rates, filled, strict=True)):
         # 9 is the busiest hour of all, 0 one with less than a tenth of it.
-        digits = "".join("?" if u else str(min(9, int(10 * rate / highest))) for rate, u in zip(row, unknown, strict=True))
+        digits = "".join(
+            "?" if u else str(min(9, int(10 * rate / highest))) for rate, u in zip(row, unknown, strict=True)
+        )
         label = cycle.labels[24 * day].rpartition(" ")[0] if cycle.over == WEEK else "a day"
         table.add_row(label, digits, f"{row.mean():.4g}", f"{row.max():.4g}")
     note = "Each digit is an hour: tenths of the busiest hour" + ("; ? was never seen." if filled.any() else ".")
