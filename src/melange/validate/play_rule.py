@@ -148,7 +148,9 @@ class _Player:
         }
         change_s = _BEFORE * length_s
         each = 0 if self._place is None else int(self._replicas[self._place])
-        outcome_met, count = _played(plan, counts, arrivals, self._named(), starting * each, draining * each, change_s, self._start_up_s, seed)
+        outcome_met, count = _played(
+            plan, counts, arrivals, self._named(), starting * each, draining * each, change_s, self._start_up_s, seed
+        )
         share = attainment([outcome_met])
         words = f"{stretch.why}: {length_s * (1 + _BEFORE):,.0f} s"
         if scale < 1:

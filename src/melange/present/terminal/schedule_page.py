@@ -75,7 +75,9 @@ def _commitments(schedule: Schedule) -> RenderableType:
             f"{one.at_less_traffic_per_h * H_PER_WEEK:,.0f}",
             f"{one.upfront:,.0f}" if one.upfront else "-",
         )
-    chosen = next((one for one in schedule.commitments if schedule.commitment and one.name == schedule.commitment.name), None)
+    chosen = next(
+        (one for one in schedule.commitments if schedule.commitment and one.name == schedule.commitment.name), None
+    )
     lines: list[RenderableType] = [table]
     if chosen is not None:
         more = chosen.at_less_traffic_per_h - chosen.uncommitted_at_less_per_h
@@ -134,11 +136,15 @@ def _hours(schedule: Schedule) -> RenderableType:
             label,
             digits,
             f"{int(beside[day].min())}-{int(beside[day].max())}",
-            f"{cost[day].min():,.0f}-{cost[day].max():,.0f}" if most >= 10 else f"{cost[day].min():.2f}-{cost[day].max():.2f}",
+            f"{cost[day].min():,.0f}-{cost[day].max():,.0f}"
+            if most >= 10
+            else f"{cost[day].min():.2f}-{cost[day].max():.2f}",
             f"{rates[day].max():.4g}",
         )
     note = "Each digit is an hour: what it costs, in tenths of the most expensive one. Fleets of every hour: --json."
-    return titled(f"Hours of a {schedule.over}, each planned for its own traffic", Group(table, Text(note, style="dim")))
+    return titled(
+        f"Hours of a {schedule.over}, each planned for its own traffic", Group(table, Text(note, style="dim"))
+    )
 
 
 def _played(schedule: Schedule) -> RenderableType:
