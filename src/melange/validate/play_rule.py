@@ -228,15 +228,15 @@ def _played(
     fleet = policy_state(plan, counts, "arrays")
     type_of = np.asarray(fleet.type_of)
     arrivals = within_context(arrivals, max(engine.max_context for engine in engines))
-    events = []
+    events: list[Event] = []
     if starting or draining:
         own = types.index([one.name for one in plan.replica_types].index(scaled))
         last = np.flatnonzero(type_of == own)[::-1]
-        for replica in last[:starting].tolist():
+        coming, going = last[:starting].tolist(), last[:draining].tolist()
+        for replica in coming:
             fleet.is_up[replica] = 0
-            events.append(Event(at_s=change_s + start_up_s, replica=replica, is_up=True))
-        for replica in last[:draining].tolist():
-            events.append(Event(at_s=change_s, replica=replica, is_up=False, is_drained=True))
+        events += [Event(at_s=change_s + start_up_s, replica=replica, is_up=True) for replica in coming]
+        events += [Event(at_s=change_s, replica=replica, is_up=False, is_drained=True) for replica in going]
     outcome = play(
         [engines[t] for t in type_of],
         fleet,

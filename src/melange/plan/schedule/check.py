@@ -49,9 +49,8 @@ def broken(machines: Machines, rates: Array, reservation: Reservation, spot: Spo
         faults.append("more of one type on spot than its share")
     if not machines.is_allowed(reserved + extra).all():
         faults.append("more instances than there are")
-    cost = (extra - on_spot) @ machines.on_demand_per_h + np.where(on_spot > 0, on_spot * machines.spot_per_h, 0.0).sum(
-        1
-    )
+    spot_price = np.where(on_spot.any(axis=0), machines.spot_per_h, 0.0)
+    cost = (extra - on_spot) @ machines.on_demand_per_h + on_spot @ spot_price
     if (np.abs(cost - fleets.cost_per_h) > _TOLERANCE * np.maximum(1.0, cost)).any():
         faults.append("costs that do not add up")
     faults += _overloaded(machines, rates, reservation)

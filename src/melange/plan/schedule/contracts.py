@@ -47,6 +47,8 @@ class Reserved:
             )
         if not 0 <= self.upfront_fraction <= 1:
             raise InputError(f"schedule.reserved: upfront_fraction must be 0 to 1, got {self.upfront_fraction:g}")
+        for name in ("term_years", "upfront_fraction"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # so that a file says it the same way twice
 
     @property
     def name(self) -> str:

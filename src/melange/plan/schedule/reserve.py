@@ -24,8 +24,8 @@ from melange.workload.workload import Array, Mask
 # Counts that are tried on the typical hours, and the best of them that are tried on all hours. A count takes a few
 # milliseconds on the former and some tenths of a second on the latter.
 _MOST_TRIED, _FINALISTS = 100, 3
-# Where so few counts are possible at all, every one is tried on all hours: small services are planned exactly.
-_ALL_TRIED = 400
+# Where counts times hours are so few, every count is tried on all hours: a second at most.
+_ALL_TRIED = 600
 # A signal of which no fleet gives nearly what it takes decides nothing: below this share it is left out. If that was
 # wrong, the fleet that falls short brings it back.
 _CLOSE = 0.8
@@ -84,7 +84,7 @@ def search_reserved(
     if not can_reserve.any():
         return finished(machines, signals, rates, none, spot)
     most = _most_useful(machines, signals, rates) * can_reserve
-    if np.prod(most + 1) <= _ALL_TRIED:
+    if np.prod(most + 1) * len(rates) <= _ALL_TRIED:
         counts = [np.array(one, float) for one in itertools.product(*(range(int(n) + 1) for n in most))]
         return min(
             (finished(machines, signals, rates, one, spot) for one in counts if bool(machines.is_allowed(one))),

@@ -63,7 +63,8 @@ def figure_week(schedule: Schedule) -> Figure:
             line={"color": MIX_COLOR, "width": 2, "shape": "hv"},
             name="load: what the traffic needs",
             hovertext=[
-                f"{schedule.labels[h]}: {schedule.request_rate[h]:.4g} requests/s<br>load {schedule.work_per_h[h]:,.2f} USD/h"
+                f"{schedule.labels[h]}: {schedule.request_rate[h]:.4g} requests/s<br>"
+                f"load {schedule.work_per_h[h]:,.2f} USD/h"
                 for h in range(len(hours))
             ],
             hoverinfo="text",

@@ -65,8 +65,8 @@ def _week(schedule: Schedule) -> Picture:
     return Picture(
         name="week",
         about="The fleet of each hour under its load",
-        caption="Each hour's own fleet, planned for its busiest windows: reserved instances run all the time, on-demand "
-        "and spot instances beside them. Both the fleet and the load stand at on-demand prices, so that different "
+        caption="Each hour's own fleet, planned for its busiest windows: reserved instances run all the time, "
+        "on-demand and spot instances beside them. Both the fleet and the load stand at on-demand prices, so that different "
         "types can be added up; what reserved and spot instances really cost is less. The room between the load and "
         "the fleet is whole instances, and where the base is larger than the load it is idle.",
         variants=(Variant(label="", figure=by_hour.figure_week(schedule)),),
@@ -81,8 +81,8 @@ def _frontier(schedule: Schedule) -> Picture:
         name="frontier",
         about="Cost against shortage",
         caption="Rules that no other rule beat in the first two thirds of the history, and what each did in the last "
-        "third. Requests in excess are those beyond the planned capacity of the fleet, headroom kept. The fleet for the "
-        "peak and the hours' own fleets ran over the whole history, autoscalers over the last third.",
+        "third. Requests in excess are those beyond the planned capacity of the fleet, headroom kept. The fleet for "
+        "the peak and the hours' own fleets ran over the whole history, autoscalers over the last third.",
         variants=(Variant(label="", figure=by_hour.figure_frontier(schedule)),),
         header=("Rule", "USD/week", "Requests short", "Windows short"),
         rows=tuple((one.settings.words, *_cells(one.outcome)) for one in schedule.frontier),
@@ -168,17 +168,18 @@ def _assumptions(schedule: Schedule) -> str:
     spot = options.spot
     lines = [
         f"Headroom {percent(schedule.headroom)}; windows of {schedule.window_s:g} s; instances start within "
-        f"{options.start_up_s:g} s and are paid from the order, and are paid {options.drain_s:g} s longer when they drain",
+        f"{options.start_up_s:g} s and are paid from the order, and {options.drain_s:g} s longer when they drain",
         f"At most {percent(options.short_fraction, 2)} of the requests in excess were wanted",
     ]
     if spot is not None:
         lines.append(
-            f"Spot carries at most {percent(spot.max_share)} of the load, {percent(spot.max_share_per_pool)} in one pool, "
-            f"over {spot.zones} zones; each zone has nothing for {percent(spot.unavailable_fraction)} of the time, at "
+            f"Spot carries at most {percent(spot.max_share)} of the load, {percent(spot.max_share_per_pool)} in one "
+            f"pool, over {spot.zones} zones; each zone has nothing for {percent(spot.unavailable_fraction)} of the time, at "
             "random and by itself, and on-demand instances stand in"
         )
     if schedule.commitment is not None:
         lines.append(
-            f"Reserved: {schedule.commitment.name}; {money(schedule.reserved_cost_per_h * H_PER_MONTH)} a month, used or not"
+            f"Reserved: {schedule.commitment.name}; {money(schedule.reserved_cost_per_h * H_PER_MONTH)} a month, used "
+            "or not"
         )
     return html.section("Assumptions", html.bullets(lines))

@@ -24,14 +24,15 @@ def schedule_sentence(schedule: Schedule) -> str:
     saved = schedule.savings
     compared = f"{percent(saved)} less than" if saved >= 0 else f"{percent(-saved)} more than"
     return (
-        f"{money(schedule.cost_per_week)} a week ({money(schedule.cost_per_month)} a month): {base}{rest}; {compared} a "
-        f"fleet for the peak ({money(peak)} a week)."
+        f"{money(schedule.cost_per_week)} a week ({money(schedule.cost_per_month)} a month): {base}{rest}; {compared} "
+        f"a fleet for the peak ({money(peak)} a week)."
     )
 
 
 def counted(instances: dict[str, int]) -> str:
     """Instances by name in words."""
-    return " and ".join(f"{count} x {name}" for name, count in instances.items())
+    *others, last = [f"{count} x {name}" for name, count in instances.items()] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _markets(schedule: Schedule) -> list[str]:
@@ -42,10 +43,10 @@ def shortage_sentence(schedule: Schedule) -> str:
     """What came in excess, on windows that the rule was chosen on and on those that it was not."""
     unseen, wanted = schedule.unseen, schedule.options.short_fraction
     return (
-        f"Chosen on the first two thirds of the history for {percent(wanted, 2)} of the requests in excess of the fleet; "
-        f"in the last third {percent(unseen.short_fraction, 2)} were, in "
-        f"{percent(unseen.short_windows_fraction)} of the windows. In a window that is short, far more requests miss the "
-        "SLO than are in excess, for they wait for each other."
+        f"Chosen on the first two thirds of the history for {percent(wanted, 2)} of the requests in excess of the "
+        f"fleet; in the last third {percent(unseen.short_fraction, 2)} were, in "
+        f"{percent(unseen.short_windows_fraction)} of the windows. In a window that is short, far more requests miss "
+        "the SLO than are in excess, for they wait for each other."
     )
 
 
