@@ -34,7 +34,7 @@ def machines(
 
 
 def carries(found: Machines, rates: np.ndarray, fleet: np.ndarray) -> bool:
-    """Whether a fleet of two types carries rates (B,): sizes go to the first in the order in which it is better at them."""
+    """Whether a fleet of two types carries rates (B,): sizes go to the first where it is better."""
     capacity = found.capacity * fleet
     speed = found.max_request_rate
     if len(found) == 1:

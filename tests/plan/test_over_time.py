@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from over_time_cases import carries, enumerated, machines, three_types, two_types, weekly_demand
 
 from melange.errors import InfeasibleError, InputError
 from melange.plan.options import Options
@@ -20,7 +21,6 @@ from melange.plan.schedule.rule import RuleSettings, ScalingRule, Signal, look_a
 from melange.plan.schedule.schedule import Schedule
 from melange.plan.schedule.signals import first_signals, peak_load
 from melange.plan.schedule.typical import merged_sizes, typical_hours
-from over_time_cases import carries, enumerated, machines, three_types, two_types, weekly_demand
 
 THREE_YEARS = Reserved(term_years=3, discount=0.55)
 SPOT = Spot(discount=0.6, zones=3)
@@ -114,7 +114,7 @@ def test_commitments_are_compared_and_the_cheapest_is_chosen() -> None:
     assert found.commitment == THREE_YEARS
     assert three.cost_per_h < one.cost_per_h < none.cost_per_h
     assert one.break_even_fraction == pytest.approx(0.65)
-    assert one.upfront == pytest.approx(one.reserved_per_h * 8760)
+    assert one.upfront_usd == pytest.approx(one.reserved_per_h * 8760)
     assert three.at_less_traffic_per_h >= three.reserved_per_h
     assert none.at_less_traffic_per_h == none.uncommitted_at_less_per_h
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from melange.errors import Caution, InputError, printable
 from melange.files import Json, dump_document, read_as, write_document
 from melange.records import items, number, records, text, value_of
-from melange.units import S_PER_DAY, S_PER_H
+from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
 from melange.workload.workload import MOST_TOKENS, Array, Buckets, Mask, Workload, frozen_array
 
 Indices = npt.NDArray[np.int64]
@@ -287,7 +287,7 @@ def clock_text(seconds: float) -> str:
     '09:30'
     """
     hour, rest = divmod(seconds, S_PER_H)
-    return f"{int(hour):02d}:{int(rest // (S_PER_H / 60)):02d}"
+    return f"{int(hour):02d}:{int(rest // (S_PER_MIN)):02d}"
 
 
 def constant_demand(rate: float, *, hours: int, window_s: float = S_PER_H) -> Demand:

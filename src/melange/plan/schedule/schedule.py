@@ -39,7 +39,7 @@ class CommitmentOutlook:
         What it costs, used or not [USD/h].
     break_even_fraction
         Share of the time in which a reserved instance must be needed to be worth its price, 0-1.
-    upfront
+    upfront_usd
         What is paid at the beginning [USD].
     at_less_traffic_per_h
         The same as ``cost_per_h`` if 30 % of the traffic goes away and the commitment stays [USD/h].
@@ -52,7 +52,7 @@ class CommitmentOutlook:
     cost_per_h: float
     reserved_per_h: float
     break_even_fraction: float
-    upfront: float
+    upfront_usd: float
     at_less_traffic_per_h: float
     uncommitted_at_less_per_h: float
 

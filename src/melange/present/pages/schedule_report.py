@@ -66,9 +66,9 @@ def _week(schedule: Schedule) -> Picture:
         name="week",
         about="The fleet of each hour under its load",
         caption="Each hour's own fleet, planned for its busiest windows: reserved instances run all the time, "
-        "on-demand and spot instances beside them. Both the fleet and the load stand at on-demand prices, so that different "
-        "types can be added up; what reserved and spot instances really cost is less. The room between the load and "
-        "the fleet is whole instances, and where the base is larger than the load it is idle.",
+        "on-demand and spot instances beside them. Both the fleet and the load stand at on-demand prices, so that "
+        "different types can be added up; what reserved and spot instances really cost is less. The room between the "
+        "load and the fleet is whole instances, and where the base is larger than the load it is idle.",
         variants=(Variant(label="", figure=by_hour.figure_week(schedule)),),
         header=("Hour", "Requests/s", "Load [USD/h]", "Cost [USD/h]", *(f"{one} [USD/h]" for one in parts), "Fleet"),
         rows=rows,
@@ -120,7 +120,7 @@ def _commitments(schedule: Schedule) -> str:
             f"{one.break_even_fraction:.0%}" if one.reserved else "-",
             f"{one.at_less_traffic_per_h * H_PER_WEEK:,.0f}",
             f"{one.uncommitted_at_less_per_h * H_PER_WEEK:,.0f}",
-            f"{one.upfront:,.0f}" if one.upfront else "-",
+            f"{one.upfront_usd:,.0f}" if one.upfront_usd else "-",
         )
         for one in schedule.commitments
     ]
@@ -174,8 +174,8 @@ def _assumptions(schedule: Schedule) -> str:
     if spot is not None:
         lines.append(
             f"Spot carries at most {percent(spot.max_share)} of the load, {percent(spot.max_share_per_pool)} in one "
-            f"pool, over {spot.zones} zones; each zone has nothing for {percent(spot.unavailable_fraction)} of the time, at "
-            "random and by itself, and on-demand instances stand in"
+            f"pool, over {spot.zones} zones; each zone has nothing for {percent(spot.unavailable_fraction)} of the "
+            "time, at random and by itself, and on-demand instances stand in"
         )
     if schedule.commitment is not None:
         lines.append(

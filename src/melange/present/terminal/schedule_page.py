@@ -73,7 +73,7 @@ def _commitments(schedule: Schedule) -> RenderableType:
             f"{one.cost_per_h * H_PER_WEEK:,.0f}",
             f"{one.break_even_fraction:.0%} in use" if one.reserved else "-",
             f"{one.at_less_traffic_per_h * H_PER_WEEK:,.0f}",
-            f"{one.upfront:,.0f}" if one.upfront else "-",
+            f"{one.upfront_usd:,.0f}" if one.upfront_usd else "-",
         )
     chosen = next(
         (one for one in schedule.commitments if schedule.commitment and one.name == schedule.commitment.name), None
