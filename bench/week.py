@@ -5,7 +5,8 @@
 
 ServeGen's traces hold two weeks of three services and one day of two others, in windows of ten minutes. What to
 reserve, which type to scale and the rule are chosen on the first half (a week, or half a day); the second half is lived
-through by that rule, with start-up, drains and spot outages, and nothing is chosen again. Beside it, on the second half:
+through by that rule, with start-up, drains and spot outages, and nothing is chosen again. Beside it, on the second
+half:
 
 - the clairvoyant: who knows it, reserves for it with the same commitments, and rents the cheapest whole instances in
   every window; with a bound that no plan is below;
@@ -129,7 +130,8 @@ def study(name: str, demand: Demand) -> None:
         print(
             f"  {wanted:6.2%} {cost:8.2f}  {cost / known.cost_per_h:13.3f}  {cost / known.bound_per_h:7.3f}   "
             f"{one.outcome.short_fraction:14.2%}  {one.outcome.short_windows_fraction:13.1%}  "
-            f"{one.on_rate.cost_per_h:8.2f} {one.on_load.cost_per_h:8.2f}  {1 - cost / one.on_rate.cost_per_h:5.1%}  {one.chosen}",
+            f"{one.on_rate.cost_per_h:8.2f}  {one.on_load.cost_per_h:8.2f}  {1 - cost / one.on_rate.cost_per_h:5.1%}  "
+            f"{one.chosen}",
             flush=True,
         )
 
