@@ -34,7 +34,7 @@ import melange
 from melange.plan.options import Options
 from melange.plan.schedule.alternatives import best_single_type, reactive
 from melange.plan.schedule.backtest import History, RunningCost
-from melange.plan.schedule.choose_rule import Trial, choose_rule
+from melange.plan.schedule.choose_rule import Trial, choose_rule, sharpened
 from melange.plan.schedule.contention import in_contention
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
 from melange.plan.schedule.hours import cheapest_hours, spot_room
@@ -196,7 +196,9 @@ def live_through(
     reserved = np.array([held.get(one, 0.0) for one in few.names])
     signals = first_signals(few)
     chosen = choose_rule(few, signals, reserved, past, settings)
-    trial = Trial(few, signals, reserved, chosen.place, list(chosen.watched), settings, seed=1)
+    # What the second half's fleets lack, its own windows say: the rule goes on watching the signals of the first.
+    judged = sharpened(few, chosen.signals, reserved, lived)
+    trial = Trial(few, judged, reserved, chosen.place, list(chosen.watched), settings, seed=1)
     outcome = trial.run([chosen.settings], lived)[0][0]
     single = best_single_type(known.everything, History.of(second.rates()[:, known.everything.cells], second.window_s))
     place = machines.names.index(known.everything.names[single]) if single is not None else math.nan

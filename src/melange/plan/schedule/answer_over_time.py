@@ -115,9 +115,7 @@ def schedule_of_answer(answer: Answer, cautions: tuple[Caution, ...], solve_s: f
         unseen=chosen.unseen,
         frontier=chosen.frontier,
         alternatives=tuple(_alternatives(answer)),
-        clairvoyant_per_h=clairvoyant(
-            machines, reservation.hours.signals, reservation.reserved, answer.history, answer.settings
-        ),
+        clairvoyant_per_h=clairvoyant(machines, chosen.signals, reservation.reserved, answer.history, answer.settings),
         static=best.static[places],
         options=answer.settings,
         headroom=answer.options.headroom,
@@ -137,7 +135,7 @@ def _known(price: Array) -> Array:
 def _rule(answer: Answer) -> ScalingRule:
     """The rule with its weights by size, in instances of the type that it scales."""
     machines, chosen = answer.best.machines, answer.chosen
-    signals = answer.best.reservation.hours.signals
+    signals = chosen.signals
     gives = signals.per_instance(machines)
     held = gives @ answer.best.reservation.reserved
     shape = answer.demand.buckets.shape
@@ -188,7 +186,7 @@ def _alternatives(answer: Answer) -> list[Alternative]:
     """Other ways to run the service; autoscalers over the last third of the history, as the rule there."""
     best, cycle, settings = answer.best, answer.cycle, answer.settings
     history = answer.history
-    signals, fleets = best.reservation.hours.signals, best.reservation.hours.fleets
+    signals, fleets = answer.chosen.signals, best.reservation.hours.fleets
     hour = hours_of(answer.demand, cycle.over)
     peak = np.repeat(best.static[None], len(cycle), axis=0)
     static = by_hour(best.machines, signals, peak, hour, history, np.full(len(cycle), best.static_per_h))

@@ -16,7 +16,7 @@ from melange.plan.schedule.backtest import History, RunningCost, deciding, live,
 from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.rule import HIGHEST, LAST, LINE, RuleSettings, look_ahead
-from melange.plan.schedule.signals import Signals
+from melange.plan.schedule.signals import Signals, peak_load
 from melange.units import S_PER_DAY
 from melange.workload.workload import Array
 
@@ -34,6 +34,9 @@ TRAINING = 2 / 3
 _WATCHED, _JUDGED = 4, 16
 # Machines that are tried as the one that scales, by what they would cost with hindsight.
 _SCALED = 2
+# Windows whose fleets are held to a linear program, twice, and the overload that makes one short: the signals then know
+# what such fleets lack. Shares of requests short are not told more finely.
+_CHECKED, _ROUNDS, _SHORT = 120, 2, 1e-3
 # Points of the frontier that are shown.
 _POINTS = 10
 
@@ -62,8 +65,10 @@ class ChosenRule:
     ----------
     place
         The machine that it scales.
+    signals
+        All that fleets are judged by.
     watched
-        The signals that it watches, among all (S).
+        Those of them that it watches (S).
     settings
         How it looks ahead.
     training, unseen, whole
@@ -77,6 +82,7 @@ class ChosenRule:
     """
 
     place: int
+    signals: Signals
     watched: tuple[int, ...]
     settings: RuleSettings
     training: RunningCost
@@ -98,11 +104,38 @@ def choose_rule(
         Instances that run all the time (R,).
     """
     trained = history.part(0, max(1, round(TRAINING * len(history))))
+    signals = sharpened(machines, signals, reserved, history)
     found = [
         _chosen_for(machines, signals, reserved, place, history, trained, options, seed)
         for place in _candidates(machines, signals, reserved, trained)
     ]
     return min(found, key=lambda one: (one.training.short_fraction > options.short_fraction, one.training.cost_per_h))
+
+
+def sharpened(machines: Machines, signals: Signals, reserved: Array, history: History) -> Signals:
+    """The signals, and those by which fleets of the history's windows turn out to be short.
+
+    The fleets are those that the signals ask for of each machine that may be scaled, over windows spread evenly.
+    """
+    known = np.flatnonzero(history.is_known & (history.rates.sum(axis=1) > 0))
+    looked = np.unique(known[np.linspace(0, len(known) - 1, min(_CHECKED, len(known))).astype(int)])
+    for place in _candidates(machines, signals, reserved, history):
+        for _ in range(_ROUNDS):
+            gives = signals.per_instance(machines)
+            lack = signals.demand(history.rates[looked]) - gives @ reserved
+            with np.errstate(divide="ignore", invalid="ignore"):
+                need = np.where(lack > 1e-9, lack / gives[:, place], 0.0).max(axis=1)
+            prices = []
+            for window, count in zip(looked.tolist(), np.ceil(need - 1e-9).tolist(), strict=True):
+                fleet = reserved + count * (np.arange(len(machines)) == place)
+                if fleet.any():
+                    peak, price, _ = peak_load(machines, history.rates[window], fleet)
+                    if peak > 1 + _SHORT:
+                        prices.append(price)
+            if not prices:
+                break
+            signals = signals.with_more(machines, np.array(prices))
+    return signals
 
 
 def _candidates(machines: Machines, signals: Signals, reserved: Array, history: History) -> list[int]:
@@ -227,6 +260,7 @@ def _chosen_for(
     later = trial.run(kept, _only_last(context, len(unseen)))[0]
     return ChosenRule(
         place=place,
+        signals=signals,
         watched=tuple(watched),
         settings=settings[best],
         training=seen[best],
