@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import csv
 import gzip
-import math
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -124,8 +123,9 @@ def study(name: str, demand: Demand) -> None:
     above = known.cost_per_h / known.bound_per_h - 1
     print(f"  clairvoyant {known.cost_per_h:.2f} USD/h, bound {known.bound_per_h:.2f} ({above:.1%} above)")
     print("  wanted    USD/h  x clairvoyant  x bound  requests short  windows short   on rate   on load  saved  rule")
+    lived = Second(known, profile, first, second, held, SETTINGS)
     for wanted in SHORTAGES:
-        one = live_through(known, profile, first, second, held, replace(SETTINGS, short_fraction=wanted))
+        one = lived.live(replace(SETTINGS, short_fraction=wanted))
         cost = one.outcome.cost_per_h
         print(
             f"  {wanted:6.2%} {cost:8.2f}  {cost / known.cost_per_h:13.3f}  {cost / known.bound_per_h:7.3f}   "
@@ -180,34 +180,53 @@ class Known:
         return cls(everything=machines, cost_per_h=fixed + float(hours.cost_per_h.mean()), bound_per_h=bound)
 
 
-def live_through(
-    known: Known, profile: Profile, first: Demand, second: Demand, held: dict[str, float], settings: ScheduleOptions
-) -> Lived:
-    """Choose a rule on all of the first half, and run it through the second."""
-    traffic = np.nan_to_num(first.rates()).sum(axis=0) + np.nan_to_num(second.rates()).sum(axis=0)
-    machines, _ = machines_of(profile, traffic, Options(drop_unservable=True), settings.reserved[0], settings.spot)
-    past = History.of(first.rates()[:, machines.cells], first.window_s)
-    lived = History.of(second.rates()[:, machines.cells], second.window_s)
-    typical = typical_hours(machines, past.rates[past.is_known], count=48)
-    relaxation = relax(machines, typical, merged_sizes(machines, past.rates[past.is_known]), settings.spot)
-    places = set(in_contention(machines, past.rates[past.is_known], relaxation).tolist())
-    places |= {machines.names.index(name) for name, count in held.items() if count}
-    few = machines.only(np.array(sorted(places)))
-    reserved = np.array([held.get(one, 0.0) for one in few.names])
-    signals = first_signals(few)
-    chosen = choose_rule(few, signals, reserved, past, settings)
-    # What the second half's fleets lack, its own windows say: the rule goes on watching the signals of the first.
-    judged = sharpened(few, chosen.signals, reserved, lived)
-    trial = Trial(few, judged, reserved, chosen.place, list(chosen.watched), settings, seed=1)
-    outcome = trial.run([chosen.settings], lived)[0][0]
-    single = best_single_type(known.everything, History.of(second.rates()[:, known.everything.cells], second.window_s))
-    place = machines.names.index(known.everything.names[single]) if single is not None else math.nan
-    scalers = [
-        reactive(machines, int(place), past, lived, settings, outcome.short_fraction, on_rate=on_rate)
-        for on_rate in (False, True)
-    ]
-    words = f"{few.names[chosen.place]}: {chosen.settings.words}"
-    return Lived(wanted=settings.short_fraction, chosen=words, outcome=outcome, on_load=scalers[0], on_rate=scalers[1])
+class Second:
+    """The second half, lived through by rules of the first beside the instances that were reserved for it."""
+
+    def __init__(
+        self,
+        known: Known,
+        profile: Profile,
+        first: Demand,
+        second: Demand,
+        held: dict[str, float],
+        settings: ScheduleOptions,
+    ) -> None:
+        """Machines in contention in the first half, and those that are reserved."""
+        traffic = np.nan_to_num(first.rates()).sum(axis=0) + np.nan_to_num(second.rates()).sum(axis=0)
+        machines, _ = machines_of(profile, traffic, Options(drop_unservable=True), settings.reserved[0], settings.spot)
+        self.past = History.of(first.rates()[:, machines.cells], first.window_s)
+        self.lived = History.of(second.rates()[:, machines.cells], second.window_s)
+        seen = self.past.rates[self.past.is_known]
+        typical = typical_hours(machines, seen, count=48)
+        relaxation = relax(machines, typical, merged_sizes(machines, seen), settings.spot)
+        places = set(in_contention(machines, seen, relaxation).tolist())
+        places |= {machines.names.index(name) for name, count in held.items() if count}
+        self.machines, self.few = machines, machines.only(np.array(sorted(places)))
+        self.reserved = np.array([held.get(one, 0.0) for one in self.few.names])
+        self.signals = sharpened(self.few, first_signals(self.few), self.reserved, self.past)
+        # What the second half's fleets lack, its own windows say: a rule goes on watching the signals of the first.
+        self.judged = sharpened(self.few, self.signals, self.reserved, self.lived)
+        windows = History.of(second.rates()[:, known.everything.cells], second.window_s)
+        single = best_single_type(known.everything, windows)
+        assert single is not None
+        self.single = machines.names.index(known.everything.names[single])
+
+    def live(self, settings: ScheduleOptions) -> Lived:
+        """Choose a rule on all of the first half, and run it through the second."""
+        chosen = choose_rule(self.few, self.signals, self.reserved, self.past, settings)
+        trial = Trial(self.few, self.judged, self.reserved, chosen.place, list(chosen.watched), settings, seed=1)
+        outcome = trial.run([chosen.settings], self.lived)[0][0]
+        scalers = [
+            reactive(
+                self.machines, self.single, self.past, self.lived, settings, outcome.short_fraction, on_rate=on_rate
+            )
+            for on_rate in (False, True)
+        ]
+        words = f"{self.few.names[chosen.place]}: {chosen.settings.words}"
+        return Lived(
+            wanted=settings.short_fraction, chosen=words, outcome=outcome, on_load=scalers[0], on_rate=scalers[1]
+        )
 
 
 if __name__ == "__main__":
