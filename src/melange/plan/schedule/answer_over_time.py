@@ -198,7 +198,7 @@ def _alternatives(answer: Answer) -> list[Alternative]:
     planned = by_hour(best.machines, signals, total, hour, history, fleets.cost_per_h + fixed)
     found = [
         Alternative(name=STATIC, outcome=static, note=names),
-        Alternative(name="the hours' own fleets, by the clock", outcome=planned, note="whatever comes"),
+        Alternative(name="the hours' own fleets, by the clock", outcome=planned, note="on this very history"),
     ]
     place = best_single_type(best.everything, history)
     if place is None:

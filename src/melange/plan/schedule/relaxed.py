@@ -25,8 +25,9 @@ from melange.plan.schedule.typical import TypicalHours
 from melange.workload.demand import Indices
 from melange.workload.workload import Array
 
-# Time for a program over typical hours [s]: it takes a tenth of a second. One that takes longer is in trouble.
-_TIME_LIMIT_S = 60.0
+# Time for a program over typical hours [s] by the clock: it takes a second, and a minute on a machine with much else to
+# do. One that takes longer than this is in trouble.
+_TIME_LIMIT_S = 1200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
