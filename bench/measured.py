@@ -30,9 +30,9 @@ FIRST_ERA, OFFLINE_ERA = "trtllm-1.0", "trtllm-offline"
 DISAGGREGATED = ("gb200",)
 TENSORRT_VERSIONS = ("0.15.0", "1.0")
 LARGEST_SERVER = 8
-# Equal labels measured so many times apart were not the same deployment.
+# Equal labels measured further apart than this factor were not the same deployment.
 AMBIGUOUS = 1.4
-# A point so many times slower than one of more requests at once was disturbed.
+# A point slower by this factor than one with more concurrent requests was disturbed.
 FALLING = 1.25
 # Prompts that take more of the peak than any kernel reaches were not computed.
 MOST_OF_PEAK = 0.7

@@ -39,22 +39,22 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) 
 
 PAGE = """# Validation
 
-How wrong estimates are, on points that the fit has seen and on points that it has not, and what that costs. Written
-by `python bench/validation.py MEASURED`; every figure comes from there, the tables of measurements themselves stay
-out. What is estimated is explained in [the performance model](performance-model.md).
+Accuracy of the estimates, on points that the fit has seen and on held-out points, and the cost of errors. Written by
+`python bench/validation.py MEASURED`; every figure comes from there, the measurements themselves are not included. The
+estimates are explained in [the performance model](performance-model.md).
 
-*Accelerator held out*: constants fitted again, in all eras, without any point of that accelerator, each in its
-turn; *model held out*: the same without any point of that model, in whatever precision. Errors are of predicted
-over measured, less 1. In brackets: 90 % of errors are below.
+*Accelerator held out*: constants fitted again, in all eras, without any point of that accelerator, for each
+accelerator; *model held out*: the same without any point of that model, in any precision. Errors are predicted over
+measured, minus 1. In brackets: 90 % of errors are below.
 
-## Wanted and reached
+## Goals and results
 
 {bars}
 
-With measured points of one's own, rates under a limit get closer: `python bench/anchors.py MEASURED` says how much.
-How far additive loads miss, what certificates cost and how a real vLLM compares is on [its own page](proof.md).
+Your own measurements improve rates under a limit: `python bench/anchors.py MEASURED` shows how much. The error of
+additive loads, the cost of certificates and a comparison with a real vLLM are on [another page](proof.md).
 
-## By what was measured
+## By measured quantity
 
 TPOT of closed loops by concurrency; *saturation rate* is that of an endless queue, and of closed loops in which
 requests wait so long for their first token (more than 15 % of their latency) that TPOT leaves the prompts out.
@@ -78,44 +78,44 @@ requests wait so long for their first token (more than 15 % of their latency) th
 ## Rate under a TPOT limit
 
 Measured: the concurrency sweeps, rate against TPOT, between points on logarithms; limits of 10 to 60 ms and of 1.25
-to 3 times the lowest TPOT, where they lie within what was measured. Predicted: the closed form, with no more
-requests at once than were measured. A tight limit amplifies errors of the step.
+to 3 times the lowest TPOT, within the measured range. Predicted: the closed form, with at most the measured
+concurrency. A tight limit amplifies errors of the step.
 
 {limits}
 
 ## Time to first token
 
-The sweeps keep a number of requests going, whose prompts come in waves; the estimate is for Poisson arrivals. So
-these are no errors of the estimate, but say how far the two lie apart (constants fitted).
+The sweeps keep a constant number of requests in flight, whose prompts arrive in waves; the estimate is for Poisson
+arrivals. So these are not errors of the estimate, but the difference between the two (constants fitted).
 
 {ttft}
 
 ## Intervals
 
-Share of held-out points that lie between `low` and `high`, which are wanted to hold 80 %. *As shipped*: by the
-quantiles in the era's file, which were taken from these very points. *From others*: by quantiles of points of the
-same kind of model that are not of the accelerator or model in question; this is what a new one can expect. *Rate
-under a limit*: measured rates within what the closed form gives with steps as much slower and faster as shipped.
+Share of held-out points between `low` and `high`; the goal is 80 %. *As shipped*: with the quantiles in the era's
+file, which were computed from these points. *From others*: with quantiles of points of the same kind of model but
+another accelerator or model; this is what a new one can expect. *Rate under a limit*: measured rates within the closed
+form's rates for the slow and fast steps as shipped.
 
 {coverage}
 
 ## Regret
 
 A case is a model in a precision under an engine, at saturation or under TPOT limits of 15, 30 and 60 ms, whose
-sizes were measured on two accelerators and more; five workloads are drawn for each, of 3 to 40 replicas. Regret is the
-cost of the mix chosen from held-out estimates, carried on measured capacities, over that of the best mix on measured
-capacities, less 1. What it costs depends on what is still taken from estimates once measured capacities are known:
+sizes were measured on at least two accelerators; five random workloads for each, of 3 to 40 replicas. Regret is the
+cost of the mix chosen from held-out estimates, at measured capacities, over that of the best mix at measured
+capacities, minus 1. It depends on which decisions still use estimates once measured capacities are known:
 
-- *The mix*: the types. How many of each and which size goes where are planned again on measured capacities, with these
-  types alone. This is what choosing from estimates costs whoever measures before, or soon after, renting.
-- *With its shares*: the types and which size goes where. Every type has as many instances as its share needs.
-- *As rented*: besides, no instance that turns out too many is given back; too few are filled up.
+- *The mix*: the types. Counts and routing are planned again on measured capacities, with only these types. This is the
+  cost of choosing from estimates if you measure before, or soon after, renting.
+- *With its shares*: the types and the routing. Every type has as many instances as its share needs.
+- *As rented*: in addition, surplus instances are kept, and missing ones are added.
 
-The last two are mostly whole instances: shares that fill whole instances on one set of capacities leave parts of
-instances over on another, and a fleet of ten pays a tenth for each. With every capacity known to 5 % they still cost
-more than the 3 % wanted of regret, so no estimate reaches it; the types are chosen right already. Hence: measure what
-was rented, and plan again. *Two anchors*: the smallest and the largest size of every type measured where they would
-run. Medians; in brackets 90 % of instances are below. Prices: the cheapest bundled on-demand offer of the accelerator.
+The last two are mostly an effect of whole instances: shares that fill instances at one set of capacities leave parts
+of them unused at another, and a fleet of ten pays a tenth for each. Even with every capacity known to 5 % they miss the
+goal of 3 %, so no estimate can reach it; the chosen types are already right. So measure the rented instances, and plan
+again. *Two anchors*: the smallest and the largest size of every type measured where they would run. Medians; in
+brackets 90 % of cases are below. Prices: the cheapest bundled on-demand offer of the accelerator.
 
 {regret}
 
@@ -126,35 +126,35 @@ Held out as above, accelerator / model, by `python bench/tried.py MEASURED`:
 {tried}
 
 - TensorRT-LLM reserves the KV cache of a request at its full length, which its measured rates show.
-- A server hands tokens on through one front end. Where rates stop rising with more accelerators (SGLang and
-  TensorRT-LLM 1.0 with small models), it is what limits, and `t_stream` says so.
+- A server streams tokens through one front end. If rates stop rising with more accelerators (SGLang and TensorRT-LLM
+  1.0 with small models), it is the bottleneck, modeled by `t_stream`.
 - TensorRT-LLM got a new backend with 1.0 and faster kernels after it, and its own benchmark runs without a server: one
   set of constants for all that is worse than three.
-- Where fits start from was chosen again (a step's host work overlaps; a layer is some ten kernels). Starting values and
-  the division into eras were chosen with all points in sight, so the figures here flatter a little.
+- Starting values of the fits were revised (a step's host work overlaps; a layer is about ten kernels). Starting values
+  and the division into eras were chosen with all points known, so the figures here are slightly optimistic.
 
-What is left is not for want of a term that all replicas share. gpt-oss-120b is predicted too slow on B200 and too fast
-on H200 under the same TensorRT-LLM, which has other kernels for it on each; DeepSeek-V3 mixes deployments under equal
-labels; the vLLM 0.2.7 table jumps between neighbouring cells at long prompts. Rates under a limit amplify all of that,
-and measured points bring them near ([anchors](anchors.md)).
+The remaining errors are not caused by a missing common term. gpt-oss-120b is predicted too slow on B200 and too fast on
+H200 under the same TensorRT-LLM, which uses different kernels for it; DeepSeek-V3 mixes deployments under equal labels;
+the vLLM 0.2.7 table jumps between neighboring cells at long prompts. Rates under a limit amplify all of this, and
+measured points correct them ([anchors](anchors.md)).
 
 ## What was left out
 
 {left_out}
 
-The sweeps name model, precision, accelerator and degree. They do not say expert parallelism, data-parallel
-attention and speculative decoding, and hold all of them. What no single replica explains is left out by what was
-measured, never by how far a prediction is off. InferenceX draws lengths evenly between 0.8 and 1 of the label (its
-issue 356): sizes are 0.9 of it.
+The sweeps record model, precision, accelerator and degree. They do not record expert parallelism, data-parallel
+attention and speculative decoding, but include all of them. Points that no single replica explains are left out
+because of the measurements, never because of a prediction error. InferenceX draws lengths evenly between 0.8 and 1 of
+the label (its issue 356): sizes are 0.9 of it.
 
 Sources: concurrency sweeps of vLLM, SGLang and TensorRT-LLM: InferenceX and its like as distributed with
 aiconfigurator-core (Apache-2.0), 2025-2026; saturation: TensorRT-LLM performance overview 0.15 and 1.0
 (Apache-2.0); vLLM 0.2.7: a draft of the Mélange authors, February 2024.
 
-## Silicon of our own
+## Our own measurements
 
-Nothing here was measured by us: no accelerator was at hand. Steps of a model by batch, context and chunk on an H100
-or H200, which would tell the terms of the step apart, are still to be measured. Nothing was measured at all, by
-anyone whose figures we have, on an L4, a T4, an A10G or an A100 under a modern vLLM, on AMD, or over PCIe within
-vLLM and SGLang.
+Nothing here was measured by us: no accelerator was available. Steps of a model by batch, context and chunk on an H100
+or H200, which would separate the terms of the step, are still to be measured. We have no measurements at all from an
+L4, a T4, an A10G or an A100 under a modern vLLM, on AMD, or over PCIe within vLLM
+and SGLang.
 """

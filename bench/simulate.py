@@ -88,7 +88,7 @@ def speed(repeats: int) -> tuple[list[float], list[float]]:
 
 
 def memory(count: int) -> tuple[float, float, float]:
-    """Peak of a process that draws, simulates and reports so many requests [GiB], and CPU times of the last two [s]."""
+    """Peak of a process that draws, simulates and reports requests [GiB], and CPU times of the last two [s]."""
     said = _in_a_process("--memory", str(count))
     peak, simulated_s, reported_s = map(float, said.split())
     return peak, simulated_s, reported_s

@@ -2,7 +2,7 @@
 
     python bench/startup.py [--repeats 15]
 
-Runs are interleaved, so that a noisy neighbour hits every candidate alike; medians and ratios are printed.
+Runs are interleaved, so that a noisy neighbor affects every candidate equally; medians and ratios are printed.
 """
 
 import argparse

@@ -51,7 +51,7 @@ def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
         ('{"a": 1,\n "b" 2}', r"x\.json:2: not valid JSON"),
         ("[1]", "must hold a JSON object, got list"),
         ('{"a": 1}', "not a melange plan file"),
-        ('{"melange": "profile/1"}', "holds a profile, and a plan is needed"),
+        ('{"melange": "profile/1"}', "is a profile file; a plan is needed"),
         ('{"melange": "plan/2"}', "newer than this release reads"),
     ],
 )
@@ -74,7 +74,7 @@ def test_absent_and_binary_files_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        ({}, "the key 'input_edges' is absent"),
+        ({}, "the key 'input_edges' is missing"),
         ({"input_edges": 5, "output_edges": [1]}, "input_edges must be a list, got 5"),
         ({"input_edges": [10, 5], "output_edges": [1]}, r"w\.json: buckets\.input: edges must ascend"),
     ],

@@ -70,7 +70,7 @@ def test_a_value_of_another_kind_is_told_with_its_path(change: dict[str, Any], s
 
 def test_a_field_that_is_absent_is_told() -> None:
     """Where nothing stands for it."""
-    with pytest.raises(InputError, match=r"top\.name is absent"):
+    with pytest.raises(InputError, match=r"top\.name is missing"):
         record(Outer, {}, "top")
 
 

@@ -14,6 +14,8 @@ import pytest
 
 from melange.service.session import Session
 
+pytestmark = pytest.mark.heavy
+
 ROOT = Path(__file__).parents[1]
 SEED, COUNT = 11, 16
 

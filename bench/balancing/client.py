@@ -120,7 +120,7 @@ class Client:
 
 
 async def ask_all(port: int, requests: list[bytes], clients: int) -> Tally:
-    """So many clients share a list of requests."""
+    """Several clients share a list of requests."""
     tally, left = Tally(), iter(requests)
 
     async def run() -> None:

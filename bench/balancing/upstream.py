@@ -2,7 +2,7 @@
 
     python -m balancing.upstream PORT [--gap-ms 2] [--tokens 64] [--first-ms 0]
 
-A request with a field ``tokens`` is told that it got so many. ``GET /count`` says how many completions it has begun.
+A request with a field ``tokens`` gets that many. ``GET /count`` says how many completions it has begun.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import uvloop
 
 
 def text_of(tokens: int) -> bytes:
-    """A completion that is said to have so many tokens."""
+    """A completion with a stated number of tokens."""
     content = {
         "id": "cmpl-1",
         "object": "text_completion",

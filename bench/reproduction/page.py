@@ -166,7 +166,7 @@ def figure_3b(found: Study, published: Published) -> list[str]:
 def savings(found: Study) -> list[str]:
     """Savings ranges beside the paper's."""
     what = """Lowest and highest over all rates and compared types. *At high rates*: the most that any mix can save
-    against the cheapest compared type under these capacities where replicas are so many that rounding does not
+    against the cheapest compared type under these capacities with so large a fleet that rounding does not
     count."""
     rows = []
     named = [(f"{result.case.name}, {result.limit_ms} ms", result.limit_ms, result) for result in found.results]

@@ -17,7 +17,7 @@ from reproduction.setting import LIMITS_MS, PRICES, RATES, Case, cases, estimate
 from reproduction.text import SHORT_NAME, percent
 
 NEAR = 0.20  # counts within this share of the published ones
-POINTS = 10  # savings within so many points
+POINTS = 10  # savings within this many points
 WINNERS = 0.85
 EXACT = 0.01
 LISTED = 4

@@ -41,7 +41,7 @@ def fleet(question: Question, instances: Counts, share: Array) -> Plan:
 
 
 def single(question: Question, place: int, count: int) -> Plan:
-    """The plan of so many instances of one type, which takes everything."""
+    """The plan of a number of instances of one type, which serves everything."""
     shape = question.profile.max_request_rate.shape
     instances, share = np.zeros(shape[0], np.int64), np.zeros(shape)
     instances[place] = count
@@ -57,7 +57,7 @@ def carrying_all(plan: Plan) -> Plan:
 def _everywhere(question: Question, instances: Counts, share: Array) -> Array:
     """Shares (R, I, O) that leave no request out: sizes that no type was given go where one alone is answered soonest.
 
-    Whoever leaves requests out still gets them, and they count; a balancer must send them somewhere.
+    A plan that leaves requests out still gets them, and they count; a balancer must send them somewhere.
     """
     rate = question.workload.request_rate
     left = (rate > 0) & (share.sum(axis=0) < 0.5)
@@ -89,7 +89,7 @@ def broken_limit(question: Question, instances: Counts) -> str:
     options = question.options
     for limit in limits_of(question.profile.replica_types, options):
         if (taken := float(limit.taken(instances))) > limit.most:
-            return f"takes {taken:g} {limit.name}, at most {limit.most:g} are had"
+            return f"takes {taken:g} {limit.name}, only {limit.most:g} available"
     used = int(np.count_nonzero(instances))
     if options.max_types is not None and used > options.max_types:
         return f"takes {used} types, at most {options.max_types} are wanted"

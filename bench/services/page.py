@@ -31,26 +31,26 @@ TPOT, NTPOT, latency or TPOT alone from tight to loose, targets of 90 to 99.5 %,
 of single clouds and of all. Written by `make services`; every figure comes from there.
 
 A plan *holds* where at least the target's share of {least:,} to {most:,} requests that no planner has seen meet every
-limit by themselves, in a simulation of the whole fleet (Poisson arrivals, the plan's own policy; [proof](proof.md) says
-what is simulated). Holds are counted among plans that claim to. Costs are compared only among plans that hold, each
-over the cheapest plan of that service that any planner has ever found and that surely holds
+limit by themselves, in a simulation of the whole fleet (Poisson arrivals, the plan's own policy; see
+[proof](proof.md)). Holds are counted among plans that claim to. Costs are compared only among plans that hold, each
+relative to the cheapest plan that any planner has ever found for that service and that surely holds
 (`bench/services/best_known.json`). CPU seconds are of one process that has loaded and compiled everything before.
 
 {table}
 
 ![Cost against missed requests, planner by planner](benchmark.svg)
 
-Each dot is a service. To the right: cost over the best plan known. Upwards: missed requests over those that the target
+Each dot is a service. Horizontal: cost over the best known plan. Vertical: missed requests over those that the target
 allows; dots below the line hold.
 
-## Wanted and reached
+## Goals and results
 
 {bars}
 {fresh}
-## Where steps are slower than planned
+## If steps are slower than planned
 
-Mean attainment of the fleets that hold, the same fleets on steps that take longer than anybody planned for, and what
-those fleets cost over the best known: robustness is bought.
+Mean attainment of the fleets that hold, of the same fleets with slower steps than planned, and the cost of those fleets
+over the best known: robustness costs money.
 
 {stress}
 

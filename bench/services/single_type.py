@@ -25,7 +25,7 @@ from melange.workload.arrivals import draw
 # What loads say, added up, was at most this much more than simulated replicas needed (docs/proof.md): no type can do
 # with fewer replicas than what it needs by their sum over this.
 MOST_TOO_CAUTIOUS = 1.26
-# Where so many times the replicas of the closed form do not hold, more are not tried.
+# If this many times the replicas of the closed form do not hold, more are not tried.
 MOST_TIMES = 32
 # A fleet is left after this part of its requests where they already say that it misses.
 FIRST_PART = 5

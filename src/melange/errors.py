@@ -1,15 +1,15 @@
-"""Everything that can go wrong, and everything that should be said aloud.
+"""Errors and cautions.
 
 ::
 
     MelangeError
     ├── InputError          a file or value we were given cannot be used
-    ├── InfeasibleError     no allowed set of replicas carries the workload; .reasons says why, per bucket and type
+    ├── InfeasibleError     no allowed fleet can serve the workload; .reasons says why, per bucket and type
     ├── SolverError         the solver stopped without a plan
     └── MeasurementError    an endpoint under test did not answer as expected
 
 A message says what must hold and what was found, with the place; ``hint`` says the next thing to do.
-A :class:`Caution` is the milder sort: the answer stands, and its reader should know this about it.
+A :class:`Caution` is a warning: the answer stands, and the reader should know this about it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from dataclasses import dataclass
 UNPRINTABLE = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
-# Characters of a line of an error: what was found in a file may be longer than anyone reads.
+# Longest line of an error [characters]: text found in a file may be too long to read.
 _MOST_LINE = 1_000
 
 
 def printable(text: str) -> str:
-    r"""A text with each character that a terminal would obey written out.
+    r"""A text with every control character escaped, so that a terminal cannot act on it.
 
     >>> printable("red \x1b[31m")
     'red \\x1b[31m'
@@ -38,7 +38,7 @@ def printable(text: str) -> str:
 
 
 def _readable(message: str) -> str:
-    """A message as a terminal can show it, its lines cut in the middle where they are too long to read."""
+    """A message that is safe to print, with long lines cut in the middle."""
     half = _MOST_LINE // 2
     lines = printable(message).split("\n")
     return "\n".join(line if len(line) <= _MOST_LINE else f"{line[:half]} ... {line[-half:]}" for line in lines)
@@ -65,7 +65,7 @@ class InputError(MelangeError):
 
 
 class InfeasibleError(MelangeError):
-    """No allowed set of replicas carries the workload; ``reasons`` says why.
+    """No allowed fleet can serve the workload; ``reasons`` says why.
 
     Parameters
     ----------
@@ -112,12 +112,12 @@ class Caution:
         return {"kind": self.kind, "message": self.message}
 
 
-# Characters of a name that are compared: more take time, and tell no more.
+# Most characters of a name that are compared: more cost time and change nothing.
 _MOST_NAME = 100
 
 
 def _likeness(name: str, candidate: str) -> float:
-    """How much a name is like another, or like its beginning, whatever their case (0-1)."""
+    """Similarity of a name to another, or to its beginning, ignoring case (0-1)."""
     ours, theirs = name[:_MOST_NAME].casefold(), candidate[:_MOST_NAME].casefold()
     whole = difflib.SequenceMatcher(None, ours, theirs).ratio()
     # The beginning counts for less: H10O is like H100-80GB, and not every name that starts with an A is like A10G.
@@ -125,7 +125,7 @@ def _likeness(name: str, candidate: str) -> float:
 
 
 def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> InputError:
-    """An error for a name that is not known, with the nearest ones that are.
+    """An error for an unknown name, with the nearest known names.
 
     >>> print(unknown("gpu", "H10O", ["H100-80GB", "L4"]))
     unknown gpu 'H10O'; did you mean 'H100-80GB'?
@@ -139,15 +139,15 @@ def unknown(what: str, name: str, known: Iterable[str], *, place: str = "") -> I
         guess = " or ".join(repr(candidate) for candidate in nearest[:4])
         return InputError(f"{prefix}unknown {what} {name!r}; did you mean {guess}?")
     listing = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return InputError(f"{prefix}unknown {what} {name!r}", hint=f"known: {listing}" if names else "none is known")
+    return InputError(f"{prefix}unknown {what} {name!r}", hint=f"known: {listing}" if names else "none are known")
 
 
-# Names that a sentence spells out before it counts the rest. A judgment: fewer hide what is meant, more are not read.
+# Names listed in a sentence before the rest is counted. A judgment: fewer hide the meaning, more are not read.
 _LISTED = 4
 
 
 def some_of(names: Iterable[str]) -> str:
-    """A few names, and how many more there are.
+    """A few names, and the number of the rest.
 
     >>> some_of(["A10", "A40", "L4", "L40", "T4", "V100"])
     'A10, A40, L4, L40 and 2 more'

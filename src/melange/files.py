@@ -1,4 +1,4 @@
-"""The files that pass between stages: one JSON document each, replaced whole or not at all."""
+"""The files passed between stages: one JSON document each, replaced atomically."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from melange.errors import InputError
 from melange.parsing import parse_json
 from melange.records import reading, shown
 
-# Bytes of a text that is read whole. The largest that people have are reports of load tests with every request in them;
+# Largest text file that is read whole [bytes]. The largest in practice are load-test reports with every request;
 # parsed, the worst text of this length takes 1.5 GB.
 _MOST_BYTES = 64 << 20
-# How drafts end, by which they are known; before it stands the process that writes.
+# Ending of draft files; the writing process's id comes before it.
 _DRAFT = ".draft"
-# Writing takes seconds: whatever process a draft of an hour ago [s] belonged to, it is not at work on it.
+# Writing takes seconds: no process is still working on a draft that is an hour old [s].
 _OLD_S = 4_000.0
 Json = dict[str, Any]
 Noun = TypeVar("Noun")
 
 
-# Bytes of a path and of a part of it, on all systems that we run on.
+# Longest path and longest path component [bytes] on all supported systems.
 _MOST_PATH, _MOST_PART = 4_096, 255
 
 
@@ -38,10 +38,10 @@ def path_of(name: str | Path) -> Path:
     Raises
     ------
     InputError
-        A name that no file can have: the system's calls would fail with it, each in its own way.
+        A name that no file can have; system calls would fail with various errors.
     """
     text = str(name)
-    # What it names is no file where it is a pattern or NAME=PATH, which is for the caller to find out.
+    # A pattern or NAME=PATH names no file; the caller handles those.
     encoded = os.fsencode(text)
     if "\0" in text or len(encoded) > _MOST_PATH or any(len(part) > _MOST_PART for part in encoded.split(b"/")):
         raise InputError(f"{shown(text)}: no file can have this name")
@@ -52,7 +52,7 @@ def path_of(name: str | Path) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write ``text`` to ``path`` atomically: a reader sees the old file or the new one, never a half.
+    """Write ``text`` to ``path`` atomically: a reader sees the old file or the new one, never a part.
 
     The draft is on the disk before it takes the file's place, and the next run removes the draft of one that was
     killed.
@@ -72,13 +72,13 @@ def write_text(path: str | Path, text: str) -> Path:
     except (OSError, ValueError) as error:
         raise InputError(
             f"{target}: cannot be written: {error.strerror if isinstance(error, OSError) else error}",
-            hint="give a path in a folder that exists and is yours",
+            hint="choose a path in an existing folder that you can write to",
         ) from error
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
-            # Else a machine that loses power may keep the new name and not the new content.
+            # Without this, a power failure may leave the new name without the new content.
             os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
@@ -95,7 +95,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def _is_device(path: Path) -> bool:
-    """Whether a path is a device or a pipe (``/dev/stdout``): what is replaced there is lost to everybody."""
+    """Whether a path is a device or a pipe (``/dev/stdout``), which must not be replaced by a file."""
     try:
         return path.exists() and not (path.is_file() or path.is_dir())
     except (OSError, ValueError):
@@ -112,29 +112,29 @@ def _write_into(device: Path, text: str) -> Path:
 
 
 def _remove_drafts(folder: Path, prefix: str) -> None:
-    """Remove what runs that were killed have left of a file; drafts of runs that are at work stay."""
+    """Remove drafts of a file that killed runs have left; drafts of running processes stay."""
     with contextlib.suppress(OSError):
         for draft in folder.glob(f"{glob.escape(prefix)}*{_DRAFT}"):
             process = draft.name.removeprefix(prefix).partition(".")[0]
-            is_old = time.time() - draft.stat().st_mtime > _OLD_S  # its process's number may be another's by now
+            is_old = time.time() - draft.stat().st_mtime > _OLD_S  # its process id may have been reused
             if process.isdecimal() and (is_old or not _is_running(int(process))):
                 draft.unlink()
 
 
 def _is_running(process: int) -> bool:
     if sys.platform == "win32":
-        return True  # there signal 0 is no question: drafts go by their age alone
+        return True  # signal 0 does not probe a process there: go by the draft's age alone
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        return True  # another user's
+        return True  # another user's process
     return True
 
 
 def _sync_folder(folder: Path) -> None:
-    """Let the new name be on the disk too, where folders can be opened."""
+    """Sync the new name to disk too, where folders can be opened."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -164,10 +164,10 @@ def read_document(path: str | Path, kind: str) -> Json:
     content = read_json(path)
     tag = content.get("melange")
     if tag is None:
-        raise InputError(f"{path}: not a melange {kind} file: the key 'melange' is absent")
+        raise InputError(f"{path}: not a melange {kind} file: the key 'melange' is missing")
     name, _, version = str(tag).partition("/")
     if name != kind:
-        raise InputError(f"{path}: holds a {name}, and a {kind} is needed")
+        raise InputError(f"{path}: is a {name} file; a {kind} is needed")
     if version != "1":
         raise InputError(
             f"{path}: {kind} format {version} is newer than this release reads (1)", hint="upgrade melange"
@@ -176,12 +176,12 @@ def read_document(path: str | Path, kind: str) -> Json:
 
 
 def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:
-    """Read one stage's document and make its noun of it.
+    """Read one stage's document into its dataclass.
 
     Raises
     ------
     InputError
-        As :func:`read_document`; also when something in the document is absent or is no such thing.
+        As :func:`read_document`; also when something in the document is missing or has the wrong type.
     """
     content = read_document(path, kind)
     try:
@@ -193,7 +193,7 @@ def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:
 
 
 def read_json(path: str | Path, *, infinity: bool = False) -> Json:
-    """Read a JSON object, with infinite numbers where asked; errors name the file and, for bad JSON, the line."""
+    """Read a JSON object, with infinite numbers if allowed; errors name the file and, for bad JSON, the line."""
     content = parse_json(read_text(path), f"{path}", infinity=infinity)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object, got {type(content).__name__}")

@@ -1,7 +1,7 @@
 """The one place where JSON, YAML and CSV text becomes values, within limits.
 
-Whoever wrote a file: what is nested too deep, numbers that no float holds, NaN, half characters and fields without end
-are refused here, each with its place, so that nothing behind this module has to expect them.
+Deep nesting, numbers beyond floats, NaN, lone surrogates and endless fields are rejected here, each with its place, so
+that no other module has to expect them.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ import yaml
 
 from melange.errors import InputError
 
-# Levels of nesting. Our own documents have 7, a report of guidellm 12; Python's own limit of 1,000 less whatever is on
-# the stack would be reached at another depth every time.
+# Levels of nesting. Our own documents have 7, a guidellm report 12. Python's own limit of 1,000 depends on what is
+# already on the stack, so it would trigger at a different depth every time.
 MOST_DEPTH = 64
-# Whole numbers must be smaller: what NumPy and DuckDB hold.
+# Integers must be smaller: what NumPy and DuckDB hold.
 _MOST_WHOLE = 2**63
-# Characters of a YAML text, and values in it once references are followed: it takes about a second to read so many.
+# Longest YAML text [characters], and most values in it once references are followed: reading that takes about a second.
 _MOST_YAML = 1 << 18
 _MOST_YAML_VALUES = 20_000
-# Characters of a cell of a table: what Python's csv allows unless told otherwise. One open quote, and a whole file is a
-# cell.
+# Longest cell of a table [characters]: the default of Python's csv. With one open quote a whole file is a cell.
 _MOST_CELL = 131_072
 
 
 def parse_json(text: str, place: str, *, infinity: bool = False) -> Any:
-    """The value that a JSON text holds.
+    """The value of a JSON text.
 
     Parameters
     ----------
@@ -39,13 +38,13 @@ def parse_json(text: str, place: str, *, infinity: bool = False) -> Any:
     place
         The file, or the file and the line, for errors.
     infinity
-        Allow infinite numbers and NaN, which JSON does not have, as load tests write them for a rate without bound and
-        for a figure that they do not have.
+        Allow infinite numbers and NaN, which are not JSON: load tests write them for an unlimited rate and for a
+        missing figure.
 
     Raises
     ------
     InputError
-        Not JSON, nesting deeper than 64 levels, NaN, numbers beyond 64-bit integers and floats, half characters.
+        Not JSON, nesting deeper than 64 levels, NaN, numbers beyond 64-bit integers and floats, lone surrogates.
     """
     try:
         content = json.loads(text.removeprefix("\ufeff"), parse_int=_whole)
@@ -68,20 +67,20 @@ def is_json(text: str) -> bool:
 
 
 def _whole(digits: str) -> int:
-    """A whole number; one that is out of range whatever its digits, which Python refuses to read past 4,300."""
+    """An integer; an out-of-range value in place of one with more than 4,300 digits, which Python refuses to read."""
     return int(digits) if len(digits) <= 20 else _MOST_WHOLE
 
 
 def check_values(content: Any, place: str, *, infinity: bool = False) -> None:
-    """Refuse what no document may hold, by its path in it."""
+    """Reject values that no document may hold, naming their path."""
     if _is_sound(content, infinity):
         return
-    fault = next(_faults_in(content, "", 1, infinity), "holds what it must not")
+    fault = next(_faults_in(content, "", 1, infinity), "holds an invalid value")
     raise InputError(f"{place}: {fault}")
 
 
 def _is_sound(content: Any, infinity: bool) -> bool:
-    """The check of :func:`check_values` without paths: quick, for most documents are sound."""
+    """The check of :func:`check_values` without paths: fast, since most documents are valid."""
     level = [content]
     for depth in range(1, MOST_DEPTH + 2):
         deeper: list[Any] = []
@@ -129,14 +128,14 @@ def _fault_of(value: Any, infinity: bool = False) -> str:
         try:
             value.encode()
         except UnicodeEncodeError:
-            return "holds half a character (a lone surrogate)"
+            return "holds a lone surrogate (half a character)"
     if kind is int and not -_MOST_WHOLE < value < _MOST_WHOLE:
         return "must be smaller than 2^63 in size"
     return ""
 
 
 def parse_yaml(text: str, place: str) -> Any:
-    """The value that a YAML text holds; dates stay text, as people wrote them.
+    """The value of a YAML text; dates stay text, as written.
 
     Parameters
     ----------
@@ -148,10 +147,10 @@ def parse_yaml(text: str, place: str) -> Any:
     Raises
     ------
     InputError
-        Not YAML, a key given twice, tags of Python objects; and what :func:`parse_json` refuses.
+        Not YAML, a duplicate key, tags of Python objects; and whatever :func:`parse_json` rejects.
     """
     if len(text) > _MOST_YAML:
-        raise InputError(f"{place}: is longer than {_MOST_YAML:,} characters, which no description of a service is")
+        raise InputError(f"{place}: is longer than {_MOST_YAML:,} characters, too long for a service description")
     try:
         loader = _Loader(text)
         try:
@@ -169,7 +168,7 @@ def parse_yaml(text: str, place: str) -> Any:
 
 
 class _Fault(yaml.MarkedYAMLError):
-    """Something that no document may hold, at its line."""
+    """Something that no document may hold, with its line."""
 
     def __init__(self, problem: str, mark: Any) -> None:
         super().__init__(problem=problem, problem_mark=mark)
@@ -185,7 +184,7 @@ class _Loader(yaml.SafeLoader):
         self._extent: dict[int, tuple[int, int]] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """A node, counted: references to nodes are cheap to write, and double what they hold at every level."""
+        """A node, counted: references are short to write, and can double their content at every level."""
         event = self.peek_event()  # type: ignore[no-untyped-call] # PyYAML has no types
         self._depth += 1
         if self._depth > MOST_DEPTH:
@@ -194,7 +193,7 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         if node is not None and id(node) not in self._extent:
             if isinstance(event, yaml.AliasEvent):
-                raise _Fault(f"the reference *{event.anchor} is within what it refers to", event.start_mark)
+                raise _Fault(f"the reference *{event.anchor} refers to itself", event.start_mark)
             self._extent[id(node)] = self._extent_of(node)
         return node
 
@@ -224,19 +223,21 @@ class _Loader(yaml.SafeLoader):
             seen.add(key.value)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """A value, checked; a scalar that is none of its kind (``!!int x``) is an error at its line."""
+        """A value, checked; a scalar that does not match its tag (``!!int x``) is an error at its line."""
         try:
             value = super().construct_object(node, deep=deep)
         except yaml.YAMLError:
             raise
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise _Fault(f"{str(node.value)[:60]!r} is no {node.tag.rpartition(':')[2]}", node.start_mark) from error
+            raise _Fault(
+                f"{str(node.value)[:60]!r} is not a valid {node.tag.rpartition(':')[2]}", node.start_mark
+            ) from error
         if fault := _fault_of(value):
             raise _Fault(fault, node.start_mark)
         return value
 
 
-# Dates are text to us: read as dates, 2026-13-45 would fail in the midst of the loader, and lose how it was written.
+# Dates stay text: parsed as dates, 2026-13-45 would fail inside the loader, and the original text would be lost.
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -255,7 +256,7 @@ def compose_yaml(text: str) -> yaml.Node | None:
 def csv_rows(
     lines: Iterable[str], place: str, *, delimiter: str = ",", strict: bool = True
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows of a CSV table, each with the line that it starts on; empty lines are none.
+    """The rows of a CSV table, each with its first line number; empty lines are skipped.
 
     Parameters
     ----------
@@ -264,7 +265,7 @@ def csv_rows(
     place
         The file, for errors, which add the line.
     strict
-        Refuse a quote that is not closed, and text after one that is.
+        Reject an unclosed quote, and text after a closing quote.
 
     Raises
     ------
@@ -280,7 +281,7 @@ def csv_rows(
             reason = str(error)
             if "field limit" in reason:
                 reason = f"a cell is longer than {_MOST_CELL:,} characters: is a quote not closed?"
-            raise InputError(f"{place}:{start}: not a table in CSV: {reason}") from error
+            raise InputError(f"{place}:{start}: not valid CSV: {reason}") from error
         if row is None:
             return
         if row:

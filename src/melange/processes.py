@@ -1,4 +1,4 @@
-"""The same work on many inputs, on all cores."""
+"""Run the same function on many inputs, on all cores."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ R = TypeVar("R")
 
 
 def each_of(function: Callable[[J], R], jobs: Sequence[J], worth: int, processes: int | None = None) -> Iterator[R]:
-    """What a function makes of each job, in their order: here, or on a pool of processes from ``worth`` jobs on.
+    """Results of a function for each job, in order: in this process, or on a process pool from ``worth`` jobs on.
 
-    Processes are started anew rather than forked: a fork would take threads and locks of libraries along.
+    Processes are spawned, not forked: a fork would copy threads and locks of libraries.
     """
     most = min(processes or os.cpu_count() or 1, len(jobs))
     if most <= 1 or len(jobs) < worth:

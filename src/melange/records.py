@@ -1,4 +1,4 @@
-"""Values of a document as the dataclasses that they stand for, checked by the annotations of their fields."""
+"""Turn the values of a document into dataclasses, checked by the annotations of their fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from melange.errors import UNPRINTABLE, InputError, unknown
 
-# Characters of a text in a document of ours: its longest are sources, which name what they were read from.
+# Longest text in one of our documents [characters]; the longest in practice are sources, which name what was read.
 _MOST_TEXT = 20_000
 Record = TypeVar("Record")
 
@@ -24,7 +24,7 @@ def record(kind: type[Record], content: Any, place: str = "", **parsed: Any) -> 
     Parameters
     ----------
     kind
-        The dataclass; its annotations say what its fields may hold: text, numbers, truth values, dates, other such
+        The dataclass; its annotations say what its fields may hold: text, numbers, booleans, dates, other such
         dataclasses, tuples and mappings of them, None.
     content
         What a document has in its place.
@@ -36,7 +36,7 @@ def record(kind: type[Record], content: Any, place: str = "", **parsed: Any) -> 
     Raises
     ------
     InputError
-        No mapping, a field that is absent or not known, or holds another kind of value: with its path.
+        Not a mapping, a field that is missing or unknown, or a value of the wrong type: with its path.
     """
     given = mapping(content, place)
     known = _hints(kind)  # type: ignore[arg-type] # classes can be hashed
@@ -51,7 +51,7 @@ def record(kind: type[Record], content: Any, place: str = "", **parsed: Any) -> 
         if one.name in given:
             values[one.name] = value_of(known[one.name], given[one.name], where)
         elif one.default is MISSING and one.default_factory is MISSING:
-            raise InputError(f"{where} is absent")
+            raise InputError(f"{where} is missing")
     try:
         return kind(**values)
     except InputError as error:
@@ -59,7 +59,7 @@ def record(kind: type[Record], content: Any, place: str = "", **parsed: Any) -> 
 
 
 def mapping(content: Any, place: str) -> Mapping[str, Any]:
-    """A mapping with texts as keys."""
+    """A mapping with text keys."""
     if not isinstance(content, Mapping):
         raise _wrong("a mapping", content, place)
     return content
@@ -78,7 +78,7 @@ def records(kind: type[Record], content: Any, place: str) -> tuple[Record, ...]:
 
 
 def text(content: Any, place: str, *, most: int = _MOST_TEXT) -> str:
-    """A text that can be shown: no characters that a terminal would obey, and of readable length."""
+    """A text that can be printed: no control characters, and of readable length."""
     if not isinstance(content, str):
         raise _wrong("text", content, place)
     if len(content) > most:
@@ -96,7 +96,7 @@ def number(content: Any, place: str) -> float:
 
 
 def whole(content: Any, place: str) -> int:
-    """A whole number."""
+    """An integer."""
     if isinstance(content, bool) or not isinstance(content, int | float) or content != int(number(content, place)):
         raise _wrong("a whole number", content, place)
     return int(content)
@@ -110,7 +110,7 @@ def truth(content: Any, place: str) -> bool:
 
 
 def day(content: Any, place: str) -> date:
-    """A date, as ISO 8601 has it."""
+    """A date in ISO 8601 form."""
     try:
         return date.fromisoformat(text(content, place))
     except ValueError:
@@ -173,19 +173,19 @@ def _wrong(what: str, content: Any, place: str) -> InputError:
 
 
 def shown(content: Any) -> str:
-    """A value that was found, short enough for a sentence."""
+    """A value, shortened for a sentence."""
     found = ascii(content)
     return found if len(found) <= 60 else f"{found[:57]}..."
 
 
 @contextmanager
 def reading(place: str, what: str) -> Iterator[None]:
-    """Read what others wrote: whatever does not fit its form is an error that names the file.
+    """Read a foreign file: whatever does not match its format is an error that names the file.
 
-    Readers check what they know to look for, and say it better; this is for the combinations that nobody thought of.
+    Readers check what they expect and give better messages; this catches the remaining combinations.
     """
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        absent = f"the key {error} is absent" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        absent = f"the key {error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
         raise InputError(f"{place}: not {what}: {absent}") from error

@@ -12,17 +12,17 @@ from melange.records import record
 from melange.units import S_PER_DAY, ms
 
 METRICS = ("ttft", "tpot", "ntpot", "latency")
-# What limits bind where nothing is said: each request by itself. On the mean they are spelled out.
+# What limits bind by default: each request by itself. On the mean they are spelled out.
 REQUESTS, MEAN = "requests", "mean"
-# Share of requests that must meet the limits where none is said. Higher, and a few of the longest requests decide the
-# whole fleet, and a simulation needs many more requests to be sure; lower, and people meet slow answers every day. A
-# judgment, and what p99 limits have made usual.
+# Default share of requests that must meet the limits. If higher, a few of the longest requests decide the whole fleet,
+# and a simulation needs many more requests to be sure; if lower, users see slow answers every day. A judgment, and the
+# usual p99.
 DEFAULT_ATTAINMENT = 0.99
 _STATISTIC = re.compile(rf"{REQUESTS}|{MEAN}|p(\d{{1,2}}(\.\d+)?)")
-# Seconds of a limit: a year, within which every request has ended.
+# Longest limit [s]: a year, within which every request has ended.
 _MOST_LIMIT_S = 366.0 * S_PER_DAY
-# The smallest tail that requests are counted for: no number of them shows that all meet a limit, and ten thousand show
-# what p99.9 needs.
+# The smallest tail that requests are counted for: no number of requests shows that all meet a limit, and ten thousand
+# suffice for p99.9.
 _LEAST_TAIL = 1e-3
 
 
@@ -41,11 +41,11 @@ class Slo:
     latency_s
         Limit on the time from arrival to the last token [s].
     statistic
-        What the limits bind: ``requests``, each by itself; or of each metric the ``mean``, as in the Mélange paper, or
+        What the limits bind: ``requests``, each by itself; or the ``mean`` of each metric, as in the Mélange paper; or
         a percentile, ``p50`` to ``p99.9``.
     attainment
         Share of arrived requests that must meet every limit by themselves, 0-1. Under ``requests`` None becomes 0.99;
-        else it stays None, and nothing was asked for.
+        otherwise it stays None: no target.
 
     Raises
     ------
@@ -103,13 +103,13 @@ class Slo:
     def has_closed_form(self) -> bool:
         """Whether rates can come from the closed form, whose means hold the limits; a percentile needs simulation.
 
-        Under ``requests`` such rates are where the search for a plan that holds starts from.
+        Under ``requests`` the search for a certified plan starts from such rates.
         """
         return self.is_on_requests or self.is_on_mean
 
     @property
     def target(self) -> float:
-        """Share of requests that must meet every limit by themselves, 0-1; 0.99 where nothing was asked for."""
+        """Share of requests that must meet every limit by themselves, 0-1; 0.99 if not set."""
         return DEFAULT_ATTAINMENT if self.attainment is None else self.attainment
 
     @property
@@ -129,7 +129,7 @@ class Slo:
 
     @property
     def metric_statistic(self) -> str:
-        """The statistic that tells of one metric alone: of ``requests`` the percentile at their attainment.
+        """The statistic for one metric alone; under ``requests`` the percentile at the attainment.
 
         >>> Slo(tpot_s=0.06, attainment=0.995).metric_statistic, Slo(tpot_s=0.06, statistic="mean").metric_statistic
         ('p99.5', 'mean')
@@ -137,11 +137,11 @@ class Slo:
         return f"p{_percent(self.target)}" if self.is_on_requests else self.statistic
 
     def on_mean(self) -> Slo:
-        """The same limits on the mean: those that the closed form can hold."""
+        """The same limits on the mean: those that the closed form can handle."""
         return replace(self, statistic=MEAN)
 
     def agrees_with(self, other: Slo) -> bool:
-        """Whether the limits and what they bind are the same, and the attainment where both name one."""
+        """Whether limits and statistic are the same, and the attainment if both name one."""
         is_open = self.attainment is None or other.attainment is None
         is_same = (self.limits, self.statistic) == (other.limits, other.statistic)
         return is_same and (is_open or self.attainment == other.attainment)
@@ -155,7 +155,7 @@ class Slo:
         return f"{_percent(self.target)} % of requests" if self.is_on_requests else self.statistic
 
     def told(self, metric: str, found: str, which: str = "") -> str:
-        """What was found of a metric, in words; ``which`` says of which requests, where not of all.
+        """The found value of a metric, in words; ``which`` says which requests, if not all.
 
         >>> Slo(tpot_s=0.06).told("tpot", "71 ms")
         'TPOT is up to 71 ms for 99 % of requests'
@@ -189,5 +189,5 @@ class Slo:
 
 
 def _percent(share: float) -> str:
-    """A share in percent, without zeros at the end."""
+    """A share in percent, without trailing zeros."""
     return f"{100 * share:.10g}"

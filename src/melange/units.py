@@ -1,6 +1,6 @@
-"""The one module that converts units: others compute in seconds, bytes and tokens, and people type and read more.
+"""The one module that converts units: others compute in seconds, bytes and tokens; users see ms, GB and more.
 
-A factor is named after both of its units (``MS_PER_S``), a number of bytes after the unit that it is one of (``GIB``).
+A factor is named after both units (``MS_PER_S``), a number of bytes after its unit (``GIB``).
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ S_PER_NS, S_PER_US, S_PER_MS = 1e-9, 1e-6, 1e-3
 S_PER_MIN, S_PER_H, S_PER_DAY, S_PER_WEEK = 60, 3_600, 86_400, 604_800
 US_PER_S, MS_PER_S = 1e6, 1e3
 MIN_PER_H = 60
-# A year has 8,760 hours, and a month the twelfth of them, as clouds bill.
+# A year has 8,760 hours, and a month a twelfth of them, as clouds bill.
 H_PER_WEEK, H_PER_MONTH, H_PER_YEAR = 168, 730, 8_760
-# Bytes: powers of 1,024 where memory is counted, of 1,000 where bandwidth and the size of a model are.
+# Bytes: powers of 1,024 for memory, of 1,000 for bandwidth and model size.
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 KB, MB, GB = 1e3, 1e6, 1e9
 FLOPS_PER_TFLOPS = 1e12
 PARAMETERS_PER_BILLION = 1e9
 TOKENS_PER_MTOK = 1e6
 REQUESTS_PER_THOUSAND = 1e3
-# A share below this is what sums over thousands of buckets leave, and no request.
+# A share below this is rounding error of sums over thousands of buckets, not a request.
 _NONE = 1e-9
 
 
@@ -32,14 +32,14 @@ def ms(time_s: float) -> float:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share, 0-1, in percent: it reads 0 % or 100 % only where it is none or all of it.
+    """A share, 0-1, in percent: it reads 0 % or 100 % only if it is exactly none or all.
 
     Parameters
     ----------
     share
-        What is less than 1e-9 from none or from all is rounding.
+        A difference below 1e-9 from none or all counts as rounding error.
     digits
-        After the point; more where fewer would round to none or to all.
+        Decimal places; more if fewer would round to none or all.
 
     >>> percent(0.5), percent(0.99996), percent(1e-5, 2), percent(0.9999999999999999), percent(0.0)
     ('50.0%', '99.996%', '0.001%', '100%', '0%')

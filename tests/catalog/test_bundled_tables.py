@@ -65,7 +65,7 @@ def test_an_unknown_model_is_answered_with_the_nearest() -> None:
 
 def test_paths_to_models_that_are_not_there_are_named(tmp_path: Path) -> None:
     """A folder without config.json and a path that does not exist are different mistakes."""
-    with pytest.raises(InputError, match=r"holds no config\.json"):
+    with pytest.raises(InputError, match=r"no config\.json"):
         find_model(tmp_path)
     with pytest.raises(InputError, match="no such file or folder"):
         find_model(tmp_path / "absent" / "config.json")

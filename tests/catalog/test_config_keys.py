@@ -41,7 +41,7 @@ def write(folder: Path, config: dict[str, Any]) -> Path:
 )
 def test_a_key_that_no_rule_reads_is_named(key: str, value: object, tmp_path: Path) -> None:
     """Whatever may change layers, experts, caches or weights is an error rather than a smaller model."""
-    with pytest.raises(InputError, match=rf"config\.json: {key}: is not known, and .* may change") as caught:
+    with pytest.raises(InputError, match=rf"config\.json: {key}: is an unknown key, and .* may change") as caught:
         read_model(write(tmp_path, {**LLAMA, key: value}))
     assert caught.value.hint
 
@@ -80,7 +80,7 @@ def test_what_changes_nothing_is_passed_over(key: str, value: object, tmp_path: 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe", "deepseek_v3", "novel_moe"])
 def test_a_mixture_without_experts_is_no_dense_model(kind: str, tmp_path: Path) -> None:
     """Its experts stand somewhere else, or the file is cut."""
-    with pytest.raises(InputError, match=r"num_local_experts \(or .*\) is absent"):
+    with pytest.raises(InputError, match=r"num_local_experts \(or .*\) is missing"):
         read_model(write(tmp_path, {**LLAMA, "model_type": kind}))
     assert read_model(write(tmp_path, {**LLAMA, "model_type": kind, "num_experts": 0})).experts == 0
 
@@ -129,7 +129,9 @@ def test_overrides_of_single_layers_are_read(tmp_path: Path) -> None:
     override = {"per_layer_config": {"31": {"num_key_value_heads": 2}}}
     assert read_model(write(tmp_path, {**LLAMA, **override})).kv_bytes_per_token() == 4096 * 31 + 1024
     unknown = {"per_layer_config": {"31": {"number_of_experts": 64}}}
-    with pytest.raises(InputError, match=r"per_layer_config\.31\.number_of_experts: is not known for single layers"):
+    with pytest.raises(
+        InputError, match=r"per_layer_config\.31\.number_of_experts: is an unknown key for single layers"
+    ):
         read_model(write(tmp_path, {**LLAMA, **unknown}))
 
 
@@ -137,7 +139,7 @@ def test_a_part_of_a_configuration_is_checked_too() -> None:
     """Its keys are named with their place."""
     config = Config({"outer": {"inner_experts": 5}}, "config.json")
     config.part("outer")
-    with pytest.raises(InputError, match=r"outer\.inner_experts: is not known"):
+    with pytest.raises(InputError, match=r"outer\.inner_experts: is an unknown key"):
         config.check_unread()
 
 

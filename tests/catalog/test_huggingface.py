@@ -265,17 +265,17 @@ def test_float32_checkpoints_are_served_in_bf16(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_hidden_layers": None}, r"num_hidden_layers \(or n_layer, .*\) is absent"),
+        ({"num_hidden_layers": None}, r"num_hidden_layers \(or n_layer, .*\) is missing"),
         ({"vocab_size": "many"}, "vocab_size: must be a whole number >= 1, got 'many'"),
         ({"num_key_value_heads": 5}, r"heads \(32\) must be a multiple of kv_heads \(5\)"),
-        ({"linear_num_value_heads": 32}, "linear_num_value_heads: is not known, and 32 may change"),
-        ({"ssm_state_size": 128}, "ssm_state_size: is not known, and 128 may change"),
+        ({"linear_num_value_heads": 32}, "linear_num_value_heads: is an unknown key, and 32 may change"),
+        ({"ssm_state_size": 128}, "ssm_state_size: is an unknown key, and 128 may change"),
         ({"layer_types": ["full_attention", "conv"]}, "layer_types: must have an entry for each of 32 layers, got 2"),
-        ({"layer_types": ["full_attention", "conv"] * 16}, "layer_types: no key says of which design"),
-        ({"layer_types": ["full_attention", "odd"] * 16}, "layer_types: layers of type odd are not covered"),
+        ({"layer_types": ["full_attention", "conv"] * 16}, "layer_types: no key tells the design"),
+        ({"layer_types": ["full_attention", "odd"] * 16}, "layer_types: layers of type odd are not supported"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder"),
         ({"architectures": ["BertForMaskedLM"]}, "architectures: BertForMaskedLM does not generate text"),
-        ({"quantization_config": {"quant_method": "aqlm"}}, "quant_method: aqlm is not known"),
+        ({"quantization_config": {"quant_method": "aqlm"}}, "quant_method: aqlm is not supported"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 1}}, "bits: must be 2 to 8 bits, got 1"),
     ],
 )

@@ -58,6 +58,7 @@ def test_the_caution_names_place_and_price() -> None:
     """The place, the offer, what it says and what is known."""
     (caution,) = implausible_prices([offer(cost_per_h=0.01)], offers(), "mine.csv")
     assert caution.kind == "implausible-price"
-    assert "mine.csv: 1 price is hardly right: somebody/here/1x (0.01 USD/h for each B200, where 4 is known)" in str(
-        caution
+    assert (
+        "mine.csv: 1 price is implausible: somebody/here/1x "
+        "(0.01 USD/h for each B200, while the lowest known price is 4)" in str(caution)
     )

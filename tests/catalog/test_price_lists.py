@@ -64,7 +64,7 @@ def test_rows_without_figures_are_counted_in_a_caution(tmp_path: Path) -> None:
     """A K80 is not planned for, and not passed over in silence."""
     (caution,) = read_price_list(write(tmp_path / "lambda.csv", LAMBDA)).cautions
     assert caution.kind == "unknown-accelerator"
-    assert "1 row was left out: we have no figures of K80" in caution.message
+    assert "1 row was skipped, unknown accelerators: K80" in caution.message
 
 
 def test_googles_accelerators_are_priced_with_their_host(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_bad_rows_of_other_tools_are_left_out_and_counted(text: str, fault: str,
     assert len(found.offers) == len(whole.offers) - 1
     (caution,) = found.cautions
     assert caution.kind == "bad-rows"
-    assert f"1 row was left out: {tmp_path / 'aws.csv'}:{fault}" in caution.message
+    assert f"1 row was skipped: {tmp_path / 'aws.csv'}:{fault}" in caution.message
 
 
 def test_a_catalog_of_bad_rows_alone_is_refused(tmp_path: Path) -> None:
@@ -176,9 +176,9 @@ def test_a_catalog_of_bad_rows_alone_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "the column accelerator and the column cost_per_h are absent"),
-        ("gpu,usd\nL4,1\n", "the column cost_per_h is absent; found gpu, usd"),
-        ("gpu,price\n", "holds no offer"),
+        ("", "the column accelerator and the column cost_per_h are missing"),
+        ("gpu,usd\nL4,1\n", "the column cost_per_h is missing; found gpu, usd"),
+        ("gpu,price\n", "no offers"),
     ],
 )
 def test_tables_without_what_is_needed_are_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_places_that_hold_no_prices_are_refused(tmp_path: Path) -> None:
     """A path that is not there, and a folder of other things."""
     with pytest.raises(InputError, match="no such file or folder"):
         read_offers(tmp_path / "absent.csv")
-    with pytest.raises(InputError, match="holds no catalog of SkyPilot"):
+    with pytest.raises(InputError, match="no catalog of SkyPilot"):
         read_offers(tmp_path)
 
 

@@ -177,9 +177,9 @@ def test_the_file_beside_says_it_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("quantization", "message"),
     [
-        ({"quant_method": "aqlm"}, "quantization_config.quant_method: aqlm is not known"),
-        ({"quant_method": "modelopt", "quant_algo": "FP3"}, "quant_algo: FP3 is not known"),
-        ({"quant_method": "modelopt"}, "quant_algo: is absent"),
+        ({"quant_method": "aqlm"}, "quantization_config.quant_method: aqlm is not supported"),
+        ({"quant_method": "modelopt", "quant_algo": "FP3"}, "quant_algo: FP3 is not supported"),
+        ({"quant_method": "modelopt"}, "quant_algo: is missing"),
         ({"quant_method": "gptq", "bits": "four"}, "bits: must be a number >= 0, got 'four'"),
         ({"quant_method": "gptq", "bits": 4, "group_size": "x"}, "group_size: must be a number >= -1, got 'x'"),
         ({"quant_method": "fp8", "ignore": "lm_head"}, "ignore: must be a list of modules, got 'lm_head'"),
@@ -189,10 +189,10 @@ def test_the_file_beside_says_it_too(tmp_path: Path) -> None:
             "kv_cache_scheme.num_bits: must be 8 or 16, got 4",
         ),
         ({"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_quant_algo": "FP2"}, "kv_cache_quant_algo: FP2"),
-        ({"quant_method": "torchao", "quant_type": "int3_magic"}, "quant_type: int3_magic is not known"),
+        ({"quant_method": "torchao", "quant_type": "int3_magic"}, "quant_type: int3_magic is not supported"),
         (
             {"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "odd"}}},
-            "weight.dtype: odd is not known",
+            "weight.dtype: odd is not supported",
         ),
         ({"quant_algo": "MIXED_PRECISION", "quantized_layers": []}, "quantized_layers: must say how each module"),
     ],

@@ -83,7 +83,7 @@ def test_suggestions_come_with_their_price(run: Run) -> None:
     assert first["gpu_minutes"] > 5
     assert content["max_request_rate"]
     page = run(*asked).stdout
-    assert "What to measure next" in page
+    assert "Suggested measurements" in page
     assert "GPU-minutes" in page
 
 
@@ -101,7 +101,7 @@ def test_a_cautious_plan_tells_the_cost_of_not_knowing(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("profile", "service.yaml", "--anchor", "unnamed.json"), "does not say which replica was measured"),
+        (("profile", "service.yaml", "--anchor", "unnamed.json"), "does not name the replica that was measured"),
         (("profile", "service.yaml", "--anchor", "none.json"), "none.json: no such file"),
         (("profile", "service.yaml", "--anchor", "H200=unnamed.json"), "H200 is not among the offers"),
         (("profile", "service.yaml", "results/a.json"), "one service.yaml is needed"),

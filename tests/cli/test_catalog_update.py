@@ -34,7 +34,7 @@ def test_what_changed_is_shown_and_offers_are_listed_with_it(tmp_path: Path, mon
         site.put("aws/vms.csv", AWS)
         text = run("update", "--from", "skypilot", "--mirror", site.url, "--provider", "aws")
         content = json.loads(run("update", "--from", f"{site.url}/aws/vms.csv", "--json"))
-    assert "Moved: 1, new: 1, not taken: 1" in text
+    assert "Changed: 1, new: 1, rejected: 1" in text
     assert "aws/us-east-1/g6.xlarge  1 x L4             0.80       0.79   -1.8%" in text
     assert "5.672 USD/h before, 0.5 now" in text
     assert str(tmp_path / "prices.csv") in text

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.heavy
+
 SERVICE = """\
 model: meta-llama/Llama-3.1-8B
 slo: {tpot_ms: 120}

@@ -75,13 +75,13 @@ def test_it_is_interrupted_killed_resumed_and_planned_with(start: Start, tmp_pat
             status, _, errors = ended(process)
             assert status == (130 if ending == signal.SIGINT else -signal.SIGKILL)
             if ending == signal.SIGINT:
-                assert "points are kept in measure-box.jsonl; the same command with --resume goes on" in errors
+                assert "points are kept in measure-box.jsonl; the same command with --resume continues" in errors
         status, _, errors = ended(start(*command, MELANGE_API_KEY="secret"))
         assert status == 2
-        assert "measure-box.jsonl: is there already" in errors
+        assert "measure-box.jsonl: already exists" in errors
         status, out, errors = ended(start(*command, "--resume", MELANGE_API_KEY="secret"))
     assert status == 0, errors
-    assert "What measuring takes, about" in errors
+    assert "Expected measuring time" in errors
     assert "USD" in errors
     assert "Ended: the plan would no longer change" in out
     points = [str(point) for point in points_in(journal)]
@@ -137,7 +137,7 @@ def test_a_dry_run_says_what_it_would_take_and_sends_no_load(start: Start, tmp_p
         (("--url", "http://127.0.0.1:9", "--slo", "tpot_ms=60"), "a workload is needed", "--workload workload.json"),
         (("--url", "http://127.0.0.1:9", "--slo", "tpot=60"), "unknown key 'tpot'", ""),
         (("--url", "http://127.0.0.1:9", "--slo", "60"), "--slo must be KEY=VALUE", "tpot_ms=60"),
-        (("service.yaml", "--url", "http://127.0.0.1:9", "--cost-per-h", "1"), "offers have prices", ""),
+        (("service.yaml", "--url", "http://127.0.0.1:9", "--cost-per-h", "1"), "offers already have prices", ""),
         (("--url", "http://127.0.0.1:9", *QUICK, "--budget", "soon"), "--budget must be a duration", ""),
     ],
     ids=lambda value: None,

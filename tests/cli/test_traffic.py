@@ -67,7 +67,7 @@ def test_a_model_of_a_server_is_chosen_by_a_flag_and_by_a_key(tmp_path: Path) ->
     """One, or several added up; without a name the error says how to name one."""
     path = tmp_path / "metrics.txt"
     path.write_text(metrics())
-    with pytest.raises(InputError, match="holds several models: adapter, base"):
+    with pytest.raises(InputError, match="contains several models: adapter, base"):
         run("--metrics", str(path), "--rate", "4")
     assert run("--metrics", str(path), "--rate", "4", "--model", "base")["requests"] == 2000
     assert run("--metrics", str(path), "--rate", "4", "--model", "base", "--model", "adapter")["requests"] == 4000

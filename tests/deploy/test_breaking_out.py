@@ -19,6 +19,8 @@ from melange.deploy.manifest import Manifest
 from melange.deploy.render import render
 from melange.errors import InputError
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.mark.parametrize("is_model_alone", [True, False])
 @pytest.mark.parametrize("target", STARTERS)

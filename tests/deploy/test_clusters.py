@@ -275,7 +275,7 @@ def test_plans_without_sizes_have_no_balancer() -> None:
 
     plan = solve(*authors())
     options = {"engine": "vllm", "model": "meta-llama/Llama-2-7b-hf"}
-    with pytest.raises(InputError, match="have no sizes in tokens"):
+    with pytest.raises(InputError, match="without token counts"):
         render(plan, "kubernetes", **options)
     assert render(plan, "kubernetes", routing="none", **options).files
     with pytest.raises(InputError, match="without an engine"):

@@ -78,7 +78,7 @@ def test_what_is_stored_in_fewer_bytes_is_a_flag_or_a_checkpoint() -> None:
     assert "--quantization" not in words
     assert words[words.index("--kv-cache-dtype") + 1] == "fp8"
     assert words[words.index("--served-model-name") + 1] == SERVER.model
-    with pytest.raises(InputError, match="in int4, for which a checkpoint must be named") as caught:
+    with pytest.raises(InputError, match="in int4, which needs a checkpoint") as caught:
         launched(replace(SERVER, variant="int4"))
     assert caught.value.hint == "--option 'checkpoints={int4: org/name}'"
 
@@ -146,7 +146,7 @@ def test_several_replicas_in_one_process_are_data_parallel() -> None:
 )
 def test_arguments_cannot_change_what_the_plan_assumes(extra: list[str]) -> None:
     """Whole, abbreviated, with an equals sign, in short or the other way around."""
-    with pytest.raises(InputError, match="is what the plan decides"):
+    with pytest.raises(InputError, match="is set by the plan"):
         launched(extra_args=extra)
 
 

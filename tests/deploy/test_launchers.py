@@ -60,7 +60,7 @@ def test_a_sky_service_has_the_planned_instances() -> None:
     policy = yaml.safe_load(manifest.files["service.yaml"])["service"]["replica_policy"]
     assert policy["target_qps_per_replica"] == {"A10G:1": pytest.approx(2.085), "L40S:1": pytest.approx(5.83)}
     assert [caution.kind for caution in manifest.cautions] == ["limits", "counts", "routing"]
-    with pytest.raises(InputError, match="takes no rate"):
+    with pytest.raises(InputError, match="accepts no rate"):
         render(two_types(), "skypilot", layout="one-service")
 
 

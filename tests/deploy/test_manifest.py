@@ -48,7 +48,7 @@ def test_folders_are_made(tmp_path: Path) -> None:
 )
 def test_names_that_lead_elsewhere_are_wrong_code(name: str) -> None:
     """Absolute, upwards, without a part, of another system, or not to be printed."""
-    with pytest.raises(ValueError, match="plain names"):
+    with pytest.raises(ValueError, match="must be plain"):
         manifest(name)
 
 
@@ -138,7 +138,7 @@ def test_the_folder_itself_and_links_within_it_may_be_links(tmp_path: Path) -> N
 def test_a_file_in_the_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
     """Also the other way around; neither is removed."""
     (tmp_path / "base").write_text("mine")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         manifest("base/a").write(tmp_path)
     (tmp_path / "a").mkdir()
     with pytest.raises(InputError, match="cannot be written"):

@@ -35,7 +35,7 @@ def test_another_number_of_replicas_than_planned_is_said() -> None:
 @pytest.mark.parametrize(
     ("urls", "said"),
     [
-        ({"A10G": ["http://a:1"]}, "no replica was given of aws/us-east-1/p4d"),
+        ({"A10G": ["http://a:1"]}, "no replica was given for aws/us-east-1/p4d"),
         ({"A10": ["http://a:1"]}, "did you mean 'A10G'"),
         ({"aws/us-east-1/g6.xlarge": ["http://a:1"]}, "the plan does not use aws/us-east-1/g6.xlarge"),
         ({"A10G": ["http://a:1", "http://a:1"], "A100-80GB": ["http://b:1"]}, "given twice"),
@@ -51,7 +51,7 @@ def test_an_accelerator_of_several_types_is_ambiguous() -> None:
     """The types that may be meant are named."""
     types = [replica_type("aws/g5.xlarge", "A10G"), replica_type("aws/g5.2xlarge", "A10G")]
     plan = plan_of(np.full((2, 3, 2), 0.5), [1, 1], types)
-    with pytest.raises(InputError, match=r"may mean any of aws/g5.xlarge, aws/g5.2xlarge"):
+    with pytest.raises(InputError, match=r"is ambiguous: aws/g5.xlarge, aws/g5.2xlarge"):
         pools_of(plan, {"A10G": ["http://a:1"]})
 
 

@@ -107,5 +107,5 @@ def test_plans_that_cannot_be_routed_are_refused() -> None:
         routes_of(plan_of(np.ones((1, 3, 2)), [1], types, buckets=ordinal))
     with pytest.raises(InputError, match="no replicas"):
         routes_of(plan_of(np.ones((1, 3, 2)), [0], types))
-    with pytest.raises(InputError, match="carries no requests"):
+    with pytest.raises(InputError, match="serves no requests"):
         routes_of(plan_of(np.zeros((1, 3, 2)), [1], types))

@@ -22,7 +22,7 @@ class StackOptions:
     """One option of every kind."""
 
     namespace: str = option("default", "Where it lives.")
-    port: int = option(8000, "Where servers listen.")
+    port: int = option(8000, "Port that servers listen on.")
     headroom: float | None = option(None, "Room that is kept free.")
     is_spot: bool = option(False, "Whether nodes may go away.")
     scaler: Literal["hpa", "keda"] = option("hpa", "What scales it.")
@@ -58,7 +58,7 @@ def test_options_have_names_kinds_defaults_and_help() -> None:
         "name": "port",
         "kind": "a whole number",
         "default": 8000,
-        "about": "Where servers listen.",
+        "about": "Port that servers listen on.",
     }
 
 

@@ -42,7 +42,7 @@ IN_SECONDS = {"ms": 1e-3, "us": 1e-6}
 SAID = [
     (
         "docs/aiconfigurator.md",
-        f"every batch of {', '.join(map(str, aiconfigurator._BATCHES))} requests of "
+        f"batches of {', '.join(map(str, aiconfigurator._BATCHES))} requests of "
         f"{', '.join(f'{one:,}' for one in aiconfigurator._CONTEXTS)} tokens, with "
         f"{', '.join(f'{one:,}' for one in aiconfigurator._CHUNKS)} more prompt tokens",
     ),
@@ -52,11 +52,11 @@ SAID = [
         f"or steps more than {aiconfigurator._WILD:g} times ours",
     ),
     ("docs/anchors.md", f"log(batch / {REFERENCE_BATCH:g})"),
-    ("docs/anchors.md", f"a size within {SAME_SIZE * 100:g} % of what a bucket is planned at"),
+    ("docs/anchors.md", f"a size within {SAME_SIZE * 100:g} % of a bucket's planned size"),
     (
         "docs/anchors.md",
-        f"{suggest.START_MINUTES:g} minutes to start a replica, one turn of all requests to warm up, "
-        f"then {suggest.TURNS} turns and at least {suggest.LEAST_REQUESTS} requests",
+        f"{suggest.START_MINUTES:g} minutes to start a replica, one warm-up round of all requests, "
+        f"then {suggest.TURNS} rounds and at least {suggest.LEAST_REQUESTS} requests",
     ),
     ("docs/balance.md", f"{AWAY_S[0]:g} s, then {', '.join(f'{one:g}' for one in AWAY_S[1:])}"),
     ("docs/balance.md", f"A type whose replicas are {FULL:g} full"),
@@ -68,13 +68,13 @@ SAID = [
     ("docs/deploy.md", f"`{STEP} k mod {TURNS}`"),
     ("docs/design.md", f"The default is {Options().headroom:g}:"),
     ("docs/formulation.md", f"up to {MANY_BUCKETS} buckets"),
-    ("docs/formulation.md", f"while at most {EXACT_TYPES} types are in the running"),
-    ("docs/measure.md", f"at least {Effort().requests} count ({BEYOND} beyond a percentile"),
+    ("docs/formulation.md", f"with at most {EXACT_TYPES} candidate types"),
+    ("docs/measure.md", f"at least {Effort().requests} requests are counted ({BEYOND} beyond a percentile"),
     ("docs/measure.md", f"narrower than {Effort().narrow * 100:g} % of it"),
     ("docs/measure.md", f"are within {Effort().precision * 100:g} %"),
-    ("docs/measure.md", f"It starts at {START_SHARE:g} of what the profile expects"),
-    ("docs/measure.md", f"more than {LATE_S * 1e3:g} ms late"),
-    ("docs/measure.md", f"Where fewer than {BLOCKS} times as many were counted"),
+    ("docs/measure.md", f"It starts at {START_SHARE:g} of the profile's rate"),
+    ("docs/measure.md", f"late by more than {LATE_S * 1e3:g} ms"),
+    ("docs/measure.md", f"If fewer than {BLOCKS} times as many requests were counted"),
     ("docs/measure.md", f"by more than a token or {OFF_SHARE * 100:g} %"),
     ("docs/measure.md", f"(HTTP {', '.join(map(str, REFUSED))})"),
     ("docs/performance-model.md", f"{percentiles._REQUESTS:,} requests a rate"),
@@ -88,27 +88,27 @@ SAID = [
         f"{len(LIMIT_FACTORS)} plans for each limit, {LIMIT_FACTORS[0]:g} to {LIMIT_FACTORS[-1]:g} times the service's "
         f"own, each on new estimates ({len(COARSE_LIMIT_FACTORS)} with more than {MANY_TYPES} types)",
     ),
-    ("docs/proof.md", f"{diagnosis.REACH_REQUESTS:,} requests are looked at one by one"),
+    ("docs/proof.md", f"{diagnosis.REACH_REQUESTS:,} requests are simulated one by one"),
     ("docs/proof.md", f"(times {thinning._MARGIN:g})"),
     ("docs/design.md", f"with a margin of {thinning._MARGIN:g} between"),
-    ("docs/proof.md", f"if it carried {MOST_CARRIED:g} times what the closed form says"),
-    ("docs/design.md", f"limits that are {tolerance._ROOM:g} times what the size takes alone"),
+    ("docs/proof.md", f"even with {MOST_CARRIED:g} times its closed-form capacity"),
+    ("docs/design.md", f"limits of {tolerance._ROOM:g} times the time that the size takes alone"),
     ("docs/proof.md", f"at most {small_fleets._SMALL_FLEET} instances"),
     ("docs/proof.md", f"{judge._PROOF_RUNS} runs of at least {judge._PROOF_REQUESTS:,}"),
     (
         "docs/proof.md",
-        f"{certify._TOKEN_S:g} s a token where no limit says it), and wait as long as TTFT allows. The shortest run "
+        f"{certify._TOKEN_S:g} s per token without such a limit), and wait as long as TTFT allows. The shortest run "
         "has as many requests as arrive "
-        f"in {certify._STAYS:g} such times, {certify.LEAST_REQUESTS:,} at least",
+        f"in {certify._STAYS:g} such times, at least {certify.LEAST_REQUESTS:,}",
     ),
     (
         "docs/proof.md",
         f"up to {judge._MOST_RUNS} runs of at least {judge._LEAST_RUN:,}; a proof has runs of {judge._PROOF_TIMES:g} "
-        f"times the shortest. No run has more than {judge.MOST_REQUESTS:,} requests, and no more are made once all of "
-        f"them have {judge._MOST_TRIED:,}, or {judge._MOST_PROVEN:,} for a proof",
+        f"times the shortest. No run has more than {judge.MOST_REQUESTS:,} requests, and no more runs are made once "
+        f"they have {judge._MOST_TRIED:,} requests in total, or {judge._MOST_PROVEN:,} for a proof",
     ),
-    ("docs/proof.md", f"Traffic may need at most {judge._MOST_USED:.0%}".replace("%", " %")),
-    ("docs/proof.md", f"In the end up to {headroom._MOST_CHANCES} cheaper plans"),
+    ("docs/proof.md", f"The traffic may need at most {judge._MOST_USED:.0%}".replace("%", " %")),
+    ("docs/proof.md", f"At the end, up to {headroom._MOST_CHANCES} cheaper plans"),
     ("docs/proof.md", f"in {['zero', 'one', 'two', 'three', 'four', 'five', 'six'][len(certify._PASSES)]} passes"),
     ("src/melange/catalog/data/README.md", f"older than {STALE_AFTER_DAYS} days"),
 ]
@@ -168,4 +168,4 @@ def test_intervals_elsewhere_and_the_number_of_constants_are_as_said() -> None:
     low, high = f"{elsewhere.low:.2f}", f"{elsewhere.high:.2f}"
     assert f"{low}-{high}" in page("docs/performance-model.md")
     assert f"{low} to {high}" in page("docs/design.md")
-    assert f"{len(fields(Constants))} an era" in page("docs/design.md")
+    assert f"{len(fields(Constants))} per era" in page("docs/design.md")

@@ -5,14 +5,12 @@ import re
 from collections.abc import Iterator, Mapping
 
 import melange
-from documents import PACKAGE, PAGES, ROOT, WRITTEN, blocks, code, everywhere, page, project, prose, spans
+from documents import PACKAGE, PAGES, ROOT, blocks, code, everywhere, page, project, prose, spans
 
 Modules = Mapping[str, ast.Module]
 
 # Words of the documents that the code puts together from parts.
 COMPOSED = {"ttft_seconds", "tpot_seconds", "latency_seconds", "t_moe_layer", "t_latent_layer"}
-# Words of another century, or ones that have to be read twice.
-OLD_WORDS = r"dear|dearer|dearest|anew|so many(?! that)|told apart|tells? apart|stands? in the way|by what it is known"
 # The only places where a library is imported.
 HOMES = {
     "highspy": ("plan/milp/highs.py",),
@@ -148,8 +146,3 @@ def test_the_floors_of_the_architecture_are_those_of_the_contract() -> None:
     assert {name for level in levels for name in level} == set(floor)
     order = [floor[name] for level in levels for name in sorted(level, key=floor.__getitem__)]
     assert order == sorted(order)
-
-
-def test_the_documents_are_in_plain_words() -> None:
-    """Nothing is dear, made anew or told apart; what programs print is left as it is."""
-    assert everywhere(lambda text: re.findall(rf"\b(?:{OLD_WORDS})\b", prose(text)), WRITTEN) == []

@@ -50,7 +50,7 @@ def measure(server: Server, name: str, slo: Slo, folder: Path, buckets: int) -> 
     )
     print(f"\n{done.stderr}\n{done.stdout}")
     assert done.returncode == 0, done.stderr
-    assert ("all of the traffic's sizes" in " ".join(done.stdout.split())) == (buckets == np.count_nonzero(SHARES))
+    assert ("All sizes of the traffic" in " ".join(done.stdout.split())) == (buckets == np.count_nonzero(SHARES))
     return Profile.read(folder / f"{name}.json")
 
 

@@ -147,8 +147,8 @@ def test_a_journal_of_something_else_is_refused(tmp_path: Path) -> None:
     path, traffic = tmp_path / "journal.jsonl", workload([[0.0, 9.0], [6.0, 2.0]])
     with queue_server(*FASTER) as url:
         measured(url, campaign(path, subject(HASTY, traffic), budget_s=0.1))
-        with pytest.raises(InputError, match="was begun with slo"):
+        with pytest.raises(InputError, match="was started with slo"):
             measured(url, campaign(path, subject(Slo(tpot_s=0.02), traffic)))
         (tmp_path / "other.json").write_text('{"melange": "plan/1"}\n')
-        with pytest.raises(InputError, match="holds no journal of measurements"):
+        with pytest.raises(InputError, match="is not a measurement journal"):
             measured(url, campaign(tmp_path / "other.json", subject(HASTY, traffic)))

@@ -44,9 +44,9 @@ def test_prompts_are_as_long_as_asked_whatever_a_server_understands(
 @pytest.mark.parametrize(
     ("flags", "path", "model", "message"),
     [
-        (("--no-usage",), "", "", "streams hold no usage block"),
+        (("--no-usage",), "", "", "streams have no usage block"),
         ((), "", "gpt-5", "unknown model 'gpt-5'"),
-        ((), "/nothing", "", "must list the models that are served, got: HTTP 404"),
+        ((), "/nothing", "", "must list the served models, got: HTTP 404"),
         (("--key", "secret"), "", "", "got: HTTP 401"),
     ],
     ids=str,
@@ -87,7 +87,7 @@ def test_nobody_there_is_said_after_some_patience() -> None:
         async with client_session() as session:
             await connect(session, url, patience_s=0.3)
 
-    with pytest.raises(MeasurementError, match="must list the models"):
+    with pytest.raises(MeasurementError, match="must list the served models"):
         asyncio.run(run())
 
 

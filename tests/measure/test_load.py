@@ -129,7 +129,7 @@ def test_a_server_that_is_hopelessly_behind_is_given_up_early() -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--stops-early",), "completions must be of 8 tokens, the server counts 4 on average"),
+        (("--stops-early",), "completions must be 8 tokens, but the server counts 4 on average"),
         (("--max-prompt", "40"), "a request of 64 tokens in and 8 out, alone, failed: HTTP 400"),
         (("--most-waiting", "0"), "HTTP 429"),
     ],

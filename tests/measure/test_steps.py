@@ -80,5 +80,5 @@ def test_sizes_far_from_all_points_are_less_sure() -> None:
 
 def test_without_a_request_alone_nothing_can_be_fitted() -> None:
     """Its first token is what tells the time of a prompt."""
-    with pytest.raises(InputError, match="at least one point of requests one at a time"):
+    with pytest.raises(InputError, match="at least one point with single requests"):
         fit_engine(points(64, 64, 4)[1:])

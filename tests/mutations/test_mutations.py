@@ -17,6 +17,8 @@ from read_formats import Format, formats, write_valid
 
 from melange.cli.app import app
 
+pytestmark = pytest.mark.heavy
+
 # What each format stands in for a whole file; tried with a few hundred mutations in all.
 _EACH = 12
 

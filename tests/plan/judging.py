@@ -96,7 +96,7 @@ def _broken(program: Program, answer: _Answer, same: float) -> str:
     if (busy > room * (1 + same)).any():
         return f"overloads {int(np.argmax(busy - room))} by {float((busy - room).max()):g}"
     if asked.spare_total_replicas and (lost := _not_stood(program, n, p, part, same)):
-        return f"does not stand the loss of {lost}"
+        return f"does not survive the loss of {lost}"
     return _broken_limits(program, n, p, spare)
 
 
@@ -137,9 +137,9 @@ def _broken_limits(program: Program, n: np.ndarray, p: np.ndarray, spare: np.nda
         if n[r] and (one.name in asked.exclude or one.offer.accelerator in asked.exclude):
             return f"{one.name} is excluded"
     if p @ n < asked.min_total_replicas:
-        return "fewer replicas than asked for"
+        return "fewer replicas than required"
     if asked.max_types is not None and np.count_nonzero(n) > asked.max_types:
-        return "more types than asked for"
+        return "more types than allowed"
     if asked.budget_per_h is not None and n @ [one.cost_per_h for one in items] > asked.budget_per_h * (1 + SAME):
         return "more expensive than the budget"
     for members, weight, most, name in _limits(program):

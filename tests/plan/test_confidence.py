@@ -51,7 +51,7 @@ def test_a_low_end_of_nothing_is_approached_in_a_line() -> None:
     assert half[0, 0, 0] == pytest.approx(2.0)
     counted = at_confidence(rates, 0.95)
     assert counted.max_request_rate[0, 0, 0] == 0.0
-    assert counted.reasons[counted.reason[0, 0, 0]] == "cannot be counted on at 95% confidence; measure it to know"
+    assert counted.reasons[counted.reason[0, 0, 0]] == "too uncertain at 95% confidence; measure it"
 
 
 def test_what_may_serve_only_at_its_best() -> None:
@@ -92,7 +92,7 @@ def test_sizes_that_cannot_be_counted_on_fall_under_the_usual_rules() -> None:
     cautious = replace(EXACT, confidence=0.9)
     with pytest.raises(InfeasibleError) as caught:
         solve(load, rates, cautious)
-    assert "cannot be counted on at 90% confidence" in caught.value.reasons[0]
+    assert "too uncertain at 90% confidence" in caught.value.reasons[0]
     assert solve(load, rates, replace(cautious, drop_unservable=True)).served_fraction == pytest.approx(0.5)
 
 
@@ -133,7 +133,7 @@ def test_the_cost_of_not_knowing_where_there_may_be_no_plan() -> None:
     load, rates = workload([[4.0]]), one_cell(low=0.0)
     told = with_uncertainty(solve(load, rates, EXACT))
     assert (told.cost_at["low"], told.cost_at["mid"]) == (None, 1.0)
-    assert "cannot be counted on" in next(str(one) for one in told.cautions if one.kind == "uncertain")
+    assert "too uncertain" in next(str(one) for one in told.cautions if one.kind == "uncertain")
 
 
 def test_only_what_can_enter_the_plan_is_worth_measuring() -> None:

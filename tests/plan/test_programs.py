@@ -7,6 +7,8 @@ from judging import finding, incumbent_finding
 
 from programs import draw
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.mark.parametrize("first", range(0, 240, 20))
 def test_no_plan_breaks_a_limit_or_is_proven_and_beaten(first: int) -> None:

@@ -79,7 +79,7 @@ def test_a_question_and_its_parts_are_one_call() -> None:
     question = asked(load, rates, Options(gap=0.0))
     assert solve(question).cost_per_h == solve(load, rates, Options(gap=0.0)).cost_per_h
     assert question_of(question, None, None) is question
-    with pytest.raises(TypeError, match="give them once"):
+    with pytest.raises(TypeError, match="give them only once"):
         question_of(question, rates, None)
     with pytest.raises(TypeError, match="needs a profile"):
         question_of(load, None, None)

@@ -84,7 +84,7 @@ def test_a_server_in_one_line_has_vllms_names() -> None:
 def test_other_engines_are_told_in_words() -> None:
     """Their flags have other names and partly other meanings."""
     (one,) = servers_of(plan_of("H100-80GB", engine="trtllm"))
-    assert "at most 2048 running requests, at most 8192 tokens a step, context 131072" in str(one)
+    assert "at most 2048 running requests, at most 8192 tokens per step, context 131072" in str(one)
     assert (one.engine, one.era, one.memory_utilization) == ("trtllm", "trtllm", 0.9)
 
 
@@ -100,11 +100,11 @@ def test_what_the_plan_does_not_know_is_none() -> None:
     plan = plan_of("L4")
     (one,) = servers_of(answering(plan, engines=(None,)))
     assert (one.max_sequences, one.memory_utilization, one.is_chunked, one.era) == (None, None, None, "")
-    assert str(one).endswith("vllm, tensor parallel 1, limits not known")
+    assert str(one).endswith("vllm, tensor parallel 1, limits unknown")
     (engine,) = plan.engines
     assert engine is not None
     (one,) = servers_of(answering(plan, engines=(replace(engine, source="measured"),)))
-    assert str(one).endswith("vllm, tensor parallel 1, set up as it was measured")
+    assert str(one).endswith("vllm, tensor parallel 1, configured as measured")
 
 
 def test_a_plans_file_says_its_servers(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ def test_budget_carries_the_most_traffic():
     assert plan.bound_per_h is None
     assert solve(*authors(), exact(budget_per_h=1.5)).served_fraction == pytest.approx(1 / 12)
     assert solve(*authors(), exact(budget_per_h=100)).cost_per_h == pytest.approx(4.68)
-    with pytest.raises(InfeasibleError, match="no allowed set"):
+    with pytest.raises(InfeasibleError, match="no allowed fleet"):
         solve(*authors(), exact(budget_per_h=0.5))
 
 
@@ -271,12 +271,12 @@ def test_what_no_type_serves_is_said_type_by_type():
             {"max_types": 1, "require": ("A10G", "A100-80GB")},
             "max_types: at least 2 different types are needed, 1 allowed",
         ),
-        ({"require": ("A10G",), "max_instances": {"A10G": 0}}, "A10G is required, and none is allowed or available"),
+        ({"require": ("A10G",), "max_instances": {"A10G": 0}}, "A10G is required, but none is allowed or available"),
         (
             {"max_instances": {"A100-80GB": 1, "A10G": 1}, "spare_total_replicas": 1},
             "spare replicas: the other limits leave no room for them",
         ),
-        ({"budget_per_h": 3.0, "require": ("A100-80GB",)}, "budget: what must be rented costs 3.67 USD/h, 3 allowed"),
+        ({"budget_per_h": 3.0, "require": ("A100-80GB",)}, "budget: required instances cost 3.67 USD/h, 3 allowed"),
     ],
 )
 def test_what_stands_in_the_way_is_said(options, reason):

@@ -35,7 +35,7 @@ def test_winners_carry_letter_and_margin(study: Study) -> None:
 def test_the_finding_weighs_by_traffic(study: Study) -> None:
     """Small wins one size of four, and with it 15 of 30 requests a second."""
     figure = figure_winners(study.profile, study.workload, study.found, study.legend)
-    assert "small serves 50% of the requests" in finding_of(figure)
+    assert "small is the cheapest type for 50% of the requests" in finding_of(figure)
 
 
 def test_a_pair_shows_who_is_ahead(study: Study) -> None:
@@ -114,7 +114,7 @@ def test_intervals_turn_rates_into_costs(study: Study) -> None:
         figure
     )
     sure = intervals_finding(intervals(profile, study.legend, (0, 0)), study.workload, (0, 0))
-    assert sure.endswith("no other interval reaches it")
+    assert sure.endswith("no other interval overlaps")
 
 
 def test_names_are_never_markup(buckets: Buckets, workload: Workload) -> None:

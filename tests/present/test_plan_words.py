@@ -52,7 +52,7 @@ def beyond(plan: Plan) -> Plan:
         low=0.9703,
         wanted=0.99,
         reach=0.9743,
-        beyond_reach=("2.57% of the requests exceed the limit on TTFT even alone, by 40% in the median",),
+        beyond_reach=("2.57% of the requests exceed the TTFT limit even alone, by 40% in the median",),
     )
     return replace(plan, certificate=more, status="certified", bound_per_h=None, gap=1.0)
 
@@ -89,16 +89,16 @@ def test_a_certified_fleet_of_one_type_is_not_compared_with_itself(certified: Pl
         cost_per_h=21.6,
         certificate=replace(PROOF, single_type="large", single_type_per_h=21.6),
     )
-    assert plan_sentence(one).endswith("no mix was found that is cheaper than this single type.")
+    assert plan_sentence(one).endswith("no cheaper mix was found.")
 
 
 @pytest.mark.parametrize(
     ("bound", "gap", "words"),
     [
-        (None, 1.0, "Proof: there is none that no cheaper fleet holds."),
-        (10.0, 0.12, "Proof: below 10.00 USD/h no fleet keeps up with this traffic"),
+        (None, 1.0, "Proof: none that rules out cheaper fleets."),
+        (10.0, 0.12, "Proof: below 10.00 USD/h no fleet meets the SLO"),
         (10.0, 0.12, "so at most 12.0% could be saved."),
-        (16.2, 0.0, "Proof: no cheaper fleet keeps up with this traffic, as far as loads add up."),
+        (16.2, 0.0, "Proof: no cheaper fleet meets the SLO, assuming that loads add up."),
     ],
 )
 def test_a_certified_plan_says_how_far_from_the_cheapest_it_can_be(
@@ -157,7 +157,7 @@ def test_changes_say_what_both_plans_stand_on(plan: Plan, certified: Plan) -> No
     """A certified answer beside a plan in force that was not simulated, and the other way."""
     said = changes_sentence(certified, plan)
     assert "by closed form for 30 requests/s" in said
-    assert "Certification chooses by cost" in said
+    assert "The certified search goes by cost" in said
     assert "certified for 30 requests/s at 99%" in changes_sentence(plan, certified)
 
 
@@ -192,10 +192,10 @@ def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certif
     curves = [trace.name for trace in cost.variants[0].figure.data[:-1]]
     assert curves
     assert all(name.endswith("closed form") for name in curves)
-    assert "in simulation 46.70% of the requests meet the SLO under it, where 99% must" in cost.caption
+    assert "in simulation only 46.70% of its requests meet the SLO (target 99%)" in cost.caption
     roomy = replace(certified, certificate=replace(PROOF, cost_before_per_h=2 * certified.cost_per_h))
     captions = [picture.caption for picture in explore_pictures(Study(exploration=explore(roomy)))]
-    assert any("the simulation shows room" in caption for caption in captions)
+    assert any("the simulation finds capacity" in caption for caption in captions)
     kinds = [row[cost.header.index("Kind")] for row in cost.rows]
     assert kinds[0] == "certified"
     assert set(kinds[1:]) == {"closed form"}

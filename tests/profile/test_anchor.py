@@ -142,7 +142,7 @@ def test_a_searched_maximum_is_measured(llama: Model) -> None:
     assert (other.provenance == ESTIMATED).all()
     assert "was found under TPOT <= 100 ms for 99 % of requests" in str(other.cautions[-1])
     odd = anchor(llama, OFFERS, SLO, BUCKETS, [replace(point, input_tokens=800)])
-    assert "no bucket is planned at (nearest: 1,000 in and 500 out)" in str(odd.cautions[-1])
+    assert "matches no bucket (nearest: 1,000 in and 500 out)" in str(odd.cautions[-1])
 
 
 @pytest.mark.parametrize("rate", [0.01, 1e6])
@@ -181,8 +181,8 @@ def test_other_engines_and_models_are_left_out(llama: Model) -> None:
     points = [replace(point, engine="sglang"), replace(point, model="Qwen/Qwen3-32B"), replace(point, model="my-llama")]
     found = anchor(llama, OFFERS, SLO, BUCKETS, points)
     assert [caution.message.partition(";")[2].strip() for caution in found.cautions if caution.kind == "anchor"] == [
-        "left out",
-        "left out",
+        "skipped",
+        "skipped",
     ]
     assert "1 measured point" in found.source
 
@@ -190,7 +190,7 @@ def test_other_engines_and_models_are_left_out(llama: Model) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"accelerator": ""}, "does not say which replica was measured"),
+        ({"accelerator": ""}, "does not name the replica that was measured"),
         ({"accelerator": "L40Z"}, "unknown replica type or accelerator 'L40Z'; did you mean"),
         ({"accelerator": "T4"}, "T4 is not among the offers"),
         ({"tensor_parallel": 4}, "L40S is offered split over 1, not over 4"),

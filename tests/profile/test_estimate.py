@@ -88,7 +88,7 @@ def test_context_and_cache_limits_have_their_reasons(llama: Model) -> None:
     assert profile.max_request_rate[0, 0, 0] > 0
     assert reason(profile, 0, 1) == "a request of 30,100 tokens exceeds the context limit of 4,096"
     stretched = estimate(llama, [offer("L4")], slo, long, engine=find_era("vllm").with_settings(max_context=40_000))
-    assert "one request of 30,100 tokens needs 2.1 times the KV cache" in reason(stretched, 0, 1)
+    assert "one request of 30,100 tokens needs 2.1 times the available KV cache" in reason(stretched, 0, 1)
 
 
 def test_a_degree_that_does_not_divide_the_heads() -> None:
@@ -167,12 +167,12 @@ def test_an_slo_on_requests_is_estimated_by_its_means(llama: Model) -> None:
     (on_requests, by_requests), (_, by_mean) = by_slo.items()
     assert (by_requests.max_request_rate == by_mean.max_request_rate).all()
     assert by_requests.slo == on_requests
-    assert by_requests.source == f"{by_mean.source}; its rates hold the limits in the mean"
+    assert by_requests.source == f"{by_mean.source}; its rates meet the limits on the mean"
 
 
 def test_a_percentile_is_not_guessed(llama: Model) -> None:
     """Only means are held in closed form: anything else is an error with a way out."""
-    with pytest.raises(InputError, match=r"limits on the mean, and p99 was asked for") as caught:
+    with pytest.raises(InputError, match=r"limits on the mean only, got p99") as caught:
         estimate(llama, [offer("L4")], Slo(tpot_s=0.1, statistic="p99"), CHAT)
     assert "melange.with_simulated_rates" in caught.value.hint
     assert callable(melange.with_simulated_rates)
@@ -198,10 +198,10 @@ def test_what_was_fitted_is_not_extrapolated(llama: Model) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"offers": []}, "no offers to choose from"),
+        ({"offers": []}, "no offers left"),
         ({"offers": [offer("L44")]}, r"unknown accelerator 'L44'; did you mean"),
         ({"tensor_parallel": 16}, "no offer holds 16 accelerators; the largest holds 1"),
-        ({"sizes": Buckets.ordinal(2, 2)}, "say no token counts"),
+        ({"sizes": Buckets.ordinal(2, 2)}, "without token counts"),
         ({"engine": "vlm"}, r"unknown engine 'vlm'; did you mean 'vllm'"),
     ],
 )

@@ -79,8 +79,8 @@ def test_an_engine_is_a_name_or_an_era() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"slo": Slo(tpot_s=0.1, statistic="p99")}, "limits on the mean, and p99 was asked for"),
-        ({"sizes": Buckets.ordinal(2, 2)}, "say no token counts"),
+        ({"slo": Slo(tpot_s=0.1, statistic="p99")}, "limits on the mean only, got p99"),
+        ({"sizes": Buckets.ordinal(2, 2)}, "without token counts"),
         ({"engine": "vlm"}, "unknown engine 'vlm'; did you mean 'vllm'"),
         ({"step_times": "vidur"}, "unknown source of step times 'vidur'"),
     ],

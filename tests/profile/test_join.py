@@ -33,7 +33,7 @@ def measured(name: str, rates: list[list[float]], **details: Any) -> Profile:
 
 def test_all_types_keep_what_is_known_of_them(llama: Model, tmp_path: Path) -> None:
     """Rates, intervals, why a cell is 0, engines, cautions and sources, each in its place, also from files."""
-    doubt = Caution("price", "nobody said what it costs")
+    doubt = Caution("price", "the price is unknown")
     small = replace(measured("small", [[2.0], [0.0]]), cautions=(doubt,))
     known = replace(estimate(llama, [offer("L4"), offer("A10G")], SLO, BUCKETS), model="")
     large = replace(measured("large", [[0.0], [9.0]]), cautions=(doubt,))
@@ -72,7 +72,7 @@ def test_one_is_itself() -> None:
 @pytest.mark.parametrize(
     ("other", "words", "hint"),
     [
-        (measured("small", [[1.0], [1.0]]), "replica_types: both have one of the name 'small'", "--replica-type"),
+        (measured("small", [[1.0], [1.0]]), "replica_types: both contain 'small'", "--replica-type"),
         (
             measured("large", [[1.0], [1.0]], slo=Slo(tpot_s=0.1)),
             "slo must be the same in both, got TPOT <= 50 ms for 99 % of requests",
@@ -110,5 +110,5 @@ def test_other_tools_files_are_not_joined_with_ours(tmp_path: Path) -> None:
     """A release's configuration says neither sizes nor SLO."""
     (tmp_path / "release.json").write_text('{"gpu_info": {"A10G": {"cost": 1.0, "tputs": [[1.0]]}}}')
     ours = measured("small", [[2.0], [1.0]]).save(tmp_path / "ours.json")
-    with pytest.raises(InputError, match="several profiles can be read together only where"):
+    with pytest.raises(InputError, match="several profiles can be combined only if"):
         read_profile(ours, tmp_path / "release.json")

@@ -83,14 +83,14 @@ def test_points_as_wrong_as_the_model_is_are_left_alone(
 def test_prompts_that_were_cached_are_named(card: str, cached: float, concurrency: int) -> None:
     """The first token of 8,000 comes sooner than they can be read."""
     message = told(card, predicted(card, 8000, 200, concurrency, 1 - cached))
-    assert "prefix caching is a likely cause (the first token comes after" in message
+    assert "prefix caching is a likely cause (the first token arrives after" in message
     assert "speculative" not in message
 
 
 def test_prompts_that_were_cached_show_in_the_rate_too() -> None:
     """Where the file says no time to the first token."""
     point = predicted("H100-80GB", 8000, 100, 32, 0.02)
-    assert "prompts a second were answered, and" in told("H100-80GB", replace(point, ttft_s={}, latency_s={}))
+    assert "prompts per second were answered, but only" in told("H100-80GB", replace(point, ttft_s={}, latency_s={}))
 
 
 @pytest.mark.parametrize("card", ["H100-80GB", "A10G", "L4"])
@@ -108,7 +108,7 @@ def test_tokens_that_come_in_groups_are_named() -> None:
     """The gap between chunks is longer than the time per token."""
     point = predicted("H100-80GB", 500, 500, 4)
     grouped = replace(point, tpot_s={"mean": point.tpot_s["mean"] / 1.5}, latency_s={}, achieved_rate=None)
-    assert "speculative decoding is a likely cause (tokens come in groups" in told("H100-80GB", grouped)
+    assert "speculative decoding is a likely cause (tokens arrive in groups" in told("H100-80GB", grouped)
 
 
 @pytest.mark.parametrize("key", ["accept_length", "spec_decode_acceptance_length"])
@@ -124,14 +124,14 @@ def test_a_file_that_says_so_is_believed(key: str, tokens: float | None, is_name
     (point,) = read_measurements(path)
     assert point.tokens_per_step == (tokens or None)
     assert Measurement.from_json(point.to_json()) == point
-    assert ("the file says 2.7 tokens a step" in told("H100-80GB", point)) is is_named
+    assert ("the file says 2.7 tokens per step" in told("H100-80GB", point)) is is_named
 
 
 def test_a_point_that_is_far_too_slow_is_no_such_case() -> None:
     """Four times as slow as it should be: something else was measured."""
     point = predicted("H100-80GB", 500, 500, 4)
     slow = replace(point, tpot_s={"mean": point.tpot_s["mean"] * 4}, itl_s={}, latency_s={}, ttft_s={})
-    assert "see that model, accelerator, degree and engine are those of the service" in told("H100-80GB", slow)
+    assert "check that model, accelerator, degree and engine match the service" in told("H100-80GB", slow)
 
 
 CASE = Path(__file__).parents[3] / "shared" / "cases" / "load_tests" / "prefix_cached.json"
@@ -142,4 +142,4 @@ CASE = Path(__file__).parents[3] / "shared" / "cases" / "load_tests" / "prefix_c
 def test_a_result_of_a_prefix_cache(card: str) -> None:
     """8,000 tokens, the first after 60 ms."""
     (point,) = read_measurements(CASE)
-    assert "prefix caching is a likely cause (the first token comes after 60 ms" in told(card, point)
+    assert "prefix caching is a likely cause (the first token arrives after 60 ms" in told(card, point)

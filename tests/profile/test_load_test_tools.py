@@ -133,17 +133,20 @@ def without(content: dict[str, Any], *keys: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (without(INFERENCE_PERF, "load_summary", "requested_rate"), "it sums up stages of different loads"),
-        (without(INFERENCE_PERF, "successes", "prompt_len"), "successes.prompt_len.mean is absent"),
+        (without(INFERENCE_PERF, "load_summary", "requested_rate"), "it summarizes stages of different loads"),
+        (without(INFERENCE_PERF, "successes", "prompt_len"), "successes.prompt_len.mean is missing"),
         (
             without(INFERENCE_PERF, "successes", "latency") | {"load_summary": {"requested_rate": "fast"}},
             "requested_rate",
         ),
-        (without(GENAI_PERF, "input_config", "perf_analyzer", "stimulus"), "input_config.perf_analyzer.stimulus says"),
+        (
+            without(GENAI_PERF, "input_config", "perf_analyzer", "stimulus"),
+            "input_config.perf_analyzer.stimulus gives neither",
+        ),
         (GENAI_PERF | {"input_config": {"concurrency": [8, 16]}}, "input_config.concurrency must be one load"),
-        (without(LLMPERF, "num_concurrent_requests"), "the key num_concurrent_requests is absent"),
+        (without(LLMPERF, "num_concurrent_requests"), "the key num_concurrent_requests is missing"),
         (LLMPERF | {"results_ttft_s_mean": "soon"}, "results_ttft_s_mean must be a number, got 'soon'"),
-        ({"some": "tool"}, "no format that is known"),
+        ({"some": "tool"}, "unknown format"),
     ],
 )
 def test_what_is_absent_is_named(content: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -171,9 +174,9 @@ BENCH_SERVE = {
 @pytest.mark.parametrize("key", ["mean_ttft_ms", "mean_tpot_ms", "request_throughput", "duration"])
 def test_a_figure_that_the_test_does_not_have_is_named(key: str, tmp_path: Path) -> None:
     """NaN, as Python writes it; the hint is about load tests."""
-    with pytest.raises(InputError, match=rf"result\.json: {key} is NaN: the test has no such figure") as caught:
+    with pytest.raises(InputError, match=rf"result\.json: {key} is NaN: the load test has no value for it") as caught:
         read(tmp_path, BENCH_SERVE | {key: math.nan})
-    assert "remove the key, or run the test so that it has one" in caught.value.hint
+    assert "remove the key, or repeat the test so that it has one" in caught.value.hint
 
 
 def test_a_figure_that_nobody_asks_for_may_be_anything(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 import melange
-from melange.profile.percentiles import TOO_DEAR, RateSearch, with_simulated_rates
+from melange.profile.percentiles import TOO_COSTLY, RateSearch, with_simulated_rates
 from melange.profile.profile import Profile
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
@@ -34,7 +34,8 @@ def is_left_out(profile: Profile, workload: Workload, **options: bool) -> list[b
     found = with_simulated_rates(profile, workload, SLO, search=RateSearch(**options))
     reasons = np.array(found.reasons)[found.reason[:, 0, 0]]
     return [
-        bool(rate == 0 and why == TOO_DEAR) for rate, why in zip(found.max_request_rate[:, 0, 0], reasons, strict=True)
+        bool(rate == 0 and why == TOO_COSTLY)
+        for rate, why in zip(found.max_request_rate[:, 0, 0], reasons, strict=True)
     ]
 
 

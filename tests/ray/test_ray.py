@@ -102,5 +102,5 @@ def test_no_cluster_at_an_address_is_said() -> None:
         address = f"ray://127.0.0.1:{probe.getsockname()[1]}"
         done = validate("--on", address)
     assert (done.returncode, done.stdout) == (2, "")
-    assert f"error: --on {address}: no Ray cluster answers there" in done.stderr
+    assert f"error: --on {address}: no Ray cluster at this address" in done.stderr
     assert "ray start --head" in done.stderr

@@ -173,8 +173,8 @@ def test_a_plan_without_rates_or_replicas_is_no_fleet() -> None:
     plan = small_plan()
     with pytest.raises(InputError, match="H100 are not in the plan"):
         policy_state(plan, {"H100": 1})
-    with pytest.raises(InputError, match="no replicas to send requests to"):
+    with pytest.raises(InputError, match="plan: no replicas"):
         policy_state(plan, {})
     bare = answering(small_plan(), max_request_rate=np.zeros((2, 2, 2)))
-    with pytest.raises(InputError, match="does not say what its replicas carry"):
+    with pytest.raises(InputError, match="the rates of its replicas are missing"):
         policy_state(bare)

@@ -44,10 +44,10 @@ def test_what_nothing_is_offered_for_is_named(offers: str, expected: list[tuple[
     found = cautions(offers, tmp_path)
     assert len(found) == len(expected), found
     for message, (key, name) in zip(found, expected, strict=True):
-        assert message.startswith(f"offers.{key}: nothing is offered for {name} with the other filters")
+        assert message.startswith(f"offers.{key}: no offer for {name} passes the other filters")
 
 
 def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
     """Where no offer is left there is nothing to warn of."""
-    with pytest.raises(InputError, match="nothing is left to rent"):
+    with pytest.raises(InputError, match="nothing to rent"):
         cautions("{providers: [aws], market: [reserved]}", tmp_path)

@@ -15,6 +15,8 @@ from melange.service.session import Session
 from melange.workload.arrivals import draw
 from melange.workload.datasets import dataset
 
+pytestmark = pytest.mark.heavy
+
 SERVICE = """\
 model: meta-llama/Llama-3.1-8B-Instruct
 slo: {ttft_ms: 2000, tpot_ms: 80}
@@ -57,7 +59,7 @@ def test_what_is_certified_for_a_log_holds_when_it_is_replayed(
     assert shown["holds"]
     assert shown["attainment"]["value"] == pytest.approx(plan.attainment, abs=1e-3)
     assert shown["rate"] == pytest.approx(rate, rel=0.05)
-    assert shown["source"].startswith("3,000 requests of log.csv as they came")
+    assert shown["source"].startswith("3,000 requests of log.csv as recorded")
 
 
 def test_a_burstiness_draws_in_place_of_the_log(service: Path, tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_a_burstiness_draws_in_place_of_the_log(service: Path, tmp_path: Path) -
     assert "Requests: sizes drawn from 3,000 requests of log.csv, Poisson arrivals." in " ".join(drawn.stdout.split())
     assert Plan.read(tmp_path / "plan.json").certificate is not None
     own = runner.invoke(app, ["plan", str(service)])
-    words = "Requests: 3,000 requests of log.csv as they came; the busiest minute brings "
+    words = "Requests: 3,000 requests of log.csv as recorded; the busiest minute brings "
     assert words in " ".join(own.stdout.split())
 
 

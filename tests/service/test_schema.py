@@ -62,7 +62,7 @@ def test_every_fault_is_reported_with_its_line_and_the_nearest_key(path: Path) -
     [
         ("model: [", r"service\.yaml:1: not valid YAML"),
         ("just words", "must hold a mapping"),
-        ("slo: {tpot_ms: 1}\nworkload: {}\n", r"model is needed"),
+        ("slo: {tpot_ms: 1}\nworkload: {}\n", r"model is required"),
         (SMALLEST + "folder: /tmp\n", "unknown key 'folder'"),
         (SMALLEST + "plan: {slices: many}\n", r"yaml:4: plan\.slices: input should be a valid integer"),
     ],

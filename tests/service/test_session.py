@@ -298,7 +298,7 @@ def test_a_certified_plan_says_that_headroom_binds_its_closed_form_only(service:
     asked = Session(service, settings=[*settings, "plan.headroom=0.5"]).certified()
     assert np.array_equal(asked.instances, usual.instances)
     said = {one.kind: one.message for one in asked.cautions}
-    assert "plan.headroom: 0.5 binds the closed form only" in said["headroom"]
+    assert "plan.headroom: 0.5 applies to the closed form only" in said["headroom"]
     assert "headroom" not in {one.kind for one in usual.cautions}
 
 
@@ -324,7 +324,7 @@ def test_a_name_of_two_meanings_is_no_limit(tmp_path: Path) -> None:
         "model: meta-llama/Llama-3.1-8B\nslo: {tpot_ms: 120}\nworkload: {dataset: arena, rate: 4}\n"
         "offers: {file: offers.csv, max: {L4: 2}}\n"
     )
-    with pytest.raises(InputError, match=r"offers\.max: 'L4' is an accelerator and an instance type"):
+    with pytest.raises(InputError, match=r"offers\.max: 'L4' is both an accelerator and an instance type"):
         Session(path).plan()
 
 

@@ -75,5 +75,5 @@ def fresh(plan: Plan, requests: int = 20_000, runs: int = 4) -> Interval:
     samples = []
     for seed in range(70_000, 70_000 + runs):
         outcome = simulate(plan, draw_for(plan, requests, seed=seed), seed=seed).outcome
-        samples.append(met(outcome, slo)[counted(outcome)])
+        samples.append(met(outcome, slo)[counted(len(outcome.arrival_s))])
     return attainment(samples)

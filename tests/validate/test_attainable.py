@@ -65,7 +65,7 @@ def test_what_misses_is_told_by_limit_and_by_how_much() -> None:
     bound = attainable(question("L4"), slo, requests)
     assert 0 < bound.share < bound.high < 1
     (said,) = bound.why
-    assert said.startswith(f"{1 - bound.share:.2%} of the requests exceed the limit on TTFT even alone")
+    assert said.startswith(f"{1 - bound.share:.2%} of the requests exceed the TTFT limit even alone")
 
 
 def test_requests_that_no_type_holds_are_told() -> None:
@@ -76,7 +76,7 @@ def test_requests_that_no_type_holds_are_told() -> None:
     )
     bound = attainable(replace(asked, profile=short), Slo(ttft_s=1e3), [far_apart(asked)])
     assert bound.share < 1
-    assert bound.why == (f"{1 - bound.share:.2%} of the requests fit into no allowed type",)
+    assert bound.why == (f"{1 - bound.share:.2%} of the requests fit on no allowed type",)
 
 
 def test_a_type_whose_steps_are_not_known_may_serve_anything() -> None:

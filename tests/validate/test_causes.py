@@ -82,7 +82,7 @@ def test_what_a_request_takes_alone_is_what_the_simulation_says() -> None:
         assert latency_s == pytest.approx(outcome.latency_s, rel=0.02)
 
 
-def test_shares_of_causes_are_of_the_counted_requests() -> None:
-    """Two of four count, and one of them was queueing."""
-    cause = np.array([CAUSE_NAMES.index("queueing"), -1, CAUSE_NAMES.index("queueing"), CAUSE_NAMES.index("batching")])
-    assert share_by_cause(cause, np.array([False, True, True, False])) == {"queueing": 0.5}
+def test_shares_of_causes_are_of_all_requests() -> None:
+    """Of four one was queueing, and one met its limits."""
+    cause = np.array([CAUSE_NAMES.index("queueing"), -1, CAUSE_NAMES.index("batching"), CAUSE_NAMES.index("batching")])
+    assert share_by_cause(cause) == {"queueing": 0.25, "batching": 0.5}

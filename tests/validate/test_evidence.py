@@ -44,7 +44,7 @@ def test_a_question_that_can_be_simulated_has_no_reason() -> None:
         (replace(asked(), profile=replace(asked().profile, slo=None)), "the profile names no SLO"),
         (
             replace(asked(), profile=replace(asked().profile, engines=())),
-            "the steps of paper/L4, paper/A10G, paper/A100-80GB",
+            "paper/L4, paper/A10G, paper/A100-80GB",
         ),
     ],
 )

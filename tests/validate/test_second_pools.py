@@ -11,9 +11,15 @@ from searching import fresh, small_service, with_options
 
 from melange.plan.plan import Plan
 from melange.plan.question import Question
+from melange.plan.sweeps import explore
+from melange.present.study import Study
+from melange.present.terminal.plan_tables import letters
+from melange.present.terminal.plan_words import used_types
 from melange.profile.profile import pool_of
 from melange.validate.certify.certify import certify
 from melange.validate.certify.second_pools import LONG, with_pools
+
+pytestmark = pytest.mark.heavy
 
 
 def question() -> Question:
@@ -77,3 +83,15 @@ def test_what_is_asked_of_a_type_is_asked_of_its_second_pool() -> None:
     assert both.profile.replica_types[-1] == pool_of(asked.profile.replica_types[place], LONG)
     assert both.options.spare_replicas == {"paper/A10G": 1, "paper/A10G long": 1}
     assert np.array_equal(both.profile.max_request_rate[-1], both.profile.max_request_rate[place])
+
+
+def test_pools_keep_their_letters_and_have_colors() -> None:
+    """The table of types, the routing grid and the pictures name them alike; other limits know no second pool."""
+    plan = pooled()
+    legend = Study(exploration=explore(plan)).legend
+    used = np.flatnonzero(plan.instances).tolist()
+    by_letter = dict(zip(letters(plan), used_types(plan), strict=True))
+    assert {one.letter: one.r for one in legend.entries if one.r in used} == by_letter
+    assert len({one.color for one in legend.entries if one.r in used}) == len(used)
+    assert not any(plan.replica_types[one.r].pool for one in legend.of_compared)
+    assert legend.left_out + len(legend.compared) == len({one.type_name for one in plan.replica_types})

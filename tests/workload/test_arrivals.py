@@ -84,7 +84,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         draw(CHAT, 0)
     with pytest.raises(InputError, match="burstiness"):
         draw(CHAT, 10, burstiness=0.0)
-    with pytest.raises(InputError, match="order of time"):
+    with pytest.raises(InputError, match="sorted by time"):
         Arrivals(arrival_s=np.array([1.0, 0.0]), input_tokens=np.ones(2, int), output_tokens=np.ones(2, int))
     with pytest.raises(InputError, match="ascend"):
         draw(CHAT, 10).shaped([(0.0, 1.0), (0.7, 2.0), (0.5, 1.0), (1.0, 1.0)])

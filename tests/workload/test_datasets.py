@@ -55,9 +55,9 @@ def test_own_rate_of_data_with_arrivals(name: str, rate: float) -> None:
 @pytest.mark.parametrize("name", ["arena", "arxiv-summarization", "sharegpt"])
 def test_data_without_arrivals_needs_a_rate(name: str) -> None:
     """Lengths only: a rate must be given."""
-    with pytest.raises(InputError, match="has sizes and no arrival times") as caught:
+    with pytest.raises(InputError, match="has no arrival times, only sizes") as caught:
         dataset(name)
-    assert caught.value.hint == "give the request rate"
+    assert caught.value.hint == "set a request rate"
     assert dataset(name, request_rate=3).total_rate == pytest.approx(3)
 
 
@@ -118,7 +118,7 @@ def test_mixtures_conserve_requests_and_tokens(share: float, rate: float) -> Non
         ({"arena": 1.2, "sharegpt": -0.2}, {"request_rate": 1}, "a share must be a number from 0 to 1, got -0.2"),
         ({"arena": "most"}, {"request_rate": 1}, "a share must be a number"),
         ({}, {"request_rate": 1}, "must add up to 1, got 0"),
-        ({"arena": 0.5, "sharegpt": 0.5}, {}, "has no rate of its own"),
+        ({"arena": 0.5, "sharegpt": 0.5}, {}, "has no request rate"),
         ("arena", {"request_rate": 0}, "must be > 0"),
         ("sharegpt", {"request_rate": 1, "buckets": Buckets(input_edges=(2000,))}, "larger than the last bucket"),
         ("arena", {"buckets": Buckets.ordinal(2, 2)}, "only numbered"),

@@ -93,9 +93,9 @@ def test_rows_are_chosen_by_what_they_hold(write: Write, where: dict[str, Choice
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ({"modle": "llama"}, "absent column: 'modle' (did you mean 'model'?)"),
-        ({"model": "nobody"}, "no request at all where cache_hit = false, model = nobody"),
-        ({"metadata.tema": "a"}, "absent column: 'metadata.tema' (did you mean 'metadata.team'?)"),
+        ({"modle": "llama"}, "missing column: 'modle' (did you mean 'model'?)"),
+        ({"model": "nobody"}, "no requests where cache_hit = false, model = nobody"),
+        ({"metadata.tema": "a"}, "missing column: 'metadata.tema' (did you mean 'metadata.team'?)"),
     ],
 )
 def test_choices_that_choose_nothing_are_errors(write: Write, where: dict[str, Choice], message: str) -> None:

@@ -46,7 +46,7 @@ def test_percent_table_needs_a_rate(write: Write) -> None:
     assert workload.request_rate.ravel() == pytest.approx([1.6, 0.8, 4.0, 1.6])
     assert workload.input_tokens.tolist() == [[100, 100], [500, 500]]
     assert [caution.kind for caution in workload.cautions] == ["upper-edges"]
-    with pytest.raises(InputError, match="holds shares and no rate"):
+    with pytest.raises(InputError, match="holds shares but no rate"):
         read_histogram(path)
 
 
@@ -91,7 +91,7 @@ def test_release_configuration(write: Write) -> None:
         ("a.csv", "upto,in_25,in_100\n100,20,10\n500,50,20\n", "the table is transposed"),
         ("a.csv", "", "must be a table"),
         ("a.csv", "upto,25\n100,0\n", "every cell is 0"),
-        ("a.json", "{}", "no table in it"),
+        ("a.json", "{}", "no table found"),
         ("a.json", '{"input_edges": [1, 2, 3], "output_edges": [1, 2], "share": [[1, 0, 0], [0, 0, 0]]}', "transposed"),
         ("a.json", '{"input_edges": [1, 2], "output_edges": [1], "share": [[1], ["x"]]}', "must be a table of numbers"),
         ("a.json", '{"share": [[0.5], [0.4]]}', "shares must add up to 1"),
@@ -109,7 +109,7 @@ def test_paper_edges_tell_a_transposed_table(write: Write) -> None:
     """The paper's output edges down and its input edges across, without labels, are still told apart."""
     inputs = "25,100,250,500,1000,2000,4000,8000,12000,16000"
     rows = "\n".join(f"{edge},{','.join(['1'] * 10)}" for edge in (25, 100, 250, 500, 1000, 2000))
-    with pytest.raises(InputError, match="transposed: outputs run down"):
+    with pytest.raises(InputError, match="transposed: outputs go down"):
         read_histogram(write("t.csv", f"upto,{inputs}\n{rows}\n"))
 
 
@@ -153,19 +153,19 @@ def test_two_scrapes_make_a_rate(write: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("up 1\n", "no histogram of request sizes in it; known are vllm:request_prompt_tokens (vLLM)"),
-        (METRICS.replace('le="+Inf"', 'le="60"'), "absent or has no +Inf bucket"),
+        ("up 1\n", "no histogram of request sizes; known: vllm:request_prompt_tokens (vLLM)"),
+        (METRICS.replace('le="+Inf"', 'le="60"'), "missing or has no +Inf bucket"),
         (METRICS.replace('le="10.0"', 'le="1e400"'), "must have an edge >= 0 such as le=\"100.0\", got le='1e400'"),
         (METRICS.replace('le="10.0"', 'le=""'), "must have an edge such as"),
         (METRICS.replace('le="10.0"', 'le="10.5"'), "must be whole numbers"),
         (METRICS.replace(" 320.0", " nan"), "must end in a number, 0 to 1e+16, got 'nan'"),
         (METRICS.replace(" 320.0", " -1"), "must end in a number, 0 to 1e+16, got '-1'"),
-        (METRICS + METRICS.replace("vllm:", "ray_vllm_"), "holds metrics of vLLM and vLLM on Ray"),
+        (METRICS + METRICS.replace("vllm:", "ray_vllm_"), "contains metrics of vLLM and vLLM on Ray"),
         (
             METRICS + METRICS.replace('engine="0"', 'engine="1"').replace('le="20.0"', 'le="30.0"'),
-            "the servers in it count vllm:request_prompt_tokens in different buckets",
+            "the servers in this file count vllm:request_prompt_tokens in different buckets",
         ),
-        (METRICS + METRICS.replace("llama", "qwen"), "holds several models: llama, qwen"),
+        (METRICS + METRICS.replace("llama", "qwen"), "contains several models: llama, qwen"),
         (METRICS.replace(" 320.0", " many"), "must end in a number, got 'many'"),
         (METRICS.replace('le="20.0",model_name="llama"} 40', 'le="20.0",model_name="llama"} 4'), "must not decrease"),
     ],
@@ -180,7 +180,7 @@ def test_metrics_that_cannot_be(write: Write, text: str, problem: str) -> None:
 def test_metrics_need_a_rate_and_can_name_a_model(write: Write) -> None:
     """One text has no time in it; one of several models can be chosen."""
     path = write("metrics.txt", METRICS + METRICS.replace("llama", "qwen"))
-    with pytest.raises(InputError, match="count 40 requests and do not say in which time"):
+    with pytest.raises(InputError, match="count 40 requests, but not over which time"):
         read_metrics(path, model="qwen")
     assert read_metrics(path, model="qwen", request_rate=1).requests == 40
 

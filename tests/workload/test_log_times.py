@@ -132,7 +132,7 @@ def test_copies_of_rows_are_counted_and_told(write: Write) -> None:
     assert twice.total_rate == pytest.approx(2 * once.total_rate)
     assert [one.kind for one in once.cautions] == ["thin-data"]
     (told,) = [one.message for one in twice.cautions if one.kind == "copied-rows"]
-    assert "400 of 800 rows are copies of another, with the same time and sizes" in told
+    assert "400 of 800 rows are duplicates, with the same time and sizes" in told
 
 
 def test_a_clock_of_whole_seconds_makes_no_copies(write: Write) -> None:

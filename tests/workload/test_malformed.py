@@ -110,16 +110,16 @@ def test_table_rows() -> None:
     ("name", "text", "problem"),
     [
         ("empty.csv", "", "the file is empty"),
-        ("header.csv", HEADER, "no request at all: the trace has columns and no rows"),
+        ("header.csv", HEADER, "no requests: the trace has columns but no rows"),
         ("failed.csv", HEADER + "1,5,0\n2,5,0\n", "all 2 rows have no input or no output tokens"),
-        ("other.csv", "time,a,b\n1,2,3\n", "no column for the sizes of the requests; found 'time', 'a', 'b'"),
+        ("other.csv", "time,a,b\n1,2,3\n", "no columns with request sizes; found 'time', 'a', 'b'"),
         (
             "near.csv",
             "arrival_s,input_tokens,output\n",
             "a melange trace would also have 'output_tokens' (did you mean",
         ),
         ("twice.csv", "arrival_s,input_tokens,Input_tokens\n", "must name each column once"),
-        ("metrics.txt", "# HELP vllm:request_prompt_tokens\n", "holds metrics and no requests"),
+        ("metrics.txt", "# HELP vllm:request_prompt_tokens\n", "contains metrics, not requests"),
         ("text.jsonl", "hello\n", "must be a JSON object, got 'hello'"),
         ("short.csv", HEADER + "1,2\n", "1 malformed row:"),
         ("array.json", "[1, 2]\n", "must be a JSON object"),
@@ -164,7 +164,7 @@ def test_files_that_are_not_alike(write: Write, tmp_path: Path) -> None:
     """Files of different kinds, or with different columns, are no one trace."""
     write("a.csv", HEADER + "0,5,5\n")
     write("b.csv", "arrival_s,output_tokens,input_tokens\n0,5,5\n")
-    assert "b.csv: its columns differ" in _problem(tmp_path)
+    assert "b.csv: columns differ" in _problem(tmp_path)
     write("c.jsonl", '{"arrival_s": 0}\n')
     assert "files of different kinds: csv, jsonl" in _problem(tmp_path)
 

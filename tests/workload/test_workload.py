@@ -51,7 +51,7 @@ def test_saved_and_read_again(tmp_path: Path, toy_buckets: Buckets) -> None:
     [
         ([[1, -1], [0, 0]], "must be >= 0 and finite, got 1-500 in, 51-200 out: -1"),
         ([[1, float("nan")], [0, 0]], "got 1-500 in, 51-200 out: nan"),
-        ([[0, 0], [0, 0]], "no requests at all"),
+        ([[0, 0], [0, 0]], "no requests: every rate is 0"),
         ([[1, 0]], "must have 2 x 2 cells, got 1 x 2"),
     ],
 )

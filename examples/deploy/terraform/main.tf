@@ -1,4 +1,4 @@
-# Written by melange deploy on 2026-11-26 from the plan with the fingerprint 41101131838cb7dd.
+# Written by melange deploy on 2026-11-26 from the plan with fingerprint 41101131838cb7dd.
 #
 # Model meta-llama/Llama-3.1-8B-Instruct; SLO TTFT <= 2000 ms and TPOT <= 80 ms for 99 % of requests; 32 requests/s;
 # 11.97 USD/h (closed form) for 1 x aws/us-east-1/g6.xlarge, 6 x aws/us-east-1/g6e.xlarge.
@@ -6,16 +6,16 @@
 # A replica of aws/us-east-1/g6.xlarge: meta-llama/Llama-3.1-8B-Instruct, vllm, tensor parallel 1, max_num_seqs 256, max_num_batched_tokens 2048, max_model_len 32578, block_size 16, gpu_memory_utilization 0.9, enable_chunked_prefill true
 # A replica of aws/us-east-1/g6e.xlarge: meta-llama/Llama-3.1-8B-Instruct, vllm, tensor parallel 1, max_num_seqs 256, max_num_batched_tokens 2048, max_model_len 131072, block_size 16, gpu_memory_utilization 0.9, enable_chunked_prefill true
 #
-# CAUTION: routing: load balancers of clouds cannot route by request size: put a gateway in front of the types'
-# addresses (melange deploy --to haproxy)
+# CAUTION: routing: cloud load balancers cannot route by request size: put a gateway in front of the types' addresses
+# (melange deploy --to haproxy)
 #
 # terraform init && terraform apply (or tofu). A token for Hugging Face is a secret that exists already: -var
 # hf_secret=NAME, in AWS Secrets Manager or Google Secret Manager.
 #
 # Each replica type is a group of as many instances as planned; every instance runs its replicas in containers, on
-# ports in a row, and is replaced when they fail. A type has an address within the network. In front of them a gateway
-# sends requests by size, on a machine of that network: eval "melange deploy plan.json --to haproxy $(terraform output
-# -raw replica_flags)".
+# consecutive ports, and is replaced when they fail. Each type has an address within the network. In front of them a
+# gateway routes requests by size, on a machine of that network: eval "melange deploy plan.json --to haproxy
+# $(terraform output -raw replica_flags)".
 
 terraform {
   required_version = ">= 1.5"

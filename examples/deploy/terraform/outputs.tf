@@ -1,4 +1,4 @@
 output "replica_flags" {
-  description = "Where replicas answer, as flags of melange deploy --to haproxy."
+  description = "Addresses of the replicas, as flags of melange deploy --to haproxy."
   value       = join(" ", ["--replica aws/us-east-1/g6.xlarge=http://${aws_lb.aws-us-east-1-g6-xlarge.dns_name}:8000", "--replica aws/us-east-1/g6e.xlarge=http://${aws_lb.aws-us-east-1-g6e-xlarge.dns_name}:8000"])
 }

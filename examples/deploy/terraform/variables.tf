@@ -1,5 +1,5 @@
 variable "hf_secret" {
-  description = "Name of the secret that holds HF_TOKEN; empty: none."
+  description = "Name of the secret with HF_TOKEN; empty: none."
   type        = string
   default     = ""
 
@@ -10,7 +10,7 @@ variable "hf_secret" {
 }
 
 variable "aws_vpc_ids" {
-  description = "VPC by region; the default one elsewhere."
+  description = "VPC by region; the default VPC elsewhere."
   type        = map(string)
   default     = {}
 }

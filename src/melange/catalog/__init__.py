@@ -1,1 +1,1 @@
-"""What can be rented and what can be served: accelerators, offers, models."""
+"""What can be rented and served: accelerators, offers, models."""

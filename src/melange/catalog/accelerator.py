@@ -1,4 +1,4 @@
-"""What an accelerator can do: memory, bandwidth, arithmetic, links. Facts only; prices are in offers."""
+"""Facts about an accelerator: memory, bandwidth, arithmetic, links. Prices are in offers."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Accelerator:
     source
         Datasheet or data set of these figures.
     notes
-        What deserves a word (power-limited, two dies, ...).
+        Remarks (power-limited, two dies, ...).
     aliases
-        Other names it is known by, here and in other tools' files.
+        Other names, here and in other tools' files.
     checked
-        When these figures were last held against their source; None where that is not known.
+        When these figures were last checked against their source; None if unknown.
     """
 
     name: str

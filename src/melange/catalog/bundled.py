@@ -62,7 +62,7 @@ def read_accelerators(text: str) -> dict[str, Accelerator]:
 
 @cache
 def offers() -> tuple[Offer, ...]:
-    """What the main clouds and GPU clouds rent out: whole instances, on-demand and spot, with source and date.
+    """Offers of the main clouds and GPU clouds: whole instances, on-demand and spot, with source and date.
 
     >>> min(offers(), key=lambda offer: offer.cost_per_h if offer.accelerator == "L4" else 99).accelerators
     1
@@ -138,10 +138,8 @@ def find_model(name_or_path: str | Path) -> Model:
     if hub_name is not None:
         return models()[hub_name]
     if place.is_dir():
-        raise InputError(f"{place}: holds no config.json", hint="give a folder in Hugging Face form")
+        raise InputError(f"{place}: no config.json in this folder", hint="give a model folder in Hugging Face format")
     if place.suffix == ".json" or name.startswith((".", "/", "~")):
-        raise InputError(
-            f"{place}: no such file or folder", hint="give a folder that holds a config.json, or that file"
-        )
+        raise InputError(f"{place}: no such file or folder", hint="give a folder with a config.json, or that file")
     error = unknown("model", name, models())
-    raise InputError(str(error), hint=error.hint or "any other model: give the folder that holds its config.json")
+    raise InputError(str(error), hint=error.hint or "for any other model, give the folder that holds its config.json")

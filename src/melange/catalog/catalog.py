@@ -46,7 +46,7 @@ class Catalog:
     models: Mapping[str, Model] = field(default_factory=dict)
 
     def find_accelerator(self, name: str) -> str | None:
-        """Our own name of an accelerator that somebody names in his way; None where it is not known.
+        """Our name of an accelerator, from any of its aliases; None if unknown.
 
         >>> load_catalog().find_accelerator("h100")
         'H100-80GB'
@@ -70,7 +70,7 @@ class Catalog:
         Raises
         ------
         InputError
-            A name that nothing in the catalog has; the nearest ones are given.
+            A name that does not occur in the catalog; the message gives the nearest ones.
 
         >>> [offer.instance_type for offer in load_catalog().select(gpus=["a10g"], regions=["us-east-1"]).offers]
         ['g5.xlarge', 'g5.12xlarge', 'g5.48xlarge']
@@ -107,7 +107,7 @@ class Catalog:
             if name is None:
                 family = [known for known in self.accelerators if known.casefold().startswith(f"{gpu.casefold()}-")]
                 if family:
-                    raise InputError(f"gpu {gpu!r} may be {' or '.join(family)}", hint="name one of them, or all")
+                    raise InputError(f"gpu {gpu!r} may be {' or '.join(family)}", hint="name one of them, or both")
                 aliases = {alias for facts in self.accelerators.values() for alias in facts.aliases}
                 raise unknown("gpu", gpu, {*self.accelerators, *others.values(), *aliases})
             names.add(name)

@@ -1,4 +1,4 @@
-"""A model's configuration that knows which of its keys were read, and refuses what nobody has read.
+"""A model's configuration that tracks which keys were read, and rejects keys that no rule reads.
 
 Every number comes through here: whole, not negative, the same in every layer or one for each.
 """
@@ -13,7 +13,7 @@ from melange.catalog.harmless_keys import may_change
 from melange.errors import InputError
 from melange.files import Json
 
-MEASURE_HINT = "plan with a profile that was measured for this model"
+MEASURE_HINT = "plan with a profile measured for this model"
 
 
 class Config:
@@ -47,11 +47,11 @@ class Config:
         return InputError(f"{self.place}: {self.prefix}{key}: {text}", hint=hint)
 
     def ignore(self, *keys: str) -> None:
-        """Say of keys that they were looked at, or change nothing here."""
+        """Mark keys as handled, or as irrelevant here."""
         self._read.update(keys)
 
     def value(self, *keys: str) -> Any:
-        """What the first of these names that is there says; None where none is."""
+        """The value of the first of these names that exists; None if none does."""
         self._read.update(keys)
         return next((self._content[key] for key in keys if self._content.get(key) is not None), None)
 
@@ -155,13 +155,15 @@ class Config:
         for key, value in self._content.items():
             if key not in self._read and may_change(key, value):
                 shown = repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "..."
-                raise self.fault(key, f"is not known, and {shown} may change the model's layers, experts or caches")
+                raise self.fault(
+                    key, f"is an unknown key, and {shown} may change the model's layers, experts or caches"
+                )
         overrides = self._content.get("per_layer_config")
         if isinstance(overrides, dict):
             for layer, keys in overrides.items():
                 for key, value in keys.items() if isinstance(keys, dict) else ():
                     if key not in self._read and may_change(key, value):
-                        raise self.fault(f"per_layer_config.{layer}.{key}", "is not known for single layers")
+                        raise self.fault(f"per_layer_config.{layer}.{key}", "is an unknown key for single layers")
         for child in self._children.values():
             child.check_unread()
 
@@ -193,7 +195,7 @@ class Config:
         for other in single[1:]:
             found, first = self._content[other], self._content[single[0]]
             if found != first:
-                raise self.fault(other, f"says {found!r}, but {single[0]} says {first!r}", "keep one of the two")
+                raise self.fault(other, f"says {found!r}, but {single[0]} says {first!r}", "keep only one of the two")
         return self._content[given[0]], given[0]
 
     def _whole(self, value: Any, key: str, least: int = 0) -> int:
@@ -210,6 +212,6 @@ class Config:
         others = f" (or {', '.join(keys[1:])})" if keys[1:] else ""
         kind = self._content.get("model_type") or "this model"
         return InputError(
-            f"{self.place}: {self.prefix}{keys[0]}{others} is absent",
-            hint=f"{kind} is not read as it is; write a config.json with LLaMA's keys",
+            f"{self.place}: {self.prefix}{keys[0]}{others} is missing",
+            hint=f"the keys of {kind} are not supported; write a config.json with LLaMA's keys",
         )

@@ -1,4 +1,4 @@
-"""Prices that were fetched, in the user's data folder: they take the place of bundled ones of the same kind."""
+"""Fetched prices in the user's data folder; they replace bundled ones of the same kind."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def data_folder() -> Path:
 
 
 def current_offers() -> tuple[Offer, ...]:
-    """The bundled offers, those replaced that newer prices were fetched of.
+    """The bundled offers, with newer fetched prices in their place.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def fetched_offers(file: Path) -> tuple[Offer, ...]:
         return read_own_table(file)
     except InputError as error:
         raise InputError(
-            f"{error}", hint=f"remove {file} to plan with the bundled prices, or run melange catalog update"
+            f"{error}", hint=f"delete {file} to plan with the bundled prices, or run melange catalog update"
         ) from error
 
 
@@ -100,14 +100,14 @@ def _is_newer(offer: Offer, known: Offer) -> bool:
 
 
 def save(fetched: Iterable[Offer], folder: Path, now: datetime) -> Path | None:
-    """Write the file of fetched prices; the one before it is kept beside it, and its path returned."""
+    """Write the file of fetched prices; keep the previous one next to it and return its path."""
     file, kept = folder / FILE, None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         before = file.read_text(encoding="utf-8") if file.is_file() else None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{folder}: cannot be used for prices: {error}", hint="MELANGE_DATA=FOLDER names another folder"
+            f"{folder}: prices cannot be stored here: {error}", hint="set MELANGE_DATA to another folder"
         ) from error
     if before is not None:
         kept = folder / f"prices-until-{now:%Y%m%dT%H%M%S}.csv"

@@ -203,7 +203,7 @@ def _sparse_layers(config: Config, kind: str, layers: int) -> tuple[bool, ...]:
     config.ignore(*_SPARSE_RULES)
     if words:
         if others := sorted(set(words) - _DENSE_WORDS - _SPARSE_WORDS):
-            raise config.fault("mlp_layer_types", f"layers of type {', '.join(others)} are not covered")
+            raise config.fault("mlp_layer_types", f"layers of type {', '.join(others)} are not supported")
         return tuple(word in _SPARSE_WORDS for word in words)
     named = config.indices(layers, "moe_layers")
     if named is not None:

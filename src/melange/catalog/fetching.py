@@ -1,4 +1,4 @@
-"""One file over HTTP, whole or not at all."""
+"""Download one file over HTTP, complete or not at all."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from urllib.parse import urlsplit
 from melange.errors import InputError
 from melange.units import MB
 
-# A file that takes longer is not waited for, and one that is larger is no price list. SkyPilot's file of AWS has 10 MB.
-# Judgments.
+# Download timeout and largest price list. SkyPilot's file for AWS has 10 MB. Judgments.
 _TIMEOUT_S = 30.0
 MOST_BYTES = int(64 * MB)
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class UnreachableError(InputError):
-    """The server itself does not answer, so that its other files need not be tried."""
+    """The server itself does not answer, so its other files need not be tried."""
 
 
 def fetch(url: str, *, timeout_s: float = _TIMEOUT_S) -> bytes:
@@ -40,7 +39,7 @@ def fetch(url: str, *, timeout_s: float = _TIMEOUT_S) -> bytes:
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InputError(f"{url}: not a URL that starts with http:// or https://")
+        raise InputError(f"{url}: must be a URL that starts with http:// or https://")
     handlers = [urllib.request.ProxyHandler({})] if parts.hostname in _LOOPBACK else []
     request = urllib.request.Request(url, headers={"User-Agent": "melange", "Accept": "*/*"})
     try:
@@ -49,13 +48,13 @@ def fetch(url: str, *, timeout_s: float = _TIMEOUT_S) -> bytes:
             whole = answer.headers.get("Content-Length", "")
     except urllib.error.HTTPError as error:
         error.close()
-        raise InputError(f"{url}: the server answers {error.code} {error.reason}") from error
+        raise InputError(f"{url}: the server answered {error.code} {error.reason}") from error
     except http.client.IncompleteRead as error:
         raise InputError(f"{url}: the connection broke after {len(error.partial):,} bytes") from error
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise UnreachableError(f"{url}: cannot be reached: {_reason(error)}") from error
     if len(content) > MOST_BYTES:
-        raise InputError(f"{url}: holds more than {MOST_BYTES / MB:g} MB, which is no price list")
+        raise InputError(f"{url}: holds more than {MOST_BYTES / MB:g} MB, too large for a price list")
     if whole.isdecimal() and len(content) < int(whole):
         raise InputError(f"{url}: the connection broke after {len(content):,} of {int(whole):,} bytes")
     if not content.strip():
@@ -66,16 +65,16 @@ def fetch(url: str, *, timeout_s: float = _TIMEOUT_S) -> bytes:
 
 
 def _read(answer: http.client.HTTPResponse, limit_s: float) -> bytes:
-    """What a server sends, as far as a price list may reach; a server that trickles is not waited for."""
+    """The server's response, up to the largest price list; slow servers time out."""
     content, end_s = bytearray(), time.monotonic() + limit_s
     while len(content) <= MOST_BYTES and (part := answer.read1(1 << 16)):
         content += part
         if time.monotonic() > end_s:
-            raise TimeoutError(f"not done after {limit_s:g} s")
+            raise TimeoutError(f"not finished after {limit_s:g} s")
     return bytes(content)
 
 
 def _reason(error: Exception) -> str:
-    """Why, in few words."""
+    """The reason, in a few words."""
     reason = getattr(error, "reason", None) or error
     return str(getattr(reason, "strerror", None) or reason or type(error).__name__)

@@ -1,4 +1,4 @@
-"""Reads prices that other programs carry by instance type: Karpenter's providers, ec2.shop, gpurentalprices.com.
+"""Read prices by instance type from Karpenter's providers, ec2.shop and gpurentalprices.com.
 
 None says which accelerators an instance holds, or how many: the bundled offers do, by instance type, and prices of
 other machines are left out. gpurentalprices.com prices one accelerator; a provider's instances are those of the bundled
@@ -60,8 +60,8 @@ def read_generated(path: Path) -> PriceList:
             read(content, path, gathering)
             return gathering.finish(path)
     raise InputError(
-        f"{path}: no price list that is known: none of the keys {', '.join(readers)}",
-        hint="files of Karpenter's providers, ec2.shop and gpurentalprices.com are read",
+        f"{path}: unknown price list: none of the keys {', '.join(readers)}",
+        hint="supported: files of Karpenter's providers, ec2.shop and gpurentalprices.com",
     )
 
 

@@ -1,4 +1,4 @@
-"""Reads the catalogs of gpuhunt (dstack), version 2: one CSV file a provider."""
+"""Read the catalogs of gpuhunt (dstack), version 2: one CSV file per provider."""
 
 from __future__ import annotations
 

@@ -89,8 +89,8 @@ _UNCOVERED = {
     "longcat_flash": "two attentions in one layer",
     "rwkv": "receptance-weighted states",
     "xlstm": "matrix memories",
-    "hrm_text": "stacks that are run in cycles",
-    "blt": "bytes in patches",
+    "hrm_text": "layers that run in cycles",
+    "blt": "byte patches",
     "mllama": "cross-attention to a tower",
     "phi4_multimodal": "adapters for each modality",
     "dots3_note": "an index in 32 bits",
@@ -167,7 +167,7 @@ def _shape(config: Config, whole: Config, content: Json, kind: str, place: Path)
     }
     _ignore_known(config, whole)
     if config.number("word_embed_proj_dim", default=hidden) != hidden:
-        raise config.fault("word_embed_proj_dim", "embeddings narrower than the layers are not covered")
+        raise config.fault("word_embed_proj_dim", "embeddings narrower than the layers are not supported")
     config.check_unread()
     if whole is not config:
         whole.check_unread()
@@ -238,10 +238,10 @@ def _check_supported(config: Config, content: Json, kind: str) -> None:
     """Refuse what is no decoder that engines serve with a KV cache of its own."""
     if content.get("is_encoder_decoder") or kind in _ENCODER_DECODERS:
         key = "is_encoder_decoder" if content.get("is_encoder_decoder") else "model_type"
-        raise config.fault(key, f"{kind}: models with an encoder and a decoder are not covered")
+        raise config.fault(key, f"{kind}: encoder-decoder models are not supported")
     if kind in _UNCOVERED or str(content.get("model_type")) in _UNCOVERED:
         found = kind if kind in _UNCOVERED else str(content["model_type"])
-        raise config.fault("model_type", f"{found}: models with {_UNCOVERED[found]} are not covered")
+        raise config.fault("model_type", f"{found}: models with {_UNCOVERED[found]} are not supported")
     names = content.get("architectures") or ["ForCausalLM"]
     if not isinstance(names, list):
         raise config.fault("architectures", f"must be a list of names, got {names!r}")

@@ -107,7 +107,7 @@ def read_rules(config: Config, kind: str, layers: int) -> Rules:
     words = _words(config, kind, layers)
     if unknown := sorted(set(words) - set(_MIXER_BY_WORD)):
         key = next((one for one in ("layer_types", "layers_block_type", "block_types") if one in config), "layer_types")
-        raise config.fault(key, f"layers of type {', '.join(unknown)} are not covered")
+        raise config.fault(key, f"layers of type {', '.join(unknown)} are not supported")
     mixers = [_MIXER_BY_WORD[word] for word in words]
     if kind == "gpt_neo":  # engines keep all tokens of its local layers
         mixers = [FULL] * layers
@@ -227,7 +227,7 @@ def _by_window(config: Config, kind: str, layers: int) -> tuple[str, ...]:
     if kind in {"deepseek_v4", "laguna", "mellum", "lara_mini", "persimmon"}:
         return ()
     raise config.fault(
-        next(key for key in _WINDOWS if key in config), "which layers have this window is not known", "add layer_types"
+        next(key for key in _WINDOWS if key in config), "unclear which layers have this window", "add layer_types"
     )
 
 

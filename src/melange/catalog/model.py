@@ -49,11 +49,11 @@ class Model:
     source
         Where the shape comes from.
     attention_weight_dtype
-        Data type of the attention projections where the checkpoint quantises only the feed-forward (gpt-oss);
+        Data type of the attention projections where the checkpoint quantizes only the feed-forward (gpt-oss);
         empty: as ``weight_dtype``.
     activation_dtype
         Data type in which the linear layers multiply where the accelerator can: ``fp8`` for weights and activations
-        in fp8, ``bf16`` for weight-only quantisation.
+        in fp8, ``bf16`` for weight-only quantization.
     learned_positions
         Rows of a learned position embedding (GPT-2, OPT); 0 for rotary or none.
     weight_bits
@@ -260,7 +260,7 @@ class Model:
     def weight_bytes(self) -> float:
         """Memory of all weights, before any split over accelerators [bytes].
 
-        Quantised checkpoints keep embeddings, output head, norms and routers in 16 bits, and so does this count;
+        Quantized checkpoints keep embeddings, output head, norms and routers in 16 bits, and so does this count;
         block scales of fp8 are left out (below 0.1 %), those of 4-bit formats are in.
 
         >>> from melange.catalog.bundled import find_model
@@ -297,12 +297,12 @@ class Model:
         return held
 
     def weight_bytes_on(self, tensor_parallel: int) -> float:
-        """Weights on one of so many accelerators [bytes]: ``(weights - replicated) / tp + replicated``."""
+        """Weights on one of ``tensor_parallel`` accelerators [bytes]: ``(weights - replicated) / tp + replicated``."""
         replicated = self.replicated_bytes()
         return (self.weight_bytes() - replicated) / tensor_parallel + replicated
 
     def weight_bytes_read(self, tokens: float) -> float:
-        """Weights that one step over a batch of so many tokens reads, on all accelerators together [bytes].
+        """Weights that one step over a batch of ``tokens`` tokens reads, on all accelerators together [bytes].
 
         Body, routers and output head, and of the routed experts the part that the batch touches:
         ``body + 2 (routers + head) + routed experts_touched(tokens) / experts``.
@@ -368,7 +368,7 @@ class Model:
         )
 
     def kv_bytes(self, context_tokens: float, tensor_parallel: int = 1) -> float:
-        """KV cache and state of one request that has so many tokens, on one accelerator [bytes].
+        """KV cache and state of one request with ``context`` tokens, on one accelerator [bytes].
 
         ``(full_layers context + sliding_layers min(context, window)) kv_bytes_per_layer + state / tp``.
 
@@ -385,7 +385,7 @@ class Model:
         return held * BYTES_BY_DTYPE[self.kv_dtype] + self.state_bytes() / tensor_parallel
 
     def is_splittable(self, tensor_parallel: int) -> bool:
-        """Whether engines can split each layer over so many accelerators.
+        """Whether engines can split each layer over ``tensor_parallel`` accelerators.
 
         Heads must divide evenly, KV heads must divide or be copied evenly, and so must the feed-forward width.
 

@@ -8,7 +8,7 @@ PREFIXES = (
     "", "model.", "model.language_model.", "language_model.model.", "language_model.", "model.text_model.", "backbone.",
     "transformer.", "model.decoder.", "thinker.model.", "model.language_model.model.",
 )  # fmt: skip
-# The block that a matrix is in, by what else families call it.
+# The block that a matrix is in, by the names that families use for it.
 _BLOCKS: dict[str, tuple[str, ...]] = {
     "self_attn": ("self_attn", "attention", "attn", "mixer", "linear_attn", "self_attention"),
     "linear_attn": ("linear_attn", "self_attn", "mixer"),
@@ -16,7 +16,7 @@ _BLOCKS: dict[str, tuple[str, ...]] = {
     "conv": ("conv", "short_conv"),
     "mlp": ("mlp", "block_sparse_moe", "feed_forward", "mixer", "ffn", "moe"),
 }
-# The matrix itself, by what else it is called or fused into.
+# The matrix itself, by its other names and fused forms.
 _MATRICES: dict[str, tuple[str, ...]] = {
     "q_proj": ("q_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn"),
     "k_proj": ("k_proj", "qkv_proj", "query_key_value", "Wqkv", "c_attn"),

@@ -88,7 +88,7 @@ def _check_expression(pattern: str) -> None:
     try:
         re.compile(pattern[3:])
     except re.error as error:
-        raise InputError(f"quantization: {pattern!r} is no regular expression: {error}") from error
+        raise InputError(f"quantization: {pattern!r} is not a valid regular expression: {error}") from error
 
 
 def _without_prefix(pattern: str) -> str:

@@ -25,7 +25,7 @@ def _fold(name: str) -> str:
 
 
 def find_accelerator(name: str, accelerators: Mapping[str, Accelerator], memory_gib: float | None = None) -> str | None:
-    """Our own name of an accelerator, from a name in another catalog and, where it tells, its memory [GiB].
+    """Our name of an accelerator, from a name in another catalog and its memory, if given [GiB].
 
     With a memory the name may be that of a family (``A100``) and the member that has about as much is meant; where
     the name is a single part's, a memory that is 15 % off says that it is another part, and None is the answer.

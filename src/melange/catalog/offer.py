@@ -1,4 +1,4 @@
-"""What can be rented, at which price, and how old that price is."""
+"""Offers: what can be rented, its price, and the age of the price."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _MOST_COST_PER_H = 1e6
 _MOST_ACCELERATORS = 100_000
 # Longest term that anybody sells.
 _MOST_YEARS = 5
-# Prices older than this get a caution: sooner, and nobody reads it; later, and plans rest on what is no longer asked. A
-# judgment.
+# Prices older than this get a caution. If shorter, cautions are too frequent to be read; if longer, plans use outdated
+# prices. A judgment.
 STALE_AFTER_DAYS = 90
 
 
@@ -46,15 +46,15 @@ class Offer:
         What joins the instance's accelerators: ``nvlink`` (or the vendor's like) or ``pcie``; empty: as the
         accelerator's own datasheet says.
     max_instances
-        How many can be had; None where nothing is known.
+        How many are available; None if unknown.
     source
         Where the price was seen.
     seen
-        When it was seen; None where the file does not say.
+        Date of the price; None if the file has none.
     term_years
-        How long a reserved price binds; None where the file does not say.
+        Term of a reserved price; None if the file has none.
     upfront_fraction
-        Share of a reserved price that is paid at the beginning, 0-1; None where the file does not say.
+        Share of a reserved price that is paid upfront, 0-1; None if the file has none.
 
     Raises
     ------
@@ -115,7 +115,7 @@ class Offer:
         return self.market == "reserved" and is_term and self.upfront_fraction in (None, upfront_fraction)
 
     def age_days(self, today: date) -> int | None:
-        """Days since the price was seen [d]; None where the file does not say."""
+        """Days since the price was seen [d]; None if unknown."""
         return None if self.seen is None else (today - self.seen).days
 
     def to_json(self) -> Json:
@@ -144,7 +144,7 @@ class Offer:
 
 
 def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
-    """What a reader should know about the age of these prices: one caution for the old ones, one for the undated.
+    """Cautions about the age of these prices: one for old prices, one for prices without a date.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def stale_prices(offers: Iterable[Offer], today: date) -> tuple[Caution, ...]:
             Caution(
                 "undated-price",
                 f"{len(undated)} of {len(listed)} prices {'has' if len(undated) == 1 else 'have'} no date "
-                f"(first: {undated[0]}); add the column seen (YYYY-MM-DD) to know how old they are",
+                f"(first: {undated[0]}); add a column seen (YYYY-MM-DD) with the date of each price",
             )
         )
     return tuple(cautions)

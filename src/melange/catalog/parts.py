@@ -46,7 +46,7 @@ class Part:
     name
         Our own name; None where we have no figures of it.
     is_assumed
-        Whether the form (SXM, PCIe) was said neither by the row nor by what is known of its provider.
+        Whether the form (SXM, PCIe) was said neither by the row nor by its provider's conventions.
     """
 
     name: str | None

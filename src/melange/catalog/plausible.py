@@ -1,4 +1,4 @@
-"""Prices that cannot be right: far below what is known, or no higher for eight accelerators than for one."""
+"""Implausible prices: far below known prices, or no higher for eight accelerators than for one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SAME_PRICE = 1.1
 
 
 def implausible(offers: Sequence[Offer], known: Iterable[Offer]) -> dict[Offer, str]:
-    """What is wrong with the prices that cannot be right, by offer.
+    """Reasons for implausible prices, by offer.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def implausible(offers: Sequence[Offer], known: Iterable[Offer]) -> dict[Offer, 
 
 
 def implausible_prices(offers: Sequence[Offer], known: Iterable[Offer], place: str) -> tuple[Caution, ...]:
-    """One caution that names prices that cannot be right; none where there is none.
+    """One caution that names implausible prices; none if there are none.
 
     >>> from melange.catalog.bundled import offers
     >>> from dataclasses import replace
@@ -66,7 +66,7 @@ def implausible_prices(offers: Sequence[Offer], known: Iterable[Offer], place: s
     return (
         Caution(
             "implausible-price",
-            f"{place}: {len(found)} {plural} hardly right: {named}; look them up before you rely on them",
+            f"{place}: {len(found)} {plural} implausible: {named}; check them before you rely on them",
         ),
     )
 
@@ -93,7 +93,7 @@ def _too_low(offer: Offer, lowest: dict[tuple[str, ...], float]) -> str | None:
     price = offer.cost_per_h / offer.accelerators
     for known, factor in _references(offer, lowest):
         if price < known / factor:
-            return f"{price:.3g} USD/h for each {offer.accelerator}, where {known:.3g} is known"
+            return f"{price:.3g} USD/h for each {offer.accelerator}, while the lowest known price is {known:.3g}"
     return None
 
 

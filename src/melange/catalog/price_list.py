@@ -1,4 +1,4 @@
-"""Offers as read from somebody's price list, and what went wrong on the way."""
+"""Offers read from a price list, with the problems found."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from melange.errors import Caution, InputError, some_of
 from melange.files import read_text
 from melange.parsing import csv_rows
 
-# Faulty rows that an error spells out before it counts the rest: enough to see what is wrong. A judgment.
+# Faulty rows listed in an error before the rest is counted: enough to see what is wrong. A judgment.
 _SHOWN_FAULTS = 5
 # Characters of a header that are read: those of catalogs have 300.
 _MOST_HEADER = 100_000
@@ -60,7 +60,7 @@ class Faults:
         if self.messages:
             more = len(self.messages) - _SHOWN_FAULTS
             shown = self.messages[:_SHOWN_FAULTS] + ([f"... and {more} more rows"] if more > 0 else [])
-            raise InputError("\n".join(shown), hint="correct or remove these rows")
+            raise InputError("\n".join(shown), hint="fix or remove these rows")
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -186,7 +186,7 @@ class Gathering:
         """The price list, with a caution for each kind of row that was left out."""
         if not self.cheapest:
             self.faults.check()
-            raise InputError(f"{path}: holds no offer of an accelerator that we know")
+            raise InputError(f"{path}: no offer for a known accelerator")
         return PriceList(offers=tuple(self.cheapest.values()), cautions=tuple(self._cautions(path)))
 
     def _cautions(self, path: Path) -> Iterator[Caution]:
@@ -196,24 +196,24 @@ class Gathering:
             more = f" and {len(self.skipped) - 5} others" if len(self.skipped) > 5 else ""
             yield Caution(
                 "unknown-accelerator",
-                f"{path}: {_rows(self.skipped.total())} left out: we have no figures of {names}{more}",
+                f"{path}: {_rows(self.skipped.total())} skipped, unknown accelerators: {names}{more}",
             )
         if self.faults.messages:
             count = len(self.faults.messages)
             shown = "; ".join(self.faults.messages[:_SHOWN_FAULTS])
             more = f"; and {count - _SHOWN_FAULTS} more" if count > _SHOWN_FAULTS else ""
-            yield Caution("bad-rows", f"{path}: {_rows(count)} left out: {shown}{more}")
+            yield Caution("bad-rows", f"{path}: {_rows(count)} skipped: {shown}{more}")
         if self.flagged:
             names = some_of(f"{name} ({count})" for name, count in self.flagged.most_common())
             yield Caution(
                 "flagged-rows",
-                f"{path}: {_rows(self.flagged.total())} left out, whose price is not for everybody: {names}; "
-                "if it is yours, add it to an offers.csv of your own",
+                f"{path}: {_rows(self.flagged.total())} skipped, whose price is not available to everyone: {names}; "
+                "if it is available to you, add it to your own offers.csv",
             )
         if self.assumed:
             names = some_of(name for name, _ in self.assumed.most_common())
             yield Caution(
                 "assumed-part",
-                f"{path}: {_rows(self.assumed.total())} taken for SXM modules, and may be PCIe cards: {names}; "
-                "an offers.csv of your own can name the part",
+                f"{path}: {_rows(self.assumed.total())} assumed to be SXM modules, but may be PCIe cards: {names}; "
+                "your own offers.csv can name the exact part",
             )

@@ -55,8 +55,8 @@ def read_scheme(content: Json, config: Json, beside: Json | None, place: str) ->
         read = modelopt
     if read is None:
         raise InputError(
-            f"{place}.quant_method: {method or algorithm or 'nothing'} is not known",
-            hint=f"known: {', '.join(sorted(READERS))}; or plan with the weights as published",
+            f"{place}.quant_method: {method or algorithm or 'nothing'} is not supported",
+            hint=f"known: {', '.join(sorted(READERS))}; or plan with unquantized weights",
         )
     scheme = read(details, published, place)
     routed = _expert_dtype(config, scheme, place)
@@ -104,7 +104,7 @@ def _expert_dtype(config: Json, scheme: Scheme, place: str) -> Stored | None:
     if name in (None, "", "fp8", "bf16", "bfloat16") or scheme.rules:
         return None
     if name not in ("fp4", "mxfp4"):
-        raise InputError(f"{place}: expert_dtype: {name!r} is not known", hint="known: fp4, fp8")
+        raise InputError(f"{place}: expert_dtype: {name!r} is not supported", hint="known: fp4, fp8")
     return Stored(dtype="fp4", multiplied="fp8")
 
 
@@ -114,7 +114,7 @@ def _kv_dtype(details: Json, place: str) -> str:
     if algorithm in ("FP8", "INT8"):
         return algorithm.casefold()
     if algorithm not in ("", "NONE"):
-        raise InputError(f"{place}.kv_cache_quant_algo: {algorithm} is not known", hint="known: FP8, INT8")
+        raise InputError(f"{place}.kv_cache_quant_algo: {algorithm} is not supported", hint="known: FP8, INT8")
     scheme = details.get("kv_cache_scheme")
     if isinstance(scheme, dict):
         bits = checked(scheme.get("num_bits", 8), f"{place}.kv_cache_scheme.num_bits")

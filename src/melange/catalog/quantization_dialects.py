@@ -43,7 +43,7 @@ def _algorithm(name: str, group: Any, place: str) -> Stored | None:
     if name in ("", "NONE", "NO_QUANT"):
         return None
     if name not in _ALGORITHMS:
-        raise InputError(f"{place}.quant_algo: {name} is not known", hint=f"known: {', '.join(_ALGORITHMS)}")
+        raise InputError(f"{place}.quant_algo: {name} is not supported", hint=f"known: {', '.join(_ALGORITHMS)}")
     kind, bits, usual, scale, multiplied = _ALGORITHMS[name]
     size = checked(group, f"{place}.group_size") if group and usual else usual
     if kind == "int":
@@ -70,7 +70,7 @@ def modelopt(details: Json, published: str, place: str) -> Scheme:
     if not algorithm and isinstance(details.get("config_groups"), dict):
         return _compressed(details, published, place)
     if not algorithm:
-        raise InputError(f"{place}.quant_algo: is absent", hint=f"known: {', '.join(_ALGORITHMS)}")
+        raise InputError(f"{place}.quant_algo: is missing", hint=f"known: {', '.join(_ALGORITHMS)}")
     return Scheme(published=published, default=_algorithm(algorithm, details.get("group_size"), place))
 
 
@@ -191,7 +191,7 @@ def _quark_part(part: Any, place: str) -> Stored | None:
         return floating(float(found[1]), group, scale=8, multiplied=activation_type, place=place)
     if dtype in ("bfloat16", "float16"):
         return None
-    raise InputError(f"{place}.weight.dtype: {dtype or 'nothing'} is not known", hint="known: fp8, fp4, int8, int4")
+    raise InputError(f"{place}.weight.dtype: {dtype or 'nothing'} is not supported", hint="known: fp8, fp4, int8, int4")
 
 
 def _torchao(details: Json, published: str, place: str) -> Scheme:
@@ -231,7 +231,7 @@ def _torchao_type(one: Any, place: str) -> Stored | None:
     if name.startswith(("nvfp4", "mxfp4")):
         return floating(4, 16 if name.startswith("nv") else 32, scale=8, multiplied="fp4", place=place)
     raise InputError(
-        f"{place}.quant_type: {one.get('_type')} is not known", hint="known: Int4WeightOnly, Int8..., Float8..."
+        f"{place}.quant_type: {one.get('_type')} is not supported", hint="known: Int4WeightOnly, Int8..., Float8..."
     )
 
 

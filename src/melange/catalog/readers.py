@@ -1,4 +1,4 @@
-"""Reads what people may rent from their own price lists: an ``offers.csv``, or another tool's catalog."""
+"""Read price lists: an ``offers.csv``, or another tool's catalog."""
 
 from __future__ import annotations
 
@@ -60,18 +60,18 @@ def read_offers(path: str | Path) -> tuple[Offer, ...]:
 
 
 def read_price_list(path: str | Path) -> PriceList:
-    """The same as :func:`read_offers`, with what its reader should know: rows left out, prices hardly right."""
+    """The same as :func:`read_offers`, with cautions: skipped rows, implausible prices."""
     found = read_catalog(path_of(path))
     return replace(found, cautions=(*found.cautions, *implausible_prices(found.offers, offers(), str(path))))
 
 
 def read_catalog(place: Path) -> PriceList:
-    """A price list, whoever's it is, without a word on its prices."""
+    """A price list of any known format, without checks of its prices."""
     if place.is_dir():
         return _read_folder(place)
     if not place.is_file():
         raise InputError(
-            f"{place}: no such file or folder", hint="give an offers.csv, or a folder of SkyPilot or gpuhunt"
+            f"{place}: no such file or folder", hint="give an offers.csv, or a catalog folder of SkyPilot or gpuhunt"
         )
     if is_generated(place):
         return read_generated(place)
@@ -94,9 +94,9 @@ def _read_folder(folder: Path) -> PriceList:
         if files:
             return read(files, folder)
     raise InputError(
-        f"{folder}: holds no catalog of SkyPilot (InstanceType, AcceleratorName, ...) or gpuhunt "
-        "(instance_name, gpu_name, ...)",
-        hint="give the folder that holds their CSV files, or an offers.csv of your own",
+        f"{folder}: no catalog of SkyPilot (InstanceType, AcceleratorName, ...) or gpuhunt "
+        "(instance_name, gpu_name, ...) in this folder",
+        hint="give the folder with their CSV files, or your own offers.csv",
     )
 
 
@@ -124,7 +124,7 @@ def _read_table(path: Path, columns: set[str]) -> PriceList:
     absent = [column for column in _REQUIRED if named[column] is None]
     if absent:
         raise InputError(
-            f"{path}:1: the column {' and the column '.join(absent)} {'is' if len(absent) == 1 else 'are'} absent; "
+            f"{path}:1: the column {' and the column '.join(absent)} {'is' if len(absent) == 1 else 'are'} missing; "
             f"found {', '.join(sorted(columns - {''})) or 'no columns'}",
             hint="the columns of an offers.csv are " + ", ".join(_ALIASES_BY_COLUMN),
         )
@@ -140,7 +140,7 @@ def _read_table(path: Path, columns: set[str]) -> PriceList:
             faults.add(f"{path}:{line}: {error}")
     faults.check()
     if not listed:
-        raise InputError(f"{path}: holds no offer", hint="a header line and one line an offer are needed")
+        raise InputError(f"{path}: no offers in this file", hint="write a header line and one line per offer")
     return PriceList(offers=tuple(listed))
 
 

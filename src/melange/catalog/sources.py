@@ -1,4 +1,4 @@
-"""Public catalogs of prices: where they lie, and how their files come into a folder that the readers read."""
+"""Public price catalogs: their addresses, and how their files are fetched into a folder."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def _gpuhunt_table(base: str, provider: str) -> bytes:
     url = f"{base}/{provider}/version"
     version = fetch(url).decode("utf-8", errors="replace").strip()
     if not re.fullmatch(r"[\w.-]{1,60}", version):
-        raise InputError(f"{url}: must hold the name of a version, got {version[:40]!r}")
+        raise InputError(f"{url}: must contain a version name, got {version[:40]!r}")
     url = f"{base}/{provider}/{version}/catalog.zip"
     tables = unpacked(fetch(url), url)
     found = tables.get(f"{provider}.csv")
     if found is None:
-        raise InputError(f"{url}: holds no {provider}.csv; it holds {', '.join(tables) or 'no table'}")
+        raise InputError(f"{url}: no {provider}.csv in it; found {', '.join(tables) or 'no table'}")
     return found
 
 
@@ -148,7 +148,7 @@ def download(
         except InputError as error:
             faults.append(str(error))
             if isinstance(error, UnreachableError) and not paths:
-                break  # without a network each file would take as long to fail
+                break  # without a network every file would run into the timeout
             continue
         path = folder / place
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ def _raising(error: InputError) -> Callable[[], bytes]:
 
 
 def _suffix(content: bytes) -> str:
-    """The ending of a file, by what is in it."""
+    """The suffix of a file, judged by its content."""
     start = content.lstrip()[:2000]
     if start[:1] in (b"{", b"["):
         return ".json"
@@ -210,7 +210,7 @@ def unpacked(content: bytes, place: str) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = [one for one in archive.infolist() if one.filename.endswith(".csv")]
             if sum(one.file_size for one in members) > MOST_BYTES:
-                raise InputError(f"{place}: unpacks to more than {MOST_BYTES / MB:g} MB, which is no price list")
+                raise InputError(f"{place}: unpacks to more than {MOST_BYTES / MB:g} MB, too large for a price list")
             return {PurePosixPath(one.filename).name: archive.read(one) for one in members}
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise InputError(f"{place}: a damaged archive: {error}") from error

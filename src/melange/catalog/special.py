@@ -23,7 +23,7 @@ def compressed_ratios(config: Config, layers: int) -> tuple[int, ...]:
     if not words:
         raise config.fault("compress_ratios", f"must be one number for each of {layers} layers")
     if unknown := sorted(set(words) - set(_COMPRESSION_BY_WORD)):
-        raise config.fault("layer_types", f"layers of type {', '.join(unknown)} are not covered")
+        raise config.fault("layer_types", f"layers of type {', '.join(unknown)} are not supported")
     return tuple(rates.number(word, default=_COMPRESSION_BY_WORD[word]) for word in words)
 
 
@@ -97,7 +97,7 @@ def read_blocks(
         attention, feed = whole.part("attention"), whole.part("ffn")
         for part in (attention, feed):
             if part.flag("replace_with_linear"):
-                raise part.fault("replace_with_linear", "layers replaced by a matrix are not covered")
+                raise part.fault("replace_with_linear", "layers replaced by a matrix are not supported")
             part.ignore("sparsify", "num_sink_tokens", "unshifted_sink", "use_prefill_window_in_sink_attention")
         windows.append(attention.number("window_length", default=0))
         if attention.flag("no_op"):

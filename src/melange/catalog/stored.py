@@ -98,7 +98,7 @@ def integer(
 def floating(bits: float, group: float, *, scale: float, multiplied: str, place: str) -> Stored:
     """Floating point of four or eight bits, with a scale for each group; no group: for each channel or block."""
     if bits not in (4, 6, 8):
-        raise InputError(f"{place}: floating point of {bits:g} bits is not known")
+        raise InputError(f"{place}: floating point of {bits:g} bits is not supported")
     dtype = "fp4" if bits == 4 else "fp8"
     extra = scale / group if group > 0 else 0.0
     return Stored(dtype=dtype, bits=_unless_usual(bits + extra, dtype), multiplied=multiplied)

@@ -1,4 +1,4 @@
-"""Current prices from a public catalog, held against those that are known: what changed, and what is hardly right."""
+"""Update prices from a public catalog: what changed, and what is implausible."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from melange.catalog.sources import SOURCES, download
 from melange.errors import Caution, InputError, some_of
 from melange.files import Json
 
-# A price that becomes more than twice or less than half of what it was is a slip more often than a price: the largest
-# cut that we know of is that of AWS for its H100 in 2025, by 44 %. A judgment.
+# A price that more than doubles or halves is usually a mistake: the largest real cut we know of is AWS's for its H100
+# in 2025, by 44 %. A judgment.
 _JUMP = 2.0
-# Where more than this share of the prices that can be compared jumps, the file is of something else (another currency,
-# prices of one accelerator). A judgment.
+# If more than this share of the comparable prices jumps, the file holds something else (another currency, prices per
+# accelerator). A judgment.
 _MOST_JUMPS = 0.5
 _FEW = 4  # ... of at least this many prices
 
@@ -126,7 +126,7 @@ def update_prices(
     folder: Path | None = None,
     now: datetime | None = None,
 ) -> PriceUpdate:
-    """Fetch current prices and keep them in the user's data folder, where every plan finds them.
+    """Fetch current prices into the user's data folder, where every plan finds them.
 
     Of each provider, region, accelerator, count and market the cheapest offer is kept, as in the bundled table.
 
@@ -140,7 +140,7 @@ def update_prices(
     regions
         Only these; none: those that the catalog has of each provider already, and all of a provider that it has not.
     accept_jumps
-        Take prices that moved by more than twice too, and those that are far below what is known.
+        Also accept prices that changed by more than a factor of two, and those far below known prices.
     mirror
         Another base URL for the files of a named source.
     folder
@@ -163,9 +163,9 @@ def update_prices(
     chosen = _chosen(dated, known, wanted, set(regions))
     if not chosen:
         raise InputError(
-            f"{source}: has no price of the providers and regions that were asked for; it has "
+            f"{source}: no price for the requested providers and regions; it has "
             f"{some_of(sorted({one.provider for one in dated}))}",
-            hint="--provider and --region name others",
+            hint="choose others with --provider and --region",
         )
     update = _compared(source, chosen, known, accept_jumps)
     taken = [one.new for one in (*update.moved, *update.added)] + _same(chosen, known)
@@ -183,10 +183,10 @@ def _listed(
     if source not in SOURCES and not source.startswith(("http://", "https://")):
         raise InputError(
             f"--from {source}: must be {', '.join(SOURCES)} or a URL",
-            hint="a file of your own is given to a service as offers.file",
+            hint="to use your own file, set offers.file in service.yaml",
         )
     if mirror is not None and source not in SOURCES:
-        raise InputError("--mirror is for a named source", hint=f"--from {mirror} fetches from a URL")
+        raise InputError("--mirror needs a named source", hint=f"use --from {mirror} to fetch from a URL")
     listed: list[Offer] = []
     cautions: list[Caution] = []
     with tempfile.TemporaryDirectory() as name:
@@ -207,10 +207,10 @@ def _listed(
     if not listed:
         day = max((one.seen for one in known if one.seen), default=None)
         raise InputError(
-            "no price was fetched, and prices stay as they are"
-            + (f" (the latest of {day})" if day else "")
-            + "".join(f"\n  {fault}" for fault in faults or [f"{source}: has none of the providers asked for"]),
-            hint="without a network: fetch a catalog elsewhere and give it to a service as offers.file",
+            "no price was fetched; the current prices stay"
+            + (f" (latest: {day})" if day else "")
+            + "".join(f"\n  {fault}" for fault in faults or [f"{source}: has none of the requested providers"]),
+            hint="without a network: download a catalog elsewhere and set offers.file in service.yaml",
         )
     return listed, [Caution("not-fetched", fault) for fault in faults] + cautions
 
@@ -259,7 +259,7 @@ def _spot_only(known: Sequence[Offer]) -> set[tuple[str, str]]:
 
 
 def _compared(source: str, chosen: Sequence[Offer], known: Sequence[Offer], accept_jumps: bool) -> PriceUpdate:
-    """What changed against the known prices; jumps are held back unless they are accepted."""
+    """Changes from the known prices; jumps are rejected unless accepted explicitly."""
     known_by_kind = {kind_of(offer): offer for offer in known}
     unlikely = implausible(chosen, known)
     moved, added, held, unchanged = [], [], [], 0
@@ -280,9 +280,9 @@ def _compared(source: str, chosen: Sequence[Offer], known: Sequence[Offer], acce
             moved.append(PriceChange(new=offer, old=old))
     if not accept_jumps and compared >= _FEW and jumps > _MOST_JUMPS * compared:
         raise InputError(
-            f"{source}: {jumps} of {compared} prices are more than {_JUMP:g} times as high or as low as they were: "
-            f"nothing was taken; the first: {held[0].new.name}, {held[0].reason}",
-            hint="look whether these are prices of whole instances in USD per hour; --accept-jumps takes them",
+            f"{source}: {jumps} of {compared} prices changed by more than a factor of {_JUMP:g}: "
+            f"no price was accepted; the first: {held[0].new.name}, {held[0].reason}",
+            hint="check that these are prices of whole instances in USD per hour; --accept-jumps accepts them",
         )
     covered = {(one.provider, one.market) for one in chosen}
     kinds = {kind_of(one) for one in chosen}
@@ -298,7 +298,7 @@ def _compared(source: str, chosen: Sequence[Offer], known: Sequence[Offer], acce
 
 
 def _reason(offer: Offer, old: Offer | None, unlikely: str) -> str:
-    """Why a price should not be taken; empty where nothing speaks against it."""
+    """Why a price is rejected; empty if it is accepted."""
     if old is not None and old.seen and offer.seen and offer.seen < old.seen and not _is_same(offer, old):
         return f"older than the known price: {offer.seen}, {old.seen}"
     if old is not None:

@@ -1,6 +1,6 @@
-"""Quantised variants of a model: what a plan may choose besides the model as published.
+"""Quantized variants of a model that a plan may choose besides the model as published.
 
-A variant is named by what is stored otherwise: weights in ``fp8``, ``int8`` or ``int4``, the KV cache in ``fp8``
+A variant is named after what is stored differently: weights in ``fp8``, ``int8`` or ``int4``, the KV cache in ``fp8``
 (``fp8-kv``), or both (``fp8+fp8-kv``). The empty name is the model as published.
 """
 
@@ -77,7 +77,7 @@ def stored_as(model: Model) -> str:
 
 
 def unsupported_dtype(model: Model, accelerator: Accelerator) -> str:
-    """What the model stores and engines have no kernels for on that accelerator; empty where they have all."""
+    """What the model stores and engines have no kernels for on that accelerator; empty if all exist."""
     if model.weight_dtype == "fp8" and accelerator.architecture in _WITHOUT_FP8_WEIGHTS:
         return "weights in fp8"
     return "a KV cache in fp8" if model.kv_dtype == "fp8" and accelerator.architecture in _WITHOUT_FP8_KV else ""

@@ -10,13 +10,13 @@ from typing import NoReturn
 from melange.cli.app import app
 from melange.errors import InfeasibleError, MelangeError, printable
 
-# Exit code of what only a bug can cause (EX_SOFTWARE of sysexits.h), and characters of what is said of it.
+# Exit code for bugs (EX_SOFTWARE of sysexits.h), and the longest text printed about one [characters].
 _BUG = 70
 _MOST_TOLD = 300
 
 
 def fail(error: MelangeError) -> NoReturn:
-    """What is wrong, why, and what to do next."""
+    """Print what is wrong, why, and what to do next."""
     print(f"error: {error}", file=sys.stderr)
     if isinstance(error, InfeasibleError):
         for reason in error.reasons:
@@ -32,7 +32,7 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()  # a full disk is told here; at Python's exit it would be a traceback
+            sys.stdout.flush()  # report a full disk here; at Python's exit it would be a traceback
     except MelangeError as error:
         fail(error)
     except BrokenPipeError:
@@ -40,11 +40,11 @@ def main() -> None:
         _close_output()
         raise SystemExit(0) from None
     except OSError as error:
-        # The system refuses something: the disk is full, a folder is not ours, too many files are open.
+        # The system refused: full disk, no permission, too many open files.
         _close_output()
         fail(MelangeError(f"{error.filename or 'the system'}: {error.strerror or error}"))
     except MemoryError:
-        fail(MelangeError("not enough memory", hint="give a smaller file or fewer buckets, or a larger machine"))
+        fail(MelangeError("not enough memory", hint="use a smaller file, fewer buckets or a larger machine"))
     except Exception as error:
         if os.environ.get("MELANGE_DEBUG") == "1":
             raise
@@ -52,13 +52,13 @@ def main() -> None:
 
 
 def _close_output() -> None:
-    """What could not be written is given up, so that Python does not try once more at its exit."""
+    """Drop unwritten output, so that Python does not try again at exit."""
     with contextlib.suppress(OSError):
         sys.stdout.close()
 
 
 def crashed(error: Exception) -> NoReturn:
-    """What only a bug can cause, in one line; the traceback is for those who ask for it."""
+    """Print a bug in one line; the traceback only on request."""
     told = " ".join(printable(f"{type(error).__name__}: {error}").split())
     told = told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}..."
     print(

@@ -1,4 +1,4 @@
-"""The command that sends live traffic where a plan says."""
+"""The command that routes live traffic according to a plan."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Flags:
-    """Where replicas are, and how the balancer treats them and its clients."""
+    """Addresses of the replicas, and settings of the balancer."""
 
     replica: Annotated[
         list[str] | None,
@@ -33,58 +33,59 @@ class _Flags:
             help="A running replica: its type (or accelerator) and http://host:port (repeatable).",
         ),
     ] = None
-    replicas: Annotated[
-        Path | None, typer.Option(help="A file of NAME=URL lines instead, read again when it changes.")
-    ] = None
+    replicas: Annotated[Path | None, typer.Option(help="File of NAME=URL lines instead; reloaded when it changes.")] = (
+        None
+    )
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1"
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080
-    processes: Annotated[int, typer.Option(min=1, help="Processes that share the port.")] = 1
-    policy: Annotated[str, typer.Option(help="How requests are balanced.")] = "plan-least-work"
-    bytes_per_token: Annotated[float, typer.Option(help="Prompt bytes that count as a token.")] = 4.0
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.")] = 8080
+    processes: Annotated[int, typer.Option(min=1, help="Worker processes that share the port.")] = 1
+    policy: Annotated[str, typer.Option(help="Balancing policy.")] = "plan-least-work"
+    bytes_per_token: Annotated[float, typer.Option(help="Prompt bytes per token.")] = 4.0
     tokenizer: Annotated[
-        bool, typer.Option("--tokenizer", help="Let the replicas' /tokenize count prompts instead.")
+        bool, typer.Option("--tokenizer", help="Count prompt tokens with the replicas' /tokenize instead.")
     ] = False
     max_fill: Annotated[
-        float, typer.Option(help="Reject (429) when every replica has this many times what its SLO allows.")
+        float, typer.Option(help="Reject (429) when every replica holds this multiple of the load its SLO allows.")
     ] = 3.0
-    max_connections: Annotated[int, typer.Option(min=1, help="Clients of one process; more get 503.")] = 20_000
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Maximum connections per process; further ones get 503.")
+    ] = 20_000
     max_body_mib: Annotated[float, typer.Option(help="Largest request body [MiB].")] = 8.0
-    retry_after: Annotated[int, typer.Option(min=1, help="What rejected clients are told to wait [s].")] = 1
-    health_path: Annotated[str, typer.Option(help="What is asked of replicas.")] = "/health"
-    health_every: Annotated[float, typer.Option(help="Time between two health checks [s].")] = 2.0
-    health_timeout: Annotated[float, typer.Option(help="How long a check may take [s].")] = 2.0
-    max_failures: Annotated[int, typer.Option(min=1, help="Failed requests in a row that eject a replica.")] = 3
-    connect_timeout: Annotated[float, typer.Option(help="How long connecting to a replica may take [s].")] = 2.0
-    answer_timeout: Annotated[float, typer.Option(help="How long a replica may be silent [s].")] = 600.0
-    idle_timeout: Annotated[
-        float, typer.Option(help="How long a client may take for a request's head, or idle [s].")
-    ] = 30.0
-    body_timeout: Annotated[float, typer.Option(help="How long a client may take to send a body [s].")] = 30.0
-    write_timeout: Annotated[float, typer.Option(help="How long a client may read nothing [s].")] = 60.0
-    drain: Annotated[float, typer.Option(help="How long streams may go on after SIGTERM [s].")] = 30.0
-    window: Annotated[float, typer.Option(help="Length of the live workload's window [s].")] = 900.0
-    replan_every: Annotated[
-        float, typer.Option(min=0, help="Time between two looks for a cheaper plan [s]; 0: never.")
-    ] = 300.0
-    drift: Annotated[
-        float, typer.Option(min=0, max=1, help="Share by which a new plan must be cheaper to be spoken of.")
-    ] = 0.05
+    retry_after: Annotated[int, typer.Option(min=1, help="Retry-After of rejected requests [s].")] = 1
+    health_path: Annotated[str, typer.Option(help="Path of the replicas' health check.")] = "/health"
+    health_every: Annotated[float, typer.Option(help="Health check interval [s].")] = 2.0
+    health_timeout: Annotated[float, typer.Option(help="Health check timeout [s].")] = 2.0
+    max_failures: Annotated[int, typer.Option(min=1, help="Consecutive failed requests that eject a replica.")] = 3
+    connect_timeout: Annotated[float, typer.Option(help="Timeout for connecting to a replica [s].")] = 2.0
+    answer_timeout: Annotated[float, typer.Option(help="Timeout for a replica that sends nothing [s].")] = 600.0
+    idle_timeout: Annotated[float, typer.Option(help="Timeout for a request's head, and for idle clients [s].")] = 30.0
+    body_timeout: Annotated[float, typer.Option(help="Timeout for a request's body [s].")] = 30.0
+    write_timeout: Annotated[float, typer.Option(help="Timeout for a client that stops reading [s].")] = 60.0
+    drain: Annotated[float, typer.Option(help="Time for open streams to finish after SIGTERM [s].")] = 30.0
+    window: Annotated[float, typer.Option(help="Window over which live traffic is measured [s].")] = 900.0
+    replan_every: Annotated[float, typer.Option(min=0, help="How often to look for a cheaper plan [s]; 0: never.")] = (
+        300.0
+    )
+    drift: Annotated[float, typer.Option(min=0, max=1, help="Report a new plan when it saves at least this share.")] = (
+        0.05
+    )
     profile_files: Annotated[
         list[Path] | None,
         typer.Option(
             "--profile",
             metavar="<path>",
-            help="A profile.json of all that may be rented, for re-planning (repeatable).",
+            help="A profile.json of all types that may be rented, for re-planning (repeatable).",
         ),
     ] = None
     api_keys: Annotated[
-        Path | None, typer.Option(help="A file of keys that clients must show, one a line (or MELANGE_BALANCE_KEYS).")
+        Path | None,
+        typer.Option(help="File of API keys that clients must send, one per line (or MELANGE_BALANCE_KEYS)."),
     ] = None
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM): serve HTTPS.")] = None
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None
 
     def settings(self) -> BalancerSettings:
-        """As the balancer takes them."""
+        """As the balancer's settings."""
         from melange.deploy.live.access import read_keys, upstream_key
         from melange.deploy.live.settings import BalancerSettings
 
@@ -119,12 +120,12 @@ class _Flags:
         )
 
     def addresses(self, plan: Plan) -> tuple[Address, ...]:
-        """The replicas that were named."""
+        """The named replicas."""
         from melange.deploy.addresses import addresses_of, read_addresses
 
         if (self.replica is None) == (self.replicas is None):
             raise InputError(
-                "replicas come from the command line or from a file",
+                "give replicas on the command line or in a file",
                 hint="--replica NAME=http://host:port, or --replicas FILE",
             )
         if self.replicas is not None:
@@ -137,7 +138,7 @@ def balance(
     plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json (melange plan --out).")],
     flags: _Flags,
 ) -> None:
-    """Send live traffic where a plan says: an OpenAI-compatible proxy before its replicas."""
+    """Route live traffic by a plan: an OpenAI-compatible proxy."""
     if sys.platform == "win32":
         raise InputError("melange balance runs on Linux and macOS", hint="run it in a container or in WSL")
     need_live("balance", "aiohttp", "uvloop")

@@ -1,4 +1,4 @@
-"""The command that lists what can be rented and served, and fetches current prices."""
+"""The command that lists accelerators, offers and models, and fetches current prices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from melange.errors import InputError
 
 
 class _Subject(StrEnum):
-    """What ``melange catalog`` lists, or does."""
+    """What ``melange catalog`` lists or does."""
 
     accelerators = "accelerators"
     offers = "offers"
@@ -32,7 +32,9 @@ class _Flags:
     provider: Annotated[list[str] | None, typer.Option(help="Only these providers (repeatable).")] = None
     region: Annotated[list[str] | None, typer.Option(help="Only these regions (repeatable).")] = None
     market: Annotated[list[str] | None, typer.Option(help="on-demand, spot or reserved (repeatable).")] = None
-    file: Annotated[Path | None, typer.Option(help="Own offers: offers.csv, a SkyPilot or a gpuhunt catalog.")] = None
+    file: Annotated[Path | None, typer.Option(help="Your own offers: offers.csv, a SkyPilot or a gpuhunt catalog.")] = (
+        None
+    )
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,10 @@ class _UpdateFlags:
         str | None,
         typer.Option("--from", help="update: skypilot (the default), gpuhunt, karpenter, gpurentalprices or a URL."),
     ] = None
-    mirror: Annotated[str | None, typer.Option(help="update: another base URL for the files of a named source.")] = None
+    mirror: Annotated[str | None, typer.Option(help="update: another base URL for a named source.")] = None
     accept_jumps: Annotated[
-        bool, typer.Option("--accept-jumps", help="update: take prices that moved by more than twice, too.")
+        bool,
+        typer.Option("--accept-jumps", help="update: also accept prices that changed by more than a factor of two."),
     ] = False
 
 
@@ -58,7 +61,7 @@ def catalog(
     ] = _Subject.offers,
     as_json: JsonFlag = False,
 ) -> None:
-    """List accelerators, offers or models; or fetch current prices."""
+    """List accelerators, offers or models, or fetch current prices."""
     if subject is _Subject.update:
         _refuse(flags, ("gpu", "market", "file"), "melange catalog update takes --provider and --region")
         _update(flags, update_flags, as_json)
@@ -68,7 +71,7 @@ def catalog(
 
 
 def _refuse(flags: object, names: tuple[str, ...] | list[str], hint: str) -> None:
-    """Refuse flags that would be passed over."""
+    """Reject flags that would have no effect."""
     called = {"source": "--from"}
     for name in names:
         if getattr(flags, name):
@@ -103,7 +106,7 @@ def _list(flags: _Flags, subject: _Subject, as_json: bool) -> None:
 
 
 def _update(flags: _Flags, update_flags: _UpdateFlags, as_json: bool) -> None:
-    """Fetch prices and say what changed."""
+    """Fetch prices and print what changed."""
     from melange.catalog.update import update_prices
     from melange.present.terminal import layout, prices
 

@@ -25,24 +25,22 @@ class _Flags:
         list[str] | None,
         typer.Option(
             metavar="NAME=URL",
-            help="Where a replica answers: its type or accelerator, and http://host:port; once for each replica.",
+            help="Address of a replica: its type or accelerator, and http://host:port; once per replica.",
         ),
     ] = None
-    listen: Annotated[str | None, typer.Option(help="Where a gateway listens (127.0.0.1:8080).")] = None
-    bytes_per_token: Annotated[
-        float | None, typer.Option(help="Bytes of a body that count as one prompt token (4).")
-    ] = None
-    envelope_bytes: Annotated[int | None, typer.Option(help="Bytes of a body that are not its prompt (100).")] = None
+    listen: Annotated[str | None, typer.Option(help="Address a gateway listens on (127.0.0.1:8080).")] = None
+    bytes_per_token: Annotated[float | None, typer.Option(help="Body bytes per prompt token (4).")] = None
+    envelope_bytes: Annotated[int | None, typer.Option(help="Body bytes that are not prompt (100).")] = None
     max_body_bytes: Annotated[
-        int | None, typer.Option(help="Refuse longer bodies; default: twice the plan's longest prompt.")
+        int | None, typer.Option(help="Reject longer bodies; default: twice the plan's longest prompt.")
     ] = None
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of the target, as --list says them (repeatable)."),
+        typer.Option(metavar="KEY=VALUE", help="An option of the target; --list shows them (repeatable)."),
     ] = None
 
     def options(self, target: str) -> dict[str, Any]:
-        """What flags and ``--option`` say together."""
+        """Options from flags and from ``--option``."""
         from melange.deploy.pools import parse_replicas
         from melange.deploy.render import target_of
 
@@ -56,7 +54,7 @@ class _Flags:
         said = {name: value for name, value in flags.items() if value is not None}
         given = target_of(target).read(self.option or [])
         if twice := sorted(set(said) & set(given)):
-            raise InputError(f"--option {twice[0]} is given by its own flag too")
+            raise InputError(f"--option {twice[0]} is also given by its own flag")
         return said | given
 
 
@@ -64,32 +62,32 @@ class _Flags:
 def deploy(
     flags: _Flags,
     source: Annotated[Path | None, typer.Argument(help="A plan.json (melange plan --out).")] = None,
-    to: Annotated[str, typer.Option(help="The target, such as kubernetes or haproxy; --list lists them.")] = "",
+    to: Annotated[str, typer.Option(help="The target, for example kubernetes or haproxy; --list shows all.")] = "",
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the files to this folder; default: print them.")
     ] = None,
     before: Annotated[
         Path | None,
-        typer.Option("--diff", metavar="PLAN", help="Print what changes in the files against another plan's."),
+        typer.Option("--diff", metavar="PLAN", help="Print the differences from another plan's files."),
     ] = None,
     is_list: Annotated[
-        bool, typer.Option("--list", help="List the targets with their options, or with --to one of them.")
+        bool, typer.Option("--list", help="List all targets with their options, or the one named by --to.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the files that put a plan into production: what starts its servers, or a gateway's configuration."""
+    """Write manifests or a gateway's configuration for a plan."""
     if is_list:
         _print_targets(to, as_json)
         return
     if source is None or not to:
         raise InputError(
-            "a plan.json and the target that it goes to are needed",
-            hint="melange deploy plan.json --to kubernetes; melange deploy --list says which targets there are",
+            "a plan.json and a target are needed",
+            hint="melange deploy plan.json --to kubernetes; melange deploy --list shows all targets",
         )
     if out is not None and out.is_file():
-        raise InputError(f"--out {out}: must be a folder, and is a file")
+        raise InputError(f"--out {out}: is a file; a folder is needed")
     if before is not None and (out is not None or as_json):
-        raise InputError("--diff prints a difference and writes no files", hint="leave out --out and --json")
+        raise InputError("--diff prints differences and writes no files", hint="leave out --out and --json")
     from melange.deploy.render import render
     from melange.plan.plan import Plan
 
@@ -102,7 +100,7 @@ def deploy(
 
 
 def _print_difference(before: Manifest, manifest: Manifest) -> None:
-    """A unified diff on stdout; cautions of the new files, and that there is no difference, on stderr."""
+    """A unified diff on stdout; cautions about the new files on stderr, and a note when nothing differs."""
     from melange.deploy.difference import difference
     from melange.present.terminal import layout
 
@@ -110,13 +108,13 @@ def _print_difference(before: Manifest, manifest: Manifest) -> None:
     text = difference(before, manifest)
     typer.echo(text, nl=False)
     if not text:
-        terminal.print("no file changes")
+        terminal.print("no differences")
     if manifest.cautions:
         terminal.print(layout.cautions(manifest.cautions))
 
 
 def _finish(manifest: Manifest, out: Path | None, as_json: bool) -> None:
-    """Save or print the files, and say what should be known of them."""
+    """Save or print the files, with their cautions."""
     from melange.present.terminal import layout
 
     terminal = layout.console(stderr=True)

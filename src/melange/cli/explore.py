@@ -1,4 +1,4 @@
-"""The command that shows a service from every side."""
+"""The command that explores a service by size, rate and SLO."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ def explore(
     quick: QuickFlag = False,
     out: Annotated[Path, typer.Option("--out", help="The page to write (replaced atomically).")] = Path("explore.html"),
     images: Annotated[
-        Path | None, typer.Option("--images", help="A folder for the pictures as files (melange[images], Chromium).")
+        Path | None,
+        typer.Option("--images", help="Also save the pictures to this folder (needs the images extra and Chromium)."),
     ] = None,
-    image_format: Annotated[str, typer.Option("--format", help="Of the pictures as files: png, svg.")] = "png",
+    image_format: Annotated[str, typer.Option("--format", help="File format of the pictures: png, svg.")] = "png",
 ) -> None:
-    """Show the service from every side, as one HTML page: by request size, by rate, by SLO."""
+    """Explore a service by size, rate and SLO, as one HTML page."""
     from datetime import UTC, datetime
 
     from melange.files import write_text

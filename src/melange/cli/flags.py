@@ -14,7 +14,7 @@ _Command = TypeVar("_Command", bound=Callable[..., None])
 def with_flags(command: _Command) -> _Command:
     """Let a command take the fields of the dataclasses that its parameters are annotated with, each as a flag.
 
-    The fields are annotated as Typer wants its parameters, and stand where their dataclass stands.
+    The fields are annotated like Typer parameters and take the place of their dataclass.
     """
     hints = get_type_hints(command, include_extras=True)
     kinds = {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
@@ -34,7 +34,7 @@ def with_flags(command: _Command) -> _Command:
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined] # what Typer reads
     run.__annotations__ = annotations
-    return run  # type: ignore[return-value] # the same to whoever calls it by keywords
+    return run  # type: ignore[return-value] # the same when called with keywords
 
 
 def _fields_of(kind: type[Any]) -> list[inspect.Parameter]:

@@ -1,4 +1,4 @@
-"""The command that writes a service to start from."""
+"""The command that writes a starting service.yaml."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from melange.errors import InputError
 
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("service.yaml"),
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Write a commented service.yaml to start from."""
+    """Write a commented service.yaml as a starting point."""
     from importlib.resources import files
 
     from melange.files import write_text
 
     if path.exists() and not force:
-        raise InputError(f"{path}: exists already", hint="--force replaces it")
+        raise InputError(f"{path}: already exists", hint="--force overwrites it")
     write_text(path, files("melange").joinpath("service.template.yaml").read_text(encoding="utf-8"))
     typer.echo(f"{path} written; edit it, then: melange plan {path}")

@@ -27,50 +27,56 @@ if TYPE_CHECKING:
     from melange.measure.subject import Subject
     from melange.service.session import Session
 
-_INTERRUPTED = 130  # what shells call an end by Ctrl-C
+_INTERRUPTED = 130  # the shells' exit code for Ctrl-C
 
 
 @dataclass(frozen=True)
 class _Flags:
     """What is measured, how, and for how long."""
 
-    url: Annotated[str, typer.Option(help="Where the server is: http://host:8000, with or without /v1.")] = ""
+    url: Annotated[str, typer.Option(help="Address of the server: http://host:8000, with or without /v1.")] = ""
     replica_type: Annotated[
         str,
         typer.Option(
-            help="What the server is: a replica type of the service, or the name of its accelerator (L4, 'A10G tp2'); "
-            "without a service, what to call it."
+            help="Replica type of the server: one of the service's, or its accelerator (L4, 'A10G tp2'); "
+            "without a service, any name."
         ),
     ] = ""
     slo: Annotated[
-        str | None, typer.Option(help="In place of the service's: tpot_ms=60,ttft_ms=500,attainment=0.95.")
+        str | None, typer.Option(help="SLO instead of the service's: tpot_ms=60,ttft_ms=500,attainment=0.95.")
     ] = None
     workload: Annotated[
-        str | None, typer.Option(help="In place of the service's: a workload.json, or the name of a bundled data set.")
+        str | None,
+        typer.Option(help="Workload instead of the service's: a workload.json, or the name of a bundled data set."),
     ] = None
-    rate: Annotated[float | None, typer.Option(help="Requests a second of that workload.")] = None
+    rate: Annotated[float | None, typer.Option(help="Requests per second of that workload.")] = None
     cost_per_h: Annotated[
-        float | None, typer.Option(help="Price of the server's instance, where there is no service [USD/h].")
+        float | None, typer.Option(help="Price of the server's instance when there is no service [USD/h].")
     ] = None
-    model: Annotated[str, typer.Option(help="What the server calls the model, where it serves several.")] = ""
+    model: Annotated[str, typer.Option(help="Model name on the server, when it serves several.")] = ""
     api_key_env: Annotated[
-        str, typer.Option(metavar="NAME", help="The environment variable that holds the server's key.")
+        str, typer.Option(metavar="NAME", help="Environment variable with the server's API key.")
     ] = "MELANGE_API_KEY"
     budget: Annotated[
-        str | None, typer.Option(help="Start no test after this much time: 30m. Default: until the plan is settled.")
+        str | None,
+        typer.Option(help="Start no test after this time, for example 30m; default: until the plan is settled."),
     ] = None
     buckets: Annotated[
-        int | None, typer.Option(min=1, help="Measure this many sizes, whether the plan is settled or not.")
+        int | None, typer.Option(min=1, help="Measure this many sizes, even if the plan settles earlier or later.")
     ] = None
-    requests: Annotated[int, typer.Option(min=1, help="Requests counted at each rate, at least.")] = 60
-    precision: Annotated[float, typer.Option(help="How near the rate that holds and the one that fails must be.")] = (
-        0.05
-    )
+    requests: Annotated[int, typer.Option(min=1, help="Minimum requests counted at each rate.")] = 60
+    precision: Annotated[
+        float,
+        typer.Option(help="Relative gap between passing and failing rate to stop at."),
+    ] = 0.05
     journal: Annotated[
-        Path | None, typer.Option(help="Where points are kept as they are measured; default: after the replica type.")
+        Path | None,
+        typer.Option(help="File that keeps each point as it is measured; default: named after the replica type."),
     ] = None
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the journal that is there.")] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Connect, say what it would take, and stop.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the existing journal.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Connect, print the expected time and cost, and stop.")] = (
+        False
+    )
 
 
 @with_flags
@@ -78,13 +84,13 @@ def measure(
     flags: _Flags,
     source: Annotated[
         Path | None,
-        typer.Argument(metavar="SERVICE", help="The service.yaml whose replica type the server is one of."),
+        typer.Argument(metavar="SERVICE", help="The service.yaml that contains the server's replica type."),
     ] = None,
     settings: SetOption = None,
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure what a running server can do within the SLO, the request sizes that matter first."""
+    """Measure the highest rate of a running server within the SLO."""
     _check(flags.url)
     session = _session(source, flags, settings or [])
     run = _Campaign(flags=flags, session=session, effort=_effort(flags))
@@ -94,7 +100,7 @@ def measure(
         run.say_how_to_go_on("stopped")
         raise SystemExit(_INTERRUPTED) from None
     except MelangeError:
-        run.say_how_to_go_on("it ended early")
+        run.say_how_to_go_on("stopped early")
         raise
     if result is not None:
         _print(result, run, out, as_json)
@@ -113,11 +119,11 @@ def _effort(flags: _Flags) -> Effort:
 
 
 def _session(source: Path | None, flags: _Flags, settings: list[str]) -> Session:
-    """The service, or what flags say in its place."""
+    """The service, or the flags that replace it."""
     from melange.service.session import Session
 
     if source is not None and flags.cost_per_h is not None:
-        raise InputError("--cost-per-h is for servers without a service: a service's offers have prices")
+        raise InputError("--cost-per-h applies only without a service: the service's offers already have prices")
     given: dict[str, dict[str, Any]] = {}
     if flags.slo is not None:
         given["slo"] = {**parse_pairs(flags.slo, "--slo", "tpot_ms=60,ttft_ms=500,statistic=p90")}
@@ -127,7 +133,7 @@ def _session(source: Path | None, flags: _Flags, settings: list[str]) -> Session
     elif source is not None and flags.rate is not None:
         settings = [*settings, f"workload.rate={flags.rate}"]
     session = Session(source, settings=settings, flags=given)
-    _ = session.slo  # whatever is wrong with what was given is said before a server is asked
+    _ = session.slo  # report all input errors before connecting to a server
     if source is None and flags.workload is None:
         raise InputError("a workload is needed", hint="--workload workload.json, or a service.yaml")
     _ = session.workload()
@@ -136,7 +142,7 @@ def _session(source: Path | None, flags: _Flags, settings: list[str]) -> Session
 
 @dataclass(slots=True, kw_only=True)
 class _Campaign:
-    """One run of the command, and what to say where it ends early."""
+    """One run of the command, and what to print when it stops early."""
 
     flags: _Flags
     session: Session
@@ -146,7 +152,7 @@ class _Campaign:
     kept_points: int = 0
 
     def _subject(self, endpoint: Endpoint) -> Subject:
-        """What is measured, with what the server says of itself."""
+        """What is measured, with what the server reports about itself."""
         from melange.measure.lone_server import LoneServer, server_subject
 
         session, flags = self.session, self.flags
@@ -161,7 +167,7 @@ class _Campaign:
         return server_subject(server, session.slo, session.workload(), session.options)
 
     async def run(self) -> Result | None:
-        """Connect, say what it will take, measure."""
+        """Connect, print the expected time and cost, measure."""
         from melange.measure.campaign import header_of, run_campaign
         from melange.measure.endpoint import connect
         from melange.measure.journal import Journal
@@ -202,10 +208,10 @@ class _Campaign:
         is_there = path.exists() and path.stat().st_size > 0
         if is_there and not self.flags.resume:
             raise InputError(
-                f"{path}: is there already", hint="--resume goes on with it, --journal names another, or delete it"
+                f"{path}: already exists", hint="continue it with --resume, name another with --journal, or delete it"
             )
         if self.flags.resume and not is_there:
-            raise InputError(f"{path}: no journal to go on with", hint="leave --resume out, or name it: --journal")
+            raise InputError(f"{path}: no journal to resume", hint="leave out --resume, or name the journal: --journal")
 
     def _say_what_it_takes(self, endpoint: Endpoint) -> None:
         from melange.measure.outlook import outlook
@@ -230,7 +236,7 @@ class _Campaign:
         if self.kept_points:
             print(
                 f"{why}: {self.kept_points} load points are kept in {self.journal}; the same command with --resume "
-                "goes on from there",
+                "continues from there",
                 file=sys.stderr,
             )
 
@@ -241,7 +247,7 @@ def _file_name(name: str) -> str:
 
 @contextmanager
 def _news() -> Iterator[Callable[[News], None]]:
-    """A line on stderr for all that was measured, and on a terminal what is being done now, with the time."""
+    """A line on stderr per measurement, and on a terminal the current step with the time."""
     from melange.present.terminal import layout
 
     console, began = layout.console(stderr=True), time.monotonic()

@@ -17,51 +17,51 @@ if TYPE_CHECKING:
     from melange.service.session import Session
 
 
-_DOES_NOT_HOLD = 1  # an answer, but not the one that was wished; 2 is an error
+_DOES_NOT_HOLD = 1  # an answer, but the SLO is not shown to hold; 2 is an error
 
 
 @dataclass(frozen=True)
 class _Flags:
-    """How to plan, and what to say of the plan."""
+    """How to plan, and what to print about the plan."""
 
     drop_unservable: Annotated[
-        bool, typer.Option("--drop-unservable", help="Plan for the rest when some sizes cannot be served.")
+        bool, typer.Option("--drop-unservable", help="Plan for the remaining sizes when some cannot be served.")
     ] = False
     incumbent: Annotated[
         Path | None,
-        typer.Option(help="The plan.json in force: of equally cheap plans choose the one with the fewest changes."),
+        typer.Option(help="The current plan.json: among equally cheap plans, choose the one with the fewest changes."),
     ] = None
-    explained: Annotated[bool, typer.Option("--explain", help="Say what would change the answer, and by how much.")] = (
-        False
-    )
+    explained: Annotated[
+        bool, typer.Option("--explain", help="Show what would change the answer, and by how much.")
+    ] = False
     quick: QuickFlag = False
     certified: Annotated[
         bool,
         typer.Option(
             "--certify",
-            help="Certify by simulation, or fail; the default does where the SLO is about requests (no statistic).",
+            help="Certify by simulation, or fail; the default certifies when the SLO has no statistic.",
         ),
     ] = False
     burstiness: Annotated[
         float | None,
         typer.Option(
-            help="Coefficient of variation of the times between simulated arrivals, 1 is Poisson; default: the "
-            "service's log as it came, and without a log 1."
+            help="Coefficient of variation of the times between simulated arrivals; 1 is Poisson. Default: the "
+            "service's log as recorded, or 1 without a log."
         ),
     ] = None
     report: Annotated[
-        Path | None, typer.Option("--report", help="Write the plan's own page, with pictures, as one HTML file.")
+        Path | None, typer.Option("--report", help="Also write the plan as one HTML page with charts.")
     ] = None
 
     def check(self) -> None:
-        """Refuse flags that exclude each other."""
+        """Reject flags that exclude each other."""
         if self.quick and self.certified:
             raise InputError("--quick simulates nothing, and --certify simulates", hint="leave out one of them")
         if self.burstiness is not None and self.quick:
-            raise InputError("--burstiness is of simulated requests, and --quick simulates none")
+            raise InputError("--burstiness applies to simulated requests, and --quick simulates none")
 
     def answer(self, session: Session, incumbent: Plan | None) -> Plan:
-        """The plan as it is wished."""
+        """The plan as requested."""
         if self.quick:
             return session.plan(incumbent=incumbent)
         if self.certified:
@@ -76,9 +76,9 @@ def plan(
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Find the cheapest mix that carries the traffic within the SLO, and show by simulation that it does.
+    """Find the cheapest fleet that meets the SLO, and certify it.
 
-    Exit code 1: the plan is written, but the share of requests that the SLO asks for is not shown to meet it.
+    A simulation of every request certifies the plan. Exit code 1: the plan is written, but not shown to meet the SLO.
     """
     from melange.present.terminal import plan_tables
     from melange.present.terminal.explanation import explanation_page

@@ -15,13 +15,13 @@ from melange.errors import InputError
 
 @dataclass(frozen=True)
 class _Flags:
-    """What measurements say, and what more of them would."""
+    """Which measurements to use, and which to suggest."""
 
     anchors: Annotated[
         list[str] | None,
         typer.Option(
             "--anchor",
-            help="Load-test results that correct the estimates: PATH, or NAME=PATH to say what was measured.",
+            help="Load-test results that correct the estimates: PATH, or NAME=PATH to name what was measured.",
         ),
     ] = None
     suggest: Annotated[
@@ -44,7 +44,7 @@ def profile(
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Say what one replica of each type can serve within the SLO."""
+    """Estimate the request rate of one replica of each type."""
     from melange.present.terminal import inputs
     from melange.present.terminal.suggestions import suggestions_page
     from melange.service.session import Session, is_service
@@ -79,7 +79,7 @@ def _print_file(source: Path, workload_file: Path | None, out: Path | None, as_j
 
 
 def _source_and_anchors(files: list[Path], anchors: list[str]) -> tuple[Path, list[str]]:
-    """The service among the files; the others are anchors where a shell has spread a pattern after ``--anchor``."""
+    """The service among the files; the others are anchors if a shell expanded a pattern after ``--anchor``."""
     from melange.service.session import is_service
 
     if len(files) == 1:

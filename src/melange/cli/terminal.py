@@ -1,4 +1,4 @@
-"""What every command shares with the terminal: flags, progress, output."""
+"""What all commands share: flags, progress, output."""
 
 from __future__ import annotations
 
@@ -30,39 +30,41 @@ if TYPE_CHECKING:
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 QuickFlag = Annotated[
-    bool, typer.Option("--quick", help="Plan by closed form alone, in a moment: nothing is simulated for it.")
+    bool, typer.Option("--quick", help="Plan by closed form alone: takes seconds, simulates nothing.")
 ]
 
-OutOption = Annotated[Path | None, typer.Option("--out", help="Save to this file as well (replaced atomically).")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Also save to this file (replaced atomically).")]
 
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of the service, for example workload.rate=32."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the service, for example workload.rate=32."),
 ]
 
 
-WorkloadOption = Annotated[Path | None, typer.Option("--workload", help="A workload.json, in place of the service's.")]
+WorkloadOption = Annotated[
+    Path | None, typer.Option("--workload", help="A workload.json instead of the service's workload.")
+]
 
 ProfileOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--profile",
         metavar="<path>",
-        help="A profile.json, in place of the service's (repeatable: each with types of its own).",
+        help="A profile.json instead of the service's (repeatable, if their replica types differ).",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is planned: a service, or files that stand for one.
+    """What is planned: a service, or files in place of one.
 
     Parameters
     ----------
     workload_file, profile_files
         Files in place of the service's own workload and profile.
     settings
-        What ``--set`` gives, ``key=value``.
+        Values of ``--set``, ``key=value``.
     """
 
     source: Annotated[
@@ -73,7 +75,7 @@ class Inputs:
     settings: SetOption = None
 
     def session(self, listener: Listener, more: Sequence[str] = ()) -> Session:
-        """Opened once, with settings besides those of the command line."""
+        """Opened once, with settings in addition to those of the command line."""
         from melange.service.session import Session
 
         return Session(
@@ -94,7 +96,7 @@ def save_and_print(
     more: Json | None = None,
     more_page: RenderableType | None = None,
 ) -> None:
-    """Save, then print: the page and what was asked for besides, or both as JSON and nothing else."""
+    """Save, then print: the page with any extra parts, or everything as JSON and nothing else."""
     from melange.present.terminal import layout
 
     if out is not None:
@@ -110,7 +112,7 @@ def save_and_print(
 
 
 def need_live(command: str, *modules: str) -> None:
-    """Refuse a command that talks to servers where what it needs for that is not installed."""
+    """Reject a command that talks to servers when the packages it needs are not installed."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
         raise InputError(
@@ -120,9 +122,9 @@ def need_live(command: str, *modules: str) -> None:
 
 @contextlib.contextmanager
 def events(words: str = "") -> Iterator[Listener]:
-    """A spinner on a terminal's stderr that shows what a session does; silence where nobody watches.
+    """A spinner on a terminal's stderr that shows what a session does; silent elsewhere.
 
-    ``words`` are shown at once, for work that no session does.
+    ``words`` are shown at once, for work outside a session.
     """
     if not sys.stderr.isatty():
         yield lambda _: None
@@ -160,7 +162,7 @@ def parse_pairs(text: str, flag: str, example: str) -> dict[str, str]:
 
 
 def parse_where(conditions: Sequence[str] | None) -> dict[str, Any] | None:
-    """``FIELD=VALUE`` each as a mapping; values are YAML, and of a field that is named twice any of them counts."""
+    """``FIELD=VALUE`` each as a mapping; values are YAML; a field that is named twice matches any of its values."""
     import yaml
 
     where: dict[str, list[Any]] = {}

@@ -24,52 +24,50 @@ _ALL = "all"
 
 @dataclass(frozen=True)
 class _Flags:
-    """The requests, and the course of the simulation."""
+    """The requests, and how they are simulated."""
 
-    trace: Annotated[
-        Path | None, typer.Option(help="Replay this request log at the rate that the plan is made for.")
-    ] = None
+    trace: Annotated[Path | None, typer.Option(help="Replay this request log at the planned rate.")] = None
     columns: Annotated[
         str | None, typer.Option(help="Names of the log's columns: arrival=ts,input=prompt,output=completion.")
     ] = None
     where: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIELD=VALUE", help="Only rows of the log that hold this, for example model=llama."),
+        typer.Option(metavar="FIELD=VALUE", help="Only log rows with this value, for example model=llama."),
     ] = None
-    requests: Annotated[
-        int | None, typer.Option(min=2, help="Requests of one run; default: 10000, and of a log all.")
-    ] = None
+    requests: Annotated[int | None, typer.Option(min=2, help="Requests per run; default: 10000, or the whole log.")] = (
+        None
+    )
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Runs, each with requests of its own; default: 5, and of a log 1.")
+        int | None,
+        typer.Option(min=1, help="Number of runs, each with different requests; default: 5, or 1 for a log."),
     ] = None
-    scale: Annotated[float, typer.Option(help="Times the planned rate.")] = 1.0
+    scale: Annotated[float, typer.Option(help="Multiple of the planned rate.")] = 1.0
     arrivals: Annotated[
         str,
         typer.Option(
-            help="When the log's requests come: trace (its own times, the default), poisson (sizes drawn from it)."
+            help="Arrival times with a log: trace (as recorded, the default), poisson (sizes drawn from the log)."
         ),
     ] = ""
     burstiness: Annotated[
         float, typer.Option(help="Coefficient of variation of the times between arrivals; 1 is Poisson.")
     ] = 1.0
-    policy: Annotated[str, typer.Option(help="How requests are balanced; all: every policy on the same requests.")] = (
+    policy: Annotated[str, typer.Option(help="Balancing policy; all: compare every policy on the same requests.")] = (
         "plan-least-work"
     )
-    scenario: Annotated[str, typer.Option(help="What happens meanwhile: steady, ramp, double, lost-replica.")] = (
-        "steady"
-    )
+    scenario: Annotated[str, typer.Option(help="Scenario: steady, ramp, double, lost-replica.")] = "steady"
     steps: Annotated[
-        str, typer.Option(help="Step times: as-planned; slow, fast: as a tenth of measured ones were.")
+        str, typer.Option(help="Step times: as-planned, slow (10th percentile of measured speed), fast (90th).")
     ] = "as-planned"
     target: Annotated[
-        float | None, typer.Option(help="Share of requests that must meet the SLO; default: the SLO's, or 0.99.")
+        float | None,
+        typer.Option(help="Required share of requests that meet the SLO; default: the SLO's own, or 0.99."),
     ] = None
-    report: Annotated[Path | None, typer.Option(help="Write the report as one HTML page.")] = None
+    report: Annotated[Path | None, typer.Option(help="Also write the report as one HTML page.")] = None
     processes: Annotated[int | None, typer.Option(min=1, help="Maximum parallel processes; default: automatic.")] = None
     on: Annotated[str | None, typer.Option(help="Run on a Ray cluster: ray://host:10001.")] = None
 
     def check(self) -> None:
-        """Refuse values out of their range."""
+        """Reject values out of range."""
         if self.target is not None and not 0 < self.target <= 1:
             raise InputError(f"--target must be in (0, 1], got {self.target:g}", hint="99.5 % is 0.995")
         if self.arrivals not in {"", "poisson", "trace"}:
@@ -80,7 +78,7 @@ class _Flags:
             raise InputError("--columns and --where need a log", hint="--trace requests.parquet")
 
 
-# Replicas of a fleet that is played out: each has a state of its own, and a million of them take 1 GB.
+# Most replicas that are simulated: each has its own state, and a million of them take 1 GB.
 _MOST_REPLICAS = 1_000_000
 
 
@@ -93,7 +91,7 @@ def validate(
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Play a plan out, request by request, and say what share of them met the SLO."""
+    """Simulate a plan, and report the share that met the SLO."""
     from melange.present.terminal import layout
     from melange.present.terminal.validation import validation_page
 
@@ -126,7 +124,7 @@ def validate(
 
 
 def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, Arrivals | None]:
-    """The plan of a file, or of a service that is planned now as by ``melange plan``, and the service's own log."""
+    """The plan in a file, or a plan made now as by ``melange plan``, with the service's own log."""
     from melange.plan.plan import Plan
     from melange.service.session import is_service
 
@@ -134,7 +132,7 @@ def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, A
         if settings:
             raise InputError(f"--set changes a service, and {source} is a plan", hint="give the service.yaml instead")
         if quick:
-            raise InputError(f"--quick is how a service is planned, and {source} is a plan")
+            raise InputError(f"--quick applies to planning a service, and {source} is a plan")
         return Plan.read(source), None
     from melange.service.session import Session
 
@@ -144,9 +142,9 @@ def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, A
 
 
 def _requests(plan: Plan, own_log: Arrivals | None, flags: _Flags) -> list[Arrivals]:
-    """The requests of each run: drawn, or a log as it was, or drawn from a log's sizes.
+    """The requests of each run: drawn, a log as recorded, or drawn from a log's sizes.
 
-    A service's own log is what its plan was certified on, and so what is simulated where no other is given.
+    Without another log, the service's own is simulated: it is what the plan was certified on.
     """
     from melange.validate.evidence import REQUESTS, RUNS
     from melange.validate.replay import whole_log
@@ -156,7 +154,7 @@ def _requests(plan: Plan, own_log: Arrivals | None, flags: _Flags) -> list[Arriv
     count, seeds = flags.requests or REQUESTS, range(flags.seeds or RUNS)
     burstiness = flags.burstiness
     carried, shown = planned_workload(plan), plan.certificate or plan.simulation
-    # Where the plan was simulated on a log at its own pace, that is what it is made for, and not a statistic of it.
+    # A plan that was simulated on a log at its own pace is made for that pace, not for a statistic of it.
     rate = flags.scale * (carried.total_rate if shown is None or shown.rate is None else shown.rate)
     if flags.trace is not None:
         with events() as listener, task(listener, "reading the log") as tell:
@@ -177,14 +175,14 @@ def _requests(plan: Plan, own_log: Arrivals | None, flags: _Flags) -> list[Arriv
     stretched = observed.at_rate(rate)
     if flags.requests is None and flags.seeds is None:
         return [whole_log(stretched)]
-    # Runs are stretches of the log, one after the other, as far as it goes.
+    # Runs are consecutive parts of the log, as far as it goes.
     starts = range(0, min(len(stretched), count * len(seeds)), count)
     parts = [stretched.part(start, start + count) for start in starts]
     return [part for part in parts if len(part) >= min(count, len(stretched)) / 2]
 
 
 def _reports(plan: Plan, sets: list[Arrivals], flags: _Flags) -> list[Report]:
-    """One report a policy, the plan's own first."""
+    """One report per policy, the plan's own first."""
     from melange.replica.policy import POLICIES
     from melange.validate.observe import report
     from melange.validate.pool import Job, run_all

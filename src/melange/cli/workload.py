@@ -21,18 +21,18 @@ class _Flags:
     dataset: Annotated[
         str | None, typer.Option(help="A bundled data set, or a mixture: '{arena: 0.8, sharegpt: 0.2}'.")
     ] = None
-    histogram: Annotated[str | None, typer.Option(help="A table of rates or shares by size.")] = None
+    histogram: Annotated[str | None, typer.Option(help="A histogram file: rates or shares by request size.")] = None
     metrics: Annotated[
         list[str] | None,
-        typer.Option(help="The text of /metrics of vLLM, vLLM on Ray or SGLang; twice: earlier, later."),
+        typer.Option(help="Saved /metrics output of vLLM, vLLM on Ray or SGLang; twice: earlier, later."),
     ] = None
     model: Annotated[
-        list[str] | None, typer.Option(help="metrics: this model of the server (repeatable: added up).")
+        list[str] | None, typer.Option(help="With --metrics: only this model of the server (repeatable: summed).")
     ] = None
     rate: Annotated[
-        str | None, typer.Option(help="Requests/s to scale to; or, of the windows: mean, max, p99, ...")
+        str | None, typer.Option(help="Requests/s to scale to, or a statistic of the windows: mean, max, p99, ...")
     ] = None
-    window: Annotated[str | None, typer.Option(help="Length of the windows that --rate looks at: 5m.")] = None
+    window: Annotated[str | None, typer.Option(help="Window length for the --rate statistic, for example 5m.")] = None
     start: Annotated[
         str | None,
         typer.Option("--from", help="Start of the time range: 10m after the first request, or a date and time."),
@@ -58,29 +58,29 @@ class _Flags:
     ] = None
     where: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIELD=VALUE", help="Only rows that hold this, for example model=llama (repeatable)."),
+        typer.Option(metavar="FIELD=VALUE", help="Only rows with this value, for example model=llama (repeatable)."),
     ] = None
-    log_format: Annotated[
-        str | None, typer.Option("--format", help="Format of the log, where it cannot be recognized.")
-    ] = None
+    log_format: Annotated[str | None, typer.Option("--format", help="Format of the log, if it is not recognized.")] = (
+        None
+    )
     input_edges: Annotated[str | None, typer.Option(help="Upper edges of the input buckets: 100,1000,8000.")] = None
     output_edges: Annotated[str | None, typer.Option(help="Upper edges of the output buckets.")] = None
-    size: Annotated[str, typer.Option(help="Plan a bucket at its mean size, or at its upper edge: mean, upper.")] = (
+    size: Annotated[str, typer.Option(help="Size that a bucket is planned at: mean, or upper (its upper edge).")] = (
         "mean"
     )
 
     def refuse_beside(self, service: Path, context: typer.Context) -> None:
-        """A service describes its own traffic: flags that would be passed over are errors."""
+        """A service describes its own traffic: flags that would have no effect are errors."""
         called = {one.name: one.opts[0] for one in context.command.params}
         for one in fields(self):
             if getattr(self, one.name) != one.default:
                 raise InputError(
                     f"{called[one.name]}: {service} describes its own traffic",
-                    hint="--set workload.KEY=VALUE changes what a service says, for example --set workload.rate=3",
+                    hint="--set workload.KEY=VALUE overrides a service, for example --set workload.rate=3",
                 )
 
     def section(self, trace: Path | None) -> dict[str, Any]:
-        """The section that they say."""
+        """The section that the flags describe."""
         from melange.parsing import parse_yaml
 
         edges = {"input": _parse_edges(self.input_edges), "output": _parse_edges(self.output_edges)}
@@ -121,7 +121,7 @@ def workload(
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read traffic: how often requests of which size arrive."""
+    """Summarize traffic: request rates by input and output length."""
     from melange.present.terminal import inputs
     from melange.service.session import Session, is_service
 
@@ -143,7 +143,7 @@ def workload(
 
 
 def _parse_edges(text: str | None) -> list[str] | None:
-    """Edges with commas between them; what they are is checked with the service."""
+    """Comma-separated edges; they are checked with the service."""
     return [edge.strip() for edge in text.split(",")] if text else None
 
 

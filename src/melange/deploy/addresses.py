@@ -1,4 +1,4 @@
-"""Which replicas there are: from the command line, or from a file that may change."""
+"""The list of replicas, from the command line or from a file that may change."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def addresses_of(given: Iterable[tuple[str, str]], plan: Plan) -> tuple[Address,
     if faults:
         raise InputError("\n".join(faults))
     if not found:
-        raise InputError("no replicas to send requests to", hint="--replica NAME=http://host:port")
+        raise InputError("no replicas given", hint="--replica NAME=http://host:port")
     return tuple(sorted(found))
 
 
@@ -109,7 +109,7 @@ def place_of(name: str, plan: Plan) -> int:
             return matches[0]
         if matches:
             names = ", ".join(types[r].name for r in matches)
-            raise InputError(f"{name!r} may mean any of {names}", hint="give the whole name")
+            raise InputError(f"{name!r} is ambiguous: {names}", hint="give the full name")
     if any(one.name == name for one in types):
         names = ", ".join(types[r].name for r in used)
         raise InputError(f"the plan does not use {name}", hint=f"it uses {names}")

@@ -1,4 +1,4 @@
-"""Command lines of engines: what a plan assumes of a server, in the flags of vLLM and of SGLang."""
+"""Engine command lines: a plan's assumptions as flags of vLLM and SGLang."""
 
 from __future__ import annotations
 
@@ -182,8 +182,8 @@ def program_of(server: Server) -> Program:
         found = f"is planned for {server.engine}" if server.engine else "is planned without an engine"
         raise InputError(
             f"{server.replica_type} {found}; melange deploy starts {known}",
-            hint="start its servers yourself as the key servers of plan.json says; melange deploy --to haproxy or "
-            "melange balance send requests to them"
+            hint="start its servers yourself with the settings under servers in plan.json; melange deploy --to "
+            "haproxy or melange balance can route requests to them"
             if server.engine
             else "--option engine=vllm",
         )

@@ -1,4 +1,4 @@
-"""What changes in the files of a target when another plan takes the place of one in force."""
+"""Differences between a target's files for two plans."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 
 from melange.deploy.manifest import Manifest
 
-# Plans within a file are one line of many thousand letters: of longer lines the beginning is shown.
+# A plan embedded in a file is one very long line: only the beginning of long lines is shown.
 _LONGEST_LINE = 200
 # Lines around a change.
 _CONTEXT = 3
@@ -40,4 +40,4 @@ def _of_file(name: str, old: str | None, new: str | None) -> str:
 
 
 def _short(line: str) -> str:
-    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}... ({len(line):,} letters)"
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}... ({len(line):,} characters)"

@@ -1,4 +1,4 @@
-"""What a plan loses where requests are spread by fixed weights, whatever their size."""
+"""The loss when requests are routed by fixed weights, regardless of size."""
 
 from __future__ import annotations
 
@@ -50,7 +50,11 @@ def not_by_size(plan: Plan, target: str, nearest: str) -> Sequence[Caution]:
     if misplaced <= _SAME:
         return ()
     late = f", {unable:.1%} to a type that cannot serve their size within the SLO" if unable > 0 else ""
-    message = f"{target} cannot route by request size: by weights {misplaced:.0%} of requests go to another type than"
+    message = (
+        f"{target} cannot route by request size: with weights, {misplaced:.0%} of requests go to another type than"
+    )
     return (
-        Caution("routing", f"{message} planned{late}; so the plan's certificate does not hold. Nearest: {nearest}"),
+        Caution(
+            "routing", f"{message} planned{late}; the plan's certificate does not apply. Closest alternative: {nearest}"
+        ),
     )

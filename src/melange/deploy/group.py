@@ -1,4 +1,4 @@
-"""The replicas of one type in use: what every target that starts servers renders, and nothing else of a plan."""
+"""The replicas of one type, as rendered by every target that starts servers."""
 
 from __future__ import annotations
 
@@ -78,14 +78,14 @@ class Group:
 
     @property
     def most_replicas(self) -> int:
-        """Where scaling ends: twice what is planned, and no more than can be had."""
+        """Upper end of scaling: twice the planned number, limited by availability."""
         most = 2 * self.replicas
         if self.node.most_instances is not None:
             most = min(most, self.node.most_instances * self.replicas_per_node)
         return max(most, self.replicas)
 
     def least_replicas(self, given: int | None) -> int:
-        """Where scaling ends the other way: as many as given, or as planned where nothing is."""
+        """Lower end of scaling: as given, or as planned if nothing is given."""
         return self.replicas if given is None else min(given, self.most_replicas)
 
 
@@ -161,22 +161,22 @@ def cautions_of(groups: Sequence[Group]) -> tuple[Caution, ...]:
         cautions.append(
             Caution(
                 "measured",
-                f"{', '.join(measured)}: planned on measured rates; limits that the server did not tell are assumed, "
-                "so compare the flags with those that it was measured with",
+                f"{', '.join(measured)}: planned on measured rates; limits that the server did not report are assumed: "
+                "compare the flags with those used for the measurement",
             )
         )
     if unknown := [group.replica_type for group in groups if group.server.max_sequences is None]:
         cautions.append(
             Caution(
                 "limits",
-                f"{', '.join(unknown)}: the plan does not know the limits of its engine, so the engine's own defaults "
-                "hold; they are right where the rates were measured with them",
+                f"{', '.join(unknown)}: the engine's limits are not in the plan, so the engine's own defaults "
+                "apply; they are right if the rates were measured with them",
             )
         )
     strange = sorted({group.node.accelerator for group in groups if group.node.facts is None})
     if strange:
         cautions.append(
-            Caution("accelerator", f"{', '.join(strange)}: not in the table of accelerators; taken for NVIDIA's")
+            Caution("accelerator", f"{', '.join(strange)}: not in the table of accelerators; assumed to be NVIDIA's")
         )
     return tuple(cautions)
 

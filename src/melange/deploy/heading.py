@@ -1,4 +1,4 @@
-"""What the files of every target say at their top: which plan they are from, and how its servers must be started."""
+"""The heading of all generated files: the plan they are from, and how to start its servers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def heading_of(plan: Plan, written: date, cautions: Iterable[Caution] = ()) -> t
     """Which plan a file is from: fingerprint, model, SLO, cost, replicas, traffic; a line a server type; cautions."""
     replicas = ", ".join(f"{count} x {name}" for name, count in plan.replicas.items() if count)
     facts = [
-        f"Written by melange deploy on {written.isoformat()} from the plan with the fingerprint {plan.fingerprint}.",
+        f"Written by melange deploy on {written.isoformat()} from the plan with fingerprint {plan.fingerprint}.",
         f"Model {plan.model or 'not named'}; SLO {plan.slo or 'not named'}; {plan.workload.total_rate:g} requests/s; "
         f"{plan.cost_per_h:.2f} USD/h ({plan.kind}) for {replicas}.",
     ]
@@ -43,7 +43,7 @@ def comments(blocks: Iterable[Block]) -> str:
 
 
 def one_line(text: str) -> str:
-    """A line without control characters: what a plan says must not become a directive of the file that it is in."""
+    """A line without control characters: text from a plan must not become a directive of the file."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 

@@ -1,4 +1,4 @@
-"""How one replica is started: the image, the command line and the times that a plan assumes or asks for."""
+"""How one replica is started: image, command line and timeouts."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def _serving(server: Server, accelerator: Accelerator | None, options: ServerOpt
         return replace(serving, model=checkpoint, kv_dtype=kv_dtype)
     if weights and weights not in _MADE_WHILE_LOADING:
         raise InputError(
-            f"{server.replica_type} serves {served_name} in {weights}, for which a checkpoint must be named",
+            f"{server.replica_type} serves {served_name} in {weights}, which needs a checkpoint",
             hint=f"--option 'checkpoints={{{weights}: org/name}}'",
         )
     return replace(serving, quantization=weights, kv_dtype=kv_dtype)
@@ -202,8 +202,8 @@ def _check_extra(extra: Sequence[str], command: tuple[str, ...]) -> None:
         stem = f"--{flag[2:].removeprefix('no-')}" if flag.startswith("--") else flag
         if stem in _SHORT or (len(stem) > 2 and any(one.startswith(stem) for one in decided)):
             raise InputError(
-                f"extra_args: {flag} is what the plan decides: {shlex.join(command)}",
-                hint="other settings make another plan: measure a server that has them (melange measure)",
+                f"extra_args: {flag} is set by the plan: {shlex.join(command)}",
+                hint="other settings need another plan: measure a server that uses them (melange measure)",
             )
 
 

@@ -1,4 +1,4 @@
-"""The noun of the deploy stage: files by name, ready to be written."""
+"""The dataclass of the deploy stage: files by name, ready to be written."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _check_name(name: str) -> None:
     """Refuse what is no relative path, or not the same one on every system."""
     is_plain = name.isprintable() and "\\" not in name and not _DRIVE.match(name)
     if not is_plain or any(part in {"", ".", ".."} for part in name.split("/")):
-        raise ValueError(f"a manifest's files have plain names below its folder, got {name!r}")
+        raise ValueError(f"file names of a manifest must be plain and below its folder, got {name!r}")
 
 
 def _check_all(names: Iterable[str]) -> None:
@@ -89,7 +89,7 @@ def _check_all(names: Iterable[str]) -> None:
     name_by_folded: dict[str, str] = {}
     for name in names:
         if (other := name_by_folded.setdefault(name.casefold(), name)) != name:
-            raise ValueError(f"a manifest's files must differ in more than case, got {other!r} and {name!r}")
+            raise ValueError(f"file names of a manifest must differ in more than case, got {other!r} and {name!r}")
     for folded, name in name_by_folded.items():
         for folder in [*accumulate(folded.split("/"), "{}/{}".format)][:-1]:
             if folder in name_by_folded:
@@ -104,7 +104,9 @@ def _within(place: Path, name: str) -> Path:
     except (OSError, RuntimeError) as error:  # a circle of links
         raise InputError(f"{home}: cannot be written to: {error}") from error
     if not found.is_relative_to(root):
-        raise InputError(f"{home}: is a link to {found}, outside of {place}", hint="remove it, or give another folder")
+        raise InputError(
+            f"{home}: is a link to {found}, outside of {place}", hint="remove it, or choose another folder"
+        )
     return found
 
 
@@ -112,5 +114,5 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise InputError(f"{folder}: cannot be created: {error.strerror}") from error
     return folder

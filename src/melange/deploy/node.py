@@ -32,7 +32,7 @@ class Node:
     instances
         How many the plan rents.
     most_instances
-        How many can be had; None where nothing is known.
+        How many are available; None if unknown.
     cost_per_h
         Price of one instance [USD/h].
     """

@@ -74,7 +74,7 @@ def plan_text(plan: Plan) -> str:
     text = plan_in_use(plan).dumps() + "\n"
     if len(text.encode()) > _MOST_BYTES:
         raise InputError(
-            f"the plan has {len(text.encode()):,} bytes, and a ConfigMap holds {_MOST_BYTES:,}",
+            f"the plan has {len(text.encode()):,} bytes, but a ConfigMap holds at most {_MOST_BYTES:,}",
             hint="plan with coarser workload.buckets, or --option routing=gateway",
         )
     return text

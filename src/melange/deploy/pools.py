@@ -57,9 +57,9 @@ class HostPort:
         if parts.scheme != "http":
             raise InputError(f"replica {url!r}: must start with http://", hint=_HINT)
         if parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
-            raise InputError(f"replica {url!r}: must be a host and a port and nothing else", hint=_HINT)
+            raise InputError(f"replica {url!r}: must be only a host and a port", hint=_HINT)
         if not _HOST.fullmatch(host):
-            raise InputError(f"replica {url!r}: {host!r} is no host name or address", hint=_HINT)
+            raise InputError(f"replica {url!r}: {host!r} is not a host name or address", hint=_HINT)
         return cls(host=host, port=port)
 
     def __str__(self) -> str:
@@ -131,7 +131,7 @@ def pools_of(
     """
     used = [(one, plan.replicas[one.name]) for one in plan.replica_types if plan.replicas[one.name] > 0]
     if not used:
-        raise InputError("plan: no replicas to send requests to")
+        raise InputError("plan: no replicas")
     names = _pool_names([one.name for one, _ in used])
     if urls is None:
         given = {
@@ -140,7 +140,10 @@ def pools_of(
         }
         first = next(iter(given.values()))[0]
         cautions: tuple[Caution, ...] = (
-            Caution("placeholder", f"replicas have made-up names ({first}, ...); give theirs: --replica {_HINT}"),
+            Caution(
+                "placeholder",
+                f"replicas have placeholder addresses ({first}, ...); set the real ones: --replica {_HINT}",
+            ),
         )
     else:
         given = _sorted_by_type(plan, urls)
@@ -167,7 +170,7 @@ def _sorted_by_type(plan: Plan, urls: Mapping[str, Sequence[str]]) -> dict[str, 
     lacking = [name for name, count in plan.replicas.items() if count > 0 and not given.get(name)]
     if lacking:
         raise InputError(
-            f"no replica was given of {', '.join(lacking)}, which the plan uses", hint=f"--replica {_HINT}"
+            f"no replica was given for {', '.join(lacking)}, which the plan uses", hint=f"--replica {_HINT}"
         )
     every = [replica for some in given.values() for replica in some]
     if twice := sorted({str(one) for one in every if every.count(one) > 1}):

@@ -1,4 +1,4 @@
-"""What can be chosen of the servers of a plan, whatever starts them."""
+"""Options of a plan's servers, for all targets that start them."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ class ServerOptions:
         SLO.
     """
 
-    name: str | None = option(None, "Name of everything; null: from the model's.")
-    model: str | None = option(None, "Where the engine finds the model; null: the plan's name of it.")
-    engine: str | None = option(None, "Engine of types that the plan names none of: vllm, sglang.")
-    checkpoints: Mapping[str, str] | None = option(None, "Where it finds variants: {int4: org/model-awq}.")
-    image: str | None = option(None, "The engine's whole container image; null: its own.")
-    version: str | None = option(None, "Version of the engine's own image; null: the one that was tried.")
-    port: int = option(8000, "Where servers listen.")
-    extra_args: Sequence[str] = option((), "More arguments of the engine, none that the plan decides.")
+    name: str | None = option(None, "Name prefix of everything; null: from the model's name.")
+    model: str | None = option(None, "Model path or hub name for the engine; null: as in the plan.")
+    engine: str | None = option(None, "Engine of types without one in the plan: vllm, sglang.")
+    checkpoints: Mapping[str, str] | None = option(None, "Checkpoints of quantized variants: {int4: org/model-awq}.")
+    image: str | None = option(None, "Full container image of the engine; null: the engine's own.")
+    version: str | None = option(None, "Version of the engine's own image; null: the tested one.")
+    port: int = option(8000, "Port that servers listen on.")
+    extra_args: Sequence[str] = option((), "Additional engine arguments that the plan does not set.")
     # 180 looks, ten seconds apart: a model of 140 GB at 100 MB/s takes 1,400 s.
-    startup_s: int = option(1800, "How long a server may load the model [s].")
-    drain_s: int | None = option(None, "How long a server may finish requests [s]; null: from the SLO.")
+    startup_s: int = option(1800, "Timeout for loading the model [s].")
+    drain_s: int | None = option(None, "Time to finish requests before stopping [s]; null: from the SLO.")
 
     def __post_init__(self) -> None:
         if self.name is not None and (not _NAME.fullmatch(self.name) or len(self.name) > _LONGEST_NAME):

@@ -1,4 +1,4 @@
-"""What a target of the deploy stage is: a name, the options that it declares, and how it makes files of a plan."""
+"""A target of the deploy stage: its name, its options, and how it renders a plan."""
 
 from __future__ import annotations
 

@@ -21,6 +21,6 @@ def check_tellable(names: Iterable[str]) -> None:
     strange = [name for name in names if not name.isprintable() or _UNTELLABLE.search(name)]
     if strange:
         raise InputError(
-            f"the balancer cannot be told of replica types with such names: {', '.join(map(repr, strange))}",
-            hint="rename them in the price list: no =, no ://, nothing that is not printed",
+            f"names of replica types that the balancer cannot use: {', '.join(map(repr, strange))}",
+            hint="rename them in the price list: no =, no ://, only printable characters",
         )

@@ -1,1 +1,1 @@
-"""Measure what one replica of a running server can do: load tests, the highest rate of each size, its profile."""
+"""Measure a running server: load tests, the highest rate of each size, and its profile."""

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import aiohttp
 
-# Statuses by which a server says that it has enough to do.
+# Statuses with which a server reports overload.
 BUSY = (429, 503)
-SHOWN = 200  # characters of a server's complaint
-_MOST_LINE = 2**24  # bytes of a stream without a line's end: no server of tokens sends that
+SHOWN = 200  # characters of a server's error message
+_MOST_LINE = 2**24  # longest line of a stream [bytes]
 
 
 @dataclass(slots=True, kw_only=True)
 class Answer:
-    """What became of one request; moments are of the event loop's clock [s].
+    """The outcome of one request; times are of the event loop's clock [s].
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Answer:
 async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], scheduled_s: float) -> Answer:
     """Send one request, read its stream to the end, and note when tokens came.
 
-    What goes wrong is said in the answer and not raised: in a load test it is a result. Cancelling closes the
+    Failures are part of the answer and not raised: in a load test they are results. Cancelling closes the
     connection, so that the server stops too.
     """
     import aiohttp
@@ -101,7 +101,7 @@ async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], sc
                 for line in lines:
                     _take(answer, line, moment)
                 if len(rest) > _MOST_LINE:
-                    answer.failure = "a line of the stream does not end"
+                    answer.failure = "the stream has an endless line"
                     return answer
             _take(answer, rest, now())
     except aiohttp.ClientConnectorError as error:
@@ -109,7 +109,7 @@ async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, Any], sc
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         answer.failure = f"{type(error).__name__}: {error}"
     if not answer.failure and not answer.chunks:
-        answer.failure = "the stream held no token"
+        answer.failure = "the stream had no tokens"
     return answer
 
 

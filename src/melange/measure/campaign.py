@@ -1,4 +1,4 @@
-"""A campaign: one bucket after the other, those that matter first, until the plan would no longer change."""
+"""A campaign: measure one bucket after the other, most important first, until the plan would no longer change."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def run_campaign(
     effort
         How thorough each search is.
     most_buckets
-        Measure so many, whatever the plan says; None: as many as it takes, one at least.
+        Number of buckets to measure, regardless of the plan; None: until the plan is settled, at least one.
     budget_s
         Time after which no load is put on the server any more [s]; None: no limit.
     progress
@@ -165,7 +165,9 @@ async def run_campaign(
             profile = subject.profile_of(_measurements_of(journal))
             if profile is None:
                 why = next((found.why for found in journal.found_by_bucket.values()), ended)
-                raise MeasurementError(f"nothing was measured: {why}", hint="" if why != ended else "give it more time")
+                raise MeasurementError(
+                    f"nothing was measured: {why}", hint="" if why != ended else "allow more time with --budget"
+                )
             return Result(
                 profile=_with_cautions(profile, journal, subject),
                 found_by_bucket=dict(journal.found_by_bucket),
@@ -176,19 +178,19 @@ async def run_campaign(
 
 
 def _end(journal: Journal, left: Sequence[Bucket], most_buckets: int | None, *, is_settled: bool) -> str:
-    """Why a campaign ends here; empty where it goes on."""
+    """Why a campaign ends here; empty if it continues."""
     done = len(journal.found_by_bucket)
     if most_buckets is not None and done >= most_buckets:
-        return f"{done} bucket{'s' if done != 1 else ''} measured, as many as were asked for"
+        return f"{done} bucket{'s' if done != 1 else ''} measured, as requested"
     if journal.unfinished() is not None:
         return ""
     if most_buckets is None and done and is_settled:
         return "the plan would no longer change"
-    return "" if left else "every bucket that the replica type would serve is measured"
+    return "" if left else "all buckets that the replica type would serve are measured"
 
 
 def _with_cautions(profile: Profile, journal: Journal, subject: Subject) -> Profile:
-    """The profile with a word on searches that the client ended."""
+    """The profile with cautions on searches that the client ended."""
     cautions = [
         Caution("client", f"{subject.workload.buckets.label(*bucket)}: {found.why}")
         for bucket, found in journal.found_by_bucket.items()

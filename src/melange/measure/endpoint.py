@@ -1,4 +1,4 @@
-"""A server under test: which model it serves, which requests it understands, and how prompts of a length are made."""
+"""A server under test: its model, the requests it understands, and how to make prompts of a given length."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def connect(
     if model and model not in served:
         raise MeasurementError(f"{place}: {unknown('model', model, served)}")
     if not model and len(served) > 1:
-        raise MeasurementError(f"{place}: serves {', '.join(served)}", hint="name one: --served-model-name")
+        raise MeasurementError(f"{place}: serves {', '.join(served)}", hint="choose one with --served-model-name")
     name = model or next(iter(served))
     cache = await _cache(session, place)
     known = id_vocabulary(await _token_ids(session, place, name))
@@ -150,7 +150,7 @@ async def connect(
             if answer.status != 400 and answer.status != 422:
                 break
     raise MeasurementError(
-        f"{place}: no request that it understands; the last answer: {complaints[-1]}",
+        f"{place}: the server understands none of our requests; its last answer: {complaints[-1]}",
         hint="it must serve /v1/completions or /v1/chat/completions with stream: true",
     )
 
@@ -159,8 +159,8 @@ async def _exact(session: aiohttp.ClientSession, trial: Endpoint, answer: Answer
     """The endpoint with prompts whose lengths are right."""
     if not answer.is_counted:
         raise MeasurementError(
-            f"{trial.target}: its streams hold no usage block, so that lengths cannot be checked",
-            hint="use a server that knows stream_options.include_usage",
+            f"{trial.target}: its streams have no usage block, so lengths cannot be checked",
+            hint="use a server that supports stream_options.include_usage",
         )
     if not is_text:
         vocabulary = id_vocabulary(trial.vocabulary.ids, answer.input_tokens - _TRIAL_TOKENS[0])
@@ -195,8 +195,8 @@ async def _models(session: aiohttp.ClientSession, place: str, patience_s: float)
             found, is_final = f"{error}", isinstance(error, aiohttp.InvalidURL)
         if is_final or now() + wait_s > deadline:
             raise MeasurementError(
-                f"{place}/v1/models: must list the models that are served, got: {found}",
-                hint="see that the server runs and that the address is right; a key goes into MELANGE_API_KEY",
+                f"{place}/v1/models: must list the served models, got: {found}",
+                hint="check that the server runs and the address is right; if it needs a key, set MELANGE_API_KEY",
             )
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
@@ -210,7 +210,7 @@ def _names(content: Any, place: str) -> dict[str, int | None]:
         if isinstance(one, dict) and isinstance(one.get("id"), str)
     }
     if not names:
-        raise MeasurementError(f"{place}/v1/models: lists no model")
+        raise MeasurementError(f"{place}/v1/models: lists no models")
     return names
 
 

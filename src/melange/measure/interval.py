@@ -1,4 +1,4 @@
-"""How sure the highest rate is that a search has found: from the last rate that held for sure to the first that failed.
+"""Confidence interval of the highest rate: from the last rate that surely held to the first that surely failed.
 
 The search ends between a rate at which the objective held and one at which it failed. Both answers may be luck where
 the interval on the statistic holds the limit. So the low end is the highest rate at which the objective held beyond
@@ -88,7 +88,7 @@ def _failing(failed: Sequence[Point]) -> float:
 
 
 def _fails_clearly(point: Point) -> bool:
-    """Whether it fails beyond chance: by what was asked for, or because it is far behind."""
+    """Whether it fails beyond chance: by the objective, or because it is far behind."""
     return point.excess_low > 1 or (not point.keeps_up and (point.achieved_rate or 0.0) < (1 - BEHIND) * _rate(point))
 
 

@@ -1,4 +1,4 @@
-"""What a campaign has measured so far, one line a load point, on the disk before the next one is sent."""
+"""The journal of a campaign: one line per load point, written to disk before the next one is sent."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Journal:
         self._write({"bucket": list(bucket), "step": told, "point": point.to_json()})
 
     def end(self, bucket: Bucket, found: Found, measurement: Measurement) -> None:
-        """A search has ended; ``measurement`` says what it found to whoever reads load points."""
+        """A search has ended; ``measurement`` is its result as a load point."""
         self._write({"bucket": list(bucket), "found": found.to_json(), "measurement": measurement.to_json()})
 
     def recorded(self, bucket: Bucket, step: Step) -> Point | None:
@@ -109,17 +109,17 @@ class Journal:
                 self._take(content)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise InputError(
-                f"{place}: not a line of a journal of measurements", hint="name another file: --journal"
+                f"{place}: not a line of a measurement journal", hint="choose another file with --journal"
             ) from error
 
     def _check(self, content: Json) -> None:
         if content.get("melange") != JOURNAL:
-            raise InputError(f"{self.path}: holds no journal of measurements", hint="name another file: --journal")
+            raise InputError(f"{self.path}: is not a measurement journal", hint="choose another file with --journal")
         for key, value in json.loads(json.dumps(self._header)).items():
             if content.get(key) != value:
                 raise InputError(
-                    f"{self.path}: was begun with {key} {_short(content.get(key))}, and now it is {_short(value)}",
-                    hint="give it as it was, or name another file: --journal",
+                    f"{self.path}: was started with {key} {_short(content.get(key))}, but now it is {_short(value)}",
+                    hint="use the same value, or choose another file with --journal",
                 )
 
     def _write(self, content: Json) -> None:

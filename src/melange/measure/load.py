@@ -1,4 +1,4 @@
-"""Load on a server: requests one after another, or sent at random times whether earlier ones were answered or not."""
+"""Load on a server: requests in sequence, or sent at random times regardless of earlier answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # How often the client looks at its own clock, and at whether a server is hopelessly behind [s].
 _TICK_S, _LOOK_S = 0.02, 0.25
-# It is, once so many more requests than before the window are in flight, and so large a share of those sent since, and
+# It is, once this many more requests than before the window are in flight, and this share of those sent since, and
 # if what is in flight takes longer (Little's law) than this share of the patience.
 _HOPELESS, _HOPELESS_SHARE, _PATIENCE_SHARE = 24, 0.4, 0.5
 # A connection that says nothing for so long is dead [s].
@@ -34,7 +34,7 @@ _KEPT_S = 2.0
 _OFF_TOKENS, _OFF_SHARE = 1.0, 0.02
 # So few failures are left out; with more the size is not served at that rate; with most something else is wrong.
 _FEW_FAILED, _MOST_FAILED = 0.01, 0.5
-_GIVEN_UP = "given up"
+_GIVEN_UP = "timed out"
 # Statuses by which a server says that it takes no request of a size.
 _REFUSED = (400, 413, 422)
 
@@ -131,8 +131,8 @@ def _fail_alone(endpoint: Endpoint, answer: Answer, input_tokens: int, output_to
     """A request that was alone on the server has failed."""
     what = f"{endpoint.target}: a request of {input_tokens} tokens in and {output_tokens} out, alone, failed"
     if answer.status in _REFUSED:
-        raise RefusedError(f"{what}: {answer.failure}", hint="the server says what it takes")
-    hint = "see that nobody else uses the server" if answer.status in BUSY else "see the server's log"
+        raise RefusedError(f"{what}: {answer.failure}", hint="the server's message says what it accepts")
+    hint = "make sure that nobody else uses the server" if answer.status in BUSY else "check the server's log"
     raise MeasurementError(f"{what}: {answer.failure}", hint=hint)
 
 
@@ -260,7 +260,7 @@ class _Test:
 
 
 def _check(endpoint: Endpoint, answers: Sequence[Answer], input_tokens: int, output_tokens: int) -> None:
-    """That the server did what it was asked for."""
+    """Check that the server did what was requested."""
     whole = [answer for answer in answers if not answer.failure]
     failures = [answer for answer in answers if answer.failure and answer.failure != _GIVEN_UP]
     others = [answer for answer in failures if answer.status not in BUSY]
@@ -268,21 +268,21 @@ def _check(endpoint: Endpoint, answers: Sequence[Answer], input_tokens: int, out
         raise MeasurementError(
             f"{endpoint.target}: {len(others)} of {len(answers)} requests of {input_tokens} tokens in and "
             f"{output_tokens} out failed; the first: {others[0].failure}",
-            hint="see the server's log",
+            hint="check the server's log",
         )
     counted = [answer for answer in whole if answer.is_counted]
     if not whole:
         return
     if not counted:
-        raise MeasurementError(f"{endpoint.target}: none of {len(whole)} streams held a usage block")
+        raise MeasurementError(f"{endpoint.target}: none of {len(whole)} streams had a usage block")
     for what, wanted, found in (
         ("prompts", input_tokens, float(np.mean([answer.input_tokens for answer in counted]))),
         ("completions", output_tokens, float(np.mean([answer.output_tokens for answer in counted]))),
     ):
         if abs(found - wanted) > max(_OFF_TOKENS, _OFF_SHARE * wanted):
             raise MeasurementError(
-                f"{endpoint.target}: {what} must be of {wanted} tokens, the server counts {found:g} on average",
-                hint="the server must know ignore_eos or min_tokens" if what == "completions" else "",
+                f"{endpoint.target}: {what} must be {wanted} tokens, but the server counts {found:g} on average",
+                hint="the server must support ignore_eos or min_tokens" if what == "completions" else "",
             )
 
 

@@ -1,4 +1,4 @@
-"""A server of which nothing is known but what it does: its profile comes from load points alone."""
+"""A server without datasheet estimates: its profile comes from load points alone."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _UNKNOWN_COST_PER_H = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoneServer:
-    """A server of which nothing is known but what it does.
+    """A server without datasheet estimates.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class _Fitted:
             return None
         profile = self._closed_form(loads)
         if self.server.cost_per_h is None:
-            what = "nobody said what the instance costs: 1 USD/h stands for it; give --cost-per-h"
+            what = "the instance's price is unknown; 1 USD/h is assumed: set --cost-per-h"
             profile = replace(profile, cautions=(*profile.cautions, Caution("price", what)))
         return completed(profile, searched, np.ones(1, bool), self.workload, self.slo, self.kept)
 

@@ -1,4 +1,4 @@
-"""How long a campaign may take and what it may cost, before it starts."""
+"""Expected duration and cost of a campaign, before it starts."""
 
 from __future__ import annotations
 

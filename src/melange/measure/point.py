@@ -1,4 +1,4 @@
-"""One load point of a search, as it is kept: what was sent, what came of it, and whether it holds the SLO."""
+"""One load point of a search: what was sent, the result, and whether it meets the SLO."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Point:
     failure
         What requests failed with; empty where none did.
     measurement
-        The load point for whoever fits step times to it; None where too few requests ended.
+        The load point for fitting step times; None if too few requests ended.
     """
 
     rate: float | None

@@ -15,8 +15,8 @@ WORDS = (
     *("week", "case", "point", "company", "number", "group", "problem", "fact", "water", "house", "night", "area"),
 )
 _OPENING = "the"
-# A word is used where so many of it in a row are a whole number of tokens each: more are surer, and a longer prompt. A
-# judgment.
+# A word is used if this many repetitions of it are a whole number of tokens each: more are more reliable, but a longer
+# prompt. A judgment.
 _REPEATS = 16
 # Ids that exist in every vocabulary of practical size and are no special tokens in most.
 _PLAIN_IDS = tuple(range(1000, 1800))
@@ -43,7 +43,7 @@ class Vocabulary:
     fixed_tokens: int = 0
 
     def prompt(self, tokens: int, choose: random.Random) -> list[int] | str:
-        """A random prompt of so many tokens; random, so that no cache has its beginning.
+        """A random prompt of ``tokens`` tokens; random, so that no cache contains its prefix.
 
         >>> Vocabulary(ids=(7,)).prompt(3, random.Random(0))
         [7, 7, 7]
@@ -90,8 +90,8 @@ async def counted_words(count: Count, place: str) -> Vocabulary:
             words.append((word, more // _REPEATS))
     if not any(tokens == 1 for _, tokens in words):
         raise MeasurementError(
-            f"{place}: the lengths of its prompts cannot be set: no word of {len(WORDS)} is a single token",
-            hint="use a server that takes token ids as prompts (/v1/completions of vLLM, SGLang, TensorRT-LLM)",
+            f"{place}: prompt lengths cannot be controlled: none of {len(WORDS)} test words is a single token",
+            hint="use a server that accepts token ids as prompts (/v1/completions of vLLM, SGLang, TensorRT-LLM)",
         )
     return Vocabulary(words=tuple(words), fixed_tokens=fixed)
 

@@ -1,4 +1,4 @@
-"""The highest rate of one request size that a server holds an SLO at: doubling, then bisection."""
+"""Search the highest rate of one request size at which a server meets an SLO: doubling, then bisection."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from melange.units import ms
 START_SHARE, _LEAST_BATCH = 0.7, 0.02
 # A rate that holds and is as near to a capacity that was seen refutes it.
 _TOO_NEAR = 0.95
-# Tests at one rate wait for a steady state as long as so many requests take, and last so many; both at least.
+# Tests at one rate wait for a steady state for the time of this many requests, and last at least this many.
 WARM_UP_TURNS, TURNS = 2.0, 3.0
 # Requests that warm a server up at least, and that lie beyond a percentile or a share at least (docs/measure.md): fewer
 # leave more to chance, more take longer. Judgments.
 _LEAST_WARM_UP, _BEYOND = 5, 10
-# Requests are expected to take so much longer than load is thought to make them, and are waited for so many times that.
+# Margin on the expected latency under load, and timeout as a multiple of it.
 MARGIN, _PATIENCE = 1.5, 4.0
 # Where the objective bounds no latency, load is thought to slow requests down by this factor at most.
 _SLOWEST = 4.0
@@ -114,7 +114,7 @@ class Found:
         Ends of an 80 % interval on the highest rate at which it holds [1/s]; ``high`` infinite where the client gave
         up first.
     why
-        What stood in the way, in words.
+        The limiting factor, in words.
     """
 
     max_request_rate: float
@@ -243,20 +243,20 @@ def _limited(low: float, point: Point) -> str:
     """Why a search ends at which the client fell behind, in words."""
     if low == 0:
         raise MeasurementError(
-            f"the client falls behind its own schedule at {point.rate:.3g} requests/s, so that a slow server cannot be "
-            "told from a slow client",
-            hint="run it on a machine of its own or with more idle cores",
+            f"the client falls behind its own schedule at {point.rate:.3g} requests/s, so a slow server cannot be "
+            "distinguished from a slow client",
+            hint="run the client on a separate machine or with more idle cores",
         )
-    return f"the client fell behind its own schedule at {point.rate:.3g} requests/s; the server may carry more"
+    return f"the client fell behind its own schedule at {point.rate:.3g} requests/s; the server may handle more"
 
 
 def _why(point: Point, slo: Slo) -> str:
-    """What keeps a rate from holding, in words."""
+    """Why a rate fails, in words."""
     load = "one request alone" if point.rate is None else f"{point.rate:.3g} requests/s"
     if point.failure:
         return f"{load}: {point.failure}"
     if not point.keeps_up:
         return f"{load}: the server falls behind"
     limit_s = slo.limits[point.metric]
-    found = f"{ms(point.excess * limit_s):.3g} ms" if math.isfinite(point.excess) else "no end in sight"
+    found = f"{ms(point.excess * limit_s):.3g} ms" if math.isfinite(point.excess) else "unbounded"
     return f"{load}: {slo.told(point.metric, found)}; the limit is {ms(limit_s):g} ms"

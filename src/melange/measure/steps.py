@@ -1,4 +1,4 @@
-"""The step times of an engine that nothing is known of but load points: its coefficients, fitted to them.
+"""Fit the step times of an engine to load points, without datasheet estimates.
 
 Where the accelerator and the model are known, :mod:`melange.profile.anchor` corrects an estimate; here there is none.
 The shape of the step is the same (:mod:`melange.replica.step`), and the points say what it holds::
@@ -6,7 +6,7 @@ The shape of the step is the same (:mod:`melange.replica.step`), and the points 
     TPOT of requests at a rate      = mean step of the closed form at that load
     TTFT of requests one at a time  = the steps that read one prompt
 
-Coefficients that the points cannot tell apart keep the proportions of the first guess, which is made from them too.
+Coefficients that the points cannot distinguish keep the proportions of the first guess, which is made from them too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _GROUPS = (
     ("weights_s",),
 )
 # The first guess: how a step of one request divides, the least part of a prompt's step that is for its tokens, and by
-# how much attention adds to a token of a prompt of so many. Judgments, from which the fit starts.
+# how much attention adds to a token of a prompt of this many. Judgments, from which the fit starts.
 _TOKENS_SHARE = 0.1
 _HOST_SHARE, _WEIGHTS_SHARE, _SEQUENCE_SHARE = 0.3, 0.5, 0.1
 _CONTEXT_SHARE, _REQUEST_SHARE, _POSITION_SHARE = 0.1, 0.5, 0.2
@@ -101,7 +101,9 @@ def fit_engine(points: Sequence[Measurement], limits: EngineLimits | None = None
     limits = limits or EngineLimits()
     alone = [point for point in points if point.concurrency == 1 and point.ttft_s.get("mean")]
     if not alone:
-        raise InputError("measurements: step times need at least one point of requests one at a time, with its TTFT")
+        raise InputError(
+            "measurements: step times need at least one point with single requests (concurrency 1) and its TTFT"
+        )
     model = one_layer(limits)
 
     def log_ratio(cost: StepCost) -> Array:

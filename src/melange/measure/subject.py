@@ -1,4 +1,4 @@
-"""What is measured: a replica type in a fleet, the traffic that it is for, and how load points become a profile."""
+"""What is measured: a replica type, its traffic, and how load points become a profile."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ class Subject:
 
     def __post_init__(self) -> None:
         if self.workload.buckets.is_ordinal:
-            raise InputError("measure: the buckets are numbered and say no token counts", hint="give workload.buckets")
+            raise InputError(
+                "measure: the buckets are only numbered, without token counts", hint="set workload.buckets"
+            )
 
     def size(self, bucket: Bucket) -> tuple[int, int]:
         """Tokens in and out of the requests that stand for a bucket."""
@@ -185,8 +187,8 @@ def _named(replica_types: Sequence[ReplicaType], name: str) -> ReplicaType:
     if not name:
         listed = ", ".join(sorted({one.offer.accelerator for one in replica_types}))
         raise InputError(
-            "measure: which replica type the server is one of must be said",
-            hint=f"--replica-type, with the name of one or of its accelerator: {listed}",
+            "measure: the server's replica type is not given",
+            hint=f"set --replica-type to a name or its accelerator: {listed}",
         )
     accelerator, degree = split_name(name)
     fits = [

@@ -1,4 +1,4 @@
-"""One rate tried: windows of load, as many as it takes to be clear whether the objective holds there."""
+"""One rate of a search: windows of load, repeated until it is clear whether the objective holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from melange.measure.search import MARGIN, Effort, Step
 from melange.measure.window import Window, merged
 from melange.slo import Slo
 
-# Of the requests that are counted so many are sent first where the objective is expected to hold by far.
+# Share of the counted requests that is sent first if the objective is expected to hold by far.
 _FEW_SHARE = 1 / 3
 
 Send = Callable[[Load], Awaitable[Window]]

@@ -1,4 +1,4 @@
-"""What a load test has seen in its steady state, and what may be concluded from it."""
+"""Results of a load test in steady state, and conclusions from them."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Window:
             return 0.0, 0.0
         slope = float((time * self.latency_s).sum()) / spread
         left = self.latency_s - self.latency_s.mean() - slope * time
-        # Neighbours wait for the same things, so that blocks of them count as one.
+        # Neighbors wait for the same things, so that blocks of them count as one.
         alike = max(1.0, len(time) / BLOCKS / self.repeats)
         return slope, math.sqrt(float((left**2).sum()) / (len(time) - 2) / spread * alike)
 

@@ -1,4 +1,4 @@
-"""Which bucket to measure next: the one whose unknown rate leaves most of the fleet open; none, once no plan changes.
+"""The next bucket to measure: the one whose unknown rate affects the fleet most; none once no plan would change.
 
 Of a bucket with ``rate`` arrivals a second, between ``rate / high`` and ``rate / low`` replicas are needed: the width
 of that, times the share of the bucket that the replica type would serve, is what a measurement is about. The plan is

@@ -1,1 +1,1 @@
-"""Stage 3: the cheapest mix that carries the workload."""
+"""Stage 3: the cheapest mix that serves the workload."""

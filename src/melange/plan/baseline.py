@@ -1,4 +1,4 @@
-"""The cheapest plan with one replica type alone, for every type: the baselines that a mix is measured against."""
+"""The cheapest plan with a single replica type, for every type: the baselines of a mix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from melange.workload.workload import Array
 def single_types(question: Question, scope: Scope) -> dict[str, Baseline]:
     """Cost or reason by replica type name; the same settings bind each type that bind the mix.
 
-    With one type nothing is to be optimised: n = ceil((sum_b l_b / (1 - h) + k) / p), or more where a minimum asks for
+    A single type needs no optimization: n = ceil((sum_b l_b / (1 - h) + k) / p), or more where a minimum asks for
     it. How a bucket is sliced makes no difference.
     """
     profile, allowed = question.profile, scope.allowed
@@ -33,7 +33,7 @@ def single_types(question: Question, scope: Scope) -> dict[str, Baseline]:
         elif not able[r].all():
             reason = _cannot_serve(profile, r, every.cells[~able[r]])
         elif others := [need.name for need in every.requirements if not need.member[r]]:
-            reason = f"{', '.join(others)} must be used"
+            reason = f"the service requires {', '.join(others)}"
         else:
             reason = _cannot_have(every, limits[r], r, int(count[r]), float(needed[r]))
         cost = float(count[r] * every.cost[r])
@@ -51,7 +51,7 @@ def single_types(question: Question, scope: Scope) -> dict[str, Baseline]:
 
 
 def _instances(problem: Problem) -> tuple[Positions, Array]:
-    """Instances that each type needs to carry everything alone, and the load that it must carry (R,)."""
+    """Instances that each type needs to serve everything alone, and the load that it must carry (R,)."""
     load = np.where(np.isfinite(problem.load), problem.load, 0.0).sum(axis=1)
     lost = np.maximum(problem.spare, problem.spare_total)
     exact = (load / (1.0 - problem.headroom) + lost) / problem.replicas
@@ -71,21 +71,21 @@ def _limits_by_type(problem: Problem) -> list[list[tuple[Limit, float]]]:
 
 
 def _cannot_have(problem: Problem, limits: list[tuple[Limit, float]], r: int, count: int, load: float) -> str:
-    """Why that many instances of a type cannot be had; empty where they can."""
+    """Why that many instances of a type are not available; empty if they are."""
     for limit, weight in limits:
         taken = weight * count
         if taken > limit.most:
-            return f"needs {taken:g} {limit.name}, at most {limit.most:g}"
+            return f"needs {taken:g} {limit.name}, only {limit.most:g} available"
     if problem.budget_per_h is not None and count * problem.cost[r] > problem.budget_per_h:
         most = np.floor(problem.budget_per_h / problem.cost[r] + ROUNDING)
         carried = problem.replicas[r] * most - max(problem.spare[r], problem.spare_total)
         part = max(0.0, carried) * (1.0 - problem.headroom) / load
-        return f"carries {percent(part)} of the traffic within the budget"
+        return f"serves {percent(part)} of the traffic within the budget"
     return ""
 
 
 def _cannot_serve(profile: Profile, r: int, cells: Positions) -> str:
-    """Which bucket a type cannot serve, and why."""
+    """The bucket that a type cannot serve, and why."""
     i, o = np.unravel_index(cells[0], profile.buckets.shape)
     why = profile.reasons[profile.reason[r, i, o]]
     more = f", nor {len(cells) - 1} more sizes" if len(cells) > 1 else ""

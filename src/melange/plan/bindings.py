@@ -1,4 +1,4 @@
-"""What a name in the settings of a plan means: which replica types it binds. Resolved here and nowhere else.
+"""Resolve names in a plan's settings to replica types. This is the only place that does it.
 
 A replica type goes by its own name, by its accelerator's, by its offer's (provider/region/instance type) and by its
 instance type's. An offer holds several replica types where the model is split or quantized in several ways, and the
@@ -65,7 +65,7 @@ def members(name: str, items: Sequence[ReplicaType], kinds: Sequence[str]) -> Ma
 
 
 def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Sequence[str], place: str) -> None:
-    """Refuse names that no replica type goes by, with the nearest that some does.
+    """Reject unknown names, suggesting the nearest known ones.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Seque
 def check_one_meaning(
     accelerators: Iterable[str], items: Sequence[ReplicaType], kinds: Sequence[str], place: str
 ) -> None:
-    """Refuse a name of an accelerator that is also one of ``kinds``, where it would not bind the same instances.
+    """Reject an ambiguous name: an accelerator's and also one of ``kinds``, with different instances.
 
     Raises
     ------
@@ -97,13 +97,13 @@ def check_one_meaning(
         if rented.any() and ((rented != by_accelerator).any() or held != {1}):
             whole = sorted({items[r].offer.name for r in np.flatnonzero(rented).tolist()})
             raise InputError(
-                f"{place}: {name!r} is an accelerator and an instance type or replica type, and does not say which is "
+                f"{place}: {name!r} is both an accelerator and an instance type or replica type, unclear which is "
                 "meant",
                 hint=f"give instances another name than their accelerator; its offer is {', '.join(whole[:3])}",
             )
 
 
 def check_apart(required: Iterable[str], excluded: Iterable[str]) -> None:
-    """Refuse names that are both required and excluded."""
+    """Reject names that are both required and excluded."""
     if both := set(required) & set(excluded):
         raise InputError(f"plan: {', '.join(sorted(both))} is both required and excluded")

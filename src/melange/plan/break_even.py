@@ -1,4 +1,4 @@
-"""At what price a type that a plan does not use would enter it."""
+"""Break-even prices: the price at which an unused type would enter a plan."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EXACT_TYPES = 8
 # Newton's method needs two steps mostly, and nine at most in 84 such searches: past this many something else is wrong,
 # and the last price is good enough.
 _MOST_STEPS = 20
-# Share of the plan's cost below which a price counts as none: a gift, to the solver.
+# Share of the plan's cost below which a price counts as zero.
 _GIFT = 1e-6
 
 

@@ -1,4 +1,4 @@
-"""The largest share of the traffic that a budget carries."""
+"""The largest share of the traffic that a budget can serve."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _within_budget(
 
 
 def _largest_part(problem: Problem, options: Options, say: Say, deadline: float) -> tuple[Fleet, float]:
-    """The fleet that serves the largest share of the traffic at all, and that share."""
+    """The fleet that serves the largest share of the traffic, and that share."""
     scenarios: tuple[int, ...] = ()
     bound = -np.inf
     while True:
@@ -78,15 +78,15 @@ def _largest_part(problem: Problem, options: Options, say: Say, deadline: float)
         if problem.slices is None:
             part = _part_carried(problem, np.round(outcome.x[: len(problem.cost)]), milp.columns.scenarios)
         if part <= 0:
-            raise InfeasibleError("the budget carries nothing")
+            raise InfeasibleError("the budget serves nothing")
         fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status, served=part)
         if fleet is None:
-            raise SolverError("the solver's plan breaks its constraints", hint="this is a bug")
+            raise SolverError("the solver's plan violates its constraints", hint="this is a bug")
         missing = unsafe_losses(problem, fleet, part)
         if not missing:
             return fleet, part
         scenarios = (*scenarios, *missing)
-        say(f"the fleet must also stand the loss of {', '.join(problem.names[r] for r in missing)}")
+        say(f"the fleet must also survive the loss of {', '.join(problem.names[r] for r in missing)}")
 
 
 def _part_carried(problem: Problem, count: Array, scenarios: tuple[int, ...]) -> float:

@@ -1,4 +1,4 @@
-"""What a simulation has shown of a plan, and what that cost."""
+"""Result of certifying a plan by simulation, and its effect on cost."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Certificate:
     policy
         How requests were balanced.
     cost_before_per_h
-        Cost of the plan by the closed form, with rates for the sizes that may miss [USD/h]; of this plan where too
-        little can be had for that one.
+        Cost of the plan by the closed form, with rates for the sizes that may miss [USD/h]; of this plan if too few
+        instances are available for that one.
     attainment_before
         Share of requests that met the SLO under that plan in some of the simulations that decide, 0-1.
     headroom
@@ -44,7 +44,7 @@ class Certificate:
     reach
         Share of requests that meet the SLO with a replica for themselves, which no fleet exceeds, 0-1.
     beyond_reach
-        What keeps the others from it, what would lift it, and why the target was lowered further, one sentence each.
+        Why the others miss, what would help, and why the target was lowered further, one sentence each.
     single_type
         Name of the replica type of the cheapest fleet of one type that held when the search simulated it; None: none.
     single_type_per_h
@@ -53,6 +53,9 @@ class Certificate:
         Which requests were simulated, in words.
     rate
         Requests per second, on average [1/s]; None in files that do not say it.
+    sends_unservable
+        Whether requests of sizes that the plan leaves out were sent all the same, to take their room and count as
+        missed: nobody asked to drop them.
     """
 
     target: float
@@ -72,9 +75,10 @@ class Certificate:
     single_type_per_h: float | None = None
     arrivals: str = ""
     rate: float | None = None
+    sends_unservable: bool = False
 
     def price(self, cost_per_h: float) -> float:
-        """What certainty costs, as a share of the uncertified plan; negative where the certified plan is cheaper."""
+        """Extra cost of the certified plan over the closed form's, as a fraction; negative if it is cheaper."""
         return cost_per_h / self.cost_before_per_h - 1.0
 
     def to_json(self) -> Json:

@@ -1,4 +1,4 @@
-"""Why nothing cheaper will do: the cheaper fleet that comes nearest to carrying the workload, and what it breaks."""
+"""Why no cheaper fleet works: the cheaper fleet that comes closest, and the constraint that it violates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_NEIGHBORS = 800
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheaperFleet:
-    """The cheaper fleet that comes nearest to carrying the workload, and what it breaks.
+    """The cheaper fleet that comes closest to serving the workload, and the constraint that it violates.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class CheaperFleet:
         Load of its most loaded type in relation to what that type may take; above 1 by as much as is missing; infinite
         where some request size finds no type at all.
     violation
-        What it breaks, in a sentence.
+        The violated constraint, in a sentence.
     """
 
     replicas: dict[str, int]
@@ -72,7 +72,7 @@ def _neighbors(problem: Problem, count: Positions) -> list[Positions]:
 
 
 def _violation(problem: Problem, profile: Profile, fleet: Positions, peak: float) -> str:
-    """What a fleet breaks."""
+    """The constraint that a fleet violates."""
     carried = problem.carried(fleet)
     missing = np.flatnonzero(~np.isfinite(problem.load[carried > 0]).any(axis=0))
     if len(missing):
@@ -84,11 +84,11 @@ def _violation(problem: Problem, profile: Profile, fleet: Positions, peak: float
         over = busy(problem, found[0]) - carried
         worst = int(np.argmax(over))
         return (
-            f"it would be at {peak:.1%} of the load that it may take: "
+            f"it would be at {peak:.1%} of its allowed load: "
             f"{problem.names[worst]} would lack {over[worst]:.2f} replicas"
         )
     if not permitted(problem, fleet[None]).all() or problem.replicas @ fleet < problem.min_total:
-        return "it breaks a minimum, a requirement or a limit that was asked for"
+        return "it violates a minimum, a requirement or a limit of the service"
     if problem.spare_total:
-        return "it does not stand the loss of its spare replicas"
-    return "its shares do not fit into whole slices" if problem.slices else "it is within the gap of the search"
+        return "it does not survive the loss of its spare replicas"
+    return "its shares do not fit whole slices" if problem.slices else "it is within the search's optimality gap"

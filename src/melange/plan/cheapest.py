@@ -37,8 +37,8 @@ _BELOW, _ABOVE = 1, 2
 # 1.2 times; on 24 to 32 random instances x 40 types clusters took 1.25 times as much with 100 buckets, the whole
 # program 0.85 times with 150 and 1.2 times with 250.
 _MANY_BUCKETS = 120
-# With more types than this a plan is first looked for among those that serve some size cheapest: as many as could carry
-# it so many times by their stocks, and of each size at least so many types; in at most this share of the time left.
+# With more types than this a plan is first looked for among those that serve some size cheapest: as many as could serve
+# it this many times by their stocks, and at least this many types per size; in at most this share of the time left.
 # Judgments: on 5,000 offers with stocks of 1 to 5 a tenth of the types is left.
 _CORE_TYPES, _CORE_STOCK, _CORE_LEAST, _CORE_TIME = 200, 4.0, 8, 0.5
 # Fleets whose slices are tried one after the other have so long [s], and this share of the time that is left, before
@@ -73,7 +73,7 @@ def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, p
         if problem.slices is None or fitting_shares(problem, better) is not None:
             known = better
             narrowed, least = _narrowed(problem, known)
-    say(f"a first plan costs {problem.cost @ known:.2f} USD/h; {points(least, narrowed.most):.3g} fleets may cost less")
+    say(f"first plan: {problem.cost @ known:.2f} USD/h; {points(least, narrowed.most):,.0f} fleets may cost less")
     listed = None
     if points(least, narrowed.most) <= MOST_POINTS:
         until = deadline if problem.slices is None else _start_of_race(deadline)

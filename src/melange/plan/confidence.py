@@ -25,7 +25,7 @@ from melange.workload.workload import Array
 # 10 % and 90 % quantiles of a normal distribution, in standard deviations.
 DECILE = NormalDist().inv_cdf(0.9)
 # Why a rate is 0 that is counted on at a place of its interval where there is nothing left.
-NOT_KNOWN = "not known well enough"
+NOT_KNOWN = "too uncertain"
 
 
 def quantile_of(confidence: float) -> float:
@@ -40,7 +40,7 @@ def quantile_of(confidence: float) -> float:
 
 
 def at_confidence(profile: Profile, confidence: float | None) -> Profile:
-    """The profile with the rates that can be counted on with that confidence.
+    """The profile with the rates at that confidence.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def at_confidence(profile: Profile, confidence: float | None) -> Profile:
     if confidence is None or confidence == 0.5:
         return profile
     rates = at_quantile(profile, np.full(len(profile.replica_types), quantile_of(confidence)))
-    return with_rates(profile, rates, f"cannot be counted on at {confidence:.0%} confidence; measure it to know")
+    return with_rates(profile, rates, f"too uncertain at {confidence:.0%} confidence; measure it")
 
 
 def at_quantile(profile: Profile, deviations: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Why no fleet carries the workload although some type serves every bucket: which limit prevents it.
+"""Why no fleet serves the workload although some type serves every bucket: which limit prevents it.
 
 One kind of limit is lifted at a time. What then becomes possible says what prevented it, and the least amount by
 which the limit must give way says by how much.
@@ -28,7 +28,7 @@ def why_infeasible(problem: Problem, unlimited: Problem) -> InfeasibleError:
     """The error for a problem that has no fleet; ``unlimited`` is the same problem without availability limits."""
     for requirement in problem.requirements:
         if not requirement.member.any():
-            return _error([f"{requirement.name} is required, and none is allowed or available"])
+            return _error([f"{requirement.name} is required, but none is allowed or available"])
     tests: tuple[Callable[[Problem, Problem], str], ...] = (
         _availability,
         _max_types,
@@ -40,22 +40,22 @@ def why_infeasible(problem: Problem, unlimited: Problem) -> InfeasibleError:
     reasons = [reason for test in tests if (reason := test(problem, unlimited))]
     if not reasons:
         present = [limit.name for limit in problem.limits] + [item.name for item in problem.requirements]
-        reasons = [f"several settings prevent it together: {', '.join(present) or 'no single one is to blame'}"]
+        reasons = [f"several settings together prevent it: {', '.join(present) or 'no single cause found'}"]
     return _error(reasons)
 
 
 def _error(reasons: list[str]) -> InfeasibleError:
     return InfeasibleError(
-        "no allowed set of replicas carries the workload",
+        "no allowed fleet can serve the workload",
         reasons=reasons,
-        hint="lifting any one of these makes a plan possible"
+        hint="relaxing any one of these makes a plan possible"
         if len(reasons) > 1
-        else "lift that limit, or lower the rate",
+        else "relax that limit, or lower the rate",
     )
 
 
 def _availability(problem: Problem, unlimited: Problem) -> str:
-    """By how much availability falls short, at least."""
+    """The smallest shortfall of availability."""
     if not problem.limits:
         return ""
     excess = _least_excess(unlimited, problem.limits)
@@ -103,12 +103,12 @@ def _min_total(problem: Problem, unlimited: Problem) -> str:
     bare = problem.with_changes(min_total=0, least=np.ones(len(problem.cost), np.int64))
     if not (problem.min_total or least) or not _possible(bare):
         return ""
-    asked = f"{problem.min_total} replicas in all" if problem.min_total else "the least replicas of a used type"
+    asked = f"{problem.min_total} replicas in all" if problem.min_total else "the minimum replicas of a used type"
     return f"minimum replicas: the other limits leave no room for {asked}"
 
 
 def _budget(problem: Problem, unlimited: Problem) -> str:
-    """Under a budget nothing need be served, so only what must be rented anyway can cost too much."""
+    """Under a budget nothing must be served, so only required instances can cost too much."""
     if problem.budget_per_h is None:
         return ""
     # More than anything costs: the program keeps its variable for the served share, and the budget binds nothing.
@@ -120,9 +120,9 @@ def _budget(problem: Problem, unlimited: Problem) -> str:
         return ""
     if cost @ x <= problem.budget_per_h:
         least = problem.cost.min()
-        carried = f"budget: {problem.budget_per_h:g} USD/h carry no part of every request size"
+        carried = f"budget: {problem.budget_per_h:g} USD/h is too little to serve a part of every request size"
         return f"{carried}; one instance costs {least:g} or more"
-    return f"budget: what must be rented costs {cost @ x:.2f} USD/h, {problem.budget_per_h:g} allowed"
+    return f"budget: required instances cost {cost @ x:.2f} USD/h, {problem.budget_per_h:g} allowed"
 
 
 def _possible(problem: Problem) -> bool:

@@ -1,4 +1,4 @@
-"""Why this plan: at what price other types enter, what each request size costs, and why nothing cheaper will do."""
+"""Explain a plan: break-even prices of other types, cost by request size, and why no cheaper fleet works."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ class Explanation:
     ----------
     break_even_per_h
         By unused type name: the largest price of an instance at which a plan that uses it costs no more than this one
-        [USD/h]; 0 where it would not be used as a gift.
+        [USD/h]; 0 if it would not be used even for free.
     is_exact
-        True where the break-even prices come from solving again; False where they are estimated from the relaxation, in
-        which parts of instances can be rented (many types).
+        True if the break-even prices come from solving again; False if they are estimated from the linear relaxation,
+        in which fractions of instances can be rented (many types).
     marginal_per_h
-        What one more request per second of a bucket costs in the relaxation (I, O), by the duals of its cover rows
+        Cost of one more request per second of a bucket in the linear relaxation (I, O), by the duals of its cover rows
         [USD/h per 1/s]; nan where a bucket has no traffic.
     cost_per_mtok
         Plan cost per million tokens, input and output together, by bucket (I, O) [USD]: the cost of each type shared
         among its buckets by the load that they put on it, so that all buckets add up to the plan; nan without traffic
         or token counts.
     next_request_per_h
-        What one more request per second of the same mix costs: in the relaxation, by the same duals [USD/h].
+        Cost of one more request per second of the same mix in the linear relaxation, by the same duals [USD/h].
     next_step_per_h
         The same as a true step: the plan for that rate, solved again, less this one [USD/h]; None where there is none.
     cheaper
@@ -86,27 +86,27 @@ class Explanation:
         }
 
     def lines(self) -> tuple[str, ...]:
-        """In sentences, for people."""
+        """The explanation in sentences."""
         said = [f"One more request per second of this mix costs {self.next_request_per_h:.2f} USD/h on average"]
         if self.next_step_per_h is not None:
             said[0] += f", and {self.next_step_per_h:+.2f} USD/h as the next step."
         if self.cheaper is not None:
             fleet = " + ".join(f"{count} x {name}" for name, count in self.cheaper.replicas.items()) or "nothing"
             cost = f"{self.cheaper.cost_per_h:.2f} USD/h"
-            said.append(f"Cheaper would be {fleet} at {cost}, but {self.cheaper.violation}.")
+            said.append(f"The closest cheaper fleet is {fleet} at {cost}, but {self.cheaper.violation}.")
         offers = sorted(self.break_even_per_h.items(), key=lambda item: -item[1])
         for name, price in offers[:_MOST_LINES]:
             about = "" if self.is_exact else "about "
             said.append(
-                f"{name} would enter at {about}{price:.2f} USD/h."
+                f"{name} would be used at {about}{price:.2f} USD/h."
                 if price > 0
-                else f"{name} would not be used even as a gift."
+                else f"{name} would not be used even for free."
             )
         return tuple(said)
 
 
 def explain(plan: Plan) -> Explanation:
-    """Say why ``plan`` is what it is, from the question that it answers.
+    """Explain ``plan``, from the question that it answers.
 
     Under a budget the traffic that the plan serves is explained. Of a certified plan the closed form of its question is
     explained: prices and duals are those of the program, and a search by simulation has none.

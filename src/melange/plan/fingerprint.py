@@ -1,4 +1,4 @@
-"""A stable hash of what a plan says is to be run and sent where, whatever way it was found."""
+"""A stable hash of a plan's fleet and routing, independent of how the plan was found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LENGTH = 16
 
 
 def fingerprint(question: Question, instances: npt.NDArray[np.int64], share: Array, max_request_rate: Array) -> str:
-    """Sixteen hexadecimal digits, the same for plans that say the same.
+    """Sixteen hexadecimal digits, the same for plans with the same content.
 
     Of the fleet and what each of it carries, the shares, the buckets with their sizes and rates, the SLO, the model and
     the settings that the shares depend on. Not of prices, bounds, warnings and the time that solving took: those may

@@ -1,4 +1,4 @@
-"""A fleet: how many instances of each type, and the shares that they carry; found, tidied and checked."""
+"""A fleet: instances of each type and their shares of the traffic; found, cleaned up and checked."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def check(problem: Problem, fleet: Fleet, served: float = 1.0) -> None:
     Raises
     ------
     SolverError
-        Some constraint does not hold: a bug, and better here than in production.
+        A constraint is violated: a bug.
     """
     count = fleet.instances
     carried = problem.carried(count)
@@ -121,24 +121,24 @@ def check(problem: Problem, fleet: Fleet, served: float = 1.0) -> None:
             _check_shares(problem, fleet.after_loss[int(lost)], rest, served, f"plan without {problem.names[lost]}")
     faults = broken_limits(problem, count)
     if faults:
-        raise SolverError(f"the solver's plan breaks its constraints: {'; '.join(faults)}", hint="this is a bug")
+        raise SolverError(f"the solver's plan violates its constraints: {'; '.join(faults)}", hint="this is a bug")
 
 
 def broken_limits(problem: Problem, count: Positions) -> list[str]:
-    """What a fleet (R,) breaks besides its capacity, in words."""
+    """Constraints that a fleet (R,) violates besides capacity, in words."""
     faults = []
     if (count < 0).any() or (count > problem.most).any():
-        faults.append("instances out of their bounds")
+        faults.append("instances out of bounds")
     if (count[count > 0] < problem.least[count > 0]).any():
-        faults.append("fewer replicas of a used type than asked for")
+        faults.append("fewer replicas of a used type than required")
     if (problem.replicas[count > 0] * count[count > 0] < problem.spare[count > 0]).any():
         faults.append("fewer replicas of a used type than may be lost")
     faults += [item.name for item in problem.limits if item.taken(count) > item.most * (1 + TOLERANCE)]
     faults += [f"{item.name} is not used" for item in problem.requirements if not count[item.member].any()]
     if problem.replicas @ count < problem.min_total:
-        faults.append("fewer replicas than asked for")
+        faults.append("fewer replicas than required")
     if problem.max_types is not None and np.count_nonzero(count) > problem.max_types:
-        faults.append("more types than asked for")
+        faults.append("more types than allowed")
     if problem.budget_per_h is not None and problem.cost @ count > problem.budget_per_h * (1 + TOLERANCE):
         faults.append("more expensive than the budget")
     return faults

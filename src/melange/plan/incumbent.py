@@ -1,8 +1,8 @@
-"""The plan in force: among fleets that cost the same, the one that changes the fewest instances.
+"""The current plan: among fleets of equal cost, the one that changes the fewest instances.
 
     minimise  sum_r d_r      d_r >= n_r - n'_r,  d_r >= n'_r - n_r,  sum_r c_r n_r <= C
 
-over the fleets that carry everything (docs/formulation.md, "stable answer"): n' are the instances in force, C the cost
+over the fleets that serve everything (docs/formulation.md, "stable answer"): n' are the current instances, C the cost
 that was found.
 """
 
@@ -66,7 +66,7 @@ def _nearest(problem: Problem, fleet: Fleet, in_force: Positions, options: Optio
 
 
 def _fewest_changes(milp: Milp, problem: Problem, in_force: Positions, cost_per_h: float) -> Milp:
-    """The program with a column d_r for each type, which is all that it minimises."""
+    """The program with a column d_r for each type, which is all that it minimizes."""
     types, columns = len(problem.cost), len(milp.program.cost)
     number, change = np.arange(types), columns + np.arange(types)
     ones = np.ones(types)

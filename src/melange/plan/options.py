@@ -1,4 +1,4 @@
-"""What a plan must respect besides the traffic: the settings of the plan stage."""
+"""The settings of the plan stage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from melange.errors import InputError
 from melange.files import Json
 from melange.records import record
 
-# Instances, replicas and slices that anyone asks for. Beyond it, sums lose the digits that a plan is checked by.
+# Largest count of instances, replicas or slices. Beyond it, sums lose the precision that a plan is checked with.
 _MOST_COUNT = 1_000_000
 
 
@@ -22,8 +22,8 @@ class Options:
     Parameters
     ----------
     headroom
-        Share of each replica's capacity kept free, 0-1. Of a certified plan the simulation finds it, and this has no
-        say.
+        Share of each replica's capacity kept free, 0-1. Ignored by certified plans: the simulation finds their
+        headroom.
     slices
         Grain of the shares: each bucket is cut into this many equal slices; None lets shares be continuous.
     max_instances
@@ -36,17 +36,17 @@ class Options:
     min_total_replicas
         At least this many replicas in all.
     spare_replicas
-        N+k: every used type still carries its own share when any k of its replicas are lost; or by replica type name.
+        N+k: every used type still serves its own share when any k of its replicas are lost; or by replica type name.
     spare_total_replicas
-        N+k in all: the fleet still carries the traffic, with new shares, when any k replicas of one type are lost.
+        N+k in total: the fleet still serves the traffic, with new shares, when any k replicas of one type are lost.
     max_types
         At most this many different replica types are used.
     require, exclude
         Replica types (by name) or accelerators (by name) that must be used, or must not be.
     budget_per_h
-        When set, the most traffic that this much can carry is planned for instead of the least cost [USD/h].
+        If set, maximize the served traffic within this budget instead of minimizing cost [USD/h].
     drop_unservable
-        Plan for the rest when no replica type can serve some bucket, and say what share of requests is left out.
+        Plan for the rest if no replica type can serve some bucket, and report the share of requests left out.
     time_limit_s
         The search stops here with the best plan found and its gap [s].
     gap
@@ -54,8 +54,8 @@ class Options:
     seed
         Of the solver.
     confidence
-        Plan on the rates that replicas carry with this chance, 0-1: 0.5 is the estimate itself, 0.9 the low end of its
-        interval; None: the estimate.
+        Plan on the rates that replicas reach with this probability, 0-1: 0.5 is the estimate itself, 0.9 the low end
+        of its interval; None: the estimate.
 
     Raises
     ------
@@ -63,8 +63,8 @@ class Options:
         A value out of its range.
     """
 
-    # At no headroom a plan is optimal on paper and useless in service: queues grow without end. More is safer and costs
-    # as much more; what a service really needs, a certificate finds (docs/proof.md). A judgment.
+    # Without headroom a plan is optimal on paper and useless in practice: queues grow without bound. More is safer and
+    # costs proportionally more; a certified plan finds the needed headroom (docs/proof.md). A judgment.
     headroom: float = 0.1
     slices: int | None = None
     max_instances: Mapping[str, int] = field(default_factory=dict)

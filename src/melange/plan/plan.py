@@ -1,4 +1,4 @@
-"""The noun of the plan stage: which replicas, how many, and which requests go where."""
+"""The dataclass of the plan stage: replica types, counts and routing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Baseline:
     Parameters
     ----------
     cost_per_h
-        Its cost [USD/h]; None where the type cannot carry the workload by itself.
+        Its cost [USD/h]; None if the type cannot serve the workload by itself.
     instances
         Instances it rents; 0 where it cannot.
     reason
@@ -40,7 +40,7 @@ class Baseline:
     served_fraction
         Share of the requests whose sizes it can serve, 0-1.
     rest_cost_per_h
-        What it costs to carry those with it alone [USD/h]; None where it serves none of them, or all but cannot be had.
+        Cost of serving those with it alone [USD/h]; None if it serves none of them, or too few are available.
     """
 
     cost_per_h: float | None
@@ -52,7 +52,7 @@ class Baseline:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
-    """Which replicas, how many, which requests go where, at what cost, and the bound that proves it.
+    """Replica types, counts, routing, cost, and the bound that proves the cost.
 
     Arrays have the axes (replica type R, input bucket I, output bucket O), in the order of ``replica_types``: every
     type that was considered, also those that are not used.
@@ -71,7 +71,7 @@ class Plan:
     cost_per_h
         Of all instances [USD/h].
     bound_per_h
-        No plan under the same settings costs less [USD/h], and of a certified plan: no fleet keeps up with the traffic
+        No plan under the same settings costs less [USD/h], and of a certified plan: no fleet holds
         for less, as far as loads add up; None under a budget, where traffic is what is sought, and where nothing is
         proven.
     gap
@@ -92,7 +92,7 @@ class Plan:
     solve_s
         Time that the search took [s].
     cautions
-        What a reader should know: those of the workload and of the profile included.
+        Warnings, including those of the workload and of the profile.
     certificate
         The proof by simulation; None where it was not searched for by simulation.
     simulation
@@ -141,12 +141,12 @@ class Plan:
 
     @property
     def workload(self) -> Workload:
-        """What was planned for."""
+        """The planned traffic."""
         return self.question.workload
 
     @property
     def options(self) -> Options:
-        """What it respects besides the traffic."""
+        """The settings of the plan."""
         return self.question.options
 
     @property
@@ -175,7 +175,7 @@ class Plan:
 
     @property
     def kind(self) -> str:
-        """What its cost rests on: ``certified``, ``simulated`` (once, as it is) or ``closed form``."""
+        """How the plan was shown to hold: ``certified``, ``simulated`` (once, as it is) or ``closed form``."""
         if self.certificate is not None:
             return "certified"
         return "closed form" if self.simulation is None else "simulated"
@@ -221,7 +221,7 @@ class Plan:
         return {one.name: int(n) for one, n in zip(self.replica_types, self.instances, strict=True)}
 
     def changes_from(self, incumbent: Plan) -> dict[str, int]:
-        """Instances to add to a plan in force, by replica type name; below 0: to give back; only changes are listed."""
+        """Instances to add to the current plan, by replica type name; negative: to remove; only changes are listed."""
         before, after = incumbent.instances_by_name, self.instances_by_name
         names = dict.fromkeys((*after, *before))
         return {name: change for name in names if (change := after.get(name, 0) - before.get(name, 0))}
@@ -261,7 +261,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Stable hash of what it says: the same for plans that run the same fleet and send it the same requests."""
+        """Stable hash of the plan's content: equal for plans with the same fleet and routing."""
         return fingerprint(self.question, self.instances, self.share, self.max_request_rate)
 
     def to_json(self) -> Json:

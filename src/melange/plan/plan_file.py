@@ -1,7 +1,7 @@
 """A plan from its file: every value of its kind, and the values consistent with each other.
 
-A file that was cut, edited or damaged may still be JSON with all keys. What a plan says twice is compared, for a
-deployment that follows a damaged plan is found out by its users.
+A truncated, edited or damaged file may still be JSON with all keys. Redundant values are compared, because users would
+notice a deployment of a damaged plan first.
 """
 
 from __future__ import annotations
@@ -56,20 +56,20 @@ def _of_each(content: Json, key: str, names: list[str]) -> list[tuple[str, Any]]
     """One value for each replica type."""
     values = mapping(content[key], key)
     if missing := [name for name in names if name not in values]:
-        raise InputError(f"{key}.{missing[0]} is absent")
+        raise InputError(f"{key}.{missing[0]} is missing")
     if extra := sorted(values.keys() - set(names)):
-        raise InputError(f"{key}.{extra[0]}: replica_types has none of that name")
+        raise InputError(f"{key}.{extra[0]}: no such name in replica_types")
     return [(name, values[name]) for name in names]
 
 
 def _check(plan: Plan, content: Json) -> None:
-    """Compare what the file says twice."""
+    """Compare redundant values of the file."""
     for key, least, most in (("gap", 0.0, 1.0), ("served_fraction", 0.0, 1.0), ("solve_s", 0.0, np.inf)):
         if not least <= getattr(plan, key) <= most * (1 + _ROUNDING):
             raise InputError(f"{key}: must be {least:g} to {most:g}, got {getattr(plan, key):g}")
     share = plan.share
     if (share < 0).any() or (share.sum(axis=0) > 1 + _ROUNDING).any():
-        raise InputError("share: must be 0 to 1, and of each size at most 1 over all types")
+        raise InputError("share: must be 0 to 1, and add up to at most 1 for each size")
     if (share[plan.instances == 0] > 0).any():
         raise InputError("share: a type without instances has requests")
     prices = np.array([one.cost_per_h for one in plan.replica_types])
@@ -80,8 +80,8 @@ def _check(plan: Plan, content: Json) -> None:
     _agree("served_fraction", plan.served_fraction, served, "the shares add up to")
     if "fingerprint" in content and content["fingerprint"] != plan.fingerprint:
         raise InputError(
-            f"fingerprint: the file says {str(content['fingerprint'])[:32]!r}, and what is in it has "
-            f"{plan.fingerprint}: it was changed after it was written",
+            f"fingerprint: the file says {str(content['fingerprint'])[:32]!r}, but its content has "
+            f"{plan.fingerprint}: the file was changed after it was written",
             hint="plan again: melange plan service.yaml --out plan.json",
         )
 

@@ -227,7 +227,7 @@ def build(question: Question, allowed: Mask, served: Mask, *, availability: bool
 def _most(
     load: Array, replicas: Array, least: Array, spare: Array, limits: tuple[Limit, ...], options: Options
 ) -> Positions:
-    """Instances beyond which one more of a type is of no use, or cannot be had (R,)."""
+    """Instances beyond which one more of a type is useless or not available (R,)."""
     alone = np.where(np.isfinite(load), load, 0.0).sum(axis=1) / (1.0 - options.headroom)
     lost = np.maximum(spare, options.spare_total_replicas)
     enough = np.ceil((alone + lost) / replicas * (1 + ROUNDING))

@@ -1,4 +1,4 @@
-"""What a plan answers: this traffic, on what these replica types carry, under these settings, as one value.
+"""The question of a plan: traffic, capacities of replica types, and settings, as one value.
 
 Every verb of planning takes it and every plan carries it, so that whatever looks at a plan later (explanations,
 certificates, drift, the next plan) works under the limits that the plan was made under.
@@ -43,7 +43,8 @@ class Question:
     def __post_init__(self) -> None:
         if self.workload.buckets != self.profile.buckets:
             raise InputError(
-                "the workload and the profile have different buckets", hint="profile the workload's buckets"
+                "the workload and the profile have different buckets",
+                hint="make the profile for the workload's buckets",
             )
         _check_names(self.profile, self.options)
 
@@ -67,7 +68,7 @@ def question_of(question: Question | Workload, profile: Profile | None, options:
     """The question of a call that was given one, or its parts."""
     if isinstance(question, Question):
         if profile is not None or options is not None:
-            raise TypeError("a question holds its profile and options: give them once")
+            raise TypeError("a question already contains its profile and options: give them only once")
         return question
     if profile is None:
         raise TypeError("a workload needs a profile")

@@ -25,7 +25,7 @@ from melange.workload.workload import Array, Mask, Workload, frozen_array
 # Cells of a profile that a plan's file keeps whole: about 3 MB of text. Beyond it a plan is written and read in more
 # than a tenth of a second, and what is lost is only what a later plan could rent besides: --profile brings that back.
 _MOST_CELLS = 30_000
-_LEFT_OUT = "the plan's file keeps the rates of the types that it uses only; give the profile again"
+_LEFT_OUT = "the plan's file keeps only the rates of the types that it uses; give the profile again"
 _ARRAYS = ("max_request_rate", "low", "high", "provenance", "reason")
 
 

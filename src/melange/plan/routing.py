@@ -1,4 +1,4 @@
-"""From a plan to what a balancer knows."""
+"""Turn a plan into a balancer's initial state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PRIOR_COMPLETIONS = 200.0
 def policy_state(
     plan: Plan, counts: Mapping[str, int] | None = None, kind: Literal["lists", "arrays"] = "lists"
 ) -> PolicyState:
-    """What a balancer knows of a plan before the first request.
+    """A balancer's state before the first request.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ def policy_state(
         raise InputError(f"replica types {', '.join(foreign)} are not in the plan", hint=f"it has {', '.join(names)}")
     used = [r for r, name in enumerate(names) if replicas.get(name, 0) > 0]
     if not used:
-        raise InputError("plan: no replicas to send requests to")
+        raise InputError("plan: no replicas")
     if not plan.max_request_rate[used].any():
-        raise InputError("plan: it does not say what its replicas carry", hint="make it again: melange plan --out")
+        raise InputError("plan: the rates of its replicas are missing", hint="make it again with melange plan --out")
     engines = [plan.engines[r] for r in used]
     share, rate = plan.share[used], plan.max_request_rate[used]
     sizes = Sizes(inputs=plan.workload.input_tokens[None], outputs=plan.workload.output_tokens[None])
@@ -98,7 +98,7 @@ def replica_engines(plan: Plan, used: Sequence[int]) -> list[Engine]:
         engine = plan.engines[r]
         if engine is None:
             raise InputError(
-                f"{plan.replica_types[r].name}: nothing is known of its steps, so it cannot be simulated",
+                f"{plan.replica_types[r].name}: its step times are not known, so it cannot be simulated",
                 hint="profile with a model (profile: {source: [measured.json, estimate]}) and plan again",
             )
         engines.append(engine)

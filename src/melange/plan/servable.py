@@ -1,4 +1,4 @@
-"""Which buckets some allowed type can serve, and in words why the others cannot be served."""
+"""Which buckets the allowed types can serve, and why not the others."""
 
 from __future__ import annotations
 
@@ -100,13 +100,13 @@ def _why(profile: Profile, allowed: Mask, cell: int) -> str:
         if allowed[r]:
             why = profile.reasons[reason[r]] or "its max request rate is 0"
         elif able:
-            why = "could serve it, and is excluded or not available"
+            why = "could serve it, but is excluded or not available"
         else:
             continue
         name = item.offer.accelerator + (f" x {item.tensor_parallel}" * (item.tensor_parallel > 1))
         told_by_kind[_FIGURE.sub("#", why)].append((name, why))
     if not told_by_kind:
-        return "no replica type is allowed at all"
+        return "no replica type is allowed"
     parts = [_together(told) for told in list(told_by_kind.values())[:_MOST_REASONS]]
     rest = len(told_by_kind) - len(parts)
     return "; ".join(parts) + (f"; and {rest} more reasons" if rest > 0 else "")

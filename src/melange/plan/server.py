@@ -1,4 +1,4 @@
-"""What the servers of a plan must be started with, so that they carry what was planned."""
+"""Start options of the servers, so that they match the plan's assumptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LARGEST_REQUEST = 0.9
 # Each limit by vLLM's name for the flag, and in words for engines whose flags are others.
 _LIMITS = {
     "max_sequences": ("max_num_seqs {}", "at most {} running requests"),
-    "max_batched_tokens": ("max_num_batched_tokens {}", "at most {} tokens a step"),
+    "max_batched_tokens": ("max_num_batched_tokens {}", "at most {} tokens per step"),
     "max_context": ("max_model_len {}", "context {}"),
     "block_tokens": ("block_size {}", "KV blocks of {} tokens"),
     "memory_utilization": ("gpu_memory_utilization {}", "memory share {}"),
@@ -30,7 +30,7 @@ _LIMITS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
-    """What one replica of a type is started with. What the plan does not know is None.
+    """Start options of one replica of a type. Unknown ones are None.
 
     Parameters
     ----------
@@ -81,18 +81,18 @@ class Server:
     source: str = ""
 
     def __str__(self) -> str:
-        model = f"{self.model or 'a model without a name'}{f' ({self.variant})' if self.variant else ''}"
-        parts = [model, self.engine or "an engine without a name", f"tensor parallel {self.tensor_parallel}"]
+        model = f"{self.model or 'an unnamed model'}{f' ({self.variant})' if self.variant else ''}"
+        parts = [model, self.engine or "an unnamed engine", f"tensor parallel {self.tensor_parallel}"]
         return f"A replica of {self.replica_type}: {', '.join([*parts, *self._limits()])}"
 
     def _limits(self) -> list[str]:
         """The limits that are known, by vLLM's own names where it is vLLM."""
         if self.source == "measured":
-            return ["set up as it was measured"]
+            return ["configured as measured"]
         form = 0 if self.engine.startswith("vllm") else 1
         known = ((forms[form], getattr(self, name)) for name, forms in _LIMITS.items())
         limits = [text.format(str(value).lower()) for text, value in known if value is not None]
-        return limits or ["limits not known"]
+        return limits or ["limits unknown"]
 
     def to_json(self) -> Json:
         """As a JSON object."""

@@ -1,4 +1,4 @@
-"""What a simulation says of a plan that it did not choose."""
+"""Result of simulating a plan once."""
 
 from __future__ import annotations
 

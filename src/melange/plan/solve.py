@@ -1,4 +1,4 @@
-"""The verb of the plan stage: the cheapest mix of replicas that carries a workload, with its proof."""
+"""Solve for the cheapest mix of replicas that serves a workload, with proof."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def solve(
     incumbent: Plan | None = None,
     progress: Say | None = None,
 ) -> Plan:
-    """Find the cheapest mix of replicas that carries a workload, and prove it.
+    """Find the cheapest mix of replicas that serves a workload, with proof.
 
-    Minimises sum_r c_r n_r over whole instances n_r and shares f_rb with sum_r f_rb = 1 for every bucket and
+    Minimizes sum_r c_r n_r over whole instances n_r and shares f_rb with sum_r f_rb = 1 for every bucket and
     sum_b (rate_b / max_request_rate_rb) f_rb <= (1 - headroom) p_r n_r for every type (Mélange, arXiv 2404.14527,
     section 5.4.3, with shares in place of slices).
 
@@ -67,16 +67,16 @@ def solve(
     options
         With a workload: what the plan must respect besides the traffic; None for the defaults.
     incumbent
-        The plan in force: among plans of equal cost the one that changes the fewest instances is chosen.
+        The current plan: among plans of equal cost, the one that changes the fewest instances is chosen.
     progress
-        Called with a sentence now and then while the search runs.
+        Called with progress messages during the search.
 
     Raises
     ------
     InputError
         The buckets of workload and profile differ, or the options name what is not there.
     InfeasibleError
-        No allowed set of replicas carries the workload; ``reasons`` says why.
+        No allowed fleet can serve the workload; ``reasons`` says why.
     SolverError
         The time ran out before any plan was found.
     """
@@ -103,7 +103,7 @@ def with_instances(question: Question, instances: npt.NDArray[np.int64]) -> Plan
     Parameters
     ----------
     question
-        What is planned; slices and a budget have no say.
+        What is planned; slices and a budget are ignored.
     instances
         Of each replica type (R,).
 
@@ -207,5 +207,5 @@ def _cautions(question: Question, scope: Scope, fleet: Fleet) -> tuple[Caution, 
             Caution("left-out", f"{percent(left_out, 2)} of requests are left out: no replica type can serve them")
         )
     if fleet.status == "time limit":
-        said.append(Caution("time-limit", "the search was stopped by its time limit; a cheaper plan may exist"))
+        said.append(Caution("time-limit", "the search reached its time limit; a cheaper plan may exist"))
     return tuple(said)

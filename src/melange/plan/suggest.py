@@ -1,4 +1,4 @@
-"""Which measurement is worth its price: the one after which a cautious plan is expected to cost least.
+"""Suggest measurements: those after which a cautious plan is expected to cost least.
 
 A cautious plan counts on the low end of what replicas carry (:mod:`melange.plan.confidence`). Measuring a replica type
 narrows its interval to a share k of its width, around a middle that is not known yet; the plan is solved again for
@@ -106,7 +106,7 @@ class Suggestion:
 def suggest_measurements(
     question: Question, *, count: int = 3, in_flight: Array | None = None
 ) -> tuple[Suggestion, ...]:
-    """The load points whose measurement would make a cautious plan cheapest, the most valuable first.
+    """The load points whose measurement would make a cautious plan cheapest, most valuable first.
 
     Parameters
     ----------
@@ -212,7 +212,7 @@ def _case(question: Question) -> _Case:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Value:
-    """What measuring one kind of replica is worth, point after point.
+    """The value of measuring one kind of replica, point by point.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Plans for other rates and other limits than the service's own: what the curves are made of."""
+"""Plans at other rates and limits than the service's own, for curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost of uncertainty: what a plan would cost if capacities were known, and what to measure to get there."""
+"""The cost of uncertainty: the cost of a plan if capacities were known, and what to measure."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
             if found.served_fraction < plan.served_fraction - ROUNDING:
                 left_out = percent(1 - found.served_fraction, 2)
                 what = f"at the {end} end of all intervals {left_out} of requests are left out"
-                cautions.append(Caution("uncertain", f"{what}; that cost is not for the same traffic"))
+                cautions.append(Caution("uncertain", f"{what}; that cost is for less traffic"))
         except InfeasibleError as error:
             cost_at[end] = None
             why = "; ".join(error.reasons[:_MOST_REASONS])
-            what = f"no plan carries the traffic if every replica is at the {end} end of its interval: {error}"
+            what = f"no plan serves the traffic if every replica is at the {end} end of its interval: {error}"
             cautions.append(Caution("uncertain", f"{what} ({why})" if why else what))
     try:
         suggestions = suggest_measurements(plan.question, count=1, in_flight=in_flight)

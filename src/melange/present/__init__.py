@@ -1,1 +1,1 @@
-"""What people read: tables for the terminal, charts and pages for the browser. Only here are figures rounded."""
+"""Output for users: tables for the terminal, charts and pages for the browser. Figures are rounded only here."""

@@ -1,4 +1,4 @@
-"""What pictures are made from: an exploration, and the types and colors that its pictures share."""
+"""The input of pictures: an exploration, with the types and colors that its pictures share."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Study:
     exploration
         The plan, with plans at other rates and limits.
     day
-        When it was made; None: not said.
+        When it was made; None if unknown.
     compared
-        Types that are compared by request size, as places in ``replica_types``.
+        Types that are compared by request size, as positions in ``replica_types``.
     found
-        Which of them are cheapest for which size.
+        The cheapest of them for each size.
     legend
         Letters and colors of the types.
     """
@@ -39,7 +39,7 @@ class Study:
     legend: Legend = field(init=False)
 
     def __post_init__(self) -> None:
-        # A second pool does what its type does, and plans at other limits and rates have none.
+        # A second pool works like its type, and plans at other limits and rates have none.
         compared = [r for r in comparable_types(self.plan) if not self.plan.replica_types[r].pool]
         found = winners(request_cost(self.profile), compared)
         object.__setattr__(self, "compared", compared)
@@ -63,5 +63,5 @@ class Study:
 
     @property
     def options(self) -> Options:
-        """What the plan respects besides the traffic."""
+        """The plan's options."""
         return self.plan.question.options

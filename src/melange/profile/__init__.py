@@ -1,1 +1,1 @@
-"""Stage 2: what one replica of each type can serve within the SLO."""
+"""Stage 2: the rate that one replica of each type serves within the SLO."""

@@ -1,10 +1,11 @@
 """Step times from aiconfigurator-core's tables of measured operators, an optional source.
 
-Where the tables hold measured operators for the model, accelerator, degree and engine, its step time is asked for on a
-small grid of batch, context and prompt chunk, and our coefficients are fitted to that (:mod:`melange.profile.refit`).
-Where they hold none, or are known to be wrong, there is a reason instead, and our own step times stay.
+If the tables hold measured operators for the model, accelerator, degree and engine, step times on a small grid of
+batch, context and prompt chunk are taken from them, and our coefficients are fitted to these
+(:mod:`melange.profile.refit`). If not, or if the tables are known to be wrong, a reason is given and our own step times
+stay.
 
-Package: ``aiconfigurator-core`` 0.12 (Apache-2.0, NVIDIA), ``pip install 'melange[aiconfigurator]'``.
+Package: ``aiconfigurator-core`` 0.12 (Apache-2.0, NVIDIA), the extra ``aiconfigurator``.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def _tables(hardware: Hardware, era: Era) -> tuple[str, str]:
     if era.name not in BACKEND_BY_ERA:
         raise _NoTables(f"no tables of {era.name}")
     if name in _SPECIFICATION_ONLY:
-        raise _NoTables("specification only, no measured operators")
+        raise _NoTables("only a specification, no measured operators")
     if name not in _SYSTEM_BY_ACCELERATOR:
         raise _NoTables("no tables of this accelerator")
     if hardware.is_pcie:
@@ -231,7 +232,7 @@ def _times_ms(
             )
         except _NoTables:
             raise
-        except Exception as error:  # it has many kinds of its own for what its tables lack
+        except Exception as error:  # it has many exception types for missing tables
             raise _NoTables(_said(error)) from error
 
 
@@ -256,7 +257,7 @@ def _engine(model: Model, tensor_parallel: int, backend: str, tables: tuple[str,
 
 
 def _check_measured(engine: Any) -> None:
-    """See that most of a step's time comes from tables that were measured with this engine."""
+    """Check that most of a step's time comes from tables measured with this engine."""
     operators = engine.decode_step_per_op(64, 1024, 2)
     total = sum(time_ms for _, time_ms, *_ in operators)
     measured = sum(time_ms for _, time_ms, _, source in operators if source == "silicon")
@@ -265,7 +266,7 @@ def _check_measured(engine: Any) -> None:
 
 
 def _check(ours: StepCost, steps: Steps) -> None:
-    """See that both tell of the same machine."""
+    """Check that both agree."""
     apart = misfit(ours, steps)
     if apart > np.log(_WILD):
         raise _NoTables(f"its steps differ from ours by a factor of {np.exp(apart):.1f}")
@@ -274,7 +275,7 @@ def _check(ours: StepCost, steps: Steps) -> None:
 def _config(model: Model) -> dict[str, Any]:
     """The model's shape as a ``config.json`` of an architecture that aiconfigurator knows."""
     if model.layer_kinds:
-        raise _NoTables("layers that are not alike")
+        raise _NoTables("layers that differ")
     if model.kv_lora_rank:
         raise _NoTables("latent attention, which its tables cover only in part")
     if model.learned_positions or not model.gated:
@@ -328,7 +329,7 @@ def _said(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep its notes on tables that nobody asked for out of the terminal."""
+    """Suppress its messages about unused tables."""
     logger = logging.getLogger("aiconfigurator_core")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -50,7 +50,7 @@ def anchor(
     step_times: str = OWN,
     accelerators: Mapping[str, Accelerator] | None = None,
 ) -> Profile:
-    """What one replica of each type can serve within the SLO, estimated and corrected by measured points.
+    """The rate that one replica of each type serves within the SLO, estimated and corrected by measured points.
 
     All cells of replica types whose hardware was measured become *anchored*, with intervals that shrink with the
     number of points and with how near they are; a cell whose maximum rate was searched for under this SLO becomes
@@ -111,7 +111,7 @@ def _anchored(
     points: Sequence[Measurement],
     where: Mask,
 ) -> tuple[Profile, list[Caution]]:
-    """The profile with the cells of all types of that hardware (R,) anchored, and a word on doubtful points."""
+    """The profile with the cells of all types of that hardware (R,) anchored, and cautions on doubtful points."""
     replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.planned_sizes, inputs.slo.limits
     samples, cautions = samples_of(replicas, inputs.model, points)
     if not samples:
@@ -137,7 +137,7 @@ def _anchored(
 
 
 def with_correction(replicas: Replicas, found: Correction) -> Replicas:
-    """The same replica with its steps corrected."""
+    """The same replica with corrected steps."""
     cost = replace(
         scaled(replicas.cost, found.factor()[None]),
         batch_power=found.slope[None],

@@ -1,4 +1,4 @@
-"""Measured points held against the model: which step time it has where something was measured."""
+"""Compare measured points with the model's step times."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ from melange.replica.capacity import Replicas, Sizes, largest_batch, mean_step_s
 from melange.units import ms
 from melange.workload.workload import Array
 
-# A point that disagrees with the model by more than this was hardly measured on what it is taken for.
+# A point that disagrees with the model by more than this was probably measured on something else.
 _WILD = 3.0
 
 
 def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) -> tuple[list[Sample], list[Caution]]:
-    """Points against the model, repeated ones as their mean, and a word on those that disagree wildly."""
+    """Points compared with the model, repeated ones as their mean, and cautions on those that disagree strongly."""
     cautions = []
     ratios: dict[tuple[float, float, float], list[float]] = defaultdict(list)
     for point in points:
         compared = compare(replicas, model, point)
         if compared is None:
             if point.max_request_rate is None:
-                cautions.append(Caution("anchor", f"{point.source}: the model holds no such request there; left out"))
+                cautions.append(
+                    Caution("anchor", f"{point.source}: the model says that such a request does not fit; skipped")
+                )
             continue
         batch, measured_s, predicted_s = compared
         ratio = measured_s / predicted_s
         cause = _cause(replicas, point, batch, measured_s)
         if cause or not 1 / _WILD <= ratio <= _WILD:
             what = f"{point.source}: {ms(measured_s):.3g} ms measured, {ms(predicted_s):.3g} ms predicted"
-            hint = cause or "see that model, accelerator, degree and engine are those of the service"
+            hint = cause or "check that model, accelerator, degree and engine match the service"
             cautions.append(Caution("anchor", f"{what}; {hint}"))
         ratios[point.input_tokens, point.output_tokens, round(batch, 1)].append(math.log(ratio))
     samples = [
@@ -47,7 +49,7 @@ def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) 
 
 
 def _cause(replicas: Replicas, point: Measurement, batch: float, measured_s: float) -> str:
-    """What is likely to have made a point fast; empty where nothing shows it."""
+    """The likely reason why a point is fast; empty if there is no sign of one."""
     sizes = Sizes(inputs=_cell(point.input_tokens), outputs=_cell(point.output_tokens))
     kind, _ = _measured_s(point) or ("", 0.0)
     return likely_causes(replicas, sizes, point, batch, measured_s if kind == "step" else None)

@@ -1,7 +1,7 @@
 """What a handful of measured points says about all sizes and loads of one replica: a ridge regression.
 
 For each request size, ``log(measured / predicted step) = c0 + c1 log(batch / 24)``. The coefficients of two sizes are
-alike the more alike the sizes are, which is all that lets one measured point speak for others::
+similar for similar sizes, which is how one measured point informs others::
 
     cov(point, point') = v (type + (size + slope x x') exp(-d^2 / (2 reach^2)) + noise [point = point'])
     x = log(batch / 24),   d^2 = log(i / i')^2 + log(o / o')^2
@@ -29,9 +29,9 @@ from melange.workload.workload import Array
 # The batch at which a correction is exp(c0), and at which c0 and c1 are taken to be independent before anything was
 # measured. A judgment.
 REFERENCE_BATCH = 24.0
-# 10 % and 90 % quantiles of a normal distribution lie so many standard deviations from its middle.
+# 10 % and 90 % quantiles of a normal distribution lie this many standard deviations from its middle.
 _DECILE = 1.2816
-# Held-out residuals have longer tails than a normal's: 80 % of them lie within so many of their standard deviations.
+# Held-out residuals have longer tails than a normal's: 80 % of them lie within this many of their standard deviations.
 INTERVAL = 1.1
 
 

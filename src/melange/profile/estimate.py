@@ -1,4 +1,4 @@
-"""Estimates what each replica type can serve, from datasheets and a model's shape, without renting it."""
+"""Estimate the capacity of each replica type from datasheets and the model's shape, without renting it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def estimate(
     step_times: str = OWN,
     accelerators: Mapping[str, Accelerator] | None = None,
 ) -> Profile:
-    """What one replica of each type can serve within the SLO, by the step-time model of ``docs/performance-model.md``.
+    """The rate that one replica of each type serves within the SLO, by the model of ``docs/performance-model.md``.
 
     Parameters
     ----------
@@ -51,10 +51,10 @@ def estimate(
     engine
         Name of an engine (``vllm``) or of an era (``vllm-0.2``), or an era with settings of your own.
     tensor_parallel
-        Degrees to try, where the instance holds so many accelerators; None: every power of two that the instance holds
+        Degrees to try, if the instance has enough accelerators; None: every power of two that the instance holds
         and the model's heads divide into.
     variants
-        Quantised variants that may be served besides the model as published, each a replica type of its own:
+        Quantized variants that may be served besides the model as published, each a replica type of its own:
         ``fp8``, ``int8``, ``int4`` (weights), ``fp8-kv`` (KV cache), ``fp8+fp8-kv``, ... One that stores nothing in
         fewer bytes than the model as published is left out.
     step_times
@@ -131,8 +131,8 @@ def estimate_from(inputs: EstimateInputs) -> Profile:
 
 
 def _source(inputs: EstimateInputs) -> str:
-    told = f"estimated for engine era {inputs.era.name} (constants of {inputs.era.date})"
-    told += "; its rates hold the limits in the mean" if inputs.slo.is_on_requests else ""
+    told = f"estimated for engine era {inputs.era.name} (fitted {inputs.era.date})"
+    told += "; its rates meet the limits on the mean" if inputs.slo.is_on_requests else ""
     return f"{told}; {inputs.tables.source}" if inputs.tables and inputs.tables.source else told
 
 

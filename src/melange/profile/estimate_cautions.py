@@ -1,4 +1,4 @@
-"""What the reader of an estimate should know: one caution of a kind, with counts and a few names."""
+"""Cautions on an estimate: one per kind, with counts and a few names."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from melange.replica.era import kind_of
 from melange.replica.memory import kv_room_bytes
 from melange.units import GIB
 
-# Of the weights' memory: what an estimate of memory may be wrong by (a few per cent: activations, graphs, fragments)
-# would then take half of the cache or more.
+# KV cache as a share of the weights' memory. Below it, the usual error of a memory estimate (a few percent:
+# activations, graphs, fragments) would take half of the cache or more.
 _THIN = 0.05
 
 
 def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
-    """What to know about the estimate that some inputs give."""
+    """All cautions on the estimate of some inputs."""
     found = (
         _extrapolated(inputs),
         _over_pcie(inputs),
@@ -28,7 +28,7 @@ def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
 
 
 def _extrapolated(inputs: EstimateInputs) -> Caution | None:
-    """What the constants of the era were not fitted on."""
+    """What lies outside the era's calibration data."""
     era, model, tables = inputs.era, inputs.model, inputs.tables
     sizes = inputs.planned_sizes
     longest = float(sizes.longest[0][wanted_buckets(inputs.sizes)].max())
@@ -42,12 +42,12 @@ def _extrapolated(inputs: EstimateInputs) -> Caution | None:
         beyond.append(f"requests of more than {era.max_tokens:,} tokens (up to {longest:,.0f})")
     if not beyond:
         return None
-    what = f"the constants of {era.name} were not fitted on: {', '.join(beyond)}"
-    return Caution("extrapolated", f"{what}; measure a few points before you rely on them")
+    what = f"the step-time model of {era.name} was not calibrated for {', '.join(beyond)}"
+    return Caution("extrapolated", f"{what}; measure a few points before you rely on these estimates")
 
 
 def _thin_cache(inputs: EstimateInputs) -> Caution | None:
-    """Replicas whose weights leave so little that a small error in memory takes all of it."""
+    """Replicas whose weights leave so little memory that a small error would use all of it."""
     settings = inputs.era.settings
     found: dict[str, float] = {}
     for one in inputs.distinct_hardware:
@@ -61,9 +61,9 @@ def _thin_cache(inputs: EstimateInputs) -> Caution | None:
     if not found:
         return None
     told = some_of([f"{name} ({room:.1f} GiB)" for name, room in sorted(found.items(), key=lambda pair: pair[1])])
-    what = f"beside the weights little is left for KV cache on {told}: less than {_THIN:.0%} of what the weights take"
+    what = f"little memory is left for KV cache on {told}: less than {_THIN:.0%} of the weights' size"
     return Caution(
-        "thin-cache", f"{what}; ask for more with profile.min_kv_tokens, or see what the engine says it holds"
+        "thin-cache", f"{what}; require more with profile.min_kv_tokens, or check the size that the engine reports"
     )
 
 
@@ -76,12 +76,12 @@ def _over_pcie(inputs: EstimateInputs) -> Caution | None:
 def _unverified(inputs: EstimateInputs) -> Caution | None:
     used = sorted({one.accelerator for one in inputs.distinct_hardware})
     unchecked = [name for name in used if inputs.facts_by_name[name].checked is None]
-    what = f"the figures of {some_of(unchecked)} were not held against a datasheet"
+    what = f"the figures of {some_of(unchecked)} were not checked against a datasheet"
     return Caution("unverified", f"{what}; check them before you rely on them") if unchecked else None
 
 
 def _without_tables(inputs: EstimateInputs) -> Caution | None:
-    """Whose step times are our own although others were asked for, and why."""
+    """Replicas that use our own step times although others were requested, and why."""
     tables = inputs.tables
     if not (tables and tables.reason_by_hardware):
         return None
@@ -91,21 +91,21 @@ def _without_tables(inputs: EstimateInputs) -> Caution | None:
         which = f" x {one.tensor_parallel} {one.variant}".rstrip() if one.accelerator in known else ""
         names_by_reason.setdefault(reason, {})[one.accelerator + which] = None
     told = "; ".join(f"{', '.join(names)} ({reason})" for reason, names in names_by_reason.items())
-    return Caution("step-times", f"aiconfigurator has no step times to rely on for {told}: ours are used there")
+    return Caution("step-times", f"aiconfigurator has no reliable step times for {told}; ours are used there")
 
 
 def _quantized(inputs: EstimateInputs) -> Caution | None:
-    """What the reader of a choice among variants should know."""
+    """Cautions on the choice among variants."""
     model, distinct = inputs.model, inputs.distinct_hardware
     variants = dict.fromkeys(one.variant for one in distinct if one.variant)
     if not variants:
         return None
-    what = f"{some_of(variants)} may be chosen beside {model.name} as published ({stored_as(model)})"
-    what += "; quantization may change answers: judge their quality on prompts of your own"
+    what = f"a plan may choose {some_of(variants)} besides {model.name} as published ({stored_as(model)})"
+    what += "; quantization may change the output: check its quality on your own prompts"
     if any(name.startswith("int") for name in variants):
-        what += "; where steps in int4 were measured they took up to a third longer than estimated"
+        what += "; measured int4 steps took up to a third longer than estimated"
     facts = inputs.facts_by_name
     unlisted = {one.accelerator for one in distinct if is_unlisted(one.variant, facts[one.accelerator])}
     if unlisted:
-        what += f"; vLLM lists no integer kernels for {some_of(sorted(unlisted))}: see that your engine has them"
+        what += f"; vLLM lists no integer kernels for {some_of(sorted(unlisted))}: check that your engine has them"
     return Caution("quantized", what)

@@ -1,4 +1,4 @@
-"""The inputs of an estimate as one value, which estimates, anchors and measurements share with what follows from it."""
+"""The inputs of an estimate as one value, shared by estimates, anchors and measurements."""
 
 from __future__ import annotations
 
@@ -67,11 +67,13 @@ class EstimateInputs:
             find_era(self.engine)
         if not self.slo.has_closed_form:
             raise InputError(
-                f"slo.statistic: an estimate holds limits on the mean, and {self.slo.statistic} was asked for",
-                hint="percentiles are found by simulation: melange plan does it, and melange.with_simulated_rates",
+                f"slo.statistic: estimates support limits on the mean only, got {self.slo.statistic}",
+                hint="percentiles need simulation: use melange plan, or melange.with_simulated_rates",
             )
         if self.buckets.is_ordinal:
-            raise InputError("estimate: the buckets are numbered and say no token counts", hint="give workload.buckets")
+            raise InputError(
+                "estimate: the buckets are only numbered, without token counts", hint="set workload.buckets"
+            )
         if self.step_times not in (OWN, AICONFIGURATOR):
             known = (OWN, AICONFIGURATOR)
             raise unknown("source of step times", self.step_times, known, place="profile.step_times")
@@ -103,8 +105,8 @@ class EstimateInputs:
         raise InfeasibleError(
             f"requests of up to {longest[beyond].max():,.0f} tokens ({part:.2%} of all) are longer than the context of "
             f"{self.model.name}, {limit:,} tokens",
-            hint="plan for the rest with --drop-unservable; or, where the engine is started with a longer one (RoPE "
-            "scaling in config.json: rope_scaling), say so: profile: {max_context: 131072}",
+            hint="plan for the rest with --drop-unservable; or, if the engine runs with a longer context (RoPE "
+            "scaling in config.json: rope_scaling), set profile: {max_context: 131072}",
         )
 
     @property
@@ -170,7 +172,7 @@ class EstimateInputs:
         return self.tables.residuals_on(hardware, own) if self.tables else own
 
     def obstacle_on(self, hardware: Hardware) -> str:
-        """What keeps a replica on that hardware from serving anything at all; empty where nothing does."""
+        """Why a replica on that hardware cannot serve anything at all; empty if it can."""
         served, facts = variant_of(self.model, hardware.variant), self.facts_by_name[hardware.accelerator]
         return obstacle(served, facts, hardware.tensor_parallel, self.era.settings)
 
@@ -192,5 +194,5 @@ def planned_sizes(sizes: Workload | Buckets) -> Sizes:
 
 
 def wanted_buckets(sizes: Workload | Buckets) -> Mask:
-    """Buckets whose requests arrive, or may where nothing is said of traffic (I, O)."""
+    """Buckets with requests, or all if the traffic is unknown (I, O)."""
     return np.ones(sizes.shape, bool) if isinstance(sizes, Buckets) else sizes.request_rate > 0

@@ -1,4 +1,4 @@
-"""How many requests run, and are in flight, at a rate: Little's law with the steps of the closed form."""
+"""Running and in-flight requests at a rate: Little's law with the steps of the closed form."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def in_flight(
 
 
 def batch_at(replicas: Replicas, model: Model, sizes: Sizes, rate: Array) -> Array:
-    """Requests that run when so many arrive per second (R, I, O): ``B = rate o step(B)``, by bisection of log B."""
+    """Running requests at an arrival rate (R, I, O): ``B = rate o step(B)``, by bisection of log B."""
     high = np.log(np.maximum(largest_batch(replicas, model, sizes), IDLE_BATCH))
     low = np.full_like(high, math.log(IDLE_BATCH))
     for _ in range(BISECTIONS):

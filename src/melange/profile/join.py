@@ -1,4 +1,4 @@
-"""Profiles of several replica types made one: each type was measured by itself, and a plan may rent them all."""
+"""Join profiles of several replica types, each measured by itself, into one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ALIKE: dict[str, tuple[Callable[[Profile], Any], str]] = {
     "input_edges": (lambda one: list(one.buckets.input_edges), "measure each for the same workload"),
     "output_edges": (lambda one: list(one.buckets.output_edges), "measure each for the same workload"),
     "slo": (lambda one: one.slo, "measure each for the same SLO"),
-    "model": (lambda one: one.model, "let each server call the model by one name, and measure the same model on each"),
+    "model": (lambda one: one.model, "use the same model, under the same name, on each server"),
 }
 
 
@@ -75,7 +75,7 @@ def _engines(profiles: Sequence[Profile]) -> tuple[Engine | None, ...]:
 
 
 def _check_alike(field: str, values: Sequence[Any], places: Sequence[str], hint: str) -> None:
-    """Refuse files that say different things."""
+    """Reject files that disagree."""
     said = [(value, place) for value, place in zip(values, places, strict=True) if value not in (None, "")]
     for value, place in said[1:]:
         first, first_place = said[0]
@@ -92,8 +92,8 @@ def _check_names(profiles: Sequence[Profile], places: Sequence[str]) -> None:
         for item in one.replica_types:
             if item.name in place_by_name:
                 raise InputError(
-                    f"{place_by_name[item.name]} and {place}: replica_types: both have one of the name {item.name!r}",
-                    hint="melange measure --replica-type names a server; what was measured for one service is put "
-                    "together by its journals: melange profile service.yaml --anchor A.jsonl --anchor B.jsonl",
+                    f"{place_by_name[item.name]} and {place}: replica_types: both contain {item.name!r}",
+                    hint="name each server with melange measure --replica-type; to combine measurements of one "
+                    "service, use its journals: melange profile service.yaml --anchor A.jsonl --anchor B.jsonl",
                 )
         place_by_name |= {item.name: place for item in one.replica_types}

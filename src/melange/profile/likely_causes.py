@@ -1,4 +1,4 @@
-"""Why a measured point may disagree with the model: prompts that were in a prefix cache, tokens that were speculated.
+"""Why a measured point may disagree with the model: prefix caching or speculative decoding.
 
 Neither is part of the model, and both make a replica faster than its arithmetic allows. What a load test says besides
 the time of a step shows them: how soon the first token comes, how many prompts a second are read, how tokens arrive.
@@ -26,17 +26,17 @@ _GROUPED = 1.3
 _MORE_THAN_ONE = 1.05
 
 PREFIX_CACHING = (
-    "prefix caching is a likely cause ({why}): measure with prompts that have nothing in common, or expect it of the "
-    "traffic as well"
+    "prefix caching is a likely cause ({why}): measure with prompts that share no prefix, unless the traffic does "
+    "so as well"
 )
 SPECULATION = (
-    "speculative decoding is a likely cause ({why}): its gain depends on the text and shrinks with the load, so "
-    "measure with prompts of the traffic at the load to plan for"
+    "speculative decoding is a likely cause ({why}): its gain depends on the text and shrinks with load, so "
+    "measure with real prompts at the planned load"
 )
 
 
 def likely_causes(replicas: Replicas, sizes: Sizes, point: Measurement, batch: float, step_s: float | None) -> str:
-    """What is likely to have made a measured point fast, in words with the evidence; empty where nothing shows it.
+    """The likely reason why a measured point is fast, with the evidence; empty if there is no sign of one.
 
     Parameters
     ----------
@@ -58,30 +58,30 @@ def likely_causes(replicas: Replicas, sizes: Sizes, point: Measurement, batch: f
 
 
 def _cached(replicas: Replicas, sizes: Sizes, point: Measurement) -> str:
-    """What shows that prompts were not read in full; empty where nothing does."""
+    """Evidence that prompts were not read in full; empty if there is none."""
     prompt_s = _value(prompt_times_s(replicas, sizes, np.ones((1, 1, 1)))[0])
     first_s = point.ttft_s.get("mean")
     if first_s and first_s < prompt_s / _SOON:
-        return f"the first token comes after {ms(first_s):.3g} ms, and its prompt takes {ms(prompt_s):.3g} ms to read"
+        return f"the first token arrives after {ms(first_s):.3g} ms, but reading the prompt takes {ms(prompt_s):.3g} ms"
     rate = _rate(point)
     if rate and rate * prompt_s > _MORE:
-        return f"{rate:.3g} prompts a second were answered, and {1 / prompt_s:.3g} can be read"
+        return f"{rate:.3g} prompts per second were answered, but only {1 / prompt_s:.3g} can be read"
     return ""
 
 
 def _speculated(replicas: Replicas, sizes: Sizes, point: Measurement, batch: float, step_s: float | None) -> str:
-    """What shows that a step yields several tokens; empty where nothing does."""
+    """Evidence that a step yields several tokens; empty if there is none."""
     if point.tokens_per_step and point.tokens_per_step > _MORE_THAN_ONE:
-        return f"the file says {point.tokens_per_step:.3g} tokens a step"
+        return f"the file says {point.tokens_per_step:.3g} tokens per step"
     tpot_s, itl_s = point.tpot_s.get("mean"), point.itl_s.get("mean")
     if tpot_s and itl_s and itl_s > _GROUPED * tpot_s:
-        return f"tokens come in groups, {ms(itl_s):.3g} ms apart, at {ms(tpot_s):.3g} ms a token"
+        return f"tokens arrive in groups, {ms(itl_s):.3g} ms apart, at {ms(tpot_s):.3g} ms per token"
     if step_s is None:
         return ""
     running = np.full((1, 1, 1), max(batch, 1.0))
     own_s = _value(step_time_s(replicas.cost, batch=running, context_tokens=running * sizes.residency))
     if step_s < own_s / _FAST:
-        return f"a token takes {ms(step_s):.3g} ms, and a step that reads no prompt {ms(own_s):.3g} ms"
+        return f"a token takes {ms(step_s):.3g} ms, but a step without prompts takes {ms(own_s):.3g} ms"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Which hardware of a service each measured point tells of."""
+"""Match measured points to the hardware of a service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from melange.replica.hardware import Hardware
 def points_by_hardware(
     inputs: EstimateInputs, measurements: Sequence[Measurement]
 ) -> tuple[dict[Hardware, list[Measurement]], list[Caution]]:
-    """Points of the service's model and engine by the hardware they were measured on, and a word on the others.
+    """Points of the service's model and engine, by hardware, and cautions on the others.
 
     Raises
     ------
@@ -37,19 +37,19 @@ def points_by_hardware(
 def _usable(
     measurements: Sequence[Measurement], inputs: EstimateInputs, served: Mapping[str, Model]
 ) -> tuple[list[Measurement], list[Caution]]:
-    """Points of this model and engine, and a word on the others and on doubtful ones."""
+    """Points of this model and engine, and cautions on others and on doubtful ones."""
     used, cautions = [], []
     for point in measurements:
         if point.engine and find_era(point.engine).name != inputs.era.name:
-            what = f"{point.source}: measured with {point.engine}, and the service runs {inputs.engine_name}; left out"
+            what = f"{point.source}: measured with {point.engine}, but the service runs {inputs.engine_name}; skipped"
             cautions.append(Caution("anchor", what))
         elif point.model and not _served_variants(point.model, served):
-            what = f"{point.source}: measured {point.model}, and {served[''].name} is served"
-            cautions.append(Caution("anchor", f"{what}{_in_words(served)}; left out"))
+            what = f"{point.source}: measured {point.model}, but the service runs {served[''].name}"
+            cautions.append(Caution("anchor", f"{what}{_in_words(served)}; skipped"))
         else:
             used.append(point)
             if point.failed:
-                what = f"{point.source}: {point.failed} requests failed; measure below the load at which they do"
+                what = f"{point.source}: {point.failed} requests failed; measure at a lower load"
                 cautions.append(Caution("anchor", what))
     return used, cautions
 
@@ -81,7 +81,7 @@ def _measured_hardware(point: Measurement, inputs: EstimateInputs, served: Mappi
     name = point.accelerator or point.replica_type
     if not name:
         raise InputError(
-            f"{point.source}: does not say which replica was measured",
+            f"{point.source}: does not name the replica that was measured",
             hint="name it: --anchor A10G=results.json, or 'A10G tp2=results.json' for two of it",
         )
     accelerator, degree = split_name(name)
@@ -90,7 +90,7 @@ def _measured_hardware(point: Measurement, inputs: EstimateInputs, served: Mappi
     matches = {one for one in hardware if (one.accelerator, one.tensor_parallel, one.variant) == wanted}
     if len(matches) > 1:
         raise InputError(
-            f"{point.source}: {accelerator} x {degree} is offered with two kinds of link; name the replica type",
+            f"{point.source}: {accelerator} x {degree} is offered with two kinds of links; name the replica type",
             hint="melange profile lists replica types",
         )
     if matches:
@@ -102,6 +102,6 @@ def _measured_hardware(point: Measurement, inputs: EstimateInputs, served: Mappi
     if accelerator in inputs.facts_by_name:
         raise InputError(
             f"{point.source}: {accelerator} is not among the offers of the service",
-            hint="add it to offers.gpus, or leave the file out",
+            hint="add it to offers.gpus, or leave out the file",
         )
     raise unknown("replica type or accelerator", name, [*names, *inputs.facts_by_name], place=point.source)

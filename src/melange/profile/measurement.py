@@ -1,4 +1,4 @@
-"""Measured load points: what somebody saw a replica do, whoever's tool measured it.
+"""Measured load points of a replica, from any load-test tool.
 
 Inside, everything is in seconds, tokens and requests per second; what other tools write is converted by
 :mod:`melange.profile.formats.load_tests`. Our own form is JSON,
@@ -61,7 +61,7 @@ class Measurement:
     samples, failed
         Requests answered and requests that failed; None where the file does not say.
     max_request_rate, slo
-        The highest rate at which that objective was met, where somebody searched for it; 0: at none [1/s].
+        The highest rate at which that objective was met, if it was searched for; 0: at none [1/s].
     max_request_rate_low, max_request_rate_high
         Ends of an 80 % interval on it [1/s]; None where nothing is known of its error, the high one infinite where the
         search ended before any rate failed.
@@ -129,7 +129,7 @@ class Measurement:
             _check_latency(getattr(self, name), f"{place}: {name}")
         self._check_interval(place)
         if self.max_request_rate is not None and self.slo is None:
-            raise InputError(f"{place}: max_request_rate needs the slo that it holds under")
+            raise InputError(f"{place}: max_request_rate needs the slo under which it was found")
         told = any("mean" in getattr(self, name) for name in LATENCIES[1:])
         if not told and self.achieved_rate is None and self.max_request_rate is None:
             raise InputError(

@@ -1,4 +1,4 @@
-"""Maximum rates under limits that no closed form knows, of requests and on percentiles: found by simulation.
+"""Maximum rates under limits without a closed form, on requests and percentiles: found by simulation.
 
 One replica serves one size, its requests arriving at random (Poisson). The rate is raised until the limit's own
 statistic, over the simulated requests, reaches the limit, or until fewer of them than are asked for meet every limit.
@@ -37,13 +37,13 @@ WARM_UP = 0.25
 _GROWING = 0.03
 # Fewer cells than this are searched sooner than processes have started.
 _WORTH_PROCESSES = 60
-# Types that carry every size at so many times the cost of another one are not worth a simulation.
-_DEAR = 3.0
+# Types that cost this many times as much as another one for every size are not simulated.
+_COSTLY = 3.0
 # The search ends when the rate is known to this share of itself.
 _PRECISION = 0.03
 # A replica that cannot hold its limits at a hundredth of what it carries in the mean cannot hold them at all.
 _LEAST_SHARE, _MOST_SHARE = 0.01, 2.0
-TOO_DEAR = f"not simulated: another type carries every size and costs {_DEAR:g} times less"
+TOO_COSTLY = f"not simulated: another type serves every size at 1/{_COSTLY:g} of the cost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class RateSearch:
     seed
         Of the arrivals.
     is_scarce
-        Whether there may be too few of some types: then dear ones are simulated as well.
+        Whether availability is limited: then expensive types are simulated as well.
     """
 
     seed: int = 0
@@ -84,7 +84,7 @@ def with_simulated_rates(
     search
         What is simulated, and with which arrivals; None: the defaults.
     kept
-        Rates found before, by what they follow from; None: those of this process.
+        Cached rates, by their inputs; None: those of this process.
     progress
         Told the part that is done, 0-1.
 
@@ -101,18 +101,18 @@ def with_simulated_rates(
     """
     if not any(profile.engines):
         raise InputError(
-            "slo: such rates are found by simulation, and the profile holds no engines",
-            hint="estimate it with a model, or measure it under this SLO",
+            "slo: such rates need simulation, and the profile holds no engines",
+            hint="estimate the profile with a model, or measure it under this SLO",
         )
     search = search or RateSearch()
     planned, wanted = planned_sizes(sizes), wanted_buckets(sizes)
     inputs, outputs = planned.inputs[0], planned.outputs[0]
-    dear = np.zeros(len(profile.replica_types), bool) if search.is_scarce else _dear(profile, wanted)
-    rates = np.where(dear[:, None, None] & (profile.provenance != MEASURED), 0.0, profile.max_request_rate)
+    costly = np.zeros(len(profile.replica_types), bool) if search.is_scarce else _dear(profile, wanted)
+    rates = np.where(costly[:, None, None] & (profile.provenance != MEASURED), 0.0, profile.max_request_rate)
     reason, sentences = profile.reason.copy(), {text: place for place, text in enumerate(profile.reasons)}
-    reason[(rates <= 0) & (profile.max_request_rate > 0)] = sentences.setdefault(TOO_DEAR, len(sentences))
+    reason[(rates <= 0) & (profile.max_request_rate > 0)] = sentences.setdefault(TOO_COSTLY, len(sentences))
     known = RateCache() if kept is None else kept
-    cells = _cells(profile, wanted & ~dear[:, None, None])
+    cells = _cells(profile, wanted & ~costly[:, None, None])
     sought = [
         (engine, (round(float(inputs[i, o])), max(1, round(float(outputs[i, o])))), slo, search.seed)
         for engine, i, o in cells
@@ -121,7 +121,7 @@ def with_simulated_rates(
     try:
         found = _all_found(known, sought, starts, progress or (lambda _: None))
     finally:
-        known.save()  # what was found before an interruption is not sought again
+        known.save()  # results from before an interruption are reused
     for ((_, i, o), places), (rate, why) in zip(cells.items(), found, strict=True):
         rates[places, i, o] = rate
         if rate <= 0:
@@ -278,10 +278,10 @@ def _dear(profile: Profile, wanted: Mask) -> Mask:
     price = np.array([one.cost_per_h / one.replicas_per_instance for one in types])[:, None, None]
     rate = np.where(wanted, profile.max_request_rate, 0.0)
     cost = np.divide(price, rate, out=np.full(rate.shape, np.inf), where=rate > 0)
-    dear = np.zeros(len(types), bool)
+    costly = np.zeros(len(types), bool)
     for q in (q for q, one in enumerate(types) if one.offer.max_instances is None):
-        dear |= (instance >= instance[q]) & ((cost == np.inf) | (cost >= _DEAR * cost[q])).all(axis=(1, 2))
-    return dear
+        costly |= (instance >= instance[q]) & ((cost == np.inf) | (cost >= _COSTLY * cost[q])).all(axis=(1, 2))
+    return costly
 
 
 def _cells(profile: Profile, wanted: Mask) -> dict[tuple[Engine, int, int], list[int]]:
@@ -299,5 +299,5 @@ def _cautions(slo: Slo, wanted: Mask) -> tuple[Caution, ...]:
     if wanted.all():
         return ()
     own = f"{'for' if slo.is_on_requests else 'their'} {slo.bound_in_words()}"
-    what = f"buckets without traffic hold the limits in the mean, and not {own}"
-    return (Caution("mean-only", f"{what}; plan again if their sizes arrive"),) if not slo.is_on_mean else ()
+    what = f"rates of buckets without traffic meet the limits in the mean, not {own}"
+    return (Caution("mean-only", f"{what}; plan again if such requests arrive"),) if not slo.is_on_mean else ()

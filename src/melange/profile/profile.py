@@ -1,4 +1,4 @@
-"""The nouns of the profile stage: what one replica of each type can serve within the SLO.
+"""The dataclasses of the profile stage: the rate that one replica of each type serves within the SLO.
 
 Arrays have the axes (replica type R, input bucket I, output bucket O).
 """
@@ -41,7 +41,7 @@ class ReplicaType:
     name
         Unique within a profile.
     variant
-        Quantised variant of the model that it serves (``fp8``, ``int4+fp8-kv``); empty: the model as published.
+        Quantized variant of the model that it serves (``fp8``, ``int4+fp8-kv``); empty: the model as published.
     pool
         What a second pool of the same replica type is for (``long``: prompts above some length); empty: the first one.
     """
@@ -116,13 +116,13 @@ class Profile:
     reasons, reason
         Sentences, the first of them empty, and the index of each cell's (R, I, O): why it is 0.
     slo
-        The objective that the rates hold under; None where the file does not say.
+        The objective that the rates meet; None if the file does not say.
     model
         Name of the model; empty where the file does not say.
     source
         Where the figures come from, in words.
     cautions
-        What a reader should know about these figures.
+        Warnings about these figures.
     engines
         The engine of one replica of each type (R), on which a plan can be simulated; None where nothing is known of
         its steps, and empty where that is so of all.
@@ -156,7 +156,7 @@ class Profile:
             raise InputError("profile: at least one replica type is needed")
         repeated = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
         if repeated:
-            raise InputError(f"profile: replica types must have names of their own, {', '.join(repeated)} repeats")
+            raise InputError(f"profile: names of replica types must be unique, {', '.join(repeated)} repeats")
         for name in ("max_request_rate", "low", "high"):
             values = frozen_array(getattr(self, name), f"profile.{name}", shape)
             bad = np.argwhere(~((values == 0) | ((values >= _LEAST_RATE) & (values <= _MOST_RATE))))

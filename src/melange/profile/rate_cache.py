@@ -1,4 +1,4 @@
-"""Simulated rates that were found before, by all that they follow from: in memory, and in a file between runs."""
+"""Cache of simulated rates by all their inputs: in memory, and in a file between runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from melange.records import number, reading, text
 from melange.replica.engine import Engine
 from melange.slo import Slo
 
-# Counts up when the simulator's answers change: what an older one found is then found again.
+# Increase when the simulator's results change, so that older results are computed again.
 _VERSION = 1
 Key = tuple[Engine, tuple[int, int], Slo, int]
 Rate = tuple[float, str]
@@ -44,8 +44,8 @@ class RateCache:
     Parameters
     ----------
     file
-        Read now, written by :meth:`save`; None: kept in memory only. A file that cannot be read is begun anew, one
-        that cannot be written is left alone: it saves time and nothing else.
+        Read now, written by :meth:`save`; None: in memory only. An unreadable file is replaced, an unwritable one is
+        ignored: the cache only saves time.
     """
 
     def __init__(self, file: Path | None = None) -> None:
@@ -54,14 +54,14 @@ class RateCache:
         self._is_changed = False
         if file is not None:
             try:
-                with reading(f"{file}", "rates that were found before"):
+                with reading(f"{file}", "cached rates"):
                     content = read_json(file)
                     self._stored = {key: _rate(key, value) for key, value in content.items()}
             except InputError:
                 self._stored = {}
 
     def get(self, key: Key) -> Rate | None:
-        """What is kept under a key; None where nothing is."""
+        """The cached value of a key; None if there is none."""
         return self._stored.get(_digest(key))
 
     def keep(self, key: Key, rate: Rate) -> None:

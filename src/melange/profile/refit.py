@@ -1,8 +1,8 @@
 """Our step's coefficients, fitted to step times that come from elsewhere.
 
-Whoever has step times of a replica (measured operators, a trace) gives them here over a grid of batch, context and
-prompt chunk; what comes back is a :class:`~melange.replica.step.StepCost` like any other, so the closed form and the
-simulator run on it unchanged. Coefficients that no step time can tell apart are scaled together.
+Given step times of a replica (measured operators, a trace) over a grid of batch, context and prompt chunk, the result
+is a :class:`~melange.replica.step.StepCost` like any other, so the closed form and the simulator run on it unchanged.
+Coefficients that step times cannot distinguish are scaled together.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def replica_types_of(
     the engine where it is not the default one and the variant where it is not the model as published.
     """
     if not offers:
-        raise InputError("estimate: no offers to choose from", hint="loosen the filters on gpus, providers and market")
+        raise InputError("estimate: no offers left", hint="loosen the filters on gpus, providers and market")
     degrees = (tensor_parallel,) if isinstance(tensor_parallel, int) else tensor_parallel
     pairs = [
         (offer, degree)
@@ -56,7 +56,7 @@ def compared_variants(model: Model, names: Sequence[str], era: Era) -> tuple[str
     """The variants to compare, the model as published first."""
     if era.name in _ERAS_WITHOUT_FP8 and (foreign := [name for name in names if "fp8" in name]):
         raise InputError(
-            f"variants: engine {era.name} serves nothing in fp8, and {some_of(foreign)} was asked for",
+            f"variants: engine {era.name} does not support fp8, needed for {some_of(foreign)}",
             hint="leave it out, or name a newer engine",
         )
     return distinct_variants(model, names)

@@ -1,4 +1,4 @@
-"""Maximum rates that were searched for under load, in place of those of a profile."""
+"""Replace rates of a profile by maximum rates measured under load."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ def with_searched_rates(
         reason[where, cell[0], cell[1]] = 0
         if point.max_request_rate == 0:
             reason[where, cell[0], cell[1]] = len(reasons)
-            reasons = (*reasons, f"measured: not even one request alone holds {slo}")
+            reasons = (*reasons, f"measured: not even one request alone meets {slo}")
     return replace(profile, **arrays, reasons=reasons, reason=reason), cautions
 
 
 def _searched_cell(point: Measurement, sizes: Sizes, slo: Slo) -> tuple[tuple[int, int] | None, str]:
     """The cell whose maximum rate a point tells, planned at about its size for the same SLO; or why there is none."""
     if point.slo is None or not point.slo.agrees_with(slo):
-        return None, f"was found under {point.slo}, and the service asks for {slo}"
+        return None, f"was found under {point.slo}, but the service asks for {slo}"
     inputs, outputs = sizes.inputs[0], sizes.outputs[0]
     off = np.maximum(np.abs(inputs / point.input_tokens - 1), np.abs(outputs / point.output_tokens - 1))
     i, o = (int(place) for place in np.unravel_index(int(off.argmin()), off.shape))
     if off[i, o] > _SAME_SIZE:
         nearest = f"{inputs[i, o]:,.0f} in and {outputs[i, o]:,.0f} out"
-        return None, f"is of a size that no bucket is planned at (nearest: {nearest})"
+        return None, f"has a size that matches no bucket (nearest: {nearest})"
     return (i, o), ""

@@ -1,4 +1,4 @@
-"""One request that has a replica for itself: the least that it can take."""
+"""Latency of a single request on an idle replica: the minimum."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ IDLE_BATCH = 1e-3
 # Halvings of log B, which leave 2e-4 of the batch open; one more halves that and takes a sixteenth longer. They were 20
 # until the closed form was timed (bench/estimate.py).
 BISECTIONS = 16
-INTERVAL_BISECTIONS = 11  # the ends of an interval are known to no better than a per cent
+INTERVAL_BISECTIONS = 11  # the ends of an interval are known to no better than a percent
 # Where below the largest feasible batch the peak is looked for as well: throughput need not rise with the batch.
 _PEAK_FRACTIONS = (0.9, 0.75, 0.5, 0.25)
 
@@ -172,7 +172,7 @@ def mean_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
     """Mean time between two tokens of a running request, prompts of others included (R, I, O) [s].
 
     Chunked: of ``o / B`` steps one reads a prompt besides (as much of it as its budget leaves, and then more of them),
-    or every step where prompts are so many that none goes without; a prompt hides behind the weights only in the steps
+    or every step where there are enough prompts for every step; a prompt hides behind the weights only in the steps
     that carry it. Not chunked: every ``o / B`` steps one that reads a prompt (or several that wait, as many as a step
     takes) while running requests stand still. Where a front end hands tokens on one by one, no less than it needs for
     those of a step.
@@ -203,7 +203,7 @@ def _engine_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
 
 
 def _prompt_step_s(replicas: Replicas, sizes: Sizes, prompts: Array | float) -> Array:
-    """Time of a step that reads so many whole prompts and nothing else (R, I, O) [s]."""
+    """Time of a step that only reads this many whole prompts (R, I, O) [s]."""
     step_s = step_time_s(
         replicas.cost,
         batch=0.0,
@@ -256,7 +256,7 @@ def ttft_s(replicas: Replicas, sizes: Sizes, batch: Array, slots: Array, step_s:
         min(B, 1) step / 2  +  residency / 2 (B/c)^(sqrt(2 (c + 1)) - 1) / (c (1 - B/c))  +  D r / (2 (1 - r))  +  own
 
     A slot: c of them, service times alike, mean wait by Sakasegawa's approximation (1977) halved for constant service
-    (Allen-Cunneen). Other prompts: M/D/1 with utilisation ``r = rate D``, D the time for which one prompt keeps others
+    (Allen-Cunneen). Other prompts: M/D/1 with utilization ``r = rate D``, D the time for which one prompt keeps others
     waiting.
     """
     own_s, blocking_s = prompt_times_s(replicas, sizes, batch)

@@ -51,7 +51,7 @@ class Engine:
     source
         Where the step times come from: ``estimated``, ``anchored``, ``measured``.
     era
-        Name of the engine era that its limits are of (``vllm-1``); empty: not known. No simulation reads it.
+        Name of the engine era whose limits it has (``vllm-1``); empty if unknown. Simulations do not use it.
     memory_utilization
         Share of an accelerator's memory that the engine takes, as the engine counts it, 0-1; None: not known. For those
         who start a server: what it leaves for the cache is ``kv_tokens``.

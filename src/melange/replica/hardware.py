@@ -43,7 +43,7 @@ class Hardware:
 def hardware_of(
     offer: Offer, tensor_parallel: int, facts_by_name: Mapping[str, Accelerator], variant: str = ""
 ) -> Hardware:
-    """What an offer comes down to, split over so many of its accelerators.
+    """The hardware of an offer, with a model split over some of its accelerators.
 
     Raises
     ------

@@ -53,7 +53,7 @@ def kv_room_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, 
 
 
 def token_layers(model: Model, context_tokens: Array, block_tokens: float, tensor_parallel: int = 1) -> Array:
-    """KV cache of a request of so many tokens, in tokens of one layer, with the unused end of its last block.
+    """KV cache of a request, in tokens of one layer, with the unused end of its last block.
 
     ``full_layers (context + waste) + sliding_layers min(context, window) + ... + state``; times the bytes of one token
     in one layer it is the KV cache on one accelerator. ``block_tokens`` of waste at most, half of it on average.

@@ -1,4 +1,4 @@
-"""Why a replica cannot serve a size, in words with figures."""
+"""Why a replica cannot serve a size, as text with figures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PHRASES = {
 
 
 def obstacle(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> str:
-    """What keeps a replica from serving anything at all; empty where nothing does."""
+    """Why a replica cannot serve anything at all; empty if it can."""
     if not model.is_splittable(tensor_parallel):
         return (
             f"{model.name} cannot be split over {tensor_parallel} accelerators: its {model.heads} heads, "
@@ -45,7 +45,7 @@ def obstacle(model: Model, accelerator: Accelerator, tensor_parallel: int, setti
     token_bytes = model.kv_bytes_per_token(tensor_parallel)
     held = kv_room_bytes(model, accelerator, tensor_parallel, settings) / max(token_bytes, 1.0)
     if token_bytes and held < settings.min_kv_tokens:
-        return f"its KV cache holds {held:,.0f} tokens, and profile.min_kv_tokens asks for {settings.min_kv_tokens:,}"
+        return f"its KV cache holds {held:,.0f} tokens; profile.min_kv_tokens asks for {settings.min_kv_tokens:,}"
     return ""
 
 
@@ -74,7 +74,7 @@ def why_zero(
             sentence = obstacles[r]
         elif not holds[r, i, o]:
             share = needed[r, i, o] / replicas.kv_tokens[r, 0, 0]
-            sentence = f"one request of {longest:,.0f} tokens needs {share:.2g} times the KV cache there is room for"
+            sentence = f"one request of {longest:,.0f} tokens needs {share:.2g} times the available KV cache"
         else:
             sentence = _floor({metric: float(values[r, i, o]) for metric, values in alone.items()}, limits)
         reason[r, i, o] = sentences.setdefault(sentence, len(sentences))

@@ -1,4 +1,4 @@
-"""What a session says while it works: what it is doing, and how far that is."""
+"""Progress events of a session: what it is doing, and how far it is."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskEvent:
-    """A task that takes time has begun, has got further, or has ended.
+    """A long task has started, progressed or ended.
 
     Parameters
     ----------
     task
         What is done, in a few words: ``reading the traffic``.
     news
-        How far it is, in words; empty where nothing is known yet.
+        Progress, in words; empty if not known yet.
     is_done
-        Whether it has ended, with an answer or without.
+        Whether it has ended, successfully or not.
     """
 
     task: str
@@ -31,7 +31,7 @@ Listener = Callable[[TaskEvent], None]
 
 @contextmanager
 def task(listener: Listener, words: str) -> Iterator[Callable[[float | str], None]]:
-    """Say that something begins and ends; what is yielded tells how far it is: a share, 0-1, or words."""
+    """Report the start and end of a task; the yielded function reports progress: a share, 0-1, or words."""
     listener(TaskEvent(task=words))
 
     def tell(news: float | str) -> None:

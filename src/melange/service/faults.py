@@ -1,4 +1,4 @@
-"""Faults of what people wrote, in words: each with its place in the file and the nearest known key."""
+"""Errors in a service.yaml as text: each with its place in the file and the nearest known key."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from melange.errors import unknown
 from melange.parsing import compose_yaml
 from melange.service.schema import Service
 
-# Faults that are told one by one before the rest is counted: enough to see what is wrong. A judgment.
+# Faults listed before the rest is counted: enough to see what is wrong. A judgment.
 _MOST_FAULTS = 20
 
 
 def faults(
     path: str | Path, text: str, error: ValidationError, settings: Sequence[str], within: tuple[str, ...] = ()
 ) -> str:
-    """All faults that pydantic found, one a line, each with its place and the nearest known key."""
+    """All faults that pydantic found, one per line, each with its place and the nearest known key."""
     lines: dict[str, str] = {}  # the first fault of each key: a union reports one for every branch
     for fault in error.errors():
         *above, last = fault["loc"] or ("",)
-        # What is unknown is a key of the file whatever it is called; elsewhere the end may be a branch of a union.
+        # An unknown key is always a key of the file; otherwise the end of the location may be a branch of a union.
         is_end = fault["type"] in {"extra_forbidden", "missing"} or _is_key(last)
         keys = [*within, *filter(_is_key, above), *([last] if is_end else [])]
         name = ".".join(str(key) for key in keys)
@@ -37,7 +37,7 @@ def faults(
             where = ": ".join(part for part in (place, section) if part)
             message = str(unknown("key", str(keys[-1]), known, place=where))
         elif fault["type"] == "missing":
-            message = f"{place}: {name} is needed".removeprefix(": ")
+            message = f"{place}: {name} is required".removeprefix(": ")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             found = "" if "got" in message else f", got {fault['input']!r}"
@@ -66,7 +66,7 @@ def _known_keys(keys: Sequence[str | int]) -> list[str]:
 
 
 def _line(text: str, keys: Sequence[str | int]) -> int | None:
-    """The line of the deepest of ``keys`` that the file has; None where it has none of them."""
+    """The line of the deepest of ``keys`` that the file has; None if it has none of them."""
     node = compose_yaml(text)
     line = None
     for key in keys:

@@ -1,6 +1,6 @@
-"""What was given twice must agree: a profile or a workload beside a service, and settings of the command line.
+"""Inputs that are given twice must agree: a profile or a workload next to a service, and command-line settings.
 
-Nothing that was said is passed over: what a file replaces and a setting asks for is an error that says both values.
+Nothing is silently ignored: a setting that contradicts a given file is an error that states both values.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from melange.service.schema import Service
 from melange.slo import Slo
 from melange.workload.workload import Workload
 
-# Settings that a given profile answers: where capacities come from, and for what.
+# Settings that a given profile already fixes: where capacities come from, and for what.
 _OF_ESTIMATES = ("profile", "variants")
-# Filters of offers, and the field of an offer that each looks at.
+# Filters of offers, and the field of an offer that each one checks.
 _FILTERS = {"gpus": "accelerator", "providers": "provider", "regions": "region", "market": "market"}
 
 _HINT = "give a profile that was made for this service, or leave it out"
 
 
 def _values_of(settings: Sequence[str]) -> dict[str, Any]:
-    """The settings of the command line by key, the last one where a key is given twice."""
+    """The command-line settings by key; the last one wins if a key is given twice."""
     pairs = (setting.partition("=") for setting in settings)
     return {key.strip(): parse_yaml(value, f"--set {key}") for key, _, value in pairs}
 
 
 def check_workload(workload: Workload, place: str, settings: Sequence[str]) -> None:
-    """Refuse settings of the traffic beside a workload that was given.
+    """Reject traffic settings that contradict a given workload.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def check_workload(workload: Workload, place: str, settings: Sequence[str]) -> N
         is_rate = key == "workload.rate" and isinstance(value, int | float)
         if is_rate and math.isclose(value, workload.total_rate, rel_tol=1e-6):  # a sum of rates is rounded
             continue
-        said = f"{workload.total_rate:g} requests/s" if key == "workload.rate" else workload.source or "another traffic"
+        said = f"{workload.total_rate:g} requests/s" if key == "workload.rate" else workload.source or "other traffic"
         raise InputError(
             f"--set {key}={value} contradicts {place}, which holds {said}", hint="leave out the setting or the file"
         )
@@ -68,17 +68,17 @@ def agreed(
     settings
         Those of the command line.
     catalog
-        Which knows other names of accelerators.
+        For alternative names of accelerators.
 
     Returns
     -------
     Profile
-        The same; with the service's attainment where it names none of its own.
+        The same; with the service's attainment if the profile names none.
 
     Raises
     ------
     InputError
-        Another model, SLO, engine or other offers than the service asks for, or settings that only an estimate follows.
+        Another model, SLO, engine or other offers than the service asks for, or settings that only affect estimates.
     """
     if profile.model and profile.model != model:
         raise _contradiction("model", model, place, profile.model)
@@ -101,14 +101,14 @@ def agreed(
 
 
 def _hint_on(given: Slo, wanted: Slo) -> str:
-    """What to do about another SLO: where it is on the same limits, they can be read as the profile reads them."""
+    """What to do about another SLO: with equal limits, the profile's statistic can be used."""
     if given.limits != wanted.limits or given.statistic == wanted.statistic:
         return _HINT
     return f"slo.statistic={given.statistic} plans on what the profile holds; or {_HINT}"
 
 
 def _check_offers(profile: Profile, place: str, service: Service, given: Mapping[str, Any], catalog: Catalog) -> None:
-    """Refuse a filter of offers, of the service or of the command line, that leaves out what the profile holds."""
+    """Reject a filter of offers, in the service or on the command line, that excludes types of the profile."""
     for key, field in _FILTERS.items():
         wanted = getattr(service.offers, key)
         if key not in service.offers.model_fields_set or not wanted:

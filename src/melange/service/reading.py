@@ -1,4 +1,4 @@
-"""Read a ``service.yaml``, or the sections of one that flags stand for, with the settings of the command line."""
+"""Read a ``service.yaml``, or sections given by flags, with the command-line settings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
 
 
 def read_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> WorkloadSection:
-    """A ``workload`` section that was given by flags; absent ones are None.
+    """A ``workload`` section given by flags; missing ones are None.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def read_plan_section(content: Mapping[str, Any], settings: Sequence[str] = ()) 
 
 
 def read_slo_section(content: Mapping[str, Any]) -> SloSection:
-    """An ``slo`` section that was given by flags.
+    """An ``slo`` section given by flags.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def _without_none(value: Any) -> Any:
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
 
 
-# Keys of which the file may hold one: naming another on the command line replaces it.
+# Keys that exclude each other: naming another one on the command line replaces the file's.
 _ALTERNATIVES = (
     ("plan.shares", "plan.slices"),
     tuple(f"workload.{source}" for source in SOURCES),
@@ -127,7 +127,7 @@ def _set(content: dict[str, Any], setting: str) -> None:
 
 
 def with_anchors(service: Service, anchors: Sequence[str]) -> Service:
-    """The service with more anchors, given relative to where the program runs."""
+    """The service with more anchors, relative to the working directory."""
     if not anchors:
         return service
     given = [named_path(text, lambda name: Path(name).expanduser().absolute()) for text in anchors]

@@ -1,4 +1,4 @@
-"""What people write about a service: model, SLO, traffic, what can be rented; its keys, types and defaults."""
+"""The schema of a service.yaml: model, SLO, traffic and offers, with keys, types and defaults."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SloSection(Section):
 
     @classmethod
     def of(cls, slo: Slo) -> SloSection:
-        """The section that says an SLO."""
+        """The section for an SLO."""
         limits = {f"{metric}_ms": ms(limit) for metric, limit in slo.limits.items()}
         return cls(**limits, statistic=slo.statistic, attainment=slo.attainment)
 
@@ -76,7 +76,7 @@ class BucketsSection(Section):
     output: list[int] = list(DEFAULT_OUTPUT_EDGES)
 
     def to_buckets(self) -> Buckets:
-        """As the noun."""
+        """As the dataclass."""
         return Buckets(input_edges=tuple(self.input), output_edges=tuple(self.output))
 
 
@@ -106,7 +106,7 @@ class WorkloadSection(Section):
 
     @property
     def source(self) -> tuple[str, Any]:
-        """Which source was named, and its value."""
+        """The named source and its value."""
         named = [(key, value) for key in SOURCES if (value := getattr(self, key)) is not None]
         if len(named) != 1:
             found = ", ".join(key for key, _ in named) or "none"
@@ -232,7 +232,7 @@ class Service(Section):
 
     @property
     def is_simulated(self) -> bool:
-        """Whether capacities are found by simulation: those under percentiles always are."""
+        """Whether capacities are simulated; under percentiles they always are."""
         return self.profile.simulate or not self.slo.to_slo().has_closed_form
 
     def path(self, name: str) -> Path:

@@ -1,7 +1,7 @@
-"""One service, opened once: what was given where, and what can be asked of it.
+"""One service, opened once: its inputs, and the questions it can answer.
 
-The command line, a page and a notebook all work on a session, so that each reads a file once, plans the same question,
-and refuses the same contradictions.
+The command line, a page and a notebook all work on a session, so that each reads a file once, plans the same problem
+and rejects the same contradictions.
 """
 
 from __future__ import annotations
@@ -40,38 +40,38 @@ if TYPE_CHECKING:
 
 
 def is_service(source: str | Path) -> bool:
-    """Whether a file describes a service, by its ending."""
+    """Whether a file describes a service, judged by its suffix."""
     return Path(source).suffix in {".yaml", ".yml"}
 
 
 def _silence(_: TaskEvent) -> None:
-    """Hear what a session says, and tell nobody."""
+    """Ignore a session's events."""
 
 
 class Session:
-    """A service and the use cases on it; what has been found is kept.
+    """A service and the operations on it; results are cached.
 
     Parameters
     ----------
     source
-        A ``service.yaml`` or a configuration of the authors' release; None where files or flags stand for one.
+        A ``service.yaml`` or a configuration of the authors' release; None if files or flags replace it.
     workload
-        A ``workload.json``, in place of the service's traffic.
+        A ``workload.json`` instead of the service's traffic.
     profiles
-        Files of profiles, in place of the service's capacities, each with replica types of its own.
+        Profile files instead of the service's capacities; their replica types must differ.
     settings
-        ``key.key=value`` each, replacing what the service says.
+        ``key.key=value`` each, overriding the service.
     flags
-        Sections ``workload`` and ``slo`` that were given by flags, in place of the service's.
+        Sections ``workload`` and ``slo`` given by flags, instead of the service's.
     anchors
-        Results of load tests besides the service's own, relative to where the program runs.
+        Load-test results in addition to the service's own, relative to the working directory.
     listener
-        Told what is being done, and how far that is.
+        Called with progress events.
 
     Raises
     ------
     InputError
-        A file that cannot be used, or nothing to work on.
+        A file that cannot be used, or no input at all.
 
     Examples
     --------
@@ -103,7 +103,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """What pages call it."""
+        """Its name on pages."""
         return self.source.name if self.source is not None else "a workload and a profile"
 
     @cached_property
@@ -115,7 +115,7 @@ class Session:
 
     @cached_property
     def options(self) -> Options:
-        """The settings of the plan stage, with what the service says is available."""
+        """The settings of the plan stage, with the service's availability limits."""
         from melange.service.stages import options_of
 
         if self.service is not None:
@@ -125,7 +125,7 @@ class Session:
 
     @cached_property
     def slo(self) -> Slo:
-        """The objective: what flags say, or else the service."""
+        """The objective: from flags, or else from the service."""
         if "slo" in self._flags:
             return read_slo_section(self._flags["slo"]).to_slo()
         if self.service is None:
@@ -133,7 +133,7 @@ class Session:
         return self.service.slo.to_slo()
 
     def workload(self) -> Workload:
-        """How often requests of which size arrive."""
+        """Request rates by size."""
         return self._workload
 
     def demand(self) -> Demand:
@@ -151,11 +151,11 @@ class Session:
         return schedule_of(self, self._needed(), self._task, quick=quick)
 
     def profile(self) -> Profile:
-        """What one replica of each type serves within the SLO."""
+        """The rate that one replica of each type serves within the SLO."""
         return self._profile
 
     def question(self) -> Question:
-        """What a plan answers."""
+        """The problem that a plan answers."""
         from melange.plan.bindings import INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_one_meaning
 
         if self.service is not None:
@@ -165,19 +165,19 @@ class Session:
         return Question(workload=self._workload, profile=self._profile, options=self.options)
 
     def answer(self, *, incumbent: Plan | None = None, burstiness: float | None = None) -> Plan:
-        """The plan to put into service: certified by simulation.
+        """The plan to deploy: certified by simulation.
 
-        Where the SLO binds a mean or a percentile, the plan that is proven under that reading, simulated once, so that
-        it says what share of requests meets the limits; the same under a budget, and where no request may miss. Where
+        If the SLO binds a mean or a percentile, the plan is proven under that reading and simulated once, so that it
+        states the share of requests that meets the limits; the same under a budget, and if no request may miss. If
         nothing can be simulated, the closed form alone, with the reason in ``not_simulated``.
 
         Parameters
         ----------
         incumbent
-            The plan in force, as of :meth:`plan`; the search for a certificate chooses by cost alone.
+            The current plan, as for :meth:`plan`; the search for a certified plan goes by cost alone.
         burstiness
-            Coefficient of variation of the times between simulated arrivals; 1 is Poisson. None: those of the service's
-            own log where it has one, and else Poisson.
+            Coefficient of variation of the times between simulated arrivals; 1 is Poisson. None: as in the service's
+            own log if it has one, else Poisson.
         """
         from melange.validate.evidence import is_certifiable, why_not_simulated
 
@@ -191,7 +191,7 @@ class Session:
         return replace(proven, not_simulated=reason) if reason else self._simulated(proven, burstiness)
 
     def _simulated(self, plan: Plan, burstiness: float | None) -> Plan:
-        """The plan with what one simulation of it shows."""
+        """The plan with the result of one simulation."""
         from melange.replica.simulated.kernel import compilation_told
         from melange.validate.evidence import with_simulation
 
@@ -200,12 +200,12 @@ class Session:
             return with_simulation(plan, observed=observed, burstiness=burstiness)
 
     def plan(self, *, incumbent: Plan | None = None) -> Plan:
-        """The cheapest mix by closed form, proven under the sums; nothing is simulated.
+        """The cheapest fleet by closed form, with proof under it; nothing is simulated.
 
         Parameters
         ----------
         incumbent
-            The plan in force: among plans of equal cost the one that changes the fewest instances is chosen.
+            The current plan: among plans of equal cost, the one that changes the fewest instances is chosen.
         """
         from melange.plan.solve import solve
 
@@ -214,13 +214,13 @@ class Session:
             return self._finished(solve(question, incumbent=incumbent, progress=tell))
 
     def certified(self, *, burstiness: float | None = None) -> Plan:
-        """The cheapest plan that a simulation certifies, on the service's own log where it has one.
+        """The cheapest plan that a simulation certifies, on the service's own log if it has one.
 
         Parameters
         ----------
         burstiness
             Coefficient of variation of the times between arrivals, with sizes drawn from the log; 1 is Poisson. None:
-            the log's requests as they came, and where there is no log Poisson.
+            the log's requests as recorded, or Poisson without a log.
         """
         from melange.replica.simulated.kernel import compilation_told
         from melange.validate.certify.certify import certify
@@ -234,18 +234,18 @@ class Session:
         return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
 
     def explanation(self, plan: Plan) -> Explanation:
-        """What would change a plan, and by how much."""
+        """What would change the plan, and by how much."""
         from melange.plan.explain import explain
 
-        with self._task("asking what would change the answer"):
+        with self._task("checking what would change the answer"):
             return explain(plan)
 
     def suggestions(self, count: int) -> tuple[Suggestion, ...]:
-        """The measurements that are worth most, at most this many."""
+        """The most valuable measurements, up to ``count``."""
         from melange.plan.suggest import suggest_measurements
 
         question = self.question()
-        with self._task("asking what a measurement would change"):
+        with self._task("computing the value of measurements"):
             return suggest_measurements(question, count=count, in_flight=self._in_flight())
 
     def explore(self, plan: Plan | None = None) -> Exploration:
@@ -257,7 +257,7 @@ class Session:
             return explore(chosen, self._profile_at(), progress=tell)
 
     def subject(self, name: str) -> Subject:
-        """A replica type of the service that is to be measured; ``name`` is its own, or an accelerator's."""
+        """A replica type of the service to be measured; ``name`` is its own or its accelerator's."""
         from melange.service.stages import subject_of
 
         if self.service is None:
@@ -265,17 +265,17 @@ class Session:
         return subject_of(self.service, self.slo, self._workload, self.catalog, name)
 
     def observed(self) -> Arrivals | None:
-        """The requests of the service's log; None where its traffic is no whole log, or one without arrival times.
+        """The requests of the service's log; None if its traffic is not a complete log with arrival times.
 
-        Their pace is the log's own, and where the service says a rate in numbers that rate. A statistic of the log, as
-        ``p99`` of its windows, is what a plan starts from, and the log does not become any faster by it.
+        Their pace is the log's own, or the service's rate if that is a number. A statistic of the log, such as
+        ``p99`` of its windows, is only where a plan starts; it does not speed up the log.
         """
         if self._workload_file is not None or (self.service is None and "workload" not in self._flags):
             return None
         section, path = self._traffic()
         kind, value = section.source
         if kind != "trace" or section.start is not None or section.end is not None:
-            return None  # of a part of a log the buckets know, and not its reader
+            return None  # part of a log: known to the buckets, not to the reader
         from melange.workload.arrivals import has_arrival_times, read_arrivals
         from melange.workload.layouts import Naming
 
@@ -292,7 +292,7 @@ class Session:
 
     @cached_property
     def _release(self) -> tuple[Workload, Profile, dict[str, Any]] | None:
-        """What a configuration of the authors' release says; None where the source is none."""
+        """The configuration of the authors' release; None if the source is not one."""
         if self.source is None or self.service is not None:
             return None
         from melange.profile.formats.profiles import read_melange_config
@@ -315,13 +315,13 @@ class Session:
             return workload_of(section, path, tell, self._max_context)
 
     def _max_context(self) -> int | None:
-        """The longest request of the service's model [tokens]; None where no service says which it is."""
+        """The longest request of the service's model [tokens]; None without a service."""
         from melange.service.stages import model_of
 
         return None if self.service is None else model_of(self.service).max_context
 
     def _traffic(self) -> tuple[WorkloadSection, Callable[[str], Path]]:
-        """The section that describes the traffic, and what its file names are relative to."""
+        """The section that describes the traffic, and the folder its file names are relative to."""
         if "workload" in self._flags:
             of_traffic = [one for one in self.settings if one.startswith("workload.")]
             return read_section(self._flags["workload"], of_traffic if self.service else self.settings), Path
@@ -329,7 +329,7 @@ class Session:
         return service.workload, service.path
 
     def _needed(self) -> Service:
-        """The service, where no file stands for what it would say."""
+        """The service, if no file replaces it."""
         if self.service is None:
             raise InputError(
                 "a service.yaml is needed, or both --workload and --profile", hint="melange init writes one"
@@ -350,7 +350,7 @@ class Session:
             return profile_of(service, workload, self.catalog, tell)
 
     def _given_profile(self) -> Profile:
-        """The replica types of all profiles that were given, once they agree with the service."""
+        """The replica types of all given profiles, checked against the service."""
         from melange.profile.join import read_joined
         from melange.service.stages import model_of
 
@@ -361,7 +361,7 @@ class Session:
         return agreed(profile, place, self.service, model_of(self.service).name, self.settings, self.catalog)
 
     def _profile_at(self) -> Callable[[Slo], Profile] | None:
-        """Estimates under other SLOs; None where capacities are given, or take a simulation for each."""
+        """Estimates under other SLOs; None if capacities are given, or if each needs a simulation."""
         from melange.service.schema import SloSection
         from melange.service.stages import profile_of
 
@@ -381,7 +381,7 @@ class Session:
         return None if self.service is None else in_flight_of(self.service, self._workload, self._profile)
 
     def _finished(self, plan: Plan) -> Plan:
-        """The plan with a word on old prices, and with the cost of uncertainty where a confidence was asked for."""
+        """The plan with a caution on old prices, and with the cost of uncertainty if a confidence was set."""
         from melange.catalog.offer import stale_prices
         from melange.plan.uncertainty import with_uncertainty
 
@@ -389,7 +389,7 @@ class Session:
         plan = replace(plan, cautions=(*plan.cautions, *stale_prices(paid, datetime.now(UTC).date())))
         if plan.options.confidence is None:
             return plan
-        with self._task("asking what uncertainty costs"):
+        with self._task("computing the cost of uncertainty"):
             return with_uncertainty(plan, in_flight=self._in_flight())
 
     @contextmanager

@@ -7,12 +7,12 @@ import numpy as np
 from melange.plan.problem import loads
 from melange.plan.question import Question
 
-# Replicas of a fleet that is certified: the search takes a minute for as many, and grows with them. A judgment.
+# Most replicas of a fleet that is certified: the search takes a minute at this size, and grows with it. A judgment.
 _MOST_REPLICAS = 5_000
 
 
 def too_large(question: Question) -> str:
-    """Why a fleet is too large to be simulated, as words that follow a colon; empty where it is not."""
+    """Why a fleet is too large to simulate, as words after a colon; empty if it is not."""
     load = loads(question.workload, question.profile)
     price = np.array([one.cost_per_h / one.replicas_per_instance for one in question.profile.replica_types])
     cheapest = np.take_along_axis(load, np.argmin(price[:, None] * load, axis=0)[None], axis=0)

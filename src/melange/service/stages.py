@@ -36,7 +36,7 @@ def workload_of(
 ) -> Workload:
     """The workload that a service's ``workload`` section describes.
 
-    ``path`` resolves its file names, ``max_context`` finds the model's longest request where it matters [tokens].
+    ``path`` resolves its file names; ``max_context`` gives the model's longest request when needed [tokens].
     """
     kind, value = section.source
     buckets = section.buckets.to_buckets()
@@ -90,14 +90,14 @@ def workload_of(
 def _scraped(
     texts: list[Path], section: WorkloadSection, request_rate: float | None, max_context: int | None
 ) -> Workload:
-    """The workload in one text of a server's metrics, or between two of them."""
+    """The workload in one dump of a server's metrics, or between two of them."""
     from melange.workload.histograms import read_metrics
 
     if len(texts) == 1:
         return read_metrics(texts[0], request_rate=request_rate, model=section.model, max_context=max_context)
     if len(texts) != 2 or section.window is None:
         raise InputError(
-            "workload.metrics takes one text and a rate, or two texts, the earlier first, and the window between them",
+            "workload.metrics takes one file and a rate, or two files, the earlier first, and the window between them",
             hint="for example workload: {metrics: [before.txt, after.txt], window: 5m}",
         )
     elapsed_s = parse_duration(section.window, name="workload.window")
@@ -112,7 +112,7 @@ def _scraped(
 
 
 def _only_for_traces(section: WorkloadSection) -> None:
-    """Refuse settings that only a trace can follow, rather than pass over them."""
+    """Reject settings that apply only to a trace, instead of ignoring them."""
     window = None if section.metrics else section.window
     for key, value in (
         ("window", window),
@@ -123,13 +123,13 @@ def _only_for_traces(section: WorkloadSection) -> None:
         ("format", section.format),
     ):
         if value is not None:
-            raise InputError(f"workload.{key} needs a trace", hint="name one: workload: {trace: requests.parquet}")
+            raise InputError(f"workload.{key} needs a trace", hint="for example workload: {trace: requests.parquet}")
     if isinstance(section.rate, str):
         raise InputError(f"workload.rate must be a number here, got {section.rate!r}; a statistic needs a trace")
 
 
 def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
-    """What a service may rent, and what its own price list left out."""
+    """What a service may rent, and rows of its own price list that were left out."""
     section = service.offers
     cautions: tuple[Caution, ...] = ()
     if section.file is not None:
@@ -142,14 +142,14 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tu
     )
     if not selected.offers:
         raise InputError(
-            "offers: nothing is left to rent: no offer has all of the gpus, providers, regions and markets asked for",
+            "offers: nothing to rent: no offer matches all of gpus, providers, regions and markets",
             hint="melange catalog offers --gpu ... shows what there is",
         )
     return selected.offers, (*cautions, *_unmet(service, catalog, selected.offers))
 
 
 def _unmet(service: Service, catalog: Catalog, left: Sequence[Offer]) -> tuple[Caution, ...]:
-    """Names of ``offers`` that nothing is offered for, though others have something: a caution for each key."""
+    """Names under ``offers`` that match no offer although others do: a caution for each key."""
     section = service.offers
     asked: dict[str, tuple[Sequence[str], Callable[[str], str], set[str]]] = {
         "gpus": (
@@ -158,7 +158,7 @@ def _unmet(service: Service, catalog: Catalog, left: Sequence[Offer]) -> tuple[C
             {o.accelerator for o in left},
         ),
         "providers": (section.providers or (), str, {o.provider for o in left}),
-        # A price that belongs to no region holds in every one.
+        # A price without a region applies in all regions.
         "regions": ([] if any(not o.region for o in left) else section.regions or (), str, {o.region for o in left}),
         "market": (section.market, str, {o.market for o in left}),
     }
@@ -172,7 +172,7 @@ def _unmet(service: Service, catalog: Catalog, left: Sequence[Offer]) -> tuple[C
             cautions.append(
                 Caution(
                     "no-offer",
-                    f"offers.{key}: nothing is offered for {some_of(missing)} with the other filters; what is left to "
+                    f"offers.{key}: no offer for {some_of(missing)} passes the other filters; those that remain: "
                     f"choose from: {some_of(sorted(found))}; melange catalog offers shows what there is",
                 )
             )
@@ -180,7 +180,7 @@ def _unmet(service: Service, catalog: Catalog, left: Sequence[Offer]) -> tuple[C
 
 
 def _without_market(section: OffersSection, left: Sequence[Offer], missing: Sequence[str]) -> list[str]:
-    """Markets that one of the named providers has no offer in, though another has."""
+    """Markets in which one of the named providers has no offer although another has."""
     pairs = {(offer.provider.casefold(), offer.market.casefold()) for offer in left}
     providers = [name for name in section.providers or () if any(name.casefold() == one for one, _ in pairs)]
     markets = [market for market in dict.fromkeys(section.market) if market not in missing]
@@ -195,7 +195,7 @@ def _without_market(section: OffersSection, left: Sequence[Offer], missing: Sequ
 def profile_of(
     service: Service, workload: Workload, catalog: Catalog, progress: Callable[[float], None] | None = None
 ) -> Profile:
-    """The profile of a service: estimated, measured, or measured where there are measurements."""
+    """The profile of a service: estimated, measured, or both."""
     files = [service.path(source) for source in service.profile.source if source != "estimate"]
     if not files:
         return _estimate(service, workload, catalog, progress)
@@ -209,12 +209,12 @@ def profile_of(
     return measured if is_alone else combine(measured, _estimate(service, workload, catalog, progress))
 
 
-# What settings do to estimates, where it is not "is for".
+# What settings do to estimates, if not "is for".
 _VERB = {"profile.anchors": "correct", "profile.step_times": "are for"}
 
 
 def _only_for_estimates(service: Service) -> None:
-    """Refuse settings that only an estimate can follow, rather than pass over them."""
+    """Reject settings that apply only to estimates, instead of ignoring them."""
     defaults, section = ProfileSection(), service.profile
     keys = sorted(section.model_fields_set - {"source"})
     given = [f"profile.{key}" for key in keys if getattr(section, key) != getattr(defaults, key)]
@@ -234,7 +234,7 @@ def _only_for_estimates(service: Service) -> None:
 def _estimate(
     service: Service, workload: Workload, catalog: Catalog, progress: Callable[[float], None] | None
 ) -> Profile:
-    """The estimate, corrected by anchors; what is simulated starts from the same limits on the mean."""
+    """The estimate, corrected by anchors; simulated rates start from the same limits on the mean."""
     slo = service.slo.to_slo()
     if not service.is_simulated:
         return _closed_form(service, slo, workload, catalog)
@@ -246,7 +246,7 @@ def _estimate(
 
 
 def _kept_rates() -> RateCache:
-    """Simulated rates that were found before, kept between runs."""
+    """Simulated rates of earlier runs."""
     from melange.profile.rate_cache import RateCache, cache_folder
 
     return RateCache(cache_folder() / "rates.json")
@@ -268,7 +268,7 @@ def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalo
 def estimate_inputs(
     service: Service, workload: Workload, catalog: Catalog, slo: Slo
 ) -> tuple[EstimateInputs, tuple[Caution, ...]]:
-    """What a service is estimated from under limits on the mean, and what its own price list left out."""
+    """The inputs of an estimate under limits on the mean, and rows of the price list that were left out."""
     from melange.profile.estimate_inputs import EstimateInputs
 
     offers, cautions = offers_of(service, catalog)
@@ -290,14 +290,14 @@ def estimate_inputs(
 
 
 def _anchors_of(service: Service) -> tuple[Measurement, ...]:
-    """The measured points that correct the estimates of a service."""
+    """The measured points that correct a service's estimates."""
     from melange.profile.formats.measurement_files import read_measurements
 
     return read_measurements(*(named_path(text, service.path) for text in service.profile.anchors))
 
 
 def model_of(service: Service) -> Model:
-    """The model that a service names: a bundled one, or a folder or file in Hugging Face form."""
+    """The model that a service names: bundled, or a folder or file in Hugging Face format."""
     from melange.catalog.bundled import find_model
 
     path = service.path(service.model)
@@ -305,7 +305,7 @@ def model_of(service: Service) -> Model:
 
 
 def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog, name: str) -> Subject:
-    """A replica type of a service that is to be measured; ``name`` is its own, or an accelerator's."""
+    """A replica type of a service to be measured; ``name`` is its own or its accelerator's."""
     from melange.measure.subject import service_subject
 
     inputs, _ = estimate_inputs(service, workload, catalog, slo.on_mean())
@@ -314,7 +314,7 @@ def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog,
 
 
 def in_flight_of(service: Service, workload: Workload, profile: Profile) -> Array | None:
-    """Requests in flight at each maximum rate (R, I, O); None where the profile holds what no datasheet tells."""
+    """Requests in flight at each maximum rate (R, I, O); None if the profile holds types without estimates."""
     from melange.catalog.bundled import accelerators
     from melange.profile.in_flight import in_flight
     from melange.replica.era import find_era
@@ -329,7 +329,7 @@ def in_flight_of(service: Service, workload: Workload, profile: Profile) -> Arra
 
 
 def options_of(service: Service, catalog: Catalog) -> Options:
-    """The settings of the plan stage, with what ``offers.max`` says is available."""
+    """The settings of the plan stage, with the limits of ``offers.max``."""
     accelerators: dict[str, int] = {}
     instances: dict[str, int] = {}
     for name, count in service.offers.max.items():

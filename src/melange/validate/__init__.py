@@ -1,1 +1,1 @@
-"""Stage 4: play a plan out, request by request, and say what share of them met the SLO."""
+"""Stage 4: simulate a plan request by request, and report the share that met the SLO."""

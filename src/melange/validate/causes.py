@@ -1,4 +1,4 @@
-"""Why requests missed the SLO: what kept each of them longest, beyond what it takes alone on an idle replica."""
+"""Why requests missed the SLO: the largest delay of each, beyond its time alone on an idle replica."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from melange.replica.engine import Engine
 from melange.replica.simulated.outcome import REFUSED, SERVED, Outcome, metrics_s
 from melange.slo import Slo
 from melange.validate.attainment import AT_LIMIT, largest_ratio, met, metrics_of
-from melange.workload.workload import Array, Mask
+from melange.workload.workload import Array
 
 CAUSES = {
-    "too large": "even alone on an idle replica it would have missed, or it does not fit",
-    "queueing": "it waited for a sequence or for KV cache",
-    "prefill interference": "prompts of others held its tokens up",
-    "preemption": "its KV cache was taken away and made again",
-    "batching": "steps were long because many requests ran in them",
+    "too large": "misses even alone on an idle replica, or does not fit",
+    "queueing": "waited for a free sequence or KV cache",
+    "prefill interference": "other requests' prompts delayed its tokens",
+    "preemption": "its KV cache was evicted and recomputed",
+    "batching": "long steps because of a large batch",
     "lost replica": "its replica was lost",
 }
 CAUSE_NAMES = tuple(CAUSES)
@@ -105,11 +105,9 @@ def alone_s(
     return ttft, latency
 
 
-def share_by_cause(cause: Array, counted: Mask) -> dict[str, float]:
-    """Share of the counted requests that missed for each cause, 0-1; causes that there were."""
-    total = max(int(counted.sum()), 1)
+def share_by_cause(cause: Array) -> dict[str, float]:
+    """Share of some requests that missed for each cause, 0-1; causes that there were."""
+    total = max(len(cause), 1)
     return {
-        name: float((cause[counted] == place).sum()) / total
-        for place, name in enumerate(CAUSE_NAMES)
-        if (cause[counted] == place).any()
+        name: float((cause == place).sum()) / total for place, name in enumerate(CAUSE_NAMES) if (cause == place).any()
     }

@@ -1,4 +1,4 @@
-"""What stands behind an answer besides its sums: whether a plan can be simulated, and what one simulation shows."""
+"""Whether a plan can be simulated, and the result of one simulation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from melange.plan.problem import allowed_types
 from melange.plan.question import Question
 from melange.plan.simulation import Simulation
 from melange.replica.policy import POLICIES
-from melange.validate.attainment import attainment, counted, met
+from melange.validate.attainment import attainment, met
 from melange.validate.replay import whole_log, words_of
 from melange.validate.simulate import planned_workload, simulate, within_context
 from melange.workload.arrivals import Arrivals, draw
@@ -47,11 +47,11 @@ def why_not_simulated(question: Question, used: Mask | None = None) -> str:
     if profile.slo is None:
         return "the profile names no SLO"
     if question.workload.buckets.is_ordinal:
-        return "the sizes of requests are numbered, and not known in tokens"
+        return "request sizes are only numbered, not known in tokens"
     unknown = _types_without_engine(question, used)
     if unknown:
         more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
-        return f"nothing is known of the steps of {', '.join(unknown[:_MOST_NAMED])}{more}"
+        return f"step times are unknown for {', '.join(unknown[:_MOST_NAMED])}{more}"
     return ""
 
 
@@ -90,8 +90,8 @@ def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness:
         arrivals, rate = words_of(sets[0]), carried.total_rate
     samples = []
     for seed, drawn in enumerate(sets):
-        outcome = simulate(plan, within_context(drawn, context), seed=seed).outcome
-        samples.append(met(outcome, slo)[counted(outcome)])
+        run = simulate(plan, within_context(drawn, context), seed=seed)
+        samples.append(met(run.outcome, slo)[run.counted])
     held = attainment(samples)
     shown = Simulation(
         attainment=held.value,

@@ -1,4 +1,4 @@
-"""From simulations to a report: what they have in common, counted."""
+"""Aggregate simulations into a report."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from melange.files import Json
 from melange.replica.simulated.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED, statistic_of
 from melange.slo import DEFAULT_ATTAINMENT, METRICS, Slo
 from melange.units import S_PER_H, TOKENS_PER_MTOK
-from melange.validate.attainment import AT_LIMIT, attainment, counted, first_counted, largest_ratio, metrics_of
+from melange.validate.attainment import AT_LIMIT, attainment, largest_ratio, metrics_of
 from melange.validate.causes import causes, share_by_cause
 from melange.validate.report import PERCENTILES, Report, TypeReport
-from melange.validate.simulate import Run
+from melange.validate.simulate import Run, planned_workload
 from melange.workload.workload import Array, Mask
 
 # Those that report.PERCENTILES names after the mean.
@@ -65,7 +65,7 @@ def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
         cost_per_mtok=_cost_per_mtok(runs),
         cost_per_h=_cost_per_h(first),
         **_queue(first),
-        left_out=1.0 - plan.served_fraction,
+        left_out=1.0 - planned_workload(plan).total_rate / plan.workload.total_rate,
         cautions=_cautions(first),
     )
 
@@ -75,7 +75,7 @@ class _View:
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
-        self.firsts = [first_counted(run.outcome) for run in runs]  # of one run all below are views, and no copies
+        self.counted = [run.counted for run in runs]  # of one run all below are views, and no copies
         by_run = [metrics_of(run.outcome) for run in runs]
         self.metrics = {name: self._all([values.pop(name) for values in by_run]) for name in METRICS}
         self.input_tokens = self._all([run.outcome.input_tokens for run in runs])
@@ -86,7 +86,7 @@ class _View:
         self.type_of = self._all([type_of_requests(run) for run in runs])
 
     def _all(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        parts = [value[first:] for value, first in zip(values, self.firsts, strict=True)]
+        parts = [value[part] for value, part in zip(values, self.counted, strict=True)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def limit_ratio(self, slo: Slo) -> Array:
@@ -96,7 +96,7 @@ class _View:
     def samples(self, slo: Slo) -> list[Mask]:
         """Whether each counted request met the SLO, run by run."""
         whole = self.limit_ratio(slo) <= AT_LIMIT
-        counts = [len(run.arrivals) - first for run, first in zip(self.runs, self.firsts, strict=True)]
+        counts = [part.stop - part.start for part in self.counted]
         ends = np.cumsum(counts)[:-1]
         return list(np.split(whole, ends))
 
@@ -209,7 +209,7 @@ def _causes(runs: Sequence[Run], slo: Slo) -> dict[str, float]:
     for run in runs:
         cached = run.arrivals.cached_tokens
         cause = causes(run.outcome, slo, run.engines, type_of_requests(run), cached)
-        for name, share in share_by_cause(cause, counted(run.outcome)).items():
+        for name, share in share_by_cause(cause[run.counted]).items():
             parts[name] = parts.get(name, 0.0) + share / len(runs)
     return dict(sorted(parts.items(), key=lambda pair: -pair[1]))
 
@@ -252,11 +252,9 @@ def _cautions(run: Run) -> tuple[Caution, ...]:
         if engine.source == "estimated"
     ]
     if estimated:
-        what = f"step times of {', '.join(estimated)} are estimated, and nothing was measured there"
-        said.append(
-            Caution("estimated", f"{what}; --steps slow shows the slowest tenth of what was measured elsewhere")
-        )
+        what = f"step times of {', '.join(estimated)} are estimated, not measured"
+        said.append(Caution("estimated", f"{what}; --steps slow simulates the slowest tenth of measured step times"))
     if run.plan.served_fraction < 1:
-        what = f"{1 - run.plan.served_fraction:.2%} of the plan's requests are of sizes that it leaves out"
+        what = f"{1 - run.plan.served_fraction:.2%} of the requests have sizes that the plan leaves out"
         said.append(Caution("left-out", f"{what}; they were not simulated"))
     return tuple(said)

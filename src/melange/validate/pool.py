@@ -56,7 +56,7 @@ def run_all(
     jobs
         What to run.
     processes
-        At most this many at once; None: as many as there are cores, or one for what one does sooner.
+        Maximum parallel processes; None: one per core, or only one if that is faster.
     on
         Address of a Ray cluster (``ray://host:10001``, ``local``); None: this machine.
     progress
@@ -90,7 +90,7 @@ def _on_ray(jobs: Sequence[Job], address: str, tell: Callable[[float], None]) ->
             ray.init(log_to_driver=False, **_where(address))
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"--on {address}: no Ray cluster answers there: {error}", hint="ray start --head starts one"
+            f"--on {address}: no Ray cluster at this address: {error}", hint="start one with ray start --head"
         ) from error
     try:
         remote = ray.remote(run_job)

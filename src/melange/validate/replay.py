@@ -1,4 +1,4 @@
-"""A log played again: stretches of its requests as they came, and how unevenly they came.
+"""Replay a log: parts of its requests as recorded, and their burstiness.
 
 A log is taken as a ring. What came last comes before the first request again, so that a fleet is warm when the requests
 come that count, and of a whole log every request counts once.
@@ -25,7 +25,7 @@ _LEAST_PEAK = 1.25
 
 
 def stretch(log: Arrivals, start: int, requests: int) -> Arrivals:
-    """So many requests of a log from place ``start`` on, as they came; after its last one comes its first.
+    """``requests`` requests of a log from position ``start`` on, as recorded; after its last one comes its first.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def stretch(log: Arrivals, start: int, requests: int) -> Arrivals:
         A log of one moment, which has no pace.
     """
     if not log.has_pace:
-        raise InputError("arrivals: requests that all come at once cannot be replayed one after the other")
+        raise InputError("arrivals: requests that all arrive at once cannot be replayed in sequence")
     # Between the last request and the first passes as much time as between any two.
     round_s = len(log) / log.rate
     passes, places = np.divmod(np.arange(start, start + requests), len(log))
@@ -45,7 +45,7 @@ def whole_log(log: Arrivals) -> Arrivals:
     """All requests of a log in one run, each of which counts once; the last of them come before, to warm up."""
     start, requests = counting(0, len(log))
     before = requests - len(log)
-    return replace(stretch(log, start, requests), source=f"{log.source}, its last {before:,} also before, to warm up")
+    return replace(stretch(log, start, requests), source=f"{log.source}, its last {before:,} also first, as warm-up")
 
 
 def counting(start: int, requests: int) -> tuple[int, int]:
@@ -88,5 +88,5 @@ def words_of(arrivals: Arrivals) -> str:
     if arrivals.is_shuffled:
         return arrivals.source
     at_once = float((np.diff(arrivals.arrival_s) == 0).mean())
-    clock = f"{at_once:.0%} of them at the same moment as the one before" if at_once > _COARSE else ""
+    clock = f"{at_once:.0%} of them at the same time as the previous one" if at_once > _COARSE else ""
     return "; ".join(filter(None, (arrivals.source, clock, peak_of(arrivals))))

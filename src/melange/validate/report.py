@@ -1,4 +1,4 @@
-"""The noun of the validate stage: what a simulation says of a plan, and how sure it is."""
+"""The dataclass of the validate stage: the result of simulating a plan, with confidence."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Report:
     left_out
         Share of the plan's own traffic that it does not carry, and which was not simulated, 0-1.
     cautions
-        What a reader should know.
+        Warnings.
     """
 
     slo: Slo | None

@@ -1,4 +1,4 @@
-"""What happens to a fleet while it serves: ramps, a sudden doubling, a replica lost and started again."""
+"""Scenarios: a ramp, a sudden doubling of the rate, a replica that is lost and restarted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Scenario:
     name
         In a word.
     rate
-        Share of the time, 0-1, and by what the rate is multiplied then; straight lines between; empty: as it is.
+        Share of the time, 0-1, and the factor on the rate then; linear in between; empty: constant.
     lost_replicas
         Replicas that are lost at half time, of the type that has most, and come back after ``start_up_s``.
     start_up_s

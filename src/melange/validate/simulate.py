@@ -1,4 +1,4 @@
-"""The verb of the validate stage: a plan played out, request by request, on the step times that it was made with."""
+"""Simulate a plan, request by request, on the step times that it was made with."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from melange.replica.policy import POLICIES
 from melange.replica.simulated.cluster import Event, play
 from melange.replica.simulated.kernel import compilation_told
 from melange.replica.simulated.outcome import Outcome
+from melange.validate.attainment import counted
 from melange.validate.scenario import STEADY_SCENARIO, Scenario
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Workload
 
-# Which step times a plan is simulated on: as they are known, or as slow or as fast as a tenth of measured ones were.
+# The step times of a simulation: as known, or as slow or as fast as the extreme tenth of measured ones.
 STEP_TIMES = ("as-planned", "slow", "fast")
 
 
@@ -63,6 +64,12 @@ class Run:
     seed: int
     slowdown: float = 1.0
 
+    @property
+    def counted(self) -> slice:
+        """The requests that count, those of steady traffic."""
+        is_steady = self.arrivals.is_shuffled and self.scenario == STEADY_SCENARIO.name
+        return counted(len(self.arrivals), has_end=is_steady)
+
 
 def simulate(
     plan: Plan,
@@ -76,7 +83,7 @@ def simulate(
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Run:
-    """Play a plan out: every request, every engine step, the balancer's own policy.
+    """Simulate a plan: every request, every engine step, the balancer's own policy.
 
     Parameters
     ----------
@@ -153,7 +160,9 @@ def prepare(plan: Plan, tell: Callable[[str], None]) -> None:
 
 
 def planned_workload(plan: Plan) -> Workload:
-    """The traffic that a plan carries: its workload without the buckets that it leaves out.
+    """The traffic that a plan is simulated with: its workload without the buckets that it leaves out.
+
+    If these were not dropped explicitly, a certificate counts them, and they arrive like all others.
 
     Raises
     ------
@@ -162,12 +171,14 @@ def planned_workload(plan: Plan) -> Workload:
     """
     served = np.minimum(plan.share.sum(axis=0), 1.0)
     if not (served * plan.workload.request_rate).any():
-        raise InputError("plan: it carries no requests")
+        raise InputError("plan: it serves no requests")
+    if plan.certificate and plan.certificate.sends_unservable:
+        return plan.workload
     return replace(plan.workload, request_rate=plan.workload.request_rate * served)
 
 
 def draw_for(plan: Plan, requests: int, *, seed: int = 0, burstiness: float = 1.0, scale: float = 1.0) -> Arrivals:
-    """Requests drawn from the traffic that a plan carries, ``scale`` times as often."""
+    """Requests drawn from the traffic that a plan is simulated with, ``scale`` times as often."""
     workload = planned_workload(plan)
     drawn = draw(workload.at_rate(workload.total_rate * scale), requests, seed=seed, burstiness=burstiness)
     return within_context(drawn, max(engine.max_context for engine in plan.engines if engine))

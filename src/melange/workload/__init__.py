@@ -1,1 +1,1 @@
-"""Stage 1: how often requests of which size arrive."""
+"""Stage 1: request rates by size."""

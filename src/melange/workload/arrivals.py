@@ -1,6 +1,6 @@
-"""Requests one by one: replayed from a log, or drawn from a workload.
+"""Individual requests: replayed from a log, or drawn from a workload.
 
-Drawn sizes keep what a workload knows: how often each bucket is met, and the mean size in it. Inside a bucket a size
+Drawn sizes preserve the frequency of each bucket and the mean size in it. Inside a bucket a size
 lies below its mean ``m`` with chance ``(b - m) / (b - a)`` and above it otherwise, evenly on either side: that spans
 the bucket from ``a`` to ``b``, and its mean is ``m``.
 """
@@ -27,7 +27,7 @@ Tokens = npt.NDArray[np.int32]
 
 _POISSON, _GAMMA = "poisson", "gamma"
 _CACHED_COLUMN = "prefix_cached_tokens"
-_AS_THEY_CAME = " as they came"
+_AS_THEY_CAME = " as recorded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,11 +43,11 @@ class Arrivals:
     cached_tokens
         First tokens of each prompt that a prefix cache holds (N,); None: none.
     max_tokens
-        Longest completion that the client allows (N,); None: nobody says.
+        Longest completion that the client allows (N,); None if unknown.
     source
         Where they come from, in words.
     is_shuffled
-        Whether sizes came without an order in time, as drawn ones do.
+        Whether sizes have no order in time, like drawn ones.
     """
 
     arrival_s: Array
@@ -62,7 +62,7 @@ class Arrivals:
         if not len(self.arrival_s):
             raise InputError("arrivals: at least one request is needed")
         if (np.diff(self.arrival_s) < 0).any():
-            raise InputError("arrivals: they must be in the order of time")
+            raise InputError("arrivals: must be sorted by time")
 
     def __len__(self) -> int:
         return len(self.arrival_s)
@@ -75,7 +75,7 @@ class Arrivals:
 
     @property
     def has_pace(self) -> bool:
-        """Whether they come over some time, and not all at once."""
+        """Whether they arrive over some time, not all at once."""
         return len(self) > 1 and bool(self.arrival_s[-1] > self.arrival_s[0])
 
     def at_rate(self, rate: float) -> Arrivals:
@@ -83,7 +83,7 @@ class Arrivals:
         if not (rate > 0 and np.isfinite(rate)):
             raise InputError(f"arrivals.rate must be > 0 and finite, got {rate:g}")
         if not self.has_pace:
-            raise InputError("arrivals: requests that all come at once have no rate to change")
+            raise InputError("arrivals: requests that all arrive at once have no rate to scale")
         start = self.arrival_s[0]
         return replace(self, arrival_s=(self.arrival_s - start) * (self.rate / rate))
 
@@ -103,7 +103,7 @@ class Arrivals:
         inside = (i < buckets.shape[0]) & (o < buckets.shape[1])
         is_kept = inside & kept[np.minimum(i, buckets.shape[0] - 1), np.minimum(o, buckets.shape[1] - 1)]
         if not is_kept.any():
-            raise InputError("arrivals: no request is of a size that is served")
+            raise InputError("arrivals: no request has a size that is served")
         return self.chosen(np.flatnonzero(is_kept))
 
     def shaped(self, factor_by_share: Sequence[tuple[float, float]]) -> Arrivals:
@@ -116,7 +116,7 @@ class Arrivals:
         """
         shares, factors = np.array(factor_by_share, float).T
         if len(shares) < 2 or shares[0] != 0 or shares[-1] != 1 or (np.diff(shares) < 0).any() or (factors <= 0).any():
-            raise InputError("arrivals: a rate's shape needs shares that ascend from 0 to 1, and factors > 0")
+            raise InputError("arrivals: a rate profile needs shares that ascend from 0 to 1, and factors > 0")
         start, duration = self.arrival_s[0], self.arrival_s[-1] - self.arrival_s[0]
         # Time runs as fast as the rate: where it is doubled, what came in a second comes in half of one.
         grid = np.concatenate([np.linspace(low, high, 2001)[:-1] for low, high in itertools.pairwise(shares)] + [[1.0]])
@@ -145,7 +145,7 @@ def draw(
     burstiness: float = 1.0,
     observed: Arrivals | None = None,
 ) -> Arrivals:
-    """Requests drawn from a workload: sizes by bucket, as often as they were seen together; random times.
+    """Requests drawn from a workload: sizes by bucket, with their joint frequencies, at random times.
 
     Parameters
     ----------
@@ -197,11 +197,11 @@ def draw(
 
 
 def _sizes(workload: Workload, requests: int, random: np.random.Generator) -> tuple[Tokens, Tokens]:
-    """Input and output tokens of so many requests (N,) each."""
+    """Input and output tokens of ``count`` requests (N,) each."""
     if workload.buckets.is_ordinal:
         raise InputError(
-            "arrivals: the buckets are numbered and say no token counts, so no request can be drawn",
-            hint="simulate a plan whose workload has sizes, or replay a log: --trace",
+            "arrivals: the buckets are only numbered, without token counts, so no requests can be drawn",
+            hint="simulate a plan whose workload has token counts, or replay a log: --trace",
         )
     chance = (workload.request_rate / workload.total_rate).ravel()
     cell = random.choice(len(chance), size=requests, p=chance)
@@ -214,7 +214,7 @@ def _sizes(workload: Workload, requests: int, random: np.random.Generator) -> tu
 
 
 def _spread(low: Array, high: Array, mean: Array, random: np.random.Generator) -> Tokens:
-    """Whole numbers from ``low`` to ``high`` with that mean (N,)."""
+    """Integers from ``low`` to ``high`` with that mean (N,)."""
     middle = np.clip(mean, low, high)
     width = np.maximum(high - low, 1)
     is_below = random.random(len(mean)) < (high - middle) / width
@@ -225,7 +225,7 @@ def _spread(low: Array, high: Array, mean: Array, random: np.random.Generator) -
 
 
 def has_arrival_times(trace: str | Path | Any, **naming: Unpack[Naming]) -> bool:
-    """Whether a log says when its requests came, or only their sizes; as :func:`read_arrivals` reads it."""
+    """Whether a log has arrival times, or only sizes; as :func:`read_arrivals` reads it."""
     from melange.workload.layouts import find_layout
     from melange.workload.logs import open_log, readable
 
@@ -242,14 +242,14 @@ def read_arrivals(
     progress: Progress | None = None,
     **naming: Unpack[Naming],
 ) -> Arrivals:
-    """The requests of a log, as they came.
+    """The requests of a log, as recorded.
 
     Parameters
     ----------
     trace, columns, trace_format, where, progress
         As of :func:`~melange.workload.traces.read_trace`; a column ``prefix_cached_tokens`` is read as well.
     requests
-        The first so many; None: all.
+        Only the first N; None: all.
     rate
         Requests per second to stretch the log's time to; None: its own.
 
@@ -268,7 +268,7 @@ def read_arrivals(
         layout = find_layout(log.fields, naming, place=log.place)
         if layout.arrival is None:
             raise InputError(
-                f"{log.place}: no arrival times, so it cannot be replayed",
+                f"{log.place}: no arrival times, so the log cannot be replayed",
                 hint="name the column: columns: {arrival: ..., input: ..., output: ...}; or draw from its sizes",
             )
         more = {"cached": _CACHED_COLUMN} if _CACHED_COLUMN in log.columns else {}
@@ -278,7 +278,7 @@ def read_arrivals(
         served = table.filter(table.input >= 1, table.output >= 1).order_by("arrival_s")
         found = (served if requests is None else served.limit(requests)).to_pyarrow()
     if not found.num_rows:
-        raise InputError(f"{log.place}: no request at all with input and output tokens")
+        raise InputError(f"{log.place}: no request with input and output tokens")
     arrival_s = found["arrival_s"].to_numpy().astype(float)
     name = Path(log.place).name if log.files else "an Ibis table"
     whole = Arrivals(

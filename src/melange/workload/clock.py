@@ -1,4 +1,4 @@
-"""Time in a request log: durations people write, the span of a log, and the rate of its busiest windows."""
+"""Time in a request log: durations, the span of a log, and the rate of its busiest windows."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Moment = float | int | str | datetime
 _SECONDS = {"ms": S_PER_MS, "s": 1.0, "m": S_PER_MIN, "min": S_PER_MIN, "h": S_PER_H, "d": S_PER_DAY, "w": S_PER_WEEK}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|min|s|m|h|d|w)?\s*")
 _STATISTIC = re.compile(r"mean|max|p(\d{1,2}(?:\.\d+)?)")
-# Windows that a log may be cut into: each takes 8 bytes for its count, and nobody means more. A judgment.
+# Most windows that a log may be cut into; each takes 8 bytes. A judgment.
 _MOST_WINDOWS = 10_000_000
 
 
 def parse_duration(text: str | float, *, name: str = "duration") -> float:
-    """Seconds in what people write for a duration: a number of seconds, or ``90s``, ``5m``, ``1h30m``, ``2d`` [s].
+    """Parse a duration: a number of seconds, or ``90s``, ``5m``, ``1h30m``, ``2d`` [s].
 
     Parameters
     ----------
@@ -106,9 +106,9 @@ def span(first_s: float, last_s: float, start: Moment | None, end: Moment | None
     to_s = last_s if end is None else _moment(end, first_s, "end")
     if from_s > last_s or to_s < first_s or from_s > to_s or (from_s == to_s and end is not None):
         raise InputError(
-            f"{place}: nothing arrives between start {start!r} and end {end!r}",
+            f"{place}: no request between start {start!r} and end {end!r}",
             hint=f"the trace runs from {_clock_text(first_s)} to {_clock_text(last_s)}; "
-            "give seconds or a duration from its start, or points in time, start first",
+            "give seconds or durations from its start, or dates and times, start first",
         )
     return Span(
         start_s=max(from_s, first_s),
@@ -153,7 +153,7 @@ def check_statistic(rate: str, window_s: float | None) -> None:
     if not _STATISTIC.fullmatch(rate):
         raise InputError(f"rate must be 'mean', 'max' or 'p50' to 'p99.9', got {rate!r}")
     if rate != "mean" and window_s is None:
-        raise InputError(f"rate {rate!r} is taken over windows of time", hint="give a window, for example 5m")
+        raise InputError(f"rate {rate!r} needs time windows", hint="set a window, for example 5m")
     if window_s is not None and not (math.isfinite(window_s) and window_s > 0):
         raise InputError(f"window must be > 0 seconds, got {window_s:g}")
 
@@ -169,7 +169,7 @@ def full_windows(duration_s: float, window_s: float, *, place: str) -> int:
     windows = int(duration_s / window_s + 1e-9)
     if not 1 <= windows <= _MOST_WINDOWS:
         raise InputError(
-            f"{place}: {windows:,} windows of {window_s:g} s fit into {duration_s:g} s, between 1 and "
+            f"{place}: {windows:,} windows of {window_s:g} s fit into {duration_s:g} s; between 1 and "
             f"{_MOST_WINDOWS:,} are needed",
             hint="choose another window",
         )

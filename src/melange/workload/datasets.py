@@ -1,4 +1,4 @@
-"""Bundled histograms of public traces, by plain names.
+"""Bundled histograms of public traces, by name.
 
 Each is kept on a fine grid (eight edges an octave, and the round ones), written by ``bench/histograms.py``, so that
 any edges can be asked for.
@@ -98,14 +98,14 @@ def dataset(
     """
     grid = Buckets() if buckets is None else buckets
     if grid.is_ordinal:
-        raise InputError("a data set needs buckets with edges in tokens, and these are only numbered")
+        raise InputError("a data set needs buckets with edges in tokens; these are only numbered")
     if isinstance(name, str):
         return _one(name, grid, request_rate)
     shares = _shares(name)
     if len(shares) == 1:
         return _one(next(iter(shares)), grid, request_rate)
     if request_rate is None:
-        raise InputError(f"a mixture of data sets ({', '.join(shares)}) has no rate of its own", hint="give one")
+        raise InputError(f"a mixture of data sets ({', '.join(shares)}) has no request rate", hint="set a request rate")
     parts = [_one(part, grid, request_rate * share) for part, share in shares.items()]
     whole = parts[0]
     for part in parts[1:]:
@@ -134,7 +134,7 @@ def _one(name: str, grid: Buckets, request_rate: float | None) -> Workload:
     fine = _load(name)
     rate = request_rate if request_rate is not None else fine.request_rate
     if rate is None:
-        raise InputError(f"dataset {name} has sizes and no arrival times", hint="give the request rate")
+        raise InputError(f"dataset {name} has no arrival times, only sizes", hint="set a request rate")
     edges = (grid.input_edges, grid.output_edges)
     mean = fine.token_sum / fine.weight
     is_larger = (mean[0] > edges[0][-1]) | (mean[1] > edges[1][-1])
@@ -170,8 +170,8 @@ def _cut_cells(name: str, fine: FineHistogram, edges: tuple[tuple[int, ...], tup
     return (
         Caution(
             "approximate-buckets",
-            f"dataset {name}: bucket edges run through cells of its grid that hold {share:.1%} of the requests, which "
-            "were assigned by their mean size; edges of the default grid do not",
+            f"dataset {name}: bucket edges cut cells of its grid that hold {share:.1%} of the requests; these "
+            "were assigned by their mean size; edges of the default grid avoid this",
         ),
     )
 

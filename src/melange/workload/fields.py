@@ -1,4 +1,4 @@
-"""Fields of a log that are no columns of their own: nested ones, sums of several, and rows chosen by what they hold."""
+"""Fields of a log beyond plain columns: nested ones, sums of several, and row filters."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def with_fields(table: Any, names: Iterable[str], where: Mapping[str, Choice] | 
         Columns, nested fields (``usage.prompt_tokens``) or sums of either, as the table has them.
     where
         What a row must hold, by field: a value, or one of several; text without regard to case. ``false`` chooses rows
-        in which nothing says that it is true, and null those that hold nothing.
+        that are not marked true, and null selects rows without a value.
     """
     import ibis
 

@@ -51,7 +51,7 @@ def read_histogram(path: str | Path, *, buckets: Buckets | None = None, request_
     Returns
     -------
     Workload
-        Each bucket is planned for at its upper edge, for want of the sizes within it.
+        Each bucket is planned at its upper edge, since the sizes within it are unknown.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def read_histogram(path: str | Path, *, buckets: Buckets | None = None, request_
     total = _total_rate(values, kind, rate, str(path))
     upper = Caution(
         "upper-edges",
-        f"{path}: a histogram does not say the sizes within its buckets: each is planned for at its upper edge",
+        f"{path}: a histogram has no sizes within its buckets; each is planned at its upper edge",
     )
     return Workload.at_upper_edges(
         edges,
@@ -89,7 +89,7 @@ def _from_json(content: Json, place: str, buckets: Buckets | None) -> tuple[Buck
     key = next((key for key in _KEYS if key in content), None)
     if key is None:
         raise InputError(
-            f"{place}: no table in it: one of the keys {', '.join(_KEYS)} is needed",
+            f"{place}: no table found; one of the keys {', '.join(_KEYS)} is required",
             hint=f"found: {', '.join(content)}",
         )
     if "input_edges" in content and "output_edges" in content:
@@ -118,7 +118,9 @@ def _is_table(values: Any) -> bool:
 def _from_csv(text: str, place: str) -> tuple[Buckets, Array, str]:
     rows = [row for _, row in csv_rows(text.removeprefix("\ufeff").splitlines(keepends=True), place)]
     if len(rows) < 2 or len(rows[0]) < 2:
-        raise InputError(f"{place}: must be a table: upper edges of inputs down, of outputs across")
+        raise InputError(
+            f"{place}: must be a table: input edges down the first column, output edges across the first line"
+        )
     corner, *header = rows[0]
     for line, row in enumerate(rows[1:], start=2):
         if len(row) != len(rows[0]):
@@ -158,7 +160,7 @@ def _check_axes(corner: str, header: Sequence[str], inputs: list[int], outputs: 
     )
     if by_label or by_edges:
         raise InputError(
-            f"{place}: the table is transposed: outputs run down (up to {inputs[-1]}) and inputs across "
+            f"{place}: the table is transposed: outputs go down (up to {inputs[-1]}) and inputs across "
             f"(up to {outputs[-1]})",
             hint="rows are input sizes, columns are output sizes",
         )
@@ -184,10 +186,10 @@ def _total_rate(values: Array, kind: str, request_rate: float | None, place: str
     if not adds_up:
         raise InputError(
             f"{place}: shares must add up to 1 (or 100 %), got {total:.6g}",
-            hint="a table of rates says so: request_rate in JSON, a first cell such as input_tokens_upto_rate in CSV",
+            hint="mark a table of rates as such: request_rate in JSON, first cell input_tokens_upto_rate in CSV",
         )
     if request_rate is None:
-        raise InputError(f"{place}: holds shares and no rate", hint="give the request rate")
+        raise InputError(f"{place}: holds shares but no rate", hint="set a request rate")
     return request_rate
 
 

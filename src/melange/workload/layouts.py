@@ -1,4 +1,4 @@
-"""Which fields of a request log hold the arrival and the two sizes: published layouts, and fields that people name."""
+"""The fields of a request log that hold the arrival and the two sizes: published layouts and user-named fields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FIELDS = ("arrival", "input", "output")
 
 
 class Naming(TypedDict, total=False):
-    """What a user says of a log's fields; what is absent or None is recognized.
+    """The user's names for a log's fields; anything missing or None is recognized.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def _layout(found: Sequence[str], columns: Mapping[str, str] | None, trace_forma
     if recognized is not None:
         return _matched(found, recognized, place)
     raise InputError(
-        f"{place}: no column for the sizes of the requests; found {_listing(found)}{_near_layout(found)}",
+        f"{place}: no columns with request sizes; found {_listing(found)}{_near_layout(found)}",
         hint="name them: columns: {arrival: ..., input: ..., output: ...}, nested fields as usage.prompt_tokens",
     )
 
@@ -263,7 +263,7 @@ def _find(found: Sequence[str], wanted: str) -> str | None:
 def _absent(found: Sequence[str], absent: Sequence[str], place: str) -> InputError:
     names = ", ".join(_with_nearest(found, column) for column in absent)
     plural = "columns" if len(absent) > 1 else "column"
-    return InputError(f"{place}: absent {plural}: {names}", hint=f"found: {_listing(found)}")
+    return InputError(f"{place}: missing {plural}: {names}", hint=f"found: {_listing(found)}")
 
 
 def _with_nearest(found: Sequence[str], column: str) -> str:

@@ -21,7 +21,7 @@ from melange.parsing import csv_rows
 from melange.workload.fields import nested_in_cells, nested_in_schema, nested_names
 from melange.workload.packed import check_packed, check_promise
 
-# Characters of a line that are looked at; a file without line ends, or a packed one of zeros, would fill the memory.
+# Longest part of a line that is inspected [characters]; a file without line ends would otherwise fill the memory.
 _MOST_LINE = 1 << 20
 # DuckDB is held to this, so that a process that reads any log stays under 1 GiB.
 _MEMORY_LIMIT = "600MB"
@@ -34,7 +34,7 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-# Rows that say which fields there are. A judgment: one that occurs in none of them is named by nobody.
+# Rows that are inspected for field names. A judgment: a field in none of them is unlikely to be used.
 _FIRST = 100
 _FIRST_TEXT = 1 << 20  # ... of a list: as far as this many characters
 Progress = Callable[[float], None]
@@ -132,7 +132,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
     """Open files of one kind as one table."""
     kinds = {_kind_by_suffix(file) or _kind_by_content(file) for file in files}
     if len(kinds) > 1:
-        raise InputError(f"{place}: holds files of different kinds: {', '.join(sorted(kinds))}")
+        raise InputError(f"{place}: contains files of different kinds: {', '.join(sorted(kinds))}")
     kind = kinds.pop()
     paths = [str(file) for file in files]
     with readable(place):
@@ -173,7 +173,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
 
 
 def _check_parquet(connection: Any, file: Path) -> None:
-    """Refuse a file whose metadata promise far more than logs hold in so many bytes."""
+    """Reject a file whose metadata promises far more content than its size allows for a log."""
     name = str(file)
     rows, packed = (
         int(connection.con.execute(query, [name]).fetchone()[0] or 0)
@@ -197,7 +197,7 @@ def _read_csv(connection: Any, files: Sequence[Path], paths: list[str]) -> Any:
     delimiter, names = csv_header(files[0])
     for file in files[1:]:
         if csv_header(file) != (delimiter, names):
-            raise InputError(f"{file}: its columns differ from those of {files[0]}")
+            raise InputError(f"{file}: columns differ from those of {files[0]}")
     # The shape is given and not guessed; lines that do not have it are set aside with their numbers.
     return connection.read_csv(
         paths,
@@ -252,7 +252,7 @@ def _first_objects(file: Path) -> list[dict[str, Any]]:
     if not objects:
         with open_text(file) as stream:
             line = stream.readline(_MOST_LINE).strip()[:60]
-        raise InputError(f"{file}:1: must be a JSON object, got {line!r}", hint="one request a line")
+        raise InputError(f"{file}:1: must be a JSON object, got {line!r}", hint="write one request per line")
     return objects
 
 
@@ -296,7 +296,7 @@ def _kind_by_content(file: Path) -> str:
     if magic.startswith(b"PAR1"):
         return "parquet"
     if magic in (b"# HELP ", b"# TYPE "):
-        raise InputError(f"{file}: holds metrics and no requests", hint="read it as metrics: workload: {metrics: ...}")
+        raise InputError(f"{file}: contains metrics, not requests", hint="read it as metrics: workload: {metrics: ...}")
     return "jsonl" if magic.lstrip()[:1] == b"{" else "csv"
 
 
@@ -315,7 +315,7 @@ def readable(place: str) -> Iterator[None]:
     except duckdb.Error as error:
         reason = str(error).partition("\n")[0]
         damaged = any(sign in reason for sign in ("magic bytes", "arquet", "TProtocol", "GZIP", "gzip", "corrupt"))
-        hint = "the file looks truncated or damaged: copy or write it again" if damaged else ""
+        hint = "the file looks truncated or damaged: copy or export it again" if damaged else ""
         raise InputError(f"{place}: cannot be read: {reason}", hint=hint) from error
 
 

@@ -1,4 +1,4 @@
-"""Rows of a request log that cannot be used, told all together with their lines."""
+"""Malformed rows of a request log, reported together with their lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melange.workload.layouts import Layout
 from melange.workload.logs import Log, connect, csv_header, open_files, open_text
 from melange.workload.rows import parse_fields
 
-# Malformed rows that an error spells out before it counts the rest: enough to see what is wrong. A judgment.
+# Malformed rows listed in an error before the rest is counted: enough to see what is wrong. A judgment.
 _SHOWN = 20
 _MUST_BE = {
     "arrival": "a time (seconds, or like 2023-11-16 18:15:46.68)",
@@ -35,7 +35,7 @@ def malformed_rows(log: Log, layout: Layout) -> InputError:
     more = f"\n  and {count - _SHOWN:,} more" if count > _SHOWN else ""
     return InputError(
         f"{log.place}: {count:,} malformed {'rows' if count > 1 else 'row'}:{listing}{more}",
-        hint="correct or remove them; a request that failed has 0 output tokens",
+        hint="fix or remove them; failed requests have 0 output tokens",
     )
 
 

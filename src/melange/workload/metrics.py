@@ -1,4 +1,4 @@
-"""A workload from production: the two histograms of sizes in a server's metrics."""
+"""A workload from production: the two size histograms in a server's metrics."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def read_metrics(
         request_rate = requests / elapsed_s
     if request_rate is None:
         raise InputError(
-            f"{path}: metrics count {requests:,.0f} requests and do not say in which time",
-            hint="give the request rate, or an earlier text and the time between both",
+            f"{path}: metrics count {requests:,.0f} requests, but not over which time",
+            hint="set a request rate, or give an earlier file and the time between both",
         )
     buckets = Buckets(input_edges=inputs.edges, output_edges=outputs.edges)
     independent = Caution(
         "independent-marginals",
-        f"{path}: metrics hold prompt and output lengths apart; both are taken to be independent. "
-        "A trace of requests says how they go together",
+        f"{path}: metrics count prompt and output lengths separately; they are assumed to be independent. "
+        "A request log shows how they are correlated",
     )
     input_tokens, output_tokens = _joint_sizes(inputs, outputs)
     named = f" of {', '.join(scrape.models)}" if models else ""
@@ -98,8 +98,8 @@ def _aborted(failed: float, requests: float, place: str) -> tuple[Caution, ...]:
     return (
         Caution(
             "failed-rows",
-            f"{place}: {failed:,.0f} of {requests:,.0f} requests were aborted; their lengths are part of the "
-            "histograms and cannot be taken out",
+            f"{place}: {failed:,.0f} of {requests:,.0f} requests were aborted; their lengths are included in the "
+            "histograms and cannot be removed",
         ),
     )
 
@@ -137,7 +137,7 @@ class _Marginal:
         """The histogram of that name."""
         cumulative = sorted(scrape.cumulative.get(name, {}).items())
         if len(cumulative) < 2 or not math.isinf(cumulative[-1][0]):
-            raise InputError(f"{place}: the histogram {name} is absent or has no +Inf bucket")
+            raise InputError(f"{place}: the histogram {name} is missing or has no +Inf bucket")
         edges = [int(edge) for edge, _ in cumulative[:-1]]
         if edges[-1] > MOST_TOKENS:
             raise InputError(f"{place}: the edges (le) of {name} must be at most {MOST_TOKENS:,} tokens")
@@ -145,7 +145,7 @@ class _Marginal:
             raise InputError(f"{place}: the edges of {name} must be whole numbers >= 1")
         totals = np.array([count for _, count in cumulative])
         if not totals[-1] > 0:
-            raise InputError(f"{place}: {name} has counted no request")
+            raise InputError(f"{place}: {name} counts no requests")
         count = np.diff(totals, prepend=0.0)
         if (count < 0).any():
             raise InputError(f"{place}: the buckets of {name} must not decrease")
@@ -156,14 +156,14 @@ class _Marginal:
         return cls(name, edges, count, scrape.tokens.get(name, math.inf), above, max_context)
 
     def cautions(self, place: str) -> tuple[Caution, ...]:
-        """A word on requests above the last edge."""
+        """A caution on requests above the last edge."""
         if not self.above:
             return ()
         total = float(self.count.sum())
         where = (
             f"at the model's context of {self.limit:,} tokens"
             if self.is_told
-            else f"at {self.limit:,} tokens, the next step of the edges, as the model's context is not known here"
+            else f"at {self.limit:,} tokens, the next step of the edges, since the model's context length is not known"
         )
         if self.sizes[-1] < self.limit:
             where = f"at {self.sizes[-1]:,.0f} tokens, the most that the total of tokens allows"
@@ -171,7 +171,7 @@ class _Marginal:
             Caution(
                 "overflow",
                 f"{place}: {self.above:,.0f} of {total:,.0f} requests ({self.above / total:.2%}) of {self.name} are "
-                f"larger than its last edge {self.last_edge:,}, nobody knows by how much; they are planned for {where}",
+                f"larger than its last edge {self.last_edge:,}, by an unknown amount; they are planned {where}",
             ),
         )
 

@@ -1,4 +1,4 @@
-"""Files that are small on the disk and endless once they are unpacked."""
+"""Compressed files that expand to an enormous size."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_packed(file: Path) -> None:
 
 
 def check_promise(file: Path, rows: int, unpacked_bytes: int) -> None:
-    """Refuse a Parquet file that says that it holds far more than logs do in so many bytes.
+    """Reject a Parquet file that claims far more content than its size allows for a log.
 
     Raises
     ------
@@ -50,6 +50,6 @@ def check_promise(file: Path, rows: int, unpacked_bytes: int) -> None:
 
 def _endless(file: Path) -> InputError:
     return InputError(
-        f"{file}: unpacks to more than {_MOST_TIMES} times its size, as no log of requests does",
-        hint="if it is one, unpack it first, or write it again",
+        f"{file}: unpacks to more than {_MOST_TIMES} times its size, unlike any request log",
+        hint="if it is one, unpack it first, or export it again",
     )

@@ -97,7 +97,7 @@ def _tokens(column: Any) -> Any:
     if column.type().is_integer():
         return column
     if not (column.type().is_numeric() or column.type().is_string()):
-        raise InputError(f"the column {column.get_name()} must hold numbers, and holds values of type {column.type()}")
+        raise InputError(f"the column {column.get_name()} must hold numbers, got type {column.type()}")
     number = column if column.type().is_floating() else column.try_cast("float64")
     return ibis.cases((number % 1 == 0, number.try_cast("int64")), else_=ibis.null("int64"))
 
@@ -112,7 +112,7 @@ def _moments(column: Any) -> Any:
     if kind.is_numeric() or kind.is_timestamp():
         return column
     if not kind.is_string():
-        raise InputError(f"the column {column.get_name()} must hold times, and holds values of type {kind}")
+        raise InputError(f"the column {column.get_name()} must hold times, got type {kind}")
     # Text: ISO 8601 with any number of digits, with or without a zone (then UTC), or numbers. Casts that fail are slow.
     moment = _epoch_s(column.try_cast("timestamp('UTC')"))
     return ibis.cases((column.contains(":"), moment), else_=column.try_cast("float64"))

@@ -102,19 +102,19 @@ class Scrape:
             Other edges, another engine, or a counter that went back.
         """
         if earlier.dialect != self.dialect:
-            raise InputError(f"{place}: is of {self.dialect.engine}, and {before} of {earlier.dialect.engine}")
+            raise InputError(f"{place}: is from {self.dialect.engine}, but {before} is from {earlier.dialect.engine}")
         cumulative = {}
         for name, counts in self.cumulative.items():
             old = earlier.cumulative.get(name, {})
             if old and set(old) != set(counts):
-                raise InputError(f"{place}: {name} has other edges than in {before}")
+                raise InputError(f"{place}: {name} has different edges in {before}")
             cumulative[name] = {edge: count - old.get(edge, 0.0) for edge, count in counts.items()}
         tokens = {name: total - earlier.tokens.get(name, 0.0) for name, total in self.tokens.items()}
         failed = self.failed - earlier.failed
         everything = [*tokens.values(), failed, *(count for counts in cumulative.values() for count in counts.values())]
         if min(everything) < 0:
             raise InputError(
-                f"{place}: counts less than {before}", hint="the server was restarted between them, or they are swapped"
+                f"{place}: counts less than {before}", hint="the server restarted in between, or the files are swapped"
             )
         return Scrape(dialect=self.dialect, models=self.models, cumulative=cumulative, tokens=tokens, failed=failed)
 
@@ -185,12 +185,14 @@ class _Samples:
                 f"{one.input} ({one.engine})" for one in DIALECTS if ":" in one.input or "_v" in one.input
             )
             raise InputError(
-                f"{self._place}: no histogram of request sizes in it; known are {names}",
-                hint="save the text of http://server:8000/metrics (SGLang: with --enable-metrics)",
+                f"{self._place}: no histogram of request sizes; known: {names}",
+                hint="save the output of http://server:8000/metrics (SGLang: start it with --enable-metrics)",
             )
         if len(dialects) > 1:
             engines = " and ".join(DIALECTS[one].engine for one in sorted(dialects))
-            raise InputError(f"{self._place}: holds metrics of {engines}", hint="save those of one engine at a time")
+            raise InputError(
+                f"{self._place}: contains metrics of {engines}", hint="save one engine's metrics at a time"
+            )
         dialect = dialects.pop()
         chosen = self._chosen({model for _, model, *_ in self._counts}, models)
         cumulative: dict[str, dict[float, float]] = {}
@@ -217,9 +219,9 @@ class _Samples:
                 raise unknown("model", model, there, place=self._place)
         if not models and len(there) > 1:
             raise InputError(
-                f"{self._place}: holds several models: {some_of(sorted(there))}",
-                hint="name those to plan for: workload: {model: ...}, or --model; several are added up, as a model and "
-                "its LoRA adapters should be",
+                f"{self._place}: contains several models: {some_of(sorted(there))}",
+                hint="name those to plan for: workload: {model: ...}, or --model; several are summed, for example "
+                "a model and its LoRA adapters",
             )
         return set(models) or there
 
@@ -227,7 +229,8 @@ class _Samples:
         """Add one server's histogram."""
         if totals and set(totals) != set(counts):
             raise InputError(
-                f"{self._place}: the servers in it count {family} in different buckets", hint="read them one by one"
+                f"{self._place}: the servers in this file count {family} in different buckets",
+                hint="read them separately",
             )
         for edge, count in counts.items():
             totals[edge] = totals.get(edge, 0.0) + count

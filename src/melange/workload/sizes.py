@@ -1,4 +1,4 @@
-"""What the sizes of observed requests say about the buckets they were sorted into."""
+"""Mean sizes and cautions for buckets of observed requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def thin_data(buckets: Buckets, requests: Array) -> tuple[Caution, ...]:
     thin = np.argwhere((requests > 0.01 * total) & (requests < _THIN_BUCKET))
     findings = []
     if total < THIN_WORKLOAD:
-        findings.append(f"only {total:,.0f} requests were seen, at least {THIN_WORKLOAD:,} are wanted")
+        findings.append(f"only {total:,.0f} requests were observed; at least {THIN_WORKLOAD:,} are recommended")
     if len(thin):
         named = ", ".join(f"{buckets.label(i, o)}: {requests[i, o]:.0f}" for i, o in thin[:3])
         named += f" and {len(thin) - 3} more" if len(thin) > 3 else ""

@@ -100,7 +100,7 @@ def read_trace(
     Notes
     -----
     Rows whose input or output is 0 tokens are failed requests (BurstGPT, arXiv 2401.17644): they are left out,
-    counted in ``failed_requests`` and told in a caution.
+    counted in ``failed_requests`` and reported in a caution.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def read_trace(
     check_statistic(rate, window_s)
     grid = Buckets() if buckets is None else buckets
     if grid.is_ordinal:
-        raise InputError("a trace needs buckets with edges in tokens, and these are only numbered")
+        raise InputError("a trace needs buckets with edges in tokens; these are only numbered")
     log = open_log(trace)
     with readable(log.place), reported(log, progress):
         layout = find_layout(log.fields, naming, place=log.place)
@@ -139,7 +139,7 @@ def _without_clock(
     if request_rate is None or start is not None or end is not None or window_s is not None:
         raise InputError(
             f"{place}: no arrival times, only sizes (columns {', '.join(map(repr, rows.log.columns[:12]))})",
-            hint="give the request rate, or name the column: columns: {arrival: ..., input: ..., output: ...}",
+            hint="set a request rate, or name the column: columns: {arrival: ..., input: ..., output: ...}",
         )
     counts = _Counts.of(rows, grid)
     return _workload(rows, grid, counts, request_rate, "sizes only, rate as given", None)
@@ -250,7 +250,7 @@ def _total_rate(rows: Rows, stretch: Span, served: int, window_s: float | None, 
     place = rows.log.place
     if not stretch.duration_s > 0:
         raise InputError(
-            f"{place}: all {served} requests arrive at the same time, which makes no rate", hint="give the request rate"
+            f"{place}: all {served} requests arrive at the same time, so there is no rate", hint="set a request rate"
         )
     if window_s is None:
         return served / stretch.duration_s
@@ -265,7 +265,7 @@ def _total_rate(rows: Rows, stretch: Span, served: int, window_s: float | None, 
     if not total > 0:
         raise InputError(
             f"{place}: {rate} over {windows} windows of {window_s:g} s is 0 requests/s",
-            hint="most windows are empty: take longer windows or a higher percentile",
+            hint="most windows are empty: use longer windows or a higher percentile",
         )
     return total
 
@@ -296,7 +296,7 @@ def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
 
 
 def _copies(rows: Rows, served: int) -> tuple[Caution, ...]:
-    """A caution where many rows are copies of another, as those of a log that was joined with itself."""
+    """A caution if many rows are duplicates, as in a log that was joined with itself."""
     if not 1 < served < _COPIES_ROWS:
         return ()
     arrivals = rows.served()
@@ -308,8 +308,8 @@ def _copies(rows: Rows, served: int) -> tuple[Caution, ...]:
     return (
         Caution(
             "copied-rows",
-            f"{rows.log.place}: {copied:,} of {served:,} rows are copies of another, with the same time and sizes; "
-            "they count as requests. If the log was joined twice, remove them: the rate is too high by as much",
+            f"{rows.log.place}: {copied:,} of {served:,} rows are duplicates, with the same time and sizes; "
+            "they count as requests. If the log was joined twice, remove them: they inflate the rate",
         ),
     )
 
@@ -347,13 +347,13 @@ def _workload(
 def nothing_in(rows: Rows, failed: int = 0) -> InputError:
     """The error for a log without a request, or with none but failed ones."""
     if failed:
-        return InputError(f"{rows.log.place}: no request at all: all {failed:,} rows have no input or no output tokens")
+        return InputError(f"{rows.log.place}: no requests: all {failed:,} rows have no input or no output tokens")
     if rows.layout.where:
         return InputError(
-            f"{rows.log.place}: no request at all where {in_words(rows.layout.where)}",
-            hint="where: {FIELD: VALUE} chooses other rows",
+            f"{rows.log.place}: no requests where {in_words(rows.layout.where)}",
+            hint="choose other rows with where: {FIELD: VALUE}",
         )
-    return InputError(f"{rows.log.place}: no request at all: the trace has columns and no rows")
+    return InputError(f"{rows.log.place}: no requests: the trace has columns but no rows")
 
 
 def all_rows(expression: Any) -> list[tuple[Any, ...]]:

@@ -1,4 +1,4 @@
-"""The nouns of the workload stage: how often requests of which size arrive.
+"""The dataclasses of the workload stage: request rates by size.
 
 Arrays have the axes (input bucket I, output bucket O). A bucket is a range of request sizes, lower edge
 excluded and upper edge included (Mélange, arXiv 2404.14527, section 5.1).
@@ -140,7 +140,7 @@ def _range(edges: tuple[int, ...], index: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Workload:
-    """How often requests of which size arrive.
+    """Request rates by request size.
 
     Parameters
     ----------
@@ -154,13 +154,13 @@ class Workload:
     source
         Where the figures come from, in words.
     requests
-        How many requests were observed; None for a histogram that does not say.
+        How many requests were observed; None if the histogram does not say.
     failed_requests
         Rows of the trace that were left out because they failed (no output), so that they are not hidden.
     burstiness
         Coefficient of variation of the times between arrivals; 1 is Poisson; None where it was not observed.
     cautions
-        What a reader should know about these figures.
+        Warnings about these figures.
 
     Raises
     ------
@@ -227,7 +227,7 @@ class Workload:
         if not isinstance(other, Workload):
             return NotImplemented
         if other.buckets != self.buckets:
-            raise InputError("workloads can only be added on the same buckets", hint="read both with the same edges")
+            raise InputError("workloads can only be added on the same buckets", hint="use the same edges for both")
         total = self.request_rate + other.request_rate
         # Where neither has requests both are at a size that stands for none; the first one's is kept.
         share = np.divide(other.request_rate, total, out=np.zeros_like(total), where=total > 0)
@@ -328,4 +328,4 @@ def _check_rates(request_rate: Array, buckets: Buckets) -> None:
     if 0 < request_rate.sum() < _LEAST_RATE:
         raise InputError(f"workload: at least {_LEAST_RATE:g} requests/s are planned for, got {request_rate.sum():g}")
     if not request_rate.sum() > 0:
-        raise InputError("workload: no requests at all: every rate is 0")
+        raise InputError("workload: no requests: every rate is 0")

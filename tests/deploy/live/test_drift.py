@@ -89,7 +89,7 @@ def test_a_budget_that_carries_less_is_short() -> None:
     """The cost stays, and part of the requests does not fit into it."""
     found = drift_of(Options(budget_per_h=9.0), 60.0)
     assert found.state == SHORT
-    assert "carry" in found.message
+    assert "serve 54.0%" in found.message
 
 
 def test_names_that_another_profile_does_not_know_are_told() -> None:

@@ -90,7 +90,7 @@ def test_a_file_of_replicas_is_taken_up_when_it_changes(plan_file: Path, tmp_pat
             assert [complete(balancer.port).status for _ in range(5)] == [200] * 5
             assert (first.seen["count"], second.seen["count"]) == (count, 5)
             listing.write_text("H100=http://127.0.0.1:1\n")
-            balancer.await_line("the replicas stay as they are")
+            balancer.await_line("replicas unchanged")
             assert complete(balancer.port).status == 200
 
 
@@ -212,7 +212,7 @@ def test_processes_share_a_port_and_are_counted_together(plan_file: Path) -> Non
         children = Path(f"/proc/{balancer.process.pid}/task/{balancer.process.pid}/children").read_text().split()
         assert len(children) == 2
         os.kill(int(children[0]), signal.SIGKILL)
-        balancer.await_line("has ended (-9)")
+        balancer.await_line("ended (-9)")
         eventually(lambda: all(_is_served(balancer) for _ in range(10)))
         assert balancer.metric("completed_requests_total") >= 60
         # Without its supervisor nobody would replace them: they stop.
@@ -294,16 +294,16 @@ def memory_of(process: str) -> int:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "replicas come from the command line or from a file"),
+        ([], "give replicas on the command line or in a file"),
         (["--replica", "http://127.0.0.1:1"], "must be NAME=http://host:port"),
         (["--replica", "H100=http://127.0.0.1:1"], "unknown replica type 'H100'"),
-        (["--replica", "east=http://127.0.0.1:1"], "may mean any of cloud/east/l4 (L4), cloud/east/a100 (A100)"),
+        (["--replica", "east=http://127.0.0.1:1"], "is ambiguous: cloud/east/l4 (L4), cloud/east/a100 (A100)"),
         (["--replica", "L4=ftp://127.0.0.1:1"], "must be http://host:port or https://host:port"),
         (["--replica", "L4=http://a:1", "--replica", "a100=http://a:1"], "is given twice"),
         (["--replica", "L4=http://a:1", "--policy", "best"], "unknown policy 'best'"),
         (["--replica", "L4=http://a:1", "--tls-cert", "x.pem"], "TLS needs a certificate and its key"),
         (["--replica", "L4=http://a:1", "--drain", "0"], "drain must be > 0 seconds"),
-        (["--replica", "L4=http://a:1", "--host", "192.0.2.1"], "192.0.2.1:8080 cannot be listened on"),
+        (["--replica", "L4=http://a:1", "--host", "192.0.2.1"], "192.0.2.1:8080: cannot listen"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_served(plan_file: Path, options: list[str], said: str) -> None:

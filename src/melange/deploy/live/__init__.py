@@ -1,1 +1,1 @@
-"""The balancer: an OpenAI-compatible proxy that sends live traffic where a plan says."""
+"""The balancer: an OpenAI-compatible proxy that routes live traffic according to a plan."""

@@ -1,4 +1,4 @@
-"""Who may send requests."""
+"""API keys of clients and replicas."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
     lines = read_text(path).splitlines() if path else []
     keys = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if path and not keys:
-        raise InputError(f"{path}: holds no key")
+        raise InputError(f"{path}: contains no key")
     keys += [key.strip() for key in os.environ.get(_KEYS_VARIABLE, "").split(",") if key.strip()]
     if any(len(key) < _LEAST_LENGTH for key in keys):
         raise InputError(
@@ -55,5 +55,5 @@ def _digest(key: bytes) -> bytes:
 
 
 def upstream_key() -> str:
-    """The key that replicas are shown, from the environment; empty: none."""
+    """The key sent to replicas, from the environment; empty: none."""
     return os.environ.get(_UPSTREAM_KEY_VARIABLE, "").strip()

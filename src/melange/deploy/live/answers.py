@@ -1,4 +1,4 @@
-"""What a client gets when no replica has the last word."""
+"""Responses that the balancer itself sends to clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def error(status: int, message: str, *, headers: Mapping[str, str] | None = None
     status
         Of HTTP.
     message
-        For whoever reads it; holds nothing of the request.
+        For the client; contains nothing of the request.
     headers
         Besides the usual ones.
     closes
@@ -37,7 +37,7 @@ def error(status: int, message: str, *, headers: Mapping[str, str] | None = None
 
 
 def page(content: object, *, status: int = 200, content_type: str = _JSON) -> web.Response:
-    """What a balancer says of itself: JSON, or text that is ready."""
+    """A response about the balancer itself: JSON, or ready text."""
     text = content if isinstance(content, str) else json.dumps(content)
     return web.Response(status=status, body=text.encode(), headers={"Content-Type": content_type, **SERVER})
 

@@ -1,4 +1,4 @@
-"""A fleet in service: the plan's policy on the replicas that are there now, and what each of them holds."""
+"""The fleet at run time: the plan's policy on the current replicas, and the load of each."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Ticket:
 
 
 class Balancer:
-    """Chooses replicas by a plan and keeps book.
+    """Chooses replicas by a plan and tracks their load.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a completion tells while it passes through: how long it is, and when its tokens came."""
+"""Observe a completion as it passes through: its length and the times of its tokens."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the processes of a balancer have counted, in memory that all of them see.
+"""Counters of a balancer's processes, in shared memory.
 
-Each process writes a row of its own, so nobody waits for anybody; whoever is asked adds the rows up. The last row is
+Each process writes its own row, without locks; a reader adds the rows up. The last row is
 the supervisor's: the state of the counters when the window of the live workload began, and what re-planning has found.
 """
 

@@ -1,4 +1,4 @@
-"""Keep a file of replicas as DNS says where they are: ``python -m melange.deploy.live.discover``.
+"""Keep a file of replicas up to date from DNS: ``python -m melange.deploy.live.discover``.
 
 A balancer reads ``replicas.txt`` again whenever it changes. Where an orchestrator starts and stops replicas, the names
 of their services resolve to all that are ready; this process, beside the balancer, writes down which.
@@ -64,10 +64,10 @@ def follow(given: Sequence[str], out: Path, *, every_s: float, is_once: bool) ->
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m melange.deploy.live.discover", description=__doc__)
-    parser.add_argument("replicas", nargs="+", metavar="NAME=URL", help="a replica type and where its service is")
+    parser.add_argument("replicas", nargs="+", metavar="NAME=URL", help="a replica type and the address of its service")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
-    parser.add_argument("--every", type=float, default=2.0, help="time between two looks [s]")
-    parser.add_argument("--once", action="store_true", help="end when the first replicas are there")
+    parser.add_argument("--every", type=float, default=2.0, help="DNS polling interval [s]")
+    parser.add_argument("--once", action="store_true", help="exit when the first replicas are found")
     chosen = parser.parse_args(arguments)
     try:
         follow(chosen.replicas, chosen.out, every_s=chosen.every, is_once=chosen.once)

@@ -1,4 +1,4 @@
-"""Whether traffic has drifted so far from the plan that another plan would do better."""
+"""Drift detection: whether another plan would now be better for the live traffic."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def find_drift(plan: Plan, live: Workload, threshold: float, profile: Profile | 
     """
     nan = float("nan")
     if (live.requests or 0) < THIN_WORKLOAD:
-        few = f"{live.requests or 0:,} requests are too few to plan on ({THIN_WORKLOAD:,} are wanted)"
+        few = f"{live.requests or 0:,} requests are too few to plan on ({THIN_WORKLOAD:,} are needed)"
         return Drift(state=UNKNOWN, cost_per_h=plan.cost_per_h, new_cost_per_h=nan, message=few)
     try:
         question = replace(plan.question, workload=_seen(live), profile=profile or plan.question.profile)
         limit_s = min(question.options.time_limit_s, _LONGEST_S)
         found = solve(question.with_options(drop_unservable=True, time_limit_s=limit_s), incumbent=plan)
     except InfeasibleError as error:
-        short = f"no plan with the known types carries the live workload: {error}"
+        short = f"no plan with the known types serves the live workload: {error}"
         return Drift(state=SHORT, cost_per_h=plan.cost_per_h, new_cost_per_h=nan, message=short)
     except MelangeError as error:
         return Drift(state=FAILED, cost_per_h=plan.cost_per_h, new_cost_per_h=nan, message=f"no new plan: {error}")
@@ -84,7 +84,7 @@ def _compared(plan: Plan, found: Plan, live: Workload, threshold: float) -> Drif
     traffic = f"{live.total_rate:.3g} requests/s arrive ({plan.workload.total_rate:.3g} planned)"
     state, what = STEADY, "within the threshold"
     if found.served_fraction < plan.served_fraction - threshold:
-        state, what = SHORT, f"and carry {percent(found.served_fraction)} of the requests: the SLO is at risk"
+        state, what = SHORT, f"and serve {percent(found.served_fraction)} of the requests: the SLO is at risk"
     elif new < old * (1 - threshold):
         state, what = CHEAPER, f"{1 - new / old:.1%} cheaper"
     elif new > old * (1 + threshold):

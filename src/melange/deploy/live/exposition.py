@@ -1,4 +1,4 @@
-"""The counters as Prometheus reads them."""
+"""The counters in Prometheus format."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def _traffic(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     yield (
         "oversized_requests_total",
         "counter",
-        "Requests beyond the last bucket.",
+        "Requests larger than the last bucket.",
         [({}, counters.total("oversized")[0])],
     )
-    yield "client_connections", "gauge", "Clients that are connected.", [({}, counters.total("connections")[0])]
+    yield "client_connections", "gauge", "Connected clients.", [({}, counters.total("connections")[0])]
     yield "processes", "gauge", "Processes that share the port.", [({}, float(counters.processes))]
 
 
 _BY_CELL = (
-    ("completed_requests_total", "completed", "Requests served to their end, by bucket."),
-    ("input_tokens_total", "input_sum", "Prompt tokens of those, by bucket."),
-    ("output_tokens_total", "output_sum", "Generated tokens of those, by bucket."),
+    ("completed_requests_total", "completed", "Completed requests, by bucket."),
+    ("input_tokens_total", "input_sum", "Prompt tokens of completed requests, by bucket."),
+    ("output_tokens_total", "output_sum", "Generated tokens of completed requests, by bucket."),
 )
 
 
@@ -84,14 +84,14 @@ def _shares(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     yield (
         "observed_share",
         "gauge",
-        "Part of all requests sent that went to a replica type.",
+        "Share of all sent requests that went to a replica type.",
         [({"type": name}, sent[t].sum() / total) for t, name in enumerate(names)],
     )
     planned = _planned_shares(balancer, counters)
     yield (
         "planned_share",
         "gauge",
-        "The plan's shares over the sizes that arrived.",
+        "The plan's shares for the sizes that arrived.",
         [({"type": name}, planned[t]) for t, name in enumerate(names)],
     )
 
@@ -118,11 +118,17 @@ def _replicas(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
 
 _BY_REPLICA = (
     ("replica_sent_requests_total", "counter", "Requests sent to a replica.", "replica_sent", np.sum),
-    ("replica_failures_total", "counter", "Requests that a replica failed.", "replica_failed", np.sum),
-    ("replica_ejections_total", "counter", "Ejections, over all processes.", "replica_ejected", np.sum),
-    ("replica_outstanding", "gauge", "Requests that a replica has not answered.", "replica_outstanding", np.sum),
-    ("replica_fill", "gauge", "Part of what it runs within the SLO that its requests take.", "replica_fill", np.mean),
-    ("replica_up", "gauge", "Part of the processes that send requests to a replica.", "replica_up", np.mean),
+    ("replica_failures_total", "counter", "Requests that failed on a replica.", "replica_failed", np.sum),
+    ("replica_ejections_total", "counter", "Ejections, summed over all processes.", "replica_ejected", np.sum),
+    ("replica_outstanding", "gauge", "Requests in flight on a replica.", "replica_outstanding", np.sum),
+    (
+        "replica_fill",
+        "gauge",
+        "Load of a replica, relative to what it can run within the SLO.",
+        "replica_fill",
+        np.mean,
+    ),
+    ("replica_up", "gauge", "Share of the processes that consider a replica up.", "replica_up", np.mean),
 )
 
 
@@ -137,14 +143,14 @@ def _outcomes(_: Balancer, counters: Counters) -> Iterator[_Family]:
     yield (
         "answers_total",
         "counter",
-        "Answers to clients, by class of status.",
+        "Responses to clients, by status class.",
         [({"status": f"{digit}xx"}, answers[digit]) for digit in range(1, 6)],
     )
-    yield "retries_total", "counter", "Requests sent to a second replica.", [({}, counters.total("retried")[0])]
+    yield "retries_total", "counter", "Requests retried on a second replica.", [({}, counters.total("retried")[0])]
     yield (
         "retries_served_total",
         "counter",
-        "Of those, served by it.",
+        "Retried requests that the second replica served.",
         [({}, counters.total("retried_served")[0])],
     )
     judged, met = counters.total("judged"), counters.total("met")
@@ -159,13 +165,13 @@ def _outcomes(_: Balancer, counters: Counters) -> Iterator[_Family]:
     yield (
         "slo_met_requests_total",
         "counter",
-        "Of those, the ones that met it.",
+        "Judged requests that met it.",
         [({"limit": names[place]}, met[place]) for place in seen],
     )
     yield (
         "slo_attainment",
         "gauge",
-        "Part of the requests since the start that met it.",
+        "Share of the requests since the start that met it.",
         [({"limit": names[place]}, met[place] / judged[place]) for place in seen],
     )
 
@@ -193,12 +199,12 @@ def _histograms(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
 
 def _drift(_: Balancer, counters: Counters) -> Iterator[_Family]:
     code, cost, new_cost, _at = counters.supervisor("drift").tolist()
-    yield "plan_cost_usd_per_hour", "gauge", "Of the plan in force.", [({}, cost)]
-    yield "replan_cost_usd_per_hour", "gauge", "Of a plan for the live workload; NaN: none yet.", [({}, new_cost)]
+    yield "plan_cost_usd_per_hour", "gauge", "Cost of the current plan.", [({}, cost)]
+    yield "replan_cost_usd_per_hour", "gauge", "Cost of a plan for the live workload; NaN: none yet.", [({}, new_cost)]
     yield (
         "drift_state",
         "gauge",
-        "1 for what re-planning found last.",
+        "1 for the latest result of re-planning.",
         [({"state": name}, float(place == code)) for place, name in enumerate(STATES)],
     )
 

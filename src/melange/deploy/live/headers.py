@@ -1,4 +1,4 @@
-"""Which headers go through a proxy."""
+"""Headers that the proxy forwards."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OF_ANSWERS = _HOP_BY_HOP | {"content-length", "server", RETRIES.lower()}
 
 
 def request_headers(headers: CIMultiDictProxy[str], upstream_key: str, is_key_ours: bool) -> CIMultiDict[str]:
-    """What a replica gets to see of a client's headers.
+    """The client's headers that are forwarded to a replica.
 
     Compressed answers are not asked for: what is counted must be read, and tokens are few bytes.
 
@@ -55,7 +55,7 @@ def request_headers(headers: CIMultiDictProxy[str], upstream_key: str, is_key_ou
 
 
 def answer_headers(headers: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """What a client gets to see of a replica's headers."""
+    """The replica's headers that are forwarded to a client."""
     kept = _kept(headers, _OF_ANSWERS)
     kept.update(SERVER)
     return kept

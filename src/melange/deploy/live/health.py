@@ -1,4 +1,4 @@
-"""Which replicas take requests: asked every few seconds, and told by what becomes of requests."""
+"""Which replicas take requests: active health checks and passive failure detection."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Health:
         self._times_away: dict[LiveReplica, int] = {}
 
     async def check(self, replicas: Sequence[LiveReplica]) -> None:
-        """Ask replicas once, all at the same time; what they say counts at once."""
+        """Check all replicas once, in parallel; one result is enough to change a replica's state."""
         await asyncio.gather(*(self._check(one, is_first=True) for one in replicas))
 
     async def watch(self) -> None:
-        """Ask all replicas for ever."""
+        """Check all replicas, forever."""
         every_s = self.balancer.settings.health_every_s
         while True:
             await asyncio.sleep(every_s)
@@ -65,7 +65,7 @@ class Health:
             if self.punctuality.is_late and not is_first:
                 return  # nothing is known of the replica: it may have answered in time
             settings = self.balancer.settings
-            why = f"{settings.health_path} does not answer within {settings.health_timeout_s:g} s"
+            why = f"{settings.health_path} did not answer within {settings.health_timeout_s:g} s"
         if replica.index < 0:
             return
         if why:
@@ -78,10 +78,10 @@ class Health:
         if not replica.is_up and is_time and (is_first or replica.passed >= _RETURNS_AFTER):
             replica.failures = 0
             self.balancer.set_up(replica, True)
-            log.info("%s takes requests again", replica.address.url)
+            log.info("%s is back", replica.address.url)
 
     async def _ask(self, replica: LiveReplica) -> str:
-        """Why a replica is not healthy; empty where it is.
+        """Why a replica is unhealthy; empty if it is healthy.
 
         Raises
         ------
@@ -93,7 +93,7 @@ class Health:
         try:
             timeout = aiohttp.ClientTimeout(total=settings.health_timeout_s)
             async with self.session.get(url, timeout=timeout, allow_redirects=False) as response:
-                return "" if response.status < 300 else f"{settings.health_path} answers {response.status}"
+                return "" if response.status < 300 else f"{settings.health_path} answered {response.status}"
         except TimeoutError:
             raise
         except (aiohttp.ClientError, OSError) as error:

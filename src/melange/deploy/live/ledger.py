@@ -1,4 +1,4 @@
-"""What one process writes down of each request: sizes, times, and whether the SLO was met."""
+"""Per-process records of requests: sizes, times, and whether the SLO was met."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Ledger:
     def _judge(self, values: tuple[float | None, float | None, float, float], outputs: int) -> None:
         """Each limit by itself, and all of them.
 
-        Of a completion that comes whole nobody knows the first token. It has met its limits on TTFT and TPOT if its
+        The first-token time of a non-streaming completion is unknown. It has met its limits on TTFT and TPOT if its
         latency is within what they allow together, and counts in the whole only.
         """
         if not self._limits:

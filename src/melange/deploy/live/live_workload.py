@@ -1,4 +1,4 @@
-"""The workload that really arrives, as :class:`melange.Workload`."""
+"""The live traffic as a :class:`melange.Workload`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def live_workload(counters: Counters, planned: Workload) -> Workload:
     length_s = time.monotonic() - float(counters.supervisor("window_began")[0])
     total = float(done.sum())
     if total < 1 or length_s <= 0:
-        raise InputError("no request has been completed yet", hint="ask again when there was traffic")
+        raise InputError("no request has been completed yet", hint="try again after some traffic")
     refused = float(counters.window("ended")[REASONS.index("refused")])
     rate = done * max(arrived - refused, total) / total / length_s
     inputs, outputs = mean_sizes(planned.buckets, done, counters.window("input_sum"), counters.window("output_sum"))
@@ -74,7 +74,7 @@ def _oversized(counters: Counters, planned: Workload) -> tuple[Caution, ...]:
     return (
         Caution(
             "oversized",
-            f"{count:,} requests were larger than the plan's last bucket ({last_in:,} in, {last_out:,} out) and count "
-            "as its; plan again with larger edges",
+            f"{count:,} requests were larger than the plan's last bucket ({last_in:,} in, {last_out:,} out) and were "
+            "counted in it; plan again with larger edges",
         ),
     )

@@ -1,4 +1,4 @@
-"""What a balancer says of itself: metrics, the live workload, drift."""
+"""The balancer's own pages: metrics, live workload, drift."""
 
 from __future__ import annotations
 

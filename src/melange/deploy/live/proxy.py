@@ -1,4 +1,4 @@
-"""An OpenAI-compatible proxy before the replicas of a plan: what happens to one request."""
+"""An OpenAI-compatible proxy in front of a plan's replicas: handling of one request."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Proxy:
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.version not in _VERSIONS:
             # The parser knows older and newer ones, and the answer would be in that version too.
-            raise ConnectionResetError("neither HTTP/1.0 nor HTTP/1.1")
+            raise ConnectionResetError("only HTTP/1.0 and HTTP/1.1 are supported")
         path, _, query = request.raw_path.partition("?")
         if path in _COMPLETIONS:
             self._check(request, "POST")
@@ -96,7 +96,7 @@ class Proxy:
         keys = self.settings.keys
         if keys and not is_allowed(request.headers.get("Authorization", ""), keys):
             challenge = {"WWW-Authenticate": "Bearer"}
-            raise UnservedError(error(401, "a key is needed", headers=challenge, closes=True), "unauthorized")
+            raise UnservedError(error(401, "an API key is required", headers=challenge, closes=True), "unauthorized")
 
     async def _complete(self, request: web.BaseRequest, path: str, query: str) -> web.StreamResponse:
         settings = self.settings
@@ -138,15 +138,13 @@ class Proxy:
                 answer = await self.upstream.ask(exchange, ticket)
                 if answer.status in _ELSEWHERE and not is_retry and self.balancer.has_other(ticket.replica):
                     answer.close()
-                    raise UpstreamFaultError(f"answers {answer.status}", "" if answer.status == _BUSY else WRONG)
+                    raise UpstreamFaultError(f"answered {answer.status}", "" if answer.status == _BUSY else WRONG)
                 return await self.upstream.pass_on(exchange, ticket, answer, is_retry=is_retry)
             except UpstreamFaultError as fault:
                 if fault.fault:
                     self.health.failed(ticket.replica, str(fault), fault.fault)
                 if is_retry:
-                    raise UnservedError(
-                        error(502, "two replicas have failed", headers={RETRIES: "1"}), "failed"
-                    ) from fault
+                    raise UnservedError(error(502, "two replicas failed", headers={RETRIES: "1"}), "failed") from fault
                 failed = ticket.replica
             finally:
                 self.balancer.give_back(ticket)
@@ -154,15 +152,15 @@ class Proxy:
     def _no_place(self, failed: LiveReplica | None) -> UnservedError:
         """Why no replica takes a request."""
         if failed is not None:
-            return UnservedError(error(502, "the replica has failed and no other takes the request"), "failed")
+            return UnservedError(error(502, "the replica failed and no other can take the request"), "failed")
         if not self.balancer.ups:
-            return UnservedError(error(503, "no replica is up", headers=self._retry_after), "none_up")
-        return UnservedError(error(429, "all replicas have enough to do", headers=self._retry_after), "busy")
+            return UnservedError(error(503, "no replica is available", headers=self._retry_after), "none_up")
+        return UnservedError(error(429, "all replicas are at capacity", headers=self._retry_after), "busy")
 
     def _own_health(self) -> web.Response:
         ups = self.balancer.ups
         is_well = ups > 0 and not self.is_draining
-        status = "ok" if is_well else "draining" if self.is_draining else "no replica is up"
+        status = "ok" if is_well else "draining" if self.is_draining else "no replica is available"
         content = {"status": status, "replicas_up": ups, "replicas": len(self.balancer.replicas)}
         return page(content, status=200 if is_well else 503)
 
@@ -175,7 +173,7 @@ class Proxy:
                     return await self.upstream.models(replica, headers)
                 except UpstreamFaultError:
                     continue
-        raise UnservedError(error(503, "no replica is up", headers=self._retry_after), "none_up")
+        raise UnservedError(error(503, "no replica is available", headers=self._retry_after), "none_up")
 
 
 # Ended before the request was known: not one of those that arrived.
@@ -184,4 +182,4 @@ _BEFORE_ARRIVAL = frozenset({"malformed", "unauthorized"})
 
 def _check_method(request: web.BaseRequest, method: str) -> None:
     if request.method != method:
-        raise UnservedError(error(405, f"only {method} is known here", headers={"Allow": method}, closes=True))
+        raise UnservedError(error(405, f"only {method} is supported here", headers={"Allow": method}, closes=True))

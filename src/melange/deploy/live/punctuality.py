@@ -1,4 +1,4 @@
-"""Whether this process itself is late: what it then takes for a silent replica may be its own delay."""
+"""Detect when this process itself is late, because a replica that seems silent may then be its own delay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client's request, taken in whole within limits of size and time."""
+"""Read a client's request completely, within limits of size and time."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ async def receive(request: web.BaseRequest, most_bytes: int, timeout_s: float) -
     """
     headers = request.headers
     if headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnservedError(error(415, "compressed bodies are not taken", closes=True))
+        raise UnservedError(error(415, "compressed bodies are not supported", closes=True))
     coding = headers.get("Transfer-Encoding")
     if coding is not None and coding.strip().lower() != "chunked":
-        raise UnservedError(error(501, "no transfer coding but chunked is known", closes=True))
+        raise UnservedError(error(501, "the only supported transfer coding is chunked", closes=True))
     length = request.content_length
     if length is not None and length > most_bytes:
         raise _too_large(most_bytes)
     if "Expect" in headers:
         if headers["Expect"].lower() != "100-continue":
-            raise UnservedError(error(417, "only 100-continue can be expected", closes=True))
+            raise UnservedError(error(417, "the only supported expectation is 100-continue", closes=True))
         if request.version >= (1, 1) and request.transport is not None and not request.content.is_eof():
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     content = request.content
@@ -49,9 +49,9 @@ async def receive(request: web.BaseRequest, most_bytes: int, timeout_s: float) -
             async with asyncio.timeout(timeout_s):
                 body = await _read(content, most_bytes)
     except TimeoutError as late:
-        raise UnservedError(error(408, f"the body must come within {timeout_s:g} s", closes=True)) from late
+        raise UnservedError(error(408, f"the body must arrive within {timeout_s:g} s", closes=True)) from late
     except (RequestPayloadError, web.HTTPException, OSError, ValueError) as broken:
-        raise UnservedError(error(400, "the body is not framed as HTTP asks for", closes=True)) from broken
+        raise UnservedError(error(400, "the body is not valid HTTP", closes=True)) from broken
     if len(body) > most_bytes:
         raise _too_large(most_bytes)
     return body

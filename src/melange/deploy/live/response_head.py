@@ -42,7 +42,7 @@ class _Handler(ResponseHandler):
             if _UNFIT.search(head if end else head.removesuffix(b"\r")) or len(head) > _MOST_BYTES:
                 if self.transport is not None:
                     self.transport.close()
-                self.set_exception(BadHttpMessage("a head that is not framed as HTTP asks for"))
+                self.set_exception(BadHttpMessage("a response head that is not valid HTTP"))
                 return
             if end:
                 self._head = None

@@ -1,4 +1,4 @@
-"""A balancer in service: processes that share a port, and the one that watches over them."""
+"""Run a balancer: worker processes that share a port, and their supervisor."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _STEPS = 60
 # be started without a break, and the others carry its clients for a second.
 _RESTART_S = 1.0
 # How much longer than the limit of draining processes are waited for before they are killed [s]: enough to write their
-# last log lines, little for whoever waits for a restart.
+# last log lines, little delay for a restart.
 _GRACE_S = 5.0
 
 
@@ -165,7 +165,7 @@ class _Supervisor:
         except KeyboardInterrupt:
             code = 0
         except BaseException:
-            log.exception("a process of the balancer has failed")
+            log.exception("a worker process of the balancer failed")
         finally:
             logging.shutdown()
             os._exit(code)
@@ -204,7 +204,7 @@ class _Supervisor:
                 self.planner = None
             elif child in self.workers:
                 process, began_s = self.workers.pop(child)
-                log.error("process %d has ended (%d); starting another", process, os.waitstatus_to_exitcode(status))
+                log.error("worker process %d ended (%d); starting another", process, os.waitstatus_to_exitcode(status))
                 time.sleep(max(0.0, began_s + _RESTART_S - time.monotonic()))
                 self.counters.forget_gauges(process)
                 self._start(process)
@@ -271,8 +271,8 @@ def _listeners(settings: BalancerSettings) -> list[socket.socket]:
             for one in (*listeners, listener):
                 one.close()
             raise InputError(
-                f"{settings.host}:{port} cannot be listened on: {fault.strerror or fault}",
-                hint="take another with --host and --port",
+                f"{settings.host}:{port}: cannot listen: {fault.strerror or fault}",
+                hint="choose another with --host and --port",
             ) from fault
         port = listener.getsockname()[1]
         listeners.append(listener)
@@ -295,4 +295,4 @@ def _say_hello(plan: Plan, addresses: Sequence[Address], settings: BalancerSetti
         if counts[name] != wanted:
             log.warning("the plan has %d replicas of %s, %d are given", wanted, name, counts[name])
     if not ipaddress.ip_address(host).is_loopback and not settings.keys:
-        log.warning("whoever reaches %s may send requests: no keys are asked for (--api-keys)", host)
+        log.warning("anyone who can reach %s can send requests: no API keys are set (--api-keys)", host)

@@ -1,4 +1,4 @@
-"""What the operator of a balancer decides."""
+"""Settings of a balancer."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class BalancerSettings:
     most_body_bytes
         Largest request body [bytes].
     retry_after_s
-        What a rejected client is told to wait [s].
+        Retry-After of rejected requests [s].
     health_path, health_every_s, health_timeout_s
-        What is asked of each replica, how often, and how long it may take [s].
+        Path, interval and timeout of health checks [s].
     most_failures
         This many failures in a row eject a replica that still accepts connections.
     connect_timeout_s

@@ -1,4 +1,4 @@
-"""How large a request is, as far as a balancer can tell before it is served."""
+"""The size of a request, as far as a balancer can know before it is served."""
 
 from __future__ import annotations
 

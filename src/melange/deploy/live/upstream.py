@@ -46,7 +46,7 @@ class UpstreamFaultError(Exception):
     why
         For the log and the client.
     fault
-        How: ``GONE``, ``BROKEN`` or ``WRONG``; empty where it has only said that it has enough to do, or where the
+        How: ``GONE``, ``BROKEN`` or ``WRONG``; empty if it only reported overload, or if the
         delay may be this process's own.
     """
 
@@ -150,20 +150,20 @@ class Upstream:
             exchange.first = await answer.content.readany()
             _check_coding(answer)
         except aiohttp.ClientConnectorError as refused:
-            raise UpstreamFaultError("cannot be connected to", GONE) from refused
+            raise UpstreamFaultError("connection failed", GONE) from refused
         except (aiohttp.ClientError, OSError, TimeoutError) as broken:
             if answer is not None:
                 answer.close()
             # A wait that was too long says nothing where this process was late itself; else it is one failure of
             # several that eject a replica, for a single lost packet makes one.
             fault = "" if isinstance(broken, TimeoutError) and self.punctuality.is_late else BROKEN
-            raise UpstreamFaultError(f"{type(broken).__name__} before any answer", fault) from broken
+            raise UpstreamFaultError(f"{type(broken).__name__} before an answer", fault) from broken
         except asyncio.CancelledError:
             if answer is not None:
                 answer.close()
             if not exchange.is_late:
                 raise
-            raise UnservedError(error(504, "the replica does not answer", closes=True), "failed") from None
+            raise UnservedError(error(504, "the replica did not answer", closes=True), "failed") from None
         return answer
 
     async def pass_on(
@@ -234,7 +234,7 @@ class Upstream:
                 transport.close()
             return
         self.ledger.unserved("failed")
-        why = f"{type(broken).__name__} in mid-answer" if broken else "took too long in mid-answer"
+        why = f"{type(broken).__name__} during the answer" if broken else "timed out during the answer"
         self.health.failed(ticket.replica, why, BROKEN)
         if transport is not None:
             transport.close()
@@ -252,7 +252,7 @@ class Upstream:
             self.ledger.unserved("refused", is_arrived=False)
         else:
             if status >= 500:
-                self.health.failed(ticket.replica, f"answers {status}", WRONG)
+                self.health.failed(ticket.replica, f"answered {status}", WRONG)
             self.ledger.unserved("failed")
 
     async def models(self, replica: LiveReplica, headers: CIMultiDict[str]) -> web.Response:

@@ -74,10 +74,10 @@ class _Connection(RequestHandler):
         if isinstance(exc, ConnectionError):
             raise exc
         if status >= 500:
-            log.error("a request has failed here: %s", _place(exc))
+            log.error("internal error in a request: %s", _place(exc))
         if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun")
-        return error(status, "not a request of HTTP/1.1" if status < 500 else "internal error", closes=True)
+            raise ConnectionError("the answer has already started")
+        return error(status, "not a valid HTTP/1.1 request" if status < 500 else "internal error", closes=True)
 
 
 def _place(exc: BaseException | None) -> str:
@@ -219,7 +219,9 @@ def tls_context(settings: BalancerSettings) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(settings.tls_cert, settings.tls_key)
     except (OSError, ssl.SSLError) as fault:
-        raise MelangeError(f"{settings.tls_cert}, {settings.tls_key}: no certificate and key: {fault}") from fault
+        raise MelangeError(
+            f"{settings.tls_cert}, {settings.tls_key}: not a valid certificate and key: {fault}"
+        ) from fault
     return context
 
 
@@ -228,14 +230,14 @@ async def _drain(server: _Server, upstream: Upstream, limit_s: float) -> None:
     loop = asyncio.get_running_loop()
     end_s = loop.time() + limit_s
     if upstream.under_way:
-        log.info("draining: %d requests are under way", len(upstream.under_way))
+        log.info("draining: %d requests in flight", len(upstream.under_way))
     # Connections that have just been accepted come to their first wait, in which closing them finds them.
     await asyncio.sleep(_SETTLE_S)
     server.pre_shutdown()
     while upstream.under_way and loop.time() < end_s:
         await asyncio.sleep(0.05)
     if upstream.under_way:
-        log.warning("%d requests are cut off after %g s", len(upstream.under_way), limit_s)
+        log.warning("%d requests cut off after %g s", len(upstream.under_way), limit_s)
     await server.shutdown(0.5)
 
 
@@ -253,7 +255,7 @@ async def _follow(path: Path, plan: Plan, balancer: Balancer, health: Health) ->
             known = set(balancer.replicas)
             balancer.list_replicas(addresses)
         except MelangeError as fault:
-            log.error("the replicas stay as they are: %s", fault)
+            log.error("replicas unchanged: %s", fault)
             continue
         log.info("%s: %d replicas", path, len(addresses))
         await health.check([one for one in balancer.replicas if one not in known])
@@ -271,5 +273,5 @@ async def _stop_with_parent(stop: asyncio.Event) -> None:
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(_LOOK_EVERY_S)
-    log.error("the supervisor has gone: stopping")
+    log.error("the supervisor is gone: stopping")
     stop.set()

@@ -1,1 +1,1 @@
-"""Where plans go: a file or a folder a target. ``docs/deploy.md`` says how to add one."""
+"""Deployment targets, one file or folder each. ``docs/deploy.md`` explains how to add one."""

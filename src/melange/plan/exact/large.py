@@ -89,7 +89,7 @@ def by_clusters(problem: Problem, options: Options, start: Positions, *, say: Sa
     cuts = first_cuts(problem, probes, few=True)
     size = _FIRST_CLUSTERS
     while not known.is_proven(options.gap) and time.monotonic() < deadline:
-        say(f"best {known.cost:.2f} USD/h, none less than {known.bound:.2f}; {size} clusters of request sizes")
+        say(f"best {known.cost:.2f} USD/h, lower bound {known.bound:.2f}; {size} clusters of request sizes")
         _bound(problem, known, cuts, options, size, deadline)
         size = min(size * _MORE_CLUSTERS, problem.load.shape[1])
     found = least_peak_shares(problem, problem.carried(known.count))

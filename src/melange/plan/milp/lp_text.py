@@ -1,4 +1,4 @@
-"""A program as text in the LP format, to be read by people and by any other solver."""
+"""A program as text in the LP format, readable by people and by other solvers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The noun of this folder: a program in arrays, and what its columns and rows mean."""
+"""The program in arrays, with the meaning of its columns and rows."""
 
 from __future__ import annotations
 

@@ -52,8 +52,8 @@ def by_program(
         if not missing:
             return fleet
         scenarios = (*scenarios, *missing)
-        say(f"the fleet must also stand the loss of {', '.join(problem.names[r] for r in missing)}")
-    raise SolverError("the solver's plans keep breaking their constraints", hint="this is a bug")
+        say(f"the fleet must also survive the loss of {', '.join(problem.names[r] for r in missing)}")
+    raise SolverError("the solver's plans keep violating their constraints", hint="this is a bug")
 
 
 def start_point(problem: Problem, milp: Milp, count: Positions) -> Array | None:
@@ -89,10 +89,10 @@ def run_program(milp: Milp, options: Options, deadline: float, start: Array | No
         milp.program, time_limit_s=left, gap=options.gap, seed=options.seed, start=start, heuristics=start is None
     )
     if outcome.status == "infeasible":
-        raise InfeasibleError("no allowed set of replicas carries the workload")
+        raise InfeasibleError("no allowed fleet can serve the workload")
     if outcome.x is None:
         raise OutOfTimeError(
-            f"no plan was found within {options.time_limit_s:g} s", hint="give it more time: plan.time_limit_s"
+            f"no plan was found within {options.time_limit_s:g} s", hint="allow more time with plan.time_limit_s"
         )
     return outcome
 

@@ -32,8 +32,8 @@ from melange.workload.workload import Array, Workload
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Height of the picture over the most that a type costs at the loosest limit. A type close to its floor costs many times
-# the others: a taller picture would press their lines to the axis, a lower one would cut lines that are still of use.
+# Top of the axis, as a multiple of the highest cost at the loosest limit. A type near its latency floor costs many
+# times the others: a larger factor would flatten their lines, a smaller one would cut useful lines.
 _TALLEST = 2.5
 LIMIT_NAME_BY_METRIC = {
     "ttft": "Limit on the time to first token",
@@ -51,9 +51,9 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
     limits = [ms(point.at) for point in sweep.points]
     figure = new_figure(_request_cost_finding(sweep, legend, workload, cell), height=440)
     profiles = [point.profile for point in sweep.points]
-    costs_by_type = {entry.letter: cost_at_limits(profiles, entry.r, cell) for entry in legend.entries}
+    costs_by_type = {entry.letter: cost_at_limits(profiles, entry.r, cell) for entry in legend.of_compared}
     loosest = [costs[-1] for costs in costs_by_type.values() if np.isfinite(costs[-1])]
-    for entry in legend.entries:
+    for entry in legend.of_compared:
         costs = costs_by_type[entry.letter]
         if not np.isfinite(costs).any():
             continue
@@ -81,13 +81,13 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
 
 
 def cost_at_limits(profiles: Sequence[Profile], r: int, cell: Cell) -> Array:
-    """What 1,000 requests of one size cost on one type under each profile [USD]; nan where it cannot serve them."""
+    """Cost of 1,000 requests of one size on one type under each profile [USD]; nan if it cannot serve them."""
     costs = np.array([REQUESTS_PER_THOUSAND * request_cost(profile)[r, cell[0], cell[1]] for profile in profiles])
     return np.where(np.isfinite(costs), costs, np.nan)
 
 
 def _request_cost_finding(sweep: LimitSweep, legend: Legend, workload: Workload, cell: Cell) -> str:
-    """Which type is cheapest at the tight limits and which at the loose ones, in a sentence."""
+    """The cheapest type at tight and at loose limits, in a sentence."""
     found = [winners(request_cost(point.profile), list(legend.compared)) for point in sweep.points]
     able = [(point, int(w.best[cell])) for point, w in zip(sweep.points, found, strict=True) if w.best[cell] >= 0]
     size = workload.buckets.label(*cell)
@@ -132,7 +132,7 @@ def figure_winners_by_limit(sweep: LimitSweep, legend: Legend, workload: Workloa
     if any(r >= 0 and legend.find(r) is None for r in shown):
         add_key(figure, "other types", OTHER_COLOR)
     if -1 in shown:
-        add_key(figure, "none meets the limit", NONE_COLOR)
+        add_key(figure, "no type meets the limit", NONE_COLOR)
     figure.update_layout(
         xaxis=cell_axis(
             f"{LIMIT_NAME_BY_METRIC[sweep.metric]} [ms]", [f"{ms(point.at):,.0f}" for point in sweep.points]
@@ -147,12 +147,12 @@ def figure_winners_by_limit(sweep: LimitSweep, legend: Legend, workload: Workloa
 
 
 def size_name(workload: Workload, cell: Cell) -> str:
-    """A request size by the tokens it is planned for."""
+    """A request size as its planned tokens."""
     return f"{workload.input_tokens[cell]:,.0f} in, {workload.output_tokens[cell]:,.0f} out"
 
 
 def _winners_by_limit_finding(best: Sequence[Sequence[int]]) -> str:
-    """For how many of the sizes the cheapest type depends on the limit, in a sentence."""
+    """How many sizes have a cheapest type that depends on the limit, in a sentence."""
     changing = sum(len({r for r in row if r >= 0}) > 1 for row in best)
     if not changing:
         return f"For all {len(best)} typical sizes the cheapest type stays the same at every limit that can be met"
@@ -174,9 +174,9 @@ def _winner_hover(sweep: LimitSweep, legend: Legend, k: int, r: int, cell: Cell)
 
 
 def figure_cost_by_limit(sweep: LimitSweep, legend: Legend, plan: Plan) -> Figure:
-    """What the whole service costs by closed form as a limit varies; every point is a plan with its proof.
+    """Cost of the whole service by closed form as a limit varies; every point is a plan with its proof.
 
-    ``plan`` is the service's own, which has a point of its own where it is certified.
+    ``plan`` is the service's own; it gets its own point if it is certified.
     """
     import plotly.graph_objects as go
 
@@ -184,7 +184,7 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend, plan: Plan) -> Figur
     planned = [(point, point.plan) for point in sweep.points if point.plan is not None]
     bounds = [plan.cost_per_h if plan.bound_per_h is None else plan.bound_per_h for _, plan in planned]
     limits = [ms(point.at) for point, _ in planned]
-    for entry in legend.entries:
+    for entry in legend.of_compared:
         costs = [plan.single_type[plan.replica_types[entry.r].type_name].cost_per_h for _, plan in planned]
         if all(cost is None for cost in costs):
             continue
@@ -230,10 +230,10 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend, plan: Plan) -> Figur
 
 
 def _cost_by_limit_finding(sweep: LimitSweep) -> str:
-    """What the tightest limit that can be met and the loosest cost against the service's own, in a sentence."""
+    """Cost at the tightest feasible limit and at the loosest, against the service's own, in a sentence."""
     planned = [(point.at, point.plan) for point in sweep.points if point.plan is not None]
     if not planned:
-        return "No limit that was tried can be met"
+        return "None of the limits tried can be met"
     (tight, at_tight), (loose, at_loose) = planned[0], planned[-1]
     own = next((plan for at, plan in planned if at == sweep.own), None)
     text = f"By closed form {short_amount(at_tight.cost_per_h)} USD/h at {ms(tight):,.0f} ms, "
@@ -249,7 +249,7 @@ def _cost_by_limit_finding(sweep: LimitSweep) -> str:
 
 
 def _limit_axis(sweep: LimitSweep) -> dict[str, object]:
-    """The axis of limits, from 0 to a little more than the loosest, so that its marker is not cut."""
+    """The axis of limits, from 0 to a little beyond the loosest, so that its marker is not cut."""
     most = ms(sweep.points[-1].at)
     return value_axis(f"{LIMIT_NAME_BY_METRIC[sweep.metric]} [ms]", range=[0, most * 1.03])
 

@@ -24,17 +24,17 @@ from melange.present.terminal.layout import LEAST_SHOWN
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# What the points of curves rest on, as their legends say.
+# How the points of curves were computed, for legends.
 CLOSED_FORM = "closed form"
-# Types of a mix that a hover names: more lines than these would cover the curves beside it.
+# Types of a mix that a hover lists: more lines would cover the curves.
 _MOST_COUNTED = 4
 
 
 def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, plan: Plan) -> Figure:
-    """What the mix and each leading single type cost by closed form, by request rate (the paper's Figure 9).
+    """Cost of the mix and of each leading single type by closed form, by request rate (the paper's Figure 9).
 
-    Between two rates that were planned for, a line stands at the cost of the higher one: that plan carries them too.
-    ``plan`` is the service's own, which has a point of its own where it is certified.
+    Between two planned rates a line shows the cost of the higher one: that plan serves the rates below it too.
+    ``plan`` is the service's own; it gets its own point if it is certified.
     """
     import plotly.graph_objects as go
 
@@ -81,7 +81,7 @@ def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, plan: Plan
 
 
 def add_certified(figure: Figure, plan: Plan, at: float) -> None:
-    """A point for a certified plan, beside curves that are closed form; nothing for another plan."""
+    """A point for a certified plan, next to closed-form curves; nothing for other plans."""
     import plotly.graph_objects as go
 
     certificate = plan.certificate
@@ -110,8 +110,10 @@ def points_name(points: Sequence[SweepPoint], entry: Entry) -> str:
 
 
 def able_entries(points: Sequence[SweepPoint], legend: Legend) -> list[Entry]:
-    """The types with a color that can carry the traffic alone at some rate."""
-    return [entry for entry in legend.entries if np.isfinite(single_costs(points, points_name(points, entry))).any()]
+    """The types with a color that can serve the traffic alone at some rate."""
+    return [
+        entry for entry in legend.of_compared if np.isfinite(single_costs(points, points_name(points, entry))).any()
+    ]
 
 
 def _cost_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
@@ -119,12 +121,12 @@ def _cost_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
     planned = [point.plan for point in points if point.plan is not None]
     savings = [plan.savings for plan in planned if plan.savings is not None]
     if not savings:
-        return "No single type can carry this traffic; the mix can"
+        return "No single type can serve this traffic; the mix can"
     cheaper = sum(saved > LEAST_SHOWN for saved in savings)
     if not cheaper:
-        return f"By closed form a mix is at none of the {len(savings)} rates cheaper than the best single type"
+        return f"By closed form, the mix is not cheaper than the best single type at any of the {len(savings)} rates"
     return (
-        f"By closed form the mix is cheaper than every single type at {cheaper} of {len(savings)} rates, "
+        f"By closed form, the mix is cheaper than every single type at {cheaper} of {len(savings)} rates, "
         f"by up to {percent(max(savings))}"
     )
 
@@ -150,14 +152,14 @@ def mix_hover(point: SweepPoint, legend: Legend) -> str:
 
 
 def kind_text(plan: Plan) -> str:
-    """What the cost of a point rests on: closed form, with the share of requests where it was simulated."""
+    """How the cost of a point was computed: closed form, with the simulated share of requests if there is one."""
     if plan.simulation is None:
         return plan.kind
     return f"{CLOSED_FORM}; simulated, {plan.simulation.attainment:.1%} of requests met the limits"
 
 
 def _gap_text(plan: Plan) -> str:
-    """What is proven of a plan, in a few words."""
+    """What is proven about a plan, in a few words."""
     if plan.gap == 0:
         return "proven: none is cheaper"
     bound = f" (none under {plan.bound_per_h:,.2f})" if plan.bound_per_h is not None else ""
@@ -165,7 +167,7 @@ def _gap_text(plan: Plan) -> str:
 
 
 def figure_savings(points: Sequence[SweepPoint], legend: Legend) -> Figure:
-    """What the mix saves against each leading single type, at several rates (the paper's Figure 11)."""
+    """Savings of the mix over each leading single type, at several rates (the paper's Figure 11)."""
     import plotly.graph_objects as go
 
     planned = [point for point in points if point.plan is not None]
@@ -211,7 +213,5 @@ def _savings_finding(points: Sequence[SweepPoint], legend: Legend) -> str:
         if not np.isnan(value := savings_against(point.plan, points_name(points, entry)))
     ]
     if not saved:
-        return "No single type can carry this traffic, so there is nothing to save against"
-    return (
-        f"Against one type alone the mix saves by closed form {percent(max(min(saved), 0.0))} to {percent(max(saved))}"
-    )
+        return "No single type can serve this traffic, so there is nothing to compare with"
+    return f"By closed form, the mix saves {percent(max(min(saved), 0.0))} to {percent(max(saved))} over one type alone"

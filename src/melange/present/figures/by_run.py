@@ -27,13 +27,13 @@ TIME_NAME_BY_METRIC = {
     "itl": "Time between two tokens",
 }
 _HELD_COLOR = "#BFD9EC"
-# Below the target, by the share that met the SLO: the fewer, the darker. Steps of about a factor of five in the misses
-# (1, 5, 20 %), so that a page shows at a glance whether a size misses narrowly or by far. A judgment.
+# Colors below the target, darker for fewer requests that met the SLO. Steps of about a factor of five in the misses
+# (1, 5, 20 %), so that a page shows at a glance how far a size misses. A judgment.
 _MISSED_COLORS = ((0.99, "#FBE3CC"), (0.95, "#F5BF8B"), (0.8, "#E69145"), (0.0, "#A64B00"))
 
 
 def colors_of(report: Report, plan: Plan) -> tuple[str, ...]:
-    """The colors of the report's types, those that they have on the plan's own page; grey where colors have run out."""
+    """The colors of the report's types, as on the plan's own page; grey when colors run out."""
     order = [plan.replica_types[r].name for r in used_types(plan)]
     places = (order.index(one.name) if one.name in order else len(COLORS) for one in report.types)
     return tuple(COLORS[place] if place < len(COLORS) else OTHER_COLOR for place in places)
@@ -83,20 +83,20 @@ def _shade(held: float, target: float) -> str:
 
 
 def _attainment_finding(report: Report) -> str:
-    """How many sizes hold the target, in a sentence."""
+    """How many sizes meet the target, in a sentence."""
     came = report.bucket_requests > 0
     below = came & (report.bucket_attainment < report.target)
     if not below.any():
-        return f"Every one of the {int(came.sum())} request sizes holds {percent(report.target)}"
+        return f"All {int(came.sum())} request sizes meet {percent(report.target)}"
     part = float(report.bucket_requests[below].sum())
     return (
         f"{int(below.sum())} of {int(came.sum())} request sizes, with {percent(part)} of the requests, "
-        f"hold less than {percent(report.target)}"
+        f"stay below {percent(report.target)}"
     )
 
 
 def figure_times(report: Report, metric: str, colors: Sequence[str]) -> Figure:
-    """One metric's mean and percentiles, in all and by type, beside its limit."""
+    """One metric's mean and percentiles, overall and by type, with its limit."""
     import plotly.graph_objects as go
 
     figure = new_figure(_times_finding(report, metric), height=360)
@@ -135,10 +135,10 @@ def _times_finding(report: Report, metric: str) -> str:
     """Mean and far percentile of a metric, in a sentence."""
     values = report.times.get(metric) or {}
     if not values:
-        return f"{TIME_NAME_BY_METRIC[metric]}: nothing was served"
+        return f"{TIME_NAME_BY_METRIC[metric]}: no request was served"
     return (
         f"{TIME_NAME_BY_METRIC[metric]} is {ms(values['mean']):,.1f} ms on average and {ms(values['p99']):,.1f} ms "
-        "for the slowest hundredth"
+        "at p99"
     )
 
 
@@ -170,12 +170,12 @@ def _queue_finding(report: Report) -> str:
     longest = [(max(row, default=0.0), one.name) for row, one in zip(report.queue, report.types, strict=True)]
     most, name = max(longest, default=(0.0, ""))
     if most <= 0:
-        return "No request waits at any sampled moment"
-    return f"At most {most:,.0f} requests wait at once, on {name}"
+        return "No request was waiting at any sample"
+    return f"At most {most:,.0f} requests wait at the same time, on {name}"
 
 
 def figure_utilization(report: Report, colors: Sequence[str]) -> Figure:
-    """Planned load beside what was observed."""
+    """Planned load and observed load."""
     import plotly.graph_objects as go
 
     kinds = ("planned load", "busy", "KV cache, mean", "KV cache, peak")
@@ -211,7 +211,7 @@ def _utilization_finding(report: Report) -> str:
     fullest = max(report.types, key=lambda one: one.peak_kv)
     loads = [one.planned_load for one in report.types]
     span = " to ".join(dict.fromkeys((percent(min(loads)), percent(max(loads)))))
-    return f"Planned to a load of {span}; KV caches fill to {percent(fullest.peak_kv)} at most, on {fullest.name}"
+    return f"Planned load {span}; KV caches peak at {percent(fullest.peak_kv)}, on {fullest.name}"
 
 
 def figure_causes(report: Report) -> Figure:
@@ -282,12 +282,12 @@ def figure_policies(reports: Sequence[Report]) -> Figure:
 
 
 def _policies_finding(reports: Sequence[Report]) -> str:
-    """How the plan's policy stands to the best of the others, in a sentence."""
+    """How the plan's policy compares with the best of the others, in a sentence."""
     own, *others = [one for one in reports if one.attainment]
     best = max(others, key=lambda one: one.attainment.value if one.attainment else 0.0)
     if own.attainment is None or best.attainment is None:
         return "Policies on the same requests"
     return (
         f"{own.policy} meets the SLO for {own.attainment.value:.2%} of the requests, "
-        f"{best.policy}, the best other, for {best.attainment.value:.2%}"
+        f"{best.policy}, the best of the others, for {best.attainment.value:.2%}"
     )

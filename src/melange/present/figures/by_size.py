@@ -26,11 +26,11 @@ from melange.workload.workload import Array, Workload
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Of a row [px]: its 12 px text with room around it. Less, and frames touch the letters; more, and a grid of a dozen
-# input sizes no longer fits on a screen.
+# Row height [px]: 12 px text with padding. If smaller, frames touch the letters; if larger, a grid of a dozen input
+# sizes no longer fits on a screen.
 _ROW_HEIGHT = 34
-# Lead from which on a color is full, and how strong it is at no lead. A wider range would leave leads of some per cent
-# alike; a weaker start would make small leads look like cells that nothing serves.
+# Lead at which a color reaches full strength, and its strength at no lead. A wider range would hide leads of a few
+# percent; a weaker start would make small leads look like cells that nothing serves.
 _FULL_LEAD, _LEAST_STRENGTH = 0.5, 0.3
 
 
@@ -53,20 +53,20 @@ def figure_winners(profile: Profile, workload: Workload, found: Winners, legend:
     if any(legend.find(r) is None for r in shown):
         add_key(figure, "other types", OTHER_COLOR)
     if (found.best < 0).any():
-        add_key(figure, "none meets the SLO" if profile.slo else "none can serve it", NONE_COLOR)
+        add_key(figure, "no type meets the SLO" if profile.slo else "no type can serve it", NONE_COLOR)
     figure.update_layout(**size_axes(profile.buckets))
     return with_title_room(figure)
 
 
 def _winners_finding(profile: Profile, workload: Workload, found: Winners, legend: Legend) -> str:
-    """Which type is cheapest for how much of the traffic, in a sentence."""
+    """The share of the traffic for which each type is cheapest, in a sentence."""
     rate = workload.request_rate
     parts = {int(r): float(rate[found.best == r].sum() / rate.sum()) for r in np.unique(found.best) if r >= 0}
     leading = sorted(((part, r) for r, part in parts.items() if part > 0), key=lambda pair: (-pair[0], pair[1]))
     if not leading:
         return "No type can serve any of these sizes"
     names = {r: name_of(profile, legend, r) for _, r in leading}
-    first = f"{names[leading[0][1]]} serves {percent(leading[0][0])} of the requests at the least cost each"
+    first = f"{names[leading[0][1]]} is the cheapest type for {percent(leading[0][0])} of the requests"
     rest = [f"{names[r]} {percent(part)}" for part, r in leading[1:3]]
     return first + (f", {' and '.join(rest)}" if rest else "")
 
@@ -98,7 +98,7 @@ def _winner_hover(profile: Profile, workload: Workload, found: Winners, i: int, 
 
 
 def figure_pair(profile: Profile, workload: Workload, a: Entry, b: Entry) -> Figure:
-    """Two types against each other: which is cheaper for each request size, and by how much (the paper's Figure 3b)."""
+    """Two types compared: which is cheaper for each request size, and by how much (the paper's Figure 3b)."""
     ahead = advantage(request_cost(profile), a.r, b.r)
     shape = ahead.shape
     colors = [[_pair_color(float(value), a, b) for value in row] for row in ahead]
@@ -113,14 +113,14 @@ def figure_pair(profile: Profile, workload: Workload, a: Entry, b: Entry) -> Fig
 
 
 def _pair_finding(workload: Workload, ahead: Array, a: Entry, b: Entry) -> str:
-    """How much of the traffic each of two types serves cheaper, in a sentence."""
+    """The share of the traffic that each of two types serves cheaper, in a sentence."""
     rate = workload.request_rate
     parts = [float(rate[mask].sum() / rate.sum()) for mask in (ahead > 0, ahead < 0)]
     return f"{a.label} is cheaper for {percent(parts[0])} of the requests, {b.label} for {percent(parts[1])}"
 
 
 def _pair_color(ahead: float, a: Entry, b: Entry) -> str:
-    """The color of the cheaper type, the paler the smaller its lead; full from a lead of 50 % on."""
+    """The color of the cheaper type, paler for a smaller lead; full from a lead of 50 % on."""
     if np.isnan(ahead):
         return NONE_COLOR
     strength = _LEAST_STRENGTH + (1.0 - _LEAST_STRENGTH) * min(abs(ahead), _FULL_LEAD) / _FULL_LEAD

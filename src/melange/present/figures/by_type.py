@@ -1,4 +1,4 @@
-"""The picture of what one request costs on each type, and how sure that is."""
+"""The picture of the cost of one request on each type, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CostInterval = tuple[float, float, float]
 
 
 def cost_interval(profile: Profile, r: int, cell: Cell) -> _CostInterval:
-    """What 1,000 requests of a size cost on a type: low end, estimate, high end [USD]; infinite where it cannot.
+    """Cost of 1,000 requests of a size on a type: low end, estimate, high end [USD]; infinite if it cannot serve them.
 
     The high end of the cost belongs to the low end of the rate.
     """
@@ -37,7 +37,7 @@ def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell:
     import plotly.graph_objects as go
 
     ranked = intervals(profile, legend, cell)
-    # A little room, so that whiskers do not end on the frame.
+    # Some room, so that whiskers do not end on the frame.
     most = 1.08 * max(
         [high for _, (_, mid, high) in ranked if np.isfinite(high)] + [m for _, (_, m, _) in ranked] + [0]
     )
@@ -52,7 +52,7 @@ def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell:
                 error_x={
                     "type": "data",
                     "symmetric": False,
-                    # An endless whisker goes past the edge, where it is cut.
+                    # An infinite whisker goes past the edge, where it is cut.
                     "array": [min(high, 2 * most) - mid],
                     "arrayminus": [mid - low],
                     "color": entry.color,
@@ -71,13 +71,13 @@ def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell:
 
 
 def intervals(profile: Profile, legend: Legend, cell: Cell) -> list[tuple[Entry, _CostInterval]]:
-    """The types with a color that can serve a size, the cheapest first, with their costs."""
-    able = [(entry, cost_interval(profile, entry.r, cell)) for entry in legend.entries]
+    """The types with a color that can serve a size, cheapest first, with their costs."""
+    able = [(entry, cost_interval(profile, entry.r, cell)) for entry in legend.of_compared]
     return sorted((pair for pair in able if np.isfinite(pair[1][1])), key=lambda pair: pair[1][1])
 
 
 def intervals_finding(ranked: list[tuple[Entry, _CostInterval]], workload: Workload, cell: Cell) -> str:
-    """Whether the cheapest is sure to be the cheapest, in a sentence."""
+    """Whether the cheapest type is certain to be the cheapest, in a sentence."""
     size = workload.buckets.label(*cell)
     if not ranked:
         return f"No type with a color can serve {size}"
@@ -86,5 +86,5 @@ def intervals_finding(ranked: list[tuple[Entry, _CostInterval]], workload: Workl
     text = f"For {size}, {first.label} is cheapest at {short_amount(mid)} USD per 1,000{span}"
     rivals = [entry.label for entry, interval in ranked[1:] if interval[0] < high]
     if not rivals:
-        return f"{text}, and no other interval reaches it"
-    return f"{text}; the intervals of {len(rivals)} of {len(ranked) - 1} others overlap with that"
+        return f"{text}, and no other interval overlaps"
+    return f"{text}; the intervals of {len(rivals)} of {len(ranked) - 1} others overlap"

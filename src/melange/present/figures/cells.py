@@ -1,4 +1,4 @@
-"""What pictures of a grid have in common: cells with text, frames, keys, axes of buckets, and words for a cell."""
+"""Common parts of grid pictures: cells with text, frames, keys, axes of buckets, and hover texts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def size_axes(buckets: Buckets, rows: list[int] | None = None, columns: list[int
     """Both axes of a grid of request sizes, small sizes at the top left as in the paper's tables."""
     rows = list(range(buckets.shape[0])) if rows is None else rows
     columns = list(range(buckets.shape[1])) if columns is None else columns
-    unit = "number of the bucket" if buckets.is_ordinal else "tokens, up to"
+    unit = "bucket number" if buckets.is_ordinal else "tokens, up to"
     return {
         "xaxis": cell_axis(f"Output length [{unit}]", _edge_names(buckets, "output", columns), side="bottom"),
         "yaxis": cell_axis(
@@ -32,13 +32,13 @@ def size_axes(buckets: Buckets, rows: list[int] | None = None, columns: list[int
 
 
 def _edge_names(buckets: Buckets, axis: str, chosen: list[int]) -> list[str]:
-    """Upper edges in words; numbers where the buckets have no sizes."""
+    """Upper edges as text; bucket numbers if the buckets have no sizes."""
     edges = buckets.input_edges if axis == "input" else buckets.output_edges
     return [f"#{k + 1}" if buckets.is_ordinal else f"{edges[k]:,}" for k in chosen]
 
 
 def add_cells(figure: Figure, colors: list[list[str]], texts: list[list[str]], hovers: list[list[str]]) -> None:
-    """A grid of cells, each with a color, a short text in ink that reads on it, and a hover."""
+    """A grid of cells, each with a color, a short text in a readable ink, and a hover."""
     import plotly.graph_objects as go
 
     palette = sorted({color for row in colors for color in row})
@@ -72,7 +72,7 @@ def add_cells(figure: Figure, colors: list[list[str]], texts: list[list[str]], h
 
 def frame_traffic(figure: Figure, workload: Workload) -> None:
     """A frame around every size that the traffic has."""
-    # A little inside the cell, or the frames of neighbors would lie on each other.
+    # Slightly inside the cell, or the frames of neighbors would overlap.
     frame = {"type": "rect", "line": {"color": "#000000", "width": 2}}
     cells = np.argwhere(workload.request_rate > 0).tolist()
     shapes = [frame | {"x0": o - 0.47, "x1": o + 0.47, "y0": i - 0.45, "y1": i + 0.45} for i, o in cells]
@@ -86,7 +86,7 @@ def add_keys(figure: Figure, entries: list[Entry]) -> None:
 
 
 def add_key(figure: Figure, label: str, color: str) -> None:
-    """A line of the legend for a color of cells."""
+    """A legend line for a cell color."""
     import plotly.graph_objects as go
 
     marker = {"symbol": "square", "size": 13, "color": color, "line": {"color": "#777777", "width": 1}}
@@ -94,15 +94,15 @@ def add_key(figure: Figure, label: str, color: str) -> None:
 
 
 def margin_text(margin: float) -> str:
-    """A margin in a cell: what the second costs more."""
+    """A margin in a cell: how much more the second costs."""
     if not np.isfinite(margin):
         return "only"
-    # From +1,000 % on a factor is shorter, and fits into the cell.
+    # From +1,000 % on a factor is shorter and fits into the cell.
     return f"+{margin:.0%}" if margin < 9.995 else f"x{margin + 1:.0f}"
 
 
 def cost_text(profile: Profile, r: int, i: int, o: int) -> str:
-    """What 1,000 requests of a size cost on a type, with its interval where one is known."""
+    """Cost of 1,000 requests of a size on a type, with its interval if known."""
     rate = profile.max_request_rate[r, i, o]
     price = profile.replica_types[r].cost_per_h / profile.replica_types[r].replicas_per_instance / 3.6
     text = f"{short_amount(price / rate)} USD per 1,000"
@@ -113,7 +113,7 @@ def cost_text(profile: Profile, r: int, i: int, o: int) -> str:
 
 
 def planned_at(workload: Workload, i: int, o: int) -> str:
-    """The size that a bucket stands for, in words; empty where it has none."""
+    """The planned size of a bucket, as text; empty if it has none."""
     if workload.buckets.is_ordinal:
         return ""
     return f", planned at {workload.input_tokens[i, o]:,.0f} in and {workload.output_tokens[i, o]:,.0f} out"

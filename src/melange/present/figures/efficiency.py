@@ -1,4 +1,4 @@
-"""What a request of each size costs on each replica type, and which type serves it cheapest: numbers of the pictures.
+"""Cost of a request of each size on each replica type, and the cheapest type: the numbers behind the pictures.
 
 Arrays have the axes (replica type R, input bucket I, output bucket O).
 """
@@ -28,9 +28,9 @@ class Winners:
     best, second
         Position of the cheapest and the second cheapest type (I, O); -1 where there is none.
     cost
-        What a request costs on the cheapest (I, O) [USD]; infinite where none can serve it.
+        Cost of a request on the cheapest (I, O) [USD]; infinite if none can serve it.
     margin
-        What the second costs more, as a fraction (I, O); infinite where only one can serve it, nan where none can.
+        Extra cost of the second, as a fraction (I, O); infinite if only one can serve it, nan if none can.
     """
 
     best: _Indices
@@ -40,7 +40,7 @@ class Winners:
 
 
 def request_cost(profile: Profile, rates: Array | None = None) -> Array:
-    """What one request costs on a replica that is fully used (R, I, O) [USD]; infinite where it cannot be served.
+    """Cost of one request on a fully used replica (R, I, O) [USD]; infinite if it cannot be served.
 
     cost = cost_per_h / (replicas per instance) / 3600 / max_request_rate: the inverse of T/$ (Mélange, arXiv
     2404.14527, section 4).
@@ -48,7 +48,7 @@ def request_cost(profile: Profile, rates: Array | None = None) -> Array:
     Parameters
     ----------
     profile
-        What each type can serve, and at which price.
+        Capacities and prices of each type.
     rates
         In place of the profile's rates: its ``low`` or ``high`` (R, I, O) [1/s].
     """
@@ -84,9 +84,9 @@ def winners(cost: Array, among: list[int]) -> Winners:
 
 
 def advantage(cost: Array, a: int, b: int) -> Array:
-    """What the more expensive of two types costs more, as a fraction (I, O).
+    """Extra cost of the more expensive of two types, as a fraction (I, O).
 
-    Above 0 where ``a`` is cheaper, below where ``b`` is; infinite where only one of them can serve the size, nan where
+    Positive where ``a`` is cheaper, negative where ``b`` is; infinite where only one can serve the size, nan where
     neither can.
 
     >>> advantage(np.array([[[1.0, 3.0]], [[1.5, 1.0]]]), 0, 1)
@@ -103,7 +103,7 @@ def advantage(cost: Array, a: int, b: int) -> Array:
 
 
 def comparable_types(plan: Plan) -> list[int]:
-    """Positions of the types that are worth a place in a picture.
+    """Positions of the types to show in pictures.
 
     Left out are types that the settings exclude, types of which one instance alone costs more than the whole plan, and
     types that another offer of the same accelerators and degree matches everywhere at no higher price per replica (of
@@ -120,7 +120,7 @@ def comparable_types(plan: Plan) -> list[int]:
 
 
 def _is_matched(profile: Profile, cost: Array, r: int, others: _Indices) -> bool:
-    """Whether another offer of the same hardware is at least as good for every size."""
+    """Whether another offer with the same hardware is at least as good for every size."""
     for other in others.tolist():
         if other == r or _hardware(profile, other) != _hardware(profile, r):
             continue
@@ -135,7 +135,7 @@ def _hardware(profile: Profile, r: int) -> tuple[str, int, str]:
 
 
 def _size(profile: Profile, other: int, r: int) -> bool:
-    """Of two equals, whether the other is the smaller instance, or the first of the same size."""
+    """For two equal offers, whether the other is the smaller instance, or the first of the same size."""
     sizes = [profile.replica_types[position].offer.accelerators for position in (other, r)]
     return (sizes[0], other) < (sizes[1], r)
 
@@ -156,9 +156,9 @@ def typical_sizes(workload: Workload, count: int) -> list[tuple[int, int]]:
 
 
 def is_distinguished(profile: Profile, found: Winners) -> Mask:
-    """Where the winner is cheaper even at the wrong ends of both intervals (I, O).
+    """Where the winner is cheaper even at the unfavorable ends of both intervals (I, O).
 
-    False where there is no second; an interval that reaches 0 leaves everything open.
+    False where there is no second; an interval that reaches 0 decides nothing.
     """
     at_most, at_least = request_cost(profile, profile.low), request_cost(profile, profile.high)
     i, o = np.indices(found.best.shape)

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 _FORMATS = ("png", "svg")
 # Wide enough for the titles, which are wrapped for this width (present/figures/theme.py).
 _WIDTH_PX = 1000
-# Pixels of a PNG for each of them: 300 dots an inch where a picture is printed 17 cm wide. One would show its pixels
-# there; three makes files larger for what few printers show.
+# PNG pixels per picture pixel: 300 dpi for a picture printed 17 cm wide. With 1, pixels would show in print; with 3,
+# files grow for detail that few printers show.
 _PIXEL_RATIO = 2
 
 
 def check_images(folder: Path, image_format: str) -> None:
-    """Refuse what cannot work before any time is spent.
+    """Check what images need before any time is spent.
 
     Raises
     ------
@@ -35,16 +35,16 @@ def check_images(folder: Path, image_format: str) -> None:
     if find_browser() is None:
         raise InputError(
             "--images needs Chrome or Chromium, and none was found",
-            hint="install chromium, or name its program in the environment variable BROWSER_PATH",
+            hint="install chromium, or set the environment variable BROWSER_PATH to its program",
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}", hint="give a folder that is yours") from error
+        raise InputError(f"{folder}: cannot be created: {error.strerror}", hint="choose a writable folder") from error
 
 
 def write_images(pictures: Sequence[Picture], folder: Path, image_format: str) -> list[Path]:
-    """Write every view of every picture; names are the picture's, with a number from the second view on.
+    """Write every view of every picture; files are named after the picture, with a number from the second view on.
 
     Raises
     ------
@@ -64,10 +64,10 @@ def write_images(pictures: Sequence[Picture], folder: Path, image_format: str) -
     page = kaleido.PageGenerator(mathjax=False)  # text is drawn as it is; nothing is fetched
     try:
         kaleido.write_fig_from_object_sync(jobs, cancel_on_error=True, kopts={"page_generator": page})
-    except Exception as error:  # whatever the browser's driver raises, the reader can act on one thing
+    except Exception as error:  # any error of the browser's driver has the same remedy
         raise InputError(
             f"the browser did not draw the pictures: {error}",
-            hint="check that Chrome or Chromium starts, or name another in the environment variable BROWSER_PATH",
+            hint="check that Chrome or Chromium starts, or set the environment variable BROWSER_PATH to another one",
         ) from error
     return [Path(str(job["path"])) for job in jobs]
 

@@ -1,4 +1,4 @@
-"""Which replica types the pictures show, and the letter, name and color that each keeps on the whole page."""
+"""The replica types that pictures show, with one letter, name and color each for the whole page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#33
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "8px 3px 2px 3px")
 OTHER_COLOR = "#B8B8B8"
 MIX_COLOR = "#111111"
-CERTIFIED_COLOR = "#F0E442"  # the yellow that Okabe and Ito have left, inside a black line
+CERTIFIED_COLOR = "#F0E442"  # Okabe and Ito's yellow, with a black outline
 NONE_COLOR = "#f2f2f2"  # nothing can serve it
 
 
@@ -34,7 +34,7 @@ class Entry:
     letter
         The letter that stands for it in tables and cells.
     label
-        Its name, as short as the company allows.
+        Its name, shortened as far as it stays distinct.
     color, dash
         Of its areas and of its lines.
     """
@@ -48,7 +48,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Legend:
-    """The types that have a color of their own.
+    """The types with their own color.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Legend:
     left_out
         How many types were not compared.
     place
-        What all names had in common and the labels leave out.
+        The part that all names share and that labels leave out.
     """
 
     entries: tuple[Entry, ...]
@@ -67,13 +67,18 @@ class Legend:
     left_out: int
     place: str
 
+    @property
+    def of_compared(self) -> tuple[Entry, ...]:
+        """The entries of types that were compared: all but second pools, which plans at other limits do not have."""
+        return tuple(entry for entry in self.entries if entry.r in self.compared)
+
     def find(self, r: int) -> Entry | None:
-        """The entry of the type at position ``r``; None where it has no color of its own."""
+        """The entry of the type at position ``r``; None if it has no color of its own."""
         return next((entry for entry in self.entries if entry.r == r), None)
 
 
 def legend_of(plan: Plan, workload: Workload, compared: list[int], found: Winners) -> Legend:
-    """Give colors to the leading types.
+    """Assign colors to the leading types.
 
     First those that the plan uses, then the cheapest one alone, then those that win most requests, then most sizes,
     then the next cheapest alone.
@@ -89,7 +94,7 @@ def legend_of(plan: Plan, workload: Workload, compared: list[int], found: Winner
     return Legend(
         entries=entries,
         compared=tuple(compared),
-        left_out=len(plan.replica_types) - len(compared),
+        left_out=sum(not one.pool for one in plan.replica_types) - len(compared),
         place=place,
     )
 
@@ -99,7 +104,7 @@ def _leading(plan: Plan, workload: Workload, compared: list[int], found: Winners
     sizes = {r: int((found.best == r).sum()) for r in compared}
     costs = [plan.single_type[t.type_name].cost_per_h for t in plan.replica_types]
     alone = sorted((cost, r) for r, cost in enumerate(costs) if cost is not None and r in traffic)
-    order = [r for r in used_types(plan) if r in traffic]
+    order = [r for r in used_types(plan) if r in traffic or plan.replica_types[r].pool]
     order += [r for _, r in alone[:1]]
     winning = sorted(compared, key=lambda r: (-traffic[r], -sizes[r], r))
     order += [r for r in winning if traffic[r] > 0]
@@ -126,13 +131,13 @@ def short_names(replica_types: list[ReplicaType], chosen: list[int]) -> tuple[li
 
 
 def color_of(legend: Legend, r: int) -> str:
-    """The color of the type at position ``r``; grey where it has none of its own."""
+    """The color of the type at position ``r``; grey if it has none of its own."""
     entry = legend.find(r)
     return entry.color if entry else OTHER_COLOR
 
 
 def ink_on(color: str) -> str:
-    """Black or white, whichever reads better on a color (WCAG relative luminance).
+    """Black or white, whichever is more readable on a color (WCAG relative luminance).
 
     >>> ink_on("#0072B2"), ink_on("#E69F00")
     ('#ffffff', '#000000')

@@ -18,7 +18,7 @@ class Variant:
     Parameters
     ----------
     label
-        What tells it from the others.
+        What distinguishes it from the others.
     figure
         With a title that says the finding.
     """
@@ -39,15 +39,15 @@ class Picture:
     Parameters
     ----------
     name
-        Of its files and anchors.
+        Name of its files and HTML ids.
     about
         What it shows.
     caption
-        How to read it, what it assumes.
+        How to read it, and its assumptions.
     variants
         The first is shown first.
     choice
-        What the variants differ in; empty where there is one.
+        What the variants differ in; empty if there is only one.
     header, rows
         The numbers behind it.
     min_width

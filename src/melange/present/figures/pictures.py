@@ -1,4 +1,4 @@
-"""The pictures of a service: which there are, what each one says, and the numbers behind it."""
+"""The pictures of a service, with their captions and the numbers behind them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ from melange.present.terminal.plan_tables import SHOWN_SHARE
 from melange.profile.profile import Profile
 from melange.units import REQUESTS_PER_THOUSAND, ms
 
-# Of the service's rate: some of those that every sweep plans for. With more of them bars get too thin for the figures
-# on them.
+# Multiples of the service's rate, some of those in every sweep. With more, bars get too thin for their labels.
 _BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
-# Types that are put against each other: 5 make 10 pairs to choose from, one more would make 15.
+# Types that are compared in pairs: 5 make 10 pairs to choose from, one more would make 15.
 _PAIRED = 5
-# Request sizes that stand for the traffic, a row each; and those among them that get curves of their own. More would
-# say more of rare sizes, and take a reader longer. A judgment.
+# Representative request sizes, a row each; and how many of them get curves. More would show rare sizes, and take longer
+# to read. A judgment.
 _TYPICAL, _DRAWN = 6, 3
 
 
@@ -84,27 +83,27 @@ def picture_of_winners(study: Study) -> Picture:
         )
     has_intervals = bool((profile.high > profile.low).any())
     certainty = (
-        f" In {int(apart.sum()) or 'none'} of {rivalled} cells does the winner stay ahead at the wrong ends of both "
-        "80 % intervals; elsewhere a measurement could turn the order."
+        f" In {int(apart.sum()) or 'none'} of {rivalled} cells the winner stays ahead at the unfavorable ends of both "
+        "80 % intervals; elsewhere a measurement could change the order."
         if has_intervals and rivalled
         else ""
     )
     return Picture(
         name="winners-by-size",
         about="The most cost-efficient type by request size",
-        caption="Letter: the type on which a request costs least when the replica is fully used (price of the "
-        "instance over its replicas and their maximum rate within the SLO). Number: what the second best costs more. "
-        "Black frames: sizes that this traffic has. A plan rents whole instances, so it may choose otherwise when "
+        caption="Letter: the cheapest type per request on a fully used replica (price of the "
+        "instance over its replicas and their maximum rate within the SLO). Number: extra cost of the second best. "
+        "Black frames: sizes in this traffic. A plan rents whole instances, so it may choose otherwise when "
         "they are few." + certainty,
         variants=(Variant(label="", figure=by_size.figure_winners(profile, workload, found, study.legend)),),
-        header=("Request size [tokens]", "Cheapest", "USD per 1,000 requests", "Second", "Costs more"),
+        header=("Request size [tokens]", "Cheapest", "USD per 1,000 requests", "Second", "Extra cost"),
         rows=tuple(rows),
         min_width=_grid_width(profile),
     )
 
 
 def picture_of_intervals(study: Study) -> Picture | None:
-    """How sure the costs are; None where nothing is known of their error."""
+    """How certain the costs are; None if their error is not known."""
     profile, workload = study.profile, study.workload
     if not (profile.high > profile.low).any():
         return None
@@ -116,9 +115,9 @@ def picture_of_intervals(study: Study) -> Picture | None:
             rows.append((workload.buckets.label(*cell), entry.label, *ends))
     return Picture(
         name="intervals",
-        about="What one request costs on each type, and how sure that is",
+        about="Cost of one request on each type, with uncertainty",
         caption="On fully used replicas. Whiskers: 80 % interval of the profile, cut at the right edge where the "
-        "type may turn out unable to meet the SLO. Where types err in the same direction, their order is surer than "
+        "type may be unable to meet the SLO. If types err in the same direction, their order is more certain than "
         "overlapping whiskers suggest.",
         variants=tuple(
             Variant(
@@ -135,15 +134,15 @@ def picture_of_intervals(study: Study) -> Picture | None:
 
 
 def _drawn(study: Study) -> list[Cell]:
-    """A middling request size, a short one and a long one."""
+    """A medium request size, a short one and a long one."""
     cells = typical_sizes(study.workload, _TYPICAL)
-    # The first is what the page shows before anybody chooses.
+    # The first is shown until the reader chooses another.
     return cells if len(cells) <= _DRAWN else [cells[k] for k in (len(cells) // 2, 0, len(cells) - 1)]
 
 
 def picture_of_pairs(study: Study) -> Picture | None:
-    """Two types against each other; None where there is one only."""
-    pairs = list(combinations(study.legend.entries[:_PAIRED], 2))
+    """Two types compared; None if there is only one."""
+    pairs = list(combinations(study.legend.of_compared[:_PAIRED], 2))
     if not pairs:
         return None
     variants = tuple(
@@ -152,10 +151,10 @@ def picture_of_pairs(study: Study) -> Picture | None:
     )
     return Picture(
         name="two-types",
-        about="Two types against each other",
+        about="Two types compared",
         caption="Color and letter: the cheaper of the two for a request of that size on a fully used replica. Number: "
-        'what the other costs more; "only": the other cannot serve it within the SLO. The stronger the color, the '
-        "larger the lead (full from 50 % on). Black frames: sizes that this traffic has.",
+        'extra cost of the other; "only": the other cannot serve it within the SLO. The stronger the color, the '
+        "larger the lead (full from 50 % on). Black frames: sizes that occur in this traffic.",
         variants=variants,
         choice="Pair",
         min_width=_grid_width(study.profile),
@@ -169,19 +168,19 @@ def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture
     proven = "proven cheapest" if gap == 0 else f"proven within {gap:.2%} of the cheapest"
     missing = sum(point.plan is None for point in points)
     entries = by_rate.able_entries(points, legend)
-    unable = [entry.label for entry in legend.entries if entry not in entries]
-    cannot = f" Cannot carry this traffic alone: {', '.join(unable)}." if unable else ""
+    unable = [entry.label for entry in legend.of_compared if entry not in entries]
+    cannot = f" Cannot serve this traffic alone: {', '.join(unable)}." if unable else ""
     lost = f" At {missing} rates no plan was found." if missing else ""
-    budget = " The budget is not kept here." if study.options.budget_per_h is not None else ""
+    budget = " The budget does not apply here." if study.options.budget_per_h is not None else ""
     chosen = [point for point in points if np.isclose(point.at / own, _BAR_FACTORS).any()]
     header = ("Rate [1/s]", "Kind", "Mix [USD/h]", "Gap", *(f"Only {entry.label} [USD/h]" for entry in entries))
     return [
         Picture(
             name="cost-by-rate",
             about="Cost by request rate",
-            caption="The same mix of sizes at other rates; every point is a plan of its own, by closed form and "
-            f"{proven} under it.{_simulated_words(plan)} Between points a line stands at the cost of the next plan, "
-            "which carries those rates too." + cannot + lost + budget,
+            caption="The same mix of sizes at other rates; every point is its own plan, by closed form and "
+            f"{proven} under it.{_simulated_words(plan)} Between points a line shows the cost of the next plan, "
+            "which serves those rates too." + cannot + lost + budget,
             variants=(Variant(label="", figure=by_rate.figure_cost_by_rate(points, legend, plan)),),
             header=header,
             rows=(
@@ -191,7 +190,7 @@ def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture
         ),
         Picture(
             name="savings",
-            about="What the mix saves against one type alone",
+            about="Savings of the mix over one type alone",
             caption="1 - cost of the mix / cost of the cheapest fleet of that type alone, under the same settings, "
             "both by closed form." + cannot + budget,
             variants=(Variant(label="", figure=by_rate.figure_savings(chosen, legend)),),
@@ -229,11 +228,11 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
     others = " The other limits stay as they are." if len(sweeps) > 1 else ""
     return Picture(
         name="cost-by-slo",
-        about="What a tighter or looser SLO costs",
+        about="Cost of a tighter or looser SLO",
         caption="Capacities are estimated again for every limit, and every point is a plan with its proof, "
         f"by closed form (whiskers reach down to the proven bound, where it lies below).{_simulated_words(plan)} "
-        "Between points a line stands at the tighter "
-        "limit's cost." + others + "".join(words),
+        "Between points a line shows the "
+        "tighter limit's cost." + others + "".join(words),
         variants=tuple(
             Variant(
                 label=by_limit.LIMIT_NAME_BY_METRIC[sweep.metric],
@@ -248,7 +247,7 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
 
 
 def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
-    """The cheapest type, and what requests cost on each, as one limit varies."""
+    """The cheapest type, and the cost of requests on each, as one limit varies."""
     cells = typical_sizes(study.workload, _TYPICAL)
     drawn = _drawn(study)
     assumed = "On fully used replicas; capacities are estimated again for every limit."
@@ -256,7 +255,7 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
         Picture(
             name="winners-by-slo",
             about="The most cost-efficient type by SLO",
-            caption=f"Letter: the type on which such a request costs least; number: USD per 1,000 of them. {assumed} "
+            caption=f"Letter: the cheapest type for such a request; number: USD per 1,000 requests. {assumed} "
             f"Black frame: this service's own limit. "
             f"Sizes: the busiest bucket of each of {len(cells)} parts of equal traffic, short to long.",
             variants=(
@@ -268,9 +267,9 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
         ),
         Picture(
             name="request-cost-by-slo",
-            about="What one request size costs by SLO",
-            caption=f"{assumed} A line begins at the tightest limit that its type can meet, above the picture where "
-            "that is expensive; hover for 80 % intervals.",
+            about="Cost of one request size by SLO",
+            caption=f"{assumed} A line begins at the tightest limit that its type can meet, which may be above the "
+            "picture; hover for 80 % intervals.",
             variants=tuple(
                 Variant(
                     label=f"{study.workload.buckets.label(*cell)} tokens",
@@ -279,7 +278,11 @@ def pictures_by_limit(study: Study, sweep: LimitSweep) -> list[Picture]:
                 for cell in drawn
             ),
             choice="Request size",
-            header=("Limit [ms]", "Request size", *(f"{entry.label} [USD/1,000]" for entry in study.legend.entries)),
+            header=(
+                "Limit [ms]",
+                "Request size",
+                *(f"{entry.label} [USD/1,000]" for entry in study.legend.of_compared),
+            ),
             rows=tuple(
                 (f"{ms(point.at):,.0f}", study.workload.buckets.label(*cell), *_request_costs(study, point, cell))
                 for cell in drawn
@@ -302,7 +305,7 @@ def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[Cell]) -> list
 
 
 def _request_costs(study: Study, point: SweepPoint, cell: Cell) -> list[str]:
-    costs = [by_limit.cost_at_limits([point.profile], entry.r, cell)[0] for entry in study.legend.entries]
+    costs = [by_limit.cost_at_limits([point.profile], entry.r, cell)[0] for entry in study.legend.of_compared]
     return ["-" if np.isnan(cost) else f"{cost:.4g}" for cost in costs]
 
 
@@ -315,7 +318,7 @@ def _rate_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:
 
 
 def _certified_row(plan: Plan, rate: float, singles: int) -> list[tuple[str, ...]]:
-    """The row of the service's own plan where it is certified; what its single types cost is not known."""
+    """The row of the service's own plan if it is certified; the cost of its single types is not known."""
     if plan.certificate is None:
         return []
     return [(f"{rate:.4g}", plan.kind, f"{plan.cost_per_h:,.2f}", _gap(plan), *("" for _ in range(singles)))]
@@ -326,28 +329,28 @@ def _gap(plan: Plan) -> str:
 
 
 def _simulated_words(plan: Plan) -> str:
-    """What of a curve was simulated, and why the point of a certified plan is not on it."""
+    """Which points of a curve were simulated, and why a certified plan's point is not on it."""
     certificate, shown = plan.certificate, plan.simulation
     if certificate is not None:
-        star = f" The star is this service's plan, certified: {plan.cost_per_h:,.2f} USD/h"
+        star = f" Star: this service's certified plan, {plan.cost_per_h:,.2f} USD/h"
         return f"{star}{_against_closed_form(certificate, plan.cost_per_h)}. No other point was simulated."
     if shown is not None:
         held = f"{shown.attainment:.2%} of the requests met the limits"
-        return f" Of the points only the service's own plan was simulated: {held}."
+        return f" Only the service's own plan was simulated: {held}."
     return " No plan was simulated."
 
 
 def _against_closed_form(certificate: Certificate, cost_per_h: float) -> str:
-    """Why certainty costs more or less than the closed form; empty where it costs the same."""
+    """Why the certified plan costs more or less than the closed form; empty if it costs the same."""
     before = f". By closed form it would be {certificate.cost_before_per_h:,.2f}"
     price = certificate.price(cost_per_h)
     if abs(price) < LEAST_SHOWN:
         return ""
     if price < 0:
-        return f"{before}: the simulation shows room that sums of loads and headroom do not count on"
+        return f"{before}: the simulation finds capacity that summed loads with headroom do not count"
     return (
-        f"{before}, but in simulation {certificate.attainment_before:.2%} of the requests meet the SLO under it, "
-        f"where {share_text(certificate.target)} must"
+        f"{before}, but in simulation only {certificate.attainment_before:.2%} of its requests meet the SLO "
+        f"(target {share_text(certificate.target)})"
     )
 
 

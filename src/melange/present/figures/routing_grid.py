@@ -16,16 +16,16 @@ from melange.workload.workload import Array
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Of a row [px]: a line of text above a bar.
+# Row height [px]: a line of text above a bar.
 _ROUTE_HEIGHT = 44
-# Width of a cell that its bar may fill: the rest keeps neighbors apart.
+# Share of a cell's width that its bar may fill: the rest separates neighbors.
 _FILL = 0.92
-# Shortest part of a bar, in cells: less than a pixel would not be seen, and the type would seem to serve nothing there.
+# Shortest part of a bar, in cells: less than a pixel is invisible, as if the type served nothing there.
 _SHORTEST = 0.012
 
 
 def figure_routes(plan: Plan, legend: Legend) -> Figure:
-    """Where each request size goes: in each cell a bar as long as the cell's traffic, in the colors of its types."""
+    """Where each request size goes: a bar per cell, as long as the cell's traffic, in the colors of its types."""
     import plotly.graph_objects as go
 
     workload = plan.workload
@@ -82,7 +82,7 @@ def figure_routes(plan: Plan, legend: Legend) -> Figure:
 
 
 def _routes_finding(plan: Plan, legend: Legend) -> str:
-    """What share of requests and of the cost each used type has, in a sentence."""
+    """The share of requests and of cost of each used type, in a sentence."""
     taken = (plan.share * plan.workload.request_rate).sum(axis=(1, 2)) / plan.workload.total_rate
     used = [entry for entry in legend.entries if plan.instances[entry.r] > 0]
     parts = [
@@ -95,7 +95,7 @@ def _routes_finding(plan: Plan, legend: Legend) -> str:
 
 
 def _route_share(plan: Plan, legend: Legend, r: int) -> Array:
-    """Share of each bucket that goes to the type at ``r``, or, where ``r`` is -1, to all without a color (I, O)."""
+    """Share of each bucket that goes to the type at ``r``, or, if ``r`` is -1, to all without a color (I, O)."""
     if r >= 0:
         share: Array = plan.share[r]
         return share

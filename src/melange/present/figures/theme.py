@@ -1,4 +1,4 @@
-"""How pictures look: one theme, axes with units, text that stays text."""
+"""The look of pictures: one theme, axes with units, escaped text."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from melange.present.terminal.layout import LEAST_SHOWN
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Fonts that readers have on their own machines: a page fetches nothing.
+# Fonts that are installed on readers' machines: a page fetches nothing.
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 _INK = "#1a1a1a"
 GRID = "#e4e4e4"
 # A letter of a title is about 9 px wide (17 px font), and a picture 1,000 px: longer lines would be cut, shorter ones
 # take more lines.
 _TITLE_CHARACTERS = 95
-# Heights [px]: of the font sizes below with their leading. Less, and lines touch; more is white space.
+# Line heights [px] for the font sizes below. If smaller, lines touch; if larger, white space.
 _TITLE_LINE, _LEGEND_LINE = 22, 19
-# Of a legend, its line or square, and a letter [px]. Only the browser knows how many columns a legend has, so its
-# height is estimated from these: too wide a letter leaves a gap below the title, too narrow a one lets the legend cover
-# it. 7 px is a wide letter of the 12 px font.
+# Legend symbol and letter widths [px]. Only the browser knows how many columns a legend has, so its height is estimated
+# from these: if too wide, a gap opens below the title; if too narrow, the legend covers the title. 7 px is a wide
+# letter of the 12 px font.
 _LEGEND_WIDTH, _KEY_WIDTH, _LETTER_WIDTH = 860, 50, 7
 
 
 def plain(text: object) -> str:
-    """Text from outside as Plotly shall show it: to the letter, never as markup."""
+    """External text, escaped so that Plotly shows it literally and never as markup."""
     return html.escape(str(text), quote=False)
 
 
 def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
-    """An empty figure in the common theme, with a title that is wrapped.
+    """An empty figure in the common theme, with a wrapped title.
 
     Parameters
     ----------
@@ -80,14 +80,14 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
 
 
 def with_title_room(figure: Figure) -> Figure:
-    """The same figure with room for its title above the legend, however many lines both take."""
+    """The same figure with room for its title above the legend, for any number of lines."""
     names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
     longest = max((len(html.unescape(name)) for name in names), default=0)
     columns = max(1, int(_LEGEND_WIDTH / (_KEY_WIDTH + _LETTER_WIDTH * longest)))
     title, more = _title_height(figure), int(figure.layout.title.text.count("<br>"))
     legend = 12 + _LEGEND_LINE * -(-len(names) // columns)
     height = figure.layout.height + title
-    # Plotly sets the first line of a title at y, and each further one below it: y moves up by what they take.
+    # Plotly puts the first line of a title at y and the others below it: y moves up by their height.
     figure.update_layout(height=height, margin={"t": title + legend}, title={"y": 1 - (12 + 18 * more) / height})
     return figure
 
@@ -132,7 +132,7 @@ def _title_height(figure: Figure) -> int:
 
 
 def untitled(figure: Figure) -> Figure:
-    """The same figure for a page that has the title as a heading of its own."""
+    """The same figure for a page that shows the title as its own heading."""
     copy = type(figure)(figure)
     title = _title_height(figure)
     copy.update_layout(title=None, margin={"t": 12}, height=figure.layout.height - title)
@@ -156,7 +156,7 @@ def percent(fraction: float) -> str:
     >>> percent(0.1234), percent(0.0042), percent(1.5)
     ('12%', '0.4%', '150%')
     """
-    # What is not nothing never reads 0 %, and what is not all never 100 %; 1e-9 is what sums of shares leave.
+    # Nonzero never reads 0 %, and less than all never 100 %; 1e-9 is rounding error of sums of shares.
     if 0 < fraction < LEAST_SHOWN:
         return "<0.1%"
     if 1 - LEAST_SHOWN <= fraction < 1 - 1e-9:
@@ -166,7 +166,7 @@ def percent(fraction: float) -> str:
 
 
 def mark_own(figure: Figure, at: float) -> None:
-    """A dotted line where the service itself stands on the horizontal axis."""
+    """A dotted line at the service's own value on the horizontal axis."""
     figure.add_vline(x=at, line={"color": "#777777", "width": 1, "dash": "dot"})
     figure.add_annotation(
         x=at,

@@ -1,4 +1,4 @@
-"""The page that shows a service from every side: the paper's views, for its own traffic and offers."""
+"""The page that explores a service: the paper's views, for its own traffic and offers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def explore_page(study: Study, pictures: list[Picture], name: str) -> str:
 
     has_limits = "cost-by-slo" in drawn
     parts = [
-        header(study, f"Melange: {name} from every side"),
+        header(study, f"Melange: {name} by size, rate and SLO"),
         "<main>",
         html.section("Replica types shown", types_table(study)),
         html.section("By request size", of("winners-by-size", "intervals", "two-types", "routes")),

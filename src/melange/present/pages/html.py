@@ -1,6 +1,6 @@
 """One self-contained HTML page: sections, tables, pictures. Nothing is fetched, and every text is escaped.
 
-Without JavaScript the text and all tables, those with the numbers of each picture included, are still there.
+Without JavaScript the text and all tables remain, including the numbers of each picture.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from melange.present.figures.theme import untitled
 if TYPE_CHECKING:
     from melange.present.figures.picture import Picture
 
-# Scripts and styles of the page itself only; no address can be reached.
+# Only the page's own scripts and styles; no network access.
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 )
-# Characters of a cell that stays on one line. Longer ones wrap, or reasons would push a table far beyond the page's
-# width; fewer would break figures and dates. A judgment.
+# Longest cell that stays on one line [characters]. Longer ones wrap, or reasons would make a table much wider than the
+# page; a smaller limit would break figures and dates. A judgment.
 _SHORT_CELL = 24
-# Rows of a table before the rest folds. More, and what follows the table is below the screen; the rest is one click
-# away, and there without JavaScript too. A judgment.
+# Rows of a table before the rest is folded. With more, the next section is below the screen; the rest is one click
+# away, also without JavaScript. A judgment.
 _LONG_TABLE = 12
 
 
 def escape(text: object) -> str:
-    """Text as HTML shows it to the letter.
+    """Text escaped for HTML.
 
     >>> escape('<b onclick="x">')
     '&lt;b onclick=&quot;x&quot;&gt;'
@@ -116,9 +116,9 @@ def folding_table(
     header, rows
         The first cell of a row names the row.
     caption
-        What the table holds, for those who hear it read.
+        What the table holds, for screen readers.
     chips
-        A color a row, shown before its name; none where empty.
+        A color per row, shown before its name; none if empty.
     """
     head = f"<thead><tr>{''.join(f'<th scope=col>{escape(cell)}</th>' for cell in header)}</tr></thead>"
     body = [_row(row, chips[k] if k < len(chips) else "") for k, row in enumerate(rows)]
@@ -138,7 +138,7 @@ def _row(row: Sequence[str], chip: str) -> str:
 
 
 def _kind(cell: str) -> str:
-    """How a cell is set: numbers to the right, short words on one line."""
+    """Style of a cell: numbers right-aligned, short words on one line."""
     if _is_number(cell):
         return " class=number"
     return " class=short" if len(cell) <= _SHORT_CELL else ""
@@ -153,7 +153,7 @@ def _scrolling(content: str) -> str:
 
 
 def figure(picture: Picture) -> str:
-    """A picture: its finding as a heading, the drawing, how to read it, and its numbers."""
+    """A picture: its finding as a heading, the drawing, a caption, and its numbers."""
     name, finding = escape(picture.name), picture.variants[0].finding
     height = max(untitled(variant.figure).layout.height for variant in picture.variants)
     width = f"min-width:{picture.min_width}px;" if picture.min_width else ""
@@ -163,7 +163,7 @@ def figure(picture: Picture) -> str:
         _choice(picture) if len(picture.variants) > 1 else "",
         f'<div class="scroll" tabindex="0"><div class="plot" id="{name}-plot" role="img" '
         f'aria-labelledby="{name}-finding {name}-caption" style="height:{height}px;{width}"></div></div>',
-        "<noscript><p>This picture needs JavaScript; its numbers do not.</p></noscript>",
+        "<noscript><p>This picture needs JavaScript; the numbers below do not.</p></noscript>",
         f'<figcaption id="{name}-caption">{escape(picture.caption)}</figcaption>',
     ]
     if picture.rows:

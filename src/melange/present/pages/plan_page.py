@@ -1,4 +1,4 @@
-"""A plan's own page: the answer, its tables, the pictures that concern it, and what it stands on."""
+"""A plan's page: the answer, its tables and pictures, and its sources."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def report_page(study: Study, pictures: list[Picture], name: str) -> str:
 
 
 def header(study: Study, brand: str) -> str:
-    """The answer, and the line that it stands on."""
+    """The answer, with the inputs it is based on."""
     plan = study.plan
     lines = tables.assumptions(plan).split("\n")
     day = f" | {study.day}" if study.day else ""
@@ -76,7 +76,7 @@ def header(study: Study, brand: str) -> str:
 
 
 def _mix_table(study: Study) -> str:
-    """What is rented, and what it carries."""
+    """What is rented, and what it serves."""
     plan = study.plan
     rows, chips = [], []
     for letter, r in zip(tables.letters(plan), words.used_types(plan), strict=False):
@@ -94,8 +94,8 @@ def _mix_table(study: Study) -> str:
         )
         entry = study.legend.find(r)
         chips.append(entry.color if entry else "")
-    head = ("Replica type", "An instance holds", "Instances", "Replicas", "USD/h", "Load", "Serves")
-    caption = "What is rented. Load: share of the replicas' capacity that the traffic takes."
+    head = ("Replica type", "Accelerators per instance", "Instances", "Replicas", "USD/h", "Load", "Serves")
+    caption = "What to rent. Load: share of the replicas' capacity that the traffic uses."
     left_out = html.bullets(plan.unservable)
     caption = f"{caption} {tables.word_on_pools(plan)}".strip()
     return html.folding_table(head, rows, caption=caption, chips=chips) + (
@@ -104,7 +104,7 @@ def _mix_table(study: Study) -> str:
 
 
 def _routing_grid(plan: Plan) -> str:
-    """Where each size goes, as letters with percentages where a size is split."""
+    """Where each size goes, as letters, with percentages if a size is split."""
     workload = plan.workload
     rows = np.flatnonzero(workload.request_rate.sum(axis=1)).tolist()
     columns = np.flatnonzero(workload.request_rate.sum(axis=0)).tolist()
@@ -131,22 +131,22 @@ def _route(plan: Plan, i: int, o: int) -> str:
 
 
 def _singles_table(plan: Plan) -> str:
-    """What each type costs alone, or why it cannot, all of them."""
+    """Cost of each type alone, or why it is infeasible; all types."""
     able = sorted((b.cost_per_h, name, b) for name, b in plan.single_type.items() if b.cost_per_h is not None)
     rows = [
         (name, f"{b.instances}", f"{cost:,.2f}", f"{cost / tables.mix_per_h(plan) - 1:+.1%}", "")
         for cost, name, b in able
     ]
     rows += [(name, "-", "-", "-", b.reason) for name, b in plan.single_type.items() if b.cost_per_h is None]
-    head = ("Replica type", "Instances", "USD/h", "Against the mix", "Why not")
-    mix = f", beside the mix by closed form ({usd(tables.mix_per_h(plan))}/h)" if plan.certificate else ""
+    head = ("Replica type", "Instances", "USD/h", "Against the mix", "Why infeasible")
+    mix = f", compared with the mix by closed form ({usd(tables.mix_per_h(plan))}/h)" if plan.certificate else ""
     return html.folding_table(
         head, rows, caption=f"The cheapest fleet of each type alone by closed form, under the same settings{mix}."
     )
 
 
 def types_table(study: Study) -> str:
-    """The types that have a color, with price, source and date; and what became of the others."""
+    """The types with a color, with price, source and date; and a note on the others."""
     rows = []
     for entry in study.legend.entries:
         replica_type = study.profile.replica_types[entry.r]
@@ -161,7 +161,7 @@ def types_table(study: Study) -> str:
                 offer.source or "not named",
             )
         )
-    head = ("Replica type", "Replicas an instance", "USD/h", "USD/h a replica", "Price seen", "Source")
+    head = ("Replica type", "Replicas per instance", "USD/h", "USD/h per replica", "Price seen", "Source")
     place = f" of {study.legend.place}" if study.legend.place else ""
     caption = f"Each type{place} keeps its letter and color on the whole page."
     chips = [entry.color for entry in study.legend.entries]
@@ -169,46 +169,46 @@ def types_table(study: Study) -> str:
 
 
 def _selection(study: Study) -> str:
-    compared, total = len(study.legend.compared), len(study.profile.replica_types)
-    uncolored = compared - len(study.legend.entries)
+    compared, total = len(study.legend.compared), sum(not one.pool for one in study.profile.replica_types)
+    uncolored = compared - len(study.legend.of_compared)
     text = f"The plan chose among {total} replica types."
     if study.legend.left_out:
         text += (
-            f" In the pictures by request size {compared} are compared: the others are excluded, cost more for one "
+            f" The pictures by request size compare {compared} of them: the others are excluded, cost more for one "
             "instance than the whole mix, serve nothing within the SLO, or are matched by another offer of the same "
-            "accelerator at no higher price a replica."
+            "accelerator at the same or a lower price per replica."
         )
     if study.options.confidence is not None:
         text += (
-            f" The plan counts on rates that hold with {study.options.confidence:.0%} confidence; pictures by request "
+            f" The plan uses rates that hold with {study.options.confidence:.0%} confidence; pictures by request "
             "size show the middle of the estimates."
         )
     if uncolored > 0:
-        text += f" {uncolored} of those compared are drawn in grey, marked *."
+        text += f" {uncolored} of these are drawn in grey, marked *."
     return text
 
 
 def warnings_section(plan: Plan) -> str:
-    """What a reader should know, a line each."""
+    """Cautions, a line each."""
     if not plan.cautions:
         return ""
     return html.section("Warnings", html.bullets((str(caution) for caution in plan.cautions), "warnings"))
 
 
 def no_sweeps(study: Study) -> str:
-    """Why there is no picture of other limits."""
+    """Why there are no pictures of other limits."""
     slo = study.profile.slo
     if slo is not None and not slo.has_closed_form:
-        why = f"rates under a {slo.statistic} are simulated, and those of a dozen limits would take minutes"
+        why = f"rates under a {slo.statistic} are simulated, and a dozen limits would take minutes"
     elif slo is None:
         why = "the profile was given, not estimated, and it names no SLO"
     else:
-        why = "the profile was given, not estimated, and it holds under one SLO only"
+        why = "the profile was given, not estimated, and it is valid for one SLO only"
     return html.paragraph(f"Other limits on latency are left out: {why}.", "dim")
 
 
 def assumptions_section(study: Study) -> str:
-    """What the answer stands on, with sources and dates."""
+    """What the answer is based on, with sources and dates."""
     plan, profile, workload = study.plan, study.profile, study.workload
     dates = sorted(t.offer.seen for t in profile.replica_types if t.offer.seen)
     span = " to ".join(dict.fromkeys(day.isoformat() for day in (dates[0], dates[-1]))) if dates else ""
@@ -217,7 +217,7 @@ def assumptions_section(study: Study) -> str:
     counted = f"{workload.requests:,} requests" if workload.requests else ""
     counted = f"; {counted} observed" if counted and counted not in workload.source else ""
     failed = f"; {workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
-    shares = "continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices a bucket"
+    shares = "continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices per bucket"
     items = [
         f"Model: {plan.model or 'not named'}",
         f"SLO: {plan.slo or 'not named'}",
@@ -225,15 +225,15 @@ def assumptions_section(study: Study) -> str:
         f"Capacities: {profile.source or 'source not named'}",
         f"Prices: {len(profile.replica_types)} replica types, {seen}; {', '.join(sources) or 'source not named'}",
         f"Plan: {_proven(plan, shares)}",
-        "A type's load is the sum of its sizes' loads, each taken by itself (Mélange, arXiv 2404.14527, section 5.4)",
+        "A type's load is the sum of the loads of its request sizes (Mélange, arXiv 2404.14527, section 5.4)",
     ]
     return html.section("Assumptions", html.bullets(items))
 
 
 def _proven(plan: Plan, shares: str) -> str:
-    """Settings of the plan, and what is proven of its cost."""
+    """Settings of the plan, and what is proven about its cost."""
     if plan.certificate is not None:
-        return f"headroom as certified, {shares}; pictures at other rates and limits are without a certificate"
+        return f"headroom as certified, {shares}; pictures at other rates and limits are not certified"
     return f"headroom {plan.options.headroom:.0%}, {shares}, status {plan.status}, gap {plan.gap:.2%}"
 
 

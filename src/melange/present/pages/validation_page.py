@@ -1,4 +1,4 @@
-"""A report's own page: the verdict, what met the SLO by size and type, times, queues, causes, and what it stands on."""
+"""A report's page: the verdict, SLO attainment by size and type, times, queues, causes, and sources."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ def validation_html(report: Report, others: Sequence[Report], plan: Plan, name: 
 def _types_table(report: Report, plan: Plan) -> str:
     rows = [(*type_cells(report, one), one.step_times) for one in report.types]
     caption = (
-        "Planned load: share of the capacity that the plan's traffic takes. Busy: share of the time in which a replica "
-        "ran steps. Waiting: requests at a replica, on average."
+        "Planned load: share of the capacity that the plan's traffic uses. Busy: share of the time in which a replica "
+        "ran steps. Waiting: mean number of waiting requests per replica."
     )
     return html.folding_table(
         (*TYPE_COLUMNS, "Step times"), rows, caption=caption, chips=by_run.colors_of(report, plan)
@@ -102,8 +102,8 @@ def _attainment(report: Report) -> Picture:
     return Picture(
         name="attainment",
         about="Requests that met the SLO, by size",
-        caption="Each cell: the share of that size's requests that met every limit by themselves. Sizes with few "
-        "requests vary by chance; the numbers tell how many of the requests each size has.",
+        caption="Each cell: the share of that size's requests that met every limit. Sizes with few "
+        "requests vary by chance; the numbers below give each size's share of the requests.",
         variants=(Variant(label="", figure=by_run.figure_attainment(report)),),
         header=("Request size [tokens]", "Share of requests", "Met the SLO", *columns),
         rows=tuple(rows),
@@ -125,8 +125,9 @@ def _times(report: Report, colors: Sequence[str]) -> Picture:
     return Picture(
         name="times",
         about="Times by percentile",
-        caption="Over all counted requests that were served, and over those of each type. Queueing is part of the time "
-        "to first token. The first tenth of each run meets empty replicas and is not counted.",
+        caption="Over all counted requests that were served, and by type. The time to first token includes queueing. "
+        "The first tenth of each run starts on empty replicas and is not counted; nor is the last tenth of steady "
+        "traffic, in which fewer and fewer requests run.",
         variants=tuple(
             Variant(label=by_run.TIME_NAME_BY_METRIC[metric], figure=by_run.figure_times(report, metric, colors))
             for metric in shown
@@ -140,9 +141,9 @@ def _times(report: Report, colors: Sequence[str]) -> Picture:
 def _utilization(report: Report, colors: Sequence[str]) -> Picture:
     return Picture(
         name="utilization",
-        about="Planned load beside what was observed",
-        caption="Load is planned: the sum of the sizes' loads, each taken by itself. A replica is busy whenever it "
-        "runs a step, however few requests are in it, so busy is far above load where requests are few.",
+        about="Planned and observed load",
+        caption="Planned load is the sum of the loads of all request sizes. A replica is busy whenever it "
+        "runs a step, even with few requests in it, so busy is far above load when requests are few.",
         variants=(Variant(label="", figure=by_run.figure_utilization(report, colors)),),
     )
 
@@ -151,7 +152,7 @@ def _queue(report: Report, colors: Sequence[str]) -> Picture:
     return Picture(
         name="queue",
         about="Waiting requests over time",
-        caption="At every replica of a type together, in the first run, sampled.",
+        caption="Sum over the replicas of a type, in the first run, sampled.",
         variants=(Variant(label="", figure=by_run.figure_queue(report, colors)),),
     )
 
@@ -160,9 +161,9 @@ def _causes(report: Report) -> Picture:
     return Picture(
         name="causes",
         about="Why requests missed the SLO",
-        caption="For each request that missed: what kept it longest, beyond what it takes alone on an idle replica.",
+        caption="For each request that missed: its largest delay, beyond the time it takes alone on an idle replica.",
         variants=(Variant(label="", figure=by_run.figure_causes(report)),),
-        header=("Cause", "Share of all requests", "What it means"),
+        header=("Cause", "Share of all requests", "Meaning"),
         rows=tuple((name, f"{share:.3%}", CAUSES[name]) for name, share in report.causes.items()),
     )
 
@@ -191,14 +192,14 @@ def _assumptions(report: Report, plan: Plan) -> str:
     runs = (
         f"{report.seeds} runs of {report.requests:,} requests" if report.seeds > 1 else f"{report.requests:,} requests"
     )
-    each = f"; here each request for itself: {limits_in_words(report.slo)}" if report.slo else ""
+    each = f"; here each request by itself: {limits_in_words(report.slo)}" if report.slo else ""
     items = [
         f"Model: {plan.model or 'not named'}",
         f"SLO: {plan.slo or 'not named'}{each}",
         f"Requests: {runs} at {report.rate:.4g}/s; {report.source}",
-        f"Fleet: {usd(report.cost_per_h)} an hour; policy {report.policy}; scenario {report.scenario}",
+        f"Fleet: {usd(report.cost_per_h)}/h; policy {report.policy}; scenario {report.scenario}",
         f"Step times: {' and '.join(kinds)}"
-        + ("" if report.steps == "as-planned" else f", as {report.steps} as a tenth of measured ones were"),
+        + ("" if report.steps == "as-planned" else f", {report.steps}: the {report.steps}est tenth measured"),
         "Engine: continuous batching, chunked prompts where the engine chunks them, paged KV cache, preemption with "
         "recomputation, first come first served",
     ]

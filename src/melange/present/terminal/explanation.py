@@ -12,7 +12,7 @@ from melange.present.terminal.layout import MAX_ROWS, edge, spaced, table_of, ti
 
 
 def explanation_page(explanation: Explanation, plan: Plan) -> RenderableType:
-    """What one more request costs, what each size costs, at what price others enter, why nothing cheaper will do."""
+    """Marginal cost, cost by size, break-even prices of unused types, and why no cheaper fleet works."""
     lines = explanation.lines()[: 1 + (explanation.cheaper is not None)]
     parts: list[RenderableType] = [
         titled(_title(plan), Group(*(Text(line) for line in lines))),
@@ -32,7 +32,7 @@ def _title(plan: Plan) -> str:
 
 def _break_even(explanation: Explanation, plan: Plan) -> RenderableType:
     price_by_name = {replica_type.name: replica_type.cost_per_h for replica_type in plan.replica_types}
-    table = table_of("Unused type", "USD/h now", "Enters at USD/h", "Must fall by")
+    table = table_of("Unused type", "USD/h now", "Enters at USD/h", "Needed cut")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"
     nearest = sorted(explanation.break_even_per_h.items(), key=lambda item: -item[1] / price_by_name[item[0]])
@@ -40,13 +40,13 @@ def _break_even(explanation: Explanation, plan: Plan) -> RenderableType:
         now = price_by_name[name]
         if price >= now:
             # The relaxation rents parts of instances, and would already rent a part of this one.
-            table.add_row(name, f"{now:,.2f}", f"{price:,.2f}", "a whole one is too large")
+            table.add_row(name, f"{now:,.2f}", f"{price:,.2f}", "a whole instance is too large")
         elif price > 0:
             table.add_row(name, f"{now:,.2f}", f"{price:,.2f}", f"{1 - price / now:.1%}")
         else:
-            table.add_row(name, f"{now:,.2f}", "-", "not even as a gift")
-    how = "each solved again" if explanation.is_exact else "estimated, as if parts of instances could be rented"
-    return titled(f"The price at which unused types would enter ({how})", with_whole_names(table))
+            table.add_row(name, f"{now:,.2f}", "-", "not even for free")
+    how = "each re-solved" if explanation.is_exact else "estimated, as if fractions of instances could be rented"
+    return titled(f"Break-even prices of unused types ({how})", with_whole_names(table))
 
 
 def _costs(explanation: Explanation, plan: Plan) -> RenderableType:

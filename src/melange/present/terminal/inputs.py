@@ -1,4 +1,4 @@
-"""What a plan is made from, as pages for the terminal: a workload, a profile."""
+"""The inputs of a plan as pages for the terminal: a workload, a profile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def workload_page(workload: Workload) -> RenderableType:
         total += f", {workload.input_token_rate:,.0f} tokens/s in, {workload.output_token_rate:,.0f} tokens/s out"
     if workload.burstiness is not None:
         total += f", burstiness {workload.burstiness:.2f} (1 is Poisson)"
-    counted = f"{workload.requests:,} requests observed" if workload.requests else "no count of requests"
+    counted = f"{workload.requests:,} requests observed" if workload.requests else "number of requests unknown"
     failed = f", {workload.failed_requests:,} failed rows left out" if workload.failed_requests else ""
     source = Text(f"{workload.source} ({counted}{failed})")
     parts: list[RenderableType] = [Text(total, style="bold"), source, titled(title, table)]
@@ -38,24 +38,24 @@ def workload_page(workload: Workload) -> RenderableType:
 
 
 def profile_page(profile: Profile, workload: Workload | None) -> RenderableType:
-    """A profile as a table: what each type carries of the workload's mix, and what it costs."""
+    """A profile as a table: the rate of the workload's mix that each type serves, and its cost."""
     heading = " | ".join(part for part in (profile.model, str(profile.slo or ""), profile.source) if part)
     table = table_of("Replica type", "Accelerators", "USD/h", "Sizes served")
     add_column(table, "Mix [requests/s]", right=True)
     add_column(table, "USD per 1,000 requests", right=True)
-    table.add_column("How it is known / why it cannot")
+    table.add_column("Source / why infeasible")
     for column in (2, 3):
         table.columns[column].justify = "right"
     rows = sorted(_profile_row(profile, workload, r) for r in range(len(profile.replica_types)))
-    # The table is the whole page of a profile, so it may fill a screen and more.
+    # The table is the whole page of a profile, so it may fill more than a screen.
     shown = rows[: 4 * MAX_ROWS]
     for _, cells in shown:
         table.add_row(*cells)
-    parts: list[RenderableType] = [Text(heading, style="bold"), titled("What one replica carries", table)]
+    parts: list[RenderableType] = [Text(heading, style="bold"), titled("Capacity of one replica", table)]
     if len(rows) > len(shown):
         parts.append(
             Text(
-                f"... and {len(rows) - len(shown)} more expensive ones or ones that cannot (--json lists all)",
+                f"{len(rows) - len(shown)} more expensive or infeasible types not shown (--json lists all)",
                 style="dim",
             )
         )
@@ -98,5 +98,5 @@ def _profile_row(profile: Profile, workload: Workload | None, r: int) -> tuple[f
 
 
 def _mix_rate(weight: Array, rates: Array) -> float:
-    """The rate of a whole mix of sizes that one replica carries [1/s]; 0 where it cannot serve one of them."""
+    """The rate of the whole mix of sizes that one replica serves [1/s]; 0 if it cannot serve one of them."""
     return float(1 / (weight / rates).sum()) if (rates > 0).all() else 0.0

@@ -1,4 +1,4 @@
-"""How pages for the terminal are laid out: consoles, tables, titles, and the words that all of them share."""
+"""Layout of terminal pages: consoles, tables, titles and shared phrases."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from rich.text import Text
 from melange.errors import Caution
 from melange.workload.workload import Buckets
 
-# Characters. Rich wraps at a console's width, in a pipe too: wider than any row of ours, so that lines stay whole for
-# grep and diff.
+# Console width in a pipe [characters]. Rich wraps at this width: wider than any of our rows, so that lines stay whole
+# for grep and diff.
 _PIPE_WIDTH = 1000
 _FILL = re.compile(r" +$", re.MULTILINE)
-# Rows of a table that could list hundreds. More, and the answer above it scrolls off the screen; fewer would hide the
-# runners-up that people ask for. A judgment; --json lists all.
+# Rows of a table that could list hundreds. With more, the answer above it scrolls off the screen; fewer would hide the
+# runners-up. A judgment; --json lists all.
 MAX_ROWS = 8
-# A smaller fraction reads 0.0 %: a saving or a price of less is said to be none.
+# A smaller fraction would read 0.0 %: smaller savings count as none.
 LEAST_SHOWN = 5e-4
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console as wide as its terminal; into a file or a pipe lines stay whole, unless COLUMNS says otherwise.
+    """A console as wide as its terminal; in a file or pipe lines stay whole, unless COLUMNS is set.
 
-    Texts are printed as they are: names come from files, and ``[red]`` or ``:warning:`` in one is no markup.
+    Texts are printed literally: names come from files, and ``[red]`` or ``:warning:`` in one is not markup.
     """
     made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if made.is_terminal:
@@ -46,14 +46,14 @@ def console(*, stderr: bool = False) -> Console:
 
 
 class _Trimmed(io.TextIOBase):
-    """A file or a pipe without the spaces that fill lines up to the width of a console."""
+    """A file or pipe without the spaces that pad lines to the console's width."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        """Of the stream itself, which says what characters can be printed."""
+        """The stream's encoding, which determines the characters that can be printed."""
         return self._stream.encoding
 
     def write(self, text: str) -> int:
@@ -66,7 +66,7 @@ class _Trimmed(io.TextIOBase):
 
 
 def table_of(*headings: str) -> Table:
-    """A table without lines; headings may hold units in [brackets]."""
+    """A table without rules; headings may hold units in [brackets]."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in headings:
         add_column(table, heading)
@@ -74,15 +74,15 @@ def table_of(*headings: str) -> Table:
 
 
 def add_column(table: Table, heading: str, *, right: bool = False) -> None:
-    """Add a column; its heading may hold a unit in [brackets], which are no markup.
+    """Add a column; its heading may hold a unit in [brackets], which is not markup.
 
-    What is too wide for a narrow terminal goes on in the next line: names that are cut cannot be copied.
+    Text too wide for a narrow terminal wraps to the next line: truncated names cannot be copied.
     """
     table.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
 
 
 def with_whole_names(table: Table, column: int = 0) -> Table:
-    """The same table with a column that is not broken: names that can be copied; others give way to it."""
+    """The same table with one column that never wraps, so that names can be copied; others give way to it."""
     table.columns[column].no_wrap = True
     table.columns[column].min_width = max((len(str(cell)) for cell in table.columns[column].cells), default=0)
     return table
@@ -94,7 +94,7 @@ def titled(title: str, body: RenderableType) -> RenderableType:
 
 
 def listed(title: str, lines: Iterable[str]) -> RenderableType:
-    """A title above lines, each set in a little."""
+    """A title above indented lines."""
     return Group(Text(title, style="bold"), *(Padding(Text(line), (0, 0, 0, 2)) for line in lines))
 
 
@@ -112,13 +112,13 @@ def cautions(items: Iterable[Caution]) -> RenderableType:
 
 
 def edge(buckets: Buckets, axis: str, index: int) -> str:
-    """The upper edge of a bucket, or its number where sizes are not known."""
+    """The upper edge of a bucket, or its number if sizes are not known."""
     edges = buckets.input_edges if axis == "input" else buckets.output_edges
     return f"#{index + 1}" if buckets.is_ordinal else f"{edges[index]:,}"
 
 
 def usd(amount: float) -> str:
-    """An amount: in cents, or with two digits where that would say 0.00."""
+    """An amount: to the cent, or with two significant digits if that would read 0.00."""
     return f"{amount:,.2f} USD" if amount >= 0.1 else f"{amount:.2g} USD"
 
 

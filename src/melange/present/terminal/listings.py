@@ -1,4 +1,4 @@
-"""What can be rented and served, as tables for the terminal."""
+"""Accelerators, offers and models, as tables for the terminal."""
 
 from __future__ import annotations
 

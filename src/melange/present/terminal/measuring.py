@@ -1,4 +1,4 @@
-"""What a campaign of measurements may take, and what it has found, for the terminal."""
+"""Expected time and cost of a measurement campaign, and its results, for the terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def outlook_page(
     most_buckets: int | None,
     budget_s: float | None,
 ) -> RenderableType:
-    """What each bucket may take, those that matter first, and what all of it may cost."""
+    """Expected time per bucket, most important first, and total time and cost."""
     table = table_of()
     for heading in (*_SIZE_COLUMNS, "Expected [requests/s]", "Rates tried", "Minutes", *_cost_heading(subject)):
         add_column(table, heading, right=True)
@@ -42,10 +42,10 @@ def outlook_page(
         )
     parts: list[RenderableType] = [
         Text(f"{endpoint}, as {subject.replica_type}: {subject.slo}", style="bold"),
-        titled("What measuring takes, about, the sizes that matter first", table),
+        titled("Expected measuring time, most important sizes first", table),
     ]
     if len(outlooks) > MAX_ROWS:
-        parts.append(Text(f"... and {len(outlooks) - MAX_ROWS} that matter less", style="dim"))
+        parts.append(Text(f"{len(outlooks) - MAX_ROWS} less important sizes not shown", style="dim"))
     return Group(*spaced([*parts, Text(_in_all(outlooks, subject, most_buckets, budget_s))]), Text(""))
 
 
@@ -58,18 +58,18 @@ def _in_all(outlooks: Sequence[Outlook], subject: Subject, most_buckets: int | N
     price = _cost(subject, duration_s)
     said = f"{which} take about {_minutes(duration_s)}{f' and {price[0]} USD' if price else ''}"
     if most_buckets is None:
-        said += f"; it ends as soon as the plan would no longer change, after {_minutes(least_s)} at the earliest"
+        said += f"; it stops as soon as the plan would no longer change, after {_minutes(least_s)} at the earliest"
     if budget_s is not None:
         said += f"; no test starts after {_minutes(budget_s)}"
-    return f"{said}. Every point is kept as it is measured: interrupt it when you like."
+    return f"{said}. Every point is saved as it is measured: you can interrupt at any time."
 
 
 def result_page(result: Result, subject: Subject) -> RenderableType:
-    """The highest rate of each size that was measured, and what prevents more."""
+    """The highest rate of each measured size, and the limiting factor."""
     table = table_of()
     for heading in (*_SIZE_COLUMNS, "Highest rate [requests/s]", "Fails at"):
         add_column(table, heading, right=True)
-    add_column(table, "What prevents more")
+    add_column(table, "Limited by")
     for bucket, found in result.found_by_bucket.items():
         inputs, outputs = subject.size(bucket)
         share = subject.workload.request_rate[bucket] / subject.workload.total_rate
@@ -86,15 +86,15 @@ def result_page(result: Result, subject: Subject) -> RenderableType:
 
 
 def _anchored(others: int) -> str:
-    """What is known of the sizes that were not measured."""
+    """The status of the sizes that were not measured."""
     if not others:
-        return "That is all of the traffic's sizes."
+        return "All sizes of the traffic were measured."
     subject = "The other size of the traffic is" if others == 1 else f"The other {others} sizes of the traffic are"
-    return f"{subject} anchored: step times that were fitted to the points."
+    return f"{subject} anchored: estimated from step times fitted to the points."
 
 
 def _rate(found: Found) -> str:
-    """The highest rate with its interval, where it has one."""
+    """The highest rate with its interval, if it has one."""
     if not found.high > found.low:
         return f"{found.max_request_rate:.3g}"
     ends = f"{found.low:.3g}-{found.high:.3g}" if math.isfinite(found.high) else f"{found.low:.3g} or more"
@@ -112,12 +112,12 @@ def _cost(subject: Subject, duration_s: float) -> tuple[str, ...]:
 
 
 def _minutes(duration_s: float) -> str:
-    """A time as people say it.
+    """A duration in a readable unit.
 
     >>> _minutes(40), _minutes(600), _minutes(9000)
     ('40 s', '10 min', '2.5 h')
     """
-    # In minutes 85 s would read 1 min, and 85 min more than anyone counts.
+    # In minutes, 85 s would read 1 min; above two hours, minutes are hard to read.
     if duration_s < 90:
         return f"{duration_s:.0f} s"
     return f"{duration_s / S_PER_MIN:.0f} min" if duration_s < 5400 else f"{duration_s / S_PER_H:.1f} h"

@@ -1,7 +1,7 @@
 """A plan as a page for the terminal.
 
-The parts of a plan come in the order in which they are asked for: the answer, the mix, the alternatives with one
-type only, the bound that proves it, and the warnings.
+The parts come in the order of importance: the answer, the mix, the alternatives with one type only, the proof, and the
+warnings.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from melange.present.terminal.suggestions import uncertainty_part
 from melange.units import percent
 from melange.workload.workload import Array, Workload
 
-# A smaller share of a size reads 0 %, and its type no letter in the routes.
+# A smaller share of a size would read 0 %; its type gets no letter in the routes.
 SHOWN_SHARE = 5e-3
-# Share of a type's requests left out at either end of the range of sizes that it is said to serve: one rare size would
-# stretch the range over all of them.
+# Share of a type's requests ignored at either end of its range of sizes: one rare size would stretch the range over all
+# of them.
 _RARE = 1e-3
 
 
 def plan_page(plan: Plan, incumbent: Plan | None = None) -> RenderableType:
-    """The whole answer, in its order; with what changes against the plan in force, where there is one."""
+    """The whole answer, in order; with the changes from the current plan, if there is one."""
     parts: list[RenderableType] = [
         Text(plan_sentence(plan), style="bold"),
         *([Text(changes_sentence(plan, incumbent))] if incumbent is not None else []),
@@ -59,7 +59,7 @@ def plan_page(plan: Plan, incumbent: Plan | None = None) -> RenderableType:
 
 
 def assumptions(plan: Plan) -> str:
-    """Model, SLO, traffic and settings that the answer stands on, in two lines."""
+    """Model, SLO, traffic and settings that the answer is based on, in two lines."""
     workload = plan.workload
     parts = [plan.model or "model not named", str(plan.slo) if plan.slo else "SLO not named"]
     parts.append(f"{workload.total_rate:.4g} requests/s")
@@ -68,7 +68,7 @@ def assumptions(plan: Plan) -> str:
         mean_in, mean_out = workload.input_token_rate / served, workload.output_token_rate / served
         parts.append(f"mean {mean_in:,.0f} tokens in and {mean_out:,.0f} out")
     parts.append("headroom as certified" if plan.certificate else f"headroom {plan.options.headroom:.0%}")
-    parts.append("continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices a bucket")
+    parts.append("continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices per bucket")
     return " | ".join(part for part in parts if part) + (f"\nTraffic: {workload.source}" if workload.source else "")
 
 
@@ -95,17 +95,17 @@ def _mix(plan: Plan) -> RenderableType:
 
 
 def word_on_pools(plan: Plan) -> str:
-    """What a second pool of a type is for; empty where the plan has none."""
+    """The purpose of a second pool of a type; empty if the plan has none."""
     if not any(plan.replica_types[r].pool for r in used_types(plan)):
         return ""
     return "long: a second pool of the same replica type, for long prompts, so that they do not delay short ones."
 
 
 def serves(plan: Plan, r: int) -> str:
-    """The share of all requests that a type takes, and the range of sizes that holds nearly all of them."""
+    """The share of all requests that a type takes, and the range of sizes that covers nearly all of them."""
     taken = plan.share[r] * plan.workload.request_rate
     if taken.sum() == 0:
-        return "nothing: held as spare"
+        return "spare capacity only"
     text = f"{taken.sum() / plan.workload.total_rate:.1%} of requests"
     if plan.workload.buckets.is_ordinal:
         return text
@@ -123,7 +123,7 @@ def _span(weight: Array, edges: Sequence[int]) -> str:
 
 
 def _routes(plan: Plan) -> RenderableType:
-    """Which type each request size goes to: a letter a cell, two where a bucket is split."""
+    """The type that each request size goes to: a letter per cell, two if a bucket is split."""
     workload, marks = plan.workload, letters(plan)
     used = used_types(plan)
     rows = np.flatnonzero(workload.request_rate.sum(axis=1))
@@ -150,12 +150,12 @@ def _empty(workload: Workload, i: int, o: int) -> str:
 
 
 def mix_per_h(plan: Plan) -> float:
-    """Cost of the mix by closed form [USD/h]: what single types by closed form are compared with."""
+    """Cost of the mix by closed form [USD/h], to compare with single types by closed form."""
     return plan.cost_per_h if plan.certificate is None else plan.certificate.cost_before_per_h
 
 
 def singles_title(plan: Plan) -> str:
-    """What the costs of single types are, and what they are compared with."""
+    """Title of the single types: how their costs were computed, and what they are compared with."""
     if plan.certificate is None:
         return "With one type only (closed form)"
     return f"With one type only (closed form, not certified; the mix by closed form: {usd(mix_per_h(plan))}/h)"
@@ -173,11 +173,9 @@ def _single_types(plan: Plan) -> RenderableType:
         for name, b in plan.single_type.items()
         if b.cost_per_h is None
     )
-    # Some of those that cannot are shown even beside many that can: their reasons say what the SLO costs.
+    # Some infeasible types are always shown: their reasons explain what the SLO rules out.
     for _, rest, name, baseline in unable[: max(MAX_ROWS - len(able), MAX_ROWS // 2)]:
-        part = (
-            f"{usd(rest)}/h for the {percent(baseline.served_fraction, 2)} that it can; " if np.isfinite(rest) else ""
-        )
+        part = f"serves {percent(baseline.served_fraction, 2)} for {usd(rest)}/h; " if np.isfinite(rest) else ""
         table.add_row(name, "-", "-", "-", f"{part}{baseline.reason}")
     hidden = len(plan.single_type) - table.row_count
     with_whole_names(table)
@@ -186,8 +184,8 @@ def _single_types(plan: Plan) -> RenderableType:
         return titled(title, table)
     costlier = max(len(able) - MAX_ROWS, 0)
     words = [f"{costlier} more expensive"] * (costlier > 0)
-    words += [f"{hidden - costlier} that cannot"] * (hidden > costlier)
-    more = Text(f"... and {' and '.join(words)} (--json lists all, with reasons)", style="dim")
+    words += [f"{hidden - costlier} infeasible"] * (hidden > costlier)
+    more = Text(f"{' and '.join(words)} types not shown (--json lists all, with reasons)", style="dim")
     return titled(title, Group(table, more))
 
 

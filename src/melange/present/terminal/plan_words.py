@@ -1,4 +1,4 @@
-"""The answer in words: mix, cost, what share of requests meets the SLO, and what is proven of the cost.
+"""The answer in words: mix, cost, share of requests that meets the SLO, and what is proven about the cost.
 
 Every figure says its kind: certified (searched for and proven by simulation), simulated (once, as it is), or closed
 form, where nothing was simulated.
@@ -17,13 +17,13 @@ from melange.present.terminal.layout import LEAST_SHOWN, share_text, usd
 from melange.profile.profile import ReplicaType
 from melange.units import percent
 
-# A type that can serve this share of the requests is worth a word in the answer. A smaller share, and types would be
-# named that are no alternative; a larger one would hide that savings rest on few requests. A judgment.
+# A cheaper type that can serve this share of the requests is mentioned in the answer. With a smaller share, types would
+# be named that are no alternative; a larger one would hide that savings depend on few requests. A judgment.
 _NEARLY_ALL = 0.99
 
 
 def plan_sentence(plan: Plan) -> str:
-    """The answer: mix, USD/h, USD per million tokens, what share of requests meets the SLO, savings."""
+    """The answer: mix, USD/h, USD per million tokens, share of requests that meets the SLO, savings."""
     answer = f"{_mix_and_cost(plan)}, {_held(plan)}"
     certificate = plan.certificate
     if certificate is None:
@@ -39,7 +39,7 @@ def _mix_and_cost(plan: Plan) -> str:
     sentence = f"{mix}: {usd(plan.cost_per_h)}/h"
     per_mtok = plan.cost_per_mtok
     if per_mtok:
-        sentence += f" ({usd(per_mtok['total'])} per million tokens, {usd(per_mtok['output'])} per million generated)"
+        sentence += f" ({usd(per_mtok['total'])} per million tokens, {usd(per_mtok['output'])} per million output)"
     if plan.served_fraction < 1:
         rate = plan.workload.total_rate * plan.served_fraction
         sentence += f", for {percent(plan.served_fraction)} of the requests ({rate:.3g}/s)"
@@ -47,7 +47,7 @@ def _mix_and_cost(plan: Plan) -> str:
 
 
 def _held(plan: Plan) -> str:
-    """What share of requests meets the SLO, or that nothing was simulated."""
+    """The share of requests that meets the SLO, or a note that nothing was simulated."""
     if plan.certificate is not None:
         return _certified(plan.certificate)
     if plan.simulation is not None:
@@ -65,19 +65,19 @@ def _certified(certificate: Certificate) -> str:
     wanted = share_text(certificate.wanted or certificate.target)
     why = f": {'; '.join(certificate.beyond_reach)}" if certificate.beyond_reach else ""
     return (
-        f"certified for {share_text(certificate.target)} only: the target of {wanted} is beyond the reach of all "
+        f"certified for {share_text(certificate.target)} only: the target of {wanted} is infeasible for all "
         f"offered types. At most {certificate.reach:.2%} of the requests can meet the SLO, and under this plan "
         f"{certificate.attainment:.2%} do ({certificate.low:.2%} at least){why}"
     )
 
 
 def _is_beyond_reach(certificate: Certificate) -> bool:
-    """Whether the SLO asks for more than any fleet can reach."""
+    """Whether the SLO asks for more than any fleet can achieve."""
     return certificate.wanted is not None and certificate.wanted > certificate.target
 
 
 def _simulated(plan: Plan, shown: Simulation) -> str:
-    """What one simulation says of a plan that is proven under another reading of the SLO."""
+    """The result of one simulation of a plan that is proven under another reading of the SLO."""
     is_other = plan.slo is not None and not plan.slo.is_on_requests
     proven = f"planned on the {plan.slo.statistic} of each limit" if plan.slo and is_other else "planned by closed form"
     held = f"{shown.attainment:.2%} of the simulated requests met the limits by themselves"
@@ -90,11 +90,11 @@ def _simulated(plan: Plan, shown: Simulation) -> str:
 
 
 def _certified_savings(plan: Plan, certificate: Certificate) -> str:
-    """What the plan saves against the cheapest certified fleet of one type."""
+    """Savings of the plan over the cheapest certified fleet of one type."""
     name, cost = certificate.single_type, certificate.single_type_per_h
     used = [plan.replica_types[r].name for r in used_types(plan)]
     if len(used) == 1 and name in (None, used[0]):
-        return "no mix was found that is cheaper than this single type"
+        return "no cheaper mix was found"
     if name is None or cost is None:
         return "no certified fleet of a single type was found"
     replica_type = next(one for one in plan.replica_types if one.name == name)
@@ -103,10 +103,10 @@ def _certified_savings(plan: Plan, certificate: Certificate) -> str:
 
 
 def _closed_form_savings(plan: Plan) -> str:
-    """What the plan saves against the cheapest single type, both by closed form."""
+    """Savings of the plan over the cheapest single type, both by closed form."""
     best = plan.best_single
     if best is None:
-        return f"no single type can do it alone{_nearly_alone(plan, np.inf)}"
+        return f"no single type can serve it alone{_nearly_alone(plan, np.inf)}"
     name, baseline = best
     cost = baseline.cost_per_h or 0.0
     replica_type = next(candidate for candidate in plan.replica_types if candidate.name == name)
@@ -120,13 +120,13 @@ def _less(cost_per_h: float, other_per_h: float) -> str:
     savings = 1.0 - cost_per_h / other_per_h
     if savings <= -LEAST_SHOWN:
         return f"{-savings:.1%} more than"
-    return "no less than" if savings < LEAST_SHOWN else f"{savings:.1%} less than"
+    return "the same as" if savings < LEAST_SHOWN else f"{savings:.1%} less than"
 
 
 def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
-    """A type that would be cheaper alone, were it not for a few requests that it cannot serve; empty where none is.
+    """A type that would be cheaper alone except for a few requests that it cannot serve; empty if there is none.
 
-    Without it, savings that rest on a hundredth of a percent of the requests would look like more than they are.
+    Without it, savings that depend on 0.01 % of the requests would look larger than they are.
     """
     nearly = [
         (baseline.rest_cost_per_h, name, baseline.served_fraction)
@@ -145,18 +145,18 @@ def _nearly_alone(plan: Plan, single_cost_per_h: float) -> str:
 
 
 def changes_sentence(plan: Plan, incumbent: Plan) -> str:
-    """What to rent and to give back against the plan in force, and what each of both stands on."""
+    """Instances to add and remove relative to the current plan, and the basis of each plan."""
     changes = plan.changes_from(incumbent)
-    before = f"the plan in force costs {usd(incumbent.cost_per_h)}/h, {_standing(incumbent)}"
-    chosen = " Certification chooses by cost, and not by how little it changes." if plan.certificate else ""
+    before = f"the current plan costs {usd(incumbent.cost_per_h)}/h, {_standing(incumbent)}"
+    chosen = " The certified search goes by cost and does not minimize changes." if plan.certificate else ""
     if not changes:
-        return f"No change: it is the fleet in force ({before}).{chosen}"
+        return f"No change: this is the current fleet ({before}).{chosen}"
     listed = ", ".join(f"{count:+d} x {name}" for name, count in changes.items())
     return f"Changes: {listed} ({before}).{chosen}"
 
 
 def _standing(plan: Plan) -> str:
-    """What is known of a plan in force, in a few words."""
+    """The basis of the current plan, in a few words."""
     traffic = f"for {plan.workload.total_rate:.4g} requests/s"
     if plan.certificate is not None:
         return f"certified {traffic} at {share_text(plan.certificate.target)}"
@@ -173,7 +173,7 @@ def proof(plan: Plan) -> str:
         claim = "no cheaper plan exists"
     else:
         claim = f"no plan costs less than {usd(plan.bound_per_h)}/h, so at most {plan.gap:.2%} could be saved"
-    late = "" if plan.status == "optimal" else f"; the search stopped at its {plan.status}"
+    late = "" if plan.status == "optimal" else f"; the search stopped at the {plan.status}"
     said = f"Proof: {claim} under these assumptions (solved in {plan.solve_s:.2f} s{late})."
     if (shown := plan.simulation) is None:
         return said
@@ -183,15 +183,12 @@ def proof(plan: Plan) -> str:
 
 
 def _certainty(plan: Plan, certificate: Certificate) -> str:
-    """What a simulation has shown of a plan, what that cost, and how far from the cheapest it can be."""
+    """Result of the simulation, its effect on cost, and the distance from the cheapest possible fleet."""
     counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
     held = f"Certified: {certificate.attainment:.2%} of {counted} met the SLO, {certificate.low:.2%} at least"
     price = certificate.price(plan.cost_per_h)
     target = share_text(certificate.target)
-    if abs(price) < LEAST_SHOWN:
-        cost = f"{target} costs nothing more than the closed form"
-    else:
-        cost = f"{price:+.1%} for {target}"
+    cost = f"{target} costs the same as the closed form" if abs(price) < LEAST_SHOWN else f"{price:+.1%} for {target}"
     before = f"by closed form, {usd(certificate.cost_before_per_h)}/h and {certificate.attainment_before:.2%}"
     kept = ", ".join(f"{share:.0%} of {name}" for name, share in certificate.headroom.items())
     return (
@@ -202,31 +199,31 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
 
 
 def _simulated_requests(plan: Plan, shown: Certificate | Simulation) -> str:
-    """Which requests were simulated, in a sentence; empty where a file does not say it."""
+    """The simulated requests, in a sentence; empty if the file does not say."""
     known = shown.arrivals.replace(f"drawn from {plan.workload.source}", "drawn from the traffic above")
     return f"Requests: {known}." if known else ""
 
 
 def _distance(plan: Plan) -> str:
-    """How far from the cheapest fleet that holds a certified plan can be."""
+    """How far a certified plan can be from the cheapest fleet that meets the SLO."""
     if plan.bound_per_h is None:
-        return "there is none that no cheaper fleet holds."
+        return "none that rules out cheaper fleets."
     if plan.gap <= 0:
-        return "no cheaper fleet keeps up with this traffic, as far as loads add up."
+        return "no cheaper fleet meets the SLO, assuming that loads add up."
     return (
-        f"below {usd(plan.bound_per_h)}/h no fleet keeps up with this traffic, whatever the limits, as far as loads "
-        f"add up; so at most {plan.gap:.1%} could be saved."
+        f"below {usd(plan.bound_per_h)}/h no fleet meets the SLO, assuming that loads add up; "
+        f"so at most {plan.gap:.1%} could be saved."
     )
 
 
 def used_types(plan: Plan) -> list[int]:
-    """Types that are rented, those that take most requests first."""
+    """Rented types, those with most requests first."""
     taken = (plan.share * plan.workload.request_rate).sum(axis=(1, 2))
     return sorted(np.flatnonzero(plan.instances).tolist(), key=lambda r: -taken[r])
 
 
 def _counted(replica_type: ReplicaType, instances: int) -> str:
-    """A number of instances of a type, with its accelerator where the name does not say it."""
+    """A number of instances of a type, with its accelerator if the name does not contain it."""
     offer = replica_type.offer
     if offer.accelerator in replica_type.name:
         return f"{instances} x {replica_type.name}"

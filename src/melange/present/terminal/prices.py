@@ -1,4 +1,4 @@
-"""What an update of prices changed, for the terminal."""
+"""The result of a price update, for the terminal."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from rich.text import Text
 from melange.catalog.update import PriceChange, PriceUpdate
 from melange.present.terminal.layout import add_column, table_of
 
-# Rows that are shown before the rest is counted: a screen. A judgment.
+# Rows shown before the rest is counted: a screen. A judgment.
 _SHOWN = 30
 
 
 def update_page(update: PriceUpdate) -> RenderableType:
-    """What moved, what is new, what was not taken, and where the prices are now."""
+    """Changed, new and rejected prices, and where the prices are stored."""
     parts: list[RenderableType] = [Text(_summary(update))]
     if update.moved:
-        parts += [Text("\nMoved, the largest changes first"), _table(update.moved), *_rest(update.moved)]
+        parts += [Text("\nChanged, largest changes first"), _table(update.moved), *_rest(update.moved)]
     if update.added:
         parts += [Text("\nNew"), _table(update.added), *_rest(update.added)]
     if update.held:
         parts += [
-            Text("\nNot taken: the price before stays; --accept-jumps takes them"),
+            Text("\nRejected: the old price stays; --accept-jumps accepts them"),
             _table(update.held, with_reason=True),
             *_rest(update.held),
         ]
-    saved = f"saved to {update.file}" if update.file else "nothing was taken, and nothing written"
-    parts.append(Text(f"\n{saved}" + (f"; the prices before: {update.kept}" if update.kept else "")))
+    saved = f"saved to {update.file}" if update.file else "no price was accepted, nothing was written"
+    parts.append(Text(f"\n{saved}" + (f"; previous prices: {update.kept}" if update.kept else "")))
     return Group(*parts)
 
 
 def _summary(update: PriceUpdate) -> str:
     """All of it in one sentence."""
     counts = [
-        ("moved", len(update.moved)),
+        ("changed", len(update.moved)),
         ("unchanged", update.unchanged),
         ("new", len(update.added)),
-        ("not taken", len(update.held)),
-        ("known ones that it does not have, which stay", update.missing),
+        ("rejected", len(update.held)),
+        ("known but missing there (kept)", update.missing),
     ]
     told = ", ".join(f"{what}: {count:,}" for what, count in counts if count)
-    other = f"; {update.elsewhere:,} offers of other providers and regions were left out" if update.elsewhere else ""
+    other = f"; {update.elsewhere:,} offers of other providers and regions were skipped" if update.elsewhere else ""
     return f"Prices from {update.source}. {told[:1].upper()}{told[1:]}{other}."
 
 
@@ -66,5 +66,5 @@ def _table(changes: Sequence[PriceChange], *, with_reason: bool = False) -> Rend
 
 
 def _rest(changes: Sequence[PriceChange]) -> list[RenderableType]:
-    """How many more there are."""
+    """The number of rows not shown."""
     return [Text(f"... and {len(changes) - _SHOWN:,} more (--json lists all)")] if len(changes) > _SHOWN else []

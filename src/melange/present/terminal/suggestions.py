@@ -13,7 +13,7 @@ from melange.present.terminal.layout import add_column, table_of, titled, usd
 
 
 def uncertainty_part(plan: Plan) -> RenderableType | None:
-    """What the plan would cost at each end of what replicas may carry; None where nobody asked."""
+    """Cost of the plan at each end of the replicas' capacity intervals; None if not asked for."""
     if not plan.cost_at:
         return None
     words = {"low": "all replicas at their low end", "mid": "as estimated", "high": "at their high end"}
@@ -30,9 +30,9 @@ def uncertainty_part(plan: Plan) -> RenderableType | None:
 
 def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
     """What to measure, the most valuable first."""
-    title = "What to measure next, and what it is expected to save a cautious plan by closed form"
+    title = "Suggested measurements, with the expected savings of a cautious plan by closed form"
     if not suggestions:
-        return titled(title, Text("Nothing: no measurement would change what a plan costs."))
+        return titled(title, Text("None: no measurement would change the cost of a plan."))
     found = table_of("Accelerators", "Replica type")
     numbers = ("Tokens in", "Tokens out", "In flight", "Requests/s", "Saves [USD/h]", "GPU-minutes", "Costs [USD]")
     for heading in numbers:
@@ -51,7 +51,7 @@ def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
             f"{one.cost:.2f}",
         )
     how = (
-        f"Keep this many requests of that size in flight: one turn of all to warm up, then {TURNS} turns and at least "
+        f"Keep this many requests of that size in flight: one warm-up round, then {TURNS} rounds and at least "
         f"{LEAST_REQUESTS}; {START_MINUTES:g} minutes to start a replica are counted once. Then: --anchor "
         "'NAME=results.json'"
     )

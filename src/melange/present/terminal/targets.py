@@ -1,4 +1,4 @@
-"""Where plans can go, for the terminal."""
+"""Deployment targets, for the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melange.present.terminal.layout import spaced, table_of
 
 
 def targets_page(targets: Iterable[Target[Any]]) -> RenderableType:
-    """Targets with a sentence each, and below those that share them their options."""
+    """Targets with a sentence each, grouped with the options they share."""
     families: dict[type, list[Target[Any]]] = {}
     for one in targets:
         families.setdefault(one.options, []).append(one)
@@ -32,5 +32,5 @@ def _family(family: list[Target[Any]]) -> RenderableType:
 
 
 def _as_typed(value: object) -> str:
-    """A value as it is given to ``--option``."""
+    """A value as written after ``--option``."""
     return value if isinstance(value, str) else json.dumps(value)

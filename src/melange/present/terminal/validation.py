@@ -1,4 +1,4 @@
-"""A report as a page for the terminal: what share met the SLO, how sure that is, and why the rest did not."""
+"""A report as a page for the terminal: the share that met the SLO, its confidence, and why the rest missed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from melange.units import ms
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report, TypeReport
 
-# Above the planned rate by more than this factor, a run was asked for more than was planned, and that is said first.
+# Ratio of simulated to planned rate above which a run counts as overload, which is reported first.
 # Chance alone moves the rate of 10,000 drawn requests by 1 %, that of 400 by 5 %.
 _FASTER = 1.05
-# Sizes with a smaller part of the misses are left out: they would be noise below the few that matter.
+# Sizes with a smaller share of the misses are left out as noise.
 _MINOR = 0.01
 
 TYPE_COLUMNS = (
@@ -28,7 +28,7 @@ TYPE_COLUMNS = (
 
 
 def validation_page(report: Report, plan: Plan, others: Sequence[Report] = ()) -> RenderableType:
-    """The whole report of a plan, in the order in which it is asked for; ``others`` are of other policies."""
+    """The whole report of a plan, most important parts first; ``others`` are for other policies."""
     step = next_step(report, plan)
     parts: list[RenderableType] = [
         Text(verdict(report), style="bold"),
@@ -53,17 +53,17 @@ def verdict(report: Report) -> str:
     """The answer in a sentence."""
     held = report.attainment
     if report.slo is None or held is None:
-        return "The plan has no SLO, so nothing is said of attainment."
+        return "The plan has no SLO, so there is no attainment."
     counted = f"{report.seeds} x {report.requests:,} requests" if report.seeds > 1 else f"{report.requests:,} requests"
     said = f"{held.value:.2%} of the requests met {limits_in_words(report.slo)} ({held.low:.2%} at least, {counted})"
     if report.holds:
-        return f"{said}: the target of {share_text(report.target)} holds."
+        return f"{said}: the target of {share_text(report.target)} is met."
     missed = "is not proven" if held.high >= report.target else "is missed"
     return f"{said}: the target of {share_text(report.target)} {missed}."
 
 
 def next_step(report: Report, plan: Plan) -> str:
-    """What to do where the target is not shown to hold; empty where it is."""
+    """The next step if the target is not shown to hold; empty if it is."""
     if report.attainment is None or report.holds:
         return ""
     if report.attainment.high >= report.target and report.is_drawn:
@@ -71,25 +71,25 @@ def next_step(report: Report, plan: Plan) -> str:
     if report.scenario == "lost-replica":
         return "Next: keep room for a lost replica, --set plan.spare_replicas=1."
     if report.scenario != "steady" or report.rate > _FASTER * plan.workload.total_rate:
-        return "Next: plan for the highest rate that is to be held, --set workload.rate=..."
+        return "Next: plan for the highest rate that must hold, --set workload.rate=..."
     if report.steps == "slow":
-        return "Next: plan on step times that can be counted on, --set plan.confidence=0.9, or measure some."
+        return "Next: plan with conservative step times, --set plan.confidence=0.9, or measure some."
     if not report.is_drawn:
         return (
             "Next: plan for this log (workload: {trace: ...} in service.yaml): melange plan certifies on its requests "
-            "as they came."
+            "as recorded."
         )
     if plan.certificate is not None and plan.holds is False:
         most = f"at most {plan.certificate.reach:.2%} of the requests can meet the SLO on the offered types"
         return f"Next: {most}; loosen a limit, lower the target, or offer faster types."
     if plan.certificate is not None:
-        return "Next: the plan is certified for steadier requests than these; certify it for such (--burstiness)."
+        return "Next: these requests are burstier than those the plan was certified for; certify it with --burstiness."
     command = "melange plan" if plan.slo and plan.slo.is_on_requests else "melange plan --certify"
     return f"Next: {command} finds a plan that holds."
 
 
 def limits_in_words(slo: Slo) -> str:
-    """The limits that a request has to meet by itself.
+    """The limits that each request must meet by itself.
 
     >>> limits_in_words(Slo(tpot_s=0.06, ttft_s=1.0))
     'TTFT <= 1000 ms and TPOT <= 60 ms'
@@ -152,7 +152,7 @@ def _times(report: Report) -> RenderableType:
 
 
 def _worst_buckets(report: Report) -> RenderableType:
-    table = table_of("Request size [tokens]", "Requests", "Met the SLO", "Part of all misses")
+    table = table_of("Request size [tokens]", "Requests", "Met the SLO", "Share of misses")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"
     missed = np.nan_to_num((1 - report.bucket_attainment) * report.bucket_requests)
@@ -171,7 +171,7 @@ def _worst_buckets(report: Report) -> RenderableType:
 
 
 def _policies_table(reports: Sequence[Report]) -> RenderableType:
-    """Policies side by side, the best first."""
+    """Policies compared, best first."""
     limited = list(reports[0].slo.limits) if reports[0].slo else []
     shown = [*limited, *(["latency"] if "latency" not in limited else [])]
     columns = [(metric, name) for metric in shown for name in ("mean", "p99")]
@@ -200,13 +200,13 @@ def _named(metric: str) -> str:
 
 
 def served(report: Report) -> str:
-    """Goodput, cost and what went wrong, in a sentence."""
+    """Goodput, cost and failures, in a sentence."""
     parts = []
     if report.slo:
         parts.append(f"{report.goodput:.4g} of {report.rate:.4g} requests/s met the SLO")
     if report.cost_per_mtok:
         total, output = report.cost_per_mtok["total"], report.cost_per_mtok["output"]
-        parts.append(f"{usd(total)} per million tokens served ({usd(output)} per million generated)")
+        parts.append(f"{usd(total)} per million tokens served ({usd(output)} per million output tokens)")
     counts = {
         "preemptions": report.preemptions,
         "retried": report.retries,

@@ -33,18 +33,18 @@ def profile_from_aibrix(contents: Sequence[Json], places: Sequence[str]) -> Prof
     for content, place in zip(contents, places, strict=True):
         name = str(content.get("gpu") or "")
         if not name:
-            raise InputError(f"{place}: the key 'gpu' is absent")
+            raise InputError(f"{place}: the key 'gpu' is missing")
         buckets = _buckets(content, place)
         first = first or buckets
         if buckets != first:
-            raise InputError(f"{place}: indexes must be the same in all profiles, and {name}'s differ from {places[0]}")
+            raise InputError(f"{place}: indexes must be the same in all profiles, but {name}'s differ from {places[0]}")
         tables.append(_tputs(content, buckets, place))
         types.append(named_type(name, number(content.get("cost"), f"{place}: cost"), place))
         slos.append(_slo(content.get("slos"), place, cautions))
     if first is None:
         raise InputError("no AIBrix profile was given")
     if any(slo != slos[0] for slo in slos):
-        cautions.append(Caution("slo", "the profiles were made for different SLOs; make them for one"))
+        cautions.append(Caution("slo", "the profiles were made for different SLOs; make them for the same one"))
     profile = measured_profile(tuple(types), first, np.stack(tables), source=", ".join(dict.fromkeys(places)))
     return replace(profile, slo=slos[0], cautions=tuple(dict.fromkeys(cautions)))
 
@@ -104,7 +104,7 @@ def _slo(slos: object, place: str, cautions: list[Caution]) -> Slo | None:
         return None
     others = [f"{key} {slos[key]}" for key in _OTHER_SLO_KEYS if key in slos]
     if others:
-        cautions.append(Caution("slo", f"the profile also holds {', '.join(others)}, which has no counterpart here"))
+        cautions.append(Caution("slo", f"the profile also has {', '.join(others)}, which is not supported here"))
     known = {key: field for key, field in _SLO_FIELD_BY_KEY.items() if key in slos}
     limits = {field: number(slos[key], f"{place}: slos.{key}") for key, field in known.items()}
     if not limits:
@@ -119,7 +119,7 @@ def _slo(slos: object, place: str, cautions: list[Caution]) -> Slo | None:
 def _slos(slo: Slo | None) -> Json:
     if slo is None:
         return {"percentile": 0}
-    # AIBrix has no word for requests. Estimated rates hold such limits in the mean, and so do those that hold for most.
+    # AIBrix cannot express limits on requests. Rates that meet them for most requests also meet them in the mean.
     percentile = 0.0 if slo.has_closed_form else float(slo.statistic[1:])
     limits = {key: value for key, field in _SLO_FIELD_BY_KEY.items() if (value := getattr(slo, field)) is not None}
     return {"percentile": int(percentile) if percentile == int(percentile) else percentile, **limits}

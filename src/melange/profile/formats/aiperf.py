@@ -67,7 +67,7 @@ def _load(config: Json, place: str) -> tuple[float | None, float | None]:
     rate, concurrency = (optional(single, name, f"{place}: {where}") for name in (key, "concurrency"))
     if rate is None and concurrency is None:
         raise InputError(
-            f"{place}: {where} says neither at what rate nor with what concurrency requests were sent",
+            f"{place}: {where} gives neither the rate nor the concurrency of the requests",
             hint=f"run {tool} with --request-rate or --concurrency",
         )
     return rate, concurrency
@@ -105,7 +105,7 @@ def _metric(content: Json, name: str, place: str, factor_by_unit: dict[str, floa
         raise InputError(f"{place}: {name}.unit must be one of {', '.join(factor_by_unit)}, got {unit!r}")
     keys = {name: name for name in STATISTICS} | {"mean": "avg"}
     if "avg" not in value:
-        raise InputError(f"{place}: {name}.avg is absent")
+        raise InputError(f"{place}: {name}.avg is missing")
     return {
         ours: number(value[key], f"{place}: {name}.{key}") * factor_by_unit[unit]
         for ours, key in keys.items()

@@ -23,7 +23,7 @@ def read_inference_perf(content: Json, place: str) -> list[Measurement]:
     concurrency = optional(load, "concurrency", f"{place}: load_summary")
     if rate is None and concurrency is None:
         raise InputError(
-            f"{place}: load_summary says neither requested_rate nor concurrency: it sums up stages of different loads",
+            f"{place}: load_summary has no requested_rate or concurrency: it summarizes stages of different loads",
             hint="give the files of the stages, stage_0_lifecycle_metrics.json and so on",
         )
     achieved = optional(load, "achieved_rate", f"{place}: load_summary")
@@ -62,5 +62,5 @@ def _mean(successes: Json, name: str, place: str) -> float:
     """Mean of a length [tokens]."""
     value = mapping(successes.get(name)).get("mean")
     if value is None:
-        raise InputError(f"{place}: successes.{name}.mean is absent")
+        raise InputError(f"{place}: successes.{name}.mean is missing")
     return number(value, f"{place}: successes.{name}.mean")

@@ -43,7 +43,7 @@ def _tokens(content: Json, side: str, place: str) -> float:
     for key in (f"results_number_{side}_tokens_mean", f"mean_{side}_tokens"):
         if content.get(key) is not None:
             return number(content[key], f"{place}: {key}")
-    raise InputError(f"{place}: the key results_number_{side}_tokens_mean is absent")
+    raise InputError(f"{place}: the key results_number_{side}_tokens_mean is missing")
 
 
 def _statistics(content: Json, name: str, place: str) -> dict[str, float]:

@@ -18,7 +18,7 @@ AIBrix gpu_benchmark (0.2-5)  ``metric``, one a line                            
                                                                                  gaps: our ITL
 ============================= ================================================== ====================================
 
-None says which accelerator was measured.
+None of them names the accelerator that was measured.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from melange.units import MS_PER_S, S_PER_MS
 
 
 def points_of(objects: Sequence[Json], path: str) -> list[Measurement] | None:
-    """The load points of a file of a known tool; None where it is none of them."""
+    """The load points in a file of a known tool; None for other files."""
     first = objects[0]
     if "metric" in first and "request_rate" in first:
         return _aibrix(objects, path)
@@ -156,7 +156,7 @@ def _distribution(metrics: Json, name: str, place: str, factor: float) -> dict[s
 def _mean(metrics: Json, name: str, place: str) -> float:
     found = _distribution(metrics, name, place, 1.0)
     if "mean" not in found:
-        raise InputError(f"{place}.metrics.{name}.successful.mean is absent")
+        raise InputError(f"{place}.metrics.{name}.successful.mean is missing")
     return found["mean"]
 
 
@@ -182,7 +182,7 @@ def _aibrix_point(lines: Sequence[tuple[int, Json]], path: str) -> Measurement:
             ours: number(one[key], f"{path}:{line}: {key}") for ours, key in kept.items() if one.get(key) is not None
         }
     if not by_metric.get("TPUT"):
-        raise InputError(f"{place}: the line with the metric TPUT is absent")
+        raise InputError(f"{place}: the line with the metric TPUT is missing")
     rate = first.get("request_rate")
     return Measurement(
         input_tokens=positive(first, "input_tokens", place),

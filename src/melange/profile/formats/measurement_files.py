@@ -1,4 +1,4 @@
-"""Files of load points, whoever's tool wrote them."""
+"""Files of load points from any supported tool."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LATENCY_COLUMN = re.compile(r"(?P<metric>ttft|tpot|ntpot|itl|latency)_(?P<stati
 
 
 def read_measurements(*paths: str | Path) -> tuple[Measurement, ...]:
-    """Read load points from files of any known format, told apart by what is in them.
+    """Read load points from files of any known format, recognized by their content.
 
     Our own JSON and CSV, aiperf's ``profile_export_aiperf.json``, genai-perf's ``profile_export_genai_perf.json``,
     guidellm's ``benchmarks.json``, inference-perf's ``stage_0_lifecycle_metrics.json``, LLMPerf's summaries, results of
@@ -71,7 +71,7 @@ def _files(pattern: str) -> list[str]:
     absolute = path_of(pattern).absolute()
     files = sorted(str(file) for file in Path(absolute.anchor).glob(str(absolute.relative_to(absolute.anchor))))
     if not files:
-        raise InputError(f"{pattern}: no such file, and no file that matches")
+        raise InputError(f"{pattern}: no such file, and no matching file")
     return files
 
 
@@ -80,7 +80,7 @@ def _attributed(point: Measurement, name: str) -> Measurement:
     if point.replica_type or point.accelerator:
         said = point.replica_type or point.accelerator
         if said != name:
-            raise InputError(f"{point.source}: says that {said} was measured, and {name} was given")
+            raise InputError(f"{point.source}: the file says {said} was measured, but {name} was given")
         return point
     return replace(point, replica_type=name, tensor_parallel=point.tensor_parallel)
 
@@ -95,7 +95,7 @@ def _read(path: str) -> list[Measurement]:
         if first["melange"] == JOURNAL:
             return _read_journal(objects[1:], path)
         if first["melange"] != "measurements/1":
-            raise InputError(f"{path}: holds {first['melange']}, and measurements/1 is needed")
+            raise InputError(f"{path}: holds {first['melange']}; measurements/1 is needed")
         listed = first.get("measurements")
         if not isinstance(listed, list) or not listed or not all(isinstance(one, dict) for one in listed):
             raise InputError(f"{path}: measurements must be a list of objects, at least one")
@@ -105,9 +105,9 @@ def _read(path: str) -> list[Measurement]:
         return points
     if not ({"input_tokens", "output_tokens"} & set(first)):
         raise InputError(
-            f"{path}: no format that is known",
-            hint="our own form, aiperf, genai-perf, guidellm, inference-perf, LLMPerf, vllm bench serve, sglang "
-            "bench_serving and AIBrix's benchmark are",
+            f"{path}: unknown format",
+            hint="supported: melange's own format, aiperf, genai-perf, guidellm, inference-perf, LLMPerf, "
+            "vllm bench serve, sglang bench_serving and AIBrix's benchmark",
         )
     places = [f"{path}[{index}]" if len(objects) > 1 else path for index in range(len(objects))]
     return [Measurement.from_json(one, place) for one, place in zip(objects, places, strict=True)]
@@ -123,7 +123,9 @@ def _read_journal(lines: list[Json], path: str) -> list[Measurement]:
         if isinstance(content, dict):
             points.append(Measurement.from_json(content, f"{path}:{place}"))
     if not points:
-        raise InputError(f"{path}: holds no measurement yet", hint="melange measure goes on where it was interrupted")
+        raise InputError(
+            f"{path}: contains no measurement yet", hint="melange measure --resume continues where it was interrupted"
+        )
     return points
 
 
@@ -142,7 +144,7 @@ def _read_table(path: str) -> list[Measurement]:
                 _put(content, column.strip(), cell.strip(), place)
         points.append(Measurement.from_json(content, place))
     if not points:
-        raise InputError(f"{path}: holds no measurement")
+        raise InputError(f"{path}: contains no measurement")
     return points
 
 

@@ -1,4 +1,4 @@
-"""Profiles in files: our own, the Mélange release's and AIBrix's; and measured cells in place of estimated ones."""
+"""Profile files: our own, the Mélange release's and AIBrix's; and combining measured with estimated cells."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ARRAYS = ("max_request_rate", "low", "high", "provenance")
 
 
 def read_profile(path: str | Path, *more: str | Path) -> Profile:
-    """Read a profile, whoever wrote it: ``profile.json``, a configuration of the release, or AIBrix profiles.
+    """Read a profile: ``profile.json``, a configuration of the release, or AIBrix profiles.
 
     Parameters
     ----------
@@ -46,13 +46,11 @@ def read_profile(path: str | Path, *more: str | Path) -> Profile:
     if all("melange" in content for _, content in found):
         return read_joined(paths)
     if len(found) > 1:
-        raise InputError(
-            f"{place}: several profiles can be read together only where all are melange's or all are AIBrix's"
-        )
+        raise InputError(f"{place}: several profiles can be combined only if all are melange's or all are AIBrix's")
     if "gpu_info" in first:
         return profile_from_release(first, place)
     raise InputError(
-        f"{place}: no profile that is known: neither 'melange' nor 'gpu_info' nor 'tputs' is in it",
+        f"{place}: unknown profile format: none of the keys 'melange', 'gpu_info', 'tputs'",
         hint="give a profile.json, a configuration of the Mélange release or an AIBrix profile",
     )
 
@@ -93,7 +91,7 @@ def write_aibrix_profile(path: str | Path, profile: Profile, *, created_s: float
 
 
 def combine(measured: Profile, estimated: Profile) -> Profile:
-    """One profile out of two over the same buckets, in which measured (and anchored) cells win.
+    """Combine two profiles over the same buckets; measured (and anchored) cells win.
 
     A replica type of ``measured`` replaces the estimated ones of its name, and where none has it, of its accelerator,
     degree, variant and (if it says one) engine; offers stay the estimate's, for they know more of the price. A
@@ -101,13 +99,13 @@ def combine(measured: Profile, estimated: Profile) -> Profile:
     """
     if measured.buckets.is_ordinal != estimated.buckets.is_ordinal:
         raise InputError(
-            "profile: a file that numbers its buckets and says no sizes cannot be combined with estimates",
-            hint="use one of the two alone, or give the measured rates with their edges",
+            "profile: a file with numbered buckets without sizes cannot be combined with estimates",
+            hint="use only one of the two, or give the measured rates with their bucket edges",
         )
     if measured.buckets != estimated.buckets:
         raise InputError(
-            "profile: measured and estimated cells must be over the same buckets",
-            hint="give workload.buckets the edges of the measured profile: "
+            "profile: measured and estimated cells must have the same buckets",
+            hint="set workload.buckets to the edges of the measured profile: "
             f"input {list(measured.buckets.input_edges)}, output {list(measured.buckets.output_edges)}",
         )
     matches = [_matching(one, estimated.replica_types) for one in measured.replica_types]

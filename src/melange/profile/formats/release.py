@@ -19,7 +19,7 @@ from melange.profile.profile import MEASURED, Profile, ReplicaType
 from melange.records import number
 from melange.workload.workload import Array, Buckets, Workload
 
-# How far the shares of a workload may be from adding up to 1: rounding of floats, not of people.
+# How far the shares of a workload may be from adding up to 1: float rounding only.
 _SUM_TOLERANCE = 1e-6
 _ZERO = "the file gives it a rate of 0"
 
@@ -47,7 +47,7 @@ def config_from_release(content: Json, place: str) -> tuple[Workload, Profile, d
     for key in ("gpu_info", "workload_distribution", "total_request_rate", "slice_factor"):
         if key not in content:
             raise InputError(
-                f"{place}: the key '{key}' is absent",
+                f"{place}: the key '{key}' is missing",
                 hint="a configuration of the release holds gpu_info, workload_distribution, total_request_rate and "
                 "slice_factor",
             )

@@ -50,8 +50,8 @@ def number(value: object, place: str) -> float:
     """``value`` as a finite float."""
     if isinstance(value, float) and math.isnan(value):
         raise InputError(
-            f"{place} is NaN: the test has no such figure",
-            hint="remove the key, or run the test so that it has one (streaming on, some requests completed)",
+            f"{place} is NaN: the load test has no value for it",
+            hint="remove the key, or repeat the test so that it has one (with streaming, and completed requests)",
         )
     return records.number(value, place)
 
@@ -75,7 +75,7 @@ def rates(table: object, place: str) -> Array:
 def positive(content: Json, key: str, place: str) -> float:
     """A number above zero under a key."""
     if key not in content:
-        raise InputError(f"{place}: the key {key} is absent")
+        raise InputError(f"{place}: the key {key} is missing")
     value = number(content[key], f"{place}: {key}")
     if not value > 0:
         raise InputError(f"{place}: {key} must be > 0, got {value:g}")

@@ -6,7 +6,7 @@ quarter of a second, once a process and without Numba. What it computes is the s
 
 A shipped kernel is used only where it is known to fit: the sources are those that it was made from, LLVM is not older
 than the one that made it, and the arrays have the types that it was made for. Everywhere else Numba compiles, as it
-does for whoever changes the sources; ``make kernel`` writes the file (:mod:`melange.replica.simulated.make_kernel`).
+does after a change of the sources; ``make kernel`` writes the file (:mod:`melange.replica.simulated.make_kernel`).
 """
 
 from __future__ import annotations

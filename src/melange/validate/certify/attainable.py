@@ -1,4 +1,4 @@
-"""What no fleet can exceed: the share of requests that meet the SLO when a replica has nothing else to do.
+"""Upper bound for any fleet: the share of requests that meet the SLO alone on an idle replica.
 
 A request that misses its limits alone on an idle replica of every allowed type misses them in every fleet of those
 types, however many replicas are rented. So a target above that share is not searched for: the search is for less.
@@ -51,7 +51,7 @@ class Attainable:
     exceeded: tuple[str, ...] = ()
 
     def lifted_by(self, target: float) -> float:
-        """By what the ``exceeded`` limits would have to be multiplied for a target to be within reach.
+        """Factor on the ``exceeded`` limits that would make a target feasible.
 
         Infinite where it never is.
         """
@@ -122,12 +122,12 @@ def _fits(engine: Engine, tokens: Array) -> Mask:
 def _why(slo: Slo, ratio: Array, count: int) -> tuple[str, ...]:
     """What keeps requests from the SLO where they come closest to it (M, N), of ``count`` requests in all."""
     unfit = np.isinf(ratio).any(axis=0)
-    found = [(int(unfit.sum()), "fit into no allowed type")]
+    found = [(int(unfit.sum()), "fit on no allowed type")]
     for metric, values in zip(slo.limits, ratio[:, ~unfit], strict=True):
         over = values[values > AT_LIMIT]
         if len(over):
             excess = f"by {np.median(over) - 1:.0%} in the median"
-            which = f"exceed the limit on {metric.upper()} even alone on the type that comes closest, {excess}"
+            which = f"exceed the {metric.upper()} limit even alone on the closest type, {excess}"
             found.append((len(over), which))
     found.sort(key=lambda pair: -pair[0])
     return tuple(f"{number / count:.2%} of the requests {what}" for number, what in found if number)

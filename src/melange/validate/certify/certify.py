@@ -1,4 +1,4 @@
-"""The verb that closes the loop: plan, simulate, and buy exactly what the SLO needs.
+"""Certify: plan, simulate, and rent exactly what the SLO needs.
 
 A plan rests on loads that add up and on limits on the mean. Simulation shows where that falls short, and where it
 leaves room. A *factor* on the rate of each replica type and bucket (R, I, O) is what is adjusted: below 1 it is
@@ -39,6 +39,7 @@ from melange.plan.solve import solve
 from melange.profile.profile import Profile
 from melange.replica.policy import POLICIES
 from melange.slo import Slo
+from melange.validate.certify.bound import least_cost
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
@@ -47,7 +48,6 @@ from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.certify.thinning import with_types, worth_types
-from melange.validate.certify.throughput import at_full_throughput
 from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.replay import stretch, words_of
 from melange.validate.simulate import within_context
@@ -63,8 +63,6 @@ LEAST_REQUESTS = 2_000
 # More costs simulations; less, and plans are kept that their proof refutes. Half and twice: no difference, for there
 # the least number of requests decides.
 _STAYS = 4.0
-# A target that sizes which are left out have used up: next to no other request may miss.
-_MOST_TARGET = 1.0 - 1e-6
 # A token takes this long where no limit says how long a request may stay [s]. A judgment.
 _TOKEN_S = 0.05
 # What types that were not tried are taken to carry, over the median of those that were. More, and mixes begin with
@@ -75,8 +73,6 @@ _BETTER = 1.2
 # where it can find none cheaper. What they find is partly luck: other passes than these changed single services of
 # bench/services by up to 38 %, either way. In the twelve cases the first alone finds the same plans.
 _PASSES = ((2, 1.0), (3, 0.7), (3, 0.5), (6, 0.7))
-# Relative gap of the program for the bound, which stays valid; less takes longer. A judgment.
-_BOUND_GAP = 0.01
 # Factors are not begun with below this part of the largest: a type that does so badly alone may do better with fewer
 # sizes. Half and twice: no difference.
 _LEAST_START = 0.1
@@ -100,8 +96,8 @@ def certify(
     Parameters
     ----------
     question, profile, options
-        As of :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO. ``headroom`` has no say: what
-        must be kept free is what the simulation finds, and a caution says so where it is not the default.
+        As of :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO. ``headroom`` is ignored:
+        the simulation finds how much to keep free, and a caution says so if it is not the default.
     target
         Share of requests that must meet every limit of the SLO by themselves, 0-1; None: the SLO's own
         (:attr:`~melange.slo.Slo.target`). The lower end of the 95 % interval must reach it.
@@ -135,7 +131,8 @@ def certify(
     """
     asked = question_of(question, profile, options)
     slo, wanted = _checked(asked, target)
-    # Sizes that no type serves are left out of the plan; unless they are to be dropped, their requests count as missed.
+    # Sizes that no type serves are left out of the plan. Unless they are to be dropped, their requests come all the
+    # same: they take their room, and count as missed.
     given = asked.with_options(drop_unservable=True)
     context = max(engine.max_context for engine in given.profile.engines if engine)
     is_dropped = asked.options.drop_unservable
@@ -157,44 +154,45 @@ def certify(
         if reach.target < wanted:
             whole = with_tolerance(given, slo, reach.target)
             carried = _carried(whole)
-        left_out = 0.0 if is_dropped else 1.0 - carried.total_rate / given.workload.total_rate
-        replayed = None if log is None else _carried_of(log, carried, context)
+        sent = carried if is_dropped else given.workload
+        replayed = None if log is None else _carried_of(log, sent, context)
         replays = None if replayed is None else replays_of(len(replayed))
         kept = worth_types(whole)
         judge = Judge(
             question=with_types(whole, kept),
             slo=slo,
-            target=min(reach.target / (1.0 - left_out), _MOST_TARGET),
+            target=reach.target,
             policy=policy,
-            draw=partial(drawn, carried) if replayed is None else partial(_stretch_at, replayed),
-            requests=requests or _shortest(carried, slo),
+            draw=partial(drawn, sent) if replayed is None else partial(_stretch_at, replayed),
+            requests=requests or _shortest(sent, slo),
             say=say,
             replays=replays,
         )
         try:
             best, single = _found(judge)
         except InfeasibleError as error:
-            missed = f"no plan holds {reach.target:.2%}"
-            reach = lowered(reach, wanted, judge, left_out, error)
-            say(f"{missed}; looking for the cheapest that holds {reach.target:.2%}")
+            missed = f"no plan reaches {reach.target:.2%}"
+            reach = lowered(reach, wanted, judge, error)
+            say(f"{missed}; searching for the cheapest that reaches {reach.target:.2%}")
             continue
         break
-    plan = of_all_types(best.plan, whole if left_out > 0 else replace(whole, options=asked.options), kept)
+    leaves_out = carried.total_rate < given.workload.total_rate
+    plan = of_all_types(best.plan, whole if leaves_out else replace(whole, options=asked.options), kept)
     before = _closed_form(whole, plan)
-    bound = _bound(given, plan.cost_per_h)
+    bound = least_cost(given, slo, reach.target)
+    bound = None if bound is None else min(bound, plan.cost_per_h)
     certificate = _certificate(best, single, before, judge)
     return replace(
         plan,
         certificate=replace(
             certificate,
             target=reach.target,
-            attainment=certificate.attainment * (1.0 - left_out),
-            low=certificate.low * (1.0 - left_out),
             wanted=wanted,
             reach=reach.share,
             beyond_reach=reach.why,
-            arrivals=words_of(drawn(carried, 1, 0) if replayed is None else replayed),
-            rate=carried.total_rate if replayed is None else replayed.rate,
+            arrivals=words_of(drawn(sent, 1, 0) if replayed is None else replayed),
+            rate=sent.total_rate if replayed is None else replayed.rate,
+            sends_unservable=not is_dropped,
         ),
         status="certified",
         bound_per_h=bound,
@@ -202,16 +200,6 @@ def certify(
         single_type=single_types(given, scope_of(whole)),
         cautions=(*best.plan.cautions, *_cautions(asked.options)),
     )
-
-
-def _bound(question: Question, cost_per_h: float) -> float | None:
-    """The cost [USD/h] below which no fleet keeps up with the traffic, as far as loads add up; None: not known."""
-    loosest = at_full_throughput(question).with_options(headroom=0.0, gap=_BOUND_GAP)
-    try:
-        bound = solve(with_types(loosest, worth_types(loosest))).bound_per_h
-    except InfeasibleError:
-        return None
-    return None if bound is None else min(bound, cost_per_h)
 
 
 def _found(judge: Judge) -> tuple[Trial, Trial | None]:
@@ -295,7 +283,7 @@ def _promising(question: Question, factor: Array, each_size: int) -> Mask:
 
 
 def _closed_form(question: Question, best: Plan) -> Plan:
-    """The cheapest plan by the closed form; the best one where too little can be had for it."""
+    """The cheapest plan by the closed form; the best one if too few instances are available for it."""
     for tried in (question, question.with_options(headroom=0.0)):
         try:
             return solve(tried)
@@ -349,12 +337,14 @@ def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
     """The SLO and the share of requests that must meet it; refuses questions that cannot be certified."""
     profile = question.profile
     if profile.slo is None:
-        raise InputError("certify: the profile has no SLO to certify", hint="give the service an slo and profile again")
+        raise InputError(
+            "certify: the profile has no SLO to certify", hint="add an slo to the service and profile again"
+        )
     if question.options.budget_per_h is not None:
-        raise InputError("certify: a plan under a budget has no cost to certify", hint="leave out plan.budget_per_h")
+        raise InputError("certify: a plan under a budget cannot be certified", hint="leave out plan.budget_per_h")
     if not any(profile.engines):
         raise InputError(
-            "certify: nothing is known of the steps of any replica type, so no plan can be simulated",
+            "certify: the step times of all replica types are unknown, so no plan can be simulated",
             hint="profile with a model (profile: {source: [measured.json, estimate]})",
         )
     wanted = target if target is not None else profile.slo.target
@@ -364,12 +354,12 @@ def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
 
 
 def _cautions(options: Options) -> tuple[Caution, ...]:
-    """That a headroom which was asked for has no say; the default is not worth a word."""
+    """A caution that a custom headroom is not used."""
     if options.headroom == Options().headroom:
         return ()
     message = (
-        f"plan.headroom: {options.headroom:g} binds the closed form only: the simulation says how much of each replica "
-        "must be free; to keep more, ask for a higher attainment or for plan.spare_replicas"
+        f"plan.headroom: {options.headroom:g} applies to the closed form only: the simulation finds how much of each "
+        "replica must stay free; to keep more, set a higher slo.attainment or plan.spare_replicas"
     )
     return (Caution("headroom", message),)
 

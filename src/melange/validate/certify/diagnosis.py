@@ -1,4 +1,4 @@
-"""Why no plan holds: a target beyond what any fleet can reach, or which requests miss, and what keeps them."""
+"""Why no plan meets the SLO: an infeasible target, or which requests miss and why."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *,
     why = (*bound.why, _lifted(slo, bound, wanted))
     if target < _LEAST_PART * wanted:
         raise InfeasibleError(
-            f"no fleet of the allowed replica types makes {wanted:.2%} of the requests meet the SLO ({slo}): at most "
-            f"{bound.share:.2%} meet it, each with a replica to itself",
+            f"infeasible: no fleet of the allowed replica types meets the SLO for {wanted:.2%} of the requests "
+            f"({slo}): at most {bound.share:.2%} meet it, each alone on an idle replica",
             reasons=why,
             hint="loosen the limit, or offer faster replica types",
         )
     return Reach(share=bound.share, target=target, why=why)
 
 
-def lowered(reach: Reach, wanted: float, judge: Judge, left_out: float, error: InfeasibleError) -> Reach:
+def lowered(reach: Reach, wanted: float, judge: Judge, error: InfeasibleError) -> Reach:
     """What is planned for after no plan was found that holds: a little less than the most that any was seen to hold.
 
     Raises
@@ -84,11 +84,11 @@ def lowered(reach: Reach, wanted: float, judge: Judge, left_out: float, error: I
     InfeasibleError
         ``error``, where nothing was seen, or the target was lowered before.
     """
-    most = max((one.attainment.low for one in judge.known.values()), default=0.0) * (1.0 - left_out)
+    most = max((one.attainment.low for one in judge.known.values()), default=0.0)
     target = min(most, reach.target) - _MARGIN * (1.0 - wanted)
     if target <= 0 or reach.is_lowered:
         raise error
-    why = (f"no plan was found that holds more than {most:.2%}, of {len(judge.known)} tried", *error.reasons)
+    why = (f"no plan was found that reaches more than {most:.2%}, of {len(judge.known)} tried", *error.reasons)
     return Reach(share=reach.share, target=target, why=(*reach.why, *why), is_lowered=True)
 
 
@@ -96,11 +96,11 @@ def _lifted(slo: Slo, bound: Attainable, wanted: float) -> str:
     """What limits would bring the target within reach, of those that some requests exceed."""
     times = bound.lifted_by(wanted)
     if not math.isfinite(times):
-        return f"no limit brings {wanted:.2%} of the requests within reach: some fit into no allowed type"
+        return f"no looser limit makes {wanted:.2%} feasible: some requests fit on no allowed type"
     lifted = {metric: slo.limits[metric] for metric in bound.exceeded}
     # Rounded up: a limit that is told must do.
     limits = " and ".join(f"{key.upper()} <= {duration(_up(limit * times))}" for key, limit in lifted.items())
-    return f"{wanted:.2%} come within reach at {limits}, or on faster replica types"
+    return f"{wanted:.2%} becomes feasible with {limits}, or with faster replica types"
 
 
 def _up(value: float) -> float:
@@ -114,8 +114,8 @@ def no_headroom_helps(judge: Judge, trial: Trial, more: Sequence[str] = ()) -> I
     reasons = [*_by_cause(trial), *_by_bucket(judge, trial), *more]
     held = trial.attainment
     return InfeasibleError(
-        f"no headroom makes {judge.target:.2%} of the requests meet {judge.slo}: "
-        f"the last plan ({trial.plan.cost_per_h:.2f} USD/h) holds {held.value:.2%}, {held.low:.2%} at least",
+        f"no amount of headroom makes {judge.target:.2%} of the requests meet {judge.slo}: "
+        f"the last plan ({trial.plan.cost_per_h:.2f} USD/h) reaches {held.value:.2%}, {held.low:.2%} at least",
         reasons=reasons,
         hint="loosen the limit or the target, or offer faster replica types",
     )
@@ -137,7 +137,7 @@ def _by_bucket(judge: Judge, trial: Trial) -> list[str]:
     total = max(float(trial.sent.sum()), 1.0)
     places = np.argsort(missed, axis=None)[::-1][:_NAMED].tolist()
     return [
-        f"{missed.flat[place] / total:.2%} of all requests miss in the bucket "
+        f"{missed.flat[place] / total:.2%} of all requests miss in bucket "
         f"{buckets.label(*divmod(place, buckets.shape[1]))}"
         for place in places
         if missed.flat[place]

@@ -33,8 +33,8 @@ _LEAST_CUT, _MOST_CUT = 0.03, 0.2
 # The most that rates are raised by where the simulation shows room: more costs halvings, less leaves room unused. 1.5
 # and 5: no difference.
 _MOST_ROOM = 2.5
-# By what one type's rates are raised alone once all have been raised together. Without, and six steps up to 1.5: no
-# difference.
+# Factors by which one type's rates are raised alone once all have been raised together. Without, and six steps up to
+# 1.5: no difference.
 _TYPE_ROOMS = (1.08, 1.2, 1.5)
 # Factors of which the largest is this part of the one that the search begins with: more of the same replicas does not
 # help. Smaller, and a search that fails takes longer to say so. Half and twice: no difference.
@@ -87,12 +87,16 @@ class Search:
 
     @property
     def best(self) -> Trial | None:
-        """The cheapest plan known that holds."""
-        held = [one for one in self.judge.known.values() if self.judge.holds(one)]
-        return min(held, key=lambda one: one.plan.cost_per_h, default=None)
+        """The cheapest plan known that holds, by runs as long as they must be."""
+        while True:
+            held = [one for one in self.judge.known.values() if self.judge.holds(one)]
+            best = min(held, key=lambda one: one.plan.cost_per_h, default=None)
+            if best is None or best.shortest >= self.judge.requests:
+                return best
+            self.judge.trial(best.plan, best.factor)
 
     def of_one_type(self, place: int, count: int, carried: float) -> Trial | None:
-        """So many instances of one type, each replica with a load of ``carried``; None where a limit rules it out."""
+        """``count`` instances of one type, each replica with a load of ``carried``; None if a limit rules it out."""
         instances = np.zeros(len(self.question.profile.replica_types), np.int64)
         instances[place] = count
         factor = np.ones(self.question.profile.max_request_rate.shape)

@@ -1,9 +1,10 @@
-"""What simulations say of plans: each is tried on the same requests, and proven on others."""
+"""Simulate candidate plans: each is tried on the same requests, and proven on others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,11 @@ from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.slo import Slo
-from melange.validate.attainment import Interval, attainment, counted, limit_ratio, met
+from melange.validate.attainment import Interval, attainment, limit_ratio, met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
 from melange.validate.certify.requests import Replays
 from melange.validate.certify.throughput import at_full_throughput, used_throughput
+from melange.validate.certify.trend import falls
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
@@ -29,19 +31,29 @@ from melange.workload.workload import Array, Mask
 # hold, either way: runs of 5,000 six plans, by 20 % less to 19 % more cost; of 20,000 three, by 7 % less to 18 % more;
 # two at most three, by 5 % less to 19 % more.
 _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
-# A plan that is to be certified is simulated with this many runs of at least so many requests and so many times the
+# A plan that is to be certified is simulated with this many runs of at least this many requests and this many times the
 # shortest run, none of which it was chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000
 # requests tell 99.5 % from 99.45 %. Shorter, and its interval is wider: more is rented for the same target. Half: one
-# plan costs 5 % more, in 0.85 times the CPU time.
-_PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES = 6, 20_000, 2.5
+# plan costs 5 % more, in 0.85 times the CPU time. A proof that leaves it open is made longer by as many runs, up to the
+# most of them.
+_PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES, _MOST_PROOF_RUNS = 6, 20_000, 2.5, 18
 # The part of its throughput that a type may need, which is known to 1 %: what needed 98 % was steady over 600,000
 # requests, 99 % was not. Less, and fleets are turned down that keep up; more, and some are certified that fall behind.
 _MOST_USED = 0.97
+# By how many times its interval's upper half a short run must be below the target for the plan to be given up. At 1 one
+# of forty plans that hold is; more, and more plans take long runs. A judgment.
+_SURELY = 1.5
 # By which part of its interval's lower half a plan must be above the target to be proven, at first. At none, with
 # proofs of up to 18 runs, 90 of 94 plans of a fresh set of bench/services hold; at a half, with six runs, 92 of 93. But
 # then 8 of 95 services cost 2 to 35 % more than the cheapest single type that a longer simulation certifies; of these
 # 8 one does at none, by 0.3 %.
 _STRICTNESS = 0.5
+# How many times as long runs become where a fleet has not filled. A judgment.
+_LONGER = 3.0
+# Chance that the lower end of one interval of 95 % is too high, and how many proofs add to it at most: plans
+# that differ by an instance in a hundred succeed or fail together. More, and targets near what can be reached at all
+# are not proven. A judgment.
+_DOUBT, _MOST_COUNTED = 0.025, 4
 # By which part of its interval's upper half a plan may be below the target to be proven after all: more, and proofs are
 # spent on plans that miss. A judgment.
 _NEAR = 0.5
@@ -52,7 +64,7 @@ _SHOWN_RUNS = 3
 MOST_REQUESTS = 1_000_000
 # Requests of all runs after which no more are made, neither to try a plan nor to prove it, once there are two.
 _MOST_TRIED, _MOST_PROVEN = 200_000, 600_000
-# Of the shares by which plans are known again: four decimals are one request in ten thousand. More, and plans are
+# Decimals of the shares that identify a plan: four are one request in ten thousand. More, and plans are
 # simulated again that send hardly a request elsewhere. A judgment.
 _SHARE_DECIMALS = 4
 # Numbers of the requests by which nothing is chosen.
@@ -84,6 +96,8 @@ class Trial:
         Share of the requests that missed by cause, for each run.
     used
         The part of what its replicas of each type can complete that the traffic needs (R,); 0 where nobody asked.
+    shortest
+        Requests of the shortest run that the judge made at the time.
     is_refuted
         Whether a proof has failed.
     """
@@ -97,6 +111,7 @@ class Trial:
     samples: tuple[Mask, ...]
     causes: tuple[Mapping[str, float], ...]
     used: Array
+    shortest: int
     is_refuted: bool = False
 
     @property
@@ -125,19 +140,22 @@ class Judge:
     policy
         How requests are balanced.
     draw
-        Makes so many requests, by number; of a log, by the place of the first.
+        Makes the requests of a run, by its number; of a log, by the position of the first.
     requests
-        Requests of the shortest run; it lasts long enough for a fleet to fill.
+        Requests of the shortest run; it lasts long enough for a fleet to fill. More, once a proof has shown that it
+        does not.
     say
         Called with a sentence for each plan.
     known
-        The plans that were tried, by what they rent and where they send requests.
+        The tried plans, by fleet and routing.
     strictness
         By which part of its interval's lower half a plan must be above the target to count as one that holds, 0-1.
     replays
         Stretches of a log, all of which decide together; None: requests are drawn, as many as are needed to tell.
     full
         Rates at full throughput (R, I, O) [1/s].
+    proofs
+        Proofs on drawn requests so far.
     steps
         Steps that replicas ran in all simulations so far: what they take their time for.
     """
@@ -152,6 +170,7 @@ class Judge:
     known: dict[bytes, Trial] = field(default_factory=dict)
     strictness: float = _STRICTNESS
     replays: Replays | None = None
+    proofs: int = 0
     steps: int = 0
     _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
     full: Array = field(init=False)
@@ -179,14 +198,20 @@ class Judge:
         return is_near and trial.keeps_up and not trial.is_refuted and self.replays is None
 
     def is_proven(self, proof: Trial) -> bool:
-        """Whether a proof has shown that a plan holds."""
-        return proof.attainment.low >= self.target and proof.keeps_up
+        """Whether a proof has shown that a plan holds.
+
+        Of many proofs one succeeds by chance. So the interval is wider for each further one, as Bonferroni's correction
+        asks for: of all proofs together about one in forty is wrong at most.
+        """
+        held = proof.attainment
+        wider = _quantile(1 - _DOUBT / min(max(self.proofs, 1), _MOST_COUNTED)) / _quantile(1 - _DOUBT)
+        return held.value - wider * (held.value - held.low) >= self.target and proof.keeps_up
 
     def trial(self, plan: Plan, factor: Array) -> Trial:
         """A plan in simulation; one that was simulated before is not again."""
         key = self._key(plan)
         found = self.known.get(key)
-        if found is None:
+        if found is None or (found.shortest < self.requests and not found.is_refuted):
             found = self.known[key] = self._tried(plan, factor)
             held = found.attainment
             met = f"{held.value:.2%} met ({held.low:.2%} at least)"
@@ -204,7 +229,8 @@ class Judge:
             return self._replayed(plan, factor, self.replays.choosing)
         for requests in (int(_FIRST_PART * self.requests), self.requests):
             first = self._with_run(None, plan, factor, requests, 0)
-            if first.attainment.high < self.target:
+            held = first.attainment
+            if held.value + _SURELY * (held.high - held.value) < self.target:
                 return first
         trial = None
         for number in range(1, 1 + _MOST_RUNS):
@@ -246,25 +272,38 @@ class Judge:
         else:
             sets = self.replays.proving
         runs = [self._run(plan, length, start) for start, length in sets]
-        return float(np.mean([met(run.outcome, self.slo)[counted(run.outcome)].mean() for run in runs]))
+        return float(np.mean([met(run.outcome, self.slo)[run.counted].mean() for run in runs]))
 
     def proof(self, trial: Trial) -> Trial:
         """A plan on requests of its own, or on a log; ended early where it surely misses."""
         if self.replays is None:
+            self.proofs += 1
             proof = self._proof(trial)
+            while self._is_too_short(proof):
+                self.requests = int(_LONGER * self.proof_length / _PROOF_TIMES)
+                proof = self._proof(trial)
         else:
             proof = self._replayed(trial.plan, trial.factor, self.replays.proving)
         if not self.is_proven(proof):
             self.known[self._key(trial.plan)] = replace(proof, is_refuted=True)
         return proof
 
+    def _is_too_short(self, proof: Trial) -> bool:
+        """Whether a plan that seems to hold may not, because its fleet had not filled yet."""
+        seems_to_hold = proof.attainment.high >= self.target
+        return seems_to_hold and self.proof_length < MOST_REQUESTS and falls(proof.samples, self.target)
+
     def _proof(self, trial: Trial) -> Trial:
         proof = None
-        for number in range(_PROOF_RUNS):
+        for number in range(_MOST_PROOF_RUNS):
             proof = self._with_run(proof, trial.plan, trial.factor, self.proof_length, _FRESH + number)
             is_enough = (number + 1) * self.proof_length >= _MOST_PROVEN
             if number and (is_enough or proof.attainment.high < self.target):
                 break
+            if (number + 1) % _PROOF_RUNS == 0:
+                if self.is_proven(proof) or proof.attainment.value < self.target:
+                    break
+                self.proofs += 1  # who looks again may be lucky
         assert proof is not None
         return replace(proof, used=trial.used)
 
@@ -272,7 +311,8 @@ class Judge:
         """A plan after one more run."""
         run = self._run(plan, requests, number)
         shape = self.question.profile.max_request_rate.shape
-        is_met, mask = met(run.outcome, self.slo), counted(run.outcome)
+        is_met, mask = met(run.outcome, self.slo), np.zeros(len(run.arrivals), bool)
+        mask[run.counted] = True
         found = causes(run.outcome, self.slo, run.engines, type_of_requests(run), run.arrivals.cached_tokens)
         is_hopeless = found == CAUSE_NAMES.index("too large")
         cells = _cells(run, shape)
@@ -280,7 +320,7 @@ class Judge:
         for table, chosen in zip(tables, (mask, mask & ~is_met, mask & is_hopeless), strict=True):
             np.add.at(table.reshape(-1), cells[chosen & (cells >= 0)], 1.0)
         samples = (*(before.samples if before else ()), is_met[mask])
-        shares = (*(before.causes if before else ()), share_by_cause(found, mask))
+        shares = (*(before.causes if before else ()), share_by_cause(found[mask]))
         return Trial(
             plan=plan,
             factor=factor,
@@ -291,12 +331,13 @@ class Judge:
             samples=samples,
             causes=shares,
             used=np.zeros(shape[0]),
+            shortest=self.requests,
         )
 
     def met_share(self, plan: Plan, sets: int) -> float:
         """Share of the requests of some sets that meet the SLO under a plan, and no more than that."""
         runs = [self._run(plan, *one) for one in self._sets(sets)]
-        return float(np.mean([met(run.outcome, self.slo)[counted(run.outcome)].mean() for run in runs]))
+        return float(np.mean([met(run.outcome, self.slo)[run.counted].mean() for run in runs]))
 
     def strain(self, plan: Plan, sets: int) -> float:
         """How hard it is for the requests of some sets to meet the SLO, 0-1.
@@ -304,8 +345,8 @@ class Judge:
         Each counts ``x^8 / (1 + x^8)`` at ``x`` times its limit: nearly nothing well within it, a half at it, nearly
         one beyond. Few requests miss, and many come near: that distinguishes plans with fewer requests than misses do.
         """
-        runs = [self._run(plan, *one).outcome for one in self._sets(sets)]
-        over = np.concatenate([limit_ratio(one, self.slo)[counted(one)] for one in runs])
+        runs = [self._run(plan, *one) for one in self._sets(sets)]
+        over = np.concatenate([limit_ratio(one.outcome, self.slo)[one.counted] for one in runs])
         return float((1.0 / (1.0 + np.maximum(over, _LEAST_RATIO) ** -_SHARPNESS)).mean())
 
     def _sets(self, sets: int) -> list[tuple[int, int]]:
@@ -328,7 +369,10 @@ class Judge:
             for counts in _without_spare(plan)
         ]
         self.steps += sum(int(run.outcome.steps.sum()) for run in runs)
-        return min(runs, key=lambda run: float(met(run.outcome, self.slo)[counted(run.outcome)].mean()))
+        return min(runs, key=lambda run: float(met(run.outcome, self.slo)[run.counted].mean()))
+
+
+_quantile = NormalDist().inv_cdf
 
 
 def own_spare(options: Options, name: str) -> int:

@@ -14,10 +14,10 @@ from melange.validate.attainment import wilson
 from melange.validate.replay import counting
 from melange.workload.arrivals import Arrivals
 
-# Logs of up to so many requests are replayed whole: by each plan that is tried (a tenth of a second), and by one that
+# Logs of up to this many requests are replayed whole: by each plan that is tried (a tenth of a second), and by one that
 # is to be certified (half a second, 0.3 GiB). Judgments: more takes longer, less sees less of the log.
 _CHOOSING_MOST, _PROVING_MOST = 100_000, 1_000_000
-# Stretches of longer logs, evenly spread, of which each has so many requests altogether.
+# Number of evenly spread parts of longer logs, and requests of all parts together.
 _STRETCHES = 10
 
 
@@ -36,12 +36,12 @@ class Replays:
 
     @property
     def is_one_run(self) -> bool:
-        """Whether plans are chosen by what certifies them."""
+        """Whether plans are chosen on the requests that certify them."""
         return self.choosing == self.proving
 
 
 def replays_of(requests: int) -> Replays:
-    """The stretches of a log of so many requests."""
+    """The parts of a log with this number of requests."""
     return Replays(choosing=_stretches(requests, _CHOOSING_MOST), proving=_stretches(requests, _PROVING_MOST))
 
 
@@ -53,10 +53,10 @@ def _stretches(requests: int, most: int) -> tuple[tuple[int, int], ...]:
 
 
 def is_replayed(observed: Arrivals | None, burstiness: float | None, target: float, say: Callable[[str], None]) -> bool:
-    """Whether requests come as a log has them: nobody says otherwise, and they are enough to show a target at all."""
+    """Whether the log is replayed: no burstiness is given, and the log is long enough to show the target."""
     if observed is None or burstiness is not None or observed.is_shuffled or not observed.has_pace:
         return False
     if wilson(1.0, len(observed))[0] >= target:
         return True
-    say(f"{len(observed):,} requests of a log are too few to show {target:.2%}: more are drawn, with Poisson arrivals")
+    say(f"the log's {len(observed):,} requests are too few to show {target:.2%}: more are drawn, with Poisson arrivals")
     return False

@@ -35,7 +35,7 @@ _CLOSELY = 3
 _LEAST_LEFT = 0.4
 # How many plans are split: the best one, and fleets of one type that cost this many times as much at most.
 _SPLIT, _MOST_COST = 8, 1.6
-# Requests by which it is told whether a split is worth a trial, in so many short runs at most; and by how much it may
+# Requests that decide whether a split is worth a trial, in at most this many short runs; and by how much it may
 # miss the target in the first of them. Fewer, and chance decides; more take longer. Judgments.
 _REQUESTS, _MOST_SETS, _NEAR = 10_000, 5, 0.005
 # Steps of replicas that all of this may take, 0.5 to 2 s. A judgment.

@@ -15,7 +15,7 @@ from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import Trial, own_spare
 from melange.workload.workload import Array
 
-# Where so many times the replicas of the closed form miss, more of them are not tried: it is not for want of replicas.
+# If this many times the replicas of the closed form miss, more are not tried: replicas are not what is missing.
 # A judgment.
 _MOST_TIMES = 32.0
 # Counts of large fleets are known to this part of themselves, and that of the cheapest type to the second: nearer, and
@@ -60,11 +60,11 @@ class Lone:
     most: float
 
     def count(self, times: float) -> int:
-        """Instances for so many times the closed form's replicas."""
+        """Instances for a multiple of the closed form's replicas."""
         return max(self.least, math.ceil((self.load * times + self.spare) / self.replicas - ROUNDING))
 
     def carried(self, count: float) -> float:
-        """The load of each replica of so many instances without the spare ones."""
+        """The load of each replica of a number of instances, without the spare ones."""
         return self.load / max(count * self.replicas - self.spare, ROUNDING)
 
 
@@ -168,5 +168,5 @@ def _below(holding: float, missing: int) -> int:
 
 
 def _rise(missed: float) -> float:
-    """By what to multiply a count whose requests miss, for want of replicas, so many times as often as they may."""
+    """Factor on a count of replicas whose requests miss ``times`` as often as they may."""
     return float(np.clip(1.0 + _RISE * missed, _LEAST_RISE, _MOST_RISE))

@@ -48,8 +48,8 @@ _FAR, _WORTH_MOVES, _ENOUGH, _WORTH_A_TRIAL = 30.0, 3.0, 0.4, 1.5
 # A more expensive fleet may turn out easier on requests than a cheaper one that is this many times easier now. 1: one
 # plan costs 10 % more, in 0.85 times the time; 3: one costs 5 % less.
 _NEARLY = 1.5
-# By what the headroom of a type is moved against the others (not at all: one plan costs 10 % more, in 0.85 times the
-# time), and how many moves of prompts are tried (half: one plan costs 10 % more; twice: no difference).
+# Factors by which the headroom of a type is moved against the others (not at all: one plan costs 10 % more, in 0.85
+# times the time), and how many moves of prompts are tried (half: one plan costs 10 % more; twice: no difference).
 _HEADROOM_STEPS, _MOVES = (1.35, 1.16), 40
 # Sets of requests that moves are chosen by. What others then decide, so moves that only fit these are found out, and
 # cost time. One: no difference, in 0.85 times the time; six: no difference.

@@ -50,11 +50,11 @@ def of_rows(profile: Profile, rows: Sequence[int] | npt.NDArray[np.intp], types:
 
 
 def with_types(question: Question, kept: Mask) -> Question:
-    """The question with some of its types (R,); settings that name others only have no say any more."""
+    """The question with some of its types (R,); settings that name only others are dropped."""
     profile, options = question.profile, question.options
     places = np.flatnonzero(kept)
     types = tuple(profile.replica_types[r] for r in places)
-    # By what each setting may name: a type that is gone may have the name of the offer of one that is not.
+    # By the kinds of names of each setting: a removed type may have the name of a remaining type's offer.
     names, accelerators = {one.name for one in types}, {one.offer.accelerator for one in types}
     rented = names | {name for one in types for name in (one.offer.name, one.offer.instance_type)}
 

@@ -55,7 +55,7 @@ def used_throughput(
     full
         Rates at full throughput (R, I, O) [1/s], see :func:`at_full_throughput`.
     arrivals
-        Makes so many requests, by number, at the rate of the traffic.
+        Makes the requests of a run, by its number, at the rate of the traffic.
     policy
         How requests are balanced.
     counts

@@ -1,7 +1,7 @@
 """Which request sizes may miss: a target below 1 leaves room for some that a type answers too late, even alone.
 
 Limits on the mean shut a size out of a type that misses them with it, or leave it next to no rate, however few
-requests have that size. Under a target for the share of requests that is wrong: a tenth of a per cent of long prompts
+requests have that size. Under a target for the share of requests that is wrong: 0.1 % of long prompts
 may miss under a target of 99 %, and the type that is cheapest for all others may take them.
 """
 
@@ -28,6 +28,10 @@ from melange.workload.workload import Array, Mask, Workload
 # more, two 20 and 3 % less; half: one 10 % more, two 20 and 5 % less; all: one 10 % more, one 5 % less. It changes
 # where searches begin, and so which of the cheap plans they find.
 _PART = 0.5
+# A type may serve everything where requests of sizes that miss alone on average are this many times as many as may
+# miss: some of a size meet limits that its average does not. Less, and single types that hold are not tried; more, and
+# some are tried in vain. A judgment.
+_LONE = 2.0
 # A size that may miss is read and written at the pace of limits this many times what it takes alone: its requests run
 # beside others, and a rate of nearly 0 would keep a replica for them. Larger, and such sizes seem cheaper than they
 # are. 1.1: two plans cost 20 and 5 % less; 3: one 10 % more, one 5 % less.
@@ -39,7 +43,8 @@ def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
 
     Sizes that miss alone on every allowed type are carried, whatever the target: no fleet can do better; those that fit
     into none are left out. Of the others, those whose requests cost a type most under limits on the mean may miss, up
-    to a part of what the target allows.
+    to a part of what the target allows. A type on which few enough requests miss alone may serve all of them: a fleet
+    of that type is tried, and simulation says whether it holds.
     """
     profile, workload = question.profile, question.workload
     sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
@@ -51,6 +56,7 @@ def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
     rates, low, high = (getattr(profile, name).copy() for name in ("max_request_rate", "low", "high"))
     for r in range(len(rates)):
         chosen = _chosen(rates[r], relaxed[r], workload, never, room)
+        chosen |= _of_one_type(rates[r], alone[r], relaxed[r], workload, _LONE * (1.0 - target) * workload.total_rate)
         for table in (low, rates, high):
             table[r] = np.where(chosen, np.maximum(table[r], relaxed[r]), table[r])
     reason = np.where(rates > 0, 0, profile.reason)
@@ -68,6 +74,14 @@ def _chosen(rate: Array, relaxed: Array, workload: Workload, never: Mask, room: 
     chosen = np.zeros(rate.size, bool)
     chosen[order] = taken <= room
     return np.asarray((chosen.reshape(rate.shape) & (saved > 0)) | (never & (relaxed > 0)))
+
+
+def _of_one_type(rate: Array, alone: Array, relaxed: Array, workload: Workload, room: float) -> Mask:
+    """The sizes that a type has to serve in a fleet of its own (I, O): none where too many miss even alone."""
+    wanted = workload.request_rate > 0
+    late = wanted & (alone > 1)
+    is_able = bool((relaxed > 0)[wanted].all()) and float(workload.request_rate[late].sum()) <= room
+    return np.asarray(wanted & (rate <= 0) & is_able)
 
 
 def _by_type(profile: Profile, slo: Slo, sizes: Sizes) -> tuple[Array, Array]:

@@ -21,21 +21,20 @@ from melange.errors import Caution
 from melange.plan.plan import Plan
 
 _ONE_MACHINE = """\
-Start: docker compose up -d (the NVIDIA container toolkit, or AMD's, must be there); the OpenAI interface is on
-{listen}. Tokens of Hugging Face come from the environment: export HF_TOKEN=... before, or a line in .env.
+Start: docker compose up -d (needs the NVIDIA container toolkit, or AMD's); the OpenAI API is on {listen}. The Hugging
+Face token comes from the environment: export HF_TOKEN=... first, or put it in .env.
 
-Each replica has its own accelerators, by number. The balancer starts when all replicas have loaded the model; it sends
-each size where the plan says, by the policy that was simulated. Its image: docker build -t {image} . in Melange's
-repository.
+Each replica has its own accelerators, by number. The balancer starts when all replicas have loaded the model; it routes
+requests by size with the simulated policy. To build its image: docker build -t {image} . in Melange's repository.
 """
 _MACHINES = """\
 On each of the {count} machines of {name}: docker compose -f {file} up -d, with HF_TOKEN in the environment or in .env.
-Replicas listen on ports {first} to {last} of the machine: let nobody but the balancer reach them.
+Replicas listen on ports {first} to {last} of the machine: only the balancer should be able to reach them.
 """
 _BALANCER = """\
-On one machine that reaches all others: docker compose -f balancer/compose.yaml up -d; the OpenAI interface is on
-{listen}. balancer/config/replicas.txt says where replicas are and is read again when it changes. The balancer's image:
-docker build -t {image} . in Melange's repository.
+On one machine that can reach all others: docker compose -f balancer/compose.yaml up -d; the OpenAI API is on {listen}.
+balancer/config/replicas.txt lists the replicas' addresses and is reloaded when it changes. To build the balancer's
+image: docker build -t {image} . in Melange's repository.
 """
 
 _Service = dict[str, Any]
@@ -175,15 +174,15 @@ def _spread(groups: Sequence[Group]) -> list[Caution]:
     return [
         Caution(
             "machines",
-            f"Docker Compose knows one machine, and the plan has {machines}: a file for each type's machines, and one "
-            "for the balancer",
+            f"Docker Compose handles one machine, but the plan has {machines}: a file per type's machines, and "
+            "one for the balancer",
         )
     ]
 
 
 TARGET = Target(
     name="docker-compose",
-    about="Docker Compose: one machine with several accelerators and the balancer, or a file for each type's machines.",
+    about="Docker Compose: one machine with several accelerators and the balancer, or one file per type's machines.",
     options=ComposeOptions,
     render=_render,
 )

@@ -25,12 +25,12 @@ class ComposeOptions(ServerOptions):
         Where replicas on other machines answer, as for gateways; None: made-up names.
     """
 
-    listen: str = option("127.0.0.1:8080", "Where the balancer listens on its machine.")
+    listen: str = option("127.0.0.1:8080", "Address that the balancer listens on.")
     balancer_image: str = option(
         f"melange:{version('melange')}", "Image of the balancer (the repository's Dockerfile)."
     )
     replicas: Mapping[str, Sequence[str]] | None = option(
-        None, "Where replicas on several machines answer (--replica); null: made-up names."
+        None, "Addresses of replicas on several machines (--replica); null: placeholders."
     )
 
     def __post_init__(self) -> None:

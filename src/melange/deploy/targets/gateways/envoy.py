@@ -28,13 +28,13 @@ end
 _ABOUT = f"""\
 Run: envoy -c {_NAME} (check: envoy --mode validate -c {_NAME}).
 
-A request waits until its body is here. Its length and its max_tokens (or max_completion_tokens) name its route, and a
-Lua filter the type, in the header {_HEADER}, which overrides what a client sends. The requests of a route take turns in
-an order that repeats after {TURNS} and spreads each type over it, so that every type gets its part to within 5 requests
-at any moment, in each worker thread (--concurrency). Inside a type the replica with the fewest requests of two takes
-the request. Replicas that fail /health, or twice in a row to answer, are left out until they are well again; while a
-whole type is out, the other types stand in for it. A request is sent to another replica only while no byte of an answer
-has come.
+A request waits until its body is complete. Its length and its max_tokens (or max_completion_tokens) select its route,
+and a Lua filter selects the type, in the header {_HEADER}, which overrides what a client sends. The requests of a route
+take turns in an order that repeats after {TURNS} and spreads each type over it, so that every type gets its share to
+within 5 requests at any time, in each worker thread (--concurrency). Inside a type, the replica with fewer requests of
+two random ones takes the request. Replicas that fail /health, or two requests in a row, are ejected until they are
+healthy again; while a whole type is down, the other types replace it. A request is retried on another replica only
+before the first byte of an answer.
 """
 
 _Message = dict[str, Any]

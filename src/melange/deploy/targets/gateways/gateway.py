@@ -75,12 +75,12 @@ class Gateway:
 
     def comments(self, about: str) -> str:
         """The lines at the top of a file: the plan, what the file does, and the routes as a table."""
-        limit = f"Bodies of more than {self.max_body_bytes:,} bytes are refused with 413."
+        limit = f"Bodies of more than {self.max_body_bytes:,} bytes are rejected with 413."
         paragraphs = [" ".join(text.split()) for text in f"{about.strip()} {limit}".split("\n\n")]
         return comments([*self.heading, *paragraphs, self._table()])
 
     def _table(self) -> tuple[str, ...]:
-        """Which requests go where, in per cent."""
+        """The routing table, in percent."""
         titles = ["route", "requests", "prompts", *(pool.name for pool in self.pools)]
         rows = [
             [

@@ -1,4 +1,4 @@
-"""What can be chosen of a gateway, whichever it is."""
+"""Options of all gateways."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class GatewayOptions:
     """
 
     replicas: Mapping[str, Sequence[str]] | None = option(
-        None, "Where replicas answer, by type or accelerator (--replica); null: made-up names."
+        None, "Addresses of replicas, by type or accelerator (--replica); null: placeholders."
     )
-    listen: str = option("127.0.0.1:8080", "Where the gateway listens.")
+    listen: str = option("127.0.0.1:8080", "Address that the gateway listens on.")
     # English is about 4 bytes a token.
-    bytes_per_token: float = option(4.0, "Bytes of a body that count as one prompt token.")
+    bytes_per_token: float = option(4.0, "Body bytes per prompt token.")
     # What a body of the OpenAI interface holds besides the prompt, less the tokens that a chat template adds.
-    envelope_bytes: int = option(100, "Bytes of a body that are not its prompt.")
-    max_body_bytes: int | None = option(None, "Refuse longer bodies; null: twice the plan's longest prompt.")
+    envelope_bytes: int = option(100, "Body bytes that are not prompt.")
+    max_body_bytes: int | None = option(None, "Reject longer bodies; null: twice the plan's longest prompt.")
 
     def __post_init__(self) -> None:
         parse_listen(self.listen)

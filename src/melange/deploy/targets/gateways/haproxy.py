@@ -15,12 +15,12 @@ _HEADERS_BYTES = 32 * KIB
 _ABOUT = f"""\
 Run: haproxy -W -f {_NAME} (check: haproxy -c -f {_NAME}). Needs HAProxy 2.6 or newer.
 
-A request waits until its body is here. Its length and its max_tokens (or max_completion_tokens) name its route. The
-requests of a route take turns in an order that repeats after {TURNS} and spreads each type over it, so that every type
-gets its part to within 5 requests at any moment, over all threads. Inside a type the replica with the fewest
-connections takes the request. Replicas that fail /health, or twice in a row to connect, are left out until they answer
-again; while a whole type is out, the other types stand in for it. A request is sent to another replica only while no
-byte of an answer has come.
+A request waits until its body is complete. Its length and its max_tokens (or max_completion_tokens) select its route.
+The requests of a route take turns in an order that repeats after {TURNS} and spreads each type over it, so that every
+type gets its share to within 5 requests at any time, over all threads. Inside a type, the replica with the fewest
+connections takes the request. Replicas that fail /health, or two connections in a row, are ejected until they answer
+again; while a whole type is down, the other types replace it. A request is retried on another replica only before the
+first byte of an answer.
 """
 
 _TEXT = Text("""\

@@ -13,18 +13,18 @@ _NAME = "nginx.conf"
 _ABOUT = f"""\
 Run: nginx -c $PWD/{_NAME} (check: nginx -t -c $PWD/{_NAME}). Needs nginx with its Lua module, or OpenResty.
 
-A request waits until its body is here. Its length and its max_tokens (or max_completion_tokens) name its route. The
-requests of a route take turns in an order that repeats after {TURNS} and spreads each type over it, so that every type
-gets its part to within 5 requests at any moment, over all workers. Inside a type the replica with the fewest
-connections takes the request. A replica that fails twice is left out for 5 s (this nginx asks no /health by itself);
-while a whole type is out, the other types stand in for it. A request is sent to another replica only while no byte of
-an answer has come. Changed weights take effect with: nginx -s reload.
+A request waits until its body is complete. Its length and its max_tokens (or max_completion_tokens) select its route.
+The requests of a route take turns in an order that repeats after {TURNS} and spreads each type over it, so that every
+type gets its share to within 5 requests at any time, over all workers. Inside a type, the replica with the fewest
+connections takes the request. A replica that fails twice is ejected for 5 s (nginx has no active health checks); while
+a whole type is down, the other types replace it. A request is retried on another replica only before the first byte of
+an answer. Apply changed weights with: nginx -s reload.
 """
 
 _TEXT = Text("""\
 @comments
 
-# With OpenResty, and where modules-enabled is included already, these two lines must go.
+# Remove these two lines with OpenResty, or if modules-enabled is already included.
 load_module modules/ndk_http_module.so;
 load_module modules/ngx_http_lua_module.so;
 

@@ -1,4 +1,4 @@
-"""Which part of which requests goes to which replica type, told by what a gateway sees.
+"""Shares of requests by replica type, for the information that a gateway sees.
 
 A gateway sees how long a body is and the longest completion that its client allows, and not how long the completion
 will be. So its weights are the plan's shares averaged over the completions that the plan's own traffic has in that
@@ -112,12 +112,12 @@ def routes_of(plan: Plan) -> Routes:
     """
     if plan.workload.buckets.is_ordinal:
         raise InputError(
-            "plan: its buckets are numbered and have no sizes in tokens, so no gateway can tell them apart",
+            "plan: its buckets are only numbered, without token counts, so a gateway cannot distinguish them",
             hint="plan a workload with input and output edges",
         )
     used = [r for r, one in enumerate(plan.replica_types) if plan.replicas[one.name] > 0]
     if not used:
-        raise InputError("plan: no replicas to send requests to")
+        raise InputError("plan: no replicas")
     share, is_planned = _expected_shares(plan, used)
     return Routes(
         types=tuple(plan.replica_types[r].name for r in used),
@@ -175,7 +175,7 @@ def _expected_shares(plan: Plan, used: list[int]) -> tuple[Array, npt.NDArray[np
     inputs, outputs = is_planned.shape
     planned_rows = np.flatnonzero(is_planned[:, -1])
     if not len(planned_rows):
-        raise InputError("plan: it carries no requests, so there are none to route")
+        raise InputError("plan: it serves no requests, so there is nothing to route")
     for i in range(inputs):
         if not is_planned[i, -1]:
             shorter = planned_rows[planned_rows < i]

@@ -26,22 +26,22 @@ from melange.profile.formats.aibrix import aibrix_from
 
 _OPTIMIZER = "aibrix-gpu-optimizer.aibrix-system.svc.cluster.local:8080"
 _ABOUT = """\
-Apply: kubectl apply -k . in a cluster with AIBrix. Before: kubectl create secret generic {secret}
---from-literal=HF_TOKEN=... (models that are open need none). Clients ask for the model {model}: AIBrix takes no slash
-in a name.
+Apply: kubectl apply -k . in a cluster with AIBrix. First: kubectl create secret generic {secret}
+--from-literal=HF_TOKEN=... (not needed for open models). Clients request the model {model}: AIBrix does not allow
+slashes in names.
 
 {routing}
 
-{scaling} The GPU optimizer reads profiles from its Redis, a key each: {profiles}
+{scaling} The GPU optimizer reads profiles from its Redis, one key each: {profiles}
 """
 _GATEWAY = """\
-Requests go to AIBrix's own gateway, by its Service {base}: over all replicas alike, by the strategy that a request
-names in the header routing-strategy.
+Requests go to AIBrix's own gateway, through its Service {base}: spread over all replicas, by the strategy that a
+request names in the header routing-strategy.
 """
 _SCALING = {
-    "in-flight": "Each type is scaled by its requests in flight; at the planned traffic that comes to the plan.",
-    "optimizer": "Each type is scaled by AIBrix's GPU optimizer, which plans by itself from the profiles.",
-    "fixed": "There are as many replicas as planned.",
+    "in-flight": "Each type is scaled by its requests in flight: the planned replicas at the planned traffic.",
+    "optimizer": "Each type is scaled by AIBrix's GPU optimizer, which makes its own plan from the profiles.",
+    "fixed": "The number of replicas is fixed, as planned.",
 }
 
 
@@ -59,9 +59,9 @@ class AibrixOptions(ClusterOptions):
     """
 
     scaling: Literal["in-flight", "optimizer", "fixed"] = option(
-        "in-flight", "By requests in flight, by AIBrix's GPU optimizer, or as many as planned."
+        "in-flight", "By requests in flight, by AIBrix's GPU optimizer, or fixed as planned."
     )
-    least_replicas: int | None = option(None, "Of each type, however little traffic; null: as many as planned.")
+    least_replicas: int | None = option(None, "Minimum replicas per type; null: as planned.")
 
     def __post_init__(self) -> None:
         ClusterOptions.__post_init__(self)
@@ -92,7 +92,7 @@ def _render(plan: Plan, options: AibrixOptions, written: date) -> Manifest:
     elif options.routing == "gateway":
         objects["model.yaml"] = [_model_service(groups[0], base, options)]
         cautions += not_by_size(plan, "AIBrix's gateway", "routing=balancer")
-        cautions.append(Caution("routing", "AIBrix's gateway cannot be told shares: replicas of all types count alike"))
+        cautions.append(Caution("routing", "AIBrix's gateway has no weights: replicas of all types count equally"))
     about = _ABOUT.format(
         secret=options.hf_secret,
         model=base,
@@ -182,7 +182,7 @@ def _profiles(plan: Plan, groups: Sequence[Group], written: date) -> dict[str, s
 
 TARGET = Target(
     name="aibrix",
-    about="AIBrix: deployments with its labels, a PodAutoscaler and a GPU profile a replica type.",
+    about="AIBrix: deployments with its labels, one PodAutoscaler and GPU profile per replica type.",
     options=AibrixOptions,
     render=_render,
 )

@@ -17,7 +17,7 @@ from melange.plan.plan import Plan
 # Plain manifests are in a folder of their own: kubectl apply -f takes every file of one, and a kustomization is none.
 _FOLDER = "manifests"
 _KEPT = """\
-A replica type that an earlier plan had and this one has not stays in the cluster until it is deleted, by its label:
+Replica types of an earlier plan that this one does not use stay in the cluster until deleted, by label:
 kubectl delete deployment,service,pdb -l melange/service={base},melange/replica-type=TYPE.
 """
 
@@ -60,7 +60,7 @@ def manifest_of(
         "resources": [f"{_FOLDER}/{name}" for name in objects],
     }
     files = {"kustomization.yaml": f"{heading}\n\n{yaml_text([listed])}"}
-    short = comments([f"Of the plan with the fingerprint {plan.fingerprint}; kustomization.yaml says more."])
+    short = comments([f"From the plan with fingerprint {plan.fingerprint}; see kustomization.yaml."])
     files |= {f"{_FOLDER}/{name}": f"{short}\n\n{yaml_text(some)}" for name, some in objects.items()}
     return Manifest(target=target, files=files | dict(others or {}), cautions=told)
 
@@ -74,8 +74,8 @@ def cluster_cautions(groups: Sequence[Group], options: ClusterOptions) -> list[C
         cautions.append(
             Caution(
                 "clusters",
-                f"the plan's nodes are in {named}: one cluster seldom spans them, and traffic between them costs time "
-                "and money; apply each type where its nodes are, or plan with one provider and region (offers)",
+                f"the plan's nodes are in {named}: one cluster rarely spans them, and traffic between them adds "
+                "latency and cost; apply each type where its nodes are, or plan with one provider and region (offers)",
             )
         )
     unnamed = [group.replica_type for group in groups if not group.node.instance_type]
@@ -83,12 +83,12 @@ def cluster_cautions(groups: Sequence[Group], options: ClusterOptions) -> list[C
         cautions.append(
             Caution(
                 "nodes",
-                f"{', '.join(unnamed)}: the price list names no instance type, so pods take any node with free "
+                f"{', '.join(unnamed)}: the price list has no instance type, so pods may run on any node with free "
                 "accelerators; label such nodes and select them",
             )
         )
     if options.routing == "none":
         cautions.append(
-            Caution("routing", "nothing sends requests to replica types (routing=none): melange balance does")
+            Caution("routing", "nothing routes requests to replica types (routing=none); use melange balance")
         )
     return cautions

@@ -1,4 +1,4 @@
-"""What can be chosen of servers in a cluster."""
+"""Options of servers in a cluster."""
 
 from __future__ import annotations
 
@@ -41,17 +41,19 @@ class ClusterOptions(ServerOptions):
         Whose labels nodes on AWS have: Karpenter's, or those of managed node groups.
     """
 
-    namespace: str | None = option(None, "Where everything lives; null: kubectl's own.")
-    hf_secret: str = option("hf-token", "Secret whose key HF_TOKEN engines download with.")
-    routing: Literal["balancer", "gateway", "none"] = option("balancer", "What sends requests to replica types.")
+    namespace: str | None = option(None, "Namespace; null: kubectl's own.")
+    hf_secret: str = option("hf-token", "Secret with the key HF_TOKEN for downloads.")
+    routing: Literal["balancer", "gateway", "none"] = option("balancer", "What routes requests to replica types.")
     balancer_image: str = option(
         f"melange:{version('melange')}", "Image of the balancer (the repository's Dockerfile)."
     )
-    balancers: int = option(2, "How many balancers run.")
-    keys_secret: str = option("melange-keys", "Secret whose key MELANGE_BALANCE_KEYS holds clients' keys, if any.")
-    gateway: str = option("inference-gateway", "Gateway that the route hangs on.")
+    balancers: int = option(2, "Number of balancers.")
+    keys_secret: str = option("melange-keys", "Secret with clients' API keys under MELANGE_BALANCE_KEYS, if any.")
+    gateway: str = option("inference-gateway", "Gateway of the route.")
     cache_claim: str | None = option(None, "PersistentVolumeClaim for downloaded weights; null: none.")
-    aws_nodes: Literal["karpenter", "managed"] = option("karpenter", "Whose labels nodes on AWS have.")
+    aws_nodes: Literal["karpenter", "managed"] = option(
+        "karpenter", "Node labels on AWS: Karpenter's or managed node groups'."
+    )
 
     def __post_init__(self) -> None:
         # super() of a dataclass with slots finds the class before it got them.
@@ -91,9 +93,9 @@ class ScalingOptions(ClusterOptions):
         Where KEDA asks for the engines' metrics.
     """
 
-    scaling: Literal["fixed", "keda"] = option("fixed", "As many as planned, or by requests in flight with KEDA.")
-    least_replicas: int | None = option(None, "Of each type, however little traffic; null: as many as planned.")
-    prometheus: str = option("http://prometheus:9090", "Where KEDA finds the engines' metrics.")
+    scaling: Literal["fixed", "keda"] = option("fixed", "Fixed as planned, or by requests in flight with KEDA.")
+    least_replicas: int | None = option(None, "Minimum replicas per type; null: as planned.")
+    prometheus: str = option("http://prometheus:9090", "Prometheus address for KEDA.")
 
     def __post_init__(self) -> None:
         ClusterOptions.__post_init__(self)

@@ -26,13 +26,13 @@ from melange.plan.plan import Plan
 _MOUNT = "/mnt/models"
 # A route of KServe's own groups takes no larger weights than Gateway API does.
 _ABOUT = """\
-Apply: kubectl apply -k . in a cluster with KServe (LLMInferenceService v1alpha2). Before: kubectl create secret
-generic {secret} --from-literal=HF_TOKEN=... (models that are open need none).
+Apply: kubectl apply -k . in a cluster with KServe (LLMInferenceService v1alpha2). First: kubectl create secret
+generic {secret} --from-literal=HF_TOKEN=... (not needed for open models).
 
 {routing}
 
 Each replica type is an LLMInferenceService with the plan's replicas{scaling}. KServe downloads the model to {mount};
-the command line is the plan's, in place of KServe's own.
+the command line comes from the plan and replaces KServe's own.
 """
 _GROUPED = """\
 KServe's route splits requests over the types by weights of 10,000 (router.route.group), for the model name {model} on
@@ -52,7 +52,7 @@ class KServeOptions(ScalingOptions):
     """
 
     scaling: Literal["fixed", "keda", "wva"] = option(  # type: ignore[assignment] # one word more
-        "fixed", "As many as planned, by requests in flight (keda), or by cost of variants (wva)."
+        "fixed", "Fixed as planned, by requests in flight (keda), or by cost of variants (wva)."
     )
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ def _render(plan: Plan, options: KServeOptions, written: date) -> Manifest:
     about = _ABOUT.format(
         secret=options.hf_secret,
         routing=grouped if options.routing == "gateway" else routing_words(options, base),
-        scaling={"fixed": "", "keda": ", scaled by requests in flight", "wva": ", scaled by what variants cost"}[
+        scaling={"fixed": "", "keda": ", scaled by requests in flight", "wva": ", scaled by cost of variants"}[
             options.scaling
         ],
         mount=_MOUNT,
@@ -124,7 +124,7 @@ def _uri(group: Group) -> str:
         return model
     if model.startswith(("/", "./", "../", "~")):
         raise InputError(
-            f"kserve: {model} is a path, and KServe downloads from a URI", hint="--option model=pvc://claim/path"
+            f"kserve: {model} is a path, but KServe downloads from a URI", hint="--option model=pvc://claim/path"
         )
     return f"hf://{model}"
 
@@ -154,7 +154,7 @@ def _gateway(options: KServeOptions) -> Object:
 
 TARGET = Target(
     name="kserve",
-    about="KServe: an LLMInferenceService a replica type, with Melange's balancer or KServe's gateway in front.",
+    about="KServe: one LLMInferenceService per replica type, with Melange's balancer or KServe's gateway in front.",
     options=KServeOptions,
     render=_render,
 )

@@ -19,19 +19,19 @@ from melange.deploy.targets.kubernetes.words import least_words, routing_words
 from melange.plan.plan import Plan
 
 _ABOUT = """\
-Apply: kubectl apply -k ., or kubectl apply -f manifests/ where no other files are in that folder; as a base of your
-own kustomization: resources: [this folder]. Before: kubectl create secret generic {secret} --from-literal=HF_TOKEN=...
-(models that are open need none).
+Apply: kubectl apply -k ., or kubectl apply -f manifests/ if that folder has no other files; as a base of your own
+kustomization: resources: [this folder]. First: kubectl create secret generic {secret} --from-literal=HF_TOKEN=...
+(not needed for open models).
 
 {routing}
 
-A replica is a pod that takes the accelerators of the plan on the instances of the plan. A rollout starts a new one
-before an old one goes, which needs room for one more replica of the type. One that is to stop is no longer asked,
-finishes its requests for up to {drain} s, then ends.{scaling}
+A replica is a pod with the planned accelerators on the planned instances. A rollout starts a new replica before it
+stops an old one, which needs room for one more replica of the type. A stopping replica gets no new requests, finishes
+its requests for up to {drain} s, then exits.{scaling}
 """
 _SCALED = """\
- KEDA scales each type on its requests in flight, from {least} to twice the planned replicas where they can be had; at
-the planned traffic that comes to the plan. least_replicas=1 lets it give replicas back when there is less.
+ KEDA scales each type by its requests in flight, from {least} to twice the planned replicas, if available; at the
+planned traffic this gives the planned replicas. With least_replicas=1 it can scale down when there is less traffic.
 """
 
 

@@ -21,17 +21,17 @@ from melange.deploy.targets.kubernetes.words import least_words, routing_words
 from melange.plan.plan import Plan
 
 _ABOUT = """\
-Apply: kubectl apply -k . in a cluster with llm-d. Before: kubectl create secret generic {secret}
---from-literal=HF_TOKEN=... (models that are open need none).
+Apply: kubectl apply -k . in a cluster with llm-d. First: kubectl create secret generic {secret}
+--from-literal=HF_TOKEN=... (not needed for open models).
 
 {routing}
 
 {scaling}
 """
 _SCALED = """\
-Each replica type is a variant of llm-d's workload variant autoscaler, with what a replica costs: KEDA keeps as many as
-that asks for (wva_desired_replicas), from {least} to twice the planned. Releases of the autoscaler without the kind
-VariantAutoscaling read the same from the annotations of scaling.yaml: take variants.yaml out of the kustomization then.
+Each replica type is a variant of llm-d's workload variant autoscaler, with the cost of a replica: KEDA runs as many as
+it requests (wva_desired_replicas), from {least} to twice the planned. Releases of the autoscaler without the kind
+VariantAutoscaling read the same from the annotations of scaling.yaml: remove variants.yaml from the kustomization then.
 """
 
 
@@ -46,7 +46,7 @@ class LlmDOptions(ScalingOptions):
     """
 
     scaling: Literal["wva", "fixed"] = option(  # type: ignore[assignment] # other words than KEDA's
-        "wva", "By llm-d's variant autoscaler, or as many as planned."
+        "wva", "By llm-d's variant autoscaler, or fixed as planned."
     )
 
     def __post_init__(self) -> None:
@@ -77,7 +77,9 @@ def _render(plan: Plan, options: LlmDOptions, written: date) -> Manifest:
     about = _ABOUT.format(
         secret=options.hf_secret,
         routing=routing_words(options, base),
-        scaling=_SCALED.format(least=least_words(options)) if is_scaled else "As many replicas as planned.",
+        scaling=_SCALED.format(least=least_words(options))
+        if is_scaled
+        else "The number of replicas is fixed, as planned.",
     )
     return manifest_of("llm-d", plan, written, about, objects, cautions, options)
 

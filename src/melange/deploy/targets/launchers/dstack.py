@@ -39,8 +39,8 @@ _GPU = {
 }
 _ABOUT = """\
 Apply: dstack apply -f {file}, with HF_TOKEN in the environment (or as a dstack secret). Groups of replicas are the
-plan's types, each with as many instances as planned{scaling}. dstack sends a request to any of them: it knows
-nothing of types and sizes.
+plan's types, each with as many instances as planned{scaling}. dstack sends a request to any of them, regardless of
+type and size.
 """
 
 
@@ -56,8 +56,8 @@ class DstackOptions(ServerOptions):
         Of each type, however little traffic there is; None: as many as planned.
     """
 
-    scaling: Literal["fixed", "rps"] = option("fixed", "As many as planned, or by requests per second.")
-    least_instances: int | None = option(None, "Of each type, however little traffic; null: as many as planned.")
+    scaling: Literal["fixed", "rps"] = option("fixed", "Fixed as planned, or by requests per second.")
+    least_instances: int | None = option(None, "Minimum instances per type; null: as planned.")
 
     def __post_init__(self) -> None:
         ServerOptions.__post_init__(self)
@@ -71,9 +71,9 @@ def _render(plan: Plan, options: DstackOptions, written: date) -> Manifest:
     cautions = [
         *cautions_of(groups),
         *instance_cautions(groups, "dstack", _BACKEND),
-        *not_by_size(plan, "dstack", "melange balance before servers that another target starts"),
+        *not_by_size(plan, "dstack", "melange balance in front of servers that another target starts"),
     ]
-    scaling = "; by requests per second it has fewer or more" if options.scaling == "rps" else ""
+    scaling = "; scaled by requests per second" if options.scaling == "rps" else ""
     about = " ".join(_ABOUT.format(file=_FILE, scaling=scaling).split())
     heading = comments([*heading_of(plan, written, cautions), about])
     text = f"{heading}\n\n{yaml_text([_service(groups, base, options)])}"
@@ -129,7 +129,7 @@ def _all_or_none(names: Sequence[str]) -> list[str]:
 
 TARGET = Target(
     name="dstack",
-    about="dstack: one service, a group of replicas a replica type.",
+    about="dstack: one service, one group of replicas per replica type.",
     options=DstackOptions,
     render=_render,
 )

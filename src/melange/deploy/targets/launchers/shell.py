@@ -1,4 +1,4 @@
-"""What SkyPilot and dstack run on an instance, and what they cannot be told."""
+"""What SkyPilot and dstack run on an instance, and what they cannot express."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def check_names(groups: Sequence[Group], target: str) -> None:
         strange += [name for name in (node.region, node.instance_type) if name and not _PLACE.fullmatch(name)]
     if strange:
         raise InputError(
-            f"{target} does not take such names of accelerators, regions and instance types: "
+            f"{target} does not accept these names of accelerators, regions or instance types: "
             f"{', '.join(map(repr, dict.fromkeys(strange)))}",
-            hint="name them in the price list as their provider does",
+            hint="use the provider's own names in the price list",
         )
 
 
@@ -50,24 +50,26 @@ def instance_cautions(groups: Sequence[Group], target: str, name_by_provider: Ma
         cautions.append(
             Caution(
                 "replicas",
-                f"{target} starts one process an instance, and the plan has several replicas on each of {told}: the "
-                "process runs them side by side (data parallel) and spreads requests over them itself",
+                f"{target} starts one process per instance, but the plan has several replicas on each of {told}: the "
+                "process runs them in parallel (data parallel) and spreads requests over them itself",
             )
         )
     if strange := sorted({group.node.provider or "no name" for group in groups} - set(name_by_provider)):
         cautions.append(
             Caution(
                 "provider",
-                f"{target} does not know the provider {', '.join(strange)}: it takes such accelerators where it finds "
-                "them, at other prices than planned",
+                f"{target} does not support the provider {', '.join(strange)}: it rents such accelerators where it "
+                "finds them, at other prices than planned",
             )
         )
     if unnamed := [group.replica_type for group in groups if not group.node.instance_type]:
         cautions.append(
-            Caution("nodes", f"{', '.join(unnamed)}: the price list names no instance type; {target} chooses one")
+            Caution("nodes", f"{', '.join(unnamed)}: the price list has no instance type; {target} chooses one")
         )
     if reserved := [group.replica_type for group in groups if group.node.market == "reserved"]:
         cautions.append(
-            Caution("market", f"{', '.join(reserved)}: planned as reserved, which {target} is not told; on demand here")
+            Caution(
+                "market", f"{', '.join(reserved)}: planned as reserved, which {target} does not support; on-demand here"
+            )
         )
     return tuple(cautions)

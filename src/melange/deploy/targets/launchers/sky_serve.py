@@ -70,16 +70,16 @@ _RATED = re.compile(r"[A-Z0-9]+:[0-9]+")
 # SkyPilot takes no rate of 0 [1/s]: what has no traffic of its own is a spare.
 _LEAST_RATE = 0.001
 _ABOUT = """\
-A service a replica type, each with as many instances as planned: {commands}, with HF_TOKEN in the environment.
+One service per replica type, each with as many instances as planned: {commands}, with HF_TOKEN in the environment.
 
-In front of them: {front}. SkyPilot starts an instance again that is lost, and sends a request to the instance with the
-fewest; it knows nothing of sizes.
+In front of them: {front}. SkyPilot replaces lost instances, and sends a request to the instance with the fewest,
+regardless of size.
 """
 _ABOUT_ONE = """\
 One service of all types: sky serve up -n {name} service.yaml --secret HF_TOKEN, with HF_TOKEN in the environment.
 
-SkyPilot chooses which of the instances it rents and how many, by the requests per second that each carries; it cannot
-be told how many of each. layout=services can.
+SkyPilot chooses which instances it rents and how many, by the requests per second that each can serve; the number of
+each cannot be set. Use layout=services for that.
 """
 
 
@@ -93,7 +93,7 @@ class SkyPilotOptions(ServerOptions):
         ``services``, one a replica type, or ``one-service`` of all of them.
     """
 
-    layout: Literal["services", "one-service"] = option("services", "A service a replica type, or one of all.")
+    layout: Literal["services", "one-service"] = option("services", "One service per replica type, or one for all.")
 
     def __post_init__(self) -> None:
         ServerOptions.__post_init__(self)
@@ -105,7 +105,9 @@ def _render(plan: Plan, options: SkyPilotOptions, written: date) -> Manifest:
     cautions = [*cautions_of(groups), *instance_cautions(groups, "SkyPilot", _CLOUD)]
     if options.layout == "one-service":
         cautions += [
-            Caution("counts", "SkyPilot cannot fix how many instances of each type a service has; it adds up rates"),
+            Caution(
+                "counts", "SkyPilot cannot fix the number of instances of each type in a service; it adds up rates"
+            ),
             *not_by_size(plan, "SkyPilot", "layout=services with melange deploy --to haproxy in front"),
         ]
         about = _ABOUT_ONE.format(name=base)
@@ -118,7 +120,7 @@ def _render(plan: Plan, options: SkyPilotOptions, written: date) -> Manifest:
         about = _ABOUT.format(
             commands=" && ".join(f"sky serve up -y -n {one.name} {one.key}.yaml --secret HF_TOKEN" for one in groups),
             front="melange deploy plan.json --to haproxy --replica NAME=http://ENDPOINT for each, where ENDPOINT is "
-            "what sky serve status --endpoint says",
+            "printed by sky serve status --endpoint",
         )
         tasks = {f"{one.key}.yaml": _service(one) for one in groups}
     paragraphs = [" ".join(text.split()) for text in about.strip().split("\n\n")]
@@ -142,7 +144,7 @@ def _one_service(groups: Sequence[Group], base: str) -> dict[str, Any]:
     """All types: the rate that an instance of each carries, and SkyPilot's choice."""
     if strange := [one.replica_type for one in groups if not _RATED.fullmatch(_accelerators(one))]:
         raise InputError(
-            f"{', '.join(strange)}: SkyPilot takes no rate for accelerators with such names in one service",
+            f"{', '.join(strange)}: SkyPilot accepts no rate for accelerators with such names in one service",
             hint="--option layout=services",
         )
     rates = {_accelerators(one): max(round(one.request_rate * one.replicas_per_node, 3), _LEAST_RATE) for one in groups}
@@ -177,7 +179,7 @@ def _choice(groups: Sequence[Group]) -> str:
         case = f"{name}' x{one.node.accelerators}'"
         if name is None or command_by_case.setdefault(case, command_of(one)) != command_of(one):
             raise InputError(
-                f"{one.replica_type}: in one service its instances cannot be told from those of other types",
+                f"{one.replica_type}: in one service its instances cannot be distinguished from those of other types",
                 hint="--option layout=services",
             )
     # L40S before L40 before L4: the first that fits is taken.
@@ -213,7 +215,7 @@ def _accelerators(group: Group) -> str:
 
 TARGET = Target(
     name="skypilot",
-    about="SkyPilot: a service a replica type, with a gateway in front, or one service of all types.",
+    about="SkyPilot: one service per replica type, with a gateway in front, or one service for all types.",
     options=SkyPilotOptions,
     render=_render,
 )

@@ -1,4 +1,4 @@
-"""HCL from structures: what a plan says can be a value there and nothing else."""
+"""HCL from data structures, so that text from a plan is always a value."""
 
 from __future__ import annotations
 

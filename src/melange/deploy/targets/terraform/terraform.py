@@ -25,10 +25,10 @@ _ABOUT = """\
 terraform init && terraform apply (or tofu). A token for Hugging Face is a secret that exists already: -var
 hf_secret=NAME, in AWS Secrets Manager or Google Secret Manager.
 
-Each replica type is a group of as many instances as planned; every instance runs its replicas in containers, on ports
-in a row, and is replaced when they fail. A type has an address within the network. In front of them a gateway sends
-requests by size, on a machine of that network: eval "melange deploy plan.json --to haproxy $(terraform output -raw
-replica_flags)".
+Each replica type is a group of as many instances as planned; every instance runs its replicas in containers, on
+consecutive ports, and is replaced when they fail. Each type has an address within the network. In front of them a
+gateway routes requests by size, on a machine of that network: eval "melange deploy plan.json --to haproxy $(terraform
+output -raw replica_flags)".
 """
 
 
@@ -46,7 +46,7 @@ def _render(plan: Plan, options: TerraformOptions, written: date) -> Manifest:
     if not groups:
         places = ", ".join(sorted({group.node.provider or "no provider" for group in everything}))
         raise InputError(
-            f"terraform: instances of {places} cannot be written; it knows {', '.join(_CLOUDS)}",
+            f"terraform: instances of {places} are not supported, only {', '.join(_CLOUDS)}",
             hint="plan with offers: {providers: [aws, gcp]}",
         )
     cautions = [*cautions_of(groups), *_cautions(plan, everything, groups)]
@@ -72,15 +72,15 @@ def _cautions(plan: Plan, everything: Sequence[Group], groups: Sequence[Group]) 
         cautions.append(
             Caution(
                 "left-out",
-                f"{told}: not written, for Terraform is written for instances of {', '.join(_CLOUDS)} only; start them "
-                "yourself, or plan without them",
+                f"{told}: not written, since Terraform files support only instances of {', '.join(_CLOUDS)}; start "
+                "them yourself, or plan without them",
             )
         )
     if is_size_aware(plan):
         cautions.append(
             Caution(
                 "routing",
-                "load balancers of clouds cannot route by request size: put a gateway in front of the types' addresses "
+                "cloud load balancers cannot route by request size: put a gateway in front of the types' addresses "
                 "(melange deploy --to haproxy)",
             )
         )
@@ -116,20 +116,22 @@ def _variables(groups: Sequence[Group]) -> list[Block]:
             "error_message": "The name of a secret.",
         },
     )
-    secret = _variable("hf_secret", "Name of the secret that holds HF_TOKEN; empty: none.", default="")
+    secret = _variable("hf_secret", "Name of the secret with HF_TOKEN; empty: none.", default="")
     made = [Block(secret.kind, secret.labels, {**secret.body, "validation": safe})]
     if "aws" in clouds:
-        made.append(_variable("aws_vpc_ids", "VPC by region; the default one elsewhere.", "map(string)", {}))
+        made.append(_variable("aws_vpc_ids", "VPC by region; the default VPC elsewhere.", "map(string)", {}))
     if "aws" in is_unnamed:
-        made.append(_variable("aws_region", "Where instances run of which the plan names no region."))
+        made.append(_variable("aws_region", "Region of instances without one in the plan."))
     if "aws" in reserved:
         made.append(_variable("aws_capacity_reservations", "Reservation by replica type, if any.", "map(string)", {}))
     if "gcp" in clouds:
         made += [
-            _variable("google_project", "The project that pays."),
+            _variable("google_project", "Project ID."),
             _variable("google_network", "Network of the instances.", default="default"),
             _variable("google_subnetwork", "Subnetwork of the instances.", default="default"),
-            _variable("google_client_ranges", "Who may reach replicas.", "list(string)", ["10.0.0.0/8"]),
+            _variable(
+                "google_client_ranges", "Address ranges that may reach replicas.", "list(string)", ["10.0.0.0/8"]
+            ),
             _variable(
                 "google_image",
                 "Machine image with Docker and NVIDIA's driver.",
@@ -138,7 +140,7 @@ def _variables(groups: Sequence[Group]) -> list[Block]:
             ),
         ]
     if "gcp" in is_unnamed:
-        made.append(_variable("google_region", "Where instances run of which the plan names no region."))
+        made.append(_variable("google_region", "Region of instances without one in the plan."))
     if "gcp" in reserved:
         made.append(_variable("google_reservations", "Reservation by replica type, if any.", "map(string)", {}))
     return made
@@ -160,7 +162,7 @@ def _output(groups: Sequence[Group]) -> Block:
         "output",
         ("replica_flags",),
         {
-            "description": "Where replicas answer, as flags of melange deploy --to haproxy.",
+            "description": "Addresses of the replicas, as flags of melange deploy --to haproxy.",
             "value": Expression(f'join(" ", [{", ".join(flags)}])'),
         },
     )
@@ -168,7 +170,7 @@ def _output(groups: Sequence[Group]) -> Block:
 
 TARGET = Target(
     name="terraform",
-    about="Terraform or OpenTofu for AWS and Google Cloud: a group of instances a replica type.",
+    about="Terraform or OpenTofu for AWS and Google Cloud: one group of instances per replica type.",
     options=TerraformOptions,
     render=_render,
 )

@@ -1,0 +1,45 @@
+"""Whether runs are too short for their fleet to fill: requests are later and later while it does.
+
+A fleet that is nearly full takes long to come to rest: the more requests run, the longer each takes. Runs that begin
+with empty replicas then show a better share than the fleet holds in the long run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from melange.workload.workload import Mask
+
+# Parts of a run whose shares are compared, the first half of them with the second.
+_PARTS = 10
+# Standard errors by which the second half must be below the first: less, and chance makes runs longer, which costs time
+# only. And by which part of the misses that are allowed: a smaller fall decides nothing.
+_ERRORS, _LEAST_FALL = 3.0, 0.05
+
+
+def falls(samples: Sequence[Mask], target: float) -> bool:
+    """Whether fewer requests meet the SLO in the second half of the runs than in the first, by more than chance.
+
+    Parameters
+    ----------
+    samples
+        Whether each counted request met the SLO, for each run.
+    target
+        Share of requests that must meet it, 0-1.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> falls([rng.random(20_000) < 0.95 for _ in range(4)], 0.95)
+    False
+    >>> falls([rng.random(20_000) < np.linspace(0.97, 0.93, 20_000) for _ in range(4)], 0.95)
+    True
+    """
+    parts = np.array([[part.mean() for part in np.array_split(run, _PARTS)] for run in samples])
+    first, second = parts[:, : _PARTS // 2].ravel(), parts[:, _PARTS // 2 :].ravel()
+    fall = float(first.mean() - second.mean())
+    error = math.sqrt((first.var(ddof=1) + second.var(ddof=1)) / len(first))
+    return fall > max(_ERRORS * error, _LEAST_FALL * (1.0 - target))
