@@ -165,7 +165,7 @@ def _search(case: Case) -> Search:
     def drawn(count: int, seed: int) -> Arrivals:
         return within_context(draw(case.workload, count, seed=seed), context)
 
-    question = with_tolerance(Question(workload=case.workload, profile=case.profile), case.slo, TARGET)
+    question = with_tolerance(Question(workload=case.workload, profile=case.profile), case.slo, TARGET)[0]
     judge = Judge(
         question=question,
         slo=case.slo,

@@ -11,10 +11,11 @@ from profile_cases import offer
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.errors import InputError
-from melange.profile.anchor import anchor
+from melange.profile.anchor import anchor, anchor_from
 from melange.profile.comparison import compare
 from melange.profile.correction import INTERVAL, SHARES, Sample, correction, prior_variance
 from melange.profile.estimate import estimate
+from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.in_flight import in_flight
 from melange.profile.measurement import Measurement
 from melange.profile.profile import ANCHORED, ESTIMATED, MEASURED
@@ -282,7 +283,8 @@ def test_whatever_is_measured_low_and_high_embrace_the_rate(ratios: list[tuple[i
         for point, (_, ratio) in zip(points, ratios, strict=True)
     ]
     slower = [replace(point, tpot_s={"mean": 1.2 * point.tpot_s["mean"]}) for point in seen]
-    first, second = (anchor(llama, OFFERS[:1], slo, BUCKETS, some) for some in (seen, slower))
+    inputs = EstimateInputs(model=llama, offers=OFFERS[:1], slo=slo, sizes=BUCKETS)
+    first, second = (anchor_from(inputs, some, doubtful=True) for some in (seen, slower))
     assert (first.low <= first.max_request_rate).all()
     assert (first.max_request_rate <= first.high).all()
     assert (second.max_request_rate <= first.max_request_rate * (1 + 2e-3)).all()

@@ -64,8 +64,8 @@ def judge_of(question: Question, target: float, requests: int = 2000) -> Judge:
 
 def search_of(question: Question, target: float) -> Search:
     """A search among all types."""
-    types = len(question.profile.replica_types)
-    return Search(question=question, judge=judge_of(question, target), among=np.ones(types, bool))
+    among = np.ones(question.profile.max_request_rate.shape, bool)
+    return Search(question=question, judge=judge_of(question, target), among=among)
 
 
 def fresh(plan: Plan, requests: int = 20_000, runs: int = 4) -> Interval:

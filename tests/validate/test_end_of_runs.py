@@ -56,10 +56,13 @@ def test_a_proof_whose_fleet_has_not_filled_is_made_again_with_longer_runs(monke
 def test_sizes_that_no_type_serves_come_all_the_same() -> None:
     """They take room and miss; where the user drops them they do not come."""
     asked = small_service(24)
-    rates = asked.profile.max_request_rate.copy()
-    rates[:, :, 4:] = 0.0  # 9 % of the requests
-    asked = replace(asked, profile=replace(asked.profile, max_request_rate=rates, low=rates, high=rates))
-    target = 0.9
+    fits = asked.workload.input_tokens + asked.workload.output_tokens <= 1000
+    rates = asked.profile.max_request_rate * fits
+    engines = tuple(one and replace(one, kv_tokens=1000.0 * one.full_layers) for one in asked.profile.engines)
+    asked = replace(
+        asked, profile=replace(asked.profile, engines=engines, max_request_rate=rates, low=rates, high=rates)
+    )
+    target = 0.8
     whole = certify(asked, target=target)
     dropped = certify(asked.with_options(drop_unservable=True), target=target)
     assert whole.certificate is not None

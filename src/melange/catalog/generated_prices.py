@@ -17,7 +17,7 @@ from typing import Any
 
 from melange.catalog.bundled import offers
 from melange.catalog.parts import provider_named
-from melange.catalog.price_list import Gathering, PriceList, positive
+from melange.catalog.price_list import Gathering, PriceList, positive, whole
 from melange.errors import InputError
 from melange.files import read_text
 
@@ -134,6 +134,7 @@ def _read_gpurentalprices(content: Mapping[str, Any], path: Path, gathering: Gat
             price = positive(str(row.get("usd_hr")), "usd_hr")
             provider = provider_named(str(row.get("provider") or ""))
             memory = positive(str(row["vram_gb"]), "vram_gb") if row.get("vram_gb") else None
+            least = whole(str(row.get("min_gpus") or 1), "min_gpus")
         except ValueError as error:
             gathering.faults.add(f"{path}: offers[{index}]: {error}")
             continue
@@ -141,7 +142,8 @@ def _read_gpurentalprices(content: Mapping[str, Any], path: Path, gathering: Gat
         if accelerator is None:
             continue
         source = f"gpurentalprices.com; {row.get('source_url') or ''} (CC BY 4.0)"
-        for count in counts.get((provider, accelerator), {1}):
+        rented = counts.get((provider, accelerator)) or {least}
+        for count in sorted(one for one in rented if one >= least):
             shape = (f"{count}x-{accelerator}", accelerator, count)
             seen = _day(row.get("fetched_at")) or _day(content.get("date"))
             gathering.add(provider, "", shape, round(price * count, 6), market, source, seen)

@@ -15,6 +15,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from melange.errors import Caution, InputError
+from melange.workload.burstiness import GAPS_A_WINDOW, WINDOW_S, pooled_burstiness
 from melange.workload.clock import Moment, Span, check_statistic, full_windows, span, window_statistic
 from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout, time_unit
@@ -24,14 +25,8 @@ from melange.workload.rows import Rows, lasting, select_rows, with_buckets
 from melange.workload.sizes import mean_sizes, oversized, thin_data
 from melange.workload.workload import Buckets, Workload
 
-# Burstiness takes a sort of all arrivals, which longer logs are spared, and is chance where there are fewer gaps. Both
-# are judgments.
+# Burstiness takes a sort of all arrivals, which longer logs are spared. A judgment.
 _BURSTINESS_ROWS = 2_000_000
-_BURSTINESS_GAPS = 30
-# Windows in which the rate is taken to be steady: shorter than anything a day does, longer where few requests come, so
-# that each has gaps enough to compare: with 100, Poisson arrivals come out 1 % low. Judgments.
-_BURSTINESS_WINDOW_S = 3600.0
-_BURSTINESS_GAPS_A_WINDOW = 100
 
 # Share of rows that may be alike by chance where the clock is finer than a second; longer logs are spared the look,
 # which takes a second for a million rows. Judgments.
@@ -276,23 +271,28 @@ def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
     Gaps are held against the mean of their own window, so that a rate that changes over the day is no burst. Gaps that
     reach from one window into the next are left out: those that stay are as long, held against each other, as any.
     """
-    if not _BURSTINESS_GAPS <= served - 1 < _BURSTINESS_ROWS or not stretch.duration_s > 0:
+    if not 2 <= served <= _BURSTINESS_ROWS or not stretch.duration_s > 0:
         return None
-    window_s = max(_BURSTINESS_WINDOW_S, _BURSTINESS_GAPS_A_WINDOW * stretch.duration_s / served)
+    window_s = max(WINDOW_S, GAPS_A_WINDOW * stretch.duration_s / served)
     arrivals = rows.served()
     arrivals = arrivals.mutate(window=((arrivals.arrival_s - stretch.start_s) / window_s).floor().cast("int64"))
     before = arrivals.arrival_s.lag().over(group_by=arrivals.window, order_by=arrivals.arrival_s)
     gaps = arrivals.select(window=arrivals.window, gap=arrivals.arrival_s - before)
     gaps = gaps.filter(gaps.gap.notnull())
     by_window = gaps.group_by(gaps.window).aggregate(
-        n=gaps.count(), mean=gaps.gap.mean(), deviation=gaps.gap.std(how="pop"), ties=(gaps.gap == 0).sum()
+        n=gaps.count(), total=gaps.gap.sum(), squares=(gaps.gap * gaps.gap).sum(), ties=(gaps.gap == 0).sum()
     )
+<<<<<<< HEAD
     found = [row for row in all_rows(by_window) if row[1] >= 2]
     counts, means, deviations, ties = (np.array([row[place] for row in found], float) for place in range(1, 5))
     total = counts.sum()
     if total < _BURSTINESS_GAPS or ties.sum() > 0.1 * total or not (means > 0).all():
         return None
     return float(np.sqrt((counts * (deviations / means) ** 2).sum() / total))
+=======
+    found = np.array([row[1:] for row in _all_rows(by_window)], float).reshape(-1, 4)
+    return pooled_burstiness(*found.T)
+>>>>>>> main
 
 
 def _copies(rows: Rows, served: int) -> tuple[Caution, ...]:

@@ -144,7 +144,7 @@ def certify(
         sizes = _of_sizes(observed, workload, given.workload)
         return within_context(draw(workload, count, seed=seed, burstiness=times, observed=sizes), context)
 
-    whole = with_tolerance(given, slo, wanted)
+    whole, lone = with_tolerance(given, slo, wanted)
     carried = _carried(whole)
     # Sizes that are to be dropped are none of the requests that the SLO is about.
     counted = carried if is_dropped else given.workload
@@ -152,7 +152,7 @@ def certify(
     reach = reach_of(given, slo, everything, wanted, is_log=log is not None)
     while True:
         if reach.target < wanted:
-            whole = with_tolerance(given, slo, reach.target)
+            whole, lone = with_tolerance(given, slo, reach.target)
             carried = _carried(whole)
         sent = carried if is_dropped else given.workload
         replayed = None if log is None else _carried_of(log, sent, context)
@@ -169,7 +169,7 @@ def certify(
             replays=replays,
         )
         try:
-            best, single = _found(judge)
+            best, single = _found(judge, lone[kept])
         except InfeasibleError as error:
             missed = f"no plan reaches {reach.target:.2%}"
             reach = lowered(reach, wanted, judge, error)
@@ -202,21 +202,28 @@ def certify(
     )
 
 
-def _found(judge: Judge) -> tuple[Trial, Trial | None]:
+def _found(judge: Judge, lone: Mask) -> tuple[Trial, Trial | None]:
     """The cheapest plan found that is proven, and the cheapest fleet of one type that held, if any.
+
+    Parameters
+    ----------
+    judge
+        What simulations say.
+    lone
+        Sizes that a type serves in a fleet of its own only (R, I, O).
 
     Raises
     ------
     InfeasibleError
         No plan was found that holds.
     """
-    search = Search(question=judge.question, judge=judge, among=np.ones(len(judge.question.profile.engines), bool))
+    search = Search(question=judge.question, judge=judge, among=~lone)
     factor = _start(judge.question, cheapest_single_type(search))
     search = replace(search, begins=min(1.0, float(factor.max())))
     try:
         _try_closed_form(search)
         for each_size, pace in _PASSES:
-            search = replace(search, among=_promising(judge.question, factor, each_size))
+            search = replace(search, among=_promising(judge.question, factor, each_size)[:, None, None] & ~lone)
             best = search.up(search.trial(factor), pace)
             if np.count_nonzero(best.plan.instances) > 1:
                 best = search.down(best)

@@ -75,7 +75,7 @@ class Search:
     judge
         What simulations say of its plans.
     among
-        Types that mixes are made of (R,).
+        Types that mixes are made of, and sizes that these serve in one (R, I, O).
     begins
         The largest factor that mixes begin with, at most 1: small under bursts that are many times the mean rate.
     """
@@ -110,7 +110,7 @@ class Search:
 
     def planned(self, factor: Array) -> Plan:
         """The cheapest plan at those factors, as an answer to the question."""
-        return as_asked(solve(self.at(factor * self.among[:, None, None])), self.without_hopeless(factor))
+        return as_asked(solve(self.at(factor * self.among)), self.without_hopeless(factor))
 
     def at(self, factor: Array) -> Question:
         """The question with its rates multiplied."""

@@ -38,13 +38,18 @@ _LONE = 2.0
 _ROOM = 1.5
 
 
-def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
+def with_tolerance(question: Question, slo: Slo, target: float) -> tuple[Question, Mask]:
     """The question with rates for sizes that may miss, on each type by itself.
 
     Sizes that miss alone on every allowed type are carried, whatever the target: no fleet can do better; those that fit
     into none are left out. Of the others, those whose requests cost a type most under limits on the mean may miss, up
     to a part of what the target allows. A type on which few enough requests miss alone may serve all of them: a fleet
     of that type is tried, and simulation says whether it holds.
+
+    Returns
+    -------
+    tuple
+        The question, and which sizes a type serves in a fleet of its own only (R, I, O).
     """
     profile, workload = question.profile, question.workload
     sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
@@ -54,13 +59,16 @@ def with_tolerance(question: Question, slo: Slo, target: float) -> Question:
     never = wanted & (alone > 1).all(axis=0)
     room = _PART * (1.0 - target) * workload.total_rate
     rates, low, high = (getattr(profile, name).copy() for name in ("max_request_rate", "low", "high"))
+    lone = np.zeros(rates.shape, bool)
     for r in range(len(rates)):
         chosen = _chosen(rates[r], relaxed[r], workload, never, room)
-        chosen |= _of_one_type(rates[r], alone[r], relaxed[r], workload, _LONE * (1.0 - target) * workload.total_rate)
+        lone_room = _LONE * (1.0 - target) * workload.total_rate
+        lone[r] = ~chosen & _of_one_type(rates[r], alone[r], relaxed[r], workload, lone_room)
         for table in (low, rates, high):
-            table[r] = np.where(chosen, np.maximum(table[r], relaxed[r]), table[r])
+            table[r] = np.where(chosen | lone[r], np.maximum(table[r], relaxed[r]), table[r])
     reason = np.where(rates > 0, 0, profile.reason)
-    return replace(question, profile=replace(profile, max_request_rate=rates, low=low, high=high, reason=reason))
+    profile = replace(profile, max_request_rate=rates, low=low, high=high, reason=reason)
+    return replace(question, profile=profile), lone
 
 
 def _chosen(rate: Array, relaxed: Array, workload: Workload, never: Mask, room: float) -> Mask:
