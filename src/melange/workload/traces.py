@@ -282,17 +282,8 @@ def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
     by_window = gaps.group_by(gaps.window).aggregate(
         n=gaps.count(), total=gaps.gap.sum(), squares=(gaps.gap * gaps.gap).sum(), ties=(gaps.gap == 0).sum()
     )
-<<<<<<< HEAD
-    found = [row for row in all_rows(by_window) if row[1] >= 2]
-    counts, means, deviations, ties = (np.array([row[place] for row in found], float) for place in range(1, 5))
-    total = counts.sum()
-    if total < _BURSTINESS_GAPS or ties.sum() > 0.1 * total or not (means > 0).all():
-        return None
-    return float(np.sqrt((counts * (deviations / means) ** 2).sum() / total))
-=======
-    found = np.array([row[1:] for row in _all_rows(by_window)], float).reshape(-1, 4)
+    found = np.array([row[1:] for row in all_rows(by_window)], float).reshape(-1, 4)
     return pooled_burstiness(*found.T)
->>>>>>> main
 
 
 def _copies(rows: Rows, served: int) -> tuple[Caution, ...]:
