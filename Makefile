@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-heavy test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets docs kernel mutations programs bench services reproduce clean
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets docs kernel plotly mutations programs bench services reproduce clean test-heavy
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -78,6 +78,13 @@ docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples
 kernel: $(VENV)/.installed-dev ## compile the simulation kernel in the package, after a change of its sources
 	$(BIN)/python -m melange.replica.simulated.make_kernel
 
+PLOTLY := src/melange/present/plotly
+plotly: $(VENV)/.installed-dev ## fetch the charting library of pages with npm, after an update of Plotly
+	@dir=$$(mktemp -d) && version=$$($(BIN)/python -c 'from plotly.offline import get_plotlyjs_version as v; print(v())') && \
+	  npm pack --silent --pack-destination $$dir plotly.js-cartesian-dist-min@$$version > /dev/null && tar xzf $$dir/*.tgz -C $$dir && \
+	  gzip -9nc $$dir/package/plotly-cartesian.min.js > $(PLOTLY)/plotly-cartesian.min.js.gz && \
+	  cp $$dir/package/LICENSE $(PLOTLY)/LICENSE && rm -r $$dir
+
 bench: $(VENV)/.installed-dev ## compare with the named baselines (about 30 minutes)
 	$(BIN)/python bench/estimate.py
 	$(BIN)/python bench/solve.py
@@ -110,11 +117,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e .
+	@echo "installing Melange and its packages into $(VENV); a minute or two the first time"
+	$(PIP) install -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) install --quiet -c constraints.txt -e '.[dev,bench]'
+	@echo "installing Melange with its development tools into $(VENV); a few minutes the first time"
+	$(PIP) install -c constraints.txt -e '.[dev,bench]'
 	@touch $@ $(VENV)/.installed
 
 $(RAY)/.installed: pyproject.toml constraints.txt | $(BIN)/python

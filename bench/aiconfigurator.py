@@ -110,7 +110,7 @@ def main() -> None:
         print(f"skipped: no concurrency_sweeps.csv in {arguments.measured}")
         return
     if not is_installed():
-        print("skipped: aiconfigurator-core is not installed; pip install 'melange[aiconfigurator]'")
+        print("skipped: aiconfigurator-core is not installed; in the clone of Melange: pip install '.[aiconfigurator]'")
         return
     for name in BACKEND_BY_ERA:
         points = [point for point in read_points(arguments.measured, name).points if not point.is_saturated]

@@ -20,7 +20,7 @@ def block(found: re.Match[str]) -> str:
     """One block with fresh output."""
     command = found["command"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {"PATH": path, "COLUMNS": "118"}
+    environment = os.environ | {"PATH": path, "COLUMNS": "80"}
     done = subprocess.run(shlex.split(command), cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     output = "\n".join(line.rstrip() for line in done.stdout.rstrip().splitlines())
     if found["only"]:

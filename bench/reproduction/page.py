@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from datetime import date
 from importlib import resources
-from importlib.metadata import version
 
+from melange.installed import version
 from melange.replica.era import find_era
 from reproduction.differences import differences
 from reproduction.evaluate import Answer, Result
@@ -39,7 +39,7 @@ def page(found: Study, published: Published, today: date) -> str:
 def opening(today: date) -> list[str]:
     """What this is and what made it."""
     text = (resources.files("melange.replica") / "constants" / f"{ERA}.toml").read_bytes()
-    made = f"""Written by `make reproduce` (`bench/reproduce.py`) on {today}, melange {version("melange")}, constants of
+    made = f"""Written by `make reproduce` (`bench/reproduce.py`) on {today}, melange {version()}, constants of
     engine era {ERA} of {find_era(ERA).date} (sha256 {hashlib.sha256(text).hexdigest()[:12]}). Published figures are
     the paper's: Table 3, Figures 3b, 9 and 11. Nothing on this page was measured by us."""
     what = """The evaluation of [Mélange (Griggs et al., 2024)](https://arxiv.org/abs/2404.14527) run again on estimated

@@ -5,6 +5,8 @@ A factor is named after both units (``MS_PER_S``), a number of bytes after its u
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 S_PER_NS, S_PER_US, S_PER_MS = 1e-9, 1e-6, 1e-3
 S_PER_MIN, S_PER_H, S_PER_DAY, S_PER_WEEK = 60, 3_600, 86_400, 604_800
 US_PER_S, MS_PER_S = 1e6, 1e3
@@ -54,10 +56,22 @@ def percent(share: float, digits: int = 1) -> str:
     return text
 
 
+def significant(value: float, digits: int = 3) -> str:
+    """A number to that many significant digits, never with an exponent: large ones show all digits before the point.
+
+    >>> significant(0.07123), significant(1234.5), significant(999.7), significant(0.00001234)
+    ('0.0712', '1,234', '1,000', '0.0000123')
+    """
+    text = f"{value:.{digits}g}"
+    if "e" not in text:
+        return text
+    return f"{value:,.0f}" if abs(value) >= 1 else f"{Decimal(text):f}"
+
+
 def duration(time_s: float) -> str:
     """A time in words, to three digits.
 
     >>> duration(0.0564), duration(12.5)
     ('56.4 ms', '12.5 s')
     """
-    return f"{time_s:.3g} s" if time_s >= 1 else f"{ms(time_s):.3g} ms"
+    return f"{significant(time_s)} s" if time_s >= 1 else f"{significant(ms(time_s))} ms"

@@ -164,4 +164,4 @@ def test_without_the_live_extra_it_says_what_to_install(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert done.returncode == 2
-    assert "hint: pip install 'melange[live]'" in done.stderr
+    assert "hint: in the clone of Melange: pip install '.[live]'" in done.stderr

@@ -112,11 +112,11 @@ def test_the_index_lists_every_page() -> None:
 
 
 def test_every_target_and_extra_that_a_document_names_exists() -> None:
-    """``make test-engine`` can be made, and ``melange[live]`` installed."""
+    """``make test-engine`` can be made, and ``pip install '.[live]'`` works."""
     text = "\n".join(path.read_text() for path in PAGES)
     targets = set(re.findall(r"^([a-z-]+):", page("Makefile"), re.MULTILINE))
     assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.MULTILINE)) <= targets
-    assert set(re.findall(r"melange\[(\w+)\]", text)) <= set(project()["project"]["optional-dependencies"])
+    assert set(re.findall(r"'\.\[(\w+)\]'", text)) <= set(project()["project"]["optional-dependencies"])
 
 
 def test_libraries_are_imported_where_the_documents_say(modules: Modules) -> None:

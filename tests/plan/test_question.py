@@ -147,3 +147,21 @@ def test_other_questions_keep_their_limits() -> None:
     assert question.at_rate(9.0).options == question.options
     assert question.with_options(headroom=0.0).options == replace(question.options, headroom=0.0)
     assert question.at_confidence().options == replace(question.options, confidence=None)
+
+
+def test_counts_go_by_replica_type_and_by_accelerator() -> None:
+    """An accelerator's count holds for each of its types; a type's own count goes before it."""
+    load, rates = variants()
+    names = {
+        one: [item.name for item in rates.replica_types if item.offer.accelerator == one] for one in ("L4", "L40S")
+    }
+    own = names["L4"][-1]
+    options = Options(spare_replicas={own: 1, "L4": 2}, min_replicas={"L40S": 3})
+    found = asked(load, rates, options).options
+    assert len(names["L4"]) > 1
+    assert found.spare_replicas == dict.fromkeys(names["L4"], 2) | {own: 1}
+    assert found.min_replicas == dict.fromkeys(names["L40S"], 3)
+    plan = solve(load, rates, options)
+    used = {name: count for name, count in plan.replicas.items() if count}
+    assert all(used[name] >= 3 for name in names["L40S"] if name in used)
+    assert plan.cost_per_h == solve(load, rates, found).cost_per_h

@@ -100,7 +100,7 @@ def test_clusters_of_buckets_keep_their_bound_and_their_plan(monkeypatch):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_paper_program_agrees(monkeypatch):
     """The paper's own binary program, on CBC, costs the same (the long comparison is in bench/solve.py)."""
-    pytest.importorskip("pulp", reason="PuLP is not installed: pip install melange[bench]")
+    pytest.importorskip("pulp", reason="PuLP is not installed: pip install '.[bench]'")
     import sys
     from pathlib import Path
 

@@ -21,11 +21,11 @@ def test_unknown_formats_are_refused(tmp_path: Path) -> None:
 
 
 def test_without_kaleido_the_hint_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """``pip install 'melange[images]'``."""
+    """``pip install '.[images]'``."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(InputError, match="kaleido") as found:
         check_images(tmp_path, "png")
-    assert "melange[images]" in found.value.hint
+    assert "pip install '.[images]'" in found.value.hint
 
 
 def test_without_a_browser_the_hint_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_without_a_browser_the_hint_names_one(tmp_path: Path, monkeypatch: pytes
     assert "BROWSER_PATH" in found.value.hint
 
 
-@pytest.mark.skipif(importlib.util.find_spec("kaleido") is None, reason="needs melange[images]")
+@pytest.mark.skipif(importlib.util.find_spec("kaleido") is None, reason="needs the extra images")
 def test_a_vector_picture_is_drawn(study: Study, tmp_path: Path) -> None:
     """SVG with the figure's own words in it."""
     if images.find_browser() is None:

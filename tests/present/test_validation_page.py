@@ -17,6 +17,7 @@ from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
 from melange.present.figures.legend import COLORS
+from melange.present.pages.packing import unpacked
 from melange.present.pages.validation_page import validation_html, validation_pictures
 from melange.present.terminal.plan_words import used_types
 from melange.present.terminal.validation import next_step, verdict
@@ -92,11 +93,11 @@ def test_percentiles_by_size_travel_with_the_report(reports: tuple[Report, ...])
 
 
 def test_pictures_can_be_drawn_from_the_page_alone(simulated: Plan, reports: tuple[Report, ...]) -> None:
-    """The figures are JSON in the page, one for each picture."""
+    """The figures are packed JSON in the page, one for each picture."""
     text = validation_html(reports[0], (), simulated, "plan.json")
-    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', text, re.DOTALL)
+    found = re.search(r'<script type="text/plain" id="figures">(.*?)</script>', text, re.DOTALL)
     assert found
-    names = set(json.loads(found[1]))
+    names = set(json.loads(unpacked(found[1])))
     assert names >= {"attainment", "times", "utilization", "queue"}
 
 

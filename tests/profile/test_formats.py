@@ -288,3 +288,13 @@ def test_buckets_must_agree(llama: Model) -> None:
     assert "input [7], output [9]" in caught.value.hint
     with pytest.raises(InputError, match="numbered buckets"):
         combine(measured("L4", [[1.0]], Buckets.ordinal(1, 1)), estimated)
+
+
+@pytest.mark.parametrize(
+    ("stage", "use"), [("plan", "--incumbent"), ("profile", "--profile"), ("workload", "--workload")]
+)
+def test_a_file_of_another_stage_says_what_it_is_for(tmp_path: Path, stage: str, use: str) -> None:
+    """Given where a service is expected."""
+    with pytest.raises(InputError, match=f"is a {stage} file; a service.yaml is needed") as found:
+        read_melange_config(written(tmp_path, {"melange": f"{stage}/1"}))
+    assert use in found.value.hint

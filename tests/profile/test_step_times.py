@@ -30,7 +30,7 @@ def test_without_the_package_the_error_says_how_to_get_it() -> None:
         estimate(
             find_model("meta-llama/Llama-3.1-8B"), [offer("L4")], Slo(tpot_s=0.1), BUCKETS, step_times="aiconfigurator"
         )
-    assert "pip install 'melange[aiconfigurator]'" in caught.value.hint
+    assert "pip install '.[aiconfigurator]'" in caught.value.hint
     assert "step_times: own" in caught.value.hint
 
 
@@ -52,7 +52,7 @@ def test_a_service_that_asks_for_the_missing_package_is_told(tmp_path: Path) -> 
     """On one line, with a hint."""
     said = profile_with(tmp_path, "profile: {step_times: aiconfigurator}\n")
     assert said.startswith("error: profile.step_times: aiconfigurator needs the package aiconfigurator-core")
-    assert "hint: pip install 'melange[aiconfigurator]'" in said
+    assert "hint: pip install '.[aiconfigurator]'" in said
 
 
 def test_measured_profiles_have_no_use_for_step_times(tmp_path: Path) -> None:

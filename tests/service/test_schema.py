@@ -106,3 +106,28 @@ def test_flags_make_a_workload_section() -> None:
     assert read_section({"dataset": "arena", "rate": 2, "window": None}).rate == 2
     with pytest.raises(InputError, match=r"workload\.buckets\.input\.0: input should be a valid integer"):
         read_section({"dataset": "arena", "buckets": {"input": ["x"], "output": None}})
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("workload.rate=8", "--set workload.rate=8 contradicts --rate 4"),
+        ("workload.trace=log.csv", "--set workload.trace=log.csv contradicts --dataset arena"),
+        ("workload.dataset=azure-code", "--set workload.dataset=azure-code contradicts --dataset arena"),
+        ("workload.buckets.input=[10]", "contradicts --input-edges [100]"),
+    ],
+)
+def test_a_setting_that_contradicts_a_flag_is_refused_with_both_values(setting: str, complaint: str) -> None:
+    """Neither wins silently."""
+    given = {"dataset": "arena", "rate": 4, "buckets": {"input": [100], "output": None}}
+    with pytest.raises(InputError) as found:
+        read_section(given, [setting])
+    assert complaint in str(found.value)
+
+
+def test_a_setting_that_agrees_with_a_flag_is_taken() -> None:
+    """Also one of a key that no flag gives."""
+    section = read_section(
+        {"dataset": "arena", "rate": 4}, ["workload.rate=4.0", "workload.dataset=arena", "workload.size=upper"]
+    )
+    assert (section.rate, section.size) == (4, "upper")

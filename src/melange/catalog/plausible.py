@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from melange.catalog.offer import Offer
 from melange.catalog.parts import provider_named
 from melange.errors import Caution, some_of
+from melange.units import significant
 
 # A price below the lowest known one of its accelerator by more than this is warned of. Prices of one accelerator lie
 # within a factor of 3 to 7 over providers, and the lowest known one is at the end of that range: 4 finds a tenth
@@ -93,7 +94,8 @@ def _too_low(offer: Offer, lowest: dict[tuple[str, ...], float]) -> str | None:
     price = offer.cost_per_h / offer.accelerators
     for known, factor in _references(offer, lowest):
         if price < known / factor:
-            return f"{price:.3g} USD/h for each {offer.accelerator}, while the lowest known price is {known:.3g}"
+            each = f"{significant(price)} USD/h for each {offer.accelerator}"
+            return f"{each}, while the lowest known price is {significant(known)}"
     return None
 
 

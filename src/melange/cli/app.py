@@ -30,9 +30,9 @@ app = typer.Typer(
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        from importlib.metadata import version
+        from melange.installed import version
 
-        typer.echo(f"melange {version('melange')}")
+        typer.echo(f"melange {version()}")
         raise typer.Exit
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from melange.errors import InputError
+from melange.installed import how_to_add
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -115,9 +116,7 @@ def need_live(command: str, *modules: str) -> None:
     """Reject a command that talks to servers when the packages it needs are not installed."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
-        raise InputError(
-            f"melange {command} needs {absent[0]}, which is not installed", hint="pip install 'melange[live]'"
-        )
+        raise InputError(f"melange {command} needs {absent[0]}, which is not installed", hint=how_to_add("live"))
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 from collections.abc import Mapping
@@ -17,8 +18,11 @@ from melange.measure.steps import EngineLimits
 if TYPE_CHECKING:
     import aiohttp
 
-# How long a server may refuse connections or be busy before it counts as absent [s], and the first wait between tries.
-_PATIENCE_S, _FIRST_WAIT_S, _LONGEST_WAIT_S = 30.0, 0.1, 4.0
+# How long a server may report that it is busy, and how long it may refuse connections or not answer [s]; then it counts
+# as absent. A wrong address should be reported before the user wonders what is happening.
+_PATIENCE_S, _SILENCE_S = 30.0, 3.0
+# First and longest wait between tries [s].
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 4.0
 # Tokens in and out of the request that tries what a server understands: few, to be answered at once. A judgment.
 _TRIAL_TOKENS = (32, 4)
 # What makes completions run to their full length, as far as servers know it, the most thorough first.
@@ -110,7 +114,7 @@ async def connect(
     model
         The name to ask for; empty: the one model that it serves.
     patience_s
-        How long it may refuse connections [s].
+        How long it may answer that it is busy (429 or 5xx) [s]; without any answer it has 3 s at most.
     seed
         Of the prompts.
 
@@ -179,21 +183,30 @@ async def _exact(session: aiohttp.ClientSession, trial: Endpoint, answer: Answer
 
 
 async def _models(session: aiohttp.ClientSession, place: str, patience_s: float) -> Mapping[str, int | None]:
-    """Names of the models that it serves, each with its context limit; waits while it refuses connections."""
+    """Names of the models that it serves, each with its context limit; waits while it is busy or starts."""
     import aiohttp
 
     now = asyncio.get_running_loop().time
-    deadline, wait_s = now() + patience_s, _FIRST_WAIT_S
+    silence_s = min(_SILENCE_S, patience_s)
+    start, wait_s = now(), _FIRST_WAIT_S
+    timeout = aiohttp.ClientTimeout(total=silence_s)
     while True:
+        allowed_s = silence_s
         try:
-            async with session.get(f"{place}/v1/models", allow_redirects=False) as response:
+            async with session.get(f"{place}/v1/models", allow_redirects=False, timeout=timeout) as response:
                 if response.status == 200:
                     return _names(await response.json(content_type=None), place)
                 found = f"HTTP {response.status}: {(await response.text())[:SHOWN]}"
-                is_final = response.status < 500 and response.status != 429
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            found, is_final = f"{error}", isinstance(error, aiohttp.InvalidURL)
-        if is_final or now() + wait_s > deadline:
+                allowed_s = patience_s if response.status >= 500 or response.status == 429 else 0.0
+        except aiohttp.InvalidURL as error:
+            found, allowed_s = f"{error}", 0.0
+        except aiohttp.ClientConnectorError as error:
+            found = f"cannot connect: {os.strerror(error.errno) if error.errno else error}"
+        except TimeoutError:
+            found = f"no answer within {silence_s:g} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            found = f"{error}"
+        if now() + wait_s > start + allowed_s:
             raise MeasurementError(
                 f"{place}/v1/models: must list the served models, got: {found}",
                 hint="check that the server runs and the address is right; if it needs a key, set MELANGE_API_KEY",

@@ -32,11 +32,12 @@ class Options:
     max_accelerators
         At most this many accelerators over all offers, by accelerator name (availability).
     min_replicas
-        At least this many replicas of every type that is used; or by replica type name.
+        At least this many replicas of every type that is used; or by replica type or accelerator name.
     min_total_replicas
         At least this many replicas in all.
     spare_replicas
-        N+k: every used type still serves its own share when any k of its replicas are lost; or by replica type name.
+        N+k: every used type still serves its own share when any k of its replicas are lost; or by replica type or
+        accelerator name, which counts for each of the accelerator's types.
     spare_total_replicas
         N+k in total: the fleet still serves the traffic, with new shares, when any k replicas of one type are lost.
     max_types

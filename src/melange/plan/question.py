@@ -10,11 +10,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from melange.errors import InputError
-from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, check_apart, check_names
+from melange.plan.bindings import (
+    ACCELERATOR,
+    INSTANCE_TYPE,
+    OFFER,
+    REPLICA_TYPE,
+    Bindings,
+    check_apart,
+    check_names,
+)
 from melange.plan.confidence import at_confidence
 from melange.plan.options import Options
 from melange.profile.profile import Profile
 from melange.workload.workload import Workload
+
+# Settings that may be given by name, and what such a name may be.
+_BY_TYPE, _COUNTED = ("min_replicas", "spare_replicas"), (REPLICA_TYPE, ACCELERATOR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,6 +58,7 @@ class Question:
                 hint="make the profile for the workload's buckets",
             )
         _check_names(self.profile, self.options)
+        object.__setattr__(self, "options", _by_replica_type(self.profile, self.options))
 
     def with_options(self, **changes: Any) -> Question:
         """The same question with some settings changed."""
@@ -81,9 +93,25 @@ def _check_names(profile: Profile, options: Options) -> None:
     rented = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)
     check_names(options.max_instances, items, rented, "offers.max (max_instances)")
     check_names(options.max_accelerators, items, (ACCELERATOR,), "offers.max (max_accelerators)")
-    for key in ("min_replicas", "spare_replicas"):
+    for key in _BY_TYPE:
         counts = getattr(options, key)
-        check_names(() if isinstance(counts, int) else counts, items, (REPLICA_TYPE,), f"plan.{key}")
+        check_names(() if isinstance(counts, int) else counts, items, _COUNTED, f"plan.{key}")
     for key in ("require", "exclude"):
         check_names(getattr(options, key), items, (REPLICA_TYPE, ACCELERATOR), f"plan.{key}")
     check_apart(options.require, options.exclude)
+
+
+def _by_replica_type(profile: Profile, options: Options) -> Options:
+    """The options with counts by replica type name only; a type's own name goes before its accelerator's."""
+    items = profile.replica_types
+    changes: dict[str, Any] = {}
+    names = {item.name for item in items}
+    for key in _BY_TYPE:
+        counts = getattr(options, key)
+        if isinstance(counts, int) or counts.keys() <= names:
+            continue
+        found: dict[str, int] = {}
+        for name in sorted(counts, key=names.__contains__):
+            found |= {items[r].name: counts[name] for r in Bindings(items, _COUNTED).positions(name).tolist()}
+        changes[key] = found
+    return replace(options, **changes) if changes else options

@@ -13,7 +13,7 @@ from melange.errors import InfeasibleError
 from melange.plan.problem import allowed_types
 from melange.plan.question import Question
 from melange.profile.profile import Profile
-from melange.units import S_PER_MS, percent
+from melange.units import S_PER_MS, percent, significant
 from melange.workload.workload import Mask
 
 # Sentences of an error, reasons in a sentence, names of types or sizes before a reason. More, and nobody reads them;
@@ -84,7 +84,8 @@ def _why_unservable(question: Question, allowed: Mask, cells: Sequence[int] | np
         cells_by_why[_why(profile, allowed, int(cell))].append(int(cell))
     groups = sorted(cells_by_why.items(), key=lambda item: -rate[item[1]].sum())
     sentences = [
-        f"{_listed([_label(profile, cell) for cell in group], _MOST_SIZES)} ({rate[group].sum():.3g} req/s): {why}"
+        f"{_listed([_label(profile, cell) for cell in group], _MOST_SIZES)} "
+        f"({significant(rate[group].sum())} req/s): {why}"
         for why, group in groups[:_MOST_SENTENCES]
     ]
     rest = sum(len(group) for _, group in groups[_MOST_SENTENCES:])

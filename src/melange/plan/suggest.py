@@ -28,7 +28,7 @@ from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.profile.correction import REFERENCE_BATCH, SHARES, Sample, correction
 from melange.profile.profile import MEASURED
-from melange.units import MIN_PER_H, S_PER_MIN
+from melange.units import MIN_PER_H, S_PER_MIN, significant
 from melange.workload.workload import Array
 
 # Swanson's rule: the mean of a skewed quantity is close to 0.3, 0.4 and 0.3 of its 10 %, 50 % and 90 % quantiles. More
@@ -94,7 +94,7 @@ class Suggestion:
         return {name: getattr(self, name) for name in self.__slots__}
 
     def __str__(self) -> str:
-        load = f"{self.concurrency} in flight" if self.concurrency else f"{self.request_rate:.3g} requests/s"
+        load = f"{self.concurrency} in flight" if self.concurrency else f"{significant(self.request_rate)} requests/s"
         shards = f"{self.tensor_parallel} x " if self.tensor_parallel > 1 else ""
         return (
             f"{shards}{self.accelerator} ({self.replica_type}) with requests of {self.input_tokens:,} tokens in and "

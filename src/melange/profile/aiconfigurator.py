@@ -30,6 +30,7 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.variants import variant_of
 from melange.errors import InputError
+from melange.installed import how_to_add
 from melange.profile.refit import Steps, misfit, refit
 from melange.replica.era import Era, Residuals
 from melange.replica.hardware import Hardware, kv_tokens_of
@@ -138,7 +139,7 @@ def step_times(
     if not is_installed():
         raise InputError(
             f"profile.step_times: aiconfigurator needs the package {_PACKAGE}, which is not installed",
-            hint="pip install 'melange[aiconfigurator]', or profile: {step_times: own}",
+            hint=f"{how_to_add('aiconfigurator')}, or profile: {{step_times: own}}",
         )
     costs: dict[Hardware, StepCost] = {}
     reasons: dict[Hardware, str] = {}

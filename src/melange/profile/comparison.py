@@ -14,7 +14,7 @@ from melange.profile.correction import Sample
 from melange.profile.likely_causes import likely_causes
 from melange.profile.measurement import Measurement
 from melange.replica.capacity import Replicas, Sizes, largest_batch, mean_step_s, prompt_times_s
-from melange.units import ms
+from melange.units import ms, significant
 from melange.workload.workload import Array
 
 # A point that disagrees with the model by more than this was probably measured on something else.
@@ -69,7 +69,7 @@ def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) 
 def _told(point: Measurement, compared: tuple[float, float, float] | None) -> str:
     """A point, with what was measured and what the model has there."""
     _, measured_s, predicted_s = compared or (0.0, 0.0, 0.0)
-    return f"{point.source}: {ms(measured_s):.3g} ms measured, {ms(predicted_s):.3g} ms predicted"
+    return f"{point.source}: {significant(ms(measured_s))} ms measured, {significant(ms(predicted_s))} ms predicted"
 
 
 def _cause(replicas: Replicas, point: Measurement, batch: float, measured_s: float) -> str:

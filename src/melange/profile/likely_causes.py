@@ -11,7 +11,7 @@ import numpy as np
 from melange.profile.measurement import Measurement
 from melange.replica.capacity import Replicas, Sizes, prompt_times_s
 from melange.replica.step import step_time_s
-from melange.units import ms
+from melange.units import ms, significant
 from melange.workload.workload import Array
 
 # What is this much faster than the model has it is not explained by what the model gets wrong: 80 % of step times lie
@@ -62,26 +62,26 @@ def _cached(replicas: Replicas, sizes: Sizes, point: Measurement) -> str:
     prompt_s = _value(prompt_times_s(replicas, sizes, np.ones((1, 1, 1)))[0])
     first_s = point.ttft_s.get("mean")
     if first_s and first_s < prompt_s / _SOON:
-        return f"the first token arrives after {ms(first_s):.3g} ms, but reading the prompt takes {ms(prompt_s):.3g} ms"
+        return f"the first token arrives after {_ms(first_s)}, but reading the prompt takes {_ms(prompt_s)}"
     rate = _rate(point)
     if rate and rate * prompt_s > _MORE:
-        return f"{rate:.3g} prompts per second were answered, but only {1 / prompt_s:.3g} can be read"
+        return f"{significant(rate)} prompts per second were answered, but only {significant(1 / prompt_s)} can be read"
     return ""
 
 
 def _speculated(replicas: Replicas, sizes: Sizes, point: Measurement, batch: float, step_s: float | None) -> str:
     """Evidence that a step yields several tokens; empty if there is none."""
     if point.tokens_per_step and point.tokens_per_step > _MORE_THAN_ONE:
-        return f"the file says {point.tokens_per_step:.3g} tokens per step"
+        return f"the file says {significant(point.tokens_per_step)} tokens per step"
     tpot_s, itl_s = point.tpot_s.get("mean"), point.itl_s.get("mean")
     if tpot_s and itl_s and itl_s > _GROUPED * tpot_s:
-        return f"tokens arrive in groups, {ms(itl_s):.3g} ms apart, at {ms(tpot_s):.3g} ms per token"
+        return f"tokens arrive in groups, {_ms(itl_s)} apart, at {_ms(tpot_s)} per token"
     if step_s is None:
         return ""
     running = np.full((1, 1, 1), max(batch, 1.0))
     own_s = _value(step_time_s(replicas.cost, batch=running, context_tokens=running * sizes.residency))
     if step_s < own_s / _FAST:
-        return f"a token takes {ms(step_s):.3g} ms, but a step without prompts takes {ms(own_s):.3g} ms"
+        return f"a token takes {_ms(step_s)}, but a step without prompts takes {_ms(own_s)}"
     return ""
 
 
@@ -95,3 +95,7 @@ def _rate(point: Measurement) -> float | None:
 
 def _value(array: Array | float) -> float:
     return float(np.asarray(array)[0, 0, 0])
+
+
+def _ms(time_s: float) -> str:
+    return f"{significant(ms(time_s))} ms"

@@ -1,15 +1,19 @@
-"""Cautions on a certified plan about settings and traffic that its certificate does not cover."""
+"""Cautions on a plan: what its certificate does not cover, and what it rests on."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from melange.errors import Caution
+import numpy as np
+
+from melange.errors import Caution, MelangeError
 from melange.plan.plan import Plan
 
 # Coefficient of variation of the gaps above which a Poisson simulation gets a caution: production hours of one service
 # have 1.0 to 1.1 (Azure conversation). A judgment.
 _BURSTY = 1.25
+# Longest search for what redundancy costs [s]: plans of one instance are small problems, solved in a fraction of it.
+_MOST_SEARCH_S = 2.0
 
 
 def with_word_on_confidence(plan: Plan) -> Plan:
@@ -32,3 +36,47 @@ def with_word_on_bursts(plan: Plan) -> Plan:
     what = f"the traffic is bursty (gaps vary by {seen:.2g} times their mean), and Poisson arrivals (1) were simulated"
     caution = Caution("burstiness", f"{what}; use --burstiness {seen:.2g}, or replay a log with workload.trace")
     return replace(plan, cautions=(*plan.cautions, caution))
+
+
+def with_word_on_redundancy(plan: Plan) -> Plan:
+    """A plan, with a caution if one instance or spot instances alone serve everything.
+
+    The caution says what redundancy costs: the difference of two plans by closed form, with spare replicas and without.
+    A plan of several instances costs no time.
+    """
+    used = plan.instances > 0
+    markets = {one.offer.market for one, is_used in zip(plan.replica_types, used, strict=True) if is_used}
+    if int(plan.instances.sum()) == 1:
+        loss = (
+            "one failure stops the service"
+            if markets != {"spot"}
+            else "one failure or its recall (spot) stops the service"
+        )
+        message = f"{loss}; {_price_of_redundancy(plan)}"
+    elif markets == {"spot"}:
+        message = (
+            "every instance is spot, and the provider may take back all at once; --set offers.market=[on-demand,spot] "
+        )
+        message += "also offers others, and plan.require keeps one of their types in the plan"
+    else:
+        return plan
+    return replace(plan, cautions=(*plan.cautions, Caution("no-redundancy", message)))
+
+
+def _price_of_redundancy(plan: Plan) -> str:
+    """The setting that gives a second instance, and what it adds to the cost per hour."""
+    from melange.plan.solve import solve
+
+    most_s = min(plan.options.time_limit_s, _MOST_SEARCH_S)
+    question = plan.question.with_options(budget_per_h=None, time_limit_s=most_s)
+    spare = 1
+    try:
+        base = solve(question) if plan.certificate is not None or plan.options.budget_per_h else plan
+        while (found := solve(question.with_options(spare_replicas=spare))).instances.sum() == 1:
+            # One instance holds several replicas, and all are lost with it.
+            alone = int(np.flatnonzero(found.instances)[0])
+            spare = max(spare + 1, found.replica_types[alone].replicas_per_instance)
+    except MelangeError:
+        return f"no plan with --set plan.spare_replicas={spare} is possible within its limits"
+    more = found.cost_per_h - base.cost_per_h
+    return f"--set plan.spare_replicas={spare} costs {more:+,.2f} USD/h (closed form)"

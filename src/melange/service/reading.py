@@ -50,9 +50,11 @@ def read_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> Wo
     Raises
     ------
     InputError
-        As :func:`read_service`.
+        As :func:`read_service`; also a setting that contradicts a flag.
     """
     given = {key: _without_none(value) for key, value in content.items() if value is not None}
+    for setting in settings:
+        _check_once(given, setting)
     return _section(WorkloadSection, "workload", given, settings)
 
 
@@ -105,6 +107,31 @@ _ALTERNATIVES = (
     ("plan.shares", "plan.slices"),
     tuple(f"workload.{source}" for source in SOURCES),
 )
+
+
+def _check_once(given: Mapping[str, Any], setting: str) -> None:
+    """Reject a setting of the traffic that a flag gives too, with another value."""
+    name, _, text = setting.partition("=")
+    name = name.strip()
+    same = next((keys for keys in _ALTERNATIVES if name in keys), (name,))
+    for key in same:
+        held: Any = {"workload": given}
+        for part in key.split("."):
+            held = held.get(part) if isinstance(held, Mapping) else None
+        if held is not None and (key != name or held != parse_yaml(text, f"--set {name}")):
+            raise InputError(f"--set {setting} contradicts {_flag(key)} {held}", hint="give one of them")
+
+
+def _flag(key: str) -> str:
+    """How a key of the traffic is given without a service."""
+    name = key.removeprefix("workload.")
+    special = {
+        "trace": "the log",
+        "file": "--workload",
+        "buckets.input": "--input-edges",
+        "buckets.output": "--output-edges",
+    }
+    return special.get(name, f"--{name}")
 
 
 def _set(content: dict[str, Any], setting: str) -> None:

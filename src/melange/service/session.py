@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
-from melange.service.caution_words import with_word_on_bursts, with_word_on_confidence
+from melange.service.caution_words import with_word_on_bursts, with_word_on_confidence, with_word_on_redundancy
 from melange.service.events import Listener, TaskEvent, task
 from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
@@ -381,12 +381,13 @@ class Session:
         return None if self.service is None else in_flight_of(self.service, self._workload, self._profile)
 
     def _finished(self, plan: Plan) -> Plan:
-        """The plan with a caution on old prices, and with the cost of uncertainty if a confidence was set."""
+        """The plan with cautions on old prices and redundancy, and with the cost of uncertainty if asked for."""
         from melange.catalog.offer import stale_prices
         from melange.plan.uncertainty import with_uncertainty
 
         paid = [one.offer for one, count in zip(plan.replica_types, plan.instances, strict=True) if count]
         plan = replace(plan, cautions=(*plan.cautions, *stale_prices(paid, datetime.now(UTC).date())))
+        plan = with_word_on_redundancy(plan)
         if plan.options.confidence is None:
             return plan
         with self._task("computing the cost of uncertainty"):

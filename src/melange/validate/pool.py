@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from melange.errors import InputError
+from melange.installed import how_to_add
 from melange.plan.plan import Plan
 from melange.processes import each_of
 from melange.validate.scenario import Scenario
@@ -83,7 +84,7 @@ def _on_ray(jobs: Sequence[Job], address: str, tell: Callable[[float], None]) ->
     try:
         import ray
     except ImportError as error:
-        raise InputError("--on needs Ray, which is not installed", hint="pip install 'melange[ray]'") from error
+        raise InputError("--on needs Ray, which is not installed", hint=how_to_add("ray")) from error
     was_there = ray.is_initialized()
     try:
         if not was_there:

@@ -9,7 +9,7 @@ import numpy as np
 
 from melange.errors import InfeasibleError, MelangeError
 from melange.plan.solve import solve
-from melange.units import percent
+from melange.units import percent, significant
 from melange.workload.sizes import THIN_WORKLOAD
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _compared(plan: Plan, found: Plan, live: Workload, threshold: float) -> Drif
     if plan.certificate is not None:  # or every closed form would seem a cheaper plan than one that holds
         new *= 1 + plan.certificate.price(old)
     mix = ", ".join(f"{count} x {name}" for name, count in found.replicas.items() if count)
-    traffic = f"{live.total_rate:.3g} requests/s arrive ({plan.workload.total_rate:.3g} planned)"
+    traffic = f"{significant(live.total_rate)} requests/s arrive ({significant(plan.workload.total_rate)} planned)"
     state, what = STEADY, "within the threshold"
     if found.served_fraction < plan.served_fraction - threshold:
         state, what = SHORT, f"and serve {percent(found.served_fraction)} of the requests: the SLO is at risk"

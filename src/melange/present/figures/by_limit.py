@@ -26,7 +26,7 @@ from melange.present.figures.theme import (
 )
 from melange.present.terminal.layout import LEAST_SHOWN
 from melange.profile.profile import Profile
-from melange.units import REQUESTS_PER_THOUSAND, ms
+from melange.units import REQUESTS_PER_THOUSAND, ms, significant
 from melange.workload.workload import Array, Workload
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def _cost_by_limit_finding(sweep: LimitSweep) -> str:
     if own is not None:
         change = 1 - at_loose.cost_per_h / own.cost_per_h
         text += (
-            f": a limit of {loose / sweep.own:.3g} times the service's own would save {percent(change)}"
+            f": a limit of {significant(loose / sweep.own)} times the service's own would save {percent(change)}"
             if change > LEAST_SHOWN
             else ": looser limits than the service's own save nothing"
         )

@@ -20,6 +20,7 @@ from melange.present.figures.theme import (
     with_title_room,
 )
 from melange.present.terminal.layout import LEAST_SHOWN
+from melange.units import significant
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -50,7 +51,7 @@ def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, plan: Plan
                 line={"shape": "vh", "color": entry.color, "width": 2, "dash": entry.dash},
                 name=plain(f"{entry.letter}  only {entry.label}, {CLOSED_FORM}"),
                 hovertext=[
-                    f"only {plain(entry.label)}<br>{cost:,.2f} USD/h at {rate:.3g}/s ({CLOSED_FORM})"
+                    f"only {plain(entry.label)}<br>{cost:,.2f} USD/h at {significant(rate)}/s ({CLOSED_FORM})"
                     for rate, cost in zip(rates, costs, strict=True)
                 ],
                 hoverinfo="text",
@@ -136,7 +137,9 @@ def mix_hover(point: SweepPoint, legend: Legend) -> str:
     plan = point.plan
     if plan is None:
         return ""
-    head = f"<b>the mix</b> at {plan.workload.total_rate:.3g}/s: {plan.cost_per_h:,.2f} USD/h ({kind_text(plan)})"
+    head = (
+        f"<b>the mix</b> at {significant(plan.workload.total_rate)}/s: {plan.cost_per_h:,.2f} USD/h ({kind_text(plan)})"
+    )
     lines = [head, _gap_text(plan)]
     counted = [
         f"{count} x {(entry.label if (entry := legend.find(r)) else plan.replica_types[r].name)}"
@@ -172,7 +175,7 @@ def figure_savings(points: Sequence[SweepPoint], legend: Legend) -> Figure:
 
     planned = [point for point in points if point.plan is not None]
     figure = new_figure(_savings_finding(planned, legend), height=400, barmode="group", bargap=0.25)
-    rates = [f"{point.at:.3g}" for point in planned]
+    rates = [significant(point.at) for point in planned]
     for entry in able_entries(points, legend):
         name = points_name(points, entry)
         saved = [savings_against(point.plan, name) for point in planned if point.plan]

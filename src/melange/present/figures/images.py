@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from melange.errors import InputError
+from melange.installed import how_to_add
 
 if TYPE_CHECKING:
     from melange.present.figures.picture import Picture
@@ -31,7 +32,7 @@ def check_images(folder: Path, image_format: str) -> None:
     if image_format not in _FORMATS:
         raise InputError(f"--format must be {' or '.join(_FORMATS)}, got {image_format!r}")
     if importlib.util.find_spec("kaleido") is None:
-        raise InputError("--images needs kaleido, which is not installed", hint="pip install 'melange[images]'")
+        raise InputError("--images needs kaleido, which is not installed", hint=how_to_add("images"))
     if find_browser() is None:
         raise InputError(
             "--images needs Chrome or Chromium, and none was found",

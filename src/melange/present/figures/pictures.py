@@ -29,7 +29,7 @@ from melange.present.study import Study
 from melange.present.terminal.layout import LEAST_SHOWN, share_text
 from melange.present.terminal.plan_tables import SHOWN_SHARE
 from melange.profile.profile import Profile
-from melange.units import REQUESTS_PER_THOUSAND, ms
+from melange.units import REQUESTS_PER_THOUSAND, ms, significant
 
 # Multiples of the service's rate, some of those in every sweep. With more, bars get too thin for their labels.
 _BAR_FACTORS = (0.25, 0.5, 1.0, 2.0)
@@ -76,7 +76,7 @@ def picture_of_winners(study: Study) -> Picture:
             (
                 workload.buckets.label(i, o),
                 first,
-                f"{REQUESTS_PER_THOUSAND * found.cost[i, o]:.4g}",
+                significant(REQUESTS_PER_THOUSAND * found.cost[i, o], 4),
                 second,
                 margin_text(float(found.margin[i, o])),
             )
@@ -111,7 +111,7 @@ def picture_of_intervals(study: Study) -> Picture | None:
     rows: list[tuple[str, ...]] = []
     for cell in cells:
         for entry, costs in by_type.intervals(profile, study.legend, cell):
-            ends = (f"{cost:.4g}" if np.isfinite(cost) else "cannot" for cost in costs)
+            ends = (significant(cost, 4) if np.isfinite(cost) else "cannot" for cost in costs)
             rows.append((workload.buckets.label(*cell), entry.label, *ends))
     return Picture(
         name="intervals",
@@ -298,7 +298,7 @@ def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[Cell]) -> list
         found = winners(request_cost(point.profile), study.compared)
         for cell in cells:
             cost = REQUESTS_PER_THOUSAND * found.cost[cell]
-            shown = f"{cost:.4g}" if np.isfinite(cost) else "-"
+            shown = significant(cost, 4) if np.isfinite(cost) else "-"
             size = by_limit.size_name(study.workload, cell)
             rows.append((f"{ms(point.at):,.0f}", size, _name(study, int(found.best[cell])), shown))
     return rows
@@ -306,22 +306,28 @@ def _winner_rows(study: Study, sweep: LimitSweep, cells: Sequence[Cell]) -> list
 
 def _request_costs(study: Study, point: SweepPoint, cell: Cell) -> list[str]:
     costs = [by_limit.cost_at_limits([point.profile], entry.r, cell)[0] for entry in study.legend.of_compared]
-    return ["-" if np.isnan(cost) else f"{cost:.4g}" for cost in costs]
+    return ["-" if np.isnan(cost) else significant(cost, 4) for cost in costs]
 
 
 def _rate_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:
     if point.plan is None:
-        return (f"{point.at:.4g}", "", "no plan", "", *("" for _ in names))
+        return (significant(point.at, 4), "", "no plan", "", *("" for _ in names))
     costs = [point.plan.single_type[name].cost_per_h for name in names]
     singles = ("-" if cost is None else f"{cost:,.2f}" for cost in costs)
-    return (f"{point.at:.4g}", point.plan.kind, f"{point.plan.cost_per_h:,.2f}", f"{point.plan.gap:.2%}", *singles)
+    return (
+        significant(point.at, 4),
+        point.plan.kind,
+        f"{point.plan.cost_per_h:,.2f}",
+        f"{point.plan.gap:.2%}",
+        *singles,
+    )
 
 
 def _certified_row(plan: Plan, rate: float, singles: int) -> list[tuple[str, ...]]:
     """The row of the service's own plan if it is certified; the cost of its single types is not known."""
     if plan.certificate is None:
         return []
-    return [(f"{rate:.4g}", plan.kind, f"{plan.cost_per_h:,.2f}", _gap(plan), *("" for _ in range(singles)))]
+    return [(significant(rate, 4), plan.kind, f"{plan.cost_per_h:,.2f}", _gap(plan), *("" for _ in range(singles)))]
 
 
 def _gap(plan: Plan) -> str:
@@ -356,7 +362,7 @@ def _against_closed_form(certificate: Certificate, cost_per_h: float) -> str:
 
 def _savings_row(point: SweepPoint, names: list[str]) -> tuple[str, ...]:
     saved = [savings_against(point.plan, name) if point.plan else np.nan for name in names]
-    return (f"{point.at:.4g}", *("-" if np.isnan(value) else percent(value) for value in saved))
+    return (significant(point.at, 4), *("-" if np.isnan(value) else percent(value) for value in saved))
 
 
 def _mix(plan: Plan) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from melange.present.terminal.layout import LEAST_SHOWN
+from melange.units import significant
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -147,7 +148,7 @@ def short_amount(amount: float) -> str:
     """
     if amount >= 1000:
         return f"{amount:,.0f}"
-    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.2g}"
+    return f"{amount:,.2f}" if amount >= 1 else significant(amount, 2)
 
 
 def percent(fraction: float) -> str:

@@ -12,6 +12,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from melange.present.figures.theme import untitled
+from melange.present.pages.packing import library, packed
 
 if TYPE_CHECKING:
     from melange.present.figures.picture import Picture
@@ -49,8 +50,6 @@ def document(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> s
     pictures
         All pictures that the parts hold.
     """
-    from plotly.offline import get_plotlyjs
-
     style = (resources.files("melange.present") / "page.css").read_text(encoding="utf-8")
     script = (resources.files("melange.present") / "page.js").read_text(encoding="utf-8")
     lines = [
@@ -66,8 +65,8 @@ def document(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> s
         "</head>",
         "<body>",
         *parts,
-        f"<script>{get_plotlyjs()}</script>" if pictures else "",
-        f'<script type="application/json" id="figures">{_figures(pictures)}</script>' if pictures else "",
+        f'<script type="text/plain" id="plotly">{library()}</script>' if pictures else "",
+        f'<script type="text/plain" id="figures">{packed(_figures(pictures))}</script>' if pictures else "",
         f"<script>{script}</script>" if pictures else "",
         "</body>",
         "</html>",
@@ -76,7 +75,7 @@ def document(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> s
 
 
 def _figures(pictures: Sequence[Picture]) -> str:
-    """All figures as JSON that cannot end its script element."""
+    """All figures as JSON."""
     content = {
         picture.name: [
             {
@@ -87,7 +86,7 @@ def _figures(pictures: Sequence[Picture]) -> str:
         ]
         for picture in pictures
     }
-    return json.dumps(content).replace("<", "\\u003c").replace("&", "\\u0026")
+    return json.dumps(content)
 
 
 def section(heading: str, *parts: str) -> str:

@@ -19,6 +19,7 @@ from melange.present.study import Study
 from melange.present.terminal import plan_tables as tables
 from melange.present.terminal import plan_words as words
 from melange.present.terminal.layout import usd
+from melange.units import significant
 
 
 def report_pictures(study: Study) -> list[Picture]:
@@ -221,7 +222,8 @@ def assumptions_section(study: Study) -> str:
     items = [
         f"Model: {plan.model or 'not named'}",
         f"SLO: {plan.slo or 'not named'}",
-        f"Traffic: {workload.total_rate:.4g} requests/s; {workload.source or 'source not named'}{counted}{failed}",
+        f"Traffic: {significant(workload.total_rate, 4)} requests/s; "
+        f"{workload.source or 'source not named'}{counted}{failed}",
         f"Capacities: {profile.source or 'source not named'}",
         f"Prices: {len(profile.replica_types)} replica types, {seen}; {', '.join(sources) or 'source not named'}",
         f"Plan: {_proven(plan, shares)}",

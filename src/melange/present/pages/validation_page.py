@@ -21,7 +21,7 @@ from melange.present.terminal.validation import (
     verdict,
 )
 from melange.slo import METRICS
-from melange.units import ms
+from melange.units import ms, significant
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report
 
@@ -196,7 +196,7 @@ def _assumptions(report: Report, plan: Plan) -> str:
     items = [
         f"Model: {plan.model or 'not named'}",
         f"SLO: {plan.slo or 'not named'}{each}",
-        f"Requests: {runs} at {report.rate:.4g}/s; {report.source}",
+        f"Requests: {runs} at {significant(report.rate, 4)}/s; {report.source}",
         f"Fleet: {usd(report.cost_per_h)}/h; policy {report.policy}; scenario {report.scenario}",
         f"Step times: {' and '.join(kinds)}"
         + ("" if report.steps == "as-planned" else f", {report.steps}: the {report.steps}est tenth measured"),

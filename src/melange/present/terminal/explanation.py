@@ -9,6 +9,7 @@ from rich.text import Text
 from melange.plan.explain import Explanation
 from melange.plan.plan import Plan
 from melange.present.terminal.layout import MAX_ROWS, edge, spaced, table_of, titled, usd, with_whole_names
+from melange.units import significant
 
 
 def explanation_page(explanation: Explanation, plan: Plan) -> RenderableType:
@@ -58,6 +59,6 @@ def _costs(explanation: Explanation, plan: Plan) -> RenderableType:
     for o in columns:
         table.add_column(edge(workload.buckets, "output", int(o)), justify="right")
     for i in rows:
-        cells = [f"{cost:.3g}" if np.isfinite(cost) else "." for cost in explanation.cost_per_mtok[i, columns]]
+        cells = [significant(cost) if np.isfinite(cost) else "." for cost in explanation.cost_per_mtok[i, columns]]
         table.add_row(edge(workload.buckets, "input", int(i)), *cells)
     return titled("USD per million tokens by size (rows: input tokens up to, columns: output tokens up to)", table)

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from melange.present.terminal.layout import MAX_ROWS, add_column, cautions, edge, spaced, table_of, titled
 from melange.profile.profile import PROVENANCES, Profile
-from melange.units import REQUESTS_PER_THOUSAND, S_PER_H
+from melange.units import REQUESTS_PER_THOUSAND, S_PER_H, significant
 from melange.workload.workload import Array, Workload
 
 
@@ -25,7 +25,7 @@ def workload_page(workload: Workload) -> RenderableType:
         share = workload.request_rate[i, columns] / workload.total_rate
         cells = [f"{value:.2%}".rstrip("%") if value else "." for value in share]
         table.add_row(edge(workload.buckets, "input", int(i)), *cells)
-    total = f"{workload.total_rate:.4g} requests/s"
+    total = f"{significant(workload.total_rate, 4)} requests/s"
     if not workload.buckets.is_ordinal:
         total += f", {workload.input_token_rate:,.0f} tokens/s in, {workload.output_token_rate:,.0f} tokens/s out"
     if workload.burstiness is not None:
@@ -73,10 +73,10 @@ def _profile_row(profile: Profile, workload: Workload | None, r: int) -> tuple[f
     if able[needed].all():
         mix_rate = _mix_rate(weight[needed], rates[needed])
         cost_per_request = replica_type.cost_per_h / S_PER_H / (mix_rate * per_instance)
-        mix = f"{mix_rate:.3g}"
+        mix = significant(mix_rate)
         low, high = (_mix_rate(weight[needed], ends[r][needed]) for ends in (profile.low, profile.high))
         if high > low:
-            mix += f" ({low:.3g}-{high:.3g})"
+            mix += f" ({significant(low)}-{significant(high)})"
         kinds = {PROVENANCES[kind] for kind in profile.provenance[r][needed]}
         note = ", ".join(kind for kind in PROVENANCES if kind in kinds)
     else:

@@ -15,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from melange.errors import Caution
+from melange.present.terminal.narrow import Rows
+from melange.units import significant
 from melange.workload.workload import Buckets
 
 # Console width in a pipe [characters]. Rich wraps at this width: wider than any of our rows, so that lines stay whole
@@ -67,7 +69,7 @@ class _Trimmed(io.TextIOBase):
 
 def table_of(*headings: str) -> Table:
     """A table without rules; headings may hold units in [brackets]."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Rows(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for heading in headings:
         add_column(table, heading)
     return table
@@ -119,7 +121,7 @@ def edge(buckets: Buckets, axis: str, index: int) -> str:
 
 def usd(amount: float) -> str:
     """An amount: to the cent, or with two significant digits if that would read 0.00."""
-    return f"{amount:,.2f} USD" if amount >= 0.1 else f"{amount:.2g} USD"
+    return f"{amount:,.2f} USD" if amount >= 0.1 else f"{significant(amount, 2)} USD"
 
 
 def share_text(share: float) -> str:

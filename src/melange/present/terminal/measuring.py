@@ -13,7 +13,7 @@ from melange.measure.outlook import Outlook
 from melange.measure.search import Found
 from melange.measure.subject import Subject
 from melange.present.terminal.layout import MAX_ROWS, add_column, cautions, spaced, table_of, titled, usd
-from melange.units import S_PER_H, S_PER_MIN
+from melange.units import S_PER_H, S_PER_MIN, significant
 
 _SIZE_COLUMNS = ("Tokens in", "Tokens out", "Traffic")
 
@@ -35,7 +35,7 @@ def outlook_page(
             f"{one.input_tokens:,}",
             f"{one.output_tokens:,}",
             f"{one.request_rate / subject.workload.total_rate:.1%}",
-            f"{one.guess:.3g}" if one.guess else "not known",
+            significant(one.guess) if one.guess else "not known",
             f"{one.tests}",
             f"{one.duration_s / S_PER_MIN:.1f}",
             *_cost(subject, one.duration_s),
@@ -73,7 +73,7 @@ def result_page(result: Result, subject: Subject) -> RenderableType:
     for bucket, found in result.found_by_bucket.items():
         inputs, outputs = subject.size(bucket)
         share = subject.workload.request_rate[bucket] / subject.workload.total_rate
-        fails = f"{found.failed_rate:.3g}" if math.isfinite(found.failed_rate) and found.failed_rate else "-"
+        fails = significant(found.failed_rate) if math.isfinite(found.failed_rate) and found.failed_rate else "-"
         table.add_row(f"{inputs:,}", f"{outputs:,}", f"{share:.1%}", _rate(found), fails, Text(found.why))
     others = int((subject.workload.request_rate > 0).sum()) - len(result.found_by_bucket)
     parts: list[RenderableType] = [
@@ -96,9 +96,13 @@ def _anchored(others: int) -> str:
 def _rate(found: Found) -> str:
     """The highest rate with its interval, if it has one."""
     if not found.high > found.low:
-        return f"{found.max_request_rate:.3g}"
-    ends = f"{found.low:.3g}-{found.high:.3g}" if math.isfinite(found.high) else f"{found.low:.3g} or more"
-    return f"{found.max_request_rate:.3g} ({ends})"
+        return significant(found.max_request_rate)
+    ends = (
+        f"{significant(found.low)}-{significant(found.high)}"
+        if math.isfinite(found.high)
+        else f"{significant(found.low)} or more"
+    )
+    return f"{significant(found.max_request_rate)} ({ends})"
 
 
 def _cost_heading(subject: Subject) -> tuple[str, ...]:

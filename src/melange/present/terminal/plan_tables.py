@@ -28,7 +28,7 @@ from melange.present.terminal.layout import (
 )
 from melange.present.terminal.plan_words import changes_sentence, plan_sentence, proof, used_types
 from melange.present.terminal.suggestions import uncertainty_part
-from melange.units import percent
+from melange.units import percent, significant
 from melange.workload.workload import Array, Workload
 
 # A smaller share of a size would read 0 %; its type gets no letter in the routes.
@@ -62,7 +62,7 @@ def assumptions(plan: Plan) -> str:
     """Model, SLO, traffic and settings that the answer is based on, in two lines."""
     workload = plan.workload
     parts = [plan.model or "model not named", str(plan.slo) if plan.slo else "SLO not named"]
-    parts.append(f"{workload.total_rate:.4g} requests/s")
+    parts.append(f"{significant(workload.total_rate, 4)} requests/s")
     if not workload.buckets.is_ordinal:
         served = workload.request_rate.sum()
         mean_in, mean_out = workload.input_token_rate / served, workload.output_token_rate / served
@@ -129,9 +129,11 @@ def _routes(plan: Plan) -> RenderableType:
     rows = np.flatnonzero(workload.request_rate.sum(axis=1))
     columns = np.flatnonzero(workload.request_rate.sum(axis=0))
     table = Table(box=None, padding=(0, 1))
-    table.add_column(justify="right", style="dim")
+    longest = max((len(edge(workload.buckets, "input", int(i))) for i in rows), default=0)
+    table.add_column(justify="right", style="dim", min_width=longest)
     for o in columns:
-        table.add_column(edge(workload.buckets, "output", int(o)), justify="center", header_style="dim")
+        heading = edge(workload.buckets, "output", int(o))
+        table.add_column(heading, justify="center", header_style="dim", overflow="fold")
     for i in rows:
         cells = []
         for o in columns:

@@ -15,7 +15,7 @@ from melange.plan.plan import Plan
 from melange.plan.simulation import Simulation
 from melange.present.terminal.layout import LEAST_SHOWN, share_text, usd
 from melange.profile.profile import ReplicaType
-from melange.units import percent
+from melange.units import percent, significant
 
 # A cheaper type that can serve this share of the requests is mentioned in the answer. With a smaller share, types would
 # be named that are no alternative; a larger one would hide that savings depend on few requests. A judgment.
@@ -42,7 +42,7 @@ def _mix_and_cost(plan: Plan) -> str:
         sentence += f" ({usd(per_mtok['total'])} per million tokens, {usd(per_mtok['output'])} per million output)"
     if plan.served_fraction < 1:
         rate = plan.workload.total_rate * plan.served_fraction
-        sentence += f", for {percent(plan.served_fraction)} of the requests ({rate:.3g}/s)"
+        sentence += f", for {percent(plan.served_fraction)} of the requests ({significant(rate)}/s)"
     return sentence
 
 
@@ -157,7 +157,7 @@ def changes_sentence(plan: Plan, incumbent: Plan) -> str:
 
 def _standing(plan: Plan) -> str:
     """The basis of the current plan, in a few words."""
-    traffic = f"for {plan.workload.total_rate:.4g} requests/s"
+    traffic = f"for {significant(plan.workload.total_rate, 4)} requests/s"
     if plan.certificate is not None:
         return f"certified {traffic} at {share_text(plan.certificate.target)}"
     return f"by {plan.kind} {traffic}" if plan.simulation is None else f"simulated {traffic}"

@@ -10,6 +10,7 @@ from rich.text import Text
 from melange.plan.plan import Plan
 from melange.plan.suggest import LEAST_REQUESTS, START_MINUTES, TURNS, Suggestion
 from melange.present.terminal.layout import add_column, table_of, titled, usd
+from melange.units import significant
 
 
 def uncertainty_part(plan: Plan) -> RenderableType | None:
@@ -45,7 +46,7 @@ def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
             f"{one.input_tokens:,}",
             f"{one.output_tokens:,}",
             f"{one.concurrency}" if one.concurrency else "-",
-            f"{one.request_rate:.3g}",
+            significant(one.request_rate),
             f"{one.saves_per_h:.2f}",
             f"{one.gpu_minutes:.0f}",
             f"{one.cost:.2f}",

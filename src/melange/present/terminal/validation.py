@@ -11,7 +11,7 @@ from rich.text import Text
 from melange.plan.plan import Plan
 from melange.present.terminal.layout import MAX_ROWS, cautions, listed, share_text, spaced, table_of, titled, usd
 from melange.slo import Slo
-from melange.units import ms
+from melange.units import ms, significant
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report, TypeReport
 
@@ -99,7 +99,7 @@ def limits_in_words(slo: Slo) -> str:
 
 def setting(report: Report) -> str:
     """What was simulated, in two lines."""
-    parts = [f"{report.rate:.4g} requests/s", f"policy {report.policy}"]
+    parts = [f"{significant(report.rate, 4)} requests/s", f"policy {report.policy}"]
     if report.scenario != "steady":
         parts.append(f"scenario {report.scenario}")
     if report.steps != "as-planned":
@@ -108,7 +108,7 @@ def setting(report: Report) -> str:
     parts.append(f"step times {kinds}")
     if report.slo and report.statistics:
         parts += [
-            f"{report.slo.metric_statistic} {metric.upper()} {ms(value):.4g} ms"
+            f"{report.slo.metric_statistic} {metric.upper()} {significant(ms(value), 4)} ms"
             for metric, value in report.statistics.items()
         ]
     return " | ".join(parts) + f"\nRequests: {report.source}"
@@ -203,7 +203,7 @@ def served(report: Report) -> str:
     """Goodput, cost and failures, in a sentence."""
     parts = []
     if report.slo:
-        parts.append(f"{report.goodput:.4g} of {report.rate:.4g} requests/s met the SLO")
+        parts.append(f"{significant(report.goodput, 4)} of {significant(report.rate, 4)} requests/s met the SLO")
     if report.cost_per_mtok:
         total, output = report.cost_per_mtok["total"], report.cost_per_mtok["output"]
         parts.append(f"{usd(total)} per million tokens served ({usd(output)} per million output tokens)")

@@ -42,8 +42,21 @@ def profile_from_release(content: Json, place: str) -> Profile:
     return measured_profile(types, Buckets.ordinal(*shapes[first]), np.stack(list(tables.values())), source=place)
 
 
+# What a file of another stage is for, by the kind it names.
+_USE_OF = {
+    "plan": "melange plan service.yaml --incumbent plan.json plans near it, melange validate plan.json tests it",
+    "profile": "melange plan service.yaml --profile profile.json",
+    "workload": "melange plan service.yaml --workload workload.json",
+}
+
+
 def config_from_release(content: Json, place: str) -> tuple[Workload, Profile, dict[str, Any]]:
     """Traffic, capacities and the settings that the release plans with."""
+    if stage := str(content.get("melange", "")).partition("/")[0]:
+        raise InputError(
+            f"{place}: is a {stage} file; a service.yaml is needed, or a configuration of the release",
+            hint=_USE_OF.get(stage, "melange init writes a service.yaml"),
+        )
     for key in ("gpu_info", "workload_distribution", "total_request_rate", "slice_factor"):
         if key not in content:
             raise InputError(

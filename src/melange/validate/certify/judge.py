@@ -9,13 +9,13 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.slo import Slo
 from melange.validate.attainment import Interval, attainment, limit_ratio, met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
 from melange.validate.certify.requests import Replays
+from melange.validate.certify.spare import without_spare
 from melange.validate.certify.throughput import at_full_throughput, used_throughput
 from melange.validate.certify.trend import falls
 from melange.validate.observe import type_of_requests
@@ -25,11 +25,10 @@ from melange.workload.workload import Array, Mask
 
 # Figures are from the twelve cases of bench/certify.py at 4 requests a second.
 
-# A plan is first tried with a part of the shortest run, which tells most of those that miss by far, then with all of
-# it; then with runs of at least this many requests, as many as are needed to tell, and at most this many. A first part
-# of 0.1 and 1: no difference. Shorter, fewer or longer runs than these change which plans near the target are taken to
-# hold, either way: runs of 5,000 six plans, by 20 % less to 19 % more cost; of 20,000 three, by 7 % less to 18 % more;
-# two at most three, by 5 % less to 19 % more.
+# A plan is first tried with a part of the shortest run, which rules out most of those that miss by far, then with all
+# of it; then with at most this many runs of at least this many requests, until the result is clear. A first part of 0.1
+# and 1: no difference. Other runs change which plans near the target are taken to hold, either way: of 5,000 six plans,
+# by 20 % less to 19 % more cost; of 20,000 three, by 7 % less to 18 % more; of two, three, by 5 % less to 19 % more.
 _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
 # A plan that is to be certified is simulated with this many runs of at least this many requests and this many times the
 # shortest run, none of which it was chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000
@@ -243,7 +242,7 @@ class Judge:
 
     def _used(self, plan: Plan) -> Array:
         """The part of its throughput that each type needs (R,); where replicas are spare, of what is left of it."""
-        left = _without_spare(plan)
+        left = without_spare(plan)
         found = [used_throughput(plan, self.full, self.arrivals, self.policy, counts) for counts in left]
         return np.asarray(np.max(found, axis=0))
 
@@ -366,29 +365,13 @@ class Judge:
         """A simulation of a plan; where replicas are spare, of what is left without them, in the worst case."""
         runs = [
             simulate(plan, self.arrivals(requests, seed), policy=self.policy, seed=abs(seed), counts=counts)
-            for counts in _without_spare(plan)
+            for counts in without_spare(plan)
         ]
         self.steps += sum(int(run.outcome.steps.sum()) for run in runs)
         return min(runs, key=lambda run: float(met(run.outcome, self.slo)[run.counted].mean()))
 
 
 _quantile = NormalDist().inv_cdf
-
-
-def own_spare(options: Options, name: str) -> int:
-    """Replicas of a type that may be lost while it carries its own share."""
-    spare = options.spare_replicas
-    return spare if isinstance(spare, int) else spare.get(name, 0)
-
-
-def _without_spare(plan: Plan) -> list[dict[str, int] | None]:
-    """Replicas by type name that are left when spare ones are lost: of every type its own, then of one type each."""
-    options, replicas = plan.question.options, {name: n for name, n in plan.replicas.items() if n}
-    left = {name: max(0, n - own_spare(options, name)) for name, n in replicas.items()}
-    found: list[dict[str, int] | None] = [] if left == replicas else [left]
-    if options.spare_total_replicas:
-        found += [{**replicas, name: max(0, n - options.spare_total_replicas)} for name, n in replicas.items()]
-    return found or [None]
 
 
 def _cells(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:

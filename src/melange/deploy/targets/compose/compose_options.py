@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from melange.deploy.server_options import ServerOptions, check_port
 from melange.deploy.target import option
 from melange.deploy.targets.gateways.gateway_options import parse_listen
+from melange.installed import version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +26,7 @@ class ComposeOptions(ServerOptions):
     """
 
     listen: str = option("127.0.0.1:8080", "Address that the balancer listens on.")
-    balancer_image: str = option(
-        f"melange:{version('melange')}", "Image of the balancer (the repository's Dockerfile)."
-    )
+    balancer_image: str = option(f"melange:{version()}", "Image of the balancer (the repository's Dockerfile).")
     replicas: Mapping[str, Sequence[str]] | None = option(
         None, "Addresses of replicas on several machines (--replica); null: placeholders."
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Literal
 
 from melange.deploy.server_options import ServerOptions
 from melange.deploy.target import option
 from melange.errors import InputError
+from melange.installed import version
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
@@ -44,9 +44,7 @@ class ClusterOptions(ServerOptions):
     namespace: str | None = option(None, "Namespace; null: kubectl's own.")
     hf_secret: str = option("hf-token", "Secret with the key HF_TOKEN for downloads.")
     routing: Literal["balancer", "gateway", "none"] = option("balancer", "What routes requests to replica types.")
-    balancer_image: str = option(
-        f"melange:{version('melange')}", "Image of the balancer (the repository's Dockerfile)."
-    )
+    balancer_image: str = option(f"melange:{version()}", "Image of the balancer (the repository's Dockerfile).")
     balancers: int = option(2, "Number of balancers.")
     keys_secret: str = option("melange-keys", "Secret with clients' API keys under MELANGE_BALANCE_KEYS, if any.")
     gateway: str = option("inference-gateway", "Gateway of the route.")
