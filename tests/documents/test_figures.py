@@ -36,7 +36,7 @@ from melange.validate.certify import bound, certify, diagnosis, headroom, judge,
 from melange.workload.sizes import THIN_WORKLOAD
 
 GATEWAY = GatewayOptions()
-IN_SECONDS = {"ms": 1e-3, "us": 1e-6}
+IN_SECONDS = {"ns": 1e-9, "ms": 1e-3, "us": 1e-6}
 
 # What pages say, with the figures of the code in it.
 SAID = [

@@ -22,6 +22,7 @@ from melange.profile.profile import ANCHORED, ESTIMATED, MEASURED
 from melange.replica.capacity import Sizes, max_request_rate, mean_step_s, prompt_times_s
 from melange.replica.era import Era, find_era
 from melange.replica.hardware import Hardware, replicas_of
+from melange.replica.spread import spread
 from melange.slo import Slo
 from melange.workload.workload import Buckets
 
@@ -252,10 +253,12 @@ def test_requests_in_flight(llama: Model) -> None:
     assert found.shape == profile.max_request_rate.shape
 
 
-def test_corrected_rates_hold_corrected_steps(llama: Model) -> None:
+def test_corrected_rates_hold_corrected_steps(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an interval of nothing the low end is the middle: the same closed form with the same steps."""
     surely = replace(find_era("vllm").residuals, low=0.999, high=1.001)
     era = replace(find_era("vllm"), residuals=surely, residuals_by_kind={}, residuals_elsewhere=None)
+    nothing = replace(spread(), source=0.0, architecture=0.0, kind=0.0, release=0.0)
+    monkeypatch.setattr("melange.replica.era.spread", lambda: nothing)
     point = measured(llama, "A100-80GB", find_era("vllm"), 1000, 500, 16)
     found = anchor(llama, OFFERS[:1], SLO, BUCKETS, [point], engine=era)
     plain = max_request_rate(

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from melange.measure.subject import Subject
     from melange.plan.explain import Explanation
     from melange.plan.plan import Plan
+    from melange.plan.schedule.schedule import Schedule
     from melange.plan.suggest import Suggestion
     from melange.plan.sweeps import Exploration
     from melange.profile.profile import Profile
     from melange.slo import Slo
     from melange.workload.arrivals import Arrivals
+    from melange.workload.demand import Demand
     from melange.workload.workload import Array, Workload
 
 
@@ -134,6 +136,20 @@ class Session:
         """Request rates by size."""
         return self._workload
 
+    def demand(self) -> Demand:
+        """How often they arrive over time, window by window."""
+        from melange.service.demand_of import demand_of
+
+        section, path = self._traffic()
+        with self._task("reading the traffic over time") as tell:
+            return demand_of(section, path, tell)
+
+    def schedule(self, *, quick: bool = False) -> Schedule:
+        """What to reserve, and how the rest follows the traffic; ``quick`` simulates no request."""
+        from melange.service.scheduling import schedule_of
+
+        return schedule_of(self, self._needed(), self._task, quick=quick)
+
     def profile(self) -> Profile:
         """The rate that one replica of each type serves within the SLO."""
         return self._profile
@@ -158,7 +174,7 @@ class Session:
         Parameters
         ----------
         incumbent
-            The current plan, as for :meth:`plan`; the search for a certified plan goes by cost alone.
+            The current plan, as for :meth:`plan`.
         burstiness
             Coefficient of variation of the times between simulated arrivals; 1 is Poisson. None: as in the service's
             own log if it has one, else Poisson.
@@ -168,7 +184,7 @@ class Session:
         question = self.question()
         slo, reason = question.profile.slo, why_not_simulated(question) or too_large(question)
         if not reason and is_certifiable(question):
-            return self.certified(burstiness=burstiness)
+            return self.certified(incumbent=incumbent, burstiness=burstiness)
         proven = self.plan(incumbent=incumbent)
         if slo is not None and not is_certifiable(question):
             reason = why_not_simulated(question, proven.instances > 0) or too_large(question)
@@ -197,11 +213,13 @@ class Session:
         with self._task("solving for the cheapest mix") as tell:
             return self._finished(solve(question, incumbent=incumbent, progress=tell))
 
-    def certified(self, *, burstiness: float | None = None) -> Plan:
+    def certified(self, *, incumbent: Plan | None = None, burstiness: float | None = None) -> Plan:
         """The cheapest plan that a simulation certifies, on the service's own log if it has one.
 
         Parameters
         ----------
+        incumbent
+            The current plan: of certified plans with equal cost, the one that changes the fewest instances.
         burstiness
             Coefficient of variation of the times between arrivals, with sizes drawn from the log; 1 is Poisson. None:
             the log's requests as recorded, or Poisson without a log.
@@ -213,7 +231,7 @@ class Session:
         if reason := too_large(question):
             raise InputError(f"nothing can be certified: {reason}", hint="--quick plans by closed form")
         with self._task("simulating plans") as tell, compilation_told(tell):
-            found = certify(question, burstiness=burstiness, observed=observed, progress=tell)
+            found = certify(question, burstiness=burstiness, observed=observed, incumbent=incumbent, progress=tell)
         found = with_word_on_confidence(found)
         return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
 
@@ -322,11 +340,16 @@ class Session:
 
     @cached_property
     def _profile(self) -> Profile:
+        from melange.service.stages import profile_of
+
         if self._profile_files:
             return self._given_profile()
         if self._release is not None:
             return self._release[1]
-        return self._profiled(self._needed())
+        service, workload = self._needed(), self._workload
+        verb = "simulating" if service.is_simulated else "estimating"
+        with self._task(f"{verb} what each replica type carries") as tell:
+            return profile_of(service, workload, self.catalog, tell)
 
     def _given_profile(self) -> Profile:
         """The replica types of all given profiles, checked against the service."""
@@ -338,15 +361,6 @@ class Session:
             return profile
         place = ", ".join(map(str, self._profile_files))
         return agreed(profile, place, self.service, model_of(self.service).name, self.settings, self.catalog)
-
-    def _profiled(self, service: Service) -> Profile:
-        """The service's own profile: estimated, measured or simulated."""
-        from melange.service.stages import profile_of
-
-        workload = self._workload
-        verb = "simulating" if service.is_simulated else "estimating"
-        with self._task(f"{verb} what each replica type carries") as tell:
-            return profile_of(service, workload, self.catalog, tell)
 
     def _profile_at(self) -> Callable[[Slo], Profile] | None:
         """Estimates under other SLOs; None if capacities are given, or if each needs a simulation."""
