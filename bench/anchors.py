@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from calibrate import HeldOut, hold_out
+from calibrate import FITTED, HeldOut, hold_out
 from curves import Curve, curves_of, hardware_of
 from measured import Point, measurement_of, read_points
 from melange.catalog.bundled import accelerators
@@ -30,7 +30,7 @@ from melange.profile.anchor import anchored_rates, with_correction
 from melange.profile.comparison import samples_of
 from melange.profile.correction import SHARES, Sample, Shares, correction, prior_variance
 from melange.replica.capacity import Replicas, Sizes, max_request_rate
-from melange.replica.era import Residuals, eras, find_era
+from melange.replica.era import Residuals, find_era
 from melange.replica.hardware import replicas_of
 from melange.replica.step import scaled
 from melange.slo import Slo
@@ -72,7 +72,7 @@ def _type(held: HeldOut, kind: str, curves: list[Curve]) -> Type:
     point = curves[0].points[0]
     era = replace(held.era, constants=held.constants_for(point, kind)).with_settings(max_context=10**9)
     replicas = replicas_of(point.model, [hardware_of(point)], accelerators(), era)
-    residuals = find_era(era.name).residuals_of(point.model, point.accelerator)
+    residuals = find_era(era.name).known_of(point.model, accelerators()[point.accelerator])
     return Type(replicas=replicas, residuals=residuals, curves=curves)
 
 
@@ -187,8 +187,8 @@ def main() -> None:
     if not (arguments.measured / "concurrency_sweeps.csv").exists():
         print(f"skipped: no concurrency_sweeps.csv in {arguments.measured}")
         return
-    points = {name: read_points(arguments.measured, name).points for name in eras()}
-    all_held = hold_out({name: find_era(name) for name in eras()}, points)
+    points = {name: read_points(arguments.measured, name).points for name in FITTED}
+    all_held = hold_out({name: find_era(name) for name in FITTED}, points)
     for held in HELD:
         kinds = [kind for era in all_held.values() for kind in types_of(era, held)]
         print(f"{held} held out: {len(kinds)} replica types, {sum(len(kind.points) for kind in kinds)} points")

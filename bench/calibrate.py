@@ -18,15 +18,17 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from era_files import era_text, residuals_from
 from measured import Point, read_points
-from melange.replica.era import Constants, Era, eras, find_era
+from melange.catalog.bundled import accelerators
+from melange.replica.era import Constants, Era, find_era
 from table import Table, kind_of
 
 Array = npt.NDArray[np.float64]
@@ -111,6 +113,10 @@ QUANTILES = np.linspace(0.005, 0.995, 100)
 
 MODERN = ("vllm-1", "sglang", "trtllm", "trtllm-1.0", "trtllm-offline")
 ALONE = "vllm-0.2"
+FITTED = (
+    *MODERN,
+    ALONE,
+)  # the others, and what is otherwise on classes of hardware: public_eras.py, which runs after this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,35 +310,26 @@ def report(era: Era, log_ratio: Array, points: Sequence[Point]) -> None:
             print(f"  {title:12} {group:42} {errors(log_ratio[[one == group for one in groups]])}")
 
 
-def toml(held: HeldOut, elsewhere: Array, measured: int, today: date) -> str:
-    """The text of an era's file; ``elsewhere``: accelerators held out in all eras, from ``measured`` points."""
+def as_found(held: HeldOut, elsewhere: Array, measured: int, today: date) -> Era:
+    """An era with what was found; ``elsewhere``: accelerators held out in all eras, from ``measured`` points."""
     era, points = held.era, held.points
     unseen = np.concatenate([held.accelerator, held.model]) if era.name in MODERN else held.accelerator
     kinds = np.array([kind_of(point.model) for point in points])
     both = np.concatenate([kinds, kinds]) if era.name in MODERN else kinds
-    longest = int(max(point.inputs + point.outputs for point in points))
-    lines = [f"# Constants of engine era {era.name}, written by bench/calibrate.py.", "", "[constants]"]
-    lines += [f"{name} = {value:.4g}" for name, value in asdict(era.constants).items()]
-    lines += ["", "[settings]"]
-    lines += [f"{name} = {_toml(value)}" for name, value in asdict(era.settings).items() if value is not None]
-    lines += [
-        "",
-        "# Measured over predicted step time, accelerator or model held out: 10 % and 90 % quantile, median error.",
-        *_residuals("residuals", unseen, len(points)),
-    ]
-    for kind in sorted(set(kinds)):
-        lines += ["", *_residuals(f"residuals_by_kind.{kind}", unseen[both == kind], int((kinds == kind).sum()))]
-    lines += ["", "# The same on accelerators that were not fitted on, from those held out in all eras."]
-    lines += _residuals("residuals_elsewhere", elsewhere, measured)
-    fitted = {
-        "accelerators": sorted({point.accelerator for point in points}),
-        "models": sorted({point.model.name for point in points}),
-        "kinds": sorted(set(kinds)),
-    }
-    lines += ["", "[fitted]", *(f"{name} = {_toml(value)}" for name, value in fitted.items())]
-    lines += [f"max_tokens = {longest}", f"source = {_toml(era.source)}", f"date = {_toml(today.isoformat())}"]
-    lines += [f"notes = {_toml(era.notes)}"] if era.notes else []
-    return "\n".join(lines) + "\n"
+    return replace(
+        era,
+        residuals=residuals_from(unseen, len(points)),
+        residuals_by_kind={
+            kind: residuals_from(unseen[both == kind], int((kinds == kind).sum())) for kind in sorted(set(kinds))
+        },
+        residuals_elsewhere=residuals_from(elsewhere, measured),
+        accelerators=tuple(sorted({point.accelerator for point in points})),
+        architectures=tuple(sorted({accelerators()[point.accelerator].architecture for point in points})),
+        models=tuple(sorted({point.model.name for point in points})),
+        kinds=tuple(sorted(set(kinds))),
+        max_tokens=int(max(point.inputs + point.outputs for point in points)),
+        date=today.isoformat(),
+    )
 
 
 def on_other_accelerators(all_held: Iterable[HeldOut]) -> Array:
@@ -344,21 +341,6 @@ def on_other_accelerators(all_held: Iterable[HeldOut]) -> Array:
     return np.concatenate(groups)
 
 
-def _residuals(title: str, log_ratio: Array, points: int) -> list[str]:
-    low, high = np.exp(np.quantile(log_ratio, (0.1, 0.9)))
-    error = float(np.median(np.abs(np.exp(-log_ratio) - 1)))
-    low, high = min(low, 0.99), max(high, 1.01)
-    return [f"[{title}]", f"low = {low:.3f}", f"high = {high:.3f}", f"median_error = {error:.3f}", f"points = {points}"]
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(one) for one in value) + "]"
-    return f'"{value}"' if isinstance(value, str) else f"{value:g}"
-
-
 def main() -> None:
     """Report, or fit, write and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -368,9 +350,9 @@ def main() -> None:
     if not arguments.measured.is_dir():
         print(f"skipped: no folder {arguments.measured}")
         return
-    measured = {name: read_points(arguments.measured, name) for name in eras()}
+    measured = {name: read_points(arguments.measured, name) for name in FITTED}
     points = {name: found.points for name, found in measured.items()}
-    known = {name: find_era(name) for name in eras()}
+    known = {name: find_era(name) for name in FITTED}
     if not arguments.write:
         for name, era in known.items():
             report(era, Table(points[name], era).log_ratio(era.constants), points[name])
@@ -380,7 +362,8 @@ def main() -> None:
     elsewhere = on_other_accelerators(all_held.values())
     measured_points = sum(len(held.points) for held in all_held.values())
     for name, held in all_held.items():
-        (folder / f"{name}.toml").write_text(toml(held, elsewhere, measured_points, date.today()), encoding="utf-8")
+        found = as_found(held, elsewhere, measured_points, date.today())
+        (folder / f"{name}.toml").write_text(era_text(found), encoding="utf-8")
         report(held.era, held.fitted, held.points)
         print(f"  accelerator held out: {errors(held.accelerator)}")
         print(f"  model held out:       {errors(held.model)}")

@@ -37,6 +37,22 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: int) 
     return "\n".join("| " + " | ".join(row) + " |" for row in [heads, rule, *rows])
 
 
+# The section of docs/validation.md that bench/sources.py writes, and the one that it stands before.
+SECTION, NEXT = "## By source, each held out", "## By measured quantity"
+
+
+def section_of(page: str) -> str:
+    """What bench/sources.py has written on a page; empty where it has not."""
+    _, found, rest = page.partition(SECTION)
+    return found + rest[: rest.index("\n## ") + 1] if found else ""
+
+
+def with_section(page: str, section: str) -> str:
+    """The page with that section in its place, whether it had one or not."""
+    before, after = page.replace(section_of(page), "").split(NEXT, 1)
+    return before + section + NEXT + after
+
+
 PAGE = """# Validation
 
 Accuracy of the estimates, on points that the fit has seen and on held-out points, and the cost of errors. Written by
@@ -155,6 +171,5 @@ aiconfigurator-core (Apache-2.0), 2025-2026; saturation: TensorRT-LLM performanc
 
 Nothing here was measured by us: no accelerator was available. Steps of a model by batch, context and chunk on an H100
 or H200, which would separate the terms of the step, are still to be measured. We have no measurements at all from an
-L4, a T4, an A10G or an A100 under a modern vLLM, on AMD, or over PCIe within vLLM
-and SGLang.
+L4, a T4, an A10G or of dense models on an A100 under a modern vLLM, nor from AMD or over PCIe since vLLM 0.8.
 """

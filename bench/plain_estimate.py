@@ -18,7 +18,8 @@ class PlainReplica:
     """One replica of a dense or mixture-of-experts model."""
 
     def __init__(self, model: Model, card: Accelerator, tensor_parallel: int, era: Era) -> None:
-        constants = era.constants
+        constants = era.constants_on(card)
+        self.slowdown = era.slowdown(model, card)
         self.model, self.constants, self.settings = model, constants, era.settings
         self.degree = tensor_parallel
         self.bandwidth = card.bandwidth_bytes_per_s
@@ -48,7 +49,8 @@ class PlainReplica:
         host_s = constants.t_step_s + constants.t_layer_s * self.model.layers
         host_s += constants.t_moe_layer_s * self.model.moe_layers
         host_s += constants.t_sequence_s * batch + constants.t_request_s * admitted
-        return max(read_s, layers_s + head_s) / self.degree + attention_s + self.talk_s(batch + prompt) + host_s
+        computed_s = max(read_s, layers_s + head_s) / self.degree + attention_s
+        return self.slowdown * (computed_s + self.talk_s(batch + prompt) + host_s)
 
     def talk_s(self, tokens: float) -> float:
         """Time of two all-reduces in every layer [s]."""

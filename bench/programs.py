@@ -25,10 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1, help="programs of different seeds have none in common")
+    parser.add_argument("--first", type=int, default=0, help="number of the first program")
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="stop after this time")
     given = parser.parse_args()
     began, found, tried = time.monotonic(), 0, 0
-    for number in range(given.count):
+    for number in range(given.first, given.first + given.count):
         if time.monotonic() - began > given.limit_s:
             break
         tried += 1

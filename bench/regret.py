@@ -150,7 +150,9 @@ def _rate(curve: Curve, limit_s: float, held: str, samples: Sequence[Sample]) ->
     point, replicas = curve.points[-1], _replicas(curve, held)
     sizes = _sizes(point)
     if samples:
-        variance = prior_variance(find_era(curve.held.era.name).residuals_of(point.model, point.accelerator))
+        variance = prior_variance(
+            find_era(curve.held.era.name).known_of(point.model, accelerators()[point.accelerator])
+        )
         found = correction(samples, sizes.inputs[0], sizes.outputs[0], variance)
         replicas = with_correction(replicas, found)
     return float(max_request_rate(replicas, point.model, sizes, {"tpot": limit_s})[0, 0, 0])

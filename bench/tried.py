@@ -18,12 +18,12 @@ import numpy.typing as npt
 
 import calibrate
 import table as tables
-from calibrate import HeldOut, hold_out
+from calibrate import FITTED, HeldOut, hold_out
 from curves import curves_of, rate_errors
 from errors_held_out import HELD, RATES, STEPS, pooled
 from measured import Point, read_points
 from melange.replica import step
-from melange.replica.era import Era, eras, find_era
+from melange.replica.era import Era, find_era
 from pages import percent, table
 
 Array = npt.NDArray[np.float64]
@@ -111,7 +111,7 @@ def main() -> None:
     if not arguments.measured.is_dir():
         print(f"skipped: no folder {arguments.measured}")
         return
-    known = {name: find_era(name) for name in eras()}
+    known = {name: find_era(name) for name in FITTED}
     points = {name: read_points(arguments.measured, name).points for name in known}
     print(tried(known, points, hold_out(known, points)))
 

@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from calibrate import HeldOut, hold_out
+from calibrate import FITTED, HeldOut, hold_out
 from curves import Curve, curves_of, rate_errors
 from errors_held_out import HELD, RATES, STEPS, TITLES, of_quantity, pooled, rate_error, relative, residuals_of
 from measured import Measured, Point, read_points
+from melange.catalog.bundled import accelerators
 from melange.replica.capacity import mean_step_s, prompt_times_s, ttft_s
-from melange.replica.era import Residuals, eras, find_era, kind_of
-from pages import BARS, PAGE, bar, percent, table
+from melange.replica.era import Residuals, find_era, kind_of
+from pages import BARS, PAGE, bar, percent, section_of, table, with_section
 from regret import Regrets, almost_known, cases, regrets
 from table import Table
 from tried import tried
@@ -96,7 +97,7 @@ def coverage_of_steps(held: HeldOut, kind: str) -> Array:
 def shipped_coverage(held: HeldOut, kind: str) -> Array:
     """Whether each held-out point lies in the interval that estimates of its kind get."""
     residuals = residuals_of(held, kind)
-    known = [find_era(held.era.name).residuals_of(point.model, point.accelerator) for point in held.points]
+    known = [find_era(held.era.name).known_of(point.model, accelerators()[point.accelerator]) for point in held.points]
     low = np.log([one.low for one in known])
     high = np.log([one.high for one in known])
     return ((low <= residuals) & (residuals <= high)).astype(float)
@@ -110,7 +111,7 @@ def coverage_of_rates(curves: Sequence[Curve], kind: str) -> Array:
         if not len(limits_s):
             continue
         point = curve.points[0]
-        residuals: Residuals = find_era(curve.held.era.name).residuals_of(point.model, point.accelerator)
+        residuals: Residuals = find_era(curve.held.era.name).known_of(point.model, accelerators()[point.accelerator])
         low, high = curve.interval(limits_s, curve.held.constants_for(point, kind), residuals)
         measured = curve.measured(limits_s)
         inside.append((low <= measured * (1 + 1e-9)) & (measured <= high * (1 + 1e-9)))
@@ -214,8 +215,8 @@ def main() -> None:
     if not arguments.measured.is_dir():
         print(f"skipped: no folder {arguments.measured}")
         return
-    measured = {name: read_points(arguments.measured, name) for name in eras()}
-    known = {name: find_era(name) for name in eras()}
+    measured = {name: read_points(arguments.measured, name) for name in FITTED}
+    known = {name: find_era(name) for name in FITTED}
     all_held = hold_out(known, {name: found.points for name, found in measured.items()})
     curves = {name: curves_of(held) for name, held in all_held.items()}
     regret_text, regrets_by_kind = regret_table(all_held)
@@ -261,6 +262,7 @@ def main() -> None:
         left_out=left_out(measured),
     )
     path = Path(__file__).parents[1] / "docs" / "validation.md"
+    page = with_section(page, section_of(path.read_text(encoding="utf-8")))
     path.write_text(page, encoding="utf-8")
     print(page[: page.index("## ")] + table(["", "wanted", "reached", ""], rows, numbers=2))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from melange.errors import InputError
-from melange.files import read_document, read_json, write_document, write_text
+from melange.files import read_document, read_json, write_document, write_text, write_texts
 from melange.workload.workload import Workload
 
 
@@ -85,3 +85,15 @@ def test_a_document_with_something_wrong_inside_names_file_and_fault(
     """Absent keys, values of the wrong kind, and values that mean nothing."""
     with pytest.raises(InputError, match=complaint):
         Workload.read(write_document(tmp_path / "w.json", "workload", content))
+
+
+def test_of_several_files_none_is_replaced_where_one_cannot_be_written(tmp_path: Path) -> None:
+    """Half of a deployment is none; no draft stays."""
+    kept = tmp_path / "a.yaml"
+    kept.write_text("old")
+    with pytest.raises(InputError, match=r"absent/b\.yaml: cannot be written"):
+        write_texts({kept: "new", tmp_path / "absent" / "b.yaml": "new"})
+    assert kept.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
+    write_texts({kept: "new", tmp_path / "b.yaml": "more"})
+    assert (kept.read_text(), (tmp_path / "b.yaml").read_text()) == ("new", "more")

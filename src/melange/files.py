@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,18 +62,51 @@ def write_text(path: str | Path, text: str) -> Path:
     InputError
         When the folder is absent or not writable, or the disk is full; nothing is left behind.
     """
-    target = Path(path)
-    if _is_device(target):
-        return _write_into(target, text)
+    write_texts({Path(path): text})
+    return Path(path)
+
+
+def write_texts(text_by_path: Mapping[Path, str]) -> None:
+    """Write several files, each atomically; all of them are on the disk before the first takes its place.
+
+    Raises
+    ------
+    InputError
+        As :func:`write_text`: where the disk is full none of them is replaced.
+    """
+    draft_by_target: dict[Path, Path] = {}
+    try:
+        for target, text in text_by_path.items():
+            if _is_device(target):
+                _write_into(target, text)
+            else:
+                _draft(target, text, draft_by_target)
+        for target, draft in draft_by_target.items():
+            try:
+                draft.replace(target)
+            except OSError as error:
+                raise InputError(f"{target}: cannot be written: {error.strerror}") from error
+        for folder in dict.fromkeys(target.parent for target in draft_by_target):
+            _sync_folder(folder)
+    except BaseException:
+        for draft in draft_by_target.values():
+            with contextlib.suppress(OSError):
+                draft.unlink()
+        raise
+
+
+def _draft(target: Path, text: str, draft_by_target: dict[Path, Path]) -> None:
+    """Write what is to take the place of a file beside it, and keep its name from the first moment on."""
     prefix = f".{target.name}."
     try:
         _remove_drafts(target.parent, prefix)
-        descriptor, draft = tempfile.mkstemp(prefix=f"{prefix}{os.getpid()}.", suffix=_DRAFT, dir=target.parent)
+        descriptor, name = tempfile.mkstemp(prefix=f"{prefix}{os.getpid()}.", suffix=_DRAFT, dir=target.parent)
     except (OSError, ValueError) as error:
         raise InputError(
             f"{target}: cannot be written: {error.strerror if isinstance(error, OSError) else error}",
             hint="choose a path in an existing folder that you can write to",
         ) from error
+    draft = draft_by_target[target] = Path(name)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
@@ -82,16 +115,9 @@ def write_text(path: str | Path, text: str) -> Path:
             os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        Path(draft).chmod(0o666 & ~umask)
-        Path(draft).replace(target)
-        _sync_folder(target.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            Path(draft).unlink()
-        if isinstance(error, OSError):
-            raise InputError(f"{target}: cannot be written: {error.strerror}") from error
-        raise
-    return target
+        draft.chmod(0o666 & ~umask)
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror}") from error
 
 
 def _is_device(path: Path) -> bool:
@@ -102,13 +128,12 @@ def _is_device(path: Path) -> bool:
         return False
 
 
-def _write_into(device: Path, text: str) -> Path:
+def _write_into(device: Path, text: str) -> None:
     try:
         with device.open("w", encoding="utf-8") as stream:
             stream.write(text)
     except OSError as error:
         raise InputError(f"{device}: cannot be written: {error.strerror}") from error
-    return device
 
 
 def _remove_drafts(folder: Path, prefix: str) -> None:

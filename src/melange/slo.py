@@ -7,6 +7,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from melange.errors import InputError
 from melange.records import record
 from melange.units import S_PER_DAY, ms
@@ -135,6 +138,21 @@ class Slo:
         ('p99.5', 'mean')
         """
         return f"p{_percent(self.target)}" if self.is_on_requests else self.statistic
+
+    def longest_stay_s(self, output_tokens: npt.ArrayLike) -> npt.NDArray[np.float64] | None:
+        """The longest that requests may stay within the limits [s].
+
+        The least of the latency, of NTPOT times the output, and of TTFT (0 where it has no limit) and TPOT times the
+        output; None where no limit bounds it.
+
+        >>> Slo(ttft_s=2.0, tpot_s=0.05).longest_stay_s([100, 200]).tolist(), Slo(ttft_s=2.0).longest_stay_s([100])
+        ([7.0, 12.0], None)
+        """
+        outputs, limits = np.asarray(output_tokens, float), self.limits
+        bounds = [np.full(outputs.shape, limits["latency"])] if "latency" in limits else []
+        bounds += [outputs * limits["ntpot"]] if "ntpot" in limits else []
+        bounds += [limits.get("ttft", 0.0) + outputs * limits["tpot"]] if "tpot" in limits else []
+        return np.minimum.reduce(bounds) if bounds else None
 
     def on_mean(self) -> Slo:
         """The same limits on the mean: those that the closed form can handle."""

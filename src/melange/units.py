@@ -16,6 +16,7 @@ KIB, MIB, GIB = 2**10, 2**20, 2**30
 KB, MB, GB = 1e3, 1e6, 1e9
 FLOPS_PER_TFLOPS = 1e12
 PARAMETERS_PER_BILLION = 1e9
+PARAMETERS_PER_MILLION = 1e6
 TOKENS_PER_MTOK = 1e6
 REQUESTS_PER_THOUSAND = 1e3
 # A share below this is rounding error of sums over thousands of buckets, not a request.

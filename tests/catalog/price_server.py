@@ -17,6 +17,8 @@ class Site:
     files: dict[str, bytes] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)  # announce more than they send
+    moved: dict[str, str] = field(default_factory=dict)  # redirections
+    silent: set[str] = field(default_factory=set)  # never answered
     asked: list[str] = field(default_factory=list)
 
     def put(self, path: str, content: str | bytes) -> None:
@@ -27,12 +29,21 @@ class Site:
 @contextmanager
 def serving() -> Iterator[Site]:
     """A server that runs while its site is used."""
-    site = Site()
+    site, done = Site(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             site.asked.append(self.path)
             path = self.path.lstrip("/")
+            if path in site.silent:
+                done.wait()
+                return
+            if path in site.moved:
+                self.send_response(302)
+                self.send_header("Location", site.moved[path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             content = site.files.get(path, b"")
             status = site.statuses.get(path, 200 if path in site.files else 404)
             self.send_response(status)
@@ -50,6 +61,7 @@ def serving() -> Iterator[Site]:
     try:
         yield site
     finally:
+        done.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -99,6 +99,7 @@ def test_names_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         (8.5, "must be a whole number >= 0, got 8.5"),
         (-8, "must be a whole number >= 0, got -8"),
         ([8, 8, 4], "must be one number or one for each of 32 layers, got 3"),
+        ([8] * 31 + [0], "must be >= 1 and divide the 32 query heads, got 0 in layer 31"),
         ([8] * 31 + ["8"], "must be a whole number >= 0, got '8'"),
         ({"0": 8}, "must be a whole number >= 0, got {'0': 8}"),
         (float("inf"), "must be a whole number >= 0, got inf"),
@@ -150,6 +151,20 @@ def test_a_part_of_a_configuration_is_checked_too() -> None:
 def test_the_activation_says_how_many_matrices_there_are(activation: str, matrices: int, tmp_path: Path) -> None:
     """A type that is not known is gated by its activation."""
     model = read_model(write(tmp_path, {**LLAMA, "model_type": "novel", "hidden_act": activation}))
+    assert model.kinds[0].feed_forward[0].parameters == matrices * 4096 * 14336
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "relu2", "xielu", "gelu_pytorch_tanh"])
+@pytest.mark.parametrize(
+    ("kind", "matrices"),
+    [("llama", 3), ("gemma2", 3), ("grok-1", 3), ("qwen2_5_vl_text", 3), ("nemotron", 2), ("arcee", 2)],
+)
+def test_a_known_type_has_its_matrices_whatever_the_activation(
+    kind: str, matrices: int, activation: str, tmp_path: Path
+) -> None:
+    """As transformers builds them."""
+    config = {**LLAMA, "model_type": kind, "hidden_act": activation, "head_dim": 128}
+    model = read_model(write(tmp_path, config))
     assert model.kinds[0].feed_forward[0].parameters == matrices * 4096 * 14336
 
 

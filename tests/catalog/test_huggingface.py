@@ -267,7 +267,10 @@ def test_float32_checkpoints_are_served_in_bf16(tmp_path: Path) -> None:
     [
         ({"num_hidden_layers": None}, r"num_hidden_layers \(or n_layer, .*\) is missing"),
         ({"vocab_size": "many"}, "vocab_size: must be a whole number >= 1, got 'many'"),
-        ({"num_key_value_heads": 5}, r"heads \(32\) must be a multiple of kv_heads \(5\)"),
+        (
+            {"num_key_value_heads": 5},
+            r"num_key_value_heads: must be >= 1 and divide the 32 query heads, got 5 in layer 0",
+        ),
         ({"linear_num_value_heads": 32}, "linear_num_value_heads: is an unknown key, and 32 may change"),
         ({"ssm_state_size": 128}, "ssm_state_size: is an unknown key, and 128 may change"),
         ({"layer_types": ["full_attention", "conv"]}, "layer_types: must have an entry for each of 32 layers, got 2"),

@@ -54,6 +54,9 @@ def group(bits: int, kind: str, size: int | None = None, **more: Any) -> dict[st
         ({"quant_method": "awq", "bits": 4, "group_size": 32}, 4 + 20 / 32),
         ({"quant_method": "gptq", "bits": 4, "group_size": 128}, 4 + 20 / 128),
         ({"quant_method": "gptq", "bits": 3, "group_size": 128}, 3 + 19 / 128),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": True}, 4.5),
+        ({"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": False}, 4.5),
+        ({"quant_method": "w8a8_fp8"}, 8),
         ({"quant_method": "gptq", "bits": 8, "group_size": -1}, 8),
         ({"quant_method": "auto-round", "bits": 2, "group_size": 64}, 2 + 18 / 64),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, 4.5),
@@ -78,6 +81,14 @@ def group(bits: int, kind: str, size: int | None = None, **more: Any) -> dict[st
         ({"quant_method": "torchao", "quant_type": {"default": {
             "_type": "Int4WeightOnlyConfig", "_data": {"group_size": 64}}}}, 4 + 20 / 64),
         ({"quant_method": "torchao", "quant_type": "int8_weight_only"}, 8),
+        ({"quant_method": "torchao", "quant_type": {"default": {
+            "_type": "IntxWeightOnlyConfig", "_data": {"group_size": 32, "weight_dtype": {"_data": "int2"}}}}},
+            2 + 18 / 32),
+        ({"quant_method": "torchao", "quant_type": {"default": {
+            "_type": "NVFP4DynamicActivationNVFP4WeightConfig", "_data": {}}}}, 4.5),
+        ({"quant_method": "torchao", "quant_type": {"default": {
+            "_type": "FqnToConfig", "_data": {"fqn_to_config": {"_default": {
+                "_type": "Int4WeightOnlyConfig", "_data": {"group_size": 128}}}}}}}, 4 + 20 / 128),
         ({"quant_method": "torchao", "quant_type": {"default": {
             "_type": "Float8DynamicActivationFloat8WeightConfig", "_data": {}}}}, 8),
         ({"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}}, 4.5),
@@ -184,6 +195,7 @@ def test_the_file_beside_says_it_too(tmp_path: Path) -> None:
         ({"quant_method": "gptq", "bits": 4, "group_size": "x"}, "group_size: must be a number >= -1, got 'x'"),
         ({"quant_method": "fp8", "ignore": "lm_head"}, "ignore: must be a list of modules, got 'lm_head'"),
         ({"quant_method": "compressed-tensors", "config_groups": {}}, "config_groups: no group says"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": False}, "load_in_4bit: must be true, or load_in_8bit"),
         (
             {"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 4}},
             "kv_cache_scheme.num_bits: must be 8 or 16, got 4",
@@ -202,6 +214,41 @@ def test_what_is_not_known_is_named(quantization: dict[str, Any], message: str, 
     with pytest.raises(InputError) as caught:
         read(tmp_path, quantization)
     assert message in str(caught.value)
+
+
+CACHED = ("*k_proj", "*v_proj")
+QUARK_FP8 = {"output_tensors": {"dtype": "fp8_e4m3", "qscheme": "per_tensor"}}
+QUARK_CACHE = dict.fromkeys(CACHED, QUARK_FP8)
+QUARK = {"quant_method": "quark", "global_quant_config": {"weight": None}}
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {"quant_method": "compressed-tensors", "config_groups": {}, "kv_cache_scheme": {"num_bits": 8}},
+        {"quant_method": "modelopt", "quant_algo": None, "kv_cache_quant_algo": "FP8"},
+        {"quantization": {"quant_algo": None, "kv_cache_quant_algo": "FP8"}},
+        {**QUARK, "export": {"kv_cache_group": list(CACHED)}, "layer_quant_config": QUARK_CACHE},
+        {**QUARK, "kv_cache_quant_config": QUARK_CACHE},
+    ],
+)
+def test_the_cache_alone_may_be_quantized(quantization: dict[str, Any], tmp_path: Path) -> None:
+    """Weights stay as published, and a token takes half."""
+    model = read(tmp_path, quantization)
+    assert (model.weight_dtype, model.kv_dtype) == ("bf16", "fp8")
+    assert model.weight_bytes() == 2 * model.parameters()
+    beside = read(tmp_path, {}, quantization)
+    assert beside.kv_dtype == "fp8"
+
+
+@pytest.mark.parametrize("name", ["mlp.experts.gate_up_proj", "mlp.experts.0.gate_proj", "mlp.experts"])
+def test_experts_may_be_named_together_or_one_by_one(name: str, tmp_path: Path) -> None:
+    """Checkpoints hold them as one tensor or one by one."""
+    experts = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 512, "model_type": "qwen3_moe"}
+    kept = [f"model.layers.{layer}.{name}" for layer in range(LAYERS)]
+    model = read(tmp_path, {"quant_method": "fp8", "modules_to_not_convert": kept}, **experts)
+    matrices = 1 if name.endswith("0.gate_proj") else 2 if "gate_up" in name else 3
+    assert model.routed_bytes() == LAYERS * 8 * HIDDEN * 512 * (3 + matrices)
 
 
 def test_experts_and_shared_experts_are_recognized_by_name(tmp_path: Path) -> None:

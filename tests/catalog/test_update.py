@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import date
 from pathlib import Path
@@ -154,6 +155,15 @@ def test_prices_of_one_accelerator_become_those_of_whole_instances(site: Site, f
     assert {one.kind for one in found.cautions} == {"flagged-rows", "bad-rows"}
 
 
+def test_machines_that_are_rented_out_whole_only_have_no_price_of_one(site: Site, folder: Path) -> None:
+    """The source says from how many accelerators on."""
+    row = {"provider": "coreweave", "gpu": "b200", "vram_gb": 180, "usd_hr": 8.6, "kind": "on-demand", "min_gpus": 8}
+    site.put("latest.json", json.dumps({"date": "2026-11-25", "offers": [row]}))
+    found = update("gpurentalprices", site, providers=["coreweave"], accept_jumps=True)
+    assert {one.new.accelerators for one in (*found.moved, *found.added)} <= {8}
+    assert price("coreweave", "", "B200", 1) is None
+
+
 def test_aws_spot_and_reserved_terms_come_from_a_url(site: Site, folder: Path) -> None:
     """ec2.shop has them, and names its region in the URL alone."""
     site.files["?json&region=us-west-2"] = json.dumps(EC2_SHOP).encode()
@@ -172,6 +182,7 @@ def test_aws_spot_and_reserved_terms_come_from_a_url(site: Site, folder: Path) -
         ("gpuhunt/aws.csv", GPUHUNT.replace("g2-standard-4,us-central1-a,0.70", "g6.xlarge,us-east-1,0.79")),
         ("catalog.zip", archive(aws=GPUHUNT.replace("g2-standard-4,us-central1-a,0.70", "g6.xlarge,us-east-1,0.79"))),
         ("zz_generated.pricing_aws.go", KARPENTER_AWS.replace("0.810000", "0.790000")),
+        ("aws.csv.gz", gzip.compress(AWS.encode())),
         ("my-prices", "provider,region,instance_type,gpu,price\naws,us-east-1,g6.xlarge,L4,0.79\n"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ from price_server import Site, serving
 
 from melange.catalog.bundled import offers
 from melange.catalog.catalog import load_catalog
+from melange.catalog.fetching import UnreachableError, fetch
 from melange.catalog.update import update_prices
 from melange.errors import InputError
 
@@ -86,6 +88,12 @@ def test_prices_older_than_the_known_ones_are_not_taken(site: Site, folder: Path
         ('{"data": []}', "unknown price list"),
         ("[" * 100_000, "not valid JSON"),
         ("package pricing\n", "no offer for a known accelerator"),
+        (b"\xef\xbb\xbf<html>", "the answer is a web page, not prices"),
+        (gzip.compress(AWS.encode())[:60], "a gzip file that breaks off after"),
+        (b"\x1f\x8bnothing", "a damaged gzip file"),
+        (gzip.compress(bytes(65_000_000)), "unpacks to more than 64 MB"),
+        ('{"error": "rate limited"}', "unknown price list"),
+        (SKYPILOT + "g6.xlarge,4,16,L4,1,L4,0.7", ":2: must have 10 cells, got 7"),
     ],
 )
 def test_what_is_no_price_list_changes_nothing(
@@ -116,6 +124,44 @@ def test_one_file_that_does_not_come_leaves_the_others(site: Site, folder: Path)
     told = " ".join(one.message for one in found.cautions)
     assert "the server answered 503" in told
     assert "the connection broke after" in told
+
+
+def test_a_file_cut_short_gives_the_rows_that_are_whole(site: Site, folder: Path) -> None:
+    """The last one, of which the price may be half of one, is left out and told."""
+    site.put("aws/vms.csv", AWS + "g6.12xlarge,48,192,L4,4,L4,4.5")
+    found = update("skypilot", site, providers=["aws"])
+    assert [one.kind for one in found.cautions] == ["bad-rows"]
+    assert ":8: must have 10 cells, got 7" in found.cautions[0].message
+    four = price("aws", "us-east-1", "L4", 4)
+    assert four is not None
+    assert four.cost_per_h == 4.6016
+
+
+def test_redirections_are_followed_and_loops_are_not(site: Site, folder: Path) -> None:
+    """To where the file lies now; in a circle, or to a page of a login, is no file."""
+    site.put("moved/aws.csv", AWS)
+    site.moved |= {
+        "aws.csv": "/moved/aws.csv",
+        "loop.csv": "/loop.csv",
+        "login.csv": "/login",
+        "local.csv": "file:///etc",
+    }
+    site.put("login", "<!doctype html><title>Sign in</title>")
+    assert len(update(f"{site.url}/aws.csv", providers=["aws"]).moved) == 2
+    for name, fault in (
+        ("loop", "the server answered 302"),
+        ("login", "the answer is a web page"),
+        ("local", "the server answered 302"),
+    ):
+        with pytest.raises(InputError, match=fault):
+            update(f"{site.url}/{name}.csv")
+
+
+def test_a_server_that_never_answers_is_not_waited_for(site: Site) -> None:
+    """After the time that is given."""
+    site.silent.add("aws.csv")
+    with pytest.raises(UnreachableError, match="cannot be reached: timed out"):
+        fetch(f"{site.url}/aws.csv", timeout_s=0.05)
 
 
 def test_offline_it_says_so_and_tries_once(site: Site, folder: Path) -> None:

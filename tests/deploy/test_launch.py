@@ -117,6 +117,9 @@ def test_images_are_the_engines_own_for_the_accelerator() -> None:
     """By vendor and architecture; a version or a whole image can be given; none is made up."""
     assert launched(version="0.30.0").image == "vllm/vllm-openai:v0.30.0"
     assert launched(image="registry/vllm@sha256:0").image == "registry/vllm@sha256:0"
+    pinned = replace(SERVER, engine="vllm==0.11.0")
+    assert launched(pinned).image == launched(replace(pinned, era="")).image == "vllm/vllm-openai:v0.11.0"
+    assert launched(pinned, version="0.30.0").image == "vllm/vllm-openai:v0.30.0"
     assert launched(accelerator="MI300X").image == "vllm/vllm-openai-rocm:v0.32.0"
     assert launched(replace(SERVER, engine="sglang", era="sglang"), "MI355X").image.endswith("rocm720-mi35x")
     with pytest.raises(InputError, match="no image of vllm for google accelerators"):

@@ -32,11 +32,11 @@ from melange.profile.correction import REFERENCE_BATCH
 from melange.profile.searched_rates import _SAME_SIZE as SAME_SIZE
 from melange.replica.era import Constants, find_era
 from melange.replica.policy import FULL
-from melange.validate.certify import certify, diagnosis, headroom, judge, small_fleets, thinning, tolerance
+from melange.validate.certify import bound, certify, diagnosis, headroom, judge, small_fleets, thinning, tolerance
 from melange.workload.sizes import THIN_WORKLOAD
 
 GATEWAY = GatewayOptions()
-IN_SECONDS = {"ms": 1e-3, "us": 1e-6}
+IN_SECONDS = {"ns": 1e-9, "ms": 1e-3, "us": 1e-6}
 
 # What pages say, with the figures of the code in it.
 SAID = [
@@ -104,13 +104,15 @@ SAID = [
     (
         "docs/proof.md",
         f"up to {judge._MOST_RUNS} runs of at least {judge._LEAST_RUN:,}; a proof has runs of {judge._PROOF_TIMES:g} "
-        "times the shortest.",
+        "times the shortest. If",
     ),
     (
         "docs/proof.md",
-        f"No run has more than {judge.MOST_REQUESTS:,} requests, and no more runs are made once "
-        f"they have {judge._MOST_TRIED:,} requests in total, or {judge._MOST_PROVEN:,} for a proof",
+        f"No run has more than {judge.MOST_REQUESTS:,} requests, and no more runs are made once they have "
+        f"{judge._MOST_TRIED:,} requests in total, or {judge._MOST_PROVEN:,} for a proof",
     ),
+    ("docs/proof.md", f"and up to {judge._MOST_PROOF_RUNS} if these leave it open"),
+    ("docs/proof.md", f"assumed to serve {bound._CARRIED:g} times as much"),
     ("docs/proof.md", f"The traffic may need at most {judge._MOST_USED:.0%}".replace("%", " %")),
     ("docs/proof.md", f"At the end, up to {headroom._MOST_CHANCES} cheaper plans"),
     ("docs/proof.md", f"in {['zero', 'one', 'two', 'three', 'four', 'five', 'six'][len(certify._PASSES)]} passes"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import zlib
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,13 @@ import numpy as np
 _WIDTHS = ("intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size", "n_inner", "ffn_dim")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
-_PATTERNS = ("layer_types", "mlp_layer_types")
+_PATTERNS = ("layer_types", "mlp_layer_types", "layers_block_type")
+_ACTIVATIONS = ("silu", "gelu", "relu", "relu2", "gelu_pytorch_tanh", "gelu_new", "quick_gelu", "gelu_fast")
+# What says nothing of the decoder's shape, or makes another kind of model of it.
+_LEFT_ALONE = re.compile(
+    r"token|_id$|position|eps|dropout|initializer|theta|version|chunk|seed|beam|length|label|rope|router_aux|topk_group"
+    r"|n_group|index_topk|image|audio_|vocab_size_per|is_encoder|is_decoder|cross_attention|output_|return_|use_cache"
+)
 
 
 def draw(config: Any, seed: int) -> dict[str, Any]:
@@ -49,6 +57,41 @@ def _drawn_pattern(text: dict[str, Any], random: np.random.Generator) -> dict[st
         return {}
     count = int(random.integers(2, 40))
     return {layers: count} | {key: [str(one) for one in random.choice(value, count)] for key, value in patterns.items()}
+
+
+def draw_any(config: Any, kind: str, seed: int) -> dict[str, Any]:
+    """Any numbers, flags and activations at once, in a model of few layers."""
+    random = np.random.default_rng([seed, zlib.crc32(kind.encode())])
+    content = config.to_dict()
+    text = content["text_config"] if isinstance(content.get("text_config"), dict) else content
+    share, flags = random.choice([0.1, 0.25]), random.choice([0.05, 0.2])
+    changes: dict[str, Any] = {}
+    for key, value in text.items():
+        if _LEFT_ALONE.search(key):
+            continue
+        if isinstance(value, bool):
+            if random.random() < flags:
+                changes[key] = not value
+        elif isinstance(value, int) and value >= 1 and random.random() < share:
+            changes[key] = _another(value, random)
+        elif value in _ACTIVATIONS and "act" in key and random.random() < 0.4:
+            changes[key] = str(random.choice(_ACTIVATIONS))
+    heads, kv = (changes.get(key, text.get(key)) for key in ("num_attention_heads", "num_key_value_heads"))
+    if isinstance(heads, int) and isinstance(kv, int) and heads % kv:
+        changes["num_key_value_heads"] = int(random.choice([one for one in range(1, heads + 1) if heads % one == 0]))
+    layers = next((key for key in _LAYERS if isinstance(text.get(key), int)), None)
+    if layers is None:
+        return changes
+    count, first = int(random.integers(3, 10)), int(random.integers(0, 3))
+    lists = {key: value for key, value in text.items() if isinstance(value, list) and len(value) == text[layers]}
+    return changes | {layers: count} | {key: (value[first:] + value)[:count] for key, value in lists.items()}
+
+
+def _another(value: int, random: np.random.Generator) -> int:
+    """A number of the same order."""
+    if value >= 64:
+        return int(random.choice([value // 2, 2 * value, 64 * random.integers(1, max(2, value // 32))]))
+    return int(random.choice([max(1, value // 2), 2 * value, value + 1, max(1, value - 1)]))
 
 
 def changed(config: Any, changes: dict[str, Any]) -> Any:

@@ -13,12 +13,15 @@ from pathlib import Path
 from types import FrameType
 
 import click
+import typer
 from read_formats import Command
 
 from melange.cli.app import app
 from melange.errors import UNPRINTABLE, MelangeError
 
-# An input that takes longer is a finding [s].
+# A command line that is not one, as typer tells it: it may carry a click of its own.
+_USAGE = (click.exceptions.Exit, click.ClickException, SystemExit, typer.Exit, typer.BadParameter.__mro__[2])
+# An input that takes longer is a finding [s of CPU time: that the machine has other work is none].
 MOST_S = 60
 
 
@@ -31,13 +34,13 @@ def _alarm(seconds: int) -> Iterator[None]:
     def ring(_signal: int, frame: FrameType | None) -> None:
         raise TooLong("".join(traceback.format_stack(frame)[-6:]))
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, ring)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def finding(command: Command, file: Path, folder: Path) -> str:
@@ -67,7 +70,7 @@ def finding(command: Command, file: Path, folder: Path) -> str:
             return "written in spite of an error"
         text.encode()
         return ""
-    except (click.exceptions.Exit, click.ClickException, SystemExit):
+    except _USAGE:
         return ""
     except TooLong as error:
         return f"TooLong: {error}"

@@ -61,7 +61,8 @@ def mutated(content: bytes, suffix: str, rng: random.Random) -> bytes:
 
 
 def _once(content: bytes, suffix: str, rng: random.Random) -> bytes:
-    readers = {"json": _json, "jsonl": _json_lines, "yaml": _yaml, "csv": _table, "txt": _lines}
+    readers = {"json": _json, "jsonl": _json_lines, "yaml": _yaml, "csv": _table, "txt": _lines, "go": _lines}
+    readers["pairs"] = _pairs
     mutate = readers.get(suffix)
     if mutate is not None and rng.random() < 0.8:
         try:
@@ -146,32 +147,33 @@ def _expanded(text: str) -> str:
     return text
 
 
-def _places(content: Any) -> Iterator[tuple[Any, Any]]:
-    """Every container with each of its keys."""
-    waiting = [content]
+def _places(content: Any) -> Iterator[tuple[Any, Any, str]]:
+    """Every container with each of its keys, and the path of that key with lists as one place."""
+    waiting = [(content, "")]
     while waiting:
-        one = waiting.pop()
+        one, path = waiting.pop()
         keys = list(one) if isinstance(one, dict) else list(range(len(one))) if isinstance(one, list) else []
         for key in keys:
-            yield one, key
-            waiting.append(one[key])
+            where = f"{path}.{key}" if isinstance(one, dict) else f"{path}[]"
+            yield one, key, where
+            waiting.append((one[key], where))
 
 
 def _in_structure(content: Any, rng: random.Random) -> Any:
-    places = list(_places(content))
-    if not places or rng.random() < 0.02:
+    by_path: dict[str, list[tuple[Any, Any]]] = {}
+    for one, key, path in _places(content):
+        by_path.setdefault(path, []).append((one, key))
+    if not by_path or rng.random() < 0.02:
         return rng.choice(VALUES)
-    # Deep tables have most of the places; the keys above them are where kinds of values matter.
-    if rng.random() < 0.6:
-        places = [(one, key) for one, key in places if isinstance(one, dict)] or places
-    one, key = rng.choice(places)
+    # Tables have most of the places, and each key of a document is one: all of them get the same number of faults.
+    one, key = rng.choice(by_path[rng.choice(list(by_path))])
     kind = rng.randrange(10)
     if kind < 5:
         one[key] = rng.choice(VALUES)
     elif kind == 5:
         del one[key]
     elif kind == 6:
-        other, where = rng.choice(places)
+        other, where = rng.choice(by_path[rng.choice(list(by_path))])
         one[key], other[where] = other[where], one[key]
     elif kind == 7:
         one[key] = rng.choice(([one[key]], {"a": one[key]}, str(one[key])[:1000], [one[key]] * 3))
@@ -214,6 +216,19 @@ def _table(text: str, rng: random.Random) -> bytes:
     stream = io.StringIO()
     csv.writer(stream, quoting=rng.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL))).writerows(rows)
     return stream.getvalue().encode("utf-8", "surrogatepass")
+
+
+def _pairs(text: str, rng: random.Random) -> bytes:
+    """Lines of ``name=value``, as flags and settings are given."""
+    if rng.random() < 0.2:
+        return _lines(text, rng)
+    lines = text.split("\n")
+    chosen = rng.randrange(len(lines))
+    name, _, value = lines[chosen].partition("=")
+    value = rng.choice((_cell(rng), _cell(rng), f"{value}{value}", f"[{value}]", f"{{a: {value}}}", f"{value},{value}"))
+    # A flag is a line here: a value with line ends would be several.
+    lines[chosen] = f"{name}={value}".replace("\n", " ")
+    return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
 def _lines(text: str, rng: random.Random) -> bytes:

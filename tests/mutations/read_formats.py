@@ -2,192 +2,49 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sample_logs import (
+    EC2_SHOP,
+    EVERY_KEY,
+    GENAI_PERF,
+    GO_AWS,
+    GO_AZURE,
+    HF_QUANT,
+    INFERENCE_PERF,
+    KARPENTER_GCP,
+    LANGFUSE,
+    LIST,
+    LITELLM,
+    LLMPERF,
+    OPENAI,
+    RENTAL_PRICES,
+)
+from samples import (
+    AIBRIX,
+    AIBRIX_LOAD,
+    GPUHUNT,
+    JOURNAL,
+    LOAD_TESTS,
+    LOG,
+    MEASUREMENT_TABLE,
+    METRICS,
+    MODELS,
+    OFFERS,
+    RELEASE,
+    SERVICE,
+    SKYPILOT,
+)
+
 from melange.service.session import Session
 
-SERVICE = """\
-model: meta-llama/Llama-3.1-8B
-engine: vllm
-variants: []
-slo: {tpot_ms: 120, ttft_ms: 4000, statistic: mean, attainment: 0.9}
-workload:
-  dataset: {arena: 0.8, sharegpt: 0.2}
-  rate: 8
-  buckets: {input: [100, 1000, 20000], output: [100, 20000]}
-  size: mean
-offers: {gpus: [L4, A10G], providers: [aws], regions: [us-east-1], market: [on-demand], max: {L4: 9}}
-profile: {source: estimate, tensor_parallel: [1]}
-plan: {headroom: 0.1, slices: 4, min_replicas: 1, max_types: 2, exclude: [], time_limit_s: 5, gap: 0.001}
-"""
-LOG = "TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(
-    f"2024-05-01 10:00:{s:02d}.5,{100 + 7 * s},{20 + s}\n" for s in range(30)
-)
-METRICS = (
-    "# HELP vllm:request_prompt_tokens x\n"
-    + "".join(
-        f'vllm:{family}_bucket{{le="{edge}",model_name="m"}} {n}.0\n'
-        for family, counts in (
-            ("request_prompt_tokens", ((10, 2), (100, 7), (1000, 9), ("+Inf", 9))),
-            ("request_generation_tokens", ((10, 3), (100, 9), ("+Inf", 9))),
-        )
-        for edge, n in counts
-    )
-    + 'vllm:request_prompt_tokens_sum{model_name="m"} 900.0\n'
-    + 'vllm:request_generation_tokens_sum{model_name="m"} 400.0\n'
-    + 'vllm:request_success_total{finished_reason="abort",model_name="m"} 1.0\n'
-)
-_DENSE = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 1024,
-    "intermediate_size": 2816,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 128,
-    "vocab_size": 32000,
-    "max_position_embeddings": 4096,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-}
-MODELS = {
-    "dense": _DENSE
-    | {"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"] * 4}
-    | {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128, "modules_to_not_convert": ["lm"]}},
-    "moe": _DENSE
-    | {"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 512}
-    | {"decoder_sparse_step": 2, "mlp_only_layers": [1], "shared_expert_intermediate_size": 512}
-    | {
-        "quantization_config": {
-            "quant_method": "compressed-tensors",
-            "config_groups": {
-                "group_0": {
-                    "targets": ["Linear"],
-                    "weights": {"num_bits": 8, "type": "float"},
-                    "input_activations": {"num_bits": 8, "type": "float"},
-                }
-            },
-            "ignore": ["lm_head"],
-            "kv_cache_scheme": {"num_bits": 8, "type": "float"},
-        }
-    },
-    "latent": _DENSE
-    | {"model_type": "deepseek_v3", "kv_lora_rank": 128, "q_lora_rank": 256, "qk_rope_head_dim": 64}
-    | {"qk_nope_head_dim": 128, "v_head_dim": 128, "n_routed_experts": 8, "num_experts_per_tok": 2}
-    | {"moe_intermediate_size": 512, "n_shared_experts": 1, "first_k_dense_replace": 1, "moe_layer_freq": 1},
-    "vision": {
-        "architectures": ["Gemma3ForConditionalGeneration"],
-        "model_type": "gemma3",
-        "text_config": {
-            "model_type": "gemma3_text",
-            "hidden_size": 1024,
-            "intermediate_size": 2816,
-            "num_hidden_layers": 8,
-            "sliding_window": 512,
-        },
-    },
-}
-LOAD_TESTS = {
-    "own": {
-        "melange": "measurements/1",
-        "measurements": [
-            {"input_tokens": 500, "output_tokens": 200, "accelerator": "L4", "tensor_parallel": 1, "engine": "vllm",
-             "concurrency": 8, "tpot_s": {"mean": 0.05, "p99": 0.08}, "achieved_rate": 0.5, "samples": 100},
-            {"input_tokens": 500, "output_tokens": 200, "accelerator": "L4", "max_request_rate": 0.7,
-             "max_request_rate_low": 0.6, "max_request_rate_high": 0.8, "slo": {"tpot_s": 0.12, "statistic": "mean"}},
-        ],
-    },
-    "vllm": {
-        "model_id": "m", "completed": 100, "total_input_tokens": 50000, "total_output_tokens": 20000, "duration": 50.0,
-        "request_rate": 2.0, "max_concurrency": None, "request_throughput": 1.9, "mean_ttft_ms": 300.0,
-        "mean_tpot_ms": 50.0, "median_tpot_ms": 48.0, "p99_tpot_ms": 80.0, "mean_itl_ms": 50.0, "mean_e2el_ms": 9000.0,
-    },
-    "aiperf": {
-        "input_config": {"loadgen": {"request_rate": 2.0, "concurrency": 8}, "endpoint": {"model_names": ["m"]}},
-        "request_throughput": {"unit": "requests/sec", "avg": 1.9},
-        "request_count": {"unit": "requests", "avg": 100.0},
-        "input_sequence_length": {"unit": "tokens", "avg": 500.0},
-        "output_sequence_length": {"unit": "tokens", "avg": 200.0},
-        "time_to_first_token": {"unit": "ms", "avg": 300.0, "p99": 600.0},
-        "inter_token_latency": {"unit": "ms", "avg": 50.0, "p99": 80.0},
-        "benchmark_duration": {"unit": "sec", "avg": 50.0},
-    },
-    "guidellm": {
-        "args": {"model": "m"},
-        "benchmarks": [
-            {
-                "duration": 50.0,
-                "metrics": {
-                    "request_totals": {"successful": 100, "errored": 0},
-                    "prompt_token_count": {"successful": {"mean": 500.0}},
-                    "output_token_count": {"successful": {"mean": 200.0}},
-                    "requests_per_second": {"successful": {"mean": 1.9}},
-                    "request_concurrency": {"successful": {"mean": 8.0}},
-                    "inter_token_latency_ms": {"successful": {"mean": 50.0, "percentiles": {"p99": 80.0}}},
-                },
-            }
-        ],
-    },
-}  # fmt: skip
-AIBRIX_LOAD = [
-    {"metric": metric, "input_tokens": 500, "output_tokens": 200, "request_rate": 2.0, "seed": 1, "model": "m",
-     "samples": 100, "temperature": 0.0, "mean": mean, "P50": mean, "P99": 2 * mean}
-    for metric, mean in (("TPUT", 1.9), ("TTFT", 0.3), ("TPOT", 0.05), ("E2E", 10.0))
-]  # fmt: skip
-RELEASE = {
-    "gpu_info": {
-        "A10G": {"cost": 1.01, "tputs": [[2, 1], [5, 2]]},
-        "A100-80GB": {"cost": 3.67, "tputs": [[20, 20], [40, 20]]},
-    },
-    "workload_distribution": [[0.2, 0.1], [0.5, 0.2]],
-    "total_request_rate": 30.0,
-    "slice_factor": 4,
-}
-AIBRIX = {
-    "gpu": "A10G",
-    "cost": 1.01,
-    "tputs": [[2.0, 1.0], [5.0, 2.0]],
-    "indexes": [[100, 1000], [100, 500]],
-    "created": 0.0,
-    "e2e": [[1.0, 1.0], [1.0, 1.0]],
-    "slos": {"percentile": 0, "tpot": 0.12},
-}
-OFFERS = """\
-provider,region,instance_type,accelerator,accelerators,cost_per_h,market,interconnect,max_instances,source,seen
-aws,us-east-1,g6.xlarge,L4,1,0.80,on-demand,pcie,4,list,2026-08-22
-aws,us-east-1,g5.xlarge,A10G,1,1.01,spot,,,list,2026-08-22
-"""
-SKYPILOT = """\
-InstanceType,AcceleratorName,AcceleratorCount,vCPUs,MemoryGiB,Price,Region,GpuInfo,SpotPrice,AvailabilityZone
-g6.xlarge,L4,1.0,4.0,16.0,0.8048,us-east-1,"{'Gpus': [{'Name': 'L4', 'MemoryInfo': {'SizeInMiB': 22888}}]}",0.3,a
-g5.xlarge,A10G,1.0,4.0,16.0,1.006,us-east-1,,0.4,b
-"""
-GPUHUNT = """\
-instance_name,location,price,cpu,memory,gpu_count,gpu_name,gpu_memory,spot,disk_size
-g6.xlarge,us-east-1,0.8048,4,16.0,1,L4,24.0,False,
-g5.xlarge,us-east-1,1.006,4,16.0,1,A10G,24.0,True,
-"""
-MEASUREMENT_TABLE = """\
-accelerator,input_tokens,output_tokens,concurrency,tpot_s,tpot_p99_s,achieved_rate,slo_tpot_s,max_request_rate
-L4,500,200,8,0.05,0.08,0.5,,
-L4,500,200,,0.05,,,0.12,0.7
-"""
-JOURNAL = """\
-{"melange": "measure-journal/1", "url": "http://localhost:8000", "model": "m", "slo": {"tpot_s": 0.12}}
-{"bucket": [0, 0], "size": [50, 50], "guess": 2.0}
-{"bucket": [0, 0], "step": {"rate": 2.0, "latency_s": 1.0, "is_far": false}, "point": {"rate": 2.0, "metric": "tpot", \
-"excess": 0.5, "excess_low": 0.4, "excess_high": null, "keeps_up": true, "is_client_late": false, "latency_s": 1.2, \
-"achieved_rate": 1.9, "failure": "", "measurement": {"input_tokens": 50, "output_tokens": 50, "accelerator": "L4", \
-"tpot_s": {"mean": 0.05}, "offered_rate": "inf"}}}
-{"bucket": [0, 0], "found": {"max_request_rate": 2.0, "failed_rate": null, "low": 1.8, "high": 2.2, "why": ""}, \
-"measurement": {"input_tokens": 50, "output_tokens": 50, "accelerator": "L4", "max_request_rate": 2.0, \
-"slo": {"tpot_s": 0.12, "statistic": "mean"}}}
-"""
-
+MORE_LOAD_TESTS = {"genai-perf": GENAI_PERF, "inference-perf": INFERENCE_PERF, "llmperf": LLMPERF}
 Command = Sequence[str] | Callable[[Path], object]
 
 
@@ -212,6 +69,71 @@ class Format:
     suffix: str
     text: bytes
     commands: tuple[Command, ...]
+
+
+def run(*words: str) -> None:
+    """The command line in this process."""
+    from melange.cli.app import app
+
+    app([*words], standalone_mode=False)
+
+
+def _settings(command: Sequence[str], flag: str) -> Callable[[Path], None]:
+    """The lines of a file as values of a repeated flag."""
+
+    def read(path: Path) -> None:
+        lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
+        run(*command, *(word for line in lines if line for word in (flag, line)))
+
+    return read
+
+
+def _flags(command: Sequence[str]) -> Callable[[Path], None]:
+    """The lines of a file as flags with their values."""
+
+    def read(path: Path) -> None:
+        lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
+        run(*command, *(line for line in lines if line))
+
+    return read
+
+
+def _show_quantized(path: Path) -> None:
+    """A ``hf_quant_config.json`` beside the shape that it is of."""
+    (path.parent / "config.json").write_text(json.dumps(MODELS["latent"]))
+    _show_model(path.parent / "config.json")
+
+
+def _beside_offers(folder: Path) -> Callable[[Path], None]:
+    """A service that reads the log and the offers in the folder of the valid files."""
+
+    def read(path: Path) -> None:
+        for name in ("log.csv", "offers.csv"):
+            if not (path.parent / name).exists():
+                (path.parent / name).write_bytes((folder / name).read_bytes())
+        run("plan", str(path), "--quick", "--out", f"{path}.out")
+
+    return read
+
+
+def packed_prices() -> bytes:
+    """A price list as gpuhunt publishes it."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("aws.csv", GPUHUNT)
+    return stream.getvalue()
+
+
+def _unpacked(path: Path) -> None:
+    from melange.catalog.sources import unpacked
+
+    unpacked(path.read_bytes(), str(path))
+
+
+def _report(path: Path) -> None:
+    from melange.validate.report import Report
+
+    Report.read(path)
 
 
 def _show_model(path: Path) -> None:
@@ -277,18 +199,20 @@ def write_valid(folder: Path) -> None:
     on_requests = Session(folder / "service.yaml", settings=["slo={tpot_ms: 120}"])
     on_requests.certified().save(folder / "certified.json")
     (folder / "log.csv").write_text(LOG)
+    (folder / "offers.csv").write_text(OFFERS)
+    run("validate", str(folder / "plan.json"), "--requests", "20", "--seeds", "1", "--out", f"{folder}/report.json")
+    import duckdb
+
+    duckdb.sql(f"COPY (FROM read_csv('{folder / 'log.csv'}')) TO '{folder / 'log.parquet'}' (FORMAT parquet)")
 
 
 def formats(folder: Path) -> list[Format]:
     """All of them; ``folder`` is that of :func:`write_valid`."""
-    import duckdb
-
     rows = [line.split(",") for line in LOG.splitlines()]
     jsonl = "".join(
         json.dumps({"arrival_s": 0.5 * n, "input_tokens": int(row[1]), "output_tokens": int(row[2])}) + "\n"
         for n, row in enumerate(rows[1:])
     )
-    duckdb.sql(f"COPY (FROM read_csv('{folder / 'log.csv'}')) TO '{folder / 'log.parquet'}' (FORMAT parquet)")
     quick = ("plan", "{}", "--quick")
     text = {
         name: (folder / name).read_bytes() for name in ("workload.json", "profile.json", "plan.json", "certified.json")
@@ -343,7 +267,7 @@ def formats(folder: Path) -> list[Format]:
                 json.dumps(one).encode(),
                 (("profile", "{x}/service.yaml", "--anchor", "{}" if name == "own" else "L4={}"),),
             )
-            for name, one in LOAD_TESTS.items()
+            for name, one in (LOAD_TESTS | MORE_LOAD_TESTS).items()
         ),
         Format(
             "load-aibrix",
@@ -371,9 +295,67 @@ def formats(folder: Path) -> list[Format]:
         Format("log-csv", "log.csv", LOG.encode(), log),
         Format("log-jsonl", "log.jsonl", jsonl.encode(), log),
         Format("log-parquet", "log.parquet", (folder / "log.parquet").read_bytes(), log),
+        Format("log-litellm", "spend.csv", LITELLM.encode(), log),
+        Format("log-langfuse", "langfuse.jsonl", LANGFUSE.encode(), log),
+        Format("log-openai", "openai.jsonl", OPENAI.encode(), log),
+        Format("log-list", "list.json", LIST.encode(), log),
+        Format("log-gzip", "log.csv.gz", gzip.compress(LOG.encode()), log),
         Format("offers", "offers.csv", OFFERS.encode(), (("catalog", "--file", "{}"),)),
         Format("skypilot", "aws.csv", SKYPILOT.encode(), (("catalog", "--file", "{}"),)),
         Format("gpuhunt", "aws.csv", GPUHUNT.encode(), (("catalog", "--file", "{}"),)),
+        *(
+            Format(f"prices-{name}", file, text, (("catalog", "--file", "{}"),))
+            for name, file, text in (
+                ("aws-go", "prices.go", GO_AWS.encode()),
+                ("azure-go", "prices.go", GO_AZURE.encode()),
+                ("karpenter-gcp", "prices.json", json.dumps(KARPENTER_GCP).encode()),
+                ("ec2-shop", "us-east-1.json", json.dumps(EC2_SHOP).encode()),
+                ("rental", "latest.json", json.dumps(RENTAL_PRICES).encode()),
+            )
+        ),
+        Format("prices-zip", "prices.zip", packed_prices(), (_unpacked,)),
+        Format("hf-quant", "hf_quant_config.json", json.dumps(HF_QUANT).encode(), (_show_quantized,)),
+        Format("service-keys", "service.yaml", EVERY_KEY.encode(), (_beside_offers(folder),)),
+        Format(
+            "settings",
+            "settings.pairs",
+            b"slo.tpot_ms=100\nworkload.rate=9\noffers={gpus: [L4]}\nplan.max_types=1\n",
+            (_settings(("plan", f"{folder}/service.yaml", "--quick"), "--set"),),
+        ),
+        *(
+            Format(
+                f"options-{target}",
+                "options.pairs",
+                options,
+                (_settings(("deploy", f"{folder}/plan.json", "--to", target), "--option"),),
+            )
+            for target, options in (
+                ("kubernetes", b"name=chat\nport=8000\nextra_args=[--x]\nnamespace=a\nbalancers=2\nscaling=keda\n"),
+                ("nginx", b"listen=127.0.0.1:80\nbytes_per_token=4\nenvelope_bytes=100\nmax_body_bytes=null\n"),
+                ("docker-compose", b"name=chat\nport=8000\nversion=v0.9\n"),
+                ("terraform", b"name=chat\n"),
+            )
+        ),
+        Format(
+            "flags-log",
+            "flags.pairs",
+            b"--rate=max\n--window=1s\n--from=0s\n--to=20s\n--columns=arrival=TIMESTAMP\n--input-edges=100,1000\n"
+            b"--output-edges=100\n--size=upper\n--where=ContextTokens=[121, 128, 135, 142]\n",
+            (_flags(("workload", f"{folder}/log.csv")),),
+        ),
+        Format(
+            "flags-validate",
+            "flags.pairs",
+            b"--requests=20\n--seeds=1\n--scale=1\n--burstiness=1\n--policy=least-outstanding\n--target=0.9\n--scenario=ramp\n",
+            (_flags(("validate", f"{folder}/plan.json", "--processes", "1")),),
+        ),
+        Format(
+            "flags-deploy",
+            "flags.pairs",
+            b"--to=haproxy\n--listen=0.0.0.0:80\n--bytes-per-token=4\n--replica=A10G=http://h:1\n--replica=L4=http://h:2\n",
+            (_flags(("deploy", f"{folder}/plan.json")),),
+        ),
+        Format("report", "report.json", (folder / "report.json").read_bytes(), (_report,)),
         Format(
             "replicas",
             "replicas.txt",

@@ -45,9 +45,21 @@ def known(folder: Path) -> dict[str, Format]:
 
 NAMES = (
     *("service", "workload", "profile", "plan", "certified", "release", "aibrix", "hf-dense", "hf-moe", "hf-latent"),
-    *("hf-vision", "load-own", "load-vllm", "load-aiperf", "load-guidellm", "load-aibrix", "load-table", "journal"),
-    *("histogram-json", "histogram-csv", "metrics", "log-csv", "log-jsonl", "log-parquet", "offers", "skypilot"),
-    *("gpuhunt", "replicas", "keys", "cache"),
+    *("hf-vision", "load-own", "load-vllm", "load-aiperf", "load-guidellm", "load-genai-perf", "load-inference-perf"),
+    *("load-llmperf", "load-aibrix", "load-table", "journal", "histogram-json", "histogram-csv", "metrics", "log-csv"),
+    *("log-jsonl", "log-parquet", "log-litellm", "log-langfuse", "log-openai", "log-list", "log-gzip", "offers"),
+    *("skypilot", "gpuhunt", "prices-aws-go", "prices-azure-go", "prices-karpenter-gcp", "prices-ec2-shop"),
+    *("prices-rental", "prices-zip", "hf-quant", "service-keys", "settings", "options-kubernetes", "options-nginx"),
+    *(
+        "options-docker-compose",
+        "options-terraform",
+        "flags-log",
+        "flags-validate",
+        "flags-deploy",
+        "report",
+        "replicas",
+    ),
+    *("keys", "cache"),
 )
 
 

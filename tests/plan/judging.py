@@ -185,7 +185,7 @@ class _Model:
     def __init__(self) -> None:
         self._solver = highspy.Highs()
         for key, value in {
-            "output_flag": False, "threads": 1, "presolve": "off", "time_limit": 60.0, "mip_rel_gap": 0.0,
+            "output_flag": False, "threads": 1, "presolve": "off", "time_limit": 3600.0, "mip_rel_gap": 0.0,
             "mip_abs_gap": 1e-9,
             "primal_feasibility_tolerance": _FEASIBLE, "mip_feasibility_tolerance": _FEASIBLE,
         }.items():  # fmt: skip

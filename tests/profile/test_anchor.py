@@ -11,16 +11,18 @@ from profile_cases import offer
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.errors import InputError
-from melange.profile.anchor import anchor
+from melange.profile.anchor import anchor, anchor_from
 from melange.profile.comparison import compare
 from melange.profile.correction import INTERVAL, SHARES, Sample, correction, prior_variance
 from melange.profile.estimate import estimate
+from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.in_flight import in_flight
 from melange.profile.measurement import Measurement
 from melange.profile.profile import ANCHORED, ESTIMATED, MEASURED
 from melange.replica.capacity import Sizes, max_request_rate, mean_step_s, prompt_times_s
 from melange.replica.era import Era, find_era
 from melange.replica.hardware import Hardware, replicas_of
+from melange.replica.spread import spread
 from melange.slo import Slo
 from melange.workload.workload import Buckets
 
@@ -251,10 +253,12 @@ def test_requests_in_flight(llama: Model) -> None:
     assert found.shape == profile.max_request_rate.shape
 
 
-def test_corrected_rates_hold_corrected_steps(llama: Model) -> None:
+def test_corrected_rates_hold_corrected_steps(llama: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an interval of nothing the low end is the middle: the same closed form with the same steps."""
     surely = replace(find_era("vllm").residuals, low=0.999, high=1.001)
     era = replace(find_era("vllm"), residuals=surely, residuals_by_kind={}, residuals_elsewhere=None)
+    nothing = replace(spread(), source=0.0, architecture=0.0, kind=0.0, release=0.0)
+    monkeypatch.setattr("melange.replica.era.spread", lambda: nothing)
     point = measured(llama, "A100-80GB", find_era("vllm"), 1000, 500, 16)
     found = anchor(llama, OFFERS[:1], SLO, BUCKETS, [point], engine=era)
     plain = max_request_rate(
@@ -282,7 +286,8 @@ def test_whatever_is_measured_low_and_high_embrace_the_rate(ratios: list[tuple[i
         for point, (_, ratio) in zip(points, ratios, strict=True)
     ]
     slower = [replace(point, tpot_s={"mean": 1.2 * point.tpot_s["mean"]}) for point in seen]
-    first, second = (anchor(llama, OFFERS[:1], slo, BUCKETS, some) for some in (seen, slower))
+    inputs = EstimateInputs(model=llama, offers=OFFERS[:1], slo=slo, sizes=BUCKETS)
+    first, second = (anchor_from(inputs, some, doubtful=True) for some in (seen, slower))
     assert (first.low <= first.max_request_rate).all()
     assert (first.max_request_rate <= first.high).all()
     assert (second.max_request_rate <= first.max_request_rate * (1 + 2e-3)).all()

@@ -157,7 +157,8 @@ def test_intervals_hold_the_rate_and_widen_near_the_limit(llama: Model) -> None:
         assert (profile.max_request_rate <= profile.high).all()
         assert (profile.provenance == ESTIMATED).all()
     relative = [float((one.high - one.low)[0, 0, 0] / one.max_request_rate[0, 0, 0]) for one in (loose, tight)]
-    assert relative[0] == pytest.approx(1 / era.residuals.low - 1 / era.residuals.high)
+    residuals = era.residuals_of(llama, "A10G")
+    assert relative[0] == pytest.approx(1 / residuals.low - 1 / residuals.high)
     assert relative[1] > 3 * relative[0]
 
 

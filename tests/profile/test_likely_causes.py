@@ -11,12 +11,18 @@ import pytest
 
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
+from melange.catalog.offer import Offer
+from melange.profile.anchor import anchor_from
 from melange.profile.comparison import samples_of
+from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.formats.measurement_files import read_measurements
 from melange.profile.measurement import Measurement
+from melange.profile.profile import Profile
 from melange.replica.capacity import Replicas, Sizes, mean_step_s, prompt_times_s
 from melange.replica.era import find_era
 from melange.replica.hardware import Hardware, replicas_of
+from melange.slo import Slo
+from melange.workload.workload import Buckets
 
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "latency_s")
 MODEL = find_model("meta-llama/Llama-3.1-8B-Instruct")
@@ -132,6 +138,30 @@ def test_a_point_that_is_far_too_slow_is_no_such_case() -> None:
     point = predicted("H100-80GB", 500, 500, 4)
     slow = replace(point, tpot_s={"mean": point.tpot_s["mean"] * 4}, itl_s={}, latency_s={}, ttft_s={})
     assert "check that model, accelerator, degree and engine match the service" in told("H100-80GB", slow)
+
+
+@pytest.mark.parametrize("card", ["H100-80GB", "A10G"])
+@pytest.mark.parametrize("accepted", [2.5, 4.0])
+def test_points_that_were_made_fast_correct_nothing_unless_asked(card: str, accepted: float) -> None:
+    """An estimate is that without them; asked for, it is several times as fast; a sound point beside them counts."""
+    sound = replace(predicted(card, 500, 500, 4), accelerator=card)
+    fast = replace(sound, tpot_s={"mean": sound.tpot_s["mean"] / accepted}, itl_s={}, latency_s={}, achieved_rate=None)
+    rented = [Offer(provider="p", region="r", instance_type="one", accelerator=card, accelerators=1, cost_per_h=1.0)]
+    buckets = Buckets(input_edges=(500,), output_edges=(500,))
+    slo = Slo(tpot_s=0.2, ttft_s=5.0, statistic="mean")
+    inputs = EstimateInputs(model=MODEL, offers=rented, slo=slo, sizes=buckets)
+
+    def rate(*points: Measurement, doubtful: bool = False) -> Profile:
+        return anchor_from(inputs, points, doubtful=doubtful)
+
+    plain, left, used = rate(), rate(fast), rate(fast, doubtful=True)
+    assert left.max_request_rate.tolist() == plain.max_request_rate.tolist()
+    assert "corrected" not in left.source
+    (caution,) = (one for one in left.cautions if one.kind == "anchor")
+    assert "speculative decoding is a likely cause" in caution.message
+    assert "it is left out; profile: {doubtful_anchors: true} uses it" in caution.message
+    assert used.max_request_rate[0, 0, 0] > 1.2 * plain.max_request_rate[0, 0, 0]
+    assert "1 measured point" in rate(fast, sound).source
 
 
 CASE = Path(__file__).parents[3] / "shared" / "cases" / "load_tests" / "prefix_cached.json"

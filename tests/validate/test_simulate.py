@@ -17,7 +17,7 @@ from melange.replica.simulated.outcome import SERVED
 from melange.validate.attainment import met
 from melange.validate.observe import report
 from melange.validate.scenario import SCENARIOS, Scenario, find_scenario
-from melange.validate.simulate import draw_for, prepare, simulate, within_context
+from melange.validate.simulate import draw_for, left_out_of, prepare, simulate, within_context
 from melange.workload.arrivals import Arrivals
 
 COUNT = 3_000
@@ -167,3 +167,9 @@ def test_a_plan_holds_more_when_it_has_more_headroom() -> None:
     shares = [report([simulate(usual, draw_for(usual, COUNT, seed=1, scale=scale))]) for scale in (1.0, 2.0)]
     assert shares[0].attainment.value > shares[1].attainment.value
     assert shares[1].causes
+
+
+@pytest.mark.parametrize(("served", "left_out"), [(1.0, 0.0), (1 - 1e-12, 0.0), (0.97, 0.03)])
+def test_what_is_left_out_is_counted_as_the_plan_counts_it(served: float, left_out: float) -> None:
+    """One count for both, in which rounding is nothing."""
+    assert left_out_of(replace(plan(), served_fraction=served)) == pytest.approx(left_out, abs=1e-15)

@@ -9,6 +9,7 @@ from melange.catalog.drafts import MIXER, Draft
 from melange.catalog.layers import Cache
 
 KV_HEADS = (
+    "num_key_value_heads_per_layer",
     "num_key_value_heads",
     "num_kv_heads",
     "multi_query_group_num",
@@ -81,7 +82,7 @@ def read_heads(config: Config, kind: str, layers: int, hidden: int, full: tuple[
 
 
 def _by_layer_or(config: Config, layers: int, otherwise: tuple[int, ...], *keys: str) -> tuple[int, ...]:
-    return config.by_layer(layers, *keys) if config.value(*keys) is not None else otherwise
+    return config.by_layer(layers, *keys) if config.value(*keys) not in (None, 0) else otherwise
 
 
 def _of_some(
@@ -107,10 +108,19 @@ def _kv_heads(config: Config, kind: str, layers: int, query: tuple[int, ...]) ->
         config.ignore(*KV_HEADS)
         return (1,) * layers if config.flag("multi_query", default=True) else query
     if config.value(*KV_HEADS) is None:
-        if kind == "mpt":
-            config.ignore("attn_config")
         return query
     return config.by_layer(layers, *KV_HEADS)
+
+
+def check_heads(config: Config, heads: Heads, layer: int) -> None:
+    """See that a layer has KV heads, and that they divide its query heads."""
+    query, kv = heads.query[layer], heads.kv[layer]
+    if not kv or query % kv:
+        raise config.fault(
+            next((key for key in KV_HEADS if key in config), KV_HEADS[0]),
+            f"must be >= 1 and divide the {query} query heads, got {kv} in layer {layer}",
+            "correct config.json",
+        )
 
 
 def attend(
@@ -121,6 +131,7 @@ def attend(
     *,
     window: int = 0,
     output_gate: int = 0,
+    query_rank: int = 0,
     shared_values: bool = False,
     has_cache: bool = True,
 ) -> None:
@@ -136,6 +147,8 @@ def attend(
         Tokens that it looks back; 0 for all.
     output_gate
         Values by which the output is gated; 0 for no gate.
+    query_rank
+        Width of what queries are made of (Step-3); 0 for the residual stream itself.
     shared_values
         Whether values are the keys, and need no matrix of their own.
     has_cache
@@ -145,7 +158,8 @@ def attend(
     size, value = heads.size[layer], heads.value_size[layer]
     draft.add(
         MIXER,
-        self_attn__q_proj=hidden * query * size,
+        self_attn__q_a_proj=hidden * query_rank,
+        self_attn__q_proj=(query_rank or hidden) * query * size,
         self_attn__k_proj=hidden * kv * size if has_cache else 0,
         self_attn__v_proj=hidden * kv * value if has_cache and not shared_values else 0,
         self_attn__o_proj=query * value * hidden,

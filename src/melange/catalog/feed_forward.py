@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from melange.catalog.config_file import Config
 from melange.catalog.drafts import FEED_FORWARD, ROUTED, Draft
+from melange.catalog.gating import UNGATED_TYPES, is_gated
 
-WIDTH = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size", "feed_forward_size")
+WIDTH = ("intermediate_size", "block_ff_dim", "ffn_dim", "n_inner", "ffn_hidden_size", "feed_forward_size")
 EXPERTS = (
     "num_local_experts",
     "n_routed_experts",
@@ -35,31 +36,12 @@ SHARED_WIDTH = (
     "shared_intermediate_size",
     "share_expert_dim",
 )
-ACTIVATION = ("hidden_act", "hidden_activation", "mlp_hidden_act", "activation_function", "ff_activation", "activation")
-
-# Activations of a feed-forward of two matrices; the others multiply a gate, and have three.
-_PLAIN_ACTIVATIONS = {
-    "relu",
-    "relu2",
-    "relu_squared",
-    "xielu",
-    "gelu",
-    "gelu_new",
-    "gelu_fast",
-    "quick_gelu",
-    "squared_relu",
-}
-# Types that gate though their activation alone would not say so, or the other way about.
-_GATED_TYPES = {"bitnet", "zamba", "zamba2", "modernbert-decoder", "recurrent_gemma"}
-UNGATED_TYPES = {
-    "gpt2", "gpt-sw3", "gpt_neo", "gpt_neox", "gpt_neox_japanese", "gptj", "gpt_bigcode", "opt", "falcon", "bloom",
-    "mpt", "phi", "starcoder2", "codegen", "biogpt", "xglm", "ctrl", "openai-gpt",
-}  # fmt: skip
 # Keys that say which layers have experts.
 _SPARSE_RULES = (
     "first_k_dense_replace", "moe_layer_freq", "decoder_sparse_step", "interleave_moe_layer_step", "mlp_only_layers",
     "num_dense_layers", "moe_layer_start_index", "moe_layer_end_index", "moe_layer_interval", "expert_layer_period",
     "expert_layer_offset", "moe_layers", "moe_layers_enum", "n_dense_layers", "num_dense_ffn_layers",
+    "moe_layer_frequency",
 )  # fmt: skip
 # Types that are mixtures of experts, besides those that are called so.
 _MIXTURES = {
@@ -72,16 +54,6 @@ _DENSE_WORDS = {"dense", "mlp"}
 _SPARSE_WORDS = {"sparse", "moe", "hash_moe"}
 # Of these types the shared expert is as wide as one routed expert, and the configuration does not say that it is there.
 _ONE_SHARED = {"llama4", "llama4_text"}
-
-
-def is_gated(config: Config, kind: str) -> bool:
-    """Whether the feed-forward has three matrices: the activation says so, and the type where it means otherwise."""
-    activation = config.text(*ACTIVATION)
-    if kind in _GATED_TYPES:
-        return True
-    if kind in UNGATED_TYPES:
-        return False
-    return activation not in _PLAIN_ACTIVATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +97,10 @@ def read_feed_forward(config: Config, kind: str, layers: int, hidden: int) -> Fe
     fold = config.number("expansion_ratio", "intermediate_multiple_size", default=4)
     default_width = fold * hidden if kind in UNGATED_TYPES else None
     if not any(experts):
-        config.ignore(*EXPERTS_PER_TOKEN, *EXPERT_WIDTH, *SHARED, *SHARED_WIDTH)
+        config.ignore(*EXPERTS_PER_TOKEN, *EXPERT_WIDTH, *SHARED, *SHARED_WIDTH, *_SPARSE_RULES)
         width = config.by_layer(layers, *WIDTH, default=default_width)
         width = _rounded(config, width) if kind in {"lfm2", "lfm2_moe"} else width
-        width = tuple(one // 2 for one in width) if kind == "recurrent_gemma" else width
+        width = tuple(one // 2 for one in width) if kind in {"recurrent_gemma", "qwen"} else width
         width = _doubled(config, width)
         none = (0,) * layers
         return FeedForward(
@@ -190,6 +162,8 @@ def _shared(config: Config, kind: str, layers: int, expert_width: tuple[int, ...
     number = config.by_layer(layers, *SHARED, default=1 if kind == "hunyuan_v1_moe" else 0)
     if kind in _ONE_SHARED:
         return expert_width
+    if kind == "arctic" and config.flag("parallel_attn_mlp_res", "use_residual"):
+        return (config.number("hidden_size"),) * layers  # a dense feed-forward beside the experts
     stated = config.by_layer(layers, *SHARED_WIDTH, default=0)
     if any(stated):
         counted = number if any(number) and kind == "dots3_note_text" else (1,) * layers
@@ -215,7 +189,7 @@ def _sparse_layers(config: Config, kind: str, layers: int) -> tuple[bool, ...]:
     if isinstance(config.value("moe_layer_freq"), list):
         return tuple(bool(one) for one in config.by_layer(layers, "moe_layer_freq"))
     dense = set(range(min(layers, config.number("first_k_dense_replace", "num_dense_layers", default=0))))
-    frequency = max(1, config.number("moe_layer_freq", default=1))
+    frequency = max(1, config.number("moe_layer_freq", "moe_layer_frequency", default=1))
     dense |= {layer for layer in range(layers) if layer % frequency}
     step = max(1, config.number("decoder_sparse_step", "interleave_moe_layer_step", default=1))
     dense |= {layer for layer in range(layers) if (layer + 1) % step}

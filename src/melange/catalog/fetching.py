@@ -6,6 +6,7 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+import zlib
 from urllib.parse import urlsplit
 
 from melange.errors import InputError
@@ -22,7 +23,7 @@ class UnreachableError(InputError):
 
 
 def fetch(url: str, *, timeout_s: float = _TIMEOUT_S) -> bytes:
-    """What a URL holds.
+    """What a URL holds; redirections are followed, and what is gzipped is unpacked.
 
     Parameters
     ----------
@@ -34,8 +35,8 @@ def fetch(url: str, *, timeout_s: float = _TIMEOUT_S) -> bytes:
     Raises
     ------
     InputError
-        The server cannot be reached, answers with an error, with a web page, with nothing, with less than it announced
-        or with more than 64 MB.
+        The server cannot be reached, answers with an error, with a web page, with nothing, with less than it announced,
+        with a damaged gzip file or with more than 64 MB.
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -48,7 +49,8 @@ def fetch(url: str, *, timeout_s: float = _TIMEOUT_S) -> bytes:
             whole = answer.headers.get("Content-Length", "")
     except urllib.error.HTTPError as error:
         error.close()
-        raise InputError(f"{url}: the server answered {error.code} {error.reason}") from error
+        reason, _, _ = str(error.reason).partition("\n")
+        raise InputError(f"{url}: the server answered {error.code} {reason}") from error
     except http.client.IncompleteRead as error:
         raise InputError(f"{url}: the connection broke after {len(error.partial):,} bytes") from error
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
@@ -57,9 +59,10 @@ def fetch(url: str, *, timeout_s: float = _TIMEOUT_S) -> bytes:
         raise InputError(f"{url}: holds more than {MOST_BYTES / MB:g} MB, too large for a price list")
     if whole.isdecimal() and len(content) < int(whole):
         raise InputError(f"{url}: the connection broke after {len(content):,} of {int(whole):,} bytes")
+    content = _unzipped(content, url)
     if not content.strip():
         raise InputError(f"{url}: the answer is empty")
-    if content.lstrip()[:1] == b"<":
+    if content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
         raise InputError(f"{url}: the answer is a web page, not prices")
     return content
 
@@ -72,6 +75,22 @@ def _read(answer: http.client.HTTPResponse, limit_s: float) -> bytes:
         if time.monotonic() > end_s:
             raise TimeoutError(f"not finished after {limit_s:g} s")
     return bytes(content)
+
+
+def _unzipped(content: bytes, url: str) -> bytes:
+    """A gzipped file, or an answer that was packed though nobody asked for it, as it was before."""
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    packed = zlib.decompressobj(wbits=31)
+    try:
+        found = packed.decompress(content, MOST_BYTES + 1)
+    except zlib.error as error:
+        raise InputError(f"{url}: a damaged gzip file: {error}") from error
+    if len(found) > MOST_BYTES:
+        raise InputError(f"{url}: unpacks to more than {MOST_BYTES / MB:g} MB, which is no price list")
+    if not packed.eof:
+        raise InputError(f"{url}: a gzip file that breaks off after {len(found):,} bytes")
+    return found
 
 
 def _reason(error: Exception) -> str:

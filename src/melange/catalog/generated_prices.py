@@ -7,7 +7,6 @@ offers.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import date
@@ -17,9 +16,10 @@ from typing import Any
 
 from melange.catalog.bundled import offers
 from melange.catalog.parts import provider_named
-from melange.catalog.price_list import Gathering, PriceList, positive
+from melange.catalog.price_list import Gathering, PriceList, positive, whole
 from melange.errors import InputError
 from melange.files import read_text
+from melange.parsing import parse_json
 
 # In generated Go: a region opens a block, prices by instance type follow.
 _GO = re.compile(
@@ -50,10 +50,7 @@ def read_generated(path: Path) -> PriceList:
     if path.suffix == ".go":
         _read_go(text, path, gathering)
         return gathering.finish(path)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from error
+    content = parse_json(text, f"{path}")
     readers = {"prices": _read_karpenter_gcp, "Prices": _read_ec2_shop, "offers": _read_gpurentalprices}
     for key, read in readers.items():
         if isinstance(content, dict) and isinstance(content.get(key), dict | list):
@@ -110,11 +107,11 @@ def _read_ec2_shop(content: Mapping[str, Any], path: Path, gathering: Gathering)
     """ec2.shop: one region of AWS, which the file is named after: on-demand, spot and reserved for a year."""
     region, shapes = path.stem, _shapes("aws")
     for row in content["Prices"] if isinstance(content["Prices"], list) else ():
-        instance_type = row.get("InstanceType") if isinstance(row, dict) else None
+        instance_type = str(row.get("InstanceType")) if isinstance(row, dict) else ""
         for key, market in _EC2_SHOP.items() if instance_type in shapes else ():
             if row.get(key) not in (None, "", "NA", 0):
                 term = " for one year" if market == "reserved" else ""
-                _add(gathering, "aws", region, str(instance_type), row[key], market, f"ec2.shop{term}", None)
+                _add(gathering, "aws", region, instance_type, row[key], market, f"ec2.shop{term}", None)
 
 
 def _read_gpurentalprices(content: Mapping[str, Any], path: Path, gathering: Gathering) -> None:
@@ -134,6 +131,7 @@ def _read_gpurentalprices(content: Mapping[str, Any], path: Path, gathering: Gat
             price = positive(str(row.get("usd_hr")), "usd_hr")
             provider = provider_named(str(row.get("provider") or ""))
             memory = positive(str(row["vram_gb"]), "vram_gb") if row.get("vram_gb") else None
+            least = whole(str(row.get("min_gpus") or 1), "min_gpus")
         except ValueError as error:
             gathering.faults.add(f"{path}: offers[{index}]: {error}")
             continue
@@ -141,7 +139,8 @@ def _read_gpurentalprices(content: Mapping[str, Any], path: Path, gathering: Gat
         if accelerator is None:
             continue
         source = f"gpurentalprices.com; {row.get('source_url') or ''} (CC BY 4.0)"
-        for count in counts.get((provider, accelerator), {1}):
+        rented = counts.get((provider, accelerator)) or {least}
+        for count in sorted(one for one in rented if one >= least):
             shape = (f"{count}x-{accelerator}", accelerator, count)
             seen = _day(row.get("fetched_at")) or _day(content.get("date"))
             gathering.add(provider, "", shape, round(price * count, 6), market, source, seen)

@@ -1,4 +1,4 @@
-"""Read the catalogs of gpuhunt (dstack), version 2: one CSV file per provider."""
+"""Read the catalogs of gpuhunt (dstack), versions 2 and 3: one CSV file per provider."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from melange.catalog.price_list import Gathering, PriceList, positive, rows_of, whole
+from melange.catalog.price_list import Gathering, PriceList, positive, whole, whole_rows_of
 
 COLUMNS = {"instance_name", "location", "price", "gpu_count", "gpu_name"}
 
@@ -32,11 +32,14 @@ def read_gpuhunt(files: Mapping[str, Path], folder: Path) -> PriceList:
     """
     gathering = Gathering()
     for provider, path in files.items():
-        for line, row in rows_of(path):
+        for line, row in whole_rows_of(path, gathering.faults):
             if not row.get("gpu_name") or row.get("gpu_count") in {"", "0", None}:
                 continue
             if flags := row.get("flags", ""):
                 gathering.flagged[flags] += 1
+                continue
+            if "edgegpu" in row.get("instance_name", ""):  # Google's appliances for a customer's own rooms
+                gathering.flagged["edge appliance"] += 1
                 continue
             try:
                 _read_row(row, provider, gathering, f"gpuhunt catalog, {path.name}")

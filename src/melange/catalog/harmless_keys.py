@@ -13,25 +13,27 @@ from typing import Any
 # Known names whose numbers are no counts of layers, experts, heads or widths of the decoder.
 _NAMES = frozenset({
     "activation_sparsity_pattern", "architectures", "attention_in_multiplier", "attention_multiplier",
-    "attention_out_multiplier", "attn_res_block_size", "audio_chunk_size", "audio_merge_size", "auto_map",
-    "chunk_size", "chunk_size_feed_forward", "chunk_size_lm_head", "default_theta", "dim_model_base",
-    "diversity_penalty", "embedding_multiplier", "encoder_no_repeat_ngram_size", "ep_size", "floor_scale",
-    "freeze_lm_head", "freeze_text_layers", "freeze_vision_layers", "gated_norm_rank", "generation_config",
-    "id2label", "ignore_head", "image_grid_pinpoints", "image_seq_length", "image_size",
-    "img_token_compression_config", "index_topk", "initial_context_length", "input_image_size", "key_multiplier",
-    "label2id", "layer_norm_eps", "layer_norm_epsilon", "layer_scale_init_value", "layernorm_epsilon",
-    "lm_head_multiplier", "log_scaling_n_floor", "logits_to_keep", "long_factor", "mamba_chunk_size",
+    "attention_out_multiplier", "attn_res_block_size", "audio_chunk_size", "audio_merge_size", "auto_map", "block_dim",
+    "candidate_resolutions", "chunk_size", "chunk_size_feed_forward", "chunk_size_lm_head", "cla_share_factor",
+    "class_num", "conv_dim", "conv_dim_out", "default_theta", "dense_list", "dim_model_base", "diversity_penalty",
+    "embedding_multiplier", "encoder_no_repeat_ngram_size", "ep_size", "floor_scale", "freeze_lm_head",
+    "freeze_text_layers", "freeze_vision_layers", "full_attn_mod", "gated_norm_rank", "generation_config", "id2label",
+    "ignore_head", "image_grid_pinpoints", "image_seq_length", "image_size", "img_token_compression_config",
+    "index_topk", "initial_context_length", "input_image_size", "interpolate_factor", "key_multiplier", "label2id",
+    "layer_norm_eps", "layer_norm_epsilon", "layer_scale_init_value", "layernorm_epsilon", "lm_head_multiplier",
+    "log_scaling_n_floor", "logits_to_keep", "long_factor", "mamba_chunk_size", "mask_init_id", "max_attn_value",
     "max_batch_size", "max_dynamic_patch", "max_inference_chunksize", "max_length", "max_new_tokens", "max_pixels",
-    "max_position_embeddings", "max_window_layers", "min_length", "min_pixels", "mla_use_nope", "mlp_multipliers",
-    "mm_tokens_per_image", "moe_norm_min", "moe_router_topk_scaling_factor", "mup_width_multiplier", "n_group",
-    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_expert_group", "num_hash_layers", "num_image_tokens",
-    "num_labels", "num_logits_to_keep", "num_return_sequences", "original_max_position_embeddings", "patch_size",
-    "pretraining_tp", "projector_hidden_size", "ps_version", "query_pre_attn_scalar", "residual_multiplier",
-    "router_group_size", "scale_attn_by_inverse_layer_idx", "scale_depth", "scale_emb", "short_factor",
-    "ssm_in_multiplier", "ssm_multipliers", "ssm_out_multiplier", "swiglu_limit", "task_specific_params",
-    "tensor_parallel_degree", "time_step_floor", "time_step_limit", "time_step_rank", "tokens_per_second", "top_k",
-    "topk_group", "transformers.js_config", "use_head_wise_attn_gate", "video_size", "vision_feature_layer",
-    "vision_soft_tokens_per_image", "world_size",
+    "max_position_embeddings", "max_window_layers", "min_length", "min_pixels", "mla_use_nope", "mlp_expansion_factor",
+    "mlp_multipliers", "mm_tokens_per_image", "moe_capacity", "moe_layer_offset", "moe_norm_min",
+    "moe_router_topk_scaling_factor", "mup_width_multiplier", "n_group", "n_shared_head", "no_repeat_ngram_size",
+    "num_beam_groups", "num_beams", "num_expert_group", "num_hash_layers", "num_image_tokens", "num_labels",
+    "num_logits_to_keep", "num_return_sequences", "offset_alibi", "org_vocab_size", "original_max_position_embeddings",
+    "patch_size", "pretraining_tp", "projector_hidden_size", "ps_version", "query_pre_attn_scalar",
+    "residual_multiplier", "router_group_size", "scale_attn_by_inverse_layer_idx", "scale_depth", "scale_emb",
+    "short_factor", "ssm_in_multiplier", "ssm_multipliers", "ssm_out_multiplier", "swiglu_limit",
+    "task_specific_params", "tensor_parallel_degree", "time_step_floor", "time_step_limit", "time_step_rank",
+    "tokens_per_second", "top_k", "topk_group", "transformers.js_config", "use_head_wise_attn_gate", "video_size",
+    "vision_feature_layer", "vision_soft_tokens_per_image", "world_size",
 })  # fmt: skip
 _PATTERNS = re.compile(
     r"""
@@ -46,13 +48,18 @@ _PATTERNS = re.compile(
     | ^(output|return|remove|early|bad|forced|typical|length|repetition|exponential|finetuning|problem|prefix|summary)_
     | ^(kda_lower_bound|linear_(a_log|dt)_.*|(mamba_|linear_)?dt_(min|max|limit|init.*|floor))$
     | ^time_step_(min|max|scale)$
+    | (^|_)(attn|attention|embedding|output|logits|residual|key|ssm|lm_head|mlp)(_\w+)?_multipliers?(_scale)?$
+    | ^embeddings?_scale | ^pad_vocab_size_multiple$ | ^(lm|rm)_head$ | _per_chunk$ | _per_seconds$
+    | ^use_parallel_(block|embedding|residual)$ | (^|_)image_size$ | _(soft_)?tokens_per_image$
+    | ^(min|max)_dynamic_patch$ | (^|_)moe_(min|eval|train)_capacity(_factor)?$
+    | ^(im|img|image|text|video|vision)_(start|end|newline)(_id)?$
     """,
     re.VERBOSE,
 )
 # Words that speak of structure: under them, flags, words and fractions matter too.
 _STRUCTURE = re.compile(
     r"(^|_)(moe|mla|experts?|mamba\d?|ssm|retention|retnet|rwkv|delta|deltanet|linear_attn|linear_attention"
-    r"|sparse_attention|layers?|blocks?|heads?|window|swa|sliding|mixer|shared|share|sharing|recurrent|loop|hybrid|memory"
+    r"|sparse_attention|layers?|blocks?|heads?|window|swa|sliding|mixer|shared|share|sharing|cla|recurrent|loop|hybrid|memory"
     r"|gate|gated|encoder|cross|ffn|mlp|expand|expansion|intermediate|width|hidden_dim|ratio|mult|multiplier|compress"
     r"|compression|lora|rank|attn_type|attention_type|layer_type|cache_mode|adapter|dim)(_|$)"
 )
@@ -66,7 +73,7 @@ _MANNERS = re.compile(
 )
 _PLAIN_WORDS = frozenset({
     "causal", "default", "dense", "full", "full_attention", "gelu", "gqa", "mha", "relu", "sigmoid", "silu",
-    "softmax", "standard", "swiglu", "swish", "vanilla",
+    "softmax", "standard", "swiglu", "swish", "topk", "vanilla",
 })  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from melange.catalog.config_file import Config
-from melange.catalog.feed_forward import is_gated
+from melange.catalog.gating import is_gated
 from melange.catalog.layer_rules import count_layers
 from melange.catalog.model import Model
 from melange.catalog.quantization import read_scheme
@@ -21,7 +21,7 @@ from melange.records import reading, shown
 _VOCABULARY = ("vocab_size", "padded_vocab_size")
 _CONTEXT = (
     "max_position_embeddings", "n_positions", "n_ctx", "seq_length", "max_seq_len", "model_max_length",
-    "max_sequence_length", "context_length",
+    "max_sequence_length", "context_length", "max_position_embedding",
 )  # fmt: skip
 # What transformers assumes where a published file is silent.
 _DEFAULTS_BY_TYPE: Mapping[str, Json] = {
@@ -38,17 +38,33 @@ _DEFAULTS_BY_TYPE: Mapping[str, Json] = {
     "cohere2": {"sliding_window": 4096, "sliding_window_pattern": 4},
     "falcon": {"max_position_embeddings": 2048},
 }
+# ... and where it is silent of the text of a multimodal model (LLaVA).
+_NESTED_DEFAULTS_BY_TYPE: Mapping[str, Json] = {
+    "llama": {
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32_000,
+        "max_position_embeddings": 2048,
+    },
+}
+_TIED = ("tie_word_embeddings", "tie_embedding", "use_embedding_sharing")
 _TIED_TYPES = {
-    "gpt2", "gpt_bigcode", "opt", "falcon", "bloom", "mpt", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n",
-    "gemma3n_text", "gemma4", "gemma4_text", "cohere", "cohere2", "lfm2", "lfm2_moe", "mamba", "falcon_mamba",
-    "vaultgemma",
+    "biogpt", "bloom", "cohere", "cohere2", "cohere2_moe", "ctrl", "ernie4_5", "ernie4_5_moe", "ernie4_5_vl_moe_text",
+    "falcon", "falcon_mamba", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4",
+    "gemma4_text", "gemma4_unified", "gemma4_unified_text", "got_ocr2", "gpt-sw3", "gpt2", "gpt_bigcode", "gpt_neo",
+    "gpt_neox_japanese", "granite_docling_text", "granite_swa", "hunyuan_vl_text", "lara_mini", "lfm2", "lfm2_moe",
+    "lfm3", "mamba", "minicpm3", "modernbert-decoder", "mpt", "openai-gpt", "opt", "paddleocr_vl_text",
+    "qwen2_5_omni_text", "qwen3_vl_moe_text", "recurrent_gemma", "smollm3", "starcoder2", "vaultgemma", "xglm", "youtu",
+    "zaya",
 }  # fmt: skip
-_UNTIED_TYPES = {"nemotron_h"}  # whatever the file says, engines load two matrices
+# Whatever the file says, two matrices are loaded.
+_UNTIED_TYPES = {"nemotron_h", "bailing_hybrid", "kimi_linear", "inkling_text", "inkling2_text", "inkling2_loop_text"}
 _TEXT_KEYS = (
     "text_config",
     "llm_config",
     "language_config",
-    "thinker_config",
     "language_model_config",
     "decoder_config",
 )
@@ -83,10 +99,10 @@ _CONTEXT_BY_TYPE = {
 # Types whose text is read without the towers where no architecture is named, as transformers does.
 _TEXT_ALONE = {"qwen3_5", "qwen3_5_moe", "qwen4_exp", "llama4", "mllama", "dots3_note", "emu3", "gemma4_unified"}
 _UNCOVERED = {
+    "longcat_flash": "two attentions in one layer",
     "zamba": "layers that share one block",
     "zamba2": "layers that share one block",
     "jetmoe": "experts in attention",
-    "longcat_flash": "two attentions in one layer",
     "rwkv": "receptance-weighted states",
     "xlstm": "matrix memories",
     "hrm_text": "layers that run in cycles",
@@ -128,12 +144,20 @@ def read_model(path: str | Path) -> Model:
 def _model_of(content: Any, place: Path) -> Model:
     if not isinstance(content, dict):
         raise InputError(f"{place}: must be an object, got {shown(content)}")
-    text, prefix = _text_part(content, place)
-    config = Config(text, place, prefix)
-    whole = Config(content, place) if prefix else config
+    text, around, key = _text_part(content)
+    outside = Config(content, place)
+    holder = outside.part(around) if around else outside
+    holder.ignore(key)
+    config = Config(text, place, f"{holder.prefix}{key}.") if key else Config(text, place)
+    whole = holder if key else config
+    if around:
+        # Of models that speak too the engines serve the part that reads and writes.
+        outside.ignore("talker_config", "code2wav_config", "token2wav_config", "model_type", "torch_dtype", "dtype")
     kind = config.text("model_type")
     _check_supported(config, content, kind)
     fields, kinds = _shape(config, whole, content, kind, place)
+    if around:
+        outside.check_unread()
     try:
         model = Model(name=_model_name(place), source=str(place), **fields)
         return model if are_alike(kinds, model.kinds) else replace(model, layer_kinds=kinds)
@@ -143,7 +167,7 @@ def _model_of(content: Any, place: Path) -> Model:
 
 def _shape(config: Config, whole: Config, content: Json, kind: str, place: Path) -> tuple[dict[str, Any], Any]:
     """Fields of the model, and its layers kind by kind."""
-    layers, hidden = count_layers(config), config.number("hidden_size", "n_embd", "d_model", least=1)
+    layers, hidden = count_layers(config), config.number("hidden_size", "n_embd", "n_embed", "d_model", least=1)
     context = _context(config, whole, kind)
     vocabulary = config.number(*_VOCABULARY, least=1)
     reading = read_drafts(config, kind, layers, hidden, vocabulary)
@@ -151,8 +175,8 @@ def _shape(config: Config, whole: Config, content: Json, kind: str, place: Path)
     scheme = read_scheme(content, dict(config.items()), beside, str(place))
     kinds = layer_kinds(reading.drafts, scheme)
     # Of a multimodal model the outer configuration decides, as in transformers, unless its text is read alone.
-    inner = config.flag("tie_word_embeddings", default=kind in _TIED_TYPES)
-    outer = whole.flag("tie_word_embeddings", default=inner)
+    inner = config.flag(*_TIED, default=kind in _TIED_TYPES)
+    outer = whole.flag(*_TIED, default=inner)
     tied = (inner if _is_text_alone(whole) else outer) and kind not in _UNTIED_TYPES
     fields = plain_fields(reading, kinds, scheme) | {
         "layers": layers,
@@ -162,7 +186,7 @@ def _shape(config: Config, whole: Config, content: Json, kind: str, place: Path)
         "tied_embeddings": tied,
         "kv_dtype": scheme.kv_dtype or scheme.published,
         "learned_positions": context + _LEARNED_POSITIONS[kind] if kind in _LEARNED_POSITIONS else 0,
-        "other_parameters": reading.other_parameters + _towers(whole, config, hidden),
+        "other_parameters": reading.other_parameters + _towers(whole, config, hidden) + _before_head(kind, hidden),
         "gated": is_gated(config, kind),
     }
     _ignore_known(config, whole)
@@ -199,6 +223,11 @@ def _towers(whole: Config, config: Config, hidden: int) -> int:
     return tower_parameters(whole, hidden)
 
 
+def _before_head(kind: str, hidden: int) -> int:
+    """A matrix between the last layer and the output head."""
+    return hidden * hidden if kind == "modernbert-decoder" else 0
+
+
 def _quantization_beside(place: Path) -> Json | None:
     """``hf_quant_config.json`` of the same folder."""
     beside = place.parent / (place.name.removesuffix("config.json") + "hf_quant_config.json")
@@ -212,26 +241,52 @@ def _quantization_beside(place: Path) -> Json | None:
 
 def _ignore_known(config: Config, whole: Config) -> None:
     """Keys that are read elsewhere, or whose layers are no part of serving: those that only predict ahead."""
+    repeated = dict(config.items())
+    if whole is not config:
+        whole.ignore(*(key for key, value in whole.items() if key in repeated and repeated[key] == value))
     for part in (config, whole):
         part.ignore("quantization_config", "compression_config", "model_type", "torch_dtype", "dtype", *_TEXT_KEYS)
         part.ignore(
-            "num_nextn_predict_layers", "num_mtp_modules", "num_mtp_layers", "mtp_num_hidden_layers", "mtp_layer_types",
+            "num_nextn_predict_layers", "num_mtp_modules", "num_mtp_layers", "mtp_transformer_layers",
+            "mtp_num_hidden_layers", "mtp_layer_types",
             "mtp_mlp_layer_types", "mtp_layers_block_type", "mtp_hybrid_override_pattern", "mtp_local_layer_ids",
             "mtp_use_dedicated_embeddings", "max_position_embeddings", "expert_dtype",
-            "hc_sinkhorn_iters", "attn_config",
+            "hc_sinkhorn_iters", "projector_config",
         )  # fmt: skip
 
 
-def _text_part(content: Json, place: Path) -> tuple[Json, str]:
-    """The language model's own configuration, with what transformers assumes where the file is silent."""
-    config, prefix = content, ""
-    for key in _TEXT_KEYS:
-        if isinstance(config.get(key), dict):
-            config, prefix = config[key], f"{prefix}{key}."
+def _text_part(content: Json) -> tuple[Json, str, str]:
+    """The language model's own configuration, with what transformers assumes where the file is silent.
+
+    With it the key of what is around it, and its key there; both empty where they are the file itself.
+    """
+    around, holder = "", content
+    if isinstance(content.get("thinker_config"), dict):
+        around, holder = "thinker_config", content["thinker_config"]
+    key = next((one for one in _TEXT_KEYS if isinstance(holder.get(one), dict)), "")
+    config = holder[key] if key else holder
+    if around and not key:
+        around, key = "", around
+    config = _flattened(config)
     own = str(config.get("model_type") or "")
     kind = own or ("gemma3_text" if content.get("model_type") == "gemma3" else str(content.get("model_type") or ""))
-    defaults = _DEFAULTS_BY_TYPE.get(kind, {})
-    return {**defaults, **config, "model_type": kind}, prefix
+    defaults = _DEFAULTS_BY_TYPE.get(kind, {}) | (_NESTED_DEFAULTS_BY_TYPE.get(kind, {}) if key else {})
+    return {**defaults, **config, "model_type": kind}, around, key
+
+
+def _flattened(config: Json) -> Json:
+    """DBRX and MPT nest what is about attention and experts."""
+    inner = {key: config.get(key) for key in ("attn_config", "ffn_config")}
+    parts = {key: one for key, one in inner.items() if isinstance(one, dict)}
+    if not parts or config.get("model_type") not in ("dbrx", "mpt"):
+        return config
+    attention, feed = parts.get("attn_config", {}), parts.get("ffn_config", {})
+    found = {"num_key_value_heads": attention.get("kv_n_heads")}
+    if attention.get("attn_type") == "multiquery_attention":
+        found["num_key_value_heads"] = 1
+    found |= {key: feed.get(key) for key in ("ffn_hidden_size", "moe_num_experts", "moe_top_k")}
+    kept = {key: value for key, value in config.items() if key not in parts}
+    return kept | {key: value for key, value in found.items() if value is not None}
 
 
 def _check_supported(config: Config, content: Json, kind: str) -> None:

@@ -47,7 +47,7 @@ _RULES = (
     "attn_layer_period", "attn_layer_offset", "attn_layer_indices", "full_attn_idxs", "no_rope_layers",
     "no_rope_layer_interval", "hybrid_layer_pattern", "attn_type_list", "layer_group_size", "max_window_layers",
     "hybrid_override_pattern", "local_layer_ids", "attention_layers", "attention_types", "hybrid_layer_ids",
-    "prefix_dense_sliding_window_pattern", "window_attn_skip_freq",
+    "prefix_dense_sliding_window_pattern", "window_attn_skip_freq", "layer_switch",
 )  # fmt: skip
 _MOST_LAYERS = 10_000  # a slip of the pen, beyond
 _STATED = ("layer_types", "layers_block_type", "attention_layers")
@@ -206,11 +206,12 @@ def _by_window(config: Config, kind: str, layers: int) -> tuple[str, ...]:
     if config.value(*_WINDOWS) is None:
         config.ignore(*_RULES)
         return ()
-    every = config.value("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers")
+    steps = ("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers", "layer_switch")
+    every = config.value(*steps)
     if isinstance(every, str):
         return tuple("sliding_attention" if every[i % len(every)] == "L" else "full_attention" for i in range(layers))
     if every is not None:
-        step = config.number("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers", least=1)
+        step = config.number(*steps, least=1)
         return tuple("sliding_attention" if (layer + 1) % step else "full_attention" for layer in range(layers))
     if kind in {"gemma2", "gpt_oss", "vaultgemma"}:
         return tuple("full_attention" if layer % 2 else "sliding_attention" for layer in range(layers))

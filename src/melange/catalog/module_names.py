@@ -55,5 +55,6 @@ def _inner(matrix: str) -> tuple[str, ...]:
         held = [(*inside, shared) for shared in _SHARED for inside in [(block,) for block in blocks] + [()]]
         return tuple(".".join((*inside, one)) for inside in held for one in last)
     if middle and middle[0] == "experts":
-        return tuple(f"{block}.experts.0.{one}" for block in (*blocks, "mlp.moe") for one in last)
+        holders = [f"{block}.experts{number}" for block in (*blocks, "mlp.moe") for number in (".0", "")]
+        return tuple(f"{holder}.{one}" for holder in holders for one in last)
     return tuple(".".join((block, *middle, one)) for block in blocks for one in last)

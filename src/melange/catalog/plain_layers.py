@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from melange.catalog.layers import Cache, LayerKind, Weights
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from melange.catalog.model import Model
 
 
+@lru_cache(maxsize=64)  # an estimate asks for the layers of its model and its variants thousands of times
 def plain_kinds(model: Model) -> tuple[LayerKind, ...]:
     """The layers of a model that are all as its fields say, but for windows and for dense layers among experts.
 

@@ -73,6 +73,16 @@ def rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             yield line, dict(zip(header, (value.strip() for value in values), strict=False))
 
 
+def whole_rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of somebody's catalog that have a cell for each column; others, as of a file cut short, are faults."""
+    cells = len(set(columns_of(path)))
+    for line, row in rows_of(path):
+        if len(row) < cells:
+            faults.add(f"{path}:{line}: must have {cells} cells, got {len(row)}")
+        else:
+            yield line, row
+
+
 def columns_of(path: Path) -> list[str]:
     """Column names of a CSV file, in lower case."""
     try:

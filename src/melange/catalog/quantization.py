@@ -51,7 +51,7 @@ def read_scheme(content: Json, config: Json, beside: Json | None, place: str) ->
     method = str(details.get("quant_method") or "").casefold()
     algorithm = str(details.get("quant_algo") or "").upper()
     read = READERS.get(method)
-    if algorithm and (read is None or method == "fp8"):
+    if (algorithm or details.get("kv_cache_quant_algo")) and (read is None or (algorithm and method == "fp8")):
         read = modelopt
     if read is None:
         raise InputError(
@@ -123,10 +123,21 @@ def _kv_dtype(details: Json, place: str) -> str:
         if bits != 8:
             raise InputError(f"{place}.kv_cache_scheme.num_bits: must be 8 or 16, got {bits:g}")
         return "int8" if scheme.get("type") == "int" else "fp8"
-    quark = details.get("kv_cache_quant_config")
+    quark = details.get("kv_cache_quant_config") or _of_cache_group(details, place)
     if isinstance(quark, dict) and quark:
         parts = [part_of(one, f"{place}.kv_cache_quant_config") for one in quark.values()]
         tensors = [one.get("output_tensors") or one.get("weight") for one in parts]
+        tensors = [one[0] if isinstance(one, list) and one else one for one in tensors]
         stored = [str(part_of(one, f"{place}.kv_cache_quant_config").get("dtype")) for one in tensors]
         return "fp8" if all(name.startswith("fp8") for name in stored) else ""
     return ""
+
+
+def _of_cache_group(details: Json, place: str) -> Json:
+    """What Quark's older files say of the modules whose output is cached: ``export.kv_cache_group`` names them."""
+    group = part_of(details.get("export"), f"{place}.export").get("kv_cache_group") or []
+    layers = part_of(details.get("layer_quant_config"), f"{place}.layer_quant_config")
+    if not isinstance(group, list):
+        raise InputError(f"{place}.export.kv_cache_group: must be a list of modules, got {group!r}")
+    of_group = {str(name): part_of(layers.get(name), f"{place}.layer_quant_config.{name}") for name in group}
+    return {name: one for name, one in of_group.items() if one.get("output_tensors")}

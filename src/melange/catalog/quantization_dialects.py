@@ -69,6 +69,8 @@ def modelopt(details: Json, published: str, place: str) -> Scheme:
         return Scheme(published=published, default=base, rules=tuple(rules))
     if not algorithm and isinstance(details.get("config_groups"), dict):
         return _compressed(details, published, place)
+    if not algorithm and details.get("kv_cache_quant_algo"):
+        return Scheme(published=published)  # only the cache is quantized
     if not algorithm:
         raise InputError(f"{place}.quant_algo: is missing", hint=f"known: {', '.join(_ALGORITHMS)}")
     return Scheme(published=published, default=_algorithm(algorithm, details.get("group_size"), place))
@@ -77,6 +79,8 @@ def modelopt(details: Json, published: str, place: str) -> Scheme:
 def _compressed(details: Json, published: str, place: str) -> Scheme:
     """compressed-tensors: groups of modules, each stored in its own way."""
     groups = details.get("config_groups")
+    if groups == {} and details.get("kv_cache_scheme"):
+        return Scheme(published=published)  # only the cache is quantized
     if not isinstance(groups, dict) or not groups:
         raise InputError(f"{place}.config_groups: no group says how weights are stored")
     default: Stored | None = None
@@ -129,10 +133,14 @@ def _mxfp4(details: Json, published: str, place: str) -> Scheme:
 
 
 def _packed(details: Json, published: str, place: str) -> Scheme:
-    """AWQ, GPTQ, AutoRound: whole numbers in groups, with a zero for each group; modules may differ."""
+    """AWQ, GPTQ, AutoRound: whole numbers in groups, with a zero for each group unless symmetric; modules may differ.
+
+    Files of GPTQ hold zeros even then; engines do not keep them.
+    """
     bits = checked(details.get("bits", details.get("w_bit", 4)), f"{place}.bits")
     group = checked(details.get("group_size", details.get("q_group_size", 128)) or 0, f"{place}.group_size", least=-1)
-    default = integer(bits, group, has_zeros=True, place=f"{place}.bits")
+    has_zeros = details.get("sym") is not True and details.get("zero_point") is not False
+    default = integer(bits, group, has_zeros=has_zeros, place=f"{place}.bits")
     rules: list[tuple[str, Stored | None]] = []
     for key, sign in (("dynamic", True), ("extra_config", False)):
         for pattern, one in part_of(details.get(key), f"{place}.{key}").items():
@@ -142,14 +150,17 @@ def _packed(details: Json, published: str, place: str) -> Scheme:
             own_group = checked(own.get("group_size", group) or 0, f"{place}.{key}.{pattern}.group_size", least=-1)
             is_kept = pattern.startswith("-:") or own_bits >= 16
             where = f"{place}.{key}.{pattern}.bits"
-            rules.append((name, None if is_kept else integer(own_bits, own_group, has_zeros=True, place=where)))
+            zeros = own.get("sym") is not True if "sym" in own else has_zeros
+            rules.append((name, None if is_kept else integer(own_bits, own_group, has_zeros=zeros, place=where)))
     return Scheme(published=published, default=default, rules=tuple(rules))
 
 
 def _bitsandbytes(details: Json, published: str, place: str) -> Scheme:
     """bitsandbytes: 8 bits, or 4 in blocks of 64 with a scale of 32 bits, or of 8 where it is quantized again."""
-    if details.get("load_in_8bit"):
+    if details.get("load_in_8bit") or details.get("_load_in_8bit"):
         return Scheme(published=published, default=Stored(dtype="int8"))
+    if not details.get("load_in_4bit") and not details.get("_load_in_4bit"):
+        raise InputError(f"{place}.load_in_4bit: must be true, or load_in_8bit")
     scale = 8 + 32 / 256 if details.get("bnb_4bit_use_double_quant") else 32
     return Scheme(published=published, default=integer(4, 64, has_zeros=False, place=place, scale=scale))
 
@@ -204,35 +215,66 @@ def _torchao(details: Json, published: str, place: str) -> Scheme:
     given = stated.get("_data") if isinstance(stated, dict) else details.get("quant_type_kwargs")
     data = part_of(given, f"{place}.quant_type")
     name = str(stated["_type"] if isinstance(stated, dict) else stated or "")
-    if name == "ModuleFqnToConfig" or "module_fqn_to_config" in data:
-        modules = part_of(data.get("module_fqn_to_config"), f"{place}.quant_type.module_fqn_to_config")
+    key = next((one for one in ("module_fqn_to_config", "fqn_to_config") if one in data), "")
+    if key or name in ("ModuleFqnToConfig", "FqnToConfig"):
+        key = key or "fqn_to_config"
+        modules = part_of(data.get(key), f"{place}.quant_type.{key}")
         rules = [(pattern, _torchao_type(one, place)) for pattern, one in modules.items() if pattern != "_default"]
         return Scheme(published=published, default=_torchao_type(modules.get("_default"), place), rules=tuple(rules))
     return Scheme(published=published, default=_torchao_type({"_type": name, "_data": data}, place))
 
 
+# Types of torchao by how their names begin, the longest that fits: kind, bits (0: as weight_dtype says), usual group,
+# and what they are multiplied in.
+_TORCHAO: dict[str, tuple[str, float, float, str]] = {
+    "int4": ("int", 4, 128, ""),
+    "int4dynamicactivationint4": ("int", 4, 128, ""),
+    "int8dynamicactivationint4": ("int", 4, 32, ""),
+    "float8dynamicactivationint4": ("scaled", 4, 128, "fp8"),
+    "uintx": ("int", 0, 64, ""),
+    "gemliteuintx": ("int", 0, 64, ""),
+    "intx": ("int", 0, 32, ""),
+    "int8dynamicactivationintx": ("int", 0, 32, "int8"),
+    "int8": ("int", 8, 0, ""),
+    "int8dynamicactivationint8": ("int", 8, 0, "int8"),
+    "int8staticactivationint8": ("int", 8, 0, "int8"),
+    "float8": ("float", 8, 0, ""),
+    "float8dynamicactivationfloat8": ("float", 8, 0, "fp8"),
+    "float8staticactivationfloat8": ("float", 8, 0, "fp8"),
+    "nvfp4": ("float", 4, 16, "fp4"),
+    "nvfp4weightonly": ("float", 4, 16, ""),
+    "mxfp4": ("float", 4, 32, "fp4"),
+    "mx": ("float", 0, 32, "fp8"),
+}
+
+
 def _torchao_type(one: Any, place: str) -> Stored | None:
+    """What one of torchao's types stores."""
     if not isinstance(one, dict):
         return None
-    name = re.sub(r"[_\s]|config$", "", str(one.get("_type") or "").casefold())
+    stated = str(one.get("_type") or "")
+    name = re.sub(r"[_\s]|config$", "", stated.casefold())
     data = part_of(one.get("_data"), f"{place}.quant_type")
-    group = data.get("group_size")
-    if name.startswith("int4") or name.startswith("uintx"):
-        size = checked(group or 128, f"{place}.quant_type.group_size")
-        return integer(4, size, has_zeros=True, place=place, multiplied="int8" if "int8dynamic" in name else "")
-    if name.startswith("int8dynamicactivationint4"):
-        return integer(4, checked(group or 32, f"{place}.quant_type.group_size"), has_zeros=True, place=place)
-    if name.startswith("int8"):
-        return Stored(dtype="int8", multiplied="int8" if "dynamicactivation" in name else "")
-    if name.startswith("float8dynamicactivationint4"):
-        return integer(4, 128, has_zeros=False, place=place, multiplied="fp8")
-    if name.startswith("float8"):
-        return Stored(dtype="fp8", multiplied="fp8" if "dynamicactivation" in name or "static" in name else "")
-    if name.startswith(("nvfp4", "mxfp4")):
-        return floating(4, 16 if name.startswith("nv") else 32, scale=8, multiplied="fp4", place=place)
-    raise InputError(
-        f"{place}.quant_type: {one.get('_type')} is not supported", hint="known: Int4WeightOnly, Int8..., Float8..."
-    )
+    begins = max((begin for begin in _TORCHAO if name.startswith(begin)), key=len, default="")
+    if not begins:
+        raise InputError(f"{place}.quant_type: {stated} is not supported", hint=f"known: {', '.join(_TORCHAO)}")
+    kind, bits, usual, multiplied = _TORCHAO[begins]
+    bits = bits or _torchao_bits(data, f"{place}.quant_type")
+    given = data.get("group_size", data.get("block_size")) if usual or kind == "int" else None
+    group = checked(given or usual, f"{place}.quant_type.group_size", least=-1)
+    if kind == "float":
+        return floating(bits, group, scale=8, multiplied=multiplied, place=place)
+    return integer(bits, group, has_zeros=kind == "int" and bits < 8, place=place, multiplied=multiplied)
+
+
+def _torchao_bits(data: Json, place: str) -> float:
+    """Bits of a weight whose type is named apart: ``uint4``, ``torch.int4``, ``float4_e2m1fn_x2``."""
+    stated = next((data[key] for key in ("weight_dtype", "dtype", "elem_dtype", "bit_width") if key in data), None)
+    stated = stated.get("_data", stated) if isinstance(stated, dict) else stated
+    found = re.search(r"(?:int|float)?(\d+)", str(stated))
+    if found is None:
+        raise InputError(f"{place}.weight_dtype: must be a type such as int4, got {stated!r}")
+    return float(found[1])
 
 
 def _hqq(details: Json, published: str, place: str) -> Scheme:
@@ -261,7 +303,7 @@ def _fp_quant(details: Json, published: str, place: str) -> Scheme:
 
 
 READERS: dict[str, Callable[[Json, str, str], Scheme]] = {
-    **dict.fromkeys(("fp8", "fbgemm_fp8", "finegrained_fp8", "ptpc_fp8", "deepgemm", "fp8_e4m3"), _fp8),
+    **dict.fromkeys(("fp8", "fbgemm_fp8", "finegrained_fp8", "ptpc_fp8", "deepgemm", "fp8_e4m3", "w8a8_fp8"), _fp8),
     **dict.fromkeys(
         ("awq", "gptq", "gptq_marlin", "awq_marlin", "auto-round", "intel/auto-round", "auto_round"), _packed
     ),
@@ -276,6 +318,6 @@ READERS: dict[str, Callable[[Json, str, str], Scheme]] = {
     "torchao": _torchao,
     "hqq": _hqq,
     "experts_int8": _experts_int8,
-    "eetq": _int8,
+    **dict.fromkeys(("eetq", "w8a8_int8", "blockwise_int8"), _int8),
     "fp_quant": _fp_quant,
 }

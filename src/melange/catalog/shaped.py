@@ -7,7 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from melange.catalog.attention import HEADS, KV_HEADS, Heads, attend, attend_latent, gate_values, index_keys, read_heads
+from melange.catalog.attention import (
+    HEADS,
+    KV_HEADS,
+    Heads,
+    attend,
+    attend_latent,
+    check_heads,
+    gate_values,
+    index_keys,
+    read_heads,
+)
 from melange.catalog.config_file import Config
 from melange.catalog.drafts import FEED_FORWARD, MIXER, ROUTED, Draft
 from melange.catalog.feed_forward import FeedForward, feed, read_feed_forward
@@ -129,6 +139,7 @@ def _mix(
             width = config.number("num_attention_heads") * config.number("v_head_dim")
             draft.add(MIXER, self_attn__g_proj=hidden * width)
     elif mixer in _ATTENDS:
+        check_heads(config, heads, layer)
         attend(
             draft,
             hidden,
@@ -136,6 +147,7 @@ def _mix(
             layer,
             window=window,
             output_gate=gate_values(config, kind, heads, layer),
+            query_rank=config.number("share_q_dim", default=0),
             shared_values=config.flag("attention_k_eq_v") and not window,
             has_cache=not shares_cache(config, layers, layer),
         )

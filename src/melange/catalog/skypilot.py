@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from melange.catalog.parts import find_part
-from melange.catalog.price_list import Gathering, PriceList, positive, rows_of, whole
+from melange.catalog.price_list import Gathering, PriceList, positive, whole, whole_rows_of
 from melange.units import GIB, MIB
 
 COLUMNS = {"instancetype", "acceleratorname", "acceleratorcount", "price", "region"}
@@ -56,7 +56,7 @@ def read_skypilot(files: Mapping[str, Path], folder: Path) -> PriceList:
     """
     gathering = Gathering()
     for provider, path in files.items():
-        rows = list(rows_of(path))
+        rows = list(whole_rows_of(path, gathering.faults))
         hosts = {
             (row["instancetype"], row.get("region", ""), row.get("availabilityzone", "")): row
             for _, row in rows

@@ -169,7 +169,7 @@ def _files_of_url(url: str) -> dict[str, Callable[[], bytes]]:
         except InputError as error:
             return {"failed": _raising(error)}
     parts = PurePosixPath(urlsplit(url).path).parts
-    name = parts[-1] if len(parts) > 1 else "prices"
+    name = parts[-1].removesuffix(".gz") if len(parts) > 1 else "prices"
     # ec2.shop answers for one region, which its file does not name.
     if region := parse_qs(urlsplit(url).query).get("region"):
         parts, name = ("/",), re.sub(r"[^\w-]", "", region[0])

@@ -124,6 +124,8 @@ def _real_gated_unit(draft: Draft, config: Config, hidden: int, heads: Heads, la
 
 def _second_mamba(draft: Draft, config: Config, hidden: int) -> None:
     """Mamba-2 (arXiv 2405.21060)."""
+    if not config.flag("mamba_use_mlp", default=True):
+        raise config.fault("mamba_use_mlp", "layers without a feed-forward are not covered")
     heads = config.number("mamba_num_heads", "mamba_n_heads", "n_mamba_heads", "num_heads")
     state = config.number("ssm_state_size", "mamba_d_state", "state_size")
     expand = config.number("expand", "mamba_expand", default=2)
@@ -149,7 +151,8 @@ def _first_mamba(draft: Draft, config: Config, hidden: int) -> None:
     """Mamba (arXiv 2312.00752)."""
     state = config.number("mamba_d_state", "state_size")
     config.ignore("expand", "mamba_expand")
-    inner = config.number("intermediate_size") if "state_size" in config and "intermediate_size" in config else 0
+    widths = ("intermediate_size", "d_inner")
+    inner = config.number(*widths) if "state_size" in config and config.value(*widths) is not None else 0
     inner = inner or config.number("mamba_expand", "expand", default=2) * hidden
     rank_keys = ("mamba_dt_rank", "time_step_rank")
     rank = -(-hidden // 16) if config.value(*rank_keys) in (None, "auto") else config.number(*rank_keys)

@@ -5,7 +5,10 @@ They lie in memory and take no part in a step of the decoder. Their activations 
 
 from __future__ import annotations
 
+import re
+
 from melange.catalog.config_file import Config
+from melange.units import PARAMETERS_PER_MILLION
 
 TOWERS = (
     "vision_config",
@@ -57,20 +60,34 @@ def tower_parameters(content: Config, hidden: int) -> int:
         A tower whose width or layers cannot be read.
     """
     total = 0
+    merged = _merged(content)
     for key in TOWERS:
         part = content.part(key)
         if key in content:
             part.ignore(*(name for name, _ in part.items()))
-            total += _tower(part, hidden)
+            total += _tower(part, hidden, merged if key.startswith("vi") else 1)
+    if total and "projector_hidden_act" in content:
+        total += hidden * hidden  # the second matrix of a LLaVA projector
     return total
 
 
-def _tower(part: Config, hidden: int) -> int:
+def _merged(content: Config) -> int:
+    """Patches on a side that become one token, where the configuration says it outside the tower."""
+    content.ignore("mlp_downsample_ratio")
+    ratio = content.ratio("downsample_ratio", default=1.0)
+    stated = content.value("spatial_merge_size")
+    side = content.number("spatial_merge_size", default=1) if isinstance(stated, int) else 1
+    return max(side, round(1 / ratio) if 0 < ratio <= 1 else round(ratio))
+
+
+def _tower(part: Config, hidden: int, merged: int) -> int:
     """A transformer over patches or frames, with the embeddings of patches and positions, and a projector."""
     if any(isinstance(part.value(key), list) for key in (*_WIDTHS, *_LAYERS)) or part.value(*_WIDTHS) is None:
-        return 0  # a convolutional tower by name; small beside a language model
+        return _by_name(part)
     width = part.number(*_WIDTHS)
     layers = part.number(*_LAYERS, default=0)
+    if not layers and (named := _by_name(part)):
+        return named + width * hidden
     inner = part.number(*_FEED_FORWARD, default=0) or int(width * part.ratio("mlp_ratio", default=4.0))
     heads = part.number(*_HEADS, default=1)
     queries = part.number("qkv_hidden_size", default=0) or heads * part.number(
@@ -79,6 +96,8 @@ def _tower(part: Config, hidden: int) -> int:
     kind = part.text("model_type")
     matrices = 3 if kind.startswith(_GATED) or part.text("hidden_act", "hidden_activation") in {"silu", "swiglu"} else 2
     one = 4 * width * queries + matrices * width * inner + 4 * width + 2 * inner
+    if part.value("conf_num_hidden_layers") is not None:
+        one += 2 * width * inner + 3 * width * width  # a conformer has a feed-forward on either side, and a convolution
     channels = part.number("num_channels", "in_channels", "in_chans", default=3)
     patch = part.number("patch_size", default=0) if not isinstance(part.value("patch_size"), list) else 14
     frames = part.number("temporal_patch_size", default=1)
@@ -96,7 +115,13 @@ def _tower(part: Config, hidden: int) -> int:
     if bands:
         # Two convolutions over time, and a place for each frame (Whisper).
         embedded = 3 * width * (bands + width) + width * part.number("max_source_positions", default=0)
-    return layers * one + embedded + _neck(part, width) + _projector(part, width, hidden)
+    return layers * one + embedded + _neck(part, width) + _projector(part, width, hidden, merged)
+
+
+def _by_name(part: Config) -> int:
+    """A convolutional tower, of which the name alone says the size: ``mobilenetv5_300m_enc``."""
+    found = re.search(r"_(\d+)m(_|$)", part.text("architecture"))
+    return round(float(found[1]) * PARAMETERS_PER_MILLION) if found else 0
 
 
 def _neck(part: Config, width: int) -> int:
@@ -105,7 +130,7 @@ def _neck(part: Config, width: int) -> int:
     return channels * (width + 9 * channels * (1 + 2 + 8)) if channels else 0
 
 
-def _projector(part: Config, width: int, hidden: int) -> int:
+def _projector(part: Config, width: int, hidden: int, merged: int) -> int:
     """Two matrices where patches are merged into one token, else one."""
     between = part.number("projector_input_dim", default=0)
     if between:  # Llama 4: four patches in one, through an adapter
@@ -117,6 +142,6 @@ def _projector(part: Config, width: int, hidden: int) -> int:
     deep = part.value("deepstack_visual_indexes")
     levels = len(deep) + 1 if isinstance(deep, list) else 1
     if isinstance(side, int) and side > 1:
-        merged = width * side * side
-        return levels * (merged * merged + merged * out)
-    return width * out
+        wide = width * side * side
+        return levels * (wide * wide + wide * out)
+    return width * merged**2 * (width if merged > 1 else 0) + width * out

@@ -65,7 +65,7 @@ class _Flags:
         if self.quick:
             return session.plan(incumbent=incumbent)
         if self.certified:
-            return session.certified(burstiness=self.burstiness)
+            return session.certified(incumbent=incumbent, burstiness=self.burstiness)
         return session.answer(incumbent=incumbent, burstiness=self.burstiness)
 
 

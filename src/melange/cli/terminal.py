@@ -160,15 +160,15 @@ def parse_pairs(text: str, flag: str, example: str) -> dict[str, str]:
 
 def parse_where(conditions: Sequence[str] | None) -> dict[str, Any] | None:
     """``FIELD=VALUE`` each as a mapping; values are YAML; a field that is named twice matches any of its values."""
-    import yaml
+    from melange.parsing import parse_yaml
 
     where: dict[str, list[Any]] = {}
     for condition in conditions or ():
         field, equals, value = condition.partition("=")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            parsed = value
+            parsed = parse_yaml(value, "--where")
+        except InputError:
+            parsed = value  # a field may hold anything
         if not (equals and field.strip()) or isinstance(parsed, dict):
             raise InputError(f"--where must be FIELD=VALUE, got {condition!r}", hint="--where model=llama")
         where.setdefault(field.strip(), []).extend(parsed if isinstance(parsed, list) else [parsed])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,11 +12,12 @@ import typer
 
 from melange.cli.flags import with_flags
 from melange.cli.terminal import JsonFlag, OutOption, QuickFlag, SetOption, events, parse_columns, parse_where
-from melange.errors import InputError, unknown
+from melange.errors import Caution, InputError, unknown
 from melange.service.events import task
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
+    from melange.service.session import Session
     from melange.validate.report import Report
     from melange.workload.arrivals import Arrivals
 
@@ -78,6 +80,8 @@ class _Flags:
             raise InputError("--columns and --where need a log", hint="--trace requests.parquet")
 
 
+# Rates that differ by less are the same.
+_SAME_RATE = 0.05
 # Most replicas that are simulated: each has its own state, and a million of them take 1 GB.
 _MOST_REPLICAS = 1_000_000
 
@@ -96,15 +100,16 @@ def validate(
     from melange.present.terminal.validation import validation_page
 
     flags.check()
-    plan, own_log = _plan_of(source, settings or [], quick=quick)
+    plan, session = _plan_of(source, settings or [], quick=quick)
     if (replicas := sum(plan.replicas.values())) > _MOST_REPLICAS:
         raise InputError(f"{source}: {replicas:,} replicas: at most {_MOST_REPLICAS:,} are simulated")
     with events() as listener, task(listener, "preparing the simulator") as tell:
         from melange.validate.simulate import prepare
 
         prepare(plan, tell)
-    reports = _reports(plan, _requests(plan, own_log, flags), flags)
-    first, *others = reports
+    sets, said = _requests(plan, session, flags)
+    first, *others = _reports(plan, sets, flags)
+    first = replace(first, cautions=(*said, *first.cautions))
     if out is not None:
         first.save(out)
     if flags.report is not None:
@@ -123,8 +128,8 @@ def validate(
         layout.console(stderr=True).print(f"saved to {path}")
 
 
-def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, Arrivals | None]:
-    """The plan in a file, or a plan made now as by ``melange plan``, with the service's own log."""
+def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, Session | None]:
+    """The plan in a file, or a plan made now as by ``melange plan``, with its service."""
     from melange.plan.plan import Plan
     from melange.service.session import is_service
 
@@ -138,47 +143,84 @@ def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, A
 
     with events() as listener:
         session = Session(source, settings=settings, listener=listener)
-        return (session.plan() if quick else session.answer()), session.observed()
+        return (session.plan() if quick else session.answer()), session
 
 
-def _requests(plan: Plan, own_log: Arrivals | None, flags: _Flags) -> list[Arrivals]:
-    """The requests of each run: drawn, a log as recorded, or drawn from a log's sizes.
+def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[Arrivals], tuple[Caution, ...]]:
+    """The requests of each run: drawn, a log as recorded, or drawn from a log's sizes; and cautions about them.
 
     Without another log, the service's own is simulated: it is what the plan was certified on.
     """
     from melange.validate.evidence import REQUESTS, RUNS
-    from melange.validate.replay import whole_log
     from melange.validate.simulate import draw_for, planned_workload, within_context
-    from melange.workload.arrivals import draw, read_arrivals
+    from melange.workload.arrivals import draw
 
     count, seeds = flags.requests or REQUESTS, range(flags.seeds or RUNS)
     burstiness = flags.burstiness
     carried, shown = planned_workload(plan), plan.certificate or plan.simulation
     # A plan that was simulated on a log at its own pace is made for that pace, not for a statistic of it.
-    rate = flags.scale * (carried.total_rate if shown is None or shown.rate is None else shown.rate)
-    if flags.trace is not None:
-        with events() as listener, task(listener, "reading the log") as tell:
-            fields = parse_columns(flags.columns), parse_where(flags.where)
-            observed = read_arrivals(flags.trace, columns=fields[0], where=fields[1], requests=None, progress=tell)
-    elif own_log is not None:
-        observed = own_log
-    elif flags.arrivals == "trace":
-        raise InputError("--arrivals trace needs a log", hint="--trace requests.parquet")
-    else:
+    own_pace = None if shown is None else shown.rate
+    rate = flags.scale * (carried.total_rate if own_pace is None else own_pace)
+    observed = _observed(session, flags)
+    if observed is None:
+        if flags.arrivals == "trace":
+            raise InputError("--arrivals trace needs a log", hint="--trace requests.parquet")
         scale = rate / carried.total_rate
-        return [draw_for(plan, count, seed=seed, burstiness=burstiness, scale=scale) for seed in seeds]
+        return [draw_for(plan, count, seed=seed, burstiness=burstiness, scale=scale) for seed in seeds], ()
     context = max(engine.max_context for engine in plan.engines if engine)
     observed = within_context(observed.within(plan.workload.buckets, carried.request_rate > 0), context)
     if flags.arrivals == "poisson" or not observed.has_pace or (flags.trace is None and burstiness != 1):
         scaled = carried.at_rate(rate)
-        return [draw(scaled, count, seed=seed, burstiness=burstiness, observed=observed) for seed in seeds]
-    stretched = observed.at_rate(rate)
+        return [draw(scaled, count, seed=seed, burstiness=burstiness, observed=observed) for seed in seeds], ()
+    return _replayed(plan, observed, flags, rate)
+
+
+def _observed(session: Session | None, flags: _Flags) -> Arrivals | None:
+    """The log of ``--trace``, read as flags or else the service say, or the service's own; None: there is none."""
+    from melange.workload.arrivals import read_arrivals
+    from melange.workload.layouts import Naming
+
+    if flags.trace is None:
+        return None if session is None else session.observed()
+    naming = Naming(columns=parse_columns(flags.columns), where=parse_where(flags.where))
+    if session is not None and session.service is not None and naming == Naming(columns=None, where=None):
+        said = session.service.workload
+        naming = Naming(columns=said.columns, trace_format=said.format, where=said.where)
+    with events() as listener, task(listener, "reading the log") as tell:
+        return read_arrivals(flags.trace, requests=None, progress=tell, **naming)
+
+
+def _replayed(plan: Plan, log: Arrivals, flags: _Flags, rate: float) -> tuple[list[Arrivals], tuple[Caution, ...]]:
+    """A log as its requests came: the part that the plan is made for, or all of it at a rate [1/s]."""
+    from melange.validate.evidence import REQUESTS, RUNS
+    from melange.validate.replay import planned_part, whole_log
+    from melange.validate.simulate import planned_workload
+
+    planned = planned_workload(plan).total_rate
+    part_s, is_part = plan.workload.log_part_s, math.isclose(rate, flags.scale * planned, rel_tol=_SAME_RATE)
+    if part_s is not None and is_part:
+        log, own_rate = planned_part(log, part_s, planned)
+        played, speed = log if flags.scale == 1 else log.at_rate(log.rate * flags.scale), flags.scale
+    else:
+        own_rate, played, speed = log.rate, log.at_rate(rate), rate / log.rate
+    said = []
+    if not math.isclose(own_rate * speed, flags.scale * planned, rel_tol=_SAME_RATE):
+        told = f"the simulated requests come at {own_rate * speed:.3g}/s, and the plan is made for {planned:.3g}/s"
+        said.append(Caution("other-rate", told))
+    if not math.isclose(speed, flags.scale, rel_tol=_SAME_RATE):
+        told = f"the log's {own_rate:.3g} requests/s are played {speed:.3g} times as fast, at the rate of the plan"
+        said.append(Caution("other-speed", told))
     if flags.requests is None and flags.seeds is None:
-        return [whole_log(stretched)]
+        return [whole_log(played)], tuple(said)
     # Runs are consecutive parts of the log, as far as it goes.
-    starts = range(0, min(len(stretched), count * len(seeds)), count)
-    parts = [stretched.part(start, start + count) for start in starts]
-    return [part for part in parts if len(part) >= min(count, len(stretched)) / 2]
+    count = flags.requests or REQUESTS
+    starts = range(0, min(len(played), count * (flags.seeds or RUNS)), count)
+    parts = [
+        replace(part, source=f"{played.source}, {start + 1:,} to {start + len(part):,} of these")
+        for start in starts
+        if len(part := played.part(start, start + count)) >= min(count, len(played)) / 2
+    ]
+    return parts, tuple(said)
 
 
 def _reports(plan: Plan, sets: list[Arrivals], flags: _Flags) -> list[Report]:

@@ -174,9 +174,12 @@ def program_of(server: Server) -> Program:
     InputError
         An engine whose command line is not known here, or none.
     """
-    from melange.replica.era import ERA_BY_ALIAS
+    from melange.replica.era import ERA_BY_ALIAS, find_era
+    from melange.replica.releases import pinned
 
-    era = server.era or ERA_BY_ALIAS.get(server.engine, server.engine)
+    is_pinned = bool(pinned(server.engine)[1])
+    named = find_era(server.engine).name if is_pinned else ERA_BY_ALIAS.get(server.engine, server.engine)
+    era = server.era or named
     if era not in PROGRAM_BY_ERA:
         known = ", ".join(PROGRAM_BY_ERA)
         found = f"is planned for {server.engine}" if server.engine else "is planned without an engine"

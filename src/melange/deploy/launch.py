@@ -12,6 +12,7 @@ from melange.deploy.command_lines import Program, Serving, program_of
 from melange.deploy.server_options import ServerOptions
 from melange.errors import InputError
 from melange.plan.server import Server
+from melange.replica.releases import pinned
 from melange.slo import Slo
 
 # Quantized variants that an engine makes by itself of the model as published, while it loads it.
@@ -156,7 +157,7 @@ def _own_image(program: Program, server: Server, accelerator: Accelerator | None
     made_for = (accelerator.architecture, accelerator.vendor) if accelerator else ("nvidia",)
     for name in made_for:
         if name in program.image:
-            return program.image[name].format(options.version or program.version)
+            return program.image[name].format(options.version or pinned(server.engine)[1] or program.version)
     raise InputError(
         f"{server.replica_type}: no image of {server.engine} for {made_for[-1]} accelerators is known",
         hint="--option image=registry/name:tag",
@@ -209,13 +210,7 @@ def _check_extra(extra: Sequence[str], command: tuple[str, ...]) -> None:
 
 def _drain_s(slo: Slo | None, longest_answer: float) -> int:
     """How long the longest answer takes within the SLO, with room [s]."""
-    if slo is None:
+    stay_s = None if slo is None else slo.longest_stay_s(longest_answer)
+    if stay_s is None:
         return _UNKNOWN_DRAIN_S
-    limits = slo.limits
-    per_token_s = min((limits[name] for name in ("tpot", "ntpot") if name in limits), default=None)
-    within = [limits["latency"]] if "latency" in limits else []
-    if per_token_s is not None:
-        within.append(limits.get("ttft", 0.0) + longest_answer * per_token_s)
-    if not within:
-        return _UNKNOWN_DRAIN_S
-    return min(max(math.ceil(_DRAIN_ROOM * min(within)), _LEAST_DRAIN_S), _MOST_DRAIN_S)
+    return min(max(math.ceil(_DRAIN_ROOM * float(stay_s)), _LEAST_DRAIN_S), _MOST_DRAIN_S)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from melange.errors import Caution, InputError
-from melange.files import Json, write_text
+from melange.files import Json, write_texts
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -52,7 +52,7 @@ class Manifest:
         return "\n".join(f"# file: {name}\n{text}" for name, text in self.files.items())
 
     def write(self, folder: str | Path) -> tuple[Path, ...]:
-        """Write the files to a folder. Absent folders are made; each file is replaced whole or not at all.
+        """Write the files to a folder. Absent folders are made; files are replaced whole, all or none.
 
         A link in the place of a file is replaced and what it points to is left alone; a link in the place of a folder
         is followed only within the folder.
@@ -64,8 +64,12 @@ class Manifest:
         """
         place = _made(Path(folder))
         homes = [_within(place, name) for name in self.files]
-        for home, (name, text) in zip(homes, self.files.items(), strict=True):
-            write_text(_made(home) / name.rpartition("/")[2], text)
+        write_texts(
+            {
+                _made(home) / name.rpartition("/")[2]: text
+                for home, (name, text) in zip(homes, self.files.items(), strict=True)
+            }
+        )
         return tuple(place / name for name in self.files)
 
     def to_json(self) -> Json:

@@ -140,7 +140,8 @@ class _Anchored:
     def profile_of(self, points: Sequence[Measurement]) -> Profile:
         """What is known of all replica types after some load points."""
         loads, searched = divided(points)
-        profile = anchor_from(self.inputs, [*self.anchors, *loads])
+        # Its own prompts have nothing in common, and a server that speculates will do so for the traffic too.
+        profile = anchor_from(self.inputs, [*self.anchors, *loads], doubtful=True)
         where = same_kind(profile, self.replica_type)
         return completed(profile, searched, where, self.workload, self.slo, self.kept)
 

@@ -10,8 +10,8 @@ import numpy as np
 from melange.errors import MelangeError
 from melange.plan.exact.dominated import needed_types
 from melange.plan.exact.large import by_clusters
-from melange.plan.exact.lattice import MOST_POINTS, build_lattice, cheapest_of, points
-from melange.plan.exact.projection import first_cuts, instance_range, probe
+from melange.plan.exact.lattice import MOST_POINTS, build_lattice, cheapest_of, permitted, points
+from melange.plan.exact.projection import first_cuts, floor_per_h, instance_range, probe
 from melange.plan.exact.start import first_fleets, trimmed
 from melange.plan.fleet import Fleet
 from melange.plan.milp.highs import PeakLoad
@@ -44,6 +44,12 @@ _CORE_TYPES, _CORE_STOCK, _CORE_LEAST, _CORE_TIME = 200, 4.0, 8, 0.5
 # Fleets whose slices are tried one after the other have so long [s], and this share of the time that is left, before
 # the whole program is asked, from the best fleet known by then.
 _LISTING_S, _LISTING_SHARE = 2.0, 0.25
+# The fleet with spare replicas of every type, which stands every loss, is looked for in this share of the time; the
+# rest is for cheaper ones. A judgment.
+_SAFE_TIME = 0.8
+# Slices are first looked for on the cheapest fleet for continuous shares, found in this share of the time, and on ones
+# with up to this many more instances. Judgments.
+_CONTINUOUS_TIME, _MOST_ADDED = 0.3, 6
 # Room on the cost of the known fleet, relative: cuts and costs are sums of thousands of terms, and a fleet as cheap as
 # the known one, the known one itself included, must not be ruled out by their rounding.
 _ROOM = 1e-7
@@ -59,31 +65,43 @@ def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, p
     """
     if problem.spare_total:
         return _standing_losses(problem, options, say=say, deadline=deadline)
-    starts = first_fleets(problem) or _of_core(problem, options, say=say, deadline=deadline)
-    if not starts:
-        return by_program(problem, options, say=say, deadline=deadline)
     favored = np.zeros(len(problem.cost)) if prefer is None else prefer
     oracle = PeakLoad(problem.load) if len(problem.cost) <= _FEW_TYPES else None
-    known = trimmed(problem, starts[0], oracle)
-    if problem.slices is not None and fitting_shares(problem, known) is None:
-        known = starts[0]  # made of whole buckets, which are whole slices
-    narrowed, least = _narrowed(problem, known)
+    known = _first(problem, oracle) or _of_core(problem, options, say=say, deadline=deadline)
+    if known is None:
+        return by_program(problem, options, say=say, deadline=deadline)
+    narrowed, least = _narrowed(problem, known.instances)
     if points(least, narrowed.most) > _EASY_POINTS and oracle is not None:
-        better = _near_bound(problem.with_changes(slices=None), known, oracle, favored, deadline)
-        if problem.slices is None or fitting_shares(problem, better) is not None:
+        count = _near_bound(problem.with_changes(slices=None), known.instances, oracle, favored, deadline)
+        if (better := _fleet(problem, count)) is not None:
             known = better
-            narrowed, least = _narrowed(problem, known)
-    say(f"first plan: {problem.cost @ known:.2f} USD/h; {points(least, narrowed.most):,.0f} fleets may cost less")
-    listed = None
+            narrowed, least = _narrowed(problem, known.instances)
+    ceiling = problem.cost @ known.instances
+    say(f"first plan: {ceiling:.2f} USD/h; {points(least, narrowed.most):.3g} fleets may cost less")
     if points(least, narrowed.most) <= MOST_POINTS:
         until = deadline if problem.slices is None else _start_of_race(deadline)
         listed = _listed(problem, narrowed, least, favored, until)
         if listed is not None and _is_proven(problem, listed, options):
             return listed
-        known = known if listed is None else listed.instances
+        known = known if listed is None else _better(problem, listed, known, options)
     inside = np.isin(problem.types, narrowed.types)
-    fleet = _widened(problem, _programmed(narrowed, known[inside], options, say=say, deadline=deadline), inside)
-    return fleet if listed is None else _better(problem, fleet, listed, options)
+    part = replace(known, instances=known.instances[inside], share=known.share[inside])
+    fleet = _widened(problem, _programmed(narrowed, part, options, say=say, deadline=deadline), inside)
+    return _better(problem, fleet, known, options)
+
+
+def _first(problem: Problem, oracle: PeakLoad | None) -> Fleet | None:
+    """A first fleet, found in milliseconds; None: none is that easily found."""
+    starts = first_fleets(problem)
+    if not starts:
+        return None
+    return _fleet(problem, trimmed(problem, starts[0], oracle)) or _fleet(problem, starts[0])
+
+
+def _fleet(problem: Problem, count: Positions) -> Fleet | None:
+    """A fleet with shares that fit, in whole slices where asked for; None: none were found."""
+    share = fitting_shares(problem, count)
+    return None if share is None else Fleet(instances=count, share=share, after_loss={}, bound=0.0, status="known")
 
 
 def _start_of_race(deadline: float) -> float:
@@ -104,14 +122,14 @@ def _better(problem: Problem, one: Fleet, other: Fleet, options: Options) -> Fle
     return replace(best, status="optimal" if _is_proven(problem, best, options) else "time limit")
 
 
-def _of_core(problem: Problem, options: Options, *, say: Say, deadline: float) -> list[Positions]:
+def _of_core(problem: Problem, options: Options, *, say: Say, deadline: float) -> Fleet | None:
     """A first fleet where stocks are small and types are many: of those types alone that serve the sizes cheapest.
 
     Types are taken in the order of what a size costs on them until their stocks could carry it a few times over.
     """
     types = len(problem.cost)
     if types <= _CORE_TYPES:
-        return []
+        return None
     priced = (problem.cost / problem.capacity)[:, None] * problem.load
     carries = (problem.capacity * problem.most)[:, None] / problem.load  # times that a type's stock carries each size
     order = np.argsort(priced, axis=0)
@@ -123,13 +141,13 @@ def _of_core(problem: Problem, options: Options, *, say: Say, deadline: float) -
     for need in problem.requirements:
         kept[np.flatnonzero(need.member)[np.argmin(problem.cost[need.member])]] = True
     if kept.all():
-        return []
+        return None
     now = time.monotonic()
     try:
         part = by_program(problem.only(kept), options, say=say, deadline=now + _CORE_TIME * (deadline - now))
     except MelangeError:
-        return []
-    return [_widened(problem, part, kept).instances]
+        return None
+    return replace(_widened(problem, part, kept), bound=0.0)  # the bound is that of the core alone
 
 
 def _standing_losses(problem: Problem, options: Options, *, say: Say, deadline: float) -> Fleet:
@@ -139,13 +157,17 @@ def _standing_losses(problem: Problem, options: Options, *, say: Say, deadline: 
     """
     each = np.maximum(problem.spare, problem.spare_total)
     safe = problem.with_changes(spare=each, spare_total=0)
+    inside = needed_types(safe)
+    now = time.monotonic()
     try:
-        start = cheapest(safe.only(needed_types(safe)), options, say=say, deadline=deadline)
+        until = now + _SAFE_TIME * (deadline - now)
+        start = cheapest(safe.only(inside), options, say=say, deadline=until)
     except MelangeError:
         return by_program(problem, options, say=say, deadline=deadline)
-    inside = needed_types(safe)
     known = _widened(problem, start, inside)
     unsafe_losses(problem, known)
+    if time.monotonic() >= deadline:
+        return replace(known, bound=floor_per_h(problem), status="time limit")
     narrowed, _ = _narrowed(problem, known.instances)
     kept = np.isin(problem.types, narrowed.types)
     try:
@@ -169,18 +191,39 @@ def _relabelled(fleet: Fleet, problem: Problem, inside: Mask) -> Fleet:
     return replace(_widened(problem, fleet, inside), after_loss=after_loss)
 
 
-def _programmed(problem: Problem, known: Positions, options: Options, *, say: Say, deadline: float) -> Fleet:
+def _programmed(problem: Problem, known: Fleet, options: Options, *, say: Say, deadline: float) -> Fleet:
     """The cheapest fleet by mixed-integer programs, or the one that is known where they find none in time."""
     if problem.load.shape[1] > _MANY_BUCKETS and options.gap > 0 and problem.slices is None:
-        return by_clusters(problem, options, known, say=say, deadline=deadline)
+        return by_clusters(problem, options, known.instances, say=say, deadline=deadline)
+    if problem.slices is not None:
+        known = _from_continuous(problem, known, options, say=say, deadline=deadline)
     try:
         return by_program(problem, options, say=say, deadline=deadline, known=known)
     except OutOfTimeError:
-        share = fitting_shares(problem, known)
-        if share is None:
-            raise
-        bound = probe(problem).floor
-        return Fleet(instances=known, share=share, after_loss={}, bound=bound, status="time limit")
+        return replace(known, bound=probe(problem).floor, status="time limit")
+
+
+def _from_continuous(problem: Problem, known: Fleet, options: Options, *, say: Say, deadline: float) -> Fleet:
+    """A fleet for slices from the cheapest one for continuous shares, with a few instances more; else the known one."""
+    now = time.monotonic()
+    until = now + _CONTINUOUS_TIME * (deadline - now)
+    try:
+        found = by_program(problem.with_changes(slices=None), options, say=say, deadline=until, known=known)
+    except MelangeError:
+        return known
+    count = found.instances
+    cheapest_first = np.flatnonzero(count)[np.argsort(problem.cost[count > 0], kind="stable")]
+    for _ in range(_MOST_ADDED):
+        if problem.cost @ count >= problem.cost @ known.instances or time.monotonic() > until:
+            return known
+        if (fleet := _fleet(problem, count)) is not None:
+            return fleet
+        unit = np.eye(len(count), dtype=np.int64)
+        more = [count + unit[r] for r in cheapest_first if permitted(problem, (count + unit[r])[None]).all()]
+        if not more:
+            return known
+        count = more[0]
+    return known
 
 
 def _widened(problem: Problem, fleet: Fleet, inside: Mask) -> Fleet:

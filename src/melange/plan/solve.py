@@ -18,7 +18,7 @@ from melange.plan.fleet import Fleet, broken_limits, busy, check, least_peak_sha
 from melange.plan.incumbent import nearest
 from melange.plan.milp.program import Say
 from melange.plan.options import Options
-from melange.plan.plan import Plan
+from melange.plan.plan import Baseline, Plan
 from melange.plan.problem import ROUNDING, Problem, build
 from melange.plan.question import Question, question_of
 from melange.plan.servable import Scope, scope_of
@@ -87,6 +87,7 @@ def solve(
     whole = build(counted, scope.allowed, scope.served)
     in_force = None if incumbent is None else _instances_of(incumbent, whole.names)
     problem = _reduced(whole, in_force)
+    alone = single_types(counted, scope)  # before the search, which then ends in time
     deadline = began + asked.options.time_limit_s
     try:
         fleet, part = _search(problem, asked.options, in_force, progress or (lambda _: None), deadline)
@@ -94,7 +95,7 @@ def solve(
         unlimited = build(counted, scope.allowed, scope.served, availability=False)
         raise why_infeasible(whole, unlimited) from error
     check(problem, fleet, part)
-    return _plan(asked, scope, problem, fleet, part, time.monotonic() - began)
+    return _plan(asked, scope, problem, fleet, part, alone, began)
 
 
 def with_instances(question: Question, instances: npt.NDArray[np.int64]) -> Plan | None:
@@ -123,7 +124,7 @@ def with_instances(question: Question, instances: npt.NDArray[np.int64]) -> Plan
     if found is None:
         return None
     fleet = Fleet(instances=count, share=found[0], after_loss={}, bound=0.0, status="given")
-    return _plan(question, scope, problem, fleet, 1.0, time.monotonic() - began)
+    return _plan(question, scope, problem, fleet, 1.0, single_types(counted, scope), began)
 
 
 def _instances_of(incumbent: Plan, names: tuple[str, ...]) -> dict[str, int]:
@@ -155,7 +156,15 @@ def _search(
     return nearest(problem, fleet, prefer, options, deadline), 1.0
 
 
-def _plan(question: Question, scope: Scope, problem: Problem, fleet: Fleet, part: float, solve_s: float) -> Plan:
+def _plan(
+    question: Question,
+    scope: Scope,
+    problem: Problem,
+    fleet: Fleet,
+    part: float,
+    alone: dict[str, Baseline],
+    began: float,
+) -> Plan:
     """The answer, over all types and buckets of the profile."""
     profile, workload, options = question.profile, question.workload, question.options
     types = len(profile.replica_types)
@@ -182,11 +191,11 @@ def _plan(question: Question, scope: Scope, problem: Problem, fleet: Fleet, part
         cost_per_h=cost,
         bound_per_h=None if under_budget else bound,
         gap=_gap(best_part - part, best_part) if under_budget else _gap(cost - bound, cost),
-        single_type=single_types(question.at_confidence(), scope),
+        single_type=alone,
         served_fraction=min(1.0, served_fraction),
         unservable=scope.unservable,
         status=fleet.status,
-        solve_s=solve_s,
+        solve_s=time.monotonic() - began,
         cautions=_cautions(question, scope, fleet),
     )
 

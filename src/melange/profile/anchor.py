@@ -18,7 +18,7 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.errors import Caution
-from melange.profile.comparison import samples_of
+from melange.profile.comparison import samples_of, without_doubtful
 from melange.profile.correction import INTERVAL, REFERENCE_BATCH, Correction, correction, prior_variance
 from melange.profile.estimate import estimate_from
 from melange.profile.estimate_inputs import OWN, EstimateInputs
@@ -82,21 +82,32 @@ def anchor(
     )
 
 
-def anchor_from(inputs: EstimateInputs, measurements: Sequence[Measurement], searched: Slo | None = None) -> Profile:
+def anchor_from(
+    inputs: EstimateInputs,
+    measurements: Sequence[Measurement],
+    searched: Slo | None = None,
+    *,
+    doubtful: bool = False,
+) -> Profile:
     """:func:`anchor` of inputs that are one value.
 
     ``searched`` is the SLO whose maximum rates count, where it is not that of the inputs: other rates are then found by
-    simulation, from an estimate under the same limits on the mean.
+    simulation, from an estimate under the same limits on the mean. ``doubtful`` uses points too that prefix caching or
+    speculation is likely to have made fast.
     """
     base = estimate_from(inputs)
     matched, cautions = points_by_hardware(inputs, measurements)
-    profile = base
-    for hardware, points in matched.items():
+    profile, used = base, 0
+    for hardware, found in matched.items():
+        points: Sequence[Measurement] = found
+        if not doubtful:
+            points, unsure = without_doubtful(inputs.replicas_on([hardware]), inputs.model, found)
+            cautions += unsure
+        used += len(points)
         where = np.array([other == hardware for other in inputs.hardware])
         profile, doubts = _anchored(profile, inputs, hardware, points, where)
         profile, unused = with_searched_rates(profile, inputs.planned_sizes, searched or inputs.slo, points, where)
         cautions += doubts + unused
-    used = sum(map(len, matched.values()))
     return replace(
         profile,
         source=f"{base.source}, corrected by {_counted(used, 'measured point')}" if used else base.source,

@@ -21,6 +21,25 @@ from melange.workload.workload import Array
 _WILD = 3.0
 
 
+def without_doubtful(
+    replicas: Replicas, model: Model, points: Sequence[Measurement]
+) -> tuple[list[Measurement], list[Caution]]:
+    """Points but for those that prefix caching or speculation is likely to have made fast, and a word on these.
+
+    They say how much of it the load test had, and the traffic may have none.
+    """
+    kept, cautions = [], []
+    for point in points:
+        compared = compare(replicas, model, point)
+        cause = _cause(replicas, point, *compared[:2]) if compared else ""
+        if not cause:
+            kept.append(point)
+            continue
+        left_out = "it is left out; profile: {doubtful_anchors: true} uses it"
+        cautions.append(Caution("anchor", f"{_told(point, compared)}; {cause}; {left_out}"))
+    return kept, cautions
+
+
 def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) -> tuple[list[Sample], list[Caution]]:
     """Points compared with the model, repeated ones as their mean, and cautions on those that disagree strongly."""
     cautions = []
@@ -37,16 +56,20 @@ def samples_of(replicas: Replicas, model: Model, points: Sequence[Measurement]) 
         ratio = measured_s / predicted_s
         cause = _cause(replicas, point, batch, measured_s)
         if cause or not 1 / _WILD <= ratio <= _WILD:
-            times = f"{significant(ms(measured_s))} ms measured, {significant(ms(predicted_s))} ms predicted"
-            what = f"{point.source}: {times}"
             hint = cause or "check that model, accelerator, degree and engine match the service"
-            cautions.append(Caution("anchor", f"{what}; {hint}"))
+            cautions.append(Caution("anchor", f"{_told(point, compared)}; {hint}"))
         ratios[point.input_tokens, point.output_tokens, round(batch, 1)].append(math.log(ratio))
     samples = [
         Sample(inputs=inputs, outputs=outputs, batch=batch, log_ratio=float(np.mean(logs)))
         for (inputs, outputs, batch), logs in ratios.items()
     ]
     return samples, cautions
+
+
+def _told(point: Measurement, compared: tuple[float, float, float] | None) -> str:
+    """A point, with what was measured and what the model has there."""
+    _, measured_s, predicted_s = compared or (0.0, 0.0, 0.0)
+    return f"{point.source}: {significant(ms(measured_s))} ms measured, {significant(ms(predicted_s))} ms predicted"
 
 
 def _cause(replicas: Replicas, point: Measurement, batch: float, measured_s: float) -> str:

@@ -17,6 +17,7 @@ _THIN = 0.05
 def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
     """All cautions on the estimate of some inputs."""
     found = (
+        _unmeasured(inputs),
         _extrapolated(inputs),
         _over_pcie(inputs),
         _unverified(inputs),
@@ -44,6 +45,28 @@ def _extrapolated(inputs: EstimateInputs) -> Caution | None:
         return None
     what = f"the step-time model of {era.name} was not calibrated for {', '.join(beyond)}"
     return Caution("extrapolated", f"{what}; measure a few points before you rely on these estimates")
+
+
+def _unmeasured(inputs: EstimateInputs) -> Caution | None:
+    """Hardware and releases without measurements, where rates are little more than a guess."""
+    era, facts = inputs.era, inputs.facts_by_name
+    measured = {one.accelerator for one in inputs.tables.cost_by_hardware} if inputs.tables else set()
+    names = sorted({one.accelerator for one in inputs.distinct_hardware} - measured)
+    guessed = [name for name in names if not era.known_of(inputs.model, facts[name]).points]
+    parts = []
+    if not era.is_covered:
+        parts.append(f"{era.releases.engine} {era.release} has no engine era; the nearest one, {era.name}, is used")
+    elif guessed:
+        known = era.known_of(inputs.model, facts[guessed[0]])
+        bounds = f"{known.low:.2g} to {known.high:.2g} times"
+        what = f"no measurements under {era.name} cover {some_of(guessed)}"
+        parts.append(f"{what}: steps may take {bounds} as long as estimated")
+    elif era.release and not era.releases.is_measured(era.release):
+        what = f"{era.releases.engine} {era.release} was not measured"
+        parts.append(f"{what}; the constants of {era.name} are used, with a wider interval")
+    if not parts:
+        return None
+    return Caution("measure-first", f"{parts[0]}; measure this first: melange measure, then profile.anchors")
 
 
 def _thin_cache(inputs: EstimateInputs) -> Caution | None:

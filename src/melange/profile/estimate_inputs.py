@@ -168,7 +168,7 @@ class EstimateInputs:
 
     def residuals_on(self, hardware: Hardware) -> Residuals:
         """How far measured step times were from predicted ones on such hardware."""
-        own = self.era.residuals_of(self.model, hardware.accelerator)
+        own = self.era.residuals_of(self.model, self.facts_by_name[hardware.accelerator])
         return self.tables.residuals_on(hardware, own) if self.tables else own
 
     def obstacle_on(self, hardware: Hardware) -> str:

@@ -15,7 +15,7 @@ from melange.errors import unknown
 from melange.replica.capacity import Replicas
 from melange.replica.era import EngineSettings, Era
 from melange.replica.memory import kv_layers, kv_room_bytes
-from melange.replica.step import StepCost, stack, step_cost
+from melange.replica.step import StepCost, scaled, stack, step_cost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +81,7 @@ def replicas_of(
     facts = [facts_by_name[one.accelerator] for one in hardware]
     served = [variant_of(model, one.variant) for one in hardware]
     triples = list(zip(served, hardware, facts, strict=True))
-    costs = [
-        known[one]
-        if one in known
-        else step_cost(variant, fact, tensor_parallel=one.tensor_parallel, is_pcie=one.is_pcie, constants=era.constants)
-        for variant, one, fact in triples
-    ]
+    costs = [known[one] if one in known else era_cost(variant, fact, one, era) for variant, one, fact in triples]
     limits = np.array([era.settings.limits_on(fact) for fact in facts], float)
     kv_tokens = [kv_tokens_of(variant, fact, one.tensor_parallel, era.settings) for variant, one, fact in triples]
     return Replicas(
@@ -100,6 +95,19 @@ def replicas_of(
         max_context=era.settings.max_context or model.max_context,
         kv_layers=kv_layers([variant.kv_shape(one.tensor_parallel) for variant, one, _ in triples]),
     )
+
+
+def era_cost(model: Model, accelerator: Accelerator, hardware: Hardware, era: Era) -> StepCost:
+    """Coefficients of the step by the era's constants on that accelerator, and by what is common to sources unseen."""
+    cost = step_cost(
+        model,
+        accelerator,
+        tensor_parallel=hardware.tensor_parallel,
+        is_pcie=hardware.is_pcie,
+        constants=era.constants_on(accelerator),
+    )
+    slowdown = era.slowdown(model, accelerator)
+    return scaled(cost, slowdown) if slowdown != 1.0 else cost
 
 
 def kv_tokens_of(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:

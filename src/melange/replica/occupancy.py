@@ -45,13 +45,9 @@ def _in_flight(engine: Engine, rate: tuple[float, ...], inputs: tuple[float, ...
 
 
 def _longest_stay_s(slo: Slo | None, sizes: Sizes) -> Array:
-    """The longest that a request may stay within the SLO (1, I, O) [s]; a second a token where nothing is said."""
-    if slo is None:
-        return sizes.outputs
-    limits = slo.limits
-    stays = [sizes.outputs * limits[name] for name in ("tpot", "ntpot") if name in limits]
-    stays += [np.full_like(sizes.outputs, limits["latency"])] if "latency" in limits else []
-    return np.minimum.reduce(stays) if stays else sizes.outputs * limits["ttft"]
+    """The longest that a request may stay within the SLO (1, I, O) [s]; a second a token where nothing bounds it."""
+    stay_s = None if slo is None else slo.longest_stay_s(sizes.outputs)
+    return sizes.outputs if stay_s is None else stay_s
 
 
 def replicas_like(engine: Engine) -> Replicas:

@@ -158,7 +158,7 @@ def step_cost(
         ring_s=reduces[2],
         ring_token_s=reduces[3],
         host_s=_host_s(model, constants),
-        sequence_s=constants.t_sequence_s + state_s,
+        sequence_s=constants.t_sequence_s + constants.t_logit_s * model.vocabulary_size + state_s,
         request_s=constants.t_request_s,
         stream_s=constants.t_stream_s,
     )
@@ -296,37 +296,33 @@ def _attention_s(
 
 def _token_s(model: Model, accelerator: Accelerator, constants: Constants) -> float:
     """Arithmetic of the layers' linear parts for one token on one accelerator, states included [s]."""
-    body: Counter[str] = Counter({_linear_dtype(model.weight_dtype, model.activation_dtype, accelerator): 0})
-    routed: Counter[str] = Counter()
+    body_s, routed_s = 0.0, 0.0
     for kind in model.kinds:
         for weights in kind.body:
-            body[_linear_dtype(weights.dtype, weights.multiplied, accelerator)] += kind.count * weights.parameters
+            rate = _linear_rate(weights.dtype, weights.multiplied, accelerator, constants)
+            body_s += kind.count * weights.parameters / rate
         for weights in kind.routed:
             visited = kind.count * weights.parameters * kind.experts_per_token / kind.experts
-            routed[_linear_dtype(weights.dtype, weights.multiplied, accelerator)] += visited  # type: ignore[assignment]
-    body[next(iter(body))] += model.router_parameters()
+            routed_s += visited / _linear_rate(weights.dtype, weights.multiplied, accelerator, constants)
+    router_rate = _linear_rate(model.weight_dtype, model.activation_dtype, accelerator, constants)
     # A state is decayed, written to and read from: three products of each of its numbers.
     states = sum(kind.count * kind.state_values for kind in model.kinds)
-    linear_s = sum(count / _linear_rate(dtype, accelerator, constants) for dtype, count in body.items())
-    routed_s = sum(
-        count / (_linear_rate(dtype, accelerator, constants) * constants.mfu_experts) for dtype, count in routed.items()
-    )
-    return 2.0 * (linear_s + routed_s + 3 * states / (accelerator.flops("bf16") * constants.mfu_attention))
+    states_s = 3 * states / (accelerator.flops("bf16") * constants.mfu_attention)
+    return 2.0 * (body_s + model.router_parameters() / router_rate + routed_s / constants.mfu_experts + states_s)
 
 
-def _linear_dtype(stored: str, multiplied: str, accelerator: Accelerator) -> str:
-    """The type in which linear layers multiply: weights in four bits take activations in eight where units for it are.
+def _linear_rate(stored: str, multiplied: str, accelerator: Accelerator, constants: Constants) -> float:
+    """Arithmetic that linear layers reach with weights of that type, in 16 bits where there are no units for it [1/s].
 
-    So do the kernels of vLLM and TensorRT-LLM for MXFP4 on Blackwell (``VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8``).
+    Weights in four bits take activations in eight where units for it are: so do the kernels of vLLM and TensorRT-LLM
+    for MXFP4 on Blackwell (``VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8``).
     """
-    is_mixed = stored == "fp4" and multiplied == "bf16"
-    return "fp8" if is_mixed and "fp4" in accelerator.flops_by_dtype else multiplied
-
-
-def _linear_rate(dtype: str, accelerator: Accelerator, constants: Constants) -> float:
-    """Arithmetic that linear layers reach in that type, or in 16 bits where there are no units for it [1/s]."""
+    known = accelerator.flops_by_dtype
+    dtype = "fp8" if stored == "fp4" and multiplied == "bf16" and "fp4" in known else multiplied
     share_by_dtype = {"fp8": constants.mfu_fp8, "int8": constants.mfu_fp8, "fp4": constants.mfu_fp4}
-    share = share_by_dtype.get(dtype, constants.mfu) if dtype in accelerator.flops_by_dtype else constants.mfu
+    if dtype in share_by_dtype and dtype in known:
+        return accelerator.flops(dtype) * share_by_dtype[dtype]
+    share = constants.mfu * (constants.mfu_int4 if stored == "int4" else 1.0)
     return accelerator.flops(dtype) * share
 
 

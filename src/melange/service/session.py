@@ -158,7 +158,7 @@ class Session:
         Parameters
         ----------
         incumbent
-            The current plan, as for :meth:`plan`; the search for a certified plan goes by cost alone.
+            The current plan, as for :meth:`plan`.
         burstiness
             Coefficient of variation of the times between simulated arrivals; 1 is Poisson. None: as in the service's
             own log if it has one, else Poisson.
@@ -168,7 +168,7 @@ class Session:
         question = self.question()
         slo, reason = question.profile.slo, why_not_simulated(question) or too_large(question)
         if not reason and is_certifiable(question):
-            return self.certified(burstiness=burstiness)
+            return self.certified(incumbent=incumbent, burstiness=burstiness)
         proven = self.plan(incumbent=incumbent)
         if slo is not None and not is_certifiable(question):
             reason = why_not_simulated(question, proven.instances > 0) or too_large(question)
@@ -197,11 +197,13 @@ class Session:
         with self._task("solving for the cheapest mix") as tell:
             return self._finished(solve(question, incumbent=incumbent, progress=tell))
 
-    def certified(self, *, burstiness: float | None = None) -> Plan:
+    def certified(self, *, incumbent: Plan | None = None, burstiness: float | None = None) -> Plan:
         """The cheapest plan that a simulation certifies, on the service's own log if it has one.
 
         Parameters
         ----------
+        incumbent
+            The current plan: of certified plans with equal cost, the one that changes the fewest instances.
         burstiness
             Coefficient of variation of the times between arrivals, with sizes drawn from the log; 1 is Poisson. None:
             the log's requests as recorded, or Poisson without a log.
@@ -213,7 +215,7 @@ class Session:
         if reason := too_large(question):
             raise InputError(f"nothing can be certified: {reason}", hint="--quick plans by closed form")
         with self._task("simulating plans") as tell, compilation_told(tell):
-            found = certify(question, burstiness=burstiness, observed=observed, progress=tell)
+            found = certify(question, burstiness=burstiness, observed=observed, incumbent=incumbent, progress=tell)
         found = with_word_on_confidence(found)
         return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
 

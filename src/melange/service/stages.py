@@ -252,7 +252,8 @@ def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalo
     if service.profile.anchors:
         from melange.profile.anchor import anchor_from
 
-        profile = anchor_from(inputs, _anchors_of(service), service.slo.to_slo())
+        doubtful = service.profile.doubtful_anchors
+        profile = anchor_from(inputs, _anchors_of(service), service.slo.to_slo(), doubtful=doubtful)
     else:
         from melange.profile.estimate import estimate_from
 

@@ -13,11 +13,11 @@ from melange.errors import Caution
 from melange.files import Json
 from melange.replica.simulated.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED, statistic_of
 from melange.slo import DEFAULT_ATTAINMENT, METRICS, Slo
-from melange.units import S_PER_H, TOKENS_PER_MTOK
+from melange.units import S_PER_H, TOKENS_PER_MTOK, percent
 from melange.validate.attainment import AT_LIMIT, attainment, largest_ratio, metrics_of
 from melange.validate.causes import causes, share_by_cause
 from melange.validate.report import PERCENTILES, Report, TypeReport
-from melange.validate.simulate import Run, planned_workload
+from melange.validate.simulate import Run, left_out_of
 from melange.workload.workload import Array, Mask
 
 # Those that report.PERCENTILES names after the mean.
@@ -65,7 +65,7 @@ def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
         cost_per_mtok=_cost_per_mtok(runs),
         cost_per_h=_cost_per_h(first),
         **_queue(first),
-        left_out=1.0 - planned_workload(plan).total_rate / plan.workload.total_rate,
+        left_out=left_out_of(plan),
         cautions=_cautions(first),
     )
 
@@ -254,7 +254,7 @@ def _cautions(run: Run) -> tuple[Caution, ...]:
     if estimated:
         what = f"step times of {', '.join(estimated)} are estimated, not measured"
         said.append(Caution("estimated", f"{what}; --steps slow simulates the slowest tenth of measured step times"))
-    if run.plan.served_fraction < 1:
-        what = f"{1 - run.plan.served_fraction:.2%} of the requests have sizes that the plan leaves out"
+    if left_out := left_out_of(run.plan):
+        what = f"{percent(left_out, 2)} of the requests have sizes that the plan leaves out"
         said.append(Caution("left-out", f"{what}; they were not simulated"))
     return tuple(said)

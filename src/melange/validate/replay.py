@@ -13,11 +13,15 @@ import numpy as np
 from melange.errors import InputError
 from melange.validate.attainment import warm_up
 from melange.workload.arrivals import Arrivals
+from melange.workload.rows import lasting
 
 # Windows over which a log's peaks are told, by name [s]: as long as short bursts and as busy hours.
 _WINDOWS_S = {"second": 1.0, "10 seconds": 10.0, "minute": 60.0, "10 minutes": 600.0, "hour": 3600.0}
 # A window is one of several: of fewer, the busiest one is the log itself.
 _LEAST_WINDOWS = 5
+# Rates that differ by less are the same: windows that are counted from the first request that was served, and from the
+# first row, begin at other moments.
+_SAME_RATE = 0.02
 # A log of which more gaps than this are 0 has a coarse clock, and its bursts may be the clock's. As read_trace has it.
 _COARSE = 0.1
 # Peaks below this are not worth a word: Poisson arrivals at 5 requests/s have a minute of 1.2 times the mean an hour.
@@ -46,6 +50,43 @@ def whole_log(log: Arrivals) -> Arrivals:
     start, requests = counting(0, len(log))
     before = requests - len(log)
     return replace(stretch(log, start, requests), source=f"{log.source}, its last {before:,} also first, as warm-up")
+
+
+def planned_part(log: Arrivals, part_s: tuple[float, float], rate: float) -> tuple[Arrivals, float]:
+    """The part of a log that a plan is made for, at the log's own speed, and its rate [1/s].
+
+    Parameters
+    ----------
+    log
+        The log that the plan is made for, or another one of the service.
+    part_s
+        Start and end of the planned part, counted from the log's first arrival [s].
+    rate
+        The planned rate [1/s]. Where the same part of this log has another one, the part as long whose rate is nearest
+        is taken: the log of another day has its busy hour elsewhere.
+
+    Raises
+    ------
+    InputError
+        A log that is shorter than the part.
+    """
+    start_s, end_s = part_s
+    length_s, whole_s = end_s - start_s, float(log.arrival_s[-1] - log.arrival_s[0])
+    if length_s > whole_s * (1 + _SAME_RATE):
+        raise InputError(
+            f"the plan is made for {lasting(length_s)} of a log, and this log lasts {lasting(whole_s)}",
+            hint="give a longer log",
+        )
+    starts = np.append(start_s, np.arange(start_s % length_s, whole_s, length_s)) + log.arrival_s[0]
+    first, last = np.searchsorted(log.arrival_s, starts), np.searchsorted(log.arrival_s, starts + length_s)
+    away = np.abs((last - first) / length_s - rate)
+    chosen = 0 if away[0] <= _SAME_RATE * rate else int(np.argmin(away))
+    if last[chosen] - first[chosen] < 2:
+        raise InputError(f"no {lasting(length_s)} of the log hold two requests", hint="give a busier log")
+    begins = float(starts[chosen] - log.arrival_s[0])
+    rows = f"requests {first[chosen] + 1:,} to {last[chosen]:,}, from {lasting(begins)} after the first on"
+    part = log.part(int(first[chosen]), int(last[chosen]))
+    return replace(part, source=f"{log.source}: {rows}, for {lasting(length_s)}"), float(len(part) / length_s)
 
 
 def counting(start: int, requests: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from melange.errors import InputError, unknown
 from melange.plan.plan import Plan
+from melange.plan.problem import ROUNDING
 from melange.plan.routing import policy_state, replica_engines, types_of
 from melange.replica.engine import Engine
 from melange.replica.policy import POLICIES
@@ -175,6 +176,14 @@ def planned_workload(plan: Plan) -> Workload:
     if plan.certificate and plan.certificate.sends_unservable:
         return plan.workload
     return replace(plan.workload, request_rate=plan.workload.request_rate * served)
+
+
+def left_out_of(plan: Plan) -> float:
+    """Share of a plan's requests that are not simulated, 0-1: those that the plan says it leaves out."""
+    if plan.certificate and plan.certificate.sends_unservable:
+        return 0.0
+    left_out = 1.0 - plan.served_fraction
+    return left_out if left_out > ROUNDING else 0.0
 
 
 def draw_for(plan: Plan, requests: int, *, seed: int = 0, burstiness: float = 1.0, scale: float = 1.0) -> Arrivals:

@@ -9,13 +9,14 @@ import json
 import tempfile
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from melange.errors import InputError
+from melange.errors import UNPRINTABLE, InputError
 from melange.files import path_of
 from melange.parsing import csv_rows
 from melange.workload.fields import nested_in_cells, nested_in_schema, nested_names
@@ -151,6 +152,8 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
             objects = _first_objects(files[0])
             nested = dict.fromkeys(name for one in objects for name in nested_names(one))
             columns = {key: "VARCHAR" for one in objects for key in one}
+            if broken := [name for name in columns if UNPRINTABLE.search(name)]:
+                raise InputError(f"{files[0]}: the name {broken[0][:60]!a} of a field holds what is no character")
             if is_array := _is_array(files[0]):
                 kind = "json"
             # A line that is no JSON comes out as a row of nulls, and is reported as one.
@@ -310,7 +313,7 @@ def readable(place: str) -> Iterator[None]:
             # Ibis 12 calls fetch_arrow_table, which DuckDB 2 deprecates; both are theirs to settle.
             warnings.simplefilter("ignore", DeprecationWarning)
             yield
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error, RuntimeError, UnicodeError) as error:  # of damaged gzip, and within DuckDB
         raise InputError(f"{place}: cannot be read: {error}") from error
     except duckdb.Error as error:
         reason = str(error).partition("\n")[0]

@@ -186,7 +186,8 @@ class _Samples:
             )
             raise InputError(
                 f"{self._place}: no histogram of request sizes; known: {names}",
-                hint="save the output of http://server:8000/metrics (SGLang: start it with --enable-metrics)",
+                hint="save the output of http://server:8000/metrics (SGLang: start it with --enable-metrics "
+                "--collect-tokens-histogram)",
             )
         if len(dialects) > 1:
             engines = " and ".join(DIALECTS[one].engine for one in sorted(dialects))

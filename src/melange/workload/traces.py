@@ -15,6 +15,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from melange.errors import Caution, InputError
+from melange.workload.burstiness import GAPS_A_WINDOW, WINDOW_S, pooled_burstiness
 from melange.workload.clock import Moment, Span, check_statistic, full_windows, span, window_statistic
 from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout, time_unit
@@ -24,14 +25,8 @@ from melange.workload.rows import Rows, lasting, select_rows, with_buckets
 from melange.workload.sizes import mean_sizes, oversized, thin_data
 from melange.workload.workload import Buckets, Workload
 
-# Burstiness takes a sort of all arrivals, which longer logs are spared, and is chance where there are fewer gaps. Both
-# are judgments.
+# Burstiness takes a sort of all arrivals, which longer logs are spared. A judgment.
 _BURSTINESS_ROWS = 2_000_000
-_BURSTINESS_GAPS = 30
-# Windows in which the rate is taken to be steady: shorter than anything a day does, longer where few requests come, so
-# that each has gaps enough to compare: with 100, Poisson arrivals come out 1 % low. Judgments.
-_BURSTINESS_WINDOW_S = 3600.0
-_BURSTINESS_GAPS_A_WINDOW = 100
 
 # Share of rows that may be alike by chance where the clock is finer than a second; longer logs are spared the look,
 # which takes a second for a million rows. Judgments.
@@ -159,15 +154,20 @@ def _with_clock(
     selected = rows.within(stretch)
     counts = _Counts.of(selected, grid)
     total = request_rate
+    is_part = start is not None or end is not None
+    part_s = (stretch.start_s - first_s, stretch.start_s - first_s + stretch.duration_s) if is_part else None
     if total is None:
-        total = _total_rate(selected, stretch, counts.served, window_s, rate)
+        total, at_s = _total_rate(selected, stretch, counts.served, window_s, rate)
+        if at_s is not None and window_s is not None:
+            part_s = (at_s - first_s, at_s - first_s + window_s)
     words = f"over {lasting(stretch.duration_s)}"
     if request_rate is not None:
         words += ", rate as given"
     elif window_s is not None:
         words += f", rate: {rate} of windows of {lasting(window_s)}"
     workload = _workload(rows, grid, counts, total, words, _burstiness(selected, stretch, counts.served))
-    return replace(workload, cautions=(*workload.cautions, *_copies(selected, counts.served)))
+    cautions = (*workload.cautions, *_copies(selected, counts.served))
+    return replace(workload, cautions=cautions, log_part_s=None if request_rate is not None else part_s)
 
 
 def clock_of(rows: Rows) -> tuple[float, float]:
@@ -246,14 +246,17 @@ def _extents(rows: Rows, grid: Buckets) -> tuple[tuple[int, int], tuple[int, int
     return (low_i, high_i), (low_o, high_o)
 
 
-def _total_rate(rows: Rows, stretch: Span, served: int, window_s: float | None, rate: str) -> float:
+def _total_rate(
+    rows: Rows, stretch: Span, served: int, window_s: float | None, rate: str
+) -> tuple[float, float | None]:
+    """The rate that is planned for, and where the window begins whose rate is nearest to it [s]; None: no window's."""
     place = rows.log.place
     if not stretch.duration_s > 0:
         raise InputError(
             f"{place}: all {served} requests arrive at the same time, so there is no rate", hint="set a request rate"
         )
     if window_s is None:
-        return served / stretch.duration_s
+        return served / stretch.duration_s, None
     windows = full_windows(stretch.duration_s, window_s, place=place)
     served_rows = rows.served()
     window = ((served_rows.arrival_s - stretch.start_s) / window_s).floor().cast("int64")
@@ -267,7 +270,9 @@ def _total_rate(rows: Rows, stretch: Span, served: int, window_s: float | None, 
             f"{place}: {rate} over {windows} windows of {window_s:g} s is 0 requests/s",
             hint="most windows are empty: use longer windows or a higher percentile",
         )
-    return total
+    if rate == "mean":
+        return total, None
+    return total, stretch.start_s + window_s * int(np.argmin(np.abs(per_window / window_s - total)))
 
 
 def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
@@ -276,23 +281,19 @@ def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
     Gaps are held against the mean of their own window, so that a rate that changes over the day is no burst. Gaps that
     reach from one window into the next are left out: those that stay are as long, held against each other, as any.
     """
-    if not _BURSTINESS_GAPS <= served - 1 < _BURSTINESS_ROWS or not stretch.duration_s > 0:
+    if not 2 <= served <= _BURSTINESS_ROWS or not stretch.duration_s > 0:
         return None
-    window_s = max(_BURSTINESS_WINDOW_S, _BURSTINESS_GAPS_A_WINDOW * stretch.duration_s / served)
+    window_s = max(WINDOW_S, GAPS_A_WINDOW * stretch.duration_s / served)
     arrivals = rows.served()
     arrivals = arrivals.mutate(window=((arrivals.arrival_s - stretch.start_s) / window_s).floor().cast("int64"))
     before = arrivals.arrival_s.lag().over(group_by=arrivals.window, order_by=arrivals.arrival_s)
     gaps = arrivals.select(window=arrivals.window, gap=arrivals.arrival_s - before)
     gaps = gaps.filter(gaps.gap.notnull())
     by_window = gaps.group_by(gaps.window).aggregate(
-        n=gaps.count(), mean=gaps.gap.mean(), deviation=gaps.gap.std(how="pop"), ties=(gaps.gap == 0).sum()
+        n=gaps.count(), total=gaps.gap.sum(), squares=(gaps.gap * gaps.gap).sum(), ties=(gaps.gap == 0).sum()
     )
-    found = [row for row in _all_rows(by_window) if row[1] >= 2]
-    counts, means, deviations, ties = (np.array([row[place] for row in found], float) for place in range(1, 5))
-    total = counts.sum()
-    if total < _BURSTINESS_GAPS or ties.sum() > 0.1 * total or not (means > 0).all():
-        return None
-    return float(np.sqrt((counts * (deviations / means) ** 2).sum() / total))
+    found = np.array([row[1:] for row in _all_rows(by_window)], float).reshape(-1, 4)
+    return pooled_burstiness(*found.T)
 
 
 def _copies(rows: Rows, served: int) -> tuple[Caution, ...]:

@@ -159,6 +159,9 @@ class Workload:
         Rows of the trace that were left out because they failed (no output), so that they are not hidden.
     burstiness
         Coefficient of variation of the times between arrivals; 1 is Poisson; None where it was not observed.
+    log_part_s
+        The part of a log that the rate is of: its start and its end, counted from the log's first arrival [s]; None:
+        all of a log, or no log.
     cautions
         Warnings about these figures.
 
@@ -176,6 +179,7 @@ class Workload:
     requests: int | None = None
     failed_requests: int = 0
     burstiness: float | None = None
+    log_part_s: tuple[float, float] | None = None
     cautions: tuple[Caution, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -187,6 +191,8 @@ class Workload:
             sizes = getattr(self, name)
             if not ((sizes >= 1) & (sizes <= MOST_TOKENS)).all():
                 raise InputError(f"workload.{name}: the size of a bucket must be 1 to {MOST_TOKENS:,} tokens")
+        if self.log_part_s is not None and not 0 <= self.log_part_s[0] < self.log_part_s[1] < np.inf:
+            raise InputError(f"workload.log_part_s must be a start and a later end, got {shown(list(self.log_part_s))}")
         object.__setattr__(self, "source", printable(self.source))
 
     @classmethod
@@ -241,6 +247,7 @@ class Workload:
             requests=(self.requests or 0) + (other.requests or 0) if known else None,
             failed_requests=self.failed_requests + other.failed_requests,
             burstiness=None,
+            log_part_s=None,
             cautions=tuple(dict.fromkeys((*self.cautions, *other.cautions))),
         )
 
@@ -261,7 +268,7 @@ class Workload:
             "burstiness": self.burstiness,
             "warnings": [caution.to_json() for caution in self.cautions],
         }
-        return content
+        return content | ({} if self.log_part_s is None else {"log_part_s": list(self.log_part_s)})
 
     @classmethod
     def from_json(cls, content: Json) -> Workload:
@@ -275,6 +282,7 @@ class Workload:
             requests=value_of(int | None, content.get("requests"), "requests"),
             failed_requests=value_of(int, content.get("failed_requests", 0), "failed_requests"),
             burstiness=value_of(float | None, content.get("burstiness"), "burstiness"),
+            log_part_s=value_of(tuple[float, float] | None, content.get("log_part_s"), "log_part_s"),
             cautions=records(Caution, content.get("warnings", ()), "warnings"),
         )
 

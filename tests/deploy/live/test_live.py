@@ -75,6 +75,20 @@ def test_burstiness_is_seen_across_processes() -> None:
         assert live_workload(counters, PLAN.workload).burstiness == pytest.approx(expected, abs=0.06)
 
 
+def test_a_rate_that_changes_over_the_day_is_no_burst() -> None:
+    """Gaps are held against the mean of their own hour, as those of a log are."""
+    random = np.random.default_rng(5)
+    drawn_s = np.sort(random.uniform(0.0, 86_400.0, 40_000))
+    kept = random.random(len(drawn_s)) < (1 + 0.95 * np.sin(2 * np.pi * drawn_s / 86_400.0)) / 1.95
+    counters, (ledger,), (balancer,) = books()
+    for moment_s in drawn_s[kept]:
+        ledger.arrived(50, float(moment_s) + 1.0)
+    serve(ledger, balancer, 50, 20)
+    assert live_workload(counters, PLAN.workload).burstiness == pytest.approx(1.0, abs=0.05)
+    gaps = np.diff(drawn_s[kept])
+    assert gaps.std() / gaps.mean() > 1.5
+
+
 def test_requests_beyond_the_last_bucket_are_spoken_of() -> None:
     """They count as the last bucket's, and the reader is told."""
     counters, (ledger,), (balancer,) = books()

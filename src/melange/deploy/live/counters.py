@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _SLOTS = 1024
 # Of SHA-256, by which a replica finds its counter [bytes].
 _DIGEST = 32
+# Hours of a day: gaps of one are held against the mean of it, for a rate that changes over the day is no burst.
+GAP_HOURS = 24
 # Upper edges of the histograms [s].
 TTFT_EDGES_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
 TPOT_EDGES_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.5, 1.0, 2.5, math.inf)
@@ -44,7 +46,8 @@ def _layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]
         "completed": (inputs, outputs),
         "input_sum": (inputs, outputs),
         "output_sum": (inputs, outputs),
-        "gaps": (3,),  # between arrivals: how many, their sum [s], the sum of their squares [s2]
+        # Between arrivals, by the hour of a clock of 24: how many, their sum [s], the sum of their squares [s2].
+        "gaps": (GAP_HOURS, 3),
         "oversized": (1,),
         "sent": (types, inputs),
         "ended": (len(REASONS),),

@@ -5,7 +5,16 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
-from melange.deploy.live.counters import LATENCY_EDGES_S, METRICS, REASONS, TPOT_EDGES_S, TTFT_EDGES_S, Counters
+from melange.deploy.live.counters import (
+    GAP_HOURS,
+    LATENCY_EDGES_S,
+    METRICS,
+    REASONS,
+    TPOT_EDGES_S,
+    TTFT_EDGES_S,
+    Counters,
+)
+from melange.workload.burstiness import WINDOW_S
 
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import Ticket
@@ -42,9 +51,10 @@ class Ledger:
         self._shared[at["last_arrival"]] = moment_s
         if last_s > 0.0:
             gap_s = max(moment_s - last_s, 0.0)
-            row[at["gaps"]] += 1.0
-            row[at["gaps"] + 1] += gap_s
-            row[at["gaps"] + 2] += gap_s * gap_s
+            place = at["gaps"] + 3 * (int(moment_s / WINDOW_S) % GAP_HOURS)
+            row[place] += 1.0
+            row[place + 1] += gap_s
+            row[place + 2] += gap_s * gap_s
 
     def unserved(self, reason: str, is_arrived: bool = True) -> None:
         """A request has ended without a completion; one of those that arrived has missed the SLO."""

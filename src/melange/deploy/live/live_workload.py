@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from melange.deploy.live.counters import REASONS, Counters
 from melange.errors import Caution, InputError
+from melange.workload.burstiness import pooled_burstiness
 from melange.workload.sizes import mean_sizes, thin_data
 from melange.workload.workload import Workload
-
-if TYPE_CHECKING:
-    from melange.workload.workload import Array
 
 
 def live_workload(counters: Counters, planned: Workload) -> Workload:
@@ -53,17 +49,9 @@ def live_workload(counters: Counters, planned: Workload) -> Workload:
         source=f"melange balance: {total:,.0f} requests in {length_s:,.0f} s",
         requests=int(total),
         failed_requests=unserved,
-        burstiness=_burstiness(counters.window("gaps")),
+        burstiness=pooled_burstiness(*counters.window("gaps").reshape(-1, 3).T),
         cautions=(*thin_data(planned.buckets, done), *_oversized(counters, planned)),
     )
-
-
-def _burstiness(gaps: Array) -> float | None:
-    """Coefficient of variation of the times between arrivals; None for fewer than 100 of them."""
-    count, total, squares = (float(one) for one in gaps)
-    if count < 100 or total <= 0:
-        return None
-    return math.sqrt(max(squares / count - (total / count) ** 2, 0.0)) / (total / count)
 
 
 def _oversized(counters: Counters, planned: Workload) -> tuple[Caution, ...]:

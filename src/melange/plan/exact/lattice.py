@@ -114,7 +114,8 @@ def permitted(problem: Problem, fleets: Positions) -> Mask:
 def points(least: Positions, most: Positions) -> float:
     """How many fleets the box over all but its widest type holds."""
     width = (most - least + 1).clip(min=0).astype(float)
-    return float(width.prod() / max(width.max(), 1.0))
+    with np.errstate(over="ignore"):  # of thousands of types there are more than a number can say
+        return float(width.prod() / max(width.max(), 1.0))
 
 
 def build_lattice(problem: Problem, least: Positions, most: Positions, cuts: Cuts) -> Lattice:

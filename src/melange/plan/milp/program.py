@@ -13,7 +13,7 @@ from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import Solved, minimise
 from melange.plan.milp.milp import Milp
-from melange.plan.milp.slices import quickly_sliced
+from melange.plan.milp.slices import quickly_sliced, whole_buckets
 from melange.plan.options import Options
 from melange.plan.problem import Positions, Problem
 from melange.workload.workload import Array
@@ -31,16 +31,15 @@ class OutOfTimeError(SolverError):
     """The time ran out before any plan was found."""
 
 
-def by_program(
-    problem: Problem, options: Options, *, say: Say, deadline: float, known: Positions | None = None
-) -> Fleet:
-    """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from (R,)."""
+def by_program(problem: Problem, options: Options, *, say: Say, deadline: float, known: Fleet | None = None) -> Fleet:
+    """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from."""
     scenarios: tuple[int, ...] = ()
     strict, bound = problem, floor_per_h(problem)
     for _ in range(_MOST_ROUNDS):
         milp = formulate(strict, scenarios=scenarios)
-        start = None if known is None else start_point(strict, milp, known)
-        outcome = run_program(milp, options, deadline, start)
+        start = None if known is None else start_point(strict, milp, known.instances, known.share)
+        # In slices a first fleet may be far off, and the solver's own heuristics find better ones.
+        outcome = run_program(milp, options, deadline, start, heuristics=start is None or problem.slices is not None)
         bound = max(bound, outcome.bound)
         assert outcome.x is not None
         fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status)
@@ -56,12 +55,15 @@ def by_program(
     raise SolverError("the solver's plans keep violating their constraints", hint="this is a bug")
 
 
-def start_point(problem: Problem, milp: Milp, count: Positions) -> Array | None:
-    """The point of the program that stands for a fleet; None where the fleet does not carry the traffic."""
+def start_point(problem: Problem, milp: Milp, count: Positions, share: Array | None = None) -> Array | None:
+    """The point of the program that stands for a fleet; None where the fleet does not carry the traffic.
+
+    ``share`` (R, B) are shares that fit, where they are known.
+    """
     columns = milp.columns
     if columns.scenarios or columns.served >= 0:
         return None
-    share = fitting_shares(problem, count)
+    share = fitting_shares(problem, count) if share is None else share
     if share is None:
         return None
     x = np.zeros(columns.count)
@@ -79,14 +81,24 @@ def fitting_shares(problem: Problem, count: Positions) -> Array | None:
     found = least_peak_shares(problem, carried)
     if found is None or found[1] > 1 + TOLERANCE:
         return None
-    return found[0] if problem.slices is None else quickly_sliced(problem, found[0], carried)
+    if problem.slices is None:
+        return found[0]
+    quick = quickly_sliced(problem, found[0], carried)
+    return whole_buckets(problem, carried) if quick is None else quick
 
 
-def run_program(milp: Milp, options: Options, deadline: float, start: Array | None = None) -> Solved:
-    """Solve a program until the deadline."""
+def run_program(
+    milp: Milp, options: Options, deadline: float, start: Array | None = None, *, heuristics: bool | None = None
+) -> Solved:
+    """Solve a program until the deadline; heuristics are used where there is no start, if nothing else is said."""
     left = deadline - time.monotonic()
     outcome = minimise(
-        milp.program, time_limit_s=left, gap=options.gap, seed=options.seed, start=start, heuristics=start is None
+        milp.program,
+        time_limit_s=left,
+        gap=options.gap,
+        seed=options.seed,
+        start=start,
+        heuristics=start is None if heuristics is None else heuristics,
     )
     if outcome.status == "infeasible":
         raise InfeasibleError("no allowed fleet can serve the workload")

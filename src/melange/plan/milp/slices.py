@@ -46,6 +46,16 @@ def quickly_sliced(problem: Problem, share: Array, carried: Array) -> Array | No
     return quick if quick is not None else _dived(problem, carried)
 
 
+def whole_buckets(problem: Problem, carried: Array) -> Array | None:
+    """Shares (R, B) that send each bucket to the type that serves it cheapest, if they fit into ``carried`` (R,)."""
+    priced = np.where(carried[:, None] > 0, (problem.cost / problem.capacity)[:, None] * problem.load, np.inf)
+    if not np.isfinite(priced).any(axis=0).all():
+        return None
+    share = np.zeros_like(problem.load)
+    share[priced.argmin(axis=0), np.arange(priced.shape[1])] = 1.0
+    return share if (busy(problem, share) <= carried * (1 + TIGHT)).all() else None
+
+
 def _dived(problem: Problem, carried: Array) -> Array | None:
     """Round one split bucket after the other, the heaviest first, the shares of the others solved again each time.
 

@@ -150,7 +150,7 @@ def mix_hover(point: SweepPoint, legend: Legend) -> str:
     if len(counted) > _MOST_COUNTED:
         lines.append(f"and {len(counted) - _MOST_COUNTED} more types")
     if plan.served_fraction < 1:
-        lines.append(f"for {plan.served_fraction:.1%} of the requests")
+        lines.append(f"for {percent(plan.served_fraction)} of the requests")
     return "<br>".join([lines[0], *(plain(line) for line in lines[1:])])
 
 

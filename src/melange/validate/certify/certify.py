@@ -42,6 +42,7 @@ from melange.slo import Slo
 from melange.validate.certify.bound import least_cost
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
+from melange.validate.certify.in_force import counts_in_force, nearest_proven
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
 from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.second_pools import in_pools, of_all_types
@@ -89,6 +90,7 @@ def certify(
     policy: str = POLICIES[0],
     burstiness: float | None = None,
     observed: Arrivals | None = None,
+    incumbent: Plan | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Plan:
     """The cheapest plan found that a simulation certifies: enough requests meet the SLO, with confidence.
@@ -112,6 +114,8 @@ def certify(
     observed
         Requests in place of the workload's buckets. Those of a log are replayed as they came, at their own pace, where
         no burstiness is given and they are enough to show the target; else their sizes are drawn from.
+    incumbent
+        The plan in force: of certified plans that cost the same, the one that changes the fewest instances.
     progress
         Called with a sentence for each plan.
 
@@ -157,7 +161,7 @@ def certify(
         sent = carried if is_dropped else given.workload
         replayed = None if log is None else _carried_of(log, sent, context)
         replays = None if replayed is None else replays_of(len(replayed))
-        kept = worth_types(whole)
+        kept = worth_types(whole, counts_in_force(whole, incumbent))
         judge = Judge(
             question=with_types(whole, kept),
             slo=slo,
@@ -169,7 +173,7 @@ def certify(
             replays=replays,
         )
         try:
-            best, single = _found(judge, lone[kept])
+            best, single = _found(judge, lone[kept], incumbent)
         except InfeasibleError as error:
             missed = f"no plan reaches {reach.target:.2%}"
             reach = lowered(reach, wanted, judge, error)
@@ -202,7 +206,7 @@ def certify(
     )
 
 
-def _found(judge: Judge, lone: Mask) -> tuple[Trial, Trial | None]:
+def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Trial | None]:
     """The cheapest plan found that is proven, and the cheapest fleet of one type that held, if any.
 
     Parameters
@@ -211,6 +215,8 @@ def _found(judge: Judge, lone: Mask) -> tuple[Trial, Trial | None]:
         What simulations say.
     lone
         Sizes that a type serves in a fleet of its own only (R, I, O).
+    incumbent
+        The plan in force, or None.
 
     Raises
     ------
@@ -231,7 +237,7 @@ def _found(judge: Judge, lone: Mask) -> tuple[Trial, Trial | None]:
     except InfeasibleError:
         if search.best is None:
             raise
-    best = search.second_chance(_proven(search, factor))
+    best = nearest_proven(search, search.second_chance(_proven(search, factor)), incumbent)
     alone = [one for one in (best, *judge.known.values()) if np.count_nonzero(one.plan.instances) == 1]
     held = [one for one in alone if one is best or judge.holds(one)]
     single = min(held, key=lambda one: one.plan.cost_per_h, default=None)
@@ -325,9 +331,8 @@ def _shortest(workload: Workload, slo: Slo) -> int:
     """Requests that arrive while requests that wait and run as long as the SLO allows come and go some times."""
     weight = workload.request_rate / workload.total_rate
     outputs = float((weight * workload.output_tokens).sum())
-    stays = {"latency": 1.0, "ntpot": outputs, "tpot": outputs}
-    allowed = [slo.limits[metric] * times for metric, times in stays.items() if metric in slo.limits]
-    stay_s = slo.limits.get("ttft", 0.0) + min(allowed, default=outputs * _TOKEN_S)
+    allowed = slo.longest_stay_s(outputs)
+    stay_s = slo.limits.get("ttft", 0.0) + outputs * _TOKEN_S if allowed is None else float(allowed)
     return int(np.clip(math.ceil(_STAYS * stay_s * workload.total_rate), LEAST_REQUESTS, MOST_REQUESTS))
 
 

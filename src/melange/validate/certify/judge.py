@@ -9,13 +9,13 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.slo import Slo
 from melange.validate.attainment import Interval, attainment, limit_ratio, met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
 from melange.validate.certify.requests import Replays
+from melange.validate.certify.spare import without_spare
 from melange.validate.certify.throughput import at_full_throughput, used_throughput
 from melange.validate.certify.trend import falls
 from melange.validate.observe import type_of_requests
@@ -242,7 +242,7 @@ class Judge:
 
     def _used(self, plan: Plan) -> Array:
         """The part of its throughput that each type needs (R,); where replicas are spare, of what is left of it."""
-        left = _without_spare(plan)
+        left = without_spare(plan)
         found = [used_throughput(plan, self.full, self.arrivals, self.policy, counts) for counts in left]
         return np.asarray(np.max(found, axis=0))
 
@@ -365,29 +365,13 @@ class Judge:
         """A simulation of a plan; where replicas are spare, of what is left without them, in the worst case."""
         runs = [
             simulate(plan, self.arrivals(requests, seed), policy=self.policy, seed=abs(seed), counts=counts)
-            for counts in _without_spare(plan)
+            for counts in without_spare(plan)
         ]
         self.steps += sum(int(run.outcome.steps.sum()) for run in runs)
         return min(runs, key=lambda run: float(met(run.outcome, self.slo)[run.counted].mean()))
 
 
 _quantile = NormalDist().inv_cdf
-
-
-def own_spare(options: Options, name: str) -> int:
-    """Replicas of a type that may be lost while it carries its own share."""
-    spare = options.spare_replicas
-    return spare if isinstance(spare, int) else spare.get(name, 0)
-
-
-def _without_spare(plan: Plan) -> list[dict[str, int] | None]:
-    """Replicas by type name that are left when spare ones are lost: of every type its own, then of one type each."""
-    options, replicas = plan.question.options, {name: n for name, n in plan.replicas.items() if n}
-    left = {name: max(0, n - own_spare(options, name)) for name, n in replicas.items()}
-    found: list[dict[str, int] | None] = [] if left == replicas else [left]
-    if options.spare_total_replicas:
-        found += [{**replicas, name: max(0, n - options.spare_total_replicas)} for name, n in replicas.items()]
-    return found or [None]
 
 
 def _cells(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:

@@ -20,7 +20,8 @@ from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.profile.profile import pool_of
 from melange.validate.certify.headroom import as_asked
-from melange.validate.certify.judge import Judge, Trial, own_spare
+from melange.validate.certify.judge import Judge, Trial
+from melange.validate.certify.spare import own_spare
 from melange.validate.certify.thinning import of_rows, widened
 from melange.workload.workload import Array, Mask
 

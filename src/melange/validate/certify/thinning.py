@@ -27,8 +27,11 @@ TAKEN_AWAY = "in simulation too many requests of this size miss the SLO even alo
 _MARGIN = 1.25
 
 
-def worth_types(question: Question) -> Mask:
-    """The types that some fleet may use (R,): allowed, and carried away by no other one on every size."""
+def worth_types(question: Question, in_force: npt.NDArray[np.int64] | None = None) -> Mask:
+    """The types that some fleet may use (R,): allowed, and carried away by no other one on every size.
+
+    Types of the plan ``in_force`` (R,) stay: at equal cost they may be kept.
+    """
     scope = scope_of(question)
     problem = build(question, scope.allowed, scope.served)
     engines = [question.profile.engines[r] for r in problem.types]
@@ -37,6 +40,8 @@ def worth_types(question: Question) -> Mask:
     margin = np.where(kind[:, None] == kind, 1.0, _MARGIN)
     kept = np.zeros(len(scope.allowed), bool)
     kept[problem.types[needed_types(problem, margin=margin)]] = True
+    if in_force is not None:
+        kept[problem.types[in_force[problem.types] > 0]] = True
     kept[problem.types[np.array([engine is None for engine in engines], bool)]] = False
     return kept
 

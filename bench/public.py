@@ -1,0 +1,122 @@
+"""How far estimates as shipped are from public benchmarks, each played out on the product's simulator as it was run.
+
+    python bench/public.py MEASURED [--by source|accelerator|model|all]
+
+MEASURED is a folder with ``public_benchmarks.csv``; skips where it is not there. All requests of a run are sent at once
+(or one alone) to a replica of the era that its release belongs to, on its hardware. Constants were fitted to these very
+runs: ``bench/sources.py`` leaves sources out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_type_hints
+
+import numpy as np
+
+from melange.catalog.bundled import accelerators
+from melange.replica.engine import Engine, engines_of
+from melange.replica.era import Residuals, find_era, kind_of
+from melange.replica.hardware import Hardware, replicas_of
+from melange.replica.hardware_class import class_of
+from melange.replica.policy import Ints, PolicyState
+from melange.replica.simulated.cluster import play
+from pages import percent, table
+from public_points import Run, read_runs, why_left_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Judged:
+    """A run with what is predicted of it: output tokens per second, and how far measured steps may lie from that."""
+
+    run: Run
+    predicted: float
+    residuals: Residuals
+
+    @property
+    def ratio(self) -> float:
+        """Predicted over measured rate, which is measured over predicted time."""
+        return self.predicted / self.run.measured
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the run lies in the 80 % interval."""
+        return self.residuals.low <= self.ratio <= self.residuals.high
+
+
+def engine_of(run: Run) -> tuple[Engine | None, Residuals]:
+    """The replica that a run is predicted by; None where its weights do not fit."""
+    era, facts = find_era(run.engine).with_settings(max_context=10**6), accelerators()
+    hardware = Hardware(accelerator=run.accelerator, tensor_parallel=run.tensor_parallel, is_pcie=run.is_pcie)
+    residuals = era.residuals_of(run.model, facts[run.accelerator])
+    replicas = replicas_of(run.model, [hardware], facts, era)
+    (engine,) = engines_of(replicas, [run.model.kv_shape(run.tensor_parallel)], [residuals], era, "estimated")
+    return engine, residuals
+
+
+def judged(run: Run) -> Judged:
+    """A run played out."""
+    engine, residuals = engine_of(run)
+    if engine is None:
+        return Judged(run=run, predicted=0.0, residuals=residuals)
+    one = {name: np.ones(1, int if kind == Ints else float) for name, kind in get_type_hints(PolicyState).items()}
+    state = PolicyState(**(one | {"type_of": np.zeros(1, int), "outstanding": np.zeros(1, int), "fill": np.zeros(1)}))
+    outcome = play([engine], state, 0, np.zeros(len(run.inputs)), run.inputs, run.outputs)
+    if run.is_alone:
+        predicted = (run.outputs[0] - 1) / (outcome.finish_s[0] - outcome.first_token_s[0])
+    else:
+        predicted = run.outputs.sum() / np.nanmax(outcome.finish_s)
+    return Judged(run=run, predicted=float(predicted), residuals=residuals)
+
+
+KEYS: dict[str, Callable[[Run], tuple[str, ...]]] = {
+    "all": lambda run: ("all",),
+    "source": lambda run: (run.source, run.engine, class_of(accelerators()[run.accelerator]), kind_of(run.model)),
+    "accelerator": lambda run: (run.source, run.engine, run.accelerator, "PCIe" if run.is_pcie else "own link"),
+    "model": lambda run: (
+        run.source,
+        run.engine,
+        run.accelerator,
+        f"{run.tensor_parallel}",
+        run.model.name,
+        run.model.weight_dtype,
+    ),
+}
+
+
+def report(found: Sequence[Judged], key: Callable[[Run], tuple[str, ...]]) -> str:
+    """Points, median error, bias and coverage by group."""
+    groups: dict[tuple[str, ...], list[Judged]] = {}
+    for one in found:
+        groups.setdefault(key(one.run), []).append(one)
+    rows = []
+    for name, some in sorted(groups.items()):
+        ratio = np.array([max(one.ratio, 1e-9) for one in some])
+        covered = np.mean([one.is_inside for one in some])
+        median = f"{np.exp(np.median(np.log(ratio))):.2f}"
+        rows.append([" ".join(name), f"{len(some)}", percent(np.median(np.abs(ratio - 1))), median, percent(covered)])
+    return table(["", "points", "median error", "predicted / measured", "inside"], rows, numbers=4)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measured", type=Path)
+    parser.add_argument("--by", choices=sorted(KEYS), default="source")
+    arguments = parser.parse_args()
+    if not arguments.measured.is_dir():
+        print(f"skipped: no folder {arguments.measured}")
+        return
+    runs = read_runs(arguments.measured)
+    found = [judged(run) for run in runs if not why_left_out(run)]
+    print(report(found, KEYS[arguments.by]))
+    print()
+    print(report(found, KEYS["all"]))
+    print(f"{len(runs) - len(found)} runs do not tell what their labels say, and are not counted")
+
+
+if __name__ == "__main__":
+    main()

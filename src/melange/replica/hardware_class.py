@@ -1,0 +1,39 @@
+"""Classes of hardware on which engines reach other shares of peak than on the accelerators that they are made for."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from melange.catalog.accelerator import Accelerator
+
+# In the order of what is said of them.
+CONSUMER, PRE_AMPERE, ROCM, OTHER, DATACENTER = "consumer", "pre-ampere", "rocm", "other", "datacenter"
+CLASSES = (CONSUMER, PRE_AMPERE, ROCM, OTHER, DATACENTER)
+# Tensor cores without bf16, and kernels of their own in every engine.
+_PRE_AMPERE = ("Volta", "Turing")
+# GeForce cards and Titans by the names that people use: no direct access to each other's memory.
+_CONSUMER = re.compile(
+    r"(geforce|rtx|gtx|titan)[ _-]*(\d{4}(?!\s*ada)|v|rtx|xp)(?![a-z]*ada)[ _-]*(ti|super|d|s)*\b", re.IGNORECASE
+)
+
+
+def class_of(accelerator: Accelerator) -> str:
+    """``consumer``, ``pre-ampere`` (which includes consumer cards of that age), ``rocm``, ``other``, or ``datacenter``.
+
+    >>> from melange.catalog.bundled import accelerators
+    >>> [class_of(accelerators()[name]) for name in ("RTX4090", "RTX6000Ada", "T4", "MI300X", "H100-80GB", "Gaudi3")]
+    ['consumer', 'datacenter', 'pre-ampere', 'rocm', 'datacenter', 'other']
+    """
+    return _class_of(accelerator.vendor, accelerator.architecture, accelerator.name)
+
+
+@cache
+def _class_of(vendor: str, architecture: str, name: str) -> str:
+    if vendor == "amd":
+        return ROCM
+    if vendor != "nvidia":
+        return OTHER
+    if architecture in _PRE_AMPERE:
+        return PRE_AMPERE
+    return CONSUMER if _CONSUMER.match(name) else DATACENTER

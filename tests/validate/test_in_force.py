@@ -1,0 +1,80 @@
+"""Certified plans beside a plan in force: at equal cost the fleet that is there stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+from planned import PRICES
+
+from melange.catalog.bundled import find_model
+from melange.catalog.offer import Offer
+from melange.plan.question import Question
+from melange.profile.estimate import estimate
+from melange.slo import Slo
+from melange.validate.certify.certify import certify
+from melange.validate.certify.in_force import _changes, _exchanged
+from melange.workload.datasets import dataset
+
+
+def _twins() -> Question:
+    """One machine in two regions at one price."""
+    offers = [
+        Offer(
+            provider="paper",
+            region=region,
+            instance_type=name,
+            accelerator=name,
+            accelerators=1,
+            cost_per_h=PRICES[name],
+        )
+        for region in ("east", "west")
+        for name in ("L4",)
+    ]
+    workload, slo = dataset("arena", request_rate=3.0), Slo(tpot_s=0.09, ttft_s=2.0, attainment=0.9)
+    return Question(workload=workload, profile=estimate(find_model("meta-llama/Llama-3.1-8B"), offers, slo, workload))
+
+
+def test_a_certified_plan_keeps_the_fleet_in_force_at_equal_cost() -> None:
+    """Also where it lies in the region that a search without it would leave."""
+    question = _twins()
+    east, west = range(2)
+    assert [one.offer.region for one in question.profile.replica_types] == ["east", "west"]
+    in_force = replace(certify(question, requests=2000), instances=np.array([0, 3]))
+    for _ in range(2):
+        found = certify(question, requests=2000, incumbent=in_force)
+        swapped = replace(found, instances=found.instances[[west, east]])
+        again = certify(question, requests=2000, incumbent=swapped)
+        assert np.isclose(again.cost_per_h, found.cost_per_h)
+        assert again.changes_from(swapped) == {}
+        assert again.holds
+        in_force = swapped
+
+
+def test_a_fleet_in_force_that_misses_is_left() -> None:
+    """Cheaper than what holds: it is not kept for being there."""
+    question = _twins()
+    again = certify(
+        question, requests=2000, incumbent=replace(certify(question, requests=2000), instances=np.array([1, 0]))
+    )
+    assert again.holds
+    assert again.instances.sum() > 1
+
+
+def test_exchanges_reach_the_fewest_changes_of_all_fleets_of_that_price() -> None:
+    """Of types with one price each: against every fleet that costs the same."""
+    rng = np.random.default_rng(5)
+    cost = np.array([1.0, 1.0, np.sqrt(2), np.sqrt(2), np.sqrt(2)])
+    for _ in range(50):
+        fleet, in_force = rng.integers(0, 3, (2, 5))
+        if fleet.sum() > 5:
+            continue
+        nearest = min(
+            _changes(np.array(other), in_force)
+            for other in product(range(6), repeat=5)
+            if sum(other[:2]) == fleet[:2].sum() and sum(other[2:]) == fleet[2:].sum()
+        )
+        found = [fleet, *_exchanged(fleet, in_force, cost)]
+        assert all(np.isclose(cost @ one, cost @ fleet) and (one >= 0).all() for one in found)
+        assert min(_changes(one, in_force) for one in found) == nearest
