@@ -1,7 +1,6 @@
 """One service, opened once: its inputs, and the questions it can answer.
 
-The command line, a page and a notebook all work on a session, so that each reads a file once, plans the same problem
-and rejects the same contradictions.
+The command line, a page and a notebook all work on a session: same files read once, same problem, same contradictions.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ class _Player:
             count = int(np.random.default_rng([each, 7]).poisson(rate.sum() * length_s))
             if count:
                 drawn = draw(self._workload(rate), count, seed=each)
-                # So many Poisson arrivals in a time are spread evenly at random over it.
+                # A given number of Poisson arrivals in a time is spread evenly at random over it.
                 times = np.sort(np.random.default_rng([each, 8]).uniform(start, start + length_s, count))
                 parts.append(replace(drawn, arrival_s=times))
             start += length_s

@@ -55,7 +55,7 @@ def read_demand_tables(
     Returns
     -------
     Demand
-        Each size is planned for at its upper edges, for want of the sizes within it.
+        Each size is planned for at its upper edges, without the sizes within it.
 
     Raises
     ------

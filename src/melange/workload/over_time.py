@@ -25,7 +25,7 @@ from melange.workload.workload import Array, Buckets, Mask
 # Length of a window where nobody says: short enough to see what a scaler would have met, long enough to hold requests
 # to count. What the published traces have.
 DEFAULT_WINDOW_S = 600.0
-# An empty window is a gap of the log where at least so many requests were to be expected by the windows around it:
+# An empty window is a gap of the log where at least this many requests were to be expected by the windows around it:
 # Poisson arrivals leave one of a million such windows empty.
 _EXPECTED = 14.0
 # The first and the last window count where the log covers at least this share of them. A judgment: the rate of less is

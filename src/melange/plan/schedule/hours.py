@@ -20,7 +20,7 @@ from melange.workload.workload import Array, Mask
 # Counts of the first of two machines that are looked at: all of them in small fleets, and around the best split without
 # whole instances in large ones.
 _COUNTS = 12
-# That split is found to within so many instances; each step leaves two thirds of the range.
+# That split is found to within this many instances; each step leaves two thirds of the range.
 _NEAR = 2.0
 _EPS = 1e-9
 # Rounds in which fleets that fell short add the signals which say so, and signals that each adds at most.
