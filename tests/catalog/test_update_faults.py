@@ -86,7 +86,7 @@ def test_prices_older_than_the_known_ones_are_not_taken(site: Site, folder: Path
         (b"PK\x03\x04broken", "a damaged archive"),
         ("{", "not valid JSON"),
         ('{"data": []}', "unknown price list"),
-        ("[" * 100_000, "not valid JSON"),
+        ("[" * 100_000, "nested deeper than 64"),
         ("package pricing\n", "no offer for a known accelerator"),
         (b"\xef\xbb\xbf<html>", "the answer is a web page, not prices"),
         (gzip.compress(AWS.encode())[:60], "a gzip file that breaks off after"),

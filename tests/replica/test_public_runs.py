@@ -23,10 +23,10 @@ def modules() -> Iterator[tuple[ModuleType, ModuleType, ModuleType]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCH))
         import bursts
-        import public
+        import public_runs
         import public_points
 
-        yield bursts, public, public_points
+        yield bursts, public_runs, public_points
 
 
 def run_of(points: ModuleType, engine: str, card: str, inputs: Any, outputs: Any, **given: Any) -> Any:
@@ -41,11 +41,11 @@ def run_of(points: ModuleType, engine: str, card: str, inputs: Any, outputs: Any
 @pytest.mark.parametrize("card", ["A100-80GB", "RTX4090"])
 def test_counted_steps_take_as_long_as_played_ones(modules: Any, engine: str, card: str) -> None:
     """Prompts in chunks or alone, caches that run full, reservations: within 2 % of the simulator."""
-    bursts, public, points = modules
+    bursts, public_runs, points = modules
     random = np.random.default_rng(3)
     run = run_of(points, engine, card, random.integers(20, 3000, 80), random.integers(1, 400, 80))
-    played = public.judged(run)
-    era, fact = find_era(engine), public.accelerators()[card]
+    played = public_runs.judged(run)
+    era, fact = find_era(engine), public_runs.accelerators()[card]
     counted = bursts.Bursts([run], era)
     time_s = float(counted.predicted_s(era.constants_on(fact))[0]) * era.slowdown(run.model, fact)
     assert time_s == pytest.approx(run.outputs.sum() / played.predicted, rel=0.02)
@@ -53,9 +53,9 @@ def test_counted_steps_take_as_long_as_played_ones(modules: Any, engine: str, ca
 
 def test_a_lone_request_is_judged_by_its_tokens_after_the_first(modules: Any) -> None:
     """One over its time per output token; twice as slow a measurement is twice as far off."""
-    _, public, points = modules
+    _, public_runs, points = modules
     run = run_of(points, "vllm==0.7.3", "A100-80GB", [200], [101], is_alone=True)
-    judged = public.judged(run)
+    judged = public_runs.judged(run)
     assert 40 < judged.predicted < 120
     assert judged.ratio == pytest.approx(judged.predicted / 1000.0)
 
@@ -83,9 +83,9 @@ def test_capped_lengths_have_the_published_mean(modules: Any) -> None:
 @pytest.mark.skipif(not FILES.is_dir(), reason="no public measurements here")
 def test_public_runs_are_near_what_is_predicted(modules: Any) -> None:
     """A fifth of the runs of 2024, played out: half of them within 12 %, without bias, most in their intervals."""
-    _, public, points = modules
+    _, public_runs, points = modules
     runs = [run for run in points.read_runs(FILES) if run.source == "argonne" and not points.why_left_out(run)][::5]
-    found = [public.judged(run) for run in runs]
+    found = [public_runs.judged(run) for run in runs]
     ratio = np.array([one.ratio for one in found])
     assert np.median(np.abs(ratio - 1)) < 0.12
     assert 0.9 < np.median(ratio) < 1.1

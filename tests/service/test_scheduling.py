@@ -73,7 +73,7 @@ def test_reserved_offers_of_a_price_list_have_terms(service: Path) -> None:
         ("schedule.spot={}", "no offer of the market spot"),
         ("schedule.reserve=[]", "did you mean 'reserved'"),
         ("plan.spare_replicas=1", "plan.spare_replicas is for a plan"),
-        ("offers.market=[spot]", "nothing is left to rent"),
+        ("offers.market=[spot]", "nothing to rent"),
     ],
 )
 def test_what_a_service_cannot_ask(service: Path, setting: str, said: str) -> None:

@@ -1,6 +1,6 @@
 """How far estimates as shipped are from public benchmarks, each played out on the product's simulator as it was run.
 
-    python bench/public.py MEASURED [--by source|accelerator|model|all]
+    python bench/public_runs.py MEASURED [--by source|accelerator|model|all]
 
 MEASURED is a folder with ``public_benchmarks.csv``; skips where it is not there. All requests of a run are sent at once
 (or one alone) to a replica of the era that its release belongs to, on its hardware. Constants were fitted to these very
