@@ -8,7 +8,19 @@ from typer.testing import CliRunner
 from melange.cli import app
 
 PAGE = Path(__file__).with_name("cli.md")
-COMMANDS = ("init", "workload", "profile", "measure", "plan", "validate", "explore", "deploy", "balance", "catalog")
+COMMANDS = (
+    "init",
+    "workload",
+    "profile",
+    "measure",
+    "plan",
+    "schedule",
+    "validate",
+    "explore",
+    "deploy",
+    "balance",
+    "catalog",
+)
 
 
 def page() -> str:

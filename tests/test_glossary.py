@@ -13,7 +13,7 @@ import pytest
 Modules = Mapping[str, ast.Module]
 
 GLOSSARY = Path(__file__).parents[1] / "docs" / "glossary.md"
-UNITS = ("-", "1", "0-1", "tokens", "s", "min", "bytes", "bytes/s", "1/s", "USD", "USD/h")
+UNITS = ("-", "1", "0-1", "tokens", "s", "min", "years", "bytes", "bytes/s", "1/s", "USD", "USD/h")
 COMBINED_UNITS = ("1/s per bucket", "USD/h per 1/s")
 # What the end or the beginning of a name says of its unit; the first that fits counts.
 UNIT_BY_FORM = {
@@ -23,6 +23,8 @@ UNIT_BY_FORM = {
     r"_bytes$": "bytes",
     r"_s$": "s",
     r"_minutes$": "min",
+    r"_years$": "years",
+    r"_per_(week|month)$|_usd$": "USD",
     r"_tokens$": "tokens",
     r"(?<!^by)_rate$": "1/s",
     r"_fraction$": "0-1",

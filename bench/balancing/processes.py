@@ -117,6 +117,12 @@ def bare(target: Server) -> Server:
     return Server([sys.executable, "-m", "balancing.bare", f"http://127.0.0.1:{target.port}", str(port)], port)
 
 
+def bare_httptools(target: Server) -> Server:
+    """The least proxy on uvloop and httptools."""
+    port = free_port()
+    return Server([sys.executable, "-m", "balancing.bare_httptools", str(target.port), str(port)], port)
+
+
 def melange(plan: Path, replicas: list[tuple[str, Server]], *options: str) -> Server:
     """Melange's balancer."""
     port = free_port()

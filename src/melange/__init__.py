@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from melange.plan.options import Options
     from melange.plan.plan import Plan
     from melange.plan.question import Question
+    from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+    from melange.plan.schedule.plan_over_time import plan_over_time
+    from melange.plan.schedule.rule import ScalingRule
+    from melange.plan.schedule.schedule import Schedule
     from melange.plan.solve import solve
     from melange.profile.anchor import anchor
     from melange.profile.estimate import estimate
@@ -40,6 +44,8 @@ if TYPE_CHECKING:
     from melange.validate.report import Report
     from melange.validate.simulate import draw_for, simulate
     from melange.workload.datasets import dataset
+    from melange.workload.demand import Demand
+    from melange.workload.over_time import read_demand
     from melange.workload.traces import read_trace
     from melange.workload.workload import Buckets, Workload
 
@@ -48,6 +54,7 @@ __all__ = [
     "Buckets",
     "Catalog",
     "Caution",
+    "Demand",
     "Explanation",
     "InfeasibleError",
     "InputError",
@@ -63,9 +70,14 @@ __all__ = [
     "RateSearch",
     "ReplicaType",
     "Report",
+    "Reserved",
+    "ScalingRule",
+    "Schedule",
+    "ScheduleOptions",
     "Session",
     "Slo",
     "SolverError",
+    "Spot",
     "Workload",
     "anchor",
     "certify",
@@ -75,6 +87,8 @@ __all__ = [
     "explain",
     "find_model",
     "load_catalog",
+    "plan_over_time",
+    "read_demand",
     "read_measurements",
     "read_offers",
     "read_profile",
@@ -92,6 +106,7 @@ _MODULE_BY_NAME = {
     "Buckets": "melange.workload.workload",
     "Catalog": "melange.catalog.catalog",
     "Caution": "melange.errors",
+    "Demand": "melange.workload.demand",
     "Explanation": "melange.plan.explain",
     "InfeasibleError": "melange.errors",
     "InputError": "melange.errors",
@@ -107,9 +122,14 @@ _MODULE_BY_NAME = {
     "RateSearch": "melange.profile.percentiles",
     "ReplicaType": "melange.profile.profile",
     "Report": "melange.validate.report",
+    "Reserved": "melange.plan.schedule.contracts",
+    "ScalingRule": "melange.plan.schedule.rule",
+    "Schedule": "melange.plan.schedule.schedule",
+    "ScheduleOptions": "melange.plan.schedule.contracts",
     "Session": "melange.service.session",
     "Slo": "melange.slo",
     "SolverError": "melange.errors",
+    "Spot": "melange.plan.schedule.contracts",
     "Workload": "melange.workload.workload",
     "anchor": "melange.profile.anchor",
     "certify": "melange.validate.certify.certify",
@@ -119,6 +139,8 @@ _MODULE_BY_NAME = {
     "explain": "melange.plan.explain",
     "find_model": "melange.catalog.bundled",
     "load_catalog": "melange.catalog.catalog",
+    "plan_over_time": "melange.plan.schedule.plan_over_time",
+    "read_demand": "melange.workload.over_time",
     "read_measurements": "melange.profile.formats.measurement_files",
     "read_offers": "melange.catalog.readers",
     "read_profile": "melange.profile.formats.profiles",

@@ -24,7 +24,10 @@ HOMES = {
     "numba": ("replica/simulated/",),
     "llvmlite": ("replica/simulated/",),
     "ray": ("validate/pool.py",),
-    "aiohttp": ("deploy/live/", "measure/"),
+    "aiohttp": ("measure/",),
+    "httptools": ("deploy/live/receive.py", "deploy/live/link.py"),
+    "uvloop": ("deploy/live/serve.py",),
+    "aiohappyeyeballs": ("deploy/live/links.py",),
     "aiconfigurator_core": ("profile/",),
 }
 

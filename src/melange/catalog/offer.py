@@ -19,6 +19,8 @@ _MOST_NAME = 500
 # damaged, and sums over instances lose their digits.
 _MOST_COST_PER_H = 1e6
 _MOST_ACCELERATORS = 100_000
+# Longest term that anybody sells.
+_MOST_YEARS = 5
 # Prices older than this get a caution. If shorter, cautions are too frequent to be read; if longer, plans use outdated
 # prices. A judgment.
 STALE_AFTER_DAYS = 90
@@ -49,6 +51,10 @@ class Offer:
         Where the price was seen.
     seen
         Date of the price; None if the file has none.
+    term_years
+        Term of a reserved price; None if the file has none.
+    upfront_fraction
+        Share of a reserved price that is paid upfront, 0-1; None if the file has none.
 
     Raises
     ------
@@ -67,6 +73,8 @@ class Offer:
     max_instances: int | None = None
     source: str = ""
     seen: date | None = None
+    term_years: float | None = None
+    upfront_fraction: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("provider", "region", "instance_type", "accelerator", "source"):
@@ -81,14 +89,30 @@ class Offer:
             )
         if self.market not in MARKETS:
             raise InputError(f"offer {self.name}: market must be one of {', '.join(MARKETS)}, got {self.market!r}")
+        self._check_term()
         if self.max_instances is not None and self.max_instances < 0:
             raise InputError(f"offer {self.name}: max_instances must be >= 0, got {self.max_instances}")
 
+    def _check_term(self) -> None:
+        if self.market != "reserved" and (self.term_years is not None or self.upfront_fraction is not None):
+            raise InputError(f"offer {self.name}: term_years and upfront_fraction are of reserved offers")
+        if self.term_years is not None and not 0 < self.term_years <= _MOST_YEARS:
+            raise InputError(f"offer {self.name}: term_years must be > 0 and <= {_MOST_YEARS}, got {self.term_years:g}")
+        if self.upfront_fraction is not None and not 0 <= self.upfront_fraction <= 1:
+            raise InputError(f"offer {self.name}: upfront_fraction must be 0 to 1, got {self.upfront_fraction:g}")
+
     @property
     def name(self) -> str:
-        """Provider, region, instance type and market, as far as they are known."""
+        """Provider, region, instance type and market, as far as they are known; of a commitment also its terms."""
         parts = [part for part in (self.provider, self.region, self.instance_type) if part]
-        return "/".join(parts) + ("" if self.market == "on-demand" else f" ({self.market})")
+        terms = "" if self.term_years is None else f" {self.term_years:g}y"
+        terms += "" if self.upfront_fraction is None else f" {self.upfront_fraction:.0%} upfront"
+        return "/".join(parts) + ("" if self.market == "on-demand" else f" ({self.market}{terms})")
+
+    def is_reserved_for(self, term_years: float, upfront_fraction: float) -> bool:
+        """Whether a reserved price is that of a term and an upfront payment; what it does not say may be any."""
+        is_term = self.term_years in (None, term_years)
+        return self.market == "reserved" and is_term and self.upfront_fraction in (None, upfront_fraction)
 
     def age_days(self, today: date) -> int | None:
         """Days since the price was seen [d]; None if unknown."""
@@ -108,6 +132,9 @@ class Offer:
             "max_instances": self.max_instances,
             "source": self.source,
             "seen": self.seen.isoformat() if self.seen else None,
+            # Of commitments alone: files of others stay as they were.
+            **({} if self.term_years is None else {"term_years": self.term_years}),
+            **({} if self.upfront_fraction is None else {"upfront_fraction": self.upfront_fraction}),
         }
 
     @classmethod

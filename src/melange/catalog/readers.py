@@ -30,6 +30,8 @@ _ALIASES_BY_COLUMN: Mapping[str, tuple[str, ...]] = {
     "market": ("market", "tier"),
     "interconnect": ("interconnect", "link"),
     "max_instances": ("max_instances", "available", "max"),
+    "term_years": ("term_years",),
+    "upfront_fraction": ("upfront_fraction",),
     "source": ("source",),
     "seen": ("seen", "date"),
 }
@@ -169,9 +171,26 @@ def _offer_of(cells: Mapping[str, str], path: str) -> Offer:
         market=market,
         interconnect=joined or interconnect(instance_type, accelerators()[name], count),
         max_instances=int(limit) if limit else None,
+        term_years=_term(cells["term_years"]),
+        upfront_fraction=_fraction(cells["upfront_fraction"]),
         source=cells["source"] or path,
         seen=_day(cells["seen"]),
     )
+
+
+def _term(text: str) -> float | None:
+    """A term in years, or a ValueError that says what was found."""
+    return positive(text, "term_years") if text else None
+
+
+def _fraction(text: str) -> float | None:
+    """A share, or a ValueError that says what was found."""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"upfront_fraction must be a number from 0 to 1, got {text!r}") from None
 
 
 def _day(text: str) -> date | None:

@@ -14,6 +14,7 @@ from melange.cli.init import init
 from melange.cli.measure import measure
 from melange.cli.plan import plan
 from melange.cli.profile import profile
+from melange.cli.schedule import schedule
 from melange.cli.validate import validate
 from melange.cli.workload import workload
 
@@ -44,5 +45,5 @@ def common(
     """Find the cheapest mix of accelerators that serves a language model within its latency objective."""
 
 
-for command in (init, catalog, workload, profile, plan, explore, measure, validate, deploy, balance):
+for command in (init, catalog, workload, profile, plan, schedule, explore, measure, validate, deploy, balance):
     app.command()(command)

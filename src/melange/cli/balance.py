@@ -141,7 +141,7 @@ def balance(
     """Route live traffic by a plan: an OpenAI-compatible proxy."""
     if sys.platform == "win32":
         raise InputError("melange balance runs on Linux and macOS", hint="run it in a container or in WSL")
-    need_live("balance", "aiohttp", "uvloop")
+    need_live("balance", "httptools", "aiohappyeyeballs", "uvloop")
     from melange.deploy.live.serve import serve
     from melange.plan.plan import Plan
     from melange.profile.join import read_joined

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from melange.files import Json
     from melange.plan.plan import Plan
+    from melange.plan.schedule.schedule import Schedule
     from melange.profile.profile import Profile
     from melange.service.events import Listener, TaskEvent
     from melange.service.session import Session
+    from melange.workload.demand import Demand
     from melange.workload.workload import Workload
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -87,7 +89,7 @@ class Inputs:
 
 
 def save_and_print(
-    result: Workload | Profile | Plan,
+    result: Workload | Demand | Profile | Plan | Schedule,
     out: Path | None,
     as_json: bool,
     page: Callable[[Any], RenderableType],

@@ -38,6 +38,21 @@ class _Flags:
         typer.Option("--from", help="Start of the time range: 10m after the first request, or a date and time."),
     ] = None
     end: Annotated[str | None, typer.Option("--to", help="End of the time range; same format as --from.")] = None
+    over: Annotated[
+        str | None, typer.Option(help="Read the traffic over time, for melange schedule: hours of a day or a week.")
+    ] = None
+    time_zone: Annotated[str | None, typer.Option(help="Of its users, with --over: Europe/Berlin; default: UTC.")] = (
+        None
+    )
+    rates: Annotated[str | None, typer.Option(help="A table of rates by window: start,rate.")] = None
+    sizes: Annotated[
+        str | None,
+        typer.Option(help="With --rates: shares of sizes by period: start,input_tokens_upto,output_tokens_upto,share."),
+    ] = None
+    empty_windows: Annotated[
+        str | None,
+        typer.Option(help="What an empty window between busy ones is: missing (a gap of the log; default) or zero."),
+    ] = None
     columns: Annotated[
         str | None, typer.Option(help="Names of the columns: arrival=ts,input=usage.prompt,output=usage.completion.")
     ] = None
@@ -78,6 +93,11 @@ class _Flags:
             "window": self.window,
             "from": self.start,
             "to": self.end,
+            "over": self.over,
+            "time_zone": self.time_zone,
+            "rates": self.rates,
+            "sizes": self.sizes,
+            "empty_windows": self.empty_windows,
             "format": self.log_format,
             "columns": parse_columns(self.columns),
             "where": parse_where(self.where),
@@ -114,8 +134,12 @@ def workload(
             session = Session(source, settings=settings or (), listener=listener)
         else:
             session = Session(flags={"workload": flags.section(source)}, settings=settings or (), listener=listener)
-        result = session.workload()
-    save_and_print(result, out, as_json, inputs.workload_page)
+        over = flags.over if session.service is None else session.service.workload.over
+        result = session.workload() if over is None else session.demand()
+    from melange.present.terminal.demand_page import demand_page
+
+    page = inputs.workload_page if over is None else lambda noun: demand_page(noun, over)
+    save_and_print(result, out, as_json, page)
 
 
 def _parse_edges(text: str | None) -> list[str] | None:

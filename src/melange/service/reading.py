@@ -12,7 +12,7 @@ from melange.errors import InputError, unknown
 from melange.files import read_text
 from melange.parsing import parse_yaml
 from melange.service.faults import faults
-from melange.service.schema import PlanSection, Section, Service, SloSection, WorkloadSection
+from melange.service.schema import SOURCES, PlanSection, Section, Service, SloSection, WorkloadSection
 
 
 def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
@@ -105,7 +105,7 @@ def _without_none(value: Any) -> Any:
 # Keys that exclude each other: naming another one on the command line replaces the file's.
 _ALTERNATIVES = (
     ("plan.shares", "plan.slices"),
-    tuple(f"workload.{source}" for source in ("trace", "dataset", "histogram", "metrics", "file")),
+    tuple(f"workload.{source}" for source in SOURCES),
 )
 
 

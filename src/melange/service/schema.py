@@ -11,8 +11,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from melange.errors import InputError
 from melange.files import path_of
 from melange.plan.options import Options
+from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
 from melange.slo import REQUESTS, Slo
 from melange.units import MS_PER_S, ms
+from melange.workload.clock import parse_duration
 from melange.workload.fields import Choice
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
 
@@ -27,8 +29,12 @@ def _positive(value: float) -> float:
     return value
 
 
+# Keys of ``workload`` that say where sizes come from.
+SOURCES = ("trace", "dataset", "histogram", "metrics", "file", "rates")
+
 _Names = Annotated[list[str], BeforeValidator(_as_list)]
 _Positive = Annotated[float, AfterValidator(_positive)]
+_SPOT, _SCHEDULE = Spot(), ScheduleOptions()  # whose defaults are the file's
 
 
 class Section(BaseModel):
@@ -82,6 +88,11 @@ class WorkloadSection(Section):
     histogram: str | None = None
     metrics: _Names | None = None
     file: str | None = None
+    rates: str | None = None
+    sizes: str | None = None
+    over: Literal["day", "week"] | None = None
+    time_zone: str | None = None
+    empty_windows: Literal["missing", "zero"] | None = None
     rate: _Positive | str | None = None
     window: str | float | None = None
     start: str | float | None = Field(None, alias="from")
@@ -96,15 +107,11 @@ class WorkloadSection(Section):
     @property
     def source(self) -> tuple[str, Any]:
         """The named source and its value."""
-        named = [
-            (key, value)
-            for key in ("trace", "dataset", "histogram", "metrics", "file")
-            if (value := getattr(self, key)) is not None
-        ]
+        named = [(key, value) for key in SOURCES if (value := getattr(self, key)) is not None]
         if len(named) != 1:
             found = ", ".join(key for key, _ in named) or "none"
             raise InputError(
-                f"workload: exactly one of trace, dataset, histogram, metrics, file is needed, got {found}",
+                f"workload: exactly one of {', '.join(SOURCES)} is needed, got {found}",
                 hint="for example workload: {dataset: azure-conversation, rate: 16}",
             )
         return named[0]
@@ -165,6 +172,51 @@ class PlanSection(Section):
         return Options(**settings, max_accelerators=max_accelerators, max_instances=max_instances)
 
 
+class ReservedSection(Section):
+    """A line of ``schedule.reserved``: a commitment."""
+
+    term_years: _Positive
+    discount: float | None = None
+    upfront_fraction: float = 0.0
+
+
+class SpotSection(Section):
+    """``schedule.spot``: how far a service leans on instances that may be taken away."""
+
+    discount: float | None = None
+    max_share: float = _SPOT.max_share
+    max_share_per_pool: float = _SPOT.max_share_per_pool
+    zones: int = _SPOT.zones
+    unavailable_fraction: float = _SPOT.unavailable_fraction
+    outage: str | float = _SPOT.outage_s
+
+
+class ScheduleSection(Section):
+    """``schedule``: how instances may be paid for over time."""
+
+    reserved: list[ReservedSection] = []
+    spot: SpotSection | None = None
+    horizon_years: _Positive | None = None
+    start_up: str | float = _SCHEDULE.start_up_s
+    drain: str | float = _SCHEDULE.drain_s
+    short_fraction: float = _SCHEDULE.short_fraction
+
+    def to_options(self) -> ScheduleOptions:
+        """As the settings of :func:`melange.plan_over_time`."""
+        spot = None
+        if self.spot is not None:
+            given = self.spot.model_dump(exclude={"outage"})
+            spot = Spot(**given, outage_s=parse_duration(self.spot.outage, name="schedule.spot.outage"))
+        return ScheduleOptions(
+            reserved=tuple(Reserved(**one.model_dump()) for one in self.reserved),
+            spot=spot,
+            horizon_years=self.horizon_years,
+            start_up_s=parse_duration(self.start_up, name="schedule.start_up"),
+            drain_s=parse_duration(self.drain, name="schedule.drain"),
+            short_fraction=self.short_fraction,
+        )
+
+
 class Service(Section):
     """A service as its file describes it; relative paths are relative to the file's folder."""
 
@@ -176,6 +228,7 @@ class Service(Section):
     offers: OffersSection = OffersSection()
     profile: ProfileSection = ProfileSection()
     plan: PlanSection = PlanSection()
+    schedule: ScheduleSection = ScheduleSection()
     folder: Path = Field(Path(), exclude=True)
 
     @property

@@ -1,7 +1,6 @@
 """One service, opened once: its inputs, and the questions it can answer.
 
-The command line, a page and a notebook all work on a session, so that each reads a file once, plans the same problem
-and rejects the same contradictions.
+The command line, a page and a notebook all work on a session: same files read once, same problem, same contradictions.
 """
 
 from __future__ import annotations
@@ -29,11 +28,13 @@ if TYPE_CHECKING:
     from melange.measure.subject import Subject
     from melange.plan.explain import Explanation
     from melange.plan.plan import Plan
+    from melange.plan.schedule.schedule import Schedule
     from melange.plan.suggest import Suggestion
     from melange.plan.sweeps import Exploration
     from melange.profile.profile import Profile
     from melange.slo import Slo
     from melange.workload.arrivals import Arrivals
+    from melange.workload.demand import Demand
     from melange.workload.workload import Array, Workload
 
 
@@ -133,6 +134,20 @@ class Session:
     def workload(self) -> Workload:
         """Request rates by size."""
         return self._workload
+
+    def demand(self) -> Demand:
+        """How often they arrive over time, window by window."""
+        from melange.service.demand_of import demand_of
+
+        section, path = self._traffic()
+        with self._task("reading the traffic over time") as tell:
+            return demand_of(section, path, tell)
+
+    def schedule(self, *, quick: bool = False) -> Schedule:
+        """What to reserve, and how the rest follows the traffic; ``quick`` simulates no request."""
+        from melange.service.scheduling import schedule_of
+
+        return schedule_of(self, self._needed(), self._task, quick=quick)
 
     def profile(self) -> Profile:
         """The rate that one replica of each type serves within the SLO."""
@@ -324,11 +339,16 @@ class Session:
 
     @cached_property
     def _profile(self) -> Profile:
+        from melange.service.stages import profile_of
+
         if self._profile_files:
             return self._given_profile()
         if self._release is not None:
             return self._release[1]
-        return self._profiled(self._needed())
+        service, workload = self._needed(), self._workload
+        verb = "simulating" if service.is_simulated else "estimating"
+        with self._task(f"{verb} what each replica type carries") as tell:
+            return profile_of(service, workload, self.catalog, tell)
 
     def _given_profile(self) -> Profile:
         """The replica types of all given profiles, checked against the service."""
@@ -340,15 +360,6 @@ class Session:
             return profile
         place = ", ".join(map(str, self._profile_files))
         return agreed(profile, place, self.service, model_of(self.service).name, self.settings, self.catalog)
-
-    def _profiled(self, service: Service) -> Profile:
-        """The service's own profile: estimated, measured or simulated."""
-        from melange.service.stages import profile_of
-
-        workload = self._workload
-        verb = "simulating" if service.is_simulated else "estimating"
-        with self._task(f"{verb} what each replica type carries") as tell:
-            return profile_of(service, workload, self.catalog, tell)
 
     def _profile_at(self) -> Callable[[Slo], Profile] | None:
         """Estimates under other SLOs; None if capacities are given, or if each needs a simulation."""

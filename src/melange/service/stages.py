@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from melange.errors import Caution, InputError, some_of
 from melange.profile.profile import Profile
+from melange.service.demand_of import check_keys, demand_of, has_demand, workload_over_time
 from melange.service.given import agreed
 from melange.service.reading import named_path
 from melange.service.schema import OffersSection, ProfileSection, Service, WorkloadSection
@@ -43,6 +44,10 @@ def workload_of(
     if given is not None and kind in {"file", "metrics"}:
         raise InputError(f"workload.buckets: a {kind} has buckets of its own", hint="remove buckets")
     request_rate = section.rate if isinstance(section.rate, float | int) else None
+    check_keys(section)
+    if has_demand(section):
+        workload = workload_over_time(demand_of(section, path, progress), section)
+        return workload.with_upper_sizes() if section.size == "upper" else workload
     if kind != "trace":
         _only_for_traces(section)
     if section.model is not None and kind != "metrics":

@@ -184,7 +184,7 @@ def clock_of(rows: Rows) -> tuple[float, float]:
     if not is_whole or has_rejected(rows.log):
         raise malformed_rows(rows.log, rows.layout)
     if total == 0:
-        raise _nothing(rows)
+        raise nothing_in(rows)
     if rows.unit_s is None:
         rows.unit_s = time_unit(rows.layout.arrival or "", last) if rows.is_numeric else 1.0
     return first * rows.unit_s, last * rows.unit_s
@@ -207,14 +207,14 @@ class _Counts:
     def of(cls, rows: Rows, grid: Buckets) -> _Counts:
         """The aggregate query."""
         counts = cls(grid)
-        inputs, outputs = _extents(rows, grid)
+        inputs, outputs = extents(rows, grid)
         rows = with_buckets(rows, "input", grid.input_edges, *inputs)
         rows = with_buckets(rows, "output", grid.output_edges, *outputs)
         table = rows.table
         grouped = table.group_by(i=table.input_bucket, o=table.output_bucket).aggregate(
             n=table.count(), inputs=table.input.sum(), outputs=table.output.sum()
         )
-        for i, o, n, input_sum, output_sum in _all_rows(grouped):
+        for i, o, n, input_sum, output_sum in all_rows(grouped):
             if i < 0 or o < 0:
                 counts.failed += n
             else:
@@ -222,11 +222,11 @@ class _Counts:
                 counts.input_sum[i, o] = input_sum
                 counts.output_sum[i, o] = output_sum
         if counts.served == 0:
-            raise _nothing(rows, counts.failed)
+            raise nothing_in(rows, counts.failed)
         return counts
 
 
-def _extents(rows: Rows, grid: Buckets) -> tuple[tuple[int, int], tuple[int, int]]:
+def extents(rows: Rows, grid: Buckets) -> tuple[tuple[int, int], tuple[int, int]]:
     """Smallest and largest input and output, once they are known to be sizes that have a bucket [tokens]."""
     inputs, outputs = rows.table.input, rows.table.output
     known = {"inputs": inputs.count(), "outputs": outputs.count(), "total": rows.table.count()}
@@ -235,7 +235,7 @@ def _extents(rows: Rows, grid: Buckets) -> tuple[tuple[int, int], tuple[int, int
     if has_rejected(rows.log) or min(filled) < total or (total and min(low_i, low_o) < 0):
         raise malformed_rows(rows.log, rows.layout)
     if total == 0:
-        raise _nothing(rows)
+        raise nothing_in(rows)
     last_i, last_o = grid.input_edges[-1], grid.output_edges[-1]
     if high_i > last_i or high_o > last_o:
         is_served = (inputs > 0) & (outputs > 0)
@@ -261,7 +261,7 @@ def _total_rate(
     served_rows = rows.served()
     window = ((served_rows.arrival_s - stretch.start_s) / window_s).floor().cast("int64")
     per_window = np.zeros(windows)
-    for index, n in _all_rows(served_rows.group_by(window=window).aggregate(n=served_rows.count())):
+    for index, n in all_rows(served_rows.group_by(window=window).aggregate(n=served_rows.count())):
         if index < windows:  # the rest at the end is not a whole window
             per_window[index] = n
     total = window_statistic(per_window / window_s, rate)
@@ -292,7 +292,7 @@ def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
     by_window = gaps.group_by(gaps.window).aggregate(
         n=gaps.count(), total=gaps.gap.sum(), squares=(gaps.gap * gaps.gap).sum(), ties=(gaps.gap == 0).sum()
     )
-    found = np.array([row[1:] for row in _all_rows(by_window)], float).reshape(-1, 4)
+    found = np.array([row[1:] for row in all_rows(by_window)], float).reshape(-1, 4)
     return pooled_burstiness(*found.T)
 
 
@@ -345,7 +345,8 @@ def _workload(
     ).at_rate(total)
 
 
-def _nothing(rows: Rows, failed: int = 0) -> InputError:
+def nothing_in(rows: Rows, failed: int = 0) -> InputError:
+    """The error for a log without a request, or with none but failed ones."""
     if failed:
         return InputError(f"{rows.log.place}: no requests: all {failed:,} rows have no input or no output tokens")
     if rows.layout.where:
@@ -356,11 +357,11 @@ def _nothing(rows: Rows, failed: int = 0) -> InputError:
     return InputError(f"{rows.log.place}: no requests: the trace has columns but no rows")
 
 
-def _all_rows(expression: Any) -> list[tuple[Any, ...]]:
+def all_rows(expression: Any) -> list[tuple[Any, ...]]:
     """A small aggregate as tuples."""
     table = expression.to_pyarrow()
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def _first_row(expression: Any) -> tuple[Any, ...]:
-    return _all_rows(expression)[0]
+    return all_rows(expression)[0]

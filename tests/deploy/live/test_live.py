@@ -12,6 +12,7 @@ from melange.deploy.live.balancer import Balancer
 from melange.deploy.live.completion import Completion
 from melange.deploy.live.counters import Counters
 from melange.deploy.live.drift import CHEAPER, SHORT, STEADY, UNKNOWN, find_drift
+from melange.deploy.live.exposition import load
 from melange.deploy.live.ledger import Ledger
 from melange.deploy.live.live_workload import live_workload
 from melange.deploy.live.settings import BalancerSettings
@@ -163,3 +164,23 @@ def test_replicas_that_stay_keep_what_they_hold_and_what_was_learned() -> None:
     assert balancer.fleet.outstanding == [0, 0, 0]
     assert balancer.fleet.fill == [0.0, 0.0, 0.0]
     assert counters.total("replica_outstanding").sum() == 0
+
+
+def test_load_is_told_in_replicas_of_the_plan() -> None:
+    """Two processes send 400 requests in 100 s to a type that carries 100/s or 25/s: those of a mix, over a replica."""
+    counters, _, balancers = books(processes=2)
+    began_s = float(counters.supervisor("window_began")[0])
+    for one in balancers:
+        # Small prompts whose completions were short three times of four.
+        one.fleet.completions[:] = [300.0, 100.0, 1.0, 0.0]
+        for _ in range(200):
+            ticket = one.place(Size(50, 0, False))
+            assert ticket is not None
+            one.give_back(ticket)
+    sent = counters.total("sent")
+    assert sent.sum() == 400
+    found = load(balancers[0], counters, began_s + 100.0)
+    # The L4 takes 1/100 s and 1/25 s of a replica for a request, the A100 1/400 s and 1/100 s.
+    expected = sent[:, 0] / 100.0 * np.array([0.75 / 100 + 0.25 / 25, 0.75 / 400 + 0.25 / 100])
+    assert found == pytest.approx(expected)
+    assert load(balancers[1], counters, began_s + 200.0) == pytest.approx(expected / 2)

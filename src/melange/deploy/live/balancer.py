@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from melange.deploy.addresses import Address, counts_of, known_types
+from melange.deploy.live.indexed_policy import IndexedState, indexed_policy
 from melange.plan.routing import policy_state, types_of
-from melange.replica.policy import LEAST_SERVABLE, POLICIES, PolicyState, _servable, choose, finished, lost, sent
-from melange.replica.policy import _bucket as bucket
-from melange.replica.policy import _last_output as last_output
+from melange.replica.policy import LEAST_SERVABLE, POLICIES
 
 if TYPE_CHECKING:
     from melange.deploy.live.counters import Counters
@@ -46,10 +45,10 @@ class LiveReplica:
 class Ticket:
     """A request's place on a replica, to be given back exactly once."""
 
-    __slots__ = ("is_held", "part", "replica", "size")
+    __slots__ = ("input_bucket", "is_held", "part", "replica", "size")
 
-    def __init__(self, replica: LiveReplica, size: Size, part: float) -> None:
-        self.replica, self.size, self.part, self.is_held = replica, size, part, True
+    def __init__(self, replica: LiveReplica, size: Size, part: float, input_bucket: int) -> None:
+        self.replica, self.size, self.part, self.input_bucket, self.is_held = replica, size, part, input_bucket, True
 
 
 class Balancer:
@@ -76,7 +75,8 @@ class Balancer:
         self._replica_sent = counters.at("replica_sent")
         self._inputs = plan.workload.buckets.shape[0]
         self.replicas: tuple[LiveReplica, ...] = ()
-        self.fleet: PolicyState
+        self.fleet: IndexedState
+        self._choose, self._servable = indexed_policy().choose, indexed_policy()._servable
 
     def list_replicas(self, addresses: Sequence[Address]) -> None:
         """Take up the replicas of a list; those that were there before keep what they hold, and what was learned."""
@@ -98,7 +98,7 @@ class Balancer:
             one.index = index
             fleet.outstanding[index], fleet.fill[index] = outstanding.get(one, (0, 0.0))
             fleet.is_up[index] = int(one.is_up)
-        self.fleet, self.replicas = fleet, now
+        self.fleet, self.replicas = IndexedState(fleet), now
         for one in before.values():
             if one.index < 0:
                 self.row[self._up + one.slot] = 0.0
@@ -113,12 +113,12 @@ class Balancer:
         replica.is_up = is_up
         self.row[self._up + replica.slot] = float(is_up)
         if replica.index >= 0:
-            self.fleet.is_up[replica.index] = int(is_up)
+            self.fleet.set_up(replica.index, is_up)
 
     @property
     def ups(self) -> int:
         """Replicas that take requests."""
-        return sum(self.fleet.is_up)
+        return self.fleet.all_up
 
     def place(self, size: Size, besides: LiveReplica | None = None) -> Ticket | None:
         """A replica for a request, booked; None where each that is up is over its limit, or none is up.
@@ -130,65 +130,71 @@ class Balancer:
         besides
             A replica that has just failed it.
         """
-        fleet = self.fleet
-        is_set_aside = besides is not None and besides.index >= 0 and besides.is_up
-        if is_set_aside and besides is not None:
-            fleet.is_up[besides.index] = 0
-        try:
-            chance = random.random() if self._needs_chance else 0.0
-            index = choose(self._policy, fleet, size.input_tokens, size.max_tokens, chance)
-            if index >= 0 and fleet.fill[index] > self.settings.most_fill:
-                index = self._least_full(size)
-        finally:
-            if is_set_aside and besides is not None:
-                fleet.is_up[besides.index] = 1
+        if besides is not None and besides.index >= 0 and besides.is_up:
+            self.fleet.set_up(besides.index, False)
+            try:
+                index = self._chosen(size)
+            finally:
+                self.fleet.set_up(besides.index, True)
+        else:
+            index = self._chosen(size)
         if index < 0:
             return None
-        replica, row = self.replicas[index], self.row
-        part = sent(fleet, index, size.input_tokens, size.max_tokens)
-        row[self._outstanding + replica.slot] += 1.0
-        row[self._fill + replica.slot] = fleet.fill[index]
-        row[self._replica_sent + replica.slot] += 1.0
-        row[self._sent + replica.kind * self._inputs + bucket(fleet.input_edges, size.input_tokens)] += 1.0
-        return Ticket(replica, size, part)
+        fleet, replica, row = self.fleet, self.replicas[index], self.row
+        i, last = fleet.cell(size.input_tokens, size.max_tokens)
+        part = fleet.book(index, i, last)
+        slot = replica.slot
+        row[self._outstanding + slot] += 1.0
+        row[self._fill + slot] = fleet.fill[index]
+        row[self._replica_sent + slot] += 1.0
+        row[self._sent + replica.kind * self._inputs + i] += 1.0
+        return Ticket(replica, size, part, i)
+
+    def _chosen(self, size: Size) -> int:
+        """The policy's choice, or the one with most room where that one is over its limit; -1: none."""
+        fleet = self.fleet
+        chance = random.random() if self._needs_chance else 0.0
+        index: int = self._choose(self._policy, fleet, size.input_tokens, size.max_tokens, chance)
+        if index >= 0 and fleet.fill[index] > self.settings.most_fill:
+            return self._least_full(size)
+        return index
 
     def _least_full(self, size: Size) -> int:
         """The least full of all replicas that are under the limit and can serve a size; -1 where none is."""
         fleet, best = self.fleet, -1
-        i, last = bucket(fleet.input_edges, size.input_tokens), last_output(fleet, size.max_tokens)
-        for index, fill in enumerate(fleet.fill):
-            if not fleet.is_up[index] or fill > self.settings.most_fill:
+        i, last = fleet.cell(size.input_tokens, size.max_tokens)
+        for t in range(len(fleet.up_count)):
+            index = fleet.least_full(t)
+            if index < 0 or fleet.fill[index] > self.settings.most_fill:
                 continue
-            if best >= 0 and fill >= fleet.fill[best]:
+            if best >= 0 and fleet.fill[index] >= fleet.fill[best]:
                 continue
-            if _servable(fleet, fleet.type_of[index], i, last) >= LEAST_SERVABLE:
+            if self._servable(fleet, t, i, last) >= LEAST_SERVABLE:
                 best = index
         return best
 
     def finish(self, ticket: Ticket, output_tokens: int) -> None:
         """A completion has come whole: give its place back and learn from its length."""
-        index, ticket.is_held = ticket.replica.index, False
-        if index >= 0:
-            finished(self.fleet, index, ticket.size.input_tokens, output_tokens, ticket.part)
-        self._count_back(ticket, index)
+        if ticket.replica.index >= 0:
+            self.fleet.learn(ticket.input_bucket, output_tokens)
+        self.give_back(ticket)
 
     def give_back(self, ticket: Ticket) -> None:
-        """The place of a request that failed, was refused or whose client has gone; nothing where it is given back."""
+        """The place of a request that has ended, however it did; nothing where it is given back."""
         if not ticket.is_held:
             return
-        index, ticket.is_held = ticket.replica.index, False
+        ticket.is_held = False
+        replica, row, fill = ticket.replica, self.row, 0.0
+        index, slot = replica.index, replica.slot
         if index >= 0:
-            lost(self.fleet, index, ticket.part)
-        self._count_back(ticket, index)
-
-    def _count_back(self, ticket: Ticket, index: int) -> None:
-        slot = ticket.replica.slot
-        self.row[self._outstanding + slot] -= 1.0
-        self.row[self._fill + slot] = self.fleet.fill[index] if index >= 0 else 0.0
+            self.fleet.give_back(index, ticket.part)
+            fill = self.fleet.fill[index]
+        row[self._outstanding + slot] -= 1.0
+        row[self._fill + slot] = fill
 
     def has_other(self, replica: LiveReplica) -> bool:
         """Whether another replica is up."""
-        return any(one.is_up and one is not replica for one in self.replicas)
+        return self.fleet.all_up > (replica.is_up and replica.index >= 0)
 
     def first_up(self) -> LiveReplica | None:
         """The first replica that is up."""

@@ -10,10 +10,14 @@ _PROMPT = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,9})')
 _TOKEN_KEYS = tuple(
     f'"{key}":{space}"'.encode() for key in ("text", "content", "reasoning_content", "reasoning") for space in ("", " ")
 )
+_EVENT = b"data:"
 _ROLE, _NOTHING_SAID = re.compile(rb'"role"\s*:'), re.compile(rb'"content"\s*:\s*""')
 # What is kept of a stream, whose last events hold the usage block, and of a completion that comes whole [bytes]. Less
 # would miss the block behind long events, and chunks would be counted instead; more is memory for each open request.
 _TAIL_BYTES, _WHOLE_BYTES = 4096, 2**16
+# Of a stream that is looked at together [bytes]: piece by piece would cost more than to pass it on; more is memory for
+# each open request.
+_TOGETHER_BYTES = 4096
 
 
 class Completion:
@@ -25,46 +29,111 @@ class Completion:
         Whether tokens come as events.
     """
 
-    __slots__ = ("chunks", "first_s", "is_stream", "last_s", "rest", "tail")
+    __slots__ = ("_chunks", "_first_s", "_key", "_last_s", "_moments_s", "_new", "_new_bytes", "_rest", "_tail",
+                 "is_stream")  # fmt: skip
 
     def __init__(self, is_stream: bool) -> None:
         self.is_stream = is_stream
-        self.chunks = 0
-        self.first_s = self.last_s = 0.0
-        self.tail = self.rest = b""
+        self._chunks = 0
+        self._first_s = self._last_s = 0.0
+        self._key = b""  # that the last token came under
+        self._tail = self._rest = b""
+        # Pieces that have not been looked at, and when they came.
+        self._new: list[bytes] = []
+        self._moments_s: list[float] = []
+        self._new_bytes = 0
 
     def note(self, data: bytes, moment_s: float) -> None:
-        """Look at a piece of it that came at a moment of the event loop's clock [s]."""
-        if not self.is_stream:
-            self.tail = (self.tail + data)[-_WHOLE_BYTES:] if self.tail else data[-_WHOLE_BYTES:]
-            self.last_s = moment_s
+        """A piece of it has come at a moment of the event loop's clock [s]."""
+        self._new.append(data)
+        self._moments_s.append(moment_s)
+        self._new_bytes += len(data)
+        # Whether the first token is there shows piece by piece.
+        if not self._chunks or self._new_bytes > _TOGETHER_BYTES:
+            self._look()
+
+    def _look(self) -> None:
+        """Look at what has come since the last time."""
+        if not self._new:
             return
-        events = self.rest + data if self.rest else data
-        if data[-1:] == b"\n":
-            self.rest = b""
-        else:  # half an event: the whole of it is looked at when the rest comes
-            events, _, rest = events.rpartition(b"\n")
-            self.rest = rest[-_WHOLE_BYTES:]
-        tokens = 0
-        for key in _TOKEN_KEYS:
-            tokens += events.count(key)
-        if tokens and not self.chunks and _ROLE.search(events) and _NOTHING_SAID.search(events):
+        data, moments_s = self._rest + b"".join(self._new), self._moments_s
+        if self.is_stream:
+            # Half an event is looked at as a whole when the rest has come.
+            events, newline, rest = data.rpartition(b"\n")
+            self._count(events + newline)
+            self._tail = (self._tail + events + newline)[-_TAIL_BYTES:]
+            self._rest = rest[-_WHOLE_BYTES:]
+        else:
+            self._last_s = moments_s[-1]
+            self._tail = (self._tail + data)[-_WHOLE_BYTES:]
+        self._new, self._moments_s, self._new_bytes = [], [], 0
+
+    def _count(self, events: bytes) -> None:
+        """Count the tokens in events that have just become whole."""
+        tokens = events.count(self._key) if self._key else 0
+        if tokens != events.count(_EVENT):  # some are under another key than the last, or hold none
+            tokens = 0
+            for key in _TOKEN_KEYS:
+                if found := events.count(key):
+                    tokens += found
+                    self._key = key
+        if tokens and not self._chunks and _ROLE.search(events) and _NOTHING_SAID.search(events):
             tokens -= 1  # a chat's first event names the speaker
         if tokens:
-            if not self.chunks:
-                self.first_s = moment_s
-            self.chunks += tokens
-            self.last_s = moment_s
-        self.tail = (self.tail[-_TAIL_BYTES:] + events)[-_TAIL_BYTES:] if len(events) < 1024 else events[-_TAIL_BYTES:]
+            self._last_s = self._moment_of(events)
+            if not self._chunks:
+                self._first_s = self._last_s
+            self._chunks += tokens
+
+    def _moment_of(self, events: bytes) -> float:
+        """When the last event with a token was whole [s]."""
+        end = events.index(b"\n", max(events.rfind(key) for key in _TOKEN_KEYS))
+        at = len(self._rest)
+        for piece, moment_s in zip(self._new, self._moments_s, strict=True):
+            at += len(piece)
+            if end < at:
+                return moment_s
+        return self._moments_s[-1]
+
+    @property
+    def chunks(self) -> int:
+        """Events with text."""
+        self._look()
+        return self._chunks
+
+    @property
+    def first_s(self) -> float:
+        """When the first token was there [s]."""
+        return self._first_s
+
+    @property
+    def last_s(self) -> float:
+        """When the last token was there [s]."""
+        self._look()
+        return self._last_s
+
+    @property
+    def rest(self) -> bytes:
+        """An event of which the end has not come."""
+        self._look()
+        return self._rest
+
+    @property
+    def tail(self) -> bytes:
+        """The end of it, where usage blocks are."""
+        self._look()
+        return self._tail
 
     @property
     def output_tokens(self) -> int:
         """Tokens by the usage block, else by chunks; 0 where neither says any."""
-        found = _USAGE.findall(self.tail)
-        return int(found[-1]) if found else self.chunks
+        self._look()
+        found = _USAGE.findall(self._tail)
+        return int(found[-1]) if found else self._chunks
 
     @property
     def input_tokens(self) -> int:
         """Prompt tokens by the usage block; 0 where there is none."""
-        found = _PROMPT.findall(self.tail)
+        self._look()
+        found = _PROMPT.findall(self._tail)
         return int(found[-1]) if found else 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ _Sample = tuple[dict[str, str], float]
 def metrics_text(balancer: Balancer, counters: Counters) -> str:
     """All processes' counters in the text format 0.0.4."""
     lines: list[str] = []
-    for part in (_traffic, _shares, _replicas, _outcomes, _histograms, _drift):
+    for part in (_traffic, _shares, _load, _replicas, _outcomes, _histograms, _drift):
         for name, kind, about, samples in part(balancer, counters):
             lines += [f"# HELP melange_{name} {about}", f"# TYPE melange_{name} {kind}"]
             lines += [_line(*sample) if len(sample) == 3 else _line(name, *sample) for sample in samples]
@@ -96,12 +97,51 @@ def _shares(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     )
 
 
+def _load(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
+    types = balancer.plan.replica_types
+    values = load(balancer, counters, time.monotonic())
+    yield (
+        "load",
+        "gauge",
+        "Work sent to a replica type in the window, in replicas at the plan's maximum rate.",
+        [({"type": types[r].name}, values[t]) for t, r in enumerate(known_types(balancer.plan))],
+    )
+
+
+def load(balancer: Balancer, counters: Counters, now_s: float) -> Array:
+    """Load of each counted type in the plan's units (T,): sum over sizes of rate / maximum rate [replicas].
+
+    Rates are those at which requests were sent in the window of the live workload, by input bucket; their completions
+    are as long as those that were seen. Sizes that a type cannot serve within the SLO count as its others do.
+
+    Parameters
+    ----------
+    balancer
+        Whose plan has the maximum rates, and which has seen completions.
+    counters
+        Of all processes.
+    now_s
+        End of the window, by the monotonic clock [s].
+    """
+    plan = balancer.plan
+    rate = np.asarray(plan.max_request_rate[known_types(plan)])
+    likely = np.where(rate > 0, _likely(balancer)[None], 0.0)
+    likely /= np.maximum(likely.sum(axis=2, keepdims=True), 1e-12)
+    # Of a replica, how long a request of an input bucket takes it (T, I) [s].
+    busy_s = np.divide(likely, rate, out=np.zeros_like(rate), where=rate > 0).sum(axis=2)
+    length_s = max(now_s - float(counters.supervisor("window_began")[0]), 1.0)
+    return np.asarray((counters.window("sent") * busy_s).sum(axis=1) / length_s)
+
+
+def _likely(balancer: Balancer) -> Array:
+    """Output buckets of completions of each input bucket, as often as they were seen (I, O), 0-1."""
+    likely = np.asarray(balancer.fleet.completions).reshape(balancer.plan.workload.buckets.shape)
+    return np.asarray(likely / np.maximum(likely.sum(axis=1, keepdims=True), 1e-12))
+
+
 def _planned_shares(balancer: Balancer, counters: Counters) -> Array:
     """What the plan's shares make of the sizes that were sent, by counted type (T,)."""
-    plan, fleet = balancer.plan, balancer.fleet
-    shape = plan.workload.buckets.shape
-    likely = np.asarray(fleet.completions).reshape(shape)
-    likely = likely / np.maximum(likely.sum(axis=1, keepdims=True), 1e-12)
+    plan, likely = balancer.plan, _likely(balancer)
     by_input = counters.total("sent").sum(axis=0)
     share = plan.share[known_types(plan)]
     expected = (share * likely[None]).sum(axis=2) @ by_input

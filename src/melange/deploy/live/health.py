@@ -7,12 +7,12 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import aiohttp
-
+from melange.deploy.live.links import LinkError
 from melange.deploy.live.punctuality import Punctuality
 
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import Balancer, LiveReplica
+    from melange.deploy.live.links import Links
 
 log = logging.getLogger("melange.balance")
 
@@ -37,12 +37,12 @@ class Health:
     ----------
     balancer
         Whose replicas are watched.
-    session
+    links
         For the checks.
     """
 
-    def __init__(self, balancer: Balancer, session: aiohttp.ClientSession) -> None:
-        self.balancer, self.session = balancer, session
+    def __init__(self, balancer: Balancer, links: Links) -> None:
+        self.balancer, self._links = balancer, links
         self.punctuality = Punctuality(asyncio.get_running_loop().time, SWEEP_S)
         self._failed, self._ejected = balancer.counters.at("replica_failed"), balancer.counters.at("replica_ejected")
         self._times_away: dict[LiveReplica, int] = {}
@@ -89,15 +89,13 @@ class Health:
             It does not answer in time.
         """
         settings = self.balancer.settings
-        url = replica.address.url + settings.health_path
+        path = settings.health_path
         try:
-            timeout = aiohttp.ClientTimeout(total=settings.health_timeout_s)
-            async with self.session.get(url, timeout=timeout, allow_redirects=False) as response:
-                return "" if response.status < 300 else f"{settings.health_path} answered {response.status}"
-        except TimeoutError:
-            raise
-        except (aiohttp.ClientError, OSError) as error:
-            return f"{settings.health_path}: {type(error).__name__}"
+            async with asyncio.timeout(settings.health_timeout_s):
+                said = await self._links.fetch(replica.address.url, b"GET", path.encode(), b"")
+        except LinkError as error:
+            return f"{path}: {error}"
+        return "" if said.status < 300 else f"{path} answered {said.status}"
 
     def failed(self, replica: LiveReplica, why: str, fault: str) -> None:
         """A request has failed on a replica: it is ``GONE``, its connection ``BROKEN``, or the answer was ``WRONG``."""

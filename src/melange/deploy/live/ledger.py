@@ -39,19 +39,24 @@ class Ledger:
     def __init__(self, counters: Counters, process: int, buckets: Buckets, slo: Slo | None) -> None:
         self.row, self._shared = counters.row(process), counters.row(counters.processes)
         self._at = {name: counters.at(name) for name in counters.shapes}
+        self._arrived, self._gaps, self._last_arrival = (self._at[name] for name in ("arrived", "gaps", "last_arrival"))
+        self._completed = self._at["completed"]
+        self._input_sum, self._output_sum = self._at["input_sum"], self._at["output_sum"]
+        self._judged, self._met, self._answers = self._at["judged"], self._at["met"], self._at["answers"]
         self._inputs, self._outputs = buckets.input_edges, buckets.output_edges
         self._limits = tuple((METRICS.index(name), limit) for name, limit in slo.limits.items()) if slo else ()
+        self._has_parts = {METRICS[metric] for metric, _ in self._limits} >= set(_PARTS)
 
     def arrived(self, input_tokens: int, moment_s: float) -> None:
         """A request that replicas may see has come."""
-        row, at = self.row, self._at
-        row[at["arrived"] + _bucket(self._inputs, input_tokens)] += 1.0
+        row, shared, last = self.row, self._shared, self._last_arrival
+        row[self._arrived + _bucket(self._inputs, input_tokens)] += 1.0
         # The last arrival of all processes. Two that write it at once lose one gap of many.
-        last_s = self._shared[at["last_arrival"]]
-        self._shared[at["last_arrival"]] = moment_s
+        last_s = shared[last]
+        shared[last] = moment_s
         if last_s > 0.0:
             gap_s = max(moment_s - last_s, 0.0)
-            place = at["gaps"] + 3 * (int(moment_s / WINDOW_S) % GAP_HOURS)
+            place = self._gaps + 3 * (int(moment_s / WINDOW_S) % GAP_HOURS)
             row[place] += 1.0
             row[place + 1] += gap_s
             row[place + 2] += gap_s * gap_s
@@ -68,24 +73,23 @@ class Ledger:
 
     def answered(self, status: int) -> None:
         """A client was answered."""
-        self.row[self._at["answers"] + min(status // 100, 5)] += 1.0
+        self.row[self._answers + min(status // 100, 5)] += 1.0
 
     def completed(self, ticket: Ticket, completion: Completion, arrived_s: float) -> int:
         """A completion has come whole; returns its length [tokens]."""
         outputs = max(completion.output_tokens, 1)
         inputs = completion.input_tokens or ticket.size.input_tokens
-        row, at = self.row, self._at
-        i, o = _bucket(self._inputs, inputs), _bucket(self._outputs, outputs)
-        cell = i * len(self._outputs) + o
-        row[at["completed"] + cell] += 1.0
-        row[at["input_sum"] + cell] += inputs
-        row[at["output_sum"] + cell] += outputs
+        row = self.row
+        cell = _bucket(self._inputs, inputs) * len(self._outputs) + _bucket(self._outputs, outputs)
+        row[self._completed + cell] += 1.0
+        row[self._input_sum + cell] += inputs
+        row[self._output_sum + cell] += outputs
         if inputs > self._inputs[-1] or outputs > self._outputs[-1]:
-            row[at["oversized"]] += 1.0
+            row[self._at["oversized"]] += 1.0
         latency_s = completion.last_s - arrived_s
         kind = ticket.replica.kind
         self._observe("latency", LATENCY_EDGES_S, kind, latency_s)
-        if completion.chunks:
+        if completion.is_stream and completion.chunks:
             ttft_s = completion.first_s - arrived_s
             tpot_s = (completion.last_s - completion.first_s) / (outputs - 1) if outputs > 1 else 0.0
             self._observe("ttft", TTFT_EDGES_S, kind, ttft_s)
@@ -109,24 +113,20 @@ class Ledger:
         """
         if not self._limits:
             return
-        row, judged, met = self.row, self._at["judged"], self._at["met"]
+        row, judged, met = self.row, self._judged, self._met
         is_met, allowed_s, is_whole = True, 0.0, False
         for metric, limit_s in self._limits:
             value_s = values[metric]
             if value_s is None:
                 is_whole = True
-                allowed_s += limit_s * (outputs - 1 if METRICS[metric] == "tpot" else 1)
+                allowed_s += limit_s * (outputs - 1 if metric == _TPOT else 1)
                 continue
             row[judged + metric] += 1.0
             if value_s <= limit_s:
                 row[met + metric] += 1.0
             else:
                 is_met = False
-        if (
-            is_whole
-            and values[3] > allowed_s
-            and len([m for m, _ in self._limits if METRICS[m] in _PARTS]) == len(_PARTS)
-        ):
+        if is_whole and self._has_parts and values[3] > allowed_s:
             is_met = False
         row[judged + len(METRICS)] += 1.0
         row[met + len(METRICS)] += is_met
@@ -136,6 +136,7 @@ class Ledger:
 _MISSES = frozenset({"busy", "none_up", "failed"})
 # What together bounds the latency.
 _PARTS = ("ttft", "tpot")
+_TPOT = METRICS.index("tpot")
 
 
 def _bucket(edges: tuple[int, ...], tokens: int) -> int:

@@ -6,9 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
-from melange.deploy.live.answers import error, page
+from melange.deploy.live.answers import Answer, error, page
 from melange.deploy.live.drift import STATES
 from melange.deploy.live.exposition import metrics_text
 from melange.deploy.live.live_workload import live_workload
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from melange.deploy.live.balancer import Balancer
     from melange.deploy.live.counters import Counters
 
-_Page = Callable[[], web.Response]
+_Page = Callable[[], Answer]
 
 
 class Pages:
@@ -34,21 +32,21 @@ class Pages:
 
     def __init__(self, balancer: Balancer, counters: Counters) -> None:
         self.balancer, self.counters = balancer, counters
-        self._pages: dict[str, _Page] = {
-            "/metrics": self.metrics,
-            "/workload.json": self.workload,
-            "/drift.json": self.drift,
+        self._pages: dict[bytes, _Page] = {
+            b"/metrics": self.metrics,
+            b"/workload.json": self.workload,
+            b"/drift.json": self.drift,
         }
 
-    def find(self, path: str) -> _Page | None:
+    def find(self, path: bytes) -> _Page | None:
         """The page at a path."""
         return self._pages.get(path)
 
-    def metrics(self) -> web.Response:
+    def metrics(self) -> Answer:
         """For Prometheus."""
         return page(metrics_text(self.balancer, self.counters), content_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def workload(self) -> web.Response:
+    def workload(self) -> Answer:
         """The live workload, as ``melange plan --workload`` reads it."""
         try:
             found = live_workload(self.counters, self.balancer.plan.workload)
@@ -56,7 +54,7 @@ class Pages:
             return error(404, f"{none}; {none.hint}")
         return page(found.dumps() + "\n")
 
-    def drift(self) -> web.Response:
+    def drift(self) -> Answer:
         """What re-planning has found last."""
         code, cost, new_cost, at_s = self.counters.supervisor("drift").tolist()
         content = {

@@ -1,34 +1,38 @@
-"""An OpenAI-compatible proxy in front of a plan's replicas: handling of one request."""
+"""An OpenAI-compatible proxy in front of a plan's replicas: which requests are allowed and who answers them."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
-
-from aiohttp import HttpVersion10, HttpVersion11, web
+import json
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from melange.deploy.live.access import is_allowed
-from melange.deploy.live.answers import UnservedError, error, page
-from melange.deploy.live.headers import RETRIES, request_headers
-from melange.deploy.live.health import WRONG
-from melange.deploy.live.receive import receive
-from melange.deploy.live.sizing import BadRequestError, read_body, size_of
-from melange.deploy.live.upstream import Exchange, Upstream, UpstreamFaultError
+from melange.deploy.live.answers import Answer, UnservedError, error, page
+from melange.deploy.live.exchange import Exchange
+from melange.deploy.live.headers import Fields, request_fields
+from melange.deploy.live.links import LinkError
+from melange.deploy.live.sizing import BadRequestError, Size, read_body, size_of
 
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import Balancer, LiveReplica
+    from melange.deploy.live.client import Client
     from melange.deploy.live.health import Health
     from melange.deploy.live.ledger import Ledger
+    from melange.deploy.live.links import Links
     from melange.deploy.live.pages import Pages
-    from melange.deploy.live.settings import BalancerSettings
+    from melange.deploy.live.receive import Request
+
+log = logging.getLogger("melange.balance")
 
 # What may be asked of replicas, and whether it is a conversation. Nothing else goes through.
-_COMPLETIONS = {"/v1/completions": False, "/v1/chat/completions": True}
-_VERSIONS = (HttpVersion10, HttpVersion11)
-_MODELS, _HEALTH = "/v1/models", "/health"
-# By these a replica says that another may do better. Other errors would come again elsewhere, and cost twice.
-_BUSY = 429
-_ELSEWHERE = frozenset({_BUSY, 502, 503, 504})
+_COMPLETIONS = {b"/v1/completions": False, b"/v1/chat/completions": True}
+_MODELS, _HEALTH = b"/v1/models", b"/health"
+_OF_JSON = b"Content-Type: application/json\r\n"
+_TURNED_AWAY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Proxy:
@@ -38,148 +42,173 @@ class Proxy:
     ----------
     balancer, health, ledger
         What chooses replicas, watches them and counts.
-    upstream
-        Talks to replicas.
+    links
+        To the replicas.
     pages
         What the proxy says of itself.
-    settings
-        Limits and keys.
+    most_connections
+        Clients that may be connected.
     """
 
     def __init__(
-        self,
-        balancer: Balancer,
-        health: Health,
-        ledger: Ledger,
-        upstream: Upstream,
-        pages: Pages,
-        settings: BalancerSettings,
+        self, balancer: Balancer, health: Health, ledger: Ledger, links: Links, pages: Pages, most_connections: int
     ) -> None:
-        self.balancer, self.health, self.ledger, self.upstream = balancer, health, ledger, upstream
-        self.pages, self.settings = pages, settings
+        self.balancer, self.health, self.ledger, self.links = balancer, health, ledger, links
+        self.pages, self.settings = pages, balancer.settings
+        self.loop = asyncio.get_running_loop()
+        self.now: Callable[[], float] = self.loop.time
+        self.clients: set[Client] = set()
         self.is_draining = False
-        self._retry_after = {"Retry-After": str(settings.retry_after_s)}
+        self._most_connections = most_connections
+        self._row, self._connections = balancer.row, balancer.counters.at("connections")
+        self._retry_after = {"Retry-After": str(self.settings.retry_after_s)}
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request."""
-        try:
-            answer = await self._route(request)
-        except UnservedError as refused:
-            self.ledger.unserved(refused.reason, is_arrived=refused.reason not in _BEFORE_ARRIVAL)
-            answer = refused.answer
-        self.ledger.answered(answer.status)
-        if self.is_draining:
-            answer.force_close()
-        return answer
+    def opened(self, client: Client) -> None:
+        """A client has connected."""
+        self.clients.add(client)
+        self._row[self._connections] = float(len(self.clients))
+        if len(self.clients) > self._most_connections:
+            client.transport.write(_TURNED_AWAY)
+            client.transport.close()
 
-    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.version not in _VERSIONS:
-            # The parser knows older and newer ones, and the answer would be in that version too.
-            raise ConnectionResetError("only HTTP/1.0 and HTTP/1.1 are supported")
-        path, _, query = request.raw_path.partition("?")
+    def closed(self, client: Client) -> None:
+        """A client has gone."""
+        self.clients.discard(client)
+        self._row[self._connections] = float(len(self.clients))
+
+    def look(self) -> None:
+        """End waits that last too long; one look at all now and then is cheaper than a timer for each piece."""
+        now_s = self.now()
+        for client in tuple(self.clients):
+            client.look(now_s)
+
+    def admit(self, request: Request) -> None:
+        """Refuse a request by its head, where nobody may ask that.
+
+        Raises
+        ------
+        UnservedError
+            The path is unknown, the method is another, or a key is missing.
+        """
+        path = request.path
         if path in _COMPLETIONS:
-            self._check(request, "POST")
-            return await self._complete(request, path, query)
-        if path == _HEALTH:
-            _check_method(request, "GET")
-            return self._own_health()
-        if path == _MODELS:
-            self._check(request, "GET")
-            return await self._models(request)
-        if own := self.pages.find(path):
-            self._check(request, "GET")
-            return own()
-        raise UnservedError(error(404, "no such path", closes=True))
-
-    def _check(self, request: web.BaseRequest, method: str) -> None:
-        _check_method(request, method)
+            method = b"POST"
+        elif path in {_MODELS, _HEALTH} or self.pages.find(path):
+            method = b"GET"
+        else:
+            raise UnservedError(error(404, "no such path", closes=True))
+        if request.method != method:
+            only, headers = f"only {method.decode()} is supported here", {"Allow": method.decode()}
+            raise UnservedError(error(405, only, headers=headers, closes=True))
         keys = self.settings.keys
-        if keys and not is_allowed(request.headers.get("Authorization", ""), keys):
-            challenge = {"WWW-Authenticate": "Bearer"}
-            raise UnservedError(error(401, "an API key is required", headers=challenge, closes=True), "unauthorized")
+        if keys and path != _HEALTH:
+            shown = request.fields.named.get(b"authorization", b"").decode("utf-8", "surrogateescape")
+            if not is_allowed(shown, keys):
+                challenge = {"WWW-Authenticate": "Bearer"}
+                raise UnservedError(
+                    error(401, "an API key is required", headers=challenge, closes=True), "unauthorized"
+                )
 
-    async def _complete(self, request: web.BaseRequest, path: str, query: str) -> web.StreamResponse:
-        settings = self.settings
-        arrived_s = self.upstream.now()
-        body = await receive(request, settings.most_body_bytes, settings.body_timeout_s)
-        is_chat = _COMPLETIONS[path]
+    def handle(self, client: Client, request: Request) -> None:
+        """Answer a request that was admitted, now or when somebody else has.
+
+        Raises
+        ------
+        UnservedError
+            It is none that a replica should see.
+        """
+        path = request.path
+        if path in _COMPLETIONS:
+            self._complete(client, request)
+        elif path == _HEALTH:
+            client.answer(self._own_health(), request)
+        elif path == _MODELS:
+            client.run(self._models(self._fields(request)), request)
+        else:
+            own = self.pages.find(path)
+            assert own is not None
+            client.answer(own(), request)
+
+    def _complete(self, client: Client, request: Request) -> None:
+        settings, arrived_s = self.settings, self.now()
         try:
-            content = read_body(body)
-            size = size_of(content, is_chat, settings.bytes_per_token)
+            content = read_body(request.body)
+            size = size_of(content, _COMPLETIONS[request.path], settings.bytes_per_token)
         except BadRequestError as bad:
             raise UnservedError(error(400, str(bad))) from bad
-        headers = request_headers(request.headers, settings.upstream_key, bool(settings.keys))
-        if settings.tokenizer:
-            size = await self.upstream.counted(content, headers, size, self.balancer.first_up())
+        if not settings.tokenizer:
+            self._start(client, request, size, arrived_s)
+            return
+
+        async def count() -> None:
+            self._start(client, request, await self._counted(content, request, size), arrived_s)
+
+        client.run(count(), request)
+
+    def _start(self, client: Client, request: Request, size: Size, arrived_s: float) -> None:
+        """Send a request of a known size on its way."""
         self.ledger.arrived(size.input_tokens, arrived_s)
-        target = f"{path}?{query}" if query else path
-        exchange = Exchange(request, target, headers, body, size, arrived_s)
-        self.upstream.under_way.add(exchange)
-        try:
-            return await self._serve(exchange)
-        except asyncio.CancelledError:
-            self.ledger.unserved("client_gone")
-            raise
-        finally:
-            self.upstream.under_way.discard(exchange)
+        client.work = exchange = Exchange(self, client, request, self._fields(request), size, arrived_s)
+        exchange.start()
 
-    async def _serve(self, exchange: Exchange) -> web.StreamResponse:
-        """Send a request to a replica, and to one other if that fails before anything has been sent back."""
-        failed: LiveReplica | None = None
-        while True:
-            ticket = self.balancer.place(exchange.size, failed)
-            if ticket is None:
-                raise self._no_place(failed)
-            is_retry = failed is not None
-            if is_retry:
-                self.ledger.retried(is_served=False)
-                exchange.headers[RETRIES] = "1"
-            try:
-                answer = await self.upstream.ask(exchange, ticket)
-                if answer.status in _ELSEWHERE and not is_retry and self.balancer.has_other(ticket.replica):
-                    answer.close()
-                    raise UpstreamFaultError(f"answered {answer.status}", "" if answer.status == _BUSY else WRONG)
-                return await self.upstream.pass_on(exchange, ticket, answer, is_retry=is_retry)
-            except UpstreamFaultError as fault:
-                if fault.fault:
-                    self.health.failed(ticket.replica, str(fault), fault.fault)
-                if is_retry:
-                    raise UnservedError(error(502, "two replicas failed", headers={RETRIES: "1"}), "failed") from fault
-                failed = ticket.replica
-            finally:
-                self.balancer.give_back(ticket)
+    def _fields(self, request: Request) -> bytes:
+        return request_fields(request.fields, self.settings.upstream_key, bool(self.settings.keys))
 
-    def _no_place(self, failed: LiveReplica | None) -> UnservedError:
-        """Why no replica takes a request."""
+    def no_place(self, failed: LiveReplica | None) -> UnservedError:
+        """Why no replica takes a request, which one may have failed."""
         if failed is not None:
             return UnservedError(error(502, "the replica failed and no other can take the request"), "failed")
         if not self.balancer.ups:
             return UnservedError(error(503, "no replica is available", headers=self._retry_after), "none_up")
         return UnservedError(error(429, "all replicas are at capacity", headers=self._retry_after), "busy")
 
-    def _own_health(self) -> web.Response:
+    def _own_health(self) -> Answer:
         ups = self.balancer.ups
         is_well = ups > 0 and not self.is_draining
         status = "ok" if is_well else "draining" if self.is_draining else "no replica is available"
         content = {"status": status, "replicas_up": ups, "replicas": len(self.balancer.replicas)}
         return page(content, status=200 if is_well else 503)
 
-    async def _models(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _models(self, fields: bytes) -> Answer:
         """The models of the first replica that says them."""
-        headers = request_headers(request.headers, self.settings.upstream_key, bool(self.settings.keys))
         for replica in self.balancer.replicas:
             if replica.is_up:
                 try:
-                    return await self.upstream.models(replica, headers)
-                except UpstreamFaultError:
+                    async with asyncio.timeout(self.settings.health_timeout_s):
+                        said = await self.links.fetch(replica.address.url, b"GET", _MODELS, fields)
+                except (LinkError, TimeoutError):
                     continue
+                return Answer(said.status, said.body, _headers(said.fields.passed_on()))
         raise UnservedError(error(503, "no replica is available", headers=self._retry_after), "none_up")
 
+    async def _counted(self, content: dict[str, Any], request: Request, size: Size) -> Size:
+        """A request's size with its prompt counted by a replica's tokenizer; as it was where that does not answer."""
+        replica = self.balancer.first_up()
+        if replica is None or (isinstance(content.get("prompt"), list) and "messages" not in content):
+            return size
+        asked = {name: content[name] for name in ("model", "prompt", "messages") if name in content}
+        shown = Fields()
+        shown.lines = [line for line in request.fields.lines if line[:14].lower() == b"authorization:"][:1]
+        fields = request_fields(shown, self.settings.upstream_key, bool(self.settings.keys)) + _OF_JSON
+        try:
+            async with asyncio.timeout(self.settings.health_timeout_s):
+                said = await self.links.fetch(
+                    replica.address.url, b"POST", b"/tokenize", fields, json.dumps(asked).encode()
+                )
+            found = json.loads(said.body) if said.status == 200 else {}
+        except (LinkError, TimeoutError, ValueError, RecursionError):
+            return size
+        count = found.get("count") if isinstance(found, dict) else None
+        return Size(count, size.max_tokens, size.is_stream) if type(count) is int and count > 0 else size
 
-# Ended before the request was known: not one of those that arrived.
-_BEFORE_ARRIVAL = frozenset({"malformed", "unauthorized"})
+    def note_fault(self, fault: BaseException) -> None:
+        """Log a failure of our own: what it is and where; its text may hold bytes of the request."""
+        frames = traceback.extract_tb(fault.__traceback__)
+        where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        log.error("internal error in a request: %s%s", type(fault).__name__, where)
 
 
-def _check_method(request: web.BaseRequest, method: str) -> None:
-    if request.method != method:
-        raise UnservedError(error(405, f"only {method} is supported here", headers={"Allow": method}, closes=True))
+def _headers(lines: bytes) -> dict[str, str]:
+    """Lines of fields for an answer of the proxy's own, which says itself when it was made."""
+    pairs = (line.split(": ", 1) for line in lines.decode("latin-1").split("\r\n") if line)
+    return {name: value for name, value in pairs if name.lower() != "date"}

@@ -1,71 +1,218 @@
-"""Read a client's request completely, within limits of size and time."""
+"""Read clients' requests completely, within limits of size.
+
+Bytes go in, requests and refusals come out; nothing here reads or writes a connection.
+"""
 
 from __future__ import annotations
 
-import asyncio
+from collections import deque
+from collections.abc import Callable
 
-from aiohttp import StreamReader, web
-from aiohttp.web_protocol import RequestPayloadError
+import httptools
 
 from melange.deploy.live.answers import UnservedError, error
+from melange.deploy.live.headers import Fields, RequestListener
+
+# Of a request's head: bytes of a line, and the number of fields. More would let strangers occupy memory before a key is
+# asked for; fewer would refuse clients behind proxies that add fields.
+_MOST_LINE_BYTES, _MOST_FIELDS = 8190, 100
+# Bytes that may come without a head being whole, or a body growing: heads, trailers, chunks' own words. Eight of the
+# longest lines; more is memory for strangers.
+_MOST_HEAD_BYTES = 2**16
+# Whole requests that wait on a connection behind the one that is served. Nothing more is read meanwhile; what has come
+# in one piece with them is not served.
+_MOST_WAITING = 16
+_VERSIONS = frozenset({"1.0", "1.1"})
+# Fields that say where a message goes and how long it is may be there once. Of keys the first one counts.
+_ONCE = frozenset({b"host", b"transfer-encoding", b"content-length", b"content-encoding", b"expect"})
+_NONE, _HEAD, _BODY = range(3)
 
 
-async def receive(request: web.BaseRequest, most_bytes: int, timeout_s: float) -> bytes:
-    """The body of a request.
+class Request:
+    """A request, at first its head.
 
     Parameters
     ----------
-    request
-        Whose head has come.
-    most_bytes
-        Largest body [bytes].
-    timeout_s
-        How long it may take [s].
-
-    Raises
-    ------
-    UnservedError
-        A body that is too large, too slow, compressed or broken. What is left of it is not read.
+    method, target, version
+        Of its first line.
+    fields
+        Of its header.
     """
-    headers = request.headers
-    if headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnservedError(error(415, "compressed bodies are not supported", closes=True))
-    coding = headers.get("Transfer-Encoding")
-    if coding is not None and coding.strip().lower() != "chunked":
+
+    __slots__ = ("body", "expects", "fields", "keeps_alive", "method", "path", "target", "version")
+
+    def __init__(self, method: bytes, target: bytes, version: str, fields: Fields) -> None:
+        self.method, self.target, self.version, self.fields = method, target, version, fields
+        self.path = target.partition(b"?")[0]
+        self.body = b""
+        self.expects = False  # to be told to go on before it sends its body
+        self.keeps_alive = True
+
+
+class Receiver(RequestListener):
+    """Makes requests of what comes on one connection. llhttp parses, strictly.
+
+    Parameters
+    ----------
+    admit
+        Looks at a head before its body comes; raises :class:`UnservedError` where it is refused.
+    most_body_bytes
+        Largest body [bytes].
+    """
+
+    __slots__ = ("_admit", "_idle_bytes", "_is_staying", "_most_body_bytes", "_parser", "_pieces",
+                 "_size", "_target", "is_deaf", "ready", "request", "stage")  # fmt: skip
+
+    def __init__(self, admit: Callable[[Request], None], most_body_bytes: int) -> None:
+        self._admit, self._most_body_bytes = admit, most_body_bytes
+        self._parser = httptools.HttpRequestParser(self)
+        super().__init__()
+        self._pieces: list[bytes] = []
+        self._target = b""
+        self._size = self._idle_bytes = 0
+        self.stage = _NONE
+        self.ready: deque[Request | UnservedError] = deque()
+        self.request: Request | None = None  # whose body is coming
+        self._is_staying = False  # the parser is told again of the request whose body is coming
+        self.is_deaf = False  # what comes now is of no interest
+
+    def feed(self, data: bytes) -> None:
+        """Bytes have come; look at ``ready`` after it."""
+        if self.is_deaf:
+            return
+        self._idle_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
+        except httptools.HttpParserCallbackError:
+            raise
+        except httptools.HttpParserError:
+            broken = UnservedError(error(400, "the body is not valid HTTP", closes=True))
+            self.refuse(broken if self.stage == _BODY else _no_request())
+        if self._idle_bytes > _MOST_HEAD_BYTES and self.stage != _NONE:
+            self.refuse(UnservedError(error(431, "the head is too long", closes=True)))
+
+    def _stay(self, rest: bytes) -> None:
+        """Go on with a request that wishes for another protocol as if it did not.
+
+        The parser takes all that follows such a head for that protocol, and the body with it: a second parser is told
+        how long the body is.
+        """
+        self._parser, request = httptools.HttpRequestParser(self), self.request
+        if request is None:
+            return
+        named = request.fields.named
+        words = {word.strip().lower() for word in named.get(b"connection", b"").split(b",")}
+        lines = [
+            b"%b: %b\r\n" % (name, named[name]) for name in (b"content-length", b"transfer-encoding") if name in named
+        ]
+        lines += [b"Connection: %b\r\n" % word for word in (b"close", b"keep-alive") if word in words]
+        self._is_staying = True
+        first = b"POST / HTTP/%b\r\nHost: x\r\n" % request.version.encode()
+        self.feed(b"".join((first, *lines, b"\r\n", rest)))
+
+    def refuse(self, refused: UnservedError) -> None:
+        """Answer so in place of a request, and hear no more."""
+        if not self.is_deaf:
+            self.is_deaf, self.request = True, None
+            self.ready.append(refused)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self.stage = _HEAD
+        self.fields, self.is_in_head, self._target = Fields(), True, b""
+
+    def on_url(self, target: bytes) -> None:
+        """A piece of the target."""
+        self._target += target
+
+    def on_headers_complete(self) -> None:
+        """A head has come."""
+        head_bytes, self._idle_bytes, self.stage, self.is_in_head = self._idle_bytes, 0, _BODY, False
+        if self._is_staying:
+            self._is_staying = False
+            return
+        if self.is_deaf:
+            return
+        parser, fields, target = self._parser, self.fields, self._target
+        version = parser.get_http_version()
+        try:
+            if head_bytes > _MOST_LINE_BYTES or fields.count > _MOST_FIELDS:
+                _check_length(target, fields)
+            if version not in _VERSIONS or b"#" in target or not target.isascii():
+                raise _no_request()
+            if (fields.repeated is not None and fields.repeated & _ONCE) or (
+                b"host" not in fields.named and version == "1.1"
+            ):
+                raise _no_request()
+            request = Request(parser.get_method(), target, version, fields)
+            self._admit(request)
+            self._check_body(request)
+        except UnservedError as refused:
+            self.refuse(refused)
+            return
+        self.request = request
+
+    def on_body(self, piece: bytes) -> None:
+        """A piece of a body."""
+        self._idle_bytes = 0
+        if not self.is_deaf:
+            self._size += len(piece)
+            self._pieces.append(piece)
+            if self._size > self._most_body_bytes:
+                self._pieces.clear()
+                self.refuse(_too_large(self._most_body_bytes))
+
+    def on_message_complete(self) -> None:
+        """A request is whole."""
+        if self._parser.should_upgrade():
+            return
+        self.stage, request, self.request = _NONE, self.request, None
+        self._idle_bytes = 0
+        if self.is_deaf or request is None:
+            return
+        pieces = self._pieces
+        request.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self._size = 0
+        request.keeps_alive = self._parser.should_keep_alive() and len(self.ready) < _MOST_WAITING
+        request.expects = False
+        self.is_deaf = not request.keeps_alive
+        self.ready.append(request)
+
+    def _check_body(self, request: Request) -> None:
+        """Refuse a body that would be too large or is packed, before it comes."""
+        named = request.fields.named
+        if named.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise UnservedError(error(415, "compressed bodies are not supported", closes=True))
+        if b"transfer-encoding" in named:
+            _check_coding(named[b"transfer-encoding"], request.version)
+        elif int(named.get(b"content-length", b"0")) > self._most_body_bytes:
+            raise _too_large(self._most_body_bytes)
+        if b"expect" in named:
+            if named[b"expect"].lower() != b"100-continue":
+                raise UnservedError(error(417, "the only supported expectation is 100-continue", closes=True))
+            request.expects = request.version == "1.1"
+
+
+def _check_length(target: bytes, fields: Fields) -> None:
+    """Refuse a head with long lines, or many."""
+    longest = max([len(target), *map(len, fields.lines), *map(len, fields.named.values())])
+    if longest > _MOST_LINE_BYTES or fields.count > _MOST_FIELDS:
+        raise UnservedError(error(431, "the head is too long", closes=True))
+
+
+def _check_coding(coding: bytes, version: str) -> None:
+    """Refuse bodies in pieces that are packed besides, or whose end does not show."""
+    if coding.rpartition(b",")[2].strip().lower() != b"chunked" or version == "1.0":
+        raise _no_request()
+    if coding.lower() != b"chunked":
         raise UnservedError(error(501, "the only supported transfer coding is chunked", closes=True))
-    length = request.content_length
-    if length is not None and length > most_bytes:
-        raise _too_large(most_bytes)
-    if "Expect" in headers:
-        if headers["Expect"].lower() != "100-continue":
-            raise UnservedError(error(417, "the only supported expectation is 100-continue", closes=True))
-        if request.version >= (1, 1) and request.transport is not None and not request.content.is_eof():
-            request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    content = request.content
-    try:
-        if content.is_eof():
-            body = content.read_nowait()
-        else:
-            async with asyncio.timeout(timeout_s):
-                body = await _read(content, most_bytes)
-    except TimeoutError as late:
-        raise UnservedError(error(408, f"the body must arrive within {timeout_s:g} s", closes=True)) from late
-    except (RequestPayloadError, web.HTTPException, OSError, ValueError) as broken:
-        raise UnservedError(error(400, "the body is not valid HTTP", closes=True)) from broken
-    if len(body) > most_bytes:
-        raise _too_large(most_bytes)
-    return body
 
 
-async def _read(content: StreamReader, most_bytes: int) -> bytes:
-    pieces: list[bytes] = []
-    total = 0
-    while piece := await content.readany():
-        total += len(piece)
-        if total > most_bytes:
-            raise _too_large(most_bytes)
-        pieces.append(piece)
-    return b"".join(pieces)
+def _no_request() -> UnservedError:
+    return UnservedError(error(400, "not a valid HTTP/1.1 request", closes=True))
 
 
 def _too_large(most_bytes: int) -> UnservedError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import os
@@ -179,6 +180,8 @@ class _Supervisor:
         for other, listener in enumerate(self.listeners):
             if other != process:
                 listener.close()
+        # What has been made until now stays: looking through it for garbage again and again would be in vain.
+        gc.freeze()
         uvloop.run(
             work(
                 self.plan,
@@ -236,7 +239,7 @@ class _Supervisor:
         while len(self.past) > 1 and now_s - self.past[1][0] >= self.settings.window_s:
             self.past.popleft()
             began_s, counts = self.past[0]
-            for name in ("arrived", "completed", "input_sum", "output_sum", "ended", "gaps", "oversized"):
+            for name in ("arrived", "completed", "input_sum", "output_sum", "ended", "gaps", "oversized", "sent"):
                 start = self.counters.at(name)
                 size = self.counters.supervisor(name).size
                 self.counters.table[-1, start : start + size] = counts[start : start + size]

@@ -46,10 +46,11 @@ def read_body(body: bytes) -> dict[str, Any]:
         Anything else, including JSON that only Python reads (``NaN``, other encodings than UTF-8).
     """
     try:
-        content = _DECODER.decode(body.decode("utf-8"))
+        text = body.decode("utf-8").strip(" \t\n\r")
+        content, end = _DECODER.raw_decode(text)
     except (ValueError, RecursionError) as error:
         raise BadRequestError("the body must be a JSON object") from error
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or end != len(text):
         raise BadRequestError("the body must be a JSON object")
     return content
 

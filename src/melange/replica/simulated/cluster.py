@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
@@ -41,11 +42,15 @@ class Event:
         Which (0 to n - 1).
     is_up
         True: it takes requests from then on (it was started earlier); False: it is lost with all it holds.
+    is_drained
+        With ``is_up`` False: it takes no more requests, and ends those that it holds. It goes with the first request
+        that arrives from ``at_s`` on.
     """
 
     at_s: float
     replica: int
     is_up: bool
+    is_drained: bool = False
 
 
 def play(
@@ -82,7 +87,8 @@ def play(
     max_tokens
         The longest completion that the client allows (N,), 0 where it does not say; None: nobody says.
     events
-        Replicas that go and come. What a lost replica held is sent elsewhere once, its clock running on.
+        Replicas that go and come. What a lost replica held is sent elsewhere once, its clock running on; one that is
+        drained ends what it holds, and does not come back.
     seed
         Of the policies that choose at random.
     progress
@@ -99,10 +105,14 @@ def play(
     if len(engines) != len(fleet.type_of):
         raise InputError(f"simulation: {len(fleet.type_of)} replicas need an engine each, got {len(engines)}")
     world = world_of(engines, requests, moments)
-    script = script_of(events, float(arrival_s[-1]) if len(arrival_s) else 0.0, len(engines))
+    drains = [one for one in events if one.is_drained]
+    others = [one for one in events if not one.is_drained]
+    script = script_of(others, float(arrival_s[-1]) if len(arrival_s) else 0.0, len(engines))
     random = np.random.default_rng(seed)
-    for first in range(0, len(arrival_s), _SLICE):
-        last = min(first + _SLICE, len(arrival_s))
+    for first, last in _slices(arrival_s, drains):
+        for one in drains:
+            if one.at_s <= arrival_s[first]:
+                fleet.is_up[one.replica] = 0
         run(
             world,
             script,
@@ -118,6 +128,14 @@ def play(
             progress(last / len(arrival_s))
     run(world, script, fleet, policy, arrival_s, random.random(0), 0, 0, _FOREVER)
     return _outcome(world, script, arrival_s)
+
+
+def _slices(arrival_s: Array, drains: Sequence[Event]) -> list[tuple[int, int]]:
+    """Stretches of requests that are run at once: they end where a replica is drained."""
+    ends = {len(arrival_s), *range(_SLICE, len(arrival_s), _SLICE)}
+    ends |= set(np.searchsorted(arrival_s, [one.at_s for one in drains]).tolist())
+    ordered = sorted(end for end in ends if 0 < end <= len(arrival_s))
+    return list(itertools.pairwise([0, *ordered]))
 
 
 def requests_of(

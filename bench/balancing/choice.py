@@ -1,0 +1,46 @@
+"""What a choice costs in a large fleet: over the index, and by looking through all replicas as the simulator does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from melange.deploy.live.indexed_policy import IndexedState, indexed_policy
+from melange.plan.plan import Plan
+from melange.plan.routing import policy_state
+from melange.replica import policy
+
+INPUT_TOKENS, OUTPUT_TOKENS, LEAST_WORK = 500, 64, 0
+
+
+def choices(plan: Plan, replicas: int, count: int) -> tuple[float, float]:
+    """CPU of a request's choice, booking and return: over the index, and looking through all [us]."""
+    names = [name for name, used in plan.replicas.items() if used]
+    counts = {name: replicas // len(names) for name in names}
+    indexed, plain = IndexedState(policy_state(plan, counts)), policy_state(plan, counts)
+    choose = indexed_policy().choose
+
+    def over_index() -> None:
+        r = choose(LEAST_WORK, indexed, INPUT_TOKENS, 0, 0.0)
+        i, last = indexed.cell(INPUT_TOKENS, 0)
+        part = indexed.book(r, i, last)
+        indexed.learn(i, OUTPUT_TOKENS)
+        indexed.give_back(r, part)
+
+    def over_all() -> None:
+        r = policy.choose(LEAST_WORK, plain, INPUT_TOKENS, 0, 0.0)
+        part = policy.sent(plain, r, INPUT_TOKENS, 0)
+        policy.finished(plain, r, INPUT_TOKENS, OUTPUT_TOKENS, part)
+
+    return _cpu_us(over_index, count), _cpu_us(over_all, max(count // replicas, 20))
+
+
+def _cpu_us(do: Callable[[], None], count: int) -> float:
+    """The least of five rounds [us]."""
+    rounds = []
+    for _ in range(5):
+        before_s = time.process_time()
+        for _ in range(count):
+            do()
+        rounds.append((time.process_time() - before_s) / count * 1e6)
+    return min(rounds)

@@ -1,0 +1,292 @@
+"""A request on its way: to a replica, to one other if that fails before any byte was sent back, and the answer back.
+
+Pieces go on as they come, in callbacks: no task, no queue and no buffer lies between a replica and its client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from melange.deploy.live.answers import UnservedError, date_line, error
+from melange.deploy.live.completion import Completion
+from melange.deploy.live.headers import RETRIED, RETRIES, SERVER
+from melange.deploy.live.health import BROKEN, GONE, WRONG
+from melange.deploy.live.links import LinkError
+
+if TYPE_CHECKING:
+    from melange.deploy.live.balancer import LiveReplica, Ticket
+    from melange.deploy.live.client import Client
+    from melange.deploy.live.link import Link
+    from melange.deploy.live.links import Origin
+    from melange.deploy.live.proxy import Proxy
+    from melange.deploy.live.receive import Request
+    from melange.deploy.live.sizing import Size
+
+# By these a replica says that another may do better. Other errors would come again elsewhere, and cost twice.
+_BUSY = 429
+_ELSEWHERE = frozenset({_BUSY, 502, 503, 504})
+# How long a client may have kept an answer waiting before a replica that ends it is excused [s]: engines give up
+# clients that do not read, and cannot know that this proxy does not for its own.
+_HELD_S = 5.0
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+class Exchange:
+    """One request and what becomes of it.
+
+    Parameters
+    ----------
+    proxy
+        Whose it is.
+    client
+        Who has sent it.
+    request
+        With its body.
+    fields
+        That the replica gets to see, as lines.
+    size
+        As the policy sees it.
+    arrived_s
+        When it came, by the event loop's clock [s].
+    """
+
+    __slots__ = ("_arrived_s", "_client", "_completion", "_connecting", "_failed", "_fields", "_held_s",
+                 "_is_chunked", "_is_held", "_is_over", "_is_retry", "_link", "_moment_s", "_needs_new", "_now",
+                 "_patience_s", "_proxy", "_request", "_size", "_status", "_ticket")  # fmt: skip
+
+    def __init__(
+        self, proxy: Proxy, client: Client, request: Request, fields: bytes, size: Size, arrived_s: float
+    ) -> None:
+        self._proxy, self._client, self._request, self._fields, self._size = proxy, client, request, fields, size
+        self._arrived_s = self._moment_s = arrived_s
+        self._now = proxy.now
+        self._patience_s = proxy.settings.answer_timeout_s  # how long the present wait may last
+        self._ticket: Ticket | None = None
+        self._link: Link | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._failed: LiveReplica | None = None
+        self._is_retry = self._needs_new = False
+        self._completion: Completion | None = None  # once the answer has begun to go back
+        self._status = 0
+        self._is_over = self._is_chunked = False
+        # Whether it waits for the client to read, and the longest that it has [s].
+        self._is_held, self._held_s = False, 0.0
+
+    def start(self) -> None:
+        """Send the request to the replica that the policy chooses."""
+        proxy = self._proxy
+        ticket = proxy.balancer.place(self._size, self._failed)
+        if ticket is None:
+            self._refuse(proxy.no_place(self._failed))
+            return
+        if self._is_retry:
+            proxy.ledger.retried(is_served=False)
+        self._ticket, self._moment_s = ticket, self._now()
+        origin = proxy.links.to(ticket.replica.address.url)
+        link = None if self._needs_new else origin.idle()
+        if link is not None:
+            self._send(link, origin)
+        else:
+            self._connecting = proxy.loop.create_task(self._connect(origin, ticket))
+
+    async def _connect(self, origin: Origin, ticket: Ticket) -> None:
+        try:
+            link = await self._proxy.links.connected(origin)
+        except LinkError as refused:
+            if self._ticket is ticket:
+                self._fail(str(refused), GONE)
+        except TimeoutError:
+            # A wait that was too long says nothing where this process was late itself; else it is one failure of
+            # several that eject a replica, for a single lost packet makes one.
+            if self._ticket is ticket:
+                self._fail("connecting timed out", "" if self._proxy.health.punctuality.is_late else BROKEN)
+        else:
+            if self._ticket is ticket:
+                self._send(link, origin)
+            else:
+                origin.free(link)
+
+    def _send(self, link: Link, origin: Origin) -> None:
+        self._link, request = link, self._request
+        body, retried = request.body, RETRIED if self._is_retry else b""
+        link.ask(
+            self,
+            b"POST %b%b%b%b%bContent-Length: %d\r\n\r\n"
+            % (origin.prefix, request.target, origin.head, self._fields, retried, len(body)),
+            body,
+        )
+
+    def answered(self, link: Link, piece: bytes, is_last: bool) -> None:
+        """The head of an answer is there, and perhaps a piece of its body.
+
+        The head leaves with the first piece: until then the request may yet go elsewhere.
+        """
+        self._moment_s = now_s = self._now()
+        completion = self._completion
+        if completion is not None:
+            if piece:
+                completion.note(piece, now_s)
+                if self._is_chunked:
+                    piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+            if is_last:
+                self._client.transport.write(piece + _LAST_CHUNK if self._is_chunked else piece)
+                self._settle(completion)
+            elif piece:
+                self._client.transport.write(piece)
+            return
+        if not self._is_retry and link.status in _ELSEWHERE:
+            ticket = self._ticket
+            assert ticket is not None
+            if self._proxy.balancer.has_other(ticket.replica):
+                link.drop()
+                self._fail(f"answered {link.status}", "" if link.status == _BUSY else WRONG)
+                return
+        if piece or is_last:
+            self._begin(link, piece, is_last, now_s)
+
+    def _begin(self, link: Link, piece: bytes, is_last: bool, now_s: float) -> None:
+        """Send the head of an answer back, with what there is of its body."""
+        self._status = link.status
+        client, request = self._client, self._request
+        named = link.fields.named
+        kind = named.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        self._completion = completion = Completion(kind == b"text/event-stream")
+        completion.note(piece, now_s)
+        length = len(piece) if is_last else link.length
+        framing = b""
+        if link.status not in {204, 304}:
+            if length >= 0:
+                framing = b"Content-Length: %d\r\n" % length
+            elif request.version == "1.1":
+                self._is_chunked = True
+                framing = b"Transfer-Encoding: chunked\r\n"
+                piece = b"%x\r\n%b\r\n" % (len(piece), piece)
+            else:  # an old client takes the end of the connection for the end of the answer
+                request.keeps_alive = False
+        first = b"HTTP/1.1 %d %b\r\n" % (link.status, link.reason)
+        dated = b"" if b"date" in named else date_line()
+        retried = RETRIED if self._is_retry else b""
+        line = client.connection_line(request)
+        lines = link.fields.passed_on()
+        client.transport.write(b"".join((first, lines, SERVER, dated, retried, framing, line, b"\r\n", piece)))
+        if is_last:
+            self._settle(completion)
+        elif client.is_full:
+            self.hold()
+
+    def _settle(self, completion: Completion) -> None:
+        """An answer has come whole: keep book of it."""
+        ticket, proxy, status = self._over(), self._proxy, self._status
+        ledger = proxy.ledger
+        if status == 200:
+            if ticket.replica.failures:
+                proxy.health.served(ticket.replica)
+            proxy.balancer.finish(ticket, ledger.completed(ticket, completion, self._arrived_s))
+            if self._is_retry:
+                ledger.retried(is_served=True)
+        elif status < 500 and status != _BUSY:
+            ledger.unserved("refused", is_arrived=False)
+        else:
+            if status >= 500:
+                proxy.health.failed(ticket.replica, f"answered {status}", WRONG)
+            ledger.unserved("failed")
+        if ticket.is_held:
+            proxy.balancer.give_back(ticket)
+        self._client.finished(self._request, status)
+
+    def broken(self, link: Link, why: str) -> None:
+        """The replica's connection has ended before its answer."""
+        if self._completion is not None:
+            self._cut(f"{why} during the answer", is_replicas=self._held_s <= _HELD_S)
+        elif link.uses > 1 and not link.has_head:
+            # It may have been closed, as idle ones are, when the request went out: nothing is said against the replica.
+            ticket = self._ticket
+            self._needs_new = (
+                ticket is not None and not self._is_retry and not self._proxy.balancer.has_other(ticket.replica)
+            )
+            self._fail(f"{why} before an answer", "" if self._needs_new else BROKEN)
+        else:
+            self._fail(f"{why} before an answer", BROKEN)
+
+    def _fail(self, why: str, fault: str) -> None:
+        """A replica has failed the request, of which no byte was sent back: another may serve it."""
+        ticket, proxy = self._ticket, self._proxy
+        assert ticket is not None
+        self._ticket = self._link = self._connecting = None
+        if fault:
+            proxy.health.failed(ticket.replica, why, fault)
+        proxy.balancer.give_back(ticket)
+        if self._is_retry:
+            refused = error(502, "two replicas failed", headers={RETRIES: "1"})
+            self._refuse(UnservedError(refused, "failed"))
+            return
+        self._is_retry = True
+        self._failed = None if self._needs_new else ticket.replica
+        self.start()
+
+    def hold(self) -> None:
+        """The client reads slowly: the replica is read no further."""
+        if self._link is not None and not self._is_held:
+            self._is_held, self._moment_s = True, self._now()
+            self._patience_s = self._proxy.settings.write_timeout_s
+            self._link.transport.pause_reading()
+
+    def go_on(self) -> None:
+        """The client has read."""
+        if self._is_held and self._link is not None:
+            now_s = self._now()
+            self._is_held, self._held_s = False, max(self._held_s, now_s - self._moment_s)
+            self._moment_s, self._patience_s = now_s, self._proxy.settings.answer_timeout_s
+            self._link.transport.resume_reading()
+
+    def abandon(self) -> None:
+        """The client has gone: the replica need not go on."""
+        if not self._is_over:
+            self._proxy.ledger.unserved("client_gone")
+            self._release()
+
+    def look(self, now_s: float) -> None:
+        """End a wait that has lasted too long."""
+        if now_s - self._moment_s <= self._patience_s or self._is_over:
+            return
+        if self._completion is not None:
+            self._cut("timed out during the answer", is_replicas=True)
+        else:
+            # It may be at work on the request, which is not sent elsewhere.
+            self._release()
+            self._refuse(UnservedError(error(504, "the replica did not answer", closes=True), "failed"))
+
+    def _cut(self, why: str, *, is_replicas: bool) -> None:
+        """End an answer that cannot be ended well, so that its client sees that it is not whole."""
+        ticket, proxy, client = self._ticket, self._proxy, self._client
+        assert ticket is not None
+        if self._is_held or not is_replicas or client.transport.is_closing():
+            # It is the client that has gone or does not read: the replica has done nothing wrong.
+            proxy.ledger.unserved("client_gone")
+        else:
+            proxy.ledger.unserved("failed")
+            proxy.health.failed(ticket.replica, why, BROKEN)
+        self._release()
+        client.cut()
+
+    def _over(self) -> Ticket:
+        ticket, self._ticket = self._ticket, None
+        assert ticket is not None
+        self._is_over, self._link = True, None
+        return ticket
+
+    def _release(self) -> None:
+        """Let go of the replica."""
+        link, ticket = self._link, self._ticket
+        self._is_over, self._link, self._ticket = True, None, None
+        if link is not None:
+            link.drop()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if ticket is not None:
+            self._proxy.balancer.give_back(ticket)
+
+    def _refuse(self, refused: UnservedError) -> None:
+        self._is_over = True
+        self._client.refuse(refused, self._request)

@@ -1,0 +1,253 @@
+"""The policies over an index of the replicas: a choice takes as long as there are types, not replicas.
+
+The source of :mod:`melange.replica.policy` is loaded a second time, as the simulator does to compile it. Only what
+looks through all replicas there is replaced: by an index that gives the same answers and is kept up as requests come
+and go.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import cache
+from operator import mul
+from types import ModuleType
+
+from melange.replica import policy
+from melange.replica.policy import _REMEMBERED, PolicyState
+
+_NAME = "melange.deploy.live._policy_on_an_index"
+
+
+class _Least:
+    """The replica of a range with the least value among those that are up, the first of several: a tournament.
+
+    Parameters
+    ----------
+    values, is_up
+        Of all replicas; what changes there is told by :meth:`changed`.
+    first, count
+        The range.
+    """
+
+    __slots__ = ("_first", "_is_up", "_leaves", "_tree", "_values")
+
+    def __init__(self, values: list[float] | list[int], is_up: list[int], first: int, count: int) -> None:
+        self._values, self._is_up, self._first = values, is_up, first
+        self._leaves = 1 << max(count - 1, 0).bit_length()
+        self._tree = [-1] * (2 * self._leaves)
+        for r in range(first, first + count):
+            self._tree[self._leaves + r - first] = r if is_up[r] else -1
+        for node in range(self._leaves - 1, 0, -1):
+            self._tree[node] = self._winner(node)
+
+    def _winner(self, node: int) -> int:
+        left, right = self._tree[2 * node], self._tree[2 * node + 1]
+        if left < 0 or (right >= 0 and self._values[right] < self._values[left]):
+            return right
+        return left
+
+    def changed(self, r: int) -> None:
+        """A replica's value or state is another."""
+        tree, node = self._tree, self._leaves + r - self._first
+        tree[node] = r if self._is_up[r] else -1
+        node >>= 1
+        while node:
+            winner = self._winner(node)
+            if winner == tree[node] and winner != r:
+                return  # it has lost, as before
+            tree[node] = winner
+            node >>= 1
+
+    @property
+    def top(self) -> int:
+        """The replica; -1 where none is up."""
+        return self._tree[1]
+
+
+class IndexedState:
+    """What a balancer knows, with an index over its replicas; fields as in :class:`PolicyState`, as lists.
+
+    Parameters
+    ----------
+    state
+        Whose lists are taken over. Only :meth:`book`, :meth:`give_back` and :meth:`set_up` may change ``fill``,
+        ``outstanding`` and ``is_up`` from now on.
+    """
+
+    __slots__ = (*PolicyState._fields, "_fewest", "_fewest_stale", "_least", "_ranges", "_ups", "all_up", "up_count")
+
+    type_of: list[int]
+    input_edges: list[float]
+    output_edges: list[float]
+    share: list[float]
+    part: list[float]
+    rate: list[float]
+    is_up: list[int]
+    outstanding: list[int]
+    fill: list[float]
+    completions: list[float]
+    seen: list[float]
+    output_sum: list[float]
+    credit: list[float]
+    turn: list[int]
+
+    def __init__(self, state: PolicyState) -> None:
+        for name, values in zip(PolicyState._fields, state, strict=True):
+            setattr(self, name, values)
+        types, count = len(self.turn) - 1, len(self.type_of)
+        edges = [bisect_left(self.type_of, t) for t in range(types + 1)]
+        self._ranges = [(edges[t], edges[t + 1] - edges[t]) for t in range(types)]
+        self._least = [_Least(self.fill, self.is_up, *one) for one in self._ranges]
+        self._fewest = _Least(self.outstanding, self.is_up, 0, count)
+        self._fewest_stale: set[int] = set()  # whose outstanding has changed; the tournament is seldom asked for
+        self.up_count = [sum(self.is_up[first : first + many]) for first, many in self._ranges]
+        self.all_up = sum(self.up_count)
+        self._ups: dict[int, list[int]] = {}
+
+    def set_up(self, r: int, is_up: bool) -> None:
+        """Let a replica take requests, or none."""
+        if self.is_up[r] == is_up:
+            return
+        t = self.type_of[r]
+        self.is_up[r] = int(is_up)
+        self.up_count[t] += 1 if is_up else -1
+        self.all_up += 1 if is_up else -1
+        self._least[t].changed(r)
+        self._fewest_stale.add(r)
+        self._ups.clear()
+
+    def cell(self, input_tokens: int, max_tokens: int) -> tuple[int, int]:
+        """Input bucket of a request, and the last output bucket that its completion may fall into."""
+        last = _bucket(self.output_edges, max_tokens) if max_tokens > 0 else len(self.output_edges) - 1
+        return _bucket(self.input_edges, input_tokens), last
+
+    def book(self, r: int, i: int, last: int) -> float:
+        """As :func:`melange.replica.policy.sent` of a request of that cell."""
+        t = self.type_of[r]
+        part = _expected(self, self.part, t, i, last)
+        self.outstanding[r] += 1
+        self.fill[r] += part
+        self._least[t].changed(r)
+        self._fewest_stale.add(r)
+        return part
+
+    def give_back(self, r: int, part: float) -> None:
+        """As :func:`melange.replica.policy.lost`."""
+        left = self.outstanding[r] - 1
+        self.outstanding[r] = left
+        self.fill[r] = self.fill[r] - part if left else 0.0  # without what rounding has left
+        self._least[self.type_of[r]].changed(r)
+        self._fewest_stale.add(r)
+
+    def learn(self, i: int, output_tokens: int) -> None:
+        """As :func:`melange.replica.policy.finished` does, of a completion of an input bucket."""
+        outputs = len(self.output_edges)
+        self.completions[i * outputs + _bucket(self.output_edges, output_tokens)] += 1.0
+        self.output_sum[i] += output_tokens
+        self.seen[i] += 1.0
+        if self.seen[i] >= _REMEMBERED:
+            self.seen[i] *= 0.5
+            self.output_sum[i] *= 0.5
+            for place in range(i * outputs, (i + 1) * outputs):
+                self.completions[place] *= 0.5
+
+    def least_full(self, t: int) -> int:
+        """The replica of a type that is least full, the first of several; -1 where none is up."""
+        return self._least[t].top
+
+    def fewest(self) -> int:
+        """The replica with the fewest outstanding requests, the first of several; -1 where none is up."""
+        for r in self._fewest_stale:
+            self._fewest.changed(r)
+        self._fewest_stale.clear()
+        return self._fewest.top
+
+    def ups(self, t: int) -> list[int]:
+        """Replicas of a type or (-1) of all that are up, in ascending order."""
+        found = self._ups.get(t)
+        if found is None:
+            first, many = self._ranges[t] if t >= 0 else (0, len(self.type_of))
+            found = self._ups[t] = [r for r in range(first, first + many) if self.is_up[r]]
+        return found
+
+    def after(self, turn: int, t: int) -> int:
+        """The first that is up in turn behind a replica, of a type or (-1) of all; -1 where none is."""
+        ups = self.ups(t)
+        if not ups:
+            return -1
+        place = bisect_left(ups, turn + 1)
+        return ups[place] if place < len(ups) else ups[0]
+
+
+def _next_in_turn(state: IndexedState, t: int) -> int:
+    place = t if t >= 0 else len(state.turn) - 1
+    r = state.after(state.turn[place], t)
+    if r >= 0:
+        state.turn[place] = r
+    return r
+
+
+def _random(state: IndexedState, uniform: float) -> int:
+    ups = state.ups(-1)
+    return ups[int(uniform * len(ups))] if ups else -1
+
+
+def _paper(state: IndexedState, input_tokens: int, uniform: float) -> int:
+    i = _bucket(state.input_edges, input_tokens)
+    mean = state.output_sum[i] / state.seen[i] if state.seen[i] > 0 else 1.0
+    o = _bucket(state.output_edges, mean)
+    inputs, outputs = len(state.input_edges), len(state.output_edges)
+    weights = [state.rate[(t * inputs + i) * outputs + o] for t in range(len(state.up_count))]
+    total = sum(map(mul, weights, state.up_count))
+    if total <= 0.0:
+        return _random(state, uniform)
+    left, chosen = uniform * total, -1
+    for t, weight in enumerate(weights):
+        if weight > 0.0 and left >= 0.0 and state.up_count[t]:
+            chosen = state.ups(t)[min(int(left / weight), state.up_count[t] - 1)]
+        left -= weight * state.up_count[t]
+    return chosen
+
+
+def _expected(state: IndexedState, table: list[float], t: int, i: int, last: int) -> float:
+    inputs, outputs = len(state.input_edges), len(state.output_edges)
+    counts, start = state.completions[i * outputs : i * outputs + last + 1], (t * inputs + i) * outputs
+    total = sum(counts)
+    if total > 0.0:
+        return float(sum(map(mul, counts, table[start : start + last + 1]))) / total
+    return table[start + last]
+
+
+def _bucket(edges: list[float], tokens: float) -> int:
+    return min(bisect_left(edges, tokens), len(edges) - 1)
+
+
+_REPLACED: dict[str, Callable[..., int | float]] = {
+    "_least_full": lambda state, t: state._least[t].top,
+    "_is_any_up": lambda state, t: state.up_count[t],
+    "_least_outstanding": IndexedState.fewest,
+    "_next_in_turn": _next_in_turn,
+    "_random": _random,
+    "_paper": _paper,
+    "_expected": _expected,
+    "_bucket": _bucket,
+}
+
+
+@cache
+def indexed_policy() -> ModuleType:
+    """A second copy of the policies' module, for an :class:`IndexedState`: its functions ask the index."""
+    spec = importlib.util.spec_from_file_location(_NAME, policy.__file__)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{policy.__file__} cannot be loaded again")
+    copy = importlib.util.module_from_spec(spec)
+    sys.modules[_NAME] = copy
+    spec.loader.exec_module(copy)
+    for name, function in _REPLACED.items():
+        if name not in vars(copy):
+            raise ImportError(f"{policy.__file__} has no {name} to replace")
+        setattr(copy, name, function)
+    return copy

@@ -1,0 +1,1 @@
+"""Planning over time: what to reserve, and how the rest follows the traffic."""

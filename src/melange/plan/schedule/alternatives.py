@@ -1,0 +1,143 @@
+"""What a schedule is held against: a fleet for the peak, an autoscaler of one type, and one who knows the future."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from melange.plan.schedule.backtest import History, RunningCost, live, outcomes
+from melange.plan.schedule.choose_rule import cheapest_within, decide
+from melange.plan.schedule.contracts import ScheduleOptions
+from melange.plan.schedule.hours import cheapest_hours, checked_hours
+from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.rule import LAST, RuleSettings
+from melange.plan.schedule.signals import Signals, peak_load
+from melange.units import S_PER_MIN
+from melange.workload.demand import Indices
+from melange.workload.workload import Array
+
+# Targets that an autoscaler is tried at: from fleets that are always full to such as are a tenth full.
+_TARGETS = np.round(np.geomspace(1.0, 0.1, 60), 4)
+# How long an autoscaler waits before it gives instances back: HPA's own default [s].
+_STABLE_S = 5 * S_PER_MIN
+# Windows that are looked at for one who knows the future; of longer histories, every n-th.
+_MOST_WINDOWS = 1100
+_ROUNDS = 8
+
+
+def fleet_for_peak(machines: Machines, signals: Signals, rates: Array) -> tuple[Array, float]:
+    """The cheapest fleet of one or two types on demand that carries every hour (H, B): instances (R,) and cost [USD/h].
+
+    It must give each signal as much as the hour takes that takes most of it.
+    """
+    alone = replace(machines, spot_per_h=np.full(len(machines), np.inf))
+    none, no_room = np.zeros(len(machines)), np.zeros(1)
+    for _ in range(_ROUNDS):
+        most = signals.demand(rates).max(axis=0, keepdims=True)
+        found = cheapest_hours(alone, signals, most, none, no_room, no_room)
+        fleet = found.extra[0]
+        if not np.isfinite(found.cost_per_h[0]):
+            return fleet, np.inf
+        given = signals.per_instance(machines) @ fleet
+        # Those hours first that come nearest to what the fleet gives.
+        near = np.argsort(-(signals.demand(rates) / np.maximum(given, 1e-300)).max(axis=1), kind="stable")[:24]
+        peaks = [peak_load(machines, rates[hour], fleet) for hour in near.tolist()]
+        short = [price for peak, price, _ in peaks if peak > 1 + 1e-7]
+        if not short:
+            break
+        signals = signals.with_more(machines, np.array(short))
+    return fleet, float(fleet @ machines.on_demand_per_h)
+
+
+def best_single_type(machines: Machines, history: History) -> int | None:
+    """The machine that would carry all windows alone for the least, on demand; None where none serves all sizes."""
+    rates = history.rates[history.is_known]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where(machines.max_request_rate > 0, 1.0 / machines.max_request_rate, np.inf)
+    able = np.isfinite(each).all(axis=1)
+    if not able.any():
+        return None
+    cost = np.full(len(machines), np.inf)
+    for r in np.flatnonzero(able).tolist():
+        cost[r] = np.ceil(rates @ each[r] / machines.capacity[r]).mean() * machines.on_demand_per_h[r]
+    return int(np.argmin(cost))
+
+
+def reactive(
+    machines: Machines,
+    place: int,
+    trained: History,
+    lived: History,
+    options: ScheduleOptions,
+    short_fraction: float,
+    *,
+    on_rate: bool,
+) -> RunningCost:
+    """An autoscaler of one type on demand, at the target that leaves no more requests short than wanted.
+
+    It sees the last window's request rate, as load balancers report it, or its load. What an instance carries of
+    requests per second is that of the training part's mix of sizes. The target is chosen with hindsight, on the very
+    windows that it is run over, which is kinder to it than to the rule that it is held against.
+    """
+    with np.errstate(divide="ignore"):
+        weight = np.where(machines.max_request_rate[place] > 0, 1.0 / machines.max_request_rate[place], 0.0)
+    load = lived.rates @ weight
+    total = trained.rates[trained.is_known].sum(axis=0)
+    seen = lived.rates.sum(axis=1) * float(total @ weight / total.sum()) if on_rate else load
+    stable = max(1, round(_STABLE_S / lived.window_s))
+    settings = [
+        RuleSettings(ahead=LAST, look_back=1, margin=0.0, target=float(target), stable_windows=stable)
+        for target in _TARGETS
+    ]
+    gives, held = np.array([machines.capacity[place]]), np.zeros(1)
+    wanted = np.maximum(decide(settings, seen[:, None], gives, held, options.start_up_s / lived.window_s), 1.0)
+    run = live(wanted, gives, held, load[:, None], np.zeros(len(lived)), options, lived.window_s)
+    found = outcomes(machines, place, run, np.zeros_like(wanted), lived, 0.0)
+    return found[cheapest_within(found, short_fraction)]
+
+
+def by_hour(
+    machines: Machines, signals: Signals, fleets: Array, hour: Indices, history: History, cost_per_h: Array
+) -> RunningCost:
+    """Fleets (H, R) that change every hour whatever comes, over windows of which each lies in an ``hour`` (W,)."""
+    given = fleets @ signals.per_instance(machines).T
+    demand = signals.demand(history.rates)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        served = np.where(demand > 0, given[hour] / demand, 1.0).min(axis=1).clip(0.0, 1.0)
+    known = history.is_known
+    total = history.rates.sum(axis=1)[known]
+    short = 1.0 - served[known]
+    return RunningCost(
+        cost_per_h=float(cost_per_h.mean()),
+        on_demand_per_h=0.0,
+        spot_per_h=0.0,
+        short_fraction=float(total @ short / total.sum()),
+        short_windows_fraction=float((short > 1e-9).mean()),
+    )
+
+
+def clairvoyant(
+    machines: Machines, signals: Signals, reserved: Array, history: History, options: ScheduleOptions
+) -> float:
+    """Cost of the cheapest whole instances in every window beside the reserved ones, chosen by who knows it [USD/h].
+
+    Nothing starts or drains, and no request is short: no scaler can reach it.
+    """
+    from melange.plan.schedule.hours import spot_room
+
+    rates = history.rates[history.is_known]
+    rates = rates[:: max(1, -(-len(rates) // _MOST_WINDOWS))]
+    room, room_each = spot_room(machines, machines.work(rates), options.spot)
+    fleets = cheapest_hours(machines, signals, signals.demand(rates), reserved, room, room_each)
+    fixed = float(reserved @ np.where(reserved > 0, machines.reserved_per_h, 0.0))
+    return fixed + float(fleets.cost_per_h.mean())
+
+
+def cost_at_scale(
+    machines: Machines, signals: Signals, rates: Array, reserved: Array, options: ScheduleOptions
+) -> float:
+    """Cost of the hours' cheapest fleets (H, B) beside reserved instances, these included [USD/h]."""
+    hours = checked_hours(machines, signals, rates, reserved, options.spot)
+    fixed = float(reserved @ np.where(reserved > 0, machines.reserved_per_h, 0.0))
+    return fixed + float(hours.fleets.cost_per_h.mean())

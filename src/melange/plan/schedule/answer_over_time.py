@@ -1,0 +1,266 @@
+"""A schedule made of what was found: outlooks, alternatives, the rule with its weights, words of caution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.errors import Caution
+from melange.plan.options import Options
+from melange.plan.schedule.alternatives import best_single_type, by_hour, clairvoyant, cost_at_scale, reactive
+from melange.plan.schedule.backtest import History
+from melange.plan.schedule.choose_rule import TRAINING, ChosenRule
+from melange.plan.schedule.contracts import Reserved, ScheduleOptions
+from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.reserve import Reservation
+from melange.plan.schedule.rule import ScalingRule, Signal
+from melange.plan.schedule.schedule import STATIC, Alternative, CommitmentOutlook, Schedule
+from melange.profile.profile import Profile
+from melange.units import H_PER_YEAR
+from melange.workload.cycle import Cycle, hours_of
+from melange.workload.demand import Demand
+from melange.workload.workload import Array
+
+# Traffic that goes away in the outlook on a commitment.
+_LESS = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Committed:
+    """The hours under one commitment, or none.
+
+    Parameters
+    ----------
+    commitment
+        Which; None for none.
+    everything, machines
+        All machines, and those that were searched among.
+    rates
+        Arrivals per second by hour and size (H, B) [1/s].
+    reservation
+        What is reserved, and the fleets of the hours.
+    static, static_per_h
+        The fleet for the peak (R,), and what it costs [USD/h].
+    bound
+        No schedule costs less [USD/h].
+    """
+
+    commitment: Reserved | None
+    everything: Machines
+    machines: Machines
+    rates: Array
+    reservation: Reservation
+    static: Array
+    static_per_h: float
+    bound: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Answer:
+    """All that a schedule is made of.
+
+    Parameters
+    ----------
+    demand, cycle, profile, options, settings
+        What was asked.
+    found, best
+        The hours under each commitment, and under the one that was chosen.
+    chosen
+        The rule.
+    history
+        The windows that it was tried on.
+    """
+
+    demand: Demand
+    cycle: Cycle
+    settings: ScheduleOptions
+    options: Options
+    profile: Profile
+    found: list[Committed]
+    best: Committed
+    chosen: ChosenRule
+    history: History
+
+
+def schedule_of_answer(answer: Answer, cautions: tuple[Caution, ...], solve_s: float) -> Schedule:
+    """The noun, over the types that are used."""
+    best, chosen = answer.best, answer.chosen
+    machines, reservation = best.machines, best.reservation
+    fleets = reservation.hours.fleets
+    used = (reservation.reserved > 0) | fleets.extra.any(axis=0)
+    used[chosen.place] |= bool(chosen.wanted.any())
+    places = np.flatnonzero(used)
+    slo = answer.profile.slo
+    fixed = float(reservation.reserved @ np.where(reservation.reserved > 0, machines.reserved_per_h, 0.0))
+    return Schedule(
+        over=answer.cycle.over,
+        labels=answer.cycle.labels,
+        replica_types=tuple(machines.types[r] for r in places),
+        reserved=reservation.reserved[places],
+        on_demand=(fleets.extra - fleets.spot)[:, places],
+        spot=fleets.spot[:, places],
+        request_rate=best.rates.sum(axis=1),
+        work_per_h=best.everything.work(best.rates),
+        hour_cost_per_h=fleets.cost_per_h + fixed,
+        reserved_per_h=_known(machines.reserved_per_h[places]),
+        on_demand_per_h=machines.on_demand_per_h[places],
+        spot_per_h=_known(machines.spot_per_h[places]),
+        bound_per_h=best.bound,
+        commitment=best.commitment if reservation.reserved.any() else None,
+        commitments=tuple(_outlook(one, answer.settings) for one in answer.found),
+        rule=_rule(answer) if chosen.wanted.any() else None,
+        running=chosen.whole,
+        training=chosen.training,
+        unseen=chosen.unseen,
+        frontier=chosen.frontier,
+        alternatives=tuple(_alternatives(answer)),
+        clairvoyant_per_h=clairvoyant(machines, chosen.signals, reservation.reserved, answer.history, answer.settings),
+        static=best.static[places],
+        options=answer.settings,
+        headroom=answer.options.headroom,
+        window_s=answer.demand.window_s,
+        slo=str(slo) if slo else "",
+        model=answer.profile.model,
+        source=answer.demand.source,
+        solve_s=solve_s,
+        cautions=tuple(dict.fromkeys((*cautions, *_unmet(answer)))),
+    )
+
+
+def _known(price: Array) -> Array:
+    return np.where(np.isfinite(price), price, np.nan)
+
+
+def _rule(answer: Answer) -> ScalingRule:
+    """The rule with its weights by size, in instances of the type that it scales."""
+    machines, chosen = answer.best.machines, answer.chosen
+    signals = chosen.signals
+    gives = signals.per_instance(machines)
+    held = gives @ answer.best.reservation.reserved
+    shape = answer.demand.buckets.shape
+    parts = []
+    for k in chosen.watched:
+        weight = np.zeros(shape[0] * shape[1])
+        weight[machines.cells] = signals.weight[k] / gives[k, chosen.place]
+        parts.append(
+            Signal(request_weight=weight.reshape(shape), reserved_load=float(held[k] / gives[k, chosen.place]))
+        )
+    spot = answer.settings.spot
+    share = 0.0 if spot is None else min(spot.max_share, spot.max_share_per_pool * spot.zones)
+    if not machines.spot_per_h[chosen.place] < machines.on_demand_per_h[chosen.place]:
+        share = 0.0
+    return ScalingRule(
+        replica_type=machines.names[chosen.place],
+        settings=chosen.settings,
+        signals=tuple(parts),
+        window_s=answer.demand.window_s,
+        delay_windows=answer.settings.start_up_s / answer.demand.window_s,
+        spot_share=share,
+    )
+
+
+def _outlook(one: Committed, settings: ScheduleOptions) -> CommitmentOutlook:
+    """What is at stake with a commitment."""
+    machines, reserved = one.machines, one.reservation.reserved
+    signals, less = one.reservation.hours.signals, one.rates * (1 - _LESS)
+    held = np.where(reserved > 0, machines.reserved_per_h, 0.0)
+    fixed = float(reserved @ held)
+    listed = float(reserved @ machines.on_demand_per_h)
+    upfront = 0.0
+    if one.commitment is not None:
+        upfront = fixed * H_PER_YEAR * one.commitment.term_years * one.commitment.upfront_fraction
+    return CommitmentOutlook(
+        name="" if one.commitment is None else one.commitment.name,
+        reserved={name: int(n) for name, n in zip(machines.names, reserved, strict=True) if n},
+        cost_per_h=one.reservation.cost_per_h,
+        reserved_per_h=fixed,
+        break_even_fraction=fixed / listed if listed else 0.0,
+        upfront_usd=upfront,
+        at_less_traffic_per_h=cost_at_scale(machines, signals, less, reserved, settings),
+        uncommitted_at_less_per_h=cost_at_scale(machines, signals, less, np.zeros(len(machines)), settings),
+    )
+
+
+def _alternatives(answer: Answer) -> list[Alternative]:
+    """Other ways to run the service; autoscalers over the last third of the history, as the rule there."""
+    best, cycle, settings = answer.best, answer.cycle, answer.settings
+    history = answer.history
+    signals, fleets = answer.chosen.signals, best.reservation.hours.fleets
+    hour = hours_of(answer.demand, cycle.over)
+    peak = np.repeat(best.static[None], len(cycle), axis=0)
+    static = by_hour(best.machines, signals, peak, hour, history, np.full(len(cycle), best.static_per_h))
+    names = ", ".join(f"{int(n)} x {name}" for name, n in zip(best.machines.names, best.static, strict=True) if n)
+    total = fleets.extra + best.reservation.reserved
+    fixed = float(
+        best.reservation.reserved @ np.where(best.reservation.reserved > 0, best.machines.reserved_per_h, 0.0)
+    )
+    planned = by_hour(best.machines, signals, total, hour, history, fleets.cost_per_h + fixed)
+    found = [
+        Alternative(name=STATIC, outcome=static, note=names),
+        Alternative(name="the hours' own fleets, by the clock", outcome=planned, note="on this very history"),
+    ]
+    place = best_single_type(best.everything, history)
+    if place is None:
+        return found
+    split = max(1, round(TRAINING * len(history)))
+    trained, later = history.part(0, split), history.part(split, len(history)) if split < len(history) else history
+    for on_rate, words in ((False, "load"), (True, "request rate")):
+        run = reactive(
+            best.everything, place, trained, later, settings, answer.chosen.unseen.short_fraction, on_rate=on_rate
+        )
+        found.append(
+            Alternative(
+                name=f"an autoscaler on {words}, on demand",
+                outcome=run,
+                note=f"{best.everything.names[place]}, the last third",
+            )
+        )
+    return found
+
+
+def stated_prices(settings: ScheduleOptions) -> tuple[Caution, ...]:
+    """A word on prices that the service states, and that no price list has."""
+    stated = [one.name for one in settings.reserved if one.discount is not None]
+    said = []
+    if stated or (settings.spot is not None and settings.spot.discount is not None):
+        kinds = [*(["commitments"] if stated else []), *(["spot"] if settings.spot and settings.spot.discount else [])]
+        said.append(
+            Caution(
+                "stated-discount",
+                f"prices of {' and '.join(kinds)} are the service's own discounts off the on-demand price, the same "
+                "for every type: no price list was asked; ask the provider before you commit",
+            )
+        )
+    if stated and settings.horizon_years is None:
+        longest = max(one.term_years for one in settings.reserved)
+        said.append(
+            Caution(
+                "no-horizon",
+                f"nobody says how long the service is sure to run, and commitments bind up to {longest:g} years; "
+                "schedule.horizon_years says it",
+            )
+        )
+    return tuple(said)
+
+
+def _unmet(answer: Answer) -> tuple[Caution, ...]:
+    """A word where no rule left as few requests short as wanted, or more of them were in the last third."""
+    wanted, chosen = answer.settings.short_fraction, answer.chosen
+    if chosen.training.short_fraction > wanted:
+        return (
+            Caution(
+                "short",
+                f"no rule that was tried leaves {wanted:.2%} of the requests short or fewer; this one leaves "
+                f"{chosen.training.short_fraction:.2%}: start instances faster (schedule.start_up), or reserve more",
+            ),
+        )
+    if chosen.unseen.short_fraction > 1.5 * wanted:
+        return (
+            Caution(
+                "short",
+                f"in the last third of the history {chosen.unseen.short_fraction:.2%} of the requests came in excess "
+                f"of the fleet, where {wanted:.2%} were wanted: the past does not tell enough; ask for fewer",
+            ),
+        )
+    return ()

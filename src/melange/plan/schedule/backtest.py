@@ -1,0 +1,224 @@
+"""Rules run over the history: what each would have cost, and which requests came in excess of the fleet's capacity.
+
+A window is decided on from the windows before it. Instances that are ordered serve once they have started, and are
+paid from the order; those that are given back are paid until they are drained. Requests in excess are those beyond
+what the fleet carries at its planned capacity, headroom kept, all sizes alike. Arrays have the axes (window W, rule N).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from melange.plan.schedule.contracts import ScheduleOptions
+from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.signals import Signals
+from melange.workload.workload import Array, Mask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class History:
+    """Windows that rules are run over.
+
+    Parameters
+    ----------
+    rates
+        Arrivals per second by window and size (W, B); missing windows have those of the window before [1/s].
+    is_known
+        Windows that count (W,).
+    window_s
+        Length of a window [s].
+    """
+
+    rates: Array
+    is_known: Mask
+    window_s: float
+
+    @classmethod
+    def of(cls, rates: Array, window_s: float) -> History:
+        """From rates of which missing windows are nan."""
+        known: Mask = np.asarray(~np.isnan(rates).any(axis=1), bool)
+        place = np.maximum.accumulate(np.where(known, np.arange(len(rates)), 0))
+        place[: int(np.argmax(known))] = int(np.argmax(known))
+        return cls(rates=rates[place], is_known=known, window_s=window_s)
+
+    def __len__(self) -> int:
+        return len(self.rates)
+
+    def part(self, first: int, end: int) -> History:
+        """The windows from ``first`` up to ``end``."""
+        return History(rates=self.rates[first:end], is_known=self.is_known[first:end], window_s=self.window_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lived:
+    """What rules did in each window.
+
+    Parameters
+    ----------
+    paid
+        Instances of the scaled type that are paid (W, N), those that start and drain included.
+    served
+        Share of the requests that fit into the fleet (W, N), 0-1.
+    """
+
+    paid: Array
+    served: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningCost:
+    """What a way to run a fleet costs and leaves.
+
+    Parameters
+    ----------
+    cost_per_h
+        On average, reserved instances included [USD/h].
+    on_demand_per_h, spot_per_h
+        Parts of it [USD/h].
+    short_fraction
+        Share of the requests that came in excess of the fleet's capacity, 0-1.
+    short_windows_fraction
+        Share of the windows in which any did, 0-1.
+    """
+
+    cost_per_h: float
+    on_demand_per_h: float
+    spot_per_h: float
+    short_fraction: float
+    short_windows_fraction: float
+
+
+def live(
+    wanted: Array, gives: Array, held: Array, demand: Array, lost: Array, options: ScheduleOptions, window_s: float
+) -> Lived:
+    """Run decisions through start-up and drain.
+
+    Parameters
+    ----------
+    wanted
+        Instances that are wanted in each window, decided before it (W, N).
+    gives, held
+        What an instance gives to each signal, and what the reserved ones give (K,).
+    demand
+        What the traffic takes of each signal (W, K).
+    lost
+        Share of the wanted instances that are lost at the beginning of each window and are being replaced (W,).
+    """
+    delay = options.start_up_s / window_s
+    whole, part = int(delay), delay - int(delay)
+    late = _least_of_last(wanted, whole + 1)
+    early = _least_of_last(wanted, whole + 2) if part > 0 else late
+    gone = _started_late(lost[:, None] * wanted, delay)
+    served = np.ones(wanted.shape)
+    if part > 0:
+        served = part * _served(early - gone, gives, held, demand) + (1 - part) * _served(
+            late - gone, gives, held, demand
+        )
+    else:
+        served = _served(late - gone, gives, held, demand)
+    given_back = np.maximum(0.0, np.vstack([np.zeros((1, wanted.shape[1])), wanted[:-1] - wanted[1:]]))
+    return Lived(paid=wanted + given_back * options.drain_s / window_s, served=served)
+
+
+def _least_of_last(values: Array, count: int) -> Array:
+    """The least of each window and those before it (W, N): what was ordered in time and not given back since."""
+    padded = np.concatenate([np.repeat(values[:1], count - 1, axis=0), values])
+    return np.asarray(sliding_window_view(padded, count, axis=0).min(axis=2))
+
+
+def _started_late(lost: Array, delay: float) -> Array:
+    """Instances that are missing on average while their replacements start (W, N)."""
+    missing = np.zeros_like(lost)
+    for step in range(int(np.ceil(delay))):
+        part = min(1.0, delay - step)
+        missing[step:] += part * lost[: len(lost) - step]
+    return missing
+
+
+def _served(count: Array, gives: Array, held: Array, demand: Array) -> Array:
+    """Share of the requests that fit beside the reserved instances (W, N)."""
+    served = np.ones(count.shape)
+    for k in range(len(gives)):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fits = (held[k] + gives[k] * np.maximum(count, 0.0)) / demand[:, [k]]
+        np.minimum(served, np.where(demand[:, [k]] > 0, fits, 1.0), out=served)
+    return served
+
+
+def spot_of(machines: Machines, place: int, wanted: Array, work: Array, share: float) -> Array:
+    """Those of the wanted instances that are on spot (W, N), by the work of the window before (W,)."""
+    if not (share > 0 and machines.spot_per_h[place] < machines.on_demand_per_h[place]):
+        return np.zeros_like(wanted)
+    before = np.concatenate([work[:1], work[:-1]])
+    return np.asarray(np.minimum(wanted, np.floor(share * before[:, None] / machines.on_demand_per_h[place] + 1e-9)))
+
+
+def outages(options: ScheduleOptions, windows: int, window_s: float, seed: int = 0) -> Array:
+    """Share of the spot instances that is lost at the beginning of each window (W,): zones go one by one, at random.
+
+    A zone is lost as a whole, as most losses take a whole pool; each comes back after an outage, and is lost so often
+    that it has nothing for the share of the time that the settings say.
+    """
+    spot, lost = options.spot, np.zeros(windows)
+    if spot is None or spot.unavailable_fraction == 0:
+        return lost
+    up_s = spot.outage_s * (1 - spot.unavailable_fraction) / spot.unavailable_fraction
+    for zone in range(spot.zones):
+        random = np.random.default_rng([seed, zone])
+        time = float(random.exponential(up_s))
+        while time < windows * window_s:
+            lost[int(time / window_s)] += 1 / spot.zones
+            time += float(random.exponential(spot.outage_s)) + float(random.exponential(up_s))
+    return np.minimum(lost, 1.0)
+
+
+def outcomes(
+    machines: Machines,
+    place: int,
+    lived: Lived,
+    on_spot: Array,
+    history: History,
+    reserved_per_h: float,
+) -> list[RunningCost]:
+    """What each rule cost and left over the windows that are known (N)."""
+    known = history.is_known
+    total = history.rates.sum(axis=1)[known]
+    spot = np.minimum(on_spot, lived.paid)[known] * np.where(
+        np.isfinite(machines.spot_per_h[place]), machines.spot_per_h[place], 0.0
+    )
+    demand = (lived.paid - np.minimum(on_spot, lived.paid))[known] * machines.on_demand_per_h[place]
+    short = 1.0 - lived.served[known]
+    share = total @ short / max(float(total.sum()), 1e-300)
+    windows = (short > 1e-9).mean(axis=0)
+    return [
+        RunningCost(
+            cost_per_h=reserved_per_h + float(demand[:, n].mean() + spot[:, n].mean()),
+            on_demand_per_h=float(demand[:, n].mean()),
+            spot_per_h=float(spot[:, n].mean()),
+            short_fraction=float(share[n]),
+            short_windows_fraction=float(windows[n]),
+        )
+        for n in range(lived.paid.shape[1])
+    ]
+
+
+def deciding(signals: Signals, machines: Machines, place: int, reserved: Array, rates: Array, most: int) -> list[int]:
+    """The few signals that ask for nearly as many instances of one machine as all of them do, the greediest first."""
+    gives = signals.per_instance(machines)
+    demand = signals.demand(rates)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        need = np.where(gives[:, place] > 0, (demand - gives @ reserved) / gives[:, place], -np.inf)
+    need = np.maximum(need, 0.0)
+    chosen: list[int] = []
+    covered = np.zeros(len(need))
+    for _ in range(most):
+        gain = np.maximum(need, covered[:, None]).sum(axis=0)
+        best = int(np.argmax(gain))
+        if chosen and gain[best] <= covered.sum() * (1 + 1e-4):
+            break
+        chosen.append(best)
+        covered = np.maximum(covered, need[:, best])
+    return chosen

@@ -1,0 +1,299 @@
+"""The scaling rule chosen by back-test: the cheapest that would have left no more requests short than wanted.
+
+Rules are tried on the first two thirds of the history; what is said of them, the last third has shown. Holt-Winters,
+seasonal naive and week-ago shapes were no better than the last window or a line, up to 20 minutes ahead, on services of
+ServeGen; they are not tried.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.plan.schedule.backtest import History, RunningCost, deciding, live, outages, outcomes, spot_of
+from melange.plan.schedule.contracts import ScheduleOptions
+from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.rule import HIGHEST, LAST, LINE, RuleSettings, look_ahead
+from melange.plan.schedule.signals import Signals, peak_load
+from melange.units import S_PER_DAY
+from melange.workload.workload import Array
+
+# What is tried. Look-backs reach as far as a line is of use; margins are multiples of the steps that the load took
+# lately; targets go down to half of the planned capacity, below which nothing is left to win.
+_AHEAD = ((LAST, 1), (HIGHEST, 2), (HIGHEST, 3), (HIGHEST, 6), (LINE, 3), (LINE, 6))
+_MARGINS = (0.0, 0.5, 1.0, 2.0)
+_TARGETS = (1.0, 0.97, 0.94, 0.9, 0.86, 0.82, 0.78, 0.74, 0.7, 0.65, 0.6, 0.5)
+_STABLE = (1, 3, 6)
+# Steps of the load that a margin covers: of ten steps of the last day of the training part, nine were smaller.
+_STEP_QUANTILE = 0.9
+# Part of the history that rules are chosen on; the rest shows what they do.
+TRAINING = 2 / 3
+# Signals that a rule watches, and those that its shortage is judged by.
+_WATCHED, _JUDGED = 4, 16
+# Machines that are tried as the one that scales, by what they would cost with hindsight.
+_SCALED = 2
+# Windows whose fleets are held to a linear program, twice, and the overload that makes one short: the signals then know
+# what such fleets lack. Shares of requests short are not told more finely.
+_CHECKED, _ROUNDS, _SHORT = 120, 2, 1e-3
+# Points of the frontier that are shown.
+_POINTS = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontierPoint:
+    """A rule, and what it did in the last third of the history.
+
+    Parameters
+    ----------
+    settings
+        The rule's.
+    outcome
+        In the windows that it was not chosen on.
+    """
+
+    settings: RuleSettings
+    outcome: RunningCost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ChosenRule:
+    """The rule, and what it would have done.
+
+    Parameters
+    ----------
+    place
+        The machine that it scales.
+    signals
+        All that fleets are judged by.
+    watched
+        Those of them that it watches (S).
+    settings
+        How it looks ahead.
+    training, unseen, whole
+        What it did in the first two thirds, in the last third, and in all of the history.
+    frontier
+        Rules by cost, and what each did in the last third.
+    wanted
+        Instances in each window (W,).
+    on_spot
+        Those of them on spot (W,).
+    """
+
+    place: int
+    signals: Signals
+    watched: tuple[int, ...]
+    settings: RuleSettings
+    training: RunningCost
+    unseen: RunningCost
+    whole: RunningCost
+    frontier: tuple[FrontierPoint, ...]
+    wanted: Array
+    on_spot: Array
+
+
+def choose_rule(
+    machines: Machines, signals: Signals, reserved: Array, history: History, options: ScheduleOptions, seed: int = 0
+) -> ChosenRule:
+    """Choose the machine that scales and the rule that scales it.
+
+    Parameters
+    ----------
+    reserved
+        Instances that run all the time (R,).
+    """
+    trained = history.part(0, max(1, round(TRAINING * len(history))))
+    signals = sharpened(machines, signals, reserved, history)
+    found = [
+        _chosen_for(machines, signals, reserved, place, history, trained, options, seed)
+        for place in _candidates(machines, signals, reserved, trained)
+    ]
+    return min(found, key=lambda one: (one.training.short_fraction > options.short_fraction, one.training.cost_per_h))
+
+
+def sharpened(machines: Machines, signals: Signals, reserved: Array, history: History) -> Signals:
+    """The signals, and those by which fleets of the history's windows turn out to be short.
+
+    The fleets are those that the signals ask for of each machine that may be scaled, over windows spread evenly.
+    """
+    known = np.flatnonzero(history.is_known & (history.rates.sum(axis=1) > 0))
+    looked = np.unique(known[np.linspace(0, len(known) - 1, min(_CHECKED, len(known))).astype(int)])
+    for place in _candidates(machines, signals, reserved, history):
+        for _ in range(_ROUNDS):
+            gives = signals.per_instance(machines)
+            lack = signals.demand(history.rates[looked]) - gives @ reserved
+            with np.errstate(divide="ignore", invalid="ignore"):
+                need = np.where(lack > 1e-9, lack / gives[:, place], 0.0).max(axis=1)
+            prices = []
+            for window, count in zip(looked.tolist(), np.ceil(need - 1e-9).tolist(), strict=True):
+                fleet = reserved + count * (np.arange(len(machines)) == place)
+                if fleet.any():
+                    peak, price, _ = peak_load(machines, history.rates[window], fleet)
+                    if peak > 1 + _SHORT:
+                        prices.append(price)
+            if not prices:
+                break
+            signals = signals.with_more(machines, np.array(prices))
+    return signals
+
+
+def _candidates(machines: Machines, signals: Signals, reserved: Array, history: History) -> list[int]:
+    """The machines that would cost least with hindsight, each alone beside the reserved ones."""
+    gives = signals.per_instance(machines)
+    lack = signals.demand(history.rates[history.is_known]) - gives @ reserved
+    cost = []
+    for r in range(len(machines)):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            need = np.where(lack > 1e-9, lack / gives[:, r], 0.0).max(axis=1)
+        cheapest = min(machines.on_demand_per_h[r], machines.spot_per_h[r])
+        cost.append(float(np.ceil(need - 1e-9).mean() * cheapest))
+    order = [int(r) for r in np.argsort(cost, kind="stable") if np.isfinite(cost[r])]
+    return order[:_SCALED]
+
+
+def settings_to_try(load: Array, window_s: float) -> list[RuleSettings]:
+    """Every rule that is tried, with margins from the steps that the load (W,) took in its last day."""
+    lately = load[-max(2, round(S_PER_DAY / window_s)) :]
+    before = lately[:-1]
+    steps = np.abs(np.diff(lately)[before > 0]) / before[before > 0]
+    step = float(np.quantile(steps, _STEP_QUANTILE)) if len(steps) else 0.0
+    return [
+        RuleSettings(ahead=ahead, look_back=count, margin=round(part * step, 4), target=target, stable_windows=stable)
+        for (ahead, count), part, target, stable in itertools.product(_AHEAD, _MARGINS, _TARGETS, _STABLE)
+    ]
+
+
+def decide(settings: list[RuleSettings], demand: Array, gives: Array, held: Array, delay_windows: float) -> Array:
+    """Instances that each rule wants in each window, from the windows before it (W, N).
+
+    Parameters
+    ----------
+    demand
+        What the traffic takes of each watched signal (W, S).
+    gives, held
+        What an instance and what the reserved ones give to each (S,).
+    """
+    wanted = np.zeros((len(demand), len(settings)))
+    aheads: dict[tuple[str, int], Array] = {}
+    for n, one in enumerate(settings):
+        key = (one.ahead, one.look_back)
+        if key not in aheads:
+            aheads[key] = np.stack([look_ahead(load, one, delay_windows) for load in demand.T], axis=1)
+        each = (aheads[key] * (1 + one.margin) / one.target - held) / gives
+        wanted[:, n] = np.maximum(np.ceil(each.max(axis=1) - 1e-9), 0.0)
+    # What is wanted in a window was decided at its beginning; in the first, nothing is known but itself.
+    wanted = np.concatenate([wanted[:1], wanted[:-1]])
+    stable = np.array([one.stable_windows for one in settings])
+    for count in np.unique(stable[stable > 1]).tolist():
+        where = stable == count
+        padded = np.concatenate([np.repeat(wanted[:1, where], count - 1, axis=0), wanted[:, where]])
+        wanted[:, where] = np.lib.stride_tricks.sliding_window_view(padded, count, axis=0).max(axis=2)
+    return wanted
+
+
+class Trial:
+    """Rules run over a history on one machine beside the reserved ones."""
+
+    def __init__(
+        self,
+        machines: Machines,
+        signals: Signals,
+        reserved: Array,
+        place: int,
+        watched: list[int],
+        options: ScheduleOptions,
+        seed: int = 0,
+    ) -> None:
+        """Set up for one machine and the signals that it is scaled by."""
+        self._machines, self._signals, self._reserved, self._place = machines, signals, reserved, place
+        self._watched, self._options, self._seed = watched, options, seed
+        spot = options.spot
+        self.spot_share = 0.0
+        if spot is not None and machines.spot_per_h[place] < machines.on_demand_per_h[place]:
+            self.spot_share = min(spot.max_share, spot.max_share_per_pool * spot.zones)
+
+    def run(self, settings: list[RuleSettings], history: History) -> tuple[list[RunningCost], Array, Array]:
+        """What each rule did, the instances that it wanted, and those on spot (W, N)."""
+        options, machines, place = self._options, self._machines, self._place
+        gives = self._signals.per_instance(machines)
+        demand = self._signals.demand(history.rates)
+        held = gives @ self._reserved
+        watched = self._watched
+        delay = options.start_up_s / history.window_s
+        wanted = decide(settings, demand[:, watched], gives[watched, place], held[watched], delay)
+        on_spot = spot_of(machines, place, wanted, machines.work(history.rates), self.spot_share)
+        lost = (
+            outages(options, len(history), history.window_s, self._seed) if self.spot_share else np.zeros(len(history))
+        )
+        part = np.divide(on_spot, wanted, out=np.zeros_like(wanted), where=wanted > 0).mean(axis=1)
+        judged = deciding(self._signals, machines, place, self._reserved, history.rates, _JUDGED)
+        judged = list(dict.fromkeys([*watched, *judged]))
+        lived = live(
+            wanted, gives[judged, place], held[judged], demand[:, judged], lost * part, options, history.window_s
+        )
+        fixed = float(self._reserved @ np.where(self._reserved > 0, machines.reserved_per_h, 0.0))
+        return outcomes(machines, place, lived, on_spot, history, fixed), wanted, on_spot
+
+
+def _chosen_for(
+    machines: Machines,
+    signals: Signals,
+    reserved: Array,
+    place: int,
+    history: History,
+    trained: History,
+    options: ScheduleOptions,
+    seed: int,
+) -> ChosenRule:
+    watched = deciding(signals, machines, place, reserved, trained.rates, _WATCHED)
+    trial = Trial(machines, signals, reserved, place, watched, options, seed)
+    settings = settings_to_try(trained.rates @ signals.weight[watched[0]], history.window_s)
+    seen, _, _ = trial.run(settings, trained)
+    best = cheapest_within(seen, options.short_fraction)
+    front = frontier_of(seen)
+    kept = [settings[n] for n in [*front, best]]
+    whole, wanted, on_spot = trial.run(kept, history)
+    unseen = history.part(len(trained), len(history)) if len(trained) < len(history) else trained
+    # The rules look back into the training part, so the last third begins with what they had learned.
+    context = history.part(max(0, len(trained) - 12), len(history))
+    later = trial.run(kept, _only_last(context, len(unseen)))[0]
+    return ChosenRule(
+        place=place,
+        signals=signals,
+        watched=tuple(watched),
+        settings=settings[best],
+        training=seen[best],
+        unseen=later[-1],
+        whole=whole[-1],
+        frontier=tuple(
+            FrontierPoint(settings=one, outcome=after) for one, after in zip(kept[:-1], later[:-1], strict=True)
+        ),
+        wanted=wanted[:, -1],
+        on_spot=on_spot[:, -1],
+    )
+
+
+def _only_last(history: History, count: int) -> History:
+    """The same windows, of which the last ``count`` are counted."""
+    counts = history.is_known & (np.arange(len(history)) >= len(history) - count)
+    return History(rates=history.rates, is_known=counts, window_s=history.window_s)
+
+
+def cheapest_within(found: list[RunningCost], short_fraction: float) -> int:
+    """The cheapest that leaves no more requests short than wanted; where all leave more, the one that leaves least."""
+    cost = np.array([one.cost_per_h for one in found])
+    short = np.array([one.short_fraction for one in found])
+    fits = short <= short_fraction
+    return int(np.argmin(np.where(fits, cost, np.inf))) if fits.any() else int(np.lexsort((cost, short))[0])
+
+
+def frontier_of(found: list[RunningCost], most: int = _POINTS) -> list[int]:
+    """Those that no other beats in both cost and requests short, the cheapest first, thinned to a few."""
+    order = sorted(range(len(found)), key=lambda n: (found[n].cost_per_h, found[n].short_fraction))
+    front: list[int] = []
+    for n in order:
+        if not front or found[n].short_fraction < found[front[-1]].short_fraction - 1e-6:
+            front.append(n)
+    places = np.unique(np.round(np.linspace(0, len(front) - 1, most)).astype(int))
+    return [front[k] for k in places]

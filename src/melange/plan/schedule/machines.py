@@ -1,0 +1,266 @@
+"""What can be rented over time, in numbers: capacities by size, and what an instance costs in each market.
+
+A machine is a replica type whatever the market that its instances are paid on: the same hardware runs reserved,
+on-demand and on spot. Arrays have the axes (machine R, bucket B), the buckets of the grid in one row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from melange.errors import Caution, InfeasibleError, InputError, some_of
+from melange.plan.bindings import members
+from melange.plan.options import Options
+from melange.plan.problem import Limit, Positions, limits_of
+from melange.plan.schedule.contracts import Reserved, Spot
+from melange.profile.profile import Profile, ReplicaType
+from melange.workload.workload import Array, Mask
+
+ON_DEMAND, SPOT, RESERVED = "on-demand", "spot", "reserved"
+# Settings of a plan that a schedule follows; others say what it cannot do.
+_FOLLOWED = {
+    "headroom",
+    "max_instances",
+    "max_accelerators",
+    "exclude",
+    "drop_unservable",
+    "time_limit_s",
+    "gap",
+    "seed",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Machines:
+    """What can be rented.
+
+    Parameters
+    ----------
+    types
+        The replica types, as rented on-demand (R).
+    position
+        Where each stands in the profile (R,).
+    cells
+        The sizes that have traffic and are served, in the flattened grid (B,).
+    max_request_rate
+        Highest rate of each size on one replica (R, B) [1/s]; 0 where it cannot serve it.
+    capacity
+        Load that an instance takes (R,): (1 - headroom) x replicas.
+    on_demand_per_h, spot_per_h, reserved_per_h
+        Price of an instance in each market (R,) [USD/h]; infinite where it is not offered. Spot includes what standing
+        in for it costs.
+    spot_price_per_h
+        What a spot instance itself costs (R,) [USD/h].
+    limits
+        What there is of each, over all markets.
+    """
+
+    types: tuple[ReplicaType, ...]
+    position: Positions
+    cells: Positions
+    max_request_rate: Array
+    capacity: Array
+    on_demand_per_h: Array
+    spot_per_h: Array
+    spot_price_per_h: Array
+    reserved_per_h: Array
+    limits: tuple[Limit, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.types)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the replica types (R)."""
+        return tuple(one.name for one in self.types)
+
+    @property
+    def price(self) -> Array:
+        """On-demand price of a unit of load (R,) [USD/h]: what loads of different machines are compared by."""
+        return np.asarray(self.on_demand_per_h / self.capacity)
+
+    def weights(self, price: Array) -> Array:
+        """What one request per second of each size takes at prices of load (..., R): min_r y_r / rate_rb (..., B)."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            each = np.where(self.max_request_rate > 0, price[..., None] / self.max_request_rate, np.inf)
+        return np.asarray(each.min(axis=-2))
+
+    def work(self, rates: Array) -> Array:
+        """What traffic (H, B) costs at least on-demand, in parts of instances (H,) [USD/h]."""
+        return np.asarray(rates @ self.weights(self.price))
+
+    def only(self, kept: Mask | Positions) -> Machines:
+        """Some of the machines (R,)."""
+        where = np.flatnonzero(kept) if np.asarray(kept).dtype == bool else np.asarray(kept)
+        place = np.full(len(self), -1)
+        place[where] = np.arange(len(where))
+        limits = tuple(
+            Limit(name=one.name, members=place[one.members[part]], weight=one.weight[part], most=one.most)
+            for one in self.limits
+            if (part := place[one.members] >= 0).any()
+        )
+        arrays: tuple[str, ...] = ("position", "max_request_rate", "capacity")
+        arrays += ("on_demand_per_h", "spot_per_h", "spot_price_per_h", "reserved_per_h")
+        picked = {name: getattr(self, name)[where] for name in arrays}
+        return replace(self, types=tuple(self.types[r] for r in where), limits=limits, **picked)
+
+    def is_allowed(self, instances: Array) -> Mask:
+        """Which fleets (..., R), over all markets, keep to the limits (...)."""
+        fits = np.ones(instances.shape[:-1], bool)
+        for limit in self.limits:
+            fits &= limit.taken(instances) <= limit.most
+        return fits
+
+
+def refuse_others(options: Options) -> None:
+    """Refuse settings of a plan that a schedule does not follow, rather than pass over them.
+
+    Raises
+    ------
+    InputError
+        With the first of them.
+    """
+    default = Options()
+    for name in Options.__slots__:
+        if name not in _FOLLOWED and getattr(options, name) != getattr(default, name):
+            raise InputError(
+                f"plan.{name} is for a plan, and a schedule does not follow it",
+                hint=f"remove it: a schedule follows {', '.join(sorted(_FOLLOWED))}",
+            )
+
+
+def machines_of(
+    profile: Profile, traffic: Array, options: Options, reserved: Reserved | None, spot: Spot | None
+) -> tuple[Machines, tuple[Caution, ...]]:
+    """The machines of a profile under one commitment, and what is to be said of their prices.
+
+    Parameters
+    ----------
+    profile
+        Replica types of all markets.
+    traffic
+        Rate of each size over all hours (I x O,) [1/s]: sizes without any are left out.
+    options
+        Of the plan: headroom, limits, exclusions.
+    reserved, spot
+        What may be used besides on-demand.
+
+    Raises
+    ------
+    InfeasibleError
+        Sizes that no machine serves, unless they may be dropped.
+    InputError
+        No machine that is offered on-demand, which stands in for all others; prices of a market that nobody offers.
+    """
+    refuse_others(options)
+    items = profile.replica_types
+    standing = np.array([one.offer.market == ON_DEMAND for one in items])
+    excluded = np.zeros(len(items), bool)
+    for name in options.exclude:
+        excluded |= members(name, items, ("replica type",)) | members(name, items, ("accelerator",))
+    kept = np.flatnonzero(standing & ~excluded)
+    if not len(kept):
+        raise InputError(
+            "schedule: no replica type is offered on-demand, which scales with the traffic and stands in for spot",
+            hint="offers: {market: [on-demand]}; commitments and spot are stated under schedule:",
+        )
+    rate = profile.max_request_rate.reshape(len(items), -1)
+    wanted = traffic > 0
+    served = wanted & (rate[kept] > 0).any(axis=0)
+    cautions: tuple[Caution, ...] = ()
+    if (wanted & ~served).any():
+        part = traffic[wanted & ~served].sum() / traffic.sum()
+        sizes = [
+            profile.buckets.label(*divmod(int(b), profile.buckets.shape[1])) for b in np.flatnonzero(wanted & ~served)
+        ]
+        if not options.drop_unservable or not served.any():
+            reasons = tuple(
+                f"{profile.buckets.label(*divmod(int(b), profile.buckets.shape[1]))}: "
+                f"{profile.why(int(kept[0]), *divmod(int(b), profile.buckets.shape[1])) or 'no type serves it'}"
+                for b in np.flatnonzero(wanted & ~served)[:8]
+            )
+            raise InfeasibleError(
+                f"no replica type can serve {len(sizes)} request sizes ({part:.2%} of requests)",
+                reasons=reasons,
+                hint="plan for the rest with plan: {drop_unservable: true}, relax the SLO or offer larger accelerators",
+            )
+        cautions = (Caution("left-out", f"{part:.2%} of requests are left out, no type serves them: {some_of(sizes)}"),)
+    cells = np.flatnonzero(served)
+    cost = np.array([items[r].cost_per_h for r in kept])
+    own = _prices(items, kept, SPOT, None)
+    spot_price = (
+        np.full(len(kept), np.inf) if spot is None else own if spot.discount is None else cost * (1 - spot.discount)
+    )
+    committed = np.full(len(kept), np.inf)
+    if reserved is not None:
+        own = _prices(items, kept, RESERVED, reserved)
+        committed = own if reserved.discount is None else cost * (1 - reserved.discount)
+    _check_offered(spot_price, spot is not None, "spot")
+    _check_offered(committed, reserved is not None, "reserved")
+    away = 0.0 if spot is None else spot.unavailable_fraction
+    found = Machines(
+        types=tuple(items[r] for r in kept),
+        position=kept,
+        cells=cells,
+        max_request_rate=rate[np.ix_(kept, cells)],
+        capacity=(1 - options.headroom) * np.array([items[r].replicas_per_instance for r in kept], float),
+        on_demand_per_h=cost,
+        spot_price_per_h=spot_price,
+        spot_per_h=(1 - away) * spot_price + away * cost if spot is not None else spot_price,
+        reserved_per_h=committed,
+        limits=limits_of(tuple(items[r] for r in kept), options),
+    )
+    return needed(found.only(np.flatnonzero((found.max_request_rate > 0).any(axis=1)))), cautions
+
+
+def _prices(items: tuple[ReplicaType, ...], kept: Positions, market: str, reserved: Reserved | None) -> Array:
+    """Prices of a market's own offers for the machines that are kept (R,), infinite where there is none."""
+
+    def key(one: ReplicaType) -> tuple[object, ...]:
+        offer = one.offer
+        shape = (offer.provider, offer.region, offer.instance_type, offer.accelerator, offer.accelerators)
+        return (*shape, one.tensor_parallel, one.variant, one.engine)
+
+    price: dict[tuple[object, ...], float] = {}
+    for one in items:
+        if one.offer.market != market:
+            continue
+        if reserved is not None and not one.offer.is_reserved_for(reserved.term_years, reserved.upfront_fraction):
+            continue
+        price[key(one)] = min(one.cost_per_h, price.get(key(one), np.inf))
+    return np.array([price.get(key(items[r]), np.inf) for r in kept])
+
+
+def _check_offered(price: Array, is_asked: bool, market: str) -> None:
+    if is_asked and not np.isfinite(price).any():
+        raise InputError(
+            f"schedule.{market}: no offer of the market {market} belongs to a machine that is offered on-demand too",
+            hint=f"state what it takes off: schedule: {{{market}: {{discount: 0.6}}}}"
+            if market == "spot"
+            else "state what it takes off: schedule: {reserved: [{term_years: 1, discount: 0.4}]}",
+        )
+
+
+def needed(machines: Machines) -> Machines:
+    """The machines without those that another one replaces: as fast for every size, no more expensive in any market.
+
+    Machines that a limit binds replace nobody, and nobody is replaced by a machine with fewer replicas per USD.
+    """
+    limited = np.zeros(len(machines), bool)
+    for limit in machines.limits:
+        limited[limit.members] = True
+    prices = np.stack([machines.on_demand_per_h, machines.spot_per_h, machines.reserved_per_h])
+    speed = machines.max_request_rate * machines.capacity[:, None]
+    order = np.lexsort((np.arange(len(machines)), -speed.sum(axis=1), machines.on_demand_per_h))
+    kept: list[int] = []
+    for r in order.tolist():
+        rivals = [k for k in kept if not limited[k]]
+        dominated = bool(
+            rivals
+            and ((speed[rivals] >= speed[r]).all(axis=1) & (prices[:, rivals] <= prices[:, [r]]).all(axis=0)).any()
+        )
+        if not dominated:
+            kept.append(r)
+    return machines.only(np.array(sorted(kept)))

@@ -1,0 +1,184 @@
+"""The verb of planning over time: what to reserve, and how the rest follows the traffic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from melange.errors import Caution, InfeasibleError
+from melange.plan.options import Options
+from melange.plan.schedule.alternatives import fleet_for_peak
+from melange.plan.schedule.answer_over_time import Answer, Committed, schedule_of_answer, stated_prices
+from melange.plan.schedule.backtest import History
+from melange.plan.schedule.check import check_hours
+from melange.plan.schedule.choose_rule import ChosenRule, choose_rule
+from melange.plan.schedule.contention import in_contention
+from melange.plan.schedule.contracts import Reserved, ScheduleOptions
+from melange.plan.schedule.hours import HourFleets
+from melange.plan.schedule.machines import Machines, machines_of
+from melange.plan.schedule.relaxed import bound_per_h, relax
+from melange.plan.schedule.reserve import Reservation, search_reserved
+from melange.plan.schedule.schedule import Schedule
+from melange.plan.schedule.signals import first_signals
+from melange.plan.schedule.typical import merged_sizes, typical_hours
+from melange.profile.profile import Profile
+from melange.workload.cycle import WEEK, Cycle, fold
+from melange.workload.demand import Demand
+from melange.workload.workload import Array
+
+# Typical hours of the bound (see typical.py).
+_BOUND_HOURS = 48
+# Shares of the reserved counts that the hours ask for, among which the back-test of the rule decides. What the hours
+# ask for is right for who knows them; a scaler that must look ahead runs more, and a base takes its place.
+_BASES = (1.0, 0.85, 1.15)
+
+Say = Callable[[str], None]
+
+
+def plan_over_time(
+    demand: Demand,
+    profile: Profile,
+    options: Options | None = None,
+    schedule_options: ScheduleOptions | None = None,
+    *,
+    over: str = WEEK,
+    statistic: str = "max",
+    progress: Say | None = None,
+) -> Schedule:
+    """Plan what to reserve and how the rest follows the traffic.
+
+    Parameters
+    ----------
+    demand
+        The traffic of the past, window by window (W).
+    profile
+        What replica types carry, over the same sizes (R, I, O) [1/s]; those offered on demand scale with the traffic.
+    options
+        Of a plan: headroom, limits, exclusions; None for the defaults.
+    schedule_options
+        Commitments, spot, start-up, how many requests may be short; None for the defaults.
+    over
+        ``day`` or ``week``: what repeats.
+    statistic
+        Of the windows of an hour, what its own fleet is planned for: ``max``, ``mean`` or a percentile.
+    progress
+        Called with a sentence now and then.
+
+    Raises
+    ------
+    InputError
+        Settings that a schedule does not follow, a demand that is too short, prices that are asked for and not there.
+    InfeasibleError
+        Sizes that no type serves, or limits below what some hour needs.
+    SolverError
+        A program without an answer, or a schedule that fails its own check.
+    """
+    began = time.monotonic()
+    plan_options, settings, say = (
+        options or Options(),
+        schedule_options or ScheduleOptions(),
+        progress or (lambda _: None),
+    )
+    cycle = fold(demand, over, statistic=statistic)
+    traffic = np.nan_to_num(demand.rates()).sum(axis=0)
+    found: list[Committed] = []
+    cautions: tuple[Caution, ...] = ()
+    for one in (None, *settings.reserved):
+        machines, cautions = machines_of(profile, traffic, plan_options, one, settings.spot)
+        say(f"planning the hours with {one.name if one else 'nothing reserved'}")
+        found.append(_committed(machines, one, cycle, settings))
+    best = min(found, key=lambda one: one.reservation.cost_per_h)
+    say("trying rules on the history")
+    history = History.of(demand.rates()[:, best.machines.cells], demand.window_s)
+    best, chosen = _with_rule(best, cycle, history, settings)
+    check_hours(best.machines, best.rates, best.reservation, settings.spot)
+    say("comparing with other ways to run the service")
+    return schedule_of_answer(
+        Answer(
+            demand=demand,
+            cycle=cycle,
+            settings=settings,
+            options=plan_options,
+            profile=profile,
+            found=found,
+            best=best,
+            chosen=chosen,
+            history=history,
+        ),
+        (*demand.cautions, *profile.cautions, *cycle.cautions, *cautions, *stated_prices(settings)),
+        time.monotonic() - began,
+    )
+
+
+def _committed(everything: Machines, commitment: Reserved | None, cycle: Cycle, settings: ScheduleOptions) -> Committed:
+    """Search what to reserve under one commitment."""
+    spot = settings.spot
+    rates = cycle.request_rate[:, everything.cells]
+    typical = typical_hours(everything, rates, count=_BOUND_HOURS)
+    relaxation = relax(everything, typical, merged_sizes(everything, rates), spot)
+    bound = bound_per_h(everything, rates, relaxation.price[typical.of_hour], spot)
+    places = in_contention(everything, rates, relaxation)
+    machines = everything.only(places)
+    part = replace(relaxation, reserved=relaxation.reserved[places], used_share=relaxation.used_share[places])
+    signals = first_signals(machines)
+    static, static_per_h = fleet_for_peak(machines, signals, rates)
+    few = typical_hours(machines, rates)
+    also = [static] if np.isfinite(static_per_h) else []
+    reservation = search_reserved(machines, signals, rates, few, part, spot, also)
+    if not np.isfinite(reservation.cost_per_h):
+        hours = np.flatnonzero(~np.isfinite(reservation.hours.fleets.cost_per_h))
+        raise InfeasibleError(
+            f"no fleet within the limits carries {len(hours)} of the {len(rates)} hours",
+            reasons=[f"{cycle.labels[hour]} needs more than the limits allow" for hour in hours[:8].tolist()],
+            hint="allow more instances (offers.max), or more types (offers.gpus)",
+        )
+    return Committed(
+        commitment=commitment,
+        everything=everything,
+        machines=machines,
+        rates=rates,
+        reservation=_no_more_expensive(machines, reservation, static, static_per_h),
+        static=static,
+        static_per_h=static_per_h,
+        bound=min(bound, reservation.cost_per_h),
+    )
+
+
+def _no_more_expensive(machines: Machines, reservation: Reservation, static: Array, static_per_h: float) -> Reservation:
+    """The same, with the peak's fleet in hours for which it costs less than the one that was found."""
+    fleets = reservation.hours.fleets
+    if reservation.reserved.any() or not np.isfinite(static_per_h):
+        return reservation
+    worse = fleets.cost_per_h > static_per_h + 1e-9
+    if not worse.any():
+        return reservation
+    extra, spot, cost = fleets.extra.copy(), fleets.spot.copy(), fleets.cost_per_h.copy()
+    extra[worse], spot[worse], cost[worse] = static, 0.0, static_per_h
+    hours = replace(reservation.hours, fleets=HourFleets(extra=extra, spot=spot, cost_per_h=cost))
+    return replace(reservation, hours=hours, cost_per_h=float(cost.mean()))
+
+
+def _with_rule(
+    best: Committed, cycle: Cycle, history: History, settings: ScheduleOptions
+) -> tuple[Committed, ChosenRule]:
+    """The rule, and of some shares of the reserved counts the one with which it costs least on its training part."""
+    from melange.plan.schedule.reserve import finished
+
+    signals, machines = best.reservation.hours.signals, best.machines
+    tried: dict[tuple[float, ...], ChosenRule] = {}
+    for share in _BASES if best.reservation.reserved.any() else _BASES[:1]:
+        counts = np.round(best.reservation.reserved * share)
+        if bool(machines.is_allowed(counts)):
+            tried.setdefault(tuple(counts.tolist()), choose_rule(machines, signals, counts, history, settings))
+    limit = settings.short_fraction
+    key = min(tried, key=lambda one: (tried[one].training.short_fraction > limit, tried[one].training.cost_per_h))
+    counts = np.array(key)
+    if not np.array_equal(counts, best.reservation.reserved):
+        moved = finished(machines, signals, best.rates, counts, settings.spot)
+        if np.isfinite(moved.cost_per_h):
+            return replace(best, reservation=moved), tried[key]
+        return best, tried[tuple(best.reservation.reserved.tolist())]
+    return best, tried[key]

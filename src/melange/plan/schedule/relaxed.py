@@ -1,0 +1,188 @@
+"""The week in parts of instances: which machines are in contention, and a cost that no schedule is below.
+
+The program over typical hours k and merged sizes b (formulation.md, "Hours of a week"):
+
+    min  sum_r H c^res_r N_r + sum_k w_k sum_r (c_r o_kr + c^spot_r s_kr)
+    sum_r f_krb = 1;    sum_b l_krb f_krb <= C_r (N_r + o_kr + s_kr)
+    sum_r c_r s_kr <= sigma work_k;    c_r s_kr <= sigma_pool work_k
+
+Its duals, prices of load by hour, make the bound. It is evaluated over all hours and all sizes in plain NumPy, whatever
+solver or hours the prices come from: any prices that respect the markets' are a bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.errors import SolverError
+from melange.plan.milp.highs import LinearRows, minimise
+from melange.plan.schedule.contracts import Spot
+from melange.plan.schedule.hours import spot_room
+from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.typical import TypicalHours
+from melange.workload.demand import Indices
+from melange.workload.workload import Array
+
+# Time for a program over typical hours [s] by the clock: it takes a second, and a minute on a machine with much else to
+# do. One that takes longer than this is in trouble.
+_TIME_LIMIT_S = 1200.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Relaxation:
+    """The answer in parts of instances.
+
+    Parameters
+    ----------
+    reserved
+        Instances to reserve (R,).
+    used_share
+        Share of the cost that each machine has (R,), 0-1.
+    price
+        Price of a unit of load in each typical hour (T, R) [USD/h].
+    cost_per_h
+        Of the program, on average over its hours [USD/h].
+    """
+
+    reserved: Array
+    used_share: Array
+    price: Array
+    cost_per_h: float
+
+
+def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot | None) -> Relaxation:
+    """Solve the program over typical hours and merged sizes.
+
+    Raises
+    ------
+    SolverError
+        The solver found no answer.
+    """
+    types, times, sizes = len(machines), len(hours.weight), int(merged.max()) + 1
+    able = np.zeros((types, sizes), bool)
+    able[:, merged] = machines.max_request_rate > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where(machines.max_request_rate > 0, 1.0 / machines.max_request_rate, 0.0)
+    load = np.zeros((times, types, sizes))
+    for b, group in enumerate(merged):
+        load[:, :, group] += hours.rates[:, b, None] * each[None, :, b]
+    present = np.zeros((times, sizes), bool)
+    for b, group in enumerate(merged):
+        present[:, group] |= hours.rates[:, b] > 0
+    hour_of, type_of, size_of = np.nonzero(able[None] & present[:, None, :])
+    pairs, block = len(hour_of), times * types
+    can_reserve, can_spot = np.isfinite(machines.reserved_per_h), np.isfinite(machines.spot_per_h)
+    room, room_each = spot_room(machines, machines.work(hours.rates), spot)
+    total = float(hours.weight.sum())
+    # Columns: reserved (R), on demand (T R), spot (T R), shares.
+    cost = np.concatenate(
+        [
+            np.where(can_reserve, machines.reserved_per_h, 0.0) * total,
+            np.outer(hours.weight, machines.on_demand_per_h).ravel(),
+            np.outer(hours.weight, np.where(can_spot, machines.spot_per_h, 0.0)).ravel(),
+            np.zeros(pairs),
+        ]
+    )
+    upper = np.concatenate(
+        [
+            np.where(can_reserve, np.inf, 0.0),
+            np.full(block, np.inf),
+            (np.where(can_spot, 1.0, 0.0) / machines.on_demand_per_h * room_each[:, None]).ravel(),
+            np.full(pairs, np.inf),
+        ]
+    )
+    # Rows: cover (T S), load (T R), spot (T).
+    cover, loads = times * sizes, times * types
+    at_time, at_type = np.repeat(np.arange(times), types), np.tile(np.arange(types), times)
+    load_row = cover + at_time * types + at_type
+    row = np.concatenate(
+        [
+            load_row.reshape(times, types).T.ravel(),  # reserved: a row for each hour
+            load_row,
+            load_row,
+            cover + loads + at_time,
+            hour_of * sizes + size_of,
+            cover + hour_of * types + type_of,
+        ]
+    )
+    column = np.concatenate(
+        [
+            np.repeat(np.arange(types), times),
+            types + np.arange(block),
+            types + block + np.arange(block),
+            types + block + np.arange(block),
+            types + 2 * block + np.arange(pairs),
+            types + 2 * block + np.arange(pairs),
+        ]
+    )
+    value = np.concatenate(
+        [
+            np.repeat(-machines.capacity, times),
+            np.tile(-machines.capacity, times),
+            np.tile(-machines.capacity, times),
+            np.tile(machines.on_demand_per_h, times),
+            np.ones(pairs),
+            load[hour_of, type_of, size_of],
+        ]
+    )
+    is_present, order = present.ravel(), np.argsort(column, kind="stable")
+    program = LinearRows(
+        cost=cost,
+        lower=np.zeros(len(cost)),
+        upper=upper,
+        row_lower=np.concatenate([np.where(is_present, 1.0, 0.0), np.full(loads + times, -np.inf)]),
+        row_upper=np.concatenate([np.where(is_present, 1.0, 0.0), np.zeros(loads), room]),
+        start=np.searchsorted(column[order], np.arange(len(cost) + 1)).astype(np.int32),
+        row=row[order].astype(np.int32),
+        value=value[order],
+    )
+    found = minimise(program, time_limit_s=_TIME_LIMIT_S)
+    if found.status != "optimal" or found.x is None:
+        raise SolverError(
+            f"HiGHS found no answer for typical hours: {found.status}", hint="fewer sizes (workload.buckets) are easier"
+        )
+    spent = cost * found.x
+    by_type = spent[:types] + sum(
+        spent[types + j * block : types + (j + 1) * block].reshape(times, types).sum(axis=0) for j in (0, 1)
+    )
+    price = np.maximum(-found.row_dual[cover : cover + loads].reshape(times, types), 0.0) / hours.weight[:, None]
+    return Relaxation(
+        reserved=found.x[:types],
+        used_share=by_type / max(float(by_type.sum()), 1e-300),
+        price=price,
+        cost_per_h=float(found.bound) / total,
+    )
+
+
+def bound_per_h(machines: Machines, rates: Array, price: Array, spot: Spot | None) -> float:
+    """A cost that no schedule is below, on average over all hours, from prices of load (H, R) [USD/h].
+
+    Prices are first lowered to what a market allows: C_r y_hr <= c_r in every hour, and sum_h C_r y_hr <= H c^res_r.
+    What may be on spot lowers the hour's worth by as little as its limits ask for.
+    """
+    value = np.minimum(price * machines.capacity, machines.on_demand_per_h)
+    total = value.sum(axis=0)
+    most = machines.reserved_per_h * len(rates)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = value * np.where(total > most, most / total, 1.0)
+    lowered = value / machines.capacity
+    # min_r y_r / max rate, hour by hour: (H, R, B) at a time would be large.
+    gained = np.zeros(len(rates))
+    worth = np.full(rates.shape, np.inf)
+    for r in range(len(machines)):
+        speed = machines.max_request_rate[r]
+        able = speed > 0
+        worth[:, able] = np.minimum(worth[:, able], lowered[:, [r]] / speed[able])
+    gained = np.where(rates > 0, rates * np.where(np.isfinite(worth), worth, 0.0), 0.0).sum(axis=1)
+    room, room_each = spot_room(machines, machines.work(rates), spot)
+    offered = np.isfinite(machines.spot_per_h)
+    excess = np.where(
+        offered, np.maximum(0.0, value - np.where(offered, machines.spot_per_h, 0.0)) / machines.on_demand_per_h, 0.0
+    )
+    # pi + pi_r >= excess_r at the least sigma pi + sigma_pool sum pi_r: pi is 0 or one of the excesses.
+    levels = np.concatenate([np.zeros((len(rates), 1)), excess], axis=1)
+    over = np.maximum(0.0, excess[:, None, :] - levels[:, :, None]).sum(axis=2)
+    lost = (room[:, None] * levels + room_each[:, None] * over).min(axis=1)
+    return float((gained - lost).mean())

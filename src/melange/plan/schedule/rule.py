@@ -1,0 +1,205 @@
+"""The rule by which the rest of a fleet follows the traffic, as a scaler can run it.
+
+Every window, for each signal j:
+
+    load_j   = sum over sizes of request_weight_j x request rate        what the traffic takes
+    ahead_j  = (1 + margin) x the last load, the highest of some, or a line through them
+    wanted_j = ceil((ahead_j / target - reserved_j) / per_instance_j)
+
+The instances wanted are the most that any signal asks for, and go down only once ``stable_windows`` have asked for no
+more. Several metrics of which the most counts are what HPA and KEDA know anyway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from melange.errors import InputError
+from melange.files import Json
+from melange.records import items, number, record
+from melange.workload.workload import Array
+
+LAST, HIGHEST, LINE = "last", "highest", "line"
+AHEAD = (LAST, HIGHEST, LINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Signal:
+    """One weighted sum of request rates, in instances of the scaled type.
+
+    Parameters
+    ----------
+    request_weight
+        What one request per second of each size adds (I, O) [instances]; 0 for sizes without traffic.
+    reserved_load
+        What the reserved instances take of it [instances].
+    """
+
+    request_weight: Array
+    reserved_load: float
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return {"request_weight": self.request_weight.tolist(), "reserved_load": self.reserved_load}
+
+    @classmethod
+    def from_json(cls, content: Json) -> Signal:
+        """From the JSON object that :meth:`to_json` makes."""
+        rows = [
+            [number(v, where) for where, v in items(row, at)] for at, row in items(content["request_weight"], "weight")
+        ]
+        return cls(request_weight=np.array(rows), reserved_load=number(content["reserved_load"], "reserved_load"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSettings:
+    """How a rule looks ahead and how far it goes.
+
+    Parameters
+    ----------
+    ahead
+        ``last``: the last window's load; ``highest``: of the last ``look_back`` windows; ``line``: a least-squares line
+        through them, at the time when instances that are ordered now are up.
+    look_back
+        Windows that ``highest`` and ``line`` look at; 1 for ``last``.
+    margin
+        Added to it, as a share of the load.
+    target
+        Share of its planned capacity that the fleet is to be loaded with, 0-1.
+    stable_windows
+        Windows that must have asked for no more before instances are given back.
+    """
+
+    ahead: str
+    look_back: int
+    margin: float
+    target: float
+    stable_windows: int
+
+    def __post_init__(self) -> None:
+        if self.ahead not in AHEAD:
+            raise InputError(f"rule.ahead must be one of {', '.join(AHEAD)}, got {self.ahead!r}")
+        if self.look_back < 1 or self.stable_windows < 1:
+            raise InputError("rule: look_back and stable_windows must be >= 1")
+        if not (self.margin >= 0 and 0 < self.target <= 1):
+            raise InputError("rule: margin must be >= 0 and target in (0, 1]")
+
+    @property
+    def words(self) -> str:
+        """In words.
+
+        >>> RuleSettings(ahead="highest", look_back=3, margin=0.1, target=0.9, stable_windows=2).words
+        'highest load of 3 windows + 10 %, target 0.9, down after 2 windows'
+        """
+        looked = {
+            LAST: "load of the last window",
+            HIGHEST: f"highest load of {self.look_back} windows",
+            LINE: f"line through {self.look_back} windows",
+        }[self.ahead]
+        margin = f" + {self.margin * 100:.3g} %" if self.margin else ""
+        stable = f", down after {self.stable_windows} windows" if self.stable_windows > 1 else ""
+        return f"{looked}{margin}, target {self.target:g}{stable}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ScalingRule:
+    """How many instances of one type run besides the reserved ones.
+
+    Parameters
+    ----------
+    replica_type
+        Name of the type that is scaled.
+    settings
+        How it looks ahead.
+    signals
+        What it watches; the most that any of them asks for counts.
+    window_s
+        Length of a window [s].
+    delay_windows
+        Windows from an order to the first request of an instance.
+    spot_share
+        At most this share of the load is on spot, 0-1: the instances beyond it are on demand.
+    """
+
+    replica_type: str
+    settings: RuleSettings
+    signals: tuple[Signal, ...]
+    window_s: float
+    delay_windows: float
+    spot_share: float = 0.0
+
+    def wanted(self, rates: Array) -> int:
+        """Instances to run in the next window, from the rates of the last ones (W, I, O), the newest last [1/s].
+
+        It looks at the last ``look_back`` + ``stable_windows`` - 1 windows; of fewer, at as many as there are.
+        """
+        return int(self._after_each(rates)[-1])
+
+    def wanted_over(self, rates: Array) -> Array:
+        """Instances to run in each of some windows (W,), each decided on those before it; the first on itself.
+
+        ``rates`` are those of the windows (W, I, O) [1/s].
+        """
+        after = self._after_each(rates)
+        return np.asarray(np.concatenate([after[:1], after[:-1]]))
+
+    def _after_each(self, rates: Array) -> Array:
+        """What is decided after each window (W,)."""
+        flat = np.asarray(rates, float).reshape(len(rates), -1)
+        one = self.settings
+        wanted = np.zeros(len(flat))
+        for signal in self.signals:
+            ahead = look_ahead(flat @ signal.request_weight.ravel(), one, self.delay_windows)
+            asked = ahead * (1 + one.margin) / one.target - signal.reserved_load
+            wanted = np.maximum(wanted, np.ceil(asked - 1e-9))
+        padded = np.concatenate([np.repeat(wanted[:1], one.stable_windows - 1), wanted])
+        return np.asarray(sliding_window_view(padded, one.stable_windows).max(axis=1))
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        one = self.settings
+        return {
+            "replica_type": self.replica_type,
+            "settings": {name: getattr(one, name) for name in RuleSettings.__slots__},
+            "signals": [signal.to_json() for signal in self.signals],
+            "window_s": self.window_s,
+            "delay_windows": self.delay_windows,
+            "spot_share": self.spot_share,
+        }
+
+    @classmethod
+    def from_json(cls, content: Json) -> ScalingRule:
+        """From the JSON object that :meth:`to_json` makes."""
+        from melange.records import mapping, text
+
+        return cls(
+            replica_type=text(content["replica_type"], "replica_type"),
+            settings=record(RuleSettings, content["settings"], "rule.settings"),
+            signals=tuple(
+                Signal.from_json(dict(mapping(v, at))) for at, v in items(content["signals"], "rule.signals")
+            ),
+            window_s=number(content["window_s"], "window_s"),
+            delay_windows=number(content["delay_windows"], "delay_windows"),
+            spot_share=number(content["spot_share"], "spot_share"),
+        )
+
+
+def look_ahead(load: Array, settings: RuleSettings, delay_windows: float) -> Array:
+    """What is expected after each window, from it and those before it (W,); at the beginning from those that there are.
+
+    A line is read at the middle of the first window that instances ordered now serve wholly.
+    """
+    if settings.ahead == LAST or settings.look_back == 1:
+        return np.asarray(load, float)
+    count = settings.look_back
+    padded = np.concatenate([np.full(count - 1, load[0]), load])
+    views = sliding_window_view(padded, count)
+    if settings.ahead == HIGHEST:
+        return np.asarray(views.max(axis=1))
+    place = np.arange(count) - (count - 1) / 2
+    slope = views @ place / (place**2).sum()
+    steps = (count - 1) / 2 + 1 + np.ceil(delay_windows)
+    return np.asarray(np.maximum(views.mean(axis=1) + slope * steps, 0.0))

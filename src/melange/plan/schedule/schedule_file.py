@@ -1,0 +1,123 @@
+"""A schedule from its file: every value of its kind, and what it says twice in agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from melange.errors import Caution, InputError
+from melange.files import Json
+from melange.plan.schedule.backtest import RunningCost
+from melange.plan.schedule.choose_rule import FrontierPoint
+from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.plan.schedule.rule import RuleSettings, ScalingRule
+from melange.plan.schedule.schedule import Alternative, CommitmentOutlook, PlayedStretch, Schedule
+from melange.profile.profile import ReplicaType
+from melange.records import items, mapping, number, record, records, text, value_of
+from melange.workload.workload import Array
+
+# How far what is said twice may be apart: sums of floats in another order.
+_ROUNDING = 1e-6
+
+
+def schedule_from_json(content: Json) -> Schedule:
+    """A schedule from what its ``to_json`` makes.
+
+    Raises
+    ------
+    InputError
+        A value of another kind, or costs that contradict the instances at their prices.
+    """
+    types = records(ReplicaType, content["replica_types"], "replica_types")
+    names = [one.name for one in types]
+    prices, hours = mapping(content["prices"], "prices"), mapping(content["hours"], "hours")
+    frontier = []
+    for place, value in items(content["frontier"], "frontier"):
+        one = mapping(value, place)
+        frontier.append(
+            FrontierPoint(
+                settings=record(RuleSettings, one["settings"], f"{place}.settings"),
+                outcome=record(RunningCost, one["outcome"], f"{place}.outcome"),
+            )
+        )
+    rule, commitment = content["rule"], content["commitment"]
+    found = Schedule(
+        over=text(content["over"], "over"),
+        labels=value_of(tuple[str, ...], content["labels"], "labels"),
+        replica_types=types,
+        reserved=_by_name(content["reserved"], "reserved", names),
+        static=_by_name(content["static"], "static", names),
+        on_demand=hours["on_demand"],
+        spot=hours["spot"],
+        request_rate=hours["request_rate"],
+        work_per_h=hours["work_per_h"],
+        hour_cost_per_h=hours["cost_per_h"],
+        reserved_per_h=_prices(prices, "reserved", names),
+        on_demand_per_h=_prices(prices, "on-demand", names),
+        spot_per_h=_prices(prices, "spot", names),
+        bound_per_h=number(content["bound_per_h"], "bound_per_h"),
+        clairvoyant_per_h=number(content["clairvoyant_per_h"], "clairvoyant_per_h"),
+        commitment=None if commitment is None else record(Reserved, commitment, "commitment"),
+        commitments=records(CommitmentOutlook, content["commitments"], "commitments"),
+        rule=None if rule is None else ScalingRule.from_json(dict(mapping(rule, "rule"))),
+        running=record(RunningCost, content["running"], "running"),
+        training=record(RunningCost, content["training"], "training"),
+        unseen=record(RunningCost, content["unseen"], "unseen"),
+        frontier=tuple(frontier),
+        alternatives=records(Alternative, content["alternatives"], "alternatives"),
+        options=_options_from_json(content["options"]),
+        played=records(PlayedStretch, content.get("played", ()), "played"),
+        cautions=records(Caution, content.get("warnings", ()), "warnings"),
+        headroom=number(content["headroom"], "headroom"),
+        window_s=number(content["window_s"], "window_s"),
+        solve_s=number(content["solve_s"], "solve_s"),
+        slo=text(content["slo"], "slo"),
+        model=text(content["model"], "model"),
+        source=text(content["source"], "source"),
+    )
+    _check(found)
+    return found
+
+
+def _options_from_json(content: Any) -> ScheduleOptions:
+    given = mapping(content, "options")
+    spot = given.get("spot")
+    return record(
+        ScheduleOptions,
+        given,
+        "options",
+        reserved=records(Reserved, given.get("reserved", ()), "options.reserved"),
+        spot=None if spot is None else record(Spot, spot, "options.spot"),
+    )
+
+
+def _by_name(content: Any, place: str, names: list[str]) -> Array:
+    values = mapping(content, place)
+    if set(values) != set(names):
+        raise InputError(f"{place}: must have one count for each of the replica types")
+    return np.array([number(values[name], f"{place}.{name}") for name in names])
+
+
+def _prices(content: Mapping[str, Any], market: str, names: list[str]) -> Array:
+    prices = []
+    for name in names:
+        price = mapping(content.get(name), f"prices.{name}").get(market)
+        prices.append(np.nan if price is None else number(price, f"prices.{name}.{market}"))
+    return np.array(prices)
+
+
+def _check(schedule: Schedule) -> None:
+    """Compare what the file says twice: what each hour costs, and its instances at their prices."""
+    fixed = schedule.reserved_cost_per_h
+    each = schedule.on_demand @ schedule.on_demand_per_h
+    each = each + schedule.spot @ np.where(schedule.spot.any(axis=0), schedule.spot_per_h, 0.0)
+    off = np.flatnonzero(~(np.abs(each + fixed - schedule.hour_cost_per_h) <= _ROUNDING * np.maximum(1.0, each)))
+    if len(off):
+        hour = int(off[0])
+        raise InputError(
+            f"hours.cost_per_h[{hour}]: the file says {schedule.hour_cost_per_h[hour]:g}, and the instances at their "
+            f"prices cost {each[hour] + fixed:g}",
+            hint="the file is damaged: plan again",
+        )

@@ -1,0 +1,185 @@
+"""A schedule's own page: what it costs, the week, what to reserve, the rule, other ways, and what it stands on."""
+
+from __future__ import annotations
+
+from melange.plan.schedule.backtest import RunningCost
+from melange.plan.schedule.schedule import Schedule
+from melange.present.figures import by_hour
+from melange.present.figures.picture import Picture, Variant
+from melange.present.pages import html as html
+from melange.present.terminal.schedule_words import (
+    counted,
+    money,
+    proof_sentence,
+    rule_sentence,
+    schedule_sentence,
+    shortage_sentence,
+)
+from melange.units import H_PER_MONTH, H_PER_WEEK, percent
+
+
+def schedule_pictures(schedule: Schedule) -> list[Picture]:
+    """The week, and cost against shortage."""
+    return [_week(schedule), _frontier(schedule)]
+
+
+def schedule_html(schedule: Schedule, name: str) -> str:
+    """The page as HTML; ``name`` is of the service's file."""
+    pictures = schedule_pictures(schedule)
+    week, frontier = (html.figure(picture) for picture in pictures)
+    title = f"Melange: {name} over time"
+    parts = [
+        f'<header><p class="brand">{html.escape(title)}</p><h1>{html.escape(schedule_sentence(schedule))}</h1>',
+        html.paragraph(
+            f"{schedule.model or 'model not named'}; {schedule.slo or 'SLO not named'}; {schedule.source}", "dim"
+        ),
+        "</header>",
+        "<main>",
+        html.section(f"The {schedule.over}", week, _costs(schedule)),
+        html.section("What to reserve", _commitments(schedule)),
+        html.section(
+            "The rest", html.paragraph(rule_sentence(schedule)), html.paragraph(shortage_sentence(schedule)), frontier
+        ),
+        html.section("Other ways to run it", _alternatives(schedule), html.paragraph(proof_sentence(schedule))),
+        html.section("Simulated, request by request", _played(schedule)) if schedule.played else "",
+        html.section("Warnings", html.bullets(map(str, schedule.cautions), "warnings")) if schedule.cautions else "",
+        _assumptions(schedule),
+        "</main>",
+    ]
+    return html.document(title, parts, pictures)
+
+
+def _week(schedule: Schedule) -> Picture:
+    parts = by_hour.stacked(schedule)
+    rows = tuple(
+        (
+            schedule.labels[hour],
+            f"{schedule.request_rate[hour]:.4g}",
+            f"{schedule.work_per_h[hour]:,.2f}",
+            f"{schedule.hour_cost_per_h[hour]:,.2f}",
+            *(f"{parts[market][hour]:,.2f}" for market in parts),
+            "; ".join(f"{market}: {counted(found)}" for market, found in schedule.instances_at(hour).items() if found),
+        )
+        for hour in range(len(schedule.labels))
+    )
+    return Picture(
+        name="week",
+        about="The fleet of each hour under its load",
+        caption="Each hour's own fleet, planned for its busiest windows: reserved instances run all the time, "
+        "on-demand and spot instances beside them. Both the fleet and the load stand at on-demand prices, so that "
+        "different types can be added up; what reserved and spot instances really cost is less. The room between the "
+        "load and the fleet is whole instances, and where the base is larger than the load it is idle.",
+        variants=(Variant(label="", figure=by_hour.figure_week(schedule)),),
+        header=("Hour", "Requests/s", "Load [USD/h]", "Cost [USD/h]", *(f"{one} [USD/h]" for one in parts), "Fleet"),
+        rows=rows,
+        min_width=720,
+    )
+
+
+def _frontier(schedule: Schedule) -> Picture:
+    return Picture(
+        name="frontier",
+        about="Cost against shortage",
+        caption="Rules that no other rule beat in the first two thirds of the history, and what each did in the last "
+        "third. Requests in excess are those beyond the planned capacity of the fleet, headroom kept. The fleet for "
+        "the peak and the hours' own fleets ran over the whole history, autoscalers over the last third.",
+        variants=(Variant(label="", figure=by_hour.figure_frontier(schedule)),),
+        header=("Rule", "USD/week", "Requests short", "Windows short"),
+        rows=tuple((one.settings.words, *_cells(one.outcome)) for one in schedule.frontier),
+    )
+
+
+def _cells(outcome: RunningCost) -> tuple[str, str, str]:
+    return (
+        f"{outcome.cost_per_h * H_PER_WEEK:,.0f}",
+        percent(outcome.short_fraction, 2),
+        percent(outcome.short_windows_fraction),
+    )
+
+
+def _costs(schedule: Schedule) -> str:
+    run = schedule.running
+    parts = (
+        ("Reserved", schedule.reserved_cost_per_h),
+        ("On-demand", run.on_demand_per_h),
+        ("Spot, with what stands in for it", run.spot_per_h),
+        ("In all", run.cost_per_h),
+    )
+    rows = [(name, f"{cost * H_PER_WEEK:,.0f}", f"{cost * H_PER_MONTH:,.0f}") for name, cost in parts]
+    return html.folding_table(
+        ("Part", "USD/week", "USD/month"), rows, caption="Cost, by the rule over the whole history"
+    )
+
+
+def _commitments(schedule: Schedule) -> str:
+    rows = [
+        (
+            one.name or "none",
+            counted(dict(one.reserved)) or "-",
+            f"{one.cost_per_h * H_PER_WEEK:,.0f}",
+            f"{one.break_even_fraction:.0%}" if one.reserved else "-",
+            f"{one.at_less_traffic_per_h * H_PER_WEEK:,.0f}",
+            f"{one.uncommitted_at_less_per_h * H_PER_WEEK:,.0f}",
+            f"{one.upfront_usd:,.0f}" if one.upfront_usd else "-",
+        )
+        for one in schedule.commitments
+    ]
+    header = (
+        "Commitment",
+        "Reserved",
+        "USD/week",
+        "Worth it if in use for",
+        "USD/week with 30 % less traffic",
+        "The same, had nothing been reserved",
+        "Upfront [USD]",
+    )
+    return html.folding_table(header, rows, caption="The hours' own fleets under each commitment")
+
+
+def _alternatives(schedule: Schedule) -> str:
+    rows = [
+        ("This schedule", *_cells(schedule.running), "the whole history"),
+        ("This schedule", *_cells(schedule.unseen), "the last third"),
+        *((one.name, *_cells(one.outcome), one.note) for one in schedule.alternatives),
+    ]
+    header = ("Way", "USD/week", "Requests short", "Windows short", "Note")
+    return html.folding_table(header, rows, caption="Over the same traffic")
+
+
+def _played(schedule: Schedule) -> str:
+    rows = [
+        (
+            one.label,
+            f"{one.load:.2f}",
+            percent(one.attainment, 2),
+            f"{one.requests:,}",
+            f"{one.started}",
+            f"{one.drained}",
+            one.words,
+        )
+        for one in schedule.played
+    ]
+    header = ("Window", "Load", "Met the SLO", "Requests", "Starts", "Drains", "What was played out")
+    return html.folding_table(header, rows, caption="Load: share of the planned capacity; above 1 the window is short")
+
+
+def _assumptions(schedule: Schedule) -> str:
+    options = schedule.options
+    spot = options.spot
+    lines = [
+        f"Headroom {percent(schedule.headroom)}; windows of {schedule.window_s:g} s; instances start within "
+        f"{options.start_up_s:g} s and are paid from the order, and {options.drain_s:g} s longer when they drain",
+        f"At most {percent(options.short_fraction, 2)} of the requests in excess were wanted",
+    ]
+    if spot is not None:
+        lines.append(
+            f"Spot carries at most {percent(spot.max_share)} of the load, {percent(spot.max_share_per_pool)} in one "
+            f"pool, over {spot.zones} zones; each zone has nothing for {percent(spot.unavailable_fraction)} of the "
+            "time, at random and by itself, and on-demand instances stand in"
+        )
+    if schedule.commitment is not None:
+        lines.append(
+            f"Reserved: {schedule.commitment.name}; {money(schedule.reserved_cost_per_h * H_PER_MONTH)} a month, used "
+            "or not"
+        )
+    return html.section("Assumptions", html.bullets(lines))

@@ -1,0 +1,163 @@
+"""A schedule as a page for the terminal."""
+
+from __future__ import annotations
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from melange.plan.schedule.backtest import RunningCost
+from melange.plan.schedule.schedule import Schedule
+from melange.present.terminal.layout import cautions, spaced, table_of, titled
+from melange.present.terminal.schedule_words import (
+    counted,
+    money,
+    proof_sentence,
+    rule_sentence,
+    schedule_sentence,
+    shortage_sentence,
+)
+from melange.units import H_PER_MONTH, H_PER_WEEK, percent
+from melange.workload.cycle import WEEK
+
+
+def schedule_page(schedule: Schedule) -> RenderableType:
+    """The whole answer: what it costs, what to reserve, the rule, the hours, and what it is held against."""
+    parts: list[RenderableType] = [
+        Text(schedule_sentence(schedule), style="bold"),
+        Text(_assumptions(schedule), style="dim"),
+        _costs(schedule),
+    ]
+    if len(schedule.commitments) > 1:
+        parts.append(_commitments(schedule))
+    parts.append(titled("The rest", Group(Text(rule_sentence(schedule)), Text(shortage_sentence(schedule)))))
+    if len(schedule.frontier) > 1:
+        parts.append(_frontier(schedule))
+    parts += [_hours(schedule), _alternatives(schedule), Text(proof_sentence(schedule))]
+    if schedule.played:
+        parts.append(_played(schedule))
+    if schedule.cautions:
+        parts.append(cautions(schedule.cautions))
+    return Group(*spaced(parts))
+
+
+def _assumptions(schedule: Schedule) -> str:
+    said = [schedule.model or "model not named", schedule.slo or "SLO not named", f"headroom {schedule.headroom:.0%}"]
+    said.append(f"start-up {schedule.options.start_up_s:g} s")
+    return " | ".join(said) + (f"\nTraffic: {schedule.source}" if schedule.source else "")
+
+
+def _costs(schedule: Schedule) -> RenderableType:
+    table = table_of("Part", "USD/week", "USD/month")
+    for column in (1, 2):
+        table.columns[column].justify = "right"
+    run = schedule.running
+    for name, cost in (
+        ("reserved", schedule.reserved_cost_per_h),
+        ("on-demand", run.on_demand_per_h),
+        ("spot, with what stands in for it", run.spot_per_h),
+        ("in all", run.cost_per_h),
+    ):
+        table.add_row(name, f"{cost * H_PER_WEEK:,.0f}", f"{cost * H_PER_MONTH:,.0f}")
+    return titled("Cost, by the rule over the whole history", table)
+
+
+def _commitments(schedule: Schedule) -> RenderableType:
+    """What each commitment would reserve and cost, and what is at stake."""
+    table = table_of("Commitment", "USD/week", "Worth it from", "USD/week at -30 %", "upfront USD")
+    for column in (1, 2, 3, 4):
+        table.columns[column].justify = "right"
+    for one in schedule.commitments:
+        table.add_row(
+            one.name or "none",
+            f"{one.cost_per_h * H_PER_WEEK:,.0f}",
+            f"{one.break_even_fraction:.0%} in use" if one.reserved else "-",
+            f"{one.at_less_traffic_per_h * H_PER_WEEK:,.0f}",
+            f"{one.upfront_usd:,.0f}" if one.upfront_usd else "-",
+        )
+    chosen = next(
+        (one for one in schedule.commitments if schedule.commitment and one.name == schedule.commitment.name), None
+    )
+    lines: list[RenderableType] = [table]
+    if chosen is not None:
+        more = chosen.at_less_traffic_per_h - chosen.uncommitted_at_less_per_h
+        word = "more" if more > 0 else "less"
+        lines.append(
+            Text(
+                f"If 30 % of the traffic went away, the hours would cost {money(abs(more) * H_PER_WEEK)} a week {word} "
+                f"with {counted(dict(chosen.reserved)) or 'nothing'} reserved than with nothing reserved.",
+                style="dim",
+            )
+        )
+    return titled("Commitments, the hours' own fleets with each", Group(*lines))
+
+
+def _frontier(schedule: Schedule) -> RenderableType:
+    table = table_of("USD/week", "Requests short", "Windows short", "Rule")
+    for column in (0, 1, 2):
+        table.columns[column].justify = "right"
+    for point in schedule.frontier:
+        table.add_row(*_cells(point.outcome), point.settings.words)
+    return titled("Cost against shortage, in the last third of the history", table)
+
+
+def _cells(outcome: RunningCost) -> tuple[str, str, str]:
+    return (
+        f"{outcome.cost_per_h * H_PER_WEEK:,.0f}",
+        percent(outcome.short_fraction, 2),
+        percent(outcome.short_windows_fraction),
+    )
+
+
+def _alternatives(schedule: Schedule) -> RenderableType:
+    table = table_of("Instead", "USD/week", "Requests short", "Windows short", "")
+    for column in (1, 2, 3):
+        table.columns[column].justify = "right"
+    table.add_row("this schedule", *_cells(schedule.running), "the whole history")
+    table.add_row("", *_cells(schedule.unseen), "the last third")
+    for one in schedule.alternatives:
+        table.add_row(one.name, *_cells(one.outcome), one.note)
+    return titled("Other ways to run it", table)
+
+
+def _hours(schedule: Schedule) -> RenderableType:
+    """Instances of each day: reserved ones, and the fewest and most beside them; each hour's as a digit."""
+    beside = (schedule.on_demand + schedule.spot).sum(axis=1).reshape(-1, 24)
+    cost = schedule.hour_cost_per_h.reshape(-1, 24)
+    table = table_of("", "00    06    12    18", "Beside the base", "USD/h", "Peak rate [1/s]")
+    for column in (2, 3, 4):
+        table.columns[column].justify = "right"
+    most = max(float(cost.max()), 1e-9)
+    rates = schedule.request_rate.reshape(-1, 24)
+    for day in range(len(beside)):
+        label = schedule.labels[24 * day].rpartition(" ")[0] if schedule.over == WEEK else "a day"
+        digits = "".join(str(min(9, int(10 * value / most))) for value in cost[day])
+        table.add_row(
+            label,
+            digits,
+            f"{int(beside[day].min())}-{int(beside[day].max())}",
+            f"{cost[day].min():,.0f}-{cost[day].max():,.0f}"
+            if most >= 10
+            else f"{cost[day].min():.2f}-{cost[day].max():.2f}",
+            f"{rates[day].max():.4g}",
+        )
+    note = "Each digit is an hour: what it costs, in tenths of the most expensive one. Fleets of every hour: --json."
+    return titled(
+        f"Hours of a {schedule.over}, each planned for its own traffic", Group(table, Text(note, style="dim"))
+    )
+
+
+def _played(schedule: Schedule) -> RenderableType:
+    table = table_of("Window", "Load", "Met the SLO", "Starts", "Drains", "What was played out")
+    for column in (1, 2, 3, 4):
+        table.columns[column].justify = "right"
+    for one in schedule.played:
+        table.add_row(
+            one.label, f"{one.load:.2f}", percent(one.attainment, 2), f"{one.started}", f"{one.drained}", one.words
+        )
+    drawn = [one for one in schedule.played if "drawn at random" in one.words]
+    words = "Load: of the window on its fleet, as a share of the planned capacity; above 1 the window is short."
+    if drawn:
+        mean = float(np.average([one.attainment for one in drawn], weights=[one.requests for one in drawn]))
+        words += f" Windows drawn at random: {percent(mean, 2)} of their requests met the SLO."
+    return titled("Simulated, request by request", Group(table, Text(words, style="dim")))

@@ -1,0 +1,74 @@
+"""A schedule in sentences."""
+
+from __future__ import annotations
+
+from melange.plan.schedule.schedule import Schedule
+from melange.units import H_PER_WEEK, percent
+
+
+def money(amount: float) -> str:
+    """An amount of a week or a month: whole dollars, or cents where it is small.
+
+    >>> money(20267.4), money(3.5)
+    ('20,267 USD', '3.50 USD')
+    """
+    return f"{amount:,.0f} USD" if amount >= 100 else f"{amount:,.2f} USD"
+
+
+def schedule_sentence(schedule: Schedule) -> str:
+    """What it costs, what is reserved, what it saves."""
+    held = counted(schedule.instances_at(0)["reserved"])
+    base = f"{held} reserved ({schedule.commitment.name})" if held and schedule.commitment else "nothing reserved"
+    rest = f", the rest on {' and '.join(_markets(schedule))} as the traffic asks" if schedule.rule else ""
+    peak = schedule.static_per_h * H_PER_WEEK
+    saved = schedule.savings
+    compared = f"{percent(saved)} less than" if saved >= 0 else f"{percent(-saved)} more than"
+    return (
+        f"{money(schedule.cost_per_week)} a week ({money(schedule.cost_per_month)} a month): {base}{rest}; {compared} "
+        f"a fleet for the peak ({money(peak)} a week)."
+    )
+
+
+def counted(instances: dict[str, int]) -> str:
+    """Instances by name in words."""
+    *others, last = [f"{count} x {name}" for name, count in instances.items()] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _markets(schedule: Schedule) -> list[str]:
+    return ["demand", *(["spot"] if schedule.running.spot_per_h > 0 else [])]
+
+
+def shortage_sentence(schedule: Schedule) -> str:
+    """What came in excess, on windows that the rule was chosen on and on those that it was not."""
+    unseen, wanted = schedule.unseen, schedule.options.short_fraction
+    return (
+        f"Chosen on the first two thirds of the history for {percent(wanted, 2)} of the requests in excess of the "
+        f"fleet; in the last third {percent(unseen.short_fraction, 2)} were, in "
+        f"{percent(unseen.short_windows_fraction)} of the windows. In a window that is short, far more requests miss "
+        "the SLO than are in excess, for they wait for each other."
+    )
+
+
+def proof_sentence(schedule: Schedule) -> str:
+    """How good the hours' own fleets are, and how near the rule comes to who knows the future."""
+    times = schedule.running.cost_per_h / schedule.clairvoyant_per_h
+    return (
+        f"Who knew every window would pay {money(schedule.clairvoyant_per_h * H_PER_WEEK)} a week with the same "
+        f"commitment: the rule pays {times:.2f} times that. The hours' own fleets cost "
+        f"{money(schedule.planned_per_h * H_PER_WEEK)} a week, and no schedule of them costs less than "
+        f"{money(schedule.bound_per_h * H_PER_WEEK)} (proven gap {percent(schedule.gap)})."
+    )
+
+
+def rule_sentence(schedule: Schedule) -> str:
+    """How the rest follows the traffic."""
+    rule = schedule.rule
+    if rule is None:
+        return "The reserved instances carry all of the traffic: nothing is scaled."
+    signals = "one weighted sum" if len(rule.signals) == 1 else f"the highest of {len(rule.signals)} weighted sums"
+    spot = f", up to {rule.spot_share:.0%} of the load on spot" if rule.spot_share else ""
+    return (
+        f"{rule.replica_type} follows {signals} of request rates (schedule.json has the weights): {rule.settings.words}"
+        f"{spot}."
+    )
