@@ -23,8 +23,8 @@ def modules() -> Iterator[tuple[ModuleType, ModuleType, ModuleType]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(BENCH))
         import bursts
-        import public_runs
         import public_points
+        import public_runs
 
         yield bursts, public_runs, public_points
 
