@@ -119,7 +119,7 @@ def test_types_without_measured_operators_keep_our_rates_and_are_listed() -> Non
     }
     assert is_same == {"H100-80GB x 1": False, "L4 x 1": True, "A10G x 1": True, "L40S x 1": False, "L40S x 2": True}
     [caution] = [one.message for one in its.cautions if one.kind == "step-times"]
-    assert "L4 (specification only" in caution
+    assert "L4 (only a specification" in caution
     assert "A10G (no tables" in caution
     assert "L40S x 2 (tensor parallelism over PCIe" in caution
     assert "H100" not in caution
@@ -128,7 +128,7 @@ def test_types_without_measured_operators_keep_our_rates_and_are_listed() -> Non
 @pytest.mark.parametrize(
     ("hardware", "engine", "model", "reason"),
     [
-        (Hardware(accelerator="L4"), "vllm", LLAMA.name, "specification only"),
+        (Hardware(accelerator="L4"), "vllm", LLAMA.name, "only a specification"),
         (Hardware(accelerator="MI300X"), "vllm", LLAMA.name, "no tables of this accelerator"),
         (Hardware(accelerator="L40S", tensor_parallel=2, is_pcie=True), "vllm", LLAMA.name, "PCIe"),
         (H100, "vllm-0.2", LLAMA.name, "no tables of vllm-0.2"),
