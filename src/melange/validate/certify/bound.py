@@ -1,11 +1,10 @@
 """A cost below which no fleet holds, whatever it is made of and however requests are balanced.
 
-A request meets its limits only if its tokens come fast enough, whenever that of others is: the steps that it runs in
-must be short on average, which bounds how many requests run beside it, and so the rate of a replica. What may miss
-under the target needs no short steps, but some replica's time all the same. The fewest replicas that both add up to
-are those of a linear program: each size is served within the limits by some types and late by others. Waiting and
-chance, which cost more, are left out, so that fleets at the bound need not hold. Loads of sizes do not add up exactly,
-so replicas are taken to carry more than they say.
+A request meets its limits only if its tokens come fast enough. So the steps that it runs in must be short on average,
+which limits how many requests run beside it, and with them the rate of a replica. Requests that may miss under the
+target need no short steps, but they take replica time too. A linear program finds the fewest replicas for both: some
+types serve a size within the limits, others serve it late. Waiting and chance cost more and are left out, so a fleet at
+the bound may still miss. Loads of sizes do not add up exactly, so replicas are assumed to serve more than loads say.
 """
 
 from __future__ import annotations
@@ -19,12 +18,10 @@ from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.problem import allowed_types
 from melange.plan.question import Question
 from melange.plan.solve import solve
-from melange.replica.capacity import Sizes, rate_within
 from melange.replica.engine import Engine
-from melange.replica.occupancy import largest_batch_of, replicas_like
 from melange.slo import Slo
 from melange.validate.certify.thinning import with_types, worth_types
-from melange.validate.certify.throughput import at_full_throughput
+from melange.validate.certify.throughput import ANY_S, at_full_throughput, rates_under
 from melange.workload.workload import Array, Workload
 
 # What replicas are taken to carry, over what loads that add up say. Of 170 drawn fleets of one type that were smaller
@@ -35,8 +32,6 @@ _CARRIED = 1.2
 _GAP = 0.01
 # The bound is told below itself by this much: what a linear program may be wrong by.
 _ROUNDING = 1e-6
-# A limit that no request comes near [s].
-_ANY_S = 1e9
 
 
 def least_cost(question: Question, slo: Slo, target: float) -> float | None:
@@ -71,7 +66,8 @@ def _in_instances(loosest: Question) -> float | None:
 def _in_time(question: Question, full: Array, slo: Slo, target: float) -> float | None:
     """The least cost of parts of instances by which a share of the requests is in time, and the rest is served."""
     workload, profile = question.workload, question.profile
-    fast = np.minimum(_CARRIED * _fast_enough(question, slo), full)
+    # The first token may be late: that bounds nothing here.
+    fast = np.minimum(_CARRIED * rates_under(question, {"tpot": _token_limit(slo, workload)[None]}), full)
     price_of: dict[Engine, float] = {}
     row_of: dict[Engine, int] = {}
     for r in np.flatnonzero(allowed_types(question)).tolist():
@@ -118,20 +114,6 @@ def _program(price: Array, fast: Array, full: Array, rate: Array, missing: float
     )
 
 
-def _fast_enough(question: Question, slo: Slo) -> Array:
-    """Rates at which tokens come as fast as limits ask for (R, I, O) [1/s]; the first token may be late."""
-    profile, workload = question.profile, question.workload
-    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
-    limits = {"tpot": _token_limit(slo, workload)[None]}
-    rate_of = {
-        engine: rate_within(replicas_like(engine), sizes, limits, largest_batch_of(engine, sizes))[0]
-        for engine in dict.fromkeys(profile.engines)
-        if engine is not None
-    }
-    shape = profile.max_request_rate.shape[1:]
-    return np.array([np.zeros(shape) if engine is None else rate_of[engine] for engine in profile.engines])
-
-
 def _token_limit(slo: Slo, workload: Workload) -> Array:
     """The most time between two tokens of a request that meets every limit, of the shortest of each size (I, O) [s]."""
     edges = np.array([0, *workload.buckets.output_edges[:-1]], float)
@@ -142,7 +124,7 @@ def _token_limit(slo: Slo, workload: Workload) -> Array:
             "ntpot": outputs / edges,
             "latency": 1.0 / np.broadcast_to(edges, outputs.shape),
         }
-    found = np.full(outputs.shape, _ANY_S)
+    found = np.full(outputs.shape, ANY_S)
     for metric, limit in slo.limits.items():
         if metric in times:
             found = np.minimum(found, limit * times[metric])

@@ -199,8 +199,8 @@ class Judge:
     def is_proven(self, proof: Trial) -> bool:
         """Whether a proof has shown that a plan holds.
 
-        Of many proofs one succeeds by chance. So the interval is wider for each further one, as Bonferroni's correction
-        asks for: of all proofs together about one in forty is wrong at most.
+        Of many proofs one may succeed by chance. So each further one needs a wider interval, up to the fourth
+        (Bonferroni's correction): of four independent proofs together at most one in forty is wrong.
         """
         held = proof.attainment
         wider = _quantile(1 - _DOUBT / min(max(self.proofs, 1), _MOST_COUNTED)) / _quantile(1 - _DOUBT)

@@ -34,7 +34,7 @@ _REPLICAS = 12
 # least and the most in all. Throughput is then known to 1 % (A100, arena, 60 ms of CPU; half as many: 2.5 %).
 _BATCHES, _LEAST_REQUESTS, _MOST_REQUESTS = 24.0, 40_000, 200_000
 # A limit that no request comes near [s].
-_ANY_LIMIT = {"latency": 1e9}
+ANY_S = 1e9
 # Number of the requests: no others are drawn by it.
 _NUMBER = 500
 
@@ -106,18 +106,33 @@ def _batch_of(plan: Plan, place: int, rate: Array) -> float:
 
 def at_full_throughput(question: Question) -> Question:
     """The question with the rates that types carry where nobody asks how long requests take: what they keep up with."""
-    profile, workload = question.profile, question.workload
-    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
-    rate_by_engine = {
-        engine: rate_within(replicas_like(engine), sizes, _ANY_LIMIT, largest_batch_of(engine, sizes))[0]
-        for engine in dict.fromkeys(profile.engines)
-        if engine is not None
-    }
-    rates = profile.max_request_rate.copy()
-    for r, engine in enumerate(profile.engines):
-        if engine is not None:
-            rates[r] = np.maximum(rates[r], rate_by_engine[engine])
+    profile = question.profile
+    rates = np.maximum(profile.max_request_rate, rates_under(question, {"latency": ANY_S}))
     profile = replace(
         profile, max_request_rate=rates, low=np.minimum(profile.low, rates), high=np.maximum(profile.high, rates)
     )
     return replace(question, profile=profile)
+
+
+def rates_under(question: Question, limits: Mapping[str, float | Array]) -> Array:
+    """Rates of each type by closed form under some limits (R, I, O) [1/s]; 0 where its steps are unknown.
+
+    Parameters
+    ----------
+    question
+        What is planned.
+    limits
+        By metric [s]; those that differ by size as (1, I, O).
+    """
+    profile, workload = question.profile, question.workload
+    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
+    rate_of = {
+        engine: rate_within(replicas_like(engine), sizes, limits, largest_batch_of(engine, sizes))[0]
+        for engine in dict.fromkeys(profile.engines)
+        if engine is not None
+    }
+    rates = np.zeros(profile.max_request_rate.shape)
+    for r, engine in enumerate(profile.engines):
+        if engine is not None:
+            rates[r] = rate_of[engine]
+    return rates

@@ -17,8 +17,8 @@ from melange.deploy.target import Target, option
 from melange.deploy.targets.kubernetes.cluster_balancer import balancer_objects
 from melange.deploy.targets.kubernetes.cluster_files import cluster_cautions, manifest_of
 from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions, check_least
-from melange.deploy.targets.kubernetes.objects import deployment, disruption_budget, metadata, service
-from melange.deploy.targets.kubernetes.pods import Object, labels_of, selector_of
+from melange.deploy.targets.kubernetes.objects import metadata, server_objects
+from melange.deploy.targets.kubernetes.pods import Object, labels_of
 from melange.deploy.targets.kubernetes.words import routing_words
 from melange.errors import Caution
 from melange.plan.plan import Plan
@@ -74,16 +74,13 @@ def _render(plan: Plan, options: AibrixOptions, written: date) -> Manifest:
     is_scaled = options.scaling != "fixed"
     objects: dict[str, list[Object]] = {}
     for group in groups:
-        selector, labels = selector_of(group, base), labels_of(group, base)
         known = {
             "model.aibrix.ai/name": base,
             "model.aibrix.ai/port": str(group.launch.port),
             "model.aibrix.ai/min_replicas": str(group.least_replicas(options.least_replicas)),
         }
         objects[f"{group.key}.yaml"] = [
-            deployment(group, groups, base, plan.fingerprint, options, known, -1 if is_scaled else None),
-            service(group, base, options),
-            disruption_budget(group.name, selector, labels, options),
+            *server_objects(group, groups, plan, base, options, known, is_scaled=is_scaled),
             *([_autoscaler(group, base, options)] if is_scaled else []),
         ]
     cautions = [*cautions_of(groups), *cluster_cautions(groups, options)]

@@ -12,8 +12,8 @@ from melange.deploy.targets.kubernetes.cluster_balancer import balancer_objects
 from melange.deploy.targets.kubernetes.cluster_files import cluster_cautions, manifest_of
 from melange.deploy.targets.kubernetes.cluster_options import ScalingOptions
 from melange.deploy.targets.kubernetes.inference_pools import gateway_objects
-from melange.deploy.targets.kubernetes.objects import deployment, disruption_budget, service
-from melange.deploy.targets.kubernetes.pods import Object, labels_of, selector_of
+from melange.deploy.targets.kubernetes.objects import server_objects
+from melange.deploy.targets.kubernetes.pods import Object
 from melange.deploy.targets.kubernetes.scaling import scaled_object
 from melange.deploy.targets.kubernetes.words import least_words, routing_words
 from melange.plan.plan import Plan
@@ -40,13 +40,7 @@ def _render(plan: Plan, options: ScalingOptions, written: date) -> Manifest:
     is_scaled = options.scaling == "keda"
     objects: dict[str, list[Object]] = {}
     for group in groups:
-        selector, labels = selector_of(group, base), labels_of(group, base)
-        objects[f"{group.key}.yaml"] = [
-            # An autoscaler owns the number from then on; applying the files again must not undo what it did.
-            deployment(group, groups, base, plan.fingerprint, options, replicas=-1 if is_scaled else None),
-            service(group, base, options),
-            disruption_budget(group.name, selector, labels, options),
-        ]
+        objects[f"{group.key}.yaml"] = server_objects(group, groups, plan, base, options, is_scaled=is_scaled)
     cautions = [*cautions_of(groups), *cluster_cautions(groups, options)]
     if options.routing == "balancer":
         objects["balancer.yaml"] = balancer_objects(plan, groups, base, options)

@@ -14,8 +14,8 @@ from melange.deploy.targets.kubernetes.cluster_balancer import balancer_objects
 from melange.deploy.targets.kubernetes.cluster_files import cluster_cautions, manifest_of
 from melange.deploy.targets.kubernetes.cluster_options import ScalingOptions
 from melange.deploy.targets.kubernetes.inference_pools import gateway_objects
-from melange.deploy.targets.kubernetes.objects import deployment, disruption_budget, metadata, service
-from melange.deploy.targets.kubernetes.pods import Object, labels_of, selector_of
+from melange.deploy.targets.kubernetes.objects import metadata, server_objects
+from melange.deploy.targets.kubernetes.pods import Object, labels_of
 from melange.deploy.targets.kubernetes.scaling import scaled_object
 from melange.deploy.targets.kubernetes.words import least_words, routing_words
 from melange.plan.plan import Plan
@@ -58,13 +58,8 @@ def _render(plan: Plan, options: LlmDOptions, written: date) -> Manifest:
     is_scaled = options.scaling == "wva"
     objects: dict[str, list[Object]] = {}
     for group in groups:
-        selector, labels = selector_of(group, base), labels_of(group, base)
         serving = {"llm-d.ai/inferenceServing": "true", "llm-d.ai/model": base, "llm-d.ai/variant": group.key}
-        objects[f"{group.key}.yaml"] = [
-            deployment(group, groups, base, plan.fingerprint, options, serving, -1 if is_scaled else None),
-            service(group, base, options),
-            disruption_budget(group.name, selector, labels, options),
-        ]
+        objects[f"{group.key}.yaml"] = server_objects(group, groups, plan, base, options, serving, is_scaled=is_scaled)
     cautions = [*cautions_of(groups), *cluster_cautions(groups, options)]
     if options.routing == "balancer":
         objects["balancer.yaml"] = balancer_objects(plan, groups, base, options)

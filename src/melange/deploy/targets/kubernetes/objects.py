@@ -8,6 +8,7 @@ from melange.deploy.group import Group
 from melange.deploy.heading import one_line
 from melange.deploy.targets.kubernetes.cluster_options import ClusterOptions
 from melange.deploy.targets.kubernetes.pods import Object, labels_of, pod_spec, selector_of
+from melange.plan.plan import Plan
 
 
 def metadata(name: str, labels: Mapping[str, str], options: ClusterOptions) -> Object:
@@ -74,6 +75,34 @@ def deployment(
             "template": template,
         },
     }
+
+
+def server_objects(
+    group: Group,
+    groups: Sequence[Group],
+    plan: Plan,
+    base: str,
+    options: ClusterOptions,
+    labels: Mapping[str, str] | None = None,
+    *,
+    is_scaled: bool,
+) -> list[Object]:
+    """What runs the replicas of a type: their deployment, service and disruption budget.
+
+    Parameters
+    ----------
+    labels
+        Of the pods, beside their own.
+    is_scaled
+        Whether an autoscaler owns the number of replicas from then on: applying the files again must not undo what it
+        did, so that the deployment has none.
+    """
+    replicas = -1 if is_scaled else None
+    return [
+        deployment(group, groups, base, plan.fingerprint, options, labels, replicas),
+        service(group, base, options),
+        disruption_budget(group.name, selector_of(group, base), labels_of(group, base), options),
+    ]
 
 
 def service(group: Group, base: str, options: ClusterOptions, selector: Mapping[str, str] | None = None) -> Object:
