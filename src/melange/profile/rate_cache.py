@@ -18,7 +18,7 @@ from melange.replica.engine import Engine
 from melange.slo import Slo
 
 # Increase when the simulator's results change, so that older results are computed again.
-_VERSION = 1
+_VERSION = 2
 Key = tuple[Engine, tuple[int, int], Slo, int]
 Rate = tuple[float, str]
 

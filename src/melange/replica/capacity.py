@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from melange.catalog.model import Model
 from melange.replica.memory import KvLayers, token_layers
-from melange.replica.step import StepCost, added_time_s, is_absent, step_time_s
+from melange.replica.step import StepCost, added_time_s, computed_tokens, is_absent, step_time_s
 from melange.workload.workload import Array
 
 # A replica that cannot hold its limits when it is busy one thousandth of the time cannot hold them at all.
@@ -38,10 +38,24 @@ class Sizes:
     ----------
     inputs, outputs
         Prompt and output tokens (1, I, O).
+    cached
+        Prompt tokens that a prefix cache holds (1, I, O) or (R, I, O), less than the prompt: they need room and no
+        reading; a plain 0: none.
     """
 
     inputs: Array
     outputs: Array
+    cached: Array | float = 0.0
+
+    @property
+    def unread(self) -> Array:
+        """Prompt tokens that have to be read (1, I, O) or (R, I, O)."""
+        return self.inputs - self.cached
+
+    @property
+    def position(self) -> Array:
+        """Tokens that each of those attends to, on average (1, I, O) or (R, I, O)."""
+        return (self.inputs + self.cached) / 2
 
     @property
     def residency(self) -> Array:
@@ -158,7 +172,9 @@ def batch_within(replicas: Replicas, sizes: Sizes, resident: Callable[[Array, fl
     held = sizes.longest if replicas.is_fully_reserved else sizes.residency
     batch = np.minimum(replicas.max_sequences, replicas.kv_tokens / resident(held, waste / 2))
     if replicas.is_chunked:
-        batch = np.minimum(batch, replicas.max_batched_tokens / (1 + sizes.inputs / sizes.outputs))
+        cost = replicas.cost
+        made = (1 + cost.accepted_tokens) * sizes.unread / sizes.outputs
+        batch = np.minimum(batch, replicas.max_batched_tokens / (1 + cost.draft_tokens + made))
     holds = resident(sizes.longest, waste - 1) <= replicas.kv_tokens
     return np.where(holds & (sizes.longest <= replicas.max_context), batch, 0.0)
 
@@ -187,16 +203,16 @@ def _engine_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
     cost, running = replicas.cost, np.maximum(batch, 1.0)
     admitted = batch / sizes.outputs
     context = running * sizes.residency
-    position = sizes.inputs / 2
+    position = sizes.position
     if replicas.is_chunked:
-        room = np.maximum(replicas.max_batched_tokens - running, 1.0)
-        prompt = admitted * sizes.inputs
-        chunk = np.maximum(prompt, np.minimum(sizes.inputs, room))
+        room = np.maximum(replicas.max_batched_tokens - computed_tokens(cost, running), 1.0)
+        prompt = admitted * sizes.unread
+        chunk = np.maximum(prompt, np.minimum(sizes.unread, room))
         mixed = prompt / chunk
         decode_s = step_time_s(cost, batch=running, context_tokens=context)
         added_s = added_time_s(cost, batch=running, prefill_tokens=chunk, position=position, admitted=admitted / mixed)
         return np.asarray(decode_s + mixed * added_s, float)
-    together = np.clip(admitted, 1.0, np.maximum(1.0, replicas.max_batched_tokens / sizes.inputs))
+    together = np.clip(admitted, 1.0, np.maximum(1.0, replicas.max_batched_tokens / sizes.unread))
     decode_s = step_time_s(cost, batch=running, context_tokens=context)
     prompt_s = _prompt_step_s(replicas, sizes, together)
     return np.asarray(decode_s + admitted / together * prompt_s, float)
@@ -208,8 +224,8 @@ def _prompt_step_s(replicas: Replicas, sizes: Sizes, prompts: Array | float) -> 
         replicas.cost,
         batch=0.0,
         context_tokens=0.0,
-        prefill_tokens=prompts * sizes.inputs,
-        position=sizes.inputs / 2,
+        prefill_tokens=prompts * sizes.unread,
+        position=sizes.position,
         admitted=prompts,
     )
     return np.asarray(step_s, float)
@@ -225,18 +241,18 @@ def prompt_times_s(replicas: Replicas, sizes: Sizes, batch: Array) -> tuple[Arra
         alone_s = _prompt_step_s(replicas, sizes, 1.0)
         return alone_s, alone_s
     context = batch * sizes.residency
-    budget = np.maximum(replicas.max_batched_tokens - batch, 1.0)
-    chunks = np.ceil(sizes.inputs / budget)
-    position = sizes.inputs / 2
+    budget = np.maximum(replicas.max_batched_tokens - computed_tokens(replicas.cost, batch), 1.0)
+    chunks = np.ceil(sizes.unread / budget)
+    position = sizes.position
     one_s = step_time_s(
         replicas.cost,
         batch=batch,
         context_tokens=context,
-        prefill_tokens=sizes.inputs / chunks,
+        prefill_tokens=sizes.unread / chunks,
         position=position,
         admitted=1.0 / chunks,
     )
-    steps = sizes.inputs / budget
+    steps = sizes.unread / budget
     full_s = step_time_s(
         replicas.cost,
         batch=batch,

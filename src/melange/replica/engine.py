@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from melange.files import Json
 from melange.records import items, mapping, number, record, whole
 from melange.replica.capacity import Replicas
 from melange.replica.era import Era, Residuals
+from melange.replica.speculation import Speculation
 from melange.replica.step import StepCost, scaled
 
 
@@ -55,6 +56,12 @@ class Engine:
     memory_utilization
         Share of an accelerator's memory that the engine takes, as the engine counts it, 0-1; None: not known. For those
         who start a server: what it leaves for the cache is ``kv_tokens``.
+    is_prefix_caching
+        Whether prompts that share a prefix read it once.
+    prefix_kept
+        Share of the tokens which a prompt has in common with earlier ones that the prefix cache still holds, 0-1.
+    speculation
+        Draft tokens that a step verifies besides; None: none. What they take and bring is in ``cost``.
     """
 
     cost: StepCost
@@ -74,6 +81,9 @@ class Engine:
     source: str = "estimated"
     era: str = ""
     memory_utilization: float | None = None
+    is_prefix_caching: bool = False
+    prefix_kept: float = 1.0
+    speculation: Speculation | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_sequences", "max_batched_tokens", "block_tokens", "max_context"):
@@ -81,6 +91,8 @@ class Engine:
                 raise InputError(f"engine.{name} must be >= 1, got {getattr(self, name)}")
         if self.full_layers + self.sliding_layers + self.state_units < 1 or self.kv_tokens < 0:
             raise InputError("engine: at least one layer and kv_tokens >= 0 are needed")
+        if not 0 <= self.prefix_kept <= 1:
+            raise InputError(f"engine.prefix_kept must be 0 to 1, got {self.prefix_kept:g}")
 
     def scaled(self, factor: float) -> Engine:
         """The same engine, all of its steps ``factor`` times as long."""
@@ -91,6 +103,8 @@ class Engine:
         content = {field.name: getattr(self, field.name) for field in fields(Engine)}
         if not self.state_units:
             del content["state_units"]
+        if self.speculation is not None:
+            content["speculation"] = asdict(self.speculation)
         content["cost"] = {
             field.name: _finite(getattr(self.cost, field.name))
             for field in fields(StepCost)
@@ -124,7 +138,12 @@ def _finite(value: Any) -> float | None:
 
 
 def engines_of(
-    replicas: Replicas, layers: Sequence[KvShape], residuals: Sequence[Residuals], era: Era, source: str
+    replicas: Replicas,
+    layers: Sequence[KvShape],
+    residuals: Sequence[Residuals],
+    era: Era,
+    source: str,
+    prefix_kept: Sequence[float] | None = None,
 ) -> list[Engine | None]:
     """One engine for each of R replicas side by side; None where the model does not fit.
 
@@ -140,6 +159,8 @@ def engines_of(
         Whose engine it is.
     source
         Where the step times come from.
+    prefix_kept
+        What each one's prefix cache still holds of what prompts have in common (R), 0-1; None: it caches no prefixes.
     """
     names = [field.name for field in fields(StepCost)]
     count = len(layers)
@@ -166,6 +187,9 @@ def engines_of(
             source=source,
             era=era.name,
             memory_utilization=era.settings.memory_utilization,
+            is_prefix_caching=prefix_kept is not None,
+            prefix_kept=0.0 if prefix_kept is None else prefix_kept[r],
+            speculation=era.settings.speculation if columns["draft_tokens"][r] else None,
         )
         if kv_tokens[r] > 0
         else None

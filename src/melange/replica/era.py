@@ -17,6 +17,7 @@ from melange.catalog.model import Model
 from melange.errors import unknown
 from melange.replica.hardware_class import DATACENTER, class_of
 from melange.replica.releases import NO_RELEASES, Releases, era_of_release, pinned
+from melange.replica.speculation import Speculation
 from melange.replica.spread import Residuals, spread, widened
 from melange.units import GIB
 
@@ -120,6 +121,13 @@ class EngineSettings:
         Longest prompt plus completion, where set shorter or longer than the model's [tokens]; None: as the model says.
     min_kv_tokens
         Tokens that a replica's KV cache must hold, or it is left out [tokens]; 0: as many as one request needs.
+    kv_dtype
+        What the KV cache is stored in, if not as the model is published (``fp8``); empty: as published.
+    is_prefix_caching
+        Whether prompts that share a prefix read it once; None: as the engine ships, where the traffic says what prompts
+        share.
+    speculation
+        Draft tokens that a step verifies besides; None: none.
     """
 
     memory_utilization: float = 0.9
@@ -135,6 +143,9 @@ class EngineSettings:
     is_fully_reserved: bool = False
     max_context: int | None = None
     min_kv_tokens: int = 0
+    kv_dtype: str = ""
+    is_prefix_caching: bool | None = None
+    speculation: Speculation | None = None
 
     def limits_on(self, accelerator: Accelerator) -> tuple[int, int]:
         """Most running requests and most tokens of one step on that accelerator."""

@@ -13,6 +13,7 @@ from melange.catalog.offer import Offer
 from melange.catalog.variants import unsupported_dtype, variant_of
 from melange.errors import unknown
 from melange.replica.capacity import Replicas
+from melange.replica.draft_cost import draft_memory, with_speculation
 from melange.replica.era import EngineSettings, Era
 from melange.replica.memory import kv_layers, kv_room_bytes
 from melange.replica.step import StepCost, scaled, stack, step_cost
@@ -106,6 +107,15 @@ def era_cost(model: Model, accelerator: Accelerator, hardware: Hardware, era: Er
         is_pcie=hardware.is_pcie,
         constants=era.constants_on(accelerator),
     )
+    cost = with_speculation(
+        cost,
+        model,
+        accelerator,
+        era.settings.speculation,
+        tensor_parallel=hardware.tensor_parallel,
+        is_pcie=hardware.is_pcie,
+        constants=era.constants_on(accelerator),
+    )
     slowdown = era.slowdown(model, accelerator)
     return scaled(cost, slowdown) if slowdown != 1.0 else cost
 
@@ -117,4 +127,5 @@ def kv_tokens_of(model: Model, accelerator: Accelerator, tensor_parallel: int, s
     room = kv_room_bytes(model, accelerator, tensor_parallel, settings)
     if room < settings.min_kv_tokens * model.kv_bytes_per_token(tensor_parallel):
         return 0.0
-    return max(room, 0.0) / model.kv_bytes_per_layer(tensor_parallel)
+    drafts = draft_memory(model, settings.speculation, tensor_parallel)
+    return max(room, 0.0) / model.kv_bytes_per_layer(tensor_parallel) / (1.0 + drafts.kv_share)

@@ -10,6 +10,7 @@ import numpy as np
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.layers import KvShape
 from melange.catalog.model import Model
+from melange.replica.draft_cost import draft_memory
 from melange.replica.era import EngineSettings
 from melange.workload.workload import Array
 
@@ -37,9 +38,10 @@ def _activation_bytes(model: Model, accelerator: Accelerator, tensor_parallel: i
 
 
 def needed_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
-    """Memory of one accelerator that is taken before the first request: weights, activations, graphs [bytes]."""
+    """Memory of one accelerator that is taken before the first request: weights, activations, graphs, drafts [bytes]."""
     activations = _activation_bytes(model, accelerator, tensor_parallel, settings)
-    return model.weight_bytes_on(tensor_parallel) + activations + settings.graph_bytes
+    drafts = draft_memory(model, settings.speculation, tensor_parallel).weight_bytes
+    return model.weight_bytes_on(tensor_parallel) + activations + settings.graph_bytes + drafts
 
 
 def kv_room_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:

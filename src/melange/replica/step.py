@@ -81,6 +81,11 @@ class StepCost:
     batch_power, least_batch, most_batch
         Correction by measured points: the whole step times ``batch ** batch_power``, the batch kept within the range
         that was measured; a power of 0 corrects nothing.
+    draft_tokens, accepted_tokens
+        Draft tokens that a step verifies of each running request, and how many of them it keeps in the mean
+        (:mod:`melange.replica.speculation`); 0 without speculation. A step then stands for one of the
+        ``1 + accepted_tokens`` tokens that the engine makes at once: ``host_s``, ``sequence_s`` and what attention to
+        the KV cache takes are divided by that already.
     """
 
     weights_s: Values
@@ -104,6 +109,8 @@ class StepCost:
     batch_power: Values = 0.0
     least_batch: Values = 1.0
     most_batch: Values = math.inf
+    draft_tokens: Values = 0.0
+    accepted_tokens: Values = 0.0
 
 
 def step_cost(
@@ -190,12 +197,15 @@ def step_time_s(
     admitted
         Requests that enter with this step.
     """
-    tokens = batch + prefill_tokens
-    time = _linear_s(cost, batch, tokens) + cost.context_s * context_tokens
+    computed = computed_tokens(cost, batch)
+    tokens = computed + prefill_tokens
+    time = _linear_s(cost, computed, tokens) + cost.context_s * context_tokens
     if not is_absent(cost.window_context_s):
         window = np.minimum(cost.window, _NO_WINDOW)  # infinity times no running requests is not 0
         time = time + cost.window_context_s * np.minimum(context_tokens, batch * window)
     time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens)
+    if not is_absent(cost.accepted_tokens):
+        time = time - _shared_s(cost, computed)
     return _corrected(cost, batch, time + cost.host_s + cost.sequence_s * batch + cost.request_s * admitted)
 
 
@@ -206,10 +216,22 @@ def added_time_s(
 
     The difference of two :func:`step_time_s`, without what both share; parameters as there.
     """
-    tokens = batch + prefill_tokens
-    time = _linear_s(cost, batch, tokens) - _linear_s(cost, batch, batch)
-    time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens) - _talk_s(cost, batch)
+    computed = computed_tokens(cost, batch)
+    tokens = computed + prefill_tokens
+    time = _linear_s(cost, computed, tokens) - _linear_s(cost, computed, computed)
+    time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens) - _talk_s(cost, computed)
     return _corrected(cost, batch, time + cost.request_s * admitted)
+
+
+def computed_tokens(cost: StepCost, batch: Values) -> Values:
+    """Tokens that a step computes for running requests: with speculation, drafts beside the next token of each."""
+    return batch if is_absent(cost.draft_tokens) else batch * (1.0 + cost.draft_tokens)
+
+
+def _shared_s(cost: StepCost, computed: Values) -> Values:
+    """What of a step's linear layers and communication falls to the other tokens that it makes at once [s]."""
+    decode_s = _linear_s(cost, computed, computed) + _talk_s(cost, computed)
+    return np.where(np.asarray(computed) > 0, decode_s * (1.0 - 1.0 / (1.0 + cost.accepted_tokens)), 0.0)
 
 
 def _linear_s(cost: StepCost, batch: Values, tokens: Values) -> Values:

@@ -37,6 +37,7 @@ from melange.replica.simulated.blocks import steps_in_blocks, taken, units
 from melange.replica.simulated.compiled_policy import compiled_policy
 from melange.replica.simulated.compiled_step import (
     CONTEXT,
+    DRAFT_TOKENS,
     STREAM,
     WINDOW,
     WINDOW_CONTEXT,
@@ -314,7 +315,7 @@ def _has_room(whole, requests, k, decode_units):
 def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempted, now):
     """Begin a step that reads chunks of prompts beside the running requests; False where none can be read."""
     window = cost[WINDOW]
-    budget = whole[at.MAX_TOKENS] - whole[at.DECODING]
+    budget = whole[at.MAX_TOKENS] - whole[at.DECODING] * (1 + int(cost[DRAFT_TOKENS]))
     decode_units = taken(whole, phases, 1)
     prefill, pairs, window_pairs, admitted = 0, 0.0, 0.0, 0
     while budget > 0:

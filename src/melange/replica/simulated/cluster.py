@@ -82,8 +82,8 @@ def play(
     input_tokens, output_tokens
         Sizes (N,), at least 1.
     cached_tokens
-        First tokens of each prompt that need not be read because a prefix cache holds them (N,), less than the prompt;
-        None: none.
+        First tokens of each prompt that earlier prompts began with as well (N,), less than the prompt; of those a
+        replica's prefix cache holds its engine's ``prefix_kept``, and they need not be read; None: none.
     max_tokens
         The longest completion that the client allows (N,), 0 where it does not say; None: nobody says.
     events
@@ -160,7 +160,7 @@ def requests_of(
     requests = np.zeros((count, at.NUMBERS), np.int32)
     requests[:, at.INPUT], requests[:, at.OUTPUT] = input_tokens, output_tokens
     if cached_tokens is not None:
-        requests[:, at.CACHED] = np.minimum(cached_tokens, requests[:, at.INPUT] - 1)
+        requests[:, at.REUSABLE] = np.minimum(cached_tokens, requests[:, at.INPUT] - 1)
     if max_tokens is not None:
         requests[:, at.LIMIT] = max_tokens
     requests[:, at.REPLICA] = at.NOBODY
@@ -186,6 +186,7 @@ def world_of(engines: Sequence[Engine], requests: at.Small, moments: Array) -> a
     whole[:, [at.HEAD, at.TAIL, at.LAST, at.PARTIAL]] = at.NOBODY
     real = np.zeros((n, at.REAL))
     real[:, at.ENDS] = math.inf
+    real[:, at.KEPT] = [engine.prefix_kept for engine in engines]
     slots = max(engine.max_sequences for engine in engines)
     cost_by_engine = {engine: astuple(engine.cost) for engine in set(engines)}
     return at.World(

@@ -66,14 +66,16 @@ IDLE, DECODE, MIXED, PROMPTS = range(4)
     STALL,  # how long decoding requests have stood still for prompts [s]
     BUSY,
     KV_TIME,  # KV cache held, over time [tokens of one layer x s]
+    KEPT,  # share of the tokens that a prompt has in common with earlier ones which the prefix cache still holds
     REAL,
-) = range(9)
+) = range(10)
 
 # Requests, whole numbers (N, NUMBERS).
 (
     INPUT,
     OUTPUT,
-    CACHED,
+    REUSABLE,  # first tokens of the prompt that some earlier prompt began with as well
+    CACHED,  # those of them that the replica's prefix cache holds
     LIMIT,  # the longest completion that the client allows; 0: it did not say
     NEXT,  # in the queue, or towards the one admitted after it
     PREVIOUS,  # towards the one admitted before it
@@ -84,7 +86,7 @@ IDLE, DECODE, MIXED, PROMPTS = range(4)
     PREEMPTIONS,
     RETRIES,
     NUMBERS,
-) = range(13)
+) = range(14)
 
 # Requests, moments (N, MOMENTS).
 ADMITTED, FIRST_TOKEN, FINISH, MARK, PART, MOMENTS = range(6)

@@ -81,6 +81,7 @@ def _send(world, fleet, policy, k, now, uniform):
     if not fits(world.whole[replica], requests, k):
         requests[k, at.STATUS] = REFUSED
         return -1
+    requests[k, at.CACHED] = int(requests[k, at.REUSABLE] * world.real[replica, at.KEPT])
     world.moments[k, at.PART] = _sent(fleet, replica, requests[k, at.INPUT], requests[k, at.LIMIT])
     enqueue(world, replica, k, now)
     return replica

@@ -36,6 +36,8 @@ _NAMES = tuple(field.name for field in fields(StepCost))
     BATCH_POWER,
     LEAST_BATCH,
     MOST_BATCH,
+    DRAFT_TOKENS,
+    ACCEPTED_TOKENS,
 ) = range(len(_NAMES))
 
 
@@ -56,16 +58,25 @@ def fixed_s(cost, batch, prefill, pairs, window_pairs, admitted):  # type: ignor
     admitted
         Requests that enter with this step.
     """
-    tokens = batch + prefill
+    computed = batch * (1.0 + cost[DRAFT_TOKENS])
+    time_s = _shared_s(cost, computed, computed + prefill)
+    if cost[ACCEPTED_TOKENS] != 0.0 and batch > 0:
+        time_s -= _shared_s(cost, computed, computed) * (1.0 - 1.0 / (1.0 + cost[ACCEPTED_TOKENS]))
+    time_s += cost[POSITION] * pairs + cost[WINDOW_POSITION] * window_pairs
+    return time_s + cost[HOST] + cost[SEQUENCE] * batch + cost[REQUEST] * admitted
+
+
+@inner
+def _shared_s(cost, computed, tokens):  # type: ignore[no-untyped-def]
+    """Linear layers and communication of so many tokens, ``computed`` of which pass the output head [s]."""
     read_s = cost[WEIGHTS]
     if cost[EXPERTS] != 0.0:
         read_s -= cost[EXPERTS] * math.expm1(cost[EXPERT_DECAY] * tokens)
-    time_s = max(read_s, cost[TOKEN] * tokens + cost[OUTPUT] * batch)
-    time_s += cost[POSITION] * pairs + cost[WINDOW_POSITION] * window_pairs
+    time_s = max(read_s, cost[TOKEN] * tokens + cost[OUTPUT] * computed)
     if cost[ONE_SHOT_TOKEN] != 0.0:
         once = cost[ONE_SHOT] + cost[ONE_SHOT_TOKEN] * tokens
         time_s += min(once, cost[RING] + cost[RING_TOKEN] * tokens)
-    return time_s + cost[HOST] + cost[SEQUENCE] * batch + cost[REQUEST] * admitted
+    return time_s
 
 
 @inner

@@ -1,0 +1,68 @@
+"""Speculative decoding: draft tokens that a step verifies beside the next one, and what of them is kept.
+
+With ``k`` draft tokens of which each is accepted with chance ``a`` if those before it were, a step makes
+``(1 - a^(k + 1)) / (1 - a)`` tokens of each running request (Leviathan et al., arXiv 2211.17192, equation 1) and computes
+``k + 1`` of them. At small batches, where steps take what reading the weights takes, the additional ones are free; at
+large ones arithmetic limits, and they cost more than they bring.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from melange.errors import InputError, unknown
+
+# How draft tokens are made, by vLLM's names (``speculative_config.method``).
+NGRAM, DRAFT_MODEL, EAGLE, MTP = "ngram", "draft_model", "eagle3", "mtp"
+METHODS = (NGRAM, DRAFT_MODEL, EAGLE, MTP)
+# Longer drafts are hardly ever accepted to their end.
+_MOST_DRAFT_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speculation:
+    """How an engine speculates.
+
+    Parameters
+    ----------
+    draft_tokens
+        Tokens that are drafted for each running request and step, at least 1.
+    acceptance_rate
+        Chance that a draft token is kept if those before it were, 0-1: measured on the service's own traffic.
+    method
+        Where drafts come from: ``ngram`` (the prompt itself, which costs nothing here), ``draft_model`` (a small model),
+        ``eagle3`` or ``mtp`` (a layer on top of the model).
+    model
+        Name of the draft model, or of the layer's weights; empty where the method needs none.
+
+    Raises
+    ------
+    InputError
+        Values out of their range, an unknown method, a method whose model is missing.
+    """
+
+    draft_tokens: int
+    acceptance_rate: float
+    method: str = NGRAM
+    model: str = ""
+
+    def __post_init__(self) -> None:
+        place = "engine.speculative"
+        if not 1 <= self.draft_tokens <= _MOST_DRAFT_TOKENS:
+            found = f"got {self.draft_tokens}"
+            raise InputError(f"{place}.num_speculative_tokens must be 1 to {_MOST_DRAFT_TOKENS}, {found}")
+        if not 0 <= self.acceptance_rate < 1:
+            raise InputError(
+                f"{place}.acceptance_rate must be in [0, 1), got {self.acceptance_rate:g}",
+                hint="the share of draft tokens that the server's metrics report as accepted",
+            )
+        if self.method not in METHODS:
+            raise unknown("method", self.method, METHODS, place=place)
+        if self.method in (DRAFT_MODEL, EAGLE) and not self.model:
+            raise InputError(f"{place}.model is missing: {self.method} needs one", hint="name its weights, or ngram")
+
+    @property
+    def step_tokens(self) -> float:
+        """Tokens that a step makes of each running request, in the mean."""
+        rate = self.acceptance_rate
+        return (1.0 - rate ** (self.draft_tokens + 1)) / (1.0 - rate)
