@@ -67,7 +67,7 @@ def test_every_coefficient_has_its_column() -> None:
         "POSITION",
     )
     columns += ("WINDOW_POSITION", "ONE_SHOT", "ONE_SHOT_TOKEN", "RING", "RING_TOKEN", "HOST", "SEQUENCE", "REQUEST")
-    columns += ("STREAM", "BATCH_POWER", "LEAST_BATCH", "MOST_BATCH")
+    columns += ("STREAM", "BATCH_POWER", "LEAST_BATCH", "MOST_BATCH", "DRAFT_TOKENS", "ACCEPTED_TOKENS")
     names = [one.name.removesuffix("_s").upper() for one in fields(StepCost)]
     assert [getattr(compiled_step, name) for name in columns] == list(range(len(names)))
     assert list(columns) == names

@@ -16,8 +16,7 @@ from melange.deploy.server_options import ServerOptions
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 from melange.plan.server import Server, servers_of
-from melange.replica.capacity import Sizes
-from melange.replica.occupancy import parts_of
+from melange.replica.occupancy import parts_of, sizes_of
 
 # Letters that a name has: with its base and what KServe appends (20) it stays within DNS's 63.
 _BASE_LETTERS, _TYPE_LETTERS, _DIGEST = 16, 26, 5
@@ -212,7 +211,7 @@ def _in_flight(plan: Plan, r: int, replicas: int) -> float:
 
     Each bucket takes ``rate / (replicas max_request_rate)`` of it, and as much of what it has in flight at that rate.
     """
-    sizes = Sizes(inputs=plan.workload.input_tokens[None], outputs=plan.workload.output_tokens[None])
+    sizes = sizes_of(plan.workload)
     rate = plan.max_request_rate[r]
     parts = parts_of(plan.engines[r], rate, plan.slo, sizes)
     sent = plan.share[r] * plan.workload.request_rate / replicas

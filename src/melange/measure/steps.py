@@ -114,6 +114,7 @@ def fit_engine(points: Sequence[Measurement], limits: EngineLimits | None = None
     cost = refit_to(_first_guess(alone), log_ratio, _GROUPS, pull=(_LEAST_SPREAD / _GUESS_SPREAD) ** 2)
     spread = max(float(np.sqrt(np.mean(log_ratio(cost) ** 2))), _LEAST_SPREAD)
     return Engine(
+        prefix_kept=0.0,
         cost=cost,
         kv_tokens=limits.kv_tokens,
         full_layers=1,

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from melange.errors import InputError
-from melange.replica.capacity import Sizes
-from melange.replica.occupancy import parts_of
+from melange.replica.occupancy import parts_of, sizes_of
 from melange.replica.policy import PolicyState
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def policy_state(
         raise InputError("plan: the rates of its replicas are missing", hint="make it again with melange plan --out")
     engines = [plan.engines[r] for r in used]
     share, rate = plan.share[used], plan.max_request_rate[used]
-    sizes = Sizes(inputs=plan.workload.input_tokens[None], outputs=plan.workload.output_tokens[None])
+    sizes = sizes_of(plan.workload)
     part = np.stack([parts_of(engine, one, plan.slo, sizes) for engine, one in zip(engines, rate, strict=True)])
     traffic = plan.workload.request_rate / plan.workload.total_rate * _PRIOR_COMPLETIONS
     tables = {

@@ -123,7 +123,7 @@ def _anchored(
     where: Mask,
 ) -> tuple[Profile, list[Caution]]:
     """The profile with the cells of all types of that hardware (R,) anchored, and cautions on doubtful points."""
-    replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.planned_sizes, inputs.slo.limits
+    replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.sizes_on([hardware]), inputs.slo.limits
     samples, cautions = samples_of(replicas, inputs.model, points)
     if not samples:
         return profile, cautions

@@ -108,9 +108,10 @@ def estimate_from(inputs: EstimateInputs) -> Profile:
     residuals = [inputs.residuals_on(one) for one in distinct]
     mid, low, high = _with_interval(inputs, replicas, residuals)
     obstacles = [inputs.obstacle_on(one) for one in distinct]
-    reasons, reason = why_zero(mid, replicas, inputs.model, inputs.planned_sizes, inputs.slo.limits, obstacles)
+    reasons, reason = why_zero(mid, replicas, inputs.model, inputs.sizes_on(distinct), inputs.slo.limits, obstacles)
     layers = [variant_of(inputs.model, one.variant).kv_shape(one.tensor_parallel) for one in distinct]
-    engines = engines_of(replicas, layers, residuals, inputs.era, "estimated")
+    kept = [inputs.prefix_kept[one] for one in distinct] if inputs.is_prefix_caching else None
+    engines = engines_of(replicas, layers, residuals, inputs.era, "estimated", kept)
     place_by_hardware = {one: place for place, one in enumerate(distinct)}
     where = np.array([place_by_hardware[one] for one in inputs.hardware])
     return Profile(
@@ -140,7 +141,7 @@ def _with_interval(
     inputs: EstimateInputs, replicas: Replicas, residuals: Sequence[Residuals]
 ) -> tuple[Array, Array, Array]:
     """Rates with step times as predicted, and as slow and as fast as residuals (R) go (R, I, O) [1/s]."""
-    model, requests, limits = inputs.model, inputs.planned_sizes, inputs.slo.limits
+    model, requests, limits = inputs.model, inputs.sizes_on(inputs.distinct_hardware), inputs.slo.limits
     mid = max_request_rate(replicas, model, requests, limits)
     low, high = (
         max_request_rate(

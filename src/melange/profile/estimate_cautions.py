@@ -71,13 +71,12 @@ def _unmeasured(inputs: EstimateInputs) -> Caution | None:
 
 def _thin_cache(inputs: EstimateInputs) -> Caution | None:
     """Replicas whose weights leave so little memory that a small error would use all of it."""
-    settings = inputs.era.settings
     found: dict[str, float] = {}
     for one in inputs.distinct_hardware:
         served, facts = variant_of(inputs.model, one.variant), inputs.facts_by_name[one.accelerator]
         if inputs.obstacle_on(one):
             continue
-        room = kv_room_bytes(served, facts, one.tensor_parallel, settings)
+        room = kv_room_bytes(served, facts, one.tensor_parallel, inputs.settings_on(one))
         if room < _THIN * served.weight_bytes_on(one.tensor_parallel):
             name = f"{one.tensor_parallel} x {one.accelerator} {one.variant}".rstrip()
             found[name] = room * one.tensor_parallel / GIB

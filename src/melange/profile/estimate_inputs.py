@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,13 +14,15 @@ from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.catalog.variants import variant_of
 from melange.errors import InfeasibleError, InputError, unknown
+from melange.profile.engine_features import SPREAD, check_kv_dtype, drafting_of, kept_on, with_cached
 from melange.profile.profile import ReplicaType
 from melange.profile.replica_types import compared_variants, replica_types_of
 from melange.replica.capacity import Replicas, Sizes
-from melange.replica.era import DEFAULT_ENGINE, Era, Residuals, find_era
-from melange.replica.hardware import Hardware, hardware_of, replicas_of
+from melange.replica.era import DEFAULT_ENGINE, EngineSettings, Era, Residuals, find_era
+from melange.replica.hardware import Hardware, hardware_of, replicas_of, settings_on
 from melange.replica.reasons import obstacle
 from melange.slo import Slo
+from melange.workload.prefix_reuse import PrefixReuse
 from melange.workload.workload import Array, Buckets, Mask, Workload
 
 if TYPE_CHECKING:
@@ -39,6 +41,11 @@ class EstimateInputs:
     ----------
     model, offers, slo, sizes, engine, tensor_parallel, variants, step_times, accelerators
         As of :func:`~melange.profile.estimate.estimate`.
+    settings
+        What replaces the engine's own settings (:class:`~melange.replica.era.EngineSettings`), by name.
+    prefix_routing
+        Where requests that share a prefix go: ``spread`` over the replicas of a type at random, or ``affinity``: all to
+        the same one.
     max_context, min_kv_tokens
         Settings of the engine that replace its own: the longest prompt plus completion, and what a replica's KV cache
         must hold [tokens]; None and 0: its own.
@@ -61,6 +68,8 @@ class EstimateInputs:
     accelerators: Mapping[str, Accelerator] | None = None
     max_context: int | None = None
     min_kv_tokens: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    prefix_routing: str = SPREAD
 
     def __post_init__(self) -> None:
         if isinstance(self.engine, str):
@@ -78,12 +87,12 @@ class EstimateInputs:
             known = (OWN, AICONFIGURATOR)
             raise unknown("source of step times", self.step_times, known, place="profile.step_times")
 
-    @property
+    @cached_property
     def era(self) -> Era:
         """The era of the engine, with the settings that replace its own."""
         era = self.engine if isinstance(self.engine, Era) else find_era(self.engine)
         settings = {"max_context": self.max_context, "min_kv_tokens": self.min_kv_tokens}
-        given = {name: value for name, value in settings.items() if value}
+        given = dict(self.settings) | {name: value for name, value in settings.items() if value}
         return era.with_settings(**given) if given else era
 
     def check_context(self) -> None:
@@ -142,10 +151,15 @@ class EstimateInputs:
 
     @cached_property
     def hardware(self) -> tuple[Hardware, ...]:
-        """The hardware of each replica type (R)."""
-        return tuple(
+        """The hardware of each replica type (R), with drafts where they serve more than they cost."""
+        plain = tuple(
             hardware_of(one.offer, one.tensor_parallel, self.facts_by_name, one.variant) for one in self.replica_types
         )
+        check_kv_dtype(self.model, plain, self.facts_by_name, self.era)
+        if self.era.settings.speculation is None:
+            return plain
+        drafting = drafting_of(self, tuple(dict.fromkeys(plain)))
+        return tuple(replace(one, is_drafting=one in drafting) for one in plain)
 
     @cached_property
     def distinct_hardware(self) -> tuple[Hardware, ...]:
@@ -161,6 +175,39 @@ class EstimateInputs:
 
         return step_times(self.model, self.distinct_hardware, self.facts_by_name, self.era)
 
+    @property
+    def prefix_reuse(self) -> PrefixReuse | None:
+        """What prompts share, where the replicas cache it; None where they do not, or nothing is known of it."""
+        return self.sizes.prefix_reuse if isinstance(self.sizes, Workload) and self.is_prefix_caching else None
+
+    @property
+    def is_prefix_caching(self) -> bool:
+        """Whether replicas cache prefixes: as set, else as the engine ships if the traffic says what prompts share."""
+        given = self.era.settings.is_prefix_caching
+        if given is not None:
+            return given
+        is_known = isinstance(self.sizes, Workload) and self.sizes.prefix_reuse is not None
+        return is_known and self.era.ships_prefix_caching
+
+    @cached_property
+    def prefix_kept(self) -> Mapping[Hardware, float]:
+        """Share of what prompts have in common that a replica's prefix cache still holds, by hardware, 0-1."""
+        distinct = self.distinct_hardware
+        if self.prefix_reuse is None:
+            return dict.fromkeys(distinct, 1.0 if self.is_prefix_caching else 0.0)
+        return kept_on(self, self.prefix_reuse, distinct)
+
+    def sizes_on(self, hardware: Sequence[Hardware]) -> Sizes:
+        """The planned sizes with what each hardware's prefix cache holds of them (R, I, O)."""
+        reuse = self.prefix_reuse
+        if reuse is None:
+            return self.planned_sizes
+        return with_cached(self.planned_sizes, reuse, [self.prefix_kept[one] for one in hardware])
+
+    def settings_on(self, hardware: Hardware) -> EngineSettings:
+        """The engine's settings there: without drafts where they do not pay."""
+        return settings_on(self.era.settings, hardware)
+
     def replicas_on(self, hardware: Sequence[Hardware]) -> Replicas:
         """One replica on each hardware, side by side (R, 1, 1)."""
         known = self.tables.cost_by_hardware if self.tables else None
@@ -174,7 +221,7 @@ class EstimateInputs:
     def obstacle_on(self, hardware: Hardware) -> str:
         """Why a replica on that hardware cannot serve anything at all; empty if it can."""
         served, facts = variant_of(self.model, hardware.variant), self.facts_by_name[hardware.accelerator]
-        return obstacle(served, facts, hardware.tensor_parallel, self.era.settings)
+        return obstacle(served, facts, hardware.tensor_parallel, self.settings_on(hardware))
 
 
 def bundled_accelerators() -> Mapping[str, Accelerator]:

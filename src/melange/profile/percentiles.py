@@ -20,7 +20,7 @@ from melange.profile.profile import MEASURED, Profile
 from melange.profile.rate_cache import Key, Rate, RateCache
 from melange.replica.capacity import Sizes
 from melange.replica.engine import Engine
-from melange.replica.occupancy import replicas_like, running_at
+from melange.replica.occupancy import replicas_like, running_at, sizes_of
 from melange.replica.policy import ROUND_ROBIN, PolicyState
 from melange.replica.simulated.cluster import play
 from melange.replica.simulated.outcome import excess_of, metrics_s
@@ -105,8 +105,10 @@ def with_simulated_rates(
             hint="estimate the profile with a model, or measure it under this SLO",
         )
     search = search or RateSearch()
-    planned, wanted = planned_sizes(sizes), wanted_buckets(sizes)
+    wanted = wanted_buckets(sizes)
+    planned = sizes_of(sizes) if isinstance(sizes, Workload) else planned_sizes(sizes)
     inputs, outputs = planned.inputs[0], planned.outputs[0]
+    cached = np.broadcast_to(np.asarray(planned.cached, float), planned.inputs.shape)[0]
     costly = np.zeros(len(profile.replica_types), bool) if search.is_scarce else _dear(profile, wanted)
     rates = np.where(costly[:, None, None] & (profile.provenance != MEASURED), 0.0, profile.max_request_rate)
     reason, sentences = profile.reason.copy(), {text: place for place, text in enumerate(profile.reasons)}
@@ -114,7 +116,7 @@ def with_simulated_rates(
     known = RateCache() if kept is None else kept
     cells = _cells(profile, wanted & ~costly[:, None, None])
     sought = [
-        (engine, (round(float(inputs[i, o])), max(1, round(float(outputs[i, o])))), slo, search.seed)
+        (engine, _size(inputs[i, o], outputs[i, o], cached[i, o] * engine.prefix_kept), slo, search.seed)
         for engine, i, o in cells
     ]
     starts = [float(profile.max_request_rate[places[0], i, o]) for (_, i, o), places in cells.items()]
@@ -152,14 +154,27 @@ def _all_found(
     return [kept.get(key) or (0.0, "") for key in sought]
 
 
-def _simulated_rate_of(job: tuple[Engine, tuple[int, int], Slo, int, float]) -> Rate:
+def _size(inputs: float, outputs: float, cached: float) -> tuple[int, ...]:
+    """Whole prompt and output tokens, and those that are cached where any are."""
+    size = (round(float(inputs)), max(1, round(float(outputs))))
+    return (*size, round(float(cached))) if round(float(cached)) else size
+
+
+def _simulated_rate_of(job: tuple[Engine, tuple[int, ...], Slo, int, float]) -> Rate:
     """:func:`simulated_rate` of one engine, size, SLO, seed and rate to start at."""
-    engine, size, slo, seed, start = job
-    return simulated_rate(engine, *size, slo, start, seed=seed)
+    engine, (inputs, outputs, *cached), slo, seed, start = job
+    return simulated_rate(engine, inputs, outputs, slo, start, cached_tokens=sum(cached), seed=seed)
 
 
 def simulated_rate(
-    engine: Engine, input_tokens: int, output_tokens: int, slo: Slo, mean_rate: float, *, seed: int = 0
+    engine: Engine,
+    input_tokens: int,
+    output_tokens: int,
+    slo: Slo,
+    mean_rate: float,
+    *,
+    cached_tokens: int = 0,
+    seed: int = 0,
 ) -> Rate:
     """The highest rate at which a replica holds an SLO for one size [1/s], or 0 and why.
 
@@ -173,14 +188,17 @@ def simulated_rate(
         Limits and what they bind.
     mean_rate
         The highest rate at which the mean holds the limits: where the search starts [1/s].
+    cached_tokens
+        Tokens of the prompt that the replica's prefix cache holds.
     seed
         Of the arrivals.
     """
-    count = requests_for(slo, in_flight_at(engine, input_tokens, output_tokens, mean_rate))
+    engine = replace(engine, prefix_kept=1.0)
+    count = requests_for(slo, in_flight_at(engine, input_tokens, output_tokens, mean_rate, cached_tokens))
     arrivals = np.cumsum(np.random.default_rng(seed).exponential(size=count))
 
     def excess_at(rate: float) -> tuple[str, float]:
-        return excess(engine, input_tokens, output_tokens, arrivals / rate, slo)
+        return excess(engine, input_tokens, output_tokens, arrivals / rate, slo, cached_tokens)
 
     low = high = mean_rate
     metric, over = excess_at(mean_rate)
@@ -202,7 +220,9 @@ def simulated_rate(
     return low, ""
 
 
-def excess(engine: Engine, input_tokens: int, output_tokens: int, arrival_s: Array, slo: Slo) -> tuple[str, float]:
+def excess(
+    engine: Engine, input_tokens: int, output_tokens: int, arrival_s: Array, slo: Slo, cached_tokens: int = 0
+) -> tuple[str, float]:
     """How requests of one size on one replica stand to an SLO: the metric that binds, and its excess over its limit.
 
     As of :func:`~melange.replica.simulated.outcome.excess_of`; infinite where more comes than is served.
@@ -215,7 +235,7 @@ def excess(engine: Engine, input_tokens: int, output_tokens: int, arrival_s: Arr
         arrival_s,
         np.full(count, input_tokens),
         np.full(count, output_tokens),
-        np.zeros(count, np.int64),
+        np.full(count, cached_tokens),
         np.zeros(count, np.int64),
     )
     counted = slice(int(count * WARM_UP), None)
@@ -233,9 +253,12 @@ def requests_for(slo: Slo, in_flight: float) -> int:
     return math.ceil(max(_REQUESTS, _BEYOND / slo.tail / (1 - WARM_UP), _TIMES_IN_FLIGHT * in_flight))
 
 
-def in_flight_at(engine: Engine, input_tokens: int, output_tokens: int, rate: float) -> float:
+def in_flight_at(
+    engine: Engine, input_tokens: int, output_tokens: int, rate: float, cached_tokens: float = 0.0
+) -> float:
     """Requests of one size in flight on one replica at a rate."""
-    sizes = Sizes(inputs=np.full((1, 1, 1), float(input_tokens)), outputs=np.full((1, 1, 1), float(output_tokens)))
+    inputs, outputs = np.full((1, 1, 1), float(input_tokens)), np.full((1, 1, 1), float(output_tokens))
+    sizes = Sizes(inputs=inputs, outputs=outputs, cached=np.full((1, 1, 1), float(cached_tokens)))
     return float(running_at(replicas_like(engine), sizes, np.full((1, 1, 1), rate))[0, 0, 0])
 
 

@@ -19,7 +19,7 @@ from melange.slo import Slo
 
 # Increase when the simulator's results change, so that older results are computed again.
 _VERSION = 2
-Key = tuple[Engine, tuple[int, int], Slo, int]
+Key = tuple[Engine, tuple[int, ...], Slo, int]
 Rate = tuple[float, str]
 
 

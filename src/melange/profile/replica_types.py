@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
-from melange.catalog.variants import distinct_variants
+from melange.catalog.variants import distinct_variants, variant_of
 from melange.errors import InputError, some_of
 from melange.profile.profile import ReplicaType
 from melange.replica.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era
@@ -53,13 +53,30 @@ def replica_types_of(
 
 
 def compared_variants(model: Model, names: Sequence[str], era: Era) -> tuple[str, ...]:
-    """The variants to compare, the model as published first."""
-    if era.name in _ERAS_WITHOUT_FP8 and (foreign := [name for name in names if "fp8" in name]):
+    """The variants to compare, the model as published first; all with the KV cache that the engine is set to.
+
+    Raises
+    ------
+    InputError
+        fp8 on an engine that has none, and variants whose KV cache is set otherwise.
+    """
+    kv = era.settings.kv_dtype
+    if era.name in _ERAS_WITHOUT_FP8 and (foreign := [name for name in names if "fp8" in name] + [kv] * bool(kv)):
         raise InputError(
-            f"variants: engine {era.name} does not support fp8, needed for {some_of(foreign)}",
+            f"{'variants' if len(foreign) > bool(kv) else 'engine.kv_cache_dtype'}: engine {era.name} does not support "
+            f"fp8, needed for {some_of(foreign)}",
             hint="leave it out, or name a newer engine",
         )
-    return distinct_variants(model, names)
+    if not kv:
+        return distinct_variants(model, names)
+    if twice := [name for name in names if "-kv" in name]:
+        raise InputError(
+            f"variants: {some_of(twice)} sets the KV cache, and so does engine.kv_cache_dtype: {kv}",
+            hint="remove one: with engine.kv_cache_dtype all variants have it, with variants a plan chooses",
+        )
+    with_kv = [f"{name}+{kv}-kv".lstrip("+") for name in ("", *names)]
+    found = distinct_variants(model, with_kv)
+    return tuple(name for name in found if variant_of(model, name).kv_dtype == kv)
 
 
 def _degrees(model: Model, offer: Offer) -> list[int]:

@@ -12,8 +12,10 @@ from melange.workload.workload import Array
 def idle_times_s(engine: Engine, inputs: Array, outputs: Array, cached: Array) -> tuple[Array, Array]:
     """Time to first token and latency of requests that have a replica for themselves (N,) [s].
 
-    The prompt in full chunks and a rest, then one step for each token; sums over tokens in closed form.
+    What the engine's prefix cache keeps of ``cached`` tokens is not read. The rest of the prompt in full chunks and one
+    that is not, then one step for each token; sums over tokens in closed form.
     """
+    cached = np.floor(cached * engine.prefix_kept)
     cost, unread = engine.cost, inputs - cached
     budget = float(engine.max_batched_tokens) if engine.is_chunked else np.inf
     full = np.floor(unread / budget)

@@ -9,7 +9,7 @@ whole; below 1 it is the share of time in which the replica is busy with one req
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -46,6 +46,10 @@ class Sizes:
     inputs: Array
     outputs: Array
     cached: Array | float = 0.0
+
+    def kept(self, share: float) -> Sizes:
+        """The same where a prefix cache still holds so much of the cached tokens, 0-1."""
+        return replace(self, cached=self.cached * share)
 
     @property
     def unread(self) -> Array:

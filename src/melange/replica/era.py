@@ -15,6 +15,7 @@ from typing import Any
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.errors import unknown
+from melange.replica.engine_defaults import shipped_settings
 from melange.replica.hardware_class import DATACENTER, class_of
 from melange.replica.releases import NO_RELEASES, Releases, era_of_release, pinned
 from melange.replica.speculation import Speculation
@@ -297,6 +298,12 @@ class Era:
     def _on(self, accelerator: Accelerator) -> OnClass | None:
         return self.on_class.get(class_of(accelerator)) or self.on_class.get(accelerator.architecture)
 
+    @property
+    def ships_prefix_caching(self) -> bool:
+        """Whether the release caches prefixes unless it is told not to; of an era that has ended, its first one."""
+        release = self.release or (self.releases.first or "0" if self.releases.before else "")
+        return bool(shipped_settings(self.releases.engine, release).get("is_prefix_caching"))
+
     def with_settings(self, **settings: Any) -> Era:
         """The same era with other engine settings.
 
@@ -356,7 +363,10 @@ def find_era(engine: str) -> Era:
     if not listed:
         raise unknown("engine", name, sorted({releases.engine for _, releases in every}), place="engine")
     chosen, is_covered = era_of_release(release, listed)
-    return replace(_era_named(chosen), release=release, is_covered=is_covered)
+    shipped = shipped_settings(name, release)
+    shipped.pop("is_prefix_caching", None)  # whether it is used depends on the traffic as well
+    era = replace(_era_named(chosen), release=release, is_covered=is_covered)
+    return era.with_settings(**shipped) if shipped else era
 
 
 @cache

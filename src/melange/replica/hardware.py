@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,12 +33,15 @@ class Hardware:
         Whether they talk over PCIe.
     variant
         Name of the model's quantized variant; empty: as published.
+    is_drafting
+        Whether its steps verify draft tokens, where the engine is set to.
     """
 
     accelerator: str
     tensor_parallel: int = 1
     is_pcie: bool = False
     variant: str = ""
+    is_drafting: bool = False
 
 
 def hardware_of(
@@ -82,9 +85,15 @@ def replicas_of(
     facts = [facts_by_name[one.accelerator] for one in hardware]
     served = [variant_of(model, one.variant) for one in hardware]
     triples = list(zip(served, hardware, facts, strict=True))
-    costs = [known[one] if one in known else era_cost(variant, fact, one, era) for variant, one, fact in triples]
+    costs = [
+        _drafting(known[one], variant, fact, one, era) if one in known else era_cost(variant, fact, one, era)
+        for variant, one, fact in triples
+    ]
     limits = np.array([era.settings.limits_on(fact) for fact in facts], float)
-    kv_tokens = [kv_tokens_of(variant, fact, one.tensor_parallel, era.settings) for variant, one, fact in triples]
+    kv_tokens = [
+        kv_tokens_of(variant, fact, one.tensor_parallel, settings_on(era.settings, one))
+        for variant, one, fact in triples
+    ]
     return Replicas(
         cost=stack(costs),
         kv_tokens=np.array(kv_tokens)[:, None, None],
@@ -107,17 +116,27 @@ def era_cost(model: Model, accelerator: Accelerator, hardware: Hardware, era: Er
         is_pcie=hardware.is_pcie,
         constants=era.constants_on(accelerator),
     )
-    cost = with_speculation(
+    cost = _drafting(cost, model, accelerator, hardware, era)
+    slowdown = era.slowdown(model, accelerator)
+    return scaled(cost, slowdown) if slowdown != 1.0 else cost
+
+
+def settings_on(settings: EngineSettings, hardware: Hardware) -> EngineSettings:
+    """The engine's settings on that hardware: without drafts where its steps verify none."""
+    return settings if hardware.is_drafting or settings.speculation is None else replace(settings, speculation=None)
+
+
+def _drafting(cost: StepCost, model: Model, accelerator: Accelerator, hardware: Hardware, era: Era) -> StepCost:
+    """Coefficients with drafts, where there are any."""
+    return with_speculation(
         cost,
         model,
         accelerator,
-        era.settings.speculation,
+        settings_on(era.settings, hardware).speculation,
         tensor_parallel=hardware.tensor_parallel,
         is_pcie=hardware.is_pcie,
         constants=era.constants_on(accelerator),
     )
-    slowdown = era.slowdown(model, accelerator)
-    return scaled(cost, slowdown) if slowdown != 1.0 else cost
 
 
 def kv_tokens_of(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:

@@ -38,7 +38,7 @@ def _activation_bytes(model: Model, accelerator: Accelerator, tensor_parallel: i
 
 
 def needed_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
-    """Memory of one accelerator that is taken before the first request: weights, activations, graphs, drafts [bytes]."""
+    """Memory of one accelerator that is taken before the first request: weights, activations, graphs [bytes]."""
     activations = _activation_bytes(model, accelerator, tensor_parallel, settings)
     drafts = draft_memory(model, settings.speculation, tensor_parallel).weight_bytes
     return model.weight_bytes_on(tensor_parallel) + activations + settings.graph_bytes + drafts

@@ -11,7 +11,7 @@ from melange.replica.capacity import Replicas, Sizes, batch_within, mean_step_s,
 from melange.replica.engine import Engine
 from melange.replica.memory import held_in
 from melange.slo import Slo
-from melange.workload.workload import Array
+from melange.workload.workload import Array, Workload
 
 # Bounds of the search for how many requests run at a rate: no replica is assumed to exceed the upper one.
 _LEAST_RUNNING, _MOST_RUNNING = 1e-3, 1e5
@@ -28,7 +28,8 @@ def parts_of(engine: Engine | None, rate: Array, slo: Slo | None, sizes: Sizes) 
     if engine is None:
         in_flight = rate * _longest_stay_s(slo, sizes)[0]
     else:
-        in_flight = _in_flight(engine, *map(_flat, (rate, sizes.inputs, sizes.outputs)))
+        cached = np.broadcast_to(np.asarray(sizes.cached, float), sizes.inputs.shape)
+        in_flight = _in_flight(engine, *map(_flat, (rate, sizes.inputs, sizes.outputs, cached)))
         in_flight = in_flight.reshape(rate.shape)
     return np.where(rate > 0, 1.0 / np.maximum(in_flight, 1.0), 1.0)
 
@@ -38,9 +39,16 @@ def _flat(table: Array) -> tuple[float, ...]:
 
 
 @lru_cache(maxsize=256)  # a certificate simulates hundreds of plans of the same types
-def _in_flight(engine: Engine, rate: tuple[float, ...], inputs: tuple[float, ...], outputs: tuple[float, ...]) -> Array:
+def _in_flight(
+    engine: Engine,
+    rate: tuple[float, ...],
+    inputs: tuple[float, ...],
+    outputs: tuple[float, ...],
+    cached: tuple[float, ...],
+) -> Array:
     """Requests in flight at each of some rates (M,)."""
-    sizes = Sizes(inputs=np.array([[inputs]]), outputs=np.array([[outputs]]))
+    sizes = Sizes(inputs=np.array([[inputs]]), outputs=np.array([[outputs]]), cached=np.array([[cached]]))
+    sizes = sizes.kept(engine.prefix_kept)
     return running_at(replicas_like(engine), sizes, np.array([[rate]])).ravel()
 
 
@@ -48,6 +56,16 @@ def _longest_stay_s(slo: Slo | None, sizes: Sizes) -> Array:
     """The longest that a request may stay within the SLO (1, I, O) [s]; a second a token where nothing bounds it."""
     stay_s = None if slo is None else slo.longest_stay_s(sizes.outputs)
     return sizes.outputs if stay_s is None else stay_s
+
+
+def sizes_of(workload: Workload) -> Sizes:
+    """The sizes of a workload's buckets, with the prompt tokens that an endless prefix cache would hold (1, I, O)."""
+    inputs, outputs = workload.input_tokens[None], workload.output_tokens[None]
+    reuse = workload.prefix_reuse
+    if reuse is None:
+        return Sizes(inputs=inputs, outputs=outputs)
+    cached = np.minimum(inputs * reuse.reusable_share[None, :, None], inputs - 1.0)
+    return Sizes(inputs=inputs, outputs=outputs, cached=cached)
 
 
 def replicas_like(engine: Engine) -> Replicas:

@@ -1,9 +1,9 @@
 """Speculative decoding: draft tokens that a step verifies beside the next one, and what of them is kept.
 
 With ``k`` draft tokens of which each is accepted with chance ``a`` if those before it were, a step makes
-``(1 - a^(k + 1)) / (1 - a)`` tokens of each running request (Leviathan et al., arXiv 2211.17192, equation 1) and computes
-``k + 1`` of them. At small batches, where steps take what reading the weights takes, the additional ones are free; at
-large ones arithmetic limits, and they cost more than they bring.
+``(1 - a^(k + 1)) / (1 - a)`` tokens of each running request (Leviathan et al., arXiv 2211.17192, equation 1) and
+computes ``k + 1`` of them. At small batches, where steps take what reading the weights takes, the additional ones are
+free; at large ones arithmetic limits, and they cost more than they bring.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Speculation:
     acceptance_rate
         Chance that a draft token is kept if those before it were, 0-1: measured on the service's own traffic.
     method
-        Where drafts come from: ``ngram`` (the prompt itself, which costs nothing here), ``draft_model`` (a small model),
-        ``eagle3`` or ``mtp`` (a layer on top of the model).
+        Where drafts come from: ``ngram`` (the prompt itself, which costs nothing here), ``draft_model`` (a small
+        model), ``eagle3`` or ``mtp`` (a layer on top of the model).
     model
         Name of the draft model, or of the layer's weights; empty where the method needs none.
 

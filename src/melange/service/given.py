@@ -87,11 +87,12 @@ def agreed(
         raise _contradiction("slo", slo, place, profile.slo, _hint_on(profile.slo, slo))
     given = _values_of(settings)
     engines = {one.engine for one in profile.replica_types if one.engine}
-    is_said = "engine" in given or "engine" in service.model_fields_set
-    if is_said and engines and engines != {service.engine}:
-        raise _contradiction("engine", service.engine, place, ", ".join(sorted(engines)))
+    is_said = any(key.split(".")[0] == "engine" for key in given) or "engine" in service.model_fields_set
+    if is_said and engines and engines != {service.engine.requirement}:
+        raise _contradiction("engine", service.engine.requirement, place, ", ".join(sorted(engines)))
     for key, value in given.items():
-        if key.split(".")[0] in _OF_ESTIMATES or key == "offers.file":
+        is_setting = key.startswith("engine.") and key not in ("engine.name", "engine.version")
+        if key.split(".")[0] in _OF_ESTIMATES or key == "offers.file" or is_setting:
             raise InputError(
                 f"--set {key}={value} has no effect on {place}: its capacities are given",
                 hint="leave out the setting or the profile",

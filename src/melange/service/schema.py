@@ -6,12 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from melange.errors import InputError
 from melange.files import path_of
 from melange.plan.options import Options
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.replica.releases import pinned
+from melange.replica.speculation import Speculation
 from melange.slo import REQUESTS, Slo
 from melange.units import MS_PER_S, ms
 from melange.workload.clock import parse_duration
@@ -23,6 +33,10 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | int | float) else value
 
 
+def _as_engine(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 def _positive(value: float) -> float:
     if not value > 0 or value == float("inf"):
         raise ValueError(f"must be > 0 and finite, got {value:g}")
@@ -31,6 +45,9 @@ def _positive(value: float) -> float:
 
 # Keys of ``workload`` that say where sizes come from.
 SOURCES = ("trace", "dataset", "histogram", "metrics", "file", "rates")
+
+# vLLM's names of what the KV cache is stored in.
+_KV_DTYPES = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}
 
 _Names = Annotated[list[str], BeforeValidator(_as_list)]
 _Positive = Annotated[float, AfterValidator(_positive)]
@@ -41,6 +58,84 @@ class Section(BaseModel):
     """A mapping of the file; keys that it does not know are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class SpeculativeSection(Section):
+    """``engine.speculative``: speculative decoding, by vLLM's names."""
+
+    num_speculative_tokens: Annotated[int, Field(ge=1, le=32)]
+    acceptance_rate: Annotated[float, Field(ge=0, lt=1)]
+    method: Literal["ngram", "draft_model", "eagle3", "mtp"] = "ngram"
+    model: str = ""
+
+    @model_validator(mode="after")
+    def _check(self) -> SpeculativeSection:
+        if self.method in ("draft_model", "eagle3") and not self.model:
+            raise ValueError(f"{self.method} needs model: the name of the draft's weights")
+        if self.method == "ngram" and self.model:
+            raise ValueError(
+                "ngram looks drafts up in the prompt and takes no model: remove it, or name another method"
+            )
+        return self
+
+    def to_speculation(self) -> Speculation:
+        """As the dataclass."""
+        return Speculation(
+            draft_tokens=self.num_speculative_tokens,
+            acceptance_rate=self.acceptance_rate,
+            method=self.method,
+            model=self.model,
+        )
+
+
+class EngineSection(Section):
+    """``engine``: its name and release; settings by vLLM's names, each as the release ships it unless given."""
+
+    name: str = "vllm"
+    version: str | None = None
+    max_num_seqs: Annotated[int, Field(ge=1, le=65536)] | None = None
+    max_num_batched_tokens: Annotated[int, Field(ge=1, le=1048576)] | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
+    enable_prefix_caching: bool | None = None
+    speculative: SpeculativeSection | None = None
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        if isinstance(value, int | float):
+            raise ValueError(f'must be text, so that 0.10 is not 0.1: write version: "{value}"')  # noqa: TRY004 (a fault of the file)
+        return value
+
+    @model_validator(mode="after")
+    def _check(self) -> EngineSection:
+        sequences, tokens = self.max_num_seqs, self.max_num_batched_tokens
+        if sequences and tokens and tokens < sequences:
+            raise ValueError(
+                f"max_num_batched_tokens must be >= max_num_seqs, or not all requests get a token in each step; got "
+                f"{tokens} and {sequences}"
+            )
+        if self.version and pinned(self.name)[1]:
+            raise ValueError(f"the release is given twice, name: {self.name} and version: {self.version}: remove one")
+        return self
+
+    @property
+    def requirement(self) -> str:
+        """Name and release as one text: ``vllm==0.6.4``."""
+        return f"{self.name}=={self.version}" if self.version else self.name
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What replaces the engine's own settings, as :class:`~melange.replica.era.EngineSettings` names them."""
+        given = {
+            "max_sequences": self.max_num_seqs,
+            "max_batched_tokens": self.max_num_batched_tokens,
+            "memory_utilization": self.gpu_memory_utilization,
+            "kv_dtype": _KV_DTYPES[self.kv_cache_dtype] or None,
+            "is_prefix_caching": self.enable_prefix_caching,
+            "speculation": self.speculative.to_speculation() if self.speculative else None,
+        }
+        return {name: value for name, value in given.items() if value is not None}
 
 
 class SloSection(Section):
@@ -103,6 +198,7 @@ class WorkloadSection(Section):
     model: _Names | None = None
     buckets: BucketsSection = BucketsSection()
     size: Literal["mean", "upper"] = "mean"
+    prefix_hit_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @property
     def source(self) -> tuple[str, Any]:
@@ -139,6 +235,7 @@ class ProfileSection(Section):
     simulate: bool = False
     max_context: Annotated[int, Field(ge=1)] | None = None
     min_kv_tokens: Annotated[int, Field(ge=0)] = 0
+    prefix_routing: Literal["spread", "affinity"] = "spread"
 
 
 class PlanSection(Section):
@@ -222,7 +319,7 @@ class Service(Section):
 
     model: str
     variants: _Names = []
-    engine: str = "vllm"
+    engine: Annotated[EngineSection, BeforeValidator(_as_engine)] = EngineSection()
     slo: SloSection
     workload: WorkloadSection
     offers: OffersSection = OffersSection()

@@ -12,6 +12,7 @@ from melange.service.given import agreed
 from melange.service.reading import named_path
 from melange.service.schema import OffersSection, ProfileSection, Service, WorkloadSection
 from melange.workload.clock import parse_duration
+from melange.workload.prefix_reuse import PrefixReuse
 from melange.workload.workload import Workload
 
 if TYPE_CHECKING:
@@ -38,6 +39,21 @@ def workload_of(
 
     ``path`` resolves its file names; ``max_context`` gives the model's longest request when needed [tokens].
     """
+    workload = _workload_in(section, path, progress, max_context)
+    if section.prefix_hit_rate is None:
+        return workload
+    share = [section.prefix_hit_rate] * workload.buckets.shape[0]
+    reuse = PrefixReuse.fixed(share, f"workload.prefix_hit_rate: {section.prefix_hit_rate:g}")
+    return replace(workload, prefix_reuse=reuse)
+
+
+def _workload_in(
+    section: WorkloadSection,
+    path: Callable[[str], Path],
+    progress: Callable[[float], None] | None,
+    max_context: Callable[[], int | None],
+) -> Workload:
+    """The workload of the section's source."""
     kind, value = section.source
     buckets = section.buckets.to_buckets()
     given = buckets if "buckets" in section.model_fields_set else None
@@ -219,6 +235,7 @@ def _only_for_estimates(service: Service) -> None:
     keys = sorted(section.model_fields_set - {"source"})
     given = [f"profile.{key}" for key in keys if getattr(section, key) != getattr(defaults, key)]
     given += ["offers.file"] if service.offers.file else []
+    given += [f"engine.{key}" for key in sorted(service.engine.model_fields_set - {"name", "version"})]
     if given:
         raise InputError(
             f"{given[0]} {_VERB.get(given[0], 'is for')} estimates, and profile.source names none",
@@ -278,7 +295,9 @@ def estimate_inputs(
         offers=offers,
         slo=slo,
         sizes=workload,
-        engine=service.engine,
+        engine=service.engine.requirement,
+        settings=service.engine.settings,
+        prefix_routing=service.profile.prefix_routing,
         tensor_parallel=service.profile.tensor_parallel,
         variants=service.variants,
         step_times=service.profile.step_times,
@@ -323,7 +342,7 @@ def in_flight_of(service: Service, workload: Workload, profile: Profile) -> Arra
     known = accelerators()
     if any(one.offer.accelerator not in known for one in profile.replica_types):
         return None
-    era = find_era(service.engine)
+    era = find_era(service.engine.requirement).with_settings(**service.engine.settings)
     if service.profile.max_context:
         era = era.with_settings(max_context=service.profile.max_context)
     return in_flight(model_of(service), profile, workload, engine=era)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Tokens = npt.NDArray[np.int32]
 
 _POISSON, _GAMMA = "poisson", "gamma"
-_CACHED_COLUMN = "prefix_cached_tokens"
+# Of a prompt that shares more than a first block: in the median of the Mooncake conversation trace (2026-11-26).
+_SHARED_PART = 0.85
 _AS_THEY_CAME = " as recorded"
 
 
@@ -177,7 +178,7 @@ def draw(
         raise InputError(f"arrivals.requests must be >= 1, got {requests}")
     if not (burstiness > 0 and np.isfinite(burstiness)):
         raise InputError(f"arrivals.burstiness must be > 0 and finite, got {burstiness:g}")
-    times, sizes = (np.random.default_rng(each) for each in np.random.SeedSequence(seed).spawn(2))
+    times, sizes, shared = (np.random.default_rng(each) for each in np.random.SeedSequence(seed).spawn(3))
     shape = burstiness**-2
     gaps = times.exponential(size=requests) if burstiness == 1 else times.gamma(shape, 1 / shape, requests)
     arrival_s = np.cumsum(gaps) / workload.total_rate
@@ -192,6 +193,7 @@ def draw(
         arrival_s=arrival_s,
         input_tokens=inputs,
         output_tokens=outputs,
+        cached_tokens=_cached(workload, inputs, shared),
         source=f"drawn from {workload.source or 'the workload'}, {how}",
     )
 
@@ -211,6 +213,22 @@ def _sizes(workload: Workload, requests: int, random: np.random.Generator) -> tu
     mean_i, mean_o = workload.input_tokens.ravel()[cell], workload.output_tokens.ravel()[cell]
     inputs = _spread(low_i[i], np.array(workload.buckets.input_edges)[i], mean_i, random)
     return inputs, _spread(low_o[o], np.array(workload.buckets.output_edges)[o], mean_o, random)
+
+
+def _cached(workload: Workload, inputs: Tokens, random: np.random.Generator) -> Tokens | None:
+    """First tokens of each prompt that earlier ones began with as well (N,); None where nothing is known of them.
+
+    Requests share nearly all of their prompt, as turns of a conversation do, or nothing, as its first one: by chance,
+    as often as the share of the bucket's tokens says.
+    """
+    reuse = workload.prefix_reuse
+    if reuse is None:
+        return None
+    bucket = np.minimum(np.searchsorted(workload.buckets.input_edges, inputs), workload.buckets.shape[0] - 1)
+    share = reuse.reusable_share[bucket]
+    part = np.maximum(share, _SHARED_PART)
+    is_sharing = random.random(len(inputs)) * part < share
+    return np.where(is_sharing, np.minimum(inputs * part, inputs - 1), 0).astype(np.int32)
 
 
 def _spread(low: Array, high: Array, mean: Array, random: np.random.Generator) -> Tokens:
@@ -247,7 +265,8 @@ def read_arrivals(
     Parameters
     ----------
     trace, columns, trace_format, where, progress
-        As of :func:`~melange.workload.traces.read_trace`; a column ``prefix_cached_tokens`` is read as well.
+        As of :func:`~melange.workload.traces.read_trace`; what prompts share is read as well: block hashes,
+        conversations, or counts of cached tokens.
     requests
         Only the first N; None: all.
     rate
@@ -260,6 +279,7 @@ def read_arrivals(
     """
     from melange.workload.layouts import find_layout
     from melange.workload.logs import open_log, readable, reported
+    from melange.workload.read_prefixes import prefix_fields, reusable_tokens
     from melange.workload.rows import select_rows
     from melange.workload.traces import clock_of
 
@@ -271,8 +291,8 @@ def read_arrivals(
                 f"{log.place}: no arrival times, so the log cannot be replayed",
                 hint="name the column: columns: {arrival: ..., input: ..., output: ...}; or draw from its sizes",
             )
-        more = {"cached": _CACHED_COLUMN} if _CACHED_COLUMN in log.columns else {}
-        rows = select_rows(log, layout, more)
+        layout = replace(layout, shared=prefix_fields(log.fields, layout.shared))
+        rows = select_rows(log, layout)
         clock_of(rows)
         table = rows.table.mutate(arrival_s=rows.seconds(rows.raw) * (rows.unit_s or 1.0))
         served = table.filter(table.input >= 1, table.output >= 1).order_by("arrival_s")
@@ -285,7 +305,7 @@ def read_arrivals(
         arrival_s=arrival_s - arrival_s[0],
         input_tokens=found["input"].to_numpy().astype(np.int32),
         output_tokens=found["output"].to_numpy().astype(np.int32),
-        cached_tokens=found["cached"].to_numpy().astype(np.int32) if more else None,
+        cached_tokens=reusable_tokens(found, layout.shared, log.place),
         source=f"{found.num_rows:,} requests of {name}{_AS_THEY_CAME}",
         is_shuffled=False,
     )

@@ -12,6 +12,8 @@ from melange.units import S_PER_MS, S_PER_NS, S_PER_US
 from melange.workload.fields import Choice, parts_of
 
 _FIELDS = ("arrival", "input", "output")
+# Fields that say what prompts share, which a user may name as well (:mod:`melange.workload.read_prefixes`).
+_SHARED = ("hashes", "conversation", "cached")
 
 
 class Naming(TypedDict, total=False):
@@ -48,6 +50,8 @@ class Layout:
         Length of one unit of a numeric arrival [s]; None where its size tells it (see :func:`time_unit`).
     where
         What a row must hold to be a request, by field.
+    shared
+        Fields that say what prompts share, by role: ``hashes``, ``conversation`` or ``cached``; the user's.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Layout:
     output: str
     unit_s: float | None = None
     where: Mapping[str, Choice] = field(default_factory=dict)
+    shared: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def columns(self) -> dict[str, str]:
@@ -199,8 +204,8 @@ def time_unit(column: str, largest: float) -> float:
 def _named(found: Sequence[str], columns: Mapping[str, str], trace_format: str | None, place: str) -> Layout:
     """The fields that a user names; where that is the arrival alone, sizes are those of the layout that is there."""
     for role in columns:
-        if role not in _FIELDS:
-            raise unknown("field in columns", role, _FIELDS, place=place)
+        if role not in (*_FIELDS, *_SHARED):
+            raise unknown("field in columns", role, (*_FIELDS, *_SHARED), place=place)
     sizes = [role for role in ("input", "output") if role not in columns]
     is_known = len(sizes) == 2 and (trace_format is not None or _recognized(found) is not None)
     recognized = _layout(found, None, trace_format, place) if is_known else None
@@ -217,6 +222,7 @@ def _named(found: Sequence[str], columns: Mapping[str, str], trace_format: str |
         input=chosen.get("input", recognized.input if recognized else ""),
         output=chosen.get("output", recognized.output if recognized else ""),
         where=recognized.where if recognized else {},
+        shared={role: name for role, name in chosen.items() if role in _SHARED},
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,11 +66,16 @@ class Rows:
         return served.select(arrival_s=arrival_s, input=served.input, output=served.output)
 
 
-def select_rows(log: Log, layout: Layout, more: Mapping[str, str] | None = None) -> Rows:
-    """The rows of ``log``, its columns named and parsed as ``layout`` says; ``more`` token counts by new name."""
-    table = with_fields(log.table, layout.columns.values(), layout.where)
+def select_rows(log: Log, layout: Layout) -> Rows:
+    """The rows of ``log``, its columns named and parsed as ``layout`` says.
+
+    With what prompts share, if the layout has it: token counts parsed, hashes and conversations as they are.
+    """
+    table = with_fields(log.table, [*layout.columns.values(), *layout.shared.values()], layout.where)
     fields = parse_fields(table, layout)
-    fields |= {name: _tokens(table[column]) for name, column in (more or {}).items()}
+    fields |= {
+        role: _tokens(table[column]) if role == "cached" else table[column] for role, column in layout.shared.items()
+    }
     table = table.select(**fields)
     if log.kind in ("csv", "jsonl", "json"):
         table = log.connection.create_table("parsed_rows", table, temp=True)  # so that text is parsed once

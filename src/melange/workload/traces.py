@@ -21,6 +21,7 @@ from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout, time_unit
 from melange.workload.logs import Progress, open_log, readable, reported
 from melange.workload.malformed import has_rejected, malformed_rows
+from melange.workload.read_prefixes import prefix_fields, prefix_reuse_in
 from melange.workload.rows import Rows, lasting, select_rows, with_buckets
 from melange.workload.sizes import mean_sizes, oversized, thin_data
 from melange.workload.workload import Buckets, Workload
@@ -116,10 +117,12 @@ def read_trace(
     log = open_log(trace)
     with readable(log.place), reported(log, progress):
         layout = find_layout(log.fields, naming, place=log.place)
+        is_named = bool(layout.shared)
+        layout = replace(layout, shared=prefix_fields(log.fields, layout.shared))
         rows = select_rows(log, layout)
         if layout.arrival is None:
             return _without_clock(rows, grid, request_rate, start, end, window_s)
-        return _with_clock(rows, grid, request_rate, start, end, window_s, rate)
+        return _with_clock(rows, grid, request_rate, start, end, window_s, rate, is_named)
 
 
 def _without_clock(
@@ -148,6 +151,7 @@ def _with_clock(
     end: Moment | None,
     window_s: float | None,
     rate: str,
+    is_named: bool,
 ) -> Workload:
     first_s, last_s = clock_of(rows)
     stretch = span(first_s, last_s, start, end, place=rows.log.place)
@@ -167,7 +171,19 @@ def _with_clock(
         words += f", rate: {rate} of windows of {lasting(window_s)}"
     workload = _workload(rows, grid, counts, total, words, _burstiness(selected, stretch, counts.served))
     cautions = (*workload.cautions, *_copies(selected, counts.served))
-    return replace(workload, cautions=cautions, log_part_s=None if request_rate is not None else part_s)
+    reuse = None
+    try:
+        reuse = prefix_reuse_in(selected, grid, stretch.duration_s)
+    except InputError as error:
+        if is_named:
+            raise
+        cautions = (*cautions, Caution("prefixes-unread", f"{error}; what prompts share is not counted on"))
+    return replace(
+        workload,
+        cautions=cautions,
+        log_part_s=None if request_rate is not None else part_s,
+        prefix_reuse=reuse,
+    )
 
 
 def clock_of(rows: Rows) -> tuple[float, float]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from melange.errors import Caution, InputError, printable
 from melange.files import Json, dump_document, read_as, write_document
 from melange.records import records, shown, text, truth, value_of
+from melange.workload.prefix_reuse import PrefixReuse
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -162,6 +163,8 @@ class Workload:
     log_part_s
         The part of a log that the rate is of: its start and its end, counted from the log's first arrival [s]; None:
         all of a log, or no log.
+    prefix_reuse
+        What prompts have in common with earlier ones; None: not known.
     cautions
         Warnings about these figures.
 
@@ -180,6 +183,7 @@ class Workload:
     failed_requests: int = 0
     burstiness: float | None = None
     log_part_s: tuple[float, float] | None = None
+    prefix_reuse: PrefixReuse | None = None
     cautions: tuple[Caution, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -248,6 +252,7 @@ class Workload:
             failed_requests=self.failed_requests + other.failed_requests,
             burstiness=None,
             log_part_s=None,
+            prefix_reuse=None,
             cautions=tuple(dict.fromkeys((*self.cautions, *other.cautions))),
         )
 
@@ -268,7 +273,8 @@ class Workload:
             "burstiness": self.burstiness,
             "warnings": [caution.to_json() for caution in self.cautions],
         }
-        return content | ({} if self.log_part_s is None else {"log_part_s": list(self.log_part_s)})
+        content |= {} if self.log_part_s is None else {"log_part_s": list(self.log_part_s)}
+        return content | ({} if self.prefix_reuse is None else {"prefix_reuse": self.prefix_reuse.to_json()})
 
     @classmethod
     def from_json(cls, content: Json) -> Workload:
@@ -283,6 +289,7 @@ class Workload:
             failed_requests=value_of(int, content.get("failed_requests", 0), "failed_requests"),
             burstiness=value_of(float | None, content.get("burstiness"), "burstiness"),
             log_part_s=value_of(tuple[float, float] | None, content.get("log_part_s"), "log_part_s"),
+            prefix_reuse=PrefixReuse.from_json(content["prefix_reuse"]) if "prefix_reuse" in content else None,
             cautions=records(Caution, content.get("warnings", ()), "warnings"),
         )
 

@@ -59,24 +59,21 @@ def fixed_s(cost, batch, prefill, pairs, window_pairs, admitted):  # type: ignor
         Requests that enter with this step.
     """
     computed = batch * (1.0 + cost[DRAFT_TOKENS])
-    time_s = _shared_s(cost, computed, computed + prefill)
-    if cost[ACCEPTED_TOKENS] != 0.0 and batch > 0:
-        time_s -= _shared_s(cost, computed, computed) * (1.0 - 1.0 / (1.0 + cost[ACCEPTED_TOKENS]))
-    time_s += cost[POSITION] * pairs + cost[WINDOW_POSITION] * window_pairs
-    return time_s + cost[HOST] + cost[SEQUENCE] * batch + cost[REQUEST] * admitted
-
-
-@inner
-def _shared_s(cost, computed, tokens):  # type: ignore[no-untyped-def]
-    """Linear layers and communication of so many tokens, ``computed`` of which pass the output head [s]."""
-    read_s = cost[WEIGHTS]
-    if cost[EXPERTS] != 0.0:
-        read_s -= cost[EXPERTS] * math.expm1(cost[EXPERT_DECAY] * tokens)
-    time_s = max(read_s, cost[TOKEN] * tokens + cost[OUTPUT] * computed)
-    if cost[ONE_SHOT_TOKEN] != 0.0:
-        once = cost[ONE_SHOT] + cost[ONE_SHOT_TOKEN] * tokens
-        time_s += min(once, cost[RING] + cost[RING_TOKEN] * tokens)
-    return time_s
+    time_s = cost[POSITION] * pairs + cost[WINDOW_POSITION] * window_pairs
+    tokens, part = computed + prefill, 1.0
+    while True:
+        read_s = cost[WEIGHTS]
+        if cost[EXPERTS] != 0.0:
+            read_s -= cost[EXPERTS] * math.expm1(cost[EXPERT_DECAY] * tokens)
+        shared_s = max(read_s, cost[TOKEN] * tokens + cost[OUTPUT] * computed)
+        if cost[ONE_SHOT_TOKEN] != 0.0:
+            once = cost[ONE_SHOT] + cost[ONE_SHOT_TOKEN] * tokens
+            shared_s += min(once, cost[RING] + cost[RING_TOKEN] * tokens)
+        time_s += part * shared_s
+        if cost[ACCEPTED_TOKENS] == 0.0 or batch == 0 or part < 0.0:
+            return time_s + cost[HOST] + cost[SEQUENCE] * batch + cost[REQUEST] * admitted
+        # What of the tokens of running requests falls to the others that this step makes at once.
+        tokens, part = computed, 1.0 / (1.0 + cost[ACCEPTED_TOKENS]) - 1.0
 
 
 @inner

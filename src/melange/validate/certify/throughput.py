@@ -17,7 +17,7 @@ from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.plan.routing import types_of
 from melange.replica.capacity import Sizes, rate_within
-from melange.replica.occupancy import largest_batch_of, replicas_like
+from melange.replica.occupancy import largest_batch_of, replicas_like, sizes_of
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import simulate
 from melange.workload.arrivals import Arrivals
@@ -125,11 +125,12 @@ def rates_under(question: Question, limits: Mapping[str, float | Array]) -> Arra
         By metric [s]; those that differ by size as (1, I, O).
     """
     profile, workload = question.profile, question.workload
-    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
+    sizes = sizes_of(workload)
     rate_of = {
-        engine: rate_within(replicas_like(engine), sizes, limits, largest_batch_of(engine, sizes))[0]
+        engine: rate_within(replicas_like(engine), kept, limits, largest_batch_of(engine, kept))[0]
         for engine in dict.fromkeys(profile.engines)
         if engine is not None
+        for kept in (sizes.kept(engine.prefix_kept),)
     }
     rates = np.zeros(profile.max_request_rate.shape)
     for r, engine in enumerate(profile.engines):

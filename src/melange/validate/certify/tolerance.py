@@ -16,7 +16,7 @@ from melange.plan.question import Question
 from melange.profile.profile import Profile
 from melange.replica.capacity import Sizes, rate_within
 from melange.replica.engine import Engine
-from melange.replica.occupancy import largest_batch_of, replicas_like
+from melange.replica.occupancy import largest_batch_of, replicas_like, sizes_of
 from melange.slo import Slo
 from melange.validate.certify.attainable import limit_ratios
 from melange.workload.workload import Array, Mask, Workload
@@ -52,7 +52,7 @@ def with_tolerance(question: Question, slo: Slo, target: float) -> tuple[Questio
         The question, and which sizes a type serves in a fleet of its own only (R, I, O).
     """
     profile, workload = question.profile, question.workload
-    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
+    sizes = sizes_of(workload)
     wanted = workload.request_rate > 0
     alone, relaxed = _by_type(profile, slo, sizes)
     alone[~allowed_types(question)] = np.inf
@@ -108,7 +108,9 @@ def _by_type(profile: Profile, slo: Slo, sizes: Sizes) -> tuple[Array, Array]:
 
 def _of_engine(engine: Engine, slo: Slo, sizes: Sizes) -> tuple[Array, Array]:
     inputs, outputs = sizes.inputs.ravel(), sizes.outputs.ravel()
-    ratio = limit_ratios(engine, slo, inputs, outputs, np.zeros_like(inputs)).max(axis=0).reshape(sizes.inputs.shape)
+    cached = np.broadcast_to(np.asarray(sizes.cached, float), sizes.inputs.shape).ravel()
+    ratio = limit_ratios(engine, slo, inputs, outputs, cached).max(axis=0).reshape(sizes.inputs.shape)
+    sizes = sizes.kept(engine.prefix_kept)
     times = _ROOM * np.maximum(np.where(np.isfinite(ratio), ratio, 1.0), 1.0)
     limits = {metric: limit * times for metric, limit in slo.limits.items()}
     rate = rate_within(replicas_like(engine), sizes, limits, largest_batch_of(engine, sizes))

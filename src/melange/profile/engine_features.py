@@ -1,0 +1,121 @@
+"""What an engine's features change of capacities: drafts where they pay, and what a prefix cache holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.model import Model
+from melange.catalog.variants import unsupported_dtype, variant_of
+from melange.errors import InputError, some_of
+from melange.replica.capacity import INTERVAL_BISECTIONS, Replicas, Sizes, max_request_rate
+from melange.replica.era import Era
+from melange.replica.hardware import Hardware
+from melange.workload.prefix_reuse import PrefixReuse
+from melange.workload.workload import Array
+
+if TYPE_CHECKING:
+    from melange.profile.estimate_inputs import EstimateInputs
+
+# Where requests that share a prefix go: to any replica of a type, or to the same one.
+SPREAD, AFFINITY = "spread", "affinity"
+# Rounds in which the rate of a replica and what its cache holds are made to agree: each halves what is left.
+_ROUNDS = 6
+
+
+def check_kv_dtype(model: Model, hardware: Sequence[Hardware], facts: Mapping[str, Accelerator], era: Era) -> None:
+    """See that some of the hardware has kernels for the KV cache that the engine is set to.
+
+    Raises
+    ------
+    InputError
+        With the accelerators that have none.
+    """
+    if not era.settings.kv_dtype:
+        return
+    without = [one for one in hardware if unsupported_dtype(variant_of(model, one.variant), facts[one.accelerator])]
+    if len(without) == len(hardware):
+        names = some_of(sorted({one.accelerator for one in without}))
+        raise InputError(
+            f"engine.kv_cache_dtype: {era.settings.kv_dtype} has no kernels on {names}",
+            hint="set engine.kv_cache_dtype: auto, or offer newer accelerators: Ampere and later",
+        )
+
+
+def drafting_of(inputs: EstimateInputs, distinct: Sequence[Hardware]) -> frozenset[Hardware]:
+    """The hardware that carries the traffic with fewer replicas if its steps verify drafts, or only then.
+
+    Drafts help small batches, which tight limits or little memory leave, and cost throughput where arithmetic limits.
+    """
+    needed = [
+        _replicas_needed(inputs, [replace(one, is_drafting=is_on) for one in distinct]) for is_on in (True, False)
+    ]
+    return frozenset(one for one, on, off in zip(distinct, *needed, strict=True) if on < off)
+
+
+def _replicas_needed(inputs: EstimateInputs, hardware: Sequence[Hardware]) -> Array:
+    """Replicas of each that the traffic keeps busy where it is served, and a large number for what is not (R,)."""
+    rates = _rates(inputs, inputs.replicas_on(hardware), inputs.planned_sizes)
+    weight = np.broadcast_to(inputs.weight, rates.shape)
+    busy = np.divide(weight, rates, out=np.zeros_like(rates), where=rates > 0)
+    unserved = np.where(rates > 0, 0.0, weight).sum(axis=(1, 2)) / weight.sum(axis=(1, 2))
+    return np.asarray(busy.sum(axis=(1, 2)) + 1e12 * unserved)
+
+
+def _rates(inputs: EstimateInputs, replicas: Replicas, sizes: Sizes) -> Array:
+    limits = inputs.slo.limits
+    return max_request_rate(replicas, inputs.model, sizes, limits, bisections=INTERVAL_BISECTIONS)
+
+
+def with_cached(sizes: Sizes, reuse: PrefixReuse, kept: Sequence[float]) -> Sizes:
+    """Sizes with the prompt tokens that a prefix cache holds, which keeps some of the reusable ones (R, I, O).
+
+    The last token of a prompt is always computed.
+    """
+    share = reuse.reusable_share[None, :, None] * np.asarray(kept)[:, None, None]
+    return replace(sizes, cached=np.minimum(sizes.inputs * share, sizes.inputs - 1.0))
+
+
+def kept_on(inputs: EstimateInputs, reuse: PrefixReuse, distinct: Sequence[Hardware]) -> dict[Hardware, float]:
+    """What the prefix cache of one replica on each hardware holds of the reusable tokens, when it is fully used.
+
+    The more a replica serves the sooner its cache drops what it held, and the less it holds the less it serves: both
+    are made to agree. A replica's cache is its KV memory, less what running requests hold of completions. Spread over
+    the replicas that the traffic needs of the type, requests that share a prefix often meet another replica's cache.
+    """
+    if not reuse.depends_on_cache:
+        return dict.fromkeys(distinct, 1.0)
+    replicas, sizes = inputs.replicas_on(distinct), inputs.planned_sizes
+    weight = np.asarray(inputs.weight, float)
+    room = _cache_tokens(inputs, distinct, replicas, sizes, weight)
+    kept = np.ones(len(distinct))
+    for place in range(_ROUNDS):
+        rates = _rates(inputs, replicas, with_cached(sizes, reuse, kept.tolist()))
+        served = rates > 0
+        busy = np.divide(np.broadcast_to(weight, rates.shape), rates, out=np.zeros_like(rates), where=served)
+        needed = busy.sum(axis=(1, 2))
+        carried = (weight * served).sum(axis=(1, 2))
+        for r in range(len(distinct)):
+            if needed[r] <= 0:
+                kept[r] = 0.0
+                continue
+            rate = carried[r] / needed[r]
+            caches = max(needed[r], 1.0) if inputs.prefix_routing == SPREAD else 1.0
+            found = reuse.kept_share(float(room[r]), min(rate, carried[r]), caches)
+            kept[r] = found if place == 0 else (kept[r] + found) / 2
+    return dict(zip(distinct, kept.round(4).tolist(), strict=True))
+
+
+def _cache_tokens(
+    inputs: EstimateInputs, distinct: Sequence[Hardware], replicas: Replicas, sizes: Sizes, weight: Array
+) -> Array:
+    """Tokens of prompts that the KV memory of each replica holds (R,)."""
+    layers = [variant_of(inputs.model, one.variant).kv_shape(one.tensor_parallel) for one in distinct]
+    per_token = np.array([one.full_layers + one.sliding_layers for one in layers], float)
+    stay = weight * sizes.outputs[0]  # requests run as long as they make tokens
+    prompts = float((stay * sizes.inputs[0]).sum() / (stay * sizes.residency[0]).sum())
+    return np.asarray(replicas.kv_tokens[:, 0, 0] / np.maximum(per_token, 1.0) * prompts)

@@ -1,0 +1,207 @@
+"""What the prompts of a log share: from block hashes, from conversations, or as a server has counted it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from melange.errors import InputError
+from melange.workload.prefix_reuse import PrefixReuse, reuse_of
+from melange.workload.rows import Rows
+from melange.workload.workload import Buckets
+
+# What logs call them; the first that is there counts. In lower case.
+_NAMES: Mapping[str, Sequence[str]] = {
+    "hashes": ("hash_ids", "block_hashes", "block_hash_ids"),
+    "conversation": ("conversation_id", "session_id", "chat_id", "conversation", "session", "thread_id"),
+    "cached": (
+        *("prefix_cached_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens"),
+        *("usage.prompt_tokens_details.cached_tokens", "prompt_tokens_details.cached_tokens"),
+        *("usage.input_tokens_details.cached_tokens", "usage.cache_read_input_tokens"),
+        *("response.body.usage.prompt_tokens_details.cached_tokens", "usagedetails.input_cached_tokens"),
+    ),
+}
+ROLES = tuple(_NAMES)
+# Requests of a log that are looked at, the first ones: a judgment, a second for each hundred thousand.
+_MOST_REQUESTS = 100_000
+# Tokens of the blocks that turns of a conversation are cut into; engines have 16, and published hashes 512.
+_TURN_BLOCK = 64
+_LEAST_BLOCK, _MOST_BLOCK = 8, 4096
+
+
+def prefix_fields(found: Sequence[str], named: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The field of a log that says what prompts share, by its role: ``hashes``, ``conversation`` or ``cached``.
+
+    What a user names goes first, then block hashes, conversations, and counts of cached tokens.
+    """
+    if given := {role: name for role, name in (named or {}).items() if role in ROLES}:
+        return given
+    by_folded = {name.casefold().strip(): name for name in found}
+    for role in ROLES:
+        for name in _NAMES[role]:
+            if name in by_folded:
+                return {role: by_folded[name]}
+    return {}
+
+
+def prefix_reuse_in(rows: Rows, grid: Buckets, duration_s: float) -> PrefixReuse | None:
+    """What prompts of selected rows share; None where the log does not say.
+
+    Parameters
+    ----------
+    rows
+        With the columns of :func:`prefix_fields` beside the sizes.
+    grid
+        The buckets, for shares by input size.
+    duration_s
+        Of the rows [s].
+
+    Raises
+    ------
+    InputError
+        Hashes that are no lists of numbers or of text, or do not fit to the prompts' lengths.
+    """
+    role = next((role for role in ROLES if role in rows.table.columns), "")
+    if not role:
+        return None
+    table = rows.table.mutate(arrival_s=rows.seconds(rows.raw) * (rows.unit_s or 1.0))
+    table = table.filter(table.input >= 1, table.output >= 1).order_by("arrival_s")
+    found = table.limit(_MOST_REQUESTS).select("arrival_s", "input", "output", role).to_pyarrow()
+    inputs = found["input"].to_numpy().astype(np.int64)
+    name = rows.layout.shared[role]
+    place = f"{rows.log.place}: {name}"
+    bucket = np.minimum(np.searchsorted(grid.input_edges, inputs), grid.shape[0] - 1)
+    if role == "cached":
+        return _as_counted(_counted(found[role], inputs, place), inputs, bucket, grid.shape[0], name)
+    if not duration_s > 0:
+        return None
+    lists, block = _blocks(found, role, place)
+    how = f"block hashes ({name}, blocks of {block} tokens)" if role == "hashes" else f"conversations ({name})"
+    counts = np.array([len(one) for one in lists], np.int64)
+    if not counts.any():
+        return None
+    blocks = np.fromiter((one for row in lists for one in row), np.int64, int(counts.sum()))
+    at_s = found["arrival_s"].to_numpy().astype(float)
+    part = f"the first {len(inputs):,} requests, " if len(inputs) == _MOST_REQUESTS else ""
+    span_s = float(at_s[-1] - at_s[0]) if part else duration_s
+    return reuse_of(
+        *(blocks, counts, inputs, bucket, grid.shape[0]),
+        block_tokens=block,
+        duration_s=span_s,
+        source=f"{part}{how}",
+    )
+
+
+def reusable_tokens(found: Any, shared: Mapping[str, str], log: str) -> npt.NDArray[np.int32] | None:
+    """First tokens of each prompt that earlier ones began with as well (N,); None where the log does not say.
+
+    Parameters
+    ----------
+    found
+        Its requests in the order of time, as an Arrow table with ``input``, ``output`` and what says it.
+    shared, log
+        Which field that is, by its role, and the log's name.
+    """
+    if not shared:
+        return None
+    role = next(iter(shared))
+    inputs, place = found["input"].to_numpy().astype(np.int64), f"{log}: {shared[role]}"
+    if role == "cached":
+        return _counted(found[role], inputs, place).astype(np.int32)
+    try:
+        lists, block = _blocks(found, role, place)
+    except InputError:
+        return None  # the workload's cautions say so
+    seen: set[int] = set()
+    reused = np.zeros(len(inputs), np.int64)
+    for n, blocks in enumerate(lists):
+        reused[n] = next((k for k, one in enumerate(blocks) if one not in seen), len(blocks))
+        seen.update(blocks)
+    return np.asarray(np.minimum(reused * block, np.maximum(inputs - 1, 0)), np.int32)
+
+
+def _blocks(found: Any, role: str, place: str) -> tuple[list[list[int]], int]:
+    """The blocks of each prompt, and how many tokens each has."""
+    values, inputs = found[role].to_pylist(), found["input"].to_numpy().astype(np.int64)
+    if role == "conversation":
+        return _turns(values, inputs, found["output"].to_numpy().astype(np.int64)), _TURN_BLOCK
+    lists = [_hashes(value, place) for value in values]
+    return lists, _block_tokens(lists, inputs, place)
+
+
+def _counted(column: Any, inputs: npt.NDArray[np.int64], place: str) -> npt.NDArray[np.float64]:
+    """Cached tokens as a server has counted them (N,), checked."""
+    counted = np.nan_to_num(np.asarray(column.to_pylist(), float))
+    if (counted < 0).any() or (counted > inputs).any():
+        worst = float(counted[(counted < 0) | (counted > inputs)][0])
+        raise InputError(f"{place}: must be 0 to the prompt's tokens, got {worst:,.0f}", hint="name the right column")
+    return np.asarray(counted, np.float64)
+
+
+def _as_counted(
+    counted: npt.NDArray[np.float64], inputs: npt.NDArray[np.int64], bucket: Any, buckets: int, name: str
+) -> PrefixReuse:
+    """Hit rates that a server has counted, whatever the size of its cache was."""
+    total = np.bincount(bucket, weights=inputs.astype(float), minlength=buckets)
+    held = np.bincount(bucket, weights=np.minimum(counted, inputs - 1), minlength=buckets)
+    share = np.divide(held, total, out=np.zeros(buckets), where=total > 0)
+    return PrefixReuse.fixed(share, f"cached tokens as counted ({name})")
+
+
+def _hashes(value: Any, place: str) -> list[int]:
+    """The hashes of one prompt's blocks as whole numbers."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if value is None:
+        return []
+    if not isinstance(value, list) or any(isinstance(one, list | dict | bool | float) for one in value):
+        raise InputError(f"{place}: must be a list of whole numbers or texts, got {str(value)[:60]!r}")
+    return [one if isinstance(one, int) and abs(one) < 2**62 else hash(str(one)) >> 2 for one in value]
+
+
+def _block_tokens(lists: Sequence[Sequence[int]], inputs: npt.NDArray[np.int64], place: str) -> int:
+    """Tokens of a block: the power of two by which most prompts have as many blocks as their length says."""
+    counts = np.array([len(one) for one in lists])
+    known = counts > 0
+    if not known.any():
+        return _LEAST_BLOCK
+    sizes = [1 << power for power in range(_LEAST_BLOCK.bit_length() - 1, _MOST_BLOCK.bit_length())]
+    off = [np.abs(np.ceil(inputs[known] / size) - counts[known]).sum() for size in sizes]
+    best = sizes[int(np.argmin(off))]
+    if min(off) > 0.1 * counts[known].sum():
+        raise InputError(
+            f"{place}: the number of blocks does not follow from the prompts' lengths",
+            hint="every block but the last must have as many tokens as another",
+        )
+    return best
+
+
+def _turns(
+    conversations: Sequence[Any], inputs: npt.NDArray[np.int64], outputs: npt.NDArray[np.int64]
+) -> list[list[int]]:
+    """Blocks of requests that are turns of conversations: each begins with the prompt and the answer before it."""
+    held: dict[Any, list[int]] = {}
+    known: dict[Any, int] = {}
+    found, fresh = [], 0
+    for name, tokens, made in zip(conversations, inputs.tolist(), outputs.tolist(), strict=True):
+        same = min(known.get(name, 0), tokens) // _TURN_BLOCK if name is not None else 0
+        count = -(-tokens // _TURN_BLOCK)
+        blocks = [*held.get(name, ())[:same]]
+        new = count - len(blocks)
+        blocks += range(fresh, fresh + new)
+        fresh += new
+        found.append(blocks)
+        if name is not None:
+            # The answer's blocks are part of the next prompt, and were computed with this one.
+            answer = (tokens + made) // _TURN_BLOCK - tokens // _TURN_BLOCK
+            whole = blocks[: tokens // _TURN_BLOCK] + list(range(fresh, fresh + answer))
+            fresh += answer
+            held[name], known[name] = whole, tokens + made
+    return found
