@@ -32,6 +32,8 @@ class Accelerator:
         Bandwidth of that link for one accelerator, one direction [bytes/s].
     pcie_bandwidth_bytes_per_s
         The same over PCIe, for instances that carry the accelerator without its link [bytes/s].
+    tdp_w
+        Thermal design power: what it draws at most over time [W]; 0: not known.
     source
         Datasheet or data set of these figures.
     notes
@@ -52,6 +54,7 @@ class Accelerator:
     link_bandwidth_bytes_per_s: float
     pcie_bandwidth_bytes_per_s: float
     source: str
+    tdp_w: float = 0.0
     notes: str = ""
     aliases: tuple[str, ...] = ()
     checked: date | None = None
@@ -83,6 +86,7 @@ class Accelerator:
             "link": self.link,
             "link_bandwidth_bytes_per_s": self.link_bandwidth_bytes_per_s,
             "pcie_bandwidth_bytes_per_s": self.pcie_bandwidth_bytes_per_s,
+            "tdp_w": self.tdp_w,
             "source": self.source,
             "notes": self.notes,
             "aliases": list(self.aliases),

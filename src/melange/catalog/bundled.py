@@ -51,6 +51,7 @@ def read_accelerators(text: str) -> dict[str, Accelerator]:
             link=row["link"],
             link_bandwidth_bytes_per_s=float(row["link_gb_per_s"]) * GB,
             pcie_bandwidth_bytes_per_s=float(row["pcie_gb_per_s"] or 0) * GB,
+            tdp_w=float(row.get("tdp_w") or 0),
             source=row["source"],
             notes=row["notes"],
             aliases=tuple(filter(None, row["aliases"].split(";"))),

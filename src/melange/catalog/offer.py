@@ -55,6 +55,8 @@ class Offer:
         Term of a reserved price; None if the file has none.
     upfront_fraction
         Share of a reserved price that is paid upfront, 0-1; None if the file has none.
+    carbon_cost_per_h
+        What of ``cost_per_h`` is the price of the instance's emissions, which a plan was told to count [USD/h].
 
     Raises
     ------
@@ -75,6 +77,7 @@ class Offer:
     seen: date | None = None
     term_years: float | None = None
     upfront_fraction: float | None = None
+    carbon_cost_per_h: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("provider", "region", "instance_type", "accelerator", "source"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from melange.errors import InputError
 from melange.plan.server import Server
+from melange.replica.speculation import DRAFT_MODEL, EAGLE, MTP, NGRAM, Speculation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +75,8 @@ class Program:
 def _vllm(server: Server, serving: Serving) -> tuple[str, ...]:
     """The flags of vLLM since its version 1 engine.
 
-    A plan does not count on prefixes that are shared, so they are not cached: ``extra_args`` turn it on. The size of
-    KV blocks is left to the attention kernels, some of which have only one.
+    Prefixes are cached where the plan counts on it; elsewhere ``extra_args`` turn it on. The size of KV blocks is left
+    to the attention kernels, some of which have only one.
     """
     return (
         *("vllm", "serve", serving.model, "--served-model-name", serving.served_name),
@@ -93,12 +95,28 @@ def _vllm(server: Server, serving: Serving) -> tuple[str, ...]:
             ("--shutdown-timeout", serving.drain_s),
         ),
         *(() if server.is_chunked is None else (f"--{'' if server.is_chunked else 'no-'}enable-chunked-prefill",)),
-        "--no-enable-prefix-caching",
+        f"--{'' if server.is_prefix_caching else 'no-'}enable-prefix-caching",
+        *(("--speculative-config", _speculative_config(server.speculation)) if server.speculation else ()),
     )
+
+
+def _speculative_config(speculation: Speculation) -> str:
+    """The JSON that vLLM takes."""
+    config: dict[str, object] = {"method": speculation.method, "num_speculative_tokens": speculation.draft_tokens}
+    if speculation.model:
+        config["model"] = speculation.model
+    if speculation.method == NGRAM:
+        config["prompt_lookup_max"] = speculation.draft_tokens
+    return json.dumps(config)
 
 
 def _vllm_0(server: Server, serving: Serving) -> tuple[str, ...]:
     """The flags of vLLM 0.2, which reads a prompt in one step and does not start where a step is shorter than that."""
+    if server.is_prefix_caching or server.speculation:
+        raise InputError(
+            f"{server.replica_type}: vLLM 0.2 has no prefix caching and no speculative decoding",
+            hint="plan without engine.enable_prefix_caching and engine.speculative, or for a newer engine",
+        )
     step_tokens = server.max_batched_tokens
     if step_tokens is not None and server.max_context is not None:
         step_tokens = max(step_tokens, server.max_context)
@@ -137,7 +155,24 @@ def _sglang(server: Server, serving: Serving) -> tuple[str, ...]:
             ("--kv-cache-dtype", {"fp8": "fp8_e4m3"}.get(serving.kv_dtype, "auto")),
         ),
         *(("--enable-mixed-chunk",) if server.is_chunked else ()),
-        *("--disable-radix-cache", "--enable-metrics"),
+        *(() if server.is_prefix_caching else ("--disable-radix-cache",)),
+        *(_sglang_drafts(server.speculation) if server.speculation else ()),
+        "--enable-metrics",
+    )
+
+
+def _sglang_drafts(speculation: Speculation) -> tuple[str, ...]:
+    """SGLang's flags of drafts: a chain of them, one step each."""
+    algorithm = {NGRAM: "NGRAM", DRAFT_MODEL: "STANDALONE", EAGLE: "EAGLE3", MTP: "EAGLE"}[speculation.method]
+    chain = speculation.method != NGRAM
+    return tuple(
+        _flags(
+            ("--speculative-algorithm", algorithm),
+            ("--speculative-draft-model-path", speculation.model or None),
+            ("--speculative-num-steps", speculation.draft_tokens if chain else None),
+            ("--speculative-eagle-topk", 1 if chain else None),
+            ("--speculative-num-draft-tokens", speculation.draft_tokens + chain),
+        )
     )
 
 

@@ -28,6 +28,7 @@ _UNKNOWN_DRAIN_S = 600
 _SHORT = ("-tp", "-pp", "-dp", "-q", "-tpn", "-n")
 _ALSO_DECIDED = {
     *("--model", "--quantization", "--kv-cache-dtype", "--kv-cache-memory-bytes", "--num-gpu-blocks-override"),
+    *("--speculative-config", "--speculative-algorithm", "--speculative-num-draft-tokens"),
     *("--tensor-parallel-size", "--tp-size", "--data-parallel-size", "--dp-size", "--max-total-tokens"),
 }
 # For balancers to learn that a replica is going before it refuses connections [s].
@@ -197,7 +198,9 @@ def _serving(server: Server, accelerator: Accelerator | None, options: ServerOpt
 def _check_extra(extra: Sequence[str], command: tuple[str, ...]) -> None:
     """Refuse arguments that would change what the plan assumes, abbreviated or not."""
     flags = {word for word in command if word.startswith("--")} | _ALSO_DECIDED
-    decided = {f"--{word[2:].removeprefix('no-')}" for word in flags} - {"--enable-prefix-caching"}
+    decided = {f"--{word[2:].removeprefix('no-')}" for word in flags}
+    if "--enable-prefix-caching" not in command:  # the plan does not count on it, so that it does no harm
+        decided -= {"--enable-prefix-caching"}
     for word in extra:
         flag = word.partition("=")[0].replace("_", "-")
         stem = f"--{flag[2:].removeprefix('no-')}" if flag.startswith("--") else flag

@@ -7,12 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from melange.catalog.grid import DEFAULT_PUE
 from melange.errors import InputError
 from melange.files import Json
 from melange.records import record
 
 # Largest count of instances, replicas or slices. Beyond it, sums lose the precision that a plan is checked with.
 _MOST_COUNT = 1_000_000
+# Beyond these a figure is in the wrong unit: tonnes for kg, kg for g, percent for a ratio. No grid emits more than
+# 1,300 g/kWh.
+_MOST_CARBON_PRICE, _MOST_INTENSITY, _MOST_PUE = 1000.0, 5000.0, 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,13 @@ class Options:
     confidence
         Plan on the rates that replicas reach with this probability, 0-1: 0.5 is the estimate itself, 0.9 the low end
         of its interval; None: the estimate.
+    carbon_price_per_kg
+        What a kg of CO2 equivalent is counted with besides the price of instances [USD/kg].
+    grid_g_per_kwh
+        CO2 equivalent of a kWh by region, ``default`` for the others [g/kWh]; else that of
+        :mod:`melange.catalog.grid`.
+    pue
+        Power usage effectiveness: what the data center draws over what its servers draw.
 
     Raises
     ------
@@ -87,8 +98,12 @@ class Options:
     gap: float = 1e-3
     seed: int = 0
     confidence: float | None = None
+    carbon_price_per_kg: float = 0.0
+    grid_g_per_kwh: Mapping[str, float] = field(default_factory=dict)
+    pue: float = DEFAULT_PUE
 
     def __post_init__(self) -> None:
+        self._check_energy()
         for name, least_share in (("headroom", 0.0), ("gap", 0.0), ("confidence", 0.5)):
             share = getattr(self, name)
             if share is not None and not least_share <= share < 1:
@@ -112,6 +127,17 @@ class Options:
         for name in ("min_total_replicas", "spare_total_replicas"):
             if not 0 <= getattr(self, name) <= _MOST_COUNT:
                 raise InputError(f"plan.{name} must be 0 to {_MOST_COUNT:,}, got {getattr(self, name)}")
+
+    def _check_energy(self) -> None:
+        if not 0 <= self.carbon_price_per_kg <= _MOST_CARBON_PRICE:
+            found = f"got {self.carbon_price_per_kg:g}"
+            raise InputError(f"plan.carbon_price_per_kg must be 0 to {_MOST_CARBON_PRICE:g} USD/kg, {found}")
+        if not 1 <= self.pue <= _MOST_PUE:
+            raise InputError(f"plan.pue must be 1 to {_MOST_PUE:g}, got {self.pue:g}")
+        for region, intensity in self.grid_g_per_kwh.items():
+            if not 0 <= intensity <= _MOST_INTENSITY:
+                found = f"got {intensity:g}"
+                raise InputError(f"plan.grid_g_per_kwh.{region} must be 0 to {_MOST_INTENSITY:g} g/kWh, {found}")
 
     def to_json(self) -> Json:
         """As a JSON object."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
 from melange.plan.certificate import Certificate
+from melange.plan.energy import energy_of
 from melange.plan.fingerprint import fingerprint
 from melange.plan.options import Options
 from melange.plan.question import Question
@@ -275,6 +276,7 @@ class Plan:
             "low": self.low,
             "cost_per_h": self.cost_per_h,
             "cost_per_mtok": self.cost_per_mtok,
+            "energy": {name: one.to_json() for name, one in energy_of(self).items()},
             "replicas": self.replicas,
             "instances": self.instances_by_name,
             "load": {t.name: float(load) for t, load in zip(self.replica_types, self.load, strict=True)},

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from melange.files import Json
+from melange.replica.speculation import Speculation
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
@@ -25,6 +26,7 @@ _LIMITS = {
     "block_tokens": ("block_size {}", "KV blocks of {} tokens"),
     "memory_utilization": ("gpu_memory_utilization {}", "memory share {}"),
     "is_chunked": ("enable_chunked_prefill {}", "chunked prefill {}"),
+    "is_prefix_caching": ("enable_prefix_caching {}", "prefix caching {}"),
 }
 
 
@@ -55,6 +57,10 @@ class Server:
         Share of an accelerator's memory that the engine takes, as the engine counts it, 0-1.
     is_chunked
         Whether prompts are read in chunks beside running requests.
+    is_prefix_caching
+        Whether prompts that share a prefix read it once.
+    speculation
+        Draft tokens that each step verifies besides; None: none.
     source
         Where the planned rates come from: ``estimated``, ``anchored`` or ``measured``; empty: not known. The limits of
         a measured one are assumed where the server did not say them.
@@ -78,20 +84,23 @@ class Server:
     max_context: int | None = None
     memory_utilization: float | None = None
     is_chunked: bool | None = None
+    is_prefix_caching: bool | None = None
+    speculation: Speculation | None = None
     source: str = ""
 
     def __str__(self) -> str:
         model = f"{self.model or 'an unnamed model'}{f' ({self.variant})' if self.variant else ''}"
         parts = [model, self.engine or "an unnamed engine", f"tensor parallel {self.tensor_parallel}"]
-        return f"A replica of {self.replica_type}: {', '.join([*parts, *self._limits()])}"
+        return f"A replica of {self.replica_type}: {', '.join([*parts, *self.settings()])}"
 
-    def _limits(self) -> list[str]:
-        """The limits that are known, by vLLM's own names where it is vLLM."""
+    def settings(self) -> list[str]:
+        """The settings that are known, by vLLM's own names where it is vLLM."""
         if self.source == "measured":
             return ["configured as measured"]
         form = 0 if self.engine.startswith("vllm") else 1
         known = ((forms[form], getattr(self, name)) for name, forms in _LIMITS.items())
         limits = [text.format(str(value).lower()) for text, value in known if value is not None]
+        limits += [str(self.speculation)] if self.speculation else []
         return limits or ["limits unknown"]
 
     def to_json(self) -> Json:
@@ -118,7 +127,7 @@ def servers_of(plan: Plan) -> tuple[Server, ...]:
 
 
 def _limits_of(engine: Engine, longest_request: int) -> Json:
-    limits = {name: getattr(engine, name) for name in ("era", "source", *_LIMITS)}
+    limits = {name: getattr(engine, name) for name in ("era", "source", "speculation", *_LIMITS)}
     fits = max(_LARGEST_REQUEST * _held_context(engine), longest_request)
     return limits | {"max_context": math.floor(min(engine.max_context, fits))}
 

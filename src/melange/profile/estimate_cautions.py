@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from melange.catalog.variants import is_unlisted, stored_as, variant_of
 from melange.errors import Caution, some_of
+from melange.profile.engine_features import SPREAD
 from melange.profile.estimate_inputs import EstimateInputs, wanted_buckets
 from melange.replica.era import kind_of
 from melange.replica.memory import kv_room_bytes
@@ -24,6 +25,7 @@ def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
         _without_tables(inputs),
         _quantized(inputs),
         _thin_cache(inputs),
+        _prefix_cache(inputs),
     )
     return tuple(caution for caution in found if caution is not None)
 
@@ -87,6 +89,23 @@ def _thin_cache(inputs: EstimateInputs) -> Caution | None:
     return Caution(
         "thin-cache", f"{what}; require more with profile.min_kv_tokens, or check the size that the engine reports"
     )
+
+
+def _prefix_cache(inputs: EstimateInputs) -> Caution | None:
+    """What rates assume of prefix caches, where they count on them."""
+    reuse = inputs.prefix_reuse
+    if reuse is None:
+        return None
+    if not reuse.depends_on_cache:
+        what = f"rates count on prefix caches that hit as often as given ({reuse.source}), whatever their size"
+        return Caution("prefix-cache", f"{what}; block hashes in the log (hash_ids) would tell what each size holds")
+    if inputs.prefix_routing == SPREAD:
+        what = "rates count on prefix caches; requests that share a prefix are spread over a type's replicas at random"
+        return Caution(
+            "prefix-cache", f"{what}; profile.prefix_routing: affinity plans for balancers that keep them together"
+        )
+    what = "rates count on a balancer that sends requests with a common prefix to the same replica"
+    return Caution("prefix-cache", f"{what}: melange balance --policy prefix-affinity, or a gateway that does")
 
 
 def _over_pcie(inputs: EstimateInputs) -> Caution | None:

@@ -61,6 +61,10 @@ class Speculation:
         if self.method in (DRAFT_MODEL, EAGLE) and not self.model:
             raise InputError(f"{place}.model is missing: {self.method} needs one", hint="name its weights, or ngram")
 
+    def __str__(self) -> str:
+        drafts = f"{self.method}{f' {self.model}' if self.model else ''}, {self.draft_tokens} draft tokens"
+        return f"speculative decoding ({drafts}, {self.acceptance_rate:.0%} accepted)"
+
     @property
     def step_tokens(self) -> float:
         """Tokens that a step makes of each running request, in the mean."""

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from melange.catalog.grid import DEFAULT_PUE
 from melange.errors import InputError
 from melange.files import path_of
 from melange.plan.options import Options
@@ -31,6 +32,10 @@ from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES,
 
 def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str | int | float) else value
+
+
+def _by_region(value: Any) -> Any:
+    return {"default": value} if isinstance(value, int | float) else value
 
 
 def _as_engine(value: Any) -> Any:
@@ -257,6 +262,9 @@ class PlanSection(Section):
     gap: float = 1e-3
     seed: int = 0
     confidence: float | None = None
+    carbon_price_per_kg: float = 0.0
+    grid_g_per_kwh: Annotated[dict[str, float], BeforeValidator(_by_region)] = {}
+    pue: float = DEFAULT_PUE
 
     def to_options(self, max_accelerators: Mapping[str, int], max_instances: Mapping[str, int]) -> Options:
         """With the limits of ``offers.max``, as the settings of :func:`melange.solve`."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from melange.errors import Caution, InputError, some_of
+from melange.plan.energy import with_carbon_cost
 from melange.profile.profile import Profile
 from melange.service.demand_of import check_keys, demand_of, has_demand, workload_over_time
 from melange.service.given import agreed
@@ -161,7 +162,11 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tu
             "offers: nothing to rent: no offer matches all of gpus, providers, regions and markets",
             hint="melange catalog offers --gpu ... shows what there is",
         )
-    return selected.offers, (*cautions, *_unmet(service, catalog, selected.offers))
+    offers = selected.offers
+    if service.plan.carbon_price_per_kg:
+        facts = {one.accelerator: catalog.accelerators[one.accelerator] for one in offers}
+        offers = with_carbon_cost(offers, facts, options_of(service, catalog))
+    return offers, (*cautions, *_unmet(service, catalog, selected.offers))
 
 
 def _unmet(service: Service, catalog: Catalog, left: Sequence[Offer]) -> tuple[Caution, ...]:

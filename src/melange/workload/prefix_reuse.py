@@ -1,8 +1,8 @@
 """Prompts that begin as earlier ones did: what of them a prefix cache holds, by its size.
 
-A prompt is a row of blocks. A block is found in a cache of C blocks that drops the least recently used one if fewer than
-C different ones were used since (Mattson et al., 1970), so that one look at a log answers for every size. Blocks of one
-prompt are used from its end to its start, as engines free them: then what is found is always the start of a prompt.
+A prompt is a row of blocks. A block is found in a cache of C blocks that drops the least recently used one if fewer
+than C different ones were used since (Mattson et al., 1970), so that one look at a log answers for every size. Blocks
+of one prompt are used from its end to its start, as engines free them: what is found is then the start of a prompt.
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ def reuse_of(
     Parameters
     ----------
     blocks, counts
-        The blocks of all prompts, each from its start, one prompt after the other (M,), and how many each has (N,). Equal
-        numbers mean equal blocks behind equal ones.
+        The blocks of all prompts, each from its start, one prompt after the other (M,), and how many each has (N,).
+        Equal numbers mean equal blocks behind equal ones.
     input_tokens, input_bucket
         Prompt lengths and their buckets (N,).
     buckets

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from melange.plan.plan import Plan
+from melange.present.terminal.engine_words import energy_line, engine_lines
 from melange.present.terminal.layout import (
     MAX_ROWS,
     cautions,
@@ -59,7 +60,7 @@ def plan_page(plan: Plan, incumbent: Plan | None = None) -> RenderableType:
 
 
 def assumptions(plan: Plan) -> str:
-    """Model, SLO, traffic and settings that the answer is based on, in two lines."""
+    """Model, SLO, traffic and settings that the answer is based on, and those of the engines, a line each."""
     workload = plan.workload
     parts = [plan.model or "model not named", str(plan.slo) if plan.slo else "SLO not named"]
     parts.append(f"{significant(workload.total_rate, 4)} requests/s")
@@ -69,7 +70,9 @@ def assumptions(plan: Plan) -> str:
         parts.append(f"mean {mean_in:,.0f} tokens in and {mean_out:,.0f} out")
     parts.append("headroom as certified" if plan.certificate else f"headroom {plan.options.headroom:.0%}")
     parts.append("continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices per bucket")
-    return " | ".join(part for part in parts if part) + (f"\nTraffic: {workload.source}" if workload.source else "")
+    told = [" | ".join(part for part in parts if part)]
+    told += [f"Traffic: {workload.source}"] if workload.source else []
+    return "\n".join([*told, *engine_lines(plan), *energy_line(plan)])
 
 
 def _mix(plan: Plan) -> RenderableType:

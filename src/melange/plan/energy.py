@@ -1,0 +1,131 @@
+"""What a plan's instances draw, and what that emits.
+
+A server draws ``TDP (idle + (busy - idle) load)`` for each accelerator: 1.4 times its thermal design power when it is
+full, the host, fans and network included, and 0.4 times when it has nothing to do. A node of eight H100 (5.6 kW of
+thermal design power) can draw 11.3 kW and draws about 0.7 of that while it serves ("Energy use of AI inference:
+efficiency pathways and test-time compute", 2025, which has 0.4 to 0.9: so far may this be off).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.grid import grid_intensity
+from melange.errors import InputError, some_of
+from melange.files import Json
+from melange.units import S_PER_H, TOKENS_PER_MTOK
+
+if TYPE_CHECKING:
+    from melange.catalog.offer import Offer
+    from melange.plan.options import Options
+    from melange.plan.plan import Plan
+
+IDLE_OF_TDP, BUSY_OF_TDP = 0.4, 1.4
+_W_PER_KW, _G_PER_KG = 1000.0, 1000.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyUse:
+    """What a plan's instances, or those of one type, draw and emit at the planned traffic.
+
+    Parameters
+    ----------
+    power_kw
+        Drawn by the data center for them [kW].
+    carbon_kg_per_h
+        Emitted for that [kg CO2e/h].
+    energy_kwh_per_mtok, carbon_kg_per_mtok
+        For a million tokens served, prompt and completion [kWh], [kg CO2e]; None where token counts are not known.
+    """
+
+    power_kw: float
+    carbon_kg_per_h: float
+    energy_kwh_per_mtok: float | None = None
+    carbon_kg_per_mtok: float | None = None
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return asdict(self)
+
+
+def instance_kw(accelerator: Accelerator, accelerators: int, load: float, pue: float) -> float:
+    """What a data center draws for an instance of so many accelerators at a load of 0-1 [kW]."""
+    share = IDLE_OF_TDP + (BUSY_OF_TDP - IDLE_OF_TDP) * min(max(load, 0.0), 1.0)
+    return accelerators * accelerator.tdp_w * share * pue / _W_PER_KW
+
+
+def with_carbon_cost(offers: Sequence[Offer], facts: Mapping[str, Accelerator], options: Options) -> tuple[Offer, ...]:
+    """Offers that cost what their emissions are counted with besides, at the load that headroom leaves.
+
+    Raises
+    ------
+    InputError
+        Accelerators whose power is not known.
+    """
+    unknown = sorted({one.accelerator for one in offers if not facts[one.accelerator].tdp_w})
+    if unknown:
+        raise InputError(
+            f"plan.carbon_price_per_kg: the power of {some_of(unknown)} is not known",
+            hint="leave them out: offers.gpus, or plan.carbon_price_per_kg: 0",
+        )
+    found = []
+    for one in offers:
+        kw = instance_kw(facts[one.accelerator], one.accelerators, 1.0 - options.headroom, options.pue)
+        kg_per_h = kw * grid_intensity(one.region, options.grid_g_per_kwh) / _G_PER_KG
+        cost = kg_per_h * options.carbon_price_per_kg
+        found.append(replace(one, cost_per_h=one.cost_per_h + cost, carbon_cost_per_h=cost))
+    return tuple(found)
+
+
+def energy_of(plan: Plan, facts: Mapping[str, Accelerator] | None = None) -> dict[str, EnergyUse]:
+    """What each used type draws and emits by name, and all together as ``total``; empty where a power is not known.
+
+    Parameters
+    ----------
+    plan
+        At the load that it plans for.
+    facts
+        Accelerators by name; None: the bundled ones.
+    """
+    if facts is None:
+        from melange.catalog.bundled import accelerators
+
+        facts = accelerators()
+    options, found = plan.options, {}
+    for r, one in enumerate(plan.replica_types):
+        count = int(plan.instances[r])
+        if not count:
+            continue
+        fact = facts.get(one.offer.accelerator)
+        if fact is None or not fact.tdp_w:
+            return {}
+        kw = count * instance_kw(fact, one.offer.accelerators, float(plan.load[r]), options.pue)
+        carbon = kw * grid_intensity(one.offer.region, options.grid_g_per_kwh) / _G_PER_KG
+        found[one.name] = _use(kw, carbon, _mtok_per_h(plan, r))
+    total = _mtok_per_h(plan, None)
+    kw, carbon = sum(one.power_kw for one in found.values()), sum(one.carbon_kg_per_h for one in found.values())
+    return found | {"total": _use(kw, carbon, total)}
+
+
+def _use(kw: float, carbon_kg_per_h: float, mtok_per_h: float) -> EnergyUse:
+    if not mtok_per_h > 0:
+        return EnergyUse(power_kw=kw, carbon_kg_per_h=carbon_kg_per_h)
+    return EnergyUse(
+        power_kw=kw,
+        carbon_kg_per_h=carbon_kg_per_h,
+        energy_kwh_per_mtok=kw / mtok_per_h,
+        carbon_kg_per_mtok=carbon_kg_per_h / mtok_per_h,
+    )
+
+
+def _mtok_per_h(plan: Plan, r: int | None) -> float:
+    """Millions of tokens that a type serves in an hour, or (None) all together; 0 where token counts are not known."""
+    workload = plan.workload
+    if workload.buckets.is_ordinal:
+        return 0.0
+    share = plan.share.sum(axis=0) if r is None else plan.share[r]
+    tokens = share * workload.request_rate * (workload.input_tokens + workload.output_tokens)
+    return float(tokens.sum()) * S_PER_H / TOKENS_PER_MTOK
