@@ -76,6 +76,7 @@ def accelerator_rows(collected: list[dict[str, str]]) -> list[dict[str, object]]
                 "link": row["scaleup_link"],
                 "link_gb_per_s": row["scaleup_bandwidth_gb_s_per_direction"],
                 "pcie_gb_per_s": row["pcie_bandwidth_gb_s_per_direction"],
+                "tdp_w": row["tdp_w"],
                 "aliases": ALIASES.get(name, ""),
                 "checked": CHECKED if is_checked else "",
                 "source": CONFIRMED.get(name) or row["source"].replace("from memory", "recalled, not looked up"),

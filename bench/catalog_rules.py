@@ -69,7 +69,8 @@ ADDED = {
     "gpu": "A100-PCIe-40GB", "vendor": "nvidia", "architecture": "Ampere", "memory_gib": "40",
     "memory_bandwidth_gb_s": "1555", "bf16_dense_tflops": "312", "fp16_dense_tflops": "312", "int8_dense_tops": "624",
     "scaleup_link": "PCIe (NVLink bridge optional)", "scaleup_bandwidth_gb_s_per_direction": "32",
-    "pcie_bandwidth_gb_s_per_direction": "32", "source": "NVIDIA A100 datasheet (PCIe 40 GB card)",
+    "pcie_bandwidth_gb_s_per_direction": "32", "tdp_w": "250",
+    "source": "NVIDIA A100 datasheet (PCIe 40 GB card)",
 }  # fmt: skip
 
 # ---- Offers ---------------------------------------------------------------------------------------------------------

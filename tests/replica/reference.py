@@ -28,8 +28,9 @@ class Job:
     arrival_s: float
     inputs: int
     outputs: int
-    cached: int
+    reusable: int
     limit: int
+    cached: int = 0
     made: int = 0
     read: int = 0  # prompt tokens in the KV cache; the prompt is inputs + what had been made before a preemption
     prompt: int = 0
@@ -260,6 +261,9 @@ class Cluster:
         if not replica.could_serve(job):
             job.status = REFUSED
             return
+        job.cached = int(job.reusable * replica.engine.prefix_kept)
+        if self.policy == policies.PREFIX_AFFINITY:
+            job.cached *= job.replica == policies.home(self.fleet, job.inputs, job.limit, random)
         job.part = policies.sent(self.fleet, job.replica, job.inputs, job.limit)
         replica.waiting.append(job)
         if replica.ends_s == math.inf:

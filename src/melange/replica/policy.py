@@ -19,10 +19,10 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64] | list[float]
 Ints = npt.NDArray[np.int64] | list[int]
 
-PLAN_LEAST_WORK, PLAN_SHARES, PAPER, LEAST_OUTSTANDING, ROUND_ROBIN, RANDOM = range(6)
+PLAN_LEAST_WORK, PLAN_SHARES, PAPER, LEAST_OUTSTANDING, ROUND_ROBIN, RANDOM, PREFIX_AFFINITY = range(7)
 
 # What people call them, the default first.
-POLICIES = ("plan-least-work", "plan-shares", "paper", "least-outstanding", "round-robin", "random")
+POLICIES = ("plan-least-work", "plan-shares", "paper", "least-outstanding", "round-robin", "random", "prefix-affinity")
 
 # A replica this full takes requests only if no other type has more room: what the default headroom leaves. Of 0.7 to 1,
 # 0.9 and 0.8 held the SLO of most requests on five plans.
@@ -97,7 +97,8 @@ def choose(policy: int, state: PolicyState, input_tokens: int, max_tokens: int, 
     max_tokens
         Longest completion that the client allows [tokens]; 0 where it did not say.
     uniform
-        A random number in [0, 1); only ``paper`` and ``random`` use it.
+        A random number in [0, 1), which ``paper`` and ``random`` use; of ``prefix-affinity`` the request's key, the
+        same for requests that share a prefix.
     """
     if policy == PLAN_LEAST_WORK:
         return _plan_least_work(state, input_tokens, max_tokens)
@@ -109,7 +110,15 @@ def choose(policy: int, state: PolicyState, input_tokens: int, max_tokens: int, 
         return _least_outstanding(state)
     if policy == ROUND_ROBIN:
         return _next_in_turn(state, -1)
+    if policy == PREFIX_AFFINITY:
+        return _prefix_affinity(state, input_tokens, max_tokens, uniform)
     return _random(state, uniform)
+
+
+def home(state: PolicyState, input_tokens: int, max_tokens: int, key: float) -> int:
+    """The replica that ``prefix-affinity`` sends a request with that key to unless it is full; -1 where none is up."""
+    t = _type_of_key(state, _bucket(state.input_edges, input_tokens), _last_output(state, max_tokens), key)
+    return _replica_of_key(state, t, key) if t >= 0 else -1
 
 
 def sent(state: PolicyState, replica: int, input_tokens: int, max_tokens: int) -> float:
@@ -160,6 +169,60 @@ def _plan_shares(state: PolicyState, input_tokens: int, max_tokens: int) -> int:
     """The plan's shares, exactly; inside a type each replica in turn."""
     t = _next_type(state, _bucket(state.input_edges, input_tokens), _last_output(state, max_tokens))
     return _next_in_turn(state, t) if t >= 0 else _least_outstanding(state)
+
+
+def _prefix_affinity(state: PolicyState, input_tokens: int, max_tokens: int, key: float) -> int:
+    """Requests that share a prefix to the same replica while it has room; else where the plan's shares would send them.
+
+    Types by the plan's shares of the keys, and inside a type by rendezvous hashing: a replica that goes or comes moves
+    the keys of no other.
+    """
+    i, last = _bucket(state.input_edges, input_tokens), _last_output(state, max_tokens)
+    t = _type_of_key(state, i, last, key)
+    if t < 0:
+        return _least_outstanding(state)
+    part = _expected(state, state.part, t, i, last)
+    wanted = _replica_of_key(state, t, key)
+    if state.fill[wanted] + part <= FULL:
+        return wanted
+    best = _least_full(state, t)
+    if state.fill[best] + part <= FULL:
+        return best
+    return _refuge(state, t, i, last, best)
+
+
+def _type_of_key(state: PolicyState, i: int, last: int, key: float) -> int:
+    """The type in whose part of the keys this one lies; the fittest where none of the plan's is up."""
+    types, total = len(state.turn) - 1, 0.0
+    for t in range(types):
+        if _is_any_up(state, t):
+            total += _expected(state, state.share, t, i, last)
+    if total <= 1e-12:
+        return _fittest_type(state, i, last)
+    left, chosen = key * total, -1
+    for t in range(types):
+        share = _expected(state, state.share, t, i, last) if _is_any_up(state, t) else 0.0
+        if share > 1e-12 and left >= 0.0:
+            chosen = t
+        left -= share
+    return chosen
+
+
+def _replica_of_key(state: PolicyState, t: int, key: float) -> int:
+    """The replica of a type whose hash with the key is largest; -1 where none is up."""
+    start = int(key * 2147483646.0) + 1
+    best, most, place = -1, -1, 0
+    for r in range(len(state.type_of)):
+        if state.type_of[r] != t:
+            continue
+        place += 1
+        if state.is_up[r]:
+            mixed = (start + place * 1299709) % 2147483647
+            for _ in range(3):  # Lehmer's generator, and shifts so that neighbors part
+                mixed = (mixed ^ (mixed >> 11)) * 48271 % 2147483647
+            if mixed > most:
+                best, most = r, mixed
+    return best
 
 
 def _paper(state: PolicyState, input_tokens: int, uniform: float) -> int:

@@ -224,13 +224,13 @@ class Session:
             the log's requests as recorded, or Poisson without a log.
         """
         from melange.replica.simulated.kernel import compilation_told
-        from melange.validate.certify.certify import certify
+        from melange.service.stages import certified_plan
 
         question, observed = self.question(), self.observed()
         if reason := too_large(question):
             raise InputError(f"nothing can be certified: {reason}", hint="--quick plans by closed form")
         with self._task("simulating plans") as tell, compilation_told(tell):
-            found = certify(question, burstiness=burstiness, observed=observed, incumbent=incumbent, progress=tell)
+            found = certified_plan(self.service, question, burstiness, observed, incumbent, tell)
         found = with_word_on_confidence(found)
         return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
 

@@ -23,10 +23,13 @@ if TYPE_CHECKING:
     from melange.catalog.catalog import Catalog, Model, Offer
     from melange.measure.subject import Subject
     from melange.plan.options import Options
+    from melange.plan.plan import Plan
+    from melange.plan.question import Question
     from melange.profile.estimate_inputs import EstimateInputs
     from melange.profile.measurement import Measurement
     from melange.profile.rate_cache import RateCache
     from melange.slo import Slo
+    from melange.workload.arrivals import Arrivals
     from melange.workload.workload import Array
 
 
@@ -327,6 +330,29 @@ def model_of(service: Service) -> Model:
 
     path = service.path(service.model)
     return find_model(str(path) if path.exists() else service.model)
+
+
+def certified_plan(
+    service: Service | None,
+    question: Question,
+    burstiness: float | None,
+    observed: Arrivals | None,
+    incumbent: Plan | None,
+    tell: Callable[[str], None],
+) -> Plan:
+    """The certified plan, under the balancer's policy that the service's capacities assume."""
+    from melange.replica.policy import POLICIES, PREFIX_AFFINITY
+    from melange.validate.certify.certify import certify
+
+    is_kept_together = service is not None and service.profile.prefix_routing == "affinity"
+    return certify(
+        question,
+        policy=POLICIES[PREFIX_AFFINITY if is_kept_together else 0],
+        burstiness=burstiness,
+        observed=observed,
+        incumbent=incumbent,
+        progress=tell,
+    )
 
 
 def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog, name: str) -> Subject:

@@ -14,7 +14,7 @@ from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.routing import policy_state, replica_engines, types_of
 from melange.replica.engine import Engine
-from melange.replica.policy import POLICIES
+from melange.replica.policy import POLICIES, PREFIX_AFFINITY
 from melange.replica.simulated.cluster import Event, play
 from melange.replica.simulated.kernel import compilation_told
 from melange.replica.simulated.outcome import Outcome
@@ -134,6 +134,7 @@ def simulate(
         shaped.output_tokens,
         shaped.cached_tokens,
         shaped.max_tokens,
+        keys=shaped.keys if policy == POLICIES[PREFIX_AFFINITY] else None,
         events=events,
         seed=seed,
         progress=progress,

@@ -45,6 +45,8 @@ class Arrivals:
         First tokens of each prompt that a prefix cache holds (N,); None: none.
     max_tokens
         Longest completion that the client allows (N,); None if unknown.
+    keys
+        A number in [0, 1) for each, the same for those that share a prefix (N,); None: not known.
     source
         Where they come from, in words.
     is_shuffled
@@ -56,6 +58,7 @@ class Arrivals:
     output_tokens: Tokens
     cached_tokens: Tokens | None = None
     max_tokens: Tokens | None = None
+    keys: Array | None = None
     source: str = ""
     is_shuffled: bool = True
 
@@ -135,6 +138,7 @@ class Arrivals:
             output_tokens=self.output_tokens[places],
             cached_tokens=None if self.cached_tokens is None else self.cached_tokens[places],
             max_tokens=None if self.max_tokens is None else self.max_tokens[places],
+            keys=None if self.keys is None else self.keys[places],
         )
 
 
@@ -301,11 +305,13 @@ def read_arrivals(
         raise InputError(f"{log.place}: no request with input and output tokens")
     arrival_s = found["arrival_s"].to_numpy().astype(float)
     name = Path(log.place).name if log.files else "an Ibis table"
+    shared = reusable_tokens(found, layout.shared, log.place)
     whole = Arrivals(
         arrival_s=arrival_s - arrival_s[0],
         input_tokens=found["input"].to_numpy().astype(np.int32),
         output_tokens=found["output"].to_numpy().astype(np.int32),
-        cached_tokens=reusable_tokens(found, layout.shared, log.place),
+        cached_tokens=None if shared is None else shared[0],
+        keys=None if shared is None else shared[1],
         source=f"{found.num_rows:,} requests of {name}{_AS_THEY_CAME}",
         is_shuffled=False,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,6 +33,8 @@ _MOST_REQUESTS = 100_000
 # Tokens of the blocks that turns of a conversation are cut into; engines have 16, and published hashes 512.
 _TURN_BLOCK = 64
 _LEAST_BLOCK, _MOST_BLOCK = 8, 4096
+# Blocks that more than this share of the prompts have are a system prompt's, not a conversation's.
+_COMMON = 0.02
 
 
 def prefix_fields(found: Sequence[str], named: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -96,8 +100,13 @@ def prefix_reuse_in(rows: Rows, grid: Buckets, duration_s: float) -> PrefixReuse
     )
 
 
-def reusable_tokens(found: Any, shared: Mapping[str, str], log: str) -> npt.NDArray[np.int32] | None:
-    """First tokens of each prompt that earlier ones began with as well (N,); None where the log does not say.
+def reusable_tokens(
+    found: Any, shared: Mapping[str, str], log: str
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64] | None] | None:
+    """First tokens of each prompt that earlier ones began with as well, and its key (N,); None where nothing says so.
+
+    A key is a number in [0, 1), the same for requests whose prompts begin alike beyond what very many begin with; None
+    where only counts of tokens are known.
 
     Parameters
     ----------
@@ -111,7 +120,7 @@ def reusable_tokens(found: Any, shared: Mapping[str, str], log: str) -> npt.NDAr
     role = next(iter(shared))
     inputs, place = found["input"].to_numpy().astype(np.int64), f"{log}: {shared[role]}"
     if role == "cached":
-        return _counted(found[role], inputs, place).astype(np.int32)
+        return _counted(found[role], inputs, place).astype(np.int32), None
     try:
         lists, block = _blocks(found, role, place)
     except InputError:
@@ -121,7 +130,15 @@ def reusable_tokens(found: Any, shared: Mapping[str, str], log: str) -> npt.NDAr
     for n, blocks in enumerate(lists):
         reused[n] = next((k for k, one in enumerate(blocks) if one not in seen), len(blocks))
         seen.update(blocks)
-    return np.asarray(np.minimum(reused * block, np.maximum(inputs - 1, 0)), np.int32)
+    return np.asarray(np.minimum(reused * block, np.maximum(inputs - 1, 0)), np.int32), _keys(lists)
+
+
+def _keys(lists: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) by the first block of each prompt that not too many have (N,)."""
+    often = Counter(one for blocks in lists for one in blocks)
+    most = max(_COMMON * len(lists), 2.0)
+    firsts = [next((one for one in blocks if often[one] <= most), n) for n, blocks in enumerate(lists)]
+    return np.array([zlib.crc32(one.to_bytes(8, "little", signed=True)) / 2**32 for one in firsts])
 
 
 def _blocks(found: Any, role: str, place: str) -> tuple[list[list[int]], int]:

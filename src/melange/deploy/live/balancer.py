@@ -153,7 +153,7 @@ class Balancer:
     def _chosen(self, size: Size) -> int:
         """The policy's choice, or the one with most room where that one is over its limit; -1: none."""
         fleet = self.fleet
-        chance = random.random() if self._needs_chance else 0.0
+        chance = random.random() if self._needs_chance else size.key
         index: int = self._choose(self._policy, fleet, size.input_tokens, size.max_tokens, chance)
         if index >= 0 and fleet.fill[index] > self.settings.most_fill:
             return self._least_full(size)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -11,6 +12,8 @@ def _refuse(name: str) -> None:
     raise ValueError(name)
 
 
+# Of a prompt's beginning that tell conversations and documents apart. A judgment: a system prompt may be longer.
+_KEY_LETTERS = 4096
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
@@ -30,11 +33,14 @@ class Size:
         Longest completion that the client allows [tokens]; 0 where it does not say.
     is_stream
         Whether it wants tokens as they come.
+    key
+        A number in [0, 1), the same for requests of one conversation or user.
     """
 
     input_tokens: int
     max_tokens: int
     is_stream: bool
+    key: float = field(default=0.0, repr=False, compare=False)
 
 
 def read_body(body: bytes) -> dict[str, Any]:
@@ -80,7 +86,27 @@ def size_of(content: dict[str, Any], is_chat: bool, bytes_per_token: float) -> S
         raise BadRequestError("stream must be true or false")
     tokens, text_bytes = _messages(content.get("messages")) if is_chat else _prompt(content.get("prompt"))
     # A byte more than a whole number of tokens is a token more.
-    return Size(max(1, tokens + int(-(-text_bytes // bytes_per_token))), asked, bool(stream))
+    return Size(max(1, tokens + int(-(-text_bytes // bytes_per_token))), asked, bool(stream), key_of(content, is_chat))
+
+
+def key_of(content: dict[str, Any], is_chat: bool) -> float:
+    """A number in [0, 1), the same for requests that share more than a system prompt.
+
+    Of what the client says (``prompt_cache_key``), or of the first user message of a conversation, which all of its
+    turns repeat, or of the beginning of a prompt.
+
+    >>> first = {"role": "user", "content": "Hello"}
+    >>> turns = [[first], [first, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "How are you?"}]]
+    >>> len({key_of({"messages": turn}, True) for turn in turns})
+    1
+    """
+    said: Any = content.get("prompt_cache_key")
+    if type(said) is not str:
+        said = content.get("prompt")
+        if is_chat:
+            said = next((one.get("content") for one in content["messages"] if one.get("role") == "user"), "")
+        said = said if type(said) is str else repr(said)
+    return zlib.crc32(said[:_KEY_LETTERS].encode("utf-8", "surrogatepass")) / 2**32
 
 
 def _prompt(prompt: Any) -> tuple[int, int]:

@@ -63,6 +63,7 @@ def play(
     cached_tokens: Integers | None = None,
     max_tokens: Integers | None = None,
     *,
+    keys: Array | None = None,
     events: Sequence[Event] = (),
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
@@ -86,6 +87,9 @@ def play(
         replica's prefix cache holds its engine's ``prefix_kept``, and they need not be read; None: none.
     max_tokens
         The longest completion that the client allows (N,), 0 where it does not say; None: nobody says.
+    keys
+        Of ``prefix-affinity``: a number in [0, 1) for each request, the same for those that share a prefix (N,). What
+        its prefix cache holds counts on the replica of the key alone. None: each has a key of its own.
     events
         Replicas that go and come. What a lost replica held is sent elsewhere once, its clock running on; one that is
         drained ends what it holds, and does not come back.
@@ -119,7 +123,7 @@ def play(
             fleet,
             policy,
             arrival_s,
-            random.random(last - first),
+            random.random(last - first) if keys is None else np.ascontiguousarray(keys[first:last], float),
             first,
             last,
             float(arrival_s[last - 1]),

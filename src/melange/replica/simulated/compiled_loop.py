@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+from melange.replica.policy import PREFIX_AFFINITY
 from melange.replica.simulated import columns as at
 from melange.replica.simulated.batching import begin, clear, enqueue, finish, fits
 from melange.replica.simulated.compiled_policy import compiled_policy
@@ -19,7 +20,7 @@ from melange.replica.simulated.heaps import settle
 from melange.replica.simulated.outcome import FAILED, REFUSED
 
 _policy = compiled_policy()
-_choose, _sent, _lost = _policy.choose, _policy.sent, _policy.lost
+_choose, _sent, _lost, _home = _policy.choose, _policy.sent, _policy.lost, _policy.home
 
 _GOLDEN = 0.6180339887498949  # its multiples are spread evenly over [0, 1)
 
@@ -82,6 +83,11 @@ def _send(world, fleet, policy, k, now, uniform):
         requests[k, at.STATUS] = REFUSED
         return -1
     requests[k, at.CACHED] = int(requests[k, at.REUSABLE] * world.real[replica, at.KEPT])
+    is_moved = policy == PREFIX_AFFINITY and replica != _home(
+        fleet, requests[k, at.INPUT], requests[k, at.LIMIT], uniform
+    )
+    if is_moved:
+        requests[k, at.CACHED] = 0
     world.moments[k, at.PART] = _sent(fleet, replica, requests[k, at.INPUT], requests[k, at.LIMIT])
     enqueue(world, replica, k, now)
     return replica
