@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -22,6 +23,7 @@ from melange.deploy.launch import Launch, Start, launch_of
 from melange.deploy.server_options import ServerOptions
 from melange.errors import InputError
 from melange.plan.server import Server
+from melange.replica.speculation import Speculation
 from melange.slo import Slo
 
 SERVER = Server(
@@ -59,6 +61,30 @@ def test_vllm_is_started_as_the_plan_assumes() -> None:
         "--shutdown-timeout 162 --enable-chunked-prefill --no-enable-prefix-caching"
     )
     assert (launch.image, launch.accelerators, launch.drain_s) == ("vllm/vllm-openai:v0.32.0", 2, 162)
+
+
+DRAFTS = Speculation(draft_tokens=4, acceptance_rate=0.7)
+
+
+def test_prefix_caching_and_drafts_are_flags() -> None:
+    """Where the plan counts on them, and neither can be taken back."""
+    vllm = launched(replace(SERVER, is_prefix_caching=True, speculation=DRAFTS))
+    assert "--enable-prefix-caching" in vllm.command
+    config = json.loads(vllm.command[vllm.command.index("--speculative-config") + 1])
+    assert config == {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4}
+    small = replace(DRAFTS, method="draft_model", model="org/small")
+    words = launched(replace(SERVER, speculation=small)).command
+    config = json.loads(words[words.index("--speculative-config") + 1])
+    assert config == {"method": "draft_model", "num_speculative_tokens": 4, "model": "org/small"}
+    told = replace(SERVER, engine="sglang", era="sglang", is_chunked=False, is_prefix_caching=True, speculation=small)
+    sglang = launched(told).shell
+    assert "--disable-radix-cache" not in sglang
+    assert "--speculative-algorithm STANDALONE --speculative-draft-model-path org/small" in sglang
+    for extra in ("--no-enable-prefix-caching", "--speculative-config={}"):
+        with pytest.raises(InputError, match="is set by the plan"):
+            launched(replace(SERVER, is_prefix_caching=True), extra_args=[extra])
+    with pytest.raises(InputError, match="no prefix caching"):
+        launched(replace(SERVER, engine="vllm-0.2", era="vllm-0.2", is_prefix_caching=True))
 
 
 def test_the_version_is_the_one_that_tests_run() -> None:

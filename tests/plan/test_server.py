@@ -47,6 +47,7 @@ def test_limits_are_the_engines_defaults_on_that_accelerator() -> None:
         max_context=32578,
         memory_utilization=0.9,
         is_chunked=True,
+        is_prefix_caching=False,
         source="estimated",
     )
     assert [one.max_context for one in servers[1:]] == [131072, 131072]
@@ -74,7 +75,7 @@ def test_a_server_in_one_line_has_vllms_names() -> None:
     """The line can be turned into flags; a variant is named after the model."""
     one, small = servers_of(plan_of("L4", variants=["fp8"]))
     limits = "max_num_seqs 256, max_num_batched_tokens 2048, max_model_len {}, block_size 16"
-    limits += ", gpu_memory_utilization 0.9, enable_chunked_prefill true"
+    limits += ", gpu_memory_utilization 0.9, enable_chunked_prefill true, enable_prefix_caching false"
     assert str(one) == f"A replica of L4: {MODEL}, vllm, tensor parallel 1, {limits.format(32578)}"
     assert (
         str(small) == f"A replica of L4 fp8: {MODEL} (fp8), vllm, tensor parallel 1, {limits.format(small.max_context)}"

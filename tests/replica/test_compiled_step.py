@@ -10,7 +10,7 @@ import pytest
 from melange.replica.simulated import compiled_step
 from melange.replica.step import StepCost, step_time_s
 
-KINDS = ("dense", "experts", "windows", "split", "corrected", "all")
+KINDS = ("dense", "experts", "windows", "split", "corrected", "drafts", "all")
 
 
 def random_cost(seed: int, kind: str) -> StepCost:
@@ -20,11 +20,13 @@ def random_cost(seed: int, kind: str) -> StepCost:
     cost = replace(cost, weights_s=float(rng.uniform(1e-3, 2e-2)), window=float(rng.integers(64, 4096)))
     cost = replace(cost, experts_s=cost.weights_s * 0.9, expert_decay=-float(rng.uniform(0.01, 0.5)))
     cost = replace(cost, batch_power=float(rng.uniform(-0.2, 0.2)), least_batch=2.0, most_batch=64.0)
+    cost = replace(cost, draft_tokens=float(rng.integers(1, 8)), accepted_tokens=float(rng.uniform(0.1, 3.0)))
     absent = {
         "experts": ("experts_s", "expert_decay"),
         "windows": ("window_context_s", "window_position_s"),
         "split": ("one_shot_s", "one_shot_token_s", "ring_s", "ring_token_s"),
         "corrected": ("batch_power", "least_batch", "most_batch"),
+        "drafts": ("draft_tokens", "accepted_tokens"),
     }
     without = [name for key, names in absent.items() if kind not in (key, "all") for name in names]
     return replace(cost, **dict.fromkeys(without, 0.0))

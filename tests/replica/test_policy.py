@@ -6,7 +6,7 @@ from balance_cases import small_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_cases import answering
-from simulated import fleet
+from simulated import engine, fleet
 
 from melange.errors import InputError
 from melange.plan.routing import policy_state
@@ -16,12 +16,14 @@ from melange.replica.policy import (
     PLAN_LEAST_WORK,
     PLAN_SHARES,
     POLICIES,
+    PREFIX_AFFINITY,
     PolicyState,
     choose,
     finished,
     lost,
     sent,
 )
+from melange.replica.simulated.cluster import play
 from melange.replica.simulated.compiled_policy import compiled_policy
 
 EVERY_POLICY = pytest.mark.parametrize("policy", range(len(POLICIES)), ids=POLICIES)
@@ -178,3 +180,58 @@ def test_a_plan_without_rates_or_replicas_is_no_fleet() -> None:
     bare = answering(small_plan(), max_request_rate=np.zeros((2, 2, 2)))
     with pytest.raises(InputError, match="the rates of its replicas are missing"):
         policy_state(bare)
+
+
+def keys(count: int, seed: int = 0) -> list[float]:
+    """Keys of so many conversations."""
+    return np.random.default_rng(seed).random(count).tolist()
+
+
+def test_requests_with_a_key_go_to_the_same_replica() -> None:
+    """While it has room; keys are spread evenly; and a replica that goes moves only its own."""
+    state = fleet([0] * 8, "lists")
+    homes = [choose(PREFIX_AFFINITY, state, 50, 10, key) for key in keys(4000)]
+    assert homes == [policies.home(state, 50, 10, key) for key in keys(4000)]
+    counts = np.bincount(homes, minlength=8)
+    assert counts.min() > 0.85 * 500
+    assert counts.max() < 1.15 * 500
+    state.is_up[3] = 0
+    after = [choose(PREFIX_AFFINITY, state, 50, 10, key) for key in keys(4000)]
+    assert all(now == before for now, before in zip(after, homes, strict=True) if before != 3)
+    assert 3 not in after
+
+
+def test_a_full_replica_sends_its_keys_elsewhere() -> None:
+    """The bound on load: the least full replica of the type takes what its own has no room for."""
+    state = fleet([0] * 3, "lists")
+    wanted = policies.home(state, 50, 10, 0.4)
+    state.fill[wanted] = 0.95
+    state.fill[(wanted + 1) % 3] = 0.5
+    assert choose(PREFIX_AFFINITY, state, 50, 10, 0.4) == (wanted + 2) % 3
+
+
+def test_keys_keep_to_the_shares_of_types() -> None:
+    """Types take the plan's part of the keys, and a key stays with its type."""
+    share = np.repeat([0.3, 0.7], 6)
+    state = fleet([0, 0, 1, 1, 1], "lists", share=share)
+    types = np.array([state.type_of[choose(PREFIX_AFFINITY, state, 50, 10, key)] for key in keys(4000)])
+    assert types.mean() == pytest.approx(0.7, abs=0.03)
+
+
+def test_what_is_cached_counts_where_the_key_belongs() -> None:
+    """By hand: 50 of 200 tokens are read on the replica of the key; one key for all, and the rest have to read 200."""
+    random, size = np.random.default_rng(3), np.full(400, 200)
+    engines, arrival_s = [engine(kv_tokens=1e6)] * 4, np.cumsum(random.exponential(0.5, 400))
+    read = []
+    for keyed in (random.random(400), np.full(400, 0.4)):
+        state = fleet([0] * 4, share=np.ones(6))
+        outcome = play(
+            *(engines, state, PREFIX_AFFINITY, arrival_s, size, size // 10),
+            cached_tokens=np.full(400, 150),
+            keys=keyed,
+        )
+        home = [policies.home(state, 200, 0, key) for key in keyed.tolist()]
+        moved = np.count_nonzero(outcome.replica != np.array(home))
+        assert outcome.prompt_tokens.sum() == 400 * 50 + moved * 150
+        read.append(moved)
+    assert read[0] < read[1]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from melange.errors import InputError
+from melange.catalog.grid import DEFAULT
+from melange.errors import InputError, unknown
 from melange.plan.bindings import (
     ACCELERATOR,
     INSTANCE_TYPE,
@@ -99,6 +100,10 @@ def _check_names(profile: Profile, options: Options) -> None:
     for key in ("require", "exclude"):
         check_names(getattr(options, key), items, (REPLICA_TYPE, ACCELERATOR), f"plan.{key}")
     check_apart(options.require, options.exclude)
+    regions = {item.offer.region for item in items} | {DEFAULT}
+    for name in options.grid_g_per_kwh:
+        if name not in regions:
+            raise unknown("region", name, sorted(regions - {""}), place="plan.grid_g_per_kwh")
 
 
 def _by_replica_type(profile: Profile, options: Options) -> Options:

@@ -155,8 +155,8 @@ def reuse_of(
     Parameters
     ----------
     blocks, counts
-        The blocks of all prompts, each from its start, one prompt after the other (M,), and how many each has (N,).
-        Equal numbers mean equal blocks behind equal ones.
+        The blocks of all prompts, each from its start, one prompt after the other (M,), and how many each has (N,);
+        those of its completion may follow. Equal numbers mean equal blocks behind equal ones.
     input_tokens, input_bucket
         Prompt lengths and their buckets (N,).
     buckets
@@ -169,12 +169,9 @@ def reuse_of(
         Where they come from.
     """
     request = np.repeat(np.arange(len(counts)), counts)
-    last = np.cumsum(counts) - 1
-    tokens = np.full(len(blocks), float(block_tokens))
-    filled = counts > 0
-    tokens[last[filled]] = np.clip(input_tokens[filled] - (counts[filled] - 1) * block_tokens, 1, block_tokens)
+    within = np.arange(len(blocks)) - (np.cumsum(counts) - counts)[request]
     # The last token of a prompt is always computed.
-    tokens[last[filled]] = np.minimum(tokens[last[filled]], np.maximum(input_tokens[filled] - 1, 0))
+    tokens = np.clip(input_tokens[request] - 1.0 - within * block_tokens, 0.0, block_tokens)
     cache_of = np.zeros(len(counts), np.int64)
     distance = _distances(blocks, counts, cache_of)
     reused = np.isfinite(distance)

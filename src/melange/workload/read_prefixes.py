@@ -203,22 +203,19 @@ def _block_tokens(lists: Sequence[Sequence[int]], inputs: npt.NDArray[np.int64],
 def _turns(
     conversations: Sequence[Any], inputs: npt.NDArray[np.int64], outputs: npt.NDArray[np.int64]
 ) -> list[list[int]]:
-    """Blocks of requests that are turns of conversations: each begins with the prompt and the answer before it."""
+    """Blocks of requests that are turns of conversations, with those of their answers.
+
+    A turn begins with the prompt and the answer of the one before.
+    """
     held: dict[Any, list[int]] = {}
-    known: dict[Any, int] = {}
     found, fresh = [], 0
     for name, tokens, made in zip(conversations, inputs.tolist(), outputs.tolist(), strict=True):
-        same = min(known.get(name, 0), tokens) // _TURN_BLOCK if name is not None else 0
-        count = -(-tokens // _TURN_BLOCK)
-        blocks = [*held.get(name, ())[:same]]
-        new = count - len(blocks)
-        blocks += range(fresh, fresh + new)
+        # Whole blocks of the turn before are the first of this prompt, as far as it reaches.
+        before = held.get(name, []) if name is not None else []
+        blocks = before[: tokens // _TURN_BLOCK]
+        new = -(-(tokens + made) // _TURN_BLOCK) - len(blocks)
+        blocks = [*blocks, *range(fresh, fresh + new)]
         fresh += new
         found.append(blocks)
-        if name is not None:
-            # The answer's blocks are part of the next prompt, and were computed with this one.
-            answer = (tokens + made) // _TURN_BLOCK - tokens // _TURN_BLOCK
-            whole = blocks[: tokens // _TURN_BLOCK] + list(range(fresh, fresh + answer))
-            fresh += answer
-            held[name], known[name] = whole, tokens + made
+        held[name] = blocks[: (tokens + made) // _TURN_BLOCK]
     return found
