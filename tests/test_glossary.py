@@ -13,11 +13,19 @@ import pytest
 Modules = Mapping[str, ast.Module]
 
 GLOSSARY = Path(__file__).parents[1] / "docs" / "glossary.md"
-UNITS = ("-", "1", "0-1", "tokens", "s", "min", "years", "bytes", "bytes/s", "1/s", "USD", "USD/h")
+ENERGY_UNITS = ("W", "kW", "kWh", "kg", "kg/h", "g/kWh", "USD/kg")
+UNITS = ("-", "1", "0-1", "tokens", "s", "min", "years", "bytes", "bytes/s", "1/s", "USD", "USD/h", *ENERGY_UNITS)
 COMBINED_UNITS = ("1/s per bucket", "USD/h per 1/s")
 # What the end or the beginning of a name says of its unit; the first that fits counts.
 UNIT_BY_FORM = {
     r"_bytes_per_s$": "bytes/s",
+    r"_kwh_per_mtok$": "kWh",
+    r"_kg_per_mtok$": "kg",
+    r"_kg_per_h$": "kg/h",
+    r"_price_per_kg$": "USD/kg",
+    r"_g_per_kwh$": "g/kWh",
+    r"_kw$": "kW",
+    r"_w$": "W",
     r"_per_h$": "USD/h",
     r"_per_mtok$": "USD",
     r"_bytes$": "bytes",

@@ -65,7 +65,7 @@ def _benchmarked(session: Session) -> Question:
         input_edges=tuple(2**k for k in range(LEAST_POWER, INPUT_POWER + 1)),
         output_edges=tuple(2**k for k in range(LEAST_POWER, OUTPUT_POWER + 1)),
     )
-    measured = estimate(model_of(service), offers, session.slo.on_mean(), grid, engine=service.engine)
+    measured = estimate(model_of(service), offers, session.slo.on_mean(), grid, engine=service.engine.requirement)
     workload = asked.workload
     i = _powers(workload.input_tokens, INPUT_POWER) - LEAST_POWER
     o = _powers(workload.output_tokens, OUTPUT_POWER) - LEAST_POWER

@@ -63,7 +63,7 @@ def test_vllm_is_started_as_the_plan_assumes() -> None:
     assert (launch.image, launch.accelerators, launch.drain_s) == ("vllm/vllm-openai:v0.32.0", 2, 162)
 
 
-DRAFTS = Speculation(draft_tokens=4, acceptance_rate=0.7)
+DRAFTS = Speculation(draft_tokens=4, accepted_share=0.7)
 
 
 def test_prefix_caching_and_drafts_are_flags() -> None:

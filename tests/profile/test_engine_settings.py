@@ -152,7 +152,7 @@ def test_prefix_caching_is_as_the_release_ships_it() -> None:
     assert replace(silent, settings={"is_prefix_caching": True}).is_prefix_caching
 
 
-DRAFTS = Speculation(draft_tokens=4, acceptance_rate=0.7)
+DRAFTS = Speculation(draft_tokens=4, accepted_share=0.7)
 
 
 def test_drafts_help_under_tight_limits_and_cost_throughput() -> None:
@@ -171,7 +171,7 @@ def test_drafts_help_under_tight_limits_and_cost_throughput() -> None:
 
 def test_a_type_drafts_only_where_that_carries_more() -> None:
     """With a poor acceptance rate and a costly draft model the plan's engine does without, and loses nothing."""
-    poor = Speculation(draft_tokens=8, acceptance_rate=0.05, method="draft_model", model="Qwen/Qwen3-8B")
+    poor = Speculation(draft_tokens=8, accepted_share=0.05, method="draft_model", model="Qwen/Qwen3-8B")
     for slo in (LOOSE, TIGHT):
         profile = profile_of(slo=slo, speculation=poor)
         assert profile.engines[0] is not None
@@ -181,7 +181,7 @@ def test_a_type_drafts_only_where_that_carries_more() -> None:
 
 def test_better_drafts_carry_more() -> None:
     """By acceptance rate; a draft model carries less than drafts that cost nothing, and takes memory."""
-    rates = [closed_form(slo=TIGHT, speculation=replace(DRAFTS, acceptance_rate=rate)) for rate in (0.5, 0.7, 0.9)]
+    rates = [closed_form(slo=TIGHT, speculation=replace(DRAFTS, accepted_share=rate)) for rate in (0.5, 0.7, 0.9)]
     assert rates == sorted(rates)
     small = replace(DRAFTS, method="draft_model", model="Qwen/Qwen3-0.6B")
     assert closed_form(slo=TIGHT) < closed_form(slo=TIGHT, speculation=small) < rates[1]

@@ -45,7 +45,7 @@ def test_settings_have_vllms_names(tmp_path: Path) -> None:
         "memory_utilization": 0.8,
         "kv_dtype": "fp8",
         "is_prefix_caching": False,
-        "speculation": Speculation(draft_tokens=3, acceptance_rate=0.7, method="eagle3", model="org/head"),
+        "speculation": Speculation(draft_tokens=3, accepted_share=0.7, method="eagle3", model="org/head"),
     }
 
 

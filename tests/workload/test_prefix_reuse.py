@@ -71,7 +71,7 @@ def test_hit_rates_are_those_of_a_replayed_cache(seed: int) -> None:
     prompts, lengths = conversations(seed)
     reuse = found_in(prompts, lengths)
     for size in (300, 1000, 3000, 10_000):
-        assert reuse.hit_rate(size * BLOCK) == pytest.approx(replayed(prompts, lengths, size), abs=0.03), size
+        assert reuse.hit_share(size * BLOCK) == pytest.approx(replayed(prompts, lengths, size), abs=0.03), size
 
 
 def test_spread_over_caches_each_holds_less() -> None:
@@ -108,7 +108,7 @@ def test_hit_rates_on_the_mooncake_conversations() -> None:
         latest[length // 512] = len(prompts) - 1
     reuse = found_in(prompts, lengths, 512)
     for size in (2_000, 8_000, 30_000, 100_000):
-        assert reuse.hit_rate(size * 512.0) == pytest.approx(replayed(prompts, lengths, size, 512), abs=0.03)
+        assert reuse.hit_share(size * 512.0) == pytest.approx(replayed(prompts, lengths, size, 512), abs=0.03)
 
 
 def log_of(tmp_path: Path, rows: list[dict[str, object]]) -> Path:
@@ -130,7 +130,7 @@ def test_block_hashes_of_a_log_are_read(tmp_path: Path) -> None:
     assert reuse is not None
     assert "blocks of 64 tokens" in reuse.source
     tokens = np.bincount(np.searchsorted(read_trace(path).buckets.input_edges, lengths), weights=lengths, minlength=13)
-    assert reuse.hit_rate(1e9, tokens) == pytest.approx(replayed(prompts, lengths, 10**9), abs=0.03)
+    assert reuse.hit_share(1e9, tokens) == pytest.approx(replayed(prompts, lengths, 10**9), abs=0.03)
     arrivals = read_arrivals(path)
     assert arrivals.cached_tokens is not None
     assert arrivals.cached_tokens.sum() / lengths.sum() == pytest.approx(replayed(prompts, lengths, 10**9), abs=0.03)

@@ -52,7 +52,7 @@ class EnergyUse:
 
 
 def instance_kw(accelerator: Accelerator, accelerators: int, load: float, pue: float) -> float:
-    """What a data center draws for an instance of so many accelerators at a load of 0-1 [kW]."""
+    """What a data center draws for an instance with these accelerators at a load of 0-1 [kW]."""
     share = IDLE_OF_TDP + (BUSY_OF_TDP - IDLE_OF_TDP) * min(max(load, 0.0), 1.0)
     return accelerators * accelerator.tdp_w * share * pue / _W_PER_KW
 

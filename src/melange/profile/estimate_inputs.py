@@ -42,7 +42,7 @@ class EstimateInputs:
     model, offers, slo, sizes, engine, tensor_parallel, variants, step_times, accelerators
         As of :func:`~melange.profile.estimate.estimate`.
     settings
-        What replaces the engine's own settings (:class:`~melange.replica.era.EngineSettings`), by name.
+        What replaces the engine's own settings (:class:`~melange.replica.engine_settings.EngineSettings`), by name.
     prefix_routing
         Where requests that share a prefix go: ``spread`` over the replicas of a type at random, or ``affinity``: all to
         the same one.

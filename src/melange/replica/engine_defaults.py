@@ -20,7 +20,7 @@ class Shipped:
     first
         The first release with them; empty: all.
     settings
-        As of :class:`~melange.replica.era.EngineSettings`, what differs.
+        As of :class:`~melange.replica.engine_settings.EngineSettings`, what differs.
     source
         Where the engine says so, and when that was looked up.
     """

@@ -27,7 +27,7 @@ class Speculation:
     ----------
     draft_tokens
         Tokens that are drafted for each running request and step, at least 1.
-    acceptance_rate
+    accepted_share
         Chance that a draft token is kept if those before it were, 0-1: measured on the service's own traffic.
     method
         Where drafts come from: ``ngram`` (the prompt itself, which costs nothing here), ``draft_model`` (a small
@@ -42,7 +42,7 @@ class Speculation:
     """
 
     draft_tokens: int
-    acceptance_rate: float
+    accepted_share: float
     method: str = NGRAM
     model: str = ""
 
@@ -51,9 +51,9 @@ class Speculation:
         if not 1 <= self.draft_tokens <= _MOST_DRAFT_TOKENS:
             found = f"got {self.draft_tokens}"
             raise InputError(f"{place}.num_speculative_tokens must be 1 to {_MOST_DRAFT_TOKENS}, {found}")
-        if not 0 <= self.acceptance_rate < 1:
+        if not 0 <= self.accepted_share < 1:
             raise InputError(
-                f"{place}.acceptance_rate must be in [0, 1), got {self.acceptance_rate:g}",
+                f"{place}.acceptance_rate must be in [0, 1), got {self.accepted_share:g}",
                 hint="the share of draft tokens that the server's metrics report as accepted",
             )
         if self.method not in METHODS:
@@ -63,10 +63,10 @@ class Speculation:
 
     def __str__(self) -> str:
         drafts = f"{self.method}{f' {self.model}' if self.model else ''}, {self.draft_tokens} draft tokens"
-        return f"speculative decoding ({drafts}, {self.acceptance_rate:.0%} accepted)"
+        return f"speculative decoding ({drafts}, {self.accepted_share:.0%} accepted)"
 
     @property
     def step_tokens(self) -> float:
         """Tokens that a step makes of each running request, in the mean."""
-        rate = self.acceptance_rate
+        rate = self.accepted_share
         return (1.0 - rate ** (self.draft_tokens + 1)) / (1.0 - rate)

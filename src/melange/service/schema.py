@@ -87,7 +87,7 @@ class SpeculativeSection(Section):
         """As the dataclass."""
         return Speculation(
             draft_tokens=self.num_speculative_tokens,
-            acceptance_rate=self.acceptance_rate,
+            accepted_share=self.acceptance_rate,
             method=self.method,
             model=self.model,
         )
@@ -131,7 +131,7 @@ class EngineSection(Section):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What replaces the engine's own settings, as :class:`~melange.replica.era.EngineSettings` names them."""
+        """What replaces the engine's own settings, as :class:`~melange.replica.engine_settings.EngineSettings` names them."""
         given = {
             "max_sequences": self.max_num_seqs,
             "max_batched_tokens": self.max_num_batched_tokens,

@@ -97,7 +97,7 @@ class PrefixReuse:
         by_caches = [self._at(row, cache_tokens * self.log_rate / (n * request_rate)) for row, n in self._rows()]
         return float(np.interp(place, np.log2(self.caches), by_caches))
 
-    def hit_rate(self, cache_tokens: float, weight: Array | None = None) -> float:
+    def hit_share(self, cache_tokens: float, weight: Array | None = None) -> float:
         """Share of prompt tokens that one cache of that size holds at the log's own rate, 0-1.
 
         ``weight`` are the prompt tokens of each input bucket (I,); None: all alike.
