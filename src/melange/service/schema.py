@@ -131,7 +131,7 @@ class EngineSection(Section):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What replaces the engine's own settings, as :class:`~melange.replica.engine_settings.EngineSettings` names them."""
+        """What replaces the engine's own settings, by their names in the package (``EngineSettings``)."""
         given = {
             "max_sequences": self.max_num_seqs,
             "max_batched_tokens": self.max_num_batched_tokens,
