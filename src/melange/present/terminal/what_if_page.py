@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from melange.present.terminal.layout import LEAST_SHOWN, table_of, titled
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
 def side_by_side(answers: Sequence[Answer], kind: str) -> RenderableType:
     """Cost, change, attainment and fleet of each; the first is what the others are compared with."""
     base = answers[0].cost_per_h
-    table = table_of("", "USD/h", "Change", "Met SLO", "Fleet")
-    for column in (1, 2, 3):
-        table.columns[column].justify = "right"
+    table = _table("", "USD/h", "Change", answers)
     for place, one in enumerate(answers):
-        table.add_row(one.variant.label, *_figures(one, base if place else None), _fleet(one))
+        cost, change = _cost(one), _change(one, base) if place else ""
+        table.add_row(one.variant.label, cost, change, *_held(one, answers), _fleet(one))
     return titled(f"What if ({kind})", table)
 
 
@@ -47,22 +47,40 @@ def relaxed(found: Sequence[Relaxation], wanted: float, kind: str) -> Renderable
 
 
 def _changes(found: Sequence[Relaxation]) -> RenderableType:
-    table = table_of("Change", "USD/h", "Saves", "Met SLO", "Fleet")
-    for column in (1, 2, 3):
-        table.columns[column].justify = "right"
+    answers = [one.answer for one in found]
+    table = _table("Change", "USD/h", "Saves", answers)
     for one in found:
-        cost, _, held = _figures(one.answer, None)
-        saved = percent(one.saved_fraction) if one.saved_fraction >= 0 else f"-{percent(-one.saved_fraction)}"
-        table.add_row(one.answer.variant.label, cost, saved, held, _fleet(one.answer))
+        cost, saved = _cost(one.answer), percent(one.saved_fraction)
+        table.add_row(one.answer.variant.label, cost, saved, *_held(one.answer, answers), _fleet(one.answer))
     return table
 
 
-def _figures(one: Answer, base: float | None) -> tuple[str, str, str]:
-    if one.plan is None or one.cost_per_h is None:
-        return "-", "-", "-"
-    change = "" if base is None or base == 0 else f"{one.cost_per_h / base - 1:+.1%}"
-    held = attainment_of(one.plan)
-    return f"{one.cost_per_h:,.2f}", change, "-" if held is None else percent(held, 2)
+def _table(first: str, second: str, third: str, answers: Sequence[Answer]) -> Table:
+    """With a column for the share of requests that met the SLO, if any was simulated."""
+    held = ("Met SLO",) if any(map(_attainment, answers)) else ()
+    table = table_of(first, second, third, *held, "Fleet")
+    for column in range(1, 3 + len(held)):
+        table.columns[column].justify = "right"
+    return table
+
+
+def _attainment(one: Answer) -> float | None:
+    return None if one.plan is None else attainment_of(one.plan)
+
+
+def _held(one: Answer, answers: Sequence[Answer]) -> tuple[str, ...]:
+    if not any(map(_attainment, answers)):
+        return ()
+    held = _attainment(one)
+    return ("-" if held is None else percent(held, 2),)
+
+
+def _cost(one: Answer) -> str:
+    return "-" if one.cost_per_h is None else f"{one.cost_per_h:,.2f}"
+
+
+def _change(one: Answer, base: float | None) -> str:
+    return "-" if one.cost_per_h is None or not base else f"{one.cost_per_h / base - 1:+.1%}"
 
 
 def _fleet(one: Answer) -> str:
