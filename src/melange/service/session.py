@@ -224,7 +224,7 @@ class Session:
             the log's requests as recorded, or Poisson without a log.
         """
         from melange.replica.simulated.kernel import compilation_told
-        from melange.service.stages import certified_plan
+        from melange.service.certified import certified_plan
 
         question, observed = self.question(), self.observed()
         if reason := too_large(question):

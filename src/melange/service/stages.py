@@ -23,13 +23,10 @@ if TYPE_CHECKING:
     from melange.catalog.catalog import Catalog, Model, Offer
     from melange.measure.subject import Subject
     from melange.plan.options import Options
-    from melange.plan.plan import Plan
-    from melange.plan.question import Question
     from melange.profile.estimate_inputs import EstimateInputs
     from melange.profile.measurement import Measurement
     from melange.profile.rate_cache import RateCache
     from melange.slo import Slo
-    from melange.workload.arrivals import Arrivals
     from melange.workload.workload import Array
 
 
@@ -165,11 +162,23 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tu
             "offers: nothing to rent: no offer matches all of gpus, providers, regions and markets",
             hint="melange catalog offers --gpu ... shows what there is",
         )
-    offers = selected.offers
+    offers, changed = _at_own_prices(section, selected)
     if service.plan.carbon_price_per_kg:
         facts = {one.accelerator: catalog.accelerators[one.accelerator] for one in offers}
         offers = with_carbon_cost(offers, facts, options_of(service, catalog))
-    return offers, (*cautions, *_unmet(service, catalog, selected.offers))
+    return offers, (*cautions, *_unmet(service, catalog, offers), *changed)
+
+
+def _at_own_prices(section: OffersSection, selected: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
+    """The offers at the prices of ``offers.prices``, and a caution that says which rules changed how many."""
+    if not section.prices:
+        return selected.offers, ()
+    from melange.catalog.price_rules import adjusted, price_rule
+
+    rules = [price_rule(who, change) for who, change in section.prices.items()]
+    offers, counts = adjusted(selected.offers, rules, selected.accelerators)
+    changes = [f"{one.who} {one.change} ({counts[one.who]} of {len(offers)} offers)" for one in rules]
+    return offers, (Caution("adjusted-prices", f"offers.prices changes prices: {'; '.join(changes)}"),)
 
 
 def _unmet(service: Service, catalog: Catalog, left: Sequence[Offer]) -> tuple[Caution, ...]:
@@ -330,29 +339,6 @@ def model_of(service: Service) -> Model:
 
     path = service.path(service.model)
     return find_model(str(path) if path.exists() else service.model)
-
-
-def certified_plan(
-    service: Service | None,
-    question: Question,
-    burstiness: float | None,
-    observed: Arrivals | None,
-    incumbent: Plan | None,
-    tell: Callable[[str], None],
-) -> Plan:
-    """The certified plan, under the balancer's policy that the service's capacities assume."""
-    from melange.replica.policy import POLICIES, PREFIX_AFFINITY
-    from melange.validate.certify.certify import certify
-
-    is_kept_together = service is not None and service.profile.prefix_routing == "affinity"
-    return certify(
-        question,
-        policy=POLICIES[PREFIX_AFFINITY if is_kept_together else 0],
-        burstiness=burstiness,
-        observed=observed,
-        incumbent=incumbent,
-        progress=tell,
-    )
 
 
 def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog, name: str) -> Subject:
