@@ -57,13 +57,13 @@ def drafting_of(inputs: EstimateInputs, distinct: Sequence[Hardware]) -> frozens
     return frozenset(one for one, on, off in zip(distinct, *needed, strict=True) if on < off)
 
 
-def _replicas_needed(inputs: EstimateInputs, hardware: Sequence[Hardware]) -> Array:
-    """Replicas of each that the traffic keeps busy where it is served, and a large number for what is not (R,)."""
+def _replicas_needed(inputs: EstimateInputs, hardware: Sequence[Hardware]) -> list[tuple[float, float]]:
+    """What of the traffic each does not serve, and the replicas that the rest keeps busy (R)."""
     rates = _rates(inputs, inputs.replicas_on(hardware), inputs.planned_sizes)
     weight = np.broadcast_to(inputs.weight, rates.shape)
     busy = np.divide(weight, rates, out=np.zeros_like(rates), where=rates > 0)
-    unserved = np.where(rates > 0, 0.0, weight).sum(axis=(1, 2)) / weight.sum(axis=(1, 2))
-    return np.asarray(busy.sum(axis=(1, 2)) + 1e12 * unserved)
+    unserved = np.where(rates > 0, 0.0, weight).sum(axis=(1, 2))
+    return list(zip(unserved.tolist(), busy.sum(axis=(1, 2)).tolist(), strict=True))
 
 
 def _rates(inputs: EstimateInputs, replicas: Replicas, sizes: Sizes) -> Array:
