@@ -32,8 +32,9 @@ def _positive(value: float) -> float:
 # Keys of ``workload`` that say where sizes come from.
 SOURCES = ("trace", "dataset", "histogram", "metrics", "file", "rates")
 
-_Names = Annotated[list[str], BeforeValidator(_as_list)]
-_Positive = Annotated[float, AfterValidator(_positive)]
+# A name or a list of names, and a number above 0.
+Names = Annotated[list[str], BeforeValidator(_as_list)]
+Positive = Annotated[float, AfterValidator(_positive)]
 _SPOT, _SCHEDULE = Spot(), ScheduleOptions()  # whose defaults are the file's
 
 
@@ -46,10 +47,10 @@ class Section(BaseModel):
 class SloSection(Section):
     """``slo``: limits in milliseconds."""
 
-    ttft_ms: _Positive | None = None
-    tpot_ms: _Positive | None = None
-    ntpot_ms: _Positive | None = None
-    latency_ms: _Positive | None = None
+    ttft_ms: Positive | None = None
+    tpot_ms: Positive | None = None
+    ntpot_ms: Positive | None = None
+    latency_ms: Positive | None = None
     statistic: str = REQUESTS
     attainment: float | None = None
 
@@ -86,21 +87,21 @@ class WorkloadSection(Section):
     trace: str | None = None
     dataset: str | dict[str, float] | None = None
     histogram: str | None = None
-    metrics: _Names | None = None
+    metrics: Names | None = None
     file: str | None = None
     rates: str | None = None
     sizes: str | None = None
     over: Literal["day", "week"] | None = None
     time_zone: str | None = None
     empty_windows: Literal["missing", "zero"] | None = None
-    rate: _Positive | str | None = None
+    rate: Positive | str | None = None
     window: str | float | None = None
     start: str | float | None = Field(None, alias="from")
     end: str | float | None = Field(None, alias="to")
     format: str | None = None
     columns: dict[str, str] | None = None
     where: dict[str, Choice] | None = None
-    model: _Names | None = None
+    model: Names | None = None
     buckets: BucketsSection = BucketsSection()
     size: Literal["mean", "upper"] = "mean"
 
@@ -120,10 +121,10 @@ class WorkloadSection(Section):
 class OffersSection(Section):
     """``offers``: what may be rented."""
 
-    gpus: _Names | None = None
-    providers: _Names | None = None
-    regions: _Names | None = None
-    market: _Names = ["on-demand"]
+    gpus: Names | None = None
+    providers: Names | None = None
+    regions: Names | None = None
+    market: Names = ["on-demand"]
     file: str | None = None
     max: dict[str, int] = {}
 
@@ -133,7 +134,7 @@ class ProfileSection(Section):
 
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["estimate"]
     tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
-    anchors: _Names = []
+    anchors: Names = []
     doubtful_anchors: bool = False
     step_times: Literal["own", "aiconfigurator"] = "own"
     simulate: bool = False
@@ -152,9 +153,9 @@ class PlanSection(Section):
     spare_replicas: int | dict[str, int] = 0
     spare_total_replicas: int = 0
     max_types: int | None = None
-    require: _Names = []
-    exclude: _Names = []
-    budget_per_h: _Positive | None = None
+    require: Names = []
+    exclude: Names = []
+    budget_per_h: Positive | None = None
     drop_unservable: bool = False
     time_limit_s: float = 30.0
     gap: float = 1e-3
@@ -175,7 +176,7 @@ class PlanSection(Section):
 class ReservedSection(Section):
     """A line of ``schedule.reserved``: a commitment."""
 
-    term_years: _Positive
+    term_years: Positive
     discount: float | None = None
     upfront_fraction: float = 0.0
 
@@ -196,7 +197,7 @@ class ScheduleSection(Section):
 
     reserved: list[ReservedSection] = []
     spot: SpotSection | None = None
-    horizon_years: _Positive | None = None
+    horizon_years: Positive | None = None
     start_up: str | float = _SCHEDULE.start_up_s
     drain: str | float = _SCHEDULE.drain_s
     short_fraction: float = _SCHEDULE.short_fraction
@@ -221,7 +222,7 @@ class Service(Section):
     """A service as its file describes it; relative paths are relative to the file's folder."""
 
     model: str
-    variants: _Names = []
+    variants: Names = []
     engine: str = "vllm"
     slo: SloSection
     workload: WorkloadSection
