@@ -33,7 +33,7 @@ class SharedOffers(Section):
     gpus: Names | None = None
     providers: Names | None = None
     regions: Names | None = None
-    max: dict[str, Annotated[int, Field(ge=0)]] = {}
+    max: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
 
 class SharedPlan(Section):

@@ -10,7 +10,7 @@ import numpy as np
 from melange.errors import Caution, InputError, SolverError
 from melange.files import Json, dump_document, read_as, write_document
 from melange.plan.joint.next_unit import Exchange
-from melange.plan.joint.pool import Pools
+from melange.plan.joint.shared_pools import Pools
 from melange.plan.plan import Plan
 from melange.plan.problem import limits_of
 from melange.records import items, mapping, number, record, records, text

@@ -59,7 +59,9 @@ def in_parts(cost: Sequence[Array], taken: Sequence[Array], most: Array, penalty
     assert found.x is not None
     price = np.maximum(-found.row_dual[len(cost) :], 0.0)
     excess = found.x[-len(most) :] if len(most) else np.empty(0)
-    return Choice(chosen=(), price=price, excess=excess, cost=float(np.concatenate(list(cost)) @ found.x[: _count(cost)]))
+    return Choice(
+        chosen=(), price=price, excess=excess, cost=float(np.concatenate(list(cost)) @ found.x[: _count(cost)])
+    )
 
 
 def whole(

@@ -9,12 +9,12 @@ import numpy as np
 from melange.errors import InfeasibleError, MelangeError
 from melange.plan.cheapest import cheapest
 from melange.plan.exact.dominated import needed_types
-from melange.plan.joint.pool import Pools
+from melange.plan.joint.shared_pools import Pools
 from melange.plan.options import Options
 from melange.plan.problem import Positions, Problem, build
 from melange.plan.question import Question
 from melange.plan.servable import Scope, scope_of
-from melange.workload.workload import Array
+from melange.workload.workload import Array, Mask
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,7 +86,7 @@ class Member:
         return self.columns.setdefault(instances.tobytes(), found)
 
     def floor(self, price: Array) -> tuple[float, Array, float]:
-        """In parts of instances, at prices of the pools (J,): what it costs with them, what it takes (J,), its own cost.
+        """In parts of instances, at prices of the pools (J,): cost with them, what it takes (J,), cost without them.
 
         Every size goes where it costs least: sum_b min_r (c_r + price draw_r) l_rb / C_r. No fleet costs less.
         """
@@ -115,7 +115,9 @@ class Member:
 
         for j in np.flatnonzero(self.draw.any(axis=1)).tolist():
             where = np.flatnonzero(self.draw[j])
-            limits[f"pool {j}"] = Limit(name=f"pool {j}", members=where, weight=self.draw[j, where], most=float(most[j]))
+            limits[f"pool {j}"] = Limit(
+                name=f"pool {j}", members=where, weight=self.draw[j, where], most=float(most[j])
+            )
         room = self.problem.most.copy()
         for j in range(len(most)):
             where = np.flatnonzero(self.draw[j])
@@ -124,7 +126,7 @@ class Member:
         if (self.problem.least > room).all():
             return None
         tight = self.problem.with_changes(limits=tuple(limits.values()), most=room)
-        usable = (room > 0) & (self.problem.least <= np.maximum(room, 1))
+        usable: Mask = (room > 0) & (self.problem.least <= np.maximum(room, 1))
         if not np.isfinite(tight.load[usable]).any(axis=0).all():
             return None
         try:
@@ -142,7 +144,7 @@ class Member:
         return float(min(column.taken[pool], max(proven, 0.0)))
 
     def _solved(
-        self, problem: Problem, options: Options, deadline: float, kept: Array | None = None
+        self, problem: Problem, options: Options, deadline: float, kept: Mask | None = None
     ) -> tuple[Column, float]:
         inside = np.ones(len(problem.cost), bool) if kept is None else np.asarray(kept, bool)
         if not problem.spare_total:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from melange.plan.joint.member import Column, Member
-from melange.plan.joint.pool import Pools
+from melange.plan.joint.shared_pools import Pools
 from melange.plan.joint.solve_jointly import JointFleets
 from melange.plan.options import Options
 

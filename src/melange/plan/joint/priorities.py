@@ -1,4 +1,4 @@
-"""Pools that are too small for all: services of a higher priority are served whole, then as much of the others as fits."""
+"""Pools that are too small for all: services of a higher priority go first, then as much of the others as fits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from melange.errors import InfeasibleError
 from melange.plan.joint.member import Member
-from melange.plan.joint.pool import Pools
+from melange.plan.joint.shared_pools import Pools
 from melange.plan.joint.shortage import ShortPoolsError
 from melange.plan.joint.solve_jointly import JointFleets, JointSettings, solve_jointly
 from melange.plan.milp.program import Say

@@ -10,7 +10,7 @@ import numpy as np
 from melange.errors import InfeasibleError
 from melange.plan.joint.master import Choice
 from melange.plan.joint.member import Member
-from melange.plan.joint.pool import Pools
+from melange.plan.joint.shared_pools import Pools
 from melange.plan.options import Options
 
 # Services that are named with a pool, and the time that is spent on reasons [s].
@@ -19,6 +19,19 @@ _NAMED, _TIME_S = 6, 20.0
 
 class ShortPoolsError(InfeasibleError):
     """No fleets were found that fit into the pools; ``reasons`` says which are short, by how much and for whom."""
+
+
+def short_alone(member: Member, error: InfeasibleError) -> ShortPoolsError:
+    """A service that has no fleet even with the whole of each pool for itself, and why."""
+    from melange.plan.solve import solve
+
+    try:
+        solve(member.question)
+    except InfeasibleError as told:
+        error = told
+    return ShortPoolsError(
+        f"{member.name}: {error}, even with all that is shared for itself", reasons=error.reasons, hint=error.hint
+    )
 
 
 def why_short(
@@ -45,9 +58,7 @@ def why_short(
         # What a service must take of one pool, all others there as a whole for it alone: together too much is proof.
         least = [one.least_of(j, options, deadline) if one.draw[j].any() else 0.0 for one in members]
         if sum(least) > most[j] + 1e-6:
-            needed = ", ".join(
-                f"{one.name} at least {n:g}" for one, n in _largest(members, least) if n > 0
-            )
+            needed = ", ".join(f"{one.name} at least {n:g}" for one, n in _largest(members, least) if n > 0)
             proven.append(f"{name}: at least {sum(least):g} needed, {most[j]:g} there: {needed}")
         elif lacking is not None and lacking.excess[j] > 0:
             taken = [

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from melange.errors import InfeasibleError
 from melange.plan.joint.master import Choice, in_parts, whole
 from melange.plan.joint.member import Column, Member
-from melange.plan.joint.pool import Pools
-from melange.plan.joint.shortage import ShortPoolsError, why_short
+from melange.plan.joint.one_program import is_small, solve_together
+from melange.plan.joint.shared_pools import Pools
+from melange.plan.joint.shortage import ShortPoolsError, short_alone, why_short
 from melange.plan.milp.program import Say
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING
@@ -29,6 +31,8 @@ from melange.workload.workload import Array
 # Rounds in parts of instances, and of whole fleets. Prices settle in ten to twenty of the former, milliseconds each;
 # the latter cost one integer program a service.
 _ROUNDS_IN_PARTS, _ROUNDS = 60, 25
+# Prices in parts of instances are near enough at this relative distance to their bound.
+_NEAR = 1e-3
 # How far prices move from the best ones known to those that the program over known fleets asks for: without this they
 # swing from end to end while few fleets are known. A half is what others use (Pessoa et al. 2018, smoothing).
 _STEP = 0.5
@@ -151,6 +155,8 @@ class _Search:
             if not self._is_done():
                 self._diversify()
                 self._replan()
+            if not self._is_done() and is_small(self._members):
+                self._together()
         if self._best is None:
             raise why_short(self._members, self._pools, self._excess(), self._options, self._began)
         self._check_budget()
@@ -171,7 +177,7 @@ class _Search:
         highest = max(float(one.problem.cost.max()) for one in self._members)
         weight = np.array(
             [
-                max((float(np.where(one.draw[j] > 0, one.draw[j], np.inf).min(initial=np.inf)) for one in self._members))
+                max(float(np.where(one.draw[j] > 0, one.draw[j], np.inf).min(initial=np.inf)) for one in self._members)
                 for j in range(len(self._most))
             ]
         )
@@ -184,7 +190,10 @@ class _Search:
         for one in self._members:
             left = self._deadline - time.monotonic()
             until = time.monotonic() + max(_SHARE * left, 0.05)
-            column, bound = one.cheapest(price, self._options, until)
+            try:
+                column, bound = one.cheapest(price, self._options, until)
+            except InfeasibleError as error:
+                raise short_alone(one, error) from error
             found.append(column)
             total += bound
         if total > self._bound:
@@ -223,13 +232,13 @@ class _Search:
                 best, best_price = total, price
             found = in_parts([np.array(c) for c in cost], [np.array(t) for t in taken], self._most, self._penalty)
             above = found.cost + float(self._penalty @ found.excess)
-            if above - best <= 1e-3 * max(abs(above), 1e-12):
+            if above - best <= _NEAR * abs(above):
                 break
             price = best_price + _STEP * (found.price - best_price)
         self._first_price = best_price
 
     def _settle(self) -> None:
-        """Whole fleets at prices that a program over the known ones asks for, until the gap is closed or prices settle."""
+        """Whole fleets at the prices of a program over the known ones, until the gap is closed or prices settle."""
         price = self._first_price
         for _ in range(_ROUNDS):
             before = self._known()
@@ -317,6 +326,15 @@ class _Search:
         now = time.monotonic()
         return now + max(0.05, _SHARE * (self._deadline - now))
 
+    def _together(self) -> None:
+        """All services in one program."""
+        found, bound = solve_together(
+            self._members, self._most, self._best, gap=self._settings.gap, deadline=self._deadline
+        )
+        self._bound = max(self._bound, bound)
+        if found is not None:
+            self._offer(found)
+
     def _words(self) -> str:
         cost = "none yet" if self._best is None else f"{sum(one.cost for one in self._best):.2f} USD/h"
         return f"best {cost}, bound {self._bound:.2f} USD/h, {self._known()} fleets known"
@@ -333,4 +351,3 @@ class _Search:
                 reasons=[f"budget: {proven}"],
                 hint="raise the budget, or give services priorities: those of a lower one are then served in part",
             )
-

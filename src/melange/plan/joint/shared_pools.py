@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 
 from melange.errors import InputError, unknown
-from melange.plan.bindings import ACCELERATOR, ACCELERATOR_IN_REGION, INSTANCE_TYPE, OFFER, REGION, Bindings
-from melange.plan.options import Options
-from melange.plan.problem import limits_of
+from melange.plan.bindings import ACCELERATOR, ACCELERATOR_IN_REGION, INSTANCE_TYPE, OFFER, REGION, Bindings, names_of
 from melange.plan.question import Question
 from melange.profile.profile import Profile, ReplicaType
-from melange.workload.workload import Array
+from melange.workload.workload import Array, Mask
 
 # Most of anything that a pool may hold: beyond it counts are no longer exact.
 _MOST = 10_000_000
@@ -90,7 +88,7 @@ class Pools:
         """The question of one service that may take up to ``most`` (J,) of each pool; None: all of it."""
         items, options = question.profile.replica_types, question.options
         left = self.most if most is None else most
-        drawn = self.draw(items).any(axis=1)
+        drawn: Mask = np.asarray(self.draw(items).any(axis=1), bool)
         changes: dict[str, Any] = {}
         for key, names, start in (
             ("max_accelerators", tuple(self.max_accelerators), 0),
@@ -137,10 +135,13 @@ def pools_of(
         own = f"{region}{slash}{known[accelerator]}" if accelerator in known and given not in names[1] else given
         is_card, is_instance = own in names[0] or given in known, given in names[1]
         if is_card and is_instance:
-            raise InputError(
-                f"offers.max: {given!r} is both an accelerator or region and an instance type, unclear which is meant",
-                hint="name the offer, as provider/region/instance type",
-            )
+            both = [Pools(max_accelerators={own: 0}), Pools(max_instances={given: 0})]
+            if (both[0].draw(items) != both[1].draw(items)).any():
+                raise InputError(
+                    f"offers.max: {given!r} is both an accelerator or region and an instance type, unclear which is "
+                    "meant",
+                    hint="name the offer, as provider/region/instance type",
+                )
         if not (is_card or is_instance):
             known_names = names[0] | names[1]
             raise unknown("accelerator, region, offer or instance type", given, known_names, place="offers.max")
@@ -152,13 +153,4 @@ def pools_of(
 
 
 def _named(items: Sequence[ReplicaType], kinds: Sequence[str]) -> set[str]:
-    from melange.plan.bindings import names_of
-
     return {name for kind in kinds for name in names_of(items, kind) if name and not name.startswith("/")}
-
-
-def taken_again(pools: Pools, options: Options, items: Sequence[ReplicaType], instances: Array) -> list[str]:
-    """Pools and a service's own limits that its instances (R,) go beyond, in words: checked once more."""
-    own = [one.name for one in limits_of(tuple(items), options) if one.taken(instances) > one.most + 1e-9]
-    over = pools.draw(items) @ instances > pools.most + 1e-9
-    return own + [name for name, is_over in zip(pools.names, over, strict=True) if is_over]

@@ -19,7 +19,7 @@ from melange.errors import Caution, InfeasibleError, InputError, SolverError
 from melange.plan.joint.joint_plan import JointPlan, ServicePlan, pool_uses
 from melange.plan.joint.member import Column, Member
 from melange.plan.joint.next_unit import Exchange, exchanges
-from melange.plan.joint.pool import Pools, pools_of
+from melange.plan.joint.shared_pools import Pools, pools_of
 from melange.plan.joint.priorities import Fitted, fit
 from melange.plan.joint.solve_jointly import JointFleets, JointSettings
 from melange.plan.plan import Plan
@@ -36,6 +36,8 @@ from melange.workload.workload import Array
 _ROUNDS, _MORE = 5, 1.12
 # Services whose exchanges are looked at: each takes two integer programs a pool.
 _MOST_EXCHANGED = 16
+# Certificates that are searched for to say who would take the next of a pool: some seconds each.
+_MOST_CERTIFIED = 8
 
 # For each pool, who would take more of it and who would give some up; None where nobody asked.
 Ends = list[tuple[Exchange | None, Exchange | None]] | None
@@ -82,8 +84,8 @@ class FleetSession:
     ) -> None:
         self.source, self._listener = Path(source), listener
         self._more = ["plan.drop_unservable=true"] if drop_unservable else []
-        self.file: FleetFile = read_fleet(source, settings)
-        self._entries = [self._opened(entry, ()) for entry in self.file.services]
+        self._file: FleetFile = read_fleet(source, settings)
+        self._entries = [self._opened(entry, ()) for entry in self._file.services]
 
     @property
     def name(self) -> str:
@@ -91,26 +93,28 @@ class FleetSession:
         return self.source.name
 
     def _opened(self, entry: ServiceEntry, settings: Sequence[str]) -> _Entry:
-        session = Session(self.file.path(entry), settings=[*self._more, *settings], listener=self._listener)
+        session = Session(self._file.path(entry), settings=[*self._more, *settings], listener=self._listener)
         if session.service is None:
-            raise InputError(f"{self.source}: services: {entry.file} is no service.yaml", hint="melange init writes one")
+            raise InputError(
+                f"{self.source}: services: {entry.file} is no service.yaml", hint="melange init writes one"
+            )
         if session.service.plan.budget_per_h is not None:
             raise InputError(
                 f"{entry.file}: plan.budget_per_h asks for the most traffic within a budget, and services that share "
                 "pools are planned for all of theirs",
                 hint=f"remove it, or give all services one budget in {self.source}: plan: {{budget_per_h: ...}}",
             )
-        session.service = _narrowed(session.service, self.file, entry, session.catalog)
+        session.service = _narrowed(session.service, self._file, entry, session.catalog)
         return _Entry(name=entry.name, priority=entry.priority, session=session)
 
     def pools(self) -> Pools:
         """What the services share: the file's limits, and stocks of offers that several of them may rent."""
         profiles = [one.session.profile() for one in self._entries]
         items = [item for profile in profiles for item in profile.replica_types]
-        given, catalog = self.file.offers.max, self._entries[0].session.catalog
+        given, catalog = self._file.offers.max, self._entries[0].session.catalog
         last = {name.rpartition("/")[2] for name in given} | set(given)
         known = {name: found for name in last if (found := catalog.find_accelerator(name)) is not None}
-        pools = pools_of(given, items, known, self.file.plan.budget_per_h)
+        pools = pools_of(given, items, known, self._file.plan.budget_per_h)
         return pools.with_stock(profiles)
 
     def plan(self) -> JointPlan:
@@ -150,7 +154,7 @@ class FleetSession:
             fitted, plans = _as_fitted(apart, pools), dict(apart)
         else:
             fitted, plans = self._certified_together(questions, apart, pools, certified)
-        ends = self._ends(fitted, pools)
+        ends = self._certified_ends(plans, fitted, pools, certified)
         bounds = [plan.bound_per_h for plan in plans.values()]
         bound = None if None in bounds else float(sum(b for b in bounds if b is not None))
         return self._joint(fitted, pools, plans, ends, bound=bound, apart=apart)
@@ -170,9 +174,7 @@ class FleetSession:
         factor = {name: _over_closed_form(plan) for name, plan in apart.items()}
         failed: dict[str, InfeasibleError] = {}
         for _ in range(_ROUNDS):
-            inflated = {
-                name: one.at_rate(factor[name] * one.workload.total_rate) for name, one in questions.items()
-            }
+            inflated = {name: one.at_rate(factor[name] * one.workload.total_rate) for name, one in questions.items()}
             with self._task("planning all services within the pools") as tell:
                 fitted = fit(inflated, self._priorities, pools, self._settings, tell)
             entries = [one for one in self._entries if fitted.served_fraction[one.name] > 0]
@@ -196,8 +198,8 @@ class FleetSession:
                 plans[one.name] = plan
                 taken[one.name] = pools.draw(plan.replica_types) @ plan.instances
             if not failed and _fits(plans, pools):
-                order = {one.name: plans[one.name] for one in self._entries if one.name in plans}
-                return fitted, order
+                self._improve(plans, apart, fitted, pools, certified)
+                return fitted, {one.name: plans[one.name] for one in self._entries if one.name in plans}
         names = ", ".join(failed) or "all services"
         reasons = [f"{name}: {error}" for name, error in failed.items()]
         raise InfeasibleError(
@@ -206,10 +208,59 @@ class FleetSession:
             hint="raise offers.max; --quick plans by closed form and simulates nothing",
         )
 
+    def _improve(
+        self,
+        plans: dict[str, Plan],
+        apart: Mapping[str, Plan],
+        fitted: Fitted,
+        pools: Pools,
+        certified: Callable[[_Entry, Array], Plan],
+    ) -> None:
+        """Certify services once more within all that the others leave: some take less than was planned for them."""
+        for one in self._entries:
+            if fitted.served_fraction[one.name] < 1 or plans[one.name].cost_per_h <= apart[one.name].cost_per_h:
+                continue
+            tried = _certified_or_none(certified, one, _rest(plans, one.name, pools))
+            before = plans[one.name]
+            if tried is not None and tried.holds == before.holds and tried.cost_per_h < before.cost_per_h:
+                plans[one.name] = tried
+
+    def _certified_ends(
+        self, plans: Mapping[str, Plan], fitted: Fitted, pools: Pools, certified: Callable[[_Entry, Array], Plan]
+    ) -> Ends:
+        """Who would take the next of each pool that is used up, certified with it: nothing is asked of one less."""
+        ends: list[tuple[Exchange | None, Exchange | None]] = []
+        budget = _MOST_CERTIFIED
+        for j in range(len(pools.names)):
+            draws = {name: pools.draw(plan.replica_types)[j] for name, plan in plans.items()}
+            left = pools.most[j] - sum(float(draws[name] @ plan.instances) for name, plan in plans.items())
+            users = [one for one in self._entries if one.name in plans and draws[one.name].any()]
+            found = []
+            for one in users:
+                unit = float(draws[one.name][draws[one.name] > 0].min())
+                is_short = fitted.fleets.price[j] > 0 and left < unit and fitted.served_fraction[one.name] == 1
+                if not is_short or budget <= 0:
+                    continue
+                budget -= 1
+                rest = _rest(plans, one.name, pools)
+                rest[j] += unit
+                more = _certified_or_none(certified, one, rest)
+                if more is not None and more.cost_per_h < plans[one.name].cost_per_h and more.holds is not False:
+                    found.append(
+                        Exchange(
+                            service=one.name,
+                            units=float(draws[one.name] @ (more.instances - plans[one.name].instances)),
+                            cost_per_h=more.cost_per_h - plans[one.name].cost_per_h,
+                            changes=more.changes_from(plans[one.name]),
+                        )
+                    )
+            ends.append((min(found, key=lambda one: one.cost_per_h, default=None), None))
+        return ends
+
     def _at_share(self, entry: _Entry, share: float) -> _Entry:
         """The service at a part of its traffic."""
         rate = share * entry.session.workload().total_rate
-        wanted = next(one for one in self.file.services if one.name == entry.name)
+        wanted = next(one for one in self._file.services if one.name == entry.name)
         return self._opened(wanted, [f"workload.rate={rate!r}"])
 
     @property
@@ -218,7 +269,7 @@ class FleetSession:
 
     @property
     def _settings(self) -> JointSettings:
-        return JointSettings(gap=self.file.plan.gap, time_limit_s=self.file.plan.time_limit_s)
+        return JointSettings(gap=self._file.plan.gap, time_limit_s=self._file.plan.time_limit_s)
 
     def _questions(self) -> dict[str, Question]:
         return {one.name: one.session.question() for one in self._entries}
@@ -244,7 +295,9 @@ class FleetSession:
         cautions = []
         for name, share in fitted.served_fraction.items():
             if share < 1:
-                cautions.append(Caution("short-pool", f"the pools are too small: {name} is planned for {share:.0%} of its traffic"))
+                cautions.append(
+                    Caution("short-pool", f"the pools are too small: {name} is planned for {share:.0%} of its traffic")
+                )
         services = tuple(
             ServicePlan(
                 name=one.name,
@@ -316,6 +369,19 @@ def _over_closed_form(plan: Plan) -> float:
     """How much more a certified fleet costs than the closed form's: the traffic to plan for, over the real one."""
     found = plan.certificate
     return 1.0 if found is None or found.cost_before_per_h <= 0 else plan.cost_per_h / found.cost_before_per_h
+
+
+def _rest(plans: Mapping[str, Plan], name: str, pools: Pools) -> Array:
+    """What the others leave of each pool (J,)."""
+    others = (pools.draw(one.replica_types) @ one.instances for key, one in plans.items() if key != name)
+    return np.asarray(pools.most - sum(others, np.zeros(len(pools.names))))
+
+
+def _certified_or_none(certified: Callable[[_Entry, Array], Plan], entry: _Entry, most: Array) -> Plan | None:
+    try:
+        return certified(entry, most)
+    except InfeasibleError:
+        return None
 
 
 def _fits(plans: Mapping[str, Plan], pools: Pools) -> bool:
