@@ -35,7 +35,13 @@ def short_alone(member: Member, error: InfeasibleError) -> ShortPoolsError:
 
 
 def why_short(
-    members: Sequence[Member], pools: Pools, lacking: Choice | None, options: Options, began: float
+    members: Sequence[Member],
+    pools: Pools,
+    lacking: Choice | None,
+    options: Options,
+    began: float,
+    *,
+    is_late: bool = False,
 ) -> ShortPoolsError:
     """What to say of services that do not fit.
 
@@ -51,6 +57,8 @@ def why_short(
         Of the search for the least that each service takes.
     began
         When the search began.
+    is_late
+        Whether it ended for lack of time.
     """
     deadline = max(time.monotonic(), began) + _TIME_S
     most, proven, likely = pools.most, [], []
@@ -69,6 +77,8 @@ def why_short(
     hint = "raise offers.max, or give services priorities: those of a lower one are then served in part"
     if proven:
         return ShortPoolsError("the pools are too small for all services", reasons=proven, hint=hint)
+    if is_late:
+        hint = f"allow more time with plan.time_limit_s ({options.time_limit_s:g} s were not enough), or {hint}"
     return ShortPoolsError("no fleets of all services were found within the pools", reasons=likely, hint=hint)
 
 

@@ -38,6 +38,8 @@ _NEAR = 1e-3
 _STEP = 0.5
 # Price of what is taken beyond a pool, over the most that an instance's cost could pay for it.
 _PENALTY = 20.0
+# Prices at which fleets are looked for that take less of the pools, where none fit yet.
+_HIGHER = 1.25
 # Time that one fleet may take, as a share of what is left for all.
 _SHARE = 0.2
 # Rounds in which each service's fleet is planned again with what the others leave, and fleets of other prices that are
@@ -158,7 +160,8 @@ class _Search:
             if not self._is_done() and is_small(self._members):
                 self._together()
         if self._best is None:
-            raise why_short(self._members, self._pools, self._excess(), self._options, self._began)
+            is_late = time.monotonic() > self._deadline
+            raise why_short(self._members, self._pools, self._excess(), self._options, self._began, is_late=is_late)
         self._check_budget()
         cost = sum(one.cost for one in self._best)
         taken = np.sum([one.taken for one in self._best], axis=0)
@@ -245,6 +248,10 @@ class _Search:
             self._priced(price)
             found = self._in_parts()
             self._choose()
+            if self._best is None and found.excess.sum() <= ROUNDING:
+                # Parts of fleets fit, whole ones do not yet: fleets of higher prices take less of the pools.
+                self._priced(_HIGHER * np.maximum(self._best_price, found.price))
+                self._choose()
             self._say(self._words())
             if self._is_done() or time.monotonic() > self._deadline:
                 return
