@@ -14,8 +14,8 @@ from melange.plan.fleet import least_peak_shares
 from melange.plan.joint.joint_plan import JointPlan, ServicePlan, pool_uses
 from melange.plan.joint.member import Member
 from melange.plan.joint.next_unit import exchanges
-from melange.plan.joint.shared_pools import Pools, pools_of
 from melange.plan.joint.priorities import fit
+from melange.plan.joint.shared_pools import Pools, pools_of
 from melange.plan.joint.shortage import ShortPoolsError
 from melange.plan.joint.solve_jointly import JointSettings, solve_jointly
 from melange.plan.options import Options

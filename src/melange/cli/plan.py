@@ -96,6 +96,7 @@ def plan(
     from melange.present.terminal import plan_tables
     from melange.present.terminal.explanation import explanation_page
     from melange.service.fleet_file import is_fleet
+    from melange.service.stay_or_switch import stay_or_switch
 
     flags.check()
     if out is not None and out == flags.report:
@@ -107,17 +108,22 @@ def plan(
         session = inputs.session(listener, ["plan.drop_unservable=true"] if flags.drop_unservable else [])
         in_force = _read(flags.incumbent)
         found = flags.answer(session, in_force)
+        decision = None
+        if in_force is not None:
+            found, decision = stay_or_switch(session, found, in_force, quick=flags.quick)
         reasons = session.explanation(found) if flags.explained else None
     if flags.report is not None:
         _write_report(flags.report, session, found)
     more = {} if reasons is None else {"explain": reasons.to_json()}
     if in_force is not None:
         more["changes"] = found.changes_from(in_force)
+    if decision is not None:
+        more["decision"] = decision.to_json()
     save_and_print(
         found,
         out,
         as_json,
-        lambda noun: plan_tables.plan_page(noun, in_force),
+        lambda noun: plan_tables.plan_page(noun, in_force, decision),
         more=more or None,
         more_page=None if reasons is None else explanation_page(reasons, found),
     )

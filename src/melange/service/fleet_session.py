@@ -19,8 +19,8 @@ from melange.errors import Caution, InfeasibleError, InputError, SolverError
 from melange.plan.joint.joint_plan import JointPlan, ServicePlan, pool_uses
 from melange.plan.joint.member import Column, Member
 from melange.plan.joint.next_unit import Exchange, exchanges
-from melange.plan.joint.shared_pools import Pools, pools_of
 from melange.plan.joint.priorities import Fitted, fit
+from melange.plan.joint.shared_pools import Pools, pools_of
 from melange.plan.joint.solve_jointly import JointFleets, JointSettings
 from melange.plan.plan import Plan
 from melange.plan.question import Question

@@ -12,8 +12,9 @@ from melange.errors import InputError
 from melange.files import path_of
 from melange.plan.options import Options
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.plan.switching import StartUp, Switching
 from melange.slo import REQUESTS, Slo
-from melange.units import MS_PER_S, ms
+from melange.units import GB, MS_PER_S, ms
 from melange.workload.clock import parse_duration
 from melange.workload.fields import Choice
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
@@ -35,7 +36,7 @@ SOURCES = ("trace", "dataset", "histogram", "metrics", "file", "rates")
 # A name or a list of names, and a number above 0.
 Names = Annotated[list[str], BeforeValidator(_as_list)]
 Positive = Annotated[float, AfterValidator(_positive)]
-_SPOT, _SCHEDULE = Spot(), ScheduleOptions()  # whose defaults are the file's
+_SPOT, _SCHEDULE, _START_UP = Spot(), ScheduleOptions(), StartUp()  # whose defaults are the file's
 
 
 class Section(BaseModel):
@@ -200,10 +201,11 @@ class ScheduleSection(Section):
     horizon_years: Positive | None = None
     start_up: str | float = _SCHEDULE.start_up_s
     drain: str | float = _SCHEDULE.drain_s
+    min_up: str | float = _SCHEDULE.min_up_s
     short_fraction: float = _SCHEDULE.short_fraction
 
-    def to_options(self) -> ScheduleOptions:
-        """As the settings of :func:`melange.plan_over_time`."""
+    def to_options(self, start_up_s: float | None = None) -> ScheduleOptions:
+        """As the settings of :func:`melange.plan_over_time`; ``start_up_s`` where the section does not say it [s]."""
         spot = None
         if self.spot is not None:
             given = self.spot.model_dump(exclude={"outage"})
@@ -212,9 +214,47 @@ class ScheduleSection(Section):
             reserved=tuple(Reserved(**one.model_dump()) for one in self.reserved),
             spot=spot,
             horizon_years=self.horizon_years,
-            start_up_s=parse_duration(self.start_up, name="schedule.start_up"),
+            start_up_s=parse_duration(self.start_up, name="schedule.start_up")
+            if start_up_s is None or "start_up" in self.model_fields_set
+            else start_up_s,
+            min_up_s=parse_duration(self.min_up, name="schedule.min_up"),
             drain_s=parse_duration(self.drain, name="schedule.drain"),
             short_fraction=self.short_fraction,
+        )
+
+
+class StartUpSection(Section):
+    """``start_up``: from the order of an instance to its first request."""
+
+    boot: str | float = _START_UP.boot_s
+    image_gb: float = _START_UP.image_bytes / GB
+    pull_gb_per_s: Positive = _START_UP.pull_bytes_per_s / GB
+    load_gb_per_s: Positive = _START_UP.load_bytes_per_s / GB
+
+    def to_start_up(self) -> StartUp:
+        """In seconds and bytes."""
+        return StartUp(
+            boot_s=parse_duration(self.boot, name="start_up.boot"),
+            image_bytes=self.image_gb * GB,
+            pull_bytes_per_s=self.pull_gb_per_s * GB,
+            load_bytes_per_s=self.load_gb_per_s * GB,
+        )
+
+
+class SwitchingSection(Section):
+    """``switching``: what a change from the fleet in force is weighed by."""
+
+    expected: str | float
+    drain: str | float = 60.0
+    usd_per_instance: float = 0.0
+
+    def to_switching(self, start_up_s: float) -> Switching:
+        """In seconds."""
+        return Switching(
+            expected_s=parse_duration(self.expected, name="switching.expected"),
+            start_up_s=start_up_s,
+            drain_s=parse_duration(self.drain, name="switching.drain"),
+            change_usd=self.usd_per_instance,
         )
 
 
@@ -230,6 +270,8 @@ class Service(Section):
     profile: ProfileSection = ProfileSection()
     plan: PlanSection = PlanSection()
     schedule: ScheduleSection = ScheduleSection()
+    start_up: StartUpSection | None = None
+    switching: SwitchingSection | None = None
     folder: Path = Field(Path(), exclude=True)
 
     @property

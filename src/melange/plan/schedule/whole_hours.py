@@ -1,7 +1,7 @@
 """Hours in whole instances by the solver of plans: a bound above that of parts of instances, and each hour's optimum.
 
-An instance that is rented in an hour is one of three: reserved, on spot or on-demand. So an hour is a planning problem
-over three copies of the machines, with limits on what may be on spot.
+An instance that is rented in an hour is reserved, on spot or on-demand. So an hour is a planning problem over three
+copies of the machines, with limits on what may be on spot.
 
 **Bound.** Reserved instances are the same in all hours. Let each hour pay mu_hr for each reserved instance that it uses,
 as many as it wants, with sum_h mu_hr <= H c^res_r: no schedule costs less than the mean of the hours' least costs, for
@@ -26,8 +26,8 @@ from melange.workload.workload import Array
 
 # Gap of one hour, and time for it [s]: an hour that takes longer keeps its own bound.
 _GAP, _TIME_S = 2e-3, 5.0
-# What a reserved instance costs in an hour that has it anyway, as a share of its price: fleets are compared by cost, and
-# one that costs nothing cannot be.
+# What a reserved instance costs in an hour that has it anyway, as a share of its price: fleets are compared by cost,
+# and one that costs nothing cannot be.
 _FREE = 1e-6
 
 
@@ -82,7 +82,7 @@ def whole_bound_per_h(
 
 
 def hourly_price(machines: Machines, price: Array) -> Array:
-    """What an hour pays for each reserved instance (H, R) [USD/h]: at most on-demand, and in all no more than it costs."""
+    """What an hour pays for each reserved instance (H, R) [USD/h]: at most on-demand, in all no more than it costs."""
     value = np.minimum(price * machines.capacity, machines.on_demand_per_h)
     most = machines.reserved_per_h * len(price)
     total = value.sum(axis=0)
@@ -91,9 +91,7 @@ def hourly_price(machines: Machines, price: Array) -> Array:
     return np.asarray(np.where(np.isfinite(machines.reserved_per_h), lowered, machines.on_demand_per_h))
 
 
-def best_hours(
-    machines: Machines, rates: Array, reserved: Array, spot: Spot | None, *, deadline: float
-) -> Array:
+def best_hours(machines: Machines, rates: Array, reserved: Array, spot: Spot | None, *, deadline: float) -> Array:
     """The least cost of each hour beside reserved instances, of any types [USD/h] (H,); nan where time ran out."""
     room, room_each = spot_room(machines, machines.work(rates), spot)
     cost = np.full(len(rates), np.nan)
@@ -107,9 +105,7 @@ def best_hours(
             cost[hour] = 0.0
             continue
         kept = needed_types(problem)
-        found = cheapest(
-            problem.only(kept), Options(gap=_GAP), say=lambda _: None, deadline=time.monotonic() + _TIME_S
-        )
+        found = cheapest(problem.only(kept), Options(gap=_GAP), say=lambda _: None, deadline=time.monotonic() + _TIME_S)
         paid = problem.types[kept] >= len(machines)
         cost[hour] = float(problem.cost[kept][paid] @ found.instances[paid])
     return cost
@@ -195,14 +191,18 @@ def hour_problem(
     alone = np.maximum(alone, 1.0)
     on_spot = np.floor(room_each / machines.on_demand_per_h + 1e-9)
     on_spot = np.where(np.isfinite(machines.spot_per_h), np.minimum(on_spot, alone), 0.0)
-    held = np.where(np.isfinite(machines.reserved_per_h), alone, 0.0) if reserved is None else np.minimum(reserved, alone)
+    held = (
+        np.where(np.isfinite(machines.reserved_per_h), alone, 0.0) if reserved is None else np.minimum(reserved, alone)
+    )
     most = np.concatenate([held, on_spot, alone]).astype(np.int64)
     copies = np.arange(3 * count)
     limits = [
         Limit(name="spot", members=copies[count : 2 * count], weight=machines.on_demand_per_h, most=max(room, 1e-12))
     ]
     # What there is only so much of is no substitute for what there is enough of, though it costs less.
-    limits += [Limit(name="pool", members=copies[[count + r]], weight=np.ones(1), most=on_spot[r]) for r in range(count)]
+    limits += [
+        Limit(name="pool", members=copies[[count + r]], weight=np.ones(1), most=on_spot[r]) for r in range(count)
+    ]
     if reserved is not None:
         limits += [Limit(name="held", members=copies[[r]], weight=np.ones(1), most=held[r]) for r in range(count)]
     limits += [
@@ -219,7 +219,9 @@ def hour_problem(
         types=copies,
         cells=cells,
         load=np.tile(load, (3, 1)),
-        cost=np.concatenate([np.maximum(reserved_per_h, _FREE * machines.on_demand_per_h), spot_per_h, machines.on_demand_per_h]),
+        cost=np.concatenate(
+            [np.maximum(reserved_per_h, _FREE * machines.on_demand_per_h), spot_per_h, machines.on_demand_per_h]
+        ),
         replicas=np.tile(machines.capacity, 3),
         headroom=0.0,
         least=np.ones(3 * count, np.int64),
