@@ -3,9 +3,9 @@
 An instance that is rented in an hour is reserved, on spot or on-demand. So an hour is a planning problem over three
 copies of the machines, with limits on what may be on spot.
 
-**Bound.** Reserved instances are the same in all hours. Let each hour pay mu_hr for each reserved instance that it uses,
-as many as it wants, with sum_h mu_hr <= H c^res_r: no schedule costs less than the mean of the hours' least costs, for
-any such mu >= 0 (Lagrangian relaxation of "the same in all hours").
+**Bound.** Reserved instances are the same in all hours. Let each hour pay mu_hr for a reserved instance that it uses,
+and use as many as it wants, with sum_h mu_hr <= H c^res_r: no schedule costs less than the mean of the hours' least
+costs, for any such mu >= 0 (Lagrangian relaxation of "the same in all hours").
 """
 
 from __future__ import annotations
