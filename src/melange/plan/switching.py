@@ -18,7 +18,7 @@ from melange.files import Json
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.plan.solve import with_instances
-from melange.units import S_PER_H
+from melange.units import S_PER_DAY, S_PER_H
 
 # A fleet still carries its traffic up to this load: what a linear program leaves.
 _FITS = 1.0 + 1e-6
@@ -173,6 +173,8 @@ def decide_switch(found: Plan, kept: Plan | None, reason: str, incumbent: Plan, 
         return SwitchDecision(is_switch=False, saved_usd=0.0, switch_usd=0.0, reason="it is the current fleet")
     if kept is None:
         return SwitchDecision(is_switch=True, saved_usd=saved, switch_usd=cost, reason=reason)
-    days = settings.expected_s / S_PER_H / 24
-    words = f"it saves {saved:,.2f} USD in {days:.3g} days, and changing costs {cost:,.2f} USD"
+    days, hours = settings.expected_s / S_PER_DAY, settings.expected_s / S_PER_H
+    while_so = f"{days:.3g} days" if days >= 2 else f"{hours:.3g} hours"
+    word = "saves" if saved >= 0 else "costs"
+    words = f"the new fleet {word} {abs(saved):,.2f} USD in {while_so}, and changing costs {cost:,.2f} USD"
     return SwitchDecision(is_switch=saved > cost, saved_usd=saved, switch_usd=cost, reason=words)

@@ -20,7 +20,7 @@ from melange.plan.exact.dominated import needed_types
 from melange.plan.options import Options
 from melange.plan.problem import Limit, Problem
 from melange.plan.schedule.contracts import Spot
-from melange.plan.schedule.hours import spot_room
+from melange.plan.schedule.hours import HourFleets, spot_room
 from melange.plan.schedule.machines import Machines
 from melange.workload.workload import Array
 
@@ -93,8 +93,16 @@ def hourly_price(machines: Machines, price: Array) -> Array:
 
 def best_hours(machines: Machines, rates: Array, reserved: Array, spot: Spot | None, *, deadline: float) -> Array:
     """The least cost of each hour beside reserved instances, of any types [USD/h] (H,); nan where time ran out."""
+    return optimal_hours(machines, rates, reserved, spot, deadline=deadline).cost_per_h
+
+
+def optimal_hours(
+    machines: Machines, rates: Array, reserved: Array, spot: Spot | None, *, deadline: float
+) -> HourFleets:
+    """The cheapest fleet of each hour beside reserved instances, of any types; a cost of nan where none was found."""
     room, room_each = spot_room(machines, machines.work(rates), spot)
     cost = np.full(len(rates), np.nan)
+    extra, on_spot = np.zeros((len(rates), len(machines))), np.zeros((len(rates), len(machines)))
     for hour in range(len(rates)):
         if time.monotonic() > deadline:
             break
@@ -105,10 +113,17 @@ def best_hours(machines: Machines, rates: Array, reserved: Array, spot: Spot | N
             cost[hour] = 0.0
             continue
         kept = needed_types(problem)
-        found = cheapest(problem.only(kept), Options(gap=_GAP), say=lambda _: None, deadline=time.monotonic() + _TIME_S)
-        paid = problem.types[kept] >= len(machines)
+        try:
+            until = time.monotonic() + _TIME_S
+            found = cheapest(problem.only(kept), Options(gap=_GAP), say=lambda _: None, deadline=until)
+        except MelangeError:
+            continue
+        copy, place = np.divmod(problem.types[kept], len(machines))
+        paid = copy > 0
         cost[hour] = float(problem.cost[kept][paid] @ found.instances[paid])
-    return cost
+        np.add.at(extra[hour], place[paid], found.instances[paid])
+        np.add.at(on_spot[hour], place[copy == 1], found.instances[copy == 1])
+    return HourFleets(extra=extra, spot=on_spot, cost_per_h=cost)
 
 
 def longer_search(

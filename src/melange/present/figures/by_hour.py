@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 # Colors by market: dark for what is paid anyway, light for what may be taken away. They differ in lightness, so that
-# they are told from each other without color too.
+# they can be distinguished without color too.
 _COLORS = {"reserved": "#1F5A85", "on-demand": "#E69F00", "spot": "#BFD9EC"}
 
 
