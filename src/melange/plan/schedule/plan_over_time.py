@@ -37,8 +37,8 @@ _BOUND_HOURS = 48
 # ask for is right for who knows them; a scaler that must look ahead runs more, and a base takes its place.
 _BASES = (1.0, 0.85, 1.15)
 
-# Up to this number of hours, each is planned at its optimum over all machines: 24 take 1 to 2 s of CPU, a week's 168 ten
-# times as much. It made a day of ServeGen's mm-image 3 % cheaper, and one of deepseek-r1 1.7 %.
+# Up to this number of hours, each is planned at its optimum over all machines. 24 take 1 to 2 s of CPU, a week's 168
+# ten times as much. It made a day of ServeGen's mm-image 3 % cheaper, and one of deepseek-r1 1.7 %.
 _FEW_HOURS, _OPTIMUM_S = 24, 20.0
 
 Say = Callable[[str], None]
