@@ -12,6 +12,7 @@ from melange.cli.deploy import deploy
 from melange.cli.explore import explore
 from melange.cli.init import init
 from melange.cli.measure import measure
+from melange.cli.operate import operate
 from melange.cli.plan import plan
 from melange.cli.profile import profile
 from melange.cli.schedule import schedule
@@ -45,5 +46,5 @@ def common(
     """Find the cheapest mix of accelerators that serves a language model within its latency objective."""
 
 
-for command in (init, catalog, workload, profile, plan, schedule, explore, measure, validate, deploy, balance):
+for command in (init, catalog, workload, profile, plan, schedule, explore, measure, validate, deploy, balance, operate):
     app.command()(command)

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 _FULL = 1 + 1e-6
 # Voluntary changes, to which giving back and new mixes belong, may take this part of the changes of an hour.
 _VOLUNTARY = 0.5
-# Another mix is looked for this often [s], and so is a smaller fleet: a fleet that is mixed again every few minutes
-# never earns what each change costs.
-_MIX_EVERY_S = 3600.0
 LOST, UP, DOWN, MIX = "replace", "scale up", "scale down", "mix again"
 
 
@@ -223,7 +220,7 @@ class _Question:
 
     def _may_look(self) -> bool:
         """Whether it is time to give something back or to mix again, with nothing else under way."""
-        if self.seen.at_s - self.state.mixed_at_s < _MIX_EVERY_S - self.settings.interval_s / 2:
+        if self.seen.at_s - self.state.mixed_at_s < self.settings.settle_s - self.settings.interval_s / 2:
             return False
         return all(self.seen.of(name).ready >= count for name, count in self.target.items())
 

@@ -33,6 +33,8 @@ class OperateSettings:
     most_changes_per_h
         Revisions of the wanted fleet in an hour. Giving back and new mixes take no more than half of them, scaling up
         leaves the last one to types that are lost.
+    settle_s
+        A smaller fleet and another mix are looked for this often [s].
     start_up_s
         From an order to the first request of an instance [s].
     drain_s
@@ -58,6 +60,8 @@ class OperateSettings:
     floor: Mapping[str, int] = field(default_factory=dict)
     spare: int = 0
     most_changes_per_h: int = 6
+    # A fleet that is mixed again every few minutes never earns what each change costs.
+    settle_s: float = 3600.0
     start_up_s: float = 300.0
     drain_s: float = 120.0
     patience_s: float = 900.0
@@ -66,7 +70,7 @@ class OperateSettings:
     lease_s: float = 120.0
 
     def __post_init__(self) -> None:
-        for name in ("interval_s", "window_s", "patience_s", "exclude_s", "longest_h", "lease_s"):
+        for name in ("interval_s", "window_s", "patience_s", "settle_s", "exclude_s", "longest_h", "lease_s"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
                 raise InputError(f"operate.{name} must be > 0 and finite, got {getattr(self, name):g}")
         for name in ("start_up_s", "drain_s"):
