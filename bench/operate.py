@@ -40,7 +40,7 @@ from melange.plan.question import Question
 from melange.units import S_PER_H
 from melange.workload.workload import Array
 
-SERVICES = ("language/m-large", "language/m-mid", "multimodal/mm-image")
+SERVICES = ("language/m-large", "language/m-mid", "language/m-small")
 REGIONS = ("us-east-1", "us-west-2")
 LOOK_S, DRAIN_S = 60.0, 60.0
 REFUSED, OUT_OF_STOCK_S = 0.1, 1800.0

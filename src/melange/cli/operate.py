@@ -46,10 +46,10 @@ class _TrafficFlags:
         list[Path] | None,
         typer.Option("--profile", metavar="<path>", help="A profile.json of all that may be rented (repeatable)."),
     ] = None
-    window: Annotated[float, typer.Option(help="Length of the windows that traffic is judged in [s].")] = 300.0
+    window: Annotated[float, typer.Option(help="Length of the windows that traffic is judged in [s].")] = 120.0
     target_load: Annotated[
         float, typer.Option(help="Share of the planned capacity to fill (a schedule's rule goes before it).")
-    ] = 0.9
+    ] = 1.0
 
     def read(self, operation: Operation) -> Traffic:
         """What the traffic is read from."""
@@ -76,6 +76,7 @@ class _Limits:
         list[str] | None,
         typer.Option(metavar="NAME=N", help="Instances never to go below: of a type, or N in all (repeatable)."),
     ] = None
+    slack: Annotated[float, typer.Option(help="Share by which the fleet is made larger when it changes.")] = 0.05
     spare: Annotated[int, typer.Option(min=0, help="N+k: instances beyond what the traffic takes.")] = 0
     max_changes: Annotated[int, typer.Option(min=2, help="Most changes of the wanted fleet in an hour.")] = 6
     settle: Annotated[float, typer.Option(help="How often a smaller fleet and another mix are looked for [s].")] = (
@@ -97,6 +98,7 @@ class _Limits:
                 window_s=traffic.window,
                 rule=replace(DEFAULT_RULE, target=traffic.target_load),
                 floor=floor_of(self.floor, operation.types()),
+                slack=self.slack,
                 spare=self.spare,
                 most_changes_per_h=self.max_changes,
                 settle_s=self.settle,

@@ -151,24 +151,20 @@ def _planned_shares(balancer: Balancer, counters: Counters) -> Array:
 def _replicas(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     types = balancer.plan.replica_types
     labels = [({"type": types[one.address.place].name, "url": one.address.url}, one.slot) for one in balancer.replicas]
-    for name, kind, about, counter, add in _BY_REPLICA:
-        values = add(counters.each(counter), axis=0)
+    for name, kind, about, counter in _BY_REPLICA:
+        # What a process thinks of a replica is no sum, and those of an earlier plan no longer choose any.
+        is_mean = counter in {"replica_fill", "replica_up"}
+        values = counters.each(counter).mean(axis=0) if is_mean else counters.total(counter)
         yield name, kind, about, [(names, values[slot]) for names, slot in labels]
 
 
 _BY_REPLICA = (
-    ("replica_sent_requests_total", "counter", "Requests sent to a replica.", "replica_sent", np.sum),
-    ("replica_failures_total", "counter", "Requests that failed on a replica.", "replica_failed", np.sum),
-    ("replica_ejections_total", "counter", "Ejections, summed over all processes.", "replica_ejected", np.sum),
-    ("replica_outstanding", "gauge", "Requests in flight on a replica.", "replica_outstanding", np.sum),
-    (
-        "replica_fill",
-        "gauge",
-        "Load of a replica, relative to what it can run within the SLO.",
-        "replica_fill",
-        np.mean,
-    ),
-    ("replica_up", "gauge", "Share of the processes that consider a replica up.", "replica_up", np.mean),
+    ("replica_sent_requests_total", "counter", "Requests sent to a replica.", "replica_sent"),
+    ("replica_failures_total", "counter", "Requests that failed on a replica.", "replica_failed"),
+    ("replica_ejections_total", "counter", "Ejections, summed over all processes.", "replica_ejected"),
+    ("replica_outstanding", "gauge", "Requests in flight on a replica.", "replica_outstanding"),
+    ("replica_fill", "gauge", "Load of a replica, relative to what it can run within the SLO.", "replica_fill"),
+    ("replica_up", "gauge", "Share of the processes that consider a replica up.", "replica_up"),
 )
 
 

@@ -117,7 +117,19 @@ class FleetPlanner:
     def plan_of(self, fleet: Counts, request_rate: Array | None) -> Plan | None:
         """The plan of a fleet, with shares for that traffic (None: the planned one); None where it cannot serve it."""
         question = self.question if request_rate is None or not request_rate.any() else self._at(request_rate)
-        return with_instances(question, np.array([fleet.get(one.name, 0) for one in self.types], np.int64))
+        scope = scope_of(question)
+        problem = build(question, scope.allowed, scope.served)
+        wanted = np.array([fleet.get(one.name, 0) for one in self.types], np.int64)
+        # A floor or a spare may be more than the traffic could use; shares are those of what it could.
+        useful = np.zeros_like(wanted)
+        useful[problem.types] = np.minimum(wanted[problem.types], problem.most)
+        found = with_instances(question, useful)
+        if found is None:
+            return None
+        running = np.where(useful > 0, wanted, 0)
+        load = found.load * useful / np.maximum(running, 1)
+        cost = float(running @ np.array([*self.cost_per_h.values()]))
+        return replace(found, instances=running, load=load, cost_per_h=cost, bound_per_h=0.0, gap=1.0)
 
     def _at(self, request_rate: Array) -> Question:
         workload = replace(self.question.workload, request_rate=request_rate, cautions=(), log_part_s=None)

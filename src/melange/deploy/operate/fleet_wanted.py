@@ -112,7 +112,8 @@ class _Question:
         peak = self.planner.peak(without_spare, need)
         if peak <= _FULL:
             return None
-        found = self.planner.cheapest(need, at_least=without_spare, at_most=self._most_of(without_spare))
+        room = need * (1 + self.settings.slack)
+        found = self.planner.cheapest(room, at_least=without_spare, at_most=self._most_of(without_spare))
         if found is None:
             found = self.planner.cheapest(need, at_least=self.held, at_most=self.most)
         if found is None:
@@ -135,7 +136,8 @@ class _Question:
         if len(lately) < self.settings.rule.stable_windows:
             return None
         need = max(lately, key=lambda one: float((one * self.planner.work).sum()))
-        found = self.planner.cheapest(need, at_least=self.held, at_most=_most({}, self.target) | self._zero())
+        room = need * (1 + self.settings.slack)
+        found = self.planner.cheapest(room, at_least=self.held, at_most=_most({}, self.target) | self._zero())
         if found is None:
             return None
         after = self._with_spare(found)
@@ -155,7 +157,7 @@ class _Question:
             return None
         needs = self._needs()
         lately = needs[-self.settings.rule.stable_windows :]
-        need = max(lately, key=lambda one: float((one * self.planner.work).sum()))
+        need = max(lately, key=lambda one: float((one * self.planner.work).sum())) * (1 + self.settings.slack)
         found = (
             self._by_rule()
             if self.brief.rule is not None and not self._is_rule_out()

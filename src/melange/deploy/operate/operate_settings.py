@@ -11,7 +11,7 @@ from melange.plan.schedule.rule import HIGHEST, RuleSettings
 
 # Where no schedule says a rule. On four services of bench/operate.py, of those tried, the cheapest that kept requests
 # in excess of capacity below 2 % with failures injected (docs/operate.md).
-DEFAULT_RULE = RuleSettings(ahead=HIGHEST, look_back=3, margin=0.1, target=0.9, stable_windows=3)
+DEFAULT_RULE = RuleSettings(ahead=HIGHEST, look_back=5, margin=0.0, target=1.0, stable_windows=15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,8 @@ class OperateSettings:
         Traffic is judged in windows of this length [s].
     rule
         How it looks ahead, and how full the fleet is to be; a schedule's rule goes before it.
+    slack
+        When the fleet changes it is made this much larger than it must be, as a share: the next change comes later.
     floor
         Instances that are kept whatever the traffic, by replica type name; the empty name: in all.
     spare
@@ -55,8 +57,9 @@ class OperateSettings:
     """
 
     interval_s: float = 30.0
-    window_s: float = 300.0
+    window_s: float = 120.0
     rule: RuleSettings = DEFAULT_RULE
+    slack: float = 0.05
     floor: Mapping[str, int] = field(default_factory=dict)
     spare: int = 0
     most_changes_per_h: int = 6
@@ -78,6 +81,8 @@ class OperateSettings:
                 raise InputError(f"operate.{name} must be >= 0 and finite, got {getattr(self, name):g}")
         if self.most_changes_per_h < 2:
             raise InputError(f"operate.most_changes_per_h must be >= 2, got {self.most_changes_per_h}")
+        if not 0 <= self.slack < 1:
+            raise InputError(f"operate.slack must be in [0, 1), got {self.slack:g}")
         if self.spare < 0 or any(count < 0 for count in self.floor.values()):
             raise InputError("operate: floor and spare must be >= 0")
         if self.lease_s < 2 * self.interval_s:
