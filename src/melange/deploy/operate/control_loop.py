@@ -62,6 +62,7 @@ class Controller:
         self.journal = Journal(folder / LOG)
         self.state: ControllerState | None = None
         self._fleet_of_plan: dict[str, int] = {}
+        self._said: tuple[str, ...] = ()
 
     def run(self, stop: threading.Event) -> None:
         """Look at every interval until told to stop; then give the lease up."""
@@ -96,7 +97,9 @@ class Controller:
         decision.state.save(self.folder / STATE)
         self.state = decision.state
         for line in decision.lines:
-            log.info("%s", line)
+            if line not in self._said:  # what keeps being so is said once
+                log.info("%s", line)
+        self._said = decision.lines
         balancer_plan = self._balancer_plan(seen.fleet, decision.state)
         if other := self.lease.hold(self.clock()):
             self._note(f"another controller took over: {other}")

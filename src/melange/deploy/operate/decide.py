@@ -108,7 +108,7 @@ def decide(brief: Brief, state: ControllerState, seen: Observation) -> Decision:
     if is_new:
         assert seen.request_rate is not None
         state = replace(state, windows=state.with_window(now_s, brief.planner.seen(seen.request_rate)))
-    wanted = wanted_after(brief, state, seen, is_new_window=is_new)
+    wanted = wanted_after(brief, state, seen, is_new_window=is_new, is_new_failure=bool(said))
     lines += wanted.lines
     state, is_changed = _revised(state, wanted, now_s)
     out = {name for name in excluded if is_out(excluded, name, now_s)}

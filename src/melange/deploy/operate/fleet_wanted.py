@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 # Peak loads above 1 by less are rounding of the linear program.
 _FULL = 1 + 1e-6
+# Part of the traffic that is expected of the sizes that were planned for, in their mix, however few come now: enough
+# for a fleet that serves them all, too little to rent more than that for.
+_USUAL = 1e-3
 # Voluntary changes, to which giving back and new mixes belong, may take this part of the changes of an hour.
 _VOLUNTARY = 0.5
 LOST, UP, DOWN, MIX = "replace", "scale up", "scale down", "mix again"
@@ -44,10 +47,20 @@ class Wanted:
     is_mix_checked: bool = False
 
 
-def wanted_after(brief: Brief, state: ControllerState, seen: Observation, *, is_new_window: bool) -> Wanted:
-    """What is wanted after a look; ``is_new_window`` says whether the newest window has not been decided on."""
+def wanted_after(
+    brief: Brief, state: ControllerState, seen: Observation, *, is_new_window: bool, is_new_failure: bool
+) -> Wanted:
+    """What is wanted after a look.
+
+    Parameters
+    ----------
+    is_new_window
+        Whether the newest window has not been decided on.
+    is_new_failure
+        Whether a type has just been left out: the next best fleet is planned at once, and else with each window.
+    """
     one = _Question(brief, state, seen)
-    lost = one.lost()
+    lost = one.lost() if is_new_window or is_new_failure else None
     if lost is not None:
         return lost
     if not (is_new_window and state.windows):
@@ -297,7 +310,11 @@ def _expected(brief: Brief, state: ControllerState) -> Array:
     seen = np.stack([rates[max(0, k + 1 - max(rule.look_back, 3)) : k + 1].mean(axis=0) for k in range(len(rates))])
     own = (seen * brief.planner.work).sum(axis=(1, 2))
     factor = np.divide(ahead, own, out=np.zeros_like(ahead), where=own > 0)
-    return np.asarray(seen * (factor * (1 + rule.margin) / rule.target)[:, None, None])
+    ahead_rates = seen * (factor * (1 + rule.margin) / rule.target)[:, None, None]
+    # Sizes that were planned for may come again: some type of the fleet serves each of them, whatever came lately.
+    planned = brief.planner.seen(np.asarray(brief.planner.question.workload.request_rate))
+    usual = _USUAL * planned / max(float(planned.sum()), 1e-300)
+    return np.asarray(np.maximum(ahead_rates, usual * ahead_rates.sum(axis=(1, 2))[:, None, None]))
 
 
 def _most(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
