@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _LONGEST_S = 10.0
 # Part of the traffic of a size below which no fleet is changed for it: a stray request.
 _STRAY = 1e-4
+# What a size takes of which nobody knows where it goes: any traffic of it is too much.
+_UNKNOWN = 1e12
+# Peak loads above 1 by less are rounding of the linear program.
+FULL = 1 + 1e-6
 Counts = Mapping[str, int]
 
 
@@ -76,14 +80,46 @@ class FleetPlanner:
 
         Headroom is not part of the capacity: 1 is what the plan would fill.
         """
+        return self._shared(fleet, request_rate)[1]
+
+    def carried(self, fleet: Counts, request_rates: Sequence[Array]) -> int:
+        """How many of the last of some windows' rates (I, O) [1/s] a fleet carries, all from there to the end."""
+        count = 0
+        weights: Array | None = None
+        for rate in reversed(request_rates):
+            # The shares of a window that was solved for often do for the next.
+            fits = weights is not None and bool((np.tensordot(weights, rate, 2) <= FULL).all())
+            if not fits:
+                weights, peak = self._shared(fleet, rate)
+                fits = peak <= FULL
+            if not fits:
+                break
+            count += 1
+        return count
+
+    def _shared(self, fleet: Counts, request_rate: Array) -> tuple[Array, float]:
+        """What a request per second of each size takes of each used type's capacity at the best shares, and the peak.
+
+        The first is (T, I, O); sizes without traffic take too much, as nobody has said where they go.
+        """
+        shape = self.question.workload.buckets.shape
         if not request_rate.any():
-            return 0.0
+            return np.full((1, *shape), _UNKNOWN), 0.0
         question = self._at(request_rate)
         scope = scope_of(question)
         problem = build(question, scope.allowed, scope.served)
         count = np.array([fleet.get(name, 0) for name in problem.names], np.int64)
-        found = least_peak_shares(problem, problem.carried(count))
-        return float("inf") if found is None else found[1]
+        carried = problem.carried(count)
+        found = least_peak_shares(problem, carried)
+        if found is None:
+            return np.full((1, *shape), _UNKNOWN), float("inf")
+        used = np.flatnonzero(carried > 0)
+        share = found[0][used]
+        taken = np.zeros_like(share)
+        np.multiply(problem.load[used], share, out=taken, where=share > 0)
+        weights = np.full((len(used), request_rate.size), _UNKNOWN)
+        weights[:, problem.cells] = taken / request_rate.ravel()[problem.cells] / carried[used][:, None]
+        return weights.reshape(len(used), *shape), found[1]
 
     def cheapest(
         self,

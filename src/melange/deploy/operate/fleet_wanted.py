@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from melange.deploy.operate.exclusions import is_out
+from melange.deploy.operate.fleet_planner import FULL
 from melange.plan.schedule.rule import look_ahead
 from melange.units import S_PER_H
 from melange.workload.workload import Array
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from melange.deploy.operate.decide import Brief
     from melange.deploy.operate.observation import Observation
 
-# Peak loads above 1 by less are rounding of the linear program.
-_FULL = 1 + 1e-6
 # Part of the traffic that is expected of the sizes that were planned for, in their mix, however few come now: enough
 # for a fleet that serves them all, too little to rent more than that for.
 _USUAL = 1e-3
@@ -123,7 +122,7 @@ class _Question:
             return None
         without_spare = self._without_spare(self.target)
         peak = self.planner.peak(without_spare, need)
-        if peak <= _FULL:
+        if peak <= FULL:
             return None
         room = need * (1 + self.settings.slack)
         found = self.planner.cheapest(room, at_least=without_spare, at_most=self._most_of(without_spare))
@@ -155,7 +154,7 @@ class _Question:
             return None
         after = self._with_spare(found)
         saved = self.planner.cost(self.target) - self.planner.cost(after)
-        if saved <= 1e-9 or any(self.planner.peak(found, one) > _FULL for one in lately):
+        if saved <= 1e-9 or self.planner.carried(found, lately) < len(lately):
             return None
         hours = self._quiet_h(found, needs)
         price = self._price({}, _difference(self.target, after))
@@ -177,11 +176,11 @@ class _Question:
             else self.planner.cheapest(need, self.held, self.most, near=self.planner.plan_of(self.target, need))
         )
         checked = Wanted(target=self.target, is_mix_checked=True)
-        if found is None or any(self.planner.peak(found, one) > _FULL for one in lately):
+        if found is None:
             return checked
         after = found if self.brief.rule is not None else self._with_spare(found)
         saved = self.planner.cost(self.target) - self.planner.cost(after)
-        if saved <= 1e-9:
+        if saved <= 1e-9 or self.planner.carried(found, lately) < len(lately):
             return checked
         hours = self._quiet_h(found, needs)
         price = self._price(_difference(after, self.target), _difference(self.target, after))
@@ -241,11 +240,7 @@ class _Question:
 
     def _quiet_h(self, fleet: Mapping[str, int], needs: list[Array]) -> float:
         """How long a fleet would have been enough up to now [h]: what has lasted is expected to last as long again."""
-        windows = 0
-        for need in reversed(needs):
-            if self.planner.peak(fleet, need) > _FULL:
-                break
-            windows += 1
+        windows = self.planner.carried(fleet, needs)
         return min(windows * self.settings.window_s / S_PER_H, self.settings.longest_h)
 
     def _price(self, starts: Mapping[str, int], stops: Mapping[str, int]) -> float:
