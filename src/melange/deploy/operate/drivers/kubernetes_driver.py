@@ -331,7 +331,7 @@ def _refusals(deployment: Any) -> list[str]:
     """What the cluster refuses: a quota, say."""
     return [
         f"{deployment.metadata.name}: {one.message or one.reason}"
-        for one in deployment.status.conditions or ()
+        for one in (deployment.status.conditions if deployment.status else None) or ()
         if one.type == "ReplicaFailure" and one.status == "True"
     ]
 
