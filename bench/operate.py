@@ -1,13 +1,13 @@
-"""A week operated by the controller: ServeGen's services, with failed starts, lost instances and a region without stock.
+"""A week operated by the controller: ServeGen's services, with failed starts, lost instances and a region that is out.
 
-    python bench/operate.py ../shared/data/traces                # all three, minutes of CPU
-    python bench/operate.py ../shared/data/traces --only mm-image --seed 2
+    python bench/operate.py ../shared/data/traces                # all three, an hour of CPU
+    python bench/operate.py ../shared/data/traces --only m-small --seed 2 --every 6
 
-The second week of a service is lived through on paper, a look a minute: the controller sees the traffic of its last five
+The second week of a service is lived through on paper, a look a minute: the controller sees the traffic of its last two
 minutes and the fleet, and what it orders starts five minutes later. Injected: of ten orders one is refused and the type
-is out of stock for half an hour; an instance is lost every two days of its life; three times a week all instances of the
-busiest type are lost and the type has no stock for three hours; once the region with the most instances has neither
-instances nor stock for two hours.
+is out of stock for half an hour; an instance is lost every two days of its life; three times a week all instances of
+the most numerous type are lost and the type has no stock for three hours; once the region with the most instances has
+neither instances nor stock for two hours.
 
 Requests in excess are those beyond what the fleet that serves carries at its planned capacity, headroom kept, all sizes
 alike. Beside the controller, on the same week: the clairvoyant, who has the cheapest whole fleet in every window, pays
@@ -37,6 +37,7 @@ from melange.deploy.operate.operate_settings import OperateSettings
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question
+from melange.profile.profile import ReplicaType
 from melange.units import S_PER_H
 from melange.workload.workload import Array
 
@@ -135,6 +136,11 @@ def first_plan(name: str, demand: object, rate: Array) -> Plan:
     return melange.solve(
         Question(workload=replace(workload, request_rate=rate), profile=profile, options=Options(drop_unservable=True))
     )
+
+
+def _shape(one: ReplicaType) -> tuple[str, int, str]:
+    """What is the same in every region."""
+    return one.offer.instance_type, one.tensor_parallel, one.variant
 
 
 class UnreliableFleet(PretendFleet):
@@ -251,7 +257,7 @@ class Week:
 
 
 def reactive(planner: FleetPlanner, rates: Array, window_s: float, short: float) -> tuple[str, float]:
-    """An autoscaler of one type on request rate: its name and cost [USD/h] at the target that leaves as much in excess."""
+    """An autoscaler of one type on request rate: the type, and its cost [USD/h] where it leaves as much in excess."""
     best = ("none", float("inf"))
     served = [planner.seen(one) for one in rates]
     for one in planner.types:

@@ -1,8 +1,8 @@
 """Counters of a balancer's processes, in shared memory.
 
-Each process writes its own row, without locks; a reader adds the rows up. The last row but one has what the processes
-of earlier plans counted. The last is the supervisor's: the state of the counters when the window of the live workload
-began, and what re-planning has found.
+Each process writes its own row, without locks; a reader adds the rows up. The row after them is the supervisor's: the
+state of the counters when the window of the live workload began, and what re-planning has found. The last has what the
+processes of earlier plans counted.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ def _layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]
         "ttft": (types, len(TTFT_EDGES_S) + 1),  # the last: the sum [s]
         "tpot": (types, len(TPOT_EDGES_S) + 1),
         "latency": (types, len(LATENCY_EDGES_S) + 1),
+        "type_judged": (types, inputs),  # all limits at once
+        "type_met": (types, inputs),
         "connections": (1,),
         "replica_sent": (_SLOTS,),
         "replica_failed": (_SLOTS,),
@@ -102,7 +104,7 @@ class Counters:
         self._lock: Lock = multiprocessing.get_context("fork").Lock()
 
     def row(self, process: int) -> memoryview[float]:
-        """What one process writes."""
+        """What one process writes; the one after them is the supervisor's."""
         return self._numbers[process * self.width : (process + 1) * self.width]
 
     def at(self, name: str) -> int:
@@ -111,23 +113,23 @@ class Counters:
 
     def total(self, name: str) -> Array:
         """A counter over all processes, those of earlier plans included, in its shape."""
-        return self.part(self.table[:-1].sum(axis=0), name)
+        return self.part(self.snapshot(), name)
 
     def each(self, name: str) -> Array:
         """A counter of every process (P, ...)."""
-        return np.stack([self.part(row, name) for row in self.table[:-2]])
+        return np.stack([self.part(row, name) for row in self.table[: self.processes]])
 
     def supervisor(self, name: str) -> Array:
         """A counter of the supervisor's row, to be read and written."""
-        return self.part(self.table[-1], name)
+        return self.part(self.table[self.processes], name)
 
     def snapshot(self) -> Array:
         """All counters over all processes, flat."""
-        return np.asarray(self.table[:-1].sum(axis=0))
+        return np.asarray(self.table[: self.processes].sum(axis=0) + self.table[-1])
 
     def window(self, name: str) -> Array:
         """What was counted since the window of the live workload began."""
-        return self.total(name) - self.part(self.table[-1], name)
+        return self.total(name) - self.supervisor(name)
 
     def part(self, row: Array, name: str) -> Array:
         """A counter's place in a row, in its shape."""

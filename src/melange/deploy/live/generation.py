@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from melange.workload.workload import Array
 
 # Counted by replica type, by size, and of the supervisor's own.
-_BY_TYPE = ("sent", "ttft", "tpot", "latency")
-_BY_SIZE = ("arrived", "completed", "input_sum", "output_sum", "sent")
+_BY_TYPE = ("sent", "type_judged", "type_met", "ttft", "tpot", "latency")
+_BY_SIZE = ("arrived", "completed", "input_sum", "output_sum", "sent", "type_judged", "type_met")
 _OWN = ("began", "last_arrival", "window_began", "drift")
 
 
@@ -54,7 +54,7 @@ class Generation:
 
     def take_over(self, earlier: Generation) -> None:
         """Count on from what an earlier generation has counted up to now."""
-        self.counters.table[-2] = self.sorted_in(earlier, earlier.counters.snapshot())
+        self.counters.table[-1] = self.sorted_in(earlier, earlier.counters.snapshot())
 
     def sorted_in(self, earlier: Generation, row: Array) -> Array:
         """A row of an earlier generation's counters as one of ours; what has no place here is left out."""

@@ -59,10 +59,10 @@ class OperateSettings:
     interval_s: float = 30.0
     window_s: float = 120.0
     rule: RuleSettings = DEFAULT_RULE
-    slack: float = 0.05
+    slack: float = 0.03
     floor: Mapping[str, int] = field(default_factory=dict)
     spare: int = 0
-    most_changes_per_h: int = 6
+    most_changes_per_h: int = 12
     # A fleet that is mixed again every few minutes never earns what each change costs.
     settle_s: float = 3600.0
     start_up_s: float = 300.0
