@@ -253,7 +253,7 @@ def operate(
 
 def _replay(operation: Operation, path: Path) -> None:
     """Print every decision of a log, and whether it comes out the same."""
-    from melange.deploy.operate.journal import BEGIN, lines_of, replayed
+    from melange.deploy.operate.decision_log import BEGIN, lines_of, replayed
     from melange.deploy.operate.operate_settings import OperateSettings
     from melange.records import record
 

@@ -21,9 +21,9 @@ from melange.cli.app import app
 from melange.deploy.operate.control_loop import Controller
 from melange.deploy.operate.controller_state import ControllerState
 from melange.deploy.operate.decide import Brief
+from melange.deploy.operate.decision_log import lines_of
 from melange.deploy.operate.drivers.driver import Order
 from melange.deploy.operate.fleet_planner import FleetPlanner
-from melange.deploy.operate.journal import lines_of
 from melange.deploy.operate.lease import FileLease
 from melange.deploy.operate.observation import TypeSeen
 from melange.deploy.operate.operate_settings import OperateSettings

@@ -13,8 +13,8 @@ import numpy as np
 
 from melange.deploy.operate.controller_state import ControllerState
 from melange.deploy.operate.decide import Brief, Decision, decide
+from melange.deploy.operate.decision_log import DecisionLog
 from melange.deploy.operate.drivers.driver import Driver, Order
-from melange.deploy.operate.journal import Journal
 from melange.deploy.operate.lease import Lease
 from melange.deploy.operate.observation import Observation, TypeSeen
 from melange.errors import MelangeError
@@ -59,7 +59,7 @@ class Controller:
         self.brief, self.plan, self.driver, self.traffic = brief, plan, driver, traffic
         self.lease, self.folder, self.clock = lease, folder, clock
         folder.mkdir(parents=True, exist_ok=True)
-        self.journal = Journal(folder / LOG)
+        self.journal = DecisionLog(folder / LOG)
         self.state: ControllerState | None = None
         self._fleet_of_plan: dict[str, int] = {}
         self._said: tuple[str, ...] = ()

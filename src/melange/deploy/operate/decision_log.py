@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 BEGIN, LOOK, NOTE = "begin", "look", "note"
 
 
-class Journal:
+class DecisionLog:
     """A file with a JSON object a line, which only grows.
 
     Parameters
