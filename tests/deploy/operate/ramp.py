@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 MELANGE = Path(sys.executable).with_name("melange")
 STOP_LIMIT_S = 40.0
@@ -188,12 +190,38 @@ class Asked:
         self.statuses.append(0)
 
 
-def send_at(port: int, rate: float, length_s: float, body: bytes, asked: Asked) -> list[threading.Thread]:
-    """Requests at a rate for a while [1/s], each by a thread of its own; the threads, some of which still wait."""
-    threads = []
-    start_s = time.monotonic()
-    for k in range(round(rate * length_s)):
-        time.sleep(max(0.0, start_s + k / rate - time.monotonic()))
-        threads.append(threading.Thread(target=asked.send, args=(port, body)))
-        threads[-1].start()
-    return threads
+class Senders:
+    """Requests that keep coming at a rate, each by a thread of its own.
+
+    Parameters
+    ----------
+    port
+        Of the balancer.
+    bodies
+        What is asked, in turn.
+    asked
+        What becomes of them.
+    """
+
+    def __init__(self, port: int, bodies: Sequence[bytes], asked: Asked) -> None:
+        self.port, self.bodies, self.asked, self.rate = port, bodies, asked, 1.0
+        self._stop, self._threads = threading.Event(), list[threading.Thread]()
+        self._sender = threading.Thread(target=self._send)
+
+    def _send(self) -> None:
+        for body in itertools.cycle(self.bodies):
+            if self._stop.wait(1 / self.rate):
+                return
+            self._threads.append(threading.Thread(target=self.asked.send, args=(self.port, body)))
+            self._threads[-1].start()
+
+    def __enter__(self) -> Self:
+        self._sender.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """No more; those that wait come to their end."""
+        self._stop.set()
+        self._sender.join()
+        for one in self._threads:
+            one.join()

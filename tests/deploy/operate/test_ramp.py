@@ -6,12 +6,11 @@ import json
 import random
 import shlex
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from balance_cases import small_plan
-from ramp import Asked, Service, ask, running, send_at, wait_until
+from ramp import Asked, Senders, Service, ask, running, wait_until
 
 from melange.cli.app import app
 from melange.deploy.operate.fleet_planner import FleetPlanner
@@ -34,10 +33,13 @@ FAST = (
     "999",
 )
 
+# How long a busy machine may take for each part [s].
+LIMIT_S = 240.0
+
 
 def service_in(folder: Path) -> Service:
     """A controller of a small fleet of two types: one is cheap and serves short prompts only."""
-    plan = small_plan(rate=40.0)
+    plan = small_plan(rate=6.0)
     first = FleetPlanner(plan).plan_of({one.name: 1 for one in plan.replica_types}, None)
     assert first is not None
     command = shlex.join([sys.executable, str(REPLICA), "--fault", "slow", "--port", "{port}"])
@@ -55,22 +57,22 @@ def test_a_ramp_with_everything_killed_on_the_way_loses_no_request(tmp_path: Pat
     choose, asked = random.Random(1), Asked()
     with running(service_in(tmp_path), "--window", "1.5", "--health-every", "0.2") as service:
         wait_until(lambda: service.ready() >= 2)
-        threads: list[threading.Thread] = []
-        kills = {2: service.kill_controller, 3: service.kill_worker, 4: lambda: service.kill_replica(choose)}
-        most = 0
-        for step, rate in enumerate((5, 10, 20, 40, 60, 60, 30, 10)):
-            if step in kills:
-                kills[step]()
-            threads += send_at(service.port, rate, 1.2, LARGE if step % 3 == 0 else BODY, asked)
-            most = max(most, service.ready())
-        wait_until(lambda: threads.extend(send_at(service.port, 4, 1.0, BODY, asked)) or service.ready() <= 3)
-        for one in threads:
-            one.join()
-        assert most >= 4
+        with Senders(service.port, (LARGE, BODY, BODY), asked) as senders:
+            senders.rate = 2.0
+            wait_until(lambda: len(asked.statuses) > 8)
+            senders.rate = 24.0
+            service.kill_controller()
+            service.kill_replica(choose)
+            wait_until(lambda: service.ready() >= 4, LIMIT_S)
+            service.kill_worker()
+            done = len(asked.statuses)
+            wait_until(lambda: len(asked.statuses) > done + 40, LIMIT_S)
+            senders.rate = 1.5
+            wait_until(lambda: service.ready() <= 3, LIMIT_S)
         assert set(asked.statuses) == {200}
         # An answer that had begun on a killed process cannot be finished by another.
-        assert asked.cut <= 12
-        assert asked.retried < len(asked.statuses) / 10
+        print(f"{len(asked.statuses)} answers, {asked.retried} retries, {asked.cut} cut off")
+        assert asked.cut + asked.retried < len(asked.statuses) / 4
         status, text = ask(service.port, "GET", "/metrics")
         assert status == 200
         assert b"melange_load{" in text
