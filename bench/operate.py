@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="services whose name holds this")
     parser.add_argument("--seed", type=int, default=1, help="of what fails")
     parser.add_argument("--target", type=float, default=0.0, help="target load of the rule; 0: the default")
-    parser.add_argument("--every", type=int, default=1, help="the clairvoyant plans every so many windows")
+    parser.add_argument("--every", type=int, default=1, help="the clairvoyant plans each Nth window")
     arguments = parser.parse_args()
     print("service               clairvoyant  controller      x  in excess  changes/h median, mean, most  recovery [s]"
           "  autoscaler      x")  # fmt: skip

@@ -107,7 +107,7 @@ def test_a_plan_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_process_that_is_started_again_knows_todays_replicas(plan_file: Path, tmp_path: Path) -> None:
-    """It reads the list anew, in place of the one that the balancer began with."""
+    """It reads the list again, in place of the one that the balancer began with."""
     replicas = tmp_path / "replicas.txt"
     with Replica() as first, Replica() as second:
         replicas.write_text(f"A100={first.url}\n")

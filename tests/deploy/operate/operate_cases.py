@@ -35,7 +35,7 @@ def service(seed: int, rate: float = 20.0) -> Plan:
 
 
 class FailingFleet(PretendFleet):
-    """A fleet on paper in which some types cannot be had for some time, and instances are lost."""
+    """A fleet on paper in which some types are not available for some time, and instances are lost."""
 
     def __init__(self, start_up_s: float = 120.0, drain_s: float = 30.0) -> None:
         super().__init__(start_up_s, drain_s)
@@ -46,7 +46,7 @@ class FailingFleet(PretendFleet):
         return "out of stock" if now_s < self.gone.get(name, 0.0) else ""
 
     def lose(self, name: str, until_s: float) -> None:
-        """All instances of a type go, and none can be had for some time."""
+        """All instances of a type go, and none is available for some time."""
         self.gone[name] = until_s
         self.instances = tuple(one for one in self.instances if one.replica_type != name)
 

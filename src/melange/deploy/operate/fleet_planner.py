@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LONGEST_S = 10.0
 # Part of the traffic of a size below which no fleet is changed for it: a stray request.
 _STRAY = 1e-4
-# What a size takes of which nobody knows where it goes: any traffic of it is too much.
+# What a size takes where its type is unknown: any traffic of it is too much.
 _UNKNOWN = 1e12
 # Peak loads above 1 by less are rounding of the linear program.
 FULL = 1 + 1e-6
@@ -141,7 +141,7 @@ class FleetPlanner:
             Of fleets of equal cost, the one with the fewest changes from this plan.
         """
         least = {name: max(self.floor.get(name, 0), (at_least or {}).get(name, 0)) for name in self.cost_per_h}
-        # What cannot be had is no part of a fleet, whatever the floor.
+        # What is not available is no part of a fleet, whatever the floor.
         least |= {name: min(least[name], most) for name, most in (at_most or {}).items()}
         try:
             question = self._bounded(self._at(request_rate), least, at_most or {})
@@ -192,7 +192,7 @@ class FleetPlanner:
         )
 
     def _at_total(self, fleet: dict[str, int], at_most: Counts) -> dict[str, int]:
-        """The fleet with as many instances as the floor asks for in all, if they can be had: of its cheapest types."""
+        """The fleet with as many instances as the floor asks for in all, if available: of its cheapest types."""
         lacking = self.least_total - sum(fleet.values())
         for name in sorted(self.cost_per_h, key=lambda one: (one not in fleet, self.cost_per_h[one])):
             room = max(0, at_most[name] - fleet.get(name, 0)) if name in at_most else lacking

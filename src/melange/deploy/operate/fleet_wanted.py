@@ -90,7 +90,7 @@ class _Question:
     # -- what has failed
 
     def lost(self) -> Wanted | None:
-        """The next best fleet where a type that is wanted cannot be had, and the floor where it can be had again."""
+        """The next best fleet where a wanted type is not available, and the floor where it is available again."""
         gone = [name for name, count in self.target.items() if count > self.most.get(name, count)]
         if not gone:
             return self._back_to_floor()
@@ -101,7 +101,7 @@ class _Question:
             found = self.planner.cheapest(need, at_least=self.held, at_most=self.most)
         if found is None:
             return Wanted(target=self.target)
-        return self._change(LOST, self._with_spare(found), f"{', '.join(gone)} cannot be had", may=self.may_replace)
+        return self._change(LOST, self._with_spare(found), f"{', '.join(gone)} not available", may=self.may_replace)
 
     def _back_to_floor(self) -> Wanted | None:
         floor = {name: count for name, count in self.held.items() if name not in self.most}
@@ -129,7 +129,7 @@ class _Question:
         if found is None:
             found = self.planner.cheapest(need, at_least=self.held, at_most=self.most)
         if found is None:
-            return Wanted(target=self.target, lines=("no fleet that can be had carries the traffic",))
+            return Wanted(target=self.target, lines=("no available fleet carries the traffic",))
         return self._change(UP, self._with_spare(found), self._loaded(peak), may=self.may_grow)
 
     def smaller(self) -> Wanted | None:
@@ -199,7 +199,7 @@ class _Question:
         return is_out(self.state.excluded, self._rule_type, self.now_s)
 
     def _follows_rule(self) -> bool:
-        """Whether the schedule's rule decides: its type can be had, and no other stands in for it."""
+        """Whether the schedule's rule decides: its type is available, and no other stands in for it."""
         if self.brief.rule is None or self._is_rule_out():
             return False
         return all(count <= self.held.get(name, 0) for name, count in self.target.items() if name != self._rule_type)
