@@ -16,6 +16,7 @@ from melange.cli.operate import operate
 from melange.cli.plan import plan
 from melange.cli.profile import profile
 from melange.cli.schedule import schedule
+from melange.cli.serve import serve
 from melange.cli.validate import validate
 from melange.cli.what_if import what_if
 from melange.cli.workload import workload
@@ -48,7 +49,19 @@ def common(
 
 
 for command in (
-    *(init, catalog, workload, profile, plan, schedule, explore, what_if),
-    *(measure, validate, deploy, balance, operate),
+    init,
+    catalog,
+    workload,
+    profile,
+    plan,
+    schedule,
+    explore,
+    what_if,
+    measure,
+    validate,
+    deploy,
+    balance,
+    operate,
+    serve,
 ):
     app.command()(command)
