@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from melange.deploy.operate.controller_state import ControllerState, Exclusion
+from melange.units import S_PER_MIN
 
 if TYPE_CHECKING:
     from melange.deploy.operate.decide import Brief
@@ -56,7 +57,7 @@ def excluded_after(
 def _failed(before: Exclusion | None, name: str, reason: str, exclude_s: float, now_s: float) -> tuple[Exclusion, str]:
     times = 1 if before is None else before.times + 1
     length_s = exclude_s * min(2 ** (times - 1), _MOST_TIMES)
-    line = f"exclude {name} for {length_s / 60:,.3g} min: {reason}"
+    line = f"exclude {name} for {length_s / S_PER_MIN:,.3g} min: {reason}"
     return Exclusion(until_s=now_s + length_s, times=times, reason=reason), line
 
 

@@ -16,7 +16,7 @@ def _counted(name: str, by: str = "", labels: str = "") -> str:
 
 
 def _planned(name: str, by: str = "type") -> str:
-    """What the plan says, whoever is asked."""
+    """What the plan says, the same on each balancer."""
     return f"max{f' by ({by})' if by else ''} (melange_{name}{{{SELECTOR}}})"
 
 
