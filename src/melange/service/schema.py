@@ -13,8 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    field_validator,
-    model_validator,
 )
 
 from melange.catalog.grid import DEFAULT_PUE
@@ -23,11 +21,11 @@ from melange.errors import InputError
 from melange.files import path_of
 from melange.plan.options import Options
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.plan.switching import StartUp, Switching
 from melange.records import shown
-from melange.replica.releases import pinned
-from melange.replica.speculation import Speculation
+from melange.service.engine_section import EngineSection
 from melange.slo import REQUESTS, Slo
-from melange.units import MS_PER_S, ms
+from melange.units import GB, MS_PER_S, ms
 from melange.workload.clock import parse_duration
 from melange.workload.fields import Choice
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
@@ -69,12 +67,10 @@ def _as_prices(value: Any) -> Any:
 # Keys of ``workload`` that say where sizes come from.
 SOURCES = ("trace", "dataset", "histogram", "metrics", "file", "rates")
 
-# vLLM's names of what the KV cache is stored in.
-_KV_DTYPES = {"auto": "", "fp8": "fp8", "fp8_e4m3": "fp8", "fp8_e5m2": "fp8"}
-
-_Names = Annotated[list[str], BeforeValidator(_as_list)]
-_Positive = Annotated[float, AfterValidator(_positive)]
-_SPOT, _SCHEDULE = Spot(), ScheduleOptions()  # whose defaults are the file's
+# A name or a list of names, and a number above 0.
+Names = Annotated[list[str], BeforeValidator(_as_list)]
+Positive = Annotated[float, AfterValidator(_positive)]
+_SPOT, _SCHEDULE, _START_UP = Spot(), ScheduleOptions(), StartUp()  # whose defaults are the file's
 
 
 class Section(BaseModel):
@@ -83,91 +79,13 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
 
-class SpeculativeSection(Section):
-    """``engine.speculative``: speculative decoding, by vLLM's names."""
-
-    num_speculative_tokens: Annotated[int, Field(ge=1, le=32)]
-    acceptance_rate: Annotated[float, Field(ge=0, lt=1)]
-    method: Literal["ngram", "draft_model", "eagle3", "mtp"] = "ngram"
-    model: str = ""
-
-    @model_validator(mode="after")
-    def _check(self) -> SpeculativeSection:
-        if self.method in ("draft_model", "eagle3") and not self.model:
-            raise ValueError(f"{self.method} needs model: the name of the draft's weights")
-        if self.method == "ngram" and self.model:
-            raise ValueError(
-                "ngram looks drafts up in the prompt and takes no model: remove it, or name another method"
-            )
-        return self
-
-    def to_speculation(self) -> Speculation:
-        """As the dataclass."""
-        return Speculation(
-            draft_tokens=self.num_speculative_tokens,
-            accepted_share=self.acceptance_rate,
-            method=self.method,
-            model=self.model,
-        )
-
-
-class EngineSection(Section):
-    """``engine``: its name and release; settings by vLLM's names, each as the release ships it unless given."""
-
-    name: str = "vllm"
-    version: str | None = None
-    max_num_seqs: Annotated[int, Field(ge=1, le=65536)] | None = None
-    max_num_batched_tokens: Annotated[int, Field(ge=1, le=1048576)] | None = None
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
-    kv_cache_dtype: Literal["auto", "fp8", "fp8_e4m3", "fp8_e5m2"] = "auto"
-    enable_prefix_caching: bool | None = None
-    speculative: SpeculativeSection | None = None
-
-    @field_validator("version", mode="before")
-    @classmethod
-    def _text(cls, value: Any) -> Any:
-        if isinstance(value, int | float):
-            raise ValueError(f'must be text, so that 0.10 is not 0.1: write version: "{value}"')  # noqa: TRY004 (a fault of the file)
-        return value
-
-    @model_validator(mode="after")
-    def _check(self) -> EngineSection:
-        sequences, tokens = self.max_num_seqs, self.max_num_batched_tokens
-        if sequences and tokens and tokens < sequences:
-            raise ValueError(
-                f"max_num_batched_tokens must be >= max_num_seqs, or not all requests get a token in each step; got "
-                f"{tokens} and {sequences}"
-            )
-        if self.version and pinned(self.name)[1]:
-            raise ValueError(f"the release is given twice, name: {self.name} and version: {self.version}: remove one")
-        return self
-
-    @property
-    def requirement(self) -> str:
-        """Name and release as one text: ``vllm==0.6.4``."""
-        return f"{self.name}=={self.version}" if self.version else self.name
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What replaces the engine's own settings, by their names in the package (``EngineSettings``)."""
-        given = {
-            "max_sequences": self.max_num_seqs,
-            "max_batched_tokens": self.max_num_batched_tokens,
-            "memory_utilization": self.gpu_memory_utilization,
-            "kv_dtype": _KV_DTYPES[self.kv_cache_dtype] or None,
-            "is_prefix_caching": self.enable_prefix_caching,
-            "speculation": self.speculative.to_speculation() if self.speculative else None,
-        }
-        return {name: value for name, value in given.items() if value is not None}
-
-
 class SloSection(Section):
     """``slo``: limits in milliseconds."""
 
-    ttft_ms: _Positive | None = None
-    tpot_ms: _Positive | None = None
-    ntpot_ms: _Positive | None = None
-    latency_ms: _Positive | None = None
+    ttft_ms: Positive | None = None
+    tpot_ms: Positive | None = None
+    ntpot_ms: Positive | None = None
+    latency_ms: Positive | None = None
     statistic: str = REQUESTS
     attainment: float | None = None
 
@@ -204,21 +122,21 @@ class WorkloadSection(Section):
     trace: str | None = None
     dataset: str | dict[str, float] | None = None
     histogram: str | None = None
-    metrics: _Names | None = None
+    metrics: Names | None = None
     file: str | None = None
     rates: str | None = None
     sizes: str | None = None
     over: Literal["day", "week"] | None = None
     time_zone: str | None = None
     empty_windows: Literal["missing", "zero"] | None = None
-    rate: _Positive | str | None = None
+    rate: Positive | str | None = None
     window: str | float | None = None
     start: str | float | None = Field(None, alias="from")
     end: str | float | None = Field(None, alias="to")
     format: str | None = None
     columns: dict[str, str] | None = None
     where: dict[str, Choice] | None = None
-    model: _Names | None = None
+    model: Names | None = None
     buckets: BucketsSection = BucketsSection()
     size: Literal["mean", "upper"] = "mean"
     prefix_hit_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -239,10 +157,10 @@ class WorkloadSection(Section):
 class OffersSection(Section):
     """``offers``: what may be rented."""
 
-    gpus: _Names | None = None
-    providers: _Names | None = None
-    regions: _Names | None = None
-    market: _Names = ["on-demand"]
+    gpus: Names | None = None
+    providers: Names | None = None
+    regions: Names | None = None
+    market: Names = ["on-demand"]
     file: str | None = None
     max: dict[str, int] = {}
     prices: Annotated[dict[str, float | str], BeforeValidator(_as_prices)] = {}
@@ -253,7 +171,7 @@ class ProfileSection(Section):
 
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["estimate"]
     tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
-    anchors: _Names = []
+    anchors: Names = []
     doubtful_anchors: bool = False
     step_times: Literal["own", "aiconfigurator"] = "own"
     simulate: bool = False
@@ -273,9 +191,9 @@ class PlanSection(Section):
     spare_replicas: int | dict[str, int] = 0
     spare_total_replicas: int = 0
     max_types: int | None = None
-    require: _Names = []
-    exclude: _Names = []
-    budget_per_h: _Positive | None = None
+    require: Names = []
+    exclude: Names = []
+    budget_per_h: Positive | None = None
     drop_unservable: bool = False
     time_limit_s: float = 30.0
     gap: float = 1e-3
@@ -299,7 +217,7 @@ class PlanSection(Section):
 class ReservedSection(Section):
     """A line of ``schedule.reserved``: a commitment."""
 
-    term_years: _Positive
+    term_years: Positive
     discount: float | None = None
     upfront_fraction: float = 0.0
 
@@ -320,13 +238,14 @@ class ScheduleSection(Section):
 
     reserved: list[ReservedSection] = []
     spot: SpotSection | None = None
-    horizon_years: _Positive | None = None
+    horizon_years: Positive | None = None
     start_up: str | float = _SCHEDULE.start_up_s
     drain: str | float = _SCHEDULE.drain_s
+    min_up: str | float = _SCHEDULE.min_up_s
     short_fraction: float = _SCHEDULE.short_fraction
 
-    def to_options(self) -> ScheduleOptions:
-        """As the settings of :func:`melange.plan_over_time`."""
+    def to_options(self, start_up_s: float | None = None) -> ScheduleOptions:
+        """As the settings of :func:`melange.plan_over_time`; ``start_up_s`` where the section does not say it [s]."""
         spot = None
         if self.spot is not None:
             given = self.spot.model_dump(exclude={"outage"})
@@ -335,9 +254,47 @@ class ScheduleSection(Section):
             reserved=tuple(Reserved(**one.model_dump()) for one in self.reserved),
             spot=spot,
             horizon_years=self.horizon_years,
-            start_up_s=parse_duration(self.start_up, name="schedule.start_up"),
+            start_up_s=parse_duration(self.start_up, name="schedule.start_up")
+            if start_up_s is None or "start_up" in self.model_fields_set
+            else start_up_s,
+            min_up_s=parse_duration(self.min_up, name="schedule.min_up"),
             drain_s=parse_duration(self.drain, name="schedule.drain"),
             short_fraction=self.short_fraction,
+        )
+
+
+class StartUpSection(Section):
+    """``start_up``: from the order of an instance to its first request."""
+
+    boot: str | float = _START_UP.boot_s
+    image_gb: float = _START_UP.image_bytes / GB
+    pull_gb_per_s: Positive = _START_UP.pull_bytes_per_s / GB
+    load_gb_per_s: Positive = _START_UP.load_bytes_per_s / GB
+
+    def to_start_up(self) -> StartUp:
+        """In seconds and bytes."""
+        return StartUp(
+            boot_s=parse_duration(self.boot, name="start_up.boot"),
+            image_bytes=self.image_gb * GB,
+            pull_bytes_per_s=self.pull_gb_per_s * GB,
+            load_bytes_per_s=self.load_gb_per_s * GB,
+        )
+
+
+class SwitchingSection(Section):
+    """``switching``: what a change from the fleet in force is weighed by."""
+
+    expected: str | float
+    drain: str | float = 60.0
+    usd_per_instance: float = 0.0
+
+    def to_switching(self, start_up_s: float) -> Switching:
+        """In seconds."""
+        return Switching(
+            expected_s=parse_duration(self.expected, name="switching.expected"),
+            start_up_s=start_up_s,
+            drain_s=parse_duration(self.drain, name="switching.drain"),
+            change_usd=self.usd_per_instance,
         )
 
 
@@ -345,7 +302,7 @@ class Service(Section):
     """A service as its file describes it; relative paths are relative to the file's folder."""
 
     model: str
-    variants: _Names = []
+    variants: Names = []
     engine: Annotated[EngineSection, BeforeValidator(_as_engine)] = EngineSection()
     slo: SloSection
     workload: WorkloadSection
@@ -353,6 +310,8 @@ class Service(Section):
     profile: ProfileSection = ProfileSection()
     plan: PlanSection = PlanSection()
     schedule: ScheduleSection = ScheduleSection()
+    start_up: StartUpSection | None = None
+    switching: SwitchingSection | None = None
     folder: Path = Field(Path(), exclude=True)
 
     @property
