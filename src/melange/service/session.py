@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
-from melange.service.caution_words import with_word_on_bursts, with_word_on_confidence, with_word_on_redundancy
+from melange.service.caution_words import with_word_on_bursts, with_word_on_redundancy
 from melange.service.events import Listener, TaskEvent, task
 from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
@@ -231,7 +231,6 @@ class Session:
             raise InputError(f"nothing can be certified: {reason}", hint="--quick plans by closed form")
         with self._task("simulating plans") as tell, compilation_told(tell):
             found = certify(question, burstiness=burstiness, observed=observed, incumbent=incumbent, progress=tell)
-        found = with_word_on_confidence(found)
         return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
 
     def explanation(self, plan: Plan) -> Explanation:
