@@ -13,6 +13,8 @@ from melange.cli.terminal import Inputs, JsonFlag, OutOption, QuickFlag, events,
 from melange.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from melange.plan.plan import Plan
     from melange.service.session import Session
 
@@ -47,6 +49,14 @@ class _Flags:
         typer.Option(
             help="Coefficient of variation of the times between simulated arrivals; 1 is Poisson. Default: the "
             "service's log as recorded, or 1 without a log."
+        ),
+    ] = None
+    anchors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--anchor",
+            help="Load-test results that correct the estimates: a folder such as results/, a file, or NAME=PATH "
+            "(repeatable).",
         ),
     ] = None
     report: Annotated[
@@ -87,7 +97,9 @@ def plan(
     if out is not None and out == flags.report:
         raise InputError(f"--out and --report both name {out}", hint="--out gets JSON, --report a page")
     with events() as listener:
-        session = inputs.session(listener, ["plan.drop_unservable=true"] if flags.drop_unservable else [])
+        session = inputs.session(
+            listener, ["plan.drop_unservable=true"] if flags.drop_unservable else [], flags.anchors or ()
+        )
         in_force = _read(flags.incumbent)
         found = flags.answer(session, in_force)
         reasons = session.explanation(found) if flags.explained else None
@@ -102,10 +114,23 @@ def plan(
         as_json,
         lambda noun: plan_tables.plan_page(noun, in_force),
         more=more or None,
-        more_page=None if reasons is None else explanation_page(reasons, found),
+        more_page=_last_words(found, inputs.source, None if reasons is None else explanation_page(reasons, found)),
     )
     if found.holds is False:
         raise typer.Exit(_DOES_NOT_HOLD)
+
+
+def _last_words(found: Plan, source: Path | None, explanation: RenderableType | None) -> RenderableType | None:
+    """What would change the answer, if asked for, and the load points to run before the plan is rented."""
+    from melange.present.terminal.suggestions import load_points_part
+    from melange.service.session import is_service
+
+    points = load_points_part(found, str(source)) if source is not None and is_service(source) else None
+    if explanation is None or points is None:
+        return explanation or points
+    from rich.console import Group
+
+    return Group(explanation, "\n", points)
 
 
 def _read(file: Path | None) -> Plan | None:
