@@ -7,7 +7,7 @@ Every service is certified as estimated and with `confidence` 0.8; the chance th
 the share of random step times (drawn here, not evenly) under which it holds on requests that no search has seen. Then
 it is certified on steps that are 1.28 and 0.84 standard deviations faster, as estimated, and 0.39 to 1.64 slower: what
 a fleet costs by how slow steps are, from which follows what too large and too small fleets cost at each confidence.
-Requests that miss the SLO for want of capacity are worth some times the rent of the missing instances. Rates above 40
+Requests that miss the SLO because too little is rented are worth some times the rent of the missing instances. Rates above 40
 requests/s are planned at 40.
 """
 

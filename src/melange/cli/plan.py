@@ -59,6 +59,10 @@ class _Flags:
             "(repeatable).",
         ),
     ] = None
+    observed: Annotated[
+        Path | None,
+        typer.Option(help="Step times of live replicas (/factors.json of melange balance): correct the estimates."),
+    ] = None
     report: Annotated[
         Path | None, typer.Option("--report", help="Also write the plan as one HTML page with charts.")
     ] = None
@@ -98,22 +102,25 @@ def plan(
         raise InputError(f"--out and --report both name {out}", hint="--out gets JSON, --report a page")
     with events() as listener:
         session = inputs.session(
-            listener, ["plan.drop_unservable=true"] if flags.drop_unservable else [], flags.anchors or ()
+            listener,
+            ["plan.drop_unservable=true"] if flags.drop_unservable else [],
+            flags.anchors or (),
+            flags.observed,
         )
         in_force = _read(flags.incumbent)
         found = flags.answer(session, in_force)
         reasons = session.explanation(found) if flags.explained else None
     if flags.report is not None:
         _write_report(flags.report, session, found)
-    more = {} if reasons is None else {"explain": reasons.to_json()}
+    extra = {} if reasons is None else {"explain": reasons.to_json()}
     if in_force is not None:
-        more["changes"] = found.changes_from(in_force)
+        extra["changes"] = found.changes_from(in_force)
     save_and_print(
         found,
         out,
         as_json,
         lambda noun: plan_tables.plan_page(noun, in_force),
-        more=more or None,
+        more=extra or None,
         more_page=_last_words(found, inputs.source, None if reasons is None else explanation_page(reasons, found)),
     )
     if found.holds is False:

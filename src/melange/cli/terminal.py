@@ -75,7 +75,9 @@ class Inputs:
     profile_files: ProfileOption = None
     settings: SetOption = None
 
-    def session(self, listener: Listener, more: Sequence[str] = (), anchors: Sequence[str] = ()) -> Session:
+    def session(
+        self, listener: Listener, more: Sequence[str] = (), anchors: Sequence[str] = (), observed: Path | None = None
+    ) -> Session:
         """Opened once, with settings in addition to those of the command line, and results of load tests."""
         from melange.service.session import Session
 
@@ -85,6 +87,7 @@ class Inputs:
             profiles=self.profile_files or (),
             settings=[*(self.settings or ()), *more],
             anchors=anchors,
+            factors=observed,
             listener=listener,
         )
 

@@ -98,12 +98,7 @@ def _point(plan: Plan, r: int) -> LoadPoint:
     item, workload = plan.replica_types[r], plan.workload
     served = plan.share[r] * workload.request_rate
     weight = served / served.sum()
-    rate = plan.max_request_rate[r]
-    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
-    part = parts_of(plan.engines[r], rate, plan.slo, sizes)
-    replicas = int(plan.instances[r]) * item.replicas_per_instance
-    load = np.divide(served, rate * replicas, out=np.zeros_like(served), where=rate > 0)
-    concurrency = max(1, round(float((load / part).sum())))
+    concurrency = max(1, round(in_flight_on(plan, r)))
     return LoadPoint(
         replica_type=item.type_name,
         model=plan.model,
@@ -113,6 +108,17 @@ def _point(plan: Plan, r: int) -> LoadPoint:
         concurrency=concurrency,
         requests=max(_LEAST_REQUESTS, _TURNS * concurrency),
     )
+
+
+def in_flight_on(plan: Plan, r: int) -> float:
+    """Requests in flight on one replica of a used type, on average, as planned."""
+    workload, rate = plan.workload, plan.max_request_rate[r]
+    sizes = Sizes(inputs=workload.input_tokens[None], outputs=workload.output_tokens[None])
+    part = parts_of(plan.engines[r], rate, plan.slo, sizes)
+    replicas = int(plan.instances[r]) * plan.replica_types[r].replicas_per_instance
+    served = plan.share[r] * workload.request_rate
+    load = np.divide(served, rate * replicas, out=np.zeros_like(served), where=rate > 0)
+    return float((load / part).sum())
 
 
 def _vllm(one: LoadPoint, _: str) -> str:
@@ -138,7 +144,8 @@ def _sglang(one: LoadPoint, _: str) -> str:
 
 def _aiperf(one: LoadPoint, _: str) -> str:
     return _lines(
-        f"aiperf profile --model {one.model} --url {URL} --endpoint-type completions --streaming",
+        f"aiperf profile --model {one.model} --url {URL}",
+        "--endpoint-type completions --streaming",
         f"--synthetic-input-tokens-mean {one.input_tokens} --synthetic-input-tokens-stddev 0",
         f"--output-tokens-mean {one.output_tokens} --output-tokens-stddev 0",
         f"--extra-inputs ignore_eos:true --extra-inputs min_tokens:{one.output_tokens}",

@@ -123,12 +123,20 @@ def _anchored(
     where: Mask,
 ) -> tuple[Profile, list[Caution]]:
     """The profile with the cells of all types of that hardware (R,) anchored, and cautions on doubtful points."""
-    replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.planned_sizes, inputs.slo.limits
+    replicas, sizes = inputs.replicas_on([hardware]), inputs.planned_sizes
     samples, cautions = samples_of(replicas, inputs.model, points)
     if not samples:
         return profile, cautions
     variance = prior_variance(inputs.residuals_on(hardware))
     found = correction(samples, sizes.inputs[0], sizes.outputs[0], variance)
+    return with_corrected_types(profile, inputs, hardware, found, where), cautions
+
+
+def with_corrected_types(
+    profile: Profile, inputs: EstimateInputs, hardware: Hardware, found: Correction, where: Mask
+) -> Profile:
+    """The profile with the cells of all types of that hardware (R,) anchored by a correction of its steps."""
+    replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.planned_sizes, inputs.slo.limits
     corrected = with_correction(replicas, found)
     rates = anchored_rates(corrected, inputs.model, sizes, inputs.slo, found)
     obstacles = [inputs.obstacle_on(hardware)]
@@ -144,7 +152,7 @@ def _anchored(
         for engine, is_here in zip(profile.engines, where, strict=True)
     )
     reasons = (*profile.reasons, *sentences)
-    return replace(profile, **arrays, reasons=reasons, reason=reason, engines=engines), cautions
+    return replace(profile, **arrays, reasons=reasons, reason=reason, engines=engines)
 
 
 def with_correction(replicas: Replicas, found: Correction) -> Replicas:

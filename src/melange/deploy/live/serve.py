@@ -23,7 +23,9 @@ from melange.deploy.live.counters import Counters
 from melange.deploy.live.drift import CHEAPER, FAILED, SHORT, STATES, UNKNOWN, find_drift
 from melange.deploy.live.live_workload import live_workload
 from melange.deploy.live.settings import BalancerSettings
+from melange.deploy.live.step_factors import live_factors, routed_plan
 from melange.errors import InputError
+from melange.profile.observed import LEAST_REQUESTS
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan
@@ -42,6 +44,20 @@ _STEPS = 60
 # A process that ends by itself is started again, no sooner than this after its start [s]: one that cannot live must not
 # be started without a break, and the others carry its clients for a second.
 _RESTART_S = 1.0
+# How often step times are compared with the plan's [s]: it takes milliseconds.
+_LEARN_S = 15.0
+_COUNTED_IN_WINDOW = (
+    "arrived",
+    "completed",
+    "input_sum",
+    "output_sum",
+    "ended",
+    "gaps",
+    "oversized",
+    "sent",
+    "steps",
+    "step_sizes",
+)
 # How much longer than the limit of draining processes are waited for before they are killed [s]: enough to write their
 # last log lines, little delay for a restart.
 _GRACE_S = 5.0
@@ -109,6 +125,7 @@ class _Supervisor:
         self.past.append((now_s, self.counters.snapshot()))
         self.counters.supervisor("window_began")[0] = now_s
         self._listen_for_signals()
+        learn_at_s = now_s + min(_LEARN_S, self.settings.window_s / 4)
         replan_at_s = now_s + (self.settings.replan_every_s or float("inf"))
         for process in range(self.settings.processes):
             self._start(process)
@@ -119,6 +136,9 @@ class _Supervisor:
             self._reap()
             now_s = time.monotonic()
             self._move_window(now_s)
+            if now_s >= learn_at_s:
+                learn_at_s = now_s + min(_LEARN_S, self.settings.window_s / 4)
+                self._learn()
             if now_s >= replan_at_s and self.planner is None:
                 replan_at_s = now_s + self.settings.replan_every_s
                 self.planner = self._fork(self._look_for_drift)
@@ -239,11 +259,21 @@ class _Supervisor:
         while len(self.past) > 1 and now_s - self.past[1][0] >= self.settings.window_s:
             self.past.popleft()
             began_s, counts = self.past[0]
-            for name in ("arrived", "completed", "input_sum", "output_sum", "ended", "gaps", "oversized", "sent"):
+            for name in _COUNTED_IN_WINDOW:
                 start = self.counters.at(name)
                 size = self.counters.supervisor(name).size
                 self.counters.table[-1, start : start + size] = counts[start : start + size]
             self.counters.supervisor("window_began")[0] = began_s
+
+    def _learn(self) -> None:
+        """Compare the steps of live replicas with the plan's; the processes route by what is found."""
+        names = [self.plan.replica_types[r].name for r in known_types(self.plan)]
+        table = self.counters.supervisor("factors")
+        for one in live_factors(self.plan, self.counters):
+            is_told = one.requests >= LEAST_REQUESTS
+            if is_told or not table[names.index(one.replica_type), 0]:
+                # What was learned stays while there is too little traffic to learn more.
+                table[names.index(one.replica_type)] = (one.factor, one.low, one.high)
 
     def _look_for_drift(self) -> None:
         """Plan again for what arrives, in a process of its own, and say what came out."""
@@ -251,7 +281,11 @@ class _Supervisor:
             live = live_workload(self.counters, self.plan.workload)
         except InputError:
             return
-        drift = find_drift(self.plan, live, self.settings.drift, self.profile)
+        factors = self.counters.supervisor("factors")[:, 0].tolist()
+        names = [self.plan.replica_types[r].name for r in known_types(self.plan)]
+        learned = {name: factor for name, factor in zip(names, factors, strict=True) if factor > 0}
+        plan = routed_plan(self.plan, learned, self.plan.replicas) if self.profile is None and learned else self.plan
+        drift = find_drift(plan, live, self.settings.drift, self.profile)
         code = STATES.index(drift.state)
         self.counters.supervisor("drift")[:] = (code, drift.cost_per_h, drift.new_cost_per_h, time.time())
         level = logging.WARNING if drift.state in {CHEAPER, SHORT, FAILED} else logging.INFO

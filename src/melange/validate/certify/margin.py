@@ -63,7 +63,7 @@ class Trials:
     failed: list[Array] = field(default_factory=list)
 
     def holds(self, factor: Array) -> bool:
-        """Whether it holds where the steps of the used types take so many times as long (T,)."""
+        """Whether it holds with factors on the step times of the used types (T,)."""
         if any((factor <= known).all() for known in self.held):
             return True
         if any((factor >= known).all() for known in self.failed):
@@ -79,7 +79,7 @@ class Trials:
         return self.met(factor) + self.offset >= self.plan.certificate.target
 
     def met(self, factor: Array) -> float:
-        """Share of the requests that meet the SLO where steps take so many times as long (T,), spare replicas lost."""
+        """Share of the requests that meet the SLO with factors on step times (T,), spare replicas lost."""
         plan = self.plan
         assert plan.slo is not None
         slowdown = np.ones(len(plan.replica_types))
