@@ -242,14 +242,13 @@ def _steps(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     plan = balancer.plan
     names = [plan.replica_types[r].name for r in known_types(plan)]
     learned = counters.supervisor("factors")
-    about = (
-        "Step time of live replicas over the plan's.",
-        "Low end of its 80 % interval.",
-        "High end of its interval.",
-    )
-    for column, (suffix, what) in enumerate(zip(("", "_low", "_high"), about, strict=True)):
-        samples = [({"type": name}, learned[t, column]) for t, name in enumerate(names) if learned[t, 0] > 0]
-        yield f"step_factor{suffix}", "gauge", what, samples
+
+    def samples(column: int) -> list[_Sample]:
+        return [({"type": name}, learned[t, column]) for t, name in enumerate(names) if learned[t, 0] > 0]
+
+    yield "step_factor", "gauge", "Step time of live replicas over the plan's.", samples(0)
+    yield "step_factor_low", "gauge", "Low end of its 80 % interval.", samples(1)
+    yield "step_factor_high", "gauge", "High end of its 80 % interval.", samples(2)
     counts = counts_of([one.address for one in balancer.replicas], plan)
     found = standings(plan, balancer.routed, load(balancer, counters, time.monotonic()), counts)
     yield (
