@@ -55,8 +55,9 @@ class Options:
     seed
         Of the solver.
     confidence
-        Plan on the rates that replicas reach with this probability, 0-1: 0.5 is the estimate itself, 0.9 the low end
-        of its interval; None: the estimate.
+        Chance to plan for, 0-1. By closed form: the rates that replicas reach with this probability, 0.5 being the
+        estimate itself, 0.9 the low end of its interval. Certified: that the plan holds, by simulation. None: the
+        estimate.
 
     Raises
     ------
