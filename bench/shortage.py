@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,8 @@ Array = npt.NDArray[np.float64]
 
 # Standard deviation of the logarithm of a capacity: of an estimate (a source, and what eras leave), and of one that was
 # corrected by a figure of its type (what differs by size), as docs/anchors.md has it.
-ESTIMATED, CORRECTED = math.hypot(spread().source, 0.12), 0.07
+SOURCE, OWN = spread().source, 0.12
+ESTIMATED, CORRECTED = math.hypot(SOURCE, OWN), 0.07
 # Of a load test, and of an hour of live traffic.
 TEST_NOISE, LIVE_NOISE = 0.02, 0.03
 MEASUREMENTS, CONFIDENCE = 3, 0.8
@@ -44,10 +45,14 @@ FULL = 1.001
 
 @dataclass(slots=True, kw_only=True)
 class Known:
-    """Capacities as they are believed (R, B) [1/s], and the standard deviation of their logarithm by type (R,)."""
+    """Capacities as they are believed (R, B) [1/s], and the standard deviation of their logarithm by type (R,).
+
+    ``seen``: logarithm of true over estimated step time of the types that were measured.
+    """
 
     rate: Array
     deviation: Array
+    seen: Mapping[int, float] = field(default_factory=dict)
 
     def at(self, confidence: float) -> Array:
         """Capacities at a confidence."""
@@ -78,14 +83,21 @@ def planned(case: Case, rate: Array, capacity: Array) -> Plan | None:
 
 
 def corrected(case: Case, known: Known, plan: Plan, r: int, noise: float, random: np.random.Generator) -> Known:
-    """What is believed after a figure of one type, at the sizes that it serves."""
+    """What is believed after a figure of one type, at the sizes that it serves; the others move by what is common."""
     work = plan.share[r, :, 0] * plan.workload.request_rate[:, 0]
-    able = (case.measured[r] > 0) & (known.rate[r] > 0) & (work > 0)
-    told, true = (float((work[able] / one[r][able]).sum()) for one in (known.rate, case.measured))
-    rate, deviation = known.rate.copy(), known.deviation.copy()
-    rate[r] *= told / true * math.exp(noise * random.standard_normal())
-    deviation[r] = math.hypot(CORRECTED, noise)
-    return Known(rate=rate, deviation=deviation)
+    estimate = first(case)
+    able = (case.measured[r] > 0) & (estimate.rate[r] > 0) & (work > 0)
+    told, true = (float((work[able] / one[r][able]).sum()) for one in (estimate.rate, case.measured))
+    seen = {**known.seen, r: math.log(true / told) + noise * random.standard_normal()}
+    own = OWN**2 + noise**2
+    precision = 1 / SOURCE**2 + len(seen) / own
+    common = sum(seen.values()) / own / precision
+    rate, deviation = estimate.rate.copy(), estimate.deviation.copy()
+    for other in range(len(rate)):
+        # Steps that take longer carry fewer requests.
+        rate[other] *= math.exp(-seen.get(other, common))
+        deviation[other] = math.hypot(CORRECTED, noise) if other in seen else math.sqrt(OWN**2 + 1 / precision)
+    return Known(rate=rate, deviation=deviation, seen=seen)
 
 
 def alone(case: Case, rate: Array, confidence: float) -> tuple[Plan | None, int]:

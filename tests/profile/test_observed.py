@@ -41,8 +41,8 @@ def rates_of(profile: Profile, name: str) -> np.ndarray:
     return profile.max_request_rate[[one.name for one in profile.replica_types].index(name)]
 
 
-def test_slower_steps_lower_the_rates_of_their_hardware_alone(service: Path) -> None:
-    """With an interval as narrow as the factor's; other types stay as they are estimated."""
+def test_slower_steps_lower_the_rates_of_their_hardware_and_a_part_of_the_others(service: Path) -> None:
+    """With an interval as narrow as the factor's; other types move by what a source's errors have in common."""
     file = stored(service.parent, StepFactor(replica_type=L40S, factor=1.3, low=1.25, high=1.35, requests=5000))
     plain, found = Session(service).profile(), Session(service, factors=file).profile()
     names = [one.name for one in plain.replica_types]
@@ -54,7 +54,11 @@ def test_slower_steps_lower_the_rates_of_their_hardware_alone(service: Path) -> 
     assert width[1] < 0.8 * width[0]
     others = [r for r, one in enumerate(plain.replica_types) if one.offer.accelerator != "L40S"]
     assert (found.provenance[others] == ESTIMATED).all()
-    assert found.max_request_rate[others] == pytest.approx(plain.max_request_rate[others])
+    moved = [found.engines[one].cost.weights_s / plain.engines[one].cost.weights_s for one in (r, others[0])]
+    assert moved[0] == pytest.approx(1.3)
+    assert 1.05 < moved[1] < 1.25
+    assert found.engines[others[0]].source == "estimated"
+    assert found.engines[others[0]].slow < plain.engines[others[0]].slow
     assert found.engines[r].slow < plain.engines[r].slow
 
 

@@ -14,9 +14,10 @@ from melange.files import Json, read_as
 from melange.profile.anchor import with_corrected_types
 from melange.profile.correction import INTERVAL, SHARES, Correction
 from melange.profile.estimate_inputs import EstimateInputs
-from melange.profile.profile import Profile
+from melange.profile.profile import ESTIMATED, PROVENANCES, Profile
 from melange.records import items, record
-from melange.replica.spread import DECILE
+from melange.replica.hardware import Hardware
+from melange.replica.spread import DECILE, spread
 
 # Fewer requests say nothing: with as many at least, a factor is known to a tenth (bench/regret.py). A judgment.
 LEAST_REQUESTS = 50
@@ -148,44 +149,82 @@ def factors_from_json(content: Json) -> tuple[StepFactor, ...]:
 def with_observed(profile: Profile, inputs: EstimateInputs, factors: Sequence[StepFactor]) -> Profile:
     """The profile with the estimates of the observed types' hardware corrected; measured and anchored cells stay.
 
+    Estimates of other hardware move by what a source's errors have in common, and stay estimates: else a plan would
+    leave a type that was seen to be slow for one that only nobody has seen.
+
     Parameters
     ----------
     profile
         Estimates of the inputs.
     factors
-        By replica type; those that rest on no requests change nothing.
+        By replica type; those that rest on too few requests change nothing.
     """
-    names = [one.name for one in inputs.replica_types]
-    by_hardware: Mapping[object, list[StepFactor]] = {}
+    seen, cautions = _by_hardware(inputs, factors)
+    for hardware in inputs.distinct_hardware:
+        where = np.array([other == hardware for other in inputs.hardware])
+        engines = [one for one, is_here in zip(profile.engines, where, strict=True) if is_here and one]
+        if not engines or engines[0].source != PROVENANCES[ESTIMATED]:
+            continue
+        if hardware in seen:
+            profile = with_corrected_types(profile, inputs, hardware, _correction(inputs, *seen[hardware]), where)
+        elif seen:
+            level, variance = _in_common(inputs, seen)
+            own = _variance(inputs, hardware) - min(spread().source ** 2, _variance(inputs, hardware))
+            found = _correction(inputs, level, math.sqrt(own + variance))
+            profile = with_corrected_types(profile, inputs, hardware, found, where, ESTIMATED)
+    source = f"{profile.source}, corrected by live traffic of {len(seen)} kinds of replicas" if seen else profile.source
+    return replace(profile, source=source, cautions=(*profile.cautions, *cautions))
+
+
+def _by_hardware(
+    inputs: EstimateInputs, factors: Sequence[StepFactor]
+) -> tuple[dict[Hardware, tuple[float, float]], list[Caution]]:
+    """Logarithm of the factor of each observed hardware, with its standard deviation, and cautions on the others."""
+    found: dict[Hardware, list[StepFactor]] = {}
     cautions = []
     for one in factors:
-        name = one.replica_type
-        place = next((r for r, known in enumerate(names) if name in (known, inputs.replica_types[r].type_name)), None)
-        if place is None:
-            what = f"factors: {name} is not among the offers of the service; its factor is not used"
+        places = [
+            r for r, known in enumerate(inputs.replica_types) if one.replica_type in (known.name, known.type_name)
+        ]
+        if not places:
+            what = f"factors: {one.replica_type} is not among the offers of the service; its factor is not used"
             cautions.append(Caution("observed", what))
         elif one.requests >= LEAST_REQUESTS:
-            by_hardware.setdefault(inputs.hardware[place], []).append(one)  # type: ignore[attr-defined]
-    used = 0
+            found.setdefault(inputs.hardware[places[0]], []).append(one)
+    seen = {}
+    for hardware, listed in found.items():
+        level = np.average([math.log(one.factor) for one in listed], weights=[one.requests for one in listed])
+        seen[hardware] = float(level), min(one.deviation for one in listed)
+    return seen, cautions
+
+
+def _variance(inputs: EstimateInputs, hardware: Hardware) -> float:
+    """Variance of the logarithm of true over estimated steps on some hardware."""
+    residuals = inputs.residuals_on(hardware)
+    return (math.log(residuals.high / residuals.low) / (2 * DECILE)) ** 2
+
+
+def _in_common(inputs: EstimateInputs, seen: Mapping[Hardware, tuple[float, float]]) -> tuple[float, float]:
+    """Mean and variance of the error that all types have in common, after some were seen: normal distributions."""
+    source = spread().source ** 2
+    precision, total = 1.0 / source, 0.0
+    for hardware, (level, deviation) in seen.items():
+        own = max(_variance(inputs, hardware) - source, 0.0) + deviation**2
+        precision += 1.0 / own
+        total += level / own
+    return total / precision, 1.0 / precision
+
+
+def _correction(inputs: EstimateInputs, level: float, deviation: float) -> Correction:
+    """The same correction for all sizes and batches."""
     shape = inputs.buckets.shape
-    for hardware, found in by_hardware.items():
-        weight = np.array([one.requests for one in found], float)
-        level = float(np.average([math.log(one.factor) for one in found], weights=weight))
-        # The interval of a correction is 1.1 standard deviations.
-        deviation = min(one.deviation for one in found) * DECILE / INTERVAL
-        variance = np.zeros((3, *shape))
-        variance[0] = deviation**2
-        correction = Correction(
-            level=np.full(shape, level),
-            slope=np.zeros(shape),
-            variance=variance,
-            least_batch=1.0,
-            most_batch=_ANY_BATCH,
-        )
-        where = np.array([other == hardware for other in inputs.hardware])
-        if any(engine and engine.source != "estimated" for engine in np.array(profile.engines, object)[where]):
-            continue
-        profile = with_corrected_types(profile, inputs, hardware, correction, where)  # type: ignore[arg-type]
-        used += 1
-    source = f"{profile.source}, corrected by live traffic of {used} kinds of replicas" if used else profile.source
-    return replace(profile, source=source, cautions=(*profile.cautions, *cautions))
+    variance = np.zeros((3, *shape))
+    # The interval of a correction is 1.1 standard deviations.
+    variance[0] = (deviation * DECILE / INTERVAL) ** 2
+    return Correction(
+        level=np.full(shape, level),
+        slope=np.zeros(shape),
+        variance=variance,
+        least_batch=1.0,
+        most_batch=_ANY_BATCH,
+    )
