@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from melange.catalog.price_rules import price_rule
 from melange.errors import InputError
 from melange.files import path_of
 from melange.plan.options import Options
@@ -26,6 +27,21 @@ def _as_list(value: Any) -> Any:
 def _positive(value: float) -> float:
     if not value > 0 or value == float("inf"):
         raise ValueError(f"must be > 0 and finite, got {value:g}")
+    return value
+
+
+def _as_prices(value: Any) -> Any:
+    """Rules for prices, each readable by itself, so that a fault is told with its line."""
+    if isinstance(value, dict):
+        for who, change in value.items():
+            if isinstance(change, bool) or not isinstance(change, str | int | float):
+                raise ValueError(  # noqa: TRY004 # pydantic takes no other
+                    f"the rule for {who}: must be a change such as -30% or a price [USD/h], got {change!r}"
+                )
+            try:
+                price_rule(str(who), change)
+            except InputError as error:
+                raise ValueError(str(error).removeprefix("offers.prices: ")) from None
     return value
 
 
@@ -126,6 +142,7 @@ class OffersSection(Section):
     market: _Names = ["on-demand"]
     file: str | None = None
     max: dict[str, int] = {}
+    prices: Annotated[dict[str, float | str], BeforeValidator(_as_prices)] = {}
 
 
 class ProfileSection(Section):
