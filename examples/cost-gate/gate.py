@@ -2,8 +2,8 @@
 
     python examples/cost-gate/gate.py before.yaml after.yaml --most 10%
 
-Exit code 1: the second costs more than allowed. Both are planned as by ``melange plan``, certified by simulation, with the
-prices of today.
+Exit code 1: the second costs more than allowed. Both are planned as by ``melange plan``, certified by simulation, with
+the prices of today.
 """
 
 from __future__ import annotations

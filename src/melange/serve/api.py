@@ -22,7 +22,7 @@ from melange.installed import version
 from melange.serve.asked import Asked, DeployAsked, ExploreAsked, PlanAsked, ValidateAsked, WhatIfAsked
 from melange.serve.job import Job, Limits, State
 from melange.serve.queue import BusyError, Queue
-from melange.units import MIB
+from melange.units import GIB, MIB
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MOST_WAIT_S = 120.0
@@ -39,7 +39,7 @@ def application(
     parallel: int = 2,
     limits: Limits | None = None,
     hosts: tuple[str, ...] = LOOPBACK,
-    most_upload_bytes: float = 1024 * MIB,
+    most_upload_bytes: float = GIB,
 ) -> FastAPI:
     """The application.
 

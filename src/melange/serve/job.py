@@ -77,6 +77,16 @@ class Job:
         Its files, removed with it.
     page
         The file that it writes in place of JSON; empty: it prints JSON.
+    state
+        Where it stands.
+    progress
+        What it has reported, in words.
+    result, error
+        What it led to: JSON or a page; or message, hint and reasons.
+    changed
+        Notified whenever state or progress change.
+    process
+        Its process; None before it runs.
     created_s, ended_s
         When it was asked for and when it ended [s since the epoch]; None: not yet.
     """
