@@ -80,6 +80,8 @@ class _Flags:
             ("--incumbent", self.incumbent),
             ("--explain", self.explained),
             ("--certify", self.certified),
+            ("--anchor", self.anchors),
+            ("--observed", self.observed),
         ):
             if value:
                 raise InputError(

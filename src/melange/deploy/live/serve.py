@@ -50,7 +50,17 @@ _STEPS = 60
 _RESTART_S = 1.0
 # How often step times are compared with the plan's [s]: it takes milliseconds.
 _LEARN_S = 15.0
-_COUNTED_IN_WINDOW = ("arrived", "completed", "input_sum", "output_sum", "ended", "gaps", "oversized", "sent", "steps")
+_COUNTED_IN_WINDOW: tuple[str, ...] = (
+    "arrived",
+    "completed",
+    "input_sum",
+    "output_sum",
+    "ended",
+    "gaps",
+    "oversized",
+    "sent",
+    "steps",
+)
 _COUNTED_IN_WINDOW += ("step_sizes",)
 # How much longer than the limit of draining processes are waited for before they are killed [s]: enough to write their
 # last log lines, little delay for a restart.
