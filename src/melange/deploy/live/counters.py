@@ -35,6 +35,9 @@ TPOT_EDGES_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.5, 1.0, 
 LATENCY_EDGES_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0, 600.0, math.inf)
 # Bins of requests in flight on a replica, by which times per token are counted: half powers of two, up to 8,192.
 STEP_BINS = 27
+# What the live workload and step times are read from: counts of the window alone.
+_LIVE_WORKLOAD = ("arrived", "completed", "input_sum", "output_sum", "ended", "gaps", "oversized", "sent")
+COUNTED_IN_WINDOW = (*_LIVE_WORKLOAD, "steps", "step_sizes")
 METRICS = ("ttft", "tpot", "ntpot", "latency")
 # Why a request was not served.
 REASONS = ("busy", "none_up", "failed", "client_gone", "refused", "malformed", "unauthorized")

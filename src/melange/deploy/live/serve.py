@@ -21,6 +21,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from melange.deploy.addresses import Address, addresses_of, counts_of, known_types, read_addresses
+from melange.deploy.live.counters import COUNTED_IN_WINDOW
 from melange.deploy.live.drift import CHEAPER, FAILED, SHORT, STATES, UNKNOWN, find_drift
 from melange.deploy.live.generation import Generation
 from melange.deploy.live.live_workload import live_workload
@@ -50,18 +51,6 @@ _STEPS = 60
 _RESTART_S = 1.0
 # How often step times are compared with the plan's [s]: it takes milliseconds.
 _LEARN_S = 15.0
-_COUNTED_IN_WINDOW: tuple[str, ...] = (
-    "arrived",
-    "completed",
-    "input_sum",
-    "output_sum",
-    "ended",
-    "gaps",
-    "oversized",
-    "sent",
-    "steps",
-)
-_COUNTED_IN_WINDOW += ("step_sizes",)
 # How much longer than the limit of draining processes are waited for before they are killed [s]: enough to write their
 # last log lines, little delay for a restart.
 _GRACE_S = 5.0
@@ -332,7 +321,7 @@ class _Supervisor:
         """Let the window begin with the oldest counts that are kept."""
         began_s, counts = self.past[0]
         counters = self.now.counters
-        for name in _COUNTED_IN_WINDOW:
+        for name in COUNTED_IN_WINDOW:
             counters.supervisor(name)[...] = counters.part(counts, name)
         counters.supervisor("window_began")[0] = began_s
 
