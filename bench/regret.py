@@ -10,10 +10,12 @@ turns out too many is given back. Estimates are made without any point of the ca
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +28,7 @@ from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.errors import InfeasibleError
 from melange.plan.options import Options
+from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.profile.anchor import with_correction
 from melange.profile.comparison import samples_of
@@ -270,6 +273,15 @@ def carrying(case: Case, rate: Array, share: Array) -> Array:
 
 def _cost(case: Case, rate: Array, capacity: Array) -> tuple[Array, Array] | None:
     """Instances (R,) and shares (R, B) of the cheapest plan; None where nothing can be served."""
+    try:
+        plan = solve(question_of(case, rate, capacity, Options(headroom=0.0)))
+    except InfeasibleError:
+        return None
+    return plan.instances.astype(float), plan.share[:, :, 0]
+
+
+def question_of(case: Case, rate: Array, capacity: Array, options: Options) -> Question:
+    """How to serve rates by size (B,) on capacities (R, B) [1/s]."""
     buckets = Buckets.ordinal(len(rate), 1)
     types = tuple(
         ReplicaType(
@@ -286,8 +298,35 @@ def _cost(case: Case, rate: Array, capacity: Array) -> tuple[Array, Array] | Non
         for name, card, cost in zip(case.types, case.accelerators, case.cost_per_h, strict=True)
     )
     workload = Workload.at_upper_edges(buckets, rate[:, None])
-    try:
-        plan = solve(workload, measured_profile(types, buckets, capacity[:, :, None]), Options(headroom=0.0))
-    except InfeasibleError:
-        return None
-    return plan.instances.astype(float), plan.share[:, :, 0]
+    profile = measured_profile(types, buckets, capacity[:, :, None])
+    return Question(workload=workload, profile=profile, options=options)
+
+
+def main() -> None:
+    """Hold out, and write the section on shortage."""
+    from calibrate import FITTED, hold_out
+    from measured import read_points
+    from pages import with_shortage
+    from shortage import shortage_table
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measured", type=Path)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--write", action="store_true", help="write the table into docs/validation.md")
+    arguments = parser.parse_args()
+    if not arguments.measured.is_dir():
+        print(f"skipped: no folder {arguments.measured}")
+        return
+    points = {name: read_points(arguments.measured, name).points for name in FITTED}
+    all_held = hold_out({name: find_era(name) for name in FITTED}, points)
+    found = shortage_table(
+        {f"{held} held out": cases(all_held.values(), held) for held in ("accelerator", "model")}, arguments.seed
+    )
+    print(found)
+    if arguments.write:
+        path = Path(__file__).parents[1] / "docs" / "validation.md"
+        path.write_text(with_shortage(path.read_text(encoding="utf-8"), found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

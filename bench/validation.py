@@ -23,8 +23,9 @@ from measured import Measured, Point, read_points
 from melange.catalog.bundled import accelerators
 from melange.replica.capacity import mean_step_s, prompt_times_s, ttft_s
 from melange.replica.era import Residuals, find_era, kind_of
-from pages import BARS, PAGE, bar, percent, section_of, table, with_section
+from pages import BARS, PAGE, bar, percent, section_of, table, with_section, with_shortage
 from regret import Regrets, almost_known, cases, regrets
+from shortage import shortage_table
 from table import Table
 from tried import tried
 
@@ -261,6 +262,7 @@ def main() -> None:
         tried=tried(known, {name: found.points for name, found in measured.items()}, all_held),
         left_out=left_out(measured),
     )
+    page = with_shortage(page, shortage_table({TITLES[kind]: cases(all_held.values(), kind) for kind in HELD}))
     path = Path(__file__).parents[1] / "docs" / "validation.md"
     page = with_section(page, section_of(path.read_text(encoding="utf-8")))
     path.write_text(page, encoding="utf-8")

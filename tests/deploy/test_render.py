@@ -81,8 +81,8 @@ def test_a_file_says_what_its_servers_must_be_started_with(target: str) -> None:
         "max_num_seqs 8, max_num_batched_tokens 256, max_model_len 4096, block_size 16, gpu_memory_utilization 0.9, "
         "enable_chunked_prefill true, enable_prefix_caching false",
         "# A replica of aws/us-east-1/p4d: meta-llama/Llama-3.1-8B-Instruct, vllm, tensor parallel 1, "
-        "max_num_seqs 1024, max_num_batched_tokens 256, max_model_len 2000, block_size 16, enable_chunked_prefill true, "
-        "enable_prefix_caching false",
+        "max_num_seqs 1024, max_num_batched_tokens 256, max_model_len 2000, block_size 16, "
+        "enable_chunked_prefill true, enable_prefix_caching false",
     ]
 
 

@@ -113,7 +113,7 @@ SAID = [
     ),
     ("docs/proof.md", f"and up to {judge._MOST_PROOF_RUNS} if these leave it open"),
     ("docs/proof.md", f"assumed to serve {bound._CARRIED:g} times as much"),
-    ("docs/proof.md", f"The traffic may need at most {judge._MOST_USED:.0%}".replace("%", " %")),
+    ("docs/proof.md", f"The traffic may need at most {judge.MOST_USED:.0%}".replace("%", " %")),
     ("docs/proof.md", f"At the end, up to {headroom._MOST_CHANCES} cheaper plans"),
     ("docs/proof.md", f"in {['zero', 'one', 'two', 'three', 'four', 'five', 'six'][len(certify._PASSES)]} passes"),
     ("src/melange/catalog/data/README.md", f"older than {STALE_AFTER_DAYS} days"),

@@ -17,7 +17,7 @@ from melange.present.pages.explore_page import explore_pictures
 from melange.present.study import Study
 from melange.present.terminal.explanation import explanation_page
 from melange.present.terminal.plan_tables import plan_page
-from melange.present.terminal.plan_words import changes_sentence, plan_sentence, proof
+from melange.present.terminal.plan_words import changes_sentence, margin_sentence, plan_sentence, proof
 from melange.slo import Slo
 
 PROOF = Certificate(
@@ -201,3 +201,25 @@ def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certif
     assert set(kinds[1:]) == {"closed form"}
     plain = next(one for one in explore_pictures(Study(exploration=explore(plan))) if one.name == "cost-by-rate")
     assert "No plan was simulated." in plain.caption
+
+
+@pytest.mark.parametrize(
+    ("margin", "chance", "slowed_by", "words"),
+    [
+        (0.09, 0.68, {}, "until steps are 9.0% slower than estimated; by the intervals of its types that is 7 chances"),
+        (
+            -0.03,
+            0.31,
+            {},
+            "holds only if steps are 3.0% faster than estimated; by the intervals of its types that is 3",
+        ),
+        (0.3, 0.99, {"a": 1.25}, "more than 9 chances in 10. It was certified on slower steps: 25% on a."),
+        (0.0, 0.02, {}, "less than 1 chance in 10."),
+    ],
+)
+def test_a_certificate_says_its_margin(margin: float, chance: float, slowed_by: dict[str, float], words: str) -> None:
+    """By how much steps may be slower, and how likely they are not; nothing where the file does not say it."""
+    said = margin_sentence(replace(PROOF, margin=margin, chance=chance, slowed_by=slowed_by))
+    assert said.startswith("Margin: ")
+    assert words in said
+    assert margin_sentence(PROOF) == ""

@@ -271,11 +271,19 @@ def test_an_answer_says_what_it_rests_on(service: Path, settings: list[str], kin
     assert (answer.attainment is None) == (kind == "closed form")
 
 
-def test_a_certified_plan_says_that_confidence_binds_its_closed_form_only(service: Path) -> None:
-    """Steps are simulated as they are known."""
-    settings = ["workload.rate=1", "offers.gpus=[A10G]", "plan.confidence=0.8"]
-    answer = Session(service, settings=settings).answer()
-    assert "confidence" in {caution.kind for caution in answer.cautions}
+def test_a_certified_plan_holds_with_the_confidence_asked_for(service: Path) -> None:
+    """It is certified on slower steps, and says the chance that it holds on the true ones."""
+    settings = ["workload.rate=1", "offers.gpus=[A10G]"]
+    plain = Session(service, settings=settings).certified()
+    cautious = Session(service, settings=[*settings, "plan.confidence=0.8"]).certified()
+    assert plain.certificate
+    assert cautious.certificate
+    assert cautious.certificate.chance >= 0.78 > plain.certificate.chance
+    assert cautious.cost_per_h >= plain.cost_per_h
+    assert cautious.certificate.margin > plain.certificate.margin >= 0
+    assert all(factor > 1.05 for factor in cautious.certificate.slowed_by.values())
+    assert cautious.certificate.slowed_by.keys() == {name for name, count in cautious.replicas.items() if count}
+    assert plain.certificate.slowed_by == {}
 
 
 def test_a_certified_plan_says_that_its_traffic_was_seen_to_come_in_bursts(service: Path) -> None:

@@ -13,6 +13,8 @@ from melange.cli.terminal import Inputs, JsonFlag, OutOption, QuickFlag, events,
 from melange.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from melange.plan.plan import Plan
     from melange.service.session import Session
 
@@ -49,6 +51,18 @@ class _Flags:
             "service's log as recorded, or 1 without a log."
         ),
     ] = None
+    anchors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--anchor",
+            help="Load-test results that correct the estimates: a folder such as results/, a file, or NAME=PATH "
+            "(repeatable).",
+        ),
+    ] = None
+    observed: Annotated[
+        Path | None,
+        typer.Option(help="Step times of live replicas (/factors.json of melange balance): correct the estimates."),
+    ] = None
     report: Annotated[
         Path | None, typer.Option("--report", help="Also write the plan as one HTML page with charts.")
     ] = None
@@ -66,6 +80,8 @@ class _Flags:
             ("--incumbent", self.incumbent),
             ("--explain", self.explained),
             ("--certify", self.certified),
+            ("--anchor", self.anchors),
+            ("--observed", self.observed),
         ):
             if value:
                 raise InputError(
@@ -105,7 +121,12 @@ def plan(
         plan_fleet(flags, inputs, out, as_json)
         return
     with events() as listener:
-        session = inputs.session(listener, ["plan.drop_unservable=true"] if flags.drop_unservable else [])
+        session = inputs.session(
+            listener,
+            ["plan.drop_unservable=true"] if flags.drop_unservable else [],
+            flags.anchors or (),
+            flags.observed,
+        )
         in_force = _read(flags.incumbent)
         found = flags.answer(session, in_force)
         decision = None
@@ -114,21 +135,34 @@ def plan(
         reasons = session.explanation(found) if flags.explained else None
     if flags.report is not None:
         _write_report(flags.report, session, found)
-    more = {} if reasons is None else {"explain": reasons.to_json()}
+    extra = {} if reasons is None else {"explain": reasons.to_json()}
     if in_force is not None:
-        more["changes"] = found.changes_from(in_force)
+        extra["changes"] = found.changes_from(in_force)
     if decision is not None:
-        more["decision"] = decision.to_json()
+        extra["decision"] = decision.to_json()
     save_and_print(
         found,
         out,
         as_json,
         lambda noun: plan_tables.plan_page(noun, in_force, decision),
-        more=more or None,
-        more_page=None if reasons is None else explanation_page(reasons, found),
+        more=extra or None,
+        more_page=_last_words(found, inputs.source, None if reasons is None else explanation_page(reasons, found)),
     )
     if found.holds is False:
         raise typer.Exit(_DOES_NOT_HOLD)
+
+
+def _last_words(found: Plan, source: Path | None, explanation: RenderableType | None) -> RenderableType | None:
+    """What would change the answer, if asked for, and the load points to run before the plan is rented."""
+    from melange.present.terminal.suggestions import load_points_part
+    from melange.service.session import is_service
+
+    points = load_points_part(found, str(source)) if source is not None and is_service(source) else None
+    if explanation is None or points is None:
+        return explanation or points
+    from rich.console import Group
+
+    return Group(explanation, "\n", points)
 
 
 def plan_fleet(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -> None:

@@ -77,8 +77,10 @@ class Inputs:
     profile_files: ProfileOption = None
     settings: SetOption = None
 
-    def session(self, listener: Listener, more: Sequence[str] = ()) -> Session:
-        """Opened once, with settings in addition to those of the command line."""
+    def session(
+        self, listener: Listener, more: Sequence[str] = (), anchors: Sequence[str] = (), observed: Path | None = None
+    ) -> Session:
+        """Opened once, with settings in addition to those of the command line, and results of load tests."""
         from melange.service.session import Session
 
         return Session(
@@ -86,6 +88,8 @@ class Inputs:
             workload=self.workload_file,
             profiles=self.profile_files or (),
             settings=[*(self.settings or ()), *more],
+            anchors=anchors,
+            factors=observed,
             listener=listener,
         )
 

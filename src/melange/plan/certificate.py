@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from melange.files import Json
 from melange.records import record
@@ -56,6 +56,14 @@ class Certificate:
     sends_unservable
         Whether requests of sizes that the plan leaves out were sent all the same, to take their room and count as
         missed: nobody asked to drop them.
+    margin
+        Part by which all steps may take longer than estimated with the plan still holding (0.09: until they are 9 %
+        slower); negative where they must be shorter. None in files that do not say it.
+    chance
+        Chance that the plan holds by the intervals of its types' step times, 0-1; None in files that do not say it.
+    slowed_by
+        Times that steps were simulated as long as estimated, by replica type name, for a plan with confidence; empty
+        where they were simulated as estimated.
     """
 
     target: float
@@ -76,6 +84,9 @@ class Certificate:
     arrivals: str = ""
     rate: float | None = None
     sends_unservable: bool = False
+    margin: float | None = None
+    chance: float | None = None
+    slowed_by: Mapping[str, float] = field(default_factory=dict)
 
     def price(self, cost_per_h: float) -> float:
         """Extra cost of the certified plan over the closed form's, as a fraction; negative if it is cheaper."""

@@ -60,8 +60,9 @@ class Options:
     seed
         Of the solver.
     confidence
-        Plan on the rates that replicas reach with this probability, 0-1: 0.5 is the estimate itself, 0.9 the low end
-        of its interval; None: the estimate.
+        Chance to plan for, 0-1. By closed form: the rates that replicas reach with this probability, 0.5 being the
+        estimate itself, 0.9 the low end of its interval. Certified: that the plan holds, by simulation. None: the
+        estimate.
     carbon_price_per_kg
         What a kg of CO2 equivalent is counted with besides the price of instances [USD/kg].
     grid_g_per_kwh

@@ -267,6 +267,8 @@ class Plan:
 
     def to_json(self) -> Json:
         """As a JSON object."""
+        from melange.plan.load_points import load_points
+
         return {
             "fingerprint": self.fingerprint,
             "kind": self.kind,
@@ -300,6 +302,7 @@ class Plan:
             # A row of a type that is not used is null: there may be a thousand of them.
             "max_request_rate": [rates.tolist() if rates.any() else None for rates in self.max_request_rate],
             "servers": [server.to_json() for server in servers_of(self)],
+            "load_points": [point.to_json() for point in load_points(self)],
             "certificate": self.certificate.to_json() if self.certificate else None,
             "simulation": self.simulation.to_json() if self.simulation else None,
             "not_simulated": self.not_simulated,

@@ -25,7 +25,7 @@ from melange.profile.estimate_inputs import OWN, EstimateInputs
 from melange.profile.in_flight import batch_at
 from melange.profile.matching import points_by_hardware
 from melange.profile.measurement import Measurement
-from melange.profile.profile import ANCHORED, Profile
+from melange.profile.profile import ANCHORED, PROVENANCES, Profile
 from melange.profile.searched_rates import with_searched_rates
 from melange.replica.capacity import Replicas, Sizes, max_request_rate
 from melange.replica.engine import Engine
@@ -123,28 +123,36 @@ def _anchored(
     where: Mask,
 ) -> tuple[Profile, list[Caution]]:
     """The profile with the cells of all types of that hardware (R,) anchored, and cautions on doubtful points."""
-    replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.sizes_on([hardware]), inputs.slo.limits
+    replicas, sizes = inputs.replicas_on([hardware]), inputs.sizes_on([hardware])
     samples, cautions = samples_of(replicas, inputs.model, points)
     if not samples:
         return profile, cautions
     variance = prior_variance(inputs.residuals_on(hardware))
     found = correction(samples, sizes.inputs[0], sizes.outputs[0], variance)
+    return with_corrected_types(profile, inputs, hardware, found, where), cautions
+
+
+def with_corrected_types(
+    profile: Profile, inputs: EstimateInputs, hardware: Hardware, found: Correction, where: Mask, kind: int = ANCHORED
+) -> Profile:
+    """The profile with the cells of all types of that hardware (R,) corrected; ``kind`` is how they are known then."""
+    replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.planned_sizes, inputs.slo.limits
     corrected = with_correction(replicas, found)
     rates = anchored_rates(corrected, inputs.model, sizes, inputs.slo, found)
     obstacles = [inputs.obstacle_on(hardware)]
     sentences, index = why_zero(rates[0], corrected, inputs.model, sizes, limits, obstacles)
     arrays = {}
-    for name, values in zip(("max_request_rate", "low", "high", "provenance"), (*rates, ANCHORED), strict=True):
+    for name, values in zip(("max_request_rate", "low", "high", "provenance"), (*rates, kind), strict=True):
         arrays[name] = getattr(profile, name).copy()
         arrays[name][where] = values
     reason = profile.reason.copy()
     reason[where] = np.where(index > 0, index + len(profile.reasons), 0)
     engines = tuple(
-        _anchored_engine(engine, found, inputs.weight) if engine and is_here else engine
+        _anchored_engine(engine, found, inputs.weight, PROVENANCES[kind]) if engine and is_here else engine
         for engine, is_here in zip(profile.engines, where, strict=True)
     )
     reasons = (*profile.reasons, *sentences)
-    return replace(profile, **arrays, reasons=reasons, reason=reason, engines=engines), cautions
+    return replace(profile, **arrays, reasons=reasons, reason=reason, engines=engines)
 
 
 def with_correction(replicas: Replicas, found: Correction) -> Replicas:
@@ -158,7 +166,7 @@ def with_correction(replicas: Replicas, found: Correction) -> Replicas:
     return replace(replicas, cost=cost)
 
 
-def _anchored_engine(engine: Engine, found: Correction, weight: Array) -> Engine:
+def _anchored_engine(engine: Engine, found: Correction, weight: Array, source: str) -> Engine:
     """The engine with its steps corrected as they are for the mean request; ``weight`` is how often each comes (I, O).
 
     A replica that serves sizes side by side has one step for all of them, so their corrections are averaged.
@@ -174,7 +182,7 @@ def _anchored_engine(engine: Engine, found: Correction, weight: Array) -> Engine
         most_batch=found.most_batch,
     )
     fast, slow = math.exp(-INTERVAL * spread), math.exp(INTERVAL * spread)
-    return replace(engine, cost=cost, fast=fast, slow=slow, source="anchored")
+    return replace(engine, cost=cost, fast=fast, slow=slow, source=source)
 
 
 def anchored_rates(

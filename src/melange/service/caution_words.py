@@ -16,18 +16,6 @@ _BURSTY = 1.25
 _MOST_SEARCH_S = 2.0
 
 
-def with_word_on_confidence(plan: Plan) -> Plan:
-    """A certified plan, with a caution if it was asked to plan on less than the expected capacity."""
-    confidence = plan.options.confidence
-    if confidence is None:
-        return plan
-    what = (
-        f"plan.confidence: {confidence:g} applies to the closed form only; the simulation used the expected step times"
-    )
-    caution = Caution("confidence", f"{what}; melange validate --steps slow simulates slower ones")
-    return replace(plan, cautions=(*plan.cautions, caution))
-
-
 def with_word_on_bursts(plan: Plan) -> Plan:
     """A plan certified for Poisson arrivals, with a caution if its traffic was observed to be burstier."""
     seen = plan.workload.burstiness

@@ -153,12 +153,15 @@ def apply_setting(content: dict[str, Any], setting: str) -> None:
     target[keys[-1]] = parse_yaml(value, f"--set {name}")
 
 
-def with_anchors(service: Service, anchors: Sequence[str]) -> Service:
-    """The service with more anchors, relative to the working directory."""
-    if not anchors:
+def with_anchors(service: Service, anchors: Sequence[str], factors: str | Path | None = None) -> Service:
+    """The service with more anchors and observed factors, relative to the working directory."""
+    if not anchors and factors is None:
         return service
     given = [named_path(text, lambda name: Path(name).expanduser().absolute()) for text in anchors]
-    section = service.profile.model_copy(update={"anchors": [*service.profile.anchors, *given]})
+    changes: dict[str, Any] = {"anchors": [*service.profile.anchors, *given]}
+    if factors is not None:
+        changes["observed"] = str(Path(factors).expanduser().absolute())
+    section = service.profile.model_copy(update=changes)
     return service.model_copy(update={"profile": section})
 
 

@@ -1,7 +1,4 @@
-"""One service, opened once: its inputs, and the questions it can answer.
-
-The command line, a page and a notebook all work on a session: same files read once, same problem, same contradictions.
-"""
+"""One service, opened once: its inputs, and the questions that it can answer for a command, a page or a notebook."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
-from melange.service.caution_words import with_word_on_bursts, with_word_on_confidence, with_word_on_redundancy
+from melange.service.caution_words import with_word_on_bursts, with_word_on_redundancy
 from melange.service.events import Listener, TaskEvent, task
 from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
@@ -64,6 +61,8 @@ class Session:
         Sections ``workload`` and ``slo`` given by flags, instead of the service's.
     anchors
         Load-test results in addition to the service's own, relative to the working directory.
+    factors
+        What a balancer has learned of step times (its ``/factors.json``).
     listener
         Called with progress events.
 
@@ -88,6 +87,7 @@ class Session:
         settings: Sequence[str] = (),
         flags: Mapping[str, Mapping[str, Any]] | None = None,
         anchors: Sequence[str] = (),
+        factors: str | Path | None = None,
         listener: Listener = _silence,
     ) -> None:
         self.source = None if source is None else Path(source)
@@ -96,9 +96,9 @@ class Session:
         self._flags = dict(flags or {})
         self.service: Service | None = None
         if self.source is not None and is_service(self.source):
-            self.service = with_anchors(read_service(self.source, settings), anchors)
-        elif anchors:
-            raise InputError(f"{self.source}: anchors need a service.yaml")
+            self.service = with_anchors(read_service(self.source, settings), anchors, factors)
+        elif anchors or factors:
+            raise InputError(f"{self.source}: anchors and observed factors need a service.yaml")
 
     @property
     def name(self) -> str:
@@ -231,7 +231,6 @@ class Session:
             raise InputError(f"nothing can be certified: {reason}", hint="--quick plans by closed form")
         with self._task("simulating plans") as tell, compilation_told(tell):
             found = certified_plan(self.service, question, burstiness, observed, incumbent, tell)
-        found = with_word_on_confidence(found)
         return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
 
     def explanation(self, plan: Plan) -> Explanation:

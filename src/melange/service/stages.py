@@ -243,7 +243,7 @@ def profile_of(
 
 
 # What settings do to estimates, if not "is for".
-_VERB = {"profile.anchors": "correct", "profile.step_times": "are for"}
+_VERB = {"profile.anchors": "correct", "profile.observed": "corrects", "profile.step_times": "are for"}
 
 
 def _only_for_estimates(service: Service) -> None:
@@ -297,6 +297,10 @@ def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalo
         from melange.profile.estimate import estimate_from
 
         profile = estimate_from(inputs)
+    if service.profile.observed:
+        from melange.profile.observed import read_factors, with_observed
+
+        profile = with_observed(profile, inputs, read_factors(service.path(service.profile.observed)))
     return replace(profile, cautions=(*profile.cautions, *cautions))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -21,7 +20,7 @@ from melange.replica.simulated.outcome import Outcome
 from melange.validate.attainment import counted
 from melange.validate.scenario import STEADY_SCENARIO, Scenario
 from melange.workload.arrivals import Arrivals, draw
-from melange.workload.workload import Workload
+from melange.workload.workload import Array, Workload
 
 # The step times of a simulation: as known, or as slow or as fast as the extreme tenth of measured ones.
 STEP_TIMES = ("as-planned", "slow", "fast")
@@ -50,7 +49,7 @@ class Run:
     seed
         Of the policies that choose at random.
     slowdown
-        Times that every step took as long as those step times say.
+        Times that the steps of each type in ``types`` took as long as those step times say (T,).
     """
 
     plan: Plan
@@ -63,7 +62,7 @@ class Run:
     scenario: str
     steps: str
     seed: int
-    slowdown: float = 1.0
+    slowdown: tuple[float, ...] = ()
 
     @property
     def counted(self) -> slice:
@@ -79,7 +78,7 @@ def simulate(
     policy: str = POLICIES[0],
     scenario: Scenario = STEADY_SCENARIO,
     steps: str = STEP_TIMES[0],
-    slowdown: float = 1.0,
+    slowdown: float | Array = 1.0,
     counts: Mapping[str, int] | None = None,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
@@ -99,7 +98,8 @@ def simulate(
     steps
         ``as-planned``; or ``slow``, ``fast``: as the slowest and the fastest tenth of measured steps were.
     slowdown
-        Times that every step takes as long as those say, unknown to the balancer.
+        Times that every step takes as long as those say, unknown to the balancer: one number, or one for each of the
+        plan's replica types (R,).
     counts
         Replicas by replica type name; None: the plan's.
     seed
@@ -112,12 +112,14 @@ def simulate(
     InputError
         Types whose steps are not known, an unknown policy, no replicas, a slowdown that is not positive.
     """
-    if not (slowdown > 0 and math.isfinite(slowdown)):
-        raise InputError(f"slowdown must be > 0 and finite, got {slowdown:g}")
+    factors = np.broadcast_to(np.asarray(slowdown, float), (len(plan.replica_types),))
+    if not ((factors > 0) & np.isfinite(factors)).all():
+        raise InputError(f"slowdown must be > 0 and finite, got {slowdown}")
     if policy not in POLICIES:
         raise unknown("policy", policy, POLICIES)
     types = types_of(plan, counts)
-    engines = tuple(_at(engine, steps, slowdown) for engine in replica_engines(plan, types))
+    slower = tuple(factors[types].tolist())
+    engines = tuple(_at(engine, steps, one) for engine, one in zip(replica_engines(plan, types), slower, strict=True))
     fleet = policy_state(plan, counts, "arrays")
     type_of = np.asarray(fleet.type_of)
     shaped = arrivals.shaped(scenario.rate) if scenario.rate else arrivals
@@ -150,7 +152,7 @@ def simulate(
         scenario=scenario.name,
         steps=steps,
         seed=seed,
-        slowdown=slowdown,
+        slowdown=slower,
     )
 
 

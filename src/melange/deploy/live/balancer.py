@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from math import log
 from typing import TYPE_CHECKING
 
 from melange.deploy.addresses import Address, counts_of, known_types
 from melange.deploy.live.indexed_policy import IndexedState, indexed_policy
+from melange.deploy.live.step_factors import routed_plan
 from melange.plan.routing import policy_state, types_of
 from melange.replica.policy import LEAST_SERVABLE, POLICIES
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from melange.deploy.live.settings import BalancerSettings
     from melange.deploy.live.sizing import Size
     from melange.plan.plan import Plan
+
+
+# Logarithm of a change of step times from which requests are routed by it: less would shuffle requests for noise.
+_NOTICED = 0.03
 
 
 class LiveReplica:
@@ -45,10 +51,11 @@ class LiveReplica:
 class Ticket:
     """A request's place on a replica, to be given back exactly once."""
 
-    __slots__ = ("input_bucket", "is_held", "part", "replica", "size")
+    __slots__ = ("in_flight", "input_bucket", "is_held", "part", "replica", "size")
 
-    def __init__(self, replica: LiveReplica, size: Size, part: float, input_bucket: int) -> None:
+    def __init__(self, replica: LiveReplica, size: Size, part: float, input_bucket: int, in_flight: int) -> None:
         self.replica, self.size, self.part, self.input_bucket, self.is_held = replica, size, part, input_bucket, True
+        self.in_flight = in_flight  # requests on the replica, this one included, when it was sent
 
 
 class Balancer:
@@ -74,6 +81,8 @@ class Balancer:
         self._up, self._sent = counters.at("replica_up"), counters.at("sent")
         self._replica_sent = counters.at("replica_sent")
         self._inputs = plan.workload.buckets.shape[0]
+        self.factors: dict[str, float] = {}
+        self.routed = plan
         self.replicas: tuple[LiveReplica, ...] = ()
         self.fleet: IndexedState
         self._choose, self._servable = indexed_policy().choose, indexed_policy()._servable
@@ -84,7 +93,8 @@ class Balancer:
         outstanding = {one: (self.fleet.outstanding[one.index], self.fleet.fill[one.index]) for one in self.replicas}
         now = tuple(before.get(address) or self._new(address) for address in sorted(addresses))
         counts = counts_of(addresses, self.plan)
-        fleet = policy_state(self.plan, counts)
+        self.routed = routed_plan(self.plan, self.factors, counts) if self.factors else self.plan
+        fleet = policy_state(self.routed, counts)
         # Each process sees its part of the traffic: to it a request stands for one in every other process too.
         fleet = fleet._replace(part=[part * self.settings.processes for part in fleet.part])
         if before:
@@ -102,6 +112,16 @@ class Balancer:
         for one in before.values():
             if one.index < 0:
                 self.row[self._up + one.slot] = 0.0
+
+    def use_factors(self) -> None:
+        """Route by what the supervisor has learned of steps, if it has changed by more than is worth noticing."""
+        learned = self.counters.supervisor("factors")[:, 0]
+        names = [self.plan.replica_types[r].name for r in self._kinds]
+        now = {name: float(factor) for name, factor in zip(names, learned, strict=True) if factor > 0}
+        every = {*now, *self.factors}
+        if any(abs(log(now.get(name, 1.0) / self.factors.get(name, 1.0))) > _NOTICED for name in every):
+            self.factors = now
+            self.list_replicas([one.address for one in self.replicas])
 
     def _new(self, address: Address) -> LiveReplica:
         slot = self.counters.slot(self.plan.replica_types[address.place].name, address.url)
@@ -149,7 +169,7 @@ class Balancer:
         row[self._fill + slot] = fleet.fill[index]
         row[self._replica_sent + slot] += 1.0
         row[self._sent + replica.kind * self._inputs + i] += 1.0
-        return Ticket(replica, size, part, i)
+        return Ticket(replica, size, part, i, fleet.outstanding[index])
 
     def _chosen(self, size: Size) -> int:
         """The policy's choice, or the one with most room where that one is over its limit; -1: none."""

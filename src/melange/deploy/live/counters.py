@@ -33,6 +33,11 @@ GAP_HOURS = 24
 TTFT_EDGES_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, math.inf)
 TPOT_EDGES_S = (0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.35, 0.5, 1.0, 2.5, math.inf)
 LATENCY_EDGES_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0, 600.0, math.inf)
+# Bins of requests in flight on a replica, by which times per token are counted: half powers of two, up to 8,192.
+STEP_BINS = 27
+# What the live workload and step times are read from: counts of the window alone.
+_LIVE_WORKLOAD = ("arrived", "completed", "input_sum", "output_sum", "ended", "gaps", "oversized", "sent")
+COUNTED_IN_WINDOW = (*_LIVE_WORKLOAD, "steps", "step_sizes")
 METRICS = ("ttft", "tpot", "ntpot", "latency")
 # Why a request was not served.
 REASONS = ("busy", "none_up", "failed", "client_gone", "refused", "malformed", "unauthorized")
@@ -58,6 +63,10 @@ def _layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]
         "ttft": (types, len(TTFT_EDGES_S) + 1),  # the last: the sum [s]
         "tpot": (types, len(TPOT_EDGES_S) + 1),
         "latency": (types, len(LATENCY_EDGES_S) + 1),
+        # Streams by requests in flight: how many, sums of the logarithms of requests in flight, of the time per token
+        # [s], and of the square of the latter; and how many, with their prompt and completion tokens.
+        "steps": (types, STEP_BINS, 4),
+        "step_sizes": (types, 3),
         "type_judged": (types, inputs),  # all limits at once
         "type_met": (types, inputs),
         "connections": (1,),
@@ -70,6 +79,8 @@ def _layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]
         "began": (1,),
         "last_arrival": (1,),
         "window_began": (1,),
+        # What was learned of each type: observed over planned step time, low, high; 0 where nothing is known.
+        "factors": (types, 3),
         "drift": (4,),  # code of its state, cost of the plan in force and of the new one [USD/h], when [s]
     }
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from melange.deploy.addresses import known_types
+from melange.deploy.addresses import counts_of, known_types
 from melange.deploy.live.counters import METRICS, REASONS, edges_by_histogram
 from melange.deploy.live.drift import STATES
+from melange.deploy.live.step_factors import standings
 
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import Balancer
@@ -24,7 +25,7 @@ _Sample = tuple[dict[str, str], float]
 def metrics_text(balancer: Balancer, counters: Counters) -> str:
     """All processes' counters in the text format 0.0.4."""
     lines: list[str] = []
-    for part in (_traffic, _shares, _load, _planned, _replicas, _outcomes, _histograms, _drift):
+    for part in (_traffic, _shares, _load, _planned, _replicas, _outcomes, _histograms, _steps, _drift):
         for name, kind, about, samples in part(balancer, counters):
             lines += [f"# HELP melange_{name} {about}", f"# TYPE melange_{name} {kind}"]
             lines += [_line(*sample) if len(sample) == 3 else _line(name, *sample) for sample in samples]
@@ -268,6 +269,27 @@ def _histograms(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
             samples.append((f"{name}_seconds_sum", label, values[t, -1]))
             samples.append((f"{name}_seconds_count", label, running[-1]))
         yield f"{name}_seconds", "histogram", about[name], samples
+
+
+def _steps(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
+    plan = balancer.plan
+    names = [plan.replica_types[r].name for r in known_types(plan)]
+    learned = counters.supervisor("factors")
+
+    def samples(column: int) -> list[_Sample]:
+        return [({"type": name}, learned[t, column]) for t, name in enumerate(names) if learned[t, 0] > 0]
+
+    yield "step_factor", "gauge", "Step time of live replicas over the plan's.", samples(0)
+    yield "step_factor_low", "gauge", "Low end of its 80 % interval.", samples(1)
+    yield "step_factor_high", "gauge", "High end of its 80 % interval.", samples(2)
+    counts = counts_of([one.address for one in balancer.replicas], plan)
+    found = standings(plan, balancer.routed, load(balancer, counters, time.monotonic()), counts)
+    yield (
+        "needed_replicas",
+        "gauge",
+        "Replicas that the traffic needs of a type on observed steps, at the load that the plan puts on them.",
+        [({"type": one.replica_type}, one.needed) for one in found],
+    )
 
 
 def _drift(_: Balancer, counters: Counters) -> Iterator[_Family]:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from melange.workload.workload import Array
 
 # Counted by replica type, by size, and of the supervisor's own.
-_BY_TYPE = ("sent", "type_judged", "type_met", "ttft", "tpot", "latency")
+_BY_TYPE = ("sent", "type_judged", "type_met", "ttft", "tpot", "latency", "steps", "step_sizes")
 _BY_SIZE = ("arrived", "completed", "input_sum", "output_sum", "sent", "type_judged", "type_met")
-_OWN = ("began", "last_arrival", "window_began", "drift")
+# Factors are relative to a plan: the next one may know them already.
+_OWN = ("began", "last_arrival", "window_began", "drift", "factors")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from math import log, log2
 from typing import TYPE_CHECKING
 
 from melange.deploy.live.counters import (
@@ -10,6 +11,7 @@ from melange.deploy.live.counters import (
     LATENCY_EDGES_S,
     METRICS,
     REASONS,
+    STEP_BINS,
     TPOT_EDGES_S,
     TTFT_EDGES_S,
     Counters,
@@ -46,6 +48,8 @@ class Ledger:
         self._completed = self._at["completed"]
         self._input_sum, self._output_sum = self._at["input_sum"], self._at["output_sum"]
         self._judged, self._met, self._answers = self._at["judged"], self._at["met"], self._at["answers"]
+        self._steps, self._step_sizes = self._at["steps"], self._at["step_sizes"]
+        self._outstanding, self._processes = self._at["replica_outstanding"], counters.processes
         self._inputs, self._outputs = buckets.input_edges, buckets.output_edges
         self._limits = tuple((METRICS.index(name), limit) for name, limit in slo.limits.items()) if slo else ()
         self._has_parts = {METRICS[metric] for metric, _ in self._limits} >= set(_PARTS)
@@ -99,6 +103,8 @@ class Ledger:
             self._observe("ttft", TTFT_EDGES_S, kind, ttft_s)
             if outputs > 1:
                 self._observe("tpot", TPOT_EDGES_S, kind, tpot_s)
+            if outputs >= _LEAST_STEPS and tpot_s > 0.0:
+                self._step(kind, ticket, inputs, outputs, tpot_s)
             values: _Values = (ttft_s, tpot_s, latency_s / outputs, latency_s)
         else:
             values = (None, None, latency_s / outputs, latency_s)
@@ -108,6 +114,24 @@ class Ledger:
             row[self._at["type_judged"] + place] += 1.0
             row[self._at["type_met"] + place] += is_met
         return outputs
+
+    def _step(self, kind: int, ticket: Ticket, inputs: int, outputs: int, tpot_s: float) -> None:
+        """Time per token at the requests in flight on the replica: between those at its start and those at its end.
+
+        Each process sees its part of them.
+        """
+        here = 0.5 * (ticket.in_flight + self.row[self._outstanding + ticket.replica.slot])
+        in_flight = max(here * self._processes, 1.0)
+        row, log_s = self.row, log(tpot_s)
+        place = self._steps + 4 * (kind * STEP_BINS + bin_of(in_flight))
+        row[place] += 1.0
+        row[place + 1] += log(in_flight)
+        row[place + 2] += log_s
+        row[place + 3] += log_s * log_s
+        place = self._step_sizes + 3 * kind
+        row[place] += 1.0
+        row[place + 1] += inputs
+        row[place + 2] += outputs
 
     def _observe(self, name: str, edges: tuple[float, ...], kind: int, value_s: float) -> None:
         start = self._at[name] + kind * (len(edges) + 1)
@@ -140,11 +164,18 @@ class Ledger:
         return is_met
 
 
+# A completion of fewer tokens says little about the time per token: the first ones come in groups. A judgment.
+_LEAST_STEPS = 8
 # A request that ends so was the service's to serve.
 _MISSES = frozenset({"busy", "none_up", "failed"})
 # What together bounds the latency.
 _PARTS = ("ttft", "tpot")
 _TPOT = METRICS.index("tpot")
+
+
+def bin_of(in_flight: float) -> int:
+    """Bin of a number of requests in flight, 1 at least."""
+    return min(int(2.0 * log2(in_flight)), STEP_BINS - 1)
 
 
 def _bucket(edges: tuple[int, ...], tokens: int) -> int:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from melange.deploy.addresses import counts_of
 from melange.deploy.live.answers import Answer, error, page
 from melange.deploy.live.drift import STATES
-from melange.deploy.live.exposition import metrics_text
+from melange.deploy.live.exposition import load, metrics_text
 from melange.deploy.live.live_workload import live_workload
+from melange.deploy.live.step_factors import factors_document, live_factors, standings, verdict
 from melange.errors import InputError
+from melange.files import dump_document
 
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import Balancer
@@ -36,6 +40,7 @@ class Pages:
             b"/metrics": self.metrics,
             b"/workload.json": self.workload,
             b"/drift.json": self.drift,
+            b"/factors.json": self.factors,
         }
 
     def find(self, path: bytes) -> _Page | None:
@@ -53,6 +58,17 @@ class Pages:
         except InputError as none:
             return error(404, f"{none}; {none.hint}")
         return page(found.dumps() + "\n")
+
+    def factors(self) -> Answer:
+        """Step times against the plan's, and what is missing or left over, as ``melange plan --observed`` reads it."""
+        balancer, counters = self.balancer, self.counters
+        counts = counts_of([one.address for one in balancer.replicas], balancer.plan)
+        worked = load(balancer, counters, time.monotonic())
+        found = standings(balancer.plan, balancer.routed, worked, counts)
+        prices = {one.name: one.cost_per_h / one.replicas_per_instance for one in balancer.plan.replica_types}
+        said = verdict(found, prices)
+        content = factors_document(live_factors(balancer.plan, counters), found, said)
+        return page(dump_document("factors", content) + "\n")
 
     def drift(self) -> Answer:
         """What re-planning has found last."""

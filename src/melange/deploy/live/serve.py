@@ -20,15 +20,18 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from melange.deploy.addresses import Address, addresses_of, counts_of, read_addresses
+from melange.deploy.addresses import Address, addresses_of, counts_of, known_types, read_addresses
+from melange.deploy.live.counters import COUNTED_IN_WINDOW
 from melange.deploy.live.drift import CHEAPER, FAILED, SHORT, STATES, UNKNOWN, find_drift
 from melange.deploy.live.generation import Generation
 from melange.deploy.live.live_workload import live_workload
 from melange.deploy.live.settings import BalancerSettings
 from melange.deploy.live.stamp import stamp_of
+from melange.deploy.live.step_factors import live_factors, routed_plan
 from melange.errors import InputError, MelangeError
 from melange.plan.plan import Plan
 from melange.plan.routing import policy_state
+from melange.profile.observed import LEAST_REQUESTS
 
 if TYPE_CHECKING:
     from melange.profile.profile import Profile
@@ -46,6 +49,8 @@ _STEPS = 60
 # A process that ends by itself is started again, no sooner than this after its start [s]: one that cannot live must not
 # be started without a break, and the others carry its clients for a second.
 _RESTART_S = 1.0
+# How often step times are compared with the plan's [s]: it takes milliseconds.
+_LEARN_S = 15.0
 # How much longer than the limit of draining processes are waited for before they are killed [s]: enough to write their
 # last log lines, little delay for a restart.
 _GRACE_S = 5.0
@@ -117,6 +122,7 @@ class _Supervisor:
         self.past.append((now_s, self.now.counters.snapshot()))
         self.now.counters.supervisor("window_began")[0] = now_s
         self._listen_for_signals()
+        learn_at_s = now_s + min(_LEARN_S, self.settings.window_s / 4)
         replan_at_s = now_s + (self.settings.replan_every_s or float("inf"))
         for process in range(self.settings.processes):
             self._start(self.now, process)
@@ -128,6 +134,9 @@ class _Supervisor:
             now_s = time.monotonic()
             self._follow_plan(now_s)
             self._move_window(now_s)
+            if now_s >= learn_at_s:
+                learn_at_s = now_s + min(_LEARN_S, self.settings.window_s / 4)
+                self._learn()
             if now_s >= replan_at_s and self.planner is None:
                 replan_at_s = now_s + self.settings.replan_every_s
                 self.planner = self._fork(self._look_for_drift)
@@ -312,9 +321,20 @@ class _Supervisor:
         """Let the window begin with the oldest counts that are kept."""
         began_s, counts = self.past[0]
         counters = self.now.counters
-        for name in ("arrived", "completed", "input_sum", "output_sum", "ended", "gaps", "oversized", "sent"):
+        for name in COUNTED_IN_WINDOW:
             counters.supervisor(name)[...] = counters.part(counts, name)
         counters.supervisor("window_began")[0] = began_s
+
+    def _learn(self) -> None:
+        """Compare the steps of live replicas with the plan's; the processes route by what is found."""
+        plan, counters = self.now.plan, self.now.counters
+        names = [plan.replica_types[r].name for r in known_types(plan)]
+        table = counters.supervisor("factors")
+        for one in live_factors(plan, counters):
+            is_told = one.requests >= LEAST_REQUESTS
+            if is_told or not table[names.index(one.replica_type), 0]:
+                # What was learned stays while there is too little traffic to learn more.
+                table[names.index(one.replica_type)] = (one.factor, one.low, one.high)
 
     def _look_for_drift(self) -> None:
         """Plan again for what arrives, in a process of its own, and say what came out."""
@@ -322,7 +342,13 @@ class _Supervisor:
             live = live_workload(self.now.counters, self.now.plan.workload)
         except InputError:
             return
-        drift = find_drift(self.now.plan, live, self.settings.drift, self.profile)
+        plan = self.now.plan
+        factors = self.now.counters.supervisor("factors")[:, 0].tolist()
+        names = [plan.replica_types[r].name for r in known_types(plan)]
+        learned = {name: factor for name, factor in zip(names, factors, strict=True) if factor > 0}
+        if self.profile is None and learned:
+            plan = routed_plan(plan, learned, plan.replicas)
+        drift = find_drift(plan, live, self.settings.drift, self.profile)
         code = STATES.index(drift.state)
         self.now.counters.supervisor("drift")[:] = (code, drift.cost_per_h, drift.new_cost_per_h, time.time())
         level = logging.WARNING if drift.state in {CHEAPER, SHORT, FAILED} else logging.INFO

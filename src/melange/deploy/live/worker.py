@@ -136,6 +136,7 @@ async def _sweep(proxy: Proxy) -> None:
         await asyncio.sleep(SWEEP_S)
         proxy.health.punctuality.beat()
         proxy.look()
+        proxy.balancer.use_factors()
         proxy.links.tidy({one.address.url for one in proxy.balancer.replicas})
 
 

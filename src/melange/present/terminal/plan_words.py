@@ -200,8 +200,36 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
     return (
         f"{held}; {cost} ({before}). Kept free: {kept}. Found among {certificate.plans} simulated plans. "
         f"{_simulated_requests(plan, certificate)}\n"
+        f"{margin_sentence(certificate)}"
         f"Proof: {_distance(plan)}"
     )
+
+
+def margin_sentence(certificate: Certificate) -> str:
+    """How wrong step times may be, and the chance that the plan holds, as a line; empty if the file does not say."""
+    if certificate.margin is None or certificate.chance is None:
+        return ""
+    if certificate.margin >= 0:
+        until = f"the plan holds until steps are {percent(certificate.margin)} slower than estimated"
+    else:
+        until = f"the plan holds only if steps are {percent(-certificate.margin)} faster than estimated"
+    slower = ", ".join(f"{factor - 1:.0%} on {name}" for name, factor in certificate.slowed_by.items())
+    planned = f" It was certified on slower steps: {slower}." if slower else ""
+    return f"Margin: {until}; by the intervals of its types that is {chances(certificate.chance)}.{planned}\n"
+
+
+def chances(chance: float) -> str:
+    """A chance in tenths.
+
+    >>> chances(0.68), chances(0.97)
+    ('7 chances in 10', 'more than 9 chances in 10')
+    """
+    tenths = round(chance * 10)
+    if tenths == 0:
+        return "less than 1 chance in 10"
+    if tenths == 10:
+        return "more than 9 chances in 10"
+    return f"{tenths} chance{'s' if tenths > 1 else ''} in 10"
 
 
 def _simulated_requests(plan: Plan, shown: Certificate | Simulation) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from melange.plan.load_points import RESULTS, load_points
 from melange.plan.plan import Plan
 from melange.plan.suggest import LEAST_REQUESTS, START_MINUTES, TURNS, Suggestion
 from melange.present.terminal.layout import add_column, table_of, titled, usd
@@ -27,6 +29,24 @@ def uncertainty_part(plan: Plan) -> RenderableType | None:
     lines = [f"{kind} costs {costs} (80 % intervals{planned})."]
     lines += [f"Measure next: {plan.next_measurement}"] if plan.next_measurement else []
     return titled("The cost of uncertainty", Group(*(Text(line) for line in lines)))
+
+
+def load_points_part(plan: Plan, service: str) -> RenderableType | None:
+    """The load points to run before the plan is rented, as commands; None where every used type was measured."""
+    points = load_points(plan)
+    if not points:
+        return None
+    kinds = "type rests" if len(points) == 1 else "types rest"
+    what = (
+        f"{len(points)} used {kinds} on estimates. Start one replica as the plan does (melange deploy), run its load "
+        f"point, and plan again:"
+    )
+    commands = [
+        Text(f"# on {one.replica_type}\n{one.command(service)}", no_wrap=True, overflow="ignore") for one in points
+    ]
+    again = Text(f"melange plan {shlex.quote(service)} --anchor {RESULTS}/", no_wrap=True, overflow="ignore")
+    others = Text("With aiperf, guidellm or melange measure: load_points in --json has their commands.", style="dim")
+    return titled("Measure before renting", Group(Text(what), *commands, again, others))
 
 
 def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:

@@ -73,7 +73,7 @@ def next_step(report: Report, plan: Plan) -> str:
     if report.scenario != "steady" or report.rate > _FASTER * plan.workload.total_rate:
         return "Next: plan for the highest rate that must hold, --set workload.rate=..."
     if report.steps == "slow":
-        return "Next: plan with conservative step times, --set plan.confidence=0.9, or measure some."
+        return "Next: plan for slower steps, --set plan.confidence=0.9, or measure some."
     if not report.is_drawn:
         return (
             "Next: plan for this log (workload: {trace: ...} in service.yaml): melange plan certifies on its requests "

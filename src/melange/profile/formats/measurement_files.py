@@ -14,6 +14,9 @@ from melange.profile.formats.tables import read_objects
 from melange.profile.measurement import JOURNAL, LATENCIES, TEXTS, Measurement
 from melange.records import reading
 
+# Names of results among the files of a folder, and the names under which tools write theirs beside other files.
+_SUFFIXES = (".json", ".jsonl", ".csv")
+_EXPORTS = ("profile_export_aiperf.json", "profile_export_genai_perf.json")
 _LATENCY_COLUMN = re.compile(r"(?P<metric>ttft|tpot|ntpot|itl|latency)_(?P<statistic>p\d{1,2}(\.\d+)?)_s")
 
 
@@ -27,8 +30,10 @@ def read_measurements(*paths: str | Path) -> tuple[Measurement, ...]:
     Parameters
     ----------
     paths
-        Files, or patterns such as ``results/*.json``. ``NAME=PATH`` says which replica was measured, for files that do
-        not: a replica type's name, an accelerator (one of it), or an accelerator and a degree, ``"A10G tp2=PATH"``.
+        Files, patterns such as ``results/*.json``, or folders such as ``results``. ``NAME=PATH`` says which replica was
+        measured, for files that do not: a replica type's name, an accelerator (one of it), or an accelerator and a
+        degree, ``"A10G tp2=PATH"``. Of a folder, its files are named by the folders above them
+        (``results/aws/us-east-1/g6.xlarge/vllm.json``), or, right in the folder, by their own name (``L4.json``).
 
     Raises
     ------
@@ -38,9 +43,12 @@ def read_measurements(*paths: str | Path) -> tuple[Measurement, ...]:
     found: list[Measurement] = []
     for one in paths:
         name, path = _named(str(one))
-        for file in _files(path):
+        is_folder = not name and path_of(path).is_dir()
+        for file in _in_folder(path) if path_of(path).is_dir() else _files(path):
             with reading(file, "the results of a load test"):
                 points = _read(file)
+            if is_folder:
+                points = [_named_by_place(point, path, file) for point in points]
             found += [_attributed(point, name) if name else point for point in points]
     return tuple(found)
 
@@ -63,6 +71,30 @@ def _named(text: str) -> tuple[str, str]:
     """The name and the path in ``NAME=PATH``; a file that exists under the whole text is a path."""
     name, equals, path = text.partition("=")
     return (name.strip(), path.strip()) if equals and not path_of(text).exists() else ("", text)
+
+
+def _in_folder(folder: str) -> list[str]:
+    """Results in a folder and those below it.
+
+    A tool that leaves many files beside its results (aiperf, genai-perf) is known by the name of these.
+    """
+    root = path_of(folder)
+    every = sorted(file for file in root.rglob("*") if file.is_file() and file.suffix.casefold() in _SUFFIXES)
+    of_tools = {file.parent for file in every if file.name in _EXPORTS}
+    chosen = [file for file in every if file.name in _EXPORTS or not of_tools & {file.parent, *file.parents}]
+    if not chosen:
+        raise InputError(
+            f"{folder}: the folder holds no results of a load test", hint=f"files end in {', '.join(_SUFFIXES)}"
+        )
+    return [str(file) for file in chosen]
+
+
+def _named_by_place(point: Measurement, folder: str, file: str) -> Measurement:
+    """A point that does not say what was measured, named by where its file is."""
+    if point.replica_type or point.accelerator:
+        return point
+    place = Path(file).relative_to(path_of(folder))
+    return replace(point, replica_type=place.parent.as_posix() if place.parent.parts else place.stem)
 
 
 def _files(pattern: str) -> list[str]:

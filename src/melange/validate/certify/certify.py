@@ -13,6 +13,7 @@ headroom, above 1 the simulation has shown that a replica carries more than the 
    prompts moved between their types where that lets more requests meet the SLO.
 5. Two pools of one type, long prompts kept away from short ones, where that needs fewer instances.
 6. Proofs, on requests that nothing was chosen by.
+7. By how much steps may be slower than estimated (``margin``); with confidence, plans on slower steps (``cautious``).
 
 All plans of a search meet the same requests, so that two of them differ in nothing else. Of many plans the one that
 looks best owes part of that to luck: what a certificate says was seen on others; where it fails the search goes on.
@@ -27,7 +28,7 @@ from functools import partial
 
 import numpy as np
 
-from melange.errors import Caution, InfeasibleError, InputError
+from melange.errors import InfeasibleError
 from melange.plan.baseline import single_types
 from melange.plan.certificate import MOST_CARRIED, Certificate
 from melange.plan.options import Options
@@ -40,10 +41,13 @@ from melange.profile.profile import Profile
 from melange.replica.policy import POLICIES
 from melange.slo import Slo
 from melange.validate.certify.bound import least_cost
+from melange.validate.certify.cautious import at_chance
+from melange.validate.certify.checks import checked, word_on_headroom
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.in_force import counts_in_force, nearest_proven
 from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
+from melange.validate.certify.margin import with_margin
 from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.single_types import cheapest_single_type
@@ -134,13 +138,37 @@ def certify(
         No SLO, no engines, a budget.
     """
     asked = question_of(question, profile, options)
-    slo, wanted = _checked(asked, target)
+    search = partial(
+        certified,
+        target=target,
+        requests=requests,
+        policy=policy,
+        burstiness=burstiness,
+        observed=observed,
+        incumbent=incumbent,
+        say=progress or (lambda _: None),
+    )
+    return with_margin(*search(asked)) if asked.options.confidence is None else at_chance(asked, search)
+
+
+def certified(
+    asked: Question,
+    *,
+    target: float | None = None,
+    requests: int | None = None,
+    policy: str = POLICIES[0],
+    burstiness: float | None = None,
+    observed: Arrivals | None = None,
+    incumbent: Plan | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Plan, Judge]:
+    """:func:`certify` on the step times of the question's profile, and what judged the plans."""
+    slo, wanted = checked(asked, target)
     # Sizes that no type serves are left out of the plan. Unless they are to be dropped, their requests come all the
     # same: they take their room, and count as missed.
     given = asked.with_options(drop_unservable=True)
     context = max(engine.max_context for engine in given.profile.engines if engine)
     is_dropped = asked.options.drop_unservable
-    say = progress or (lambda _: None)
     log = observed if is_replayed(observed, burstiness, wanted, say) else None
     times = 1.0 if burstiness is None else burstiness
 
@@ -186,7 +214,7 @@ def certify(
     bound = least_cost(given, slo, reach.target)
     bound = None if bound is None else min(bound, plan.cost_per_h)
     certificate = _certificate(best, single, before, judge)
-    return replace(
+    found = replace(
         plan,
         certificate=replace(
             certificate,
@@ -202,8 +230,9 @@ def certify(
         bound_per_h=bound,
         gap=1.0 if bound is None else 1.0 - bound / plan.cost_per_h,
         single_type=single_types(given, scope_of(whole)),
-        cautions=(*best.plan.cautions, *_cautions(asked.options)),
+        cautions=(*best.plan.cautions, *word_on_headroom(asked.options)),
     )
+    return found, judge
 
 
 def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Trial | None]:
@@ -343,37 +372,6 @@ def _start(question: Question, carried: Array) -> Array:
     start = np.where(np.isfinite(carried), carried, guess)
     start = np.clip(start, _LEAST_START * min(1.0, float(start.max())), MOST_CARRIED)
     return np.broadcast_to(start[:, None, None], question.profile.max_request_rate.shape).copy()
-
-
-def _checked(question: Question, target: float | None) -> tuple[Slo, float]:
-    """The SLO and the share of requests that must meet it; refuses questions that cannot be certified."""
-    profile = question.profile
-    if profile.slo is None:
-        raise InputError(
-            "certify: the profile has no SLO to certify", hint="add an slo to the service and profile again"
-        )
-    if question.options.budget_per_h is not None:
-        raise InputError("certify: a plan under a budget cannot be certified", hint="leave out plan.budget_per_h")
-    if not any(profile.engines):
-        raise InputError(
-            "certify: the step times of all replica types are unknown, so no plan can be simulated",
-            hint="profile with a model (profile: {source: [measured.json, estimate]})",
-        )
-    wanted = target if target is not None else profile.slo.target
-    if not 0 < wanted < 1:
-        raise InputError(f"certify: the target must be between 0 and 1, got {wanted:g}")
-    return profile.slo, wanted
-
-
-def _cautions(options: Options) -> tuple[Caution, ...]:
-    """A caution that a custom headroom is not used."""
-    if options.headroom == Options().headroom:
-        return ()
-    message = (
-        f"plan.headroom: {options.headroom:g} applies to the closed form only: the simulation finds how much of each "
-        "replica must stay free; to keep more, set a higher slo.attainment or plan.spare_replicas"
-    )
-    return (Caution("headroom", message),)
 
 
 def _certificate(best: Trial, single: Trial | None, before: Plan, judge: Judge) -> Certificate:

@@ -38,7 +38,7 @@ _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
 _PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES, _MOST_PROOF_RUNS = 6, 20_000, 2.5, 18
 # The part of its throughput that a type may need, which is known to 1 %: what needed 98 % was steady over 600,000
 # requests, 99 % was not. Less, and fleets are turned down that keep up; more, and some are certified that fall behind.
-_MOST_USED = 0.97
+MOST_USED = 0.97
 # By how many times its interval's upper half a short run must be below the target for the plan to be given up. At 1 one
 # of forty plans that hold is; more, and more plans take long runs. A judgment.
 _SURELY = 1.5
@@ -116,12 +116,12 @@ class Trial:
     @property
     def excess(self) -> Array:
         """Share of each type's requests that it is slower than (R,); 0 where it keeps up."""
-        return np.where(self.used > _MOST_USED, 1.0 - _MOST_USED / np.maximum(self.used, _MOST_USED), 0.0)
+        return np.where(self.used > MOST_USED, 1.0 - MOST_USED / np.maximum(self.used, MOST_USED), 0.0)
 
     @property
     def keeps_up(self) -> bool:
         """Whether every type completes requests as fast as they come, limits aside."""
-        return bool((self.used <= _MOST_USED).all())
+        return bool((self.used <= MOST_USED).all())
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -1,0 +1,145 @@
+"""How much slower than estimated steps may be before a certified plan no longer holds, and the chance that it holds.
+
+The margin is of all steps together, by bisection. The chance is that of drawn step times, a factor for each type
+(:mod:`melange.replica.step_errors`), under which the plan is simulated; the balancer does not know them. A fleet on
+slower steps holds no more requests: a draw that is slower on every type than one that failed fails, and one that is
+faster than one that held holds. That leaves few of the draws to simulate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from melange.plan.plan import Plan
+from melange.plan.routing import replica_engines, types_of
+from melange.replica.step_errors import step_factors
+from melange.validate.attainment import met
+from melange.validate.certify.judge import MOST_USED, Judge
+from melange.validate.certify.spare import without_spare
+from melange.validate.certify.throughput import at_full_throughput, used_throughput
+from melange.validate.simulate import simulate
+from melange.workload.arrivals import Arrivals
+from melange.workload.workload import Array
+
+# Draws: a share of them is known to 2 points (bench/margin.py).
+DRAWS = 128
+# The margin is known to this part, and is looked for up to this many times the step.
+_PRECISION, _MOST = 0.005, 8.0
+# Requests of a simulation, one run: with half as many the margins of bench/margin.py changed by 0.6 points.
+_REQUESTS = 10_000
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Trials:
+    """Whether a plan holds on other step times, tried once for each.
+
+    Parameters
+    ----------
+    plan
+        With a certificate.
+    arrivals
+        The requests of each simulation.
+    policy
+        How they are balanced.
+    used
+        The part of their throughput that its types need on the steps of the plan (R,).
+    offset
+        What is added to the share that met the SLO: how much larger it was in the proof, on steps as in the proof. So a
+        plan holds on the steps that it was certified on, however lucky these requests are.
+    held, failed
+        Factors on the steps of the used types (T,) under which it was seen to hold, and not to.
+    """
+
+    plan: Plan
+    arrivals: Sequence[Arrivals]
+    policy: str
+    used: Array
+    offset: float = 0.0
+    held: list[Array] = field(default_factory=list)
+    failed: list[Array] = field(default_factory=list)
+
+    def holds(self, factor: Array) -> bool:
+        """Whether it holds with factors on the step times of the used types (T,)."""
+        if any((factor <= known).all() for known in self.held):
+            return True
+        if any((factor >= known).all() for known in self.failed):
+            return False
+        is_held = self._simulated(factor)
+        (self.held if is_held else self.failed).append(factor)
+        return is_held
+
+    def _simulated(self, factor: Array) -> bool:
+        assert self.plan.certificate is not None
+        if (self.used[types_of(self.plan)] * factor > MOST_USED).any():
+            return False
+        return self.met(factor) + self.offset >= self.plan.certificate.target
+
+    def met(self, factor: Array) -> float:
+        """Share of the requests that meet the SLO with factors on step times (T,), spare replicas lost."""
+        plan = self.plan
+        assert plan.slo is not None
+        slowdown = np.ones(len(plan.replica_types))
+        slowdown[types_of(plan)] = factor
+        shares = []
+        for counts in without_spare(plan):
+            runs = [simulate(plan, one, policy=self.policy, slowdown=slowdown, counts=counts) for one in self.arrivals]
+            shares.append(float(np.mean([met(run.outcome, plan.slo)[run.counted].mean() for run in runs])))
+        return min(shares)
+
+
+def with_margin(plan: Plan, judge: Judge) -> Plan:
+    """A certified plan, its certificate with the margin and the chance that it holds."""
+    assert plan.certificate is not None
+    trials = trials_of(plan, judge)
+    margin = margin_of(trials)
+    certificate = replace(plan.certificate, margin=margin, chance=chance_of(trials))
+    return replace(plan, certificate=certificate)
+
+
+def trials_of(plan: Plan, judge: Judge) -> Trials:
+    """Trials of a plan on requests by which a search chose."""
+    if judge.replays is None:
+        arrivals = [judge.arrivals(max(_REQUESTS, judge.requests), 1)]
+    else:
+        arrivals = [judge.arrivals(requests, start) for start, requests in judge.replays.choosing]
+    trials = Trials(plan=plan, arrivals=arrivals, policy=judge.policy, used=_used(plan, judge.arrivals, judge.policy))
+    proven = plan.certificate
+    assert proven is not None
+    names = [plan.replica_types[r].name for r in types_of(plan)]
+    trials.offset = proven.attainment - trials.met(np.array([proven.slowed_by.get(name, 1.0) for name in names]))
+    return trials
+
+
+def _used(plan: Plan, arrivals: Callable[[int, int], Arrivals], policy: str) -> Array:
+    full = at_full_throughput(plan.question).profile.max_request_rate
+    left = without_spare(plan)
+    return np.asarray(np.max([used_throughput(plan, full, arrivals, policy, counts) for counts in left], axis=0))
+
+
+def margin_of(trials: Trials) -> float:
+    """Part by which all steps may take longer with the plan still holding; negative where they must be shorter."""
+    ones = np.ones(len(types_of(trials.plan)))
+    step = 1.25 if trials.holds(ones) else 0.8
+    near, far = 1.0, step
+    while trials.holds(ones * far) == (step > 1) and 1 / _MOST < far < _MOST:
+        near, far = far, far * step
+    low, high = min(near, far), max(near, far)
+    while high / low > 1 + _PRECISION:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if trials.holds(ones * middle) else (low, middle)
+    return low - 1.0
+
+
+def chance_of(trials: Trials, draws: int = DRAWS, *, first: int = 0) -> float:
+    """Share of drawn step times with which the plan holds, 0-1."""
+    types = types_of(trials.plan)
+    engines = replica_engines(trials.plan, types)
+    accelerators = [trials.plan.replica_types[r].offer.accelerator for r in types]
+    factors = step_factors(engines, accelerators, draws, first=first)
+    # Those near the middle of all draws say most about the others.
+    order = np.argsort(np.abs(np.log(factors).sum(axis=1)), kind="stable")
+    return float(np.mean([trials.holds(factors[place]) for place in order]))

@@ -1,0 +1,143 @@
+"""The load points to run before a plan is rented, and what their results do."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from melange.catalog.bundled import find_model
+from melange.errors import InputError
+from melange.plan.load_points import LoadPoint, load_points
+from melange.plan.plan import Plan
+from melange.profile.formats.measurement_files import read_measurements
+from melange.replica.capacity import Sizes, mean_step_s, prompt_times_s
+from melange.replica.occupancy import replicas_like
+from melange.service.session import Session
+
+SERVICE = """\
+model: meta-llama/Llama-3.1-8B-Instruct
+slo: {ttft_ms: 1000, tpot_ms: 80}
+workload: {dataset: azure-conversation, rate: 32}
+offers: {providers: [aws], regions: [us-east-1], gpus: [L4, L40S, A10G, H100-80GB]}
+"""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    """A service in a folder of its own."""
+    (tmp_path / "service.yaml").write_text(SERVICE)
+    return tmp_path / "service.yaml"
+
+
+def result_of(plan: Plan, point: LoadPoint, slower: float) -> dict[str, float | str]:
+    """What `vllm bench serve` writes on a server whose steps take so many times as long as planned."""
+    names = [one.type_name for one in plan.replica_types]
+    engine = plan.question.profile.engines[names.index(point.replica_type)]
+    assert engine
+    replicas = replicas_like(engine.scaled(slower))
+    sizes = Sizes(
+        inputs=np.full((1, 1, 1), float(point.input_tokens)), outputs=np.full((1, 1, 1), float(point.output_tokens))
+    )
+    batch = np.full((1, 1, 1), float(point.concurrency))
+    for _ in range(20):  # those that read their prompts do not run
+        step_s = float(mean_step_s(replicas, sizes, batch)[0, 0, 0])
+        own_s = float(prompt_times_s(replicas, sizes, batch)[0][0, 0, 0])
+        batch = np.full_like(batch, point.concurrency / (1 + own_s / (point.output_tokens * step_s)))
+    latency_s = own_s + point.output_tokens * step_s
+    return {
+        "model_id": point.model,
+        "completed": point.requests,
+        "total_input_tokens": point.requests * point.input_tokens,
+        "total_output_tokens": point.requests * point.output_tokens,
+        "request_throughput": point.concurrency / latency_s,
+        "request_rate": "inf",
+        "max_concurrency": point.concurrency,
+        "duration": point.requests / point.concurrency * latency_s,
+        "mean_ttft_ms": own_s * 1e3,
+        "mean_tpot_ms": step_s * 1e3,
+    }
+
+
+def test_results_in_the_places_that_commands_name_correct_the_plan(service: Path) -> None:
+    """Measured until no used type rests on an estimate: at most a few points, each recovering the true steps."""
+    folder, counted = service.parent / "results", 0
+    random = np.random.default_rng(3)
+    slower = {}
+    plan = Session(service).plan()
+    while points := load_points(plan):
+        for point in points:
+            options = shlex.split(point.commands()["vllm bench serve"].replace("\\\n", " "))
+            place = service.parent / options[options.index("--result-dir") + 1]
+            place.mkdir(parents=True)
+            slower[point.replica_type] = float(random.uniform(0.8, 1.4))
+            result = result_of(plan, point, slower[point.replica_type])
+            (place / options[options.index("--result-filename") + 1]).write_text(json.dumps(result))
+            counted += 1
+        plan = Session(service, anchors=[str(folder)]).plan()
+    assert 1 <= counted <= 6
+    plain = Session(service).profile()
+    names = [one.name for one in plain.replica_types]
+    for r in np.flatnonzero(plan.instances):
+        before, after = plain.engines[names.index(plan.replica_types[r].name)], plan.engines[r]
+        assert before
+        assert after
+        size = Sizes(inputs=np.full((1, 1, 1), 800.0), outputs=np.full((1, 1, 1), 180.0))
+        step = [mean_step_s(replicas_like(one), size, np.full((1, 1, 1), 60.0))[0, 0, 0] for one in (before, after)]
+        assert step[1] / step[0] == pytest.approx(slower[plan.replica_types[r].type_name], rel=0.08)
+
+
+def test_a_point_is_what_a_replica_would_run(service: Path) -> None:
+    """The mean request of a type, at as many in flight as the plan puts on a replica."""
+    plan = Session(service).plan()
+    (point, *_) = load_points(plan)
+    names = [one.type_name for one in plan.replica_types]
+    r = names.index(point.replica_type)
+    served = plan.share[r] * plan.workload.request_rate
+    assert point.input_tokens == round(float((served * plan.workload.input_tokens).sum() / served.sum()))
+    per_replica_s = served.sum() / plan.instances[r]
+    # Little's law: a request may stay a second and 80 ms a token at most.
+    assert 1 <= point.concurrency <= per_replica_s * (1 + 0.08 * point.output_tokens)
+    assert point.requests >= 100
+    assert point.model == find_model(point.model).name
+
+
+def test_commands_are_whole_shell_words(service: Path) -> None:
+    """Names with spaces are quoted, lines end in a backslash, and every tool gets size and load."""
+    point = LoadPoint(
+        replica_type="aws/us-east-1/g6.12xlarge tp2",
+        model="meta-llama/Llama-3.1-8B-Instruct",
+        engine="vllm",
+        input_tokens=1200,
+        output_tokens=200,
+        concurrency=30,
+        requests=150,
+    )
+    for tool, command in point.commands("my service.yaml").items():
+        words = shlex.split(command.replace("\\\n", " "))
+        assert any(word.startswith("results/aws/us-east-1/g6.12xlarge tp2") for word in words), tool
+        if tool != "melange measure":
+            joined = " ".join(words)
+            assert "1200" in joined
+            assert "200" in joined
+            assert "30" in words
+        assert max(map(len, command.splitlines())) <= 120
+    assert point.command().startswith("vllm bench serve")
+
+
+def test_a_folder_names_its_files(tmp_path: Path) -> None:
+    """By the folders above them, or their own name; a name in the file counts first, and tools' other files do not."""
+    point = {"input_tokens": 500, "output_tokens": 200, "concurrency": 8, "tpot_s": 0.045}
+    (tmp_path / "aws" / "g6 tp2").mkdir(parents=True)
+    (tmp_path / "aws" / "g6 tp2" / "one.json").write_text(json.dumps([point]))
+    (tmp_path / "L4.json").write_text(json.dumps([point]))
+    (tmp_path / "other.json").write_text(json.dumps([point | {"accelerator": "A10G"}]))
+    (tmp_path / "notes.txt").write_text("no result")
+    found = {one.replica_type or one.accelerator for one in read_measurements(tmp_path)}
+    assert found == {"aws/g6 tp2", "L4", "A10G"}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no results"):
+        read_measurements(tmp_path / "empty")
