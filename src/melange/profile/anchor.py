@@ -136,7 +136,7 @@ def with_corrected_types(
     profile: Profile, inputs: EstimateInputs, hardware: Hardware, found: Correction, where: Mask, kind: int = ANCHORED
 ) -> Profile:
     """The profile with the cells of all types of that hardware (R,) corrected; ``kind`` is how they are known then."""
-    replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.planned_sizes, inputs.slo.limits
+    replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.sizes_on([hardware]), inputs.slo.limits
     corrected = with_correction(replicas, found)
     rates = anchored_rates(corrected, inputs.model, sizes, inputs.slo, found)
     obstacles = [inputs.obstacle_on(hardware)]
