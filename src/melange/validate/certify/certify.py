@@ -41,15 +41,17 @@ from melange.replica.policy import POLICIES
 from melange.slo import Slo
 from melange.validate.certify.bound import least_cost
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
+from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.in_force import counts_in_force, nearest_proven
-from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
+from melange.validate.certify.judge import MOST_REQUESTS, Judge
 from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.second_pools import in_pools, of_all_types
-from melange.validate.certify.single_types import cheapest_single_type
+from melange.validate.certify.single_types import cheaper_single_type, cheapest_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
+from melange.validate.certify.trial import Trial
 from melange.validate.replay import stretch, words_of
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
@@ -232,12 +234,12 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
             search = replace(search, among=_promising(judge.question, factor, each_size)[:, None, None] & ~lone)
             best = search.up(search.trial(factor), pace)
             if np.count_nonzero(best.plan.instances) > 1:
-                best = search.down(best)
+                best = with_fewer_instances(search, search.down(best))
         _look_for_cheaper(search, factor)
     except InfeasibleError:
         if search.best is None:
             raise
-    best = nearest_proven(search, search.second_chance(_proven(search, factor)), incumbent)
+    best = nearest_proven(search, _cheapest_proven(search, factor), incumbent)
     alone = [one for one in (best, *judge.known.values()) if np.count_nonzero(one.plan.instances) == 1]
     held = [one for one in alone if one is best or judge.holds(one)]
     single = min(held, key=lambda one: one.plan.cost_per_h, default=None)
@@ -253,6 +255,18 @@ def _try_closed_form(search: Search) -> None:
     best = search.best
     if search.judge.holds(tried) and (best is None or tried.plan.cost_per_h < best.plan.cost_per_h):
         search.down(tried)
+
+
+def _cheapest_proven(search: Search, factor: Array) -> Trial:
+    """The cheapest plan that is proven, those that were nearly taken to hold among them."""
+    try:
+        best = cheaper_single_type(search, _proven(search, factor))
+    except InfeasibleError:
+        found = search.second_chance(None)
+        if found is None:
+            raise
+        return found
+    return search.second_chance(best) or best
 
 
 def _look_for_cheaper(search: Search, factor: Array) -> None:

@@ -14,8 +14,9 @@ from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.plan.solve import solve, with_instances
 from melange.validate.certify.diagnosis import no_headroom_helps
-from melange.validate.certify.judge import Judge, Trial
+from melange.validate.certify.judge import Judge
 from melange.validate.certify.thinning import TAKEN_AWAY
+from melange.validate.certify.trial import Trial
 from melange.workload.workload import Array, Mask
 
 # Figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of all certified plans, CPU
@@ -155,24 +156,28 @@ class Search:
             raise no_headroom_helps(judge, max(judge.known.values(), key=lambda one: one.attainment.value))
         raise no_headroom_helps(judge, proof)
 
-    def second_chance(self, best: Trial) -> Trial:
+    def second_chance(self, best: Trial | None) -> Trial | None:
         """The cheapest plan that is proven after all, of those that were taken to miss by less than a run can tell.
 
         Parameters
         ----------
         best
-            The cheapest plan that is proven so far, which is the answer where none is.
+            The cheapest plan that is proven so far, which is the answer where none is; None: none is proven.
         """
-        near = [
-            one
-            for one in self.judge.known.values()
-            if one.plan.cost_per_h < best.plan.cost_per_h - ROUNDING and self.judge.may_hold(one)
-        ]
-        for tried in sorted(near, key=lambda one: one.plan.cost_per_h)[:_MOST_CHANCES]:
-            proof = self.judge.proof(tried)
+        ceiling = np.inf if best is None else best.plan.cost_per_h - ROUNDING
+        near: dict[bytes, Trial] = {}  # of each fleet the shares that came nearest
+        for one in sorted(self.judge.known.values(), key=lambda each: each.attainment.value):
+            if one.plan.cost_per_h < ceiling and self.judge.may_hold(one):
+                near[one.plan.instances.tobytes()] = one
+        for tried in sorted(near.values(), key=lambda one: one.plan.cost_per_h)[:_MOST_CHANCES]:
+            proof = self.proof(tried)
             if self.judge.is_proven(proof):
                 return proof
         return best
+
+    def proof(self, trial: Trial) -> Trial:
+        """A proof of a plan that costs less than the answer: as long as it takes, within the effort for that."""
+        return self.judge.longer_proof(trial if trial.is_refuted else self.judge.proof(trial))
 
     def _again(self, refuted: Trial) -> None:
         """Try what is a little larger than a plan whose proof failed, of the same types, until something holds."""
