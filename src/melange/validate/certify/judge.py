@@ -69,8 +69,9 @@ _MOST_TRIED, _MOST_PROVEN = 200_000, 600_000
 _SHARE_DECIMALS = 4
 # Numbers of the requests by which nothing is chosen, and of those of longer proofs.
 _FRESH, _LONG = 1_000, 2_000
-# Times the requests of a proof that a longer one has at least. A judgment.
-_MORE = 3.0
+# Times the requests of a proof that a longer one has at least; times as many as would just prove what was seen; and
+# times where that is below the target. Judgments.
+_LEAST_MORE, _ROOM, _MORE = 2.0, 1.3, 3.0
 # How steeply a request counts as it nears its limit: less steep, and requests far from it count as well; steeper, and
 # only misses do, of which there are few. 4: no difference; 16: one plan costs 10 % more, one 5 % less.
 _SHARPNESS = 8.0
@@ -289,7 +290,7 @@ class Judge:
         number = _LONG
         while self.replays is None and proof.keeps_up and proof.attainment.high >= self.target:
             seen, above = sum(map(len, proof.samples)), proof.attainment.value - self.target
-            times = max(_MORE, (self._doubt(proof) / above) ** 2 if above > 0.0 else 0.0)
+            times = max(_LEAST_MORE, _ROOM * (self._doubt(proof) / above) ** 2) if above > 0.0 else _MORE
             if self.is_proven(proof) or times * proof.work_s > self.further_s:
                 break
             self.proofs += 1
@@ -360,7 +361,7 @@ class Judge:
     def arrivals(self, requests: int, number: int) -> Arrivals:
         """The requests of a simulation; those of a number are always the same."""
         key = (requests, number)
-        if number >= _LONG:  # they would fill the memory
+        if number >= _FRESH + _MOST_PROOF_RUNS:  # they would fill the memory
             return self.draw(requests, number)
         if key not in self._arrivals:
             self._arrivals[key] = self.draw(requests, number)
