@@ -41,6 +41,7 @@ from melange.replica.policy import POLICIES
 from melange.slo import Slo
 from melange.validate.certify.bound import least_cost
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
+from melange.validate.certify.effort import Effort
 from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.in_force import counts_in_force, nearest_proven
@@ -76,6 +77,9 @@ _BETTER = 1.2
 # where it can find none cheaper. What they find is partly luck: other passes than these changed single services of
 # bench/services by up to 38 %, either way. In the twelve cases the first alone finds the same plans.
 _PASSES = ((2, 1.0), (3, 0.7), (3, 0.5), (6, 0.7))
+# No further pass is begun once they have taken this CPU time [s], about: with small fleets of many types programs take
+# long, and fleets are tried one by one all the same. A judgment.
+_MOST_S = 8.0
 # Factors are not begun with below this part of the largest: a type that does so badly alone may do better with fewer
 # sizes. Half and twice: no difference.
 _LEAST_START = 0.1
@@ -230,7 +234,10 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
     search = replace(search, begins=min(1.0, float(factor.max())))
     try:
         _try_closed_form(search)
+        effort = Effort(judge=search.judge, first=search.judge.work_s, most_s=_MOST_S)
         for each_size, pace in _PASSES:
+            if effort.is_spent():
+                break
             search = replace(search, among=_promising(judge.question, factor, each_size)[:, None, None] & ~lone)
             best = search.up(search.trial(factor), pace)
             if np.count_nonzero(best.plan.instances) > 1:

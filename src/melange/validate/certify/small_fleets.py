@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
-from melange.plan.solve import with_instances
 from melange.validate.certify.effort import Effort
 from melange.validate.certify.headroom import Search, as_asked
 from melange.validate.certify.trial import Trial
@@ -130,17 +129,27 @@ def _tried(search: Search, entrant: _Entrant, may_move: bool, effort: Effort) ->
 
 def _entrants(search: Search, best: Trial, factor: Array, effort: Effort) -> list[_Entrant]:
     """Fleets cheaper than the best known plan, each simulated once."""
+    fleets = _cheaper_fleets(search, best)
+    peaks = [_peak(search, instances, factor) for instances in fleets]
     found = []
-    for instances in _cheaper_fleets(search, best):
-        plan = _shared(search, instances, factor)
-        if plan is not None and float((plan.load / _least(factor)).max()) <= _MOST_PEAK:
-            found.append(_Entrant(plan=plan, instances=instances, factor=factor, strain=1.0))
-    found = sorted(found, key=lambda one: float((one.plan.load / _least(factor)).max()))[:_SIMULATED]
+    for place in sorted(range(len(fleets)), key=peaks.__getitem__)[:_SIMULATED]:
+        plan = search.of(fleets[place], factor) if peaks[place] <= _MOST_PEAK else None
+        if plan is not None:
+            found.append(_Entrant(plan=plan, instances=fleets[place], factor=factor, strain=1.0))
     for entrant in found:
         if effort.is_spent(_LOOKING):
             break
         entrant.strain = search.judge.strain(entrant.plan, 1)
     return found
+
+
+def _peak(search: Search, instances: npt.NDArray[np.int64], factor: Array) -> float:
+    """The highest load of a fleet's types, over what the factors leave of them; infinite where it misses a size."""
+    key = instances.tobytes() + factor.tobytes()
+    if key not in search.peaks:
+        plan = search.of(instances, factor)
+        search.peaks[key] = np.inf if plan is None else float((plan.load / _least(factor)).max())
+    return search.peaks[key]
 
 
 def _promising(entrants: list[_Entrant]) -> list[_Entrant]:
@@ -152,12 +161,6 @@ def _promising(entrants: list[_Entrant]) -> list[_Entrant]:
     return sorted(sorted(front, key=lambda one: one.strain)[:_BALANCED], key=lambda one: one.plan.cost_per_h)
 
 
-def _shared(search: Search, instances: npt.NDArray[np.int64], factor: Array) -> Plan | None:
-    """A fleet with the shares of the lowest peak load at some factors; None where it cannot serve every size."""
-    plan = with_instances(search.at(factor), instances)
-    return None if plan is None else as_asked(plan, search.without_hopeless(factor))
-
-
 def _balance(search: Search, entrant: _Entrant, effort: Effort) -> None:
     """Give one type more headroom than the others where that makes it easier for requests."""
     for step in _HEADROOM_STEPS:
@@ -165,7 +168,7 @@ def _balance(search: Search, entrant: _Entrant, effort: Effort) -> None:
             for times in (step, 1 / step):
                 factor = entrant.factor.copy()
                 factor[r] *= times
-                plan = None if effort.is_spent(_BALANCING) else _shared(search, entrant.instances, factor)
+                plan = None if effort.is_spent(_BALANCING) else search.of(entrant.instances, factor)
                 if plan is not None and _is_better(search, entrant, plan):
                     entrant.factor = factor
 
