@@ -130,7 +130,10 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     for one in sorted(others, key=lambda each: each.attainment.value):
         nearest[int(one.plan.instances.argmax())] = one
     near = [one for one in nearest.values() if _cost(one) <= _MOST_COST * _cost(best) + ROUNDING]
-    bases = list({one.plan.instances.tobytes(): one for one in (best, *sorted(near, key=_cost))}.values())[:_SPLIT]
+    near.sort(key=lambda one: (not judge.holds(one), _cost(one)))  # those that hold in one pool are the surest
+    held = sum(map(judge.holds, near))
+    ordered = (*near[:held], best, *near[held:])
+    bases = list({one.plan.instances.tobytes(): one for one in ordered}.values())[:_SPLIT]
     places = sorted({int(r) for one in bases for r in np.flatnonzero(one.plan.instances > 1)})
     if not places:
         return None
