@@ -12,7 +12,8 @@ headroom, above 1 the simulation has shown that a replica carries more than the 
 4. Where the fleet is small, the steps from one instance to the next are large, and cheaper fleets are tried one by one,
    prompts moved between their types where that lets more requests meet the SLO.
 5. Two pools of one type, long prompts kept away from short ones, where that needs fewer instances.
-6. Proofs, on requests that nothing was chosen by.
+6. Proofs, on requests that nothing was chosen by; of every type the largest fleet that costs less gets one too, unless
+   it surely misses, so that no answer costs more than a single type that the same runs certify.
 
 All plans of a search meet the same requests, so that two of them differ in nothing else. Of many plans the one that
 looks best owes part of that to luck: what a certificate says was seen on others; where it fails the search goes on.
@@ -32,7 +33,7 @@ from melange.plan.baseline import single_types
 from melange.plan.certificate import MOST_CARRIED, Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.problem import ROUNDING, loads
+from melange.plan.problem import loads
 from melange.plan.question import Question, question_of
 from melange.plan.servable import scope_of
 from melange.plan.solve import solve
@@ -46,10 +47,10 @@ from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.in_force import counts_in_force, nearest_proven
 from melange.validate.certify.judge import MOST_REQUESTS, Judge
+from melange.validate.certify.proofs import cheapest_proven, look_for_cheaper
 from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.second_pools import in_pools, of_all_types
-from melange.validate.certify.single_types import cheaper_single_type, cheapest_single_type
-from melange.validate.certify.small_fleets import cheaper_fleet
+from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.certify.trial import Trial
@@ -242,11 +243,11 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
             best = search.up(search.trial(factor), pace)
             if np.count_nonzero(best.plan.instances) > 1:
                 best = with_fewer_instances(search, search.down(best))
-        _look_for_cheaper(search, factor)
+        look_for_cheaper(search, factor)
     except InfeasibleError:
         if search.best is None:
             raise
-    best = nearest_proven(search, _cheapest_proven(search, factor), incumbent)
+    best = nearest_proven(search, cheapest_proven(search, factor), incumbent)
     alone = [one for one in (best, *judge.known.values()) if np.count_nonzero(one.plan.instances) == 1]
     held = [one for one in alone if one is best or judge.holds(one)]
     single = min(held, key=lambda one: one.plan.cost_per_h, default=None)
@@ -262,44 +263,6 @@ def _try_closed_form(search: Search) -> None:
     best = search.best
     if search.judge.holds(tried) and (best is None or tried.plan.cost_per_h < best.plan.cost_per_h):
         search.down(tried)
-
-
-def _cheapest_proven(search: Search, factor: Array) -> Trial:
-    """The cheapest plan that is proven, those that were nearly taken to hold among them."""
-    try:
-        best = cheaper_single_type(search, _proven(search, factor))
-    except InfeasibleError:
-        found = search.second_chance(None)
-        if found is None:
-            raise
-        return found
-    return search.second_chance(best) or best
-
-
-def _look_for_cheaper(search: Search, factor: Array) -> None:
-    """Try small fleets until none is found that is cheaper: what is looked at lies near the best one."""
-    while (best := search.best) is not None:
-        if cheaper_fleet(search, best, factor).plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
-            return
-
-
-def _proven(search: Search, factor: Array) -> Trial:
-    """The cheapest plan that is proven; what lies below a plan that failed proofs made more expensive is tried too."""
-    best: Trial | None = None
-    while True:
-        looked_at = math.inf if search.best is None else search.best.plan.cost_per_h
-        try:
-            found = search.proven()
-        except InfeasibleError:
-            if best is None:
-                raise
-            return best
-        if best is not None and found.plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
-            return best
-        best = found
-        if found.plan.cost_per_h <= looked_at + ROUNDING:
-            return best
-        _look_for_cheaper(search, factor)
 
 
 def _promising(question: Question, factor: Array, each_size: int) -> Mask:
