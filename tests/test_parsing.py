@@ -21,6 +21,8 @@ from melange.parsing import csv_rows, parse_json, parse_yaml
         ('{"a": {"b": 123456789012345678901234567890}}', r"f: a\.b must be smaller than 2\^63"),
         ('{"a": 9223372036854775808}', r"f: a must be smaller than 2\^63"),
         ("9" * 5_000, r"must be smaller than 2\^63"),
+        ('{"a": 1e39}', r"f: a must be smaller than 2\^128"),
+        ('{"a": -1e300}', r"f: a must be smaller than 2\^128"),
         ('["\\ud800"]', r"f: \[0\] holds a lone surrogate"),
         ('{"\\udfff": 1}', "f: a key in the document holds a lone surrogate"),
         ('{"a": 1,}', "f: not valid JSON: "),
@@ -35,7 +37,7 @@ def test_json_that_no_document_may_hold(text: str, said: str) -> None:
 
 def test_json_that_is_sound() -> None:
     """Numbers up to the limits, 64 levels, a mark of byte order, and infinity where it is asked for."""
-    assert parse_json('\ufeff{"a": 9223372036854775807, "b": 1e308, "é": "\\ud83d\\ude00"}', "f")["a"] == 2**63 - 1
+    assert parse_json('\ufeff{"a": 9223372036854775807, "b": -3.4e38, "é": "\\ud83d\\ude00"}', "f")["a"] == 2**63 - 1
     assert parse_json("[" * 64 + "]" * 64, "f")
     assert parse_json("[Infinity]", "f", infinity=True) == [math.inf]
 
@@ -49,6 +51,7 @@ def test_json_that_is_sound() -> None:
         ("a: -.inf", "f:1: must be finite"),
         ("a: 1\nb: " + "9" * 30, r"f:2: must be smaller than 2\^63"),
         ("a: " + "9" * 5_000, "f:1: .* is not a valid int"),
+        ("a: 1.0e+300", r"f:1: must be smaller than 2\^128"),
         ("a: !!int x", "f:1: 'x' is not a valid int"),
         ("a: !!timestamp 2026-99-99", "is not a valid timestamp"),
         ('a: "\\ud800"', "f:1: holds a lone surrogate"),

@@ -52,6 +52,7 @@ def test_a_document_becomes_its_record() -> None:
         ({"count": "3"}, "top.count must be a whole number, got '3'"),
         ({"count": 2.5}, "top.count must be a whole number, got 2.5"),
         ({"count": True}, "top.count must be a whole number, got True"),
+        ({"count": 1e19}, r"top.count must be smaller than 2\^63 in size"),
         ({"share": None}, "top.share must be a number, got None"),
         ({"is_on": 1}, "top.is_on must be true or false, got 1"),
         ({"inner": []}, r"top.inner must be a mapping, got \[\]"),

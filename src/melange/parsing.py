@@ -20,7 +20,10 @@ from melange.errors import InputError
 # already on the stack, so it would trigger at a different depth every time.
 MOST_DEPTH = 64
 # Integers must be smaller: what NumPy and DuckDB hold.
-_MOST_WHOLE = 2**63
+MOST_WHOLE = 2**63
+# Other numbers must be smaller: what a 32-bit float holds. No quantity of ours comes near, and products of several such
+# numbers, and their powers, still are finite.
+_MOST_NUMBER = 2.0**128
 # Longest YAML text [characters], and most values in it once references are followed: reading that takes about a second.
 _MOST_YAML = 1 << 18
 _MOST_YAML_VALUES = 20_000
@@ -44,7 +47,7 @@ def parse_json(text: str, place: str, *, infinity: bool = False) -> Any:
     Raises
     ------
     InputError
-        Not JSON, nesting deeper than 64 levels, NaN, numbers beyond 64-bit integers and floats, lone surrogates.
+        Not JSON, nesting deeper than 64 levels, NaN, numbers beyond 64-bit integers and 32-bit floats, lone surrogates.
     """
     try:
         content = json.loads(text.removeprefix("\ufeff"), parse_int=_whole)
@@ -68,7 +71,7 @@ def is_json(text: str) -> bool:
 
 def _whole(digits: str) -> int:
     """An integer; an out-of-range value in place of one with more than 4,300 digits, which Python refuses to read."""
-    return int(digits) if len(digits) <= 20 else _MOST_WHOLE
+    return int(digits) if len(digits) <= 20 else MOST_WHOLE
 
 
 def check_values(content: Any, place: str, *, infinity: bool = False) -> None:
@@ -121,15 +124,17 @@ def _fault_of(value: Any, infinity: bool = False) -> str:
     """What is wrong with a single value; empty: nothing."""
     kind = type(value)
     if kind is float:
-        if infinity or math.isfinite(value):
+        if -_MOST_NUMBER < value < _MOST_NUMBER or (infinity and not math.isfinite(value)):
             return ""
+        if math.isfinite(value):
+            return "must be smaller than 2^128 in size"
         return "must be a number, got NaN" if math.isnan(value) else "must be finite, got an infinite number"
     if kind is str and not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
             return "holds a lone surrogate (half a character)"
-    if kind is int and not -_MOST_WHOLE < value < _MOST_WHOLE:
+    if kind is int and not -MOST_WHOLE < value < MOST_WHOLE:
         return "must be smaller than 2^63 in size"
     return ""
 

@@ -12,6 +12,7 @@ from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from melange.errors import UNPRINTABLE, InputError, unknown
+from melange.parsing import MOST_WHOLE
 
 # Longest text in one of our documents [characters]; the longest in practice are sources, which name what was read.
 _MOST_TEXT = 20_000
@@ -96,9 +97,11 @@ def number(content: Any, place: str) -> float:
 
 
 def whole(content: Any, place: str) -> int:
-    """An integer."""
+    """An integer of 64 bits, also where it is written as 1e3."""
     if isinstance(content, bool) or not isinstance(content, int | float) or content != int(number(content, place)):
         raise _wrong("a whole number", content, place)
+    if abs(content) >= MOST_WHOLE:
+        raise InputError(f"{place} must be smaller than 2^63 in size")
     return int(content)
 
 
@@ -187,5 +190,10 @@ def reading(place: str, what: str) -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        absent = f"the key {error} is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
-        raise InputError(f"{place}: not {what}: {absent}") from error
+        if isinstance(error, KeyError):
+            reason = f"the key {error} is missing"
+        elif isinstance(error, TypeError | AttributeError):
+            reason = f"a value has the wrong type ({error})"
+        else:
+            reason = str(error) or type(error).__name__
+        raise InputError(f"{place}: not {what}: {reason}") from error

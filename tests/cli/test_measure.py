@@ -62,6 +62,7 @@ def points_in(path: Path) -> list[tuple[list[int], float | None, bool]]:
     return [(line["bucket"], line["step"]["rate"], line["step"]["is_far"]) for line in lines if "step" in line]
 
 
+@pytest.mark.heavy
 def test_it_is_interrupted_killed_resumed_and_planned_with(start: Start, tmp_path: Path) -> None:
     """Ctrl-C says how to go on, kill -9 loses nothing either, no point is sent twice, and a plan reads the profile."""
     journal = tmp_path / "measure-box.jsonl"

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import zipfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from read_in_process import (
+    Command,
+    arrivals,
+    beside_offers,
+    cache,
+    flags,
+    journal,
+    keys,
+    packed_prices,
+    replicas_of,
+    report,
+    run,
+    schedule,
+    settings,
+    show_model,
+    show_plan,
+    show_quantized,
+    unpacked,
+)
 from sample_logs import (
     EC2_SHOP,
     EVERY_KEY,
@@ -24,7 +40,10 @@ from sample_logs import (
     LITELLM,
     LLMPERF,
     OPENAI,
+    OVER_TIME,
+    RATES,
     RENTAL_PRICES,
+    SIZES,
 )
 from samples import (
     AIBRIX,
@@ -45,7 +64,6 @@ from samples import (
 from melange.service.session import Session
 
 MORE_LOAD_TESTS = {"genai-perf": GENAI_PERF, "inference-perf": INFERENCE_PERF, "llmperf": LLMPERF}
-Command = Sequence[str] | Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -71,124 +89,6 @@ class Format:
     commands: tuple[Command, ...]
 
 
-def run(*words: str) -> None:
-    """The command line in this process."""
-    from melange.cli.app import app
-
-    app([*words], standalone_mode=False)
-
-
-def _settings(command: Sequence[str], flag: str) -> Callable[[Path], None]:
-    """The lines of a file as values of a repeated flag."""
-
-    def read(path: Path) -> None:
-        lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
-        run(*command, *(word for line in lines if line for word in (flag, line)))
-
-    return read
-
-
-def _flags(command: Sequence[str]) -> Callable[[Path], None]:
-    """The lines of a file as flags with their values."""
-
-    def read(path: Path) -> None:
-        lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
-        run(*command, *(line for line in lines if line))
-
-    return read
-
-
-def _show_quantized(path: Path) -> None:
-    """A ``hf_quant_config.json`` beside the shape that it is of."""
-    (path.parent / "config.json").write_text(json.dumps(MODELS["latent"]))
-    _show_model(path.parent / "config.json")
-
-
-def _beside_offers(folder: Path) -> Callable[[Path], None]:
-    """A service that reads the log and the offers in the folder of the valid files."""
-
-    def read(path: Path) -> None:
-        for name in ("log.csv", "offers.csv"):
-            if not (path.parent / name).exists():
-                (path.parent / name).write_bytes((folder / name).read_bytes())
-        run("plan", str(path), "--quick", "--out", f"{path}.out")
-
-    return read
-
-
-def packed_prices() -> bytes:
-    """A price list as gpuhunt publishes it."""
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("aws.csv", GPUHUNT)
-    return stream.getvalue()
-
-
-def _unpacked(path: Path) -> None:
-    from melange.catalog.sources import unpacked
-
-    unpacked(path.read_bytes(), str(path))
-
-
-def _report(path: Path) -> None:
-    from melange.validate.report import Report
-
-    Report.read(path)
-
-
-def _show_model(path: Path) -> None:
-    from melange.catalog.huggingface import read_model
-    from melange.present.terminal import layout, listings
-
-    layout.console().print(listings.models_page([read_model(path)]))
-
-
-def _show_plan(path: Path) -> None:
-    from melange.plan.plan import Plan
-    from melange.present.terminal import layout, plan_tables
-
-    plan = Plan.read(path)
-    layout.console().print(plan_tables.plan_page(plan, plan))
-    plan.dumps()
-
-
-def _replicas_of(folder: Path) -> Callable[[Path], None]:
-    def read(path: Path) -> None:
-        from melange.deploy.addresses import read_addresses
-        from melange.plan.plan import Plan
-
-        read_addresses(path, Plan.read(folder / "plan.json"))
-
-    return read
-
-
-def _keys(path: Path) -> None:
-    from melange.deploy.live.access import read_keys
-
-    read_keys(path)
-
-
-def _arrivals(path: Path) -> None:
-    from melange.workload.arrivals import read_arrivals
-
-    read_arrivals(path)
-
-
-def _journal(path: Path) -> None:
-    from melange.measure.journal import Journal
-
-    header = json.loads(JOURNAL.splitlines()[0])
-    header.pop("melange")
-    with Journal(path, header):
-        pass
-
-
-def _cache(path: Path) -> None:
-    from melange.profile.rate_cache import RateCache
-
-    RateCache(path)
-
-
 def write_valid(folder: Path) -> None:
     """The valid files that commands need besides the one that is mutated."""
     (folder / "service.yaml").write_text(SERVICE)
@@ -201,6 +101,11 @@ def write_valid(folder: Path) -> None:
     (folder / "log.csv").write_text(LOG)
     (folder / "offers.csv").write_text(OFFERS)
     run("validate", str(folder / "plan.json"), "--requests", "20", "--seeds", "1", "--out", f"{folder}/report.json")
+    for name, text in (("rates.csv", RATES), ("sizes.csv", SIZES), ("week.yaml", OVER_TIME)):
+        (folder / name).write_text(text.replace("{x}", str(folder)))
+    over_time = Session(folder / "week.yaml")
+    over_time.demand().save(folder / "demand.json")
+    over_time.schedule(quick=True).save(folder / "schedule.json")
     import duckdb
 
     duckdb.sql(f"COPY (FROM read_csv('{folder / 'log.csv'}')) TO '{folder / 'log.parquet'}' (FORMAT parquet)")
@@ -215,16 +120,20 @@ def formats(folder: Path) -> list[Format]:
     )
     quick = ("plan", "{}", "--quick")
     text = {
-        name: (folder / name).read_bytes() for name in ("workload.json", "profile.json", "plan.json", "certified.json")
+        name: (folder / name).read_bytes()
+        for name in (
+            *("workload.json", "profile.json", "plan.json", "certified.json"),
+            *("demand.json", "schedule.json", "week.yaml"),
+        )
     }
     anchor = ("profile", "{x}/service.yaml", "--anchor", "{}")
-    log: tuple[Command, ...] = (("workload", "{}", "--out", "{}.out"), _arrivals)
+    log: tuple[Command, ...] = (("workload", "{}", "--out", "{}.out"), arrivals)
     profile: tuple[Command, ...] = (
         ("profile", "{}", "--out", "{}.out"),
         ("plan", "--workload", "{x}/workload.json", "--profile", "{}", "--quick", "--out", "{}.out"),
     )
     plan: tuple[Command, ...] = (
-        _show_plan,
+        show_plan,
         ("deploy", "{}", "--to", "haproxy"),
         ("deploy", "{}", "--to", "envoy", "--out", "{}.folder"),
         ("validate", "{}", "--requests", "20", "--seeds", "1", "--processes", "1", "--out", "{}.out"),
@@ -256,7 +165,7 @@ def formats(folder: Path) -> list[Format]:
                 f"hf-{name}",
                 "config.json",
                 json.dumps(one).encode(),
-                (_show_model, ("profile", "{x}/service.yaml", "--set", "model={}", "--set", "variants=[]")),
+                (show_model, ("profile", "{x}/service.yaml", "--set", "model={}", "--set", "variants=[]")),
             )
             for name, one in MODELS.items()
         ),
@@ -276,7 +185,7 @@ def formats(folder: Path) -> list[Format]:
             (("profile", "{x}/service.yaml", "--anchor", "L4={}"),),
         ),
         Format("load-table", "points.csv", MEASUREMENT_TABLE.encode(), (anchor,)),
-        Format("journal", "journal.jsonl", JOURNAL.encode(), (anchor, _journal)),
+        Format("journal", "journal.jsonl", JOURNAL.encode(), (anchor, journal)),
         Format(
             "histogram-json",
             "h.json",
@@ -313,21 +222,21 @@ def formats(folder: Path) -> list[Format]:
                 ("rental", "latest.json", json.dumps(RENTAL_PRICES).encode()),
             )
         ),
-        Format("prices-zip", "prices.zip", packed_prices(), (_unpacked,)),
-        Format("hf-quant", "hf_quant_config.json", json.dumps(HF_QUANT).encode(), (_show_quantized,)),
-        Format("service-keys", "service.yaml", EVERY_KEY.encode(), (_beside_offers(folder),)),
+        Format("prices-zip", "prices.zip", packed_prices(), (unpacked,)),
+        Format("hf-quant", "hf_quant_config.json", json.dumps(HF_QUANT).encode(), (show_quantized,)),
+        Format("service-keys", "service.yaml", EVERY_KEY.encode(), (beside_offers(folder),)),
         Format(
             "settings",
             "settings.pairs",
             b"slo.tpot_ms=100\nworkload.rate=9\noffers={gpus: [L4]}\nplan.max_types=1\n",
-            (_settings(("plan", f"{folder}/service.yaml", "--quick"), "--set"),),
+            (settings(("plan", f"{folder}/service.yaml", "--quick"), "--set"),),
         ),
         *(
             Format(
                 f"options-{target}",
                 "options.pairs",
                 options,
-                (_settings(("deploy", f"{folder}/plan.json", "--to", target), "--option"),),
+                (settings(("deploy", f"{folder}/plan.json", "--to", target), "--option"),),
             )
             for target, options in (
                 ("kubernetes", b"name=chat\nport=8000\nextra_args=[--x]\nnamespace=a\nbalancers=2\nscaling=keda\n"),
@@ -341,27 +250,57 @@ def formats(folder: Path) -> list[Format]:
             "flags.pairs",
             b"--rate=max\n--window=1s\n--from=0s\n--to=20s\n--columns=arrival=TIMESTAMP\n--input-edges=100,1000\n"
             b"--output-edges=100\n--size=upper\n--where=ContextTokens=[121, 128, 135, 142]\n",
-            (_flags(("workload", f"{folder}/log.csv")),),
+            (flags(("workload", f"{folder}/log.csv")),),
         ),
         Format(
             "flags-validate",
             "flags.pairs",
             b"--requests=20\n--seeds=1\n--scale=1\n--burstiness=1\n--policy=least-outstanding\n--target=0.9\n--scenario=ramp\n",
-            (_flags(("validate", f"{folder}/plan.json", "--processes", "1")),),
+            (flags(("validate", f"{folder}/plan.json", "--processes", "1")),),
         ),
         Format(
             "flags-deploy",
             "flags.pairs",
             b"--to=haproxy\n--listen=0.0.0.0:80\n--bytes-per-token=4\n--replica=A10G=http://h:1\n--replica=L4=http://h:2\n",
-            (_flags(("deploy", f"{folder}/plan.json")),),
+            (flags(("deploy", f"{folder}/plan.json")),),
         ),
-        Format("report", "report.json", (folder / "report.json").read_bytes(), (_report,)),
+        Format("report", "report.json", (folder / "report.json").read_bytes(), (report,)),
+        *(
+            Format(
+                name,
+                f"{name}.csv",
+                table.encode(),
+                (
+                    (
+                        "workload",
+                        f"--{name}",
+                        "{}",
+                        f"--{other}",
+                        f"{{x}}/{other}.csv",
+                        "--over",
+                        "day",
+                        "--out",
+                        "{}.out",
+                    ),
+                    ("schedule", "{x}/week.yaml", "--quick", "--set", f"workload.{name}={{}}", "--out", "{}.out"),
+                ),
+            )
+            for name, other, table in (("rates", "sizes", RATES), ("sizes", "rates", SIZES))
+        ),
+        Format("week", "week.yaml", text["week.yaml"], (("schedule", "{}", "--quick", "--out", "{}.out"),)),
+        Format(
+            "demand",
+            "demand.json",
+            text["demand.json"],
+            (("schedule", "{x}/week.yaml", "--quick", "--set", "workload={file: {}, over: day}", "--out", "{}.out"),),
+        ),
+        Format("schedule", "schedule.json", text["schedule.json"], (schedule,)),
         Format(
             "replicas",
             "replicas.txt",
             b"L4=http://localhost:8000\n# x\nL4 http://localhost:8001\n",
-            (_replicas_of(folder),),
+            (replicas_of(folder),),
         ),
-        Format("keys", "keys.txt", b"# keys\nabcdefghijklmnopqrstuvwxyz\n", (_keys,)),
-        Format("cache", "rates.json", b'{"0123": [1.5, ""], "4567": [0, "too long"]}', (_cache,)),
+        Format("keys", "keys.txt", b"# keys\nabcdefghijklmnopqrstuvwxyz\n", (keys,)),
+        Format("cache", "rates.json", b'{"0123": [1.5, ""], "4567": [0, "too long"]}', (cache,)),
     ]

@@ -161,3 +161,23 @@ plan:
    budget_per_h: 100, drop_unservable: true, time_limit_s: 5,
    gap: 0.001, seed: 1, confidence: 0.6}
 """
+
+RATES = "start,rate\n" + "".join(
+    f"2026-01-0{1 + hour // 24}T{hour % 24:02d}:00,{3 + 2 * (hour % 24 > 8) + hour % 5 / 5:.2f}\n" for hour in range(48)
+)
+SIZES = """\
+start,input_tokens_upto,output_tokens_upto,share
+2026-01-01T00:00,100,100,0.5
+2026-01-01T00:00,4000,400,0.5
+2026-01-02T00:00,100,100,1
+"""
+OVER_TIME = """\
+model: meta-llama/Llama-3.1-8B
+slo: {ttft_ms: 2000, tpot_ms: 60}
+workload: {rates: '{x}/rates.csv', sizes: '{x}/sizes.csv', over: day, time_zone: Europe/Berlin, empty_windows: zero}
+offers: {gpus: [L4, A10G], providers: [aws], regions: [us-east-1]}
+schedule:
+  reserved: [{term_years: 1, discount: 0.4}, {term_years: 3, discount: 0.55, upfront_fraction: 1}]
+  spot: {discount: 0.6, zones: 3}
+  horizon_years: 3
+"""

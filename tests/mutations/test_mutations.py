@@ -57,6 +57,7 @@ NAMES = (
         "flags-validate",
         "flags-deploy",
         "report",
+        *("rates", "sizes", "week", "demand", "schedule"),
         "replicas",
     ),
     *("keys", "cache"),

@@ -75,6 +75,12 @@ def test_a_log_is_stretched_to_a_rate_and_keeps_its_bursts(tmp_path: Path) -> No
     assert (part.arrival_s.tolist(), part.output_tokens.tolist()) == ([0.0, 5.0], [5, 6])
 
 
+def test_requests_that_all_come_at_once_keep_their_times_at_any_rate() -> None:
+    """No time passes between them, so that no rate can change: times once became NaN."""
+    at_once = Arrivals(arrival_s=np.zeros(3), input_tokens=np.ones(3, int), output_tokens=np.ones(3, int))
+    assert at_once.shaped([(0.0, 1.0), (1.0, 2.0)]).arrival_s.tolist() == [0.0, 0.0, 0.0]
+
+
 def test_what_cannot_be_drawn_is_refused() -> None:
     """Numbered buckets, no requests, a burstiness of 0, arrivals out of order, a shape that goes back in time."""
     numbered = Workload.at_upper_edges(Buckets.ordinal(2, 2), np.ones((2, 2)))
@@ -82,8 +88,11 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         draw(numbered, 10)
     with pytest.raises(InputError, match=">= 1"):
         draw(CHAT, 0)
-    with pytest.raises(InputError, match="burstiness"):
-        draw(CHAT, 10, burstiness=0.0)
+    for burstiness in (0.0, 1e4, float("nan")):
+        with pytest.raises(InputError, match="burstiness must be 0.001 to 1000"):
+            draw(CHAT, 10, burstiness=burstiness)
+    with pytest.raises(InputError, match="times must be finite"):
+        Arrivals(arrival_s=np.array([0.0, np.nan]), input_tokens=np.ones(2, int), output_tokens=np.ones(2, int))
     with pytest.raises(InputError, match="sorted by time"):
         Arrivals(arrival_s=np.array([1.0, 0.0]), input_tokens=np.ones(2, int), output_tokens=np.ones(2, int))
     with pytest.raises(InputError, match="ascend"):

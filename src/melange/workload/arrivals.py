@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Tokens = npt.NDArray[np.int32]
 
 _POISSON, _GAMMA = "poisson", "gamma"
+# Least and most coefficient of variation of the times between drawn arrivals. Below it arrivals are evenly spaced; above
+# it the shape of the gamma distribution is so small that drawn times underflow to 0.
+BURSTINESS = (1e-3, 1e3)
 _CACHED_COLUMN = "prefix_cached_tokens"
 _AS_THEY_CAME = " as recorded"
 
@@ -61,6 +64,8 @@ class Arrivals:
     def __post_init__(self) -> None:
         if not len(self.arrival_s):
             raise InputError("arrivals: at least one request is needed")
+        if not np.isfinite(self.arrival_s).all():
+            raise InputError("arrivals: times must be finite")
         if (np.diff(self.arrival_s) < 0).any():
             raise InputError("arrivals: must be sorted by time")
 
@@ -118,6 +123,8 @@ class Arrivals:
         if len(shares) < 2 or shares[0] != 0 or shares[-1] != 1 or (np.diff(shares) < 0).any() or (factors <= 0).any():
             raise InputError("arrivals: a rate profile needs shares that ascend from 0 to 1, and factors > 0")
         start, duration = self.arrival_s[0], self.arrival_s[-1] - self.arrival_s[0]
+        if duration <= 0:  # all at once, at any rate
+            return self
         # Time runs as fast as the rate: where it is doubled, what came in a second comes in half of one.
         grid = np.concatenate([np.linspace(low, high, 2001)[:-1] for low, high in itertools.pairwise(shares)] + [[1.0]])
         inside = np.interp((grid[1:] + grid[:-1]) / 2, shares, factors)
@@ -164,7 +171,7 @@ def draw(
     Raises
     ------
     InputError
-        Ordinal buckets, no requests, a burstiness that is not positive.
+        Ordinal buckets, no requests, a burstiness outside :data:`BURSTINESS`.
 
     Examples
     --------
@@ -175,8 +182,9 @@ def draw(
     """
     if requests < 1:
         raise InputError(f"arrivals.requests must be >= 1, got {requests}")
-    if not (burstiness > 0 and np.isfinite(burstiness)):
-        raise InputError(f"arrivals.burstiness must be > 0 and finite, got {burstiness:g}")
+    least, most = BURSTINESS
+    if not least <= burstiness <= most:
+        raise InputError(f"arrivals.burstiness must be {least:g} to {most:g}, got {burstiness:g}")
     times, sizes = (np.random.default_rng(each) for each in np.random.SeedSequence(seed).spawn(2))
     shape = burstiness**-2
     gaps = times.exponential(size=requests) if burstiness == 1 else times.gamma(shape, 1 / shape, requests)
