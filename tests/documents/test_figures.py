@@ -41,7 +41,6 @@ from melange.validate.certify import (
     small_fleets,
     thinning,
     tolerance,
-    trial,
 )
 from melange.workload.sizes import THIN_WORKLOAD
 

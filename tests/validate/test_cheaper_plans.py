@@ -15,8 +15,8 @@ from melange.validate.attainment import attainment
 from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.judge import Judge
+from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.single_types import cheaper_single_type
-from melange.validate.certify.trial import Trial
 
 
 def oversized(search: Search, place: int, count: int) -> Trial:

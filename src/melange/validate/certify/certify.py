@@ -47,13 +47,13 @@ from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.in_force import counts_in_force, nearest_proven
 from melange.validate.certify.judge import MOST_REQUESTS, Judge
+from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.proofs import cheapest_proven, look_for_cheaper
 from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
-from melange.validate.certify.trial import Trial
 from melange.validate.replay import stretch, words_of
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw

@@ -11,7 +11,7 @@ import numpy as np
 from melange.plan.problem import ROUNDING
 from melange.validate.certify.effort import Effort
 from melange.validate.certify.headroom import Search
-from melange.validate.certify.trial import Trial
+from melange.validate.certify.plan_trial import Trial
 
 # The part of a type's instances that is tried to be taken away at first; half as many where the rest then misses.
 # More, and more simulations miss. A judgment.

@@ -15,8 +15,8 @@ from melange.plan.question import Question
 from melange.plan.solve import solve, with_instances
 from melange.validate.certify.diagnosis import no_headroom_helps
 from melange.validate.certify.judge import Judge
+from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.thinning import TAKEN_AWAY
-from melange.validate.certify.trial import Trial
 from melange.workload.workload import Array, Mask
 
 # Figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of all certified plans, CPU

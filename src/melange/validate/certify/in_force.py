@@ -11,7 +11,7 @@ from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.validate.certify.headroom import Search
-from melange.validate.certify.trial import Trial
+from melange.validate.certify.plan_trial import Trial
 
 # Fleets that are simulated for it at most: each takes as long as one plan of the search, and the proof of one that
 # holds. A judgment.

@@ -14,13 +14,13 @@ from melange.plan.question import Question
 from melange.slo import Slo
 from melange.validate.attainment import AT_LIMIT, attainment, limit_ratio, met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
-from melange.validate.certify.clusters import least_missed
 from melange.validate.certify.effort import work_of
+from melange.validate.certify.miss_clusters import least_missed
+from melange.validate.certify.plan_trial import MOST_USED, Trial
 from melange.validate.certify.requests import Replays
 from melange.validate.certify.spare import without_spare
 from melange.validate.certify.throughput import at_full_throughput, used_throughput
 from melange.validate.certify.trend import falls
-from melange.validate.certify.trial import MOST_USED, Trial
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals

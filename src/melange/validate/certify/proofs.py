@@ -7,9 +7,9 @@ import math
 from melange.errors import InfeasibleError
 from melange.plan.problem import ROUNDING
 from melange.validate.certify.headroom import Search
+from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.single_types import cheaper_single_type
 from melange.validate.certify.small_fleets import cheaper_fleet
-from melange.validate.certify.trial import Trial
 from melange.workload.workload import Array
 
 

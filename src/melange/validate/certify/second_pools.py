@@ -22,9 +22,9 @@ from melange.profile.profile import pool_of
 from melange.validate.certify.effort import Effort
 from melange.validate.certify.headroom import as_asked
 from melange.validate.certify.judge import Judge
+from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.spare import own_spare
 from melange.validate.certify.thinning import of_rows, widened
-from melange.validate.certify.trial import Trial
 from melange.workload.workload import Array, Mask
 
 # What the second pool of a type is called.

@@ -13,8 +13,8 @@ from melange.plan.problem import ROUNDING, limits_of, loads
 from melange.plan.servable import Scope, scope_of
 from melange.validate.attainment import wilson
 from melange.validate.certify.headroom import Search
+from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.spare import own_spare
-from melange.validate.certify.trial import Trial
 from melange.workload.workload import Array
 
 # If this many times the replicas of the closed form miss, more are not tried: replicas are not what is missing.

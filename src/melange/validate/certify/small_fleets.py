@@ -17,7 +17,7 @@ from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.validate.certify.effort import Effort
 from melange.validate.certify.headroom import Search, as_asked
-from melange.validate.certify.trial import Trial
+from melange.validate.certify.plan_trial import Trial
 from melange.workload.workload import Array
 
 # Figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of certified plans, CPU time

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from melange.validate.certify.clusters import clustering, least_missed
+from melange.validate.certify.miss_clusters import clustering, least_missed
 
 
 def in_clusters(random: np.random.Generator, requests: int, clusters: float, size: float) -> np.ndarray:
