@@ -36,7 +36,7 @@ _MOST_PEAK = 1.25
 _SIMULATED, _BALANCED, _MOVED = 40, 8, 5
 # CPU time that all these simulations may take [s]: with long outputs fewer fleets are looked at. A quarter: one plan
 # costs 10 % more, in 0.85 times the time; four times: no difference.
-_MOST_S = 1.5
+_MOST_S = 3.0
 # The parts of that after which no further fleet is looked at, and after which no headroom is moved: what is left is for
 # the steps that follow. A judgment.
 _LOOKING, _BALANCING = 0.4, 0.75
