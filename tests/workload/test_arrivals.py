@@ -89,7 +89,7 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     with pytest.raises(InputError, match=">= 1"):
         draw(CHAT, 0)
     for burstiness in (0.0, 1e4, float("nan")):
-        with pytest.raises(InputError, match="burstiness must be 0.001 to 1000"):
+        with pytest.raises(InputError, match=r"burstiness must be 0\.001 to 1000"):
             draw(CHAT, 10, burstiness=burstiness)
     with pytest.raises(InputError, match="times must be finite"):
         Arrivals(arrival_s=np.array([0.0, np.nan]), input_tokens=np.ones(2, int), output_tokens=np.ones(2, int))

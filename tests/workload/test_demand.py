@@ -174,6 +174,7 @@ def test_tables_of_rates_and_sizes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rates", "sizes", "said"),
     [
+        ("start,rate\n0,1\n60,1\n120,1\n1e300,1\n", SIZES, "at most three years are read"),
         ("start,rate\n0,2\n600,-1\n", SIZES, r"r.csv:3: rate must be a number >= 0, or empty.*'-1'"),
         ("start,rate\n0,2\n0,3\n600,1\n", SIZES, "two rows begin at 0 s"),
         ("start,rate\n0,2\n600,3\n1500,1\n2100,1\n", SIZES, "no whole number of windows"),

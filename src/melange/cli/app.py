@@ -15,7 +15,9 @@ from melange.cli.measure import measure
 from melange.cli.plan import plan
 from melange.cli.profile import profile
 from melange.cli.schedule import schedule
+from melange.cli.serve import serve
 from melange.cli.validate import validate
+from melange.cli.what_if import what_if
 from melange.cli.workload import workload
 
 app = typer.Typer(
@@ -45,5 +47,19 @@ def common(
     """Find the cheapest mix of accelerators that serves a language model within its latency objective."""
 
 
-for command in (init, catalog, workload, profile, plan, schedule, explore, measure, validate, deploy, balance):
+for command in (
+    init,
+    catalog,
+    workload,
+    profile,
+    plan,
+    schedule,
+    explore,
+    what_if,
+    measure,
+    validate,
+    deploy,
+    balance,
+    serve,
+):
     app.command()(command)

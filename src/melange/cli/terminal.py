@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -114,17 +115,26 @@ def save_and_print(
 
 def need_live(command: str, *modules: str) -> None:
     """Reject a command that talks to servers when the packages it needs are not installed."""
+    need_extra(command, "live", *modules)
+
+
+def need_extra(command: str, extra: str, *modules: str) -> None:
+    """Reject a command when the packages of an extra are not installed."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
-        raise InputError(f"melange {command} needs {absent[0]}, which is not installed", hint=how_to_add("live"))
+        raise InputError(f"melange {command} needs {absent[0]}, which is not installed", hint=how_to_add(extra))
 
 
 @contextlib.contextmanager
 def events(words: str = "") -> Iterator[Listener]:
     """A spinner on a terminal's stderr that shows what a session does; silent elsewhere.
 
-    ``words`` are shown at once, for work outside a session.
+    With ``MELANGE_PROGRESS=json`` each event is a line of JSON on stderr instead. ``words`` are shown at once, for work
+    outside a session.
     """
+    if os.environ.get("MELANGE_PROGRESS") == "json":
+        yield _as_json
+        return
     if not sys.stderr.isatty():
         yield lambda _: None
         return
@@ -145,6 +155,11 @@ def events(words: str = "") -> Iterator[Listener]:
         yield show
     finally:
         status.stop()
+
+
+def _as_json(event: TaskEvent) -> None:
+    content = {"task": event.task, "news": event.news, "is_done": event.is_done}
+    print(json.dumps(content), file=sys.stderr, flush=True)
 
 
 def parse_columns(text: str | None) -> dict[str, str] | None:

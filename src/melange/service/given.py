@@ -20,6 +20,7 @@ from melange.workload.workload import Workload
 
 # Settings that a given profile already fixes: where capacities come from, and for what.
 _OF_ESTIMATES = ("profile", "variants")
+_OF_PRICES = ("offers.file", "offers.prices")
 # Filters of offers, and the field of an offer that each one checks.
 _FILTERS = {"gpus": "accelerator", "providers": "provider", "regions": "region", "market": "market"}
 
@@ -91,9 +92,9 @@ def agreed(
     if is_said and engines and engines != {service.engine}:
         raise _contradiction("engine", service.engine, place, ", ".join(sorted(engines)))
     for key, value in given.items():
-        if key.split(".")[0] in _OF_ESTIMATES or key == "offers.file":
+        if key.split(".")[0] in _OF_ESTIMATES or key in _OF_PRICES:
             raise InputError(
-                f"--set {key}={value} has no effect on {place}: its capacities are given",
+                f"--set {key}={value} has no effect on {place}: its capacities and prices are given",
                 hint="leave out the setting or the profile",
             )
     _check_offers(profile, place, service, given, catalog)

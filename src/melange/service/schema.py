@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from melange.catalog.price_rules import price_rule
 from melange.errors import InputError
 from melange.files import path_of
 from melange.plan.options import Options
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.records import shown
 from melange.slo import REQUESTS, Slo
 from melange.units import MS_PER_S, ms
 from melange.workload.clock import parse_duration
@@ -26,6 +29,21 @@ def _as_list(value: Any) -> Any:
 def _positive(value: float) -> float:
     if not value > 0 or value == float("inf"):
         raise ValueError(f"must be > 0 and finite, got {value:g}")
+    return value
+
+
+def _as_prices(value: Any) -> Any:
+    """Rules for prices, each readable by itself, so that a fault is told with its line."""
+    if isinstance(value, dict):
+        for who, change in value.items():
+            if isinstance(change, bool) or not isinstance(change, str | int | float):
+                raise ValueError(  # noqa: TRY004 # pydantic takes no other
+                    f"the rule for {who}: must be a change such as -30% or a price [USD/h], got {change!r}"
+                )
+            try:
+                price_rule(str(who), change)
+            except InputError as error:
+                raise ValueError(str(error).removeprefix("offers.prices: ")) from None
     return value
 
 
@@ -126,6 +144,7 @@ class OffersSection(Section):
     market: _Names = ["on-demand"]
     file: str | None = None
     max: dict[str, int] = {}
+    prices: Annotated[dict[str, float | str], BeforeValidator(_as_prices)] = {}
 
 
 class ProfileSection(Section):
@@ -237,5 +256,16 @@ class Service(Section):
         return self.profile.simulate or not self.slo.to_slo().has_closed_form
 
     def path(self, name: str) -> Path:
-        """A path of the file, made relative to where the file is."""
-        return self.folder / path_of(name)
+        """A path of the file, made relative to where the file is.
+
+        With ``MELANGE_CONFINED=1`` nothing outside of that folder is read: the HTTP API plans services of others.
+
+        Raises
+        ------
+        InputError
+            Such a path.
+        """
+        found = self.folder / path_of(name)
+        if os.environ.get("MELANGE_CONFINED") == "1" and not found.resolve().is_relative_to(self.folder.resolve()):
+            raise InputError(f"{shown(name)}: files outside of the service's folder are not read here")
+        return found

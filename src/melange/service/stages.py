@@ -145,7 +145,20 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tu
             "offers: nothing to rent: no offer matches all of gpus, providers, regions and markets",
             hint="melange catalog offers --gpu ... shows what there is",
         )
-    return selected.offers, (*cautions, *_unmet(service, catalog, selected.offers))
+    offers, changed = _at_own_prices(section, selected)
+    return offers, (*cautions, *_unmet(service, catalog, offers), *changed)
+
+
+def _at_own_prices(section: OffersSection, selected: Catalog) -> tuple[tuple[Offer, ...], tuple[Caution, ...]]:
+    """The offers at the prices of ``offers.prices``, and a caution that says which rules changed how many."""
+    if not section.prices:
+        return selected.offers, ()
+    from melange.catalog.price_rules import adjusted, price_rule
+
+    rules = [price_rule(who, change) for who, change in section.prices.items()]
+    offers, counts = adjusted(selected.offers, rules, selected.accelerators)
+    changes = [f"{one.who} {one.change} ({counts[one.who]} of {len(offers)} offers)" for one in rules]
+    return offers, (Caution("adjusted-prices", f"offers.prices changes prices: {'; '.join(changes)}"),)
 
 
 def _unmet(service: Service, catalog: Catalog, left: Sequence[Offer]) -> tuple[Caution, ...]:

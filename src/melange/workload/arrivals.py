@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 Tokens = npt.NDArray[np.int32]
 
 _POISSON, _GAMMA = "poisson", "gamma"
-# Least and most coefficient of variation of the times between drawn arrivals. Below it arrivals are evenly spaced; above
-# it the shape of the gamma distribution is so small that drawn times underflow to 0.
+# Least and most coefficient of variation of the times between drawn arrivals. Below, arrivals are evenly spaced; above,
+# the shape of the gamma distribution is so small that drawn times underflow to 0.
 BURSTINESS = (1e-3, 1e3)
 _CACHED_COLUMN = "prefix_cached_tokens"
 _AS_THEY_CAME = " as recorded"

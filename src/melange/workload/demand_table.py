@@ -192,6 +192,9 @@ def _windows(rows: Sequence[_Row], place: str) -> tuple[float, float, Array]:
     lengths, counts = np.unique(steps, return_counts=True)
     window_s = float(lengths[np.argmax(counts)])
     check_window(window_s)
+    reach_s = float(starts[-1] - starts[0])
+    if reach_s > 3 * 366 * S_PER_DAY:
+        raise InputError(f"{place}: its windows reach over {lasting(reach_s)}: at most three years are read")
     offsets = (starts - starts[0]) / window_s
     off = np.flatnonzero(np.abs(offsets - np.round(offsets)) > 1e-6)
     if len(off):
@@ -201,10 +204,6 @@ def _windows(rows: Sequence[_Row], place: str) -> tuple[float, float, Array]:
             f"{window_s:g} s after the first row"
         )
     places = np.round(offsets).astype(np.int64)
-    if places[-1] * window_s > 3 * 366 * S_PER_DAY:
-        raise InputError(
-            f"{place}: its windows reach over {lasting(places[-1] * window_s)}: at most three years are read"
-        )
     rate = np.full(places[-1] + 1, np.nan)
     rate[places] = [row.values["rate"] for row in ordered]
     return window_s, float(starts[0]), rate

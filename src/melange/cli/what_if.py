@@ -1,0 +1,93 @@
+"""The command that answers a service under other assumptions, side by side."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from melange.cli.flags import with_flags
+from melange.cli.terminal import Inputs, JsonFlag, QuickFlag, events
+
+
+@with_flags
+def what_if(
+    inputs: Inputs,
+    prices: Annotated[
+        list[str] | None,
+        typer.Option("--price", metavar="NAME=CHANGE", help="Other prices: H100=-30%, 'H100 spot=-30%' (repeatable)."),
+    ] = None,
+    rates: Annotated[
+        list[str] | None, typer.Option("--rate", metavar="CHANGE", help="Other traffic: x2, +20% or requests/s.")
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--without", metavar="NAME", help="Without an accelerator, replica type, provider, region or market."
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--change", metavar="KEY=VALUE", help="Another value of a key of the service: slo.tpot_ms=100."),
+    ] = None,
+    save: Annotated[
+        str | None, typer.Option("--save", metavar="SHARE", help="Find what would save this share of the cost: 20%.")
+    ] = None,
+    quick: QuickFlag = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compare a service with itself under other prices, traffic or restrictions.
+
+    Each flag is a variant; two or more are also answered together.
+    """
+    from melange.errors import InputError
+    from melange.present.terminal import layout, what_if_page
+    from melange.service import what_if as asked
+    from melange.service.relax import Relaxation, relaxations
+
+    if not (prices or rates or without or changes or save):
+        raise InputError("what-if: nothing is asked", hint="for example --price H100=-30%, --rate x2, --save 20%")
+    wanted = None if save is None else _share(save)
+    with events() as listener:
+        open_session = partial(inputs.session, listener)
+        session = open_session()
+        variants = [
+            *(asked.price_variant(session, one) for one in prices or ()),
+            *(asked.rate_variant(session, one) for one in rates or ()),
+            *(asked.without_variant(session, one) for one in without or ()),
+            *(asked.Variant(label=one, settings=(one,)) for one in changes or ()),
+        ]
+        if len(variants) > 1:
+            variants.append(asked.together(variants))
+        base = asked.answer(open_session, asked.Variant(label=asked.BASE), quick=quick)
+        answers = [base, *(asked.answer(open_session, one, quick=quick) for one in variants)]
+        found: tuple[Relaxation, ...] = ()
+        if wanted is not None:
+            if base.plan is None:
+                raise InputError(f"--save {save}: the service as it is has no plan: {base.reason}")
+            found = relaxations(open_session, base, wanted, quick=quick)
+    if as_json:
+        shown = {"answers": [one.to_json() for one in answers], "relaxations": [one.to_json() for one in found]}
+        typer.echo(json.dumps(shown | {"is_simulated": not quick}))
+        return
+    kind = "by closed form; nothing was simulated" if quick else "simulated"
+    layout.console().print(what_if_page.side_by_side(answers, kind))
+    if wanted is not None:
+        layout.console().print("")
+        layout.console().print(what_if_page.relaxed(found, wanted, kind))
+
+
+def _share(text: str) -> float:
+    """A share as a flag writes it: ``20%`` or ``0.2``."""
+    from melange.errors import InputError
+
+    number = text.strip().removesuffix("%")
+    try:
+        value = float(number) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise InputError(f"--save {text}: must be a share of the cost, such as 20%")
+    return value

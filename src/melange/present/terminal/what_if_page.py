@@ -1,0 +1,89 @@
+"""A service and its variants side by side, and what would save a share of its cost, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from melange.present.terminal.layout import LEAST_SHOWN, table_of, titled
+from melange.service.what_if import attainment_of, fleet_of
+from melange.units import percent
+
+if TYPE_CHECKING:
+    from melange.service.relax import Relaxation
+    from melange.service.what_if import Answer
+
+
+def side_by_side(answers: Sequence[Answer], kind: str) -> RenderableType:
+    """Cost, change, attainment and fleet of each; the first is what the others are compared with."""
+    base = answers[0].cost_per_h
+    table = _table("", "USD/h", "Change", answers)
+    for place, one in enumerate(answers):
+        cost, change = _cost(one), _change(one, base) if place else ""
+        table.add_row(one.variant.label, cost, change, *_held(one, answers), _fleet(one))
+    return titled(f"What if ({kind})", table)
+
+
+def relaxed(found: Sequence[Relaxation], wanted: float, kind: str) -> RenderableType:
+    """The changes that save enough, each the smallest of its kind; then what the others save at most."""
+    parts: list[RenderableType] = []
+    enough = [one for one in found if one.is_enough]
+    others = [one for one in found if not one.is_enough and one.saved_fraction >= LEAST_SHOWN]
+    nothing = [one.answer.variant.label for one in found if not one.is_enough and one.saved_fraction < LEAST_SHOWN]
+    title = f"What would save {percent(wanted, 0)} ({kind})"
+    if enough:
+        parts.append(titled(f"{title}: any one of these", _changes(enough)))
+    else:
+        parts.append(titled(title, Text("No change that was tried does by itself.")))
+    if others:
+        parts += [Text(""), titled("Not enough by itself", _changes(others))]
+    if nothing:
+        parts += [Text(""), Text(f"These save nothing: {'; '.join(nothing)}.")]
+    return Group(*parts)
+
+
+def _changes(found: Sequence[Relaxation]) -> RenderableType:
+    answers = [one.answer for one in found]
+    table = _table("Change", "USD/h", "Saves", answers)
+    for one in found:
+        cost, saved = _cost(one.answer), percent(one.saved_fraction)
+        table.add_row(one.answer.variant.label, cost, saved, *_held(one.answer, answers), _fleet(one.answer))
+    return table
+
+
+def _table(first: str, second: str, third: str, answers: Sequence[Answer]) -> Table:
+    """With a column for the share of requests that met the SLO, if any was simulated."""
+    held = ("Met SLO",) if any(map(_attainment, answers)) else ()
+    table = table_of(first, second, third, *held, "Fleet")
+    for column in range(1, 3 + len(held)):
+        table.columns[column].justify = "right"
+    return table
+
+
+def _attainment(one: Answer) -> float | None:
+    return None if one.plan is None else attainment_of(one.plan)
+
+
+def _held(one: Answer, answers: Sequence[Answer]) -> tuple[str, ...]:
+    if not any(map(_attainment, answers)):
+        return ()
+    held = _attainment(one)
+    return ("-" if held is None else percent(held, 2),)
+
+
+def _cost(one: Answer) -> str:
+    return "-" if one.cost_per_h is None else f"{one.cost_per_h:,.2f}"
+
+
+def _change(one: Answer, base: float | None) -> str:
+    return "-" if one.cost_per_h is None or not base else f"{one.cost_per_h / base - 1:+.1%}"
+
+
+def _fleet(one: Answer) -> str:
+    if one.plan is None:
+        return one.reason
+    return ", ".join(f"{count} x {name.rpartition('/')[2]}" for name, count in fleet_of(one.plan).items())

@@ -1,0 +1,125 @@
+"""The jobs of the HTTP API: a few run at a time, the others wait, and results are kept for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from melange.errors import InputError, MelangeError
+from melange.serve.job import Job, Limits
+
+
+class BusyError(MelangeError):
+    """Too many jobs wait already."""
+
+
+class Queue:
+    """Jobs by number.
+
+    Parameters
+    ----------
+    parallel
+        How many run at a time.
+    waiting
+        How many may wait.
+    keep_s
+        How long the result of one is kept [s].
+    limits
+        What each may take.
+    """
+
+    def __init__(self, *, parallel: int = 2, waiting: int = 50, keep_s: float = 3600.0, limits: Limits) -> None:
+        self._room, self._waiting, self._keep_s, self._limits = asyncio.Semaphore(parallel), waiting, keep_s, limits
+        self._jobs: dict[str, Job] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._root = tempfile.TemporaryDirectory(prefix="melange-serve-")
+
+    def __getitem__(self, number: str) -> Job:
+        return self._jobs[number]
+
+    def all(self) -> list[Job]:
+        """All that are known, the newest first."""
+        self._forget()
+        return sorted(self._jobs.values(), key=lambda job: -job.created_s)
+
+    def add(
+        self,
+        verb: str,
+        arguments: Sequence[str],
+        documents: Mapping[str, object],
+        uploads: Mapping[str, Path],
+        page: str,
+    ) -> Job:
+        """A new job.
+
+        Parameters
+        ----------
+        verb, arguments
+            The command.
+        documents
+            Files that it reads, by name: text as it is, anything else as JSON.
+        uploads
+            Files that were sent before, by the name that the job knows them by.
+        page
+            The file that it writes in place of JSON; empty: none.
+
+        Raises
+        ------
+        BusyError
+            Too many wait.
+        InputError
+            Two files of one name.
+        """
+        self._forget()
+        if sum(not job.state.is_final for job in self._jobs.values()) > self._waiting:
+            raise BusyError("too many jobs wait", hint="try again later")
+        if both := set(documents) & set(uploads):
+            raise InputError(f"{sorted(both)[0]} is sent twice")
+        number = secrets.token_urlsafe(12)
+        folder = Path(self._root.name) / f"job-{number}"
+        folder.mkdir()
+        for name, content in documents.items():
+            (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
+        for name, path in uploads.items():
+            (folder / name).hardlink_to(path)
+        job = Job(number=number, verb=verb, arguments=[verb, *arguments], folder=folder, page=page)
+        self._jobs[number] = job
+        task = asyncio.create_task(self._run(job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return job
+
+    async def _run(self, job: Job) -> None:
+        async with self._room:
+            await job.run(self._limits)
+        job.remove()
+
+    def _forget(self) -> None:
+        """Drop old results."""
+        oldest = time.time() - self._keep_s
+        for number, job in list(self._jobs.items()):
+            if job.ended_s is not None and job.ended_s < oldest:
+                del self._jobs[number]
+
+    async def close(self) -> None:
+        """End all jobs and remove their files."""
+        for job in self._jobs.values():
+            if not job.state.is_final:
+                await job.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._root.cleanup()
+
+    def place_for_upload(self) -> Path:
+        """A new file that an upload may fill."""
+        return self.upload(f"upload-{secrets.token_urlsafe(12)}")
+
+    def upload(self, number: str) -> Path:
+        """The file of an upload."""
+        return Path(self._root.name) / number

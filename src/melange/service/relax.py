@@ -1,0 +1,233 @@
+"""What would save 20 %? The smallest change of each limit, reserve or restriction of a service that reaches a cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from melange.files import Json
+from melange.service.session import Session
+from melange.service.what_if import Answer, Variant, answer
+
+if TYPE_CHECKING:
+    from melange.service.schema import Service
+
+# How far a limit is loosened and traffic left out, at most: beyond it another service is asked about. Judgments.
+_LOOSEST, _LEAST_TRAFFIC = 4.0, 0.5
+# Steps on the way there: a limit is found to 9 % (the 16th root of 4), and rounded up.
+_STEPS = 16
+# Shares of the requests that may miss the SLO, one after the other.
+_SHARES = (0.01, 0.02, 0.05, 0.1, 0.2)
+# Saving by closed form that counts as the wanted one [of the cost]: rounding.
+_SLACK = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relaxation:
+    """One change and what it saves.
+
+    Parameters
+    ----------
+    answer
+        The plan with the change, whose variant says what changes.
+    saved_fraction
+        What it saves of the cost of the service as it is (0-1); negative where it costs more.
+    is_enough
+        Whether that is the wanted saving.
+    """
+
+    answer: Answer
+    saved_fraction: float
+    is_enough: bool
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return self.answer.to_json() | {"saved_fraction": self.saved_fraction, "is_enough": self.is_enough}
+
+
+def relaxations(
+    open_session: Callable[[Sequence[str]], Session],
+    base: Answer,
+    wanted: float,
+    *,
+    quick: bool = False,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[Relaxation, ...]:
+    """The smallest change of each kind that saves a share of the cost, or the largest that was tried.
+
+    Each is searched by closed form and, unless ``quick``, answered by the certified plan under it.
+
+    Parameters
+    ----------
+    open_session
+        Opens the service with settings in addition to its own.
+    base
+        The service as it is, answered as ``quick`` says.
+    wanted
+        Saving, of the cost of the service as it is (0-1).
+    quick
+        By closed form alone.
+    progress
+        Called with what is tried.
+
+    Returns
+    -------
+    tuple
+        Those that save enough first, then those that save most.
+    """
+    assert base.cost_per_h is not None
+    session = open_session(())
+    assert session.service is not None
+    plain = base if quick else answer(open_session, base.variant, quick=True)
+    simulated_goal = (1 - wanted) * base.cost_per_h
+    closed_goal = (1 - wanted) * (plain.cost_per_h or base.cost_per_h)
+
+    def answered(variant: Variant, *, is_closed: bool) -> Answer:
+        progress(variant.label)
+        return answer(open_session, variant, quick=is_closed)
+
+    def seems_enough(is_simulated: bool, variant: Variant) -> bool:
+        cost = _costs(answered(variant, is_closed=not is_simulated))
+        return cost <= (simulated_goal if is_simulated else closed_goal) * (1 + _SLACK)
+
+    found = []
+    for kind in _kinds(session.service, session):
+        if kind.is_simulated and quick:
+            continue
+        for step in _steps(kind, partial(seems_enough, kind.is_simulated)):
+            there = answered(kind.at(step), is_closed=quick)
+            saved = 1 - _costs(there) / base.cost_per_h
+            if saved >= wanted - _SLACK:
+                break
+        if there.plan is not None:
+            found.append(Relaxation(answer=there, saved_fraction=saved, is_enough=saved >= wanted - _SLACK))
+    return tuple(sorted(found, key=lambda one: (not one.is_enough, -one.saved_fraction)))
+
+
+def _costs(one: Answer) -> float:
+    return math.inf if one.cost_per_h is None else one.cost_per_h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """A kind of change, in steps from the smallest to the largest.
+
+    Parameters
+    ----------
+    at
+        The change of a step, 1 to ``count``.
+    count
+        How many steps it has.
+    is_simulated
+        Whether simulation alone tells what it saves: the closed form does not know the share of requests.
+    """
+
+    at: Callable[[int], Variant]
+    count: int = 1
+    is_simulated: bool = False
+
+
+def _steps(kind: _Kind, is_enough: Callable[[Variant], bool]) -> Iterator[int]:
+    """Steps to answer until one is enough: the first that seems so, by bisection, and then larger ones.
+
+    What is enough by closed form may not be in simulation.
+    """
+    low, high = 0, kind.count
+    if kind.count > 1 and is_enough(kind.at(kind.count)):
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if is_enough(kind.at(middle)) else (middle, high)
+    yield from dict.fromkeys((high, math.ceil((high + kind.count) / 2), kind.count))
+
+
+def _kinds(service: Service, session: Session) -> Iterator[_Kind]:
+    """All kinds of change that a service leaves room for."""
+    for metric in ("ttft", "tpot", "ntpot", "latency"):
+        limit = getattr(service.slo, f"{metric}_ms")
+        if limit is not None:
+            yield _Kind(at=_looser(metric, limit), count=_STEPS)
+    misses = 1 - session.slo.target
+    shares = [share for share in _SHARES if share > misses]
+    if session.slo.is_on_requests and shares:
+        yield _Kind(at=_fewer(misses, shares), count=len(shares), is_simulated=True)
+    rate = service.workload.rate
+    if not isinstance(rate, str):
+        yield _Kind(at=_less_traffic(session.workload().total_rate), count=_STEPS)
+    for label, setting in (*_reserves(service), *_restrictions(service)):
+        yield _Kind(at=partial(_as_said, Variant(label=label, settings=(setting,))))
+
+
+def _as_said(variant: Variant, _: int) -> Variant:
+    return variant
+
+
+def _looser(metric: str, limit_ms: float) -> Callable[[int], Variant]:
+    def at(step: int) -> Variant:
+        value = _rounded_up(limit_ms * _LOOSEST ** (step / _STEPS))
+        label = f"{metric.upper()} <= {value:g} ms instead of {limit_ms:g}"
+        return Variant(label=label, settings=(f"slo.{metric}_ms={value:g}",))
+
+    return at
+
+
+def _rounded_up(value: float) -> float:
+    """To two significant digits, upwards.
+
+    >>> _rounded_up(1091.0), _rounded_up(80.1)
+    (1100.0, 81.0)
+    """
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.ceil(value / unit - 1e-9) * unit:.6g}")
+
+
+def _fewer(misses: float, shares: Sequence[float]) -> Callable[[int], Variant]:
+    def at(step: int) -> Variant:
+        share = 1 - shares[step - 1]
+        label = f"SLO for {100 * share:.6g}% of the requests instead of {100 * (1 - misses):.6g}%"
+        return Variant(label=label, settings=(f"slo.attainment={share:.6g}",))
+
+    return at
+
+
+def _less_traffic(rate: float) -> Callable[[int], Variant]:
+    def at(step: int) -> Variant:
+        share = 1 - (1 - _LEAST_TRAFFIC) * step / _STEPS
+        return Variant(label=f"{100 * (1 - share):.3g}% less traffic", settings=(f"workload.rate={rate * share:.12g}",))
+
+    return at
+
+
+def _reserves(service: Service) -> Iterator[tuple[str, str]]:
+    """Settings that rent more than the traffic needs, and the same without."""
+    plan = service.plan
+    for key, least in (
+        ("spare_replicas", 0),
+        ("spare_total_replicas", 0),
+        ("min_replicas", 1),
+        ("min_total_replicas", 0),
+    ):
+        value = getattr(plan, key)
+        if value not in (least, {}):
+            yield f"plan.{key}: {least} instead of {value}", f"plan.{key}={least}"
+
+
+def _restrictions(service: Service) -> Iterator[tuple[str, str]]:
+    """Settings that rule fleets out, and the same without."""
+    plan, offers = service.plan, service.offers
+    for section, name, values in (
+        ("plan", "max_types", plan.max_types),
+        ("plan", "require", plan.require),
+        ("plan", "exclude", plan.exclude),
+        ("offers", "max", offers.max),
+        ("offers", "gpus", offers.gpus),
+        ("offers", "providers", offers.providers),
+        ("offers", "regions", offers.regions),
+    ):
+        if values:
+            empty = {"require": "[]", "exclude": "[]", "max": "{}"}.get(name, "null")
+            yield f"without {section}.{name}", f"{section}.{name}={empty}"
+    if "spot" not in offers.market:
+        yield "also spot instances", f"offers.market=[{', '.join([*offers.market, 'spot'])}]"

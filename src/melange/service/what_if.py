@@ -1,0 +1,217 @@
+"""The same service under other assumptions, side by side: prices, traffic, and what may be rented."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from melange.catalog.price_rules import price_rule
+from melange.errors import InputError, MelangeError
+from melange.files import Json
+from melange.service.session import Session
+
+if TYPE_CHECKING:
+    from melange.plan.plan import Plan
+
+_TIMES = re.compile(r"x\s*(\d+(?:\.\d+)?)")
+_CHANGE = re.compile(r"([+-]\d+(?:\.\d+)?)\s*%")
+BASE = "as it is"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One assumption, or several together.
+
+    Parameters
+    ----------
+    label
+        What is assumed, as the user wrote it.
+    settings
+        The keys of the service that say so, ``key=value`` each.
+    """
+
+    label: str
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a variant leads to.
+
+    Parameters
+    ----------
+    variant
+        What was assumed.
+    plan
+        The cheapest plan; None where there is none.
+    reason
+        Why there is none; empty otherwise.
+    """
+
+    variant: Variant
+    plan: Plan | None = None
+    reason: str = ""
+
+    @property
+    def cost_per_h(self) -> float | None:
+        """Cost of its plan [USD/h]; None without one."""
+        return None if self.plan is None else self.plan.cost_per_h
+
+    def to_json(self) -> Json:
+        """As a JSON object; the plan as in ``plan.json``, without the question that it answers."""
+        shown: Json = {"label": self.variant.label, "settings": list(self.variant.settings), "reason": self.reason}
+        if self.plan is None:
+            return shown | {"cost_per_h": None, "instances": {}, "attainment": None}
+        return shown | {
+            "cost_per_h": self.plan.cost_per_h,
+            "instances": fleet_of(self.plan),
+            "attainment": attainment_of(self.plan),
+        }
+
+
+def fleet_of(plan: Plan) -> dict[str, int]:
+    """Instances by replica type, those in use alone."""
+    pairs = zip(plan.replica_types, plan.instances, strict=True)
+    return {one.name: int(count) for one, count in pairs if count > 0}
+
+
+def attainment_of(plan: Plan) -> float | None:
+    """Share of simulated requests that met the SLO (0-1); None where nothing was simulated."""
+    shown = plan.certificate or plan.simulation
+    return None if shown is None else shown.attainment
+
+
+def answer(open_session: Callable[[Sequence[str]], Session], variant: Variant, *, quick: bool = False) -> Answer:
+    """The plan of a variant, or why it has none.
+
+    Parameters
+    ----------
+    open_session
+        Opens the service with settings in addition to its own.
+    variant
+        What is assumed.
+    quick
+        By closed form alone.
+
+    Raises
+    ------
+    InputError
+        Settings that the service cannot have: an assumption that says nothing.
+    """
+    session = open_session(variant.settings)
+    try:
+        return Answer(variant=variant, plan=session.plan() if quick else session.answer())
+    except InputError:
+        raise
+    except MelangeError as error:
+        return Answer(variant=variant, reason=str(error).partition("\n")[0])
+
+
+def price_variant(session: Session, change: str) -> Variant:
+    """``H100=-30%``: other prices, in addition to those of ``offers.prices``."""
+    who, is_given, value = change.rpartition("=")
+    if not is_given or not who.strip():
+        raise InputError(f"--price {change}: must be NAME=CHANGE", hint="for example --price H100=-30%")
+    price_rule(who, value)
+    rules: Mapping[str, Any] = _service(session).offers.prices
+    return Variant(label=f"price {change}", settings=(_setting("offers.prices", {**rules, who: value}),))
+
+
+def rate_variant(session: Session, change: str) -> Variant:
+    """``x2``, ``+20%`` or a number of requests/s: more or less of the same traffic."""
+    if match := _TIMES.fullmatch(change.strip()):
+        factor = float(match[1])
+    elif match := _CHANGE.fullmatch(change.strip()):
+        factor = 1 + float(match[1]) / 100
+    else:
+        try:
+            return _at_rate(float(change), f"rate {change}")
+        except ValueError:
+            raise InputError(
+                f"--rate {change}: must be a factor such as x2, a change such as +20%, or requests/s"
+            ) from None
+    statistic = _service(session).workload.rate
+    if isinstance(statistic, str):
+        raise InputError(
+            f"--rate {change}: the service plans for {statistic} of its log, which has no multiple",
+            hint=f"give requests/s: --rate {session.workload().total_rate * factor:.4g}",
+        )
+    return _at_rate(session.workload().total_rate * factor, f"rate {change}")
+
+
+def _at_rate(rate: float, label: str) -> Variant:
+    if not 0 < rate < float("inf"):
+        raise InputError(f"--{label}: leaves {rate:g} requests/s")
+    return Variant(label=label, settings=(f"workload.rate={rate:.12g}",))
+
+
+def without_variant(session: Session, name: str) -> Variant:
+    """Without an accelerator or a replica type, or without all offers of a provider, region or market."""
+    service, profile = _service(session), session.profile()
+    accelerator = session.catalog.find_accelerator(name) or name
+    types = profile.replica_types
+    if any(accelerator in (one.offer.accelerator, one.name) for one in types):
+        excluded = list(dict.fromkeys([*service.plan.exclude, accelerator]))
+        return Variant(label=f"without {name}", settings=(_setting("plan.exclude", excluded),))
+    for key, field in (("providers", "provider"), ("regions", "region"), ("market", "market")):
+        values = sorted({getattr(one.offer, field) for one in types} - {""})
+        left = [value for value in values if value.casefold() != name.casefold()]
+        if len(left) < len(values):
+            if not left:
+                raise InputError(f"--without {name}: nothing else is offered")
+            return Variant(label=f"without {name}", settings=(_setting(f"offers.{key}", left),))
+    known = sorted({one.offer.accelerator for one in types} | {one.offer.provider for one in types} - {""})
+    raise InputError(
+        f"--without {name}: no replica type has this accelerator, provider, region or market",
+        hint=f"choose from: {', '.join(known)}",
+    )
+
+
+def together(variants: Sequence[Variant]) -> Variant:
+    """All of several variants at once.
+
+    Raises
+    ------
+    InputError
+        Two that set the same key to different values: which one is meant is not known.
+    """
+    value_by_key: dict[str, str] = {}
+    for variant in variants:
+        for setting in variant.settings:
+            key, _, value = setting.partition("=")
+            if key in _MERGED and key in value_by_key:
+                value = _merged(value_by_key[key], value)
+            elif value_by_key.get(key, value) != value:
+                raise InputError(f"{key} is {value_by_key[key]} in one and {value} in another: they have no sum")
+            value_by_key[key] = value
+    settings = tuple(f"{key}={value}" for key, value in value_by_key.items())
+    return Variant(label="all of them", settings=settings)
+
+
+# Keys whose values add up.
+_MERGED = ("offers.prices", "plan.exclude")
+
+
+def _merged(one: str, other: str) -> str:
+    from melange.parsing import parse_json
+
+    first, second = parse_json(one, "a variant"), parse_json(other, "a variant")
+    return _json(first | second if isinstance(first, dict) else list(dict.fromkeys([*first, *second])))
+
+
+def _setting(key: str, value: Any) -> str:
+    return f"{key}={_json(value)}"
+
+
+def _json(value: Any) -> str:
+    import json
+
+    return json.dumps(value)
+
+
+def _service(session: Session) -> Any:
+    if session.service is None:
+        raise InputError(f"{session.source}: what-if changes a service", hint="give a service.yaml")
+    return session.service

@@ -1,0 +1,146 @@
+"""A service beside itself under other assumptions, and the smallest change that saves a share of its cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from melange.cli.app import app
+from melange.errors import InputError
+from melange.service.relax import relaxations
+from melange.service.session import Session
+from melange.service.what_if import Variant, answer, price_variant, rate_variant, together, without_variant
+
+SERVICE = """\
+model: meta-llama/Llama-3.1-8B-Instruct
+slo: {ttft_ms: 2000, tpot_ms: 60}
+workload: {dataset: arena, rate: 40}
+offers: {gpus: [L4, A10G, L40S], providers: [aws], regions: [us-east-1]}
+plan: {spare_replicas: 1}
+"""
+Opened = Callable[..., Session]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Opened:
+    """Opens the service with more settings."""
+    path = tmp_path / "service.yaml"
+    path.write_text(SERVICE)
+
+    def open_session(more: Sequence[str] = ()) -> Session:
+        return Session(path, settings=more)
+
+    return open_session
+
+
+def quick_cost(opened: Opened, *settings: str) -> float:
+    """Of the service with settings [USD/h]."""
+    return opened(settings).plan().cost_per_h
+
+
+def test_a_variant_is_the_service_with_its_settings(opened: Opened) -> None:
+    """Its cost is that of a session that was given the same keys by hand."""
+    session = opened()
+    by_hand = {
+        "price L40S=-40%": ("offers.prices={L40S: -40%}",),
+        "rate x2": ("workload.rate=80",),
+        "rate +50%": ("workload.rate=60",),
+        "rate 7": ("workload.rate=7",),
+        "without L40S": ("plan.exclude=[L40S]",),
+    }
+    made = [
+        price_variant(session, "L40S=-40%"),
+        *(rate_variant(session, change) for change in ("x2", "+50%", "7")),
+        without_variant(session, "L40S"),
+    ]
+    assert [one.label for one in made] == list(by_hand)
+    for variant, settings in zip(made, by_hand.values(), strict=True):
+        assert answer(opened, variant, quick=True).cost_per_h == pytest.approx(quick_cost(opened, *settings))
+
+
+def test_variants_together_are_all_of_them(opened: Opened) -> None:
+    """Prices and exclusions add up; two rates have no sum."""
+    session = opened()
+    variants = [
+        price_variant(session, "L4=-10%"),
+        price_variant(session, "A10G=-20%"),
+        without_variant(session, "L40S"),
+        rate_variant(session, "x2"),
+    ]
+    both = answer(opened, together(variants), quick=True)
+    settings = ("offers.prices={L4: -10%, A10G: -20%}", "plan.exclude=[L40S]", "workload.rate=80")
+    assert both.cost_per_h == pytest.approx(quick_cost(opened, *settings))
+    with pytest.raises(InputError, match=r"workload\.rate is 80 in one and 120 in another"):
+        together([rate_variant(session, "x2"), rate_variant(session, "x3")])
+
+
+def test_a_variant_without_a_plan_says_why(opened: Opened) -> None:
+    """And is no error: the others are still answered."""
+    found = answer(opened, Variant(label="fast", settings=("slo.ttft_ms=1",)), quick=True)
+    assert found.plan is None
+    assert "no replica type can serve" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (partial(rate_variant, change="x0"), "leaves 0 requests/s"),
+        (partial(rate_variant, change="double"), "must be a factor such as x2"),
+        (partial(price_variant, change="H100"), "must be NAME=CHANGE"),
+        (partial(without_variant, name="L5"), "no replica type has this"),
+        (partial(without_variant, name="aws"), "nothing else is offered"),
+    ],
+)
+def test_an_assumption_that_says_nothing_is_refused(
+    make: Callable[[Session], Variant], said: str, opened: Opened
+) -> None:
+    """With the flag that it was given by."""
+    with pytest.raises(InputError, match=said):
+        make(opened())
+
+
+@pytest.mark.parametrize("wanted", [0.1, 0.3])
+def test_what_saves_enough_is_the_smallest_step_that_does(wanted: float, opened: Opened) -> None:
+    """Each saving is that of the service with the change; one step less of the traffic would not be enough."""
+    base = answer(opened, Variant(label="as it is"), quick=True)
+    found = relaxations(opened, base, wanted, quick=True)
+    assert base.cost_per_h is not None
+    assert any(one.is_enough for one in found)
+    for one in found:
+        cost = quick_cost(opened, *one.answer.variant.settings)
+        assert one.saved_fraction == pytest.approx(1 - cost / base.cost_per_h)
+        assert one.is_enough == (one.saved_fraction >= wanted - 1e-9)
+    less = next(one for one in found if "less traffic" in one.answer.variant.label)
+    assert less.is_enough
+    rate = float(less.answer.variant.settings[0].partition("=")[2])
+    assert quick_cost(opened, f"workload.rate={rate + 40 / 32}") > (1 - wanted) * base.cost_per_h
+
+
+def test_the_command_prints_both_and_json(tmp_path: Path) -> None:
+    """Base, variants and all of them; the same as JSON."""
+    path = tmp_path / "service.yaml"
+    path.write_text(SERVICE)
+    flags = ["what-if", str(path), "--rate", "x2", "--without", "L40S", "--save", "15%", "--quick"]
+    shown = CliRunner().invoke(app, flags)
+    assert shown.exit_code == 0
+    for words in ("as it is", "rate x2", "without L40S", "all of them", "What would save 15%"):
+        assert words in shown.stdout
+    found = json.loads(CliRunner().invoke(app, [*flags, "--json"]).stdout)
+    assert [one["label"] for one in found["answers"]] == ["as it is", "rate x2", "without L40S", "all of them"]
+    assert found["is_simulated"] is False
+    assert all(one["saved_fraction"] >= 0.15 - 1e-9 for one in found["relaxations"] if one["is_enough"])
+
+
+def test_a_command_without_a_question_is_refused(tmp_path: Path) -> None:
+    """And a share that is none."""
+    path = tmp_path / "service.yaml"
+    path.write_text(SERVICE)
+    with pytest.raises(InputError, match="nothing is asked"):
+        app(["what-if", str(path)], standalone_mode=False)
+    with pytest.raises(InputError, match="--save 120%: must be a share"):
+        app(["what-if", str(path), "--save", "120%"], standalone_mode=False)
