@@ -42,7 +42,7 @@ _SPLIT, _MOST_COST = 8, 1.6
 # miss the target in the first of them. Fewer, and chance decides; more take longer. Judgments.
 _REQUESTS, _MOST_SETS, _NEAR = 10_000, 5, 0.005
 # CPU time that all of this may take [s]. A judgment.
-_MOST_S = 8.0
+_MOST_S = 5.0
 # Instances that are added, one by one, to a split whose proof fails.
 _MOST_ADDED = 3
 
