@@ -71,7 +71,7 @@ _SHARE_DECIMALS = 4
 _FRESH, _LONG = 1_000, 2_000
 # Times the requests of a proof that a longer one has at least; times as many as would just prove what was seen; and
 # times where that is below the target. Judgments.
-_LEAST_MORE, _ROOM, _MORE = 2.0, 1.3, 3.0
+_LEAST_MORE, _ROOM, _MORE = 1.5, 1.3, 3.0
 # How steeply a request counts as it nears its limit: less steep, and requests far from it count as well; steeper, and
 # only misses do, of which there are few. 4: no difference; 16: one plan costs 10 % more, one 5 % less.
 _SHARPNESS = 8.0
