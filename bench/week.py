@@ -1,7 +1,7 @@
 """A week planned from the week before: five real services, lived through window by window.
 
     python bench/week.py ../shared/data/traces                # all five, minutes of CPU
-    python bench/week.py ../shared/data/traces --only mm-image
+    python bench/week.py ../shared/data/traces --only mm-image --write docs/schedule.md
 
 ServeGen's traces hold two weeks of three services and one day of two others, in windows of ten minutes. What to
 reserve, which type to scale and the rule are chosen on the first half (a week, or half a day); the second half is lived
@@ -43,7 +43,9 @@ from melange.plan.schedule.relaxed import bound_per_h, relax
 from melange.plan.schedule.reserve import search_reserved
 from melange.plan.schedule.signals import first_signals
 from melange.plan.schedule.typical import merged_sizes, typical_hours
+from melange.plan.schedule.whole_hours import best_hours, longer_search, whole_bound_per_h
 from melange.profile.profile import Profile
+from melange.workload.cycle import fold
 from melange.workload.demand import Demand
 from melange.workload.demand_table import read_demand_tables
 
@@ -56,6 +58,8 @@ SERVICES = {
     "reason/deepseek-r1": ("deepseek-ai/DeepSeek-R1", melange.Slo(tpot_s=0.08, ttft_s=5.0)),
 }
 SHORTAGES = (0.0025, 0.005, 0.01, 0.02)
+# Where the table of a document begins and ends.
+BEGIN, END = "<!-- bench/week.py -->", "<!-- end of bench/week.py -->"
 SETTINGS = ScheduleOptions(
     reserved=(Reserved(term_years=3, discount=0.55),),
     spot=Spot(discount=0.6, zones=3),
@@ -78,10 +82,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder of servegen_rates_600s.csv.gz and servegen_hist_6h.csv.gz")
     parser.add_argument("--only", default="", help="services whose name holds this")
+    parser.add_argument("--write", type=Path, help="a document whose table gets the rows of these services")
     arguments = parser.parse_args()
     for name in SERVICES:
         if arguments.only in name:
-            study(name, read(arguments.data, name))
+            rows = study(name, read(arguments.data, name))
+            if arguments.write:
+                write(arguments.write, name, rows)
+
+
+def write(page: Path, name: str, rows: list[str]) -> None:
+    """Put a service's rows into the table of a document, in place of those that it had."""
+    text = page.read_text()
+    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    order = [one.partition("/")[2] for one in SERVICES]
+    kept = [
+        line for line in text[begin:end].strip().splitlines() if not line.startswith(f"| {name.partition('/')[2]} ")
+    ]
+    head, body = kept[:2], [*kept[2:], *rows]
+    body.sort(key=lambda line: order.index(line.split()[1]))
+    page.write_text(text[:begin] + "\n" + "\n".join([*head, *body]) + "\n" + text[end:])
 
 
 def read(data: Path, name: str) -> Demand:
@@ -99,8 +119,8 @@ def read(data: Path, name: str) -> Demand:
         return read_demand_tables(*paths)
 
 
-def study(name: str, demand: Demand) -> None:
-    """Plan on the first half, live through the second."""
+def study(name: str, demand: Demand) -> list[str]:
+    """Plan on the first half, live through the second; the rows of a document's table."""
     model, slo = SERVICES[name]
     half = len(demand) // 2
     first, second = demand.part(0, half), demand.part(half, len(demand))
@@ -123,6 +143,14 @@ def study(name: str, demand: Demand) -> None:
     above = known.cost_per_h / known.bound_per_h - 1
     print(f"  clairvoyant {known.cost_per_h:.2f} USD/h, bound {known.bound_per_h:.2f} ({above:.1%} above)")
     print("  wanted    USD/h  x clairvoyant  x bound  requests short  windows short   on rate   on load  saved  rule")
+    rows: list[str] = []
+    best = best_known(name, profile, first, over, schedule)
+    beyond = "" if best is None else f"{max(0.0, schedule.planned_per_h / best - 1):.1%}"
+    if best is not None:
+        print(
+            f"  hours: {schedule.planned_per_h:.2f} USD/h, the best that a longer search found {best:.2f} "
+            f"({beyond} above)"
+        )
     lived = Second(known, profile, first, second, held, SETTINGS)
     for wanted in SHORTAGES:
         one = lived.live(replace(SETTINGS, short_fraction=wanted))
@@ -134,6 +162,43 @@ def study(name: str, demand: Demand) -> None:
             f"{one.chosen}",
             flush=True,
         )
+        rows.append(
+            f"| {name.partition('/')[2]} | {wanted:.2%} | {one.outcome.short_fraction:.2%} | "
+            f"{one.outcome.short_windows_fraction:.0%} | {cost / known.cost_per_h:.2f} | "
+            f"{cost / known.bound_per_h:.2f} | "
+            f"{1 - cost / one.on_rate.cost_per_h:.0%} | {1 - cost / one.on_load.cost_per_h:.0%} | {schedule.gap:.1%} | "
+            f"{beyond or '-'} | {took:.1f} |"
+        )
+    return rows
+
+
+def best_known(name: str, profile: Profile, first: Demand, over: str, schedule: melange.Schedule) -> float | None:
+    """What a longer search finds for the hours of a day: every hour at its optimum, over counts near the plan's.
+
+    None for a week, whose 168 optima take minutes.
+    """
+    if over != "day":
+        return None
+    cycle = fold(first, over, statistic="max")
+    traffic = np.nan_to_num(first.rates()).sum(axis=0)
+    spot = SETTINGS.spot
+    machines, _ = machines_of(profile, traffic, Options(drop_unservable=True), SETTINGS.reserved[0], spot)
+    rates = cycle.request_rate[:, machines.cells]
+    typical = typical_hours(machines, rates, count=48)
+    relaxation = relax(machines, typical, merged_sizes(machines, rates), spot)
+    held = dict(zip((one.name for one in schedule.replica_types), schedule.reserved, strict=True))
+    places = in_contention(machines, rates, relaxation)
+    few = machines.only(places)
+    start = np.array([held.get(one, 0.0) for one in few.names])
+    counts, _ = longer_search(few, rates, np.ones(len(rates)), start, spot, deadline=time.monotonic() + 60)
+    whole = np.zeros(len(machines))
+    whole[places] = counts
+    hours = best_hours(machines, rates, whole, spot, deadline=time.monotonic() + 60)
+    bound, solved = whole_bound_per_h(
+        machines, rates, relaxation.price[typical.of_hour], spot, deadline=time.monotonic() + 60
+    )
+    print(f"  bound of {name} in whole instances: {bound:.2f} USD/h over {solved} hours")
+    return float(whole @ np.where(whole > 0, machines.reserved_per_h, 0.0)) + float(np.nanmean(hours))
 
 
 def twice(demand: Demand) -> Demand:

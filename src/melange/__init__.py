@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from melange.deploy.render import render
     from melange.errors import Caution, InfeasibleError, InputError, MeasurementError, MelangeError, SolverError
     from melange.plan.explain import Explanation, explain
+    from melange.plan.joint.joint_plan import JointPlan
     from melange.plan.options import Options
     from melange.plan.plan import Plan
     from melange.plan.question import Question
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from melange.profile.formats.profiles import read_profile
     from melange.profile.percentiles import RateSearch, with_simulated_rates
     from melange.profile.profile import Profile, ReplicaType
+    from melange.service.fleet_session import FleetSession
     from melange.service.session import Session
     from melange.slo import Slo
     from melange.validate.certify.certify import certify
@@ -56,8 +58,10 @@ __all__ = [
     "Caution",
     "Demand",
     "Explanation",
+    "FleetSession",
     "InfeasibleError",
     "InputError",
+    "JointPlan",
     "Manifest",
     "MeasurementError",
     "MelangeError",
@@ -108,8 +112,10 @@ _MODULE_BY_NAME = {
     "Caution": "melange.errors",
     "Demand": "melange.workload.demand",
     "Explanation": "melange.plan.explain",
+    "FleetSession": "melange.service.fleet_session",
     "InfeasibleError": "melange.errors",
     "InputError": "melange.errors",
+    "JointPlan": "melange.plan.joint.joint_plan",
     "Manifest": "melange.deploy.manifest",
     "MeasurementError": "melange.errors",
     "MelangeError": "melange.errors",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -12,10 +13,13 @@ from tiny import HOSTILE
 
 from melange.catalog.offer import Offer
 from melange.plan.options import Options
+from melange.plan.schedule.backtest import RunningCost
+from melange.plan.schedule.choose_rule import FrontierPoint
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
 from melange.plan.schedule.plan_over_time import plan_over_time
+from melange.plan.schedule.rule import RuleSettings
 from melange.plan.schedule.schedule import Schedule
-from melange.present.figures.by_hour import figure_week, stacked
+from melange.present.figures.by_hour import figure_week, stacked, unbeaten
 from melange.present.pages.schedule_report import schedule_html
 from melange.present.terminal.demand_page import demand_page
 from melange.present.terminal.schedule_page import schedule_page
@@ -94,3 +98,33 @@ def test_the_picture_stacks_what_the_schedule_holds(schedule: Schedule) -> None:
     assert total == pytest.approx(counts @ schedule.on_demand_per_h)
     assert (total * (1 + 1e-9) >= schedule.work_per_h).all()
     assert len(figure_week(schedule).data) == 1 + sum(1 for part in parts.values() if part.any())
+
+
+def test_the_frontier_line_never_turns_back() -> None:
+    """Of rules in the last third, those that none beats: each more expensive one leaves fewer requests short."""
+    settings = RuleSettings(ahead="last", look_back=1, margin=0.0, target=1.0, stable_windows=1)
+    random = np.random.default_rng(3)
+    points = [
+        FrontierPoint(
+            settings=settings,
+            outcome=RunningCost(
+                cost_per_h=float(cost),
+                on_demand_per_h=0.0,
+                spot_per_h=0.0,
+                short_fraction=float(short),
+                short_windows_fraction=0.0,
+            ),
+        )
+        for cost, short in random.uniform(0, 1, (30, 2))
+    ]
+    line = unbeaten(points)
+    assert all(b.outcome.cost_per_h > a.outcome.cost_per_h for a, b in itertools.pairwise(line))
+    assert all(b.outcome.short_fraction < a.outcome.short_fraction for a, b in itertools.pairwise(line))
+    for one in points:
+        beaten_by = [
+            other
+            for other in line
+            if other.outcome.cost_per_h <= one.outcome.cost_per_h
+            and other.outcome.short_fraction <= one.outcome.short_fraction
+        ]
+        assert beaten_by

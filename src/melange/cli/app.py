@@ -12,6 +12,7 @@ from melange.cli.deploy import deploy
 from melange.cli.explore import explore
 from melange.cli.init import init
 from melange.cli.measure import measure
+from melange.cli.operate import operate
 from melange.cli.plan import plan
 from melange.cli.profile import profile
 from melange.cli.schedule import schedule
@@ -60,6 +61,7 @@ for command in (
     validate,
     deploy,
     balance,
+    operate,
     serve,
 ):
     app.command()(command)

@@ -135,7 +135,9 @@ class _Flags:
 
 @with_flags
 def balance(
-    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json (melange plan --out).")],
+    plan_file: Annotated[
+        Path, typer.Argument(metavar="PLAN", help="A plan.json (melange plan --out); reloaded when it changes.")
+    ],
     flags: _Flags,
 ) -> None:
     """Route live traffic by a plan: an OpenAI-compatible proxy."""
@@ -150,4 +152,6 @@ def balance(
     addresses, settings = flags.addresses(plan), flags.settings()
     profile = read_joined(flags.profile_files) if flags.profile_files else None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    raise typer.Exit(serve(plan, addresses, settings, replicas_file=flags.replicas, profile=profile))
+    raise typer.Exit(
+        serve(plan, addresses, settings, replicas_file=flags.replicas, profile=profile, plan_file=plan_file)
+    )

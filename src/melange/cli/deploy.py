@@ -61,7 +61,9 @@ class _Flags:
 @with_flags
 def deploy(
     flags: _Flags,
-    source: Annotated[Path | None, typer.Argument(help="A plan.json (melange plan --out).")] = None,
+    source: Annotated[
+        Path | None, typer.Argument(help="A plan.json (melange plan --out), or a schedule.json: its rule.")
+    ] = None,
     to: Annotated[str, typer.Option(help="The target, for example kubernetes or haproxy; --list shows all.")] = "",
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the files to this folder; default: print them.")
@@ -88,6 +90,11 @@ def deploy(
         raise InputError(f"--out {out}: is a file; a folder is needed")
     if before is not None and (out is not None or as_json):
         raise InputError("--diff prints differences and writes no files", hint="leave out --out and --json")
+    if is_schedule(source):
+        if before is not None:
+            raise InputError("--diff is for plans, and this is a schedule")
+        _finish(_rule_of(source, to, flags.option or []), out, as_json)
+        return
     from melange.deploy.render import render
     from melange.plan.plan import Plan
 
@@ -97,6 +104,25 @@ def deploy(
         _finish(manifest, out, as_json)
     else:
         _print_difference(render(Plan.read(before), to, **options), manifest)
+
+
+def is_schedule(source: Path) -> bool:
+    """Whether a file is a schedule's."""
+    from melange.files import read_json
+
+    return str(read_json(source).get("melange", "")).startswith("schedule/")
+
+
+def _rule_of(source: Path, to: str, given: list[str]) -> Manifest:
+    """The files of a schedule's rule."""
+    from melange.cli.terminal import parse_pairs
+    from melange.deploy.scaling_rule import render_rule
+    from melange.plan.schedule.schedule import Schedule
+
+    options: dict[str, str] = {}
+    for one in given:
+        options |= parse_pairs(one, "--option", "deployment=chat")
+    return render_rule(Schedule.read(source), to, options)
 
 
 def _print_difference(before: Manifest, manifest: Manifest) -> None:

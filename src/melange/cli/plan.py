@@ -60,6 +60,18 @@ class _Flags:
         if self.burstiness is not None and self.quick:
             raise InputError("--burstiness applies to simulated requests, and --quick simulates none")
 
+    def check_for_fleet(self) -> None:
+        """Reject flags that are for one service."""
+        for flag, value in (
+            ("--incumbent", self.incumbent),
+            ("--explain", self.explained),
+            ("--certify", self.certified),
+        ):
+            if value:
+                raise InputError(
+                    f"{flag} is for one service, and this file lists several", hint="plan the service's own file"
+                )
+
     def answer(self, session: Session, incumbent: Plan | None) -> Plan:
         """The plan as requested."""
         if self.quick:
@@ -79,31 +91,70 @@ def plan(
     """Find the cheapest fleet that meets the SLO, and certify it.
 
     A simulation of every request certifies the plan. Exit code 1: the plan is written, but not shown to meet the SLO.
+    A file with a list of services plans all of them on the pools that they share.
     """
     from melange.present.terminal import plan_tables
     from melange.present.terminal.explanation import explanation_page
+    from melange.service.fleet_file import is_fleet
+    from melange.service.stay_or_switch import stay_or_switch
 
     flags.check()
     if out is not None and out == flags.report:
         raise InputError(f"--out and --report both name {out}", hint="--out gets JSON, --report a page")
+    if inputs.source is not None and is_fleet(inputs.source):
+        plan_fleet(flags, inputs, out, as_json)
+        return
     with events() as listener:
         session = inputs.session(listener, ["plan.drop_unservable=true"] if flags.drop_unservable else [])
         in_force = _read(flags.incumbent)
         found = flags.answer(session, in_force)
+        decision = None
+        if in_force is not None:
+            found, decision = stay_or_switch(session, found, in_force, quick=flags.quick)
         reasons = session.explanation(found) if flags.explained else None
     if flags.report is not None:
         _write_report(flags.report, session, found)
     more = {} if reasons is None else {"explain": reasons.to_json()}
     if in_force is not None:
         more["changes"] = found.changes_from(in_force)
+    if decision is not None:
+        more["decision"] = decision.to_json()
     save_and_print(
         found,
         out,
         as_json,
-        lambda noun: plan_tables.plan_page(noun, in_force),
+        lambda noun: plan_tables.plan_page(noun, in_force, decision),
         more=more or None,
         more_page=None if reasons is None else explanation_page(reasons, found),
     )
+    if found.holds is False:
+        raise typer.Exit(_DOES_NOT_HOLD)
+
+
+def plan_fleet(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -> None:
+    """Plan the services of a ``fleet.yaml``; each one's plan is written beside the file of all."""
+    from melange.files import write_text
+    from melange.present.pages.fleet_report import fleet_html
+    from melange.present.terminal.fleet_page import fleet_page
+    from melange.service.fleet_session import FleetSession
+
+    flags.check_for_fleet()
+    if inputs.workload_file is not None or inputs.profile_files:
+        raise InputError("--workload and --profile are for one service, and this file lists several")
+    with events() as listener:
+        session = FleetSession(
+            inputs.source or Path(),
+            settings=inputs.settings or (),
+            drop_unservable=flags.drop_unservable,
+            listener=listener,
+        )
+        found = session.plan() if flags.quick else session.answer(burstiness=flags.burstiness)
+    if flags.report is not None:
+        write_text(flags.report, fleet_html(found, session.name))
+    if out is not None:
+        for name, one in found.plans.items():
+            one.save(out.with_name(f"{out.stem}-{name}.json"))
+    save_and_print(found, out, as_json, fleet_page)
     if found.holds is False:
         raise typer.Exit(_DOES_NOT_HOLD)
 

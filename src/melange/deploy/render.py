@@ -12,6 +12,7 @@ from melange.deploy.targets.compose import compose
 from melange.deploy.targets.gateways import envoy, haproxy, nginx
 from melange.deploy.targets.kubernetes import aibrix_autoscaling, kserve, kubernetes, llm_d
 from melange.deploy.targets.launchers import dstack, sky_serve
+from melange.deploy.targets.monitoring import grafana
 from melange.deploy.targets.terraform import terraform
 from melange.errors import unknown
 from melange.plan.plan import Plan
@@ -28,6 +29,7 @@ _ALL: tuple[Target[Any], ...] = (
     sky_serve.TARGET,
     dstack.TARGET,
     terraform.TARGET,
+    grafana.TARGET,
 )
 TARGETS: Mapping[str, Target[Any]] = {one.name: one for one in _ALL}
 

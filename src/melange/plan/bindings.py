@@ -20,9 +20,10 @@ from melange.workload.workload import Mask
 
 # What a name may be; where several are possible, it is looked up in the order that the caller gives.
 OFFER, INSTANCE_TYPE, REPLICA_TYPE, ACCELERATOR = "offer", "instance type", "replica type", "accelerator"
+REGION, ACCELERATOR_IN_REGION = "region", "region/accelerator"
 
 
-def _names_of(items: Sequence[ReplicaType], kind: str) -> list[str]:
+def names_of(items: Sequence[ReplicaType], kind: str) -> list[str]:
     """The name of each replica type (R) of a kind."""
     if kind == OFFER:
         return [item.offer.name for item in items]
@@ -30,6 +31,10 @@ def _names_of(items: Sequence[ReplicaType], kind: str) -> list[str]:
         return [item.offer.instance_type for item in items]
     if kind == ACCELERATOR:
         return [item.offer.accelerator for item in items]
+    if kind == REGION:
+        return [item.offer.region for item in items]
+    if kind == ACCELERATOR_IN_REGION:
+        return [f"{item.offer.region}/{item.offer.accelerator}" for item in items]
     return [item.name for item in items]
 
 
@@ -48,7 +53,7 @@ class Bindings:
         self._positions: list[dict[str, list[int]]] = []
         for kind in kinds:
             found: dict[str, list[int]] = defaultdict(list)
-            for position, name in enumerate(_names_of(items, kind)):
+            for position, name in enumerate(names_of(items, kind)):
                 found[name].append(position)
             self._positions.append(found)
 
@@ -74,7 +79,7 @@ def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Seque
     """
     if not (given := list(names)):
         return
-    known = {name for kind in kinds for name in _names_of(items, kind) if name}
+    known = {name for kind in kinds for name in names_of(items, kind) if name}
     for name in given:
         if name not in known:
             raise unknown(" or ".join(kinds), name, known, place=place)

@@ -30,7 +30,8 @@ class Options:
         At most this many instances, by offer name (provider/region/instance type), instance type or replica type
         name. An offer and an instance type bind every replica type on them, variants included.
     max_accelerators
-        At most this many accelerators over all offers, by accelerator name (availability).
+        At most this many accelerators over all offers (availability): by accelerator name, by region, or by both
+        (``us-east-1/H100-80GB``).
     min_replicas
         At least this many replicas of every type that is used; or by replica type or accelerator name.
     min_total_replicas

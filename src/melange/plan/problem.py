@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, Bindings, members
+from melange.plan.bindings import (
+    ACCELERATOR,
+    ACCELERATOR_IN_REGION,
+    INSTANCE_TYPE,
+    OFFER,
+    REGION,
+    REPLICA_TYPE,
+    Bindings,
+    members,
+)
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.profile.profile import Profile, ReplicaType
@@ -246,7 +255,8 @@ def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, 
     for offer in {item.offer.name: item.offer for item in items}.values():
         if offer.max_instances is not None:
             most_by_name[offer.name] = min(offer.max_instances, most_by_name.get(offer.name, offer.max_instances))
-    rented, cards = Bindings(items, (OFFER, INSTANCE_TYPE, REPLICA_TYPE)), Bindings(items, (ACCELERATOR,))
+    rented = Bindings(items, (OFFER, INSTANCE_TYPE, REPLICA_TYPE))
+    cards = Bindings(items, (ACCELERATOR, ACCELERATOR_IN_REGION, REGION))
     for name, most in most_by_name.items():
         bound = rented.positions(name)
         limits.append(Limit(name=f"instances of {name}", members=bound, weight=np.ones(len(bound)), most=most))

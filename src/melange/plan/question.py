@@ -12,8 +12,10 @@ from typing import Any
 from melange.errors import InputError
 from melange.plan.bindings import (
     ACCELERATOR,
+    ACCELERATOR_IN_REGION,
     INSTANCE_TYPE,
     OFFER,
+    REGION,
     REPLICA_TYPE,
     Bindings,
     check_apart,
@@ -92,7 +94,8 @@ def _check_names(profile: Profile, options: Options) -> None:
     items = profile.replica_types
     rented = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)
     check_names(options.max_instances, items, rented, "offers.max (max_instances)")
-    check_names(options.max_accelerators, items, (ACCELERATOR,), "offers.max (max_accelerators)")
+    cards = (ACCELERATOR, ACCELERATOR_IN_REGION, REGION)
+    check_names(options.max_accelerators, items, cards, "offers.max (max_accelerators)")
     for key in _BY_TYPE:
         counts = getattr(options, key)
         check_names(() if isinstance(counts, int) else counts, items, _COUNTED, f"plan.{key}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -17,9 +18,15 @@ _MOST_FAULTS = 20
 
 
 def faults(
-    path: str | Path, text: str, error: ValidationError, settings: Sequence[str], within: tuple[str, ...] = ()
+    path: str | Path,
+    text: str,
+    error: ValidationError,
+    settings: Sequence[str],
+    within: tuple[str, ...] = (),
+    *,
+    file: type[BaseModel] = Service,
 ) -> str:
-    """All faults that pydantic found, one per line, each with its place and the nearest known key."""
+    """All faults that pydantic found, one per line, each with its place and the nearest known key of a kind of file."""
     lines: dict[str, str] = {}  # the first fault of each key: a union reports one for every branch
     for fault in error.errors():
         *above, last = fault["loc"] or ("",)
@@ -33,7 +40,7 @@ def faults(
             place = "--set"
         if fault["type"] == "extra_forbidden":
             section = ".".join(map(str, keys[:-1]))
-            known = _known_keys(keys[:-1])
+            known = _known_keys(file, keys[:-1])
             where = ": ".join(part for part in (place, section) if part)
             message = str(unknown("key", str(keys[-1]), known, place=where))
         elif fault["type"] == "missing":
@@ -54,15 +61,24 @@ def _is_key(key: str | int) -> bool:
     return key not in {"str", "float", "int", "bool"} and not any(mark in key for mark in ("function-", "[", "constr"))
 
 
-def _known_keys(keys: Sequence[str | int]) -> list[str]:
+def _known_keys(file: type[BaseModel], keys: Sequence[str | int]) -> list[str]:
     """The keys that the mapping at ``keys`` may have."""
-    section: type[BaseModel] = Service
+    section = file
     for key in keys:
-        annotation = section.model_fields[str(key)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        if isinstance(key, int):
+            continue  # an item of a list, whose sections all have the same keys
+        inner = _section_in(section.model_fields[key].annotation)
+        if inner is None:
             return []
-        section = annotation
+        section = inner
     return [field.alias or name for name, field in section.model_fields.items() if not field.exclude]
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, by itself, in a list or where it may be missing."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for one in get_args(annotation) if (found := _section_in(one)) is not None), None)
 
 
 def _line(text: str, keys: Sequence[str | int]) -> int | None:

@@ -35,7 +35,7 @@ def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a mapping with model, slo and workload", hint="melange init writes one")
     for setting in settings:
-        _set(content, setting)
+        apply_setting(content, setting)
     if "folder" in content:
         raise unknown("key", "folder", Service.model_fields, place=str(path))
     try:
@@ -86,7 +86,7 @@ _SectionT = TypeVar("_SectionT", bound=Section)
 def _section(kind: type[_SectionT], name: str, content: dict[str, Any], settings: Sequence[str]) -> _SectionT:
     whole: dict[str, Any] = {name: content}
     for setting in settings:
-        _set(whole, setting)
+        apply_setting(whole, setting)
     if set(whole) != {name}:
         stray = ", ".join(sorted(set(whole) - {name}))
         raise InputError(
@@ -134,7 +134,7 @@ def _flag(key: str) -> str:
     return special.get(name, f"--{name}")
 
 
-def _set(content: dict[str, Any], setting: str) -> None:
+def apply_setting(content: dict[str, Any], setting: str) -> None:
     """Apply one ``key.key=value``."""
     name, equals, value = setting.partition("=")
     keys = name.strip().split(".")

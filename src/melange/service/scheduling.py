@@ -17,7 +17,7 @@ from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.schedule import Schedule
 from melange.profile.profile import Profile
 from melange.service.schema import Service
-from melange.service.stages import profile_of
+from melange.service.stages import profile_of, start_up_of
 from melange.workload.demand import Demand
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def over_time(service: Service, demand: Demand, options: Options, catalog: Catal
         workload = workload.with_upper_sizes()
         inputs, outputs = workload.input_tokens, workload.output_tokens
         demand = replace(demand, input_tokens=inputs, output_tokens=outputs)
-    settings = service.schedule.to_options()
+    settings = service.schedule.to_options(start_up_of(service))
     markets = list(service.offers.market)
     if settings.spot is not None and settings.spot.discount is None:
         markets.append("spot")

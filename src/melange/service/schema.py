@@ -14,9 +14,10 @@ from melange.errors import InputError
 from melange.files import path_of
 from melange.plan.options import Options
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.plan.switching import StartUp, Switching
 from melange.records import shown
 from melange.slo import REQUESTS, Slo
-from melange.units import MS_PER_S, ms
+from melange.units import GB, MS_PER_S, ms
 from melange.workload.clock import parse_duration
 from melange.workload.fields import Choice
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
@@ -50,9 +51,10 @@ def _as_prices(value: Any) -> Any:
 # Keys of ``workload`` that say where sizes come from.
 SOURCES = ("trace", "dataset", "histogram", "metrics", "file", "rates")
 
-_Names = Annotated[list[str], BeforeValidator(_as_list)]
-_Positive = Annotated[float, AfterValidator(_positive)]
-_SPOT, _SCHEDULE = Spot(), ScheduleOptions()  # whose defaults are the file's
+# A name or a list of names, and a number above 0.
+Names = Annotated[list[str], BeforeValidator(_as_list)]
+Positive = Annotated[float, AfterValidator(_positive)]
+_SPOT, _SCHEDULE, _START_UP = Spot(), ScheduleOptions(), StartUp()  # whose defaults are the file's
 
 
 class Section(BaseModel):
@@ -64,10 +66,10 @@ class Section(BaseModel):
 class SloSection(Section):
     """``slo``: limits in milliseconds."""
 
-    ttft_ms: _Positive | None = None
-    tpot_ms: _Positive | None = None
-    ntpot_ms: _Positive | None = None
-    latency_ms: _Positive | None = None
+    ttft_ms: Positive | None = None
+    tpot_ms: Positive | None = None
+    ntpot_ms: Positive | None = None
+    latency_ms: Positive | None = None
     statistic: str = REQUESTS
     attainment: float | None = None
 
@@ -104,21 +106,21 @@ class WorkloadSection(Section):
     trace: str | None = None
     dataset: str | dict[str, float] | None = None
     histogram: str | None = None
-    metrics: _Names | None = None
+    metrics: Names | None = None
     file: str | None = None
     rates: str | None = None
     sizes: str | None = None
     over: Literal["day", "week"] | None = None
     time_zone: str | None = None
     empty_windows: Literal["missing", "zero"] | None = None
-    rate: _Positive | str | None = None
+    rate: Positive | str | None = None
     window: str | float | None = None
     start: str | float | None = Field(None, alias="from")
     end: str | float | None = Field(None, alias="to")
     format: str | None = None
     columns: dict[str, str] | None = None
     where: dict[str, Choice] | None = None
-    model: _Names | None = None
+    model: Names | None = None
     buckets: BucketsSection = BucketsSection()
     size: Literal["mean", "upper"] = "mean"
 
@@ -138,10 +140,10 @@ class WorkloadSection(Section):
 class OffersSection(Section):
     """``offers``: what may be rented."""
 
-    gpus: _Names | None = None
-    providers: _Names | None = None
-    regions: _Names | None = None
-    market: _Names = ["on-demand"]
+    gpus: Names | None = None
+    providers: Names | None = None
+    regions: Names | None = None
+    market: Names = ["on-demand"]
     file: str | None = None
     max: dict[str, int] = {}
     prices: Annotated[dict[str, float | str], BeforeValidator(_as_prices)] = {}
@@ -152,7 +154,7 @@ class ProfileSection(Section):
 
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["estimate"]
     tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
-    anchors: _Names = []
+    anchors: Names = []
     doubtful_anchors: bool = False
     step_times: Literal["own", "aiconfigurator"] = "own"
     simulate: bool = False
@@ -171,9 +173,9 @@ class PlanSection(Section):
     spare_replicas: int | dict[str, int] = 0
     spare_total_replicas: int = 0
     max_types: int | None = None
-    require: _Names = []
-    exclude: _Names = []
-    budget_per_h: _Positive | None = None
+    require: Names = []
+    exclude: Names = []
+    budget_per_h: Positive | None = None
     drop_unservable: bool = False
     time_limit_s: float = 30.0
     gap: float = 1e-3
@@ -194,7 +196,7 @@ class PlanSection(Section):
 class ReservedSection(Section):
     """A line of ``schedule.reserved``: a commitment."""
 
-    term_years: _Positive
+    term_years: Positive
     discount: float | None = None
     upfront_fraction: float = 0.0
 
@@ -215,13 +217,14 @@ class ScheduleSection(Section):
 
     reserved: list[ReservedSection] = []
     spot: SpotSection | None = None
-    horizon_years: _Positive | None = None
+    horizon_years: Positive | None = None
     start_up: str | float = _SCHEDULE.start_up_s
     drain: str | float = _SCHEDULE.drain_s
+    min_up: str | float = _SCHEDULE.min_up_s
     short_fraction: float = _SCHEDULE.short_fraction
 
-    def to_options(self) -> ScheduleOptions:
-        """As the settings of :func:`melange.plan_over_time`."""
+    def to_options(self, start_up_s: float | None = None) -> ScheduleOptions:
+        """As the settings of :func:`melange.plan_over_time`; ``start_up_s`` where the section does not say it [s]."""
         spot = None
         if self.spot is not None:
             given = self.spot.model_dump(exclude={"outage"})
@@ -230,9 +233,47 @@ class ScheduleSection(Section):
             reserved=tuple(Reserved(**one.model_dump()) for one in self.reserved),
             spot=spot,
             horizon_years=self.horizon_years,
-            start_up_s=parse_duration(self.start_up, name="schedule.start_up"),
+            start_up_s=parse_duration(self.start_up, name="schedule.start_up")
+            if start_up_s is None or "start_up" in self.model_fields_set
+            else start_up_s,
+            min_up_s=parse_duration(self.min_up, name="schedule.min_up"),
             drain_s=parse_duration(self.drain, name="schedule.drain"),
             short_fraction=self.short_fraction,
+        )
+
+
+class StartUpSection(Section):
+    """``start_up``: from the order of an instance to its first request."""
+
+    boot: str | float = _START_UP.boot_s
+    image_gb: float = _START_UP.image_bytes / GB
+    pull_gb_per_s: Positive = _START_UP.pull_bytes_per_s / GB
+    load_gb_per_s: Positive = _START_UP.load_bytes_per_s / GB
+
+    def to_start_up(self) -> StartUp:
+        """In seconds and bytes."""
+        return StartUp(
+            boot_s=parse_duration(self.boot, name="start_up.boot"),
+            image_bytes=self.image_gb * GB,
+            pull_bytes_per_s=self.pull_gb_per_s * GB,
+            load_bytes_per_s=self.load_gb_per_s * GB,
+        )
+
+
+class SwitchingSection(Section):
+    """``switching``: what a change from the fleet in force is weighed by."""
+
+    expected: str | float
+    drain: str | float = 60.0
+    usd_per_instance: float = 0.0
+
+    def to_switching(self, start_up_s: float) -> Switching:
+        """In seconds."""
+        return Switching(
+            expected_s=parse_duration(self.expected, name="switching.expected"),
+            start_up_s=start_up_s,
+            drain_s=parse_duration(self.drain, name="switching.drain"),
+            change_usd=self.usd_per_instance,
         )
 
 
@@ -240,7 +281,7 @@ class Service(Section):
     """A service as its file describes it; relative paths are relative to the file's folder."""
 
     model: str
-    variants: _Names = []
+    variants: Names = []
     engine: str = "vllm"
     slo: SloSection
     workload: WorkloadSection
@@ -248,6 +289,8 @@ class Service(Section):
     profile: ProfileSection = ProfileSection()
     plan: PlanSection = PlanSection()
     schedule: ScheduleSection = ScheduleSection()
+    start_up: StartUpSection | None = None
+    switching: SwitchingSection | None = None
     folder: Path = Field(Path(), exclude=True)
 
     @property

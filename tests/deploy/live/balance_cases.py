@@ -162,12 +162,12 @@ class Process:
         for line in self.process.stdout:
             self.lines.append(line.rstrip())
 
-    def await_line(self, part: str) -> str:
-        """The first line with this in it."""
-        eventually(lambda: self.process.poll() is not None or any(part in line for line in self.lines))
+    def await_line(self, part: str, count: int = 1) -> str:
+        """The first line with this in it, or a later one."""
+        eventually(lambda: self.process.poll() is not None or sum(part in line for line in tuple(self.lines)) >= count)
         found = [line for line in tuple(self.lines) if part in line]
-        assert found, self.lines
-        return found[0]
+        assert len(found) >= count, self.lines
+        return found[count - 1]
 
     def end(self, number: int = signal.SIGTERM) -> int:
         """End it; its exit code."""

@@ -104,7 +104,8 @@ class Balancer:
                 self.row[self._up + one.slot] = 0.0
 
     def _new(self, address: Address) -> LiveReplica:
-        replica = LiveReplica(address, self._kinds.index(address.place), self.counters.slot(address))
+        slot = self.counters.slot(self.plan.replica_types[address.place].name, address.url)
+        replica = LiveReplica(address, self._kinds.index(address.place), slot)
         self.row[self._up + replica.slot] = 1.0
         return replica
 

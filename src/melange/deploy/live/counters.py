@@ -1,7 +1,8 @@
 """Counters of a balancer's processes, in shared memory.
 
-Each process writes its own row, without locks; a reader adds the rows up. The last row is
-the supervisor's: the state of the counters when the window of the live workload began, and what re-planning has found.
+Each process writes its own row, without locks; a reader adds the rows up. The row after them is the supervisor's: the
+state of the counters when the window of the live workload began, and what re-planning has found. The last has what the
+processes of earlier plans counted.
 """
 
 from __future__ import annotations
@@ -20,8 +21,6 @@ from melange.workload.workload import Array
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Lock
-
-    from melange.deploy.addresses import Address
 
 # Replicas that have ever been named since the start, a counter each. Those beyond share the last one; the table takes
 # 48 KiB a process, and ten replicas that are replaced daily fill it in a hundred days.
@@ -59,6 +58,8 @@ def _layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]
         "ttft": (types, len(TTFT_EDGES_S) + 1),  # the last: the sum [s]
         "tpot": (types, len(TPOT_EDGES_S) + 1),
         "latency": (types, len(LATENCY_EDGES_S) + 1),
+        "type_judged": (types, inputs),  # all limits at once
+        "type_met": (types, inputs),
         "connections": (1,),
         "replica_sent": (_SLOTS,),
         "replica_failed": (_SLOTS,),
@@ -94,16 +95,16 @@ class Counters:
         starts = itertools.accumulate(sizes.values(), initial=0)
         self.start: dict[str, int] = dict(zip(sizes, starts, strict=False))
         self.width, self.processes = sum(sizes.values()), processes
-        rows = (processes + 1) * self.width * 8
+        rows = (processes + 2) * self.width * 8
         # Anonymous and shared: it lives as long as a process has it, and children find it where their parent did.
         self._memory = mmap.mmap(-1, rows + _SLOTS * _DIGEST)
         self._numbers = memoryview(self._memory)[:rows].cast("d")
         self._names = memoryview(self._memory)[rows:]
-        self.table = np.frombuffer(self._memory, np.float64, rows // 8).reshape(processes + 1, self.width)
+        self.table = np.frombuffer(self._memory, np.float64, rows // 8).reshape(processes + 2, self.width)
         self._lock: Lock = multiprocessing.get_context("fork").Lock()
 
     def row(self, process: int) -> memoryview[float]:
-        """What one process writes; the last is the supervisor's."""
+        """What one process writes; the one after them is the supervisor's."""
         return self._numbers[process * self.width : (process + 1) * self.width]
 
     def at(self, name: str) -> int:
@@ -111,32 +112,33 @@ class Counters:
         return self.start[name]
 
     def total(self, name: str) -> Array:
-        """A counter over all processes, in its shape."""
-        return self._of(self.table[:-1].sum(axis=0), name)
+        """A counter over all processes, those of earlier plans included, in its shape."""
+        return self.part(self.snapshot(), name)
 
     def each(self, name: str) -> Array:
         """A counter of every process (P, ...)."""
-        return np.stack([self._of(row, name) for row in self.table[:-1]])
+        return np.stack([self.part(row, name) for row in self.table[: self.processes]])
 
     def supervisor(self, name: str) -> Array:
         """A counter of the supervisor's row, to be read and written."""
-        return self._of(self.table[-1], name)
+        return self.part(self.table[self.processes], name)
 
     def snapshot(self) -> Array:
         """All counters over all processes, flat."""
-        return np.asarray(self.table[:-1].sum(axis=0))
+        return np.asarray(self.table[: self.processes].sum(axis=0) + self.table[-1])
 
     def window(self, name: str) -> Array:
         """What was counted since the window of the live workload began."""
-        return self.total(name) - self._of(self.table[-1], name)
+        return self.total(name) - self.supervisor(name)
 
-    def _of(self, row: Array, name: str) -> Array:
+    def part(self, row: Array, name: str) -> Array:
+        """A counter's place in a row, in its shape."""
         shape = self.shapes[name]
         return row[self.start[name] : self.start[name] + math.prod(shape)].reshape(shape)
 
-    def slot(self, address: Address) -> int:
+    def slot(self, replica_type: str, url: str) -> int:
         """Where a replica's counters are, the same in every process; the last slot once all are taken."""
-        digest = hashlib.sha256(f"{address.place} {address.url}".encode()).digest()
+        digest = hashlib.sha256(f"{replica_type} {url}".encode()).digest()
         with self._lock:
             for place in range(_SLOTS - 1):
                 found = bytes(self._names[place * _DIGEST : (place + 1) * _DIGEST])
@@ -147,11 +149,15 @@ class Counters:
                     return place
         return _SLOTS - 1
 
+    def follow(self, earlier: Counters) -> None:
+        """Count replicas where an earlier plan's counters do; before any process has asked for a slot."""
+        self._names[:] = earlier._names
+
     def forget_gauges(self, process: int) -> None:
         """A process starts: it has sent nothing yet."""
         row = self.table[process]
         for name in _GAUGES:
-            self._of(row, name)[...] = 0.0
+            self.part(row, name)[...] = 0.0
 
 
 def edges_by_histogram() -> Mapping[str, tuple[float, ...]]:

@@ -15,6 +15,7 @@ from melange.deploy.live.drift import STATES
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import Balancer
     from melange.deploy.live.counters import Counters
+    from melange.profile.profile import ReplicaType
     from melange.workload.workload import Array, Buckets
 
 _Sample = tuple[dict[str, str], float]
@@ -23,7 +24,7 @@ _Sample = tuple[dict[str, str], float]
 def metrics_text(balancer: Balancer, counters: Counters) -> str:
     """All processes' counters in the text format 0.0.4."""
     lines: list[str] = []
-    for part in (_traffic, _shares, _load, _replicas, _outcomes, _histograms, _drift):
+    for part in (_traffic, _shares, _load, _planned, _replicas, _outcomes, _histograms, _drift):
         for name, kind, about, samples in part(balancer, counters):
             lines += [f"# HELP melange_{name} {about}", f"# TYPE melange_{name} {kind}"]
             lines += [_line(*sample) if len(sample) == 3 else _line(name, *sample) for sample in samples]
@@ -108,6 +109,42 @@ def _load(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     )
 
 
+def _planned(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
+    """What the plan says of each type, and how its requests fare."""
+    plan, kinds = balancer.plan, known_types(balancer.plan)
+    names = [plan.replica_types[r].name for r in kinds]
+    counts = np.array([plan.replicas[name] for name in names], float)
+    for name, about, values in (
+        ("planned_replicas", "Replicas of a type in the plan.", counts),
+        (
+            "planned_load",
+            "Load of a replica type in the plan, in replicas at its maximum rate.",
+            plan.load[kinds] * counts,
+        ),
+        (
+            "replica_cost_usd_per_hour",
+            "Price of one replica of a type.",
+            [_price(plan.replica_types[r]) for r in kinds],
+        ),
+    ):
+        yield name, "gauge", about, [({"type": one}, value) for one, value in zip(names, values, strict=True)]
+    if plan.target is not None:
+        yield "slo_target", "gauge", "Share of requests that is to meet every limit.", [({}, plan.target)]
+    edges = plan.workload.buckets.input_edges
+    judged, met = counters.total("type_judged"), counters.total("type_met")
+    seen = [(t, i) for t in range(len(names)) for i in range(len(edges)) if judged[t, i]]
+    for name, about, values in (
+        ("slo_type_judged_requests_total", "Completions judged against all limits, by type and input bucket.", judged),
+        ("slo_type_met_requests_total", "Those of them that met every limit.", met),
+    ):
+        cells = [({"type": names[t], "input_upto": str(edges[i])}, values[t, i]) for t, i in seen]
+        yield name, "counter", about, cells
+
+
+def _price(replica_type: ReplicaType) -> float:
+    return replica_type.cost_per_h / replica_type.replicas_per_instance
+
+
 def load(balancer: Balancer, counters: Counters, now_s: float) -> Array:
     """Load of each counted type in the plan's units (T,): sum over sizes of rate / maximum rate [replicas].
 
@@ -151,24 +188,20 @@ def _planned_shares(balancer: Balancer, counters: Counters) -> Array:
 def _replicas(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     types = balancer.plan.replica_types
     labels = [({"type": types[one.address.place].name, "url": one.address.url}, one.slot) for one in balancer.replicas]
-    for name, kind, about, counter, add in _BY_REPLICA:
-        values = add(counters.each(counter), axis=0)
+    for name, kind, about, counter in _BY_REPLICA:
+        # What a process thinks of a replica is no sum, and those of an earlier plan no longer choose any.
+        is_mean = counter in {"replica_fill", "replica_up"}
+        values = counters.each(counter).mean(axis=0) if is_mean else counters.total(counter)
         yield name, kind, about, [(names, values[slot]) for names, slot in labels]
 
 
 _BY_REPLICA = (
-    ("replica_sent_requests_total", "counter", "Requests sent to a replica.", "replica_sent", np.sum),
-    ("replica_failures_total", "counter", "Requests that failed on a replica.", "replica_failed", np.sum),
-    ("replica_ejections_total", "counter", "Ejections, summed over all processes.", "replica_ejected", np.sum),
-    ("replica_outstanding", "gauge", "Requests in flight on a replica.", "replica_outstanding", np.sum),
-    (
-        "replica_fill",
-        "gauge",
-        "Load of a replica, relative to what it can run within the SLO.",
-        "replica_fill",
-        np.mean,
-    ),
-    ("replica_up", "gauge", "Share of the processes that consider a replica up.", "replica_up", np.mean),
+    ("replica_sent_requests_total", "counter", "Requests sent to a replica.", "replica_sent"),
+    ("replica_failures_total", "counter", "Requests that failed on a replica.", "replica_failed"),
+    ("replica_ejections_total", "counter", "Ejections, summed over all processes.", "replica_ejected"),
+    ("replica_outstanding", "gauge", "Requests in flight on a replica.", "replica_outstanding"),
+    ("replica_fill", "gauge", "Load of a replica, relative to what it can run within the SLO.", "replica_fill"),
+    ("replica_up", "gauge", "Share of the processes that consider a replica up.", "replica_up"),
 )
 
 
@@ -238,9 +271,10 @@ def _histograms(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
 
 
 def _drift(_: Balancer, counters: Counters) -> Iterator[_Family]:
-    code, cost, new_cost, _at = counters.supervisor("drift").tolist()
+    code, cost, new_cost, at_s = counters.supervisor("drift").tolist()
     yield "plan_cost_usd_per_hour", "gauge", "Cost of the current plan.", [({}, cost)]
     yield "replan_cost_usd_per_hour", "gauge", "Cost of a plan for the live workload; NaN: none yet.", [({}, new_cost)]
+    yield "drift_checked_timestamp_seconds", "gauge", "When re-planning was last done; 0: not yet.", [({}, at_s)]
     yield (
         "drift_state",
         "gauge",

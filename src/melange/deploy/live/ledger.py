@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from melange.slo import Slo
     from melange.workload.workload import Buckets
 
+# TTFT, TPOT, normalized TPOT and latency [s].
+_Values = tuple[float | None, float | None, float, float]
+
 
 class Ledger:
     """Counts of one process.
@@ -80,7 +83,8 @@ class Ledger:
         outputs = max(completion.output_tokens, 1)
         inputs = completion.input_tokens or ticket.size.input_tokens
         row = self.row
-        cell = _bucket(self._inputs, inputs) * len(self._outputs) + _bucket(self._outputs, outputs)
+        i = _bucket(self._inputs, inputs)
+        cell = i * len(self._outputs) + _bucket(self._outputs, outputs)
         row[self._completed + cell] += 1.0
         row[self._input_sum + cell] += inputs
         row[self._output_sum + cell] += outputs
@@ -95,9 +99,14 @@ class Ledger:
             self._observe("ttft", TTFT_EDGES_S, kind, ttft_s)
             if outputs > 1:
                 self._observe("tpot", TPOT_EDGES_S, kind, tpot_s)
-            self._judge((ttft_s, tpot_s, latency_s / outputs, latency_s), outputs)
+            values: _Values = (ttft_s, tpot_s, latency_s / outputs, latency_s)
         else:
-            self._judge((None, None, latency_s / outputs, latency_s), outputs)
+            values = (None, None, latency_s / outputs, latency_s)
+        if self._limits:
+            is_met = self._judge(values, outputs)
+            place = kind * len(self._inputs) + i
+            row[self._at["type_judged"] + place] += 1.0
+            row[self._at["type_met"] + place] += is_met
         return outputs
 
     def _observe(self, name: str, edges: tuple[float, ...], kind: int, value_s: float) -> None:
@@ -105,14 +114,12 @@ class Ledger:
         self.row[start + bisect_left(edges, value_s)] += 1.0
         self.row[start + len(edges)] += value_s
 
-    def _judge(self, values: tuple[float | None, float | None, float, float], outputs: int) -> None:
-        """Each limit by itself, and all of them.
+    def _judge(self, values: _Values, outputs: int) -> bool:
+        """Each limit by itself, and all of them, which is what is returned.
 
         The first-token time of a non-streaming completion is unknown. It has met its limits on TTFT and TPOT if its
         latency is within what they allow together, and counts in the whole only.
         """
-        if not self._limits:
-            return
         row, judged, met = self.row, self._judged, self._met
         is_met, allowed_s, is_whole = True, 0.0, False
         for metric, limit_s in self._limits:
@@ -130,6 +137,7 @@ class Ledger:
             is_met = False
         row[judged + len(METRICS)] += 1.0
         row[met + len(METRICS)] += is_met
+        return is_met
 
 
 # A request that ends so was the service's to serve.

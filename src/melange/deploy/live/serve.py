@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import ipaddress
+import itertools
 import logging
 import os
 import resource
@@ -18,22 +20,24 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from melange.deploy.addresses import Address, counts_of, known_types
-from melange.deploy.live.counters import Counters
+from melange.deploy.addresses import Address, addresses_of, counts_of, read_addresses
 from melange.deploy.live.drift import CHEAPER, FAILED, SHORT, STATES, UNKNOWN, find_drift
+from melange.deploy.live.generation import Generation
 from melange.deploy.live.live_workload import live_workload
 from melange.deploy.live.settings import BalancerSettings
-from melange.errors import InputError
+from melange.deploy.live.stamp import stamp_of
+from melange.errors import InputError, MelangeError
+from melange.plan.plan import Plan
+from melange.plan.routing import policy_state
 
 if TYPE_CHECKING:
-    from melange.plan.plan import Plan
     from melange.profile.profile import Profile
     from melange.workload.workload import Array
 
 log = logging.getLogger("melange.balance")
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
-_SIGNALS = (*_STOPS, signal.SIGCHLD)
+_SIGNALS = (*_STOPS, signal.SIGCHLD, signal.SIGHUP)
 # How often the supervisor looks around [s]: a shorter wait finds ended processes sooner and wakes an idle machine more.
 _TICK_S = 0.5
 # Snapshots of the counters in a window; it moves on by one of them at a time. More make it smoother and take
@@ -51,9 +55,9 @@ def serve(
     plan: Plan,
     addresses: Sequence[Address],
     settings: BalancerSettings,
-    *,
     replicas_file: Path | None = None,
     profile: Profile | None = None,
+    plan_file: Path | None = None,
 ) -> int:
     """Balance requests until SIGTERM or SIGINT; returns the exit code.
 
@@ -65,6 +69,8 @@ def serve(
         Where the addresses came from, read again whenever it changes.
     profile
         All that may be rented, for re-planning; None: the types that the plan uses.
+    plan_file
+        Where the plan came from, read again whenever it changes; None: the plan stays.
 
     Raises
     ------
@@ -76,11 +82,9 @@ def serve(
     tls_context(settings)
     _allow_files()
     listeners = _listeners(settings)
-    counters = Counters(settings.processes, len(known_types(plan)), *plan.workload.buckets.shape)
-    counters.supervisor("drift")[:] = (STATES.index(UNKNOWN), plan.cost_per_h, float("nan"), 0.0)
     _say_hello(plan, addresses, settings, listeners[0])
-    supervisor = _Supervisor(plan, addresses, settings, counters, listeners, replicas_file, profile)
-    return supervisor.run()
+    first = Generation.of(plan, addresses, settings.processes)
+    return _Supervisor(first, settings, listeners, replicas_file, profile, plan_file).run()
 
 
 class _Supervisor:
@@ -88,36 +92,41 @@ class _Supervisor:
 
     def __init__(
         self,
-        plan: Plan,
-        addresses: Sequence[Address],
+        first: Generation,
         settings: BalancerSettings,
-        counters: Counters,
         listeners: list[socket.socket],
         replicas_file: Path | None,
         profile: Profile | None,
+        plan_file: Path | None,
     ) -> None:
-        self.plan, self.addresses, self.settings, self.counters = plan, addresses, settings, counters
-        self.listeners, self.replicas_file, self.profile = listeners, replicas_file, profile
-        self.workers: dict[int, tuple[int, float]] = {}  # process and start by process id
+        self.now, self.settings = first, settings
+        self.earlier: list[Generation] = []  # whose last requests come to their end, the oldest first
+        self.listeners, self.replicas_file, self.profile, self.plan_file = listeners, replicas_file, profile, plan_file
         self.planner: int | None = None
         self.past: deque[tuple[float, Array]] = deque()
         self.is_stopping = False
+        self._seen_plan = stamp_of(plan_file)
+        self._forget_drift()
+
+    def _forget_drift(self) -> None:
+        self.now.counters.supervisor("drift")[:] = (STATES.index(UNKNOWN), self.now.plan.cost_per_h, float("nan"), 0.0)
 
     def run(self) -> int:
         """Until a signal says to stop."""
         now_s = time.monotonic()
-        self.past.append((now_s, self.counters.snapshot()))
-        self.counters.supervisor("window_began")[0] = now_s
+        self.past.append((now_s, self.now.counters.snapshot()))
+        self.now.counters.supervisor("window_began")[0] = now_s
         self._listen_for_signals()
         replan_at_s = now_s + (self.settings.replan_every_s or float("inf"))
         for process in range(self.settings.processes):
-            self._start(process)
+            self._start(self.now, process)
         while True:
             self._wait(_TICK_S)
             if self.is_stopping:
                 return self._stop()
             self._reap()
             now_s = time.monotonic()
+            self._follow_plan(now_s)
             self._move_window(now_s)
             if now_s >= replan_at_s and self.planner is None:
                 replan_at_s = now_s + self.settings.replan_every_s
@@ -141,8 +150,58 @@ class _Supervisor:
         if select.select([self.wakened], [], [], longest_s)[0]:
             self.wakened.recv(4096)
 
-    def _start(self, process: int) -> None:
-        self.workers[self._fork(lambda: self._work(process))] = (process, time.monotonic())
+    def _start(self, generation: Generation, process: int) -> None:
+        child = self._fork(lambda: self._work(generation, process))
+        generation.workers[child] = (process, time.monotonic())
+
+    def _follow_plan(self, now_s: float) -> None:
+        """Serve by another plan when its file changes; earlier processes finish what they have begun, and count on."""
+        if (stamp := stamp_of(self.plan_file)) not in (None, self._seen_plan):
+            self._seen_plan = stamp
+            try:
+                self._take_up(now_s)
+            except MelangeError as fault:
+                log.error("plan unchanged: %s", fault)
+        if self.earlier and self.now.is_serving:
+            for one in self.earlier:
+                for child in one.workers:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child, signal.SIGHUP)
+        for one, following in itertools.pairwise([*self.earlier, self.now]):
+            following.take_over(one)
+        while self.earlier and not self.earlier[0].workers:
+            del self.earlier[0]
+
+    def _take_up(self, now_s: float) -> None:
+        """Start processes by the plan in the file.
+
+        Raises
+        ------
+        MelangeError
+            A plan that cannot be served by, or that does not use a type of which there are replicas.
+        """
+        assert self.plan_file is not None
+        before, plan = self.now, Plan.read(self.plan_file)
+        if plan.fingerprint == before.plan.fingerprint:
+            return
+        if self.replicas_file is not None:
+            addresses = read_addresses(self.replicas_file, plan)
+        else:
+            names = [before.plan.replica_types[one.place].name for one in before.addresses]
+            given = [f"{name}={one.url}" for name, one in zip(names, before.addresses, strict=True)]
+            addresses = addresses_of((("--replica", text) for text in given), plan)
+        policy_state(plan, counts_of(addresses, plan))
+        after = Generation.of(plan, addresses, self.settings.processes)
+        after.counters.follow(before.counters)
+        after.take_over(before)
+        self.past = deque((at_s, after.sorted_in(before, row)) for at_s, row in self.past)
+        self.earlier.append(before)
+        self.now = after
+        self._forget_drift()
+        self._begin_window()
+        for process in range(self.settings.processes):
+            self._start(after, process)
+        log.info("%s: another plan, %s", self.plan_file, plan.fingerprint)
 
     def _fork(self, do: Callable[[], None]) -> int:
         """Run something in a child; no thread of ours runs when it is made."""
@@ -171,7 +230,7 @@ class _Supervisor:
             logging.shutdown()
             os._exit(code)
 
-    def _work(self, process: int) -> None:
+    def _work(self, generation: Generation, process: int) -> None:
         """A child's life."""
         import uvloop
 
@@ -184,10 +243,10 @@ class _Supervisor:
         gc.freeze()
         uvloop.run(
             work(
-                self.plan,
-                self.addresses,
+                generation.plan,
+                generation.addresses,
                 self.settings,
-                self.counters,
+                generation.counters,
                 process,
                 self.listeners[process],
                 self.replicas_file,
@@ -205,55 +264,67 @@ class _Supervisor:
                 return
             if child == self.planner:
                 self.planner = None
-            elif child in self.workers:
-                process, began_s = self.workers.pop(child)
-                log.error("worker process %d ended (%d); starting another", process, os.waitstatus_to_exitcode(status))
-                time.sleep(max(0.0, began_s + _RESTART_S - time.monotonic()))
-                self.counters.forget_gauges(process)
-                self._start(process)
+            else:
+                self._ended(child, status)
+
+    def _ended(self, child: int, status: int) -> None:
+        """A worker process has ended; start another, unless it was told to go."""
+        for one in self.earlier:
+            if child in one.workers:
+                one.counters.forget_gauges(one.workers.pop(child)[0])
+        if child in self.now.workers:
+            process, began_s = self.now.workers.pop(child)
+            log.error("worker process %d ended (%d); starting another", process, os.waitstatus_to_exitcode(status))
+            time.sleep(max(0.0, began_s + _RESTART_S - time.monotonic()))
+            self.now.counters.forget_gauges(process)
+            self._start(self.now, process)
 
     def _stop(self) -> int:
         """Let every process finish what it has begun."""
         for listener in self.listeners:
             listener.close()
-        for child in self.workers:
+        workers = {child for one in (*self.earlier, self.now) for child in one.workers}
+        for child in workers:
             os.kill(child, signal.SIGTERM)
         end_s = time.monotonic() + self.settings.drain_s + _GRACE_S
         code = 0
-        while self.workers and time.monotonic() < end_s:
+        while workers and time.monotonic() < end_s:
             self._wait(0.1)
-            for child in tuple(self.workers):
+            for child in tuple(workers):
                 ended, status = os.waitpid(child, os.WNOHANG)
                 if ended:
-                    del self.workers[child]
+                    workers.remove(child)
                     code = code or os.waitstatus_to_exitcode(status)
-        for child in (*self.workers, *filter(None, (self.planner,))):
+        for child in (*workers, *filter(None, (self.planner,))):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-        return 1 if self.workers else code
+        return 1 if workers else code
 
     def _move_window(self, now_s: float) -> None:
         """Forget what is older than the window, a step of it at a time."""
         if now_s - self.past[-1][0] >= self.settings.window_s / _STEPS:
-            self.past.append((now_s, self.counters.snapshot()))
+            self.past.append((now_s, self.now.counters.snapshot()))
         while len(self.past) > 1 and now_s - self.past[1][0] >= self.settings.window_s:
             self.past.popleft()
-            began_s, counts = self.past[0]
-            for name in ("arrived", "completed", "input_sum", "output_sum", "ended", "gaps", "oversized", "sent"):
-                start = self.counters.at(name)
-                size = self.counters.supervisor(name).size
-                self.counters.table[-1, start : start + size] = counts[start : start + size]
-            self.counters.supervisor("window_began")[0] = began_s
+            self._begin_window()
+
+    def _begin_window(self) -> None:
+        """Let the window begin with the oldest counts that are kept."""
+        began_s, counts = self.past[0]
+        counters = self.now.counters
+        for name in ("arrived", "completed", "input_sum", "output_sum", "ended", "gaps", "oversized", "sent"):
+            counters.supervisor(name)[...] = counters.part(counts, name)
+        counters.supervisor("window_began")[0] = began_s
 
     def _look_for_drift(self) -> None:
         """Plan again for what arrives, in a process of its own, and say what came out."""
         try:
-            live = live_workload(self.counters, self.plan.workload)
+            live = live_workload(self.now.counters, self.now.plan.workload)
         except InputError:
             return
-        drift = find_drift(self.plan, live, self.settings.drift, self.profile)
+        drift = find_drift(self.now.plan, live, self.settings.drift, self.profile)
         code = STATES.index(drift.state)
-        self.counters.supervisor("drift")[:] = (code, drift.cost_per_h, drift.new_cost_per_h, time.time())
+        self.now.counters.supervisor("drift")[:] = (code, drift.cost_per_h, drift.new_cost_per_h, time.time())
         level = logging.WARNING if drift.state in {CHEAPER, SHORT, FAILED} else logging.INFO
         log.log(level, "drift: %s", drift.message)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import resource
@@ -22,6 +21,7 @@ from melange.deploy.live.ledger import Ledger
 from melange.deploy.live.links import Links
 from melange.deploy.live.pages import Pages
 from melange.deploy.live.proxy import Proxy
+from melange.deploy.live.stamp import stamp_of
 from melange.errors import MelangeError
 
 if TYPE_CHECKING:
@@ -71,9 +71,18 @@ async def work(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # Others serve by another plan: what comes on open connections is answered still, and closes them.
+    relieved = asyncio.Event()
+
+    def leave() -> None:
+        relieved.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGHUP, leave)
     counters.forget_gauges(process)
     balancer = Balancer(plan, settings, counters, process)
-    balancer.list_replicas(addresses)
+    seen = stamp_of(replicas_file)
+    balancer.list_replicas(_listed_now(replicas_file, plan, addresses))
     links = Links(settings.connect_timeout_s)
     health = Health(balancer, links)
     ledger = Ledger(counters, process, plan.workload.buckets, plan.slo)
@@ -93,10 +102,14 @@ async def work(
         loop.create_task(_stop_with_parent(stop)),
     ]
     if replicas_file is not None:
-        tasks.append(loop.create_task(_follow(replicas_file, plan, balancer, health)))
+        tasks.append(loop.create_task(_follow(replicas_file, seen, plan, balancer, health)))
+    balancer.row[counters.at("began")] = 1.0
     await stop.wait()
     proxy.is_draining = True
     listening.close()
+    if relieved.is_set():
+        log.info("another plan is served by: finishing what came before")
+        await _leave(proxy, settings)
     await _drain(proxy, settings.drain_s)
     for task in tasks:
         task.cancel()
@@ -148,6 +161,14 @@ def tls_context(settings: BalancerSettings) -> ssl.SSLContext | None:
     return context
 
 
+async def _leave(proxy: Proxy, settings: BalancerSettings) -> None:
+    """Wait for open connections to bring their next request: closing an idle one may cross a request on its way."""
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + settings.idle_timeout_s
+    while proxy.clients and loop.time() < end_s:
+        await asyncio.sleep(_SETTLE_S)
+
+
 async def _drain(proxy: Proxy, limit_s: float) -> None:
     """Close idle connections, let requests come to their end, and cut those off that take too long."""
     loop = asyncio.get_running_loop()
@@ -184,12 +205,23 @@ def _close_idle(proxy: Proxy) -> int:
     return busy
 
 
-async def _follow(path: Path, plan: Plan, balancer: Balancer, health: Health) -> None:
+def _listed_now(path: Path | None, plan: Plan, first: Sequence[Address]) -> Sequence[Address]:
+    """What the file says by now: a process may be started long after the others, in place of one that ended."""
+    if path is not None:
+        try:
+            return read_addresses(path, plan)
+        except MelangeError as fault:
+            log.error("replicas as at the beginning: %s", fault)
+    return first
+
+
+async def _follow(
+    path: Path, seen: tuple[int, int, int] | None, plan: Plan, balancer: Balancer, health: Health
+) -> None:
     """Take up the replicas' file whenever it changes; a file that cannot be used changes nothing."""
-    seen = _stamp(path)
     while True:
         await asyncio.sleep(_LOOK_EVERY_S)
-        stamp = _stamp(path)
+        stamp = stamp_of(path)
         if stamp == seen or stamp is None:
             continue
         seen = stamp
@@ -202,13 +234,6 @@ async def _follow(path: Path, plan: Plan, balancer: Balancer, health: Health) ->
             continue
         log.info("%s: %d replicas", path, len(addresses))
         await health.check([one for one in balancer.replicas if one not in known])
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    with contextlib.suppress(OSError):
-        found = path.stat()
-        return found.st_mtime_ns, found.st_size, found.st_ino
-    return None
 
 
 async def _stop_with_parent(stop: asyncio.Event) -> None:

@@ -157,6 +157,7 @@ def _rule(answer: Answer) -> ScalingRule:
         window_s=answer.demand.window_s,
         delay_windows=answer.settings.start_up_s / answer.demand.window_s,
         spot_share=share,
+        buckets=answer.demand.buckets,
     )
 
 

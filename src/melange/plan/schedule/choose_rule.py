@@ -152,15 +152,21 @@ def _candidates(machines: Machines, signals: Signals, reserved: Array, history: 
     return order[:_SCALED]
 
 
-def settings_to_try(load: Array, window_s: float) -> list[RuleSettings]:
-    """Every rule that is tried, with margins from the steps that the load (W,) took in its last day."""
+def settings_to_try(load: Array, window_s: float, min_up_s: float = 0.0) -> list[RuleSettings]:
+    """Every rule that is tried, with margins from the steps that the load (W,) took in its last day.
+
+    What is wanted is the most of the last ``stable_windows``, so an instance stays as long: never shorter than
+    ``min_up_s`` [s].
+    """
+    least = max(1, int(np.ceil(min_up_s / window_s)))
+    stable_windows = sorted({max(count, least) for count in _STABLE})
     lately = load[-max(2, round(S_PER_DAY / window_s)) :]
     before = lately[:-1]
     steps = np.abs(np.diff(lately)[before > 0]) / before[before > 0]
     step = float(np.quantile(steps, _STEP_QUANTILE)) if len(steps) else 0.0
     return [
         RuleSettings(ahead=ahead, look_back=count, margin=round(part * step, 4), target=target, stable_windows=stable)
-        for (ahead, count), part, target, stable in itertools.product(_AHEAD, _MARGINS, _TARGETS, _STABLE)
+        for (ahead, count), part, target, stable in itertools.product(_AHEAD, _MARGINS, _TARGETS, stable_windows)
     ]
 
 
@@ -248,7 +254,7 @@ def _chosen_for(
 ) -> ChosenRule:
     watched = deciding(signals, machines, place, reserved, trained.rates, _WATCHED)
     trial = Trial(machines, signals, reserved, place, watched, options, seed)
-    settings = settings_to_try(trained.rates @ signals.weight[watched[0]], history.window_s)
+    settings = settings_to_try(trained.rates @ signals.weight[watched[0]], history.window_s, options.min_up_s)
     seen, _, _ = trial.run(settings, trained)
     best = cheapest_within(seen, options.short_fraction)
     front = frontier_of(seen)

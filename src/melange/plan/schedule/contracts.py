@@ -124,6 +124,8 @@ class ScheduleOptions:
         From the order to the first request of an instance [s].
     drain_s
         From the last request that is sent to an instance to the end of its bill [s].
+    min_up_s
+        An instance that was started stays for at least this long [s].
     short_fraction
         Share of the requests that may come in excess of the fleet's capacity, 0-1.
     """
@@ -133,6 +135,7 @@ class ScheduleOptions:
     horizon_years: float | None = None
     start_up_s: float = _START_UP_S
     drain_s: float = _DRAIN_S
+    min_up_s: float = 0.0
     # One in a hundred is what an SLO of 99 % of the requests leaves. None at all costs 1.8 to 2.5 times as much as a
     # fleet that knows the future, on the services of bench/week.py.
     short_fraction: float = 0.01
@@ -140,7 +143,7 @@ class ScheduleOptions:
     def __post_init__(self) -> None:
         if self.horizon_years is not None and not self.horizon_years > 0:
             raise InputError(f"schedule.horizon_years must be > 0, got {self.horizon_years:g}")
-        for name in ("start_up_s", "drain_s"):
+        for name in ("start_up_s", "drain_s", "min_up_s"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise InputError(f"schedule.{name.removesuffix('_s')} must be >= 0 s and finite, got {value:g}")

@@ -10,20 +10,22 @@ import numpy as np
 
 from melange.errors import Caution, InfeasibleError
 from melange.plan.options import Options
+from melange.plan.problem import Positions
 from melange.plan.schedule.alternatives import fleet_for_peak
 from melange.plan.schedule.answer_over_time import Answer, Committed, schedule_of_answer, stated_prices
 from melange.plan.schedule.backtest import History
 from melange.plan.schedule.check import check_hours
 from melange.plan.schedule.choose_rule import ChosenRule, choose_rule
 from melange.plan.schedule.contention import in_contention
-from melange.plan.schedule.contracts import Reserved, ScheduleOptions
+from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
 from melange.plan.schedule.hours import HourFleets
 from melange.plan.schedule.machines import Machines, machines_of
 from melange.plan.schedule.relaxed import bound_per_h, relax
-from melange.plan.schedule.reserve import Reservation, search_reserved
+from melange.plan.schedule.reserve import Reservation, finished, search_reserved
 from melange.plan.schedule.schedule import Schedule
-from melange.plan.schedule.signals import first_signals
+from melange.plan.schedule.signals import FITS, first_signals, peak_load
 from melange.plan.schedule.typical import merged_sizes, typical_hours
+from melange.plan.schedule.whole_hours import optimal_hours
 from melange.profile.profile import Profile
 from melange.workload.cycle import WEEK, Cycle, fold
 from melange.workload.demand import Demand
@@ -34,6 +36,10 @@ _BOUND_HOURS = 48
 # Shares of the reserved counts that the hours ask for, among which the back-test of the rule decides. What the hours
 # ask for is right for who knows them; a scaler that must look ahead runs more, and a base takes its place.
 _BASES = (1.0, 0.85, 1.15)
+
+# Up to this number of hours, each is planned at its optimum over all machines. 24 take 1 to 2 s of CPU, a week's 168
+# ten times as much. It made a day of ServeGen's mm-image 3 % cheaper, and one of deepseek-r1 1.7 %.
+_FEW_HOURS, _OPTIMUM_S = 24, 20.0
 
 Say = Callable[[str], None]
 
@@ -135,6 +141,12 @@ def _committed(everything: Machines, commitment: Reserved | None, cycle: Cycle, 
             reasons=[f"{cycle.labels[hour]} needs more than the limits allow" for hour in hours[:8].tolist()],
             hint="allow more instances (offers.max), or more types (offers.gpus)",
         )
+    if len(rates) <= _FEW_HOURS:
+        better = _at_their_optimum(everything, rates, places, reservation, spot)
+        if better is not None:
+            moved = np.zeros(len(better[0]))
+            moved[np.searchsorted(better[0], places)] = static
+            places, reservation, static, machines = *better, moved, everything.only(better[0])
     return Committed(
         commitment=commitment,
         everything=everything,
@@ -145,6 +157,38 @@ def _committed(everything: Machines, commitment: Reserved | None, cycle: Cycle, 
         static_per_h=static_per_h,
         bound=min(bound, reservation.cost_per_h),
     )
+
+
+def _at_their_optimum(
+    everything: Machines, rates: Array, places: Positions, reservation: Reservation, spot: Spot | None
+) -> tuple[Positions, Reservation] | None:
+    """The hours of a day, each with its cheapest fleet of any types, and the machines that takes; None: no better."""
+    reserved = np.zeros(len(everything))
+    reserved[places] = reservation.reserved
+    found = optimal_hours(everything, rates, reserved, spot, deadline=time.monotonic() + _OPTIMUM_S)
+    known = np.where(np.isfinite(found.cost_per_h), found.cost_per_h, np.inf)
+    is_better = known < reservation.hours.fleets.cost_per_h - 1e-9
+    if not is_better.any():
+        return None
+    used = np.union1d(places, np.flatnonzero(found.extra[is_better].any(axis=0)))
+    machines = everything.only(used)
+    planned = finished(machines, first_signals(machines), rates, reserved[used], spot)
+    fleets, share = planned.hours.fleets, planned.hours.share.copy()
+    is_better = known < fleets.cost_per_h - 1e-9
+    for hour in np.flatnonzero(is_better).tolist():
+        peak, _, share[hour] = peak_load(machines, rates[hour], reserved[used] + found.extra[hour, used])
+        is_better[hour] = peak <= FITS
+    wins = is_better[:, None]
+    taken = HourFleets(
+        extra=np.where(wins, found.extra[:, used], fleets.extra),
+        spot=np.where(wins, found.spot[:, used], fleets.spot),
+        cost_per_h=np.where(is_better, known, fleets.cost_per_h),
+    )
+    kept = np.where(wins[:, :, None], share, planned.hours.share)
+    cost = planned.cost_per_h + float((taken.cost_per_h - fleets.cost_per_h).mean())
+    if not cost < reservation.cost_per_h:
+        return None
+    return used, replace(planned, hours=replace(planned.hours, fleets=taken, share=kept), cost_per_h=cost)
 
 
 def _no_more_expensive(machines: Machines, reservation: Reservation, static: Array, static_per_h: float) -> Reservation:
@@ -165,8 +209,6 @@ def _with_rule(
     best: Committed, cycle: Cycle, history: History, settings: ScheduleOptions
 ) -> tuple[Committed, ChosenRule]:
     """The rule, and of some shares of the reserved counts the one with which it costs least on its training part."""
-    from melange.plan.schedule.reserve import finished
-
     signals, machines = best.reservation.hours.signals, best.machines
     tried: dict[tuple[float, ...], ChosenRule] = {}
     for share in _BASES if best.reservation.reserved.any() else _BASES[:1]:

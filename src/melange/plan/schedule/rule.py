@@ -20,7 +20,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from melange.errors import InputError
 from melange.files import Json
 from melange.records import items, number, record
-from melange.workload.workload import Array
+from melange.workload.workload import Array, Buckets
 
 LAST, HIGHEST, LINE = "last", "highest", "line"
 AHEAD = (LAST, HIGHEST, LINE)
@@ -122,6 +122,8 @@ class ScalingRule:
         Windows from an order to the first request of an instance.
     spot_share
         At most this share of the load is on spot, 0-1: the instances beyond it are on demand.
+    buckets
+        The sizes that its weights are over; None in files of before, which do not say.
     """
 
     replica_type: str
@@ -130,6 +132,7 @@ class ScalingRule:
     window_s: float
     delay_windows: float
     spot_share: float = 0.0
+    buckets: Buckets | None = None
 
     def wanted(self, rates: Array) -> int:
         """Instances to run in the next window, from the rates of the last ones (W, I, O), the newest last [1/s].
@@ -168,6 +171,7 @@ class ScalingRule:
             "window_s": self.window_s,
             "delay_windows": self.delay_windows,
             "spot_share": self.spot_share,
+            "buckets": None if self.buckets is None else self.buckets.to_json(),
         }
 
     @classmethod
@@ -184,6 +188,7 @@ class ScalingRule:
             window_s=number(content["window_s"], "window_s"),
             delay_windows=number(content["delay_windows"], "delay_windows"),
             spot_share=number(content["spot_share"], "spot_share"),
+            buckets=None if content.get("buckets") is None else Buckets.from_json(content["buckets"]),
         )
 
 

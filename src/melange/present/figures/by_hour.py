@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from melange.plan.schedule.choose_rule import FrontierPoint
 from melange.plan.schedule.schedule import Schedule
 from melange.present.figures.legend import MIX_COLOR
 from melange.present.figures.theme import new_figure, percent, plain, value_axis, with_title_room
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 # Colors by market: dark for what is paid anyway, light for what may be taken away. They differ in lightness, so that
-# they are told from each other without color too.
+# they can be distinguished without color too.
 _COLORS = {"reserved": "#1F5A85", "on-demand": "#E69F00", "spot": "#BFD9EC"}
 
 
@@ -105,24 +107,30 @@ def figure_frontier(schedule: Schedule) -> Figure:
     import plotly.graph_objects as go
 
     figure = new_figure(_frontier_finding(schedule), height=430)
-    points = sorted(schedule.frontier, key=lambda one: one.outcome.cost_per_h)
-    figure.add_trace(
-        go.Scatter(
-            x=[one.outcome.short_fraction * 100 for one in points],
-            y=[one.outcome.cost_per_h * H_PER_WEEK for one in points],
-            mode="lines+markers",
-            line={"color": _COLORS["reserved"], "width": 2},
-            marker={"size": 7},
-            name="scaling rules",
-            hovertext=[
-                f"{plain(one.settings.words)}<br>{money(one.outcome.cost_per_h * H_PER_WEEK)} a week<br>"
-                f"{one.outcome.short_fraction:.2%} of the requests short, {one.outcome.short_windows_fraction:.1%} of "
-                "the windows"
-                for one in points
-            ],
-            hoverinfo="text",
+    front = unbeaten(schedule.frontier)
+    # Rules that no other beat in the windows that they were chosen on may be beaten in those that came after.
+    beaten = [one for one in schedule.frontier if one not in front]
+    for points, name, look in (
+        (front, "scaling rules", {"mode": "lines+markers", "line": {"color": _COLORS["reserved"], "width": 2}}),
+        (beaten, "rules beaten in the last third", {"mode": "markers", "marker": {"size": 7, "color": "#bbbbbb"}}),
+    ):
+        if not points:
+            continue
+        figure.add_trace(
+            go.Scatter(
+                x=[one.outcome.short_fraction * 100 for one in points],
+                y=[one.outcome.cost_per_h * H_PER_WEEK for one in points],
+                name=name,
+                hovertext=[
+                    f"{plain(one.settings.words)}<br>{money(one.outcome.cost_per_h * H_PER_WEEK)} a week<br>"
+                    f"{one.outcome.short_fraction:.2%} of the requests short, {one.outcome.short_windows_fraction:.1%} "
+                    "of the windows"
+                    for one in points
+                ],
+                hoverinfo="text",
+                **look,
+            )
         )
-    )
     others = [("the rule that was chosen", schedule.unseen, "star", MIX_COLOR)]
     symbols = ("square", "diamond", "triangle-up", "x")
     others += [
@@ -148,6 +156,15 @@ def figure_frontier(schedule: Schedule) -> Figure:
         yaxis=value_axis("Cost [USD/week]", rangemode="tozero"),
     )
     return with_title_room(figure)
+
+
+def unbeaten(points: Sequence[FrontierPoint]) -> list[FrontierPoint]:
+    """Those that no other beats in both cost and requests short, the cheapest first."""
+    kept: list[FrontierPoint] = []
+    for one in sorted(points, key=lambda one: (one.outcome.cost_per_h, one.outcome.short_fraction)):
+        if not kept or one.outcome.short_fraction < kept[-1].outcome.short_fraction:
+            kept.append(one)
+    return kept
 
 
 def _frontier_finding(schedule: Schedule) -> str:

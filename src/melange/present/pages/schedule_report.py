@@ -128,12 +128,18 @@ def _commitments(schedule: Schedule) -> str:
         "Commitment",
         "Reserved",
         "USD/week",
-        "Worth it if in use for",
-        "USD/week with 30 % less traffic",
-        "The same, had nothing been reserved",
-        "Upfront [USD]",
+        "Worth it from",
+        "At -30 %",
+        "None reserved",
+        "Upfront",
     )
-    return html.folding_table(header, rows, caption="The hours' own fleets under each commitment")
+    about = (
+        "Worth it from: the share of the time that it must be in use. At -30 %: USD/week if 30 % of the traffic went "
+        "away and the commitment stayed; none reserved: the same, had nothing been reserved. Upfront: USD."
+    )
+    return html.folding_table(header, rows, caption="The hours' own fleets under each commitment") + html.paragraph(
+        about, "dim"
+    )
 
 
 def _alternatives(schedule: Schedule) -> str:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from melange.plan.plan import Plan
+from melange.plan.switching import SwitchDecision
 from melange.present.terminal.layout import (
     MAX_ROWS,
     cautions,
@@ -26,7 +27,7 @@ from melange.present.terminal.layout import (
     usd,
     with_whole_names,
 )
-from melange.present.terminal.plan_words import changes_sentence, plan_sentence, proof, used_types
+from melange.present.terminal.plan_words import changes_sentence, decision_sentence, plan_sentence, proof, used_types
 from melange.present.terminal.suggestions import uncertainty_part
 from melange.units import percent, significant
 from melange.workload.workload import Array, Workload
@@ -38,11 +39,12 @@ SHOWN_SHARE = 5e-3
 _RARE = 1e-3
 
 
-def plan_page(plan: Plan, incumbent: Plan | None = None) -> RenderableType:
+def plan_page(plan: Plan, incumbent: Plan | None = None, decision: SwitchDecision | None = None) -> RenderableType:
     """The whole answer, in order; with the changes from the current plan, if there is one."""
     parts: list[RenderableType] = [
         Text(plan_sentence(plan), style="bold"),
         *([Text(changes_sentence(plan, incumbent))] if incumbent is not None else []),
+        *([Text(decision_sentence(decision))] if decision is not None else []),
         Text(assumptions(plan), style="dim"),
         _mix(plan),
         _routes(plan),

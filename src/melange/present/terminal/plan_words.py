@@ -13,6 +13,7 @@ import numpy as np
 from melange.plan.certificate import Certificate
 from melange.plan.plan import Plan
 from melange.plan.simulation import Simulation
+from melange.plan.switching import SwitchDecision
 from melange.present.terminal.layout import LEAST_SHOWN, share_text, usd
 from melange.profile.profile import ReplicaType
 from melange.units import percent, significant
@@ -153,6 +154,11 @@ def changes_sentence(plan: Plan, incumbent: Plan) -> str:
         return f"No change: this is the current fleet ({before}).{chosen}"
     listed = ", ".join(f"{count:+d} x {name}" for name, count in changes.items())
     return f"Changes: {listed} ({before}).{chosen}"
+
+
+def decision_sentence(decision: SwitchDecision) -> str:
+    """To stay or to switch, and why."""
+    return f"{'Switch' if decision.is_switch else 'Stay'}: {decision.reason}."
 
 
 def _standing(plan: Plan) -> str:

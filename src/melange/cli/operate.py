@@ -1,0 +1,273 @@
+"""The command that keeps a live service on its plan."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import sys
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from melange.cli.flags import with_flags
+from melange.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from melange.deploy.operate.drivers.driver import Driver
+    from melange.deploy.operate.lease import Lease
+    from melange.deploy.operate.live_traffic import Traffic
+    from melange.deploy.operate.operate_settings import OperateSettings
+    from melange.deploy.operate.operation import Operation
+
+_DRIVERS = ("dry-run", "files", "kubernetes", "command", "process")
+
+
+@dataclass(frozen=True)
+class _TrafficFlags:
+    """Where the traffic is read, and how it is judged."""
+
+    balancer: Annotated[
+        list[str] | None, typer.Option(metavar="URL", help="A melange balance to read the traffic from (repeatable).")
+    ] = None
+    prometheus: Annotated[
+        str | None, typer.Option(metavar="URL", help="A Prometheus with the metrics of vLLM or SGLang instead.")
+    ] = None
+    selector: Annotated[str, typer.Option(help='Labels that its series must have: model_name="llama".')] = ""
+    log: Annotated[str | None, typer.Option(metavar="PATH", help="A request log that grows instead.")] = None
+    schedule: Annotated[
+        Path | None, typer.Option(help="A schedule.json (melange schedule --out): its rule scales, its reserved stay.")
+    ] = None
+    profile_files: Annotated[
+        list[Path] | None,
+        typer.Option("--profile", metavar="<path>", help="A profile.json of all that may be rented (repeatable)."),
+    ] = None
+    window: Annotated[float, typer.Option(help="Length of the windows that traffic is judged in [s].")] = 120.0
+    target_load: Annotated[
+        float, typer.Option(help="Share of the planned capacity to fill (a schedule's rule goes before it).")
+    ] = 1.0
+
+    def read(self, operation: Operation) -> Traffic:
+        """What the traffic is read from."""
+        from melange.deploy.operate.live_traffic import BalancerTraffic, LogTraffic, PrometheusTraffic
+
+        buckets = operation.plan.workload.buckets
+        if sum(one is not None for one in (self.balancer, self.prometheus, self.log)) != 1:
+            raise InputError(
+                "say where the traffic is read", hint="one of --balancer URL, --prometheus URL, --log PATH"
+            )
+        if self.balancer is not None:
+            return BalancerTraffic(self.balancer, buckets, os.environ.get("MELANGE_OPERATE_KEY", ""))
+        if self.prometheus is not None:
+            return PrometheusTraffic(self.prometheus, buckets, self.selector)
+        return LogTraffic(str(self.log), buckets)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What the controller must keep to."""
+
+    interval: Annotated[float, typer.Option(help="Time between two looks [s].")] = 30.0
+    floor: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=N", help="Instances never to go below: of a type, or N in all (repeatable)."),
+    ] = None
+    slack: Annotated[float, typer.Option(help="Share by which the fleet is made larger when it changes.")] = 0.03
+    spare: Annotated[int, typer.Option(min=0, help="N+k: instances beyond what the traffic takes.")] = 0
+    max_changes: Annotated[int, typer.Option(min=2, help="Most changes of the wanted fleet in an hour.")] = 12
+    settle: Annotated[float, typer.Option(help="How often a smaller fleet and another mix are looked for [s].")] = (
+        3600.0
+    )
+    start_up: Annotated[float, typer.Option(min=0, help="From an order to an instance's first request [s].")] = 300.0
+    drain: Annotated[float, typer.Option(min=0, help="Time for an instance to finish its requests [s].")] = 120.0
+    patience: Annotated[float, typer.Option(help="A start that takes longer has failed [s].")] = 900.0
+    exclude: Annotated[float, typer.Option(help="A type that failed is left out for this long [s].")] = 1800.0
+
+    def settings(self, operation: Operation, traffic: _TrafficFlags) -> OperateSettings:
+        """As the controller's settings."""
+        from melange.deploy.operate.operate_settings import DEFAULT_RULE, OperateSettings
+        from melange.deploy.operate.operation import floor_of
+
+        return operation.settings(
+            OperateSettings(
+                interval_s=self.interval,
+                window_s=traffic.window,
+                rule=replace(DEFAULT_RULE, target=traffic.target_load),
+                floor=floor_of(self.floor, operation.types()),
+                slack=self.slack,
+                spare=self.spare,
+                most_changes_per_h=self.max_changes,
+                settle_s=self.settle,
+                start_up_s=self.start_up,
+                drain_s=self.drain,
+                patience_s=self.patience,
+                exclude_s=self.exclude,
+                lease_s=max(120.0, 4 * self.interval),
+            )
+        )
+
+
+@dataclass(frozen=True)
+class _DriverFlags:
+    """What acts, and on what."""
+
+    driver: Annotated[str, typer.Option(help=f"What acts: {', '.join(_DRIVERS)}.")] = "dry-run"
+    state: Annotated[
+        Path, typer.Option(help="Folder of the state, the log and the plan in force; for one service.")
+    ] = Path("melange-operate")
+    start: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=COMMAND", help="process: how a type's server is started, with {port}."),
+    ] = None
+    command: Annotated[str, typer.Option(help="command: the program that looks and acts.")] = ""
+    command_timeout: Annotated[float, typer.Option(help="command: how long it may take [s].")] = 60.0
+    folder: Annotated[Path | None, typer.Option(help="files: where the manifests go.")] = None
+    to: Annotated[str, typer.Option(help="files: the target, as of melange deploy.")] = "kubernetes"
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="files: an option of the target (repeatable).")
+    ] = None
+    commit: Annotated[bool, typer.Option("--commit", help="files: commit each change in the git checkout.")] = False
+    namespace: Annotated[str, typer.Option(help="kubernetes: where the Deployments are.")] = "default"
+    service: Annotated[str, typer.Option(help="kubernetes: which service, where the namespace has several.")] = ""
+    context: Annotated[str, typer.Option(help="kubernetes: context of the kubeconfig.")] = ""
+    api_server: Annotated[str, typer.Option(metavar="URL", help="kubernetes: an API server without login.")] = ""
+
+    def made(self, operation: Operation, settings: OperateSettings, traffic: Traffic) -> tuple[Driver, Lease]:
+        """The driver, and the lease that goes with it."""
+        from melange.deploy.operate.lease import FileLease
+
+        self.state.mkdir(parents=True, exist_ok=True)
+        lease = FileLease(self.state / "lease.json", settings.lease_s)
+        if self.driver == "kubernetes":
+            return self._kubernetes(operation, settings, lease.holder)
+        if self.driver == "command":
+            from melange.deploy.operate.drivers.command_driver import CommandDriver
+
+            return CommandDriver(shlex.split(self.command), self.command_timeout), lease
+        if self.driver == "process":
+            return self._process(operation, traffic), lease
+        from melange.deploy.operate.drivers.dry_run import DryRun
+
+        first = {name: count for name, count in operation.plan.instances_by_name.items() if count}
+        paper = DryRun(first, settings.start_up_s, settings.drain_s, self.state / "paper.json")
+        if self.driver == "dry-run":
+            return paper, lease
+        if self.driver != "files":
+            raise unknown("driver", self.driver, _DRIVERS)
+        if self.folder is None:
+            raise InputError("--driver files: say where the manifests go", hint="--folder DIR")
+        from melange.deploy.operate.drivers.files_driver import FilesDriver
+        from melange.deploy.render import target_of
+
+        options = target_of(self.to).read(self.option or [])
+        return FilesDriver(paper, self.folder, self.to, options, is_committed=self.commit), lease
+
+    def _process(self, operation: Operation, traffic: Traffic) -> Driver:
+        from melange.deploy.operate.drivers.process_driver import ProcessDriver
+        from melange.deploy.operate.operation import type_named
+
+        types = operation.types()
+        commands: dict[str, str] = {}
+        for text in self.start or ():
+            name, is_pair, command = text.partition("=")
+            if not is_pair:
+                raise InputError(f"--start: must be NAME=COMMAND, got {text!r}")
+            commands[type_named(name.strip(), types, "--start")] = command
+        if not commands:
+            raise InputError(
+                "--driver process: say how servers are started", hint='--start "NAME=server --port {port}"'
+            )
+        for name in commands:
+            if types[name].replicas_per_instance > 1:
+                raise InputError(f"--start: an instance of {name} holds several replicas, and a process is one")
+        outstanding = getattr(traffic, "outstanding", None)
+        return ProcessDriver(commands, self.state / "servers", self.state / "replicas.txt", outstanding=outstanding)
+
+    def _kubernetes(self, operation: Operation, settings: OperateSettings, holder: str) -> tuple[Driver, Lease]:
+        import importlib.util
+
+        from melange.installed import how_to_add
+
+        if importlib.util.find_spec("kubernetes") is None:
+            raise InputError(
+                "--driver kubernetes needs kubernetes, which is not installed", hint=how_to_add("kubernetes")
+            )
+        from melange.deploy.operate.drivers.kubernetes_driver import Clients, ClusterLease, KubernetesDriver
+
+        clients = Clients(self.api_server, self.context)
+        types = tuple(operation.types().values())
+        driver = KubernetesDriver(clients, self.namespace, types, self.service)
+        name = f"melange-operate{f'-{self.service}' if self.service else ''}"
+        return driver, ClusterLease(clients, self.namespace, name, holder.replace("/", "_"), settings.lease_s)
+
+
+@with_flags
+def operate(
+    plan_file: Annotated[Path, typer.Argument(metavar="PLAN", help="A plan.json (melange plan --out).")],
+    traffic: _TrafficFlags,
+    limits: _Limits,
+    driver: _DriverFlags,
+    once: Annotated[bool, typer.Option("--once", help="Look once, then end.")] = False,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="LOG", help="Decide on every look of a log again, and compare.")
+    ] = None,
+) -> None:
+    """Keep a live service on its plan: scale, mix again where it pays, replace what fails."""
+    from melange.deploy.operate.operation import Operation
+    from melange.plan.plan import Plan
+    from melange.plan.schedule.schedule import Schedule
+    from melange.profile.join import read_joined
+
+    operation = Operation(
+        plan=Plan.read(plan_file),
+        schedule=None if traffic.schedule is None else Schedule.read(traffic.schedule),
+        profile=read_joined(traffic.profile_files) if traffic.profile_files else None,
+    )
+    if replay is not None:
+        _replay(operation, replay)
+        return
+    if sys.platform == "win32":
+        raise InputError("melange operate runs on Linux and macOS", hint="run it in a container or in WSL")
+    from melange.deploy.operate.control_loop import Controller
+
+    settings = limits.settings(operation, traffic)
+    source = traffic.read(operation)
+    acting, lease = driver.made(operation, settings, source)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    controller = Controller(operation.brief(settings), operation.plan, acting, source, lease, driver.state)
+    if once:
+        try:
+            controller.look()
+        finally:
+            lease.release()
+        return
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    controller.run(stop)
+
+
+def _replay(operation: Operation, path: Path) -> None:
+    """Print every decision of a log, and whether it comes out the same."""
+    from melange.deploy.operate.decision_log import BEGIN, lines_of, replayed
+    from melange.deploy.operate.operate_settings import OperateSettings
+    from melange.records import record
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such log")
+    begins = [content for _, content in lines_of(path) if content.get("kind") == BEGIN]
+    if not begins:
+        raise InputError(f"{path}: not a log of melange operate: no line begins one")
+    settings = record(OperateSettings, begins[-1]["settings"], f"{path}: settings")
+    same = other = 0
+    for content, decision, is_same in replayed(path, operation.brief(settings), operation.plan.fingerprint):
+        same, other = same + is_same, other + (not is_same)
+        for line in decision.lines:
+            typer.echo(f"{content['at_s']:.0f}  {'' if is_same else 'differs: '}{line}")
+    typer.echo(f"{same + other} decisions, {other} differ", err=True)
+    if other:
+        raise typer.Exit(1)

@@ -1,0 +1,80 @@
+"""Processes of one plan, and what they hand over to those of the next: the counts, sorted into its types and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.deploy.addresses import known_types
+from melange.deploy.live.counters import Counters
+
+if TYPE_CHECKING:
+    from melange.deploy.addresses import Address
+    from melange.plan.plan import Plan
+    from melange.workload.workload import Array
+
+# Counted by replica type, by size, and of the supervisor's own.
+_BY_TYPE = ("sent", "type_judged", "type_met", "ttft", "tpot", "latency")
+_BY_SIZE = ("arrived", "completed", "input_sum", "output_sum", "sent", "type_judged", "type_met")
+_OWN = ("began", "last_arrival", "window_began", "drift")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Generation:
+    """A plan, and the processes that serve by it.
+
+    Parameters
+    ----------
+    plan, addresses
+        What is served, by which replicas.
+    counters
+        Where its processes count.
+    workers
+        Process and start by process id.
+    """
+
+    plan: Plan
+    addresses: Sequence[Address]
+    counters: Counters
+    workers: dict[int, tuple[int, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan, addresses: Sequence[Address], processes: int) -> Generation:
+        """A generation that has counted nothing."""
+        counters = Counters(processes, len(known_types(plan)), *plan.workload.buckets.shape)
+        return cls(plan=plan, addresses=addresses, counters=counters)
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether each of its processes takes connections."""
+        return bool((self.counters.each("began") > 0).all())
+
+    def take_over(self, earlier: Generation) -> None:
+        """Count on from what an earlier generation has counted up to now."""
+        self.counters.table[-1] = self.sorted_in(earlier, earlier.counters.snapshot())
+
+    def sorted_in(self, earlier: Generation, row: Array) -> Array:
+        """A row of an earlier generation's counters as one of ours; what has no place here is left out."""
+        ours, theirs = self.counters, earlier.counters
+        places = {one: t for t, one in enumerate(_names(self.plan))}
+        pairs = [(places[one], t) for t, one in enumerate(_names(earlier.plan)) if one in places]
+        is_same_size = self.plan.workload.buckets == earlier.plan.workload.buckets
+        found = np.zeros(ours.width)
+        for name, shape in ours.shapes.items():
+            if name in _OWN or (name in _BY_SIZE and not is_same_size):
+                continue
+            old = theirs.part(row, name)
+            new = ours.part(found, name)
+            if name in _BY_TYPE:
+                for t, before in pairs:
+                    new[t] = old[before]
+            else:
+                new[...] = old.reshape(shape)
+        return found
+
+
+def _names(plan: Plan) -> list[str]:
+    return [plan.replica_types[r].name for r in known_types(plan)]

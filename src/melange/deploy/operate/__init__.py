@@ -1,0 +1,1 @@
+"""The controller: keeps a live service on its plan, and says why."""

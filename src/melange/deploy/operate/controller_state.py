@@ -1,0 +1,133 @@
+"""What a controller remembers from one look to the next; a file holds it, replaced atomically."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from melange.deploy.operate.observation import rates_from
+from melange.files import Json, read_as, write_document
+from melange.records import items, mapping, number, record, value_of
+from melange.workload.workload import Array
+
+# Windows that are remembered: what a rule looks back on, and how long a smaller fleet would have been enough. More let
+# a controller trust a quiet spell for longer; the file grows with them.
+_MOST_WINDOWS = 72
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusion:
+    """A type that failed, and is left out for a while.
+
+    Parameters
+    ----------
+    until_s
+        When it may be tried again (Unix time) [s].
+    times
+        How often it has failed in a row.
+    reason
+        What happened.
+    """
+
+    until_s: float
+    times: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Window:
+    """The traffic of a window.
+
+    Parameters
+    ----------
+    end_s
+        When it ended (Unix time) [s].
+    request_rate
+        Arrivals per second by size (I, O) [1/s].
+    """
+
+    end_s: float
+    request_rate: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ControllerState:
+    """All that a controller remembers.
+
+    Parameters
+    ----------
+    target
+        Instances that are wanted, by replica type name; None before the first look.
+    windows
+        The traffic of the last windows, the newest last.
+    excluded
+        Types that failed, by name; also those that may be tried again, until they serve.
+    changes_s
+        When ``target`` was revised in the last hour (Unix time) [s].
+    mixed_at_s
+        When another mix was last looked for (Unix time) [s].
+    decisions
+        How many looks there were.
+    """
+
+    target: Mapping[str, int] | None = None
+    windows: tuple[Window, ...] = ()
+    excluded: Mapping[str, Exclusion] = field(default_factory=dict)
+    changes_s: tuple[float, ...] = ()
+    mixed_at_s: float = 0.0
+    decisions: int = 0
+
+    def rates(self) -> Array:
+        """The remembered rates (W, I, O) [1/s]."""
+        return np.stack([one.request_rate for one in self.windows])
+
+    def with_window(self, end_s: float, request_rate: Array) -> tuple[Window, ...]:
+        """The windows with one more; of the oldest as many are forgotten."""
+        # Six digits are more than is known of any rate, and keep the file short.
+        rounded = np.array([[float(f"{value:.6g}") for value in row] for row in request_rate])
+        return (*self.windows, Window(end_s=end_s, request_rate=rounded))[-_MOST_WINDOWS:]
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return {
+            "target": None if self.target is None else dict(self.target),
+            "windows": [{"end_s": one.end_s, "request_rate": one.request_rate.tolist()} for one in self.windows],
+            "excluded": {name: asdict(one) for name, one in self.excluded.items()},
+            "changes_s": list(self.changes_s),
+            "mixed_at_s": self.mixed_at_s,
+            "decisions": self.decisions,
+        }
+
+    @classmethod
+    def from_json(cls, content: Json) -> ControllerState:
+        """From the JSON object that :meth:`to_json` makes."""
+        windows = [
+            Window(
+                end_s=number(one["end_s"], f"{at}.end_s"),
+                request_rate=rates_from(one["request_rate"], f"{at}.request_rate"),
+            )
+            for at, one in items(content["windows"], "windows")
+        ]
+        return cls(
+            target=value_of(Mapping[str, int] | None, content["target"], "target"),
+            windows=tuple(windows),
+            excluded={
+                name: record(Exclusion, one, f"excluded.{name}")
+                for name, one in mapping(content["excluded"], "excluded").items()
+            },
+            changes_s=value_of(tuple[float, ...], content["changes_s"], "changes_s"),
+            mixed_at_s=number(content["mixed_at_s"], "mixed_at_s"),
+            decisions=value_of(int, content["decisions"], "decisions"),
+        )
+
+    def save(self, path: Path) -> None:
+        """Replace the file; a reader sees the old state or the new one, also after a crash at any instant."""
+        write_document(path, "operate-state", self.to_json())
+
+    @classmethod
+    def read(cls, path: Path) -> ControllerState:
+        """The state in a file; an empty one where there is none yet."""
+        return read_as(path, "operate-state", cls.from_json) if path.exists() else cls()

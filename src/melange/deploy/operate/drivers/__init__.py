@@ -1,0 +1,1 @@
+"""Ways to act: each starts, drains and stops instances somewhere."""

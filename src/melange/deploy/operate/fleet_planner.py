@@ -1,0 +1,202 @@
+"""Fleets for given traffic under the plan's own question: what each carries, and the cheapest that carries it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.errors import InfeasibleError, InputError, SolverError, unknown
+from melange.plan.bindings import INSTANCE_TYPE, OFFER, REPLICA_TYPE, Bindings
+from melange.plan.fleet import least_peak_shares
+from melange.plan.problem import build
+from melange.plan.question import Question
+from melange.plan.servable import scope_of
+from melange.plan.solve import solve, with_instances
+from melange.workload.workload import Array
+
+if TYPE_CHECKING:
+    from melange.plan.plan import Plan
+    from melange.profile.profile import Profile
+
+# A search that takes longer has its best fleet by then [s]: a controller must not wait for a proof.
+_LONGEST_S = 10.0
+# Part of the traffic of a size below which no fleet is changed for it: a stray request.
+_STRAY = 1e-4
+# What a size takes where its type is unknown: any traffic of it is too much.
+_UNKNOWN = 1e12
+# Peak loads above 1 by less are rounding of the linear program.
+FULL = 1 + 1e-6
+Counts = Mapping[str, int]
+
+
+class FleetPlanner:
+    """Answers for one service.
+
+    Parameters
+    ----------
+    plan
+        Whose question is asked again: its limits, spares, exclusions and headroom.
+    profile
+        All that may be rented; None: what the plan was made from.
+    floor
+        Instances that every fleet has, by replica type name; the empty name: in all.
+    """
+
+    def __init__(self, plan: Plan, profile: Profile | None = None, floor: Counts | None = None) -> None:
+        asked = plan.question if profile is None else replace(plan.question, profile=profile)
+        limit_s = min(asked.options.time_limit_s, _LONGEST_S)
+        self.question = asked.with_options(drop_unservable=True, time_limit_s=limit_s)
+        self.types = asked.profile.replica_types
+        self.types_by_name = {one.name: one for one in self.types}
+        self.cost_per_h = {one.name: one.cost_per_h for one in self.types}
+        self.replicas = {one.name: one.replicas_per_instance for one in self.types}
+        self.floor = dict(floor or {})
+        self.least_total = self.floor.pop("", 0)
+        for name in self.floor:
+            if name not in self.cost_per_h:
+                raise unknown("replica type", name, self.cost_per_h)
+        self._bindings = Bindings(self.types, (OFFER, INSTANCE_TYPE, REPLICA_TYPE))
+        rate = asked.profile.max_request_rate * np.array([*self.replicas.values()])[:, None, None]
+        with np.errstate(divide="ignore"):
+            usd = np.array([*self.cost_per_h.values()])[:, None, None] / rate
+        least = usd.min(axis=0)
+        # What one request per second of each size costs at least (I, O) [USD/h]: load in one number for all types.
+        self.work = np.where(np.isfinite(least), least, 0.0)
+
+    def cost(self, fleet: Counts) -> float:
+        """What a fleet costs [USD/h]."""
+        return sum(self.cost_per_h[name] * count for name, count in fleet.items())
+
+    def seen(self, request_rate: Array) -> Array:
+        """Rates without those that are a stray request's, and without sizes that nothing serves (I, O) [1/s]."""
+        kept = np.where((request_rate >= _STRAY * request_rate.sum()) & (self.work > 0), request_rate, 0.0)
+        return np.asarray(kept)
+
+    def peak(self, fleet: Counts, request_rate: Array) -> float:
+        """Load of the fullest type at the best shares, as a share of its planned capacity; infinite: no type serves it.
+
+        Headroom is not part of the capacity: 1 is what the plan would fill.
+        """
+        return self._shared(fleet, request_rate)[1]
+
+    def carried(self, fleet: Counts, request_rates: Sequence[Array]) -> int:
+        """How many of the last of some windows' rates (I, O) [1/s] a fleet carries, all from there to the end."""
+        count = 0
+        weights: Array | None = None
+        for rate in reversed(request_rates):
+            # The shares of a window that was solved for often do for the next.
+            fits = weights is not None and bool((np.tensordot(weights, rate, 2) <= FULL).all())
+            if not fits:
+                weights, peak = self._shared(fleet, rate)
+                fits = peak <= FULL
+            if not fits:
+                break
+            count += 1
+        return count
+
+    def _shared(self, fleet: Counts, request_rate: Array) -> tuple[Array, float]:
+        """What a request per second of each size takes of each used type's capacity at the best shares, and the peak.
+
+        The first is (T, I, O); sizes without traffic take too much, as nobody has said where they go.
+        """
+        shape = self.question.workload.buckets.shape
+        if not request_rate.any():
+            return np.full((1, *shape), _UNKNOWN), 0.0
+        question = self._at(request_rate)
+        scope = scope_of(question)
+        problem = build(question, scope.allowed, scope.served)
+        count = np.array([fleet.get(name, 0) for name in problem.names], np.int64)
+        carried = problem.carried(count)
+        found = least_peak_shares(problem, carried)
+        if found is None:
+            return np.full((1, *shape), _UNKNOWN), float("inf")
+        used = np.flatnonzero(carried > 0)
+        share = found[0][used]
+        taken = np.zeros_like(share)
+        np.multiply(problem.load[used], share, out=taken, where=share > 0)
+        weights = np.full((len(used), request_rate.size), _UNKNOWN)
+        weights[:, problem.cells] = taken / request_rate.ravel()[problem.cells] / carried[used][:, None]
+        return weights.reshape(len(used), *shape), found[1]
+
+    def cheapest(
+        self,
+        request_rate: Array,
+        at_least: Counts | None = None,
+        at_most: Counts | None = None,
+        near: Plan | None = None,
+    ) -> dict[str, int] | None:
+        """Instances of the cheapest fleet by replica type name; None where none carries the traffic within the limits.
+
+        Parameters
+        ----------
+        request_rate
+            What it is to carry (I, O) [1/s].
+        at_least, at_most
+            Instances by replica type name; types that are not named are free. The floor counts as far as ``at_most``
+            allows it.
+        near
+            Of fleets of equal cost, the one with the fewest changes from this plan.
+        """
+        least = {name: max(self.floor.get(name, 0), (at_least or {}).get(name, 0)) for name in self.cost_per_h}
+        # What is not available is no part of a fleet, whatever the floor.
+        least |= {name: min(least[name], most) for name, most in (at_most or {}).items()}
+        try:
+            question = self._bounded(self._at(request_rate), least, at_most or {})
+            found = solve(question, incumbent=near)
+        except (InfeasibleError, SolverError, InputError):
+            return None
+        return self._at_total({name: int(n) for name, n in found.instances_by_name.items() if n}, at_most or {})
+
+    def plan_of(self, fleet: Counts, request_rate: Array | None) -> Plan | None:
+        """The plan of a fleet, with shares for that traffic (None: the planned one); None where it cannot serve it."""
+        question = self.question if request_rate is None or not request_rate.any() else self._at(request_rate)
+        scope = scope_of(question)
+        problem = build(question, scope.allowed, scope.served)
+        wanted = np.array([fleet.get(one.name, 0) for one in self.types], np.int64)
+        # A floor or a spare may be more than the traffic could use; shares are those of what it could.
+        useful = np.zeros_like(wanted)
+        useful[problem.types] = np.minimum(wanted[problem.types], problem.most)
+        found = with_instances(question, useful)
+        if found is None:
+            return None
+        running = np.where(useful > 0, wanted, 0)
+        load = found.load * useful / np.maximum(running, 1)
+        cost = float(running @ np.array([*self.cost_per_h.values()]))
+        return replace(found, instances=running, load=load, cost_per_h=cost, bound_per_h=0.0, gap=1.0)
+
+    def _at(self, request_rate: Array) -> Question:
+        workload = replace(self.question.workload, request_rate=request_rate, cautions=(), log_part_s=None)
+        return replace(self.question, workload=workload)
+
+    def _bounded(self, question: Question, least: Counts, at_most: Counts) -> Question:
+        options = question.options
+        given = options.min_replicas
+        each = given if isinstance(given, Mapping) else dict.fromkeys(least, given)
+        caps = dict(options.max_instances)
+        gone = [name for name, count in at_most.items() if not count]
+        for name, count in at_most.items():
+            if count:
+                # A name may bind variants of the type too, which have their own count.
+                bound = [self.types[r].name for r in self._bindings.positions(name).tolist()]
+                most = sum(at_most.get(other, least[other]) for other in bound)
+                caps[name] = min(caps.get(name, most), most)
+        needed = [name for name, count in least.items() if count]
+        return question.with_options(
+            require=tuple(dict.fromkeys((*options.require, *needed))),
+            exclude=tuple(dict.fromkeys((*options.exclude, *gone))),
+            min_replicas={name: max(each.get(name, 0), least[name] * self.replicas[name]) for name in self.cost_per_h},
+            max_instances=caps,
+        )
+
+    def _at_total(self, fleet: dict[str, int], at_most: Counts) -> dict[str, int]:
+        """The fleet with as many instances as the floor asks for in all, if available: of its cheapest types."""
+        lacking = self.least_total - sum(fleet.values())
+        for name in sorted(self.cost_per_h, key=lambda one: (one not in fleet, self.cost_per_h[one])):
+            room = max(0, at_most[name] - fleet.get(name, 0)) if name in at_most else lacking
+            if lacking > 0 and room:
+                fleet[name] = fleet.get(name, 0) + min(room, lacking)
+                lacking -= min(room, lacking)
+        return fleet

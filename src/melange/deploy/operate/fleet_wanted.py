@@ -1,0 +1,327 @@
+"""The fleet that is wanted now: scaled by the rule, mixed again where that pays, and without what has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melange.deploy.operate.exclusions import is_out
+from melange.deploy.operate.fleet_planner import FULL
+from melange.plan.schedule.rule import look_ahead
+from melange.units import S_PER_H
+from melange.workload.workload import Array
+
+if TYPE_CHECKING:
+    from melange.deploy.operate.controller_state import ControllerState
+    from melange.deploy.operate.decide import Brief
+    from melange.deploy.operate.observation import Observation
+
+# Part of the traffic that is expected of the sizes that were planned for, in their mix, however few come now: enough
+# for a fleet that serves them all, too little to rent more than that for.
+_USUAL = 1e-3
+# Voluntary changes, to which giving back and new mixes belong, may take this part of the changes of an hour.
+_VOLUNTARY = 0.5
+LOST, UP, DOWN, MIX = "replace", "scale up", "scale down", "mix again"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What is wanted.
+
+    Parameters
+    ----------
+    target
+        Instances by replica type name.
+    lines
+        Why it is another, if it is.
+    is_mix_checked
+        Whether another mix was looked for.
+    """
+
+    target: Mapping[str, int]
+    lines: tuple[str, ...] = ()
+    is_mix_checked: bool = False
+
+
+def wanted_after(
+    brief: Brief, state: ControllerState, seen: Observation, *, is_new_window: bool, is_new_failure: bool
+) -> Wanted:
+    """What is wanted after a look.
+
+    Parameters
+    ----------
+    is_new_window
+        Whether the newest window has not been decided on.
+    is_new_failure
+        Whether a type has just been left out: the next best fleet is planned at once, and else with each window.
+    """
+    one = _Question(brief, state, seen)
+    lost = one.lost() if is_new_window or is_new_failure else None
+    if lost is not None:
+        return lost
+    if not (is_new_window and state.windows):
+        return Wanted(target=one.target)
+    return one.scaled() or one.smaller() or one.mixed() or Wanted(target=one.target)
+
+
+class _Question:
+    """One look, with what the answers share."""
+
+    def __init__(self, brief: Brief, state: ControllerState, seen: Observation) -> None:
+        self.brief, self.state, self.seen = brief, state, seen
+        self.planner, self.settings = brief.planner, brief.settings
+        self.now_s, self.held = seen.at_s, brief.held
+        self.target: dict[str, int] = dict(state.target or {})
+        # A type that is out keeps what runs of it.
+        self.most = {
+            name: seen.of(name).ready + seen.of(name).starting - seen.of(name).late(brief.settings.patience_s)
+            for name in brief.planner.types_by_name
+            if is_out(state.excluded, name, seen.at_s)
+        }
+        used = len(state.changes_s)
+        self.may_replace = used < self.settings.most_changes_per_h
+        self.may_grow = used < self.settings.most_changes_per_h - 1
+        self.may_shrink = used < max(1, int(self.settings.most_changes_per_h * _VOLUNTARY))
+        self.expected = _expected(brief, state) if state.windows else None
+
+    # -- what has failed
+
+    def lost(self) -> Wanted | None:
+        """The next best fleet where a wanted type is not available, and the floor where it is available again."""
+        gone = [name for name, count in self.target.items() if count > self.most.get(name, count)]
+        if not gone:
+            return self._back_to_floor()
+        kept = {name: min(count, self.most.get(name, count)) for name, count in self.target.items()}
+        need = self._needed()
+        found = self.planner.cheapest(need, at_least=kept, at_most=self.most)
+        if found is None:
+            found = self.planner.cheapest(need, at_least=self.held, at_most=self.most)
+        if found is None:
+            return Wanted(target=self.target)
+        return self._change(LOST, self._with_spare(found), f"{', '.join(gone)} not available", may=self.may_replace)
+
+    def _back_to_floor(self) -> Wanted | None:
+        floor = {name: count for name, count in self.held.items() if name not in self.most}
+        if all(self.target.get(name, 0) >= count for name, count in floor.items()):
+            return None
+        return self._change(UP, _most(self.target, floor), "the floor", may=self.may_replace)
+
+    # -- scaling
+
+    def scaled(self) -> Wanted | None:
+        """More, where the traffic that is expected does not fit."""
+        need = self._needed()
+        if self._follows_rule():
+            fleet = self._by_rule()
+            if any(count > self.target.get(name, 0) for name, count in fleet.items()):
+                why = f"the schedule's rule wants {fleet.get(self._rule_type, 0)} x {self._rule_type}"
+                return self._change(UP, _most(self.target, fleet), why, may=self.may_grow)
+            return None
+        without_spare = self._without_spare(self.target)
+        peak = self.planner.peak(without_spare, need)
+        if peak <= FULL:
+            return None
+        room = need * (1 + self.settings.slack)
+        found = self.planner.cheapest(room, at_least=without_spare, at_most=self._most_of(without_spare))
+        if found is None:
+            found = self.planner.cheapest(need, at_least=self.held, at_most=self.most)
+        if found is None:
+            return Wanted(target=self.target, lines=("no available fleet carries the traffic",))
+        return self._change(UP, self._with_spare(found), self._loaded(peak), may=self.may_grow)
+
+    def smaller(self) -> Wanted | None:
+        """Fewer, where the traffic of the last windows would have fit, for long enough to pay for starting again."""
+        if self._follows_rule():
+            fleet = self._by_rule()
+            fewer = {name: max(fleet.get(name, 0), self.held.get(name, 0)) for name in self.target}
+            if self.planner.cost(fewer) >= self.planner.cost(self.target) - 1e-9:
+                return None
+            why = f"the schedule's rule wants {fleet.get(self._rule_type, 0)} x {self._rule_type}"
+            return self._change(DOWN, fewer, why, may=self.may_shrink)
+        if not self._may_look():
+            return None
+        needs = self._needs()
+        lately = needs[-self.settings.rule.stable_windows :]
+        if len(lately) < self.settings.rule.stable_windows:
+            return None
+        need = max(lately, key=lambda one: float((one * self.planner.work).sum()))
+        room = need * (1 + self.settings.slack)
+        found = self.planner.cheapest(room, at_least=self.held, at_most=_most({}, self.target) | self._zero())
+        if found is None:
+            return None
+        after = self._with_spare(found)
+        saved = self.planner.cost(self.target) - self.planner.cost(after)
+        if saved <= 1e-9 or self.planner.carried(found, lately) < len(lately):
+            return None
+        hours = self._quiet_h(found, needs)
+        price = self._price({}, _difference(self.target, after))
+        if saved * hours <= price:
+            return None
+        why = f"saves {saved:.2f} USD/h, enough for the last {hours:.1f} h, for {price:.2f} USD of switching"
+        return self._change(DOWN, after, why, may=self.may_shrink, is_mix_checked=True)
+
+    def mixed(self) -> Wanted | None:
+        """Another mix, where it saves more in the time that it is expected to last than the switch costs."""
+        if not self._may_look():
+            return None
+        needs = self._needs()
+        lately = needs[-self.settings.rule.stable_windows :]
+        need = max(lately, key=lambda one: float((one * self.planner.work).sum())) * (1 + self.settings.slack)
+        found = (
+            self._by_rule()
+            if self.brief.rule is not None and not self._is_rule_out()
+            else self.planner.cheapest(need, self.held, self.most, near=self.planner.plan_of(self.target, need))
+        )
+        checked = Wanted(target=self.target, is_mix_checked=True)
+        if found is None:
+            return checked
+        after = found if self.brief.rule is not None else self._with_spare(found)
+        saved = self.planner.cost(self.target) - self.planner.cost(after)
+        if saved <= 1e-9 or self.planner.carried(found, lately) < len(lately):
+            return checked
+        hours = self._quiet_h(found, needs)
+        price = self._price(_difference(after, self.target), _difference(self.target, after))
+        if saved * hours <= price:
+            return checked
+        why = f"saves {saved:.2f} USD/h for an expected {hours:.1f} h, for {price:.2f} USD of switching"
+        return self._change(MIX, after, why, may=self.may_shrink, is_mix_checked=True)
+
+    # -- what they share
+
+    @property
+    def _rule_type(self) -> str:
+        return self.brief.rule.replica_type if self.brief.rule is not None else ""
+
+    def _is_rule_out(self) -> bool:
+        return is_out(self.state.excluded, self._rule_type, self.now_s)
+
+    def _follows_rule(self) -> bool:
+        """Whether the schedule's rule decides: its type is available, and no other stands in for it."""
+        if self.brief.rule is None or self._is_rule_out():
+            return False
+        return all(count <= self.held.get(name, 0) for name, count in self.target.items() if name != self._rule_type)
+
+    def _by_rule(self) -> dict[str, int]:
+        rule = self.brief.rule
+        assert rule is not None
+        count = max(0, rule.wanted(self.state.rates())) + self.settings.spare
+        fleet = dict(self.held)
+        reserved = self.brief.reserved.get(rule.replica_type, 0)
+        fleet[rule.replica_type] = max(fleet.get(rule.replica_type, 0), reserved + count)
+        lacking = self.planner.least_total - sum(fleet.values())
+        fleet[rule.replica_type] += max(0, lacking)
+        return fleet
+
+    def _needed(self) -> Array:
+        """What the fleet must carry (I, O) [1/s]."""
+        if self.expected is None:
+            return np.asarray(self.planner.question.workload.request_rate)
+        return np.asarray(self.expected[-1])
+
+    def _needs(self) -> list[Array]:
+        """The same after each remembered window."""
+        assert self.expected is not None
+        return [np.asarray(one) for one in self.expected]
+
+    def _zero(self) -> dict[str, int]:
+        return {name: 0 for name in self.planner.types_by_name if not self.target.get(name, 0)}
+
+    def _most_of(self, at_least: Mapping[str, int]) -> dict[str, int]:
+        return {name: max(count, at_least.get(name, 0)) for name, count in self.most.items()}
+
+    def _may_look(self) -> bool:
+        """Whether it is time to give something back or to mix again, with nothing else under way."""
+        if self.seen.at_s - self.state.mixed_at_s < self.settings.settle_s - self.settings.interval_s / 2:
+            return False
+        return all(self.seen.of(name).ready >= count for name, count in self.target.items())
+
+    def _quiet_h(self, fleet: Mapping[str, int], needs: list[Array]) -> float:
+        """How long a fleet would have been enough up to now [h]: what has lasted is expected to last as long again."""
+        windows = self.planner.carried(fleet, needs)
+        return min(windows * self.settings.window_s / S_PER_H, self.settings.longest_h)
+
+    def _price(self, starts: Mapping[str, int], stops: Mapping[str, int]) -> float:
+        """What a switch costs [USD]: instances are paid while they start and drain, and old ones until new ones serve.
+
+        What is given back is expected to be ordered again, and to start then.
+        """
+        settings = self.settings
+        start_h, drain_h = settings.start_up_s / S_PER_H, settings.drain_s / S_PER_H
+        overlap_h = start_h if starts else 0.0
+        going = self.planner.cost(stops) * (overlap_h + drain_h + start_h)
+        return self.planner.cost(starts) * start_h + going
+
+    def _with_spare(self, fleet: Mapping[str, int]) -> dict[str, int]:
+        """With as many more of the type that has the most of the capacity as may be lost."""
+        after = dict(fleet)
+        if self.settings.spare and after:
+            name = _main(self.planner.cost_per_h, {one: n for one, n in after.items() if one not in self.most} or after)
+            after[name] = min(after[name] + self.settings.spare, self.most.get(name, after[name] + self.settings.spare))
+        return after
+
+    def _without_spare(self, fleet: Mapping[str, int]) -> dict[str, int]:
+        after = dict(fleet)
+        if self.settings.spare and after:
+            name = _main(self.planner.cost_per_h, after)
+            after[name] = max(after[name] - self.settings.spare, self.held.get(name, 0))
+        return after
+
+    def _loaded(self, peak: float) -> str:
+        if np.isinf(peak):
+            return "sizes have come that no type of the fleet serves"
+        return f"the traffic ahead takes {peak:.0%} of the capacity"
+
+    def _change(
+        self, verb: str, after: Mapping[str, int], why: str, *, may: bool, is_mix_checked: bool = False
+    ) -> Wanted | None:
+        """The change, in words; none where nothing changes, and only words where the limit does not allow it."""
+        before = {name: count for name, count in self.target.items() if count}
+        after = {name: count for name, count in after.items() if count}
+        if before == after:
+            return Wanted(target=self.target, is_mix_checked=is_mix_checked) if is_mix_checked else None
+        moved = ", ".join(
+            f"{name} {before.get(name, 0)} -> {after.get(name, 0)}"
+            for name in dict.fromkeys((*before, *after))
+            if before.get(name, 0) != after.get(name, 0)
+        )
+        cost = self.planner.cost(after) - self.planner.cost(before)
+        text = f"{verb}: {moved} ({cost:+.2f} USD/h): {why}"
+        if not may:
+            limit = self.settings.most_changes_per_h
+            return Wanted(target=self.target, lines=(f"held back, {limit} changes an hour are allowed: {text}",))
+        return Wanted(target=after, lines=(text,), is_mix_checked=is_mix_checked)
+
+
+def _expected(brief: Brief, state: ControllerState) -> Array:
+    """What a fleet must carry after each window (W, I, O) [1/s]: the look ahead, the margin and the target load."""
+    rule, settings = brief.settings.rule, brief.settings
+    rates = state.rates()
+    work = (rates * brief.planner.work).sum(axis=(1, 2))
+    ahead = look_ahead(work, rule, settings.start_up_s / settings.window_s)
+    # Sizes as in the windows that are looked back on: a single window may have few requests.
+    seen = np.stack([rates[max(0, k + 1 - max(rule.look_back, 3)) : k + 1].mean(axis=0) for k in range(len(rates))])
+    own = (seen * brief.planner.work).sum(axis=(1, 2))
+    factor = np.divide(ahead, own, out=np.zeros_like(ahead), where=own > 0)
+    ahead_rates = seen * (factor * (1 + rule.margin) / rule.target)[:, None, None]
+    # Sizes that were planned for may come again: some type of the fleet serves each of them, whatever came lately.
+    planned = brief.planner.seen(np.asarray(brief.planner.question.workload.request_rate))
+    usual = _USUAL * planned / max(float(planned.sum()), 1e-300)
+    return np.asarray(np.maximum(ahead_rates, usual * ahead_rates.sum(axis=(1, 2))[:, None, None]))
+
+
+def _most(first: Mapping[str, int], second: Mapping[str, int]) -> dict[str, int]:
+    names = dict.fromkeys((*first, *second))
+    return {name: max(first.get(name, 0), second.get(name, 0)) for name in names}
+
+
+def _difference(more: Mapping[str, int], less: Mapping[str, int]) -> dict[str, int]:
+    """Instances of the first that the second does not have."""
+    return {name: count - less.get(name, 0) for name, count in more.items() if count > less.get(name, 0)}
+
+
+def _main(cost_per_h: Mapping[str, float], fleet: Mapping[str, int]) -> str:
+    """The type that a fleet spends most on."""
+    return max(sorted(fleet), key=lambda name: cost_per_h[name] * fleet[name])

@@ -1,0 +1,115 @@
+"""A controller put together from a plan, a schedule and what the command line says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from melange.deploy.operate.decide import Brief
+from melange.deploy.operate.fleet_planner import FleetPlanner
+from melange.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from melange.deploy.operate.operate_settings import OperateSettings
+    from melange.plan.plan import Plan
+    from melange.plan.schedule.schedule import Schedule
+    from melange.profile.profile import Profile, ReplicaType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What is to be operated.
+
+    Parameters
+    ----------
+    plan
+        In force at the beginning; its question is asked again.
+    schedule
+        Whose rule and reserved instances are followed; None: the settings' rule.
+    profile
+        All that may be rented; None: what the plan was made from.
+    """
+
+    plan: Plan
+    schedule: Schedule | None = None
+    profile: Profile | None = None
+
+    def types(self) -> dict[str, ReplicaType]:
+        """All that may be rented, by name."""
+        profile = self.profile or self.plan.question.profile
+        return {one.name: one for one in profile.replica_types}
+
+    def settings(self, given: OperateSettings) -> OperateSettings:
+        """The settings with what the schedule says of its rule and of starting."""
+        one = self.schedule
+        if one is None or one.rule is None:
+            return given
+        options = one.options
+        return replace(
+            given,
+            rule=one.rule.settings,
+            window_s=one.rule.window_s,
+            start_up_s=options.start_up_s,
+            drain_s=options.drain_s,
+        )
+
+    def brief(self, settings: OperateSettings) -> Brief:
+        """What the controller is told.
+
+        Raises
+        ------
+        InputError
+            A schedule of other sizes or types than the plan's.
+        """
+        planner = FleetPlanner(self.plan, self.profile, settings.floor)
+        first = {name: count for name, count in self.plan.instances_by_name.items() if count}
+        schedule = self.schedule
+        if schedule is None:
+            return Brief(planner=planner, settings=settings, first=first)
+        reserved = {
+            one.name: int(count)
+            for one, count in zip(schedule.replica_types, schedule.reserved, strict=True)
+            if count > 0
+        }
+        rule = schedule.rule
+        names = (*reserved, *(() if rule is None else (rule.replica_type,)))
+        for name in names:
+            if name not in planner.types_by_name:
+                fault = unknown("replica type", name, planner.types_by_name, place="--schedule")
+                raise InputError(str(fault), hint="give all types that may be rented with --profile") from None
+        shape = self.plan.workload.buckets.shape
+        for signal in () if rule is None else rule.signals:
+            if signal.request_weight.shape != shape:
+                raise InputError(
+                    "--schedule: is for other request sizes than the plan",
+                    hint="make both from the same service.yaml",
+                )
+        return Brief(planner=planner, settings=settings, first=first, rule=rule, reserved=reserved)
+
+
+def floor_of(texts: Sequence[str] | None, names: Mapping[str, object]) -> dict[str, int]:
+    """``NAME=N`` or ``N`` texts as a floor by replica type name; the empty name: in all.
+
+    >>> floor_of(["4", "cloud/l4=2"], {"cloud/l4": 0, "cloud/h100": 0})
+    {'': 4, 'cloud/l4': 2}
+    """
+    floor: dict[str, int] = {}
+    for text in texts or ():
+        name, _, count = text.rpartition("=")
+        if not count.strip().isdecimal():
+            raise InputError(f"--floor: must be NAME=N or N, got {text!r}")
+        floor[type_named(name.strip(), names, "--floor") if name.strip() else ""] = int(count)
+    return floor
+
+
+def type_named(name: str, names: Mapping[str, object], flag: str) -> str:
+    """The replica type of that name, or the only one whose name contains it."""
+    if name in names:
+        return name
+    found = [one for one in names if name.casefold() in one.casefold()]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise InputError(f"{flag}: {name!r} is ambiguous: {', '.join(found)}", hint="give the full name")
+    raise unknown("replica type", name, names, place=flag)

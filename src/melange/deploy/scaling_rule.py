@@ -1,0 +1,212 @@
+"""The scaling rule of a schedule for a scaler: KEDA on Prometheus, KEDA by the clock, or plain JSON.
+
+Load is asked of the bundled balancer's counters by request size (``melange_completed_requests_total``): a recording
+rule adds them up with the weights of each signal, and the scaler looks ahead over what was recorded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from melange.deploy.as_yaml import yaml_text
+from melange.deploy.manifest import Manifest
+from melange.errors import Caution, InputError, unknown
+from melange.plan.problem import Positions
+from melange.plan.schedule.rule import HIGHEST, LINE, RuleSettings, ScalingRule, Signal
+from melange.plan.schedule.schedule import Schedule
+from melange.units import S_PER_MIN
+from melange.workload.cycle import WEEK
+from melange.workload.workload import Buckets
+
+# How often a signal is recorded [s].
+_RECORDED_S = 60
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_OPTIONS = {
+    "keda": ("deployment", "namespace", "prometheus", "most"),
+    "cron": ("deployment", "namespace", "time_zone", "most"),
+    "json": (),
+}
+
+
+def render_rule(schedule: Schedule, target: str, options: Mapping[str, str]) -> Manifest:
+    """A schedule's rule as files.
+
+    Parameters
+    ----------
+    schedule
+        What was planned.
+    target
+        ``keda``, ``cron`` or ``json``.
+    options
+        ``deployment`` (its instances are scaled, the reserved ones are not part of it), ``namespace``, ``prometheus``,
+        ``time_zone``, ``most`` instances.
+
+    Raises
+    ------
+    InputError
+        An unknown target or option, a schedule without a rule, a time zone that is needed and missing.
+    """
+    if target not in _OPTIONS:
+        raise unknown("target of a schedule", target, _OPTIONS)
+    for name in options:
+        if name not in _OPTIONS[target]:
+            raise unknown(f"option of {target}", name, _OPTIONS[target])
+    rule = schedule.rule
+    if rule is None:
+        raise InputError(
+            "the schedule has no rule: its reserved instances carry everything", hint="nothing is to be scaled"
+        )
+    if target == "cron":
+        return _cron(schedule, options)
+    if rule.buckets is None:
+        raise InputError("the schedule's file does not say which sizes its weights are for", hint="plan it again")
+    return _json(rule) if target == "json" else _keda(schedule, rule, rule.buckets, options)
+
+
+def _json(rule: ScalingRule) -> Manifest:
+    content = {
+        **rule.to_json(),
+        "wanted": "max over signals of ceil(ahead x (1 + margin) / target - reserved_load)",
+    }
+    return Manifest(target="json", files={"rule.json": json.dumps(content, indent=1) + "\n"})
+
+
+def _keda(schedule: Schedule, rule: ScalingRule, buckets: Buckets, options: Mapping[str, str]) -> Manifest:
+    if buckets.is_ordinal:
+        raise InputError("request sizes are only numbered, and the balancer counts them by tokens")
+    rules = [
+        {"record": f"melange:signal{k}:instances", "expr": _signal(signal, buckets, rule.window_s)}
+        for k, signal in enumerate(rule.signals)
+    ]
+    groups = {"groups": [{"name": "melange-schedule", "interval": f"{_RECORDED_S}s", "rules": rules}]}
+    triggers = [
+        {
+            "type": "prometheus",
+            "name": f"signal{k}",
+            "metricType": "AverageValue",
+            "metadata": {
+                "serverAddress": options.get("prometheus", "http://prometheus-operated.monitoring:9090"),
+                "query": _query(k, signal, rule),
+                "threshold": "1",
+            },
+        }
+        for k, signal in enumerate(rule.signals)
+    ]
+    scaled = _scaled_object(schedule, options, triggers, int(rule.settings.stable_windows * rule.window_s), 0)
+    words = (
+        "the rule counts completed requests of melange balance: while a fleet is overloaded they lag behind those that "
+        "arrive; without the balancer, record melange:signal0:instances from your own counters by size"
+    )
+    return Manifest(
+        target="keda",
+        files={"recording-rules.yaml": yaml_text([groups]), "scaled-object.yaml": yaml_text([scaled])},
+        cautions=(Caution("completed", words),),
+    )
+
+
+def _signal(signal: Signal, buckets: Buckets, window_s: float) -> str:
+    """PromQL of one signal: weights times rates by size, sizes that were never seen counting as none."""
+    parts = []
+    for i, o in np.argwhere(signal.request_weight > 0).tolist():
+        labels = f'input_upto="{buckets.input_edges[i]}",output_upto="{buckets.output_edges[o]}"'
+        rate = f"sum(rate(melange_completed_requests_total{{{labels}}}[{window_s:.0f}s]))"
+        parts.append(f"{signal.request_weight[i, o]:.6g} * ({rate} or vector(0))")
+    return "\n+ ".join(parts)
+
+
+def _query(k: int, signal: Signal, rule: ScalingRule) -> str:
+    """PromQL of the instances that a signal asks for, before they are rounded up."""
+    one, name = rule.settings, f"melange:signal{k}:instances"
+    ahead = _ahead(name, one, rule)
+    scale = (1 + one.margin) / one.target
+    return f"clamp_min({scale:.6g} * {ahead} - {signal.reserved_load:.6g}, 0)"
+
+
+def _ahead(name: str, one: RuleSettings, rule: ScalingRule) -> str:
+    # The newest window is recorded already, so k windows are k - 1 steps back.
+    back_s = max(1, round((one.look_back - 1) * rule.window_s + _RECORDED_S))
+    if one.ahead == HIGHEST:
+        return f"max_over_time({name}[{back_s}s])"
+    if one.ahead == LINE:
+        ahead_s = (1 + np.ceil(rule.delay_windows)) * rule.window_s
+        return f"predict_linear({name}[{back_s}s], {ahead_s:.0f})"
+    return name
+
+
+def _cron(schedule: Schedule, options: Mapping[str, str]) -> Manifest:
+    if "time_zone" not in options:
+        raise InputError(
+            "the hours are those that clocks show somewhere, and a clock needs to know where",
+            hint="--option time_zone=Europe/Berlin: that of the service's workload.time_zone, or Etc/UTC",
+        )
+    files = {}
+    for r, one in enumerate(schedule.replica_types):
+        counts = (schedule.on_demand + schedule.spot)[:, r].astype(int)
+        if not counts.any():
+            continue
+        name = _slug(one.name)
+        named = {**options, "deployment": options.get("deployment", "melange") + f"-{name}"}
+        triggers = [
+            {
+                "type": "cron",
+                "metadata": {
+                    "timezone": options["time_zone"],
+                    "start": _clock(begin, schedule.over),
+                    "end": _clock(end % len(counts), schedule.over),
+                    "desiredReplicas": str(count),
+                },
+            }
+            for begin, end, count in _stretches(counts)
+            if count
+        ]
+        files[f"scaled-object-{name}.yaml"] = yaml_text(
+            [_scaled_object(schedule, named, triggers, 0, int(counts.min()))]
+        )
+    return Manifest(target="cron", files=files)
+
+
+def _stretches(counts: Positions) -> list[tuple[int, int, int]]:
+    """First hour, hour after the last, and count of each stretch of equal counts; two where all are equal.
+
+    A stretch that ends when it begins is none to a clock.
+    """
+    if (counts == counts[0]).all():
+        half = len(counts) // 2
+        return [(0, half, int(counts[0])), (half, len(counts), int(counts[0]))]
+    begins = [0, *(np.flatnonzero(np.diff(counts)) + 1).tolist()]
+    ends = [*begins[1:], len(counts)]
+    return [(begin, end, int(counts[begin])) for begin, end in zip(begins, ends, strict=True)]
+
+
+def _clock(hour: int, over: str) -> str:
+    """Cron's words for an hour of the week, or of the day."""
+    return f"0 {hour % 24} * * {_DAYS[hour // 24]}" if over == WEEK else f"0 {hour} * * *"
+
+
+def _scaled_object(
+    schedule: Schedule, options: Mapping[str, str], triggers: Sequence[object], stable_s: int, least: int
+) -> dict[str, object]:
+    most = int(np.ceil((schedule.on_demand + schedule.spot).max())) * 2
+    name = options.get("deployment", "melange")
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": {"name": name, "namespace": options.get("namespace", "default")},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+            "minReplicaCount": least,
+            "maxReplicaCount": int(options.get("most", max(most, 1))),
+            "pollingInterval": int(S_PER_MIN / 2),
+            "advanced": {
+                "horizontalPodAutoscalerConfig": {"behavior": {"scaleDown": {"stabilizationWindowSeconds": stable_s}}}
+            },
+            "triggers": list(triggers),
+        },
+    }
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name.rpartition("/")[2].lower()).strip("-")

@@ -1,0 +1,1 @@
+"""Several services at once, each with a fleet of its own, on pools of accelerators that they share."""

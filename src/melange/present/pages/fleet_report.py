@@ -1,0 +1,57 @@
+"""A joint plan's own page: services, pools, what the next of each is worth."""
+
+from __future__ import annotations
+
+from melange.plan.joint.joint_plan import JointPlan
+from melange.present.pages import html as html
+from melange.present.terminal.fleet_words import (
+    exchange_sentences,
+    fleet_of,
+    fleet_sentence,
+    held,
+    price_of,
+    proof_sentence,
+    users_of,
+)
+
+
+def fleet_html(plan: JointPlan, name: str) -> str:
+    """The page as HTML; ``name`` is of the file."""
+    title = f"Melange: {name}"
+    services = [
+        (
+            one.name,
+            "-" if one.plan is None else f"{one.plan.cost_per_h:,.2f}",
+            "-" if one.apart_per_h is None else f"{one.apart_per_h:,.2f}",
+            f"{one.served_fraction:.0%}",
+            held(one),
+            fleet_of(one),
+        )
+        for one in plan.services
+    ]
+    header = ("Service", "USD/h", "Alone [USD/h]", "Traffic", "SLO met", "Fleet")
+    pools = [(pool.name, f"{pool.most:,}", f"{pool.left:,}", price_of(pool), users_of(pool)) for pool in plan.pools]
+    warnings = [*plan.cautions, *dict.fromkeys(one for found in plan.plans.values() for one in found.cautions)]
+    parts = [
+        f'<header><p class="brand">{html.escape(title)}</p><h1>{html.escape(fleet_sentence(plan))}</h1></header>',
+        "<main>",
+        html.section(
+            "Services",
+            html.folding_table(header, services, caption="Each service's fleet, and what it would cost alone"),
+            html.paragraph(proof_sentence(plan)),
+        ),
+        html.section(
+            "Pools",
+            html.folding_table(
+                ("Pool", "There", "Left", "Price [USD/h]", "Taken by"),
+                pools,
+                caption="What the services share; the price is what one more would save at most",
+            ),
+            html.bullets(exchange_sentences(plan)),
+        )
+        if pools
+        else "",
+        html.section("Warnings", html.bullets(map(str, warnings), "warnings")) if warnings else "",
+        "</main>",
+    ]
+    return html.document(title, parts, [])

@@ -1,0 +1,99 @@
+"""A joint plan in sentences, and the cells of its tables."""
+
+from __future__ import annotations
+
+from melange.plan.joint.joint_plan import JointPlan, PoolUse, ServicePlan
+from melange.plan.joint.next_unit import Exchange
+from melange.plan.problem import ROUNDING
+from melange.present.terminal.layout import usd
+from melange.present.terminal.schedule_words import counted
+from melange.units import percent, significant
+
+
+def fleet_sentence(plan: JointPlan) -> str:
+    """What all services cost, what sharing costs them, and how good that is."""
+    count = len(plan.plans)
+    services = "1 service" if count == 1 else f"{count} services"
+    shown = {True: "each certified or simulated to meet its SLO", False: "not all shown to meet their SLOs"}
+    how = shown.get(bool(plan.holds), "") if plan.holds is not None else "by closed form (nothing was simulated)"
+    return f"{services}: {usd(plan.cost_per_h)}/h, {how}; {_sharing(plan)}."
+
+
+def _sharing(plan: JointPlan) -> str:
+    known = [one for one in plan.services if one.plan is not None and one.apart_per_h is not None]
+    alone = sum(one.apart_per_h or 0.0 for one in known if one.served_fraction == 1)
+    own = sum(one.plan.cost_per_h for one in known if one.plan and one.served_fraction == 1)
+    if not plan.pools and plan.budget_per_h is None:
+        return "they share nothing"
+    more = own - alone
+    if more <= ROUNDING * max(own, 1.0):
+        return "every service has the fleet that it would have alone"
+    return f"what they share is short, and costs them {usd(more)}/h more than it would alone"
+
+
+def proof_sentence(plan: JointPlan) -> str:
+    """How good the answer is proven to be."""
+    if plan.bound_per_h is None:
+        return "Proof: none; no bound is known for some of the services."
+    bound = f"no plans of all services within the pools cost less than {usd(plan.bound_per_h)}/h"
+    kind = " by closed form" if plan.holds is None else ", as far as loads add up"
+    return f"Proof: {bound}{kind} (gap {percent(plan.gap, 2)})."
+
+
+def fleet_of(one: ServicePlan) -> str:
+    """Its instances in words."""
+    if one.plan is None:
+        return "left out: nothing is left of the pools"
+    return counted({name: count for name, count in one.plan.instances_by_name.items() if count})
+
+
+def held(one: ServicePlan) -> str:
+    """What was shown of its SLO."""
+    if one.plan is None:
+        return "-"
+    if one.plan.attainment is None:
+        return "-"
+    mark = "" if one.plan.holds else ", not shown"
+    return f"{percent(one.plan.attainment, 2)}{mark}"
+
+
+def price_of(pool: PoolUse) -> str:
+    """The price of a pool in a cell: of the program of all services."""
+    if pool.price_per_h is None:
+        return "none to rent"
+    return significant(pool.price_per_h, 3) if pool.price_per_h > 0 else "-"
+
+
+def users_of(pool: PoolUse) -> str:
+    """Who takes how many of a pool."""
+    return ", ".join(f"{name} {count}" for name, count in pool.taken.items() if count) or "nobody"
+
+
+def exchange_sentences(plan: JointPlan) -> list[str]:
+    """For each pool that is short, who would take the next of it and what it would give up, and who one less."""
+    said = []
+    for pool in plan.pools:
+        if not pool.price_per_h:
+            continue
+        if pool.next_unit is not None:
+            one = pool.next_unit
+            said.append(
+                f"{pool.name}: {one.units:g} more would go to {one.service}, and save {usd(-one.cost_per_h)}/h: "
+                f"{_changes(one)}."
+            )
+        if pool.last_unit is not None:
+            one = pool.last_unit
+            said.append(
+                f"{pool.name}: with fewer, {one.service} would give up {-one.units:g}, for {usd(one.cost_per_h)}/h "
+                f"more: {_changes(one)}."
+            )
+    return said
+
+
+def _changes(one: Exchange) -> str:
+    """Instances given back and rented."""
+    back = {name: -n for name, n in one.changes.items() if n < 0}
+    more = {name: n for name, n in one.changes.items() if n > 0}
+    parts = [f"it gives back {counted(back)}"] if back else []
+    parts += [f"it rents {counted(more)}"] if more else []
+    return " and ".join(parts)

@@ -1,0 +1,101 @@
+"""Read a ``fleet.yaml``: services that share what they may rent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from melange.errors import InputError
+from melange.files import path_of, read_text
+from melange.parsing import parse_yaml
+from melange.service.faults import faults
+from melange.service.schema import Names, Positive, Section
+
+
+def _as_entry(value: Any) -> Any:
+    return {"file": value} if isinstance(value, str) else value
+
+
+class ServiceEntry(Section):
+    """A line of ``services``: a file, and how it stands among the others."""
+
+    file: str
+    name: str = ""
+    priority: int = 1
+
+
+class SharedOffers(Section):
+    """``offers``: what all services together may rent; names narrow what each one's own file allows."""
+
+    gpus: Names | None = None
+    providers: Names | None = None
+    regions: Names | None = None
+    max: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
+
+
+class SharedPlan(Section):
+    """``plan``: of all services together."""
+
+    budget_per_h: Positive | None = None
+    gap: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    time_limit_s: Positive = 60.0
+
+
+class FleetFile(Section):
+    """Services on shared pools, as their file describes them; paths are relative to the file's folder."""
+
+    services: list[Annotated[ServiceEntry, BeforeValidator(_as_entry)]] = Field(min_length=1)
+    offers: SharedOffers = SharedOffers()
+    plan: SharedPlan = SharedPlan()
+    folder: Path = Field(Path(), exclude=True)
+
+    def path(self, entry: ServiceEntry) -> Path:
+        """Where a service's own file is."""
+        return self.folder / path_of(entry.file)
+
+
+def is_fleet(path: str | Path) -> bool:
+    """Whether a file lists services, and is not one itself."""
+    if Path(path).suffix not in {".yaml", ".yml"}:
+        return False
+    content = parse_yaml(read_text(path), f"{path}")
+    return isinstance(content, dict) and "services" in content
+
+
+def read_fleet(path: str | Path, settings: Sequence[str] = ()) -> FleetFile:
+    """Read a ``fleet.yaml``.
+
+    Parameters
+    ----------
+    path
+        The file.
+    settings
+        ``key.key=value`` each, replacing what the file says; values are YAML.
+
+    Raises
+    ------
+    InputError
+        Not YAML, unknown keys, values out of range, two services of one name: every fault, with its line.
+    """
+    from melange.service.reading import apply_setting
+
+    text = read_text(path)
+    content = parse_yaml(text, f"{path}")
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must hold a mapping with services")
+    for setting in settings:
+        apply_setting(content, setting)
+    try:
+        fleet = FleetFile.model_validate(content | {"folder": Path(path).parent})
+    except ValidationError as error:
+        raise InputError(faults(path, text, error, settings, file=FleetFile)) from error
+    named = [entry.model_copy(update={"name": entry.name or Path(entry.file).stem}) for entry in fleet.services]
+    names = [entry.name for entry in named]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(
+            f"{path}: services: two are named {twice[0]}", hint="give one a name: {file: other/chat.yaml, name: other}"
+        )
+    return fleet.model_copy(update={"services": named})

@@ -1,0 +1,42 @@
+"""Stay with the fleet in force or switch: by the service's ``switching``, for the plan that was found."""
+
+from __future__ import annotations
+
+from melange.plan.plan import Plan
+from melange.plan.schedule.contracts import ScheduleOptions
+from melange.plan.switching import SwitchDecision, decide_switch, in_force_at
+from melange.service.session import Session
+from melange.service.stages import start_up_of
+
+
+def stay_or_switch(
+    session: Session, found: Plan, incumbent: Plan, *, quick: bool = False
+) -> tuple[Plan, SwitchDecision | None]:
+    """The plan to keep or to switch to, and why; as found, and no decision, where the service has no ``switching``.
+
+    Parameters
+    ----------
+    session
+        The service.
+    found
+        The answer for the traffic now.
+    incumbent
+        The plan in force.
+    quick
+        Whether the closed form is enough to say that the fleet in force still does; else it is simulated.
+    """
+    from melange.validate.evidence import why_not_simulated, with_simulation
+
+    service = session.service
+    if service is None or service.switching is None:
+        return found, None
+    kept, reason = in_force_at(session.question(), incumbent, is_simulated=not quick)
+    if kept is not None and not quick and not why_not_simulated(kept.question, kept.instances > 0):
+        kept = with_simulation(kept, observed=session.observed())
+        if kept.holds is False:
+            kept, reason = None, "the current fleet is not shown to meet the SLO on the traffic now"
+    start_up_s = start_up_of(service)
+    settings = service.switching.to_switching(ScheduleOptions().start_up_s if start_up_s is None else start_up_s)
+    decision = decide_switch(found, kept, reason, incumbent, settings)
+    is_other = kept is not None and not decision.is_switch and bool(found.changes_from(incumbent))
+    return (kept if is_other and kept is not None else found), decision
