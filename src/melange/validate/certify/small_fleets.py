@@ -34,8 +34,8 @@ _MOST_PEAK = 1.25
 # at most the prompts: more finds more, and takes longer. Half and twice: no difference; prompts of none: one plan costs
 # 10 % more, in 0.85 times the time.
 _SIMULATED, _BALANCED, _MOVED = 40, 8, 5
-# CPU time that all these simulations may take [s]: with long outputs fewer fleets are looked at. A quarter: one plan
-# costs 10 % more, in 0.85 times the time; four times: no difference.
+# CPU time that all these simulations may take [s]: with long outputs fewer fleets are looked at. Half: one plan costs
+# 22 % more; twice: no difference in five of the cases.
 _MOST_S = 3.0
 # The parts of that after which no further fleet is looked at, and after which no headroom is moved: what is left is for
 # the steps that follow. A judgment.
