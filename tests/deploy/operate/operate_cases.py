@@ -37,7 +37,7 @@ def service(seed: int, rate: float = 20.0) -> Plan:
 class FailingFleet(PretendFleet):
     """A fleet on paper in which some types are not available for some time, and instances are lost."""
 
-    def __init__(self, start_up_s: float = 120.0, drain_s: float = 30.0) -> None:
+    def __init__(self, start_up_s: float = 120.0, drain_s: float = 100.0) -> None:
         super().__init__(start_up_s, drain_s)
         self.gone: dict[str, float] = {}  # until when, by type
 
@@ -88,7 +88,7 @@ class Life:
 def life_of(seed: int, **settings: object) -> Life:
     """A drawn service under a controller that looks every minute."""
     plan = service(seed)
-    given = {"interval_s": 60.0, "window_s": 300.0, "start_up_s": 120.0, "drain_s": 60.0, "patience_s": 400.0}
+    given = {"interval_s": 60.0, "window_s": 300.0, "start_up_s": 120.0, "drain_s": 150.0, "patience_s": 400.0}
     chosen = OperateSettings(**(given | settings))
     first = {name: count for name, count in plan.instances_by_name.items() if count}
     planner = FleetPlanner(plan, floor=chosen.floor)
