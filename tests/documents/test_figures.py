@@ -32,7 +32,17 @@ from melange.profile.correction import REFERENCE_BATCH
 from melange.profile.searched_rates import _SAME_SIZE as SAME_SIZE
 from melange.replica.era import Constants, find_era
 from melange.replica.policy import FULL
-from melange.validate.certify import bound, certify, diagnosis, headroom, judge, small_fleets, thinning, tolerance
+from melange.validate.certify import (
+    bound,
+    certify,
+    diagnosis,
+    headroom,
+    judge,
+    plan_trial,
+    small_fleets,
+    thinning,
+    tolerance,
+)
 from melange.workload.sizes import THIN_WORKLOAD
 
 GATEWAY = GatewayOptions()
@@ -113,7 +123,10 @@ SAID = [
     ),
     ("docs/proof.md", f"and up to {judge._MOST_PROOF_RUNS} if these leave it open"),
     ("docs/proof.md", f"assumed to serve {bound._CARRIED:g} times as much"),
-    ("docs/proof.md", f"The traffic may need at most {judge.MOST_USED:.0%}".replace("%", " %")),
+    ("docs/proof.md", f"for about {judge._MOST_FURTHER_S:g} s of CPU in a whole search"),
+    ("docs/proof.md", f"no further one begins after about {certify._MOST_S:g} s of CPU"),
+    ("docs/proof.md", f"up to {judge._MOST_PROVEN // judge._PROOF_RUNS:,} requests"),
+    ("docs/proof.md", f"The traffic may need at most {plan_trial.MOST_USED:.0%}".replace("%", " %")),
     ("docs/proof.md", f"At the end, up to {headroom._MOST_CHANCES} cheaper plans"),
     ("docs/proof.md", f"in {['zero', 'one', 'two', 'three', 'four', 'five', 'six'][len(certify._PASSES)]} passes"),
     ("src/melange/catalog/data/README.md", f"older than {STALE_AFTER_DAYS} days"),

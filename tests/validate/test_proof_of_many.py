@@ -11,7 +11,8 @@ from searching import judge_of, small_service
 
 from melange.plan.solve import solve
 from melange.validate.attainment import Interval
-from melange.validate.certify.judge import Judge, Trial
+from melange.validate.certify.judge import Judge
+from melange.validate.certify.plan_trial import Trial
 
 
 def trial_of(judge: Judge, value: float, low: float) -> Trial:

@@ -17,7 +17,7 @@ from melange.plan.question import Question
 from melange.profile.estimate import estimate
 from melange.slo import Slo
 from melange.validate.certify.headroom import Search
-from melange.validate.certify.judge import Trial
+from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.single_types import MOST_CARRIED, cheapest_single_type
 from melange.workload.datasets import dataset
 

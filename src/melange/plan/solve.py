@@ -111,7 +111,8 @@ def with_instances(question: Question, instances: npt.NDArray[np.int64]) -> Plan
     Returns
     -------
     Plan
-        Its bound says nothing; None where the fleet cannot serve some bucket, or breaks a limit of the options.
+        Its bound says nothing, and it names no single types; None where the fleet cannot serve some bucket, or breaks a
+        limit of the options.
     """
     began = time.monotonic()
     counted = question.at_confidence()
@@ -124,7 +125,7 @@ def with_instances(question: Question, instances: npt.NDArray[np.int64]) -> Plan
     if found is None:
         return None
     fleet = Fleet(instances=count, share=found[0], after_loss={}, bound=0.0, status="given")
-    return _plan(question, scope, problem, fleet, 1.0, single_types(counted, scope), began)
+    return _plan(question, scope, problem, fleet, 1.0, {}, began)
 
 
 def _instances_of(incumbent: Plan, names: tuple[str, ...]) -> dict[str, int]:

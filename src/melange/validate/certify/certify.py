@@ -12,7 +12,8 @@ headroom, above 1 the simulation has shown that a replica carries more than the 
 4. Where the fleet is small, the steps from one instance to the next are large, and cheaper fleets are tried one by one,
    prompts moved between their types where that lets more requests meet the SLO.
 5. Two pools of one type, long prompts kept away from short ones, where that needs fewer instances.
-6. Proofs, on requests that nothing was chosen by.
+6. Proofs, on requests that nothing was chosen by; of every type the largest fleet that costs less gets one too, unless
+   it surely misses, so that no answer costs more than a single type that the same runs certify.
 7. By how much steps may be slower than estimated (``margin``); with confidence, plans on slower steps (``cautious``).
 
 All plans of a search meet the same requests, so that two of them differ in nothing else. Of many plans the one that
@@ -33,7 +34,7 @@ from melange.plan.baseline import single_types
 from melange.plan.certificate import MOST_CARRIED, Certificate
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.problem import ROUNDING, loads
+from melange.plan.problem import loads
 from melange.plan.question import Question, question_of
 from melange.plan.servable import scope_of
 from melange.plan.solve import solve
@@ -44,14 +45,17 @@ from melange.validate.certify.bound import least_cost
 from melange.validate.certify.cautious import at_chance
 from melange.validate.certify.checks import checked, word_on_headroom
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
+from melange.validate.certify.effort import Effort
+from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.in_force import counts_in_force, nearest_proven
-from melange.validate.certify.judge import MOST_REQUESTS, Judge, Trial
+from melange.validate.certify.judge import MOST_REQUESTS, Judge
 from melange.validate.certify.margin import with_margin
+from melange.validate.certify.plan_trial import Trial
+from melange.validate.certify.proofs import cheapest_proven, look_for_cheaper
 from melange.validate.certify.requests import is_replayed, replays_of
 from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.single_types import cheapest_single_type
-from melange.validate.certify.small_fleets import cheaper_fleet
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.replay import stretch, words_of
@@ -78,6 +82,9 @@ _BETTER = 1.2
 # where it can find none cheaper. What they find is partly luck: other passes than these changed single services of
 # bench/services by up to 38 %, either way. In the twelve cases the first alone finds the same plans.
 _PASSES = ((2, 1.0), (3, 0.7), (3, 0.5), (6, 0.7))
+# No further pass is begun once they have taken this CPU time [s], about: with small fleets of many types programs take
+# long, and fleets are tried one by one all the same. A judgment.
+_MOST_S = 8.0
 # Factors are not begun with below this part of the largest: a type that does so badly alone may do better with fewer
 # sizes. Half and twice: no difference.
 _LEAST_START = 0.1
@@ -257,16 +264,19 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
     search = replace(search, begins=min(1.0, float(factor.max())))
     try:
         _try_closed_form(search)
+        effort = Effort(judge=search.judge, first=search.judge.work_s, most_s=_MOST_S)
         for each_size, pace in _PASSES:
+            if effort.is_spent():
+                break
             search = replace(search, among=_promising(judge.question, factor, each_size)[:, None, None] & ~lone)
             best = search.up(search.trial(factor), pace)
             if np.count_nonzero(best.plan.instances) > 1:
-                best = search.down(best)
-        _look_for_cheaper(search, factor)
+                best = with_fewer_instances(search, search.down(best))
+        look_for_cheaper(search, factor)
     except InfeasibleError:
         if search.best is None:
             raise
-    best = nearest_proven(search, search.second_chance(_proven(search, factor)), incumbent)
+    best = nearest_proven(search, cheapest_proven(search, factor), incumbent)
     alone = [one for one in (best, *judge.known.values()) if np.count_nonzero(one.plan.instances) == 1]
     held = [one for one in alone if one is best or judge.holds(one)]
     single = min(held, key=lambda one: one.plan.cost_per_h, default=None)
@@ -282,32 +292,6 @@ def _try_closed_form(search: Search) -> None:
     best = search.best
     if search.judge.holds(tried) and (best is None or tried.plan.cost_per_h < best.plan.cost_per_h):
         search.down(tried)
-
-
-def _look_for_cheaper(search: Search, factor: Array) -> None:
-    """Try small fleets until none is found that is cheaper: what is looked at lies near the best one."""
-    while (best := search.best) is not None:
-        if cheaper_fleet(search, best, factor).plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
-            return
-
-
-def _proven(search: Search, factor: Array) -> Trial:
-    """The cheapest plan that is proven; what lies below a plan that failed proofs made more expensive is tried too."""
-    best: Trial | None = None
-    while True:
-        looked_at = math.inf if search.best is None else search.best.plan.cost_per_h
-        try:
-            found = search.proven()
-        except InfeasibleError:
-            if best is None:
-                raise
-            return best
-        if best is not None and found.plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
-            return best
-        best = found
-        if found.plan.cost_per_h <= looked_at + ROUNDING:
-            return best
-        _look_for_cheaper(search, factor)
 
 
 def _promising(question: Question, factor: Array, each_size: int) -> Mask:

@@ -14,7 +14,8 @@ from melange.slo import Slo
 from melange.units import duration
 from melange.validate.causes import CAUSES
 from melange.validate.certify.attainable import Attainable, attainable
-from melange.validate.certify.judge import Judge, Trial
+from melange.validate.certify.judge import Judge
+from melange.validate.certify.plan_trial import Trial
 from melange.workload.arrivals import Arrivals
 
 # Buckets that are named, those with most misses first: the list of an error, which ends with what to do.

@@ -11,7 +11,7 @@ from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.validate.certify.headroom import Search
-from melange.validate.certify.judge import Trial
+from melange.validate.certify.plan_trial import Trial
 
 # Fleets that are simulated for it at most: each takes as long as one plan of the search, and the proof of one that
 # holds. A judgment.
@@ -59,7 +59,7 @@ def nearest_proven(search: Search, best: Trial, incumbent: Plan | None) -> Trial
         if plan is None:
             continue
         trial = search.judge.trial(plan, best.factor)
-        if search.judge.holds(trial) or search.judge.may_hold(trial):
+        if not trial.is_refuted and (search.judge.holds(trial) or search.judge.may_hold(trial)):
             proof = search.judge.proof(trial)
             if search.judge.is_proven(proof):
                 return proof

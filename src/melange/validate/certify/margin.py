@@ -18,7 +18,8 @@ from melange.plan.plan import Plan
 from melange.plan.routing import replica_engines, types_of
 from melange.replica.step_errors import step_factors
 from melange.validate.attainment import met
-from melange.validate.certify.judge import MOST_USED, Judge
+from melange.validate.certify.judge import Judge
+from melange.validate.certify.plan_trial import MOST_USED
 from melange.validate.certify.spare import without_spare
 from melange.validate.certify.throughput import at_full_throughput, used_throughput
 from melange.validate.simulate import simulate

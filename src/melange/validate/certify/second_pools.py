@@ -19,8 +19,10 @@ from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.profile.profile import pool_of
+from melange.validate.certify.effort import Effort
 from melange.validate.certify.headroom import as_asked
-from melange.validate.certify.judge import Judge, Trial
+from melange.validate.certify.judge import Judge
+from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.spare import own_spare
 from melange.validate.certify.thinning import of_rows, widened
 from melange.workload.workload import Array, Mask
@@ -39,8 +41,8 @@ _SPLIT, _MOST_COST = 8, 1.6
 # Requests that decide whether a split is worth a trial, in at most this many short runs; and by how much it may
 # miss the target in the first of them. Fewer, and chance decides; more take longer. Judgments.
 _REQUESTS, _MOST_SETS, _NEAR = 10_000, 5, 0.005
-# Steps of replicas that all of this may take, 0.5 to 2 s. A judgment.
-_STEPS = 40_000_000
+# CPU time that all of this may take [s]. A judgment.
+_MOST_S = 5.0
 # Instances that are added, one by one, to a split whose proof fails.
 _MOST_ADDED = 3
 
@@ -128,12 +130,15 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     for one in sorted(others, key=lambda each: each.attainment.value):
         nearest[int(one.plan.instances.argmax())] = one
     near = [one for one in nearest.values() if _cost(one) <= _MOST_COST * _cost(best) + ROUNDING]
-    bases = list({one.plan.instances.tobytes(): one for one in (best, *sorted(near, key=_cost))}.values())[:_SPLIT]
+    near.sort(key=lambda one: (not judge.holds(one), _cost(one)))  # those that hold in one pool are the surest
+    held = sum(map(judge.holds, near))
+    ordered = (*near[:held], best, *near[held:])
+    bases = list({one.plan.instances.tobytes(): one for one in ordered}.values())[:_SPLIT]
     places = sorted({int(r) for one in bases for r in np.flatnonzero(one.plan.instances > 1)})
     if not places:
         return None
     pooled = replace(judge, question=with_pools(judge.question, places), known={})
-    effort = _Effort(judge=pooled, first=pooled.steps)
+    effort = Effort(judge=pooled, first=pooled.work_s, most_s=_MOST_S)
     found = best
     for base in bases:
         found = _split_all(pooled, _lifted(base.plan, pooled.question), places, found, effort)
@@ -144,26 +149,13 @@ def _cost(trial: Trial) -> float:
     return trial.plan.cost_per_h
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Effort:
-    """How much simulation the search may take."""
-
-    judge: Judge
-    first: int
-
-    @property
-    def is_spent(self) -> bool:
-        """Whether it has taken that."""
-        return self.judge.steps - self.first > _STEPS
-
-
-def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, effort: _Effort) -> Trial:
+def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, effort: Effort) -> Trial:
     """The best plan, or one of these types with some of them in two pools that is proven and costs less."""
     first = len(judge.question.profile.replica_types) - len(places)
     order = sorted(places, key=lambda r: -float(plan.instances[r]) * plan.replica_types[r].cost_per_h)
     most = judge.question.options.max_types or math.inf
     for r in order:
-        if plan.instances[r] < 2 or np.count_nonzero(plan.instances) >= most or effort.is_spent:
+        if plan.instances[r] < 2 or np.count_nonzero(plan.instances) >= most or effort.is_spent():
             continue
         split = _smallest(judge, plan, r, first + places.index(r), effort)
         if split is None:
@@ -188,7 +180,7 @@ def _proven(judge: Judge, plan: Plan, split: _Split, best: Trial) -> Trial:
     return best
 
 
-def _smallest(judge: Judge, plan: Plan, place: int, second: int, effort: _Effort) -> _Split | None:
+def _smallest(judge: Judge, plan: Plan, place: int, second: int, effort: Effort) -> _Split | None:
     """The split of a type that needs the fewest instances, fewer than now; None where none does."""
     count = int(plan.instances[place])
     least = max(2, math.ceil(_LEAST_LEFT * count), _fewest_allowed(judge, plan, place))
@@ -197,7 +189,7 @@ def _smallest(judge: Judge, plan: Plan, place: int, second: int, effort: _Effort
         :_CLOSELY
     ]:
         low, high = least - 1, count if best is None else best.count
-        while high - low > 1 and not effort.is_spent:
+        while high - low > 1 and not effort.is_spent():
             middle = (low + high) // 2
             holding = next((one for one in split.of(middle) if _seems_to_hold(judge, one.applied(plan))), None)
             if holding is None:
@@ -230,9 +222,9 @@ def _steps(count: int) -> tuple[int, ...]:
     return (-step, 0, step)
 
 
-def _eased(judge: Judge, plan: Plan, split: _Split, effort: _Effort) -> float:
+def _eased(judge: Judge, plan: Plan, split: _Split, effort: Effort) -> float:
     """How hard a split is for requests, 0-1; 1 where no more may be simulated."""
-    return 1.0 if effort.is_spent else judge.strain(split.applied(plan), 1)
+    return 1.0 if effort.is_spent() else judge.strain(split.applied(plan), 1)
 
 
 def _seems_to_hold(judge: Judge, plan: Plan) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from melange.plan.problem import ROUNDING, limits_of, loads
 from melange.plan.servable import Scope, scope_of
 from melange.validate.attainment import wilson
 from melange.validate.certify.headroom import Search
-from melange.validate.certify.judge import Trial
+from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.spare import own_spare
 from melange.workload.workload import Array
 
@@ -98,6 +99,53 @@ def cheapest_single_type(search: Search) -> Array:
         if finer is not None:
             best, carried[cheapest.place] = finer, carried_finer
     return carried
+
+
+def cheaper_single_type(search: Search, best: Trial) -> Trial:
+    """The cheapest proven fleet of one type where that costs less than the best plan; else that plan.
+
+    Of each type the largest fleet that costs less is looked at, unless it is known to miss: where it does, so do all
+    smaller ones. What is not surely below the target gets a proof. So no answer costs more than a fleet of one type
+    that would have been certified by the same runs.
+    """
+    for one in sorted(_candidates(search), key=lambda each: each.count(1 / MOST_CARRIED) * each.cost_per_h):
+        best = _proven_below(search, one, best) or best
+    return best
+
+
+def _proven_below(search: Search, one: Lone, best: Trial) -> Trial | None:
+    """The smallest fleet of a type that is proven and costs less than the best plan; None where there is none."""
+    missing = max([one.count(1 / MOST_CARRIED) - 1, *_known_to_miss(search, one)])
+    count = int(min(one.most, math.ceil(best.plan.cost_per_h / one.cost_per_h - ROUNDING) - 1))
+    found = _proven_alone(search, one, count, search.proof) if count > missing else None
+    if found is None:
+        return None
+    while count - missing > 1:
+        middle = (missing + count) // 2
+        proof = _proven_alone(search, one, middle, search.judge.proof)
+        missing, count, found = (middle, count, found) if proof is None else (missing, middle, proof)
+    while count > one.count(1 / MOST_CARRIED):  # longer proofs find a few instances less
+        proof = _proven_alone(search, one, count - 1, search.proof)
+        if proof is None:
+            break
+        count, found = count - 1, proof
+    return found
+
+
+def _proven_alone(search: Search, one: Lone, count: int, prove: Callable[[Trial], Trial]) -> Trial | None:
+    """A fleet of one type that is proven; None where it is not."""
+    trial = search.of_one_type(one.place, count, one.carried(count))
+    if trial is None or search.judge.surely_misses(trial) or not trial.keeps_up:
+        return None
+    proof = prove(trial)
+    return proof if search.judge.is_proven(proof) else None
+
+
+def _known_to_miss(search: Search, one: Lone) -> list[int]:
+    """Instances of fleets of a type alone that surely miss."""
+    alone = [each for each in search.judge.known.values() if np.count_nonzero(each.plan.instances) == 1]
+    missing = [each for each in alone if each.plan.instances[one.place] and search.judge.surely_misses(each)]
+    return [int(each.plan.instances[one.place]) for each in missing]
 
 
 def _candidates(search: Search) -> list[Lone]:

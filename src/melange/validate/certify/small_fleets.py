@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
-from melange.plan.solve import with_instances
+from melange.validate.certify.effort import Effort
 from melange.validate.certify.headroom import Search, as_asked
-from melange.validate.certify.judge import Judge, Trial
+from melange.validate.certify.plan_trial import Trial
 from melange.workload.workload import Array
 
 # Figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of certified plans, CPU time
@@ -34,9 +34,9 @@ _MOST_PEAK = 1.25
 # at most the prompts: more finds more, and takes longer. Half and twice: no difference; prompts of none: one plan costs
 # 10 % more, in 0.85 times the time.
 _SIMULATED, _BALANCED, _MOVED = 40, 8, 5
-# Steps of replicas that all these simulations may take, 0.5 to 2 s: with long outputs fewer fleets are looked at. A
-# quarter: one plan costs 10 % more, in 0.85 times the time; four times: no difference.
-_STEPS = 30_000_000
+# CPU time that all these simulations may take [s]: with long outputs fewer fleets are looked at. Half: one plan costs
+# 22 % more; twice: no difference in five of the cases.
+_MOST_S = 3.0
 # The parts of that after which no further fleet is looked at, and after which no headroom is moved: what is left is for
 # the steps that follow. A judgment.
 _LOOKING, _BALANCING = 0.4, 0.75
@@ -80,18 +80,6 @@ class _Entrant:
     strain: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Effort:
-    """How much simulation the search may take: steps of replicas, so that the same question has the same answer."""
-
-    judge: Judge
-    first: int
-
-    def is_spent(self, part: float = 1.0) -> bool:
-        """Whether a part of it is spent."""
-        return self.judge.steps - self.first > part * _STEPS
-
-
 def cheaper_fleet(search: Search, best: Trial, factor: Array) -> Trial:
     """The cheapest small fleet found that costs less than the best known plan and holds; else that plan.
 
@@ -107,7 +95,7 @@ def cheaper_fleet(search: Search, best: Trial, factor: Array) -> Trial:
     options = search.question.options
     if options.slices or options.spare_total_replicas or best.plan.instances.sum() > _SMALL_FLEET:
         return best
-    effort = _Effort(judge=search.judge, first=search.judge.steps)
+    effort = Effort(judge=search.judge, first=search.judge.work_s, most_s=_MOST_S)
     entrants = [
         one for one in _entrants(search, best, factor, effort) if one.strain <= _FAR * (1.0 - search.judge.target)
     ]
@@ -128,7 +116,7 @@ def cheaper_fleet(search: Search, best: Trial, factor: Array) -> Trial:
     return best
 
 
-def _tried(search: Search, entrant: _Entrant, may_move: bool, effort: _Effort) -> tuple[Trial | None, bool]:
+def _tried(search: Search, entrant: _Entrant, may_move: bool, effort: Effort) -> tuple[Trial | None, bool]:
     """A fleet in simulation if it comes near the SLO, and whether its prompts were moved for that."""
     allowed, is_moved = 1.0 - search.judge.target, False
     missed = 1.0 - search.judge.met_share(entrant.plan, _SETS)
@@ -139,19 +127,29 @@ def _tried(search: Search, entrant: _Entrant, may_move: bool, effort: _Effort) -
     return (search.judge.trial(entrant.plan, entrant.factor) if missed <= _WORTH_A_TRIAL * allowed else None), is_moved
 
 
-def _entrants(search: Search, best: Trial, factor: Array, effort: _Effort) -> list[_Entrant]:
+def _entrants(search: Search, best: Trial, factor: Array, effort: Effort) -> list[_Entrant]:
     """Fleets cheaper than the best known plan, each simulated once."""
+    fleets = _cheaper_fleets(search, best)
+    peaks = [_peak(search, instances, factor) for instances in fleets]
     found = []
-    for instances in _cheaper_fleets(search, best):
-        plan = _shared(search, instances, factor)
-        if plan is not None and float((plan.load / _least(factor)).max()) <= _MOST_PEAK:
-            found.append(_Entrant(plan=plan, instances=instances, factor=factor, strain=1.0))
-    found = sorted(found, key=lambda one: float((one.plan.load / _least(factor)).max()))[:_SIMULATED]
+    for place in sorted(range(len(fleets)), key=peaks.__getitem__)[:_SIMULATED]:
+        plan = search.of(fleets[place], factor) if peaks[place] <= _MOST_PEAK else None
+        if plan is not None:
+            found.append(_Entrant(plan=plan, instances=fleets[place], factor=factor, strain=1.0))
     for entrant in found:
         if effort.is_spent(_LOOKING):
             break
         entrant.strain = search.judge.strain(entrant.plan, 1)
     return found
+
+
+def _peak(search: Search, instances: npt.NDArray[np.int64], factor: Array) -> float:
+    """The highest load of a fleet's types, over what the factors leave of them; infinite where it misses a size."""
+    key = instances.tobytes() + factor.tobytes()
+    if key not in search.peaks:
+        plan = search.of(instances, factor)
+        search.peaks[key] = np.inf if plan is None else float((plan.load / _least(factor)).max())
+    return search.peaks[key]
 
 
 def _promising(entrants: list[_Entrant]) -> list[_Entrant]:
@@ -163,25 +161,19 @@ def _promising(entrants: list[_Entrant]) -> list[_Entrant]:
     return sorted(sorted(front, key=lambda one: one.strain)[:_BALANCED], key=lambda one: one.plan.cost_per_h)
 
 
-def _shared(search: Search, instances: npt.NDArray[np.int64], factor: Array) -> Plan | None:
-    """A fleet with the shares of the lowest peak load at some factors; None where it cannot serve every size."""
-    plan = with_instances(search.at(factor), instances)
-    return None if plan is None else as_asked(plan, search.without_hopeless(factor))
-
-
-def _balance(search: Search, entrant: _Entrant, effort: _Effort) -> None:
+def _balance(search: Search, entrant: _Entrant, effort: Effort) -> None:
     """Give one type more headroom than the others where that makes it easier for requests."""
     for step in _HEADROOM_STEPS:
         for r in np.flatnonzero(entrant.instances):
             for times in (step, 1 / step):
                 factor = entrant.factor.copy()
                 factor[r] *= times
-                plan = None if effort.is_spent(_BALANCING) else _shared(search, entrant.instances, factor)
+                plan = None if effort.is_spent(_BALANCING) else search.of(entrant.instances, factor)
                 if plan is not None and _is_better(search, entrant, plan):
                     entrant.factor = factor
 
 
-def _move(search: Search, entrant: _Entrant, random: np.random.Generator, effort: _Effort) -> None:
+def _move(search: Search, entrant: _Entrant, random: np.random.Generator, effort: Effort) -> None:
     """Move prompts between the fleet's types, one size or all from it up or down, where that makes it easier."""
     used = np.flatnonzero(entrant.instances)
     sizes = np.flatnonzero(search.question.workload.request_rate.sum(axis=1))

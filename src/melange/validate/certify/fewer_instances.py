@@ -1,0 +1,55 @@
+"""Fewer instances of a large fleet: factors on rates find its proportions, and leave a few instances too many.
+
+From one fleet of a hundred instances to the next the share of requests that meet the SLO hardly differs, so that they
+can be taken away one type after the other, many at once, for as long as the rest still holds.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from melange.plan.problem import ROUNDING
+from melange.validate.certify.effort import Effort
+from melange.validate.certify.headroom import Search
+from melange.validate.certify.plan_trial import Trial
+
+# The part of a type's instances that is tried to be taken away at first; half as many where the rest then misses.
+# More, and more simulations miss. A judgment.
+_FIRST_PART = 0.125
+# CPU time that all of this may take [s]. A judgment.
+_MOST_S = 2.0
+
+
+def with_fewer_instances(search: Search, best: Trial) -> Trial:
+    """The best plan of several types without the instances that it can do without, in simulation.
+
+    Parameters
+    ----------
+    search
+        What was tried, and the judge.
+    best
+        A plan that holds.
+    """
+    effort = Effort(judge=search.judge, first=search.judge.work_s, most_s=_MOST_S)
+    cost = np.array([one.cost_per_h for one in best.plan.replica_types])
+    used = np.flatnonzero(best.plan.instances)
+    for place in sorted(used, key=lambda r: -float(cost[r] * best.plan.instances[r])):
+        fewer = max(1, round(_FIRST_PART * int(best.plan.instances[place])))
+        while fewer and not effort.is_spent():
+            instances = best.plan.instances.copy()
+            instances[place] = max(0, instances[place] - fewer)
+            tried = _tried(search, best, instances)
+            if tried is None:
+                fewer //= 2
+            else:
+                best = tried
+    return best
+
+
+def _tried(search: Search, best: Trial, instances: np.ndarray) -> Trial | None:
+    """A smaller fleet, with shares by the factors of the best one; None where it misses."""
+    plan = search.of(instances, best.factor) if instances.any() else None
+    if plan is None or plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
+        return None
+    trial = search.judge.trial(plan, best.factor)
+    return trial if search.judge.holds(trial) else None

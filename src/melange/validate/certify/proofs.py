@@ -1,0 +1,51 @@
+"""Which of the plans that were found is proven: the cheapest, and none above a single type that could be."""
+
+from __future__ import annotations
+
+import math
+
+from melange.errors import InfeasibleError
+from melange.plan.problem import ROUNDING
+from melange.validate.certify.headroom import Search
+from melange.validate.certify.plan_trial import Trial
+from melange.validate.certify.single_types import cheaper_single_type
+from melange.validate.certify.small_fleets import cheaper_fleet
+from melange.workload.workload import Array
+
+
+def cheapest_proven(search: Search, factor: Array) -> Trial:
+    """The cheapest plan that is proven, those that were nearly taken to hold among them."""
+    try:
+        best = cheaper_single_type(search, _proven(search, factor))
+    except InfeasibleError:
+        found = search.second_chance(None)
+        if found is None:
+            raise
+        return found
+    return search.second_chance(best) or best
+
+
+def look_for_cheaper(search: Search, factor: Array) -> None:
+    """Try small fleets until none is found that is cheaper: what is looked at lies near the best one."""
+    while (best := search.best) is not None:
+        if cheaper_fleet(search, best, factor).plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
+            return
+
+
+def _proven(search: Search, factor: Array) -> Trial:
+    """The cheapest plan that is proven; what lies below a plan that failed proofs made more expensive is tried too."""
+    best: Trial | None = None
+    while True:
+        looked_at = math.inf if search.best is None else search.best.plan.cost_per_h
+        try:
+            found = search.proven()
+        except InfeasibleError:
+            if best is None:
+                raise
+            return best
+        if best is not None and found.plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
+            return best
+        best = found
+        if found.plan.cost_per_h <= looked_at + ROUNDING:
+            return best
+        look_for_cheaper(search, factor)
