@@ -35,12 +35,12 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, layers
 	$(BIN)/python docs/make_cli.py --check
 	$(BIN)/python -m melange.replica.simulated.make_kernel --check
 
-# Tests that talk to servers mostly wait: two files of them at once. The rest only computes, on all cores.
+# Tests that talk to servers mostly wait: four files of them at once. The rest only computes, on all cores.
 TALKING := tests/serve tests/deploy/live tests/deploy/operate tests/measure tests/cli/test_measure.py
 PARALLEL := -n auto --maxprocesses 8 --dist loadfile --ignore=tests/deploy/test_gateways.py $(addprefix --ignore=,$(TALKING))
 test: $(VENV)/.installed-dev ## run the tests, except heavy ones and those that need a quiet machine or other programs (test-...)
 	$(BIN)/pytest -m 'not heavy' $(PARALLEL)
-	$(BIN)/pytest -m 'not heavy and not timing' -n 2 --dist loadfile $(TALKING)
+	$(BIN)/pytest -m 'not heavy and not timing' -n 4 --dist loadfile $(TALKING)
 
 test-heavy: $(VENV)/.installed-dev ## run heavy tests: searches for plans that hold, and families of drawn inputs (minutes)
 	$(BIN)/pytest -m heavy $(PARALLEL)

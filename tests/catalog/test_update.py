@@ -182,7 +182,7 @@ def test_aws_spot_and_reserved_terms_come_from_a_url(site: Site, folder: Path) -
         ("gpuhunt/aws.csv", GPUHUNT.replace("g2-standard-4,us-central1-a,0.70", "g6.xlarge,us-east-1,0.79")),
         ("catalog.zip", archive(aws=GPUHUNT.replace("g2-standard-4,us-central1-a,0.70", "g6.xlarge,us-east-1,0.79"))),
         ("zz_generated.pricing_aws.go", KARPENTER_AWS.replace("0.810000", "0.790000")),
-        ("aws.csv.gz", gzip.compress(AWS.encode())),
+        ("aws.csv.gz", gzip.compress(AWS.encode(), mtime=0)),
         ("my-prices", "provider,region,instance_type,gpu,price\naws,us-east-1,g6.xlarge,L4,0.79\n"),
     ],
 )

@@ -344,6 +344,7 @@ def test_a_share_that_is_missed_is_written_and_ends_with_1(run: Run, tmp_path: P
     assert 0 < plan["low"] < 0.9999
 
 
+@pytest.mark.heavy
 def test_a_service_with_a_log_is_validated_on_it_as_it_came(run: Run, tmp_path: Path) -> None:
     """It is what the plan was certified on; lines in a pipe end where their words end."""
     random = np.random.default_rng(3)

@@ -208,7 +208,7 @@ def formats(folder: Path) -> list[Format]:
         Format("log-langfuse", "langfuse.jsonl", LANGFUSE.encode(), log),
         Format("log-openai", "openai.jsonl", OPENAI.encode(), log),
         Format("log-list", "list.json", LIST.encode(), log),
-        Format("log-gzip", "log.csv.gz", gzip.compress(LOG.encode()), log),
+        Format("log-gzip", "log.csv.gz", gzip.compress(LOG.encode(), mtime=0), log),
         Format("offers", "offers.csv", OFFERS.encode(), (("catalog", "--file", "{}"),)),
         Format("skypilot", "aws.csv", SKYPILOT.encode(), (("catalog", "--file", "{}"),)),
         Format("gpuhunt", "aws.csv", GPUHUNT.encode(), (("catalog", "--file", "{}"),)),

@@ -74,7 +74,7 @@ def test_steps_that_take_twice_as_long_double_what_a_lone_request_takes() -> Non
     arrivals = draw_for(plan(), 1, seed=2)
     once, twice = (simulate(plan(), arrivals, slowdown=factor) for factor in (1.0, 2.0))
     assert twice.outcome.latency_s == pytest.approx(2 * once.outcome.latency_s)
-    assert (once.slowdown, twice.slowdown) == ((1.0, 1.0), (2.0, 2.0))
+    assert (set(once.slowdown), set(twice.slowdown)) == ({1.0}, {2.0})
     with pytest.raises(InputError, match="slowdown"):
         simulate(plan(), arrivals, slowdown=0.0)
 

@@ -72,6 +72,7 @@ def server(slower: float) -> Iterator[str]:
             process.kill()
 
 
+@pytest.mark.heavy
 def test_the_step_times_of_slower_servers_are_recovered(tmp_path: Path) -> None:
     """L4 that take 1.5 times as long, and an A100 that takes 0.8: each within a tenth, in a file for the next plan."""
     file = plan().save(tmp_path / "plan.json")
