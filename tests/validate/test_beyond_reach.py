@@ -154,7 +154,7 @@ def test_a_target_of_which_next_to_nothing_can_be_reached_is_refused() -> None:
     said: list[str] = []
     with pytest.raises(InfeasibleError, match=r"no fleet of the allowed .* at most 0\.00% meet") as caught:
         certify(asked, progress=said.append)
-    assert "100.00% of the requests exceed the TTFT limit even alone" in caught.value.reasons[0]
+    assert "100% of the requests exceed the TTFT limit even alone" in caught.value.reasons[0]
     assert "faster replica types" in str(caught.value.hint)
     assert said == []
 

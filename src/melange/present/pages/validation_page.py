@@ -21,7 +21,7 @@ from melange.present.terminal.validation import (
     verdict,
 )
 from melange.slo import METRICS
-from melange.units import ms, significant
+from melange.units import ms, percent, significant
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report
 
@@ -96,7 +96,10 @@ def _attainment(report: Report) -> Picture:
     for i, o in np.argwhere(report.bucket_requests > 0).tolist():
         tables = report.bucket_times
         times = (f"{ms(tables[metric][name][i, o]):,.1f}" for metric in METRICS for name in ("p50", "p99"))
-        shares = (f"{report.bucket_requests[i, o]:.2%}", f"{report.bucket_attainment[i, o]:.2%}")
+        shares = (
+            percent(float(report.bucket_requests[i, o]), 2),
+            percent(float(report.bucket_attainment[i, o]), 2),
+        )
         rows.append((report.buckets.label(i, o), *shares, *times))
     columns = (f"{_short(metric)} {name} [ms]" for metric in METRICS for name in ("p50", "p99"))
     return Picture(
@@ -174,7 +177,7 @@ def _policies(reports: Sequence[Report]) -> Picture:
     rows = []
     for one in sorted(reports, key=lambda each: -(each.attainment.value if each.attainment else 0.0)):
         held = one.attainment
-        ends = (f"{held.value:.2%}", f"{held.low:.2%}", f"{held.high:.2%}") if held else ("-", "-", "-")
+        ends = (percent(held.value, 2), percent(held.low, 2), percent(held.high, 2)) if held else ("-", "-", "-")
         rows.append((one.policy, *ends, *(f"{ms(one.times[m].get(name, np.nan)):,.1f}" for m, name in stats)))
     columns = (f"{_short(m)} {name} [ms]" for m, name in stats)
     return Picture(

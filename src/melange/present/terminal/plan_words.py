@@ -60,15 +60,15 @@ def _held(plan: Plan) -> str:
 
 
 def _certified(certificate: Certificate) -> str:
-    held = f"{certificate.attainment:.2%} of the simulated requests met the SLO"
+    held = f"{percent(certificate.attainment, 2)} of the simulated requests met the SLO"
     if not _is_beyond_reach(certificate):
         return f"certified: {held} (target {share_text(certificate.target)})"
     wanted = share_text(certificate.wanted or certificate.target)
     why = f": {'; '.join(certificate.beyond_reach)}" if certificate.beyond_reach else ""
     return (
         f"certified for {share_text(certificate.target)} only: the target of {wanted} is infeasible for all "
-        f"offered types. At most {certificate.reach:.2%} of the requests can meet the SLO, and under this plan "
-        f"{certificate.attainment:.2%} do ({certificate.low:.2%} at least){why}"
+        f"offered types. At most {percent(certificate.reach, 2)} of the requests can meet the SLO, and under this plan "
+        f"{percent(certificate.attainment, 2)} do ({percent(certificate.low, 2)} at least){why}"
     )
 
 
@@ -81,7 +81,7 @@ def _simulated(plan: Plan, shown: Simulation) -> str:
     """The result of one simulation of a plan that is proven under another reading of the SLO."""
     is_other = plan.slo is not None and not plan.slo.is_on_requests
     proven = f"planned on the {plan.slo.statistic} of each limit" if plan.slo and is_other else "planned by closed form"
-    held = f"{shown.attainment:.2%} of the simulated requests met the limits by themselves"
+    held = f"{percent(shown.attainment, 2)} of the simulated requests met the limits by themselves"
     if shown.target is None:
         return f"{proven}: {held}"
     missed = "" if plan.holds else "; not shown to hold"
@@ -184,18 +184,21 @@ def proof(plan: Plan) -> str:
     if (shown := plan.simulation) is None:
         return said
     counted = f"{shown.seeds} x {shown.requests:,} requests"
-    once = f"Simulated once: {shown.attainment:.2%} of {counted} met the limits, {shown.low:.2%} at least."
+    once = (
+        f"Simulated once: {percent(shown.attainment, 2)} of {counted} met the limits, {percent(shown.low, 2)} at least."
+    )
     return f"{said} {once} {_simulated_requests(plan, shown)}".rstrip()
 
 
 def _certainty(plan: Plan, certificate: Certificate) -> str:
     """Result of the simulation, its effect on cost, and the distance from the cheapest possible fleet."""
     counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
-    held = f"Certified: {certificate.attainment:.2%} of {counted} met the SLO, {certificate.low:.2%} at least"
+    shares = percent(certificate.attainment, 2), percent(certificate.low, 2)
+    held = f"Certified: {shares[0]} of {counted} met the SLO, {shares[1]} at least"
     price = certificate.price(plan.cost_per_h)
     target = share_text(certificate.target)
     cost = f"{target} costs the same as the closed form" if abs(price) < LEAST_SHOWN else f"{price:+.1%} for {target}"
-    before = f"by closed form, {usd(certificate.cost_before_per_h)}/h and {certificate.attainment_before:.2%}"
+    before = f"by closed form, {usd(certificate.cost_before_per_h)}/h and {percent(certificate.attainment_before, 2)}"
     kept = ", ".join(f"{share:.0%} of {name}" for name, share in certificate.headroom.items())
     return (
         f"{held}; {cost} ({before}). Kept free: {kept}. Found among {certificate.plans} simulated plans. "

@@ -11,7 +11,7 @@ from rich.text import Text
 from melange.plan.plan import Plan
 from melange.present.terminal.layout import MAX_ROWS, cautions, listed, share_text, spaced, table_of, titled, usd
 from melange.slo import Slo
-from melange.units import ms, significant
+from melange.units import ms, percent, significant
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report, TypeReport
 
@@ -38,7 +38,7 @@ def validation_page(report: Report, plan: Plan, others: Sequence[Report] = ()) -
         titled("Times [ms]", _times(report)),
     ]
     if report.causes:
-        lines = [f"{share:.2%} {name}: {CAUSES[name]}" for name, share in report.causes.items()]
+        lines = [f"{percent(share, 2)} {name}: {CAUSES[name]}" for name, share in report.causes.items()]
         parts.append(listed("Why requests missed", lines))
         parts.append(titled("Where they missed most", _worst_buckets(report)))
     if others:
@@ -55,7 +55,8 @@ def verdict(report: Report) -> str:
     if report.slo is None or held is None:
         return "The plan has no SLO, so there is no attainment."
     counted = f"{report.seeds} x {report.requests:,} requests" if report.seeds > 1 else f"{report.requests:,} requests"
-    said = f"{held.value:.2%} of the requests met {limits_in_words(report.slo)} ({held.low:.2%} at least, {counted})"
+    met, least = percent(held.value, 2), percent(held.low, 2)
+    said = f"{met} of the requests met {limits_in_words(report.slo)} ({least} at least, {counted})"
     if report.holds:
         return f"{said}: the target of {share_text(report.target)} is met."
     missed = "is not proven" if held.high >= report.target else "is missed"
@@ -80,7 +81,7 @@ def next_step(report: Report, plan: Plan) -> str:
             "as recorded."
         )
     if plan.certificate is not None and plan.holds is False:
-        most = f"at most {plan.certificate.reach:.2%} of the requests can meet the SLO on the offered types"
+        most = f"at most {percent(plan.certificate.reach, 2)} of the requests can meet the SLO on the offered types"
         return f"Next: {most}; loosen a limit, lower the target, or offer faster types."
     if plan.certificate is not None:
         return "Next: these requests are burstier than those the plan was certified for; certify it with --burstiness."
@@ -129,7 +130,7 @@ def type_cells(report: Report, one: TypeReport) -> tuple[str, ...]:
         one.name,
         f"{one.replicas}",
         f"{one.requests:.1%}",
-        f"{one.attainment:.2%}" if report.slo else "-",
+        percent(one.attainment, 2) if report.slo else "-",
         f"{one.planned_load:.0%}",
         f"{one.busy:.0%}",
         f"{one.kv:.0%}",
@@ -163,7 +164,7 @@ def _worst_buckets(report: Report) -> RenderableType:
             break
         table.add_row(
             report.buckets.label(i, o),
-            f"{report.bucket_requests[i, o]:.2%}",
+            percent(float(report.bucket_requests[i, o]), 2),
             f"{report.bucket_attainment[i, o]:.1%}",
             f"{missed[i, o] / total:.0%}",
         )
@@ -188,8 +189,8 @@ def _policies_table(reports: Sequence[Report]) -> RenderableType:
         held, times = one.attainment, one.times
         table.add_row(
             one.policy,
-            f"{held.value:.2%}" if held else "-",
-            f"{held.low:.2%}" if held else "-",
+            percent(held.value, 2) if held else "-",
+            percent(held.low, 2) if held else "-",
             *(f"{ms(times[metric].get(name, 0)):,.1f}" for metric, name in columns),
         )
     return table

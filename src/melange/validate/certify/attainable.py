@@ -18,6 +18,7 @@ from melange.replica.engine import Engine
 from melange.replica.memory import held_in
 from melange.replica.simulated.outcome import metrics_s
 from melange.slo import Slo
+from melange.units import percent
 from melange.validate.attainment import AT_LIMIT, wilson
 from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Array, Mask
@@ -130,4 +131,4 @@ def _why(slo: Slo, ratio: Array, count: int) -> tuple[str, ...]:
             which = f"exceed the {metric.upper()} limit even alone on the closest type, {excess}"
             found.append((len(over), which))
     found.sort(key=lambda pair: -pair[0])
-    return tuple(f"{number / count:.2%} of the requests {what}" for number, what in found if number)
+    return tuple(f"{percent(number / count, 2)} of the requests {what}" for number, what in found if number)

@@ -11,7 +11,7 @@ import numpy as np
 from melange.errors import InfeasibleError
 from melange.plan.question import Question
 from melange.slo import Slo
-from melange.units import duration
+from melange.units import duration, percent
 from melange.validate.causes import CAUSES
 from melange.validate.certify.attainable import Attainable, attainable
 from melange.validate.certify.judge import Judge
@@ -70,7 +70,7 @@ def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *,
     if target < _LEAST_PART * wanted:
         raise InfeasibleError(
             f"infeasible: no fleet of the allowed replica types meets the SLO for {wanted:.2%} of the requests "
-            f"({slo}): at most {bound.share:.2%} meet it, each alone on an idle replica",
+            f"({slo}): at most {percent(bound.share, 2)} meet it, each alone on an idle replica",
             reasons=why,
             hint="loosen the limit, or offer faster replica types",
         )
@@ -116,7 +116,8 @@ def no_headroom_helps(judge: Judge, trial: Trial, more: Sequence[str] = ()) -> I
     held = trial.attainment
     return InfeasibleError(
         f"no amount of headroom makes {judge.target:.2%} of the requests meet {judge.slo}: "
-        f"the last plan ({trial.plan.cost_per_h:.2f} USD/h) reaches {held.value:.2%}, {held.low:.2%} at least",
+        f"the last plan ({trial.plan.cost_per_h:.2f} USD/h) reaches {percent(held.value, 2)}, "
+        f"{percent(held.low, 2)} at least",
         reasons=reasons,
         hint="loosen the limit or the target, or offer faster replica types",
     )
@@ -128,7 +129,7 @@ def _by_cause(trial: Trial) -> list[str]:
         for name, share in found.items():
             parts[name] = parts.get(name, 0.0) + share / len(trial.causes)
     return [
-        f"{share:.2%} of the requests miss: {name} ({CAUSES[name]})"
+        f"{percent(share, 2)} of the requests miss: {name} ({CAUSES[name]})"
         for name, share in sorted(parts.items(), key=lambda pair: -pair[1])
     ]
 

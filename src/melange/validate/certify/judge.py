@@ -12,6 +12,7 @@ import numpy.typing as npt
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.slo import Slo
+from melange.units import percent
 from melange.validate.attainment import AT_LIMIT, attainment, limit_ratio, met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
 from melange.validate.certify.effort import work_of
@@ -188,7 +189,7 @@ class Judge:
         if found is None or (found.shortest < self.requests and not found.is_refuted):
             found = self.known[key] = self._tried(plan, factor)
             held = found.attainment
-            met = f"{held.value:.2%} met ({held.low:.2%} at least)"
+            met = f"{percent(held.value, 2)} met ({percent(held.low, 2)} at least)"
             self.say(f"plan {len(self.known)}: {plan.cost_per_h:.2f} USD/h, {met}")
         return replace(found, factor=factor)
 
