@@ -214,7 +214,8 @@ def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certif
             "holds only if steps are 3.0% faster than estimated; by the intervals of its types that is 3",
         ),
         (0.3, 0.99, {"a": 1.25}, "more than 9 chances in 10. It was certified on slower steps: 25% on a."),
-        (0.0, 0.02, {}, "less than 1 chance in 10."),
+        (0.0, 0.02, {}, "none: the plan holds if steps are as estimated, and not if they are slower; by the intervals"),
+        (0.004, 0.02, {}, "less than 1 chance in 10."),
     ],
 )
 def test_a_certificate_says_its_margin(margin: float, chance: float, slowed_by: dict[str, float], words: str) -> None:

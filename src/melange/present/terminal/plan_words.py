@@ -23,6 +23,10 @@ from melange.units import percent, significant
 _NEARLY_ALL = 0.99
 
 
+# A margin that is shown as none: simulations know it to about this share. A judgment.
+_NO_MARGIN = 0.005
+
+
 def plan_sentence(plan: Plan) -> str:
     """The answer: mix, USD/h, USD per million tokens, share of requests that meets the SLO, savings."""
     answer = f"{_mix_and_cost(plan)}, {_held(plan)}"
@@ -212,7 +216,9 @@ def margin_sentence(certificate: Certificate) -> str:
     """How wrong step times may be, and the chance that the plan holds, as a line; empty if the file does not say."""
     if certificate.margin is None or certificate.chance is None:
         return ""
-    if certificate.margin >= 0:
+    if abs(certificate.margin) < _NO_MARGIN:
+        until = "none: the plan holds if steps are as estimated, and not if they are slower"
+    elif certificate.margin > 0:
         until = f"the plan holds until steps are {percent(certificate.margin)} slower than estimated"
     else:
         until = f"the plan holds only if steps are {percent(-certificate.margin)} faster than estimated"
