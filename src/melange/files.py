@@ -51,6 +51,22 @@ def path_of(name: str | Path) -> Path:
         raise InputError(f"{shown(text)}: the home folder is not known", hint="write the path without ~") from error
 
 
+def path_in(folder: Path, name: str) -> Path:
+    """A path that a file names, relative to the file's folder.
+
+    With ``MELANGE_CONFINED=1`` nothing outside of that folder is read: the HTTP API plans services of others.
+
+    Raises
+    ------
+    InputError
+        Such a path, or a name that no file can have.
+    """
+    found = folder / path_of(name)
+    if os.environ.get("MELANGE_CONFINED") == "1" and not found.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{shown(name)}: files outside of the service's folder are not read here")
+    return found
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Write ``text`` to ``path`` atomically: a reader sees the old file or the new one, never a part.
 

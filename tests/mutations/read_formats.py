@@ -29,6 +29,8 @@ from read_in_process import (
 from sample_logs import (
     EC2_SHOP,
     EVERY_KEY,
+    FACTORS,
+    FLEET,
     GENAI_PERF,
     GO_AWS,
     GO_AZURE,
@@ -294,7 +296,19 @@ def formats(folder: Path) -> list[Format]:
             text["demand.json"],
             (("schedule", "{x}/week.yaml", "--quick", "--set", "workload={file: {}, over: day}", "--out", "{}.out"),),
         ),
-        Format("schedule", "schedule.json", text["schedule.json"], (schedule,)),
+        Format(
+            "schedule",
+            "schedule.json",
+            text["schedule.json"],
+            (schedule, ("deploy", "{}", "--to", "keda"), ("deploy", "{}", "--to", "json")),
+        ),
+        Format("fleet", "fleet.yaml", FLEET.replace("{x}", str(folder)).encode(), (("plan", "{}", "--quick"),)),
+        Format(
+            "factors",
+            "factors.json",
+            json.dumps(FACTORS).encode(),
+            (("plan", "{x}/service.yaml", "--quick", "--observed", "{}"),),
+        ),
         Format(
             "replicas",
             "replicas.txt",

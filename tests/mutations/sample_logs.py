@@ -132,7 +132,9 @@ HF_QUANT = {
 EVERY_KEY = """\
 model: meta-llama/Llama-3.1-8B
 variants: [fp8, int4]
-engine: vllm
+engine:
+  {name: vllm, max_num_seqs: 128, max_num_batched_tokens: 4096, gpu_memory_utilization: 0.9,
+   enable_prefix_caching: true, speculative: {method: ngram, num_speculative_tokens: 3, acceptance_rate: 0.5}}
 slo: {ttft_ms: 4000, tpot_ms: 120, ntpot_ms: 200, latency_ms: 60000, statistic: mean, attainment: 0.9}
 workload:
   trace: log.csv
@@ -144,6 +146,7 @@ workload:
   to: 30s
   buckets: {input: [100, 1000, 20000], output: [100, 20000]}
   size: upper
+  prefix_hit_rate: 0.3
 offers:
   gpus: [L4, A10G]
   providers: [aws]
@@ -151,6 +154,7 @@ offers:
   market: [on-demand, spot]
   file: offers.csv
   max: {L4: 9, g5.xlarge: 3}
+  prices: {L4: -10%, aws: +5%}
 profile:
   {source: [estimate], tensor_parallel: [1], anchors: [], step_times: own, simulate: false, max_context: 20000,
    min_kv_tokens: 0}
@@ -159,7 +163,16 @@ plan:
    spare_total_replicas: 1,
    max_types: 2, require: [L4], exclude: [aws/us-east-1/g6.xlarge int4],
    budget_per_h: 100, drop_unservable: true, time_limit_s: 5,
-   gap: 0.001, seed: 1, confidence: 0.6}
+   gap: 0.001, seed: 1, confidence: 0.6, carbon_price_per_kg: 0.1}
+start_up: {boot: 60s, image_gb: 10, pull_gb_per_s: 1, load_gb_per_s: 2}
+switching: {expected: 6h, drain: 60s, usd_per_instance: 0.1}
+"""
+FLEET = """\
+services:
+  - {file: '{x}/service.yaml', priority: 2, name: first}
+  - '{x}/service.yaml'
+offers: {max: {L4: 30, A10G: 20}}
+plan: {budget_per_h: 100, gap: 0.01, time_limit_s: 10}
 """
 
 RATES = "start,rate\n" + "".join(
@@ -181,3 +194,20 @@ schedule:
   spot: {discount: 0.6, zones: 3}
   horizon_years: 3
 """
+FACTORS = {
+    "melange": "factors/1",
+    "factors": [
+        {
+            "replica_type": "aws/us-east-1/g6.xlarge",
+            "factor": 1.2,
+            "low": 1.1,
+            "high": 1.3,
+            "requests": 900,
+            "in_flight": 12.0,
+        }
+    ],
+    "state": "enough",
+    "message": "",
+    "needed": {"aws/us-east-1/g6.xlarge": 2},
+    "replicas": {"aws/us-east-1/g6.xlarge": 3},
+}

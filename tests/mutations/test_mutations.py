@@ -57,7 +57,7 @@ NAMES = (
         "flags-validate",
         "flags-deploy",
         "report",
-        *("rates", "sizes", "week", "demand", "schedule"),
+        *("rates", "sizes", "week", "demand", "schedule", "fleet", "factors"),
         "replicas",
     ),
     *("keys", "cache"),

@@ -167,13 +167,17 @@ def test_what_cannot_be_planned_says_why(server: Server) -> None:
         {"profile": {"source": ["{file}"]}},
         {"profile": {"anchors": ["L4={file}"]}},
         {"profile": {"anchors": ["{file}*"]}},
+        {"profile": {"observed": "{file}"}},
+        {"services": ["{file}"]},
     ],
 )
 def test_no_file_of_the_server_is_read(change: dict[str, Any], server: Server, tmp_path: Path) -> None:
     """Whatever key of the service names it, and however."""
     secret = tmp_path / "secret.csv"
     secret.write_text("never,to,be\nseen,outside,1\n")
-    service = SERVICE | json.loads(json.dumps(change).replace("{file}", str(secret)))
+    service = json.loads(json.dumps(change).replace("{file}", str(secret)))
+    if "services" not in change:
+        service = SERVICE | service
     found = server.ask("POST", "/v1/plan?wait=100", {"service": service, "quick": True})
     assert found.status == 422
     assert "outside of the service's folder" in found.body["error"]["message"]

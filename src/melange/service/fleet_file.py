@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationError
 
 from melange.errors import InputError
-from melange.files import path_of, read_text
+from melange.files import path_in, read_text
 from melange.parsing import parse_yaml
 from melange.service.faults import faults
 from melange.service.schema import Names, Positive, Section
@@ -54,7 +54,7 @@ class FleetFile(Section):
 
     def path(self, entry: ServiceEntry) -> Path:
         """Where a service's own file is."""
-        return self.folder / path_of(entry.file)
+        return path_in(self.folder, entry.file)
 
 
 def is_fleet(path: str | Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,11 +17,10 @@ from pydantic import (
 from melange.catalog.grid import DEFAULT_PUE
 from melange.catalog.price_rules import price_rule
 from melange.errors import InputError
-from melange.files import path_of
+from melange.files import path_in
 from melange.plan.options import Options
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
 from melange.plan.switching import StartUp, Switching
-from melange.records import shown
 from melange.service.engine_section import EngineSection
 from melange.slo import REQUESTS, Slo
 from melange.units import GB, MS_PER_S, ms
@@ -321,16 +319,5 @@ class Service(Section):
         return self.profile.simulate or not self.slo.to_slo().has_closed_form
 
     def path(self, name: str) -> Path:
-        """A path of the file, made relative to where the file is.
-
-        With ``MELANGE_CONFINED=1`` nothing outside of that folder is read: the HTTP API plans services of others.
-
-        Raises
-        ------
-        InputError
-            Such a path.
-        """
-        found = self.folder / path_of(name)
-        if os.environ.get("MELANGE_CONFINED") == "1" and not found.resolve().is_relative_to(self.folder.resolve()):
-            raise InputError(f"{shown(name)}: files outside of the service's folder are not read here")
-        return found
+        """A path of the file, made relative to where the file is."""
+        return path_in(self.folder, name)
