@@ -1,9 +1,9 @@
 """What a plan's instances draw, and what that emits.
 
 A server draws ``TDP (idle + (busy - idle) load)`` for each accelerator: 1.4 times its thermal design power when it is
-full, the host, fans and network included, and 0.4 times when it has nothing to do. A node of eight H100 (5.6 kW of
-thermal design power) can draw 11.3 kW and draws about 0.7 of that while it serves ("Energy use of AI inference:
-efficiency pathways and test-time compute", 2025, which has 0.4 to 0.9: so far may this be off).
+full, the host, fans and network included, and 0.4 times when it has nothing to do (a judgment). A node of eight H100
+(5.6 kW of thermal design power) can draw 11.3 kW and draws about 0.7 of that while it serves ("Energy use of AI
+inference: efficiency pathways and test-time compute", 2025, which has 0.4 to 0.9: so far may this be off).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _SHIPPED = (
         engine="vllm",
         first="0.8",
         settings={"is_prefix_caching": True},
-        source="V1 engine, on by default: vllm/engine/arg_utils.py at v0.8.0 (2026-11-26)",
+        source="V1, the default engine from 0.8: on unless turned off; the source of 0.8 was not looked up",
     ),
     Shipped(
         engine="vllm",
@@ -49,13 +49,13 @@ _SHIPPED = (
         engine="sglang",
         first="",
         settings={"is_prefix_caching": True},
-        source="RadixAttention unless --disable-radix-cache (2026-11-26)",
+        source="SGLang documents: RadixAttention unless --disable-radix-cache (2026-11-26)",
     ),
     Shipped(
         engine="trtllm",
         first="1.0",
         settings={"is_prefix_caching": True},
-        source="KvCacheConfig.enable_block_reuse of TensorRT-LLM 1.0 (2026-11-26)",
+        source="LLM API reference, KvCacheConfig: enable_block_reuse = True (1.3; 2026-11-26)",
     ),
 )
 
