@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import product
 
 import numpy as np
+import pytest
 from planned import PRICES
 
 from melange.catalog.bundled import find_model
@@ -36,6 +37,7 @@ def _twins() -> Question:
     return Question(workload=workload, profile=estimate(find_model("meta-llama/Llama-3.1-8B"), offers, slo, workload))
 
 
+@pytest.mark.heavy
 def test_a_certified_plan_keeps_the_fleet_in_force_at_equal_cost() -> None:
     """Also where it lies in the region that a search without it would leave."""
     question = _twins()

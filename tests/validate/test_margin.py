@@ -102,6 +102,7 @@ def test_most_draws_follow_from_others() -> None:
     assert len(some.held) + len(some.failed) < 40
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", [2, 20])
 def test_a_plan_with_confidence_holds_as_often_as_asked(seed: int) -> None:
     """It costs no less than the plan without, has a wider margin, and holds on fresh requests as estimated."""
