@@ -88,6 +88,7 @@ def test_the_command_writes_the_page_and_each_plan(folder: Path) -> None:
         ("services: [a.yaml, b/a.yaml]\n", "two are named a"),
         ("services: [a.yaml]\noffers: {max: {H100: -1}}\n", "greater than or equal to 0"),
         ("services: [a.yaml]\nplan: {budget_per_h: 0}\n", "must be > 0"),
+        ("services: [a.yaml]\nfolder: elsewhere", "unknown key 'folder'"),
     ],
 )
 def test_bad_files_say_what_is_wrong(tmp_path: Path, content: str, message: str) -> None:

@@ -136,6 +136,15 @@ def test_the_command_prints_both_and_json(tmp_path: Path) -> None:
     assert all(one["saved_fraction"] >= 0.15 - 1e-9 for one in found["relaxations"] if one["is_enough"])
 
 
+def test_variants_without_a_sum_are_answered_by_themselves(tmp_path: Path) -> None:
+    """Two rates cannot hold at once, and both are asked about; nothing is said of them together."""
+    path = tmp_path / "service.yaml"
+    path.write_text(SERVICE)
+    flags = ["what-if", str(path), "--rate", "x2", "--rate", "x3", "--quick", "--json"]
+    found = json.loads(CliRunner().invoke(app, flags).stdout)
+    assert [one["label"] for one in found["answers"]] == ["as it is", "rate x2", "rate x3"]
+
+
 def test_a_command_without_a_question_is_refused(tmp_path: Path) -> None:
     """And a share that is none."""
     path = tmp_path / "service.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
@@ -60,7 +61,8 @@ def what_if(
             *(asked.Variant(label=one, settings=(one,)) for one in changes or ()),
         ]
         if len(variants) > 1:
-            variants.append(asked.together(variants))
+            with suppress(InputError):  # two rates, say, have no sum: each is answered by itself
+                variants.append(asked.together(variants))
         base = asked.answer(open_session, asked.Variant(label=asked.BASE), quick=quick)
         answers = [base, *(asked.answer(open_session, one, quick=quick) for one in variants)]
         found: tuple[Relaxation, ...] = ()

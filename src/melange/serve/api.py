@@ -178,7 +178,7 @@ def _add_jobs(app: FastAPI, jobs: Callable[[], Queue]) -> None:
 async def _wait(job: Job, wait_s: float) -> None:
     """Until it has ended, at most so long."""
     end = time.monotonic() + wait_s
-    while not job.state.is_final and (left := end - time.monotonic()) > 0:
+    while not job.is_ended and (left := end - time.monotonic()) > 0:
         await _changed(job, left)
 
 
@@ -202,7 +202,7 @@ async def _events(job: Job) -> AsyncIterator[str]:
         while told < len(job.progress):
             yield f"event: progress\ndata: {json.dumps(job.progress[told])}\n\n"
             told += 1
-        if job.state.is_final:
+        if job.is_ended:
             end = {"state": job.state.value, "error": job.error}
             yield f"event: end\ndata: {json.dumps(end)}\n\n"
             return

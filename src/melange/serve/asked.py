@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -63,8 +64,6 @@ class OfService(Asked):
         return self.files
 
     def _common(self) -> list[str]:
-        import json
-
         settings = [f"--set={key}={json.dumps(value)}" for key, value in self.settings.items()]
         return [SERVICE, *settings, *(("--quick",) if self.quick else ())]
 

@@ -28,7 +28,7 @@ class Queue:
     waiting
         How many may wait.
     keep_s
-        How long the result of one is kept [s].
+        How long results and uploads are kept [s].
     limits
         What each may take.
     """
@@ -76,7 +76,7 @@ class Queue:
             Two files of one name.
         """
         self._forget()
-        if sum(not job.state.is_final for job in self._jobs.values()) > self._waiting:
+        if sum(not job.is_ended for job in self._jobs.values()) > self._waiting:
             raise BusyError("too many jobs wait", hint="try again later")
         if both := set(documents) & set(uploads):
             raise InputError(f"{sorted(both)[0]} is sent twice")
@@ -100,16 +100,19 @@ class Queue:
         job.remove()
 
     def _forget(self) -> None:
-        """Drop old results."""
+        """Drop old results and uploads; a job that uses an upload keeps it."""
         oldest = time.time() - self._keep_s
         for number, job in list(self._jobs.items()):
             if job.ended_s is not None and job.ended_s < oldest:
                 del self._jobs[number]
+        for place in Path(self._root.name).glob("upload-*"):
+            if place.stat().st_mtime < oldest:
+                place.unlink()
 
     async def close(self) -> None:
         """End all jobs and remove their files."""
         for job in self._jobs.values():
-            if not job.state.is_final:
+            if not job.is_ended:
                 await job.cancel()
         for task in list(self._tasks):
             task.cancel()

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field
 
 from melange.errors import InputError
 from melange.files import path_in, read_text
 from melange.parsing import parse_yaml
-from melange.service.faults import faults
+from melange.service.reading import read_document
 from melange.service.schema import Names, Positive, Section
 
 
@@ -80,18 +80,7 @@ def read_fleet(path: str | Path, settings: Sequence[str] = ()) -> FleetFile:
     InputError
         Not YAML, unknown keys, values out of range, two services of one name: every fault, with its line.
     """
-    from melange.service.reading import apply_setting
-
-    text = read_text(path)
-    content = parse_yaml(text, f"{path}")
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: must hold a mapping with services")
-    for setting in settings:
-        apply_setting(content, setting)
-    try:
-        fleet = FleetFile.model_validate(content | {"folder": Path(path).parent})
-    except ValidationError as error:
-        raise InputError(faults(path, text, error, settings, file=FleetFile)) from error
+    fleet = read_document(FleetFile, path, settings, holds="services")
     named = [entry.model_copy(update={"name": entry.name or Path(entry.file).stem}) for entry in fleet.services]
     names = [entry.name for entry in named]
     if twice := sorted({name for name in names if names.count(name) > 1}):

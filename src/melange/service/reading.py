@@ -14,6 +14,8 @@ from melange.parsing import parse_yaml
 from melange.service.faults import faults
 from melange.service.schema import SOURCES, PlanSection, Section, Service, SloSection, WorkloadSection
 
+_SectionT = TypeVar("_SectionT", bound=Section)
+
 
 def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
     """Read a ``service.yaml``.
@@ -30,18 +32,31 @@ def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
     InputError
         Not YAML, unknown keys (with the nearest known one), values out of range: every fault, with its line.
     """
+    return read_document(Service, path, settings, holds="model, slo and workload", hint="melange init writes one")
+
+
+def read_document(
+    kind: type[_SectionT], path: str | Path, settings: Sequence[str], *, holds: str, hint: str = ""
+) -> _SectionT:
+    """A file of a kind that knows its folder; ``holds`` says what must be in it.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_service`.
+    """
     text = read_text(path)
     content = parse_yaml(text, f"{path}")
     if not isinstance(content, dict):
-        raise InputError(f"{path}: must hold a mapping with model, slo and workload", hint="melange init writes one")
+        raise InputError(f"{path}: must hold a mapping with {holds}", hint=hint)
     for setting in settings:
         apply_setting(content, setting)
     if "folder" in content:
-        raise unknown("key", "folder", Service.model_fields, place=str(path))
+        raise unknown("key", "folder", kind.model_fields, place=str(path))
     try:
-        return Service.model_validate(content | {"folder": Path(path).parent})
+        return kind.model_validate(content | {"folder": Path(path).parent})
     except ValidationError as error:
-        raise InputError(faults(path, text, error, settings)) from error
+        raise InputError(faults(path, text, error, settings, file=kind)) from error
 
 
 def read_section(content: Mapping[str, Any], settings: Sequence[str] = ()) -> WorkloadSection:
@@ -78,9 +93,6 @@ def read_slo_section(content: Mapping[str, Any]) -> SloSection:
         As :func:`read_service`.
     """
     return _section(SloSection, "slo", dict(content), ())
-
-
-_SectionT = TypeVar("_SectionT", bound=Section)
 
 
 def _section(kind: type[_SectionT], name: str, content: dict[str, Any], settings: Sequence[str]) -> _SectionT:

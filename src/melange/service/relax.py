@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from melange.files import Json
@@ -85,6 +85,7 @@ def relaxations(
     simulated_goal = (1 - wanted) * base.cost_per_h
     closed_goal = (1 - wanted) * (plain.cost_per_h or base.cost_per_h)
 
+    @cache
     def answered(variant: Variant, *, is_closed: bool) -> Answer:
         progress(variant.label)
         return answer(open_session, variant, quick=is_closed)

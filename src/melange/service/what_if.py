@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,12 @@ class Answer:
         """Cost of its plan [USD/h]; None without one."""
         return None if self.plan is None else self.plan.cost_per_h
 
+    @property
+    def fleet(self) -> dict[str, int]:
+        """Instances by replica type, those in use alone."""
+        counted = {} if self.plan is None else self.plan.instances_by_name
+        return {name: count for name, count in counted.items() if count > 0}
+
     def to_json(self) -> Json:
         """As a JSON object; the plan as in ``plan.json``, without the question that it answers."""
         shown: Json = {"label": self.variant.label, "settings": list(self.variant.settings), "reason": self.reason}
@@ -66,21 +73,9 @@ class Answer:
             return shown | {"cost_per_h": None, "instances": {}, "attainment": None}
         return shown | {
             "cost_per_h": self.plan.cost_per_h,
-            "instances": fleet_of(self.plan),
-            "attainment": attainment_of(self.plan),
+            "instances": self.fleet,
+            "attainment": self.plan.attainment,
         }
-
-
-def fleet_of(plan: Plan) -> dict[str, int]:
-    """Instances by replica type, those in use alone."""
-    pairs = zip(plan.replica_types, plan.instances, strict=True)
-    return {one.name: int(count) for one, count in pairs if count > 0}
-
-
-def attainment_of(plan: Plan) -> float | None:
-    """Share of simulated requests that met the SLO (0-1); None where nothing was simulated."""
-    shown = plan.certificate or plan.simulation
-    return None if shown is None else shown.attainment
 
 
 def answer(open_session: Callable[[Sequence[str]], Session], variant: Variant, *, quick: bool = False) -> Answer:
@@ -195,20 +190,12 @@ _MERGED = ("offers.prices", "plan.exclude")
 
 
 def _merged(one: str, other: str) -> str:
-    from melange.parsing import parse_json
-
-    first, second = parse_json(one, "a variant"), parse_json(other, "a variant")
-    return _json(first | second if isinstance(first, dict) else list(dict.fromkeys([*first, *second])))
+    first, second = json.loads(one), json.loads(other)
+    return json.dumps(first | second if isinstance(first, dict) else list(dict.fromkeys([*first, *second])))
 
 
 def _setting(key: str, value: Any) -> str:
-    return f"{key}={_json(value)}"
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)
+    return f"{key}={json.dumps(value)}"
 
 
 def _service(session: Session) -> Any:

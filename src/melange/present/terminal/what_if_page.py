@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from melange.present.terminal.layout import LEAST_SHOWN, table_of, titled
-from melange.service.what_if import attainment_of, fleet_of
 from melange.units import percent
 
 if TYPE_CHECKING:
@@ -57,21 +56,21 @@ def _changes(found: Sequence[Relaxation]) -> RenderableType:
 
 def _table(first: str, second: str, third: str, answers: Sequence[Answer]) -> Table:
     """With a column for the share of requests that met the SLO, if any was simulated."""
-    held = ("Met SLO",) if any(map(_attainment, answers)) else ()
+    held = ("Met SLO",) if _is_simulated(answers) else ()
     table = table_of(first, second, third, *held, "Fleet")
     for column in range(1, 3 + len(held)):
         table.columns[column].justify = "right"
     return table
 
 
-def _attainment(one: Answer) -> float | None:
-    return None if one.plan is None else attainment_of(one.plan)
+def _is_simulated(answers: Sequence[Answer]) -> bool:
+    return any(one.plan is not None and one.plan.attainment is not None for one in answers)
 
 
 def _held(one: Answer, answers: Sequence[Answer]) -> tuple[str, ...]:
-    if not any(map(_attainment, answers)):
+    if not _is_simulated(answers):
         return ()
-    held = _attainment(one)
+    held = None if one.plan is None else one.plan.attainment
     return ("-" if held is None else percent(held, 2),)
 
 
@@ -86,4 +85,4 @@ def _change(one: Answer, base: float | None) -> str:
 def _fleet(one: Answer) -> str:
     if one.plan is None:
         return one.reason
-    return ", ".join(f"{count} x {name.rpartition('/')[2]}" for name, count in fleet_of(one.plan).items())
+    return ", ".join(f"{count} x {name.rpartition('/')[2]}" for name, count in one.fleet.items())
