@@ -312,7 +312,9 @@ def largest_limit_share(
 ) -> Array:
     """The largest metric over its limit (R, I, O): the batch is feasible where it is at most 1."""
     values = metrics_s(replicas, sizes, tuple(limits), batch, slots)
-    return np.asarray(np.maximum.reduce([values[metric] / limit for metric, limit in limits.items()]), float)
+    with np.errstate(over="ignore"):  # A limit next to zero: infinitely far above it.
+        shares = [values[metric] / limit for metric, limit in limits.items()]
+    return np.asarray(np.maximum.reduce(shares), float)
 
 
 def _end_of_feasible(
