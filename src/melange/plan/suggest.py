@@ -22,6 +22,7 @@ import numpy as np
 from melange.errors import InfeasibleError
 from melange.files import Json
 from melange.plan.confidence import DECILE, NOT_KNOWN, at_quantile, quantile_of, with_rates
+from melange.plan.options import COST
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
@@ -112,7 +113,7 @@ def suggest_measurements(
     ----------
     question
         What is planned; where it asks for no confidence, 0.9 is what cautious means, or the highest of 0.75 and 0.5
-        with which there is a plan. A budget is set aside.
+        with which there is a plan. A budget is set aside; under the objective of carbon the cheapest plan is meant.
     count
         At most this many.
     in_flight
@@ -128,7 +129,7 @@ def suggest_measurements(
     InfeasibleError
         No plan exists even on the middle estimates.
     """
-    case = _case(question)
+    case = _case(question.with_options(objective=COST))
     values = [_value(case, kind, in_flight) for kind in case.worthwhile()]
     gains = [value.next_saving() for value in values]
     found: list[Suggestion] = []

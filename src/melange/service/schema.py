@@ -198,6 +198,7 @@ class PlanSection(Section):
     gap: float = 1e-3
     seed: int = 0
     confidence: float | None = None
+    objective: Literal["cost", "carbon"] = "cost"
     carbon_price_per_kg: float = 0.0
     grid_g_per_kwh: Annotated[dict[str, float], BeforeValidator(_by_region)] = {}
     pue: float = DEFAULT_PUE

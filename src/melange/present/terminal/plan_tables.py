@@ -16,7 +16,7 @@ from rich.text import Text
 
 from melange.plan.plan import Plan
 from melange.plan.switching import SwitchDecision
-from melange.present.terminal.engine_words import energy_line, engine_lines
+from melange.present.terminal.engine_words import carbon_line, energy_line, engine_lines
 from melange.present.terminal.layout import (
     MAX_ROWS,
     cautions,
@@ -74,7 +74,7 @@ def assumptions(plan: Plan) -> str:
     parts.append("continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices per bucket")
     told = [" | ".join(part for part in parts if part)]
     told += [f"Traffic: {workload.source}"] if workload.source else []
-    return "\n".join([*told, *engine_lines(plan), *energy_line(plan)])
+    return "\n".join([*told, *engine_lines(plan), *energy_line(plan), *carbon_line(plan)])
 
 
 def _mix(plan: Plan) -> RenderableType:
