@@ -384,16 +384,18 @@ class Model:
         )
         return held * BYTES_BY_DTYPE[self.kv_dtype] + self.state_bytes() / tensor_parallel
 
-    def is_splittable(self, tensor_parallel: int) -> bool:
+    def is_splittable(self, tensor_parallel: int, *, with_experts: bool = True) -> bool:
         """Whether engines can split each layer over ``tensor_parallel`` accelerators.
 
-        Heads must divide evenly, KV heads must divide or be copied evenly, and so must the feed-forward width.
+        Heads must divide evenly, KV heads must divide or be copied evenly, and so must the feed-forward width; that of
+        routed experts only ``with_experts``, for they may lie whole on accelerators instead.
 
         >>> from melange.catalog.bundled import find_model
         >>> [find_model("Qwen/Qwen2.5-7B-Instruct").is_splittable(degree) for degree in (1, 2, 4, 8)]
         [True, True, True, False]
         """
-        widths = [width for width in (self.intermediate_size, self.expert_intermediate_size) if width]
+        own = (self.intermediate_size, self.expert_intermediate_size if with_experts else 0)
+        widths = [width for width in own if width]
         shared = {cache.heads for kind in self.kinds for cache in kind.caches if cache.heads}
         kv_fits = all(not heads % tensor_parallel or not tensor_parallel % heads for heads in shared)
         return kv_fits and all(width % tensor_parallel == 0 for width in (self.heads, *widths))

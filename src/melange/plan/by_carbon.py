@@ -100,7 +100,7 @@ def _stated(found: Plan, asked: Question, emitted: dict[Offer, float], cheapest:
 
     def emits(plan: Plan) -> float:
         used = zip(plan.replica_types, plan.instances, strict=True)
-        return sum(float(count) * emitted[price[one.type_name]] for one, count in used if count)
+        return sum(float(count) * one.machines * emitted[price[one.type_name]] for one, count in used if count)
 
     beside = LeastCarbon(
         emitted_kg_per_h=emits(found),

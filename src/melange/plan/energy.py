@@ -126,7 +126,7 @@ def energy_of(plan: Plan, facts: Mapping[str, Accelerator] | None = None) -> dic
         fact = facts.get(one.offer.accelerator)
         if fact is None or not fact.tdp_w:
             return {}
-        kw = count * instance_kw(fact, one.offer.accelerators, float(plan.load[r]), options.pue)
+        kw = count * instance_kw(fact, one.accelerators, float(plan.load[r]), options.pue)
         carbon = kw * grid_intensity(one.offer.region, options.grid_g_per_kwh) / _G_PER_KG
         found[one.name] = _use(kw, carbon, _mtok_per_h(plan, r))
     total = _mtok_per_h(plan, None)

@@ -29,6 +29,7 @@ from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.profile.correction import REFERENCE_BATCH, SHARES, Sample, correction
 from melange.profile.profile import MEASURED
+from melange.replica.layout import Layout
 from melange.units import MIN_PER_H, S_PER_MIN, significant
 from melange.workload.workload import Array
 
@@ -51,7 +52,7 @@ TURNS, LEAST_REQUESTS = 4, 100
 _WORTH = 1e-3
 
 # Replica types that one measurement speaks for: accelerator, tensor-parallel degree, interconnect, engine.
-_Kind = tuple[str, int, str, str]
+_Kind = tuple[str, Layout, str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +207,7 @@ def _case(question: Question) -> _Case:
         break
     kinds: dict[_Kind, list[int]] = {}
     for r, item in enumerate(profile.replica_types):
-        kind = (item.offer.accelerator, item.tensor_parallel, item.offer.interconnect, item.engine)
+        kind = (item.offer.accelerator, item.layout, item.offer.interconnect, item.engine)
         kinds.setdefault(kind, []).append(r)
     return _Case(question=plain, quantile=quantile_of(confidence), base=base, types_by_kind=kinds)
 
@@ -304,7 +305,7 @@ class _Value:
             concurrency=concurrency,
             request_rate=rate,
             saves_per_h=saving,
-            gpu_minutes=minutes * item.tensor_parallel,
+            gpu_minutes=minutes * item.layout.accelerators,
             cost=minutes / MIN_PER_H * item.cost_per_h,
         )
 

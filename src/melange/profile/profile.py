@@ -16,6 +16,7 @@ from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
 from melange.records import record, records, text, value_of
 from melange.replica.engine import Engine, engines_from_json, engines_to_json
+from melange.replica.layout import Layout
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets, frozen_array
 
@@ -44,6 +45,9 @@ class ReplicaType:
         Quantized variant of the model that it serves (``fp8``, ``int4+fp8-kv``); empty: the model as published.
     pool
         What a second pool of the same replica type is for (``long``: prompts above some length); empty: the first one.
+    expert_parallel, pipeline_parallel
+        Accelerators that share out the experts of a mixture, and stages that the layers are cut into
+        (:class:`~melange.replica.layout.Layout`).
     """
 
     name: str
@@ -52,13 +56,23 @@ class ReplicaType:
     engine: str = ""
     variant: str = ""
     pool: str = ""
+    expert_parallel: int = 1
+    pipeline_parallel: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.tensor_parallel <= self.offer.accelerators:
+        held, layout = self.offer.accelerators, self.layout
+        if not 1 <= self.tensor_parallel <= held:
             raise InputError(
-                f"{self.name}: tensor_parallel must be 1 to {self.offer.accelerators} "
+                f"{self.name}: tensor_parallel must be 1 to {held} "
                 f"(the accelerators of the instance), got {self.tensor_parallel}"
             )
+        if self.expert_parallel > held:
+            raise InputError(
+                f"{self.name}: expert_parallel must be 1 to {held} (the accelerators of the instance), "
+                f"got {self.expert_parallel}"
+            )
+        if layout.accelerators > held and (layout.accelerators % held or held % self.tensor_parallel):
+            raise InputError(f"{self.name}: {layout.suffix} does not fill instances of {held} accelerators")
 
     @property
     def type_name(self) -> str:
@@ -66,14 +80,33 @@ class ReplicaType:
         return self.name.removesuffix(f" {self.pool}") if self.pool else self.name
 
     @property
+    def layout(self) -> Layout:
+        """How one replica is spread over accelerators."""
+        return Layout(
+            tensor_parallel=self.tensor_parallel,
+            expert_parallel=self.expert_parallel,
+            pipeline_parallel=self.pipeline_parallel,
+        )
+
+    @property
+    def machines(self) -> int:
+        """Machines that make up an instance of this type: more than one where a replica spans several."""
+        return max(1, self.layout.accelerators // self.offer.accelerators)
+
+    @property
+    def accelerators(self) -> int:
+        """Accelerators of an instance, on all of its machines."""
+        return self.offer.accelerators * self.machines
+
+    @property
     def replicas_per_instance(self) -> int:
         """Replicas that one instance holds."""
-        return self.offer.accelerators // self.tensor_parallel
+        return self.accelerators // self.layout.accelerators
 
     @property
     def cost_per_h(self) -> float:
-        """Price of one whole instance [USD/h]."""
-        return self.offer.cost_per_h
+        """Price of one whole instance, on all of its machines [USD/h]."""
+        return self.offer.cost_per_h * self.machines
 
     def to_json(self) -> Json:
         """As a JSON object."""
@@ -84,6 +117,8 @@ class ReplicaType:
             "engine": self.engine,
             "variant": self.variant,
             "pool": self.pool,
+            "expert_parallel": self.expert_parallel,
+            "pipeline_parallel": self.pipeline_parallel,
         }
 
     @classmethod

@@ -81,7 +81,8 @@ class Replicas:
     cost
         Stacked step costs, fields of shape (R, 1, 1).
     kv_tokens
-        KV cache that one accelerator holds, in tokens of one layer (R, 1, 1); 0 where the weights do not fit.
+        KV cache that one accelerator holds, in tokens of one layer (R, 1, 1), of all ranks together where a batch is
+        spread over some; 0 where the weights do not fit.
     max_sequences
         Most running requests (R, 1, 1).
     max_batched_tokens
@@ -96,6 +97,8 @@ class Replicas:
         Longest prompt plus completion [tokens].
     kv_layers
         What a request takes of the cache on each of them; None: the same on all, by the model alone.
+    kv_parts
+        Caches that it consists of, of which a request must fit into one (R, 1, 1).
     """
 
     cost: StepCost
@@ -107,6 +110,7 @@ class Replicas:
     max_context: int
     is_fully_reserved: bool = False
     kv_layers: KvLayers | None = None
+    kv_parts: Array | float = 1.0
 
 
 def max_request_rate(
@@ -179,13 +183,15 @@ def batch_within(replicas: Replicas, sizes: Sizes, resident: Callable[[Array, fl
         cost = replicas.cost
         made = (1 + cost.accepted_tokens) * sizes.unread / sizes.outputs
         batch = np.minimum(batch, replicas.max_batched_tokens / (1 + cost.draft_tokens + made))
-    holds = resident(sizes.longest, waste - 1) <= replicas.kv_tokens
+    holds = resident(sizes.longest, waste - 1) <= replicas.kv_tokens / replicas.kv_parts
     return np.where(holds & (sizes.longest <= replicas.max_context), batch, 0.0)
 
 
 def holds_one(replicas: Replicas, model: Model, sizes: Sizes) -> npt.NDArray[np.bool_]:
     """Whether the KV cache holds one request at its full length (R, I, O)."""
-    return np.asarray(held_by(replicas, model)(sizes.longest, replicas.block_tokens - 1) <= replicas.kv_tokens)
+    return np.asarray(
+        held_by(replicas, model)(sizes.longest, replicas.block_tokens - 1) <= replicas.kv_tokens / replicas.kv_parts
+    )
 
 
 def mean_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
@@ -214,7 +220,14 @@ def _engine_step_s(replicas: Replicas, sizes: Sizes, batch: Array) -> Array:
         chunk = np.maximum(prompt, np.minimum(sizes.unread, room))
         mixed = prompt / chunk
         decode_s = step_time_s(cost, batch=running, context_tokens=context)
-        added_s = added_time_s(cost, batch=running, prefill_tokens=chunk, position=position, admitted=admitted / mixed)
+        added_s = added_time_s(
+            cost,
+            batch=running,
+            prefill_tokens=chunk,
+            position=position,
+            admitted=admitted / mixed,
+            longest=np.minimum(chunk, sizes.unread),
+        )
         return np.asarray(decode_s + mixed * added_s, float)
     together = np.clip(admitted, 1.0, np.maximum(1.0, replicas.max_batched_tokens / sizes.unread))
     decode_s = step_time_s(cost, batch=running, context_tokens=context)
@@ -231,6 +244,7 @@ def _prompt_step_s(replicas: Replicas, sizes: Sizes, prompts: Array | float) -> 
         prefill_tokens=prompts * sizes.unread,
         position=sizes.position,
         admitted=prompts,
+        longest=sizes.unread,
     )
     return np.asarray(step_s, float)
 

@@ -169,6 +169,8 @@ class ProfileSection(Section):
 
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["estimate"]
     tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
+    expert_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
+    pipeline_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
     anchors: Names = []
     observed: str | None = None
     doubtful_anchors: bool = False

@@ -84,13 +84,15 @@ def _mix(plan: Plan) -> RenderableType:
     for letter, r in zip(letters(plan), used_types(plan), strict=False):
         replica_type = plan.replica_types[r]
         instances = int(plan.instances[r])
-        per_replica = f"{replica_type.tensor_parallel} x " if replica_type.tensor_parallel > 1 else ""
+        shards = replica_type.layout.accelerators
+        per_replica = f"{shards} x " if shards > 1 else ""
+        machines = f" x {replica_type.machines}" if replica_type.machines > 1 else ""
         table.add_row(
             letter,
             replica_type.name,
             f"{per_replica}{replica_type.offer.accelerator}",
             f"{instances * replica_type.replicas_per_instance}",
-            f"{instances}",
+            f"{instances}{machines}",
             f"{instances * replica_type.cost_per_h:,.2f}",
             f"{plan.load[r]:.0%}",
             serves(plan, r),

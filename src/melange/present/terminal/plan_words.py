@@ -280,7 +280,8 @@ def _counted(replica_type: ReplicaType, instances: int) -> str:
     offer = replica_type.offer
     if offer.accelerator in replica_type.name:
         return f"{instances} x {replica_type.name}"
-    each = f"{offer.accelerators} x " if offer.accelerators > 1 else ""
+    held = replica_type.accelerators
+    each = f"{held} x " if held > 1 else ""
     return f"{instances} x {replica_type.name} ({each}{offer.accelerator})"
 
 
