@@ -6,10 +6,10 @@ plan's own load comes to is part of the answer. Of fleets that emit the same, th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from melange.catalog.offer import Offer
 from melange.errors import InfeasibleError
@@ -21,6 +21,8 @@ from melange.plan.question import Question
 
 if TYPE_CHECKING:
     from melange.profile.profile import ReplicaType
+
+Found = TypeVar("Found")
 
 # What a USD/h is counted with beside emissions [kg CO2e]: a hundredth of a gram, which only decides between fleets that
 # emit the same. Ten times less would be lost in the search's rounding.
@@ -74,9 +76,14 @@ def rent_of(asked: Question) -> Callable[[Plan], float]:
 
     def rent(plan: Plan) -> float:
         used = zip(plan.replica_types, plan.instances, strict=True)
-        return sum(float(count) * prices()[one.type_name] for one, count in used if count)
+        return sum(float(count) * _of_type(prices(), one) for one, count in used if count)
 
     return rent
+
+
+def _of_type(known: Mapping[str, Found], one: ReplicaType) -> Found:
+    """What is known of a type by its name, or by that of its first pool."""
+    return known[one.name] if one.name in known else known[one.type_name]
 
 
 def _weighed(asked: Question, emitted: dict[Offer, float]) -> Question:
@@ -94,13 +101,13 @@ def _weighed(asked: Question, emitted: dict[Offer, float]) -> Question:
 def _stated(found: Plan, asked: Question, emitted: dict[Offer, float], cheapest: Plan) -> Plan:
     """The plan found as the answer to what was asked, at prices in USD."""
     price = {one.name: one.offer for one in asked.profile.replica_types}
-    types = tuple(replace(one, offer=price[one.type_name]) for one in found.replica_types)
+    types = tuple(replace(one, offer=_of_type(price, one)) for one in found.replica_types)
     options = replace(found.options, objective=asked.options.objective, gap=asked.options.gap)
     question = replace(found.question, profile=replace(found.question.profile, replica_types=types), options=options)
 
     def emits(plan: Plan) -> float:
         used = zip(plan.replica_types, plan.instances, strict=True)
-        return sum(float(count) * one.machines * emitted[price[one.type_name]] for one, count in used if count)
+        return sum(float(count) * one.machines * emitted[_of_type(price, one)] for one, count in used if count)
 
     beside = LeastCarbon(
         emitted_kg_per_h=emits(found),

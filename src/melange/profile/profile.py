@@ -27,6 +27,10 @@ MEASURED, ANCHORED, ESTIMATED = range(3)
 _LEAST_RATE, _MOST_RATE = 1e-12, 1e15
 
 
+# Pools of replicas that only read prompts, and that only make tokens.
+PREFILL_POOL, DECODE_POOL = "prefill", "decode"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaType:
     """What serves one copy of the model: an offer, a tensor-parallel degree, an engine.
@@ -44,7 +48,8 @@ class ReplicaType:
     variant
         Quantized variant of the model that it serves (``fp8``, ``int4+fp8-kv``); empty: the model as published.
     pool
-        What a second pool of the same replica type is for (``long``: prompts above some length); empty: the first one.
+        What a second pool of the same replica type is for (``long``: prompts above some length; ``prefill`` and
+        ``decode``: only that part of requests); empty: the first one, for whole requests of all sizes.
     expert_parallel, pipeline_parallel
         Accelerators that share out the experts of a mixture, and stages that the layers are cut into
         (:class:`~melange.replica.layout.Layout`).
