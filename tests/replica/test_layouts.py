@@ -15,8 +15,8 @@ from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.profile import ReplicaType
 from melange.replica.era import find_era
 from melange.replica.hardware import Hardware, era_cost, replicas_of
-from melange.replica.layout import Layout
 from melange.replica.layout_cost import EXPERT_IMBALANCE, NETWORK_BYTES_PER_S, unsplittable, weight_bytes_on
+from melange.replica.parallelism import Layout
 from melange.replica.reasons import obstacle
 from melange.replica.step import StepCost, stalled_tokens, step_time_s
 from melange.slo import Slo

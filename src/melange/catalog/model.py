@@ -394,8 +394,7 @@ class Model:
         >>> [find_model("Qwen/Qwen2.5-7B-Instruct").is_splittable(degree) for degree in (1, 2, 4, 8)]
         [True, True, True, False]
         """
-        own = (self.intermediate_size, self.expert_intermediate_size if with_experts else 0)
-        widths = [width for width in own if width]
+        widths = [self.intermediate_size, self.expert_intermediate_size if with_experts else 0]
         shared = {cache.heads for kind in self.kinds for cache in kind.caches if cache.heads}
         kv_fits = all(not heads % tensor_parallel or not tensor_parallel % heads for heads in shared)
         return kv_fits and all(width % tensor_parallel == 0 for width in (self.heads, *widths))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from melange.files import Json
+    from melange.plan.disaggregated import DisaggregatedPlan
     from melange.plan.joint.joint_plan import JointPlan
     from melange.plan.plan import Plan
     from melange.plan.schedule.schedule import Schedule
@@ -95,7 +96,7 @@ class Inputs:
 
 
 def save_and_print(
-    result: Workload | Demand | Profile | Plan | Schedule | JointPlan,
+    result: Workload | Demand | Profile | Plan | Schedule | JointPlan | DisaggregatedPlan,
     out: Path | None,
     as_json: bool,
     page: Callable[[Any], RenderableType],

@@ -72,6 +72,10 @@ class Program:
     busy: tuple[str, ...]
 
 
+# Moves KV caches from prefill to decode replicas; both take the same, and a router tells them their parts.
+_NIXL = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
+
+
 def _vllm(server: Server, serving: Serving) -> tuple[str, ...]:
     """The flags of vLLM since its version 1 engine.
 
@@ -98,6 +102,7 @@ def _vllm(server: Server, serving: Serving) -> tuple[str, ...]:
         *(() if server.is_chunked is None else (f"--{'' if server.is_chunked else 'no-'}enable-chunked-prefill",)),
         f"--{'' if server.is_prefix_caching else 'no-'}enable-prefix-caching",
         *(("--speculative-config", _speculative_config(server.speculation)) if server.speculation else ()),
+        *(("--kv-transfer-config", json.dumps(_NIXL)) if server.pool else ()),
     )
 
 
@@ -179,6 +184,7 @@ def _sglang(server: Server, serving: Serving) -> tuple[str, ...]:
         *(("--enable-dp-attention",) if ranks > 1 else ()),
         *(("--enable-mixed-chunk",) if server.is_chunked else ()),
         *(() if server.is_prefix_caching else ("--disable-radix-cache",)),
+        *(("--disaggregation-mode", server.pool) if server.pool else ()),
         *(_sglang_drafts(server.speculation) if server.speculation else ()),
         "--enable-metrics",
     )

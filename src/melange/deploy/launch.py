@@ -30,6 +30,7 @@ _ALSO_DECIDED = {
     *("--model", "--quantization", "--kv-cache-dtype", "--kv-cache-memory-bytes", "--num-gpu-blocks-override"),
     *("--speculative-config", "--speculative-algorithm", "--speculative-num-draft-tokens"),
     *("--tensor-parallel-size", "--tp-size", "--data-parallel-size", "--dp-size", "--max-total-tokens"),
+    *("--kv-transfer-config", "--disaggregation-mode"),
     *("--enable-expert-parallel", "--ep-size", "--expert-parallel-size", "--enable-dp-attention"),
 }
 # For balancers to learn that a replica is going before it refuses connections [s].

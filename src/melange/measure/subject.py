@@ -17,7 +17,7 @@ from melange.profile.measurement import Measurement, split_name
 from melange.profile.profile import Profile, ReplicaType
 from melange.profile.rate_cache import RateCache
 from melange.profile.searched_rates import with_searched_rates
-from melange.replica.layout import Layout
+from melange.replica.parallelism import Layout
 from melange.slo import Slo
 from melange.workload.workload import Mask, Workload
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.plan.question import Question
-from melange.replica.layout import Layout
+from melange.replica.parallelism import Layout
 from melange.workload.workload import Array
 
 # Shares and rates that differ by less are the same: a solver leaves differences of 1e-12 where nothing differs.

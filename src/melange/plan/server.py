@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from melange.files import Json
-from melange.replica.layout import Layout
+from melange.profile.profile import DECODE_POOL, PREFILL_POOL
+from melange.replica.parallelism import Layout
 from melange.replica.speculation import Speculation
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Server:
     engine, era
         As the replica type names it, and the era whose limits these are (``vllm-1``); empty: not known.
     tensor_parallel, expert_parallel, pipeline_parallel
-        As of :class:`~melange.replica.layout.Layout`.
+        As of :class:`~melange.replica.parallelism.Layout`.
     max_sequences, max_batched_tokens
         Most running requests, and most tokens of one step; of a data-parallel rank where there are some, and of the
         part of a batch that is in a stage.
@@ -63,6 +64,8 @@ class Server:
         Whether prompts that share a prefix read it once.
     speculation
         Draft tokens that each step verifies besides; None: none.
+    pool
+        What it does of a request: ``prefill`` or ``decode``; else all of it.
     source
         Where the planned rates come from: ``estimated``, ``anchored`` or ``measured``; empty: not known. The limits of
         a measured one are assumed where the server did not say them.
@@ -91,6 +94,7 @@ class Server:
     source: str = ""
     expert_parallel: int = 1
     pipeline_parallel: int = 1
+    pool: str = ""
 
     @property
     def layout(self) -> Layout:
@@ -136,6 +140,7 @@ def servers_of(plan: Plan) -> tuple[Server, ...]:
             tensor_parallel=one.tensor_parallel,
             expert_parallel=one.expert_parallel,
             pipeline_parallel=one.pipeline_parallel,
+            pool=one.pool if one.pool in (PREFILL_POOL, DECODE_POOL) else "",
             **({} if engine is None else _limits_of(engine, _longest_request(plan, r), one.layout)),
         )
         for r, (one, engine) in enumerate(zip(plan.replica_types, plan.engines, strict=True))

@@ -29,7 +29,7 @@ from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.profile.correction import REFERENCE_BATCH, SHARES, Sample, correction
 from melange.profile.profile import MEASURED
-from melange.replica.layout import Layout
+from melange.replica.parallelism import Layout
 from melange.units import MIN_PER_H, S_PER_MIN, significant
 from melange.workload.workload import Array
 

@@ -16,7 +16,7 @@ from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
 from melange.records import record, records, text, value_of
 from melange.replica.engine import Engine, engines_from_json, engines_to_json
-from melange.replica.layout import Layout
+from melange.replica.parallelism import Layout
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets, frozen_array
 
@@ -27,8 +27,8 @@ MEASURED, ANCHORED, ESTIMATED = range(3)
 _LEAST_RATE, _MOST_RATE = 1e-12, 1e15
 
 
-# Pools of replicas that only read prompts, and that only make tokens.
-PREFILL_POOL, DECODE_POOL = "prefill", "decode"
+# Pools of replicas for long prompts, and of those that only read prompts, or only make tokens.
+LONG_POOL, PREFILL_POOL, DECODE_POOL = "long", "prefill", "decode"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class ReplicaType:
         ``decode``: only that part of requests); empty: the first one, for whole requests of all sizes.
     expert_parallel, pipeline_parallel
         Accelerators that share out the experts of a mixture, and stages that the layers are cut into
-        (:class:`~melange.replica.layout.Layout`).
+        (:class:`~melange.replica.parallelism.Layout`).
     """
 
     name: str

@@ -11,7 +11,7 @@ from melange.catalog.variants import distinct_variants, variant_of
 from melange.errors import InputError, some_of
 from melange.profile.profile import ReplicaType
 from melange.replica.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era
-from melange.replica.layout import Layout
+from melange.replica.parallelism import Layout
 
 # vLLM got weights and a KV cache in fp8 with 0.3.
 _ERAS_WITHOUT_FP8 = ("vllm-0.2",)

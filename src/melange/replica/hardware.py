@@ -15,9 +15,9 @@ from melange.errors import unknown
 from melange.replica.capacity import Replicas
 from melange.replica.draft_cost import draft_memory, with_speculation
 from melange.replica.era import EngineSettings, Era
-from melange.replica.layout import Layout, as_layout
 from melange.replica.layout_cost import spread_cost, stage_layers, unsplittable
 from melange.replica.memory import kv_layers, kv_room_bytes
+from melange.replica.parallelism import Layout, as_layout
 from melange.replica.step import StepCost, scaled, stack, step_cost
 
 
@@ -38,7 +38,7 @@ class Hardware:
     is_drafting
         Whether its steps verify draft tokens, where the engine is set to.
     expert_parallel, pipeline_parallel
-        As of :class:`~melange.replica.layout.Layout`.
+        As of :class:`~melange.replica.parallelism.Layout`.
     is_networked
         Whether stages are on different machines.
     """

@@ -17,7 +17,7 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.replica.coefficients import body_token_s, link_of
 from melange.replica.era import Constants, Residuals
-from melange.replica.layout import Layout
+from melange.replica.parallelism import Layout
 from melange.replica.step import StepCost
 
 # Tokens and weights of the fullest accelerator over those of the mean one, where experts lie whole on accelerators.

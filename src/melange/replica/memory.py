@@ -12,8 +12,8 @@ from melange.catalog.layers import KvShape
 from melange.catalog.model import Model
 from melange.replica.draft_cost import draft_memory
 from melange.replica.era import EngineSettings
-from melange.replica.layout import Layout, as_layout
 from melange.replica.layout_cost import weight_bytes_on
+from melange.replica.parallelism import Layout, as_layout
 from melange.workload.workload import Array
 
 

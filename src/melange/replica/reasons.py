@@ -12,9 +12,9 @@ from melange.catalog.model import Model
 from melange.catalog.variants import stored_as, unsupported_dtype
 from melange.replica.capacity import IDLE_BATCH, Replicas, Sizes, held_by, holds_one, metrics_s
 from melange.replica.era import EngineSettings
-from melange.replica.layout import Layout, as_layout
 from melange.replica.layout_cost import unsplittable, weight_bytes_on
 from melange.replica.memory import kv_room_bytes, needed_bytes, usable_bytes
+from melange.replica.parallelism import Layout, as_layout
 from melange.units import GIB, duration
 from melange.workload.workload import Array
 

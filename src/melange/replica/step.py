@@ -86,7 +86,7 @@ class StepCost:
         ``1 + accepted_tokens`` tokens that the engine makes at once: ``host_s``, ``sequence_s`` and what attention to
         the KV cache takes are divided by that already.
     ranks
-        Parts of a batch that are worked on side by side (:class:`~melange.replica.layout.Layout`); 0 where it is one.
+        Parts of a batch that are worked on side by side (:class:`~melange.replica.parallelism.Layout`); 0: it is one.
         Other coefficients are of the whole batch, spread evenly over them.
     stall_s
         Arithmetic of the linear parts for a token that the other ranks wait for, see :func:`stalled_tokens` [s].

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from melange.plan.plan import Plan
 from melange.plan.problem import allowed_types
 from melange.profile.profile import Profile
-from melange.replica.layout import Layout
+from melange.replica.parallelism import Layout
 from melange.units import S_PER_H
 from melange.workload.workload import Array, Mask, Workload
 

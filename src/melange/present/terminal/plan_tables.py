@@ -30,6 +30,7 @@ from melange.present.terminal.layout import (
 )
 from melange.present.terminal.plan_words import changes_sentence, decision_sentence, plan_sentence, proof, used_types
 from melange.present.terminal.suggestions import uncertainty_part
+from melange.profile.profile import LONG_POOL
 from melange.units import percent, significant
 from melange.workload.workload import Array, Workload
 
@@ -47,8 +48,8 @@ def plan_page(plan: Plan, incumbent: Plan | None = None, decision: SwitchDecisio
         *([Text(changes_sentence(plan, incumbent))] if incumbent is not None else []),
         *([Text(decision_sentence(decision))] if decision is not None else []),
         Text(assumptions(plan), style="dim"),
-        _mix(plan),
-        _routes(plan),
+        mix_part(plan),
+        routes_part(plan),
         _single_types(plan),
         Text(proof(plan)),
     ]
@@ -77,7 +78,8 @@ def assumptions(plan: Plan) -> str:
     return "\n".join([*told, *engine_lines(plan), *energy_line(plan), *carbon_line(plan)])
 
 
-def _mix(plan: Plan) -> RenderableType:
+def mix_part(plan: Plan) -> RenderableType:
+    """The fleet: replicas, instances and cost of each used type, and what it serves."""
     table = table_of("Route", "Replica type", "Accelerators", "Replicas", "Instances", "USD/h", "Load", "Serves")
     for column in (3, 4, 5, 6):
         table.columns[column].justify = "right"
@@ -103,7 +105,7 @@ def _mix(plan: Plan) -> RenderableType:
 
 def word_on_pools(plan: Plan) -> str:
     """The purpose of a second pool of a type; empty if the plan has none."""
-    if not any(plan.replica_types[r].pool for r in used_types(plan)):
+    if not any(plan.replica_types[r].pool == LONG_POOL for r in used_types(plan)):
         return ""
     return "long: a second pool of the same replica type, for long prompts, so that they do not delay short ones."
 
@@ -129,7 +131,7 @@ def _span(weight: Array, edges: Sequence[int]) -> str:
     return f"{(edges[first - 1] if first else 0) + 1:,}-{edges[last]:,}"
 
 
-def _routes(plan: Plan) -> RenderableType:
+def routes_part(plan: Plan) -> RenderableType:
     """The type that each request size goes to: a letter per cell, two if a bucket is split."""
     workload, marks = plan.workload, letters(plan)
     used = used_types(plan)

@@ -19,9 +19,10 @@ from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.profile.estimate_inputs import EstimateInputs
 from melange.replica.layout_cost import NETWORK_BYTES_PER_S
+from melange.units import BYTES_PER_GBIT
 from melange.validate.attainment import Interval, attainment
 from melange.validate.certify.certify import certify
-from melange.validate.disaggregation.pools import Halves, cached_in, check, halves_of, prompts_in
+from melange.validate.disaggregation.halves import Halves, cached_in, check, halves_of, prompts_in
 from melange.validate.disaggregation.together import play_both
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Workload
@@ -166,7 +167,7 @@ def _mean_transfer_s(prefill: Plan, decode: Plan, halves: Halves) -> float:
 
 
 def _unmeasured() -> Caution:
-    gbit = NETWORK_BYTES_PER_S * 8 / 1e9
+    gbit = NETWORK_BYTES_PER_S / BYTES_PER_GBIT
     return Caution(
         "measure-first",
         f"separate pools are arithmetic on what whole replicas take, with {gbit:g} Gbit/s for each accelerator between "

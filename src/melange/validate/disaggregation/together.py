@@ -15,7 +15,7 @@ from melange.replica.layout_cost import NETWORK_BYTES_PER_S
 from melange.replica.simulated.outcome import SERVED
 from melange.slo import Slo
 from melange.validate.attainment import AT_LIMIT, counted
-from melange.validate.disaggregation.pools import cached_in, prompts_in
+from melange.validate.disaggregation.halves import cached_in, prompts_in
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Array, Mask

@@ -83,5 +83,5 @@ class Layout:
 
 
 def as_layout(split: Layout | int) -> Layout:
-    """A layout, where a number means so many accelerators that split each layer."""
+    """A layout, where a number is a tensor-parallel degree."""
     return Layout(tensor_parallel=split) if isinstance(split, int) else split

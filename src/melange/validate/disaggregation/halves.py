@@ -7,6 +7,7 @@ cache and the first step of a decode replica take is taken from what the prefill
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +31,7 @@ from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.profile import DECODE_POOL, PREFILL_POOL, Profile, pool_of
 from melange.replica.layout_cost import NETWORK_BYTES_PER_S
 from melange.slo import Slo
+from melange.units import BYTES_PER_GBIT, MS_PER_S
 from melange.workload.arrivals import Arrivals
 from melange.workload.prefix_reuse import PrefixReuse
 from melange.workload.workload import Array, Buckets, Workload
@@ -109,12 +111,12 @@ def halves_of(inputs: EstimateInputs, options: Options, variant: str) -> Halves:
     assert slo.ttft_s is not None
     assert slo.tpot_s is not None
     first_s = max(_FIRST_PART * slo.ttft_s, _FIRST_TOKENS * slo.tpot_s)
-    left_s = slo.ttft_s - aside_s - first_s
+    left_s = math.floor((slo.ttft_s - aside_s - first_s) * MS_PER_S) / MS_PER_S  # a limit to be read
     if left_s <= 0:
         raise InfeasibleError(
             f"the first token's limit of {slo.ttft_s:g} s leaves nothing for prompts: moving a KV cache takes up to "
-            f"{aside_s:.3g} s at {NETWORK_BYTES_PER_S * 8 / 1e9:g} Gbit/s for each accelerator, the first step of a "
-            f"decode replica {first_s:.3g} s"
+            f"{aside_s:.3g} s at {NETWORK_BYTES_PER_S / BYTES_PER_GBIT:g} Gbit/s for each accelerator, the first step "
+            f"of a decode replica {first_s:.3g} s"
         )
     prefill = replace(inputs, sizes=prompts, slo=replace(slo, ttft_s=left_s, tpot_s=None))
     decode = replace(
@@ -178,6 +180,7 @@ def _pool(inputs: EstimateInputs, name: str, variant: str, token_bytes: float) -
         provenance=found.provenance[rows],
         reason=found.reason[rows],
         engines=tuple(found.engines[r] for r in rows),
+        cautions=tuple(one for one in found.cautions if name == PREFILL_POOL or one.kind != "prefix-cache"),
         **{key: np.minimum(value, most) for key, value in arrays.items()},
     )
 
