@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from melange.files import Json
 from melange.profile.profile import DECODE_POOL, PREFILL_POOL
-from melange.replica.parallelism import Layout
+from melange.replica.parallelism import Layout, layout_of
 from melange.replica.speculation import Speculation
 
 if TYPE_CHECKING:
@@ -99,11 +99,7 @@ class Server:
     @property
     def layout(self) -> Layout:
         """How it is spread over accelerators."""
-        return Layout(
-            tensor_parallel=self.tensor_parallel,
-            expert_parallel=self.expert_parallel,
-            pipeline_parallel=self.pipeline_parallel,
-        )
+        return layout_of(self.tensor_parallel, self.expert_parallel, self.pipeline_parallel)
 
     def __str__(self) -> str:
         model = f"{self.model or 'an unnamed model'}{f' ({self.variant})' if self.variant else ''}"

@@ -16,7 +16,7 @@ from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
 from melange.records import record, records, text, value_of
 from melange.replica.engine import Engine, engines_from_json, engines_to_json
-from melange.replica.parallelism import Layout
+from melange.replica.parallelism import Layout, layout_of
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets, frozen_array
 
@@ -87,11 +87,7 @@ class ReplicaType:
     @property
     def layout(self) -> Layout:
         """How one replica is spread over accelerators."""
-        return Layout(
-            tensor_parallel=self.tensor_parallel,
-            expert_parallel=self.expert_parallel,
-            pipeline_parallel=self.pipeline_parallel,
-        )
+        return layout_of(self.tensor_parallel, self.expert_parallel, self.pipeline_parallel)
 
     @property
     def machines(self) -> int:

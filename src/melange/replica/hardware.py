@@ -17,7 +17,7 @@ from melange.replica.draft_cost import draft_memory, with_speculation
 from melange.replica.era import EngineSettings, Era
 from melange.replica.layout_cost import spread_cost, stage_layers, unsplittable
 from melange.replica.memory import kv_layers, kv_room_bytes
-from melange.replica.parallelism import Layout, as_layout
+from melange.replica.parallelism import Layout, as_layout, layout_of
 from melange.replica.step import StepCost, scaled, stack, step_cost
 
 
@@ -55,11 +55,7 @@ class Hardware:
     @property
     def layout(self) -> Layout:
         """How a replica is spread over accelerators."""
-        return Layout(
-            tensor_parallel=self.tensor_parallel,
-            expert_parallel=self.expert_parallel,
-            pipeline_parallel=self.pipeline_parallel,
-        )
+        return layout_of(self.tensor_parallel, self.expert_parallel, self.pipeline_parallel)
 
 
 def hardware_of(

@@ -9,6 +9,7 @@ the batch travel at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from melange.errors import InputError
 
@@ -80,6 +81,12 @@ class Layout:
         parts += [f"ep{self.expert_parallel}"] if self.expert_parallel > 1 else []
         parts += [f"pp{self.pipeline_parallel}"] if self.pipeline_parallel > 1 else []
         return " ".join(parts)
+
+
+@lru_cache(maxsize=256)  # replica types and hardware ask for theirs thousands of times
+def layout_of(tensor_parallel: int, expert_parallel: int, pipeline_parallel: int) -> Layout:
+    """The layout of those degrees."""
+    return Layout(tensor_parallel=tensor_parallel, expert_parallel=expert_parallel, pipeline_parallel=pipeline_parallel)
 
 
 def as_layout(split: Layout | int) -> Layout:

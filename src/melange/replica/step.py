@@ -186,6 +186,7 @@ def step_time_s(
     position: Values = 0.0,
     admitted: Values = 0.0,
     longest: Values | None = None,
+    standing: Values | None = None,
 ) -> Values:
     """Time of one engine step [s].
 
@@ -205,40 +206,57 @@ def step_time_s(
         Requests that enter with this step.
     longest
         Most of the prompt tokens that are of one prompt; None: all. It matters where a batch is spread over ranks.
+    standing
+        :func:`standing_s` of that batch where it is known already [s]; None: it is computed.
     """
     computed = computed_tokens(cost, batch)
     tokens = computed + prefill_tokens
     stalled = stalled_tokens(cost, prefill_tokens, longest)
-    time = _linear_s(cost, computed, tokens, stalled) + cost.context_s * context_tokens
-    if not is_absent(cost.window_context_s):
-        window = np.minimum(cost.window, _NO_WINDOW)  # infinity times no running requests is not 0
-        time = time + cost.window_context_s * np.minimum(context_tokens, batch * window)
-    time = time + _promptattention_s(cost, prefill_tokens + stalled, position) + _talk_s(cost, tokens + stalled)
-    if not is_absent(cost.accepted_tokens):
-        time = time - _shared_s(cost, computed)
-    return _corrected(cost, batch, time + cost.host_s + cost.sequence_s * batch + cost.request_s * admitted)
+    time = standing_s(cost, batch, context_tokens) if standing is None else standing
+    time = time + _linear_s(cost, computed, tokens, stalled) + _talk_s(cost, tokens + stalled)
+    time = time + _prompt_attention_s(cost, prefill_tokens + stalled, position) + cost.request_s * admitted
+    return _corrected(cost, batch, time)
 
 
-def added_time_s(
+def standing_s(cost: StepCost, batch: Values, context_tokens: Values) -> Values:
+    """What of a step does not depend on prompts that it reads besides: attention over the KV cache, host work [s]."""
+    time = _look_back_s(cost, batch, context_tokens) + cost.host_s + cost.sequence_s * batch
+    if is_absent(cost.accepted_tokens):
+        return time
+    return time - _shared_s(cost, computed_tokens(cost, batch))
+
+
+def mean_time_s(
     cost: StepCost,
     *,
     batch: Values,
+    context_tokens: Values,
+    share: Values,
     prefill_tokens: Values,
-    position: Values = 0.0,
-    admitted: Values = 0.0,
+    position: Values,
+    admitted: Values,
     longest: Values | None = None,
 ) -> Values:
-    """By how much prompt tokens lengthen a step that runs requests anyway [s].
+    """Mean time of steps of which a share reads prompt tokens besides [s].
 
-    The difference of two :func:`step_time_s`, without what both share; parameters as there.
+    ``(1 - share) step(no prompts) + share step(prompts)`` of :func:`step_time_s`, what both have in common computed
+    once.
+
+    Parameters
+    ----------
+    cost, batch, context_tokens, prefill_tokens, position, admitted, longest
+        As there; of the steps with prompts.
+    share
+        Steps that read prompt tokens, over all, 0-1.
     """
     computed = computed_tokens(cost, batch)
     tokens = computed + prefill_tokens
     stalled = stalled_tokens(cost, prefill_tokens, longest)
-    time = _linear_s(cost, computed, tokens, stalled) - _linear_s(cost, computed, computed)
-    time = time + _promptattention_s(cost, prefill_tokens + stalled, position)
-    time = time + _talk_s(cost, tokens + stalled) - _talk_s(cost, computed)
-    return _corrected(cost, batch, time + cost.request_s * admitted)
+    without = _linear_s(cost, computed, computed) + _talk_s(cost, computed)
+    added = _linear_s(cost, computed, tokens, stalled) + _talk_s(cost, tokens + stalled) - without
+    added = added + _prompt_attention_s(cost, prefill_tokens + stalled, position) + cost.request_s * admitted
+    time = _kept_s(cost, computed, without) + _look_back_s(cost, batch, context_tokens) + share * added
+    return _corrected(cost, batch, time + cost.host_s + cost.sequence_s * batch)
 
 
 def stalled_tokens(cost: StepCost, prefill_tokens: Values, longest: Values | None) -> Values:
@@ -260,7 +278,23 @@ def computed_tokens(cost: StepCost, batch: Values) -> Values:
 def _shared_s(cost: StepCost, computed: Values) -> Values:
     """What of a step's linear layers and communication falls to the other tokens that it makes at once [s]."""
     decode_s = _linear_s(cost, computed, computed) + _talk_s(cost, computed)
-    return np.where(np.asarray(computed) > 0, decode_s * (1.0 - 1.0 / (1.0 + cost.accepted_tokens)), 0.0)
+    return decode_s - _kept_s(cost, computed, decode_s)
+
+
+def _kept_s(cost: StepCost, computed: Values, decode_s: Values) -> Values:
+    """What of linear layers and communication for running requests falls to one of the tokens made at once [s]."""
+    if is_absent(cost.accepted_tokens):
+        return decode_s
+    return np.where(np.asarray(computed) > 0, decode_s / (1.0 + cost.accepted_tokens), decode_s)
+
+
+def _look_back_s(cost: StepCost, batch: Values, context_tokens: Values) -> Values:
+    """Attention of running requests over their KV cache [s]."""
+    time = cost.context_s * context_tokens
+    if is_absent(cost.window_context_s):
+        return time
+    window = np.minimum(cost.window, _NO_WINDOW)  # infinity times no running requests is not 0
+    return time + cost.window_context_s * np.minimum(context_tokens, batch * window)
 
 
 def _linear_s(cost: StepCost, batch: Values, tokens: Values, stalled: Values = 0.0) -> Values:
@@ -274,7 +308,7 @@ def _linear_s(cost: StepCost, batch: Values, tokens: Values, stalled: Values = 0
     return np.maximum(read_s, computed_s)
 
 
-def _promptattention_s(cost: StepCost, prefill_tokens: Values, position: Values) -> Values:
+def _prompt_attention_s(cost: StepCost, prefill_tokens: Values, position: Values) -> Values:
     """Prompt tokens attending to earlier ones [s]."""
     time = cost.position_s * (prefill_tokens * position)
     if is_absent(cost.window_position_s):
