@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 # Completions that the plan's own traffic counts for, until real ones are seen. More, and a balancer takes longer to
 # learn that completions are longer or shorter than planned; fewer, and the first few decide where all go. A judgment.
 _PRIOR_COMPLETIONS = 200.0
+# How much of a replica a request occupies is known by its size, and only roughly: it counts in this part as the type's
+# average request. All by size, and a replica with many small requests gets too many more; all by number, and large ones
+# pile up. Of 49 fleets of one type near their target (drawn services, seed 777) 0.89 times as many requests missed as
+# by size alone, in the geometric mean; by number alone 0.91 times. Of 19 of a fresh seed 0.81 and 0.90 times.
+_BY_NUMBER = 0.5
 
 
 def policy_state(
@@ -51,8 +56,11 @@ def policy_state(
     engines = [plan.engines[r] for r in used]
     share, rate = plan.share[used], plan.max_request_rate[used]
     sizes = sizes_of(plan.workload)
-    part = np.stack([parts_of(engine, one, plan.slo, sizes) for engine, one in zip(engines, rate, strict=True)])
+    by_size = np.stack([parts_of(engine, one, plan.slo, sizes) for engine, one in zip(engines, rate, strict=True)])
     traffic = plan.workload.request_rate / plan.workload.total_rate * _PRIOR_COMPLETIONS
+    sent = share * traffic
+    average = (by_size * sent).sum(axis=(1, 2)) / np.maximum(sent.sum(axis=(1, 2)), np.finfo(float).tiny)
+    part = (1.0 - _BY_NUMBER) * by_size + _BY_NUMBER * average[:, None, None]
     tables = {
         "type_of": np.repeat(np.arange(len(used)), [replicas[names[r]] for r in used]),
         "input_edges": np.asarray(plan.workload.buckets.input_edges, float),

@@ -47,8 +47,8 @@ class PolicyState(NamedTuple):
     share
         The plan's: part of a bucket's requests that goes to a type (T I O), 0-1.
     part
-        Part of a replica that one request of a bucket occupies while it runs (T I O): one over the requests that run
-        at the planned maximum rate; 1 where the type cannot serve the bucket.
+        Part of a replica that one request of a bucket occupies while it runs (T I O), as a balancer counts it: half by
+        its size, half as the type's average request, see :func:`melange.plan.routing.policy_state`.
     rate
         The planned maximum rate (T I O) [1/s]; 0 where the type cannot serve the bucket.
     is_up
