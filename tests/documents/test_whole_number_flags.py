@@ -6,8 +6,8 @@ import inspect
 import typing
 
 import pytest
-from documents import commands
 
+from documents import commands
 from melange.errors import InputError
 from melange.workload.arrivals import MOST_DRAWN, draw
 from melange.workload.datasets import dataset

@@ -59,6 +59,8 @@ def fleet(
         "is_up": np.ones(len(type_of), np.int64),
         "outstanding": np.zeros(len(type_of), np.int64),
         "fill": np.zeros(len(type_of)),
+        "unread": np.zeros(len(type_of)),
+        "unread_part": random.uniform(1e-4, 1e-3, types),
         "completions": np.ones(len(inputs) * len(outputs)),
         "seen": np.full(len(inputs), 2.0),
         "output_sum": np.full(len(inputs), 200.0),

@@ -36,7 +36,7 @@ def trial_of(judge: Judge, instances: Sequence[int], value: float, low: float) -
 
 
 def needed(proofs: int) -> float:
-    """By normal quantiles: by how much a proof must be above the target, of an interval of 95 % that is 0.01 to below."""
+    """By how much a proof must be above the target where its interval of 95 % goes 0.01 below: by normal quantiles."""
     normal = NormalDist()
     return 0.01 * normal.inv_cdf(1 - 0.025 / min(proofs, 4)) / normal.inv_cdf(0.975)
 

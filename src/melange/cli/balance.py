@@ -56,7 +56,7 @@ class _Flags:
     health_every: Annotated[float, typer.Option(help="Health check interval [s].")] = 2.0
     health_timeout: Annotated[float, typer.Option(help="Health check timeout [s].")] = 2.0
     max_failures: Annotated[
-        int, typer.Option(min=1, max=1000, help="Consecutive failed requests that eject a replica.")
+        int, typer.Option(min=1, max=1_000_000, help="Consecutive failed requests that eject a replica.")
     ] = 3
     connect_timeout: Annotated[float, typer.Option(help="Timeout for connecting to a replica [s].")] = 2.0
     answer_timeout: Annotated[float, typer.Option(help="Timeout for a replica that sends nothing [s].")] = 600.0

@@ -29,9 +29,7 @@ class _Flags:
         ),
     ] = None
     listen: Annotated[str | None, typer.Option(help="Address a gateway listens on (127.0.0.1:8080).")] = None
-    bytes_per_token: Annotated[
-        float | None, typer.Option(help="Body bytes per prompt token (4).")
-    ] = None
+    bytes_per_token: Annotated[float | None, typer.Option(help="Body bytes per prompt token (4).")] = None
     envelope_bytes: Annotated[
         int | None, typer.Option(min=0, max=1 << 30, help="Body bytes that are not prompt (100).")
     ] = None

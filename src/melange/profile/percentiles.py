@@ -275,6 +275,8 @@ def lone_replica() -> PolicyState:
         is_up=np.ones(1, np.int64),
         outstanding=np.zeros(1, np.int64),
         fill=np.zeros(1),
+        unread=np.zeros(1),
+        unread_part=np.zeros(1),
         completions=np.zeros(1),
         seen=np.zeros(1),
         output_sum=np.zeros(1),

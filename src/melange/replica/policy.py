@@ -57,6 +57,11 @@ class PolicyState(NamedTuple):
         Requests that were sent to a replica and have not come back (n).
     fill
         Parts that those occupy, as expected when they were sent (n): above 1 the replica runs more than its SLO allows.
+    unread
+        Prompt tokens that were sent to a replica and whose first token has not come back (n): they wait, or hold up
+        what runs.
+    unread_part
+        Part of a replica that one of these counts as where a replica is chosen (T).
     completions
         Completions seen by bucket (I O), the plan's own traffic as a first guess.
     seen, output_sum
@@ -76,6 +81,8 @@ class PolicyState(NamedTuple):
     is_up: Ints
     outstanding: Ints
     fill: Floats
+    unread: Floats
+    unread_part: Floats
     completions: Floats
     seen: Floats
     output_sum: Floats
@@ -130,6 +137,16 @@ def sent(state: PolicyState, replica: int, input_tokens: int, max_tokens: int) -
     return part
 
 
+def waits(state: PolicyState, replica: int, input_tokens: int) -> None:
+    """Note that the first token of a request that was sent will be seen: until then its prompt is unread."""
+    state.unread[replica] += input_tokens
+
+
+def read(state: PolicyState, replica: int, input_tokens: int) -> None:
+    """Note the first token of a request, or that it is lost before."""
+    state.unread[replica] -= input_tokens
+
+
 def finished(state: PolicyState, replica: int, input_tokens: int, output_tokens: int, part: float) -> None:
     """Give back what a request was booked with, and learn from the length of its completion."""
     lost(state, replica, part)
@@ -154,12 +171,12 @@ def lost(state: PolicyState, replica: int, part: float) -> None:
 
 
 def _plan_least_work(state: PolicyState, input_tokens: int, max_tokens: int) -> int:
-    """The plan's shares; inside a type the replica that is least full; another type where that one is over-full."""
+    """The plan's shares; inside a type the replica with the least work; another type where that one is over-full."""
     i, last = _bucket(state.input_edges, input_tokens), _last_output(state, max_tokens)
     t = _next_type(state, i, last)
     if t < 0:
         return _least_outstanding(state)
-    best = _least_full(state, t)
+    best = _least_work(state, t)
     if state.fill[best] + _expected(state, state.part, t, i, last) <= FULL:
         return best
     return _refuge(state, t, i, last, best)
@@ -185,7 +202,7 @@ def _prefix_affinity(state: PolicyState, input_tokens: int, max_tokens: int, key
     wanted = _replica_of_key(state, t, key)
     if state.fill[wanted] + part <= FULL:
         return wanted
-    best = _least_full(state, t)
+    best = _least_work(state, t)
     if state.fill[best] + part <= FULL:
         return best
     return _refuge(state, t, i, last, best)
@@ -318,19 +335,21 @@ def _refuge(state: PolicyState, t: int, i: int, last: int, best: int) -> int:
     for other in range(len(state.turn) - 1):
         if other == t or not _is_any_up(state, other) or _servable(state, other, i, last) < LEAST_SERVABLE:
             continue
-        r = _least_full(state, other)
+        r = _least_work(state, other)
         after = state.fill[r] + _expected(state, state.part, other, i, last)
         if after < least:
             refuge, least = r, after
     return refuge
 
 
-def _least_full(state: PolicyState, t: int) -> int:
-    """The replica of a type that is least full, the first of several; -1 where none is up."""
-    best = -1
+def _least_work(state: PolicyState, t: int) -> int:
+    """The replica of a type with the least work, the first of several; -1 where none is up."""
+    best, least = -1, 0.0
     for r in range(len(state.type_of)):
-        if state.type_of[r] == t and state.is_up[r] and (best < 0 or state.fill[r] < state.fill[best]):
-            best = r
+        if state.type_of[r] == t and state.is_up[r]:
+            work = state.fill[r] + state.unread_part[t] * state.unread[r]
+            if best < 0 or work < least:
+                best, least = r, work
     return best
 
 

@@ -40,7 +40,7 @@ _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
 # plan costs 5 % more, in 0.85 times the CPU time. A proof that leaves it open is made longer by as many runs, up to the
 # most of them; and by more for plans that would cost less than the answer, for as much CPU time [s] in a whole search.
 # Without, the plan of examples/chat.yaml costs 8 % more. A plan that would save something may take longer, by 0.3 s for
-# each percent: a judgment, after one that would have saved 31 % was left open for want of 1 s.
+# each percent: a judgment, after one that would have saved 31 % was left open, 1 s short.
 _PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES, _MOST_PROOF_RUNS, _MOST_FURTHER_S = 6, 20_000, 2.5, 18, 6.0
 _SAVING_S = 30.0
 # By how many times its interval's upper half a run must be below the target for the plan to be given up; its clusters
