@@ -24,8 +24,9 @@ _PRIOR_COMPLETIONS = 200.0
 # by size alone, in the geometric mean; by number alone 0.91 times. Of 19 of a fresh seed 0.81 and 0.90 times.
 _BY_NUMBER = 0.5
 # A mean prompt that has not been read counts as this many average requests: what waits for prompts misses its limit on
-# the first token, and what decodes beside them is held up. Of 17 such fleets (seed 777) 4, 8, 16 and 32 left 0.90, 0.89,
-# 0.89 and 0.90 times as many misses as none, in the geometric mean; of 10 of a fresh seed 0.93 to 0.94, none more.
+# the first token, and what decodes beside them is held up. Of 17 such fleets (seed 777) 4, 8, 16 and 32 left 0.90,
+# 0.89, 0.89 and 0.90 times as many misses as none, in the geometric mean; of 10 of a fresh seed 0.93 to 0.94, none
+# more.
 _UNREAD = 8.0
 
 
