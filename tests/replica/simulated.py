@@ -60,6 +60,7 @@ def fleet(
         "outstanding": np.zeros(len(type_of), np.int64),
         "fill": np.zeros(len(type_of)),
         "unread": np.zeros(len(type_of)),
+        "request_part": random.uniform(0.0, 0.4, types),
         "unread_part": random.uniform(1e-4, 1e-3, types),
         "completions": np.ones(len(inputs) * len(outputs)),
         "seen": np.full(len(inputs), 2.0),

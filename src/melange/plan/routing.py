@@ -18,16 +18,11 @@ if TYPE_CHECKING:
 # Completions that the plan's own traffic counts for, until real ones are seen. More, and a balancer takes longer to
 # learn that completions are longer or shorter than planned; fewer, and the first few decide where all go. A judgment.
 _PRIOR_COMPLETIONS = 200.0
-# How much of a replica a request occupies is known by its size, and only roughly: it counts in this part as the type's
-# average request. All by size, and a replica with many small requests gets too many more; all by number, and large ones
-# pile up. Of 49 fleets of one type near their target (drawn services, seed 777) 0.89 times as many requests missed as
-# by size alone, in the geometric mean; by number alone 0.91 times. Of 19 of a fresh seed 0.81 and 0.90 times.
-_BY_NUMBER = 0.5
 # A mean prompt that has not been read counts as this many average requests: what waits for prompts misses its limit on
-# the first token, and what decodes beside them is held up. Of 17 such fleets (seed 777) 4, 8, 16 and 32 left 0.90,
-# 0.89, 0.89 and 0.90 times as many misses as none, in the geometric mean; of 10 of a fresh seed 0.93 to 0.94, none
-# more.
-_UNREAD = 8.0
+# the first token, and what decodes beside them is held up. Of 17 fleets of one type near their target (drawn services,
+# seed 777) 8, 16, 32 and 64 left 0.90, 0.89, 0.89 and 0.90 times as many misses as none, in the geometric mean; of 10
+# of a fresh seed 0.93 to 0.94, none more.
+_UNREAD = 16.0
 
 
 def policy_state(
@@ -61,12 +56,11 @@ def policy_state(
     engines = [plan.engines[r] for r in used]
     share, rate = plan.share[used], plan.max_request_rate[used]
     sizes = sizes_of(plan.workload)
-    by_size = np.stack([parts_of(engine, one, plan.slo, sizes) for engine, one in zip(engines, rate, strict=True)])
+    part = np.stack([parts_of(engine, one, plan.slo, sizes) for engine, one in zip(engines, rate, strict=True)])
     traffic = plan.workload.request_rate / plan.workload.total_rate * _PRIOR_COMPLETIONS
     sent = share * traffic
     whole = np.maximum(sent.sum(axis=(1, 2)), np.finfo(float).tiny)
-    average = (by_size * sent).sum(axis=(1, 2)) / whole
-    part = (1.0 - _BY_NUMBER) * by_size + _BY_NUMBER * average[:, None, None]
+    average = (part * sent).sum(axis=(1, 2)) / whole
     prompt = (plan.workload.input_tokens * sent).sum(axis=(1, 2)) / whole
     tables = {
         "type_of": np.repeat(np.arange(len(used)), [replicas[names[r]] for r in used]),
@@ -85,6 +79,11 @@ def policy_state(
         "outstanding": np.zeros(count, np.int64),
         "fill": np.zeros(count),
         "unread": np.zeros(count),
+        # How much of a replica a request occupies is known by its size, and only roughly: each counts as much again for
+        # being one. All by size, and a replica with many small requests gets too many more; all by number, and large
+        # ones pile up. Of 49 such fleets 0.89 times as many requests missed as by size alone, in the geometric mean; by
+        # number alone 0.91 times. Of 19 of a fresh seed 0.81 and 0.90 times.
+        "request_part": average,
         "unread_part": _UNREAD * average / np.maximum(prompt, 1.0),
         "credit": np.zeros(len(traffic) * len(used)),
         # So that the first in turn is the first of each type.

@@ -276,6 +276,7 @@ def lone_replica() -> PolicyState:
         outstanding=np.zeros(1, np.int64),
         fill=np.zeros(1),
         unread=np.zeros(1),
+        request_part=np.zeros(1),
         unread_part=np.zeros(1),
         completions=np.zeros(1),
         seen=np.zeros(1),

@@ -24,6 +24,9 @@ PLAN_LEAST_WORK, PLAN_SHARES, PAPER, LEAST_OUTSTANDING, ROUND_ROBIN, RANDOM, PRE
 # What people call them, the default first.
 POLICIES = ("plan-least-work", "plan-shares", "paper", "least-outstanding", "round-robin", "random", "prefix-affinity")
 
+# Those that send each type its share of the plan, while it has room.
+FOLLOWING_SHARES = ("plan-least-work", "plan-shares", "prefix-affinity")
+
 # A replica this full takes requests only if no other type has more room: what the default headroom leaves. Of 0.7 to 1,
 # 0.9 and 0.8 held the SLO of most requests on five plans.
 FULL = 0.9
@@ -47,8 +50,8 @@ class PolicyState(NamedTuple):
     share
         The plan's: part of a bucket's requests that goes to a type (T I O), 0-1.
     part
-        Part of a replica that one request of a bucket occupies while it runs (T I O), as a balancer counts it: half by
-        its size, half as the type's average request, see :func:`melange.plan.routing.policy_state`.
+        Part of a replica that one request of a bucket occupies while it runs (T I O): one over the requests that run
+        at the planned maximum rate; 1 where the type cannot serve the bucket.
     rate
         The planned maximum rate (T I O) [1/s]; 0 where the type cannot serve the bucket.
     is_up
@@ -60,8 +63,9 @@ class PolicyState(NamedTuple):
     unread
         Prompt tokens that were sent to a replica and whose first token has not come back (n): they wait, or hold up
         what runs.
-    unread_part
-        Part of a replica that one of these counts as where a replica is chosen (T).
+    request_part, unread_part
+        Part of a replica that each request, and each of these tokens, counts as beside the parts that requests occupy,
+        where a replica of a type is chosen (T).
     completions
         Completions seen by bucket (I O), the plan's own traffic as a first guess.
     seen, output_sum
@@ -82,6 +86,7 @@ class PolicyState(NamedTuple):
     outstanding: Ints
     fill: Floats
     unread: Floats
+    request_part: Floats
     unread_part: Floats
     completions: Floats
     seen: Floats
@@ -176,10 +181,9 @@ def _plan_least_work(state: PolicyState, input_tokens: int, max_tokens: int) -> 
     t = _next_type(state, i, last)
     if t < 0:
         return _least_outstanding(state)
-    best = _least_work(state, t)
-    if state.fill[best] + _expected(state, state.part, t, i, last) <= FULL:
-        return best
-    return _refuge(state, t, i, last, best)
+    part = _expected(state, state.part, t, i, last)
+    best = _with_room(state, t, part)
+    return best if best >= 0 else _refuge(state, t, i, last, _least_work(state, t))
 
 
 def _plan_shares(state: PolicyState, input_tokens: int, max_tokens: int) -> int:
@@ -202,10 +206,8 @@ def _prefix_affinity(state: PolicyState, input_tokens: int, max_tokens: int, key
     wanted = _replica_of_key(state, t, key)
     if state.fill[wanted] + part <= FULL:
         return wanted
-    best = _least_work(state, t)
-    if state.fill[best] + part <= FULL:
-        return best
-    return _refuge(state, t, i, last, best)
+    best = _with_room(state, t, part)
+    return best if best >= 0 else _refuge(state, t, i, last, _least_work(state, t))
 
 
 def _type_of_key(state: PolicyState, i: int, last: int, key: float) -> int:
@@ -335,11 +337,28 @@ def _refuge(state: PolicyState, t: int, i: int, last: int, best: int) -> int:
     for other in range(len(state.turn) - 1):
         if other == t or not _is_any_up(state, other) or _servable(state, other, i, last) < LEAST_SERVABLE:
             continue
-        r = _least_work(state, other)
+        r = _least_full(state, other)
         after = state.fill[r] + _expected(state, state.part, other, i, last)
         if after < least:
             refuge, least = r, after
     return refuge
+
+
+def _with_room(state: PolicyState, t: int, part: float) -> int:
+    """The replica of a type with the least work, or else the least full one, if a request has room; -1 where none."""
+    best = _least_work(state, t)
+    if state.fill[best] + part > FULL:
+        best = _least_full(state, t)
+    return best if state.fill[best] + part <= FULL else -1
+
+
+def _least_full(state: PolicyState, t: int) -> int:
+    """The replica of a type that is least full, the first of several; -1 where none is up."""
+    best = -1
+    for r in range(len(state.type_of)):
+        if state.type_of[r] == t and state.is_up[r] and (best < 0 or state.fill[r] < state.fill[best]):
+            best = r
+    return best
 
 
 def _least_work(state: PolicyState, t: int) -> int:
@@ -347,7 +366,7 @@ def _least_work(state: PolicyState, t: int) -> int:
     best, least = -1, 0.0
     for r in range(len(state.type_of)):
         if state.type_of[r] == t and state.is_up[r]:
-            work = state.fill[r] + state.unread_part[t] * state.unread[r]
+            work = state.fill[r] + state.request_part[t] * state.outstanding[r] + state.unread_part[t] * state.unread[r]
             if best < 0 or work < least:
                 best, least = r, work
     return best

@@ -35,6 +35,7 @@ def random_state(random: np.random.Generator) -> PolicyState:
         "outstanding": outstanding,
         "fill": fill,
         "unread": np.where(outstanding > 0, random.integers(0, 3, n) * 500.0, 0.0),
+        "request_part": random.integers(0, 2, types) / 8,
         "unread_part": random.integers(0, 2, types) * 1e-3,
         "completions": completions.ravel(),
         "seen": completions.sum(axis=1),

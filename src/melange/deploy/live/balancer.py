@@ -100,7 +100,9 @@ class Balancer:
         # Each process sees its part of the traffic: to it a request stands for one in every other process too.
         times = self.settings.processes
         fleet = fleet._replace(
-            part=[part * times for part in fleet.part], unread_part=[part * times for part in fleet.unread_part]
+            part=[part * times for part in fleet.part],
+            request_part=[part * times for part in fleet.request_part],
+            unread_part=[part * times for part in fleet.unread_part],
         )
         if before:
             old = self.fleet

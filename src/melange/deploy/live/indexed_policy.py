@@ -77,8 +77,8 @@ class IndexedState:
         ``fill``, ``unread``, ``outstanding`` and ``is_up`` from now on.
     """
 
-    __slots__ = (*PolicyState._fields, "_fewest", "_fewest_stale", "_least", "_ranges", "_ups", "_work", "all_up",
-                 "up_count")  # fmt: skip
+    __slots__ = (*PolicyState._fields, "_emptiest", "_fewest", "_fewest_stale", "_least", "_ranges", "_stale", "_ups",
+                 "_work", "all_up", "up_count")  # fmt: skip
 
     type_of: list[int]
     input_edges: list[float]
@@ -90,6 +90,7 @@ class IndexedState:
     outstanding: list[int]
     fill: list[float]
     unread: list[float]
+    request_part: list[float]
     unread_part: list[float]
     completions: list[float]
     seen: list[float]
@@ -105,8 +106,11 @@ class IndexedState:
         self._ranges = [(edges[t], edges[t + 1] - edges[t]) for t in range(types)]
         self._work = [self._work_of(r) for r in range(count)]
         self._least = [_Least(self._work, self.is_up, *one) for one in self._ranges]
+        self._emptiest = [_Least(self.fill, self.is_up, *one) for one in self._ranges]
         self._fewest = _Least(self.outstanding, self.is_up, 0, count)
-        self._fewest_stale: set[int] = set()  # whose outstanding has changed; the tournament is seldom asked for
+        # What has changed since tournaments that are seldom asked for were asked.
+        self._fewest_stale: set[int] = set()
+        self._stale: list[set[int]] = [set() for _ in self._ranges]
         self.up_count = [sum(self.is_up[first : first + many]) for first, many in self._ranges]
         self.all_up = sum(self.up_count)
         self._ups: dict[int, list[int]] = {}
@@ -121,6 +125,7 @@ class IndexedState:
         self.all_up += 1 if is_up else -1
         self._least[t].changed(r)
         self._fewest_stale.add(r)
+        self._stale[t].add(r)
         self._ups.clear()
 
     def cell(self, input_tokens: int, max_tokens: int) -> tuple[int, int]:
@@ -129,7 +134,8 @@ class IndexedState:
         return _bucket(self.input_edges, input_tokens), last
 
     def _work_of(self, r: int) -> float:
-        return self.fill[r] + self.unread_part[self.type_of[r]] * self.unread[r]
+        t = self.type_of[r]
+        return self.fill[r] + self.request_part[t] * self.outstanding[r] + self.unread_part[t] * self.unread[r]
 
     def book(self, r: int, i: int, last: int, unread: int) -> float:
         """As :func:`melange.replica.policy.sent` of a request of that cell, and ``waits`` of its unread tokens."""
@@ -141,6 +147,7 @@ class IndexedState:
         self._work[r] = self._work_of(r)
         self._least[t].changed(r)
         self._fewest_stale.add(r)
+        self._stale[t].add(r)
         return part
 
     def held_by(self, r: int) -> tuple[int, float, float]:
@@ -160,8 +167,10 @@ class IndexedState:
         self.fill[r] = self.fill[r] - part if left else 0.0  # without what rounding has left
         self.unread[r] -= unread
         self._work[r] = self._work_of(r)
-        self._least[self.type_of[r]].changed(r)
+        t = self.type_of[r]
+        self._least[t].changed(r)
         self._fewest_stale.add(r)
+        self._stale[t].add(r)
 
     def learn(self, i: int, output_tokens: int) -> None:
         """As :func:`melange.replica.policy.finished` does, of a completion of an input bucket."""
@@ -176,8 +185,11 @@ class IndexedState:
                 self.completions[place] *= 0.5
 
     def least_full(self, t: int) -> int:
-        """The replica of a type that is least full, whatever waits there, the first of several; -1 where none is up."""
-        return min(self.ups(t), key=self.fill.__getitem__, default=-1)
+        """The replica of a type that is least full, the first of several; -1 where none is up."""
+        for r in self._stale[t]:
+            self._emptiest[t].changed(r)
+        self._stale[t].clear()
+        return self._emptiest[t].top
 
     def fewest(self) -> int:
         """The replica with the fewest outstanding requests, the first of several; -1 where none is up."""
@@ -247,6 +259,7 @@ def _bucket(edges: list[float], tokens: float) -> int:
 
 
 _REPLACED: dict[str, Callable[..., int | float]] = {
+    "_least_full": IndexedState.least_full,
     "_least_work": lambda state, t: state._least[t].top,
     "_is_any_up": lambda state, t: state.up_count[t],
     "_least_outstanding": IndexedState.fewest,
