@@ -284,6 +284,7 @@ def prompt_times_s(replicas: Replicas, sizes: Sizes, batch: Array) -> tuple[Arra
         prefill_tokens=budget,
         position=position,
         admitted=1.0 / steps,
+        longest=None if is_absent(replicas.cost.ranks) else np.minimum(sizes.unread, budget),
     )
     return np.asarray(chunks * one_s, float), np.asarray(steps * full_s, float)
 
