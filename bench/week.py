@@ -36,12 +36,13 @@ from melange.plan.schedule.backtest import History, RunningCost
 from melange.plan.schedule.choose_rule import Trial, choose_rule, sharpened
 from melange.plan.schedule.contention import in_contention
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
-from melange.plan.schedule.hours import cheapest_hours, spot_room
+from melange.plan.schedule.hours import cheapest_hours
 from melange.plan.schedule.machines import Machines, machines_of
 from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.relaxed import bound_per_h, relax
 from melange.plan.schedule.reserve import search_reserved
 from melange.plan.schedule.signals import first_signals
+from melange.plan.schedule.spot_room import SpotRoom
 from melange.plan.schedule.typical import merged_sizes, typical_hours
 from melange.plan.schedule.whole_hours import best_hours, longer_search, whole_bound_per_h
 from melange.profile.profile import Profile
@@ -238,9 +239,9 @@ class Known:
         part = replace(relaxation, reserved=relaxation.reserved[places], used_share=relaxation.used_share[places])
         # What to reserve is searched on every sixth window, and every window is then planned beside it.
         found = search_reserved(few, first_signals(few), rates[::6], typical_hours(few, rates), part, SETTINGS.spot)
-        room, room_each = spot_room(few, few.work(rates), SETTINGS.spot)
+        room = SpotRoom.of(few, few.work(rates), SETTINGS.spot)
         signals = found.hours.signals
-        hours = cheapest_hours(few, signals, signals.demand(rates), found.reserved, room, room_each)
+        hours = cheapest_hours(few, signals, signals.demand(rates), found.reserved, room)
         fixed = float(found.reserved @ few.reserved_per_h)
         return cls(everything=machines, cost_per_h=fixed + float(hours.cost_per_h.mean()), bound_per_h=bound)
 

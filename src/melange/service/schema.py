@@ -19,7 +19,7 @@ from melange.catalog.price_rules import price_rule
 from melange.errors import InputError
 from melange.files import path_in
 from melange.plan.options import Options
-from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions, Spot
 from melange.plan.switching import StartUp, Switching
 from melange.service.engine_section import EngineSection
 from melange.slo import REQUESTS, Slo
@@ -221,21 +221,35 @@ class ReservedSection(Section):
     upfront_fraction: float = 0.0
 
 
+class SavingsPlanSection(Section):
+    """A line of ``schedule.savings_plans``: a commitment to spend."""
+
+    term_years: Positive
+    discount: float
+    provider: str | None = None
+    region: str | None = None
+    family: str | None = None
+    upfront_fraction: float = 0.0
+
+
 class SpotSection(Section):
     """``schedule.spot``: how far a service leans on instances that may be taken away."""
 
     discount: float | None = None
     max_share: float = _SPOT.max_share
     max_share_per_pool: float = _SPOT.max_share_per_pool
+    max_share_per_zone: float = _SPOT.max_share_per_zone
     zones: int = _SPOT.zones
     unavailable_fraction: float = _SPOT.unavailable_fraction
     outage: str | float = _SPOT.outage_s
+    spare_pools: int = _SPOT.spare_pools
 
 
 class ScheduleSection(Section):
     """``schedule``: how instances may be paid for over time."""
 
     reserved: list[ReservedSection] = []
+    savings_plans: list[SavingsPlanSection] = []
     spot: SpotSection | None = None
     horizon_years: Positive | None = None
     start_up: str | float = _SCHEDULE.start_up_s
@@ -251,6 +265,7 @@ class ScheduleSection(Section):
             spot = Spot(**given, outage_s=parse_duration(self.spot.outage, name="schedule.spot.outage"))
         return ScheduleOptions(
             reserved=tuple(Reserved(**one.model_dump()) for one in self.reserved),
+            savings_plans=tuple(SavingsPlan(**one.model_dump()) for one in self.savings_plans),
             spot=spot,
             horizon_years=self.horizon_years,
             start_up_s=parse_duration(self.start_up, name="schedule.start_up")
