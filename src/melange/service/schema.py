@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    field_validator,
 )
 
 from melange.catalog.grid import DEFAULT_PUE
@@ -68,6 +69,10 @@ SOURCES = ("trace", "dataset", "histogram", "metrics", "file", "rates")
 # A name or a list of names, and a number above 0.
 Names = Annotated[list[str], BeforeValidator(_as_list)]
 Positive = Annotated[float, AfterValidator(_positive)]
+# What a streamed token takes on the wire: an event of the OpenAI API with its JSON. A judgment; measure your own.
+_BYTES_PER_TOKEN = 250.0
+# How far shares of traffic may be from adding up to 1.
+_SHARE_ROUNDING = 1e-6
 _SPOT, _SCHEDULE, _START_UP = Spot(), ScheduleOptions(), StartUp()  # whose defaults are the file's
 
 
@@ -312,6 +317,31 @@ class SwitchingSection(Section):
         )
 
 
+class OriginSection(Section):
+    """An origin of ``regions.origins``: a part of the traffic, and where its users are."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    at: str
+    allowed: Names | None = None
+
+
+class RegionsSection(Section):
+    """``regions``: where requests come from, and where they may be served."""
+
+    origins: Annotated[dict[str, OriginSection], Field(min_length=1)]
+    round_trips: str | None = None
+    egress_usd_per_gb: Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]] = 0.0
+    bytes_per_token: Annotated[float, Field(ge=0)] = _BYTES_PER_TOKEN
+
+    @field_validator("origins")
+    @classmethod
+    def _add_up(cls, origins: dict[str, OriginSection]) -> dict[str, OriginSection]:
+        total = sum(one.share for one in origins.values())
+        if abs(total - 1) > _SHARE_ROUNDING:
+            raise ValueError(f"shares must add up to 1, got {total:g}")
+        return origins
+
+
 class Service(Section):
     """A service as its file describes it; relative paths are relative to the file's folder."""
 
@@ -326,6 +356,7 @@ class Service(Section):
     schedule: ScheduleSection = ScheduleSection()
     start_up: StartUpSection | None = None
     switching: SwitchingSection | None = None
+    regions: RegionsSection | None = None
     folder: Path = Field(Path(), exclude=True)
 
     @property

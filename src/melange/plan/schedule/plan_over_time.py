@@ -27,6 +27,7 @@ from melange.plan.schedule.schedule import Schedule
 from melange.plan.schedule.signals import FITS, first_signals, peak_load
 from melange.plan.schedule.typical import merged_sizes, typical_hours
 from melange.plan.schedule.whole_hours import optimal_hours
+from melange.processes import each_of
 from melange.profile.profile import Profile
 from melange.workload.cycle import WEEK, Cycle, fold
 from melange.workload.demand import Demand
@@ -93,11 +94,14 @@ def plan_over_time(
     traffic = np.nan_to_num(demand.rates()).sum(axis=0)
     found: list[Committed] = []
     cautions: tuple[Caution, ...] = ()
+    jobs: list[_Job] = []
     for one, plan in itertools.product((None, *settings.reserved), (None, *settings.savings_plans)):
         machines, cautions = machines_of(profile, traffic, plan_options, one, settings.spot, plan)
-        names = " and ".join(term.name for term in (one, plan) if term is not None)
-        say(f"planning the hours with {names or 'nothing reserved'}")
-        found.append(_committed(machines, one, plan, cycle, settings))
+        jobs.append((machines, one, plan, cycle, settings))
+    for job, committed in zip(jobs, each_of(_committed, jobs, len(jobs) + 1), strict=True):
+        names = " and ".join(term.name for term in job[1:3] if term is not None)
+        say(f"planned the hours with {names or 'nothing reserved'}")
+        found.append(committed)
     best = min(found, key=lambda one: one.reservation.cost_per_h)
     say("trying rules on the history")
     history = History.of(demand.rates()[:, best.machines.cells], demand.window_s)
@@ -121,14 +125,12 @@ def plan_over_time(
     )
 
 
-def _committed(
-    everything: Machines,
-    commitment: Reserved | None,
-    plan: SavingsPlan | None,
-    cycle: Cycle,
-    settings: ScheduleOptions,
-) -> Committed:
+_Job = tuple[Machines, Reserved | None, SavingsPlan | None, Cycle, ScheduleOptions]
+
+
+def _committed(job: _Job) -> Committed:
     """Search what to reserve under one commitment, and what to commit to a savings plan."""
+    everything, commitment, plan, cycle, settings = job
     spot = settings.spot
     rates = cycle.request_rate[:, everything.cells]
     typical = typical_hours(everything, rates, count=_BOUND_HOURS)
