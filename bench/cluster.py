@@ -1,6 +1,7 @@
 """How much sooner a cluster answers: every job of a search timed here, then given to workers on paper.
 
-    python bench/cluster.py               # certify three services and plan a week; a few minutes of CPU
+    python bench/cluster.py               # a few minutes of CPU
+    python bench/cluster.py --only week   # cases whose name holds this
 
 Jobs run one after the other in this process and their CPU time is taken, also that between them. A list scheduler then
 gives each group of jobs to the worker that is free first; what lies between groups nobody shares. What a machine takes
@@ -19,8 +20,16 @@ from typing import Any
 from melange.processes import running_on
 from melange.service.session import Session
 
-ROOT = Path(__file__).parents[1]
+EXAMPLES = Path(__file__).parents[1] / "examples"
 WORKERS = (1, 2, 4, 8, 16, 100)
+PERCENTILE = "slo={ttft_ms: 2000, tpot_ms: 80, statistic: p95}"
+CASES: dict[str, Callable[[], object]] = {
+    "certify chat.yaml": lambda: Session(EXAMPLES / "chat.yaml").answer(),
+    "certify it at 64 requests/s": lambda: Session(EXAMPLES / "chat.yaml", settings=["workload.rate=64"]).answer(),
+    "rates under a percentile": lambda: Session(EXAMPLES / "chat.yaml", settings=[PERCENTILE]).profile(),
+    "curves of explore": lambda: _explored(),
+    "schedule week.yaml": lambda: Session(EXAMPLES / "week.yaml").schedule(),
+}
 
 
 class Stopwatch:
@@ -41,6 +50,11 @@ class Stopwatch:
         yield from found
 
 
+def _explored() -> object:
+    session = Session(EXAMPLES / "chat.yaml")
+    return session.explore(session.plan())
+
+
 def makespan(times: Sequence[float], workers: int) -> float:
     """When the last of some jobs is done that go to whichever worker is free first [s]."""
     free = [0.0] * workers
@@ -49,46 +63,30 @@ def makespan(times: Sequence[float], workers: int) -> float:
     return max(free)
 
 
-def timed(what: Callable[[], object]) -> tuple[float, list[list[float]]]:
-    """CPU time outside of jobs [s], and that of the jobs by group."""
-    watch = Stopwatch()
+def row(name: str) -> str:
+    """A line of the table: CPU time here [s], then how many times as fast the workers are."""
+    case = CASES[name]
     began = time.process_time()
+    case()
+    alone = time.process_time() - began
+    watch, began = Stopwatch(), time.process_time()
     with running_on(watch):
-        what()
-    inside = sum(map(sum, watch.groups))
-    return time.process_time() - began - inside, watch.groups
-
-
-def told(name: str, outside: float, groups: list[list[float]], alone: float) -> str:
-    """A line of the table."""
-    times = [outside + sum(makespan(group, workers) for group in groups) for workers in WORKERS]
+        case()
+    between = time.process_time() - began - sum(map(sum, watch.groups))
+    times = [between + sum(makespan(group, workers) for group in watch.groups) for workers in WORKERS]
     return f"| {name} | {alone:.1f} | {' | '.join(f'{alone / each:.1f}' for each in times)} |"
 
 
 def main() -> None:
     """Print the table."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    Session(ROOT / "examples" / "chat.yaml", settings=["slo.attainment=0.9", "workload.rate=2"]).answer()  # loads all
-    print("| | alone [s] | " + " | ".join(f"{workers} workers" for workers in WORKERS) + " |")
-    totals = []
-    for name, settings in (
-        ("certify examples/chat.yaml", []),
-        ("certify it at 64 requests/s", ["workload.rate=64"]),
-        ("rates under a percentile", ["slo={ttft_ms: 2000, tpot_ms: 80, statistic: p95}"]),
-    ):
-        session = Session(ROOT / "examples" / "chat.yaml", settings=settings)
-        what = session.profile if "percentile" in name else session.answer
-        began = time.process_time()
-        what()
-        alone = time.process_time() - began
-        totals.append(alone)
-        session = Session(ROOT / "examples" / "chat.yaml", settings=settings)
-        print(told(name, *timed(session.profile if "percentile" in name else session.answer), alone), flush=True)
-    week = ROOT / "examples" / "week.yaml"
-    began = time.process_time()
-    Session(week).schedule()
-    alone = time.process_time() - began
-    print(told("schedule examples/week.yaml", *timed(Session(week).schedule), alone), flush=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="cases whose name holds this")
+    only = parser.parse_args().only
+    Session(EXAMPLES / "chat.yaml", settings=["slo.attainment=0.9", "workload.rate=2"]).answer()  # loads all
+    print("| | alone [s] | " + " | ".join(f"{workers} workers" for workers in WORKERS) + " |", flush=True)
+    for name in CASES:
+        if only in name:
+            print(row(name), flush=True)
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def on_cluster(address: str | None) -> Iterator[None]:
     try:
         if not was_there:
             ray.init(log_to_driver=False, **_where(address))
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # Ray raises a bare one where a node does not start in time
         raise InputError(
             f"--on {address}: no Ray cluster at this address: {error}", hint="start one with ray start --head"
         ) from error
