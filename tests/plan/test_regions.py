@@ -48,7 +48,7 @@ def least_cost(
         if cost >= best:
             continue
         with np.errstate(divide="ignore"):
-            load = np.where(flat > 0, rates.ravel() / flat, 1e9)
+            load = np.where(flat > 0, rates.ravel() / flat, 0.0)
         program = LinearRows(  # a column for each share: its size is served, its type has room
             cost=paid.ravel(),
             lower=np.zeros(count * cells),

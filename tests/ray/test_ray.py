@@ -30,10 +30,14 @@ def validate(*options: str) -> subprocess.CompletedProcess[str]:
     return melange("validate", "chat.yaml", "--quick", "--seeds", "2", "--requests", "2000", "--json", *options)
 
 
-def melange(verb: str, example: str, *options: str, timeout_s: float = 240.0) -> subprocess.CompletedProcess[str]:
+def melange(verb: str, example: str, *options: str, timeout_s: float = 600.0) -> subprocess.CompletedProcess[str]:
     """A command of an example."""
     command = [MELANGE, verb, ROOT / "examples" / example, *options]
-    return subprocess.run(command, env=os.environ | QUIET, capture_output=True, text=True, timeout=timeout_s)
+    for _ in range(ATTEMPTS):
+        done = subprocess.run(command, env=os.environ | QUIET, capture_output=True, text=True, timeout=timeout_s)
+        if "timed out during startup" not in done.stderr:
+            break
+    return done
 
 
 @pytest.fixture(scope="module")

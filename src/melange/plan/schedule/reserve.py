@@ -91,7 +91,7 @@ def search_reserved(
     none = np.zeros(len(machines))
     if not can_reserve.any():
         return finished(machines, signals, rates, none, spot, plan)
-    most = _most_useful(machines, signals, rates) * can_reserve
+    most = _most_useful(machines, rates) * can_reserve
     if np.prod(most + 1) * len(rates) <= _ALL_TRIED:
         counts = [np.array(one, float) for one in itertools.product(*(range(int(n) + 1) for n in most))]
         return min(
@@ -156,11 +156,11 @@ def finished(
     return Reservation(machines=machines, reserved=reserved, hours=hours, cost_per_h=cost)
 
 
-def _most_useful(machines: Machines, signals: Signals, rates: Array) -> Array:
-    """Instances beyond which one more reserved one is of no use in any hour (R,)."""
-    gives = signals.per_instance(machines)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        alone = np.where(gives > 0, signals.demand(rates).max(axis=0)[:, None] / gives, 0.0).max(axis=0)
+def _most_useful(machines: Machines, rates: Array) -> Array:
+    """Instances (R,) that carry all that they can serve in any hour: one more reserved one is of no use."""
+    with np.errstate(divide="ignore"):
+        each = np.where(machines.max_request_rate > 0, 1.0 / machines.max_request_rate, 0.0)
+    alone = (rates @ each.T).max(axis=0) / machines.capacity
     alone += np.maximum(machines.spare, machines.spare_total) / machines.capacity
     most = np.ceil(alone - 1e-9)
     for limit in machines.limits:
