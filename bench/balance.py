@@ -259,10 +259,11 @@ def choice(folder: Path) -> None:
     """What choosing a replica costs, by the size of the fleet."""
     plan = planned(folder)
     print("CPU of choosing, booking and giving back [us], for the plan of the chat example")
-    print(f"{'replicas':>10}{'index':>10}{'all':>10}")
-    for replicas in (10, 100, 1000):
-        indexed_us, all_us = choices(plan, replicas, 5000)
-        print(f"{replicas:10,}{indexed_us:10.1f}{all_us:10.1f}")
+    print(f"{'':18}{'replicas':>10}{'index':>10}{'all':>10}")
+    for name in ("plan-least-work", "prefix-affinity"):
+        for replicas in (10, 100, 1000):
+            indexed_us, all_us = choices(plan, replicas, 5000, name)
+            print(f"{name:18}{replicas:10,}{indexed_us:10.1f}{all_us:10.1f}")
     print()
 
 

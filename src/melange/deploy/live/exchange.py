@@ -6,10 +6,11 @@ Pieces go on as they come, in callbacks: no task, no queue and no buffer lies be
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from melange.deploy.live.answers import UnservedError, date_line, error
-from melange.deploy.live.completion import Completion
+from melange.deploy.live.completion import MOST_PIECES, Completion
 from melange.deploy.live.headers import RETRIED, RETRIES, SERVER
 from melange.deploy.live.health import BROKEN, GONE, WRONG
 from melange.deploy.live.links import LinkError
@@ -52,8 +53,9 @@ class Exchange:
     """
 
     __slots__ = ("_arrived_s", "_client", "_completion", "_connecting", "_failed", "_fields", "_held_s",
-                 "_is_chunked", "_is_held", "_is_over", "_is_retry", "_link", "_moment_s", "_needs_new", "_now",
-                 "_patience_s", "_proxy", "_request", "_size", "_status", "_ticket")  # fmt: skip
+                 "_is_chunked", "_is_held", "_is_over", "_is_retry", "_link", "_look", "_moment_s", "_needs_new",
+                 "_now", "_patience_s", "_pieces", "_pieces_s", "_proxy", "_request", "_size", "_status", "_ticket",
+                 "_write")  # fmt: skip
 
     def __init__(
         self, proxy: Proxy, client: Client, request: Request, fields: bytes, size: Size, arrived_s: float
@@ -68,6 +70,11 @@ class Exchange:
         self._failed: LiveReplica | None = None
         self._is_retry = self._needs_new = False
         self._completion: Completion | None = None  # once the answer has begun to go back
+        # Of the completion and the client, for chunks that are passed on as they come.
+        self._pieces: list[bytes]
+        self._pieces_s: list[float]
+        self._look: Callable[[], None]
+        self._write: Callable[[bytes], None]
         self._status = 0
         self._is_over = self._is_chunked = False
         # Whether it waits for the client to read, and the longest that it has [s].
@@ -134,6 +141,8 @@ class Exchange:
                 self._settle(completion)
             elif piece:
                 self._client.transport.write(piece)
+                if link.relay is None:
+                    self._relay(link, completion)
             return
         if not self._is_retry and link.status in _ELSEWHERE:
             ticket = self._ticket
@@ -172,8 +181,27 @@ class Exchange:
         client.transport.write(b"".join((first, lines, SERVER, dated, retried, framing, line, b"\r\n", piece)))
         if is_last:
             self._settle(completion)
-        elif client.is_full:
+            return
+        self._relay(link, completion)
+        if client.is_full:
             self.hold()
+
+    def _relayed(self, chunk: bytes, content: bytes) -> None:
+        """A whole chunk of a stream, which goes on as it came: nothing is joined or framed."""
+        self._moment_s = now_s = self._now()
+        pieces = self._pieces
+        pieces.append(content)
+        self._pieces_s.append(now_s)
+        if len(pieces) >= MOST_PIECES:
+            self._look()
+        self._write(chunk)
+
+    def _relay(self, link: Link, completion: Completion) -> None:
+        """Have chunks passed on as they come, once the first token is there, whose moment is looked for by piece."""
+        if self._is_chunked and link.is_chunked and completion.has_begun:
+            self._pieces, self._pieces_s, self._look = completion.pieces, completion.pieces_s, completion.look
+            self._write = self._client.transport.write
+            link.relay = self._relayed
 
     def _settle(self, completion: Completion) -> None:
         """An answer has come whole: keep book of it."""

@@ -16,6 +16,7 @@ from melange.deploy.live.exchange import Exchange
 from melange.deploy.live.headers import Fields, request_fields
 from melange.deploy.live.links import LinkError
 from melange.deploy.live.sizing import BadRequestError, Size, read_body, size_of
+from melange.replica.policy import POLICIES, PREFIX_AFFINITY
 
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import Balancer, LiveReplica
@@ -61,6 +62,7 @@ class Proxy:
         self.is_draining = False
         self._most_connections = most_connections
         self._row, self._connections = balancer.row, balancer.counters.at("connections")
+        self._needs_key = self.settings.policy == POLICIES[PREFIX_AFFINITY]
         self._retry_after = {"Retry-After": str(self.settings.retry_after_s)}
 
     def opened(self, client: Client) -> None:
@@ -133,7 +135,7 @@ class Proxy:
         settings, arrived_s = self.settings, self.now()
         try:
             content = read_body(request.body)
-            size = size_of(content, _COMPLETIONS[request.path], settings.bytes_per_token)
+            size = size_of(content, _COMPLETIONS[request.path], settings.bytes_per_token, has_key=self._needs_key)
         except BadRequestError as bad:
             raise UnservedError(error(400, str(bad))) from bad
         if not settings.tokenizer:

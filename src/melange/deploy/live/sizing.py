@@ -21,7 +21,7 @@ class BadRequestError(Exception):
     """A request that no replica needs to see; its text is for the client."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would take as long as the policy's choice of a type
 class Size:
     """A request as the policy sees it.
 
@@ -61,8 +61,8 @@ def read_body(body: bytes) -> dict[str, Any]:
     return content
 
 
-def size_of(content: dict[str, Any], is_chat: bool, bytes_per_token: float) -> Size:
-    """The size of a request: token ids counted, text by its bytes.
+def size_of(content: dict[str, Any], is_chat: bool, bytes_per_token: float, *, has_key: bool = True) -> Size:
+    """The size of a request: token ids counted, text by its bytes; without ``has_key`` its key is 0.
 
     >>> size_of({"prompt": "What is a melange?", "max_tokens": 64}, False, 4.0)
     Size(input_tokens=5, max_tokens=64, is_stream=False)
@@ -86,7 +86,8 @@ def size_of(content: dict[str, Any], is_chat: bool, bytes_per_token: float) -> S
         raise BadRequestError("stream must be true or false")
     tokens, text_bytes = _messages(content.get("messages")) if is_chat else _prompt(content.get("prompt"))
     # A byte more than a whole number of tokens is a token more.
-    return Size(max(1, tokens + int(-(-text_bytes // bytes_per_token))), asked, bool(stream), key_of(content, is_chat))
+    key = key_of(content, is_chat) if has_key else 0.0
+    return Size(max(1, tokens + int(-(-text_bytes // bytes_per_token))), asked, bool(stream), key)
 
 
 def key_of(content: dict[str, Any], is_chat: bool) -> float:
