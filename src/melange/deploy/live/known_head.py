@@ -47,12 +47,12 @@ class KnownHead(Generic[T]):
 
 
 def known_head(data: bytes, meaning: T) -> KnownHead[T] | None:
-    """The head at the beginning of some bytes, which has a length; None where it cannot be told so.
+    r"""The head at the beginning of some bytes, which has a length; None where it cannot be told so.
 
-    >>> head = known_head(b"POST / HTTP/1.1\\r\\nContent-Length: 2\\r\\nHost: a\\r\\n\\r\\n{}", "ours")
-    >>> head.body_of(b"POST / HTTP/1.1\\r\\nContent-Length: 4\\r\\nHost: a\\r\\n\\r\\nnull")
+    >>> head = known_head(b"POST / HTTP/1.1\r\nContent-Length: 2\r\nHost: a\r\n\r\n{}", "ours")
+    >>> head.body_of(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nHost: a\r\n\r\nnull")
     b'null'
-    >>> head.body_of(b"POST / HTTP/1.1\\r\\nContent-Length: 4\\r\\nHost: b\\r\\n\\r\\nnull") is None
+    >>> head.body_of(b"POST / HTTP/1.1\r\nContent-Length: 4\r\nHost: b\r\n\r\nnull") is None
     True
     """
     end = data.find(b"\r\n\r\n")

@@ -51,8 +51,8 @@ class Link(AnswerListener, asyncio.Protocol):
     """
 
     __slots__ = ("_fault", "_free", "_head_bytes", "_idle_bytes", "_is_between", "_is_done", "_is_kept", "_is_spoilt",
-                 "_known", "_now_relays", "_parser", "_pieces", "has_head", "idle_since_s", "is_chunked", "length", "reason",
-                 "relay", "status", "taker", "transport", "uses")  # fmt: skip
+                 "_known", "_now_relays", "_parser", "_pieces", "has_head", "idle_since_s", "is_chunked", "length",
+                 "reason", "relay", "status", "taker", "transport", "uses")  # fmt: skip
 
     transport: asyncio.Transport
 
@@ -123,7 +123,11 @@ class Link(AnswerListener, asyncio.Protocol):
         is_start = not self._head_bytes
         if is_start and self._known is not None and (body := self._known.body_of(data)) is not None:
             self._again(self._known.meaning, body, taker)
-            return
+        else:
+            self._parse(data, taker, is_start=is_start)
+
+    def _parse(self, data: bytes, taker: Taker, *, is_start: bool) -> None:
+        """What the parser makes of a piece, which may be the first of an answer."""
         if not self.has_head:
             self._head_bytes += len(data)
         try:
