@@ -81,6 +81,10 @@ class _Flags:
         Path | None,
         typer.Option(help="File of API keys that clients must send, one per line (or MELANGE_BALANCE_KEYS)."),
     ] = None
+    tenants: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of tenants: their keys, limits and priorities; reloaded when it changes."),
+    ] = None
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM): serve HTTPS.")] = None
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None
 
@@ -88,7 +92,10 @@ class _Flags:
         """As the balancer's settings."""
         from melange.deploy.live.access import read_keys, upstream_key
         from melange.deploy.live.settings import BalancerSettings
+        from melange.deploy.live.tenants import read_tenants
 
+        if self.tenants is not None:
+            read_tenants(self.tenants)
         return BalancerSettings(
             host=self.host,
             port=self.port,
@@ -116,6 +123,7 @@ class _Flags:
             tls_cert=self.tls_cert,
             tls_key=self.tls_key,
             keys=read_keys(self.api_keys),
+            tenants_file=self.tenants,
             upstream_key=upstream_key(),
         )
 

@@ -84,6 +84,7 @@ class Balancer:
         self.factors: dict[str, float] = {}
         self.routed = plan
         self.replicas: tuple[LiveReplica, ...] = ()
+        self.tenant_names: tuple[str, ...] = ()
         self.fleet: IndexedState
         self._choose, self._servable = indexed_policy().choose, indexed_policy()._servable
 
@@ -195,8 +196,8 @@ class Balancer:
         return best
 
     def finish(self, ticket: Ticket, output_tokens: int) -> None:
-        """A completion has come whole: give its place back and learn from its length."""
-        if ticket.replica.index >= 0:
+        """A completion has come whole: give its place back and learn from its length, unless that was known before."""
+        if ticket.replica.index >= 0 and ticket.size.max_tokens != 1:
             self.fleet.learn(ticket.input_bucket, output_tokens)
         self.give_back(ticket)
 

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import re
 
-# Inside a JSON text every quote is escaped, so these stand for keys only.
-_USAGE = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,9})')
-_PROMPT = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,9})')
-_TOKEN_KEYS = tuple(
-    f'"{key}":{space}"'.encode() for key in ("text", "content", "reasoning_content", "reasoning") for space in ("", " ")
-)
+
+class Lengths:
+    """How answers of one kind tell how long they are.
+
+    Inside a JSON text every quote is escaped, so what is looked for stands for keys only.
+
+    Parameters
+    ----------
+    prompt, answer
+        Keys of the usage block.
+    texts
+        Keys of an event's text: each that is there is a token.
+    """
+
+    __slots__ = ("answer", "prompt", "texts")
+
+    def __init__(self, prompt: str, answer: str, texts: tuple[str, ...]) -> None:
+        self.prompt, self.answer = _number_under(prompt), _number_under(answer)
+        self.texts = tuple(f'"{key}":{space}"'.encode() for key in texts for space in ("", " "))
+
+
+def _number_under(key: str) -> tuple[bytes, re.Pattern[bytes]]:
+    name = f'"{key}"'.encode()
+    return name, re.compile(name + rb"\s*:\s*(\d{1,9})")
+
+
+# Completions and chats; responses, whose events have a text under "delta".
+CHOICES = Lengths("prompt_tokens", "completion_tokens", ("text", "content", "reasoning_content", "reasoning"))
+EVENTS = Lengths("input_tokens", "output_tokens", ("delta",))
 _EVENT = b"data:"
 _ROLE, _NOTHING_SAID = re.compile(rb'"role"\s*:'), re.compile(rb'"content"\s*:\s*""')
 # What is kept of a stream, whose last events hold the usage block, and of a completion that comes whole [bytes]. Less
@@ -29,13 +52,15 @@ class Completion:
     ----------
     is_stream
         Whether tokens come as events.
+    lengths
+        How it tells its length.
     """
 
-    __slots__ = ("_chunks", "_first_s", "_key", "_last", "_new_bytes", "_rest", "_tail", "is_stream", "pieces",
-                 "pieces_s")  # fmt: skip
+    __slots__ = ("_chunks", "_first_s", "_key", "_last", "_lengths", "_new_bytes", "_rest", "_tail", "is_stream",
+                 "pieces", "pieces_s")  # fmt: skip
 
-    def __init__(self, is_stream: bool) -> None:
-        self.is_stream = is_stream
+    def __init__(self, is_stream: bool, lengths: Lengths = CHOICES) -> None:
+        self.is_stream, self._lengths = is_stream, lengths
         self._chunks = 0
         self._first_s = 0.0
         # Of the last events with a token: themselves, what had come of them before, the pieces and their moments. When
@@ -86,7 +111,7 @@ class Completion:
         tokens = events.count(self._key) if self._key else 0
         if tokens != events.count(_EVENT):  # some are under another key than the last, or hold none
             tokens = 0
-            for key in _TOKEN_KEYS:
+            for key in self._lengths.texts:
                 if found := events.count(key):
                     tokens += found
                     self._key = key
@@ -102,7 +127,7 @@ class Completion:
         """When the last event with a token was whole [s]."""
         events, at, pieces, moments_s = self._last
         if events:
-            end = events.index(b"\n", max(events.rfind(key) for key in _TOKEN_KEYS))
+            end = events.index(b"\n", max(events.rfind(key) for key in self._lengths.texts))
             for piece, moment_s in zip(pieces, moments_s, strict=True):
                 at += len(piece)
                 if end < at:
@@ -142,17 +167,18 @@ class Completion:
     def output_tokens(self) -> int:
         """Tokens by the usage block, else by chunks; 0 where neither says any."""
         self.look()
-        return _last_number(_USAGE, b'"completion_tokens"', self._tail) or self._chunks
+        return _last_number(self._lengths.answer, self._tail) or self._chunks
 
     @property
     def input_tokens(self) -> int:
         """Prompt tokens by the usage block; 0 where there is none."""
         self.look()
-        return _last_number(_PROMPT, b'"prompt_tokens"', self._tail)
+        return _last_number(self._lengths.prompt, self._tail)
 
 
-def _last_number(pattern: re.Pattern[bytes], key: bytes, tail: bytes) -> int:
+def _last_number(key_and_pattern: tuple[bytes, re.Pattern[bytes]], tail: bytes) -> int:
     """The number under the last key of that name that has one; 0 where none has."""
+    key, pattern = key_and_pattern
     place = tail.rfind(key)
     found = pattern.match(tail, place) if place >= 0 else None
     if found:

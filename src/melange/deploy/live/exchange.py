@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from melange.deploy.live.answers import UnservedError, date_line, error
 from melange.deploy.live.completion import MOST_PIECES, Completion
+from melange.deploy.live.endpoints import ENDPOINTS
 from melange.deploy.live.headers import RETRIED, RETRIES, SERVER
 from melange.deploy.live.health import BROKEN, GONE, WRONG
 from melange.deploy.live.links import LinkError
@@ -18,6 +19,7 @@ from melange.deploy.live.links import LinkError
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import LiveReplica, Ticket
     from melange.deploy.live.client import Client
+    from melange.deploy.live.limits import Visit
     from melange.deploy.live.link import Link
     from melange.deploy.live.links import Origin
     from melange.deploy.live.proxy import Proxy
@@ -50,18 +52,28 @@ class Exchange:
         As the policy sees it.
     arrived_s
         When it came, by the event loop's clock [s].
+    visit
+        Its tenant's; None where it has none.
     """
 
     __slots__ = ("_arrived_s", "_client", "_completion", "_connecting", "_failed", "_fields", "_held_s",
                  "_is_chunked", "_is_held", "_is_over", "_is_retry", "_link", "_look", "_moment_s", "_needs_new",
                  "_now", "_patience_s", "_pieces", "_pieces_s", "_proxy", "_request", "_size", "_status", "_ticket",
-                 "_write")  # fmt: skip
+                 "_visit", "_write")  # fmt: skip
 
     def __init__(
-        self, proxy: Proxy, client: Client, request: Request, fields: bytes, size: Size, arrived_s: float
+        self,
+        proxy: Proxy,
+        client: Client,
+        request: Request,
+        fields: bytes,
+        size: Size,
+        arrived_s: float,
+        visit: Visit | None = None,
     ) -> None:
         self._proxy, self._client, self._request, self._fields, self._size = proxy, client, request, fields, size
         self._arrived_s = self._moment_s = arrived_s
+        self._visit = visit
         self._now = proxy.now
         self._patience_s = proxy.settings.answer_timeout_s  # how long the present wait may last
         self._ticket: Ticket | None = None
@@ -160,7 +172,7 @@ class Exchange:
         client, request = self._client, self._request
         named = link.fields.named
         kind = named.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        self._completion = completion = Completion(kind == b"text/event-stream")
+        self._completion = completion = Completion(kind == b"text/event-stream", ENDPOINTS[request.path].lengths)
         completion.note(piece, now_s)
         length = len(piece) if is_last else link.length
         framing = b""
@@ -302,12 +314,22 @@ class Exchange:
         ticket, self._ticket = self._ticket, None
         assert ticket is not None
         self._is_over, self._link = True, None
+        if self._visit is not None:
+            self._leave(self._visit)
         return ticket
+
+    def _leave(self, visit: Visit) -> None:
+        """The tenant's request has ended: what it took is counted."""
+        self._visit, completion = None, self._completion
+        inputs, outputs = (completion.input_tokens, completion.output_tokens) if completion is not None else (0, 0)
+        self._proxy.limits.leave(visit, inputs, outputs, self._now())
 
     def _release(self) -> None:
         """Let go of the replica."""
         link, ticket = self._link, self._ticket
         self._is_over, self._link, self._ticket = True, None, None
+        if self._visit is not None:
+            self._leave(self._visit)
         if link is not None:
             link.drop()
         if self._connecting is not None:
@@ -317,4 +339,6 @@ class Exchange:
 
     def _refuse(self, refused: UnservedError) -> None:
         self._is_over = True
+        if self._visit is not None:
+            self._leave(self._visit)
         self._client.refuse(refused, self._request)

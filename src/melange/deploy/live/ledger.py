@@ -42,6 +42,7 @@ class Ledger:
     """
 
     def __init__(self, counters: Counters, process: int, buckets: Buckets, slo: Slo | None) -> None:
+        self.process = process
         self.row, self._shared = counters.row(process), counters.row(counters.processes)
         self._at = {name: counters.at(name) for name in counters.shapes}
         self._arrived, self._gaps, self._last_arrival = (self._at[name] for name in ("arrived", "gaps", "last_arrival"))

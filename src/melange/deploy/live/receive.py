@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import httptools
 
 from melange.deploy.live.answers import UnservedError, error
 from melange.deploy.live.headers import Fields, RequestListener
 from melange.deploy.live.known_head import KnownHead, known_head
+
+if TYPE_CHECKING:
+    from melange.deploy.live.tenants import Tenant
 
 # Of a request's head: bytes of a line, and the number of fields. More would let strangers occupy memory before a key is
 # asked for; fewer would refuse clients behind proxies that add fields.
@@ -42,12 +46,13 @@ class Request:
         Of its header.
     """
 
-    __slots__ = ("body", "expects", "fields", "keeps_alive", "method", "path", "target", "version")
+    __slots__ = ("body", "expects", "fields", "keeps_alive", "method", "path", "target", "tenant", "version")
 
     def __init__(self, method: bytes, target: bytes, version: str, fields: Fields) -> None:
         self.method, self.target, self.version, self.fields = method, target, version, fields
         self.path = target.partition(b"?")[0]
         self.body = b""
+        self.tenant: Tenant | None = None
         self.expects = False  # to be told to go on before it sends its body
         self.keeps_alive = True
 

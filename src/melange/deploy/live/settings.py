@@ -60,6 +60,8 @@ class BalancerSettings:
         PEM files; None: plain HTTP.
     keys
         SHA-256 digests of the keys that clients may show; empty: none is asked for.
+    tenants_file
+        Tenants with keys and limits, read again when it changes; None: there are none.
     upstream_key
         The key shown to replicas, in place of the client's; empty: the client's own header goes through.
     """
@@ -90,7 +92,13 @@ class BalancerSettings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     keys: tuple[bytes, ...] = ()
+    tenants_file: Path | None = None
     upstream_key: str = ""
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether clients must show a key."""
+        return bool(self.keys) or self.tenants_file is not None
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:

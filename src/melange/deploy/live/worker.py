@@ -137,6 +137,7 @@ async def _sweep(proxy: Proxy) -> None:
         proxy.health.punctuality.beat()
         proxy.look()
         proxy.balancer.use_factors()
+        proxy.follow_tenants()
         proxy.links.tidy({one.address.url for one in proxy.balancer.replicas})
 
 

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from melange.deploy.operate.decide import Brief
     from melange.deploy.operate.observation import Observation
 
-# Each failure in a row doubles the time, up to this many times the first. A refused order costs nothing, while what stands
-# in for the type may cost several times as much: with eight times, a region that was out for two hours was used again
-# after more than three.
+# Each failure in a row doubles the time, up to this many times the first. A refused order costs nothing, while what
+# stands in for the type may cost several times as much: with eight times, a region that was out for two hours was used
+# again after more than three.
 _MOST_TIMES = 2
 # Types of a region that fail together before all of the region is left out: one may be out of stock by itself.
 _REGION = 2
