@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from melange.deploy.live.proxy import Proxy
     from melange.deploy.live.receive import Request
     from melange.deploy.live.sizing import Size
+    from melange.deploy.live.tracing import Trace
 
 # By these a replica says that another may do better. Other errors would come again elsewhere, and cost twice.
 _BUSY = 429
@@ -54,12 +55,14 @@ class Exchange:
         When it came, by the event loop's clock [s].
     visit
         Its tenant's; None where it has none.
+    trace
+        Its span; None where nothing is traced.
     """
 
     __slots__ = ("_arrived_s", "_client", "_completion", "_connecting", "_failed", "_fields", "_held_s",
-                 "_is_chunked", "_is_held", "_is_over", "_is_retry", "_link", "_look", "_moment_s", "_needs_new",
-                 "_now", "_patience_s", "_pieces", "_pieces_s", "_proxy", "_request", "_size", "_status", "_ticket",
-                 "_visit", "_write")  # fmt: skip
+                 "_is_chunked", "_is_held", "_is_over", "_is_retry", "_last", "_link", "_look", "_moment_s",
+                 "_needs_new", "_now", "_patience_s", "_pieces", "_pieces_s", "_proxy", "_request", "_size", "_status",
+                 "_ticket", "_trace", "_visit", "_write")  # fmt: skip
 
     def __init__(
         self,
@@ -70,10 +73,12 @@ class Exchange:
         size: Size,
         arrived_s: float,
         visit: Visit | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self._proxy, self._client, self._request, self._fields, self._size = proxy, client, request, fields, size
         self._arrived_s = self._moment_s = arrived_s
-        self._visit = visit
+        self._visit, self._trace = visit, trace
+        self._last: LiveReplica | None = None  # that it was sent to
         self._now = proxy.now
         self._patience_s = proxy.settings.answer_timeout_s  # how long the present wait may last
         self._ticket: Ticket | None = None
@@ -102,6 +107,7 @@ class Exchange:
         if self._is_retry:
             proxy.ledger.retried(is_served=False)
         self._ticket, self._moment_s = ticket, self._now()
+        self._last = ticket.replica
         origin = proxy.links.to(ticket.replica.address.url)
         link = None if self._needs_new else origin.idle()
         if link is not None:
@@ -283,6 +289,7 @@ class Exchange:
     def abandon(self) -> None:
         """The client has gone: the replica need not go on."""
         if not self._is_over:
+            self._status = 0
             self._proxy.ledger.unserved("client_gone")
             self._release()
 
@@ -294,6 +301,7 @@ class Exchange:
             self._cut("timed out during the answer", is_replicas=True)
         else:
             # It may be at work on the request, which is not sent elsewhere.
+            self._status = 504
             self._release()
             self._refuse(UnservedError(error(504, "the replica did not answer", closes=True), "failed"))
 
@@ -301,6 +309,7 @@ class Exchange:
         """End an answer that cannot be ended well, so that its client sees that it is not whole."""
         ticket, proxy, client = self._ticket, self._proxy, self._client
         assert ticket is not None
+        self._status = 0
         if self._is_held or not is_replicas or client.transport.is_closing():
             # It is the client that has gone or does not read: the replica has done nothing wrong.
             proxy.ledger.unserved("client_gone")
@@ -314,22 +323,30 @@ class Exchange:
         ticket, self._ticket = self._ticket, None
         assert ticket is not None
         self._is_over, self._link = True, None
-        if self._visit is not None:
-            self._leave(self._visit)
+        if self._visit is not None or self._trace is not None:
+            self._leave()
         return ticket
 
-    def _leave(self, visit: Visit) -> None:
-        """The tenant's request has ended: what it took is counted."""
-        self._visit, completion = None, self._completion
+    def _leave(self) -> None:
+        """It has ended: what its tenant used is counted, and its span closed."""
+        visit, trace, completion = self._visit, self._trace, self._completion
+        self._visit = self._trace = None
         inputs, outputs = (completion.input_tokens, completion.output_tokens) if completion is not None else (0, 0)
-        self._proxy.limits.leave(visit, inputs, outputs, self._now())
+        if visit is not None:
+            self._proxy.limits.leave(visit, inputs, outputs, self._now())
+        if trace is not None:
+            url, name = "", ""
+            if self._last is not None:
+                address = self._last.address
+                url, name = address.url, self._proxy.balancer.plan.replica_types[address.place].name
+            trace.end(self._status, name, url, int(self._is_retry), inputs, outputs)
 
     def _release(self) -> None:
         """Let go of the replica."""
         link, ticket = self._link, self._ticket
         self._is_over, self._link, self._ticket = True, None, None
-        if self._visit is not None:
-            self._leave(self._visit)
+        if self._visit is not None or self._trace is not None:
+            self._leave()
         if link is not None:
             link.drop()
         if self._connecting is not None:
@@ -339,6 +356,7 @@ class Exchange:
 
     def _refuse(self, refused: UnservedError) -> None:
         self._is_over = True
-        if self._visit is not None:
-            self._leave(self._visit)
+        self._status = refused.answer.status
+        if self._visit is not None or self._trace is not None:
+            self._leave()
         self._client.refuse(refused, self._request)

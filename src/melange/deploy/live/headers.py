@@ -30,7 +30,7 @@ _OF_ANSWERS = _HOP_BY_HOP | {b"content-length", b"server", _RETRIES}
 _DROPPED, _SEEN = range(2)
 # What becomes of a field that is not just passed on: it is looked at, and passed on or not.
 _KINDS_OF_REQUESTS = dict.fromkeys(_OF_REQUESTS, _DROPPED) | dict.fromkeys(
-    (b"authorization", b"content-encoding"), _SEEN
+    (b"authorization", b"content-encoding", b"traceparent", b"tracestate"), _SEEN
 )
 _KINDS_OF_ANSWERS = dict.fromkeys(_OF_ANSWERS, _DROPPED) | dict.fromkeys((b"content-type", b"date"), _SEEN)
 # Tokens of Connection that name no field.

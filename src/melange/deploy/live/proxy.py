@@ -20,6 +20,7 @@ from melange.deploy.live.links import LinkError
 from melange.deploy.live.sizing import BadRequestError, Size, read_body, with_priority
 from melange.deploy.live.stamp import stamp_of
 from melange.deploy.live.tenants import Tenants, read_tenants
+from melange.deploy.live.tracing import tracing_of_environment, without_context
 from melange.errors import MelangeError
 from melange.replica.policy import POLICIES, PREFIX_AFFINITY
 
@@ -65,6 +66,7 @@ class Proxy:
         self.is_draining = False
         self._most_connections = most_connections
         self._row, self._connections = balancer.row, balancer.counters.at("connections")
+        self.tracing = tracing_of_environment()
         self.limits = Limits(balancer.counters, ledger.process, self.settings.retry_after_s)
         self.tenants: Tenants | None = None
         self._has_keys, self._tenants_stamp = self.settings.has_keys, (0, 0, 0)
@@ -184,7 +186,11 @@ class Proxy:
         tenant = request.tenant
         visit = self.limits.enter(tenant, size.input_tokens, arrived_s) if tenant is not None else None
         self.ledger.arrived(size.input_tokens, arrived_s)
-        client.work = exchange = Exchange(self, client, request, self._fields(request), size, arrived_s, visit)
+        fields, trace = self._fields(request), None
+        if self.tracing is not None:
+            trace = self.tracing.begin(request)
+            fields = without_context(fields) + trace.fields
+        client.work = exchange = Exchange(self, client, request, fields, size, arrived_s, visit, trace)
         exchange.start()
 
     def _fields(self, request: Request) -> bytes:

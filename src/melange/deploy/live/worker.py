@@ -114,6 +114,8 @@ async def work(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    if proxy.tracing is not None:
+        await loop.run_in_executor(None, proxy.tracing.close)
 
 
 def _most_connections(settings: BalancerSettings) -> int:

@@ -52,8 +52,8 @@ def excluded_after(
             continue
         kept[name], line = _failed(kept.get(name), name, reason, settings.exclude_s, now_s)
         lines.append(line)
-    serving = {name for name, one in seen.fleet.items() if one.ready}
-    kept, said = _with_regions(brief, kept, set(reasons), serving, now_s)
+    there = {name for name, one in seen.fleet.items() if one.ready or one.starting > one.late(settings.patience_s)}
+    kept, said = _with_regions(brief, kept, set(reasons), there, now_s)
     return kept, (*lines, *said)
 
 
@@ -65,11 +65,11 @@ def _failed(before: Exclusion | None, name: str, reason: str, exclude_s: float, 
 
 
 def _with_regions(
-    brief: Brief, kept: dict[str, Exclusion], failed: set[str], serving: Set[str], now_s: float
+    brief: Brief, kept: dict[str, Exclusion], failed: set[str], there: Set[str], now_s: float
 ) -> tuple[dict[str, Exclusion], list[str]]:
-    """Leave out all types of a region in which several are out, and nothing serves.
+    """Leave out all types of a region in which several are out, and nothing serves or starts.
 
-    Where instances serve the region is there: then each type is out of stock by itself.
+    Where instances do, the region is there: then each type is out of stock by itself.
     """
     types, lines = brief.planner.types_by_name, []
     region_of = {name: (one.offer.provider, one.offer.region) for name, one in types.items()}
@@ -81,7 +81,7 @@ def _with_regions(
         accelerators = {types[name].offer.accelerator for name in out}
         rest = [name for name in of_region if not is_out(kept, name, now_s)]
         elsewhere = any(one != region for one in region_of.values())
-        if len(accelerators) < _REGION or not rest or not elsewhere or not serving.isdisjoint(of_region):
+        if len(accelerators) < _REGION or not rest or not elsewhere or not there.isdisjoint(of_region):
             continue
         until_s = min(kept[name].until_s for name in out)
         reason = f"{'/'.join(region)}: {len(out)} types failed"
