@@ -208,6 +208,8 @@ class _Supervisor:
         self.now = after
         self._forget_drift()
         self._begin_window()
+        # Its own factors from the first request on: until the next look it would be routed as if nothing were known.
+        self._learn()
         for process in range(self.settings.processes):
             self._start(after, process)
         log.info("%s: another plan, %s", self.plan_file, plan.fingerprint)
