@@ -32,7 +32,7 @@ import uvloop
 
 from balancing import processes
 from balancing.choice import choices
-from balancing.client import Client, Tally, ask_all, request_of
+from balancing.client import WORDS, Client, Tally, ask_all, request_of
 from balancing.processes import Server, running
 from melange.plan.plan import Plan
 
@@ -46,7 +46,9 @@ def main() -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer requests")
-    parser.add_argument("--part", choices=("cpu", "first-byte", "shares", "kill", "choice"), help="only this")
+    parser.add_argument(
+        "--part", choices=("cpu", "first-byte", "shares", "several", "kill", "choice"), help="only this"
+    )
     parser.add_argument("--streams", type=int, help="only: N slow streams at the same time")
     parser.add_argument("--soak", type=int, help="only: N requests")
     parser.add_argument("--litellm", type=Path, help="the litellm command of another environment")
@@ -64,6 +66,7 @@ def main() -> None:
             "cpu": lambda: cpu(folder, given.quick, given.litellm),
             "first-byte": lambda: first_byte(folder, given.quick, given.litellm),
             "shares": lambda: shares(folder, 2000 if given.quick else 10_000),
+            "several": lambda: several(folder, 2000 if given.quick else 10_000),
             "kill": lambda: kill(folder),
             "choice": lambda: choice(folder),
         }
@@ -83,7 +86,7 @@ def allow_files() -> None:
 
 def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
     """CPU of each proxy per request: plain, and for a stream of 64 tokens."""
-    rounds, plain, streams = (3, 2000, 400) if is_quick else (5, 5000, 1000)
+    rounds, plain, streams = (5, 600, 128) if is_quick else (5, 5000, 1000)
     replica = processes.upstream()
     proxies = {
         "bare aiohttp": processes.bare(replica),
@@ -101,8 +104,8 @@ def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
         for _ in range(rounds):
             for name, proxy in proxies.items():
                 part = 20 if name == "LiteLLM proxy" else 1
-                used[name]["plain"].append(used_by(proxy, [request_of()] * (plain // part)))
-                used[name]["stream"].append(used_by(proxy, [request_of(stream=True)] * (streams // part), 2 * CLIENTS))
+                used[name]["plain"].append(used_by(proxy, prompts(plain // part)))
+                used[name]["stream"].append(used_by(proxy, prompts(streams // part, stream=True), 2 * CLIENTS))
     print(f"CPU of the proxy per request [ms], medians of {rounds} rounds; 2 kB prompts, {CLIENTS} clients at once")
     print(f"{'':20}{'plain':>8}{'ratio':>8}{'64-token stream':>18}{'ratio':>8}")
     base = {kind: statistics.median(values) for kind, values in used["bare aiohttp"].items()}
@@ -116,6 +119,11 @@ def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
     if litellm is None:
         print("LiteLLM was not asked: --litellm names its command")
     print()
+
+
+def prompts(count: int, *, stream: bool = False) -> list[bytes]:
+    """Requests of about 2 kB, of ever other lengths."""
+    return [request_of(WORDS[: len(WORDS) - k % 200], stream=stream) for k in range(count)]
 
 
 # Room for all that comes, and no company.
@@ -193,6 +201,44 @@ def shares(folder: Path, count: int) -> None:
         worst = max(worst, abs(observed - planned_share[r]))
         print(f"{name:44}{planned_share[r]:9.2%} planned{observed:9.2%} observed")
     print(f"largest difference {worst * 100:.2f} points (bar {SHARE_BAR * 100:.0f})\n")
+
+
+def several(folder: Path, count: int) -> None:
+    """Where requests go that come to four balancers at random, beside one, and how even the load of replicas is."""
+    plan = planned(folder)
+    names = [name for name, used in plan.replicas.items() for _ in range(used)]
+    kept = [r for r, one in enumerate(plan.replica_types) if plan.replicas[one.name]]
+    planned_share = (plan.share * plan.workload.request_rate).sum(axis=(1, 2)) / plan.workload.total_rate
+    random = np.random.default_rng(2)
+    rates = plan.workload.request_rate.ravel()
+    cells = random.choice(len(rates), count, p=rates / rates.sum())
+    inputs, outputs = plan.workload.input_tokens.ravel(), plan.workload.output_tokens.ravel()
+    requests = [request_of("abc " * int(inputs[cell]), tokens=int(outputs[cell])) for cell in cells]
+    print(f"{count:,} requests over {len(names)} replicas through balancers that share nothing")
+    for balancers in (1, 4):
+        replicas = [processes.upstream("--first-ms", "3") for _ in names]
+        given = (*EASY, "--balancers", str(balancers))
+        pairs = list(zip(names, replicas, strict=True))
+        proxies = [processes.melange(folder / "plan.json", pairs, *given) for _ in range(balancers)]
+        with running(*proxies, *replicas):
+            parts = [requests[k::balancers] for k in range(balancers)]
+            served = uvloop.run(asked_of_all([one.port for one in proxies], parts))
+            counts = np.array([seen(one) for one in replicas])
+        of_type = np.array([[name == plan.replica_types[r].name for name in names] for r in kept])
+        observed = of_type @ counts / counts.sum()
+        worst = float(np.abs(observed - planned_share[kept]).max())
+        spread = max(float(counts[mine].max() / counts[mine].mean()) for mine in of_type)
+        print(
+            f"{balancers} balancers: {served:,} served; largest difference of a type's share {worst * 100:.2f} points"
+        )
+        print(f"    fullest replica {spread:.2f} times the mean of its type")
+    print()
+
+
+async def asked_of_all(ports: list[int], parts: list[list[bytes]]) -> int:
+    """Requests of each part to its port, all parts at the same time; how many were served."""
+    tallies = await asyncio.gather(*(ask_all(port, part, 8) for port, part in zip(ports, parts, strict=True)))
+    return sum(one.served for one in tallies)
 
 
 def planned(folder: Path) -> Plan:

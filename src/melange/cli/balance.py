@@ -39,6 +39,9 @@ class _Flags:
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.")] = 8080
     processes: Annotated[int, typer.Option(min=1, help="Worker processes that share the port.")] = 1
+    balancers: Annotated[
+        int, typer.Option(min=1, help="Balancers that share the traffic, this one included; each has its part.")
+    ] = 1
     policy: Annotated[str, typer.Option(help="Balancing policy.")] = "plan-least-work"
     bytes_per_token: Annotated[float, typer.Option(help="Prompt bytes per token.")] = 4.0
     tokenizer: Annotated[
@@ -100,6 +103,7 @@ class _Flags:
             host=self.host,
             port=self.port,
             processes=self.processes,
+            balancers=self.balancers,
             policy=self.policy,
             bytes_per_token=self.bytes_per_token,
             tokenizer=self.tokenizer,

@@ -96,8 +96,10 @@ class Balancer:
         counts = counts_of(addresses, self.plan)
         self.routed = routed_plan(self.plan, self.factors, counts) if self.factors else self.plan
         fleet = policy_state(self.routed, counts)
-        # Each process sees its part of the traffic: to it a request stands for one in every other process too.
-        fleet = fleet._replace(part=[part * self.settings.processes for part in fleet.part])
+        # Each process sees its part of the traffic: to it a request stands for one in every other process too, of this
+        # balancer and of others.
+        everywhere = self.settings.processes * self.settings.balancers
+        fleet = fleet._replace(part=[part * everywhere for part in fleet.part])
         if before:
             old = self.fleet
             fleet = fleet._replace(completions=old.completions, seen=old.seen, output_sum=old.output_sum)

@@ -39,9 +39,11 @@ class Ledger:
         Of the plan.
     slo
         Against which completions are judged; None: against nothing.
+    balancers
+        That share the traffic.
     """
 
-    def __init__(self, counters: Counters, process: int, buckets: Buckets, slo: Slo | None) -> None:
+    def __init__(self, counters: Counters, process: int, buckets: Buckets, slo: Slo | None, balancers: int = 1) -> None:
         self.process = process
         self.row, self._shared = counters.row(process), counters.row(counters.processes)
         self._at = {name: counters.at(name) for name in counters.shapes}
@@ -50,7 +52,7 @@ class Ledger:
         self._input_sum, self._output_sum = self._at["input_sum"], self._at["output_sum"]
         self._judged, self._met, self._answers = self._at["judged"], self._at["met"], self._at["answers"]
         self._steps, self._step_sizes = self._at["steps"], self._at["step_sizes"]
-        self._outstanding, self._processes = self._at["replica_outstanding"], counters.processes
+        self._outstanding, self._everywhere = self._at["replica_outstanding"], counters.processes * balancers
         self._latency, self._ttft, self._tpot = self._at["latency"], self._at["ttft"], self._at["tpot"]
         self._type_judged, self._type_met = self._at["type_judged"], self._at["type_met"]
         self._oversized = self._at["oversized"]
@@ -127,7 +129,7 @@ class Ledger:
         Each process sees its part of them.
         """
         here = 0.5 * (ticket.in_flight + self.row[self._outstanding + ticket.replica.slot])
-        in_flight = max(here * self._processes, 1.0)
+        in_flight = max(here * self._everywhere, 1.0)
         row, log_s = self.row, log(tpot_s)
         place = self._steps + 4 * (kind * STEP_BINS + bin_of(in_flight))
         row[place] += 1.0

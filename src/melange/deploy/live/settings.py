@@ -20,6 +20,8 @@ class BalancerSettings:
         Where it listens; port 0 takes a free one.
     processes
         How many share the port; each knows what it has sent itself, and has its part of every limit.
+    balancers
+        How many balancers share the traffic, this one included, and know nothing of each other.
     policy
         One of :data:`melange.replica.policy.POLICIES`.
     bytes_per_token
@@ -69,6 +71,7 @@ class BalancerSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     processes: int = 1
+    balancers: int = 1
     policy: str = POLICIES[0]
     bytes_per_token: float = 4.0
     tokenizer: bool = False
@@ -103,7 +106,7 @@ class BalancerSettings:
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise unknown("policy", self.policy, POLICIES)
-        for name in ("processes", "most_connections", "most_body_bytes", "most_failures", "retry_after_s"):
+        for name in ("processes", "balancers", "most_connections", "most_body_bytes", "most_failures", "retry_after_s"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', ' ')} must be >= 1, got {getattr(self, name)}")
         for name in _SECONDS:

@@ -85,7 +85,7 @@ async def work(
     balancer.list_replicas(_listed_now(replicas_file, plan, addresses))
     links = Links(settings.connect_timeout_s)
     health = Health(balancer, links)
-    ledger = Ledger(counters, process, plan.workload.buckets, plan.slo)
+    ledger = Ledger(counters, process, plan.workload.buckets, plan.slo, settings.balancers)
     proxy = Proxy(balancer, health, ledger, links, Pages(balancer, counters), _most_connections(settings))
     loop.set_exception_handler(lambda _, context: _note(proxy, context))
     await health.check(balancer.replicas)
