@@ -117,11 +117,16 @@ class Taker:
         elif self.relays and link.is_chunked:
             link.relay = self._relayed
 
-    def _relayed(self, chunk: bytes, content: bytes) -> None:
-        assert re.fullmatch(rb"[0-9a-fA-F]+\r\n" + re.escape(content) + rb"\r\n", chunk)
-        assert int(chunk.partition(b"\r\n")[0], 16) == len(content)
+    def _relayed(self, chunks: bytes, content: bytes) -> None:
         self.content += content
         self.relayed += 1
+        found = b""
+        while chunks:
+            size, _, rest = chunks.partition(b"\r\n")
+            assert re.fullmatch(rb"[0-9a-fA-F]+", size)
+            assert rest[int(size, 16) :].startswith(b"\r\n")
+            found, chunks = found + rest[: int(size, 16)], rest[int(size, 16) + 2 :]
+        assert found == content
 
     def broken(self, link: Link, why: str) -> None:
         """It is not whole."""

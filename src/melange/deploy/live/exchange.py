@@ -204,15 +204,15 @@ class Exchange:
         if client.is_full:
             self.hold()
 
-    def _relayed(self, chunk: bytes, content: bytes) -> None:
-        """A whole chunk of a stream, which goes on as it came: nothing is joined or framed."""
+    def _relayed(self, chunks: bytes, content: bytes) -> None:
+        """Whole chunks of a stream, which go on as they came: nothing is joined or framed."""
         self._moment_s = now_s = self._now()
         pieces = self._pieces
         pieces.append(content)
         self._pieces_s.append(now_s)
         if len(pieces) >= MOST_PIECES:
             self._look()
-        self._write(chunk)
+        self._write(chunks)
 
     def _relay(self, link: Link, completion: Completion) -> None:
         """Have chunks passed on as they come, once the first token is there, whose moment is looked for by piece."""

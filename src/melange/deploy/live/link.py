@@ -38,7 +38,7 @@ class Taker(Protocol):
         """The link is of no more use, and the answer not whole."""
 
 
-Relay = Callable[[bytes, bytes], None]  # takes a whole chunk of a body as it came, and what is in it
+Relay = Callable[[bytes, bytes], None]  # takes whole chunks of a body as they came, and what is in them
 
 
 class Link(AnswerListener, asyncio.Protocol):
@@ -113,8 +113,12 @@ class Link(AnswerListener, asyncio.Protocol):
         relay = self._now_relays
         if relay is not None:
             end = data.find(b"\r\n", 0, 6)
-            if _PLAIN_CHUNKS.get(data[:end]) == len(data) - end - 4 and data.endswith(b"\r\n"):
+            size = _PLAIN_CHUNKS.get(data[:end])
+            if size == len(data) - end - 4 and data.endswith(b"\r\n"):
                 relay(data, data[end + 2 : -2])
+                return
+            if size is not None and (content := _content_of(data)):
+                relay(data, content)
                 return
         taker = self.taker
         if taker is None:
@@ -257,3 +261,18 @@ class Link(AnswerListener, asyncio.Protocol):
             self._is_done, self._is_kept = True, self._parser.should_keep_alive()
         else:
             self._forget()
+
+
+def _content_of(data: bytes) -> bytes:
+    """What is in some chunks that are whole and plain; nothing where they are anything else."""
+    pieces, at = [], 0
+    while at < len(data):
+        end = data.find(b"\r\n", at, at + 6)
+        size = _PLAIN_CHUNKS.get(data[at:end])
+        if size is None:
+            return b""
+        at = end + size + 4
+        if data[at - 2 : at] != b"\r\n":
+            return b""
+        pieces.append(data[end + 2 : at - 2])
+    return b"".join(pieces)
