@@ -96,7 +96,7 @@ def study(name: str, arguments: argparse.Namespace) -> None:
     half = len(rates) // 2
     plan = first_plan(name, demand, rates[half - 6 : half].mean(axis=0))
     planner = FleetPlanner(plan)
-    week_rates = rates[half:]
+    week_rates = rates[half : half + int(arguments.days * 24 * S_PER_H / demand.window_s)]
     known = [planner.cost(planner.cheapest(planner.seen(one)) or {}) for one in week_rates[:: arguments.every]]
     clairvoyant = statistics.fmean(known)
     schedule = None
@@ -214,7 +214,7 @@ class Week:
         self.settings = operation.settings(settings)
         self.brief = replace(operation.brief(self.settings), planner=planner)
         self.fleet = UnreliableFleet(self.settings.start_up_s, arguments.seed, arguments.without)
-        self.without = arguments.without
+        self.without, self.days = arguments.without, arguments.days
         self.random = random.Random(arguments.seed + 1)
         self.peaks: dict[tuple[int, tuple[tuple[str, int], ...]], float] = {}
 
@@ -222,8 +222,10 @@ class Week:
         """Look every minute, and count what is paid and what is in excess."""
         looks = int(len(self.rates) * self.window_s / LOOK_S)
         per_window = int(self.window_s / LOOK_S)
-        hits = [(self.random.randrange(looks), "types", self._lose_type) for _ in range(TYPES_LOST)]
-        hits.append((self.random.randrange(looks), "region", self._lose_region))
+        lost = round(TYPES_LOST * self.days / 7)
+        hits = [(self.random.randrange(looks), "types", self._lose_type) for _ in range(lost)]
+        if self.days >= 7:
+            hits.append((self.random.randrange(looks), "region", self._lose_region))
         hit = {look: lose for look, kind, lose in hits if kind not in self.without}
         state, paid, short, total = ControllerState(), 0.0, 0.0, 0.0
         changes = [0] * (looks // 60 + 1)
