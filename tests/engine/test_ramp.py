@@ -13,7 +13,7 @@ from ramp import Asked, Senders, Service, running, wait_until
 from melange.deploy.operate.fleet_planner import FleetPlanner
 
 # A start takes 20 to 120 s, by how busy the machine is.
-FLAGS = ("--interval", "1", "--window", "5", "--start-up", "30", "--drain", "30", "--settle", "5", "--patience", "240",
+FLAGS = ("--interval", "1", "--window", "5", "--start-up", "30", "--drain", "30", "--settle", "5", "--patience", "420",
          "--exclude", "30", "--max-changes", "999")  # fmt: skip
 LIMIT_S = 420.0
 LAYERS = {"l4": 4, "a100": 8}
@@ -35,7 +35,7 @@ def test_real_servers_follow_a_ramp_and_no_request_fails(tmp_path: Path) -> None
     body = {"model": NAME, "prompt": "abc " * 50, "max_tokens": 20, "stream": True, "ignore_eos": True}
     bodies = [json.dumps(body | {"prompt": "abc " * words}).encode() for words in (500, 50, 50)]
     asked, sizes = Asked(), list[int]()
-    with running(service, "--window", "6", "--health-every", "1"):
+    with running(service, "--window", "6", "--health-every", "1", limit_s=LIMIT_S):
         wait_until(lambda: service.ready() >= 2, LIMIT_S)
         with Senders(service.port, bodies, asked) as senders:
             for rate, is_there in (
