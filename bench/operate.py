@@ -75,7 +75,9 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.0, help="target load of the rule; 0: the default")
     parser.add_argument("--every", type=int, default=1, help="the clairvoyant plans each Nth window")
     parser.add_argument("--without", choices=INJECTED, action="append", default=[], help="a failure that is left out")
-    parser.add_argument("--schedule", type=float, default=0.0, help="follow a schedule made for so many requests short")
+    parser.add_argument(
+        "--schedule", type=float, default=0.0, help="follow a schedule made for this share of requests short"
+    )
     parser.add_argument("--days", type=int, default=7, help="of the week; of fewer the region is not lost")
     parser.add_argument(
         "--start-up", type=float, default=0.0, help="seconds from an order to an instance's first request"

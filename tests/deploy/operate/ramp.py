@@ -174,7 +174,7 @@ class Asked:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
             with contextlib.closing(connection):
                 try:
-                    connection.request("POST", "/v1/completions", body)
+                    connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
                     answer = connection.getresponse()
                 except OSError:
                     self.retried += 1

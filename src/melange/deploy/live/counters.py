@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Replicas that have ever been named since the start, a counter each. Those beyond share the last one; the table takes
 # 48 KiB a process, and ten replicas that are replaced daily fill it in a hundred days.
 _SLOTS = 1024
-# Tenants, likewise.
+# Tenants that have been named since the start, in the same way.
 MOST_TENANTS = 256
 # Of SHA-256, by which a replica finds its counter [bytes].
 _DIGEST = 32

@@ -90,7 +90,7 @@ class Limits:
         return Visit(tenant, slot, input_tokens)
 
     def leave(self, visit: Visit, input_tokens: int, output_tokens: int, now_s: float) -> None:
-        """A request has ended, with so many tokens of the prompt (0: not known) and of the answer."""
+        """A request has ended, with some tokens of the prompt (0: not known) and of the answer."""
         slot, tenant = visit.slot, visit.tenant
         self._row[self._running + slot] -= 1.0
         inputs = input_tokens or visit.input_tokens

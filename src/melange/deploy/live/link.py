@@ -17,7 +17,7 @@ from melange.deploy.live.known_head import KnownHead, known_head
 
 # Bytes that may come without a head being whole, or a body growing, and fields of a head.
 _MOST_HEAD_BYTES, _MOST_FIELDS = 2**16, 256
-# The first lines of chunks of up to so many bytes, and what they say: in the lower case of %x and in the upper case of
+# The first lines of chunks of up to 2 KiB, and what they say: in the lower case of %x and in the upper case of
 # %X. A chunk with a token has a few hundred bytes; larger ones are left to the parser.
 _PLAIN_CHUNKS = {text: size for size in range(1, 2048) for text in (b"%x" % size, b"%X" % size)}
 # Of a request, up to which its head and its body are sent as one [bytes]: more is copied for longer than a second
