@@ -37,7 +37,7 @@ def slug(title: str) -> str:
 
 def examples_page() -> str:
     """One section a file, below one for each folder."""
-    parts = ["# Examples\n\nThe files of `examples/` in the repository. Each script's output is stored beside it and tested.\n"]
+    parts = ["# Examples\n\nThe files of `examples/`. Each script's output is stored beside it and tested.\n"]
     folder = None
     for path in examples():
         name = path.relative_to(ROOT / "examples").as_posix()
@@ -56,7 +56,7 @@ def python_page() -> str:
     """The public names, in the order of the stages that they belong to."""
     stages = ("slo", "workload", "catalog", "profile", "plan", "validate", "deploy", "service", "errors")
     module = {name: getattr(melange, name).__module__ for name in melange.__all__}
-    parts = ["# Python\n\nThe public names of `import melange`, by stage. [Glossary](glossary.md) has their fields with units.\n"]
+    parts = ["# Python\n\nThe public names of `import melange`, by stage; their fields with units: [glossary](glossary.md).\n"]
     for stage in stages:
         names = sorted(name for name in module if module[name].split(".")[1] == stage)
         parts.append(f"## {stage.upper() if stage == 'slo' else stage.capitalize()}\n")

@@ -1,4 +1,4 @@
-"""Tests of the documentation as a whole, in its own virtual environment; without it none is collected: make test-docs."""
+"""Tests of the documentation as a whole; where the site's packages are absent none is collected: make test-docs."""
 
 from importlib.util import find_spec
 

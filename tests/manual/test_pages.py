@@ -1,4 +1,4 @@
-"""Every command that a page shows runs, and prints what stands below it; those that cannot run here say what they need."""
+"""Every command that a page shows runs, and prints what stands below it; others say what they need."""
 
 import difflib
 import re
@@ -19,7 +19,7 @@ def shell_commands(path: Path) -> list[str]:
 
 
 def steady(page: str) -> str:
-    """A page without what differs from run to run: times, ages of prices, dates, and how columns are aligned by them."""
+    """A page without what differs from run to run: times, ages of prices, dates, and columns aligned by them."""
     masked = re.sub(r"\d[\d,.]* (ms|s|days)\b", r"N \1", page)
     return re.sub(r"[ \t]+", " ", re.sub(r"on 20\d\d-\d\d-\d\d", "on DATE", masked))
 

@@ -44,7 +44,9 @@ def pages() -> dict[Path, Page]:
 
 def test_every_page_is_there_and_can_be_reached(pages: dict[Path, Page]) -> None:
     """From the start page, by its navigation."""
-    found = {(SITE / unquote(urlsplit(link).path)).resolve() for link in pages[SITE / "index.html"].links if ":" not in link}
+    found = {
+        (SITE / unquote(urlsplit(link).path)).resolve() for link in pages[SITE / "index.html"].links if ":" not in link
+    }
     sources = {path.relative_to(ROOT / "docs").with_suffix(".html") for path in (ROOT / "docs").rglob("*.md")}
     assert {SITE / path for path in sources} <= set(pages)
     assert set(pages) - {SITE / "404.html"} <= found
