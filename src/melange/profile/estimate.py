@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,13 +10,11 @@ import numpy as np
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
-from melange.catalog.variants import variant_of
-from melange.profile.estimate_cautions import estimate_cautions
 from melange.profile.estimate_inputs import OWN, EstimateInputs
 from melange.profile.profile import ESTIMATED, Profile
-from melange.replica.capacity import INTERVAL_BISECTIONS, Replicas, max_request_rate
+from melange.replica.capacity import INTERVAL_BISECTIONS, max_request_rate
 from melange.replica.engine import engines_of
-from melange.replica.era import DEFAULT_ENGINE, Era, Residuals
+from melange.replica.era import DEFAULT_ENGINE, Era
 from melange.replica.reasons import why_zero
 from melange.replica.step import scaled
 from melange.slo import Slo
@@ -101,17 +99,20 @@ def estimate(
     )
 
 
-def estimate_from(inputs: EstimateInputs) -> Profile:
-    """:func:`estimate` of inputs that are one value."""
-    distinct = inputs.distinct_hardware
+def estimate_from(inputs: EstimateInputs, interval_of: Collection[int] | None = None) -> Profile:
+    """:func:`estimate` of inputs that are one value.
+
+    ``interval_of`` are the positions of the replica types whose ``low`` and ``high`` are wanted, where others may have
+    the rate itself; None: all of them.
+    """
+    distinct, residuals = inputs.distinct_hardware, inputs.residuals
     replicas = inputs.replicas_on(distinct)
-    residuals = [inputs.residuals_on(one) for one in distinct]
-    mid, low, high = _with_interval(inputs, replicas, residuals)
-    obstacles = [inputs.obstacle_on(one) for one in distinct]
-    reasons, reason = why_zero(mid, replicas, inputs.model, inputs.sizes_on(distinct), inputs.slo.limits, obstacles)
-    layers = [variant_of(inputs.model, one.variant).kv_shape(one.tensor_parallel) for one in distinct]
+    sizes = inputs.sizes_on(distinct)
+    mid = max_request_rate(replicas, inputs.model, sizes, inputs.slo.limits)
+    low, high = _interval(inputs, mid, interval_of)
+    reasons, reason = why_zero(mid, replicas, inputs.model, sizes, inputs.slo.limits, list(inputs.obstacles))
     kept = [inputs.prefix_kept[one] for one in distinct] if inputs.is_prefix_caching else None
-    engines = engines_of(replicas, layers, residuals, inputs.era, "estimated", kept)
+    engines = engines_of(replicas, inputs.kv_layers, residuals, inputs.era, "estimated", kept)
     place_by_hardware = {one: place for place, one in enumerate(distinct)}
     where = np.array([place_by_hardware[one] for one in inputs.hardware])
     return Profile(
@@ -126,7 +127,7 @@ def estimate_from(inputs: EstimateInputs) -> Profile:
         slo=inputs.slo,
         model=inputs.model.name,
         source=_source(inputs),
-        cautions=estimate_cautions(inputs),
+        cautions=inputs.cautions,
         engines=tuple(engines[place] for place in where),
     )
 
@@ -137,23 +138,27 @@ def _source(inputs: EstimateInputs) -> str:
     return f"{told}; {inputs.tables.source}" if inputs.tables and inputs.tables.source else told
 
 
-def _with_interval(
-    inputs: EstimateInputs, replicas: Replicas, residuals: Sequence[Residuals]
-) -> tuple[Array, Array, Array]:
-    """Rates with step times as predicted, and as slow and as fast as residuals (R) go (R, I, O) [1/s]."""
-    model, requests, limits = inputs.model, inputs.sizes_on(inputs.distinct_hardware), inputs.slo.limits
-    mid = max_request_rate(replicas, model, requests, limits)
-    low, high = (
+def _interval(inputs: EstimateInputs, mid: Array, interval_of: Collection[int] | None) -> tuple[Array, Array]:
+    """Rates with steps as slow and as fast as residuals go, of the hardware of some replica types (R, I, O) [1/s]."""
+    wanted = {inputs.hardware[r] for r in (range(len(inputs.hardware)) if interval_of is None else interval_of)}
+    where = [place for place, one in enumerate(inputs.distinct_hardware) if one in wanted]
+    low, high = mid.copy(), mid.copy()
+    if not where:
+        return low, high
+    distinct, residuals = [inputs.distinct_hardware[k] for k in where], [inputs.residuals[k] for k in where]
+    replicas = inputs.replicas_on(distinct)
+    slow, fast = (
         max_request_rate(
             replace(replicas, cost=scaled(replicas.cost, factor)),
-            model,
-            requests,
-            limits,
+            inputs.model,
+            inputs.sizes_on(distinct),
+            inputs.slo.limits,
             bisections=INTERVAL_BISECTIONS,
         )
         for factor in (_along([one.high for one in residuals]), _along([one.low for one in residuals]))
     )
-    return mid, np.minimum(low, mid), np.maximum(high, mid)
+    low[where], high[where] = np.minimum(slow, mid[where]), np.maximum(fast, mid[where])
+    return low, high
 
 
 def _along(values: Sequence[float]) -> float | Array:

@@ -11,13 +11,13 @@ from melange.profile.profile import Profile
 from melange.service.demand_of import check_keys, demand_of, has_demand, workload_over_time
 from melange.service.given import agreed
 from melange.service.reading import named_path
-from melange.service.schema import OffersSection, ProfileSection, Service, WorkloadSection
+from melange.service.schema import OffersSection, ProfileSection, Service, SloSection, WorkloadSection
 from melange.workload.clock import parse_duration
 from melange.workload.prefix_reuse import PrefixReuse
 from melange.workload.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
     from melange.catalog.catalog import Catalog, Model, Offer
@@ -286,8 +286,32 @@ def _kept_rates() -> RateCache:
     return RateCache(cache_folder() / "rates.json")
 
 
+def estimates_at(
+    service: Service, workload: Workload, catalog: Catalog, interval_of: Collection[int] | None
+) -> Callable[[Slo], Profile]:
+    """Estimates of a service under other limits, by closed form; what does not depend on them is computed once.
+
+    ``interval_of`` are the replica types whose intervals are wanted; None: all.
+    """
+    inputs, cautions = estimate_inputs(service, workload, catalog, service.slo.to_slo())
+
+    def at(slo: Slo) -> Profile:
+        changed = service.model_copy(update={"slo": SloSection.of(slo)})
+        return _estimated(changed, inputs.under(changed.slo.to_slo()), cautions, interval_of)
+
+    return at
+
+
 def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalog) -> Profile:
-    inputs, cautions = estimate_inputs(service, workload, catalog, slo)
+    return _estimated(service, *estimate_inputs(service, workload, catalog, slo))
+
+
+def _estimated(
+    service: Service,
+    inputs: EstimateInputs,
+    cautions: tuple[Caution, ...],
+    interval_of: Collection[int] | None = None,
+) -> Profile:
     if service.profile.anchors:
         from melange.profile.anchor import anchor_from
 
@@ -296,7 +320,8 @@ def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalo
     else:
         from melange.profile.estimate import estimate_from
 
-        profile = estimate_from(inputs)
+        # Anchors and observed steps correct intervals too.
+        profile = estimate_from(inputs, None if service.profile.observed else interval_of)
     if service.profile.observed:
         from melange.profile.observed import read_factors, with_observed
 
