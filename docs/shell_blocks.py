@@ -17,7 +17,7 @@ NEEDS = (
     (r"^melange catalog update", "the network"),
     (r"^melange measure .*--url", "a running server (tests/measure)"),
     (r"^melange balance ", "running servers; serves until it is stopped (tests/deploy/live)"),
-    (r"^melange operate .*--(balancer|prometheus|log)", "a live service; runs until it is stopped (tests/deploy/operate)"),
+    (r"^melange operate .*--(balancer|prometheus|log)", "a live service; runs until stopped (tests/deploy/operate)"),
     (r"^melange operate .*--replay", "the log of a live service (tests/deploy/operate)"),
     (r"^melange serve", "serves until it is stopped (tests/serve)"),
     (r"--anchor results/", "the results of load tests on a GPU (tests/cli/test_anchors.py)"),

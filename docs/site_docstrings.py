@@ -1,4 +1,4 @@
-"""Docstrings for the site's Python reference: what our docstrings leave to the reader of the code, in griffe's words."""
+"""Docstrings for the site's Python reference: roles and doctests as griffe knows them."""
 
 import re
 from typing import Any

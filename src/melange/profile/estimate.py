@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.profile.estimate_inputs import OWN, EstimateInputs
 from melange.profile.profile import ESTIMATED, Profile
-from melange.replica.capacity import INTERVAL_BISECTIONS, max_request_rate
+from melange.replica.capacity import INTERVAL_BISECTIONS, Sizes, max_request_rate
 from melange.replica.engine import engines_of
 from melange.replica.era import DEFAULT_ENGINE, Era
 from melange.replica.reasons import why_zero
 from melange.replica.step import scaled
 from melange.slo import Slo
-from melange.workload.workload import Array, Buckets, Workload
+from melange.workload.workload import Array, Buckets, Mask, Workload
+
+_NOT_SHOWN = "not estimated: only the sizes of the traffic are shown"
+_Number = TypeVar("_Number", bound=np.generic)
 
 
 def estimate(
@@ -99,18 +104,34 @@ def estimate(
     )
 
 
-def estimate_from(inputs: EstimateInputs, interval_of: Collection[int] | None = None) -> Profile:
-    """:func:`estimate` of inputs that are one value.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shown:
+    """The part of an estimate that a sweep shows; the rest is not computed.
 
-    ``interval_of`` are the positions of the replica types whose ``low`` and ``high`` are wanted, where others may have
-    the rate itself; None: all of them.
+    Parameters
+    ----------
+    interval_of
+        Positions of the replica types whose ``low`` and ``high`` are wanted; those of others are the rate itself.
+    sizes
+        Which buckets are wanted (I, O); the rate of others is 0, with that reason.
     """
+
+    interval_of: Collection[int]
+    sizes: Mask
+
+
+def estimate_from(inputs: EstimateInputs, shown: Shown | None = None) -> Profile:
+    """:func:`estimate` of inputs that are one value, or the part of it that is shown."""
     distinct, residuals = inputs.distinct_hardware, inputs.residuals
     replicas = inputs.replicas_on(distinct)
-    sizes = inputs.sizes_on(distinct)
+    sizes = _wanted(inputs.sizes_on(distinct), shown)
     mid = max_request_rate(replicas, inputs.model, sizes, inputs.slo.limits)
-    low, high = _interval(inputs, mid, interval_of)
+    low, high = _interval(inputs, mid, shown)
     reasons, reason = why_zero(mid, replicas, inputs.model, sizes, inputs.slo.limits, list(inputs.obstacles))
+    if shown is not None:
+        mid, low, high = (_spread(rates, shown.sizes, 0.0) for rates in (mid, low, high))
+        reason = _spread(reason, shown.sizes, len(reasons))
+        reasons = (*reasons, _NOT_SHOWN)
     kept = [inputs.prefix_kept[one] for one in distinct] if inputs.is_prefix_caching else None
     engines = engines_of(replicas, inputs.kv_layers, residuals, inputs.era, "estimated", kept)
     place_by_hardware = {one: place for place, one in enumerate(distinct)}
@@ -132,15 +153,30 @@ def estimate_from(inputs: EstimateInputs, interval_of: Collection[int] | None = 
     )
 
 
+def _wanted(sizes: Sizes, shown: Shown | None) -> Sizes:
+    """The sizes that are shown, side by side (1, 1, K) or (R, 1, K)."""
+    if shown is None:
+        return sizes
+    cached = sizes.cached if isinstance(sizes.cached, float) else sizes.cached[:, None, shown.sizes]
+    return Sizes(inputs=sizes.inputs[:, None, shown.sizes], outputs=sizes.outputs[:, None, shown.sizes], cached=cached)
+
+
+def _spread(values: npt.NDArray[_Number], where: Mask, rest: float) -> npt.NDArray[_Number]:
+    """Values side by side (R, 1, K) in their buckets (R, I, O), and one value in all others."""
+    whole = np.full((len(values), *where.shape), rest, values.dtype)
+    whole[:, where] = values[:, 0]
+    return whole
+
+
 def _source(inputs: EstimateInputs) -> str:
     told = f"estimated for engine era {inputs.era.name} (fitted {inputs.era.date})"
     told += "; its rates meet the limits on the mean" if inputs.slo.is_on_requests else ""
     return f"{told}; {inputs.tables.source}" if inputs.tables and inputs.tables.source else told
 
 
-def _interval(inputs: EstimateInputs, mid: Array, interval_of: Collection[int] | None) -> tuple[Array, Array]:
+def _interval(inputs: EstimateInputs, mid: Array, shown: Shown | None) -> tuple[Array, Array]:
     """Rates with steps as slow and as fast as residuals go, of the hardware of some replica types (R, I, O) [1/s]."""
-    wanted = {inputs.hardware[r] for r in (range(len(inputs.hardware)) if interval_of is None else interval_of)}
+    wanted = {inputs.hardware[r] for r in (range(len(inputs.hardware)) if shown is None else shown.interval_of)}
     where = [place for place, one in enumerate(inputs.distinct_hardware) if one in wanted]
     low, high = mid.copy(), mid.copy()
     if not where:
@@ -151,7 +187,7 @@ def _interval(inputs: EstimateInputs, mid: Array, interval_of: Collection[int] |
         max_request_rate(
             replace(replicas, cost=scaled(replicas.cost, factor)),
             inputs.model,
-            inputs.sizes_on(distinct),
+            _wanted(inputs.sizes_on(distinct), shown),
             inputs.slo.limits,
             bisections=INTERVAL_BISECTIONS,
         )

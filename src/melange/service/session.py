@@ -251,7 +251,8 @@ class Session:
     def explore(self, plan: Plan | None = None, interval_of: Collection[int] | None = None) -> Exploration:
         """Plans at other rates and under other limits, by closed form, around a plan or the service's answer.
 
-        ``interval_of`` are the replica types whose intervals under other limits are wanted, by position; None: all.
+        ``interval_of`` are the replica types whose intervals under other limits are wanted, by position: then estimates
+        there leave out the others' intervals, and sizes that the traffic lacks. None: all of them.
         """
         from melange.plan.sweeps import explore
 
@@ -365,14 +366,17 @@ class Session:
 
     def _profile_at(self, interval_of: Collection[int] | None = None) -> Callable[[Slo], Profile] | None:
         """Estimates under other SLOs; None if capacities are given, or if each needs a simulation."""
+        from melange.profile.estimate import Shown
         from melange.service.stages import estimates_at
 
         service = self.service
         if service is None or self._profile_files or service.profile.source != ["estimate"] or service.is_simulated:
             return None
-        # Plans with a confidence are made from the intervals.
-        is_from_intervals = self.options.confidence is not None
-        return estimates_at(service, self._workload, self.catalog, None if is_from_intervals else interval_of)
+        workload = self._workload
+        shown = None
+        if interval_of is not None and self.options.confidence is None:  # plans with a confidence follow from intervals
+            shown = Shown(interval_of=interval_of, sizes=workload.request_rate > 0)
+        return estimates_at(service, workload, self.catalog, shown)
 
     def _in_flight(self) -> Array | None:
         from melange.service.stages import in_flight_of

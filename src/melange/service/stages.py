@@ -17,12 +17,13 @@ from melange.workload.prefix_reuse import PrefixReuse
 from melange.workload.workload import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from melange.catalog.catalog import Catalog, Model, Offer
     from melange.measure.subject import Subject
     from melange.plan.options import Options
+    from melange.profile.estimate import Shown
     from melange.profile.estimate_inputs import EstimateInputs
     from melange.profile.measurement import Measurement
     from melange.profile.rate_cache import RateCache
@@ -287,17 +288,17 @@ def _kept_rates() -> RateCache:
 
 
 def estimates_at(
-    service: Service, workload: Workload, catalog: Catalog, interval_of: Collection[int] | None
+    service: Service, workload: Workload, catalog: Catalog, shown: Shown | None
 ) -> Callable[[Slo], Profile]:
     """Estimates of a service under other limits, by closed form; what does not depend on them is computed once.
 
-    ``interval_of`` are the replica types whose intervals are wanted; None: all.
+    ``shown`` is the part that is wanted; None: all of it.
     """
     inputs, cautions = estimate_inputs(service, workload, catalog, service.slo.to_slo())
 
     def at(slo: Slo) -> Profile:
         changed = service.model_copy(update={"slo": SloSection.of(slo)})
-        return _estimated(changed, inputs.under(changed.slo.to_slo()), cautions, interval_of)
+        return _estimated(changed, inputs.under(changed.slo.to_slo()), cautions, shown)
 
     return at
 
@@ -310,7 +311,7 @@ def _estimated(
     service: Service,
     inputs: EstimateInputs,
     cautions: tuple[Caution, ...],
-    interval_of: Collection[int] | None = None,
+    shown: Shown | None = None,
 ) -> Profile:
     if service.profile.anchors:
         from melange.profile.anchor import anchor_from
@@ -320,8 +321,8 @@ def _estimated(
     else:
         from melange.profile.estimate import estimate_from
 
-        # Anchors and observed steps correct intervals too.
-        profile = estimate_from(inputs, None if service.profile.observed else interval_of)
+        # Observed steps correct all of it.
+        profile = estimate_from(inputs, None if service.profile.observed else shown)
     if service.profile.observed:
         from melange.profile.observed import read_factors, with_observed
 
