@@ -56,7 +56,7 @@ def python_page() -> str:
     """The public names, in the order of the stages that they belong to."""
     stages = ("slo", "workload", "catalog", "profile", "plan", "validate", "deploy", "service", "errors")
     module = {name: getattr(melange, name).__module__ for name in melange.__all__}
-    parts = ["# Python\n\nThe public names of `import melange`, by stage; fields with units: [glossary](glossary.md).\n"]
+    parts = ["# Python\n\nThe public names of `import melange`, by stage. Fields with units: [glossary](glossary.md)\n"]
     for stage in stages:
         names = sorted(name for name in module if module[name].split(".")[1] == stage)
         parts.append(f"## {stage.upper() if stage == 'slo' else stage.capitalize()}\n")

@@ -70,4 +70,3 @@ def run_all(text: str, language: str, run: Run, folder: Path) -> None:
             done = run(["bash", "-euo", "pipefail", "-c", command], folder)
             if done.returncode:
                 raise RuntimeError(f"{command}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-
