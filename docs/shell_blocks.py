@@ -59,8 +59,12 @@ def commands(text: str, language: str) -> Iterator[str]:
 
 def needs(command: str) -> str | None:
     """What a command needs that is not here; None where it can run."""
-    bare = command.rpartition("; ")[2]
-    return next((reason for pattern, reason in NEEDS if re.search(pattern, bare)), None)
+    return next((reason for pattern, reason in NEEDS if re.search(pattern, bare(command))), None)
+
+
+def bare(command: str) -> str:
+    """A command without the variables that are set before it."""
+    return re.sub(r"""^(\w+=("[^"]*"|'[^']*'|\S*); )+""", "", command)
 
 
 def run_all(text: str, language: str, run: Run, folder: Path) -> None:
