@@ -10,13 +10,14 @@ RAY := .venv-ray
 MODELS := .venv-models
 GATEWAYS := .venv-gateways
 TARGETS := .venv-targets
+SITE := .venv-site
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Figures, tests and generated pages use the bundled prices, not those of melange catalog update.
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets docs kernel plotly mutations programs bench services reproduce clean test-heavy
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets test-docs docs docs-site kernel plotly mutations programs bench services reproduce clean test-heavy
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -70,11 +71,17 @@ test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProx
 test-targets: $(TARGETS)/.installed ## check files with the parsers of their tools, in a separate virtual environment (1.2 GB)
 	$(TARGETS)/bin/python -m pytest -rs tests/targets
 
-docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, the README's outputs
+test-docs: $(SITE)/.installed ## run every command that a page shows, build the site and follow its links: minutes
+	$(SITE)/bin/python -m pytest -rs tests/manual
+
+docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, outputs on pages
 	$(BIN)/python docs/make_cli.py
-	$(BIN)/python docs/make_readme.py
+	$(BIN)/python docs/page_runs.py
 	$(BIN)/python examples/store_outputs.py
 	$(BIN)/python examples/deploy/write.py
+
+docs-site: $(SITE)/.installed ## build the documentation as a site in build/site; open its index.html
+	$(SITE)/bin/python docs/make_site.py
 
 kernel: $(VENV)/.installed-dev ## compile the simulation kernel in the package, after a change of its sources
 	$(BIN)/python -m melange.replica.simulated.make_kernel
@@ -110,7 +117,7 @@ reproduce: $(VENV)/.installed-dev ## reproduce the paper's evaluation and write 
 	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove everything that make created
-	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(MODELS) $(RAY) $(GATEWAYS) $(TARGETS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(MODELS) $(RAY) $(GATEWAYS) $(TARGETS) $(SITE) build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
@@ -173,4 +180,9 @@ $(GATEWAYS)/.installed: | $(BIN)/python
 $(TARGETS)/.installed: pyproject.toml constraints.txt tests/targets/requirements.txt | $(BIN)/python
 	test -x $(TARGETS)/bin/python || $(BIN)/python -m venv $(TARGETS)
 	$(TARGETS)/bin/python -m pip --disable-pip-version-check install --quiet -e . -r tests/targets/requirements.txt
+	@touch $@
+
+$(SITE)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	test -x $(SITE)/bin/python || $(BIN)/python -m venv $(SITE)
+	$(SITE)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[site,bench]' pytest
 	@touch $@

@@ -235,8 +235,8 @@ def _write_report(path: Path, session: Session, found: Plan) -> None:
 
     from melange.files import write_text
     from melange.present.pages.plan_page import report_page, report_pictures
-    from melange.present.study import Study
+    from melange.present.study import Study, compared_types
 
     with events("drawing"):
-        study = Study(exploration=session.explore(found), day=datetime.now(UTC).date())
+        study = Study(exploration=session.explore(found, compared_types(found)), day=datetime.now(UTC).date())
         write_text(path, report_page(study, report_pictures(study), session.name))

@@ -255,6 +255,8 @@ def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, 
     for offer in {item.offer.name: item.offer for item in items}.values():
         if offer.max_instances is not None:
             most_by_name[offer.name] = min(offer.max_instances, most_by_name.get(offer.name, offer.max_instances))
+    if not most_by_name and not options.max_accelerators:
+        return ()
     rented = Bindings(items, (OFFER, INSTANCE_TYPE, REPLICA_TYPE))
     cards = Bindings(items, (ACCELERATOR, ACCELERATOR_IN_REGION, REGION))
     for name, most in most_by_name.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -248,13 +248,17 @@ class Session:
         with self._task("computing the value of measurements"):
             return suggest_measurements(question, count=count, in_flight=self._in_flight())
 
-    def explore(self, plan: Plan | None = None) -> Exploration:
-        """Plans at other rates and under other limits, by closed form, around a plan or the service's answer."""
+    def explore(self, plan: Plan | None = None, interval_of: Collection[int] | None = None) -> Exploration:
+        """Plans at other rates and under other limits, by closed form, around a plan or the service's answer.
+
+        ``interval_of`` are the replica types whose intervals under other limits are wanted, by position: then estimates
+        there leave out the others' intervals, and sizes that the traffic lacks. None: all of them.
+        """
         from melange.plan.sweeps import explore
 
         chosen = self.answer() if plan is None else plan
         with self._task("planning for") as tell:
-            return explore(chosen, self._profile_at(), progress=tell)
+            return explore(chosen, self._profile_at(interval_of), progress=tell)
 
     def subject(self, name: str) -> Subject:
         """A replica type of the service to be measured; ``name`` is its own or its accelerator's."""
@@ -365,15 +369,19 @@ class Session:
         place = ", ".join(map(str, self._profile_files))
         return agreed(profile, place, self.service, model_of(self.service).name, self.settings, self.catalog)
 
-    def _profile_at(self) -> Callable[[Slo], Profile] | None:
+    def _profile_at(self, interval_of: Collection[int] | None = None) -> Callable[[Slo], Profile] | None:
         """Estimates under other SLOs; None if capacities are given, or if each needs a simulation."""
+        from melange.profile.estimate import Shown
         from melange.service.profile_at import ProfileAt
 
         service = self.service
         if service is None or self._profile_files or service.profile.source != ["estimate"] or service.is_simulated:
             return None
-
-        return ProfileAt(service=service, workload=self._workload, catalog=self.catalog)
+        workload = self._workload
+        shown = None
+        if interval_of is not None and self.options.confidence is None:  # plans with a confidence follow from intervals
+            shown = Shown(interval_of=interval_of, sizes=workload.request_rate > 0)
+        return ProfileAt(service=service, workload=workload, catalog=self.catalog, shown=shown)
 
     def _in_flight(self) -> Array | None:
         from melange.service.stages import in_flight_of

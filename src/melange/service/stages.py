@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from melange.catalog.catalog import Catalog, Model, Offer
     from melange.measure.subject import Subject
     from melange.plan.options import Options
+    from melange.profile.estimate import Shown
     from melange.profile.estimate_inputs import EstimateInputs
     from melange.profile.measurement import Measurement
     from melange.profile.rate_cache import RateCache
@@ -287,7 +288,16 @@ def _kept_rates() -> RateCache:
 
 
 def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalog) -> Profile:
-    inputs, cautions = estimate_inputs(service, workload, catalog, slo)
+    return estimated(service, *estimate_inputs(service, workload, catalog, slo))
+
+
+def estimated(
+    service: Service,
+    inputs: EstimateInputs,
+    cautions: tuple[Caution, ...],
+    shown: Shown | None = None,
+) -> Profile:
+    """The estimate of a service from its inputs, by closed form, or the part of it that is shown."""
     if service.profile.anchors:
         from melange.profile.anchor import anchor_from
 
@@ -296,7 +306,8 @@ def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalo
     else:
         from melange.profile.estimate import estimate_from
 
-        profile = estimate_from(inputs)
+        # Observed steps correct all of it.
+        profile = estimate_from(inputs, None if service.profile.observed else shown)
     if service.profile.observed:
         from melange.profile.observed import read_factors, with_observed
 
