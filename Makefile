@@ -91,6 +91,7 @@ bench: $(VENV)/.installed-dev ## compare with the named baselines (about 30 minu
 	$(BIN)/python bench/solve.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/ingest.py
+	for format in csv iso.csv jsonl nested.jsonl; do $(BIN)/python bench/ingest.py --format $$format --rows 1000000 --repeats 5; done
 
 # Every planner has ten minutes of CPU per service; results in bench/out are reused.
 SEED ?= 1

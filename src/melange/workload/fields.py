@@ -105,6 +105,8 @@ def _field(table: Any, name: str) -> Any:
 
 
 def _number(column: Any) -> Any:
+    if column.type().is_json():
+        return json_number(column)
     return column.cast("float64") if column.type().is_numeric() else column.try_cast("float64")
 
 
@@ -120,10 +122,31 @@ def _nested(table: Any, name: str) -> Any:
         column, inner = column[inner[0]], inner[1:]
     if not inner:
         return column
-    if column.type().is_json():
-        column = column.cast("string")
     path = "$" + "".join(f'."{step}"' for step in inner)
+    if not column.type().is_json():
+        return _within_text(column, path)
+    json_text = column.cast("string")
+    return ibis.cases(
+        (json_text.startswith("{"), _json_extract_string(json_text, path)),
+        (json_text.startswith('"'), _within_text(_json_extract_string(json_text, "$"), path)),
+        else_=ibis.null("string"),
+    )
+
+
+def _within_text(column: Any, path: str) -> Any:
+    """What lies at a path of a text that may be JSON."""
+    import ibis
+
     return ibis.cases((_json_valid(column), _json_extract_string(column, path)), else_=ibis.null("string"))
+
+
+def json_number(column: Any) -> Any:
+    """A column of JSON as numbers; null where it holds anything else. Text may hold a number, true and false do not."""
+    import ibis
+
+    json_text = column.cast("string")
+    text = ibis.cases((json_text.startswith('"'), _json_extract_string(json_text, "$")), else_=json_text)
+    return text.try_cast("float64")
 
 
 def _json_valid(column: Any) -> Any:

@@ -10,7 +10,7 @@ import tempfile
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ _SUFFIXES = {
 # Rows that are inspected for field names. A judgment: a field in none of them is unlikely to be used.
 _FIRST = 100
 _FIRST_TEXT = 1 << 20  # ... of a list: as far as this many characters
+# Where DuckDB notes lines of CSV files that it sets aside: for their shape, or, of a typed read, for a cell too.
+REJECTS, TYPED_REJECTS = "reject_errors", "typed_rejects"
 Progress = Callable[[float], None]
 
 
@@ -59,6 +61,8 @@ class Log:
         ``parquet``, ``csv``, ``jsonl``, ``json`` (a list) or ``table``.
     files
         The files it consists of; none for a table.
+    numbers
+        Columns of a text file whose first values are numbers (JSON: anything but text).
     connection
         The DuckDB connection through Ibis; None for a table, which has its own.
     """
@@ -69,6 +73,7 @@ class Log:
     kind: str
     nested: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    numbers: tuple[str, ...] = ()
     connection: Any = None
 
     @property
@@ -135,7 +140,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
     if len(kinds) > 1:
         raise InputError(f"{place}: contains files of different kinds: {', '.join(sorted(kinds))}")
     kind = kinds.pop()
-    paths = [str(file) for file in files]
+    numbers: list[str] = []
     with readable(place):
         for file in files:
             if file.suffix.lower() == ".gz":
@@ -143,27 +148,22 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
             elif kind == "parquet":
                 _check_parquet(connection, file)
         if kind == "parquet":
-            table = connection.read_parquet(paths, union_by_name=True)
+            table = connection.read_parquet([str(file) for file in files], union_by_name=True)
             nested = _nested_in_parquet(table)
         elif kind == "csv":
-            table = _read_csv(connection, files, paths)
-            nested = nested_in_cells(_first_rows(files[0]))
+            table = read_csv(connection, files)
+            first = _first_rows(files[0])
+            nested, numbers = nested_in_cells(first), _numbers_of(first)
         else:
             objects = _first_objects(files[0])
             nested = dict.fromkeys(name for one in objects for name in nested_names(one))
-            columns = {key: "VARCHAR" for one in objects for key in one}
+            columns = dict.fromkeys(key for one in objects for key in one)
             if broken := [name for name in columns if UNPRINTABLE.search(name)]:
                 raise InputError(f"{files[0]}: the name {broken[0][:60]!a} of a field holds what is no character")
-            if is_array := _is_array(files[0]):
-                kind = "json"
-            # A line that is no JSON comes out as a row of nulls, and is reported as one.
-            table = connection.read_json(
-                paths,
-                columns=columns,
-                format="array" if is_array else "newline_delimited",
-                ignore_errors=not is_array,
-                maximum_object_size=1 << 26,
-            )
+            texts = {key for one in objects for key, value in one.items() if isinstance(value, str)}
+            numbers = [name for name in columns if name not in texts]
+            kind = "json" if _is_array(files[0]) else kind
+            table = read_json(connection, files, dict.fromkeys(columns, "VARCHAR"), kind)
         return Log(
             table=table,
             columns=tuple(table.columns),
@@ -171,6 +171,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
             place=place,
             kind=kind,
             files=tuple(files),
+            numbers=tuple(numbers),
             connection=connection,
         )
 
@@ -196,23 +197,56 @@ def _nested_in_parquet(table: Any) -> dict[str, None]:
     return nested_in_schema(schema) | nested_in_cells(rows)
 
 
-def _read_csv(connection: Any, files: Sequence[Path], paths: list[str]) -> Any:
+def read_csv(connection: Any, files: Sequence[Path], kinds: Mapping[str, str] | None = None, **options: Any) -> Any:
+    """CSV files as one table of text, but for columns to which ``kinds`` gives another type of DuckDB's.
+
+    Raises
+    ------
+    InputError
+        Files whose first lines differ.
+    """
     delimiter, names = csv_header(files[0])
     for file in files[1:]:
         if csv_header(file) != (delimiter, names):
             raise InputError(f"{file}: columns differ from those of {files[0]}")
     # The shape is given and not guessed; lines that do not have it are set aside with their numbers.
     return connection.read_csv(
-        paths,
-        columns=dict.fromkeys(names, "VARCHAR"),
+        [str(file) for file in files],
+        columns=dict.fromkeys(names, "VARCHAR") | dict(kinds or {}),
         auto_detect=False,
-        header=True,
         delim=delimiter,
         quote='"',
         escape='"',
         store_rejects=True,
         rejects_limit=0,
+        **({"header": True} | options),
     )
+
+
+def read_json(connection: Any, files: Sequence[Path], kinds: Mapping[str, str], kind: str) -> Any:
+    """JSON files (``jsonl``, or ``json``: a list) as one table with these types of DuckDB's by field."""
+    # A line that is no JSON comes out as a row of nulls, and is reported as one.
+    return connection.read_json(
+        [str(file) for file in files],
+        columns=dict(kinds),
+        format="array" if kind == "json" else "newline_delimited",
+        ignore_errors=kind != "json",
+        maximum_object_size=1 << 26,
+    )
+
+
+def _numbers_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Columns of a CSV file whose cells are numbers, as far as there are any."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return [name for name in names if all(_is_number(row[name]) for row in rows if row.get(name))]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def csv_header(file: Path) -> tuple[str, list[str]]:
@@ -223,13 +257,18 @@ def csv_header(file: Path) -> tuple[str, list[str]]:
     InputError
         When the line is no text, or names a column twice.
     """
-    with open_text(file) as stream:
-        line = stream.readline(_MOST_LINE).rstrip("\r\n")
+    line = header_line(file)
     delimiter = max(",\t;|", key=line.count)
     _, names = next(csv_rows([line], f"{file}", delimiter=delimiter), (1, []))
     if not names or len({name.casefold() for name in names}) < len(names) or not all(names):
         raise InputError(f"{file}:1: must name each column once, got {line[:200]!r}")
     return delimiter, names
+
+
+def header_line(file: Path) -> str:
+    """The first line of a text file, without its end."""
+    with open_text(file) as stream:
+        return stream.readline(_MOST_LINE).rstrip("\r\n")
 
 
 def _first_rows(file: Path) -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ class _WindowCounts:
         grouped = table.group_by(w=table.window, i=table.input_bucket, o=table.output_bucket).aggregate(
             n=table.count(), inputs=table.input.sum(), outputs=table.output.sum()
         )
-        found = np.array(all_rows(grouped), float).reshape(-1, 6)
+        found = np.array(all_rows(rows.log, grouped), float).reshape(-1, 6)
         is_failed = (found[:, 1] < 0) | (found[:, 2] < 0)
         self.failed = int(found[is_failed, 3].sum())
         served = found[~is_failed]
