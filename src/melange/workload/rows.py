@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from melange.errors import InputError
-from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN, US_PER_S
+from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
 from melange.workload.clock import Span
+from melange.workload.dialects import DUCKDB, as_number, as_whole, epoch_s, only_in_duckdb
 from melange.workload.fields import json_number, with_fields
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log
@@ -51,7 +52,7 @@ class Rows:
 
     def seconds(self, moment: Any) -> Any:
         """A stored arrival as a number; points in time are seconds since 1970 UTC."""
-        return _epoch_s(moment) if moment.type().is_timestamp() else moment.cast("float64")
+        return epoch_s(moment, self.log.dialect) if moment.type().is_timestamp() else moment.cast("float64")
 
     def within(self, stretch: Span) -> Rows:
         """The rows that arrive in a stretch of time."""
@@ -80,7 +81,7 @@ def select_rows(log: Log, layout: Layout) -> Rows:
 
         table = parsed_text(log, layout)
     else:
-        table = role_columns(log.table, layout)
+        table = role_columns(log.table, layout, log.dialect)
     is_numeric = "arrival" in table.columns and table.arrival.type().is_numeric()
     return Rows(
         log=log,
@@ -91,38 +92,36 @@ def select_rows(log: Log, layout: Layout) -> Rows:
     )
 
 
-def role_columns(table: Any, layout: Layout) -> Any:
+def role_columns(table: Any, layout: Layout, dialect: str = DUCKDB) -> Any:
     """The rows that count of a log's table, with a parsed column for each role."""
-    table = with_fields(table, [*layout.columns.values(), *layout.shared.values()], layout.where)
-    fields = parse_fields(table, layout)
+    table = with_fields(table, [*layout.columns.values(), *layout.shared.values()], layout.where, dialect)
+    fields = parse_fields(table, layout, dialect)
     fields |= {
-        role: _tokens(table[column]) if role == "cached" else table[column] for role, column in layout.shared.items()
+        role: _tokens(table[column], dialect) if role == "cached" else table[column]
+        for role, column in layout.shared.items()
     }
     return table.select(**fields)
 
 
-def parse_fields(table: Any, layout: Layout) -> dict[str, Any]:
+def parse_fields(table: Any, layout: Layout, dialect: str = DUCKDB) -> dict[str, Any]:
     """The columns of ``table`` by field, parsed."""
     parsers = {"arrival": _moments, "input": _tokens, "output": _tokens}
-    return {field: parsers[field](table[column]) for field, column in layout.columns.items()}
+    return {field: parsers[field](table[column], dialect) for field, column in layout.columns.items()}
 
 
-def _tokens(column: Any) -> Any:
+def _tokens(column: Any, dialect: str) -> Any:
     """A column as whole numbers; null where it holds anything else."""
-    import ibis
-
     if column.type().is_integer():
         return column
     if column.type().is_json():
-        column = json_number(column)
+        only_in_duckdb(dialect, "JSON")
+        return as_whole(json_number(column))
     if not (column.type().is_numeric() or column.type().is_string()):
         raise InputError(f"the column {column.get_name()} must hold numbers, got type {column.type()}")
-    number = column if column.type().is_floating() else column.try_cast("float64")
-    whole = number.try_cast("int64")  # half the time of a remainder
-    return ibis.cases((whole == number, whole), else_=ibis.null("int64"))
+    return as_whole(column if column.type().is_floating() else as_number(column, dialect), dialect)
 
 
-def _moments(column: Any) -> Any:
+def _moments(column: Any, dialect: str) -> Any:
     """A column as numbers or points in time; null where it holds neither."""
     import ibis
 
@@ -132,32 +131,14 @@ def _moments(column: Any) -> Any:
     if kind.is_numeric() or kind.is_timestamp():
         return column
     if kind.is_json():
+        only_in_duckdb(dialect, "JSON")
         return json_number(column)
     if not kind.is_string():
         raise InputError(f"the column {column.get_name()} must hold times, got type {kind}")
+    only_in_duckdb(dialect, f"times as text ({column.get_name()})")
     # Text: ISO 8601 with any number of digits, with or without a zone (then UTC), or numbers. Casts that fail are slow.
-    moment = _epoch_us(column.try_cast("timestamp('UTC')")) / US_PER_S
+    moment = epoch_s(column.try_cast("timestamp('UTC')"))
     return ibis.cases((column.contains(":"), moment), else_=column.try_cast("float64"))
-
-
-def _epoch_us(moment: Any) -> Any:
-    """DuckDB's ``epoch_us``, in a tenth of the time of a difference."""
-    import ibis
-
-    @ibis.udf.scalar.builtin(name="epoch_us", signature=(("timestamp('UTC')",), "int64"))
-    def epoch_us(moment):  # type: ignore[no-untyped-def] # DuckDB's own; Ibis reads the signature
-        """Microseconds since 1970."""
-
-    return epoch_us(moment)
-
-
-def _epoch_s(moment: Any) -> Any:
-    import ibis
-
-    zone = moment.type().timezone
-    kind = f"timestamp('{zone}')" if zone else "timestamp"
-    origin = ibis.literal("1970-01-01T00:00:00Z" if zone else "1970-01-01T00:00:00", kind)
-    return moment.delta(origin, unit="microsecond") / US_PER_S
 
 
 def with_buckets(rows: Rows, field: str, upper_edges: Sequence[int], smallest: int, largest: int) -> Rows:

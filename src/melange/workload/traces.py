@@ -20,7 +20,7 @@ from melange.workload.burstiness import GAPS_A_WINDOW, WINDOW_S, pooled_burstine
 from melange.workload.clock import Moment, Span, check_statistic, full_windows, span, window_statistic
 from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout, time_unit
-from melange.workload.logs import Log, Progress, open_log, readable, reported
+from melange.workload.logs import Log, Progress, opened
 from melange.workload.malformed import has_rejected, malformed_rows
 from melange.workload.read_prefixes import prefix_fields, prefix_reuse_in
 from melange.workload.rows import Rows, lasting, select_rows, with_buckets
@@ -115,8 +115,7 @@ def read_trace(
     grid = Buckets() if buckets is None else buckets
     if grid.is_ordinal:
         raise InputError("a trace needs buckets with edges in tokens; these are only numbered")
-    log = open_log(trace)
-    with readable(log.place), reported(log, progress):
+    with opened(trace, progress) as log:
         layout = find_layout(log.fields, naming, place=log.place)
         is_named = bool(layout.shared)
         layout = replace(layout, shared=prefix_fields(log.fields, layout.shared))
@@ -322,7 +321,7 @@ def _copies(rows: Rows, served: int) -> tuple[Caution, ...]:
     alike = arrivals.group_by("arrival_s", "input", "output").aggregate(n=arrivals.count())
     # On a clock of whole seconds requests are alike without being copies.
     fine, copied = _first_row(
-        rows.log, alike.aggregate(fine=(alike.arrival_s % 1 != 0).sum(), copied=(alike.n - 1).sum())
+        rows.log, alike.aggregate(fine=(alike.arrival_s.floor() != alike.arrival_s).sum(), copied=(alike.n - 1).sum())
     )
     if not fine or copied <= _COPIES * served:
         return ()
@@ -350,14 +349,13 @@ def _workload(
         )
     cautions += thin_data(grid, counts.requests)
     inputs, outputs = mean_sizes(grid, counts.requests, counts.input_sum, counts.output_sum)
-    name = Path(rows.log.place).name if rows.log.files else "Ibis table"
     chosen = f"where {in_words(rows.layout.where)}, " if rows.layout.where else ""
     return Workload(
         buckets=grid,
         request_rate=counts.requests * (1 / served),
         input_tokens=inputs,
         output_tokens=outputs,
-        source=f"{name} ({rows.layout.name}): {served:,} requests {chosen}{words}",
+        source=f"{rows.log.name} ({rows.layout.name}): {served:,} requests {chosen}{words}",
         requests=served,
         failed_requests=failed,
         burstiness=burstiness,

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from melange.workload.fields import parts_of
+from melange.workload.first_lines import header_line
 from melange.workload.layouts import Layout
-from melange.workload.logs import TYPED_REJECTS, Log, header_line, read_csv, read_json
+from melange.workload.logs import TYPED_REJECTS, Log, read_csv, read_json
 from melange.workload.rows import role_columns
 
 _PARSED = "parsed_rows"
