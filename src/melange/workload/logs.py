@@ -19,6 +19,7 @@ from melange.workload.dialects import DUCKDB
 from melange.workload.fields import nested_in_cells, nested_in_schema, nested_names
 from melange.workload.first_lines import FIRST, csv_header, first_objects, first_rows, is_array, numbers_of
 from melange.workload.packed import check_packed, check_promise
+from melange.workload.spans import KEY, read_spans
 from melange.workload.warehouse import WarehouseTable, without_secrets
 
 # DuckDB is held to this, so that a process that reads any log stays under 1 GiB.
@@ -53,7 +54,7 @@ class Log:
     place
         The log, as errors name it.
     kind
-        ``parquet``, ``csv``, ``jsonl``, ``json`` (a list) or ``table``.
+        ``parquet``, ``csv``, ``jsonl``, ``json`` (a list), ``spans`` (of OpenTelemetry) or ``table``.
     files
         The files it consists of; none for a table.
     numbers
@@ -195,6 +196,16 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
         else:
             objects = first_objects(files[0])
             nested = dict.fromkeys(name for one in objects for name in nested_names(one))
+            if KEY in objects[0]:
+                table = read_spans(connection, files)
+                return Log(
+                    table=table,
+                    columns=tuple(table.columns),
+                    place=place,
+                    kind="spans",
+                    files=tuple(files),
+                    connection=connection,
+                )
             columns = dict.fromkeys(key for one in objects for key in one)
             if broken := [name for name in columns if UNPRINTABLE.search(name)]:
                 raise InputError(f"{files[0]}: the name {broken[0][:60]!a} of a field holds what is no character")

@@ -155,7 +155,7 @@ def _starts(file: Path, kind: str) -> Iterator[int]:
 def _at(log: Log, line: int) -> str:
     if log.kind == "table":
         return log.place
-    return f"{log.place}:{'row ' if log.kind in ('parquet', 'json') else ''}{line}"
+    return f"{log.place}:{'row ' if log.kind in ('parquet', 'json', 'spans') else ''}{line}"
 
 
 def _shown(value: str | None) -> str:

@@ -76,7 +76,7 @@ def select_rows(log: Log, layout: Layout) -> Rows:
 
     With what prompts share, if the layout has it: token counts parsed, hashes and conversations as they are.
     """
-    if log.kind in ("csv", "jsonl", "json"):
+    if log.kind in ("csv", "jsonl", "json", "spans"):
         from melange.workload.typed_text import parsed_text
 
         table = parsed_text(log, layout)

@@ -27,6 +27,8 @@ _MOST_LINES = 100_000
 
 def parsed_text(log: Log, layout: Layout) -> Any:
     """The rows of a text file that count, with a column for each role; parsed once, into a table of DuckDB."""
+    if log.kind == "spans":
+        return _stored(log, role_columns(log.table, layout))
     numbers = _number_columns(log, layout)
     if log.kind != "csv":
         typed = _json_kinds(log, layout, numbers)
