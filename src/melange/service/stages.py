@@ -11,7 +11,7 @@ from melange.profile.profile import Profile
 from melange.service.demand_of import check_keys, demand_of, has_demand, workload_over_time
 from melange.service.given import agreed
 from melange.service.reading import named_path
-from melange.service.schema import OffersSection, ProfileSection, Service, WorkloadSection
+from melange.service.schema import LOGS, OffersSection, ProfileSection, Service, WorkloadSection
 from melange.workload.clock import parse_duration
 from melange.workload.prefix_reuse import PrefixReuse
 from melange.workload.workload import Workload
@@ -66,18 +66,18 @@ def _workload_in(
     if has_demand(section):
         workload = workload_over_time(demand_of(section, path, progress), section)
         return workload.with_upper_sizes() if section.size == "upper" else workload
-    if kind != "trace":
+    if kind not in LOGS:
         _only_for_traces(section)
     if section.model is not None and kind != "metrics":
         raise InputError(
             "workload.model chooses among the models of a server's metrics",
-            hint="of a log: workload: {where: {model: NAME}}" if kind == "trace" else "remove it",
+            hint="of a log: workload: {where: {model: NAME}}" if kind in LOGS else "remove it",
         )
-    if kind == "trace":
+    if kind in LOGS:
         from melange.workload.traces import read_trace
 
         workload = read_trace(
-            path(value),
+            section.log(path),
             buckets=buckets,
             columns=section.columns,
             trace_format=section.format,
