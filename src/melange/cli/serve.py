@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 
-
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; another than loopback needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8090,

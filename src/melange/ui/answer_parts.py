@@ -26,6 +26,12 @@ _BADGES = {
 }
 
 
+# Strength of the color of a size with the fewest requests, and from which on a color is full enough for its own ink.
+_PALEST, _FULL = 0.3, 0.72
+# Reasons that are shown before the rest is counted.
+_MOST_REASONS = 12
+
+
 def summary_of(plan: Plan) -> Json:
     """What comparisons need of a plan."""
     per_mtok = plan.cost_per_mtok
@@ -69,7 +75,7 @@ def _figures(plan: Plan) -> str:
     if per_mtok:
         pairs.append(("per million tokens", usd(per_mtok["total"])))
         pairs.append(("per million output tokens", usd(per_mtok["output"])))
-    pairs.append(("of requests within the SLO", _attained(plan)))
+    pairs.append(_attained(plan))
     if plan.served_fraction < 1:
         pairs.append(("of the requests are served", percent(plan.served_fraction)))
     items = "".join(
@@ -78,13 +84,13 @@ def _figures(plan: Plan) -> str:
     return f'<dl class="figures">{items}</dl>'
 
 
-def _attained(plan: Plan) -> str:
-    """Share of requests that met the SLO, with the lower end of its interval."""
-    if plan.attainment is None or plan.low is None:
-        target = "" if plan.target is None else f" (target {share_text(plan.target)})"
-        return f"not simulated{target}"
+def _attained(plan: Plan) -> tuple[str, str]:
+    """Share of requests that met the SLO, with the lower end of its interval; what it is, and the figure."""
     target = "" if plan.target is None else f", target {share_text(plan.target)}"
-    return f"{percent(plan.attainment, 2)} (at least {percent(plan.low, 2)}{target})"
+    if plan.attainment is None or plan.low is None:
+        return f"of requests within the SLO{target}", "not simulated"
+    low = f"at least {percent(plan.low, 2)} (95% interval)"
+    return f"of requests within the SLO, {low}{target}", percent(plan.attainment, 2)
 
 
 def _changes(plan: Plan, pinned: Json) -> str:
@@ -97,8 +103,8 @@ def _changes(plan: Plan, pinned: Json) -> str:
         return paragraph(f"Against {pinned['label']}: it has no plan.", "changes")
     more = plan.cost_per_h - pinned["cost_per_h"]
     share = more / pinned["cost_per_h"]
-    said = f"Against {pinned['label']} ({pinned['kind']}): {listed or 'the same fleet'}; {more:+,.2f} USD/h ({share:+.1%})."
-    return paragraph(said, "changes")
+    said = f"Against {pinned['label']} ({pinned['kind']}): {listed or 'the same fleet'}"
+    return paragraph(f"{said}; {more:+,.2f} USD/h ({share:+.1%}).", "changes")
 
 
 def _color(place: int) -> str:
@@ -139,13 +145,14 @@ def _grid(plan: Plan) -> str:
     for i in rows:
         cells = "".join(_cell(plan, used, letters, i, o) for o in columns)
         body.append(f"<tr><th scope=row>{sign}{edges[0][i]:,}</th>{cells}</tr>")
-    caption = (
-        "Where each request size goes: letters of the fleet, the darker the more requests. "
+    about = (
+        "Where each request size goes: letters of the fleet, the fuller the color the more requests. "
         "Rows: input tokens up to; columns: output tokens up to."
     )
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="Routing grid"><table class="grid">'
-        f"<caption>{escape(caption)}</caption><thead><tr><td></td>{head}</tr></thead>"
+        f'<p class="dim" id="grid-about">{escape(about)}</p><div class="scroll" tabindex="0" role="group" '
+        f'aria-labelledby="grid-about"><table class="grid" aria-labelledby="grid-about"><thead>'
+        f"<tr><td></td>{head}</tr></thead>"
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -164,11 +171,12 @@ def _cell(plan: Plan, used: Sequence[int], letters: Sequence[str], i: int, o: in
     if not shown:
         return f'<td title="{escape(title)}">-</td>'
     color = _color(shown[0][1])
-    strength = 0.35 + 0.65 * min(1.0, (part / (rate.max() / rate.sum())) ** 0.5)
+    strength = _PALEST + (1 - _PALEST) * float(part / (rate.max() / rate.sum())) ** 0.5
+    # On pale colors the page's own ink is readable in light and in dark, on full ones black or white is.
+    ink = f"--on:{ink_on(color)};" if strength > _FULL else ""
     text = "".join(letters[place] for _, place in shown)
-    ink = ink_on(color)
     return (
-        f'<td class="route" style="--route:{color};--ink:{ink};--strength:{strength:.2f}" title="{escape(title)}">'
+        f'<td class="route" style="--route:{color};{ink}--strength:{strength:.2f}" title="{escape(title)}">'
         f"<b>{escape(text)}</b> <small>{escape(significant(100 * part, 2))}%</small></td>"
     )
 
@@ -194,7 +202,3 @@ def no_answer(error: MelangeError) -> Json:
     summary: dict[str, Any] = {"kind": "no plan", "holds": None, "cost_per_h": None, "usd_per_mtok": None}
     summary |= {"attainment": None, "low": None, "instances": {}, "sentence": f"No plan: {first}", "reason": first}
     return {"html": "".join(parts), "summary": summary}
-
-
-# Reasons that are shown before the rest is counted.
-_MOST_REASONS = 12

@@ -56,7 +56,7 @@ class Choices(BaseModel):
     ntpot_ms: _Limit = None
     latency_ms: _Limit = None
     attainment: Annotated[float, Field(gt=0, le=PERCENT)] | None = None
-    statistic: Annotated[str, Field(pattern=r"requests|mean|p\d\d(\.\d)?")] | None = None
+    statistic: Annotated[str, Field(pattern=r"^(requests|mean|p\d\d(\.\d)?)$")] | None = None
     gpus: _Names | None = None
     providers: _Names | None = None
     regions: _Names | None = None

@@ -131,7 +131,9 @@ def _mixture(service: Service, choices: Choices) -> str:
 
     own = service.workload.dataset
     shares: Mapping[str, float] = {own: 1.0} if isinstance(own, str) else own or {}
-    shown = choices.mix or {name: PERCENT * share for name, share in shares.items()} or {next(iter(datasets())): PERCENT}
+    shown = (
+        choices.mix or {name: PERCENT * share for name, share in shares.items()} or {next(iter(datasets())): PERCENT}
+    )
     rows = "".join(
         Number(key=name, label=name, value=shown.get(name), own=None, drag=(0, 100), is_log=False, part="mix").html()
         for name in datasets()

@@ -62,14 +62,17 @@ def document(
     nav = f'<nav aria-label="Services of the fleet">{links}</nav>' if services else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
         f'<link rel="icon" href="data:,"><title>Melange: {escape(title)}</title>'
         f'<link rel="stylesheet" href="/static/ui.css?{version}">'
-        f'<script defer src="/static/plotly.js?{version}"></script><script defer src="/static/ui.js?{version}"></script></head>'
+        f'<script defer src="/static/plotly.js?{version}"></script>'
+        f'<script defer src="/static/ui.js?{version}"></script></head>'
         f'<body data-service="{escape(service)}"><a class="skip" href="#answer">Skip to the answer</a>'
         f'<header><h1><span class="brand">Melange</span> {escape(title)}</h1>{nav}</header>'
-        f'<main><form id="controls" aria-label="The question" autocomplete="off">{controls}'
-        '<p class="reset"><button type="button" id="reset">Reset to the file</button></p></form>'
+        f'<main><details id="question" open><summary>Traffic, SLO, offers, redundancy</summary>'
+        f'<form id="controls" aria-label="The question" autocomplete="off">{controls}'
+        '<p class="reset"><button type="button" id="reset">Reset to the file</button></p></form></details>'
         '<div id="right"><section id="result" aria-label="The answer">'
         '<p class="sr" role="status" aria-live="polite" id="said"></p>'
         '<div class="bar"><span id="state" class="dim">Planning ...</span><span class="buttons">'
@@ -82,8 +85,9 @@ def document(
         '<div class="command"><p id="command-about" class="dim">The same answer on the command line:</p>'
         '<pre id="command" tabindex="0" aria-labelledby="command-about"></pre>'
         '<button type="button" id="copy">Copy</button></div></section>'
-        f'<section id="tabs" aria-label="More"><div role="tablist" aria-label="More about this plan">{buttons}</div>{shown}'
-        "</section></div></main></body></html>"
+        f'<section id="tabs" aria-label="More"><div role="tablist" aria-label="More about this plan">{buttons}</div>'
+        f"{shown}"
+        '</section></div></main><p id="brief" aria-hidden="true"></p></body></html>'
     )
 
 
@@ -93,7 +97,8 @@ def _what_if() -> str:
         for label, flag, value in PRESETS
     )
     fields = "".join(
-        f'<div class="row"><label for="ask-{flag}">{label}</label><input type="text" id="ask-{flag}" data-flag="{flag}" '
+        f'<div class="row"><label for="ask-{flag}">{label}</label>'
+        f'<input type="text" id="ask-{flag}" data-flag="{flag}" '
         f'placeholder="{escape(example)}" autocomplete="off" spellcheck="false"></div>'
         for flag, label, example in (
             ("price", "Other prices", "H100=-30%; L4=0.60"),
@@ -112,18 +117,22 @@ def _what_if() -> str:
 
 def _long(name: str, action: str, simulated: str) -> str:
     limits = (
+        '<p class="hint">All services as their files have them: the choices on the left are of one of them.</p>'
         '<div class="row"><label for="pool-limits">What all services together may rent</label>'
         '<input type="text" id="pool-limits" placeholder="as in the file; L40S:6, H100-80GB:4" autocomplete="off" '
         'spellcheck="false"></div>'
         if name == "pools"
         else ""
     )
-    return f'<form id="{name}-form">{limits}{_actions(name, action, simulated)}</form><div id="{name}" class="part"></div>'
+    return (
+        f'<form id="{name}-form">{limits}{_actions(name, action, simulated)}</form><div id="{name}" class="part"></div>'
+    )
 
 
 def _actions(name: str, action: str, simulated: str) -> str:
     return (
-        f'<p class="actions"><button type="submit">{action}</button><label><input type="checkbox" id="{name}-simulated"> '
+        f'<p class="actions"><button type="submit">{action}</button>'
+        f'<label><input type="checkbox" id="{name}-simulated"> '
         f'{simulated}</label><button type="button" id="{name}-cancel" hidden>Cancel</button>'
         f'<span class="dim" id="{name}-state" role="status"></span></p>'
     )
@@ -139,8 +148,10 @@ def _export() -> str:
     return (
         '<p class="actions"><a id="get-service" download="service.yaml">service.yaml</a> '
         '<a id="get-plan" download="plan.json">plan.json</a> '
-        '<button type="button" id="report">Report (HTML)</button><span class="dim" id="report-state" role="status"></span></p>'
-        f'<form id="deploy"><div class="row"><label for="target">Manifests for</label><select id="target">{targets}</select>'
+        '<button type="button" id="report">Report (HTML)</button>'
+        '<span class="dim" id="report-state" role="status"></span></p>'
+        f'<form id="deploy"><div class="row"><label for="target">Manifests for</label>'
+        f'<select id="target">{targets}</select>'
         f'</div><ul class="hint" id="target-about">{about}</ul>'
         '<div class="row"><label for="options">Options, KEY=VALUE, one a line</label>'
         '<textarea id="options" rows="2" spellcheck="false"></textarea></div>'

@@ -59,7 +59,9 @@ class Number:
     def html(self) -> str:
         """The row of the form."""
         name = escape(f"{self.part}-{self.key}" if self.part else self.key)
-        kind = f'data-part="{escape(self.part)}" data-key="{escape(self.key)}"' if self.part else f'data-choice="{name}"'
+        kind = (
+            f'data-part="{escape(self.part)}" data-key="{escape(self.key)}"' if self.part else f'data-choice="{name}"'
+        )
         most = "" if self.most is None else f' max="{self.most:g}"'
         hint = f' aria-describedby="{name}-about"' if self.about else ""
         about = f'<span class="hint" id="{name}-about">{escape(self.about)}</span>' if self.about else ""
@@ -144,7 +146,8 @@ class Names:
         return (
             f'<details class="names"{is_open}><summary>{escape(self.label)}: '
             f'<span data-count="{key}">{len(checked)} of {len(self.known)}</span></summary>'
-            f'<div role="group" aria-label="{escape(self.label)}" data-names="{key}" data-own="{escape(",".join(own))}">'
+            f'<div role="group" aria-label="{escape(self.label)}" data-names="{key}" '
+            f'data-own="{escape(",".join(own))}">'
             f'<p class="all"><button type="button" data-all="{key}">All</button>'
             f'<button type="button" data-none="{key}">None</button></p>{rows}</div></details>'
         )
@@ -154,8 +157,9 @@ class Names:
         count = ""
         if counts is not None:
             count = (
-                f'<input type="number" data-part="max" data-key="{text}" value="{counts.get(name, "")}" min="0" step="1" '
-                f'placeholder="any" aria-label="At most so many {text}" inputmode="numeric" autocomplete="off">'
+                f'<input type="number" data-part="max" data-key="{text}" value="{counts.get(name, "")}" min="0" '
+                f'step="1" '
+                f'placeholder="any" aria-label="Number of {text}, at most" inputmode="numeric" autocomplete="off">'
             )
         return (
             f'<div class="name"><input type="checkbox" id="{at}" value="{text}"{" checked" if is_checked else ""} '

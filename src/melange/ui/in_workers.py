@@ -155,7 +155,7 @@ def curves(asked: Asked, certified: Json | None) -> Json:
     sweeps = study.exploration.by_limit
     pictures = [
         *([picture_of_cost_by_limit(study, sweeps)] if sweeps else []),
-        *pictures_by_rate(study, study.exploration.by_rate),
+        pictures_by_rate(study, study.exploration.by_rate)[0],
     ]
     drawn = _drawn(pictures)
     return drawn | {"html": drawn["html"] + ("" if sweeps else no_sweeps(study))}

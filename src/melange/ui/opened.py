@@ -9,13 +9,13 @@ from functools import cached_property
 from pathlib import Path
 
 from melange.errors import InputError
-from melange.parsing import parse_yaml
 from melange.files import read_text
+from melange.parsing import parse_yaml
 from melange.service.fleet_file import is_fleet, read_fleet
 from melange.service.reading import apply_setting, read_service
 from melange.service.schema import Service
 from melange.service.session import is_service
-from melange.ui.choices import Choices, settings_of
+from melange.ui.choices import Choices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +87,7 @@ class Opened:
         return shlex.join(["melange", verb, self.words, *chosen, *flags])
 
 
-def opened(
-    source: Path, settings: Sequence[str] = (), logs: Sequence[Path] = ()
-) -> Opened:
+def opened(source: Path, settings: Sequence[str] = (), logs: Sequence[Path] = ()) -> Opened:
     """Open a file and check that it can be read.
 
     Raises

@@ -159,7 +159,10 @@ def _add_page(app: FastAPI, now: Callable[[], _Running], token: str) -> None:
         try:
             asked = states.of(query)
         except InputError as error:
-            return HTMLResponse(f"<!doctype html><title>Melange</title><p>{_plain(str(error))}</p><p><a href='/'>Start over</a></p>", 422)
+            return HTMLResponse(
+                f"<!doctype html><title>Melange</title><p>{_plain(str(error))}</p><p><a href='/'>Start over</a></p>",
+                422,
+            )
         service = asked.opened.service()
         content = document(
             title=asked.opened.path.name,

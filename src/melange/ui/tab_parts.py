@@ -8,6 +8,7 @@ from melange.files import Json
 from melange.present.pages.html import folding_table, paragraph
 from melange.units import H_PER_MONTH, percent
 
+_OF_SAVINGS = ("Change", "USD/h", "Saves", "Enough", "Met the SLO", "Fleet")
 # A saving that reads 0 %.
 _LEAST_SAVED = 5e-4
 
@@ -24,7 +25,7 @@ def what_if_html(found: Json) -> str:
     parts = [folding_table(head, rows, caption=f"The service and its variants, {kind}")]
     relaxed = found["relaxations"]
     if relaxed:
-        rows = [
+        savings = [
             (
                 one["label"],
                 _cost(one),
@@ -35,9 +36,8 @@ def what_if_html(found: Json) -> str:
             )
             for one in relaxed
         ]
-        head = ("Change", "USD/h", "Saves", "Enough", "Met the SLO", "Fleet")
         caption = f"What would save as much, {kind}: the smallest change of each kind that does, or the largest tried"
-        parts.append(folding_table(head, rows, caption=caption))
+        parts.append(folding_table(_OF_SAVINGS, savings, caption=caption))
     return "".join(parts)
 
 
@@ -84,4 +84,3 @@ def _fleet(one: Mapping[str, object]) -> str:
     if not counts or not isinstance(counts, Mapping):
         return str(one.get("reason") or "-")
     return ", ".join(f"{count} x {name.rpartition('/')[2]}" for name, count in counts.items())
-

@@ -48,8 +48,8 @@
     return against ? pairs.concat([["against", String(against)]]) : pairs;
   }
   function state() { return encoded(withService(choices())); }
-  function address() {
-    var pairs = withService(choices()).concat(pinPairs());
+  function address(chosen) {
+    var pairs = withService(chosen).concat(pinPairs());
     if (tab !== "curves") pairs.push(["tab", tab]);
     if (!byId("auto").checked) pairs.push(["auto", "0"]);
     var query = encoded(pairs);
@@ -96,7 +96,7 @@
 
   // The answer while people drag: one question is on the way at a time, and then the newest.
   function changed() {
-    history.replaceState(null, "", address());
+    history.replaceState(null, "", address(choices()));
     exportLinks();
     stop("certify");
     clearTimeout(certifyTimer);
@@ -128,6 +128,7 @@
     byId("answer").dataset.kind = found.summary.kind;
     byId("answer").dataset.cost = found.summary.cost_per_h === null ? "" : String(found.summary.cost_per_h);
     byId("said").textContent = found.summary.sentence;
+    byId("brief").textContent = found.summary.cost_per_h === null ? "No plan" : found.summary.cost_per_h.toFixed(2) + " USD/h, " + found.summary.kind;
     byId("command").textContent = found.is_certified ? found.command : found.quick_command;
     byId("state").textContent = found.is_certified ? "Certified" : found.summary.cost_per_h === null ? "No plan" : "Closed form";
     byId("certify").disabled = found.is_certified || found.summary.cost_per_h === null;
@@ -144,6 +145,7 @@
     byId("answer").dataset.cost = "";
     byId("command").textContent = "";
     byId("said").textContent = error.message;
+    byId("brief").textContent = "No answer";
     byId("certify").disabled = true;
   }
 
@@ -247,7 +249,7 @@
       if (is && isFocused) one.focus();
       byId("panel-" + one.id.slice(4)).hidden = !is;
     });
-    history.replaceState(null, "", address());
+    history.replaceState(null, "", address(choices()));
     refreshTab();
   }
   function refreshTab() {
@@ -451,7 +453,7 @@
     }).catch(function (error) { said.textContent = error.message; });
   });
   byId("reset").addEventListener("click", function () {
-    location.href = "/?" + encoded(withService([]).concat(pinPairs()));
+    location.href = address([]);
   });
   byId("certify").addEventListener("click", function () { clearTimeout(certifyTimer); certify(); });
   byId("cancel").addEventListener("click", function () {
@@ -491,6 +493,11 @@
   });
   byId("target").addEventListener("change", showTarget);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  // On a narrow screen the answer comes first, and the controls are folded above it.
+  var narrow = matchMedia("(max-width: 860px)");
+  function fold() { byId("question").open = !narrow.matches; }
+  narrow.addEventListener("change", fold);
+  fold();
   longWork("what-if", byId("ask"), questions, "/api/what-if");
   longWork("week", byId("week-form"), function () { return {}; }, "/api/week");
   longWork("pools", byId("pools-form"), poolLimits, "/api/pools");
