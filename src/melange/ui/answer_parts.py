@@ -26,8 +26,10 @@ _BADGES = {
 }
 
 
-# Strength of the color of a size with the fewest requests, and from which on a color is full enough for its own ink.
-_PALEST, _FULL = 0.3, 0.72
+# Strength of the color of a size with the fewest requests.
+_PALEST = 0.3
+# What colors are mixed with in the page's two schemes, as in its style.
+_PAPER = {"light": "#ffffff", "dark": "#15181c"}
 # Reasons that are shown before the rest is counted.
 _MOST_REASONS = 12
 
@@ -172,13 +174,22 @@ def _cell(plan: Plan, used: Sequence[int], letters: Sequence[str], i: int, o: in
         return f'<td title="{escape(title)}">-</td>'
     color = _color(shown[0][1])
     strength = _PALEST + (1 - _PALEST) * float(part / (rate.max() / rate.sum())) ** 0.5
-    # On pale colors the page's own ink is readable in light and in dark, on full ones black or white is.
-    ink = f"--on:{ink_on(color)};" if strength > _FULL else ""
+    inks = "".join(f"--on-{name}:{ink_on(_mixed(color, paper, strength))};" for name, paper in _PAPER.items())
     text = "".join(letters[place] for _, place in shown)
     return (
-        f'<td class="route" style="--route:{color};{ink}--strength:{strength:.2f}" title="{escape(title)}">'
+        f'<td class="route" style="--route:{color};{inks}--strength:{strength:.2f}" title="{escape(title)}">'
         f"<b>{escape(text)}</b> <small>{escape(significant(100 * part, 2))}%</small></td>"
     )
+
+
+def _mixed(color: str, paper: str, strength: float) -> str:
+    """A color on paper, as the page's style mixes them.
+
+    >>> _mixed("#0072B2", "#ffffff", 0.5)
+    '#80b8d8'
+    """
+    channels = ((int(color[k : k + 2], 16), int(paper[k : k + 2], 16)) for k in (1, 3, 5))
+    return "#" + "".join(f"{round(strength * one + (1 - strength) * other):02x}" for one, other in channels)
 
 
 def _warnings(plan: Plan) -> str:

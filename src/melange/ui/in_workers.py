@@ -57,16 +57,20 @@ def chosen(asked: Asked, *, is_shown: bool = False) -> tuple[str, ...]:
         return KeptSession(opened.path, settings=settings, kept=_kept()).workload().total_rate
 
     settings = settings_of(asked.choices, opened.service(), lambda _: asked.log[0], own_rate)
-    if not is_shown or not asked.log[0]:
-        return settings
-    return tuple(one.replace(json.dumps(asked.log[0]), json.dumps(asked.log[1])) for one in settings)
+    return _with_shown_log(asked, settings) if is_shown else settings
 
 
-def _closed(asked: Asked) -> tuple[KeptSession, Plan]:
+def _with_shown_log(asked: Asked, settings: tuple[str, ...]) -> tuple[str, ...]:
+    """Settings that name an uploaded log as the person does."""
+    place, name = asked.log
+    return tuple(one.replace(json.dumps(place), json.dumps(name)) for one in settings) if place else settings
+
+
+def _closed(asked: Asked, chosen: Sequence[str]) -> tuple[KeptSession, Plan]:
     """The session, and the plan by closed form."""
     service = asked.opened.service()
     limit = [f"plan.time_limit_s={min(service.plan.time_limit_s, _MOST_SEARCH_S):g}"]
-    settings = asked.opened.with_choices([*chosen(asked), *limit])
+    settings = asked.opened.with_choices([*chosen, *limit])
     session, kept, key = KeptSession(asked.opened.path, settings=settings, kept=_kept()), _plans(), asked.key
     if key not in kept:
         kept[key] = session.plan()
@@ -92,9 +96,10 @@ def answer(asked: Asked, certified: Json | None, pinned: Json | None) -> Json:
     from melange.ui.answer_parts import answer_html, no_answer, summary_of
 
     try:
-        ran, shown = chosen(asked), chosen(asked, is_shown=True)
+        ran = chosen(asked)
     except MelangeError as error:
         return no_answer(error) | {"settings": [], "command": "", "quick_command": "", "rate": None}
+    shown = _with_shown_log(asked, ran)
     told: Json = {
         "settings": list(ran),
         "command": asked.opened.command("plan", shown),
@@ -102,7 +107,7 @@ def answer(asked: Asked, certified: Json | None, pinned: Json | None) -> Json:
         "rate": None,
     }
     try:
-        plan = Plan.from_json(certified) if certified is not None else _closed(asked)[1]
+        plan = Plan.from_json(certified) if certified is not None else _closed(asked, ran)[1]
     except MelangeError as error:
         return no_answer(error) | told
     told["rate"] = plan.workload.total_rate
@@ -130,7 +135,7 @@ def _study(asked: Asked, certified: Json | None) -> Study:
     from melange.plan.plan import Plan
     from melange.present.study import Study
 
-    session, plan = _closed(asked)
+    session, plan = _closed(asked, chosen(asked))
     # The file of a plan of many types keeps the used ones alone: nothing else can be compared with it.
     if certified is not None and certified["profile"]["is_whole"]:
         plan = Plan.from_json(certified)
@@ -179,7 +184,7 @@ def manifests(asked: Asked, certified: Json | None, target: str, options: Sequen
     from melange.plan.plan import Plan
 
     try:
-        plan = _closed(asked)[1] if certified is None else Plan.from_json(certified)
+        plan = _closed(asked, chosen(asked))[1] if certified is None else Plan.from_json(certified)
         found = target_of(target)
         addresses = [one.partition("=")[2] for one in options if one.startswith("replicas=")]
         given: dict[str, Any] = dict(found.read([one for one in options if not one.startswith("replicas=")]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from melange.errors import InputError
@@ -63,7 +63,7 @@ class Opened:
 
     def service(self) -> Service:
         """The service as the file has it now, under the settings of the command line."""
-        return read_service(self.path, self.settings)
+        return _service(self.path, self.settings, self.stamp)
 
     def with_choices(self, settings: Sequence[str]) -> tuple[str, ...]:
         """Settings of the command line, then those that were chosen."""
@@ -85,6 +85,12 @@ class Opened:
         """The command line that gives an answer, quoted for a shell."""
         chosen = [f"--set={one}" for one in self.with_choices(settings)]
         return shlex.join(["melange", verb, self.words, *chosen, *flags])
+
+
+@lru_cache(maxsize=32)
+def _service(path: Path, settings: tuple[str, ...], stamp: str) -> Service:
+    """The service of a file that has not changed since ``stamp``: an answer asks for it several times."""
+    return read_service(path, settings)
 
 
 def opened(source: Path, settings: Sequence[str] = (), logs: Sequence[Path] = ()) -> Opened:
