@@ -69,6 +69,32 @@ def test_names_are_the_catalog_s_and_escaped(states: States) -> None:
     assert "a<b>" not in plain
 
 
+@pytest.mark.parametrize(
+    "offers",
+    [
+        "{}",
+        "{providers: [AWS, gcp], regions: [US-East-1]}",
+        "{gpus: [h100, L4], market: [spot]}",
+        "{market: [on-demand, spot]}",
+        "{file: own.csv}",
+        "{file: own.csv, market: [spot]}",
+        "{file: own.csv, gpus: [ours, L4], max: {ours: 3}}",
+    ],
+)
+def test_an_untouched_form_chooses_nothing(offers: str, tmp_path: Path) -> None:
+    """However the file writes its names: the lists are those of the file, as the page's script writes them."""
+    (tmp_path / "own.csv").write_text("gpu,instance,price\nL4,small,0.5\nL40S,large,1.5\n")
+    path = tmp_path / "service.yaml"
+    path.write_text(re.sub("offers:.*", f"offers: {offers}", SERVICE))
+    text = controls_html(opened(path).service(), Choices(), load_catalog(), [])
+    lists = re.findall(r'data-names="(\w+)" data-own="([^"]*)">(.*?)</div></details>', text)
+    assert len(lists) >= 2
+    for _, own, rows in lists:
+        boxes = re.findall(r'type="checkbox" id="[^"]*" value="([^"]*)"( checked)?', rows)
+        checked = [name for name, is_checked in boxes if is_checked]
+        assert own == ("all" if len(checked) == len(boxes) else ",".join(checked) or "none")
+
+
 def test_the_command_and_the_file_say_the_same(states: States) -> None:
     """Quoted for a shell; the file keeps what it does not change."""
     asked = states.of([("rate", "12")])

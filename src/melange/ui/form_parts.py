@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from melange.present.pages.html import escape
-from melange.ui.choices import ALL
+from melange.ui.choices import ALL, NONE
 
 # More names than this are folded at first: the form would be several screens long.
 _MOST_OPEN = 10
@@ -132,15 +132,20 @@ class Names:
     @property
     def checked(self) -> set[str]:
         """The names that are chosen now."""
-        now = self.own if self.chosen is None else self.chosen
-        return set(self.known) if not now or list(now) == [ALL] else {name for name in self.known if name in now}
+        return set(self._among(self.own if self.chosen is None else self.chosen))
+
+    def _among(self, names: Sequence[str] | None) -> list[str]:
+        """Which of the known names these are, in any case; all of them where nothing is restricted."""
+        folded = {name.casefold() for name in names or ()}
+        is_all = not folded or folded == {ALL}
+        return [name for name in self.known if is_all or name.casefold() in folded]
 
     def html(self, counts: Mapping[str, int] | None = None) -> str:
         """The list, with a limit beside each name if there are ``counts``."""
         key, checked = escape(self.key), self.checked
-        # In the order of the list, as the script of the page joins them.
-        own = [name for name in self.known if name in self.own] if self.own else [ALL]
-        own = [ALL] if len(own) == len(self.known) else own
+        # As the script of the page writes the list.
+        among = self._among(self.own)
+        own = [ALL] if len(among) == len(self.known) else among or [NONE]
         rows = "".join(self._row(name, name in checked, counts) for name in self.known)
         is_open = " open" if len(self.known) <= _MOST_OPEN else ""
         return (

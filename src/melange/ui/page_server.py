@@ -195,8 +195,9 @@ def _add_page(app: FastAPI, now: Callable[[], _Running], token: str) -> None:
         if not token or not is_same(given, token):
             return log_in_page(query, "This is not the token.")
         response = RedirectResponse(f"/?{query}" if query else "/", 303)
+        # Lax: a link to a state that somebody sent opens it. The answers ask for a header that no other site can send.
         response.set_cookie(
-            COOKIE, cookie_of(token), httponly=True, samesite="strict", secure=request.url.scheme == "https"
+            COOKIE, cookie_of(token), httponly=True, samesite="lax", secure=request.url.scheme == "https"
         )
         return response
 

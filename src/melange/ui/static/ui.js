@@ -1,7 +1,7 @@
 // The page of melange ui: reads the form into a query, asks the server, and shows what it answers.
 (function () {
   "use strict";
-  var CERTIFY_AFTER_MS = 1500, CURVES_AFTER_MS = 400, MOST_PINS = 4;
+  var CERTIFY_AFTER_MS = 1500, CURVES_AFTER_MS = 400, SEEN_AFTER_MS = 600, MOST_PINS = 4;
   var OF_PAGE = ["service", "pin", "against", "tab", "auto"];
   var service = document.body.dataset.service;
   var form = byId("controls");
@@ -107,13 +107,19 @@
     asked = state();
     document.body.dataset.ready = "0";
     var began = performance.now();
+    var waiting = setTimeout(function () {
+      byId("state").textContent = "Answering ...";
+      byId("answer").setAttribute("aria-busy", "true");
+    }, SEEN_AFTER_MS);
     ask("/api/answer?" + encoded(withService(choices()).concat(pinPairs()))).then(function (found) {
       if (!isStale) { show(found); document.body.dataset.tookMs = String(Math.round(performance.now() - began)); }
     }).catch(function (error) {
       if (!isStale) fail(error);
     }).then(function () {
       isBusy = false;
+      clearTimeout(waiting);
       if (isStale) { changed(); return; }
+      byId("answer").setAttribute("aria-busy", "false");
       document.body.dataset.ready = "1";
       document.body.dataset.asked = asked;
       if (last && !last.is_certified && last.summary.cost_per_h !== null && byId("auto").checked) {
