@@ -221,6 +221,7 @@ class Replica:
             self.made += 1
             if math.isnan(job.first_s):
                 job.first_s, job.mark = now, self.added_s
+                policies.read(fleet, self.number, job.inputs)
             if job.made == job.outputs:
                 self._end(job, now, fleet)
             else:
@@ -265,6 +266,7 @@ class Cluster:
         if self.policy == policies.PREFIX_AFFINITY:
             job.cached *= job.replica == policies.home(self.fleet, job.inputs, job.limit, random)
         job.part = policies.sent(self.fleet, job.replica, job.inputs, job.limit)
+        policies.waits(self.fleet, job.replica, job.inputs)
         replica.waiting.append(job)
         if replica.ends_s == math.inf:
             replica.begin(now)
@@ -283,6 +285,8 @@ class Cluster:
         lost.running, lost.waiting, lost.decoding, lost.ready, lost.ends_s = [], deque(), [], [], math.inf
         for job in reversed(held):
             policies.lost(self.fleet, number, job.part)
+            if math.isnan(job.first_s):
+                policies.read(self.fleet, number, job.inputs)
             lost.wasted += job.made
             job.made = job.read = job.stored = 0
             job.first_s = math.nan

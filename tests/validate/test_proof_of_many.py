@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import NormalDist
 
@@ -15,13 +16,15 @@ from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import Trial
 
 
-def trial_of(judge: Judge, value: float, low: float) -> Trial:
-    """A proof of a plan that keeps up, with an interval."""
+def trial_of(judge: Judge, instances: Sequence[int], value: float, low: float) -> Trial:
+    """A proof of a fleet that keeps up, with an interval."""
     types = len(judge.question.profile.replica_types)
-    plan = judge.question
-    tables = {name: np.zeros((types, *plan.workload.request_rate.shape)) for name in ("factor", "sent", "missed")}
+    asked = judge.question
+    counts = np.zeros(types, np.int64)
+    counts[: len(instances)] = instances
+    tables = {name: np.zeros((types, *asked.workload.request_rate.shape)) for name in ("factor", "sent", "missed")}
     return Trial(
-        plan=None,  # type: ignore[arg-type]
+        plan=replace(solve(asked), instances=counts),
         attainment=Interval(value=value, low=low, high=1.0),
         hopeless=tables["sent"],
         samples=(),
@@ -32,21 +35,45 @@ def trial_of(judge: Judge, value: float, low: float) -> Trial:
     )
 
 
-@pytest.mark.parametrize("proofs", [1, 2, 4, 16])
-def test_each_further_proof_has_a_wider_interval(proofs: int) -> None:
-    """By normal quantiles: one proof must be above the target by the lower half of its interval of 95 %."""
-    judge = replace(judge_of(small_service(24), 0.9), proofs=proofs)
+def needed(proofs: int) -> float:
+    """By how much a proof must be above the target where its interval of 95 % goes 0.01 below: by normal quantiles."""
     normal = NormalDist()
-    needed = 0.01 * normal.inv_cdf(1 - 0.025 / min(proofs, 4)) / normal.inv_cdf(0.975)
-    assert judge.is_proven(trial_of(judge, 0.9 + 1.001 * needed, 0.89 + 1.001 * needed))
-    assert not judge.is_proven(trial_of(judge, 0.9 + 0.999 * needed, 0.89 + 0.999 * needed))
+    return 0.01 * normal.inv_cdf(1 - 0.025 / min(proofs, 4)) / normal.inv_cdf(0.975)
 
 
-def test_proofs_are_counted() -> None:
+def is_proven(judge: Judge, instances: Sequence[int], above: float) -> bool:
+    """Whether a fleet is proven that was seen this much above a target of 0.9."""
+    return judge.is_proven(trial_of(judge, instances, 0.9 + above, 0.89 + above))
+
+
+@pytest.mark.parametrize("proofs", [1, 2, 4, 16])
+def test_each_further_proof_of_a_mix_has_a_wider_interval(proofs: int) -> None:
+    """Whichever mixes were looked at before."""
+    judge = judge_of(small_service(24), 0.9)
+    for number in range(proofs):
+        judge.looks.add(trial_of(judge, (1, 1 + number), 1.0, 1.0).plan)
+    assert is_proven(judge, (2, 2), 1.001 * needed(proofs))
+    assert not is_proven(judge, (2, 2), 0.999 * needed(proofs))
+
+
+@pytest.mark.parametrize("proofs", [1, 2, 4, 16])
+def test_a_type_alone_is_proven_as_if_it_were_the_only_one(proofs: int) -> None:
+    """Only looks at the same fleet count: what misses with some instances misses with fewer."""
+    judge = judge_of(small_service(24), 0.9)
+    for number in range(16):
+        judge.looks.add(trial_of(judge, (1, 1 + number), 1.0, 1.0).plan)
+        judge.looks.add(trial_of(judge, (4 + number,), 1.0, 1.0).plan)
+    for _ in range(proofs):
+        judge.looks.add(trial_of(judge, (3,), 1.0, 1.0).plan)
+    assert is_proven(judge, (3,), 1.001 * needed(proofs))
+    assert not is_proven(judge, (3,), 0.999 * needed(proofs))
+
+
+def test_looks_at_proofs_are_counted() -> None:
     """Each proof on drawn requests counts, whether it succeeds or fails."""
     question = small_service(24)
     judge = judge_of(question, 0.9)
     trial = judge.trial(solve(question), np.ones(question.profile.max_request_rate.shape))
     for number in (1, 2):
         judge.proof(trial)
-        assert judge.proofs == number
+        assert sum(judge.looks.seen.values()) == number

@@ -37,8 +37,8 @@ class _Flags:
         None
     )
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1"
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: any free port.")] = 8080
-    processes: Annotated[int, typer.Option(min=1, help="Worker processes that share the port.")] = 1
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 8080
+    processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes that share the port.")] = 1
     policy: Annotated[str, typer.Option(help="Balancing policy.")] = "plan-least-work"
     bytes_per_token: Annotated[float, typer.Option(help="Prompt bytes per token.")] = 4.0
     tokenizer: Annotated[
@@ -48,14 +48,16 @@ class _Flags:
         float, typer.Option(help="Reject (429) when every replica holds this multiple of the load its SLO allows.")
     ] = 3.0
     max_connections: Annotated[
-        int, typer.Option(min=1, help="Maximum connections per process; further ones get 503.")
+        int, typer.Option(min=1, max=1_000_000, help="Maximum connections per process; further ones get 503.")
     ] = 20_000
     max_body_mib: Annotated[float, typer.Option(help="Largest request body [MiB].")] = 8.0
-    retry_after: Annotated[int, typer.Option(min=1, help="Retry-After of rejected requests [s].")] = 1
+    retry_after: Annotated[int, typer.Option(min=1, max=86_400, help="Retry-After of rejected requests [s].")] = 1
     health_path: Annotated[str, typer.Option(help="Path of the replicas' health check.")] = "/health"
     health_every: Annotated[float, typer.Option(help="Health check interval [s].")] = 2.0
     health_timeout: Annotated[float, typer.Option(help="Health check timeout [s].")] = 2.0
-    max_failures: Annotated[int, typer.Option(min=1, help="Consecutive failed requests that eject a replica.")] = 3
+    max_failures: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Consecutive failed requests that eject a replica.")
+    ] = 3
     connect_timeout: Annotated[float, typer.Option(help="Timeout for connecting to a replica [s].")] = 2.0
     answer_timeout: Annotated[float, typer.Option(help="Timeout for a replica that sends nothing [s].")] = 600.0
     idle_timeout: Annotated[float, typer.Option(help="Timeout for a request's head, and for idle clients [s].")] = 30.0

@@ -30,9 +30,12 @@ class _Flags:
     ] = None
     listen: Annotated[str | None, typer.Option(help="Address a gateway listens on (127.0.0.1:8080).")] = None
     bytes_per_token: Annotated[float | None, typer.Option(help="Body bytes per prompt token (4).")] = None
-    envelope_bytes: Annotated[int | None, typer.Option(help="Body bytes that are not prompt (100).")] = None
+    envelope_bytes: Annotated[
+        int | None, typer.Option(min=0, max=1 << 30, help="Body bytes that are not prompt (100).")
+    ] = None
     max_body_bytes: Annotated[
-        int | None, typer.Option(help="Reject longer bodies; default: twice the plan's longest prompt.")
+        int | None,
+        typer.Option(min=1, max=1 << 40, help="Reject longer bodies; default: twice the plan's longest prompt."),
     ] = None
     option: Annotated[
         list[str] | None,

@@ -62,9 +62,10 @@ class _Flags:
         typer.Option(help="Start no test after this time, for example 30m; default: until the plan is settled."),
     ] = None
     buckets: Annotated[
-        int | None, typer.Option(min=1, help="Measure this many sizes, even if the plan settles earlier or later.")
+        int | None,
+        typer.Option(min=1, max=10_000, help="Measure this many sizes, even if the plan settles earlier or later."),
     ] = None
-    requests: Annotated[int, typer.Option(min=1, help="Minimum requests counted at each rate.")] = 60
+    requests: Annotated[int, typer.Option(min=1, max=1_000_000, help="Minimum requests counted at each rate.")] = 60
     precision: Annotated[
         float,
         typer.Option(help="Relative gap between passing and failing rate to stop at."),

@@ -77,8 +77,10 @@ class _Limits:
         typer.Option(metavar="NAME=N", help="Instances never to go below: of a type, or N in all (repeatable)."),
     ] = None
     slack: Annotated[float, typer.Option(help="Share by which the fleet is made larger when it changes.")] = 0.03
-    spare: Annotated[int, typer.Option(min=0, help="N+k: instances beyond what the traffic takes.")] = 0
-    max_changes: Annotated[int, typer.Option(min=2, help="Most changes of the wanted fleet in an hour.")] = 12
+    spare: Annotated[int, typer.Option(min=0, max=10_000, help="N+k: instances beyond what the traffic takes.")] = 0
+    max_changes: Annotated[
+        int, typer.Option(min=2, max=10_000, help="Most changes of the wanted fleet in an hour.")
+    ] = 12
     settle: Annotated[float, typer.Option(help="How often a smaller fleet and another mix are looked for [s].")] = (
         3600.0
     )

@@ -25,7 +25,7 @@ class _Flags:
         ),
     ] = None
     suggest: Annotated[
-        int, typer.Option("--suggest-measurements", min=0, help="Suggest the N most valuable measurements.")
+        int, typer.Option("--suggest-measurements", min=0, max=1000, help="Suggest the N most valuable measurements.")
     ] = 0
 
 

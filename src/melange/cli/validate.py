@@ -36,12 +36,12 @@ class _Flags:
         list[str] | None,
         typer.Option(metavar="FIELD=VALUE", help="Only log rows with this value, for example model=llama."),
     ] = None
-    requests: Annotated[int | None, typer.Option(min=2, help="Requests per run; default: 10000, or the whole log.")] = (
-        None
-    )
+    requests: Annotated[
+        int | None, typer.Option(min=2, max=20_000_000, help="Requests per run; default: 10000, or the whole log.")
+    ] = None
     seeds: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of runs, each with different requests; default: 5, or 1 for a log."),
+        typer.Option(min=1, max=1000, help="Number of runs, each with different requests; default: 5, or 1 for a log."),
     ] = None
     scale: Annotated[float, typer.Option(help="Multiple of the planned rate.")] = 1.0
     arrivals: Annotated[
@@ -65,7 +65,9 @@ class _Flags:
         typer.Option(help="Required share of requests that meet the SLO; default: the SLO's own, or 0.99."),
     ] = None
     report: Annotated[Path | None, typer.Option(help="Also write the report as one HTML page.")] = None
-    processes: Annotated[int | None, typer.Option(min=1, help="Maximum parallel processes; default: automatic.")] = None
+    processes: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Maximum parallel processes; default: automatic.")
+    ] = None
     on: Annotated[str | None, typer.Option(help="Run on a Ray cluster: ray://host:10001.")] = None
 
     def check(self) -> None:
@@ -153,9 +155,13 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
     """
     from melange.validate.evidence import REQUESTS, RUNS
     from melange.validate.simulate import draw_for, planned_workload, within_context
-    from melange.workload.arrivals import draw
+    from melange.workload.arrivals import MOST_DRAWN, draw
 
     count, seeds = flags.requests or REQUESTS, range(flags.seeds or RUNS)
+    if count * len(seeds) > MOST_DRAWN:
+        raise InputError(
+            f"{len(seeds)} runs of {count:,} requests: at most {MOST_DRAWN:,} requests in all", hint="--requests 100000"
+        )
     burstiness = flags.burstiness
     carried, shown = planned_workload(plan), plan.certificate or plan.simulation
     # A plan that was simulated on a log at its own pace is made for that pace, not for a statistic of it.

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 # Completions that the plan's own traffic counts for, until real ones are seen. More, and a balancer takes longer to
 # learn that completions are longer or shorter than planned; fewer, and the first few decide where all go. A judgment.
 _PRIOR_COMPLETIONS = 200.0
+# A mean prompt that has not been read counts as this many average requests: what waits for prompts misses its limit on
+# the first token, and what decodes beside them is held up. Of 17 fleets of one type near their target (drawn services,
+# seed 777) 8, 16, 32 and 64 left 0.90, 0.89, 0.89 and 0.90 times as many misses as none, in the geometric mean; of 10
+# of a fresh seed 0.93 to 0.94, none more.
+_UNREAD = 16.0
 
 
 def policy_state(
@@ -53,6 +58,10 @@ def policy_state(
     sizes = sizes_of(plan.workload)
     part = np.stack([parts_of(engine, one, plan.slo, sizes) for engine, one in zip(engines, rate, strict=True)])
     traffic = plan.workload.request_rate / plan.workload.total_rate * _PRIOR_COMPLETIONS
+    sent = share * traffic
+    whole = np.maximum(sent.sum(axis=(1, 2)), np.finfo(float).tiny)
+    average = (part * sent).sum(axis=(1, 2)) / whole
+    prompt = (plan.workload.input_tokens * sent).sum(axis=(1, 2)) / whole
     tables = {
         "type_of": np.repeat(np.arange(len(used)), [replicas[names[r]] for r in used]),
         "input_edges": np.asarray(plan.workload.buckets.input_edges, float),
@@ -69,6 +78,13 @@ def policy_state(
         "is_up": np.ones(count, np.int64),
         "outstanding": np.zeros(count, np.int64),
         "fill": np.zeros(count),
+        "unread": np.zeros(count),
+        # How much of a replica a request occupies is known by its size, and only roughly: each counts as much again for
+        # being one. All by size, and a replica with many small requests gets too many more; all by number, and large
+        # ones pile up. Of 49 such fleets 0.89 times as many requests missed as by size alone, in the geometric mean; by
+        # number alone 0.91 times. Of 19 of a fresh seed 0.81 and 0.90 times.
+        "request_part": average,
+        "unread_part": _UNREAD * average / np.maximum(prompt, 1.0),
         "credit": np.zeros(len(traffic) * len(used)),
         # So that the first in turn is the first of each type.
         "turn": np.full(len(used) + 1, count - 1, np.int64),

@@ -24,6 +24,9 @@ PLAN_LEAST_WORK, PLAN_SHARES, PAPER, LEAST_OUTSTANDING, ROUND_ROBIN, RANDOM, PRE
 # What people call them, the default first.
 POLICIES = ("plan-least-work", "plan-shares", "paper", "least-outstanding", "round-robin", "random", "prefix-affinity")
 
+# Those that send each type its share of the plan, while it has room.
+FOLLOWING_SHARES = ("plan-least-work", "plan-shares", "prefix-affinity")
+
 # A replica this full takes requests only if no other type has more room: what the default headroom leaves. Of 0.7 to 1,
 # 0.9 and 0.8 held the SLO of most requests on five plans.
 FULL = 0.9
@@ -57,6 +60,12 @@ class PolicyState(NamedTuple):
         Requests that were sent to a replica and have not come back (n).
     fill
         Parts that those occupy, as expected when they were sent (n): above 1 the replica runs more than its SLO allows.
+    unread
+        Prompt tokens that were sent to a replica and whose first token has not come back (n): they wait, or hold up
+        what runs.
+    request_part, unread_part
+        Part of a replica that each request, and each of these tokens, counts as beside the parts that requests occupy,
+        where a replica of a type is chosen (T).
     completions
         Completions seen by bucket (I O), the plan's own traffic as a first guess.
     seen, output_sum
@@ -76,6 +85,9 @@ class PolicyState(NamedTuple):
     is_up: Ints
     outstanding: Ints
     fill: Floats
+    unread: Floats
+    request_part: Floats
+    unread_part: Floats
     completions: Floats
     seen: Floats
     output_sum: Floats
@@ -130,6 +142,16 @@ def sent(state: PolicyState, replica: int, input_tokens: int, max_tokens: int) -
     return part
 
 
+def waits(state: PolicyState, replica: int, input_tokens: int) -> None:
+    """Note that the first token of a request that was sent will be seen: until then its prompt is unread."""
+    state.unread[replica] += input_tokens
+
+
+def read(state: PolicyState, replica: int, input_tokens: int) -> None:
+    """Note the first token of a request, or that it is lost before."""
+    state.unread[replica] -= input_tokens
+
+
 def finished(state: PolicyState, replica: int, input_tokens: int, output_tokens: int, part: float) -> None:
     """Give back what a request was booked with, and learn from the length of its completion."""
     lost(state, replica, part)
@@ -154,15 +176,14 @@ def lost(state: PolicyState, replica: int, part: float) -> None:
 
 
 def _plan_least_work(state: PolicyState, input_tokens: int, max_tokens: int) -> int:
-    """The plan's shares; inside a type the replica that is least full; another type where that one is over-full."""
+    """The plan's shares; inside a type the replica with the least work; another type where that one is over-full."""
     i, last = _bucket(state.input_edges, input_tokens), _last_output(state, max_tokens)
     t = _next_type(state, i, last)
     if t < 0:
         return _least_outstanding(state)
-    best = _least_full(state, t)
-    if state.fill[best] + _expected(state, state.part, t, i, last) <= FULL:
-        return best
-    return _refuge(state, t, i, last, best)
+    part = _expected(state, state.part, t, i, last)
+    best = _with_room(state, t, part)
+    return best if best >= 0 else _refuge(state, t, i, last, _least_work(state, t))
 
 
 def _plan_shares(state: PolicyState, input_tokens: int, max_tokens: int) -> int:
@@ -185,10 +206,8 @@ def _prefix_affinity(state: PolicyState, input_tokens: int, max_tokens: int, key
     wanted = _replica_of_key(state, t, key)
     if state.fill[wanted] + part <= FULL:
         return wanted
-    best = _least_full(state, t)
-    if state.fill[best] + part <= FULL:
-        return best
-    return _refuge(state, t, i, last, best)
+    best = _with_room(state, t, part)
+    return best if best >= 0 else _refuge(state, t, i, last, _least_work(state, t))
 
 
 def _type_of_key(state: PolicyState, i: int, last: int, key: float) -> int:
@@ -325,12 +344,31 @@ def _refuge(state: PolicyState, t: int, i: int, last: int, best: int) -> int:
     return refuge
 
 
+def _with_room(state: PolicyState, t: int, part: float) -> int:
+    """The replica of a type with the least work, or else the least full one, if a request has room; -1 where none."""
+    best = _least_work(state, t)
+    if state.fill[best] + part > FULL:
+        best = _least_full(state, t)
+    return best if state.fill[best] + part <= FULL else -1
+
+
 def _least_full(state: PolicyState, t: int) -> int:
     """The replica of a type that is least full, the first of several; -1 where none is up."""
     best = -1
     for r in range(len(state.type_of)):
         if state.type_of[r] == t and state.is_up[r] and (best < 0 or state.fill[r] < state.fill[best]):
             best = r
+    return best
+
+
+def _least_work(state: PolicyState, t: int) -> int:
+    """The replica of a type with the least work, the first of several; -1 where none is up."""
+    best, least = -1, 0.0
+    for r in range(len(state.type_of)):
+        if state.type_of[r] == t and state.is_up[r]:
+            work = state.fill[r] + state.request_part[t] * state.outstanding[r] + state.unread_part[t] * state.unread[r]
+            if best < 0 or work < least:
+                best, least = r, work
     return best
 
 

@@ -31,6 +31,8 @@ _SHARED_PART = 0.85
 # Least and most coefficient of variation of the times between drawn arrivals. Below, arrivals are evenly spaced; above,
 # the shape of the gamma distribution is so small that drawn times underflow to 0.
 BURSTINESS = (1e-3, 1e3)
+# Requests that are drawn at most: with their simulation they take about 150 bytes each, 3 GB.
+MOST_DRAWN = 20_000_000
 _AS_THEY_CAME = " as recorded"
 
 
@@ -176,7 +178,7 @@ def draw(
     Raises
     ------
     InputError
-        Ordinal buckets, no requests, a burstiness outside :data:`BURSTINESS`.
+        Ordinal buckets, no requests or more than :data:`MOST_DRAWN`, a burstiness outside :data:`BURSTINESS`.
 
     Examples
     --------
@@ -185,8 +187,8 @@ def draw(
     >>> len(arrivals), 9 < arrivals.rate < 11
     (1000, True)
     """
-    if requests < 1:
-        raise InputError(f"arrivals.requests must be >= 1, got {requests}")
+    if not 1 <= requests <= MOST_DRAWN:
+        raise InputError(f"arrivals.requests must be 1 to {MOST_DRAWN:,}, got {requests:,}")
     least, most = BURSTINESS
     if not least <= burstiness <= most:
         raise InputError(f"arrivals.burstiness must be {least:g} to {most:g}, got {burstiness:g}")

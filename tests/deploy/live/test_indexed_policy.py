@@ -34,6 +34,9 @@ def random_state(random: np.random.Generator) -> PolicyState:
         "is_up": (random.random(n) < random.choice([0.2, 0.7, 1.0])).astype(int),
         "outstanding": outstanding,
         "fill": fill,
+        "unread": np.where(outstanding > 0, random.integers(0, 3, n) * 500.0, 0.0),
+        "request_part": random.integers(0, 2, types) / 8,
+        "unread_part": random.integers(0, 2, types) * 1e-3,
         "completions": completions.ravel(),
         "seen": completions.sum(axis=1),
         "output_sum": completions.sum(axis=1) * 50,
@@ -52,7 +55,7 @@ def test_choices_are_those_of_the_policies_that_look_through_all(name: str) -> N
     for _ in range(150):
         plain = random_state(random)
         indexed = IndexedState(copy.deepcopy(plain))
-        held: list[tuple[int, int, float]] = []
+        held: list[tuple[int, int, float, int]] = []
         for _ in range(40):
             tokens, most = int(random.integers(1, 3000)), int(random.choice([0, 20, 200, 2000]))
             uniform = float(random.random())
@@ -62,17 +65,26 @@ def test_choices_are_those_of_the_policies_that_look_through_all(name: str) -> N
                 chosen += 1
                 part = policy.sent(plain, r, tokens, most)
                 i, last = indexed.cell(tokens, most)
-                assert indexed.book(r, i, last) == pytest.approx(part)
-                held.append((r, tokens, part))
+                unread = tokens if random.random() < 0.7 else 0
+                policy.waits(plain, r, unread)
+                assert indexed.book(r, i, last, unread) == pytest.approx(part)
+                held.append((r, tokens, part, unread))
+            if held and random.random() < 0.3:
+                place = int(random.integers(len(held)))
+                r, tokens, part, unread = held[place]
+                policy.read(plain, r, unread)
+                indexed.read(r, unread)
+                held[place] = (r, tokens, part, 0)
             if held and random.random() < 0.6:
-                r, tokens, part = held.pop(int(random.integers(len(held))))
+                r, tokens, part, unread = held.pop(int(random.integers(len(held))))
+                policy.read(plain, r, unread)
                 if random.random() < 0.8:
                     outputs = int(random.integers(1, 1500))
                     policy.finished(plain, r, tokens, outputs, part)
                     indexed.learn(indexed.cell(tokens, 0)[0], outputs)
                 else:
                     policy.lost(plain, r, part)
-                indexed.give_back(r, part)
+                indexed.give_back(r, part, unread)
             if random.random() < 0.2:
                 r, is_up = int(random.integers(len(plain.is_up))), bool(random.random() < 0.6)
                 plain.is_up[r] = int(is_up)
@@ -108,10 +120,13 @@ def test_a_choice_looks_at_few_of_a_thousand_replicas() -> None:
     state = random_state(np.random.default_rng(7))
     types = len(state.turn) - 1
     lists = {"type_of": sorted(r % types for r in range(n)), "is_up": [1] * n, "outstanding": [0] * n}
-    indexed = IndexedState(state._replace(**lists, fill=Counted([0.0] * n)))
+    indexed = IndexedState(state._replace(**lists, fill=[0.0] * n, unread=[0.0] * n))
+    indexed._work = Counted(indexed._work)
+    for tournament in indexed._least:
+        tournament._values = indexed._work
     Counted.reads = 0
     for _ in range(100):
         r = indexed_policy().choose(0, indexed, 50, 0, 0.0)
         i, last = indexed.cell(50, 0)
-        indexed.give_back(r, indexed.book(r, i, last))
-    assert Counted.reads < 100 * 60
+        indexed.give_back(r, indexed.book(r, i, last, 50), 50)
+    assert 100 < Counted.reads < 100 * 60

@@ -46,6 +46,25 @@ def serve(ledger: Ledger, balancer: Balancer, inputs: int, outputs: int, *, took
     balancer.finish(ticket, ledger.completed(ticket, completion, 0.0))
 
 
+def test_a_prompt_is_unread_until_its_first_token_comes_back() -> None:
+    """Of streams only: of other answers nobody knows when; and what ends before gives it back."""
+    _, _, (balancer,) = books()
+    balancer.list_replicas([Address(place=0, url="http://a"), Address(place=0, url="http://b")])
+    first, second, whole = (balancer.place(Size(40, 20, is_stream)) for is_stream in (True, True, False))
+    assert first is not None
+    assert second is not None
+    assert whole is not None
+    assert balancer.fleet.unread == [40.0, 40.0]
+    balancer.read(first)
+    balancer.read(first)
+    assert sorted(balancer.fleet.unread) == [0.0, 40.0]
+    balancer.list_replicas([one.address for one in balancer.replicas])
+    assert sorted(balancer.fleet.unread) == [0.0, 40.0]
+    for ticket in (first, second, whole):
+        balancer.give_back(ticket)
+    assert balancer.fleet.unread == [0.0, 0.0]
+
+
 def test_rates_are_arrivals_and_sizes_those_of_completions() -> None:
     """Two processes, 100 s: what was rejected counts as it would have been served, what was refused not at all."""
     counters, ledgers, balancers = books(processes=2)

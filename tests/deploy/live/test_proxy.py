@@ -103,9 +103,9 @@ def test_true_lengths_are_learned_from_usage_and_from_chunks(balancer: Balancer)
 
 
 @contextlib.contextmanager
-def streaming(balancer: Balancer, max_tokens: int) -> Iterator[socket.socket]:
+def streaming(balancer: Balancer, max_tokens: int, prompt: str = "abc") -> Iterator[socket.socket]:
     """A bare connection on which a stream has been asked for."""
-    request = json.dumps({"prompt": "abc", "max_tokens": max_tokens, "stream": True}).encode()
+    request = json.dumps({"prompt": prompt, "max_tokens": max_tokens, "stream": True}).encode()
     with socket.create_connection(("127.0.0.1", balancer.port), 10) as client:
         client.sendall(
             b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(request) + request
@@ -235,3 +235,24 @@ def test_many_clients_at_once_lose_nothing(balancer: Balancer) -> None:
         one.join()
     assert statuses == [200] * 640
     assert balancer.metric("replica_outstanding") == 0
+
+
+def test_replicas_with_unread_prompts_are_passed_over(plan_file: Path) -> None:
+    """One that has answered several streams with a first token takes the next before one that has not."""
+    with contextlib.ExitStack() as stack:
+        replicas = sorted((stack.enter_context(Replica()) for _ in range(2)), key=lambda one: one.url)
+        balancer = stack.enter_context(Balancer(plan_file, *(f"--replica=A100={one.url}" for one in replicas)))
+        waiting, reading = replicas
+        waiting.be("wait")
+        reading.be("slow")
+        stack.enter_context(streaming(balancer, 10_000, "a " * 100))
+        eventually(lambda: waiting.seen["count"] == 1)
+        for count in range(1, 4):
+            client = stack.enter_context(streaming(balancer, 10_000, "a " * 100))
+            assert client.recv(65536)
+            assert reading.seen["count"] == count
+        waiting.be("slow")
+        eventually(lambda: balancer.metric("replica_outstanding") == 4)
+        client = stack.enter_context(streaming(balancer, 10_000, "a " * 100))
+        assert client.recv(65536)
+        assert waiting.seen["count"] == 2

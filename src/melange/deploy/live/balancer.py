@@ -51,10 +51,12 @@ class LiveReplica:
 class Ticket:
     """A request's place on a replica, to be given back exactly once."""
 
-    __slots__ = ("in_flight", "input_bucket", "is_held", "part", "replica", "size")
+    __slots__ = ("in_flight", "input_bucket", "is_held", "part", "replica", "size", "unread")
 
     def __init__(self, replica: LiveReplica, size: Size, part: float, input_bucket: int, in_flight: int) -> None:
         self.replica, self.size, self.part, self.input_bucket, self.is_held = replica, size, part, input_bucket, True
+        # Prompt tokens until the first token comes back, which is seen of streams only.
+        self.unread = size.input_tokens if size.is_stream else 0
         self.in_flight = in_flight  # requests on the replica, this one included, when it was sent
 
 
@@ -90,13 +92,18 @@ class Balancer:
     def list_replicas(self, addresses: Sequence[Address]) -> None:
         """Take up the replicas of a list; those that were there before keep what they hold, and what was learned."""
         before = {one.address: one for one in self.replicas}
-        outstanding = {one: (self.fleet.outstanding[one.index], self.fleet.fill[one.index]) for one in self.replicas}
+        held = {one: self.fleet.held_by(one.index) for one in self.replicas}
         now = tuple(before.get(address) or self._new(address) for address in sorted(addresses))
         counts = counts_of(addresses, self.plan)
         self.routed = routed_plan(self.plan, self.factors, counts) if self.factors else self.plan
         fleet = policy_state(self.routed, counts)
         # Each process sees its part of the traffic: to it a request stands for one in every other process too.
-        fleet = fleet._replace(part=[part * self.settings.processes for part in fleet.part])
+        times = self.settings.processes
+        fleet = fleet._replace(
+            part=[part * times for part in fleet.part],
+            request_part=[part * times for part in fleet.request_part],
+            unread_part=[part * times for part in fleet.unread_part],
+        )
         if before:
             old = self.fleet
             fleet = fleet._replace(completions=old.completions, seen=old.seen, output_sum=old.output_sum)
@@ -106,7 +113,7 @@ class Balancer:
             one.index = -1
         for index, one in enumerate(now):
             one.index = index
-            fleet.outstanding[index], fleet.fill[index] = outstanding.get(one, (0, 0.0))
+            fleet.outstanding[index], fleet.fill[index], fleet.unread[index] = held.get(one, (0, 0.0, 0.0))
             fleet.is_up[index] = int(one.is_up)
         self.fleet, self.replicas = IndexedState(fleet), now
         for one in before.values():
@@ -163,7 +170,7 @@ class Balancer:
             return None
         fleet, replica, row = self.fleet, self.replicas[index], self.row
         i, last = fleet.cell(size.input_tokens, size.max_tokens)
-        part = fleet.book(index, i, last)
+        part = fleet.book(index, i, last, size.input_tokens if size.is_stream else 0)
         slot = replica.slot
         row[self._outstanding + slot] += 1.0
         row[self._fill + slot] = fleet.fill[index]
@@ -194,6 +201,12 @@ class Balancer:
                 best = index
         return best
 
+    def read(self, ticket: Ticket) -> None:
+        """The first token of a stream has come back: its prompt is read."""
+        if ticket.is_held and ticket.unread and ticket.replica.index >= 0:
+            self.fleet.read(ticket.replica.index, ticket.unread)
+        ticket.unread = 0
+
     def finish(self, ticket: Ticket, output_tokens: int) -> None:
         """A completion has come whole: give its place back and learn from its length."""
         if ticket.replica.index >= 0:
@@ -208,7 +221,7 @@ class Balancer:
         replica, row, fill = ticket.replica, self.row, 0.0
         index, slot = replica.index, replica.slot
         if index >= 0:
-            self.fleet.give_back(index, ticket.part)
+            self.fleet.give_back(index, ticket.part, ticket.unread)
             fill = self.fleet.fill[index]
         row[self._outstanding + slot] -= 1.0
         row[self._fill + slot] = fill

@@ -52,8 +52,8 @@ class Exchange:
     """
 
     __slots__ = ("_arrived_s", "_client", "_completion", "_connecting", "_failed", "_fields", "_held_s",
-                 "_is_chunked", "_is_held", "_is_over", "_is_retry", "_link", "_moment_s", "_needs_new", "_now",
-                 "_patience_s", "_proxy", "_request", "_size", "_status", "_ticket")  # fmt: skip
+                 "_is_chunked", "_is_held", "_is_over", "_is_retry", "_is_unread", "_link", "_moment_s", "_needs_new",
+                 "_now", "_patience_s", "_proxy", "_request", "_size", "_status", "_ticket")  # fmt: skip
 
     def __init__(
         self, proxy: Proxy, client: Client, request: Request, fields: bytes, size: Size, arrived_s: float
@@ -70,6 +70,7 @@ class Exchange:
         self._completion: Completion | None = None  # once the answer has begun to go back
         self._status = 0
         self._is_over = self._is_chunked = False
+        self._is_unread = False  # the first token of its stream has not come back
         # Whether it waits for the client to read, and the longest that it has [s].
         self._is_held, self._held_s = False, 0.0
 
@@ -127,6 +128,8 @@ class Exchange:
         if completion is not None:
             if piece:
                 completion.note(piece, now_s)
+                if self._is_unread:
+                    self._look_for_first(completion)
                 if self._is_chunked:
                     piece = b"%x\r\n%b\r\n" % (len(piece), piece)
             if is_last:
@@ -153,6 +156,9 @@ class Exchange:
         kind = named.get(b"content-type", b"").partition(b";")[0].strip().lower()
         self._completion = completion = Completion(kind == b"text/event-stream")
         completion.note(piece, now_s)
+        self._is_unread = completion.is_stream
+        if self._is_unread:
+            self._look_for_first(completion)
         length = len(piece) if is_last else link.length
         framing = b""
         if link.status not in {204, 304}:
@@ -174,6 +180,13 @@ class Exchange:
             self._settle(completion)
         elif client.is_full:
             self.hold()
+
+    def _look_for_first(self, completion: Completion) -> None:
+        """Tell the balancer of the first token of a stream: its prompt no longer waits."""
+        if completion.chunks:
+            self._is_unread = False
+            if self._ticket is not None:
+                self._proxy.balancer.read(self._ticket)
 
     def _settle(self, completion: Completion) -> None:
         """An answer has come whole: keep book of it."""

@@ -73,11 +73,12 @@ class IndexedState:
     Parameters
     ----------
     state
-        Whose lists are taken over. Only :meth:`book`, :meth:`give_back` and :meth:`set_up` may change ``fill``,
-        ``outstanding`` and ``is_up`` from now on.
+        Whose lists are taken over. Only :meth:`book`, :meth:`read`, :meth:`give_back` and :meth:`set_up` may change
+        ``fill``, ``unread``, ``outstanding`` and ``is_up`` from now on.
     """
 
-    __slots__ = (*PolicyState._fields, "_fewest", "_fewest_stale", "_least", "_ranges", "_ups", "all_up", "up_count")
+    __slots__ = (*PolicyState._fields, "_emptiest", "_fewest", "_fewest_stale", "_least", "_ranges", "_stale", "_ups",
+                 "_work", "all_up", "up_count")  # fmt: skip
 
     type_of: list[int]
     input_edges: list[float]
@@ -88,6 +89,9 @@ class IndexedState:
     is_up: list[int]
     outstanding: list[int]
     fill: list[float]
+    unread: list[float]
+    request_part: list[float]
+    unread_part: list[float]
     completions: list[float]
     seen: list[float]
     output_sum: list[float]
@@ -100,9 +104,13 @@ class IndexedState:
         types, count = len(self.turn) - 1, len(self.type_of)
         edges = [bisect_left(self.type_of, t) for t in range(types + 1)]
         self._ranges = [(edges[t], edges[t + 1] - edges[t]) for t in range(types)]
-        self._least = [_Least(self.fill, self.is_up, *one) for one in self._ranges]
+        self._work = [self._work_of(r) for r in range(count)]
+        self._least = [_Least(self._work, self.is_up, *one) for one in self._ranges]
+        self._emptiest = [_Least(self.fill, self.is_up, *one) for one in self._ranges]
         self._fewest = _Least(self.outstanding, self.is_up, 0, count)
-        self._fewest_stale: set[int] = set()  # whose outstanding has changed; the tournament is seldom asked for
+        # What has changed since tournaments that are seldom asked for were asked.
+        self._fewest_stale: set[int] = set()
+        self._stale: list[set[int]] = [set() for _ in self._ranges]
         self.up_count = [sum(self.is_up[first : first + many]) for first, many in self._ranges]
         self.all_up = sum(self.up_count)
         self._ups: dict[int, list[int]] = {}
@@ -117,6 +125,7 @@ class IndexedState:
         self.all_up += 1 if is_up else -1
         self._least[t].changed(r)
         self._fewest_stale.add(r)
+        self._stale[t].add(r)
         self._ups.clear()
 
     def cell(self, input_tokens: int, max_tokens: int) -> tuple[int, int]:
@@ -124,23 +133,44 @@ class IndexedState:
         last = _bucket(self.output_edges, max_tokens) if max_tokens > 0 else len(self.output_edges) - 1
         return _bucket(self.input_edges, input_tokens), last
 
-    def book(self, r: int, i: int, last: int) -> float:
-        """As :func:`melange.replica.policy.sent` of a request of that cell."""
+    def _work_of(self, r: int) -> float:
+        t = self.type_of[r]
+        return self.fill[r] + self.request_part[t] * self.outstanding[r] + self.unread_part[t] * self.unread[r]
+
+    def book(self, r: int, i: int, last: int, unread: int) -> float:
+        """As :func:`melange.replica.policy.sent` of a request of that cell, and ``waits`` of its unread tokens."""
         t = self.type_of[r]
         part = _expected(self, self.part, t, i, last)
         self.outstanding[r] += 1
         self.fill[r] += part
+        self.unread[r] += unread
+        self._work[r] = self._work_of(r)
         self._least[t].changed(r)
         self._fewest_stale.add(r)
+        self._stale[t].add(r)
         return part
 
-    def give_back(self, r: int, part: float) -> None:
-        """As :func:`melange.replica.policy.lost`."""
+    def held_by(self, r: int) -> tuple[int, float, float]:
+        """What a replica holds: requests, the parts that they occupy, and unread tokens."""
+        return self.outstanding[r], self.fill[r], self.unread[r]
+
+    def read(self, r: int, unread: int) -> None:
+        """As :func:`melange.replica.policy.read`."""
+        self.unread[r] -= unread
+        self._work[r] = self._work_of(r)
+        self._least[self.type_of[r]].changed(r)
+
+    def give_back(self, r: int, part: float, unread: int) -> None:
+        """As :func:`melange.replica.policy.lost`, and ``read`` of what is still unread."""
         left = self.outstanding[r] - 1
         self.outstanding[r] = left
         self.fill[r] = self.fill[r] - part if left else 0.0  # without what rounding has left
-        self._least[self.type_of[r]].changed(r)
+        self.unread[r] -= unread
+        self._work[r] = self._work_of(r)
+        t = self.type_of[r]
+        self._least[t].changed(r)
         self._fewest_stale.add(r)
+        self._stale[t].add(r)
 
     def learn(self, i: int, output_tokens: int) -> None:
         """As :func:`melange.replica.policy.finished` does, of a completion of an input bucket."""
@@ -156,7 +186,10 @@ class IndexedState:
 
     def least_full(self, t: int) -> int:
         """The replica of a type that is least full, the first of several; -1 where none is up."""
-        return self._least[t].top
+        for r in self._stale[t]:
+            self._emptiest[t].changed(r)
+        self._stale[t].clear()
+        return self._emptiest[t].top
 
     def fewest(self) -> int:
         """The replica with the fewest outstanding requests, the first of several; -1 where none is up."""
@@ -226,7 +259,8 @@ def _bucket(edges: list[float], tokens: float) -> int:
 
 
 _REPLACED: dict[str, Callable[..., int | float]] = {
-    "_least_full": lambda state, t: state._least[t].top,
+    "_least_full": IndexedState.least_full,
+    "_least_work": lambda state, t: state._least[t].top,
     "_is_any_up": lambda state, t: state.up_count[t],
     "_least_outstanding": IndexedState.fewest,
     "_next_in_turn": _next_in_turn,

@@ -51,7 +51,7 @@ from melange.replica.simulated.heaps import remove, rise, sink
 from melange.replica.simulated.outcome import SERVED
 
 _policy = compiled_policy()
-_finished = _policy.finished
+_finished, _read = _policy.finished, _policy.read
 # Steps of a run that grow by less than this are taken to be alike: the root would lose its digits to rounding.
 _NO_GROWTH = 1e-9
 
@@ -430,6 +430,7 @@ def _first_token(whole, real, phases, keys, members, requests, moments, k, fleet
     if math.isnan(moments[k, at.FIRST_TOKEN]):
         moments[k, at.FIRST_TOKEN] = now
         moments[k, at.MARK] = real[at.ADDED]
+        _read(fleet, replica, requests[k, at.INPUT])
     if made == requests[k, at.OUTPUT]:
         whole[at.USED] -= units(whole, prompt)
         _end(whole, real, requests, moments, k, fleet, replica, now)

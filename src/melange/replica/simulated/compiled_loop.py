@@ -20,7 +20,8 @@ from melange.replica.simulated.heaps import settle
 from melange.replica.simulated.outcome import FAILED, REFUSED
 
 _policy = compiled_policy()
-_choose, _sent, _lost, _home = _policy.choose, _policy.sent, _policy.lost, _policy.home
+_choose, _sent, _waits, _read = _policy.choose, _policy.sent, _policy.waits, _policy.read
+_lost, _home = _policy.lost, _policy.home
 
 _GOLDEN = 0.6180339887498949  # its multiples are spread evenly over [0, 1)
 
@@ -89,6 +90,7 @@ def _send(world, fleet, policy, k, now, uniform):
     if is_moved:
         requests[k, at.CACHED] = 0
     world.moments[k, at.PART] = _sent(fleet, replica, requests[k, at.INPUT], requests[k, at.LIMIT])
+    _waits(fleet, replica, requests[k, at.INPUT])
     enqueue(world, replica, k, now)
     return replica
 
@@ -106,6 +108,8 @@ def _change(world, script, fleet, replica, is_up, now):
     while k != at.NOBODY:
         after = requests[k, at.NEXT]
         _lost(fleet, replica, moments[k, at.PART])
+        if math.isnan(moments[k, at.FIRST_TOKEN]):
+            _read(fleet, replica, requests[k, at.INPUT])
         world.whole[replica, at.WASTED] += requests[k, at.PROGRESS]
         requests[k, at.PROGRESS] = 0
         moments[k, at.FIRST_TOKEN] = math.nan

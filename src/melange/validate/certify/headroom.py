@@ -177,14 +177,15 @@ class Search:
             if one.plan.cost_per_h < ceiling and self.judge.may_hold(one):
                 near[one.plan.instances.tobytes()] = one
         for tried in sorted(near.values(), key=lambda one: one.plan.cost_per_h)[:_MOST_CHANCES]:
-            proof = self.proof(tried)
+            proof = self.proof(tried, best)
             if self.judge.is_proven(proof):
                 return proof
         return best
 
-    def proof(self, trial: Trial) -> Trial:
-        """A proof of a plan that costs less than the answer: as long as it takes, within the effort for that."""
-        return self.judge.longer_proof(trial if trial.is_refuted else self.judge.proof(trial))
+    def proof(self, trial: Trial, best: Trial | None) -> Trial:
+        """A proof of a plan that costs less than the best one: as long as it takes, within the effort for that."""
+        saves = 0.0 if best is None else 1.0 - trial.plan.cost_per_h / best.plan.cost_per_h
+        return self.judge.longer_proof(trial if trial.is_refuted else self.judge.proof(trial), saves)
 
     def _again(self, refuted: Trial) -> None:
         """Try what is a little larger than a plan whose proof failed, of the same types, until something holds."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from melange.units import percent
 from melange.validate.attainment import AT_LIMIT, attainment, limit_ratio, met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
 from melange.validate.certify.effort import work_of
+from melange.validate.certify.looks import Looks
 from melange.validate.certify.miss_clusters import least_missed
 from melange.validate.certify.plan_trial import MOST_USED, Trial
 from melange.validate.certify.requests import Replays
@@ -39,8 +39,10 @@ _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
 # requests tell 99.5 % from 99.45 %. Shorter, and its interval is wider: more is rented for the same target. Half: one
 # plan costs 5 % more, in 0.85 times the CPU time. A proof that leaves it open is made longer by as many runs, up to the
 # most of them; and by more for plans that would cost less than the answer, for as much CPU time [s] in a whole search.
-# Without, the plan of examples/chat.yaml costs 8 % more.
+# Without, the plan of examples/chat.yaml costs 8 % more. A plan that would save something may take longer, by 0.3 s for
+# each percent: a judgment, after one that would have saved 31 % was left open, 1 s short.
 _PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES, _MOST_PROOF_RUNS, _MOST_FURTHER_S = 6, 20_000, 2.5, 18, 6.0
+_SAVING_S = 30.0
 # By how many times its interval's upper half a run must be below the target for the plan to be given up; its clusters
 # of misses must say so too. At 1 one of forty plans that hold is; more, and more plans take long runs. A judgment.
 _SURELY = 1.5
@@ -51,10 +53,6 @@ _SURELY = 1.5
 _STRICTNESS = 0.5
 # How many times as long runs become where a fleet has not filled. A judgment.
 _LONGER = 3.0
-# Chance that the lower end of one interval of 95 % is too high, and how many proofs add to it at most: plans
-# that differ by an instance in a hundred succeed or fail together. More, and targets near what can be reached at all
-# are not proven. A judgment.
-_DOUBT, _MOST_COUNTED = 0.025, 4
 # By which part of its interval's upper half a plan may be below the target to be proven after all: more, and proofs are
 # spent on plans that miss. A judgment.
 _NEAR = 0.5
@@ -109,8 +107,8 @@ class Judge:
         Stretches of a log, all of which decide together; None: requests are drawn, as many as are needed to tell.
     full
         Rates at full throughput (R, I, O) [1/s].
-    proofs
-        Proofs on drawn requests so far.
+    looks
+        Looks at proofs on drawn requests so far.
     work_s
         What all simulations so far take, about [s].
     further_s
@@ -127,7 +125,7 @@ class Judge:
     known: dict[bytes, Trial] = field(default_factory=dict)
     strictness: float = _STRICTNESS
     replays: Replays | None = None
-    proofs: int = 0
+    looks: Looks = field(default_factory=Looks)
     work_s: float = 0.0
     further_s: float = _MOST_FURTHER_S
     _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
@@ -170,17 +168,12 @@ class Judge:
         return is_below and least_missed(trial.samples) > 1.0 - self.target
 
     def is_proven(self, proof: Trial) -> bool:
-        """Whether a proof has shown that a plan holds.
-
-        Of many proofs one may succeed by chance. So each further one needs a wider interval, up to the fourth
-        (Bonferroni's correction): of four independent proofs together at most one in forty is wrong.
-        """
+        """Whether a proof has shown that a plan holds, all looks so far considered."""
         return proof.attainment.value - self._doubt(proof) >= self.target and proof.keeps_up
 
     def _doubt(self, proof: Trial) -> float:
         """By how much a proof must be above the target."""
-        wider = _quantile(1 - _DOUBT / min(max(self.proofs, 1), _MOST_COUNTED)) / _quantile(1 - _DOUBT)
-        return wider * (proof.attainment.value - proof.attainment.low)
+        return self.looks.wider(proof.plan) * (proof.attainment.value - proof.attainment.low)
 
     def trial(self, plan: Plan, factor: Array) -> Trial:
         """A plan in simulation; one that was simulated before is not again."""
@@ -251,7 +244,7 @@ class Judge:
     def proof(self, trial: Trial) -> Trial:
         """A plan on requests of its own, or on a log; ended early where it surely misses."""
         if self.replays is None:
-            self.proofs += 1
+            self.looks.add(trial.plan)
             proof = self._proof(trial)
             while self._is_too_short(proof):
                 self.requests = int(_LONGER * self.proof_length / _PROOF_TIMES)
@@ -281,26 +274,34 @@ class Judge:
             if runs % _PROOF_RUNS == 0:
                 if self.is_proven(proof) or proof.attainment.value < self.target:
                     break
-                self.proofs += 1  # who looks again may be lucky
+                self.looks.add(trial.plan)  # who looks again may be lucky
         return replace(proof, used=trial.used)
 
-    def longer_proof(self, proof: Trial) -> Trial:
+    def longer_proof(self, proof: Trial, saves: float = 0.0) -> Trial:
         """A proof that has left it open, again with longer runs on other requests, as many as it seems to take.
 
         That of a log is all that can be said; so is any where all the time for longer proofs is spent.
+
+        Parameters
+        ----------
+        proof
+            Of a plan that would cost less than the answer so far.
+        saves
+            What part of the answer's cost it would save, 0-1: what saves more may take longer.
         """
-        number = _LONG
+        number, extra_s = _LONG, _SAVING_S * saves
         while self.replays is None and proof.keeps_up and proof.attainment.high >= self.target:
             seen, above = sum(map(len, proof.samples)), proof.attainment.value - self.target
             times = max(_LEAST_MORE, _ROOM * (self._doubt(proof) / above) ** 2) if above > 0.0 else _MORE
-            if self.is_proven(proof) or times * proof.work_s > self.further_s:
+            if self.is_proven(proof) or times * proof.work_s > self.further_s + extra_s:
                 break
-            self.proofs += 1
+            self.looks.add(proof.plan)
             longer, length = None, int(min(times * seen / _PROOF_RUNS, MOST_REQUESTS))
             for place in range(_PROOF_RUNS):
                 longer = self._with_run(longer, proof.plan, proof.factor, length, number + place)
             assert longer is not None
-            self.further_s -= longer.work_s
+            self.further_s -= max(0.0, longer.work_s - extra_s)
+            extra_s = max(0.0, extra_s - longer.work_s)
             proof, number = replace(longer, used=proof.used), number + _PROOF_RUNS
         return self._kept(proof)
 
@@ -385,9 +386,6 @@ class Judge:
         ]
         self.work_s += sum(map(work_of, runs))
         return min(runs, key=lambda run: float(met(run.outcome, self.slo)[run.counted].mean()))
-
-
-_quantile = NormalDist().inv_cdf
 
 
 def _cells(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -117,7 +118,8 @@ def _proven_below(search: Search, one: Lone, best: Trial) -> Trial | None:
     """The smallest fleet of a type that is proven and costs less than the best plan; None where there is none."""
     missing = max([one.count(1 / MOST_CARRIED) - 1, *_known_to_miss(search, one)])
     count = int(min(one.most, math.ceil(best.plan.cost_per_h / one.cost_per_h - ROUNDING) - 1))
-    found = _proven_alone(search, one, count, search.proof) if count > missing else None
+    thorough = partial(search.proof, best=best)
+    found = _proven_alone(search, one, count, thorough) if count > missing else None
     if found is None:
         return None
     while count - missing > 1:
@@ -125,7 +127,7 @@ def _proven_below(search: Search, one: Lone, best: Trial) -> Trial | None:
         proof = _proven_alone(search, one, middle, search.judge.proof)
         missing, count, found = (middle, count, found) if proof is None else (missing, middle, proof)
     while count > one.count(1 / MOST_CARRIED):  # longer proofs find a few instances less
-        proof = _proven_alone(search, one, count - 1, search.proof)
+        proof = _proven_alone(search, one, count - 1, thorough)
         if proof is None:
             break
         count, found = count - 1, proof

@@ -18,6 +18,7 @@ from melange.plan.question import Question
 from melange.plan.routing import types_of
 from melange.replica.capacity import Sizes, rate_within
 from melange.replica.occupancy import largest_batch_of, replicas_like, sizes_of
+from melange.replica.policy import FOLLOWING_SHARES
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import simulate
 from melange.workload.arrivals import Arrivals
@@ -87,7 +88,8 @@ def used_throughput(
     place_of = type_of_requests(run)
     for t, r in enumerate(types_of(plan, fewer)):
         completed = np.count_nonzero(is_counted & (place_of == t)) / (until / 2) / kept[r]
-        share = np.count_nonzero(place_of == t) / len(drawn)
+        # Overloaded types send to others what these would not get otherwise.
+        share = came[r] if policy in FOLLOWING_SHARES else np.count_nonzero(place_of == t) / len(drawn)
         if r in short:
             used[r] = share * drawn.rate / held[r] / completed if completed > 0 else math.inf
     return used
