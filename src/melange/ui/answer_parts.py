@@ -115,12 +115,14 @@ def _color(place: int) -> str:
 
 def _fleet(plan: Plan) -> str:
     rows, chips = [], []
-    for place, (letter, r) in enumerate(zip(tables.letters(plan), words.used_types(plan), strict=False)):
+    for k, (letter, r) in enumerate(zip(tables.letters(plan), words.used_types(plan), strict=False)):
         one, count = plan.replica_types[r], int(plan.instances[r])
+        place, _, name = one.name.rpartition("/")
+        offered = f"{one.offer.accelerators} x {one.offer.accelerator}, {one.offer.market}"
         rows.append(
             (
-                f"{letter}  {one.name}",
-                f"{one.offer.accelerators} x {one.offer.accelerator}, {one.offer.market}",
+                f"{letter}  {name}",
+                f"{offered}, {place}" if place else offered,
                 f"{count}",
                 f"{count * one.replicas_per_instance}",
                 f"{count * one.cost_per_h:,.2f}",
@@ -128,7 +130,7 @@ def _fleet(plan: Plan) -> str:
                 tables.serves(plan, r),
             )
         )
-        chips.append(_color(place))
+        chips.append(_color(k))
     head = ("Replica type", "Each instance", "Instances", "Replicas", "USD/h", "Load", "Serves")
     left_out = f"<h3>Left out</h3>{bullets(plan.unservable)}" if plan.unservable else ""
     caption = f"The fleet. {tables.word_on_pools(plan)}".strip()
