@@ -58,6 +58,8 @@ class States:
         """The service that is asked about: of a fleet by its name, the first where none is named."""
         services = self.opened.service_by_name
         if not services:
+            if name:
+                raise InputError("this page is of one service, and the address names another")
             return self.opened
         if name and name not in services:
             raise InputError(f"the fleet has no service {name[:60]!r}", hint=f"choose from: {', '.join(services)}")

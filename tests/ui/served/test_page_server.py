@@ -23,7 +23,7 @@ STATES = [
     {"traffic": "mixture", "mix": "arena:80,arxiv-summarization:20"},
     {"traffic": "log.csv"},
     {"traffic": "log.csv", "growth": "25"},
-    {"ttft_ms": "500", "tpot_ms": "none"},
+    {"ttft_ms": "1800", "tpot_ms": "none"},
     {"attainment": "95"},
     {"statistic": "mean"},
     {"gpus": "L4", "max": "L4:40", "market": "all"},
@@ -95,10 +95,16 @@ def certifying(query: str) -> bytes:
 
 def commands_of(page: Any) -> list[str]:
     """Jobs of a page's server that run now."""
-    listed = subprocess.run(
-        ["ps", "-o", "args=", "--ppid", str(page.process.pid)], capture_output=True, text=True, check=False
-    )
-    return [line for line in listed.stdout.splitlines() if " plan /" in line]
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            words = (folder / "cmdline").read_text().split("\0")
+        except OSError:
+            continue  # it has ended
+        if parent == str(page.process.pid) and "plan" in words:
+            found.append(" ".join(words))
+    return found
 
 
 def wait_until(holds: Callable[[], Any], what: str) -> None:
@@ -151,7 +157,7 @@ def test_no_file_of_the_server_is_read(query: str, page: Any) -> None:
     for path in ("/api/answer", "/service.yaml", "/plan.json", "/api/curves", "/api/pinned"):
         found = page.ask("GET", f"{path}?{query}")
         assert "anyone" not in json.dumps(found.body), path
-        if path == "/plan.json":
+        if path == "/plan.json" and not query.startswith("pin"):
             assert found.status == 422
     for path in ("/static/..%2f..%2fopened.py", "/static/%2e%2e/opened.py", "/static//etc/passwd"):
         assert page.ask("GET", path).status == 404
