@@ -86,13 +86,17 @@ def used_throughput(
     until = float(run.outcome.arrival_s[-1])
     is_counted = (run.outcome.finish_s >= until / 2) & (run.outcome.finish_s <= until)
     place_of = type_of_requests(run)
+    planned, spilled = used.copy(), used.copy()
     for t, r in enumerate(types_of(plan, fewer)):
-        completed = np.count_nonzero(is_counted & (place_of == t)) / (until / 2) / kept[r]
-        # Overloaded types send to others what these would not get otherwise.
-        share = came[r] if policy in FOLLOWING_SHARES else np.count_nonzero(place_of == t) / len(drawn)
-        if r in short:
-            used[r] = share * drawn.rate / held[r] / completed if completed > 0 else math.inf
-    return used
+        if r not in short:
+            continue
+        completed = np.count_nonzero(is_counted & (place_of == t)) / (until / 2) * held[r] / kept[r]
+        for table, share in ((planned, came[r]), (spilled, np.count_nonzero(place_of == t) / len(drawn))):
+            table[r] = share * drawn.rate / completed if completed > 0 else math.inf
+    # A full type sends to others what it cannot take: a fleet keeps up if it does under either shares, the plan's or
+    # those of full types. Shares of the plan mean nothing to policies that do not follow it.
+    is_planned = policy in FOLLOWING_SHARES and planned.max() < spilled.max()
+    return planned if is_planned else spilled
 
 
 def _batch_of(plan: Plan, place: int, rate: Array) -> float:
