@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-warehouses test-targets test-docs docs docs-site kernel plotly mutations programs bench services reproduce clean test-heavy
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-warehouses test-ui test-targets test-docs docs docs-site kernel plotly mutations programs bench services reproduce clean test-heavy
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -39,7 +39,7 @@ check: $(VENV)/.installed-dev ## formatting, lint, types, layers
 
 # Tests that talk to servers mostly wait: four files of them at once. The rest only computes, on all cores.
 TALKING := tests/serve tests/deploy/live tests/deploy/operate tests/measure tests/cli/test_measure.py
-PARALLEL := -n auto --maxprocesses 8 --dist loadfile --ignore=tests/deploy/test_gateways.py $(addprefix --ignore=,$(TALKING))
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile --ignore=tests/deploy/test_gateways.py --ignore=tests/ui/served $(addprefix --ignore=,$(TALKING))
 test: $(VENV)/.installed-dev ## run the tests, except heavy ones and those that need a quiet machine or other programs (test-...)
 	$(BIN)/pytest -m 'not heavy' $(PARALLEL)
 	$(BIN)/pytest -m 'not heavy and not timing' -n 4 --dist loadfile $(TALKING)
@@ -71,6 +71,9 @@ test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProx
 
 test-warehouses: $(WAREHOUSES)/.installed ## compare logs in PostgreSQL (Debian: postgresql), ClickHouse and Spark (needs Java) with the file, 1 GB
 	$(WAREHOUSES)/bin/python -m pytest -rs tests/warehouses
+
+test-ui: $(VENV)/.installed-browser ## test the page of melange ui in Chromium (Debian: chromium), if installed
+	$(BIN)/pytest -rs tests/ui/served
 
 test-targets: $(TARGETS)/.installed ## check files with the parsers of their tools, in a separate virtual environment (1.2 GB)
 	$(TARGETS)/bin/python -m pytest -rs tests/targets
@@ -138,6 +141,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing Melange with its development tools into $(VENV); a few minutes the first time"
 	$(PIP) install -c constraints.txt -e '.[dev,bench]'
 	@touch $@ $(VENV)/.installed
+
+# What drives Chromium; the browser itself comes from the system.
+$(VENV)/.installed-browser: $(VENV)/.installed-dev
+	$(PIP) install --quiet -c constraints.txt playwright
+	@touch $@
 
 $(RAY)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	test -x $(RAY)/bin/python || $(BIN)/python -m venv $(RAY)
