@@ -25,7 +25,7 @@ HOMES = {
     "kaleido": ("present/figures/",),
     "numba": ("replica/simulated/",),
     "llvmlite": ("replica/simulated/",),
-    "ray": ("validate/pool.py",),
+    "ray": ("processes.py",),
     "aiohttp": ("measure/",),
     "httptools": ("deploy/live/receive.py", "deploy/live/link.py"),
     "uvloop": ("deploy/live/serve.py",),

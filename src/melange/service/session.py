@@ -338,6 +338,11 @@ class Session:
 
     @cached_property
     def _profile(self) -> Profile:
+        if self.service is not None and self.service.regions is not None:
+            raise InputError(
+                "regions: is for melange plan, which plans a fleet for each region",
+                hint="for one fleet leave regions: out, or give melange the plan of a region",
+            )
         from melange.service.stages import profile_of
 
         if self._profile_files:
@@ -362,18 +367,13 @@ class Session:
 
     def _profile_at(self) -> Callable[[Slo], Profile] | None:
         """Estimates under other SLOs; None if capacities are given, or if each needs a simulation."""
-        from melange.service.schema import SloSection
-        from melange.service.stages import profile_of
+        from melange.service.profile_at import ProfileAt
 
         service = self.service
         if service is None or self._profile_files or service.profile.source != ["estimate"] or service.is_simulated:
             return None
 
-        def at(slo: Slo) -> Profile:
-            section = SloSection.of(slo)
-            return profile_of(service.model_copy(update={"slo": section}), self._workload, self.catalog)
-
-        return at
+        return ProfileAt(service=service, workload=self._workload, catalog=self.catalog)
 
     def _in_flight(self) -> Array | None:
         from melange.service.stages import in_flight_of

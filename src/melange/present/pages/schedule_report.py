@@ -8,6 +8,7 @@ from melange.present.figures import by_hour
 from melange.present.figures.picture import Picture, Variant
 from melange.present.pages import html as html
 from melange.present.terminal.schedule_words import (
+    committed_words,
     counted,
     money,
     proof_sentence,
@@ -101,6 +102,7 @@ def _costs(schedule: Schedule) -> str:
     run = schedule.running
     parts = (
         ("Reserved", schedule.reserved_cost_per_h),
+        *([("Savings plan", schedule.committed_per_h)] if schedule.savings_plan else []),
         ("On-demand", run.on_demand_per_h),
         ("Spot, with what stands in for it", run.spot_per_h),
         ("In all", run.cost_per_h),
@@ -115,9 +117,9 @@ def _commitments(schedule: Schedule) -> str:
     rows = [
         (
             one.name or "none",
-            counted(dict(one.reserved)) or "-",
+            committed_words(one) if one.name else "-",
             f"{one.cost_per_h * H_PER_WEEK:,.0f}",
-            f"{one.break_even_fraction:.0%}" if one.reserved else "-",
+            f"{one.break_even_fraction:.0%}" if one.reserved or one.committed_per_h else "-",
             f"{one.at_less_traffic_per_h * H_PER_WEEK:,.0f}",
             f"{one.uncommitted_at_less_per_h * H_PER_WEEK:,.0f}",
             f"{one.upfront_usd:,.0f}" if one.upfront_usd else "-",
@@ -178,14 +180,20 @@ def _assumptions(schedule: Schedule) -> str:
         f"At most {percent(options.short_fraction, 2)} of the requests in excess were wanted",
     ]
     if spot is not None:
+        lost = f"fleets carry their traffic without {spot.spare_pools} pools of any type; " if spot.spare_pools else ""
         lines.append(
             f"Spot carries at most {percent(spot.max_share)} of the load, {percent(spot.max_share_per_pool)} in one "
-            f"pool, over {spot.zones} zones; each zone has nothing for {percent(spot.unavailable_fraction)} of the "
-            "time, at random and by itself, and on-demand instances stand in"
+            f"pool, over {spot.zones} zones; {lost}each zone has nothing for {percent(spot.unavailable_fraction)} of "
+            "the time, at random and by itself, and on-demand instances stand in"
         )
     if schedule.commitment is not None:
         lines.append(
             f"Reserved: {schedule.commitment.name}; {money(schedule.reserved_cost_per_h * H_PER_MONTH)} a month, used "
             "or not"
+        )
+    if schedule.savings_plan is not None:
+        lines.append(
+            f"Committed: {schedule.savings_plan.name}; {money(schedule.committed_per_h * H_PER_MONTH)} a month, used "
+            f"or not, for {money(schedule.allowance_per_h * H_PER_MONTH)} at on-demand prices"
         )
     return html.section("Assumptions", html.bullets(lines))
