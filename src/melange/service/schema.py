@@ -195,6 +195,8 @@ class ProfileSection(Section):
 
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["estimate"]
     tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
+    expert_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
+    pipeline_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
     anchors: Names = []
     observed: str | None = None
     doubtful_anchors: bool = False
@@ -224,6 +226,8 @@ class PlanSection(Section):
     gap: float = 1e-3
     seed: int = 0
     confidence: float | None = None
+    objective: Literal["cost", "carbon"] = "cost"
+    disaggregate: bool | Literal["auto"] = False
     carbon_price_per_kg: float = 0.0
     grid_g_per_kwh: Annotated[dict[str, float], BeforeValidator(_by_region)] = {}
     pue: float = DEFAULT_PUE
@@ -234,7 +238,7 @@ class PlanSection(Section):
             raise InputError("plan: shares: continuous and slices exclude each other", hint="remove one of the two")
         settings: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
-            for name, value in self.model_dump(exclude={"shares"}).items()
+            for name, value in self.model_dump(exclude={"shares", "disaggregate"}).items()
         }
         return Options(**settings, max_accelerators=max_accelerators, max_instances=max_instances)
 

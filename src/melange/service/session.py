@@ -91,7 +91,7 @@ class Session:
         listener: Listener = _silence,
     ) -> None:
         self.source = None if source is None else Path(source)
-        self.settings, self._listener = tuple(settings), listener
+        self.settings, self.listener = tuple(settings), listener
         self._workload_file, self._profile_files = workload, tuple(profiles)
         self._flags = dict(flags or {})
         self.service: Service | None = None
@@ -402,5 +402,5 @@ class Session:
 
     @contextmanager
     def _task(self, words: str) -> Iterator[Callable[[float | str], None]]:
-        with task(self._listener, words) as tell:
+        with task(self.listener, words) as tell:
             yield tell

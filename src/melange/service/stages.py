@@ -331,6 +331,8 @@ def estimate_inputs(
         settings=service.engine.settings,
         prefix_routing=service.profile.prefix_routing,
         tensor_parallel=service.profile.tensor_parallel,
+        expert_parallel=service.profile.expert_parallel,
+        pipeline_parallel=service.profile.pipeline_parallel,
         variants=service.variants,
         step_times=service.profile.step_times,
         max_context=service.profile.max_context,
