@@ -20,8 +20,10 @@ chosen for several shares of requests short: the frontier.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import gzip
+import io
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -36,14 +38,16 @@ from melange.plan.schedule.backtest import History, RunningCost
 from melange.plan.schedule.choose_rule import Trial, choose_rule, sharpened
 from melange.plan.schedule.contention import in_contention
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
-from melange.plan.schedule.hours import cheapest_hours, spot_room
+from melange.plan.schedule.hours import cheapest_hours
 from melange.plan.schedule.machines import Machines, machines_of
 from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.relaxed import bound_per_h, relax
 from melange.plan.schedule.reserve import search_reserved
 from melange.plan.schedule.signals import first_signals
+from melange.plan.schedule.spot_room import SpotRoom
 from melange.plan.schedule.typical import merged_sizes, typical_hours
 from melange.plan.schedule.whole_hours import best_hours, longer_search, whole_bound_per_h
+from melange.processes import each_of, on_cluster
 from melange.profile.profile import Profile
 from melange.workload.cycle import fold
 from melange.workload.demand import Demand
@@ -83,12 +87,21 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of servegen_rates_600s.csv.gz and servegen_hist_6h.csv.gz")
     parser.add_argument("--only", default="", help="services whose name holds this")
     parser.add_argument("--write", type=Path, help="a document whose table gets the rows of these services")
+    parser.add_argument("--on", help="a Ray cluster that runs the services side by side: ray://host:10001, or local")
     arguments = parser.parse_args()
-    for name in SERVICES:
-        if arguments.only in name:
-            rows = study(name, read(arguments.data, name))
+    jobs = [(name, read(arguments.data, name)) for name in SERVICES if arguments.only in name]
+    with on_cluster(arguments.on):
+        for (name, _), (printed, rows) in zip(jobs, each_of(studied, jobs, len(jobs) + 1), strict=True):
+            print(printed, end="", flush=True)
             if arguments.write:
                 write(arguments.write, name, rows)
+
+
+def studied(job: tuple[str, Demand]) -> tuple[str, list[str]]:
+    """What is printed of a service, and its rows."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        rows = study(*job)
+    return printed.getvalue(), rows
 
 
 def write(page: Path, name: str, rows: list[str]) -> None:
@@ -238,9 +251,9 @@ class Known:
         part = replace(relaxation, reserved=relaxation.reserved[places], used_share=relaxation.used_share[places])
         # What to reserve is searched on every sixth window, and every window is then planned beside it.
         found = search_reserved(few, first_signals(few), rates[::6], typical_hours(few, rates), part, SETTINGS.spot)
-        room, room_each = spot_room(few, few.work(rates), SETTINGS.spot)
+        room = SpotRoom.of(few, few.work(rates), SETTINGS.spot)
         signals = found.hours.signals
-        hours = cheapest_hours(few, signals, signals.demand(rates), found.reserved, room, room_each)
+        hours = cheapest_hours(few, signals, signals.demand(rates), found.reserved, room)
         fixed = float(found.reserved @ few.reserved_per_h)
         return cls(everything=machines, cost_per_h=fixed + float(hours.cost_per_h.mean()), bound_per_h=bound)
 

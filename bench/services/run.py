@@ -14,13 +14,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from draw import Service, services
 from fresh import verdict
+from melange.processes import each_of, on_cluster
 from melange.replica.simulated.kernel import compilation_told
 from melange.service.session import Session
 from planners import PLANNERS, answered
@@ -110,14 +112,31 @@ def jobs_of(drawn: Sequence[Service], given: argparse.Namespace) -> list[Job]:
     return jobs
 
 
-def results(jobs: Sequence[Job], processes: int) -> Iterator[Line]:
-    """The result of each job, as they come."""
+def results(jobs: Sequence[Job], processes: int, on: str | None) -> Iterator[Line]:
+    """The result of each job, as they come; on a cluster, in order."""
+    if on is not None:
+        with on_cluster(on):
+            here = str(Path(__file__).parent)
+            yield from each_of(line_at, [(here, astuple(job)) for job in jobs], 1)
+        return
     if processes == 1:
         yield from map(line_of, jobs)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for done in as_completed([pool.submit(line_of, job) for job in jobs]):
             yield done.result()
+
+
+def line_at(given: tuple[str, tuple[Any, ...]]) -> Line:
+    """The result of a job on a worker, which has the folder of these files at the same path."""
+    import sys
+
+    folder, job = given
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    import run
+
+    return run.line_of(run.Job(*job))
 
 
 def told(line: Line) -> str:
@@ -137,12 +156,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100, help="number of the last service")
     parser.add_argument("--planners", nargs="+", choices=PLANNERS, default=list(PLANNERS), help="which")
     parser.add_argument("--processes", type=int, default=1, help="services at the same time")
+    parser.add_argument("--on", help="a Ray cluster whose workers have this folder: ray://host:10001, or local")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="CPU seconds of one planner on one service")
     parser.add_argument("--again", action="store_true", help="also what is kept from before")
     given = parser.parse_args()
     file = file_of(given.seed)
     drawn = services(given.seed, given.count)[given.first - 1 :]
-    for line in results(jobs_of(drawn, given), given.processes):
+    for line in results(jobs_of(drawn, given), given.processes, given.on):
         append(file, line)
         print(told(line), flush=True)
     current = {(one.name, hash_of(one.text)) for one in drawn}

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from melange.plan.options import Options
     from melange.plan.plan import Plan
     from melange.plan.question import Question
-    from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+    from melange.plan.regions.regional_plan import RegionalPlan
+    from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions, Spot
     from melange.plan.schedule.plan_over_time import plan_over_time
     from melange.plan.schedule.rule import ScalingRule
     from melange.plan.schedule.schedule import Schedule
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from melange.profile.percentiles import RateSearch, with_simulated_rates
     from melange.profile.profile import Profile, ReplicaType
     from melange.service.fleet_session import FleetSession
+    from melange.service.regional_session import RegionalSession
     from melange.service.session import Session
     from melange.slo import Slo
     from melange.validate.certify.certify import certify
@@ -72,9 +74,12 @@ __all__ = [
     "Profile",
     "Question",
     "RateSearch",
+    "RegionalPlan",
+    "RegionalSession",
     "ReplicaType",
     "Report",
     "Reserved",
+    "SavingsPlan",
     "ScalingRule",
     "Schedule",
     "ScheduleOptions",
@@ -128,7 +133,10 @@ _MODULE_BY_NAME = {
     "RateSearch": "melange.profile.percentiles",
     "ReplicaType": "melange.profile.profile",
     "Report": "melange.validate.report",
+    "RegionalPlan": "melange.plan.regions.regional_plan",
+    "RegionalSession": "melange.service.regional_session",
     "Reserved": "melange.plan.schedule.contracts",
+    "SavingsPlan": "melange.plan.schedule.contracts",
     "ScalingRule": "melange.plan.schedule.rule",
     "Schedule": "melange.plan.schedule.schedule",
     "ScheduleOptions": "melange.plan.schedule.contracts",

@@ -1,21 +1,140 @@
-"""Run the same function on many inputs, on all cores."""
+"""Run the same function on many inputs: in this process, on all cores, or on a Ray cluster."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
+
+from melange.errors import InputError
+from melange.installed import how_to_add
 
 J = TypeVar("J")
 R = TypeVar("R")
+
+# Times that a job is run again whose worker died: a machine that was taken away, or one that ran out of memory.
+_RETRIES = 3
+
+
+class Workers(Protocol):
+    """What runs jobs side by side."""
+
+    def each_of(self, function: Callable[[J], R], jobs: Sequence[J]) -> Iterator[R]:
+        """Results of a function for each job, in order."""
+
+
+class RayCluster:
+    """A Ray cluster."""
+
+    def __init__(self, ray: Any, address: str) -> None:
+        """Of a connection that is open."""
+        self._ray, self._address = ray, address
+        self._run = ray.remote(max_retries=_RETRIES)(_alone)
+
+    def each_of(self, function: Callable[[J], R], jobs: Sequence[J]) -> Iterator[R]:
+        """Results in order; a job whose worker died is run again."""
+        ray = self._ray
+        kept = ray.put(function)
+        waiting = [self._run.remote(kept, job) for job in jobs]
+        try:
+            for reference in waiting:
+                yield ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            raise InputError(
+                f"--on {self._address}: a job failed {1 + _RETRIES} times with its worker: "
+                f"{str(error).strip().partition(chr(10))[0]}",
+                hint="look at the cluster's memory and logs, or run without --on",
+            ) from error
+        finally:
+            for reference in waiting:
+                ray.cancel(reference)  # of those that are done it is nothing
+
+
+def _alone(function: Callable[[J], R], job: J) -> R:
+    """Run a job on a worker, which starts no processes of its own: the cluster has a worker for each core."""
+    _IS_WORKER.set(True)
+    return function(job)
+
+
+_WORKERS: ContextVar[Workers | None] = ContextVar("workers", default=None)
+_IS_WORKER: ContextVar[bool] = ContextVar("is_worker", default=False)
+
+
+def is_on_cluster() -> bool:
+    """Whether jobs run on a cluster: what may be needed soon is then worth running before it is asked for."""
+    return _WORKERS.get() is not None
+
+
+@contextmanager
+def running_on(workers: Workers) -> Iterator[None]:
+    """Let some workers run all jobs meanwhile."""
+    token = _WORKERS.set(workers)
+    try:
+        yield
+    finally:
+        _WORKERS.reset(token)
+
+
+@contextmanager
+def on_cluster(address: str | None) -> Iterator[None]:
+    """Run what many jobs are made of on a Ray cluster meanwhile.
+
+    Parameters
+    ----------
+    address
+        ``ray://host:10001``, or ``local`` for one that is started here; None: on this machine as ever.
+
+    Raises
+    ------
+    InputError
+        A cluster that cannot be reached, or Ray that is not installed.
+    """
+    if address is None:
+        yield
+        return
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("--on needs Ray, which is not installed", hint=how_to_add("ray")) from error
+    was_there = ray.is_initialized()
+    try:
+        if not was_there:
+            ray.init(log_to_driver=False, **_where(address))
+    except Exception as error:  # Ray raises a bare one where a node does not start in time
+        raise InputError(
+            f"--on {address}: no Ray cluster at this address: {error}", hint="start one with ray start --head"
+        ) from error
+    try:
+        with running_on(RayCluster(ray, address)):
+            yield
+    finally:
+        if not was_there:
+            ray.shutdown()
+
+
+def _where(address: str) -> dict[str, Any]:
+    """A cluster's address for Ray; ``local`` starts one here, on the loopback, that tells nobody."""
+    if address != "local":
+        return {"address": address}
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    return {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
 
 
 def each_of(function: Callable[[J], R], jobs: Sequence[J], worth: int, processes: int | None = None) -> Iterator[R]:
     """Results of a function for each job, in order: in this process, or on a process pool from ``worth`` jobs on.
 
-    Processes are spawned, not forked: a fork would copy threads and locks of libraries.
+    Within :func:`on_cluster` the cluster runs them, however few they are. Processes are spawned, not forked: a fork
+    would copy threads and locks of libraries.
     """
-    most = min(processes or os.cpu_count() or 1, len(jobs))
+    workers = _WORKERS.get()
+    if workers is not None:
+        yield from workers.each_of(function, jobs)
+        return
+    most = 1 if _IS_WORKER.get() else min(processes or os.cpu_count() or 1, len(jobs))
     if most <= 1 or len(jobs) < worth:
         yield from map(function, jobs)
         return

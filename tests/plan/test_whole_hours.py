@@ -9,9 +9,10 @@ import pytest
 from over_time_cases import carries, enumerated, machines, two_types
 
 from melange.plan.schedule.contracts import Reserved, Spot
-from melange.plan.schedule.hours import checked_hours, spot_room
+from melange.plan.schedule.hours import checked_hours
 from melange.plan.schedule.relaxed import bound_per_h, relax
 from melange.plan.schedule.signals import first_signals
+from melange.plan.schedule.spot_room import SpotRoom
 from melange.plan.schedule.typical import merged_sizes, typical_hours
 from melange.plan.schedule.whole_hours import longer_search, optimal_hours, whole_bound_per_h
 
@@ -40,10 +41,10 @@ def test_each_hour_is_at_most_as_expensive_as_its_best_pair(seed: int) -> None:
     best = optimal_hours(kept, rates, reserved, spot, deadline=time.monotonic() + 60)
     pairs = checked_hours(kept, first_signals(kept), rates, reserved, spot)
     assert (best.cost_per_h <= pairs.fleets.cost_per_h * (1 + 3e-3) + 1e-9).all()
-    room, room_each = spot_room(kept, kept.work(rates), spot)
+    room = SpotRoom.of(kept, kept.work(rates), spot)
     paid = best.spot * kept.on_demand_per_h
-    assert (paid.sum(axis=1) <= room + 1e-9).all()
-    assert (paid <= room_each[:, None] + 1e-9).all()
+    assert (paid.sum(axis=1) <= room.whole + 1e-9).all()
+    assert (np.ceil(best.spot / 2) * kept.on_demand_per_h <= room.pool[:, None] + 1e-9).all()
     on_demand = (best.extra - best.spot) @ kept.on_demand_per_h
     assert best.cost_per_h == pytest.approx(on_demand + best.spot @ kept.spot_per_h)
     for traffic, extra in zip(rates, best.extra, strict=True):

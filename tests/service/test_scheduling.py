@@ -72,7 +72,7 @@ def test_reserved_offers_of_a_price_list_have_terms(service: Path) -> None:
         ("schedule.spot={discount: 60}", "discount must be in"),
         ("schedule.spot={}", "no offer of the market spot"),
         ("schedule.reserve=[]", "did you mean 'reserved'"),
-        ("plan.spare_replicas=1", "plan.spare_replicas is for a plan"),
+        ("plan.max_types=1", "plan.max_types is for a plan"),
         ("offers.market=[spot]", "nothing to rent"),
     ],
 )

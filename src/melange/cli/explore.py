@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import Inputs, QuickFlag, events
+from melange.cli.terminal import Inputs, OnOption, QuickFlag, events
+from melange.processes import on_cluster
 
 
 @with_flags
@@ -20,6 +21,7 @@ def explore(
         Path | None,
         typer.Option("--images", help="Also save the pictures to this folder (needs the images extra and Chromium)."),
     ] = None,
+    on: OnOption = None,
     image_format: Annotated[str, typer.Option("--format", help="File format of the pictures: png, svg.")] = "png",
 ) -> None:
     """Explore a service by size, rate and SLO, as one HTML page."""
@@ -28,14 +30,14 @@ def explore(
     from melange.files import write_text
     from melange.present.figures.images import check_images, write_images
     from melange.present.pages.explore_page import explore_page, explore_pictures
-    from melange.present.study import Study
+    from melange.present.study import Study, compared_types
 
     if images is not None:
         check_images(images, image_format)
-    with events() as listener:
+    with on_cluster(on), events() as listener:
         session = inputs.session(listener)
         plan = session.plan() if quick else session.answer()
-        study = Study(exploration=session.explore(plan), day=datetime.now(UTC).date())
+        study = Study(exploration=session.explore(plan, compared_types(plan)), day=datetime.now(UTC).date())
     with events("drawing"):
         pictures = explore_pictures(study)
         write_text(out, explore_page(study, pictures, session.name))

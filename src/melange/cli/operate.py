@@ -82,7 +82,7 @@ class _Limits:
         int, typer.Option(min=2, max=10_000, help="Most changes of the wanted fleet in an hour.")
     ] = 12
     settle: Annotated[float, typer.Option(help="How often a smaller fleet and another mix are looked for [s].")] = (
-        3600.0
+        1200.0
     )
     start_up: Annotated[float, typer.Option(min=0, help="From an order to an instance's first request [s].")] = 300.0
     drain: Annotated[float, typer.Option(min=0, help="Time for an instance to finish its requests [s].")] = 120.0

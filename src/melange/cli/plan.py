@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import Inputs, JsonFlag, OutOption, QuickFlag, events, save_and_print
+from melange.cli.terminal import Inputs, JsonFlag, OnOption, OutOption, QuickFlag, events, save_and_print
 from melange.errors import InputError
+from melange.processes import on_cluster
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,8 +86,8 @@ class _Flags:
                     hint="leave it out, or --set plan.disaggregate=false",
                 )
 
-    def check_for_fleet(self) -> None:
-        """Reject flags that are for one service."""
+    def check_for_one_fleet(self, why: str, hint: str) -> None:
+        """Reject flags that are for a plan of one fleet."""
         for flag, value in (
             ("--incumbent", self.incumbent),
             ("--explain", self.explained),
@@ -95,9 +96,7 @@ class _Flags:
             ("--observed", self.observed),
         ):
             if value:
-                raise InputError(
-                    f"{flag} is for one service, and this file lists several", hint="plan the service's own file"
-                )
+                raise InputError(f"{flag} is for one fleet, {why}", hint=hint)
 
     def answer(self, session: Session, incumbent: Plan | None) -> Plan:
         """The plan as requested."""
@@ -112,6 +111,7 @@ class _Flags:
 def plan(
     flags: _Flags,
     inputs: Inputs,
+    on: OnOption = None,
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -125,15 +125,21 @@ def plan(
     from melange.present.terminal.explanation import explanation_page
     from melange.service.disaggregation import in_pools, is_asked
     from melange.service.fleet_file import is_fleet
+    from melange.service.reading import is_regional
     from melange.service.stay_or_switch import stay_or_switch
 
     flags.check()
     if out is not None and out == flags.report:
         raise InputError(f"--out and --report both name {out}", hint="--out gets JSON, --report a page")
     if inputs.source is not None and is_fleet(inputs.source):
-        plan_fleet(flags, inputs, out, as_json)
+        with on_cluster(on):
+            plan_fleet(flags, inputs, out, as_json)
         return
-    with events() as listener:
+    if inputs.source is not None and is_regional(inputs.source, inputs.settings or ()):
+        with on_cluster(on):
+            plan_regions(flags, inputs, out, as_json)
+        return
+    with on_cluster(on), events() as listener:
         session = inputs.session(
             listener,
             ["plan.drop_unservable=true"] if flags.drop_unservable else [],
@@ -203,7 +209,7 @@ def plan_fleet(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -
     from melange.present.terminal.fleet_page import fleet_page
     from melange.service.fleet_session import FleetSession
 
-    flags.check_for_fleet()
+    flags.check_for_one_fleet("and this file lists several services", "plan the service's own file")
     if inputs.workload_file is not None or inputs.profile_files:
         raise InputError("--workload and --profile are for one service, and this file lists several")
     with events() as listener:
@@ -224,6 +230,30 @@ def plan_fleet(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -
         raise typer.Exit(_DOES_NOT_HOLD)
 
 
+def plan_regions(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -> None:
+    """Plan a service with users in several places; each region's plan is written beside the file of all."""
+    from melange.present.terminal.regions_page import regions_page
+    from melange.service.regional_session import RegionalSession
+
+    flags.check_for_one_fleet("and this service has several regions", "plan without regions:")
+    if flags.report is not None:
+        raise InputError("--report is for one region, and this service has several", hint="--out regions.json")
+    if inputs.workload_file is not None or inputs.profile_files:
+        raise InputError("--workload and --profile are for one region, and this service has several")
+    more = ["plan.drop_unservable=true"] if flags.drop_unservable else []
+    with events() as listener:
+        session = RegionalSession(
+            inputs.source or Path(), settings=[*(inputs.settings or ()), *more], listener=listener
+        )
+        found = session.plan() if flags.quick else session.answer(burstiness=flags.burstiness)
+    if out is not None:
+        for name, one in found.plans.items():
+            one.save(out.with_name(f"{out.stem}-{name}.json"))
+    save_and_print(found, out, as_json, regions_page)
+    if found.holds is False:
+        raise typer.Exit(_DOES_NOT_HOLD)
+
+
 def _read(file: Path | None) -> Plan | None:
     from melange.plan.plan import Plan
 
@@ -236,8 +266,8 @@ def _write_report(path: Path, session: Session, found: Plan) -> None:
 
     from melange.files import write_text
     from melange.present.pages.plan_page import report_page, report_pictures
-    from melange.present.study import Study
+    from melange.present.study import Study, compared_types
 
     with events("drawing"):
-        study = Study(exploration=session.explore(found), day=datetime.now(UTC).date())
+        study = Study(exploration=session.explore(found, compared_types(found)), day=datetime.now(UTC).date())
         write_text(path, report_page(study, report_pictures(study), session.name))

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag, OutOption, SetOption, WorkloadOption, events, save_and_print
+from melange.cli.terminal import JsonFlag, OnOption, OutOption, SetOption, WorkloadOption, events, save_and_print
 from melange.errors import InputError
+from melange.processes import on_cluster
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def profile(
     flags: _Flags,
     workload_file: WorkloadOption = None,
     settings: SetOption = None,
+    on: OnOption = None,
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -55,7 +57,7 @@ def profile(
             raise InputError(f"{source}: --anchor, --suggest-measurements and --set need a service.yaml")
         _print_file(source, workload_file, out, as_json)
         return
-    with events() as listener:
+    with on_cluster(on), events() as listener:
         session = Session(source, workload=workload_file, settings=settings or (), anchors=results, listener=listener)
         found, suggestions = session.profile(), session.suggestions(flags.suggest) if flags.suggest else ()
     save_and_print(

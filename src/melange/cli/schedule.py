@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from melange.cli.terminal import JsonFlag, OutOption, SetOption, events, save_and_print
+from melange.cli.terminal import JsonFlag, OnOption, OutOption, SetOption, events, save_and_print
 from melange.errors import InputError
+from melange.processes import on_cluster
 
 
 def schedule(
@@ -20,6 +21,7 @@ def schedule(
     report: Annotated[
         Path | None, typer.Option("--report", help="Write the schedule's own page, with pictures, as one HTML file.")
     ] = None,
+    on: OnOption = None,
     out: OutOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -31,7 +33,7 @@ def schedule(
         raise InputError(f"--out and --report both name {out}", hint="--out gets JSON, --report a page")
     if not is_service(source):
         raise InputError(f"{source}: a schedule needs a service.yaml", hint="melange init writes one")
-    with events() as listener:
+    with on_cluster(on), events() as listener:
         session = Session(source, settings=settings or (), listener=listener)
         found = session.schedule(quick=quick)
     if report is not None:

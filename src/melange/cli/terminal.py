@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from melange.plan.disaggregated import DisaggregatedPlan
     from melange.plan.joint.joint_plan import JointPlan
     from melange.plan.plan import Plan
+    from melange.plan.regions.regional_plan import RegionalPlan
     from melange.plan.schedule.schedule import Schedule
     from melange.profile.profile import Profile
     from melange.service.events import Listener, TaskEvent
@@ -95,8 +96,14 @@ class Inputs:
         )
 
 
+OnOption = Annotated[
+    str | None,
+    typer.Option("--on", metavar="ADDRESS", help="Run what takes long on a Ray cluster: ray://host:10001, or local."),
+]
+
+
 def save_and_print(
-    result: Workload | Demand | Profile | Plan | Schedule | JointPlan | DisaggregatedPlan,
+    result: Workload | Demand | Profile | Plan | Schedule | JointPlan | RegionalPlan | DisaggregatedPlan,
     out: Path | None,
     as_json: bool,
     page: Callable[[Any], RenderableType],

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag, OutOption, QuickFlag, SetOption, events, parse_columns, parse_where
+from melange.cli.terminal import JsonFlag, OnOption, OutOption, QuickFlag, SetOption, events, parse_columns, parse_where
 from melange.errors import Caution, InputError, unknown
+from melange.processes import on_cluster
 from melange.service.events import task
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class _Flags:
     processes: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Maximum parallel processes; default: automatic.")
     ] = None
-    on: Annotated[str | None, typer.Option(help="Run on a Ray cluster: ray://host:10001.")] = None
+    on: OnOption = None
 
     def check(self) -> None:
         """Reject values out of range."""
@@ -102,15 +103,16 @@ def validate(
     from melange.present.terminal.validation import validation_page
 
     flags.check()
-    plan, session = _plan_of(source, settings or [], quick=quick)
-    if (replicas := sum(plan.replicas.values())) > _MOST_REPLICAS:
-        raise InputError(f"{source}: {replicas:,} replicas: at most {_MOST_REPLICAS:,} are simulated")
-    with events() as listener, task(listener, "preparing the simulator") as tell:
-        from melange.validate.simulate import prepare
+    with on_cluster(flags.on):
+        plan, session = _plan_of(source, settings or [], quick=quick)
+        if (replicas := sum(plan.replicas.values())) > _MOST_REPLICAS:
+            raise InputError(f"{source}: {replicas:,} replicas: at most {_MOST_REPLICAS:,} are simulated")
+        with events() as listener, task(listener, "preparing the simulator") as tell:
+            from melange.validate.simulate import prepare
 
-        prepare(plan, tell)
-    sets, said = _requests(plan, session, flags)
-    first, *others = _reports(plan, sets, flags)
+            prepare(plan, tell)
+        sets, said = _requests(plan, session, flags)
+        first, *others = _reports(plan, sets, flags)
     first = replace(first, cautions=(*said, *first.cautions))
     if out is not None:
         first.save(out)
@@ -246,6 +248,6 @@ def _reports(plan: Plan, sets: list[Arrivals], flags: _Flags) -> list[Report]:
         for seed, one in enumerate(sets)
     ]
     with events() as listener, task(listener, "simulating") as tell:
-        runs = run_all(jobs, processes=flags.processes, on=flags.on, progress=tell)
+        runs = run_all(jobs, processes=flags.processes, progress=tell)
     count = len(sets)
     return [report(runs[k * count : (k + 1) * count], target=flags.target) for k in range(len(chosen))]

@@ -208,7 +208,7 @@ def build(question: Question, allowed: Mask, served: Mask, *, availability: bool
     where, cells = np.flatnonzero(allowed), np.flatnonzero(served)
     items = tuple(profile.replica_types[r] for r in where)
     replicas = np.array([item.replicas_per_instance for item in items], float)
-    spare = np.array([_for(item, options.spare_replicas) for item in items], float)
+    spare = np.array([spare_of(item, options) for item in items], float)
     least = np.ceil(np.array([_for(item, options.min_replicas) for item in items], float) / replicas)
     load = loads(question.workload, profile)[np.ix_(where, cells)]
     limits = limits_of(items, options) if availability else ()
@@ -255,6 +255,8 @@ def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, 
     for offer in {item.offer.name: item.offer for item in items}.values():
         if offer.max_instances is not None:
             most_by_name[offer.name] = min(offer.max_instances, most_by_name.get(offer.name, offer.max_instances))
+    if not most_by_name and not options.max_accelerators:
+        return ()
     rented = Bindings(items, (OFFER, INSTANCE_TYPE, REPLICA_TYPE))
     cards = Bindings(items, (ACCELERATOR, ACCELERATOR_IN_REGION, REGION))
     machines = np.array([item.machines for item in items], float)
@@ -271,6 +273,11 @@ def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, 
 def _is_named(items: Sequence[ReplicaType], name: str) -> Mask:
     """Which types (R,) a name of ``require`` or ``exclude`` means: the replica type's, and all of that accelerator."""
     return members(name, items, (REPLICA_TYPE,)) | members(name, items, (ACCELERATOR,))
+
+
+def spare_of(item: ReplicaType, options: Options) -> int:
+    """Replicas of a type that may be lost while it carries its own share."""
+    return _for(item, options.spare_replicas)
 
 
 def _for(item: ReplicaType, count: int | Mapping[str, int]) -> int:

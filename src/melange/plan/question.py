@@ -61,7 +61,7 @@ class Question:
                 hint="make the profile for the workload's buckets",
             )
         _check_names(self.profile, self.options)
-        object.__setattr__(self, "options", _by_replica_type(self.profile, self.options))
+        object.__setattr__(self, "options", by_replica_type(self.profile, self.options))
 
     def with_options(self, **changes: Any) -> Question:
         """The same question with some settings changed."""
@@ -109,7 +109,7 @@ def _check_names(profile: Profile, options: Options) -> None:
             raise unknown("region", name, sorted(regions - {""}), place="plan.grid_g_per_kwh")
 
 
-def _by_replica_type(profile: Profile, options: Options) -> Options:
+def by_replica_type(profile: Profile, options: Options) -> Options:
     """The options with counts by replica type name only; a type's own name goes before its accelerator's."""
     items = profile.replica_types
     changes: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from melange.errors import InfeasibleError, SolverError
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.plan.solve import solve
+from melange.processes import each_of
 from melange.profile.profile import Profile
 from melange.slo import Slo
 
@@ -136,12 +137,11 @@ def sweep_rates(
     asked = _of_sweep(question)
     if factors is None:
         factors = _COARSE_RATE_FACTORS if len(question.profile.replica_types) > _MANY_TYPES else _RATE_FACTORS
-    points = []
-    for factor in factors:
-        rate = question.workload.total_rate * factor
-        plan = known if known is not None and factor == 1.0 else _solved(asked.at_rate(rate))
-        points.append(SweepPoint(at=rate, plan=plan, profile=question.profile))
-    return tuple(points)
+    own = question.workload.total_rate
+    wanted = [factor for factor in factors if known is None or factor != 1.0]
+    jobs = [asked.at_rate(own * factor) for factor in wanted]
+    plans = dict(zip(wanted, each_of(_solved, jobs, len(jobs) + 1), strict=True)) | ({1.0: known} if known else {})
+    return tuple(SweepPoint(at=own * one, plan=plans[one], profile=question.profile) for one in factors)
 
 
 def _sweep_limits(
@@ -172,14 +172,19 @@ def _sweep_limits(
     if factors is None:
         is_large = known is not None and len(known.profile.replica_types) > _MANY_TYPES
         factors = _COARSE_LIMIT_FACTORS if is_large else _LIMIT_FACTORS
-    points = []
-    for factor in factors:
-        if known is not None and factor == 1.0:
-            points.append(replace(known, at=own))
-            continue
-        profile = profile_at(with_limit(slo, metric, own * factor))
-        points.append(SweepPoint(at=own * factor, plan=_solved(replace(asked, profile=profile)), profile=profile))
-    return LimitSweep(metric=metric, own=own, points=tuple(points))
+    wanted = [factor for factor in factors if known is None or factor != 1.0]
+    jobs = [(asked, profile_at, with_limit(slo, metric, own * factor), own * factor) for factor in wanted]
+    points = dict(zip(wanted, each_of(_under_limit, jobs, len(jobs) + 1), strict=True))
+    if known is not None:
+        points[1.0] = replace(known, at=own)
+    return LimitSweep(metric=metric, own=own, points=tuple(points[one] for one in factors))
+
+
+def _under_limit(job: tuple[Question, Callable[[Slo], Profile], Slo, float]) -> SweepPoint:
+    """A point of a sweep of one limit."""
+    asked, profile_at, slo, at = job
+    profile = profile_at(slo)
+    return SweepPoint(at=at, plan=_solved(replace(asked, profile=profile)), profile=profile)
 
 
 def with_limit(slo: Slo, metric: str, limit_s: float) -> Slo:

@@ -76,9 +76,9 @@ def _unmeasured(inputs: EstimateInputs) -> Caution | None:
 def _thin_cache(inputs: EstimateInputs) -> Caution | None:
     """Replicas whose weights leave so little memory that a small error would use all of it."""
     found: dict[str, float] = {}
-    for one in inputs.distinct_hardware:
+    for one, obstacle in zip(inputs.distinct_hardware, inputs.obstacles, strict=True):
         served, facts = variant_of(inputs.model, one.variant), inputs.facts_by_name[one.accelerator]
-        if inputs.obstacle_on(one):
+        if obstacle:
             continue
         room = kv_room_bytes(served, facts, one.layout, inputs.settings_on(one))
         if room < _THIN * weight_bytes_on(served, one.layout):

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from melange.catalog.accelerator import Accelerator
+from melange.catalog.layers import KvShape
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.catalog.variants import variant_of
-from melange.errors import InfeasibleError, InputError, unknown
+from melange.errors import Caution, InfeasibleError, InputError, unknown
 from melange.profile.engine_features import SPREAD, check_kv_dtype, check_layouts, drafting_of, kept_on, with_cached
 from melange.profile.profile import ReplicaType
 from melange.profile.replica_types import Degrees, compared_variants, replica_types_of
@@ -36,6 +37,23 @@ OWN, AICONFIGURATOR = "own", "aiconfigurator"
 MOST_MACHINES = 8
 # Instances that are joined unasked hold this many accelerators: the networks of smaller ones are slow. A judgment.
 _LEAST_ACCELERATORS = 4
+
+
+# What follows from inputs and does not depend on their SLO: kept by ``under``. What prefix caches keep is not among it.
+_WITHOUT_SLO = (
+    "era",
+    "facts_by_name",
+    "planned_sizes",
+    "replica_types",
+    "hardware",
+    "distinct_hardware",
+    "tables",
+    "replicas_by_hardware",
+    "residuals",
+    "obstacles",
+    "kv_layers",
+    "cautions",
+)
 
 
 # Without slots: what follows from the fields is computed when it is first asked for, and kept.
@@ -216,6 +234,42 @@ class EstimateInputs:
         """Each hardware once, in the order of replica types."""
         return tuple(dict.fromkeys(self.hardware))
 
+    def under(self, slo: Slo) -> EstimateInputs:
+        """The same under another SLO; what does not depend on it is not computed again."""
+        other = replace(self, slo=slo)
+        if self.era.settings.speculation is None:  # where drafts pay depends on the limits
+            other.__dict__.update({name: getattr(self, name) for name in _WITHOUT_SLO})
+        return other
+
+    @cached_property
+    def replicas_by_hardware(self) -> dict[tuple[Hardware, ...], Replicas]:
+        """What :meth:`replicas_on` was asked for."""
+        return {}
+
+    @cached_property
+    def residuals(self) -> tuple[Residuals, ...]:
+        """How far measured step times were from predicted ones on each distinct hardware."""
+        return tuple(self.residuals_on(one) for one in self.distinct_hardware)
+
+    @cached_property
+    def obstacles(self) -> tuple[str, ...]:
+        """Why a replica on each distinct hardware cannot serve anything at all; empty if it can."""
+        return tuple(self.obstacle_on(one) for one in self.distinct_hardware)
+
+    @cached_property
+    def kv_layers(self) -> tuple[KvShape, ...]:
+        """What a request takes of the KV cache on each distinct hardware."""
+        return tuple(
+            variant_of(self.model, one.variant).kv_shape(one.tensor_parallel) for one in self.distinct_hardware
+        )
+
+    @cached_property
+    def cautions(self) -> tuple[Caution, ...]:
+        """All cautions on an estimate of these inputs."""
+        from melange.profile.estimate_cautions import estimate_cautions
+
+        return estimate_cautions(self)
+
     @cached_property
     def tables(self) -> StepTimes | None:
         """Step times from measured operators; None where all are our own."""
@@ -260,8 +314,12 @@ class EstimateInputs:
 
     def replicas_on(self, hardware: Sequence[Hardware]) -> Replicas:
         """One replica on each hardware, side by side (R, 1, 1)."""
-        known = self.tables.cost_by_hardware if self.tables else None
-        return replicas_of(self.model, hardware, self.facts_by_name, self.era, known)
+        asked = tuple(hardware)
+        if asked not in self.replicas_by_hardware:
+            known = self.tables.cost_by_hardware if self.tables else None
+            found = replicas_of(self.model, asked, self.facts_by_name, self.era, known)
+            self.replicas_by_hardware[asked] = found
+        return self.replicas_by_hardware[asked]
 
     def residuals_on(self, hardware: Hardware) -> Residuals:
         """How far measured step times were from predicted ones on such hardware."""

@@ -72,8 +72,9 @@ def why_zero(
     idle = np.full_like(rate, IDLE_BATCH)
     alone = metrics_s(replicas, sizes, tuple(limits), idle, np.maximum(replicas.max_sequences, idle))
     needed = np.broadcast_to(held_by(replicas, model)(sizes.longest, replicas.block_tokens - 1), rate.shape)
+    longest_tokens = sizes.longest[0]
     for r, i, o in zero.tolist():
-        longest = sizes.longest[0, i, o]
+        longest = longest_tokens[i, o]
         if longest > replicas.max_context:
             sentence = f"a request of {longest:,.0f} tokens exceeds the context limit of {replicas.max_context:,}"
         elif obstacles[r]:

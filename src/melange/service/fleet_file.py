@@ -62,7 +62,10 @@ def is_fleet(path: str | Path) -> bool:
     """Whether a file lists services, and is not one itself."""
     if Path(path).suffix not in {".yaml", ".yml"}:
         return False
-    content = parse_yaml(read_text(path), f"{path}")
+    text = read_text(path)
+    if "services" not in text:  # a service's own file, which is parsed when it is read
+        return False
+    content = parse_yaml(text, f"{path}")
     return isinstance(content, dict) and "services" in content
 
 

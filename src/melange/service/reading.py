@@ -35,6 +35,15 @@ def read_service(path: str | Path, settings: Sequence[str] = ()) -> Service:
     return read_document(Service, path, settings, holds="model, slo and workload", hint="melange init writes one")
 
 
+def is_regional(path: str | Path, settings: Sequence[str] = ()) -> bool:
+    """Whether a service.yaml says where its users are; what else is wrong with it is told when it is opened."""
+    if Path(path).suffix not in {".yaml", ".yml"}:
+        return False
+    content = parse_yaml(read_text(path), f"{path}")
+    named = any(one.partition("=")[0].split(".")[0] == "regions" for one in settings)
+    return isinstance(content, dict) and ("regions" in content or named)
+
+
 def read_document(
     kind: type[_SectionT], path: str | Path, settings: Sequence[str], *, holds: str, hint: str = ""
 ) -> _SectionT:

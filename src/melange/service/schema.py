@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    field_validator,
 )
 
 from melange.catalog.grid import DEFAULT_PUE
@@ -19,13 +20,14 @@ from melange.catalog.price_rules import price_rule
 from melange.errors import InputError
 from melange.files import path_in
 from melange.plan.options import Options
-from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions, Spot
 from melange.plan.switching import StartUp, Switching
 from melange.service.engine_section import EngineSection
 from melange.slo import REQUESTS, Slo
 from melange.units import GB, MS_PER_S, ms
 from melange.workload.clock import parse_duration
 from melange.workload.fields import Choice
+from melange.workload.warehouse import WarehouseTable
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
 
 
@@ -63,11 +65,16 @@ def _as_prices(value: Any) -> Any:
 
 
 # Keys of ``workload`` that say where sizes come from.
-SOURCES = ("trace", "dataset", "histogram", "metrics", "file", "rates")
+SOURCES = ("trace", "table", "dataset", "histogram", "metrics", "file", "rates")
+LOGS = ("trace", "table")  # ... of requests with times
 
 # A name or a list of names, and a number above 0.
 Names = Annotated[list[str], BeforeValidator(_as_list)]
 Positive = Annotated[float, AfterValidator(_positive)]
+# What a streamed token takes on the wire: an event of the OpenAI API with its JSON. A judgment; measure your own.
+_BYTES_PER_TOKEN = 250.0
+# How far shares of traffic may be from adding up to 1.
+_SHARE_ROUNDING = 1e-6
 _SPOT, _SCHEDULE, _START_UP = Spot(), ScheduleOptions(), StartUp()  # whose defaults are the file's
 
 
@@ -118,6 +125,8 @@ class WorkloadSection(Section):
     """``workload``: exactly one source of sizes, and a rate."""
 
     trace: str | None = None
+    table: str | None = None
+    connection: str | None = None
     dataset: str | dict[str, float] | None = None
     histogram: str | None = None
     metrics: Names | None = None
@@ -150,6 +159,23 @@ class WorkloadSection(Section):
                 hint="for example workload: {dataset: azure-conversation, rate: 16}",
             )
         return named[0]
+
+    def log(self, path: Callable[[str], Path]) -> Path | WarehouseTable:
+        """The log of requests that is the source: a file, its name resolved by ``path``, or a table.
+
+        Raises
+        ------
+        InputError
+            A table without a connection, or a connection that cannot be.
+        """
+        if self.table is None:
+            return path(self.trace or "")
+        if self.connection is None:
+            raise InputError(
+                "workload.table needs workload.connection",
+                hint="workload: {table: logs.requests, connection: 'postgres://reader:${PGPASSWORD}@host/database'}",
+            )
+        return WarehouseTable(table=self.table, connection=self.connection)
 
 
 class OffersSection(Section):
@@ -225,21 +251,35 @@ class ReservedSection(Section):
     upfront_fraction: float = 0.0
 
 
+class SavingsPlanSection(Section):
+    """A line of ``schedule.savings_plans``: a commitment to spend."""
+
+    term_years: Positive
+    discount: float
+    provider: str | None = None
+    region: str | None = None
+    family: str | None = None
+    upfront_fraction: float = 0.0
+
+
 class SpotSection(Section):
     """``schedule.spot``: how far a service leans on instances that may be taken away."""
 
     discount: float | None = None
     max_share: float = _SPOT.max_share
     max_share_per_pool: float = _SPOT.max_share_per_pool
+    max_share_per_zone: float = _SPOT.max_share_per_zone
     zones: int = _SPOT.zones
     unavailable_fraction: float = _SPOT.unavailable_fraction
     outage: str | float = _SPOT.outage_s
+    spare_pools: int = _SPOT.spare_pools
 
 
 class ScheduleSection(Section):
     """``schedule``: how instances may be paid for over time."""
 
     reserved: list[ReservedSection] = []
+    savings_plans: list[SavingsPlanSection] = []
     spot: SpotSection | None = None
     horizon_years: Positive | None = None
     start_up: str | float = _SCHEDULE.start_up_s
@@ -255,6 +295,7 @@ class ScheduleSection(Section):
             spot = Spot(**given, outage_s=parse_duration(self.spot.outage, name="schedule.spot.outage"))
         return ScheduleOptions(
             reserved=tuple(Reserved(**one.model_dump()) for one in self.reserved),
+            savings_plans=tuple(SavingsPlan(**one.model_dump()) for one in self.savings_plans),
             spot=spot,
             horizon_years=self.horizon_years,
             start_up_s=parse_duration(self.start_up, name="schedule.start_up")
@@ -301,6 +342,31 @@ class SwitchingSection(Section):
         )
 
 
+class OriginSection(Section):
+    """An origin of ``regions.origins``: a part of the traffic, and where its users are."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    at: str
+    allowed: Names | None = None
+
+
+class RegionsSection(Section):
+    """``regions``: where requests come from, and where they may be served."""
+
+    origins: Annotated[dict[str, OriginSection], Field(min_length=1)]
+    round_trips: str | None = None
+    egress_usd_per_gb: Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]] = 0.0
+    bytes_per_token: Annotated[float, Field(ge=0)] = _BYTES_PER_TOKEN
+
+    @field_validator("origins")
+    @classmethod
+    def _add_up(cls, origins: dict[str, OriginSection]) -> dict[str, OriginSection]:
+        total = sum(one.share for one in origins.values())
+        if abs(total - 1) > _SHARE_ROUNDING:
+            raise ValueError(f"shares must add up to 1, got {total:g}")
+        return origins
+
+
 class Service(Section):
     """A service as its file describes it; relative paths are relative to the file's folder."""
 
@@ -315,6 +381,7 @@ class Service(Section):
     schedule: ScheduleSection = ScheduleSection()
     start_up: StartUpSection | None = None
     switching: SwitchingSection | None = None
+    regions: RegionsSection | None = None
     folder: Path = Field(Path(), exclude=True)
 
     @property

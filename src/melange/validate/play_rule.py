@@ -21,6 +21,7 @@ from melange.plan.schedule.backtest import History
 from melange.plan.schedule.schedule import PlayedStretch, Schedule
 from melange.plan.servable import scope_of
 from melange.plan.solve import with_instances
+from melange.processes import each_of
 from melange.profile.profile import Profile
 from melange.replica.simulated.cluster import Event, play
 from melange.validate.attainment import attainment, met
@@ -83,8 +84,9 @@ def play_rule(
     player = _Player(demand, profile, options, schedule.options.start_up_s, held, place)
     stretches = _stretches(history, scaled, seed)
     played = []
-    for done, stretch in enumerate(stretches):
-        played.append(player.play(stretch, history.rates, scaled, seed + done))
+    jobs = [(player, stretch, history.rates, scaled, seed + place) for place, stretch in enumerate(stretches)]
+    for done, found in enumerate(each_of(_played_stretch, jobs, len(jobs) + 1)):
+        played.append(found)
         if progress is not None:
             progress((done + 1) / len(stretches))
     return tuple(played)
@@ -209,6 +211,11 @@ class _Player:
             input_tokens=np.concatenate([one.input_tokens for one in parts]),
             output_tokens=np.concatenate([one.output_tokens for one in parts]),
         )
+
+
+def _played_stretch(job: tuple[_Player, _Stretch, Array, Array, int]) -> PlayedStretch:
+    player, stretch, rates, scaled, seed = job
+    return player.play(stretch, rates, scaled, seed)
 
 
 def _played(

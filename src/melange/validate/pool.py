@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from melange.errors import InputError
-from melange.installed import how_to_add
 from melange.plan.plan import Plan
-from melange.processes import each_of
+from melange.processes import each_of, on_cluster
 from melange.validate.scenario import Scenario
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
@@ -69,46 +65,11 @@ def run_all(
         A cluster that cannot be reached, or Ray that is not installed.
     """
     tell = progress or (lambda _: None)
-    if on is not None:
-        return _on_ray(jobs, on, tell)
     work = sum(len(job.arrivals) for job in jobs)
     is_worth_it = processes is not None or work >= _WORTH_A_PROCESS
     runs = []
-    for done, run in enumerate(each_of(run_job, jobs, 2 if is_worth_it else len(jobs) + 1, processes)):
-        runs.append(run)
-        tell((done + 1) / len(jobs))
-    return runs
-
-
-def _on_ray(jobs: Sequence[Job], address: str, tell: Callable[[float], None]) -> list[Run]:
-    try:
-        import ray
-    except ImportError as error:
-        raise InputError("--on needs Ray, which is not installed", hint=how_to_add("ray")) from error
-    was_there = ray.is_initialized()
-    try:
-        if not was_there:
-            ray.init(log_to_driver=False, **_where(address))
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"--on {address}: no Ray cluster at this address: {error}", hint="start one with ray start --head"
-        ) from error
-    try:
-        remote = ray.remote(run_job)
-        references = [remote.remote(job) for job in jobs]
-        runs = []
-        for done, reference in enumerate(references):
-            runs.append(ray.get(reference))
+    with on_cluster(on):
+        for done, run in enumerate(each_of(run_job, jobs, 2 if is_worth_it else len(jobs) + 1, processes)):
+            runs.append(run)
             tell((done + 1) / len(jobs))
-        return runs
-    finally:
-        if not was_there:
-            ray.shutdown()
-
-
-def _where(address: str) -> dict[str, Any]:
-    """A cluster's address for Ray; ``local`` starts one here, on the loopback, that tells nobody."""
-    if address != "local":
-        return {"address": address}
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    return {"address": "local", "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    return runs

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from melange.plan.schedule.backtest import History, RunningCost, live, outcomes
@@ -13,6 +11,7 @@ from melange.plan.schedule.hours import cheapest_hours, checked_hours
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.rule import LAST, RuleSettings
 from melange.plan.schedule.signals import Signals, peak_load
+from melange.plan.schedule.spot_room import SpotRoom
 from melange.units import S_PER_MIN
 from melange.workload.demand import Indices
 from melange.workload.workload import Array
@@ -31,15 +30,14 @@ def fleet_for_peak(machines: Machines, signals: Signals, rates: Array) -> tuple[
 
     It must give each signal as much as the hour takes that takes most of it.
     """
-    alone = replace(machines, spot_per_h=np.full(len(machines), np.inf))
-    none, no_room = np.zeros(len(machines)), np.zeros(1)
+    none = np.zeros(len(machines))
     for _ in range(_ROUNDS):
         most = signals.demand(rates).max(axis=0, keepdims=True)
-        found = cheapest_hours(alone, signals, most, none, no_room, no_room)
+        found = cheapest_hours(machines, signals, most, none, SpotRoom.of(machines, np.zeros(1), None))
         fleet = found.extra[0]
         if not np.isfinite(found.cost_per_h[0]):
             return fleet, np.inf
-        given = signals.per_instance(machines) @ fleet
+        given = signals.given(machines, fleet)
         # Those hours first that come nearest to what the fleet gives.
         near = np.argsort(-(signals.demand(rates) / np.maximum(given, 1e-300)).max(axis=1), kind="stable")[:24]
         peaks = [peak_load(machines, rates[hour], fleet) for hour in near.tolist()]
@@ -101,7 +99,7 @@ def by_hour(
     machines: Machines, signals: Signals, fleets: Array, hour: Indices, history: History, cost_per_h: Array
 ) -> RunningCost:
     """Fleets (H, R) that change every hour whatever comes, over windows of which each lies in an ``hour`` (W,)."""
-    given = fleets @ signals.per_instance(machines).T
+    given = np.stack([signals.given(machines, fleet) for fleet in fleets])
     demand = signals.demand(history.rates)
     with np.errstate(divide="ignore", invalid="ignore"):
         served = np.where(demand > 0, given[hour] / demand, 1.0).min(axis=1).clip(0.0, 1.0)
@@ -124,14 +122,11 @@ def clairvoyant(
 
     Nothing starts or drains, and no request is short: no scaler can reach it.
     """
-    from melange.plan.schedule.hours import spot_room
-
     rates = history.rates[history.is_known]
     rates = rates[:: max(1, -(-len(rates) // _MOST_WINDOWS))]
-    room, room_each = spot_room(machines, machines.work(rates), options.spot)
-    fleets = cheapest_hours(machines, signals, signals.demand(rates), reserved, room, room_each)
-    fixed = float(reserved @ np.where(reserved > 0, machines.reserved_per_h, 0.0))
-    return fixed + float(fleets.cost_per_h.mean())
+    room = SpotRoom.of(machines, machines.work(rates), options.spot)
+    fleets = cheapest_hours(machines, signals, signals.demand(rates), reserved, room)
+    return machines.fixed_per_h(reserved) + float(fleets.cost_per_h.mean())
 
 
 def cost_at_scale(
@@ -139,5 +134,4 @@ def cost_at_scale(
 ) -> float:
     """Cost of the hours' cheapest fleets (H, B) beside reserved instances, these included [USD/h]."""
     hours = checked_hours(machines, signals, rates, reserved, options.spot)
-    fixed = float(reserved @ np.where(reserved > 0, machines.reserved_per_h, 0.0))
-    return fixed + float(hours.fleets.cost_per_h.mean())
+    return machines.fixed_per_h(reserved) + float(hours.fleets.cost_per_h.mean())

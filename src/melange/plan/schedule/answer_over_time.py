@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from melange.plan.options import Options
 from melange.plan.schedule.alternatives import best_single_type, by_hour, clairvoyant, cost_at_scale, reactive
 from melange.plan.schedule.backtest import History
 from melange.plan.schedule.choose_rule import TRAINING, ChosenRule
-from melange.plan.schedule.contracts import Reserved, ScheduleOptions
+from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.reserve import Reservation
 from melange.plan.schedule.rule import ScalingRule, Signal
@@ -32,10 +32,10 @@ class Committed:
 
     Parameters
     ----------
-    commitment
-        Which; None for none.
-    everything, machines
-        All machines, and those that were searched among.
+    commitment, plan
+        Which, and which savings plan; None for none.
+    everything
+        All machines.
     rates
         Arrivals per second by hour and size (H, B) [1/s].
     reservation
@@ -47,13 +47,18 @@ class Committed:
     """
 
     commitment: Reserved | None
+    plan: SavingsPlan | None
     everything: Machines
-    machines: Machines
     rates: Array
     reservation: Reservation
     static: Array
     static_per_h: float
     bound: float
+
+    @property
+    def machines(self) -> Machines:
+        """Those that were searched among, with what a savings plan pays."""
+        return self.reservation.machines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -92,7 +97,7 @@ def schedule_of_answer(answer: Answer, cautions: tuple[Caution, ...], solve_s: f
     used[chosen.place] |= bool(chosen.wanted.any())
     places = np.flatnonzero(used)
     slo = answer.profile.slo
-    fixed = float(reservation.reserved @ np.where(reservation.reserved > 0, machines.reserved_per_h, 0.0))
+    fixed = machines.fixed_per_h(reservation.reserved)
     return Schedule(
         over=answer.cycle.over,
         labels=answer.cycle.labels,
@@ -108,6 +113,8 @@ def schedule_of_answer(answer: Answer, cautions: tuple[Caution, ...], solve_s: f
         spot_per_h=_known(machines.spot_per_h[places]),
         bound_per_h=best.bound,
         commitment=best.commitment if reservation.reserved.any() else None,
+        savings_plan=best.plan if machines.committed_per_h > 0 else None,
+        committed_per_h=machines.committed_per_h,
         commitments=tuple(_outlook(one, answer.settings) for one in answer.found),
         rule=_rule(answer) if chosen.wanted.any() else None,
         running=chosen.whole,
@@ -137,7 +144,7 @@ def _rule(answer: Answer) -> ScalingRule:
     machines, chosen = answer.best.machines, answer.chosen
     signals = chosen.signals
     gives = signals.per_instance(machines)
-    held = gives @ answer.best.reservation.reserved
+    held = signals.held(machines, answer.best.reservation.reserved, chosen.place)
     shape = answer.demand.buckets.shape
     parts = []
     for k in chosen.watched:
@@ -147,7 +154,7 @@ def _rule(answer: Answer) -> ScalingRule:
             Signal(request_weight=weight.reshape(shape), reserved_load=float(held[k] / gives[k, chosen.place]))
         )
     spot = answer.settings.spot
-    share = 0.0 if spot is None else min(spot.max_share, spot.max_share_per_pool * spot.zones)
+    share = 0.0 if spot is None else spot.most_of_one_type
     if not machines.spot_per_h[chosen.place] < machines.on_demand_per_h[chosen.place]:
         share = 0.0
     return ScalingRule(
@@ -165,21 +172,23 @@ def _outlook(one: Committed, settings: ScheduleOptions) -> CommitmentOutlook:
     """What is at stake with a commitment."""
     machines, reserved = one.machines, one.reservation.reserved
     signals, less = one.reservation.hours.signals, one.rates * (1 - _LESS)
-    held = np.where(reserved > 0, machines.reserved_per_h, 0.0)
-    fixed = float(reserved @ held)
-    listed = float(reserved @ machines.on_demand_per_h)
+    fixed = machines.fixed_per_h(reserved)
+    listed = float(reserved @ machines.on_demand_per_h) + machines.allowance_per_h
     upfront = 0.0
-    if one.commitment is not None:
-        upfront = fixed * H_PER_YEAR * one.commitment.term_years * one.commitment.upfront_fraction
+    for term, paid in ((one.commitment, fixed - machines.committed_per_h), (one.plan, machines.committed_per_h)):
+        if term is not None:
+            upfront += paid * H_PER_YEAR * term.term_years * term.upfront_fraction
+    plain = replace(machines, allowance_per_h=0.0, committed_per_h=0.0)
     return CommitmentOutlook(
-        name="" if one.commitment is None else one.commitment.name,
+        name=" and ".join(term.name for term in (one.commitment, one.plan) if term is not None),
         reserved={name: int(n) for name, n in zip(machines.names, reserved, strict=True) if n},
         cost_per_h=one.reservation.cost_per_h,
-        reserved_per_h=fixed,
+        reserved_per_h=fixed - machines.committed_per_h,
+        committed_per_h=machines.committed_per_h,
         break_even_fraction=fixed / listed if listed else 0.0,
         upfront_usd=upfront,
         at_less_traffic_per_h=cost_at_scale(machines, signals, less, reserved, settings),
-        uncommitted_at_less_per_h=cost_at_scale(machines, signals, less, np.zeros(len(machines)), settings),
+        uncommitted_at_less_per_h=cost_at_scale(plain, signals, less, np.zeros(len(machines)), settings),
     )
 
 
@@ -193,9 +202,7 @@ def _alternatives(answer: Answer) -> list[Alternative]:
     static = by_hour(best.machines, signals, peak, hour, history, np.full(len(cycle), best.static_per_h))
     names = ", ".join(f"{int(n)} x {name}" for name, n in zip(best.machines.names, best.static, strict=True) if n)
     total = fleets.extra + best.reservation.reserved
-    fixed = float(
-        best.reservation.reserved @ np.where(best.reservation.reserved > 0, best.machines.reserved_per_h, 0.0)
-    )
+    fixed = best.machines.fixed_per_h(best.reservation.reserved)
     planned = by_hour(best.machines, signals, total, hour, history, fleets.cost_per_h + fixed)
     found = [
         Alternative(name=STATIC, outcome=static, note=names),
@@ -222,7 +229,8 @@ def _alternatives(answer: Answer) -> list[Alternative]:
 
 def stated_prices(settings: ScheduleOptions) -> tuple[Caution, ...]:
     """A word on prices that the service states, and that no price list has."""
-    stated = [one.name for one in settings.reserved if one.discount is not None]
+    terms: list[Reserved | SavingsPlan] = [*settings.reserved, *settings.savings_plans]
+    stated = [one.name for one in terms if one.discount is not None]
     said = []
     if stated or (settings.spot is not None and settings.spot.discount is not None):
         kinds = [*(["commitments"] if stated else []), *(["spot"] if settings.spot and settings.spot.discount else [])]
@@ -234,7 +242,7 @@ def stated_prices(settings: ScheduleOptions) -> tuple[Caution, ...]:
             )
         )
     if stated and settings.horizon_years is None:
-        longest = max(one.term_years for one in settings.reserved)
+        longest = max(one.term_years for one in terms)
         said.append(
             Caution(
                 "no-horizon",

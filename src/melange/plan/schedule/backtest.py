@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from melange.plan.schedule.contracts import ScheduleOptions
+from melange.plan.schedule.contracts import ScheduleOptions, Spot
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.signals import Signals
+from melange.plan.schedule.spot_room import SpotRoom
 from melange.workload.workload import Array, Mask
 
 
@@ -148,12 +149,19 @@ def _served(count: Array, gives: Array, held: Array, demand: Array) -> Array:
     return served
 
 
-def spot_of(machines: Machines, place: int, wanted: Array, work: Array, share: float) -> Array:
-    """Those of the wanted instances that are on spot (W, N), by the work of the window before (W,)."""
-    if not (share > 0 and machines.spot_per_h[place] < machines.on_demand_per_h[place]):
+def spot_of(machines: Machines, place: int, wanted: Array, needed: Array, work: Array, spot: Spot | None) -> Array:
+    """Those of the wanted instances that are on spot (W, N), by the work of the window before (W,).
+
+    Where pools may be lost, what is left must be as many as the window before ``needed`` (W,).
+    """
+    if spot is None or not machines.spot_per_h[place] < machines.on_demand_per_h[place]:
         return np.zeros_like(wanted)
-    before = np.concatenate([work[:1], work[:-1]])
-    return np.asarray(np.minimum(wanted, np.floor(share * before[:, None] / machines.on_demand_per_h[place] + 1e-9)))
+    price = machines.on_demand_per_h[[place]]
+    most = SpotRoom.of(machines, work, spot).most(price)
+    needed = needed[:, None]
+    most, needed = (np.concatenate([one[:1], one[:-1]]) for one in (most, needed))
+    most = np.minimum(most, spot.most_that_may_go(np.maximum(wanted - needed, 0.0)))
+    return np.asarray(np.minimum(wanted, most))
 
 
 def outages(options: ScheduleOptions, windows: int, window_s: float, seed: int = 0) -> Array:
@@ -190,6 +198,8 @@ def outcomes(
         np.isfinite(machines.spot_per_h[place]), machines.spot_per_h[place], 0.0
     )
     demand = (lived.paid - np.minimum(on_spot, lived.paid))[known] * machines.on_demand_per_h[place]
+    if machines.is_covered[place]:
+        demand = np.maximum(demand - machines.allowance_per_h, 0.0)
     short = 1.0 - lived.served[known]
     share = total @ short / max(float(total.sum()), 1e-300)
     windows = (short > 1e-9).mean(axis=0)
@@ -210,7 +220,8 @@ def deciding(signals: Signals, machines: Machines, place: int, reserved: Array, 
     gives = signals.per_instance(machines)
     demand = signals.demand(rates)
     with np.errstate(divide="ignore", invalid="ignore"):
-        need = np.where(gives[:, place] > 0, (demand - gives @ reserved) / gives[:, place], -np.inf)
+        held = signals.held(machines, reserved, place)
+        need = np.where(gives[:, place] > 0, (demand - held) / gives[:, place], -np.inf)
     need = np.maximum(need, 0.0)
     chosen: list[int] = []
     covered = np.zeros(len(need))

@@ -6,17 +6,16 @@ import numpy as np
 
 from melange.errors import SolverError
 from melange.plan.schedule.contracts import Spot
-from melange.plan.schedule.hours import spot_room
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.reserve import Reservation
-from melange.plan.schedule.signals import peak_load
+from melange.plan.schedule.signals import peak_of
 from melange.workload.workload import Array
 
 # Load over a capacity of 1 that still counts as fitting, as of plans.
 _TOLERANCE = 1e-6
 
 
-def check_hours(machines: Machines, rates: Array, reservation: Reservation, spot: Spot | None) -> None:
+def check_hours(rates: Array, reservation: Reservation, spot: Spot | None) -> None:
     """Check that every hour carries its traffic (H, B) within every limit, and that costs add up.
 
     Raises
@@ -24,13 +23,14 @@ def check_hours(machines: Machines, rates: Array, reservation: Reservation, spot
     SolverError
         Some limit does not hold: a bug, and better here than in production.
     """
-    faults = broken(machines, rates, reservation, spot)
+    faults = broken(rates, reservation, spot)
     if faults:
         raise SolverError(f"the schedule breaks its limits: {'; '.join(faults[:5])}", hint="this is a bug")
 
 
-def broken(machines: Machines, rates: Array, reservation: Reservation, spot: Spot | None) -> list[str]:
+def broken(rates: Array, reservation: Reservation, spot: Spot | None) -> list[str]:
     """What a schedule breaks, in words."""
+    machines = reservation.machines
     fleets, reserved = reservation.hours.fleets, reservation.reserved
     extra, on_spot = fleets.extra, fleets.spot
     faults = []
@@ -41,19 +41,27 @@ def broken(machines: Machines, rates: Array, reservation: Reservation, spot: Spo
         faults.append("reserved instances of a type that is not offered so")
     if not np.isfinite(np.where(on_spot > 0, machines.spot_per_h, 0.0)).all():
         faults.append("spot instances of a type that is not offered so")
-    room, room_each = spot_room(machines, machines.work(rates), spot)
-    paid = on_spot * machines.on_demand_per_h
-    if (paid.sum(axis=1) > room * (1 + _TOLERANCE) + _TOLERANCE).any():
-        faults.append("more on spot than its share")
-    if (paid > room_each[:, None] * (1 + _TOLERANCE) + _TOLERANCE).any():
-        faults.append("more of one type on spot than its share")
+    if spot is None and on_spot.any():
+        faults.append("spot instances where none may be")
+    if spot is not None:
+        work, each = machines.work(rates) * (1 + _TOLERANCE) + _TOLERANCE, machines.on_demand_per_h
+        in_zone = np.ceil(on_spot / spot.zones)  # of the zone that has most of them
+        if (on_spot @ each > spot.max_share * work).any():
+            faults.append("more on spot than its share")
+        if (in_zone * each > spot.max_share_per_pool * work[:, None]).any():
+            faults.append("more of one type on spot in a zone than its share")
+        if (in_zone @ each > spot.max_share_per_zone * work).any():
+            faults.append("more on spot in a zone than its share")
     if not machines.is_allowed(reserved + extra).all():
         faults.append("more instances than there are")
     spot_price = np.where(on_spot.any(axis=0), machines.spot_per_h, 0.0)
-    cost = (extra - on_spot) @ machines.on_demand_per_h + on_spot @ spot_price
+    paid = (extra - on_spot) * machines.on_demand_per_h
+    covered = paid @ machines.is_covered.astype(float)
+    cost = paid.sum(axis=1) - np.minimum(covered, machines.allowance_per_h) + on_spot @ spot_price
     if (np.abs(cost - fleets.cost_per_h) > _TOLERANCE * np.maximum(1.0, cost)).any():
         faults.append("costs that do not add up")
     faults += _overloaded(machines, rates, reservation)
+    faults += _not_spared(machines, rates, reservation, spot)
     return faults
 
 
@@ -65,11 +73,33 @@ def _overloaded(machines: Machines, rates: Array, reservation: Reservation) -> l
     for hour, traffic in enumerate(rates):
         present = traffic > 0
         part = share[hour]
-        carried = machines.capacity * (reservation.reserved + fleets.extra[hour])
+        fleet = reservation.reserved + fleets.extra[hour]
+        carried = np.maximum(machines.capacity * fleet - machines.spare * (fleet > 0), 0.0)
         fits = bool((np.abs(part[:, present].sum(axis=0) - 1) <= _TOLERANCE).all() and not (part[rate <= 0] > 0).any())
         with np.errstate(divide="ignore", invalid="ignore"):
             busy = np.where(part > 0, traffic * part / rate, 0.0).sum(axis=1)
         fits = fits and bool((busy <= carried * (1 + _TOLERANCE) + 1e-12).all())
-        if not fits and peak_load(machines, traffic, reservation.reserved + fleets.extra[hour])[0] > 1 + _TOLERANCE:
+        if not fits and peak_of(machines, traffic, carried)[0] > 1 + _TOLERANCE:
             faults.append(f"hour {hour} is overloaded")
+    return faults
+
+
+def _not_spared(machines: Machines, rates: Array, reservation: Reservation, spot: Spot | None) -> list[str]:
+    """Hours that do not carry their traffic once replicas of a type, or pools of it on spot, are gone."""
+    fleets, faults = reservation.hours.fleets, []
+    pools = 0 if spot is None else spot.spare_pools
+    for hour, traffic in enumerate(rates):
+        fleet = reservation.reserved + fleets.extra[hour]
+        for r in np.flatnonzero(fleet > 0).tolist():
+            taken = machines.capacity * fleet
+            left = np.array([max(0.0, taken[r] - machines.spare_total), taken[r]])
+            if spot is not None and pools:
+                zones = np.array([fleets.spot[hour, r] // spot.zones] * spot.zones)
+                zones[: int(fleets.spot[hour, r] % spot.zones)] += 1
+                left[1] -= machines.capacity[r] * np.sort(zones)[-pools:].sum()
+            for carried, what in zip(left.tolist(), ("replicas", "pools"), strict=True):
+                if carried < taken[r]:
+                    kept = np.where(np.arange(len(machines)) == r, carried, taken)
+                    if peak_of(machines, traffic, kept)[0] > 1 + _TOLERANCE:
+                        faults.append(f"hour {hour} is overloaded once {what} of {machines.names[r]} are gone")
     return faults

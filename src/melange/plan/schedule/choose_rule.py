@@ -122,7 +122,7 @@ def sharpened(machines: Machines, signals: Signals, reserved: Array, history: Hi
     for place in _candidates(machines, signals, reserved, history):
         for _ in range(_ROUNDS):
             gives = signals.per_instance(machines)
-            lack = signals.demand(history.rates[looked]) - gives @ reserved
+            lack = signals.demand(history.rates[looked]) - signals.held(machines, reserved, place)
             with np.errstate(divide="ignore", invalid="ignore"):
                 need = np.where(lack > 1e-9, lack / gives[:, place], 0.0).max(axis=1)
             prices = []
@@ -141,9 +141,10 @@ def sharpened(machines: Machines, signals: Signals, reserved: Array, history: Hi
 def _candidates(machines: Machines, signals: Signals, reserved: Array, history: History) -> list[int]:
     """The machines that would cost least with hindsight, each alone beside the reserved ones."""
     gives = signals.per_instance(machines)
-    lack = signals.demand(history.rates[history.is_known]) - gives @ reserved
+    demand = signals.demand(history.rates[history.is_known])
     cost = []
     for r in range(len(machines)):
+        lack = demand - signals.held(machines, reserved, r)
         with np.errstate(divide="ignore", invalid="ignore"):
             need = np.where(lack > 1e-9, lack / gives[:, r], 0.0).max(axis=1)
         cheapest = min(machines.on_demand_per_h[r], machines.spot_per_h[r])
@@ -217,18 +218,27 @@ class Trial:
         spot = options.spot
         self.spot_share = 0.0
         if spot is not None and machines.spot_per_h[place] < machines.on_demand_per_h[place]:
-            self.spot_share = min(spot.max_share, spot.max_share_per_pool * spot.zones)
+            self.spot_share = spot.most_of_one_type
 
     def run(self, settings: list[RuleSettings], history: History) -> tuple[list[RunningCost], Array, Array]:
         """What each rule did, the instances that it wanted, and those on spot (W, N)."""
         options, machines, place = self._options, self._machines, self._place
         gives = self._signals.per_instance(machines)
         demand = self._signals.demand(history.rates)
-        held = gives @ self._reserved
+        held = self._signals.held(machines, self._reserved, place)
         watched = self._watched
         delay = options.start_up_s / history.window_s
         wanted = decide(settings, demand[:, watched], gives[watched, place], held[watched], delay)
-        on_spot = spot_of(machines, place, wanted, machines.work(history.rates), self.spot_share)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            needed = np.where(gives[:, place] > 0, (demand - held) / gives[:, place], 0.0).max(axis=1)
+        on_spot = spot_of(
+            machines,
+            place,
+            wanted,
+            np.ceil(np.maximum(needed, 0.0) - 1e-9),
+            machines.work(history.rates),
+            options.spot if self.spot_share else None,
+        )
         lost = (
             outages(options, len(history), history.window_s, self._seed) if self.spot_share else np.zeros(len(history))
         )
@@ -238,7 +248,7 @@ class Trial:
         lived = live(
             wanted, gives[judged, place], held[judged], demand[:, judged], lost * part, options, history.window_s
         )
-        fixed = float(self._reserved @ np.where(self._reserved > 0, machines.reserved_per_h, 0.0))
+        fixed = machines.fixed_per_h(self._reserved)
         return outcomes(machines, place, lived, on_spot, history, fixed), wanted, on_spot
 
 

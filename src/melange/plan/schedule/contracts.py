@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from melange.catalog.offer import Offer
 from melange.errors import InputError
+from melange.workload.workload import Array
 
 # From the order to the first request of an instance [s], as of a replica that is lost in a simulation: an instance that
 # boots, an image that is pulled, weights that load. A judgment; measure your own.
@@ -64,6 +69,61 @@ class Reserved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SavingsPlan:
+    """A commitment to spend: a fixed USD/h of on-demand use at a discount, paid in every hour of a term, used or not.
+
+    Parameters
+    ----------
+    term_years
+        How long it binds.
+    discount
+        What it takes off the on-demand price, 0-1.
+    provider, region, family
+        Whose instances it covers: of a provider, of a region, of a family of instance types (``g6e``); None: of all.
+    upfront_fraction
+        Share of the whole that is paid at the beginning, 0-1.
+    """
+
+    term_years: float
+    discount: float
+    provider: str | None = None
+    region: str | None = None
+    family: str | None = None
+    upfront_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        where = "schedule.savings_plans"
+        if not (math.isfinite(self.term_years) and 0 < self.term_years <= _MOST_YEARS):
+            raise InputError(f"{where}: term_years must be > 0 and <= {_MOST_YEARS:g}, got {self.term_years:g}")
+        if not 0 < self.discount < 1:
+            raise InputError(f"{where}: discount must be in (0, 1), got {self.discount:g}", hint="30 % is 0.3")
+        if not 0 <= self.upfront_fraction <= 1:
+            raise InputError(f"{where}: upfront_fraction must be 0 to 1, got {self.upfront_fraction:g}")
+        for name in ("term_years", "discount", "upfront_fraction"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+    @property
+    def name(self) -> str:
+        """Scope and term in words.
+
+        >>> SavingsPlan(term_years=1, discount=0.3, provider="aws", family="g6e").name
+        'savings plan for aws g6e, 1 year'
+        """
+        whose = " ".join(part for part in (self.provider, self.region, self.family) if part) or "all"
+        upfront = f", {self.upfront_fraction:.0%} upfront" if self.upfront_fraction else ""
+        return f"savings plan for {whose}, {self.term_years:g} year{'' if self.term_years == 1 else 's'}{upfront}"
+
+    def covers(self, offer: Offer) -> bool:
+        """Whether the discount is for instances of an offer."""
+        if self.provider not in (None, offer.provider) or self.region not in (None, offer.region):
+            return False
+        return (
+            self.family is None
+            or re.match(rf"{re.escape(self.family)}(?![A-Za-z0-9])", offer.instance_type) is not None
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spot:
     """Instances that may be taken away, and how far a service leans on them.
 
@@ -73,29 +133,34 @@ class Spot:
         What it takes off the on-demand price, 0-1; None: prices are those of offers of the market ``spot``.
     max_share
         At most this share of what an hour's traffic takes may be on spot, 0-1: the rest is carried whatever is lost.
-    max_share_per_pool
-        The same for one pool: one replica type in one zone.
+    max_share_per_pool, max_share_per_zone
+        The same for one pool, which is one replica type in one zone, and for all types in one zone.
     zones
         Zones that each type's spot instances are spread over; each is a pool of its own.
     unavailable_fraction
         Share of the time in which a pool has nothing, 0-1; on-demand instances stand in meanwhile.
     outage_s
         How long a pool that was lost is without, on average [s].
+    spare_pools
+        N+k of pools: the fleet of every hour still carries its traffic when any k pools of one type are gone, before
+        on-demand instances stand in.
     """
 
     discount: float | None = None
     # On public availability traces half of the traffic on spot left 0.9 to 1.5 % unserved, and all of it 1.9 to 3.4 %.
     max_share: float = 0.5
     max_share_per_pool: float = 0.25
+    max_share_per_zone: float = 1.0
     zones: int = 1
     # On public availability traces zones were up for 17 to 90 % of the time; this is a zone that is worth renting in.
     unavailable_fraction: float = 0.1
     outage_s: float = 3600.0
+    spare_pools: int = 0
 
     def __post_init__(self) -> None:
         if self.discount is not None and not 0 <= self.discount < 1:
             raise InputError(f"schedule.spot: discount must be in [0, 1), got {self.discount:g}", hint="60 % is 0.6")
-        for name in ("max_share", "max_share_per_pool"):
+        for name in ("max_share", "max_share_per_pool", "max_share_per_zone"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"schedule.spot: {name} must be 0 to 1, got {getattr(self, name):g}")
         if not 1 <= self.zones <= 100:
@@ -106,6 +171,30 @@ class Spot:
             )
         if not (math.isfinite(self.outage_s) and self.outage_s > 0):
             raise InputError(f"schedule.spot: outage must be > 0 s, got {self.outage_s:g}")
+        if not 0 <= self.spare_pools <= self.zones:
+            raise InputError(
+                f"schedule.spot: spare_pools must be 0 to {self.zones}, the number of zones, got {self.spare_pools}",
+                hint="a type has one pool in each zone: zones says in how many",
+            )
+
+    @property
+    def most_of_one_type(self) -> float:
+        """At most this share of an hour's traffic is on one type's spot instances, over all zones, 0-1."""
+        return min(self.max_share, self.max_share_per_pool * self.zones, self.max_share_per_zone * self.zones)
+
+    def lost_with_pools(self, instances: Array) -> Array:
+        """Spot instances of a type that are gone with its ``spare_pools`` largest pools, spread evenly over zones."""
+        each, more = np.divmod(instances, self.zones)
+        return np.asarray(self.spare_pools * each + np.minimum(self.spare_pools, more))
+
+    def most_that_may_go(self, spare: Array) -> Array:
+        """Spot instances of a type of which no more than ``spare`` are gone with its pools."""
+        k = self.spare_pools
+        if k == 0:
+            return np.full(np.shape(spare), np.inf)
+        if k == self.zones:
+            return np.asarray(spare, float)
+        return np.asarray(np.floor(spare / k) * self.zones + spare % k)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +205,8 @@ class ScheduleOptions:
     ----------
     reserved
         The commitments that are on offer; one of them is chosen, or none.
+    savings_plans
+        Commitments to spend that are on offer beside them; one of them is chosen, or none.
     spot
         How far spot instances may be used; None: not at all.
     horizon_years
@@ -131,6 +222,7 @@ class ScheduleOptions:
     """
 
     reserved: tuple[Reserved, ...] = field(default=())
+    savings_plans: tuple[SavingsPlan, ...] = field(default=())
     spot: Spot | None = None
     horizon_years: float | None = None
     start_up_s: float = _START_UP_S
@@ -155,10 +247,15 @@ class ScheduleOptions:
         names = [one.name for one in self.reserved]
         if len(set(names)) < len(names):
             raise InputError("schedule.reserved: two commitments have the same term and upfront payment")
-        for one in self.reserved:
+        for name in (plans := [one.name for one in self.savings_plans]):
+            if plans.count(name) > 1:
+                raise InputError(f"schedule.savings_plans: {name} is there twice")
+        terms: list[Reserved | SavingsPlan] = [*self.reserved, *self.savings_plans]
+        for one in terms:
             if self.horizon_years is not None and one.term_years > self.horizon_years:
+                key = "reserved" if isinstance(one, Reserved) else "savings_plans"
                 raise InputError(
-                    f"schedule.reserved: {one.name} binds for longer than the service is sure to run "
+                    f"schedule.{key}: {one.name} binds for longer than the service is sure to run "
                     f"(horizon_years: {self.horizon_years:g})",
                     hint="remove it, or say a longer horizon",
                 )

@@ -13,7 +13,9 @@ import numpy as np
 
 from melange.plan.schedule.contracts import Spot
 from melange.plan.schedule.machines import Machines
-from melange.plan.schedule.signals import FITS, Signals, peak_load
+from melange.plan.schedule.need import Need
+from melange.plan.schedule.signals import FITS, Signals, peak_load, peak_of
+from melange.plan.schedule.spot_room import SpotRoom, split_spot
 from melange.workload.demand import Indices
 from melange.workload.workload import Array, Mask
 
@@ -22,7 +24,8 @@ from melange.workload.workload import Array, Mask
 _COUNTS = 12
 # That split is found to within this many instances; each step leaves two thirds of the range.
 _NEAR = 2.0
-_EPS = 1e-9
+# Instances more than an hour needs that are tried as cover for lost pools.
+_STANDING = (1, 2, 3, 4, 6, 8)
 # Rounds in which fleets that fell short add the signals which say so, and signals that each adds at most.
 _ROUNDS, _MORE = 8, 12
 
@@ -46,30 +49,7 @@ class HourFleets:
     cost_per_h: Array
 
 
-def spot_room(machines: Machines, work: Array, spot: Spot | None) -> tuple[Array, Array]:
-    """How much of an hour may be on spot, in all and of one machine (H,), at on-demand prices [USD/h]."""
-    if spot is None or not np.isfinite(machines.spot_per_h).any():
-        return np.zeros(len(work)), np.zeros(len(work))
-    return spot.max_share * work, min(spot.max_share, spot.max_share_per_pool * spot.zones) * work
-
-
-def split_spot(machines: Machines, extra: Array, room: Array, room_each: Array) -> Array:
-    """How many of some instances (..., R) are on spot: as much as there is room for, the largest savings first."""
-    cost, saved = machines.on_demand_per_h, machines.on_demand_per_h - machines.spot_per_h
-    on_spot = np.zeros_like(extra)
-    left = np.array(np.broadcast_to(room, extra.shape[:-1]), float)
-    for r in np.argsort(-saved / cost, kind="stable"):
-        if not (np.isfinite(saved[r]) and saved[r] > 0):
-            continue
-        most = np.floor(np.minimum(left, room_each) / cost[r] + _EPS)
-        on_spot[..., r] = np.minimum(extra[..., r], most)
-        left -= cost[r] * on_spot[..., r]
-    return on_spot
-
-
-def cheapest_hours(
-    machines: Machines, signals: Signals, demand: Array, reserved: Array, room: Array, room_each: Array
-) -> HourFleets:
+def cheapest_hours(machines: Machines, signals: Signals, demand: Array, reserved: Array, room: SpotRoom) -> HourFleets:
     """The cheapest one or two machines beside the reserved instances, for every hour.
 
     Parameters
@@ -78,65 +58,48 @@ def cheapest_hours(
         What the traffic takes of each signal (H, K).
     reserved
         Instances that are paid anyway (R,).
-    room, room_each
-        As of :func:`spot_room` (H,).
+    room
+        What may be on spot (H,).
     """
-    gives = signals.per_instance(machines)
-    lack = demand - gives @ reserved
     hours, count = len(demand), len(machines)
     best = HourFleets(extra=np.zeros((hours, count)), spot=np.zeros((hours, count)), cost_per_h=np.full(hours, np.inf))
-    enough = (lack <= _EPS * np.maximum(demand, 1e-30)).all(axis=1)
+    need = Need(machines, signals, demand, reserved)
+    enough = need.is_met()
     best.cost_per_h[enough] = 0.0
-    alone = np.stack([_alone(lack, gives[:, r]) for r in range(count)], axis=1)
-    offer = _Offer(machines, reserved, room, room_each, best)
     open_hours = np.flatnonzero(~enough)
     if not len(open_hours):
         return best
+    need = Need(machines, signals, demand[open_hours], reserved)
+    offer = _Offer(machines, need, open_hours, room, best)
+    alone = np.stack([need.of(r) for r in range(count)], axis=1)
     for r in range(count):
         extra = np.zeros((len(open_hours), 1, count))
-        extra[:, 0, r] = np.ceil(alone[open_hours, r] - 1e-7)
-        offer.add(open_hours, extra)
+        extra[:, 0, r] = np.ceil(alone[:, r] - 1e-7)
+        offer.add(extra, r)
     for first, second in itertools.permutations(range(count), 2):
         if machines.on_demand_per_h[first] < machines.on_demand_per_h[second] or (
             machines.on_demand_per_h[first] == machines.on_demand_per_h[second] and first > second
         ):
             continue  # each pair once: the count of the more expensive one is looked at, which has fewer of them
-        offer.add(open_hours, _pairs(machines, lack[open_hours], gives, alone[open_hours], first, second))
+        offer.add(_pairs(machines, need, alone, first, second), second)
     return best
 
 
-def _alone(lack: Array, gives: Array) -> Array:
-    """Instances of one machine that make up what is lacking (H,), in parts; infinite where it cannot."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        need = np.where(lack > 0, lack / gives, 0.0)
-    return np.asarray(need.max(axis=1))
-
-
-def _pairs(machines: Machines, lack: Array, gives: Array, alone: Array, first: int, second: int) -> Array:
+def _pairs(machines: Machines, need: Need, alone: Array, first: int, second: int) -> Array:
     """Fleets of two machines for each hour (H, _COUNTS, R); nan where there is none."""
     cost = machines.on_demand_per_h
-    only_first = gives[:, second] <= 0
     # The least and the most of the first that make sense.
-    low = _alone(lack[:, only_first], gives[only_first, first]) if only_first.any() else np.zeros(len(lack))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        high = np.where((lack > 0) & (gives[:, first] > 0), lack / gives[:, first], 0.0).max(axis=1)
+    low = need.of(first, only=need.gives[:, second] <= 0)
     high = np.maximum(
-        np.where(np.isfinite(alone[:, first]), alone[:, first], high), np.where(np.isfinite(low), low, 0.0)
+        np.where(np.isfinite(alone[:, first]), alone[:, first], need.of(first, only=need.gives[:, first] > 0)),
+        np.where(np.isfinite(low), low, 0.0),
     )
-
-    def needed(counts: Array) -> Array:
-        """Of the second, in parts, beside counts of the first (H, ...)."""
-        rest = lack[:, None, :] - counts[:, :, None] * gives[:, first]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            need = np.where(rest > _EPS * lack[:, None, :], rest / gives[:, second], 0.0)
-        return np.asarray(need.max(axis=2))
-
     start, end = np.where(np.isfinite(low), low, 0.0), high.copy()
     widest = float((np.ceil(high) - np.floor(start)).max())
     steps = int(np.ceil(np.log(widest / _NEAR) / np.log(1.5))) if widest >= _COUNTS else 0
     for _ in range(steps):
         thirds = np.stack([start + (end - start) / 3, end - (end - start) / 3], axis=1)
-        total = cost[first] * thirds + cost[second] * needed(thirds)
+        total = cost[first] * thirds + cost[second] * need.beside(first, thirds, second)
         is_left = total[:, 0] <= total[:, 1]
         start, end = np.where(is_left, start, thirds[:, 0]), np.where(is_left, thirds[:, 1], end)
     least = np.ceil(np.where(np.isfinite(low), low, 0.0) - 1e-7)
@@ -145,33 +108,42 @@ def _pairs(machines: Machines, lack: Array, gives: Array, alone: Array, first: i
     counts = begin[:, None] + np.arange(_COUNTS)
     counts = np.where(counts <= most[:, None], counts, np.nan)
     counts[~np.isfinite(low)] = np.nan
-    fleets = np.zeros((len(lack), _COUNTS, len(machines)))
+    fleets = np.zeros((len(counts), _COUNTS, len(machines)))
     fleets[:, :, first] = counts
-    fleets[:, :, second] = np.ceil(needed(np.nan_to_num(counts)) - 1e-7)
+    fleets[:, :, second] = np.ceil(need.beside(first, np.nan_to_num(counts), second) - 1e-7)
     return fleets
 
 
 class _Offer:
     """The best fleet of each hour so far, to which others are held."""
 
-    def __init__(self, machines: Machines, reserved: Array, room: Array, room_each: Array, best: HourFleets) -> None:
-        self._machines, self._reserved, self._best = machines, reserved, best
-        self._room, self._room_each = room, room_each
+    def __init__(self, machines: Machines, need: Need, hours: Indices, room: SpotRoom, best: HourFleets) -> None:
+        self._machines, self._need, self._hours, self._best = machines, need, hours, best
+        self._room = room.at(hours)
 
-    def add(self, hours: Indices, extra: Array) -> None:
-        """Fleets (H, N, R) of some hours; those that are not finite are none."""
-        machines, best = self._machines, self._best
+    def add(self, extra: Array, place: int) -> None:
+        """Fleets (H, N, R); those that are not finite are none. More of machine ``place`` stand in for lost pools."""
+        self._hold(extra)
+        spot = self._room.spot
+        if spot is not None and spot.spare_pools:
+            for more in _STANDING:
+                cover = extra.copy()
+                cover[:, :, place] += more
+                self._hold(cover)
+
+    def _hold(self, extra: Array) -> None:
+        machines, best, room = self._machines, self._best, self._room
         is_fleet: Mask = np.asarray(np.isfinite(extra).all(axis=2), bool)
         whole = np.where(is_fleet[:, :, None], extra, 0.0)
         if machines.limits:
-            is_fleet &= machines.is_allowed(self._reserved + whole)
-        on_spot = split_spot(machines, whole, self._room[hours][:, None], self._room_each[hours][:, None])
-        saved = np.where(on_spot > 0, machines.on_demand_per_h - machines.spot_per_h, 0.0) * on_spot
-        cost = np.where(is_fleet, whole @ machines.on_demand_per_h - saved.sum(axis=2), np.inf)
+            is_fleet &= machines.is_allowed(self._need.reserved + whole)
+        spare = None if room.spot is None or not room.spot.spare_pools else self._need.left_over(whole)
+        on_spot = split_spot(machines, whole, room, spare)
+        cost = np.where(is_fleet, machines.bill_per_h(whole - on_spot, on_spot), np.inf)
         place = cost.argmin(axis=1)
-        rows = np.arange(len(hours))
-        better = cost[rows, place] < best.cost_per_h[hours] - 1e-12
-        which = hours[better]
+        rows = np.arange(len(cost))
+        better = cost[rows, place] < best.cost_per_h[self._hours] - 1e-12
+        which = self._hours[better]
         best.cost_per_h[which] = cost[rows, place][better]
         best.extra[which] = whole[rows, place][better]
         best.spot[which] = on_spot[rows, place][better]
@@ -203,19 +175,19 @@ def checked_hours(
 
     A fleet that falls short names the signal that says so, and all hours are looked at again with it.
     """
-    work = machines.work(rates)
-    room, room_each = spot_room(machines, work, spot)
+    room = SpotRoom.of(machines, machines.work(rates), spot)
     fits = np.zeros(len(rates), bool)
     share = np.zeros((len(rates), len(machines), rates.shape[1]))
     seen: dict[int, Array] = {}
-    fleets = cheapest_hours(machines, signals, signals.demand(rates), reserved, room, room_each)
+    fleets = cheapest_hours(machines, signals, signals.demand(rates), reserved, room)
     for _ in range(_ROUNDS):
         short: list[tuple[float, Array]] = []
         for hour in np.flatnonzero(~fits).tolist():
             if not np.isfinite(fleets.cost_per_h[hour]):
                 continue
-            seen[hour] = fleets.extra[hour].copy()
-            peak, price, share[hour] = peak_load(machines, rates[hour], reserved + fleets.extra[hour])
+            rented = np.stack([fleets.extra[hour], fleets.spot[hour]])
+            seen[hour] = rented.copy()
+            peak, price, share[hour] = worst_peak(machines, rates[hour], reserved + rented[0], rented[1], room.spot)
             fits[hour] = peak <= FITS
             if not fits[hour]:
                 short.append((peak, price))
@@ -223,11 +195,27 @@ def checked_hours(
             break
         short.sort(key=lambda one: -one[0])
         signals = signals.with_more(machines, np.array([price for _, price in short[:_MORE]]))
-        fleets = cheapest_hours(machines, signals, signals.demand(rates), reserved, room, room_each)
+        fleets = cheapest_hours(machines, signals, signals.demand(rates), reserved, room)
         for hour in np.flatnonzero(fits).tolist():
-            fits[hour] = np.array_equal(seen[hour], fleets.extra[hour])
-    fleets = _made_up(machines, rates, reserved, fleets, fits, share, room, room_each)
+            fits[hour] = np.array_equal(seen[hour], np.stack([fleets.extra[hour], fleets.spot[hour]]))
+    fleets = _made_up(machines, rates, reserved, fleets, fits, share, room)
     return CheckedHours(fleets=fleets, signals=signals, share=share)
+
+
+def worst_peak(
+    machines: Machines, rates: Array, instances: Array, on_spot: Array, spot: Spot | None
+) -> tuple[float, Array, Array]:
+    """As :func:`peak_load`, also with the spare pools of each type on spot gone."""
+    worst = peak_load(machines, rates, instances)
+    if spot is None or not spot.spare_pools:
+        return worst
+    lost = spot.lost_with_pools(on_spot)
+    for r in np.flatnonzero(on_spot > 0).tolist():
+        kept = instances - lost * (np.arange(len(machines)) == r)
+        peak, price, _ = peak_of(machines, rates, machines.capacity * kept)
+        if peak > worst[0]:
+            worst = (peak, price, worst[2])
+    return worst
 
 
 def _made_up(
@@ -237,14 +225,15 @@ def _made_up(
     fleets: HourFleets,
     fits: Mask,
     share: Array,
-    room: Array,
-    room_each: Array,
+    room: SpotRoom,
 ) -> HourFleets:
-    """Fleets that still fall short, with instances added one by one until they do not."""
+    """Fleets that still fall short, with instances on demand added one by one until they do not."""
     extra, on_spot, cost = fleets.extra.copy(), fleets.spot.copy(), fleets.cost_per_h.copy()
     for hour in np.flatnonzero(~fits & np.isfinite(fleets.cost_per_h)).tolist():
         for _ in range(1000):
-            peak, price, share[hour] = peak_load(machines, rates[hour], reserved + extra[hour])
+            peak, price, share[hour] = worst_peak(
+                machines, rates[hour], reserved + extra[hour], on_spot[hour], room.spot
+            )
             if peak <= FITS:
                 break
             worth = price * machines.capacity / machines.on_demand_per_h
@@ -257,7 +246,7 @@ def _made_up(
                 cost[hour] = np.inf
                 break
         if np.isfinite(cost[hour]):
-            on_spot[hour] = split_spot(machines, extra[hour], room[hour], room_each[hour])
-            saved = np.where(on_spot[hour] > 0, machines.on_demand_per_h - machines.spot_per_h, 0.0) * on_spot[hour]
-            cost[hour] = extra[hour] @ machines.on_demand_per_h - saved.sum()
+            if room.spot is not None and not room.spot.spare_pools:
+                on_spot[hour] = split_spot(machines, extra[[hour], None], room.at(np.array([hour])))[0, 0]
+            cost[hour] = machines.bill_per_h(extra[hour] - on_spot[hour], on_spot[hour])
     return replace(fleets, extra=extra, spot=on_spot, cost_per_h=cost)

@@ -6,15 +6,17 @@ on-demand and on spot. Arrays have the axes (machine R, bucket B), the buckets o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from melange.errors import Caution, InfeasibleError, InputError, some_of
-from melange.plan.bindings import members
+from melange.plan.bindings import check_names, members
 from melange.plan.options import Options
-from melange.plan.problem import Limit, Positions, limits_of
-from melange.plan.schedule.contracts import Reserved, Spot
+from melange.plan.problem import Limit, Positions, limits_of, spare_of
+from melange.plan.question import by_replica_type
+from melange.plan.schedule.contracts import Reserved, SavingsPlan, Spot
 from melange.profile.profile import Profile, ReplicaType
 from melange.workload.workload import Array, Mask
 
@@ -29,6 +31,8 @@ _FOLLOWED = {
     "time_limit_s",
     "gap",
     "seed",
+    "spare_replicas",
+    "spare_total_replicas",
 }
 
 
@@ -55,6 +59,14 @@ class Machines:
         What a spot instance itself costs (R,) [USD/h].
     limits
         What there is of each, over all markets.
+    spare
+        Load of the replicas of a used type that may be lost while it carries its own share (R,).
+    spare_total
+        Load of the replicas of any one type that may be lost while the fleet carries the traffic.
+    is_covered
+        Whether a savings plan takes its discount off what a machine costs on demand (R,).
+    allowance_per_h, committed_per_h
+        What a savings plan pays of that in each hour, at on-demand prices, and what it costs, used or not [USD/h].
     """
 
     types: tuple[ReplicaType, ...]
@@ -66,7 +78,12 @@ class Machines:
     spot_per_h: Array
     spot_price_per_h: Array
     reserved_per_h: Array
+    spare: Array
+    is_covered: Mask
     limits: tuple[Limit, ...] = ()
+    spare_total: float = 0.0
+    allowance_per_h: float = 0.0
+    committed_per_h: float = 0.0
 
     def __len__(self) -> int:
         return len(self.types)
@@ -91,6 +108,42 @@ class Machines:
         """What traffic (H, B) costs at least on-demand, in parts of instances (H,) [USD/h]."""
         return np.asarray(rates @ self.weights(self.price))
 
+    @property
+    def has_spares(self) -> bool:
+        """Whether fleets must do without replicas that are lost."""
+        return bool(self.spare.any()) or self.spare_total > 0
+
+    def carried(self, instances: Array) -> Array:
+        """Load that fleets (..., R) take once each used type's own spare replicas are set aside (..., R)."""
+        return np.asarray(np.maximum(self.capacity * instances - self.spare * (instances > 0), 0.0))
+
+    def after_loss(self, instances: Array, lost: int) -> Array:
+        """Load that fleets (..., R) take once ``spare_total`` of one type is gone (..., R)."""
+        kept = self.capacity * instances
+        kept[..., lost] = np.maximum(kept[..., lost] - self.spare_total, 0.0)
+        return np.asarray(kept)
+
+    def scenarios(self, instances: Array) -> list[Array]:
+        """What a fleet (R,) takes in each case that it must carry the traffic in (R,): the first is without a loss."""
+        found = [self.carried(instances)]
+        if self.spare_total > 0:
+            found += [self.after_loss(instances, r) for r in np.flatnonzero(instances > 0).tolist()]
+        return found
+
+    def fixed_per_h(self, reserved: Array) -> float:
+        """What is paid in every hour, used or not: reserved instances (R,) and the savings plan [USD/h]."""
+        return float(reserved @ np.where(reserved > 0, self.reserved_per_h, 0.0)) + self.committed_per_h
+
+    def bill_per_h(self, on_demand: Array, spot: Array) -> Array:
+        """What instances (..., R) of both markets cost beyond what is paid anyway (...) [USD/h]."""
+        cost = on_demand * self.on_demand_per_h
+        covered = (cost * self.is_covered).sum(axis=-1)
+        return np.asarray(
+            np.maximum(covered - self.allowance_per_h, 0.0)
+            + (cost * ~self.is_covered).sum(axis=-1)
+            + (spot * np.where(np.isfinite(self.spot_per_h), self.spot_per_h, 0.0)).sum(axis=-1)
+        )
+
     def only(self, kept: Mask | Positions) -> Machines:
         """Some of the machines (R,)."""
         where = np.flatnonzero(kept) if np.asarray(kept).dtype == bool else np.asarray(kept)
@@ -102,7 +155,7 @@ class Machines:
             if (part := place[one.members] >= 0).any()
         )
         arrays: tuple[str, ...] = ("position", "max_request_rate", "capacity")
-        arrays += ("on_demand_per_h", "spot_per_h", "spot_price_per_h", "reserved_per_h")
+        arrays += ("on_demand_per_h", "spot_per_h", "spot_price_per_h", "reserved_per_h", "spare", "is_covered")
         picked = {name: getattr(self, name)[where] for name in arrays}
         return replace(self, types=tuple(self.types[r] for r in where), limits=limits, **picked)
 
@@ -132,7 +185,12 @@ def refuse_others(options: Options) -> None:
 
 
 def machines_of(
-    profile: Profile, traffic: Array, options: Options, reserved: Reserved | None, spot: Spot | None
+    profile: Profile,
+    traffic: Array,
+    options: Options,
+    reserved: Reserved | None,
+    spot: Spot | None,
+    savings_plan: SavingsPlan | None = None,
 ) -> tuple[Machines, tuple[Caution, ...]]:
     """The machines of a profile under one commitment, and what is to be said of their prices.
 
@@ -144,7 +202,7 @@ def machines_of(
         Rate of each size over all hours (I x O,) [1/s]: sizes without any are left out.
     options
         Of the plan: headroom, limits, exclusions.
-    reserved, spot
+    reserved, spot, savings_plan
         What may be used besides on-demand.
 
     Raises
@@ -155,6 +213,13 @@ def machines_of(
         No machine that is offered on-demand, which stands in for all others; prices of a market that nobody offers.
     """
     refuse_others(options)
+    check_names(
+        options.spare_replicas if isinstance(options.spare_replicas, Mapping) else (),
+        profile.replica_types,
+        ("replica type", "accelerator"),
+        "plan.spare_replicas",
+    )
+    options = by_replica_type(profile, options)
     items = profile.replica_types
     standing = np.array([one.offer.market == ON_DEMAND for one in items])
     excluded = np.zeros(len(items), bool)
@@ -199,6 +264,12 @@ def machines_of(
         committed = own if reserved.discount is None else cost * (1 - reserved.discount)
     _check_offered(spot_price, spot is not None, "spot")
     _check_offered(committed, reserved is not None, "reserved")
+    covered = np.array([savings_plan is not None and savings_plan.covers(items[r].offer) for r in kept])
+    if savings_plan is not None and not covered.any():
+        raise InputError(
+            f"schedule.savings_plans: {savings_plan.name} covers no machine that is offered on-demand",
+            hint=f"what is offered: {some_of(sorted({items[r].offer.name for r in kept}))}",
+        )
     away = 0.0 if spot is None else spot.unavailable_fraction
     found = Machines(
         types=tuple(items[r] for r in kept),
@@ -211,6 +282,9 @@ def machines_of(
         spot_per_h=(1 - away) * spot_price + away * cost if spot is not None else spot_price,
         reserved_per_h=committed,
         limits=limits_of(tuple(items[r] for r in kept), options),
+        spare=(1 - options.headroom) * np.array([spare_of(items[r], options) for r in kept], float),
+        spare_total=(1 - options.headroom) * options.spare_total_replicas,
+        is_covered=covered,
     )
     return needed(found.only(np.flatnonzero((found.max_request_rate > 0).any(axis=1)))), cautions
 
@@ -246,8 +320,11 @@ def _check_offered(price: Array, is_asked: bool, market: str) -> None:
 def needed(machines: Machines) -> Machines:
     """The machines without those that another one replaces: as fast for every size, no more expensive in any market.
 
-    Machines that a limit binds replace nobody, and nobody is replaced by a machine with fewer replicas per USD.
+    Machines that a limit binds replace nobody, and where replicas may be lost nobody is replaced: a faster machine
+    loses more with a replica. A machine that a savings plan covers is replaced by such a one only.
     """
+    if machines.has_spares:
+        return machines
     limited = np.zeros(len(machines), bool)
     for limit in machines.limits:
         limited[limit.members] = True
@@ -259,7 +336,11 @@ def needed(machines: Machines) -> Machines:
         rivals = [k for k in kept if not limited[k]]
         dominated = bool(
             rivals
-            and ((speed[rivals] >= speed[r]).all(axis=1) & (prices[:, rivals] <= prices[:, [r]]).all(axis=0)).any()
+            and (
+                (speed[rivals] >= speed[r]).all(axis=1)
+                & (prices[:, rivals] <= prices[:, [r]]).all(axis=0)
+                & (machines.is_covered[rivals] >= machines.is_covered[r])
+            ).any()
         )
         if not dominated:
             kept.append(r)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from melange.plan.schedule.backtest import History
 from melange.plan.schedule.check import check_hours
 from melange.plan.schedule.choose_rule import ChosenRule, choose_rule
 from melange.plan.schedule.contention import in_contention
-from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions, Spot
 from melange.plan.schedule.hours import HourFleets
 from melange.plan.schedule.machines import Machines, machines_of
 from melange.plan.schedule.relaxed import bound_per_h, relax
@@ -26,6 +27,7 @@ from melange.plan.schedule.schedule import Schedule
 from melange.plan.schedule.signals import FITS, first_signals, peak_load
 from melange.plan.schedule.typical import merged_sizes, typical_hours
 from melange.plan.schedule.whole_hours import optimal_hours
+from melange.processes import each_of
 from melange.profile.profile import Profile
 from melange.workload.cycle import WEEK, Cycle, fold
 from melange.workload.demand import Demand
@@ -92,15 +94,19 @@ def plan_over_time(
     traffic = np.nan_to_num(demand.rates()).sum(axis=0)
     found: list[Committed] = []
     cautions: tuple[Caution, ...] = ()
-    for one in (None, *settings.reserved):
-        machines, cautions = machines_of(profile, traffic, plan_options, one, settings.spot)
-        say(f"planning the hours with {one.name if one else 'nothing reserved'}")
-        found.append(_committed(machines, one, cycle, settings))
+    jobs: list[_Job] = []
+    for one, plan in itertools.product((None, *settings.reserved), (None, *settings.savings_plans)):
+        machines, cautions = machines_of(profile, traffic, plan_options, one, settings.spot, plan)
+        jobs.append((machines, one, plan, cycle, settings))
+    for job, committed in zip(jobs, each_of(_committed, jobs, len(jobs) + 1), strict=True):
+        names = " and ".join(term.name for term in job[1:3] if term is not None)
+        say(f"planned the hours with {names or 'nothing reserved'}")
+        found.append(committed)
     best = min(found, key=lambda one: one.reservation.cost_per_h)
     say("trying rules on the history")
     history = History.of(demand.rates()[:, best.machines.cells], demand.window_s)
     best, chosen = _with_rule(best, cycle, history, settings)
-    check_hours(best.machines, best.rates, best.reservation, settings.spot)
+    check_hours(best.rates, best.reservation, settings.spot)
     say("comparing with other ways to run the service")
     return schedule_of_answer(
         Answer(
@@ -119,13 +125,17 @@ def plan_over_time(
     )
 
 
-def _committed(everything: Machines, commitment: Reserved | None, cycle: Cycle, settings: ScheduleOptions) -> Committed:
-    """Search what to reserve under one commitment."""
+_Job = tuple[Machines, Reserved | None, SavingsPlan | None, Cycle, ScheduleOptions]
+
+
+def _committed(job: _Job) -> Committed:
+    """Search what to reserve under one commitment, and what to commit to a savings plan."""
+    everything, commitment, plan, cycle, settings = job
     spot = settings.spot
     rates = cycle.request_rate[:, everything.cells]
     typical = typical_hours(everything, rates, count=_BOUND_HOURS)
-    relaxation = relax(everything, typical, merged_sizes(everything, rates), spot)
-    bound = bound_per_h(everything, rates, relaxation.price[typical.of_hour], spot)
+    relaxation = relax(everything, typical, merged_sizes(everything, rates), spot, plan)
+    bound = bound_per_h(everything, rates, relaxation.price[typical.of_hour], spot, plan)
     places = in_contention(everything, rates, relaxation)
     machines = everything.only(places)
     part = replace(relaxation, reserved=relaxation.reserved[places], used_share=relaxation.used_share[places])
@@ -133,26 +143,33 @@ def _committed(everything: Machines, commitment: Reserved | None, cycle: Cycle, 
     static, static_per_h = fleet_for_peak(machines, signals, rates)
     few = typical_hours(machines, rates)
     also = [static] if np.isfinite(static_per_h) else []
-    reservation = search_reserved(machines, signals, rates, few, part, spot, also)
+    reservation = search_reserved(machines, signals, rates, few, part, spot, also, plan)
     if not np.isfinite(reservation.cost_per_h):
         hours = np.flatnonzero(~np.isfinite(reservation.hours.fleets.cost_per_h))
         raise InfeasibleError(
             f"no fleet within the limits carries {len(hours)} of the {len(rates)} hours",
-            reasons=[f"{cycle.labels[hour]} needs more than the limits allow" for hour in hours[:8].tolist()],
-            hint="allow more instances (offers.max), or more types (offers.gpus)",
+            reasons=[
+                f"{cycle.labels[hour]} needs more than the limits allow"
+                + (", with replicas to spare" if machines.has_spares else "")
+                for hour in hours[:8].tolist()
+            ],
+            hint="allow more instances (offers.max), or more types (offers.gpus)"
+            + (", or fewer spare replicas (plan.spare_replicas)" if machines.has_spares else ""),
         )
-    if len(rates) <= _FEW_HOURS:
+    is_plain = plan is None and not machines.has_spares
+    is_plain = is_plain and (spot is None or (spot.spare_pools == 0 and spot.max_share_per_zone >= spot.max_share))
+    if len(rates) <= _FEW_HOURS and is_plain:  # programs of one hour know nothing of these
         better = _at_their_optimum(everything, rates, places, reservation, spot)
         if better is not None:
             moved = np.zeros(len(better[0]))
             moved[np.searchsorted(better[0], places)] = static
-            places, reservation, static, machines = *better, moved, everything.only(better[0])
+            places, reservation, static = *better, moved
     return Committed(
         commitment=commitment,
+        plan=plan,
         everything=everything,
-        machines=machines,
         rates=rates,
-        reservation=_no_more_expensive(machines, reservation, static, static_per_h),
+        reservation=_no_more_expensive(reservation, static, static_per_h),
         static=static,
         static_per_h=static_per_h,
         bound=min(bound, reservation.cost_per_h),
@@ -191,10 +208,11 @@ def _at_their_optimum(
     return used, replace(planned, hours=replace(planned.hours, fleets=taken, share=kept), cost_per_h=cost)
 
 
-def _no_more_expensive(machines: Machines, reservation: Reservation, static: Array, static_per_h: float) -> Reservation:
+def _no_more_expensive(reservation: Reservation, static: Array, static_per_h: float) -> Reservation:
     """The same, with the peak's fleet in hours for which it costs less than the one that was found."""
     fleets = reservation.hours.fleets
-    if reservation.reserved.any() or not np.isfinite(static_per_h):
+    is_committed = reservation.reserved.any() or reservation.machines.committed_per_h > 0
+    if is_committed or not np.isfinite(static_per_h):
         return reservation
     worse = fleets.cost_per_h > static_per_h + 1e-9
     if not worse.any():
@@ -219,7 +237,7 @@ def _with_rule(
     key = min(tried, key=lambda one: (tried[one].training.short_fraction > limit, tried[one].training.cost_per_h))
     counts = np.array(key)
     if not np.array_equal(counts, best.reservation.reserved):
-        moved = finished(machines, signals, best.rates, counts, settings.spot)
+        moved = finished(machines, signals, best.rates, counts, settings.spot)  # under the same savings plan
         if np.isfinite(moved.cost_per_h):
             return replace(best, reservation=moved), tried[key]
         return best, tried[tuple(best.reservation.reserved.tolist())]

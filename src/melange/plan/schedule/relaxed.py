@@ -4,7 +4,9 @@ The program over typical hours k and merged sizes b (formulation.md, "Hours of a
 
     min  sum_r H c^res_r N_r + sum_k w_k sum_r (c_r o_kr + c^spot_r s_kr)
     sum_r f_krb = 1;    sum_b l_krb f_krb <= C_r (N_r + o_kr + s_kr)
-    sum_r c_r s_kr <= sigma work_k;    c_r s_kr <= sigma_pool work_k
+    sum_r c_r s_kr <= sigma work_k;    s_kr <= whole instances that pools hold
+
+A savings plan adds H (1 - d) A to the cost, and use u_kr of covered machines that it pays for: sum_r c_r u_kr <= A.
 
 Its duals, prices of load by hour, make the bound. It is evaluated over all hours and all sizes in plain NumPy, whatever
 solver or hours the prices come from: any prices that respect the markets' are a bound.
@@ -18,9 +20,9 @@ import numpy as np
 
 from melange.errors import SolverError
 from melange.plan.milp.highs import LinearRows, minimise
-from melange.plan.schedule.contracts import Spot
-from melange.plan.schedule.hours import spot_room
+from melange.plan.schedule.contracts import SavingsPlan, Spot
 from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.spot_room import SpotRoom
 from melange.plan.schedule.typical import TypicalHours
 from melange.workload.demand import Indices
 from melange.workload.workload import Array
@@ -52,7 +54,9 @@ class Relaxation:
     cost_per_h: float
 
 
-def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot | None) -> Relaxation:
+def relax(
+    machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot | None, plan: SavingsPlan | None = None
+) -> Relaxation:
     """Solve the program over typical hours and merged sizes.
 
     Raises
@@ -74,14 +78,17 @@ def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot |
     hour_of, type_of, size_of = np.nonzero(able[None] & present[:, None, :])
     pairs, block = len(hour_of), times * types
     can_reserve, can_spot = np.isfinite(machines.reserved_per_h), np.isfinite(machines.spot_per_h)
-    room, room_each = spot_room(machines, machines.work(hours.rates), spot)
+    room = SpotRoom.of(machines, machines.work(hours.rates), spot)
     total = float(hours.weight.sum())
-    # Columns: reserved (R), on demand (T R), spot (T R), shares.
+    covered = machines.is_covered if plan is not None else np.zeros(types, bool)
+    # Columns: reserved (R), on demand (T R), spot (T R), paid for by the plan (T R), its allowance, shares.
     cost = np.concatenate(
         [
             np.where(can_reserve, machines.reserved_per_h, 0.0) * total,
             np.outer(hours.weight, machines.on_demand_per_h).ravel(),
             np.outer(hours.weight, np.where(can_spot, machines.spot_per_h, 0.0)).ravel(),
+            np.zeros(block),
+            [0.0 if plan is None else (1 - plan.discount) * total],
             np.zeros(pairs),
         ]
     )
@@ -89,11 +96,13 @@ def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot |
         [
             np.where(can_reserve, np.inf, 0.0),
             np.full(block, np.inf),
-            (np.where(can_spot, 1.0, 0.0) / machines.on_demand_per_h * room_each[:, None]).ravel(),
+            np.where(can_spot, room.most(machines.on_demand_per_h), 0.0).ravel(),
+            np.tile(np.where(covered, np.inf, 0.0), times),
+            [np.inf],
             np.full(pairs, np.inf),
         ]
     )
-    # Rows: cover (T S), load (T R), spot (T).
+    # Rows: cover (T S), load (T R), spot (T), allowance (T).
     cover, loads = times * sizes, times * types
     at_time, at_type = np.repeat(np.arange(times), types), np.tile(np.arange(types), times)
     load_row = cover + at_time * types + at_type
@@ -103,6 +112,9 @@ def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot |
             load_row,
             load_row,
             cover + loads + at_time,
+            load_row,
+            cover + loads + times + at_time,
+            cover + loads + times + np.arange(times),
             hour_of * sizes + size_of,
             cover + hour_of * types + type_of,
         ]
@@ -113,8 +125,11 @@ def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot |
             types + np.arange(block),
             types + block + np.arange(block),
             types + block + np.arange(block),
-            types + 2 * block + np.arange(pairs),
-            types + 2 * block + np.arange(pairs),
+            types + 2 * block + np.arange(block),
+            types + 2 * block + np.arange(block),
+            np.full(times, types + 3 * block),
+            types + 3 * block + 1 + np.arange(pairs),
+            types + 3 * block + 1 + np.arange(pairs),
         ]
     )
     value = np.concatenate(
@@ -123,6 +138,9 @@ def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot |
             np.tile(-machines.capacity, times),
             np.tile(-machines.capacity, times),
             np.tile(machines.on_demand_per_h, times),
+            np.tile(-machines.capacity, times),
+            np.tile(machines.on_demand_per_h, times),
+            np.full(times, -1.0),
             np.ones(pairs),
             load[hour_of, type_of, size_of],
         ]
@@ -132,8 +150,8 @@ def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot |
         cost=cost,
         lower=np.zeros(len(cost)),
         upper=upper,
-        row_lower=np.concatenate([np.where(is_present, 1.0, 0.0), np.full(loads + times, -np.inf)]),
-        row_upper=np.concatenate([np.where(is_present, 1.0, 0.0), np.zeros(loads), room]),
+        row_lower=np.concatenate([np.where(is_present, 1.0, 0.0), np.full(loads + 2 * times, -np.inf)]),
+        row_upper=np.concatenate([np.where(is_present, 1.0, 0.0), np.zeros(loads), room.all_zones, np.zeros(times)]),
         start=np.searchsorted(column[order], np.arange(len(cost) + 1)).astype(np.int32),
         row=row[order].astype(np.int32),
         value=value[order],
@@ -156,33 +174,42 @@ def relax(machines: Machines, hours: TypicalHours, merged: Indices, spot: Spot |
     )
 
 
-def bound_per_h(machines: Machines, rates: Array, price: Array, spot: Spot | None) -> float:
+def bound_per_h(
+    machines: Machines, rates: Array, price: Array, spot: Spot | None, plan: SavingsPlan | None = None
+) -> float:
     """A cost that no schedule is below, on average over all hours, from prices of load (H, R) [USD/h].
 
     Prices are first lowered to what a market allows: C_r y_hr <= c_r in every hour, and sum_h C_r y_hr <= H c^res_r.
-    What may be on spot lowers the hour's worth by as little as its limits ask for.
+    An hour's use that a savings plan pays for is worth the highest of v_hr / c_r, and that may come to no more than the
+    plan costs: sum_h max_r v_hr / c_r <= H (1 - d) over covered machines. What may be on spot lowers the hour's worth
+    by as little as its limits ask for.
     """
     value = np.minimum(price * machines.capacity, machines.on_demand_per_h)
     total = value.sum(axis=0)
     most = machines.reserved_per_h * len(rates)
     with np.errstate(divide="ignore", invalid="ignore"):
         value = value * np.where(total > most, most / total, 1.0)
+    if plan is not None and machines.is_covered.any():
+        worth_of_use = (value / machines.on_demand_per_h)[:, machines.is_covered].max(axis=1).sum()
+        value = np.where(
+            machines.is_covered, value * min(1.0, (1 - plan.discount) * len(rates) / max(worth_of_use, 1e-300)), value
+        )
     lowered = value / machines.capacity
     # min_r y_r / max rate, hour by hour: (H, R, B) at a time would be large.
-    gained = np.zeros(len(rates))
     worth = np.full(rates.shape, np.inf)
     for r in range(len(machines)):
         speed = machines.max_request_rate[r]
         able = speed > 0
         worth[:, able] = np.minimum(worth[:, able], lowered[:, [r]] / speed[able])
     gained = np.where(rates > 0, rates * np.where(np.isfinite(worth), worth, 0.0), 0.0).sum(axis=1)
-    room, room_each = spot_room(machines, machines.work(rates), spot)
+    room = SpotRoom.of(machines, machines.work(rates), spot)
     offered = np.isfinite(machines.spot_per_h)
     excess = np.where(
         offered, np.maximum(0.0, value - np.where(offered, machines.spot_per_h, 0.0)) / machines.on_demand_per_h, 0.0
     )
-    # pi + pi_r >= excess_r at the least sigma pi + sigma_pool sum pi_r: pi is 0 or one of the excesses.
+    # pi + pi_r >= excess_r at the least sigma pi + sum of most_r pi_r: pi is 0 or one of the excesses.
     levels = np.concatenate([np.zeros((len(rates), 1)), excess], axis=1)
-    over = np.maximum(0.0, excess[:, None, :] - levels[:, :, None]).sum(axis=2)
-    lost = (room[:, None] * levels + room_each[:, None] * over).min(axis=1)
+    each = room.most(machines.on_demand_per_h) * machines.on_demand_per_h
+    over = (each[:, None, :] * np.maximum(0.0, excess[:, None, :] - levels[:, :, None])).sum(axis=2)
+    lost = (room.all_zones[:, None] * levels + over).min(axis=1)
     return float((gained - lost).mean())

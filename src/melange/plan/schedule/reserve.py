@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melange.plan.schedule.contracts import Spot
-from melange.plan.schedule.hours import CheckedHours, cheapest_hours, checked_hours, spot_room
+from melange.plan.schedule.contracts import SavingsPlan, Spot
+from melange.plan.schedule.hours import CheckedHours, HourFleets, cheapest_hours, checked_hours
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.relaxed import Relaxation
 from melange.plan.schedule.signals import Signals
+from melange.plan.schedule.spend import best_allowance
+from melange.plan.schedule.spot_room import SpotRoom
 from melange.plan.schedule.typical import TypicalHours
 from melange.workload.workload import Array, Mask
 
@@ -37,14 +39,17 @@ class Reservation:
 
     Parameters
     ----------
+    machines
+        What they were chosen from, with what a savings plan pays.
     reserved
         Instances (R,).
     hours
         The fleets of all hours, checked.
     cost_per_h
-        Of both, on average over the hours [USD/h].
+        Of all, savings plan included, on average over the hours [USD/h].
     """
 
+    machines: Machines
     reserved: Array
     hours: CheckedHours
     cost_per_h: float
@@ -58,54 +63,60 @@ def search_reserved(
     relaxation: Relaxation,
     spot: Spot | None,
     also: Iterable[Array] = (),
+    plan: SavingsPlan | None = None,
 ) -> Reservation:
     """The best counts to reserve, with the fleets of all hours (H, B) beside them.
 
-    ``also`` are counts (R,) to try besides, such as the fleet of a plan for the peak.
+    ``also`` are counts (R,) to try besides, such as the fleet of a plan for the peak; ``plan`` may be committed to.
     """
     can_reserve = np.isfinite(machines.reserved_per_h)
     signals = first_checked(machines, signals, typical, spot)
     tried: dict[tuple[float, ...], float] = {}
-    work = machines.work(typical.rates)
-    room, room_each = spot_room(machines, work, spot)
+    room = SpotRoom.of(machines, machines.work(typical.rates), spot)
     demand = signals.demand(typical.rates)
     whole = typical.weight.sum()
+
+    def fleets_at(under: Machines, counts: Array) -> HourFleets:
+        return cheapest_hours(under, signals, demand, counts, room)
 
     def cost(counts: Array) -> float:
         key = tuple(counts.tolist())
         if key not in tried:
-            fleets = cheapest_hours(machines, signals, demand, counts, room, room_each)
-            fixed = float(counts @ np.where(can_reserve, machines.reserved_per_h, 0.0))
             allowed = bool(machines.is_allowed(counts))
-            tried[key] = fixed + float(typical.weight @ fleets.cost_per_h) / whole if allowed else np.inf
+            under = best_allowance(machines, plan, typical.weight, lambda one: fleets_at(one, counts))
+            cost_per_h = typical.weight @ fleets_at(under, counts).cost_per_h / whole
+            tried[key] = under.fixed_per_h(counts) + float(cost_per_h) if allowed else np.inf
         return tried[key]
 
     none = np.zeros(len(machines))
     if not can_reserve.any():
-        return finished(machines, signals, rates, none, spot)
-    most = _most_useful(machines, signals, rates) * can_reserve
+        return finished(machines, signals, rates, none, spot, plan)
+    most = _most_useful(machines, rates) * can_reserve
     if np.prod(most + 1) * len(rates) <= _ALL_TRIED:
         counts = [np.array(one, float) for one in itertools.product(*(range(int(n) + 1) for n in most))]
         return min(
-            (finished(machines, signals, rates, one, spot) for one in counts if bool(machines.is_allowed(one))),
+            (finished(machines, signals, rates, one, spot, plan) for one in counts if bool(machines.is_allowed(one))),
             key=lambda one: one.cost_per_h,
         )
     starts = [none, np.round(relaxation.reserved), np.floor(relaxation.reserved), np.ceil(relaxation.reserved)]
-    starts += [
-        _busy_long_enough(machines, cheapest_hours(machines, signals, demand, none, room, room_each).extra, typical)
-    ]
+    starts += [_busy_long_enough(machines, fleets_at(machines, none).extra, typical)]
     starts += [np.asarray(one, float) for one in also]
     _descend(min((np.clip(one, 0, most) * can_reserve for one in starts), key=cost), most, cost, tried)
-    return _best_of(machines, signals, rates, spot, sorted(tried, key=lambda key: tried[key])[:_FINALISTS])
+    return _best_of(machines, signals, rates, spot, plan, sorted(tried, key=lambda key: tried[key])[:_FINALISTS])
 
 
 def _best_of(
-    machines: Machines, signals: Signals, rates: Array, spot: Spot | None, counts: list[tuple[float, ...]]
+    machines: Machines,
+    signals: Signals,
+    rates: Array,
+    spot: Spot | None,
+    plan: SavingsPlan | None,
+    counts: list[tuple[float, ...]],
 ) -> Reservation:
     """The best of some counts on all hours; each begins with the signals that the ones before needed."""
-    best = finished(machines, signals, rates, np.array(counts[0]), spot)
+    best = finished(machines, signals, rates, np.array(counts[0]), spot, plan)
     for key in counts[1:]:
-        found = finished(machines, best.hours.signals, rates, np.array(key), spot)
+        found = finished(machines, best.hours.signals, rates, np.array(key), spot, plan)
         if found.cost_per_h < best.cost_per_h:
             best = found
     return best
@@ -122,18 +133,35 @@ def first_checked(machines: Machines, signals: Signals, typical: TypicalHours, s
     return checked.signals.chosen(np.flatnonzero(close))
 
 
-def finished(machines: Machines, signals: Signals, rates: Array, reserved: Array, spot: Spot | None) -> Reservation:
-    """All hours beside some reserved counts."""
+def finished(
+    machines: Machines,
+    signals: Signals,
+    rates: Array,
+    reserved: Array,
+    spot: Spot | None,
+    plan: SavingsPlan | None = None,
+) -> Reservation:
+    """All hours beside some reserved counts, and beside a savings plan that is worth it."""
+    if plan is not None:
+        signals = checked_hours(machines, signals, rates, reserved, spot).signals
+        room, demand = SpotRoom.of(machines, machines.work(rates), spot), signals.demand(rates)
+        machines = best_allowance(
+            machines,
+            plan,
+            np.ones(len(rates)),
+            lambda one: cheapest_hours(one, signals, demand, reserved, room),
+        )
     hours = checked_hours(machines, signals, rates, reserved, spot)
-    fixed = float(reserved @ np.where(reserved > 0, machines.reserved_per_h, 0.0))
-    return Reservation(reserved=reserved, hours=hours, cost_per_h=fixed + float(hours.fleets.cost_per_h.mean()))
+    cost = machines.fixed_per_h(reserved) + float(hours.fleets.cost_per_h.mean())
+    return Reservation(machines=machines, reserved=reserved, hours=hours, cost_per_h=cost)
 
 
-def _most_useful(machines: Machines, signals: Signals, rates: Array) -> Array:
-    """Instances beyond which one more reserved one is of no use in any hour (R,)."""
-    gives = signals.per_instance(machines)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        alone = np.where(gives > 0, signals.demand(rates).max(axis=0)[:, None] / gives, 0.0).max(axis=0)
+def _most_useful(machines: Machines, rates: Array) -> Array:
+    """Instances (R,) that carry all that they can serve in any hour: one more reserved one is of no use."""
+    with np.errstate(divide="ignore"):
+        each = np.where(machines.max_request_rate > 0, 1.0 / machines.max_request_rate, 0.0)
+    alone = (rates @ each.T).max(axis=0) / machines.capacity
+    alone += np.maximum(machines.spare, machines.spare_total) / machines.capacity
     most = np.ceil(alone - 1e-9)
     for limit in machines.limits:
         most[limit.members] = np.minimum(most[limit.members], np.floor(limit.most / limit.weight + 1e-9))

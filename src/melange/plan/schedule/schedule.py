@@ -15,7 +15,7 @@ from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
 from melange.plan.schedule.backtest import RunningCost
 from melange.plan.schedule.choose_rule import FrontierPoint
-from melange.plan.schedule.contracts import Reserved, ScheduleOptions
+from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions
 from melange.plan.schedule.rule import ScalingRule
 from melange.profile.profile import ReplicaType
 from melange.units import H_PER_MONTH, H_PER_WEEK
@@ -36,7 +36,9 @@ class CommitmentOutlook:
     cost_per_h
         Of the hours' fleets with it [USD/h].
     reserved_per_h
-        What it costs, used or not [USD/h].
+        What they cost, used or not [USD/h].
+    committed_per_h
+        What is committed to a savings plan, used or not [USD/h].
     break_even_fraction
         Share of the time in which a reserved instance must be needed to be worth its price, 0-1.
     upfront_usd
@@ -55,6 +57,7 @@ class CommitmentOutlook:
     upfront_usd: float
     at_less_traffic_per_h: float
     uncommitted_at_less_per_h: float
+    committed_per_h: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +140,8 @@ class Schedule:
         No schedule of the hours costs less, on average [USD/h].
     commitment
         The one that was chosen; None where nothing is reserved.
+    savings_plan, committed_per_h
+        The savings plan that was chosen, None for none, and what is committed to it, used or not [USD/h].
     commitments
         Every commitment that was on offer, and none at all.
     rule
@@ -199,6 +204,8 @@ class Schedule:
     slo: str = ""
     model: str = ""
     source: str = ""
+    savings_plan: SavingsPlan | None = None
+    committed_per_h: float = 0.0
     played: tuple[PlayedStretch, ...] = ()
     solve_s: float = 0.0
     cautions: tuple[Caution, ...] = field(default=())
@@ -236,6 +243,16 @@ class Schedule:
     def reserved_cost_per_h(self) -> float:
         """What the reserved instances cost [USD/h]."""
         return float(self.reserved @ np.where(self.reserved > 0, self.reserved_per_h, 0.0))
+
+    @property
+    def allowance_per_h(self) -> float:
+        """On-demand use that the savings plan pays for in every hour, at on-demand prices [USD/h]."""
+        return 0.0 if self.savings_plan is None else self.committed_per_h / (1 - self.savings_plan.discount)
+
+    @property
+    def commitment_name(self) -> str:
+        """What was committed to, in words; empty for nothing."""
+        return " and ".join(one.name for one in (self.commitment, self.savings_plan) if one is not None)
 
     @property
     def gap(self) -> float:
@@ -298,11 +315,13 @@ class Schedule:
                 "spot": self.spot.astype(int).tolist(),
             },
             "commitment": None if self.commitment is None else asdict(self.commitment),
+            "savings_plan": None if self.savings_plan is None else asdict(self.savings_plan),
             "commitments": [asdict(one) | {"reserved": dict(one.reserved)} for one in self.commitments],
             "rule": None if self.rule is None else self.rule.to_json(),
             "frontier": [{"settings": asdict(one.settings), "outcome": asdict(one.outcome)} for one in self.frontier],
             "alternatives": [asdict(one) for one in self.alternatives],
-            "options": asdict(self.options) | {"reserved": [asdict(one) for one in self.options.reserved]},
+            "options": asdict(self.options)
+            | {name: [asdict(one) for one in getattr(self.options, name)] for name in ("reserved", "savings_plans")},
             "warnings": [caution.to_json() for caution in self.cautions],
             "played": [asdict(one) for one in self.played],
         }
@@ -332,4 +351,4 @@ class Schedule:
 
 # Names of the alternatives that others look up.
 STATIC = "a fleet for the peak, on demand"
-PLAIN = ("headroom", "window_s", "slo", "model", "source", "solve_s")
+PLAIN = ("headroom", "window_s", "slo", "model", "source", "solve_s", "committed_per_h")

@@ -11,7 +11,7 @@ from melange.errors import Caution, InputError
 from melange.files import Json
 from melange.plan.schedule.backtest import RunningCost
 from melange.plan.schedule.choose_rule import FrontierPoint
-from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions, Spot
 from melange.plan.schedule.rule import RuleSettings, ScalingRule
 from melange.plan.schedule.schedule import Alternative, CommitmentOutlook, PlayedStretch, Schedule
 from melange.profile.profile import ReplicaType
@@ -60,6 +60,10 @@ def schedule_from_json(content: Json) -> Schedule:
         bound_per_h=number(content["bound_per_h"], "bound_per_h"),
         clairvoyant_per_h=number(content["clairvoyant_per_h"], "clairvoyant_per_h"),
         commitment=None if commitment is None else record(Reserved, commitment, "commitment"),
+        savings_plan=None
+        if content.get("savings_plan") is None
+        else record(SavingsPlan, content["savings_plan"], "savings_plan"),
+        committed_per_h=number(content.get("committed_per_h", 0.0), "committed_per_h"),
         commitments=records(CommitmentOutlook, content["commitments"], "commitments"),
         rule=None if rule is None else ScalingRule.from_json(dict(mapping(rule, "rule"))),
         running=record(RunningCost, content["running"], "running"),
@@ -89,6 +93,7 @@ def _options_from_json(content: Any) -> ScheduleOptions:
         given,
         "options",
         reserved=records(Reserved, given.get("reserved", ()), "options.reserved"),
+        savings_plans=records(SavingsPlan, given.get("savings_plans", ()), "options.savings_plans"),
         spot=None if spot is None else record(Spot, spot, "options.spot"),
     )
 
@@ -110,8 +115,11 @@ def _prices(content: Mapping[str, Any], market: str, names: list[str]) -> Array:
 
 def _check(schedule: Schedule) -> None:
     """Compare what the file says twice: what each hour costs, and its instances at their prices."""
-    fixed = schedule.reserved_cost_per_h
-    each = schedule.on_demand @ schedule.on_demand_per_h
+    fixed = schedule.reserved_cost_per_h + schedule.committed_per_h
+    paid = schedule.on_demand * schedule.on_demand_per_h
+    plan = schedule.savings_plan
+    covered = np.array([plan is not None and plan.covers(one.offer) for one in schedule.replica_types])
+    each = paid.sum(axis=1) - np.minimum(paid @ covered.astype(float), schedule.allowance_per_h)
     each = each + schedule.spot @ np.where(schedule.spot.any(axis=0), schedule.spot_per_h, 0.0)
     off = np.flatnonzero(~(np.abs(each + fixed - schedule.hour_cost_per_h) <= _ROUNDING * np.maximum(1.0, each)))
     if len(off):

@@ -60,6 +60,21 @@ class Signals:
         """What an instance of each machine gives to each signal (K, R)."""
         return np.asarray(self.price * machines.capacity)
 
+    def given(self, machines: Machines, instances: Array) -> Array:
+        """What a fleet (R,) gives to each signal whichever replicas are lost (K,)."""
+        return np.asarray(np.min([self.price @ carried for carried in machines.scenarios(instances)], axis=0))
+
+    def held(self, machines: Machines, reserved: Array, place: int) -> Array:
+        """What reserved instances (R,) give to each signal beside more of machine ``place``, spares set aside (K,)."""
+        own = machines.capacity * reserved - machines.spare * ((reserved > 0) | (np.arange(len(reserved)) == place))
+        cases = [own]
+        if machines.spare_total > 0:
+            for r in {place, *np.flatnonzero(reserved > 0).tolist()}:
+                kept = machines.capacity * reserved
+                kept[r] -= machines.spare_total if r == place else min(kept[r], machines.spare_total)
+                cases.append(kept)
+        return np.asarray(np.min([self.price @ carried for carried in cases], axis=0))
+
     def with_more(self, machines: Machines, price: Array) -> Signals:
         """These and those of more prices (M, R)."""
         more = Signals.of(machines, price)
@@ -92,10 +107,20 @@ def first_signals(machines: Machines) -> Signals:
 def peak_load(machines: Machines, rates: Array, instances: Array) -> tuple[float, Array, Array]:
     """The lowest peak load of a fleet (R,) under rates (B,), the prices that prove it (R,), and shares (R, B).
 
-    minimise t: sum_r f_rb = 1, sum_b (rate_b / max_request_rate_rb) f_rb <= t C_r n_r. Infinite where a size finds no
+    Where replicas may be lost, of the worst case; shares are those without a loss.
+    """
+    first, *others = (peak_of(machines, rates, carried) for carried in machines.scenarios(instances))
+    worst = max((first, *others), key=lambda one: one[0])
+    return worst[0], worst[1], first[2]
+
+
+def peak_of(machines: Machines, rates: Array, carried: Array) -> tuple[float, Array, Array]:
+    """The same for the load that each machine takes (R,).
+
+    minimise t: sum_r f_rb = 1, sum_b (rate_b / max_request_rate_rb) f_rb <= t carried_r. Infinite where a size finds no
     machine; the shares are then 0.
     """
-    used = np.flatnonzero(instances > 0)
+    used, taken = np.flatnonzero(carried > 0), carried
     cells = np.flatnonzero(rates > 0)
     share = np.zeros((len(machines), len(rates)))
     if not len(cells):
@@ -105,7 +130,7 @@ def peak_load(machines: Machines, rates: Array, instances: Array) -> tuple[float
     if lacking.any():
         able = machines.max_request_rate[:, cells[lacking]][:, 0] > 0
         return np.inf, np.where(able, machines.price, 0.0), share
-    carried = machines.capacity[used] * instances[used]
+    carried = taken[used]
     type_of, cell_of = np.nonzero(speed > 0)
     load = rates[cells][cell_of] / speed[type_of, cell_of] / carried[type_of]
     pairs, sizes = len(type_of), len(cells)
@@ -137,7 +162,7 @@ def peak_load(machines: Machines, rates: Array, instances: Array) -> tuple[float
     price = np.zeros(len(machines))
     price[used] = np.maximum(-found.row_dual[sizes:], 0.0) / carried
     worth = found.row_dual[:sizes]
-    rest = np.flatnonzero(instances <= 0)
+    rest = np.flatnonzero(taken <= 0)
     if len(rest):
         # Prices of machines that are not used: as low as leaves what the traffic takes at these prices.
         with np.errstate(divide="ignore"):

@@ -20,8 +20,9 @@ from melange.plan.exact.dominated import needed_types
 from melange.plan.options import Options
 from melange.plan.problem import Limit, Problem
 from melange.plan.schedule.contracts import Spot
-from melange.plan.schedule.hours import HourFleets, spot_room
+from melange.plan.schedule.hours import HourFleets
 from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.spot_room import SpotRoom
 from melange.workload.workload import Array
 
 # Gap of one hour, and time for it [s]: an hour that takes longer keeps its own bound.
@@ -55,11 +56,11 @@ def whole_bound_per_h(
         The bound, and the hours that it holds in whole instances; others count in parts of instances.
     """
     paid = hourly_price(machines, price)
-    work = machines.work(rates)
-    room, room_each = spot_room(machines, work, spot)
+    room = SpotRoom.of(machines, machines.work(rates), spot)
+    most_on_spot, whole = room.most(machines.on_demand_per_h), room.all_zones
     total, solved = 0.0, 0
     for hour in range(len(rates)):
-        problem = hour_problem(machines, rates[hour], paid[hour], None, room[hour], room_each[hour])
+        problem = hour_problem(machines, rates[hour], paid[hour], None, whole[hour], most_on_spot[hour])
         if problem is None:
             continue
         bound = -np.inf
@@ -100,14 +101,15 @@ def optimal_hours(
     machines: Machines, rates: Array, reserved: Array, spot: Spot | None, *, deadline: float
 ) -> HourFleets:
     """The cheapest fleet of each hour beside reserved instances, of any types; a cost of nan where none was found."""
-    room, room_each = spot_room(machines, machines.work(rates), spot)
+    room = SpotRoom.of(machines, machines.work(rates), spot)
+    most_on_spot, whole = room.most(machines.on_demand_per_h), room.all_zones
     cost = np.full(len(rates), np.nan)
     extra, on_spot = np.zeros((len(rates), len(machines))), np.zeros((len(rates), len(machines)))
     for hour in range(len(rates)):
         if time.monotonic() > deadline:
             break
         problem = hour_problem(
-            machines, rates[hour], _FREE * machines.on_demand_per_h, reserved, room[hour], room_each[hour]
+            machines, rates[hour], _FREE * machines.on_demand_per_h, reserved, whole[hour], most_on_spot[hour]
         )
         if problem is None:
             cost[hour] = 0.0
@@ -176,7 +178,7 @@ def longer_search(
 
 
 def hour_problem(
-    machines: Machines, rates: Array, reserved_per_h: Array, reserved: Array | None, room: float, room_each: float
+    machines: Machines, rates: Array, reserved_per_h: Array, reserved: Array | None, room: float, most_on_spot: Array
 ) -> Problem | None:
     """One hour as a planning problem over three copies of the machines; None where it has no traffic.
 
@@ -190,8 +192,8 @@ def hour_problem(
         What the hour pays for a reserved instance (R,) [USD/h].
     reserved
         How many there are (R,); None: as many as it wants.
-    room, room_each
-        What may be on spot, in all and of one machine, at on-demand prices [USD/h].
+    room, most_on_spot
+        What may be on spot in all, at on-demand prices [USD/h], and how many of each machine (R,).
     """
     cells = np.flatnonzero(rates > 0)
     if not len(cells):
@@ -204,8 +206,7 @@ def hour_problem(
     spot_per_h = np.where(np.isfinite(machines.spot_per_h), machines.spot_per_h, machines.on_demand_per_h)
     alone = np.ceil(np.where(np.isfinite(load), load, 0.0).sum(axis=1) / machines.capacity * (1 + 1e-9))
     alone = np.maximum(alone, 1.0)
-    on_spot = np.floor(room_each / machines.on_demand_per_h + 1e-9)
-    on_spot = np.where(np.isfinite(machines.spot_per_h), np.minimum(on_spot, alone), 0.0)
+    on_spot = np.where(np.isfinite(machines.spot_per_h), np.minimum(most_on_spot, alone), 0.0)
     held = (
         np.where(np.isfinite(machines.reserved_per_h), alone, 0.0) if reserved is None else np.minimum(reserved, alone)
     )

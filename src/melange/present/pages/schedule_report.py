@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from melange.plan.schedule.backtest import RunningCost
 from melange.plan.schedule.schedule import Schedule
 from melange.present.figures import by_hour
 from melange.present.figures.picture import Picture, Variant
 from melange.present.pages import html as html
 from melange.present.terminal.schedule_words import (
+    committed_words,
     counted,
     money,
     proof_sentence,
@@ -26,7 +29,6 @@ def schedule_pictures(schedule: Schedule) -> list[Picture]:
 def schedule_html(schedule: Schedule, name: str) -> str:
     """The page as HTML; ``name`` is of the service's file."""
     pictures = schedule_pictures(schedule)
-    week, frontier = (html.figure(picture) for picture in pictures)
     title = f"Melange: {name} over time"
     parts = [
         f'<header><p class="brand">{html.escape(title)}</p><h1>{html.escape(schedule_sentence(schedule))}</h1>',
@@ -35,6 +37,16 @@ def schedule_html(schedule: Schedule, name: str) -> str:
         ),
         "</header>",
         "<main>",
+        *schedule_sections(schedule, pictures),
+        "</main>",
+    ]
+    return html.document(title, parts, pictures)
+
+
+def schedule_sections(schedule: Schedule, pictures: Sequence[Picture]) -> list[str]:
+    """The sections of the page below its header; ``pictures`` as :func:`schedule_pictures` makes them."""
+    week, frontier = (html.figure(picture) for picture in pictures)
+    return [
         html.section(f"The {schedule.over}", week, _costs(schedule)),
         html.section("What to reserve", _commitments(schedule)),
         html.section(
@@ -44,9 +56,7 @@ def schedule_html(schedule: Schedule, name: str) -> str:
         html.section("Simulated, request by request", _played(schedule)) if schedule.played else "",
         html.section("Warnings", html.bullets(map(str, schedule.cautions), "warnings")) if schedule.cautions else "",
         _assumptions(schedule),
-        "</main>",
     ]
-    return html.document(title, parts, pictures)
 
 
 def _week(schedule: Schedule) -> Picture:
@@ -101,6 +111,7 @@ def _costs(schedule: Schedule) -> str:
     run = schedule.running
     parts = (
         ("Reserved", schedule.reserved_cost_per_h),
+        *([("Savings plan", schedule.committed_per_h)] if schedule.savings_plan else []),
         ("On-demand", run.on_demand_per_h),
         ("Spot, with what stands in for it", run.spot_per_h),
         ("In all", run.cost_per_h),
@@ -115,9 +126,9 @@ def _commitments(schedule: Schedule) -> str:
     rows = [
         (
             one.name or "none",
-            counted(dict(one.reserved)) or "-",
+            committed_words(one) if one.name else "-",
             f"{one.cost_per_h * H_PER_WEEK:,.0f}",
-            f"{one.break_even_fraction:.0%}" if one.reserved else "-",
+            f"{one.break_even_fraction:.0%}" if one.reserved or one.committed_per_h else "-",
             f"{one.at_less_traffic_per_h * H_PER_WEEK:,.0f}",
             f"{one.uncommitted_at_less_per_h * H_PER_WEEK:,.0f}",
             f"{one.upfront_usd:,.0f}" if one.upfront_usd else "-",
@@ -178,14 +189,20 @@ def _assumptions(schedule: Schedule) -> str:
         f"At most {percent(options.short_fraction, 2)} of the requests in excess were wanted",
     ]
     if spot is not None:
+        lost = f"fleets carry their traffic without {spot.spare_pools} pools of any type; " if spot.spare_pools else ""
         lines.append(
             f"Spot carries at most {percent(spot.max_share)} of the load, {percent(spot.max_share_per_pool)} in one "
-            f"pool, over {spot.zones} zones; each zone has nothing for {percent(spot.unavailable_fraction)} of the "
-            "time, at random and by itself, and on-demand instances stand in"
+            f"pool, over {spot.zones} zones; {lost}each zone has nothing for {percent(spot.unavailable_fraction)} of "
+            "the time, at random and by itself, and on-demand instances stand in"
         )
     if schedule.commitment is not None:
         lines.append(
             f"Reserved: {schedule.commitment.name}; {money(schedule.reserved_cost_per_h * H_PER_MONTH)} a month, used "
             "or not"
+        )
+    if schedule.savings_plan is not None:
+        lines.append(
+            f"Committed: {schedule.savings_plan.name}; {money(schedule.committed_per_h * H_PER_MONTH)} a month, used "
+            f"or not, for {money(schedule.allowance_per_h * H_PER_MONTH)} at on-demand prices"
         )
     return html.section("Assumptions", html.bullets(lines))

@@ -10,7 +10,7 @@ from melange.plan.schedule.backtest import RunningCost
 from melange.plan.schedule.schedule import Schedule
 from melange.present.terminal.layout import cautions, spaced, table_of, titled
 from melange.present.terminal.schedule_words import (
-    counted,
+    committed_words,
     money,
     proof_sentence,
     rule_sentence,
@@ -52,8 +52,10 @@ def _costs(schedule: Schedule) -> RenderableType:
     for column in (1, 2):
         table.columns[column].justify = "right"
     run = schedule.running
+    plan = [("savings plan", schedule.committed_per_h)] if schedule.savings_plan else []
     for name, cost in (
         ("reserved", schedule.reserved_cost_per_h),
+        *plan,
         ("on-demand", run.on_demand_per_h),
         ("spot, with what stands in for it", run.spot_per_h),
         ("in all", run.cost_per_h),
@@ -71,13 +73,11 @@ def _commitments(schedule: Schedule) -> RenderableType:
         table.add_row(
             one.name or "none",
             f"{one.cost_per_h * H_PER_WEEK:,.0f}",
-            f"{one.break_even_fraction:.0%} in use" if one.reserved else "-",
+            f"{one.break_even_fraction:.0%} in use" if one.reserved or one.committed_per_h else "-",
             f"{one.at_less_traffic_per_h * H_PER_WEEK:,.0f}",
             f"{one.upfront_usd:,.0f}" if one.upfront_usd else "-",
         )
-    chosen = next(
-        (one for one in schedule.commitments if schedule.commitment and one.name == schedule.commitment.name), None
-    )
+    chosen = next((one for one in schedule.commitments if one.name and one.name == schedule.commitment_name), None)
     lines: list[RenderableType] = [table]
     if chosen is not None:
         more = chosen.at_less_traffic_per_h - chosen.uncommitted_at_less_per_h
@@ -85,7 +85,7 @@ def _commitments(schedule: Schedule) -> RenderableType:
         lines.append(
             Text(
                 f"If 30 % of the traffic went away, the hours would cost {money(abs(more) * H_PER_WEEK)} a week {word} "
-                f"with {counted(dict(chosen.reserved)) or 'nothing'} reserved than with nothing reserved.",
+                f"with {committed_words(chosen)} than with nothing reserved.",
                 style="dim",
             )
         )

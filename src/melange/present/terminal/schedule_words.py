@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from melange.plan.schedule.schedule import Schedule
+from melange.plan.schedule.schedule import CommitmentOutlook, Schedule
 from melange.units import H_PER_WEEK, percent
 
 
@@ -19,6 +19,8 @@ def schedule_sentence(schedule: Schedule) -> str:
     """What it costs, what is reserved, what it saves."""
     held = counted(schedule.instances_at(0)["reserved"])
     base = f"{held} reserved ({schedule.commitment.name})" if held and schedule.commitment else "nothing reserved"
+    if schedule.savings_plan:
+        base += f", {money(schedule.committed_per_h)} an hour committed ({schedule.savings_plan.name})"
     rest = f", the rest on {' and '.join(_markets(schedule))} as the traffic asks" if schedule.rule else ""
     peak = schedule.static_per_h * H_PER_WEEK
     saved = schedule.savings
@@ -33,6 +35,14 @@ def counted(instances: dict[str, int]) -> str:
     """Instances by name in words."""
     *others, last = [f"{count} x {name}" for name, count in instances.items()] or [""]
     return f"{', '.join(others)} and {last}" if others else last
+
+
+def committed_words(outlook: CommitmentOutlook) -> str:
+    """What a commitment holds."""
+    parts = [counted(dict(outlook.reserved)) or "nothing", "reserved"]
+    if outlook.committed_per_h:
+        parts.append(f"and {money(outlook.committed_per_h)} an hour committed")
+    return " ".join(parts)
 
 
 def _markets(schedule: Schedule) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from melange.plan.plan import Plan
 from melange.plan.question import Question
@@ -17,13 +16,14 @@ from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
 from melange.validate.certify.effort import work_of
 from melange.validate.certify.looks import Looks
 from melange.validate.certify.miss_clusters import least_missed
-from melange.validate.certify.plan_trial import MOST_USED, Trial
+from melange.validate.certify.plan_trial import MOST_USED, Trial, cells_of
 from melange.validate.certify.requests import Replays
+from melange.validate.certify.runs_ahead import RunsAhead
 from melange.validate.certify.spare import without_spare
 from melange.validate.certify.throughput import at_full_throughput, used_throughput
 from melange.validate.certify.trend import falls
 from melange.validate.observe import type_of_requests
-from melange.validate.simulate import Run, simulate
+from melange.validate.simulate import Run
 from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Array
 
@@ -129,10 +129,12 @@ class Judge:
     work_s: float = 0.0
     further_s: float = _MOST_FURTHER_S
     _arrivals: dict[tuple[int, int], Arrivals] = field(default_factory=dict)
+    _ahead: RunsAhead = field(init=False)
     _eased: dict[tuple[bytes, int, int], tuple[float, float]] = field(default_factory=dict)
     full: Array = field(init=False)
 
     def __post_init__(self) -> None:
+        self._ahead = RunsAhead(self.arrivals, self.policy)
         self.full = at_full_throughput(self.question).profile.max_request_rate
         if self.replays is not None and self.replays.is_one_run:
             self.strictness = 1.0  # what chooses a plan certifies it as well
@@ -195,11 +197,14 @@ class Judge:
         """The plan in simulation, with more runs while these leave open whether it holds."""
         if self.replays is not None:
             return self._replayed(plan, factor, self.replays.choosing)
-        for requests in (int(_FIRST_PART * self.requests), self.requests):
-            first = self._with_run(None, plan, factor, requests, 0)
+        firsts = [(int(_FIRST_PART * self.requests), 0), (self.requests, 0)]
+        self._ahead.prepare(plan, firsts)
+        for one in firsts:
+            first = self._with_run(None, plan, factor, *one)
             if self.surely_misses(first):
                 return first
         trial = None
+        self._ahead.prepare(plan, [(self.run_length, number) for number in range(1, 1 + _MOST_RUNS)])
         for number in range(1, 1 + _MOST_RUNS):
             trial = self._with_run(trial, plan, factor, self.run_length, number)
             is_told = trial.attainment.low >= self.target or self.surely_misses(trial)
@@ -217,6 +222,7 @@ class Judge:
     def _replayed(self, plan: Plan, factor: Array, stretches: Sequence[tuple[int, int]]) -> Trial:
         """The plan on all of some stretches of a log."""
         trial = None
+        self._ahead.prepare(plan, [(requests, start) for start, requests in stretches])
         for start, requests in stretches:
             trial = self._with_run(trial, plan, factor, requests, start)
         assert trial is not None
@@ -238,6 +244,7 @@ class Judge:
             sets: Sequence[tuple[int, int]] = [(_FRESH + number, self.proof_length) for number in range(_SHOWN_RUNS)]
         else:
             sets = self.replays.proving
+        self._ahead.prepare(plan, [(length, start) for start, length in sets])
         runs = [self._run(plan, length, start) for start, length in sets]
         return float(np.mean([met(run.outcome, self.slo)[run.counted].mean() for run in runs]))
 
@@ -266,6 +273,8 @@ class Judge:
     def _proof(self, trial: Trial) -> Trial:
         proof, length, runs = None, self._length_for(trial), 0
         while True:
+            if runs % _PROOF_RUNS == 0:
+                self._ahead.prepare(trial.plan, [(length, _FRESH + runs + more) for more in range(_PROOF_RUNS)])
             proof = self._with_run(proof, trial.plan, trial.factor, length, _FRESH + runs)
             runs += 1
             is_enough = runs == _MOST_PROOF_RUNS or runs * length >= _MOST_PROVEN
@@ -297,6 +306,7 @@ class Judge:
                 break
             self.looks.add(proof.plan)
             longer, length = None, int(min(times * seen / _PROOF_RUNS, MOST_REQUESTS))
+            self._ahead.prepare(proof.plan, [(length, number + place) for place in range(_PROOF_RUNS)])
             for place in range(_PROOF_RUNS):
                 longer = self._with_run(longer, proof.plan, proof.factor, length, number + place)
             assert longer is not None
@@ -320,7 +330,7 @@ class Judge:
         mask[run.counted] = True
         found = causes(run.outcome, self.slo, run.engines, type_of_requests(run), run.arrivals.cached_tokens)
         is_hopeless = found == CAUSE_NAMES.index("too large")
-        cells = _cells(run, shape)
+        cells = cells_of(run, shape)
         tables = np.zeros((3, *shape)) if before is None else np.stack([before.sent, before.missed, before.hopeless])
         for table, chosen in zip(tables, (mask, mask & ~is_met, mask & is_hopeless), strict=True):
             np.add.at(table.reshape(-1), cells[chosen & (cells >= 0)], 1.0)
@@ -356,6 +366,7 @@ class Judge:
         """Share of the requests of some sets that meet the SLO, and how hard that is; not simulated twice."""
         key = (self._key(plan), sets, self.requests)
         if key not in self._eased:
+            self._ahead.prepare(plan, self._sets(sets))
             runs = [self._run(plan, *one) for one in self._sets(sets)]
             ratios = [limit_ratio(one.outcome, self.slo)[one.counted] for one in runs]
             over = np.maximum(np.concatenate(ratios), _LEAST_RATIO)
@@ -380,19 +391,6 @@ class Judge:
 
     def _run(self, plan: Plan, requests: int, seed: int) -> Run:
         """A simulation of a plan; where replicas are spare, of what is left without them, in the worst case."""
-        runs = [
-            simulate(plan, self.arrivals(requests, seed), policy=self.policy, seed=abs(seed), counts=counts)
-            for counts in without_spare(plan)
-        ]
+        runs = self._ahead.runs(plan, requests, seed)
         self.work_s += sum(map(work_of, runs))
         return min(runs, key=lambda run: float(met(run.outcome, self.slo)[run.counted].mean()))
-
-
-def _cells(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Place of each request in a table over type and bucket, flattened (N,); -1 where no replica took it."""
-    buckets = run.plan.workload.buckets
-    i = np.minimum(np.searchsorted(buckets.input_edges, run.outcome.input_tokens), shape[1] - 1)
-    o = np.minimum(np.searchsorted(buckets.output_edges, run.outcome.output_tokens), shape[2] - 1)
-    t = type_of_requests(run).astype(int)
-    r = np.asarray(run.types)[np.maximum(t, 0)]
-    return np.where(t >= 0, (r * shape[1] + i) * shape[2] + o, -1)

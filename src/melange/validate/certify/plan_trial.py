@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from melange.plan.plan import Plan
 from melange.validate.attainment import Interval
+from melange.validate.observe import type_of_requests
+from melange.validate.simulate import Run
 from melange.workload.workload import Array, Mask
 
 # The part of its throughput that a type may need, which is known to 1 %: what needed 98 % was steady over 600,000
@@ -66,3 +69,13 @@ class Trial:
     def keeps_up(self) -> bool:
         """Whether every type completes requests as fast as they come, limits aside."""
         return bool((self.used <= MOST_USED).all())
+
+
+def cells_of(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """Place of each request in a table over type and bucket, flattened (N,); -1 where no replica took it."""
+    buckets = run.plan.workload.buckets
+    i = np.minimum(np.searchsorted(buckets.input_edges, run.outcome.input_tokens), shape[1] - 1)
+    o = np.minimum(np.searchsorted(buckets.output_edges, run.outcome.output_tokens), shape[2] - 1)
+    t = type_of_requests(run).astype(int)
+    r = np.asarray(run.types)[np.maximum(t, 0)]
+    return np.where(t >= 0, (r * shape[1] + i) * shape[2] + o, -1)

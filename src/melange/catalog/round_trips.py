@@ -1,0 +1,135 @@
+"""How long the way between two places takes: a bundled table of round trips, and figures of one's own.
+
+The table (``data/round_trips.csv``) has medians over the 30 days before 9 April 2024 between Azure's regions, as
+Microsoft publishes them ("Azure network round-trip latency statistics", read on 26 November 2026). Regions of other
+providers in the same part of a country stand at the same place.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from melange.catalog.bundled import table
+from melange.errors import InputError, unknown
+from melange.units import MS_PER_S
+
+# What lies between users and a region at their own place, and between two regions of one place [s]: a judgment.
+NEAR_S = 0.01
+# Where regions stand.
+_PLACES: Mapping[str, str] = {
+    "us-east-1": "virginia",
+    "us-east4": "virginia",
+    "eastus": "virginia",
+    "eastus2": "virginia",
+    "us-central1": "iowa",
+    "centralus": "iowa",
+    "us-west-2": "washington",
+    "us-west1": "washington",
+    "westus2": "washington",
+    "ca-central-1": "toronto",
+    "northamerica-northeast2": "toronto",
+    "canadacentral": "toronto",
+    "sa-east-1": "sao-paulo",
+    "southamerica-east1": "sao-paulo",
+    "brazilsouth": "sao-paulo",
+    "eu-west-1": "dublin",
+    "northeurope": "dublin",
+    "eu-west-2": "london",
+    "europe-west2": "london",
+    "uksouth": "london",
+    "eu-west-3": "paris",
+    "europe-west9": "paris",
+    "francecentral": "paris",
+    "europe-west4": "amsterdam",
+    "westeurope": "amsterdam",
+    "eu-central-1": "frankfurt",
+    "europe-west3": "frankfurt",
+    "germanywestcentral": "frankfurt",
+    "ap-south-1": "pune",
+    "asia-south1": "pune",
+    "centralindia": "pune",
+    "ap-southeast-1": "singapore",
+    "asia-southeast1": "singapore",
+    "southeastasia": "singapore",
+    "ap-northeast-1": "tokyo",
+    "asia-northeast1": "tokyo",
+    "japaneast": "tokyo",
+    "ap-northeast-2": "seoul",
+    "asia-northeast3": "seoul",
+    "koreacentral": "seoul",
+    "ap-southeast-2": "sydney",
+    "australia-southeast1": "sydney",
+    "australiaeast": "sydney",
+}
+
+Trips = Mapping[tuple[str, str], float]
+
+
+@cache
+def bundled_trips() -> Trips:
+    """Round trips between places, both ways [s]."""
+    return _both_ways(table("round_trips.csv"), "round_trips.csv")
+
+
+def read_trips(path: Path) -> Trips:
+    """Round trips from a table of one's own: columns ``from``, ``to`` and ``ms``, of regions, places or any names [s].
+
+    Raises
+    ------
+    InputError
+        A file that cannot be read, a missing column, or a row that is no round trip.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    return _both_ways(text, str(path))
+
+
+def _both_ways(text: str, place: str) -> Trips:
+    trips: dict[tuple[str, str], float] = {}
+    rows = csv.DictReader(text.splitlines())
+    lacking = {"from", "to", "ms"} - set(rows.fieldnames or ())
+    if lacking:
+        raise InputError(f"{place}: column {min(lacking)!r} is missing", hint="columns: from,to,ms")
+    for line, row in enumerate(rows, start=2):
+        try:
+            ms = float(row["ms"] or "")
+        except ValueError:
+            ms = float("nan")
+        if not 0 <= ms <= 10 * MS_PER_S:
+            raise InputError(f"{place}: line {line}: ms must be 0 to 10,000, got {row['ms']!r}")
+        trips[row["from"], row["to"]] = trips[row["to"], row["from"]] = ms / MS_PER_S
+    return trips
+
+
+def round_trip_s(start: str, end: str, own: Trips) -> float | None:
+    """The round trip between two places or regions [s]; None where no table has it.
+
+    What is given goes before the bundled table.
+
+    >>> round_trip_s("tokyo", "eu-central-1", {}), round_trip_s("us-east-1", "eastus", {})
+    (0.223, 0.01)
+    """
+    if (start, end) in own:
+        return own[start, end]
+    here, there = _PLACES.get(start, start), _PLACES.get(end, end)
+    if here == there:
+        return NEAR_S
+    return own.get((here, there), bundled_trips().get((here, there)))
+
+
+def check_place(name: str, own: Trips, where: str) -> None:
+    """Refuse a place that no table knows.
+
+    Raises
+    ------
+    InputError
+        Naming the nearest known ones.
+    """
+    known = {*_PLACES, *(start for start, _ in bundled_trips()), *(start for start, _ in own)}
+    if name not in known:
+        raise unknown("place", name, sorted(known), place=where)

@@ -1,0 +1,1 @@
+"""Regions: traffic by origin, fleets by region, and which requests go where."""

@@ -1,0 +1,52 @@
+"""Runs of a plan, made when they are asked for; on a cluster those at once that may be asked for one after the other.
+
+Runs that were made ahead and are not asked for count nowhere, so the answer is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from melange.plan.plan import Plan
+from melange.processes import each_of, is_on_cluster
+from melange.validate.certify.spare import without_spare
+from melange.validate.simulate import Run, simulate
+from melange.workload.arrivals import Arrivals
+
+# Makes the requests of a run, by their count and its number.
+Drawn = Callable[[int, int], Arrivals]
+_Job = tuple[Plan, Arrivals, str, int, Mapping[str, int] | None]
+
+
+class RunsAhead:
+    """The runs of one plan at a time."""
+
+    def __init__(self, drawn: Drawn, policy: str) -> None:
+        """Of requests that are ``drawn`` and balanced by a policy."""
+        self._drawn, self._policy = drawn, policy
+        self._plan: Plan | None = None
+        self._made: dict[tuple[int, int], list[Run]] = {}
+
+    def prepare(self, plan: Plan, sets: Sequence[tuple[int, int]]) -> None:
+        """On a cluster, make the runs of some counts of requests and numbers."""
+        self._plan, self._made = plan, {}
+        if not is_on_cluster():
+            return
+        jobs = [(one, job) for one in sets for job in self._jobs(plan, *one)]
+        for (one, _), run in zip(jobs, each_of(_simulated, [job for _, job in jobs], 1), strict=True):
+            self._made.setdefault(one, []).append(run)
+
+    def runs(self, plan: Plan, requests: int, number: int) -> list[Run]:
+        """A run; where replicas are spare, one for each type that loses some."""
+        made = self._made.pop((requests, number), None) if plan is self._plan else None
+        return made or list(map(_simulated, self._jobs(plan, requests, number)))
+
+    def _jobs(self, plan: Plan, requests: int, number: int) -> list[_Job]:
+        arrivals = self._drawn(requests, number)
+        return [(plan, arrivals, self._policy, abs(number), counts) for counts in without_spare(plan)]
+
+
+def _simulated(job: _Job) -> Run:
+    """One simulation."""
+    plan, arrivals, policy, seed, counts = job
+    return simulate(plan, arrivals, policy=policy, seed=seed, counts=counts)
