@@ -40,7 +40,8 @@ class _Flags:
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 8080
     processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes that share the port.")] = 1
     balancers: Annotated[
-        int, typer.Option(min=1, help="Balancers that share the traffic, this one included; each has its part.")
+        int,
+        typer.Option(min=1, max=256, help="Balancers that share the traffic, this one included; each has its part."),
     ] = 1
     policy: Annotated[str, typer.Option(help="Balancing policy.")] = "plan-least-work"
     bytes_per_token: Annotated[float, typer.Option(help="Prompt bytes per token.")] = 4.0
