@@ -32,8 +32,9 @@ import uvloop
 
 from balancing import processes
 from balancing.choice import choices
-from balancing.client import Client, Tally, ask_all, request_of
-from balancing.processes import Server, running
+from balancing.client import WORDS, Client, Tally, ask_all, request_of
+from balancing.processes import Server, running, seen
+from balancing.several import several
 from melange.plan.plan import Plan
 
 # Wanted: CPU beside the bare aiohttp proxy's, the first byte after direct [ms], the largest difference of shares.
@@ -46,7 +47,9 @@ def main() -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer requests")
-    parser.add_argument("--part", choices=("cpu", "first-byte", "shares", "kill", "choice"), help="only this")
+    parser.add_argument(
+        "--part", choices=("cpu", "first-byte", "shares", "several", "kill", "choice"), help="only this"
+    )
     parser.add_argument("--streams", type=int, help="only: N slow streams at the same time")
     parser.add_argument("--soak", type=int, help="only: N requests")
     parser.add_argument("--litellm", type=Path, help="the litellm command of another environment")
@@ -64,6 +67,7 @@ def main() -> None:
             "cpu": lambda: cpu(folder, given.quick, given.litellm),
             "first-byte": lambda: first_byte(folder, given.quick, given.litellm),
             "shares": lambda: shares(folder, 2000 if given.quick else 10_000),
+            "several": lambda: several(planned(folder), folder / "plan.json", 2000 if given.quick else 10_000, EASY),
             "kill": lambda: kill(folder),
             "choice": lambda: choice(folder),
         }
@@ -83,7 +87,7 @@ def allow_files() -> None:
 
 def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
     """CPU of each proxy per request: plain, and for a stream of 64 tokens."""
-    rounds, plain, streams = (3, 2000, 400) if is_quick else (5, 5000, 1000)
+    rounds, plain, streams = (5, 600, 128) if is_quick else (5, 5000, 1000)
     replica = processes.upstream()
     proxies = {
         "bare aiohttp": processes.bare(replica),
@@ -101,8 +105,8 @@ def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
         for _ in range(rounds):
             for name, proxy in proxies.items():
                 part = 20 if name == "LiteLLM proxy" else 1
-                used[name]["plain"].append(used_by(proxy, [request_of()] * (plain // part)))
-                used[name]["stream"].append(used_by(proxy, [request_of(stream=True)] * (streams // part), 2 * CLIENTS))
+                used[name]["plain"].append(used_by(proxy, prompts(plain // part)))
+                used[name]["stream"].append(used_by(proxy, prompts(streams // part, stream=True), 2 * CLIENTS))
     print(f"CPU of the proxy per request [ms], medians of {rounds} rounds; 2 kB prompts, {CLIENTS} clients at once")
     print(f"{'':20}{'plain':>8}{'ratio':>8}{'64-token stream':>18}{'ratio':>8}")
     base = {kind: statistics.median(values) for kind, values in used["bare aiohttp"].items()}
@@ -116,6 +120,11 @@ def cpu(folder: Path, is_quick: bool, litellm: Path | None) -> None:
     if litellm is None:
         print("LiteLLM was not asked: --litellm names its command")
     print()
+
+
+def prompts(count: int, *, stream: bool = False) -> list[bytes]:
+    """Requests of about 2 kB, of ever other lengths."""
+    return [request_of(WORDS[: len(WORDS) - k % 200], stream=stream) for k in range(count)]
 
 
 # Room for all that comes, and no company.
@@ -202,12 +211,6 @@ def planned(folder: Path) -> Plan:
     return Plan.read(folder / "plan.json")
 
 
-def seen(replica: Server) -> int:
-    """Completions that a replica has begun."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{replica.port}/count") as answer:
-        return int(answer.read())
-
-
 def kill(folder: Path) -> None:
     """A replica is killed under load and started again: what is lost, and how soon it is back."""
     slow = ("--first-ms", "20", "--tokens", "16")
@@ -259,10 +262,11 @@ def choice(folder: Path) -> None:
     """What choosing a replica costs, by the size of the fleet."""
     plan = planned(folder)
     print("CPU of choosing, booking and giving back [us], for the plan of the chat example")
-    print(f"{'replicas':>10}{'index':>10}{'all':>10}")
-    for replicas in (10, 100, 1000):
-        indexed_us, all_us = choices(plan, replicas, 5000)
-        print(f"{replicas:10,}{indexed_us:10.1f}{all_us:10.1f}")
+    print(f"{'':18}{'replicas':>10}{'index':>10}{'all':>10}")
+    for name in ("plan-least-work", "prefix-affinity"):
+        for replicas in (10, 100, 1000):
+            indexed_us, all_us = choices(plan, replicas, 5000, name)
+            print(f"{name:18}{replicas:10,}{indexed_us:10.1f}{all_us:10.1f}")
     print()
 
 

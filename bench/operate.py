@@ -2,6 +2,8 @@
 
     python bench/operate.py ../shared/data/traces                # all three, an hour of CPU
     python bench/operate.py ../shared/data/traces --only m-small --seed 2 --every 6
+    python bench/operate.py ../shared/data/traces --only m-mid --without region     # what an injected failure costs
+    python bench/operate.py ../shared/data/traces --schedule 0.01    # by the rule that the back-test chose on week one
 
 The second week of a service is lived through on paper, a look a minute: the controller sees the traffic of its last two
 minutes and the fleet, and what it orders starts five minutes later. Injected: of ten orders one is refused and the type
@@ -21,6 +23,7 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,18 +32,23 @@ import numpy as np
 import melange
 import week
 from melange.deploy.operate.controller_state import ControllerState
-from melange.deploy.operate.decide import Brief, decide
+from melange.deploy.operate.decide import decide
 from melange.deploy.operate.drivers.pretend_fleet import PretendFleet
 from melange.deploy.operate.fleet_planner import FleetPlanner
 from melange.deploy.operate.observation import Observation
 from melange.deploy.operate.operate_settings import OperateSettings
+from melange.deploy.operate.operation import Operation
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question
+from melange.plan.schedule.contracts import ScheduleOptions
+from melange.plan.schedule.plan_over_time import plan_over_time
+from melange.plan.schedule.schedule import Schedule
 from melange.profile.profile import ReplicaType
 from melange.units import S_PER_H
 from melange.workload.workload import Array
 
+INJECTED = ("refusals", "losses", "types", "region")
 SERVICES = ("language/m-large", "language/m-mid", "language/m-small")
 REGIONS = ("us-east-1", "us-west-2")
 LOOK_S, DRAIN_S = 60.0, 60.0
@@ -66,6 +74,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of what fails")
     parser.add_argument("--target", type=float, default=0.0, help="target load of the rule; 0: the default")
     parser.add_argument("--every", type=int, default=1, help="the clairvoyant plans each Nth window")
+    parser.add_argument("--without", choices=INJECTED, action="append", default=[], help="a failure that is left out")
+    parser.add_argument(
+        "--schedule", type=float, default=0.0, help="follow a schedule made for this share of requests short"
+    )
+    parser.add_argument("--days", type=int, default=7, help="of the week; of fewer the region is not lost")
+    parser.add_argument(
+        "--start-up", type=float, default=0.0, help="seconds from an order to an instance's first request"
+    )
     arguments = parser.parse_args()
     print("service               clairvoyant  controller      x  in excess  changes/h median, mean, most  recovery [s]"
           "  autoscaler      x")  # fmt: skip
@@ -83,16 +99,23 @@ def study(name: str, arguments: argparse.Namespace) -> None:
     half = len(rates) // 2
     plan = first_plan(name, demand, rates[half - 6 : half].mean(axis=0))
     planner = FleetPlanner(plan)
-    week_rates = rates[half:]
+    week_rates = rates[half : half + int(arguments.days * 24 * S_PER_H / demand.window_s)]
     known = [planner.cost(planner.cheapest(planner.seen(one)) or {}) for one in week_rates[:: arguments.every]]
     clairvoyant = statistics.fmean(known)
-    lived = Week(planner, plan, week_rates, demand.window_s, arguments).live()
+    schedule = None
+    if arguments.schedule:
+        wanted = ScheduleOptions(short_fraction=arguments.schedule)
+        past = demand.part(0, len(demand) // 2)
+        schedule = plan_over_time(past, plan.question.profile, Options(drop_unservable=True), wanted)
+        assert schedule.rule is not None
+        print(f"{name}: {schedule.rule.replica_type}: {schedule.rule.settings.words}")
+    lived = Week(planner, plan, schedule, week_rates, demand.window_s, arguments).live()
     single, cost = reactive(planner, week_rates, demand.window_s, lived.short)
     median, mean = statistics.median(lived.changes_per_h), statistics.fmean(lived.changes_per_h)
     print(
         f"{name:20s}  {clairvoyant:11.2f}  {lived.cost_per_h:10.2f}  {lived.cost_per_h / clairvoyant:5.3f}"
         f"  {lived.short:9.2%}  {median:16.1f}, {mean:4.2f}, {max(lived.changes_per_h):4d}"
-        f"  {max(lived.recovered_s):12.0f}  {cost:10.2f}  {cost / clairvoyant:5.3f}  {single}",
+        f"  {max(lived.recovered_s, default=0.0):12.0f}  {cost:10.2f}  {cost / clairvoyant:5.3f}  {single}",
         flush=True,
     )
 
@@ -146,22 +169,24 @@ def _shape(one: ReplicaType) -> tuple[str, int, str]:
 class UnreliableFleet(PretendFleet):
     """A fleet on paper: orders are refused, instances are lost, types and a region run out of stock."""
 
-    def __init__(self, start_up_s: float, seed: int) -> None:
+    def __init__(self, start_up_s: float, seed: int, without: Sequence[str]) -> None:
         super().__init__(start_up_s, DRAIN_S)
-        self.random = random.Random(seed)
+        self.random, self.without = random.Random(seed), without
         self.gone: dict[str, float] = {}
 
     def refuses(self, name: str, now_s: float) -> str:
         """Out of stock, by chance or since it was lost."""
         if now_s < self.gone.get(name, 0.0):
             return "out of stock"
-        if self.random.random() < REFUSED:
+        if "refusals" not in self.without and self.random.random() < REFUSED:
             self.gone[name] = now_s + OUT_OF_STOCK_S
             return "out of stock"
         return ""
 
     def age(self, length_s: float) -> None:
         """Lose some instances."""
+        if "losses" in self.without:
+            return
         self.instances = tuple(one for one in self.instances if self.random.random() > length_s / LOST_EVERY_S)
 
     def lose(self, names: set[str], until_s: float) -> None:
@@ -174,16 +199,25 @@ class Week:
     """A week under the controller."""
 
     def __init__(
-        self, planner: FleetPlanner, plan: Plan, rates: Array, window_s: float, arguments: argparse.Namespace
+        self,
+        planner: FleetPlanner,
+        plan: Plan,
+        schedule: Schedule | None,
+        rates: Array,
+        window_s: float,
+        arguments: argparse.Namespace,
     ) -> None:
         self.planner, self.rates, self.window_s = planner, rates, window_s
         settings = OperateSettings(interval_s=LOOK_S, drain_s=DRAIN_S)
         if arguments.target:
             settings = replace(settings, rule=replace(settings.rule, target=arguments.target))
-        self.settings = settings
-        first = {name: count for name, count in plan.instances_by_name.items() if count}
-        self.brief = Brief(planner=planner, settings=settings, first=first)
-        self.fleet = UnreliableFleet(settings.start_up_s, arguments.seed)
+        if arguments.start_up:
+            settings = replace(settings, start_up_s=arguments.start_up)
+        operation = Operation(plan=plan, schedule=schedule)
+        self.settings = operation.settings(settings)
+        self.brief = replace(operation.brief(self.settings), planner=planner)
+        self.fleet = UnreliableFleet(self.settings.start_up_s, arguments.seed, arguments.without)
+        self.without, self.days = arguments.without, arguments.days
         self.random = random.Random(arguments.seed + 1)
         self.peaks: dict[tuple[int, tuple[tuple[str, int], ...]], float] = {}
 
@@ -191,8 +225,11 @@ class Week:
         """Look every minute, and count what is paid and what is in excess."""
         looks = int(len(self.rates) * self.window_s / LOOK_S)
         per_window = int(self.window_s / LOOK_S)
-        hit = {self.random.randrange(looks): self._lose_type for _ in range(TYPES_LOST)}
-        hit |= {self.random.randrange(looks): self._lose_region}
+        lost = round(TYPES_LOST * self.days / 7)
+        hits = [(self.random.randrange(looks), "types", self._lose_type) for _ in range(lost)]
+        if self.days >= 7:
+            hits.append((self.random.randrange(looks), "region", self._lose_region))
+        hit = {look: lose for look, kind, lose in hits if kind not in self.without}
         state, paid, short, total = ControllerState(), 0.0, 0.0, 0.0
         changes = [0] * (looks // 60 + 1)
         waiting: list[tuple[float, set[str]]] = []

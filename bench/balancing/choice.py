@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 
@@ -9,26 +10,28 @@ from melange.deploy.live.indexed_policy import IndexedState, indexed_policy
 from melange.plan.plan import Plan
 from melange.plan.routing import policy_state
 from melange.replica import policy
+from melange.replica.policy import POLICIES
 
-INPUT_TOKENS, OUTPUT_TOKENS, LEAST_WORK = 500, 64, 0
+INPUT_TOKENS, OUTPUT_TOKENS = 500, 64
 
 
-def choices(plan: Plan, replicas: int, count: int) -> tuple[float, float]:
-    """CPU of a request's choice, booking and return: over the index, and looking through all [us]."""
+def choices(plan: Plan, replicas: int, count: int, name: str) -> tuple[float, float]:
+    """CPU of a request's choice by a policy, booking and return: over the index, and looking through all [us]."""
+    wanted, keys = POLICIES.index(name), itertools.cycle(k / 97 for k in range(97))
     names = [name for name, used in plan.replicas.items() if used]
     counts = {name: replicas // len(names) for name in names}
     indexed, plain = IndexedState(policy_state(plan, counts)), policy_state(plan, counts)
     choose = indexed_policy().choose
 
     def over_index() -> None:
-        r = choose(LEAST_WORK, indexed, INPUT_TOKENS, 0, 0.0)
+        r = choose(wanted, indexed, INPUT_TOKENS, 0, next(keys))
         i, last = indexed.cell(INPUT_TOKENS, 0)
         part = indexed.book(r, i, last)
         indexed.learn(i, OUTPUT_TOKENS)
         indexed.give_back(r, part)
 
     def over_all() -> None:
-        r = policy.choose(LEAST_WORK, plain, INPUT_TOKENS, 0, 0.0)
+        r = policy.choose(wanted, plain, INPUT_TOKENS, 0, next(keys))
         part = policy.sent(plain, r, INPUT_TOKENS, 0)
         policy.finished(plain, r, INPUT_TOKENS, OUTPUT_TOKENS, part)
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,3 +213,9 @@ def two_types(folder: Path) -> Path:
         single_type={},
     )
     return plan.save(folder / "two-types.json")
+
+
+def seen(replica: Server) -> int:
+    """Completions that a replica has begun."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{replica.port}/count") as answer:
+        return int(answer.read())

@@ -106,6 +106,17 @@ def write_model(folder: Path, layers: int) -> Path:
     return folder
 
 
+def server_command(model: Path, core: int, port: str) -> list[str]:
+    """What starts a server of a model on a core."""
+    command = ["taskset", "-c", str(core), sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    command += ["--model", str(model), "--served-model-name", NAME, "--load-format", "dummy"]
+    command += ["--dtype", "bfloat16", "--max-model-len", str(MAX_CONTEXT), "--max-num-seqs", str(MAX_SEQUENCES)]
+    command += ["--max-num-batched-tokens", str(MAX_BATCHED_TOKENS), "--kv-cache-memory-bytes", str(KV_BYTES)]
+    command += ["--enforce-eager", "--distributed-executor-backend", "uni", "--no-enable-prefix-caching"]
+    command += ["--disable-uvicorn-access-log", "--host", "127.0.0.1", "--port", port]
+    return command
+
+
 @contextlib.contextmanager
 def serving(folder: Path, layers: int, core: int) -> Iterator[Server]:
     """A server of that model on a free port and on one core, ended by SIGTERM."""
@@ -113,12 +124,7 @@ def serving(folder: Path, layers: int, core: int) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-    command += ["--model", str(model), "--served-model-name", NAME, "--load-format", "dummy"]
-    command += ["--dtype", "bfloat16", "--max-model-len", str(MAX_CONTEXT), "--max-num-seqs", str(MAX_SEQUENCES)]
-    command += ["--max-num-batched-tokens", str(MAX_BATCHED_TOKENS), "--kv-cache-memory-bytes", str(KV_BYTES)]
-    command += ["--enforce-eager", "--distributed-executor-backend", "uni", "--no-enable-prefix-caching"]
-    command += ["--disable-uvicorn-access-log", "--host", "127.0.0.1", "--port", str(port)]
+    command = server_command(model, core, str(port))
     log = folder / f"llama-{layers}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=os.environ | SETTINGS, stdout=output, stderr=subprocess.STDOUT)

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.heavy
 
 def growth(plan: Plan) -> float:
     """Mean TTFT of the last tenth of a long run over that of the third one."""
-    outcome = simulate(plan, draw_for(plan, 60_000, seed=77), seed=77).outcome
+    outcome = simulate(plan, draw_for(plan, 200_000, seed=77), seed=77).outcome
     ttft = outcome.ttft_s[counted(len(outcome.arrival_s))]
     tenth = len(ttft) // 10
     return float(ttft[-tenth:].mean() / ttft[2 * tenth : 3 * tenth].mean())

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.heavy
 
 
 def question() -> Question:
-    """Arena under a tight NTPOT: an A10G more is needed where long prompts and short ones share them."""
-    return small_service(24)
+    """An L4 more is needed where long prompts and short ones share them."""
+    return small_service(11)
 
 
 @cache

@@ -17,6 +17,7 @@ from melange.cli.plan import plan
 from melange.cli.profile import profile
 from melange.cli.schedule import schedule
 from melange.cli.serve import serve
+from melange.cli.ui import ui
 from melange.cli.validate import validate
 from melange.cli.what_if import what_if
 from melange.cli.workload import workload
@@ -63,5 +64,6 @@ for command in (
     balance,
     operate,
     serve,
+    ui,
 ):
     app.command()(command)

@@ -39,6 +39,9 @@ class _Flags:
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1"
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 8080
     processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes that share the port.")] = 1
+    balancers: Annotated[
+        int, typer.Option(min=1, help="Balancers that share the traffic, this one included; each has its part.")
+    ] = 1
     policy: Annotated[str, typer.Option(help="Balancing policy.")] = "plan-least-work"
     bytes_per_token: Annotated[float, typer.Option(help="Prompt bytes per token.")] = 4.0
     tokenizer: Annotated[
@@ -83,6 +86,10 @@ class _Flags:
         Path | None,
         typer.Option(help="File of API keys that clients must send, one per line (or MELANGE_BALANCE_KEYS)."),
     ] = None
+    tenants: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of tenants: their keys, limits and priorities; reloaded when it changes."),
+    ] = None
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM): serve HTTPS.")] = None
     tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None
 
@@ -90,11 +97,15 @@ class _Flags:
         """As the balancer's settings."""
         from melange.deploy.live.access import read_keys, upstream_key
         from melange.deploy.live.settings import BalancerSettings
+        from melange.deploy.live.tenants import read_tenants
 
+        if self.tenants is not None:
+            read_tenants(self.tenants)
         return BalancerSettings(
             host=self.host,
             port=self.port,
             processes=self.processes,
+            balancers=self.balancers,
             policy=self.policy,
             bytes_per_token=self.bytes_per_token,
             tokenizer=self.tokenizer,
@@ -118,6 +129,7 @@ class _Flags:
             tls_cert=self.tls_cert,
             tls_key=self.tls_key,
             keys=read_keys(self.api_keys),
+            tenants_file=self.tenants,
             upstream_key=upstream_key(),
         )
 
@@ -147,10 +159,12 @@ def balance(
         raise InputError("melange balance runs on Linux and macOS", hint="run it in a container or in WSL")
     need_live("balance", "httptools", "aiohappyeyeballs", "uvloop")
     from melange.deploy.live.serve import serve
+    from melange.deploy.one_pool import refuse_pools
     from melange.plan.plan import Plan
     from melange.profile.join import read_joined
 
     plan = Plan.read(plan_file)
+    refuse_pools(plan, "melange balance")
     addresses, settings = flags.addresses(plan), flags.settings()
     profile = read_joined(flags.profile_files) if flags.profile_files else None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

@@ -82,7 +82,7 @@ class _Limits:
         int, typer.Option(min=2, max=10_000, help="Most changes of the wanted fleet in an hour.")
     ] = 12
     settle: Annotated[float, typer.Option(help="How often a smaller fleet and another mix are looked for [s].")] = (
-        3600.0
+        1200.0
     )
     start_up: Annotated[float, typer.Option(min=0, help="From an order to an instance's first request [s].")] = 300.0
     drain: Annotated[float, typer.Option(min=0, help="Time for an instance to finish its requests [s].")] = 120.0
@@ -219,13 +219,16 @@ def operate(
     ] = None,
 ) -> None:
     """Keep a live service on its plan: scale, mix again where it pays, replace what fails."""
+    from melange.deploy.one_pool import refuse_pools
     from melange.deploy.operate.operation import Operation
     from melange.plan.plan import Plan
     from melange.plan.schedule.schedule import Schedule
     from melange.profile.join import read_joined
 
+    plan = Plan.read(plan_file)
+    refuse_pools(plan, "melange operate")
     operation = Operation(
-        plan=Plan.read(plan_file),
+        plan=plan,
         schedule=None if traffic.schedule is None else Schedule.read(traffic.schedule),
         profile=read_joined(traffic.profile_files) if traffic.profile_files else None,
     )

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from melange.errors import InputError
-
 
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; another than loopback needs a token.")] = "127.0.0.1",
@@ -28,17 +26,13 @@ def serve(
     need_extra("serve", "serve", "fastapi", "uvicorn")
     import uvicorn
 
-    from melange.serve.api import LOOPBACK, application
+    from melange.serve.api import application
+    from melange.serve.guard import check_reachable
     from melange.serve.job import Limits
 
-    token, is_local = os.environ.get(token_env, ""), host in LOOPBACK
-    if not token and not is_local:
-        raise InputError(
-            f"--host {host}: others can reach this address, and no token protects it",
-            hint=f"set {token_env} to a long random text, or listen on 127.0.0.1",
-        )
+    token = os.environ.get(token_env, "")
+    hosts = check_reachable(host, token, token_env)
     limits = Limits(time_s=parse_duration(limit, name="--limit"), memory_bytes=memory_gib * GIB)
-    hosts = LOOPBACK if is_local else ("*",)
     app = application(token=token, parallel=parallel, limits=limits, hosts=hosts)
     typer.echo(f"http://{host}:{port}/docs describes the API", err=True)
     uvicorn.run(app, host=host, port=port, log_level="warning")

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request, Response
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from melange.errors import InputError
 from melange.files import Json
 from melange.installed import version
 from melange.serve.asked import Asked, DeployAsked, ExploreAsked, PlanAsked, ValidateAsked, WhatIfAsked
+from melange.serve.guard import LOOPBACK, guard, is_same
 from melange.serve.job import Job, Limits, State
 from melange.serve.queue import BusyError, Queue
-from melange.units import GIB, MIB
+from melange.units import GIB
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MOST_WAIT_S = 120.0
-_MOST_BODY = 32 * MIB
 # Longest time without an event: proxies close silent connections.
 _KEEP_ALIVE_S = 15.0
 _WAIT = Query(0.0, ge=0, le=_MOST_WAIT_S, description="Wait so long for the result before answering [s].")
@@ -70,7 +67,7 @@ def application(
 
     def authorized(request: Request) -> None:
         given = request.headers.get("authorization", "")
-        if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        if token and not is_same(given, f"Bearer {token}"):
             raise HTTPException(401, "a bearer token is needed", {"WWW-Authenticate": "Bearer"})
 
     app = FastAPI(
@@ -80,20 +77,7 @@ def application(
         lifespan=lifespan,
         dependencies=[Depends(authorized)],
     )
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
-
-    @app.middleware("http")
-    async def bounded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Refuse bodies that are too large, or of unknown size, before they are read."""
-        if request.method == "POST":
-            most = most_upload_bytes if request.url.path == "/v1/files" else _MOST_BODY
-            length = request.headers.get("content-length", "")
-            if not length.isdigit():
-                return JSONResponse({"detail": "Content-Length is needed"}, 411)
-            if int(length) > most:
-                return JSONResponse({"detail": f"at most {int(most):,} bytes are read"}, 413)
-        return await call_next(request)
-
+    guard(app, hosts, {"/v1/files": most_upload_bytes})
     for kind in (PlanAsked, ValidateAsked, WhatIfAsked, ExploreAsked, DeployAsked):
         _add_verb(app, kind, jobs)
     _add_files(app, jobs, most_upload_bytes)

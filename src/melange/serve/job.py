@@ -77,6 +77,8 @@ class Job:
         Its files, removed with it.
     page
         The file that it writes in place of JSON; empty: it prints JSON.
+    is_confined
+        Whether files outside of its folder are refused: what it reads was sent by a client.
     state
         Where it stands.
     progress
@@ -96,6 +98,7 @@ class Job:
     arguments: Sequence[str]
     folder: Path
     page: str = ""
+    is_confined: bool = True
     state: State = State.QUEUED
     progress: list[str] = field(default_factory=list)
     result: Any = None
@@ -136,7 +139,8 @@ class Job:
                 stdout=stdout,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=self.folder,
-                env=os.environ | {"MELANGE_CONFINED": "1", "MELANGE_PROGRESS": "json", "COLUMNS": "100"},
+                env=os.environ
+                | {"MELANGE_CONFINED": "1" if self.is_confined else "0", "MELANGE_PROGRESS": "json", "COLUMNS": "100"},
                 start_new_session=True,
                 preexec_fn=_limiter(limits),
             )

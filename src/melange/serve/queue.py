@@ -54,6 +54,8 @@ class Queue:
         documents: Mapping[str, object],
         uploads: Mapping[str, Path],
         page: str,
+        *,
+        is_confined: bool = True,
     ) -> Job:
         """A new job.
 
@@ -67,6 +69,8 @@ class Queue:
             Files that were sent before, by the name that the job knows them by.
         page
             The file that it writes in place of JSON; empty: none.
+        is_confined
+            Whether files outside of its folder are refused.
 
         Raises
         ------
@@ -87,7 +91,8 @@ class Queue:
             (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
         for name, path in uploads.items():
             (folder / name).hardlink_to(path)
-        job = Job(number=number, verb=verb, arguments=[verb, *arguments], folder=folder, page=page)
+        words = [verb, *arguments]
+        job = Job(number=number, verb=verb, arguments=words, folder=folder, page=page, is_confined=is_confined)
         self._jobs[number] = job
         task = asyncio.create_task(self._run(job))
         self._tasks.add(task)

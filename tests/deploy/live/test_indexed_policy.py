@@ -95,6 +95,24 @@ def test_choices_are_those_of_the_policies_that_look_through_all(name: str) -> N
     assert chosen > 3000
 
 
+def test_keys_of_large_fleets_go_where_the_policy_sends_them() -> None:
+    """From the size on at which hashes are computed together, with replicas that are down, and where all are."""
+    random = np.random.default_rng(5)
+    choose, affinity = indexed_policy().choose, POLICIES.index("prefix-affinity")
+    for each in (23, 24, 25, 160):
+        state = random_state(random)
+        types = len(state.turn) - 1
+        n = each * types
+        lists = {"type_of": sorted(r % types for r in range(n)), "outstanding": [0] * n, "fill": [0.0] * n}
+        lists["unread"] = [0] * n
+        for ups in (0.0, 0.05, 0.6, 1.0):
+            is_up = (random.random(n) < ups).astype(int).tolist()
+            plain = state._replace(**lists, is_up=is_up, turn=[0] * (types + 1))
+            indexed = IndexedState(copy.deepcopy(plain))
+            for uniform in random.random(40).tolist():
+                assert choose(affinity, indexed, 300, 0, uniform) == policy.choose(affinity, plain, 300, 0, uniform)
+
+
 def test_of_equally_full_replicas_the_first_is_next() -> None:
     """Also in fleets whose size is no power of two, and when the first of them is not up."""
     for count in (1, 2, 3, 5, 8, 13):

@@ -18,6 +18,7 @@ import pytest
 from balance_cases import QUEUE_SERVER, Balancer, ask, eventually, small_plan
 
 from melange.deploy.live.counters import STEP_BINS, Counters
+from melange.deploy.live.generation import Generation
 from melange.deploy.live.ledger import bin_of
 from melange.deploy.live.step_factors import (
     Standing,
@@ -26,6 +27,7 @@ from melange.deploy.live.step_factors import (
     routed_plan,
     verdict,
 )
+from melange.deploy.operate.fleet_planner import FleetPlanner
 from melange.plan.plan import Plan
 from melange.profile.observed import observed_factor, read_factors
 from melange.replica.capacity import Sizes
@@ -172,3 +174,57 @@ def test_what_is_missing_or_left_over_is_said() -> None:
     assert state(4.0, 2.0) == "enough"
     assert state(6.0, 2.0) == "short"
     assert state(2.5, 1.9) == "surplus"
+
+
+def reloaded(after: Plan, slower: float) -> dict[str, float]:
+    """Factors by type under another plan, which has just taken over from one with some traffic."""
+    before, following = Generation.of(plan(), (), 1), Generation.of(after, (), 1)
+    before.counters.table[:] = counted(5000, slower).table
+    following.counters.follow(before.counters)
+    following.take_over(before)
+    return {one.replica_type: one.factor for one in live_factors(after, following.counters)}
+
+
+def test_factors_are_known_at_once_under_another_plan() -> None:
+    """What was counted goes on: the same factor with the same engines, 1 where the plan has it already, by type."""
+    assert reloaded(plan(), 1.4) == pytest.approx({L4: 1.4, A100: 1.4}, rel=0.1)
+    base = plan()
+    step = engine().cost
+    knows = replace(engine(), cost=replace(step, host_s=step.host_s * 1.4, sequence_s=step.sequence_s * 1.4))
+    profile = replace(base.question.profile, engines=(knows, engine()))
+    corrected = replace(base, question=replace(base.question, profile=profile))
+    assert reloaded(corrected, 1.4) == pytest.approx({L4: 1.0, A100: 1.4}, rel=0.1)
+    only = replace(base, instances=np.array([0, 1]), share=np.stack([np.zeros((2, 2)), np.ones((2, 2))]))
+    assert reloaded(only, 1.4)[A100] == pytest.approx(1.4, rel=0.1)
+
+
+@pytest.mark.heavy
+def test_a_reloaded_plan_is_routed_by_what_was_learned_from_its_first_request(tmp_path: Path) -> None:
+    """On a server that is slower: the metric has the factor as soon as the other plan serves, and it stays right."""
+    file = plan().save(tmp_path / "plan.json")
+    with server(1.5) as slow, server(1.0) as sound:
+        given = (f"--replica={L4}={slow}", f"--replica={A100}={sound}", "--health-path", "/v1/models", "--window", "60")
+        with Balancer(file, *given) as balancer:
+            stop = threading.Event()
+
+            def run() -> None:
+                while not stop.is_set():
+                    body = {"model": "queue", "prompt": "abc " * 20, "max_tokens": 16, "stream": True}
+                    ask(balancer.port, "/v1/completions", body)
+
+            threads = [threading.Thread(target=run) for _ in range(8)]
+            for one in threads:
+                one.start()
+            try:
+                eventually(lambda: balancer.metric("step_factor", type=L4) > 1.3, 60.0)
+                other = FleetPlanner(plan()).plan_of({L4: 3, A100: 1}, None)
+                assert other is not None
+                other.save(file)
+                balancer.await_line("another plan")
+                eventually(lambda: balancer.metric("planned_replicas", type=L4) == 3, 20.0)
+                assert balancer.metric("step_factor", type=L4) == pytest.approx(1.5, rel=0.15)
+                assert balancer.metric("step_factor", type=A100) == pytest.approx(1.0, rel=0.15)
+            finally:
+                stop.set()
+                for one in threads:
+                    one.join()

@@ -60,10 +60,10 @@ class Service:
         self._start("operate", str(self.plan), "--driver", "process", "--balancer", url, "--state", str(self.folder),
                     *given, *self.flags)  # fmt: skip
 
-    def start_balancer(self, *flags: str) -> None:
+    def start_balancer(self, *flags: str, limit_s: float = 200.0) -> None:
         """Start the balancer once there is something to serve by."""
         replicas = self.folder / "replicas.txt"
-        wait_until(lambda: replicas.exists() and replicas.read_text() and (self.folder / "plan.json").exists(), 200)
+        wait_until(lambda: replicas.exists() and replicas.read_text() and (self.folder / "plan.json").exists(), limit_s)
         self._start("balance", str(self.folder / "plan.json"), "--replicas", str(replicas), "--port", str(self.port),
                     "--replan-every", "0", *flags)  # fmt: skip
         wait_until(lambda: self._is_up())
@@ -123,11 +123,11 @@ class Service:
 
 
 @contextlib.contextmanager
-def running(service: Service, *balancer_flags: str) -> Iterator[Service]:
-    """A service, ended at the end."""
+def running(service: Service, *balancer_flags: str, limit_s: float = 200.0) -> Iterator[Service]:
+    """A service, ended at the end; its first server may take so long."""
     try:
         service.start_controller()
-        service.start_balancer(*balancer_flags)
+        service.start_balancer(*balancer_flags, limit_s=limit_s)
         yield service
     finally:
         service.end()
@@ -174,7 +174,7 @@ class Asked:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
             with contextlib.closing(connection):
                 try:
-                    connection.request("POST", "/v1/completions", body)
+                    connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
                     answer = connection.getresponse()
                 except OSError:
                     self.retried += 1

@@ -29,12 +29,20 @@ def read_keys(path: Path | None) -> tuple[bytes, ...]:
     if path and not keys:
         raise InputError(f"{path}: contains no key")
     keys += [key.strip() for key in os.environ.get(_KEYS_VARIABLE, "").split(",") if key.strip()]
-    if any(len(key) < _LEAST_LENGTH for key in keys):
-        raise InputError(
-            f"{path or _KEYS_VARIABLE}: a key must have at least {_LEAST_LENGTH} characters",
-            hint="openssl rand -hex 32",
-        )
-    return tuple(_digest(key.encode()) for key in keys)
+    return tuple(_digest(checked_key(key, str(path or _KEYS_VARIABLE)).encode()) for key in keys)
+
+
+def checked_key(key: str, place: str) -> str:
+    """A key that is long enough.
+
+    Raises
+    ------
+    InputError
+        It could be guessed.
+    """
+    if len(key) < _LEAST_LENGTH:
+        raise InputError(f"{place}: a key must have at least {_LEAST_LENGTH} characters", hint="openssl rand -hex 32")
+    return key
 
 
 def is_allowed(authorization: str, keys: tuple[bytes, ...]) -> bool:

@@ -86,6 +86,7 @@ class Balancer:
         self.factors: dict[str, float] = {}
         self.routed = plan
         self.replicas: tuple[LiveReplica, ...] = ()
+        self.tenant_names: tuple[str, ...] = ()
         self.fleet: IndexedState
         self._choose, self._servable = indexed_policy().choose, indexed_policy()._servable
 
@@ -97,8 +98,9 @@ class Balancer:
         counts = counts_of(addresses, self.plan)
         self.routed = routed_plan(self.plan, self.factors, counts) if self.factors else self.plan
         fleet = policy_state(self.routed, counts)
-        # Each process sees its part of the traffic: to it a request stands for one in every other process too.
-        times = self.settings.processes
+        # Each process sees its part of the traffic: to it a request stands for one in every other process too, of this
+        # balancer and of others.
+        times = self.settings.processes * self.settings.balancers
         fleet = fleet._replace(
             part=[part * times for part in fleet.part],
             request_part=[part * times for part in fleet.request_part],
@@ -208,8 +210,8 @@ class Balancer:
         ticket.unread = 0
 
     def finish(self, ticket: Ticket, output_tokens: int) -> None:
-        """A completion has come whole: give its place back and learn from its length."""
-        if ticket.replica.index >= 0:
+        """A completion has come whole: give its place back and learn from its length, unless that was known before."""
+        if ticket.replica.index >= 0 and ticket.size.max_tokens != 1:
             self.fleet.learn(ticket.input_bucket, output_tokens)
         self.give_back(ticket)
 

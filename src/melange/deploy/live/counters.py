@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Replicas that have ever been named since the start, a counter each. Those beyond share the last one; the table takes
 # 48 KiB a process, and ten replicas that are replaced daily fill it in a hundred days.
 _SLOTS = 1024
+# Tenants that have been named since the start, in the same way.
+MOST_TENANTS = 256
 # Of SHA-256, by which a replica finds its counter [bytes].
 _DIGEST = 32
 # Hours of a day: gaps of one are held against the mean of it, for a rate that changes over the day is no burst.
@@ -40,7 +42,9 @@ _LIVE_WORKLOAD = ("arrived", "completed", "input_sum", "output_sum", "ended", "g
 COUNTED_IN_WINDOW = (*_LIVE_WORKLOAD, "steps", "step_sizes")
 METRICS = ("ttft", "tpot", "ntpot", "latency")
 # Why a request was not served.
-REASONS = ("busy", "none_up", "failed", "client_gone", "refused", "malformed", "unauthorized")
+REASONS = ("busy", "none_up", "failed", "client_gone", "refused", "malformed", "unauthorized", "limited")
+# Limits of a tenant.
+TENANT_LIMITS = ("requests", "tokens", "concurrent")
 
 
 def _layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
@@ -76,6 +80,13 @@ def _layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]
         "replica_outstanding": (_SLOTS,),
         "replica_fill": (_SLOTS,),
         "replica_up": (_SLOTS,),
+        # Requests that were let in, their tokens, those under way, and those refused, by limit.
+        "tenant_requests": (MOST_TENANTS,),
+        "tenant_tokens": (MOST_TENANTS,),
+        "tenant_running": (MOST_TENANTS,),
+        "tenant_limited": (MOST_TENANTS, len(TENANT_LIMITS)),
+        # Of the supervisor's row: when all that a tenant has used will have been earned [s].
+        "tenant_due": (MOST_TENANTS, len(TENANT_LIMITS)),
         "began": (1,),
         "last_arrival": (1,),
         "window_began": (1,),
@@ -86,7 +97,7 @@ def _layout(types: int, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]
 
 
 # What a process counts from zero when it is started in place of one that has ended.
-_GAUGES = ("replica_outstanding", "replica_fill", "replica_up", "connections")
+_GAUGES = ("replica_outstanding", "replica_fill", "replica_up", "connections", "tenant_running")
 
 
 class Counters:
@@ -108,7 +119,7 @@ class Counters:
         self.width, self.processes = sum(sizes.values()), processes
         rows = (processes + 2) * self.width * 8
         # Anonymous and shared: it lives as long as a process has it, and children find it where their parent did.
-        self._memory = mmap.mmap(-1, rows + _SLOTS * _DIGEST)
+        self._memory = mmap.mmap(-1, rows + (_SLOTS + MOST_TENANTS) * _DIGEST)
         self._numbers = memoryview(self._memory)[:rows].cast("d")
         self._names = memoryview(self._memory)[rows:]
         self.table = np.frombuffer(self._memory, np.float64, rows // 8).reshape(processes + 2, self.width)
@@ -149,20 +160,35 @@ class Counters:
 
     def slot(self, replica_type: str, url: str) -> int:
         """Where a replica's counters are, the same in every process; the last slot once all are taken."""
-        digest = hashlib.sha256(f"{replica_type} {url}".encode()).digest()
+        return self._place(f"{replica_type} {url}", 0, _SLOTS)
+
+    def tenant_slot(self, name: str) -> int:
+        """Where a tenant's counters are, in the same way."""
+        return self._place(name, _SLOTS, MOST_TENANTS)
+
+    def _place(self, name: str, first: int, count: int) -> int:
+        """The place of a name among some, which it takes where it has none."""
+        digest = hashlib.sha256(name.encode()).digest()
         with self._lock:
-            for place in range(_SLOTS - 1):
-                found = bytes(self._names[place * _DIGEST : (place + 1) * _DIGEST])
+            for place in range(count - 1):
+                at = slice((first + place) * _DIGEST, (first + place + 1) * _DIGEST)
+                found = bytes(self._names[at])
                 if found == digest:
                     return place
                 if not any(found):
-                    self._names[place * _DIGEST : (place + 1) * _DIGEST] = digest
+                    self._names[at] = digest
                     return place
-        return _SLOTS - 1
+        return count - 1
+
+    def summed(self, place: int) -> float:
+        """One number over all processes, those of earlier plans included."""
+        numbers, width = self._numbers, self.width
+        return sum(numbers[row * width + place] for row in range(self.processes + 2) if row != self.processes)
 
     def follow(self, earlier: Counters) -> None:
-        """Count replicas where an earlier plan's counters do; before any process has asked for a slot."""
+        """Count replicas and tenants where an earlier plan's counters do; before any process has asked for a slot."""
         self._names[:] = earlier._names
+        self.supervisor("tenant_due")[...] = earlier.supervisor("tenant_due")
 
     def forget_gauges(self, process: int) -> None:
         """A process starts: it has sent nothing yet."""

@@ -6,10 +6,12 @@ Pieces go on as they come, in callbacks: no task, no queue and no buffer lies be
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from melange.deploy.live.answers import UnservedError, date_line, error
-from melange.deploy.live.completion import Completion
+from melange.deploy.live.completion import MOST_PIECES, Completion
+from melange.deploy.live.endpoints import ENDPOINTS
 from melange.deploy.live.headers import RETRIED, RETRIES, SERVER
 from melange.deploy.live.health import BROKEN, GONE, WRONG
 from melange.deploy.live.links import LinkError
@@ -17,11 +19,13 @@ from melange.deploy.live.links import LinkError
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import LiveReplica, Ticket
     from melange.deploy.live.client import Client
+    from melange.deploy.live.limits import Visit
     from melange.deploy.live.link import Link
     from melange.deploy.live.links import Origin
     from melange.deploy.live.proxy import Proxy
     from melange.deploy.live.receive import Request
     from melange.deploy.live.sizing import Size
+    from melange.deploy.live.tracing import Trace
 
 # By these a replica says that another may do better. Other errors would come again elsewhere, and cost twice.
 _BUSY = 429
@@ -49,17 +53,32 @@ class Exchange:
         As the policy sees it.
     arrived_s
         When it came, by the event loop's clock [s].
+    visit
+        Its tenant's; None where it has none.
+    trace
+        Its span; None where nothing is traced.
     """
 
     __slots__ = ("_arrived_s", "_client", "_completion", "_connecting", "_failed", "_fields", "_held_s",
-                 "_is_chunked", "_is_held", "_is_over", "_is_retry", "_is_unread", "_link", "_moment_s", "_needs_new",
-                 "_now", "_patience_s", "_proxy", "_request", "_size", "_status", "_ticket")  # fmt: skip
+                 "_is_chunked", "_is_held", "_is_over", "_is_retry", "_is_unread", "_last", "_link", "_look",
+                 "_moment_s", "_needs_new", "_now", "_patience_s", "_pieces", "_pieces_s", "_proxy", "_request",
+                 "_size", "_status", "_ticket", "_trace", "_visit", "_write")  # fmt: skip
 
     def __init__(
-        self, proxy: Proxy, client: Client, request: Request, fields: bytes, size: Size, arrived_s: float
+        self,
+        proxy: Proxy,
+        client: Client,
+        request: Request,
+        fields: bytes,
+        size: Size,
+        arrived_s: float,
+        visit: Visit | None = None,
+        trace: Trace | None = None,
     ) -> None:
         self._proxy, self._client, self._request, self._fields, self._size = proxy, client, request, fields, size
         self._arrived_s = self._moment_s = arrived_s
+        self._visit, self._trace = visit, trace
+        self._last: LiveReplica | None = None  # that it was sent to
         self._now = proxy.now
         self._patience_s = proxy.settings.answer_timeout_s  # how long the present wait may last
         self._ticket: Ticket | None = None
@@ -68,6 +87,11 @@ class Exchange:
         self._failed: LiveReplica | None = None
         self._is_retry = self._needs_new = False
         self._completion: Completion | None = None  # once the answer has begun to go back
+        # Of the completion and the client, for chunks that are passed on as they come.
+        self._pieces: list[bytes]
+        self._pieces_s: list[float]
+        self._look: Callable[[], None]
+        self._write: Callable[[bytes], None]
         self._status = 0
         self._is_over = self._is_chunked = False
         self._is_unread = False  # the first token of its stream has not come back
@@ -84,6 +108,7 @@ class Exchange:
         if self._is_retry:
             proxy.ledger.retried(is_served=False)
         self._ticket, self._moment_s = ticket, self._now()
+        self._last = ticket.replica
         origin = proxy.links.to(ticket.replica.address.url)
         link = None if self._needs_new else origin.idle()
         if link is not None:
@@ -137,6 +162,8 @@ class Exchange:
                 self._settle(completion)
             elif piece:
                 self._client.transport.write(piece)
+                if link.relay is None:
+                    self._relay(link, completion)
             return
         if not self._is_retry and link.status in _ELSEWHERE:
             ticket = self._ticket
@@ -154,7 +181,7 @@ class Exchange:
         client, request = self._client, self._request
         named = link.fields.named
         kind = named.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        self._completion = completion = Completion(kind == b"text/event-stream")
+        self._completion = completion = Completion(kind == b"text/event-stream", ENDPOINTS[request.path].lengths)
         completion.note(piece, now_s)
         self._is_unread = completion.is_stream
         if self._is_unread:
@@ -178,8 +205,27 @@ class Exchange:
         client.transport.write(b"".join((first, lines, SERVER, dated, retried, framing, line, b"\r\n", piece)))
         if is_last:
             self._settle(completion)
-        elif client.is_full:
+            return
+        self._relay(link, completion)
+        if client.is_full:
             self.hold()
+
+    def _relayed(self, chunks: bytes, content: bytes) -> None:
+        """Whole chunks of a stream, which go on as they came: nothing is joined or framed."""
+        self._moment_s = now_s = self._now()
+        pieces = self._pieces
+        pieces.append(content)
+        self._pieces_s.append(now_s)
+        if len(pieces) >= MOST_PIECES:
+            self._look()
+        self._write(chunks)
+
+    def _relay(self, link: Link, completion: Completion) -> None:
+        """Have chunks passed on as they come, once the first token is there, whose moment is looked for by piece."""
+        if self._is_chunked and link.is_chunked and completion.has_begun:
+            self._pieces, self._pieces_s, self._look = completion.pieces, completion.pieces_s, completion.look
+            self._write = self._client.transport.write
+            link.relay = self._relayed
 
     def _look_for_first(self, completion: Completion) -> None:
         """Tell the balancer of the first token of a stream: its prompt no longer waits."""
@@ -256,6 +302,7 @@ class Exchange:
     def abandon(self) -> None:
         """The client has gone: the replica need not go on."""
         if not self._is_over:
+            self._status = 0
             self._proxy.ledger.unserved("client_gone")
             self._release()
 
@@ -267,6 +314,7 @@ class Exchange:
             self._cut("timed out during the answer", is_replicas=True)
         else:
             # It may be at work on the request, which is not sent elsewhere.
+            self._status = 504
             self._release()
             self._refuse(UnservedError(error(504, "the replica did not answer", closes=True), "failed"))
 
@@ -274,6 +322,7 @@ class Exchange:
         """End an answer that cannot be ended well, so that its client sees that it is not whole."""
         ticket, proxy, client = self._ticket, self._proxy, self._client
         assert ticket is not None
+        self._status = 0
         if self._is_held or not is_replicas or client.transport.is_closing():
             # It is the client that has gone or does not read: the replica has done nothing wrong.
             proxy.ledger.unserved("client_gone")
@@ -287,12 +336,30 @@ class Exchange:
         ticket, self._ticket = self._ticket, None
         assert ticket is not None
         self._is_over, self._link = True, None
+        if self._visit is not None or self._trace is not None:
+            self._leave()
         return ticket
+
+    def _leave(self) -> None:
+        """It has ended: what its tenant used is counted, and its span closed."""
+        visit, trace, completion = self._visit, self._trace, self._completion
+        self._visit = self._trace = None
+        inputs, outputs = (completion.input_tokens, completion.output_tokens) if completion is not None else (0, 0)
+        if visit is not None:
+            self._proxy.limits.leave(visit, inputs, outputs, self._now())
+        if trace is not None:
+            url, name = "", ""
+            if self._last is not None:
+                address = self._last.address
+                url, name = address.url, self._proxy.balancer.plan.replica_types[address.place].name
+            trace.end(self._status, name, url, int(self._is_retry), inputs, outputs)
 
     def _release(self) -> None:
         """Let go of the replica."""
         link, ticket = self._link, self._ticket
         self._is_over, self._link, self._ticket = True, None, None
+        if self._visit is not None or self._trace is not None:
+            self._leave()
         if link is not None:
             link.drop()
         if self._connecting is not None:
@@ -302,4 +369,7 @@ class Exchange:
 
     def _refuse(self, refused: UnservedError) -> None:
         self._is_over = True
+        self._status = refused.answer.status
+        if self._visit is not None or self._trace is not None:
+            self._leave()
         self._client.refuse(refused, self._request)

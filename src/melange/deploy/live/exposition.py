@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from melange.deploy.addresses import counts_of, known_types
-from melange.deploy.live.counters import METRICS, REASONS, edges_by_histogram
+from melange.deploy.live.counters import METRICS, REASONS, TENANT_LIMITS, edges_by_histogram
 from melange.deploy.live.drift import STATES
 from melange.deploy.live.step_factors import standings
 
@@ -25,7 +25,7 @@ _Sample = tuple[dict[str, str], float]
 def metrics_text(balancer: Balancer, counters: Counters) -> str:
     """All processes' counters in the text format 0.0.4."""
     lines: list[str] = []
-    for part in (_traffic, _shares, _load, _planned, _replicas, _outcomes, _histograms, _steps, _drift):
+    for part in (_traffic, _shares, _load, _planned, _replicas, _outcomes, _tenants, _histograms, _steps, _drift):
         for name, kind, about, samples in part(balancer, counters):
             lines += [f"# HELP melange_{name} {about}", f"# TYPE melange_{name} {kind}"]
             lines += [_line(*sample) if len(sample) == 3 else _line(name, *sample) for sample in samples]
@@ -204,6 +204,30 @@ _BY_REPLICA = (
     ("replica_fill", "gauge", "Load of a replica, relative to what it can run within the SLO.", "replica_fill"),
     ("replica_up", "gauge", "Share of the processes that consider a replica up.", "replica_up"),
 )
+
+
+def _tenants(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
+    slots = {name: counters.tenant_slot(name) for name in balancer.tenant_names}
+    if not slots:
+        return
+    for name, kind, about, counter in (
+        ("tenant_requests_total", "counter", "Requests of a tenant that were let in.", "tenant_requests"),
+        ("tenant_tokens_total", "counter", "Tokens of a tenant's prompts and answers.", "tenant_tokens"),
+        ("tenant_running", "gauge", "Requests of a tenant that are under way.", "tenant_running"),
+    ):
+        values = counters.total(counter)
+        yield name, kind, about, [({"tenant": one}, values[slot]) for one, slot in slots.items()]
+    limited = counters.total("tenant_limited")
+    yield (
+        "tenant_limited_total",
+        "counter",
+        "Requests refused for a tenant's limit.",
+        [
+            ({"tenant": one, "limit": limit}, limited[slot, place])
+            for one, slot in slots.items()
+            for place, limit in enumerate(TENANT_LIMITS)
+        ],
+    )
 
 
 def _outcomes(_: Balancer, counters: Counters) -> Iterator[_Family]:

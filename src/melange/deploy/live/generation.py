@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _BY_TYPE = ("sent", "type_judged", "type_met", "ttft", "tpot", "latency", "steps", "step_sizes")
 _BY_SIZE = ("arrived", "completed", "input_sum", "output_sum", "sent", "type_judged", "type_met")
 # Factors are relative to a plan: the next one may know them already.
-_OWN = ("began", "last_arrival", "window_began", "drift", "factors")
+_OWN = ("began", "last_arrival", "window_began", "drift", "factors", "tenant_due")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

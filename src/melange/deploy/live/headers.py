@@ -30,7 +30,7 @@ _OF_ANSWERS = _HOP_BY_HOP | {b"content-length", b"server", _RETRIES}
 _DROPPED, _SEEN = range(2)
 # What becomes of a field that is not just passed on: it is looked at, and passed on or not.
 _KINDS_OF_REQUESTS = dict.fromkeys(_OF_REQUESTS, _DROPPED) | dict.fromkeys(
-    (b"authorization", b"content-encoding"), _SEEN
+    (b"authorization", b"content-encoding", b"traceparent", b"tracestate"), _SEEN
 )
 _KINDS_OF_ANSWERS = dict.fromkeys(_OF_ANSWERS, _DROPPED) | dict.fromkeys((b"content-type", b"date"), _SEEN)
 # Tokens of Connection that name no field.
@@ -40,12 +40,13 @@ _OF_CONNECTIONS = frozenset({b"close", b"keep-alive", b""})
 class Fields:
     """The header of one message."""
 
-    __slots__ = ("lines", "named", "repeated")
+    __slots__ = ("_passed_on", "lines", "named", "repeated")
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []  # that go through
         self.named: dict[bytes, bytes] = {}  # first values of those that are looked at or dropped, by lower-case name
         self.repeated: set[bytes] | None = None  # names of those that came twice
+        self._passed_on: bytes | None = None  # for a head that comes again
 
     @property
     def count(self) -> int:
@@ -65,6 +66,13 @@ class Fields:
         has_key
             Whether the sender's key goes through.
         """
+        if has_key:
+            if self._passed_on is None:
+                self._passed_on = self._forwarded(has_key=True)
+            return self._passed_on
+        return self._forwarded(has_key=False)
+
+    def _forwarded(self, *, has_key: bool) -> bytes:
         named = self.named
         if b"connection" in named or (not has_key and b"authorization" in named):
             # Fields that a Connection field makes of this hop.

@@ -14,11 +14,17 @@ from collections.abc import Callable
 from functools import cache
 from operator import mul
 from types import ModuleType
+from typing import cast
+
+import numpy as np
 
 from melange.replica import policy
 from melange.replica.policy import _REMEMBERED, PolicyState
 
 _NAME = "melange.deploy.live._policy_on_an_index"
+# Replicas of a type from which their hashes with a key are computed together: about where both take as long.
+_MANY = 24
+_among_few = cast("Callable[[IndexedState, int, float], int]", policy._replica_of_key)
 
 
 class _Least:
@@ -77,8 +83,8 @@ class IndexedState:
         ``fill``, ``unread``, ``outstanding`` and ``is_up`` from now on.
     """
 
-    __slots__ = (*PolicyState._fields, "_emptiest", "_fewest", "_fewest_stale", "_least", "_ranges", "_stale", "_ups",
-                 "_work", "all_up", "up_count")  # fmt: skip
+    __slots__ = (*PolicyState._fields, "_counts", "_emptiest", "_fewest", "_fewest_stale", "_least", "_ranges",
+                 "_stale", "_ups", "_work", "all_up", "up_count")  # fmt: skip
 
     type_of: list[int]
     input_edges: list[float]
@@ -114,6 +120,9 @@ class IndexedState:
         self.up_count = [sum(self.is_up[first : first + many]) for first, many in self._ranges]
         self.all_up = sum(self.up_count)
         self._ups: dict[int, list[int]] = {}
+        # By input bucket: completions up to an output bucket, and their sum, until the next one is learned. A choice
+        # asks for them once for each type.
+        self._counts: list[dict[int, tuple[list[float], float]]] = [{} for _ in self.input_edges]
 
     def set_up(self, r: int, is_up: bool) -> None:
         """Let a replica take requests, or none."""
@@ -174,6 +183,7 @@ class IndexedState:
 
     def learn(self, i: int, output_tokens: int) -> None:
         """As :func:`melange.replica.policy.finished` does, of a completion of an input bucket."""
+        self._counts[i].clear()
         outputs = len(self.output_edges)
         self.completions[i * outputs + _bucket(self.output_edges, output_tokens)] += 1.0
         self.output_sum[i] += output_tokens
@@ -245,17 +255,34 @@ def _paper(state: IndexedState, input_tokens: int, uniform: float) -> int:
     return chosen
 
 
+def _replica_of_key(state: IndexedState, t: int, key: float) -> int:
+    first, many = state._ranges[t]
+    if many < _MANY:
+        return _among_few(state, t, key)
+    # As there, of all replicas at once.
+    mixed = (int(key * 2147483646.0) + 1 + np.arange(1, many + 1) * 1299709) % 2147483647
+    for _ in range(3):
+        mixed = (mixed ^ (mixed >> 11)) * 48271 % 2147483647
+    mixed[np.array(state.is_up[first : first + many]) == 0] = -1
+    best = int(mixed.argmax())
+    return first + best if mixed[best] >= 0 else -1
+
+
 def _expected(state: IndexedState, table: list[float], t: int, i: int, last: int) -> float:
     inputs, outputs = len(state.input_edges), len(state.output_edges)
-    counts, start = state.completions[i * outputs : i * outputs + last + 1], (t * inputs + i) * outputs
-    total = sum(counts)
+    known, start = state._counts[i].get(last), (t * inputs + i) * outputs
+    if known is None:
+        counts = state.completions[i * outputs : i * outputs + last + 1]
+        known = state._counts[i][last] = counts, sum(counts)
+    counts, total = known
     if total > 0.0:
-        return float(sum(map(mul, counts, table[start : start + last + 1]))) / total
+        return sum(map(mul, counts, table[start : start + last + 1]), 0.0) / total
     return table[start + last]
 
 
 def _bucket(edges: list[float], tokens: float) -> int:
-    return min(bisect_left(edges, tokens), len(edges) - 1)
+    place = bisect_left(edges, tokens)
+    return place if place < len(edges) else place - 1
 
 
 _REPLACED: dict[str, Callable[..., int | float]] = {
@@ -266,6 +293,7 @@ _REPLACED: dict[str, Callable[..., int | float]] = {
     "_next_in_turn": _next_in_turn,
     "_random": _random,
     "_paper": _paper,
+    "_replica_of_key": _replica_of_key,
     "_expected": _expected,
     "_bucket": _bucket,
 }

@@ -39,9 +39,12 @@ class Ledger:
         Of the plan.
     slo
         Against which completions are judged; None: against nothing.
+    balancers
+        That share the traffic.
     """
 
-    def __init__(self, counters: Counters, process: int, buckets: Buckets, slo: Slo | None) -> None:
+    def __init__(self, counters: Counters, process: int, buckets: Buckets, slo: Slo | None, balancers: int = 1) -> None:
+        self.process = process
         self.row, self._shared = counters.row(process), counters.row(counters.processes)
         self._at = {name: counters.at(name) for name in counters.shapes}
         self._arrived, self._gaps, self._last_arrival = (self._at[name] for name in ("arrived", "gaps", "last_arrival"))
@@ -49,8 +52,12 @@ class Ledger:
         self._input_sum, self._output_sum = self._at["input_sum"], self._at["output_sum"]
         self._judged, self._met, self._answers = self._at["judged"], self._at["met"], self._at["answers"]
         self._steps, self._step_sizes = self._at["steps"], self._at["step_sizes"]
-        self._outstanding, self._processes = self._at["replica_outstanding"], counters.processes
+        self._outstanding, self._everywhere = self._at["replica_outstanding"], counters.processes * balancers
+        self._latency, self._ttft, self._tpot = self._at["latency"], self._at["ttft"], self._at["tpot"]
+        self._type_judged, self._type_met = self._at["type_judged"], self._at["type_met"]
+        self._oversized = self._at["oversized"]
         self._inputs, self._outputs = buckets.input_edges, buckets.output_edges
+        self._last_input, self._last_output = len(self._inputs) - 1, len(self._outputs) - 1
         self._limits = tuple((METRICS.index(name), limit) for name, limit in slo.limits.items()) if slo else ()
         self._has_parts = {METRICS[metric] for metric, _ in self._limits} >= set(_PARTS)
 
@@ -84,35 +91,36 @@ class Ledger:
 
     def completed(self, ticket: Ticket, completion: Completion, arrived_s: float) -> int:
         """A completion has come whole; returns its length [tokens]."""
-        outputs = max(completion.output_tokens, 1)
+        outputs = completion.output_tokens or 1
         inputs = completion.input_tokens or ticket.size.input_tokens
-        row = self.row
-        i = _bucket(self._inputs, inputs)
-        cell = i * len(self._outputs) + _bucket(self._outputs, outputs)
+        row, kind = self.row, ticket.replica.kind
+        i, o = bisect_left(self._inputs, inputs), bisect_left(self._outputs, outputs)
+        if i > self._last_input or o > self._last_output:
+            row[self._oversized] += 1.0
+            i, o = min(i, self._last_input), min(o, self._last_output)
+        cell = i * (self._last_output + 1) + o
         row[self._completed + cell] += 1.0
         row[self._input_sum + cell] += inputs
         row[self._output_sum + cell] += outputs
-        if inputs > self._inputs[-1] or outputs > self._outputs[-1]:
-            row[self._at["oversized"]] += 1.0
-        latency_s = completion.last_s - arrived_s
-        kind = ticket.replica.kind
-        self._observe("latency", LATENCY_EDGES_S, kind, latency_s)
+        last_s = completion.last_s
+        latency_s = last_s - arrived_s
+        self._observe(self._latency, LATENCY_EDGES_S, kind, latency_s)
+        ttft_s: float | None = None
+        tpot_s: float | None = None
         if completion.is_stream and completion.chunks:
-            ttft_s = completion.first_s - arrived_s
-            tpot_s = (completion.last_s - completion.first_s) / (outputs - 1) if outputs > 1 else 0.0
-            self._observe("ttft", TTFT_EDGES_S, kind, ttft_s)
+            first_s = completion.first_s
+            ttft_s, tpot_s = first_s - arrived_s, 0.0
+            self._observe(self._ttft, TTFT_EDGES_S, kind, ttft_s)
             if outputs > 1:
-                self._observe("tpot", TPOT_EDGES_S, kind, tpot_s)
-            if outputs >= _LEAST_STEPS and tpot_s > 0.0:
-                self._step(kind, ticket, inputs, outputs, tpot_s)
-            values: _Values = (ttft_s, tpot_s, latency_s / outputs, latency_s)
-        else:
-            values = (None, None, latency_s / outputs, latency_s)
+                tpot_s = (last_s - first_s) / (outputs - 1)
+                self._observe(self._tpot, TPOT_EDGES_S, kind, tpot_s)
+                if outputs >= _LEAST_STEPS and tpot_s > 0.0:
+                    self._step(kind, ticket, inputs, outputs, tpot_s)
         if self._limits:
-            is_met = self._judge(values, outputs)
+            is_met = self._judge((ttft_s, tpot_s, latency_s / outputs, latency_s), outputs)
             place = kind * len(self._inputs) + i
-            row[self._at["type_judged"] + place] += 1.0
-            row[self._at["type_met"] + place] += is_met
+            row[self._type_judged + place] += 1.0
+            row[self._type_met + place] += is_met
         return outputs
 
     def _step(self, kind: int, ticket: Ticket, inputs: int, outputs: int, tpot_s: float) -> None:
@@ -121,7 +129,7 @@ class Ledger:
         Each process sees its part of them.
         """
         here = 0.5 * (ticket.in_flight + self.row[self._outstanding + ticket.replica.slot])
-        in_flight = max(here * self._processes, 1.0)
+        in_flight = max(here * self._everywhere, 1.0)
         row, log_s = self.row, log(tpot_s)
         place = self._steps + 4 * (kind * STEP_BINS + bin_of(in_flight))
         row[place] += 1.0
@@ -133,8 +141,8 @@ class Ledger:
         row[place + 1] += inputs
         row[place + 2] += outputs
 
-    def _observe(self, name: str, edges: tuple[float, ...], kind: int, value_s: float) -> None:
-        start = self._at[name] + kind * (len(edges) + 1)
+    def _observe(self, first: int, edges: tuple[float, ...], kind: int, value_s: float) -> None:
+        start = first + kind * (len(edges) + 1)
         self.row[start + bisect_left(edges, value_s)] += 1.0
         self.row[start + len(edges)] += value_s
 

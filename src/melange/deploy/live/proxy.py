@@ -12,10 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from melange.deploy.live.access import is_allowed
 from melange.deploy.live.answers import Answer, UnservedError, error, page
+from melange.deploy.live.endpoints import ENDPOINTS
 from melange.deploy.live.exchange import Exchange
 from melange.deploy.live.headers import Fields, request_fields
+from melange.deploy.live.limits import Limits
 from melange.deploy.live.links import LinkError
-from melange.deploy.live.sizing import BadRequestError, Size, read_body, size_of
+from melange.deploy.live.sizing import BadRequestError, Size, read_body, with_priority
+from melange.deploy.live.stamp import stamp_of
+from melange.deploy.live.tenants import Tenants, read_tenants
+from melange.deploy.live.tracing import tracing_of_environment, without_context
+from melange.errors import MelangeError
+from melange.replica.policy import POLICIES, PREFIX_AFFINITY
 
 if TYPE_CHECKING:
     from melange.deploy.live.balancer import Balancer, LiveReplica
@@ -28,8 +35,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("melange.balance")
 
-# What may be asked of replicas, and whether it is a conversation. Nothing else goes through.
-_COMPLETIONS = {b"/v1/completions": False, b"/v1/chat/completions": True}
 _MODELS, _HEALTH = b"/v1/models", b"/health"
 _OF_JSON = b"Content-Type: application/json\r\n"
 _TURNED_AWAY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -61,7 +66,25 @@ class Proxy:
         self.is_draining = False
         self._most_connections = most_connections
         self._row, self._connections = balancer.row, balancer.counters.at("connections")
+        self.tracing = tracing_of_environment()
+        self.limits = Limits(balancer.counters, ledger.process, self.settings.retry_after_s)
+        self.tenants: Tenants | None = None
+        self._has_keys, self._tenants_stamp = self.settings.has_keys, (0, 0, 0)
+        self.follow_tenants()
+        self._needs_key = self.settings.policy == POLICIES[PREFIX_AFFINITY]
         self._retry_after = {"Retry-After": str(self.settings.retry_after_s)}
+
+    def follow_tenants(self) -> None:
+        """Read the tenants where their file has changed; one that cannot be used changes nothing."""
+        stamp = stamp_of(self.settings.tenants_file)
+        if stamp is None or stamp == self._tenants_stamp or self.settings.tenants_file is None:
+            return
+        self._tenants_stamp = stamp
+        try:
+            self.tenants = read_tenants(self.settings.tenants_file)
+            self.balancer.tenant_names = self.tenants.names
+        except MelangeError as fault:
+            log.error("tenants unchanged: %s", fault)
 
     def opened(self, client: Client) -> None:
         """A client has connected."""
@@ -91,7 +114,7 @@ class Proxy:
             The path is unknown, the method is another, or a key is missing.
         """
         path = request.path
-        if path in _COMPLETIONS:
+        if path in ENDPOINTS:
             method = b"POST"
         elif path in {_MODELS, _HEALTH} or self.pages.find(path):
             method = b"GET"
@@ -100,14 +123,18 @@ class Proxy:
         if request.method != method:
             only, headers = f"only {method.decode()} is supported here", {"Allow": method.decode()}
             raise UnservedError(error(405, only, headers=headers, closes=True))
-        keys = self.settings.keys
-        if keys and path != _HEALTH:
-            shown = request.fields.named.get(b"authorization", b"").decode("utf-8", "surrogateescape")
-            if not is_allowed(shown, keys):
-                challenge = {"WWW-Authenticate": "Bearer"}
-                raise UnservedError(
-                    error(401, "an API key is required", headers=challenge, closes=True), "unauthorized"
-                )
+        if self._has_keys and path != _HEALTH:
+            self._check_key(request)
+
+    def _check_key(self, request: Request) -> None:
+        shown = request.fields.named.get(b"authorization", b"").decode("utf-8", "surrogateescape")
+        request.tenant = self.tenants.of(shown) if self.tenants is not None else None
+        if request.tenant is None and not is_allowed(shown, self.settings.keys):
+            challenge = {"WWW-Authenticate": "Bearer"}
+            raise UnservedError(error(401, "an API key is required", headers=challenge, closes=True), "unauthorized")
+        if request.tenant is not None and self.pages.find(request.path):
+            # They say what all tenants do.
+            raise UnservedError(error(403, "a tenant's key is for requests only", closes=True), "unauthorized")
 
     def handle(self, client: Client, request: Request) -> None:
         """Answer a request that was admitted, now or when somebody else has.
@@ -118,7 +145,7 @@ class Proxy:
             It is none that a replica should see.
         """
         path = request.path
-        if path in _COMPLETIONS:
+        if path in ENDPOINTS:
             self._complete(client, request)
         elif path == _HEALTH:
             client.answer(self._own_health(), request)
@@ -133,9 +160,12 @@ class Proxy:
         settings, arrived_s = self.settings, self.now()
         try:
             content = read_body(request.body)
-            size = size_of(content, _COMPLETIONS[request.path], settings.bytes_per_token)
+            size = ENDPOINTS[request.path].size_of(content, settings.bytes_per_token, has_key=self._needs_key)
         except BadRequestError as bad:
             raise UnservedError(error(400, str(bad))) from bad
+        tenant = request.tenant
+        if tenant is not None and tenant.priority is not None:
+            request.body = with_priority(request.body, content, tenant.priority)
         if not settings.tokenizer:
             self._start(client, request, size, arrived_s)
             return
@@ -146,13 +176,25 @@ class Proxy:
         client.run(count(), request)
 
     def _start(self, client: Client, request: Request, size: Size, arrived_s: float) -> None:
-        """Send a request of a known size on its way."""
+        """Send a request of a known size on its way.
+
+        Raises
+        ------
+        UnservedError
+            Its tenant has used what it may.
+        """
+        tenant = request.tenant
+        visit = self.limits.enter(tenant, size.input_tokens, arrived_s) if tenant is not None else None
         self.ledger.arrived(size.input_tokens, arrived_s)
-        client.work = exchange = Exchange(self, client, request, self._fields(request), size, arrived_s)
+        fields, trace = self._fields(request), None
+        if self.tracing is not None:
+            trace = self.tracing.begin(request)
+            fields = without_context(fields) + trace.fields
+        client.work = exchange = Exchange(self, client, request, fields, size, arrived_s, visit, trace)
         exchange.start()
 
     def _fields(self, request: Request) -> bytes:
-        return request_fields(request.fields, self.settings.upstream_key, bool(self.settings.keys))
+        return request_fields(request.fields, self.settings.upstream_key, self._has_keys)
 
     def no_place(self, failed: LiveReplica | None) -> UnservedError:
         """Why no replica takes a request, which one may have failed."""
@@ -184,12 +226,14 @@ class Proxy:
     async def _counted(self, content: dict[str, Any], request: Request, size: Size) -> Size:
         """A request's size with its prompt counted by a replica's tokenizer; as it was where that does not answer."""
         replica = self.balancer.first_up()
-        if replica is None or (isinstance(content.get("prompt"), list) and "messages" not in content):
-            return size
         asked = {name: content[name] for name in ("model", "prompt", "messages") if name in content}
+        if isinstance(content.get("input"), str):
+            asked["prompt"] = content["input"]
+        if replica is None or not ("messages" in asked or isinstance(asked.get("prompt"), str)):
+            return size
         shown = Fields()
         shown.lines = [line for line in request.fields.lines if line[:14].lower() == b"authorization:"][:1]
-        fields = request_fields(shown, self.settings.upstream_key, bool(self.settings.keys)) + _OF_JSON
+        fields = request_fields(shown, self.settings.upstream_key, self._has_keys) + _OF_JSON
         try:
             async with asyncio.timeout(self.settings.health_timeout_s):
                 said = await self.links.fetch(

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import httptools
 
 from melange.deploy.live.answers import UnservedError, error
 from melange.deploy.live.headers import Fields, RequestListener
+from melange.deploy.live.known_head import KnownHead, known_head
+
+if TYPE_CHECKING:
+    from melange.deploy.live.tenants import Tenant
 
 # Of a request's head: bytes of a line, and the number of fields. More would let strangers occupy memory before a key is
 # asked for; fewer would refuse clients behind proxies that add fields.
@@ -25,6 +30,8 @@ _MOST_WAITING = 16
 _VERSIONS = frozenset({"1.0", "1.1"})
 # Fields that say where a message goes and how long it is may be there once. Of keys the first one counts.
 _ONCE = frozenset({b"host", b"transfer-encoding", b"content-length", b"content-encoding", b"expect"})
+# With these a head is parsed each time.
+_SPECIAL = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
 _NONE, _HEAD, _BODY = range(3)
 
 
@@ -39,14 +46,21 @@ class Request:
         Of its header.
     """
 
-    __slots__ = ("body", "expects", "fields", "keeps_alive", "method", "path", "target", "version")
+    __slots__ = ("body", "expects", "fields", "keeps_alive", "method", "path", "target", "tenant", "version")
 
     def __init__(self, method: bytes, target: bytes, version: str, fields: Fields) -> None:
         self.method, self.target, self.version, self.fields = method, target, version, fields
         self.path = target.partition(b"?")[0]
         self.body = b""
+        self.tenant: Tenant | None = None
         self.expects = False  # to be told to go on before it sends its body
         self.keeps_alive = True
+
+    def again(self, body: bytes) -> Request:
+        """Another request with the same head, but for the length."""
+        request = Request(self.method, self.target, self.version, self.fields)
+        request.body = body
+        return request
 
 
 class Receiver(RequestListener):
@@ -60,7 +74,7 @@ class Receiver(RequestListener):
         Largest body [bytes].
     """
 
-    __slots__ = ("_admit", "_idle_bytes", "_is_staying", "_most_body_bytes", "_parser", "_pieces",
+    __slots__ = ("_admit", "_idle_bytes", "_is_staying", "_known", "_most_body_bytes", "_parser", "_pieces",
                  "_size", "_target", "is_deaf", "ready", "request", "stage")  # fmt: skip
 
     def __init__(self, admit: Callable[[Request], None], most_body_bytes: int) -> None:
@@ -75,10 +89,14 @@ class Receiver(RequestListener):
         self.request: Request | None = None  # whose body is coming
         self._is_staying = False  # the parser is told again of the request whose body is coming
         self.is_deaf = False  # what comes now is of no interest
+        self._known: KnownHead[Request] | None = None
 
     def feed(self, data: bytes) -> None:
         """Bytes have come; look at ``ready`` after it."""
         if self.is_deaf:
+            return
+        is_start = self.stage == _NONE
+        if is_start and self._known is not None and not self.ready and self._is_again(self._known, data):
             return
         self._idle_bytes += len(data)
         try:
@@ -92,6 +110,29 @@ class Receiver(RequestListener):
             self.refuse(broken if self.stage == _BODY else _no_request())
         if self._idle_bytes > _MOST_HEAD_BYTES and self.stage != _NONE:
             self.refuse(UnservedError(error(431, "the head is too long", closes=True)))
+        elif is_start and self.stage == _NONE and len(self.ready) == 1:
+            self._remember(data)
+
+    def _remember(self, data: bytes) -> None:
+        """Remember the head of a request that was all that came."""
+        request = self.ready[0]
+        if isinstance(request, Request) and request.keeps_alive and request.fields.named.keys().isdisjoint(_SPECIAL):
+            known = known_head(data, request)
+            self._known = known if known is not None and known.body_of(data) == request.body else None
+
+    def _is_again(self, known: KnownHead[Request], data: bytes) -> bool:
+        """Whether that is a whole request with a head that came before; it is then ready, or refused."""
+        body = known.body_of(data)
+        if body is None or len(body) > self._most_body_bytes:
+            return False
+        request = known.meaning.again(body)
+        try:
+            self._admit(request)
+        except UnservedError as refused:
+            self.refuse(refused)
+        else:
+            self.ready.append(request)
+        return True
 
     def _stay(self, rest: bytes) -> None:
         """Go on with a request that wishes for another protocol as if it did not.

@@ -208,6 +208,8 @@ class _Supervisor:
         self.now = after
         self._forget_drift()
         self._begin_window()
+        # Its own factors from the first request on: until the next look it would be routed as if nothing were known.
+        self._learn()
         for process in range(self.settings.processes):
             self._start(after, process)
         log.info("%s: another plan, %s", self.plan_file, plan.fingerprint)
@@ -394,5 +396,5 @@ def _say_hello(plan: Plan, addresses: Sequence[Address], settings: BalancerSetti
     for name, wanted in plan.replicas.items():
         if counts[name] != wanted:
             log.warning("the plan has %d replicas of %s, %d are given", wanted, name, counts[name])
-    if not ipaddress.ip_address(host).is_loopback and not settings.keys:
+    if not ipaddress.ip_address(host).is_loopback and not settings.has_keys:
         log.warning("anyone who can reach %s can send requests: no API keys are set (--api-keys)", host)

@@ -20,6 +20,8 @@ class BalancerSettings:
         Where it listens; port 0 takes a free one.
     processes
         How many share the port; each knows what it has sent itself, and has its part of every limit.
+    balancers
+        How many balancers share the traffic, this one included, and know nothing of each other.
     policy
         One of :data:`melange.replica.policy.POLICIES`.
     bytes_per_token
@@ -60,6 +62,8 @@ class BalancerSettings:
         PEM files; None: plain HTTP.
     keys
         SHA-256 digests of the keys that clients may show; empty: none is asked for.
+    tenants_file
+        Tenants with keys and limits, read again when it changes; None: there are none.
     upstream_key
         The key shown to replicas, in place of the client's; empty: the client's own header goes through.
     """
@@ -67,6 +71,7 @@ class BalancerSettings:
     host: str = "127.0.0.1"
     port: int = 8080
     processes: int = 1
+    balancers: int = 1
     policy: str = POLICIES[0]
     bytes_per_token: float = 4.0
     tokenizer: bool = False
@@ -90,12 +95,18 @@ class BalancerSettings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     keys: tuple[bytes, ...] = ()
+    tenants_file: Path | None = None
     upstream_key: str = ""
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether clients must show a key."""
+        return bool(self.keys) or self.tenants_file is not None
 
     def __post_init__(self) -> None:
         if self.policy not in POLICIES:
             raise unknown("policy", self.policy, POLICIES)
-        for name in ("processes", "most_connections", "most_body_bytes", "most_failures", "retry_after_s"):
+        for name in ("processes", "balancers", "most_connections", "most_body_bytes", "most_failures", "retry_after_s"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name.replace('_', ' ')} must be >= 1, got {getattr(self, name)}")
         for name in _SECONDS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ class BadRequestError(Exception):
     """A request that no replica needs to see; its text is for the client."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would take as long as the policy's choice of a type
 class Size:
     """A request as the policy sees it.
 
@@ -61,71 +62,67 @@ def read_body(body: bytes) -> dict[str, Any]:
     return content
 
 
-def size_of(content: dict[str, Any], is_chat: bool, bytes_per_token: float) -> Size:
-    """The size of a request: token ids counted, text by its bytes.
+def with_priority(body: bytes, content: dict[str, Any], priority: int) -> bytes:
+    """A request's body that tells a replica its priority, in place of the client's.
 
-    >>> size_of({"prompt": "What is a melange?", "max_tokens": 64}, False, 4.0)
-    Size(input_tokens=5, max_tokens=64, is_stream=False)
-    >>> size_of({"prompt": [11, 12, 13], "stream": True}, False, 4.0)
-    Size(input_tokens=3, max_tokens=0, is_stream=True)
+    >>> with_priority(b'{"prompt": "a"} ', {"prompt": "a"}, 5)
+    b'{"prompt": "a", "priority": 5}'
+    """
+    if "priority" in content:
+        return json.dumps(content | {"priority": priority}).encode()
+    return b'%b, "priority": %d}' % (body[: body.rindex(b"}")], priority)
+
+
+def tokens_of(content: dict[str, Any], names: tuple[str, ...]) -> int:
+    """The longest answer that a request allows [tokens]; 0 where it does not say.
 
     Raises
     ------
     BadRequestError
-        No prompt, or values of another kind than the API has.
+        It is no whole number >= 1.
     """
-    asked = content.get("max_completion_tokens")
-    if asked is None:
-        asked = content.get("max_tokens")
-    if asked is None:
-        asked = 0
-    elif type(asked) is not int or not 0 < asked < 2**31:
-        raise BadRequestError("max_tokens must be a whole number >= 1")
-    stream = content.get("stream")
-    if stream is not None and type(stream) is not bool:
-        raise BadRequestError("stream must be true or false")
-    tokens, text_bytes = _messages(content.get("messages")) if is_chat else _prompt(content.get("prompt"))
-    # A byte more than a whole number of tokens is a token more.
-    return Size(max(1, tokens + int(-(-text_bytes // bytes_per_token))), asked, bool(stream), key_of(content, is_chat))
+    for name in names:
+        asked = content.get(name)
+        if asked is not None:
+            if type(asked) is not int or not 0 < asked < 2**31:
+                raise BadRequestError(f"{names[-1]} must be a whole number >= 1")
+            return asked
+    return 0
 
 
-def key_of(content: dict[str, Any], is_chat: bool) -> float:
+def key_of(content: dict[str, Any], said: Callable[[dict[str, Any]], Any]) -> float:
     """A number in [0, 1), the same for requests that share more than a system prompt.
 
     Of what the client says (``prompt_cache_key``), or of the first user message of a conversation, which all of its
     turns repeat, or of the beginning of a prompt.
 
-    >>> first = {"role": "user", "content": "Hello"}
-    >>> turns = [[first], [first, {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "How are you?"}]]
-    >>> len({key_of({"messages": turn}, True) for turn in turns})
+    >>> len({key_of({"prompt": "Hello"}, lambda content: content["prompt"]) for _ in range(2)})
     1
     """
-    said: Any = content.get("prompt_cache_key")
-    if type(said) is not str:
-        said = content.get("prompt")
-        if is_chat:
-            said = next((one.get("content") for one in content["messages"] if one.get("role") == "user"), "")
-        said = said if type(said) is str else repr(said)
-    return zlib.crc32(said[:_KEY_LETTERS].encode("utf-8", "surrogatepass")) / 2**32
+    text: Any = content.get("prompt_cache_key")
+    if type(text) is not str:
+        text = said(content)
+        text = text if type(text) is str else repr(text)
+    return zlib.crc32(text[:_KEY_LETTERS].encode("utf-8", "surrogatepass")) / 2**32
 
 
-def _prompt(prompt: Any) -> tuple[int, int]:
-    """Token ids and text bytes of a prompt, or of several."""
+def prompt_of(prompt: Any, name: str) -> tuple[int, int]:
+    """Token ids and text bytes of a prompt, or of several, in a field of that name."""
     if type(prompt) is str:
         return 0, _bytes(prompt)
     if type(prompt) is not list or not prompt:
-        raise BadRequestError("prompt must be a text or a list of token ids")
+        raise BadRequestError(f"{name} must be a text or a list of token ids")
     if type(prompt[0]) is int:
         if not all(type(one) is int for one in prompt):
-            raise BadRequestError("prompt must be a text or a list of token ids")
+            raise BadRequestError(f"{name} must be a text or a list of token ids")
         return len(prompt), 0
     if not all(type(one) is str or (type(one) is list and one and type(one[0]) is int) for one in prompt):
-        raise BadRequestError("prompt must be a text or a list of token ids")
-    several = [_prompt(one) for one in prompt]
+        raise BadRequestError(f"{name} must be a text or a list of token ids")
+    several = [prompt_of(one, name) for one in prompt]
     return sum(one[0] for one in several), sum(one[1] for one in several)
 
 
-def _messages(messages: Any) -> tuple[int, int]:
+def messages_of(messages: Any) -> tuple[int, int]:
     """Text bytes of a conversation; what is no text counts nothing."""
     if type(messages) is not list or not messages:
         raise BadRequestError("messages must be a list of messages")
@@ -133,15 +130,26 @@ def _messages(messages: Any) -> tuple[int, int]:
     for message in messages:
         if type(message) is not dict:
             raise BadRequestError("messages must be a list of messages")
-        content = message.get("content")
-        if type(content) is str:
-            total += _bytes(content)
-        elif type(content) is list:
-            texts = (part.get("text") for part in content if type(part) is dict)
-            total += sum(_bytes(text) for text in texts if type(text) is str)
-        elif content is not None:
-            raise BadRequestError("the content of a message must be a text or a list of parts")
+        total += texts_of(message.get("content"))
     return 0, total
+
+
+def texts_of(content: Any) -> int:
+    """Bytes of a text, or of the texts of a list of parts; what is no text counts nothing.
+
+    Raises
+    ------
+    BadRequestError
+        It is neither, nor null.
+    """
+    if type(content) is str:
+        return _bytes(content)
+    if type(content) is list:
+        texts = (part.get("text") for part in content if type(part) is dict)
+        return sum(_bytes(text) for text in texts if type(text) is str)
+    if content is not None:
+        raise BadRequestError("the content of a message must be a text or a list of parts")
+    return 0
 
 
 def _bytes(text: str) -> int:

@@ -85,7 +85,7 @@ async def work(
     balancer.list_replicas(_listed_now(replicas_file, plan, addresses))
     links = Links(settings.connect_timeout_s)
     health = Health(balancer, links)
-    ledger = Ledger(counters, process, plan.workload.buckets, plan.slo)
+    ledger = Ledger(counters, process, plan.workload.buckets, plan.slo, settings.balancers)
     proxy = Proxy(balancer, health, ledger, links, Pages(balancer, counters), _most_connections(settings))
     loop.set_exception_handler(lambda _, context: _note(proxy, context))
     await health.check(balancer.replicas)
@@ -114,6 +114,8 @@ async def work(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    if proxy.tracing is not None:
+        await loop.run_in_executor(None, proxy.tracing.close)
 
 
 def _most_connections(settings: BalancerSettings) -> int:
@@ -137,6 +139,7 @@ async def _sweep(proxy: Proxy) -> None:
         proxy.health.punctuality.beat()
         proxy.look()
         proxy.balancer.use_factors()
+        proxy.follow_tenants()
         proxy.links.tidy({one.address.url for one in proxy.balancer.replicas})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING
 
 from melange.deploy.operate.controller_state import ControllerState, Exclusion
@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from melange.deploy.operate.decide import Brief
     from melange.deploy.operate.observation import Observation
 
-# Each failure in a row doubles the time, up to this many times the first.
-_MOST_TIMES = 8
+# Each failure in a row doubles the time, up to this many times the first. A refused order costs nothing, while what
+# stands in for the type may cost several times as much: with eight times, a region that was out for two hours was used
+# again after more than three.
+_MOST_TIMES = 2
 # Types of a region that fail together before all of the region is left out: one may be out of stock by itself.
 _REGION = 2
 
@@ -50,7 +52,8 @@ def excluded_after(
             continue
         kept[name], line = _failed(kept.get(name), name, reason, settings.exclude_s, now_s)
         lines.append(line)
-    kept, said = _with_regions(brief, kept, set(reasons), now_s)
+    there = {name for name, one in seen.fleet.items() if one.ready or one.starting > one.late(settings.patience_s)}
+    kept, said = _with_regions(brief, kept, set(reasons), there, now_s)
     return kept, (*lines, *said)
 
 
@@ -62,9 +65,12 @@ def _failed(before: Exclusion | None, name: str, reason: str, exclude_s: float, 
 
 
 def _with_regions(
-    brief: Brief, kept: dict[str, Exclusion], failed: set[str], now_s: float
+    brief: Brief, kept: dict[str, Exclusion], failed: set[str], there: Set[str], now_s: float
 ) -> tuple[dict[str, Exclusion], list[str]]:
-    """Leave out all types of a region in which several are out."""
+    """Leave out all types of a region in which several are out, and nothing serves or starts.
+
+    Where instances do, the region is there: then each type is out of stock by itself.
+    """
     types, lines = brief.planner.types_by_name, []
     region_of = {name: (one.offer.provider, one.offer.region) for name, one in types.items()}
     for region in sorted({region_of[name] for name in failed if name in types}):
@@ -75,7 +81,7 @@ def _with_regions(
         accelerators = {types[name].offer.accelerator for name in out}
         rest = [name for name in of_region if not is_out(kept, name, now_s)]
         elsewhere = any(one != region for one in region_of.values())
-        if len(accelerators) < _REGION or not rest or not elsewhere:
+        if len(accelerators) < _REGION or not rest or not elsewhere or not there.isdisjoint(of_region):
             continue
         until_s = min(kept[name].until_s for name in out)
         reason = f"{'/'.join(region)}: {len(out)} types failed"

@@ -64,7 +64,17 @@ def wanted_after(
         return lost
     if not (is_new_window and state.windows):
         return Wanted(target=one.target)
-    return one.scaled() or one.smaller() or one.mixed() or Wanted(target=one.target)
+    return one.scaled() or one.cheaper() or Wanted(target=one.target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Saving:
+    """A cheaper fleet, and what it saves in the time that it is expected to last, after the switch [USD]."""
+
+    verb: str
+    fleet: Mapping[str, int]
+    usd: float
+    why: str
 
 
 class _Question:
@@ -132,62 +142,61 @@ class _Question:
             return Wanted(target=self.target, lines=("no available fleet carries the traffic",))
         return self._change(UP, self._with_spare(found), self._loaded(peak), may=self.may_grow)
 
-    def smaller(self) -> Wanted | None:
-        """Fewer, where the traffic of the last windows would have fit, for long enough to pay for starting again."""
+    def cheaper(self) -> Wanted | None:
+        """Fewer instances, or another mix: what saves more in the time that it is expected to last, after the switch.
+
+        A smaller fleet of the same types comes at once, another mix only after a start; neither goes before the other.
+        """
         if self._follows_rule():
-            fleet = self._by_rule()
-            fewer = {name: max(fleet.get(name, 0), self.held.get(name, 0)) for name in self.target}
-            if self.planner.cost(fewer) >= self.planner.cost(self.target) - 1e-9:
-                return None
-            why = f"the schedule's rule wants {fleet.get(self._rule_type, 0)} x {self._rule_type}"
-            return self._change(DOWN, fewer, why, may=self.may_shrink)
+            return self._fewer_by_rule()
         if not self._may_look():
             return None
         needs = self._needs()
         lately = needs[-self.settings.rule.stable_windows :]
+        checked = Wanted(target=self.target, is_mix_checked=True)
         if len(lately) < self.settings.rule.stable_windows:
             return None
-        need = max(lately, key=lambda one: float((one * self.planner.work).sum()))
-        room = need * (1 + self.settings.slack)
-        found = self.planner.cheapest(room, at_least=self.held, at_most=_most({}, self.target) | self._zero())
-        if found is None:
-            return None
-        after = self._with_spare(found)
-        saved = self.planner.cost(self.target) - self.planner.cost(after)
-        if saved <= 1e-9 or self.planner.carried(found, lately) < len(lately):
-            return None
-        hours = self._quiet_h(found, needs)
-        price = self._price({}, _difference(self.target, after))
-        if saved * hours <= price:
-            return None
-        why = f"saves {saved:.2f} USD/h, enough for the last {hours:.1f} h, for {price:.2f} USD of switching"
-        return self._change(DOWN, after, why, may=self.may_shrink, is_mix_checked=True)
-
-    def mixed(self) -> Wanted | None:
-        """Another mix, where it saves more in the time that it is expected to last than the switch costs."""
-        if not self._may_look():
-            return None
-        needs = self._needs()
-        lately = needs[-self.settings.rule.stable_windows :]
         need = max(lately, key=lambda one: float((one * self.planner.work).sum())) * (1 + self.settings.slack)
-        found = (
-            self._by_rule()
-            if self.brief.rule is not None and not self._is_rule_out()
-            else self.planner.cheapest(need, self.held, self.most, near=self.planner.plan_of(self.target, need))
-        )
-        checked = Wanted(target=self.target, is_mix_checked=True)
-        if found is None:
+        found = [(DOWN, self._smaller(need)), (MIX, self._mixed(need))]
+        savings = [self._saving(verb, fleet, needs, lately) for verb, fleet in found if fleet is not None]
+        best = max((one for one in savings if one is not None), key=lambda one: one.usd, default=None)
+        if best is None:
             return checked
-        after = found if self.brief.rule is not None else self._with_spare(found)
+        return self._change(best.verb, best.fleet, best.why, may=self.may_shrink, is_mix_checked=True)
+
+    def _fewer_by_rule(self) -> Wanted | None:
+        fleet = self._by_rule()
+        fewer = {name: max(fleet.get(name, 0), self.held.get(name, 0)) for name in self.target}
+        if self.planner.cost(fewer) >= self.planner.cost(self.target) - 1e-9:
+            return None
+        why = f"the schedule's rule wants {fleet.get(self._rule_type, 0)} x {self._rule_type}"
+        return self._change(DOWN, fewer, why, may=self.may_shrink)
+
+    def _smaller(self, need: Array) -> dict[str, int] | None:
+        """The cheapest part of the wanted fleet that carries some traffic."""
+        if self.brief.rule is not None and not self._is_rule_out():
+            return None
+        return self.planner.cheapest(need, at_least=self.held, at_most=_most({}, self.target) | self._zero())
+
+    def _mixed(self, need: Array) -> dict[str, int] | None:
+        """The cheapest fleet of all that is available that carries some traffic; the rule's where there is one."""
+        if self.brief.rule is not None and not self._is_rule_out():
+            return self._by_rule()
+        return self.planner.cheapest(need, self.held, self.most, near=self.planner.plan_of(self.target, need))
+
+    def _saving(self, verb: str, found: Mapping[str, int], needs: list[Array], lately: list[Array]) -> _Saving | None:
+        """What a fleet saves; None where it saves less than the switch costs, or would not have been enough lately."""
+        after = found if verb == MIX and self.brief.rule is not None else self._with_spare(found)
         saved = self.planner.cost(self.target) - self.planner.cost(after)
         if saved <= 1e-9 or self.planner.carried(found, lately) < len(lately):
-            return checked
+            return None
         hours = self._quiet_h(found, needs)
         price = self._price(_difference(after, self.target), _difference(self.target, after))
         if saved * hours <= price:
-            return checked
-        why = f"saves {saved:.2f} USD/h for an expected {hours:.1f} h, for {price:.2f} USD of switching"
-        return self._change(MIX, after, why, may=self.may_shrink, is_mix_checked=True)
+            return None
+        lasting = f"enough for the last {hours:.1f} h" if verb == DOWN else f"for an expected {hours:.1f} h"
+        why = f"saves {saved:.2f} USD/h, {lasting}, for {price:.2f} USD of switching"
+        return _Saving(verb=verb, fleet=after, usd=saved * hours - price, why=why)
 
     # -- what they share
 
@@ -233,8 +242,14 @@ class _Question:
         return {name: max(count, at_least.get(name, 0)) for name, count in self.most.items()}
 
     def _may_look(self) -> bool:
-        """Whether it is time to give something back or to mix again, with nothing else under way."""
-        if self.seen.at_s - self.state.mixed_at_s < self.settings.settle_s - self.settings.interval_s / 2:
+        """Whether it is time to give something back or to mix again, with nothing else under way.
+
+        It is at every interval, and when a type that was left out may be ordered again: what stands in for it is more
+        expensive.
+        """
+        since_s = self.state.mixed_at_s
+        is_back = any(since_s < one.until_s <= self.now_s for one in self.state.excluded.values())
+        if not is_back and self.now_s - since_s < self.settings.settle_s - self.settings.interval_s / 2:
             return False
         return all(self.seen.of(name).ready >= count for name, count in self.target.items())
 

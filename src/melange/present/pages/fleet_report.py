@@ -18,6 +18,17 @@ from melange.present.terminal.fleet_words import (
 def fleet_html(plan: JointPlan, name: str) -> str:
     """The page as HTML; ``name`` is of the file."""
     title = f"Melange: {name}"
+    parts = [
+        f'<header><p class="brand">{html.escape(title)}</p><h1>{html.escape(fleet_sentence(plan))}</h1></header>',
+        "<main>",
+        *fleet_sections(plan),
+        "</main>",
+    ]
+    return html.document(title, parts, [])
+
+
+def fleet_sections(plan: JointPlan) -> list[str]:
+    """The sections of the page below its header."""
     services = [
         (
             one.name,
@@ -32,9 +43,7 @@ def fleet_html(plan: JointPlan, name: str) -> str:
     header = ("Service", "USD/h", "Alone [USD/h]", "Traffic", "SLO met", "Fleet")
     pools = [(pool.name, f"{pool.most:,}", f"{pool.left:,}", price_of(pool), users_of(pool)) for pool in plan.pools]
     warnings = [*plan.cautions, *dict.fromkeys(one for found in plan.plans.values() for one in found.cautions)]
-    parts = [
-        f'<header><p class="brand">{html.escape(title)}</p><h1>{html.escape(fleet_sentence(plan))}</h1></header>',
-        "<main>",
+    return [
         html.section(
             "Services",
             html.folding_table(header, services, caption="Each service's fleet, and what it would cost alone"),
@@ -52,6 +61,4 @@ def fleet_html(plan: JointPlan, name: str) -> str:
         if pools
         else "",
         html.section("Warnings", html.bullets(map(str, warnings), "warnings")) if warnings else "",
-        "</main>",
     ]
-    return html.document(title, parts, [])

@@ -66,7 +66,7 @@ def document(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> s
         "<body>",
         *parts,
         f'<script type="text/plain" id="plotly">{library()}</script>' if pictures else "",
-        f'<script type="text/plain" id="figures">{packed(_figures(pictures))}</script>' if pictures else "",
+        f'<script type="text/plain" id="figures">{packed(figures(pictures))}</script>' if pictures else "",
         f"<script>{script}</script>" if pictures else "",
         "</body>",
         "</html>",
@@ -74,12 +74,12 @@ def document(title: str, parts: Iterable[str], pictures: Sequence[Picture]) -> s
     return "\n".join(line for line in lines if line) + "\n"
 
 
-def _figures(pictures: Sequence[Picture]) -> str:
-    """All figures as JSON."""
+def figures(pictures: Sequence[Picture]) -> str:
+    """All figures as JSON: a list of views for each picture's name, with what each finds."""
     content = {
         picture.name: [
             {
-                "figure": json.loads(untitled(variant.figure).to_json()),
+                "figure": untitled(variant.figure).to_dict(),
                 "finding": variant.finding,
             }
             for variant in picture.variants

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from melange.plan.schedule.backtest import RunningCost
 from melange.plan.schedule.schedule import Schedule
 from melange.present.figures import by_hour
@@ -27,7 +29,6 @@ def schedule_pictures(schedule: Schedule) -> list[Picture]:
 def schedule_html(schedule: Schedule, name: str) -> str:
     """The page as HTML; ``name`` is of the service's file."""
     pictures = schedule_pictures(schedule)
-    week, frontier = (html.figure(picture) for picture in pictures)
     title = f"Melange: {name} over time"
     parts = [
         f'<header><p class="brand">{html.escape(title)}</p><h1>{html.escape(schedule_sentence(schedule))}</h1>',
@@ -36,6 +37,16 @@ def schedule_html(schedule: Schedule, name: str) -> str:
         ),
         "</header>",
         "<main>",
+        *schedule_sections(schedule, pictures),
+        "</main>",
+    ]
+    return html.document(title, parts, pictures)
+
+
+def schedule_sections(schedule: Schedule, pictures: Sequence[Picture]) -> list[str]:
+    """The sections of the page below its header; ``pictures`` as :func:`schedule_pictures` makes them."""
+    week, frontier = (html.figure(picture) for picture in pictures)
+    return [
         html.section(f"The {schedule.over}", week, _costs(schedule)),
         html.section("What to reserve", _commitments(schedule)),
         html.section(
@@ -45,9 +56,7 @@ def schedule_html(schedule: Schedule, name: str) -> str:
         html.section("Simulated, request by request", _played(schedule)) if schedule.played else "",
         html.section("Warnings", html.bullets(map(str, schedule.cautions), "warnings")) if schedule.cautions else "",
         _assumptions(schedule),
-        "</main>",
     ]
-    return html.document(title, parts, pictures)
 
 
 def _week(schedule: Schedule) -> Picture:

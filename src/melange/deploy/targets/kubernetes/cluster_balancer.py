@@ -74,6 +74,7 @@ def _deployment(plan: Plan, groups: Sequence[Group], base: str, options: Cluster
         "args": [
             *("balance", "/plan/plan.json", "--replicas", "/replicas/replicas.txt"),
             *("--host", "0.0.0.0", "--port", str(_PORT), "--drain", str(drain_s)),
+            *(("--balancers", str(options.balancers)) if options.balancers > 1 else ()),
         ],
         "env": [{"name": "MELANGE_BALANCE_KEYS", "valueFrom": {"secretKeyRef": keys}}],
         "ports": [{"name": "http", "containerPort": _PORT}],

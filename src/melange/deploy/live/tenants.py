@@ -1,0 +1,143 @@
+"""Tenants: who may ask, by API key, how much, and how urgently."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from melange.deploy.live.access import checked_key
+from melange.deploy.live.counters import MOST_TENANTS
+from melange.errors import InputError
+from melange.files import read_text
+from melange.parsing import parse_yaml
+from melange.records import items, mapping, record, text
+
+_DIGITS = 64  # of a SHA-256 in hexadecimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """Who asks with certain keys, and how much that may be; None: no limit.
+
+    Parameters
+    ----------
+    name
+        In metrics and traces.
+    requests_per_s
+        Requests, a second's worth of them (one at least) at once [1/s].
+    tokens_per_min
+        Tokens of prompts and answers, a minute's worth of them at once [tokens/min].
+    concurrent
+        Requests under way.
+    priority
+        That replicas are told in place of the client's; None: the client's own goes through.
+    """
+
+    name: str
+    requests_per_s: float | None = None
+    tokens_per_min: float | None = None
+    concurrent: int | None = None
+    priority: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_s", "tokens_per_min", "concurrent"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1e12:
+                raise InputError(f"{name} must be > 0, got {value:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class Tenants:
+    """All tenants, by the SHA-256 digests of their keys.
+
+    Parameters
+    ----------
+    by_digest
+        Tenant by digest of a key.
+    """
+
+    by_digest: Mapping[bytes, Tenant]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Their names, in the order of the file."""
+        return tuple(dict.fromkeys(one.name for one in self.by_digest.values()))
+
+    def of(self, authorization: str) -> Tenant | None:
+        """Whose bearer token that is; None: nobody's.
+
+        Digests are looked up: how long that takes says nothing of a key.
+        """
+        scheme, _, token = authorization.partition(" ")
+        shown = hashlib.sha256(token.strip().encode("utf-8", "surrogateescape")).digest()
+        return self.by_digest.get(shown) if scheme.lower() == "bearer" else None
+
+
+def read_tenants(path: Path) -> Tenants:
+    """The tenants of a YAML file: by name, ``key_env`` or ``key_sha256`` (one or several) and limits.
+
+    Raises
+    ------
+    InputError
+        No such file, keys in plain text, a variable that is not set, a key of two tenants, a limit that is none.
+    """
+    content = mapping(parse_yaml(read_text(path), str(path)), str(path))
+    unknown = [str(key) for key in content if key != "tenants"]
+    if unknown or "tenants" not in content:
+        raise InputError(f"{path}: must be a mapping with the key tenants", hint="tenants: {search: {key_env: ...}}")
+    found: dict[bytes, Tenant] = {}
+    given = mapping(content["tenants"], f"{path}: tenants")
+    if not 0 < len(given) < MOST_TENANTS:
+        raise InputError(f"{path}: tenants: must be 1 to {MOST_TENANTS - 1}, got {len(given)}")
+    for name, one in given.items():
+        place = f"{path}: tenants.{name}"
+        settings = dict(mapping(one, place))
+        if "key" in settings or "keys" in settings:
+            raise InputError(
+                f"{place}: keys must not be in the file",
+                hint="key_env: NAME of a variable, or key_sha256: of printf %s KEY | sha256sum",
+            )
+        digests = [*_from_environment(settings, place), *_from_hashes(settings, place)]
+        if not digests:
+            raise InputError(f"{place}: key_env or key_sha256 is missing", hint="key_env: SEARCH_KEY")
+        tenant = record(Tenant, settings, place, name=text(name, place))
+        for digest in digests:
+            if digest in found:
+                raise InputError(f"{place}: has a key of tenants.{found[digest].name}")
+            found[digest] = tenant
+    return Tenants(found)
+
+
+def _from_environment(settings: dict[str, Any], place: str) -> list[bytes]:
+    digests = []
+    for at, name in _several(settings, "key_env", place):
+        key = os.environ.get(name, "").strip()
+        if not key:
+            raise InputError(f"{at}: the variable {name} is not set")
+        digests.append(hashlib.sha256(checked_key(key, f"{at}: {name}").encode()).digest())
+    return digests
+
+
+def _from_hashes(settings: dict[str, Any], place: str) -> list[bytes]:
+    digests = []
+    for at, digits in _several(settings, "key_sha256", place):
+        try:
+            digest = bytes.fromhex(digits)
+        except ValueError:
+            digest = b""
+        if len(digits) != _DIGITS or len(digest) != _DIGITS // 2:
+            raise InputError(f"{at}: must be {_DIGITS} hexadecimal digits", hint="printf %s KEY | sha256sum")
+        digests.append(digest)
+    return digests
+
+
+def _several(settings: dict[str, Any], name: str, place: str) -> list[tuple[str, str]]:
+    """One text under a key, or a list of them, each with its place."""
+    given = settings.pop(name, [])
+    if isinstance(given, str):
+        return [(f"{place}.{name}", given)]
+    return [(at, text(one, at)) for at, one in items(given, f"{place}.{name}")]

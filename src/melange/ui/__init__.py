@@ -1,0 +1,1 @@
+"""The page on which a fleet is decided: a local server, its controls, and the answers it shows."""

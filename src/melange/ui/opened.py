@@ -1,0 +1,141 @@
+"""What the command line opened: a service or a fleet file, and the logs that may be chosen on the page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+from melange.errors import InputError
+from melange.files import read_text
+from melange.parsing import parse_yaml
+from melange.service.fleet_file import is_fleet, read_fleet
+from melange.service.reading import apply_setting, read_service
+from melange.service.schema import Service
+from melange.service.session import is_service
+from melange.ui.choices import Choices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A file that the command line named, with all that a page about it may read.
+
+    Parameters
+    ----------
+    path
+        The file, absolute.
+    words
+        The same as it was typed, for commands that are shown.
+    settings
+        ``key=value`` of ``--set``, which apply to every answer.
+    log_by_name
+        Logs that may be chosen, absolute, by their names on the page.
+    """
+
+    path: Path
+    words: str
+    settings: tuple[str, ...] = ()
+    log_by_name: Mapping[str, Path] = field(default_factory=dict)
+
+    @cached_property
+    def is_fleet(self) -> bool:
+        """Whether the file lists services on shared pools."""
+        return is_fleet(self.path)
+
+    @cached_property
+    def service_by_name(self) -> Mapping[str, Opened]:
+        """The services of a fleet file, each as if it had been opened by itself; empty for a service."""
+        if not self.is_fleet:
+            return {}
+        fleet = read_fleet(self.path, self.settings)
+        folder = Path(self.words).parent
+        return {
+            one.name: Opened(path=fleet.path(one), words=str(folder / one.file), log_by_name=self.log_by_name)
+            for one in fleet.services
+        }
+
+    @property
+    def stamp(self) -> str:
+        """Changes with the file."""
+        return f"{self.path}@{self.path.stat().st_mtime_ns}"
+
+    def service(self) -> Service:
+        """The service as the file has it now, under the settings of the command line."""
+        return _service(self.path, self.settings, self.stamp)
+
+    def with_choices(self, settings: Sequence[str]) -> tuple[str, ...]:
+        """Settings of the command line, then those that were chosen."""
+        return (*self.settings, *settings)
+
+    def text(self, settings: Sequence[str], command: str) -> str:
+        """The ``service.yaml`` that says the same as the file and the settings; file names stay as they are."""
+        import yaml
+
+        content = parse_yaml(read_text(self.path), f"{self.path}")
+        if not isinstance(content, dict):
+            raise InputError(f"{self.path}: must hold a mapping")
+        for setting in self.with_choices(settings):
+            apply_setting(content, setting)
+        written = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
+        return f"# Place it beside {self.path.name}, whose file names it keeps. The same as: {command}\n{written}"
+
+    def command(self, verb: str, settings: Sequence[str], *flags: str) -> str:
+        """The command line that gives an answer, quoted for a shell."""
+        chosen = [f"--set={one}" for one in self.with_choices(settings)]
+        return shlex.join(["melange", verb, self.words, *chosen, *flags])
+
+
+@lru_cache(maxsize=32)
+def _service(path: Path, settings: tuple[str, ...], stamp: str) -> Service:
+    """The service of a file that has not changed since ``stamp``: an answer asks for it several times."""
+    return read_service(path, settings)
+
+
+def opened(source: Path, settings: Sequence[str] = (), logs: Sequence[Path] = ()) -> Opened:
+    """Open a file and check that it can be read.
+
+    Raises
+    ------
+    InputError
+        No service.yaml and no fleet file; faults in it; a log that is absent; two logs of one name.
+    """
+    if not is_service(source):
+        raise InputError(f"{source}: a service.yaml or a fleet.yaml is needed", hint="melange init writes one")
+    log_by_name: dict[str, Path] = {}
+    for log in logs:
+        if not log.is_file():
+            raise InputError(f"--log {log}: no such file")
+        if log.name in log_by_name:
+            raise InputError(f"--log {log}: another log is named {log.name} too", hint="rename one of them")
+        log_by_name[log.name] = log.resolve()
+    found = Opened(path=source.resolve(), words=str(source), settings=tuple(settings), log_by_name=log_by_name)
+    for one in found.service_by_name.values() or (found,):
+        one.service()
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """One state of the page.
+
+    Parameters
+    ----------
+    opened
+        What it is about.
+    choices
+        What differs from the file.
+    log
+        The log that ``choices.traffic`` names: where it is, and what a command calls it; empty: none.
+    """
+
+    opened: Opened
+    choices: Choices
+    log: tuple[str, str] = ("", "")
+
+    @property
+    def key(self) -> str:
+        """The same for the same question, as long as the files stay what they are."""
+        log = f"{self.log[0]}@{Path(self.log[0]).stat().st_mtime_ns}" if self.log[0] else ""
+        return "|".join([self.opened.stamp, log, *map(str, self.choices.query())])

@@ -1,0 +1,87 @@
+"""What stands in for a type that is out goes when that is back; a region is left only where nothing of it is there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from operate_cases import Life, life_of
+from plan_cases import offer, profile
+
+from melange.deploy.operate.controller_state import ControllerState
+from melange.deploy.operate.decide import Brief
+from melange.deploy.operate.drivers.pretend_fleet import READY, STARTING
+from melange.deploy.operate.exclusions import excluded_after, is_out
+from melange.deploy.operate.fleet_planner import FleetPlanner
+from melange.deploy.operate.observation import Observation, TypeSeen
+from melange.deploy.operate.operate_settings import OperateSettings
+from melange.plan.options import Options
+from melange.plan.question import Question
+from melange.plan.solve import solve
+from melange.workload.workload import Buckets, Workload
+
+
+def cost(life: Life) -> float:
+    """What is wanted costs [USD/h]."""
+    return life.brief.planner.cost(life.state.target or {})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_stand_ins_go_when_the_type_is_back(seed: int) -> None:
+    """Within the time of the exclusion and a start, whatever else might be given back of the stand-ins meanwhile."""
+    life = life_of(seed, exclude_s=1200.0, settle_s=3600.0)
+    for _ in range(20):
+        life.look(1.0)
+    before = cost(life)
+    name = max(life.state.target or {}, key=(life.state.target or {}).get)
+    life.fleet.lose(name, life.now_s + 1200.0)
+    for _ in range(15):
+        life.look(1.0)
+    assert not (life.state.target or {}).get(name)
+    stood_in = cost(life)
+    # Tried again after 20 minutes, or after 40 more where it was still out then.
+    for _ in range(60):
+        life.look(1.0)
+    # The slack of whole instances may come on top.
+    assert cost(life) <= 1.25 * before
+    assert (life.state.target or {}).get(name) or stood_in <= 1.25 * before
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_another_mix_goes_before_giving_a_little_back(seed: int) -> None:
+    """Of expensive instances a few are not needed, but a cheap type would serve it all: that is what is taken."""
+    offers = [
+        replace(offer(name, usd), provider="cloud", region="r") for name, usd in (("costly", 9.0), ("cheap", 1.0))
+    ]
+    load = Workload.at_upper_edges(Buckets.ordinal(1, 1), np.array([[8.0 + seed]]))
+    plan = solve(Question(workload=load, profile=profile(offers, np.ones((2, 1, 1))), options=Options(headroom=0.1)))
+    settings = OperateSettings(interval_s=60.0, window_s=60.0, settle_s=600.0, start_up_s=60.0, drain_s=60.0)
+    life = life_of(0)
+    life.plan = plan
+    life.brief = Brief(planner=FleetPlanner(plan), settings=settings, first={"costly": 14})
+    for _ in range(25):
+        life.look(1.0)
+    assert not (life.state.target or {}).get("costly")
+    assert (life.state.target or {})["cheap"] <= 14
+
+
+def excluded(ready: int, stage: str) -> set[str]:
+    """Types that are out after two of a region's three were refused, with instances of the third in some stage."""
+    offers = [offer(f"t{k}", 1.0) for k in range(4)]
+    offers = [replace(one, provider="cloud", region="a" if k < 3 else "b") for k, one in enumerate(offers)]
+    load = Workload.at_upper_edges(Buckets.ordinal(1, 1), np.array([[1.0]]))
+    plan = solve(Question(workload=load, profile=profile(offers, np.ones((4, 1, 1)))))
+    brief = Brief(planner=FleetPlanner(plan), settings=OperateSettings(), first={})
+    there = TypeSeen(ready=ready) if stage == READY else TypeSeen(starting_s=(30.0,) * ready)
+    fleet = {"t0": TypeSeen(failures=("out of stock",)), "t1": TypeSeen(failures=("out of stock",)), "t2": there}
+    seen = Observation(at_s=1e9, fleet=fleet)
+    kept, _ = excluded_after(brief, ControllerState(), seen)
+    return {name for name in brief.planner.types_by_name if is_out(kept, name, 1e9)}
+
+
+def test_a_region_is_left_where_nothing_of_it_is_there() -> None:
+    """Two types that are refused leave the rest of it out only if no instance serves there or starts."""
+    assert excluded(0, READY) == {"t0", "t1", "t2"}
+    assert excluded(2, READY) == {"t0", "t1"}
+    assert excluded(1, STARTING) == {"t0", "t1"}
