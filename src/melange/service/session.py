@@ -17,6 +17,7 @@ from melange.service.caution_words import with_word_on_bursts, with_word_on_redu
 from melange.service.events import Listener, TaskEvent, task
 from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
+from melange.service.regions_refused import refuse_regions
 from melange.service.schema import LOGS, Service, WorkloadSection
 from melange.service.size import too_large
 
@@ -341,11 +342,7 @@ class Session:
 
     @cached_property
     def _profile(self) -> Profile:
-        if self.service is not None and self.service.regions is not None:
-            raise InputError(
-                "regions: is for melange plan, which plans a fleet for each region",
-                hint="for one fleet leave regions: out, or give melange the plan of a region",
-            )
+        refuse_regions(self.service)
         from melange.service.stages import profile_of
 
         if self._profile_files:

@@ -17,7 +17,7 @@ from melange.errors import SolverError
 from melange.plan.fleet import TOLERANCE, broken_limits
 from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.options import Options
-from melange.plan.problem import Positions, Problem, build
+from melange.plan.problem import ROUNDING, Positions, Problem, build
 from melange.plan.question import Question
 from melange.plan.servable import scope_of
 from melange.plan.solve import solve
@@ -134,7 +134,7 @@ def _differs(problem: Problem, paid: Array) -> bool:
     """Whether what leaves costs more from one region than from another."""
     able = np.isfinite(problem.load)
     least = np.where(able, paid, np.inf).min(axis=0)
-    return bool((np.where(able, paid - least, 0.0) > 1e-9 * max(float(problem.cost.min()), 1e-9)).any())
+    return bool((np.where(able, paid - least, 0.0) > ROUNDING * float(problem.cost.min())).any())
 
 
 def _least(problem: Problem, paid: Array) -> float:
