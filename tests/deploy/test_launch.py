@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deploy_cases import plan_of, replica_type, two_types
+from deploy_cases import BUCKETS, plan_of, replica_type, two_types
 from hostile import HOSTILE
 from plan_cases import answering
 from simulated import engine
@@ -20,8 +20,10 @@ from melange.catalog.bundled import accelerators
 from melange.deploy.command_lines import PROGRAM_BY_ERA
 from melange.deploy.group import groups_of
 from melange.deploy.launch import Launch, Start, launch_of
+from melange.deploy.render import render
 from melange.deploy.server_options import ServerOptions
 from melange.errors import InputError
+from melange.plan.plan import Plan
 from melange.plan.server import Server
 from melange.replica.speculation import Speculation
 from melange.slo import Slo
@@ -265,3 +267,54 @@ def test_options_are_checked() -> None:
     for given in ({"name": "Chat"}, {"name": "a" * 17}, {"port": 0}, {"startup_s": 0}, {"drain_s": 0}):
         with pytest.raises(InputError):
             ServerOptions(**given)  # type: ignore[arg-type]
+
+
+def test_layouts_are_flags() -> None:
+    """Limits are of one data-parallel rank in vLLM, of all in SGLang; stages are both engines' own count."""
+    experts = replace(SERVER, tensor_parallel=2, expert_parallel=8)
+    launch = launched(experts)
+    assert "--tensor-parallel-size 2 --pipeline-parallel-size 1 --data-parallel-size 4 " in launch.shell
+    assert "--enable-expert-parallel" in launch.command
+    assert launch.accelerators == 8
+    sglang = launched(replace(experts, engine="sglang", era="sglang")).shell
+    assert "--tp-size 8 --pp-size 1 --dp-size 4 --ep-size 8 --max-running-requests 1024 " in sglang
+    assert "--chunked-prefill-size 8192 --max-prefill-tokens 2048 " in sglang
+    assert "--enable-dp-attention" in sglang
+    stages = replace(SERVER, tensor_parallel=4, pipeline_parallel=2)
+    assert "--tensor-parallel-size 4 --pipeline-parallel-size 2 --max-num-seqs 256 " in launched(stages).shell
+    assert "--tp-size 4 --pp-size 2 " in launched(replace(stages, engine="sglang", era="sglang")).shell
+    assert launched(stages).accelerators == 8
+    for extra in ("--enable-expert-parallel", "--pipeline-parallel-size=1", "-ep"):
+        with pytest.raises(InputError, match="is set by the plan"):
+            launched(extra_args=[extra])
+    with pytest.raises(InputError, match="would share their experts"):
+        launched(experts, start=Start(copies=2))
+    with pytest.raises(InputError, match="splits layers only"):
+        launched(replace(stages, engine="vllm-0.2", era="vllm-0.2"))
+
+
+def spread_plan(machines: int = 1, **layout: int) -> Plan:
+    """One instance of eight accelerators, with a model spread over them."""
+    one = replica_type("aws/us-east-1/p5.48xlarge", "H100-80GB")
+    spread = replace(one, offer=replace(one.offer, accelerators=8), **layout)
+    assert spread.machines == machines
+    return plan_of(np.ones((1, *BUCKETS.shape)), [1], [spread])
+
+
+STARTERS = ("kubernetes", "kserve", "llm-d", "aibrix", "docker-compose", "skypilot", "dstack", "terraform")
+
+
+@pytest.mark.parametrize("target", STARTERS)
+def test_every_target_starts_layouts(target: str) -> None:
+    """With the engine's flags and all accelerators; a replica over machines is said to be started by hand, and how."""
+    for layout, flags in (
+        ({"expert_parallel": 8}, ("--data-parallel-size", "--enable-expert-parallel")),
+        ({"tensor_parallel": 4, "pipeline_parallel": 2}, ("--tensor-parallel-size", "--pipeline-parallel-size")),
+    ):
+        words = " ".join(render(spread_plan(**layout), target).files.values())
+        assert all(flag in words for flag in flags), layout
+        assert ("--enable-expert-parallel" in words) == ("expert_parallel" in layout)
+    with pytest.raises(InputError, match="one replica spans 2 machines") as found:
+        render(spread_plan(machines=2, tensor_parallel=8, pipeline_parallel=2), target)
+    assert "--tensor-parallel-size 8 --pipeline-parallel-size 2" in found.value.hint
+    assert "ray start" in found.value.hint

@@ -13,7 +13,7 @@ from melange.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "melange"
-PAGES = tuple(sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("src/**/*.md")]))
+PAGES = tuple(sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("src/**/*.md")]))
 # What is written by hand; docs/cli.md comes from the help texts themselves.
 WRITTEN = tuple(path for path in PAGES if path.name != "cli.md")
 FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```", re.DOTALL | re.MULTILINE)

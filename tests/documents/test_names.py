@@ -151,3 +151,11 @@ def test_the_floors_of_the_architecture_are_those_of_the_contract() -> None:
     assert {name for level in levels for name in level} == set(floor)
     order = [floor[name] for level in levels for name in sorted(level, key=floor.__getitem__)]
     assert order == sorted(order)
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    """Once, in mkdocs.yml, beside the pages that docs/make_site.py writes."""
+    named = re.findall(r"^ +- [^\n]*: ([\w/-]+\.md)$", page("mkdocs.yml"), re.MULTILINE)
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert len(named) == len(set(named))
+    assert set(named) == pages | {"python.md", "examples.md", "changelog.md"}

@@ -149,7 +149,7 @@ CONDITIONS = [
 ]
 # What is no condition on plans: how they are searched, what of the traffic is left out, and which rates are counted on.
 NO_CONDITIONS = {"budget_per_h", "drop_unservable", "time_limit_s", "gap", "seed", "confidence"}
-NO_CONDITIONS |= {"carbon_price_per_kg", "grid_g_per_kwh", "pue"}
+NO_CONDITIONS |= {"objective", "carbon_price_per_kg", "grid_g_per_kwh", "pue"}
 
 
 @settings(max_examples=30, deadline=None)

@@ -18,7 +18,7 @@ from melange.catalog.model import Model
 from melange.errors import InputError
 from melange.profile.estimate import estimate
 from melange.profile.profile import ESTIMATED, Profile
-from melange.profile.replica_types import replica_types_of
+from melange.profile.replica_types import Degrees, replica_types_of
 from melange.replica.era import find_era
 from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
@@ -108,7 +108,7 @@ def test_names_are_readable_and_unique(llama: Model) -> None:
         "cloud/here/l4x1",
         "cloud/here/l4x1 (spot)",
     ]
-    assert [one.name for one in replica_types_of(llama, [offer("L4", 2)], "sglang", 2)] == [
+    assert [one.name for one in replica_types_of(llama, [offer("L4", 2)], "sglang", Degrees(tensor=(2,)))] == [
         "cloud/here/l4x2 tp2 sglang"
     ]
     twins = [offer("L4", instance_type="vm"), offer("A10G", instance_type="vm"), offer("A10G", instance_type="vm")]

@@ -39,6 +39,7 @@ def test_both_formulas_of_a_step_agree(kind: str, seed: int) -> None:
     cost, rng = random_cost(seed, kind), np.random.default_rng(seed)
     batch, context = int(rng.integers(0, 200)), int(rng.integers(1, 20_000))
     prompt, admitted = int(rng.integers(0, 8_000)), int(rng.integers(0, 4))
+    longest = int(rng.integers(0, prompt + 1))
     expected = step_time_s(
         cost,
         batch=float(batch),
@@ -46,11 +47,12 @@ def test_both_formulas_of_a_step_agree(kind: str, seed: int) -> None:
         prefill_tokens=float(prompt),
         position=prompt / 2,
         admitted=float(admitted),
+        longest=float(longest),
     )
     row = np.array(astuple(cost))
     pairs, window_pairs = 0.5 * prompt**2, compiled_step.attended.py_func(prompt, cost.window)
     look_back_s = cost.context_s * batch * context + cost.window_context_s * batch * min(context, cost.window)
-    fixed = compiled_step.fixed_s.py_func(row, batch, prompt, pairs, window_pairs, admitted)
+    fixed = compiled_step.fixed_s.py_func(row, batch, prompt, longest, pairs, window_pairs, admitted)
     found = compiled_step.batch_factor.py_func(row, batch) * (fixed + look_back_s)
     assert found == pytest.approx(float(expected), rel=1e-12)
 
@@ -70,6 +72,7 @@ def test_every_coefficient_has_its_column() -> None:
     )
     columns += ("WINDOW_POSITION", "ONE_SHOT", "ONE_SHOT_TOKEN", "RING", "RING_TOKEN", "HOST", "SEQUENCE", "REQUEST")
     columns += ("STREAM", "BATCH_POWER", "LEAST_BATCH", "MOST_BATCH", "DRAFT_TOKENS", "ACCEPTED_TOKENS")
+    columns += ("RANKS", "STALL")
     names = [one.name.removesuffix("_s").upper() for one in fields(StepCost)]
     assert [getattr(compiled_step, name) for name in columns] == list(range(len(names)))
     assert list(columns) == names

@@ -15,7 +15,7 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.bundled import accelerators, find_model
 from melange.catalog.model import Model
 from melange.replica.era import find_era
-from melange.replica.step import StepCost, added_time_s, scaled, stack, step_cost, step_time_s, windowed_position
+from melange.replica.step import StepCost, mean_time_s, scaled, stack, step_cost, step_time_s, windowed_position
 
 MATRICES = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)  # attention and feed-forward of Llama-2-7b
 HEAD = 32000 * 4096
@@ -174,16 +174,22 @@ def test_more_work_never_takes_less_time(batch: float, context: float, prefill: 
     assert float(step_time_s(scaled(cost, more), **work)) == pytest.approx(more * time_s)
 
 
-def test_what_prompts_add_is_the_difference_of_two_steps() -> None:
-    """With experts, windows and two cards that talk: a step with a prompt, less the same step without."""
-    for name in ("openai/gpt-oss-120b", "google/gemma-3-27b-it", "deepseek-ai/DeepSeek-V3"):
+def test_the_mean_step_is_that_of_both_kinds() -> None:
+    """With experts, windows, drafts and two cards that talk: steps with a prompt and without, by their share."""
+    for name, drafts in (
+        ("openai/gpt-oss-120b", 0.0),
+        ("google/gemma-3-27b-it", 3.0),
+        ("deepseek-ai/DeepSeek-V3", 0.0),
+    ):
         cost = step_cost(
             find_model(name), accelerators()["H100-80GB"], tensor_parallel=2, constants=find_era("vllm").constants
         )
+        cost = replace(cost, draft_tokens=drafts, accepted_tokens=drafts / 2, batch_power=0.1)
         running = {"batch": 20.0, "context_tokens": 30_000.0}
         prompt = {"prefill_tokens": 900.0, "position": 450.0, "admitted": 0.5}
-        expected = step_time_s(cost, **running, **prompt) - step_time_s(cost, **running)
-        assert added_time_s(cost, batch=20.0, **prompt) == pytest.approx(expected)
+        with_prompt, without = step_time_s(cost, **running, **prompt), step_time_s(cost, **running)
+        expected = 0.3 * with_prompt + 0.7 * without
+        assert mean_time_s(cost, **running, **prompt, share=0.3) == pytest.approx(expected)
 
 
 def test_quantized_products_have_shares_of_their_own(llama: Model, plain: Accelerator) -> None:

@@ -181,3 +181,23 @@ def test_sizes_that_were_taken_from_a_type_stay_so() -> None:
     found = widened(less, question, kept).question.profile
     assert found.max_request_rate[0, 0].tolist() == [0.0, 1.2]
     assert "even alone" in found.reasons[found.reason[0, 0, 0]]
+
+
+def test_limits_on_regions_stay_where_types_are_left_out() -> None:
+    """Those of a region and of an accelerator in it, and the grids of regions that are left."""
+    question = pair(2.0, 0, 1)
+    regions = ("north", "south")
+    types = tuple(
+        replace(one, offer=replace(one.offer, region=region))
+        for one, region in zip(question.profile.replica_types, regions, strict=True)
+    )
+    card = types[0].offer.accelerator
+    limits = {"north": 3, f"north/{card}": 2, "south": 1}
+    asked = Question(
+        workload=question.workload,
+        profile=replace(question.profile, replica_types=types),
+        options=replace(EXACT, max_accelerators=limits, grid_g_per_kwh={"north": 1.0, "south": 2.0, "default": 3.0}),
+    )
+    narrow = with_types(asked, np.array([True, False])).options
+    assert narrow.max_accelerators == {"north": 3, f"north/{card}": 2}
+    assert narrow.grid_g_per_kwh == {"north": 1.0, "default": 3.0}

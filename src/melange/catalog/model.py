@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from math import gcd, lcm
 
 from melange.catalog.layers import BYTES_BY_DTYPE, KvShape, LayerKind
-from melange.catalog.model_limits import check_fields
+from melange.catalog.model_limits import check_fields, check_shape
 from melange.catalog.plain_layers import plain_kinds
+from melange.catalog.remembered import remembered
 from melange.errors import InputError
 
 # What a model can be quantized to after its publication.
@@ -16,7 +17,8 @@ QUANTIZED_DTYPES = ("fp8", "int8", "int4")
 KV_DTYPES = ("fp8",)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# Without slots: what is computed from its fields is kept.
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """The shape of a language model, as far as serving cost depends on it.
 
@@ -106,34 +108,9 @@ class Model:
 
     def __post_init__(self) -> None:
         check_fields(self, self.name)
-        for field in ("layers", "hidden_size", "heads", "kv_heads", "head_size", "vocabulary_size", "max_context"):
-            if getattr(self, field) < 1:
-                raise InputError(f"model {self.name}: {field} must be >= 1, got {getattr(self, field)}")
-        for field in ("weight_dtype", "kv_dtype", "attention_weight_dtype", "activation_dtype"):
-            dtype = getattr(self, field)
-            if dtype not in BYTES_BY_DTYPE and not (field == "attention_weight_dtype" and dtype == ""):
-                raise InputError(
-                    f"model {self.name}: {field} must be one of {', '.join(BYTES_BY_DTYPE)}, got {dtype!r}"
-                )
-        if self.heads % self.kv_heads:
-            raise InputError(
-                f"model {self.name}: heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"
-            )
-        if self.experts and not (0 < self.experts_per_token <= self.experts and self.expert_intermediate_size > 0):
-            raise InputError(
-                f"model {self.name}: with {self.experts} experts, experts_per_token must be 1 to {self.experts} and "
-                f"expert_intermediate_size >= 1, got {self.experts_per_token} and {self.expert_intermediate_size}"
-            )
-        if not 0 <= self.sliding_layers <= self.layers or (self.sliding_layers and self.sliding_window < 1):
-            raise InputError(
-                f"model {self.name}: sliding_layers must be 0 to {self.layers} and have a sliding_window >= 1, "
-                f"got {self.sliding_layers} and {self.sliding_window}"
-            )
-        counted = sum(kind.count for kind in self.layer_kinds)
-        if self.layer_kinds and counted != self.layers:
-            raise InputError(f"model {self.name}: layer_kinds must be {self.layers} layers together, got {counted}")
+        check_shape(self)
 
-    @property
+    @cached_property
     def kinds(self) -> tuple[LayerKind, ...]:
         """The layers, kind by kind."""
         return self.layer_kinds or plain_kinds(self)
@@ -183,19 +160,22 @@ class Model:
 
     # Weights and arithmetic
 
-    @property
+    @cached_property
     def moe_layers(self) -> int:
         """Layers whose feed-forward is a mixture of experts."""
         return sum(kind.count for kind in self.kinds if kind.experts)
 
+    @remembered
     def output_parameters(self) -> int:
         """Weights of the output head, which turns the last hidden state into a token: ``vocabulary hidden``."""
         return self.vocabulary_size * self.hidden_size
 
+    @remembered
     def router_parameters(self) -> int:
         """Weights of all routers: ``moe_layers hidden experts``."""
         return sum(kind.count * kind.router_parameters for kind in self.kinds)
 
+    @remembered
     def body_parameters(self) -> int:
         """Linear weights that every token goes through, but for routers and the output head.
 
@@ -203,10 +183,12 @@ class Model:
         """
         return sum(kind.count * kind.body_parameters for kind in self.kinds)
 
+    @remembered
     def routed_parameters(self) -> int:
         """Weights of all routed experts of all layers; 0 for a dense model."""
         return sum(kind.count * kind.routed_parameters for kind in self.kinds)
 
+    @remembered
     def parameters(self) -> int:
         """All weights: linear layers, embeddings, norms, towers; what the model's name counts.
 
@@ -257,6 +239,7 @@ class Model:
             return 0.0
         return self.experts * float(1 - (1 - self.experts_per_token / self.experts) ** tokens)
 
+    @remembered
     def weight_bytes(self) -> float:
         """Memory of all weights, before any split over accelerators [bytes].
 
@@ -270,14 +253,17 @@ class Model:
         sixteen_bit = self.parameters() - self.body_parameters() - self.routed_parameters()
         return 2.0 * sixteen_bit + self.body_bytes() + self.routed_bytes()
 
+    @remembered
     def body_bytes(self) -> float:
         """Memory of :meth:`body_parameters` [bytes]."""
         return sum(kind.count * weights.stored_bytes for kind in self.kinds for weights in kind.body)
 
+    @remembered
     def routed_bytes(self) -> float:
         """Memory of :meth:`routed_parameters` [bytes]."""
         return sum(kind.count * weights.stored_bytes for kind in self.kinds for weights in kind.routed)
 
+    @remembered
     def replicated_bytes(self) -> float:
         """Of :meth:`weight_bytes`, what every accelerator holds whole: projections to latent queries and keys [bytes].
 
@@ -296,6 +282,7 @@ class Model:
                 held += kind.count * self.hidden_size * width * bytes_each
         return held
 
+    @remembered
     def weight_bytes_on(self, tensor_parallel: int) -> float:
         """Weights on one of ``tensor_parallel`` accelerators [bytes]: ``(weights - replicated) / tp + replicated``."""
         replicated = self.replicated_bytes()
@@ -325,6 +312,7 @@ class Model:
         """
         return self.kv_shape(tensor_parallel).unit_bytes
 
+    @remembered
     def kv_shape(self, tensor_parallel: int = 1) -> KvShape:
         """What a request takes of the KV cache on one accelerator, in whole units.
 
@@ -348,10 +336,12 @@ class Model:
             state_units=-int(-state_bytes // unit_bytes),
         )
 
+    @remembered
     def state_bytes(self) -> float:
         """What layers with a state of constant size keep of a request, on all accelerators together [bytes]."""
         return sum(kind.count * kind.state_bytes for kind in self.kinds)
 
+    @remembered
     def kv_bytes_per_token(self, tensor_parallel: int = 1) -> float:
         """KV cache of one token over all layers on one accelerator, within every window [bytes].
 
@@ -384,16 +374,18 @@ class Model:
         )
         return held * BYTES_BY_DTYPE[self.kv_dtype] + self.state_bytes() / tensor_parallel
 
-    def is_splittable(self, tensor_parallel: int) -> bool:
+    @remembered
+    def is_splittable(self, tensor_parallel: int, *, with_experts: bool = True) -> bool:
         """Whether engines can split each layer over ``tensor_parallel`` accelerators.
 
-        Heads must divide evenly, KV heads must divide or be copied evenly, and so must the feed-forward width.
+        Heads must divide evenly, KV heads must divide or be copied evenly, and so must the feed-forward width; that of
+        routed experts only ``with_experts``, for they may lie whole on accelerators instead.
 
         >>> from melange.catalog.bundled import find_model
         >>> [find_model("Qwen/Qwen2.5-7B-Instruct").is_splittable(degree) for degree in (1, 2, 4, 8)]
         [True, True, True, False]
         """
-        widths = [width for width in (self.intermediate_size, self.expert_intermediate_size) if width]
+        widths = [self.intermediate_size, self.expert_intermediate_size if with_experts else 0]
         shared = {cache.heads for kind in self.kinds for cache in kind.caches if cache.heads}
         kv_fits = all(not heads % tensor_parallel or not tensor_parallel % heads for heads in shared)
         return kv_fits and all(width % tensor_parallel == 0 for width in (self.heads, *widths))

@@ -159,10 +159,12 @@ def balance(
         raise InputError("melange balance runs on Linux and macOS", hint="run it in a container or in WSL")
     need_live("balance", "httptools", "aiohappyeyeballs", "uvloop")
     from melange.deploy.live.serve import serve
+    from melange.deploy.one_pool import refuse_pools
     from melange.plan.plan import Plan
     from melange.profile.join import read_joined
 
     plan = Plan.read(plan_file)
+    refuse_pools(plan, "melange balance")
     addresses, settings = flags.addresses(plan), flags.settings()
     profile = read_joined(flags.profile_files) if flags.profile_files else None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)

@@ -30,14 +30,14 @@ def explore(
     from melange.files import write_text
     from melange.present.figures.images import check_images, write_images
     from melange.present.pages.explore_page import explore_page, explore_pictures
-    from melange.present.study import Study
+    from melange.present.study import Study, compared_types
 
     if images is not None:
         check_images(images, image_format)
     with on_cluster(on), events() as listener:
         session = inputs.session(listener)
         plan = session.plan() if quick else session.answer()
-        study = Study(exploration=session.explore(plan), day=datetime.now(UTC).date())
+        study = Study(exploration=session.explore(plan, compared_types(plan)), day=datetime.now(UTC).date())
     with events("drawing"):
         pictures = explore_pictures(study)
         write_text(out, explore_page(study, pictures, session.name))

@@ -219,13 +219,16 @@ def operate(
     ] = None,
 ) -> None:
     """Keep a live service on its plan: scale, mix again where it pays, replace what fails."""
+    from melange.deploy.one_pool import refuse_pools
     from melange.deploy.operate.operation import Operation
     from melange.plan.plan import Plan
     from melange.plan.schedule.schedule import Schedule
     from melange.profile.join import read_joined
 
+    plan = Plan.read(plan_file)
+    refuse_pools(plan, "melange operate")
     operation = Operation(
-        plan=Plan.read(plan_file),
+        plan=plan,
         schedule=None if traffic.schedule is None else Schedule.read(traffic.schedule),
         profile=read_joined(traffic.profile_files) if traffic.profile_files else None,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from melange.processes import on_cluster
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from melange.plan.disaggregated import DisaggregatedPlan
     from melange.plan.plan import Plan
     from melange.service.session import Session
 
@@ -75,6 +77,15 @@ class _Flags:
         if self.burstiness is not None and self.quick:
             raise InputError("--burstiness applies to simulated requests, and --quick simulates none")
 
+    def check_for_pools(self) -> None:
+        """Reject flags that are for one fleet."""
+        for flag, value in (("--incumbent", self.incumbent), ("--explain", self.explained), ("--report", self.report)):
+            if value:
+                raise InputError(
+                    f"{flag} is for one fleet, and plan.disaggregate plans two pools",
+                    hint="leave it out, or --set plan.disaggregate=false",
+                )
+
     def check_for_one_fleet(self, why: str, hint: str) -> None:
         """Reject flags that are for a plan of one fleet."""
         for flag, value in (
@@ -109,8 +120,10 @@ def plan(
     A simulation of every request certifies the plan. Exit code 1: the plan is written, but not shown to meet the SLO.
     A file with a list of services plans all of them on the pools that they share.
     """
+    from melange.plan.disaggregated import DisaggregatedPlan
     from melange.present.terminal import plan_tables
     from melange.present.terminal.explanation import explanation_page
+    from melange.service.disaggregation import in_pools, is_asked
     from melange.service.fleet_file import is_fleet
     from melange.service.reading import is_regional
     from melange.service.stay_or_switch import stay_or_switch
@@ -134,7 +147,16 @@ def plan(
             flags.observed,
         )
         in_force = _read(flags.incumbent)
-        found = flags.answer(session, in_force)
+        if is_asked(session):
+            flags.check_for_pools()
+            asked = partial(flags.answer, session, None)
+            pools = in_pools(session, asked, quick=flags.quick, burstiness=flags.burstiness)
+        else:
+            pools = flags.answer(session, in_force)
+        if isinstance(pools, DisaggregatedPlan):
+            _print_pools(pools, out, as_json)
+            return
+        found = pools
         decision = None
         if in_force is not None:
             found, decision = stay_or_switch(session, found, in_force, quick=flags.quick)
@@ -155,6 +177,15 @@ def plan(
         more_page=_last_words(found, inputs.source, None if reasons is None else explanation_page(reasons, found)),
     )
     if found.holds is False:
+        raise typer.Exit(_DOES_NOT_HOLD)
+
+
+def _print_pools(pools: DisaggregatedPlan, out: Path | None, as_json: bool) -> None:
+    """A plan in two pools; exit code 1 where they are not shown to hold."""
+    from melange.present.terminal.disaggregated_page import disaggregated_page
+
+    save_and_print(pools, out, as_json, disaggregated_page)
+    if pools.holds is False:
         raise typer.Exit(_DOES_NOT_HOLD)
 
 
@@ -235,8 +266,8 @@ def _write_report(path: Path, session: Session, found: Plan) -> None:
 
     from melange.files import write_text
     from melange.present.pages.plan_page import report_page, report_pictures
-    from melange.present.study import Study
+    from melange.present.study import Study, compared_types
 
     with events("drawing"):
-        study = Study(exploration=session.explore(found), day=datetime.now(UTC).date())
+        study = Study(exploration=session.explore(found, compared_types(found)), day=datetime.now(UTC).date())
         write_text(path, report_page(study, report_pictures(study), session.name))

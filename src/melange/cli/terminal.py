@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from melange.files import Json
+    from melange.plan.disaggregated import DisaggregatedPlan
     from melange.plan.joint.joint_plan import JointPlan
     from melange.plan.plan import Plan
     from melange.plan.regions.regional_plan import RegionalPlan
@@ -102,7 +103,7 @@ OnOption = Annotated[
 
 
 def save_and_print(
-    result: Workload | Demand | Profile | Plan | Schedule | JointPlan | RegionalPlan,
+    result: Workload | Demand | Profile | Plan | Schedule | JointPlan | RegionalPlan | DisaggregatedPlan,
     out: Path | None,
     as_json: bool,
     page: Callable[[Any], RenderableType],

@@ -18,6 +18,13 @@ from melange.errors import InputError
 class _Flags:
     """A ``workload`` section of a service, as flags."""
 
+    table: Annotated[str | None, typer.Option(help="A table of requests in a database: requests, logs.requests.")] = (
+        None
+    )
+    connection: Annotated[
+        str | None,
+        typer.Option(help="With --table: its URL; ${NAME} is taken from the environment, also for passwords."),
+    ] = None
     dataset: Annotated[
         str | None, typer.Option(help="A bundled data set, or a mixture: '{arena: 0.8, sharegpt: 0.2}'.")
     ] = None
@@ -86,6 +93,8 @@ class _Flags:
         edges = {"input": _parse_edges(self.input_edges), "output": _parse_edges(self.output_edges)}
         return {
             "trace": str(trace) if trace else None,
+            "table": self.table,
+            "connection": self.connection,
             "dataset": parse_yaml(self.dataset, "--dataset") if self.dataset else None,
             "histogram": self.histogram,
             "metrics": self.metrics or None,

@@ -72,6 +72,10 @@ class Program:
     busy: tuple[str, ...]
 
 
+# Moves KV caches from prefill to decode replicas; both take the same, and a router tells them their parts.
+_NIXL = {"kv_connector": "NixlConnector", "kv_role": "kv_both"}
+
+
 def _vllm(server: Server, serving: Serving) -> tuple[str, ...]:
     """The flags of vLLM since its version 1 engine.
 
@@ -83,8 +87,8 @@ def _vllm(server: Server, serving: Serving) -> tuple[str, ...]:
         *("--host", "0.0.0.0", "--port", str(serving.port)),
         *_flags(
             ("--tensor-parallel-size", server.tensor_parallel),
-            ("--pipeline-parallel-size", 1),
-            ("--data-parallel-size", serving.copies if serving.copies > 1 else None),
+            ("--pipeline-parallel-size", server.pipeline_parallel),
+            ("--data-parallel-size", _data_parallel(server, serving)),
             ("--max-num-seqs", server.max_sequences),
             ("--max-num-batched-tokens", server.max_batched_tokens),
             ("--max-model-len", server.max_context),
@@ -94,10 +98,23 @@ def _vllm(server: Server, serving: Serving) -> tuple[str, ...]:
             ("--kv-cache-dtype", serving.kv_dtype or "auto"),
             ("--shutdown-timeout", serving.drain_s),
         ),
+        *(("--enable-expert-parallel",) if server.expert_parallel > 1 else ()),
         *(() if server.is_chunked is None else (f"--{'' if server.is_chunked else 'no-'}enable-chunked-prefill",)),
         f"--{'' if server.is_prefix_caching else 'no-'}enable-prefix-caching",
         *(("--speculative-config", _speculative_config(server.speculation)) if server.speculation else ()),
+        *(("--kv-transfer-config", json.dumps(_NIXL)) if server.pool else ()),
     )
+
+
+def _data_parallel(server: Server, serving: Serving) -> int | None:
+    """Ranks of attention, or replicas of one process; None: one."""
+    ranks = server.layout.data_parallel
+    if ranks > 1 and serving.copies > 1:
+        raise InputError(
+            f"{server.replica_type}: one process runs {serving.copies} replicas here, which would share their experts",
+            hint="plan with expert_parallel: as many accelerators as an instance holds, or deploy to kubernetes",
+        )
+    return max(ranks, serving.copies) if max(ranks, serving.copies) > 1 else None
 
 
 def _speculative_config(speculation: Speculation) -> str:
@@ -112,6 +129,10 @@ def _speculative_config(speculation: Speculation) -> str:
 
 def _vllm_0(server: Server, serving: Serving) -> tuple[str, ...]:
     """The flags of vLLM 0.2, which reads a prompt in one step and does not start where a step is shorter than that."""
+    if not server.layout.is_plain:
+        raise InputError(
+            f"{server.replica_type}: vLLM 0.2 splits layers only", hint="plan without expert and pipeline parallelism"
+        )
     if server.is_prefix_caching or server.speculation:
         raise InputError(
             f"{server.replica_type}: vLLM 0.2 has no prefix caching and no speculative decoding",
@@ -136,17 +157,23 @@ def _vllm_0(server: Server, serving: Serving) -> tuple[str, ...]:
 
 
 def _sglang(server: Server, serving: Serving) -> tuple[str, ...]:
-    """SGLang."""
+    """SGLang, which counts all ranks in its degree of tensor parallelism and in its limits."""
+    ranks, experts = server.layout.data_parallel, server.expert_parallel > 1
+
+    def of_all(limit: int | None) -> int | None:
+        return None if limit is None else limit * ranks
+
     return (
         *("python3", "-m", "sglang.launch_server"),
         *("--model-path", serving.model, "--served-model-name", serving.served_name),
         *("--host", "0.0.0.0", "--port", str(serving.port)),
         *_flags(
-            ("--tp-size", server.tensor_parallel),
-            ("--pp-size", 1),
-            ("--dp-size", serving.copies if serving.copies > 1 else None),
-            ("--max-running-requests", server.max_sequences),
-            ("--chunked-prefill-size", server.max_batched_tokens),
+            ("--tp-size", server.tensor_parallel * ranks),
+            ("--pp-size", server.pipeline_parallel),
+            ("--dp-size", _data_parallel(server, serving)),
+            ("--ep-size", server.expert_parallel if experts else None),
+            ("--max-running-requests", of_all(server.max_sequences)),
+            ("--chunked-prefill-size", of_all(server.max_batched_tokens)),
             ("--max-prefill-tokens", server.max_batched_tokens),
             ("--context-length", server.max_context),
             ("--mem-fraction-static", server.memory_utilization),
@@ -154,8 +181,10 @@ def _sglang(server: Server, serving: Serving) -> tuple[str, ...]:
             ("--quantization", serving.quantization or None),
             ("--kv-cache-dtype", {"fp8": "fp8_e4m3"}.get(serving.kv_dtype, "auto")),
         ),
+        *(("--enable-dp-attention",) if ranks > 1 else ()),
         *(("--enable-mixed-chunk",) if server.is_chunked else ()),
         *(() if server.is_prefix_caching else ("--disable-radix-cache",)),
+        *(("--disaggregation-mode", server.pool) if server.pool else ()),
         *(_sglang_drafts(server.speculation) if server.speculation else ()),
         "--enable-metrics",
     )

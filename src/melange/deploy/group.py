@@ -16,6 +16,7 @@ from melange.deploy.server_options import ServerOptions
 from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
 from melange.plan.server import Server, servers_of
+from melange.profile.profile import ReplicaType
 from melange.replica.occupancy import parts_of, sizes_of
 
 # Letters that a name has: with its base and what KServe appends (20) it stays within DNS's 63.
@@ -68,7 +69,7 @@ class Group:
     @property
     def replicas_per_node(self) -> int:
         """Replicas that one instance holds."""
-        return self.node.accelerators // self.server.tensor_parallel
+        return self.node.accelerators // self.server.layout.accelerators
 
     @property
     def replica_cost_per_h(self) -> float:
@@ -133,6 +134,8 @@ def groups_of(
     for r, key in zip(used, keys, strict=True):
         one = plan.replica_types[r]
         node = node_of(one, int(plan.instances[r]))
+        if one.machines > 1:
+            raise _across(one, servers[one.name], node, plan, longest, options)
         how = replace(start or Start(), copies=one.replicas_per_instance if is_one_process else 1)
         launch = launch_of(servers[one.name], node.facts, plan.slo, longest, options, how)
         served = (plan.share[r] * plan.workload.request_rate).sum()
@@ -178,6 +181,20 @@ def cautions_of(groups: Sequence[Group]) -> tuple[Caution, ...]:
             Caution("accelerator", f"{', '.join(strange)}: not in the table of accelerators; assumed to be NVIDIA's")
         )
     return tuple(cautions)
+
+
+def _across(
+    one: ReplicaType, server: Server, node: Node, plan: Plan, longest: float, options: ServerOptions
+) -> InputError:
+    """The error for a replica that spans machines, with what to start by hand."""
+    command = launch_of(server, node.facts, plan.slo, longest, options).shell
+    return InputError(
+        f"{one.name}: one replica spans {one.machines} machines, which melange deploy does not start",
+        hint=f"join {one.machines} x {node.instance_type or one.offer.name} in a Ray cluster (ray start --head, then "
+        f"ray start --address=HEAD:6379 on the others) and run on the first: {command} --distributed-executor-backend "
+        "ray; "
+        "then melange deploy --to haproxy --replicas, or melange balance, routes to it",
+    )
 
 
 def _with_engine(server: Server, options: ServerOptions) -> Server:

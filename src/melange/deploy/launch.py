@@ -25,11 +25,13 @@ _DRAIN_ROOM, _LEAST_DRAIN_S, _MOST_DRAIN_S = 2.0, 60, 3600
 # Where a plan names no SLO [s].
 _UNKNOWN_DRAIN_S = 600
 # What changes it besides the flags of the command line: short forms, and flags that go before others.
-_SHORT = ("-tp", "-pp", "-dp", "-q", "-tpn", "-n")
+_SHORT = ("-tp", "-pp", "-dp", "-ep", "-q", "-tpn", "-n")
 _ALSO_DECIDED = {
     *("--model", "--quantization", "--kv-cache-dtype", "--kv-cache-memory-bytes", "--num-gpu-blocks-override"),
     *("--speculative-config", "--speculative-algorithm", "--speculative-num-draft-tokens"),
     *("--tensor-parallel-size", "--tp-size", "--data-parallel-size", "--dp-size", "--max-total-tokens"),
+    *("--kv-transfer-config", "--disaggregation-mode"),
+    *("--enable-expert-parallel", "--ep-size", "--expert-parallel-size", "--enable-dp-attention"),
 }
 # For balancers to learn that a replica is going before it refuses connections [s].
 LEAVE_S = 10
@@ -146,7 +148,7 @@ def launch_of(
         model=serving.model,
         served_name=mounted.served_name,
         port=options.port,
-        accelerators=server.tensor_parallel * how.copies,
+        accelerators=server.layout.accelerators * how.copies,
         startup_s=options.startup_s,
         drain_s=drain_s,
         busy=program.busy,

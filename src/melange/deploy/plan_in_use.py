@@ -8,8 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from melange.catalog.grid import DEFAULT
 from melange.errors import InputError
-from melange.plan.bindings import ACCELERATOR, INSTANCE_TYPE, OFFER, REPLICA_TYPE, members
+from melange.plan.bindings import (
+    ACCELERATOR,
+    ACCELERATOR_IN_REGION,
+    INSTANCE_TYPE,
+    OFFER,
+    REGION,
+    REPLICA_TYPE,
+    members,
+)
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question
@@ -47,13 +56,15 @@ def _options_of(options: Options, profile: Profile) -> Options:
     """The options without the names that bind none of the types that are left."""
     kinds = {
         "max_instances": (OFFER, INSTANCE_TYPE, REPLICA_TYPE),
-        "max_accelerators": (ACCELERATOR,),
+        "max_accelerators": (ACCELERATOR, ACCELERATOR_IN_REGION, REGION),
         "min_replicas": (REPLICA_TYPE,),
         "spare_replicas": (REPLICA_TYPE,),
         "require": (REPLICA_TYPE, ACCELERATOR),
         "exclude": (REPLICA_TYPE, ACCELERATOR),
     }
-    changes: dict[str, Any] = {}
+    regions = {one.offer.region for one in profile.replica_types} | {DEFAULT}
+    grids = {name: intensity for name, intensity in options.grid_g_per_kwh.items() if name in regions}
+    changes: dict[str, Any] = {"grid_g_per_kwh": grids}
     for key, some in kinds.items():
         given = getattr(options, key)
         if isinstance(given, int):

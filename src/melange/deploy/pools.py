@@ -152,7 +152,8 @@ def pools_of(
         Pool(
             name=name,
             replica_type=one.name,
-            accelerators=one.offer.accelerator + (f" x {one.tensor_parallel}" if one.tensor_parallel > 1 else ""),
+            accelerators=one.offer.accelerator
+            + (f" x {one.layout.accelerators}" if one.layout.accelerators > 1 else ""),
             planned=count,
             replicas=given[one.name],
         )

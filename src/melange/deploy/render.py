@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from melange.deploy.manifest import Manifest
+from melange.deploy.one_pool import refuse_pools
 from melange.deploy.target import Target
 from melange.deploy.targets.compose import compose
 from melange.deploy.targets.gateways import envoy, haproxy, nginx
@@ -65,6 +66,7 @@ def render(plan: Plan, target: str, *, written: date | None = None, **options: o
     ['haproxy.cfg']
     """
     found = target_of(target)
+    refuse_pools(plan, f"melange deploy --to {target}")
     return found.render(plan, found.chosen(options), written or datetime.now(UTC).date())
 
 

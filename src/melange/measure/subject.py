@@ -17,6 +17,7 @@ from melange.profile.measurement import Measurement, split_name
 from melange.profile.profile import Profile, ReplicaType
 from melange.profile.rate_cache import RateCache
 from melange.profile.searched_rates import with_searched_rates
+from melange.replica.parallelism import Layout
 from melange.slo import Slo
 from melange.workload.workload import Mask, Workload
 
@@ -71,8 +72,8 @@ def same_kind(profile: Profile, name: str) -> Mask:
 
 
 def _kind(one: ReplicaType) -> tuple[Any, ...]:
-    link = one.offer.interconnect if one.tensor_parallel > 1 else ""
-    return one.offer.accelerator, one.tensor_parallel, link, one.engine, one.variant
+    link = one.offer.interconnect if one.layout.accelerators > 1 else ""
+    return one.offer.accelerator, one.layout, link, one.engine, one.variant
 
 
 def service_subject(
@@ -195,7 +196,7 @@ def _named(replica_types: Sequence[ReplicaType], name: str) -> ReplicaType:
     fits = [
         one
         for one in replica_types
-        if one.offer.accelerator == accelerator and one.tensor_parallel == degree and not one.variant
+        if one.offer.accelerator == accelerator and one.layout == Layout(tensor_parallel=degree) and not one.variant
     ]
     if not fits:
         names = {one.name for one in replica_types} | {one.offer.accelerator for one in replica_types}

@@ -98,7 +98,7 @@ def check_one_meaning(
     for name in accelerators:
         rented = members(name, items, kinds)
         by_accelerator = members(name, items, (ACCELERATOR,))
-        held = {items[r].offer.accelerators for r in np.flatnonzero(by_accelerator | rented).tolist()}
+        held = {items[r].accelerators for r in np.flatnonzero(by_accelerator | rented).tolist()}
         if rented.any() and ((rented != by_accelerator).any() or held != {1}):
             whole = sorted({items[r].offer.name for r in np.flatnonzero(rented).tolist()})
             raise InputError(

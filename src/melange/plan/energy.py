@@ -16,6 +16,7 @@ from melange.catalog.accelerator import Accelerator
 from melange.catalog.grid import grid_intensity
 from melange.errors import InputError, some_of
 from melange.files import Json
+from melange.plan.options import CARBON
 from melange.units import S_PER_H, TOKENS_PER_MTOK
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 IDLE_OF_TDP, BUSY_OF_TDP = 0.4, 1.4
 _W_PER_KW, _G_PER_KG = 1000.0, 1000.0
+# The key that asks for emissions, and what asks for none.
+_PRICE_KEYS = ("carbon_price_per_kg", "carbon_price_per_kg: 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,38 @@ def instance_kw(accelerator: Accelerator, accelerators: int, load: float, pue: f
     return accelerators * accelerator.tdp_w * share * pue / _W_PER_KW
 
 
+def emissions_of(
+    offers: Sequence[Offer], options: Options, facts: Mapping[str, Accelerator] | None = None
+) -> dict[Offer, float]:
+    """What an instance of each offer emits at the load that headroom leaves [kg CO2e/h].
+
+    Parameters
+    ----------
+    offers, options
+        What is rented, and the headroom, the grids and the overhead that are planned with.
+    facts
+        Accelerators by name; None: the bundled ones.
+
+    Raises
+    ------
+    InputError
+        Accelerators whose power is not known.
+    """
+    known = _bundled() if facts is None else facts
+    unknown = sorted({one.accelerator for one in offers if not _tdp_w(known, one.accelerator)})
+    if unknown:
+        key, other = ("objective: carbon", "objective: cost") if options.objective == CARBON else _PRICE_KEYS
+        raise InputError(
+            f"plan.{key}: the power of {some_of(unknown)} is not known",
+            hint=f"leave them out: offers.gpus, or plan.{other}",
+        )
+    found = {}
+    for one in dict.fromkeys(offers):
+        kw = instance_kw(known[one.accelerator], one.accelerators, 1.0 - options.headroom, options.pue)
+        found[one] = kw * grid_intensity(one.region, options.grid_g_per_kwh) / _G_PER_KG
+    return found
+
+
 def with_carbon_cost(offers: Sequence[Offer], facts: Mapping[str, Accelerator], options: Options) -> tuple[Offer, ...]:
     """Offers that cost what their emissions are counted with besides, at the load that headroom leaves.
 
@@ -65,19 +100,11 @@ def with_carbon_cost(offers: Sequence[Offer], facts: Mapping[str, Accelerator], 
     InputError
         Accelerators whose power is not known.
     """
-    unknown = sorted({one.accelerator for one in offers if not facts[one.accelerator].tdp_w})
-    if unknown:
-        raise InputError(
-            f"plan.carbon_price_per_kg: the power of {some_of(unknown)} is not known",
-            hint="leave them out: offers.gpus, or plan.carbon_price_per_kg: 0",
-        )
-    found = []
-    for one in offers:
-        kw = instance_kw(facts[one.accelerator], one.accelerators, 1.0 - options.headroom, options.pue)
-        kg_per_h = kw * grid_intensity(one.region, options.grid_g_per_kwh) / _G_PER_KG
-        cost = kg_per_h * options.carbon_price_per_kg
-        found.append(replace(one, cost_per_h=one.cost_per_h + cost, carbon_cost_per_h=cost))
-    return tuple(found)
+    emitted, price = emissions_of(offers, options, facts), options.carbon_price_per_kg
+    return tuple(
+        replace(one, cost_per_h=one.cost_per_h + emitted[one] * price, carbon_cost_per_h=emitted[one] * price)
+        for one in offers
+    )
 
 
 def energy_of(plan: Plan, facts: Mapping[str, Accelerator] | None = None) -> dict[str, EnergyUse]:
@@ -90,10 +117,7 @@ def energy_of(plan: Plan, facts: Mapping[str, Accelerator] | None = None) -> dic
     facts
         Accelerators by name; None: the bundled ones.
     """
-    if facts is None:
-        from melange.catalog.bundled import accelerators
-
-        facts = accelerators()
+    facts = _bundled() if facts is None else facts
     options, found = plan.options, {}
     for r, one in enumerate(plan.replica_types):
         count = int(plan.instances[r])
@@ -102,12 +126,22 @@ def energy_of(plan: Plan, facts: Mapping[str, Accelerator] | None = None) -> dic
         fact = facts.get(one.offer.accelerator)
         if fact is None or not fact.tdp_w:
             return {}
-        kw = count * instance_kw(fact, one.offer.accelerators, float(plan.load[r]), options.pue)
+        kw = count * instance_kw(fact, one.accelerators, float(plan.load[r]), options.pue)
         carbon = kw * grid_intensity(one.offer.region, options.grid_g_per_kwh) / _G_PER_KG
         found[one.name] = _use(kw, carbon, _mtok_per_h(plan, r))
     total = _mtok_per_h(plan, None)
     kw, carbon = sum(one.power_kw for one in found.values()), sum(one.carbon_kg_per_h for one in found.values())
     return found | {"total": _use(kw, carbon, total)}
+
+
+def _bundled() -> Mapping[str, Accelerator]:
+    from melange.catalog.bundled import accelerators
+
+    return accelerators()
+
+
+def _tdp_w(facts: Mapping[str, Accelerator], name: str) -> float:
+    return facts[name].tdp_w if name in facts else 0.0
 
 
 def _use(kw: float, carbon_kg_per_h: float, mtok_per_h: float) -> EnergyUse:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from melange.errors import MelangeError
+from melange.errors import InputError, MelangeError
 from melange.files import Json
 from melange.plan.break_even import break_even
 from melange.plan.cheaper_fleet import CheaperFleet, nearest_cheaper
@@ -15,6 +15,7 @@ from melange.plan.cheapest import cheapest
 from melange.plan.exact.dominated import needed_types
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import minimise
+from melange.plan.options import CARBON
 from melange.plan.plan import Plan
 from melange.plan.problem import Problem, build
 from melange.plan.question import Question
@@ -110,7 +111,17 @@ def explain(plan: Plan) -> Explanation:
 
     Under a budget the traffic that the plan serves is explained. Of a certified plan the closed form of its question is
     explained: prices and duals are those of the program, and a search by simulation has none.
+
+    Raises
+    ------
+    InputError
+        A plan of least emissions: prices do not decide it.
     """
+    if plan.options.objective == CARBON:
+        raise InputError(
+            "plan.objective: carbon: what other prices would change is known of the cheapest plan only",
+            hint="set plan.objective=cost to explain that",
+        )
     if plan.certificate is not None:
         plan = solve(plan.question)
     question = _explained(plan)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.plan.question import Question
+from melange.replica.parallelism import Layout
 from melange.workload.workload import Array
 
 # Shares and rates that differ by less are the same: a solver leaves differences of 1e-12 where nothing differs.
@@ -36,7 +37,7 @@ def fingerprint(question: Question, instances: npt.NDArray[np.int64], share: Arr
     profile, workload, options = question.profile, question.workload, question.options
     used = [r for r, count in enumerate(instances) if count]
     fleet = [
-        (item.name, item.tensor_parallel, item.engine, item.variant, int(instances[r]))
+        (item.name, *_split(item.layout), item.engine, item.variant, int(instances[r]))
         for r, item in ((r, profile.replica_types[r]) for r in used)
     ]
     told = {
@@ -53,6 +54,11 @@ def fingerprint(question: Question, instances: npt.NDArray[np.int64], share: Arr
         "confidence": options.confidence,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:_LENGTH]
+
+
+def _split(layout: Layout) -> tuple[int, ...]:
+    plain = (layout.tensor_parallel,)
+    return plain if layout.is_plain else (*plain, layout.expert_parallel, layout.pipeline_parallel)
 
 
 def _rounded(values: Array) -> list[object]:

@@ -89,7 +89,7 @@ def load_points(plan: Plan, most: int = MOST_POINTS) -> tuple[LoadPoint, ...]:
         is_open = plan.question.profile.provenance[r] == ESTIMATED
         if not plan.instances[r] or plan.engines[r] is None or not (served[is_open] > 0).any():
             continue
-        kind = (item.offer.accelerator, item.tensor_parallel, item.offer.interconnect, item.engine, item.variant)
+        kind = (item.offer.accelerator, item.layout, item.offer.interconnect, item.engine, item.variant)
         found.setdefault(kind, _point(plan, r))
     return tuple(found.values())[:most]
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from melange.catalog.grid import DEFAULT_PUE
-from melange.errors import InputError
+from melange.errors import InputError, unknown
 from melange.files import Json
 from melange.records import record
 
+# What a plan has the least of: USD or kg of CO2 equivalent in an hour.
+COST, CARBON = "cost", "carbon"
 # Largest count of instances, replicas or slices. Beyond it, sums lose the precision that a plan is checked with.
 _MOST_COUNT = 1_000_000
 # Beyond these a figure is in the wrong unit: tonnes for kg, kg for g, percent for a ratio. No grid emits more than
@@ -63,6 +65,8 @@ class Options:
         Chance to plan for, 0-1. By closed form: the rates that replicas reach with this probability, 0.5 being the
         estimate itself, 0.9 the low end of its interval. Certified: that the plan holds, by simulation. None: the
         estimate.
+    objective
+        What the plan has the least of: ``cost``, or ``carbon``, what its instances emit in an hour (ties by cost).
     carbon_price_per_kg
         What a kg of CO2 equivalent is counted with besides the price of instances [USD/kg].
     grid_g_per_kwh
@@ -100,6 +104,7 @@ class Options:
     gap: float = 1e-3
     seed: int = 0
     confidence: float | None = None
+    objective: str = COST
     carbon_price_per_kg: float = 0.0
     grid_g_per_kwh: Mapping[str, float] = field(default_factory=dict)
     pue: float = DEFAULT_PUE
@@ -131,6 +136,13 @@ class Options:
                 raise InputError(f"plan.{name} must be 0 to {_MOST_COUNT:,}, got {getattr(self, name)}")
 
     def _check_energy(self) -> None:
+        if self.objective not in (COST, CARBON):
+            raise unknown("objective", self.objective, (COST, CARBON), place="plan.objective")
+        if self.objective == CARBON and self.budget_per_h is not None:
+            raise InputError(
+                "plan: budget_per_h asks for the most traffic, and objective: carbon for the least emissions",
+                hint="remove one of the two",
+            )
         if not 0 <= self.carbon_price_per_kg <= _MOST_CARBON_PRICE:
             found = f"got {self.carbon_price_per_kg:g}"
             raise InputError(f"plan.carbon_price_per_kg must be 0 to {_MOST_CARBON_PRICE:g} USD/kg, {found}")

@@ -14,6 +14,7 @@ from melange.files import Json, dump_document, read_as, write_document
 from melange.plan.certificate import Certificate
 from melange.plan.energy import energy_of
 from melange.plan.fingerprint import fingerprint
+from melange.plan.least_carbon import LeastCarbon
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.plan.question_file import question_to_json
@@ -74,7 +75,7 @@ class Plan:
     bound_per_h
         No plan under the same settings costs less [USD/h], and of a certified plan: no fleet holds
         for less, as far as loads add up; None under a budget, where traffic is what is sought, and where nothing is
-        proven.
+        proven, or of emissions.
     gap
         Proven distance to the best possible plan, 0-1; 1 where nothing is proven.
     single_type
@@ -100,6 +101,8 @@ class Plan:
         What one simulation of it has shown; None where there was none, or a certificate says it.
     not_simulated
         Why it could not be simulated though a simulation was asked for; empty otherwise.
+    least_carbon
+        The plan beside the cheapest one, where the least emissions were asked for; else None.
     max_request_rate
         The rates that it counts on, at the confidence that its question asks for (R, I, O) [1/s]; 0 for a type that is
         not used.
@@ -123,6 +126,7 @@ class Plan:
     certificate: Certificate | None = None
     simulation: Simulation | None = None
     not_simulated: str = ""
+    least_carbon: LeastCarbon | None = None
     max_request_rate: Array = field(init=False)
 
     def __post_init__(self) -> None:
@@ -306,6 +310,7 @@ class Plan:
             "certificate": self.certificate.to_json() if self.certificate else None,
             "simulation": self.simulation.to_json() if self.simulation else None,
             "not_simulated": self.not_simulated,
+            "least_carbon": self.least_carbon.to_json() if self.least_carbon else None,
             **question_to_json(self.question, self.instances > 0),
         }
 

@@ -23,7 +23,7 @@ _ROUNDING = 1e-6
 _PLAIN = {"cost_per_h": "cost_per_h", "bound_per_h": "bound_per_h", "gap": "gap", "status": "status"}
 _PLAIN |= {"solve_s": "solve_s", "served_fraction": "served_fraction", "unservable": "unservable"}
 _PLAIN |= {"warnings": "cautions"}
-_OPTIONAL = ("cost_at", "next_measurement", "certificate", "simulation", "not_simulated")
+_OPTIONAL = ("cost_at", "next_measurement", "certificate", "simulation", "not_simulated", "least_carbon")
 
 
 def plan_from_json(content: Json) -> Plan:

@@ -255,14 +255,17 @@ def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, 
     for offer in {item.offer.name: item.offer for item in items}.values():
         if offer.max_instances is not None:
             most_by_name[offer.name] = min(offer.max_instances, most_by_name.get(offer.name, offer.max_instances))
+    if not most_by_name and not options.max_accelerators:
+        return ()
     rented = Bindings(items, (OFFER, INSTANCE_TYPE, REPLICA_TYPE))
     cards = Bindings(items, (ACCELERATOR, ACCELERATOR_IN_REGION, REGION))
+    machines = np.array([item.machines for item in items], float)
     for name, most in most_by_name.items():
         bound = rented.positions(name)
-        limits.append(Limit(name=f"instances of {name}", members=bound, weight=np.ones(len(bound)), most=most))
+        limits.append(Limit(name=f"instances of {name}", members=bound, weight=machines[bound], most=most))
     for name, most in options.max_accelerators.items():
         bound = cards.positions(name)
-        held = np.array([items[r].offer.accelerators for r in bound], float)
+        held = np.array([items[r].accelerators for r in bound], float)
         limits.append(Limit(name=f"accelerators of {name}", members=bound, weight=held, most=most))
     return tuple(limit for limit in limits if len(limit.members))
 

@@ -104,7 +104,8 @@ def _why(profile: Profile, allowed: Mask, cell: int) -> str:
             why = "could serve it, but is excluded or not available"
         else:
             continue
-        name = item.offer.accelerator + (f" x {item.tensor_parallel}" * (item.tensor_parallel > 1))
+        held = item.layout.accelerators
+        name = item.offer.accelerator + (f" x {held}" * (held > 1))
         told_by_kind[_FIGURE.sub("#", why)].append((name, why))
     if not told_by_kind:
         return "no replica type is allowed"

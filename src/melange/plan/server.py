@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from melange.files import Json
+from melange.profile.profile import DECODE_POOL, PREFILL_POOL
+from melange.replica.parallelism import Layout, layout_of
 from melange.replica.speculation import Speculation
 
 if TYPE_CHECKING:
@@ -44,10 +46,11 @@ class Server:
         What it serves: the model's name, and the quantized variant; empty: as published.
     engine, era
         As the replica type names it, and the era whose limits these are (``vllm-1``); empty: not known.
-    tensor_parallel
-        Accelerators that split each layer.
+    tensor_parallel, expert_parallel, pipeline_parallel
+        As of :class:`~melange.replica.parallelism.Layout`.
     max_sequences, max_batched_tokens
-        Most running requests, and most tokens of one step.
+        Most running requests, and most tokens of one step; of a data-parallel rank where there are some, and of the
+        part of a batch that is in a stage.
     block_tokens
         Tokens of one KV block.
     max_context
@@ -61,6 +64,8 @@ class Server:
         Whether prompts that share a prefix read it once.
     speculation
         Draft tokens that each step verifies besides; None: none.
+    pool
+        What it does of a request: ``prefill`` or ``decode``; else all of it.
     source
         Where the planned rates come from: ``estimated``, ``anchored`` or ``measured``; empty: not known. The limits of
         a measured one are assumed where the server did not say them.
@@ -87,10 +92,20 @@ class Server:
     is_prefix_caching: bool | None = None
     speculation: Speculation | None = None
     source: str = ""
+    expert_parallel: int = 1
+    pipeline_parallel: int = 1
+    pool: str = ""
+
+    @property
+    def layout(self) -> Layout:
+        """How it is spread over accelerators."""
+        return layout_of(self.tensor_parallel, self.expert_parallel, self.pipeline_parallel)
 
     def __str__(self) -> str:
         model = f"{self.model or 'an unnamed model'}{f' ({self.variant})' if self.variant else ''}"
         parts = [model, self.engine or "an unnamed engine", f"tensor parallel {self.tensor_parallel}"]
+        parts += [f"expert parallel {self.expert_parallel}"] if self.expert_parallel > 1 else []
+        parts += [f"pipeline parallel {self.pipeline_parallel}"] if self.pipeline_parallel > 1 else []
         return f"A replica of {self.replica_type}: {', '.join([*parts, *self.settings()])}"
 
     def settings(self) -> list[str]:
@@ -119,15 +134,20 @@ def servers_of(plan: Plan) -> tuple[Server, ...]:
             variant=one.variant,
             engine=one.engine,
             tensor_parallel=one.tensor_parallel,
-            **({} if engine is None else _limits_of(engine, _longest_request(plan, r))),
+            expert_parallel=one.expert_parallel,
+            pipeline_parallel=one.pipeline_parallel,
+            pool=one.pool if one.pool in (PREFILL_POOL, DECODE_POOL) else "",
+            **({} if engine is None else _limits_of(engine, _longest_request(plan, r), one.layout)),
         )
         for r, (one, engine) in enumerate(zip(plan.replica_types, plan.engines, strict=True))
         if replicas[one.name] > 0
     )
 
 
-def _limits_of(engine: Engine, longest_request: int) -> Json:
+def _limits_of(engine: Engine, longest_request: int, layout: Layout) -> Json:
     limits = {name: getattr(engine, name) for name in ("era", "source", "speculation", *_LIMITS)}
+    limits["max_sequences"] = engine.max_sequences // layout.data_parallel
+    limits["max_batched_tokens"] = engine.max_batched_tokens // layout.ranks
     fits = max(_LARGEST_REQUEST * _held_context(engine), longest_request)
     return limits | {"max_context": math.floor(min(engine.max_context, fits))}
 
@@ -144,7 +164,7 @@ def _longest_request(plan: Plan, r: int) -> int:
 
 def _held_context(engine: Engine) -> float:
     """The longest request that the KV cache holds by itself [tokens], as :func:`~melange.replica.memory.held_in`."""
-    layers, room = engine.full_layers + engine.sliding_layers, engine.kv_tokens
+    layers, room = engine.full_layers + engine.sliding_layers, engine.kv_tokens / engine.kv_parts
     room -= engine.block_tokens * layers
     short = max(room / layers, 0.0)
     if not engine.sliding_layers or short <= engine.window:

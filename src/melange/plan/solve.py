@@ -11,13 +11,14 @@ import numpy.typing as npt
 from melange.errors import Caution, InfeasibleError
 from melange.plan.baseline import single_types
 from melange.plan.budget import most_traffic
+from melange.plan.by_carbon import least_carbon
 from melange.plan.cheapest import cheapest
 from melange.plan.diagnose import why_infeasible
 from melange.plan.exact.dominated import needed_types
 from melange.plan.fleet import Fleet, broken_limits, busy, check, least_peak_shares
 from melange.plan.incumbent import nearest
 from melange.plan.milp.program import Say
-from melange.plan.options import Options
+from melange.plan.options import CARBON, Options
 from melange.plan.plan import Baseline, Plan
 from melange.plan.problem import ROUNDING, Problem, build
 from melange.plan.question import Question, question_of
@@ -82,6 +83,8 @@ def solve(
     """
     began = time.monotonic()
     asked = question_of(question, profile, options)
+    if asked.options.objective == CARBON:
+        return least_carbon(asked, lambda one: solve(one, incumbent=incumbent, progress=progress))
     counted = asked.at_confidence()
     scope = scope_of(counted)
     whole = build(counted, scope.allowed, scope.served)

@@ -22,12 +22,14 @@ import numpy as np
 from melange.errors import InfeasibleError
 from melange.files import Json
 from melange.plan.confidence import DECILE, NOT_KNOWN, at_quantile, quantile_of, with_rates
+from melange.plan.options import COST
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
 from melange.plan.solve import solve
 from melange.profile.correction import REFERENCE_BATCH, SHARES, Sample, correction
 from melange.profile.profile import MEASURED
+from melange.replica.parallelism import Layout
 from melange.units import MIN_PER_H, S_PER_MIN, significant
 from melange.workload.workload import Array
 
@@ -50,7 +52,7 @@ TURNS, LEAST_REQUESTS = 4, 100
 _WORTH = 1e-3
 
 # Replica types that one measurement speaks for: accelerator, tensor-parallel degree, interconnect, engine.
-_Kind = tuple[str, int, str, str]
+_Kind = tuple[str, Layout, str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,7 @@ def suggest_measurements(
     ----------
     question
         What is planned; where it asks for no confidence, 0.9 is what cautious means, or the highest of 0.75 and 0.5
-        with which there is a plan. A budget is set aside.
+        with which there is a plan. A budget is set aside; under the objective of carbon the cheapest plan is meant.
     count
         At most this many.
     in_flight
@@ -128,7 +130,7 @@ def suggest_measurements(
     InfeasibleError
         No plan exists even on the middle estimates.
     """
-    case = _case(question)
+    case = _case(question.with_options(objective=COST))
     values = [_value(case, kind, in_flight) for kind in case.worthwhile()]
     gains = [value.next_saving() for value in values]
     found: list[Suggestion] = []
@@ -205,7 +207,7 @@ def _case(question: Question) -> _Case:
         break
     kinds: dict[_Kind, list[int]] = {}
     for r, item in enumerate(profile.replica_types):
-        kind = (item.offer.accelerator, item.tensor_parallel, item.offer.interconnect, item.engine)
+        kind = (item.offer.accelerator, item.layout, item.offer.interconnect, item.engine)
         kinds.setdefault(kind, []).append(r)
     return _Case(question=plain, quantile=quantile_of(confidence), base=base, types_by_kind=kinds)
 
@@ -303,7 +305,7 @@ class _Value:
             concurrency=concurrency,
             request_rate=rate,
             saves_per_h=saving,
-            gpu_minutes=minutes * item.tensor_parallel,
+            gpu_minutes=minutes * item.layout.accelerators,
             cost=minutes / MIN_PER_H * item.cost_per_h,
         )
 

@@ -14,6 +14,12 @@ from melange.profile.profile import Profile
 from melange.workload.workload import Workload
 
 
+def compared_types(plan: Plan) -> list[int]:
+    """Types that are compared by request size, by position; the intervals of others are not shown."""
+    # A second pool works like its type, and plans at other limits and rates have none.
+    return [r for r in comparable_types(plan) if not plan.replica_types[r].pool]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Study:
     """A plan and its curves, as pages show them.
@@ -39,8 +45,7 @@ class Study:
     legend: Legend = field(init=False)
 
     def __post_init__(self) -> None:
-        # A second pool works like its type, and plans at other limits and rates have none.
-        compared = [r for r in comparable_types(self.plan) if not self.plan.replica_types[r].pool]
+        compared = compared_types(self.plan)
         found = winners(request_cost(self.profile), compared)
         object.__setattr__(self, "compared", compared)
         object.__setattr__(self, "found", found)

@@ -148,6 +148,8 @@ def step_times(
     for one in hardware:
         served, facts = variant_of(model, one.variant), facts_by_name[one.accelerator]
         try:
+            if not one.layout.is_plain:
+                raise _NoTables("layouts other than tensor parallelism")
             system, version = _tables(one, era)
             steps = _steps(served, one, facts, era, (system, version))
             ours = step_cost(served, facts, tensor_parallel=one.tensor_parallel, constants=era.constants)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Where requests that share a prefix go: to any replica of a type, or to the same one.
 SPREAD, AFFINITY = "spread", "affinity"
+# Engines that serve with neither expert nor pipeline parallelism.
+_ONE_MACHINE = ("vllm-0.2",)
 # Rounds in which the rate of a replica and what its cache holds are made to agree: each halves what is left.
 _ROUNDS = 6
 
@@ -46,11 +48,27 @@ def check_kv_dtype(model: Model, hardware: Sequence[Hardware], facts: Mapping[st
         )
 
 
+def check_layouts(era: Era, experts: Sequence[int], stages: Sequence[int]) -> None:
+    """See that the engine can spread experts and stages.
+
+    Raises
+    ------
+    InputError
+        An engine that cannot.
+    """
+    if era.name in _ONE_MACHINE and max(*experts, *stages) > 1:
+        key = "expert_parallel" if max(experts) > 1 else "pipeline_parallel"
+        raise InputError(
+            f"profile.{key}: engine {era.name} splits layers only", hint="leave it out, or name a newer engine"
+        )
+
+
 def drafting_of(inputs: EstimateInputs, distinct: Sequence[Hardware]) -> frozenset[Hardware]:
     """The hardware that carries the traffic with fewer replicas if its steps verify drafts, or only then.
 
     Drafts help small batches, which tight limits or little memory leave, and cost throughput where arithmetic limits.
     """
+    distinct = tuple(one for one in distinct if one.layout.is_plain)  # engines draft on no others, or badly
     needed = [
         _replicas_needed(inputs, [replace(one, is_drafting=is_on) for one in distinct]) for is_on in (True, False)
     ]

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from melange.catalog.accelerator import Accelerator
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
-from melange.catalog.variants import variant_of
-from melange.profile.estimate_cautions import estimate_cautions
 from melange.profile.estimate_inputs import OWN, EstimateInputs
 from melange.profile.profile import ESTIMATED, Profile
-from melange.replica.capacity import INTERVAL_BISECTIONS, Replicas, max_request_rate
+from melange.replica.capacity import INTERVAL_BISECTIONS, Sizes, max_request_rate
 from melange.replica.engine import engines_of
-from melange.replica.era import DEFAULT_ENGINE, Era, Residuals
+from melange.replica.era import DEFAULT_ENGINE, Era
 from melange.replica.reasons import why_zero
 from melange.replica.step import scaled
 from melange.slo import Slo
-from melange.workload.workload import Array, Buckets, Workload
+from melange.workload.workload import Array, Buckets, Mask, Workload
+
+_NOT_SHOWN = "not estimated: only the sizes of the traffic are shown"
+_Number = TypeVar("_Number", bound=np.generic)
 
 
 def estimate(
@@ -101,17 +104,36 @@ def estimate(
     )
 
 
-def estimate_from(inputs: EstimateInputs) -> Profile:
-    """:func:`estimate` of inputs that are one value."""
-    distinct = inputs.distinct_hardware
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shown:
+    """The part of an estimate that a sweep shows; the rest is not computed.
+
+    Parameters
+    ----------
+    interval_of
+        Positions of the replica types whose ``low`` and ``high`` are wanted; those of others are the rate itself.
+    sizes
+        Which buckets are wanted (I, O); the rate of others is 0, with that reason.
+    """
+
+    interval_of: Collection[int]
+    sizes: Mask
+
+
+def estimate_from(inputs: EstimateInputs, shown: Shown | None = None) -> Profile:
+    """:func:`estimate` of inputs that are one value, or the part of it that is shown."""
+    distinct, residuals = inputs.distinct_hardware, inputs.residuals
     replicas = inputs.replicas_on(distinct)
-    residuals = [inputs.residuals_on(one) for one in distinct]
-    mid, low, high = _with_interval(inputs, replicas, residuals)
-    obstacles = [inputs.obstacle_on(one) for one in distinct]
-    reasons, reason = why_zero(mid, replicas, inputs.model, inputs.sizes_on(distinct), inputs.slo.limits, obstacles)
-    layers = [variant_of(inputs.model, one.variant).kv_shape(one.tensor_parallel) for one in distinct]
+    sizes = _wanted(inputs.sizes_on(distinct), shown)
+    mid = max_request_rate(replicas, inputs.model, sizes, inputs.slo.limits)
+    low, high = _interval(inputs, mid, shown)
+    reasons, reason = why_zero(mid, replicas, inputs.model, sizes, inputs.slo.limits, list(inputs.obstacles))
+    if shown is not None:
+        mid, low, high = (_spread(rates, shown.sizes, 0.0) for rates in (mid, low, high))
+        reason = _spread(reason, shown.sizes, len(reasons))
+        reasons = (*reasons, _NOT_SHOWN)
     kept = [inputs.prefix_kept[one] for one in distinct] if inputs.is_prefix_caching else None
-    engines = engines_of(replicas, layers, residuals, inputs.era, "estimated", kept)
+    engines = engines_of(replicas, inputs.kv_layers, residuals, inputs.era, "estimated", kept)
     place_by_hardware = {one: place for place, one in enumerate(distinct)}
     where = np.array([place_by_hardware[one] for one in inputs.hardware])
     return Profile(
@@ -126,9 +148,24 @@ def estimate_from(inputs: EstimateInputs) -> Profile:
         slo=inputs.slo,
         model=inputs.model.name,
         source=_source(inputs),
-        cautions=estimate_cautions(inputs),
+        cautions=inputs.cautions,
         engines=tuple(engines[place] for place in where),
     )
+
+
+def _wanted(sizes: Sizes, shown: Shown | None) -> Sizes:
+    """The sizes that are shown, side by side (1, 1, K) or (R, 1, K)."""
+    if shown is None:
+        return sizes
+    cached = sizes.cached if isinstance(sizes.cached, float) else sizes.cached[:, None, shown.sizes]
+    return Sizes(inputs=sizes.inputs[:, None, shown.sizes], outputs=sizes.outputs[:, None, shown.sizes], cached=cached)
+
+
+def _spread(values: npt.NDArray[_Number], where: Mask, rest: float) -> npt.NDArray[_Number]:
+    """Values side by side (R, 1, K) in their buckets (R, I, O), and one value in all others."""
+    whole = np.full((len(values), *where.shape), rest, values.dtype)
+    whole[:, where] = values[:, 0]
+    return whole
 
 
 def _source(inputs: EstimateInputs) -> str:
@@ -137,23 +174,27 @@ def _source(inputs: EstimateInputs) -> str:
     return f"{told}; {inputs.tables.source}" if inputs.tables and inputs.tables.source else told
 
 
-def _with_interval(
-    inputs: EstimateInputs, replicas: Replicas, residuals: Sequence[Residuals]
-) -> tuple[Array, Array, Array]:
-    """Rates with step times as predicted, and as slow and as fast as residuals (R) go (R, I, O) [1/s]."""
-    model, requests, limits = inputs.model, inputs.sizes_on(inputs.distinct_hardware), inputs.slo.limits
-    mid = max_request_rate(replicas, model, requests, limits)
-    low, high = (
+def _interval(inputs: EstimateInputs, mid: Array, shown: Shown | None) -> tuple[Array, Array]:
+    """Rates with steps as slow and as fast as residuals go, of the hardware of some replica types (R, I, O) [1/s]."""
+    wanted = {inputs.hardware[r] for r in (range(len(inputs.hardware)) if shown is None else shown.interval_of)}
+    where = [place for place, one in enumerate(inputs.distinct_hardware) if one in wanted]
+    low, high = mid.copy(), mid.copy()
+    if not where:
+        return low, high
+    distinct, residuals = [inputs.distinct_hardware[k] for k in where], [inputs.residuals[k] for k in where]
+    replicas = inputs.replicas_on(distinct)
+    slow, fast = (
         max_request_rate(
             replace(replicas, cost=scaled(replicas.cost, factor)),
-            model,
-            requests,
-            limits,
+            inputs.model,
+            _wanted(inputs.sizes_on(distinct), shown),
+            inputs.slo.limits,
             bisections=INTERVAL_BISECTIONS,
         )
         for factor in (_along([one.high for one in residuals]), _along([one.low for one in residuals]))
     )
-    return mid, np.minimum(low, mid), np.maximum(high, mid)
+    low[where], high[where] = np.minimum(slow, mid[where]), np.maximum(fast, mid[where])
+    return low, high
 
 
 def _along(values: Sequence[float]) -> float | Array:

@@ -7,6 +7,7 @@ from melange.errors import Caution, some_of
 from melange.profile.engine_features import SPREAD
 from melange.profile.estimate_inputs import EstimateInputs, wanted_buckets
 from melange.replica.era import kind_of
+from melange.replica.layout_cost import weight_bytes_on
 from melange.replica.memory import kv_room_bytes
 from melange.units import GIB
 
@@ -21,6 +22,7 @@ def estimate_cautions(inputs: EstimateInputs) -> tuple[Caution, ...]:
         _unmeasured(inputs),
         _extrapolated(inputs),
         _over_pcie(inputs),
+        _unmeasured_layout(inputs),
         _unverified(inputs),
         _without_tables(inputs),
         _quantized(inputs),
@@ -74,14 +76,14 @@ def _unmeasured(inputs: EstimateInputs) -> Caution | None:
 def _thin_cache(inputs: EstimateInputs) -> Caution | None:
     """Replicas whose weights leave so little memory that a small error would use all of it."""
     found: dict[str, float] = {}
-    for one in inputs.distinct_hardware:
+    for one, obstacle in zip(inputs.distinct_hardware, inputs.obstacles, strict=True):
         served, facts = variant_of(inputs.model, one.variant), inputs.facts_by_name[one.accelerator]
-        if inputs.obstacle_on(one):
+        if obstacle:
             continue
-        room = kv_room_bytes(served, facts, one.tensor_parallel, inputs.settings_on(one))
-        if room < _THIN * served.weight_bytes_on(one.tensor_parallel):
-            name = f"{one.tensor_parallel} x {one.accelerator} {one.variant}".rstrip()
-            found[name] = room * one.tensor_parallel / GIB
+        room = kv_room_bytes(served, facts, one.layout, inputs.settings_on(one))
+        if room < _THIN * weight_bytes_on(served, one.layout):
+            name = f"{one.layout.accelerators} x {one.accelerator} {one.variant}".rstrip()
+            found[name] = room * one.layout.accelerators / GIB
     if not found:
         return None
     told = some_of([f"{name} ({room:.1f} GiB)" for name, room in sorted(found.items(), key=lambda pair: pair[1])])
@@ -112,6 +114,19 @@ def _over_pcie(inputs: EstimateInputs) -> Caution | None:
     pcie = sorted({one.accelerator for one in inputs.distinct_hardware if one.is_pcie})
     what = f"tensor parallelism over PCIe ({some_of(pcie)}) differs from server to server"
     return Caution("pcie", f"{what}; measure a few points before you rely on it") if pcie else None
+
+
+def _unmeasured_layout(inputs: EstimateInputs) -> Caution | None:
+    """Experts or stages that are spread over accelerators, which is arithmetic."""
+    layouts = {one.layout.suffix for one in inputs.distinct_hardware if not one.layout.is_plain}
+    if not layouts:
+        return None
+    what = (
+        f"expert and pipeline parallelism ({some_of(sorted(layouts))}) are derived from what tensor parallelism takes"
+    )
+    if any(one.is_networked for one in inputs.distinct_hardware):
+        what += "; machines of one replica need a network of 10 Gbit/s for each accelerator, and are rented together"
+    return Caution("measure-first", f"{what}; nothing measured them: measure this first, then profile.anchors")
 
 
 def _unverified(inputs: EstimateInputs) -> Caution | None:

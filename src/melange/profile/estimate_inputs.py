@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from melange.catalog.accelerator import Accelerator
+from melange.catalog.layers import KvShape
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.catalog.variants import variant_of
-from melange.errors import InfeasibleError, InputError, unknown
-from melange.profile.engine_features import SPREAD, check_kv_dtype, drafting_of, kept_on, with_cached
+from melange.errors import Caution, InfeasibleError, InputError, unknown
+from melange.profile.engine_features import SPREAD, check_kv_dtype, check_layouts, drafting_of, kept_on, with_cached
 from melange.profile.profile import ReplicaType
-from melange.profile.replica_types import compared_variants, replica_types_of
+from melange.profile.replica_types import Degrees, compared_variants, replica_types_of
 from melange.replica.capacity import Replicas, Sizes
 from melange.replica.era import DEFAULT_ENGINE, EngineSettings, Era, Residuals, find_era
-from melange.replica.hardware import Hardware, hardware_of, replicas_of, settings_on
+from melange.replica.hardware import Hardware, hardware_of, kv_tokens_of, replicas_of, settings_on
+from melange.replica.layout_cost import widened
+from melange.replica.memory import kv_room_bytes, token_layers
 from melange.replica.reasons import obstacle
 from melange.slo import Slo
 from melange.workload.prefix_reuse import PrefixReuse
@@ -30,6 +33,27 @@ if TYPE_CHECKING:
 
 # Where step times come from.
 OWN, AICONFIGURATOR = "own", "aiconfigurator"
+# Machines that one replica may span where nobody says how many: more would be one replica of 64 accelerators and more.
+MOST_MACHINES = 8
+# Instances that are joined unasked hold this many accelerators: the networks of smaller ones are slow. A judgment.
+_LEAST_ACCELERATORS = 4
+
+
+# What follows from inputs and does not depend on their SLO: kept by ``under``. What prefix caches keep is not among it.
+_WITHOUT_SLO = (
+    "era",
+    "facts_by_name",
+    "planned_sizes",
+    "replica_types",
+    "hardware",
+    "distinct_hardware",
+    "tables",
+    "replicas_by_hardware",
+    "residuals",
+    "obstacles",
+    "kv_layers",
+    "cautions",
+)
 
 
 # Without slots: what follows from the fields is computed when it is first asked for, and kept.
@@ -46,6 +70,11 @@ class EstimateInputs:
     prefix_routing
         Where requests that share a prefix go: ``spread`` over the replicas of a type at random, or ``affinity``: all to
         the same one.
+    expert_parallel
+        Accelerators that share out the routed experts of a mixture, each a layout of its own to try; None: experts are
+        split like other layers.
+    pipeline_parallel
+        Stages to try; None: one, or where the model fits no instance on offer the fewest that it fits.
     max_context, min_kv_tokens
         Settings of the engine that replace its own: the longest prompt plus completion, and what a replica's KV cache
         must hold [tokens]; None and 0: its own.
@@ -70,6 +99,8 @@ class EstimateInputs:
     min_kv_tokens: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     prefix_routing: str = SPREAD
+    expert_parallel: Sequence[int] | None = None
+    pipeline_parallel: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.engine, str):
@@ -147,14 +178,51 @@ class EstimateInputs:
     def replica_types(self) -> tuple[ReplicaType, ...]:
         """What may serve (R)."""
         variants = compared_variants(self.model, self.variants, self.era)
-        return tuple(replica_types_of(self.model, self.offers, self.engine_name, self.tensor_parallel, variants))
+        given = self.tensor_parallel
+        tensor = (given,) if isinstance(given, int) else None if given is None else tuple(given)
+        experts, stages = tuple(self.expert_parallel or (1,)), tuple(self.pipeline_parallel or (1,))
+        check_layouts(self.era, experts, stages)
+        degrees = Degrees(tensor=tensor, expert=experts, pipeline=stages)
+        found = tuple(replica_types_of(self.model, self.offers, self.engine_name, degrees, variants))
+        if self.pipeline_parallel is not None or any(self._fits(one) for one in found):
+            return found
+        return self._across_instances(degrees, variants) or found
+
+    def _fits(self, one: ReplicaType) -> bool:
+        """Whether the model's weights fit a replica; so they do where the accelerator is not known."""
+        facts = self.facts_by_name.get(one.offer.accelerator)
+        return (
+            facts is None
+            or kv_room_bytes(variant_of(self.model, one.variant), facts, one.layout, self.era.settings) > 0
+        )
+
+    def _holds(self, one: ReplicaType) -> bool:
+        """Whether it also holds a request of each size of the traffic."""
+        model, facts = variant_of(self.model, one.variant), self.facts_by_name[one.offer.accelerator]
+        room = kv_tokens_of(model, facts, one.layout, self.era.settings)
+        longest = float(self.planned_sizes.longest[0][wanted_buckets(self.sizes)].max())
+        return bool(0 < token_layers(model, np.array(longest), 0.0, one.tensor_parallel) <= room)
+
+    def _across_instances(self, degrees: Degrees, variants: Sequence[str]) -> tuple[ReplicaType, ...]:
+        """Replica types of several instances each, the fewest of every offer that the model fits."""
+        offers = [one for one in self.offers if one.accelerators >= _LEAST_ACCELERATORS]
+        found: dict[str, ReplicaType] = {}
+        for stages in range(2, 2 * MOST_MACHINES + 1):
+            wanted = replace(degrees, expert=(1,), pipeline=(stages,))
+            try:
+                types = replica_types_of(self.model, offers, self.engine_name, wanted, variants)
+            except InputError:
+                continue
+            for one in types:
+                key = f"{one.offer.name} {one.variant}"
+                if one.machines <= MOST_MACHINES and key not in found and self._holds(one):
+                    found[key] = one
+        return tuple(found.values())
 
     @cached_property
     def hardware(self) -> tuple[Hardware, ...]:
         """The hardware of each replica type (R), with drafts where they serve more than they cost."""
-        plain = tuple(
-            hardware_of(one.offer, one.tensor_parallel, self.facts_by_name, one.variant) for one in self.replica_types
-        )
+        plain = tuple(hardware_of(one.offer, one.layout, self.facts_by_name, one.variant) for one in self.replica_types)
         check_kv_dtype(self.model, plain, self.facts_by_name, self.era)
         if self.era.settings.speculation is None:
             return plain
@@ -165,6 +233,42 @@ class EstimateInputs:
     def distinct_hardware(self) -> tuple[Hardware, ...]:
         """Each hardware once, in the order of replica types."""
         return tuple(dict.fromkeys(self.hardware))
+
+    def under(self, slo: Slo) -> EstimateInputs:
+        """The same under another SLO; what does not depend on it is not computed again."""
+        other = replace(self, slo=slo)
+        if self.era.settings.speculation is None:  # where drafts pay depends on the limits
+            other.__dict__.update({name: getattr(self, name) for name in _WITHOUT_SLO})
+        return other
+
+    @cached_property
+    def replicas_by_hardware(self) -> dict[tuple[Hardware, ...], Replicas]:
+        """What :meth:`replicas_on` was asked for."""
+        return {}
+
+    @cached_property
+    def residuals(self) -> tuple[Residuals, ...]:
+        """How far measured step times were from predicted ones on each distinct hardware."""
+        return tuple(self.residuals_on(one) for one in self.distinct_hardware)
+
+    @cached_property
+    def obstacles(self) -> tuple[str, ...]:
+        """Why a replica on each distinct hardware cannot serve anything at all; empty if it can."""
+        return tuple(self.obstacle_on(one) for one in self.distinct_hardware)
+
+    @cached_property
+    def kv_layers(self) -> tuple[KvShape, ...]:
+        """What a request takes of the KV cache on each distinct hardware."""
+        return tuple(
+            variant_of(self.model, one.variant).kv_shape(one.tensor_parallel) for one in self.distinct_hardware
+        )
+
+    @cached_property
+    def cautions(self) -> tuple[Caution, ...]:
+        """All cautions on an estimate of these inputs."""
+        from melange.profile.estimate_cautions import estimate_cautions
+
+        return estimate_cautions(self)
 
     @cached_property
     def tables(self) -> StepTimes | None:
@@ -210,18 +314,22 @@ class EstimateInputs:
 
     def replicas_on(self, hardware: Sequence[Hardware]) -> Replicas:
         """One replica on each hardware, side by side (R, 1, 1)."""
-        known = self.tables.cost_by_hardware if self.tables else None
-        return replicas_of(self.model, hardware, self.facts_by_name, self.era, known)
+        asked = tuple(hardware)
+        if asked not in self.replicas_by_hardware:
+            known = self.tables.cost_by_hardware if self.tables else None
+            found = replicas_of(self.model, asked, self.facts_by_name, self.era, known)
+            self.replicas_by_hardware[asked] = found
+        return self.replicas_by_hardware[asked]
 
     def residuals_on(self, hardware: Hardware) -> Residuals:
         """How far measured step times were from predicted ones on such hardware."""
         own = self.era.residuals_of(self.model, self.facts_by_name[hardware.accelerator])
-        return self.tables.residuals_on(hardware, own) if self.tables else own
+        return widened(self.tables.residuals_on(hardware, own) if self.tables else own, hardware.layout)
 
     def obstacle_on(self, hardware: Hardware) -> str:
         """Why a replica on that hardware cannot serve anything at all; empty if it can."""
         served, facts = variant_of(self.model, hardware.variant), self.facts_by_name[hardware.accelerator]
-        return obstacle(served, facts, hardware.tensor_parallel, self.settings_on(hardware))
+        return obstacle(served, facts, hardware.layout, self.settings_on(hardware))
 
 
 def bundled_accelerators() -> Mapping[str, Accelerator]:

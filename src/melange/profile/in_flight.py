@@ -32,7 +32,7 @@ def in_flight(
     """
     era = engine if isinstance(engine, Era) else find_era(engine)
     facts = bundled_accelerators()
-    hardware = [hardware_of(one.offer, one.tensor_parallel, facts, one.variant) for one in profile.replica_types]
+    hardware = [hardware_of(one.offer, one.layout, facts, one.variant) for one in profile.replica_types]
     requests = planned_sizes(sizes)
     replicas = replicas_of(model, hardware, facts, era)
     rate = np.where(profile.max_request_rate > 0, profile.max_request_rate, profile.high)

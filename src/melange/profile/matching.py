@@ -87,7 +87,8 @@ def _measured_hardware(point: Measurement, inputs: EstimateInputs, served: Mappi
     accelerator, degree = split_name(name)
     degree = point.tensor_parallel or degree
     wanted = (accelerator, degree, _served_variants(point.model, served)[0])
-    matches = {one for one in hardware if (one.accelerator, one.tensor_parallel, one.variant) == wanted}
+    plain = [one for one in hardware if one.layout.is_plain]
+    matches = {one for one in plain if (one.accelerator, one.tensor_parallel, one.variant) == wanted}
     if len(matches) > 1:
         raise InputError(
             f"{point.source}: {accelerator} x {degree} is offered with two kinds of links; name the replica type",
@@ -95,7 +96,7 @@ def _measured_hardware(point: Measurement, inputs: EstimateInputs, served: Mappi
         )
     if matches:
         return matches.pop()
-    degrees = sorted({one.tensor_parallel for one in hardware if one.accelerator == accelerator})
+    degrees = sorted({one.tensor_parallel for one in plain if one.accelerator == accelerator})
     if degrees:
         listed = ", ".join(map(str, degrees))
         raise InputError(f"{point.source}: {accelerator} is offered split over {listed}, not over {degree}")

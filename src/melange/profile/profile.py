@@ -16,6 +16,7 @@ from melange.errors import Caution, InputError
 from melange.files import Json, dump_document, read_as, write_document
 from melange.records import record, records, text, value_of
 from melange.replica.engine import Engine, engines_from_json, engines_to_json
+from melange.replica.parallelism import Layout, layout_of
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets, frozen_array
 
@@ -24,6 +25,10 @@ PROVENANCES = ("measured", "anchored", "estimated")
 MEASURED, ANCHORED, ESTIMATED = range(3)
 # Requests per second that a replica serves: beyond them, sums of loads lose their digits.
 _LEAST_RATE, _MOST_RATE = 1e-12, 1e15
+
+
+# Pools of replicas for long prompts, and of those that only read prompts, or only make tokens.
+LONG_POOL, PREFILL_POOL, DECODE_POOL = "long", "prefill", "decode"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +48,11 @@ class ReplicaType:
     variant
         Quantized variant of the model that it serves (``fp8``, ``int4+fp8-kv``); empty: the model as published.
     pool
-        What a second pool of the same replica type is for (``long``: prompts above some length); empty: the first one.
+        What a second pool of the same replica type is for (``long``: prompts above some length; ``prefill`` and
+        ``decode``: only that part of requests); empty: the first one, for whole requests of all sizes.
+    expert_parallel, pipeline_parallel
+        Accelerators that share out the experts of a mixture, and stages that the layers are cut into
+        (:class:`~melange.replica.parallelism.Layout`).
     """
 
     name: str
@@ -52,13 +61,23 @@ class ReplicaType:
     engine: str = ""
     variant: str = ""
     pool: str = ""
+    expert_parallel: int = 1
+    pipeline_parallel: int = 1
 
     def __post_init__(self) -> None:
-        if not 1 <= self.tensor_parallel <= self.offer.accelerators:
+        held, layout = self.offer.accelerators, self.layout
+        if not 1 <= self.tensor_parallel <= held:
             raise InputError(
-                f"{self.name}: tensor_parallel must be 1 to {self.offer.accelerators} "
+                f"{self.name}: tensor_parallel must be 1 to {held} "
                 f"(the accelerators of the instance), got {self.tensor_parallel}"
             )
+        if self.expert_parallel > held:
+            raise InputError(
+                f"{self.name}: expert_parallel must be 1 to {held} (the accelerators of the instance), "
+                f"got {self.expert_parallel}"
+            )
+        if layout.accelerators > held and (layout.accelerators % held or held % self.tensor_parallel):
+            raise InputError(f"{self.name}: {layout.suffix} does not fill instances of {held} accelerators")
 
     @property
     def type_name(self) -> str:
@@ -66,14 +85,29 @@ class ReplicaType:
         return self.name.removesuffix(f" {self.pool}") if self.pool else self.name
 
     @property
+    def layout(self) -> Layout:
+        """How one replica is spread over accelerators."""
+        return layout_of(self.tensor_parallel, self.expert_parallel, self.pipeline_parallel)
+
+    @property
+    def machines(self) -> int:
+        """Machines that make up an instance of this type: more than one where a replica spans several."""
+        return max(1, self.layout.accelerators // self.offer.accelerators)
+
+    @property
+    def accelerators(self) -> int:
+        """Accelerators of an instance, on all of its machines."""
+        return self.offer.accelerators * self.machines
+
+    @property
     def replicas_per_instance(self) -> int:
         """Replicas that one instance holds."""
-        return self.offer.accelerators // self.tensor_parallel
+        return self.accelerators // self.layout.accelerators
 
     @property
     def cost_per_h(self) -> float:
-        """Price of one whole instance [USD/h]."""
-        return self.offer.cost_per_h
+        """Price of one whole instance, on all of its machines [USD/h]."""
+        return self.offer.cost_per_h * self.machines
 
     def to_json(self) -> Json:
         """As a JSON object."""
@@ -84,6 +118,8 @@ class ReplicaType:
             "engine": self.engine,
             "variant": self.variant,
             "pool": self.pool,
+            "expert_parallel": self.expert_parallel,
+            "pipeline_parallel": self.pipeline_parallel,
         }
 
     @classmethod

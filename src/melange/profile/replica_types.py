@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
@@ -10,46 +11,106 @@ from melange.catalog.variants import distinct_variants, variant_of
 from melange.errors import InputError, some_of
 from melange.profile.profile import ReplicaType
 from melange.replica.era import DEFAULT_ENGINE, ERA_BY_ALIAS, Era
+from melange.replica.parallelism import Layout
 
 # vLLM got weights and a KV cache in fp8 with 0.3.
 _ERAS_WITHOUT_FP8 = ("vllm-0.2",)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degrees:
+    """Degrees of parallelism to try; each that does not fit an offer is left out there.
+
+    Parameters
+    ----------
+    tensor
+        Accelerators that split each layer; None: every power of two that the instance holds and the heads divide into.
+    expert
+        Accelerators that share out the routed experts of a mixture; 1: experts split like other layers.
+    pipeline
+        Stages; more than an instance has room for are spread over several, whole ones each.
+
+    Raises
+    ------
+    InputError
+        A degree below 1, or none.
+    """
+
+    tensor: tuple[int, ...] | None = None
+    expert: tuple[int, ...] = (1,)
+    pipeline: tuple[int, ...] = (1,)
+
+    def __post_init__(self) -> None:
+        for name, degrees in (("expert", self.expert), ("pipeline", self.pipeline)):
+            if not degrees or min(degrees) < 1:
+                raise InputError(f"profile.{name}_parallel must be one or more degrees >= 1, got {list(degrees)}")
+
+
 def replica_types_of(
-    model: Model,
-    offers: Sequence[Offer],
-    engine: str,
-    tensor_parallel: Sequence[int] | int | None = None,
-    variants: Sequence[str] = ("",),
+    model: Model, offers: Sequence[Offer], engine: str, given: Degrees | None = None, variants: Sequence[str] = ("",)
 ) -> list[ReplicaType]:
     """The replica types that offers allow, each with a name of its own.
 
     A name is the offer's (``aws/us-east-1/g6.xlarge``), with `` tpN`` where the instance holds several accelerators,
-    the engine where it is not the default one and the variant where it is not the model as published.
+    `` epN`` and `` ppN`` where experts or stages are spread, the engine where it is not the default one and the variant
+    where it is not the model as published.
+
+    Raises
+    ------
+    InputError
+        No offers, degrees that no offer holds, experts of a model that has none.
     """
     if not offers:
         raise InputError("estimate: no offers left", hint="loosen the filters on gpus, providers and market")
-    degrees = (tensor_parallel,) if isinstance(tensor_parallel, int) else tensor_parallel
-    pairs = [
-        (offer, degree)
-        for offer in offers
-        for degree in (_degrees(model, offer) if degrees is None else degrees)
-        if 1 <= degree <= offer.accelerators
-    ]
-    if not pairs:
-        most = max(offer.accelerators for offer in offers)
+    degrees = given or Degrees()
+    if max(degrees.expert) > 1 and not model.experts:
         raise InputError(
-            f"profile.tensor_parallel: no offer holds {', '.join(map(str, degrees or ()))} accelerators; "
-            f"the largest holds {most}"
+            f"profile.expert_parallel: {model.name} has no experts", hint="remove it: it is for mixtures of experts"
         )
-    names = _unique([_name(offer, degree, engine) for offer, degree in pairs], [offer for offer, _ in pairs])
+    pairs = [(offer, layout) for offer in offers for layout in _layouts(model, offer, degrees)]
+    if not pairs:
+        raise InputError(_none_fits(offers, degrees))
+    names = _unique([_name(offer, layout, engine) for offer, layout in pairs], [offer for offer, _ in pairs])
     return [
         ReplicaType(
-            name=f"{name} {variant}".rstrip(), offer=offer, tensor_parallel=degree, engine=engine, variant=variant
+            name=f"{name} {variant}".rstrip(),
+            offer=offer,
+            tensor_parallel=layout.tensor_parallel,
+            engine=engine,
+            variant=variant,
+            expert_parallel=layout.expert_parallel,
+            pipeline_parallel=layout.pipeline_parallel,
         )
-        for name, (offer, degree) in zip(names, pairs, strict=True)
+        for name, (offer, layout) in zip(names, pairs, strict=True)
         for variant in variants
     ]
+
+
+def _layouts(model: Model, offer: Offer, degrees: Degrees) -> list[Layout]:
+    """The ways to spread a replica over an offer's accelerators, or over those of several of its instances."""
+    held = offer.accelerators
+    splits = degrees.tensor or _degrees(model, offer)
+    found = []
+    for tensor in (one for one in splits if 1 <= one <= held):
+        for expert in degrees.expert:
+            for stages in degrees.pipeline:
+                if expert > 1 and (stages > 1 or expert > held or expert % tensor):
+                    continue
+                # Across instances stages fill whole ones, with as few accelerators waiting for others as can be.
+                is_full = tensor == max(one for one in splits if one <= held) and not tensor * stages % held
+                if tensor * stages <= held or (is_full and not held % tensor):
+                    found.append(Layout(tensor_parallel=tensor, expert_parallel=expert, pipeline_parallel=stages))
+    return found
+
+
+def _none_fits(offers: Sequence[Offer], degrees: Degrees) -> str:
+    most = max(offer.accelerators for offer in offers)
+    told = ", ".join(map(str, degrees.tensor or ()))
+    if degrees.tensor is not None and min(degrees.tensor) > most:
+        return f"profile.tensor_parallel: no offer holds {told} accelerators; the largest holds {most}"
+    if max(degrees.expert) > most:
+        return f"profile.expert_parallel: no offer holds {max(degrees.expert)} accelerators; the largest holds {most}"
+    return "profile: no offer has room for these degrees of tensor_parallel, expert_parallel and pipeline_parallel"
 
 
 def compared_variants(model: Model, names: Sequence[str], era: Era) -> tuple[str, ...]:
@@ -84,10 +145,10 @@ def _degrees(model: Model, offer: Offer) -> list[int]:
     return [degree for degree in powers if degree == 1 or model.is_splittable(degree)]
 
 
-def _name(offer: Offer, degree: int, engine: str) -> str:
+def _name(offer: Offer, layout: Layout, engine: str) -> str:
     parts = [offer.name or offer.accelerator]
-    if offer.accelerators > 1:
-        parts.append(f"tp{degree}")
+    if offer.accelerators > 1 or not layout.is_plain:
+        parts.append(layout.suffix)
     if ERA_BY_ALIAS.get(engine, engine) != ERA_BY_ALIAS[DEFAULT_ENGINE]:
         parts.append(engine)
     return " ".join(parts)

@@ -24,7 +24,8 @@ def idle_times_s(engine: Engine, inputs: Array, outputs: Array, cached: Array) -
     ttft = np.where(rest > 0, once, cost.request_s)
     if np.isfinite(budget):
         ttft = ttft + full * step_time_s(cost, batch=0.0, context_tokens=0.0, prefill_tokens=budget)
-    factor = _correction(cost, 0.0)
+    # One prompt has a rank for itself, and the others wait.
+    factor = _correction(cost, 0.0) * max(float(cost.ranks), 1.0)
     ttft = ttft + factor * cost.position_s * (inputs**2 - cached**2) / 2
     steps = outputs - 1
     window = float(engine.window) if engine.sliding_layers else np.inf

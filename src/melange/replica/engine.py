@@ -30,7 +30,9 @@ class Engine:
     cost
         Coefficients of the step (:func:`~melange.replica.step.step_time_s`).
     kv_tokens
-        KV cache that one accelerator holds, in tokens of one layer.
+        KV cache that one accelerator holds, in tokens of one layer; of all ranks together where there are some.
+    kv_parts
+        Caches that it consists of, of which a request must fit into one.
     full_layers, sliding_layers
         Layers that look back all the way, and layers with a sliding window.
     window
@@ -84,9 +86,10 @@ class Engine:
     is_prefix_caching: bool = False
     prefix_kept: float = 1.0
     speculation: Speculation | None = None
+    kv_parts: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("max_sequences", "max_batched_tokens", "block_tokens", "max_context"):
+        for name in ("max_sequences", "max_batched_tokens", "block_tokens", "max_context", "kv_parts"):
             if getattr(self, name) < 1:
                 raise InputError(f"engine.{name} must be >= 1, got {getattr(self, name)}")
         if self.full_layers + self.sliding_layers + self.state_units < 1 or self.kv_tokens < 0:
@@ -103,6 +106,8 @@ class Engine:
         content = {field.name: getattr(self, field.name) for field in fields(Engine)}
         if not self.state_units:
             del content["state_units"]
+        if self.kv_parts == 1:
+            del content["kv_parts"]
         if self.speculation is not None:
             content["speculation"] = asdict(self.speculation)
         content["cost"] = {
@@ -168,6 +173,7 @@ def engines_of(
     kv_tokens = np.broadcast_to(replicas.kv_tokens, (count, 1, 1)).ravel().tolist()
     sequences = np.broadcast_to(replicas.max_sequences, (count, 1, 1)).ravel().tolist()
     tokens = np.broadcast_to(replicas.max_batched_tokens, (count, 1, 1)).ravel().tolist()
+    parts = np.broadcast_to(replicas.kv_parts, (count, 1, 1)).ravel().tolist()
     return [
         Engine(
             cost=StepCost(**{name: columns[name][r] for name in names}),
@@ -190,6 +196,7 @@ def engines_of(
             is_prefix_caching=prefix_kept is not None,
             prefix_kept=0.0 if prefix_kept is None else prefix_kept[r],
             speculation=era.settings.speculation if columns["draft_tokens"][r] else None,
+            kv_parts=int(parts[r]),
         )
         if kv_tokens[r] > 0
         else None

@@ -15,7 +15,9 @@ from melange.errors import unknown
 from melange.replica.capacity import Replicas
 from melange.replica.draft_cost import draft_memory, with_speculation
 from melange.replica.era import EngineSettings, Era
+from melange.replica.layout_cost import spread_cost, stage_layers, unsplittable
 from melange.replica.memory import kv_layers, kv_room_bytes
+from melange.replica.parallelism import Layout, as_layout, layout_of
 from melange.replica.step import StepCost, scaled, stack, step_cost
 
 
@@ -35,6 +37,10 @@ class Hardware:
         Name of the model's quantized variant; empty: as published.
     is_drafting
         Whether its steps verify draft tokens, where the engine is set to.
+    expert_parallel, pipeline_parallel
+        As of :class:`~melange.replica.parallelism.Layout`.
+    is_networked
+        Whether stages are on different machines.
     """
 
     accelerator: str
@@ -42,12 +48,20 @@ class Hardware:
     is_pcie: bool = False
     variant: str = ""
     is_drafting: bool = False
+    expert_parallel: int = 1
+    pipeline_parallel: int = 1
+    is_networked: bool = False
+
+    @property
+    def layout(self) -> Layout:
+        """How a replica is spread over accelerators."""
+        return layout_of(self.tensor_parallel, self.expert_parallel, self.pipeline_parallel)
 
 
 def hardware_of(
-    offer: Offer, tensor_parallel: int, facts_by_name: Mapping[str, Accelerator], variant: str = ""
+    offer: Offer, split: Layout | int, facts_by_name: Mapping[str, Accelerator], variant: str = ""
 ) -> Hardware:
-    """The hardware of an offer, with a model split over some of its accelerators.
+    """The hardware of an offer, with a model spread over some of its accelerators, or those of several instances.
 
     Raises
     ------
@@ -56,12 +70,16 @@ def hardware_of(
     """
     if offer.accelerator not in facts_by_name:
         raise unknown("accelerator", offer.accelerator, facts_by_name, place=f"offer {offer.name}")
+    layout = as_layout(split)
     link = offer.interconnect or facts_by_name[offer.accelerator].link
     return Hardware(
         accelerator=offer.accelerator,
-        tensor_parallel=tensor_parallel,
-        is_pcie=tensor_parallel > 1 and link.casefold().startswith("pcie"),
+        tensor_parallel=layout.tensor_parallel,
+        is_pcie=layout.accelerators > 1 and link.casefold().startswith("pcie"),
         variant=variant,
+        expert_parallel=layout.expert_parallel,
+        pipeline_parallel=layout.pipeline_parallel,
+        is_networked=layout.accelerators > offer.accelerators,
     )
 
 
@@ -89,10 +107,13 @@ def replicas_of(
         _drafting(known[one], variant, fact, one, era) if one in known else era_cost(variant, fact, one, era)
         for variant, one, fact in triples
     ]
-    limits = np.array([era.settings.limits_on(fact) for fact in facts], float)
+    layouts = [one.layout for one in hardware]
+    # Every data-parallel rank has limits of its own, and every part of a batch a step's tokens.
+    many = np.array([(layout.data_parallel, layout.ranks) for layout in layouts], float)
+    limits = np.array([era.settings.limits_on(fact) for fact in facts], float) * many
     kv_tokens = [
-        kv_tokens_of(variant, fact, one.tensor_parallel, settings_on(era.settings, one))
-        for variant, one, fact in triples
+        kv_tokens_of(variant, fact, layout, settings_on(era.settings, one))
+        for (variant, one, fact), layout in zip(triples, layouts, strict=True)
     ]
     return Replicas(
         cost=stack(costs),
@@ -104,6 +125,7 @@ def replicas_of(
         is_fully_reserved=era.settings.is_fully_reserved,
         max_context=era.settings.max_context or model.max_context,
         kv_layers=kv_layers([variant.kv_shape(one.tensor_parallel) for variant, one, _ in triples]),
+        kv_parts=np.array([layout.data_parallel for layout in layouts], float)[:, None, None],
     )
 
 
@@ -117,6 +139,15 @@ def era_cost(model: Model, accelerator: Accelerator, hardware: Hardware, era: Er
         constants=era.constants_on(accelerator),
     )
     cost = _drafting(cost, model, accelerator, hardware, era)
+    cost = spread_cost(
+        cost,
+        model,
+        accelerator,
+        hardware.layout,
+        is_pcie=hardware.is_pcie,
+        is_networked=hardware.is_networked,
+        constants=era.constants_on(accelerator),
+    )
     slowdown = era.slowdown(model, accelerator)
     return scaled(cost, slowdown) if slowdown != 1.0 else cost
 
@@ -139,12 +170,19 @@ def _drafting(cost: StepCost, model: Model, accelerator: Accelerator, hardware: 
     )
 
 
-def kv_tokens_of(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
-    """KV cache that one accelerator holds, in tokens of one layer; 0 where the weights do not fit."""
-    if not model.is_splittable(tensor_parallel) or unsupported_dtype(model, accelerator):
+def kv_tokens_of(model: Model, accelerator: Accelerator, split: Layout | int, settings: EngineSettings) -> float:
+    """KV cache that the accelerators of one rank hold each, in tokens of one layer, all ranks together.
+
+    0 where the weights do not fit. Stages hold those of their own layers.
+    """
+    layout = as_layout(split)
+    tensor_parallel = layout.tensor_parallel
+    is_splittable = model.is_splittable(tensor_parallel, with_experts=layout.expert_parallel == 1)
+    if not is_splittable or unsplittable(model, layout) or unsupported_dtype(model, accelerator):
         return 0.0
-    room = kv_room_bytes(model, accelerator, tensor_parallel, settings)
-    if room < settings.min_kv_tokens * model.kv_bytes_per_token(tensor_parallel):
+    room = kv_room_bytes(model, accelerator, layout, settings)
+    if room * layout.pipeline_parallel < settings.min_kv_tokens * model.kv_bytes_per_token(tensor_parallel):
         return 0.0
     drafts = draft_memory(model, settings.speculation, tensor_parallel)
-    return max(room, 0.0) / model.kv_bytes_per_layer(tensor_parallel) / (1.0 + drafts.kv_share)
+    ranks = layout.data_parallel * model.layers / stage_layers(model, layout)
+    return max(room, 0.0) * ranks / model.kv_bytes_per_layer(tensor_parallel) / (1.0 + drafts.kv_share)

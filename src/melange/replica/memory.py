@@ -12,6 +12,8 @@ from melange.catalog.layers import KvShape
 from melange.catalog.model import Model
 from melange.replica.draft_cost import draft_memory
 from melange.replica.era import EngineSettings
+from melange.replica.layout_cost import weight_bytes_on
+from melange.replica.parallelism import Layout, as_layout
 from melange.workload.workload import Array
 
 
@@ -37,20 +39,21 @@ def _activation_bytes(model: Model, accelerator: Accelerator, tensor_parallel: i
     return 2.0 * tokens * (4 * model.hidden_size + 2 * width) + logits
 
 
-def needed_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
+def needed_bytes(model: Model, accelerator: Accelerator, split: Layout | int, settings: EngineSettings) -> float:
     """Memory of one accelerator that is taken before the first request: weights, activations, graphs [bytes]."""
-    activations = _activation_bytes(model, accelerator, tensor_parallel, settings)
-    drafts = draft_memory(model, settings.speculation, tensor_parallel).weight_bytes
-    return model.weight_bytes_on(tensor_parallel) + activations + settings.graph_bytes + drafts
+    layout = as_layout(split)
+    activations = _activation_bytes(model, accelerator, layout.tensor_parallel, settings)
+    drafts = draft_memory(model, settings.speculation, layout.tensor_parallel).weight_bytes
+    return weight_bytes_on(model, layout) + activations + settings.graph_bytes + drafts
 
 
-def kv_room_bytes(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> float:
+def kv_room_bytes(model: Model, accelerator: Accelerator, split: Layout | int, settings: EngineSettings) -> float:
     """Memory of one accelerator that is left for KV cache; negative where the model does not fit [bytes].
 
     ``utilization (memory - reserve) - weights / tp - activations - graphs``, or
     ``utilization (memory - reserve - weights / tp - activations - graphs)``.
     """
-    room = usable_bytes(accelerator, settings) - needed_bytes(model, accelerator, tensor_parallel, settings)
+    room = usable_bytes(accelerator, settings) - needed_bytes(model, accelerator, split, settings)
     return room * settings.memory_utilization if settings.is_share_of_free else room
 
 

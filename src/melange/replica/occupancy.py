@@ -78,6 +78,7 @@ def replicas_like(engine: Engine) -> Replicas:
         block_tokens=engine.block_tokens,
         is_chunked=engine.is_chunked,
         max_context=engine.max_context,
+        kv_parts=float(engine.kv_parts),
         is_fully_reserved=engine.is_fully_reserved,
     )
 

@@ -12,7 +12,9 @@ from melange.catalog.model import Model
 from melange.catalog.variants import stored_as, unsupported_dtype
 from melange.replica.capacity import IDLE_BATCH, Replicas, Sizes, held_by, holds_one, metrics_s
 from melange.replica.era import EngineSettings
+from melange.replica.layout_cost import unsplittable, weight_bytes_on
 from melange.replica.memory import kv_room_bytes, needed_bytes, usable_bytes
+from melange.replica.parallelism import Layout, as_layout
 from melange.units import GIB, duration
 from melange.workload.workload import Array
 
@@ -24,26 +26,30 @@ _PHRASES = {
 }
 
 
-def obstacle(model: Model, accelerator: Accelerator, tensor_parallel: int, settings: EngineSettings) -> str:
+def obstacle(model: Model, accelerator: Accelerator, split: Layout | int, settings: EngineSettings) -> str:
     """Why a replica cannot serve anything at all; empty if it can."""
-    if not model.is_splittable(tensor_parallel):
+    layout = as_layout(split)
+    tensor_parallel = layout.tensor_parallel
+    if reason := unsplittable(model, layout):
+        return reason
+    if not model.is_splittable(tensor_parallel, with_experts=layout.expert_parallel == 1):
         return (
             f"{model.name} cannot be split over {tensor_parallel} accelerators: its {model.heads} heads, "
             f"{model.kv_heads} KV heads and feed-forward width must divide evenly"
         )
     if dtype := unsupported_dtype(model, accelerator):
         return f"engines have no kernels for {dtype} on {accelerator.name} ({accelerator.architecture})"
-    if kv_room_bytes(model, accelerator, tensor_parallel, settings) <= 0:
-        needed = needed_bytes(model, accelerator, tensor_parallel, settings) / GIB
+    if kv_room_bytes(model, accelerator, layout, settings) <= 0:
+        needed = needed_bytes(model, accelerator, layout, settings) / GIB
         usable = usable_bytes(accelerator, settings) / GIB
-        weights = model.weight_bytes_on(tensor_parallel) / GIB
+        weights = weight_bytes_on(model, layout) / GIB
         return (
             f"the model in {stored_as(model)} does not fit: {needed:.1f} GiB needed on each accelerator "
             f"(weights {weights:.1f} GiB), "
             f"{usable:.1f} GiB usable"
         )
     token_bytes = model.kv_bytes_per_token(tensor_parallel)
-    held = kv_room_bytes(model, accelerator, tensor_parallel, settings) / max(token_bytes, 1.0)
+    held = kv_room_bytes(model, accelerator, layout, settings) * layout.pipeline_parallel / max(token_bytes, 1.0)
     if token_bytes and held < settings.min_kv_tokens:
         return f"its KV cache holds {held:,.0f} tokens; profile.min_kv_tokens asks for {settings.min_kv_tokens:,}"
     return ""
@@ -66,14 +72,15 @@ def why_zero(
     idle = np.full_like(rate, IDLE_BATCH)
     alone = metrics_s(replicas, sizes, tuple(limits), idle, np.maximum(replicas.max_sequences, idle))
     needed = np.broadcast_to(held_by(replicas, model)(sizes.longest, replicas.block_tokens - 1), rate.shape)
+    longest_tokens = sizes.longest[0]
     for r, i, o in zero.tolist():
-        longest = sizes.longest[0, i, o]
+        longest = longest_tokens[i, o]
         if longest > replicas.max_context:
             sentence = f"a request of {longest:,.0f} tokens exceeds the context limit of {replicas.max_context:,}"
         elif obstacles[r]:
             sentence = obstacles[r]
         elif not holds[r, i, o]:
-            share = needed[r, i, o] / replicas.kv_tokens[r, 0, 0]
+            share = needed[r, i, o] / (replicas.kv_tokens / replicas.kv_parts)[r, 0, 0]
             sentence = f"one request of {longest:,.0f} tokens needs {share:.2g} times the available KV cache"
         else:
             sentence = _floor({metric: float(values[r, i, o]) for metric, values in alone.items()}, limits)

@@ -19,15 +19,14 @@ token is multiplied with, H the output head, k the KV bytes of one token, a the 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from melange.catalog.accelerator import Accelerator
-from melange.catalog.layers import BYTES_BY_DTYPE, Cache
 from melange.catalog.model import Model
+from melange.replica.coefficients import all_reduces, attention_s, expert_decay, host_s, token_s
 from melange.replica.era import Constants
 from melange.workload.workload import Array
 
@@ -86,6 +85,11 @@ class StepCost:
         (:mod:`melange.replica.speculation`); 0 without speculation. A step then stands for one of the
         ``1 + accepted_tokens`` tokens that the engine makes at once: ``host_s``, ``sequence_s`` and what attention to
         the KV cache takes are divided by that already.
+    ranks
+        Parts of a batch that are worked on side by side (:class:`~melange.replica.parallelism.Layout`); 0: it is one.
+        Other coefficients are of the whole batch, spread evenly over them.
+    stall_s
+        Arithmetic of the linear parts for a token that the other ranks wait for, see :func:`stalled_tokens` [s].
     """
 
     weights_s: Values
@@ -111,6 +115,8 @@ class StepCost:
     most_batch: Values = math.inf
     draft_tokens: Values = 0.0
     accepted_tokens: Values = 0.0
+    ranks: Values = 0.0
+    stall_s: Values = 0.0
 
 
 def step_cost(
@@ -146,14 +152,14 @@ def step_cost(
     flops = accelerator.flops("bf16")
     weights_rate = bandwidth * constants.mbu * tensor_parallel
     always_read = model.body_bytes() + 2.0 * (model.router_parameters() + model.output_parameters())
-    attention = _attention_s(model, accelerator, tensor_parallel, constants)
+    attention = attention_s(model, accelerator, tensor_parallel, constants)
     state_s = 2 * model.state_bytes() / (tensor_parallel * bandwidth * constants.mba)
-    reduces = _all_reduces(model, accelerator, tensor_parallel, is_pcie, constants)
+    reduces = all_reduces(model, accelerator, tensor_parallel, is_pcie, constants)
     return StepCost(
         weights_s=always_read / weights_rate,
         experts_s=model.routed_bytes() / weights_rate,
-        expert_decay=_expert_decay(model),
-        token_s=_token_s(model, accelerator, constants) / tensor_parallel,
+        expert_decay=expert_decay(model),
+        token_s=token_s(model, accelerator, constants) / tensor_parallel,
         output_s=2.0 * model.output_parameters() / (flops * constants.mfu * tensor_parallel),
         context_s=attention[0],
         window_context_s=attention[1],
@@ -164,7 +170,7 @@ def step_cost(
         one_shot_token_s=reduces[1],
         ring_s=reduces[2],
         ring_token_s=reduces[3],
-        host_s=_host_s(model, constants),
+        host_s=host_s(model, constants),
         sequence_s=constants.t_sequence_s + constants.t_logit_s * model.vocabulary_size + state_s,
         request_s=constants.t_request_s,
         stream_s=constants.t_stream_s,
@@ -179,6 +185,8 @@ def step_time_s(
     prefill_tokens: Values = 0.0,
     position: Values = 0.0,
     admitted: Values = 0.0,
+    longest: Values | None = None,
+    standing: Values | None = None,
 ) -> Values:
     """Time of one engine step [s].
 
@@ -196,31 +204,70 @@ def step_time_s(
         How many tokens each of those attends to, on average: half the length of a prompt read from its start.
     admitted
         Requests that enter with this step.
+    longest
+        Most of the prompt tokens that are of one prompt; None: all. It matters where a batch is spread over ranks.
+    standing
+        :func:`standing_s` of that batch where it is known already [s]; None: it is computed.
     """
     computed = computed_tokens(cost, batch)
     tokens = computed + prefill_tokens
-    time = _linear_s(cost, computed, tokens) + cost.context_s * context_tokens
-    if not is_absent(cost.window_context_s):
-        window = np.minimum(cost.window, _NO_WINDOW)  # infinity times no running requests is not 0
-        time = time + cost.window_context_s * np.minimum(context_tokens, batch * window)
-    time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens)
-    if not is_absent(cost.accepted_tokens):
-        time = time - _shared_s(cost, computed)
-    return _corrected(cost, batch, time + cost.host_s + cost.sequence_s * batch + cost.request_s * admitted)
+    stalled = stalled_tokens(cost, prefill_tokens, longest)
+    time = standing_s(cost, batch, context_tokens) if standing is None else standing
+    time = time + _linear_s(cost, computed, tokens, stalled) + _talk_s(cost, tokens + stalled)
+    time = time + _prompt_attention_s(cost, prefill_tokens + stalled, position) + cost.request_s * admitted
+    return _corrected(cost, batch, time)
 
 
-def added_time_s(
-    cost: StepCost, *, batch: Values, prefill_tokens: Values, position: Values = 0.0, admitted: Values = 0.0
+def standing_s(cost: StepCost, batch: Values, context_tokens: Values) -> Values:
+    """What of a step does not depend on prompts that it reads besides: attention over the KV cache, host work [s]."""
+    time = _look_back_s(cost, batch, context_tokens) + cost.host_s + cost.sequence_s * batch
+    if is_absent(cost.accepted_tokens):
+        return time
+    return time - _shared_s(cost, computed_tokens(cost, batch))
+
+
+def mean_time_s(
+    cost: StepCost,
+    *,
+    batch: Values,
+    context_tokens: Values,
+    share: Values,
+    prefill_tokens: Values,
+    position: Values,
+    admitted: Values,
+    longest: Values | None = None,
 ) -> Values:
-    """By how much prompt tokens lengthen a step that runs requests anyway [s].
+    """Mean time of steps of which a share reads prompt tokens besides [s].
 
-    The difference of two :func:`step_time_s`, without what both share; parameters as there.
+    ``(1 - share) step(no prompts) + share step(prompts)`` of :func:`step_time_s`, what both have in common computed
+    once.
+
+    Parameters
+    ----------
+    cost, batch, context_tokens, prefill_tokens, position, admitted, longest
+        As there; of the steps with prompts.
+    share
+        Steps that read prompt tokens, over all, 0-1.
     """
     computed = computed_tokens(cost, batch)
     tokens = computed + prefill_tokens
-    time = _linear_s(cost, computed, tokens) - _linear_s(cost, computed, computed)
-    time = time + _prompt_attention_s(cost, prefill_tokens, position) + _talk_s(cost, tokens) - _talk_s(cost, computed)
-    return _corrected(cost, batch, time + cost.request_s * admitted)
+    stalled = stalled_tokens(cost, prefill_tokens, longest)
+    without = _linear_s(cost, computed, computed) + _talk_s(cost, computed)
+    added = _linear_s(cost, computed, tokens, stalled) + _talk_s(cost, tokens + stalled) - without
+    added = added + _prompt_attention_s(cost, prefill_tokens + stalled, position) + cost.request_s * admitted
+    time = _kept_s(cost, computed, without) + _look_back_s(cost, batch, context_tokens) + share * added
+    return _corrected(cost, batch, time + cost.host_s + cost.sequence_s * batch)
+
+
+def stalled_tokens(cost: StepCost, prefill_tokens: Values, longest: Values | None) -> Values:
+    """Tokens that a step's prompts take besides their own, because one rank reads the longest while others wait.
+
+    Prompt tokens count as spread over the ranks; the longest prompt takes ``ranks`` times its part of that.
+    """
+    if is_absent(cost.ranks):
+        return 0.0
+    one = prefill_tokens if longest is None else longest
+    return np.maximum(np.maximum(cost.ranks, 1.0) * one - prefill_tokens, 0.0)
 
 
 def computed_tokens(cost: StepCost, batch: Values) -> Values:
@@ -231,15 +278,34 @@ def computed_tokens(cost: StepCost, batch: Values) -> Values:
 def _shared_s(cost: StepCost, computed: Values) -> Values:
     """What of a step's linear layers and communication falls to the other tokens that it makes at once [s]."""
     decode_s = _linear_s(cost, computed, computed) + _talk_s(cost, computed)
-    return np.where(np.asarray(computed) > 0, decode_s * (1.0 - 1.0 / (1.0 + cost.accepted_tokens)), 0.0)
+    return decode_s - _kept_s(cost, computed, decode_s)
 
 
-def _linear_s(cost: StepCost, batch: Values, tokens: Values) -> Values:
+def _kept_s(cost: StepCost, computed: Values, decode_s: Values) -> Values:
+    """What of linear layers and communication for running requests falls to one of the tokens made at once [s]."""
+    if is_absent(cost.accepted_tokens):
+        return decode_s
+    return np.where(np.asarray(computed) > 0, decode_s / (1.0 + cost.accepted_tokens), decode_s)
+
+
+def _look_back_s(cost: StepCost, batch: Values, context_tokens: Values) -> Values:
+    """Attention of running requests over their KV cache [s]."""
+    time = cost.context_s * context_tokens
+    if is_absent(cost.window_context_s):
+        return time
+    window = np.minimum(cost.window, _NO_WINDOW)  # infinity times no running requests is not 0
+    return time + cost.window_context_s * np.minimum(context_tokens, batch * window)
+
+
+def _linear_s(cost: StepCost, batch: Values, tokens: Values, stalled: Values = 0.0) -> Values:
     """Linear layers: the longer of reading the weights that tokens touch and their arithmetic [s]."""
     read_s: Values = cost.weights_s
     if not is_absent(cost.experts_s):
         read_s = read_s - cost.experts_s * np.expm1(cost.expert_decay * tokens)
-    return np.maximum(read_s, cost.token_s * tokens + cost.output_s * batch)
+    computed_s = cost.token_s * tokens + cost.output_s * batch
+    if not is_absent(cost.stall_s):
+        computed_s = computed_s + cost.stall_s * stalled
+    return np.maximum(read_s, computed_s)
 
 
 def _prompt_attention_s(cost: StepCost, prefill_tokens: Values, position: Values) -> Values:
@@ -289,98 +355,6 @@ def scaled(cost: StepCost, factor: Values) -> StepCost:
     """The same replica, all of its times multiplied by ``factor``."""
     times = {field.name: getattr(cost, field.name) * factor for field in fields(StepCost) if field.name.endswith("_s")}
     return replace(cost, **times)
-
-
-def _attention_s(
-    model: Model, accelerator: Accelerator, tensor_parallel: int, constants: Constants
-) -> tuple[float, float, float, float]:
-    """Attention of one request over one cached token, and of one prompt token to one earlier token [s].
-
-    Each in all layers that look back all the way, and in those with a window: ``context_s, window_context_s,
-    position_s, window_position_s``. Over a cached token its read, or its arithmetic if longer (latent KV).
-    """
-    flops = accelerator.flops("bf16") * constants.mfu_attention
-    counts: Counter[Cache] = Counter()
-    for kind in model.kinds:
-        for cache in kind.caches:
-            counts[cache] += kind.count
-    context_s, position_s = [0.0, 0.0], [0.0, 0.0]
-    for cache, count in counts.items():
-        mba = constants.mba if cache.heads else constants.mba_latent
-        entry_bytes = cache.values(tensor_parallel) * BYTES_BY_DTYPE[model.kv_dtype]
-        read_s = entry_bytes / (accelerator.bandwidth_bytes_per_s * mba)
-        one_s = max(read_s, cache.read_flops / tensor_parallel / flops)
-        windowed = 1 if cache.window else 0
-        context_s[windowed] += one_s * count / cache.tokens_per_entry
-        position_s[windowed] += cache.prompt_flops / (flops * tensor_parallel) * count / cache.tokens_per_entry
-    return context_s[0], context_s[1], position_s[0], position_s[1]
-
-
-def _token_s(model: Model, accelerator: Accelerator, constants: Constants) -> float:
-    """Arithmetic of the layers' linear parts for one token on one accelerator, states included [s]."""
-    body_s, routed_s = 0.0, 0.0
-    for kind in model.kinds:
-        for weights in kind.body:
-            rate = _linear_rate(weights.dtype, weights.multiplied, accelerator, constants)
-            body_s += kind.count * weights.parameters / rate
-        for weights in kind.routed:
-            visited = kind.count * weights.parameters * kind.experts_per_token / kind.experts
-            routed_s += visited / _linear_rate(weights.dtype, weights.multiplied, accelerator, constants)
-    router_rate = _linear_rate(model.weight_dtype, model.activation_dtype, accelerator, constants)
-    # A state is decayed, written to and read from: three products of each of its numbers.
-    states = sum(kind.count * kind.state_values for kind in model.kinds)
-    states_s = 3 * states / (accelerator.flops("bf16") * constants.mfu_attention)
-    return 2.0 * (body_s + model.router_parameters() / router_rate + routed_s / constants.mfu_experts + states_s)
-
-
-def _linear_rate(stored: str, multiplied: str, accelerator: Accelerator, constants: Constants) -> float:
-    """Arithmetic that linear layers reach with weights of that type, in 16 bits where there are no units for it [1/s].
-
-    Weights in four bits take activations in eight where units for it are: so do the kernels of vLLM and TensorRT-LLM
-    for MXFP4 on Blackwell (``VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8``).
-    """
-    known = accelerator.flops_by_dtype
-    dtype = "fp8" if stored == "fp4" and multiplied == "bf16" and "fp4" in known else multiplied
-    share_by_dtype = {"fp8": constants.mfu_fp8, "int8": constants.mfu_fp8, "fp4": constants.mfu_fp4}
-    if dtype in share_by_dtype and dtype in known:
-        return accelerator.flops(dtype) * share_by_dtype[dtype]
-    share = constants.mfu * (constants.mfu_int4 if stored == "int4" else 1.0)
-    return accelerator.flops(dtype) * share
-
-
-def _host_s(model: Model, constants: Constants) -> float:
-    """What every step takes besides reading, computing and talking [s]."""
-    layer_s = constants.t_layer_s + (constants.t_latent_layer_s if model.kv_lora_rank else 0.0)
-    return constants.t_step_s + layer_s * model.layers + constants.t_moe_layer_s * model.moe_layers
-
-
-def _expert_decay(model: Model) -> float:
-    if not model.experts:
-        return 0.0
-    return math.log1p(-min(model.experts_per_token / model.experts, 1 - 1e-12))
-
-
-def _all_reduces(
-    model: Model, accelerator: Accelerator, tensor_parallel: int, is_pcie: bool, constants: Constants
-) -> tuple[float, float, float, float]:
-    """Latency and time for one token of all layers' all-reduces, in one exchange and around a ring [s].
-
-    A message of n bytes among g accelerators: ``latency + (g - 1) n / rate`` in one exchange (everyone sends everything
-    to everyone), ``(g - 1) latency + 2 (g - 1) / g n / rate`` around a ring (Patarasuk and Yuan, 2009).
-    """
-    if tensor_parallel == 1:
-        return 0.0, 0.0, 0.0, 0.0
-    if is_pcie:
-        rate = accelerator.pcie_bandwidth_bytes_per_s * constants.pcie_efficiency
-        latency_s = constants.pcie_latency_s
-    else:
-        rate = accelerator.link_bandwidth_bytes_per_s * constants.link_efficiency
-        latency_s = constants.link_latency_s
-    # One after what stands for attention, one after the feed-forward.
-    count = sum(kind.count * (bool(kind.mixer) + bool(kind.feed_forward or kind.routed)) for kind in model.kinds)
-    token_s = count * 2.0 * model.hidden_size / rate
-    peers = tensor_parallel - 1
-    return count * latency_s, token_s * peers, count * latency_s * peers, token_s * 2 * peers / tensor_parallel
 
 
 def is_absent(values: Values) -> bool:

@@ -14,7 +14,12 @@ from melange.workload.demand import Demand
 from melange.workload.workload import Workload
 
 # Sources that say when requests came, and what each is.
-_OVER_TIME = {"trace": "a log", "rates": "tables of rates and sizes", "file": "a demand.json"}
+_OVER_TIME = {
+    "trace": "a log",
+    "table": "a table of requests",
+    "rates": "tables of rates and sizes",
+    "file": "a demand.json",
+}
 
 
 def has_demand(section: WorkloadSection) -> bool:
@@ -56,7 +61,7 @@ def demand_of(
 
     window_s = DEFAULT_WINDOW_S if section.window is None else parse_duration(section.window, name="workload.window")
     return read_demand(
-        path(value),
+        section.log(path),
         buckets=section.buckets.to_buckets(),
         window_s=window_s,
         time_zone=section.time_zone,
@@ -86,6 +91,10 @@ def check_keys(section: WorkloadSection) -> None:
         With what would make sense of the key.
     """
     kind = section.source[0]
+    if section.connection is not None and kind != "table":
+        raise InputError(
+            "workload.connection belongs to workload.table", hint="workload: {table: logs.requests, connection: ...}"
+        )
     if section.sizes is not None and kind != "rates":
         raise InputError(
             "workload.sizes belongs to workload.rates", hint="workload: {rates: rates.csv, sizes: sizes.csv}"

@@ -11,8 +11,9 @@ from pydantic import BeforeValidator, Field
 from melange.errors import InputError
 from melange.files import path_in, read_text
 from melange.parsing import parse_yaml
+from melange.plan.options import CARBON
 from melange.service.reading import read_document
-from melange.service.schema import Names, Positive, Section
+from melange.service.schema import Names, PlanSection, Positive, Section
 
 
 def _as_entry(value: Any) -> Any:
@@ -61,7 +62,10 @@ def is_fleet(path: str | Path) -> bool:
     """Whether a file lists services, and is not one itself."""
     if Path(path).suffix not in {".yaml", ".yml"}:
         return False
-    content = parse_yaml(read_text(path), f"{path}")
+    text = read_text(path)
+    if "services" not in text:  # a service's own file, which is parsed when it is read
+        return False
+    content = parse_yaml(text, f"{path}")
     return isinstance(content, dict) and "services" in content
 
 
@@ -88,3 +92,25 @@ def read_fleet(path: str | Path, settings: Sequence[str] = ()) -> FleetFile:
             f"{path}: services: two are named {twice[0]}", hint="give one a name: {file: other/chat.yaml, name: other}"
         )
     return fleet.model_copy(update={"services": named})
+
+
+def refuse_own_aims(plan: PlanSection, place: str, source: Path) -> None:
+    """See that a service seeks what all of them seek together: the least cost.
+
+    Raises
+    ------
+    InputError
+        A budget of its own, or the least emissions.
+    """
+    if plan.budget_per_h is not None:
+        raise InputError(
+            f"{place}: plan.budget_per_h asks for the most traffic within a budget, and services that share "
+            "pools are planned for all of theirs",
+            hint=f"remove it, or give all services one budget in {source}: plan: {{budget_per_h: ...}}",
+        )
+    if plan.objective == CARBON:
+        raise InputError(
+            f"{place}: plan.objective: carbon is of a service by itself, and services that share pools are planned for "
+            "the least cost together",
+            hint="remove it, or set plan.carbon_price_per_kg, which counts emissions as a cost",
+        )

@@ -26,7 +26,7 @@ from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.plan.solve import with_instances
 from melange.service.events import Listener, TaskEvent, task
-from melange.service.fleet_file import FleetFile, ServiceEntry, read_fleet
+from melange.service.fleet_file import FleetFile, ServiceEntry, read_fleet, refuse_own_aims
 from melange.service.schema import Service
 from melange.service.session import Session
 from melange.workload.workload import Array
@@ -98,12 +98,7 @@ class FleetSession:
             raise InputError(
                 f"{self.source}: services: {entry.file} is no service.yaml", hint="melange init writes one"
             )
-        if session.service.plan.budget_per_h is not None:
-            raise InputError(
-                f"{entry.file}: plan.budget_per_h asks for the most traffic within a budget, and services that share "
-                "pools are planned for all of theirs",
-                hint=f"remove it, or give all services one budget in {self.source}: plan: {{budget_per_h: ...}}",
-            )
+        refuse_own_aims(session.service.plan, entry.file, self.source)
         session.service = _narrowed(session.service, self._file, entry, session.catalog)
         return _Entry(name=entry.name, priority=entry.priority, session=session)
 

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from melange.catalog.catalog import Catalog
+from melange.errors import Caution
+from melange.profile.estimate import Shown
+from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.profile import Profile
 from melange.service.schema import Service, SloSection
-from melange.service.stages import profile_of
+from melange.service.stages import estimate_inputs, estimated
 from melange.slo import Slo
 from melange.workload.workload import Workload
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class ProfileAt:
-    """The profile of a service under other SLOs.
+    """Estimates of a service under other limits, by closed form; what does not depend on them is computed once.
 
     Parameters
     ----------
     service, workload, catalog
         What it is estimated from.
+    shown
+        The part that is wanted; None: all of it.
     """
 
     service: Service
     workload: Workload
     catalog: Catalog
+    shown: Shown | None = None
+    _inputs: tuple[EstimateInputs, tuple[Caution, ...]] | None = field(default=None, init=False, repr=False)
 
     def __call__(self, slo: Slo) -> Profile:
         """The profile under an SLO."""
+        if self._inputs is None:
+            own = self.service.slo.to_slo()
+            self._inputs = estimate_inputs(self.service, self.workload, self.catalog, own)
+        inputs, cautions = self._inputs
         service = self.service.model_copy(update={"slo": SloSection.of(slo)})
-        return profile_of(service, self.workload, self.catalog)
+        return estimated(service, inputs.under(service.slo.to_slo()), cautions, self.shown)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from melange.errors import InputError
 from melange.files import Json
+from melange.plan.options import CARBON
 from melange.service.session import Session
 from melange.service.what_if import Answer, Variant, answer
 
@@ -79,6 +81,11 @@ def relaxations(
         Those that save enough first, then those that save most.
     """
     assert base.cost_per_h is not None
+    if base.plan is not None and base.plan.options.objective == CARBON:
+        raise InputError(
+            "what-if --save: plan.objective: carbon seeks the least emissions, whatever that costs",
+            hint="--change plan.objective=cost compares it with the cheapest plan",
+        )
     session = open_session(())
     assert session.service is not None
     plain = base if quick else answer(open_session, base.variant, quick=True)

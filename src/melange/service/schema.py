@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +27,7 @@ from melange.slo import REQUESTS, Slo
 from melange.units import GB, MS_PER_S, ms
 from melange.workload.clock import parse_duration
 from melange.workload.fields import Choice
+from melange.workload.warehouse import WarehouseTable
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
 
 
@@ -64,7 +65,8 @@ def _as_prices(value: Any) -> Any:
 
 
 # Keys of ``workload`` that say where sizes come from.
-SOURCES = ("trace", "dataset", "histogram", "metrics", "file", "rates")
+SOURCES = ("trace", "table", "dataset", "histogram", "metrics", "file", "rates")
+LOGS = ("trace", "table")  # ... of requests with times
 
 # A name or a list of names, and a number above 0.
 Names = Annotated[list[str], BeforeValidator(_as_list)]
@@ -123,6 +125,8 @@ class WorkloadSection(Section):
     """``workload``: exactly one source of sizes, and a rate."""
 
     trace: str | None = None
+    table: str | None = None
+    connection: str | None = None
     dataset: str | dict[str, float] | None = None
     histogram: str | None = None
     metrics: Names | None = None
@@ -156,6 +160,23 @@ class WorkloadSection(Section):
             )
         return named[0]
 
+    def log(self, path: Callable[[str], Path]) -> Path | WarehouseTable:
+        """The log of requests that is the source: a file, its name resolved by ``path``, or a table.
+
+        Raises
+        ------
+        InputError
+            A table without a connection, or a connection that cannot be.
+        """
+        if self.table is None:
+            return path(self.trace or "")
+        if self.connection is None:
+            raise InputError(
+                "workload.table needs workload.connection",
+                hint="workload: {table: logs.requests, connection: 'postgres://reader:${PGPASSWORD}@host/database'}",
+            )
+        return WarehouseTable(table=self.table, connection=self.connection)
+
 
 class OffersSection(Section):
     """``offers``: what may be rented."""
@@ -174,6 +195,8 @@ class ProfileSection(Section):
 
     source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["estimate"]
     tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
+    expert_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
+    pipeline_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
     anchors: Names = []
     observed: str | None = None
     doubtful_anchors: bool = False
@@ -203,6 +226,8 @@ class PlanSection(Section):
     gap: float = 1e-3
     seed: int = 0
     confidence: float | None = None
+    objective: Literal["cost", "carbon"] = "cost"
+    disaggregate: bool | Literal["auto"] = False
     carbon_price_per_kg: float = 0.0
     grid_g_per_kwh: Annotated[dict[str, float], BeforeValidator(_by_region)] = {}
     pue: float = DEFAULT_PUE
@@ -213,7 +238,7 @@ class PlanSection(Section):
             raise InputError("plan: shares: continuous and slices exclude each other", hint="remove one of the two")
         settings: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
-            for name, value in self.model_dump(exclude={"shares"}).items()
+            for name, value in self.model_dump(exclude={"shares", "disaggregate"}).items()
         }
         return Options(**settings, max_accelerators=max_accelerators, max_instances=max_instances)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from melange.service.caution_words import with_word_on_bursts, with_word_on_redu
 from melange.service.events import Listener, TaskEvent, task
 from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
-from melange.service.schema import Service, WorkloadSection
+from melange.service.schema import LOGS, Service, WorkloadSection
 from melange.service.size import too_large
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Session:
         listener: Listener = _silence,
     ) -> None:
         self.source = None if source is None else Path(source)
-        self.settings, self._listener = tuple(settings), listener
+        self.settings, self.listener = tuple(settings), listener
         self._workload_file, self._profile_files = workload, tuple(profiles)
         self._flags = dict(flags or {})
         self.service: Service | None = None
@@ -248,13 +248,17 @@ class Session:
         with self._task("computing the value of measurements"):
             return suggest_measurements(question, count=count, in_flight=self._in_flight())
 
-    def explore(self, plan: Plan | None = None) -> Exploration:
-        """Plans at other rates and under other limits, by closed form, around a plan or the service's answer."""
+    def explore(self, plan: Plan | None = None, interval_of: Collection[int] | None = None) -> Exploration:
+        """Plans at other rates and under other limits, by closed form, around a plan or the service's answer.
+
+        ``interval_of`` are the replica types whose intervals under other limits are wanted, by position: then estimates
+        there leave out the others' intervals, and sizes that the traffic lacks. None: all of them.
+        """
         from melange.plan.sweeps import explore
 
         chosen = self.answer() if plan is None else plan
         with self._task("planning for") as tell:
-            return explore(chosen, self._profile_at(), progress=tell)
+            return explore(chosen, self._profile_at(interval_of), progress=tell)
 
     def subject(self, name: str) -> Subject:
         """A replica type of the service to be measured; ``name`` is its own or its accelerator's."""
@@ -273,14 +277,13 @@ class Session:
         if self._workload_file is not None or (self.service is None and "workload" not in self._flags):
             return None
         section, path = self._traffic()
-        kind, value = section.source
-        if kind != "trace" or section.start is not None or section.end is not None:
+        if section.source[0] not in LOGS or section.start is not None or section.end is not None:
             return None  # part of a log: known to the buckets, not to the reader
         from melange.workload.arrivals import has_arrival_times, read_arrivals
         from melange.workload.layouts import Naming
 
         workload = self._workload
-        log = path(value)
+        log = section.log(path)
         naming = Naming(columns=section.columns, trace_format=section.format, where=section.where)
         if not has_arrival_times(log, **naming):
             return None
@@ -365,15 +368,19 @@ class Session:
         place = ", ".join(map(str, self._profile_files))
         return agreed(profile, place, self.service, model_of(self.service).name, self.settings, self.catalog)
 
-    def _profile_at(self) -> Callable[[Slo], Profile] | None:
+    def _profile_at(self, interval_of: Collection[int] | None = None) -> Callable[[Slo], Profile] | None:
         """Estimates under other SLOs; None if capacities are given, or if each needs a simulation."""
+        from melange.profile.estimate import Shown
         from melange.service.profile_at import ProfileAt
 
         service = self.service
         if service is None or self._profile_files or service.profile.source != ["estimate"] or service.is_simulated:
             return None
-
-        return ProfileAt(service=service, workload=self._workload, catalog=self.catalog)
+        workload = self._workload
+        shown = None
+        if interval_of is not None and self.options.confidence is None:  # plans with a confidence follow from intervals
+            shown = Shown(interval_of=interval_of, sizes=workload.request_rate > 0)
+        return ProfileAt(service=service, workload=workload, catalog=self.catalog, shown=shown)
 
     def _in_flight(self) -> Array | None:
         from melange.service.stages import in_flight_of
@@ -395,5 +402,5 @@ class Session:
 
     @contextmanager
     def _task(self, words: str) -> Iterator[Callable[[float | str], None]]:
-        with task(self._listener, words) as tell:
+        with task(self.listener, words) as tell:
             yield tell

@@ -11,7 +11,7 @@ from melange.profile.profile import Profile
 from melange.service.demand_of import check_keys, demand_of, has_demand, workload_over_time
 from melange.service.given import agreed
 from melange.service.reading import named_path
-from melange.service.schema import OffersSection, ProfileSection, Service, WorkloadSection
+from melange.service.schema import LOGS, OffersSection, ProfileSection, Service, WorkloadSection
 from melange.workload.clock import parse_duration
 from melange.workload.prefix_reuse import PrefixReuse
 from melange.workload.workload import Workload
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from melange.catalog.catalog import Catalog, Model, Offer
     from melange.measure.subject import Subject
     from melange.plan.options import Options
+    from melange.profile.estimate import Shown
     from melange.profile.estimate_inputs import EstimateInputs
     from melange.profile.measurement import Measurement
     from melange.profile.rate_cache import RateCache
@@ -65,18 +66,18 @@ def _workload_in(
     if has_demand(section):
         workload = workload_over_time(demand_of(section, path, progress), section)
         return workload.with_upper_sizes() if section.size == "upper" else workload
-    if kind != "trace":
+    if kind not in LOGS:
         _only_for_traces(section)
     if section.model is not None and kind != "metrics":
         raise InputError(
             "workload.model chooses among the models of a server's metrics",
-            hint="of a log: workload: {where: {model: NAME}}" if kind == "trace" else "remove it",
+            hint="of a log: workload: {where: {model: NAME}}" if kind in LOGS else "remove it",
         )
-    if kind == "trace":
+    if kind in LOGS:
         from melange.workload.traces import read_trace
 
         workload = read_trace(
-            path(value),
+            section.log(path),
             buckets=buckets,
             columns=section.columns,
             trace_format=section.format,
@@ -287,7 +288,16 @@ def _kept_rates() -> RateCache:
 
 
 def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalog) -> Profile:
-    inputs, cautions = estimate_inputs(service, workload, catalog, slo)
+    return estimated(service, *estimate_inputs(service, workload, catalog, slo))
+
+
+def estimated(
+    service: Service,
+    inputs: EstimateInputs,
+    cautions: tuple[Caution, ...],
+    shown: Shown | None = None,
+) -> Profile:
+    """The estimate of a service from its inputs, by closed form, or the part of it that is shown."""
     if service.profile.anchors:
         from melange.profile.anchor import anchor_from
 
@@ -296,7 +306,8 @@ def _closed_form(service: Service, slo: Slo, workload: Workload, catalog: Catalo
     else:
         from melange.profile.estimate import estimate_from
 
-        profile = estimate_from(inputs)
+        # Observed steps correct all of it.
+        profile = estimate_from(inputs, None if service.profile.observed else shown)
     if service.profile.observed:
         from melange.profile.observed import read_factors, with_observed
 
@@ -320,6 +331,8 @@ def estimate_inputs(
         settings=service.engine.settings,
         prefix_routing=service.profile.prefix_routing,
         tensor_parallel=service.profile.tensor_parallel,
+        expert_parallel=service.profile.expert_parallel,
+        pipeline_parallel=service.profile.pipeline_parallel,
         variants=service.variants,
         step_times=service.profile.step_times,
         max_context=service.profile.max_context,

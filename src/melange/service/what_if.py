@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from melange.catalog.price_rules import price_rule
 from melange.errors import InputError, MelangeError
 from melange.files import Json
+from melange.plan.energy import energy_of
 from melange.service.session import Session
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ class Answer:
         return None if self.plan is None else self.plan.cost_per_h
 
     @property
+    def carbon_kg_per_h(self) -> float | None:
+        """Emissions of its plan at the planned traffic [kg CO2e/h]; None without one, or where powers are not known."""
+        total = None if self.plan is None else energy_of(self.plan).get("total")
+        return None if total is None else total.carbon_kg_per_h
+
+    @property
     def fleet(self) -> dict[str, int]:
         """Instances by replica type, those in use alone."""
         counted = {} if self.plan is None else self.plan.instances_by_name
@@ -70,11 +77,12 @@ class Answer:
         """As a JSON object; the plan as in ``plan.json``, without the question that it answers."""
         shown: Json = {"label": self.variant.label, "settings": list(self.variant.settings), "reason": self.reason}
         if self.plan is None:
-            return shown | {"cost_per_h": None, "instances": {}, "attainment": None}
+            return shown | {"cost_per_h": None, "instances": {}, "attainment": None, "carbon_kg_per_h": None}
         return shown | {
             "cost_per_h": self.plan.cost_per_h,
             "instances": self.fleet,
             "attainment": self.plan.attainment,
+            "carbon_kg_per_h": self.carbon_kg_per_h,
         }
 
 

@@ -259,10 +259,9 @@ def _spread(low: Array, high: Array, mean: Array, random: np.random.Generator) -
 def has_arrival_times(trace: str | Path | Any, **naming: Unpack[Naming]) -> bool:
     """Whether a log has arrival times, or only sizes; as :func:`read_arrivals` reads it."""
     from melange.workload.layouts import find_layout
-    from melange.workload.logs import open_log, readable
+    from melange.workload.logs import opened
 
-    log = open_log(trace)
-    with readable(log.place):
+    with opened(trace) as log:
         return find_layout(log.fields, naming, place=log.place).arrival is not None
 
 
@@ -292,13 +291,12 @@ def read_arrivals(
         As of ``read_trace``; a log without arrival times.
     """
     from melange.workload.layouts import find_layout
-    from melange.workload.logs import open_log, readable, reported
+    from melange.workload.logs import opened
     from melange.workload.read_prefixes import prefix_fields, reusable_tokens
     from melange.workload.rows import select_rows
     from melange.workload.traces import clock_of
 
-    log = open_log(trace)
-    with readable(log.place), reported(log, progress):
+    with opened(trace, progress) as log:
         layout = find_layout(log.fields, naming, place=log.place)
         if layout.arrival is None:
             raise InputError(
@@ -314,7 +312,6 @@ def read_arrivals(
     if not found.num_rows:
         raise InputError(f"{log.place}: no request with input and output tokens")
     arrival_s = found["arrival_s"].to_numpy().astype(float)
-    name = Path(log.place).name if log.files else "an Ibis table"
     shared = reusable_tokens(found, layout.shared, log.place)
     whole = Arrivals(
         arrival_s=arrival_s - arrival_s[0],
@@ -322,7 +319,7 @@ def read_arrivals(
         output_tokens=found["output"].to_numpy().astype(np.int32),
         cached_tokens=None if shared is None else shared[0],
         keys=None if shared is None else shared[1],
-        source=f"{found.num_rows:,} requests of {name}{_AS_THEY_CAME}",
+        source=f"{found.num_rows:,} requests of {log.name}{_AS_THEY_CAME}",
         is_shuffled=False,
     )
     return whole if rate is None else whole.at_rate(rate)

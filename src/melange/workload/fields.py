@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from melange.workload.dialects import DUCKDB, as_number, only_in_duckdb
+
 # Objects within objects that are looked into: OpenAI's batches have three. A judgment.
 _DEEPEST = 5
 Choice = str | int | float | bool | None | Sequence[str | int | float | bool | None]
@@ -66,7 +68,9 @@ def parts_of(name: str) -> list[str]:
     return [part.strip() for part in name.split(" + ")]
 
 
-def with_fields(table: Any, names: Iterable[str], where: Mapping[str, Choice] | None = None) -> Any:
+def with_fields(
+    table: Any, names: Iterable[str], where: Mapping[str, Choice] | None = None, dialect: str = DUCKDB
+) -> Any:
     """The table with these fields as columns of their own, and the rows that ``where`` chooses.
 
     Parameters
@@ -78,25 +82,29 @@ def with_fields(table: Any, names: Iterable[str], where: Mapping[str, Choice] | 
     where
         What a row must hold, by field: a value, or one of several; text without regard to case. ``false`` chooses rows
         that are not marked true, and null selects rows without a value.
+    dialect
+        The database, as Ibis calls it.
     """
     import ibis
 
     wanted = dict.fromkeys([*names, *(where or {})])
-    new = {name: _field(table, name) for name in wanted if name not in table.columns}
+    new = {name: _field(table, name, dialect) for name in wanted if name not in table.columns}
     if new:
         table = table.mutate(**new)
-    conditions = [_holds(table[name], choice) for name, choice in (where or {}).items()]
+    conditions = [_holds(table[name], choice, dialect) for name, choice in (where or {}).items()]
     return table.filter(ibis.and_(*conditions)) if conditions else table
 
 
-def _field(table: Any, name: str) -> Any:
+def _field(table: Any, name: str, dialect: str) -> Any:
     """A nested field or a sum as an expression."""
     import ibis
 
     parts = parts_of(name)
     if len(parts) == 1:
-        return _nested(table, name)
-    terms = [_number(table[part] if part in table.columns else _nested(table, part)) for part in parts]
+        return _nested(table, name, dialect)
+    terms = [
+        _number(table[part] if part in table.columns else _nested(table, part, dialect), dialect) for part in parts
+    ]
     total = terms[0].fill_null(0.0)
     for term in terms[1:]:
         total = total + term.fill_null(0.0)
@@ -104,11 +112,11 @@ def _field(table: Any, name: str) -> Any:
     return ibis.cases((ibis.or_(*(term.notnull() for term in terms)), total), else_=ibis.null("float64"))
 
 
-def _number(column: Any) -> Any:
-    return column.cast("float64") if column.type().is_numeric() else column.try_cast("float64")
+def _number(column: Any, dialect: str = DUCKDB) -> Any:
+    return json_number(column) if column.type().is_json() else as_number(column, dialect)
 
 
-def _nested(table: Any, name: str) -> Any:
+def _nested(table: Any, name: str, dialect: str) -> Any:
     """A field within a column that is a struct, or text that holds JSON."""
     import ibis
 
@@ -120,10 +128,32 @@ def _nested(table: Any, name: str) -> Any:
         column, inner = column[inner[0]], inner[1:]
     if not inner:
         return column
-    if column.type().is_json():
-        column = column.cast("string")
+    only_in_duckdb(dialect, f"what lies within the text of a column ({name})")
     path = "$" + "".join(f'."{step}"' for step in inner)
+    if not column.type().is_json():
+        return _within_text(column, path)
+    json_text = column.cast("string")
+    return ibis.cases(
+        (json_text.startswith("{"), _json_extract_string(json_text, path)),
+        (json_text.startswith('"'), _within_text(_json_extract_string(json_text, "$"), path)),
+        else_=ibis.null("string"),
+    )
+
+
+def _within_text(column: Any, path: str) -> Any:
+    """What lies at a path of a text that may be JSON."""
+    import ibis
+
     return ibis.cases((_json_valid(column), _json_extract_string(column, path)), else_=ibis.null("string"))
+
+
+def json_number(column: Any) -> Any:
+    """A column of JSON as numbers; null where it holds anything else. Text may hold a number, true and false do not."""
+    import ibis
+
+    json_text = column.cast("string")
+    text = ibis.cases((json_text.startswith('"'), _json_extract_string(json_text, "$")), else_=json_text)
+    return text.try_cast("float64")
 
 
 def _json_valid(column: Any) -> Any:
@@ -148,15 +178,15 @@ def _json_extract_string(column: Any, path: str) -> Any:
     return json_extract_string(column, path)
 
 
-def _holds(column: Any, choice: Choice) -> Any:
+def _holds(column: Any, choice: Choice, dialect: str) -> Any:
     """Whether a cell holds what was chosen."""
     import ibis
 
     choices = list(choice) if isinstance(choice, list | tuple | set) else [choice]
-    return ibis.or_(*(_equals(column, one) for one in choices))
+    return ibis.or_(*(_equals(column, one, dialect) for one in choices))
 
 
-def _equals(column: Any, value: object) -> Any:
+def _equals(column: Any, value: object, dialect: str) -> Any:
     """Whether a cell holds one value."""
     import ibis
 
@@ -168,7 +198,7 @@ def _equals(column: Any, value: object) -> Any:
     if value is True:
         return text.isin(["true", "t", "1", "yes"]).fill_null(False)
     if isinstance(value, int | float):
-        return (_number(column) == ibis.literal(float(value))).fill_null(False)
+        return (_number(column, dialect) == ibis.literal(float(value))).fill_null(False)
     return (text == str(value).strip().lower()).fill_null(False)
 
 

@@ -103,6 +103,23 @@ _LAYOUTS = {
         output="usageDetails.output",
         where={"type": "GENERATION"},
     ),
+    # ... and its export to object storage.
+    "langfuse-export": Layout(
+        name="Langfuse export",
+        arrival="start_time",
+        input="usage_details.input",
+        output="usage_details.output",
+        where={"type": "GENERATION"},
+    ),
+    # Spans by OpenTelemetry's conventions for generative AI; those of agents and tools add up others.
+    "opentelemetry": Layout(
+        name="OpenTelemetry spans",
+        arrival="startTimeUnixNano",
+        input="gen_ai.usage.input_tokens",
+        output="gen_ai.usage.output_tokens",
+        unit_s=S_PER_NS,
+        where={"gen_ai.operation.name": ["chat", "text_completion", "generate_content"]},
+    ),
     # OpenAI's own objects, one a line, as a gateway keeps them: completions, responses, results of a batch.
     "openai": Layout(
         name="OpenAI completions", arrival="created", input="usage.prompt_tokens", output="usage.completion_tokens"
@@ -235,7 +252,7 @@ def _matched(found: Sequence[str], layout: Layout, place: str) -> Layout:
     if inputs is None or outputs is None:
         missing = [name for name, column in ((layout.input, inputs), (layout.output, outputs)) if column is None]
         raise _absent(found, missing, place)
-    if layout.name == _LAYOUTS["langfuse"].name:
+    if layout.name.startswith("Langfuse"):
         inputs, outputs = (_all_within(found, name) for name in (inputs, outputs))
     return replace(layout, arrival=arrival, input=inputs, output=outputs, unit_s=unit_s)
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import glob
-import gzip
-import itertools
-import json
 import tempfile
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from melange.errors import UNPRINTABLE, InputError
+from melange.errors import UNPRINTABLE, InputError, MelangeError
 from melange.files import path_of
-from melange.parsing import csv_rows
+from melange.workload.dialects import DUCKDB
 from melange.workload.fields import nested_in_cells, nested_in_schema, nested_names
+from melange.workload.first_lines import FIRST, csv_header, first_objects, first_rows, is_array, numbers_of
 from melange.workload.packed import check_packed, check_promise
+from melange.workload.spans import KEY, read_spans
+from melange.workload.warehouse import WarehouseTable, without_secrets
 
-# Longest part of a line that is inspected [characters]; a file without line ends would otherwise fill the memory.
-_MOST_LINE = 1 << 20
 # DuckDB is held to this, so that a process that reads any log stays under 1 GiB.
 _MEMORY_LIMIT = "600MB"
 _SUFFIXES = {
@@ -35,9 +33,9 @@ _SUFFIXES = {
     ".ndjson": "jsonl",
     ".json": "jsonl",
 }
-# Rows that are inspected for field names. A judgment: a field in none of them is unlikely to be used.
-_FIRST = 100
-_FIRST_TEXT = 1 << 20  # ... of a list: as far as this many characters
+# Where DuckDB notes lines of CSV files that it sets aside: for their shape, or, of a typed read, for a cell too.
+REJECTS, TYPED_REJECTS = "reject_errors", "typed_rejects"
+_TABLE = "trace"  # what errors call an Ibis table
 Progress = Callable[[float], None]
 
 
@@ -56,11 +54,15 @@ class Log:
     place
         The log, as errors name it.
     kind
-        ``parquet``, ``csv``, ``jsonl``, ``json`` (a list) or ``table``.
+        ``parquet``, ``csv``, ``jsonl``, ``json`` (a list), ``spans`` (of OpenTelemetry) or ``table``.
     files
         The files it consists of; none for a table.
+    numbers
+        Columns of a text file whose first values are numbers (JSON: anything but text).
     connection
         The DuckDB connection through Ibis; None for a table, which has its own.
+    dialect
+        The database, as Ibis calls it.
     """
 
     table: Any
@@ -69,12 +71,56 @@ class Log:
     kind: str
     nested: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    numbers: tuple[str, ...] = ()
     connection: Any = None
+    dialect: str = DUCKDB
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Everything that can be named: columns, and what is nested in them."""
         return (*self.columns, *self.nested)
+
+    @property
+    def name(self) -> str:
+        """What a source calls it: the file, or the table."""
+        return Path(self.place).name if self.files else "Ibis table" if self.place == _TABLE else self.place
+
+
+@contextmanager
+def opened(trace: object, progress: Progress | None = None) -> Iterator[Log]:
+    """A log while it is read; what cannot be read is an InputError that names it, and progress is told.
+
+    Raises
+    ------
+    InputError
+        As :func:`open_log`; whatever a database says, without secrets.
+    """
+    if not isinstance(trace, WarehouseTable):
+        log = open_log(trace)
+        with readable(log.place), reported(log, progress):
+            yield log
+        return
+    said, backend = "", None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of drivers, on versions of each other
+            backend = trace.connect()
+            yield _log_of(trace.read(backend), trace.place, trace.dialect)
+    except MelangeError:
+        raise
+    except Exception as error:  # drivers raise what they like
+        said = without_secrets(f"{error}" or type(error).__name__, trace.secrets())
+    finally:
+        if backend is not None and trace.dialect != "pyspark":  # a Spark session is the process' own
+            with suppress(Exception):
+                backend.disconnect()
+    if said:  # not while the other is handled: its traceback would hold the secret
+        raise InputError(f"{trace.place}: cannot be read: {said}", hint="check workload.connection and workload.table")
+
+
+def _log_of(table: Any, place: str, dialect: str = DUCKDB) -> Log:
+    nested = tuple(nested_in_schema(dict(table.schema().items())))
+    return Log(table=table, columns=tuple(table.columns), nested=nested, place=place, kind="table", dialect=dialect)
 
 
 def open_log(trace: object) -> Log:
@@ -88,9 +134,7 @@ def open_log(trace: object) -> Log:
     if not isinstance(trace, str | Path):
         if not hasattr(trace, "to_pyarrow") or not hasattr(trace, "columns"):
             raise InputError(f"a trace is a path or an Ibis table, got {type(trace).__name__}")
-        table: Any = trace
-        nested = tuple(nested_in_schema(dict(table.schema().items())))
-        return Log(table=table, columns=tuple(table.columns), nested=nested, place="trace", kind="table")
+        return _log_of(trace, _TABLE)
     files = _find_files(trace)
     return open_files(connect(), files, str(trace))
 
@@ -135,7 +179,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
     if len(kinds) > 1:
         raise InputError(f"{place}: contains files of different kinds: {', '.join(sorted(kinds))}")
     kind = kinds.pop()
-    paths = [str(file) for file in files]
+    numbers: list[str] = []
     with readable(place):
         for file in files:
             if file.suffix.lower() == ".gz":
@@ -143,27 +187,32 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
             elif kind == "parquet":
                 _check_parquet(connection, file)
         if kind == "parquet":
-            table = connection.read_parquet(paths, union_by_name=True)
+            table = connection.read_parquet([str(file) for file in files], union_by_name=True)
             nested = _nested_in_parquet(table)
         elif kind == "csv":
-            table = _read_csv(connection, files, paths)
-            nested = nested_in_cells(_first_rows(files[0]))
+            table = read_csv(connection, files)
+            first = first_rows(files[0])
+            nested, numbers = nested_in_cells(first), numbers_of(first)
         else:
-            objects = _first_objects(files[0])
+            objects = first_objects(files[0])
             nested = dict.fromkeys(name for one in objects for name in nested_names(one))
-            columns = {key: "VARCHAR" for one in objects for key in one}
+            if KEY in objects[0]:
+                table = read_spans(connection, files)
+                return Log(
+                    table=table,
+                    columns=tuple(table.columns),
+                    place=place,
+                    kind="spans",
+                    files=tuple(files),
+                    connection=connection,
+                )
+            columns = dict.fromkeys(key for one in objects for key in one)
             if broken := [name for name in columns if UNPRINTABLE.search(name)]:
                 raise InputError(f"{files[0]}: the name {broken[0][:60]!a} of a field holds what is no character")
-            if is_array := _is_array(files[0]):
-                kind = "json"
-            # A line that is no JSON comes out as a row of nulls, and is reported as one.
-            table = connection.read_json(
-                paths,
-                columns=columns,
-                format="array" if is_array else "newline_delimited",
-                ignore_errors=not is_array,
-                maximum_object_size=1 << 26,
-            )
+            texts = {key for one in objects for key, value in one.items() if isinstance(value, str)}
+            numbers = [name for name in columns if name not in texts]
+            kind = "json" if is_array(files[0]) else kind
+            table = read_json(connection, files, dict.fromkeys(columns, "VARCHAR"), kind)
         return Log(
             table=table,
             columns=tuple(table.columns),
@@ -171,6 +220,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
             place=place,
             kind=kind,
             files=tuple(files),
+            numbers=tuple(numbers),
             connection=connection,
         )
 
@@ -192,97 +242,46 @@ def _nested_in_parquet(table: Any) -> dict[str, None]:
     """Dotted names within structs, and within text that holds JSON."""
     schema = dict(table.schema().items())
     texts = [name for name, kind in schema.items() if kind.is_string() or kind.is_json()]
-    rows = table.select(*texts).limit(_FIRST).to_pyarrow().to_pylist() if texts else []
+    rows = table.select(*texts).limit(FIRST).to_pyarrow().to_pylist() if texts else []
     return nested_in_schema(schema) | nested_in_cells(rows)
 
 
-def _read_csv(connection: Any, files: Sequence[Path], paths: list[str]) -> Any:
+def read_csv(connection: Any, files: Sequence[Path], kinds: Mapping[str, str] | None = None, **options: Any) -> Any:
+    """CSV files as one table of text, but for columns to which ``kinds`` gives another type of DuckDB's.
+
+    Raises
+    ------
+    InputError
+        Files whose first lines differ.
+    """
     delimiter, names = csv_header(files[0])
     for file in files[1:]:
         if csv_header(file) != (delimiter, names):
             raise InputError(f"{file}: columns differ from those of {files[0]}")
     # The shape is given and not guessed; lines that do not have it are set aside with their numbers.
     return connection.read_csv(
-        paths,
-        columns=dict.fromkeys(names, "VARCHAR"),
+        [str(file) for file in files],
+        columns=dict.fromkeys(names, "VARCHAR") | dict(kinds or {}),
         auto_detect=False,
-        header=True,
         delim=delimiter,
         quote='"',
         escape='"',
         store_rejects=True,
         rejects_limit=0,
+        **({"header": True} | options),
     )
 
 
-def csv_header(file: Path) -> tuple[str, list[str]]:
-    """The delimiter and the column names in the first line of a CSV file.
-
-    Raises
-    ------
-    InputError
-        When the line is no text, or names a column twice.
-    """
-    with open_text(file) as stream:
-        line = stream.readline(_MOST_LINE).rstrip("\r\n")
-    delimiter = max(",\t;|", key=line.count)
-    _, names = next(csv_rows([line], f"{file}", delimiter=delimiter), (1, []))
-    if not names or len({name.casefold() for name in names}) < len(names) or not all(names):
-        raise InputError(f"{file}:1: must name each column once, got {line[:200]!r}")
-    return delimiter, names
-
-
-def _first_rows(file: Path) -> list[dict[str, Any]]:
-    """The first rows of a CSV file, by column."""
-    delimiter, names = csv_header(file)
-    with open_text(file) as stream:
-        rows = csv_rows(stream, f"{file}", delimiter=delimiter, strict=False)
-        next(rows, None)
-        return [dict(zip(names, row, strict=False)) for _, row in itertools.islice(rows, _FIRST)]
-
-
-def _is_array(file: Path) -> bool:
-    """Whether a JSON file holds a list of requests, and not one a line."""
-    with open_text(file) as stream:
-        return stream.read(1000).lstrip()[:1] == "["
-
-
-def _first_objects(file: Path) -> list[dict[str, Any]]:
-    """The objects in the first lines, or of a list."""
-    with open_text(file) as stream:
-        found = list(_of_list(stream.read(_FIRST_TEXT)) if _is_array(file) else _of_lines(stream))
-    objects = [one for one in found if isinstance(one, dict) and one]
-    if not objects:
-        with open_text(file) as stream:
-            line = stream.readline(_MOST_LINE).strip()[:60]
-        raise InputError(f"{file}:1: must be a JSON object, got {line!r}", hint="write one request per line")
-    return objects
-
-
-def _of_lines(stream: IO[str]) -> Iterator[Any]:
-    """What the first lines hold; those that are no JSON are passed over."""
-    for line in itertools.islice(iter(lambda: stream.readline(_MOST_LINE), ""), _FIRST):
-        with suppress(ValueError, RecursionError):
-            yield json.loads(line)
-
-
-def _of_list(text: str) -> Iterator[Any]:
-    """The first values of a list, of which this is the beginning."""
-    decoder, position = json.JSONDecoder(), text.index("[") + 1
-    for _ in range(_FIRST):
-        position += len(text[position:]) - len(text[position:].lstrip(" \t\r\n,"))
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError):
-            return
-        yield value
-
-
-def open_text(file: Path) -> IO[str]:
-    """A text file, unpacked where it is gzipped; bytes that are no UTF-8 are replaced."""
-    if file.suffix == ".gz":
-        return gzip.open(file, "rt", encoding="utf-8-sig", errors="replace", newline="")
-    return file.open(encoding="utf-8-sig", errors="replace", newline="")
+def read_json(connection: Any, files: Sequence[Path], kinds: Mapping[str, str], kind: str) -> Any:
+    """JSON files (``jsonl``, or ``json``: a list) as one table with these types of DuckDB's by field."""
+    # A line that is no JSON comes out as a row of nulls, and is reported as one.
+    return connection.read_json(
+        [str(file) for file in files],
+        columns=dict(kinds),
+        format="array" if kind == "json" else "newline_delimited",
+        ignore_errors=kind != "json",
+        maximum_object_size=1 << 26,
+    )
 
 
 def _kind_by_suffix(file: Path) -> str | None:

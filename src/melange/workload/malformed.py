@@ -10,8 +10,9 @@ from typing import Any
 from melange.errors import InputError
 from melange.parsing import csv_rows
 from melange.workload.fields import with_fields
+from melange.workload.first_lines import csv_header, open_text
 from melange.workload.layouts import Layout
-from melange.workload.logs import Log, connect, csv_header, open_files, open_text
+from melange.workload.logs import REJECTS, TYPED_REJECTS, Log, connect, open_files
 from melange.workload.rows import parse_fields
 
 # Malformed rows listed in an error before the rest is counted: enough to see what is wrong. A judgment.
@@ -41,16 +42,21 @@ def malformed_rows(log: Log, layout: Layout) -> InputError:
 
 def has_rejected(log: Log) -> bool:
     """Whether DuckDB has set lines of a CSV file aside for their shape."""
-    found = "FROM duckdb_tables() WHERE table_name = 'reject_errors'"
-    raw = None if log.connection is None else log.connection.con
-    return raw is not None and bool(raw.execute(found).fetchall() and raw.execute("FROM reject_errors").fetchone())
+    if log.connection is None or log.kind != "csv":
+        return False
+    raw = log.connection.con
+    found = raw.execute(f"SELECT table_name FROM duckdb_tables() WHERE table_name IN ('{REJECTS}', '{TYPED_REJECTS}')")
+    return any(
+        raw.execute(f"SELECT 1 FROM {name} WHERE error_type <> 'CAST' LIMIT 1").fetchone()
+        for (name,) in found.fetchall()
+    )
 
 
 def _rejected_lines(log: Log) -> dict[int, str]:
     """The lines of a CSV file that DuckDB has set aside, with the reason."""
     if not has_rejected(log):
         return {}
-    query = "SELECT DISTINCT line_byte_position, error_message FROM reject_errors ORDER BY 1"
+    query = f"SELECT DISTINCT line_byte_position, error_message FROM {REJECTS} ORDER BY 1"
     reason_by_byte = dict(log.connection.con.execute(query).fetchall())
     # DuckDB's own line numbers pass over empty lines.
     lines = _lines_at(log.files[0], list(reason_by_byte))
@@ -103,12 +109,13 @@ def _malformed_table(log: Log, layout: Layout) -> Any:
     import ibis
 
     row = ibis.row_number() if log.files else ibis.literal(0)
-    table = with_fields(log.table.mutate(row=row), layout.columns.values(), layout.where)
-    parsed = parse_fields(table, layout)
+    table = with_fields(log.table.mutate(row=row), layout.columns.values(), layout.where, log.dialect)
+    parsed = parse_fields(table, layout, log.dialect)
     stored = {f"stored_{field}": table[column].cast("string") for field, column in layout.columns.items()}
-    faults = {f"bad_{field}": _is_bad(parsed[field], field) for field in layout.columns}
+    # As numbers: not every database has truth values.
+    faults = {f"bad_{field}": _is_bad(parsed[field], field).ifelse(1, 0) for field in layout.columns}
     rows = table.select(row=table.row, **stored, **faults)
-    return rows.filter(ibis.or_(*(rows[name] for name in faults)))
+    return rows.filter(ibis.or_(*(rows[name] == 1 for name in faults)))
 
 
 def _is_bad(value: Any, field: str) -> Any:
@@ -148,7 +155,7 @@ def _starts(file: Path, kind: str) -> Iterator[int]:
 def _at(log: Log, line: int) -> str:
     if log.kind == "table":
         return log.place
-    return f"{log.place}:{'row ' if log.kind in ('parquet', 'json') else ''}{line}"
+    return f"{log.place}:{'row ' if log.kind in ('parquet', 'json', 'spans') else ''}{line}"
 
 
 def _shown(value: str | None) -> str:

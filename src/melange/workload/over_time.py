@@ -16,7 +16,7 @@ from melange.workload.clock import Moment, Span, span
 from melange.workload.demand import Demand, Indices, check_window, zone_of
 from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout
-from melange.workload.logs import Progress, open_log, readable, reported
+from melange.workload.logs import Progress, opened
 from melange.workload.rows import Rows, lasting, select_rows, with_buckets
 from melange.workload.sizes import mean_sizes, thin_data
 from melange.workload.traces import all_rows, clock_of, extents, nothing_in
@@ -78,8 +78,7 @@ def read_demand(
     grid = Buckets() if buckets is None else buckets
     if grid.is_ordinal:
         raise InputError("a trace needs buckets with edges in tokens, and these are only numbered")
-    log = open_log(trace)
-    with readable(log.place), reported(log, progress):
+    with opened(trace, progress) as log:
         layout = find_layout(log.fields, naming, place=log.place)
         if layout.arrival is None:
             raise InputError(
@@ -108,7 +107,7 @@ class _WindowCounts:
         grouped = table.group_by(w=table.window, i=table.input_bucket, o=table.output_bucket).aggregate(
             n=table.count(), inputs=table.input.sum(), outputs=table.output.sum()
         )
-        found = np.array(all_rows(grouped), float).reshape(-1, 6)
+        found = np.array(all_rows(rows.log, grouped), float).reshape(-1, 6)
         is_failed = (found[:, 1] < 0) | (found[:, 2] < 0)
         self.failed = int(found[is_failed, 3].sum())
         served = found[~is_failed]
@@ -163,7 +162,6 @@ def _demand(rows: Rows, counts: _WindowCounts, time_zone: str | None, empty_wind
     share = share.reshape(-1, *counts.grid.shape)
     served = int(counts.requests.sum())
     chosen = f"where {in_words(rows.layout.where)}, " if rows.layout.where else ""
-    name = Path(place).name if rows.log.files else "Ibis table"
     start = None
     if counts.has_dates:
         start = datetime.fromtimestamp(counts.origin_s + first * counts.window_s, UTC)
@@ -177,7 +175,8 @@ def _demand(rows: Rows, counts: _WindowCounts, time_zone: str | None, empty_wind
         output_tokens=counts.sizes[1],
         start=start,
         time_zone=time_zone or "UTC",
-        source=f"{name} ({rows.layout.name}): {served:,} requests {chosen}over {lasting(counts.stretch.duration_s)}",
+        source=f"{rows.log.name} ({rows.layout.name}): {served:,} requests {chosen}"
+        f"over {lasting(counts.stretch.duration_s)}",
         requests=served,
         failed_requests=counts.failed,
     )

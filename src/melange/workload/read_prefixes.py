@@ -19,12 +19,21 @@ from melange.workload.workload import Buckets
 # What logs call them; the first that is there counts. In lower case.
 _NAMES: Mapping[str, Sequence[str]] = {
     "hashes": ("hash_ids", "block_hashes", "block_hash_ids"),
-    "conversation": ("conversation_id", "session_id", "chat_id", "conversation", "session", "thread_id"),
+    "conversation": (
+        "conversation_id",
+        "session_id",
+        "chat_id",
+        "conversation",
+        "session",
+        "thread_id",
+        "gen_ai.conversation.id",
+    ),
     "cached": (
         *("prefix_cached_tokens", "cached_tokens", "num_cached_tokens", "cache_read_input_tokens"),
         *("usage.prompt_tokens_details.cached_tokens", "prompt_tokens_details.cached_tokens"),
         *("usage.input_tokens_details.cached_tokens", "usage.cache_read_input_tokens"),
         *("response.body.usage.prompt_tokens_details.cached_tokens", "usagedetails.input_cached_tokens"),
+        *("usage_details.input_cached_tokens", "gen_ai.usage.cache_read.input_tokens"),
     ),
 }
 ROLES = tuple(_NAMES)

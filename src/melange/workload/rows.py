@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 from melange.errors import InputError
-from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN, US_PER_S
+from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
 from melange.workload.clock import Span
-from melange.workload.fields import with_fields
+from melange.workload.dialects import DUCKDB, as_number, as_whole, epoch_s, only_in_duckdb
+from melange.workload.fields import json_number, with_fields
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log
 
 _LOOKUP_SIZES = 1_000_000  # DuckDB makes an array of a join's keys up to this many
+_LOOKUP_ROWS = 5_000_000  # with fewer rows the table of sizes takes longer to make than it saves
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class Rows:
         Whether arrivals are numbers; else they are points in time, or text that may hold either.
     unit_s
         Length of one unit of a numeric arrival [s]; None until the values have told it.
+    count
+        How many there are; 0 until they have been counted.
     """
 
     log: Log
@@ -39,6 +43,7 @@ class Rows:
     table: Any
     is_numeric: bool
     unit_s: float | None
+    count: int = 0
 
     @property
     def raw(self) -> Any:
@@ -47,7 +52,7 @@ class Rows:
 
     def seconds(self, moment: Any) -> Any:
         """A stored arrival as a number; points in time are seconds since 1970 UTC."""
-        return _epoch_s(moment) if moment.type().is_timestamp() else moment.cast("float64")
+        return epoch_s(moment, self.log.dialect) if moment.type().is_timestamp() else moment.cast("float64")
 
     def within(self, stretch: Span) -> Rows:
         """The rows that arrive in a stretch of time."""
@@ -71,15 +76,13 @@ def select_rows(log: Log, layout: Layout) -> Rows:
 
     With what prompts share, if the layout has it: token counts parsed, hashes and conversations as they are.
     """
-    table = with_fields(log.table, [*layout.columns.values(), *layout.shared.values()], layout.where)
-    fields = parse_fields(table, layout)
-    fields |= {
-        role: _tokens(table[column]) if role == "cached" else table[column] for role, column in layout.shared.items()
-    }
-    table = table.select(**fields)
-    if log.kind in ("csv", "jsonl", "json"):
-        table = log.connection.create_table("parsed_rows", table, temp=True)  # so that text is parsed once
-    is_numeric = "arrival" in fields and table.arrival.type().is_numeric()
+    if log.kind in ("csv", "jsonl", "json", "spans"):
+        from melange.workload.typed_text import parsed_text
+
+        table = parsed_text(log, layout)
+    else:
+        table = role_columns(log.table, layout, log.dialect)
+    is_numeric = "arrival" in table.columns and table.arrival.type().is_numeric()
     return Rows(
         log=log,
         layout=layout,
@@ -89,25 +92,36 @@ def select_rows(log: Log, layout: Layout) -> Rows:
     )
 
 
-def parse_fields(table: Any, layout: Layout) -> dict[str, Any]:
+def role_columns(table: Any, layout: Layout, dialect: str = DUCKDB) -> Any:
+    """The rows that count of a log's table, with a parsed column for each role."""
+    table = with_fields(table, [*layout.columns.values(), *layout.shared.values()], layout.where, dialect)
+    fields = parse_fields(table, layout, dialect)
+    fields |= {
+        role: _tokens(table[column], dialect) if role == "cached" else table[column]
+        for role, column in layout.shared.items()
+    }
+    return table.select(**fields)
+
+
+def parse_fields(table: Any, layout: Layout, dialect: str = DUCKDB) -> dict[str, Any]:
     """The columns of ``table`` by field, parsed."""
     parsers = {"arrival": _moments, "input": _tokens, "output": _tokens}
-    return {field: parsers[field](table[column]) for field, column in layout.columns.items()}
+    return {field: parsers[field](table[column], dialect) for field, column in layout.columns.items()}
 
 
-def _tokens(column: Any) -> Any:
+def _tokens(column: Any, dialect: str) -> Any:
     """A column as whole numbers; null where it holds anything else."""
-    import ibis
-
     if column.type().is_integer():
         return column
+    if column.type().is_json():
+        only_in_duckdb(dialect, "JSON")
+        return as_whole(json_number(column))
     if not (column.type().is_numeric() or column.type().is_string()):
         raise InputError(f"the column {column.get_name()} must hold numbers, got type {column.type()}")
-    number = column if column.type().is_floating() else column.try_cast("float64")
-    return ibis.cases((number % 1 == 0, number.try_cast("int64")), else_=ibis.null("int64"))
+    return as_whole(column if column.type().is_floating() else as_number(column, dialect), dialect)
 
 
-def _moments(column: Any) -> Any:
+def _moments(column: Any, dialect: str) -> Any:
     """A column as numbers or points in time; null where it holds neither."""
     import ibis
 
@@ -116,30 +130,26 @@ def _moments(column: Any) -> Any:
         return column.cast("timestamp")
     if kind.is_numeric() or kind.is_timestamp():
         return column
+    if kind.is_json():
+        only_in_duckdb(dialect, "JSON")
+        return json_number(column)
     if not kind.is_string():
         raise InputError(f"the column {column.get_name()} must hold times, got type {kind}")
+    only_in_duckdb(dialect, f"times as text ({column.get_name()})")
     # Text: ISO 8601 with any number of digits, with or without a zone (then UTC), or numbers. Casts that fail are slow.
-    moment = _epoch_s(column.try_cast("timestamp('UTC')"))
+    moment = epoch_s(column.try_cast("timestamp('UTC')"))
     return ibis.cases((column.contains(":"), moment), else_=column.try_cast("float64"))
-
-
-def _epoch_s(moment: Any) -> Any:
-    import ibis
-
-    zone = moment.type().timezone
-    kind = f"timestamp('{zone}')" if zone else "timestamp"
-    origin = ibis.literal("1970-01-01T00:00:00Z" if zone else "1970-01-01T00:00:00", kind)
-    return moment.delta(origin, unit="microsecond") / US_PER_S
 
 
 def with_buckets(rows: Rows, field: str, upper_edges: Sequence[int], smallest: int, largest: int) -> Rows:
     """The rows with one more column, ``{field}_bucket``: the bucket of a size, -1 for zero tokens.
 
-    Sizes are known to lie within ``smallest`` and ``largest``. On DuckDB the bucket is looked up in a table that has a
-    line for every size: a join on small whole numbers is an array look-up there, and takes half the time of a CASE.
+    Sizes are known to lie within ``smallest`` and ``largest``. On DuckDB the bucket in a long log is looked up in a
+    table that has a line for every size: a join on small whole numbers is an array look-up there, and takes half the
+    time of a CASE.
     """
     name = f"{field}_bucket"
-    if rows.log.connection is None or largest > _LOOKUP_SIZES:
+    if rows.log.connection is None or largest > _LOOKUP_SIZES or rows.count < _LOOKUP_ROWS:
         return replace(
             rows, table=rows.table.mutate(**{name: _bucket_of(rows.table[field], upper_edges, smallest, largest)})
         )

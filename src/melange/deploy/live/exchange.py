@@ -61,8 +61,8 @@ class Exchange:
 
     __slots__ = ("_arrived_s", "_client", "_completion", "_connecting", "_failed", "_fields", "_held_s",
                  "_is_chunked", "_is_held", "_is_over", "_is_retry", "_is_unread", "_last", "_link", "_look",
-                 "_moment_s", "_needs_new", "_now", "_patience_s", "_pieces", "_pieces_s", "_proxy", "_request", "_size",
-                 "_status", "_ticket", "_trace", "_visit", "_write")  # fmt: skip
+                 "_moment_s", "_needs_new", "_now", "_patience_s", "_pieces", "_pieces_s", "_proxy", "_request",
+                 "_size", "_status", "_ticket", "_trace", "_visit", "_write")  # fmt: skip
 
     def __init__(
         self,

@@ -75,13 +75,15 @@ class Pools:
         """What an instance of each type takes of each pool (J, R)."""
         taken = np.zeros((len(self.names), len(items)))
         cards, rented = Bindings(items, _CARDS), Bindings(items, _INSTANCES)
-        held = np.array([one.offer.accelerators for one in items], float)
+        held = np.array([one.accelerators for one in items], float)
+        machines = np.array([one.machines for one in items], float)
         for j, name in enumerate(self.names):
             if j < len(self.max_accelerators):
                 where = cards.positions(name)
                 taken[j, where] = held[where]
             else:
-                taken[j, rented.positions(name)] = 1.0
+                where = rented.positions(name)
+                taken[j, where] = machines[where]
         return taken
 
     def bounded(self, question: Question, most: Array | None = None) -> Question:

@@ -295,7 +295,7 @@ def _prices(items: tuple[ReplicaType, ...], kept: Positions, market: str, reserv
     def key(one: ReplicaType) -> tuple[object, ...]:
         offer = one.offer
         shape = (offer.provider, offer.region, offer.instance_type, offer.accelerator, offer.accelerators)
-        return (*shape, one.tensor_parallel, one.variant, one.engine)
+        return (*shape, one.layout, one.variant, one.engine)
 
     price: dict[tuple[object, ...], float] = {}
     for one in items:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from melange.plan.schedule.choose_rule import FrontierPoint
 from melange.plan.schedule.schedule import Schedule
+from melange.present.figures.figure import Figure
 from melange.present.figures.legend import MIX_COLOR
 from melange.present.figures.theme import new_figure, percent, plain, value_axis, with_title_room
 from melange.present.terminal.schedule_words import money
 from melange.units import H_PER_WEEK
 from melange.workload.cycle import WEEK
 from melange.workload.workload import Array
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 # Colors by market: dark for what is paid anyway, light for what may be taken away. They differ in lightness, so that
 # they can be distinguished without color too.
@@ -37,40 +34,36 @@ def stacked(schedule: Schedule) -> dict[str, Array]:
 
 def figure_week(schedule: Schedule) -> Figure:
     """The fleet of each hour by market, stacked, and the load that it carries, both at on-demand prices."""
-    import plotly.graph_objects as go
-
     figure = new_figure(_week_finding(schedule), height=430)
     hours = np.arange(len(schedule.labels))
     for market, capacity in stacked(schedule).items():
         if not capacity.any():
             continue
         figure.add_trace(
-            go.Scatter(
-                x=np.append(hours, len(hours)),
-                y=np.append(capacity, capacity[-1]),
-                mode="lines",
-                line={"width": 0.5, "color": _COLORS[market], "shape": "hv"},
-                fillcolor=_COLORS[market],
-                stackgroup="fleet",
-                name=market,
-                hovertext=[_hover(schedule, market, hour) for hour in range(len(hours))],
-                hoverinfo="text",
-            )
-        )
-    figure.add_trace(
-        go.Scatter(
+            "scatter",
             x=np.append(hours, len(hours)),
-            y=np.append(schedule.work_per_h, schedule.work_per_h[-1]),
+            y=np.append(capacity, capacity[-1]),
             mode="lines",
-            line={"color": MIX_COLOR, "width": 2, "shape": "hv"},
-            name="load: what the traffic needs",
-            hovertext=[
-                f"{schedule.labels[h]}: {schedule.request_rate[h]:.4g} requests/s<br>"
-                f"load {schedule.work_per_h[h]:,.2f} USD/h"
-                for h in range(len(hours))
-            ],
+            line={"width": 0.5, "color": _COLORS[market], "shape": "hv"},
+            fillcolor=_COLORS[market],
+            stackgroup="fleet",
+            name=market,
+            hovertext=[_hover(schedule, market, hour) for hour in range(len(hours))],
             hoverinfo="text",
         )
+    figure.add_trace(
+        "scatter",
+        x=np.append(hours, len(hours)),
+        y=np.append(schedule.work_per_h, schedule.work_per_h[-1]),
+        mode="lines",
+        line={"color": MIX_COLOR, "width": 2, "shape": "hv"},
+        name="load: what the traffic needs",
+        hovertext=[
+            f"{schedule.labels[h]}: {schedule.request_rate[h]:.4g} requests/s<br>"
+            f"load {schedule.work_per_h[h]:,.2f} USD/h"
+            for h in range(len(hours))
+        ],
+        hoverinfo="text",
     )
     step = 24 if schedule.over == WEEK else 3
     figure.update_layout(
@@ -104,8 +97,6 @@ def _week_finding(schedule: Schedule) -> str:
 
 def figure_frontier(schedule: Schedule) -> Figure:
     """Rules by cost and requests in excess in the last third of the history, beside other ways to run the service."""
-    import plotly.graph_objects as go
-
     figure = new_figure(_frontier_finding(schedule), height=430)
     front = unbeaten(schedule.frontier)
     # Rules that no other beat in the windows that they were chosen on may be beaten in those that came after.
@@ -117,19 +108,18 @@ def figure_frontier(schedule: Schedule) -> Figure:
         if not points:
             continue
         figure.add_trace(
-            go.Scatter(
-                x=[one.outcome.short_fraction * 100 for one in points],
-                y=[one.outcome.cost_per_h * H_PER_WEEK for one in points],
-                name=name,
-                hovertext=[
-                    f"{plain(one.settings.words)}<br>{money(one.outcome.cost_per_h * H_PER_WEEK)} a week<br>"
-                    f"{one.outcome.short_fraction:.2%} of the requests short, {one.outcome.short_windows_fraction:.1%} "
-                    "of the windows"
-                    for one in points
-                ],
-                hoverinfo="text",
-                **look,
-            )
+            "scatter",
+            x=[one.outcome.short_fraction * 100 for one in points],
+            y=[one.outcome.cost_per_h * H_PER_WEEK for one in points],
+            name=name,
+            hovertext=[
+                f"{plain(one.settings.words)}<br>{money(one.outcome.cost_per_h * H_PER_WEEK)} a week<br>"
+                f"{one.outcome.short_fraction:.2%} of the requests short, {one.outcome.short_windows_fraction:.1%} "
+                "of the windows"
+                for one in points
+            ],
+            hoverinfo="text",
+            **look,
         )
     others = [("the rule that was chosen", schedule.unseen, "star", MIX_COLOR)]
     symbols = ("square", "diamond", "triangle-up", "x")
@@ -138,18 +128,17 @@ def figure_frontier(schedule: Schedule) -> Figure:
     ]
     for name, outcome, symbol, color in others:
         figure.add_trace(
-            go.Scatter(
-                x=[outcome.short_fraction * 100],
-                y=[outcome.cost_per_h * H_PER_WEEK],
-                mode="markers",
-                marker={"size": 11, "symbol": symbol, "color": color},
-                name=plain(name),
-                hovertext=[
-                    f"{plain(name)}<br>{money(outcome.cost_per_h * H_PER_WEEK)} a week<br>"
-                    f"{outcome.short_fraction:.2%} of the requests short"
-                ],
-                hoverinfo="text",
-            )
+            "scatter",
+            x=[outcome.short_fraction * 100],
+            y=[outcome.cost_per_h * H_PER_WEEK],
+            mode="markers",
+            marker={"size": 11, "symbol": symbol, "color": color},
+            name=plain(name),
+            hovertext=[
+                f"{plain(name)}<br>{money(outcome.cost_per_h * H_PER_WEEK)} a week<br>"
+                f"{outcome.short_fraction:.2%} of the requests short"
+            ],
+            hoverinfo="text",
         )
     figure.update_layout(
         xaxis=value_axis("Requests in excess of the fleet [%]", rangemode="tozero"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from melange.plan.sweeps import LimitSweep
 from melange.present.figures.by_rate import CLOSED_FORM, add_certified, mix_hover
 from melange.present.figures.cells import Cell, add_cells, add_key, add_keys, cost_text, name_of
 from melange.present.figures.efficiency import request_cost, winners
+from melange.present.figures.figure import Figure
 from melange.present.figures.legend import MIX_COLOR, NONE_COLOR, OTHER_COLOR, Legend, color_of
 from melange.present.figures.theme import (
     cell_axis,
@@ -29,9 +29,6 @@ from melange.profile.profile import Profile
 from melange.units import REQUESTS_PER_THOUSAND, ms, significant
 from melange.workload.workload import Array, Workload
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
 # Top of the axis, as a multiple of the highest cost at the loosest limit. A type near its latency floor costs many
 # times the others: a larger factor would flatten their lines, a smaller one would cut useful lines.
 _TALLEST = 2.5
@@ -45,8 +42,6 @@ LIMIT_NAME_BY_METRIC = {
 
 def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, cell: Cell) -> Figure:
     """What 1,000 requests of one size cost on each leading type, as a limit varies (the paper's Figure 6)."""
-    import plotly.graph_objects as go
-
     i, o = cell
     limits = [ms(point.at) for point in sweep.points]
     figure = new_figure(_request_cost_finding(sweep, legend, workload, cell), height=440)
@@ -58,21 +53,20 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
         if not np.isfinite(costs).any():
             continue
         figure.add_trace(
-            go.Scatter(
-                x=limits,
-                y=costs,
-                mode="lines+markers",
-                line={"color": entry.color, "width": 2, "dash": entry.dash},
-                marker={"size": 5},
-                name=plain(f"{entry.letter}  {entry.label}"),
-                hovertext=[
-                    f"{plain(entry.label)} at {limit:,.0f} ms<br>{cost_text(profile, entry.r, i, o)}"
-                    if np.isfinite(cost)
-                    else ""
-                    for limit, cost, profile in zip(limits, costs, profiles, strict=True)
-                ],
-                hoverinfo="text",
-            )
+            "scatter",
+            x=limits,
+            y=costs,
+            mode="lines+markers",
+            line={"color": entry.color, "width": 2, "dash": entry.dash},
+            marker={"size": 5},
+            name=plain(f"{entry.letter}  {entry.label}"),
+            hovertext=[
+                f"{plain(entry.label)} at {limit:,.0f} ms<br>{cost_text(profile, entry.r, i, o)}"
+                if np.isfinite(cost)
+                else ""
+                for limit, cost, profile in zip(limits, costs, profiles, strict=True)
+            ],
+            hoverinfo="text",
         )
     mark_own(figure, ms(sweep.own))
     scale = {"range": [0, _TALLEST * max(loosest)]} if loosest else {"rangemode": "tozero"}
@@ -178,8 +172,6 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend, plan: Plan) -> Figur
 
     ``plan`` is the service's own; it gets its own point if it is certified.
     """
-    import plotly.graph_objects as go
-
     figure = new_figure(_cost_by_limit_finding(sweep), height=420)
     planned = [(point, point.plan) for point in sweep.points if point.plan is not None]
     bounds = [plan.cost_per_h if plan.bound_per_h is None else plan.bound_per_h for _, plan in planned]
@@ -189,37 +181,34 @@ def figure_cost_by_limit(sweep: LimitSweep, legend: Legend, plan: Plan) -> Figur
         if all(cost is None for cost in costs):
             continue
         figure.add_trace(
-            go.Scatter(
-                x=limits,
-                y=costs,
-                mode="lines",
-                line={"shape": "hv", "color": entry.color, "width": 1.5, "dash": entry.dash},
-                name=plain(f"{entry.letter}  only {entry.label}, {CLOSED_FORM}"),
-                hoverinfo="skip",
-            )
+            "scatter",
+            x=limits,
+            y=costs,
+            mode="lines",
+            line={"shape": "hv", "color": entry.color, "width": 1.5, "dash": entry.dash},
+            name=plain(f"{entry.letter}  only {entry.label}, {CLOSED_FORM}"),
+            hoverinfo="skip",
         )
     figure.add_trace(
-        go.Scatter(
-            x=limits,
-            y=[plan.cost_per_h for _, plan in planned],
-            mode="lines+markers",
-            line={"shape": "hv", "color": MIX_COLOR, "width": 3},
-            marker={"size": 8},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": [0.0] * len(planned),
-                "arrayminus": [plan.cost_per_h - bound for (_, plan), bound in zip(planned, bounds, strict=True)],
-                "color": MIX_COLOR,
-                "thickness": 1,
-            },
-            name=f"the cheapest mix, {CLOSED_FORM} (whisker: proven bound)",
-            hovertext=[
-                f"{limit:,.0f} ms: {mix_hover(point, legend)}"
-                for limit, (point, _) in zip(limits, planned, strict=True)
-            ],
-            hoverinfo="text",
-        )
+        "scatter",
+        x=limits,
+        y=[plan.cost_per_h for _, plan in planned],
+        mode="lines+markers",
+        line={"shape": "hv", "color": MIX_COLOR, "width": 3},
+        marker={"size": 8},
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [0.0] * len(planned),
+            "arrayminus": [plan.cost_per_h - bound for (_, plan), bound in zip(planned, bounds, strict=True)],
+            "color": MIX_COLOR,
+            "thickness": 1,
+        },
+        name=f"the cheapest mix, {CLOSED_FORM} (whisker: proven bound)",
+        hovertext=[
+            f"{limit:,.0f} ms: {mix_hover(point, legend)}" for limit, (point, _) in zip(limits, planned, strict=True)
+        ],
+        hoverinfo="text",
     )
     add_certified(figure, plan, ms(sweep.own))
     mark_own(figure, ms(sweep.own))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from melange.plan.plan import Plan
 from melange.plan.sweeps import SweepPoint, savings_against, single_costs
+from melange.present.figures.figure import Figure
 from melange.present.figures.legend import CERTIFIED_COLOR, MIX_COLOR, Entry, Legend
 from melange.present.figures.theme import (
     mark_own,
@@ -22,9 +22,6 @@ from melange.present.figures.theme import (
 from melange.present.terminal.layout import LEAST_SHOWN
 from melange.units import significant
 
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
-
 # How the points of curves were computed, for legends.
 CLOSED_FORM = "closed form"
 # Types of a mix that a hover lists: more lines would cover the curves.
@@ -37,39 +34,35 @@ def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, plan: Plan
     Between two planned rates a line shows the cost of the higher one: that plan serves the rates below it too.
     ``plan`` is the service's own; it gets its own point if it is certified.
     """
-    import plotly.graph_objects as go
-
     figure = new_figure(_cost_finding(points, legend), height=460)
     rates = [0.0, *(point.at for point in points)]
     for entry in able_entries(points, legend):
         costs = [0.0, *single_costs(points, points_name(points, entry))]
         figure.add_trace(
-            go.Scatter(
-                x=rates,
-                y=costs,
-                mode="lines",
-                line={"shape": "vh", "color": entry.color, "width": 2, "dash": entry.dash},
-                name=plain(f"{entry.letter}  only {entry.label}, {CLOSED_FORM}"),
-                hovertext=[
-                    f"only {plain(entry.label)}<br>{cost:,.2f} USD/h at {significant(rate)}/s ({CLOSED_FORM})"
-                    for rate, cost in zip(rates, costs, strict=True)
-                ],
-                hoverinfo="text",
-            )
+            "scatter",
+            x=rates,
+            y=costs,
+            mode="lines",
+            line={"shape": "vh", "color": entry.color, "width": 2, "dash": entry.dash},
+            name=plain(f"{entry.letter}  only {entry.label}, {CLOSED_FORM}"),
+            hovertext=[
+                f"only {plain(entry.label)}<br>{cost:,.2f} USD/h at {significant(rate)}/s ({CLOSED_FORM})"
+                for rate, cost in zip(rates, costs, strict=True)
+            ],
+            hoverinfo="text",
         )
     mix = [0.0, *(point.plan.cost_per_h if point.plan else np.nan for point in points)]
     hovers = ["", *(mix_hover(point, legend) for point in points)]
     figure.add_trace(
-        go.Scatter(
-            x=rates,
-            y=mix,
-            mode="lines+markers",
-            line={"shape": "vh", "color": MIX_COLOR, "width": 3},
-            marker={"size": 6},
-            name=f"the cheapest mix, {CLOSED_FORM}",
-            hovertext=hovers,
-            hoverinfo="text",
-        )
+        "scatter",
+        x=rates,
+        y=mix,
+        mode="lines+markers",
+        line={"shape": "vh", "color": MIX_COLOR, "width": 3},
+        marker={"size": 6},
+        name=f"the cheapest mix, {CLOSED_FORM}",
+        hovertext=hovers,
+        hoverinfo="text",
     )
     own_rate = plan.workload.total_rate
     add_certified(figure, plan, own_rate)
@@ -83,25 +76,22 @@ def figure_cost_by_rate(points: Sequence[SweepPoint], legend: Legend, plan: Plan
 
 def add_certified(figure: Figure, plan: Plan, at: float) -> None:
     """A point for a certified plan, next to closed-form curves; nothing for other plans."""
-    import plotly.graph_objects as go
-
     certificate = plan.certificate
     if certificate is None:
         return
     figure.add_trace(
-        go.Scatter(
-            x=[at],
-            y=[plan.cost_per_h],
-            mode="markers",
-            marker={"size": 13, "symbol": "star", "color": CERTIFIED_COLOR, "line": {"color": MIX_COLOR, "width": 1}},
-            name="this service's plan, certified",
-            hovertext=[
-                f"<b>this service's plan, certified</b>: {plan.cost_per_h:,.2f} USD/h<br>"
-                f"{certificate.attainment:.2%} of the simulated requests met the SLO<br>"
-                f"by closed form: {certificate.cost_before_per_h:,.2f} USD/h, {certificate.attainment_before:.2%}"
-            ],
-            hoverinfo="text",
-        )
+        "scatter",
+        x=[at],
+        y=[plan.cost_per_h],
+        mode="markers",
+        marker={"size": 13, "symbol": "star", "color": CERTIFIED_COLOR, "line": {"color": MIX_COLOR, "width": 1}},
+        name="this service's plan, certified",
+        hovertext=[
+            f"<b>this service's plan, certified</b>: {plan.cost_per_h:,.2f} USD/h<br>"
+            f"{certificate.attainment:.2%} of the simulated requests met the SLO<br>"
+            f"by closed form: {certificate.cost_before_per_h:,.2f} USD/h, {certificate.attainment_before:.2%}"
+        ],
+        hoverinfo="text",
     )
 
 
@@ -171,8 +161,6 @@ def _gap_text(plan: Plan) -> str:
 
 def figure_savings(points: Sequence[SweepPoint], legend: Legend) -> Figure:
     """Savings of the mix over each leading single type, at several rates (the paper's Figure 11)."""
-    import plotly.graph_objects as go
-
     planned = [point for point in points if point.plan is not None]
     figure = new_figure(_savings_finding(planned, legend), height=400, barmode="group", bargap=0.25)
     rates = [significant(point.at) for point in planned]
@@ -181,23 +169,22 @@ def figure_savings(points: Sequence[SweepPoint], legend: Legend) -> Figure:
         saved = [savings_against(point.plan, name) for point in planned if point.plan]
         costs = single_costs(planned, name)
         figure.add_trace(
-            go.Bar(
-                x=rates,
-                y=[100 * value for value in saved],
-                marker={"color": entry.color},
-                name=plain(f"{entry.letter}  only {entry.label}"),
-                text=["" if np.isnan(value) else f"{value:.0%}" for value in saved],
-                textposition="outside",
-                textangle=0,
-                textfont={"size": 10},
-                constraintext="none",
-                cliponaxis=False,
-                hovertext=[
-                    f"{value:.1%} less than only {plain(entry.label)} at {rate}/s ({short_amount(cost)} USD/h)"
-                    for value, rate, cost in zip(saved, rates, costs, strict=True)
-                ],
-                hoverinfo="text",
-            )
+            "bar",
+            x=rates,
+            y=[100 * value for value in saved],
+            marker={"color": entry.color},
+            name=plain(f"{entry.letter}  only {entry.label}"),
+            text=["" if np.isnan(value) else f"{value:.0%}" for value in saved],
+            textposition="outside",
+            textangle=0,
+            textfont={"size": 10},
+            constraintext="none",
+            cliponaxis=False,
+            hovertext=[
+                f"{value:.1%} less than only {plain(entry.label)} at {rate}/s ({short_amount(cost)} USD/h)"
+                for value, rate, cost in zip(saved, rates, costs, strict=True)
+            ],
+            hoverinfo="text",
         )
     figure.update_layout(
         xaxis=value_axis("Request rate [1/s]", type="category"),

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from melange.plan.plan import Plan
 from melange.present.figures.cells import add_cells, add_key, size_axes
+from melange.present.figures.figure import Figure
 from melange.present.figures.legend import COLORS, DASHES, MIX_COLOR, NONE_COLOR, OTHER_COLOR
 from melange.present.figures.theme import GRID, new_figure, percent, plain, value_axis, with_title_room
 from melange.present.terminal.plan_words import used_types
 from melange.units import ms
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, Report
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 TIME_NAME_BY_METRIC = {
     "ttft": "Time to first token",
@@ -97,8 +94,6 @@ def _attainment_finding(report: Report) -> str:
 
 def figure_times(report: Report, metric: str, colors: Sequence[str]) -> Figure:
     """One metric's mean and percentiles, overall and by type, with its limit."""
-    import plotly.graph_objects as go
-
     figure = new_figure(_times_finding(report, metric), height=360)
     lines = [("all requests", MIX_COLOR, "solid", report.times)]
     if len(report.types) > 1:
@@ -106,16 +101,15 @@ def figure_times(report: Report, metric: str, colors: Sequence[str]) -> Figure:
     for name, color, dash, times in lines:
         values = [ms(times[metric][one]) if one in times.get(metric, {}) else None for one in PERCENTILES]
         figure.add_trace(
-            go.Scatter(
-                x=list(PERCENTILES),
-                y=values,
-                mode="lines+markers",
-                line={"color": color, "dash": dash, "width": 2},
-                marker={"size": 6},
-                name=plain(name),
-                hovertext=["" if v is None else f"{plain(name)}<br>{v:,.1f} ms" for v in values],
-                hoverinfo="text",
-            )
+            "scatter",
+            x=list(PERCENTILES),
+            y=values,
+            mode="lines+markers",
+            line={"color": color, "dash": dash, "width": 2},
+            marker={"size": 6},
+            name=plain(name),
+            hovertext=["" if v is None else f"{plain(name)}<br>{v:,.1f} ms" for v in values],
+            hoverinfo="text",
         )
     limit = report.slo.limits.get(metric) if report.slo else None
     if limit is not None:
@@ -144,19 +138,16 @@ def _times_finding(report: Report, metric: str) -> str:
 
 def figure_queue(report: Report, colors: Sequence[str]) -> Figure:
     """Requests that wait at each type over time, in the first run."""
-    import plotly.graph_objects as go
-
     figure = new_figure(_queue_finding(report), height=320)
     for t, one in enumerate(report.types):
         figure.add_trace(
-            go.Scatter(
-                x=list(report.queue_s),
-                y=list(report.queue[t]),
-                mode="lines",
-                line={"color": colors[t], "width": 1.5, "shape": "hv"},
-                name=plain(one.name),
-                showlegend=True,
-            )
+            "scatter",
+            x=list(report.queue_s),
+            y=list(report.queue[t]),
+            mode="lines",
+            line={"color": colors[t], "width": 1.5, "shape": "hv"},
+            name=plain(one.name),
+            showlegend=True,
         )
     figure.update_layout(
         xaxis=value_axis("Time since the first request [s]"),
@@ -176,28 +167,25 @@ def _queue_finding(report: Report) -> str:
 
 def figure_utilization(report: Report, colors: Sequence[str]) -> Figure:
     """Planned load and observed load."""
-    import plotly.graph_objects as go
-
     kinds = ("planned load", "busy", "KV cache, mean", "KV cache, peak")
     figure = new_figure(_utilization_finding(report), height=340, barmode="group", bargap=0.25)
     for t, one in enumerate(report.types):
         values = [100 * share for share in (one.planned_load, one.busy, one.kv, one.peak_kv)]
         figure.add_trace(
-            go.Bar(
-                x=list(kinds),
-                y=values,
-                marker={"color": colors[t]},
-                name=plain(one.name),
-                text=[f"{value:.0f}%" for value in values],
-                textposition="outside",
-                textangle=0,
-                textfont={"size": 10},
-                constraintext="none",
-                cliponaxis=False,
-                showlegend=True,
-                hovertext=[f"{plain(one.name)}: {kind} {v:.1f}%" for kind, v in zip(kinds, values, strict=True)],
-                hoverinfo="text",
-            )
+            "bar",
+            x=list(kinds),
+            y=values,
+            marker={"color": colors[t]},
+            name=plain(one.name),
+            text=[f"{value:.0f}%" for value in values],
+            textposition="outside",
+            textangle=0,
+            textfont={"size": 10},
+            constraintext="none",
+            cliponaxis=False,
+            showlegend=True,
+            hovertext=[f"{plain(one.name)}: {kind} {v:.1f}%" for kind, v in zip(kinds, values, strict=True)],
+            hoverinfo="text",
         )
     figure.update_layout(
         xaxis=value_axis("", type="category"),
@@ -216,23 +204,20 @@ def _utilization_finding(report: Report) -> str:
 
 def figure_causes(report: Report) -> Figure:
     """Why requests missed the SLO."""
-    import plotly.graph_objects as go
-
     names = list(report.causes)[::-1]
     values = [100 * report.causes[name] for name in names]
     figure = new_figure(_causes_finding(report), height=130 + 36 * len(names))
     figure.add_trace(
-        go.Bar(
-            x=values,
-            y=[plain(name) for name in names],
-            orientation="h",
-            marker={"color": "#D55E00"},
-            text=[f"{value:.2g}%" for value in values],
-            textposition="outside",
-            cliponaxis=False,
-            hovertext=[plain(CAUSES[name]) for name in names],
-            hoverinfo="text",
-        )
+        "bar",
+        x=values,
+        y=[plain(name) for name in names],
+        orientation="h",
+        marker={"color": "#D55E00"},
+        text=[f"{value:.2g}%" for value in values],
+        textposition="outside",
+        cliponaxis=False,
+        hovertext=[plain(CAUSES[name]) for name in names],
+        hoverinfo="text",
     )
     figure.update_layout(
         xaxis=value_axis("Share of all requests [%]", rangemode="tozero"),
@@ -250,28 +235,25 @@ def _causes_finding(report: Report) -> str:
 
 def figure_policies(reports: Sequence[Report]) -> Figure:
     """Attainment by policy on the same requests, with intervals."""
-    import plotly.graph_objects as go
-
     known = sorted(((one.attainment, one.policy) for one in reports if one.attainment), key=lambda pair: pair[0].value)
     figure = new_figure(_policies_finding(reports), height=140 + 34 * len(known))
     own = reports[0].policy
     values = [100 * held.value for held, _ in known]
     figure.add_trace(
-        go.Scatter(
-            x=values,
-            y=[plain(name) for _, name in known],
-            mode="markers",
-            marker={"size": 10, "color": [MIX_COLOR if name == own else "#777777" for _, name in known]},
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [100 * (held.high - held.value) for held, _ in known],
-                "arrayminus": [100 * (held.value - held.low) for held, _ in known],
-                "color": "#777777",
-            },
-            hovertext=[f"{name}: {held.value:.2%} ({held.low:.2%} to {held.high:.2%})" for held, name in known],
-            hoverinfo="text",
-        )
+        "scatter",
+        x=values,
+        y=[plain(name) for _, name in known],
+        mode="markers",
+        marker={"size": 10, "color": [MIX_COLOR if name == own else "#777777" for _, name in known]},
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [100 * (held.high - held.value) for held, _ in known],
+            "arrayminus": [100 * (held.value - held.low) for held, _ in known],
+            "color": "#777777",
+        },
+        hovertext=[f"{name}: {held.value:.2%} ({held.low:.2%} to {held.high:.2%})" for held, name in known],
+        hoverinfo="text",
     )
     figure.add_vline(x=100 * reports[0].target, line={"color": "#777777", "width": 1, "dash": "dot"})
     figure.update_layout(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from melange.present.figures.cells import (
@@ -18,13 +16,11 @@ from melange.present.figures.cells import (
     size_axes,
 )
 from melange.present.figures.efficiency import Winners, advantage, request_cost
+from melange.present.figures.figure import Figure
 from melange.present.figures.legend import NONE_COLOR, OTHER_COLOR, Entry, Legend, color_of
 from melange.present.figures.theme import new_figure, percent, plain, with_title_room
 from melange.profile.profile import Profile
 from melange.workload.workload import Array, Workload
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 # Row height [px]: 12 px text with padding. If smaller, frames touch the letters; if larger, a grid of a dozen input
 # sizes no longer fits on a screen.

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from melange.present.figures.cells import Cell, cost_text
 from melange.present.figures.efficiency import request_cost
+from melange.present.figures.figure import Figure
 from melange.present.figures.legend import Entry, Legend
 from melange.present.figures.theme import new_figure, plain, short_amount, value_axis, with_title_room
 from melange.profile.profile import Profile
 from melange.units import REQUESTS_PER_THOUSAND
 from melange.workload.workload import Workload
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 _CostInterval = tuple[float, float, float]
 
@@ -34,8 +30,6 @@ def cost_interval(profile: Profile, r: int, cell: Cell) -> _CostInterval:
 
 def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell: Cell) -> Figure:
     """Cost of 1,000 requests of one size on each leading type that can serve it, with its 80 % interval."""
-    import plotly.graph_objects as go
-
     ranked = intervals(profile, legend, cell)
     # Some room, so that whiskers do not end on the frame.
     most = 1.08 * max(
@@ -44,24 +38,23 @@ def figure_intervals(profile: Profile, workload: Workload, legend: Legend, cell:
     figure = new_figure(intervals_finding(ranked, workload, cell), height=130 + 36 * max(len(ranked), 3))
     for entry, (low, mid, high) in ranked:
         figure.add_trace(
-            go.Scatter(
-                x=[mid],
-                y=[plain(f"{entry.letter}  {entry.label}")],
-                mode="markers",
-                marker={"size": 11, "color": entry.color},
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    # An infinite whisker goes past the edge, where it is cut.
-                    "array": [min(high, 2 * most) - mid],
-                    "arrayminus": [mid - low],
-                    "color": entry.color,
-                    "thickness": 2.5,
-                },
-                hovertext=[f"{plain(entry.label)}: {cost_text(profile, entry.r, *cell)}"],
-                hoverinfo="text",
-                showlegend=False,
-            )
+            "scatter",
+            x=[mid],
+            y=[plain(f"{entry.letter}  {entry.label}")],
+            mode="markers",
+            marker={"size": 11, "color": entry.color},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                # An infinite whisker goes past the edge, where it is cut.
+                "array": [min(high, 2 * most) - mid],
+                "arrayminus": [mid - low],
+                "color": entry.color,
+                "thickness": 2.5,
+            },
+            hovertext=[f"{plain(entry.label)}: {cost_text(profile, entry.r, *cell)}"],
+            hoverinfo="text",
+            showlegend=False,
         )
     figure.update_layout(
         xaxis=value_axis("Cost of 1,000 such requests [USD]", range=[0, most or 1]),

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from melange.present.figures.figure import Figure
 from melange.present.figures.legend import Entry, Legend, ink_on
 from melange.present.figures.theme import cell_axis, plain, short_amount
 from melange.profile.profile import Profile
 from melange.workload.workload import Buckets, Workload
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 # Input and output bucket of a request size.
 Cell = tuple[int, int]
@@ -39,34 +37,30 @@ def _edge_names(buckets: Buckets, axis: str, chosen: list[int]) -> list[str]:
 
 def add_cells(figure: Figure, colors: list[list[str]], texts: list[list[str]], hovers: list[list[str]]) -> None:
     """A grid of cells, each with a color, a short text in a readable ink, and a hover."""
-    import plotly.graph_objects as go
-
     palette = sorted({color for row in colors for color in row})
     steps = [[(k + end) / len(palette), color] for k, color in enumerate(palette) for end in (0, 1)]
     figure.add_trace(
-        go.Heatmap(
-            z=[[palette.index(color) for color in row] for row in colors],
-            zmin=-0.5,
-            zmax=len(palette) - 0.5,
-            colorscale=steps,
-            showscale=False,
-            xgap=2,
-            ygap=2,
-            hovertext=hovers,
-            hoverinfo="text",
-        )
+        "heatmap",
+        z=[[palette.index(color) for color in row] for row in colors],
+        zmin=-0.5,
+        zmax=len(palette) - 0.5,
+        colorscale=steps,
+        showscale=False,
+        xgap=2,
+        ygap=2,
+        hovertext=hovers,
+        hoverinfo="text",
     )
     cells = [(i, o) for i in range(len(texts)) for o in range(len(texts[0])) if texts[i][o]]
     figure.add_trace(
-        go.Scatter(
-            x=[o for _, o in cells],
-            y=[i for i, _ in cells],
-            mode="text",
-            text=[plain(texts[i][o]) for i, o in cells],
-            textfont={"size": 12, "color": [ink_on(colors[i][o]) for i, o in cells]},
-            hoverinfo="skip",
-            showlegend=False,
-        )
+        "scatter",
+        x=[o for _, o in cells],
+        y=[i for i, _ in cells],
+        mode="text",
+        text=[plain(texts[i][o]) for i, o in cells],
+        textfont={"size": 12, "color": [ink_on(colors[i][o]) for i, o in cells]},
+        hoverinfo="skip",
+        showlegend=False,
     )
 
 
@@ -87,10 +81,8 @@ def add_keys(figure: Figure, entries: list[Entry]) -> None:
 
 def add_key(figure: Figure, label: str, color: str) -> None:
     """A legend line for a cell color."""
-    import plotly.graph_objects as go
-
     marker = {"symbol": "square", "size": 13, "color": color, "line": {"color": "#777777", "width": 1}}
-    figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=plain(label)))
+    figure.add_trace("scatter", x=[None], y=[None], mode="markers", marker=marker, name=plain(label))
 
 
 def margin_text(margin: float) -> str:

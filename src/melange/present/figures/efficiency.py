@@ -13,6 +13,7 @@ import numpy.typing as npt
 from melange.plan.plan import Plan
 from melange.plan.problem import allowed_types
 from melange.profile.profile import Profile
+from melange.replica.parallelism import Layout
 from melange.units import S_PER_H
 from melange.workload.workload import Array, Mask, Workload
 
@@ -129,9 +130,9 @@ def _is_matched(profile: Profile, cost: Array, r: int, others: _Indices) -> bool
     return False
 
 
-def _hardware(profile: Profile, r: int) -> tuple[str, int, str]:
+def _hardware(profile: Profile, r: int) -> tuple[str, Layout, str]:
     replica_type = profile.replica_types[r]
-    return replica_type.offer.accelerator, replica_type.tensor_parallel, replica_type.engine
+    return replica_type.offer.accelerator, replica_type.layout, replica_type.engine
 
 
 def _size(profile: Profile, other: int, r: int) -> bool:

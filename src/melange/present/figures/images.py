@@ -61,7 +61,7 @@ def write_images(pictures: Sequence[Picture], folder: Path, image_format: str) -
             stem = picture.name + (f"-{number}" if number > 1 else "")
             path = folder / f"{stem}.{image_format}"
             options = {"format": image_format, "width": max(_WIDTH_PX, picture.min_width), "scale": _PIXEL_RATIO}
-            jobs.append({"fig": variant.figure, "path": path, "opts": options})
+            jobs.append({"fig": variant.figure.to_dict(), "path": path, "opts": options})
     page = kaleido.PageGenerator(mathjax=False)  # text is drawn as it is; nothing is fetched
     try:
         kaleido.write_fig_from_object_sync(jobs, cancel_on_error=True, kopts={"page_generator": page})

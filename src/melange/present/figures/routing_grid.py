@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from melange.plan.plan import Plan
 from melange.present.figures.cells import size_axes
+from melange.present.figures.figure import Figure
 from melange.present.figures.legend import OTHER_COLOR, Legend
 from melange.present.figures.theme import new_figure, percent, plain, with_title_room
 from melange.present.terminal.plan_tables import SHOWN_SHARE
 from melange.workload.workload import Array
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 # Row height [px]: a line of text above a bar.
 _ROUTE_HEIGHT = 44
@@ -26,8 +22,6 @@ _SHORTEST = 0.012
 
 def figure_routes(plan: Plan, legend: Legend) -> Figure:
     """Where each request size goes: a bar per cell, as long as the cell's traffic, in the colors of its types."""
-    import plotly.graph_objects as go
-
     workload = plan.workload
     rows = np.flatnonzero(workload.request_rate.sum(axis=1))
     columns = np.flatnonzero(workload.request_rate.sum(axis=0))
@@ -45,36 +39,34 @@ def figure_routes(plan: Plan, legend: Legend) -> Figure:
         entry = legend.find(r)
         label = entry.label if entry else "other types"
         figure.add_trace(
-            go.Bar(
-                orientation="h",
-                y=y,
-                x=np.maximum((share * length)[y, x], _SHORTEST),
-                base=start[y, x],
-                width=0.34,
-                offset=0.06,
-                marker={"color": entry.color if entry else OTHER_COLOR},
-                name=plain(f"{entry.letter}  {label}" if entry else label),
-                hovertext=[
-                    f"<b>{plain(workload.buckets.label(int(rows[a]), int(columns[b])))}</b><br>{part[a, b]:.2%} of "
-                    f"requests, {share[a, b]:.0%} of them to {plain(label)}"
-                    for a, b in zip(y, x, strict=True)
-                ],
-                hoverinfo="text",
-            )
+            "bar",
+            orientation="h",
+            y=y,
+            x=np.maximum((share * length)[y, x], _SHORTEST),
+            base=start[y, x],
+            width=0.34,
+            offset=0.06,
+            marker={"color": entry.color if entry else OTHER_COLOR},
+            name=plain(f"{entry.letter}  {label}" if entry else label),
+            hovertext=[
+                f"<b>{plain(workload.buckets.label(int(rows[a]), int(columns[b])))}</b><br>{part[a, b]:.2%} of "
+                f"requests, {share[a, b]:.0%} of them to {plain(label)}"
+                for a, b in zip(y, x, strict=True)
+            ],
+            hoverinfo="text",
         )
         start = start + share * length
     y, x = np.nonzero(part)
     figure.add_trace(
-        go.Scatter(
-            x=x - _FILL / 2,
-            y=y - 0.2,
-            mode="text",
-            textposition="middle right",
-            text=[_route_text(plan, legend, int(rows[a]), int(columns[b])) for a, b in zip(y, x, strict=True)],
-            textfont={"size": 11},
-            hoverinfo="skip",
-            showlegend=False,
-        )
+        "scatter",
+        x=x - _FILL / 2,
+        y=y - 0.2,
+        mode="text",
+        textposition="middle right",
+        text=[_route_text(plan, legend, int(rows[a]), int(columns[b])) for a, b in zip(y, x, strict=True)],
+        textfont={"size": 11},
+        hoverinfo="skip",
+        showlegend=False,
     )
     figure.update_layout(shapes=_lines(len(rows), len(columns)))
     figure.update_layout(**size_axes(workload.buckets, rows.tolist(), columns.tolist()))

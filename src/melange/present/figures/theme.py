@@ -5,13 +5,11 @@ from __future__ import annotations
 import html
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from melange.present.figures.figure import Figure
 from melange.present.terminal.layout import LEAST_SHOWN
 from melange.units import significant
-
-if TYPE_CHECKING:
-    from plotly.graph_objects import Figure
 
 # Fonts that are installed on readers' machines: a page fetches nothing.
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', 'DejaVu Sans', sans-serif"
@@ -43,12 +41,9 @@ def new_figure(title: str, *, height: int, **layout: Any) -> Figure:
     height
         [px]
     """
-    import plotly.graph_objects as go
-
     lines = textwrap.wrap(title, _TITLE_CHARACTERS, break_on_hyphens=False, break_long_words=False)
-    figure = go.Figure()
+    figure = Figure()
     figure.update_layout(
-        template="none",
         title={
             "text": "<br>".join(plain(line) for line in lines),
             "x": 0,
@@ -134,10 +129,7 @@ def _title_height(figure: Figure) -> int:
 
 def untitled(figure: Figure) -> Figure:
     """The same figure for a page that shows the title as its own heading."""
-    copy = type(figure)(figure)
-    title = _title_height(figure)
-    copy.update_layout(title=None, margin={"t": 12}, height=figure.layout.height - title)
-    return copy
+    return figure.with_layout(title=None, margin={"t": 12}, height=figure.layout.height - _title_height(figure))
 
 
 def short_amount(amount: float) -> str:

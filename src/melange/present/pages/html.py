@@ -79,7 +79,7 @@ def figures(pictures: Sequence[Picture]) -> str:
     content = {
         picture.name: [
             {
-                "figure": json.loads(untitled(variant.figure).to_json()),
+                "figure": untitled(variant.figure).to_dict(),
                 "finding": variant.finding,
             }
             for variant in picture.variants

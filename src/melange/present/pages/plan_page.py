@@ -85,7 +85,7 @@ def _mix_table(study: Study) -> str:
         rows.append(
             (
                 f"{letter}  {replica_type.name}",
-                f"{replica_type.offer.accelerators} x {replica_type.offer.accelerator}",
+                f"{replica_type.accelerators} x {replica_type.offer.accelerator}",
                 f"{count}",
                 f"{count * replica_type.replicas_per_instance}",
                 f"{count * replica_type.cost_per_h:,.2f}",
@@ -155,7 +155,7 @@ def types_table(study: Study) -> str:
         rows.append(
             (
                 f"{entry.letter}  {entry.label}",
-                f"{replica_type.replicas_per_instance} x ({replica_type.tensor_parallel} x {offer.accelerator})",
+                f"{replica_type.replicas_per_instance} x ({replica_type.layout.accelerators} x {offer.accelerator})",
                 f"{replica_type.cost_per_h:,.3f}",
                 f"{replica_type.cost_per_h / replica_type.replicas_per_instance:,.3f}",
                 f"{offer.market}, {offer.seen.isoformat() if offer.seen else 'undated'}",

@@ -26,6 +26,23 @@ def energy_line(plan: Plan) -> list[str]:
     return [f"{line}; USD/h include {usd(carbon)} for carbon" if carbon else line]
 
 
+def carbon_line(plan: Plan) -> list[str]:
+    """One line with what a plan of least emissions saves and costs against the cheapest; none for other plans."""
+    beside = plan.least_carbon
+    if beside is None:
+        return []
+    more, less = plan.cost_per_h - beside.cheapest_per_h, beside.cheapest_kg_per_h - beside.emitted_kg_per_h
+    if more <= 0 and less <= 0:
+        return ["Least emissions: the cheapest plan has them"]
+    saved = f", {percent(less / beside.cheapest_kg_per_h)} less" if beside.cheapest_kg_per_h > 0 else ""
+    each = f", {usd(more / less)} per kg" if more > 0 and less > 0 else ""
+    return [
+        f"Least emissions: {significant(beside.emitted_kg_per_h)} kg CO2e/h at the load that headroom leaves, against "
+        f"{significant(beside.cheapest_kg_per_h)} of the cheapest plan{saved}; it costs {usd(more)}/h more than that "
+        f"({usd(beside.cheapest_per_h)}/h{each})"
+    ]
+
+
 def engine_lines(plan: Plan) -> list[str]:
     """One line with the settings of the used types' engines, and one with what prefix caches hold, where they do."""
     by_settings: dict[str, list[str]] = {}

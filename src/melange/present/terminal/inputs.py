@@ -82,7 +82,8 @@ def _profile_row(profile: Profile, workload: Workload | None, r: int) -> tuple[f
     else:
         reasons = profile.reason[r][needed & ~able]
         note = profile.reasons[int(np.bincount(reasons).argmax())] or "capacity 0 for some sizes"
-    shards = f"{replica_type.tensor_parallel} x " if replica_type.tensor_parallel > 1 else ""
+    held = replica_type.layout.accelerators
+    shards = f"{held} x " if held > 1 else ""
     cells = [
         replica_type.name,
         f"{per_instance} x ({shards}{replica_type.offer.accelerator})"

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from melange.plan.plan import Plan
 from melange.plan.switching import SwitchDecision
-from melange.present.terminal.engine_words import energy_line, engine_lines
+from melange.present.terminal.engine_words import carbon_line, energy_line, engine_lines
 from melange.present.terminal.layout import (
     MAX_ROWS,
     cautions,
@@ -30,6 +30,7 @@ from melange.present.terminal.layout import (
 )
 from melange.present.terminal.plan_words import changes_sentence, decision_sentence, plan_sentence, proof, used_types
 from melange.present.terminal.suggestions import uncertainty_part
+from melange.profile.profile import LONG_POOL
 from melange.units import percent, significant
 from melange.workload.workload import Array, Workload
 
@@ -47,8 +48,8 @@ def plan_page(plan: Plan, incumbent: Plan | None = None, decision: SwitchDecisio
         *([Text(changes_sentence(plan, incumbent))] if incumbent is not None else []),
         *([Text(decision_sentence(decision))] if decision is not None else []),
         Text(assumptions(plan), style="dim"),
-        _mix(plan),
-        _routes(plan),
+        mix_part(plan),
+        routes_part(plan),
         _single_types(plan),
         Text(proof(plan)),
     ]
@@ -74,23 +75,26 @@ def assumptions(plan: Plan) -> str:
     parts.append("continuous shares" if plan.options.slices is None else f"{plan.options.slices} slices per bucket")
     told = [" | ".join(part for part in parts if part)]
     told += [f"Traffic: {workload.source}"] if workload.source else []
-    return "\n".join([*told, *engine_lines(plan), *energy_line(plan)])
+    return "\n".join([*told, *engine_lines(plan), *energy_line(plan), *carbon_line(plan)])
 
 
-def _mix(plan: Plan) -> RenderableType:
+def mix_part(plan: Plan) -> RenderableType:
+    """The fleet: replicas, instances and cost of each used type, and what it serves."""
     table = table_of("Route", "Replica type", "Accelerators", "Replicas", "Instances", "USD/h", "Load", "Serves")
     for column in (3, 4, 5, 6):
         table.columns[column].justify = "right"
     for letter, r in zip(letters(plan), used_types(plan), strict=False):
         replica_type = plan.replica_types[r]
         instances = int(plan.instances[r])
-        per_replica = f"{replica_type.tensor_parallel} x " if replica_type.tensor_parallel > 1 else ""
+        shards = replica_type.layout.accelerators
+        per_replica = f"{shards} x " if shards > 1 else ""
+        machines = f" x {replica_type.machines}" if replica_type.machines > 1 else ""
         table.add_row(
             letter,
             replica_type.name,
             f"{per_replica}{replica_type.offer.accelerator}",
             f"{instances * replica_type.replicas_per_instance}",
-            f"{instances}",
+            f"{instances}{machines}",
             f"{instances * replica_type.cost_per_h:,.2f}",
             f"{plan.load[r]:.0%}",
             serves(plan, r),
@@ -101,7 +105,7 @@ def _mix(plan: Plan) -> RenderableType:
 
 def word_on_pools(plan: Plan) -> str:
     """The purpose of a second pool of a type; empty if the plan has none."""
-    if not any(plan.replica_types[r].pool for r in used_types(plan)):
+    if not any(plan.replica_types[r].pool == LONG_POOL for r in used_types(plan)):
         return ""
     return "long: a second pool of the same replica type, for long prompts, so that they do not delay short ones."
 
@@ -127,7 +131,7 @@ def _span(weight: Array, edges: Sequence[int]) -> str:
     return f"{(edges[first - 1] if first else 0) + 1:,}-{edges[last]:,}"
 
 
-def _routes(plan: Plan) -> RenderableType:
+def routes_part(plan: Plan) -> RenderableType:
     """The type that each request size goes to: a letter per cell, two if a bucket is split."""
     workload, marks = plan.workload, letters(plan)
     used = used_types(plan)

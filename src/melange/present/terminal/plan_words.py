@@ -177,9 +177,12 @@ def proof(plan: Plan) -> str:
     """What is proven about the plan, in a sentence or two; of a certified plan in two lines."""
     if plan.certificate is not None:
         return _certainty(plan, plan.certificate)
-    if plan.bound_per_h is None:
+    if plan.bound_per_h is None and plan.least_carbon is None:
         return f"Proof: no plan within the budget carries more than {plan.gap:.2%} above this ({plan.status})."
-    if plan.gap == 0:
+    if (beside := plan.least_carbon) is not None:
+        least = "" if beside.bound_kg_per_h is None else f" less than {significant(beside.bound_kg_per_h)} kg CO2e/h"
+        claim = f"no plan emits{least or ' less'}, its instances counted at the load that headroom leaves"
+    elif plan.gap == 0 or plan.bound_per_h is None:
         claim = "no cheaper plan exists"
     else:
         claim = f"no plan costs less than {usd(plan.bound_per_h)}/h, so at most {plan.gap:.2%} could be saved"
@@ -248,7 +251,14 @@ def _simulated_requests(plan: Plan, shown: Certificate | Simulation) -> str:
 
 
 def _distance(plan: Plan) -> str:
-    """How far a certified plan can be from the cheapest fleet that meets the SLO."""
+    """How far a certified plan can be from the cheapest fleet that meets the SLO, or from that of least emissions."""
+    if (beside := plan.least_carbon) is not None:
+        if beside.bound_kg_per_h is None:
+            return "none that rules out fleets that emit less."
+        return (
+            f"below {significant(beside.bound_kg_per_h)} kg CO2e/h no fleet meets the SLO, assuming that loads add up; "
+            f"this one emits {significant(beside.emitted_kg_per_h)} kg CO2e/h at the load that headroom leaves."
+        )
     if plan.bound_per_h is None:
         return "none that rules out cheaper fleets."
     if plan.gap <= 0:
@@ -270,7 +280,8 @@ def _counted(replica_type: ReplicaType, instances: int) -> str:
     offer = replica_type.offer
     if offer.accelerator in replica_type.name:
         return f"{instances} x {replica_type.name}"
-    each = f"{offer.accelerators} x " if offer.accelerators > 1 else ""
+    held = replica_type.accelerators
+    each = f"{held} x " if held > 1 else ""
     return f"{instances} x {replica_type.name} ({each}{offer.accelerator})"
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from melange.present.terminal.layout import LEAST_SHOWN, table_of, titled
-from melange.units import percent
+from melange.units import percent, significant
 
 if TYPE_CHECKING:
     from melange.service.relax import Relaxation
@@ -55,10 +55,10 @@ def _changes(found: Sequence[Relaxation]) -> RenderableType:
 
 
 def _table(first: str, second: str, third: str, answers: Sequence[Answer]) -> Table:
-    """With a column for the share of requests that met the SLO, if any was simulated."""
-    held = ("Met SLO",) if _is_simulated(answers) else ()
-    table = table_of(first, second, third, *held, "Fleet")
-    for column in range(1, 3 + len(held)):
+    """With the share of requests that met the SLO, if any was simulated, and emissions, if any has the least."""
+    shown = ["Met SLO"] * _is_simulated(answers) + ["kg CO2e/h"] * _is_by_carbon(answers)
+    table = table_of(first, second, third, *shown, "Fleet")
+    for column in range(1, 3 + len(shown)):
         table.columns[column].justify = "right"
     return table
 
@@ -67,11 +67,16 @@ def _is_simulated(answers: Sequence[Answer]) -> bool:
     return any(one.plan is not None and one.plan.attainment is not None for one in answers)
 
 
+def _is_by_carbon(answers: Sequence[Answer]) -> bool:
+    return any(one.plan is not None and one.plan.least_carbon is not None for one in answers)
+
+
 def _held(one: Answer, answers: Sequence[Answer]) -> tuple[str, ...]:
-    if not _is_simulated(answers):
-        return ()
     held = None if one.plan is None else one.plan.attainment
-    return ("-" if held is None else percent(held, 2),)
+    cells = ("-" if held is None else percent(held, 2),) if _is_simulated(answers) else ()
+    if not _is_by_carbon(answers):
+        return cells
+    return (*cells, "-" if one.carbon_kg_per_h is None else significant(one.carbon_kg_per_h, 3))
 
 
 def _cost(one: Answer) -> str:

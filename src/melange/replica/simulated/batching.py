@@ -103,7 +103,7 @@ def begin(world, replica, now):
         return
     factor = batch_factor(cost, whole[at.DECODING])
     look_back_s = cost[CONTEXT] * whole[at.CONTEXT_TOKENS] + cost[WINDOW_CONTEXT] * whole[at.WINDOW_CONTEXT_TOKENS]
-    real[at.FIRST] = factor * (fixed_s(cost, whole[at.DECODING], 0, 0.0, 0.0, 0) + look_back_s)
+    real[at.FIRST] = factor * (fixed_s(cost, whole[at.DECODING], 0, 0, 0.0, 0.0, 0) + look_back_s)
     real[at.GROWTH_S] = factor * (cost[CONTEXT] * whole[at.DECODING] + cost[WINDOW_CONTEXT] * whole[at.GROWING])
     whole[at.SEGMENT] = at.DECODE
     whole[at.RUN_STEPS] = steps_in_blocks(whole, phases, keys[0] - whole[at.STEP])
@@ -317,7 +317,7 @@ def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempt
     window = cost[WINDOW]
     budget = whole[at.MAX_TOKENS] - whole[at.DECODING] * (1 + int(cost[DRAFT_TOKENS]))
     decode_units = taken(whole, phases, 1)
-    prefill, pairs, window_pairs, admitted = 0, 0.0, 0.0, 0
+    prefill, longest, pairs, window_pairs, admitted = 0, 0, 0.0, 0.0, 0
     while budget > 0:
         k, done = whole[at.PARTIAL], whole[at.PARTIAL_DONE]
         if k == at.NOBODY:
@@ -333,6 +333,7 @@ def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempt
         chunk = min(prompt - done, budget)
         budget -= chunk
         prefill += chunk
+        longest = max(longest, chunk)
         pairs += chunk * (done + 0.5 * chunk)
         window_pairs += attended(done + chunk, window) - attended(done, window)
         if done + chunk == prompt:
@@ -347,10 +348,10 @@ def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempt
     look_back_s = cost[CONTEXT] * whole[at.CONTEXT_TOKENS] + cost[WINDOW_CONTEXT] * whole[at.WINDOW_CONTEXT_TOKENS]
     factor = batch_factor(cost, whole[at.DECODING])
     streamed_s = cost[STREAM] * whole[at.DECODING]
-    step_s = factor * (fixed_s(cost, whole[at.DECODING], prefill, pairs, window_pairs, admitted) + look_back_s)
+    step_s = factor * (fixed_s(cost, whole[at.DECODING], prefill, longest, pairs, window_pairs, admitted) + look_back_s)
     step_s = max(step_s, streamed_s)
     if whole[at.DECODING] > 0:
-        alone_s = factor * (fixed_s(cost, whole[at.DECODING], 0, 0.0, 0.0, 0) + look_back_s)
+        alone_s = factor * (fixed_s(cost, whole[at.DECODING], 0, 0, 0.0, 0.0, 0) + look_back_s)
         alone_s = max(alone_s, streamed_s)
         real[at.ADDED] += step_s - alone_s
     whole[at.USED] += decode_units
@@ -363,7 +364,7 @@ def _begin_mixed(whole, real, cost, phases, ready, requests, moments, is_preempt
 def _begin_prompts(whole, real, cost, ready, requests, moments, now):
     """Begin a step that reads whole prompts while running requests stand still; False where none can enter."""
     window = cost[WINDOW]
-    prefill, pairs, window_pairs = 0, 0.0, 0.0
+    prefill, longest, pairs, window_pairs = 0, 0, 0.0, 0.0
     while whole[at.HEAD] != at.NOBODY and whole[at.RUNNING] < whole[at.MAX_SEQUENCES]:
         k = whole[at.HEAD]
         prompt, done = requests[k, at.INPUT] + requests[k, at.PROGRESS], requests[k, at.CACHED]
@@ -373,13 +374,14 @@ def _begin_prompts(whole, real, cost, ready, requests, moments, now):
             break
         _admit(whole, requests, moments, now)
         prefill += prompt - done
+        longest = max(longest, prompt - done)
         pairs += (prompt - done) * (done + 0.5 * (prompt - done))
         window_pairs += attended(prompt, window) - attended(done, window)
         ready[whole[at.READY]] = k
         whole[at.READY] += 1
     if prefill == 0:
         return False
-    step_s = batch_factor(cost, 0) * fixed_s(cost, 0, prefill, pairs, window_pairs, whole[at.READY])
+    step_s = batch_factor(cost, 0) * fixed_s(cost, 0, prefill, longest, pairs, window_pairs, whole[at.READY])
     if whole[at.DECODING] > 0:
         real[at.ADDED] += step_s
         if real[at.STALL] == 0.0:

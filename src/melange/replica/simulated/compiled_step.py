@@ -38,11 +38,13 @@ _NAMES = tuple(field.name for field in fields(StepCost))
     MOST_BATCH,
     DRAFT_TOKENS,
     ACCEPTED_TOKENS,
+    RANKS,
+    STALL,
 ) = range(len(_NAMES))
 
 
 @inner
-def fixed_s(cost, batch, prefill, pairs, window_pairs, admitted):  # type: ignore[no-untyped-def]
+def fixed_s(cost, batch, prefill, longest, pairs, window_pairs, admitted):  # type: ignore[no-untyped-def]
     """A step's time but for attention over the KV cache, uncorrected [s].
 
     Parameters
@@ -53,6 +55,8 @@ def fixed_s(cost, batch, prefill, pairs, window_pairs, admitted):  # type: ignor
         Requests that get a token.
     prefill
         Prompt tokens that are read besides.
+    longest
+        Most of them that are of one prompt, which one rank reads while others wait.
     pairs, window_pairs
         Earlier tokens that those attend to, summed over them: in layers that look back all the way, and in the others.
     admitted
@@ -60,20 +64,25 @@ def fixed_s(cost, batch, prefill, pairs, window_pairs, admitted):  # type: ignor
     """
     computed = batch * (1.0 + cost[DRAFT_TOKENS])
     time_s = cost[POSITION] * pairs + cost[WINDOW_POSITION] * window_pairs
+    stalled = 0.0
+    if cost[RANKS] > 1.0 and prefill > 0:
+        stalled = max(cost[RANKS] * longest - prefill, 0.0)
+        time_s *= 1.0 + stalled / prefill
     tokens, part = computed + prefill, 1.0
     while True:
         read_s = cost[WEIGHTS]
         if cost[EXPERTS] != 0.0:
             read_s -= cost[EXPERTS] * math.expm1(cost[EXPERT_DECAY] * tokens)
-        shared_s = max(read_s, cost[TOKEN] * tokens + cost[OUTPUT] * computed)
+        shared_s = max(read_s, cost[TOKEN] * tokens + cost[OUTPUT] * computed + cost[STALL] * stalled)
         if cost[ONE_SHOT_TOKEN] != 0.0:
-            once = cost[ONE_SHOT] + cost[ONE_SHOT_TOKEN] * tokens
-            shared_s += min(once, cost[RING] + cost[RING_TOKEN] * tokens)
+            sent = tokens + stalled
+            once = cost[ONE_SHOT] + cost[ONE_SHOT_TOKEN] * sent
+            shared_s += min(once, cost[RING] + cost[RING_TOKEN] * sent)
         time_s += part * shared_s
         if cost[ACCEPTED_TOKENS] == 0.0 or batch == 0 or part < 0.0:
             return time_s + cost[HOST] + cost[SEQUENCE] * batch + cost[REQUEST] * admitted
         # What of the tokens of running requests falls to the others that this step makes at once.
-        tokens, part = computed, 1.0 / (1.0 + cost[ACCEPTED_TOKENS]) - 1.0
+        stalled, tokens, part = 0.0, computed, 1.0 / (1.0 + cost[ACCEPTED_TOKENS]) - 1.0
 
 
 @inner

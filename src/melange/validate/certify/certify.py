@@ -31,8 +31,9 @@ import numpy as np
 
 from melange.errors import InfeasibleError
 from melange.plan.baseline import single_types
+from melange.plan.by_carbon import in_kg, least_carbon, rent_of
 from melange.plan.certificate import MOST_CARRIED, Certificate
-from melange.plan.options import Options
+from melange.plan.options import CARBON, Options
 from melange.plan.plan import Plan
 from melange.plan.problem import loads
 from melange.plan.question import Question, question_of
@@ -144,7 +145,7 @@ def certify(
     InputError
         No SLO, no engines, a budget.
     """
-    asked = question_of(question, profile, options)
+    asked, say = question_of(question, profile, options), progress or (lambda _: None)
     search = partial(
         certified,
         target=target,
@@ -153,9 +154,15 @@ def certify(
         burstiness=burstiness,
         observed=observed,
         incumbent=incumbent,
-        say=progress or (lambda _: None),
+        rent=rent_of(asked),
     )
-    return with_margin(*search(asked)) if asked.options.confidence is None else at_chance(asked, search)
+
+    def proven(one: Question) -> Plan:
+        is_in_kg = one.profile is not asked.profile
+        told = partial(search, say=(lambda words: say(in_kg(words))) if is_in_kg else say)
+        return with_margin(*told(one)) if one.options.confidence is None else at_chance(one, told)
+
+    return least_carbon(asked, proven) if asked.options.objective == CARBON else proven(asked)
 
 
 def certified(
@@ -168,8 +175,12 @@ def certified(
     observed: Arrivals | None = None,
     incumbent: Plan | None = None,
     say: Callable[[str], None] = lambda _: None,
+    rent: Callable[[Plan], float] = lambda plan: plan.cost_per_h,
 ) -> tuple[Plan, Judge]:
-    """:func:`certify` on the step times of the question's profile, and what judged the plans."""
+    """:func:`certify` on the step times of the question's profile, and what judged the plans.
+
+    ``rent`` is what a plan costs in USD/h, where something else is sought.
+    """
     slo, wanted = checked(asked, target)
     # Sizes that no type serves are left out of the plan. Unless they are to be dropped, their requests come all the
     # same: they take their room, and count as missed.
@@ -220,7 +231,7 @@ def certified(
     before = _closed_form(whole, plan)
     bound = least_cost(given, slo, reach.target)
     bound = None if bound is None else min(bound, plan.cost_per_h)
-    certificate = _certificate(best, single, before, judge)
+    certificate = _certificate(best, single, before, judge, rent)
     found = replace(
         plan,
         certificate=replace(
@@ -358,7 +369,9 @@ def _start(question: Question, carried: Array) -> Array:
     return np.broadcast_to(start[:, None, None], question.profile.max_request_rate.shape).copy()
 
 
-def _certificate(best: Trial, single: Trial | None, before: Plan, judge: Judge) -> Certificate:
+def _certificate(
+    best: Trial, single: Trial | None, before: Plan, judge: Judge, rent: Callable[[Plan], float]
+) -> Certificate:
     plan = best.plan
     names = [one.name for one in plan.replica_types]
     return Certificate(
@@ -368,10 +381,10 @@ def _certificate(best: Trial, single: Trial | None, before: Plan, judge: Judge) 
         requests=sum(map(len, best.samples)) // len(best.samples),
         seeds=len(best.samples),
         policy=judge.policy,
-        cost_before_per_h=before.cost_per_h,
+        cost_before_per_h=rent(before),
         attainment_before=judge.shown(before),
         headroom={names[r]: 1.0 - float(plan.load[r]) for r in np.flatnonzero(plan.instances)},
         plans=len(judge.known),
         single_type=None if single is None else names[int(single.plan.instances.argmax())],
-        single_type_per_h=None if single is None else single.plan.cost_per_h,
+        single_type_per_h=None if single is None else rent(single.plan),
     )

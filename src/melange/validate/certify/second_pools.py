@@ -18,7 +18,7 @@ import numpy.typing as npt
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
-from melange.profile.profile import pool_of
+from melange.profile.profile import LONG_POOL, pool_of
 from melange.validate.certify.effort import Effort
 from melange.validate.certify.headroom import as_asked
 from melange.validate.certify.judge import Judge
@@ -28,7 +28,6 @@ from melange.validate.certify.thinning import of_rows, widened
 from melange.workload.workload import Array, Mask
 
 # What the second pool of a type is called.
-LONG = "long"
 # A pool has at least this part of its type's work. Less, and the pool is empty most of the time. A judgment.
 _LEAST_PART = 0.02
 # Lengths at which prompts are split that are looked at more closely: those under which requests come easiest within
@@ -100,7 +99,7 @@ def with_pools(question: Question, places: Sequence[int]) -> Question:
     """
     profile, options = question.profile, question.options
     rows = [*range(len(profile.replica_types)), *places]
-    pools = tuple(pool_of(profile.replica_types[r], LONG) for r in places)
+    pools = tuple(pool_of(profile.replica_types[r], LONG_POOL) for r in places)
     spare = options.spare_replicas
     if isinstance(spare, Mapping):
         named = zip(places, pools, strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from melange.catalog.grid import DEFAULT
 from melange.plan.confidence import with_rates
 from melange.plan.exact.dominated import needed_types
 from melange.plan.plan import Plan
@@ -61,6 +62,8 @@ def with_types(question: Question, kept: Mask) -> Question:
     types = tuple(profile.replica_types[r] for r in places)
     # By the kinds of names of each setting: a removed type may have the name of a remaining type's offer.
     names, accelerators = {one.name for one in types}, {one.offer.accelerator for one in types}
+    regions = {one.offer.region for one in types}
+    cards = accelerators | regions | {f"{one.offer.region}/{one.offer.accelerator}" for one in types}
     rented = names | {name for one in types for name in (one.offer.name, one.offer.instance_type)}
 
     def known(value: int | Mapping[str, int], allowed: set[str]) -> Any:
@@ -74,9 +77,10 @@ def with_types(question: Question, kept: Mask) -> Question:
             options,
             exclude=exclude,
             max_instances=known(options.max_instances, rented),
-            max_accelerators=known(options.max_accelerators, accelerators),
+            max_accelerators=known(options.max_accelerators, cards),
             min_replicas=known(options.min_replicas, names),
             spare_replicas=known(options.spare_replicas, names),
+            grid_g_per_kwh={name: g for name, g in options.grid_g_per_kwh.items() if name in regions | {DEFAULT}},
         ),
     )
 

@@ -97,7 +97,7 @@ def _file(heading: Sequence[Any], about: str, content: Mapping[str, Any]) -> str
 
 def _replicas(group: Group, *, is_published: bool) -> dict[str, _Service]:
     """The replicas of one machine, each with its own accelerators; published on ports in a row."""
-    per_replica = group.server.tensor_parallel
+    per_replica = group.server.layout.accelerators
     services = {}
     for k in range(group.replicas_per_node):
         devices = [str(number) for number in range(k * per_replica, (k + 1) * per_replica)]

@@ -165,7 +165,7 @@ def _profiles(plan: Plan, groups: Sequence[Group], written: date) -> dict[str, s
         replace(
             one,
             name=group.name,
-            offer=replace(one.offer, accelerators=one.tensor_parallel, cost_per_h=group.replica_cost_per_h),
+            offer=replace(one.offer, accelerators=one.layout.accelerators, cost_per_h=group.replica_cost_per_h),
         )
         for one, group in zip(profile.replica_types, groups, strict=True)
     )

@@ -108,13 +108,24 @@ def _inference_service(
                 "prometheus.io/path": "/metrics",
                 "prometheus.io/port": str(group.launch.port),
             },
-            "parallelism": {"tensor": group.server.tensor_parallel},
+            "parallelism": _parallelism(group),
             **_replicas(group, options),
             "rolloutStrategy": {"maxSurge": 1, "maxUnavailable": 0},
             **_router(base, weight, options),
             "template": template,
         },
     }
+
+
+def _parallelism(group: Group) -> Object:
+    """What KServe counts accelerators by; the command line says it as well."""
+    layout = group.server.layout
+    found: Object = {"tensor": layout.tensor_parallel}
+    if layout.pipeline_parallel > 1:
+        found["pipeline"] = layout.pipeline_parallel
+    if layout.expert_parallel > 1:
+        found |= {"data": layout.data_parallel, "dataLocal": layout.data_parallel, "expert": True}
+    return found
 
 
 def _uri(group: Group) -> str:

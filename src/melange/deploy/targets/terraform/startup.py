@@ -32,7 +32,7 @@ _FETCH = {
 
 def startup_script(group: Group) -> str:
     """For a POSIX shell; the token goes into the containers by name and stands in no command line."""
-    launch, per_replica = group.launch, group.server.tensor_parallel
+    launch, per_replica = group.launch, group.server.layout.accelerators
     starts = [
         f"start {k} {','.join(str(number) for number in range(k * per_replica, (k + 1) * per_replica))}"
         for k in range(group.replicas_per_node)

@@ -1,0 +1,38 @@
+"""Plans of one pool of two, which nothing here routes to."""
+
+from __future__ import annotations
+
+import shlex
+
+from melange.deploy.command_lines import Serving, program_of
+from melange.errors import InputError
+from melange.plan.plan import Plan
+from melange.plan.server import servers_of
+
+_DRAIN_S = 600
+
+
+def refuse_pools(plan: Plan, what: str) -> None:
+    """Refuse a plan whose replicas only read prompts or only make tokens, with how each is started.
+
+    A router that sends each request to both pools, one after the other, is part of neither our balancer nor of the
+    files for gateways.
+
+    Raises
+    ------
+    InputError
+        Such a plan.
+    """
+    servers = [one for one in servers_of(plan) if one.pool]
+    if not servers:
+        return
+    lines = []
+    for one in servers:
+        name = one.model or "MODEL"
+        serving = Serving(model=name, served_name=name, port=8000, drain_s=_DRAIN_S)
+        lines.append(f"{one.replicas} x {one.replica_type}: {shlex.join(program_of(one).command(one, serving))}")
+    raise InputError(
+        f"{what}: the plan is of the {servers[0].pool} pool only, and requests need both pools and a router of pools",
+        hint="start the replicas of both plans, and a router that knows pools (llm-d, NVIDIA Dynamo, the proxy of "
+        f"vLLM's examples): {'; '.join(lines)}",
+    )

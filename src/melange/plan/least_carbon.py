@@ -1,0 +1,33 @@
+"""What a plan of least emissions is worth beside the cheapest one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from melange.files import Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeastCarbon:
+    """A plan of least emissions against the cheapest one. Instances emit what they do at the load that headroom leaves.
+
+    Parameters
+    ----------
+    emitted_kg_per_h
+        What the plan's instances emit at that load [kg CO2e/h].
+    bound_kg_per_h
+        No plan under the same settings emits less [kg CO2e/h]; None where nothing is proven.
+    cheapest_per_h
+        Cost of the cheapest plan [USD/h].
+    cheapest_kg_per_h
+        What its instances emit at that load [kg CO2e/h].
+    """
+
+    emitted_kg_per_h: float
+    bound_kg_per_h: float | None
+    cheapest_per_h: float
+    cheapest_kg_per_h: float
+
+    def to_json(self) -> Json:
+        """As a JSON object."""
+        return asdict(self)

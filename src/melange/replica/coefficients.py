@@ -1,0 +1,113 @@
+"""The coefficients of a step's time, by a model's shape and an accelerator's facts."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from melange.catalog.accelerator import Accelerator
+from melange.catalog.layers import BYTES_BY_DTYPE, Cache
+from melange.catalog.model import Model
+from melange.replica.era import Constants
+
+
+def attention_s(
+    model: Model, accelerator: Accelerator, tensor_parallel: int, constants: Constants
+) -> tuple[float, float, float, float]:
+    """Attention of one request over one cached token, and of one prompt token to one earlier token [s].
+
+    Each in all layers that look back all the way, and in those with a window: ``context_s, window_context_s,
+    position_s, window_position_s``. Over a cached token its read, or its arithmetic if longer (latent KV).
+    """
+    flops = accelerator.flops("bf16") * constants.mfu_attention
+    counts: Counter[Cache] = Counter()
+    for kind in model.kinds:
+        for cache in kind.caches:
+            counts[cache] += kind.count
+    context_s, position_s = [0.0, 0.0], [0.0, 0.0]
+    for cache, count in counts.items():
+        mba = constants.mba if cache.heads else constants.mba_latent
+        entry_bytes = cache.values(tensor_parallel) * BYTES_BY_DTYPE[model.kv_dtype]
+        read_s = entry_bytes / (accelerator.bandwidth_bytes_per_s * mba)
+        one_s = max(read_s, cache.read_flops / tensor_parallel / flops)
+        windowed = 1 if cache.window else 0
+        context_s[windowed] += one_s * count / cache.tokens_per_entry
+        position_s[windowed] += cache.prompt_flops / (flops * tensor_parallel) * count / cache.tokens_per_entry
+    return context_s[0], context_s[1], position_s[0], position_s[1]
+
+
+def token_s(model: Model, accelerator: Accelerator, constants: Constants) -> float:
+    """Arithmetic of the layers' linear parts for one token on one accelerator, states included [s]."""
+    routed_s = 0.0
+    for kind in model.kinds:
+        for weights in kind.routed:
+            visited = kind.count * weights.parameters * kind.experts_per_token / kind.experts
+            routed_s += visited / _linear_rate(weights.dtype, weights.multiplied, accelerator, constants)
+    return body_token_s(model, accelerator, constants) + 2.0 * routed_s / constants.mfu_experts
+
+
+def body_token_s(model: Model, accelerator: Accelerator, constants: Constants) -> float:
+    """The same without routed experts [s]."""
+    body_s = 0.0
+    for kind in model.kinds:
+        for weights in kind.body:
+            rate = _linear_rate(weights.dtype, weights.multiplied, accelerator, constants)
+            body_s += kind.count * weights.parameters / rate
+    router_rate = _linear_rate(model.weight_dtype, model.activation_dtype, accelerator, constants)
+    # A state is decayed, written to and read from: three products of each of its numbers.
+    states = sum(kind.count * kind.state_values for kind in model.kinds)
+    states_s = 3 * states / (accelerator.flops("bf16") * constants.mfu_attention)
+    return 2.0 * (body_s + model.router_parameters() / router_rate + states_s)
+
+
+def _linear_rate(stored: str, multiplied: str, accelerator: Accelerator, constants: Constants) -> float:
+    """Arithmetic that linear layers reach with weights of that type, in 16 bits where there are no units for it [1/s].
+
+    Weights in four bits take activations in eight where units for it are: so do the kernels of vLLM and TensorRT-LLM
+    for MXFP4 on Blackwell (``VLLM_USE_FLASHINFER_MOE_MXFP4_MXFP8``).
+    """
+    known = accelerator.flops_by_dtype
+    dtype = "fp8" if stored == "fp4" and multiplied == "bf16" and "fp4" in known else multiplied
+    share_by_dtype = {"fp8": constants.mfu_fp8, "int8": constants.mfu_fp8, "fp4": constants.mfu_fp4}
+    if dtype in share_by_dtype and dtype in known:
+        return accelerator.flops(dtype) * share_by_dtype[dtype]
+    share = constants.mfu * (constants.mfu_int4 if stored == "int4" else 1.0)
+    return accelerator.flops(dtype) * share
+
+
+def host_s(model: Model, constants: Constants) -> float:
+    """What every step takes besides reading, computing and talking [s]."""
+    layer_s = constants.t_layer_s + (constants.t_latent_layer_s if model.kv_lora_rank else 0.0)
+    return constants.t_step_s + layer_s * model.layers + constants.t_moe_layer_s * model.moe_layers
+
+
+def expert_decay(model: Model) -> float:
+    """Logarithm of the share of a layer's routed experts that one token leaves untouched; 0 without experts."""
+    if not model.experts:
+        return 0.0
+    return math.log1p(-min(model.experts_per_token / model.experts, 1 - 1e-12))
+
+
+def all_reduces(
+    model: Model, accelerator: Accelerator, tensor_parallel: int, is_pcie: bool, constants: Constants
+) -> tuple[float, float, float, float]:
+    """Latency and time for one token of all layers' all-reduces, in one exchange and around a ring [s].
+
+    A message of n bytes among g accelerators: ``latency + (g - 1) n / rate`` in one exchange (everyone sends everything
+    to everyone), ``(g - 1) latency + 2 (g - 1) / g n / rate`` around a ring (Patarasuk and Yuan, 2009).
+    """
+    if tensor_parallel == 1:
+        return 0.0, 0.0, 0.0, 0.0
+    rate, latency_s = link_of(accelerator, is_pcie, constants)
+    # One after what stands for attention, one after the feed-forward.
+    count = sum(kind.count * (bool(kind.mixer) + bool(kind.feed_forward or kind.routed)) for kind in model.kinds)
+    token_s = count * 2.0 * model.hidden_size / rate
+    peers = tensor_parallel - 1
+    return count * latency_s, token_s * peers, count * latency_s * peers, token_s * 2 * peers / tensor_parallel
+
+
+def link_of(accelerator: Accelerator, is_pcie: bool, constants: Constants) -> tuple[float, float]:
+    """What accelerators of one machine exchange in one direction [bytes/s], and the latency of a message [s]."""
+    if is_pcie:
+        return accelerator.pcie_bandwidth_bytes_per_s * constants.pcie_efficiency, constants.pcie_latency_s
+    return accelerator.link_bandwidth_bytes_per_s * constants.link_efficiency, constants.link_latency_s

@@ -1,0 +1,102 @@
+"""Two pools in place of one fleet, where a service asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from melange.errors import Caution, InfeasibleError, InputError
+from melange.plan.disaggregated import DisaggregatedPlan
+from melange.plan.plan import Plan
+from melange.service.events import task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from melange.service.session import Session
+
+AUTO = "auto"
+
+
+def is_asked(session: Session) -> bool:
+    """Whether the service wants pools to be looked at."""
+    return session.service is not None and bool(session.service.plan.disaggregate)
+
+
+def in_pools(
+    session: Session, aggregated: Callable[[], Plan], *, quick: bool = False, burstiness: float | None = None
+) -> Plan | DisaggregatedPlan:
+    """The service's plan in two pools; where it leaves the choice, the cheaper of that and one fleet.
+
+    Parameters
+    ----------
+    session
+        A service whose ``plan.disaggregate`` is true or auto.
+    aggregated
+        Plans one fleet whose replicas do both.
+    quick
+        By closed form alone.
+    burstiness
+        Coefficient of variation of the times between simulated arrivals; None: 1.
+
+    Raises
+    ------
+    InputError
+        Capacities that are not estimated, limits or options that cannot be cut in halves.
+    InfeasibleError
+        Neither is possible, or pools are asked for and are not.
+    """
+    assert session.service is not None
+    is_free = session.service.plan.disaggregate == AUTO
+    try:
+        whole: Plan | None = aggregated()
+        why = None
+    except InfeasibleError as error:
+        whole, why = None, error
+    try:
+        found = _pools(session, quick=quick, burstiness=burstiness)
+    except InfeasibleError as error:
+        if not is_free:
+            raise
+        if whole is None:
+            raise why or error from error
+        return _with_word(whole, f"no two pools serve it: {error}")
+    if whole is None:
+        return found
+    if is_free and (found.holds is False or found.cost_per_h >= whole.cost_per_h):
+        missed = "; they do not hold the SLO" if found.holds is False else ""
+        return _with_word(whole, f"separate pools for prompts and tokens cost {found.cost_per_h:.2f} USD/h{missed}")
+    return replace(found, aggregated_per_h=whole.cost_per_h)
+
+
+def _pools(session: Session, *, quick: bool, burstiness: float | None) -> DisaggregatedPlan:
+    from melange.service.stages import estimate_inputs
+    from melange.validate.disaggregation.disaggregate import Search, disaggregate
+
+    service = session.service
+    assert service is not None
+    for key, is_given in (
+        ("source", service.profile.source != ["estimate"]),
+        ("anchors", bool(service.profile.anchors)),
+        ("observed", bool(service.profile.observed)),
+        ("simulate", service.profile.simulate),
+    ):
+        if is_given:
+            raise InputError(
+                f"plan.disaggregate: pools are estimated, and profile.{key} is of replicas that do both",
+                hint=f"remove profile.{key}, or plan: {{disaggregate: false}}",
+            )
+    inputs, cautions = estimate_inputs(service, session.workload(), session.catalog, session.slo)
+    with task(session.listener, "planning two pools") as tell:
+        search = Search(
+            is_quick=quick or not session.slo.is_on_requests,
+            burstiness=1.0 if burstiness is None else burstiness,
+            observed=None if quick else session.observed(),
+            say=tell,
+        )
+        found = disaggregate(inputs, session.options, search)
+    return replace(found, cautions=(*found.cautions, *cautions))
+
+
+def _with_word(plan: Plan, words: str) -> Plan:
+    return replace(plan, cautions=(*plan.cautions, Caution("disaggregate", words)))

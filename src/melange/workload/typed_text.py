@@ -1,0 +1,119 @@
+"""Text logs read fast: numbers typed by DuckDB's own readers, and text only where a row needs it.
+
+DuckDB's CSV reader converts a number in half the time of a cast from text, and sets rows aside whose number it cannot
+read; these alone are read again as text, by the rules for text: they may be rows that do not count, or have an arrival
+of another kind. Its JSON reader makes text of every value, which for numbers takes as long as all else: they are typed
+as well, or, where it could take true and false for 1 and 0, stay JSON, a copy of the file's own characters.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from melange.workload.fields import parts_of
+from melange.workload.first_lines import header_line
+from melange.workload.layouts import Layout
+from melange.workload.logs import TYPED_REJECTS, Log, read_csv, read_json
+from melange.workload.rows import role_columns
+
+_PARSED = "parsed_rows"
+# Lines that are read again; with more the whole file is. A judgment.
+_MOST_LINES = 100_000
+
+
+def parsed_text(log: Log, layout: Layout) -> Any:
+    """The rows of a text file that count, with a column for each role; parsed once, into a table of DuckDB."""
+    if log.kind == "spans":
+        return _stored(log, role_columns(log.table, layout))
+    numbers = _number_columns(log, layout)
+    if log.kind != "csv":
+        typed = _json_kinds(log, layout, numbers)
+        kinds = dict.fromkeys(log.columns, "VARCHAR") | typed
+        return _stored(log, role_columns(read_json(log.connection, log.files, kinds, log.kind), layout))
+    typed = read_csv(
+        log.connection,
+        log.files,
+        dict.fromkeys(numbers, "DOUBLE"),
+        rejects_table=TYPED_REJECTS,
+        rejects_scan="typed_scans",
+    )
+    table = _stored(log, role_columns(typed, layout))
+    lines = _lines_set_aside(log)
+    if not lines:
+        return table
+    if layout.shared or len(lines) > _MOST_LINES:  # what prompts share depends on the order of rows
+        return _stored(log, role_columns(_as_text(log, layout, log.table), layout), "all_rows_as_text")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "lines.csv")
+        file.write_text("\n".join([header_line(log.files[0]), *lines, ""]), encoding="utf-8")
+        again = _as_text(log, layout, read_csv(log.connection, [file]))
+    log.connection.insert(_PARSED, role_columns(again, layout))
+    return table
+
+
+def _as_text(log: Log, layout: Layout, table: Any) -> Any:
+    """What a layout needs of a table of text, stored: DuckDB would else cast while it reads, and set rows aside."""
+    fields = [*layout.columns.values(), *layout.shared.values(), *layout.where]
+    columns = dict.fromkeys(_column_of(log, part) for field in fields for part in parts_of(field))
+    return _stored(log, table.select(*columns), "rows_as_text")
+
+
+def _number_columns(log: Log, layout: Layout) -> list[str]:
+    """Columns that may be read as numbers: of the roles, and none that rows are chosen by; their first values are."""
+    named = [part for field in (*layout.columns.values(), *layout.shared.values()) for part in parts_of(field)]
+    chosen_by = {_column_of(log, part) for field in layout.where for part in parts_of(field)}
+    # Hashes and conversations are not numbers, though they may look like some.
+    kept = {_column_of(log, field) for role, field in layout.shared.items() if role != "cached"}
+    columns = {_column_of(log, part): part for part in named}
+    return [
+        column
+        for column, part in columns.items()
+        if column in log.numbers
+        and column not in chosen_by | kept
+        and not (log.kind == "csv" and _owns(log, column, named))
+    ]
+
+
+def _json_kinds(log: Log, layout: Layout, numbers: Sequence[str]) -> dict[str, str]:
+    """How columns of JSON numbers are read: as such, or as JSON where they might hold true, false or objects."""
+    named = [part for field in (*layout.columns.values(), *layout.shared.values()) for part in parts_of(field)]
+    is_plain = log.kind == "jsonl" and not any(_may_hold_flags(file) for file in log.files)
+    return {
+        name: "DOUBLE" if is_plain and name in named and not _owns(log, name, named) else "JSON" for name in numbers
+    }
+
+
+def _owns(log: Log, column: str, named: Sequence[str]) -> bool:
+    return any(part != column and _column_of(log, part) == column for part in named)
+
+
+def _may_hold_flags(file: Path) -> bool:
+    """Whether ``true`` or ``false`` may be a value in a file."""
+    if file.suffix.lower() == ".gz":
+        return True
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"true") >= 0 or content.find(b"false") >= 0
+
+
+def _column_of(log: Log, field: str) -> str:
+    """The column that holds a field, which may lie within it; a column's own name may have dots."""
+    steps = field.split(".")
+    owners = (".".join(steps[:n]) for n in range(len(steps), 0, -1))
+    return next((name for name in owners if name in log.columns), field)
+
+
+def _stored(log: Log, table: Any, name: str = _PARSED) -> Any:
+    return log.connection.create_table(name, table, temp=True)
+
+
+def _lines_set_aside(log: Log) -> list[str]:
+    """The lines of which a number could not be read, one more than can be used at most."""
+    found = log.connection.con.execute(
+        f"SELECT any_value(csv_line) FROM {TYPED_REJECTS} GROUP BY file_id, line_byte_position "
+        f"HAVING bool_and(error_type = 'CAST') LIMIT {_MOST_LINES + 1}"
+    )
+    return [line for (line,) in found.fetchall()]
