@@ -143,6 +143,9 @@ def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
     path.write_text(SERVICE.replace("slo:", "sol:"))
     with pytest.raises(InputError, match="slo"):
         opened(path)
+    path.write_text(SERVICE + "regions: {origins: {eu: {share: 1, at: us-east-1}}}\n")
+    with pytest.raises(InputError, match="shows one fleet"):
+        opened(path)
     path.write_text(SERVICE)
     with pytest.raises(InputError, match="no such file"):
         opened(path, (), [tmp_path / "absent.csv"])

@@ -95,8 +95,9 @@ def _traffic(service: Service, choices: Choices, logs: Sequence[str]) -> str:
     kind, value = service.workload.source
     rate = service.workload.rate
     own = rate if isinstance(rate, int | float) else None
-    words = value if isinstance(value, str) else ", ".join(value)
-    named = {OWN: f"As in the file: {kind} {words}", MIXTURE: "A mixture of data sets"}
+    # The place of a table may hold what connects to it.
+    words = "" if kind == "table" else value if isinstance(value, str) else ", ".join(value)
+    named = {OWN: f"As in the file: {kind} {words}".rstrip(), MIXTURE: "A mixture of data sets"}
     named |= {name: f"Log {name}" for name in logs}
     if choices.traffic not in named:
         named[choices.traffic] = f"Upload {choices.traffic.rpartition('/')[2]}"

@@ -99,7 +99,7 @@ def opened(source: Path, settings: Sequence[str] = (), logs: Sequence[Path] = ()
     Raises
     ------
     InputError
-        No service.yaml and no fleet file; faults in it; a log that is absent; two logs of one name.
+        No service.yaml and no fleet file; faults in it; several regions; a log that is absent; two logs of one name.
     """
     if not is_service(source):
         raise InputError(f"{source}: a service.yaml or a fleet.yaml is needed", hint="melange init writes one")
@@ -112,7 +112,11 @@ def opened(source: Path, settings: Sequence[str] = (), logs: Sequence[Path] = ()
         log_by_name[log.name] = log.resolve()
     found = Opened(path=source.resolve(), words=str(source), settings=tuple(settings), log_by_name=log_by_name)
     for one in found.service_by_name.values() or (found,):
-        one.service()
+        if one.service().regions is not None:
+            raise InputError(
+                f"{one.words}: has regions:, and the page shows one fleet",
+                hint="melange plan plans a fleet for each region",
+            )
     return found
 
 
