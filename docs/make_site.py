@@ -92,7 +92,7 @@ def write(folder: Path) -> None:
         target = folder / page.relative_to(ROOT / "docs")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(linked(page.read_text(), page))
-    for picture in (ROOT / "docs").glob("*.svg"):
+    for picture in [*(ROOT / "docs").glob("*.svg"), *(ROOT / "docs").glob("*.png")]:
         shutil.copy(picture, folder)
     (folder / "changelog.md").write_text(linked((ROOT / "CHANGELOG.md").read_text(), ROOT / "CHANGELOG.md"))
     (folder / "examples.md").write_text(examples_page())

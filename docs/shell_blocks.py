@@ -19,6 +19,9 @@ NEEDS = (
     (r"^melange balance ", "running servers; serves until it is stopped (tests/deploy/live)"),
     (r"^melange operate .*--(balancer|prometheus|log)", "a live service; runs until stopped (tests/deploy/operate)"),
     (r"^melange operate .*--replay", "the log of a live service (tests/deploy/operate)"),
+    (r"^melange ui ", "serves until it is stopped (tests/ui)"),
+    (r"--on ray://", "a Ray cluster (make test-ray)"),
+    (r"--over week", "a log of at least a week (tests/workload)"),
     (r"^melange serve", "serves until it is stopped (tests/serve)"),
     (r"--anchor results/", "the results of load tests on a GPU (tests/cli/test_anchors.py)"),
     (r"--profile (measured|p|small|large)\.json", "measurements of a running server (tests/cli/test_measure.py)"),
@@ -31,14 +34,18 @@ LIVE = (
     "melange workload examples/requests.parquet --out live.json",
     "melange profile service.yaml --set workload='{file: live.json}' --out profile.json",
 )
+REGIONS = (
+    "sed 's/us-east-1]/us-east-1, eu-central-1]/' examples/chat.yaml > service.yaml",
+    "echo 'regions: {origins: {west: {share: 0.6, at: us-east-1}, east: {share: 0.4, at: paris}}}' >> service.yaml",
+)
 GIVEN = {
-    "README.md": (SERVICE,),
     "docs/aiconfigurator.md": (SERVICE,),
     "docs/anchors.md": (SERVICE,),
     "docs/balance.md": (SERVICE, *LIVE),
     "docs/deploy.md": (SERVICE,),
     "docs/measure.md": (SERVICE,),
     "docs/schedule.md": ("cp -r examples/week examples/week.yaml .", "mv week.yaml service.yaml"),
+    "docs/regions.md": REGIONS,
     "docs/servers.md": (SERVICE,),
     "docs/how-to/new-service.md": (SERVICE,),
 }
