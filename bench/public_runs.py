@@ -22,7 +22,7 @@ from melange.replica.engine import Engine, engines_of
 from melange.replica.era import Residuals, find_era, kind_of
 from melange.replica.hardware import Hardware, replicas_of
 from melange.replica.hardware_class import class_of
-from melange.replica.policy import Ints, PolicyState
+from melange.replica.policy_state import Ints, PolicyState
 from melange.replica.simulated.cluster import play
 from pages import percent, table
 from public_points import Run, read_runs, why_left_out

@@ -15,7 +15,7 @@ import numpy as np
 
 from melange.replica import policy as policies
 from melange.replica.engine import Engine
-from melange.replica.policy import PolicyState
+from melange.replica.policy_state import PolicyState
 
 SERVED, REFUSED, FAILED = 0, 1, 2
 

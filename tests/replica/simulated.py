@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from melange.replica.engine import Engine
-from melange.replica.policy import PolicyState
+from melange.replica.policy_state import PolicyState
 from melange.replica.step import StepCost
 
 

@@ -17,12 +17,12 @@ from melange.replica.policy import (
     PLAN_SHARES,
     POLICIES,
     PREFIX_AFFINITY,
-    PolicyState,
     choose,
     finished,
     lost,
     sent,
 )
+from melange.replica.policy_state import PolicyState
 from melange.replica.simulated.cluster import play
 from melange.replica.simulated.compiled_policy import compiled_policy
 

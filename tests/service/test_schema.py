@@ -84,7 +84,7 @@ def test_a_setting_that_is_none_is_refused(path: Path, setting: str) -> None:
 def test_two_sources_of_traffic_are_refused(path: Path) -> None:
     """The file must say which one."""
     path.write_text(SMALLEST.replace("rate: 4", "trace: log.csv"))
-    with pytest.raises(InputError, match="exactly one of trace, dataset"):
+    with pytest.raises(InputError, match="exactly one of trace, table, dataset"):
         _ = read_service(path).workload.source
 
 

@@ -15,9 +15,9 @@ from melange.plan.sweeps import explore
 from melange.present.study import Study
 from melange.present.terminal.plan_tables import letters
 from melange.present.terminal.plan_words import used_types
-from melange.profile.profile import pool_of
+from melange.profile.profile import LONG_POOL, pool_of
 from melange.validate.certify.certify import certify
-from melange.validate.certify.second_pools import LONG, with_pools
+from melange.validate.certify.second_pools import with_pools
 
 pytestmark = pytest.mark.heavy
 
@@ -43,7 +43,7 @@ def test_two_pools_need_fewer_instances_and_hold() -> None:
     """Each prompt goes to one of them, by its length; fresh requests meet the SLO as often as is asked."""
     plan = pooled()
     used = np.flatnonzero(plan.instances)
-    assert [plan.replica_types[r].pool for r in used] == ["", LONG]
+    assert [plan.replica_types[r].pool for r in used] == ["", LONG_POOL]
     assert plan.instances.sum() < alone().instances.sum()
     assert plan.cost_per_h < alone().cost_per_h
     assert fresh(plan).value >= 0.9
@@ -58,7 +58,7 @@ def test_a_plan_is_compared_with_one_pool_of_its_types() -> None:
     assert proof is not None
     assert proof.single_type == alone().replica_types[int(alone().instances.argmax())].name
     assert proof.single_type_per_h == pytest.approx(alone().cost_per_h)
-    assert not any(name.endswith(LONG) for name in pooled().single_type)
+    assert not any(name.endswith(LONG_POOL) for name in pooled().single_type)
 
 
 def test_a_plan_with_pools_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_what_is_asked_of_a_type_is_asked_of_its_second_pool() -> None:
     asked = with_options(question(), spare_replicas={"paper/A10G": 1})
     place = [one.name for one in asked.profile.replica_types].index("paper/A10G")
     both = with_pools(asked, [place])
-    assert both.profile.replica_types[-1] == pool_of(asked.profile.replica_types[place], LONG)
+    assert both.profile.replica_types[-1] == pool_of(asked.profile.replica_types[place], LONG_POOL)
     assert both.options.spare_replicas == {"paper/A10G": 1, "paper/A10G long": 1}
     assert np.array_equal(both.profile.max_request_rate[-1], both.profile.max_request_rate[place])
 

@@ -13,11 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
 from urllib.parse import parse_qs, urlsplit
 
-from chdb.session import Session
-
 
 def main(port: str, user: str, password: str, folder: str, tables: str) -> None:
     """Serve on the loopback address until ended."""
+    from chdb.session import Session  # only where it is installed: pytest imports every file for its examples
+
     session, lock = Session(folder), Lock()
     for statement in filter(str.strip, tables.split(";")):
         session.query(statement)

@@ -9,7 +9,7 @@ import numpy as np
 
 from melange.errors import InputError
 from melange.replica.occupancy import parts_of, sizes_of
-from melange.replica.policy import PolicyState
+from melange.replica.policy_state import PolicyState
 
 if TYPE_CHECKING:
     from melange.plan.plan import Plan

@@ -21,7 +21,8 @@ from melange.profile.rate_cache import Key, Rate, RateCache
 from melange.replica.capacity import Sizes
 from melange.replica.engine import Engine
 from melange.replica.occupancy import replicas_like, running_at, sizes_of
-from melange.replica.policy import ROUND_ROBIN, PolicyState
+from melange.replica.policy import ROUND_ROBIN
+from melange.replica.policy_state import PolicyState
 from melange.replica.simulated.cluster import play
 from melange.replica.simulated.outcome import excess_of, metrics_s
 from melange.slo import Slo

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from melange.catalog.catalog import Catalog
@@ -32,6 +33,14 @@ class ProfileAt:
     catalog: Catalog
     shown: Shown | None = None
     _inputs: tuple[EstimateInputs, tuple[Caution, ...]] | None = field(default=None, init=False, repr=False)
+
+    @classmethod
+    def showing(
+        cls, interval_of: Collection[int] | None, *, service: Service, workload: Workload, catalog: Catalog
+    ) -> ProfileAt:
+        """Only the sizes of the traffic, and intervals of some replica types; None: all of an estimate."""
+        shown = None if interval_of is None else Shown(interval_of=interval_of, sizes=workload.request_rate > 0)
+        return cls(service=service, workload=workload, catalog=catalog, shown=shown)
 
     def __call__(self, slo: Slo) -> Profile:
         """The profile under an SLO."""

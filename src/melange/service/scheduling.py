@@ -17,7 +17,8 @@ from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.schedule import Schedule
 from melange.profile.profile import Profile
 from melange.service.schema import Service
-from melange.service.stages import profile_of, start_up_of
+from melange.service.stages import profile_of
+from melange.service.start_up import start_up_of
 from melange.workload.demand import Demand
 
 if TYPE_CHECKING:

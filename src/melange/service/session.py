@@ -367,17 +367,14 @@ class Session:
 
     def _profile_at(self, interval_of: Collection[int] | None = None) -> Callable[[Slo], Profile] | None:
         """Estimates under other SLOs; None if capacities are given, or if each needs a simulation."""
-        from melange.profile.estimate import Shown
         from melange.service.profile_at import ProfileAt
 
         service = self.service
         if service is None or self._profile_files or service.profile.source != ["estimate"] or service.is_simulated:
             return None
-        workload = self._workload
-        shown = None
-        if interval_of is not None and self.options.confidence is None:  # plans with a confidence follow from intervals
-            shown = Shown(interval_of=interval_of, sizes=workload.request_rate > 0)
-        return ProfileAt(service=service, workload=workload, catalog=self.catalog, shown=shown)
+        if self.options.confidence is not None:  # plans with a confidence follow from all intervals
+            interval_of = None
+        return ProfileAt.showing(interval_of, service=service, workload=self._workload, catalog=self.catalog)
 
     def _in_flight(self) -> Array | None:
         from melange.service.stages import in_flight_of

@@ -358,16 +358,6 @@ def model_of(service: Service) -> Model:
     return find_model(str(path) if path.exists() else service.model)
 
 
-def start_up_of(service: Service) -> float | None:
-    """From the order to the first request of an instance that loads the service's model [s]; None where nobody says.
-
-    Variants with smaller weights are counted with those that are published.
-    """
-    if service.start_up is None:
-        return None
-    return service.start_up.to_start_up().seconds(model_of(service).weight_bytes())
-
-
 def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog, name: str) -> Subject:
     """A replica type of a service to be measured; ``name`` is its own or its accelerator's."""
     from melange.measure.subject import service_subject

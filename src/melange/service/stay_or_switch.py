@@ -6,7 +6,7 @@ from melange.plan.plan import Plan
 from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.switching import SwitchDecision, decide_switch, in_force_at
 from melange.service.session import Session
-from melange.service.stages import start_up_of
+from melange.service.start_up import start_up_of
 
 
 def stay_or_switch(

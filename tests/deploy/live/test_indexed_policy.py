@@ -9,7 +9,8 @@ import pytest
 
 from melange.deploy.live.indexed_policy import IndexedState, indexed_policy
 from melange.replica import policy
-from melange.replica.policy import POLICIES, PolicyState
+from melange.replica.policy import POLICIES
+from melange.replica.policy_state import PolicyState
 
 
 def random_state(random: np.random.Generator) -> PolicyState:

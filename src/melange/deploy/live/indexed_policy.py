@@ -19,7 +19,8 @@ from typing import cast
 import numpy as np
 
 from melange.replica import policy
-from melange.replica.policy import _REMEMBERED, PolicyState
+from melange.replica.policy import _REMEMBERED
+from melange.replica.policy_state import PolicyState
 
 _NAME = "melange.deploy.live._policy_on_an_index"
 # Replicas of a type from which their hashes with a key are computed together: about where both take as long.

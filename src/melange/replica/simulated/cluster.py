@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from melange.errors import InputError
 from melange.replica.engine import Engine
-from melange.replica.policy import PolicyState
+from melange.replica.policy_state import PolicyState
 from melange.replica.simulated import columns as at
 from melange.replica.simulated.kernel import run
 from melange.replica.simulated.outcome import BINS, SERVED, Outcome

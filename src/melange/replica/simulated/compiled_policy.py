@@ -29,6 +29,4 @@ def compiled_policy() -> ModuleType:
         if isinstance(value, FunctionType) and value.__module__ == _NAME:
             # Tests call public ones from Python.
             setattr(copy, name, inner(value) if name.startswith("_") else compiled(value))
-    # One class for both, so that a fleet can be handed to either.
-    vars(copy)["PolicyState"] = policy.PolicyState
     return copy

@@ -36,6 +36,7 @@ FILE = _HERE / "kernel.bin"
 # All whose text decides what the kernel does: functions, constants, and how they are compiled.
 SOURCES = (
     "../policy.py",
+    "../policy_state.py",
     "batching.py",
     "blocks.py",
     "columns.py",

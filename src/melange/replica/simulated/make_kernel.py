@@ -19,7 +19,7 @@ import numpy as np
 from numba import config, njit, typeof
 
 from melange.replica.engine import Engine
-from melange.replica.policy import Ints, PolicyState
+from melange.replica.policy_state import Ints, PolicyState
 from melange.replica.simulated.cluster import requests_of, script_of, world_of
 from melange.replica.simulated.kernel import ENTRY, EXTERNALS, FILE, Kernel, kinds, sources_digest
 from melange.replica.step import StepCost
