@@ -24,7 +24,10 @@ NEEDS = (
     (r"--over week", "a log of at least a week (tests/workload)"),
     (r"^melange serve", "serves until it is stopped (tests/serve)"),
     (r"--anchor results/", "the results of load tests on a GPU (tests/cli/test_anchors.py)"),
-    (r"(--profile (measured|p|small|large)|deploy live-plan)\.json", "measurements of a running server (tests/cli/test_measure.py)"),
+    (
+        r"(--profile (measured|p|small|large)|deploy live-plan)\.json",
+        "measurements of a running server (tests/cli/test_measure.py)",
+    ),
     (r"profile\.step_times=aiconfigurator", "aiconfigurator (make test-aiconfigurator)"),
     (r"--observed factors\.json", "factors of a live balancer (tests/deploy/live/test_step_factors.py)"),
 )

@@ -181,7 +181,7 @@ def test_models_health_and_nothing_else_can_be_asked(balancer: Balancer, two_rep
     """The list of models comes from a replica; tokenizers, metrics of replicas and other paths are not to be had."""
     assert ask(balancer.port, "/v1/models").json["data"][0]["id"] == "tiny"
     assert ask(balancer.port, "/health").json["replicas_up"] == 2
-    for path in ("/tokenize", "/seen", "/v1/embeddings", "/", "//v1/completions", "/v1/completions/", "/fault"):
+    for path in ("/tokenize", "/seen", "/v1/audio/speech", "/", "//v1/completions", "/v1/completions/", "/fault"):
         assert ask(balancer.port, path, b"{}").status == 404
 
 
