@@ -84,6 +84,7 @@ def test_the_chance_is_the_share_of_random_step_times_that_hold() -> None:
         assert plan.certificate.chance == pytest.approx(np.mean(held), abs=0.12)
 
 
+@pytest.mark.heavy
 def test_most_draws_follow_from_others() -> None:
     """A plan on slower steps holds no more: what is concluded is what simulating each draw says."""
     plan = mixed()
@@ -122,6 +123,7 @@ def test_a_half_is_the_estimate_itself() -> None:
     assert half.cost_per_h == pytest.approx(plain.cost_per_h)
 
 
+@pytest.mark.heavy
 def test_margin_and_chance_survive_a_file() -> None:
     """With the steps that it was certified on; older files say none of it."""
     plan = certified(2, 0.8)

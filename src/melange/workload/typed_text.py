@@ -34,6 +34,16 @@ def parsed_text(log: Log, layout: Layout) -> Any:
         typed = _json_kinds(log, layout, numbers)
         kinds = dict.fromkeys(log.columns, "VARCHAR") | typed
         return _stored(log, role_columns(read_json(log.connection, log.files, kinds, log.kind), layout))
+    import duckdb
+
+    try:
+        return _typed_csv(log, layout, numbers)
+    except duckdb.Error:  # its reader gave up on rows that are set aside, as those of a line that is cut in two
+        return _all_as_text(log, layout)
+
+
+def _typed_csv(log: Log, layout: Layout, numbers: Sequence[str]) -> Any:
+    """The rows of a CSV file, as text those alone of which a number could not be read."""
     typed = read_csv(
         log.connection,
         log.files,
@@ -46,7 +56,7 @@ def parsed_text(log: Log, layout: Layout) -> Any:
     if not lines:
         return table
     if layout.shared or len(lines) > _MOST_LINES:  # what prompts share depends on the order of rows
-        return _stored(log, role_columns(_as_text(log, layout, log.table), layout), "all_rows_as_text")
+        return _all_as_text(log, layout)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "lines.csv")
         file.write_text("\n".join([header_line(log.files[0]), *lines, ""]), encoding="utf-8")
@@ -55,11 +65,15 @@ def parsed_text(log: Log, layout: Layout) -> Any:
     return table
 
 
-def _as_text(log: Log, layout: Layout, table: Any) -> Any:
+def _all_as_text(log: Log, layout: Layout) -> Any:
+    return _stored(log, role_columns(_as_text(log, layout, log.table, "all_as_text"), layout), "all_rows_as_text")
+
+
+def _as_text(log: Log, layout: Layout, table: Any, name: str = "rows_as_text") -> Any:
     """What a layout needs of a table of text, stored: DuckDB would else cast while it reads, and set rows aside."""
     fields = [*layout.columns.values(), *layout.shared.values(), *layout.where]
     columns = dict.fromkeys(_column_of(log, part) for field in fields for part in parts_of(field))
-    return _stored(log, table.select(*columns), "rows_as_text")
+    return _stored(log, table.select(*columns), name)
 
 
 def _number_columns(log: Log, layout: Layout) -> list[str]:
