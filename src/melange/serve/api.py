@@ -18,7 +18,7 @@ from melange.errors import InputError
 from melange.files import Json
 from melange.installed import version
 from melange.serve.asked import Asked, DeployAsked, ExploreAsked, PlanAsked, ValidateAsked, WhatIfAsked
-from melange.serve.guard import LOOPBACK, guard, is_same
+from melange.serve.guard import LOOPBACK, guard, is_same, received
 from melange.serve.job import Job, Limits, State
 from melange.serve.queue import BusyError, Queue
 from melange.units import GIB
@@ -104,17 +104,8 @@ def _add_verb(app: FastAPI, kind: type[Asked], jobs: Callable[[], Queue]) -> Non
 def _add_files(app: FastAPI, jobs: Callable[[], Queue], most: float) -> None:
     @app.post("/v1/files", summary="Upload a log, a price list or a model's config.json; the body is the file.")
     async def upload(request: Request) -> Json:
-        place, size = jobs().place_for_upload(), 0
-        with place.open("wb") as file:
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    break
-                file.write(part)
-        if size > most:
-            place.unlink()
-            raise HTTPException(413, f"at most {int(most):,} bytes are read")
-        return {"id": place.name, "bytes": size}
+        place = jobs().place_for_upload()
+        return {"id": place.name, "bytes": await received(request, place, most)}
 
 
 def _upload(queue: Queue, number: str) -> Path:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -35,6 +36,27 @@ def check_reachable(host: str, token: str, token_env: str) -> tuple[str, ...]:
             hint=f"set {token_env} to a long random text, or listen on 127.0.0.1",
         )
     return ("*",)
+
+
+async def received(request: Request, place: Path, most: float) -> int:
+    """Write a request's body to a file as it comes; its size [bytes].
+
+    Raises
+    ------
+    HTTPException
+        A body of more than ``most`` bytes, of which nothing is kept.
+    """
+    size = 0
+    with place.open("wb") as file:
+        async for part in request.stream():
+            size += len(part)
+            if size > most:
+                break
+            file.write(part)
+    if size > most:
+        place.unlink()
+        raise HTTPException(413, f"at most {int(most):,} bytes are read")
+    return size
 
 
 def is_same(given: str, wanted: str) -> bool:

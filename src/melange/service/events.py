@@ -29,6 +29,10 @@ class TaskEvent:
 Listener = Callable[[TaskEvent], None]
 
 
+def silence(_: TaskEvent) -> None:
+    """Ignore events."""
+
+
 @contextmanager
 def task(listener: Listener, words: str) -> Iterator[Callable[[float | str], None]]:
     """Report the start and end of a task; the yielded function reports progress: a share, 0-1, or words."""

@@ -25,7 +25,7 @@ from melange.plan.joint.solve_jointly import JointFleets, JointSettings
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.plan.solve import with_instances
-from melange.service.events import Listener, TaskEvent, task
+from melange.service.events import Listener, silence, task
 from melange.service.fleet_file import FleetFile, ServiceEntry, read_fleet, refuse_own_aims
 from melange.service.schema import Service
 from melange.service.session import Session
@@ -41,10 +41,6 @@ _MOST_CERTIFIED = 8
 
 # For each pool, who would take more of it and who would give some up; None where nobody asked.
 Ends = list[tuple[Exchange | None, Exchange | None]] | None
-
-
-def _silence(_: TaskEvent) -> None:
-    """Ignore events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -80,7 +76,7 @@ class FleetSession:
         *,
         settings: Sequence[str] = (),
         drop_unservable: bool = False,
-        listener: Listener = _silence,
+        listener: Listener = silence,
     ) -> None:
         self.source, self._listener = Path(source), listener
         self._more = ["plan.drop_unservable=true"] if drop_unservable else []

@@ -26,7 +26,7 @@ from melange.plan.regions.regional_plan import Flow, RegionalPlan
 from melange.plan.regions.stacked import RegionalFleet, cheapest_in_regions
 from melange.plan.solve import with_instances
 from melange.profile.profile import Profile, ReplicaType
-from melange.service.events import Listener, TaskEvent, task
+from melange.service.events import Listener, silence, task
 from melange.service.schema import OriginSection, RegionsSection, SloSection
 from melange.service.session import Session
 from melange.service.stages import profile_of
@@ -42,10 +42,6 @@ _FOLLOWED = {
 _NOISE = 1e-6
 # Limits that the way takes its part of.
 _WITH_WAY = ("ttft", "latency")
-
-
-def _silence(_: TaskEvent) -> None:
-    """Ignore events."""
 
 
 class RegionalSession:
@@ -66,7 +62,7 @@ class RegionalSession:
         A file that cannot be used; places that no table knows; shares that do not add up to 1.
     """
 
-    def __init__(self, source: str | Path, *, settings: Sequence[str] = (), listener: Listener = _silence) -> None:
+    def __init__(self, source: str | Path, *, settings: Sequence[str] = (), listener: Listener = silence) -> None:
         self._listener = listener
         self._session = Session(source, settings=settings, listener=listener)
         service = self._session.service

@@ -14,7 +14,7 @@ from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.question import Question
 from melange.service.caution_words import with_word_on_bursts, with_word_on_redundancy
-from melange.service.events import Listener, TaskEvent, task
+from melange.service.events import Listener, silence, task
 from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
 from melange.service.regions_refused import refuse_regions
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
 def is_service(source: str | Path) -> bool:
     """Whether a file describes a service, judged by its suffix."""
     return Path(source).suffix in {".yaml", ".yml"}
-
-
-def _silence(_: TaskEvent) -> None:
-    """Ignore a session's events."""
 
 
 class Session:
@@ -89,7 +85,7 @@ class Session:
         flags: Mapping[str, Mapping[str, Any]] | None = None,
         anchors: Sequence[str] = (),
         factors: str | Path | None = None,
-        listener: Listener = _silence,
+        listener: Listener = silence,
     ) -> None:
         self.source = None if source is None else Path(source)
         self.settings, self.listener = tuple(settings), listener

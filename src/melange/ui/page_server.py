@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from melange.errors import InputError, MelangeError
 from melange.files import Json
 from melange.installed import version
-from melange.serve.guard import LOOPBACK, guard, is_same
+from melange.serve.guard import LOOPBACK, guard, is_same, received
 from melange.serve.job import Limits
 from melange.serve.queue import BusyError, Queue
 from melange.ui import in_workers
@@ -365,14 +365,4 @@ def _add_uploads(app: FastAPI, now: Callable[[], _Running], most: float) -> None
     @app.post("/api/files")
     async def upload(request: Request, name: str) -> Json:
         place, number = now().states.place_for_upload(name)
-        size = 0
-        with place.open("wb") as file:
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    break
-                file.write(part)
-        if size > most:
-            place.unlink()
-            raise HTTPException(413, f"at most {int(most):,} bytes are read")
-        return {"traffic": number, "bytes": size}
+        return {"traffic": number, "bytes": await received(request, place, most)}

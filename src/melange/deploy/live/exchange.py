@@ -229,7 +229,7 @@ class Exchange:
 
     def _look_for_first(self, completion: Completion) -> None:
         """Tell the balancer of the first token of a stream: its prompt no longer waits."""
-        if completion.chunks:
+        if completion.has_begun:
             self._is_unread = False
             if self._ticket is not None:
                 self._proxy.balancer.read(self._ticket)

@@ -63,8 +63,8 @@ class OperateSettings:
     floor: Mapping[str, int] = field(default_factory=dict)
     spare: int = 0
     most_changes_per_h: int = 12
-    # A fleet that is mixed again every few minutes never earns what each change costs; once an hour, 5 to 7 % of the
-    # cost of a week was for instances that had not been needed for half an hour.
+    # A fleet that is mixed again every few minutes never earns what each change costs; once an hour, in a model of the
+    # week without failures, 5 to 7 % of the cost was for instances that had not been needed for half an hour.
     settle_s: float = 1200.0
     start_up_s: float = 300.0
     drain_s: float = 120.0
