@@ -34,7 +34,11 @@ class RayCluster:
         self._run = ray.remote(max_retries=_RETRIES)(_alone)
 
     def each_of(self, function: Callable[[J], R], jobs: Sequence[J]) -> Iterator[R]:
-        """Results in order; a job whose worker died is run again."""
+        """Results in order; a job whose worker died is run again.
+
+        After an error the other jobs run on until the connection ends, and their results are left. They are not
+        canceled: where a job ends while Ray cancels it, Ray ends the whole process (a failed check, seen in 2.60).
+        """
         ray = self._ray
         kept = ray.put(function)
         waiting = [self._run.remote(kept, job) for job in jobs]
@@ -49,9 +53,6 @@ class RayCluster:
                 f"{str(error).strip().partition(chr(10))[0]}",
                 hint="look at the cluster's memory and logs, or run without --on",
             ) from error
-        finally:
-            for reference in waiting:
-                ray.cancel(reference)  # of those that are done it is nothing
 
 
 def _alone(function: Callable[[J], R], job: J) -> R:
