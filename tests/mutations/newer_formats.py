@@ -35,6 +35,24 @@ def write_newer(folder: Path) -> None:
     FleetSession(folder / "fleet.yaml").plan().save(folder / "joint.json")
     Session(folder / "pools.yaml").plan().save(folder / "pools.json")
     ControllerState().save(folder / "state.json")
+    _write_log(folder / "decisions.jsonl", folder / "plan.json")
+
+
+def _write_log(path: Path, plan_file: Path) -> None:
+    """The log of a controller that looked once."""
+    from melange.deploy.operate.controller_state import ControllerState
+    from melange.deploy.operate.decide import decide
+    from melange.deploy.operate.decision_log import DecisionLog
+    from melange.deploy.operate.observation import Observation, TypeSeen
+    from melange.deploy.operate.operate_settings import OperateSettings
+    from melange.deploy.operate.operation import Operation
+    from melange.plan.plan import Plan
+
+    plan, settings, state, log = Plan.read(plan_file), OperateSettings(), ControllerState(), DecisionLog(path)
+    log.begin(1e9, plan.fingerprint, settings, state)
+    fleet = {name: TypeSeen(ready=count) for name, count in plan.instances_by_name.items() if count}
+    seen = Observation(at_s=1e9, fleet=fleet, request_rate=plan.workload.request_rate, note="")
+    log.look(seen, decide(Operation(plan=plan).brief(settings), state, seen))
 
 
 def newer_formats(folder: Path) -> list[Kind]:
@@ -68,6 +86,12 @@ def newer_formats(folder: Path) -> list[Kind]:
         ("warehouse", "service.yaml", WAREHOUSE.encode(), (refused,)),
         ("tenants", "tenants.yaml", TENANTS.encode(), (tenants,)),
         ("state", "state.json", (folder / "state.json").read_bytes(), (controller_state,)),
+        (
+            "decisions",
+            "log.jsonl",
+            (folder / "decisions.jsonl").read_bytes(),
+            (("operate", "{x}/plan.json", "--replay", "{}"),),
+        ),
         ("log-spans", "spans.jsonl", SPANS.encode(), (("workload", "{}", "--out", "{}.out"),)),
         (
             "page",

@@ -73,7 +73,7 @@ NAMES = (
         "warehouse",
         "tenants",
     ),
-    *("state", "log-spans", "page", "api-plan", "api-what-if", "api-validate", "api-deploy"),
+    *("state", "decisions", "log-spans", "page", "api-plan", "api-what-if", "api-validate", "api-deploy"),
 )
 
 

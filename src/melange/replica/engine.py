@@ -18,7 +18,6 @@ from melange.replica.era import Era, Residuals
 from melange.replica.speculation import Speculation
 from melange.replica.step import StepCost, scaled
 
-
 # Largest whole number of an engine: the simulator counts in 32 bits.
 _MOST = 2**31 - 1
 

@@ -108,7 +108,7 @@ class Queue:
         try:
             async with self._room:
                 await job.run(self._limits)
-        except Exception as error:  # whoever waits for the job must be told, and the server logs it
+        except Exception as error:  # who waits for the job is told, and the server logs it
             await job.fail(f"the job could not be run: {error}")
             raise
         finally:

@@ -24,8 +24,9 @@ from melange.workload.workload import Array
 # at all. Smaller, and a bucket may be served by no instance: without such rows one of 48 random instances with thin
 # traffic has no plan that its check accepts. Larger costs rows: from 1e-7 to 1e-3 neither costs nor times differ there.
 _TINY_LOAD = 1e-5
-# Smaller loads, in replicas, enter the load row as this. HiGHS drops entries below 1e-9, and from a given point it then
-# called 319 optimal where 317 is feasible. A thousand buckets this thin take a hundred-thousandth of a replica more.
+# Smaller loads, in replicas, are none in the load row: the rows above have them. HiGHS drops entries below 1e-9, and
+# from a given point it then called 319 optimal where 317 is feasible. Raised to this instead, they do not fit where a
+# fleet is full to the last. A hundred buckets this thin take a millionth of a replica, which is the solver's tolerance.
 _LEAST_ENTRY = 1e-8
 
 
@@ -281,7 +282,7 @@ def _load_entries(
 ) -> tuple[list[Positions], list[Positions], list[Array]]:
     pairs = len(columns.type_of)
     carried: Array = problem.load[columns.type_of, columns.bucket_of] / (problem.slices or 1)
-    carried = np.where(carried > 0, np.maximum(carried, _LEAST_ENTRY), 0.0)
+    carried = np.where(carried >= _LEAST_ENTRY, carried, 0.0)
     return [columns.type_of], [columns.share + block * pairs + np.arange(pairs)], [carried]
 
 
