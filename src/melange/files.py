@@ -225,12 +225,8 @@ def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:
         As :func:`read_document`; also when something in the document is missing or has the wrong type.
     """
     content = read_document(path, kind)
-    try:
-        with reading(f"{path}", f"a {kind} as melange writes it"):
-            return parse(content)
-    except InputError as error:
-        is_placed = str(error).startswith(f"{path}: ")
-        raise InputError(f"{'' if is_placed else f'{path}: '}{error}", hint=error.hint) from error
+    with reading(f"{path}", f"a {kind} as melange writes it"):
+        return parse(content)
 
 
 def read_json(path: str | Path, *, infinity: bool = False) -> Json:

@@ -182,13 +182,25 @@ def shown(content: Any) -> str:
 
 
 @contextmanager
+def placed(place: str) -> Iterator[None]:
+    """Name the file in an error that does not."""
+    try:
+        yield
+    except InputError as error:
+        if place in str(error):
+            raise
+        raise InputError(f"{place}: {error}", hint=error.hint) from error
+
+
+@contextmanager
 def reading(place: str, what: str) -> Iterator[None]:
     """Read a foreign file: whatever does not match its format is an error that names the file.
 
     Readers check what they expect and give better messages; this catches the remaining combinations.
     """
     try:
-        yield
+        with placed(place):
+            yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         if isinstance(error, KeyError):
             reason = f"the key {error} is missing"

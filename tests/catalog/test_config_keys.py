@@ -101,6 +101,7 @@ def test_names_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
         ([8, 8, 4], "must be one number or one for each of 32 layers, got 3"),
         ([8] * 31 + [0], "must be >= 1 and divide the 32 query heads, got 0 in layer 31"),
         ([8] * 31 + ["8"], "must be a whole number >= 0, got '8'"),
+        ([8], "must be one number or one for each of 32 layers, got 1"),
         ({"0": 8}, "must be a whole number >= 0, got {'0': 8}"),
         (float("inf"), "must be a whole number >= 0, got inf"),
     ],
@@ -112,7 +113,7 @@ def test_a_number_that_is_none_is_named(value: object, message: str, tmp_path: P
     assert f"config.json: num_key_value_heads: {message}" in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [8, 8.0, [8], [8] * 32])
+@pytest.mark.parametrize("value", [8, 8.0, [8] * 32, [8] * 33])
 def test_equal_numbers_are_one_number(value: object, tmp_path: Path) -> None:
     """A list of equal values says no more than one value."""
     assert read_model(write(tmp_path, {**LLAMA, "num_key_value_heads": value})).kv_bytes_per_token() == 131_072

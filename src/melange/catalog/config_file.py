@@ -105,7 +105,8 @@ class Config:
         """A whole number for each layer: from one number, from a list, and from ``per_layer_config``."""
         found, key = self._found(keys)
         if isinstance(found, list):
-            if len(found) != layers and len({str(one) for one in found}) == 1:
+            # Longer ones have entries of layers that are not counted, such as those that predict several tokens.
+            if len(found) > layers and len({str(one) for one in found}) == 1:
                 found = None if found[0] is None else self._whole(found[0], key)
             elif len(found) != layers:
                 raise self.fault(key, f"must be one number or one for each of {layers} layers, got {len(found)}")

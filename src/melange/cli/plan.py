@@ -125,6 +125,7 @@ def plan(
     from melange.present.terminal.explanation import explanation_page
     from melange.service.disaggregation import in_pools, is_asked
     from melange.service.fleet_file import is_fleet
+    from melange.service.given import check_incumbent
     from melange.service.reading import is_regional
     from melange.service.stay_or_switch import stay_or_switch
 
@@ -147,6 +148,8 @@ def plan(
             flags.observed,
         )
         in_force = _read(flags.incumbent)
+        if in_force is not None:
+            check_incumbent(in_force, session.profile().model)
         if is_asked(session):
             flags.check_for_pools()
             asked = partial(flags.answer, session, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,14 @@ from melange.plan.cheapest import cheapest
 from melange.plan.exact.projection import floor_per_h
 from melange.plan.fleet import Fleet, least_peak_shares
 from melange.plan.milp.formulation import formulate
-from melange.plan.milp.program import Say, fleet_of, run_program, unsafe_losses
+from melange.plan.milp.program import OutOfTimeError, Say, fleet_of, run_program, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Problem
 from melange.workload.workload import Array
+
+# The program for the largest share may take this part of the time; where it finds nothing by then, these parts of what
+# the budget could serve at best are tried. Judgments.
+_SEARCH_SHARE, _PARTS = 0.6, (0.95, 0.8, 0.5, 0.2)
 
 
 def most_traffic(problem: Problem, options: Options, *, say: Say, deadline: float) -> tuple[Fleet, float]:
@@ -35,7 +40,14 @@ def most_traffic(problem: Problem, options: Options, *, say: Say, deadline: floa
     # Shares of what the budget can reach at best, so that a small budget is not lost in the solver's tolerance.
     unit = 1.0 if problem.slices else reach
     scaled = problem.with_changes(load=problem.load * unit)
-    fleet, part = _largest_part(scaled, options, say, deadline)
+    now = time.monotonic()
+    try:
+        fleet, part = _largest_part(scaled, options, say, now + _SEARCH_SHARE * (deadline - now))
+    except OutOfTimeError:
+        found = _simple_part(scaled, options, say, deadline)
+        if found is None:
+            raise
+        fleet, part = found
     fleet = _scaled(fleet, unit)
     bound, part = fleet.bound * unit, part * unit
     if problem.slices is None:
@@ -45,6 +57,28 @@ def most_traffic(problem: Problem, options: Options, *, say: Say, deadline: floa
         if cheaper is not None and problem.cost @ cheaper.instances < problem.cost @ fleet.instances:
             fleet = _scaled(cheaper, part)
     return replace(fleet, bound=bound), part
+
+
+def _simple_part(problem: Problem, options: Options, say: Say, deadline: float) -> tuple[Fleet, float] | None:
+    """The cheapest fleet of the largest of a few parts of the traffic that is within the budget; None: none was found.
+
+    Whole slices would have to be parts of the traffic as well: with slices none is.
+    """
+    if problem.slices or problem.budget_per_h is None:
+        return None
+    everything = problem.with_changes(budget_per_h=None)
+    for part in _PARTS:
+        now = time.monotonic()
+        if now >= deadline:
+            break
+        lighter = everything.with_changes(load=problem.load * part)
+        try:
+            fleet = _within_budget(lighter, problem.budget_per_h, options, say, now + (deadline - now) / 2)
+        except OutOfTimeError:
+            continue
+        if fleet is not None:
+            return replace(_scaled(fleet, part), bound=-1.0, status="time limit"), part
+    return None
 
 
 def _scaled(fleet: Fleet, unit: float) -> Fleet:
@@ -77,6 +111,10 @@ def _largest_part(problem: Problem, options: Options, say: Say, deadline: float)
         part = max(0.0, outcome.x[milp.columns.served] / whole)
         if problem.slices is None:
             part = _part_carried(problem, np.round(outcome.x[: len(problem.cost)]), milp.columns.scenarios)
+        if part <= 0 and outcome.status != "optimal":
+            raise OutOfTimeError(
+                f"no plan was found within {options.time_limit_s:g} s", hint="allow more time with plan.time_limit_s"
+            )
         if part <= 0:
             raise InfeasibleError("the budget serves nothing")
         fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status, served=part)

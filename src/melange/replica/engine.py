@@ -222,5 +222,5 @@ def engines_from_json(content: Json) -> tuple[Engine | None, ...]:
     distinct = [_engine_from(one, place) for place, one in items(content.get("engines", ()), "engines")]
     places = [whole(one, place) for place, one in items(content.get("engine", ()), "engine")]
     if bad := [place for place in places if not -1 <= place < len(distinct)]:
-        raise InputError(f"engine: must be -1 to {len(distinct) - 1}, the place of one of the engines, got {bad[0]}")
+        raise InputError(f"engine: {bad[0]} is the place of none of the {len(distinct)} engines (-1: unknown)")
     return tuple(None if place < 0 else distinct[place] for place in places)

@@ -13,6 +13,7 @@ from typing import Any
 from melange.catalog.catalog import Catalog
 from melange.errors import InputError, some_of
 from melange.parsing import parse_yaml
+from melange.plan.plan import Plan
 from melange.profile.profile import Profile
 from melange.service.schema import Service
 from melange.slo import Slo
@@ -21,6 +22,7 @@ from melange.workload.workload import Workload
 # Settings that a given profile already fixes: where capacities come from, and for what.
 _OF_ESTIMATES = ("profile", "variants")
 _OF_PRICES = ("offers.file", "offers.prices")
+_OF_SIZES = ("workload.size", "workload.prefix_hit_rate")
 # Filters of offers, and the field of an offer that each one checks.
 _FILTERS = {"gpus": "accelerator", "providers": "provider", "regions": "region", "market": "market"}
 
@@ -31,6 +33,21 @@ def _values_of(settings: Sequence[str]) -> dict[str, Any]:
     """The command-line settings by key; the last one wins if a key is given twice."""
     pairs = (setting.partition("=") for setting in settings)
     return {key.strip(): parse_yaml(value, f"--set {key}") for key, _, value in pairs}
+
+
+def check_incumbent(incumbent: Plan, model: str) -> None:
+    """Reject a plan in force of another model: its replicas can serve none of the service's requests.
+
+    Raises
+    ------
+    InputError
+        With the names of both models.
+    """
+    if incumbent.model and model and incumbent.model != model:
+        raise InputError(
+            f"--incumbent: is a plan for {incumbent.model}, and the service has {model}",
+            hint="give the current plan of this service, or leave out --incumbent",
+        )
 
 
 def check_workload(workload: Workload, place: str, settings: Sequence[str]) -> None:
@@ -93,7 +110,7 @@ def agreed(
         raise _contradiction("engine", service.engine.requirement, place, ", ".join(sorted(engines)))
     for key, value in given.items():
         is_setting = key.startswith("engine.") and key not in ("engine.name", "engine.version")
-        if key.split(".")[0] in _OF_ESTIMATES or key in _OF_PRICES or is_setting:
+        if key.split(".")[0] in _OF_ESTIMATES or key in (*_OF_PRICES, *_OF_SIZES) or is_setting:
             raise InputError(
                 f"--set {key}={value} has no effect on {place}: its capacities and prices are given",
                 hint="leave out the setting or the profile",

@@ -235,7 +235,7 @@ def _named(found: Sequence[str], columns: Mapping[str, str], trace_format: str |
         raise _absent(found, absent, place)
     return Layout(
         name=recognized.name if recognized else "log",
-        arrival=chosen.get("arrival", recognized.arrival if recognized else None),
+        arrival=chosen.get("arrival", recognized.arrival if recognized else _any_arrival(found)),
         input=chosen.get("input", recognized.input if recognized else ""),
         output=chosen.get("output", recognized.output if recognized else ""),
         where=recognized.where if recognized else {},
@@ -247,7 +247,7 @@ def _matched(found: Sequence[str], layout: Layout, place: str) -> Layout:
     """A layout with the names as this log writes them."""
     arrival, unit_s = _find(found, layout.arrival or ""), layout.unit_s
     if arrival is None:
-        arrival, unit_s = next((name for one in _ARRIVALS if (name := _find(found, one))), None), None
+        arrival, unit_s = _any_arrival(found), None
     inputs, outputs = _find(found, layout.input), _find(found, layout.output)
     if inputs is None or outputs is None:
         missing = [name for name, column in ((layout.input, inputs), (layout.output, outputs)) if column is None]
@@ -255,6 +255,11 @@ def _matched(found: Sequence[str], layout: Layout, place: str) -> Layout:
     if layout.name.startswith("Langfuse"):
         inputs, outputs = (_all_within(found, name) for name in (inputs, outputs))
     return replace(layout, arrival=arrival, input=inputs, output=outputs, unit_s=unit_s)
+
+
+def _any_arrival(found: Sequence[str]) -> str | None:
+    """The column that has a usual name of arrivals; None: there is none."""
+    return next((name for one in _ARRIVALS if (name := _find(found, one))), None)
 
 
 def _all_within(found: Sequence[str], name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from melange.errors import UNPRINTABLE, InputError, MelangeError
 from melange.files import path_of
+from melange.records import placed
 from melange.workload.dialects import DUCKDB
 from melange.workload.fields import nested_in_cells, nested_in_schema, nested_names
 from melange.workload.first_lines import FIRST, csv_header, first_objects, first_rows, is_array, numbers_of
@@ -97,7 +98,7 @@ def opened(trace: object, progress: Progress | None = None) -> Iterator[Log]:
     """
     if not isinstance(trace, WarehouseTable):
         log = open_log(trace)
-        with readable(log.place), reported(log, progress):
+        with readable(log.place), placed(log.place), reported(log, progress):
             yield log
         return
     said, backend = "", None

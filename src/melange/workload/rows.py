@@ -117,7 +117,7 @@ def _tokens(column: Any, dialect: str) -> Any:
         only_in_duckdb(dialect, "JSON")
         return as_whole(json_number(column))
     if not (column.type().is_numeric() or column.type().is_string()):
-        raise InputError(f"the column {column.get_name()} must hold numbers, got type {column.type()}")
+        raise InputError(f"the column {column.get_name()} must hold numbers, and holds {_kind_of(column.type())}")
     return as_whole(column if column.type().is_floating() else as_number(column, dialect), dialect)
 
 
@@ -134,11 +134,16 @@ def _moments(column: Any, dialect: str) -> Any:
         only_in_duckdb(dialect, "JSON")
         return json_number(column)
     if not kind.is_string():
-        raise InputError(f"the column {column.get_name()} must hold times, got type {kind}")
+        raise InputError(f"the column {column.get_name()} must hold times, and holds {_kind_of(kind)}")
     only_in_duckdb(dialect, f"times as text ({column.get_name()})")
     # Text: ISO 8601 with any number of digits, with or without a zone (then UTC), or numbers. Casts that fail are slow.
     moment = epoch_s(column.try_cast("timestamp('UTC')"))
     return ibis.cases((column.contains(":"), moment), else_=column.try_cast("float64"))
+
+
+def _kind_of(kind: Any) -> str:
+    """A column's type in words."""
+    return "nothing" if kind.is_unknown() or kind.is_null() else str(kind)
 
 
 def with_buckets(rows: Rows, field: str, upper_edges: Sequence[int], smallest: int, largest: int) -> Rows:

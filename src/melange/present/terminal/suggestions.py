@@ -14,6 +14,9 @@ from melange.plan.suggest import LEAST_REQUESTS, START_MINUTES, TURNS, Suggestio
 from melange.present.terminal.layout import add_column, table_of, titled, usd
 from melange.units import significant
 
+# How a command goes on in the next line, and how wide a terminal is at least.
+_CONTINUED, _COLUMNS = " \\\n  ", 80
+
 
 def uncertainty_part(plan: Plan) -> RenderableType | None:
     """Cost of the plan at each end of the replicas' capacity intervals; None if not asked for."""
@@ -41,12 +44,26 @@ def load_points_part(plan: Plan, service: str) -> RenderableType | None:
         f"{len(points)} used {kinds} on estimates. Start one replica as the plan does (melange deploy), run its load "
         f"point, and plan again:"
     )
-    commands = [
-        Text(f"# on {one.replica_type}\n{one.command(service)}", no_wrap=True, overflow="ignore") for one in points
-    ]
-    again = Text(f"melange plan {shlex.quote(service)} --anchor {RESULTS}/", no_wrap=True, overflow="ignore")
+    commands = [Text(f"# on {one.replica_type}\n{_within_terminal(one.command(service))}") for one in points]
+    again = Text(f"melange plan {shlex.quote(service)} --anchor {RESULTS}/")
     others = Text("With aiperf, guidellm or melange measure: load_points in --json has their commands.", style="dim")
     return titled("Measure before renting", Group(Text(what), *commands, again, others))
+
+
+def _within_terminal(command: str) -> str:
+    """A command whose lines fit into a terminal of 80 columns, where its words do: what is printed can be copied."""
+    lines: list[str] = []
+    for part in command.split(_CONTINUED):
+        indent = "  " if lines else ""
+        line = ""
+        for word in part.replace(" --", "\0--").split("\0"):  # an option stays with its value
+            joined = f"{line} {word}" if line else word
+            if line and len(indent) + len(joined) + len(" \\") > _COLUMNS:
+                lines.append(line)
+                indent, joined = "  ", word
+            line = joined
+        lines.append(line)
+    return _CONTINUED.join(lines)
 
 
 def suggestions_page(suggestions: Sequence[Suggestion]) -> RenderableType:
