@@ -83,7 +83,7 @@ def agreed(
     """
     if profile.model and profile.model != model:
         raise _contradiction("model", model, place, profile.model)
-    slo = service.slo.to_slo()
+    slo = service.to_slo()
     if profile.slo is not None and not profile.slo.agrees_with(slo):
         raise _contradiction("slo", slo, place, profile.slo, _hint_on(profile.slo, slo))
     given = _values_of(settings)

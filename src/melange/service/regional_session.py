@@ -27,7 +27,9 @@ from melange.plan.regions.stacked import RegionalFleet, cheapest_in_regions
 from melange.plan.solve import with_instances
 from melange.profile.profile import Profile, ReplicaType
 from melange.service.events import Listener, silence, task
-from melange.service.schema import OriginSection, RegionsSection, SloSection
+from melange.service.classes_refused import refuse_classes
+from melange.service.schema import OriginSection, RegionsSection
+from melange.service.traffic_sections import SloSection
 from melange.service.session import Session
 from melange.service.stages import profile_of
 from melange.slo import Slo
@@ -70,6 +72,7 @@ class RegionalSession:
             raise InputError(
                 f"{source}: has no regions", hint="regions: {origins: {europe: {share: 1, at: frankfurt}}}"
             )
+        refuse_classes(service, "regions")
         self._section: RegionsSection = service.regions
         self._session.service = self._service = service.model_copy(update={"regions": None})
         if service.profile.source != ["estimate"]:

@@ -83,6 +83,8 @@ class _View:
         self.status = self._all([run.outcome.status for run in runs])
         self.preemptions = self._all([run.outcome.preemptions for run in runs])
         self.retries = self._all([run.outcome.retries for run in runs])
+        has_classes = runs[0].outcome.class_of is not None
+        self.class_of = self._all([run.outcome.class_of for run in runs]) if has_classes else None
         self.type_of = self._all([type_of_requests(run) for run in runs])
 
     def _all(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -91,7 +93,7 @@ class _View:
 
     def limit_ratio(self, slo: Slo) -> Array:
         """The largest metric of each request over its limit (M,)."""
-        return largest_ratio(self.metrics, slo)
+        return largest_ratio(self.metrics, slo, self.class_of)
 
     def samples(self, slo: Slo) -> list[Mask]:
         """Whether each counted request met the SLO, run by run."""
@@ -170,11 +172,7 @@ def _type_report(view: _View, t: int, slo: Slo | None) -> TypeReport:
 def _by_bucket(view: _View, slo: Slo | None) -> Json:
     buckets = view.runs[0].plan.workload.buckets
     shape = buckets.shape
-    i = np.minimum(np.searchsorted(buckets.input_edges, view.input_tokens), shape[0] - 1)
-    o = np.minimum(np.searchsorted(buckets.output_edges, view.output_tokens), shape[1] - 1)
-    cell = (i * shape[1] + o).astype(np.int32)
-    del i, o
-
+    cell = buckets.cells(view.input_tokens, view.output_tokens, view.class_of).astype(np.int32)
     is_met = (view.limit_ratio(slo) <= AT_LIMIT).astype(float) if slo else np.ones(len(cell))
     counts = np.bincount(cell, minlength=shape[0] * shape[1])
     met = np.bincount(cell, is_met, minlength=len(counts))

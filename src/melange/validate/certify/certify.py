@@ -43,6 +43,7 @@ from melange.profile.profile import Profile
 from melange.replica.policy import POLICIES
 from melange.slo import Slo
 from melange.validate.certify.bound import least_cost
+from melange.validate.class_results import class_results
 from melange.validate.certify.cautious import at_chance
 from melange.validate.certify.checks import checked, word_on_headroom
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
@@ -86,6 +87,9 @@ _PASSES = ((2, 1.0), (3, 0.7), (3, 0.5), (6, 0.7))
 # No further pass is begun once they have taken this CPU time [s], about: with small fleets of many types programs take
 # long, and fleets are tried one by one all the same. A judgment.
 _MOST_S = 8.0
+# Times the usual requests of a run at most, for a rare class to be among them: at 5 of 2,000 requests 200 are of a class
+# of 2 %. More takes longer. A judgment.
+_MOST_RARITY = 5.0
 # Factors are not begun with below this part of the largest: a type that does so badly alone may do better with fewer
 # sizes. Half and twice: no difference.
 _LEAST_START = 0.1
@@ -215,6 +219,7 @@ def certified(
             policy=policy,
             draw=partial(drawn, sent) if replayed is None else partial(_stretch_at, replayed),
             requests=requests or _shortest(sent, slo),
+            rarity=_rarity(sent),
             say=say,
             replays=replays,
         )
@@ -236,8 +241,9 @@ def certified(
         plan,
         certificate=replace(
             certificate,
-            target=reach.target,
-            wanted=wanted,
+            target=reach.target + best.off,
+            wanted=wanted + best.off,
+            classes=class_results(best.by_class, slo, reach.target),
             reach=reach.share,
             beyond_reach=reach.why,
             arrivals=words_of(drawn(sent, 1, 0) if replayed is None else replayed),
@@ -355,9 +361,29 @@ def _shortest(workload: Workload, slo: Slo) -> int:
     """Requests that arrive while requests that wait and run as long as the SLO allows come and go some times."""
     weight = workload.request_rate / workload.total_rate
     outputs = float((weight * workload.output_tokens).sum())
-    allowed = slo.longest_stay_s(outputs)
-    stay_s = slo.limits.get("ttft", 0.0) + outputs * _TOKEN_S if allowed is None else float(allowed)
-    return int(np.clip(math.ceil(_STAYS * stay_s * workload.total_rate), LEAST_REQUESTS, MOST_REQUESTS))
+    stay_s = min(_stay_s(one, outputs) for one in (*(one.slo for one in slo.classes), slo))
+    least = int(LEAST_REQUESTS * _rarity(workload))
+    return int(np.clip(math.ceil(_STAYS * stay_s * workload.total_rate), least, MOST_REQUESTS))
+
+
+def _stay_s(slo: Slo, outputs: float) -> float:
+    """How long a request may stay, of so many output tokens [s].
+
+    Of classes the least one counts: batch requests may stay for hours, and do not. Whether a fleet falls behind under
+    loose limits is told by its throughput (:mod:`melange.validate.certify.throughput`).
+    """
+    allowed = None if slo.classes else slo.longest_stay_s(outputs)
+    usual_s = slo.limits.get("ttft", 0.0) + outputs * _TOKEN_S
+    return math.inf if slo.classes else usual_s if allowed is None else float(allowed)
+
+
+def _rarity(workload: Workload) -> float:
+    """Times the usual requests, for enough of the rarest class to be among them; 1 without classes."""
+    classes = len(workload.buckets.classes)
+    if not classes:
+        return 1.0
+    shares = [float(one.sum()) / workload.total_rate for one in np.split(workload.request_rate, classes)]
+    return min(_MOST_RARITY, 1.0 / (classes * min(share for share in shares if share > 0)))
 
 
 def _start(question: Question, carried: Array) -> Array:
@@ -375,10 +401,10 @@ def _certificate(
     plan = best.plan
     names = [one.name for one in plan.replica_types]
     return Certificate(
-        target=judge.target,
-        attainment=best.attainment.value,
-        low=best.attainment.low,
-        requests=sum(map(len, best.samples)) // len(best.samples),
+        target=judge.target + best.off,
+        attainment=best.attainment.value + best.off,
+        low=best.attainment.low + best.off,
+        requests=best.requests // len(best.samples),
         seeds=len(best.samples),
         policy=judge.policy,
         cost_before_per_h=rent(before),

@@ -62,6 +62,8 @@ def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *,
     InfeasibleError
         Less than half of what the SLO asks for can be reached.
     """
+    if slo.classes:
+        return _reach_of_classes(question, slo, arrivals, wanted, is_log=is_log)
     bound = attainable(question, slo, [arrivals])
     if (bound.share if is_log else bound.high) >= wanted:
         return Reach(share=bound.share, target=wanted)
@@ -75,6 +77,21 @@ def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *,
             hint="loosen the limit, or offer faster replica types",
         )
     return Reach(share=bound.share, target=target, why=why)
+
+
+def _reach_of_classes(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *, is_log: bool) -> Reach:
+    """The reach of the class whose target is lowered most, as far from the first one's target."""
+    found = []
+    for k, (one, off) in enumerate(zip(slo.classes, slo.offsets, strict=True)):
+        own = np.flatnonzero(arrivals.class_of == k)
+        if len(own):
+            try:
+                reach = reach_of(question, one.slo, arrivals.chosen(own), wanted + off, is_log=is_log)
+            except InfeasibleError as error:
+                raise InfeasibleError(f"{one.name}: {error}", reasons=error.reasons, hint=error.hint) from error
+            why = tuple(f"{one.name}: {sentence}" for sentence in reach.why)
+            found.append(Reach(share=reach.share - off, target=reach.target - off, why=why))
+    return min(found, key=lambda reach: reach.target)
 
 
 def lowered(reach: Reach, wanted: float, judge: Judge, error: InfeasibleError) -> Reach:
