@@ -66,8 +66,8 @@ class Certificate:
         Times that steps were simulated as long as estimated, by replica type name, for a plan with confidence; empty
         where they were simulated as estimated.
     classes
-        What each class of requests attained; empty without classes. ``target``, ``attainment`` and ``low`` are then those
-        of the class that is nearest to its target.
+        What each class of requests attained; empty without classes. ``target``, ``attainment`` and ``low`` are then
+        those of the class that is nearest to its target.
     """
 
     target: float

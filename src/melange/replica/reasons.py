@@ -56,7 +56,12 @@ def obstacle(model: Model, accelerator: Accelerator, split: Layout | int, settin
 
 
 def why_zero(
-    rate: Array, replicas: Replicas, model: Model, sizes: Sizes, limits: Mapping[str, float | Array], obstacles: list[str]
+    rate: Array,
+    replicas: Replicas,
+    model: Model,
+    sizes: Sizes,
+    limits: Mapping[str, float | Array],
+    obstacles: list[str],
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
     """Sentences, the first of them empty, and the index of each cell's (R, I, O).
 

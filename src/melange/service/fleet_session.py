@@ -25,9 +25,9 @@ from melange.plan.joint.solve_jointly import JointFleets, JointSettings
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.plan.solve import with_instances
+from melange.service.classes_refused import refuse_classes
 from melange.service.events import Listener, silence, task
 from melange.service.fleet_file import FleetFile, ServiceEntry, read_fleet, refuse_own_aims
-from melange.service.classes_refused import refuse_classes
 from melange.service.schema import Service
 from melange.service.session import Session
 from melange.workload.workload import Array

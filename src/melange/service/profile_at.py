@@ -11,8 +11,8 @@ from melange.profile.estimate import Shown
 from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.profile import Profile
 from melange.service.schema import Service
-from melange.service.traffic_sections import SloSection
 from melange.service.stages import estimate_inputs, estimated
+from melange.service.traffic_sections import SloSection
 from melange.slo import Slo
 from melange.workload.workload import Workload
 

@@ -26,12 +26,12 @@ from melange.plan.regions.regional_plan import Flow, RegionalPlan
 from melange.plan.regions.stacked import RegionalFleet, cheapest_in_regions
 from melange.plan.solve import with_instances
 from melange.profile.profile import Profile, ReplicaType
-from melange.service.events import Listener, silence, task
 from melange.service.classes_refused import refuse_classes
+from melange.service.events import Listener, silence, task
 from melange.service.schema import OriginSection, RegionsSection
-from melange.service.traffic_sections import SloSection
 from melange.service.session import Session
 from melange.service.stages import profile_of
+from melange.service.traffic_sections import SloSection
 from melange.slo import Slo
 from melange.units import GB, MS_PER_S, S_PER_H
 from melange.workload.workload import Array, Workload

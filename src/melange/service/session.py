@@ -19,8 +19,8 @@ from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
 from melange.service.regions_refused import refuse_regions
 from melange.service.schema import Service
-from melange.service.traffic_sections import LOGS, WorkloadSection
 from melange.service.size import too_large
+from melange.service.traffic_sections import LOGS, WorkloadSection
 
 if TYPE_CHECKING:
     from melange.catalog.catalog import Catalog

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from melange.errors import Caution, InputError, some_of
 from melange.plan.energy import with_carbon_cost
 from melange.profile.profile import Profile
-from melange.service.demand_of import check_keys, demand_of, has_demand, workload_over_time
 from melange.service.classes_refused import refuse_classes
+from melange.service.demand_of import check_keys, demand_of, has_demand, workload_over_time
 from melange.service.given import agreed
 from melange.service.reading import named_path
 from melange.service.schema import OffersSection, ProfileSection, Service

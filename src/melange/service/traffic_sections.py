@@ -17,6 +17,7 @@ from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES,
 
 
 def as_list(value: Any) -> Any:
+    """One name or number as a list of it."""
     return [value] if isinstance(value, str | int | float) else value
 
 
@@ -33,6 +34,7 @@ LOGS = ("trace", "table")  # ... of requests with times
 # A name or a list of names, and a number above 0.
 Names = Annotated[list[str], BeforeValidator(as_list)]
 Positive = Annotated[float, AfterValidator(_positive)]
+
 
 class Section(BaseModel):
     """A mapping of the file; keys that it does not know are errors."""
@@ -198,7 +200,5 @@ def slo_of(section: SloSection, classes: dict[str, ClassSection]) -> Slo:
             hint="remove slo.statistic, and set slo.attainment below 1",
         )
     first = RequestClass(name=DEFAULT_CLASS, slo=slo)
-    others = (
-        RequestClass(name=name, slo=one.slo.to_slo(), priority=one.priority) for name, one in classes.items()
-    )
+    others = (RequestClass(name=name, slo=one.slo.to_slo(), priority=one.priority) for name, one in classes.items())
     return Slo.from_json(slo.to_json() | {"classes": [one.to_json() for one in (first, *others)]})

@@ -124,21 +124,6 @@ def share_of(parts: Sequence[Mask], slo: Slo) -> float:
     return min(float(part.mean()) - off for part, off in zip(parts, slo.offsets, strict=True) if len(part))
 
 
-def worst_class(samples: Sequence[Sequence[Mask]], slo: Slo) -> tuple[int, Interval]:
-    """The class that is farthest below its target, by the lower end of its interval, and its attainment.
-
-    Parameters
-    ----------
-    samples
-        Whether each counted request met the SLO, by class and run (K).
-    slo
-        With the targets of the classes.
-    """
-    found = {k: attainment(one) for k, one in enumerate(samples) if sum(map(len, one))}
-    worst = min(found, key=lambda k: found[k].low - slo.offsets[k])
-    return worst, found[worst]
-
-
 def attainment(samples: Sequence[Mask]) -> Interval:
     """The share of requests that met the SLO, over runs with different seeds.
 

@@ -83,8 +83,8 @@ class _View:
         self.status = self._all([run.outcome.status for run in runs])
         self.preemptions = self._all([run.outcome.preemptions for run in runs])
         self.retries = self._all([run.outcome.retries for run in runs])
-        has_classes = runs[0].outcome.class_of is not None
-        self.class_of = self._all([run.outcome.class_of for run in runs]) if has_classes else None
+        classes = [run.outcome.class_of for run in runs if run.outcome.class_of is not None]
+        self.class_of = self._all(classes) if classes else None
         self.type_of = self._all([type_of_requests(run) for run in runs])
 
     def _all(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

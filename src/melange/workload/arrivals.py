@@ -236,9 +236,7 @@ def _sizes(workload: Workload, requests: int, random: np.random.Generator) -> tu
     return inputs, outputs, k.astype(np.int32) if workload.buckets.classes else None
 
 
-def _cached(
-    workload: Workload, inputs: Tokens, class_of: Tokens | None, random: np.random.Generator
-) -> Tokens | None:
+def _cached(workload: Workload, inputs: Tokens, class_of: Tokens | None, random: np.random.Generator) -> Tokens | None:
     """First tokens of each prompt that earlier ones began with as well (N,); None where nothing is known of them.
 
     Requests share nearly all of their prompt, as turns of a conversation do, or nothing, as its first one: by chance,

@@ -44,15 +44,13 @@ def of_classes(parts: Mapping[str, Workload]) -> Workload:
         raise InputError("classes: all must have the same buckets", hint="use the same edges")
     if first.buckets.is_ordinal or first.buckets.classes:
         raise InputError("classes: buckets must be sizes in tokens, without classes", hint="set workload.buckets")
-    tables = {
-        name: np.concatenate([getattr(one, name) for one in workloads])
-        for name in ("request_rate", "input_tokens", "output_tokens")
-    }
     known = [one.requests for one in workloads]
     reuse, cautions = _reuse(workloads)
     return Workload(
         buckets=replace(first.buckets, classes=tuple(parts)),
-        **tables,
+        request_rate=np.concatenate([one.request_rate for one in workloads]),
+        input_tokens=np.concatenate([one.input_tokens for one in workloads]),
+        output_tokens=np.concatenate([one.output_tokens for one in workloads]),
         source="; ".join(f"{name}: {one.source}" for name, one in parts.items()),
         requests=sum(one for one in known if one) if None not in known else None,
         failed_requests=max(one.failed_requests for one in workloads),

@@ -31,8 +31,7 @@ DEFAULT_OUTPUT_EDGES = (*PAPER_OUTPUT_EDGES, 4000, 8000, 16000, 32000)
 MOST_TOKENS = 1_000_000_000
 # Buckets of a grid; the bundled one has 130. A table of them for each of a thousand replica types fits into memory.
 _MOST_BUCKETS = 20_000
-# Classes of requests of one service, and tokens of all of their prompts on one axis: a whole number of 32 bits.
-_MOST_CLASSES = 8
+# Tokens of the prompts of all classes on one axis: a whole number of 32 bits.
 _MOST_ROW_TOKENS = 2**31 - 1
 # Requests per second of a workload: one in thirty years, and a thousand times those of the largest service. Beyond
 # them, sums of rates lose their digits.
@@ -99,7 +98,8 @@ class Buckets:
                 f"buckets: at most {_MOST_BUCKETS:,} are planned for, got {self.shape[0]:,} x {self.shape[1]:,}"
             )
         if self.classes and len(self.classes) * self.input_edges[-1] > _MOST_ROW_TOKENS:
-            raise InputError(f"buckets.input: with classes the last edge must be <= {_MOST_ROW_TOKENS // _MOST_CLASSES:,}")
+            most = _MOST_ROW_TOKENS // len(self.classes)
+            raise InputError(f"buckets.input: with {len(self.classes)} classes the last edge must be <= {most:,}")
 
     @classmethod
     def ordinal(cls, inputs: int, outputs: int) -> Buckets:
@@ -117,7 +117,7 @@ class Buckets:
 
     @property
     def row_edges(self) -> tuple[int, ...]:
-        """Upper edges of the rows on one axis (I,): those of each further class begin at the last edge of the one before.
+        """Upper edges of the rows on one axis (I,): those of a class begin at the last edge of the one before.
 
         >>> Buckets(input_edges=(25, 100), output_edges=(50,), classes=("default", "batch")).row_edges
         (25, 100, 125, 200)

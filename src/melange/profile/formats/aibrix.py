@@ -16,7 +16,7 @@ from melange.files import Json
 from melange.profile.formats.release import measured_profile, named_type
 from melange.profile.formats.tables import rates
 from melange.profile.profile import Profile
-from melange.records import number
+from melange.records import number, record
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets
 
@@ -111,7 +111,7 @@ def _slo(slos: object, place: str, cautions: list[Caution]) -> Slo | None:
         return None
     percentile = number(slos.get("percentile", 0), f"{place}: slos.percentile")
     try:
-        return Slo(**limits, statistic=f"p{percentile:g}" if percentile else "mean")
+        return record(Slo, limits | {"statistic": f"p{percentile:g}" if percentile else "mean"}, place)
     except InputError as error:
         raise InputError(f"{place}: {error}", hint=error.hint) from error
 

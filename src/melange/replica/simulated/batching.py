@@ -15,9 +15,9 @@ The rules of a step, in this order:
 2. The prompt that is read in part goes on, with the tokens that the step's budget leaves.
 3. Unless a request has just been preempted, waiting ones enter in the order of arrival while there is budget, a
    sequence is free, and blocks for the whole prompt are. Where requests have priorities, those of a lower level wait
-   before all others, and the request that gives its blocks back is the last admitted of the highest level that runs. Layers with a sliding window hold blocks for the first
-   ``window - 1`` tokens of a request at most. An engine that reserves (TensorRT-LLM) lets one in only with blocks for
-   its whole length, and preempts none.
+   before all others, and the request that gives its blocks back is the last admitted of the highest level that runs.
+   Layers with a sliding window hold blocks for the first ``window - 1`` tokens of a request at most. An engine that
+   reserves (TensorRT-LLM) lets one in only with blocks for its whole length, and preempts none.
 4. At the end of the step every running request has one token more, and each prompt that was read to its end its first.
 
 Blocks are counted without looking at requests: those that cross into a block at the same step modulo the block's size

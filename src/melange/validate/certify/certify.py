@@ -22,7 +22,6 @@ looks best owes part of that to luck: what a certificate says was seen on others
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -43,7 +42,6 @@ from melange.profile.profile import Profile
 from melange.replica.policy import POLICIES
 from melange.slo import Slo
 from melange.validate.certify.bound import least_cost
-from melange.validate.class_results import class_results
 from melange.validate.certify.cautious import at_chance
 from melange.validate.certify.checks import checked, word_on_headroom
 from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
@@ -51,15 +49,18 @@ from melange.validate.certify.effort import Effort
 from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.in_force import counts_in_force, nearest_proven
-from melange.validate.certify.judge import MOST_REQUESTS, Judge
+from melange.validate.certify.judge import Judge
 from melange.validate.certify.margin import with_margin
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.proofs import cheapest_proven, look_for_cheaper
 from melange.validate.certify.requests import is_replayed, replays_of
+from melange.validate.certify.run_lengths import rarity, shortest
 from melange.validate.certify.second_pools import in_pools, of_all_types
+from melange.validate.certify.separate_fleets import only_class, separate_fleets
 from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
+from melange.validate.class_results import class_results
 from melange.validate.replay import stretch, words_of
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
@@ -68,14 +69,6 @@ from melange.workload.workload import Array, Mask, Workload
 # Figures below are from the twelve cases of bench/certify.py at 4 requests a second, where nothing else is said. CPU
 # times are known to a tenth.
 
-# Requests of the shortest run: 2,000 tell 99 % from 98.4 %, and take 1 to 2 ms.
-LEAST_REQUESTS = 2_000
-# The shortest run lasts this many times as long as a request may stay: a fleet fills, and a queue that grows shows.
-# More costs simulations; less, and plans are kept that their proof refutes. Half and twice: no difference, for there
-# the least number of requests decides.
-_STAYS = 4.0
-# A token takes this long where no limit says how long a request may stay [s]. A judgment.
-_TOKEN_S = 0.05
 # What types that were not tried are taken to carry, over the median of those that were. More, and mixes begin with
 # types that carry less than that; less, and such types stay out of the first mixes. 1: one of twelve plans costs 7 %
 # less; 1.5: one 2 % less, one 10 % more.
@@ -87,9 +80,6 @@ _PASSES = ((2, 1.0), (3, 0.7), (3, 0.5), (6, 0.7))
 # No further pass is begun once they have taken this CPU time [s], about: with small fleets of many types programs take
 # long, and fleets are tried one by one all the same. A judgment.
 _MOST_S = 8.0
-# Times the usual requests of a run at most, for a rare class to be among them: at 5 of 2,000 requests 200 are of a class
-# of 2 %. More takes longer. A judgment.
-_MOST_RARITY = 5.0
 # Factors are not begun with below this part of the largest: a type that does so badly alone may do better with fewer
 # sizes. Half and twice: no difference.
 _LEAST_START = 0.1
@@ -210,21 +200,22 @@ def certified(
             carried = _carried(whole)
         sent = carried if is_dropped else given.workload
         replayed = None if log is None else _carried_of(log, sent, context)
-        replays = None if replayed is None else replays_of(len(replayed))
         kept = worth_types(whole, counts_in_force(whole, incumbent))
-        judge = Judge(
-            question=with_types(whole, kept),
+
+        judged = partial(
+            _judged,
             slo=slo,
             target=reach.target,
             policy=policy,
-            draw=partial(drawn, sent) if replayed is None else partial(_stretch_at, replayed),
-            requests=requests or _shortest(sent, slo),
-            rarity=_rarity(sent),
+            drawn=drawn,
+            requests=requests,
             say=say,
-            replays=replays,
         )
+        judge = judged(with_types(whole, kept), sent, replayed)
         try:
             best, single = _found(judge, lone[kept], incumbent)
+            of_class = partial(_found_of_class, judged, sent, replayed, lone[kept])
+            best = separate_fleets(judge, best, of_class, say) or best
         except InfeasibleError as error:
             missed = f"no plan reaches {reach.target:.2%}"
             reach = lowered(reach, wanted, judge, error)
@@ -257,6 +248,40 @@ def certified(
         cautions=(*best.plan.cautions, *word_on_headroom(asked.options)),
     )
     return found, judge
+
+
+def _judged(
+    question: Question,
+    sent: Workload,
+    log: Arrivals | None,
+    *,
+    slo: Slo,
+    target: float,
+    policy: str,
+    drawn: Callable[[Workload, int, int], Arrivals],
+    requests: int | None,
+    say: Callable[[str], None],
+) -> Judge:
+    """Who judges plans for the requests that are sent, drawn or of a log."""
+    return Judge(
+        question=question,
+        slo=slo,
+        target=target,
+        policy=policy,
+        draw=partial(drawn, sent) if log is None else partial(_stretch_at, log),
+        requests=requests or shortest(sent, slo),
+        rarity=rarity(sent),
+        say=say,
+        replays=None if log is None else replays_of(len(log)),
+    )
+
+
+def _found_of_class(
+    judged: Callable[..., Judge], sent: Workload, log: Arrivals | None, lone: Mask, question: Question, place: int
+) -> Trial:
+    """The cheapest proven fleet for the requests of one class of all that are sent."""
+    own = None if log is None else log.chosen(np.flatnonzero(log.class_of == place))
+    return _found(judged(question, only_class(sent, place) or sent, own), lone, None)[0]
 
 
 def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Trial | None]:
@@ -355,35 +380,6 @@ def _carried_of(log: Arrivals, carried: Workload, context: int) -> Arrivals:
 
 def _stretch_at(log: Arrivals, requests: int, start: int) -> Arrivals:
     return stretch(log, start, requests)
-
-
-def _shortest(workload: Workload, slo: Slo) -> int:
-    """Requests that arrive while requests that wait and run as long as the SLO allows come and go some times."""
-    weight = workload.request_rate / workload.total_rate
-    outputs = float((weight * workload.output_tokens).sum())
-    stay_s = min(_stay_s(one, outputs) for one in (*(one.slo for one in slo.classes), slo))
-    least = int(LEAST_REQUESTS * _rarity(workload))
-    return int(np.clip(math.ceil(_STAYS * stay_s * workload.total_rate), least, MOST_REQUESTS))
-
-
-def _stay_s(slo: Slo, outputs: float) -> float:
-    """How long a request may stay, of so many output tokens [s].
-
-    Of classes the least one counts: batch requests may stay for hours, and do not. Whether a fleet falls behind under
-    loose limits is told by its throughput (:mod:`melange.validate.certify.throughput`).
-    """
-    allowed = None if slo.classes else slo.longest_stay_s(outputs)
-    usual_s = slo.limits.get("ttft", 0.0) + outputs * _TOKEN_S
-    return math.inf if slo.classes else usual_s if allowed is None else float(allowed)
-
-
-def _rarity(workload: Workload) -> float:
-    """Times the usual requests, for enough of the rarest class to be among them; 1 without classes."""
-    classes = len(workload.buckets.classes)
-    if not classes:
-        return 1.0
-    shares = [float(one.sum()) / workload.total_rate for one in np.split(workload.request_rate, classes)]
-    return min(_MOST_RARITY, 1.0 / (classes * min(share for share in shares if share > 0)))
 
 
 def _start(question: Question, carried: Array) -> Array:

@@ -11,21 +11,13 @@ from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.slo import Slo
 from melange.units import percent
-from melange.validate.attainment import (
-    AT_LIMIT,
-    Interval,
-    by_class,
-    limit_ratio,
-    met,
-    share_met,
-    share_of,
-    worst_class,
-)
+from melange.validate.attainment import met, share_met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
+from melange.validate.certify.ease import ease_of
 from melange.validate.certify.effort import work_of
 from melange.validate.certify.looks import Looks
 from melange.validate.certify.miss_clusters import least_missed
-from melange.validate.certify.plan_trial import MOST_USED, Trial, cells_of
+from melange.validate.certify.plan_trial import MOST_USED, Trial, cells_of, samples_with, worst_of
 from melange.validate.certify.requests import Replays
 from melange.validate.certify.runs_ahead import RunsAhead
 from melange.validate.certify.spare import without_spare
@@ -80,11 +72,6 @@ _FRESH, _LONG = 1_000, 2_000
 # Times the requests of a proof that a longer one has at least; times as many as would just prove what was seen; and
 # times where that is below the target. Judgments.
 _LEAST_MORE, _ROOM, _MORE = 1.5, 1.3, 3.0
-# How steeply a request counts as it nears its limit: less steep, and requests far from it count as well; steeper, and
-# only misses do, of which there are few. 4: no difference; 16: one plan costs 10 % more, one 5 % less.
-_SHARPNESS = 8.0
-# A request that takes next to nothing, over its limit: keeps the power finite.
-_LEAST_RATIO = 1e-9
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -346,14 +333,8 @@ class Judge:
         tables = np.zeros((3, *shape)) if before is None else np.stack([before.sent, before.missed, before.hopeless])
         for table, chosen in zip(tables, (mask, mask & ~is_met, mask & is_hopeless), strict=True):
             np.add.at(table.reshape(-1), cells[chosen & (cells >= 0)], 1.0)
-        class_of = None if run.outcome.class_of is None else run.outcome.class_of[mask]
-        parts = by_class(is_met[mask], class_of, self.slo)
-        earlier = before.by_class if before else ((),) * len(parts)
-        samples = tuple((*known, part) for known, part in zip(earlier, parts, strict=True))
-        worst, held = worst_class(samples, self.slo)
-        off = self.slo.offsets[worst]
-        if off:
-            held = Interval(value=held.value - off, low=held.low - off, high=held.high - off)
+        by_class = samples_with(before, run, is_met, self.slo)
+        worst, off, held = worst_of(by_class, self.slo)
         shares = (*(before.causes if before else ()), share_by_cause(found[mask]))
         return Trial(
             plan=plan,
@@ -362,7 +343,7 @@ class Judge:
             sent=tables[0],
             missed=tables[1],
             hopeless=tables[2],
-            by_class=samples,
+            by_class=by_class,
             worst=worst,
             off=off,
             causes=shares,
@@ -389,16 +370,8 @@ class Judge:
         if key not in self._eased:
             self._ahead.prepare(plan, self._sets(sets))
             runs = [self._run(plan, *one) for one in self._sets(sets)]
-            ratios = [self._ratios(one) for one in runs]
-            strain = max(_strain(np.concatenate(parts)) for parts in zip(*ratios, strict=True))
-            shares = [share_of([part <= AT_LIMIT for part in parts], self.slo) for parts in ratios]
-            self._eased[key] = (float(np.mean(shares)), strain)
+            self._eased[key] = ease_of(runs, self.slo)
         return self._eased[key]
-
-    def _ratios(self, run: Run) -> list[Array]:
-        """The largest metric of each counted request over its limit, by class."""
-        class_of = None if run.outcome.class_of is None else run.outcome.class_of[run.counted]
-        return by_class(limit_ratio(run.outcome, self.slo)[run.counted], class_of, self.slo)
 
     def _sets(self, sets: int) -> list[tuple[int, int]]:
         """Length and number of some short runs; of a log, of all by which plans are chosen."""
@@ -420,11 +393,3 @@ class Judge:
         runs = self._ahead.runs(plan, requests, seed)
         self.work_s += sum(map(work_of, runs))
         return min(runs, key=lambda run: share_met(run.outcome, self.slo, run.counted))
-
-
-def _strain(ratios: Array) -> float:
-    """How hard it is for some requests to meet the SLO, by their largest metrics over their limits (N,), 0-1."""
-    if not len(ratios):
-        return 0.0
-    over = np.maximum(ratios, _LEAST_RATIO)
-    return float((1.0 / (1.0 + over**-_SHARPNESS)).mean())

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.plan.plan import Plan
-from melange.validate.attainment import Interval
+from melange.slo import Slo
+from melange.validate.attainment import Interval, attainment, by_class
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run
 from melange.workload.workload import Array, Mask
@@ -95,3 +96,19 @@ def cells_of(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     t = type_of_requests(run).astype(int)
     r = np.asarray(run.types)[np.maximum(t, 0)]
     return np.where(t >= 0, r * shape[1] * shape[2] + cell, -1)
+
+
+def samples_with(before: Trial | None, run: Run, is_met: Mask, slo: Slo) -> tuple[tuple[Mask, ...], ...]:
+    """Whether each counted request met the SLO, by class and run, with those of one more run (N,)."""
+    class_of = None if run.outcome.class_of is None else run.outcome.class_of[run.counted]
+    parts = by_class(is_met[run.counted], class_of, slo)
+    earlier: tuple[tuple[Mask, ...], ...] = before.by_class if before else ((),) * len(parts)
+    return tuple((*known, part) for known, part in zip(earlier, parts, strict=True))
+
+
+def worst_of(samples: tuple[tuple[Mask, ...], ...], slo: Slo) -> tuple[int, float, Interval]:
+    """The class farthest below its target, by how much that is above the first one's, and its attainment less that."""
+    found = {k: attainment(one) for k, one in enumerate(samples) if sum(map(len, one))}
+    worst = min(found, key=lambda k: found[k].low - slo.offsets[k])
+    held, off = found[worst], slo.offsets[worst]
+    return worst, off, Interval(value=held.value - off, low=held.low - off, high=held.high - off)

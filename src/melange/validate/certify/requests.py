@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from melange.validate.attainment import wilson
 from melange.validate.replay import counting
 from melange.workload.arrivals import Arrivals
@@ -56,7 +58,8 @@ def is_replayed(observed: Arrivals | None, burstiness: float | None, target: flo
     """Whether the log is replayed: no burstiness is given, and the log is long enough to show the target."""
     if observed is None or burstiness is not None or observed.is_shuffled or not observed.has_pace:
         return False
-    if wilson(1.0, len(observed))[0] >= target:
+    rarest = len(observed) if observed.class_of is None else int(np.bincount(observed.class_of).min())
+    if wilson(1.0, rarest)[0] >= target:
         return True
     say(f"the log's {len(observed):,} requests are too few to show {target:.2%}: more are drawn, with Poisson arrivals")
     return False
