@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class ClassResult:
         Share that met them, and the ends of its 95 % interval, 0-1.
     requests
         How many of its requests were counted.
+    times
+        Of its requests, by metric and statistic [s]; empty where nobody asked.
     """
 
     name: str
@@ -27,6 +30,7 @@ class ClassResult:
     low: float
     high: float
     requests: int
+    times: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def holds(self) -> bool:

@@ -158,7 +158,8 @@ def _longest_request(plan: Plan, r: int) -> int:
     if buckets.is_ordinal:
         return 0
     carried = plan.share[r] * plan.workload.request_rate > 0
-    sizes = [buckets.input_edges[i] + buckets.output_edges[o] for i, o in zip(*carried.nonzero(), strict=True)]
+    inputs = len(buckets.input_edges)
+    sizes = [buckets.input_edges[i % inputs] + buckets.output_edges[o] for i, o in zip(*carried.nonzero(), strict=True)]
     return math.ceil(max(sizes, default=0))
 
 

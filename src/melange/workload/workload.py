@@ -175,6 +175,15 @@ class Buckets:
             return f"input size {i + 1}, output size {o + 1}"
         return f"{self.row_label(i)} in, {_range(self.output_edges, o)} out"
 
+    def edge_label(self, axis: str, index: int) -> str:
+        """The upper edge of a row (``input``) or column (``output``): ``1,000``; with its class, ``batch 1,000``."""
+        if self.is_ordinal:
+            return f"#{index + 1}"
+        if axis == "output":
+            return f"{self.output_edges[index]:,}"
+        k, place = divmod(index, len(self.input_edges))
+        return f"{f'{self.classes[k]} ' if self.classes else ''}{self.input_edges[place]:,}"
+
     def row_label(self, i: int) -> str:
         """The prompts of a row, with their class if there are several."""
         k, place = divmod(i, len(self.input_edges))
