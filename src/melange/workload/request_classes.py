@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from melange.errors import Caution, InputError
+from melange.workload.arrivals import Arrivals
 from melange.workload.prefix_reuse import PrefixReuse
 from melange.workload.workload import Workload
 
@@ -51,13 +52,38 @@ def of_classes(parts: Mapping[str, Workload]) -> Workload:
         request_rate=np.concatenate([one.request_rate for one in workloads]),
         input_tokens=np.concatenate([one.input_tokens for one in workloads]),
         output_tokens=np.concatenate([one.output_tokens for one in workloads]),
-        source="; ".join(f"{name}: {one.source}" for name, one in parts.items()),
+        source=_source(parts),
         requests=sum(one for one in known if one) if None not in known else None,
         failed_requests=max(one.failed_requests for one in workloads),
         burstiness=first.burstiness,
         prefix_reuse=reuse,
         cautions=tuple(dict.fromkeys(caution for one in workloads for caution in one.cautions)) + cautions,
     )
+
+
+def with_classes(arrivals: Arrivals, workload: Workload) -> Arrivals:
+    """Requests that do not say their class, each of one by the shares that its size has in a workload.
+
+    As they are where they say it, or where the workload has none. The same requests get the same classes.
+    """
+    buckets = workload.buckets
+    if not buckets.classes or arrivals.class_of is not None:
+        return arrivals
+    cell = buckets.of_one_class.cells(arrivals.input_tokens, arrivals.output_tokens, None)
+    rates = workload.request_rate.reshape(len(buckets.classes), -1)
+    of_all = rates.sum(axis=1, keepdims=True)
+    chance = np.where(rates.sum(axis=0) > 0, rates, of_all)
+    below = np.cumsum(chance / chance.sum(axis=0), axis=0)[:-1, cell]
+    uniform = np.random.default_rng(0).random(len(arrivals))
+    return replace(arrivals, class_of=(uniform >= below).sum(axis=0).astype(np.int32))
+
+
+def _source(parts: Mapping[str, Workload]) -> str:
+    """Where the figures come from, once where all come from the same."""
+    sources = list(dict.fromkeys(one.source for one in parts.values()))
+    if len(sources) == 1:
+        return f"{sources[0]}; classes {', '.join(parts)}"
+    return "; ".join(f"{name}: {one.source}" for name, one in parts.items())
 
 
 def rate_by_class(workload: Workload) -> dict[str, float]:

@@ -55,6 +55,8 @@ def aibrix_from(profile: Profile, created_s: float) -> list[Json]:
     Rates are written as floats: of whole numbers AIBrix makes an integer table of traffic, in which every share is 0,
     and plans no GPU at all.
     """
+    if profile.buckets.classes:
+        raise InputError("a profile of AIBrix knows no classes of requests", hint="profile each class as a service")
     outputs, inputs = list(profile.buckets.output_edges), list(profile.buckets.input_edges)
     documents: list[Json] = []
     for r, one in enumerate(profile.replica_types):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.errors import InputError
+from melange.plan.by_size import by_size
 from melange.plan.plan import Plan
 from melange.workload.workload import Array
 
@@ -115,6 +116,7 @@ def routes_of(plan: Plan) -> Routes:
             "plan: its buckets are only numbered, without token counts, so a gateway cannot distinguish them",
             hint="plan a workload with input and output edges",
         )
+    plan = by_size(plan)
     used = [r for r, one in enumerate(plan.replica_types) if plan.replicas[one.name] > 0]
     if not used:
         raise InputError("plan: no replicas")
