@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -63,11 +63,13 @@ def _is_key(key: str | int) -> bool:
 
 def _known_keys(file: type[BaseModel], keys: Sequence[str | int]) -> list[str]:
     """The keys that the mapping at ``keys`` may have."""
-    section = file
+    section, is_name = file, False
     for key in keys:
-        if isinstance(key, int):
-            continue  # an item of a list, whose sections all have the same keys
-        inner = _section_in(section.model_fields[key].annotation)
+        if isinstance(key, int) or is_name:
+            is_name = False  # an item of a list or of a mapping by name, whose sections all have the same keys
+            continue
+        annotation = section.model_fields[key].annotation
+        inner, is_name = _section_in(annotation), get_origin(annotation) is dict
         if inner is None:
             return []
         section = inner
