@@ -2,7 +2,8 @@
 
 Under tight limits on the time between tokens all that runs beside a request must be small, and requests that may take
 their time fill a replica better by themselves. So the fleet of each class is searched for alone, and where all of them
-together cost less than the cheapest shared one, they are proven together: pools of one plan.
+together cost less than the cheapest shared one, they are pools of one plan. No pool takes requests of another class, so
+each class does as it did alone, and the proofs of its fleet are the proof of the whole.
 """
 
 from __future__ import annotations
@@ -13,20 +14,22 @@ from dataclasses import replace
 import numpy as np
 
 from melange.errors import InfeasibleError
+from melange.plan.confidence import with_rates
 from melange.plan.fleet import broken_limits
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING, build
 from melange.plan.question import Question
 from melange.plan.servable import scope_of
+from melange.replica.policy import FOLLOWING_SHARES
 from melange.validate.certify.bound import least_cost
 from melange.validate.certify.headroom import as_asked
 from melange.validate.certify.judge import Judge
-from melange.validate.certify.plan_trial import Trial
+from melange.validate.certify.plan_trial import Trial, worst_of
 from melange.validate.certify.second_pools import with_pools
 from melange.workload.workload import Workload
 
-# Instances that are added at most, one by one, where the fleets together fail a proof that each passed.
-_MOST_ADDED = 2
+# Why a pool serves no requests of a class.
+_APART = "another class of requests has this pool to itself"
 
 
 def separate_fleets(
@@ -41,36 +44,39 @@ def separate_fleets(
     best
         The cheapest shared plan that is proven; None: none is.
     find
-        The cheapest proven fleet for the traffic of one class, by its question and the class's place.
+        The proof of the cheapest fleet for the traffic of one class, by its question and the class's place.
     say
         Called with a sentence.
     """
     question, slo, options = judge.question, judge.slo, judge.question.options
     alike = {(tuple(one.slo.limits.items()), one.slo.target, one.priority) for one in slo.classes}
+    if judge.policy not in FOLLOWING_SHARES:  # others send requests to any pool
+        return None
     if len(alike) < 2 or options.slices or options.spare_total_replicas or options.min_replicas != 1:
         return None
     ceiling = np.inf if best is None else best.plan.cost_per_h - ROUNDING
     rows = len(question.workload.buckets.input_edges)
     asked = {
-        k: replace(question, workload=own)
+        k: replace(question, workload=traffic)
         for k in range(len(slo.classes))
-        if (own := only_class(question.workload, k)) is not None
+        if (traffic := only_class(question.workload, k)) is not None
     }
     least = {k: least_cost(one, slo, judge.target + slo.offsets[k]) or 0.0 for k, one in asked.items()}
-    fleets: dict[int, Plan] = {}
+    fleets: dict[int, Trial] = {}
     try:
-        for k, one in asked.items():
+        for k, own in asked.items():
             # What the classes to come cost at least, beside those that are known.
-            known = sum(plan.cost_per_h for plan in fleets.values())
+            known = sum(one.plan.cost_per_h for one in fleets.values())
             if known + sum(cost for other, cost in least.items() if other not in fleets) >= ceiling:
                 return None
             say(f"the requests of {slo.classes[k].name} alone")
-            fleets[k] = find(one, k).plan
+            fleets[k] = find(own, k)
     except InfeasibleError:
         return None
-    if sum(plan.cost_per_h for plan in fleets.values()) >= ceiling:
+    if sum(one.plan.cost_per_h for one in fleets.values()) >= ceiling:
         return None
-    return _proven(judge, _side_by_side(question, fleets, rows), ceiling)
+    plan = _side_by_side(question, {k: one.plan for k, one in fleets.items()}, rows)
+    return None if plan is None else _as_proven(judge, plan, fleets)
 
 
 def only_class(workload: Workload, place: int) -> Workload | None:
@@ -102,12 +108,20 @@ def _side_by_side(question: Question, fleets: dict[int, Plan], rows: int) -> Pla
     place = {(one.type_name, one.pool): r for r, one in enumerate(whole.profile.replica_types)}
     instances = np.zeros(len(place), np.int64)
     share = np.zeros(whole.profile.max_request_rate.shape)
+    rates = whole.profile.max_request_rate.copy()
+    for _, name, pool, _ in used:
+        rates[place[name, pool]] = 0.0
     for k, name, pool, r in used:
         instances[place[name, pool]] += fleets[k].instances[r]
         own = slice(k * rows, (k + 1) * rows)
         share[place[name, pool], own] = fleets[k].share[r, own]
+        rates[place[name, pool], own] = fleets[k].max_request_rate[r, own]
+    # What a pool may not serve no full pool sends there: each class stays by itself, as it was proven.
+    whole = replace(whole, profile=with_rates(whole.profile, rates, _APART))
     scope = scope_of(whole)
     problem = build(whole, scope.allowed, scope.served)
+    # Bounds of the search are none of the question: simulation may have asked for more than loads that add up do.
+    problem = problem.with_changes(most=np.maximum(problem.most, instances[problem.types]))
     if broken_limits(problem, instances[problem.types]):
         return None
     cost = float(instances @ np.array([one.cost_per_h for one in whole.profile.replica_types]))
@@ -125,21 +139,13 @@ def _side_by_side(question: Question, fleets: dict[int, Plan], rows: int) -> Pla
     return as_asked(side_by_side, whole)
 
 
-def _proven(judge: Judge, plan: Plan | None, ceiling: float) -> Trial | None:
-    """The plan, or with a few instances more, if a proof shows that it holds for less than a cost; None otherwise."""
-    if plan is None:
+def _as_proven(judge: Judge, plan: Plan, fleets: dict[int, Trial]) -> Trial | None:
+    """The plan with the proofs of its fleets; None where one run of all of them says otherwise."""
+    trial = replace(judge, question=plan.question, known={}).trial(plan, np.ones(plan.share.shape))
+    if judge.surely_misses(trial):
         return None
-    pooled = replace(judge, question=plan.question, known={})
-    for _ in range(1 + _MOST_ADDED):
-        if plan.cost_per_h >= ceiling:
-            return None
-        trial = pooled.trial(plan, np.ones(plan.share.shape))
-        proof = pooled.longer_proof(pooled.proof(trial), saves=1.0)
-        if pooled.is_proven(proof):
-            return proof
-        missed = proof.missed.sum(axis=(1, 2))
-        instances = plan.instances.copy()
-        instances[int(np.argmax(np.where(instances > 0, missed, -1.0)))] += 1
-        cost = float(instances @ np.array([one.cost_per_h for one in plan.replica_types]))
-        plan = as_asked(replace(plan, instances=instances, cost_per_h=cost), plan.question)
-    return None
+    places = range(len(judge.slo.classes))
+    by_class = tuple(fleets[k].by_class[k] if k in fleets else () for k in places)
+    worst, off, held = worst_of(by_class, judge.slo)
+    causes = tuple(cause for one in fleets.values() for cause in one.causes)
+    return replace(trial, by_class=by_class, worst=worst, off=off, attainment=held, causes=causes)
