@@ -20,10 +20,10 @@ from melange.deploy.live.settings import BalancerSettings
 from melange.deploy.live.sizing import Size
 from melange.deploy.render import render
 from melange.errors import InputError
-from melange.plan.by_size import by_size, routed_by_class
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.plan.server import servers_of
+from melange.plan.without_classes import routed_by_class, without_classes
 from melange.profile.profile import Profile
 from melange.slo import RequestClass, Slo
 from melange.workload.request_classes import of_classes
@@ -80,7 +80,7 @@ def test_gateways_take_a_plan_whose_routes_do_not_depend_on_the_class() -> None:
     """Shares by size are those of all classes together; other plans are refused, with what knows classes."""
     alike = plan(False)
     assert routed_by_class(alike) == ()
-    found = by_size(alike)
+    found = without_classes(alike)
     assert found.workload.buckets == BUCKETS
     assert found.workload.request_rate == pytest.approx(2 * RATES)
     assert found.share == pytest.approx(0.5)

@@ -27,12 +27,12 @@ _SEED = 0
 
 
 def workload_with_classes(
-    service: Service,
+    service: Service | None,
     whole: Workload,
     progress: Callable[[float], None] | None = None,
     max_context: Callable[[], int | None] = lambda: None,
 ) -> Workload:
-    """The traffic of all classes; as it is where the service has none.
+    """The traffic of all classes; as it is where there is no service, or it has none.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def workload_with_classes(
     progress, max_context
         As of :func:`~melange.service.stages.workload_of`.
     """
-    if not service.classes:
+    if service is None or not service.classes:
         return whole
     _check_engine(service)
     _check_settings(service)
@@ -97,32 +97,12 @@ def _check_settings(service: Service) -> None:
         )
 
 
-def check_classes_of(service: Service | None, workload: Workload, place: str) -> None:
-    """Refuse a given workload whose classes are not the service's.
-
-    Raises
-    ------
-    InputError
-        With the classes of both.
-    """
-    wanted = (DEFAULT_CLASS, *service.classes) if service is not None and service.classes else ()
-    if service is not None and workload.buckets.classes != wanted:
-        raise InputError(
-            f"{place} holds {_named(workload.buckets.classes)}, and the service has {_named(wanted)}",
-            hint="make it again with melange workload service.yaml --out workload.json",
-        )
-
-
-def _named(classes: tuple[str, ...]) -> str:
-    return f"classes {', '.join(classes)}" if classes else "no classes"
-
-
-def observed_of_classes(service: Service, log: Arrivals) -> Arrivals | None:
+def observed_of_classes(service: Service | None, log: Arrivals) -> Arrivals | None:
     """The requests of a log with their classes, drawn by the classes' shares; None where one has traffic of its own."""
+    if service is None or not service.classes:
+        return log
     if any(one.workload is not None for one in service.classes.values()):
         return None
-    if not service.classes:
-        return log
     shares = [one.share or 0.0 for one in service.classes.values()]
     chance = np.array([1.0 - sum(shares), *shares])
     drawn = np.random.default_rng(_SEED).choice(len(chance), size=len(log), p=chance)

@@ -279,6 +279,11 @@ class Service(Section):
         """Whether capacities are simulated; under percentiles they always are."""
         return self.profile.simulate or not self.to_slo().has_closed_form
 
+    @property
+    def is_estimated_anywhere(self) -> bool:
+        """Whether capacities under any other SLO are estimates by closed form, those of one class of requests."""
+        return self.profile.source == ["estimate"] and not self.is_simulated and not self.classes
+
     def to_slo(self) -> Slo:
         """The SLO, with the classes."""
         return slo_of(self.slo, self.classes)

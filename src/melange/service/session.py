@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -288,8 +288,7 @@ class Session:
             return None
         with self._task("reading the log's requests") as tell:
             arrivals = read_arrivals(log, progress=tell, **naming)
-        classed = arrivals if self.service is None else observed_of_classes(self.service, arrivals)
-        if classed is None:
+        if (classed := observed_of_classes(self.service, arrivals)) is None:
             return None
         kept = classed.within(workload.buckets, workload.request_rate > 0)
         is_own_pace = section.rate is None or isinstance(section.rate, str) or not kept.has_pace
@@ -306,23 +305,20 @@ class Session:
 
     @cached_property
     def _workload(self) -> Workload:
-        from melange.service.classes import check_classes_of, workload_with_classes
+        from melange.service.classes import workload_with_classes
         from melange.service.stages import workload_of
         from melange.workload.workload import Workload
 
         if self._workload_file is not None:
             found = Workload.read(self._workload_file)
-            check_workload(found, str(self._workload_file), self.settings)
-            check_classes_of(self.service, found, str(self._workload_file))
+            check_workload(found, str(self._workload_file), self.settings, self.service)
             return found
         if "workload" not in self._flags and self._release is not None:
             return self._release[0]
         section, path = self._traffic()
         with self._task("reading the traffic") as tell:
-            found = workload_of(section, path, tell, self._max_context)
-            if self.service is None:
-                return found
-            return workload_with_classes(self.service, found, tell, self._max_context)
+            whole = workload_of(section, path, tell, self._max_context)
+            return workload_with_classes(self.service, whole, tell, self._max_context)
 
     def _max_context(self) -> int | None:
         """The longest request of the service's model [tokens]; None without a service."""
@@ -376,9 +372,7 @@ class Session:
         from melange.service.profile_at import ProfileAt
 
         service = self.service
-        if service is None or self._profile_files or service.profile.source != ["estimate"] or service.is_simulated:
-            return None
-        if service.classes:
+        if service is None or self._profile_files or not service.is_estimated_anywhere:
             return None
         if self.options.confidence is not None:  # plans with a confidence follow from all intervals
             interval_of = None
@@ -402,7 +396,5 @@ class Session:
         with self._task("computing the cost of uncertainty"):
             return with_uncertainty(plan, in_flight=self._in_flight())
 
-    @contextmanager
-    def _task(self, words: str) -> Iterator[Callable[[float | str], None]]:
-        with task(self.listener, words) as tell:
-            yield tell
+    def _task(self, words: str) -> AbstractContextManager[Callable[[float | str], None]]:
+        return task(self.listener, words)

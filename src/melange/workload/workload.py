@@ -17,6 +17,7 @@ import numpy.typing as npt
 from melange.errors import Caution, InputError, printable
 from melange.files import Json, dump_document, read_as, write_document
 from melange.records import records, shown, text, truth, value_of
+from melange.workload.frozen_array import frozen_array
 from melange.workload.prefix_reuse import PrefixReuse
 
 Array = npt.NDArray[np.float64]
@@ -376,31 +377,6 @@ class Workload:
     def read(cls, path: str | Path) -> Workload:
         """Read a ``workload.json``."""
         return read_as(path, "workload", cls.from_json)
-
-
-def frozen_array(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
-    """``values`` as a read-only float array of ``shape``.
-
-    Raises
-    ------
-    InputError
-        When the values are no numbers or have another shape; a transposed array is called one.
-    """
-    try:
-        found = np.asarray(values)
-        if found.dtype.kind not in "iuf":
-            raise TypeError(f"cells of {found.dtype}")
-        array = np.array(found, dtype=np.float64)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise InputError(f"{name}: must be a table of numbers with {' x '.join(map(str, shape))} cells") from error
-    if array.shape != shape:
-        looks = " (it looks transposed)" if array.ndim >= 2 and array.swapaxes(-1, -2).shape == shape else ""
-        raise InputError(
-            f"{name}: must have {' x '.join(map(str, shape))} cells, got {' x '.join(map(str, array.shape))}{looks}",
-            hint="rows are input sizes, columns are output sizes",
-        )
-    array.flags.writeable = False
-    return array
 
 
 def _check_rates(request_rate: Array, buckets: Buckets) -> None:

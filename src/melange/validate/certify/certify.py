@@ -53,7 +53,7 @@ from melange.validate.certify.judge import Judge
 from melange.validate.certify.margin import with_margin
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.proofs import cheapest_proven, look_for_cheaper
-from melange.validate.certify.requests import is_replayed, replays_of
+from melange.validate.certify.requests import carried_of, is_replayed, of_sizes, replays_of, stretch_at
 from melange.validate.certify.run_lengths import rarity, shortest
 from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.separate_fleets import only_class, separate_fleets
@@ -61,7 +61,7 @@ from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.class_results import class_results
-from melange.validate.replay import stretch, words_of
+from melange.validate.replay import words_of
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Array, Mask, Workload
@@ -185,21 +185,21 @@ def certified(
     times = 1.0 if burstiness is None else burstiness
 
     def drawn(workload: Workload, count: int, seed: int) -> Arrivals:
-        sizes = _of_sizes(observed, workload, given.workload)
+        sizes = of_sizes(observed, workload, given.workload)
         return within_context(draw(workload, count, seed=seed, burstiness=times, observed=sizes), context)
 
     whole, lone = with_tolerance(given, slo, wanted)
     carried = _carried(whole)
     # Sizes that are to be dropped are none of the requests that the SLO is about.
     counted = carried if is_dropped else given.workload
-    everything = drawn(counted, REACH_REQUESTS, 0) if log is None else _carried_of(log, counted, context)
+    everything = drawn(counted, REACH_REQUESTS, 0) if log is None else carried_of(log, counted, context)
     reach = reach_of(given, slo, everything, wanted, is_log=log is not None)
     while True:
         if reach.target < wanted:
             whole, lone = with_tolerance(given, slo, reach.target)
             carried = _carried(whole)
         sent = carried if is_dropped else given.workload
-        replayed = None if log is None else _carried_of(log, sent, context)
+        replayed = None if log is None else carried_of(log, sent, context)
         kept = worth_types(whole, counts_in_force(whole, incumbent))
 
         judged = partial(
@@ -268,7 +268,7 @@ def _judged(
         slo=slo,
         target=target,
         policy=policy,
-        draw=partial(drawn, sent) if log is None else partial(_stretch_at, log),
+        draw=partial(drawn, sent) if log is None else partial(stretch_at, log),
         requests=requests or shortest(sent, slo),
         rarity=rarity(sent),
         say=say,
@@ -365,21 +365,6 @@ def _carried(question: Question) -> Workload:
     workload = question.workload
     served = scope_of(question).served.reshape(workload.request_rate.shape)
     return replace(workload, request_rate=workload.request_rate * served)
-
-
-def _of_sizes(observed: Arrivals | None, workload: Workload, whole: Workload) -> Arrivals | None:
-    """The observed requests without those of sizes that are left out of the whole traffic."""
-    is_left_out = (whole.request_rate > 0) & (workload.request_rate <= 0)
-    return observed if observed is None or not is_left_out.any() else observed.within(whole.buckets, ~is_left_out)
-
-
-def _carried_of(log: Arrivals, carried: Workload, context: int) -> Arrivals:
-    """The requests of a log that are planned for."""
-    return within_context(log.within(carried.buckets, carried.request_rate > 0), context)
-
-
-def _stretch_at(log: Arrivals, requests: int, start: int) -> Arrivals:
-    return stretch(log, start, requests)
 
 
 def _start(question: Question, carried: Array) -> Array:

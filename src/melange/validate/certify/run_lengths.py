@@ -38,7 +38,7 @@ def shortest(workload: Workload, slo: Slo) -> int:
 
 
 def _stay_s(slo: Slo, outputs: float) -> float:
-    """How long a request of so many output tokens may stay [s]."""
+    """How long a request of a number of output tokens may stay [s]."""
     allowed = slo.longest_stay_s(outputs)
     return slo.limits.get("ttft", 0.0) + outputs * _TOKEN_S if allowed is None else float(allowed)
 

@@ -17,7 +17,7 @@ _Number = TypeVar("_Number", bound=np.generic)
 _SAME = 0.005
 
 
-def by_size(plan: Plan) -> Plan:
+def without_classes(plan: Plan) -> Plan:
     """The plan with the shares that each size has over all classes; as it is without classes.
 
     Its limits are those of the first class, and its rates those of the class with the least, so that they hold for all.
