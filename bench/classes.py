@@ -49,7 +49,7 @@ def drawn(rng: np.random.Generator) -> dict[str, Any]:
     """A service with two classes."""
     slo = {"ttft_ms": int(rng.choice([500, 1000, 2000, 4000])), "tpot_ms": int(rng.choice([30, 45, 60, 90, 120]))}
     batch: dict[str, Any] = {"slo": {"latency_ms": int(rng.choice([60, 120, 300, 600])) * 1000}, "priority": 1}
-    rate = round(float(np.exp(rng.uniform(np.log(2), np.log(25)))), 2)
+    rate = round(float(np.exp(rng.uniform(np.log(2), np.log(12)))), 2)
     if rng.random() < 0.5:
         batch["share"] = round(float(rng.uniform(0.1, 0.6)), 2)
     else:
