@@ -439,7 +439,9 @@ def _end(whole, real, requests, moments, k, fleet, replica, now):
     requests[k, at.PROGRESS] = requests[k, at.OUTPUT]
     moments[k, at.FINISH] = now
     moments[k, at.MARK] = real[at.ADDED] - moments[k, at.MARK]
-    _finished(fleet, replica, requests[k, at.LOOKED_UP], requests[k, at.OUTPUT], moments[k, at.PART])
+    _finished(
+        fleet, replica, requests[k, at.INPUT] + requests[k, at.SHIFT], requests[k, at.OUTPUT], moments[k, at.PART]
+    )
 
 
 @inner

@@ -116,10 +116,11 @@ def play(
     if len(engines) != len(fleet.type_of):
         raise InputError(f"simulation: {len(fleet.type_of)} replicas need an engine each, got {len(engines)}")
     if looked_up is not None:
-        requests[:, at.LOOKED_UP] = looked_up
+        requests[:, at.SHIFT] = looked_up - requests[:, at.INPUT]
     if levels is not None:
         requests[:, at.LEVEL] = levels
     world = world_of(engines, requests, moments)
+    world.whole[:, at.LOWEST] = 0 if levels is None else np.max(levels, initial=0)
     drains = [one for one in events if one.is_drained]
     others = [one for one in events if not one.is_drained]
     script = script_of(others, float(arrival_s[-1]) if len(arrival_s) else 0.0, len(engines))
@@ -174,7 +175,6 @@ def requests_of(
         raise InputError("simulation: requests need at least 1 token of input and of output")
     requests = np.zeros((count, at.NUMBERS), np.int32)
     requests[:, at.INPUT], requests[:, at.OUTPUT] = input_tokens, output_tokens
-    requests[:, at.LOOKED_UP] = requests[:, at.INPUT]
     if cached_tokens is not None:
         requests[:, at.REUSABLE] = np.minimum(cached_tokens, requests[:, at.INPUT] - 1)
     if max_tokens is not None:
@@ -201,7 +201,6 @@ def world_of(engines: Sequence[Engine], requests: at.Small, moments: Array) -> a
         whole[r, at.CAPACITY] = int(min(engine.kv_tokens, 2**62))
     whole[:, [at.HEAD, at.LAST, at.PARTIAL]] = at.NOBODY
     whole[:, at.TAILS :] = at.NOBODY
-    whole[:, at.LOWEST] = requests[:, at.LEVEL].max(initial=0)
     real = np.zeros((n, at.REAL))
     real[:, at.ENDS] = math.inf
     real[:, at.KEPT] = [engine.prefix_kept for engine in engines]

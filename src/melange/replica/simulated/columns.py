@@ -87,8 +87,8 @@ IDLE, DECODE, MIXED, PROMPTS = range(4)
     STATUS,
     PREEMPTIONS,
     RETRIES,
-    LOOKED_UP,  # tokens by which a balancer looks its bucket up: those of the prompt, and where its class lies
     LEVEL,  # of priority: 0 goes first
+    SHIFT,  # by which a balancer looks its bucket up beyond its prompt, where its class decides as well [tokens]
     NUMBERS,
 ) = range(16)
 
