@@ -26,7 +26,11 @@ from melange.service.session import Session
 from melange.validate.attainment import attainment, met
 from melange.validate.simulate import draw_for, simulate
 
-MODELS = ("mistralai/Mistral-7B-Instruct-v0.3", "meta-llama/Llama-3.1-8B-Instruct", "mistralai/Mistral-Nemo-Instruct-2407")
+MODELS = (
+    "mistralai/Mistral-7B-Instruct-v0.3",
+    "meta-llama/Llama-3.1-8B-Instruct",
+    "mistralai/Mistral-Nemo-Instruct-2407",
+)
 DATASETS = ("azure-conversation", "azure-code", "arena", "sharegpt")
 GPUS = ("L4", "A10G", "L40S", "A100-80GB", "H100")
 # Requests and runs that certified plans are simulated with again, by seeds that no search uses.

@@ -151,7 +151,7 @@ class Job:
                 code = await self.process.wait()
         except TimeoutError:
             await self.stop()
-            await self._fail({"message": f"took longer than {limits.time_s:g} s", "hint": "", "reasons": []})
+            await self.fail(f"took longer than {limits.time_s:g} s")
             return
         except asyncio.CancelledError:
             await self.stop()
@@ -160,11 +160,12 @@ class Job:
             return
         # Exit code 1: there is a result, and it says what is not shown.
         if code not in (0, 1):
-            await self._fail(_error_of(said, code))
+            self.error = _error_of(said, code)
+            await self._move(State.FAILED)
             return
         file = self.folder / self.page if self.page else out
         if file.stat().st_size > limits.result_bytes:
-            await self._fail({"message": "the result is too large", "hint": "", "reasons": []})
+            await self.fail("the result is too large")
             return
         text = await asyncio.to_thread(file.read_text)
         self.result = text if self.page else json.loads(text)
@@ -188,8 +189,9 @@ class Job:
             async with self.changed:
                 self.changed.notify_all()
 
-    async def _fail(self, error: Json) -> None:
-        self.error = error
+    async def fail(self, message: str) -> None:
+        """End it without a result, and say why."""
+        self.error = {"message": message, "hint": "", "reasons": []}
         await self._move(State.FAILED)
 
     async def _move(self, state: State) -> None:

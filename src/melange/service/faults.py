@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -63,13 +63,12 @@ def _is_key(key: str | int) -> bool:
 
 def _known_keys(file: type[BaseModel], keys: Sequence[str | int]) -> list[str]:
     """The keys that the mapping at ``keys`` may have."""
-    section, is_name = file, False
+    section = file
     for key in keys:
-        if isinstance(key, int) or is_name:
-            is_name = False  # an item of a list or of a mapping by name, whose sections all have the same keys
-            continue
-        annotation = section.model_fields[key].annotation
-        inner, is_name = _section_in(annotation), get_origin(annotation) is dict
+        fields = {field.alias or name: field for name, field in section.model_fields.items()}
+        if key not in fields:
+            continue  # an item of a list, or a name that the user chose: sections beside each other have the same keys
+        inner = _section_in(fields[str(key)].annotation)
         if inner is None:
             return []
         section = inner

@@ -14,7 +14,8 @@ from melange.parsing import parse_yaml
 from melange.plan.options import CARBON
 from melange.service.reading import read_document
 from melange.service.schema import PlanSection
-from melange.service.traffic_sections import Names, Positive, Section
+from melange.service.traffic_sections import Positive, Section
+from melange.service.values import Names
 
 
 def _as_entry(value: Any) -> Any:

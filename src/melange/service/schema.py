@@ -6,12 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    field_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from melange.catalog.grid import DEFAULT_PUE
 from melange.catalog.price_rules import price_rule
@@ -21,17 +16,17 @@ from melange.plan.options import Options
 from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions, Spot
 from melange.plan.switching import StartUp, Switching
 from melange.service.engine_section import EngineSection
+from melange.service.regions_section import RegionsSection
 from melange.service.traffic_sections import (
     ClassSection,
-    Names,
     Positive,
     Section,
     SloSection,
     WorkloadSection,
-    as_list,
     check_classes,
     slo_of,
 )
+from melange.service.values import Names, as_list
 from melange.slo import Slo
 from melange.units import GB
 from melange.workload.clock import parse_duration
@@ -60,10 +55,6 @@ def _as_prices(value: Any) -> Any:
     return value
 
 
-# What a streamed token takes on the wire: an event of the OpenAI API with its JSON. A judgment; measure your own.
-_BYTES_PER_TOKEN = 250.0
-# How far shares of traffic may be from adding up to 1.
-_SHARE_ROUNDING = 1e-6
 _SPOT, _SCHEDULE, _START_UP = Spot(), ScheduleOptions(), StartUp()  # whose defaults are the file's
 
 
@@ -229,31 +220,6 @@ class SwitchingSection(Section):
             drain_s=parse_duration(self.drain, name="switching.drain"),
             change_usd=self.usd_per_instance,
         )
-
-
-class OriginSection(Section):
-    """An origin of ``regions.origins``: a part of the traffic, and where its users are."""
-
-    share: Annotated[float, Field(gt=0, le=1)]
-    at: str
-    allowed: Names | None = None
-
-
-class RegionsSection(Section):
-    """``regions``: where requests come from, and where they may be served."""
-
-    origins: Annotated[dict[str, OriginSection], Field(min_length=1)]
-    round_trips: str | None = None
-    egress_usd_per_gb: Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]] = 0.0
-    bytes_per_token: Annotated[float, Field(ge=0)] = _BYTES_PER_TOKEN
-
-    @field_validator("origins")
-    @classmethod
-    def _add_up(cls, origins: dict[str, OriginSection]) -> dict[str, OriginSection]:
-        total = sum(one.share for one in origins.values())
-        if abs(total - 1) > _SHARE_ROUNDING:
-            raise ValueError(f"shares must add up to 1, got {total:g}")
-        return origins
 
 
 class Service(Section):

@@ -6,19 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from melange.errors import InputError
+from melange.service.values import Names
 from melange.slo import REQUESTS, RequestClass, Slo
 from melange.units import MS_PER_S, ms
 from melange.workload.fields import Choice
 from melange.workload.warehouse import WarehouseTable
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
-
-
-def as_list(value: Any) -> Any:
-    """One name or number as a list of it."""
-    return [value] if isinstance(value, str | int | float) else value
 
 
 def _positive(value: float) -> float:
@@ -31,8 +27,7 @@ def _positive(value: float) -> float:
 SOURCES = ("trace", "table", "dataset", "histogram", "metrics", "file", "rates")
 LOGS = ("trace", "table")  # ... of requests with times
 
-# A name or a list of names, and a number above 0.
-Names = Annotated[list[str], BeforeValidator(as_list)]
+# A number above 0.
 Positive = Annotated[float, AfterValidator(_positive)]
 
 
