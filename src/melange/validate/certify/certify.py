@@ -44,7 +44,7 @@ from melange.slo import Slo
 from melange.validate.certify.bound import least_cost
 from melange.validate.certify.cautious import at_chance
 from melange.validate.certify.checks import checked, word_on_headroom
-from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
+from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of_all
 from melange.validate.certify.effort import Effort
 from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
@@ -53,10 +53,10 @@ from melange.validate.certify.judge import Judge
 from melange.validate.certify.margin import with_margin
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.proofs import cheapest_proven, look_for_cheaper
-from melange.validate.certify.requests import carried_of, is_replayed, of_sizes, replays_of, stretch_at
+from melange.validate.certify.requests import by_class_of, carried_of, is_replayed, of_sizes, replays_of, stretch_at
 from melange.validate.certify.run_lengths import rarity, shortest
 from melange.validate.certify.second_pools import in_pools, of_all_types
-from melange.validate.certify.separate_fleets import only_class, separate_fleets
+from melange.validate.certify.separate_fleets import by_class, only_class, separate_fleets
 from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
@@ -192,8 +192,10 @@ def certified(
     carried = _carried(whole)
     # Sizes that are to be dropped are none of the requests that the SLO is about.
     counted = carried if is_dropped else given.workload
-    everything = drawn(counted, REACH_REQUESTS, 0) if log is None else carried_of(log, counted, context)
-    reach = reach_of(given, slo, everything, wanted, is_log=log is not None)
+    # Of each class as many as alone, and the same ones: so its target is lowered no further than alone.
+    looked_at = by_class_of(carried_of(log, counted, context)) if log is not None else {}
+    looked_at = looked_at or {k: drawn(own, REACH_REQUESTS, 0) for k, own in by_class(counted).items()}
+    reach = reach_of_all(given, slo, looked_at, wanted, is_log=log is not None)
     while True:
         if reach.target < wanted:
             whole, lone = with_tolerance(given, slo, reach.target)

@@ -81,3 +81,10 @@ def carried_of(log: Arrivals, carried: Workload, context: int) -> Arrivals:
 def stretch_at(log: Arrivals, requests: int, start: int) -> Arrivals:
     """Requests of a log from a position on, as :class:`~melange.validate.certify.judge.Judge` draws them."""
     return stretch(log, start, requests)
+
+
+def by_class_of(log: Arrivals) -> dict[int, Arrivals]:
+    """The requests of each class of a log, by its place; all of them without classes."""
+    if log.class_of is None:
+        return {0: log}
+    return {int(k): log.chosen(np.flatnonzero(log.class_of == k)) for k in np.unique(log.class_of)}

@@ -56,21 +56,17 @@ def separate_fleets(
         return None
     ceiling = np.inf if best is None else best.plan.cost_per_h - ROUNDING
     rows = len(question.workload.buckets.input_edges)
-    asked = {
-        k: replace(question, workload=traffic)
-        for k in range(len(slo.classes))
-        if (traffic := only_class(question.workload, k)) is not None
-    }
+    asked = {k: replace(question, workload=own) for k, own in by_class(question.workload).items()}
     least = {k: least_cost(one, slo, judge.target + slo.offsets[k]) or 0.0 for k, one in asked.items()}
     fleets: dict[int, Trial] = {}
     try:
-        for k, own in asked.items():
+        for k, one in asked.items():
             # What the classes to come cost at least, beside those that are known.
             known = sum(one.plan.cost_per_h for one in fleets.values())
             if known + sum(cost for other, cost in least.items() if other not in fleets) >= ceiling:
                 return None
             say(f"the requests of {slo.classes[k].name} alone")
-            fleets[k] = find(own, k)
+            fleets[k] = find(one, k)
     except InfeasibleError:
         return None
     if sum(one.plan.cost_per_h for one in fleets.values()) >= ceiling:
@@ -86,6 +82,13 @@ def only_class(workload: Workload, place: int) -> Workload | None:
     own = slice(place * rows, (place + 1) * rows)
     rate[own] = workload.request_rate[own]
     return replace(workload, request_rate=rate) if rate.any() else None
+
+
+def by_class(workload: Workload) -> dict[int, Workload]:
+    """The traffic of each class that has any, by its place; all of it without classes."""
+    places = range(len(workload.buckets.classes))
+    found = {k: own for k in places if (own := only_class(workload, k)) is not None}
+    return found or {0: workload}
 
 
 def _side_by_side(question: Question, fleets: dict[int, Plan], rows: int) -> Plan | None:
