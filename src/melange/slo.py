@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +31,29 @@ _LEAST_TAIL = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RequestClass:
+    """Requests of a service with an objective of their own, on the same replicas as the others.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    slo
+        Its limits, each request by itself, and the share of its requests that must meet them.
+    priority
+        In an engine requests of a lower number go first, as in vLLM.
+    """
+
+    name: str
+    slo: Slo
+    priority: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {"name": self.name, "slo": self.slo.to_json(), "priority": self.priority}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slo:
     """Limits on latency that a share of requests must meet, each request by itself; or limits on a statistic.
 
@@ -49,6 +73,8 @@ class Slo:
     attainment
         Share of arrived requests that must meet every limit by themselves, 0-1. Under ``requests`` None becomes 0.99;
         otherwise it stays None: no target.
+    classes
+        Where requests are of several classes: all of them (K), the first with these limits; empty where all are alike.
 
     Raises
     ------
@@ -69,6 +95,7 @@ class Slo:
     latency_s: float | None = None
     statistic: str = REQUESTS
     attainment: float | None = None
+    classes: tuple[RequestClass, ...] = ()
 
     def __post_init__(self) -> None:
         limits = self.limits
@@ -85,12 +112,42 @@ class Slo:
             raise InputError(f"slo.attainment must be in (0, 1], got {self.attainment:g}")
         if self.attainment is None and self.is_on_requests:
             object.__setattr__(self, "attainment", DEFAULT_ATTAINMENT)
+        for one in self.classes:
+            if not (self.is_on_requests and one.slo.is_on_requests) or one.slo.classes:
+                raise InputError(f"classes.{one.name}.slo: with classes every limit binds each request by itself")
 
     @property
     def limits(self) -> dict[str, float]:
         """The limits that are set, by metric (``ttft``, ``tpot``, ``ntpot``, ``latency``) [s]."""
         pairs = ((metric, getattr(self, f"{metric}_s")) for metric in METRICS)
         return {metric: limit for metric, limit in pairs if limit is not None}
+
+    def limits_of(self, class_of: npt.NDArray[np.integer] | None) -> Mapping[str, float | npt.NDArray[np.float64]]:
+        """The limits of requests by metric [s]: of all alike, or (N,) by their place in ``classes``, infinite for none.
+
+        >>> loose = RequestClass(name="batch", slo=Slo(latency_s=600.0), priority=1)
+        >>> slo = Slo(tpot_s=0.1, classes=(RequestClass(name="default", slo=Slo(tpot_s=0.1)), loose))
+        >>> {name: limit.tolist() for name, limit in slo.limits_of(np.array([0, 1])).items()}
+        {'tpot': [0.1, inf], 'latency': [inf, 600.0]}
+        """
+        if not self.classes:
+            return self.limits
+        if class_of is None:
+            raise InputError("simulation: the SLO has classes, and the requests do not say theirs")
+        of_class = [one.slo.limits for one in self.classes]
+        named = [metric for metric in METRICS if any(metric in limits for limits in of_class)]
+        return {name: np.array([limits.get(name, math.inf) for limits in of_class])[class_of] for name in named}
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """The rank of each class's priority (K,): 0 goes first; classes of one priority share a rank."""
+        ranks = sorted({one.priority for one in self.classes})
+        return tuple(ranks.index(one.priority) for one in self.classes)
+
+    @property
+    def offsets(self) -> tuple[float, ...]:
+        """By how much the target of each class is above the first one's (K,); one 0 without classes."""
+        return tuple(one.slo.target - self.target for one in self.classes) or (0.0,)
 
     @property
     def is_on_requests(self) -> bool:
@@ -143,11 +200,15 @@ class Slo:
         """The longest that requests may stay within the limits [s].
 
         The least of the latency, of NTPOT times the output, and of TTFT (0 where it has no limit) and TPOT times the
-        output; None where no limit bounds it.
+        output; None where no limit bounds it. Of several classes the longest.
 
         >>> Slo(ttft_s=2.0, tpot_s=0.05).longest_stay_s([100, 200]).tolist(), Slo(ttft_s=2.0).longest_stay_s([100])
         ([7.0, 12.0], None)
         """
+        if self.classes:
+            stays = [one.slo.longest_stay_s(output_tokens) for one in self.classes]
+            bounded = [stay for stay in stays if stay is not None]
+            return np.maximum.reduce(bounded) if len(bounded) == len(stays) else None
         outputs, limits = np.asarray(output_tokens, float), self.limits
         bounds = [np.full(outputs.shape, limits["latency"])] if "latency" in limits else []
         bounds += [outputs * limits["ntpot"]] if "ntpot" in limits else []
@@ -156,12 +217,12 @@ class Slo:
 
     def on_mean(self) -> Slo:
         """The same limits on the mean: those that the closed form can handle."""
-        return replace(self, statistic=MEAN)
+        return replace(self, statistic=MEAN, classes=())
 
     def agrees_with(self, other: Slo) -> bool:
         """Whether limits and statistic are the same, and the attainment if both name one."""
         is_open = self.attainment is None or other.attainment is None
-        is_same = (self.limits, self.statistic) == (other.limits, other.statistic)
+        is_same = (self.limits, self.statistic, self.classes) == (other.limits, other.statistic, other.classes)
         return is_same and (is_open or self.attainment == other.attainment)
 
     def bound_in_words(self) -> str:
@@ -190,6 +251,8 @@ class Slo:
         content["statistic"] = self.statistic
         if self.attainment is not None:
             content["attainment"] = self.attainment
+        if self.classes:
+            content["classes"] = [one.to_json() for one in self.classes]
         return content
 
     @classmethod
@@ -198,6 +261,8 @@ class Slo:
         return record(cls, content)
 
     def __str__(self) -> str:
+        if self.classes:
+            return "; ".join(f"{one.name}: {one.slo}" for one in self.classes)
         limits = [f"{metric.upper()} <= {ms(limit):g} ms" for metric, limit in self.limits.items()]
         share = "" if self.attainment is None else f"for {_percent(self.attainment)} % of requests"
         if self.is_on_requests:

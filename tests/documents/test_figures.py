@@ -39,6 +39,7 @@ from melange.validate.certify import (
     headroom,
     judge,
     plan_trial,
+    run_lengths,
     small_fleets,
     thinning,
     tolerance,
@@ -107,9 +108,9 @@ SAID = [
     ("docs/proof.md", f"{judge._PROOF_RUNS} runs of at least {judge._PROOF_REQUESTS:,}"),
     (
         "docs/proof.md",
-        f"{certify._TOKEN_S:g} s per token without such a limit), and wait as long as TTFT allows. The shortest run "
-        "has as many requests as arrive "
-        f"in {certify._STAYS:g} such times, at least {certify.LEAST_REQUESTS:,}",
+        f"{run_lengths._TOKEN_S:g} s per token without such a limit), and wait as long as TTFT allows. "
+        "The shortest run has as many requests as arrive "
+        f"in {run_lengths._STAYS:g} such times, at least {run_lengths.LEAST_REQUESTS:,}",
     ),
     (
         "docs/proof.md",

@@ -79,7 +79,7 @@ def test_what_is_asked_of_a_type_is_asked_of_its_second_pool() -> None:
     """Spare replicas by name, and the same rates."""
     asked = with_options(question(), spare_replicas={"paper/A10G": 1})
     place = [one.name for one in asked.profile.replica_types].index("paper/A10G")
-    both = with_pools(asked, [place])
+    both = with_pools(asked, [(place, "long")])
     assert both.profile.replica_types[-1] == pool_of(asked.profile.replica_types[place], LONG_POOL)
     assert both.options.spare_replicas == {"paper/A10G": 1, "paper/A10G long": 1}
     assert np.array_equal(both.profile.max_request_rate[-1], both.profile.max_request_rate[place])

@@ -42,7 +42,7 @@ def over_limit(asked: Question) -> Array:
     """What a request takes alone over its limit, by type and input (R, I)."""
     slo, inputs = asked.profile.slo, np.array(INPUTS, float)
     assert slo is not None
-    given = (slo, inputs, np.full(3, float(OUTPUT)), np.zeros(3))
+    given = (slo.limits, inputs, np.full(3, float(OUTPUT)), np.zeros(3))
     return np.array([limit_ratios(one, *given).max(axis=0) for one in asked.profile.engines if one])
 
 

@@ -11,8 +11,8 @@ import pytest
 import sqlglot
 
 from melange.errors import InputError
-from melange.service.schema import WorkloadSection
 from melange.service.stages import workload_of
+from melange.service.traffic_sections import WorkloadSection
 from melange.workload import rows
 from melange.workload.dialects import as_number, as_whole
 from melange.workload.layouts import find_layout

@@ -85,6 +85,7 @@ class _Flags:
 
 # Rates that differ by less are the same.
 _SAME_RATE = 0.05
+_NO_CLASS = "the log does not say which class a request is of: drawn by the plan's shares of its size"
 # Most replicas that are simulated: each has its own state, and a million of them take 1 GB.
 _MOST_REPLICAS = 1_000_000
 
@@ -156,8 +157,9 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
     Without another log, the service's own is simulated: it is what the plan was certified on.
     """
     from melange.validate.evidence import REQUESTS, RUNS
-    from melange.validate.simulate import draw_for, planned_workload, within_context
-    from melange.workload.arrivals import MOST_DRAWN, draw
+    from melange.validate.simulate import draw_for, planned_workload
+    from melange.workload.arrivals import MOST_DRAWN
+    from melange.workload.request_classes import with_classes
 
     count, seeds = flags.requests or REQUESTS, range(flags.seeds or RUNS)
     if count * len(seeds) > MOST_DRAWN:
@@ -176,6 +178,22 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
         scale = rate / carried.total_rate
         return [draw_for(plan, count, seed=seed, burstiness=burstiness, scale=scale) for seed in seeds], ()
     context = max(engine.max_context for engine in plan.engines if engine)
+    says_class = observed.class_of is not None or not plan.workload.buckets.classes
+    observed = with_classes(observed, carried)
+    found = _of_log(plan, observed, context, flags, rate)
+    return found if says_class else (found[0], (*found[1], Caution("class", _NO_CLASS)))
+
+
+def _of_log(
+    plan: Plan, observed: Arrivals, context: int, flags: _Flags, rate: float
+) -> tuple[list[Arrivals], tuple[Caution, ...]]:
+    """The requests of a log, replayed or drawn from."""
+    from melange.validate.evidence import REQUESTS, RUNS
+    from melange.validate.simulate import planned_workload, within_context
+    from melange.workload.arrivals import draw
+
+    carried, burstiness = planned_workload(plan), flags.burstiness
+    count, seeds = flags.requests or REQUESTS, range(flags.seeds or RUNS)
     observed = within_context(observed.within(plan.workload.buckets, carried.request_rate > 0), context)
     if flags.arrivals == "poisson" or not observed.has_pace or (flags.trace is None and burstiness != 1):
         scaled = carried.at_rate(rate)

@@ -97,6 +97,7 @@ def _vllm(server: Server, serving: Serving) -> tuple[str, ...]:
             ("--quantization", serving.quantization or None),
             ("--kv-cache-dtype", serving.kv_dtype or "auto"),
             ("--shutdown-timeout", serving.drain_s),
+            ("--scheduling-policy", "priority" if server.is_by_priority else None),
         ),
         *(("--enable-expert-parallel",) if server.expert_parallel > 1 else ()),
         *(() if server.is_chunked is None else (f"--{'' if server.is_chunked else 'no-'}enable-chunked-prefill",)),

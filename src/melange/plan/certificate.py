@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from melange.files import Json
+from melange.plan.class_result import ClassResult
 from melange.records import record
 
 # Loads on the mean, added up, were at most 1.26 times what simulated replicas needed (docs/proof.md): a fleet whose
@@ -64,6 +65,9 @@ class Certificate:
     slowed_by
         Times that steps were simulated as long as estimated, by replica type name, for a plan with confidence; empty
         where they were simulated as estimated.
+    classes
+        What each class of requests attained; empty without classes. ``target``, ``attainment`` and ``low`` are then
+        those of the class that is nearest to its target.
     """
 
     target: float
@@ -87,6 +91,7 @@ class Certificate:
     margin: float | None = None
     chance: float | None = None
     slowed_by: Mapping[str, float] = field(default_factory=dict)
+    classes: tuple[ClassResult, ...] = ()
 
     def price(self, cost_per_h: float) -> float:
         """Extra cost of the certified plan over the closed form's, as a fraction; negative if it is cheaper."""

@@ -24,7 +24,8 @@ from melange.profile.profile import ReplicaType
 from melange.replica.engine import Engine
 from melange.slo import Slo
 from melange.units import S_PER_H, TOKENS_PER_MTOK, saved
-from melange.workload.workload import Array, Workload, frozen_array
+from melange.workload.frozen_array import frozen_array
+from melange.workload.workload import Array, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

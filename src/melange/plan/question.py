@@ -60,6 +60,13 @@ class Question:
                 "the workload and the profile have different buckets",
                 hint="make the profile for the workload's buckets",
             )
+        slo = self.profile.slo
+        classes = tuple(one.name for one in slo.classes) if slo else ()
+        if slo and classes != self.workload.buckets.classes:
+            raise InputError(
+                f"the workload has the classes {list(self.workload.buckets.classes)}, and the SLO {list(classes)}",
+                hint="make the profile for the workload's classes",
+            )
         _check_names(self.profile, self.options)
         object.__setattr__(self, "options", by_replica_type(self.profile, self.options))
 

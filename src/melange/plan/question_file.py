@@ -20,7 +20,8 @@ from melange.profile.profile import ESTIMATED, Profile, ReplicaType
 from melange.records import items, mapping, records, text, value_of
 from melange.replica.engine import engines_from_json, engines_to_json
 from melange.slo import Slo
-from melange.workload.workload import Array, Mask, Workload, frozen_array
+from melange.workload.frozen_array import frozen_array
+from melange.workload.workload import Array, Mask, Workload
 
 # Cells of a profile that a plan's file keeps whole: about 3 MB of text. Beyond it a plan is written and read in more
 # than a tenth of a second, and what is lost is only what a later plan could rent besides: --profile brings that back.

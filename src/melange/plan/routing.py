@@ -64,7 +64,7 @@ def policy_state(
     prompt = (plan.workload.input_tokens * sent).sum(axis=(1, 2)) / whole
     tables = {
         "type_of": np.repeat(np.arange(len(used)), [replicas[names[r]] for r in used]),
-        "input_edges": np.asarray(plan.workload.buckets.input_edges, float),
+        "input_edges": np.asarray(plan.workload.buckets.row_edges, float),
         "output_edges": np.asarray(plan.workload.buckets.output_edges, float),
         "share": share.ravel(),
         "part": part.ravel(),

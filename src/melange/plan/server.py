@@ -66,6 +66,8 @@ class Server:
         Draft tokens that each step verifies besides; None: none.
     pool
         What it does of a request: ``prefill`` or ``decode``; else all of it.
+    is_by_priority
+        Whether it takes waiting requests in the order of their priority, as plans with classes count on.
     source
         Where the planned rates come from: ``estimated``, ``anchored`` or ``measured``; empty: not known. The limits of
         a measured one are assumed where the server did not say them.
@@ -95,6 +97,7 @@ class Server:
     expert_parallel: int = 1
     pipeline_parallel: int = 1
     pool: str = ""
+    is_by_priority: bool = False
 
     @property
     def layout(self) -> Layout:
@@ -116,6 +119,7 @@ class Server:
         known = ((forms[form], getattr(self, name)) for name, forms in _LIMITS.items())
         limits = [text.format(str(value).lower()) for text, value in known if value is not None]
         limits += [str(self.speculation)] if self.speculation else []
+        limits += ["scheduling_policy priority"] if self.is_by_priority else []
         return limits or ["limits unknown"]
 
     def to_json(self) -> Json:
@@ -137,6 +141,7 @@ def servers_of(plan: Plan) -> tuple[Server, ...]:
             expert_parallel=one.expert_parallel,
             pipeline_parallel=one.pipeline_parallel,
             pool=one.pool if one.pool in (PREFILL_POOL, DECODE_POOL) else "",
+            is_by_priority=plan.slo is not None and any(plan.slo.levels),
             **({} if engine is None else _limits_of(engine, _longest_request(plan, r), one.layout)),
         )
         for r, (one, engine) in enumerate(zip(plan.replica_types, plan.engines, strict=True))
@@ -158,7 +163,8 @@ def _longest_request(plan: Plan, r: int) -> int:
     if buckets.is_ordinal:
         return 0
     carried = plan.share[r] * plan.workload.request_rate > 0
-    sizes = [buckets.input_edges[i] + buckets.output_edges[o] for i, o in zip(*carried.nonzero(), strict=True)]
+    inputs = len(buckets.input_edges)
+    sizes = [buckets.input_edges[i % inputs] + buckets.output_edges[o] for i, o in zip(*carried.nonzero(), strict=True)]
     return math.ceil(max(sizes, default=0))
 
 

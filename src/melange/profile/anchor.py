@@ -136,9 +136,9 @@ def with_corrected_types(
     profile: Profile, inputs: EstimateInputs, hardware: Hardware, found: Correction, where: Mask, kind: int = ANCHORED
 ) -> Profile:
     """The profile with the cells of all types of that hardware (R,) corrected; ``kind`` is how they are known then."""
-    replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.sizes_on([hardware]), inputs.slo.limits
+    replicas, sizes, limits = inputs.replicas_on([hardware]), inputs.sizes_on([hardware]), inputs.limits
     corrected = with_correction(replicas, found)
-    rates = anchored_rates(corrected, inputs.model, sizes, inputs.slo, found)
+    rates = anchored_rates(corrected, inputs.model, sizes, limits, found)
     obstacles = [inputs.obstacle_on(hardware)]
     sentences, index = why_zero(rates[0], corrected, inputs.model, sizes, limits, obstacles)
     arrays = {}
@@ -186,15 +186,15 @@ def _anchored_engine(engine: Engine, found: Correction, weight: Array, source: s
 
 
 def anchored_rates(
-    corrected: Replicas, model: Model, sizes: Sizes, slo: Slo, found: Correction
+    corrected: Replicas, model: Model, sizes: Sizes, limits: Mapping[str, float | Array], found: Correction
 ) -> tuple[Array, Array, Array]:
     """Rates with corrected steps, and with steps as slow and as fast as is still likely (R, I, O) [1/s]."""
-    mid = max_request_rate(corrected, model, sizes, slo.limits)
+    mid = max_request_rate(corrected, model, sizes, limits)
     batch = batch_at(corrected, model, sizes, mid)
     spread = found.spread(np.clip(batch, found.least_batch, found.most_batch))
     low, high = (
         max_request_rate(
-            replace(corrected, cost=scaled(corrected.cost, np.exp(sign * INTERVAL * spread))), model, sizes, slo.limits
+            replace(corrected, cost=scaled(corrected.cost, np.exp(sign * INTERVAL * spread))), model, sizes, limits
         )
         for sign in (1.0, -1.0)
     )

@@ -85,7 +85,7 @@ def _replicas_needed(inputs: EstimateInputs, hardware: Sequence[Hardware]) -> li
 
 
 def _rates(inputs: EstimateInputs, replicas: Replicas, sizes: Sizes) -> Array:
-    limits = inputs.slo.limits
+    limits = inputs.limits
     return max_request_rate(replicas, inputs.model, sizes, limits, bisections=INTERVAL_BISECTIONS)
 
 

@@ -125,9 +125,9 @@ def estimate_from(inputs: EstimateInputs, shown: Shown | None = None) -> Profile
     distinct, residuals = inputs.distinct_hardware, inputs.residuals
     replicas = inputs.replicas_on(distinct)
     sizes = _wanted(inputs.sizes_on(distinct), shown)
-    mid = max_request_rate(replicas, inputs.model, sizes, inputs.slo.limits)
+    mid = max_request_rate(replicas, inputs.model, sizes, inputs.limits)
     low, high = _interval(inputs, mid, shown)
-    reasons, reason = why_zero(mid, replicas, inputs.model, sizes, inputs.slo.limits, list(inputs.obstacles))
+    reasons, reason = why_zero(mid, replicas, inputs.model, sizes, inputs.limits, list(inputs.obstacles))
     if shown is not None:
         mid, low, high = (_spread(rates, shown.sizes, 0.0) for rates in (mid, low, high))
         reason = _spread(reason, shown.sizes, len(reasons))
@@ -188,7 +188,7 @@ def _interval(inputs: EstimateInputs, mid: Array, shown: Shown | None) -> tuple[
             replace(replicas, cost=scaled(replicas.cost, factor)),
             inputs.model,
             _wanted(inputs.sizes_on(distinct), shown),
-            inputs.slo.limits,
+            inputs.limits,
             bisections=INTERVAL_BISECTIONS,
         )
         for factor in (_along([one.high for one in residuals]), _along([one.low for one in residuals]))

@@ -164,6 +164,11 @@ class EstimateInputs:
         """The grid of sizes."""
         return self.sizes if isinstance(self.sizes, Buckets) else self.sizes.buckets
 
+    @property
+    def limits(self) -> Mapping[str, float | Array]:
+        """The limits by metric [s]: of all sizes, or of the class of each row (I, 1)."""
+        return self.slo.limits_of(self.buckets.class_of_rows)
+
     @cached_property
     def planned_sizes(self) -> Sizes:
         """The sizes that buckets are planned for (1, I, O)."""

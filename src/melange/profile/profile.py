@@ -18,7 +18,8 @@ from melange.records import record, records, text, value_of
 from melange.replica.engine import Engine, engines_from_json, engines_to_json
 from melange.replica.parallelism import Layout, layout_of
 from melange.slo import Slo
-from melange.workload.workload import Array, Buckets, frozen_array
+from melange.workload.frozen_array import frozen_array
+from melange.workload.workload import Array, Buckets
 
 # How a cell of a profile came to be; the index is what the arrays hold.
 PROVENANCES = ("measured", "anchored", "estimated")

@@ -119,7 +119,7 @@ def max_request_rate(
     replicas: Replicas,
     model: Model,
     sizes: Sizes,
-    limits: Mapping[str, float],
+    limits: Mapping[str, float | Array],
     *,
     bisections: int = BISECTIONS,
 ) -> Array:

@@ -56,7 +56,12 @@ def obstacle(model: Model, accelerator: Accelerator, split: Layout | int, settin
 
 
 def why_zero(
-    rate: Array, replicas: Replicas, model: Model, sizes: Sizes, limits: Mapping[str, float], obstacles: list[str]
+    rate: Array,
+    replicas: Replicas,
+    model: Model,
+    sizes: Sizes,
+    limits: Mapping[str, float | Array],
+    obstacles: list[str],
 ) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
     """Sentences, the first of them empty, and the index of each cell's (R, I, O).
 
@@ -83,7 +88,8 @@ def why_zero(
             share = needed[r, i, o] / (replicas.kv_tokens / replicas.kv_parts)[r, 0, 0]
             sentence = f"one request of {longest:,.0f} tokens needs {share:.2g} times the available KV cache"
         else:
-            sentence = _floor({metric: float(values[r, i, o]) for metric, values in alone.items()}, limits)
+            own = {metric: float(np.broadcast_to(one, rate.shape)[r, i, o]) for metric, one in limits.items()}
+            sentence = _floor({metric: float(values[r, i, o]) for metric, values in alone.items()}, own)
         reason[r, i, o] = sentences.setdefault(sentence, len(sentences))
     return tuple(sentences), reason
 

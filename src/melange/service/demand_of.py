@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from melange.errors import InputError
-from melange.service.schema import WorkloadSection
+from melange.service.traffic_sections import WorkloadSection
 from melange.workload.clock import check_statistic, parse_duration, window_statistic
 from melange.workload.demand import Demand
 from melange.workload.workload import Workload

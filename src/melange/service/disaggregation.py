@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from melange.errors import Caution, InfeasibleError, InputError
 from melange.plan.disaggregated import DisaggregatedPlan
 from melange.plan.plan import Plan
+from melange.service.classes_refused import refuse_classes
 from melange.service.events import task
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ def _pools(session: Session, *, quick: bool, burstiness: float | None) -> Disagg
 
     service = session.service
     assert service is not None
+    refuse_classes(service, "plan.disaggregate")
     for key, is_given in (
         ("source", service.profile.source != ["estimate"]),
         ("anchors", bool(service.profile.anchors)),

@@ -25,6 +25,7 @@ from melange.plan.joint.solve_jointly import JointFleets, JointSettings
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.plan.solve import with_instances
+from melange.service.classes_refused import refuse_classes
 from melange.service.events import Listener, silence, task
 from melange.service.fleet_file import FleetFile, ServiceEntry, read_fleet, refuse_own_aims
 from melange.service.schema import Service
@@ -94,6 +95,7 @@ class FleetSession:
             raise InputError(
                 f"{self.source}: services: {entry.file} is no service.yaml", hint="melange init writes one"
             )
+        refuse_classes(session.service, f"{self.source}")
         refuse_own_aims(session.service.plan, entry.file, self.source)
         session.service = _narrowed(session.service, self._file, entry, session.catalog)
         return _Entry(name=entry.name, priority=entry.priority, session=session)

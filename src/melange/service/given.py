@@ -16,6 +16,7 @@ from melange.parsing import parse_yaml
 from melange.plan.plan import Plan
 from melange.profile.profile import Profile
 from melange.service.schema import Service
+from melange.service.traffic_sections import DEFAULT_CLASS
 from melange.slo import Slo
 from melange.workload.workload import Workload
 
@@ -50,14 +51,15 @@ def check_incumbent(incumbent: Plan, model: str) -> None:
         )
 
 
-def check_workload(workload: Workload, place: str, settings: Sequence[str]) -> None:
-    """Reject traffic settings that contradict a given workload.
+def check_workload(workload: Workload, place: str, settings: Sequence[str], service: Service | None) -> None:
+    """Reject traffic settings that contradict a given workload, and one whose classes are not the service's.
 
     Raises
     ------
     InputError
         With the setting's value and the file's.
     """
+    _check_classes(service, workload, place)
     for key, value in _values_of(settings).items():
         if key.split(".")[0] != "workload":
             continue
@@ -68,6 +70,19 @@ def check_workload(workload: Workload, place: str, settings: Sequence[str]) -> N
         raise InputError(
             f"--set {key}={value} contradicts {place}, which holds {said}", hint="leave out the setting or the file"
         )
+
+
+def _check_classes(service: Service | None, workload: Workload, place: str) -> None:
+    wanted = (DEFAULT_CLASS, *service.classes) if service is not None and service.classes else ()
+    if service is not None and workload.buckets.classes != wanted:
+        raise InputError(
+            f"{place} holds {_named(workload.buckets.classes)}, and the service has {_named(wanted)}",
+            hint="make it again with melange workload service.yaml --out workload.json",
+        )
+
+
+def _named(classes: tuple[str, ...]) -> str:
+    return f"classes {', '.join(classes)}" if classes else "no classes"
 
 
 def agreed(
@@ -100,7 +115,7 @@ def agreed(
     """
     if profile.model and profile.model != model:
         raise _contradiction("model", model, place, profile.model)
-    slo = service.slo.to_slo()
+    slo = service.to_slo()
     if profile.slo is not None and not profile.slo.agrees_with(slo):
         raise _contradiction("slo", slo, place, profile.slo, _hint_on(profile.slo, slo))
     given = _values_of(settings)

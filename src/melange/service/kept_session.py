@@ -54,13 +54,15 @@ class KeptSession(Session):
     def _traffic_key(self) -> str:
         service = self._needed()
         section = service.workload
-        is_number = isinstance(section.rate, int | float)
+        is_number = isinstance(section.rate, int | float) and not service.classes
+        classes = service.model_dump_json(include={"classes"})
         shown = section.model_dump_json(exclude={"rate"} if is_number else set())
-        return f"{service.folder}|{service.model}|{is_number}|{shown}"
+        return f"{service.folder}|{service.model}|{is_number}|{shown}|{classes}"
 
     @cached_property
     def _workload(self) -> Workload:
-        rate = self._needed().workload.rate
+        service = self._needed()
+        rate = None if service.classes else service.workload.rate
         found = _found(self._kept.workloads, self._traffic_key, lambda: super(KeptSession, self)._workload)
         return found.at_rate(rate) if isinstance(rate, int | float) else found
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from melange.errors import InputError
 from melange.service.regions_section import OriginSection
-from melange.service.schema import LOGS, Service
+from melange.service.schema import Service
 from melange.service.stages import model_of, workload_of
+from melange.service.traffic_sections import LOGS
 from melange.units import percent
 from melange.workload.workload import Array, Workload
 

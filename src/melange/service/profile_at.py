@@ -10,8 +10,9 @@ from melange.errors import Caution
 from melange.profile.estimate import Shown
 from melange.profile.estimate_inputs import EstimateInputs
 from melange.profile.profile import Profile
-from melange.service.schema import Service, SloSection
+from melange.service.schema import Service
 from melange.service.stages import estimate_inputs, estimated
+from melange.service.traffic_sections import SloSection
 from melange.slo import Slo
 from melange.workload.workload import Workload
 
@@ -45,8 +46,8 @@ class ProfileAt:
     def __call__(self, slo: Slo) -> Profile:
         """The profile under an SLO."""
         if self._inputs is None:
-            own = self.service.slo.to_slo()
+            own = self.service.to_slo()
             self._inputs = estimate_inputs(self.service, self.workload, self.catalog, own)
         inputs, cautions = self._inputs
         service = self.service.model_copy(update={"slo": SloSection.of(slo)})
-        return estimated(service, inputs.under(service.slo.to_slo()), cautions, self.shown)
+        return estimated(service, inputs.under(service.to_slo()), cautions, self.shown)

@@ -12,7 +12,8 @@ from melange.errors import InputError, unknown
 from melange.files import read_text
 from melange.parsing import parse_yaml
 from melange.service.faults import faults
-from melange.service.schema import SOURCES, PlanSection, Section, Service, SloSection, WorkloadSection
+from melange.service.schema import PlanSection, Service
+from melange.service.traffic_sections import SOURCES, Section, SloSection, WorkloadSection
 
 _SectionT = TypeVar("_SectionT", bound=Section)
 

@@ -26,12 +26,13 @@ from melange.plan.regions.regional_plan import Flow, RegionalPlan
 from melange.plan.regions.stacked import RegionalFleet, cheapest_in_regions
 from melange.plan.solve import with_instances
 from melange.profile.profile import Profile, ReplicaType
+from melange.service.classes_refused import refuse_classes
 from melange.service.events import Listener, silence, task
 from melange.service.origins import rates_of_rows
 from melange.service.regions_section import OriginSection, RegionsSection
-from melange.service.schema import SloSection
 from melange.service.session import Session
 from melange.service.stages import profile_of
+from melange.service.traffic_sections import SloSection
 from melange.slo import Slo
 from melange.units import GB, MS_PER_S, S_PER_H
 from melange.workload.workload import Array, Workload
@@ -72,6 +73,7 @@ class RegionalSession:
             raise InputError(
                 f"{source}: has no regions", hint="regions: {origins: {europe: {share: 1, at: frankfurt}}}"
             )
+        refuse_classes(service, "regions")
         self._section: RegionsSection = service.regions
         self._session.service = self._service = service.model_copy(update={"regions": None})
         if service.profile.source != ["estimate"]:

@@ -16,6 +16,7 @@ from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.schedule import Schedule
 from melange.profile.profile import Profile
+from melange.service.classes_refused import refuse_classes
 from melange.service.schema import Service
 from melange.service.stages import profile_of
 from melange.service.start_up import start_up_of
@@ -98,6 +99,7 @@ def over_time(service: Service, demand: Demand, options: Options, catalog: Catal
 
 def schedule_of(session: Session, service: Service, task: Task, *, quick: bool = False) -> Schedule:
     """The schedule of a session's service; ``quick`` simulates no request."""
+    refuse_classes(service, "melange schedule")
     demand = session.demand()
     with task("estimating what each replica type carries") as say:
         question = over_time(service, demand, session.options, session.catalog, say)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from melange.catalog.grid import DEFAULT_PUE
 from melange.catalog.price_rules import price_rule
@@ -17,13 +17,19 @@ from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptio
 from melange.plan.switching import StartUp, Switching
 from melange.service.engine_section import EngineSection
 from melange.service.regions_section import RegionsSection
+from melange.service.traffic_sections import (
+    ClassSection,
+    Positive,
+    Section,
+    SloSection,
+    WorkloadSection,
+    check_classes,
+    slo_of,
+)
 from melange.service.values import Names, as_list
-from melange.slo import REQUESTS, Slo
-from melange.units import GB, MS_PER_S, ms
+from melange.slo import Slo
+from melange.units import GB
 from melange.workload.clock import parse_duration
-from melange.workload.fields import Choice
-from melange.workload.warehouse import WarehouseTable
-from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
 
 
 def _by_region(value: Any) -> Any:
@@ -32,12 +38,6 @@ def _by_region(value: Any) -> Any:
 
 def _as_engine(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
-
-
-def _positive(value: float) -> float:
-    if not value > 0 or value == float("inf"):
-        raise ValueError(f"must be > 0 and finite, got {value:g}")
-    return value
 
 
 def _as_prices(value: Any) -> Any:
@@ -55,113 +55,7 @@ def _as_prices(value: Any) -> Any:
     return value
 
 
-# Keys of ``workload`` that say where sizes come from.
-SOURCES = ("trace", "table", "dataset", "histogram", "metrics", "file", "rates")
-LOGS = ("trace", "table")  # ... of requests with times
-
-# A number above 0.
-Positive = Annotated[float, AfterValidator(_positive)]
 _SPOT, _SCHEDULE, _START_UP = Spot(), ScheduleOptions(), StartUp()  # whose defaults are the file's
-
-
-class Section(BaseModel):
-    """A mapping of the file; keys that it does not know are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-
-class SloSection(Section):
-    """``slo``: limits in milliseconds."""
-
-    ttft_ms: Positive | None = None
-    tpot_ms: Positive | None = None
-    ntpot_ms: Positive | None = None
-    latency_ms: Positive | None = None
-    statistic: str = REQUESTS
-    attainment: float | None = None
-
-    @classmethod
-    def of(cls, slo: Slo) -> SloSection:
-        """The section for an SLO."""
-        limits = {f"{metric}_ms": ms(limit) for metric, limit in slo.limits.items()}
-        return cls(**limits, statistic=slo.statistic, attainment=slo.attainment)
-
-    def to_slo(self) -> Slo:
-        """In seconds."""
-        limits = {
-            f"{metric}_s": limit / MS_PER_S
-            for metric in ("ttft", "tpot", "ntpot", "latency")
-            if (limit := getattr(self, f"{metric}_ms")) is not None
-        }
-        return Slo(**limits, statistic=self.statistic, attainment=self.attainment)
-
-
-class BucketsSection(Section):
-    """``workload.buckets``: upper edges."""
-
-    input: list[int] = list(DEFAULT_INPUT_EDGES)
-    output: list[int] = list(DEFAULT_OUTPUT_EDGES)
-
-    def to_buckets(self) -> Buckets:
-        """As the dataclass."""
-        return Buckets(input_edges=tuple(self.input), output_edges=tuple(self.output))
-
-
-class WorkloadSection(Section):
-    """``workload``: exactly one source of sizes, and a rate."""
-
-    trace: str | None = None
-    table: str | None = None
-    connection: str | None = None
-    dataset: str | dict[str, float] | None = None
-    histogram: str | None = None
-    metrics: Names | None = None
-    file: str | None = None
-    rates: str | None = None
-    sizes: str | None = None
-    over: Literal["day", "week"] | None = None
-    time_zone: str | None = None
-    empty_windows: Literal["missing", "zero"] | None = None
-    rate: Positive | str | None = None
-    window: str | float | None = None
-    start: str | float | None = Field(None, alias="from")
-    end: str | float | None = Field(None, alias="to")
-    format: str | None = None
-    columns: dict[str, str] | None = None
-    where: dict[str, Choice] | None = None
-    model: Names | None = None
-    buckets: BucketsSection = BucketsSection()
-    size: Literal["mean", "upper"] = "mean"
-    prefix_hit_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
-
-    @property
-    def source(self) -> tuple[str, Any]:
-        """The named source and its value."""
-        named = [(key, value) for key in SOURCES if (value := getattr(self, key)) is not None]
-        if len(named) != 1:
-            found = ", ".join(key for key, _ in named) or "none"
-            raise InputError(
-                f"workload: exactly one of {', '.join(SOURCES)} is needed, got {found}",
-                hint="for example workload: {dataset: azure-conversation, rate: 16}",
-            )
-        return named[0]
-
-    def log(self, path: Callable[[str], Path]) -> Path | WarehouseTable:
-        """The log of requests that is the source: a file, its name resolved by ``path``, or a table.
-
-        Raises
-        ------
-        InputError
-            A table without a connection, or a connection that cannot be.
-        """
-        if self.table is None:
-            return path(self.trace or "")
-        if self.connection is None:
-            raise InputError(
-                "workload.table needs workload.connection",
-                hint="workload: {table: logs.requests, connection: 'postgres://reader:${PGPASSWORD}@host/database'}",
-            )
-        return WarehouseTable(table=self.table, connection=self.connection)
 
 
 class OffersSection(Section):
@@ -343,12 +237,22 @@ class Service(Section):
     start_up: StartUpSection | None = None
     switching: SwitchingSection | None = None
     regions: RegionsSection | None = None
+    classes: Annotated[dict[str, ClassSection], AfterValidator(check_classes)] = {}
     folder: Path = Field(Path(), exclude=True)
 
     @property
     def is_simulated(self) -> bool:
         """Whether capacities are simulated; under percentiles they always are."""
-        return self.profile.simulate or not self.slo.to_slo().has_closed_form
+        return self.profile.simulate or not self.to_slo().has_closed_form
+
+    @property
+    def is_estimated_anywhere(self) -> bool:
+        """Whether capacities under any other SLO are estimates by closed form, those of one class of requests."""
+        return self.profile.source == ["estimate"] and not self.is_simulated and not self.classes
+
+    def to_slo(self) -> Slo:
+        """The SLO, with the classes."""
+        return slo_of(self.slo, self.classes)
 
     def path(self, name: str) -> Path:
         """A path of the file, made relative to where the file is."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -18,8 +18,9 @@ from melange.service.events import Listener, silence, task
 from melange.service.given import agreed, check_workload
 from melange.service.reading import read_plan_section, read_section, read_service, read_slo_section, with_anchors
 from melange.service.regions_refused import refuse_regions
-from melange.service.schema import LOGS, Service, WorkloadSection
+from melange.service.schema import Service
 from melange.service.size import too_large
+from melange.service.traffic_sections import LOGS, WorkloadSection
 
 if TYPE_CHECKING:
     from melange.catalog.catalog import Catalog
@@ -126,7 +127,7 @@ class Session:
             return read_slo_section(self._flags["slo"]).to_slo()
         if self.service is None:
             raise InputError("an SLO is needed", hint="--slo tpot_ms=60, or a service.yaml")
-        return self.service.slo.to_slo()
+        return self.service.to_slo()
 
     def workload(self) -> Workload:
         """Request rates by size."""
@@ -276,6 +277,7 @@ class Session:
         section, path = self._traffic()
         if section.source[0] not in LOGS or section.start is not None or section.end is not None:
             return None  # part of a log: known to the buckets, not to the reader
+        from melange.service.classes import observed_of_classes
         from melange.workload.arrivals import has_arrival_times, read_arrivals
         from melange.workload.layouts import Naming
 
@@ -286,7 +288,9 @@ class Session:
             return None
         with self._task("reading the log's requests") as tell:
             arrivals = read_arrivals(log, progress=tell, **naming)
-        kept = arrivals.within(workload.buckets, workload.request_rate > 0)
+        if (classed := observed_of_classes(self.service, arrivals)) is None:
+            return None
+        kept = classed.within(workload.buckets, workload.request_rate > 0)
         is_own_pace = section.rate is None or isinstance(section.rate, str) or not kept.has_pace
         return kept if is_own_pace else kept.at_rate(workload.total_rate)
 
@@ -301,18 +305,20 @@ class Session:
 
     @cached_property
     def _workload(self) -> Workload:
+        from melange.service.classes import workload_with_classes
         from melange.service.stages import workload_of
         from melange.workload.workload import Workload
 
         if self._workload_file is not None:
             found = Workload.read(self._workload_file)
-            check_workload(found, str(self._workload_file), self.settings)
+            check_workload(found, str(self._workload_file), self.settings, self.service)
             return found
         if "workload" not in self._flags and self._release is not None:
             return self._release[0]
         section, path = self._traffic()
         with self._task("reading the traffic") as tell:
-            return workload_of(section, path, tell, self._max_context)
+            whole = workload_of(section, path, tell, self._max_context)
+            return workload_with_classes(self.service, whole, tell, self._max_context)
 
     def _max_context(self) -> int | None:
         """The longest request of the service's model [tokens]; None without a service."""
@@ -362,11 +368,11 @@ class Session:
         return agreed(profile, place, self.service, model_of(self.service).name, self.settings, self.catalog)
 
     def _profile_at(self, interval_of: Collection[int] | None = None) -> Callable[[Slo], Profile] | None:
-        """Estimates under other SLOs; None if capacities are given, or if each needs a simulation."""
+        """Estimates under other SLOs; None if capacities are given, need a simulation, or are of several classes."""
         from melange.service.profile_at import ProfileAt
 
         service = self.service
-        if service is None or self._profile_files or service.profile.source != ["estimate"] or service.is_simulated:
+        if service is None or self._profile_files or not service.is_estimated_anywhere:
             return None
         if self.options.confidence is not None:  # plans with a confidence follow from all intervals
             interval_of = None
@@ -390,7 +396,5 @@ class Session:
         with self._task("computing the cost of uncertainty"):
             return with_uncertainty(plan, in_flight=self._in_flight())
 
-    @contextmanager
-    def _task(self, words: str) -> Iterator[Callable[[float | str], None]]:
-        with task(self.listener, words) as tell:
-            yield tell
+    def _task(self, words: str) -> AbstractContextManager[Callable[[float | str], None]]:
+        return task(self.listener, words)

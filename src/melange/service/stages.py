@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from melange.errors import Caution, InputError, some_of
 from melange.plan.energy import with_carbon_cost
 from melange.profile.profile import Profile
+from melange.service.classes_refused import refuse_classes
 from melange.service.demand_of import check_keys, demand_of, has_demand, workload_over_time
 from melange.service.given import agreed
 from melange.service.reading import named_path
-from melange.service.schema import LOGS, OffersSection, ProfileSection, Service, WorkloadSection
+from melange.service.schema import OffersSection, ProfileSection, Service
+from melange.service.traffic_sections import LOGS, WorkloadSection
 from melange.workload.clock import parse_duration
 from melange.workload.prefix_reuse import PrefixReuse
 from melange.workload.workload import Workload
@@ -270,7 +272,7 @@ def _estimate(
     service: Service, workload: Workload, catalog: Catalog, progress: Callable[[float], None] | None
 ) -> Profile:
     """The estimate, corrected by anchors; simulated rates start from the same limits on the mean."""
-    slo = service.slo.to_slo()
+    slo = service.to_slo()
     if not service.is_simulated:
         return _closed_form(service, slo, workload, catalog)
     profile = _closed_form(service, slo.on_mean(), workload, catalog)
@@ -302,7 +304,7 @@ def estimated(
         from melange.profile.anchor import anchor_from
 
         doubtful = service.profile.doubtful_anchors
-        profile = anchor_from(inputs, _anchors_of(service), service.slo.to_slo(), doubtful=doubtful)
+        profile = anchor_from(inputs, _anchors_of(service), service.to_slo(), doubtful=doubtful)
     else:
         from melange.profile.estimate import estimate_from
 
@@ -360,6 +362,7 @@ def model_of(service: Service) -> Model:
 
 def subject_of(service: Service, slo: Slo, workload: Workload, catalog: Catalog, name: str) -> Subject:
     """A replica type of a service to be measured; ``name`` is its own or its accelerator's."""
+    refuse_classes(service, "measure")
     from melange.measure.subject import service_subject
 
     inputs, _ = estimate_inputs(service, workload, catalog, slo.on_mean())

@@ -142,13 +142,12 @@ def _grid(plan: Plan) -> str:
     workload, used, letters = plan.workload, words.used_types(plan), tables.letters(plan)
     rows = np.flatnonzero(workload.request_rate.sum(axis=1)).tolist()
     columns = np.flatnonzero(workload.request_rate.sum(axis=0)).tolist()
-    edges = (workload.buckets.input_edges, workload.buckets.output_edges)
-    sign = "#" if workload.buckets.is_ordinal else ""
-    head = "".join(f"<th scope=col>{sign}{edges[1][o]:,}</th>" for o in columns)
+    edge = workload.buckets.edge_label
+    head = "".join(f"<th scope=col>{edge('output', o)}</th>" for o in columns)
     body = []
     for i in rows:
         cells = "".join(_cell(plan, used, letters, i, o) for o in columns)
-        body.append(f"<tr><th scope=row>{sign}{edges[0][i]:,}</th>{cells}</tr>")
+        body.append(f"<tr><th scope=row>{escape(edge('input', i))}</th>{cells}</tr>")
     about = (
         "Where each request size goes: letters of the fleet, the fuller the color the more requests. "
         "Rows: input tokens up to; columns: output tokens up to."

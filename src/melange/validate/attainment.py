@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from melange.replica.simulated.outcome import SERVED, Outcome
 from melange.slo import Slo
@@ -83,13 +85,13 @@ def metrics_of(outcome: Outcome) -> dict[str, Array]:
 
 def limit_ratio(outcome: Outcome, slo: Slo) -> Array:
     """The largest metric of each request over its limit (N,): at most 1 where it met the SLO."""
-    return largest_ratio(metrics_of(outcome), slo)
+    return largest_ratio(metrics_of(outcome), slo, outcome.class_of)
 
 
-def largest_ratio(values: Mapping[str, Array], slo: Slo) -> Array:
-    """The largest of some metrics over its limit, request by request (N,)."""
+def largest_ratio(values: Mapping[str, Array], slo: Slo, class_of: npt.NDArray[np.int32] | None = None) -> Array:
+    """The largest of some metrics over its limit, request by request (N,); ``class_of`` says which limits (N,)."""
     over = np.zeros(len(values["ttft"]))
-    for metric, limit in slo.limits.items():
+    for metric, limit in slo.limits_of(class_of).items():
         np.maximum(over, values[metric] / limit, out=over)
     return over
 
@@ -97,6 +99,29 @@ def largest_ratio(values: Mapping[str, Array], slo: Slo) -> Array:
 def met(outcome: Outcome, slo: Slo) -> Mask:
     """Whether each request met every limit of the SLO by itself (N,)."""
     return np.asarray(limit_ratio(outcome, slo) <= AT_LIMIT)
+
+
+def by_class(values: npt.NDArray[Any], class_of: npt.NDArray[np.int32] | None, slo: Slo) -> list[npt.NDArray[Any]]:
+    """Some values of requests (N,) apart by class (K); without classes all together."""
+    if class_of is None:
+        return [values]
+    return [values[class_of == k] for k in range(len(slo.classes))]
+
+
+def share_met(outcome: Outcome, slo: Slo, counted: slice) -> float:
+    """Share of the counted requests that met the SLO, 0-1.
+
+    With classes that of the class that is farthest below its target, or the least above, as far from the first one's.
+    """
+    found = met(outcome, slo)[counted]
+    return share_of(by_class(found, None if outcome.class_of is None else outcome.class_of[counted], slo), slo)
+
+
+def share_of(parts: Sequence[Mask], slo: Slo) -> float:
+    """As :func:`share_met`, from what met the SLO in each class (K)."""
+    if len(parts) == 1:
+        return float(parts[0].mean())
+    return min(float(part.mean()) - off for part, off in zip(parts, slo.offsets, strict=True) if len(part))
 
 
 def attainment(samples: Sequence[Mask]) -> Interval:

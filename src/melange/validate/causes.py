@@ -53,7 +53,8 @@ def causes(
 
 def _only(outcome: Outcome, places: npt.NDArray[np.intp]) -> Outcome:
     """The same of some requests only."""
-    return replace(outcome, **{name: getattr(outcome, name)[places] for name in _PER_REQUEST})
+    class_of = None if outcome.class_of is None else outcome.class_of[places]
+    return replace(outcome, class_of=class_of, **{name: getattr(outcome, name)[places] for name in _PER_REQUEST})
 
 
 def _of_missed(
@@ -65,10 +66,11 @@ def _of_missed(
 ) -> npt.NDArray[np.intp]:
     """The causes of requests all of which missed the SLO (M,)."""
     values = metrics_of(outcome)
-    ratios = np.stack([values[metric] / limit for metric, limit in slo.limits.items()])
+    limits = slo.limits_of(outcome.class_of)
+    ratios = np.stack([values[metric] / limit for metric, limit in limits.items()])
     ttft, latency = alone_s(outcome, engines, type_of_request, cached)
-    alone = largest_ratio(metrics_s(ttft, latency, outcome.output_tokens), slo)
-    worst = np.array(list(slo.limits))[ratios.argmax(axis=0)]
+    alone = largest_ratio(metrics_s(ttft, latency, outcome.output_tokens), slo, outcome.class_of)
+    worst = np.array(list(limits))[ratios.argmax(axis=0)]
     before, after = worst != "tpot", worst != "ttft"
     queueing = outcome.admitted_s - outcome.arrival_s
     prompt = np.maximum(outcome.first_token_s - outcome.admitted_s - ttft, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import numpy.typing as npt
 
 from melange.errors import Caution
 from melange.files import Json
+from melange.plan.class_result import ClassResult
 from melange.replica.simulated.outcome import FAILED, GROWTH, LEAST_GAP_S, REFUSED, statistic_of
 from melange.slo import DEFAULT_ATTAINMENT, METRICS, Slo
 from melange.units import S_PER_H, TOKENS_PER_MTOK, percent
-from melange.validate.attainment import AT_LIMIT, attainment, largest_ratio, metrics_of
+from melange.validate.attainment import AT_LIMIT, Interval, attainment, by_class, largest_ratio, metrics_of
 from melange.validate.causes import causes, share_by_cause
+from melange.validate.class_results import class_results
 from melange.validate.report import PERCENTILES, Report, TypeReport
 from melange.validate.simulate import Run, left_out_of
 from melange.workload.workload import Array, Mask
@@ -39,6 +42,9 @@ def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
     wanted = target if target is not None else (slo.target if slo else DEFAULT_ATTAINMENT)
     view = _View(runs)
     samples = view.samples(slo) if slo else []
+    classes = view.classes(slo, wanted) if slo else ()
+    worst = min(classes, key=lambda one: one.low - one.target, default=None)
+    held = attainment(samples) if slo else None
     return Report(
         slo=slo,
         policy=first.policy,
@@ -49,8 +55,8 @@ def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
         requests=len(first.arrivals),
         seeds=len(runs),
         rate=float(np.mean([run.arrivals.rate for run in runs])),
-        attainment=attainment(samples) if slo else None,
-        target=wanted,
+        attainment=held if worst is None else Interval(value=worst.attainment, low=worst.low, high=worst.high),
+        target=wanted if worst is None else worst.target,
         statistics=_statistics(view, slo),
         times=view.times(np.ones(len(view.input_tokens), bool), np.ones(len(first.type_of), bool)),
         types=tuple(_type_report(view, t, slo) for t in range(len(first.types))),
@@ -66,6 +72,7 @@ def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
         cost_per_h=_cost_per_h(first),
         **_queue(first),
         left_out=left_out_of(plan),
+        classes=classes,
         cautions=_cautions(first),
     )
 
@@ -83,6 +90,8 @@ class _View:
         self.status = self._all([run.outcome.status for run in runs])
         self.preemptions = self._all([run.outcome.preemptions for run in runs])
         self.retries = self._all([run.outcome.retries for run in runs])
+        classes = [run.outcome.class_of for run in runs if run.outcome.class_of is not None]
+        self.class_of = self._all(classes) if classes else None
         self.type_of = self._all([type_of_requests(run) for run in runs])
 
     def _all(self, values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -91,7 +100,7 @@ class _View:
 
     def limit_ratio(self, slo: Slo) -> Array:
         """The largest metric of each request over its limit (M,)."""
-        return largest_ratio(self.metrics, slo)
+        return largest_ratio(self.metrics, slo, self.class_of)
 
     def samples(self, slo: Slo) -> list[Mask]:
         """Whether each counted request met the SLO, run by run."""
@@ -100,15 +109,27 @@ class _View:
         ends = np.cumsum(counts)[:-1]
         return list(np.split(whole, ends))
 
-    def times(self, requests: Mask, replicas: Mask) -> dict[str, dict[str, float]]:
-        """Statistics of some requests (M,), and of the gaps on some replicas (n,) [s]; what was not served apart."""
+    def classes(self, slo: Slo, target: float) -> tuple[ClassResult, ...]:
+        """What each class attained, and its times; empty without classes."""
+        if self.class_of is None:
+            return ()
+        ends = np.cumsum([part.stop - part.start for part in self.counted])[:-1]
+        parts = zip(self.samples(slo), np.split(self.class_of, ends), strict=True)
+        by_run = [by_class(is_met, class_of, slo) for is_met, class_of in parts]
+        found = class_results(list(zip(*by_run, strict=True)), slo, target)
+        places = [one.name for one in slo.classes]
+        return tuple(replace(one, times=self.times(self.class_of == places.index(one.name), None)) for one in found)
+
+    def times(self, requests: Mask, replicas: Mask | None) -> dict[str, dict[str, float]]:
+        """Statistics of some requests (M,), and of gaps on some replicas (n,), if any; what was not served apart."""
         found = {}
         for metric in METRICS:
             values = self.metrics[metric][requests]
             finite = values[np.isfinite(values)]
             found[metric] = _spread(finite) if len(finite) else dict.fromkeys(PERCENTILES, math.nan)
-        gaps = np.sum([run.outcome.gaps[replicas].sum(axis=0) for run in self.runs], axis=0)
-        found["itl"] = _gap_spread(gaps)
+        if replicas is not None:
+            gaps = np.sum([run.outcome.gaps[replicas].sum(axis=0) for run in self.runs], axis=0)
+            found["itl"] = _gap_spread(gaps)
         return {metric: {k: v for k, v in values.items() if not math.isnan(v)} for metric, values in found.items()}
 
 
@@ -135,7 +156,7 @@ def _gap_spread(gaps: Array) -> dict[str, float]:
 
 
 def _statistics(view: _View, slo: Slo | None) -> dict[str, float]:
-    if slo is None:
+    if slo is None or slo.classes:  # each class has its own
         return {}
     served = {metric: view.metrics[metric][np.isfinite(view.metrics[metric])] for metric in slo.limits}
     return {metric: statistic_of(values, slo.metric_statistic) for metric, values in served.items() if len(values)}
@@ -170,11 +191,7 @@ def _type_report(view: _View, t: int, slo: Slo | None) -> TypeReport:
 def _by_bucket(view: _View, slo: Slo | None) -> Json:
     buckets = view.runs[0].plan.workload.buckets
     shape = buckets.shape
-    i = np.minimum(np.searchsorted(buckets.input_edges, view.input_tokens), shape[0] - 1)
-    o = np.minimum(np.searchsorted(buckets.output_edges, view.output_tokens), shape[1] - 1)
-    cell = (i * shape[1] + o).astype(np.int32)
-    del i, o
-
+    cell = buckets.cells(view.input_tokens, view.output_tokens, view.class_of).astype(np.int32)
     is_met = (view.limit_ratio(slo) <= AT_LIMIT).astype(float) if slo else np.ones(len(cell))
     counts = np.bincount(cell, minlength=shape[0] * shape[1])
     met = np.bincount(cell, is_met, minlength=len(counts))

@@ -11,6 +11,8 @@ import numpy as np
 
 from melange.errors import Caution
 from melange.files import Json, dump_document, read_as, write_document
+from melange.plan.class_result import ClassResult
+from melange.records import record
 from melange.slo import METRICS, Slo
 from melange.validate.attainment import Interval
 from melange.workload.workload import Array, Buckets
@@ -129,6 +131,9 @@ class Report:
         Moments [s], and how many requests waited at each type then, in the first run (T, S).
     left_out
         Share of the plan's own traffic that it does not carry, and which was not simulated, 0-1.
+    classes
+        What each class of requests attained; empty without classes. ``attainment`` and ``target`` are then those of the
+        class that is nearest to its target.
     cautions
         Warnings.
     """
@@ -162,6 +167,7 @@ class Report:
     queue_s: tuple[float, ...]
     queue: tuple[tuple[float, ...], ...]
     left_out: float = 0.0
+    classes: tuple[ClassResult, ...] = ()
     cautions: tuple[Caution, ...] = field(default=())
 
     @property
@@ -204,6 +210,7 @@ class Report:
             "queue_s": list(self.queue_s),
             "queue": [list(row) for row in self.queue],
             "left_out": self.left_out,
+            "classes": [asdict(one) | {"holds": one.holds} for one in self.classes],
             "warnings": [caution.to_json() for caution in self.cautions],
         } | self.buckets.to_json()
 
@@ -224,6 +231,7 @@ class Report:
             },
             queue_s=tuple(content["queue_s"]),
             queue=tuple(tuple(row) for row in content["queue"]),
+            classes=tuple(record(ClassResult, _without_verdict(one)) for one in content.get("classes", ())),
             cautions=tuple(Caution(**caution) for caution in content["warnings"]),
         )
 
@@ -239,6 +247,10 @@ class Report:
     def read(cls, path: str | Path) -> Report:
         """Read a ``report.json``."""
         return read_as(path, "report", cls.from_json)
+
+
+def _without_verdict(content: Mapping[str, object]) -> Mapping[str, object]:
+    return {name: value for name, value in content.items() if name != "holds"}
 
 
 def _listed(table: Array) -> list[list[float | None]]:

@@ -80,6 +80,7 @@ def simulate(
     steps: str = STEP_TIMES[0],
     slowdown: float | Array = 1.0,
     counts: Mapping[str, int] | None = None,
+    in_order: bool = False,
     seed: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> Run:
@@ -102,6 +103,8 @@ def simulate(
         plan's replica types (R,).
     counts
         Replicas by replica type name; None: the plan's.
+    in_order
+        Whether engines take requests as they come, whatever the priorities of their classes.
     seed
         Of policies that choose at random.
     progress
@@ -136,11 +139,14 @@ def simulate(
         shaped.output_tokens,
         shaped.cached_tokens,
         shaped.max_tokens,
+        looked_up=_looked_up(plan, shaped),
+        levels=None if in_order else _levels(plan, shaped),
         keys=shaped.keys if policy == POLICIES[PREFIX_AFFINITY] else None,
         events=events,
         seed=seed,
         progress=progress,
     )
+    outcome = outcome if shaped.class_of is None else replace(outcome, class_of=shaped.class_of)
     return Run(
         plan=plan,
         types=tuple(types),
@@ -156,11 +162,25 @@ def simulate(
     )
 
 
+def _looked_up(plan: Plan, arrivals: Arrivals) -> npt.NDArray[np.integer] | None:
+    """Tokens by which the balancer looks up where requests go (N,); None: those of their prompts."""
+    found = plan.workload.buckets.row_tokens(arrivals.input_tokens, arrivals.class_of)
+    return None if arrivals.class_of is None else found
+
+
+def _levels(plan: Plan, arrivals: Arrivals) -> npt.NDArray[np.integer] | None:
+    """Ranks of the requests' priorities (N,); None where engines take all as they come."""
+    if arrivals.class_of is None or plan.slo is None:
+        return None
+    return np.array(plan.slo.levels)[arrivals.class_of]
+
+
 def prepare(plan: Plan, tell: Callable[[str], None]) -> None:
     """Load the simulator before it is needed, telling how far its compilation is where none was shipped or kept."""
     one = np.ones(1, np.int32)
+    class_of = np.zeros(1, np.int32) if plan.workload.buckets.classes else None
     with compilation_told(tell):
-        simulate(plan, Arrivals(arrival_s=np.zeros(1), input_tokens=one, output_tokens=one))
+        simulate(plan, Arrivals(arrival_s=np.zeros(1), input_tokens=one, output_tokens=one, class_of=class_of))
 
 
 def planned_workload(plan: Plan) -> Workload:

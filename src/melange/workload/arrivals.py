@@ -56,6 +56,8 @@ class Arrivals:
         Where they come from, in words.
     is_shuffled
         Whether sizes have no order in time, like drawn ones.
+    class_of
+        Place of each one's class among those of the workload's buckets (N,); None: there are no classes.
     """
 
     arrival_s: Array
@@ -66,6 +68,7 @@ class Arrivals:
     keys: Array | None = None
     source: str = ""
     is_shuffled: bool = True
+    class_of: Tokens | None = None
 
     def __post_init__(self) -> None:
         if not len(self.arrival_s):
@@ -109,9 +112,9 @@ class Arrivals:
 
     def within(self, buckets: Buckets, kept: npt.NDArray[np.bool_]) -> Arrivals:
         """Those whose bucket is kept (I, O); sizes beyond the last edge are not."""
-        i = np.searchsorted(buckets.input_edges, self.input_tokens)
+        i = np.searchsorted(buckets.row_edges, buckets.row_tokens(self.input_tokens, self.class_of))
         o = np.searchsorted(buckets.output_edges, self.output_tokens)
-        inside = (i < buckets.shape[0]) & (o < buckets.shape[1])
+        inside = (self.input_tokens <= buckets.input_edges[-1]) & (o < buckets.shape[1])
         is_kept = inside & kept[np.minimum(i, buckets.shape[0] - 1), np.minimum(o, buckets.shape[1] - 1)]
         if not is_kept.any():
             raise InputError("arrivals: no request has a size that is served")
@@ -148,6 +151,7 @@ class Arrivals:
             cached_tokens=None if self.cached_tokens is None else self.cached_tokens[places],
             max_tokens=None if self.max_tokens is None else self.max_tokens[places],
             keys=None if self.keys is None else self.keys[places],
+            class_of=None if self.class_of is None else self.class_of[places],
         )
 
 
@@ -202,18 +206,19 @@ def draw(
         return replace(
             chosen, source=f"sizes drawn from {observed.source.removesuffix(_AS_THEY_CAME)}, {how}", is_shuffled=True
         )
-    inputs, outputs = _sizes(workload, requests, sizes)
+    inputs, outputs, class_of = _sizes(workload, requests, sizes)
     return Arrivals(
         arrival_s=arrival_s,
         input_tokens=inputs,
         output_tokens=outputs,
-        cached_tokens=_cached(workload, inputs, shared),
+        cached_tokens=_cached(workload, inputs, class_of, shared),
         source=f"drawn from {workload.source or 'the workload'}, {how}",
+        class_of=class_of,
     )
 
 
-def _sizes(workload: Workload, requests: int, random: np.random.Generator) -> tuple[Tokens, Tokens]:
-    """Input and output tokens of ``count`` requests (N,) each."""
+def _sizes(workload: Workload, requests: int, random: np.random.Generator) -> tuple[Tokens, Tokens, Tokens | None]:
+    """Input and output tokens of ``count`` requests (N,) each, and their classes if there are several."""
     if workload.buckets.is_ordinal:
         raise InputError(
             "arrivals: the buckets are only numbered, without token counts, so no requests can be drawn",
@@ -221,15 +226,17 @@ def _sizes(workload: Workload, requests: int, random: np.random.Generator) -> tu
         )
     chance = (workload.request_rate / workload.total_rate).ravel()
     cell = random.choice(len(chance), size=requests, p=chance)
-    i, o = np.divmod(cell, workload.buckets.shape[1])
+    row, o = np.divmod(cell, workload.buckets.shape[1])
+    k, i = np.divmod(row, len(workload.buckets.input_edges))
     low_i = np.array([0, *workload.buckets.input_edges[:-1]]) + 1
     low_o = np.array([0, *workload.buckets.output_edges[:-1]]) + 1
     mean_i, mean_o = workload.input_tokens.ravel()[cell], workload.output_tokens.ravel()[cell]
     inputs = _spread(low_i[i], np.array(workload.buckets.input_edges)[i], mean_i, random)
-    return inputs, _spread(low_o[o], np.array(workload.buckets.output_edges)[o], mean_o, random)
+    outputs = _spread(low_o[o], np.array(workload.buckets.output_edges)[o], mean_o, random)
+    return inputs, outputs, k.astype(np.int32) if workload.buckets.classes else None
 
 
-def _cached(workload: Workload, inputs: Tokens, random: np.random.Generator) -> Tokens | None:
+def _cached(workload: Workload, inputs: Tokens, class_of: Tokens | None, random: np.random.Generator) -> Tokens | None:
     """First tokens of each prompt that earlier ones began with as well (N,); None where nothing is known of them.
 
     Requests share nearly all of their prompt, as turns of a conversation do, or nothing, as its first one: by chance,
@@ -238,7 +245,8 @@ def _cached(workload: Workload, inputs: Tokens, random: np.random.Generator) -> 
     reuse = workload.prefix_reuse
     if reuse is None:
         return None
-    bucket = np.minimum(np.searchsorted(workload.buckets.input_edges, inputs), workload.buckets.shape[0] - 1)
+    buckets = workload.buckets
+    bucket = np.minimum(np.searchsorted(buckets.row_edges, buckets.row_tokens(inputs, class_of)), buckets.shape[0] - 1)
     share = reuse.reusable_share[bucket]
     part = np.maximum(share, _SHARED_PART)
     is_sharing = random.random(len(inputs)) * part < share

@@ -18,7 +18,8 @@ from melange.errors import Caution, InputError, printable
 from melange.files import Json, dump_document, read_as, write_document
 from melange.records import items, number, records, text, value_of
 from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
-from melange.workload.workload import MOST_TOKENS, Array, Buckets, Mask, Workload, frozen_array
+from melange.workload.frozen_array import frozen_array
+from melange.workload.workload import MOST_TOKENS, Array, Buckets, Mask, Workload
 
 Indices = npt.NDArray[np.int64]
 

@@ -13,6 +13,7 @@ from melange.errors import Caution, InputError
 from melange.files import Json, read_json, read_text
 from melange.parsing import csv_rows
 from melange.records import number, reading
+from melange.workload.frozen_array import frozen_array
 from melange.workload.metrics import read_metrics
 from melange.workload.workload import (
     DEFAULT_INPUT_EDGES,
@@ -22,7 +23,6 @@ from melange.workload.workload import (
     Array,
     Buckets,
     Workload,
-    frozen_array,
 )
 
 __all__ = ["read_histogram", "read_metrics"]

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from melange.errors import Caution, InputError, printable
 from melange.files import Json, dump_document, read_as, write_document
 from melange.records import records, shown, text, truth, value_of
+from melange.workload.frozen_array import frozen_array
 from melange.workload.prefix_reuse import PrefixReuse
 
 Array = npt.NDArray[np.float64]
@@ -31,6 +32,8 @@ DEFAULT_OUTPUT_EDGES = (*PAPER_OUTPUT_EDGES, 4000, 8000, 16000, 32000)
 MOST_TOKENS = 1_000_000_000
 # Buckets of a grid; the bundled one has 130. A table of them for each of a thousand replica types fits into memory.
 _MOST_BUCKETS = 20_000
+# Tokens of the prompts of all classes on one axis: a whole number of 32 bits.
+_MOST_ROW_TOKENS = 2**31 - 1
 # Requests per second of a workload: one in thirty years, and a thousand times those of the largest service. Beyond
 # them, sums of rates lose their digits.
 _LEAST_RATE, _MOST_RATE = 1e-9, 1e9
@@ -64,6 +67,9 @@ class Buckets:
     is_ordinal
         True where a file numbers its buckets without saying their sizes (the authors' release): the edges are
         then 1, 2, 3, ... and stand for no token count.
+    classes
+        Names of the classes of requests (K) where each has its sizes in rows of its own: the first axis of all tables
+        then holds the input buckets of the first class, those of the second, and so on. Empty: one class.
 
     Examples
     --------
@@ -74,6 +80,7 @@ class Buckets:
     input_edges: tuple[int, ...] = DEFAULT_INPUT_EDGES
     output_edges: tuple[int, ...] = DEFAULT_OUTPUT_EDGES
     is_ordinal: bool = False
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for axis in ("input", "output"):
@@ -87,11 +94,13 @@ class Buckets:
             if any(low >= high for low, high in itertools.pairwise(edges)):
                 raise InputError(f"buckets.{axis}: edges must ascend, got {shown(list(edges))}")
             object.__setattr__(self, f"{axis}_edges", tuple(int(edge) for edge in edges))
-        if len(self.input_edges) * len(self.output_edges) > _MOST_BUCKETS:
+        if self.shape[0] * self.shape[1] > _MOST_BUCKETS:
             raise InputError(
-                f"buckets: at most {_MOST_BUCKETS:,} are planned for, got {len(self.input_edges):,} x "
-                f"{len(self.output_edges):,}"
+                f"buckets: at most {_MOST_BUCKETS:,} are planned for, got {self.shape[0]:,} x {self.shape[1]:,}"
             )
+        if self.classes and len(self.classes) * self.input_edges[-1] > _MOST_ROW_TOKENS:
+            most = _MOST_ROW_TOKENS // len(self.classes)
+            raise InputError(f"buckets.input: with {len(self.classes)} classes the last edge must be <= {most:,}")
 
     @classmethod
     def ordinal(cls, inputs: int, outputs: int) -> Buckets:
@@ -104,13 +113,60 @@ class Buckets:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of buckets along both axes (I, O)."""
-        return len(self.input_edges), len(self.output_edges)
+        """Number of buckets along both axes (I, O); with classes the first axis has those of each (K I, O)."""
+        return len(self.input_edges) * max(len(self.classes), 1), len(self.output_edges)
+
+    @property
+    def row_edges(self) -> tuple[int, ...]:
+        """Upper edges of the rows on one axis (I,): those of a class begin at the last edge of the one before.
+
+        >>> Buckets(input_edges=(25, 100), output_edges=(50,), classes=("default", "batch")).row_edges
+        (25, 100, 125, 200)
+        """
+        if not self.classes:
+            return self.input_edges
+        return tuple(k * self.input_edges[-1] + edge for k in range(len(self.classes)) for edge in self.input_edges)
+
+    def row_tokens(self, input_tokens: npt.NDArray[Any], class_of: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+        """Where requests lie among ``row_edges`` (N,), from their prompts and the places of their classes (N,).
+
+        Raises
+        ------
+        InputError
+            The classes of the requests are needed and not known, or known and not needed.
+        """
+        if (class_of is None) == bool(self.classes):
+            needed = f"of one of the classes {', '.join(self.classes)}" if self.classes else "of no class"
+            raise InputError(f"requests: each must be {needed}", hint="simulate what the plan was made for")
+        if class_of is None:
+            return input_tokens
+        last = self.input_edges[-1]
+        return np.asarray(class_of.astype(np.int64) * last + np.minimum(input_tokens, last))
+
+    def cells(
+        self, input_tokens: npt.NDArray[Any], output_tokens: npt.NDArray[Any], class_of: npt.NDArray[Any] | None
+    ) -> npt.NDArray[np.int64]:
+        """The bucket of each request, flattened (N,); sizes beyond the last edge count as the last one's."""
+        i = np.minimum(np.searchsorted(self.row_edges, self.row_tokens(input_tokens, class_of)), self.shape[0] - 1)
+        o = np.minimum(np.searchsorted(self.output_edges, output_tokens), self.shape[1] - 1)
+        return np.asarray(i * self.shape[1] + o)
+
+    @property
+    def class_of_rows(self) -> npt.NDArray[np.int64] | None:
+        """The place of each row's class (I, 1); None without classes."""
+        return np.repeat(np.arange(len(self.classes)), len(self.input_edges))[:, None] if self.classes else None
+
+    @property
+    def of_one_class(self) -> Buckets:
+        """The sizes alone."""
+        return replace(self, classes=())
 
     def upper_sizes(self) -> tuple[Array, Array]:
         """The largest size of every bucket: input tokens (I, O) and output tokens (I, O)."""
         inputs, outputs = np.meshgrid(
-            np.asarray(self.input_edges, float), np.asarray(self.output_edges, float), indexing="ij"
+            np.asarray(self.input_edges * max(len(self.classes), 1), float),
+            np.asarray(self.output_edges, float),
+            indexing="ij",
         )
         return inputs, outputs
 
@@ -118,12 +174,27 @@ class Buckets:
         """The bucket at (i, o) in words."""
         if self.is_ordinal:
             return f"input size {i + 1}, output size {o + 1}"
-        return f"{_range(self.input_edges, i)} in, {_range(self.output_edges, o)} out"
+        return f"{self.row_label(i)} in, {_range(self.output_edges, o)} out"
+
+    def edge_label(self, axis: str, index: int) -> str:
+        """The upper edge of a row (``input``) or column (``output``): ``1,000``; with its class, ``batch 1,000``."""
+        if self.is_ordinal:
+            return f"#{index + 1}"
+        if axis == "output":
+            return f"{self.output_edges[index]:,}"
+        k, place = divmod(index, len(self.input_edges))
+        return f"{f'{self.classes[k]} ' if self.classes else ''}{self.input_edges[place]:,}"
+
+    def row_label(self, i: int) -> str:
+        """The prompts of a row, with their class if there are several."""
+        k, place = divmod(i, len(self.input_edges))
+        return f"{f'{self.classes[k]}, ' if self.classes else ''}{_range(self.input_edges, place)}"
 
     def to_json(self) -> Json:
         """As a JSON object."""
         content: Json = {"input_edges": list(self.input_edges), "output_edges": list(self.output_edges)}
-        return content | ({"is_ordinal": True} if self.is_ordinal else {})
+        content |= {"is_ordinal": True} if self.is_ordinal else {}
+        return content | ({"classes": list(self.classes)} if self.classes else {})
 
     @classmethod
     def from_json(cls, content: Json) -> Buckets:
@@ -132,6 +203,7 @@ class Buckets:
             input_edges=value_of(tuple[int, ...], content["input_edges"], "input_edges"),
             output_edges=value_of(tuple[int, ...], content["output_edges"], "output_edges"),
             is_ordinal=truth(content.get("is_ordinal", False), "is_ordinal"),
+            classes=value_of(tuple[str, ...], content.get("classes", ()), "classes"),
         )
 
 
@@ -305,31 +377,6 @@ class Workload:
     def read(cls, path: str | Path) -> Workload:
         """Read a ``workload.json``."""
         return read_as(path, "workload", cls.from_json)
-
-
-def frozen_array(values: npt.ArrayLike, name: str, shape: tuple[int, ...]) -> Array:
-    """``values`` as a read-only float array of ``shape``.
-
-    Raises
-    ------
-    InputError
-        When the values are no numbers or have another shape; a transposed array is called one.
-    """
-    try:
-        found = np.asarray(values)
-        if found.dtype.kind not in "iuf":
-            raise TypeError(f"cells of {found.dtype}")
-        array = np.array(found, dtype=np.float64)
-    except (OverflowError, TypeError, ValueError) as error:
-        raise InputError(f"{name}: must be a table of numbers with {' x '.join(map(str, shape))} cells") from error
-    if array.shape != shape:
-        looks = " (it looks transposed)" if array.ndim >= 2 and array.swapaxes(-1, -2).shape == shape else ""
-        raise InputError(
-            f"{name}: must have {' x '.join(map(str, shape))} cells, got {' x '.join(map(str, array.shape))}{looks}",
-            hint="rows are input sizes, columns are output sizes",
-        )
-    array.flags.writeable = False
-    return array
 
 
 def _check_rates(request_rate: Array, buckets: Buckets) -> None:

@@ -82,7 +82,11 @@ class Balancer:
         self._outstanding, self._fill = counters.at("replica_outstanding"), counters.at("replica_fill")
         self._up, self._sent = counters.at("replica_up"), counters.at("sent")
         self._replica_sent = counters.at("replica_sent")
-        self._inputs = plan.workload.buckets.shape[0]
+        buckets = plan.workload.buckets
+        self._inputs, self._last_input = buckets.shape[0], buckets.input_edges[-1]
+        # A request says its class by its priority; of several with the same the first is meant.
+        asked = plan.slo.classes if plan.slo else ()
+        self.class_by_priority = {one.priority: place for place, one in reversed(list(enumerate(asked)))}
         self.factors: dict[str, float] = {}
         self.routed = plan
         self.replicas: tuple[LiveReplica, ...] = ()
@@ -171,7 +175,7 @@ class Balancer:
         if index < 0:
             return None
         fleet, replica, row = self.fleet, self.replicas[index], self.row
-        i, last = fleet.cell(size.input_tokens, size.max_tokens)
+        i, last = fleet.cell(self._looked_up(size), size.max_tokens)
         part = fleet.book(index, i, last, size.input_tokens if size.is_stream else 0)
         slot = replica.slot
         row[self._outstanding + slot] += 1.0
@@ -180,11 +184,17 @@ class Balancer:
         row[self._sent + replica.kind * self._inputs + i] += 1.0
         return Ticket(replica, size, part, i, fleet.outstanding[index])
 
+    def _looked_up(self, size: Size) -> int:
+        """Tokens by which a request's bucket is found: those of its prompt, and where its class lies."""
+        if not self.class_by_priority:
+            return size.input_tokens
+        return size.class_place * self._last_input + min(size.input_tokens, self._last_input)
+
     def _chosen(self, size: Size) -> int:
         """The policy's choice, or the one with most room where that one is over its limit; -1: none."""
         fleet = self.fleet
         chance = random.random() if self._needs_chance else size.key
-        index: int = self._choose(self._policy, fleet, size.input_tokens, size.max_tokens, chance)
+        index: int = self._choose(self._policy, fleet, self._looked_up(size), size.max_tokens, chance)
         if index >= 0 and fleet.fill[index] > self.settings.most_fill:
             return self._least_full(size)
         return index
@@ -192,7 +202,7 @@ class Balancer:
     def _least_full(self, size: Size) -> int:
         """The least full of all replicas that are under the limit and can serve a size; -1 where none is."""
         fleet, best = self.fleet, -1
-        i, last = fleet.cell(size.input_tokens, size.max_tokens)
+        i, last = fleet.cell(self._looked_up(size), size.max_tokens)
         for t in range(len(fleet.up_count)):
             index = fleet.least_full(t)
             if index < 0 or fleet.fill[index] > self.settings.most_fill:

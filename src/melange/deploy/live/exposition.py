@@ -42,7 +42,7 @@ def _traffic(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
         "arrived_requests_total",
         "counter",
         "Requests that arrived, by the estimated input bucket.",
-        [({"input_upto": str(edge)}, arrived[i]) for i, edge in enumerate(buckets.input_edges)],
+        [(_row(buckets, i), arrived[i]) for i in range(buckets.shape[0])],
     )
     cells = [(i, o) for i in range(buckets.shape[0]) for o in range(buckets.shape[1]) if completed[i, o]]
     for name, counter, about in _BY_CELL:
@@ -66,7 +66,14 @@ _BY_CELL = (
 
 
 def _cell(buckets: Buckets, i: int, o: int) -> dict[str, str]:
-    return {"input_upto": str(buckets.input_edges[i]), "output_upto": str(buckets.output_edges[o])}
+    return _row(buckets, i) | {"output_upto": str(buckets.output_edges[o])}
+
+
+def _row(buckets: Buckets, i: int) -> dict[str, str]:
+    """The labels of a row: the upper edge of its prompts, and its class where the plan has several."""
+    k, place = divmod(i, len(buckets.input_edges))
+    upto = {"input_upto": str(buckets.input_edges[place])}
+    return upto | {"class": buckets.classes[k]} if buckets.classes else upto
 
 
 def _shares(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
@@ -78,9 +85,9 @@ def _shares(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
         "counter",
         "Requests sent to a replica type, retries included, by input bucket.",
         [
-            ({"type": name, "input_upto": str(edge)}, sent[t, i])
+            ({"type": name} | _row(buckets, i), sent[t, i])
             for t, name in enumerate(names)
-            for i, edge in enumerate(buckets.input_edges)
+            for i in range(buckets.shape[0])
         ],
     )
     total = max(float(sent.sum()), 1.0)
@@ -131,14 +138,14 @@ def _planned(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
         yield name, "gauge", about, [({"type": one}, value) for one, value in zip(names, values, strict=True)]
     if plan.target is not None:
         yield "slo_target", "gauge", "Share of requests that is to meet every limit.", [({}, plan.target)]
-    edges = plan.workload.buckets.input_edges
+    buckets = plan.workload.buckets
     judged, met = counters.total("type_judged"), counters.total("type_met")
-    seen = [(t, i) for t in range(len(names)) for i in range(len(edges)) if judged[t, i]]
+    seen = [(t, i) for t in range(len(names)) for i in range(buckets.shape[0]) if judged[t, i]]
     for name, about, values in (
         ("slo_type_judged_requests_total", "Completions judged against all limits, by type and input bucket.", judged),
         ("slo_type_met_requests_total", "Those of them that met every limit.", met),
     ):
-        cells = [({"type": names[t], "input_upto": str(edges[i])}, values[t, i]) for t, i in seen]
+        cells = [({"type": names[t]} | _row(buckets, i), values[t, i]) for t, i in seen]
         yield name, "counter", about, cells
 
 

@@ -58,13 +58,16 @@ class Ledger:
         self._oversized = self._at["oversized"]
         self._inputs, self._outputs = buckets.input_edges, buckets.output_edges
         self._last_input, self._last_output = len(self._inputs) - 1, len(self._outputs) - 1
-        self._limits = tuple((METRICS.index(name), limit) for name, limit in slo.limits.items()) if slo else ()
-        self._has_parts = {METRICS[metric] for metric, _ in self._limits} >= set(_PARTS)
+        # Of each class; without classes there is one.
+        asked = [one.slo for one in slo.classes] or [slo] if slo else []
+        self._limits = tuple(tuple((METRICS.index(name), one) for name, one in each.limits.items()) for each in asked)
+        self._has_parts = tuple(set(each.limits) >= set(_PARTS) for each in asked)
+        self._rows = buckets.shape[0]
 
-    def arrived(self, input_tokens: int, moment_s: float) -> None:
-        """A request that replicas may see has come."""
+    def arrived(self, input_tokens: int, moment_s: float, class_place: int = 0) -> None:
+        """A request that replicas may see has come, of a class of the plan."""
         row, shared, last = self.row, self._shared, self._last_arrival
-        row[self._arrived + _bucket(self._inputs, input_tokens)] += 1.0
+        row[self._arrived + class_place * len(self._inputs) + _bucket(self._inputs, input_tokens)] += 1.0
         # The last arrival of all processes. Two that write it at once lose one gap of many.
         last_s = shared[last]
         shared[last] = moment_s
@@ -98,6 +101,8 @@ class Ledger:
         if i > self._last_input or o > self._last_output:
             row[self._oversized] += 1.0
             i, o = min(i, self._last_input), min(o, self._last_output)
+        place = ticket.size.class_place
+        i += place * len(self._inputs)
         cell = i * (self._last_output + 1) + o
         row[self._completed + cell] += 1.0
         row[self._input_sum + cell] += inputs
@@ -117,8 +122,8 @@ class Ledger:
                 if outputs >= _LEAST_STEPS and tpot_s > 0.0:
                     self._step(kind, ticket, inputs, outputs, tpot_s)
         if self._limits:
-            is_met = self._judge((ttft_s, tpot_s, latency_s / outputs, latency_s), outputs)
-            place = kind * len(self._inputs) + i
+            is_met = self._judge((ttft_s, tpot_s, latency_s / outputs, latency_s), outputs, place)
+            place = kind * self._rows + i
             row[self._type_judged + place] += 1.0
             row[self._type_met + place] += is_met
         return outputs
@@ -146,15 +151,15 @@ class Ledger:
         self.row[start + bisect_left(edges, value_s)] += 1.0
         self.row[start + len(edges)] += value_s
 
-    def _judge(self, values: _Values, outputs: int) -> bool:
-        """Each limit by itself, and all of them, which is what is returned.
+    def _judge(self, values: _Values, outputs: int, place: int) -> bool:
+        """Each limit of a class by itself, and all of them, which is what is returned.
 
         The first-token time of a non-streaming completion is unknown. It has met its limits on TTFT and TPOT if its
         latency is within what they allow together, and counts in the whole only.
         """
         row, judged, met = self.row, self._judged, self._met
         is_met, allowed_s, is_whole = True, 0.0, False
-        for metric, limit_s in self._limits:
+        for metric, limit_s in self._limits[place]:
             value_s = values[metric]
             if value_s is None:
                 is_whole = True
@@ -165,7 +170,7 @@ class Ledger:
                 row[met + metric] += 1.0
             else:
                 is_met = False
-        if is_whole and self._has_parts and values[3] > allowed_s:
+        if is_whole and self._has_parts[place] and values[3] > allowed_s:
             is_met = False
         row[judged + len(METRICS)] += 1.0
         row[met + len(METRICS)] += is_met

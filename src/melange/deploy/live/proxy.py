@@ -7,6 +7,7 @@ import json
 import logging
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,10 @@ class Proxy:
         tenant = request.tenant
         if tenant is not None and tenant.priority is not None:
             request.body = with_priority(request.body, content, tenant.priority)
+            content["priority"] = tenant.priority
+        if classes := self.balancer.class_by_priority:
+            told = content.get("priority", 0)
+            size.class_place = classes.get(told, 0) if type(told) is int else 0
         if not settings.tokenizer:
             self._start(client, request, size, arrived_s)
             return
@@ -185,7 +190,7 @@ class Proxy:
         """
         tenant = request.tenant
         visit = self.limits.enter(tenant, size.input_tokens, arrived_s) if tenant is not None else None
-        self.ledger.arrived(size.input_tokens, arrived_s)
+        self.ledger.arrived(size.input_tokens, arrived_s, size.class_place)
         fields, trace = self._fields(request), None
         if self.tracing is not None:
             trace = self.tracing.begin(request)
@@ -243,7 +248,7 @@ class Proxy:
         except (LinkError, TimeoutError, ValueError, RecursionError):
             return size
         count = found.get("count") if isinstance(found, dict) else None
-        return Size(count, size.max_tokens, size.is_stream) if type(count) is int and count > 0 else size
+        return replace(size, input_tokens=count) if type(count) is int and count > 0 else size
 
     def note_fault(self, fault: BaseException) -> None:
         """Log a failure of our own: what it is and where; its text may hold bytes of the request."""

@@ -36,12 +36,15 @@ class Size:
         Whether it wants tokens as they come.
     key
         A number in [0, 1), the same for requests of one conversation or user.
+    class_place
+        Place of its class among those of the plan; 0 where there are none.
     """
 
     input_tokens: int
     max_tokens: int
     is_stream: bool
     key: float = field(default=0.0, repr=False, compare=False)
+    class_place: int = field(default=0, repr=False, compare=False)
 
 
 def read_body(body: bytes) -> dict[str, Any]:

@@ -108,6 +108,7 @@ class PrometheusTraffic:
         self.url, self.buckets, self.selector = url.rstrip("/"), buckets, selector
         if buckets.is_ordinal:
             raise InputError("--prometheus: the plan's sizes are numbered, so tokens cannot be sorted into them")
+        _refuse_classes(buckets, "--prometheus: engines' metrics")
 
     def read(self, now_s: float, window_s: float) -> Array | None:
         """Rates from what the histograms have grown by in the window."""
@@ -153,6 +154,7 @@ class LogTraffic:
 
     def __init__(self, path: str, buckets: Buckets, **naming: Unpack[Naming]) -> None:
         self.path, self.buckets, self.naming = path, buckets, naming
+        _refuse_classes(buckets, f"{path}: logs")
 
     def read(self, now_s: float, window_s: float) -> Array | None:
         """The requests that arrived in the window."""
@@ -164,6 +166,14 @@ class LogTraffic:
             self.path, buckets=self.buckets, start=_moment(now_s - window_s), end=_moment(now_s), **self.naming
         )
         return np.asarray(found.request_rate)
+
+
+def _refuse_classes(buckets: Buckets, what: str) -> None:
+    if buckets.classes:
+        raise InputError(
+            f"{what} do not say the class of requests, and the plan has {', '.join(buckets.classes)}",
+            hint="read the balancer, which knows classes by their priority: --balancer URL",
+        )
 
 
 def spread(cumulative: Mapping[float, float], edges: Sequence[int]) -> Array:

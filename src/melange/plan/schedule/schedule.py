@@ -20,7 +20,8 @@ from melange.plan.schedule.rule import ScalingRule
 from melange.profile.profile import ReplicaType
 from melange.units import H_PER_MONTH, H_PER_WEEK
 from melange.workload.cycle import HOURS_BY_CYCLE
-from melange.workload.workload import Array, frozen_array
+from melange.workload.frozen_array import frozen_array
+from melange.workload.workload import Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

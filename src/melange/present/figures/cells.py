@@ -31,8 +31,7 @@ def size_axes(buckets: Buckets, rows: list[int] | None = None, columns: list[int
 
 def _edge_names(buckets: Buckets, axis: str, chosen: list[int]) -> list[str]:
     """Upper edges as text; bucket numbers if the buckets have no sizes."""
-    edges = buckets.input_edges if axis == "input" else buckets.output_edges
-    return [f"#{k + 1}" if buckets.is_ordinal else f"{edges[k]:,}" for k in chosen]
+    return [buckets.edge_label(axis, k) for k in chosen]
 
 
 def add_cells(figure: Figure, colors: list[list[str]], texts: list[list[str]], hovers: list[list[str]]) -> None:

@@ -109,10 +109,9 @@ def _routing_grid(plan: Plan) -> str:
     workload = plan.workload
     rows = np.flatnonzero(workload.request_rate.sum(axis=1)).tolist()
     columns = np.flatnonzero(workload.request_rate.sum(axis=0)).tolist()
-    edges = (workload.buckets.input_edges, workload.buckets.output_edges)
-    sign = "#" if workload.buckets.is_ordinal else ""
-    head = ["Input up to \\ output up to", *(f"{sign}{edges[1][o]:,}" for o in columns)]
-    grid = [[f"{sign}{edges[0][i]:,}", *(_route(plan, i, o) for o in columns)] for i in rows]
+    edge = workload.buckets.edge_label
+    head = ["Input up to \\ output up to", *(edge("output", o) for o in columns)]
+    grid = [[edge("input", i), *(_route(plan, i, o) for o in columns)] for i in rows]
     caption = "Where each request size goes: the letters of the mix; a dot where there is no traffic."
     content = html.folding_table(head, grid, caption=caption)
     return f'<details class="routes"><summary>The routing grid as a table</summary>{content}</details>'

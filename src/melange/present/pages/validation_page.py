@@ -10,10 +10,16 @@ from melange.plan.plan import Plan
 from melange.present.figures import by_run
 from melange.present.figures.picture import Picture, Variant
 from melange.present.pages import html as html
+from melange.present.terminal.class_table import (
+    CLASS_COLUMNS,
+    class_cells,
+    limits_in_words,
+    time_cells,
+    time_columns,
+)
 from melange.present.terminal.layout import usd
 from melange.present.terminal.validation import (
     TYPE_COLUMNS,
-    limits_in_words,
     next_step,
     served,
     setting,
@@ -24,6 +30,7 @@ from melange.slo import METRICS
 from melange.units import ms, percent, significant
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report
+from melange.workload.request_classes import rate_by_class
 
 
 def validation_pictures(report: Report, others: Sequence[Report], plan: Plan) -> list[Picture]:
@@ -69,7 +76,7 @@ def validation_html(report: Report, others: Sequence[Report], plan: Plan, name: 
         html.section(
             "The fleet", _types_table(report, plan), html.paragraph(served(report)), of("utilization", "queue")
         ),
-        html.section("What met the SLO", of("attainment")) if report.slo else "",
+        html.section("What met the SLO", _classes_table(report, plan), of("attainment")) if report.slo else "",
         html.section("Why requests missed", of("causes")) if "causes" in drawn else "",
         html.section("Times", of("times")),
         html.section("Policies", of("policies")) if "policies" in drawn else "",
@@ -89,6 +96,14 @@ def _types_table(report: Report, plan: Plan) -> str:
     return html.folding_table(
         (*TYPE_COLUMNS, "Step times"), rows, caption=caption, chips=by_run.colors_of(report, plan)
     )
+
+
+def _classes_table(report: Report, plan: Plan) -> str:
+    if not report.classes or report.slo is None:
+        return ""
+    rates = rate_by_class(plan.workload)
+    rows = [(*class_cells(one, report.slo, rates), *time_cells(one)) for one in report.classes]
+    return html.folding_table((*CLASS_COLUMNS, *time_columns()), rows, caption="Classes of requests; times in ms.")
 
 
 def _attainment(report: Report) -> Picture:

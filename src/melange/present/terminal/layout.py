@@ -115,8 +115,7 @@ def cautions(items: Iterable[Caution]) -> RenderableType:
 
 def edge(buckets: Buckets, axis: str, index: int) -> str:
     """The upper edge of a bucket, or its number if sizes are not known."""
-    edges = buckets.input_edges if axis == "input" else buckets.output_edges
-    return f"#{index + 1}" if buckets.is_ordinal else f"{edges[index]:,}"
+    return buckets.edge_label(axis, index)
 
 
 def usd(amount: float) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from melange.plan.plan import Plan
 from melange.plan.switching import SwitchDecision
+from melange.present.terminal.class_table import classes_part
 from melange.present.terminal.engine_words import carbon_line, energy_line, engine_lines
 from melange.present.terminal.layout import (
     MAX_ROWS,
@@ -32,6 +33,7 @@ from melange.present.terminal.plan_words import changes_sentence, decision_sente
 from melange.present.terminal.suggestions import uncertainty_part
 from melange.profile.profile import LONG_POOL
 from melange.units import percent, significant
+from melange.workload.request_classes import rate_by_class
 from melange.workload.workload import Array, Workload
 
 # A smaller share of a size would read 0 %; its type gets no letter in the routes.
@@ -49,6 +51,7 @@ def plan_page(plan: Plan, incumbent: Plan | None = None, decision: SwitchDecisio
         *([Text(decision_sentence(decision))] if decision is not None else []),
         Text(assumptions(plan), style="dim"),
         mix_part(plan),
+        *classes_of(plan),
         routes_part(plan),
         _single_types(plan),
         Text(proof(plan)),
@@ -60,6 +63,13 @@ def plan_page(plan: Plan, incumbent: Plan | None = None, decision: SwitchDecisio
     if plan.cautions:
         parts.append(cautions(plan.cautions))
     return Group(*spaced(parts))
+
+
+def classes_of(plan: Plan) -> list[RenderableType]:
+    """What each class of requests attained; nothing without classes, or where nothing was simulated."""
+    if plan.certificate is None or not plan.certificate.classes or plan.slo is None:
+        return []
+    return [classes_part(plan.certificate.classes, plan.slo, rate_by_class(plan.workload))]
 
 
 def assumptions(plan: Plan) -> str:
@@ -118,7 +128,15 @@ def serves(plan: Plan, r: int) -> str:
     text = f"{taken.sum() / plan.workload.total_rate:.1%} of requests"
     if plan.workload.buckets.is_ordinal:
         return text
-    inputs = _span(taken.sum(axis=1), plan.workload.buckets.input_edges)
+    buckets = plan.workload.buckets
+    by_class = taken.sum(axis=1).reshape(-1, len(buckets.input_edges))
+    if (
+        0
+        < len(mine := [name for name, part in zip(buckets.classes, by_class, strict=False) if part.any()])
+        < len(buckets.classes)
+    ):
+        text = f"{text} ({', '.join(mine)})"
+    inputs = _span(by_class.sum(axis=0), buckets.input_edges)
     outputs = _span(taken.sum(axis=0), plan.workload.buckets.output_edges)
     return f"{text}: {inputs} in, {outputs} out"
 

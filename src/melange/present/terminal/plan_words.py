@@ -14,6 +14,7 @@ from melange.plan.certificate import Certificate
 from melange.plan.plan import Plan
 from melange.plan.simulation import Simulation
 from melange.plan.switching import SwitchDecision
+from melange.present.terminal.class_table import met_by_class
 from melange.present.terminal.layout import LEAST_SHOWN, share_text, usd
 from melange.profile.profile import ReplicaType
 from melange.units import percent, significant
@@ -64,6 +65,8 @@ def _held(plan: Plan) -> str:
 
 
 def _certified(certificate: Certificate) -> str:
+    if certificate.classes and not _is_beyond_reach(certificate):
+        return f"certified: {met_by_class(certificate.classes)} met the limits of their class in simulation"
     held = f"{percent(certificate.attainment, 2)} of the simulated requests met the SLO"
     if not _is_beyond_reach(certificate):
         return f"certified: {held} (target {share_text(certificate.target)})"
@@ -202,6 +205,8 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
     counted = f"{certificate.seeds} x {certificate.requests:,} simulated requests"
     shares = percent(certificate.attainment, 2), percent(certificate.low, 2)
     held = f"Certified: {shares[0]} of {counted} met the SLO, {shares[1]} at least"
+    if certificate.classes:
+        held = f"Certified by {counted}, each class by itself; the nearest to its target: {shares[1]} at least"
     price = certificate.price(plan.cost_per_h)
     target = share_text(certificate.target)
     cost = f"{target} costs the same as the closed form" if abs(price) < LEAST_SHOWN else f"{price:+.1%} for {target}"

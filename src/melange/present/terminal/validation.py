@@ -9,11 +9,12 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from melange.plan.plan import Plan
+from melange.present.terminal.class_table import classes_part, limits_in_words, met_by_class
 from melange.present.terminal.layout import MAX_ROWS, cautions, listed, share_text, spaced, table_of, titled, usd
-from melange.slo import Slo
 from melange.units import ms, percent, significant
 from melange.validate.causes import CAUSES
 from melange.validate.report import PERCENTILES, TIMES, Report, TypeReport
+from melange.workload.request_classes import rate_by_class
 
 # Ratio of simulated to planned rate above which a run counts as overload, which is reported first.
 # Chance alone moves the rate of 10,000 drawn requests by 1 %, that of 400 by 5 %.
@@ -34,6 +35,7 @@ def validation_page(report: Report, plan: Plan, others: Sequence[Report] = ()) -
         Text(verdict(report), style="bold"),
         *([Text(step)] if step else []),
         Text(setting(report), style="dim"),
+        *([_classes(report, plan)] if report.classes else []),
         titled("Replica types", _types(report)),
         titled("Times [ms]", _times(report)),
     ]
@@ -55,6 +57,9 @@ def verdict(report: Report) -> str:
     if report.slo is None or held is None:
         return "The plan has no SLO, so there is no attainment."
     counted = f"{report.seeds} x {report.requests:,} requests" if report.seeds > 1 else f"{report.requests:,} requests"
+    if report.classes:
+        shown = "every target is met" if report.holds else "not every target is shown to be met"
+        return f"{met_by_class(report.classes)} met the limits of their class, of {counted}: {shown}."
     met, least = percent(held.value, 2), percent(held.low, 2)
     said = f"{met} of the requests met {limits_in_words(report.slo)} ({least} at least, {counted})"
     if report.holds:
@@ -89,15 +94,6 @@ def next_step(report: Report, plan: Plan) -> str:
     return f"Next: {command} finds a plan that holds."
 
 
-def limits_in_words(slo: Slo) -> str:
-    """The limits that each request must meet by itself.
-
-    >>> limits_in_words(Slo(tpot_s=0.06, ttft_s=1.0))
-    'TTFT <= 1000 ms and TPOT <= 60 ms'
-    """
-    return " and ".join(f"{metric.upper()} <= {ms(limit):g} ms" for metric, limit in slo.limits.items())
-
-
 def setting(report: Report) -> str:
     """What was simulated, in two lines."""
     parts = [f"{significant(report.rate, 4)} requests/s", f"policy {report.policy}"]
@@ -113,6 +109,11 @@ def setting(report: Report) -> str:
             for metric, value in report.statistics.items()
         ]
     return " | ".join(parts) + f"\nRequests: {report.source}"
+
+
+def _classes(report: Report, plan: Plan) -> RenderableType:
+    assert report.slo is not None
+    return classes_part(report.classes, report.slo, rate_by_class(plan.workload))
 
 
 def _types(report: Report) -> RenderableType:

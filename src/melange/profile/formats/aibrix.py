@@ -16,7 +16,7 @@ from melange.files import Json
 from melange.profile.formats.release import measured_profile, named_type
 from melange.profile.formats.tables import rates
 from melange.profile.profile import Profile
-from melange.records import number
+from melange.records import number, record
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets
 
@@ -55,6 +55,8 @@ def aibrix_from(profile: Profile, created_s: float) -> list[Json]:
     Rates are written as floats: of whole numbers AIBrix makes an integer table of traffic, in which every share is 0,
     and plans no GPU at all.
     """
+    if profile.buckets.classes:
+        raise InputError("a profile of AIBrix knows no classes of requests", hint="profile each class as a service")
     outputs, inputs = list(profile.buckets.output_edges), list(profile.buckets.input_edges)
     documents: list[Json] = []
     for r, one in enumerate(profile.replica_types):
@@ -111,7 +113,7 @@ def _slo(slos: object, place: str, cautions: list[Caution]) -> Slo | None:
         return None
     percentile = number(slos.get("percentile", 0), f"{place}: slos.percentile")
     try:
-        return Slo(**limits, statistic=f"p{percentile:g}" if percentile else "mean")
+        return record(Slo, limits | {"statistic": f"p{percentile:g}" if percentile else "mean"}, place)
     except InputError as error:
         raise InputError(f"{place}: {error}", hint=error.hint) from error
 

@@ -14,9 +14,10 @@ The rules of a step, in this order:
    gives all of its own back, goes to the front of the queue, and later reads its prompt and its tokens again.
 2. The prompt that is read in part goes on, with the tokens that the step's budget leaves.
 3. Unless a request has just been preempted, waiting ones enter in the order of arrival while there is budget, a
-   sequence is free, and blocks for the whole prompt are. Layers with a sliding window hold blocks for the first
-   ``window - 1`` tokens of a request at most. An engine that reserves (TensorRT-LLM) lets one in only with blocks for
-   its whole length, and preempts none.
+   sequence is free, and blocks for the whole prompt are. Where requests have priorities, those of a lower level wait
+   before all others, and the request that gives its blocks back is the last admitted of the highest level that runs.
+   Layers with a sliding window hold blocks for the first ``window - 1`` tokens of a request at most. An engine that
+   reserves (TensorRT-LLM) lets one in only with blocks for its whole length, and preempts none.
 4. At the end of the step every running request has one token more, and each prompt that was read to its end its first.
 
 Blocks are counted without looking at requests: those that cross into a block at the same step modulo the block's size
@@ -65,20 +66,31 @@ def fits(whole, requests, k):
 
 @inner
 def enqueue(world, replica, k, now):
-    """Put a request at the end of a replica's queue; a run that it may join ends with the step in progress."""
+    """Put a request at the end of its level in a replica's queue; a run that it may join ends with the current step."""
     whole, real, requests = world.whole[replica], world.real[replica], world.requests
-    requests[k, at.NEXT] = at.NOBODY
-    if whole[at.TAIL] == at.NOBODY:
-        whole[at.HEAD] = k
-    else:
-        requests[whole[at.TAIL], at.NEXT] = k
-    whole[at.TAIL] = k
-    whole[at.WAITING] += 1
-    if whole[at.SEGMENT] == at.DECODE and whole[at.WAITING] == 1 and whole[at.RUNNING] < whole[at.MAX_SEQUENCES]:
+    _wait_behind(whole, requests, k, requests[k, at.LEVEL])
+    whole[at.TAILS + requests[k, at.LEVEL]] = k
+    if whole[at.SEGMENT] == at.DECODE and whole[at.HEAD] == k and whole[at.RUNNING] < whole[at.MAX_SEQUENCES]:
         steps = _steps_until(real[at.FIRST], real[at.GROWTH_S], now - real[at.BEGAN])
         if steps < whole[at.RUN_STEPS]:
             whole[at.RUN_STEPS] = steps
             real[at.ENDS] = real[at.BEGAN] + _run_s(real[at.FIRST], real[at.GROWTH_S], steps)
+
+
+@inner
+def _wait_behind(whole, requests, k, level):
+    """Put a request into the queue behind all of a level and of those before it; in front where there are none."""
+    before = at.NOBODY
+    while level >= 0 and before == at.NOBODY:
+        before = whole[at.TAILS + level]
+        level -= 1
+    if before == at.NOBODY:
+        requests[k, at.NEXT] = whole[at.HEAD]
+        whole[at.HEAD] = k
+    else:
+        requests[k, at.NEXT] = requests[before, at.NEXT]
+        requests[before, at.NEXT] = k
+    whole[at.WAITING] += 1
 
 
 @inner
@@ -166,8 +178,10 @@ def clear(world, replica, now):
     for place in range(whole[at.DECODING]):
         k = world.members[replica, place]
         requests[k, at.PROGRESS] += whole[at.STEP] - requests[k, at.INPUT]
-    for column in (at.HEAD, at.TAIL, at.LAST, at.PARTIAL):
+    for column in (at.HEAD, at.LAST, at.PARTIAL):
         whole[column] = at.NOBODY
+    for level in range(at.LEVELS):
+        whole[at.TAILS + level] = at.NOBODY
     for column in (at.USED, at.RESERVED, at.WAITING, at.RUNNING, at.DECODING, at.GROWING, at.STALLED):
         whole[column] = 0
     whole[at.CONTEXT_TOKENS] = 0
@@ -223,8 +237,13 @@ def _free_blocks(whole, phases, keys, members, requests):
 
 @inner
 def _preempt(whole, phases, keys, members, requests):
-    """Take the KV cache of the request admitted last, and put it at the front of the queue."""
+    """Take the KV cache of the last admitted request of the highest level, and put it at the front of that level."""
     k = whole[at.LAST]
+    earlier = k
+    while requests[k, at.LEVEL] < whole[at.LOWEST] and requests[earlier, at.PREVIOUS] != at.NOBODY:
+        earlier = requests[earlier, at.PREVIOUS]
+        if requests[earlier, at.LEVEL] > requests[k, at.LEVEL]:
+            k = earlier
     if k == whole[at.PARTIAL]:
         whole[at.PARTIAL] = at.NOBODY
         whole[at.USED] -= units(whole, requests[k, at.INPUT] + requests[k, at.PROGRESS])
@@ -236,11 +255,10 @@ def _preempt(whole, phases, keys, members, requests):
     requests[k, at.PREEMPTIONS] += 1
     whole[at.RESERVED] -= _length(whole, requests, k)
     _unlink(whole, requests, k)
-    requests[k, at.NEXT] = whole[at.HEAD]
-    whole[at.HEAD] = k
-    if whole[at.TAIL] == at.NOBODY:
-        whole[at.TAIL] = k
-    whole[at.WAITING] += 1
+    level = requests[k, at.LEVEL]
+    _wait_behind(whole, requests, k, level - 1)
+    if whole[at.TAILS + level] == at.NOBODY:
+        whole[at.TAILS + level] = k
 
 
 @inner
@@ -276,8 +294,9 @@ def _admit(whole, requests, moments, now):
     """Take the first of the queue among the running ones, with blocks for its whole prompt; returns it."""
     k = whole[at.HEAD]
     whole[at.HEAD] = requests[k, at.NEXT]
-    if whole[at.HEAD] == at.NOBODY:
-        whole[at.TAIL] = at.NOBODY
+    tail = at.TAILS + requests[k, at.LEVEL]
+    if whole[tail] == k:
+        whole[tail] = at.NOBODY
     whole[at.WAITING] -= 1
     requests[k, at.PREVIOUS] = whole[at.LAST]
     requests[k, at.NEXT] = at.NOBODY
@@ -420,7 +439,9 @@ def _end(whole, real, requests, moments, k, fleet, replica, now):
     requests[k, at.PROGRESS] = requests[k, at.OUTPUT]
     moments[k, at.FINISH] = now
     moments[k, at.MARK] = real[at.ADDED] - moments[k, at.MARK]
-    _finished(fleet, replica, requests[k, at.INPUT], requests[k, at.OUTPUT], moments[k, at.PART])
+    _finished(
+        fleet, replica, requests[k, at.INPUT] + requests[k, at.SHIFT], requests[k, at.OUTPUT], moments[k, at.PART]
+    )
 
 
 @inner

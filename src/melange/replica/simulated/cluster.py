@@ -63,6 +63,8 @@ def play(
     cached_tokens: Integers | None = None,
     max_tokens: Integers | None = None,
     *,
+    looked_up: Integers | None = None,
+    levels: Integers | None = None,
     keys: Array | None = None,
     events: Sequence[Event] = (),
     seed: int = 0,
@@ -87,6 +89,11 @@ def play(
         replica's prefix cache holds its engine's ``prefix_kept``, and they need not be read; None: none.
     max_tokens
         The longest completion that the client allows (N,), 0 where it does not say; None: nobody says.
+    looked_up
+        Tokens by which the balancer looks up the bucket of each (N,), where its class decides as well; None: those of
+        its prompt.
+    levels
+        Rank of each one's priority (N,), 0 first, below :data:`~melange.replica.simulated.columns.LEVELS`; None: alike.
     keys
         Of ``prefix-affinity``: a number in [0, 1) for each request, the same for those that share a prefix (N,). What
         its prefix cache holds counts on the replica of the key alone. None: each has a key of its own.
@@ -108,7 +115,12 @@ def play(
     requests, moments = requests_of(arrival_s, input_tokens, output_tokens, cached_tokens, max_tokens)
     if len(engines) != len(fleet.type_of):
         raise InputError(f"simulation: {len(fleet.type_of)} replicas need an engine each, got {len(engines)}")
+    if looked_up is not None:
+        requests[:, at.SHIFT] = looked_up - requests[:, at.INPUT]
+    if levels is not None:
+        requests[:, at.LEVEL] = levels
     world = world_of(engines, requests, moments)
+    world.whole[:, at.LOWEST] = 0 if levels is None else np.max(levels, initial=0)
     drains = [one for one in events if one.is_drained]
     others = [one for one in events if not one.is_drained]
     script = script_of(others, float(arrival_s[-1]) if len(arrival_s) else 0.0, len(engines))
@@ -187,7 +199,8 @@ def world_of(engines: Sequence[Engine], requests: at.Small, moments: Array) -> a
         whole[r, at.WINDOW_TOKENS] = engine.window if engine.sliding_layers else _NO_WINDOW
         whole[r, at.STATE_UNITS] = engine.state_units
         whole[r, at.CAPACITY] = int(min(engine.kv_tokens, 2**62))
-    whole[:, [at.HEAD, at.TAIL, at.LAST, at.PARTIAL]] = at.NOBODY
+    whole[:, [at.HEAD, at.LAST, at.PARTIAL]] = at.NOBODY
+    whole[:, at.TAILS :] = at.NOBODY
     real = np.zeros((n, at.REAL))
     real[:, at.ENDS] = math.inf
     real[:, at.KEPT] = [engine.prefix_kept for engine in engines]

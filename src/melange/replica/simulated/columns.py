@@ -31,8 +31,7 @@ Real = npt.NDArray[np.float64]
     RESERVED,  # of that, promised to running requests at their full length, where the engine does so
     IS_RESERVED,
     PEAK,
-    HEAD,  # the queue's first and last request
-    TAIL,
+    HEAD,  # the queue's first request
     WAITING,
     RUNNING,
     LAST,  # the running request that was admitted last
@@ -52,8 +51,11 @@ Real = npt.NDArray[np.float64]
     WASTED,
     PROMPT,
     RECOMPUTED,
-    WHOLE,
+    LOWEST,  # the largest level of priority that requests have
+    TAILS,  # the queue's last request of each level of priority, 0 first, from this column on
 ) = range(36)
+LEVELS = 8  # levels of priority that there may be
+WHOLE = TAILS + LEVELS
 IDLE, DECODE, MIXED, PROMPTS = range(4)
 
 # Replicas, real numbers (n, REAL).
@@ -85,8 +87,10 @@ IDLE, DECODE, MIXED, PROMPTS = range(4)
     STATUS,
     PREEMPTIONS,
     RETRIES,
+    LEVEL,  # of priority: 0 goes first
+    SHIFT,  # by which a balancer looks its bucket up beyond its prompt, where its class decides as well [tokens]
     NUMBERS,
-) = range(14)
+) = range(16)
 
 # Requests, moments (N, MOMENTS).
 ADMITTED, FIRST_TOKEN, FINISH, MARK, PART, MOMENTS = range(6)

@@ -75,7 +75,8 @@ def run(world, script, fleet, policy, arrival_s, uniform, first, last, until_s):
 def _send(world, fleet, policy, k, now, uniform):
     """Send a request where the policy says; the replica that has taken it, or -1."""
     requests = world.requests
-    replica = _choose(policy, fleet, requests[k, at.INPUT], requests[k, at.LIMIT], uniform)
+    looked_up = requests[k, at.INPUT] + requests[k, at.SHIFT]
+    replica = _choose(policy, fleet, looked_up, requests[k, at.LIMIT], uniform)
     requests[k, at.REPLICA] = replica
     requests[k, at.STATUS] = FAILED  # until its last token
     if replica < 0:
@@ -84,12 +85,10 @@ def _send(world, fleet, policy, k, now, uniform):
         requests[k, at.STATUS] = REFUSED
         return -1
     requests[k, at.CACHED] = int(requests[k, at.REUSABLE] * world.real[replica, at.KEPT])
-    is_moved = policy == PREFIX_AFFINITY and replica != _home(
-        fleet, requests[k, at.INPUT], requests[k, at.LIMIT], uniform
-    )
+    is_moved = policy == PREFIX_AFFINITY and replica != _home(fleet, looked_up, requests[k, at.LIMIT], uniform)
     if is_moved:
         requests[k, at.CACHED] = 0
-    world.moments[k, at.PART] = _sent(fleet, replica, requests[k, at.INPUT], requests[k, at.LIMIT])
+    world.moments[k, at.PART] = _sent(fleet, replica, looked_up, requests[k, at.LIMIT])
     _waits(fleet, replica, requests[k, at.INPUT])
     enqueue(world, replica, k, now)
     return replica

@@ -60,6 +60,8 @@ class Outcome:
         Moments (S,) [s], and how many requests waited and ran on each replica then (S, n).
     gaps
         Times between a request's tokens, counted in bins (n, BINS); see ``LEAST_GAP_S``.
+    class_of
+        Place of each request's class among those of the SLO (N,); None: there are no classes.
     """
 
     arrival_s: Array
@@ -86,6 +88,7 @@ class Outcome:
     waiting: npt.NDArray[np.int32]
     running: npt.NDArray[np.int32]
     gaps: Array
+    class_of: npt.NDArray[np.int32] | None = None
 
     @property
     def ttft_s(self) -> Array:

@@ -6,7 +6,7 @@ types, however many replicas are rented. So a target above that share is not sea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -78,7 +78,7 @@ def attainable(question: Question, slo: Slo, arrivals: Sequence[Arrivals]) -> At
     least = np.full((len(slo.limits), len(inputs)), np.inf)
     left = np.arange(len(inputs))
     for engine in known:
-        ratio = limit_ratios(engine, slo, inputs[left], outputs[left], cached[left])
+        ratio = limit_ratios(engine, slo.limits, inputs[left], outputs[left], cached[left])
         closer = ratio.max(axis=0) < least[:, left].max(axis=0)
         least[:, left] = np.where(closer, ratio, least[:, left])
         left = left[least[:, left].max(axis=0) > AT_LIMIT]
@@ -104,13 +104,18 @@ def _engines(question: Question) -> tuple[Engine | None, ...]:
     return tuple(dict.fromkeys(engines[r] for r in np.flatnonzero(allowed) if engines[r] or serves[r]))
 
 
-def limit_ratios(engine: Engine, slo: Slo, inputs: Array, outputs: Array, cached: Array) -> Array:
-    """Each limited metric over its limit (M, N) for requests alone on a replica; infinite where it cannot hold them."""
+def limit_ratios(
+    engine: Engine, limits: Mapping[str, float | Array], inputs: Array, outputs: Array, cached: Array
+) -> Array:
+    """Each limited metric over its limit (M, N) for requests alone on a replica; infinite where it cannot hold them.
+
+    A limit is one for all, or one for each request (N,) [s].
+    """
     if engine.cost.batch_power < 0:
         # Measured corrections may make the steps of larger batches shorter: a bound takes the shortest.
         engine = replace(engine, cost=replace(engine.cost, least_batch=engine.cost.most_batch))
     values = metrics_s(*idle_times_s(engine, inputs, outputs, cached), outputs)
-    ratio = np.stack([values[metric] / limit for metric, limit in slo.limits.items()])
+    ratio = np.stack([values[metric] / limit for metric, limit in limits.items()])
     return np.where(_fits(engine, inputs + outputs), ratio, np.inf)
 
 

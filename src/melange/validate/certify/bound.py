@@ -81,7 +81,7 @@ def _in_time(question: Question, full: Array, slo: Slo, target: float) -> float 
     if not is_served.any():
         return None
     rate = workload.request_rate[is_served]
-    missing = max(0.0, (1.0 - target) * workload.total_rate - (workload.total_rate - rate.sum()))
+    missing = max(0.0, _may_miss(slo, workload, target) - (workload.total_rate - rate.sum()))
     program = _program(
         np.array(list(price_of.values())), fast[rows][:, is_served], full[rows][:, is_served], rate, missing
     )
@@ -114,6 +114,12 @@ def _program(price: Array, fast: Array, full: Array, rate: Array, missing: float
     )
 
 
+def _may_miss(slo: Slo, workload: Workload, target: float) -> float:
+    """Requests that may miss under the targets of all classes [1/s]."""
+    rates = [float(one.sum()) for one in np.split(workload.request_rate, len(slo.offsets))]
+    return sum((1.0 - target - off) * rate for rate, off in zip(rates, slo.offsets, strict=True))
+
+
 def _token_limit(slo: Slo, workload: Workload) -> Array:
     """The most time between two tokens of a request that meets every limit, of the shortest of each size (I, O) [s]."""
     edges = np.array([0, *workload.buckets.output_edges[:-1]], float)
@@ -125,7 +131,7 @@ def _token_limit(slo: Slo, workload: Workload) -> Array:
             "latency": 1.0 / np.broadcast_to(edges, outputs.shape),
         }
     found = np.full(outputs.shape, ANY_S)
-    for metric, limit in slo.limits.items():
+    for metric, limit in slo.limits_of(workload.buckets.class_of_rows).items():
         if metric in times:
             found = np.minimum(found, limit * times[metric])
     return found

@@ -99,7 +99,7 @@ def _same_types(asked: Question, found: Plan) -> Question:
 
     names = [one.name for one in asked.profile.replica_types]
     pools = [one for one in found.replica_types if one.name not in names]
-    return with_pools(asked, [names.index(one.type_name) for one in pools]) if pools else asked
+    return with_pools(asked, [(names.index(one.type_name), one.pool) for one in pools]) if pools else asked
 
 
 def _with_found_rates(asked: Question, found: Plan) -> Question:

@@ -22,7 +22,6 @@ looks best owes part of that to luck: what a certificate says was seen on others
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -45,21 +44,24 @@ from melange.slo import Slo
 from melange.validate.certify.bound import least_cost
 from melange.validate.certify.cautious import at_chance
 from melange.validate.certify.checks import checked, word_on_headroom
-from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of
+from melange.validate.certify.diagnosis import REACH_REQUESTS, lowered, reach_of_all
 from melange.validate.certify.effort import Effort
 from melange.validate.certify.fewer_instances import with_fewer_instances
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.in_force import counts_in_force, nearest_proven
-from melange.validate.certify.judge import MOST_REQUESTS, Judge
+from melange.validate.certify.judge import Judge
 from melange.validate.certify.margin import with_margin
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.proofs import cheapest_proven, look_for_cheaper
-from melange.validate.certify.requests import is_replayed, replays_of
+from melange.validate.certify.requests import by_class_of, carried_of, is_replayed, of_sizes, replays_of, stretch_at
+from melange.validate.certify.run_lengths import rarity, shortest
 from melange.validate.certify.second_pools import in_pools, of_all_types
+from melange.validate.certify.separate_fleets import by_class, only_class, separate_fleets
 from melange.validate.certify.single_types import cheapest_single_type
 from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
-from melange.validate.replay import stretch, words_of
+from melange.validate.class_results import class_results
+from melange.validate.replay import words_of
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Array, Mask, Workload
@@ -67,14 +69,6 @@ from melange.workload.workload import Array, Mask, Workload
 # Figures below are from the twelve cases of bench/certify.py at 4 requests a second, where nothing else is said. CPU
 # times are known to a tenth.
 
-# Requests of the shortest run: 2,000 tell 99 % from 98.4 %, and take 1 to 2 ms.
-LEAST_REQUESTS = 2_000
-# The shortest run lasts this many times as long as a request may stay: a fleet fills, and a queue that grows shows.
-# More costs simulations; less, and plans are kept that their proof refutes. Half and twice: no difference, for there
-# the least number of requests decides.
-_STAYS = 4.0
-# A token takes this long where no limit says how long a request may stay [s]. A judgment.
-_TOKEN_S = 0.05
 # What types that were not tried are taken to carry, over the median of those that were. More, and mixes begin with
 # types that carry less than that; less, and such types stay out of the first mixes. 1: one of twelve plans costs 7 %
 # less; 1.5: one 2 % less, one 10 % more.
@@ -191,35 +185,39 @@ def certified(
     times = 1.0 if burstiness is None else burstiness
 
     def drawn(workload: Workload, count: int, seed: int) -> Arrivals:
-        sizes = _of_sizes(observed, workload, given.workload)
+        sizes = of_sizes(observed, workload, given.workload)
         return within_context(draw(workload, count, seed=seed, burstiness=times, observed=sizes), context)
 
     whole, lone = with_tolerance(given, slo, wanted)
     carried = _carried(whole)
     # Sizes that are to be dropped are none of the requests that the SLO is about.
     counted = carried if is_dropped else given.workload
-    everything = drawn(counted, REACH_REQUESTS, 0) if log is None else _carried_of(log, counted, context)
-    reach = reach_of(given, slo, everything, wanted, is_log=log is not None)
+    # Of each class as many as alone, and the same ones: so its target is lowered no further than alone.
+    looked_at = by_class_of(carried_of(log, counted, context)) if log is not None else {}
+    looked_at = looked_at or {k: drawn(own, REACH_REQUESTS, 0) for k, own in by_class(counted).items()}
+    reach = reach_of_all(given, slo, looked_at, wanted, is_log=log is not None)
     while True:
         if reach.target < wanted:
             whole, lone = with_tolerance(given, slo, reach.target)
             carried = _carried(whole)
         sent = carried if is_dropped else given.workload
-        replayed = None if log is None else _carried_of(log, sent, context)
-        replays = None if replayed is None else replays_of(len(replayed))
+        replayed = None if log is None else carried_of(log, sent, context)
         kept = worth_types(whole, counts_in_force(whole, incumbent))
-        judge = Judge(
-            question=with_types(whole, kept),
+
+        judged = partial(
+            _judged,
             slo=slo,
             target=reach.target,
             policy=policy,
-            draw=partial(drawn, sent) if replayed is None else partial(_stretch_at, replayed),
-            requests=requests or _shortest(sent, slo),
+            drawn=drawn,
+            requests=requests,
             say=say,
-            replays=replays,
         )
+        judge = judged(with_types(whole, kept), sent, replayed)
         try:
             best, single = _found(judge, lone[kept], incumbent)
+            of_class = partial(_found_of_class, judged, sent, replayed, lone[kept])
+            best = separate_fleets(judge, best, of_class, say) or best
         except InfeasibleError as error:
             missed = f"no plan reaches {reach.target:.2%}"
             reach = lowered(reach, wanted, judge, error)
@@ -236,8 +234,9 @@ def certified(
         plan,
         certificate=replace(
             certificate,
-            target=reach.target,
-            wanted=wanted,
+            target=reach.target + best.off,
+            wanted=wanted + best.off,
+            classes=class_results(best.by_class, slo, reach.target),
             reach=reach.share,
             beyond_reach=reach.why,
             arrivals=words_of(drawn(sent, 1, 0) if replayed is None else replayed),
@@ -251,6 +250,40 @@ def certified(
         cautions=(*best.plan.cautions, *word_on_headroom(asked.options)),
     )
     return found, judge
+
+
+def _judged(
+    question: Question,
+    sent: Workload,
+    log: Arrivals | None,
+    *,
+    slo: Slo,
+    target: float,
+    policy: str,
+    drawn: Callable[[Workload, int, int], Arrivals],
+    requests: int | None,
+    say: Callable[[str], None],
+) -> Judge:
+    """Who judges plans for the requests that are sent, drawn or of a log."""
+    return Judge(
+        question=question,
+        slo=slo,
+        target=target,
+        policy=policy,
+        draw=partial(drawn, sent) if log is None else partial(stretch_at, log),
+        requests=requests or shortest(sent, slo),
+        rarity=rarity(sent),
+        say=say,
+        replays=None if log is None else replays_of(len(log)),
+    )
+
+
+def _found_of_class(
+    judged: Callable[..., Judge], sent: Workload, log: Arrivals | None, lone: Mask, question: Question, place: int
+) -> Trial:
+    """The cheapest proven fleet for the requests of one class of all that are sent."""
+    own = None if log is None else log.chosen(np.flatnonzero(log.class_of == place))
+    return _found(judged(question, only_class(sent, place) or sent, own), lone, None)[0]
 
 
 def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Trial | None]:
@@ -336,30 +369,6 @@ def _carried(question: Question) -> Workload:
     return replace(workload, request_rate=workload.request_rate * served)
 
 
-def _of_sizes(observed: Arrivals | None, workload: Workload, whole: Workload) -> Arrivals | None:
-    """The observed requests without those of sizes that are left out of the whole traffic."""
-    is_left_out = (whole.request_rate > 0) & (workload.request_rate <= 0)
-    return observed if observed is None or not is_left_out.any() else observed.within(whole.buckets, ~is_left_out)
-
-
-def _carried_of(log: Arrivals, carried: Workload, context: int) -> Arrivals:
-    """The requests of a log that are planned for."""
-    return within_context(log.within(carried.buckets, carried.request_rate > 0), context)
-
-
-def _stretch_at(log: Arrivals, requests: int, start: int) -> Arrivals:
-    return stretch(log, start, requests)
-
-
-def _shortest(workload: Workload, slo: Slo) -> int:
-    """Requests that arrive while requests that wait and run as long as the SLO allows come and go some times."""
-    weight = workload.request_rate / workload.total_rate
-    outputs = float((weight * workload.output_tokens).sum())
-    allowed = slo.longest_stay_s(outputs)
-    stay_s = slo.limits.get("ttft", 0.0) + outputs * _TOKEN_S if allowed is None else float(allowed)
-    return int(np.clip(math.ceil(_STAYS * stay_s * workload.total_rate), LEAST_REQUESTS, MOST_REQUESTS))
-
-
 def _start(question: Question, carried: Array) -> Array:
     """Factors to begin the search for mixes with (R, I, O): what single types carry, and a guess for the others."""
     known = carried[np.isfinite(carried)]
@@ -375,10 +384,10 @@ def _certificate(
     plan = best.plan
     names = [one.name for one in plan.replica_types]
     return Certificate(
-        target=judge.target,
-        attainment=best.attainment.value,
-        low=best.attainment.low,
-        requests=sum(map(len, best.samples)) // len(best.samples),
+        target=judge.target + best.off,
+        attainment=best.attainment.value + best.off,
+        low=best.attainment.low + best.off,
+        requests=best.requests // len(best.samples),
         seeds=len(best.samples),
         policy=judge.policy,
         cost_before_per_h=rent(before),

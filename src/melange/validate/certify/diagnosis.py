@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,6 +75,27 @@ def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *,
             hint="loosen the limit, or offer faster replica types",
         )
     return Reach(share=bound.share, target=target, why=why)
+
+
+def reach_of_all(
+    question: Question, slo: Slo, arrivals: Mapping[int, Arrivals], wanted: float, *, is_log: bool = False
+) -> Reach:
+    """:func:`reach_of` of the class whose target is lowered most, as far from the first one's target.
+
+    ``arrivals`` are the requests of each class by its place; without classes all of them, under 0.
+    """
+    if not slo.classes:
+        return reach_of(question, slo, arrivals[0], wanted, is_log=is_log)
+    found = []
+    for k, own in arrivals.items():
+        one, off = slo.classes[k], slo.offsets[k]
+        try:
+            reach = reach_of(question, one.slo, own, wanted + off, is_log=is_log)
+        except InfeasibleError as error:
+            raise InfeasibleError(f"{one.name}: {error}", reasons=error.reasons, hint=error.hint) from error
+        why = tuple(f"{one.name}: {sentence}" for sentence in reach.why)
+        found.append(Reach(share=reach.share - off, target=reach.target - off, why=why))
+    return min(found, key=lambda reach: reach.target)
 
 
 def lowered(reach: Reach, wanted: float, judge: Judge, error: InfeasibleError) -> Reach:

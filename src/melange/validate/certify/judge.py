@@ -11,12 +11,13 @@ from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.slo import Slo
 from melange.units import percent
-from melange.validate.attainment import AT_LIMIT, attainment, limit_ratio, met
+from melange.validate.attainment import met, share_met
 from melange.validate.causes import CAUSE_NAMES, causes, share_by_cause
+from melange.validate.certify.ease import ease_of
 from melange.validate.certify.effort import work_of
 from melange.validate.certify.looks import Looks
 from melange.validate.certify.miss_clusters import least_missed
-from melange.validate.certify.plan_trial import MOST_USED, Trial, cells_of
+from melange.validate.certify.plan_trial import MOST_USED, Trial, cells_of, samples_with, worst_of
 from melange.validate.certify.requests import Replays
 from melange.validate.certify.runs_ahead import RunsAhead
 from melange.validate.certify.spare import without_spare
@@ -71,11 +72,6 @@ _FRESH, _LONG = 1_000, 2_000
 # Times the requests of a proof that a longer one has at least; times as many as would just prove what was seen; and
 # times where that is below the target. Judgments.
 _LEAST_MORE, _ROOM, _MORE = 1.5, 1.3, 3.0
-# How steeply a request counts as it nears its limit: less steep, and requests far from it count as well; steeper, and
-# only misses do, of which there are few. 4: no difference; 16: one plan costs 10 % more, one 5 % less.
-_SHARPNESS = 8.0
-# A request that takes next to nothing, over its limit: keeps the power finite.
-_LEAST_RATIO = 1e-9
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -105,6 +101,8 @@ class Judge:
         By which part of its interval's lower half a plan must be above the target to count as one that holds, 0-1.
     replays
         Stretches of a log, all of which decide together; None: requests are drawn, as many as are needed to tell.
+    rarity
+        Times the usual requests of a run, for enough of each class to be among them; 1 without classes.
     full
         Rates at full throughput (R, I, O) [1/s].
     looks
@@ -125,6 +123,7 @@ class Judge:
     known: dict[bytes, Trial] = field(default_factory=dict)
     strictness: float = _STRICTNESS
     replays: Replays | None = None
+    rarity: float = 1.0
     looks: Looks = field(default_factory=Looks)
     work_s: float = 0.0
     further_s: float = _MOST_FURTHER_S
@@ -167,7 +166,7 @@ class Judge:
             return trial.attainment.high < self.target or not trial.keeps_up
         held = trial.attainment
         is_below = held.value + _SURELY * (held.high - held.value) < self.target
-        return is_below and least_missed(trial.samples) > 1.0 - self.target
+        return is_below and least_missed(trial.samples) > 1.0 - self.target - trial.off
 
     def is_proven(self, proof: Trial) -> bool:
         """Whether a proof has shown that a plan holds, all looks so far considered."""
@@ -231,12 +230,12 @@ class Judge:
     @property
     def run_length(self) -> int:
         """Requests of a run by which plans are told from each other."""
-        return max(_LEAST_RUN, self.requests)
+        return max(int(_LEAST_RUN * self.rarity), self.requests)
 
     @property
     def proof_length(self) -> int:
         """Requests of a run by which a plan is proven."""
-        return max(_PROOF_REQUESTS, min(int(_PROOF_TIMES * self.requests), MOST_REQUESTS))
+        return max(int(_PROOF_REQUESTS * self.rarity), min(int(_PROOF_TIMES * self.requests), MOST_REQUESTS))
 
     def shown(self, plan: Plan) -> float:
         """Share of the requests that meet the SLO under any plan, in a few of the runs of a proof."""
@@ -246,7 +245,7 @@ class Judge:
             sets = self.replays.proving
         self._ahead.prepare(plan, [(length, start) for start, length in sets])
         runs = [self._run(plan, length, start) for start, length in sets]
-        return float(np.mean([met(run.outcome, self.slo)[run.counted].mean() for run in runs]))
+        return float(np.mean([share_met(run.outcome, self.slo, run.counted) for run in runs]))
 
     def proof(self, trial: Trial) -> Trial:
         """A plan on requests of its own, or on a log; ended early where it surely misses."""
@@ -263,7 +262,7 @@ class Judge:
     def _is_too_short(self, proof: Trial) -> bool:
         """Whether a plan that seems to hold may not, because its fleet had not filled yet."""
         seems_to_hold = proof.attainment.high >= self.target
-        return seems_to_hold and self.proof_length < MOST_REQUESTS and falls(proof.samples, self.target)
+        return seems_to_hold and self.proof_length < MOST_REQUESTS and falls(proof.samples, self.target + proof.off)
 
     def _length_for(self, trial: Trial) -> int:
         """Requests of a run that proves a plan: a fleet that is nearly full takes long to come to rest."""
@@ -300,7 +299,7 @@ class Judge:
         """
         number, extra_s = _LONG, _SAVING_S * saves
         while self.replays is None and proof.keeps_up and proof.attainment.high >= self.target:
-            seen, above = sum(map(len, proof.samples)), proof.attainment.value - self.target
+            seen, above = proof.requests, proof.attainment.value - self.target
             times = max(_LEAST_MORE, _ROOM * (self._doubt(proof) / above) ** 2) if above > 0.0 else _MORE
             if self.is_proven(proof) or times * proof.work_s > self.further_s + extra_s:
                 break
@@ -334,16 +333,19 @@ class Judge:
         tables = np.zeros((3, *shape)) if before is None else np.stack([before.sent, before.missed, before.hopeless])
         for table, chosen in zip(tables, (mask, mask & ~is_met, mask & is_hopeless), strict=True):
             np.add.at(table.reshape(-1), cells[chosen & (cells >= 0)], 1.0)
-        samples = (*(before.samples if before else ()), is_met[mask])
+        by_class = samples_with(before, run, is_met, self.slo)
+        worst, off, held = worst_of(by_class, self.slo)
         shares = (*(before.causes if before else ()), share_by_cause(found[mask]))
         return Trial(
             plan=plan,
             factor=factor,
-            attainment=attainment(samples),
+            attainment=held,
             sent=tables[0],
             missed=tables[1],
             hopeless=tables[2],
-            samples=samples,
+            by_class=by_class,
+            worst=worst,
+            off=off,
             causes=shares,
             used=np.zeros(shape[0]),
             shortest=self.requests,
@@ -368,10 +370,7 @@ class Judge:
         if key not in self._eased:
             self._ahead.prepare(plan, self._sets(sets))
             runs = [self._run(plan, *one) for one in self._sets(sets)]
-            ratios = [limit_ratio(one.outcome, self.slo)[one.counted] for one in runs]
-            over = np.maximum(np.concatenate(ratios), _LEAST_RATIO)
-            strain = float((1.0 / (1.0 + over**-_SHARPNESS)).mean())
-            self._eased[key] = (float(np.mean([(ratio <= AT_LIMIT).mean() for ratio in ratios])), strain)
+            self._eased[key] = ease_of(runs, self.slo)
         return self._eased[key]
 
     def _sets(self, sets: int) -> list[tuple[int, int]]:
@@ -393,4 +392,4 @@ class Judge:
         """A simulation of a plan; where replicas are spare, of what is left without them, in the worst case."""
         runs = self._ahead.runs(plan, requests, seed)
         self.work_s += sum(map(work_of, runs))
-        return min(runs, key=lambda run: float(met(run.outcome, self.slo)[run.counted].mean()))
+        return min(runs, key=lambda run: share_met(run.outcome, self.slo, run.counted))

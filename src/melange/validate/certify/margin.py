@@ -17,7 +17,7 @@ import numpy as np
 from melange.plan.plan import Plan
 from melange.plan.routing import replica_engines, types_of
 from melange.replica.step_errors import step_factors
-from melange.validate.attainment import met
+from melange.validate.attainment import share_met
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import MOST_USED
 from melange.validate.certify.spare import without_spare
@@ -88,7 +88,7 @@ class Trials:
         shares = []
         for counts in without_spare(plan):
             runs = [simulate(plan, one, policy=self.policy, slowdown=slowdown, counts=counts) for one in self.arrivals]
-            shares.append(float(np.mean([met(run.outcome, plan.slo)[run.counted].mean() for run in runs])))
+            shares.append(float(np.mean([share_met(run.outcome, plan.slo, run.counted) for run in runs])))
         return min(shares)
 
 

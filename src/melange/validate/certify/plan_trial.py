@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.plan.plan import Plan
-from melange.validate.attainment import Interval
+from melange.slo import Slo
+from melange.validate.attainment import Interval, attainment, by_class
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run
 from melange.workload.workload import Array, Mask
@@ -30,11 +31,16 @@ class Trial:
     factor
         What the rates were multiplied with to find it (R, I, O).
     attainment
-        Share of requests that met the SLO, with its interval.
+        Share of requests that met the SLO, with its interval; with classes that of the class that is farthest below its
+        target, as far from the first one's.
     sent, missed, hopeless
         Requests by type and bucket (R, I, O): all, those that missed, and those that would have missed alone.
-    samples
-        Whether each counted request met the SLO, for each run.
+    by_class
+        Whether each counted request met the SLO, by class and run (K): all in one without classes.
+    worst
+        The class that is farthest below its target.
+    off
+        By how much that target is above the first one's.
     causes
         Share of the requests that missed by cause, for each run.
     used
@@ -53,12 +59,24 @@ class Trial:
     sent: Array
     missed: Array
     hopeless: Array
-    samples: tuple[Mask, ...]
+    by_class: tuple[tuple[Mask, ...], ...]
+    worst: int
+    off: float
     causes: tuple[Mapping[str, float], ...]
     used: Array
     shortest: int
     is_refuted: bool = False
     work_s: float = 0.0
+
+    @property
+    def samples(self) -> tuple[Mask, ...]:
+        """Whether each counted request of the worst class met the SLO, for each run."""
+        return self.by_class[self.worst]
+
+    @property
+    def requests(self) -> int:
+        """Counted requests of all runs."""
+        return sum(len(run) for runs in self.by_class for run in runs)
 
     @property
     def excess(self) -> Array:
@@ -73,9 +91,24 @@ class Trial:
 
 def cells_of(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
     """Place of each request in a table over type and bucket, flattened (N,); -1 where no replica took it."""
-    buckets = run.plan.workload.buckets
-    i = np.minimum(np.searchsorted(buckets.input_edges, run.outcome.input_tokens), shape[1] - 1)
-    o = np.minimum(np.searchsorted(buckets.output_edges, run.outcome.output_tokens), shape[2] - 1)
+    outcome = run.outcome
+    cell = run.plan.workload.buckets.cells(outcome.input_tokens, outcome.output_tokens, run.arrivals.class_of)
     t = type_of_requests(run).astype(int)
     r = np.asarray(run.types)[np.maximum(t, 0)]
-    return np.where(t >= 0, (r * shape[1] + i) * shape[2] + o, -1)
+    return np.where(t >= 0, r * shape[1] * shape[2] + cell, -1)
+
+
+def samples_with(before: Trial | None, run: Run, is_met: Mask, slo: Slo) -> tuple[tuple[Mask, ...], ...]:
+    """Whether each counted request met the SLO, by class and run, with those of one more run (N,)."""
+    class_of = None if run.outcome.class_of is None else run.outcome.class_of[run.counted]
+    parts = by_class(is_met[run.counted], class_of, slo)
+    earlier: tuple[tuple[Mask, ...], ...] = before.by_class if before else ((),) * len(parts)
+    return tuple((*known, part) for known, part in zip(earlier, parts, strict=True))
+
+
+def worst_of(samples: tuple[tuple[Mask, ...], ...], slo: Slo) -> tuple[int, float, Interval]:
+    """The class farthest below its target, by how much that is above the first one's, and its attainment less that."""
+    found = {k: attainment(one) for k, one in enumerate(samples) if sum(map(len, one))}
+    worst = min(found, key=lambda k: found[k].low - slo.offsets[k])
+    held, off = found[worst], slo.offsets[worst]
+    return worst, off, Interval(value=held.value - off, low=held.low - off, high=held.high - off)

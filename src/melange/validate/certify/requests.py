@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from melange.validate.attainment import wilson
-from melange.validate.replay import counting
+from melange.validate.replay import counting, stretch
+from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals
+from melange.workload.workload import Workload
 
 # Logs of up to this many requests are replayed whole: by each plan that is tried (a tenth of a second), and by one that
 # is to be certified (half a second, 0.3 GiB). Judgments: more takes longer, less sees less of the log.
@@ -56,7 +60,31 @@ def is_replayed(observed: Arrivals | None, burstiness: float | None, target: flo
     """Whether the log is replayed: no burstiness is given, and the log is long enough to show the target."""
     if observed is None or burstiness is not None or observed.is_shuffled or not observed.has_pace:
         return False
-    if wilson(1.0, len(observed))[0] >= target:
+    rarest = len(observed) if observed.class_of is None else int(np.bincount(observed.class_of).min())
+    if wilson(1.0, rarest)[0] >= target:
         return True
     say(f"the log's {len(observed):,} requests are too few to show {target:.2%}: more are drawn, with Poisson arrivals")
     return False
+
+
+def of_sizes(observed: Arrivals | None, workload: Workload, whole: Workload) -> Arrivals | None:
+    """The observed requests without those of sizes that are left out of the whole traffic."""
+    is_left_out = (whole.request_rate > 0) & (workload.request_rate <= 0)
+    return observed if observed is None or not is_left_out.any() else observed.within(whole.buckets, ~is_left_out)
+
+
+def carried_of(log: Arrivals, carried: Workload, context: int) -> Arrivals:
+    """The requests of a log that are planned for."""
+    return within_context(log.within(carried.buckets, carried.request_rate > 0), context)
+
+
+def stretch_at(log: Arrivals, requests: int, start: int) -> Arrivals:
+    """Requests of a log from a position on, as :class:`~melange.validate.certify.judge.Judge` draws them."""
+    return stretch(log, start, requests)
+
+
+def by_class_of(log: Arrivals) -> dict[int, Arrivals]:
+    """The requests of each class of a log, by its place; all of them without classes."""
+    if log.class_of is None:
+        return {0: log}
+    return {int(k): log.chosen(np.flatnonzero(log.class_of == k)) for k in np.unique(log.class_of)}

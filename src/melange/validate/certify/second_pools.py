@@ -86,20 +86,22 @@ class _Split:
         instances, share = plan.instances.copy(), plan.share.copy()
         instances[self.place], instances[self.second] = self.short, self.long
         both = share[self.place] + share[self.second]
-        is_long = np.arange(len(both))[:, None] > self.last
+        inputs = len(plan.workload.buckets.input_edges)
+        is_long = (np.arange(len(both)) % inputs)[:, None] > self.last
         share[self.place], share[self.second] = both * ~is_long, both * is_long
         cost = float(instances @ np.array([one.cost_per_h for one in plan.replica_types]))
         return as_asked(replace(plan, instances=instances, share=share, cost_per_h=cost), plan.question)
 
 
-def with_pools(question: Question, places: Sequence[int]) -> Question:
-    """The question with second pools of some of its types, as types of their own at the end.
+def with_pools(question: Question, added: Sequence[tuple[int, str]]) -> Question:
+    """The question with further pools of some of its types (place, what the pool is called), at the end.
 
     What is asked of a type by its name is asked of its second pool too. ``max_types`` counts both.
     """
     profile, options = question.profile, question.options
+    places = [place for place, _ in added]
     rows = [*range(len(profile.replica_types)), *places]
-    pools = tuple(pool_of(profile.replica_types[r], LONG_POOL) for r in places)
+    pools = tuple(pool_of(profile.replica_types[r], pool) for r, pool in added)
     spare = options.spare_replicas
     if isinstance(spare, Mapping):
         named = zip(places, pools, strict=True)
@@ -136,7 +138,7 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     places = sorted({int(r) for one in bases for r in np.flatnonzero(one.plan.instances > 1)})
     if not places:
         return None
-    pooled = replace(judge, question=with_pools(judge.question, places), known={})
+    pooled = replace(judge, question=with_pools(judge.question, [(r, LONG_POOL) for r in places]), known={})
     effort = Effort(judge=pooled, first=pooled.work_s, most_s=_MOST_S)
     found = best
     for base in bases:
@@ -202,6 +204,7 @@ def _splits(plan: Plan, place: int, second: int, full: Array) -> list[_Split]:
     """Ways to split a type's prompts in two, with its instances in proportion to the work."""
     rate = plan.share[place] * plan.workload.request_rate
     work = np.divide(rate, full[place], out=np.zeros_like(rate), where=full[place] > 0).sum(axis=1)
+    work = work.reshape(-1, len(plan.workload.buckets.input_edges)).sum(axis=0)  # of all classes
     below, count = np.cumsum(work) / work.sum(), int(plan.instances[place])
     replica_type = plan.replica_types[place]
     spare = own_spare(plan.options, replica_type.name)
@@ -272,5 +275,5 @@ def of_all_types(plan: Plan, question: Question, kept: Mask) -> Plan:
     """A plan of the types that were kept, and of second pools of some of them, as an answer to the whole question."""
     names = [one.name for one in question.profile.replica_types]
     pools = [one for one in plan.replica_types if one.pool and one.name not in names]
-    places = [names.index(one.type_name) for one in pools]
-    return widened(plan, with_pools(question, places), np.append(kept, np.ones(len(places), bool)))
+    added = [(names.index(one.type_name), one.pool) for one in pools]
+    return widened(plan, with_pools(question, added), np.append(kept, np.ones(len(added), bool)))

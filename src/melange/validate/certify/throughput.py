@@ -84,7 +84,7 @@ def used_throughput(
     needed = max(_BATCHES * _batch_of(plan, int(r), rate[r]) * kept[r] / came[r] for r in short)
     drawn = arrivals(int(np.clip(needed, _LEAST_REQUESTS, _MOST_REQUESTS)), _NUMBER)
     scale = _OVERLOAD * float((kept[short] / held[short]).max())
-    run = simulate(plan, drawn.at_rate(drawn.rate * scale), policy=policy, counts=fewer)
+    run = simulate(plan, drawn.at_rate(drawn.rate * scale), policy=policy, counts=fewer, in_order=True)
     until = float(run.outcome.arrival_s[-1])
     is_counted = (run.outcome.finish_s >= until / 2) & (run.outcome.finish_s <= until)
     place_of = type_of_requests(run)

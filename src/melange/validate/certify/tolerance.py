@@ -7,6 +7,7 @@ may miss under a target of 99 %, and the type that is cheapest for all others ma
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -54,16 +55,23 @@ def with_tolerance(question: Question, slo: Slo, target: float) -> tuple[Questio
     profile, workload = question.profile, question.workload
     sizes = sizes_of(workload)
     wanted = workload.request_rate > 0
-    alone, relaxed = _by_type(profile, slo, sizes)
+    limits = _limits_by_size(slo, workload)
+    alone, relaxed = _by_type(profile, limits, sizes)
     alone[~allowed_types(question)] = np.inf
     never = wanted & (alone > 1).all(axis=0)
-    room = _PART * (1.0 - target) * workload.total_rate
+    parts = _classes(workload)
     rates, low, high = (getattr(profile, name).copy() for name in ("max_request_rate", "low", "high"))
     lone = np.zeros(rates.shape, bool)
     for r in range(len(rates)):
-        chosen = _chosen(rates[r], relaxed[r], workload, never, room)
-        lone_room = _LONE * (1.0 - target) * workload.total_rate
-        lone[r] = ~chosen & _of_one_type(rates[r], alone[r], relaxed[r], workload, lone_room)
+        chosen, alone_able = np.zeros(wanted.shape, bool), []
+        for part, off in zip(parts, slo.offsets, strict=True):
+            requests, misses = workload.request_rate[part], 1.0 - target - off
+            room = _PART * misses * float(requests.sum())
+            chosen[part] = _chosen(rates[r][part], relaxed[r][part], requests, never[part], room)
+            lone_room = _LONE * misses * float(requests.sum())
+            alone_able.append(_of_one_type(rates[r][part], alone[r][part], relaxed[r][part], requests, lone_room))
+        if all(able is not None for able in alone_able):
+            lone[r] = ~chosen & np.concatenate([able for able in alone_able if able is not None])
         for table in (low, rates, high):
             table[r] = np.where(chosen | lone[r], np.maximum(table[r], relaxed[r]), table[r])
     reason = np.where(rates > 0, 0, profile.reason)
@@ -71,9 +79,20 @@ def with_tolerance(question: Question, slo: Slo, target: float) -> tuple[Questio
     return replace(question, profile=profile), lone
 
 
-def _chosen(rate: Array, relaxed: Array, workload: Workload, never: Mask, room: float) -> Mask:
+def _classes(workload: Workload) -> list[slice]:
+    """The rows of each class: each has its own room to miss; all without classes."""
+    rows = len(workload.buckets.input_edges)
+    return [slice(first, first + rows) for first in range(0, workload.buckets.shape[0], rows)]
+
+
+def _limits_by_size(slo: Slo, workload: Workload) -> dict[str, Array]:
+    """The limits of each size by metric (I, O) [s]; infinite where its class has none."""
+    limits = slo.limits_of(workload.buckets.class_of_rows)
+    return {name: np.broadcast_to(np.asarray(one, float), workload.buckets.shape) for name, one in limits.items()}
+
+
+def _chosen(rate: Array, relaxed: Array, requests: Array, never: Mask, room: float) -> Mask:
     """The sizes that may miss on a type (I, O): those that no type answers in time, and the most costly others."""
-    requests = workload.request_rate
     with np.errstate(divide="ignore", invalid="ignore"):
         saved = np.where((requests > 0) & (relaxed > rate), 1 / rate - 1 / relaxed, 0.0)  # replicas a request/s
     # One that is too frequent to miss comes last, or it would take the room from those that are not.
@@ -84,15 +103,15 @@ def _chosen(rate: Array, relaxed: Array, workload: Workload, never: Mask, room: 
     return np.asarray((chosen.reshape(rate.shape) & (saved > 0)) | (never & (relaxed > 0)))
 
 
-def _of_one_type(rate: Array, alone: Array, relaxed: Array, workload: Workload, room: float) -> Mask:
-    """The sizes that a type has to serve in a fleet of its own (I, O): none where too many miss even alone."""
-    wanted = workload.request_rate > 0
+def _of_one_type(rate: Array, alone: Array, relaxed: Array, requests: Array, room: float) -> Mask | None:
+    """The sizes that a type has to serve in a fleet of its own (I, O); None where too many miss even alone."""
+    wanted = requests > 0
     late = wanted & (alone > 1)
-    is_able = bool((relaxed > 0)[wanted].all()) and float(workload.request_rate[late].sum()) <= room
-    return np.asarray(wanted & (rate <= 0) & is_able)
+    is_able = bool((relaxed > 0)[wanted].all()) and float(requests[late].sum()) <= room
+    return np.asarray(wanted & (rate <= 0)) if is_able else None
 
 
-def _by_type(profile: Profile, slo: Slo, sizes: Sizes) -> tuple[Array, Array]:
+def _by_type(profile: Profile, limits: Mapping[str, Array], sizes: Sizes) -> tuple[Array, Array]:
     """What a size takes alone over its limits, and the rate under limits with room for that (R, I, O)."""
     shape = profile.max_request_rate.shape
     alone, relaxed = np.ones(shape), np.zeros(shape)
@@ -101,17 +120,18 @@ def _by_type(profile: Profile, slo: Slo, sizes: Sizes) -> tuple[Array, Array]:
         if engine is None:
             continue
         if engine not in by_engine:
-            by_engine[engine] = _of_engine(engine, slo, sizes)
+            by_engine[engine] = _of_engine(engine, limits, sizes)
         alone[r], relaxed[r] = by_engine[engine]
     return alone, relaxed
 
 
-def _of_engine(engine: Engine, slo: Slo, sizes: Sizes) -> tuple[Array, Array]:
+def _of_engine(engine: Engine, limits: Mapping[str, Array], sizes: Sizes) -> tuple[Array, Array]:
     inputs, outputs = sizes.inputs.ravel(), sizes.outputs.ravel()
     cached = np.broadcast_to(np.asarray(sizes.cached, float), sizes.inputs.shape).ravel()
-    ratio = limit_ratios(engine, slo, inputs, outputs, cached).max(axis=0).reshape(sizes.inputs.shape)
+    flat = {metric: limit.ravel() for metric, limit in limits.items()}
+    ratio = limit_ratios(engine, flat, inputs, outputs, cached).max(axis=0).reshape(sizes.inputs.shape)
     sizes = sizes.kept(engine.prefix_kept)
     times = _ROOM * np.maximum(np.where(np.isfinite(ratio), ratio, 1.0), 1.0)
-    limits = {metric: limit * times for metric, limit in slo.limits.items()}
-    rate = rate_within(replicas_like(engine), sizes, limits, largest_batch_of(engine, sizes))
+    wider = {metric: limit * times for metric, limit in limits.items()}
+    rate = rate_within(replicas_like(engine), sizes, wider, largest_batch_of(engine, sizes))
     return ratio[0], np.where(np.isfinite(ratio), rate, 0.0)[0]

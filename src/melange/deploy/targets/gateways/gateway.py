@@ -16,8 +16,9 @@ from melange.deploy.pools import Pool, pools_of
 from melange.deploy.target import Target
 from melange.deploy.targets.gateways.gateway_options import GatewayOptions, parse_listen
 from melange.deploy.targets.gateways.routes import Route, Routes, routes_of
-from melange.errors import Caution
+from melange.errors import Caution, InputError
 from melange.plan.plan import Plan
+from melange.plan.without_classes import routed_by_class, without_classes
 from melange.units import KIB
 
 # Bodies that are read whole before they are sent on hold the longest prompt with room for escapes and for tools. Less
@@ -117,6 +118,12 @@ def _gateway_of(plan: Plan, options: GatewayOptions, written: date) -> tuple[Gat
     InputError
         A plan without replicas or with numbered buckets; replicas that do not fit the plan.
     """
+    if found := routed_by_class(plan):
+        raise InputError(
+            f"the plan routes requests of one size by their class ({found[0]}), and a gateway knows sizes only",
+            hint="melange balance knows classes by their priority; or plan each class as a service of its own",
+        )
+    plan = without_classes(plan)
     host, port = parse_listen(options.listen)
     pools, cautions = pools_of(plan, options.replicas)
     gateway = Gateway(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from melange.errors import InputError
 from melange.plan.plan import Plan
+from melange.plan.without_classes import without_classes
 from melange.workload.workload import Array
 
 # Requests of a route take turns; a turn k goes to where (k STEP) mod TURNS falls. In TURNS turns in a row each type
@@ -115,6 +116,7 @@ def routes_of(plan: Plan) -> Routes:
             "plan: its buckets are only numbered, without token counts, so a gateway cannot distinguish them",
             hint="plan a workload with input and output edges",
         )
+    plan = without_classes(plan)
     used = [r for r, one in enumerate(plan.replica_types) if plan.replicas[one.name] > 0]
     if not used:
         raise InputError("plan: no replicas")
