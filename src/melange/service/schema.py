@@ -27,6 +27,7 @@ from melange.slo import REQUESTS, Slo
 from melange.units import GB, MS_PER_S, ms
 from melange.workload.clock import parse_duration
 from melange.workload.fields import Choice
+from melange.workload.object_storage import remote_url
 from melange.workload.warehouse import WarehouseTable
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
 
@@ -160,8 +161,8 @@ class WorkloadSection(Section):
             )
         return named[0]
 
-    def log(self, path: Callable[[str], Path]) -> Path | WarehouseTable:
-        """The log of requests that is the source: a file, its name resolved by ``path``, or a table.
+    def log(self, path: Callable[[str], Path]) -> Path | str | WarehouseTable:
+        """The log of requests that is the source: a file, its name resolved by ``path``, an address, or a table.
 
         Raises
         ------
@@ -169,7 +170,7 @@ class WorkloadSection(Section):
             A table without a connection, or a connection that cannot be.
         """
         if self.table is None:
-            return path(self.trace or "")
+            return remote_url(self.trace) or path(self.trace or "")
         if self.connection is None:
             raise InputError(
                 "workload.table needs workload.connection",
