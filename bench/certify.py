@@ -244,6 +244,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="certificates whose median time is taken")
     parser.add_argument("--eras", nargs="+", default=list(ERAS), help="vllm-0.2, vllm-1")
     parser.add_argument("--moves", type=int, default=40, help="moves of prompts tried in each cheaper fleet")
+    parser.add_argument("--above", type=float, default=MEDIAN_COST, help="over the closed form: cheaper ones are tried")
     parser.add_argument("--no-cheaper", action="store_true", help="do not look at cheaper fleets")
     given = parser.parse_args()
     certified(next(cases(1.0, ("vllm-1",))), given.requests, 1)  # loaded
@@ -257,7 +258,7 @@ def main() -> None:
     _print_bars(found)
     if not given.no_cheaper:
         for row, _, _ in found:
-            if row.price > MOST_COST:
+            if row.price > given.above:
                 print(f"below {row.plan.cost_per_h:.2f} USD/h for {row.name}: {cheaper(row, given.moves)}", flush=True)
     said, cpu_s = hopeless()
     print(f"TTFT <= 10 ms, less than nearly all prompts take: {cpu_s:.1f} s of CPU until: {said}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import melange
+from melange.units import saved
 
 SOURCE = Path(melange.__file__).parent
 # What makes one unit of another: of time, of bytes by thousands and by 1,024, thousands and millions of something.
@@ -137,3 +138,10 @@ def test_a_conversion_is_recognized(code: str) -> None:
 def test_tolerances_counts_and_percentages_are_none(code: str) -> None:
     """They change no unit."""
     assert not list(conversions(code))
+
+
+@pytest.mark.parametrize(("cost", "against", "part"), [(6, 8, 0.25), (8, 6, -1 / 3), (1, None, None), (1, 0, None)])
+def test_what_is_saved_against_another_cost(cost: float, against: float | None, part: float | None) -> None:
+    """Nothing where there is none to compare with, or none that a float can divide by."""
+    assert saved(cost, against) == (None if part is None else pytest.approx(part))
+    assert saved(1e9, 5e-324) is None

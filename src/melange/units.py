@@ -5,6 +5,7 @@ A factor is named after both units (``MS_PER_S``), a number of bytes after its u
 
 from __future__ import annotations
 
+import math
 from decimal import Decimal
 
 S_PER_NS, S_PER_US, S_PER_MS = 1e-9, 1e-6, 1e-3
@@ -76,3 +77,11 @@ def duration(time_s: float) -> str:
     ('56.4 ms', '12.5 s')
     """
     return f"{significant(time_s)} s" if time_s >= 1 else f"{significant(ms(time_s))} ms"
+
+
+def saved(cost: float, against: float | None) -> float | None:
+    """Part of a cost that another one saves, at most 1; None where there is none, or next to none, to compare with."""
+    if against is None or against <= 0:
+        return None
+    part = 1.0 - cost / against
+    return part if math.isfinite(part) else None

@@ -3,13 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import command
 
-MELANGE = Path(sys.executable).with_name("melange")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SERVICE = """\
 model: meta-llama/Llama-3.1-8B
@@ -32,9 +31,7 @@ def run(tmp_path: Path) -> Run:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "dumb"}
-        return subprocess.run(
-            [MELANGE, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-        )
+        return command(*arguments, cwd=tmp_path, environment=environment)
 
     return run
 

@@ -3,17 +3,16 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import command
 
 import melange
 
 ROOT = Path(__file__).resolve().parents[2]
-MELANGE = Path(sys.executable).with_name("melange")
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -23,9 +22,7 @@ def run(tmp_path: Path) -> Run:
 
     def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "dumb"}
-        return subprocess.run(
-            [MELANGE, *map(str, arguments)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
-        )
+        return command(*arguments, cwd=tmp_path, environment=environment)
 
     return run
 
@@ -116,8 +113,8 @@ def test_profiles_of_several_types_are_planned_together(run: Run, tmp_path: Path
     assert found["cost_per_h"] == melange.solve(traffic, both).cost_per_h
     used = next(name for name, count in found["replicas"].items() if count)
     address = ("--replica", f"{used}=http://127.0.0.1:9")
-    for command in (("plan", "--quick", *inputs), ("balance", "plan.json", *address, "--profile", "L4.json")):
-        done = run(*command, "--profile", "L4.json")
+    for words in (("plan", "--quick", *inputs), ("balance", "plan.json", *address, "--profile", "L4.json")):
+        done = run(*words, "--profile", "L4.json")
         assert done.returncode == 2
         assert "L4.json and L4.json: replica_types: both contain" in done.stderr
 

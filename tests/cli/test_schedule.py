@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import command
 
-MELANGE = Path(sys.executable).with_name("melange")
 SERVICE = """\
 model: meta-llama/Llama-3.1-8B-Instruct
 slo: {tpot_ms: 80}
@@ -36,9 +35,7 @@ def folder(tmp_path: Path) -> Path:
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ``melange`` in a folder."""
     environment = os.environ | {"TERM": "dumb", "COLUMNS": "80"}
-    return subprocess.run(
-        [MELANGE, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
+    return command(*arguments, cwd=folder, environment=environment, timeout_s=300)
 
 
 def test_from_a_log_to_a_schedule(folder: Path) -> None:

@@ -1,11 +1,10 @@
 """Quantised variants through the real command."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-MELANGE = Path(sys.executable).with_name("melange")
+from forked import command
+
 SERVICE = """\
 model: meta-llama/Llama-3.1-70B
 slo: {tpot_ms: 60}
@@ -19,13 +18,8 @@ def test_a_plan_may_choose_variants_where_the_service_allows_them(tmp_path: Path
     (tmp_path / "service.yaml").write_text(SERVICE)
 
     def plan(*settings: str) -> dict[str, object]:
-        done = subprocess.run(
-            [MELANGE, "plan", "--quick", "service.yaml", "--json", *settings],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = command("plan", "--quick", "service.yaml", "--json", *settings, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
 
     published, allowed = plan(), plan("--set", "variants=[fp8, int4]")
@@ -41,8 +35,6 @@ def test_a_plan_may_choose_variants_where_the_service_allows_them(tmp_path: Path
 def test_variants_need_estimates(tmp_path: Path) -> None:
     """A measured profile alone cannot be quantized on paper."""
     (tmp_path / "service.yaml").write_text(f"{SERVICE}variants: fp8\nprofile: {{source: measured.json}}\n")
-    done = subprocess.run(
-        [MELANGE, "plan", "--quick", "service.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = command("plan", "--quick", "service.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert "variants are estimated" in done.stderr

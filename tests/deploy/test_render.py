@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from deploy_cases import GATEWAYS, plan_of, replica_type, two_types
+from forked import command
 from plan_cases import answering
 from simulated import engine
 
@@ -21,7 +21,6 @@ from melange.deploy.manifest import Manifest
 from melange.deploy.render import TARGETS
 from melange.errors import Caution, InputError
 
-MELANGE = Path(sys.executable).with_name("melange")
 URLS = {"A10G": ["http://10.0.0.1:8000", "http://10.0.0.2:8000"], "A100-80GB": ["http://10.0.0.3:8000"]}
 DAY = date(2026, 3, 1)
 
@@ -154,10 +153,7 @@ def test_a_manifest_is_written_to_a_folder(tmp_path: Path) -> None:
 
 def run(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """``melange deploy`` as a user runs it."""
-    command = [MELANGE, "deploy", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=60, env={**os.environ, **environment}
-    )
+    return command("deploy", *arguments, cwd=cwd, environment={**os.environ, **environment})
 
 
 def test_the_command_prints_or_writes(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from newer_formats import newer_formats, write_newer
 from read_in_process import (
     Command,
     arrivals,
@@ -108,6 +109,7 @@ def write_valid(folder: Path) -> None:
     over_time = Session(folder / "week.yaml")
     over_time.demand().save(folder / "demand.json")
     over_time.schedule(quick=True).save(folder / "schedule.json")
+    write_newer(folder)
     import duckdb
 
     duckdb.sql(f"COPY (FROM read_csv('{folder / 'log.csv'}')) TO '{folder / 'log.parquet'}' (FORMAT parquet)")
@@ -317,4 +319,5 @@ def formats(folder: Path) -> list[Format]:
         ),
         Format("keys", "keys.txt", b"# keys\nabcdefghijklmnopqrstuvwxyz\n", (keys,)),
         Format("cache", "rates.json", b'{"0123": [1.5, ""], "4567": [0, "too long"]}', (cache,)),
+        *(Format(*one) for one in newer_formats(folder)),
     ]

@@ -61,6 +61,19 @@ NAMES = (
         "replicas",
     ),
     *("keys", "cache"),
+    *(
+        "regions",
+        "round-trips",
+        "regional",
+        "joint",
+        "scheduled",
+        "layouts",
+        "pools",
+        "pools-plan",
+        "warehouse",
+        "tenants",
+    ),
+    *("state", "decisions", "log-spans", "page", "api-plan", "api-what-if", "api-validate", "api-deploy"),
 )
 
 

@@ -18,7 +18,13 @@ def test_no_plan_breaks_a_limit_or_is_proven_and_beaten(first: int) -> None:
 
 
 # Found by it in former releases: a loss with slices, thin traffic that no instance carried, a last replica lost.
-@pytest.mark.parametrize("seed", [1_000_027, 1_000_177, 1_000_181, 2_000_234, 2_001_132, 3_005_315])
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *(1_000_027, 1_000_177, 1_000_181, 2_000_234, 2_001_132, 3_005_315, 20_261_126_019_229, 20_261_126_019_921),
+        *(4_711_126_006_365, 4_711_126_006_946, 4_711_126_014_211),
+    ],
+)
 def test_programs_that_failed_stay_right(seed: int) -> None:
     """Each ended in an error of the solver, or was proven and beaten."""
     assert not finding(draw(seed))

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from forked import command
 from structure import Structure
 from tiny import HOSTILE, profile_of, replica_type
 
@@ -27,7 +28,6 @@ from melange.slo import Slo
 from melange.workload.workload import Buckets, Workload
 
 ROOT = Path(__file__).resolve().parents[2]
-MELANGE = Path(sys.executable).with_name("melange")
 
 
 def pages(study: Study, name: str = "toy.yaml") -> list[str]:
@@ -128,14 +128,7 @@ def run(tmp_path: Path) -> Run:
     """Run ``melange`` in an empty folder."""
 
     def run(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [MELANGE, *map(str, arguments)],
-            cwd=tmp_path,
-            env=os.environ | {"TERM": "dumb"} | environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        return command(*arguments, cwd=tmp_path, environment=os.environ | {"TERM": "dumb"} | environment)
 
     return run
 

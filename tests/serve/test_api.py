@@ -29,6 +29,7 @@ SERVICE = {
     "workload": {"dataset": "arena", "rate": 8},
     "offers": {"gpus": ["L4", "A10G"], "providers": ["aws"], "regions": ["us-east-1"]},
 }
+DRAFTS = {"method": "draft_model", "num_speculative_tokens": 2, "acceptance_rate": 0.5}
 TOKEN = "a-long-random-text"  # of the tests
 
 
@@ -169,6 +170,8 @@ def test_what_cannot_be_planned_says_why(server: Server) -> None:
         {"profile": {"anchors": ["{file}*"]}},
         {"profile": {"observed": "{file}"}},
         {"services": ["{file}"]},
+        {"regions": {"origins": {"a": {"share": 1, "at": "us-east-1"}}, "round_trips": "{file}"}},
+        {"engine": {"speculative": DRAFTS | {"model": "{file}"}}},
     ],
 )
 def test_no_file_of_the_server_is_read(change: dict[str, Any], server: Server, tmp_path: Path) -> None:
@@ -182,6 +185,25 @@ def test_no_file_of_the_server_is_read(change: dict[str, Any], server: Server, t
     assert found.status == 422
     assert "outside of the service's folder" in found.body["error"]["message"]
     assert "never" not in json.dumps(found.body)
+
+
+@pytest.mark.parametrize(
+    ("verb", "body", "said"),
+    [
+        ("plan", b'{"service": {}, "settings": {"a\\u0000b": 1}}', "the character NUL"),
+        ("plan", b'{"service": {}, "settings": {"\\ud800": 1}}', "which is no character"),
+        ("plan", b'{"service": "\\ud800"}', "which is no character"),
+        ("what-if", b'{"service": {}, "changes": ["a=%s"]}' % (b"x" * 200_000), "100,000 bytes each"),
+        ("what-if", b'{"service": {}, "changes": [%s"a=1"]}' % (b'"a=1",' * 100_000), "100,000 bytes each"),
+        ("plan", b'{"service": 3, "quick": NaN}', "valid dictionary"),
+        ("plan", b'{"service": {}, "\\ud800": 1}', "unable to parse raw data as a unicode string"),
+    ],
+)
+def test_a_text_that_no_command_can_hold_is_refused(verb: str, body: bytes, said: str, server: Server) -> None:
+    """Before there is a job: the system would cut it off, or never start the command."""
+    found = server.ask("POST", f"/v1/{verb}", body)
+    assert found.status == 422
+    assert said in json.dumps(found.body)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,10 @@ def test_an_origin_without_a_region_in_reach_says_why(service: Path) -> None:
         ("regions.origins.europe.at=pariss", "did you mean 'paris'"),
         ("regions.origins.europe.allowed=[eu-west-9]", "nothing is offered in 'eu-west-9'"),
         ("regions.origins={}", "at least 1"),
+        (
+            "regions.origins.europe={shar: 1, at: paris}",
+            "regions.origins.europe: unknown key 'shar'; did you mean 'share'",
+        ),
         ("regions.egress_usd_per_gb={mars: 1}", "nothing is offered in 'mars'"),
         ("regions.egress_usd_per_gb=-1", "egress_usd_per_gb"),
         ("regions.round_trips=none.csv", "none.csv: cannot be read"),

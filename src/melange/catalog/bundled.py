@@ -16,7 +16,7 @@ from melange.catalog.huggingface import read_model
 from melange.catalog.model import Model
 from melange.catalog.offer import Offer
 from melange.errors import InputError, unknown
-from melange.files import path_of
+from melange.files import path_in
 from melange.units import FLOPS_PER_TFLOPS, GB, MIB
 
 
@@ -131,7 +131,7 @@ def find_model(name_or_path: str | Path) -> Model:
     >>> find_model("llama-3.1-8b").name
     'meta-llama/Llama-3.1-8B'
     """
-    place = path_of(name_or_path)
+    place = path_in(Path(), str(name_or_path))
     if place.is_file() or (place / "config.json").is_file():
         return read_model(place)
     name = str(name_or_path)

@@ -7,17 +7,19 @@ providers in the same part of a country stand at the same place.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from melange.catalog.bundled import table
 from melange.errors import InputError, unknown
+from melange.files import read_text
+from melange.parsing import csv_rows
 from melange.units import MS_PER_S
 
 # What lies between users and a region at their own place, and between two regions of one place [s]: a judgment.
 NEAR_S = 0.01
+_COLUMNS = ("from", "to", "ms")
 # Where regions stand.
 _PLACES: Mapping[str, str] = {
     "us-east-1": "virginia",
@@ -82,27 +84,26 @@ def read_trips(path: Path) -> Trips:
     InputError
         A file that cannot be read, a missing column, or a row that is no round trip.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    return _both_ways(text, str(path))
+    return _both_ways(read_text(path).removeprefix("\ufeff"), str(path))
 
 
 def _both_ways(text: str, place: str) -> Trips:
-    trips: dict[tuple[str, str], float] = {}
-    rows = csv.DictReader(text.splitlines())
-    lacking = {"from", "to", "ms"} - set(rows.fieldnames or ())
+    rows = csv_rows(text.splitlines(keepends=True), place)
+    names = next(rows, (1, []))[1]
+    lacking = set(_COLUMNS) - set(names)
     if lacking:
         raise InputError(f"{place}: column {min(lacking)!r} is missing", hint="columns: from,to,ms")
-    for line, row in enumerate(rows, start=2):
+    at = [names.index(name) for name in _COLUMNS]
+    trips: dict[tuple[str, str], float] = {}
+    for line, row in rows:
+        start, end, ms = (row[column] if column < len(row) else "" for column in at)
         try:
-            ms = float(row["ms"] or "")
+            value = float(ms)
         except ValueError:
-            ms = float("nan")
-        if not 0 <= ms <= 10 * MS_PER_S:
-            raise InputError(f"{place}: line {line}: ms must be 0 to 10,000, got {row['ms']!r}")
-        trips[row["from"], row["to"]] = trips[row["to"], row["from"]] = ms / MS_PER_S
+            value = float("nan")
+        if not 0 <= value <= 10 * MS_PER_S:
+            raise InputError(f"{place}: line {line}: ms must be 0 to 10,000, got {ms!r}")
+        trips[start, end] = trips[end, start] = value / MS_PER_S
     return trips
 
 

@@ -13,7 +13,7 @@ from melange.errors import InfeasibleError, MelangeError, printable
 # Exit code for bugs (EX_SOFTWARE of sysexits.h), and the longest text printed about one [characters].
 _BUG = 70
 _MOST_TOLD = 300
-# NumPy's products of small matrices on several threads mostly wait for each other: a fifth of the CPU of an exploration.
+# On several threads, NumPy's products of small matrices mostly wait for each other: a fifth of an exploration's CPU.
 # OpenBLAS reads this when NumPy is imported. What operate starts are others' programs, which would inherit it.
 _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 

@@ -260,19 +260,20 @@ def _replay(operation: Operation, path: Path) -> None:
     """Print every decision of a log, and whether it comes out the same."""
     from melange.deploy.operate.decision_log import BEGIN, lines_of, replayed
     from melange.deploy.operate.operate_settings import OperateSettings
-    from melange.records import record
+    from melange.records import number, reading, record
 
     if not path.is_file():
         raise InputError(f"{path}: no such log")
     begins = [content for _, content in lines_of(path) if content.get("kind") == BEGIN]
     if not begins:
         raise InputError(f"{path}: not a log of melange operate: no line begins one")
-    settings = record(OperateSettings, begins[-1]["settings"], f"{path}: settings")
+    with reading(f"{path}", "a log as melange operate writes it"):
+        settings = record(OperateSettings, begins[-1]["settings"], f"{path}: settings")
     same = other = 0
     for content, decision, is_same in replayed(path, operation.brief(settings), operation.plan.fingerprint):
         same, other = same + is_same, other + (not is_same)
         for line in decision.lines:
-            typer.echo(f"{content['at_s']:.0f}  {'' if is_same else 'differs: '}{line}")
+            typer.echo(f"{number(content.get('at_s'), 'at_s'):.0f}  {'' if is_same else 'differs: '}{line}")
     typer.echo(f"{same + other} decisions, {other} differ", err=True)
     if other:
         raise typer.Exit(1)

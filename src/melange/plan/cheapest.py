@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from melange.errors import MelangeError
+from melange.errors import InfeasibleError, MelangeError
 from melange.plan.exact.dominated import needed_types
 from melange.plan.exact.large import by_clusters
 from melange.plan.exact.lattice import MOST_POINTS, build_lattice, cheapest_of, permitted, points
@@ -172,6 +172,8 @@ def _standing_losses(problem: Problem, options: Options, *, say: Say, deadline: 
     kept = np.isin(problem.types, narrowed.types)
     try:
         fleet = _relabelled(by_program(narrowed, options, say=say, deadline=deadline), problem, kept)
+    except InfeasibleError:
+        return _alone_at_its_cost(problem, known)
     except OutOfTimeError:
         fleet = None
     if fleet is not None and problem.cost @ fleet.instances <= problem.cost @ known.instances:
@@ -199,8 +201,18 @@ def _programmed(problem: Problem, known: Fleet, options: Options, *, say: Say, d
         known = _from_continuous(problem, known, options, say=say, deadline=deadline)
     try:
         return by_program(problem, options, say=say, deadline=deadline, known=known)
+    except InfeasibleError:
+        return _alone_at_its_cost(problem, known)
     except OutOfTimeError:
         return replace(known, bound=probe(problem).floor, status="time limit")
+
+
+def _alone_at_its_cost(problem: Problem, known: Fleet) -> Fleet:
+    """The known fleet as the cheapest, where the solver finds none at all that costs no more.
+
+    It then carries a little less than everything by the solver's tolerance, and all of it by the check's.
+    """
+    return replace(known, bound=float(problem.cost @ known.instances), status="optimal")
 
 
 def _from_continuous(problem: Problem, known: Fleet, options: Options, *, say: Say, deadline: float) -> Fleet:

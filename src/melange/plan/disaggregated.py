@@ -9,6 +9,7 @@ from melange.errors import Caution
 from melange.files import Json, dump_document, write_document
 from melange.plan.plan import Plan
 from melange.profile.profile import DECODE_POOL, PREFILL_POOL
+from melange.units import saved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,7 +66,7 @@ class DisaggregatedPlan:
     @property
     def savings(self) -> float | None:
         """Saved against replicas that do both, 0-1; None where there is no plan of them."""
-        return None if self.aggregated_per_h is None else 1.0 - self.cost_per_h / self.aggregated_per_h
+        return saved(self.cost_per_h, self.aggregated_per_h)
 
     def to_json(self) -> Json:
         """As a JSON object; each pool as in ``plan.json``."""

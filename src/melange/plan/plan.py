@@ -23,7 +23,7 @@ from melange.plan.simulation import Simulation
 from melange.profile.profile import ReplicaType
 from melange.replica.engine import Engine
 from melange.slo import Slo
-from melange.units import S_PER_H, TOKENS_PER_MTOK
+from melange.units import S_PER_H, TOKENS_PER_MTOK, saved
 from melange.workload.workload import Array, Workload, frozen_array
 
 
@@ -241,12 +241,9 @@ class Plan:
     def savings(self) -> float | None:
         """Saved against the cheapest single type, a certified one where the plan is, 0-1; None where none is able."""
         if self.certificate is not None:
-            single_per_h = self.certificate.single_type_per_h
-            return None if single_per_h is None else 1.0 - self.cost_per_h / single_per_h
+            return saved(self.cost_per_h, self.certificate.single_type_per_h)
         best = self.best_single
-        if best is None or best[1].cost_per_h is None:
-            return None
-        return 1.0 - self.cost_per_h / best[1].cost_per_h
+        return None if best is None else saved(self.cost_per_h, best[1].cost_per_h)
 
     @property
     def cost_per_mtok(self) -> dict[str, float] | None:

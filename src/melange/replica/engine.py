@@ -18,6 +18,9 @@ from melange.replica.era import Era, Residuals
 from melange.replica.speculation import Speculation
 from melange.replica.step import StepCost, scaled
 
+# Largest whole number of an engine: the simulator counts in 32 bits.
+_MOST = 2**31 - 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
@@ -90,8 +93,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         for name in ("max_sequences", "max_batched_tokens", "block_tokens", "max_context", "kv_parts"):
-            if getattr(self, name) < 1:
-                raise InputError(f"engine.{name} must be >= 1, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise InputError(f"engine.{name} must be 1 to {_MOST:,}, got {getattr(self, name)}")
         if self.full_layers + self.sliding_layers + self.state_units < 1 or self.kv_tokens < 0:
             raise InputError("engine: at least one layer and kv_tokens >= 0 are needed")
         if not 0 <= self.prefix_kept <= 1:

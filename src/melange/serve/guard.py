@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hmac
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -65,7 +67,7 @@ def is_same(given: str, wanted: str) -> bool:
 
 
 def guard(app: FastAPI, hosts: tuple[str, ...], most_by_path: Mapping[str, float]) -> None:
-    """Let an application refuse other host names, and bodies that are too large or of unknown size.
+    """Let an application refuse other host names, bodies that are too large or of unknown size, and malformed requests.
 
     Parameters
     ----------
@@ -78,13 +80,19 @@ def guard(app: FastAPI, hosts: tuple[str, ...], most_by_path: Mapping[str, float
     """
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
 
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_: Request, error: RequestValidationError) -> Response:
+        """What is wrong with a request, without its values: some are none that JSON or UTF-8 can hold."""
+        faults = [{key: one[key] for key in ("loc", "msg", "type")} for one in error.errors()]
+        return Response(json.dumps({"detail": faults}), 422, media_type="application/json")
+
     @app.middleware("http")
     async def bounded(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         """Refuse a body before it is read."""
         if request.method == "POST":
             most = most_by_path.get(request.url.path, MOST_BODY)
             length = request.headers.get("content-length", "")
-            if not length.isdigit():
+            if not length.isdecimal():
                 return JSONResponse({"detail": "Content-Length is needed"}, 411)
             if int(length) > most:
                 return JSONResponse({"detail": f"at most {int(most):,} bytes are read"}, 413)

@@ -160,7 +160,7 @@ class Job:
                 code = await self.process.wait()
         except TimeoutError:
             await self.stop()
-            await self._fail({"message": f"took longer than {limits.time_s:g} s", "hint": "", "reasons": []})
+            await self.fail(f"took longer than {limits.time_s:g} s")
             return
         except asyncio.CancelledError:
             await self.stop()
@@ -169,11 +169,12 @@ class Job:
             return
         # Exit code 1: there is a result, and it says what is not shown.
         if code not in (0, 1):
-            await self._fail(_error_of(said, code))
+            self.error = _error_of(said, code)
+            await self._move(State.FAILED)
             return
         file = self.folder / self.page if self.page else out
         if file.stat().st_size > limits.result_bytes:
-            await self._fail({"message": "the result is too large", "hint": "", "reasons": []})
+            await self.fail("the result is too large")
             return
         text = await asyncio.to_thread(file.read_text)
         self.result = text if self.page else json.loads(text)
@@ -184,7 +185,8 @@ class Job:
     def _environment(self) -> dict[str, str]:
         """What the command is told beside its arguments."""
         remote = "1" if self.is_remote else "0"
-        within = {} if self.within is None else {"MELANGE_WITHIN": str(self.within), "MELANGE_REMOTE": remote}
+        folders = os.pathsep.join(map(str, dict.fromkeys((self.folder, self.within))))
+        within = {} if self.within is None else {"MELANGE_WITHIN": folders, "MELANGE_REMOTE": remote}
         shown = {"MELANGE_TEXT": _TEXT} if self.has_text else {}
         return {"MELANGE_PROGRESS": "json", "COLUMNS": "100"} | within | shown
 
@@ -206,8 +208,9 @@ class Job:
             async with self.changed:
                 self.changed.notify_all()
 
-    async def _fail(self, error: Json) -> None:
-        self.error = error
+    async def fail(self, message: str) -> None:
+        """End it without a result, and say why."""
+        self.error = {"message": message, "hint": "", "reasons": []}
         await self._move(State.FAILED)
 
     async def _move(self, state: State) -> None:

@@ -13,6 +13,10 @@ from pathlib import Path
 from melange.errors import InputError, MelangeError
 from melange.serve.job import Job, Limits
 
+# Longest argument of a command and all of them together [bytes]: Linux allows 128 KiB, and 2 MB with the environment.
+_LONGEST_ARGUMENT = 100_000
+_MOST_ARGUMENTS = 1_000_000
+
 
 class BusyError(MelangeError):
     """Too many jobs wait already."""
@@ -86,8 +90,9 @@ class Queue:
         BusyError
             Too many wait.
         InputError
-            Two files of one name.
+            Two files of one name; a text that no command line or file can hold.
         """
+        _check_texts(arguments, documents)
         self._forget()
         if sum(not job.is_ended for job in self._jobs.values()) > self._waiting:
             raise BusyError("too many jobs wait", hint="try again later")
@@ -118,9 +123,14 @@ class Queue:
         return job
 
     async def _run(self, job: Job) -> None:
-        async with self._room:
-            await job.run(self._limits)
-        job.remove()
+        try:
+            async with self._room:
+                await job.run(self._limits)
+        except Exception as error:  # who waits for the job is told, and the server logs it
+            await job.fail(f"the job could not be run: {error}")
+            raise
+        finally:
+            job.remove()
 
     def _forget(self) -> None:
         """Drop old results and uploads; a job that uses an upload keeps it."""
@@ -149,3 +159,20 @@ class Queue:
     def upload(self, number: str) -> Path:
         """The file of an upload."""
         return Path(self._root.name) / number
+
+
+def _check_texts(arguments: Sequence[str], documents: Mapping[str, object]) -> None:
+    """Refuse what the operating system would cut off or not take."""
+    texts = [*arguments, *(text for text in documents.values() if isinstance(text, str))]
+    try:
+        sizes = [len(text.encode()) for text in texts]
+    except UnicodeEncodeError as error:
+        raise InputError(f"a text holds {error.object[error.start]!r}, which is no character") from None
+    if any("\0" in text for text in arguments):
+        raise InputError("a value holds the character NUL")
+    words = sizes[: len(arguments)]
+    if max(words, default=0) > _LONGEST_ARGUMENT or sum(words) + 8 * len(words) > _MOST_ARGUMENTS:
+        raise InputError(
+            f"settings and options may have {_LONGEST_ARGUMENT:,} bytes each and {_MOST_ARGUMENTS:,} together",
+            hint="write them into the service",
+        )

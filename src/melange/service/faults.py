@@ -65,9 +65,10 @@ def _known_keys(file: type[BaseModel], keys: Sequence[str | int]) -> list[str]:
     """The keys that the mapping at ``keys`` may have."""
     section = file
     for key in keys:
-        if isinstance(key, int):
-            continue  # an item of a list, whose sections all have the same keys
-        inner = _section_in(section.model_fields[key].annotation)
+        fields = {field.alias or name: field for name, field in section.model_fields.items()}
+        if key not in fields:
+            continue  # an item of a list, or a name that the user chose: sections beside each other have the same keys
+        inner = _section_in(fields[str(key)].annotation)
         if inner is None:
             return []
         section = inner

@@ -13,7 +13,8 @@ from melange.files import path_in, read_text
 from melange.parsing import parse_yaml
 from melange.plan.options import CARBON
 from melange.service.reading import read_document
-from melange.service.schema import Names, PlanSection, Positive, Section
+from melange.service.schema import PlanSection, Positive, Section
+from melange.service.values import Names
 
 
 def _as_entry(value: Any) -> Any:

@@ -27,7 +27,9 @@ from melange.plan.regions.stacked import RegionalFleet, cheapest_in_regions
 from melange.plan.solve import with_instances
 from melange.profile.profile import Profile, ReplicaType
 from melange.service.events import Listener, silence, task
-from melange.service.schema import OriginSection, RegionsSection, SloSection
+from melange.service.origins import rates_of_rows
+from melange.service.regions_section import OriginSection, RegionsSection
+from melange.service.schema import SloSection
 from melange.service.session import Session
 from melange.service.stages import profile_of
 from melange.slo import Slo
@@ -123,8 +125,7 @@ class RegionalSession:
         everything, cautions = self._regions()
         ways = self._ways(list(everything), slo)
         types, region_of = self._types(everything)
-        share = np.array([one.share for one in self._origins.values()])
-        rates = share[:, None, None] * workload.request_rate
+        rates = self._rates(workload)
         speed = np.zeros((len(types), *rates.shape))
         way_s = np.zeros((len(types), len(rates)))
         for k, origin in enumerate(self._origins):
@@ -146,6 +147,13 @@ class RegionalSession:
             solve_s=time.monotonic() - began,
             cautions=tuple(cautions),
         )
+
+    def _rates(self, workload: Workload) -> Array:
+        """Arrivals by origin and size (K, I, O) [1/s]."""
+        shares = [one.share for one in self._origins.values() if one.share is not None]
+        if shares:
+            return np.asarray(np.array(shares)[:, None, None] * workload.request_rate)
+        return rates_of_rows(self._service, self._origins) * workload.total_rate
 
     def _regions(self) -> tuple[dict[str, Profile], list[Caution]]:
         """Profiles of what each region offers, under the SLO as it is."""

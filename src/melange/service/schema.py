@@ -6,14 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from melange.catalog.grid import DEFAULT_PUE
 from melange.catalog.price_rules import price_rule
@@ -23,6 +16,8 @@ from melange.plan.options import Options
 from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions, Spot
 from melange.plan.switching import StartUp, Switching
 from melange.service.engine_section import EngineSection
+from melange.service.regions_section import RegionsSection
+from melange.service.values import Names, as_list
 from melange.slo import REQUESTS, Slo
 from melange.units import GB, MS_PER_S, ms
 from melange.workload.clock import parse_duration
@@ -30,10 +25,6 @@ from melange.workload.fields import Choice
 from melange.workload.object_storage import remote_url
 from melange.workload.warehouse import WarehouseTable
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str | int | float) else value
 
 
 def _by_region(value: Any) -> Any:
@@ -69,13 +60,8 @@ def _as_prices(value: Any) -> Any:
 SOURCES = ("trace", "table", "dataset", "histogram", "metrics", "file", "rates")
 LOGS = ("trace", "table")  # ... of requests with times
 
-# A name or a list of names, and a number above 0.
-Names = Annotated[list[str], BeforeValidator(_as_list)]
+# A number above 0.
 Positive = Annotated[float, AfterValidator(_positive)]
-# What a streamed token takes on the wire: an event of the OpenAI API with its JSON. A judgment; measure your own.
-_BYTES_PER_TOKEN = 250.0
-# How far shares of traffic may be from adding up to 1.
-_SHARE_ROUNDING = 1e-6
 _SPOT, _SCHEDULE, _START_UP = Spot(), ScheduleOptions(), StartUp()  # whose defaults are the file's
 
 
@@ -194,10 +180,10 @@ class OffersSection(Section):
 class ProfileSection(Section):
     """``profile``: where capacities come from."""
 
-    source: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = ["estimate"]
-    tensor_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
-    expert_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
-    pipeline_parallel: Annotated[list[int], BeforeValidator(_as_list)] | None = None
+    source: Annotated[list[str], BeforeValidator(as_list), Field(min_length=1)] = ["estimate"]
+    tensor_parallel: Annotated[list[int], BeforeValidator(as_list)] | None = None
+    expert_parallel: Annotated[list[int], BeforeValidator(as_list)] | None = None
+    pipeline_parallel: Annotated[list[int], BeforeValidator(as_list)] | None = None
     anchors: Names = []
     observed: str | None = None
     doubtful_anchors: bool = False
@@ -341,31 +327,6 @@ class SwitchingSection(Section):
             drain_s=parse_duration(self.drain, name="switching.drain"),
             change_usd=self.usd_per_instance,
         )
-
-
-class OriginSection(Section):
-    """An origin of ``regions.origins``: a part of the traffic, and where its users are."""
-
-    share: Annotated[float, Field(gt=0, le=1)]
-    at: str
-    allowed: Names | None = None
-
-
-class RegionsSection(Section):
-    """``regions``: where requests come from, and where they may be served."""
-
-    origins: Annotated[dict[str, OriginSection], Field(min_length=1)]
-    round_trips: str | None = None
-    egress_usd_per_gb: Annotated[float, Field(ge=0)] | dict[str, Annotated[float, Field(ge=0)]] = 0.0
-    bytes_per_token: Annotated[float, Field(ge=0)] = _BYTES_PER_TOKEN
-
-    @field_validator("origins")
-    @classmethod
-    def _add_up(cls, origins: dict[str, OriginSection]) -> dict[str, OriginSection]:
-        total = sum(one.share for one in origins.values())
-        if abs(total - 1) > _SHARE_ROUNDING:
-            raise ValueError(f"shares must add up to 1, got {total:g}")
-        return origins
 
 
 class Service(Section):

@@ -14,11 +14,14 @@ from melange.deploy.operate.decide import Brief, Decision, decide
 from melange.deploy.operate.observation import Observation
 from melange.errors import InputError
 from melange.files import Json
+from melange.parsing import parse_json
+from melange.records import reading
 
 if TYPE_CHECKING:
     from melange.deploy.operate.operate_settings import OperateSettings
 
 BEGIN, LOOK, NOTE = "begin", "look", "note"
+_A_LOG = "a log as melange operate writes it"
 
 
 class DecisionLog:
@@ -86,28 +89,32 @@ def replayed(path: Path, brief: Brief, plan: str) -> Iterator[tuple[Json, Decisi
     """
     state: ControllerState | None = None
     for number, content in lines_of(path):
+        place = f"{path}:{number}"
         if content.get("kind") == BEGIN:
-            if content["plan"] != plan:
+            with reading(place, _A_LOG):
+                made_for, state = content["plan"], ControllerState.from_json(content["state"])
+            if made_for != plan:
                 raise InputError(
-                    f"{path}:{number}: is of the plan {content['plan']}, not of {plan}",
+                    f"{place}: is of the plan {made_for}, not of {plan}",
                     hint="replay it with the plan that the controller ran with",
                 )
-            state = ControllerState.from_json(content["state"])
         elif content.get("kind") == LOOK:
             if state is None:
-                raise InputError(f"{path}:{number}: a look before any 'begin'", hint="keep the log's first lines")
-            decision = decide(brief, state, Observation.from_json(content["seen"]))
-            state = decision.state
-            yield content, decision, told(decision) == {key: content[key] for key in told(decision)}
+                raise InputError(f"{place}: a look before any 'begin'", hint="keep the log's first lines")
+            with reading(place, _A_LOG):
+                decision = decide(brief, state, Observation.from_json(content["seen"]))
+                state = decision.state
+                is_same = told(decision) == {key: content[key] for key in told(decision)}
+            yield content, decision, is_same
 
 
 def lines_of(path: Path) -> Iterator[tuple[int, Json]]:
     """The lines of a log with their numbers; one that was cut off by a crash is left out."""
-    with path.open(encoding="utf-8") as stream:
+    with path.open(encoding="utf-8", errors="replace") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                content = json.loads(line)
-            except ValueError:
+                content = parse_json(line, f"{path}:{number}")
+            except InputError:
                 continue
             if isinstance(content, dict):
                 yield number, content

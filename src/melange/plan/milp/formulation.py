@@ -24,6 +24,10 @@ from melange.workload.workload import Array
 # at all. Smaller, and a bucket may be served by no instance: without such rows one of 48 random instances with thin
 # traffic has no plan that its check accepts. Larger costs rows: from 1e-7 to 1e-3 neither costs nor times differ there.
 _TINY_LOAD = 1e-5
+# Smaller loads, in replicas, are none in the load row: the rows above have them. HiGHS drops entries below 1e-9, and
+# from a given point it then called 319 optimal where 317 is feasible. Raised to this instead, they do not fit where a
+# fleet is full to the last. A hundred buckets this thin take a millionth of a replica, which is the solver's tolerance.
+_LEAST_ENTRY = 1e-8
 
 
 def formulate(problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array | None = None) -> Milp:
@@ -130,9 +134,15 @@ def _tiny_load(problem: Problem, columns: Columns) -> Block:
     )
 
 
-def _thin(problem: Problem, columns: Columns, *, block: int) -> tuple[Positions, Positions, Positions, Array, Array]:
-    """Types with thin traffic; row, column and value of its shares; and their number by type, in whole slices."""
+def _thin(
+    problem: Problem, columns: Columns, *, block: int, lost: int = -1
+) -> tuple[Positions, Positions, Positions, Array, Array]:
+    """Types with thin traffic; row, column and value of its shares; and their number by type, in whole slices.
+
+    All traffic of the ``lost`` type counts as thin.
+    """
     pair = problem.load[columns.type_of, columns.bucket_of] / problem.capacity[columns.type_of] < _TINY_LOAD
+    pair |= columns.type_of == lost
     thin, pairs = np.flatnonzero(pair), len(columns.type_of)
     types, row, count = np.unique(columns.type_of[thin], return_inverse=True, return_counts=True)
     column = columns.share + block * pairs + thin
@@ -230,8 +240,12 @@ def _scenario_load(problem: Problem, columns: Columns, position: int) -> Block:
 
 
 def _scenario_tiny_load(problem: Problem, columns: Columns, position: int) -> Block:
-    """After the loss thin traffic still needs a replica: of the lost type, one that survives."""
-    types, row, column, value, count = _thin(problem, columns, block=position + 1)
+    """After the loss thin traffic still needs a replica, and all traffic of the lost type one that survives.
+
+    All of it: its load row allows as much as the most instances carry, so that a binary "survives" of 1e-6, which the
+    solver takes for 0, lets more than thin traffic through.
+    """
+    types, row, column, value, count = _thin(problem, columns, block=position + 1, lost=columns.scenarios[position])
     is_lost = types == columns.scenarios[position]
     there = np.where(is_lost, columns.survivor + position, types)
     return _rows(
@@ -268,6 +282,7 @@ def _load_entries(
 ) -> tuple[list[Positions], list[Positions], list[Array]]:
     pairs = len(columns.type_of)
     carried: Array = problem.load[columns.type_of, columns.bucket_of] / (problem.slices or 1)
+    carried = np.where(carried >= _LEAST_ENTRY, carried, 0.0)
     return [columns.type_of], [columns.share + block * pairs + np.arange(pairs)], [carried]
 
 

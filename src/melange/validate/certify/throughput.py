@@ -20,9 +20,9 @@ from melange.replica.capacity import Sizes, rate_within
 from melange.replica.occupancy import largest_batch_of, replicas_like, sizes_of
 from melange.replica.policy import FOLLOWING_SHARES
 from melange.validate.observe import type_of_requests
-from melange.validate.simulate import simulate
+from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
-from melange.workload.workload import Array
+from melange.workload.workload import Array, Mask
 
 # Types whose loads at full throughput, added up, are below this keep up without a simulation: sums promise up to 46 %
 # that is not there (docs/proof.md).
@@ -34,6 +34,8 @@ _REPLICAS = 12
 # Requests that come to a replica, in full batches: half of them fill it, and of the others half are completed; and the
 # least and the most in all. Throughput is then known to 1 % (A100, arena, 60 ms of CPU; half as many: 2.5 %).
 _BATCHES, _LEAST_REQUESTS, _MOST_REQUESTS = 24.0, 40_000, 200_000
+# Of prompts from a size on: fewer do not tell how fast they are completed (to 2 %). A judgment.
+_LEAST_LONG = 2_000
 # A limit that no request comes near [s].
 ANY_S = 1e9
 # Number of the requests: no others are drawn by it.
@@ -94,9 +96,44 @@ def used_throughput(
         for table, share in ((planned, came[r]), (spilled, np.count_nonzero(place_of == t) / len(drawn))):
             table[r] = share * drawn.rate / completed if completed > 0 else math.inf
     # A full type sends to others what it cannot take: a fleet keeps up if it does under either shares, the plan's or
-    # those of full types. Shares of the plan mean nothing to policies that do not follow it.
-    is_planned = policy in FOLLOWING_SHARES and planned.max() < spilled.max()
-    return planned if is_planned else spilled
+    # those of full types, or by what all of it completes. Shares of the plan mean nothing to policies that do not
+    # follow it.
+    together = np.where(held > 0, _used_together(run, drawn.rate, held, kept, is_counted, until), 0.0)
+    tables = [spilled, together, *([planned] if policy in FOLLOWING_SHARES else [])]
+    return min(tables, key=lambda table: float(table.max()))
+
+
+def _used_together(run: Run, rate: float, held: Array, kept: Array, is_counted: Mask, until: float) -> float:
+    """The part of what a whole fleet completes that its traffic needs, of the prompts of which it is largest.
+
+    All prompts are looked at, and those from each size on, which some types may not take: a fleet that completes enough
+    requests does not keep up if most of them are short and the long ones wait.
+
+    Parameters
+    ----------
+    run
+        Of a part of the fleet, under more traffic than it completes.
+    rate
+        Of the fleet's traffic [1/s].
+    held, kept
+        Replicas of each type in the fleet, and in the run (R,).
+    is_counted
+        The requests that were completed in the last half of the run (N,).
+    until
+        When the last request came [s].
+    """
+    times = (held / np.maximum(kept, 1.0))[list(run.types)]
+    times = np.append(times, 0.0)[type_of_requests(run)]  # place -1 is the last one
+    prompts = run.outcome.input_tokens
+    most = 0.0
+    for edge in (0, *run.plan.workload.buckets.input_edges[:-1]):
+        longer = prompts > edge
+        came = np.count_nonzero(longer)
+        if came < _LEAST_LONG:
+            break
+        completed = float(times[is_counted & longer].sum()) / (until / 2)
+        most = max(most, rate * came / len(prompts) / completed if completed > 0 else math.inf)
+    return most
 
 
 def _batch_of(plan: Plan, place: int, rate: Array) -> float:
