@@ -182,6 +182,7 @@ def asked(verb: str) -> Callable[[Path], None]:
 
     def read(path: Path) -> None:
         from melange.serve import asked as requests
+        from melange.serve.queue import check_texts
 
         kinds = (requests.PlanAsked, requests.WhatIfAsked, requests.ValidateAsked, requests.DeployAsked)
         kind = next(one for one in kinds if one.verb == verb)
@@ -189,6 +190,7 @@ def asked(verb: str) -> Callable[[Path], None]:
             one = kind.model_validate(json.loads(path.read_bytes()))  # as the server does: it answers 422 to these
         except (ValueError, RecursionError):
             return
+        check_texts(one.arguments(), one.documents())
         with tempfile.TemporaryDirectory() as name:
             texts = {}
             for file, content in one.documents().items():

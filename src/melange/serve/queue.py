@@ -92,7 +92,7 @@ class Queue:
         InputError
             Two files of one name; a text that no command line or file can hold.
         """
-        _check_texts(arguments, documents)
+        check_texts(arguments, documents)
         self._forget()
         if sum(not job.is_ended for job in self._jobs.values()) > self._waiting:
             raise BusyError("too many jobs wait", hint="try again later")
@@ -161,7 +161,7 @@ class Queue:
         return Path(self._root.name) / number
 
 
-def _check_texts(arguments: Sequence[str], documents: Mapping[str, object]) -> None:
+def check_texts(arguments: Sequence[str], documents: Mapping[str, object]) -> None:
     """Refuse what the operating system would cut off or not take."""
     texts = [*arguments, *(text for text in documents.values() if isinstance(text, str))]
     try:
