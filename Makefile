@@ -69,7 +69,7 @@ test-engine-times: $(ENGINE)/.installed $(AIPERF)/.installed ## timing tests of 
 test-gateways: $(VENV)/.installed-dev $(GATEWAYS)/.installed ## test with HAProxy and nginx (Debian: haproxy nginx libnginx-mod-http-lua) and Envoy
 	$(BIN)/pytest -rs tests/deploy/test_gateways.py
 
-test-warehouses: $(WAREHOUSES)/.installed ## compare logs in PostgreSQL (Debian: postgresql), ClickHouse and Spark (needs Java) with the file, 1 GB
+test-warehouses: $(WAREHOUSES)/.installed ## compare logs in PostgreSQL (Debian: postgresql), ClickHouse, Spark (needs Java) and S3 with the file, 1 GB
 	$(WAREHOUSES)/bin/python -m pytest -rs tests/warehouses
 
 test-ui: $(VENV)/.installed-browser ## test the page of melange ui in Chromium (Debian: chromium), if installed
@@ -190,10 +190,11 @@ $(GATEWAYS)/.installed: | $(BIN)/python
 	@touch $@
 
 # ClickHouse's engine comes as a library; PostgreSQL and Java come from the system.
-$(WAREHOUSES)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+$(WAREHOUSES)/.installed: pyproject.toml constraints.txt tests/warehouses/requirements.txt | $(BIN)/python
 	test -x $(WAREHOUSES)/bin/python || $(BIN)/python -m venv $(WAREHOUSES)
 	$(WAREHOUSES)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt -e '.[warehouse]' \
 	  'ibis-framework[pyspark]' chdb-core pytest
+	$(WAREHOUSES)/bin/python -m pip --disable-pip-version-check install --quiet -r tests/warehouses/requirements.txt
 	@touch $@
 
 # kubectl, terraform and docker are used if installed; schemas of custom resources come from MELANGE_CRDS.

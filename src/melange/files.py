@@ -54,7 +54,7 @@ def path_of(name: str | Path) -> Path:
 def path_in(folder: Path, name: str) -> Path:
     """A path that a file names, relative to the file's folder.
 
-    With ``MELANGE_CONFINED=1`` nothing outside of that folder is read: the HTTP API plans services of others.
+    Where ``MELANGE_WITHIN`` names folders, nothing outside of them is read: servers plan services of others.
 
     Raises
     ------
@@ -62,9 +62,33 @@ def path_in(folder: Path, name: str) -> Path:
         Such a path, or a name that no file can have.
     """
     found = folder / path_of(name)
-    if os.environ.get("MELANGE_CONFINED") == "1" and not found.resolve().is_relative_to(folder.resolve()):
+    if (within := confined_to()) and not any(found.resolve().is_relative_to(one) for one in within):
         raise InputError(f"{shown(name)}: files outside of the service's folder are not read here")
     return found
+
+
+def confined_to() -> tuple[Path, ...]:
+    """The only folders whose files may be read, as ``MELANGE_WITHIN`` says, separated as in ``PATH``; none: all."""
+    return tuple(Path(one).resolve() for one in os.environ.get("MELANGE_WITHIN", "").split(os.pathsep) if one)
+
+
+def check_remote(place: str, what: str) -> None:
+    """Refuse to read what is on other machines, with the user's own rights, for a service of somebody else.
+
+    Parameters
+    ----------
+    place
+        The key that names it.
+    what
+        What it names, in the plural.
+
+    Raises
+    ------
+    InputError
+        Where files are confined to a folder, unless ``MELANGE_REMOTE=1``.
+    """
+    if confined_to() and os.environ.get("MELANGE_REMOTE") != "1":
+        raise InputError(f"{place}: {what} are not read here", hint="upload the log as a file, or give its workload")
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -5,13 +5,13 @@ The distribution is not called ``melange``: on the Python package index that nam
 
 from __future__ import annotations
 
-import importlib.metadata
-
 DISTRIBUTION = "melange-planner"
 
 
 def version() -> str:
     """The installed version, such as ``0.1.0``."""
+    import importlib.metadata  # and e-mail: only where the version is asked for
+
     return importlib.metadata.version(DISTRIBUTION)
 
 

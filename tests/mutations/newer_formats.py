@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -196,7 +197,7 @@ def asked(verb: str) -> Callable[[Path], None]:
                 (Path(name) / file).write_text(content if isinstance(content, str) else json.dumps(content))
                 texts[file] = str(Path(name) / file)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("MELANGE_CONFINED", "1")
+                patch.setenv("MELANGE_WITHIN", os.pathsep.join((name, str(Path.cwd()))))
                 run(kind.verb, *(_with_files(word, texts) for word in one.arguments()))
 
     return read

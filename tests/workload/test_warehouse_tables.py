@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import ibis
@@ -113,7 +114,7 @@ def test_tables_need_connections_and_the_other_way_round() -> None:
 
 def test_services_of_others_open_no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor do they read the environment."""
-    monkeypatch.setenv("MELANGE_CONFINED", "1")
+    monkeypatch.setenv("MELANGE_WITHIN", str(Path.cwd()))
     with pytest.raises(InputError, match="databases are not read here"):
         read_trace(WarehouseTable(table="requests", connection="postgres://x:${HOME}@127.0.0.1:1/logs"))
 

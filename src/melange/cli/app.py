@@ -11,6 +11,7 @@ from melange.cli.catalog import catalog
 from melange.cli.deploy import deploy
 from melange.cli.explore import explore
 from melange.cli.init import init
+from melange.cli.mcp import mcp
 from melange.cli.measure import measure
 from melange.cli.operate import operate
 from melange.cli.plan import plan
@@ -64,6 +65,7 @@ for command in (
     balance,
     operate,
     serve,
+    mcp,
     ui,
 ):
     app.command()(command)

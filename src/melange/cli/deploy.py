@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag
+from melange.cli.terminal import JsonFlag, keep_text
 from melange.errors import InputError
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def _finish(manifest: Manifest, out: Path | None, as_json: bool) -> None:
     written = manifest.write(out) if out is not None else ()
     if as_json:
         typer.echo(json.dumps(manifest.to_json()))
+        keep_text(lambda: [str(manifest), layout.cautions(manifest.cautions)])
     elif out is None:
         typer.echo(str(manifest), nl=False)
     if manifest.cautions and not as_json:

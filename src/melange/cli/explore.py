@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import Inputs, OnOption, QuickFlag, events
+from melange.cli.terminal import Inputs, JsonFlag, OnOption, QuickFlag, events, keep_text
 from melange.processes import on_cluster
 
 
@@ -16,13 +17,19 @@ from melange.processes import on_cluster
 def explore(
     inputs: Inputs,
     quick: QuickFlag = False,
-    out: Annotated[Path, typer.Option("--out", help="The page to write (replaced atomically).")] = Path("explore.html"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="The page to write (replaced atomically); default: explore.html, and none with --json."
+        ),
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option("--images", help="Also save the pictures to this folder (needs the images extra and Chromium)."),
     ] = None,
     on: OnOption = None,
     image_format: Annotated[str, typer.Option("--format", help="File format of the pictures: png, svg.")] = "png",
+    as_json: JsonFlag = False,
 ) -> None:
     """Explore a service by size, rate and SLO, as one HTML page."""
     from datetime import UTC, datetime
@@ -31,6 +38,8 @@ def explore(
     from melange.present.figures.images import check_images, write_images
     from melange.present.pages.explore_page import explore_page, explore_pictures
     from melange.present.study import Study, compared_types
+    from melange.present.terminal import layout
+    from melange.present.terminal.exploration_page import exploration_page
 
     if images is not None:
         check_images(images, image_format)
@@ -38,11 +47,19 @@ def explore(
         session = inputs.session(listener)
         plan = session.plan() if quick else session.answer()
         study = Study(exploration=session.explore(plan, compared_types(plan)), day=datetime.now(UTC).date())
-    with events("drawing"):
-        pictures = explore_pictures(study)
-        write_text(out, explore_page(study, pictures, session.name))
-    typer.echo(f"{out} written; open it in a browser")
+    page = out or (None if as_json else Path("explore.html"))
+    if page is not None or images is not None:
+        with events("drawing"):
+            pictures = explore_pictures(study)
+            if page is not None:
+                write_text(page, explore_page(study, pictures, session.name))
+                typer.echo(f"{page} written; open it in a browser", err=as_json)
     if images is not None:
         with events("drawing images"):
             files = write_images(pictures, images, image_format)
-        typer.echo(f"{len(files)} pictures written to {images}")
+        typer.echo(f"{len(files)} pictures written to {images}", err=as_json)
+    if as_json:
+        typer.echo(json.dumps(study.exploration.to_json()))
+        keep_text(lambda: [exploration_page(study.exploration)])
+    else:
+        layout.console().print(exploration_page(study.exploration))

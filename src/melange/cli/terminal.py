@@ -118,12 +118,23 @@ def save_and_print(
         result.save(out)
     if as_json:
         typer.echo(result.dumps() if more is None else json.dumps(json.loads(result.dumps()) | more))
+        keep_text(lambda: [page(result), *(() if more_page is None else ("\n\n", more_page))])
         return
     layout.console().print(page(result))
     if out is not None:
         layout.console(stderr=True).print(f"\nsaved to {out}")
     if more_page is not None:
         layout.console().print("\n", more_page)
+
+
+def keep_text(parts: Callable[[], Sequence[RenderableType]]) -> None:
+    """Where ``MELANGE_TEXT`` names a file, write there what ``--json`` prints nothing of: servers show both."""
+    if not (file := os.environ.get("MELANGE_TEXT")):
+        return
+    from melange.files import write_text
+    from melange.present.terminal import layout
+
+    write_text(file, layout.as_text(parts()))
 
 
 def need_live(command: str, *modules: str) -> None:

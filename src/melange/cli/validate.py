@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import JsonFlag, OnOption, OutOption, QuickFlag, SetOption, events, parse_columns, parse_where
+from melange.cli.terminal import (
+    JsonFlag,
+    OnOption,
+    OutOption,
+    QuickFlag,
+    SetOption,
+    events,
+    keep_text,
+    parse_columns,
+    parse_where,
+)
 from melange.errors import Caution, InputError, unknown
 from melange.processes import on_cluster
 from melange.service.events import task
@@ -127,6 +137,7 @@ def validate(
         if others:
             content["policies"] = [one.to_json() for one in others]
         typer.echo(json.dumps(content))
+        keep_text(lambda: [validation_page(first, plan, others)])
         return
     layout.console().print(validation_page(first, plan, others))
     for path in filter(None, (out, flags.report)):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from melange.cli.flags import with_flags
-from melange.cli.terminal import Inputs, JsonFlag, QuickFlag, events
+from melange.cli.terminal import Inputs, JsonFlag, QuickFlag, events, keep_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @with_flags
@@ -43,6 +46,8 @@ def what_if(
 
     Each flag is a variant; two or more are also answered together.
     """
+    from rich.text import Text
+
     from melange.errors import InputError
     from melange.present.terminal import layout, what_if_page
     from melange.service import what_if as asked
@@ -70,15 +75,16 @@ def what_if(
             if base.plan is None:
                 raise InputError(f"--save {save}: the service as it is has no plan: {base.reason}")
             found = relaxations(open_session, base, wanted, quick=quick)
+    kind = "by closed form; nothing was simulated" if quick else "simulated"
+    parts: list[RenderableType] = [what_if_page.side_by_side(answers, kind)]
+    if wanted is not None:
+        parts += [Text(""), what_if_page.relaxed(found, wanted, kind)]
     if as_json:
         shown = {"answers": [one.to_json() for one in answers], "relaxations": [one.to_json() for one in found]}
         typer.echo(json.dumps(shown | {"is_simulated": not quick}))
+        keep_text(lambda: parts)
         return
-    kind = "by closed form; nothing was simulated" if quick else "simulated"
-    layout.console().print(what_if_page.side_by_side(answers, kind))
-    if wanted is not None:
-        layout.console().print("")
-        layout.console().print(what_if_page.relaxed(found, wanted, kind))
+    layout.console().print(*parts, sep="\n")
 
 
 def _share(text: str) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
+from melange.files import Json
 from melange.plan.plan import Plan
 from melange.plan.question import Question
 from melange.plan.solve import solve
@@ -50,6 +51,12 @@ class SweepPoint:
     plan: Plan | None
     profile: Profile
 
+    def to_json(self, name: str) -> Json:
+        """As a JSON object; ``name`` is what varies, with its unit."""
+        plan = self.plan
+        used = {} if plan is None else {key: count for key, count in plan.instances_by_name.items() if count > 0}
+        return {name: self.at, "cost_per_h": None if plan is None else plan.cost_per_h, "instances": used}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LimitSweep:
@@ -87,6 +94,17 @@ class Exploration:
     plan: Plan
     by_rate: tuple[SweepPoint, ...]
     by_limit: tuple[LimitSweep, ...] = ()
+
+    def to_json(self) -> Json:
+        """As a JSON object: cost and fleet at each point, without the plans themselves."""
+        return {
+            "cost_per_h": self.plan.cost_per_h,
+            "by_rate": [point.to_json("rate") for point in self.by_rate],
+            "by_limit": [
+                {"metric": one.metric, "own_s": one.own, "points": [point.to_json("limit_s") for point in one.points]}
+                for one in self.by_limit
+            ],
+        }
 
 
 def explore(

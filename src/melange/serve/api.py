@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import time
@@ -154,15 +153,7 @@ async def _wait(job: Job, wait_s: float) -> None:
     """Until it has ended, at most so long."""
     end = time.monotonic() + wait_s
     while not job.is_ended and (left := end - time.monotonic()) > 0:
-        await _changed(job, left)
-
-
-async def _changed(job: Job, most_s: float) -> None:
-    try:
-        async with asyncio.timeout(most_s), job.changed:
-            await job.changed.wait()
-    except TimeoutError:
-        pass
+        await job.wait_for_news(left)
 
 
 def _shown(job: Job) -> JSONResponse:
@@ -181,5 +172,5 @@ async def _events(job: Job) -> AsyncIterator[str]:
             end = {"state": job.state.value, "error": job.error}
             yield f"event: end\ndata: {json.dumps(end)}\n\n"
             return
-        await _changed(job, _KEEP_ALIVE_S)
+        await job.wait_for_news(_KEEP_ALIVE_S)
         yield ": \n\n"

@@ -24,6 +24,7 @@ from melange.units import GIB
 _MOST_LINE, _MOST_LINES = 2_000, 1_000
 # Time between asking a process to end and killing it [s].
 _GRACE_S = 2.0
+_TEXT = ".text"
 _COMMAND = "import sys; from melange.cli import main; main()"
 
 
@@ -77,14 +78,20 @@ class Job:
         Its files, removed with it.
     page
         The file that it writes in place of JSON; empty: it prints JSON.
-    is_confined
-        Whether files outside of its folder are refused: what it reads was sent by a client.
+    within
+        The only folder whose files it may read, beside its own; None: any file, its owner's.
+    is_remote
+        Whether it may also read databases and object storage, with the rights of the server's owner.
+    has_text
+        Whether what a terminal shows is kept as well.
     state
         Where it stands.
     progress
         What it has reported, in words.
     result, error
         What it led to: JSON or a page; or message, hint and reasons.
+    text
+        What a terminal would show of the result, if it is kept.
     changed
         Notified whenever state or progress change.
     process
@@ -98,11 +105,14 @@ class Job:
     arguments: Sequence[str]
     folder: Path
     page: str = ""
-    is_confined: bool = True
+    within: Path | None = None
+    is_remote: bool = False
+    has_text: bool = False
     state: State = State.QUEUED
     progress: list[str] = field(default_factory=list)
     result: Any = None
     error: Json | None = None
+    text: str = ""
     created_s: float = field(default_factory=time.time)
     ended_s: float | None = None
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -139,8 +149,7 @@ class Job:
                 stdout=stdout,
                 stderr=asyncio.subprocess.PIPE,
                 cwd=self.folder,
-                env=os.environ
-                | {"MELANGE_CONFINED": "1" if self.is_confined else "0", "MELANGE_PROGRESS": "json", "COLUMNS": "100"},
+                env=os.environ | self._environment(),
                 start_new_session=True,
                 preexec_fn=_limiter(limits),
             )
@@ -169,7 +178,17 @@ class Job:
             return
         text = await asyncio.to_thread(file.read_text)
         self.result = text if self.page else json.loads(text)
+        if self.has_text:
+            self.text = await asyncio.to_thread((self.folder / _TEXT).read_text)
         await self._move(State.DONE)
+
+    def _environment(self) -> dict[str, str]:
+        """What the command is told beside its arguments."""
+        remote = "1" if self.is_remote else "0"
+        folders = os.pathsep.join(map(str, dict.fromkeys((self.folder, self.within))))
+        within = {} if self.within is None else {"MELANGE_WITHIN": folders, "MELANGE_REMOTE": remote}
+        shown = {"MELANGE_TEXT": _TEXT} if self.has_text else {}
+        return {"MELANGE_PROGRESS": "json", "COLUMNS": "100"} | within | shown
 
     async def _listen(self, process: asyncio.subprocess.Process, said: list[str]) -> None:
         """Progress and errors, line by line."""
@@ -202,6 +221,14 @@ class Job:
             self.ended_s = time.time()
         async with self.changed:
             self.changed.notify_all()
+
+    async def wait_for_news(self, most_s: float) -> None:
+        """Until its state or its progress change, at most so long [s]."""
+        try:
+            async with asyncio.timeout(most_s), self.changed:
+                await self.changed.wait()
+        except TimeoutError:
+            pass
 
     async def cancel(self) -> None:
         """End it; what it has written so far is lost."""

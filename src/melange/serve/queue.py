@@ -59,7 +59,10 @@ class Queue:
         uploads: Mapping[str, Path],
         page: str,
         *,
+        within: Path | None = None,
         is_confined: bool = True,
+        is_remote: bool = False,
+        has_text: bool = False,
     ) -> Job:
         """A new job.
 
@@ -73,8 +76,14 @@ class Queue:
             Files that were sent before, by the name that the job knows them by.
         page
             The file that it writes in place of JSON; empty: none.
+        within
+            The folder whose files it may read; None: its own.
         is_confined
-            Whether files outside of its folder are refused.
+            Whether all other files are refused: what it reads was sent by a client.
+        is_remote
+            Whether it may read databases and object storage.
+        has_text
+            Whether what a terminal would show is kept as well.
 
         Raises
         ------
@@ -97,7 +106,16 @@ class Queue:
         for name, path in uploads.items():
             (folder / name).hardlink_to(path)
         words = [verb, *arguments]
-        job = Job(number=number, verb=verb, arguments=words, folder=folder, page=page, is_confined=is_confined)
+        job = Job(
+            number=number,
+            verb=verb,
+            arguments=words,
+            folder=folder,
+            page=page,
+            within=(within or folder) if is_confined else None,
+            is_remote=is_remote,
+            has_text=has_text,
+        )
         self._jobs[number] = job
         task = asyncio.create_task(self._run(job))
         self._tasks.add(task)

@@ -13,6 +13,7 @@ from melange.service.values import Names
 from melange.slo import REQUESTS, RequestClass, Slo
 from melange.units import MS_PER_S, ms
 from melange.workload.fields import Choice
+from melange.workload.object_storage import remote_url
 from melange.workload.warehouse import WarehouseTable
 from melange.workload.workload import DEFAULT_INPUT_EDGES, DEFAULT_OUTPUT_EDGES, Buckets
 
@@ -121,8 +122,8 @@ class WorkloadSection(Section):
             )
         return named[0]
 
-    def log(self, path: Callable[[str], Path]) -> Path | WarehouseTable:
-        """The log of requests that is the source: a file, its name resolved by ``path``, or a table.
+    def log(self, path: Callable[[str], Path]) -> Path | str | WarehouseTable:
+        """The log of requests that is the source: a file, its name resolved by ``path``, an address, or a table.
 
         Raises
         ------
@@ -130,7 +131,7 @@ class WorkloadSection(Section):
             A table without a connection, or a connection that cannot be.
         """
         if self.table is None:
-            return path(self.trace or "")
+            return remote_url(self.trace) or path(self.trace or "")
         if self.connection is None:
             raise InputError(
                 "workload.table needs workload.connection",

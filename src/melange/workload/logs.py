@@ -19,6 +19,7 @@ from melange.records import placed
 from melange.workload.dialects import DUCKDB
 from melange.workload.fields import nested_in_cells, nested_in_schema, nested_names
 from melange.workload.first_lines import FIRST, csv_header, first_objects, first_rows, is_array, numbers_of
+from melange.workload.object_storage import fetch, remote_url
 from melange.workload.packed import check_packed, check_promise
 from melange.workload.spans import KEY, read_spans
 from melange.workload.warehouse import WarehouseTable, without_secrets
@@ -94,8 +95,12 @@ def opened(trace: object, progress: Progress | None = None) -> Iterator[Log]:
     Raises
     ------
     InputError
-        As :func:`open_log`; whatever a database says, without secrets.
+        As :func:`open_log`; whatever a database says, without secrets; what object storage refuses.
     """
+    if (url := remote_url(trace)) is not None:
+        with _copied(url, progress) as log, reported(log, progress):
+            yield log
+        return
     if not isinstance(trace, WarehouseTable):
         log = open_log(trace)
         with readable(log.place), placed(log.place), reported(log, progress):
@@ -117,6 +122,18 @@ def opened(trace: object, progress: Progress | None = None) -> Iterator[Log]:
                 backend.disconnect()
     if said:  # not while the other is handled: its traceback would hold the secret
         raise InputError(f"{trace.place}: cannot be read: {said}", hint="check workload.connection and workload.table")
+
+
+@contextmanager
+def _copied(url: str, progress: Progress | None) -> Iterator[Log]:
+    """A log in object storage, read from its copy; errors name its own files."""
+    found = fetch(url, lambda file: _kind_by_suffix(file) is not None, progress)
+    try:
+        with readable(url):
+            _check_filled(found.files)
+            yield open_files(connect(), found.files, url)
+    except InputError as error:
+        raise InputError(found.named(f"{error}"), hint=found.named(error.hint)) from error
 
 
 def _log_of(table: Any, place: str, dialect: str = DUCKDB) -> Log:
@@ -168,10 +185,14 @@ def _find_files(trace: str | Path) -> tuple[Path, ...]:
         found = [Path(name) for name in glob.glob(str(trace), recursive=True)]  # noqa: PTH207 (an absolute pattern)
         if not found:
             raise InputError(f"{trace}: no such file", hint="give a file, a folder or a pattern such as logs/*.parquet")
-    for file in found:
+    _check_filled(found)
+    return tuple(sorted(found))
+
+
+def _check_filled(files: Sequence[Path]) -> None:
+    for file in files:
         if file.stat().st_size == 0:
             raise InputError(f"{file}: the file is empty")
-    return tuple(sorted(found))
 
 
 def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
 
 from melange.errors import InputError, unknown
+from melange.files import check_remote
 
 # The scheme of the URL, and the database as Ibis calls it.
 DIALECT_BY_SCHEME = {
@@ -84,8 +85,7 @@ class WarehouseTable:
         InputError
             A variable that is not set, a driver that is not installed; and not where services of others are planned.
         """
-        if os.environ.get("MELANGE_CONFINED") == "1":
-            raise InputError("workload.connection: databases are not read here", hint="upload the log as a file")
+        check_remote("workload.connection", "databases")
         scheme, _, rest = _filled(self.connection).partition("://")
         try:
             import ibis

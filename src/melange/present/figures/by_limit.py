@@ -11,7 +11,7 @@ from melange.plan.plan import Plan
 from melange.plan.sweeps import LimitSweep
 from melange.present.figures.by_rate import CLOSED_FORM, add_certified, mix_hover
 from melange.present.figures.cells import Cell, add_cells, add_key, add_keys, cost_text, name_of
-from melange.present.figures.efficiency import request_cost, winners
+from melange.present.figures.efficiency import cost_of_size, request_cost, winners
 from melange.present.figures.figure import Figure
 from melange.present.figures.legend import MIX_COLOR, NONE_COLOR, OTHER_COLOR, Legend, color_of
 from melange.present.figures.theme import (
@@ -76,7 +76,7 @@ def figure_request_cost(sweep: LimitSweep, legend: Legend, workload: Workload, c
 
 def cost_at_limits(profiles: Sequence[Profile], r: int, cell: Cell) -> Array:
     """Cost of 1,000 requests of one size on one type under each profile [USD]; nan if it cannot serve them."""
-    costs = np.array([REQUESTS_PER_THOUSAND * request_cost(profile)[r, cell[0], cell[1]] for profile in profiles])
+    costs = np.array([REQUESTS_PER_THOUSAND * cost_of_size(profile, r, cell) for profile in profiles])
     return np.where(np.isfinite(costs), costs, np.nan)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from melange.present.figures.cells import Cell, cost_text
-from melange.present.figures.efficiency import request_cost
+from melange.present.figures.efficiency import cost_of_size
 from melange.present.figures.figure import Figure
 from melange.present.figures.legend import Entry, Legend
 from melange.present.figures.theme import new_figure, plain, short_amount, value_axis, with_title_room
@@ -22,7 +22,7 @@ def cost_interval(profile: Profile, r: int, cell: Cell) -> _CostInterval:
     The high end of the cost belongs to the low end of the rate.
     """
     low, mid, high = (
-        float(REQUESTS_PER_THOUSAND * request_cost(profile, rates)[r, cell[0], cell[1]])
+        REQUESTS_PER_THOUSAND * cost_of_size(profile, r, cell, rates)
         for rates in (profile.high, profile.max_request_rate, profile.low)
     )
     return low, mid, high

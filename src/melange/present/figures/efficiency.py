@@ -5,6 +5,7 @@ Arrays have the axes (replica type R, input bucket I, output bucket O).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from melange.plan.plan import Plan
 from melange.plan.problem import allowed_types
-from melange.profile.profile import Profile
+from melange.profile.profile import Profile, ReplicaType
 from melange.replica.parallelism import Layout
 from melange.units import S_PER_H
 from melange.workload.workload import Array, Mask, Workload
@@ -54,10 +55,20 @@ def request_cost(profile: Profile, rates: Array | None = None) -> Array:
         In place of the profile's rates: its ``low`` or ``high`` (R, I, O) [1/s].
     """
     rates = profile.max_request_rate if rates is None else rates
-    per_replica_s = np.array([t.cost_per_h / t.replicas_per_instance / S_PER_H for t in profile.replica_types])
+    per_replica_s = np.array([_replica_cost_per_s(one) for one in profile.replica_types])
     cost: Array = np.full(rates.shape, np.inf)
     np.divide(per_replica_s[:, None, None], rates, out=cost, where=rates > 0)
     return cost
+
+
+def cost_of_size(profile: Profile, r: int, cell: tuple[int, int], rates: Array | None = None) -> float:
+    """One value of :func:`request_cost` [USD], without the others."""
+    rate = float((profile.max_request_rate if rates is None else rates)[r, cell[0], cell[1]])
+    return _replica_cost_per_s(profile.replica_types[r]) / rate if rate > 0 else math.inf
+
+
+def _replica_cost_per_s(one: ReplicaType) -> float:
+    return one.cost_per_h / one.replicas_per_instance / S_PER_H
 
 
 def winners(cost: Array, among: list[int]) -> Winners:

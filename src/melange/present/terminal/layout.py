@@ -47,6 +47,19 @@ def console(*, stderr: bool = False) -> Console:
     )
 
 
+def as_text(parts: Iterable[RenderableType]) -> str:
+    """What a terminal of ``COLUMNS`` shows, or whole lines without it; plain texts stay as they are."""
+    held = io.StringIO()
+    width = None if os.environ.get("COLUMNS") else _PIPE_WIDTH
+    writer = Console(file=held, highlight=False, markup=False, emoji=False, width=width)
+    for part in parts:
+        if isinstance(part, str):
+            held.write(part)
+        else:
+            writer.print(part)
+    return _FILL.sub("", held.getvalue())
+
+
 class _Trimmed(io.TextIOBase):
     """A file or pipe without the spaces that pad lines to the console's width."""
 

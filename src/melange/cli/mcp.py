@@ -1,0 +1,63 @@
+"""The command that serves the verbs to assistants, over MCP."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def mcp(
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder whose files assistants may name, to read and to write new ones; default: the current one. "
+            "With --http: none."
+        ),
+    ] = None,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Also read databases and object storage that a service names.")
+    ] = False,
+    http: Annotated[bool, typer.Option("--http", help="Serve over streamable HTTP at /mcp, without files.")] = False,
+    host: Annotated[str, typer.Option(help="Address to listen on; another than loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8091,
+    token_env: Annotated[
+        str, typer.Option("--token-env", metavar="NAME", help="Environment variable with the token of clients.")
+    ] = "MELANGE_API_TOKEN",
+    parallel: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Jobs that run at a time.")] = 2,
+    limit: Annotated[str, typer.Option("--limit", help="Longest run of a job, for example 10m.")] = "10m",
+    memory_gib: Annotated[float, typer.Option("--memory", min=1, help="Most memory of a job [GiB].")] = 8.0,
+) -> None:
+    """Let assistants plan, validate, compare and deploy: an MCP server over stdin and stdout, or HTTP."""
+    from melange.cli.terminal import need_extra
+    from melange.errors import InputError
+    from melange.units import GIB
+    from melange.workload.clock import parse_duration
+
+    need_extra("mcp", "mcp", "mcp", "fastapi", "uvicorn")
+    if http and folder is not None:
+        raise InputError("--folder is for stdin and stdout: over HTTP no files are read", hint="leave out one of them")
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"--folder {folder}: is no folder")
+    from melange.serve.guard import check_reachable
+    from melange.serve.job import Limits
+    from melange.serve.mcp_server import Rights, mcp_server, serve_stdio
+
+    limits = Limits(time_s=parse_duration(limit, name="--limit"), memory_bytes=memory_gib * GIB)
+    rights = Rights(folder=None if http else (folder or Path()).resolve(), is_remote=remote)
+    server = mcp_server(rights=rights, parallel=parallel, limits=limits)
+    if not http:
+        serve_stdio(server)
+        return
+    import uvicorn
+
+    from melange.serve.mcp_http import http_application
+
+    token = os.environ.get(token_env, "")
+    hosts = check_reachable(host, token, token_env)
+    typer.echo(f"assistants connect to http://{host}:{port}/mcp", err=True)
+    uvicorn.run(
+        http_application(server, token=token, host=host, hosts=hosts), host=host, port=port, log_level="warning"
+    )
