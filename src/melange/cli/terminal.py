@@ -111,16 +111,20 @@ def save_and_print(
     more: Json | None = None,
     more_page: RenderableType | None = None,
 ) -> None:
-    """Save, then print: the page with any extra parts, or everything as JSON and nothing else."""
+    """Save, then print: the page with any extra parts, or everything as JSON and nothing else.
+
+    The page is made first: after an error nothing may have been written.
+    """
     from melange.present.terminal import layout
 
+    shown = None if as_json else page(result)
     if out is not None:
         result.save(out)
     if as_json:
         typer.echo(result.dumps() if more is None else json.dumps(json.loads(result.dumps()) | more))
         keep_text(lambda: [page(result), *(() if more_page is None else ("\n\n", more_page))])
         return
-    layout.console().print(page(result))
+    layout.console().print(shown)
     if out is not None:
         layout.console(stderr=True).print(f"\nsaved to {out}")
     if more_page is not None:

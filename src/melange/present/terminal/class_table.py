@@ -69,7 +69,7 @@ def met_by_class(results: Sequence[ClassResult]) -> str:
 
     >>> batch = ClassResult(name="batch", target=0.95, attainment=0.971, low=0.968, high=0.974, requests=9000)
     >>> met_by_class([batch])
-    '97.1% of batch (target 95%, 96.8% at least)'
+    '97.10% of batch (target 95%, 96.80% at least)'
     """
     return ", ".join(
         f"{percent(one.attainment, 2)} of {one.name} (target {share_text(one.target)}, {percent(one.low, 2)} at least)"
