@@ -97,3 +97,19 @@ def test_of_several_files_none_is_replaced_where_one_cannot_be_written(tmp_path:
     assert [path.name for path in tmp_path.iterdir()] == ["a.yaml"]
     write_texts({kept: "new", tmp_path / "b.yaml": "more"})
     assert (kept.read_text(), (tmp_path / "b.yaml").read_text()) == ("new", "more")
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [('{\n  "melange": "plan/1", "x": 1}', "a plan file"), ("model: m\n", "no melange file")]
+)
+def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, text: str, what: str) -> None:
+    """The one copy of a plan is no place for its report; an empty file and one of the same kind are."""
+    path = tmp_path / "file.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"is {what}, and a report would replace it"):
+        write_document(path, "report", {})
+    assert path.read_text() == text
+    path.write_text("")
+    write_document(path, "report", {"x": 1})
+    write_document(path, "report", {"x": 2})
+    assert read_document(path, "report")["x"] == 2

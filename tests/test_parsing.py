@@ -69,7 +69,7 @@ def test_yaml_that_no_document_may_hold(text: str, said: str) -> None:
 
 
 def test_dates_stay_as_they_are_written() -> None:
-    """What is made of them is for whoever knows what the key means."""
+    """What is made of them is for those who know what the key means."""
     found = parse_yaml("{from: 2026-11-25, to: 2026-13-45, at: &t 12, again: *t, more: {<<: {c: 1}, d: 2}}", "f")
     assert found == {"from": "2026-11-25", "to": "2026-13-45", "at": 12, "again": 12, "more": {"c": 1, "d": 2}}
 

@@ -6,6 +6,7 @@ import contextlib
 import glob
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -30,6 +31,10 @@ Noun = TypeVar("Noun")
 
 # Longest path and longest path component [bytes] on all supported systems.
 _MOST_PATH, _MOST_PART = 4_096, 255
+
+
+# The beginning of a document, and how much of a file shows it.
+_TAG, _HEAD = re.compile(r'\s*\{\s*"melange"\s*:\s*"([\w-]+)/'), 500
 
 
 def path_of(name: str | Path) -> Path:
@@ -209,8 +214,32 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_document(path: str | Path, kind: str, content: Json) -> Path:
-    """Write one stage's document, tagged with its kind and version."""
+    """Write one stage's document: its kind and format, then its content.
+
+    Raises
+    ------
+    InputError
+        As :func:`write_text`; a file of another kind is there, which may be the only copy of what somebody made.
+    """
+    _refuse_other_kind(Path(path), kind)
     return write_text(path, dump_document(kind, content) + "\n")
+
+
+def _refuse_other_kind(path: Path, kind: str) -> None:
+    """Refuse to replace a file that holds something else than a document of a kind, or nothing."""
+    try:
+        if not path.is_file():
+            return
+        with path.open("rb") as stream:
+            head = stream.read(_HEAD)
+    except OSError:
+        return  # writing says what is wrong
+    if not head.strip():
+        return
+    found = _TAG.match(head.decode("utf-8", "replace"))
+    if found is None or found[1] != kind:
+        what = "no melange file" if found is None else f"a {found[1]} file"
+        raise InputError(f"{path}: is {what}, and a {kind} would replace it", hint="choose another name, or remove it")
 
 
 def dump_document(kind: str, content: Json) -> str:

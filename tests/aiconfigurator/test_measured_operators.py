@@ -35,7 +35,7 @@ SLO = Slo(tpot_s=0.04)
 
 
 def offer(accelerator: str, count: int = 1) -> Offer:
-    """An offer of so many accelerators."""
+    """An offer of this many accelerators."""
     return Offer(
         provider="cloud",
         region="here",

@@ -9,7 +9,7 @@ TODAY = date(2026, 8, 22)
 
 
 def offer(days: int | None, name: str = "g6.xlarge") -> Offer:
-    """An offer whose price was seen so many days ago."""
+    """An offer whose price was seen this many days ago."""
     return Offer(
         provider="aws",
         region="us-east-1",
@@ -36,7 +36,7 @@ def test_old_prices_make_one_caution_that_names_the_oldest() -> None:
 
 
 def test_prices_without_a_date_are_a_caution_of_their_own() -> None:
-    """Not old, not fresh: nobody knows."""
+    """Neither old nor fresh: not known."""
     assert [caution.kind for caution in stale_prices([offer(None), offer(100)], TODAY)] == [
         "stale-price",
         "undated-price",

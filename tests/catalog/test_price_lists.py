@@ -108,7 +108,7 @@ def test_an_own_table_can_say_all_that_an_offer_has(tmp_path: Path) -> None:
 
 
 def test_own_markets_links_and_limits_are_understood(tmp_path: Path) -> None:
-    """Words for spot, an explicit link, how many can be had, when it was seen."""
+    """Words for spot, an explicit link, how many are available, when it was seen."""
     text = "gpu,gpu_count,price,market,interconnect,max_instances,seen\nL40S,2,1.9,preemptible,NVLink,4,2026-08-01\n"
     (offer,) = read_offers(write(tmp_path / "offers.csv", text))
     assert (offer.market, offer.interconnect, offer.max_instances) == ("spot", "nvlink", 4)

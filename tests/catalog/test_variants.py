@@ -1,4 +1,4 @@
-"""Quantised variants: what changes, what stays, which are worth comparing."""
+"""Quantized variants: what changes, what stays, which are worth comparing."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_variant_like_the_published_one_is_not_repeated() -> None:
 
 @given(st.sampled_from(sorted(models())), st.sampled_from(VARIANTS))
 def test_a_variant_never_takes_more(name: str, variant: str) -> None:
-    """Neither weights nor cache grow, the shape stays, and quantising twice changes nothing further."""
+    """Neither weights nor cache grow, the shape stays, and quantizing twice changes nothing further."""
     model = models()[name]
     changed = variant_of(model, variant)
     assert changed.weight_bytes() <= model.weight_bytes()

@@ -72,7 +72,7 @@ def test_a_service_names_its_anchors(run: Run, tmp_path: Path) -> None:
 
 def test_suggestions_come_with_their_price(run: Run) -> None:
     """In JSON beside the profile, and as a table."""
-    # With many replicas a per cent of capacity is worth money, whatever the constants are.
+    # With many replicas a percent of capacity is worth money, whatever the constants are.
     asked = ("profile", "service.yaml", "--suggest-measurements", "2", "--set", "workload.rate=200")
     content = json.loads(run(*asked, "--json").stdout)
     first = content["suggested_measurements"][0]

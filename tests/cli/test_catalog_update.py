@@ -28,7 +28,7 @@ def run(*arguments: str) -> str:
 
 
 def test_what_changed_is_shown_and_offers_are_listed_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old, new and per cent; what was held back; and the next list has the new price."""
+    """Old, new and percent; what was held back; and the next list has the new price."""
     monkeypatch.setenv("MELANGE_DATA", str(tmp_path))
     with serving() as site:
         site.put("aws/vms.csv", AWS)

@@ -97,7 +97,7 @@ def test_the_stages_by_themselves_end_at_the_same_plan(run: Run, tmp_path: Path)
 
 
 def test_profiles_of_several_types_are_planned_together(run: Run, tmp_path: Path) -> None:
-    """Each file adds its types; two with one of the same name are refused by both files, for a proxy likewise."""
+    """Each file adds its types; two with one of the same name are refused by both files, for a proxy too."""
     traffic = melange.dataset("arena", request_rate=8.0)
     catalog, model, slo = melange.load_catalog(), melange.find_model("Llama-3.1-8B"), melange.Slo(tpot_s=0.12)
     chosen = {"providers": ["aws"], "regions": ["us-east-1"], "markets": ["on-demand"]}
@@ -301,6 +301,9 @@ def test_a_plan_is_certified_by_default(run: Run, tmp_path: Path) -> None:
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert (plan["kind"], plan["holds"], plan["target"]) == ("certified", True, 0.99)
     assert plan["attainment"] >= plan["low"] >= 0.99
+    other = run("plan", service, "--incumbent", "plan.json", "--set", "model=mistralai/Mistral-7B-v0.1")
+    assert other.returncode == 2
+    assert "is a plan for meta-llama/Llama-3.1-8B, and the service has mistralai/Mistral-7B-v0.1" in other.stderr
     changed = run("plan", service, "--incumbent", "plan.json", "--explain")
     assert "No change: this is the current fleet" in changed.stdout
     assert "What would change the answer by closed form" in changed.stdout

@@ -1,4 +1,4 @@
-"""Quantised variants through the real command."""
+"""Quantized variants through the real command."""
 
 import json
 from pathlib import Path

@@ -132,7 +132,7 @@ class Gateway:
 
 @contextlib.contextmanager
 def serving(counts: dict[str, int]) -> Iterator[dict[str, list[Server]]]:
-    """So many servers of each type."""
+    """As many servers of each type as are counted."""
     servers = {kind: [Server(f"{kind}-{k}") for k in range(count)] for kind, count in counts.items()}
     try:
         for server in [one for some in servers.values() for one in some]:
@@ -190,7 +190,7 @@ def _wait_for(gateway: Gateway, log: Path) -> None:
 
 
 def body_of(input_tokens: int, **fields: Any) -> bytes:
-    """A body that counts as so many prompt tokens: 100 bytes, and 4 for each token."""
+    """A body that counts as this many prompt tokens: 100 bytes, and 4 for each token."""
     empty = json.dumps({"prompt": "", **fields})
     return json.dumps({"prompt": "a" * (100 + 4 * input_tokens - len(empty)), **fields}).encode()
 

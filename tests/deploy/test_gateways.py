@@ -188,7 +188,7 @@ def test_haproxy_takes_new_weights_while_it_runs(replicas: dict[str, list[Server
 
 
 def test_nginx_takes_a_new_plan_while_it_runs(replicas: dict[str, list[Server]], tmp_path: Path) -> None:
-    """A file written anew and a reload: short prompts, which the small type had, go to the large one."""
+    """A new file and a reload: short prompts, which the small type had, go to the large one."""
     if reason := why_not("nginx"):
         pytest.skip(reason)
     plan = two_types()

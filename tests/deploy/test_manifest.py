@@ -126,7 +126,7 @@ def test_a_link_in_the_place_of_a_file_is_replaced(tmp_path: Path) -> None:
 
 
 def test_the_folder_itself_and_links_within_it_may_be_links(tmp_path: Path) -> None:
-    """Whoever names a folder by a link means its end."""
+    """A folder that is named by a link means the link's end."""
     real = tmp_path / "real"
     (real / "overlays").mkdir(parents=True)
     (real / "base").symlink_to("overlays")

@@ -83,7 +83,7 @@ def test_pairs_are_split_at_their_first_equals_sign() -> None:
 
 
 def test_pools_have_names_of_their_own() -> None:
-    """Types whose names differ in signs only are told apart."""
+    """Types whose names differ in signs only are distinguished."""
     types = [replica_type("a/b", "A"), replica_type("a.b", "B"), replica_type("c", "C")]
     pools, _ = pools_of(plan_of(np.full((3, 3, 2), 1 / 3), [1, 1, 1], types))
     assert [pool.name for pool in pools] == ["a-b-0", "a-b-1", "c"]

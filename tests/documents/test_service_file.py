@@ -88,6 +88,6 @@ def test_defaults_that_the_template_states_are_those_of_the_schema() -> None:
 
 
 def test_a_plan_has_the_same_defaults_in_a_file_and_in_python() -> None:
-    """Whoever leaves a setting out gets the same plan either way."""
+    """Leaving a setting out gives the same plan either way."""
     in_file, in_python = PlanSection().to_options({}, {}), Options()
     assert all(getattr(in_file, field.name) == getattr(in_python, field.name) for field in fields(Options))

@@ -57,7 +57,7 @@ class Server:
 
 
 def write_model(folder: Path, layers: int) -> Path:
-    """A Llama of so many layers without weights, and a byte-level tokenizer trained on random words."""
+    """A Llama of this many layers without weights, and a byte-level tokenizer trained on random words."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     folder.mkdir(parents=True, exist_ok=True)

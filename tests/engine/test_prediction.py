@@ -24,7 +24,7 @@ SIZES, SHARES = [(32, 32), (256, 64), (768, 32), (128, 128)], [0.4, 0.25, 0.15, 
 # Requests a second below capacity, and beyond it, where throughput is the server's and not the client's.
 LOADS = {"moderate": (12.0, 120), "overload": (60.0, 150)}
 WINDOW_S, ROUNDS = 3.5, 3
-# The machine may be shared: a run that a neighbor has disturbed is done again, so many times in all.
+# The machine may be shared: a run that a neighbor has disturbed is done again, up to this many times.
 ATTEMPTS = 3
 
 

@@ -38,7 +38,7 @@ def traffic(rate: float) -> Workload:
 
 
 def measure(server: Server, name: str, slo: Slo, folder: Path, buckets: int) -> Profile:
-    """What ``melange measure`` says of a server, so many sizes measured, roughly."""
+    """What ``melange measure`` says of a server, this many sizes measured, roughly."""
     traffic(10.0).save(folder / "workload.json")
     limits = ",".join(f"{metric}_ms={limit_s * 1e3:g}" for metric, limit_s in slo.limits.items())
     limits += f",statistic={slo.statistic}"

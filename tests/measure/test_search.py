@@ -41,7 +41,7 @@ def search(engine: Engine, slo: Slo, *, seed: int = 0, guess: float | None = Non
 
 
 def excess_at(engine: Engine, rate: float, slo: Slo) -> float:
-    """The limit's statistic over the limit at a rate, over so many requests that chance hardly matters."""
+    """The limit's statistic over the limit at a rate, over enough requests that chance hardly matters."""
     arrivals = np.cumsum(np.random.default_rng(5).exponential(size=20_000)) / rate
     return excess(engine, *SIZE, arrivals, slo)[1]
 

@@ -26,7 +26,7 @@ def at(inputs: float, outputs: float) -> Sizes:
 
 
 def points(inputs: int, outputs: int, *batches: float, noise: float = 0.0, seed: int = 0) -> list[Measurement]:
-    """What the closed form says of one request at a time, and at the rates where so many run."""
+    """What the closed form says of one request at a time, and at the rates where that many run."""
     replicas, sizes, random = replicas_with(engine()), at(inputs, outputs), np.random.default_rng(seed)
     own_s = float(prompt_times_s(replicas, sizes, np.zeros((1, 1, 1)))[0][0, 0, 0])
     found = []

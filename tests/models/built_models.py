@@ -97,7 +97,7 @@ def patience() -> Iterator[None]:
 
 
 def _cache_bytes(model: Any) -> dict[int, int]:
-    """Cache after so many tokens, until the model cannot be run on more."""
+    """Cache after this many tokens, until the model cannot be run on more."""
     for module in model.modules():
         if "Experts" in type(module).__name__:
             module.forward = _nothing  # experts choose by values, of which there are none; they hold no cache

@@ -1,8 +1,8 @@
 """What is planned for a program, judged independently.
 
-The program is written anew here, from the words of the manual and not from the package's own arrays: rows one by one,
-for HiGHS at tighter tolerances than the package uses, without cuts, listings or a reduction of types. A plan's own
-claims are checked in NumPy against the inputs.
+The program is written a second time here, from the words of the manual and not from the package's own arrays: rows
+one by one, for HiGHS at tighter tolerances than the package uses, without cuts, listings or a reduction of types. A
+plan's own claims are checked in NumPy against the inputs.
 """
 
 from __future__ import annotations

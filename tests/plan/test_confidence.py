@@ -107,7 +107,7 @@ def test_more_confidence_is_never_cheaper(seed: int, factor: float) -> None:
 
 
 def two_types() -> Profile:
-    """A is used as estimated and doubtful; B is dearer and known; C is hopeless at its best."""
+    """A is used as estimated and doubtful; B is more expensive and known; C is hopeless at its best."""
     rates = profile([offer("A", 1.0), offer("B", 3.0), offer("C", 50.0)], [[[4.0]], [[4.0]], [[4.0]]])
     return uncertain(rates, [[[0.5]], [[1.0]], [[0.5]]], [[[1.5]], [[1.0]], [[1.5]]])
 

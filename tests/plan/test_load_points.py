@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from melange.catalog.bundled import find_model
 from melange.errors import InputError
 from melange.plan.load_points import LoadPoint, load_points
 from melange.plan.plan import Plan
+from melange.present.terminal.suggestions import load_points_part
 from melange.profile.formats.measurement_files import read_measurements
 from melange.replica.capacity import Sizes, mean_step_s, prompt_times_s
 from melange.replica.occupancy import replicas_like
@@ -34,7 +37,7 @@ def service(tmp_path: Path) -> Path:
 
 
 def result_of(plan: Plan, point: LoadPoint, slower: float) -> dict[str, float | str]:
-    """What `vllm bench serve` writes on a server whose steps take so many times as long as planned."""
+    """What `vllm bench serve` writes on a server whose steps take this many times as long as planned."""
     names = [one.type_name for one in plan.replica_types]
     engine = plan.question.profile.engines[names.index(point.replica_type)]
     assert engine
@@ -141,3 +144,16 @@ def test_a_folder_names_its_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no results"):
         read_measurements(tmp_path / "empty")
+
+
+def test_a_terminal_shows_commands_that_can_be_copied(service: Path) -> None:
+    """No line is wider than 80 columns, and without its line ends a command is the same."""
+    plan = Session(service).plan()
+    console = Console(width=80, file=io.StringIO())
+    part = load_points_part(plan, "service.yaml")
+    assert part is not None
+    console.print(part)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, shown.splitlines())) <= 80
+    joined = shown.replace(" \\\n  ", " ")
+    assert all(one.command("service.yaml").replace(" \\\n  ", " ") in joined for one in load_points(plan))

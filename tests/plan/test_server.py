@@ -109,7 +109,7 @@ def test_what_the_plan_does_not_know_is_none() -> None:
 
 
 def test_a_plans_file_says_its_servers(tmp_path: Path) -> None:
-    """For whoever starts them; and a file of before, without the engine's era and memory, is still read."""
+    """For those who start them; and a file of before, without the engine's era and memory, is still read."""
     plan = plan_of("L4", "H100-80GB")
     content = json.loads(plan.save(tmp_path / "plan.json").read_text())
     assert content["servers"] == [one.to_json() for one in servers_of(plan)]

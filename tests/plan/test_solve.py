@@ -25,6 +25,7 @@ from plan_cases import (
 from melange.catalog.bundled import find_model
 from melange.catalog.catalog import load_catalog
 from melange.errors import InfeasibleError, InputError
+from melange.plan.milp.program import OutOfTimeError
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.solve import solve
@@ -239,8 +240,21 @@ def test_a_fleet_with_spares_stands_every_loss(seed):
         assert _fits(problem.load, problem.carried_after_loss(plan.instances, int(lost)) + 1e-9)
 
 
+def test_a_budget_is_not_too_small_because_time_ran_out(monkeypatch):
+    """A program that finds nothing in time says nothing about the budget: simpler fleets are tried."""
+
+    def out_of_time(*_, **__):
+        raise OutOfTimeError("no plan was found within 0 s")
+
+    monkeypatch.setattr("melange.plan.budget._largest_part", out_of_time)
+    plan = solve(*authors(), exact(budget_per_h=3.67, slices=None))
+    assert plan.cost_per_h <= 3.67
+    assert 0.19 < plan.served_fraction < 1
+    assert plan.status == "time limit"
+
+
 def test_budget_carries_the_most_traffic():
-    """Under a budget the served share is what is maximised, and a budget that is enough plans for the least cost."""
+    """Under a budget the served share is what is maximized, and a budget that is enough plans for the least cost."""
     plan = solve(*authors(), exact(budget_per_h=3.67))
     assert plan.served_fraction == pytest.approx(8 / 9)
     assert plan.bound_per_h is None
@@ -298,7 +312,7 @@ def test_unknown_names_are_errors():
 
 
 def test_every_option_is_tried_as_a_condition():
-    """Whoever adds one adds it to those whose plans are compared with plans without, and with single types."""
+    """It is added to those whose plans are compared with plans without, and with single types."""
     assert {name for option in CONDITIONS for name in option} | NO_CONDITIONS == {one.name for one in fields(Options)}
 
 
@@ -450,7 +464,7 @@ def test_slices_are_planned_by_the_whole_program_where_trying_fleets_takes_long(
 
 
 def test_stocks_of_many_types_are_planned_with_the_cheapest_of_them():
-    """Of 400 offers of which one instance each can be had, the cheapest ones, proven."""
+    """Of 400 offers of which one instance each is available, the cheapest ones, proven."""
     prices = np.round(np.linspace(1.0, 2.0, 400), 4)
     offers = [offer(f"t{r}", float(price), max_instances=1) for r, price in enumerate(prices)]
     plan = solve(workload([[9.95]]), profile(offers, np.ones((400, 1, 1))), exact(gap=0.01))

@@ -83,7 +83,7 @@ def test_typical_sizes_stand_for_equal_parts_of_the_traffic(workload: Workload) 
 
 
 def test_overlapping_intervals_leave_the_order_open(buckets: Buckets) -> None:
-    """Rates 10 (9-11) against 5 (4-6) at one price are told apart, 10 (5-11) against 9 (8-12) are not."""
+    """Rates 10 (9-11) against 5 (4-6) at one price are distinguished, 10 (5-11) against 9 (8-12) are not."""
     types = [replica_type("a", 1.0), replica_type("b", 1.0)]
     base = profile_of(types, np.full((2, 2, 2), 1.0), buckets)
     rate = np.array([[[10.0, 10.0]] * 2, [[5.0, 9.0]] * 2])

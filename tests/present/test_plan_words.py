@@ -109,7 +109,7 @@ def test_a_certified_plan_says_how_far_from_the_cheapest_it_can_be(
 
 
 def test_a_target_beyond_reach_is_the_first_thing_said(plan: Plan) -> None:
-    """With the best share that can be had, what this plan holds, and why; it does not hold."""
+    """With the best share that is possible, what this plan holds, and why; it does not hold."""
     found = beyond(plan)
     first = plan_sentence(found)
     for words in ("certified for 97% only", "target of 99%", "At most 97.43%", "97.21% do (97.03% at least)", "TTFT"):

@@ -30,7 +30,7 @@ IDEAL = Constants(
 
 
 def offer(accelerator: str, accelerators: int = 1, **details: object) -> Offer:
-    """An offer of so many accelerators, named after them."""
+    """An offer of this many accelerators, named after them."""
     fields: dict[str, object] = {
         "provider": "cloud",
         "region": "here",

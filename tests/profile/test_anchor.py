@@ -43,7 +43,7 @@ def truth(era: Era, factor: float) -> Era:
 
 
 def measured(model: Model, card: str, era: Era, inputs: float, outputs: float, concurrency: float) -> Measurement:
-    """What a closed loop of so many requests would show on that engine."""
+    """What a closed loop of this many requests would show on that engine."""
     replicas = replicas_of(model, [Hardware(accelerator=card)], accelerators(), era)
     sizes = Sizes(inputs=cell(inputs), outputs=cell(outputs))
     batch = concurrency
@@ -178,7 +178,7 @@ def test_a_wild_point_is_told(llama: Model) -> None:
 
 
 def test_other_engines_and_models_are_left_out(llama: Model) -> None:
-    """With a word; a name that nobody knows may be what the server calls the model."""
+    """With a word; an unknown name may be what the server calls the model."""
     point = measured(llama, "L40S", find_era("vllm"), 1000, 500, 16)
     points = [replace(point, engine="sglang"), replace(point, model="Qwen/Qwen3-32B"), replace(point, model="my-llama")]
     found = anchor(llama, OFFERS, SLO, BUCKETS, points)

@@ -1,4 +1,4 @@
-"""Quantised variants as replica types: names, rates, reasons, cautions, files, anchors."""
+"""Quantized variants as replica types: names, rates, reasons, cautions, files, anchors."""
 
 from __future__ import annotations
 

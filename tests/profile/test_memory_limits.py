@@ -27,7 +27,7 @@ def offer(accelerator: str, count: int = 1) -> Offer:
 
 
 def workload(long_rate: float) -> Workload:
-    """One request a second of 1,000 tokens, and so many of 6,000."""
+    """One request a second of 1,000 tokens, and this many of 6,000."""
     inputs, outputs = BUCKETS.upper_sizes()
     rate = np.array([[1.0], [long_rate]])
     return Workload(buckets=BUCKETS, request_rate=rate, input_tokens=inputs, output_tokens=outputs)

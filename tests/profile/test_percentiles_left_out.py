@@ -30,7 +30,7 @@ def profile_at(prices: dict[str, float], most: int | None = None) -> tuple[Profi
 
 
 def is_left_out(profile: Profile, workload: Workload, **options: bool) -> list[bool]:
-    """Whether each type was left out as dear."""
+    """Whether each type was left out as too expensive."""
     found = with_simulated_rates(profile, workload, SLO, search=RateSearch(**options))
     reasons = np.array(found.reasons)[found.reason[:, 0, 0]]
     return [

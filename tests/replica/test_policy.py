@@ -31,7 +31,7 @@ SMALL, LARGE = 50, 500  # input tokens in the first and the second bucket of the
 
 
 def small_fleet(first: int = 2, second: int = 1, share_of_first: float = 0.25) -> PolicyState:
-    """The small plan's types, so many replicas of each, with room for any number of requests."""
+    """The small plan's types, this many replicas of each, with room for any number of requests."""
     plan = small_plan(share_of_first, rate=1e9)
     names = [one.name for one in plan.replica_types]
     return policy_state(plan, dict(zip(names, (first, second), strict=True)))
@@ -171,7 +171,7 @@ def test_old_lengths_are_forgotten() -> None:
 
 
 def test_a_plan_without_rates_or_replicas_is_no_fleet() -> None:
-    """A foreign type, no replica, and a plan of before rates were kept are told apart."""
+    """A foreign type, no replica, and a plan of before rates were kept are distinguished."""
     plan = small_plan()
     with pytest.raises(InputError, match="H100 are not in the plan"):
         policy_state(plan, {"H100": 1})
@@ -183,7 +183,7 @@ def test_a_plan_without_rates_or_replicas_is_no_fleet() -> None:
 
 
 def keys(count: int, seed: int = 0) -> list[float]:
-    """Keys of so many conversations."""
+    """Keys of this many conversations."""
     return np.random.default_rng(seed).random(count).tolist()
 
 

@@ -19,7 +19,7 @@ COUNT, COUNTED = 250_000, slice(5_000, None)
 
 
 def queue(load: float, sequences: int, tokens: np.ndarray, seed: int = 1) -> Outcome:
-    """Poisson arrivals at a load of so many sequences."""
+    """Poisson arrivals at a load of this many sequences."""
     server = engine(cost=cost(host_s=STEP_S), max_sequences=sequences, kv_tokens=1e12, max_context=10**9)
     random = np.random.default_rng(seed)
     arrival_s = np.cumsum(random.exponential(tokens.mean() * STEP_S / (load * sequences), len(tokens)))

@@ -130,7 +130,7 @@ def test_settings_that_know_no_classes_are_refused(folder: Path, changes: dict[s
 
 
 def test_without_priorities_any_engine_will_do(folder: Path) -> None:
-    """Classes are then told apart by their limits only."""
+    """Classes are then distinguished by their limits only."""
     classes = {"batch": {"share": 0.3, "slo": {"latency_ms": 600000}}}
     assert session(folder, engine="sglang", classes=classes).slo.levels == (0, 0)
 

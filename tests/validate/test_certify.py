@@ -200,7 +200,7 @@ def slo_of(plan: Plan) -> Slo:
 
 
 def test_what_an_offer_has_binds_certified_plans() -> None:
-    """One less is to be had than the best plan rents."""
+    """One less is available than the best plan rents."""
     question = with_options(small_service(24), max_types=1)
     free = certify(question)
     (place,) = np.flatnonzero(free.instances)

@@ -41,7 +41,7 @@ def trials(plan: Plan) -> Trials:
 
 
 def held_at(plan: Plan, factor: float) -> float:
-    """Share of fresh requests that meet the SLO where all steps take so many times as long."""
+    """Share of fresh requests that meet the SLO where all steps take this many times as long."""
     requests = draw_for(plan, 30_000, seed=70_000)
     run = simulate(plan, requests, slowdown=factor)
     assert plan.slo

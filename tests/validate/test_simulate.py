@@ -130,7 +130,7 @@ def test_a_completion_ends_at_the_context_limit() -> None:
 
 
 def test_wrong_names_are_told_with_the_nearest_right_ones() -> None:
-    """A policy, a scenario, step times, a fleet without replicas, steps that nobody knows."""
+    """A policy, a scenario, step times, a fleet without replicas, unknown steps."""
     arrivals = draw_for(plan(), 10)
     with pytest.raises(InputError, match="plan-shares"):
         simulate(plan(), arrivals, policy="plan-share")

@@ -114,7 +114,7 @@ def test_limits_bind(options: dict[str, Any], is_found: bool) -> None:
 
 
 def test_what_an_offer_has_binds() -> None:
-    """One A100 of its offer is to be had."""
+    """One A100 of its offer is available."""
     question = small_service(21)
     profile = question.profile
     place = [one.offer.accelerator for one in profile.replica_types].index("A100-80GB")

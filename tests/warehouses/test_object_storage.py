@@ -190,7 +190,7 @@ def test_secrets_are_in_no_error(
 
 
 def _ask_for_rights(endpoint: str, calls: float | str) -> None:
-    """After so many more calls the server checks who asks."""
+    """After this many more calls the server checks who asks."""
     request = urllib.request.Request(f"{endpoint}/moto-api/reset-auth", data=f"{calls}".encode(), method="POST")
     request.add_header("Content-Type", "text/plain")
     urllib.request.urlopen(request)

@@ -192,7 +192,7 @@ def test_tables_that_cannot_be_read_say_why(tmp_path: Path, rates: str, sizes: s
 
 
 def test_what_a_log_cannot_be_asked(log: Log) -> None:
-    """A time zone without dates, one that nobody knows, a window that divides no hour."""
+    """A time zone without dates, an unknown one, a window that divides no hour."""
     path = log(every(10, 1))
     for settings, said in (
         ({"time_zone": "Europe/Berlin"}, "needs dates"),

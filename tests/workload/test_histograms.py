@@ -106,7 +106,7 @@ def test_tables_that_cannot_be(write: Write, name: str, text: str, problem: str)
 
 
 def test_paper_edges_tell_a_transposed_table(write: Write) -> None:
-    """The paper's output edges down and its input edges across, without labels, are still told apart."""
+    """The paper's output edges down and its input edges across, without labels, are still distinguished."""
     inputs = "25,100,250,500,1000,2000,4000,8000,12000,16000"
     rows = "\n".join(f"{edge},{','.join(['1'] * 10)}" for edge in (25, 100, 250, 500, 1000, 2000))
     with pytest.raises(InputError, match="transposed: outputs go down"):

@@ -38,7 +38,7 @@ def test_a_parquet_bomb_is_refused(tmp_path: Path) -> None:
 
 
 def test_promises_are_measured_by_the_file(tmp_path: Path) -> None:
-    """As many rows as logs hold in so many bytes pass."""
+    """As many rows as logs hold in this many bytes pass."""
     path = tmp_path / "log.parquet"
     path.write_bytes(bytes(1_000_000))
     check_promise(path, 20_000_000, 200_000_000)

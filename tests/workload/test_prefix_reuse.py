@@ -40,7 +40,7 @@ def conversations(seed: int, requests: int = 1200) -> tuple[list[list[int]], np.
 
 
 def replayed(prompts: list[list[int]], lengths: np.ndarray, size: int, block: int = BLOCK) -> float:
-    """Share of prompt tokens that a cache of so many blocks holds, which drops the least recently used one."""
+    """Share of prompt tokens that a cache of this many blocks holds, which drops the least recently used one."""
     cache: OrderedDict[int, None] = OrderedDict()
     hits = 0
     for blocks, length in zip(prompts, lengths.tolist(), strict=True):

@@ -41,7 +41,7 @@ class _Flags:
     processes: Annotated[int, typer.Option(min=1, max=256, help="Worker processes that share the port.")] = 1
     balancers: Annotated[
         int,
-        typer.Option(min=1, max=256, help="Balancers that share the traffic, this one included; each has its part."),
+        typer.Option(min=1, max=256, help="Number of balancers that share the traffic, this one included."),
     ] = 1
     policy: Annotated[str, typer.Option(help="Balancing policy.")] = "plan-least-work"
     bytes_per_token: Annotated[float, typer.Option(help="Prompt bytes per token.")] = 4.0

@@ -32,23 +32,30 @@ class _TrafficFlags:
     """Where the traffic is read, and how it is judged."""
 
     balancer: Annotated[
-        list[str] | None, typer.Option(metavar="URL", help="A melange balance to read the traffic from (repeatable).")
+        list[str] | None,
+        typer.Option(metavar="URL", help="URL of a melange balance that reports the traffic (repeatable)."),
     ] = None
     prometheus: Annotated[
-        str | None, typer.Option(metavar="URL", help="A Prometheus with the metrics of vLLM or SGLang instead.")
+        str | None,
+        typer.Option(metavar="URL", help="URL of a Prometheus with vLLM or SGLang metrics, instead of --balancer."),
     ] = None
-    selector: Annotated[str, typer.Option(help='Labels that its series must have: model_name="llama".')] = ""
-    log: Annotated[str | None, typer.Option(metavar="PATH", help="A request log that grows instead.")] = None
+    selector: Annotated[str, typer.Option(help='Labels that select its series: model_name="llama".')] = ""
+    log: Annotated[str | None, typer.Option(metavar="PATH", help="A growing request log, instead of --balancer.")] = (
+        None
+    )
     schedule: Annotated[
-        Path | None, typer.Option(help="A schedule.json (melange schedule --out): its rule scales, its reserved stay.")
+        Path | None,
+        typer.Option(
+            help="A schedule.json (melange schedule --out): use its scaling rule, keep its reserved instances."
+        ),
     ] = None
     profile_files: Annotated[
         list[Path] | None,
         typer.Option("--profile", metavar="<path>", help="A profile.json of all that may be rented (repeatable)."),
     ] = None
-    window: Annotated[float, typer.Option(help="Length of the windows that traffic is judged in [s].")] = 120.0
+    window: Annotated[float, typer.Option(help="Window over which traffic is averaged [s].")] = 120.0
     target_load: Annotated[
-        float, typer.Option(help="Share of the planned capacity to fill (a schedule's rule goes before it).")
+        float, typer.Option(help="Target load as a share of capacity (a schedule's rule takes precedence).")
     ] = 1.0
 
     def read(self, operation: Operation) -> Traffic:
@@ -71,23 +78,25 @@ class _TrafficFlags:
 class _Limits:
     """What the controller must keep to."""
 
-    interval: Annotated[float, typer.Option(help="Time between two looks [s].")] = 30.0
+    interval: Annotated[float, typer.Option(help="Polling interval [s].")] = 30.0
     floor: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=N", help="Instances never to go below: of a type, or N in all (repeatable)."),
+        typer.Option(metavar="NAME=N", help="Minimum instances: of a type, or N in total (repeatable)."),
     ] = None
-    slack: Annotated[float, typer.Option(help="Share by which the fleet is made larger when it changes.")] = 0.03
-    spare: Annotated[int, typer.Option(min=0, max=10_000, help="N+k: instances beyond what the traffic takes.")] = 0
-    max_changes: Annotated[
-        int, typer.Option(min=2, max=10_000, help="Most changes of the wanted fleet in an hour.")
-    ] = 12
-    settle: Annotated[float, typer.Option(help="How often a smaller fleet and another mix are looked for [s].")] = (
-        1200.0
-    )
-    start_up: Annotated[float, typer.Option(min=0, help="From an order to an instance's first request [s].")] = 300.0
-    drain: Annotated[float, typer.Option(min=0, help="Time for an instance to finish its requests [s].")] = 120.0
-    patience: Annotated[float, typer.Option(help="A start that takes longer has failed [s].")] = 900.0
-    exclude: Annotated[float, typer.Option(help="A type that failed is left out for this long [s].")] = 1800.0
+    slack: Annotated[float, typer.Option(help="Extra capacity added when the fleet changes, as a share.")] = 0.03
+    spare: Annotated[
+        int, typer.Option(min=0, max=10_000, help="N+k: spare instances beyond what the traffic needs.")
+    ] = 0
+    max_changes: Annotated[int, typer.Option(min=2, max=10_000, help="Maximum fleet changes per hour.")] = 12
+    settle: Annotated[float, typer.Option(help="Minimum time between scale-downs or changes of the mix [s].")] = 1200.0
+    start_up: Annotated[
+        float, typer.Option(min=0, help="Start-up time of an instance, from order to first request [s].")
+    ] = 300.0
+    drain: Annotated[
+        float, typer.Option(min=0, help="Drain time: how long an instance may take to finish its requests [s].")
+    ] = 120.0
+    patience: Annotated[float, typer.Option(help="Start-up timeout: a start that takes longer has failed [s].")] = 900.0
+    exclude: Annotated[float, typer.Option(help="How long a type is excluded after a failure [s].")] = 1800.0
 
     def settings(self, operation: Operation, traffic: _TrafficFlags) -> OperateSettings:
         """As the controller's settings."""
@@ -117,24 +126,24 @@ class _Limits:
 class _DriverFlags:
     """What acts, and on what."""
 
-    driver: Annotated[str, typer.Option(help=f"What acts: {', '.join(_DRIVERS)}.")] = "dry-run"
-    state: Annotated[
-        Path, typer.Option(help="Folder of the state, the log and the plan in force; for one service.")
-    ] = Path("melange-operate")
+    driver: Annotated[str, typer.Option(help=f"Driver that applies the changes: {', '.join(_DRIVERS)}.")] = "dry-run"
+    state: Annotated[Path, typer.Option(help="Folder for state, log and current plan; one per service.")] = Path(
+        "melange-operate"
+    )
     start: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=COMMAND", help="process: how a type's server is started, with {port}."),
+        typer.Option(metavar="NAME=COMMAND", help="process: command that starts a type's server, with {port}."),
     ] = None
-    command: Annotated[str, typer.Option(help="command: the program that looks and acts.")] = ""
-    command_timeout: Annotated[float, typer.Option(help="command: how long it may take [s].")] = 60.0
-    folder: Annotated[Path | None, typer.Option(help="files: where the manifests go.")] = None
-    to: Annotated[str, typer.Option(help="files: the target, as of melange deploy.")] = "kubernetes"
+    command: Annotated[str, typer.Option(help="command: program that reports and changes the fleet.")] = ""
+    command_timeout: Annotated[float, typer.Option(help="command: timeout [s].")] = 60.0
+    folder: Annotated[Path | None, typer.Option(help="files: output folder for the manifests.")] = None
+    to: Annotated[str, typer.Option(help="files: target, as for melange deploy --to.")] = "kubernetes"
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="files: an option of the target (repeatable).")
     ] = None
     commit: Annotated[bool, typer.Option("--commit", help="files: commit each change in the git checkout.")] = False
-    namespace: Annotated[str, typer.Option(help="kubernetes: where the Deployments are.")] = "default"
-    service: Annotated[str, typer.Option(help="kubernetes: which service, where the namespace has several.")] = ""
+    namespace: Annotated[str, typer.Option(help="kubernetes: namespace of the Deployments.")] = "default"
+    service: Annotated[str, typer.Option(help="kubernetes: service name, if the namespace has several.")] = ""
     context: Annotated[str, typer.Option(help="kubernetes: context of the kubeconfig.")] = ""
     api_server: Annotated[str, typer.Option(metavar="URL", help="kubernetes: an API server without login.")] = ""
 
@@ -213,12 +222,12 @@ def operate(
     traffic: _TrafficFlags,
     limits: _Limits,
     driver: _DriverFlags,
-    once: Annotated[bool, typer.Option("--once", help="Look once, then end.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Poll once, then exit.")] = False,
     replay: Annotated[
-        Path | None, typer.Option(metavar="LOG", help="Decide on every look of a log again, and compare.")
+        Path | None, typer.Option(metavar="LOG", help="Replay a decision log and compare the decisions.")
     ] = None,
 ) -> None:
-    """Keep a live service on its plan: scale, mix again where it pays, replace what fails."""
+    """Keep a live service on its plan: scale it, change the mix if that saves money, replace failures."""
     from melange.deploy.one_pool import refuse_pools
     from melange.deploy.operate.operation import Operation
     from melange.plan.plan import Plan

@@ -9,14 +9,14 @@ import typer
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; another than loopback needs a token.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8090,
     token_env: Annotated[
         str, typer.Option("--token-env", metavar="NAME", help="Environment variable with the token of clients.")
     ] = "MELANGE_API_TOKEN",
-    parallel: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Jobs that run at a time.")] = 2,
-    limit: Annotated[str, typer.Option("--limit", help="Longest run of a job, for example 10m.")] = "10m",
-    memory_gib: Annotated[float, typer.Option("--memory", min=1, help="Most memory of a job [GiB].")] = 8.0,
+    parallel: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Maximum parallel jobs.")] = 2,
+    limit: Annotated[str, typer.Option("--limit", help="Time limit of a job, for example 10m.")] = "10m",
+    memory_gib: Annotated[float, typer.Option("--memory", min=1, help="Memory limit of a job [GiB].")] = 8.0,
 ) -> None:
     """Serve plans, validations, what-ifs and manifests over HTTP, with OpenAPI at /docs."""
     from melange.cli.terminal import need_extra

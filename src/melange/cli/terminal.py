@@ -98,7 +98,7 @@ class Inputs:
 
 OnOption = Annotated[
     str | None,
-    typer.Option("--on", metavar="ADDRESS", help="Run what takes long on a Ray cluster: ray://host:10001, or local."),
+    typer.Option("--on", metavar="ADDRESS", help="Run long computations on a Ray cluster: ray://host:10001, or local."),
 ]
 
 

@@ -17,14 +17,14 @@ def ui(
     logs: Annotated[
         list[Path] | None, typer.Option("--log", metavar="PATH", help="A log that the page offers (repeatable).")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; another than loopback needs a token.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8091,
     token_env: Annotated[
         str, typer.Option("--token-env", metavar="NAME", help="Environment variable with the token to log in with.")
     ] = "MELANGE_UI_TOKEN",
     parallel: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Certifications that run at a time.")] = 2,
-    limit: Annotated[str, typer.Option("--limit", help="Longest run of a certification, for example 10m.")] = "10m",
-    memory_gib: Annotated[float, typer.Option("--memory", min=1, help="Most memory of a job [GiB].")] = 8.0,
+    limit: Annotated[str, typer.Option("--limit", help="Time limit of a certification, for example 10m.")] = "10m",
+    memory_gib: Annotated[float, typer.Option("--memory", min=1, help="Memory limit of a job [GiB].")] = 8.0,
 ) -> None:
     """Decide on a fleet on a local web page: it answers as you drag, then certifies.
 

@@ -48,9 +48,9 @@ class _Flags:
     over: Annotated[
         str | None, typer.Option(help="Read the traffic over time, for melange schedule: hours of a day or a week.")
     ] = None
-    time_zone: Annotated[str | None, typer.Option(help="Of its users, with --over: Europe/Berlin; default: UTC.")] = (
-        None
-    )
+    time_zone: Annotated[
+        str | None, typer.Option(help="With --over: time zone of the users, such as Europe/Berlin (default: UTC).")
+    ] = None
     rates: Annotated[str | None, typer.Option(help="A table of rates by window: start,rate.")] = None
     sizes: Annotated[
         str | None,
@@ -58,7 +58,7 @@ class _Flags:
     ] = None
     empty_windows: Annotated[
         str | None,
-        typer.Option(help="What an empty window between busy ones is: missing (a gap of the log; default) or zero."),
+        typer.Option(help="Windows without requests: missing (a gap in the log; default) or zero."),
     ] = None
     columns: Annotated[
         str | None, typer.Option(help="Names of the columns: arrival=ts,input=usage.prompt,output=usage.completion.")

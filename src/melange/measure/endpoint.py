@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -201,7 +202,7 @@ async def _models(session: aiohttp.ClientSession, place: str, patience_s: float)
         except aiohttp.InvalidURL as error:
             found, allowed_s = f"{error}", 0.0
         except aiohttp.ClientConnectorError as error:
-            found = f"cannot connect: {os.strerror(error.errno) if error.errno else error}"
+            found = f"cannot connect: {_reason_of(error)}"
         except TimeoutError:
             found = f"no answer within {silence_s:g} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -255,3 +256,10 @@ async def _cache(session: aiohttp.ClientSession, place: str) -> dict[str, int]:
     if "kv_cache_size_tokens" not in cache and {"num_gpu_blocks", "block_size"} <= set(cache):
         cache["kv_cache_size_tokens"] = cache["num_gpu_blocks"] * cache["block_size"]
     return cache
+
+
+def _reason_of(error: aiohttp.ClientConnectorError) -> str:
+    """Why a connection failed; the codes of name resolution are none of the system's."""
+    if isinstance(error.os_error, socket.gaierror):
+        return "the host's name is not known"
+    return os.strerror(error.errno) if error.errno else f"{error}"

@@ -347,7 +347,7 @@ def _last_output(state: PolicyState, max_tokens: int) -> int:
 
 
 def _bucket(edges: Floats, tokens: float) -> int:
-    """The bucket of so many tokens; the last one beyond its edge."""
+    """The bucket of a number of tokens; the last one beyond its edge."""
     for place in range(len(edges)):
         if tokens <= edges[place]:
             return place

@@ -110,7 +110,7 @@ def ask(
 
 
 def complete(port: int, words: int = 10, **fields: Any) -> Answer:
-    """A completion of a prompt of so many tokens."""
+    """A completion of a prompt of this many tokens."""
     return ask(port, "/v1/completions", {"model": "tiny", "prompt": "abc " * words, "max_tokens": 8} | fields)
 
 

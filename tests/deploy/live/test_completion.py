@@ -27,7 +27,7 @@ SPEAKER = said(role="assistant", content="")
 
 
 def tokens_of(data: bytes, step: int) -> int:
-    """The length that is learned when a stream comes in pieces of so many bytes."""
+    """The length that is learned when a stream comes in pieces of this many bytes."""
     completion = Completion(is_stream=True)
     for start in range(0, len(data), step):
         completion.note(data[start : start + step], float(start))

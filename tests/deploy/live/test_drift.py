@@ -29,7 +29,7 @@ def seen(rate: float) -> Workload:
 
 
 def drift_of(options: Options, rate: float, profile: Profile | None = None) -> Drift:
-    """Of a plan for 30 requests/s, once so many arrive."""
+    """Of a plan for 30 requests/s, once this many arrive."""
     return find_drift(solve(workload([[30.0]]), two_types(), options), seen(rate), 0.05, profile)
 
 
@@ -79,7 +79,7 @@ def test_what_a_certificate_costs_is_no_saving_of_a_new_plan() -> None:
 
 
 def test_limits_that_no_longer_suffice_are_short() -> None:
-    """Twice the traffic, and no more to be had."""
+    """Twice the traffic, and no more available."""
     found = drift_of(Options(exclude=("A",), max_instances={"B": 9}), 60.0)
     assert found.state == SHORT
     assert "no plan with the known types" in found.message

@@ -25,7 +25,7 @@ PLAN = small_plan(rate=100.0)
 
 
 def books(processes: int = 1, slo: Slo | None = None) -> tuple[Counters, list[Ledger], list[Balancer]]:
-    """Counters of so many processes and what writes them."""
+    """Counters of this many processes and what writes them."""
     counters = Counters(processes, 2, 2, 2)
     counters.supervisor("window_began")[0] = time.monotonic() - 100.0
     ledgers = [Ledger(counters, process, PLAN.workload.buckets, slo or PLAN.slo) for process in range(processes)]
@@ -47,7 +47,7 @@ def serve(ledger: Ledger, balancer: Balancer, inputs: int, outputs: int, *, took
 
 
 def test_a_prompt_is_unread_until_its_first_token_comes_back() -> None:
-    """Of streams only: of other answers nobody knows when; and what ends before gives it back."""
+    """Of streams only: of other answers it is not known when; and what ends before gives it back."""
     _, _, (balancer,) = books()
     balancer.list_replicas([Address(place=0, url="http://a"), Address(place=0, url="http://b")])
     first, second, whole = (balancer.place(Size(40, 20, is_stream)) for is_stream in (True, True, False))
@@ -136,7 +136,7 @@ def test_no_traffic_is_no_workload() -> None:
         (Slo(ntpot_s=0.1), 1.1, False),
         (Slo(ttft_s=0.5, tpot_s=0.1), 1.3, True),  # 0.5 + 9 x 0.1 s
         (Slo(ttft_s=0.5, tpot_s=0.1), 1.5, False),
-        (Slo(ttft_s=0.5), 9.0, True),  # nobody knows when its first token was there
+        (Slo(ttft_s=0.5), 9.0, True),  # when its first token was there is not known
     ],
 )
 def test_whole_completions_are_judged_by_their_latency(slo: Slo, took_s: float, is_met: bool) -> None:

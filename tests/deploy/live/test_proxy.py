@@ -178,7 +178,7 @@ def test_an_error_of_the_replica_about_the_request_is_passed_on(balancer: Balanc
 
 
 def test_models_health_and_nothing_else_can_be_asked(balancer: Balancer, two_replicas: Pair) -> None:
-    """The list of models comes from a replica; tokenizers, metrics of replicas and other paths are not to be had."""
+    """The list of models comes from a replica; tokenizers, metrics of replicas and other paths are not available."""
     assert ask(balancer.port, "/v1/models").json["data"][0]["id"] == "tiny"
     assert ask(balancer.port, "/health").json["replicas_up"] == 2
     for path in ("/tokenize", "/seen", "/v1/audio/speech", "/", "//v1/completions", "/v1/completions/", "/fault"):

@@ -62,7 +62,7 @@ def plan() -> Plan:
 
 @contextmanager
 def server(slower: float) -> Iterator[str]:
-    """The address of a server whose steps take so many times as long."""
+    """The address of a server whose steps take this many times as long."""
     command = [sys.executable, str(QUEUE_SERVER), "--fixed-ms", f"{FIXED_S * slower * 1e3}"]
     command += ["--each-ms", f"{EACH_S * slower * 1e3}"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -114,7 +114,7 @@ def test_the_step_times_of_slower_servers_are_recovered(tmp_path: Path) -> None:
 
 
 def counted(requests: int, slower: float, in_flight: float = 6.0) -> Counters:
-    """Counters after some requests of both types on servers that take so many times as long."""
+    """Counters after some requests of both types on servers that take this many times as long."""
     counters = Counters(1, 2, 2, 2)
     size = Sizes(inputs=np.full((1, 1, 1), 60.0), outputs=np.full((1, 1, 1), 30.0))
     log_s = math.log(expected_step_s(engine(), size, in_flight) * slower)

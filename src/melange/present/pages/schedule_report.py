@@ -113,7 +113,7 @@ def _costs(schedule: Schedule) -> str:
         ("Reserved", schedule.reserved_cost_per_h),
         *([("Savings plan", schedule.committed_per_h)] if schedule.savings_plan else []),
         ("On-demand", run.on_demand_per_h),
-        ("Spot, with what stands in for it", run.spot_per_h),
+        ("Spot, and on-demand replacements", run.spot_per_h),
         ("In all", run.cost_per_h),
     )
     rows = [(name, f"{cost * H_PER_WEEK:,.0f}", f"{cost * H_PER_MONTH:,.0f}") for name, cost in parts]

@@ -57,7 +57,7 @@ def _costs(schedule: Schedule) -> RenderableType:
         ("reserved", schedule.reserved_cost_per_h),
         *plan,
         ("on-demand", run.on_demand_per_h),
-        ("spot, with what stands in for it", run.spot_per_h),
+        ("spot, and on-demand replacements", run.spot_per_h),
         ("in all", run.cost_per_h),
     ):
         table.add_row(name, f"{cost * H_PER_WEEK:,.0f}", f"{cost * H_PER_MONTH:,.0f}")

@@ -21,7 +21,7 @@ def schedule_sentence(schedule: Schedule) -> str:
     base = f"{held} reserved ({schedule.commitment.name})" if held and schedule.commitment else "nothing reserved"
     if schedule.savings_plan:
         base += f", {money(schedule.committed_per_h)} an hour committed ({schedule.savings_plan.name})"
-    rest = f", the rest on {' and '.join(_markets(schedule))} as the traffic asks" if schedule.rule else ""
+    rest = f", the rest on {' and '.join(_markets(schedule))} as traffic requires" if schedule.rule else ""
     peak = schedule.static_per_h * H_PER_WEEK
     saved = schedule.savings
     compared = f"{percent(saved)} less than" if saved >= 0 else f"{percent(-saved)} more than"

@@ -15,7 +15,7 @@ from melange.replica.simulated.compiling import inner
 
 @inner
 def units(whole, tokens):
-    """KV cache of a request that holds so many tokens [tokens of one layer]."""
+    """KV cache of a request, by the tokens that it holds [tokens of one layer]."""
     block = whole[at.BLOCK]
     within = min(tokens, whole[at.WINDOW_TOKENS] - 1)
     cached = -(-tokens // block) * whole[at.FULL_UNITS] + -(-within // block) * whole[at.SLIDING_UNITS]

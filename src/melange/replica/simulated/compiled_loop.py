@@ -30,7 +30,7 @@ _GOLDEN = 0.6180339887498949  # its multiples are spread evenly over [0, 1)
 def run(world, script, fleet, policy, arrival_s, uniform, first, last, until_s):
     """Let requests ``first`` to ``last`` arrive, and then time pass: all that happens, in the order of time.
 
-    One loop with one call of each part: every call of a function is compiled anew.
+    One loop with one call of each part: each call of a function is compiled again.
     """
     k, cursor, ends = first, script.cursor, world.real[:, at.ENDS]
     now = 0.0

@@ -11,7 +11,7 @@ from numba.core import event
 
 from melange.replica.simulated.kernel import sources_digest
 
-_FUNCTIONS = 80  # that a simulation is compiled from: a figure for whoever waits
+_FUNCTIONS = 80  # that a simulation is compiled from: a figure for those who wait
 # Division by zero gives infinity as in NumPy: nothing here divides by what may be 0, and checks take time to compile.
 # No memory manager (nrt): compiled functions make no arrays, and what needs none runs without Numba.
 FLAGS = {"error_model": "numpy", "_nrt": False}
