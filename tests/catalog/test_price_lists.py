@@ -195,6 +195,7 @@ def test_places_that_hold_no_prices_are_refused(tmp_path: Path) -> None:
         read_offers(tmp_path)
 
 
+@pytest.mark.heavy
 def test_a_large_catalog_is_read_whole(tmp_path: Path) -> None:
     """50,000 rows, as in SkyPilot's file of AWS."""
     header, *rows = AWS.splitlines()

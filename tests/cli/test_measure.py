@@ -99,6 +99,7 @@ def test_it_is_interrupted_killed_resumed_and_planned_with(start: Start, tmp_pat
     assert json.loads(out)["cost_per_h"] == 2.0
 
 
+@pytest.mark.heavy
 def test_a_service_says_what_the_server_is_and_the_rest_is_estimated(start: Start, tmp_path: Path) -> None:
     """The measured cell and the anchored ones are of the type that the server is; a plan of the service reads them."""
     with queue_server(*SERVER) as url:

@@ -38,6 +38,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return command(*arguments, cwd=folder, environment=environment, timeout_s=300)
 
 
+@pytest.mark.heavy
 def test_from_a_log_to_a_schedule(folder: Path) -> None:
     """The traffic of a log as a file, then the schedule in words, as JSON and as a page."""
     read = run(folder, "workload", "log.csv", "--over", "day", "--time-zone", "Europe/Berlin", "--out", "demand.json")

@@ -105,6 +105,7 @@ tests:
 ALERTS = ("MelangeSloBurnFast", "MelangeSloBurnSlow", "MelangePlanStale", "MelangeTypeOverloaded")
 
 
+@pytest.mark.heavy
 @needs_promtool
 @pytest.mark.parametrize(
     ("met", "drift", "load", "fires"),

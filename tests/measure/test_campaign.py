@@ -38,6 +38,7 @@ def campaign(path: Path, what: Subject, **settings: object):
     return work
 
 
+@pytest.mark.heavy
 def test_a_server_s_capacity_spreads_to_the_sizes_that_were_not_measured(tmp_path: Path) -> None:
     """The size with most tokens is measured, with an interval, and the others are anchored to it."""
     what = subject(SLO, workload([[0.0, 9.0], [6.0, 2.0]]))
@@ -71,6 +72,7 @@ def test_a_server_s_capacity_is_found(tmp_path: Path) -> None:
         assert profile.max_request_rate[0][size] == pytest.approx(known[size], rel=0.35)
 
 
+@pytest.mark.heavy
 def test_it_ends_where_the_plan_would_no_longer_change_and_costs_nothing_again(tmp_path: Path) -> None:
     """One replica carries all with ease, whatever other sizes turn out to be; a whole journal is a profile at once."""
     path, what = tmp_path / "journal.jsonl", subject(HASTY, workload([[0.1, 0.5], [0.1, 0.1]]))
@@ -112,6 +114,7 @@ def test_an_interrupted_campaign_goes_on_without_repeating_a_point(tmp_path: Pat
     assert result.points == len(tests)
 
 
+@pytest.mark.heavy
 def test_a_server_is_measured_for_a_share_of_its_requests(tmp_path: Path) -> None:
     """What is found is under the SLO that was asked for; sizes that were not measured hold it by simulation."""
     slo = Slo(tpot_s=0.005, attainment=0.75)

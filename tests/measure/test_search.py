@@ -46,6 +46,7 @@ def excess_at(engine: Engine, rate: float, slo: Slo) -> float:
     return excess(engine, *SIZE, arrivals, slo)[1]
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "slo",
     [

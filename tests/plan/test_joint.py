@@ -76,6 +76,7 @@ def enumerated(questions: dict[str, Question], pools: Pools) -> float:
     return best
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(40))
 def test_equal_to_enumeration(seed: int) -> None:
     """On tiny cases, infeasible ones included."""
@@ -161,6 +162,7 @@ def test_says_which_pool_is_short_by_how_much_and_for_whom() -> None:
     assert error.value.reasons == ("only: at least 8 needed, 6 there: chat at least 4, code at least 4",)
 
 
+@pytest.mark.heavy
 def test_priorities_serve_the_first_whole_and_the_others_in_part() -> None:
     """Of six instances chat has its four, and code half of its traffic."""
     offers = [offer("only", 1.0)]

@@ -90,6 +90,7 @@ def small_day(*reserved: Reserved, seed: int = 0, rate: float = 6.0, **options: 
     return plan_over_time(demand, three_types(), Options(**options), settings, over="day")
 
 
+@pytest.mark.heavy
 def test_a_week_is_planned_within_its_bound_and_below_the_peak(small_week: Schedule) -> None:
     """What is said adds up, and the rule leaves about as many requests short as wanted."""
     found = small_week
@@ -107,6 +108,7 @@ def test_a_week_is_planned_within_its_bound_and_below_the_peak(small_week: Sched
     assert {"stated-discount", "no-horizon"} <= kinds
 
 
+@pytest.mark.heavy
 def test_commitments_are_compared_and_the_cheapest_is_chosen() -> None:
     """One year at 35 % off loses to three at 55 %; less traffic makes a commitment cost more than it saves."""
     found = small_day(Reserved(term_years=1, discount=0.35, upfront_fraction=1.0), THREE_YEARS)
@@ -128,6 +130,7 @@ def test_without_contracts_the_hours_cost_no_more_than_the_peak_all_the_time() -
         assert found.bound_per_h <= found.planned_per_h
 
 
+@pytest.mark.heavy
 def test_limits_are_kept_over_all_markets() -> None:
     """At most four of the small type in any hour, reserved ones included."""
     found = small_day(THREE_YEARS, max_instances={"small": 4}, max_accelerators={"pair": 2})

@@ -111,6 +111,7 @@ print(play([engine()], fleet([0]), 0, np.zeros(1), one, one).status, "numba" in 
     assert not list(copy.rglob("*.nbi"))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_kernel_is_not_used_where_a_source_has_changed(name: str, copy: Path) -> None:
     """Not even for a comment: a digest knows nothing of what matters."""

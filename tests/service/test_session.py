@@ -271,6 +271,7 @@ def test_an_answer_says_what_it_rests_on(service: Path, settings: list[str], kin
     assert (answer.attainment is None) == (kind == "closed form")
 
 
+@pytest.mark.heavy
 def test_a_certified_plan_holds_with_the_confidence_asked_for(service: Path) -> None:
     """It is certified on slower steps, and says the chance that it holds on the true ones."""
     settings = ["workload.rate=1", "offers.gpus=[A10G]"]
@@ -286,6 +287,7 @@ def test_a_certified_plan_holds_with_the_confidence_asked_for(service: Path) -> 
     assert plain.certificate.slowed_by == {}
 
 
+@pytest.mark.heavy
 def test_a_certified_plan_says_that_its_traffic_was_seen_to_come_in_bursts(service: Path) -> None:
     """Poisson arrivals are what is simulated where there is no log to replay; steady traffic needs no word."""
     few = ["workload.rate=1", "offers.gpus=[A10G]", "slo.ttft_ms=3000", "slo.attainment=0.9"]

@@ -104,6 +104,7 @@ def test_an_assumption_that_says_nothing_is_refused(
         make(opened())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("wanted", [0.1, 0.3])
 def test_what_saves_enough_is_the_smallest_step_that_does(wanted: float, opened: Opened) -> None:
     """Each saving is that of the service with the change; one step less of the traffic would not be enough."""

@@ -48,6 +48,7 @@ def held_at(plan: Plan, factor: float) -> float:
     return float(met(run.outcome, plan.slo)[run.counted].mean())
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", [2, 20])
 def test_a_plan_holds_within_its_margin_and_not_beyond(seed: int) -> None:
     """On fresh requests, with steps a little less and a little more slow than the margin says."""
@@ -117,6 +118,7 @@ def test_a_plan_with_confidence_holds_as_often_as_asked(seed: int) -> None:
     assert cautious.options.confidence == 0.8
 
 
+@pytest.mark.heavy
 def test_a_half_is_the_estimate_itself() -> None:
     """Confidence 0.5 asks for the plan that is made without."""
     plain, half = certified(2), certified(2, 0.5)
@@ -135,6 +137,7 @@ def test_margin_and_chance_survive_a_file() -> None:
     assert Plan.from_json(content).certificate == replace(plan.certificate, margin=None, chance=None, slowed_by={})
 
 
+@pytest.mark.heavy
 def test_each_type_may_have_its_own_slowdown() -> None:
     """One number for all, or one for each type of the plan."""
     plan = mixed()

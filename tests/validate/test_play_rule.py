@@ -53,6 +53,7 @@ def schedule(demand: Demand, profile: Profile) -> Schedule:
     return plan_over_time(demand, profile, Options(), options, over="day")
 
 
+@pytest.mark.heavy
 def test_windows_are_played_with_their_own_fleets(schedule: Schedule, demand: Demand, profile: Profile) -> None:
     """The busiest, those with most starts and drains, and some at random; those with room meet the SLO."""
     played = play_rule(schedule, demand, profile, Options(), seed=1)

@@ -54,6 +54,7 @@ def searched(question: Question, target: float) -> tuple[Search, np.ndarray, Tri
     return search, carried, search.best
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_the_fleet_is_the_one_that_trying_every_count_finds(seed: int) -> None:
     """Where a fleet is small, to the instance."""

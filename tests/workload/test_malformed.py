@@ -21,6 +21,7 @@ def _problem(path: object) -> str:
     return str(caught.value)
 
 
+@pytest.mark.heavy
 def test_three_bad_rows_among_a_million_are_named_together(tmp_path: Path) -> None:
     """Text, a negative number and a missing field: each with its own line."""
     lines = [f"{row},100,20" for row in range(1_000_000)]

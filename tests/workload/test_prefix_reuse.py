@@ -89,6 +89,7 @@ def test_spread_over_caches_each_holds_less() -> None:
         assert share == pytest.approx(total / lengths.sum(), abs=0.03), caches
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not MOONCAKE.exists(), reason="the trace is not there")
 def test_hit_rates_on_the_mooncake_conversations() -> None:
     """Its file has the tokens that each prompt shares: with the latest earlier one that has as many blocks."""

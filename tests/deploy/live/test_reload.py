@@ -9,6 +9,7 @@ import signal
 import threading
 from pathlib import Path
 
+import pytest
 from balance_cases import Balancer, Replica, complete, eventually, small_plan
 
 from melange.deploy.operate.fleet_planner import FleetPlanner
@@ -64,6 +65,7 @@ def test_a_new_plan_is_taken_up_and_no_stream_is_dropped(tmp_path: Path) -> None
             eventually(lambda: balancer.metric("completed_requests_total") == 24)
 
 
+@pytest.mark.heavy
 def test_no_request_is_lost_under_load_while_plans_change(tmp_path: Path) -> None:
     """Clients with a connection each see nothing of three plans that follow each other."""
     plan = tmp_path / "plan.json"

@@ -126,6 +126,7 @@ def test_a_drain_has_an_end(plan_file: Path) -> None:
         assert replica.seen["gone"] == 1
 
 
+@pytest.mark.heavy
 def test_silent_replicas_and_stalled_clients_are_given_up(plan_file: Path) -> None:
     """A silent replica gives 504 and nobody else is asked; the stream of a client that reads nothing is cut."""
     options = ("--answer-timeout", "0.5", "--write-timeout", "0.5")
@@ -254,6 +255,7 @@ def test_the_replicas_tokenizer_can_count(plan_file: Path) -> None:
         assert balancer.metric("arrived_requests_total", input_upto='100"') == 1
 
 
+@pytest.mark.heavy
 def test_slow_streams_and_repeats_leak_nothing(plan_file: Path) -> None:
     """After 300 streams at once and 1,500 requests, a process has the files and about the memory that it began with."""
     with Replica("pause") as replica, Balancer(plan_file, f"--replica=A100={replica.url}") as balancer:
