@@ -100,11 +100,16 @@ def test_of_several_files_none_is_replaced_where_one_cannot_be_written(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("text", "what"), [('{\n  "melange": "plan/1", "x": 1}', "a plan file"), ("model: m\n", "no melange file")]
+    ("name", "text", "what"),
+    [
+        ("plan.json", '{\n  "melange": "plan/1", "x": 1}', "a plan file"),
+        ("service.yaml", "model: m\n", "no melange file"),
+        ("log.csv", "a,b\n", "no melange file"),
+    ],
 )
-def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, text: str, what: str) -> None:
+def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, name: str, text: str, what: str) -> None:
     """The one copy of a plan is no place for its report; an empty file and one of the same kind are."""
-    path = tmp_path / "file.json"
+    path = tmp_path / name
     path.write_text(text)
     with pytest.raises(InputError, match=f"is {what}, and a report would replace it"):
         write_document(path, "report", {})

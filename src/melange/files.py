@@ -34,6 +34,7 @@ _MOST_PATH, _MOST_PART = 4_096, 255
 
 
 # The beginning of a document, and how much of a file shows it.
+_INPUTS = (".yaml", ".yml", ".csv", ".jsonl", ".parquet")
 _TAG, _HEAD = re.compile(r'\s*\{\s*"melange"\s*:\s*"([\w-]+)/'), 500
 
 
@@ -226,7 +227,7 @@ def write_document(path: str | Path, kind: str, content: Json) -> Path:
 
 
 def _refuse_other_kind(path: Path, kind: str) -> None:
-    """Refuse to replace a file that holds something else than a document of a kind, or nothing."""
+    """Refuse to replace a document of another kind, and what is an input by its name: a service, a log, a table."""
     try:
         if not path.is_file():
             return
@@ -234,12 +235,14 @@ def _refuse_other_kind(path: Path, kind: str) -> None:
             head = stream.read(_HEAD)
     except OSError:
         return  # writing says what is wrong
-    if not head.strip():
-        return
     found = _TAG.match(head.decode("utf-8", "replace"))
-    if found is None or found[1] != kind:
-        what = "no melange file" if found is None else f"a {found[1]} file"
-        raise InputError(f"{path}: is {what}, and a {kind} would replace it", hint="choose another name, or remove it")
+    if found is not None and found[1] != kind:
+        what = f"a {found[1]} file"
+    elif found is None and head.strip() and path.suffix.lower() in _INPUTS:
+        what = "no melange file"
+    else:
+        return
+    raise InputError(f"{path}: is {what}, and a {kind} would replace it", hint="choose another name, or remove it")
 
 
 def dump_document(kind: str, content: Json) -> str:

@@ -89,6 +89,7 @@ def test_the_undamaged_file_is_read(name: str, known: dict[str, Format], folder:
     file = tmp_path / one.suffix
     for command in one.commands:
         file.write_bytes(one.text)
+        Path(f"{file}.out").unlink(missing_ok=True)
         if callable(command):
             command(file)
         else:
