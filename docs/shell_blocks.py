@@ -22,7 +22,6 @@ NEEDS = (
     (r"^melange ui ", "serves until it is stopped (tests/ui)"),
     (r"--on ray://", "a Ray cluster (make test-ray)"),
     (r"--over week", "a log of at least a week (tests/workload)"),
-    (r"^melange mcp", "an assistant at the other end (tests/serve)"),
     (r"^melange serve", "serves until it is stopped (tests/serve)"),
     (r"--anchor results/", "the results of load tests on a GPU (tests/cli/test_anchors.py)"),
     (
