@@ -258,6 +258,11 @@ def compose_yaml(text: str) -> yaml.Node | None:
         loader.dispose()
 
 
+def table_rows(text: str, place: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a whole CSV table, as :func:`csv_rows`; a byte order mark is no part of it."""
+    return csv_rows(text.removeprefix("\ufeff").splitlines(keepends=True), place)
+
+
 def csv_rows(
     lines: Iterable[str], place: str, *, delimiter: str = ",", strict: bool = True
 ) -> Iterator[tuple[int, list[str]]]:

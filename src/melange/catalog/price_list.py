@@ -15,7 +15,7 @@ from melange.catalog.parts import Part, find_part
 from melange.catalog.shapes import interconnect
 from melange.errors import Caution, InputError, some_of
 from melange.files import read_text
-from melange.parsing import csv_rows
+from melange.parsing import csv_rows, table_rows
 
 # Faulty rows listed in an error before the rest is counted: enough to see what is wrong. A judgment.
 _SHOWN_FAULTS = 5
@@ -65,7 +65,7 @@ class Faults:
 
 def rows_of(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Line number and row of a CSV file, with the column names in lower case."""
-    rows = csv_rows(read_text(path).removeprefix("\ufeff").splitlines(keepends=True), f"{path}")
+    rows = table_rows(read_text(path), f"{path}")
     _, names = next(rows, (1, []))
     header = [column.strip().casefold() for column in names]
     for line, values in rows:

@@ -14,7 +14,7 @@ from pathlib import Path
 from melange.catalog.bundled import table
 from melange.errors import InputError, unknown
 from melange.files import read_text
-from melange.parsing import csv_rows
+from melange.parsing import table_rows
 from melange.units import MS_PER_S
 
 # What lies between users and a region at their own place, and between two regions of one place [s]: a judgment.
@@ -84,11 +84,11 @@ def read_trips(path: Path) -> Trips:
     InputError
         A file that cannot be read, a missing column, or a row that is no round trip.
     """
-    return _both_ways(read_text(path).removeprefix("\ufeff"), str(path))
+    return _both_ways(read_text(path), str(path))
 
 
 def _both_ways(text: str, place: str) -> Trips:
-    rows = csv_rows(text.splitlines(keepends=True), place)
+    rows = table_rows(text, place)
     names = next(rows, (1, []))[1]
     lacking = set(_COLUMNS) - set(names)
     if lacking:

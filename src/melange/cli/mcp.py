@@ -8,6 +8,16 @@ from typing import Annotated
 
 import typer
 
+from melange.cli.server_options import (
+    HostOption,
+    JobsOption,
+    LimitOption,
+    MemoryOption,
+    PortOption,
+    TokenEnvOption,
+    limits_of,
+)
+
 
 def mcp(
     folder: Annotated[
@@ -21,20 +31,16 @@ def mcp(
         bool, typer.Option("--remote", help="Also read databases and object storage that a service names.")
     ] = False,
     http: Annotated[bool, typer.Option("--http", help="Serve over streamable HTTP at /mcp, without files.")] = False,
-    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8091,
-    token_env: Annotated[
-        str, typer.Option("--token-env", metavar="NAME", help="Environment variable with the token of clients.")
-    ] = "MELANGE_API_TOKEN",
-    parallel: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Maximum parallel jobs.")] = 2,
-    limit: Annotated[str, typer.Option("--limit", help="Time limit of a job, for example 10m.")] = "10m",
-    memory_gib: Annotated[float, typer.Option("--memory", min=1, help="Memory limit of a job [GiB].")] = 8.0,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8091,
+    token_env: TokenEnvOption = "MELANGE_API_TOKEN",
+    parallel: JobsOption = 2,
+    limit: LimitOption = "10m",
+    memory_gib: MemoryOption = 8.0,
 ) -> None:
     """Let assistants plan, validate, compare and deploy: an MCP server over stdin and stdout, or HTTP."""
     from melange.cli.terminal import need_extra
     from melange.errors import InputError
-    from melange.units import GIB
-    from melange.workload.clock import parse_duration
 
     need_extra("mcp", "mcp", "mcp", "fastapi", "uvicorn")
     if http and folder is not None:
@@ -42,10 +48,9 @@ def mcp(
     if folder is not None and not folder.is_dir():
         raise InputError(f"--folder {folder}: is no folder")
     from melange.serve.guard import check_reachable
-    from melange.serve.job import Limits
     from melange.serve.mcp_server import Rights, mcp_server, serve_stdio
 
-    limits = Limits(time_s=parse_duration(limit, name="--limit"), memory_bytes=memory_gib * GIB)
+    limits = limits_of(limit, memory_gib)
     rights = Rights(folder=None if http else (folder or Path()).resolve(), is_remote=remote)
     server = mcp_server(rights=rights, parallel=parallel, limits=limits)
     if not http:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from melange.cli.server_options import HostOption, MemoryOption, PortOption, limits_of
 from melange.cli.terminal import SetOption
 
 
@@ -17,34 +18,31 @@ def ui(
     logs: Annotated[
         list[Path] | None, typer.Option("--log", metavar="PATH", help="A log that the page offers (repeatable).")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; other than loopback needs a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8091,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8091,
     token_env: Annotated[
         str, typer.Option("--token-env", metavar="NAME", help="Environment variable with the token to log in with.")
     ] = "MELANGE_UI_TOKEN",
     parallel: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Certifications that run at a time.")] = 2,
     limit: Annotated[str, typer.Option("--limit", help="Time limit of a certification, for example 10m.")] = "10m",
-    memory_gib: Annotated[float, typer.Option("--memory", min=1, help="Memory limit of a job [GiB].")] = 8.0,
+    memory_gib: MemoryOption = 8.0,
 ) -> None:
     """Decide on a fleet on a local web page: it answers as you drag, then certifies.
 
     The page shows the cost by traffic, SLO, offers and redundancy. It needs no internet.
     """
     from melange.cli.terminal import need_extra
-    from melange.units import GIB
-    from melange.workload.clock import parse_duration
 
     need_extra("ui", "ui", "fastapi", "uvicorn")
     import uvicorn
 
     from melange.serve.guard import check_reachable
-    from melange.serve.job import Limits
     from melange.ui.opened import opened
     from melange.ui.page_server import page_application
 
     token = os.environ.get(token_env, "")
     hosts = check_reachable(host, token, token_env)
-    limits = Limits(time_s=parse_duration(limit, name="--limit"), memory_bytes=memory_gib * GIB)
+    limits = limits_of(limit, memory_gib)
     found = opened(source, settings or (), logs or ())
     app = page_application(found, token=token, hosts=hosts, parallel=parallel, limits=limits)
     typer.echo(f"http://{host}:{port}/ is the page; Ctrl-C ends it", err=True)

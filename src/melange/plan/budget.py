@@ -12,7 +12,7 @@ from melange.plan.cheapest import cheapest
 from melange.plan.exact.projection import floor_per_h
 from melange.plan.fleet import Fleet, least_peak_shares
 from melange.plan.milp.formulation import formulate
-from melange.plan.milp.program import OutOfTimeError, Say, fleet_of, run_program, unsafe_losses
+from melange.plan.milp.program import OutOfTimeError, Say, fleet_of, out_of_time, run_program, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Problem
 from melange.workload.workload import Array
@@ -112,9 +112,7 @@ def _largest_part(problem: Problem, options: Options, say: Say, deadline: float)
         if problem.slices is None:
             part = _part_carried(problem, np.round(outcome.x[: len(problem.cost)]), milp.columns.scenarios)
         if part <= 0 and outcome.status != "optimal":
-            raise OutOfTimeError(
-                f"no plan was found within {options.time_limit_s:g} s", hint="allow more time with plan.time_limit_s"
-            )
+            raise out_of_time(options)
         if part <= 0:
             raise InfeasibleError("the budget serves nothing")
         fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status, served=part)

@@ -126,7 +126,7 @@ class Queue:
         try:
             async with self._room:
                 await job.run(self._limits)
-        except Exception as error:  # who waits for the job is told, and the server logs it
+        except Exception as error:  # its clients get the reason, and the server logs it
             await job.fail(f"the job could not be run: {error}")
             raise
         finally:

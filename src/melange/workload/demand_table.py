@@ -12,7 +12,7 @@ import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.files import read_text
-from melange.parsing import csv_rows
+from melange.parsing import table_rows
 from melange.units import S_PER_DAY
 from melange.workload.demand import Demand, check_window
 from melange.workload.over_time import gaps, with_cautions
@@ -109,8 +109,7 @@ class _Row:
 
 def _table(path: Path, columns: Mapping[str, Sequence[str]]) -> list[_Row]:
     """The rows of a CSV table, each cell a number; a rate that is empty is nan."""
-    lines = read_text(path).removeprefix("\ufeff").splitlines(keepends=True)
-    rows = csv_rows(lines, f"{path}")
+    rows = table_rows(read_text(path), f"{path}")
     _, header = next(rows, (1, []))
     names = [name.strip().casefold() for name in header]
     place_of = {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.files import Json, read_json, read_text
-from melange.parsing import csv_rows
+from melange.parsing import table_rows
 from melange.records import number, reading
 from melange.workload.frozen_array import frozen_array
 from melange.workload.metrics import read_metrics
@@ -116,7 +116,7 @@ def _is_table(values: Any) -> bool:
 
 
 def _from_csv(text: str, place: str) -> tuple[Buckets, Array, str]:
-    rows = [row for _, row in csv_rows(text.removeprefix("\ufeff").splitlines(keepends=True), place)]
+    rows = [row for _, row in table_rows(text, place)]
     if len(rows) < 2 or len(rows[0]) < 2:
         raise InputError(
             f"{place}: must be a table: input edges down the first column, output edges across the first line"

@@ -31,6 +31,13 @@ class OutOfTimeError(SolverError):
     """The time ran out before any plan was found."""
 
 
+def out_of_time(options: Options) -> OutOfTimeError:
+    """The error of a search that found nothing in its time."""
+    return OutOfTimeError(
+        f"no plan was found within {options.time_limit_s:g} s", hint="allow more time with plan.time_limit_s"
+    )
+
+
 def by_program(problem: Problem, options: Options, *, say: Say, deadline: float, known: Fleet | None = None) -> Fleet:
     """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from."""
     scenarios: tuple[int, ...] = ()
@@ -103,9 +110,7 @@ def run_program(
     if outcome.status == "infeasible":
         raise InfeasibleError("no allowed fleet can serve the workload")
     if outcome.x is None:
-        raise OutOfTimeError(
-            f"no plan was found within {options.time_limit_s:g} s", hint="allow more time with plan.time_limit_s"
-        )
+        raise out_of_time(options)
     return outcome
 
 

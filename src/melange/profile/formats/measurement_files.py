@@ -8,7 +8,7 @@ from pathlib import Path
 
 from melange.errors import InputError
 from melange.files import Json, dump_document, path_of, read_text, write_document
-from melange.parsing import csv_rows
+from melange.parsing import table_rows
 from melange.profile.formats.load_tests import points_of
 from melange.profile.formats.tables import read_objects
 from melange.profile.measurement import JOURNAL, LATENCIES, TEXTS, Measurement
@@ -164,7 +164,7 @@ def _read_journal(lines: list[Json], path: str) -> list[Measurement]:
 def _read_table(path: str) -> list[Measurement]:
     """Our own CSV: a column a field, empty cells unknown."""
     points = []
-    rows = csv_rows(read_text(path).removeprefix("\ufeff").splitlines(keepends=True), path)
+    rows = table_rows(read_text(path), path)
     _, columns = next(rows, (1, []))
     for line, row in rows:
         place = f"{path}:{line}"
