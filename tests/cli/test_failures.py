@@ -71,6 +71,19 @@ def test_a_bug_is_one_line_and_exit_code_70(run: Run) -> None:
     assert "Traceback" in debugged.stderr
 
 
+def test_errors_are_wrapped_on_a_terminal_only(run: Run) -> None:
+    """Between words: a path stays whole, and lines of a log are as long as they are."""
+    path = "/".join(["folder"] * 10)
+    broken = _raising(f"s.InputError('{'word ' * 30}{path}', hint='{'next ' * 20}')")
+    whole = run("plan", "service.yaml", "--quick", before=broken).stderr
+    assert whole.count("\n") == 2
+    terminal = "os.environ['COLUMNS'] = '60'\nsys.stderr.isatty = lambda: True\n"
+    wrapped = run("plan", "service.yaml", "--quick", before=terminal + broken).stderr
+    assert wrapped.split() == whole.split()
+    assert [len(line) > 60 for line in wrapped.splitlines()] == [path in line for line in wrapped.splitlines()]
+    assert wrapped.count("\n") > 4
+
+
 def test_an_error_of_the_system_is_no_bug(run: Run) -> None:
     """It names the file and the reason, and ends with exit code 2."""
     refused = _raising("PermissionError(13, 'Permission denied', 'x.db')")
@@ -95,7 +108,7 @@ def test_a_full_disk_is_told(run: Run, tmp_path: Path) -> None:
             text=True,
         )
     assert done.returncode == 2
-    assert done.stderr == "error: the system: No space left on device\n"
+    assert done.stderr == "error: standard output: No space left on device\n"
 
 
 def test_a_device_is_written_to_and_not_replaced(run: Run) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from dataclasses import fields, replace
 
 import pytest
 from simulated import engine
 
 from melange.errors import InputError
+from melange.replica.engine import Engine
+from melange.replica.step import StepCost
 
 
 @pytest.mark.parametrize("name", ["max_sequences", "max_batched_tokens", "block_tokens", "max_context", "kv_parts"])
@@ -16,3 +19,15 @@ def test_a_number_that_no_engine_has_is_refused(name: str, value: int) -> None:
     """With the field's name."""
     with pytest.raises(InputError, match=rf"engine\.{name} must be 1 to 2,147,483,647, got {value}"):
         replace(engine(), **{name: value})
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(StepCost)])
+def test_null_is_infinite_only_where_a_step_stays_finite(name: str) -> None:
+    """A window and the largest measured batch may be without end; any other coefficient would make steps infinite."""
+    content = engine().to_json()
+    content["cost"][name] = None
+    if name in ("window", "most_batch"):
+        assert getattr(Engine.from_json(content).cost, name) == math.inf
+    else:
+        with pytest.raises(InputError, match=rf"engine\.cost\.{name}"):
+            Engine.from_json(content)

@@ -131,3 +131,13 @@ def test_a_setting_that_agrees_with_a_flag_is_taken() -> None:
         {"dataset": "arena", "rate": 4}, ["workload.rate=4.0", "workload.dataset=arena", "workload.size=upper"]
     )
     assert (section.rate, section.size) == (4, "upper")
+
+
+def test_a_fault_within_a_setting_is_of_the_command_line(tmp_path: Path) -> None:
+    """Not of a line of the file; and YAML takes a space after a colon."""
+    path = tmp_path / "service.yaml"
+    path.write_text("model: m\nslo: {tpot_ms: 80}\noffers: {gpus: [L4]}\nworkload: {dataset: arena, rate: 1}\n")
+    with pytest.raises(InputError) as error:
+        read_service(path, ["offers.max={L4:1}"])
+    assert str(error.value).startswith("--set: offers.max.L4:1: ")
+    assert str(error.value).endswith("YAML takes a space after the colon: L4: 1")

@@ -105,9 +105,9 @@ def test_a_session_says_what_it_does(service: Path) -> None:
         ("offers.regions=[us-west-2]", ("us-west-2", "us-east-1")),
         ("offers.market=spot", ("spot", "on-demand")),
         ("offers.file=prices.csv", ("prices.csv", "profile.json")),
-        ("variants=[fp8]", ("fp8", "profile.json")),
+        ("variants=[fp8]", ("[fp8]", "the model as published")),
         ("profile.tensor_parallel=2", ("2", "profile.json")),
-        ("profile.simulate=true", ("True", "profile.json")),
+        ("profile.simulate=true", ("simulate=true", "profile.json")),
     ],
 )
 def test_settings_that_contradict_a_given_profile_are_refused(

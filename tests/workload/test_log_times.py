@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import ibis
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from melange.errors import InputError
 from melange.workload.arrivals import read_arrivals
+from melange.workload.over_time import read_demand
 from melange.workload.traces import read_trace
 
 Write = Callable[[str, str], Path]
@@ -184,3 +187,61 @@ def test_bursts_within_minutes_are_bursts() -> None:
     found = read_trace(table(times)).burstiness
     assert found is not None
     assert found > 2.5
+
+
+@pytest.mark.parametrize("factor", [1e3, 1e6, 1e9])
+def test_seconds_and_finer_units_in_one_log_are_refused(write: Write, factor: float) -> None:
+    """With a row of each."""
+    times = [1.7e9 + n for n in range(9)]
+    times[4] *= factor
+    path = log(write, [f"{one:.0f}" for one in times])
+    with pytest.raises(InputError, match="different units") as error:
+        read_trace(path)
+    assert "log.csv:2 has timestamp '1700000000'" in str(error.value)
+    assert f"log.csv:6 has timestamp '{times[4]:.0f}'" in str(error.value)
+
+
+@pytest.mark.parametrize("stray", ["0", "9000000000"])
+def test_a_row_of_another_age_is_refused(write: Write, stray: str) -> None:
+    """As one without a real time, named by its line; the rate would be that of decades."""
+    times = [f"{1.7e9 + n:.0f}" for n in range(9)]
+    with pytest.raises(InputError, match="years apart") as error:
+        read_trace(log(write, [*times[:5], stray, *times[5:]]))
+    assert f"log.csv:7 has timestamp '{stray}'" in str(error.value)
+
+
+def test_a_date_of_another_age_is_refused_in_parquet(tmp_path: Path) -> None:
+    """By its row."""
+    times = [AUTUMN + timedelta(seconds=gap) for gap in GAPS]
+    times.insert(2, datetime(9999, 1, 1, tzinfo=UTC))
+    path = tmp_path / "log.parquet"
+    pq.write_table(pa.table({"timestamp": times, "input_tokens": [9] * 6, "output_tokens": [9] * 6}), path)
+    with pytest.raises(InputError, match=r"years apart.*log\.parquet:row 3 has timestamp '9999"):
+        read_trace(path)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("has_offset", [False, True])
+@pytest.mark.parametrize("read", [read_trace, read_demand])
+def test_local_times_that_run_back_an_hour_are_told(
+    write: Write, sign: int, has_offset: bool, read: Callable[..., Any]
+) -> None:
+    """As when daylight saving time ends; not with offsets, and not in spring, when an hour is missing."""
+    zone = ZoneInfo("Europe/Berlin")
+    change = datetime(2025, 10, 26, 1, tzinfo=UTC) if sign > 0 else SPRING + timedelta(minutes=30)
+    local = [(change + timedelta(minutes=n)).astimezone(zone) for n in range(-180, 180)]
+    found = read(log(write, [(one if has_offset else one.replace(tzinfo=None)).isoformat() for one in local]))
+    told = [one.message for one in found.cautions if one.kind == "clock-runs-back"]
+    assert bool(told) == (sign > 0 and not has_offset)
+    if told:
+        assert "by 59 min, from 2025-10-26 02:59:00 to 2025-10-26 02:00:00" in told[0]
+
+
+def test_a_log_out_of_order_is_not_taken_for_a_clock_that_runs_back(write: Write) -> None:
+    """Rows in any order, and rows written when requests end."""
+    moments = [AUTUMN.replace(tzinfo=None) + timedelta(minutes=n) for n in range(300)]
+    shuffled = np.random.default_rng(5).permutation(300)
+    swapped = [n + (1 if n % 2 == 0 else -1) for n in range(300)]
+    for order in (shuffled, swapped):
+        found = read_trace(log(write, [moments[n].isoformat() for n in order]))
+        assert not [one for one in found.cautions if one.kind == "clock-runs-back"]

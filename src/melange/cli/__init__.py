@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import textwrap
 from typing import NoReturn
 
 from melange.cli.app import app
@@ -20,13 +22,27 @@ _BLAS_THREADS = "OPENBLAS_NUM_THREADS"
 
 def fail(error: MelangeError) -> NoReturn:
     """Print what is wrong, why, and what to do next."""
-    print(f"error: {error}", file=sys.stderr)
+    _say(f"error: {error}")
     if isinstance(error, InfeasibleError):
         for reason in error.reasons:
-            print(f"  - {reason}", file=sys.stderr)
+            _say(f"  - {reason}", indent="    ")
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        _say(f"hint: {error.hint}")
     raise SystemExit(2)
+
+
+def _say(text: str, indent: str = "  ") -> None:
+    """Print to stderr: broken between words where that is a terminal, in whole lines elsewhere."""
+    lines = text.split("\n")
+    if sys.stderr.isatty():
+        wrapper = textwrap.TextWrapper(
+            width=shutil.get_terminal_size().columns,
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        lines = [wrapper.fill(line) for line in lines]
+    print("\n".join(lines), file=sys.stderr)
 
 
 def main() -> None:
@@ -47,7 +63,7 @@ def main() -> None:
     except OSError as error:
         # The system refused: full disk, no permission, too many open files.
         _close_output()
-        fail(MelangeError(f"{error.filename or 'the system'}: {error.strerror or error}"))
+        fail(MelangeError(f"{error.filename or 'standard output'}: {error.strerror or error}"))
     except MemoryError:
         fail(MelangeError("not enough memory", hint="use a smaller file, fewer buckets or a larger machine"))
     except Exception as error:
@@ -66,9 +82,8 @@ def crashed(error: Exception) -> NoReturn:
     """Print a bug in one line; the traceback only on request."""
     told = " ".join(printable(f"{type(error).__name__}: {error}").split())
     told = told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}..."
-    print(
+    _say(
         f"error: this is a bug in melange: please report it, with the command and its files ({told}); MELANGE_DEBUG=1 "
-        "shows where",
-        file=sys.stderr,
+        "shows where"
     )
     raise SystemExit(_BUG)

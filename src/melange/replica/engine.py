@@ -20,6 +20,8 @@ from melange.replica.step import StepCost, scaled
 
 # Largest whole number of an engine: the simulator counts in 32 bits.
 _MOST = 2**31 - 1
+# Coefficients of a step that may be infinite, which is null in JSON.
+_ENDLESS = ("window", "most_batch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +136,7 @@ def _engine_from(content: Any, place: str) -> Engine:
             raise unknown("key", name, names, place=f"{place}.cost")
     cost = {
         name: math.inf
-        if name in stored and stored[name] is None
+        if name in _ENDLESS and name in stored and stored[name] is None
         else number(stored.get(name, 0.0), f"{place}.cost.{name}")
         for name in names
     }

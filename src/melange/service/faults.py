@@ -36,7 +36,7 @@ def faults(
         name = ".".join(str(key) for key in keys)
         line = _line(text, keys)
         place = f"{path}:{line}" if line else f"{path}"
-        if any(setting.startswith(f"{name}=") for setting in settings):
+        if any(f"{name}.".startswith(f"{setting.partition('=')[0].strip()}.") for setting in settings):
             place = "--set"
         if fault["type"] == "extra_forbidden":
             section = ".".join(map(str, keys[:-1]))
@@ -47,11 +47,18 @@ def faults(
             message = f"{place}: {name} is required".removeprefix(": ")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            found = "" if "got" in message else f", got {fault['input']!r}"
+            found = "" if "got" in message else f", got {_as_written(fault['input'])}"
             message = f"{place}: {name}: {message[:1].lower()}{message[1:]}{found}".removeprefix(": ")
+            if fault["input"] is None and ":" in str(keys[-1]):
+                message += f"; YAML takes a space after the colon: {str(keys[-1]).replace(':', ': ', 1)}"
         lines.setdefault(name, message)
     more = len(lines) - _MOST_FAULTS
     return "\n".join([*list(lines.values())[:_MOST_FAULTS], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _as_written(value: object) -> str:
+    """A value as YAML writes it."""
+    return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _is_key(key: str | int) -> bool:

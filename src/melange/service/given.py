@@ -6,9 +6,11 @@ Nothing is silently ignored: a setting that contradicts a given file is an error
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import yaml
 
 from melange.catalog.catalog import Catalog
 from melange.errors import InputError, some_of
@@ -68,7 +70,8 @@ def check_workload(workload: Workload, place: str, settings: Sequence[str], serv
             continue
         said = f"{workload.total_rate:g} requests/s" if key == "workload.rate" else workload.source or "other traffic"
         raise InputError(
-            f"--set {key}={value} contradicts {place}, which holds {said}", hint="leave out the setting or the file"
+            f"--set {key}={_in_yaml(value)} contradicts {place}, which holds {said}",
+            hint="leave out the setting or the file",
         )
 
 
@@ -127,11 +130,33 @@ def agreed(
         is_setting = key.startswith("engine.") and key not in ("engine.name", "engine.version")
         if key.split(".")[0] in _OF_ESTIMATES or key in (*_OF_PRICES, *_OF_SIZES) or is_setting:
             raise InputError(
-                f"--set {key}={value} has no effect on {place}: its capacities and prices are given",
+                f"--set {key}={_in_yaml(value)} contradicts {place}, which holds {_held(profile, key)}",
                 hint="leave out the setting or the profile",
             )
     _check_offers(profile, place, service, given, catalog)
     return profile if profile.slo is None else replace(profile, slo=replace(profile.slo, attainment=slo.attainment))
+
+
+def _held(profile: Profile, key: str) -> str:
+    """What a profile holds of a setting, for errors."""
+    types, engines = profile.replica_types, [one for one in profile.engines if one is not None]
+    values: dict[str, Iterable[object]] = {
+        "variants": (one.variant or "the model as published" for one in types),
+        "profile.tensor_parallel": (one.tensor_parallel for one in types),
+        "profile.max_context": (one.max_context for one in engines),
+        "engine.max_num_seqs": (one.max_sequences for one in engines),
+        "engine.max_num_batched_tokens": (one.max_batched_tokens for one in engines),
+        "offers.prices": (f"{one.name} at {one.cost_per_h:g} USD/h" for one in types),
+    }
+    found = dict.fromkeys(values.get(key, ()))
+    if not found:
+        return f"capacities and prices of {len(types)} replica types ({profile.source or 'no source'})"
+    return f"{key} {some_of([str(one) for one in found])}"
+
+
+def _in_yaml(value: object) -> str:
+    """The value of a setting as YAML writes it in one line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).partition("\n")[0]
 
 
 def _hint_on(given: Slo, wanted: Slo) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from melange.errors import InputError
 from melange.parsing import csv_rows
+from melange.workload.dialects import epoch_s
 from melange.workload.fields import with_fields
 from melange.workload.first_lines import csv_header, open_text
 from melange.workload.layouts import Layout
@@ -38,6 +39,35 @@ def malformed_rows(log: Log, layout: Layout) -> InputError:
         f"{log.place}: {count:,} malformed {'rows' if count > 1 else 'row'}:{listing}{more}",
         hint="fix or remove them; failed requests have 0 output tokens",
     )
+
+
+def rows_at(log: Log, layout: Layout, ends: Sequence[str]) -> list[str]:
+    """Where the ``first`` and the ``last`` arrival of a log are, and what is stored there."""
+    found: dict[str, tuple[float, str]] = {}
+    for part in _parts(log):
+        for end, moment, line, stored in _ends_of(part, layout):
+            sentence = f"{_at(part, line)} has {layout.arrival} {_shown(stored)}"
+            is_further = end not in found or (moment < found[end][0]) == (end == "first")
+            found[end] = (moment, sentence) if is_further else found[end]
+    return [found[end][1] for end in ends if end in found]
+
+
+def _ends_of(log: Log, layout: Layout) -> Iterator[tuple[str, float, int, str]]:
+    """The first and the last arrival of one file: which, the value, its line and what is stored."""
+    import ibis
+
+    row = ibis.row_number() if log.files else ibis.literal(0)
+    table = with_fields(log.table.mutate(row=row), layout.columns.values(), layout.where, log.dialect)
+    moment = parse_fields(table, layout, log.dialect)["arrival"]
+    seconds = epoch_s(moment, log.dialect) if moment.type().is_timestamp() else moment.cast("float64")
+    stored = table[layout.columns["arrival"]].cast("string")
+    rows = table.select(row=table.row, moment=seconds, stored=stored)
+    rows = rows.filter(rows.moment.notnull())
+    rejected = _rejected_lines(log)
+    for end, order in (("first", rows.moment), ("last", rows.moment.desc())):
+        for one in rows.order_by(order).limit(1).to_pyarrow().to_pylist():
+            (line,) = _lines(log, [one["row"]], rejected)
+            yield end, one["moment"], line, one["stored"]
 
 
 def has_rejected(log: Log) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from melange.errors import Caution, InputError
 from melange.units import S_PER_H
 from melange.workload.clock import Moment, Span, span
+from melange.workload.clock_faults import clock_cautions
 from melange.workload.demand import Demand, Indices, check_window, zone_of
 from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout
@@ -88,8 +89,10 @@ def read_demand(
         rows = select_rows(log, layout)
         first_s, last_s = clock_of(rows)
         stretch = span(first_s, last_s, start, end, place=log.place)
-        counts = _WindowCounts(rows.within(stretch), grid, stretch, window_s)
-    return _demand(rows, counts, time_zone, empty_windows)
+        part = rows.within(stretch)
+        counts = _WindowCounts(part, grid, stretch, window_s)
+        cautions = clock_cautions(part)
+    return _demand(rows, counts, time_zone, empty_windows, cautions)
 
 
 class _WindowCounts:
@@ -137,7 +140,9 @@ class _WindowCounts:
         return np.asarray(np.clip(np.minimum(begin + self.window_s, self.stretch.end_s) - low, 0.0, None))
 
 
-def _demand(rows: Rows, counts: _WindowCounts, time_zone: str | None, empty_windows: str) -> Demand:
+def _demand(
+    rows: Rows, counts: _WindowCounts, time_zone: str | None, empty_windows: str, cautions: tuple[Caution, ...]
+) -> Demand:
     place = rows.log.place
     if time_zone is not None and not counts.has_dates:
         raise InputError(
@@ -180,7 +185,7 @@ def _demand(rows: Rows, counts: _WindowCounts, time_zone: str | None, empty_wind
         requests=served,
         failed_requests=counts.failed,
     )
-    return with_cautions(found, place, thin_data(counts.grid, counts.by_bucket), served)
+    return with_cautions(found, place, (*cautions, *thin_data(counts.grid, counts.by_bucket)), served)
 
 
 def with_cautions(demand: Demand, place: str, more: tuple[Caution, ...] = (), served: int = 0) -> Demand:

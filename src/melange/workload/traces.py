@@ -18,6 +18,7 @@ import numpy as np
 from melange.errors import Caution, InputError
 from melange.workload.burstiness import GAPS_A_WINDOW, WINDOW_S, pooled_burstiness
 from melange.workload.clock import Moment, Span, check_statistic, full_windows, span, window_statistic
+from melange.workload.clock_faults import check_span, clock_cautions
 from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout, time_unit
 from melange.workload.logs import Log, Progress, opened
@@ -170,7 +171,7 @@ def _with_clock(
     elif window_s is not None:
         words += f", rate: {rate} of windows of {lasting(window_s)}"
     workload = _workload(rows, grid, counts, total, words, _burstiness(selected, stretch, counts.served))
-    cautions = (*workload.cautions, *_copies(selected, counts.served))
+    cautions = (*workload.cautions, *clock_cautions(selected), *_copies(selected, counts.served))
     reuse = None
     try:
         reuse = prefix_reuse_in(selected, grid, stretch.duration_s)
@@ -187,7 +188,7 @@ def _with_clock(
 
 
 def clock_of(rows: Rows) -> tuple[float, float]:
-    """First and last arrival [s]; also settles the unit of numeric times."""
+    """First and last arrival [s]; also settles the unit of numeric times. What cannot be one log is an InputError."""
     first, last, timed, total = _first_row(
         rows.log,
         rows.table.aggregate(
@@ -204,6 +205,7 @@ def clock_of(rows: Rows) -> tuple[float, float]:
         raise nothing_in(rows)
     if rows.unit_s is None:
         rows.unit_s = time_unit(rows.layout.arrival or "", last) if rows.is_numeric else 1.0
+    check_span(rows, first, last)
     return first * rows.unit_s, last * rows.unit_s
 
 
