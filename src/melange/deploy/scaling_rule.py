@@ -111,7 +111,9 @@ def _signal(signal: Signal, buckets: Buckets, window_s: float) -> str:
     """PromQL of one signal: weights times rates by size, sizes that were never seen counting as none."""
     parts = []
     for i, o in np.argwhere(signal.request_weight > 0).tolist():
-        labels = f'input_upto="{buckets.input_edges[i]}",output_upto="{buckets.output_edges[o]}"'
+        k, row = divmod(i, len(buckets.input_edges))
+        labels = f'input_upto="{buckets.input_edges[row]}",output_upto="{buckets.output_edges[o]}"'
+        labels += f',class="{buckets.classes[k]}"' if buckets.classes else ""
         rate = f"sum(rate(melange_completed_requests_total{{{labels}}}[{window_s:.0f}s]))"
         parts.append(f"{signal.request_weight[i, o]:.6g} * ({rate} or vector(0))")
     return "\n+ ".join(parts)

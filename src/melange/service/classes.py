@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from melange.errors import InputError
+from melange.errors import Caution, InputError, some_of
+from melange.plan.schedule.contracts import Deferral
 from melange.replica.releases import number_of, pinned
+from melange.service.demand_of import demand_of
 from melange.service.schema import Service
 from melange.service.stages import workload_of
-from melange.service.traffic_sections import DEFAULT_CLASS
+from melange.service.traffic_sections import DEFAULT_CLASS, LOGS, BucketsSection, WorkloadSection
+from melange.workload.classed_demand import demand_of_classes, steady_demand
+from melange.workload.clock import parse_duration
 from melange.workload.request_classes import of_classes
 
 if TYPE_CHECKING:
     from melange.workload.arrivals import Arrivals
-    from melange.workload.workload import Workload
+    from melange.workload.demand import Demand
+    from melange.workload.workload import Buckets, Workload
 
 # The first release of vLLM whose current engine orders its queue by priority, as the simulator does (pull request 19057
 # of vllm-project/vllm, June 2025). Older ones refuse priorities, or preempt running requests for waiting ones.
@@ -52,18 +57,107 @@ def workload_with_classes(
         if one.workload is None:
             parts[name] = _times(whole, one.share or 0.0)
             continue
-        source, _ = one.workload.source
-        section = one.workload.model_copy(update={"buckets": service.workload.buckets})
-        fields = one.workload.model_fields_set | (set() if source in ("file", "metrics") else {"buckets"})
-        section = section.model_construct(_fields_set=fields, **dict(section))
+        section = _on_buckets(one.workload, service, service.workload.buckets)
         own = workload_of(section, service.path, progress, max_context)
-        if own.buckets != whole.buckets:
-            raise InputError(
-                f"classes.{name}.workload: a {source} has buckets of its own, and they are not those of workload",
-                hint="set workload.buckets to the same edges, or give the class another source",
-            )
+        _check_buckets(name, one.workload, own.buckets, whole.buckets)
         parts[name] = own
     return of_classes(parts)
+
+
+def demand_with_classes(service: Service, whole: Demand, progress: Callable[[float], None] | None = None) -> Demand:
+    """The traffic over time of all classes; as it is where the service has none.
+
+    A class whose own workload says nothing of time arrives at the same rate all the time.
+
+    Parameters
+    ----------
+    service
+        With the classes.
+    whole
+        What its ``workload`` describes: the default class and all that are a share of it.
+    progress
+        As of :func:`~melange.service.demand_of.demand_of`.
+    """
+    if not service.classes:
+        return whole
+    _check_engine(service)
+    _check_settings(service)
+    rest = 1.0 - sum(one.share or 0.0 for one in service.classes.values())
+    parts = {DEFAULT_CLASS: replace(whole, rate=whole.rate * rest)}
+    for name, one in service.classes.items():
+        if one.workload is None:
+            parts[name] = replace(whole, rate=whole.rate * (one.share or 0.0))
+            continue
+        edges = BucketsSection(input=list(whole.buckets.input_edges), output=list(whole.buckets.output_edges))
+        section = _on_buckets(one.workload, service, edges)
+        if one.workload.source[0] == "rates" or one.workload.over is not None:
+            parts[name] = demand_of(section, service.path, progress)
+        else:
+            parts[name] = steady_demand(workload_of(section, service.path, progress), whole)
+        _check_buckets(name, one.workload, parts[name].buckets, whole.buckets)
+    return demand_of_classes(parts)
+
+
+def deferrals_of(service: Service) -> tuple[Deferral, ...]:
+    """The classes that may wait."""
+    return tuple(
+        Deferral(name=name, deadline_s=parse_duration(one.deadline, name=f"classes.{name}.deadline"))
+        for name, one in service.classes.items()
+        if one.deadline is not None
+    )
+
+
+def equal_priorities(service: Service) -> tuple[Caution, ...]:
+    """A word on requests that may wait and still go into the engine's queue before others or beside them."""
+    last = max([0, *(one.priority for one in service.classes.values() if one.deadline is None)])
+    names = [name for name, one in service.classes.items() if one.deadline is not None and one.priority <= last]
+    if not names:
+        return ()
+    words = (
+        f"requests of {some_of(names)} may wait, but in the engine's queue they do not stand behind all others: "
+        f"set classes.{names[0]}.priority: {last + 1}"
+    )
+    return (Caution("priority", words),)
+
+
+def with_limits_beside(service: Service) -> Service:
+    """The service with the limits at which requests that may wait are served beside those that do not.
+
+    They share steps with them, so steps may take no longer than the others' tightest time between tokens allows: what
+    a replica carries of them is counted at that.
+    """
+    others = [service.slo, *(one.slo for one in service.classes.values() if one.deadline is None)]
+    tightest = [limit for one in others for limit in (one.tpot_ms, one.ntpot_ms) if limit is not None]
+    if not tightest:
+        return service
+    classes = {
+        name: one
+        if one.deadline is None
+        else one.model_copy(
+            update={"slo": one.slo.model_copy(update={"tpot_ms": min([*tightest, one.slo.tpot_ms or np.inf])})}
+        )
+        for name, one in service.classes.items()
+    }
+    return service.model_copy(update={"classes": classes})
+
+
+def _on_buckets(section: WorkloadSection, service: Service, edges: BucketsSection) -> WorkloadSection:
+    """The traffic of a class on the buckets and in the windows of the service's, where its source takes any."""
+    source, whole = section.source[0], service.workload
+    given: dict[str, Any] = {} if source in ("file", "metrics", "rates") else {"buckets": edges}
+    if source in LOGS and section.over is not None and section.window is None and whole.window is not None:
+        given["window"] = whole.window
+    found = section.model_copy(update=given)
+    return found.model_construct(_fields_set=section.model_fields_set | set(given), **dict(found))
+
+
+def _check_buckets(name: str, section: WorkloadSection, own: Buckets, whole: Buckets) -> None:
+    if own != whole:
+        raise InputError(
+            f"classes.{name}.workload: a {section.source[0]} has buckets of its own, and they are not those of "
+            "workload",
+            hint="set workload.buckets to the same edges, or give the class another source",
+        )
 
 
 def _check_engine(service: Service) -> None:

@@ -16,7 +16,7 @@ from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.schedule import Schedule
 from melange.profile.profile import Profile
-from melange.service.classes_refused import refuse_classes
+from melange.service.classes import deferrals_of, demand_with_classes, equal_priorities, with_limits_beside
 from melange.service.schema import Service
 from melange.service.stages import profile_of
 from melange.service.start_up import start_up_of
@@ -79,14 +79,16 @@ def over_time(service: Service, demand: Demand, options: Options, catalog: Catal
         workload = workload.with_upper_sizes()
         inputs, outputs = workload.input_tokens, workload.output_tokens
         demand = replace(demand, input_tokens=inputs, output_tokens=outputs)
-    settings = service.schedule.to_options(start_up_of(service))
+    settings = replace(service.schedule.to_options(start_up_of(service)), deferrals=deferrals_of(service))
     markets = list(service.offers.market)
     if settings.spot is not None and settings.spot.discount is None:
         markets.append("spot")
     if any(one.discount is None for one in settings.reserved):
         markets.append("reserved")
     offers = service.offers.model_copy(update={"market": list(dict.fromkeys(markets))})
-    profile = profile_of(service.model_copy(update={"offers": offers}), workload, catalog, say)
+    beside = with_limits_beside(service)
+    profile = profile_of(beside.model_copy(update={"offers": offers}), workload, catalog, say)
+    profile = replace(profile, slo=service.to_slo())
     return OverTime(
         demand=demand,
         profile=profile,
@@ -99,12 +101,15 @@ def over_time(service: Service, demand: Demand, options: Options, catalog: Catal
 
 def schedule_of(session: Session, service: Service, task: Task, *, quick: bool = False) -> Schedule:
     """The schedule of a session's service; ``quick`` simulates no request."""
-    refuse_classes(service, "melange schedule")
     demand = session.demand()
+    if service.classes:
+        with task("reading the traffic of the classes") as say:
+            demand = demand_with_classes(service, demand, say)
     with task("estimating what each replica type carries") as say:
         question = over_time(service, demand, session.options, session.catalog, say)
     with task("planning over time") as say:
         found = schedule_for(question, say)
+    found = replace(found, cautions=(*found.cautions, *equal_priorities(service)))
     return found if quick else _simulated(found, question, task)
 
 

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from melange.errors import InputError
+from melange.plan.schedule.contracts import Deferral
 from melange.service.values import Names
 from melange.slo import REQUESTS, RequestClass, Slo
 from melange.units import MS_PER_S, ms
+from melange.workload.clock import parse_duration
 from melange.workload.fields import Choice
 from melange.workload.object_storage import remote_url
 from melange.workload.warehouse import WarehouseTable
@@ -141,12 +143,16 @@ class WorkloadSection(Section):
 
 
 class ClassSection(Section):
-    """A class of ``classes``: requests with an SLO of their own, on the same replicas as the others."""
+    """A class of ``classes``: requests with an SLO of their own, on the same replicas as the others.
+
+    With a ``deadline`` a schedule chooses when they are sent; ``slo`` counts from then on.
+    """
 
     slo: SloSection
     share: Annotated[float, Field(ge=_LEAST_SHARE, lt=1)] | None = None
     workload: WorkloadSection | None = None
     priority: int = 0
+    deadline: str | float | None = None
 
     @field_validator("slo")
     @classmethod
@@ -158,6 +164,17 @@ class ClassSection(Section):
         if not slo.is_on_requests or slo.target >= 1:
             raise ValueError("with classes limits bind each request by itself, and some may miss: attainment: 0.99")
         return section
+
+    @field_validator("deadline")
+    @classmethod
+    def _is_hours(cls, value: str | float | None) -> str | float | None:
+        try:
+            if value is not None:
+                Deferral(name="NAME", deadline_s=parse_duration(value, name="deadline"))
+        except InputError as error:
+            words = str(error).removeprefix("classes.NAME.deadline ").removeprefix("deadline ")
+            raise ValueError(f"{words}; for example deadline: 24h") from None
+        return value
 
     @model_validator(mode="after")
     def _says_its_traffic(self) -> ClassSection:

@@ -1,12 +1,13 @@
 """Windows of a schedule played out request by request: the traffic of before, instances that start and drain, the rule.
 
 The balancer sends requests by the shares of the window's own mix. Large fleets are played out as a part of themselves:
-as many replicas of each type fewer, and as much traffic as keeps their load.
+as many replicas of each type fewer, and as much traffic as keeps their load. Requests that may wait come as the
+schedule sends them; each window is played without them as well, to see what they do to the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,10 +15,11 @@ import numpy as np
 from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.plan import Plan
-from melange.plan.problem import build
+from melange.plan.problem import Positions, build
 from melange.plan.question import Question
 from melange.plan.routing import policy_state, replica_engines, types_of
 from melange.plan.schedule.backtest import History
+from melange.plan.schedule.deferred import history_as_sent
 from melange.plan.schedule.schedule import PlayedStretch, Schedule
 from melange.plan.servable import scope_of
 from melange.plan.solve import with_instances
@@ -25,7 +27,7 @@ from melange.processes import each_of
 from melange.profile.profile import Profile
 from melange.replica.simulated.cluster import Event, play
 from melange.validate.attainment import attainment, met
-from melange.validate.simulate import within_context
+from melange.validate.simulate import levels, looked_up, within_context
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.demand import Demand
 from melange.workload.workload import Array, Mask, Workload
@@ -34,6 +36,8 @@ from melange.workload.workload import Array, Mask, Workload
 _MOST_REQUESTS = 120_000
 # Share of a window that is played before it, for queues to be as they are [windows].
 _BEFORE = 0.5
+# Seeds of requests that may wait are this far from those of the others.
+_APART = 1_000_003
 # Windows that are drawn at random besides the busiest and those with the most starts and drains.
 _DRAWN = 5
 
@@ -72,7 +76,7 @@ def play_rule(
     if profile.slo is None:
         raise InputError("the profile says no SLO, so nothing can be said to meet it")
     names = [one.name for one in profile.replica_types]
-    history = History.of(demand.rates(), demand.window_s)
+    history = history_as_sent(schedule.deferred, demand, schedule.over)
     shape = (len(history), *demand.buckets.shape)
     scaled = np.zeros(len(history))
     if schedule.rule is not None:
@@ -81,7 +85,8 @@ def play_rule(
     for one, count in zip(schedule.replica_types, schedule.reserved, strict=True):
         held[names.index(one.name)] = count
     place = None if schedule.rule is None else names.index(schedule.rule.replica_type)
-    player = _Player(demand, profile, options, schedule.options.start_up_s, held, place)
+    waits = () if schedule.deferred is None else tuple(one.name for one in schedule.deferred.classes)
+    player = _Player(demand, profile, options, schedule.options.start_up_s, held, place, waits)
     stretches = _stretches(history, scaled, seed)
     played = []
     jobs = [(player, stretch, history.rates, scaled, seed + place) for place, stretch in enumerate(stretches)]
@@ -115,11 +120,21 @@ class _Player:
     """Windows played out, one after the other."""
 
     def __init__(
-        self, demand: Demand, profile: Profile, options: Options, start_up_s: float, held: Array, place: int | None
+        self,
+        demand: Demand,
+        profile: Profile,
+        options: Options,
+        start_up_s: float,
+        held: Array,
+        place: int | None,
+        waits: tuple[str, ...] = (),
     ) -> None:
         self._demand, self._profile = demand, profile
         self._options = Options(headroom=options.headroom, drop_unservable=options.drop_unservable)
         self._start_up_s, self._held, self._place = start_up_s, held, place
+        rows = np.array([name in waits for name in demand.buckets.classes], bool)
+        self._may_wait = rows
+        self._waits = np.repeat(rows, len(demand.buckets.input_edges) * demand.buckets.shape[1])
         self._replicas = np.array([one.replicas_per_instance for one in profile.replica_types])
 
     def play(self, stretch: _Stretch, rates: Array, scaled: Array, seed: int) -> PlayedStretch:
@@ -140,7 +155,17 @@ class _Player:
             scale = part * float(plan.load.max() / less.load.max())
             plan = less
         load = float(plan.load.max()) / (1 - self._options.headroom)
-        arrivals = self._arrivals(rates[window - 1] * scale, rates[window] * scale, seed)
+        change_s, start_up_s = _BEFORE * length_s, min(self._start_up_s, length_s)
+        own = ((change_s, rates[window - 1]), (length_s, rates[window]))
+        own_arrivals = self._arrivals([(long_s, rate * ~self._waits * scale) for long_s, rate in own], 2 * seed)
+        fleets = (before, np.minimum(before, after), after)
+        lengths = (change_s, start_up_s, length_s - start_up_s)
+        traffic = (rates[window - 1], rates[window], rates[window])
+        sent = [
+            (long_s, rate * self._waits * self._room(rate, fleet) * scale)
+            for long_s, rate, fleet in zip(lengths, traffic, fleets, strict=True)
+        ]
+        arrivals = _merged([*own_arrivals, *self._arrivals(sent, 2 * seed + _APART)])
         starting = round(max(0.0, float((after - before).sum())) * self._share(kept, most))
         draining = round(max(0.0, float((before - after).sum())) * self._share(kept, most))
         counts = {
@@ -148,24 +173,29 @@ class _Player:
             for one, n in zip(self._profile.replica_types, kept, strict=True)
             if n
         }
-        change_s = _BEFORE * length_s
         each = 0 if self._place is None else int(self._replicas[self._place])
-        outcome_met, count = _played(
-            plan, counts, arrivals, self._named(), starting * each, draining * each, change_s, self._start_up_s, seed
-        )
-        share = attainment([outcome_met])
+        events = (self._named(), starting * each, draining * each, change_s, self._start_up_s)
+        is_met, class_of = _played(plan, counts, arrivals, events, seed)
+        may_wait = np.zeros(len(is_met), bool) if class_of is None else self._may_wait[class_of]
+        others, deferred = is_met[~may_wait], is_met[may_wait]
+        share, alone = attainment([others]), None
+        if len(deferred):
+            alone = float(_played(plan, counts, _merged(own_arrivals), events, seed)[0].mean())
         words = f"{stretch.why}: {length_s * (1 + _BEFORE):,.0f} s"
         if scale < 1:
             words += f" of {scale:.1%} of the traffic and the fleet"
         return PlayedStretch(
             label=self._demand.label(window),
-            requests=count,
+            requests=len(others),
             load=load * (scale / part if part < 1 else 1.0),
             attainment=share.value,
             low=share.low,
             started=starting * each,
             drained=draining * each,
             words=words,
+            deferred_requests=len(deferred),
+            deferred_attainment=float(deferred.mean()) if len(deferred) else None,
+            attainment_alone=alone,
         )
 
     def _named(self) -> str:
@@ -194,11 +224,10 @@ class _Player:
             raise InputError(f"no fleet of the schedule serves the sizes of the window: {workload.source}")
         return plan
 
-    def _arrivals(self, before: Array, after: Array, seed: int) -> Arrivals:
-        """The second half of the window before, then the window."""
+    def _arrivals(self, stages: Sequence[tuple[float, Array]], seed: int) -> list[Arrivals]:
+        """The requests of some stages of time, one after the other: of each its length [s] and rates [1/s]."""
         parts, start = [], 0.0
-        for rate, share, each in ((before, _BEFORE, 2 * seed), (after, 1.0, 2 * seed + 1)):
-            length_s = share * self._demand.window_s
+        for each, (length_s, rate) in enumerate(stages, seed):
             count = int(np.random.default_rng([each, 7]).poisson(rate.sum() * length_s))
             if count:
                 drawn = draw(self._workload(rate), count, seed=each)
@@ -206,11 +235,35 @@ class _Player:
                 times = np.sort(np.random.default_rng([each, 8]).uniform(start, start + length_s, count))
                 parts.append(replace(drawn, arrival_s=times))
             start += length_s
-        return Arrivals(
-            arrival_s=np.concatenate([one.arrival_s for one in parts]),
-            input_tokens=np.concatenate([one.input_tokens for one in parts]),
-            output_tokens=np.concatenate([one.output_tokens for one in parts]),
-        )
+        return parts
+
+    def _room(self, rate: Array, fleet: Array) -> float:
+        """Share of the requests that may wait which a fleet (R,) has room for beside the others, 0-1.
+
+        The rest is held back until there is.
+        """
+        if not (rate * self._waits).any():
+            return 1.0
+        if not fleet.any():
+            return 0.0
+        own, whole = rate * ~self._waits, 1 - self._options.headroom
+        alone = float(self._plan(own, fleet).load.max()) if own.any() else 0.0
+        together = float(self._plan(rate, fleet).load.max())
+        # The load is convex in the rates: with this share it is no more than what is planned for.
+        return 1.0 if together <= whole else float(np.clip((whole - alone) / (together - alone), 0.0, 1.0))
+
+
+def _merged(parts: Sequence[Arrivals]) -> Arrivals:
+    """Requests of several kinds in the order of their arrival."""
+    arrival_s = np.concatenate([one.arrival_s for one in parts])
+    order = np.argsort(arrival_s, kind="stable")
+    classes = [one.class_of for one in parts if one.class_of is not None]
+    return Arrivals(
+        arrival_s=arrival_s[order],
+        input_tokens=np.concatenate([one.input_tokens for one in parts])[order],
+        output_tokens=np.concatenate([one.output_tokens for one in parts])[order],
+        class_of=np.concatenate(classes)[order] if classes else None,
+    )
 
 
 def _played_stretch(job: tuple[_Player, _Stretch, Array, Array, int]) -> PlayedStretch:
@@ -219,17 +272,13 @@ def _played_stretch(job: tuple[_Player, _Stretch, Array, Array, int]) -> PlayedS
 
 
 def _played(
-    plan: Plan,
-    counts: Mapping[str, int],
-    arrivals: Arrivals,
-    scaled: str,
-    starting: int,
-    draining: int,
-    change_s: float,
-    start_up_s: float,
-    seed: int,
-) -> tuple[Mask, int]:
-    """Whether each request of the window met the SLO, and how many there were."""
+    plan: Plan, counts: Mapping[str, int], arrivals: Arrivals, change: tuple[str, int, int, float, float], seed: int
+) -> tuple[Mask, Positions | None]:
+    """Whether each request of the window met the SLO (N,), and its class (N,).
+
+    ``change`` has the type that is scaled, replicas that start and that drain, when, and how long they take to start.
+    """
+    scaled, starting, draining, change_s, start_up_s = change
     types = types_of(plan, counts)
     engines = replica_engines(plan, types)
     fleet = policy_state(plan, counts, "arrays")
@@ -244,6 +293,7 @@ def _played(
             fleet.is_up[replica] = 0
         events += [Event(at_s=change_s + start_up_s, replica=replica, is_up=True) for replica in coming]
         events += [Event(at_s=change_s, replica=replica, is_up=False, is_drained=True) for replica in going]
+    assert plan.slo is not None
     outcome = play(
         [engines[t] for t in type_of],
         fleet,
@@ -251,9 +301,12 @@ def _played(
         arrivals.arrival_s,
         arrivals.input_tokens,
         arrivals.output_tokens,
+        looked_up=looked_up(plan, arrivals),
+        levels=levels(plan, arrivals),
         events=events,
         seed=seed,
     )
-    assert plan.slo is not None
+    outcome = outcome if arrivals.class_of is None else replace(outcome, class_of=arrivals.class_of)
     counted = np.asarray(arrivals.arrival_s >= change_s)
-    return met(outcome, plan.slo)[counted], int(counted.sum())
+    class_of = None if arrivals.class_of is None else arrivals.class_of[counted].astype(np.int64)
+    return met(outcome, plan.slo)[counted], class_of

@@ -139,8 +139,8 @@ def simulate(
         shaped.output_tokens,
         shaped.cached_tokens,
         shaped.max_tokens,
-        looked_up=_looked_up(plan, shaped),
-        levels=None if in_order else _levels(plan, shaped),
+        looked_up=looked_up(plan, shaped),
+        levels=None if in_order else levels(plan, shaped),
         keys=shaped.keys if policy == POLICIES[PREFIX_AFFINITY] else None,
         events=events,
         seed=seed,
@@ -162,13 +162,13 @@ def simulate(
     )
 
 
-def _looked_up(plan: Plan, arrivals: Arrivals) -> npt.NDArray[np.integer] | None:
+def looked_up(plan: Plan, arrivals: Arrivals) -> npt.NDArray[np.integer] | None:
     """Tokens by which the balancer looks up where requests go (N,); None: those of their prompts."""
     found = plan.workload.buckets.row_tokens(arrivals.input_tokens, arrivals.class_of)
     return None if arrivals.class_of is None else found
 
 
-def _levels(plan: Plan, arrivals: Arrivals) -> npt.NDArray[np.integer] | None:
+def levels(plan: Plan, arrivals: Arrivals) -> npt.NDArray[np.integer] | None:
     """Ranks of the requests' priorities (N,); None where engines take all as they come."""
     if arrivals.class_of is None or plan.slo is None:
         return None

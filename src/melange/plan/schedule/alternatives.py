@@ -9,6 +9,7 @@ from melange.plan.schedule.choose_rule import cheapest_within, decide
 from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.hours import cheapest_hours, checked_hours
 from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.release import late_fractions
 from melange.plan.schedule.rule import LAST, RuleSettings
 from melange.plan.schedule.signals import Signals, peak_load
 from melange.plan.schedule.spot_room import SpotRoom
@@ -90,8 +91,10 @@ def reactive(
     ]
     gives, held = np.array([machines.capacity[place]]), np.zeros(1)
     wanted = np.maximum(decide(settings, seen[:, None], gives, held, options.start_up_s / lived.window_s), 1.0)
-    run = live(wanted, gives, held, load[:, None], np.zeros(len(lived)), options, lived.window_s)
-    found = outcomes(machines, place, run, np.zeros_like(wanted), lived, 0.0)
+    counted = (lived.counted @ weight)[:, None]
+    run = live(wanted, gives, held, counted, np.zeros(len(lived)), options, lived.window_s)
+    late = late_fractions(lived.sent, weight[None], gives, run.up, held, counted, lived.window_s)
+    found = outcomes(machines, place, run, np.zeros_like(wanted), lived, 0.0, late)
     return found[cheapest_within(found, short_fraction)]
 
 
@@ -100,18 +103,23 @@ def by_hour(
 ) -> RunningCost:
     """Fleets (H, R) that change every hour whatever comes, over windows of which each lies in an ``hour`` (W,)."""
     given = np.stack([signals.given(machines, fleet) for fleet in fleets])
-    demand = signals.demand(history.rates)
+    demand = signals.demand(history.counted)
     with np.errstate(divide="ignore", invalid="ignore"):
         served = np.where(demand > 0, given[hour] / demand, 1.0).min(axis=1).clip(0.0, 1.0)
     known = history.is_known
-    total = history.rates.sum(axis=1)[known]
+    total = history.counted.sum(axis=1)[known]
     short = 1.0 - served[known]
+    up = np.ones((len(history), 1))  # fleets that change by the hour, as what is held
+    late = late_fractions(
+        history.sent, signals.weight, np.zeros(len(signals)), up, given[hour], demand, history.window_s
+    )
     return RunningCost(
         cost_per_h=float(cost_per_h.mean()),
         on_demand_per_h=0.0,
         spot_per_h=0.0,
         short_fraction=float(total @ short / total.sum()),
         short_windows_fraction=float((short > 1e-9).mean()),
+        late_fraction=float(late.max(initial=0.0)),
     )
 
 

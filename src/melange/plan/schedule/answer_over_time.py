@@ -11,11 +11,11 @@ from melange.plan.options import Options
 from melange.plan.schedule.alternatives import best_single_type, by_hour, clairvoyant, cost_at_scale, reactive
 from melange.plan.schedule.backtest import History
 from melange.plan.schedule.choose_rule import TRAINING, ChosenRule
+from melange.plan.schedule.committed_hours import Committed
 from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions
-from melange.plan.schedule.machines import Machines
-from melange.plan.schedule.reserve import Reservation
+from melange.plan.schedule.deferred import Deferred
 from melange.plan.schedule.rule import ScalingRule, Signal
-from melange.plan.schedule.schedule import STATIC, Alternative, CommitmentOutlook, Schedule
+from melange.plan.schedule.schedule import AT_ONCE, STATIC, Alternative, CommitmentOutlook, Schedule
 from melange.profile.profile import Profile
 from melange.units import H_PER_YEAR
 from melange.workload.cycle import Cycle, hours_of
@@ -24,41 +24,6 @@ from melange.workload.workload import Array
 
 # Traffic that goes away in the outlook on a commitment.
 _LESS = 0.3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Committed:
-    """The hours under one commitment, or none.
-
-    Parameters
-    ----------
-    commitment, plan
-        Which, and which savings plan; None for none.
-    everything
-        All machines.
-    rates
-        Arrivals per second by hour and size (H, B) [1/s].
-    reservation
-        What is reserved, and the fleets of the hours.
-    static, static_per_h
-        The fleet for the peak (R,), and what it costs [USD/h].
-    bound
-        No schedule costs less [USD/h].
-    """
-
-    commitment: Reserved | None
-    plan: SavingsPlan | None
-    everything: Machines
-    rates: Array
-    reservation: Reservation
-    static: Array
-    static_per_h: float
-    bound: float
-
-    @property
-    def machines(self) -> Machines:
-        """Those that were searched among, with what a savings plan pays."""
-        return self.reservation.machines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,6 +40,8 @@ class Answer:
         The rule.
     history
         The windows that it was tried on.
+    deferred
+        What is said of the classes that may wait; None where none may.
     """
 
     demand: Demand
@@ -86,6 +53,7 @@ class Answer:
     best: Committed
     chosen: ChosenRule
     history: History
+    deferred: Deferred | None = None
 
 
 def schedule_of_answer(answer: Answer, cautions: tuple[Caution, ...], solve_s: float) -> Schedule:
@@ -124,6 +92,7 @@ def schedule_of_answer(answer: Answer, cautions: tuple[Caution, ...], solve_s: f
         alternatives=tuple(_alternatives(answer)),
         clairvoyant_per_h=clairvoyant(machines, chosen.signals, reservation.reserved, answer.history, answer.settings),
         static=best.static[places],
+        deferred=answer.deferred,
         options=answer.settings,
         headroom=answer.options.headroom,
         window_s=answer.demand.window_s,
@@ -204,7 +173,13 @@ def _alternatives(answer: Answer) -> list[Alternative]:
     total = fleets.extra + best.reservation.reserved
     fixed = best.machines.fixed_per_h(best.reservation.reserved)
     planned = by_hour(best.machines, signals, total, hour, history, fleets.cost_per_h + fixed)
+    deferred = answer.deferred
     found = [
+        *(
+            [Alternative(name=AT_ONCE, outcome=deferred.at_once, note="planned and scaled alike")]
+            if deferred is not None and deferred.at_once is not None
+            else []
+        ),
         Alternative(name=STATIC, outcome=static, note=names),
         Alternative(name="the hours' own fleets, by the clock", outcome=planned, note="on this very history"),
     ]
@@ -215,7 +190,7 @@ def _alternatives(answer: Answer) -> list[Alternative]:
     trained, later = history.part(0, split), history.part(split, len(history)) if split < len(history) else history
     for on_rate, words in ((False, "load"), (True, "request rate")):
         run = reactive(
-            best.everything, place, trained, later, settings, answer.chosen.unseen.short_fraction, on_rate=on_rate
+            best.everything, place, trained, later, settings, answer.chosen.unseen.missed_fraction, on_rate=on_rate
         )
         found.append(
             Alternative(
@@ -256,12 +231,13 @@ def stated_prices(settings: ScheduleOptions) -> tuple[Caution, ...]:
 def _unmet(answer: Answer) -> tuple[Caution, ...]:
     """A word where no rule left as few requests short as wanted, or more of them were in the last third."""
     wanted, chosen = answer.settings.short_fraction, answer.chosen
-    if chosen.training.short_fraction > wanted:
+    if chosen.training.missed_fraction > wanted:
+        kind = "late" if chosen.training.late_fraction > chosen.training.short_fraction else "short"
         return (
             Caution(
                 "short",
-                f"no rule that was tried leaves {wanted:.2%} of the requests short or fewer; this one leaves "
-                f"{chosen.training.short_fraction:.2%}: start instances faster (schedule.start_up), or reserve more",
+                f"no rule that was tried leaves {wanted:.2%} of the requests {kind} or fewer; this one leaves "
+                f"{chosen.training.missed_fraction:.2%}: start instances faster (schedule.start_up), or reserve more",
             ),
         )
     if chosen.unseen.short_fraction > 1.5 * wanted:

@@ -2,7 +2,8 @@
 
 A window is decided on from the windows before it. Instances that are ordered serve once they have started, and are
 paid from the order; those that are given back are paid until they are drained. Requests in excess are those beyond
-what the fleet carries at its planned capacity, headroom kept, all sizes alike. Arrays have the axes (window W, rule N).
+what the fleet carries at its planned capacity, headroom kept, all sizes alike; where some may wait (release.py), only
+the others count. Arrays have the axes (window W, rule N).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from melange.plan.schedule.contracts import ScheduleOptions, Spot
 from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.release import Sent
 from melange.plan.schedule.signals import Signals
 from melange.plan.schedule.spot_room import SpotRoom
 from melange.workload.workload import Array, Mask
@@ -31,11 +33,17 @@ class History:
         Windows that count (W,).
     window_s
         Length of a window [s].
+    own
+        Those of the rates that do not wait (W, B) [1/s]; None: all.
+    sent
+        What was sent of each class that may wait, as it is in ``rates``.
     """
 
     rates: Array
     is_known: Mask
     window_s: float
+    own: Array | None = None
+    sent: tuple[Sent, ...] = ()
 
     @classmethod
     def of(cls, rates: Array, window_s: float) -> History:
@@ -50,7 +58,18 @@ class History:
 
     def part(self, first: int, end: int) -> History:
         """The windows from ``first`` up to ``end``."""
-        return History(rates=self.rates[first:end], is_known=self.is_known[first:end], window_s=self.window_s)
+        return History(
+            rates=self.rates[first:end],
+            is_known=self.is_known[first:end],
+            window_s=self.window_s,
+            own=None if self.own is None else self.own[first:end],
+            sent=tuple(one.part(first, end) for one in self.sent),
+        )
+
+    @property
+    def counted(self) -> Array:
+        """Rates of the requests of which none may be short (W, B) [1/s]."""
+        return self.rates if self.own is None else self.own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,10 +82,13 @@ class Lived:
         Instances of the scaled type that are paid (W, N), those that start and drain included.
     served
         Share of the requests that fit into the fleet (W, N), 0-1.
+    up
+        Instances that serve, on average over the window (W, N).
     """
 
     paid: Array
     served: Array
+    up: Array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +105,8 @@ class RunningCost:
         Share of the requests that came in excess of the fleet's capacity, 0-1.
     short_windows_fraction
         Share of the windows in which any did, 0-1.
+    late_fraction
+        Share of the requests that may wait that were done after their deadline, 0-1; of several classes the largest.
     """
 
     cost_per_h: float
@@ -90,6 +114,12 @@ class RunningCost:
     spot_per_h: float
     short_fraction: float
     short_windows_fraction: float
+    late_fraction: float = 0.0
+
+    @property
+    def missed_fraction(self) -> float:
+        """The larger of the shares of requests that came in excess and that were late, 0-1."""
+        return max(self.short_fraction, self.late_fraction)
 
 
 def live(
@@ -121,7 +151,8 @@ def live(
     else:
         served = _served(late - gone, gives, held, demand)
     given_back = np.maximum(0.0, np.vstack([np.zeros((1, wanted.shape[1])), wanted[:-1] - wanted[1:]]))
-    return Lived(paid=wanted + given_back * options.drain_s / window_s, served=served)
+    up = np.maximum(part * early + (1 - part) * late - gone, 0.0)
+    return Lived(paid=wanted + given_back * options.drain_s / window_s, served=served, up=up)
 
 
 def _least_of_last(values: Array, count: int) -> Array:
@@ -190,10 +221,11 @@ def outcomes(
     on_spot: Array,
     history: History,
     reserved_per_h: float,
+    late: Array | None = None,
 ) -> list[RunningCost]:
-    """What each rule cost and left over the windows that are known (N)."""
+    """What each rule cost and left over the windows that are known (N); ``late`` is what came late by class (C, N)."""
     known = history.is_known
-    total = history.rates.sum(axis=1)[known]
+    total = history.counted.sum(axis=1)[known]
     spot = np.minimum(on_spot, lived.paid)[known] * np.where(
         np.isfinite(machines.spot_per_h[place]), machines.spot_per_h[place], 0.0
     )
@@ -210,6 +242,7 @@ def outcomes(
             spot_per_h=float(spot[:, n].mean()),
             short_fraction=float(share[n]),
             short_windows_fraction=float(windows[n]),
+            late_fraction=0.0 if late is None else float(late[:, n].max(initial=0.0)),
         )
         for n in range(lived.paid.shape[1])
     ]

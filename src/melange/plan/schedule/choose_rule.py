@@ -8,13 +8,14 @@ ServeGen; they are not tried.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from melange.plan.schedule.backtest import History, RunningCost, deciding, live, outages, outcomes, spot_of
 from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.release import late_fractions
 from melange.plan.schedule.rule import HIGHEST, LAST, LINE, RuleSettings, look_ahead
 from melange.plan.schedule.signals import Signals, peak_load
 from melange.units import S_PER_DAY
@@ -79,6 +80,8 @@ class ChosenRule:
         Instances in each window (W,).
     on_spot
         Those of them on spot (W,).
+    late
+        Share of the requests of each class that may wait that were late in all of the history (C), 0-1.
     """
 
     place: int
@@ -91,6 +94,7 @@ class ChosenRule:
     frontier: tuple[FrontierPoint, ...]
     wanted: Array
     on_spot: Array
+    late: tuple[float, ...] = ()
 
 
 def choose_rule(
@@ -109,7 +113,7 @@ def choose_rule(
         _chosen_for(machines, signals, reserved, place, history, trained, options, seed)
         for place in _candidates(machines, signals, reserved, trained)
     ]
-    return min(found, key=lambda one: (one.training.short_fraction > options.short_fraction, one.training.cost_per_h))
+    return min(found, key=lambda one: (one.training.missed_fraction > options.short_fraction, one.training.cost_per_h))
 
 
 def sharpened(machines: Machines, signals: Signals, reserved: Array, history: History) -> Signals:
@@ -220,8 +224,8 @@ class Trial:
         if spot is not None and machines.spot_per_h[place] < machines.on_demand_per_h[place]:
             self.spot_share = spot.most_of_one_type
 
-    def run(self, settings: list[RuleSettings], history: History) -> tuple[list[RunningCost], Array, Array]:
-        """What each rule did, the instances that it wanted, and those on spot (W, N)."""
+    def run(self, settings: list[RuleSettings], history: History) -> tuple[list[RunningCost], Array, Array, Array]:
+        """What each rule did, the instances that it wanted, those on spot (W, N), and late requests by class (C, N)."""
         options, machines, place = self._options, self._machines, self._place
         gives = self._signals.per_instance(machines)
         demand = self._signals.demand(history.rates)
@@ -245,11 +249,13 @@ class Trial:
         part = np.divide(on_spot, wanted, out=np.zeros_like(wanted), where=wanted > 0).mean(axis=1)
         judged = deciding(self._signals, machines, place, self._reserved, history.rates, _JUDGED)
         judged = list(dict.fromkeys([*watched, *judged]))
-        lived = live(
-            wanted, gives[judged, place], held[judged], demand[:, judged], lost * part, options, history.window_s
-        )
+        given, kept = gives[judged, place], held[judged]
+        counted = demand[:, judged] if history.own is None else self._signals.demand(history.own)[:, judged]
+        lived = live(wanted, given, kept, counted, lost * part, options, history.window_s)
+        weight = self._signals.weight[judged]
+        late = late_fractions(history.sent, weight, given, lived.up, kept, counted, history.window_s)
         fixed = machines.fixed_per_h(self._reserved)
-        return outcomes(machines, place, lived, on_spot, history, fixed), wanted, on_spot
+        return outcomes(machines, place, lived, on_spot, history, fixed, late), wanted, on_spot, late
 
 
 def _chosen_for(
@@ -265,11 +271,11 @@ def _chosen_for(
     watched = deciding(signals, machines, place, reserved, trained.rates, _WATCHED)
     trial = Trial(machines, signals, reserved, place, watched, options, seed)
     settings = settings_to_try(trained.rates @ signals.weight[watched[0]], history.window_s, options.min_up_s)
-    seen, _, _ = trial.run(settings, trained)
+    seen, *_ = trial.run(settings, trained)
     best = cheapest_within(seen, options.short_fraction)
     front = frontier_of(seen)
     kept = [settings[n] for n in [*front, best]]
-    whole, wanted, on_spot = trial.run(kept, history)
+    whole, wanted, on_spot, late = trial.run(kept, history)
     unseen = history.part(len(trained), len(history)) if len(trained) < len(history) else trained
     # The rules look back into the training part, so the last third begins with what they had learned.
     context = history.part(max(0, len(trained) - 12), len(history))
@@ -287,29 +293,33 @@ def _chosen_for(
         ),
         wanted=wanted[:, -1],
         on_spot=on_spot[:, -1],
+        late=tuple(late[:, -1].tolist()),
     )
 
 
 def _only_last(history: History, count: int) -> History:
     """The same windows, of which the last ``count`` are counted."""
     counts = history.is_known & (np.arange(len(history)) >= len(history) - count)
-    return History(rates=history.rates, is_known=counts, window_s=history.window_s)
+    return replace(history, is_known=counts)
 
 
 def cheapest_within(found: list[RunningCost], short_fraction: float) -> int:
-    """The cheapest that leaves no more requests short than wanted; where all leave more, the one that leaves least."""
+    """The cheapest that leaves no more requests short than wanted; where all leave more, the one that leaves least.
+
+    Nor more late of those that may wait.
+    """
     cost = np.array([one.cost_per_h for one in found])
-    short = np.array([one.short_fraction for one in found])
+    short = np.array([one.missed_fraction for one in found])
     fits = short <= short_fraction
     return int(np.argmin(np.where(fits, cost, np.inf))) if fits.any() else int(np.lexsort((cost, short))[0])
 
 
 def frontier_of(found: list[RunningCost], most: int = _POINTS) -> list[int]:
     """Those that no other beats in both cost and requests short, the cheapest first, thinned to a few."""
-    order = sorted(range(len(found)), key=lambda n: (found[n].cost_per_h, found[n].short_fraction))
+    order = sorted(range(len(found)), key=lambda n: (found[n].cost_per_h, found[n].missed_fraction))
     front: list[int] = []
     for n in order:
-        if not front or found[n].short_fraction < found[front[-1]].short_fraction - 1e-6:
+        if not front or found[n].missed_fraction < found[front[-1]].missed_fraction - 1e-6:
             front.append(n)
     places = np.unique(np.round(np.linspace(0, len(front) - 1, most)).astype(int))
     return [front[k] for k in places]

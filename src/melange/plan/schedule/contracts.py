@@ -10,6 +10,7 @@ import numpy as np
 
 from melange.catalog.offer import Offer
 from melange.errors import InputError
+from melange.units import S_PER_H
 from melange.workload.workload import Array
 
 # From the order to the first request of an instance [s], as of a replica that is lost in a simulation: an instance that
@@ -198,6 +199,39 @@ class Spot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deferral:
+    """A class of requests that may wait: the schedule chooses the hours in which they are sent to the fleet.
+
+    Parameters
+    ----------
+    name
+        Of the class.
+    deadline_s
+        From the arrival of a request to the time by which it is done [s].
+    """
+
+    name: str
+    deadline_s: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.deadline_s) and self.deadline_s >= S_PER_H):
+            raise InputError(
+                f"classes.{self.name}.deadline must be an hour or more, got {self.deadline_s:g} s",
+                hint="a schedule chooses among hours; for less than an hour remove deadline: slo says how fast",
+            )
+        object.__setattr__(self, "deadline_s", float(self.deadline_s))
+
+    @property
+    def lag_hours(self) -> int:
+        """Hours after the one of its arrival in which a request may still be sent: it is done by the end of the last.
+
+        >>> Deferral(name="batch", deadline_s=24 * 3600.0).lag_hours
+        23
+        """
+        return int(self.deadline_s // S_PER_H) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleOptions:
     """Settings of a schedule, besides those of a plan.
 
@@ -218,7 +252,10 @@ class ScheduleOptions:
     min_up_s
         An instance that was started stays for at least this long [s].
     short_fraction
-        Share of the requests that may come in excess of the fleet's capacity, 0-1.
+        Share of the requests that may come in excess of the fleet's capacity, and of those that may wait that may be
+        done after their deadline, 0-1.
+    deferrals
+        The classes of requests that may wait; empty: all are served as they arrive.
     """
 
     reserved: tuple[Reserved, ...] = field(default=())
@@ -231,6 +268,7 @@ class ScheduleOptions:
     # One in a hundred is what an SLO of 99 % of the requests leaves. None at all costs 1.8 to 2.5 times as much as a
     # fleet that knows the future, on the services of bench/week.py.
     short_fraction: float = 0.01
+    deferrals: tuple[Deferral, ...] = ()
 
     def __post_init__(self) -> None:
         if self.horizon_years is not None and not self.horizon_years > 0:

@@ -184,23 +184,9 @@ def bound_per_h(
     plan costs: sum_h max_r v_hr / c_r <= H (1 - d) over covered machines. What may be on spot lowers the hour's worth
     by as little as its limits ask for.
     """
-    value = np.minimum(price * machines.capacity, machines.on_demand_per_h)
-    total = value.sum(axis=0)
-    most = machines.reserved_per_h * len(rates)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = value * np.where(total > most, most / total, 1.0)
-    if plan is not None and machines.is_covered.any():
-        worth_of_use = (value / machines.on_demand_per_h)[:, machines.is_covered].max(axis=1).sum()
-        value = np.where(
-            machines.is_covered, value * min(1.0, (1 - plan.discount) * len(rates) / max(worth_of_use, 1e-300)), value
-        )
-    lowered = value / machines.capacity
-    # min_r y_r / max rate, hour by hour: (H, R, B) at a time would be large.
-    worth = np.full(rates.shape, np.inf)
-    for r in range(len(machines)):
-        speed = machines.max_request_rate[r]
-        able = speed > 0
-        worth[:, able] = np.minimum(worth[:, able], lowered[:, [r]] / speed[able])
+    lowered = allowed_prices(machines, price, plan)
+    value = lowered * machines.capacity
+    worth = worth_of_sizes(machines, lowered)
     gained = np.where(rates > 0, rates * np.where(np.isfinite(worth), worth, 0.0), 0.0).sum(axis=1)
     room = SpotRoom.of(machines, machines.work(rates), spot)
     offered = np.isfinite(machines.spot_per_h)
@@ -213,3 +199,29 @@ def bound_per_h(
     over = (each[:, None, :] * np.maximum(0.0, excess[:, None, :] - levels[:, :, None])).sum(axis=2)
     lost = (room.all_zones[:, None] * levels + over).min(axis=1)
     return float((gained - lost).mean())
+
+
+def allowed_prices(machines: Machines, price: Array, plan: SavingsPlan | None) -> Array:
+    """Prices of load (H, R) lowered to what the markets and a savings plan allow (see :func:`bound_per_h`) [USD/h]."""
+    value = np.minimum(price * machines.capacity, machines.on_demand_per_h)
+    total = value.sum(axis=0)
+    most = machines.reserved_per_h * len(price)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = value * np.where(total > most, most / total, 1.0)
+    if plan is not None and machines.is_covered.any():
+        worth_of_use = (value / machines.on_demand_per_h)[:, machines.is_covered].max(axis=1).sum()
+        value = np.where(
+            machines.is_covered, value * min(1.0, (1 - plan.discount) * len(price) / max(worth_of_use, 1e-300)), value
+        )
+    return np.asarray(value / machines.capacity)
+
+
+def worth_of_sizes(machines: Machines, price: Array) -> Array:
+    """What a request per second of each size is worth at prices of load (H, R): min_r y_r / max rate (H, B) [USD/h]."""
+    # Hour by hour: (H, R, B) at a time would be large.
+    worth = np.full((len(price), machines.max_request_rate.shape[1]), np.inf)
+    for r in range(len(machines)):
+        speed = machines.max_request_rate[r]
+        able = speed > 0
+        worth[:, able] = np.minimum(worth[:, able], price[:, [r]] / speed[able])
+    return worth

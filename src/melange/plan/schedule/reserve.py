@@ -27,7 +27,7 @@ from melange.workload.workload import Array, Mask
 # milliseconds on the former and some tenths of a second on the latter.
 _MOST_TRIED, _FINALISTS = 100, 3
 # Where counts times hours are so few, every count is tried on all hours: a second at most.
-_ALL_TRIED = 600
+ALL_TRIED = 600
 # A signal of which no fleet gives nearly what it takes decides nothing: below this share it is left out. If that was
 # wrong, the fleet that falls short brings it back.
 _CLOSE = 0.8
@@ -91,8 +91,8 @@ def search_reserved(
     none = np.zeros(len(machines))
     if not can_reserve.any():
         return finished(machines, signals, rates, none, spot, plan)
-    most = _most_useful(machines, rates) * can_reserve
-    if np.prod(most + 1) * len(rates) <= _ALL_TRIED:
+    most = most_useful(machines, rates) * can_reserve
+    if np.prod(most + 1) * len(rates) <= ALL_TRIED:
         counts = [np.array(one, float) for one in itertools.product(*(range(int(n) + 1) for n in most))]
         return min(
             (finished(machines, signals, rates, one, spot, plan) for one in counts if bool(machines.is_allowed(one))),
@@ -156,7 +156,7 @@ def finished(
     return Reservation(machines=machines, reserved=reserved, hours=hours, cost_per_h=cost)
 
 
-def _most_useful(machines: Machines, rates: Array) -> Array:
+def most_useful(machines: Machines, rates: Array) -> Array:
     """Instances (R,) that carry all that they can serve in any hour: one more reserved one is of no use."""
     with np.errstate(divide="ignore"):
         each = np.where(machines.max_request_rate > 0, 1.0 / machines.max_request_rate, 0.0)

@@ -16,6 +16,7 @@ from melange.files import Json, dump_document, read_as, write_document
 from melange.plan.schedule.backtest import RunningCost
 from melange.plan.schedule.choose_rule import FrontierPoint
 from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions
+from melange.plan.schedule.deferred import Deferred
 from melange.plan.schedule.rule import ScalingRule
 from melange.profile.profile import ReplicaType
 from melange.units import H_PER_MONTH, H_PER_WEEK
@@ -93,13 +94,19 @@ class PlayedStretch:
     load
         The window's load as a share of the planned capacity of its fleet: above 1 it is short.
     attainment
-        Share of them that met the SLO, 0-1.
+        Share of them that met the SLO, 0-1. Requests that may wait count by themselves.
     low
         Lower end of its 95 % interval, 0-1.
     started, drained
         Replicas that came and went in it.
     words
         What was simulated.
+    deferred_requests
+        Requests that may wait which were played out beside them.
+    deferred_attainment
+        Share of those that met their class's limits from when they were sent, 0-1; None: there were none.
+    attainment_alone
+        ``attainment`` of the same window without them, 0-1; None: there were none.
     """
 
     label: str
@@ -110,6 +117,9 @@ class PlayedStretch:
     started: int
     drained: int
     words: str
+    deferred_requests: int = 0
+    deferred_attainment: float | None = None
+    attainment_alone: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -170,6 +180,8 @@ class Schedule:
         What it is for, in words.
     played
         What was simulated request by request.
+    deferred
+        The classes of requests that may wait, and when they are sent; None where none may.
     solve_s
         Time that it took [s].
     cautions
@@ -208,11 +220,14 @@ class Schedule:
     savings_plan: SavingsPlan | None = None
     committed_per_h: float = 0.0
     played: tuple[PlayedStretch, ...] = ()
+    deferred: Deferred | None = None
     solve_s: float = 0.0
     cautions: tuple[Caution, ...] = field(default=())
 
     def __post_init__(self) -> None:
         hours, types = len(self.labels), len(self.replica_types)
+        if self.deferred is not None and any(len(one.sending_rate) != hours for one in self.deferred.classes):
+            raise InputError(f"schedule.deferred: rates must be those of the {hours} hours")
         if HOURS_BY_CYCLE.get(self.over) != hours:
             raise InputError(f"schedule: {hours} hours are no {self.over}")
         shapes = {"reserved": (types,), "static": (types,), "on_demand": (hours, types), "spot": (hours, types)}
@@ -322,9 +337,10 @@ class Schedule:
             "frontier": [{"settings": asdict(one.settings), "outcome": asdict(one.outcome)} for one in self.frontier],
             "alternatives": [asdict(one) for one in self.alternatives],
             "options": asdict(self.options)
-            | {name: [asdict(one) for one in getattr(self.options, name)] for name in ("reserved", "savings_plans")},
+            | {name: [asdict(one) for one in getattr(self.options, name)] for name in _LISTED},
             "warnings": [caution.to_json() for caution in self.cautions],
             "played": [asdict(one) for one in self.played],
+            "deferred": None if self.deferred is None else self.deferred.to_json(),
         }
         content |= {name: asdict(getattr(self, name)) for name in ("running", "training", "unseen")}
         return content | {name: getattr(self, name) for name in PLAIN}
@@ -351,5 +367,6 @@ class Schedule:
 
 
 # Names of the alternatives that others look up.
-STATIC = "a fleet for the peak, on demand"
+STATIC, AT_ONCE = "a fleet for the peak, on demand", "all requests served as they arrive"
+_LISTED = ("reserved", "savings_plans", "deferrals")
 PLAIN = ("headroom", "window_s", "slo", "model", "source", "solve_s", "committed_per_h")

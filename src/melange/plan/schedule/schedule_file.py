@@ -11,7 +11,8 @@ from melange.errors import Caution, InputError
 from melange.files import Json
 from melange.plan.schedule.backtest import RunningCost
 from melange.plan.schedule.choose_rule import FrontierPoint
-from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptions, Spot
+from melange.plan.schedule.contracts import Deferral, Reserved, SavingsPlan, ScheduleOptions, Spot
+from melange.plan.schedule.deferred import Deferred
 from melange.plan.schedule.rule import RuleSettings, ScalingRule
 from melange.plan.schedule.schedule import Alternative, CommitmentOutlook, PlayedStretch, Schedule
 from melange.profile.profile import ReplicaType
@@ -72,6 +73,7 @@ def schedule_from_json(content: Json) -> Schedule:
         frontier=tuple(frontier),
         alternatives=records(Alternative, content["alternatives"], "alternatives"),
         options=_options_from_json(content["options"]),
+        deferred=None if content.get("deferred") is None else Deferred.from_json(content["deferred"]),
         played=records(PlayedStretch, content.get("played", ()), "played"),
         cautions=records(Caution, content.get("warnings", ()), "warnings"),
         headroom=number(content["headroom"], "headroom"),
@@ -95,6 +97,7 @@ def _options_from_json(content: Any) -> ScheduleOptions:
         reserved=records(Reserved, given.get("reserved", ()), "options.reserved"),
         savings_plans=records(SavingsPlan, given.get("savings_plans", ()), "options.savings_plans"),
         spot=None if spot is None else record(Spot, spot, "options.spot"),
+        deferrals=records(Deferral, given.get("deferrals", ()), "options.deferrals"),
     )
 
 

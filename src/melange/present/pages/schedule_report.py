@@ -9,9 +9,11 @@ from melange.plan.schedule.schedule import Schedule
 from melange.present.figures import by_hour
 from melange.present.figures.picture import Picture, Variant
 from melange.present.pages import html as html
+from melange.present.terminal.schedule_page import DEFERRED_COLUMNS, DEFERRED_PLAYED, deferred_played, deferred_rows
 from melange.present.terminal.schedule_words import (
     committed_words,
     counted,
+    deferred_sentence,
     money,
     proof_sentence,
     rule_sentence,
@@ -52,6 +54,7 @@ def schedule_sections(schedule: Schedule, pictures: Sequence[Picture]) -> list[s
         html.section(
             "The rest", html.paragraph(rule_sentence(schedule)), html.paragraph(shortage_sentence(schedule)), frontier
         ),
+        _deferred(schedule),
         html.section("Other ways to run it", _alternatives(schedule), html.paragraph(proof_sentence(schedule))),
         html.section("Simulated, request by request", _played(schedule)) if schedule.played else "",
         html.section("Warnings", html.bullets(map(str, schedule.cautions), "warnings")) if schedule.cautions else "",
@@ -153,6 +156,13 @@ def _commitments(schedule: Schedule) -> str:
     )
 
 
+def _deferred(schedule: Schedule) -> str:
+    if schedule.deferred is None:
+        return ""
+    table = html.folding_table(DEFERRED_COLUMNS, deferred_rows(schedule.deferred), caption="When each class is sent")
+    return html.section("Requests that may wait", table, html.paragraph(deferred_sentence(schedule)))
+
+
 def _alternatives(schedule: Schedule) -> str:
     rows = [
         ("This schedule", *_cells(schedule.running), "the whole history"),
@@ -164,19 +174,30 @@ def _alternatives(schedule: Schedule) -> str:
 
 
 def _played(schedule: Schedule) -> str:
+    has_waiting = schedule.deferred is not None
     rows = [
         (
             one.label,
             f"{one.load:.2f}",
             percent(one.attainment, 2),
             f"{one.requests:,}",
+            *(deferred_played(one) if has_waiting else ()),
             f"{one.started}",
             f"{one.drained}",
             one.words,
         )
         for one in schedule.played
     ]
-    header = ("Window", "Load", "Met the SLO", "Requests", "Starts", "Drains", "What was played out")
+    header = (
+        "Window",
+        "Load",
+        "Met the SLO",
+        "Requests",
+        *(DEFERRED_PLAYED if has_waiting else ()),
+        "Starts",
+        "Drains",
+        "What was played out",
+    )
     return html.folding_table(header, rows, caption="Load: share of the planned capacity; above 1 the window is short")
 
 

@@ -7,17 +7,19 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from melange.plan.schedule.backtest import RunningCost
-from melange.plan.schedule.schedule import Schedule
+from melange.plan.schedule.deferred import Deferred
+from melange.plan.schedule.schedule import PlayedStretch, Schedule
 from melange.present.terminal.layout import cautions, spaced, table_of, titled
 from melange.present.terminal.schedule_words import (
     committed_words,
+    deferred_sentence,
     money,
     proof_sentence,
     rule_sentence,
     schedule_sentence,
     shortage_sentence,
 )
-from melange.units import H_PER_MONTH, H_PER_WEEK, percent
+from melange.units import H_PER_MONTH, H_PER_WEEK, S_PER_H, percent
 from melange.workload.cycle import WEEK
 
 
@@ -31,6 +33,8 @@ def schedule_page(schedule: Schedule) -> RenderableType:
     if len(schedule.commitments) > 1:
         parts.append(_commitments(schedule))
     parts.append(titled("The rest", Group(Text(rule_sentence(schedule)), Text(shortage_sentence(schedule)))))
+    if schedule.deferred is not None:
+        parts.append(_deferred(schedule, schedule.deferred))
     if len(schedule.frontier) > 1:
         parts.append(_frontier(schedule))
     parts += [_hours(schedule), _alternatives(schedule), Text(proof_sentence(schedule))]
@@ -92,6 +96,33 @@ def _commitments(schedule: Schedule) -> RenderableType:
     return titled("Commitments, the hours' own fleets with each", Group(*lines))
 
 
+DEFERRED_COLUMNS = ("Class", "Deadline", "Requests/s", "Sent at", "Mean wait", "Late")
+
+
+def deferred_rows(deferred: Deferred) -> list[tuple[str, ...]]:
+    """A row for each class that may wait, under :data:`DEFERRED_COLUMNS`."""
+    return [
+        (
+            one.name,
+            f"{one.deadline_s / S_PER_H:.3g} h",
+            f"{one.arrival_rate.mean():.4g}",
+            f"{one.sending_rate.min():.4g}-{one.sending_rate.max():.4g}",
+            f"{one.mean_wait_s / S_PER_H:.3g} h",
+            percent(one.late_fraction, 2),
+        )
+        for one in deferred.classes
+    ]
+
+
+def _deferred(schedule: Schedule, deferred: Deferred) -> RenderableType:
+    table = table_of(*DEFERRED_COLUMNS)
+    for column in range(1, len(DEFERRED_COLUMNS)):
+        table.columns[column].justify = "right"
+    for row in deferred_rows(deferred):
+        table.add_row(*row)
+    return titled("Requests that may wait", Group(table, Text(deferred_sentence(schedule), style="dim")))
+
+
 def _frontier(schedule: Schedule) -> RenderableType:
     table = table_of("USD/week", "Requests short", "Windows short", "Rule")
     for column in (0, 1, 2):
@@ -147,16 +178,37 @@ def _hours(schedule: Schedule) -> RenderableType:
     )
 
 
+# Columns for requests that may wait, where windows were played out with them.
+DEFERRED_PLAYED = ("alone", "May wait", "of those met")
+
+
+def deferred_played(one: PlayedStretch) -> tuple[str, str, str]:
+    """A window under :data:`DEFERRED_PLAYED`."""
+    if one.deferred_attainment is None or one.attainment_alone is None:
+        return ("-", "-", "-")
+    return (percent(one.attainment_alone, 2), f"{one.deferred_requests:,}", percent(one.deferred_attainment, 2))
+
+
 def _played(schedule: Schedule) -> RenderableType:
-    table = table_of("Window", "Load", "Met the SLO", "Starts", "Drains", "What was played out")
-    for column in (1, 2, 3, 4):
+    has_waiting = schedule.deferred is not None
+    more = DEFERRED_PLAYED if has_waiting else ()
+    table = table_of("Window", "Load", "Met the SLO", *more, "Starts", "Drains", "What was played out")
+    for column in range(1, 5 + len(more)):
         table.columns[column].justify = "right"
     for one in schedule.played:
         table.add_row(
-            one.label, f"{one.load:.2f}", percent(one.attainment, 2), f"{one.started}", f"{one.drained}", one.words
+            one.label,
+            f"{one.load:.2f}",
+            percent(one.attainment, 2),
+            *(deferred_played(one) if has_waiting else ()),
+            f"{one.started}",
+            f"{one.drained}",
+            one.words,
         )
     drawn = [one for one in schedule.played if "drawn at random" in one.words]
     words = "Load: of the window on its fleet, as a share of the planned capacity; above 1 the window is short."
+    if has_waiting:
+        words += " Requests that may wait count by themselves; alone: the same window without them."
     if drawn:
         mean = float(np.average([one.attainment for one in drawn], weights=[one.requests for one in drawn]))
         words += f" Windows drawn at random: {percent(mean, 2)} of their requests met the SLO."

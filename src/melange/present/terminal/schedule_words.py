@@ -60,6 +60,27 @@ def shortage_sentence(schedule: Schedule) -> str:
     )
 
 
+def deferred_sentence(schedule: Schedule) -> str:
+    """What requests that may wait cost, and what they would if all were served as they arrive; empty where none may."""
+    deferred = schedule.deferred
+    if deferred is None:
+        return ""
+    names = " and ".join(one.name for one in deferred.classes)
+    added = (schedule.planned_per_h - deferred.without_per_h) * H_PER_WEEK
+    words = f"The hours' own fleets cost {money(added)} a week more than without {names}"
+    if deferred.at_once_per_h is not None:
+        at_once = (deferred.at_once_per_h - deferred.without_per_h) * H_PER_WEEK
+        words += f", and {money(at_once)} more if all is served as it arrives"
+        if deferred.at_once is not None:
+            words += f"; by the rule {money((deferred.at_once.cost_per_h - schedule.running.cost_per_h) * H_PER_WEEK)}"
+            words += " a week are saved"
+    else:
+        words += "; no fleet within the limits serves all as it arrives"
+    return (
+        words + ". Send at the rates of each hour that schedule.json has, and hold back what the fleet has no room for."
+    )
+
+
 def proof_sentence(schedule: Schedule) -> str:
     """How good the hours' own fleets are, and how near the rule comes to who knows the future."""
     times = schedule.running.cost_per_h / schedule.clairvoyant_per_h

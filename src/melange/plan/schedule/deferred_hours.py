@@ -1,0 +1,179 @@
+"""Hours that share work which may wait: what to reserve, and which hour takes how much of it.
+
+Reserved instances and hours are searched in turn: for given reserved ones the steps of all hours (hour_steps.py) make a
+small program (place.py), whose fleets are then held to their traffic as those of any schedule.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.plan.schedule.contracts import SavingsPlan, Spot
+from melange.plan.schedule.hour_steps import HourSteps, hour_steps
+from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.place import least_cost, place
+from melange.plan.schedule.reserve import ALL_TRIED, Reservation, finished, most_useful
+from melange.plan.schedule.signals import Signals
+from melange.plan.schedule.waiting import Waiting
+from melange.workload.workload import Array
+
+# An hour is asked for at most this many times the mean of the work that may wait, or for its own: where the valley is
+# narrower, the rest is spread.
+_MOST_OF_MEAN = 4.0
+# With so few hours no such limit is needed.
+_FEW_HOURS = 12
+# Turns in which fleets that fell short say what their hours lack, and turns of classes that wait beside each other.
+_TURNS = 4
+# Reserved counts that are tried around those that are known.
+_MOST_TRIED = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Placed:
+    """Hours with the work that may wait in its places.
+
+    Parameters
+    ----------
+    waiting
+        What waits after each hour, by class (H,) [USD/h].
+    rates
+        Of the hours, with what is sent in them (H, B) [1/s].
+    reservation
+        What is reserved, and the fleets.
+    """
+
+    waiting: tuple[Array, ...]
+    rates: Array
+    reservation: Reservation
+
+    @property
+    def cost_per_h(self) -> float:
+        """On average over the hours [USD/h]."""
+        return self.reservation.cost_per_h
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Shared:
+    """Hours that share work which may wait.
+
+    Parameters
+    ----------
+    own
+        Rates of the hours themselves (H, B) [1/s].
+    classes
+        What may wait (K), the shortest wait first.
+    spot, plan
+        How instances may be paid for.
+    """
+
+    own: Array
+    classes: tuple[Waiting, ...]
+    spot: Spot | None
+    plan: SavingsPlan | None = None
+
+    def rates(self, waiting: tuple[Array, ...], without: int = -1) -> Array:
+        """Of the hours with what is sent in them (H, B), but for one class [1/s]."""
+        found = self.own.copy()
+        for k, (one, left) in enumerate(zip(self.classes, waiting, strict=True)):
+            if k != without:
+                found += one.sent(left)
+        return found
+
+
+def search_placed(shared: Shared, start: Placed) -> Placed:
+    """The cheapest hours that are found from some on; never more expensive than those."""
+    machines, signals = start.reservation.machines, start.reservation.hours.signals
+    can_reserve = np.isfinite(machines.reserved_per_h)
+    best = _better(start, placed_beside(shared, machines, signals, start.reservation.reserved, start.waiting))
+    if not can_reserve.any():
+        return best
+    most = most_useful(machines, shared.own + sum((one.rates for one in shared.classes), np.zeros(1))) * can_reserve
+    if np.prod(most + 1) * len(shared.own) <= ALL_TRIED:
+        for one in itertools.product(*(range(int(n) + 1) for n in most)):
+            counts = np.array(one, float)
+            if bool(machines.is_allowed(counts)):
+                best = _better(best, placed_beside(shared, machines, signals, counts, best.waiting))
+        return best
+    return _around(shared, best, most)
+
+
+def _around(shared: Shared, best: Placed, most: Array) -> Placed:
+    """The best of reserved counts around some: one more or one fewer, a twentieth in large fleets."""
+    tried = {tuple(best.reservation.reserved.tolist())}
+    is_better = True
+    while is_better and len(tried) < _MOST_TRIED:
+        is_better = False
+        center, machines = best.reservation.reserved, best.reservation.machines
+        for r, sign in itertools.product(np.flatnonzero(center).tolist(), (1.0, -1.0)):
+            counts = center.copy()
+            counts[r] = np.clip(counts[r] + sign * max(1.0, np.round(0.05 * counts[r])), 0.0, most[r])
+            key = tuple(counts.tolist())
+            if key in tried or len(tried) >= _MOST_TRIED or not bool(machines.is_allowed(counts)):
+                continue
+            tried.add(key)
+            found = placed_beside(
+                shared, machines, best.reservation.hours.signals, counts, best.waiting, best.cost_per_h
+            )
+            if found is not None and found.cost_per_h < best.cost_per_h - 1e-9:
+                best, is_better = found, True
+                break
+    return best
+
+
+def placed_beside(
+    shared: Shared,
+    machines: Machines,
+    signals: Signals,
+    reserved: Array,
+    waiting: tuple[Array, ...],
+    below_per_h: float = np.inf,
+) -> Placed | None:
+    """The hours beside some reserved instances (R,), from a placement on; None where none is found.
+
+    Nor where even with fleets in parts they cost more than ``below_per_h`` [USD/h].
+    """
+    best: Placed | None = None
+    for _ in range(_TURNS):
+        fixed, expected, moved = machines.fixed_per_h(reserved), np.inf, list(waiting)
+        for k, one in enumerate(shared.classes):
+            steps = _steps(shared, machines, signals, reserved, tuple(moved), k)
+            if len(shared.classes) == 1 and fixed + least_cost(steps, one) >= below_per_h:
+                return best
+            found = place(steps, one)
+            if found is None:
+                return best
+            moved[k], expected = found.waiting, fixed + found.cost_per_h
+        waiting = tuple(moved)
+        rates = shared.rates(waiting)
+        reservation = finished(machines, signals, rates, reserved, shared.spot, shared.plan)
+        placed = Placed(waiting=waiting, rates=rates, reservation=reservation)
+        known, signals, machines = len(signals), reservation.hours.signals, reservation.machines
+        is_as_expected = placed.cost_per_h <= expected + 1e-9 or len(signals) == known
+        if best is None or placed.cost_per_h < best.cost_per_h - 1e-9:
+            best = placed
+        elif len(signals) == known:
+            break
+        if is_as_expected and len(shared.classes) == 1:
+            break
+    return best
+
+
+def _steps(
+    shared: Shared, machines: Machines, signals: Signals, reserved: Array, waiting: tuple[Array, ...], place: int
+) -> HourSteps:
+    one = shared.classes[place]
+    own = one.work
+    most = own + np.roll(one.most_waiting, 1)
+    if len(own) > _FEW_HOURS:
+        most = np.minimum(most, np.maximum(own, _MOST_OF_MEAN * own.mean()))
+    rates = shared.rates(waiting, without=place)
+    left = waiting[place]
+    sent = np.maximum(own - np.diff(left, prepend=left[-1:]), 0.0)
+    return hour_steps(machines, signals, rates, one.mix(left), reserved, shared.spot, most, sent)
+
+
+def _better(best: Placed, other: Placed | None) -> Placed:
+    return best if other is None or not other.cost_per_h < best.cost_per_h - 1e-9 else other

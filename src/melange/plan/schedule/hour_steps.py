@@ -1,0 +1,169 @@
+"""What an hour costs by the work that it takes besides its own traffic: a step for each larger fleet.
+
+Arrays have the axes (hour H, machine R, bucket B).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from melange.plan.schedule.contracts import Spot
+from melange.plan.schedule.hours import cheapest_hours
+from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.signals import Signals
+from melange.plan.schedule.spot_room import SpotRoom
+from melange.workload.demand import Indices
+from melange.workload.workload import Array, Mask
+
+# Steps of an hour that are looked at over all that it may take, of which the first are taken as they come, so that
+# small fleets lack none; and those around the work that it takes already, with the least distance between them as a
+# share of all that it may take.
+_STEPS, _AS_THEY_COME = 20, 8
+_AROUND, _FINE = 10, 1 / 80
+_EPS = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HourSteps:
+    """Fleets of hours by the work that they take besides the hours' own traffic; each one costs more and takes more.
+
+    Parameters
+    ----------
+    hour
+        Which hour each step is of (J,), ascending.
+    room
+        Work that it takes besides (J,) [USD/h].
+    cost_per_h
+        What it costs beside what is paid anyway (J,) [USD/h].
+    """
+
+    hour: Indices
+    room: Array
+    cost_per_h: Array
+
+
+def hour_steps(
+    machines: Machines,
+    signals: Signals,
+    rates: Array,
+    mix: Array,
+    reserved: Array,
+    spot: Spot | None,
+    most: Array,
+    sent: Array,
+) -> HourSteps:
+    """The steps of all hours beside reserved instances.
+
+    Parameters
+    ----------
+    rates
+        The hours' own traffic (H, B) [1/s].
+    mix
+        Rate of each size in a unit of the work besides (H, B).
+    most
+        Work that each hour may have to take besides (H,) [USD/h].
+    sent
+        Work that it takes by the placement that is known (H,) [USD/h].
+    """
+    most = np.maximum(most, _EPS)
+    climb = _Climb(machines, signals, rates, mix, reserved, spot, most)
+    climb.from_level(np.zeros(len(rates)), _STEPS, _AS_THEY_COME, most / (_STEPS - _AS_THEY_COME))
+    fine = _FINE * most
+    # The hour's own placement is a level itself, so that what is known is among the choices.
+    climb.from_level(np.minimum(sent, most), 1, 0, fine)
+    climb.from_level(np.clip(sent - _AROUND / 2 * fine, 0.0, most), _AROUND, 0, fine)
+    return climb.steps()
+
+
+class _Climb:
+    """Fleets of hours, each from what the one before could not take."""
+
+    def __init__(
+        self,
+        machines: Machines,
+        signals: Signals,
+        rates: Array,
+        mix: Array,
+        reserved: Array,
+        spot: Spot | None,
+        most: Array,
+    ) -> None:
+        self._machines, self._signals, self._reserved = machines, signals, reserved
+        self._rates, self._mix, self._spot, self._most = rates, mix, spot, most
+        self._own, self._each = signals.demand(rates), signals.demand(mix)
+        self._found: list[tuple[Indices, Array, Array]] = []
+
+    def from_level(self, level: Array, count: int, as_they_come: int, grain: Array) -> None:
+        """``count`` fleets of each hour from some work on (H,); after the first ones at least a grain apart (H,)."""
+        level, waits, most = level.copy(), np.ones(len(level), bool), self._most
+        for step in range(count):
+            where = np.flatnonzero(waits)
+            if not len(where):
+                break
+            holds, is_fleet = self._fleets(where, level[where])
+            waits[where] = is_fleet & (holds < most[where] - _EPS)
+            least = level[where] + (0.0 if step < as_they_come else 1.0) * grain[where]
+            level[where] = np.minimum(np.maximum(holds * (1 + _EPS) + _EPS, least), most[where])
+
+    def _fleets(self, where: Indices, level: Array) -> tuple[Array, Mask]:
+        """What the cheapest fleets of some hours for some work take at most (H,), and whether there are any."""
+        machines, signals = self._machines, self._signals
+        traffic = self._rates[where] + level[:, None] * self._mix[where]
+        room = SpotRoom.of(machines, machines.work(traffic), self._spot)
+        fleets = cheapest_hours(machines, signals, signals.demand(traffic), self._reserved, room)
+        given = _given(machines, signals, self._reserved + fleets.extra)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            holds = np.where(self._each[where] > 0, (given - self._own[where]) / self._each[where], np.inf).min(axis=1)
+        holds = np.clip(holds, level, np.maximum(self._most[where], level))
+        is_fleet: Mask = np.asarray(np.isfinite(fleets.cost_per_h), bool)
+        self._found.append((where[is_fleet], holds[is_fleet], fleets.cost_per_h[is_fleet]))
+        return holds, is_fleet
+
+    def steps(self) -> HourSteps:
+        """All that were found, without those that another one beats."""
+        return _rising(*(np.concatenate(part) for part in zip(*self._found, strict=True)))
+
+
+def hull_of(steps: HourSteps) -> HourSteps:
+    """The steps that are on the lower convex hull of their hour: all that a program in parts takes."""
+    kept: list[int] = []
+    begin = 0  # of the hour's steps in ``kept``
+    for j, (hour, room, cost) in enumerate(
+        zip(steps.hour.tolist(), steps.room.tolist(), steps.cost_per_h.tolist(), strict=True)
+    ):
+        if not kept or steps.hour[kept[-1]] != hour:
+            begin = len(kept)
+        while len(kept) - begin >= 2:
+            a, b = kept[-2], kept[-1]
+            if (cost - steps.cost_per_h[a]) * (steps.room[b] - steps.room[a]) > (
+                steps.cost_per_h[b] - steps.cost_per_h[a]
+            ) * (room - steps.room[a]):
+                break
+            kept.pop()
+        kept.append(j)
+    return HourSteps(hour=steps.hour[kept], room=steps.room[kept], cost_per_h=steps.cost_per_h[kept])
+
+
+def _given(machines: Machines, signals: Signals, fleets: Array) -> Array:
+    """What fleets (H, R) give to each signal whichever replicas are lost (H, K)."""
+    if machines.spare_total > 0:
+        return np.stack([signals.given(machines, fleet) for fleet in fleets])
+    return np.asarray(machines.carried(fleets) @ signals.price.T)
+
+
+def _rising(hour: Indices, room: Array, cost: Array) -> HourSteps:
+    """Steps without those that cost no less and take no more than another of their hour."""
+    order = np.lexsort((cost, -room, hour))
+    kept: list[int] = []
+    last_hour, least = -1, np.inf
+    for j in order.tolist():  # of each hour the roomiest first
+        if hour[j] != last_hour:
+            last_hour, least = int(hour[j]), np.inf
+        if cost[j] < least - _EPS:
+            kept.append(j)
+            least = float(cost[j])
+    chosen = np.array(kept, np.int64)
+    chosen = chosen[np.lexsort((cost[chosen], hour[chosen]))]
+    return HourSteps(hour=hour[chosen], room=room[chosen], cost_per_h=cost[chosen])

@@ -1,0 +1,154 @@
+"""The hours of a cycle under one commitment where some work may wait: never more expensive than as it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from melange.errors import InfeasibleError
+from melange.plan.schedule.committed_hours import Committed, at_their_optimum, committed_hours, takes_optimum
+from melange.plan.schedule.contracts import Reserved, SavingsPlan, Spot
+from melange.plan.schedule.deferred_bound import deferred_bound_per_h
+from melange.plan.schedule.deferred_hours import Placed, Shared, placed_beside, search_placed
+from melange.plan.schedule.level import level_placement
+from melange.plan.schedule.machines import Machines
+from melange.plan.schedule.reserve import finished
+from melange.plan.schedule.traffic import CycleTraffic
+from melange.plan.schedule.waiting import Waiting
+from melange.workload.workload import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sharing:
+    """The hours under one commitment, or none, with what may wait in its places.
+
+    Parameters
+    ----------
+    hours
+        With all of the traffic.
+    sent
+        Rates of each class that may wait as they are sent (K) (H, B) [1/s].
+    as_it_arrives
+        The hours if nothing waits; None where no fleet carries that, or nothing may wait.
+    without_per_h
+        What the hours cost without the classes that may wait [USD/h].
+    """
+
+    hours: Committed
+    sent: tuple[Array, ...] = ()
+    as_it_arrives: Committed | None = None
+    without_per_h: float = 0.0
+
+
+def sharing_hours(
+    everything: Machines,
+    commitment: Reserved | None,
+    plan: SavingsPlan | None,
+    traffic: CycleTraffic,
+    spot: Spot | None,
+) -> Sharing:
+    """Search what to reserve under one commitment, and when to send what may wait.
+
+    Raises
+    ------
+    InfeasibleError
+        Limits below what some hour needs whenever it is sent.
+    """
+    labels = traffic.cycle.labels
+
+    def search(rates: Array) -> Committed:
+        return committed_hours(everything, commitment, plan, rates, labels, spot)
+
+    cells = everything.cells
+    if not traffic.deferred:
+        return Sharing(hours=search(traffic.cycle.request_rate[:, cells]))
+    own = traffic.own[:, cells]
+    classes = tuple(Waiting.of(everything, rates[:, cells], one.lag_hours) for one, rates in traffic.deferred)
+    shared = Shared(own=own, classes=classes, spot=spot, plan=plan)
+    as_it_arrives = _or_none(search, traffic.cycle.request_rate[:, cells])
+    without = search(own)
+    level = _leveled(everything, shared)
+    leveled = _or_none(search, shared.rates(level))
+    starts = [
+        (found, Placed(waiting=left, rates=found.rates, reservation=found.reservation))
+        for found, left in ((as_it_arrives, _nothing_waits(classes)), (leveled, level))
+        if found is not None
+    ]
+    if not starts:
+        search(shared.rates(level))  # raises with the hours that find no fleet
+    base, best = min(starts, key=lambda one: one[1].cost_per_h)
+    for other, start in starts:
+        reservation = start.reservation
+        found = placed_beside(
+            shared, reservation.machines, reservation.hours.signals, reservation.reserved, start.waiting
+        )
+        if found is not None and found.cost_per_h < best.cost_per_h - 1e-9:
+            base, best = other, found
+    best = search_placed(shared, best)
+    if as_it_arrives is not None:
+        at_once = _beside(as_it_arrives, base, best, spot, plan)
+        if at_once.reservation.cost_per_h < best.cost_per_h - 1e-9:
+            placed = Placed(waiting=_nothing_waits(classes), rates=at_once.rates, reservation=at_once.reservation)
+            base, best = at_once, search_placed(shared, placed)
+    # What is reserved for all of it may suit less as well: what waiting is worth is seen beside the best known of both.
+    as_it_arrives = as_it_arrives and _beside(as_it_arrives, base, best, spot, plan)
+    without = _beside(without, base, best, spot, plan)
+    hours = _at_optimum(everything, base, best, spot, plan)
+    prices = [one.price for one in (as_it_arrives, leveled, without) if one is not None]
+    bound = max(deferred_bound_per_h(everything, own, classes, price, spot, plan) for price in prices)
+    return Sharing(
+        hours=replace(hours, bound=min(bound, hours.reservation.cost_per_h)),
+        sent=tuple(one.sent(left) for one, left in zip(classes, best.waiting, strict=True)),
+        as_it_arrives=as_it_arrives,
+        without_per_h=without.reservation.cost_per_h,
+    )
+
+
+def _beside(
+    committed: Committed, base: Committed, best: Placed, spot: Spot | None, plan: SavingsPlan | None
+) -> Committed:
+    """The same hours beside what is reserved for others, if that costs less."""
+    known = best.reservation
+    found = finished(known.machines, known.hours.signals, committed.rates, known.reserved, spot, plan)
+    if not found.cost_per_h < committed.reservation.cost_per_h - 1e-9:
+        return committed
+    return replace(base, rates=committed.rates, reservation=found, bound=committed.bound, price=committed.price)
+
+
+def _or_none(search: Callable[[Array], Committed], rates: Array) -> Committed | None:
+    try:
+        return search(rates)
+    except InfeasibleError:
+        return None
+
+
+def _nothing_waits(classes: Sequence[Waiting]) -> tuple[Array, ...]:
+    return tuple(np.zeros(len(one.rates)) for one in classes)
+
+
+def _leveled(everything: Machines, shared: Shared) -> tuple[Array, ...]:
+    """A first guess, class by class."""
+    work = everything.work(shared.own)
+    found = []
+    for one in shared.classes:
+        left = level_placement(everything, work, one)
+        work = work + everything.work(one.sent(left))
+        found.append(left)
+    return tuple(found)
+
+
+def _at_optimum(
+    everything: Machines, base: Committed, best: Placed, spot: Spot | None, plan: SavingsPlan | None
+) -> Committed:
+    """The hours as found from some; those of a day each at its optimum."""
+    reservation, static = best.reservation, base.static
+    if takes_optimum(reservation.machines, best.rates, spot, plan):
+        places = np.searchsorted(everything.position, reservation.machines.position)
+        better = at_their_optimum(everything, best.rates, places, reservation, spot)
+        if better is not None:
+            moved = np.zeros(len(better[0]))
+            moved[np.searchsorted(better[0], places)] = static
+            (_, reservation), static = better, moved
+    return replace(base, rates=best.rates, reservation=reservation, static=static)

@@ -1,0 +1,45 @@
+"""The traffic of a cycle: all of it, and apart what may wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from melange.plan.schedule.contracts import Deferral
+from melange.workload.classed_demand import only_classes
+from melange.workload.cycle import Cycle, fold
+from melange.workload.demand import Demand
+from melange.workload.workload import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CycleTraffic:
+    """The traffic of a cycle.
+
+    Parameters
+    ----------
+    cycle
+        All of it, as it arrives.
+    own
+        Rates by hour and size without what may wait (H, I x O) [1/s].
+    deferred
+        Mean rates of each class that may wait (H, I x O) [1/s], the shortest wait first: within an hour it waits for
+        room anyway, so its busiest window is not planned for.
+    """
+
+    cycle: Cycle
+    own: Array
+    deferred: tuple[tuple[Deferral, Array], ...] = ()
+
+
+def traffic_of(demand: Demand, over: str, statistic: str, deferrals: tuple[Deferral, ...]) -> CycleTraffic:
+    """The traffic of a demand, with the classes that may wait apart."""
+    cycle = fold(demand, over, statistic=statistic)
+    if not deferrals:
+        return CycleTraffic(cycle=cycle, own=cycle.request_rate)
+    waits = {one.name for one in deferrals}
+    own = fold(only_classes(demand, set(demand.buckets.classes) - waits), over, statistic=statistic)
+    ordered = sorted(deferrals, key=lambda one: one.deadline_s)
+    deferred = tuple(
+        (one, fold(only_classes(demand, {one.name}), over, statistic="mean").request_rate) for one in ordered
+    )
+    return CycleTraffic(cycle=cycle, own=own.request_rate, deferred=deferred)
