@@ -14,21 +14,24 @@ import numpy as np
 from melange.plan.schedule.contracts import SavingsPlan, Spot
 from melange.plan.schedule.hour_steps import HourSteps, hour_steps
 from melange.plan.schedule.machines import Machines
-from melange.plan.schedule.place import least_cost, place
+from melange.plan.schedule.place import changes, least_cost, place
 from melange.plan.schedule.reserve import ALL_TRIED, Reservation, finished, most_useful
 from melange.plan.schedule.signals import Signals
 from melange.plan.schedule.waiting import Waiting
-from melange.workload.workload import Array
+from melange.workload.workload import Array, Mask
 
 # An hour is asked for at most this many times the mean of the work that may wait, or for its own: where the valley is
 # narrower, the rest is spread.
 _MOST_OF_MEAN = 4.0
 # With so few hours no such limit is needed.
 _FEW_HOURS = 12
-# Turns in which fleets that fell short say what their hours lack, and turns of classes that wait beside each other.
-_TURNS = 4
+# Turns in which fleets that fell short say what their hours lack, and turns of classes that wait beside each other; of
+# many hours fewer, as each takes a second.
+_TURNS, _TURNS_OF_MANY = 4, 2
 # Reserved counts that are tried around those that are known.
-_MOST_TRIED = 8
+_MOST_TRIED = 6
+# A signal of which no hour's fleet gives nearly what it takes decides nothing (see reserve.py).
+_CLOSE = 0.7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,12 +70,28 @@ class Shared:
         What may wait (K), the shortest wait first.
     spot, plan
         How instances may be paid for.
+    change_h
+        Time that an instance which comes is paid for without being of use: start-up, drain, a look of the scaler [h].
+    most_per_h
+        What the hours may cost, whatever less change is worth [USD/h].
     """
 
     own: Array
     classes: tuple[Waiting, ...]
     spot: Spot | None
     plan: SavingsPlan | None = None
+    change_h: float = 0.0
+    most_per_h: float = np.inf
+
+    def is_better(self, one: Placed | None, other: Placed) -> bool:
+        """Whether hours cost less than others, with what changes from hour to hour cost."""
+        if one is None or one.cost_per_h > self.most_per_h + 1e-9:
+            return False
+        return other.cost_per_h > self.most_per_h + 1e-9 or self.worth(one) < self.worth(other) - 1e-9
+
+    def worth(self, placed: Placed) -> float:
+        """What hours cost, with what changes cost [USD/h]."""
+        return placed.cost_per_h + self.change_h * changes(placed.reservation.hours.fleets.cost_per_h)
 
     def rates(self, waiting: tuple[Array, ...], without: int = -1) -> Array:
         """Of the hours with what is sent in them (H, B), but for one class [1/s]."""
@@ -85,9 +104,9 @@ class Shared:
 
 def search_placed(shared: Shared, start: Placed) -> Placed:
     """The cheapest hours that are found from some on; never more expensive than those."""
-    machines, signals = start.reservation.machines, start.reservation.hours.signals
+    machines, signals = start.reservation.machines, deciding(start.reservation, start.rates)
     can_reserve = np.isfinite(machines.reserved_per_h)
-    best = _better(start, placed_beside(shared, machines, signals, start.reservation.reserved, start.waiting))
+    best = _better(shared, start, placed_beside(shared, machines, signals, start.reservation.reserved, start.waiting))
     if not can_reserve.any():
         return best
     most = most_useful(machines, shared.own + sum((one.rates for one in shared.classes), np.zeros(1))) * can_reserve
@@ -95,7 +114,7 @@ def search_placed(shared: Shared, start: Placed) -> Placed:
         for one in itertools.product(*(range(int(n) + 1) for n in most)):
             counts = np.array(one, float)
             if bool(machines.is_allowed(counts)):
-                best = _better(best, placed_beside(shared, machines, signals, counts, best.waiting))
+                best = _better(shared, best, placed_beside(shared, machines, signals, counts, best.waiting))
         return best
     return _around(shared, best, most)
 
@@ -114,10 +133,9 @@ def _around(shared: Shared, best: Placed, most: Array) -> Placed:
             if key in tried or len(tried) >= _MOST_TRIED or not bool(machines.is_allowed(counts)):
                 continue
             tried.add(key)
-            found = placed_beside(
-                shared, machines, best.reservation.hours.signals, counts, best.waiting, best.cost_per_h
-            )
-            if found is not None and found.cost_per_h < best.cost_per_h - 1e-9:
+            signals = deciding(best.reservation, best.rates)
+            found = placed_beside(shared, machines, signals, counts, best.waiting, shared.worth(best))
+            if found is not None and shared.is_better(found, best):
                 best, is_better = found, True
                 break
     return best
@@ -133,16 +151,16 @@ def placed_beside(
 ) -> Placed | None:
     """The hours beside some reserved instances (R,), from a placement on; None where none is found.
 
-    Nor where even with fleets in parts they cost more than ``below_per_h`` [USD/h].
+    Nor where even with fleets in parts they cost more than ``below_per_h``, changes counted in [USD/h].
     """
     best: Placed | None = None
-    for _ in range(_TURNS):
+    for _ in range(_TURNS if len(shared.own) <= _FEW_HOURS else _TURNS_OF_MANY):
         fixed, expected, moved = machines.fixed_per_h(reserved), np.inf, list(waiting)
         for k, one in enumerate(shared.classes):
             steps = _steps(shared, machines, signals, reserved, tuple(moved), k)
-            if len(shared.classes) == 1 and fixed + least_cost(steps, one) >= below_per_h:
+            if len(shared.classes) == 1 and fixed + least_cost(steps, one, shared.change_h) >= below_per_h:
                 return best
-            found = place(steps, one)
+            found = place(steps, one, shared.change_h)
             if found is None:
                 return best
             moved[k], expected = found.waiting, fixed + found.cost_per_h
@@ -150,13 +168,13 @@ def placed_beside(
         rates = shared.rates(waiting)
         reservation = finished(machines, signals, rates, reserved, shared.spot, shared.plan)
         placed = Placed(waiting=waiting, rates=rates, reservation=reservation)
-        known, signals, machines = len(signals), reservation.hours.signals, reservation.machines
-        is_as_expected = placed.cost_per_h <= expected + 1e-9 or len(signals) == known
-        if best is None or placed.cost_per_h < best.cost_per_h - 1e-9:
+        is_new = len(reservation.hours.signals) > len(signals)
+        signals, machines = deciding(reservation, rates), reservation.machines
+        if best is None or shared.is_better(placed, best):
             best = placed
-        elif len(signals) == known:
+        elif not is_new:
             break
-        if is_as_expected and len(shared.classes) == 1:
+        if len(shared.classes) == 1 and (placed.cost_per_h <= expected + 1e-9 or not is_new):
             break
     return best
 
@@ -175,5 +193,17 @@ def _steps(
     return hour_steps(machines, signals, rates, one.mix(left), reserved, shared.spot, most, sent)
 
 
-def _better(best: Placed, other: Placed | None) -> Placed:
-    return best if other is None or not other.cost_per_h < best.cost_per_h - 1e-9 else other
+def deciding(reservation: Reservation, rates: Array) -> Signals:
+    """The signals that come near to what some hour's fleet gives, with all of the hours' traffic (H, B)."""
+    machines, signals = reservation.machines, reservation.hours.signals
+    if len(rates) <= _FEW_HOURS:
+        return signals
+    fleets = reservation.reserved + reservation.hours.fleets.extra
+    demand, given = signals.demand(rates), fleets @ signals.per_instance(machines).T
+    close: Mask = np.asarray((demand >= _CLOSE * given).any(axis=0), bool)
+    close[0] = True
+    return signals.chosen(np.flatnonzero(close))
+
+
+def _better(shared: Shared, best: Placed, other: Placed | None) -> Placed:
+    return other if other is not None and shared.is_better(other, best) else best

@@ -20,8 +20,8 @@ from melange.workload.workload import Array, Mask
 # Steps of an hour that are looked at over all that it may take, of which the first are taken as they come, so that
 # small fleets lack none; and those around the work that it takes already, with the least distance between them as a
 # share of all that it may take.
-_STEPS, _AS_THEY_COME = 20, 8
-_AROUND, _FINE = 10, 1 / 80
+_STEPS, _AS_THEY_COME = 14, 6
+_AROUND, _FINE = 6, 1 / 60
 _EPS = 1e-9
 
 
@@ -91,7 +91,8 @@ class _Climb:
         most: Array,
     ) -> None:
         self._machines, self._signals, self._reserved = machines, signals, reserved
-        self._rates, self._mix, self._spot, self._most = rates, mix, spot, most
+        self._spot, self._most = spot, most
+        self._work, self._work_each = machines.work(rates), machines.work(mix)
         self._own, self._each = signals.demand(rates), signals.demand(mix)
         self._found: list[tuple[Indices, Array, Array]] = []
 
@@ -110,9 +111,9 @@ class _Climb:
     def _fleets(self, where: Indices, level: Array) -> tuple[Array, Mask]:
         """What the cheapest fleets of some hours for some work take at most (H,), and whether there are any."""
         machines, signals = self._machines, self._signals
-        traffic = self._rates[where] + level[:, None] * self._mix[where]
-        room = SpotRoom.of(machines, machines.work(traffic), self._spot)
-        fleets = cheapest_hours(machines, signals, signals.demand(traffic), self._reserved, room)
+        room = SpotRoom.of(machines, self._work[where] + level * self._work_each[where], self._spot)
+        demand = self._own[where] + level[:, None] * self._each[where]
+        fleets = cheapest_hours(machines, signals, demand, self._reserved, room)
         given = _given(machines, signals, self._reserved + fleets.extra)
         with np.errstate(divide="ignore", invalid="ignore"):
             holds = np.where(self._each[where] > 0, (given - self._own[where]) / self._each[where], np.inf).min(axis=1)

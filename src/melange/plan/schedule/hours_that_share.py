@@ -11,7 +11,7 @@ from melange.errors import InfeasibleError
 from melange.plan.schedule.committed_hours import Committed, at_their_optimum, committed_hours, takes_optimum
 from melange.plan.schedule.contracts import Reserved, SavingsPlan, Spot
 from melange.plan.schedule.deferred_bound import deferred_bound_per_h
-from melange.plan.schedule.deferred_hours import Placed, Shared, placed_beside, search_placed
+from melange.plan.schedule.deferred_hours import Placed, Shared, deciding, placed_beside, search_placed
 from melange.plan.schedule.level import level_placement
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.reserve import finished
@@ -66,8 +66,9 @@ def sharing_hours(
         return Sharing(hours=search(traffic.cycle.request_rate[:, cells]))
     own = traffic.own[:, cells]
     classes = tuple(Waiting.of(everything, rates[:, cells], one.lag_hours) for one, rates in traffic.deferred)
-    shared = Shared(own=own, classes=classes, spot=spot, plan=plan)
     as_it_arrives = _or_none(search, traffic.cycle.request_rate[:, cells])
+    most = np.inf if as_it_arrives is None else as_it_arrives.reservation.cost_per_h
+    shared = Shared(own=own, classes=classes, spot=spot, plan=plan, change_h=traffic.change_h, most_per_h=most)
     without = search(own)
     level = _leveled(everything, shared)
     leveled = _or_none(search, shared.rates(level))
@@ -78,19 +79,21 @@ def sharing_hours(
     ]
     if not starts:
         search(shared.rates(level))  # raises with the hours that find no fleet
-    base, best = min(starts, key=lambda one: one[1].cost_per_h)
+    base, best = starts[0]
+    for other, start in starts[1:]:
+        base, best = (other, start) if shared.is_better(start, best) else (base, best)
     for other, start in starts:
         reservation = start.reservation
-        found = placed_beside(
-            shared, reservation.machines, reservation.hours.signals, reservation.reserved, start.waiting
-        )
-        if found is not None and found.cost_per_h < best.cost_per_h - 1e-9:
-            base, best = other, found
+        signals = deciding(reservation, start.rates)
+        found = placed_beside(shared, reservation.machines, signals, reservation.reserved, start.waiting)
+        if shared.is_better(found, best):
+            base, best = other, found or best
     best = search_placed(shared, best)
     if as_it_arrives is not None:
         at_once = _beside(as_it_arrives, base, best, spot, plan)
         if at_once.reservation.cost_per_h < best.cost_per_h - 1e-9:
             placed = Placed(waiting=_nothing_waits(classes), rates=at_once.rates, reservation=at_once.reservation)
+            shared = replace(shared, most_per_h=placed.cost_per_h)
             base, best = at_once, search_placed(shared, placed)
     # What is reserved for all of it may suit less as well: what waiting is worth is seen beside the best known of both.
     as_it_arrives = as_it_arrives and _beside(as_it_arrives, base, best, spot, plan)

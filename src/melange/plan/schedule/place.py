@@ -5,7 +5,9 @@ With steps j of hour h that cost c_hj and take r_hj besides the hour's own traff
     min  sum c_hj z_hj;    sum_j z_hj = 1;    s_h <= sum_j r_hj z_hj
     q_h = q_(h-1) + a_h - s_h;    0 <= q_h <= most that may wait
 
-z is whole. With z in parts it is a transport of work into hours with convex costs, of whose hours few are in parts.
+and, as fleets that change pay for instances that start and drain, + kappa sum u_h with u_h >= cost_h - cost_(h-1),
+u_h >= 0, where kappa is the time that a change is paid for [h]. z is whole. With z in parts it is a transport of
+work into hours with convex costs, of whose hours few are in parts.
 """
 
 from __future__ import annotations
@@ -37,19 +39,23 @@ class Placement:
     waiting
         What waits after each hour (H,) [USD/h].
     cost_per_h
-        Of the hours' steps, on average [USD/h].
+        Of the hours' steps, on average, without what changes cost [USD/h].
     """
 
     waiting: Array
     cost_per_h: float
 
 
-def place(steps: HourSteps, waiting: Waiting) -> Placement | None:
-    """The cheapest steps that leave nothing beyond its deadline; None where none do."""
-    chosen = _rounded(steps, waiting)
+def place(steps: HourSteps, waiting: Waiting, change_h: float = 0.0) -> Placement | None:
+    """The cheapest steps that leave nothing beyond its deadline; None where none do.
+
+    Each rise of an hour's cost above that of the hour before is paid for ``change_h`` [h].
+    """
+    chosen = _rounded(steps, waiting, change_h)
     if len(steps.hour) <= _FEW_STEPS:
         point = None if chosen is None else _point(steps, waiting, chosen)
-        found = minimise(_program(steps, waiting, is_whole=True), time_limit_s=_TIME_S, start=point)
+        program = _program(steps, waiting, change_h, is_whole=True)
+        found = minimise(program, time_limit_s=_TIME_S, start=point)
         whole = None if found.x is None else found.x[: len(steps.hour)] > 0.5
         # Within the solver's own tolerance some work may come late.
         if whole is not None and waiting.left_by(_room(steps, whole, len(waiting.rates))) is not None:
@@ -61,16 +67,24 @@ def place(steps: HourSteps, waiting: Waiting) -> Placement | None:
     return Placement(waiting=left, cost_per_h=float(steps.cost_per_h[chosen].sum()) / len(waiting.rates))
 
 
-def least_cost(steps: HourSteps, waiting: Waiting) -> float:
-    """What the hours cost at least with the steps in parts, on average [USD/h]; infinite where work comes too late."""
-    found = minimise(_program(hull_of(steps), waiting, is_whole=False))
+def least_cost(steps: HourSteps, waiting: Waiting, change_h: float = 0.0) -> float:
+    """What the hours cost at least with the steps in parts, on average [USD/h]; infinite where work comes too late.
+
+    Changes are counted in.
+    """
+    found = minimise(_program(hull_of(steps), waiting, change_h, is_whole=False))
     return np.inf if found.x is None else found.bound / len(waiting.rates)
 
 
-def _rounded(steps: HourSteps, waiting: Waiting) -> Mask | None:
+def changes(cost_per_h: Array) -> float:
+    """By how much the hours' costs (H,) rise from each hour to the next, on average [USD/h]."""
+    return float(np.maximum(cost_per_h - np.roll(cost_per_h, 1), 0.0).mean())
+
+
+def _rounded(steps: HourSteps, waiting: Waiting, change_h: float) -> Mask | None:
     """Steps of the program in parts rounded up, and then down one by one where all is still in time."""
     hull = hull_of(steps)
-    found = minimise(_program(hull, waiting, is_whole=False))
+    found = minimise(_program(hull, waiting, change_h, is_whole=False))
     if found.x is None:
         return None
     hours, count = len(waiting.rates), len(steps.hour)
@@ -85,28 +99,26 @@ def _rounded(steps: HourSteps, waiting: Waiting) -> Mask | None:
     )
     if waiting.left_by(steps.room[at]) is None:
         return None
-    _lower(steps, waiting, at, first)
+    _lower(steps, waiting, at, first, change_h)
     for _ in range(_TURNS):
-        if not _swapped(steps, waiting, at, first, end):
+        if not _swapped(steps, waiting, at, first, end, change_h):
             break
-        _lower(steps, waiting, at, first)
+        _lower(steps, waiting, at, first, change_h)
     chosen = np.zeros(count, bool)
     chosen[at] = True
     return chosen
 
 
-def _lower(steps: HourSteps, waiting: Waiting, at: Indices, first: Indices) -> None:
+def _lower(steps: HourSteps, waiting: Waiting, at: Indices, first: Indices, change_h: float) -> None:
     """Take hours a step down where all is still in time, those first that save most; ``at`` is changed (H,)."""
     saves = steps.cost_per_h[at] - steps.cost_per_h[np.maximum(at - 1, first)]
     for h in np.argsort(-saves, kind="stable").tolist():
         while at[h] > first[h]:
-            at[h] -= 1
-            if waiting.left_by(steps.room[at]) is None:
-                at[h] += 1
+            if not _gain(steps, at, {h: -1}, change_h) > 0 or not _moved(steps, waiting, at, {h: -1}):
                 break
 
 
-def _swapped(steps: HourSteps, waiting: Waiting, at: Indices, first: Indices, end: Indices) -> bool:
+def _swapped(steps: HourSteps, waiting: Waiting, at: Indices, first: Indices, end: Indices, change_h: float) -> bool:
     """Take one hour a step up and another down where that costs less and all is still in time; whether any was."""
     cost = steps.cost_per_h
     more = np.where(at + 1 < end, cost[np.minimum(at + 1, end - 1)] - cost[at], np.inf)
@@ -119,17 +131,34 @@ def _swapped(steps: HourSteps, waiting: Waiting, at: Indices, first: Indices, en
         up, down = divmod(place, len(at))
         if gain[up, down] <= 1e-9:
             break
-        if up in used or down in used:
+        steps_of = {up: 1, down: -1}
+        if up in used or down in used or not _gain(steps, at, steps_of, change_h) > 1e-9:
             continue
-        at[up] += 1
-        at[down] -= 1
-        if waiting.left_by(steps.room[at]) is None:
-            at[up] -= 1
-            at[down] += 1
-        else:
+        if _moved(steps, waiting, at, steps_of):
             is_better = True
             used |= {up, down}
     return is_better
+
+
+def _moved(steps: HourSteps, waiting: Waiting, at: Indices, by: dict[int, int]) -> bool:
+    """Take some hours so many steps on, if all is still in time; ``at`` is changed (H,)."""
+    for h, count in by.items():
+        at[h] += count
+    if waiting.left_by(steps.room[at]) is not None:
+        return True
+    for h, count in by.items():
+        at[h] -= count
+    return False
+
+
+def _gain(steps: HourSteps, at: Indices, by: dict[int, int], change_h: float) -> float:
+    """What is saved if some hours are taken so many steps on, changes counted in [USD/h]."""
+    before, moved = steps.cost_per_h[at], at.copy()
+    for h, count in by.items():
+        moved[h] += count
+    after = steps.cost_per_h[moved]
+    saved = float(before.sum() - after.sum())
+    return saved + change_h * len(at) * (changes(before) - changes(after)) if change_h else saved
 
 
 def _room(steps: HourSteps, chosen: Mask, hours: int) -> Array:
@@ -143,28 +172,45 @@ def _point(steps: HourSteps, waiting: Waiting, chosen: Mask) -> Array | None:
     left = waiting.left_by(_room(steps, chosen, len(waiting.rates)))
     if left is None:
         return None
-    return np.concatenate([chosen.astype(float), waiting.work - np.diff(left, prepend=left[-1:]), left])
+    sent = waiting.work - np.diff(left, prepend=left[-1:])
+    cost = np.zeros(len(left))
+    cost[steps.hour[chosen]] = steps.cost_per_h[chosen]
+    return np.concatenate([chosen.astype(float), sent, left, np.maximum(cost - np.roll(cost, 1), 0.0)])
 
 
-def _program(steps: HourSteps, waiting: Waiting, *, is_whole: bool) -> LinearRows:
-    """Columns: steps, what is sent, what waits. Rows: one step, its room, the balance."""
+def _program(steps: HourSteps, waiting: Waiting, change_h: float, *, is_whole: bool) -> LinearRows:
+    """Columns: steps, what is sent, what waits, rises. Rows: one step, its room, the balance, the rise."""
     hours, count = len(waiting.rates), len(steps.hour)
-    each = np.arange(hours)
-    row = np.concatenate([steps.hour, hours + steps.hour, hours + each, 2 * hours + each, 2 * hours + each])
-    row = np.concatenate([row, 2 * hours + (each + 1) % hours])
-    column = np.concatenate([np.tile(np.arange(count), 2), np.tile(count + each, 2), np.tile(count + hours + each, 2)])
-    value = np.concatenate([np.ones(count), -steps.room, np.ones(3 * hours), -np.ones(hours)])
-    if hours == 1:  # what waits is the same before and after
-        row, column, value = row[:-2], column[:-2], value[:-2]
+    each, own = np.arange(hours), np.arange(count)
+    after = (each + 1) % hours
+    parts = [
+        (steps.hour, own, np.ones(count)),
+        (hours + steps.hour, own, -steps.room),
+        (hours + each, count + each, np.ones(hours)),
+        (2 * hours + each, count + each, np.ones(hours)),
+    ]
+    if hours > 1:  # else what waits is the same before and after, and nothing rises
+        parts += [
+            (2 * hours + each, count + hours + each, np.ones(hours)),
+            (2 * hours + after, count + hours + each, -np.ones(hours)),
+        ]
+    if hours > 1 and change_h > 0:
+        parts += [
+            (3 * hours + steps.hour, own, steps.cost_per_h),
+            (3 * hours + after[steps.hour], own, -steps.cost_per_h),
+            (3 * hours + each, count + 2 * hours + each, -np.ones(hours)),
+        ]
+    row, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
     order = np.lexsort((row, column))
+    columns = count + 3 * hours
     return LinearRows(
-        cost=np.concatenate([steps.cost_per_h, np.zeros(2 * hours)]),
-        lower=np.zeros(count + 2 * hours),
-        upper=np.concatenate([np.ones(count), np.full(hours, np.inf), waiting.most_waiting]),
-        row_lower=np.concatenate([np.ones(hours), np.full(hours, -np.inf), waiting.work]),
-        row_upper=np.concatenate([np.ones(hours), np.zeros(hours), waiting.work]),
-        start=np.searchsorted(column[order], np.arange(count + 2 * hours + 1)).astype(np.int32),
+        cost=np.concatenate([steps.cost_per_h, np.zeros(2 * hours), np.full(hours, change_h)]),
+        lower=np.zeros(columns),
+        upper=np.concatenate([np.ones(count), np.full(hours, np.inf), waiting.most_waiting, np.full(hours, np.inf)]),
+        row_lower=np.concatenate([np.ones(hours), np.full(hours, -np.inf), waiting.work, np.full(hours, -np.inf)]),
+        row_upper=np.concatenate([np.ones(hours), np.zeros(hours), waiting.work, np.zeros(hours)]),
+        start=np.searchsorted(column[order], np.arange(columns + 1)).astype(np.int32),
         row=row[order].astype(np.int32),
         value=value[order],
-        is_integer=np.arange(count + 2 * hours) < count if is_whole else None,
+        is_integer=np.arange(columns) < count if is_whole else None,
     )

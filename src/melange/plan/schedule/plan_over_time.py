@@ -79,7 +79,7 @@ def plan_over_time(
         schedule_options or ScheduleOptions(),
         progress or (lambda _: None),
     )
-    asked = traffic_of(demand, over, statistic, settings.deferrals)
+    asked = traffic_of(demand, over, statistic, settings)
     cycle = asked.cycle
     traffic = np.nan_to_num(demand.rates()).sum(axis=0)
     found: list[Sharing] = []

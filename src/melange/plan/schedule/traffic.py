@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from melange.plan.schedule.contracts import Deferral
+from melange.plan.schedule.contracts import Deferral, ScheduleOptions
+from melange.units import S_PER_H
 from melange.workload.classed_demand import only_classes
 from melange.workload.cycle import Cycle, fold
 from melange.workload.demand import Demand
@@ -24,16 +25,20 @@ class CycleTraffic:
     deferred
         Mean rates of each class that may wait (H, I x O) [1/s], the shortest wait first: within an hour it waits for
         room anyway, so its busiest window is not planned for.
+    change_h
+        Time that an instance which comes is paid for without being of use [h].
     """
 
     cycle: Cycle
     own: Array
     deferred: tuple[tuple[Deferral, Array], ...] = ()
+    change_h: float = 0.0
 
 
-def traffic_of(demand: Demand, over: str, statistic: str, deferrals: tuple[Deferral, ...]) -> CycleTraffic:
+def traffic_of(demand: Demand, over: str, statistic: str, settings: ScheduleOptions) -> CycleTraffic:
     """The traffic of a demand, with the classes that may wait apart."""
     cycle = fold(demand, over, statistic=statistic)
+    deferrals = settings.deferrals
     if not deferrals:
         return CycleTraffic(cycle=cycle, own=cycle.request_rate)
     waits = {one.name for one in deferrals}
@@ -42,4 +47,5 @@ def traffic_of(demand: Demand, over: str, statistic: str, deferrals: tuple[Defer
     deferred = tuple(
         (one, fold(only_classes(demand, {one.name}), over, statistic="mean").request_rate) for one in ordered
     )
-    return CycleTraffic(cycle=cycle, own=own.request_rate, deferred=deferred)
+    change_s = settings.start_up_s + settings.drain_s + demand.window_s  # a scaler sees a change a window late
+    return CycleTraffic(cycle=cycle, own=own.request_rate, deferred=deferred, change_h=change_s / S_PER_H)
