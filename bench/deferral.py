@@ -30,7 +30,7 @@ from melange.workload.classed_demand import demand_of_classes
 from melange.workload.demand import Demand
 from week import SERVICES, SETTINGS, read, twice
 
-CASES = ((0.3, 4), (0.3, 24), (0.6, 24))
+CASES = ((0.3, 4), (0.3, 24))
 BEGIN, END = "<!-- bench/deferral.py -->", "<!-- end of bench/deferral.py -->"
 
 

@@ -156,18 +156,19 @@ class _Player:
             plan = less
         load = float(plan.load.max()) / (1 - self._options.headroom)
         change_s, start_up_s = _BEFORE * length_s, min(self._start_up_s, length_s)
-        own = ((change_s, rates[window - 1]), (length_s, rates[window]))
-        own_arrivals = self._arrivals([(long_s, rate * ~self._waits * scale) for long_s, rate in own], 2 * seed)
-        fleets = (before, np.minimum(before, after), after)
-        lengths = (change_s, start_up_s, length_s - start_up_s)
-        traffic = (rates[window - 1], rates[window], rates[window])
-        sent = [
-            (long_s, rate * self._waits * self._room(rate, fleet) * scale)
-            for long_s, rate, fleet in zip(lengths, traffic, fleets, strict=True)
-        ]
-        arrivals = _merged([*own_arrivals, *self._arrivals(sent, 2 * seed + _APART)])
         starting = round(max(0.0, float((after - before).sum())) * self._share(kept, most))
         draining = round(max(0.0, float((before - after).sum())) * self._share(kept, most))
+        scaled_type = np.arange(len(kept)) == self._place
+        early, late = kept - starting * scaled_type, kept - draining * scaled_type
+        stages = (
+            (change_s, rates[window - 1] * scale, early),
+            (start_up_s, rates[window] * scale, np.minimum(early, late)),
+            (length_s - start_up_s, rates[window] * scale, late),
+        )
+        own = [(change_s, stages[0][1] * ~self._waits), (length_s, stages[1][1] * ~self._waits)]
+        own_arrivals = self._arrivals(own, 2 * seed)
+        sent = [(long_s, rate * self._waits * self._room(plan, rate, fleet)) for long_s, rate, fleet in stages]
+        arrivals = _merged([*own_arrivals, *self._arrivals(sent, 2 * seed + _APART)])
         counts = {
             one.name: int(n) * one.replicas_per_instance
             for one, n in zip(self._profile.replica_types, kept, strict=True)
@@ -237,20 +238,25 @@ class _Player:
             start += length_s
         return parts
 
-    def _room(self, rate: Array, fleet: Array) -> float:
+    def _room(self, plan: Plan, rate: Array, fleet: Array) -> float:
         """Share of the requests that may wait which a fleet (R,) has room for beside the others, 0-1.
 
-        The rest is held back until there is.
+        They go where the plan sends them, as far as it is up. The rest is held back until there is room.
         """
         if not (rate * self._waits).any():
             return 1.0
-        if not fleet.any():
+        share = plan.share.reshape(len(fleet), -1) * (fleet > 0)[:, None]
+        speed = self._profile.max_request_rate.reshape(len(fleet), -1)
+        # Where all types of the plan are down, the one that carries most takes the size, as the balancer has it.
+        fittest = np.eye(len(fleet))[(speed * (fleet > 0)[:, None]).argmax(axis=0)].T
+        share = np.where(share.sum(axis=0) > 1e-12, share, fittest)
+        share = share / share.sum(axis=0)
+        load = np.where(share > 0, rate * share / np.where(speed > 0, speed, np.inf), 0.0)
+        own, waiting = load[:, ~self._waits].sum(axis=1), load[:, self._waits].sum(axis=1)
+        if not waiting.any():
             return 0.0
-        own, whole = rate * ~self._waits, 1 - self._options.headroom
-        alone = float(self._plan(own, fleet).load.max()) if own.any() else 0.0
-        together = float(self._plan(rate, fleet).load.max())
-        # The load is convex in the rates: with this share it is no more than what is planned for.
-        return 1.0 if together <= whole else float(np.clip((whole - alone) / (together - alone), 0.0, 1.0))
+        left = (1 - self._options.headroom) * self._replicas * fleet - own
+        return float(np.clip((left[waiting > 0] / waiting[waiting > 0]).min(), 0.0, 1.0))
 
 
 def _merged(parts: Sequence[Arrivals]) -> Arrivals:
