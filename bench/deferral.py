@@ -36,7 +36,7 @@ BEGIN, END = "<!-- bench/deferral.py -->", "<!-- end of bench/deferral.py -->"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One service with a share of requests that may wait so many hours."""
+    """One service with a share of requests that may wait, and for how long."""
 
     share: float
     deadline_h: int

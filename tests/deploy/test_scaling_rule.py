@@ -72,6 +72,20 @@ def test_keda_asks_prometheus_for_what_the_rule_says(schedule: Schedule) -> None
     assert scaled["scaleTargetRef"]["name"] == "chat"
 
 
+def test_keda_counts_each_class_by_itself(schedule: Schedule) -> None:
+    """Rows of a rule's weights beyond the first class's are those of the next one, on the same edges."""
+    assert schedule.rule is not None
+    buckets = Buckets(input_edges=(1000,), output_edges=(100, 500), classes=("default", "batch"))
+    weight = np.array([[0.5, 0.25], [0.0, 0.125]])
+    signals = (replace(schedule.rule.signals[0], request_weight=weight),)
+    rule = replace(schedule.rule, signals=signals, buckets=buckets)
+    made = render_rule(replace(schedule, rule=rule), "keda", {})
+    expr = yaml.safe_load(made.files["recording-rules.yaml"])["groups"][0]["rules"][0]["expr"].split("\n+ ")
+    assert [float(part.split(" * ")[0]) for part in expr] == [0.5, 0.25, 0.125]
+    assert [part.count('class="default"') for part in expr] == [1, 1, 0]
+    assert 'input_upto="1000",output_upto="500",class="batch"' in expr[2]
+
+
 def test_cron_covers_every_hour_with_its_count(schedule: Schedule) -> None:
     """Each hour of the week has the trigger of its own count, or the fewest where it has none."""
     made = render_rule(schedule, "cron", {"time_zone": "Europe/Berlin"})

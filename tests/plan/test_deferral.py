@@ -122,7 +122,7 @@ def test_requests_are_sent_in_the_order_of_their_arrival() -> None:
 
 
 def classed(demand: Demand, faster: tuple[float, ...]) -> Profile:
-    """Three types that serve each class so many times as fast as they serve the first."""
+    """Three types that serve each class faster than the first, by the factors given."""
     known = three_types()
     rates = np.concatenate([times * known.max_request_rate for times in faster], axis=1)
     return replace(profile([one.offer for one in known.replica_types], rates), buckets=demand.buckets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from melange.plan.options import Options
 from melange.plan.schedule.backtest import RunningCost
 from melange.plan.schedule.choose_rule import FrontierPoint
 from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.plan.schedule.deferred import Deferred, DeferredClass
 from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.rule import RuleSettings
-from melange.plan.schedule.schedule import Schedule
+from melange.plan.schedule.schedule import PlayedStretch, Schedule
 from melange.present.figures.by_hour import figure_week, stacked, unbeaten
 from melange.present.pages.schedule_report import schedule_html
 from melange.present.terminal.demand_page import demand_page
@@ -88,6 +90,39 @@ def test_the_terminal_says_it_at_80_columns(schedule: Schedule, demand: Demand) 
     assert "a week (" in sentence
     assert "reserved" in sentence
     assert "than a fleet for the peak" in sentence
+
+
+def test_requests_that_may_wait_have_a_table(schedule: Schedule) -> None:
+    """When they are sent, what waiting is worth, and what windows did with and without them; at 80 columns."""
+    hours = np.arange(24.0)
+    waits = DeferredClass(
+        name="batch",
+        deadline_s=86400.0,
+        arrival_rate=np.ones(24),
+        sending_rate=hours / hours.mean(),
+        late_fraction=0.0025,
+    )
+    once = replace(schedule.running, cost_per_h=schedule.running.cost_per_h + 1)
+    added = schedule.planned_per_h
+    deferred = Deferred(classes=(waits,), without_per_h=added - 0.5, at_once_per_h=added + 1, at_once=once)
+    stretch = PlayedStretch(
+        label="Mon", requests=900, load=0.9, attainment=0.995, low=0.99, started=1, drained=0, words="the busiest",
+        deferred_requests=1234, deferred_attainment=0.75, attainment_alone=0.998,
+    )  # fmt: skip
+    found = replace(schedule, deferred=deferred, played=(stretch,))
+    stream = io.StringIO()
+    Console(file=stream, width=80, highlight=False, markup=False).print(schedule_page(found))
+    text = stream.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    words = " ".join(text.split())
+    assert "cost 84.00 USD a week more than without batch, and 252 USD more if all is served as it arrives" in words
+    assert "by the rule 168 USD a week are saved" in words
+    page = Structure(schedule_html(found, "a"))
+    assert page.open == []
+    said = " ".join(page.words)
+    for cell in ("24 h", "0.25%", "99.80%", "1,234", "75.00%"):
+        assert cell in said
+        assert cell in words
 
 
 def test_the_picture_stacks_what_the_schedule_holds(schedule: Schedule) -> None:

@@ -102,6 +102,14 @@ def test_a_class_may_have_traffic_of_its_own(folder: Path) -> None:
         ({"batch": {"share": 0.3, "slo": {"tpot_ms": 50, "statistic": "mean"}}}, "limits bind each request by itself"),
         ({"batch": {"share": 0.3, "slo": {"tpot_ms": 50, "attainment": 1}}}, "some may miss"),
         ({"a b": {"share": 0.3, "slo": {"latency_ms": 1}}}, "a class is named by letters"),
+        (
+            {"batch": {"share": 0.3, "slo": {"latency_ms": 1}, "deadline": "30m"}},
+            "classes.batch.deadline: must be an hour or more, got 1800 s; for example deadline: 24h",
+        ),
+        (
+            {"batch": {"share": 0.3, "slo": {"latency_ms": 1}, "deadline": "soon"}},
+            "classes.batch.deadline: must be a duration such as 90, '90s', '5m' or '1h30m', got 'soon'",
+        ),
         ({f"c{k}": {"share": 0.05, "slo": {"latency_ms": 1}} for k in range(8)}, "at most 7 classes"),
     ],
 )
@@ -136,11 +144,9 @@ def test_without_priorities_any_engine_will_do(folder: Path) -> None:
 
 
 def test_what_takes_no_classes_yet_says_so(folder: Path) -> None:
-    """Schedules, regions, separate pools for prompts and tokens, measurements."""
-    one = session(folder)
-    for asked in (one.schedule, lambda: one.subject("L4")):
-        with pytest.raises(InputError, match="does not take classes of requests yet"):
-            asked()
+    """Regions, separate pools for prompts and tokens, measurements."""
+    with pytest.raises(InputError, match="does not take classes of requests yet"):
+        session(folder).subject("L4")
     origins = {"origins": {"here": {"share": 1, "at": "us-east-1"}}}
     session(folder, regions=origins)
     with pytest.raises(InputError, match="regions does not take classes of requests yet"):

@@ -58,6 +58,54 @@ def test_reserved_offers_of_a_price_list_have_terms(service: Path) -> None:
         Session(service, settings=[own[0], "schedule.reserved=[{term_years: 2}]"]).schedule(quick=True)
 
 
+BATCH = "classes.batch={share: 0.3, slo: {latency_ms: 600000}, priority: 1, deadline: 24h}"
+
+
+def test_a_class_with_a_deadline_is_sent_when_there_is_room(service: Path) -> None:
+    """Its share of the requests; between what the hours cost without it and with all as it arrives."""
+    found = Session(service, settings=[BATCH]).schedule(quick=True)
+    deferred = found.deferred
+    assert deferred is not None
+    (batch,) = deferred.classes
+    assert (batch.name, batch.deadline_s) == ("batch", 24 * 3600.0)
+    whole = Session(service).demand()
+    assert batch.arrival_rate.mean() == pytest.approx(0.3 * whole.mean_rate, rel=1e-6)
+    assert batch.sending_rate.mean() == pytest.approx(batch.arrival_rate.mean())
+    assert deferred.at_once_per_h is not None
+    assert deferred.without_per_h - 1e-9 <= found.planned_per_h <= deferred.at_once_per_h + 1e-9
+    assert found.rule is None or found.rule.buckets is None or found.rule.buckets.classes == ("default", "batch")
+    assert "priority" not in {one.kind for one in found.cautions}
+
+
+def test_a_class_without_a_deadline_is_served_as_it_arrives(service: Path) -> None:
+    """With limits of its own; a class with the service's own limits changes nothing."""
+    alone = Session(service).schedule(quick=True)
+    same = "classes.other={share: 0.3, slo: {tpot_ms: 80, ttft_ms: 2000}}"
+    found = Session(service, settings=[same]).schedule(quick=True)
+    assert found.deferred is None
+    assert found.planned_per_h == pytest.approx(alone.planned_per_h)
+    loose = "classes.other={share: 0.3, slo: {latency_ms: 600000}}"
+    assert Session(service, settings=[loose]).schedule(quick=True).planned_per_h <= alone.planned_per_h + 1e-9
+
+
+def test_a_class_may_have_traffic_of_its_own(service: Path) -> None:
+    """Steady where it has one rate, over time where it says so; and equal priorities are told."""
+    (service.parent / "sizes1.csv").write_text(",200\n1000,0.5\n4000,0.5\n")
+    steady = "classes.batch={workload: {histogram: sizes1.csv, rate: 0.5}, slo: {latency_ms: 600000}, deadline: 12h}"
+    found = Session(service, settings=[steady]).schedule(quick=True)
+    assert found.deferred is not None
+    np.testing.assert_allclose(found.deferred.classes[0].arrival_rate, 0.5)
+    assert any("set classes.batch.priority: 1" in str(one) for one in found.cautions if one.kind == "priority")
+    hours = [f"{3600 * k},{1.0 if k % 24 < 6 else 0.0}" for k in range(48)]
+    (service.parent / "night.csv").write_text("\n".join(["start,rate", *hours]) + "\n")
+    own = "{rates: night.csv, sizes: sizes.csv, over: day, empty_windows: zero}"
+    night = f"classes.batch={{workload: {own}, slo: {{latency_ms: 600000}}, deadline: 12h}}"
+    found = Session(service, settings=[night]).schedule(quick=True)
+    assert found.deferred is not None
+    assert found.deferred.classes[0].arrival_rate.tolist() == pytest.approx([1.0] * 6 + [0.0] * 18)
+    assert found.deferred.classes[0].sending_rate.sum() == pytest.approx(6.0)
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
@@ -68,6 +116,8 @@ def test_reserved_offers_of_a_price_list_have_terms(service: Path) -> None:
         ("workload.over=month", "workload.over"),
         ("workload.rate=3", "one rate, and a schedule has one for every window"),
         ("workload.time_zone=Europe/Berlin", "needs dates"),
+        ("classes.batch={share: 0.3, slo: {latency_ms: 1000}, deadline: 10m}", "deadline: must be an hour or more"),
+        ("classes.batch={workload: {dataset: arena, rate: 1}, slo: {latency_ms: 1}, deadline: 3}", "an hour or more"),
         ("schedule.horizon_years=0.5", "binds for longer than the service is sure to run"),
         ("schedule.spot={discount: 60}", "discount must be in"),
         ("schedule.spot={}", "no offer of the market spot"),

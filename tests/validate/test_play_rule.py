@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import melange
 from melange.errors import InputError
 from melange.plan.options import Options
-from melange.plan.schedule.contracts import Reserved, ScheduleOptions, Spot
+from melange.plan.schedule.contracts import Deferral, Reserved, ScheduleOptions, Spot
 from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.schedule import Schedule
 from melange.profile.profile import Profile
-from melange.slo import Slo
+from melange.slo import RequestClass, Slo
 from melange.validate.play_rule import play_rule
+from melange.workload.classed_demand import demand_of_classes
 from melange.workload.demand import Demand
 from melange.workload.workload import Buckets
 
@@ -78,3 +81,29 @@ def test_a_profile_without_an_slo_cannot_be_played(schedule: Schedule, demand: D
     bare = Profile(**{name: getattr(profile, name) for name in Profile.__slots__} | {"slo": None})
     with pytest.raises(InputError, match="no SLO"):
         play_rule(schedule, demand, bare, Options())
+
+
+def test_requests_that_may_wait_count_by_themselves(demand: Demand) -> None:
+    """Beside them the others do as well as alone, and they meet their own limits."""
+    parts = {"default": replace(demand, rate=0.6 * demand.rate), "batch": replace(demand, rate=0.4 * demand.rate)}
+    both = demand_of_classes(parts)
+    tight, loose = Slo(tpot_s=0.08, ttft_s=2.0), Slo(latency_s=600.0)
+    classes = (RequestClass(name="default", slo=tight), RequestClass(name="batch", slo=loose, priority=1))
+    offers = melange.load_catalog().select(gpus=["L4", "L40S"], providers=["aws"], regions=["us-east-1"]).offers
+    model = melange.find_model("meta-llama/Llama-3.1-8B-Instruct")
+    beside = (classes[0], replace(classes[1], slo=Slo(latency_s=600.0, tpot_s=0.08)))
+    found = melange.estimate(model, offers, replace(tight, classes=beside), both.workload(), tensor_parallel=1)
+    found = replace(found, slo=replace(tight, classes=classes))
+    options = ScheduleOptions(
+        reserved=(Reserved(term_years=1, discount=0.4),), deferrals=(Deferral(name="batch", deadline_s=24 * 3600.0),)
+    )
+    planned = plan_over_time(both, found, Options(), options, over="day")
+    played = play_rule(planned, both, found, Options())
+    waited = [one for one in played if one.deferred_requests]
+    assert waited
+    for one in waited:
+        assert one.deferred_attainment is not None
+        assert one.attainment_alone is not None
+        assert one.deferred_attainment > 0.99
+        assert one.attainment > one.attainment_alone - 0.02
+    assert Schedule.from_json(replace(planned, played=played).to_json()).played == played

@@ -132,9 +132,9 @@ class _Player:
         self._demand, self._profile = demand, profile
         self._options = Options(headroom=options.headroom, drop_unservable=options.drop_unservable)
         self._start_up_s, self._held, self._place = start_up_s, held, place
-        rows = np.array([name in waits for name in demand.buckets.classes], bool)
-        self._may_wait = rows
-        self._waits = np.repeat(rows, len(demand.buckets.input_edges) * demand.buckets.shape[1])
+        self._may_wait: Mask = np.array([name in waits for name in demand.buckets.classes or ("",)], bool)
+        cells = len(demand.buckets.input_edges) * demand.buckets.shape[1]
+        self._waits: Mask = np.repeat(self._may_wait, cells)  # sizes, in the flattened grid
         self._replicas = np.array([one.replicas_per_instance for one in profile.replica_types])
 
     def play(self, stretch: _Stretch, rates: Array, scaled: Array, seed: int) -> PlayedStretch:

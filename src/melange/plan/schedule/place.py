@@ -141,7 +141,7 @@ def _swapped(steps: HourSteps, waiting: Waiting, at: Indices, first: Indices, en
 
 
 def _moved(steps: HourSteps, waiting: Waiting, at: Indices, by: dict[int, int]) -> bool:
-    """Take some hours so many steps on, if all is still in time; ``at`` is changed (H,)."""
+    """Take some hours some steps on, if all is still in time; ``at`` is changed (H,)."""
     for h, count in by.items():
         at[h] += count
     if waiting.left_by(steps.room[at]) is not None:
@@ -152,7 +152,7 @@ def _moved(steps: HourSteps, waiting: Waiting, at: Indices, by: dict[int, int]) 
 
 
 def _gain(steps: HourSteps, at: Indices, by: dict[int, int], change_h: float) -> float:
-    """What is saved if some hours are taken so many steps on, changes counted in [USD/h]."""
+    """What is saved if some hours are taken some steps on, changes counted in [USD/h]."""
     before, moved = steps.cost_per_h[at], at.copy()
     for h, count in by.items():
         moved[h] += count
