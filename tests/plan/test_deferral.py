@@ -16,7 +16,7 @@ from melange.plan.schedule.contracts import Deferral, Reserved, ScheduleOptions,
 from melange.plan.schedule.deferred_hours import Placed, Shared, search_placed
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.plan_over_time import plan_over_time
-from melange.plan.schedule.release import late_fractions, sent_of
+from melange.plan.schedule.sending import late_fractions, sent_of
 from melange.plan.schedule.reserve import finished
 from melange.plan.schedule.schedule import Schedule
 from melange.plan.schedule.signals import first_signals

@@ -9,8 +9,8 @@ from melange.plan.schedule.choose_rule import cheapest_within, decide
 from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.hours import cheapest_hours, checked_hours
 from melange.plan.schedule.machines import Machines
-from melange.plan.schedule.release import late_fractions
 from melange.plan.schedule.rule import LAST, RuleSettings
+from melange.plan.schedule.sending import late_fractions
 from melange.plan.schedule.signals import Signals, peak_load
 from melange.plan.schedule.spot_room import SpotRoom
 from melange.units import S_PER_MIN

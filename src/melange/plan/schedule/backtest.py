@@ -2,7 +2,7 @@
 
 A window is decided on from the windows before it. Instances that are ordered serve once they have started, and are
 paid from the order; those that are given back are paid until they are drained. Requests in excess are those beyond
-what the fleet carries at its planned capacity, headroom kept, all sizes alike; where some may wait (release.py), only
+what the fleet carries at its planned capacity, headroom kept, all sizes alike; where some may wait (sending.py), only
 the others count. Arrays have the axes (window W, rule N).
 """
 
@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from melange.plan.schedule.contracts import ScheduleOptions, Spot
 from melange.plan.schedule.machines import Machines
-from melange.plan.schedule.release import Sent
+from melange.plan.schedule.sending import Sent
 from melange.plan.schedule.signals import Signals
 from melange.plan.schedule.spot_room import SpotRoom
 from melange.workload.workload import Array, Mask

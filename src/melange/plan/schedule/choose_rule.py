@@ -15,8 +15,8 @@ import numpy as np
 from melange.plan.schedule.backtest import History, RunningCost, deciding, live, outages, outcomes, spot_of
 from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.machines import Machines
-from melange.plan.schedule.release import late_fractions
 from melange.plan.schedule.rule import HIGHEST, LAST, LINE, RuleSettings, look_ahead
+from melange.plan.schedule.sending import late_fractions
 from melange.plan.schedule.signals import Signals, peak_load
 from melange.units import S_PER_DAY
 from melange.workload.workload import Array

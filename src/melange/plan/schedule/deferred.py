@@ -12,7 +12,7 @@ from melange.errors import InputError
 from melange.files import Json
 from melange.plan.schedule.backtest import History, RunningCost
 from melange.plan.schedule.hours_that_share import Sharing
-from melange.plan.schedule.release import sent_of
+from melange.plan.schedule.sending import sent_of
 from melange.plan.schedule.traffic import CycleTraffic
 from melange.records import items, mapping, number, record, text
 from melange.units import S_PER_H
