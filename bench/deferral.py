@@ -20,6 +20,7 @@ import numpy as np
 
 import melange
 from melange.plan.options import Options
+from melange.plan.schedule.beside_others import carried_beside
 from melange.plan.schedule.contracts import Deferral
 from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.schedule import Schedule
@@ -113,7 +114,7 @@ def study(name: str, demand: Demand, share: float, deadline_h: int) -> Row:
     # Beside the others a step may take no longer than their time between tokens allows, as melange schedule has it.
     beside, own = Slo(latency_s=600.0, tpot_s=slo.tpot_s), Slo(latency_s=600.0)
     profile = melange.estimate(melange.find_model(model), offers, with_batch(slo, beside), both.workload())
-    profile = replace(profile, slo=with_batch(slo, own))
+    profile = carried_beside(replace(profile, slo=with_batch(slo, own)), {"batch"})
     settings = replace(SETTINGS, deferrals=(Deferral(name="batch", deadline_s=deadline_h * S_PER_H),))
     options = Options(drop_unservable=True)
     began = time.process_time()

@@ -12,13 +12,14 @@ from plan_cases import offer, profile
 
 from melange.errors import InfeasibleError, InputError
 from melange.plan.options import Options
+from melange.plan.schedule.beside_others import carried_beside
 from melange.plan.schedule.contracts import Deferral, Reserved, ScheduleOptions, Spot
 from melange.plan.schedule.deferred_hours import Placed, Shared, search_placed
 from melange.plan.schedule.machines import Machines
 from melange.plan.schedule.plan_over_time import plan_over_time
-from melange.plan.schedule.sending import late_fractions, sent_of
 from melange.plan.schedule.reserve import finished
 from melange.plan.schedule.schedule import Schedule
+from melange.plan.schedule.sending import late_fractions, sent_of
 from melange.plan.schedule.signals import first_signals
 from melange.plan.schedule.waiting import Waiting, last_hours
 from melange.profile.profile import Profile
@@ -257,3 +258,14 @@ def test_requests_are_late_where_the_others_leave_no_room() -> None:
     assert late([0.0, 2.0, 1.0, 1.0]) == 0.0  # an hour late, which it may be
     assert late([0.0, 0.0, 3.0, 1.0]) == pytest.approx(0.25)  # the first hour's come after two
     assert late([0.0, 0.0, 0.0, 0.0]) == pytest.approx(0.5)  # those of the last two may still come
+
+
+def test_replicas_carry_less_of_what_waits_beside_others() -> None:
+    """Of the classes that may wait alone; the bounds of an estimate go along."""
+    _, types = day(1, 0.3)
+    found = carried_beside(types, {"batch"})
+    for name in ("max_request_rate", "low", "high"):
+        before, after = getattr(types, name), getattr(found, name)
+        np.testing.assert_array_equal(after[:, :1], before[:, :1])
+        np.testing.assert_allclose(after[:, 1:], 0.9 * before[:, 1:])
+    np.testing.assert_array_equal(carried_beside(three_types(), set()).low, three_types().low)

@@ -12,6 +12,7 @@ from melange.catalog.catalog import Catalog
 from melange.catalog.offer import stale_prices
 from melange.errors import Caution, InputError
 from melange.plan.options import Options
+from melange.plan.schedule.beside_others import carried_beside
 from melange.plan.schedule.contracts import ScheduleOptions
 from melange.plan.schedule.plan_over_time import plan_over_time
 from melange.plan.schedule.schedule import Schedule
@@ -88,7 +89,8 @@ def over_time(service: Service, demand: Demand, options: Options, catalog: Catal
     offers = service.offers.model_copy(update={"market": list(dict.fromkeys(markets))})
     beside = with_limits_beside(service)
     profile = profile_of(beside.model_copy(update={"offers": offers}), workload, catalog, say)
-    profile = replace(profile, slo=service.to_slo())
+    names = {one.name for one in settings.deferrals}
+    profile = carried_beside(replace(profile, slo=service.to_slo()), names)
     return OverTime(
         demand=demand,
         profile=profile,
