@@ -19,6 +19,7 @@ import io
 import multiprocessing
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -62,6 +63,8 @@ def _try(places: _Places, folder: Path, seed: int, numbers: Sequence[int], pipe:
         pipe.send((number, one.name, words, str(file)))
         Path("/proc/self/clear_refs").write_text("5")  # the peak below is of this file alone
         what = finding(command, file, folder)
+        if what:
+            shutil.copy(file, f"{file}.found")  # before the next one takes its place
         peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
         if not what and peak > _MOST_MEMORY:
             what = f"took {peak >> 20:,} MiB"
@@ -150,10 +153,11 @@ class _Run:
         if self.found[kind] > 1:
             return
         kept = ""
-        if file and Path(file).exists():
+        copies = [copy for copy in (Path(f"{file}.found"), Path(file)) if file and copy.exists()]
+        if copies:
             self.keep.mkdir(parents=True, exist_ok=True)
             kept = f"{self.seed}_{number}_{name}_{Path(file).name}"
-            (self.keep / kept).write_bytes(Path(file).read_bytes())
+            (self.keep / kept).write_bytes(copies[0].read_bytes())
         report(f"{number}: {name} | {words} | {what} | {kept}")
 
 
