@@ -35,6 +35,7 @@ def explore(
     from datetime import UTC, datetime
 
     from melange.files import write_text
+    from melange.plan.clock import by_work
     from melange.present.figures.images import check_images, write_images
     from melange.present.pages.explore_page import explore_page, explore_pictures
     from melange.present.study import Study, compared_types
@@ -43,7 +44,7 @@ def explore(
 
     if images is not None:
         check_images(images, image_format)
-    with on_cluster(on), events() as listener:
+    with on_cluster(on), events() as listener, by_work():  # the same service has the same page, on a busy machine too
         session = inputs.session(listener)
         plan = session.plan() if quick else session.answer()
         study = Study(exploration=session.explore(plan, compared_types(plan)), day=datetime.now(UTC).date())

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
 from melange.plan.cheapest import cheapest
+from melange.plan.clock import now_s
 from melange.plan.exact.projection import floor_per_h
 from melange.plan.fleet import Fleet, least_peak_shares
 from melange.plan.milp.formulation import formulate
@@ -40,7 +40,7 @@ def most_traffic(problem: Problem, options: Options, *, say: Say, deadline: floa
     # Shares of what the budget can reach at best, so that a small budget is not lost in the solver's tolerance.
     unit = 1.0 if problem.slices else reach
     scaled = problem.with_changes(load=problem.load * unit)
-    now = time.monotonic()
+    now = now_s()
     try:
         fleet, part = _largest_part(scaled, options, say, now + _SEARCH_SHARE * (deadline - now))
     except OutOfTimeError:
@@ -68,7 +68,7 @@ def _simple_part(problem: Problem, options: Options, say: Say, deadline: float) 
         return None
     everything = problem.with_changes(budget_per_h=None)
     for part in _PARTS:
-        now = time.monotonic()
+        now = now_s()
         if now >= deadline:
             break
         lighter = everything.with_changes(load=problem.load * part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +11,7 @@ from melange.files import Json
 from melange.plan.break_even import break_even
 from melange.plan.cheaper_fleet import CheaperFleet, nearest_cheaper
 from melange.plan.cheapest import cheapest
+from melange.plan.clock import now_s
 from melange.plan.exact.dominated import needed_types
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import minimise
@@ -188,7 +188,7 @@ def _next_step(question: Question, cost_per_h: float) -> float | None:
     if not problem.spare_total:
         problem = problem.only(needed_types(problem))
     try:
-        fleet = cheapest(problem, options, say=lambda _: None, deadline=time.monotonic() + options.time_limit_s)
+        fleet = cheapest(problem, options, say=lambda _: None, deadline=now_s() + options.time_limit_s)
     except MelangeError:
         return None
     return float(problem.cost @ fleet.instances) - cost_per_h

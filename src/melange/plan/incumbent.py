@@ -8,12 +8,12 @@ that was found.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
+from melange.plan.clock import now_s
 from melange.plan.fleet import Fleet
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.milp import Block, Milp, extended
@@ -34,8 +34,8 @@ def nearest(problem: Problem, fleet: Fleet, in_force: Positions, options: Option
     changes = int(np.abs(fleet.instances - in_force).sum())
     if not changes:
         return fleet
-    left = deadline - time.monotonic()
-    until = time.monotonic() + min(left * _SHARE_OF_TIME, _MOST_SECONDS)
+    left = deadline - now_s()
+    until = now_s() + min(left * _SHARE_OF_TIME, _MOST_SECONDS)
     try:
         found = _nearest(problem, fleet, in_force, replace(options, gap=0.0), until)
     except (InfeasibleError, SolverError):

@@ -13,6 +13,7 @@ from melange.plan.baseline import single_types
 from melange.plan.budget import most_traffic
 from melange.plan.by_carbon import least_carbon
 from melange.plan.cheapest import cheapest
+from melange.plan.clock import now_s
 from melange.plan.diagnose import why_infeasible
 from melange.plan.exact.dominated import needed_types
 from melange.plan.fleet import Fleet, broken_limits, busy, check, least_peak_shares
@@ -91,7 +92,7 @@ def solve(
     in_force = None if incumbent is None else _instances_of(incumbent, whole.names)
     problem = _reduced(whole, in_force)
     alone = single_types(counted, scope)  # before the search, which then ends in time
-    deadline = began + asked.options.time_limit_s
+    deadline = now_s() + asked.options.time_limit_s
     try:
         fleet, part = _search(problem, asked.options, in_force, progress or (lambda _: None), deadline)
     except InfeasibleError as error:

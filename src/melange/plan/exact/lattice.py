@@ -7,11 +7,11 @@ or it yields a cut that removes it and its like. The first that carries the traf
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
+from melange.plan.clock import now_s
 from melange.plan.exact.projection import Cuts, lifted
 from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares, tidied
 from melange.plan.milp.highs import PeakLoad
@@ -148,7 +148,7 @@ def cheapest_of(
         bound = min(cheapest, doubtful)
         if not cheapest < ceiling:
             return None, min(bound, ceiling)
-        if time.monotonic() > deadline:
+        if now_s() > deadline:
             return None, bound
         at = _nearest(lattice, cheapest, prefer)
         count = lattice.grid[at].copy()

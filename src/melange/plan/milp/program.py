@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
+from melange.plan.clock import now_s
 from melange.plan.exact.projection import floor_per_h
 from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
 from melange.plan.milp.formulation import formulate
@@ -98,7 +98,7 @@ def run_program(
     milp: Milp, options: Options, deadline: float, start: Array | None = None, *, heuristics: bool | None = None
 ) -> Solved:
     """Solve a program until the deadline; heuristics are used where there is no start, if nothing else is said."""
-    left = deadline - time.monotonic()
+    left = deadline - now_s()
     outcome = minimise(
         milp.program,
         time_limit_s=left,
