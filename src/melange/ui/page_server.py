@@ -228,7 +228,7 @@ def _add_answers(app: FastAPI, now: Callable[[], _Running]) -> None:
     async def curves(request: Request) -> JSONResponse:
         server = now()
         asked = server.states.of(request.query_params.multi_items())
-        return _shown(await server.workers.run(in_workers.curves, asked, server.certified(asked)), server)
+        return _shown(await server.workers.run_aside(in_workers.curves, asked, server.certified(asked)), server)
 
     @app.get("/api/pinned")
     async def pinned(request: Request) -> JSONResponse:
@@ -347,7 +347,7 @@ def _add_exports(app: FastAPI, now: Callable[[], _Running]) -> None:
     async def report(request: Request) -> JSONResponse:
         server = now()
         asked = server.states.of(request.query_params.multi_items())
-        return _shown(await server.workers.run(in_workers.report, asked, server.certified(asked)), server)
+        return _shown(await server.workers.run_aside(in_workers.report, asked, server.certified(asked)), server)
 
     @app.post("/api/manifests")
     async def manifests(request: Request, wanted: Deployment) -> JSONResponse:
