@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-PAGE = 2  # so few files in one answer that lists go on
+PAGE = 2  # files in one answer, so few that lists go on
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def explore(
     from datetime import UTC, datetime
 
     from melange.files import write_text
-    from melange.plan.clock import by_work
+    from melange.plan.search_clock import by_work
     from melange.present.figures.images import check_images, write_images
     from melange.present.pages.explore_page import explore_page, explore_pictures
     from melange.present.study import Study, compared_types

@@ -8,10 +8,10 @@ import numpy as np
 
 from melange.errors import MelangeError
 from melange.plan.cheapest import cheapest
-from melange.plan.clock import now_s
 from melange.plan.exact.dominated import needed_types
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem, Requirement
+from melange.plan.search_clock import now_s
 from melange.workload.workload import Array
 
 # With more types in the running than this, break-even prices are estimated from the relaxation, in which parts of

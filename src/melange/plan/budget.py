@@ -8,13 +8,13 @@ import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
 from melange.plan.cheapest import cheapest
-from melange.plan.clock import now_s
 from melange.plan.exact.projection import floor_per_h
 from melange.plan.fleet import Fleet, least_peak_shares
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.program import OutOfTimeError, Say, fleet_of, out_of_time, run_program, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Problem
+from melange.plan.search_clock import now_s
 from melange.workload.workload import Array
 
 # The program for the largest share may take this part of the time; where it finds nothing by then, these parts of what

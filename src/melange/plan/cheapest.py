@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 
 from melange.errors import InfeasibleError, MelangeError
-from melange.plan.clock import now_s
 from melange.plan.exact.dominated import needed_types
 from melange.plan.exact.large import by_clusters
 from melange.plan.exact.lattice import MOST_POINTS, build_lattice, cheapest_of, permitted, points
@@ -18,6 +17,7 @@ from melange.plan.milp.highs import PeakLoad
 from melange.plan.milp.program import OutOfTimeError, Say, by_program, fitting_shares, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.plan.search_clock import now_s
 from melange.workload.workload import Array, Mask
 
 # Up to this many types the neighborhood of the rounded bound is listed for a better first fleet: 4 counts of each type

@@ -11,7 +11,6 @@ from melange.files import Json
 from melange.plan.break_even import break_even
 from melange.plan.cheaper_fleet import CheaperFleet, nearest_cheaper
 from melange.plan.cheapest import cheapest
-from melange.plan.clock import now_s
 from melange.plan.exact.dominated import needed_types
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import minimise
@@ -19,6 +18,7 @@ from melange.plan.options import CARBON
 from melange.plan.plan import Plan
 from melange.plan.problem import Problem, build
 from melange.plan.question import Question
+from melange.plan.search_clock import now_s
 from melange.plan.servable import scope_of
 from melange.plan.solve import solve
 from melange.units import S_PER_H, TOKENS_PER_MTOK

@@ -13,13 +13,13 @@ from dataclasses import replace
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
-from melange.plan.clock import now_s
 from melange.plan.fleet import Fleet
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.milp import Block, Milp, extended
 from melange.plan.milp.program import fleet_of, run_program, start_point, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.plan.search_clock import now_s
 
 # Looking for fewer changes may take at most this share of the time that is left, and this long [s]: the cost is settled
 # by then, and a plan with a change too many is better than one that comes late.

@@ -13,7 +13,6 @@ from melange.plan.baseline import single_types
 from melange.plan.budget import most_traffic
 from melange.plan.by_carbon import least_carbon
 from melange.plan.cheapest import cheapest
-from melange.plan.clock import now_s
 from melange.plan.diagnose import why_infeasible
 from melange.plan.exact.dominated import needed_types
 from melange.plan.fleet import Fleet, broken_limits, busy, check, least_peak_shares
@@ -23,6 +22,7 @@ from melange.plan.options import CARBON, Options
 from melange.plan.plan import Baseline, Plan
 from melange.plan.problem import ROUNDING, Problem, build
 from melange.plan.question import Question, question_of
+from melange.plan.search_clock import now_s
 from melange.plan.servable import Scope, scope_of
 from melange.profile.profile import Profile
 from melange.units import percent

@@ -9,9 +9,9 @@ import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
 from melange.files import Json
-from melange.plan.clock import by_work
 from melange.plan.plan import Plan
 from melange.plan.question import Question
+from melange.plan.search_clock import by_work
 from melange.plan.solve import solve
 from melange.processes import each_of
 from melange.profile.profile import Profile

@@ -54,7 +54,7 @@ def with_word_on_redundancy(plan: Plan) -> Plan:
 
 def _price_of_redundancy(plan: Plan) -> str:
     """The setting that gives a second instance, and what it adds to the cost per hour."""
-    from melange.plan.clock import by_work
+    from melange.plan.search_clock import by_work
     from melange.plan.solve import solve
 
     most_s = min(plan.options.time_limit_s, _MOST_SEARCH_S)

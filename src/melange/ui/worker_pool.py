@@ -22,7 +22,7 @@ _Given = ParamSpec("_Given")
 _ResultT = TypeVar("_ResultT")
 # Answers that may wait: a person has at most a handful on the way.
 _MOST_WAITING = 64
-# So many answers wait for a process before one goes behind a page of curves, which takes as long as about ten.
+# Answers that a page of curves counts as: it takes as long as about ten, and an answer waits behind the shorter queue.
 _CURVES = 10
 
 

@@ -26,7 +26,17 @@ _SECRET_KEYS = ("private_key", "private_key_id", "client_secret", "refresh_token
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What Arrow says, what we say, and what to do."""
+    """An error that is known.
+
+    Parameters
+    ----------
+    sign
+        What Arrow says.
+    what
+        What we say.
+    hint
+        What to do.
+    """
 
     sign: re.Pattern[str]
     what: str

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melange.plan.clock import now_s
 from melange.plan.exact.clusters import cluster, relaxed, served_alike
 from melange.plan.exact.lattice import permitted
 from melange.plan.exact.projection import Cuts, first_cuts, lifted, probe
@@ -21,6 +20,7 @@ from melange.plan.milp.highs import PeakLoad, minimise
 from melange.plan.milp.program import Say, start_point
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.plan.search_clock import now_s
 
 # The figures below are CPU time on 24 random instances of 500 buckets x 40 types (bench/instances.py) to a gap of 1e-3,
 # geometric mean; one of them is not proven within 20 s by any. Differences below 5 % are chance.

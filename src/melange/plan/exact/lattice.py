@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melange.plan.clock import now_s
 from melange.plan.exact.projection import Cuts, lifted
 from melange.plan.fleet import TOLERANCE, Fleet, least_peak_shares, tidied
 from melange.plan.milp.highs import PeakLoad
 from melange.plan.milp.slices import sliced
 from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.plan.search_clock import now_s
 from melange.workload.workload import Array, Mask
 
 # More points than this are left to the mixed-integer solver. More take memory and time to list, fewer throw away what

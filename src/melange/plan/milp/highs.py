@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.errors import SolverError
-from melange.plan.clock import count_linear, count_whole, is_by_work, pauses_within
+from melange.plan.search_clock import count_linear, count_whole, is_by_work, pauses_within
 from melange.workload.workload import Array
 
 # Where a good point is known, looking for another by heuristics, and starting over, is time lost: two thirds of it in
@@ -129,7 +129,7 @@ def minimise(
 
 
 def _stopped_after(highspy: Any, solver: Any, most: float) -> list[None]:
-    """Let a mixed-integer program stop after so many pauses, which the list then has, and not by the clock.
+    """Let a mixed-integer program stop after a number of pauses, and not by the clock; the list has one entry for each.
 
     HiGHS pauses and asks whether to go on at each node, round of cuts and heuristic: at the same places in every run.
     """

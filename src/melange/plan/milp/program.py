@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 
 from melange.errors import InfeasibleError, SolverError
-from melange.plan.clock import now_s
 from melange.plan.exact.projection import floor_per_h
 from melange.plan.fleet import TOLERANCE, Fleet, busy, least_peak_shares
 from melange.plan.milp.formulation import formulate
@@ -16,6 +15,7 @@ from melange.plan.milp.milp import Milp
 from melange.plan.milp.slices import quickly_sliced, whole_buckets
 from melange.plan.options import Options
 from melange.plan.problem import Positions, Problem
+from melange.plan.search_clock import now_s
 from melange.workload.workload import Array
 
 # Told in a sentence how far a search has come.

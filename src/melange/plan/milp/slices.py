@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from melange.plan.clock import now_s
 from melange.plan.fleet import TIGHT, TOLERANCE, busy
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import PeakLoad, minimise
 from melange.plan.problem import Problem
+from melange.plan.search_clock import now_s
 from melange.workload.workload import Array, Mask
 
 # Figures below: CPU time on 100 random instances of 60 buckets x 4 types in 8 slices (bench/instances.py).

@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from plan_cases import offer, profile, workload
 
-from melange.plan.clock import by_work, count_linear, is_by_work, now_s
 from melange.plan.options import Options
 from melange.plan.question import Question
+from melange.plan.search_clock import by_work, count_linear, is_by_work, now_s
 from melange.plan.solve import solve
 from melange.plan.sweeps import SweepPoint, sweep_rates
 
-# So little work [s] that the searches below end with a gap.
+# Work [s] so small that the searches below end with a gap.
 _LITTLE_S = 0.05
 
 

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 
 # Work of the solver [s]: what it takes in the median on one core of a server. 152 mixed-integer programs of 39 to 816
 # rows took 10 to 28 us for each of their rows between two points where they may be stopped (10th and 90th percentile).
-# Linear ones take a millisecond with what is done around them, and so much for each iteration and row.
+# Linear ones take a millisecond with what is done around them, and time for each iteration and row.
 _PAUSE_S, _START_S, _ITERATION_S = 17e-6, 1e-3, 2e-7
 
 
@@ -53,7 +53,7 @@ def count_linear(rows: int, iterations: int) -> None:
 
 
 def count_whole(rows: int, pauses: int) -> None:
-    """Count the work of a mixed-integer program, which could have been stopped so many times."""
+    """Count the work of a mixed-integer program, with the number of times that it could have been stopped."""
     _count(_START_S + _PAUSE_S * rows * pauses)
 
 
