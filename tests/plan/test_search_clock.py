@@ -22,7 +22,7 @@ from melange.plan.solve import solve
 from melange.plan.sweeps import SweepPoint, sweep_rates
 
 # Work [s] so small that the searches below end with a gap.
-_LITTLE_S = 0.05
+_LITTLE_S = 0.1
 
 
 def _hard() -> Question:
@@ -54,6 +54,7 @@ def _found(points: tuple[SweepPoint, ...]) -> str:
     return json.dumps(said)
 
 
+@pytest.mark.heavy
 def test_a_busy_machine_draws_the_same_curves() -> None:
     """Searches that end early find the same fleets and bounds while other processes take the cores."""
     question, factors = _hard(), (0.5, 1.0, 1.5)
@@ -78,7 +79,8 @@ def test_more_work_finds_more() -> None:
 def test_the_machine_s_clock_is_back_afterwards() -> None:
     """Work is counted from 0 within the block alone, and an error ends the block too."""
     with by_work():
-        assert (now_s(), is_by_work()) == (0.0, True)
+        assert is_by_work()
+        assert now_s() < 0.01
         count_linear(rows=100, iterations=1000)
         assert 0.01 < now_s() < 0.1
     with pytest.raises(ZeroDivisionError), by_work():

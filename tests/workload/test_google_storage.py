@@ -40,7 +40,8 @@ def endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     monkeypatch.setattr(object_storage, "_fetched", {})
     monkeypatch.setattr(object_stores, "_RETRIES_S", 1)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path / "gcloud"))
-    with google_server({"logs": FILES, "closed": 403, "unknown": 401}) as address:
+    outside = {"chat/../../day.csv": b"x", "day.csv": b"x"}
+    with google_server({"logs": FILES, "outside": outside, "closed": 403, "unknown": 401}) as address:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
         yield address
 
@@ -54,6 +55,7 @@ def endpoint(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
         ("gs://logs/*/day=*/requests.csv", range(5)),
         ("gs://logs/chat/**/requests.csv", range(5)),
         ("gs://logs/chat/day=2/**", [2]),
+        ("gs://logs/**/**/day=4/**/requests.csv", [4]),
     ],
 )
 def test_a_store_gives_the_workload_of_the_files(address: str, days: list[int], tmp_path: Path) -> None:
@@ -79,6 +81,7 @@ def test_a_folder_is_its_logs_at_any_depth() -> None:
     [
         ("gs://logs/chat/2031-*/*.csv", "no file matches"),
         ("gs://logs/nowhere", "no file matches"),
+        ("gs://outside/chat", "cannot be a path"),
         ("gs://nowhere/chat/*.csv", "there is no such bucket: nowhere"),
         ("gs://nowhere", "there is no such bucket: nowhere"),
         ("gs://*/chat.csv", "the bucket must be named"),

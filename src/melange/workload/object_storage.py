@@ -151,7 +151,13 @@ def _found(storage: Any, store: Store, url: str, path: str, is_log: Callable[[Pa
         else:
             inside = storage.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found="/" in path))
             found = [file for file in inside if is_log(Path(file.path)) and not file.base_name.startswith((".", "_"))]
-    return sorted((file for file in found if file.type == fs.FileType.File), key=lambda file: file.path)
+    files = {file.path: file for file in found if file.type == fs.FileType.File}  # two ** match a file more than once
+    for name in files:
+        if not {"", ".", ".."}.isdisjoint(name.split("/")):  # no path on a disk, or one outside the folder of copies
+            raise InputError(
+                f"{url}: the name {name[:200]!a} cannot be a path", hint="rename it, or name the files without it"
+            )
+    return [files[name] for name in sorted(files)]
 
 
 def _matching(storage: Any, folder: str, parts: Sequence[str]) -> Iterator[Any]:
