@@ -4,6 +4,7 @@ A finding is an exception other than an error of ours, an error that cannot be p
 error, a command that takes more than 60 s of CPU time or 4 GiB, or a process that dies. Each is kept in ``--keep``.
 
     python bench/mutations.py --count 100000 --seed 1 [--only plan,profile]
+    python bench/mutations.py --every-key          # 24 wrong values at every key of every format
 
 Files are tried in a process that has everything loaded, hundreds one after the other; another one watches it, because
 neither a library that never returns nor one that crashes can be caught from within. What file N of a seed holds depends
@@ -18,6 +19,7 @@ import io
 import multiprocessing
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -25,12 +27,13 @@ from collections import Counter
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "mutations"))
 
 from answering import MOST_S, finding, report  # noqa: E402
-from mutate import mutated  # noqa: E402
+from mutate import AT_EVERY_KEY, keys_of, mutated, with_value  # noqa: E402
 from read_formats import Format, formats, write_valid  # noqa: E402
 
 _MOST_MEMORY = 4 << 30
@@ -41,20 +44,27 @@ _LONGEST_WAIT_S = 1800.0
 _FORK = multiprocessing.get_context("fork")
 
 
-def _try(known: Sequence[Format], folder: Path, seed: int, numbers: Sequence[int], pipe: Connection) -> None:
+# A format, a key of it and a value for that; without a key the file is damaged at random.
+Place = tuple[Format, str, Any]
+
+
+def _try(places: _Places, folder: Path, seed: int, numbers: Sequence[int], pipe: Connection) -> None:
     """Try files one after the other: tells the number before each, and after each what was found and its memory."""
-    damaged = folder / "damaged"
+    damaged = folder / f"damaged-{os.getpid()}"
     damaged.mkdir(exist_ok=True)
     for number in numbers:
         rng = random.Random(f"{seed}/{number}")
-        one = rng.choice(known)
+        one, key, value = places.of(number, rng)
         command = rng.choice(one.commands)
         file = damaged / one.suffix
-        file.write_bytes(mutated(one.text, one.suffix.rpartition(".")[2], rng))
+        kind = one.suffix.rpartition(".")[2]
+        file.write_bytes(with_value(one.text, kind, key, value, rng) if key else mutated(one.text, kind, rng))
         words = command.__name__ if callable(command) else " ".join(command)
         pipe.send((number, one.name, words, str(file)))
         Path("/proc/self/clear_refs").write_text("5")  # the peak below is of this file alone
         what = finding(command, file, folder)
+        if what:
+            shutil.copy(file, f"{file}.found")  # before the next one takes its place
         peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
         if not what and peak > _MOST_MEMORY:
             what = f"took {peak >> 20:,} MiB"
@@ -79,11 +89,27 @@ def _answers(pipe: Connection, worker: multiprocessing.Process, begun_s: float) 
     return True
 
 
+class _Places:
+    """What is damaged, by the number of the file: a format drawn at random, or each key and value in turn, shuffled."""
+
+    def __init__(self, known: Sequence[Format], seed: int, *, is_every_key: bool) -> None:
+        self.known = known
+        self.all: list[Place] = []
+        if is_every_key:
+            keys = [(one, key) for one in known for key in keys_of(one.text, one.suffix.rpartition(".")[2])]
+            self.all = [(one, key, value) for one, key in keys for value in AT_EVERY_KEY]
+            random.Random(seed).shuffle(self.all)
+
+    def of(self, number: int, rng: random.Random) -> Place:
+        """What file ``number`` (from 1) damages."""
+        return self.all[number - 1] if self.all else (rng.choice(self.known), "", None)
+
+
 class _Run:
     """Processes that try files, and what they found."""
 
-    def __init__(self, known: Sequence[Format], folder: Path, seed: int, keep: Path) -> None:
-        self.known, self.folder, self.seed, self.keep = known, folder, seed, keep
+    def __init__(self, places: _Places, folder: Path, seed: int, keep: Path) -> None:
+        self.places, self.folder, self.seed, self.keep = places, folder, seed, keep
         self.found: Counter[str] = Counter()
         self.tried, self.peak, self.slowest_s = 0, 0, 0.0
 
@@ -92,7 +118,7 @@ class _Run:
         left = list(numbers)
         while left and time.monotonic() < until:
             ours, theirs = _FORK.Pipe(duplex=False)
-            worker = _FORK.Process(target=_try, args=(self.known, self.folder, self.seed, left, theirs))
+            worker = _FORK.Process(target=_try, args=(self.places, self.folder, self.seed, left, theirs))
             worker.start()
             theirs.close()
             left = self._watch(worker, ours, left, until)
@@ -127,10 +153,11 @@ class _Run:
         if self.found[kind] > 1:
             return
         kept = ""
-        if file and Path(file).exists():
+        copies = [copy for copy in (Path(f"{file}.found"), Path(file)) if file and copy.exists()]
+        if copies:
             self.keep.mkdir(parents=True, exist_ok=True)
             kept = f"{self.seed}_{number}_{name}_{Path(file).name}"
-            (self.keep / kept).write_bytes(Path(file).read_bytes())
+            (self.keep / kept).write_bytes(copies[0].read_bytes())
         report(f"{number}: {name} | {words} | {what} | {kept}")
 
 
@@ -157,6 +184,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=100_000, help="files")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=1, help="number of the first file")
+    parser.add_argument("--every-key", action="store_true", help="wrong values at every key, in a random order")
     parser.add_argument("--only", default="", help="formats, with commas between them")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "melange-mutations")
     parser.add_argument("--limit-s", type=float, default=float("inf"), help="stop after this time")
@@ -166,8 +194,11 @@ def main() -> None:
         folder = Path(name)
         _prepare(folder)
         known = [one for one in formats(folder) if not given.only or one.name in given.only.split(",")]
-        run = _Run(known, folder, given.seed, given.keep)
+        places = _Places(known, given.seed, is_every_key=given.every_key)
+        run = _Run(places, folder, given.seed, given.keep)
         begun, end = time.monotonic(), given.first + given.count
+        if given.every_key:
+            end = min(end, len(places.all) + 1)
         for first in range(given.first, end, _EACH):
             run.batch(range(first, min(first + _EACH, end)), begun + given.limit_s)
             took_s = time.monotonic() - begun

@@ -260,11 +260,11 @@ BIASED = (
 )
 WORDS = """{heading}
 
-By `python bench/sources.py MEASURED`. The other tables hold out an accelerator or a model and keep its source. Here a
-whole source is held out: its runs are predicted with constants, classes of hardware and interval widths from the other
-sources alone. Every run is finite (a batch, a burst, one request at a time) and predicted as it was run: the sizes
-determine which requests share a step. Errors are of rates; *inside*: share within the 80 % interval; the goal is
-75-85 %.
+`python bench/sources.py MEASURED` writes this section. The other tables hold out an accelerator or a model and keep its
+source. Here a whole source is held out: its runs are predicted with constants, classes of hardware and interval widths
+from the other sources alone. Every run is finite (a batch, a burst, one request at a time) and is predicted as it was
+run: the sizes determine which requests share a step. Errors are those of rates. *Inside*: share within the 80 %
+interval; the goal is 75-85 %.
 
 {sources}
 
@@ -278,17 +278,18 @@ Intervals combine levels: standard deviations of the logarithm of the step time 
 Hardware and releases without an era get {low:g} to {high:g} times the step of the nearest era.
 
 - Eras are divided where release notes report a change: vLLM at 0.8.0 (V1 became the default engine), its ROCm version
-  at 0.6.2 (paged attention for AMD). All runs were known by then, so the division is not blind; constants and widths
-  are. vLLM 0.4 to 0.7 is one era on NVIDIA: constants from either of its two sources predict the other with 2 to 7 %
-  bias. The two AMD sources differ in kernels: a held-out one falls back on 1.5 times the steps of NVIDIA.
-- Kept, since held-out errors improved: sampling time by vocabulary (`t_logit`; vLLM of 2024, held-out models 9.0 % to
-  7.7 %), classes of hardware (vLLM 0.7.3, held-out cards 13.8 % to 11.4 %, PCIe between consumer cards 23 % to 16 %).
-- Dropped, since they did not: host time by tensor parallelism, unpacking of 8-bit weights (as fast as the product
-  itself), other host times on consumer cards. A front end of 30 us per token under vLLM 1 changes no figure here, since
-  completions of these bursts are short.
+  at 0.6.2 (paged attention for AMD). The division into eras was made with all runs known; constants and widths were
+  fitted without the held-out ones. vLLM 0.4 to 0.7 is one era on NVIDIA: constants from either of its two sources
+  predict the other with 2 to 7 % bias. The two AMD sources differ in kernels: a held-out one falls back on 1.5 times
+  the steps of NVIDIA.
+- Kept, because held-out errors improved: sampling time by vocabulary (`t_logit`; vLLM of 2024, held-out models 9.0 % to
+  7.7 %), classes of hardware (vLLM 0.7.3, held-out GPUs 13.8 % to 11.4 %, PCIe between consumer GPUs 23 % to 16 %).
+- Dropped, because they did not improve: host time by tensor parallelism, unpacking of 8-bit weights (as fast as the
+  product itself), other host times on consumer GPUs. A front end of 30 us per token under vLLM 1 changes no figure,
+  because completions of these bursts are short.
 - Missed: runs of the GPUStack lab with mixtures of experts and blockwise fp8 are slower than other sources explain,
-  and most lie outside their intervals. TensorRT-LLM of 2024 with a mixture is faster than predicted, in part faster
-  than its weights allow: identical prompts choose the same experts.
+  and most lie outside their intervals. TensorRT-LLM of 2024 with a mixture is faster than predicted, partly faster
+  than its weights allow, because identical prompts choose the same experts.
 - Not counted: runs faster than their weights can be read or multiplied (completions ended early, or identical prompts
   with a mixture), weights without kernels on AMD, one row given for two accelerators.
 """

@@ -39,19 +39,19 @@ def page(found: Study, published: Published, today: date) -> str:
 def opening(today: date) -> list[str]:
     """What this is and what made it."""
     text = (resources.files("melange.replica") / "constants" / f"{ERA}.toml").read_bytes()
-    made = f"""Written by `make reproduce` (`bench/reproduce.py`) on {today}, melange {version()}, constants of
-    engine era {ERA} of {find_era(ERA).date} (sha256 {hashlib.sha256(text).hexdigest()[:12]}). Published figures are
-    the paper's: Table 3, Figures 3b, 9 and 11. Nothing on this page was measured by us."""
-    what = """The evaluation of [Mélange (Griggs et al., 2024)](https://arxiv.org/abs/2404.14527) run again on estimated
-    capacities, beside what the paper published."""
+    made = f"""Written by `make reproduce` (`bench/reproduce.py`) on {today}, melange {version()}, constants of engine
+    era {ERA} of {find_era(ERA).date} (sha256 {hashlib.sha256(text).hexdigest()[:12]}). Published figures are the
+    paper's: Table 3, Figures 3b, 9 and 11. We measured nothing on this page."""
+    what = """This page repeats the evaluation of [Mélange (Griggs et al., 2024)](https://arxiv.org/abs/2404.14527) with
+    estimated capacities, and compares it with the published results."""
     return ["# Reproduction", "", *prose(what), "", *prose(made)]
 
 
 def bars(found: Study, published: Published) -> list[str]:
     """What was asked for and what came out."""
     rows = [(words, value, "yes" if met else "**no**") for words, value, met in bars_of(found, published)]
-    why = """Table 3 and Figure 3b were, by all signs, not made in the setting that the paper describes (see the end of
-    the page), so both are compared twice or more: as described, and as they seem to have been made."""
+    why = """All signs are that Table 3 and Figure 3b were not made in the setting that the paper describes (see the end
+    of the page). So both are compared at least twice: as described, and as they seem to have been made."""
     return ["## What was asked for", "", *prose(why), "", *table(("bar", "found", "met"), rows)]
 
 
@@ -61,13 +61,13 @@ def setting(results: list[Result]) -> list[str]:
     words, abstract = PUBMED_WORDS
     theirs = f"""As in the paper: Llama-2-7b under vLLM 0.2.7; {prices} USD/h; the 10 x 6 grid of sizes at its upper
     edges; {", ".join(map(str, RATES))} requests/s; 8 slices a bucket; no headroom; mean latency per output token
-    (`statistic: mean`), first token included, of at most {" or ".join(map(str, LIMITS_MS))} ms; L4 and A10G serve
+    (`statistic: mean`), including the first token, of at most {" or ".join(map(str, LIMITS_MS))} ms; L4 and A10G serve
     prompts up to 12,000 tokens."""
-    ours = """Ours: capacities are estimated. Single types are those that the paper compares with in that workload; one
-    that cannot serve 95 % of the requests within the limit is not compared. The few sizes that a compared type cannot
-    serve are left out of all plans, so that every plan carries the same requests."""
-    documents = f"""PubMed is not bundled; two stand-ins take its place. *arXiv* is the same kind of task with real
-    token counts, but of documents cut at 4,000 tokens, while PubMed has longer ones. *PubMed-like* draws lognormal
+    ours = """Ours: capacities are estimated. Single types are those that the paper compares with in that workload,
+    except types that cannot serve 95 % of the requests within the limit. The few sizes that a compared type cannot
+    serve are left out of all plans, so every plan carries the same requests."""
+    documents = f"""PubMed is not bundled, so two substitutes are used. *arXiv* is the same kind of task with real token
+    counts, but its documents are cut at 4,000 tokens, while PubMed has longer ones. *PubMed-like* draws lognormal
     lengths around the means on PubMed's data card ({words:,} words in, {abstract} out); {TOKENS_PER_WORD} tokens a word
     and a standard deviation of {LOG_SPREAD[0]} (in) and {LOG_SPREAD[1]} (out) of the logarithm are assumed."""
     seen = {result.case.name: result.case for result in results}
@@ -81,10 +81,10 @@ def setting(results: list[Result]) -> list[str]:
 
 def table_3(found: Study, published: Published) -> list[str]:
     """Counts of the single types, the load they imply, and the mixes."""
-    load = """What that means for the load of 1 request/s, in replicas: `count = ceil(rate x load)` puts the load into
-    an interval; below is what is left of it when all rates are combined, from the highest down."""
-    mix = """The mix: published, and ours for the same requests. *Carries* is the largest share of the requests that the
-    published fleet can carry under that table's capacities, over all ways to route them."""
+    load = """These counts imply the load of 1 request/s, in replicas: `count = ceil(rate x load)` limits the load to an
+    interval. The table shows the interval that remains when all rates are combined, from the highest down."""
+    mix = """The mix is given as published, and ours for the same requests. *Carries* is the largest share of the
+    requests that the published fleet can carry with that table's capacities, over all ways to route them."""
     lines = [
         "## Table 3: Arena, 120 ms",
         "",
@@ -143,8 +143,8 @@ def cost_of(answer: Answer) -> str:
 
 def figure_3b(found: Study, published: Published) -> list[str]:
     """Winners, and how near the margins are."""
-    what = """Tokens per dollar of the A100 over those of the A10G; above 1 the A100 wins. The figure prints
-    abs(ratio - 1), which understates a win of the A10G."""
+    what = """The ratio is tokens per dollar of the A100 over those of the A10G; above 1 the A100 wins. The paper's
+    figure prints abs(ratio - 1), which understates a win of the A10G."""
     rows = []
     for margin in found.figure_3b:
         errors = sorted(abs(margin.ratio[size] / theirs - 1) for size, theirs in published.margin.items())
@@ -165,9 +165,9 @@ def figure_3b(found: Study, published: Published) -> list[str]:
 
 def savings(found: Study) -> list[str]:
     """Savings ranges beside the paper's."""
-    what = """Lowest and highest over all rates and compared types. *At high rates*: the most that any mix can save
-    against the cheapest compared type under these capacities with so large a fleet that rounding does not
-    count."""
+    what = """Savings are the lowest and highest over all rates and compared types. *At high rates*: the most that any
+    mix can save against the cheapest compared type with these capacities, if the fleet is so large that rounding does
+    not matter."""
     rows = []
     named = [(f"{result.case.name}, {result.limit_ms} ms", result.limit_ms, result) for result in found.results]
     named += [(one.words, 120, one.result) for one in found.tables[2:]]
@@ -206,8 +206,8 @@ def costs(results: list[Result]) -> list[str]:
 def measured(found: Study) -> list[str]:
     """Whether the planning or the capacities differ."""
     what = """A draft of the authors (February 2024) has saturation rates of A10G and A100, without a limit on latency.
-    Planning with those, for prompts up to 2,000 tokens, leaves only the planning to differ from Table 3; the step from
-    there to the estimate, at saturation as well, is the error of the capacities."""
+    With these rates, for prompts up to 2,000 tokens, only the planning can differ from Table 3. The difference between
+    these plans and those from estimates, also at saturation, is the error of the capacities."""
     ratios = f"Estimated over measured saturation rate: {'; '.join(map(ratio_of, found.splits))}."
     rows = [row for split in found.splits for row in split_rows(split)]
     mixes = [
@@ -239,8 +239,8 @@ def figure_9(found: Study) -> list[str]:
     """The staircase."""
     ours = " and ".join(f"{rate:.3f} ({SHORT_NAME[name]})" for name, rate in found.size_9.items())
     theirs = " and ".join(f"{rate:.3f} ({SHORT_NAME[name]})" for name, rate in FIGURE_9.items())
-    what = f"""Size [1000, 500], 120 ms, A10G and A100. The figure is drawn exactly by capacities of {theirs}
-    requests/s; the estimate is {ours}. USD/h:"""
+    what = f"""Size [1000, 500], 120 ms, A10G and A100. Capacities of {theirs} requests/s reproduce the figure exactly;
+    the estimate is {ours}. USD/h:"""
     rows = []
     for a, b in zip(found.stairs["published"], found.stairs["estimated"], strict=True):
         cells = [(s.a10g_per_h, s.a100_per_h, s.cost_per_h, s.fleet) for s in (a, b)]

@@ -25,16 +25,16 @@ BLOCK = re.compile(r"<!-- benchmark -->\n.*?<!-- end -->", re.DOTALL)
 NEAR = 1.03
 PAGE = """# A hundred services
 
-Every planner on the same {count} services, drawn by a script (`python bench/services/draw.py --seed {seed}`): dense,
+Every planner plans the same {count} services, drawn by a script (`python bench/services/draw.py --seed {seed}`): dense,
 MoE and latent models of 1 to 700 billion parameters, every bundled data set and mixtures of two, limits on TTFT and
 TPOT, NTPOT, latency or TPOT alone from tight to loose, targets of 90 to 99.5 %, 0.5 to 500 requests/s, on-demand offers
 of single clouds and of all. Written by `make services`; every figure comes from there.
 
-A plan *holds* where at least the target's share of {least:,} to {most:,} requests that no planner has seen meet every
-limit by themselves, in a simulation of the whole fleet (Poisson arrivals, the plan's own policy; see
-[proof](proof.md)). Holds are counted among plans that claim to. Costs are compared only among plans that hold, each
-relative to the cheapest plan that any planner has ever found for that service and that surely holds
-(`bench/services/best_known.json`). CPU seconds are of one process that has loaded and compiled everything before.
+A plan *holds* if at least the target's share of {least:,} to {most:,} requests that no planner has seen meet every
+limit individually, in a simulation of the whole fleet (Poisson arrivals, the plan's own policy; see
+[proof](proof.md)). Holds are counted among plans that claim to hold. Costs are compared only among plans that
+hold, relative to the cheapest plan that any planner has ever found for that service and that clearly holds
+(`bench/services/best_known.json`). CPU seconds are those of one process that has loaded and compiled everything before.
 
 {table}
 
@@ -49,8 +49,8 @@ allows; dots below the line hold.
 {fresh}
 ## If steps are slower than planned
 
-Mean attainment of the fleets that hold, of the same fleets with slower steps than planned, and the cost of those fleets
-over the best known: robustness costs money.
+The table shows the mean attainment of the fleets that hold when steps are slower than planned, and the cost of those
+fleets over the best known: robustness costs money.
 
 {stress}
 
@@ -60,8 +60,8 @@ over the best known: robustness costs money.
 
 ## Service by service
 
-Cost [USD/h] of the best plan known, who found it, and cost over it by planner; `-`: no plan; in brackets: it does not
-hold.
+Cost [USD/h] of the best known plan, the planner that found it, and each planner's cost over it. `-`: no plan; in
+brackets: the plan does not hold.
 
 {services}
 """
@@ -69,14 +69,14 @@ WHAT = {
     "default": "the answer of `melange plan`",
     "quick": "the closed form under the service's limits, with its headroom of a tenth; nothing is simulated",
     "paper": "the program of [Mélange](https://arxiv.org/abs/2404.14527) as its authors solve it: capacities under "
-    "limits on the mean, 8 slices that go to one type as a whole, no headroom, whole instances",
-    "aibrix": "what AIBrix's GPU optimizer does, by its public code: capacities at sizes and rates that are powers of "
-    "two, the same program in hundredths of a GPU, each of two deployments rounded up",
-    "greedy": "the adaptive greedy heuristic of [Cheng and Nguyen](https://arxiv.org/abs/2604.07472), from what is "
-    "public about it in words",
+    "limits on the mean, 8 slices each served by one type, no headroom, whole instances",
+    "aibrix": "the method of AIBrix's GPU optimizer, from its public code: capacities at sizes and rates that are "
+    "powers of two, the same program in hundredths of a GPU, each of two deployments rounded up",
+    "greedy": "the adaptive greedy heuristic of [Cheng and Nguyen](https://arxiv.org/abs/2604.07472), from its "
+    "published description",
     "single": "the cheapest fleet of one type, by the closed form",
     "single-certified": "the smallest fleet of one type that holds in simulation, over all types",
-    "h100": "as the cheapest single type, H100 in any form and nothing else",
+    "h100": "like the cheapest single type, but only H100, in any form",
 }
 
 
@@ -127,11 +127,11 @@ def bars(lines: Sequence[Line], best: Mapping[str, Best], own: Summary) -> str:
     near = sum(ratio <= NEAR for ratio in own.cost)
     median = f"{np.median(own.cost):.3f}" if own.cost else "-"
     rows = [
-        ["plans that say so hold", "98 of 100", f"{own.held} of {own.claimed}"],
+        ["plans that claim to hold do", "98 of 100", f"{own.held} of {own.claimed}"],
         ["no more expensive than the cheapest certified single type", "100 of 100", f"{cheaper} of {len(pairs)}"],
-        [f"at most {NEAR:g} times the best plan known", "100 of 100", f"{near} of {len(own.cost)}"],
-        ["cost over the best plan known, median", "1.00", median],
-        ["CPU time, median and most", "5 s, 30 s", f"{np.median(own.cpu_s):.1f} s, {max(own.cpu_s):.1f} s"],
+        [f"at most {NEAR:g} times the best known plan", "100 of 100", f"{near} of {len(own.cost)}"],
+        ["cost over the best known plan, median", "1.00", median],
+        ["CPU time, median and maximum", "5 s, 30 s", f"{np.median(own.cpu_s):.1f} s, {max(own.cpu_s):.1f} s"],
     ]
     return table(["of `melange plan`", "wanted", "reached"], rows, 2)
 
@@ -155,7 +155,7 @@ def fresh_text(seed: int | None, count: int) -> str:
         if one.services
     ]
     heads = ["planner", "found", "holds", "CPU s, median", "90 %", "most"]
-    return f"\nOn {count} services of seed {seed}, not looked at before:\n\n{table(heads, rows, 5)}\n"
+    return f"\nOn {count} new services of seed {seed}:\n\n{table(heads, rows, 5)}\n"
 
 
 def _current(seed: int, count: int) -> list[Line]:

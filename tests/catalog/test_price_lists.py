@@ -126,6 +126,7 @@ def test_own_markets_links_and_limits_are_understood(tmp_path: Path) -> None:
         ("L5,1,1,,,,", "offers.csv:2: unknown accelerator 'L5'; did you mean 'L4'"),
         ("L4,1,1,weekly,,,", "offers.csv:2: market must be one of on-demand, spot, reserved, got 'weekly'"),
         ("L4,1,1,,ethernet,,", "offers.csv:2: interconnect must be nvlink, pcie or empty, got 'ethernet'"),
+        (f"L4,1,1,,,{10**400},", "max_instances must be 0 to 1,000,000,000, got 1000"),
         ("L4,1,1,,,-3,", "offers.csv:2: max_instances must be a whole number >= 0, got '-3'"),
         ("L4,1,1,,,,yesterday", "offers.csv:2: seen must be a date such as 2026-08-22, got 'yesterday'"),
     ],

@@ -24,6 +24,12 @@ VALUES: tuple[Any, ...] = (
     *([], {}, [[]], [None], [1], [[1]], [[1], [1, 2]], [0] * 200, ["a", "b"], {"a": 1}, {"": {}}, [{}], [[[[[]]]]]),
     *(_DEEP, _WHOLE),
 )
+# Tried at every key: a wrong type, a number beyond sums or floats, a text that is none, or no such key.
+GONE = "@gone@"
+AT_EVERY_KEY: tuple[Any, ...] = (
+    *(GONE, None, True, 0, -1, 0.5, 1e-308, 1e9, 1e16, 1e300, 2**31, 2**63, 10**400, float("nan"), float("inf")),
+    *("", "x", "1e999", "\ud800", [], {}, [None], [[1]], {"a": 1}),
+)
 _CHUNKS = (
     b"\x00",
     b"\xff\xfe",
@@ -79,6 +85,62 @@ def _once(content: bytes, suffix: str, rng: random.Random) -> bytes:
         ):
             pass  # what was damaged before: go on with its bytes
     return _bytes(content, rng)
+
+
+def keys_of(content: bytes, suffix: str) -> list[str]:
+    """The keys of a document, each list of things alike as one; of a table its columns, in one row and in all."""
+    if suffix == "csv":
+        columns = len(next(csv.reader(io.StringIO(content.decode()))))
+        return [f"{kind}{place}" for place in range(columns) for kind in _ROWS]
+    if suffix == "jsonl":
+        lines = [json.loads(line) for line in content.decode().splitlines()]
+        return list(dict.fromkeys(f"{n}{path}" for n, one in enumerate(lines) for _, _, path in _places(one)))
+    if suffix not in ("json", "yaml"):
+        return []
+    return list(dict.fromkeys(path for _, _, path in _places(_parsed(content, suffix))))
+
+
+_ROWS = ("row:", "rows:", "name:")
+
+
+def with_value(content: bytes, suffix: str, key: str, value: Any, rng: random.Random) -> bytes:
+    """The content with one value in the place of another: at one of the places that a key of :func:`keys_of` means."""
+    if suffix == "csv":
+        return _with_cells(content.decode(), key, value, rng)
+    if suffix == "jsonl":
+        lines = content.decode().splitlines()
+        number, _, _ = key.partition(".")
+        parsed = json.loads(lines[int(number)])
+        lines[int(number)] = json.dumps(_with_value(parsed, key.removeprefix(number), value, rng))
+        return "\n".join(lines).encode("utf-8", "surrogatepass")
+    return _dumped(_with_value(_parsed(content, suffix), key, value, rng))
+
+
+def _parsed(content: bytes, suffix: str) -> Any:
+    return yaml.safe_load(content) if suffix == "yaml" else json.loads(content)
+
+
+def _with_value(parsed: Any, key: str, value: Any, rng: random.Random) -> Any:
+    one, at = rng.choice([(one, at) for one, at, path in _places(parsed) if path == key])
+    if value == GONE:
+        del one[at]
+    else:
+        one[at] = value
+    return parsed
+
+
+def _with_cells(text: str, key: str, value: Any, rng: random.Random) -> bytes:
+    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    kind, _, place = key.partition(":")
+    chosen = {"row": [rng.choice(rows[1:])], "rows": rows[1:], "name": rows[:1]}[kind]
+    for row in chosen:
+        if value == GONE:
+            del row[int(place)]
+        else:
+            row[int(place)] = str(value)
+    stream = io.StringIO()
+    csv.writer(stream).writerows(rows)
+    return stream.getvalue().encode("utf-8", "surrogatepass")
 
 
 def _bytes(content: bytes, rng: random.Random) -> bytes:

@@ -213,7 +213,12 @@ def formats(folder: Path) -> list[Format]:
         Format("log-openai", "openai.jsonl", OPENAI.encode(), log),
         Format("log-list", "list.json", LIST.encode(), log),
         Format("log-gzip", "log.csv.gz", gzip.compress(LOG.encode(), mtime=0), log),
-        Format("offers", "offers.csv", OFFERS.encode(), (("catalog", "--file", "{}"),)),
+        Format(
+            "offers",
+            "offers.csv",
+            OFFERS.encode(),
+            (("catalog", "--file", "{}"), ("plan", "{x}/service.yaml", "--quick", "--set", "offers.file={}")),
+        ),
         Format("skypilot", "aws.csv", SKYPILOT.encode(), (("catalog", "--file", "{}"),)),
         Format("gpuhunt", "aws.csv", GPUHUNT.encode(), (("catalog", "--file", "{}"),)),
         *(

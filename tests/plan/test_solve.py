@@ -311,6 +311,23 @@ def test_unknown_names_are_errors():
         solve(workload([[1.0]]), authors()[1])
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("time_limit_s", one) for one in (0.0, -1.0, float("inf"), float("nan"))),
+        *(("budget_per_h", one) for one in (0.0, float("inf"))),
+        *((name, one) for name in ("headroom", "gap", "confidence") for one in (-0.1, 1.0, float("nan"))),
+        *((name, 10**7) for name in ("slices", "max_types", "min_total_replicas", "spare_total_replicas")),
+        *((name, {"a": 10**7}) for name in ("max_instances", "max_accelerators", "min_replicas", "spare_replicas")),
+    ],
+)
+def test_settings_out_of_range_are_refused(name: str, value: object) -> None:
+    """With the key of the service file."""
+    section = "offers.max.a" if name.startswith("max_i") or name == "max_accelerators" else f"plan.{name}"
+    with pytest.raises(InputError, match=section.replace(".", r"\.")):
+        Options(**{name: value})
+
+
 def test_every_option_is_tried_as_a_condition():
     """It is added to those whose plans are compared with plans without, and with single types."""
     assert {name for option in CONDITIONS for name in option} | NO_CONDITIONS == {one.name for one in fields(Options)}

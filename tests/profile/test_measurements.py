@@ -217,7 +217,9 @@ def test_own_table(tmp_path: Path) -> None:
         ({"melange": "measurements/1", "measurements": []}, "at least one"),
         ([{"input_tokens": 1, "output_tokens": 1, "tpot": 3}], "unknown key 'tpot'; did you mean 'tpot_s'"),
         ([{"input_tokens": 1, "tpot_s": 0.1}], "output_tokens is absent"),
-        ([{"input_tokens": 0, "output_tokens": 1, "tpot_s": 0.1}], "input_tokens must be >= 1, got 0"),
+        ([{"input_tokens": 0, "output_tokens": 1, "tpot_s": 0.1}], r"input_tokens must be 1 to 1e\+09, got 0"),
+        ([{"input_tokens": 5, "output_tokens": 1, "tpot_s": 1e20}], r"tpot_s\.mean must be 0 or 1e-09 to 1e\+09"),
+        ([{"input_tokens": 5, "output_tokens": 1, "achieved_rate": 1e20}], r"achieved_rate must be 1e-09 to 1e\+09"),
         ([{"input_tokens": 5, "output_tokens": 1, "tpot_s": "fast"}], r"tpot_s\.mean must be a number, got 'fast'"),
         ([{"input_tokens": 5, "output_tokens": 1, "tpot_s": {"p50x": 1}}], "statistics are mean, p50"),
         (

@@ -245,3 +245,21 @@ def test_a_log_out_of_order_is_not_taken_for_a_clock_that_runs_back(write: Write
     for order in (shuffled, swapped):
         found = read_trace(log(write, [moments[n].isoformat() for n in order]))
         assert not [one for one in found.cautions if one.kind == "clock-runs-back"]
+
+
+@pytest.mark.parametrize("read", [read_trace, read_demand])
+@pytest.mark.parametrize("stray", [2**40, -(2**40)])
+def test_an_arrival_outside_a_file_s_own_statistics_is_refused(
+    tmp_path: Path, read: Callable[..., Any], stray: int
+) -> None:
+    """As in a damaged Parquet file; windows up to it would take all memory."""
+    path = tmp_path / "log.parquet"
+    times = pa.array([1_700_000_000 + n for n in range(40)], pa.int64())
+    table = pa.table({"timestamp": times, "input_tokens": [100] * 40, "output_tokens": [10] * 40})
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    content = path.read_bytes()
+    stored = (1_700_000_020).to_bytes(8, "little")
+    assert content.count(stored) == 1
+    path.write_bytes(content.replace(stored, stray.to_bytes(8, "little", signed=True)))
+    with pytest.raises(InputError, match="statistics"):
+        read(path)

@@ -9,7 +9,7 @@ from datetime import date
 
 from melange.errors import Caution, InputError
 from melange.files import Json
-from melange.records import record, text
+from melange.records import record, shown, text
 
 MARKETS = ("on-demand", "spot", "reserved")
 INTERCONNECTS = ("", "nvlink", "pcie")
@@ -19,6 +19,8 @@ _MOST_NAME = 500
 # damaged, and sums over instances lose their digits.
 _MOST_COST_PER_H = 1e6
 _MOST_ACCELERATORS = 100_000
+# Instances that are available: more than any cloud has, so that who writes 999999999 for no limit is right.
+_MOST_INSTANCES = 1_000_000_000
 # Longest term that anybody sells.
 _MOST_YEARS = 5
 # Prices older than this get a caution. If shorter, cautions are too frequent to be read; if longer, plans use outdated
@@ -93,8 +95,10 @@ class Offer:
         if self.market not in MARKETS:
             raise InputError(f"offer {self.name}: market must be one of {', '.join(MARKETS)}, got {self.market!r}")
         self._check_term()
-        if self.max_instances is not None and self.max_instances < 0:
-            raise InputError(f"offer {self.name}: max_instances must be >= 0, got {self.max_instances}")
+        if self.max_instances is not None and not 0 <= self.max_instances <= _MOST_INSTANCES:
+            raise InputError(
+                f"offer {self.name}: max_instances must be 0 to {_MOST_INSTANCES:,}, got {shown(self.max_instances)}"
+            )
 
     def _check_term(self) -> None:
         if self.market != "reserved" and (self.term_years is not None or self.upfront_fraction is not None):

@@ -115,8 +115,8 @@ class Options:
             share = getattr(self, name)
             if share is not None and not least_share <= share < 1:
                 raise InputError(f"plan.{name} must be in [{least_share:g}, 1), got {share:g}")
-        if not self.time_limit_s > 0:
-            raise InputError(f"plan.time_limit_s must be > 0, got {self.time_limit_s:g}")
+        if not 0 < self.time_limit_s < math.inf:
+            raise InputError(f"plan.time_limit_s must be > 0 and finite, got {self.time_limit_s:g}")
         if self.budget_per_h is not None and not (math.isfinite(self.budget_per_h) and self.budget_per_h > 0):
             raise InputError(f"plan.budget_per_h must be > 0 and finite, got {self.budget_per_h:g}")
         for name, least in (("slices", 1), ("max_types", 1)):

@@ -26,6 +26,9 @@ JOURNAL = "measure-journal/1"
 LATENCIES = ("ttft_s", "tpot_s", "ntpot_s", "itl_s", "latency_s")
 _ENDLESS = ("offered_rate", "max_request_rate_high")
 TEXTS = ("accelerator", "replica_type", "engine", "model", "source")
+# Least and most of any quantity that is measured, but 0 [s, 1/s, tokens]: what lies beyond is no measurement, and a fit
+# through it is beyond floats.
+_LEAST, _MOST = 1e-9, 1e9
 _STATISTIC = re.compile(r"mean|p\d{1,2}(\.\d+)?")
 _NAMED = re.compile(r"(?P<accelerator>.+?) tp(?P<degree>\d+)")
 _LATENCY_COLUMN = re.compile(r"(?P<metric>ttft|tpot|ntpot|itl|latency)_(?P<statistic>p\d{1,2}(\.\d+)?)_s")
@@ -109,8 +112,8 @@ class Measurement:
     def __post_init__(self) -> None:
         place = self.source or "measurement"
         for name in ("input_tokens", "output_tokens"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 1):
-                raise InputError(f"{place}: {name} must be >= 1, got {getattr(self, name):g}")
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise InputError(f"{place}: {name} must be 1 to {_MOST:g}, got {getattr(self, name):g}")
         for name in (
             "achieved_rate",
             "concurrency",
@@ -121,8 +124,9 @@ class Measurement:
         ):
             value = getattr(self, name)
             is_none = value == 0 and name == "max_request_rate"
-            if value is not None and not is_none and (not value > 0 or (math.isinf(value) and name != "offered_rate")):
-                raise InputError(f"{place}: {name} must be > 0 and finite, got {value:g}")
+            is_endless = value == math.inf and name == "offered_rate"
+            if not (value is None or is_none or is_endless or _LEAST <= value <= _MOST):
+                raise InputError(f"{place}: {name} must be {_LEAST:g} to {_MOST:g}, got {value:g}")
         if self.tensor_parallel is not None and self.tensor_parallel < 1:
             raise InputError(f"{place}: tensor_parallel must be >= 1, got {self.tensor_parallel}")
         for name in LATENCIES:
@@ -220,5 +224,5 @@ def _check_latency(values: Mapping[str, float], place: str) -> None:
     for statistic, value in values.items():
         if not _STATISTIC.fullmatch(statistic):
             raise InputError(f"{place}: statistics are mean, p50, p99, ..., got {statistic!r}")
-        if not (math.isfinite(value) and value >= 0):
-            raise InputError(f"{place}.{statistic} must be >= 0 and finite, got {value:g}")
+        if value != 0 and not _LEAST <= value <= _MOST:
+            raise InputError(f"{place}.{statistic} must be 0 or {_LEAST:g} to {_MOST:g}, got {value:g}")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
 from melange.errors import Caution, InputError
 from melange.units import S_PER_DAY, S_PER_H, S_PER_MIN
 from melange.workload.layouts import Layout, time_unit
-from melange.workload.logs import Log
+from melange.workload.logs import DAMAGED, Log
 from melange.workload.malformed import rows_at
-from melange.workload.rows import Rows, lasting
+from melange.workload.rows import Rows, column_of, lasting
 
 # A log of requests is no longer than this: a longer one has rows in another unit (seconds and milliseconds since 1970
 # are 50 years apart), or a first or last row without a real time (0, or the year 9999). A judgment.
@@ -63,12 +62,26 @@ def check_span(rows: Rows, first: float, last: float) -> None:
     )
 
 
+def check_within(first: float, last: float, count: int, log: Log) -> None:
+    """Check that arrivals are in one of ``count`` windows, ``first`` to ``last`` being theirs; -1 by rounding.
+
+    The extents of a Parquet column come from the file's statistics, which a damaged file contradicts.
+
+    Raises
+    ------
+    InputError
+        A window before the first or after the last.
+    """
+    if not -1 <= first <= last < count:
+        raise InputError(f"{log.place}: has arrivals outside the range that its own statistics give", hint=DAMAGED)
+
+
 def clock_cautions(rows: Rows) -> tuple[Caution, ...]:
     """A caution where times without a zone run back as when local time goes back by an hour in autumn."""
     log = rows.log
     if not log.files or not 1 < rows.count <= _MOST_ROWS or _has_zone(log, rows.layout):
         return ()
-    arrival_s = _in_order(rows)
+    arrival_s = column_of(log, rows.table.select(arrival_s=rows.seconds(rows.raw)))
     step_s = np.diff(arrival_s)
     back = np.flatnonzero(step_s < -_OUT_OF_ORDER_S)
     if not 0 < len(back) <= _MOST_STEPS or step_s[back].min() < -_CHANGE_S:
@@ -84,13 +97,6 @@ def clock_cautions(rows: Rows) -> tuple[Caution, ...]:
             "requests of two: write times in UTC or with their offset",
         ),
     )
-
-
-def _in_order(rows: Rows) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Arrivals in the order of the file (N,) [s]."""
-    query = rows.log.connection.compile(rows.table.select(arrival_s=rows.seconds(rows.raw)))
-    (found,) = rows.log.connection.raw_sql(query).fetchnumpy().values()
-    return np.asarray(found, float)
 
 
 def _has_zone(log: Log, layout: Layout) -> bool:

@@ -37,6 +37,7 @@ _SUFFIXES = {
 }
 # Where DuckDB notes lines of CSV files that it sets aside: for their shape, or, of a typed read, for a cell too.
 REJECTS, TYPED_REJECTS = "reject_errors", "typed_rejects"
+DAMAGED = "the file looks truncated or damaged: copy or export it again"
 _TABLE = "trace"  # what errors call an Ibis table
 Progress = Callable[[float], None]
 
@@ -339,8 +340,7 @@ def readable(place: str) -> Iterator[None]:
     except duckdb.Error as error:
         reason = str(error).partition("\n")[0]
         damaged = any(sign in reason for sign in ("magic bytes", "arquet", "TProtocol", "GZIP", "gzip", "corrupt"))
-        hint = "the file looks truncated or damaged: copy or export it again" if damaged else ""
-        raise InputError(f"{place}: cannot be read: {reason}", hint=hint) from error
+        raise InputError(f"{place}: cannot be read: {reason}", hint=DAMAGED if damaged else "") from error
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from melange.errors import Caution, InputError
 from melange.units import S_PER_H
 from melange.workload.clock import Moment, Span, span
-from melange.workload.clock_faults import clock_cautions
+from melange.workload.clock_faults import check_within, clock_cautions
 from melange.workload.demand import Demand, Indices, check_window, zone_of
 from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout
@@ -118,7 +118,8 @@ class _WindowCounts:
             raise nothing_in(rows, self.failed)
         # The last request may lie on the edge of a window that then holds nothing else.
         windows = max(1, math.ceil((stretch.end_s - self.origin_s) / window_s))
-        places = np.minimum(served[:, 0], windows - 1).astype(np.int64)
+        check_within(served[:, 0].min(), served[:, 0].max(), windows + 1, rows.log)
+        places = np.clip(served[:, 0], 0, windows - 1).astype(np.int64)
         cells = (served[:, 1] * grid.shape[1] + served[:, 2]).astype(np.int64)
         self.requests = np.zeros((windows, grid.shape[0] * grid.shape[1]))
         np.add.at(self.requests, (places, cells), served[:, 3])

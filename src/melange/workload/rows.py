@@ -15,6 +15,7 @@ from melange.workload.dialects import DUCKDB, as_number, as_whole, epoch_s, only
 from melange.workload.fields import json_number, with_fields
 from melange.workload.layouts import Layout
 from melange.workload.logs import Log
+from melange.workload.workload import Array
 
 _LOOKUP_SIZES = 1_000_000  # DuckDB makes an array of a join's keys up to this many
 _LOOKUP_ROWS = 5_000_000  # with fewer rows the table of sizes takes longer to make than it saves
@@ -181,6 +182,14 @@ def _bucket_of(size: Any, upper_edges: Sequence[int], smallest: int, largest: in
     branches = [(size == 0, -1)] if smallest == 0 else []
     branches += [(size <= edge, index) for index, edge in enumerate(upper_edges[:last])]
     return ibis.cases(*branches, else_=last) if branches else ibis.literal(last)
+
+
+def column_of(log: Log, expression: Any) -> Array:
+    """The only column of a table, fetched (N,), in the order of the file."""
+    if log.connection is not None:
+        (found,) = log.connection.raw_sql(log.connection.compile(expression)).fetchnumpy().values()
+        return np.asarray(found, float)
+    return np.asarray(expression.to_pyarrow()[0].to_numpy(), float)
 
 
 def lasting(seconds: float) -> str:

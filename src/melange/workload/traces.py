@@ -18,15 +18,15 @@ import numpy as np
 from melange.errors import Caution, InputError
 from melange.workload.burstiness import GAPS_A_WINDOW, WINDOW_S, pooled_burstiness
 from melange.workload.clock import Moment, Span, check_statistic, full_windows, span, window_statistic
-from melange.workload.clock_faults import check_span, clock_cautions
+from melange.workload.clock_faults import check_span, check_within, clock_cautions
 from melange.workload.fields import in_words
 from melange.workload.layouts import Naming, find_layout, time_unit
 from melange.workload.logs import Log, Progress, opened
 from melange.workload.malformed import has_rejected, malformed_rows
 from melange.workload.read_prefixes import prefix_fields, prefix_reuse_in
-from melange.workload.rows import Rows, lasting, select_rows, with_buckets
+from melange.workload.rows import Rows, column_of, lasting, select_rows, with_buckets
 from melange.workload.sizes import mean_sizes, oversized, thin_data
-from melange.workload.workload import Array, Buckets, Workload
+from melange.workload.workload import Buckets, Workload
 
 # Burstiness takes a sort of all arrivals, which longer logs are spared. A judgment.
 _BURSTINESS_ROWS = 2_000_000
@@ -284,8 +284,9 @@ def _total_rate(
     window = ((served_rows.arrival_s - stretch.start_s) / window_s).floor().cast("int64")
     per_window = np.zeros(windows)
     for index, n in all_rows(rows.log, served_rows.group_by(window=window).aggregate(n=served_rows.count())):
+        check_within(index, index, windows + 1, rows.log)
         if index < windows:  # the rest at the end is not a whole window
-            per_window[index] = n
+            per_window[max(index, 0)] += n
     total = window_statistic(per_window / window_s, rate)
     if not total > 0:
         raise InputError(
@@ -300,15 +301,17 @@ def _total_rate(
 def _burstiness(rows: Rows, stretch: Span, served: int) -> float | None:
     """Coefficient of variation of the gaps between arrivals within windows; None where it cannot be told.
 
-    Gaps are held against the mean of their own window, so that a rate that changes over the day is no burst. Gaps that
-    reach from one window into the next are left out: those that stay are as long, held against each other, as any.
-    The only column that is fetched: NumPy sorts what is nearly sorted in no time, which databases do not.
+    Gaps are compared with the mean of their own window, so that a rate that changes over the day is no burst. Gaps that
+    reach from one window into the next are left out.
+    The column is fetched, for NumPy sorts what is nearly sorted in no time.
     """
     if not 2 <= served <= _BURSTINESS_ROWS or not stretch.duration_s > 0:
         return None
     window_s = max(WINDOW_S, GAPS_A_WINDOW * stretch.duration_s / served)
-    arrival_s = np.sort(_column(rows.log, rows.served().select("arrival_s")), kind="stable")
-    window = np.floor((arrival_s - stretch.start_s) / window_s).astype(np.int64)
+    arrival_s = np.sort(column_of(rows.log, rows.served().select("arrival_s")), kind="stable")
+    place = np.floor((arrival_s - stretch.start_s) / window_s)
+    check_within(place[0], place[-1], served + 1, rows.log)
+    window = np.maximum(place, 0).astype(np.int64)
     is_within = window[1:] == window[:-1]
     gap, window = np.diff(arrival_s)[is_within], window[1:][is_within]
     sums = (np.bincount(window, weights) for weights in (None, gap, gap**2, gap == 0))
@@ -384,14 +387,6 @@ def all_rows(log: Log, expression: Any) -> list[tuple[Any, ...]]:
         return found
     table = expression.to_pyarrow()
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
-
-
-def _column(log: Log, expression: Any) -> Array:
-    """The only column of a table (N,)."""
-    if log.connection is not None:
-        (found,) = log.connection.raw_sql(log.connection.compile(expression)).fetchnumpy().values()
-        return np.asarray(found, float)
-    return np.asarray(expression.to_pyarrow()[0].to_numpy(), float)
 
 
 def _first_row(log: Log, expression: Any) -> tuple[Any, ...]:
