@@ -132,7 +132,7 @@ def test_a_grid_without_emissions_gives_the_cheapest_plan() -> None:
     nothing = replace(options, grid_g_per_kwh={"default": 0.0})
     plan, cheapest = solve(traffic, found, nothing), solve(traffic, found, replace(nothing, objective="cost"))
     assert plan.cost_per_h == cheapest.cost_per_h
-    assert carbon_line(plan) == ["Least emissions: the cheapest plan has them"]
+    assert carbon_line(plan) == ["Lowest emissions: the cheapest plan already reaches them"]
 
 
 def test_what_goes_by_cost_refuses_the_objective() -> None:

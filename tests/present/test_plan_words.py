@@ -157,7 +157,7 @@ def test_changes_say_what_both_plans_stand_on(plan: Plan, certified: Plan) -> No
     """A certified answer beside a plan in force that was not simulated, and the other way."""
     said = changes_sentence(certified, plan)
     assert "by closed form for 30 requests/s" in said
-    assert "The certified search goes by cost" in said
+    assert "The certified search minimizes cost" in said
     assert "certified for 30 requests/s at 99%" in changes_sentence(plan, certified)
 
 
@@ -206,15 +206,20 @@ def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certif
 @pytest.mark.parametrize(
     ("margin", "chance", "slowed_by", "words"),
     [
-        (0.09, 0.68, {}, "until steps are 9.0% slower than estimated; by the intervals of its types that is 7 chances"),
+        (0.09, 0.68, {}, "until steps are 9.0% slower than estimated; by the types' intervals it has 7 chances"),
         (
             -0.03,
             0.31,
             {},
-            "holds only if steps are 3.0% faster than estimated; by the intervals of its types that is 3",
+            "holds only if steps are 3.0% faster than estimated; by the types' intervals it has 3",
         ),
         (0.3, 0.99, {"a": 1.25}, "more than 9 chances in 10. It was certified on slower steps: 25% on a."),
-        (0.0, 0.02, {}, "none: the plan holds if steps are as estimated, and not if they are slower; by the intervals"),
+        (
+            0.0,
+            0.02,
+            {},
+            "none: the plan holds with estimated step times, but not if steps are slower; by the types' intervals",
+        ),
         (0.004, 0.02, {}, "less than 1 chance in 10."),
     ],
 )

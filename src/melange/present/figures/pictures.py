@@ -93,8 +93,7 @@ def picture_of_winners(study: Study) -> Picture:
         about="The most cost-efficient type by request size",
         caption="Letter: the cheapest type per request on a fully used replica (price of the "
         "instance over its replicas and their maximum rate within the SLO). Number: extra cost of the second best. "
-        "Black frames: sizes in this traffic. A plan rents whole instances, so it may choose otherwise when "
-        "they are few." + certainty,
+        "Black frames: sizes in this traffic. A plan rents whole instances, so a small fleet may differ." + certainty,
         variants=(Variant(label="", figure=by_size.figure_winners(profile, workload, found, study.legend)),),
         header=("Request size [tokens]", "Cheapest", "USD per 1,000 requests", "Second", "Extra cost"),
         rows=tuple(rows),

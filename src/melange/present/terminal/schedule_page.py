@@ -61,7 +61,7 @@ def _costs(schedule: Schedule) -> RenderableType:
         ("in all", run.cost_per_h),
     ):
         table.add_row(name, f"{cost * H_PER_WEEK:,.0f}", f"{cost * H_PER_MONTH:,.0f}")
-    return titled("Cost, by the rule over the whole history", table)
+    return titled("Cost of the rule over the whole history", table)
 
 
 def _commitments(schedule: Schedule) -> RenderableType:
@@ -84,12 +84,12 @@ def _commitments(schedule: Schedule) -> RenderableType:
         word = "more" if more > 0 else "less"
         lines.append(
             Text(
-                f"If 30 % of the traffic went away, the hours would cost {money(abs(more) * H_PER_WEEK)} a week {word} "
+                f"If traffic dropped by 30 %, the fleet would cost {money(abs(more) * H_PER_WEEK)} a week {word} "
                 f"with {committed_words(chosen)} than with nothing reserved.",
                 style="dim",
             )
         )
-    return titled("Commitments, the hours' own fleets with each", Group(*lines))
+    return titled("Commitments, with each hour's own fleet", Group(*lines))
 
 
 def _frontier(schedule: Schedule) -> RenderableType:
@@ -141,14 +141,14 @@ def _hours(schedule: Schedule) -> RenderableType:
             else f"{cost[day].min():.2f}-{cost[day].max():.2f}",
             f"{rates[day].max():.4g}",
         )
-    note = "Each digit is an hour: what it costs, in tenths of the most expensive one. Fleets of every hour: --json."
+    note = "Each digit is an hour: its cost in tenths of the most expensive hour. Fleets of every hour: --json."
     return titled(
         f"Hours of a {schedule.over}, each planned for its own traffic", Group(table, Text(note, style="dim"))
     )
 
 
 def _played(schedule: Schedule) -> RenderableType:
-    table = table_of("Window", "Load", "Met the SLO", "Starts", "Drains", "What was played out")
+    table = table_of("Window", "Load", "Met the SLO", "Starts", "Drains", "What was simulated")
     for column in (1, 2, 3, 4):
         table.columns[column].justify = "right"
     for one in schedule.played:
@@ -156,7 +156,7 @@ def _played(schedule: Schedule) -> RenderableType:
             one.label, f"{one.load:.2f}", percent(one.attainment, 2), f"{one.started}", f"{one.drained}", one.words
         )
     drawn = [one for one in schedule.played if "drawn at random" in one.words]
-    words = "Load: of the window on its fleet, as a share of the planned capacity; above 1 the window is short."
+    words = "Load: share of the fleet's planned capacity that is used; above 1 the window is short."
     if drawn:
         mean = float(np.average([one.attainment for one in drawn], weights=[one.requests for one in drawn]))
         words += f" Windows drawn at random: {percent(mean, 2)} of their requests met the SLO."
