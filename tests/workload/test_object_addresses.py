@@ -40,8 +40,8 @@ def test_a_service_keeps_the_address() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("gs://bucket/log.csv", "gs:// is not read"),
-        ("https://host/log.csv", "https:// is not read"),
+        ("gs://bucket/log.csv", "gs:// is not supported"),
+        ("https://host/log.csv", "https:// is not supported"),
         ("s3://key:secret@bucket/log.csv", "must not hold credentials"),
     ],
 )

@@ -54,7 +54,7 @@ def what_if(
     from melange.service.relax import Relaxation, relaxations
 
     if not (prices or rates or without or changes or save):
-        raise InputError("what-if: nothing is asked", hint="for example --price H100=-30%, --rate x2, --save 20%")
+        raise InputError("what-if: no change is given", hint="for example --price H100=-30%, --rate x2, --save 20%")
     wanted = None if save is None else _share(save)
     with events() as listener:
         open_session = partial(inputs.session, listener)

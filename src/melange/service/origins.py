@@ -26,7 +26,7 @@ def rates_of_rows(service: Service, origins: Mapping[str, OriginSection]) -> Arr
     kind, _ = service.workload.source
     if kind not in LOGS:
         raise InputError(
-            f"regions.origins: where chooses rows of a log, and the traffic is a {kind}",
+            f"regions.origins: where selects rows of a log, but the traffic is a {kind}",
             hint="give each origin a share",
         )
     whole = _counted(service, {})
@@ -47,6 +47,6 @@ def _counted(service: Service, where: Mapping[str, object]) -> Workload:
     """The mean traffic of the rows that the service and an origin choose."""
     section = service.workload
     if both := sorted(set(where) & set(section.where or {})):
-        raise InputError(f"regions.origins: {both[0]!r} is chosen by workload.where already", hint="choose it once")
+        raise InputError(f"regions.origins: {both[0]!r} is already selected by workload.where", hint="select it once")
     chosen = {"where": {**(section.where or {}), **where} or None, "rate": None, "window": None}
     return workload_of(section.model_copy(update=chosen), service.path, None, lambda: model_of(service).max_context)

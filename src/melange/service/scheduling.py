@@ -71,7 +71,7 @@ def over_time(service: Service, demand: Demand, options: Options, catalog: Catal
         )
     if section.rate is not None and not isinstance(section.rate, str):
         raise InputError(
-            f"workload.rate: {section.rate:g} is one rate, and a schedule has one for every window",
+            f"workload.rate: {section.rate:g} is one rate, but a schedule has one for every window",
             hint="leave it out, or name a statistic of an hour's windows: max, mean, p95",
         )
     workload = demand.workload()

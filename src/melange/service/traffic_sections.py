@@ -171,7 +171,7 @@ class ClassSection(Section):
 def check_classes(classes: dict[str, ClassSection]) -> dict[str, ClassSection]:
     """Refuse names that mean something else, and shares that leave nothing for the first class."""
     if DEFAULT_CLASS in classes:
-        raise ValueError(f"{DEFAULT_CLASS} is what requests of no other class are called; its limits are slo's")
+        raise ValueError(f"{DEFAULT_CLASS} is the name of requests of no other class; their limits are in slo")
     if len(classes) >= _MOST_CLASSES:
         raise ValueError(f"at most {_MOST_CLASSES - 1} classes are planned for, got {len(classes)}")
     for name in classes:
@@ -180,7 +180,7 @@ def check_classes(classes: dict[str, ClassSection]) -> dict[str, ClassSection]:
     total = sum(one.share or 0.0 for one in classes.values())
     if total > 1 - _LEAST_SHARE:
         raise ValueError(
-            f"shares must leave at least {_LEAST_SHARE:g} for the requests that slo is about, got {total:g} in all"
+            f"shares must leave at least {_LEAST_SHARE:g} for the requests of no class, got {total:g} in all"
         )
     return classes
 

@@ -70,7 +70,7 @@ def play_rule(
         Types whose steps are not known, or no SLO to meet.
     """
     if profile.slo is None:
-        raise InputError("the profile says no SLO, so nothing can be said to meet it")
+        raise InputError("the profile has no SLO to simulate for")
     names = [one.name for one in profile.replica_types]
     history = History.of(demand.rates(), demand.window_s)
     shape = (len(history), *demand.buckets.shape)

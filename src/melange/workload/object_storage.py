@@ -94,8 +94,8 @@ def fetch(url: str, is_log: Callable[[Path], bool], progress: Progress | None = 
     scheme, _, rest = url.partition("://")
     if scheme != "s3":
         raise InputError(
-            f"{url}: {scheme}:// is not read",
-            hint="download the file, or use an S3 address: other stores have one too (AWS_ENDPOINT_URL)",
+            f"{url}: {scheme}:// is not supported",
+            hint="download the file, or use an S3 address: other stores have one, too (AWS_ENDPOINT_URL)",
         )
     if "@" in rest.partition("/")[0]:
         raise InputError(
@@ -238,7 +238,8 @@ _REFUSALS = (
             r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|INVALID_CLIENT_TOKEN|TOKEN|\b403\b|FORBIDDEN", re.IGNORECASE
         ),
         "access is denied",
-        "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; the right to list and to get is needed",
+        "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; permission to list and to get objects is "
+        "needed",
     ),
 )
 

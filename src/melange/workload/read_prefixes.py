@@ -188,7 +188,7 @@ def _hashes(value: Any, place: str) -> list[int]:
     if value is None:
         return []
     if not isinstance(value, list) or any(isinstance(one, list | dict | bool | float) for one in value):
-        raise InputError(f"{place}: must be a list of whole numbers or texts, got {str(value)[:60]!r}")
+        raise InputError(f"{place}: must be a list of whole numbers or strings, got {str(value)[:60]!r}")
     return [one if isinstance(one, int) and abs(one) < 2**62 else hash(str(one)) >> 2 for one in value]
 
 

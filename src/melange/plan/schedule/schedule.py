@@ -214,7 +214,7 @@ class Schedule:
     def __post_init__(self) -> None:
         hours, types = len(self.labels), len(self.replica_types)
         if HOURS_BY_CYCLE.get(self.over) != hours:
-            raise InputError(f"schedule: {hours} hours are no {self.over}")
+            raise InputError(f"schedule: {hours} hours are not a {self.over}")
         shapes = {"reserved": (types,), "static": (types,), "on_demand": (hours, types), "spot": (hours, types)}
         shapes |= dict.fromkeys(("reserved_per_h", "on_demand_per_h", "spot_per_h"), (types,))
         shapes |= {"request_rate": (hours,), "work_per_h": (hours,), "hour_cost_per_h": (hours,)}
