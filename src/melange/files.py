@@ -281,7 +281,7 @@ def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:
         As :func:`read_document`; also when something in the document is missing or has the wrong type.
     """
     content = read_document(path, kind)
-    with reading(f"{path}", f"a {kind} as melange writes it"):
+    with reading(f"{path}", f"give a {kind} that melange wrote"):
         return parse(content)
 
 

@@ -180,7 +180,7 @@ def test_pools_are_started_with_their_flags_and_routed_by_others() -> None:
         sglang = launch_of(replace(server, engine="sglang", era="sglang"), None, plan.slo, 400, ServerOptions()).shell
         assert f"--disaggregation-mode {name}" in sglang
         for target in TARGETS:
-            with pytest.raises(InputError, match=f"the plan is of the {name} pool only") as error:
+            with pytest.raises(InputError, match=f"the plan covers only the {name} pool") as error:
                 render(plan, target)
             assert "--kv-transfer-config" in error.value.hint
     refuse_pools(Session("examples/chat.yaml").plan(), "melange balance")

@@ -86,7 +86,7 @@ def test_validate_replays_the_window_that_was_planned_for(
     # The service names the fields of its log, and so of another one.
     slow = _write(tmp_path / "slow.csv", _NIGHT * 2)
     report = _validated(capsys, str(service), "--quick", "--trace", str(slow))
-    assert "come at 2/s, and the plan is made for 4/s" in str(report["warnings"])
+    assert "arrive at 2/s, but the plan is made for 4/s" in str(report["warnings"])
     app(["plan", str(service), "--quick", "--set", "workload.rate=9", "--out", str(tmp_path / "nine.json")],
         standalone_mode=False)  # fmt: skip
     report = _validated(capsys, str(tmp_path / "nine.json"), "--trace", str(tmp_path / "log.csv"), *names)

@@ -73,7 +73,7 @@ def what_if(
         found: tuple[Relaxation, ...] = ()
         if wanted is not None:
             if base.plan is None:
-                raise InputError(f"--save {save}: the service as it is has no plan: {base.reason}")
+                raise InputError(f"--save {save}: the unchanged service has no plan: {base.reason}")
             found = relaxations(open_session, base, wanted, quick=quick)
     kind = "by closed form; nothing was simulated" if quick else "simulated"
     parts: list[RenderableType] = [what_if_page.side_by_side(answers, kind)]

@@ -17,7 +17,7 @@ SERVICE, PLAN, PAGE = "service.yaml", "plan.json", "page.html"
 
 def _file_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name in (SERVICE, PLAN, PAGE):
-        raise ValueError(f"{name!r} is no name for a file: letters, digits, '.', '_' and '-', at most 100")
+        raise ValueError(f"{name!r} is not a valid file name: letters, digits, '.', '_' and '-', at most 100")
     return name
 
 

@@ -114,7 +114,7 @@ def opened(source: Path, settings: Sequence[str] = (), logs: Sequence[Path] = ()
     for one in found.service_by_name.values() or (found,):
         if one.service().regions is not None:
             raise InputError(
-                f"{one.words}: has regions:, and the page shows one fleet",
+                f"{one.words}: has regions:, but the page shows one fleet",
                 hint="melange plan plans a fleet for each region",
             )
     return found

@@ -36,7 +36,9 @@ def what_if_html(found: Json) -> str:
             )
             for one in relaxed
         ]
-        caption = f"What would save as much, {kind}: the smallest change of each kind that does, or the largest tried"
+        caption = (
+            f"What would save this much, {kind}: the smallest sufficient change of each kind, or the largest tried"
+        )
         parts.append(folding_table(_OF_SAVINGS, savings, caption=caption))
     return "".join(parts)
 

@@ -61,7 +61,7 @@ class WorkerPool:
         if named:
             raise TypeError("arguments are given by position")
         if self._waiting >= _MOST_WAITING:
-            raise BusyError("too many people ask at once", hint="try again in a few seconds")
+            raise BusyError("too many requests at once", hint="try again in a few seconds")
         self._waiting += 1
         pool = self._pool
         try:
@@ -71,7 +71,7 @@ class WorkerPool:
                 self._pool = self._started()
                 pool.shutdown(wait=False)
             raise InputError(
-                "this took more memory than the page allows", hint="raise --memory, or ask the command line"
+                "this needs more memory than the page allows", hint="raise --memory, or use the command line"
             ) from error
         finally:
             self._waiting -= 1

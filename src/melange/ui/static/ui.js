@@ -361,7 +361,7 @@
     });
     if (given.save.length > 1) return "One share of the cost can be saved at a time.";
     var isAny = Object.keys(given).some(function (flag) { return given[flag].length; });
-    return isAny ? given : "Nothing is asked: fill in a field, or choose an example.";
+    return isAny ? given : "No change is given: fill in a field, or choose an example.";
   }
   function poolLimits() {
     var text = byId("pool-limits").value.trim(), limits = {};
