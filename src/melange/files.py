@@ -242,7 +242,7 @@ def _refuse_other_kind(path: Path, kind: str) -> None:
         what = "no melange file"
     else:
         return
-    raise InputError(f"{path}: is {what}, and a {kind} would replace it", hint="choose another name, or remove it")
+    raise InputError(f"{path}: is {what}, which a {kind} would replace", hint="choose another name, or remove it")
 
 
 def dump_document(kind: str, content: Json) -> str:

@@ -114,7 +114,7 @@ class Slo:
             object.__setattr__(self, "attainment", DEFAULT_ATTAINMENT)
         for one in self.classes:
             if not (self.is_on_requests and one.slo.is_on_requests) or one.slo.classes:
-                raise InputError(f"classes.{one.name}.slo: with classes every limit binds each request by itself")
+                raise InputError(f"classes.{one.name}.slo: with classes, every limit applies to each request")
 
     @property
     def limits(self) -> dict[str, float]:

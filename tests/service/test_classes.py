@@ -99,7 +99,7 @@ def test_a_class_may_have_traffic_of_its_own(folder: Path) -> None:
         ),
         ({"default": {"share": 0.3, "slo": {"latency_ms": 1}}}, "default is the name of requests of no other class"),
         ({"batch": {"share": 0.3, "slo": {"latency_ms": 1}, "prioriti": 1}}, "did you mean 'priority'"),
-        ({"batch": {"share": 0.3, "slo": {"tpot_ms": 50, "statistic": "mean"}}}, "limits bind each request by itself"),
+        ({"batch": {"share": 0.3, "slo": {"tpot_ms": 50, "statistic": "mean"}}}, "limits apply to each request"),
         ({"batch": {"share": 0.3, "slo": {"tpot_ms": 50, "attainment": 1}}}, "some may miss"),
         ({"a b": {"share": 0.3, "slo": {"latency_ms": 1}}}, "a class is named by letters"),
         ({f"c{k}": {"share": 0.05, "slo": {"latency_ms": 1}} for k in range(8)}, "at most 7 classes"),
@@ -119,7 +119,7 @@ def test_faults_name_the_key(folder: Path, classes: dict[str, Any], told: str) -
         ({"engine": "vllm==0.8.5"}, "classes.batch.priority: vllm==0.8.5 serves requests"),
         ({"plan": {"budget_per_h": 5}}, "plan.budget_per_h: priorities between classes do not work under a budget"),
         ({"profile": {"simulate": True}}, "profile.simulate"),
-        ({"slo": {"tpot_ms": 60, "statistic": "mean"}}, "slo: with classes limits bind each request by itself"),
+        ({"slo": {"tpot_ms": 60, "statistic": "mean"}}, "slo: with classes, limits apply to each request"),
     ],
 )
 def test_settings_that_know_no_classes_are_refused(folder: Path, changes: dict[str, Any], told: str) -> None:

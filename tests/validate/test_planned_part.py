@@ -54,7 +54,7 @@ def test_the_planned_part_comes_at_its_own_speed(tmp_path: Path) -> None:
     other = read_arrivals(_write(tmp_path / "other.csv", shifted), columns=_NAMES)
     part, rate = planned_part(other, (1800.0, 2400.0), 4.0)
     assert rate == pytest.approx(4.0, rel=0.01)
-    with pytest.raises(InputError, match=r"made for 10 min of a log, and this log lasts"):
+    with pytest.raises(InputError, match=r"made for 10 min of a log, but this log lasts"):
         planned_part(log.first(100), (1800.0, 2400.0), 4.0)
 
 

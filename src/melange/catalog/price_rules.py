@@ -151,7 +151,7 @@ def selector(
         return all(any(_value(offer, field) == name for field, name in meant) for meant in words)
 
     if not any(fits(offer) for offer in offers):
-        raise InputError(f"{place}: {who}: no offer has all of these names")
+        raise InputError(f"{place}: {who}: no offer matches all of these names")
     return fits
 
 

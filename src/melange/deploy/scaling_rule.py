@@ -77,7 +77,7 @@ def _json(rule: ScalingRule) -> Manifest:
 
 def _keda(schedule: Schedule, rule: ScalingRule, buckets: Buckets, options: Mapping[str, str]) -> Manifest:
     if buckets.is_ordinal:
-        raise InputError("request sizes are only numbered, and the balancer counts them by tokens")
+        raise InputError("request sizes are only numbered, but the balancer counts them by tokens")
     rules = [
         {"record": f"melange:signal{k}:instances", "expr": _signal(signal, buckets, rule.window_s)}
         for k, signal in enumerate(rule.signals)

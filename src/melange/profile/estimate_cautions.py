@@ -99,7 +99,7 @@ def _prefix_cache(inputs: EstimateInputs) -> Caution | None:
     if reuse is None:
         return None
     if not reuse.depends_on_cache:
-        what = f"rates assume prefix caches with the given hit rate ({reuse.source}), whatever their size"
+        what = f"rates assume prefix caches with the given hit rate ({reuse.source}), at any cache size"
         return Caution(
             "prefix-cache", f"{what}; block hashes in the log (hash_ids) would give the hit rate of each size"
         )

@@ -34,7 +34,7 @@ def rates_of_rows(service: Service, origins: Mapping[str, OriginSection]) -> Arr
     found = sum(part.requests or 0 for part in parts)
     if whole.requests and found != whole.requests:
         raise InputError(
-            f"regions.origins: their rows are {found:,} requests, and the log has {whole.requests:,} "
+            f"regions.origins: their rows are {found:,} requests, but the log has {whole.requests:,} "
             f"({percent(found / whole.requests, 2)})",
             hint="each row must be of one origin: add an origin for the rest, or leave it out with workload.where",
         )

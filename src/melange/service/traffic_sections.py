@@ -156,7 +156,7 @@ class ClassSection(Section):
         except InputError as error:
             raise ValueError(f"{error}; for example slo: {{latency_ms: 600000}}") from None
         if not slo.is_on_requests or slo.target >= 1:
-            raise ValueError("with classes limits bind each request by itself, and some may miss: attainment: 0.99")
+            raise ValueError("with classes, limits apply to each request, and some may miss: attainment: 0.99")
         return section
 
     @model_validator(mode="after")
@@ -192,7 +192,7 @@ def slo_of(section: SloSection, classes: dict[str, ClassSection]) -> Slo:
         return slo
     if not slo.is_on_requests or slo.target >= 1:
         raise InputError(
-            "slo: with classes limits bind each request by itself, and some may miss",
+            "slo: with classes, limits apply to each request, and some may miss",
             hint="remove slo.statistic, and set slo.attainment below 1",
         )
     first = RequestClass(name=DEFAULT_CLASS, slo=slo)

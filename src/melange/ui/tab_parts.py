@@ -52,7 +52,7 @@ def pinned_html(summaries: Sequence[tuple[str, Mapping[str, object]]]) -> str:
         ("USD per month", [_number(one["cost_per_h"], H_PER_MONTH, 0) for _, one in summaries]),
         ("USD per million tokens", [_number(one["usd_per_mtok"], digits=3) for _, one in summaries]),
         ("Met the SLO", [_held(one) for _, one in summaries]),
-        ("How it is known", [str(one["kind"]) for _, one in summaries]),
+        ("Basis", [str(one["kind"]) for _, one in summaries]),
         ("Fleet", [_fleet(one) for _, one in summaries]),
     ]
     head = ("", *(label for label, _ in summaries))

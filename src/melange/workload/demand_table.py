@@ -76,7 +76,7 @@ def read_demand_tables(
     has_dates = origin_s > _FIRST_DATE_S
     if time_zone is not None and not has_dates:
         raise InputError(
-            f"{rates}: workload.time_zone needs dates, and its clock starts at {origin_s:g} s",
+            f"{rates}: workload.time_zone needs dates, but its times start at {origin_s:g} s",
             hint="leave the time zone out: hours are then counted from the first window",
         )
     upper = Caution(

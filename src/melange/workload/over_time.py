@@ -147,7 +147,7 @@ def _demand(
     place = rows.log.place
     if time_zone is not None and not counts.has_dates:
         raise InputError(
-            f"{place}: workload.time_zone needs dates, and its clock starts at {counts.stretch.start_s:g} s",
+            f"{place}: workload.time_zone needs dates, but its times start at {counts.stretch.start_s:g} s",
             hint="leave the time zone out: hours are then counted from the first request",
         )
     covered = counts.covered_s

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _USUAL = 1e-3
 # Voluntary changes, to which giving back and new mixes belong, may take this part of the changes of an hour.
 _VOLUNTARY = 0.5
-LOST, UP, DOWN, MIX = "replace", "scale up", "scale down", "mix again"
+LOST, UP, DOWN, MIX = "replace", "scale up", "scale down", "change the mix"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -269,7 +269,7 @@ def _unmet(answer: Answer) -> tuple[Caution, ...]:
             Caution(
                 "short",
                 f"in the last third of the history {chosen.unseen.short_fraction:.2%} of the requests were above the "
-                f"fleet's capacity, and the limit is {wanted:.2%}: the history predicts too little; lower "
+                f"fleet's capacity (limit: {wanted:.2%}): the history predicts too little; lower "
                 "schedule.short_fraction",
             ),
         )

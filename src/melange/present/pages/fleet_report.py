@@ -52,7 +52,7 @@ def fleet_sections(plan: JointPlan) -> list[str]:
         html.section(
             "Pools",
             html.folding_table(
-                ("Pool", "There", "Left", "Price [USD/h]", "Taken by"),
+                ("Pool", "Total", "Left", "Price [USD/h]", "Taken by"),
                 pools,
                 caption="Shared pools; price: the most that one more would save",
             ),

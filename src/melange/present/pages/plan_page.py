@@ -199,7 +199,7 @@ def no_sweeps(study: Study) -> str:
     """Why there are no pictures of other limits."""
     slo = study.profile.slo
     if slo is not None and not slo.has_closed_form:
-        why = f"rates under a {slo.statistic} are simulated, and a dozen limits would take minutes"
+        why = f"rates under a {slo.statistic} are simulated, so a dozen limits would take minutes"
     elif slo is None:
         why = "the profile was given, not estimated, and it names no SLO"
     else:

@@ -143,13 +143,13 @@ def _commitments(schedule: Schedule) -> str:
         "Commitment",
         "Reserved",
         "USD/week",
-        "Worth it from",
+        "Pays off from",
         "At -30 %",
         "None reserved",
         "Upfront",
     )
     about = (
-        "Worth it from: the share of time it must be in use to pay off. At -30 %: USD/week if traffic drops by 30 % "
+        "Pays off from: the share of time it must be in use. At -30 %: USD/week if traffic drops by 30 % "
         "and the commitment stays; none reserved: the same without reservations. Upfront: USD."
     )
     return html.folding_table(header, rows, caption="Each hour's own fleet, with each commitment") + html.paragraph(

@@ -49,7 +49,7 @@ def _services(plan: JointPlan) -> RenderableType:
 
 
 def _pools(plan: JointPlan) -> RenderableType:
-    table = table_of("Pool", "There", "Left", "Price [USD/h]", "Taken by")
+    table = table_of("Pool", "Total", "Left", "Price [USD/h]", "Taken by")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"
     for pool in plan.pools:

@@ -88,7 +88,7 @@ def _simulated(plan: Plan, shown: Simulation) -> str:
     """The result of one simulation of a plan that is proven under another reading of the SLO."""
     is_other = plan.slo is not None and not plan.slo.is_on_requests
     proven = f"planned on the {plan.slo.statistic} of each limit" if plan.slo and is_other else "planned by closed form"
-    held = f"{percent(shown.attainment, 2)} of the simulated requests met the limits by themselves"
+    held = f"{percent(shown.attainment, 2)} of the simulated requests individually met the limits"
     if shown.target is None:
         return f"{proven}: {held}"
     missed = "" if plan.holds else "; not shown to hold"
@@ -206,7 +206,7 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
     shares = percent(certificate.attainment, 2), percent(certificate.low, 2)
     held = f"Certified: {shares[0]} of {counted} met the SLO, {shares[1]} at least"
     if certificate.classes:
-        held = f"Certified by {counted}, each class by itself; the nearest to its target: {shares[1]} at least"
+        held = f"Certified by {counted}, each class separately; the closest to its target: {shares[1]} at least"
     price = certificate.price(plan.cost_per_h)
     target = share_text(certificate.target)
     cost = f"{target} costs the same as the closed form" if abs(price) < LEAST_SHOWN else f"{price:+.1%} for {target}"

@@ -66,7 +66,7 @@ def _costs(schedule: Schedule) -> RenderableType:
 
 def _commitments(schedule: Schedule) -> RenderableType:
     """What each commitment would reserve and cost, and what is at stake."""
-    table = table_of("Commitment", "USD/week", "Worth it from", "USD/week at -30 %", "upfront USD")
+    table = table_of("Commitment", "USD/week", "Pays off from", "USD/week at -30 %", "upfront USD")
     for column in (1, 2, 3, 4):
         table.columns[column].justify = "right"
     for one in schedule.commitments:
