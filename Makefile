@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export MELANGE_DATA := $(CURDIR)/.no-fetched-prices
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-warehouses test-ui test-targets test-docs docs docs-site kernel plotly mutations programs bench services reproduce clean test-heavy
+.PHONY: help setup demo check test test-times test-aiconfigurator test-engine test-engine-times test-models test-ray test-gateways test-warehouses test-ui test-targets test-docs docs docs-site ui-picture kernel plotly mutations programs bench services reproduce clean test-heavy
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "make %-20s %s\n", $$1, $$2}'
@@ -86,6 +86,9 @@ docs: $(VENV)/.installed-dev ## write the generated pages: docs/cli.md, examples
 	$(BIN)/python docs/page_runs.py
 	$(BIN)/python examples/store_outputs.py
 	$(BIN)/python examples/deploy/write.py
+
+ui-picture: $(VENV)/.installed-browser ## take docs/ui.png, a picture of the page of melange ui, in Chromium
+	$(BIN)/python docs/make_ui_picture.py
 
 docs-site: $(SITE)/.installed ## build the documentation as a site in build/site; open its index.html
 	$(SITE)/bin/python docs/make_site.py

@@ -16,6 +16,8 @@ from melange.parsing import MOST_WHOLE
 
 # Longest text in one of our documents [characters]; the longest in practice are sources, which name what was read.
 _MOST_TEXT = 20_000
+# Costs of plans [USD/h, kg CO2e/h]: beyond these a file is damaged. Judgments.
+_LEAST_COST, _MOST_COST = 1e-9, 1e15
 Record = TypeVar("Record")
 
 
@@ -94,6 +96,12 @@ def number(content: Any, place: str) -> float:
     if isinstance(content, bool) or not isinstance(content, int | float) or not math.isfinite(content):
         raise _wrong("a number", content, place)
     return float(content)
+
+
+def check_cost(value: float | None, place: str) -> None:
+    """Reject a cost that is zero, negative or beyond sums: ratios of costs need one; None is a cost that is unknown."""
+    if value is not None and not _LEAST_COST <= value <= _MOST_COST:
+        raise InputError(f"{place} must be a cost of {_LEAST_COST:g} to {_MOST_COST:g}, got {value:g}")
 
 
 def whole(content: Any, place: str) -> int:

@@ -3,6 +3,7 @@
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from melange.plan.schedule.rule import RuleSettings, ScalingRule, Signal, look_a
 from melange.plan.schedule.schedule import Schedule
 from melange.plan.schedule.signals import first_signals, peak_load
 from melange.plan.schedule.typical import merged_sizes, typical_hours
+from melange.workload.workload import Buckets
 
 THREE_YEARS = Reserved(term_years=3, discount=0.55)
 SPOT = Spot(discount=0.6, zones=3)
@@ -224,6 +226,30 @@ def test_a_rule_holds_for_sizes_that_come_more_often() -> None:
     )
     assert rule.wanted(np.array([[[10.0, 0.0]]])) == 1
     assert rule.wanted(np.array([[[0.0, 10.0]]])) == 7
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"signals": ()}, "at least one"),
+        ({"signals": (Signal(request_weight=np.ones((1, 2)), reserved_load=1.0),)}, r"signals\[0\].* 1 x 1 weights"),
+        ({"window_s": 0.0}, "window_s must be > 0"),
+        ({"spot_share": 1.5}, "spot_share 0 to 1"),
+    ],
+)
+def test_a_rule_that_no_scaler_can_run_is_refused(change: dict[str, Any], said: str) -> None:
+    """As a file that was edited holds it: weights of other sizes than its buckets."""
+    fields = {
+        "replica_type": "a",
+        "settings": RuleSettings(ahead="last", look_back=1, margin=0.0, target=0.5, stable_windows=1),
+        "signals": (Signal(request_weight=np.ones((1, 1)), reserved_load=1.0),),
+        "window_s": 600.0,
+        "delay_windows": 0.5,
+        "buckets": Buckets(input_edges=(100,), output_edges=(10,)),
+    }
+    ScalingRule(**fields)
+    with pytest.raises(InputError, match=said):
+        ScalingRule(**(fields | change))
 
 
 def test_missing_windows_are_not_counted() -> None:

@@ -35,6 +35,11 @@ def _shares_lost(content: Content) -> None:
     content["share"] = [[[value / 2 for value in row] for row in table] for table in content["share"]]
 
 
+def _first_alone(content: Content) -> Content:
+    found: Content = next(iter(content["single_type"].values()))
+    return found
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -47,6 +52,8 @@ def _shares_lost(content: Content) -> None:
         (lambda content: content["options"].update(headroom=0.3), "fingerprint"),
         (lambda content: content["instances"].update(t9=1), "instances.t9: no such name in replica_types"),
         (lambda content: content["instances"].pop("t0"), "instances.t0 is missing"),
+        (lambda content: _first_alone(content).update(cost_per_h=0), r"single_type\..*cost_per_h must be a cost"),
+        (lambda content: _first_alone(content).update(rest_cost_per_h=-1), "rest_cost_per_h must be a cost"),
         (lambda content: content["load"].update(t0="much"), "load.t0 must be a number, got 'much'"),
         (lambda content: content["single_type"].update(t0=[]), r"single_type.t0 must be a mapping, got \[\]"),
         (lambda content: content.pop("share"), "the key 'share' is missing"),

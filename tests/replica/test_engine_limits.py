@@ -13,11 +13,17 @@ from melange.replica.engine import Engine
 from melange.replica.step import StepCost
 
 
-@pytest.mark.parametrize("name", ["max_sequences", "max_batched_tokens", "block_tokens", "max_context", "kv_parts"])
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [
+        *((name, "65,536") for name in ("max_sequences", "block_tokens", "kv_parts")),
+        *((name, "2,147,483,647") for name in ("max_batched_tokens", "max_context")),
+    ],
+)
 @pytest.mark.parametrize("value", [0, 2**31, 2**53])
-def test_a_number_that_no_engine_has_is_refused(name: str, value: int) -> None:
-    """With the field's name."""
-    with pytest.raises(InputError, match=rf"engine\.{name} must be 1 to 2,147,483,647, got {value}"):
+def test_a_number_that_no_engine_has_is_refused(name: str, most: str, value: int) -> None:
+    """With the field's name; the simulator takes memory for each running request and each token of a block."""
+    with pytest.raises(InputError, match=rf"engine\.{name} must be 1 to {most}, got {value}"):
         replace(engine(), **{name: value})
 
 

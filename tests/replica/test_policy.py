@@ -32,7 +32,7 @@ SMALL, LARGE = 50, 500  # input tokens in the first and the second bucket of the
 
 def small_fleet(first: int = 2, second: int = 1, share_of_first: float = 0.25) -> PolicyState:
     """The small plan's types, this many replicas of each, with room for any number of requests."""
-    plan = small_plan(share_of_first, rate=1e9)
+    plan = small_plan(share_of_first, rate=1e7)
     names = [one.name for one in plan.replica_types]
     return policy_state(plan, dict(zip(names, (first, second), strict=True)))
 

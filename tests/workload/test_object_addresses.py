@@ -18,6 +18,7 @@ from melange.workload.traces import read_trace
         ("s3://bucket/logs/*.parquet", "s3://bucket/logs/*.parquet"),
         (Path("s3://bucket/logs"), "s3://bucket/logs"),  # a path has lost a slash
         ("S3://bucket/a:b", "s3://bucket/a:b"),
+        ("gs:/bucket/logs", "gs://bucket/logs"),
         ("https://host/log.csv", "https://host/log.csv"),
         ("logs/requests.csv", None),
         ("/var/s3:/log.csv", None),
@@ -40,9 +41,10 @@ def test_a_service_keeps_the_address() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("gs://bucket/log.csv", "gs:// is not supported"),
+        ("az://bucket/log.csv", "az:// is not supported"),
         ("https://host/log.csv", "https:// is not supported"),
         ("s3://key:secret@bucket/log.csv", "must not hold credentials"),
+        ("gs://key:secret@bucket/log.csv", "must not hold credentials"),
     ],
 )
 def test_other_addresses_are_refused_with_a_way_out(url: str, said: str) -> None:
@@ -53,8 +55,9 @@ def test_other_addresses_are_refused_with_a_way_out(url: str, said: str) -> None
     assert "secret@" not in str(caught.value)
 
 
-def test_servers_fetch_nothing_for_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_servers_fetch_nothing_for_others(scheme: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With the rights of their owner."""
     monkeypatch.setenv("MELANGE_WITHIN", str(tmp_path))
     with pytest.raises(InputError, match="are not read here"):
-        fetch("s3://bucket/logs", lambda _: True)
+        fetch(f"{scheme}://bucket/logs", lambda _: True)

@@ -34,7 +34,7 @@ def mcp(
     ] = False,
     http: Annotated[bool, typer.Option("--http", help="Serve over streamable HTTP at /mcp, without files.")] = False,
     host: HostOption = "127.0.0.1",
-    port: PortOption = 8091,
+    port: PortOption = 8092,
     token_env: TokenEnvOption = "MELANGE_API_TOKEN",
     parallel: JobsOption = 2,
     limit: LimitOption = "10m",

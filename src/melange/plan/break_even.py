@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +11,7 @@ from melange.plan.cheapest import cheapest
 from melange.plan.exact.dominated import needed_types
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem, Requirement
+from melange.plan.search_clock import now_s
 from melange.workload.workload import Array
 
 # With more types in the running than this, break-even prices are estimated from the relaxation, in which parts of
@@ -62,7 +62,7 @@ def _entry_price(problem: Problem, r: int, cost_per_h: float, guess: float, opti
         priced = forced.with_changes(cost=np.where(member, price, problem.cost))
         try:
             fleet = cheapest(
-                priced, replace(options, gap=0.0), say=lambda _: None, deadline=time.monotonic() + options.time_limit_s
+                priced, replace(options, gap=0.0), say=lambda _: None, deadline=now_s() + options.time_limit_s
             )
         except MelangeError:
             return 0.0

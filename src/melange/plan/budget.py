@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from melange.plan.milp.formulation import formulate
 from melange.plan.milp.program import OutOfTimeError, Say, fleet_of, out_of_time, run_program, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Problem
+from melange.plan.search_clock import now_s
 from melange.workload.workload import Array
 
 # The program for the largest share may take this part of the time; where it finds nothing by then, these parts of what
@@ -40,7 +40,7 @@ def most_traffic(problem: Problem, options: Options, *, say: Say, deadline: floa
     # Shares of what the budget can reach at best, so that a small budget is not lost in the solver's tolerance.
     unit = 1.0 if problem.slices else reach
     scaled = problem.with_changes(load=problem.load * unit)
-    now = time.monotonic()
+    now = now_s()
     try:
         fleet, part = _largest_part(scaled, options, say, now + _SEARCH_SHARE * (deadline - now))
     except OutOfTimeError:
@@ -68,7 +68,7 @@ def _simple_part(problem: Problem, options: Options, say: Say, deadline: float) 
         return None
     everything = problem.with_changes(budget_per_h=None)
     for part in _PARTS:
-        now = time.monotonic()
+        now = now_s()
         if now >= deadline:
             break
         lighter = everything.with_changes(load=problem.load * part)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from melange.files import Json
 from melange.plan.class_result import ClassResult
-from melange.records import record
+from melange.records import check_cost, record
 
 # Loads on the mean, added up, were at most 1.26 times what simulated replicas needed (docs/proof.md): a fleet whose
 # loads do not add up even at this is not tried.
@@ -92,6 +92,10 @@ class Certificate:
     chance: float | None = None
     slowed_by: Mapping[str, float] = field(default_factory=dict)
     classes: tuple[ClassResult, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_cost(self.cost_before_per_h, "certificate.cost_before_per_h")
+        check_cost(self.single_type_per_h, "certificate.single_type_per_h")
 
     def price(self, cost_per_h: float) -> float:
         """Extra cost of the certified plan over the closed form's, as a fraction; negative if it is cheaper."""

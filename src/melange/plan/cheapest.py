@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +17,7 @@ from melange.plan.milp.highs import PeakLoad
 from melange.plan.milp.program import OutOfTimeError, Say, by_program, fitting_shares, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.plan.search_clock import now_s
 from melange.workload.workload import Array, Mask
 
 # Up to this many types the neighborhood of the rounded bound is listed for a better first fleet: 4 counts of each type
@@ -106,7 +106,7 @@ def _fleet(problem: Problem, count: Positions) -> Fleet | None:
 
 def _start_of_race(deadline: float) -> float:
     """When the whole program is asked: whether slices fit into one fleet after the other may take longer than all."""
-    now = time.monotonic()
+    now = now_s()
     return now + min(_LISTING_S, _LISTING_SHARE * (deadline - now))
 
 
@@ -142,7 +142,7 @@ def _of_core(problem: Problem, options: Options, *, say: Say, deadline: float) -
         kept[np.flatnonzero(need.member)[np.argmin(problem.cost[need.member])]] = True
     if kept.all():
         return None
-    now = time.monotonic()
+    now = now_s()
     try:
         part = by_program(problem.only(kept), options, say=say, deadline=now + _CORE_TIME * (deadline - now))
     except MelangeError:
@@ -158,7 +158,7 @@ def _standing_losses(problem: Problem, options: Options, *, say: Say, deadline: 
     each = np.maximum(problem.spare, problem.spare_total)
     safe = problem.with_changes(spare=each, spare_total=0)
     inside = needed_types(safe)
-    now = time.monotonic()
+    now = now_s()
     try:
         until = now + _SAFE_TIME * (deadline - now)
         start = cheapest(safe.only(inside), options, say=say, deadline=until)
@@ -166,7 +166,7 @@ def _standing_losses(problem: Problem, options: Options, *, say: Say, deadline: 
         return by_program(problem, options, say=say, deadline=deadline)
     known = _widened(problem, start, inside)
     unsafe_losses(problem, known)
-    if time.monotonic() >= deadline:
+    if now_s() >= deadline:
         return replace(known, bound=floor_per_h(problem), status="time limit")
     narrowed, _ = _narrowed(problem, known.instances)
     kept = np.isin(problem.types, narrowed.types)
@@ -217,7 +217,7 @@ def _alone_at_its_cost(problem: Problem, known: Fleet) -> Fleet:
 
 def _from_continuous(problem: Problem, known: Fleet, options: Options, *, say: Say, deadline: float) -> Fleet:
     """A fleet for slices from the cheapest one for continuous shares, with a few instances more; else the known one."""
-    now = time.monotonic()
+    now = now_s()
     until = now + _CONTINUOUS_TIME * (deadline - now)
     try:
         found = by_program(problem.with_changes(slices=None), options, say=say, deadline=until, known=known)
@@ -226,7 +226,7 @@ def _from_continuous(problem: Problem, known: Fleet, options: Options, *, say: S
     count = found.instances
     cheapest_first = np.flatnonzero(count)[np.argsort(problem.cost[count > 0], kind="stable")]
     for _ in range(_MOST_ADDED):
-        if problem.cost @ count >= problem.cost @ known.instances or time.monotonic() > until:
+        if problem.cost @ count >= problem.cost @ known.instances or now_s() > until:
             return known
         if (fleet := _fleet(problem, count)) is not None:
             return fleet

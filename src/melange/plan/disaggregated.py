@@ -9,6 +9,7 @@ from melange.errors import Caution
 from melange.files import Json, dump_document, write_document
 from melange.plan.plan import Plan
 from melange.profile.profile import DECODE_POOL, PREFILL_POOL
+from melange.records import check_cost
 from melange.units import saved
 
 
@@ -47,6 +48,9 @@ class DisaggregatedPlan:
     transfer_s: float = 0.0
     aggregated_per_h: float | None = None
     cautions: tuple[Caution, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_cost(self.aggregated_per_h, "aggregated_per_h")
 
     @property
     def plans(self) -> dict[str, Plan]:

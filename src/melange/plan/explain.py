@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +18,7 @@ from melange.plan.options import CARBON
 from melange.plan.plan import Plan
 from melange.plan.problem import Problem, build
 from melange.plan.question import Question
+from melange.plan.search_clock import now_s
 from melange.plan.servable import scope_of
 from melange.plan.solve import solve
 from melange.units import S_PER_H, TOKENS_PER_MTOK
@@ -188,7 +188,7 @@ def _next_step(question: Question, cost_per_h: float) -> float | None:
     if not problem.spare_total:
         problem = problem.only(needed_types(problem))
     try:
-        fleet = cheapest(problem, options, say=lambda _: None, deadline=time.monotonic() + options.time_limit_s)
+        fleet = cheapest(problem, options, say=lambda _: None, deadline=now_s() + options.time_limit_s)
     except MelangeError:
         return None
     return float(problem.cost @ fleet.instances) - cost_per_h

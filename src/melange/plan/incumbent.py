@@ -8,7 +8,6 @@ that was found.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +19,7 @@ from melange.plan.milp.milp import Block, Milp, extended
 from melange.plan.milp.program import fleet_of, run_program, start_point, unsafe_losses
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.plan.search_clock import now_s
 
 # Looking for fewer changes may take at most this share of the time that is left, and this long [s]: the cost is settled
 # by then, and a plan with a change too many is better than one that comes late.
@@ -34,8 +34,8 @@ def nearest(problem: Problem, fleet: Fleet, in_force: Positions, options: Option
     changes = int(np.abs(fleet.instances - in_force).sum())
     if not changes:
         return fleet
-    left = deadline - time.monotonic()
-    until = time.monotonic() + min(left * _SHARE_OF_TIME, _MOST_SECONDS)
+    left = deadline - now_s()
+    until = now_s() + min(left * _SHARE_OF_TIME, _MOST_SECONDS)
     try:
         found = _nearest(problem, fleet, in_force, replace(options, gap=0.0), until)
     except (InfeasibleError, SolverError):

@@ -21,6 +21,7 @@ from melange.plan.question_file import question_to_json
 from melange.plan.server import servers_of
 from melange.plan.simulation import Simulation
 from melange.profile.profile import ReplicaType
+from melange.records import check_cost
 from melange.replica.engine import Engine
 from melange.slo import Slo
 from melange.units import S_PER_H, TOKENS_PER_MTOK, saved
@@ -51,6 +52,10 @@ class Baseline:
     reason: str = ""
     served_fraction: float = 1.0
     rest_cost_per_h: float | None = None
+
+    def __post_init__(self) -> None:
+        check_cost(self.cost_per_h, "cost_per_h")
+        check_cost(self.rest_cost_per_h, "rest_cost_per_h")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

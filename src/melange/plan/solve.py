@@ -22,6 +22,7 @@ from melange.plan.options import CARBON, Options
 from melange.plan.plan import Baseline, Plan
 from melange.plan.problem import ROUNDING, Problem, build
 from melange.plan.question import Question, question_of
+from melange.plan.search_clock import now_s
 from melange.plan.servable import Scope, scope_of
 from melange.profile.profile import Profile
 from melange.units import percent
@@ -91,7 +92,7 @@ def solve(
     in_force = None if incumbent is None else _instances_of(incumbent, whole.names)
     problem = _reduced(whole, in_force)
     alone = single_types(counted, scope)  # before the search, which then ends in time
-    deadline = began + asked.options.time_limit_s
+    deadline = now_s() + asked.options.time_limit_s
     try:
         fleet, part = _search(problem, asked.options, in_force, progress or (lambda _: None), deadline)
     except InfeasibleError as error:

@@ -18,8 +18,15 @@ from melange.replica.era import Era, Residuals
 from melange.replica.speculation import Speculation
 from melange.replica.step import StepCost, scaled
 
-# Largest whole number of an engine: the simulator counts in 32 bits.
-_MOST = 2**31 - 1
+# Largest whole numbers of an engine. The simulator counts tokens in 32 bits, and has a place in memory for each running
+# request, and for each token of a block: as many as no engine has.
+_MOST = {
+    "max_sequences": 65_536,
+    "max_batched_tokens": 2**31 - 1,
+    "block_tokens": 65_536,
+    "max_context": 2**31 - 1,
+    "kv_parts": 65_536,
+}
 # Coefficients of a step that may be infinite, which is null in JSON.
 _ENDLESS = ("window", "most_batch")
 
@@ -94,9 +101,9 @@ class Engine:
     kv_parts: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("max_sequences", "max_batched_tokens", "block_tokens", "max_context", "kv_parts"):
-            if not 1 <= getattr(self, name) <= _MOST:
-                raise InputError(f"engine.{name} must be 1 to {_MOST:,}, got {getattr(self, name)}")
+        for name, most in _MOST.items():
+            if not 1 <= getattr(self, name) <= most:
+                raise InputError(f"engine.{name} must be 1 to {most:,}, got {getattr(self, name)}")
         if self.full_layers + self.sliding_layers + self.state_units < 1 or self.kv_tokens < 0:
             raise InputError("engine: at least one layer and kv_tokens >= 0 are needed")
         if not 0 <= self.prefix_kept <= 1:

@@ -12,7 +12,8 @@ from melange.plan.plan import Plan
 # Coefficient of variation of the gaps above which a Poisson simulation gets a caution: production hours of one service
 # have 1.0 to 1.1 (Azure conversation). A judgment.
 _BURSTY = 1.25
-# Longest search for what redundancy costs [s]: plans of one instance are small problems, solved in a fraction of it.
+# Longest search for what redundancy costs, in work of the solver [s]: plans of one instance are small problems, solved
+# in a fraction of it.
 _MOST_SEARCH_S = 2.0
 
 
@@ -56,17 +57,19 @@ def with_word_on_redundancy(plan: Plan) -> Plan:
 
 def _price_of_redundancy(plan: Plan) -> str:
     """The setting that gives a second instance, and what it adds to the cost per hour."""
+    from melange.plan.search_clock import by_work
     from melange.plan.solve import solve
 
     most_s = min(plan.options.time_limit_s, _MOST_SEARCH_S)
     question = plan.question.with_options(budget_per_h=None, time_limit_s=most_s)
     spare = 1
     try:
-        base = solve(question) if plan.certificate is not None or plan.options.budget_per_h else plan
-        while (found := solve(question.with_options(spare_replicas=spare))).instances.sum() == 1:
-            # One instance holds several replicas, and all are lost with it.
-            alone = int(np.flatnonzero(found.instances)[0])
-            spare = max(spare + 1, found.replica_types[alone].replicas_per_instance)
+        with by_work():
+            base = solve(question) if plan.certificate is not None or plan.options.budget_per_h else plan
+            while (found := solve(question.with_options(spare_replicas=spare))).instances.sum() == 1:
+                # One instance holds several replicas, and all are lost with it.
+                alone = int(np.flatnonzero(found.instances)[0])
+                spare = max(spare + 1, found.replica_types[alone].replicas_per_instance)
     except MelangeError:
         return f"no plan with --set plan.spare_replicas={spare} is possible within its limits"
     more = found.cost_per_h - base.cost_per_h

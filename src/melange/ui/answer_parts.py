@@ -134,7 +134,7 @@ def _fleet(plan: Plan) -> str:
     head = ("Replica type", "Each instance", "Instances", "Replicas", "USD/h", "Load", "Serves")
     left_out = f"<h3>Left out</h3>{bullets(plan.unservable)}" if plan.unservable else ""
     caption = f"The fleet. {tables.word_on_pools(plan)}".strip()
-    return folding_table(head, rows, caption=caption, chips=chips) + left_out
+    return f'<div class="fleet">{folding_table(head, rows, caption=caption, chips=chips)}</div>{left_out}'
 
 
 def _grid(plan: Plan) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib import resources
@@ -88,6 +88,15 @@ class _Running:
         certified = self.certified(asked)
         found = await self.workers.run(in_workers.answer, asked, certified, pinned)
         return found | {"is_certified": certified is not None}
+
+    async def compared_with(self, query: Sequence[tuple[str, str]]) -> Json | None:
+        """The summary of the pinned plan that an address compares with; None: it has no pins."""
+        pins, against = self.states.pins(query), dict(query).get("against", "0")
+        if not pins:
+            return None
+        chosen = pins[min(int(against), len(pins) - 1) if against.isdigit() else 0]
+        summary: Json = (await self.answer(chosen))["summary"]
+        return summary | {"label": label_of(chosen.choices.query())}
 
 
 def page_application(
@@ -216,19 +225,14 @@ def _add_answers(app: FastAPI, now: Callable[[], _Running]) -> None:
     @app.get("/api/answer")
     async def answer(request: Request) -> JSONResponse:
         server, query = now(), request.query_params.multi_items()
-        asked, pins = server.states.of(query), server.states.pins(query)
-        against = dict(query).get("against", "0")
-        pinned = None
-        if pins:
-            chosen = pins[min(int(against), len(pins) - 1) if against.isdigit() else 0]
-            pinned = (await server.answer(chosen))["summary"] | {"label": label_of(chosen.choices.query())}
+        asked, pinned = server.states.of(query), await server.compared_with(query)
         return _shown(await server.answer(asked, pinned), server)
 
     @app.get("/api/curves")
     async def curves(request: Request) -> JSONResponse:
         server = now()
         asked = server.states.of(request.query_params.multi_items())
-        return _shown(await server.workers.run(in_workers.curves, asked, server.certified(asked)), server)
+        return _shown(await server.workers.run_aside(in_workers.curves, asked, server.certified(asked)), server)
 
     @app.get("/api/pinned")
     async def pinned(request: Request) -> JSONResponse:
@@ -247,12 +251,12 @@ def _shown(content: Json, server: _Running) -> JSONResponse:
 def _add_long_work(app: FastAPI, now: Callable[[], _Running]) -> None:
     @app.post("/api/certify")
     async def certify(request: Request) -> StreamingResponse:
-        server = now()
-        asked = server.states.of(request.query_params.multi_items())
+        server, query = now(), request.query_params.multi_items()
+        asked = server.states.of(query)
         arguments = [*await _arguments(server, asked), "--json"]
 
         async def made(result: Json) -> Json:
-            return (await server.answer(asked)) | {"is_certified": True}
+            return (await server.answer(asked, await server.compared_with(query))) | {"is_certified": True}
 
         return _stream(server, f"plan|{asked.key}", "plan", arguments, made)
 
@@ -347,7 +351,7 @@ def _add_exports(app: FastAPI, now: Callable[[], _Running]) -> None:
     async def report(request: Request) -> JSONResponse:
         server = now()
         asked = server.states.of(request.query_params.multi_items())
-        return _shown(await server.workers.run(in_workers.report, asked, server.certified(asked)), server)
+        return _shown(await server.workers.run_aside(in_workers.report, asked, server.certified(asked)), server)
 
     @app.post("/api/manifests")
     async def manifests(request: Request, wanted: Deployment) -> JSONResponse:

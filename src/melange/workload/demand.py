@@ -26,7 +26,7 @@ Indices = npt.NDArray[np.int64]
 # Windows of a demand: two years of five minutes. Beyond it, a table of them takes more memory than a plan is worth.
 _MOST_WINDOWS = 250_000
 # Requests per second in one window, as of a workload.
-_MOST_RATE = 1e9
+_MOST_RATE = 1e7
 # Shares of a period add up to 1 within this: what sums of some hundred rounded shares leave.
 _ROUNDING = 1e-6
 

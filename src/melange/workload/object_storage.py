@@ -1,13 +1,13 @@
-"""Request logs in object storage: ``s3://`` files are copied into a temporary folder, once a process, and read there.
+"""Request logs in object storage: files are copied into a temporary folder, once a process, and read there.
 
-Credentials come from where AWS tools look for them: environment, profile, role of the machine. Nothing of them is
-printed or kept.
+Nothing of the credentials is printed or kept.
 """
 
 from __future__ import annotations
 
 import atexit
 import fnmatch
+import itertools
 import os
 import re
 import shutil
@@ -18,19 +18,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from melange.errors import InputError, MelangeError
 from melange.files import check_remote
 from melange.units import GIB, MIB
-from melange.workload.warehouse import without_secrets
+from melange.workload.object_stores import STORES, Store
 
 Progress = Callable[[float], None]
 
 # A path that a command line was given has lost one of the slashes.
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(?=[^/])")
 _WILD = re.compile(r"[*?\[]")
-_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY_ID")
 _AT_A_TIME = 8
 _PART = 8 * MIB
 
@@ -92,53 +90,41 @@ def fetch(url: str, is_log: Callable[[Path], bool], progress: Progress | None = 
         are planned.
     """
     scheme, _, rest = url.partition("://")
-    if scheme != "s3":
+    if (store := STORES.get(scheme)) is None:
         raise InputError(
             f"{url}: {scheme}:// is not supported",
-            hint="download the file, or use an S3 address: other stores have one, too (AWS_ENDPOINT_URL)",
+            hint="download the file, or use an s3:// or gs:// address: other stores have one, too (AWS_ENDPOINT_URL)",
         )
     if "@" in rest.partition("/")[0]:
-        raise InputError(
-            "an s3:// address must not hold credentials", hint="export AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=..."
-        )
+        raise InputError(f"{scheme}:// addresses must not hold credentials", hint=store.credentials)
     check_remote(url, "logs in object storage")
     with _one_at_a_time:
         if (known := _fetched.get(url)) is None:
-            known = _fetched[url] = _fetch(url, rest.rstrip("/"), is_log, progress)
+            known = _fetched[url] = _fetch(url, store, is_log, progress)
     return known
 
 
-def _fetch(url: str, path: str, is_log: Callable[[Path], bool], progress: Progress | None) -> Fetched:
-    said, bucket = "", path.partition("/")[0]
+def _fetch(url: str, store: Store, is_log: Callable[[Path], bool], progress: Progress | None) -> Fetched:
+    from pyarrow import ArrowException
+
+    path, said = url.partition("://")[2].rstrip("/"), ""
+    bucket = path.partition("/")[0]
     try:
-        storage = _storage(bucket)
-        found = _found(storage, path, is_log)
+        storage = store.opened(bucket)
+        found = _found(storage, store, url, path, is_log)
         if not found and _is_absent(storage, bucket):
-            raise _refused(url, bucket, "NoSuchBucket")
+            raise store.refused(url, bucket, "NoSuchBucket")
         if not found:
+            scheme = url.partition("://")[0]
             raise InputError(
-                f"{url}: no file matches", hint="give a file, a folder or a pattern: s3://bucket/logs/*.parquet"
+                f"{url}: no file matches", hint=f"give a file, a folder or a pattern: {scheme}://bucket/logs/*.parquet"
             )
-        return _copied(storage, url, path, found, progress)
+        return _copied(storage, url, found, progress)
     except MelangeError:
         raise
-    except OSError as error:  # Arrow raises no other
-        said = without_secrets(f"{error}", tuple(filter(None, map(os.environ.get, _SECRETS))))
-    raise _refused(url, bucket, said)
-
-
-def _storage(bucket: str) -> Any:
-    """Arrow's client of the region and the endpoint that the environment names, or of the bucket's own region."""
-    from pyarrow import fs
-
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        scheme, is_url, host = endpoint.rpartition("://")
-        return fs.S3FileSystem(region=region, endpoint_override=host.rstrip("/"), scheme=scheme if is_url else "https")
-    if region is None and not os.environ.get("AWS_PROFILE"):
-        region = fs.resolve_s3_region(bucket)
-    return fs.S3FileSystem(region=region)
+    except (OSError, ArrowException) as error:
+        said = f"{error}"
+    raise store.refused(url, bucket, said)
 
 
 def _is_absent(storage: Any, bucket: str) -> bool:
@@ -147,20 +133,31 @@ def _is_absent(storage: Any, bucket: str) -> bool:
     return bool(storage.get_file_info(bucket).type == fs.FileType.NotFound)
 
 
-def _found(storage: Any, path: str, is_log: Callable[[Path], bool]) -> list[Any]:
+def _found(storage: Any, store: Store, url: str, path: str, is_log: Callable[[Path], bool]) -> list[Any]:
     """The files that a path, a folder or a pattern stands for, sorted."""
     from pyarrow import fs
 
     if _WILD.search(path):
-        found = list(_matching(storage, "", path.split("/")))
+        parts = path.split("/")
+        if _WILD.search(parts[0]):
+            example = f"{url.partition('://')[0]}://bucket/logs/*.parquet"
+            raise InputError(f"{url}: the bucket must be named", hint=f"for example {example}")
+        found = list(_matching(storage, "", parts) if store.has_folders else _matching_below(storage, parts))
     else:
-        one = storage.get_file_info(path)
-        if one.type == fs.FileType.File:
+        # A bucket by itself is a folder, and a role that reads its files may not ask for it.
+        one = storage.get_file_info(path) if "/" in path else None
+        if one is not None and one.type == fs.FileType.File:
             found = [one]
         else:
             inside = storage.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found="/" in path))
             found = [file for file in inside if is_log(Path(file.path)) and not file.base_name.startswith((".", "_"))]
-    return sorted((file for file in found if file.type == fs.FileType.File), key=lambda file: file.path)
+    files = {file.path: file for file in found if file.type == fs.FileType.File}  # two ** match a file more than once
+    for name in files:
+        if not {"", ".", ".."}.isdisjoint(name.split("/")):  # no path on a disk, or one outside the folder of copies
+            raise InputError(
+                f"{url}: the name {name[:200]!a} cannot be a path", hint="rename it, or name the files without it"
+            )
+    return [files[name] for name in sorted(files)]
 
 
 def _matching(storage: Any, folder: str, parts: Sequence[str]) -> Iterator[Any]:
@@ -172,9 +169,6 @@ def _matching(storage: Any, folder: str, parts: Sequence[str]) -> Iterator[Any]:
         here = f"{folder}/{part}" if folder else part
         yield from _matching(storage, here, rest) if rest else [storage.get_file_info(here)]
         return
-    if not folder:
-        address = f"s3://{'/'.join(parts)}"
-        raise InputError(f"{address}: the bucket must be named", hint="for example s3://bucket/logs/*.parquet")
     is_any_depth = part == "**"
     if is_any_depth and rest:
         yield from _matching(storage, folder, rest)
@@ -188,7 +182,30 @@ def _matching(storage: Any, folder: str, parts: Sequence[str]) -> Iterator[Any]:
             yield one
 
 
-def _copied(storage: Any, url: str, path: str, found: Sequence[Any], progress: Progress | None) -> Fetched:
+def _matching_below(storage: Any, parts: Sequence[str]) -> Iterator[Any]:
+    """What matches a pattern, of all files below the folder that it names before its first wildcard."""
+    from pyarrow import fs
+
+    folder = "/".join(itertools.takewhile(lambda part: not _WILD.search(part), parts))
+    for one in storage.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found="/" in folder)):
+        if _is_match(one.path.split("/"), parts):
+            yield one
+
+
+def _is_match(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Whether the parts of a path are those of a pattern.
+
+    >>> _is_match(["logs", "day=1", "a.csv"], ["logs", "**", "*.csv"]), _is_match(["logs", "a.csv"], ["logs", "*", "*"])
+    (True, False)
+    """
+    if not parts or not names:
+        return not names and (not parts or list(parts) == ["**"])
+    if parts[0] == "**":
+        return _is_match(names, parts[1:]) or _is_match(names[1:], parts)
+    return fnmatch.fnmatchcase(names[0], parts[0]) and _is_match(names[1:], parts[1:])
+
+
+def _copied(storage: Any, url: str, found: Sequence[Any], progress: Progress | None) -> Fetched:
     """The files, several at a time, in a folder of the process."""
     size = sum(file.size for file in found)
     folder = Path(tempfile.mkdtemp(prefix="melange-log-"))
@@ -213,41 +230,14 @@ def _copied(storage: Any, url: str, path: str, found: Sequence[Any], progress: P
                 with lock:
                     done += len(part)
                     if progress is not None:
-                        progress(done / size)
+                        progress(min(1.0, done / size))  # a store may unpack what it sends
 
     with ThreadPoolExecutor(_AT_A_TIME) as pool:
         list(pool.map(copy, zip(found, places, strict=True)))
-    return Fetched(folder, tuple(places), f"s3://{above}")
+    return Fetched(folder, tuple(places), f"{url.partition('://')[0]}://{above}")
 
 
 def _remove(folder: Path, process: int) -> None:
     """Remove the copies, in the process that made them: the ones that it has started share them."""
     if os.getpid() == process:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-# What Arrow says, what we say, and what to do.
-_REFUSALS = (
-    (
-        re.compile(r"NO_SUCH_BUCKET|bucket does not exist|Bucket '.*' not found|NoSuchBucket", re.IGNORECASE),
-        "there is no such bucket",
-        "check its name, and AWS_PROFILE, AWS_REGION and AWS_ENDPOINT_URL",
-    ),
-    (
-        re.compile(
-            r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|INVALID_CLIENT_TOKEN|TOKEN|\b403\b|FORBIDDEN", re.IGNORECASE
-        ),
-        "access is denied",
-        "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; permission to list and to get objects is "
-        "needed",
-    ),
-)
-
-
-def _refused(url: str, bucket: str, said: str) -> InputError:
-    for sign, what, hint in _REFUSALS:
-        if sign.search(said):
-            return InputError(f"{url}: {what}: {unquote(bucket)}" if "bucket" in what else f"{url}: {what}", hint=hint)
-    return InputError(
-        f"{url}: cannot be read: {said}", hint="check the address, the network, AWS_REGION and AWS_ENDPOINT_URL"
-    )

@@ -34,9 +34,9 @@ MOST_TOKENS = 1_000_000_000
 _MOST_BUCKETS = 20_000
 # Tokens of the prompts of all classes on one axis: a whole number of 32 bits.
 _MOST_ROW_TOKENS = 2**31 - 1
-# Requests per second of a workload: one in thirty years, and a thousand times those of the largest service. Beyond
-# them, sums of rates lose their digits.
-_LEAST_RATE, _MOST_RATE = 1e-9, 1e9
+# Requests per second of a workload: one in thirty years, and a hundred times those of the largest service. Beyond
+# them, programs are so badly scaled that the solver does not return.
+_LEAST_RATE, _MOST_RATE = 1e-9, 1e7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

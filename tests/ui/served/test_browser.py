@@ -169,11 +169,13 @@ def test_what_cannot_be_planned_says_why(visit: Callable[..., Any]) -> None:
     assert found["kind"] == "no plan"
     assert "no replica type can serve" in found["text"]
     assert "No plan" in tab.inner_text("#said")
+    tab.wait_for_selector("#curves:has-text('there is no plan')")
     tab.click("[data-none='market']")
     assert "choose at least one" in answer(tab)["text"]
     tab.click("#reset")
     tab.wait_for_url(lambda url: url.endswith("/?auto=0"))
     assert answer(tab)["kind"] == "closed form"
+    tab.wait_for_selector("#cost-by-rate-plot .main-svg")
 
 
 def test_the_certified_answer_comes_by_itself_and_is_marked(visit: Callable[..., Any]) -> None:

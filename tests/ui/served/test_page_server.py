@@ -73,6 +73,8 @@ def test_the_certified_answer_is_that_of_the_command(page: Any) -> None:
     assert page.ask("GET", "/plan.json?rate=6").body["fingerprint"] == plan["fingerprint"]
     again = page.ask("GET", "/api/answer?rate=6").body
     assert again["is_certified"]
+    compared = page.follow("/api/certify?rate=6&pin=rate%3D8", {})[-1]["done"]
+    assert "Against rate 8" in compared["html"]
     assert again["summary"]["kind"] == "certified"
 
 

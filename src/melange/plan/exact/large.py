@@ -6,7 +6,6 @@ traffic, cuts that it violates are added and the clusters are refined.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +20,7 @@ from melange.plan.milp.highs import PeakLoad, minimise
 from melange.plan.milp.program import Say, start_point
 from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
+from melange.plan.search_clock import now_s
 
 # The figures below are CPU time on 24 random instances of 500 buckets x 40 types (bench/instances.py) to a gap of 1e-3,
 # geometric mean; one of them is not proven within 20 s by any. Differences below 5 % are chance.
@@ -88,7 +88,7 @@ def by_clusters(problem: Problem, options: Options, start: Positions, *, say: Sa
         _improve(problem, known, options, deadline)
     cuts = first_cuts(problem, probes, few=True)
     size = _FIRST_CLUSTERS
-    while not known.is_proven(options.gap) and time.monotonic() < deadline:
+    while not known.is_proven(options.gap) and now_s() < deadline:
         say(f"best {known.cost:.2f} USD/h, lower bound {known.bound:.2f}; {size} clusters of request sizes")
         _bound(problem, known, cuts, options, size, deadline)
         size = min(size * _MORE_CLUSTERS, problem.load.shape[1])
@@ -111,7 +111,7 @@ def _improve(problem: Problem, known: _Known, options: Options, deadline: float)
     part = problem.only(kept)
     rough = served_alike(part, cluster(part, _ROUGH_CLUSTERS))
     milp = formulate(rough)
-    seconds = _ROUGH_TIME_SHARE * (deadline - time.monotonic())
+    seconds = _ROUGH_TIME_SHARE * (deadline - now_s())
     start = start_point(rough, milp, known.count[kept])
     # Half the gap, here and below: the rest is for what clusters lose against the whole problem.
     outcome = minimise(milp.program, time_limit_s=seconds, gap=options.gap / 2, seed=options.seed, start=start)
@@ -137,7 +137,7 @@ def _bound(problem: Problem, known: _Known, cuts: Cuts, options: Options, size: 
         milp = formulate(rough, cuts=cuts.weight)
         outcome = minimise(
             milp.program,
-            time_limit_s=deadline - time.monotonic(),
+            time_limit_s=deadline - now_s(),
             gap=options.gap / 2,
             seed=options.seed,
             start=start_point(rough, milp, known.count),

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melange.errors import SolverError
+from melange.plan.search_clock import STUCK_TIMES, count_linear, count_whole, is_by_work, pauses_within
 from melange.workload.workload import Array
 
 # Where a good point is known, looking for another by heuristics, and starting over, is time lost: two thirds of it in
@@ -102,9 +103,12 @@ def minimise(
     """
     import highspy  # costs 60 ms, and only a plan needs it
 
-    solver = _solver(highspy, time_limit_s=time_limit_s, gap=gap, seed=seed)
+    is_whole = program.is_integer is not None and bool(program.is_integer.any())
+    solver = _solver(
+        highspy, time_limit_s=STUCK_TIMES * time_limit_s if is_by_work() else time_limit_s, gap=gap, seed=seed
+    )
     solver.setOptionValue("objective_target", target)
-    if program.is_integer is not None and program.is_integer.any():
+    if is_whole:
         # HiGHS 1.15 calls 28.42 optimal where 0.88 is feasible once its presolve has seen loads of 1e-7 beside "used"
         # rows; without presolve it is right, and as fast on these programs.
         solver.setOptionValue("presolve", "off")
@@ -112,12 +116,34 @@ def minimise(
         for key, value in _NO_HEURISTICS.items():
             solver.setOptionValue(key, value)
     _check(solver.passModel(_model(highspy, program)), highspy, "pass the model")
+    rows = len(program.row_lower)
     if start is not None:
         point = highspy.HighsSolution()
         point.col_value = start.tolist()
         solver.setSolution(point)
+    pauses = _stopped_after(highspy, solver, pauses_within(rows, time_limit_s)) if is_whole and is_by_work() else []
     _check(solver.run(), highspy, "run")
+    if is_whole:
+        count_whole(rows, len(pauses))
+    else:
+        count_linear(rows, solver.getInfo().simplex_iteration_count)
     return _solved(highspy, solver, program)
+
+
+def _stopped_after(highspy: Any, solver: Any, most: float) -> list[None]:
+    """Let a mixed-integer program stop after a number of pauses, and not by the clock; the list has one entry for each.
+
+    HiGHS pauses and asks whether to go on at each node, round of cuts and heuristic: at the same places in every run.
+    """
+    pauses: list[None] = []
+
+    def asked(_kind: Any, _message: str, _out: Any, answer: Any, _user: Any) -> None:
+        pauses.append(None)
+        answer.user_interrupt = len(pauses) > most
+
+    highspy._Highs.setCallback(solver, asked, None)
+    solver.startCallback(highspy.cb.HighsCallbackType.kCallbackMipInterrupt)
+    return pauses
 
 
 def _solver(highspy: Any, *, time_limit_s: float, gap: float, seed: int) -> Any:
@@ -227,6 +253,7 @@ class PeakLoad:
         for r, load in enumerate(carried.tolist()):
             self._solver.changeCoeff(self._buckets + r, self._pairs, -load)
         _check(self._solver.run(), self._highspy, "run")
+        count_linear(self._buckets + self._types, self._solver.getInfo().simplex_iteration_count)
         if self._solver.getModelStatus() != self._highspy.HighsModelStatus.kOptimal:
             return np.inf, np.zeros(self._types), np.zeros(self._buckets)
         self._solution = self._solver.getSolution()

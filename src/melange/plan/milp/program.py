@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +15,7 @@ from melange.plan.milp.milp import Milp
 from melange.plan.milp.slices import quickly_sliced, whole_buckets
 from melange.plan.options import Options
 from melange.plan.problem import Positions, Problem
+from melange.plan.search_clock import now_s
 from melange.workload.workload import Array
 
 # Told in a sentence how far a search has come.
@@ -98,7 +98,7 @@ def run_program(
     milp: Milp, options: Options, deadline: float, start: Array | None = None, *, heuristics: bool | None = None
 ) -> Solved:
     """Solve a program until the deadline; heuristics are used where there is no start, if nothing else is said."""
-    left = deadline - time.monotonic()
+    left = deadline - now_s()
     outcome = minimise(
         milp.program,
         time_limit_s=left,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from melange.plan.fleet import TIGHT, TOLERANCE, busy
 from melange.plan.milp.formulation import formulate
 from melange.plan.milp.highs import PeakLoad, minimise
 from melange.plan.problem import Problem
+from melange.plan.search_clock import now_s
 from melange.workload.workload import Array, Mask
 
 # Figures below: CPU time on 100 random instances of 60 buckets x 4 types in 8 slices (bench/instances.py).
@@ -35,7 +34,7 @@ def sliced(problem: Problem, share: Array, carried: Array, deadline: float) -> t
     quick = quickly_sliced(problem, share, carried)
     if quick is not None:
         return quick, True
-    left = min(_EXACT_TIME_S, deadline - time.monotonic())
+    left = min(_EXACT_TIME_S, deadline - now_s())
     return _exact(problem, carried, left) if left > 0 else (None, False)
 
 

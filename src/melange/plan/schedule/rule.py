@@ -12,6 +12,7 @@ more. Several metrics of which the most counts are what HPA and KEDA know anyway
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,6 +134,19 @@ class ScalingRule:
     delay_windows: float
     spot_share: float = 0.0
     buckets: Buckets | None = None
+
+    def __post_init__(self) -> None:
+        if not self.signals:
+            raise InputError("rule.signals: at least one is needed")
+        shape = self.signals[0].request_weight.shape if self.buckets is None else self.buckets.shape
+        for place, signal in enumerate(self.signals):
+            if signal.request_weight.shape != shape:
+                found = " x ".join(map(str, signal.request_weight.shape))
+                raise InputError(
+                    f"rule.signals[{place}].request_weight must be {' x '.join(map(str, shape))} weights, got {found}"
+                )
+        if not (0 < self.window_s < math.inf and 0 <= self.delay_windows < math.inf and 0 <= self.spot_share <= 1):
+            raise InputError("rule: window_s must be > 0, delay_windows >= 0 and spot_share 0 to 1")
 
     def wanted(self, rates: Array) -> int:
         """Instances to run in the next window, from the rates of the last ones (W, I, O), the newest last [1/s].

@@ -174,9 +174,9 @@ def _selection(study: Study) -> str:
     text = f"The plan chose among {total} replica types."
     if study.legend.left_out:
         text += (
-            f" The pictures by request size compare {compared} of them: the others are excluded, cost more for one "
-            "instance than the whole mix, serve nothing within the SLO, or are matched by another offer of the same "
-            "accelerator at the same or a lower price per replica."
+            f" The pictures by request size compare {compared} of them: the others are excluded, serve nothing within "
+            "the SLO, or are too expensive: one instance costs more than the whole mix, or the same accelerator is "
+            "offered for no more per replica."
         )
     if study.options.confidence is not None:
         text += (

@@ -260,7 +260,12 @@
   }
   function refreshTab() {
     var of = state();
-    if (!last || last.summary.cost_per_h === null) { if (tab === "curves") byId("curves").replaceChildren(); }
+    if (!last || last.summary.cost_per_h === null) {
+      if (tab === "curves") {
+        byId("curves").textContent = last ? "No curves, because there is no plan." : "";
+        byId("curves").dataset.key = "";
+      }
+    }
     else if (tab === "curves") part("curves", "/api/curves?" + of, of + last.is_certified);
     if (tab === "pinned") part("pinned", "/api/pinned?" + encoded(withService(choices()).concat(pinPairs())), of + pins.join() + (last && last.is_certified));
     ["what-if", "week", "pools"].forEach(function (name) {
