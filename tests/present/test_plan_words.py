@@ -95,7 +95,7 @@ def test_a_certified_fleet_of_one_type_is_not_compared_with_itself(certified: Pl
 @pytest.mark.parametrize(
     ("bound", "gap", "words"),
     [
-        (None, 1.0, "Proof: none that rules out cheaper fleets."),
+        (None, 1.0, "Proof: none; cheaper fleets may exist."),
         (10.0, 0.12, "Proof: below 10.00 USD/h no fleet meets the SLO"),
         (10.0, 0.12, "so at most 12.0% could be saved."),
         (16.2, 0.0, "Proof: no cheaper fleet meets the SLO, assuming that loads add up."),

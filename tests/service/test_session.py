@@ -84,7 +84,7 @@ def test_a_session_says_what_it_does(service: Path) -> None:
     Session(service, listener=told.append).plan()
     assert [event.task for event in told if event.is_done] == [
         "reading the traffic",
-        "estimating what each replica type carries",
+        "estimating the capacity of each replica type",
         "solving for the cheapest mix",
     ]
     assert any(event.news for event in told)

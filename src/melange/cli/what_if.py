@@ -34,7 +34,7 @@ def what_if(
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--change", metavar="KEY=VALUE", help="Another value of a key of the service: slo.tpot_ms=100."),
+        typer.Option("--change", metavar="KEY=VALUE", help="Change a key of the service: slo.tpot_ms=100."),
     ] = None,
     save: Annotated[
         str | None, typer.Option("--save", metavar="SHARE", help="Find what would save this share of the cost: 20%.")

@@ -53,7 +53,7 @@ class OfService(Asked):
         {}, description="Uploaded files that the service names: file name to the id of the upload."
     )
     settings: dict[str, Any] = Field({}, description="Keys of the service to override: workload.rate to 32.")
-    quick: bool = Field(False, description="Plan by closed form alone; simulate nothing.")
+    quick: bool = Field(False, description="Plan by closed form only, without simulation.")
 
     def documents(self) -> Mapping[str, object]:
         """The service."""

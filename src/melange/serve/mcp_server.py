@@ -40,8 +40,8 @@ _OUTPUT: Json = {
 }
 _INSTRUCTIONS = (
     "Melange finds the cheapest mix of GPUs that serves a language model within its latency objective, and shows by "
-    "simulation that it holds. Start with plan; then what-if and explore compare, validate simulates more, and deploy "
-    f"writes manifests. {_TEMPLATE} is a commented service.yaml with every key."
+    "simulation that the mix meets it. Start with plan; then what-if and explore compare, validate simulates more, "
+    f"and deploy writes manifests. {_TEMPLATE} is a commented service.yaml with every key."
 )
 Context = ServerRequestContext[Queue]
 

@@ -133,7 +133,7 @@ class _OfService(ToolInput):
     settings: dict[str, Any] = Field(
         {}, description="Keys of the service to override, for example {'workload.rate': 32}."
     )
-    quick: bool = Field(False, description="Plan by closed form alone: seconds, but nothing is simulated.")
+    quick: bool = Field(False, description="Plan by closed form only: seconds, no simulation.")
 
     of_folder: ClassVar[frozenset[str]] = frozenset({"service_file"})
 

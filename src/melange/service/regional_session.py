@@ -229,7 +229,7 @@ class RegionalSession:
             service = self._service.model_copy(
                 update={"offers": offers, "slo": SloSection.of(_less_the_way(slo, trip_s))}
             )
-            with self._task(f"estimating what {region} carries") as tell:
+            with self._task(f"estimating the capacity in {region}") as tell:
                 found = profile_of(service, self._session.workload(), self._session.catalog, tell)
             self._profiles[key] = _of_region(found, region)
         return self._profiles[key]

@@ -101,7 +101,7 @@ def schedule_of(session: Session, service: Service, task: Task, *, quick: bool =
     """The schedule of a session's service; ``quick`` simulates no request."""
     refuse_classes(service, "melange schedule")
     demand = session.demand()
-    with task("estimating what each replica type carries") as say:
+    with task("estimating the capacity of each replica type") as say:
         question = over_time(service, demand, session.options, session.catalog, say)
     with task("planning over time") as say:
         found = schedule_for(question, say)

@@ -353,7 +353,7 @@ class Session:
             return self._release[1]
         service, workload = self._needed(), self._workload
         verb = "simulating" if service.is_simulated else "estimating"
-        with self._task(f"{verb} what each replica type carries") as tell:
+        with self._task(f"{verb} the capacity of each replica type") as tell:
             return profile_of(service, workload, self.catalog, tell)
 
     def _given_profile(self) -> Profile:

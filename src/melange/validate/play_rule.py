@@ -96,7 +96,7 @@ def _stretches(history: History, scaled: Array, seed: int) -> list[_Stretch]:
     """The windows that are played; each has a known one before it."""
     able = np.flatnonzero(history.is_known[1:] & history.is_known[:-1]) + 1
     if not len(able):
-        raise InputError("demand: no two windows in a row are known")
+        raise InputError("demand: no two consecutive windows are known")
     able = able[history.rates[able].sum(axis=1) > 0]
     step = scaled[able] - scaled[able - 1]
     total = history.rates.sum(axis=1)[able]

@@ -203,7 +203,7 @@ def _block_tokens(lists: Sequence[Sequence[int]], inputs: npt.NDArray[np.int64],
     best = sizes[int(np.argmin(off))]
     if min(off) > 0.1 * counts[known].sum():
         raise InputError(
-            f"{place}: the number of blocks does not follow from the prompts' lengths",
+            f"{place}: the number of blocks does not match the prompts' lengths",
             hint="every block but the last must have as many tokens as another",
         )
     return best

@@ -24,7 +24,7 @@ def fleet_page(plan: JointPlan) -> RenderableType:
     if plan.pools:
         parts.append(_pools(plan))
     if sentences := exchange_sentences(plan):
-        parts.append(listed("One more, and one less", sentences))
+        parts.append(listed("Effect of one more or one less", sentences))
     parts.append(Text(proof_sentence(plan)))
     said = [*plan.cautions, *dict.fromkeys(one for found in plan.plans.values() for one in found.cautions)]
     if said:

@@ -24,7 +24,7 @@ def _sharing(plan: JointPlan) -> str:
     alone = sum(one.apart_per_h or 0.0 for one in known if one.served_fraction == 1)
     own = sum(one.plan.cost_per_h for one in known if one.plan and one.served_fraction == 1)
     if not plan.pools and plan.budget_per_h is None:
-        return "they share nothing"
+        return "no pools are shared"
     more = own - alone
     if more <= ROUNDING * max(own, 1.0):
         return "every service gets the same fleet as with separate pools"
@@ -66,7 +66,7 @@ def price_of(pool: PoolUse) -> str:
 
 def users_of(pool: PoolUse) -> str:
     """Who takes how many of a pool."""
-    return ", ".join(f"{name} {count}" for name, count in pool.taken.items() if count) or "nobody"
+    return ", ".join(f"{name} {count}" for name, count in pool.taken.items() if count) or "none"
 
 
 def exchange_sentences(plan: JointPlan) -> list[str]:

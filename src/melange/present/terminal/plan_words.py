@@ -259,13 +259,13 @@ def _distance(plan: Plan) -> str:
     """How far a certified plan can be from the cheapest fleet that meets the SLO, or from that of least emissions."""
     if (beside := plan.least_carbon) is not None:
         if beside.bound_kg_per_h is None:
-            return "none that rules out fleets that emit less."
+            return "none; fleets that emit less may exist."
         return (
             f"below {significant(beside.bound_kg_per_h)} kg CO2e/h no fleet meets the SLO, assuming that loads add up; "
             f"this one emits {significant(beside.emitted_kg_per_h)} kg CO2e/h at full load less headroom."
         )
     if plan.bound_per_h is None:
-        return "none that rules out cheaper fleets."
+        return "none; cheaper fleets may exist."
     if plan.gap <= 0:
         return "no cheaper fleet meets the SLO, assuming that loads add up."
     return (
