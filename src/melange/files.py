@@ -242,7 +242,7 @@ def _refuse_other_kind(path: Path, kind: str) -> None:
         what = "no melange file"
     else:
         return
-    raise InputError(f"{path}: is {what}, and a {kind} would replace it", hint="choose another name, or remove it")
+    raise InputError(f"{path}: is {what}, which a {kind} would replace", hint="choose another name, or remove it")
 
 
 def dump_document(kind: str, content: Json) -> str:
@@ -281,7 +281,7 @@ def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:
         As :func:`read_document`; also when something in the document is missing or has the wrong type.
     """
     content = read_document(path, kind)
-    with reading(f"{path}", f"a {kind} as melange writes it"):
+    with reading(f"{path}", f"a {kind} that melange wrote"):
         return parse(content)
 
 

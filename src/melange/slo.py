@@ -114,7 +114,7 @@ class Slo:
             object.__setattr__(self, "attainment", DEFAULT_ATTAINMENT)
         for one in self.classes:
             if not (self.is_on_requests and one.slo.is_on_requests) or one.slo.classes:
-                raise InputError(f"classes.{one.name}.slo: with classes every limit binds each request by itself")
+                raise InputError(f"classes.{one.name}.slo: with classes, every limit applies to each request")
 
     @property
     def limits(self) -> dict[str, float]:
@@ -133,7 +133,7 @@ class Slo:
         if not self.classes:
             return self.limits
         if class_of is None:
-            raise InputError("simulation: the SLO has classes, and the requests do not say theirs")
+            raise InputError("simulation: the SLO has classes, but the requests have none")
         of_class = [one.slo.limits for one in self.classes]
         named = [metric for metric in METRICS if any(metric in limits for limits in of_class)]
         return {name: np.array([limits.get(name, math.inf) for limits in of_class])[class_of] for name in named}

@@ -274,7 +274,7 @@ def test_float32_checkpoints_are_served_in_bf16(tmp_path: Path) -> None:
         ({"linear_num_value_heads": 32}, "linear_num_value_heads: is an unknown key, and 32 may change"),
         ({"ssm_state_size": 128}, "ssm_state_size: is an unknown key, and 128 may change"),
         ({"layer_types": ["full_attention", "conv"]}, "layer_types: must have an entry for each of 32 layers, got 2"),
-        ({"layer_types": ["full_attention", "conv"] * 16}, "layer_types: no key tells the design"),
+        ({"layer_types": ["full_attention", "conv"] * 16}, "layer_types: no key says which kind"),
         ({"layer_types": ["full_attention", "odd"] * 16}, "layer_types: layers of type odd are not supported"),
         ({"is_encoder_decoder": True}, "is_encoder_decoder"),
         ({"architectures": ["BertForMaskedLM"]}, "architectures: BertForMaskedLM does not generate text"),

@@ -128,7 +128,7 @@ def test_windows_under_any_of_their_names(keys: dict[str, Any], sliding: int, tm
             "hybrid_override_pattern: must be one of M",
         ),
         ({"full_attn_idxs": [2, 9], "conv_L_cache": 3}, "full_attn_idxs: must name layers 0 to 7"),
-        ({"attn_type_list": [0, 1] * 4}, "layer_types: no key tells the design of the state layers"),
+        ({"attn_type_list": [0, 1] * 4}, "layer_types: no key says which kind of state layers"),
         ({"linear_num_value_heads": 32}, "linear_num_value_heads: is an unknown key"),
         ({"block_configs": [{}]}, "block_configs: must be an object for each of 8 layers"),
         ({"compress_ratios": [4, 128], "o_lora_rank": 64}, "compress_ratios: must be one number for each of 8 layers"),

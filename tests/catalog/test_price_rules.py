@@ -85,8 +85,8 @@ def test_a_changed_price_says_so_in_its_source() -> None:
     ("who", "change", "said"),
     [
         ("H10O", "-30%", "unknown name among the offers 'H10O'; did you mean 'H100-80GB'"),
-        ("L4 spot", "-30%", "L4 spot: no offer has all of these names"),
-        ("H100", 3, "a price is that of an instance, and these have 1, 8 accelerators"),
+        ("L4 spot", "-30%", "L4 spot: no offer matches all of these names"),
+        ("H100", 3, "a price is per instance, but these have 1, 8 accelerators"),
         ("H100", "-100%", "must leave a price above 0"),
         ("H100", "cheap", "must be a change such as -30%"),
         ("H100", -3, "a price must be > 0"),

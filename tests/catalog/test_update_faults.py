@@ -89,7 +89,7 @@ def test_prices_older_than_the_known_ones_are_not_taken(site: Site, folder: Path
         ("[" * 100_000, "nested deeper than 64"),
         ("package pricing\n", "no offer for a known accelerator"),
         (b"\xef\xbb\xbf<html>", "the answer is a web page, not prices"),
-        (gzip.compress(AWS.encode(), mtime=0)[:60], "a gzip file that breaks off after"),
+        (gzip.compress(AWS.encode(), mtime=0)[:60], "a truncated gzip file, after"),
         (b"\x1f\x8bnothing", "a damaged gzip file"),
         (gzip.compress(bytes(65_000_000), mtime=0), "unpacks to more than 64 MB"),
         ('{"error": "rate limited"}', "unknown price list"),

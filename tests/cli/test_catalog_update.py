@@ -49,9 +49,9 @@ def test_what_changed_is_shown_and_offers_are_listed_with_it(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("update", "--gpu", "L4"), "--gpu is not for this"),
-        (("offers", "--from", "skypilot"), "--from is not for this"),
-        (("models", "--accept-jumps"), "--accept-jumps is not for this"),
+        (("update", "--gpu", "L4"), "--gpu does not apply here"),
+        (("offers", "--from", "skypilot"), "--from does not apply here"),
+        (("models", "--accept-jumps"), "--accept-jumps does not apply here"),
     ],
 )
 def test_flags_that_would_be_passed_over_are_refused(arguments: tuple[str, ...], message: str) -> None:

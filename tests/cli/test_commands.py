@@ -303,7 +303,7 @@ def test_a_plan_is_certified_by_default(run: Run, tmp_path: Path) -> None:
     assert plan["attainment"] >= plan["low"] >= 0.99
     other = run("plan", service, "--incumbent", "plan.json", "--set", "model=mistralai/Mistral-7B-v0.1")
     assert other.returncode == 2
-    assert "is a plan for meta-llama/Llama-3.1-8B, and the service has mistralai/Mistral-7B-v0.1" in other.stderr
+    assert "is a plan for meta-llama/Llama-3.1-8B, but the service has mistralai/Mistral-7B-v0.1" in other.stderr
     changed = run("plan", service, "--incumbent", "plan.json", "--explain")
     assert "No change: this is the current fleet" in changed.stdout
     assert "What would change the answer by closed form" in changed.stdout

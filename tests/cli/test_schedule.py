@@ -61,7 +61,7 @@ def test_from_a_log_to_a_schedule(folder: Path) -> None:
         (("schedule", "log.csv"), "a schedule needs a service.yaml"),
         (("schedule", "service.yaml", "--out", "a", "--report", "a"), "both name a"),
         (("workload", "log.csv", "--over", "month"), "over"),
-        (("workload", "log.csv", "--time-zone", "Europe/Berlin"), "time_zone is of traffic over time"),
+        (("workload", "log.csv", "--time-zone", "Europe/Berlin"), "time_zone applies only to traffic over time"),
         (("workload", "--rates", "log.csv", "--over", "day"), "workload.rates needs workload.sizes"),
     ],
 )

@@ -122,11 +122,11 @@ def test_json_is_the_rule_again(schedule: Schedule) -> None:
 
 def test_says_what_is_missing(schedule: Schedule) -> None:
     """A time zone, an unknown option or target, a schedule without a rule."""
-    with pytest.raises(InputError, match="a clock needs to know where"):
+    with pytest.raises(InputError, match="their time zone is missing"):
         render_rule(schedule, "cron", {})
     with pytest.raises(InputError, match="option of keda"):
         render_rule(schedule, "keda", {"deploymnet": "x"})
     with pytest.raises(InputError, match="target of a schedule"):
         render_rule(schedule, "kedda", {})
-    with pytest.raises(InputError, match="no rule"):
+    with pytest.raises(InputError, match="no scaling rule"):
         render_rule(replace(schedule, rule=None), "keda", {})

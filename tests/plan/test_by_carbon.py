@@ -132,7 +132,7 @@ def test_a_grid_without_emissions_gives_the_cheapest_plan() -> None:
     nothing = replace(options, grid_g_per_kwh={"default": 0.0})
     plan, cheapest = solve(traffic, found, nothing), solve(traffic, found, replace(nothing, objective="cost"))
     assert plan.cost_per_h == cheapest.cost_per_h
-    assert carbon_line(plan) == ["Least emissions: the cheapest plan has them"]
+    assert carbon_line(plan) == ["Lowest emissions: the cheapest plan already reaches them"]
 
 
 def test_what_goes_by_cost_refuses_the_objective() -> None:
@@ -140,9 +140,9 @@ def test_what_goes_by_cost_refuses_the_objective() -> None:
     traffic, found, options = chat(4.0)
     with pytest.raises(InputError, match=r"plan\.objective: unknown|plan\.objective"):
         Options(objective="carbn")
-    with pytest.raises(InputError, match="budget_per_h asks for the most traffic"):
+    with pytest.raises(InputError, match="budget_per_h maximizes traffic"):
         Options(objective="carbon", budget_per_h=3.0)
-    with pytest.raises(InputError, match="cheapest plan only"):
+    with pytest.raises(InputError, match="only for the cheapest plan"):
         explain(solve(traffic, found, options))
     unknown = replace(found.replica_types[0].offer, accelerator="TPUv5e")
     assert not accelerators()["TPUv5e"].tdp_w

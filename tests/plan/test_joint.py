@@ -201,7 +201,7 @@ def test_names_of_pools() -> None:
         assert pools_of({name: 16}, items, {"h100": "H100"}).draw(items).tolist() == [[taken, 0.0]]
     with pytest.raises(InputError, match="did you mean 'H100'"):
         pools_of({"H10": 16}, items, {})
-    with pytest.raises(InputError, match="a second time"):
+    with pytest.raises(InputError, match="twice"):
         pools_of({"h100": 16, "H100": 8}, items, {"h100": "H100", "H100": "H100"})
 
 

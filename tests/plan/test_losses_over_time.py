@@ -185,9 +185,9 @@ def test_a_savings_plan_is_chosen_where_it_pays(tmp_path: object) -> None:
         (lambda: Spot(discount=0.6, max_share_per_zone=-0.1), "max_share_per_zone must be 0 to 1"),
         (
             lambda: ScheduleOptions(savings_plans=(SavingsPlan(term_years=3, discount=0.3),), horizon_years=1),
-            "schedule.savings_plans: .* binds for longer than",
+            "schedule.savings_plans: .* lasts longer than",
         ),
-        (lambda: ScheduleOptions(savings_plans=2 * (SavingsPlan(term_years=3, discount=0.3),)), "is there twice"),
+        (lambda: ScheduleOptions(savings_plans=2 * (SavingsPlan(term_years=3, discount=0.3),)), "is listed twice"),
         (
             lambda: a_day(ScheduleOptions(savings_plans=(SavingsPlan(term_years=1, discount=0.3, family="x9"),))),
             "covers no machine that is offered on-demand",

@@ -265,11 +265,11 @@ def test_missing_windows_are_not_counted() -> None:
         (lambda: Reserved(term_years=0, discount=0.4), "term_years must be > 0"),
         (lambda: Reserved(term_years=1, discount=40), "discount must be in"),
         (lambda: Spot(discount=0.6, max_share=2), "max_share must be 0 to 1"),
-        (lambda: ScheduleOptions(reserved=(THREE_YEARS,), horizon_years=1), "binds for longer than"),
+        (lambda: ScheduleOptions(reserved=(THREE_YEARS,), horizon_years=1), "lasts longer than"),
         (lambda: ScheduleOptions(short_fraction=0), "short_fraction must be in"),
         (lambda: ScheduleOptions(start_up_s=-1), "start_up must be >= 0"),
-        (lambda: small_day(Reserved(term_years=1)), "no offer of the market reserved"),
-        (lambda: small_day(max_types=1), "plan.max_types is for a plan"),
+        (lambda: small_day(Reserved(term_years=1)), "no reserved offer has the same machine"),
+        (lambda: small_day(max_types=1), "plan.max_types applies to a plan"),
     ],
 )
 def test_what_cannot_be_asked_says_why(make: object, said: str) -> None:

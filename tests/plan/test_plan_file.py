@@ -44,8 +44,8 @@ def _first_alone(content: Content) -> Content:
     ("damage", "said"),
     [
         (_one_more, "cost_per_h: the file says"),
-        (lambda content: content.update(cost_per_h=1.0), "cost_per_h: the file says 1, and the instances at their"),
-        (_shares_lost, "served_fraction: the file says 1, and the shares add up to 0.5"),
+        (lambda content: content.update(cost_per_h=1.0), "cost_per_h: the file says 1, but the instances at their"),
+        (_shares_lost, "served_fraction: the file says 1, but the shares add up to 0.5"),
         (lambda content: content.update(gap=7.0), "gap: must be 0 to 1, got 7"),
         (_other_size, "fingerprint: .* was changed after it was written"),
         (_other_rate, "fingerprint: .* was changed after it was written"),

@@ -61,7 +61,7 @@ def test_a_fleet_that_no_longer_does_is_left_whatever_it_costs() -> None:
     before = solve(question(10))
     kept, why = in_force_at(question(20), before)
     assert kept is None
-    assert "loaded to 200%" in why
+    assert "at 200% load" in why
     settings = Switching(expected_s=1.0, start_up_s=3600.0)
     assert decide_switch(solve(question(20)), kept, why, before, settings).is_switch
     other = Question(workload=workload([[10.0]]), profile=profile([offer("other", 1.0)], [[[1.0]]]))

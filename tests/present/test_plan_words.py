@@ -95,7 +95,7 @@ def test_a_certified_fleet_of_one_type_is_not_compared_with_itself(certified: Pl
 @pytest.mark.parametrize(
     ("bound", "gap", "words"),
     [
-        (None, 1.0, "Proof: none that rules out cheaper fleets."),
+        (None, 1.0, "Proof: none; cheaper fleets may exist."),
         (10.0, 0.12, "Proof: below 10.00 USD/h no fleet meets the SLO"),
         (10.0, 0.12, "so at most 12.0% could be saved."),
         (16.2, 0.0, "Proof: no cheaper fleet meets the SLO, assuming that loads add up."),
@@ -132,7 +132,7 @@ def test_a_plan_that_was_simulated_once_says_what_came_of_it(plan: Plan) -> None
     """With the target, where one was asked for."""
     shown = Simulation(attainment=0.934, low=0.929, requests=10_000, seeds=5, policy="plan-least-work")
     once = replace(plan, simulation=shown)
-    assert "93.40% of the simulated requests met the limits by themselves; " in plan_sentence(once)
+    assert "93.40% of the simulated requests individually met the limits; " in plan_sentence(once)
     assert "Simulated once: 93.40% of 5 x 10,000 requests met the limits, 92.90% at least." in proof(once)
     assert (once.kind, once.holds) == ("simulated", None)
     asked = replace(plan, simulation=replace(shown, target=0.99))
@@ -157,7 +157,7 @@ def test_changes_say_what_both_plans_stand_on(plan: Plan, certified: Plan) -> No
     """A certified answer beside a plan in force that was not simulated, and the other way."""
     said = changes_sentence(certified, plan)
     assert "by closed form for 30 requests/s" in said
-    assert "The certified search goes by cost" in said
+    assert "The certified search minimizes cost" in said
     assert "certified for 30 requests/s at 99%" in changes_sentence(plan, certified)
 
 
@@ -206,15 +206,20 @@ def test_points_of_curves_say_their_kind_and_a_certified_plan_has_its_own(certif
 @pytest.mark.parametrize(
     ("margin", "chance", "slowed_by", "words"),
     [
-        (0.09, 0.68, {}, "until steps are 9.0% slower than estimated; by the intervals of its types that is 7 chances"),
+        (0.09, 0.68, {}, "until steps are 9.0% slower than estimated; by the types' intervals it has 7 chances"),
         (
             -0.03,
             0.31,
             {},
-            "holds only if steps are 3.0% faster than estimated; by the intervals of its types that is 3",
+            "holds only if steps are 3.0% faster than estimated; by the types' intervals it has 3",
         ),
         (0.3, 0.99, {"a": 1.25}, "more than 9 chances in 10. It was certified on slower steps: 25% on a."),
-        (0.0, 0.02, {}, "none: the plan holds if steps are as estimated, and not if they are slower; by the intervals"),
+        (
+            0.0,
+            0.02,
+            {},
+            "none: the plan holds with estimated step times, but not if steps are slower; by the types' intervals",
+        ),
         (0.004, 0.02, {}, "less than 1 chance in 10."),
     ],
 )

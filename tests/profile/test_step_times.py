@@ -58,7 +58,7 @@ def test_a_service_that_asks_for_the_missing_package_is_told(tmp_path: Path) -> 
 def test_measured_profiles_have_no_use_for_step_times(tmp_path: Path) -> None:
     """Rather than passing over the setting."""
     said = profile_with(tmp_path, "profile: {source: measured.json, step_times: aiconfigurator}\n")
-    assert "profile.step_times are for estimates, and profile.source names none" in said
+    assert "profile.step_times are for estimates, but profile.source names none" in said
 
 
 def test_other_sources_are_refused_with_their_place(tmp_path: Path) -> None:

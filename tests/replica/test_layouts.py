@@ -151,7 +151,7 @@ def test_what_fits_no_machine_gets_several(model: object, accelerator: str, mach
     rate, low, high = (float(ends[0, 0, 0]) for ends in (found.max_request_rate, found.low, found.high))
     assert rate > 0
     assert low < 0.8 * rate < 1.25 * rate < high
-    assert any(one.kind == "measure-first" and "nothing measured them" in one.message for one in found.cautions)
+    assert any(one.kind == "measure-first" and "they were not measured" in one.message for one in found.cautions)
     alone = estimate_from(inputs(model, eight(accelerator), pipeline_parallel=[1]))
     assert not alone.max_request_rate.any()
 

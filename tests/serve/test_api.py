@@ -191,8 +191,8 @@ def test_no_file_of_the_server_is_read(change: dict[str, Any], server: Server, t
     ("verb", "body", "said"),
     [
         ("plan", b'{"service": {}, "settings": {"a\\u0000b": 1}}', "the character NUL"),
-        ("plan", b'{"service": {}, "settings": {"\\ud800": 1}}', "which is no character"),
-        ("plan", b'{"service": "\\ud800"}', "which is no character"),
+        ("plan", b'{"service": {}, "settings": {"\\ud800": 1}}', "which is not a valid character"),
+        ("plan", b'{"service": "\\ud800"}', "which is not a valid character"),
         ("what-if", b'{"service": {}, "changes": ["a=%s"]}' % (b"x" * 200_000), "100,000 bytes each"),
         ("what-if", b'{"service": {}, "changes": [%s"a=1"]}' % (b'"a=1",' * 100_000), "100,000 bytes each"),
         ("plan", b'{"service": 3, "quick": NaN}', "valid dictionary"),
@@ -209,9 +209,9 @@ def test_a_text_that_no_command_can_hold_is_refused(verb: str, body: bytes, said
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"../log.csv": "x"}, "is no name for a file"),
-        ({".bashrc": "x"}, "is no name for a file"),
-        ({"service.yaml": "x"}, "is no name for a file"),
+        ({"../log.csv": "x"}, "is not a valid file name"),
+        ({".bashrc": "x"}, "is not a valid file name"),
+        ({"service.yaml": "x"}, "is not a valid file name"),
         ({"log.csv": "../../../etc/passwd"}, "no upload has the id"),
         ({"log.csv": "upload-0123456789abcdef"}, "no upload has the id"),
     ],

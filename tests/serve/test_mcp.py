@@ -81,8 +81,8 @@ def test_tools_have_typed_inputs_and_refuse_what_is_not_theirs(folder: Path) -> 
             assert tool.description
             assert all(one["type"] or one["anyOf"] for one in tool.input_schema["properties"].values() if "type" in one)
         assert tools["deploy"].input_schema["required"] == ["to"]
-        assert "is outside of the folder" in await failure(client, "plan", {"service_file": "../secret.yaml"})
-        assert "is outside of the folder" in await failure(client, "plan", {"service_file": "/etc/passwd"})
+        assert "is outside the folder" in await failure(client, "plan", {"service_file": "../secret.yaml"})
+        assert "is outside the folder" in await failure(client, "plan", {"service_file": "/etc/passwd"})
         both = {"service": TEXT, "service_file": "chat.yaml"}
         assert "either the text" in await failure(client, "plan", both)
         assert "exists already" in await failure(
@@ -96,7 +96,7 @@ def test_tools_have_typed_inputs_and_refuse_what_is_not_theirs(folder: Path) -> 
         assert "slo:" in template.contents[0].text  # type: ignore[union-attr] # it is a text
         with pytest.raises(MCPError, match="no such resource"):
             await client.read_resource("melange://results/never")
-        with pytest.raises(MCPError, match="no tool is called"):
+        with pytest.raises(MCPError, match="unknown tool"):
             await client.call_tool("rm", {})
 
     (folder / "chat.json").write_text("{}")
@@ -291,8 +291,8 @@ def test_over_http_a_token_is_asked_for_and_no_file_is_named(served: str) -> Non
 def test_flags_of_the_command_are_checked(tmp_path: Path) -> None:
     """Files only where the client is the user's own."""
     for words, said in (
-        (["--http", "--folder", str(tmp_path)], "over HTTP no files are read"),
-        (["--folder", str(tmp_path / "none")], "is no folder"),
+        (["--http", "--folder", str(tmp_path)], "which reads no files"),
+        (["--folder", str(tmp_path / "none")], "is not a folder"),
         (["--http", "--host", "0.0.0.0"], "no token protects it"),
     ):
         error = CliRunner().invoke(app, ["mcp", *words]).exception

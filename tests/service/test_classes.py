@@ -77,7 +77,7 @@ def test_a_class_may_have_traffic_of_its_own(folder: Path) -> None:
     own = {"batch": {"workload": {"histogram": "batch.csv", "rate": 4}, "slo": {"latency_ms": 60000}}}
     assert rate_by_class(session(folder, classes=own).workload()) == pytest.approx({"default": 30.0, "batch": 4.0})
     (folder / "batch.csv").write_text(",100,300\n500,0.5,0.2\n1000,0.1,0.2\n")
-    with pytest.raises(InputError, match=r"classes\.batch\.workload: a histogram has buckets of its own"):
+    with pytest.raises(InputError, match=r"classes\.batch\.workload: a histogram has its own buckets"):
         session(folder, classes=own).workload()
 
 
@@ -95,11 +95,11 @@ def test_a_class_may_have_traffic_of_its_own(folder: Path) -> None:
         ({"batch": {"share": 0.001, "slo": {"latency_ms": 1}}}, "classes.batch.share: input should be greater than"),
         (
             {"a": {"share": 0.6, "slo": {"latency_ms": 1}}, "b": {"share": 0.4, "slo": {"latency_ms": 1}}},
-            "classes: shares must leave at least 0.01 for the requests that slo is about, got 1 in all",
+            "classes: shares must leave at least 0.01 for the requests of no class, got 1 in all",
         ),
-        ({"default": {"share": 0.3, "slo": {"latency_ms": 1}}}, "classes: default is what requests of no other class"),
+        ({"default": {"share": 0.3, "slo": {"latency_ms": 1}}}, "default is the name of requests of no other class"),
         ({"batch": {"share": 0.3, "slo": {"latency_ms": 1}, "prioriti": 1}}, "did you mean 'priority'"),
-        ({"batch": {"share": 0.3, "slo": {"tpot_ms": 50, "statistic": "mean"}}}, "limits bind each request by itself"),
+        ({"batch": {"share": 0.3, "slo": {"tpot_ms": 50, "statistic": "mean"}}}, "limits apply to each request"),
         ({"batch": {"share": 0.3, "slo": {"tpot_ms": 50, "attainment": 1}}}, "some may miss"),
         ({"a b": {"share": 0.3, "slo": {"latency_ms": 1}}}, "a class is named by letters"),
         (
@@ -123,11 +123,11 @@ def test_faults_name_the_key(folder: Path, classes: dict[str, Any], told: str) -
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"engine": "sglang"}, "classes.batch.priority: requests of an engine sglang are taken as they come"),
-        ({"engine": "vllm==0.8.5"}, "classes.batch.priority: requests of an engine vllm==0.8.5"),
-        ({"plan": {"budget_per_h": 5}}, "plan.budget_per_h: under a budget no class is put first"),
+        ({"engine": "sglang"}, "classes.batch.priority: sglang serves requests first come, first served"),
+        ({"engine": "vllm==0.8.5"}, "classes.batch.priority: vllm==0.8.5 serves requests"),
+        ({"plan": {"budget_per_h": 5}}, "plan.budget_per_h: priorities between classes do not work under a budget"),
         ({"profile": {"simulate": True}}, "profile.simulate"),
-        ({"slo": {"tpot_ms": 60, "statistic": "mean"}}, "slo: with classes limits bind each request by itself"),
+        ({"slo": {"tpot_ms": 60, "statistic": "mean"}}, "slo: with classes, limits apply to each request"),
     ],
 )
 def test_settings_that_know_no_classes_are_refused(folder: Path, changes: dict[str, Any], told: str) -> None:
@@ -145,11 +145,11 @@ def test_without_priorities_any_engine_will_do(folder: Path) -> None:
 
 def test_what_takes_no_classes_yet_says_so(folder: Path) -> None:
     """Regions, separate pools for prompts and tokens, measurements."""
-    with pytest.raises(InputError, match="does not take classes of requests yet"):
+    with pytest.raises(InputError, match="does not support request classes yet"):
         session(folder).subject("L4")
     origins = {"origins": {"here": {"share": 1, "at": "us-east-1"}}}
     session(folder, regions=origins)
-    with pytest.raises(InputError, match="regions does not take classes of requests yet"):
+    with pytest.raises(InputError, match="regions does not support request classes yet"):
         RegionalSession(folder / "service.yaml")
 
 
@@ -159,5 +159,5 @@ def test_a_workload_file_must_have_the_services_classes(folder: Path) -> None:
     session(folder, classes=None).workload().save(folder / "one.json")
     session(folder)
     assert Session(folder / "service.yaml", workload=folder / "both.json").workload().total_rate == pytest.approx(30.0)
-    with pytest.raises(InputError, match="holds no classes, and the service has classes default, batch"):
+    with pytest.raises(InputError, match="holds no classes, but the service has classes default, batch"):
         Session(folder / "service.yaml", workload=folder / "one.json").workload()

@@ -49,5 +49,5 @@ def test_what_nothing_is_offered_for_is_named(offers: str, expected: list[tuple[
 
 def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
     """Where no offer is left there is nothing to warn of."""
-    with pytest.raises(InputError, match="nothing to rent"):
+    with pytest.raises(InputError, match="no offer matches"):
         cautions("{providers: [aws], market: [reserved]}", tmp_path)

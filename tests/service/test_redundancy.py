@@ -54,7 +54,7 @@ def test_spot_alone_is_said() -> None:
     assert plan.instances.sum() > 1
     assert said(plan).startswith("every instance is spot")
     one = solve(workload([[5.0]]), capacities("spot"), Options(headroom=0.0))
-    assert "recall (spot) stops the service" in said(one)
+    assert "spot interruption stops the service" in said(one)
 
 
 def test_one_instance_with_several_replicas_needs_more_spares() -> None:

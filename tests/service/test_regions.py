@@ -78,16 +78,16 @@ def test_what_leaves_a_region_is_paid(service: Path) -> None:
 def test_an_origin_without_a_region_in_reach_says_why(service: Path) -> None:
     """Too far for the time to the first token; not allowed; or too little left for its sizes."""
     far = ["regions.origins.europe={share: 0.4, at: sydney}", "slo.ttft_ms=150"]
-    with pytest.raises(InfeasibleError, match="no allowed region is near enough for europe") as error:
+    with pytest.raises(InfeasibleError, match="no allowed region is close enough for europe") as error:
         RegionalSession(service, settings=far).plan()
-    assert "us-east-1 is 204 ms away, and TTFT may take 150 ms" in error.value.reasons[0]
+    assert "us-east-1 is 204 ms away, but TTFT may take 150 ms" in error.value.reasons[0]
     held = ["regions.origins.europe.allowed=[us-east-1]", "slo.ttft_ms=80"]
     with pytest.raises(InfeasibleError) as error:
         RegionalSession(service, settings=held).plan()
     assert "eu-central-1 is not allowed" in error.value.reasons[0]
     with pytest.raises(InfeasibleError, match="no allowed region serves all requests of europe") as error:
         RegionalSession(service, settings=["regions.origins.europe.allowed=[us-east-1]", "slo.ttft_ms=90"]).plan()
-    assert "us-east-1: 84 ms of way" in error.value.reasons[0]
+    assert "us-east-1: 84 ms round trip" in error.value.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -95,17 +95,17 @@ def test_an_origin_without_a_region_in_reach_says_why(service: Path) -> None:
     [
         ("regions.origins.europe.share=0.5", "shares must add up to 1, got 1.1"),
         ("regions.origins.europe.at=pariss", "did you mean 'paris'"),
-        ("regions.origins.europe.allowed=[eu-west-9]", "nothing is offered in 'eu-west-9'"),
+        ("regions.origins.europe.allowed=[eu-west-9]", "no offers in 'eu-west-9'"),
         ("regions.origins={}", "at least 1"),
         (
             "regions.origins.europe={shar: 1, at: paris}",
             "regions.origins.europe: unknown key 'shar'; did you mean 'share'",
         ),
-        ("regions.egress_usd_per_gb={mars: 1}", "nothing is offered in 'mars'"),
+        ("regions.egress_usd_per_gb={mars: 1}", "no offers in 'mars'"),
         ("regions.egress_usd_per_gb=-1", "egress_usd_per_gb"),
         ("regions.round_trips=none.csv", "none.csv: cannot be read"),
         ("plan.spare_replicas=1", "plan.spare_replicas is for one region"),
-        ("offers.providers=[runpod]", "offers"),
+        ("offers.providers=[runpod]", "no offer is in a region"),
     ],
 )
 def test_what_cannot_be_asked(service: Path, setting: str, said: str) -> None:

@@ -54,7 +54,7 @@ def test_reserved_offers_of_a_price_list_have_terms(service: Path) -> None:
     found = Session(service, settings=own).schedule(quick=True)
     held = next(one for one in found.commitments if one.name)
     assert held.break_even_fraction == pytest.approx(0.55)
-    with pytest.raises(InputError, match="no offer of the market reserved"):
+    with pytest.raises(InputError, match="no reserved offer has the same machine"):
         Session(service, settings=[own[0], "schedule.reserved=[{term_years: 2}]"]).schedule(quick=True)
 
 
@@ -109,21 +109,21 @@ def test_a_class_may_have_traffic_of_its_own(service: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ("workload={dataset: arena, rate: 4}", "workload.dataset says nothing of traffic over time"),
+        ("workload={dataset: arena, rate: 4}", "workload.dataset has no traffic over time"),
         ("workload={rates: rates.csv, sizes: sizes.csv}", "workload.over is needed"),
         ("workload={rates: rates.csv, over: day}", "workload.rates needs workload.sizes"),
         ("workload.over=week", "at least a week"),
         ("workload.over=month", "workload.over"),
-        ("workload.rate=3", "one rate, and a schedule has one for every window"),
+        ("workload.rate=3", "one rate, but a schedule has one for every window"),
         ("workload.time_zone=Europe/Berlin", "needs dates"),
         ("classes.batch={share: 0.3, slo: {latency_ms: 1000}, deadline: 10m}", "deadline: must be an hour or more"),
         ("classes.batch={workload: {dataset: arena, rate: 1}, slo: {latency_ms: 1}, deadline: 3}", "an hour or more"),
-        ("schedule.horizon_years=0.5", "binds for longer than the service is sure to run"),
+        ("schedule.horizon_years=0.5", "lasts longer than the service is sure to run"),
         ("schedule.spot={discount: 60}", "discount must be in"),
-        ("schedule.spot={}", "no offer of the market spot"),
+        ("schedule.spot={}", "no spot offer has the same machine as an on-demand offer"),
         ("schedule.reserve=[]", "did you mean 'reserved'"),
-        ("plan.max_types=1", "plan.max_types is for a plan"),
-        ("offers.market=[spot]", "nothing to rent"),
+        ("plan.max_types=1", "plan.max_types applies to a plan"),
+        ("offers.market=[spot]", "no offer matches"),
     ],
 )
 def test_what_a_service_cannot_ask(service: Path, setting: str, said: str) -> None:

@@ -93,7 +93,7 @@ def test_a_variant_without_a_plan_says_why(opened: Opened) -> None:
         (partial(rate_variant, change="double"), "must be a factor such as x2"),
         (partial(price_variant, change="H100"), "must be NAME=CHANGE"),
         (partial(without_variant, name="L5"), "no replica type has this"),
-        (partial(without_variant, name="aws"), "nothing else is offered"),
+        (partial(without_variant, name="aws"), "no offers are left"),
     ],
 )
 def test_an_assumption_that_says_nothing_is_refused(
@@ -150,7 +150,7 @@ def test_a_command_without_a_question_is_refused(tmp_path: Path) -> None:
     """And a share that is none."""
     path = tmp_path / "service.yaml"
     path.write_text(SERVICE)
-    with pytest.raises(InputError, match="nothing is asked"):
+    with pytest.raises(InputError, match="no change is given"):
         app(["what-if", str(path)], standalone_mode=False)
     with pytest.raises(InputError, match="--save 120%: must be a share"):
         app(["what-if", str(path), "--save", "120%"], standalone_mode=False)

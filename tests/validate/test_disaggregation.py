@@ -102,7 +102,7 @@ def test_two_pools_cost_what_each_does_and_are_read_again(tmp_path: Path) -> Non
             one.instances[[t.offer.accelerator == name for t in one.replica_types]].sum() for one in used.plans.values()
         ]
         assert sum(both) <= 1
-    with pytest.raises(InfeasibleError, match="no two pools carry the traffic"):
+    with pytest.raises(InfeasibleError, match="no pair of pools carries the traffic"):
         disaggregate(inputs(), Options(max_accelerators={"L4": 1, "L40S": 0, "H100-80GB": 0}), QUICK)
 
 
@@ -164,7 +164,7 @@ def test_a_service_chooses_the_cheaper_of_both(tmp_path: Path) -> None:
         assert any(one.kind == "disaggregate" for one in chosen.cautions)
     assert disaggregated_page(pools)
     measured = Session(service, settings=["plan.disaggregate=true", "profile.simulate=true"])
-    with pytest.raises(InputError, match=r"profile\.simulate is of replicas that do both"):
+    with pytest.raises(InputError, match=r"profile\.simulate is for combined replicas"):
         in_pools(measured, told.plan, quick=True)
 
 
@@ -180,7 +180,7 @@ def test_pools_are_started_with_their_flags_and_routed_by_others() -> None:
         sglang = launch_of(replace(server, engine="sglang", era="sglang"), None, plan.slo, 400, ServerOptions()).shell
         assert f"--disaggregation-mode {name}" in sglang
         for target in TARGETS:
-            with pytest.raises(InputError, match=f"the plan is of the {name} pool only") as error:
+            with pytest.raises(InputError, match=f"the plan covers only the {name} pool") as error:
                 render(plan, target)
             assert "--kv-transfer-config" in error.value.hint
     refuse_pools(Session("examples/chat.yaml").plan(), "melange balance")

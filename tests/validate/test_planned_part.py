@@ -54,7 +54,7 @@ def test_the_planned_part_comes_at_its_own_speed(tmp_path: Path) -> None:
     other = read_arrivals(_write(tmp_path / "other.csv", shifted), columns=_NAMES)
     part, rate = planned_part(other, (1800.0, 2400.0), 4.0)
     assert rate == pytest.approx(4.0, rel=0.01)
-    with pytest.raises(InputError, match=r"made for 10 min of a log, and this log lasts"):
+    with pytest.raises(InputError, match=r"made for 10 min of a log, but this log lasts"):
         planned_part(log.first(100), (1800.0, 2400.0), 4.0)
 
 
@@ -86,7 +86,7 @@ def test_validate_replays_the_window_that_was_planned_for(
     # The service names the fields of its log, and so of another one.
     slow = _write(tmp_path / "slow.csv", _NIGHT * 2)
     report = _validated(capsys, str(service), "--quick", "--trace", str(slow))
-    assert "come at 2/s, and the plan is made for 4/s" in str(report["warnings"])
+    assert "arrive at 2/s, but the plan is made for 4/s" in str(report["warnings"])
     app(["plan", str(service), "--quick", "--set", "workload.rate=9", "--out", str(tmp_path / "nine.json")],
         standalone_mode=False)  # fmt: skip
     report = _validated(capsys, str(tmp_path / "nine.json"), "--trace", str(tmp_path / "log.csv"), *names)

@@ -155,8 +155,8 @@ def test_a_store_gives_the_week_and_the_requests_of_the_files(bucket: str, days:
         ("s3://me:{0}@{0}/chat.csv", "must not hold credentials"),
         ("s3://{}/broken", "s3://logs/broken/requests.csv"),
         ("s3://{}/empty", "s3://logs/empty/requests.csv: the file is empty"),
-        ("https://example.org/requests.csv", "https:// is not read"),
-        ("az://{}/requests.csv", "az:// is not read"),
+        ("https://example.org/requests.csv", "https:// is not supported"),
+        ("az://{}/requests.csv", "az:// is not supported"),
     ],
 )
 def test_what_cannot_be_read_says_what_to_do(bucket: str, address: str, said: str) -> None:

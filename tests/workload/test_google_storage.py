@@ -119,7 +119,7 @@ def test_secrets_of_key_files_are_in_no_error(
     if fault == "wrong":
         content = {"type": "service_account", "private_key": "sesame", "client_email": "a@b", "private_key_id": "7f3a"}
         key.write_text(json.dumps(content | {"token_uri": f"{endpoint}/token"}))
-    with pytest.raises(InputError, match="no credentials that can be used") as caught:
+    with pytest.raises(InputError, match="no usable credentials") as caught:
         read_trace("gs://logs/chat")
     assert "GOOGLE_APPLICATION_CREDENTIALS" in caught.value.hint
     assert "sesame" not in f"{caught.value!r} {caught.value.hint} {caught.value.__cause__!r}"

@@ -41,8 +41,8 @@ def test_a_service_keeps_the_address() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("az://bucket/log.csv", "az:// is not read"),
-        ("https://host/log.csv", "https:// is not read"),
+        ("az://bucket/log.csv", "az:// is not supported"),
+        ("https://host/log.csv", "https:// is not supported"),
         ("s3://key:secret@bucket/log.csv", "must not hold credentials"),
         ("gs://key:secret@bucket/log.csv", "must not hold credentials"),
     ],

@@ -91,7 +91,7 @@ def test_numbers_in_text_are_read_alike_with_and_without_casts_that_may_fail() -
         ("trino://host/logs?auth=sesame", "requests", "must not hold a secret: auth"),
         ("postgress://host/logs", "requests", "did you mean 'postgres'"),
         ("host/logs", "requests", "unknown database"),
-        ("postgres://[sesame/logs", "requests", "is no URL"),
+        ("postgres://[sesame/logs", "requests", "is not a URL"),
         ("postgres://host/logs", "a..b", "workload.table must be a name"),
         ("postgres://reader:${MELANGE_ABSENT}@host/logs", "requests", "variable MELANGE_ABSENT is not set"),
     ],

@@ -9,7 +9,7 @@
 # CAUTION: routing: cloud load balancers cannot route by request size: put a gateway in front of the types' addresses
 # (melange deploy --to haproxy)
 #
-# terraform init && terraform apply (or tofu). A token for Hugging Face is a secret that exists already: -var
+# terraform init && terraform apply (or tofu). The Hugging Face token must already exist as a secret: -var
 # hf_secret=NAME, in AWS Secrets Manager or Google Secret Manager.
 #
 # Each replica type is a group of as many instances as planned; every instance runs its replicas in containers, on

@@ -87,9 +87,9 @@ def _unzipped(content: bytes, url: str) -> bytes:
     except zlib.error as error:
         raise InputError(f"{url}: a damaged gzip file: {error}") from error
     if len(found) > MOST_BYTES:
-        raise InputError(f"{url}: unpacks to more than {MOST_BYTES / MB:g} MB, which is no price list")
+        raise InputError(f"{url}: unpacks to more than {MOST_BYTES / MB:g} MB, too large for a price list")
     if not packed.eof:
-        raise InputError(f"{url}: a gzip file that breaks off after {len(found):,} bytes")
+        raise InputError(f"{url}: a truncated gzip file, after {len(found):,} bytes")
     return found
 
 

@@ -102,7 +102,7 @@ class Offer:
 
     def _check_term(self) -> None:
         if self.market != "reserved" and (self.term_years is not None or self.upfront_fraction is not None):
-            raise InputError(f"offer {self.name}: term_years and upfront_fraction are of reserved offers")
+            raise InputError(f"offer {self.name}: term_years and upfront_fraction apply only to reserved offers")
         if self.term_years is not None and not 0 < self.term_years <= _MOST_YEARS:
             raise InputError(f"offer {self.name}: term_years must be > 0 and <= {_MOST_YEARS}, got {self.term_years:g}")
         if self.upfront_fraction is not None and not 0 <= self.upfront_fraction <= 1:

@@ -123,7 +123,7 @@ def adjusted(
         if rule.factor is None and len(sizes) > 1:
             counted = some_of(map(str, sorted(sizes)))
             raise InputError(
-                f"offers.prices: {rule.who}: a price is that of an instance, and these have {counted} accelerators",
+                f"offers.prices: {rule.who}: a price is per instance, but these have {counted} accelerators",
                 hint=f"give a change in percent, or name an instance type: {some_of(_instances(offers, places))}",
             )
         for place in places:
@@ -151,7 +151,7 @@ def selector(
         return all(any(_value(offer, field) == name for field, name in meant) for meant in words)
 
     if not any(fits(offer) for offer in offers):
-        raise InputError(f"{place}: {who}: no offer has all of these names")
+        raise InputError(f"{place}: {who}: no offer matches all of these names")
     return fits
 
 

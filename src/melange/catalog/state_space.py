@@ -45,7 +45,7 @@ def keep_state(draft: Draft, config: Config, kind: str, hidden: int, heads: Head
     elif "mamba_d_state" in config or "state_size" in config:
         _first_mamba(draft, config, hidden)
     else:
-        raise config.fault("layer_types", f"no key tells the design of the state layers of {kind or 'this model'}")
+        raise config.fault("layer_types", f"no key says which kind of state layers is in {kind or 'this model'}")
 
 
 def ignore_states(config: Config) -> None:

@@ -75,7 +75,7 @@ def _refuse(flags: object, names: tuple[str, ...] | list[str], hint: str) -> Non
     called = {"source": "--from"}
     for name in names:
         if getattr(flags, name):
-            raise InputError(f"{called.get(name, '--' + name.replace('_', '-'))} is not for this", hint=hint)
+            raise InputError(f"{called.get(name, '--' + name.replace('_', '-'))} does not apply here", hint=hint)
 
 
 def _list(flags: _Flags, subject: _Subject, as_json: bool) -> None:

@@ -95,7 +95,7 @@ def deploy(
         raise InputError("--diff prints differences and writes no files", hint="leave out --out and --json")
     if is_schedule(source):
         if before is not None:
-            raise InputError("--diff is for plans, and this is a schedule")
+            raise InputError("--diff is for plans, but this is a schedule")
         _finish(_rule_of(source, to, flags.option or []), out, as_json)
         return
     from melange.deploy.render import render

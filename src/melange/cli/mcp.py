@@ -23,12 +23,14 @@ def mcp(
     folder: Annotated[
         Path | None,
         typer.Option(
-            help="Folder whose files assistants may name, to read and to write new ones; default: the current one. "
-            "With --http: none."
+            help=(
+                "Folder in which assistants may read files and write new ones; default: the current one. With --http: "
+                "none."
+            )
         ),
     ] = None,
     remote: Annotated[
-        bool, typer.Option("--remote", help="Also read databases and object storage that a service names.")
+        bool, typer.Option("--remote", help="Also read databases and object storage named in a service.")
     ] = False,
     http: Annotated[bool, typer.Option("--http", help="Serve over streamable HTTP at /mcp, without files.")] = False,
     host: HostOption = "127.0.0.1",
@@ -44,9 +46,9 @@ def mcp(
 
     need_extra("mcp", "mcp", "mcp", "fastapi", "uvicorn")
     if http and folder is not None:
-        raise InputError("--folder is for stdin and stdout: over HTTP no files are read", hint="leave out one of them")
+        raise InputError("--folder does not work with --http, which reads no files", hint="leave out one of them")
     if folder is not None and not folder.is_dir():
-        raise InputError(f"--folder {folder}: is no folder")
+        raise InputError(f"--folder {folder}: is not a folder")
     from melange.serve.guard import check_reachable
     from melange.serve.mcp_server import Rights, mcp_server, serve_stdio
 

@@ -65,7 +65,7 @@ class _TrafficFlags:
         buckets = operation.plan.workload.buckets
         if sum(one is not None for one in (self.balancer, self.prometheus, self.log)) != 1:
             raise InputError(
-                "say where the traffic is read", hint="one of --balancer URL, --prometheus URL, --log PATH"
+                "the source of the traffic is missing", hint="one of --balancer URL, --prometheus URL, --log PATH"
             )
         if self.balancer is not None:
             return BalancerTraffic(self.balancer, buckets, os.environ.get("MELANGE_OPERATE_KEY", ""))
@@ -170,7 +170,7 @@ class _DriverFlags:
         if self.driver != "files":
             raise unknown("driver", self.driver, _DRIVERS)
         if self.folder is None:
-            raise InputError("--driver files: say where the manifests go", hint="--folder DIR")
+            raise InputError("--driver files: the output folder is missing", hint="--folder DIR")
         from melange.deploy.operate.drivers.files_driver import FilesDriver
         from melange.deploy.render import target_of
 
@@ -190,11 +190,11 @@ class _DriverFlags:
             commands[type_named(name.strip(), types, "--start")] = command
         if not commands:
             raise InputError(
-                "--driver process: say how servers are started", hint='--start "NAME=server --port {port}"'
+                "--driver process: the start commands are missing", hint='--start "NAME=server --port {port}"'
             )
         for name in commands:
             if types[name].replicas_per_instance > 1:
-                raise InputError(f"--start: an instance of {name} holds several replicas, and a process is one")
+                raise InputError(f"--start: an instance of {name} holds several replicas, but a process is one replica")
         outstanding = getattr(traffic, "outstanding", None)
         return ProcessDriver(commands, self.state / "servers", self.state / "replicas.txt", outstanding=outstanding)
 
@@ -275,8 +275,8 @@ def _replay(operation: Operation, path: Path) -> None:
         raise InputError(f"{path}: no such log")
     begins = [content for _, content in lines_of(path) if content.get("kind") == BEGIN]
     if not begins:
-        raise InputError(f"{path}: not a log of melange operate: no line begins one")
-    with reading(f"{path}", "a log as melange operate writes it"):
+        raise InputError(f"{path}: not a log of melange operate: it has no 'begin' line")
+    with reading(f"{path}", "a log of melange operate"):
         settings = record(OperateSettings, begins[-1]["settings"], f"{path}: settings")
     same = other = 0
     for content, decision, is_same in replayed(path, operation.brief(settings), operation.plan.fingerprint):

@@ -73,16 +73,16 @@ class _Flags:
     def check(self) -> None:
         """Reject flags that exclude each other."""
         if self.quick and self.certified:
-            raise InputError("--quick simulates nothing, and --certify simulates", hint="leave out one of them")
+            raise InputError("--quick simulates nothing, but --certify simulates", hint="leave out one of them")
         if self.burstiness is not None and self.quick:
-            raise InputError("--burstiness applies to simulated requests, and --quick simulates none")
+            raise InputError("--burstiness applies to simulated requests, but --quick simulates none")
 
     def check_for_pools(self) -> None:
         """Reject flags that are for one fleet."""
         for flag, value in (("--incumbent", self.incumbent), ("--explain", self.explained), ("--report", self.report)):
             if value:
                 raise InputError(
-                    f"{flag} is for one fleet, and plan.disaggregate plans two pools",
+                    f"{flag} is for one fleet, but plan.disaggregate plans two pools",
                     hint="leave it out, or --set plan.disaggregate=false",
                 )
 
@@ -212,9 +212,9 @@ def plan_fleet(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool) -
     from melange.present.terminal.fleet_page import fleet_page
     from melange.service.fleet_session import FleetSession
 
-    flags.check_for_one_fleet("and this file lists several services", "plan the service's own file")
+    flags.check_for_one_fleet("but this file lists several services", "plan the service's own file")
     if inputs.workload_file is not None or inputs.profile_files:
-        raise InputError("--workload and --profile are for one service, and this file lists several")
+        raise InputError("--workload and --profile are for one service, but this file lists several")
     with events() as listener:
         session = FleetSession(
             inputs.source or Path(),
@@ -238,11 +238,11 @@ def plan_regions(flags: _Flags, inputs: Inputs, out: Path | None, as_json: bool)
     from melange.present.terminal.regions_page import regions_page
     from melange.service.regional_session import RegionalSession
 
-    flags.check_for_one_fleet("and this service has several regions", "plan without regions:")
+    flags.check_for_one_fleet("but this service has several regions", "plan without regions:")
     if flags.report is not None:
-        raise InputError("--report is for one region, and this service has several", hint="--out regions.json")
+        raise InputError("--report is for one region, but this service has several", hint="--out regions.json")
     if inputs.workload_file is not None or inputs.profile_files:
-        raise InputError("--workload and --profile are for one region, and this service has several")
+        raise InputError("--workload and --profile are for one region, but this service has several")
     more = ["plan.drop_unservable=true"] if flags.drop_unservable else []
     with events() as listener:
         session = RegionalSession(

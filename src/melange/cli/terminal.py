@@ -34,9 +34,7 @@ if TYPE_CHECKING:
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
-QuickFlag = Annotated[
-    bool, typer.Option("--quick", help="Plan by closed form alone: takes seconds, simulates nothing.")
-]
+QuickFlag = Annotated[bool, typer.Option("--quick", help="Plan by closed form only: seconds, no simulation.")]
 
 OutOption = Annotated[Path | None, typer.Option("--out", help="Also save to this file (replaced atomically).")]
 

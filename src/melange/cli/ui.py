@@ -23,7 +23,7 @@ def ui(
     token_env: Annotated[
         str, typer.Option("--token-env", metavar="NAME", help="Environment variable with the token to log in with.")
     ] = "MELANGE_UI_TOKEN",
-    parallel: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Certifications that run at a time.")] = 2,
+    parallel: Annotated[int, typer.Option("--jobs", min=1, max=256, help="Maximum parallel certifications.")] = 2,
     limit: Annotated[str, typer.Option("--limit", help="Time limit of a certification, for example 10m.")] = "10m",
     memory_gib: MemoryOption = 8.0,
 ) -> None:

@@ -95,7 +95,7 @@ class _Flags:
 
 # Rates that differ by less are the same.
 _SAME_RATE = 0.05
-_NO_CLASS = "the log does not say which class a request is of: drawn by the plan's shares of its size"
+_NO_CLASS = "the log has no request classes: they are drawn from the plan's shares for each size"
 # Most replicas that are simulated: each has its own state, and a million of them take 1 GB.
 _MOST_REPLICAS = 1_000_000
 
@@ -151,9 +151,9 @@ def _plan_of(source: Path, settings: list[str], *, quick: bool) -> tuple[Plan, S
 
     if not is_service(source):
         if settings:
-            raise InputError(f"--set changes a service, and {source} is a plan", hint="give the service.yaml instead")
+            raise InputError(f"--set changes a service, but {source} is a plan", hint="give the service.yaml instead")
         if quick:
-            raise InputError(f"--quick applies to planning a service, and {source} is a plan")
+            raise InputError(f"--quick applies to planning a service, but {source} is a plan")
         return Plan.read(source), None
     from melange.service.session import Session
 
@@ -242,10 +242,10 @@ def _replayed(plan: Plan, log: Arrivals, flags: _Flags, rate: float) -> tuple[li
         own_rate, played, speed = log.rate, log.at_rate(rate), rate / log.rate
     said = []
     if not math.isclose(own_rate * speed, flags.scale * planned, rel_tol=_SAME_RATE):
-        told = f"the simulated requests come at {own_rate * speed:.3g}/s, and the plan is made for {planned:.3g}/s"
+        told = f"the simulated requests arrive at {own_rate * speed:.3g}/s, but the plan is made for {planned:.3g}/s"
         said.append(Caution("other-rate", told))
     if not math.isclose(speed, flags.scale, rel_tol=_SAME_RATE):
-        told = f"the log's {own_rate:.3g} requests/s are played {speed:.3g} times as fast, at the rate of the plan"
+        told = f"the log's {own_rate:.3g} requests/s are replayed {speed:.3g} times as fast, at the plan's rate"
         said.append(Caution("other-speed", told))
     if flags.requests is None and flags.seeds is None:
         return [whole_log(played)], tuple(said)

@@ -34,7 +34,7 @@ def what_if(
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--change", metavar="KEY=VALUE", help="Another value of a key of the service: slo.tpot_ms=100."),
+        typer.Option("--change", metavar="KEY=VALUE", help="Change a key of the service: slo.tpot_ms=100."),
     ] = None,
     save: Annotated[
         str | None, typer.Option("--save", metavar="SHARE", help="Find what would save this share of the cost: 20%.")
@@ -54,7 +54,7 @@ def what_if(
     from melange.service.relax import Relaxation, relaxations
 
     if not (prices or rates or without or changes or save):
-        raise InputError("what-if: nothing is asked", hint="for example --price H100=-30%, --rate x2, --save 20%")
+        raise InputError("what-if: no change is given", hint="for example --price H100=-30%, --rate x2, --save 20%")
     wanted = None if save is None else _share(save)
     with events() as listener:
         open_session = partial(inputs.session, listener)
@@ -73,7 +73,7 @@ def what_if(
         found: tuple[Relaxation, ...] = ()
         if wanted is not None:
             if base.plan is None:
-                raise InputError(f"--save {save}: the service as it is has no plan: {base.reason}")
+                raise InputError(f"--save {save}: the unchanged service has no plan: {base.reason}")
             found = relaxations(open_session, base, wanted, quick=quick)
     kind = "by closed form; nothing was simulated" if quick else "simulated"
     parts: list[RenderableType] = [what_if_page.side_by_side(answers, kind)]

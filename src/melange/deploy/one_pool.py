@@ -32,7 +32,7 @@ def refuse_pools(plan: Plan, what: str) -> None:
         serving = Serving(model=name, served_name=name, port=8000, drain_s=_DRAIN_S)
         lines.append(f"{one.replicas} x {one.replica_type}: {shlex.join(program_of(one).command(one, serving))}")
     raise InputError(
-        f"{what}: the plan is of the {servers[0].pool} pool only, and requests need both pools and a router of pools",
-        hint="start the replicas of both plans, and a router that knows pools (llm-d, NVIDIA Dynamo, the proxy of "
+        f"{what}: the plan covers only the {servers[0].pool} pool, but requests need both pools and a router",
+        hint="start the replicas of both plans, and a router that supports pools (llm-d, NVIDIA Dynamo, the proxy of "
         f"vLLM's examples): {'; '.join(lines)}",
     )

@@ -57,12 +57,13 @@ def render_rule(schedule: Schedule, target: str, options: Mapping[str, str]) -> 
     rule = schedule.rule
     if rule is None:
         raise InputError(
-            "the schedule has no rule: its reserved instances carry everything", hint="nothing is to be scaled"
+            "the schedule has no scaling rule: its reserved instances carry all traffic",
+            hint="there is nothing to scale",
         )
     if target == "cron":
         return _cron(schedule, options)
     if rule.buckets is None:
-        raise InputError("the schedule's file does not say which sizes its weights are for", hint="plan it again")
+        raise InputError("the schedule file does not say which request sizes its weights are for", hint="plan it again")
     return _json(rule) if target == "json" else _keda(schedule, rule, rule.buckets, options)
 
 
@@ -76,7 +77,7 @@ def _json(rule: ScalingRule) -> Manifest:
 
 def _keda(schedule: Schedule, rule: ScalingRule, buckets: Buckets, options: Mapping[str, str]) -> Manifest:
     if buckets.is_ordinal:
-        raise InputError("request sizes are only numbered, and the balancer counts them by tokens")
+        raise InputError("request sizes are only numbered, but the balancer counts them by tokens")
     rules = [
         {"record": f"melange:signal{k}:instances", "expr": _signal(signal, buckets, rule.window_s)}
         for k, signal in enumerate(rule.signals)
@@ -97,8 +98,8 @@ def _keda(schedule: Schedule, rule: ScalingRule, buckets: Buckets, options: Mapp
     ]
     scaled = _scaled_object(schedule, options, triggers, int(rule.settings.stable_windows * rule.window_s), 0)
     words = (
-        "the rule counts completed requests of melange balance: while a fleet is overloaded they lag behind those that "
-        "arrive; without the balancer, record melange:signal0:instances from your own counters by size"
+        "the rule counts completed requests of melange balance: while a fleet is overloaded they lag behind arrivals; "
+        "without the balancer, record melange:signal0:instances from your own counters by size"
     )
     return Manifest(
         target="keda",
@@ -141,7 +142,7 @@ def _ahead(name: str, one: RuleSettings, rule: ScalingRule) -> str:
 def _cron(schedule: Schedule, options: Mapping[str, str]) -> Manifest:
     if "time_zone" not in options:
         raise InputError(
-            "the hours are those that clocks show somewhere, and a clock needs to know where",
+            "the schedule's hours are local times, and their time zone is missing",
             hint="--option time_zone=Europe/Berlin: that of the service's workload.time_zone, or Etc/UTC",
         )
     files = {}

@@ -155,7 +155,7 @@ async def connect(
             if answer.status != 400 and answer.status != 422:
                 break
     raise MeasurementError(
-        f"{place}: the server understands none of our requests; its last answer: {complaints[-1]}",
+        f"{place}: the server rejects all of our requests; its last response: {complaints[-1]}",
         hint="it must serve /v1/completions or /v1/chat/completions with stream: true",
     )
 

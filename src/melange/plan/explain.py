@@ -119,7 +119,7 @@ def explain(plan: Plan) -> Explanation:
     """
     if plan.options.objective == CARBON:
         raise InputError(
-            "plan.objective: carbon: what other prices would change is known of the cheapest plan only",
+            "plan.objective: carbon: the effect of other prices is known only for the cheapest plan",
             hint="set plan.objective=cost to explain that",
         )
     if plan.certificate is not None:

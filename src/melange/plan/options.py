@@ -140,7 +140,7 @@ class Options:
             raise unknown("objective", self.objective, (COST, CARBON), place="plan.objective")
         if self.objective == CARBON and self.budget_per_h is not None:
             raise InputError(
-                "plan: budget_per_h asks for the most traffic, and objective: carbon for the least emissions",
+                "plan: budget_per_h maximizes traffic, but objective: carbon minimizes emissions",
                 hint="remove one of the two",
             )
         if not 0 <= self.carbon_price_per_kg <= _MOST_CARBON_PRICE:

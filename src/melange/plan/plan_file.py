@@ -89,5 +89,5 @@ def _check(plan: Plan, content: Json) -> None:
 def _agree(key: str, said: float, found: float, words: str) -> None:
     if abs(said - found) > _ROUNDING * max(1.0, abs(found)):
         raise InputError(
-            f"{key}: the file says {said:g}, and {words} {found:g}", hint="the file is damaged: plan again"
+            f"{key}: the file says {said:g}, but {words} {found:g}", hint="the file is damaged: plan again"
         )

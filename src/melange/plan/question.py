@@ -64,7 +64,7 @@ class Question:
         classes = tuple(one.name for one in slo.classes) if slo else ()
         if slo and classes != self.workload.buckets.classes:
             raise InputError(
-                f"the workload has the classes {list(self.workload.buckets.classes)}, and the SLO {list(classes)}",
+                f"the workload has the classes {list(self.workload.buckets.classes)}, but the SLO has {list(classes)}",
                 hint="make the profile for the workload's classes",
             )
         _check_names(self.profile, self.options)

@@ -141,7 +141,7 @@ def in_force_at(question: Question, incumbent: Plan, *, is_simulated: bool = Fal
     if float(kept.load.max()) > (1 - headroom) * _FITS:
         return (
             None,
-            f"the current fleet would be loaded to {kept.load.max():.0%}, and {1 - headroom:.0%} are planned for",
+            f"the current fleet would be at {kept.load.max():.0%} load, above the planned {1 - headroom:.0%}",
         )
     return kept, ""
 

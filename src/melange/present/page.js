@@ -21,7 +21,7 @@
   function explain(error) {
     document.querySelectorAll(".plot").forEach(function (plot) {
       plot.style.height = "auto";
-      plot.textContent = "This picture cannot be drawn here (" + error.message + "); its numbers are below.";
+      plot.textContent = "This picture cannot be drawn (" + error.message + "); its numbers are below.";
     });
   }
   if (!window.DecompressionStream) {

@@ -99,14 +99,16 @@ def _prefix_cache(inputs: EstimateInputs) -> Caution | None:
     if reuse is None:
         return None
     if not reuse.depends_on_cache:
-        what = f"rates count on prefix caches that hit as often as given ({reuse.source}), whatever their size"
-        return Caution("prefix-cache", f"{what}; block hashes in the log (hash_ids) would tell what each size holds")
+        what = f"rates assume prefix caches with the given hit rate ({reuse.source}), at any cache size"
+        return Caution(
+            "prefix-cache", f"{what}; block hashes in the log (hash_ids) would give the hit rate of each size"
+        )
     if inputs.prefix_routing == SPREAD:
-        what = "rates count on prefix caches; requests that share a prefix are spread over a type's replicas at random"
+        what = "rates assume prefix caches, with requests of the same prefix spread at random over a type's replicas"
         return Caution(
             "prefix-cache", f"{what}; profile.prefix_routing: affinity plans for balancers that keep them together"
         )
-    what = "rates count on a balancer that sends requests with a common prefix to the same replica"
+    what = "rates assume a balancer that sends requests with a common prefix to the same replica"
     return Caution("prefix-cache", f"{what}: melange balance --policy prefix-affinity, or a gateway that does")
 
 
@@ -121,12 +123,10 @@ def _unmeasured_layout(inputs: EstimateInputs) -> Caution | None:
     layouts = {one.layout.suffix for one in inputs.distinct_hardware if not one.layout.is_plain}
     if not layouts:
         return None
-    what = (
-        f"expert and pipeline parallelism ({some_of(sorted(layouts))}) are derived from what tensor parallelism takes"
-    )
+    what = f"expert and pipeline parallelism ({some_of(sorted(layouts))}) are extrapolated from tensor parallelism"
     if any(one.is_networked for one in inputs.distinct_hardware):
         what += "; machines of one replica need a network of 10 Gbit/s for each accelerator, and are rented together"
-    return Caution("measure-first", f"{what}; nothing measured them: measure this first, then profile.anchors")
+    return Caution("measure-first", f"{what}; they were not measured: measure this first, then profile.anchors")
 
 
 def _unverified(inputs: EstimateInputs) -> Caution | None:

@@ -102,7 +102,7 @@ def with_simulated_rates(
     """
     if not any(profile.engines):
         raise InputError(
-            "slo: such rates need simulation, and the profile holds no engines",
+            "slo: such rates need simulation, but the profile has no engines",
             hint="estimate the profile with a model, or measure it under this SLO",
         )
     search = search or RateSearch()

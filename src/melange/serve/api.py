@@ -25,7 +25,7 @@ from melange.units import GIB
 _MOST_WAIT_S = 120.0
 # Longest time without an event: proxies close silent connections.
 _KEEP_ALIVE_S = 15.0
-_WAIT = Query(0.0, ge=0, le=_MOST_WAIT_S, description="Wait so long for the result before answering [s].")
+_WAIT = Query(0.0, ge=0, le=_MOST_WAIT_S, description="Time to wait for the result before answering [s].")
 _UPLOAD_ID = re.compile(r"upload-[A-Za-z0-9_-]{16}")
 
 
@@ -131,7 +131,7 @@ def _add_jobs(app: FastAPI, jobs: Callable[[], Queue]) -> None:
         await _wait(job, wait)
         return _shown(job)
 
-    @app.get("/v1/jobs/{number}/page", summary="The page that a job has made.", response_class=HTMLResponse)
+    @app.get("/v1/jobs/{number}/page", summary="The page of a job.", response_class=HTMLResponse)
     async def page(number: str) -> HTMLResponse:
         job = found(number)
         if not job.page or job.state is not State.DONE:

@@ -17,7 +17,7 @@ SERVICE, PLAN, PAGE = "service.yaml", "plan.json", "page.html"
 
 def _file_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name in (SERVICE, PLAN, PAGE):
-        raise ValueError(f"{name!r} is no name for a file: letters, digits, '.', '_' and '-', at most 100")
+        raise ValueError(f"{name!r} is not a valid file name: letters, digits, '.', '_' and '-', at most 100")
     return name
 
 
@@ -53,7 +53,7 @@ class OfService(Asked):
         {}, description="Uploaded files that the service names: file name to the id of the upload."
     )
     settings: dict[str, Any] = Field({}, description="Keys of the service to override: workload.rate to 32.")
-    quick: bool = Field(False, description="Plan by closed form alone; simulate nothing.")
+    quick: bool = Field(False, description="Plan by closed form only, without simulation.")
 
     def documents(self) -> Mapping[str, object]:
         """The service."""

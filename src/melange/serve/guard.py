@@ -34,7 +34,7 @@ def check_reachable(host: str, token: str, token_env: str) -> tuple[str, ...]:
         return LOOPBACK
     if not token:
         raise InputError(
-            f"--host {host}: others can reach this address, and no token protects it",
+            f"--host {host}: others can reach this address, but no token protects it",
             hint=f"set {token_env} to a long random text, or listen on 127.0.0.1",
         )
     return ("*",)
@@ -57,7 +57,7 @@ async def received(request: Request, place: Path, most: float) -> int:
             file.write(part)
     if size > most:
         place.unlink()
-        raise HTTPException(413, f"at most {int(most):,} bytes are read")
+        raise HTTPException(413, f"at most {int(most):,} bytes are accepted")
     return size
 
 
@@ -95,5 +95,5 @@ def guard(app: FastAPI, hosts: tuple[str, ...], most_by_path: Mapping[str, float
             if not length.isdecimal():
                 return JSONResponse({"detail": "Content-Length is needed"}, 411)
             if int(length) > most:
-                return JSONResponse({"detail": f"at most {int(most):,} bytes are read"}, 413)
+                return JSONResponse({"detail": f"at most {int(most):,} bytes are accepted"}, 413)
         return await call_next(request)

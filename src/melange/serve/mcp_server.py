@@ -40,8 +40,8 @@ _OUTPUT: Json = {
 }
 _INSTRUCTIONS = (
     "Melange finds the cheapest mix of GPUs that serves a language model within its latency objective, and shows by "
-    "simulation that it holds. Start with plan; then what-if and explore compare, validate simulates more, and deploy "
-    f"writes manifests. {_TEMPLATE} is a commented service.yaml with all that a service can say."
+    "simulation that the mix meets it. Start with plan; then what-if and explore compare, validate simulates more, "
+    f"and deploy writes manifests. {_TEMPLATE} is a commented service.yaml with every key."
 )
 Context = ServerRequestContext[Queue]
 
@@ -93,7 +93,7 @@ def mcp_server(*, rights: Rights, parallel: int = 2, limits: Limits | None = Non
     async def call_tool(context: Context, asked: types.CallToolRequestParams) -> types.CallToolResult:
         kind = TOOLS.get(asked.name)
         if kind is None:
-            raise MCPError(types.INVALID_PARAMS, f"no tool is called {asked.name!r}: {', '.join(TOOLS)}")
+            raise MCPError(types.INVALID_PARAMS, f"unknown tool {asked.name!r}; known: {', '.join(TOOLS)}")
         return await _answer(context, kind, asked.arguments or {}, rights)
 
     return Server(

@@ -167,7 +167,7 @@ def check_texts(arguments: Sequence[str], documents: Mapping[str, object]) -> No
     try:
         sizes = [len(text.encode()) for text in texts]
     except UnicodeEncodeError as error:
-        raise InputError(f"a text holds {error.object[error.start]!r}, which is no character") from None
+        raise InputError(f"a text holds {error.object[error.start]!r}, which is not a valid character") from None
     if any("\0" in text for text in arguments):
         raise InputError("a value holds the character NUL")
     words = sizes[: len(arguments)]

@@ -53,7 +53,7 @@ class Shelf:
         found = (root / path_of(name)).resolve()
         if not found.is_relative_to(root):
             raise InputError(
-                f"{shown(name)}: is outside of the folder that this server may use, {root}",
+                f"{shown(name)}: is outside the folder that this server may use, {root}",
                 hint="melange mcp --folder names another",
             )
         return found
@@ -129,11 +129,11 @@ class ToolInput(BaseModel):
 
 class _OfService(ToolInput):
     service: str = Field("", description=f"The text of a service.yaml, for example:\n{_EXAMPLE}")
-    service_file: str = Field("", description="In place of service: the path of a service.yaml in the folder.")
+    service_file: str = Field("", description="Instead of service: the path of a service.yaml in the folder.")
     settings: dict[str, Any] = Field(
         {}, description="Keys of the service to override, for example {'workload.rate': 32}."
     )
-    quick: bool = Field(False, description="Plan by closed form alone: seconds, but nothing is simulated.")
+    quick: bool = Field(False, description="Plan by closed form only: seconds, no simulation.")
 
     of_folder: ClassVar[frozenset[str]] = frozenset({"service_file"})
 
@@ -163,8 +163,8 @@ class PlanInput(_OfService):
     of_folder: ClassVar[frozenset[str]] = frozenset({"service_file", "incumbent_file", "out"})
     only_reads: ClassVar[bool] = False
 
-    incumbent: str = Field("", description=f"The plan in force, whose fleet is kept where it costs no more. {_PLAN_ID}")
-    incumbent_file: str = Field("", description="In place of incumbent: a plan.json in the folder.")
+    incumbent: str = Field("", description=f"The current plan, whose fleet is kept if it costs no more. {_PLAN_ID}")
+    incumbent_file: str = Field("", description="Instead of incumbent: a plan.json in the folder.")
     drop_unservable: bool = Field(False, description="Plan for the remaining sizes when some cannot be served.")
     out: str = Field("", description="Also save the plan to this new file in the folder, such as plan.json.")
 
@@ -225,7 +225,7 @@ class ValidateInput(ToolInput):
     of_folder: ClassVar[frozenset[str]] = frozenset({"plan_file", "trace_file"})
 
     plan: str = Field("", description=_PLAN_ID)
-    plan_file: str = Field("", description="In place of plan: a plan.json in the folder.")
+    plan_file: str = Field("", description="Instead of plan: a plan.json in the folder.")
     trace_file: str = Field("", description="Replay this request log, a file in the folder, at the planned rate.")
     requests: int | None = Field(None, ge=2, le=1_000_000, description="Requests per run; default: 10000.")
     seeds: int | None = Field(None, ge=1, le=100, description="Runs, each with different requests; default: 5.")
@@ -248,7 +248,7 @@ class DeployInput(ToolInput):
     of_folder: ClassVar[frozenset[str]] = frozenset({"plan_file"})
 
     plan: str = Field("", description=_PLAN_ID)
-    plan_file: str = Field("", description="In place of plan: a plan.json in the folder.")
+    plan_file: str = Field("", description="Instead of plan: a plan.json in the folder.")
     to: str = Field(
         description="The target, for example kubernetes, docker, haproxy or nginx; an unknown one lists all."
     )

@@ -22,7 +22,10 @@ def with_word_on_bursts(plan: Plan) -> Plan:
     seen = plan.workload.burstiness
     if seen is None or seen <= _BURSTY:
         return plan
-    what = f"the traffic is bursty (gaps vary by {seen:.2g} times their mean), and Poisson arrivals (1) were simulated"
+    what = (
+        f"the traffic is bursty (coefficient of variation of the gaps: {seen:.2g}), but Poisson arrivals (1) were "
+        "simulated"
+    )
     caution = Caution("burstiness", f"{what}; use --burstiness {seen:.2g}, or replay a log with workload.trace")
     return replace(plan, cautions=(*plan.cautions, caution))
 
@@ -39,12 +42,12 @@ def with_word_on_redundancy(plan: Plan) -> Plan:
         loss = (
             "one failure stops the service"
             if markets != {"spot"}
-            else "one failure or its recall (spot) stops the service"
+            else "one failure or spot interruption stops the service"
         )
         message = f"{loss}; {_price_of_redundancy(plan)}"
     elif markets == {"spot"}:
         message = (
-            "every instance is spot, and the provider may take back all at once; --set offers.market=[on-demand,spot] "
+            "every instance is spot, and the provider may reclaim all at once; --set offers.market=[on-demand,spot] "
         )
         message += "also offers others, and plan.require keeps one of their types in the plan"
     else:

@@ -154,8 +154,7 @@ def _on_buckets(section: WorkloadSection, service: Service, edges: BucketsSectio
 def _check_buckets(name: str, section: WorkloadSection, own: Buckets, whole: Buckets) -> None:
     if own != whole:
         raise InputError(
-            f"classes.{name}.workload: a {section.source[0]} has buckets of its own, and they are not those of "
-            "workload",
+            f"classes.{name}.workload: a {section.source[0]} has its own buckets, which differ from those of workload",
             hint="set workload.buckets to the same edges, or give the class another source",
         )
 
@@ -175,19 +174,20 @@ def _check_engine(service: Service) -> None:
     is_able = name == "vllm" and (not release or number_of(release) >= number_of(_WITH_PRIORITY))
     if not is_able:
         raise InputError(
-            f"classes.{ordered}.priority: requests of an engine {service.engine.requirement} are taken as they come",
-            hint=f"engine: vllm ({_WITH_PRIORITY} or later) orders them; or remove priority: each class then needs "
-            "the room that it has without",
+            f"classes.{ordered}.priority: {service.engine.requirement} serves requests first come, first served",
+            hint=f"engine: vllm ({_WITH_PRIORITY} or later) supports priorities; or remove priority",
         )
 
 
 def _check_settings(service: Service) -> None:
     """Refuse settings that do not know classes, rather than pass over their limits."""
     if service.plan.budget_per_h is not None:
-        raise InputError("plan.budget_per_h: under a budget no class is put first", hint="leave it out, or classes")
+        raise InputError(
+            "plan.budget_per_h: priorities between classes do not work under a budget", hint="leave it out, or classes"
+        )
     if service.profile.simulate:
         raise InputError(
-            "profile.simulate: rates by simulation are found for one SLO", hint="leave it out: melange plan certifies"
+            "profile.simulate: simulated rates are for one SLO", hint="leave it out: melange plan certifies"
         )
 
 

@@ -16,6 +16,6 @@ def refuse_classes(service: Service | None, what: str) -> None:
     """
     if service is not None and service.classes:
         raise InputError(
-            f"classes: {what} does not take classes of requests yet",
-            hint="melange plan, validate and deploy do; or plan each class as a service of its own",
+            f"classes: {what} does not support request classes yet",
+            hint="melange plan, validate and deploy do; or plan each class as a separate service",
         )

@@ -40,7 +40,7 @@ def demand_of(
     kind, value = section.source
     if kind not in _OVER_TIME:
         raise InputError(
-            f"workload.{kind} says nothing of traffic over time",
+            f"workload.{kind} has no traffic over time",
             hint="name a log or tables: workload: {trace: requests.parquet, over: week}",
         )
     check_keys(section)
@@ -78,7 +78,9 @@ def demand_of(
 def _of_file(section: WorkloadSection, file: Path) -> Demand:
     for key in ("time_zone", "empty_windows", "window"):
         if getattr(section, key) is not None:
-            raise InputError(f"workload.{key}: a demand.json says it itself", hint="remove it, or read the log again")
+            raise InputError(
+                f"workload.{key}: a demand.json already contains it", hint="remove it, or read the log again"
+            )
     return Demand.read(file)
 
 
@@ -101,16 +103,16 @@ def check_keys(section: WorkloadSection) -> None:
         )
     if section.over is not None and kind not in _OVER_TIME:
         raise InputError(
-            f"workload.over needs {', '.join(_OVER_TIME.values())}: workload.{kind} says nothing of time",
+            f"workload.over needs {', '.join(_OVER_TIME.values())}: workload.{kind} has no times",
             hint="name a log: workload: {trace: requests.parquet, over: week}",
         )
     for key in ("time_zone", "empty_windows"):
         if getattr(section, key) is not None and section.over is None and kind != "rates":
-            raise InputError(f"workload.{key} is of traffic over time", hint="add over: week")
+            raise InputError(f"workload.{key} applies only to traffic over time", hint="add over: week")
     if kind == "rates":
         for key in ("window", "from", "to", "where", "columns", "format", "buckets"):
             if {"from": "start", "to": "end"}.get(key, key) in section.model_fields_set:
-                raise InputError(f"workload.{key} needs a trace, and workload.rates is a table")
+                raise InputError(f"workload.{key} needs a trace, but workload.rates is a table")
 
 
 def workload_over_time(demand: Demand, section: WorkloadSection) -> Workload:

@@ -61,11 +61,11 @@ def in_pools(
             raise
         if whole is None:
             raise why or error from error
-        return _with_word(whole, f"no two pools serve it: {error}")
+        return _with_word(whole, f"no pair of pools serves it: {error}")
     if whole is None:
         return found
     if is_free and (found.holds is False or found.cost_per_h >= whole.cost_per_h):
-        missed = "; they do not hold the SLO" if found.holds is False else ""
+        missed = "; they miss the SLO" if found.holds is False else ""
         return _with_word(whole, f"separate pools for prompts and tokens cost {found.cost_per_h:.2f} USD/h{missed}")
     return replace(found, aggregated_per_h=whole.cost_per_h)
 
@@ -85,7 +85,7 @@ def _pools(session: Session, *, quick: bool, burstiness: float | None) -> Disagg
     ):
         if is_given:
             raise InputError(
-                f"plan.disaggregate: pools are estimated, and profile.{key} is of replicas that do both",
+                f"plan.disaggregate: pools are estimated, but profile.{key} is for combined replicas",
                 hint=f"remove profile.{key}, or plan: {{disaggregate: false}}",
             )
     inputs, cautions = estimate_inputs(service, session.workload(), session.catalog, session.slo)

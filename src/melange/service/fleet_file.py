@@ -106,13 +106,13 @@ def refuse_own_aims(plan: PlanSection, place: str, source: Path) -> None:
     """
     if plan.budget_per_h is not None:
         raise InputError(
-            f"{place}: plan.budget_per_h asks for the most traffic within a budget, and services that share "
-            "pools are planned for all of theirs",
+            f"{place}: plan.budget_per_h maximizes traffic within a budget, but services with shared pools are "
+            "planned for all of their traffic",
             hint=f"remove it, or give all services one budget in {source}: plan: {{budget_per_h: ...}}",
         )
     if plan.objective == CARBON:
         raise InputError(
-            f"{place}: plan.objective: carbon is of a service by itself, and services that share pools are planned for "
-            "the least cost together",
+            f"{place}: plan.objective: carbon is for a single service; services with shared pools are planned "
+            "together for the lowest cost",
             hint="remove it, or set plan.carbon_price_per_kg, which counts emissions as a cost",
         )

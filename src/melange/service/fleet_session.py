@@ -93,7 +93,7 @@ class FleetSession:
         session = Session(self._file.path(entry), settings=[*self._more, *settings], listener=self._listener)
         if session.service is None:
             raise InputError(
-                f"{self.source}: services: {entry.file} is no service.yaml", hint="melange init writes one"
+                f"{self.source}: services: {entry.file} is not a service.yaml", hint="melange init writes one"
             )
         refuse_classes(session.service, f"{self.source}")
         refuse_own_aims(session.service.plan, entry.file, self.source)
@@ -185,7 +185,9 @@ class FleetSession:
                     factor[one.name] *= _MORE
                     continue
                 if plan.holds is False and apart[one.name].holds is not False:
-                    failed[one.name] = InfeasibleError(f"{one.name}: no fleet within its part of the pools holds")
+                    failed[one.name] = InfeasibleError(
+                        f"{one.name}: no fleet within its part of the pools meets the SLO"
+                    )
                     factor[one.name] *= _MORE
                     continue
                 plans[one.name] = plan
@@ -196,7 +198,7 @@ class FleetSession:
         names = ", ".join(failed) or "all services"
         reasons = [f"{name}: {error}" for name, error in failed.items()]
         raise InfeasibleError(
-            f"fleets that hold were not found within the pools for {names}",
+            f"no fleets that meet the SLO were found within the pools for {names}",
             reasons=reasons,
             hint="raise offers.max; --quick plans by closed form and simulates nothing",
         )
@@ -270,7 +272,7 @@ class FleetSession:
     def _ends(self, fitted: Fitted, pools: Pools) -> Ends:
         if not pools.names or len(fitted.members) > _MOST_EXCHANGED:
             return None
-        with self._task("asking what the next accelerator is worth"):
+        with self._task("computing the value of one more accelerator"):
             return exchanges(fitted.members, pools, fitted.fleets)
 
     def _joint(

@@ -48,7 +48,7 @@ def check_incumbent(incumbent: Plan, model: str) -> None:
     """
     if incumbent.model and model and incumbent.model != model:
         raise InputError(
-            f"--incumbent: is a plan for {incumbent.model}, and the service has {model}",
+            f"--incumbent: is a plan for {incumbent.model}, but the service has {model}",
             hint="give the current plan of this service, or leave out --incumbent",
         )
 
@@ -79,7 +79,7 @@ def _check_classes(service: Service | None, workload: Workload, place: str) -> N
     wanted = (DEFAULT_CLASS, *service.classes) if service is not None and service.classes else ()
     if service is not None and workload.buckets.classes != wanted:
         raise InputError(
-            f"{place} holds {_named(workload.buckets.classes)}, and the service has {_named(wanted)}",
+            f"{place} holds {_named(workload.buckets.classes)}, but the service has {_named(wanted)}",
             hint="make it again with melange workload service.yaml --out workload.json",
         )
 
@@ -183,4 +183,4 @@ def _check_offers(profile: Profile, place: str, service: Service, given: Mapping
 
 
 def _contradiction(key: str, wanted: object, place: str, found: object, hint: str = _HINT) -> InputError:
-    return InputError(f"{key}: the service asks for {wanted}, and {place} holds {found}", hint=hint)
+    return InputError(f"{key}: the service asks for {wanted}, but {place} holds {found}", hint=hint)

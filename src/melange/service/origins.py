@@ -26,7 +26,7 @@ def rates_of_rows(service: Service, origins: Mapping[str, OriginSection]) -> Arr
     kind, _ = service.workload.source
     if kind not in LOGS:
         raise InputError(
-            f"regions.origins: where chooses rows of a log, and the traffic is a {kind}",
+            f"regions.origins: where selects rows of a log, but the traffic is a {kind}",
             hint="give each origin a share",
         )
     whole = _counted(service, {})
@@ -34,7 +34,7 @@ def rates_of_rows(service: Service, origins: Mapping[str, OriginSection]) -> Arr
     found = sum(part.requests or 0 for part in parts)
     if whole.requests and found != whole.requests:
         raise InputError(
-            f"regions.origins: their rows are {found:,} requests, and the log has {whole.requests:,} "
+            f"regions.origins: their rows are {found:,} requests, but the log has {whole.requests:,} "
             f"({percent(found / whole.requests, 2)})",
             hint="each row must be of one origin: add an origin for the rest, or leave it out with workload.where",
         )
@@ -47,6 +47,6 @@ def _counted(service: Service, where: Mapping[str, object]) -> Workload:
     """The mean traffic of the rows that the service and an origin choose."""
     section = service.workload
     if both := sorted(set(where) & set(section.where or {})):
-        raise InputError(f"regions.origins: {both[0]!r} is chosen by workload.where already", hint="choose it once")
+        raise InputError(f"regions.origins: {both[0]!r} is already selected by workload.where", hint="select it once")
     chosen = {"where": {**(section.where or {}), **where} or None, "rate": None, "window": None}
     return workload_of(section.model_copy(update=chosen), service.path, None, lambda: model_of(service).max_context)

@@ -78,7 +78,7 @@ class RegionalSession:
         self._session.service = self._service = service.model_copy(update={"regions": None})
         if service.profile.source != ["estimate"]:
             raise InputError(
-                "regions: needs estimates: capacities depend on what the way leaves of the SLO",
+                "regions: needs estimates, since capacities depend on the SLO less the round trip",
                 hint="remove profile.source",
             )
         self._own: Trips = {}
@@ -89,8 +89,8 @@ class RegionalSession:
         for name in Options.__slots__:
             if name not in _FOLLOWED and getattr(self._options, name) != getattr(default, name):
                 raise InputError(
-                    f"plan.{name} is for one region, and regions: do not follow it",
-                    hint=f"remove it: they follow {', '.join(sorted(_FOLLOWED))}",
+                    f"plan.{name} is for one region and not supported with regions:",
+                    hint=f"remove it; supported: {', '.join(sorted(_FOLLOWED))}",
                 )
         for name, origin in self._origins.items():
             check_place(origin.at, self._own, f"regions.origins.{name}.at")
@@ -166,18 +166,18 @@ class RegionalSession:
         placed = [name for name in names if name and any(self._trip(at, name) is not None for at in starts)]
         if lost := sorted({one.offer.provider for one in whole.replica_types if one.offer.region not in placed}):
             cautions.append(
-                Caution("no-region", f"left out, as no table says how far they are: offers of {some_of(lost)}")
+                Caution("no-region", f"left out, since their round trips are unknown: offers of {some_of(lost)}")
             )
         if not placed:
             raise InputError(
-                "regions: none of the offers is in a region that a table of round trips knows",
+                "regions: no offer is in a region with known round trips",
                 hint="offers: {regions: [us-east-1, eu-central-1]}, or regions: {round_trips: own.csv}",
             )
         for name, origin in self._origins.items():
             for allowed in origin.allowed or ():
                 if allowed not in placed:
                     raise InputError(
-                        f"regions.origins.{name}.allowed: nothing is offered in {allowed!r}",
+                        f"regions.origins.{name}.allowed: no offers in {allowed!r}",
                         hint=f"regions with offers: {', '.join(placed)}",
                     )
         return {name: _of_region(whole, name) for name in placed}, cautions
@@ -197,11 +197,11 @@ class RegionalSession:
                 if origin.allowed is not None and region not in origin.allowed:
                     why.append(f"{region} is not allowed")
                 elif trip_s is None:
-                    why.append(f"no table says how far {region} is")
+                    why.append(f"the round trip to {region} is unknown")
                 elif limit := next((m for m in _WITH_WAY if m in slo.limits and slo.limits[m] <= trip_s), None):
                     word, most = limit.upper() if limit == "ttft" else limit, slo.limits[limit]
                     why.append(
-                        f"{region} is {trip_s * MS_PER_S:.0f} ms away, and {word} may take {most * MS_PER_S:.0f} ms"
+                        f"{region} is {trip_s * MS_PER_S:.0f} ms away, but {word} may take {most * MS_PER_S:.0f} ms"
                     )
                 else:
                     found[name][region] = trip_s
@@ -210,7 +210,7 @@ class RegionalSession:
         if reasons:
             lacking = [name for name, ways in found.items() if not ways]
             raise InfeasibleError(
-                f"no allowed region is near enough for {some_of(lacking)}",
+                f"no allowed region is close enough for {some_of(lacking)}",
                 reasons=reasons,
                 hint="allow more regions (regions.origins.NAME.allowed, offers.regions) or relax slo.ttft_ms",
             )
@@ -229,7 +229,7 @@ class RegionalSession:
             service = self._service.model_copy(
                 update={"offers": offers, "slo": SloSection.of(_less_the_way(slo, trip_s))}
             )
-            with self._task(f"estimating what {region} carries") as tell:
+            with self._task(f"estimating the capacity in {region}") as tell:
                 found = profile_of(service, self._session.workload(), self._session.catalog, tell)
             self._profiles[key] = _of_region(found, region)
         return self._profiles[key]
@@ -244,14 +244,14 @@ class RegionalSession:
             if not missing.any() or (self._options.drop_unservable and (rates[k] > 0)[~missing].any()):
                 continue
             part = float(rates[k][missing].sum() / rates[k].sum())
-            way = "; ".join(f"{region}: {trip_s * MS_PER_S:.0f} ms of way" for region, trip_s in trips.items())
+            way = "; ".join(f"{region}: {trip_s * MS_PER_S:.0f} ms round trip" for region, trip_s in trips.items())
             lacking.append(origin)
             reasons.append(f"{origin}: {part:.2%} of its requests fit nowhere within {slo} ({way})")
         if lacking:
             raise InfeasibleError(
                 f"no allowed region serves all requests of {some_of(lacking)}",
                 reasons=reasons,
-                hint="allow nearer regions, relax slo.ttft_ms, or plan for the rest: plan: {drop_unservable: true}",
+                hint="allow closer regions, relax slo.ttft_ms, or plan for the rest: plan: {drop_unservable: true}",
             )
 
     def _egress(self, region_of: list[str], workload: Workload) -> Array:
@@ -260,7 +260,7 @@ class RegionalSession:
         known = price if isinstance(price, dict) else {"default": price}
         if unnamed := sorted(set(known) - {*region_of, "default"}):
             raise InputError(
-                f"regions.egress_usd_per_gb: nothing is offered in {unnamed[0]!r}",
+                f"regions.egress_usd_per_gb: no offers in {unnamed[0]!r}",
                 hint=f"regions with offers: {', '.join(sorted(set(region_of)))}, or default",
             )
         per_byte = np.array([known.get(region, known.get("default", 0.0)) / GB for region in region_of])
@@ -338,7 +338,7 @@ class RegionalSession:
     def _closed_form(self, region: str, question: Question, instances: Array) -> Plan:
         plan = with_instances(question, instances.astype(np.int64))
         if plan is None or float((plan.load / (1 - question.options.headroom)).max()) > 1 + 1e-6:
-            raise SolverError(f"{region}: its fleet does not carry what is sent there", hint="this is a bug")
+            raise SolverError(f"{region}: its fleet cannot serve the requests routed to it", hint="this is a bug")
         return replace(plan, bound_per_h=None, gap=1.0, status="several regions")
 
     def _limits_for(self, profile: Profile, types: tuple[ReplicaType, ...], here: Positions, others: Array) -> Options:
@@ -367,7 +367,7 @@ class RegionalSession:
                 "offers": self._service.offers.model_copy(update={"regions": [region]}),
             }
         )
-        own._workload_file = Path("the requests that are sent there")  # no log is replayed: a region gets a part of it
+        own._workload_file = Path("the requests routed to it")  # no log is replayed: a region gets a part of it
         own.__dict__.update(slo=slo, options=question.options, _workload=question.workload, _profile=question.profile)
         return own
 

@@ -29,7 +29,7 @@ class OriginSection(BaseModel):
     def _one_part(self) -> OriginSection:
         if (self.share is None) == (self.where is None):
             both = "both" if self.share is not None else "neither"
-            raise ValueError(f"needs share, a part of the traffic, or where, its rows of the log; got {both}")
+            raise ValueError(f"needs share (its part of the traffic) or where (its rows of the log), got {both}")
         return self
 
 

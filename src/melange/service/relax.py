@@ -83,7 +83,7 @@ def relaxations(
     assert base.cost_per_h is not None
     if base.plan is not None and base.plan.options.objective == CARBON:
         raise InputError(
-            "what-if --save: plan.objective: carbon seeks the least emissions, whatever that costs",
+            "what-if --save: plan.objective: carbon minimizes emissions at any cost",
             hint="--change plan.objective=cost compares it with the cheapest plan",
         )
     session = open_session(())

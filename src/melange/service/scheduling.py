@@ -72,7 +72,7 @@ def over_time(service: Service, demand: Demand, options: Options, catalog: Catal
         )
     if section.rate is not None and not isinstance(section.rate, str):
         raise InputError(
-            f"workload.rate: {section.rate:g} is one rate, and a schedule has one for every window",
+            f"workload.rate: {section.rate:g} is one rate, but a schedule has one for every window",
             hint="leave it out, or name a statistic of an hour's windows: max, mean, p95",
         )
     workload = demand.workload()
@@ -107,7 +107,7 @@ def schedule_of(session: Session, service: Service, task: Task, *, quick: bool =
     if service.classes:
         with task("reading the traffic of the classes") as say:
             demand = demand_with_classes(service, demand, say)
-    with task("estimating what each replica type carries") as say:
+    with task("estimating the capacity of each replica type") as say:
         question = over_time(service, demand, session.options, session.catalog, say)
     with task("planning over time") as say:
         found = schedule_for(question, say)

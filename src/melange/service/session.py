@@ -226,7 +226,7 @@ class Session:
 
         question, observed = self.question(), self.observed()
         if reason := too_large(question):
-            raise InputError(f"nothing can be certified: {reason}", hint="--quick plans by closed form")
+            raise InputError(f"cannot certify: {reason}", hint="--quick plans by closed form")
         with self._task("simulating plans") as tell, compilation_told(tell):
             found = certified_plan(self.service, question, burstiness, observed, incumbent, tell)
         return self._finished(with_word_on_bursts(found) if observed is None and burstiness is None else found)
@@ -263,7 +263,7 @@ class Session:
         from melange.service.stages import subject_of
 
         if self.service is None:
-            raise InputError("measure: a replica type belongs to a service", hint="give the service.yaml")
+            raise InputError("measure: a service is needed for its replica types", hint="give the service.yaml")
         return subject_of(self.service, self.slo, self._workload, self.catalog, name)
 
     def observed(self) -> Arrivals | None:
@@ -353,7 +353,7 @@ class Session:
             return self._release[1]
         service, workload = self._needed(), self._workload
         verb = "simulating" if service.is_simulated else "estimating"
-        with self._task(f"{verb} what each replica type carries") as tell:
+        with self._task(f"{verb} the capacity of each replica type") as tell:
             return profile_of(service, workload, self.catalog, tell)
 
     def _given_profile(self) -> Profile:

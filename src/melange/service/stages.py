@@ -62,7 +62,7 @@ def _workload_in(
     buckets = section.buckets.to_buckets()
     given = buckets if "buckets" in section.model_fields_set else None
     if given is not None and kind in {"file", "metrics"}:
-        raise InputError(f"workload.buckets: a {kind} has buckets of its own", hint="remove buckets")
+        raise InputError(f"workload.buckets: a {kind} has its own buckets", hint="remove buckets")
     request_rate = section.rate if isinstance(section.rate, float | int) else None
     check_keys(section)
     if has_demand(section):
@@ -162,7 +162,7 @@ def offers_of(service: Service, catalog: Catalog) -> tuple[tuple[Offer, ...], tu
     )
     if not selected.offers:
         raise InputError(
-            "offers: nothing to rent: no offer matches all of gpus, providers, regions and markets",
+            "offers: no offer matches all of gpus, providers, regions and markets",
             hint="melange catalog offers --gpu ... shows what there is",
         )
     offers, changed = _at_own_prices(section, selected)
@@ -258,12 +258,12 @@ def _only_for_estimates(service: Service) -> None:
     given += [f"engine.{key}" for key in sorted(service.engine.model_fields_set - {"name", "version"})]
     if given:
         raise InputError(
-            f"{given[0]} {_VERB.get(given[0], 'is for')} estimates, and profile.source names none",
+            f"{given[0]} {_VERB.get(given[0], 'is for')} estimates, but profile.source names none",
             hint="profile: {source: [measured.json, estimate], ...}",
         )
     if service.variants:
         raise InputError(
-            "variants are estimated, and profile.source names no estimate",
+            "variants are estimated, but profile.source names no estimate",
             hint="profile: {source: [measured.json, estimate]}",
         )
 

@@ -34,7 +34,7 @@ def stay_or_switch(
     if kept is not None and not quick and not why_not_simulated(kept.question, kept.instances > 0):
         kept = with_simulation(kept, observed=session.observed())
         if kept.holds is False:
-            kept, reason = None, "the current fleet is not shown to meet the SLO on the traffic now"
+            kept, reason = None, "the current fleet is not shown to meet the SLO at the current traffic"
     start_up_s = start_up_of(service)
     settings = service.switching.to_switching(ScheduleOptions().start_up_s if start_up_s is None else start_up_s)
     decision = decide_switch(found, kept, reason, incumbent, settings)

@@ -162,7 +162,7 @@ class ClassSection(Section):
         except InputError as error:
             raise ValueError(f"{error}; for example slo: {{latency_ms: 600000}}") from None
         if not slo.is_on_requests or slo.target >= 1:
-            raise ValueError("with classes limits bind each request by itself, and some may miss: attainment: 0.99")
+            raise ValueError("with classes, limits apply to each request, and some may miss: attainment: 0.99")
         return section
 
     @field_validator("deadline")
@@ -188,7 +188,7 @@ class ClassSection(Section):
 def check_classes(classes: dict[str, ClassSection]) -> dict[str, ClassSection]:
     """Refuse names that mean something else, and shares that leave nothing for the first class."""
     if DEFAULT_CLASS in classes:
-        raise ValueError(f"{DEFAULT_CLASS} is what requests of no other class are called; its limits are slo's")
+        raise ValueError(f"{DEFAULT_CLASS} is the name of requests of no other class; their limits are in slo")
     if len(classes) >= _MOST_CLASSES:
         raise ValueError(f"at most {_MOST_CLASSES - 1} classes are planned for, got {len(classes)}")
     for name in classes:
@@ -197,7 +197,7 @@ def check_classes(classes: dict[str, ClassSection]) -> dict[str, ClassSection]:
     total = sum(one.share or 0.0 for one in classes.values())
     if total > 1 - _LEAST_SHARE:
         raise ValueError(
-            f"shares must leave at least {_LEAST_SHARE:g} for the requests that slo is about, got {total:g} in all"
+            f"shares must leave at least {_LEAST_SHARE:g} for the requests of no class, got {total:g} in all"
         )
     return classes
 
@@ -209,7 +209,7 @@ def slo_of(section: SloSection, classes: dict[str, ClassSection]) -> Slo:
         return slo
     if not slo.is_on_requests or slo.target >= 1:
         raise InputError(
-            "slo: with classes limits bind each request by itself, and some may miss",
+            "slo: with classes, limits apply to each request, and some may miss",
             hint="remove slo.statistic, and set slo.attainment below 1",
         )
     first = RequestClass(name=DEFAULT_CLASS, slo=slo)

@@ -138,7 +138,7 @@ def rate_variant(session: Session, change: str) -> Variant:
     statistic = _service(session).workload.rate
     if isinstance(statistic, str):
         raise InputError(
-            f"--rate {change}: the service plans for {statistic} of its log, which has no multiple",
+            f"--rate {change}: the service plans for {statistic} of its log, which cannot be scaled",
             hint=f"give requests/s: --rate {session.workload().total_rate * factor:.4g}",
         )
     return _at_rate(session.workload().total_rate * factor, f"rate {change}")
@@ -163,7 +163,7 @@ def without_variant(session: Session, name: str) -> Variant:
         left = [value for value in values if value.casefold() != name.casefold()]
         if len(left) < len(values):
             if not left:
-                raise InputError(f"--without {name}: nothing else is offered")
+                raise InputError(f"--without {name}: no offers are left")
             return Variant(label=f"without {name}", settings=(_setting(f"offers.{key}", left),))
     known = sorted({one.offer.accelerator for one in types} | {one.offer.provider for one in types} - {""})
     raise InputError(
@@ -187,7 +187,7 @@ def together(variants: Sequence[Variant]) -> Variant:
             if key in _MERGED and key in value_by_key:
                 value = _merged(value_by_key[key], value)
             elif value_by_key.get(key, value) != value:
-                raise InputError(f"{key} is {value_by_key[key]} in one and {value} in another: they have no sum")
+                raise InputError(f"{key} is {value_by_key[key]} in one and {value} in another: they cannot be combined")
             value_by_key[key] = value
     settings = tuple(f"{key}={value}" for key, value in value_by_key.items())
     return Variant(label="all of them", settings=settings)
@@ -208,5 +208,5 @@ def _setting(key: str, value: Any) -> str:
 
 def _service(session: Session) -> Any:
     if session.service is None:
-        raise InputError(f"{session.source}: what-if changes a service", hint="give a service.yaml")
+        raise InputError(f"{session.source}: what-if needs a service", hint="give a service.yaml")
     return session.service

@@ -149,7 +149,7 @@ def _grid(plan: Plan) -> str:
         cells = "".join(_cell(plan, used, letters, i, o) for o in columns)
         body.append(f"<tr><th scope=row>{escape(edge('input', i))}</th>{cells}</tr>")
     about = (
-        "Where each request size goes: letters of the fleet, the fuller the color the more requests. "
+        "Where each request size goes: letters of the fleet, a stronger color means more requests. "
         "Rows: input tokens up to; columns: output tokens up to."
     )
     return (

@@ -24,7 +24,7 @@ _LIMITS = {
     "latency": ("Latency [ms]", (100.0, 600_000.0)),
 }
 _STATISTICS = {
-    "requests": "of each request by itself",
+    "requests": "of each request",
     "mean": "of the mean",
     "p50": "of the median",
     "p90": "of the 90th percentile",

@@ -76,7 +76,7 @@ def document(
         '<div id="right"><section id="result" aria-label="The answer">'
         '<p class="sr" role="status" aria-live="polite" id="said"></p>'
         '<div class="bar"><span id="state" class="dim">Planning ...</span><span class="buttons">'
-        '<label class="auto"><input type="checkbox" id="auto" checked> certify by itself</label>'
+        '<label class="auto"><input type="checkbox" id="auto" checked> certify automatically</label>'
         '<button type="button" id="certify">Certify now</button>'
         '<button type="button" id="cancel" hidden>Cancel</button>'
         '<button type="button" id="pin">Pin this plan</button></span></div>'
@@ -109,7 +109,7 @@ def _what_if() -> str:
     )
     return (
         f'<form id="ask"><p class="presets" role="group" aria-label="Examples">{presets}</p>{fields}'
-        '<p class="hint">Several of a kind: separated by semicolons. Each is answered by itself, then all together.</p>'
+        '<p class="hint">Separate several values by semicolons. Each is answered alone, then all together.</p>'
         f"{_actions('what-if', 'Answer', 'simulate each (minutes)')}</form>"
         '<div id="what-if" class="part"></div>'
     )
@@ -117,7 +117,7 @@ def _what_if() -> str:
 
 def _long(name: str, action: str, simulated: str) -> str:
     limits = (
-        '<p class="hint">All services as their files have them: the choices on the left are of one of them.</p>'
+        '<p class="hint">All services as in their files: the choices on the left apply to one of them.</p>'
         '<div class="row"><label for="pool-limits">What all services together may rent</label>'
         '<input type="text" id="pool-limits" placeholder="as in the file; L40S:6, H100-80GB:4" autocomplete="off" '
         'spellcheck="false"></div>'
@@ -153,7 +153,7 @@ def _export() -> str:
         f'<form id="deploy"><div class="row"><label for="target">Manifests for</label>'
         f'<select id="target">{targets}</select>'
         f'</div><ul class="hint" id="target-about">{about}</ul>'
-        '<div class="row"><label for="options">Options, KEY=VALUE, one a line</label>'
+        '<div class="row"><label for="options">Options, KEY=VALUE, one per line</label>'
         '<textarea id="options" rows="2" spellcheck="false"></textarea></div>'
         '<p class="actions"><button type="submit">Write the files</button>'
         '<span class="dim" id="deploy-state" role="status"></span></p></form><div id="files" class="part"></div>'

@@ -79,7 +79,7 @@ class Opened:
         for setting in self.with_choices(settings):
             apply_setting(content, setting)
         written = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
-        return f"# Place it beside {self.path.name}, whose file names it keeps. The same as: {command}\n{written}"
+        return f"# Keep it beside {self.path.name}, where its file names are valid. The same as: {command}\n{written}"
 
     def command(self, verb: str, settings: Sequence[str], *flags: str) -> str:
         """The command line that gives an answer, quoted for a shell."""
@@ -114,7 +114,7 @@ def opened(source: Path, settings: Sequence[str] = (), logs: Sequence[Path] = ()
     for one in found.service_by_name.values() or (found,):
         if one.service().regions is not None:
             raise InputError(
-                f"{one.words}: has regions:, and the page shows one fleet",
+                f"{one.words}: has regions:, but the page shows one fleet",
                 hint="melange plan plans a fleet for each region",
             )
     return found

@@ -202,7 +202,7 @@ def _add_page(app: FastAPI, now: Callable[[], _Running], token: str) -> None:
         given = dict(parse_qsl((await request.body()).decode(errors="replace"))).get("token", "")
         query = str(request.url.query)
         if not token or not is_same(given, token):
-            return log_in_page(query, "This is not the token.")
+            return log_in_page(query, "Wrong token.")
         response = RedirectResponse(f"/?{query}" if query else "/", 303)
         # Lax: a link to a state that somebody sent opens it. The answers ask for a header that no other site can send.
         response.set_cookie(
@@ -291,7 +291,7 @@ def _add_long_work(app: FastAPI, now: Callable[[], _Running]) -> None:
         server = now()
         fleet = server.states.opened
         if not fleet.is_fleet:
-            raise InputError("no services share pools here", hint="melange ui fleet.yaml")
+            raise InputError("this page has no services with shared pools", hint="melange ui fleet.yaml")
         chosen = [] if wanted.limits is None else [f"offers.max={json.dumps(wanted.limits)}"]
         flags = _quick(wanted.is_simulated)
         settings = [f"--set={one}" for one in fleet.with_choices(chosen)]

@@ -59,7 +59,7 @@ class States:
         services = self.opened.service_by_name
         if not services:
             if name:
-                raise InputError("this page is of one service, and the address names another")
+                raise InputError("this page shows one service, but the address names another")
             return self.opened
         if name and name not in services:
             raise InputError(f"the fleet has no service {name[:60]!r}", hint=f"choose from: {', '.join(services)}")
@@ -74,7 +74,7 @@ class States:
         number, _, name = traffic.partition("/")
         place = Path(self._uploads.name) / number / name
         if not (_ID.fullmatch(number) and _NAME.fullmatch(name) and place.is_file()):
-            raise InputError(f"no log {traffic[:60]!r} is here", hint="upload it again")
+            raise InputError(f"there is no log {traffic[:60]!r}", hint="upload it again")
         return str(place), name
 
     def place_for_upload(self, name: str) -> tuple[Path, str]:
@@ -87,7 +87,7 @@ class States:
         """
         if not _NAME.fullmatch(name):
             raise InputError(
-                f"{name[:60]!r} is no name for a log here",
+                f"{name[:60]!r} is not a valid name for a log",
                 hint="letters, digits, '.', '_' and '-', at most 100; rename the file",
             )
         folders = sorted(Path(self._uploads.name).iterdir(), key=lambda one: one.stat().st_mtime)

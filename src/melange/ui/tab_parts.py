@@ -36,7 +36,9 @@ def what_if_html(found: Json) -> str:
             )
             for one in relaxed
         ]
-        caption = f"What would save as much, {kind}: the smallest change of each kind that does, or the largest tried"
+        caption = (
+            f"What would save this much, {kind}: the smallest sufficient change of each kind, or the largest tried"
+        )
         parts.append(folding_table(_OF_SAVINGS, savings, caption=caption))
     return "".join(parts)
 
@@ -50,7 +52,7 @@ def pinned_html(summaries: Sequence[tuple[str, Mapping[str, object]]]) -> str:
         ("USD per month", [_number(one["cost_per_h"], H_PER_MONTH, 0) for _, one in summaries]),
         ("USD per million tokens", [_number(one["usd_per_mtok"], digits=3) for _, one in summaries]),
         ("Met the SLO", [_held(one) for _, one in summaries]),
-        ("How it is known", [str(one["kind"]) for _, one in summaries]),
+        ("Basis", [str(one["kind"]) for _, one in summaries]),
         ("Fleet", [_fleet(one) for _, one in summaries]),
     ]
     head = ("", *(label for label, _ in summaries))

@@ -62,7 +62,7 @@ def check_visitors(app: FastAPI, token: str) -> None:
         """Refuse, or answer."""
         path = request.url.path
         if is_from_elsewhere(request) or (path.startswith("/api/") and PAGE_HEADER not in request.headers):
-            response: Response = JSONResponse({"detail": "only the page itself may ask this"}, 403)
+            response: Response = JSONResponse({"detail": "only the page itself may send this request"}, 403)
         elif path != LOG_IN and not path.startswith("/static/") and not is_known(request, token):
             is_page = path == "/" and request.method == "GET"
             response = log_in_page(str(request.url.query)) if is_page else JSONResponse({"detail": "log in first"}, 401)

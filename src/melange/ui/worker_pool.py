@@ -76,7 +76,7 @@ class WorkerPool:
 
     async def _run_at(self, at: int, weight: int, job: Callable[[], _ResultT]) -> _ResultT:
         if self._waiting >= _MOST_WAITING:
-            raise BusyError("too many people ask at once", hint="try again in a few seconds")
+            raise BusyError("too many requests at once", hint="try again in a few seconds")
         self._waiting += 1
         self._busy[at] += weight
         process = self._processes[at]
@@ -87,7 +87,7 @@ class WorkerPool:
                 self._processes[at] = self._started()
                 process.shutdown(wait=False)
             raise InputError(
-                "this took more memory than the page allows", hint="raise --memory, or ask the command line"
+                "this needs more memory than the page allows", hint="raise --memory, or use the command line"
             ) from error
         finally:
             self._waiting -= 1

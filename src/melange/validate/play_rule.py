@@ -74,7 +74,7 @@ def play_rule(
         Types whose steps are not known, or no SLO to meet.
     """
     if profile.slo is None:
-        raise InputError("the profile says no SLO, so nothing can be said to meet it")
+        raise InputError("the profile has no SLO to simulate for")
     names = [one.name for one in profile.replica_types]
     history = history_as_sent(schedule.deferred, demand, schedule.over)
     shape = (len(history), *demand.buckets.shape)
@@ -101,7 +101,7 @@ def _stretches(history: History, scaled: Array, seed: int) -> list[_Stretch]:
     """The windows that are played; each has a known one before it."""
     able = np.flatnonzero(history.is_known[1:] & history.is_known[:-1]) + 1
     if not len(able):
-        raise InputError("demand: no two windows in a row are known")
+        raise InputError("demand: no two consecutive windows are known")
     able = able[history.rates[able].sum(axis=1) > 0]
     step = scaled[able] - scaled[able - 1]
     total = history.rates.sum(axis=1)[able]

@@ -74,7 +74,7 @@ def planned_part(log: Arrivals, part_s: tuple[float, float], rate: float) -> tup
     length_s, whole_s = end_s - start_s, float(log.arrival_s[-1] - log.arrival_s[0])
     if length_s > whole_s * (1 + _SAME_RATE):
         raise InputError(
-            f"the plan is made for {lasting(length_s)} of a log, and this log lasts {lasting(whole_s)}",
+            f"the plan is made for {lasting(length_s)} of a log, but this log lasts {lasting(whole_s)}",
             hint="give a longer log",
         )
     starts = np.append(start_s, np.arange(start_s % length_s, whole_s, length_s)) + log.arrival_s[0]

@@ -92,9 +92,9 @@ def clock_cautions(rows: Rows) -> tuple[Caution, ...]:
     return (
         Caution(
             "clock-runs-back",
-            f"{log.place}: times without a zone run back by {lasting(-float(step_s[at]))}, from {before} to {after}"
-            f"{times}. They count as UTC. If they are local times at the end of daylight saving time, one hour has the "
-            "requests of two: write times in UTC or with their offset",
+            f"{log.place}: times without a zone run back by {lasting(-float(step_s[at]))}, from {before} to "
+            f"{after}{times}. They count as UTC. If they are local times at the end of daylight saving time, one hour "
+            "contains the requests of two: write times in UTC or with their offset",
         ),
     )
 

@@ -65,8 +65,8 @@ class Cycle:
         return (
             Caution(
                 "filled-hours",
-                f"of {count} of the {len(self)} hours of a {self.over} nothing was seen (first: {first}): they are "
-                "planned for as the same hour of the other days; a longer log would tell",
+                f"of {count} of the {len(self)} hours of a {self.over} there is no data (first: {first}): they are "
+                "planned like the same hour of the other days; a longer log would cover them",
             ),
         )
 

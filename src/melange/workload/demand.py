@@ -276,7 +276,7 @@ def zone_of(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
         raise InputError(
-            f"workload.time_zone: {name!r} is no time zone that is known here",
+            f"workload.time_zone: {name!r} is not a known time zone",
             hint="an IANA name such as Europe/Berlin or America/New_York, or UTC",
         ) from error
 

@@ -76,7 +76,7 @@ def read_demand_tables(
     has_dates = origin_s > _FIRST_DATE_S
     if time_zone is not None and not has_dates:
         raise InputError(
-            f"{rates}: workload.time_zone needs dates, and its clock starts at {origin_s:g} s",
+            f"{rates}: workload.time_zone needs dates, but its times start at {origin_s:g} s",
             hint="leave the time zone out: hours are then counted from the first window",
         )
     upper = Caution(
@@ -143,7 +143,7 @@ def _table(path: Path, columns: Mapping[str, Sequence[str]]) -> list[_Row]:
 
 _WANTED = {
     "start": "seconds or a date and time",
-    "rate": "a number >= 0, or empty where nothing is known",
+    "rate": "a number >= 0, or empty if unknown",
     "input": "a whole number >= 1",
     "output": "a whole number >= 1",
     "share": "a number from 0 to 1",
@@ -193,13 +193,13 @@ def _windows(rows: Sequence[_Row], place: str) -> tuple[float, float, Array]:
     check_window(window_s)
     reach_s = float(starts[-1] - starts[0])
     if reach_s > 3 * 366 * S_PER_DAY:
-        raise InputError(f"{place}: its windows reach over {lasting(reach_s)}: at most three years are read")
+        raise InputError(f"{place}: its windows span {lasting(reach_s)}, but at most three years are supported")
     offsets = (starts - starts[0]) / window_s
     off = np.flatnonzero(np.abs(offsets - np.round(offsets)) > 1e-6)
     if len(off):
         row = ordered[int(off[0])]
         raise InputError(
-            f"{place}:{row.line}: begins at {row.values['start']:g} s, which is no whole number of windows of "
+            f"{place}:{row.line}: begins at {row.values['start']:g} s, which is not a whole number of windows of "
             f"{window_s:g} s after the first row"
         )
     places = np.round(offsets).astype(np.int64)

@@ -231,7 +231,7 @@ def open_files(connection: Any, files: Sequence[Path], place: str) -> Log:
                 )
             columns = dict.fromkeys(key for one in objects for key in one)
             if broken := [name for name in columns if UNPRINTABLE.search(name)]:
-                raise InputError(f"{files[0]}: the name {broken[0][:60]!a} of a field holds what is no character")
+                raise InputError(f"{files[0]}: the name {broken[0][:60]!a} of a field contains an invalid character")
             texts = {key for one in objects for key, value in one.items() if isinstance(value, str)}
             numbers = [name for name in columns if name not in texts]
             kind = "json" if is_array(files[0]) else kind

@@ -92,8 +92,8 @@ def fetch(url: str, is_log: Callable[[Path], bool], progress: Progress | None = 
     scheme, _, rest = url.partition("://")
     if (store := STORES.get(scheme)) is None:
         raise InputError(
-            f"{url}: {scheme}:// is not read",
-            hint="download the file, or use an s3:// or gs:// address: other stores have one too (AWS_ENDPOINT_URL)",
+            f"{url}: {scheme}:// is not supported",
+            hint="download the file, or use an s3:// or gs:// address: other stores have one, too (AWS_ENDPOINT_URL)",
         )
     if "@" in rest.partition("/")[0]:
         raise InputError(f"{scheme}:// addresses must not hold credentials", hint=store.credentials)

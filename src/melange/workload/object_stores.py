@@ -151,8 +151,8 @@ STORES = {
                     re.IGNORECASE,
                 ),
                 "access is denied",
-                "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; the right to list and to get is "
-                "needed",
+                "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; permission to list and to get "
+                "objects is needed",
             ),
         ),
         hint="check the address, the network, AWS_REGION and AWS_ENDPOINT_URL",
@@ -165,13 +165,13 @@ STORES = {
         refusals=(
             Refusal(
                 re.compile("OAuth2 access token|ServiceAccountCredentials"),
-                "no credentials that can be used",
+                "no usable credentials",
                 "export GOOGLE_APPLICATION_CREDENTIALS=key.json, or: gcloud auth application-default login",
             ),
             Refusal(
                 re.compile(r"PERMISSION_DENIED|UNAUTHENTICATED|\b40[13]\b"),
                 "access is denied",
-                "check GOOGLE_APPLICATION_CREDENTIALS; the role Storage Object Viewer is enough",
+                "check GOOGLE_APPLICATION_CREDENTIALS; the role Storage Object Viewer suffices",
             ),
             Refusal(
                 re.compile(r"NoSuchBucket|NOT_FOUND.*ListObjects", re.DOTALL),

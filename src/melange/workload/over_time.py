@@ -83,7 +83,7 @@ def read_demand(
         layout = find_layout(log.fields, naming, place=log.place)
         if layout.arrival is None:
             raise InputError(
-                f"{log.place}: no arrival times, so nothing is known of its traffic over time",
+                f"{log.place}: no arrival times, so its traffic over time is unknown",
                 hint="name the column: columns: {arrival: ..., input: ..., output: ...}",
             )
         rows = select_rows(log, layout)
@@ -147,7 +147,7 @@ def _demand(
     place = rows.log.place
     if time_zone is not None and not counts.has_dates:
         raise InputError(
-            f"{place}: workload.time_zone needs dates, and its clock starts at {counts.stretch.start_s:g} s",
+            f"{place}: workload.time_zone needs dates, but its times start at {counts.stretch.start_s:g} s",
             hint="leave the time zone out: hours are then counted from the first request",
         )
     covered = counts.covered_s
@@ -206,8 +206,8 @@ def with_cautions(demand: Demand, place: str, more: tuple[Caution, ...] = (), se
             Caution(
                 "missing-windows",
                 f"{place}: {int(missing.sum()):,} of {len(demand):,} windows of {lasting(demand.window_s)} are "
-                f"missing (first: {demand.label(int(np.argmax(missing)))}); they are left out, and not taken for "
-                "hours without traffic; workload.empty_windows: zero says that empty windows are those",
+                f"missing (first: {demand.label(int(np.argmax(missing)))}); they are left out, not counted as zero "
+                "traffic; set workload.empty_windows: zero if they had none",
             )
         )
     return replace(demand, cautions=(*demand.cautions, *said))

@@ -188,7 +188,7 @@ def _hashes(value: Any, place: str) -> list[int]:
     if value is None:
         return []
     if not isinstance(value, list) or any(isinstance(one, list | dict | bool | float) for one in value):
-        raise InputError(f"{place}: must be a list of whole numbers or texts, got {str(value)[:60]!r}")
+        raise InputError(f"{place}: must be a list of whole numbers or strings, got {str(value)[:60]!r}")
     return [one if isinstance(one, int) and abs(one) < 2**62 else hash(str(one)) >> 2 for one in value]
 
 
@@ -203,7 +203,7 @@ def _block_tokens(lists: Sequence[Sequence[int]], inputs: npt.NDArray[np.int64],
     best = sizes[int(np.argmin(off))]
     if min(off) > 0.1 * counts[known].sum():
         raise InputError(
-            f"{place}: the number of blocks does not follow from the prompts' lengths",
+            f"{place}: the number of blocks does not match the prompts' lengths",
             hint="every block but the last must have as many tokens as another",
         )
     return best

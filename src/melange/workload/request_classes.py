@@ -102,5 +102,5 @@ def _reuse(workloads: list[Workload]) -> tuple[PrefixReuse | None, tuple[Caution
     rows = workloads[0].buckets.shape[0]
     share = np.concatenate([np.zeros(rows) if one is None else one.reusable_share for one in found])
     differ = any(one is not None and not np.array_equal(one.kept, first.kept) for one in found)
-    what = "what a prefix cache keeps is known by class, and one cache serves all: the first class's curve is used"
+    what = "prefix cache hits are known by class, but one cache serves all classes: the first class's curve is used"
     return replace(first, reusable_share=share), (Caution("prefix-reuse", what),) if differ else ()

@@ -178,7 +178,7 @@ def _with_clock(
     except InputError as error:
         if is_named:
             raise
-        cautions = (*cautions, Caution("prefixes-unread", f"{error}; what prompts share is not counted on"))
+        cautions = (*cautions, Caution("prefixes-unread", f"{error}; shared prefixes are ignored"))
     return replace(
         workload,
         cautions=cautions,

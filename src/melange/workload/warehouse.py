@@ -111,7 +111,7 @@ def _refuse_secrets(connection: str) -> None:
         parts = urlsplit(connection)
         password, query = parts.password, parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:
-        raise InputError("workload.connection is no URL", hint=hint) from None
+        raise InputError("workload.connection is not a URL", hint=hint) from None
     if password and _VARIABLE.sub("", unquote(password)):
         raise InputError("workload.connection must not hold a password", hint=hint)
     for key, value in query:

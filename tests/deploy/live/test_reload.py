@@ -54,7 +54,7 @@ def test_a_new_plan_is_taken_up_and_no_stream_is_dropped(tmp_path: Path) -> None
             thread.join()
             assert stream[0].status == 200
             assert stream[0].json["usage"]["completion_tokens"] == 9
-            balancer.await_line("finishing what came before")
+            balancer.await_line("finishing earlier requests")
             kept.request("POST", "/v1/completions", body)
             answer = kept.getresponse()
             assert answer.status == 200

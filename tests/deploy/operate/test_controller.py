@@ -106,7 +106,7 @@ def test_a_log_of_another_plan_is_refused(tmp_path: Path) -> None:
     log = tmp_path / "state" / "log.jsonl"
     outcome = CliRunner().invoke(app, ["operate", str(other), "--replay", str(log)])
     assert isinstance(outcome.exception, InputError)
-    assert "is of the plan" in str(outcome.exception)
+    assert "is for the plan" in str(outcome.exception)
     outcome = CliRunner().invoke(app, ["operate", str(other), "--replay", str(other)])
     assert "not a log" in str(outcome.exception)
 

@@ -114,8 +114,8 @@ def test_a_server_that_ends_while_it_starts_is_a_failure(processes: ProcessDrive
         assert time.monotonic() < end_s
         told |= {name: one.failures for name, one in processes.look(time.time()).items() if one.failures}
         time.sleep(0.05)
-    assert "ended while it started" in told["bad"][0]
-    assert "no command" in told["none"][0]
+    assert "exited during startup" in told["bad"][0]
+    assert "no start command" in told["none"][0]
     assert processes.look(time.time()) == {}
 
 
@@ -168,7 +168,7 @@ def test_a_program_looks_and_acts(tmp_path: Path) -> None:
         ("print('{}')", "the key 'fleet'"),
         ('print(\'{"fleet": {"L4": {"redy": 1}}}\')', "redy"),
         ("print('{')", "JSON"),
-        ("raise SystemExit('no credentials')", "ended with 1 on 'look': no credentials"),
+        ("raise SystemExit('no credentials')", "exited with 1 on 'look': no credentials"),
         ("import time; time.sleep(9)", "no answer to 'look' within 1 s"),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_server_that_refuses_is_said(cluster: tuple[ApiServer, Plan]) -> None:
     server, plan = cluster
     driver = driver_of(server, plan)
     server.refuses.add(PODS.format("default"))
-    with pytest.raises(MelangeError, match="look at Deployments and pods: 403"):
+    with pytest.raises(MelangeError, match="list Deployments and pods: 403"):
         driver.look(1.0)
     with pytest.raises(InputError, match="no Deployment of melange"):
         KubernetesDriver(Clients(server.url), "elsewhere", plan.replica_types, "other").look(1.0)

@@ -70,7 +70,7 @@ def test_a_balancer_of_another_plan_is_said(site: tuple[str, Answers, list[str]]
     """Its sizes are others; and so is one that refuses the key, or is not there."""
     url, answers, _ = site
     answers["/workload.json"] = lambda _: (200, small_plan().workload.at_rate(3.0).dumps().replace("1000", "2000"))
-    with pytest.raises(MelangeError, match="other sizes"):
+    with pytest.raises(MelangeError, match="other request sizes"):
         BalancerTraffic([url], BUCKETS).read(0.0, 60.0)
     answers["/workload.json"] = lambda _: (401, '{"error": "an API key is required"}')
     with pytest.raises(MelangeError, match="401: an API key is required"):
@@ -138,12 +138,12 @@ def test_a_log_is_read_for_its_last_window(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        ([], "say where the traffic is read"),
-        (["--balancer", "http://a", "--log", "b"], "say where the traffic is read"),
+        ([], "the source of the traffic is missing"),
+        (["--balancer", "http://a", "--log", "b"], "the source of the traffic is missing"),
         (["--balancer", "http://a", "--driver", "magic"], "magic"),
-        (["--balancer", "http://a", "--driver", "files"], "say where the manifests go"),
+        (["--balancer", "http://a", "--driver", "files"], "the output folder is missing"),
         (["--balancer", "http://a", "--driver", "command"], "must name a program"),
-        (["--balancer", "http://a", "--driver", "process"], "say how servers are started"),
+        (["--balancer", "http://a", "--driver", "process"], "the start commands are missing"),
         (["--balancer", "http://a", "--floor", "T9=1"], "T9"),
         (["--balancer", "http://a", "--floor", "l4=x"], "must be NAME=N or N"),
         (["--balancer", "http://a", "--window", "0"], "window_s must be > 0"),

@@ -313,7 +313,7 @@ def test_a_log_is_uploaded(visit: Callable[..., Any], page: Any) -> None:
     tab = visit()
     before = answer(tab)
     tab.set_input_files("#upload", page.folder / "log.csv")
-    tab.wait_for_selector("#upload-state:has-text('is here')")
+    tab.wait_for_selector("#upload-state:has-text('is uploaded')")
     assert answer(tab)["text"] != before["text"]
     again = visit(tab.url.partition("?")[2])
     assert answer(again)["cost"] == answer(tab)["cost"]

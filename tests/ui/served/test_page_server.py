@@ -229,7 +229,7 @@ def test_other_names_of_the_server_are_refused_and_headers_are_safe(page: Any) -
 
 
 def test_a_token_is_asked_for_where_there_is_one(page: Any, serve_page: Callable[..., Any]) -> None:
-    """Everything but the form and its style; the cookie that it gives is not the token."""
+    """Everything but the form and its style; the cookie that it gives is Wrong token."""
     token = "a-long-random-text"  # of the test
     locked = serve_page(page.folder, "service.yaml", token=token)
     assert locked.ask("GET", "/?rate=5").status == 401
@@ -239,7 +239,7 @@ def test_a_token_is_asked_for_where_there_is_one(page: Any, serve_page: Callable
     assert locked.ask("POST", "/api/certify", {}).status == 401
     wrong = locked.ask("POST", "/login?rate=5", b"token=guess")
     assert wrong.status == 401
-    assert "not the token" in wrong.body
+    assert "Wrong token" in wrong.body
     assert locked.ask("GET", "/api/answer", headers={"Cookie": f"melange_ui={token}"}).status == 401
     assert locked.ask("GET", "/api/answer", headers={"Authorization": f"Bearer {token}"}).status == 200
 

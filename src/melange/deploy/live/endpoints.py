@@ -62,12 +62,12 @@ def _items(content: dict[str, Any]) -> tuple[int, int]:
     """Text of a response's input, and of the instructions before it."""
     given, instructions = content.get("input"), content.get("instructions")
     if instructions is not None and type(instructions) is not str:
-        raise BadRequestError("instructions must be a text")
+        raise BadRequestError("instructions must be a string")
     before = texts_of(instructions)
     if type(given) is str:
         return 0, before + texts_of(given)
     if type(given) is not list or not given or not all(type(one) is dict for one in given):
-        raise BadRequestError("input must be a text or a list of items")
+        raise BadRequestError("input must be a string or a list of items")
     # Messages have content; calls of functions have arguments, and what they gave has output.
     return 0, before + sum(texts_of(one.get(name)) for one in given for name in ("content", "arguments", "output"))
 

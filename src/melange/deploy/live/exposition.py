@@ -137,13 +137,13 @@ def _planned(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     ):
         yield name, "gauge", about, [({"type": one}, value) for one, value in zip(names, values, strict=True)]
     if plan.target is not None:
-        yield "slo_target", "gauge", "Share of requests that is to meet every limit.", [({}, plan.target)]
+        yield "slo_target", "gauge", "Target share of requests that meet every limit.", [({}, plan.target)]
     buckets = plan.workload.buckets
     judged, met = counters.total("type_judged"), counters.total("type_met")
     seen = [(t, i) for t in range(len(names)) for i in range(buckets.shape[0]) if judged[t, i]]
     for name, about, values in (
-        ("slo_type_judged_requests_total", "Completions judged against all limits, by type and input bucket.", judged),
-        ("slo_type_met_requests_total", "Those of them that met every limit.", met),
+        ("slo_type_judged_requests_total", "Completions checked against all limits, by type and input bucket.", judged),
+        ("slo_type_met_requests_total", "Checked completions that met every limit.", met),
     ):
         cells = [({"type": names[t]} | _row(buckets, i), values[t, i]) for t, i in seen]
         yield name, "counter", about, cells
@@ -218,9 +218,9 @@ def _tenants(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     if not slots:
         return
     for name, kind, about, counter in (
-        ("tenant_requests_total", "counter", "Requests of a tenant that were let in.", "tenant_requests"),
-        ("tenant_tokens_total", "counter", "Tokens of a tenant's prompts and answers.", "tenant_tokens"),
-        ("tenant_running", "gauge", "Requests of a tenant that are under way.", "tenant_running"),
+        ("tenant_requests_total", "counter", "Admitted requests of a tenant.", "tenant_requests"),
+        ("tenant_tokens_total", "counter", "Prompt and completion tokens of a tenant.", "tenant_tokens"),
+        ("tenant_running", "gauge", "Requests of a tenant in flight.", "tenant_running"),
     ):
         values = counters.total(counter)
         yield name, kind, about, [({"tenant": one}, values[slot]) for one, slot in slots.items()]
@@ -264,13 +264,13 @@ def _outcomes(_: Balancer, counters: Counters) -> Iterator[_Family]:
     yield (
         "slo_judged_requests_total",
         "counter",
-        "Requests judged against a limit of the SLO, or all.",
+        "Requests checked against a limit of the SLO, or against all.",
         [({"limit": names[place]}, judged[place]) for place in seen],
     )
     yield (
         "slo_met_requests_total",
         "counter",
-        "Judged requests that met it.",
+        "Checked requests that met it.",
         [({"limit": names[place]}, met[place]) for place in seen],
     )
     yield (
@@ -318,7 +318,7 @@ def _steps(balancer: Balancer, counters: Counters) -> Iterator[_Family]:
     yield (
         "needed_replicas",
         "gauge",
-        "Replicas that the traffic needs of a type on observed steps, at the load that the plan puts on them.",
+        "Replicas of a type that the traffic needs with observed step times, at the plan's load.",
         [({"type": one.replica_type}, one.needed) for one in found],
     )
 
@@ -327,7 +327,7 @@ def _drift(_: Balancer, counters: Counters) -> Iterator[_Family]:
     code, cost, new_cost, at_s = counters.supervisor("drift").tolist()
     yield "plan_cost_usd_per_hour", "gauge", "Cost of the current plan.", [({}, cost)]
     yield "replan_cost_usd_per_hour", "gauge", "Cost of a plan for the live workload; NaN: none yet.", [({}, new_cost)]
-    yield "drift_checked_timestamp_seconds", "gauge", "When re-planning was last done; 0: not yet.", [({}, at_s)]
+    yield "drift_checked_timestamp_seconds", "gauge", "Time of the last re-planning; 0: not yet.", [({}, at_s)]
     yield (
         "drift_state",
         "gauge",

@@ -78,7 +78,7 @@ class Health:
         if not replica.is_up and is_time and (is_first or replica.passed >= _RETURNS_AFTER):
             replica.failures = 0
             self.balancer.set_up(replica, True)
-            log.info("%s is back", replica.address.url)
+            log.info("%s is healthy again", replica.address.url)
 
     async def _ask(self, replica: LiveReplica) -> str:
         """Why a replica is unhealthy; empty if it is healthy.
@@ -117,7 +117,7 @@ class Health:
         self._times_away[replica] = times + 1
         away_s = _AWAY_S[min(times, len(_AWAY_S) - 1)]
         replica.quiet_until_s = asyncio.get_running_loop().time() + away_s
-        return f"; away for {away_s:g} s"
+        return f"; not used for {away_s:g} s"
 
     def served(self, replica: LiveReplica) -> None:
         """A replica has served a request."""

@@ -135,7 +135,7 @@ class Proxy:
             raise UnservedError(error(401, "an API key is required", headers=challenge, closes=True), "unauthorized")
         if request.tenant is not None and self.pages.find(request.path):
             # They say what all tenants do.
-            raise UnservedError(error(403, "a tenant's key is for requests only", closes=True), "unauthorized")
+            raise UnservedError(error(403, "a tenant's key is valid for requests only", closes=True), "unauthorized")
 
     def handle(self, client: Client, request: Request) -> None:
         """Answer a request that was admitted, now or when somebody else has.

@@ -114,13 +114,13 @@ def prompt_of(prompt: Any, name: str) -> tuple[int, int]:
     if type(prompt) is str:
         return 0, _bytes(prompt)
     if type(prompt) is not list or not prompt:
-        raise BadRequestError(f"{name} must be a text or a list of token ids")
+        raise BadRequestError(f"{name} must be a string or a list of token ids")
     if type(prompt[0]) is int:
         if not all(type(one) is int for one in prompt):
-            raise BadRequestError(f"{name} must be a text or a list of token ids")
+            raise BadRequestError(f"{name} must be a string or a list of token ids")
         return len(prompt), 0
     if not all(type(one) is str or (type(one) is list and one and type(one[0]) is int) for one in prompt):
-        raise BadRequestError(f"{name} must be a text or a list of token ids")
+        raise BadRequestError(f"{name} must be a string or a list of token ids")
     several = [prompt_of(one, name) for one in prompt]
     return sum(one[0] for one in several), sum(one[1] for one in several)
 
@@ -151,7 +151,7 @@ def texts_of(content: Any) -> int:
         texts = (part.get("text") for part in content if type(part) is dict)
         return sum(_bytes(text) for text in texts if type(text) is str)
     if content is not None:
-        raise BadRequestError("the content of a message must be a text or a list of parts")
+        raise BadRequestError("the content of a message must be a string or a list of parts")
     return 0
 
 

@@ -206,7 +206,7 @@ def verdict(found: tuple[Standing, ...], cost_by_name: Mapping[str, float]) -> t
     spare = [one for one in found if one.replicas and have - needed >= cost_by_name[one.replica_type]]
     if spare:
         most = max(spare, key=lambda one: (one.replicas - one.needed) * cost_by_name[one.replica_type])
-        return "surplus", f"at least one replica of {most.replica_type} could be given back: {told}"
+        return "surplus", f"at least one replica of {most.replica_type} could be released: {told}"
     return "enough", f"the traffic needs {told}"
 
 

@@ -108,7 +108,7 @@ async def work(
     proxy.is_draining = True
     listening.close()
     if relieved.is_set():
-        log.info("another plan is served by: finishing what came before")
+        log.info("the plan was replaced: finishing earlier requests")
         await _leave(proxy, settings)
     await _drain(proxy, settings.drain_s)
     for task in tasks:
@@ -215,7 +215,7 @@ def _listed_now(path: Path | None, plan: Plan, first: Sequence[Address]) -> Sequ
         try:
             return read_addresses(path, plan)
         except MelangeError as fault:
-            log.error("replicas as at the beginning: %s", fault)
+            log.error("keeping the initial replicas: %s", fault)
     return first
 
 
@@ -245,5 +245,5 @@ async def _stop_with_parent(stop: asyncio.Event) -> None:
     parent = os.getppid()
     while os.getppid() == parent:
         await asyncio.sleep(_LOOK_EVERY_S)
-    log.error("the supervisor is gone: stopping")
+    log.error("the supervisor has exited: stopping")
     stop.set()

@@ -72,7 +72,7 @@ class Controller:
                 try:
                     self.look()
                 except MelangeError as fault:
-                    self._note(f"nothing was done: {fault}")
+                    self._note(f"no action: {fault}")
                 stop.wait(max(0.0, self.brief.settings.interval_s - (time.monotonic() - began_s)))
         finally:
             self.lease.release()
@@ -125,7 +125,7 @@ class Controller:
         try:
             rate = self.traffic.read(now_s, settings.window_s)
         except MelangeError as fault:
-            return Observation(at_s=now_s, fleet=fleet, note=f"the traffic is not known: {fault}")
+            return Observation(at_s=now_s, fleet=fleet, note=f"the traffic is unknown: {fault}")
         return Observation(at_s=now_s, fleet=fleet, request_rate=rate)
 
     def _plan_of(self, state: ControllerState, fleet: Mapping[str, int]) -> Plan | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from melange.deploy.operate.operate_settings import OperateSettings
 
 BEGIN, LOOK, NOTE = "begin", "look", "note"
-_A_LOG = "a log as melange operate writes it"
+_A_LOG = "a log of melange operate"
 
 
 class DecisionLog:
@@ -95,16 +95,17 @@ def replayed(path: Path, brief: Brief, plan: str) -> Iterator[tuple[Json, Decisi
                 made_for, state = content["plan"], ControllerState.from_json(content["state"])
             if made_for != plan:
                 raise InputError(
-                    f"{place}: is of the plan {made_for}, not of {plan}",
-                    hint="replay it with the plan that the controller ran with",
+                    f"{place}: is for the plan {made_for}, not {plan}",
+                    hint="replay it with the controller's plan",
                 )
         elif content.get("kind") == LOOK:
             if state is None:
-                raise InputError(f"{place}: a look before any 'begin'", hint="keep the log's first lines")
+                raise InputError(f"{place}: a look before the first 'begin'", hint="keep the log's first lines")
             with reading(place, _A_LOG):
                 decision = decide(brief, state, Observation.from_json(content["seen"]))
                 state = decision.state
-                is_same = told(decision) == {key: content[key] for key in told(decision)}
+                again = told(decision)
+                is_same = all(again[key] == content[key] for key in ("target", "steps"))  # words change with releases
             yield content, decision, is_same
 
 

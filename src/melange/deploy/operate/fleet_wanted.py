@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _USUAL = 1e-3
 # Voluntary changes, to which giving back and new mixes belong, may take this part of the changes of an hour.
 _VOLUNTARY = 0.5
-LOST, UP, DOWN, MIX = "replace", "scale up", "scale down", "mix again"
+LOST, UP, DOWN, MIX = "replace", "scale up", "scale down", "change the mix"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,8 +286,8 @@ class _Question:
 
     def _loaded(self, peak: float) -> str:
         if np.isinf(peak):
-            return "sizes have come that no type of the fleet serves"
-        return f"the traffic ahead takes {peak:.0%} of the capacity"
+            return "requests have sizes that no type of the fleet serves"
+        return f"the predicted traffic takes {peak:.0%} of the capacity"
 
     def _change(
         self, verb: str, after: Mapping[str, int], why: str, *, may: bool, is_mix_checked: bool = False
@@ -306,7 +306,7 @@ class _Question:
         text = f"{verb}: {moved} ({cost:+.2f} USD/h): {why}"
         if not may:
             limit = self.settings.most_changes_per_h
-            return Wanted(target=self.target, lines=(f"held back, {limit} changes an hour are allowed: {text}",))
+            return Wanted(target=self.target, lines=(f"postponed, the limit is {limit} changes per hour: {text}",))
         return Wanted(target=after, lines=(text,), is_mix_checked=is_mix_checked)
 
 

@@ -72,7 +72,9 @@ class BalancerTraffic:
             return None
         workload = Workload.from_json(dict(mapping(parse_json(text, place), place)))
         if workload.buckets != self.buckets:
-            raise MelangeError(f"{place}: counts other sizes than the plan", hint="start the balancer with this plan")
+            raise MelangeError(
+                f"{place}: counts other request sizes than the plan", hint="start the balancer with this plan"
+            )
         return np.asarray(workload.request_rate)
 
     def outstanding(self, replica_url: str) -> float | None:
@@ -107,7 +109,9 @@ class PrometheusTraffic:
     def __init__(self, url: str, buckets: Buckets, selector: str = "") -> None:
         self.url, self.buckets, self.selector = url.rstrip("/"), buckets, selector
         if buckets.is_ordinal:
-            raise InputError("--prometheus: the plan's sizes are numbered, so tokens cannot be sorted into them")
+            raise InputError(
+                "--prometheus: the plan's buckets are only numbered, so token counts cannot be assigned to them"
+            )
         _refuse_classes(buckets, "--prometheus: engines' metrics")
 
     def read(self, now_s: float, window_s: float) -> Array | None:
@@ -136,7 +140,7 @@ class PrometheusTraffic:
             return {float(one["metric"]["le"]): float(one["value"][1]) for one in series}
         except (KeyError, TypeError, ValueError, IndexError) as fault:
             said = str(content.get("error", fault))
-            raise MelangeError(f"{place}: not an answer of Prometheus: {said}") from fault
+            raise MelangeError(f"{place}: not a response of Prometheus: {said}") from fault
 
 
 class LogTraffic:
@@ -171,7 +175,7 @@ class LogTraffic:
 def _refuse_classes(buckets: Buckets, what: str) -> None:
     if buckets.classes:
         raise InputError(
-            f"{what} do not say the class of requests, and the plan has {', '.join(buckets.classes)}",
+            f"{what} do not contain request classes, but the plan has {', '.join(buckets.classes)}",
             hint="read the balancer, which knows classes by their priority: --balancer URL",
         )
 

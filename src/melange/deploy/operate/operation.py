@@ -82,7 +82,7 @@ class Operation:
         for signal in () if rule is None else rule.signals:
             if signal.request_weight.shape != shape:
                 raise InputError(
-                    "--schedule: is for other request sizes than the plan",
+                    "--schedule: has other request sizes than the plan",
                     hint="make both from the same service.yaml",
                 )
         return Brief(planner=planner, settings=settings, first=first, rule=rule, reserved=reserved)

@@ -116,7 +116,7 @@ class JointPlan:
 
     def __post_init__(self) -> None:
         if faults := broken_pools(self):
-            raise SolverError(f"the plans go beyond what is shared: {'; '.join(faults)}", hint="this is a bug")
+            raise SolverError(f"the plans exceed the shared limits: {'; '.join(faults)}", hint="this is a bug")
 
     @property
     def plans(self) -> dict[str, Plan]:

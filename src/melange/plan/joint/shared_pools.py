@@ -149,7 +149,7 @@ def pools_of(
             raise unknown("accelerator, region, offer or instance type", given, known_names, place="offers.max")
         place, key = (cards, own) if is_card else (instances, given)
         if key in place:
-            raise InputError(f"offers.max: {given!r} limits {key} a second time", hint="keep one of the two")
+            raise InputError(f"offers.max: {given!r} limits {key} twice", hint="keep one of the two")
         place[key] = most
     return Pools(max_accelerators=cards, max_instances=instances, budget_per_h=budget_per_h)
 

@@ -30,7 +30,7 @@ def short_alone(member: Member, error: InfeasibleError) -> ShortPoolsError:
     except InfeasibleError as told:
         error = told
     return ShortPoolsError(
-        f"{member.name}: {error}, even with all that is shared for itself", reasons=error.reasons, hint=error.hint
+        f"{member.name}: {error}, even with all shared pools to itself", reasons=error.reasons, hint=error.hint
     )
 
 
@@ -74,7 +74,7 @@ def why_short(
             ]
             users = ", ".join(f"{one.name} {n:g}" for one, n in _largest(members, taken) if n > 0)
             likely.append(f"{name}: with {lacking.excess[j]:g} more than the {most[j]:g} there, all fit: {users}")
-    hint = "raise offers.max, or give services priorities: those of a lower one are then served in part"
+    hint = "raise offers.max, or give services priorities: services of lower priority are then served in part"
     if proven:
         return ShortPoolsError("the pools are too small for all services", reasons=proven, hint=hint)
     if is_late:

@@ -151,7 +151,7 @@ class _Search:
         apart = self._priced(nothing)
         apart_per_h = np.array([one.cost for one in apart])
         if not self._offer(tuple(apart)):
-            self._say("the pools are short for the services' own fleets: pricing them")
+            self._say("the pools are too small for separate fleets: pricing the pools")
             self._settle_in_parts()
             self._settle()
             if not self._is_done():
@@ -352,9 +352,9 @@ class _Search:
         cost = sum(one.cost for one in self._best)
         if most is not None and cost > most * (1 + ROUNDING):
             least = max(self._bound, 0.0)
-            proven = f"at least {least:.2f} USD/h is needed, whatever is planned" if least > most else "none was found"
+            proven = f"at least {least:.2f} USD/h is needed by any plan" if least > most else "none was found"
             raise ShortPoolsError(
                 f"all services cost {cost:.2f} USD/h, and plan.budget_per_h is {most:g}",
                 reasons=[f"budget: {proven}"],
-                hint="raise the budget, or give services priorities: those of a lower one are then served in part",
+                hint="raise the budget, or give services priorities: those of low priority are then served in part",
             )

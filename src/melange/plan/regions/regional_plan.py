@@ -76,7 +76,7 @@ class RegionalPlan:
             total = sum(one.request_rate for one in self.flows if one.region == region)
             if abs(total - plan.workload.total_rate) > _ROUNDING * max(1.0, total):
                 raise InputError(
-                    f"flows: {total:.6g} requests/s go to {region}, and its plan is for {plan.workload.total_rate:.6g}"
+                    f"flows: {total:.6g} requests/s go to {region}, but its plan is for {plan.workload.total_rate:.6g}"
                 )
 
     @property

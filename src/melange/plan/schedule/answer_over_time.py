@@ -181,7 +181,7 @@ def _alternatives(answer: Answer) -> list[Alternative]:
             else []
         ),
         Alternative(name=STATIC, outcome=static, note=names),
-        Alternative(name="the hours' own fleets, by the clock", outcome=planned, note="on this very history"),
+        Alternative(name="the hours' own fleets, by the clock", outcome=planned, note="on this history"),
     ]
     place = best_single_type(best.everything, history)
     if place is None:
@@ -212,8 +212,8 @@ def stated_prices(settings: ScheduleOptions) -> tuple[Caution, ...]:
         said.append(
             Caution(
                 "stated-discount",
-                f"prices of {' and '.join(kinds)} are the service's own discounts off the on-demand price, the same "
-                "for every type: no price list was asked; ask the provider before you commit",
+                f"prices of {' and '.join(kinds)} come from the service's own discounts, the same for every type, not "
+                "from a price list; check with the provider before you commit",
             )
         )
     if stated and settings.horizon_years is None:
@@ -221,8 +221,8 @@ def stated_prices(settings: ScheduleOptions) -> tuple[Caution, ...]:
         said.append(
             Caution(
                 "no-horizon",
-                f"nobody says how long the service is sure to run, and commitments bind up to {longest:g} years; "
-                "schedule.horizon_years says it",
+                f"the service's lifetime is not given, and commitments last up to {longest:g} years; set "
+                "schedule.horizon_years",
             )
         )
     return tuple(said)
@@ -236,7 +236,7 @@ def _unmet(answer: Answer) -> tuple[Caution, ...]:
         return (
             Caution(
                 "short",
-                f"no rule that was tried leaves {wanted:.2%} of the requests {kind} or fewer; this one leaves "
+                f"no rule that was tried keeps the requests {kind} at {wanted:.2%} or less; this one leaves "
                 f"{chosen.training.missed_fraction:.2%}: start instances faster (schedule.start_up), or reserve more",
             ),
         )
@@ -244,8 +244,9 @@ def _unmet(answer: Answer) -> tuple[Caution, ...]:
         return (
             Caution(
                 "short",
-                f"in the last third of the history {chosen.unseen.short_fraction:.2%} of the requests came in excess "
-                f"of the fleet, where {wanted:.2%} were wanted: the past does not tell enough; ask for fewer",
+                f"in the last third of the history {chosen.unseen.short_fraction:.2%} of the requests were above the "
+                f"fleet's capacity (limit: {wanted:.2%}): the history predicts too little; lower "
+                "schedule.short_fraction",
             ),
         )
     return ()

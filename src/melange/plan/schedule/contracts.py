@@ -175,7 +175,7 @@ class Spot:
         if not 0 <= self.spare_pools <= self.zones:
             raise InputError(
                 f"schedule.spot: spare_pools must be 0 to {self.zones}, the number of zones, got {self.spare_pools}",
-                hint="a type has one pool in each zone: zones says in how many",
+                hint="a type has one pool in each zone; zones is their number",
             )
 
     @property
@@ -280,20 +280,20 @@ class ScheduleOptions:
         if not 0 < self.short_fraction < 1:
             raise InputError(
                 f"schedule.short_fraction must be in (0, 1), got {self.short_fraction:g}",
-                hint="one request in a hundred is 0.01; none at all is a plan for the peak",
+                hint="1 % of requests is 0.01; for 0 %, plan for the peak",
             )
         names = [one.name for one in self.reserved]
         if len(set(names)) < len(names):
             raise InputError("schedule.reserved: two commitments have the same term and upfront payment")
         for name in (plans := [one.name for one in self.savings_plans]):
             if plans.count(name) > 1:
-                raise InputError(f"schedule.savings_plans: {name} is there twice")
+                raise InputError(f"schedule.savings_plans: {name} is listed twice")
         terms: list[Reserved | SavingsPlan] = [*self.reserved, *self.savings_plans]
         for one in terms:
             if self.horizon_years is not None and one.term_years > self.horizon_years:
                 key = "reserved" if isinstance(one, Reserved) else "savings_plans"
                 raise InputError(
-                    f"schedule.{key}: {one.name} binds for longer than the service is sure to run "
-                    f"(horizon_years: {self.horizon_years:g})",
-                    hint="remove it, or say a longer horizon",
+                    f"schedule.{key}: {one.name} lasts longer than the service is sure to run (horizon_years: "
+                    f"{self.horizon_years:g})",
+                    hint="remove it, or set a longer horizon",
                 )

@@ -179,8 +179,8 @@ def refuse_others(options: Options) -> None:
     for name in Options.__slots__:
         if name not in _FOLLOWED and getattr(options, name) != getattr(default, name):
             raise InputError(
-                f"plan.{name} is for a plan, and a schedule does not follow it",
-                hint=f"remove it: a schedule follows {', '.join(sorted(_FOLLOWED))}",
+                f"plan.{name} applies to a plan, but not to a schedule",
+                hint=f"remove it: a schedule supports {', '.join(sorted(_FOLLOWED))}",
             )
 
 
@@ -228,8 +228,8 @@ def machines_of(
     kept = np.flatnonzero(standing & ~excluded)
     if not len(kept):
         raise InputError(
-            "schedule: no replica type is offered on-demand, which scales with the traffic and stands in for spot",
-            hint="offers: {market: [on-demand]}; commitments and spot are stated under schedule:",
+            "schedule: no replica type is offered on-demand, which scaling and the replacement of spot need",
+            hint="offers: {market: [on-demand]}; commitments and spot are set under schedule:",
         )
     rate = profile.max_request_rate.reshape(len(items), -1)
     wanted = traffic > 0
@@ -268,7 +268,7 @@ def machines_of(
     if savings_plan is not None and not covered.any():
         raise InputError(
             f"schedule.savings_plans: {savings_plan.name} covers no machine that is offered on-demand",
-            hint=f"what is offered: {some_of(sorted({items[r].offer.name for r in kept}))}",
+            hint=f"on-demand offers: {some_of(sorted({items[r].offer.name for r in kept}))}",
         )
     away = 0.0 if spot is None else spot.unavailable_fraction
     found = Machines(
@@ -310,10 +310,10 @@ def _prices(items: tuple[ReplicaType, ...], kept: Positions, market: str, reserv
 def _check_offered(price: Array, is_asked: bool, market: str) -> None:
     if is_asked and not np.isfinite(price).any():
         raise InputError(
-            f"schedule.{market}: no offer of the market {market} belongs to a machine that is offered on-demand too",
-            hint=f"state what it takes off: schedule: {{{market}: {{discount: 0.6}}}}"
+            f"schedule.{market}: no {market} offer has the same machine as an on-demand offer",
+            hint=f"give its discount: schedule: {{{market}: {{discount: 0.6}}}}"
             if market == "spot"
-            else "state what it takes off: schedule: {reserved: [{term_years: 1, discount: 0.4}]}",
+            else "give its discount: schedule: {reserved: [{term_years: 1, discount: 0.4}]}",
         )
 
 

@@ -229,7 +229,7 @@ class Schedule:
         if self.deferred is not None and any(len(one.sending_rate) != hours for one in self.deferred.classes):
             raise InputError(f"schedule.deferred: rates must be those of the {hours} hours")
         if HOURS_BY_CYCLE.get(self.over) != hours:
-            raise InputError(f"schedule: {hours} hours are no {self.over}")
+            raise InputError(f"schedule: {hours} hours are not a {self.over}")
         shapes = {"reserved": (types,), "static": (types,), "on_demand": (hours, types), "spot": (hours, types)}
         shapes |= dict.fromkeys(("reserved_per_h", "on_demand_per_h", "spot_per_h"), (types,))
         shapes |= {"request_rate": (hours,), "work_per_h": (hours,), "hour_cost_per_h": (hours,)}

@@ -128,7 +128,7 @@ def _check(schedule: Schedule) -> None:
     if len(off):
         hour = int(off[0])
         raise InputError(
-            f"hours.cost_per_h[{hour}]: the file says {schedule.hour_cost_per_h[hour]:g}, and the instances at their "
+            f"hours.cost_per_h[{hour}]: the file says {schedule.hour_cost_per_h[hour]:g}, but the instances at their "
             f"prices cost {each[hour] + fixed:g}",
             hint="the file is damaged: plan again",
         )

@@ -141,7 +141,7 @@ def figure_frontier(schedule: Schedule) -> Figure:
             hoverinfo="text",
         )
     figure.update_layout(
-        xaxis=value_axis("Requests in excess of the fleet [%]", rangemode="tozero"),
+        xaxis=value_axis("Requests above the fleet's capacity [%]", rangemode="tozero"),
         yaxis=value_axis("Cost [USD/week]", rangemode="tozero"),
     )
     return with_title_room(figure)
@@ -164,6 +164,6 @@ def _frontier_finding(schedule: Schedule) -> str:
         )
     least, most = points[0].outcome, points[-1].outcome
     return (
-        f"From {percent(most.short_fraction)} to {percent(least.short_fraction)} of the requests in excess costs "
-        f"{least.cost_per_h / most.cost_per_h:.2f} times as much"
+        f"Reducing requests above capacity from {percent(most.short_fraction)} to {percent(least.short_fraction)} "
+        f"costs {least.cost_per_h / most.cost_per_h:.2f} times as much"
     )

@@ -230,7 +230,7 @@ def figure_causes(report: Report) -> Figure:
 def _causes_finding(report: Report) -> str:
     """The first cause, in a sentence."""
     name, share = next(iter(report.causes.items()))
-    return f"{share:.2%} of the requests miss by {name}: {CAUSES[name]}"
+    return f"{share:.2%} of the requests miss the SLO: {name} ({CAUSES[name]})"
 
 
 def figure_policies(reports: Sequence[Report]) -> Figure:

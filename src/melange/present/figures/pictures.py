@@ -93,8 +93,7 @@ def picture_of_winners(study: Study) -> Picture:
         about="The most cost-efficient type by request size",
         caption="Letter: the cheapest type per request on a fully used replica (price of the "
         "instance over its replicas and their maximum rate within the SLO). Number: extra cost of the second best. "
-        "Black frames: sizes in this traffic. A plan rents whole instances, so it may choose otherwise when "
-        "they are few." + certainty,
+        "Black frames: sizes in this traffic. A plan rents whole instances, so a small fleet may differ." + certainty,
         variants=(Variant(label="", figure=by_size.figure_winners(profile, workload, found, study.legend)),),
         header=("Request size [tokens]", "Cheapest", "USD per 1,000 requests", "Second", "Extra cost"),
         rows=tuple(rows),
@@ -178,9 +177,11 @@ def pictures_by_rate(study: Study, points: Sequence[SweepPoint]) -> list[Picture
         Picture(
             name="cost-by-rate",
             about="Cost by request rate",
-            caption="The same mix of sizes at other rates; every point is its own plan, by closed form and "
-            f"{proven} under it.{_simulated_words(plan)} Between points a line shows the cost of the next plan, "
-            "which serves those rates too." + cannot + lost + budget,
+            caption=(
+                f"The same mix of sizes at other rates; every point is a separate plan, by closed form and {proven} "
+                f"under it.{_simulated_words(plan)} Between points the line shows the cost of the next plan, which "
+                f"also serves those rates.{cannot}{lost}{budget}"
+            ),
             variants=(Variant(label="", figure=by_rate.figure_cost_by_rate(points, legend, plan)),),
             header=header,
             rows=(
@@ -229,10 +230,11 @@ def picture_of_cost_by_limit(study: Study, sweeps: Sequence[LimitSweep]) -> Pict
     return Picture(
         name="cost-by-slo",
         about="Cost of a tighter or looser SLO",
-        caption="Capacities are estimated again for every limit, and every point is a plan with its proof, "
-        f"by closed form (whiskers reach down to the proven bound, where it lies below).{_simulated_words(plan)} "
-        "Between points a line shows the "
-        "tighter limit's cost." + others + "".join(words),
+        caption=(
+            "Capacities are estimated again for every limit. Every point is a plan by closed form, with its proof "
+            f"(whiskers reach down to the proven bound, if it is lower).{_simulated_words(plan)} Between points the "
+            f"line shows the tighter limit's cost.{others}{''.join(words)}"
+        ),
         variants=tuple(
             Variant(
                 label=by_limit.LIMIT_NAME_BY_METRIC[sweep.metric],

@@ -52,9 +52,9 @@ def fleet_sections(plan: JointPlan) -> list[str]:
         html.section(
             "Pools",
             html.folding_table(
-                ("Pool", "There", "Left", "Price [USD/h]", "Taken by"),
+                ("Pool", "Total", "Left", "Price [USD/h]", "Taken by"),
                 pools,
-                caption="What the services share; the price is what one more would save at most",
+                caption="Shared pools; price: the most that one more would save",
             ),
             html.bullets(exchange_sentences(plan)),
         )

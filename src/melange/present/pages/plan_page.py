@@ -174,9 +174,9 @@ def _selection(study: Study) -> str:
     text = f"The plan chose among {total} replica types."
     if study.legend.left_out:
         text += (
-            f" The pictures by request size compare {compared} of them: the others are excluded, cost more for one "
-            "instance than the whole mix, serve nothing within the SLO, or are matched by another offer of the same "
-            "accelerator at the same or a lower price per replica."
+            f" The pictures by request size compare {compared} of them: the others are excluded, serve nothing within "
+            "the SLO, or are too expensive: one instance costs more than the whole mix, or the same accelerator is "
+            "offered for no more per replica."
         )
     if study.options.confidence is not None:
         text += (
@@ -199,7 +199,7 @@ def no_sweeps(study: Study) -> str:
     """Why there are no pictures of other limits."""
     slo = study.profile.slo
     if slo is not None and not slo.has_closed_form:
-        why = f"rates under a {slo.statistic} are simulated, and a dozen limits would take minutes"
+        why = f"rates under a {slo.statistic} are simulated, so a dozen limits would take minutes"
     elif slo is None:
         why = "the profile was given, not estimated, and it names no SLO"
     else:

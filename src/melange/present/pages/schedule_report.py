@@ -78,10 +78,12 @@ def _week(schedule: Schedule) -> Picture:
     return Picture(
         name="week",
         about="The fleet of each hour under its load",
-        caption="Each hour's own fleet, planned for its busiest windows: reserved instances run all the time, "
-        "on-demand and spot instances beside them. Both the fleet and the load stand at on-demand prices, so that "
-        "different types can be added up; what reserved and spot instances really cost is less. The room between the "
-        "load and the fleet is whole instances, and where the base is larger than the load it is idle.",
+        caption=(
+            "Each hour's own fleet, planned for its busiest windows: reserved instances run all the time, on-demand "
+            "and spot instances beside them. Fleet and load are valued at on-demand prices, so that different types "
+            "can be added up; reserved and spot instances cost less in fact. The gap between load and fleet comes "
+            "from whole instances; where the base exceeds the load, it is idle."
+        ),
         variants=(Variant(label="", figure=by_hour.figure_week(schedule)),),
         header=("Hour", "Requests/s", "Load [USD/h]", "Cost [USD/h]", *(f"{one} [USD/h]" for one in parts), "Fleet"),
         rows=rows,
@@ -93,9 +95,11 @@ def _frontier(schedule: Schedule) -> Picture:
     return Picture(
         name="frontier",
         about="Cost against shortage",
-        caption="Rules that no other rule beat in the first two thirds of the history, and what each did in the last "
-        "third. Requests in excess are those beyond the planned capacity of the fleet, headroom kept. The fleet for "
-        "the peak and the hours' own fleets ran over the whole history, autoscalers over the last third.",
+        caption=(
+            "Rules that no other rule beat in the first two thirds of the history, with their results in the last "
+            "third. Requests short are those above the fleet's planned capacity (headroom kept free). The fleet for "
+            "the peak and the hours' own fleets ran over the whole history, autoscalers over the last third."
+        ),
         variants=(Variant(label="", figure=by_hour.figure_frontier(schedule)),),
         header=("Rule", "USD/week", "Requests short", "Windows short"),
         rows=tuple((one.settings.words, *_cells(one.outcome)) for one in schedule.frontier),
@@ -121,7 +125,7 @@ def _costs(schedule: Schedule) -> str:
     )
     rows = [(name, f"{cost * H_PER_WEEK:,.0f}", f"{cost * H_PER_MONTH:,.0f}") for name, cost in parts]
     return html.folding_table(
-        ("Part", "USD/week", "USD/month"), rows, caption="Cost, by the rule over the whole history"
+        ("Part", "USD/week", "USD/month"), rows, caption="Cost of the rule over the whole history"
     )
 
 
@@ -142,16 +146,16 @@ def _commitments(schedule: Schedule) -> str:
         "Commitment",
         "Reserved",
         "USD/week",
-        "Worth it from",
+        "Pays off from",
         "At -30 %",
         "None reserved",
         "Upfront",
     )
     about = (
-        "Worth it from: the share of the time that it must be in use. At -30 %: USD/week if 30 % of the traffic went "
-        "away and the commitment stayed; none reserved: the same, had nothing been reserved. Upfront: USD."
+        "Pays off from: the share of time it must be in use. At -30 %: USD/week if traffic drops by 30 % "
+        "and the commitment stays; none reserved: the same without reservations. Upfront: USD."
     )
-    return html.folding_table(header, rows, caption="The hours' own fleets under each commitment") + html.paragraph(
+    return html.folding_table(header, rows, caption="Each hour's own fleet, with each commitment") + html.paragraph(
         about, "dim"
     )
 
@@ -196,7 +200,7 @@ def _played(schedule: Schedule) -> str:
         *(DEFERRED_PLAYED if has_waiting else ()),
         "Starts",
         "Drains",
-        "What was played out",
+        "What was simulated",
     )
     return html.folding_table(header, rows, caption="Load: share of the planned capacity; above 1 the window is short")
 
@@ -207,14 +211,18 @@ def _assumptions(schedule: Schedule) -> str:
     lines = [
         f"Headroom {percent(schedule.headroom)}; windows of {schedule.window_s:g} s; instances start within "
         f"{options.start_up_s:g} s and are paid from the order, and {options.drain_s:g} s longer when they drain",
-        f"At most {percent(options.short_fraction, 2)} of the requests in excess were wanted",
+        f"Target: at most {percent(options.short_fraction, 2)} of the requests above capacity",
     ]
     if spot is not None:
-        lost = f"fleets carry their traffic without {spot.spare_pools} pools of any type; " if spot.spare_pools else ""
+        lost = (
+            f"fleets carry their traffic even without {spot.spare_pools} pools of any type; "
+            if spot.spare_pools
+            else ""
+        )
         lines.append(
             f"Spot carries at most {percent(spot.max_share)} of the load, {percent(spot.max_share_per_pool)} in one "
-            f"pool, over {spot.zones} zones; {lost}each zone has nothing for {percent(spot.unavailable_fraction)} of "
-            "the time, at random and by itself, and on-demand instances stand in"
+            f"pool, over {spot.zones} zones; {lost}each zone has no spot for {percent(spot.unavailable_fraction)} of "
+            "the time, independently and at random; on-demand instances replace it"
         )
     if schedule.commitment is not None:
         lines.append(

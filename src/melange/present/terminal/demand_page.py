@@ -31,7 +31,7 @@ def demand_sentence(demand: Demand) -> str:
     return (
         f"{demand.mean_rate:.4g} requests/s on average and {demand.peak_rate:.4g} in the busiest "
         f"{lasting(demand.window_s)} ({demand.label(busiest)}), over {lasting(demand.duration_s)}"
-        f"{f' of which {missing:,} of {len(demand):,} windows are missing' if missing else ''}."
+        f"{f', with {missing:,} of {len(demand):,} windows missing' if missing else ''}."
     )
 
 
@@ -50,5 +50,5 @@ def _hours(cycle: Cycle) -> RenderableType:
         )
         label = cycle.labels[24 * day].rpartition(" ")[0] if cycle.over == WEEK else "a day"
         table.add_row(label, digits, f"{row.mean():.4g}", f"{row.max():.4g}")
-    note = "Each digit is an hour: tenths of the busiest hour" + ("; ? was never seen." if filled.any() else ".")
+    note = "Each digit is an hour: tenths of the busiest hour" + ("; ? has no data." if filled.any() else ".")
     return titled(f"Hours of a {cycle.over}, mean rate", Group(table, Text(note, style="dim")))

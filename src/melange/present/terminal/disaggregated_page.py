@@ -13,7 +13,7 @@ from melange.present.terminal.plan_tables import mix_part, routes_part
 from melange.profile.profile import PREFILL_POOL
 from melange.units import duration, percent
 
-_PURPOSE = {"prefill": "reads prompts", "decode": "makes tokens"}
+_PURPOSE = {"prefill": "processes prompts", "decode": "generates tokens"}
 
 
 def disaggregated_page(plan: DisaggregatedPlan) -> RenderableType:
@@ -33,7 +33,7 @@ def _settings(name: str, plan: Plan) -> list[str]:
 
 
 def _sentence(plan: DisaggregatedPlan) -> str:
-    cost = f"{usd(plan.cost_per_h)}/h in two pools, for prompts and for tokens"
+    cost = f"{usd(plan.cost_per_h)}/h in separate prefill and decode pools"
     if plan.attainment is None or plan.low is None or plan.target is None:
         held = "by closed form (nothing was simulated)"
     else:
@@ -43,11 +43,11 @@ def _sentence(plan: DisaggregatedPlan) -> str:
     if plan.savings is None:
         return f"{cost}: {held}."
     beside = f"{percent(abs(plan.savings))} {'less' if plan.savings >= 0 else 'more'} than"
-    return f"{cost}: {held}; {beside} replicas that do both ({usd(plan.aggregated_per_h or 0.0)}/h)."
+    return f"{cost}: {held}; {beside} combined replicas ({usd(plan.aggregated_per_h or 0.0)}/h)."
 
 
 def _terms(plan: DisaggregatedPlan) -> str:
     slo = plan.decode.slo
     first, rest = plan.prefill.slo, f"{slo}" if slo else ""
-    moved = f"KV caches move in {duration(plan.transfer_s)} in the mean"
+    moved = f"KV cache transfer takes {duration(plan.transfer_s)} on average"
     return f"{moved} | prefill replicas hold {first} | decode replicas hold {rest}, from a cached prompt"

@@ -33,12 +33,12 @@ def carbon_line(plan: Plan) -> list[str]:
         return []
     more, less = plan.cost_per_h - beside.cheapest_per_h, beside.cheapest_kg_per_h - beside.emitted_kg_per_h
     if more <= 0 and less <= 0:
-        return ["Least emissions: the cheapest plan has them"]
+        return ["Lowest emissions: the cheapest plan already reaches them"]
     saved = f", {percent(less / beside.cheapest_kg_per_h)} less" if beside.cheapest_kg_per_h > 0 else ""
     each = f", {usd(more / less)} per kg" if more > 0 and less > 0 else ""
     return [
-        f"Least emissions: {significant(beside.emitted_kg_per_h)} kg CO2e/h at the load that headroom leaves, against "
-        f"{significant(beside.cheapest_kg_per_h)} of the cheapest plan{saved}; it costs {usd(more)}/h more than that "
+        f"Lowest emissions: {significant(beside.emitted_kg_per_h)} kg CO2e/h at full load less headroom, against "
+        f"{significant(beside.cheapest_kg_per_h)} for the cheapest plan{saved}; it costs {usd(more)}/h more than that "
         f"({usd(beside.cheapest_per_h)}/h{each})"
     ]
 
@@ -64,4 +64,4 @@ def engine_lines(plan: Plan) -> list[str]:
     tokens = (plan.workload.request_rate * plan.workload.input_tokens).sum(axis=1)
     reusable = float((tokens * reuse.reusable_share).sum() / tokens.sum())
     rates = ", ".join(f"{percent(reusable * engine.prefix_kept)} on {name}" for name, engine in caching)
-    return [*lines, f"Prefix cache: {percent(reusable)} of prompt tokens can be found again ({reuse.source}); {rates}"]
+    return [*lines, f"Prefix cache: {percent(reusable)} of prompt tokens can be cache hits ({reuse.source}); {rates}"]

@@ -24,7 +24,7 @@ def fleet_page(plan: JointPlan) -> RenderableType:
     if plan.pools:
         parts.append(_pools(plan))
     if sentences := exchange_sentences(plan):
-        parts.append(listed("One more, and one less", sentences))
+        parts.append(listed("Effect of one more or one less", sentences))
     parts.append(Text(proof_sentence(plan)))
     said = [*plan.cautions, *dict.fromkeys(one for found in plan.plans.values() for one in found.cautions)]
     if said:
@@ -49,9 +49,9 @@ def _services(plan: JointPlan) -> RenderableType:
 
 
 def _pools(plan: JointPlan) -> RenderableType:
-    table = table_of("Pool", "There", "Left", "Price [USD/h]", "Taken by")
+    table = table_of("Pool", "Total", "Left", "Price [USD/h]", "Taken by")
     for column in (1, 2, 3):
         table.columns[column].justify = "right"
     for pool in plan.pools:
         table.add_row(pool.name, f"{pool.most}", f"{pool.left}", price_of(pool), users_of(pool))
-    return titled("Pools; the price is what one more would save at most", table)
+    return titled("Pools; price: the most that one more would save", table)

@@ -24,11 +24,11 @@ def _sharing(plan: JointPlan) -> str:
     alone = sum(one.apart_per_h or 0.0 for one in known if one.served_fraction == 1)
     own = sum(one.plan.cost_per_h for one in known if one.plan and one.served_fraction == 1)
     if not plan.pools and plan.budget_per_h is None:
-        return "they share nothing"
+        return "no pools are shared"
     more = own - alone
     if more <= ROUNDING * max(own, 1.0):
-        return "every service has the fleet that it would have alone"
-    return f"what they share is short, and costs them {usd(more)}/h more than it would alone"
+        return "every service gets the same fleet as with separate pools"
+    return f"the shared pools are too small: sharing costs {usd(more)}/h more than separate pools"
 
 
 def proof_sentence(plan: JointPlan) -> str:
@@ -36,14 +36,14 @@ def proof_sentence(plan: JointPlan) -> str:
     if plan.bound_per_h is None:
         return "Proof: none; no bound is known for some of the services."
     bound = f"no plans of all services within the pools cost less than {usd(plan.bound_per_h)}/h"
-    kind = " by closed form" if plan.holds is None else ", as far as loads add up"
+    kind = " by closed form" if plan.holds is None else ", assuming that loads add up"
     return f"Proof: {bound}{kind} (gap {percent(plan.gap, 2)})."
 
 
 def fleet_of(one: ServicePlan) -> str:
     """Its instances in words."""
     if one.plan is None:
-        return "left out: nothing is left of the pools"
+        return "left out: the pools are used up"
     return counted({name: count for name, count in one.plan.instances_by_name.items() if count})
 
 
@@ -60,13 +60,13 @@ def held(one: ServicePlan) -> str:
 def price_of(pool: PoolUse) -> str:
     """The price of a pool in a cell: of the program of all services."""
     if pool.price_per_h is None:
-        return "none to rent"
+        return "unavailable"
     return significant(pool.price_per_h, 3) if pool.price_per_h > 0 else "-"
 
 
 def users_of(pool: PoolUse) -> str:
     """Who takes how many of a pool."""
-    return ", ".join(f"{name} {count}" for name, count in pool.taken.items() if count) or "nobody"
+    return ", ".join(f"{name} {count}" for name, count in pool.taken.items() if count) or "none"
 
 
 def exchange_sentences(plan: JointPlan) -> list[str]:
@@ -94,6 +94,6 @@ def _changes(one: Exchange) -> str:
     """Instances given back and rented."""
     back = {name: -n for name, n in one.changes.items() if n < 0}
     more = {name: n for name, n in one.changes.items() if n > 0}
-    parts = [f"it gives back {counted(back)}"] if back else []
+    parts = [f"it releases {counted(back)}"] if back else []
     parts += [f"it rents {counted(more)}"] if more else []
     return " and ".join(parts)

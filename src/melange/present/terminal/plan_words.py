@@ -88,12 +88,12 @@ def _simulated(plan: Plan, shown: Simulation) -> str:
     """The result of one simulation of a plan that is proven under another reading of the SLO."""
     is_other = plan.slo is not None and not plan.slo.is_on_requests
     proven = f"planned on the {plan.slo.statistic} of each limit" if plan.slo and is_other else "planned by closed form"
-    held = f"{percent(shown.attainment, 2)} of the simulated requests met the limits by themselves"
+    held = f"{percent(shown.attainment, 2)} of the simulated requests individually met the limits"
     if shown.target is None:
         return f"{proven}: {held}"
     missed = "" if plan.holds else "; not shown to hold"
     if shown.target >= 1:
-        missed += ", which no number of requests can show"
+        missed += ", which no simulation can show"
     return f"{proven}: {held} (target {share_text(shown.target)}{missed})"
 
 
@@ -156,7 +156,7 @@ def changes_sentence(plan: Plan, incumbent: Plan) -> str:
     """Instances to add and remove relative to the current plan, and the basis of each plan."""
     changes = plan.changes_from(incumbent)
     before = f"the current plan costs {usd(incumbent.cost_per_h)}/h, {_standing(incumbent)}"
-    chosen = " The certified search goes by cost and does not minimize changes." if plan.certificate else ""
+    chosen = " The certified search minimizes cost, not changes." if plan.certificate else ""
     if not changes:
         return f"No change: this is the current fleet ({before}).{chosen}"
     listed = ", ".join(f"{count:+d} x {name}" for name, count in changes.items())
@@ -184,7 +184,7 @@ def proof(plan: Plan) -> str:
         return f"Proof: no plan within the budget carries more than {plan.gap:.2%} above this ({plan.status})."
     if (beside := plan.least_carbon) is not None:
         least = "" if beside.bound_kg_per_h is None else f" less than {significant(beside.bound_kg_per_h)} kg CO2e/h"
-        claim = f"no plan emits{least or ' less'}, its instances counted at the load that headroom leaves"
+        claim = f"no plan emits{least or ' less'}, with instances at full load less headroom"
     elif plan.gap == 0 or plan.bound_per_h is None:
         claim = "no cheaper plan exists"
     else:
@@ -206,7 +206,7 @@ def _certainty(plan: Plan, certificate: Certificate) -> str:
     shares = percent(certificate.attainment, 2), percent(certificate.low, 2)
     held = f"Certified: {shares[0]} of {counted} met the SLO, {shares[1]} at least"
     if certificate.classes:
-        held = f"Certified by {counted}, each class by itself; the nearest to its target: {shares[1]} at least"
+        held = f"Certified by {counted}, each class separately; the closest to its target: {shares[1]} at least"
     price = certificate.price(plan.cost_per_h)
     target = share_text(certificate.target)
     cost = f"{target} costs the same as the closed form" if abs(price) < LEAST_SHOWN else f"{price:+.1%} for {target}"
@@ -225,14 +225,14 @@ def margin_sentence(certificate: Certificate) -> str:
     if certificate.margin is None or certificate.chance is None:
         return ""
     if abs(certificate.margin) < _NO_MARGIN:
-        until = "none: the plan holds if steps are as estimated, and not if they are slower"
+        until = "none: the plan holds with estimated step times, but not if steps are slower"
     elif certificate.margin > 0:
         until = f"the plan holds until steps are {percent(certificate.margin)} slower than estimated"
     else:
         until = f"the plan holds only if steps are {percent(-certificate.margin)} faster than estimated"
     slower = ", ".join(f"{factor - 1:.0%} on {name}" for name, factor in certificate.slowed_by.items())
     planned = f" It was certified on slower steps: {slower}." if slower else ""
-    return f"Margin: {until}; by the intervals of its types that is {chances(certificate.chance)}.{planned}\n"
+    return f"Margin: {until}; by the types' intervals it has {chances(certificate.chance)}.{planned}\n"
 
 
 def chances(chance: float) -> str:
@@ -259,13 +259,13 @@ def _distance(plan: Plan) -> str:
     """How far a certified plan can be from the cheapest fleet that meets the SLO, or from that of least emissions."""
     if (beside := plan.least_carbon) is not None:
         if beside.bound_kg_per_h is None:
-            return "none that rules out fleets that emit less."
+            return "none; fleets that emit less may exist."
         return (
             f"below {significant(beside.bound_kg_per_h)} kg CO2e/h no fleet meets the SLO, assuming that loads add up; "
-            f"this one emits {significant(beside.emitted_kg_per_h)} kg CO2e/h at the load that headroom leaves."
+            f"this one emits {significant(beside.emitted_kg_per_h)} kg CO2e/h at full load less headroom."
         )
     if plan.bound_per_h is None:
-        return "none that rules out cheaper fleets."
+        return "none; cheaper fleets may exist."
     if plan.gap <= 0:
         return "no cheaper fleet meets the SLO, assuming that loads add up."
     return (

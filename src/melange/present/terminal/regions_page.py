@@ -27,7 +27,7 @@ def regions_page(plan: RegionalPlan) -> RenderableType:
 
 def _sentence(plan: RegionalPlan) -> str:
     count = len(plan.plans)
-    egress = f", {plan.egress_per_h:,.2f} of it for what leaves them" if plan.egress_per_h else ""
+    egress = f", {plan.egress_per_h:,.2f} of it egress" if plan.egress_per_h else ""
     return f"{plan.cost_per_h:,.2f} USD/h in {count} region{'' if count == 1 else 's'}{egress}."
 
 
@@ -40,7 +40,7 @@ def _regions(plan: RegionalPlan) -> RenderableType:
         table.add_row(
             region, f"{one.cost_per_h:,.2f}", f"{one.workload.total_rate:.4g}", str(one.slo or ""), _held(one), fleet
         )
-    return titled("Regions; within: what the longest way leaves of the SLO", table)
+    return titled("Regions; within: the SLO less the longest round trip", table)
 
 
 def _held(plan: Plan) -> str:
@@ -69,6 +69,6 @@ def _proof(plan: RegionalPlan) -> str:
     if plan.holds is None:
         return f"No fleets of these regions cost less than {least} under the closed form; nothing was simulated."
     return (
-        "Each region's fleet was simulated for all that is sent there, within the SLO less the longest way. The closed "
-        f"form, which knows no queues, needs {least} at least."
+        "Each region's fleet was simulated with all requests routed to it, within the SLO less the longest round "
+        f"trip. The closed form, which ignores queues, needs at least {least}."
     )

@@ -65,12 +65,12 @@ def _costs(schedule: Schedule) -> RenderableType:
         ("in all", run.cost_per_h),
     ):
         table.add_row(name, f"{cost * H_PER_WEEK:,.0f}", f"{cost * H_PER_MONTH:,.0f}")
-    return titled("Cost, by the rule over the whole history", table)
+    return titled("Cost of the rule over the whole history", table)
 
 
 def _commitments(schedule: Schedule) -> RenderableType:
     """What each commitment would reserve and cost, and what is at stake."""
-    table = table_of("Commitment", "USD/week", "Worth it from", "USD/week at -30 %", "upfront USD")
+    table = table_of("Commitment", "USD/week", "Pays off from", "USD/week at -30 %", "upfront USD")
     for column in (1, 2, 3, 4):
         table.columns[column].justify = "right"
     for one in schedule.commitments:
@@ -88,12 +88,12 @@ def _commitments(schedule: Schedule) -> RenderableType:
         word = "more" if more > 0 else "less"
         lines.append(
             Text(
-                f"If 30 % of the traffic went away, the hours would cost {money(abs(more) * H_PER_WEEK)} a week {word} "
+                f"If traffic dropped by 30 %, the fleet would cost {money(abs(more) * H_PER_WEEK)} a week {word} "
                 f"with {committed_words(chosen)} than with nothing reserved.",
                 style="dim",
             )
         )
-    return titled("Commitments, the hours' own fleets with each", Group(*lines))
+    return titled("Commitments, with each hour's own fleet", Group(*lines))
 
 
 DEFERRED_COLUMNS = ("Class", "Deadline", "Requests/s", "Sent at", "Mean wait", "Late")
@@ -172,7 +172,7 @@ def _hours(schedule: Schedule) -> RenderableType:
             else f"{cost[day].min():.2f}-{cost[day].max():.2f}",
             f"{rates[day].max():.4g}",
         )
-    note = "Each digit is an hour: what it costs, in tenths of the most expensive one. Fleets of every hour: --json."
+    note = "Each digit is an hour: its cost in tenths of the most expensive hour. Fleets of every hour: --json."
     return titled(
         f"Hours of a {schedule.over}, each planned for its own traffic", Group(table, Text(note, style="dim"))
     )
@@ -192,7 +192,7 @@ def deferred_played(one: PlayedStretch) -> tuple[str, str, str]:
 def _played(schedule: Schedule) -> RenderableType:
     has_waiting = schedule.deferred is not None
     more = DEFERRED_PLAYED if has_waiting else ()
-    table = table_of("Window", "Load", "Met the SLO", *more, "Starts", "Drains", "What was played out")
+    table = table_of("Window", "Load", "Met the SLO", *more, "Starts", "Drains", "What was simulated")
     for column in range(1, 5 + len(more)):
         table.columns[column].justify = "right"
     for one in schedule.played:
@@ -206,9 +206,9 @@ def _played(schedule: Schedule) -> RenderableType:
             one.words,
         )
     drawn = [one for one in schedule.played if "drawn at random" in one.words]
-    words = "Load: of the window on its fleet, as a share of the planned capacity; above 1 the window is short."
+    words = "Load: share of the fleet's planned capacity that is used; above 1 the window is short."
     if has_waiting:
-        words += " Requests that may wait count by themselves; alone: the same window without them."
+        words += " Requests that may wait count separately; alone: the same window without them."
     if drawn:
         mean = float(np.average([one.attainment for one in drawn], weights=[one.requests for one in drawn]))
         words += f" Windows drawn at random: {percent(mean, 2)} of their requests met the SLO."

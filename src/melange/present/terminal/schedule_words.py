@@ -53,10 +53,10 @@ def shortage_sentence(schedule: Schedule) -> str:
     """What came in excess, on windows that the rule was chosen on and on those that it was not."""
     unseen, wanted = schedule.unseen, schedule.options.short_fraction
     return (
-        f"Chosen on the first two thirds of the history for {percent(wanted, 2)} of the requests in excess of the "
-        f"fleet; in the last third {percent(unseen.short_fraction, 2)} were, in "
-        f"{percent(unseen.short_windows_fraction)} of the windows. In a window that is short, far more requests miss "
-        "the SLO than are in excess, for they wait for each other."
+        f"Chosen on the first two thirds of the history, with at most {percent(wanted, 2)} of the requests above "
+        f"capacity; the last third had {percent(unseen.short_fraction, 2)}, in "
+        f"{percent(unseen.short_windows_fraction)} of the windows. In a short window, far more requests miss the SLO "
+        "than exceed capacity, because requests queue behind each other."
     )
 
 
@@ -85,8 +85,8 @@ def proof_sentence(schedule: Schedule) -> str:
     """How good the hours' own fleets are, and how near the rule comes to who knows the future."""
     times = schedule.running.cost_per_h / schedule.clairvoyant_per_h
     return (
-        f"Who knew every window would pay {money(schedule.clairvoyant_per_h * H_PER_WEEK)} a week with the same "
-        f"commitment: the rule pays {times:.2f} times that. The hours' own fleets cost "
+        f"With perfect foresight, the same commitment would cost {money(schedule.clairvoyant_per_h * H_PER_WEEK)} a "
+        f"week: the rule costs {times:.2f} times that. The hours' own fleets cost "
         f"{money(schedule.planned_per_h * H_PER_WEEK)} a week, and no schedule of them costs less than "
         f"{money(schedule.bound_per_h * H_PER_WEEK)} (proven gap {percent(schedule.gap)})."
     )
@@ -96,7 +96,7 @@ def rule_sentence(schedule: Schedule) -> str:
     """How the rest follows the traffic."""
     rule = schedule.rule
     if rule is None:
-        return "The reserved instances carry all of the traffic: nothing is scaled."
+        return "The reserved instances carry all of the traffic, so nothing is scaled."
     signals = "one weighted sum" if len(rule.signals) == 1 else f"the highest of {len(rule.signals)} weighted sums"
     spot = f", up to {rule.spot_share:.0%} of the load on spot" if rule.spot_share else ""
     return (

@@ -41,8 +41,8 @@ def load_points_part(plan: Plan, service: str) -> RenderableType | None:
         return None
     kinds = "type rests" if len(points) == 1 else "types rest"
     what = (
-        f"{len(points)} used {kinds} on estimates. Start one replica as the plan does (melange deploy), run its load "
-        f"point, and plan again:"
+        f"{len(points)} used {kinds} on estimates. Start one replica with the plan's settings (melange deploy), run "
+        "its load point, and plan again:"
     )
     commands = [Text(f"# on {one.replica_type}\n{_within_terminal(one.command(service))}") for one in points]
     again = Text(f"melange plan {shlex.quote(service)} --anchor {RESULTS}/")

@@ -58,7 +58,7 @@ def verdict(report: Report) -> str:
         return "The plan has no SLO, so there is no attainment."
     counted = f"{report.seeds} x {report.requests:,} requests" if report.seeds > 1 else f"{report.requests:,} requests"
     if report.classes:
-        shown = "every target is met" if report.holds else "not every target is shown to be met"
+        shown = "every target is met" if report.holds else "some targets are not shown to be met"
         return f"{met_by_class(report.classes)} met the limits of their class, of {counted}: {shown}."
     met, least = percent(held.value, 2), percent(held.low, 2)
     said = f"{met} of the requests met {limits_in_words(report.slo)} ({least} at least, {counted})"

@@ -37,7 +37,7 @@ def relaxed(found: Sequence[Relaxation], wanted: float, kind: str) -> Renderable
     if enough:
         parts.append(titled(f"{title}: any one of these", _changes(enough)))
     else:
-        parts.append(titled(title, Text("No change that was tried does by itself.")))
+        parts.append(titled(title, Text("No single change that was tried does.")))
     if others:
         parts += [Text(""), titled("Not enough by itself", _changes(others))]
     if nothing:

@@ -56,7 +56,7 @@ def aibrix_from(profile: Profile, created_s: float) -> list[Json]:
     and plans no GPU at all.
     """
     if profile.buckets.classes:
-        raise InputError("a profile of AIBrix knows no classes of requests", hint="profile each class as a service")
+        raise InputError("an AIBrix profile has no request classes", hint="profile each class as a separate service")
     outputs, inputs = list(profile.buckets.output_edges), list(profile.buckets.input_edges)
     documents: list[Json] = []
     for r, one in enumerate(profile.replica_types):

@@ -177,7 +177,7 @@
           });
           if (!part.done) return next();
           if (done) return done;
-          throw new Error("the work ended without a result");
+          throw new Error("the job ended without a result");
         });
       }
       return next();
@@ -364,9 +364,9 @@
     all("[data-flag]").forEach(function (field) {
       given[field.dataset.flag] = field.value.split(";").map(function (one) { return one.trim(); }).filter(Boolean);
     });
-    if (given.save.length > 1) return "One share of the cost can be saved at a time.";
+    if (given.save.length > 1) return "Only one share of the cost can be given at a time.";
     var isAny = Object.keys(given).some(function (flag) { return given[flag].length; });
-    return isAny ? given : "Nothing is asked: fill in a field, or choose an example.";
+    return isAny ? given : "No change is given: fill in a field, or choose an example.";
   }
   function poolLimits() {
     var text = byId("pool-limits").value.trim(), limits = {};
@@ -414,7 +414,7 @@
     var body = JSON.stringify({ target: byId("target").value, options: options });
     ask("/api/manifests?" + state(), { method: "POST", body: body, headers: { "Content-Type": "application/json" } }).then(function (found) {
       if (found.error) throw new Error(found.error);
-      said.textContent = Object.keys(found.files).length + " files, of the plan by " + (found.kind === "closed form" ? "closed form: certify it first" : found.kind);
+      said.textContent = Object.keys(found.files).length + " files, from the plan by " + (found.kind === "closed form" ? "closed form: certify it first" : found.kind);
       box.replaceChildren();
       found.cautions.forEach(function (one) { var line = document.createElement("p"); line.textContent = one; box.append(line); });
       Object.keys(found.files).forEach(function (name) {
@@ -459,7 +459,7 @@
       byId("traffic").add(option);
       byId("traffic").value = found.traffic;
       byId("mixture").hidden = true;
-      said.textContent = name + " is here; a downloaded service.yaml names it " + name + ", beside it";
+      said.textContent = name + " is uploaded; a downloaded service.yaml expects it as " + name + ", in the same folder";
       changed();
     }).catch(function (error) { said.textContent = error.message; });
   });

@@ -89,7 +89,7 @@ def disaggregate(inputs: EstimateInputs, options: Options, search: Search | None
             failed.append(error)
     if not found:
         raise InfeasibleError(
-            f"no two pools carry the traffic: {failed[0]}",
+            f"no pair of pools carries the traffic: {failed[0]}",
             reasons=failed[0].reasons,
             hint="plan: {disaggregate: false}",
         )
@@ -170,6 +170,6 @@ def _unmeasured() -> Caution:
     gbit = NETWORK_BYTES_PER_S / BYTES_PER_GBIT
     return Caution(
         "measure-first",
-        f"separate pools are arithmetic on what whole replicas take, with {gbit:g} Gbit/s for each accelerator between "
-        "them; nothing measured them: measure both pools first",
+        f"separate pools are computed from the step times of combined replicas, with {gbit:g} Gbit/s for each "
+        "accelerator between them; they were not measured: measure both pools first",
     )

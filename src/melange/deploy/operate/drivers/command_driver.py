@@ -41,7 +41,7 @@ class CommandDriver:
         """What the program sees."""
         answer = self._run({"do": "look", "at_s": now_s})
         if "fleet" not in answer:
-            raise MelangeError(f"{self.command[0]}: must answer a look with a JSON object that has the key 'fleet'")
+            raise MelangeError(f"{self.command[0]}: must answer 'look' with a JSON object that has the key 'fleet'")
         fleet = fleet_from(answer["fleet"], f"{self.command[0]}: fleet")
         told, self._failures = self._failures, {}
         for name, failures in told.items():
@@ -77,8 +77,8 @@ class CommandDriver:
         except OSError as fault:
             raise InputError(f"{name}: cannot be run: {fault.strerror or fault}") from fault
         if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["nothing on its standard error"])[-1]
-            raise MelangeError(f"{name}: ended with {done.returncode} on {question['do']!r}: {said}")
+            said = (done.stderr.strip().splitlines() or ["no output on stderr"])[-1]
+            raise MelangeError(f"{name}: exited with {done.returncode} on {question['do']!r}: {said}")
         if not done.stdout.strip():
             return {}
         return mapping(parse_json(done.stdout, name), name)

@@ -61,7 +61,7 @@ class KubernetesDriver:
 
     def look(self, now_s: float) -> Mapping[str, TypeSeen]:
         """Pods by type: ready, not ready yet, and going."""
-        with _talking("look at Deployments and pods"):
+        with _talking("list Deployments and pods"):
             deployments = self._deployments_found()
             selector = f"{_SERVICE}={self.service}"
             pods = self.clients.core.list_namespaced_pod(
@@ -97,7 +97,7 @@ class KubernetesDriver:
         self.service = services[0]
         known = [one for one in found if self._type_of(one) in {each.name for each in self.types.values()}]
         if not known:
-            raise InputError(f"namespace {self.namespace}: no Deployment is of a replica type of the plan")
+            raise InputError(f"namespace {self.namespace}: no Deployment matches a replica type of the plan")
         return known
 
     def _type_of(self, deployment: Any) -> str:
@@ -269,7 +269,7 @@ class ClusterLease:
             except ApiException as fault:
                 if fault.status != 409:
                     raise
-                return "another controller that was faster"
+                return "another controller"
         return ""
 
     def release(self) -> None:

@@ -131,8 +131,8 @@ class ProcessDriver:
         if not self._is_alive(server):
             if server.stage == STARTING and self._path(server, "pid").exists():
                 words = self._path(server, "log").read_text(errors="replace").strip()[-_LAST_WORDS:]
-                said = " ".join(words.split()) or "it said nothing"
-                self._failures.setdefault(server.replica_type, []).append(f"ended while it started: {said}")
+                said = " ".join(words.split()) or "no output"
+                self._failures.setdefault(server.replica_type, []).append(f"exited during startup: {said}")
             self._forget(server)
             return None
         if server.stage == STARTING and self._is_well(server):
@@ -179,7 +179,7 @@ class ProcessDriver:
 
     def _start(self, name: str, now_s: float) -> None:
         if name not in self.commands:
-            self._failures.setdefault(name, []).append("no command to start it was given (--start)")
+            self._failures.setdefault(name, []).append("it has no start command (--start)")
             return
         numbers = [one.number for one in self.servers()]
         used = [int(path.stem.rpartition("-")[2]) for path in self.folder.glob("server-*.log")]

@@ -29,12 +29,12 @@ _ABOUT = f"""\
 Run: envoy -c {_NAME} (check: envoy --mode validate -c {_NAME}).
 
 A request waits until its body is complete. Its length and its max_tokens (or max_completion_tokens) select its route,
-and a Lua filter selects the type, in the header {_HEADER}, which overrides what a client sends. The requests of a route
-take turns in an order that repeats after {TURNS} and spreads each type over it, so that every type gets its share to
-within 5 requests at any time, in each worker thread (--concurrency). Inside a type, the replica with fewer requests of
-two random ones takes the request. Replicas that fail /health, or two requests in a row, are ejected until they are
-healthy again; while a whole type is down, the other types replace it. A request is retried on another replica only
-before the first byte of an answer.
+and a Lua filter selects the type, in the header {_HEADER}, which overrides what a client sends. Weighted round robin
+over {TURNS} turns assigns the requests of a route to types: each gets its share to within 5 requests at any time, in
+each worker thread (--concurrency). Inside a type, the replica with fewer requests of two random ones takes the request.
+Replicas that fail /health, or two requests in a row, are ejected until they are healthy again; while all replicas of a
+type are down, the other types take over. A request is retried on another replica only before the first byte of an
+answer.
 """
 
 _Message = dict[str, Any]

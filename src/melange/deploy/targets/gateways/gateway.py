@@ -120,8 +120,8 @@ def _gateway_of(plan: Plan, options: GatewayOptions, written: date) -> tuple[Gat
     """
     if found := routed_by_class(plan):
         raise InputError(
-            f"the plan routes requests of one size by their class ({found[0]}), and a gateway knows sizes only",
-            hint="melange balance knows classes by their priority; or plan each class as a service of its own",
+            f"the plan routes requests of one size by their class ({found[0]}), but a gateway sees only sizes",
+            hint="melange balance knows classes by their priority; or plan each class as a separate service",
         )
     plan = without_classes(plan)
     host, port = parse_listen(options.listen)

@@ -16,20 +16,20 @@ _ABOUT = f"""\
 Run: haproxy -W -f {_NAME} (check: haproxy -c -f {_NAME}). Needs HAProxy 2.6 or newer.
 
 A request waits until its body is complete. Its length and its max_tokens (or max_completion_tokens) select its route.
-The requests of a route take turns in an order that repeats after {TURNS} and spreads each type over it, so that every
-type gets its share to within 5 requests at any time, over all threads. Inside a type, the replica with the fewest
-connections takes the request. Replicas that fail /health, or two connections in a row, are ejected until they answer
-again; while a whole type is down, the other types replace it. A request is retried on another replica only before the
-first byte of an answer.
+Weighted round robin over {TURNS} turns assigns the requests of a route to types: each gets its share to within 5
+requests at any time, over all threads. Inside a type, the replica with the fewest connections takes the request.
+Replicas that fail /health, or two connections in a row, are ejected until they answer again; while all replicas of a
+type are down, the other types take over. A request is retried on another replica only before the first byte of an
+answer.
 """
 
 _TEXT = Text("""\
 @comments
 
 global
-    # Bodies are read whole to be sized, and held to be sent again. Connections: as many as ulimit -n allows.
+    # Bodies are read whole for their size, and kept for retries. Connections: as many as ulimit -n allows.
     tune.bufsize @bufsize
-    # Over this socket the parts below change live, for all requests from then on:
+    # This socket changes the weights below at runtime, for all later requests:
     #   echo "experimental-mode on; set var proc.@example int(5000)" | socat stdio /run/haproxy/admin.sock
     #stats socket /run/haproxy/admin.sock mode 660 level admin
 @variables
@@ -41,15 +41,15 @@ defaults
     option http-no-delay
     option http-buffer-request
     option forwardfor
-    # A client that goes away ends the work for it.
+    # Abort a request when its client disconnects.
     option abortonclose
     option redispatch 1
     retries 3
     # empty-response needs a buffer (tune.bufsize) for each request until its answer begins. Without it that memory is
-    # saved, and requests that a replica had begun when it died are lost.
+    # saved, but the requests on a replica that dies are lost.
     retry-on conn-failure empty-response
     timeout connect 2s
-    # To send headers and body: slow clients do not hold a place.
+    # For headers and body: slow clients do not hold a connection.
     timeout http-request 30s
     timeout http-keep-alive 60s
     timeout queue 60s
@@ -59,7 +59,7 @@ defaults
     option httpchk GET /health
     http-check expect status 200
     default-server inter 2s fastinter 500ms fall 2 rise 2 observe layer4 error-limit 2 on-error mark-down
-    # A name that is not known yet keeps its replica out, and HAProxy starts.
+    # HAProxy starts even if a replica's name cannot be resolved yet.
     default-server init-addr last,libc,none resolvers system resolve-prefer ipv4
 
 resolvers system
@@ -74,15 +74,15 @@ frontend melange
     http-request set-var(txn.limit) req.body,json_query('$.max_completion_tokens','int')
     http-request set-var(txn.limit) req.body,json_query('$.max_tokens','int') if !{ var(txn.limit) -m found }
 
-    # The route: from the largest down, each that a request fits replaces the one before.
+    # The route: from the largest down, the last one that a request fits.
 @route_rules
 
-    # The turn: one counter a route.
+    # The turn: one counter per route.
     stick-table type integer size @counters store gpc0
     http-request track-sc0 var(txn.route)
     http-request set-var(txn.turn) sc_inc_gpc0(0),mul(@step),mod(@turns)
 
-    # The type: the first whose parts, added up, the turn is below.
+    # The type: the first whose cumulative parts are above the turn.
 @pool_rules
     use_backend %[var(txn.pool)]
 @backends

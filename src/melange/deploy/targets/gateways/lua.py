@@ -15,14 +15,14 @@ local types = {
 @types
 }
 
--- What the first entry that a value does not exceed holds.
+-- The result of the first entry that is not below the value.
 local function find(entries, value)
   for _, entry in ipairs(entries) do
     if value <= entry[1] then return entry[2] end
   end
 end
 
--- The highest limit that a client sets on its completion. Looking for the key is enough: inside a JSON string its
+-- The client's limit on its completion. Searching for the key is enough: inside a JSON string its
 -- quotes would be escaped.
 local function limit_of(body)
   local limit = body:match('"max_completion_tokens"%s*:%s*(%d+)') or body:match('"max_tokens"%s*:%s*(%d+)')
@@ -34,7 +34,7 @@ local function route_of(body)
   return find(find(sizes, #body), limit_of(body))
 end
 
--- Turns go around in @turns steps that spread each type over them, and give each its parts exactly.
+-- The order repeats after @turns turns, spreads each type over them, and gives each exactly its parts.
 local function type_of(route, turn)
   return find(types[route], (turn % @turns) * @step % @turns + 1)
 end

@@ -14,11 +14,11 @@ _ABOUT = f"""\
 Run: nginx -c $PWD/{_NAME} (check: nginx -t -c $PWD/{_NAME}). Needs nginx with its Lua module, or OpenResty.
 
 A request waits until its body is complete. Its length and its max_tokens (or max_completion_tokens) select its route.
-The requests of a route take turns in an order that repeats after {TURNS} and spreads each type over it, so that every
-type gets its share to within 5 requests at any time, over all workers. Inside a type, the replica with the fewest
-connections takes the request. A replica that fails twice is ejected for 5 s (nginx has no active health checks); while
-a whole type is down, the other types replace it. A request is retried on another replica only before the first byte of
-an answer. Apply changed weights with: nginx -s reload.
+Weighted round robin over {TURNS} turns assigns the requests of a route to types: each gets its share to within 5
+requests at any time, over all workers. Inside a type, the replica with the fewest connections takes the request. A
+replica that fails twice is ejected for 5 s (nginx has no active health checks); while all replicas of a type are down,
+the other types take over. A request is retried on another replica only before the first byte of an answer. Apply
+changed weights with: nginx -s reload.
 """
 
 _TEXT = Text("""\
@@ -39,20 +39,20 @@ http {
     access_log off;
     server_tokens off;
 
-    # Slow clients and long bodies do not hold a place.
+    # Slow clients and long bodies do not hold a connection.
     client_header_timeout 10s;
     client_body_timeout 30s;
     send_timeout 60s;
     keepalive_timeout 60s;
     client_max_body_size @limit;
-    # Bodies are sized, and held to be sent again, in memory.
+    # Bodies stay in memory, for their size and for retries.
     client_body_buffer_size @limit;
 
     lua_shared_dict turns 1m;
     init_by_lua_block {
 @lua
 
-        -- The type that takes this request; one counter a route, shared by all workers.
+        -- The type that takes this request; one counter per route, shared by all workers.
         function melange_type()
           ngx.req.read_body()
           local route = route_of(ngx.req.get_body_data() or "")
@@ -72,14 +72,14 @@ http {
             proxy_set_header Connection "";
             proxy_set_header Host $http_host;
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            # Tokens are passed on as they come.
+            # Pass tokens on as they arrive.
             proxy_buffering off;
             proxy_cache off;
             proxy_connect_timeout 2s;
             # Between two bytes of an answer, the first token included.
             proxy_read_timeout 600s;
             proxy_send_timeout 60s;
-            # Completions are POSTs: without non_idempotent they would never be sent again.
+            # Completions are POSTs: without non_idempotent they would never be retried.
             proxy_next_upstream error timeout non_idempotent;
             proxy_next_upstream_tries 3;
         }

@@ -35,8 +35,8 @@ slashes in names.
 {scaling} The GPU optimizer reads profiles from its Redis, one key each: {profiles}
 """
 _GATEWAY = """\
-Requests go to AIBrix's own gateway, through its Service {base}: spread over all replicas, by the strategy that a
-request names in the header routing-strategy.
+Requests go to AIBrix's own gateway, through its Service {base}: spread over all replicas, by the strategy in
+a request's header routing-strategy.
 """
 _SCALING = {
     "in-flight": "Each type is scaled by its requests in flight: the planned replicas at the planned traffic.",

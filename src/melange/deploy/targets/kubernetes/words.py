@@ -12,7 +12,7 @@ To build its image: docker build -t {image} . in Melange's repository.
 _BY_GATEWAY = """\
 Requests go to the Gateway {gateway}, with an HTTPRoute that splits them over one InferencePool per replica type by
 weights of 10,000; the cluster needs Gateway API and its inference extension. The header x-melange-type sends a request
-to the type that it names: a proxy that knows sizes can set it.
+to the named type: a proxy that knows sizes can set it.
 """
 
 

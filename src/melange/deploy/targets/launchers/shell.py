@@ -58,7 +58,7 @@ def instance_cautions(groups: Sequence[Group], target: str, name_by_provider: Ma
         cautions.append(
             Caution(
                 "provider",
-                f"{target} does not support the provider {', '.join(strange)}: it rents such accelerators where it "
+                f"{target} does not support the provider {', '.join(strange)}: it rents such accelerators wherever it "
                 "finds them, at other prices than planned",
             )
         )

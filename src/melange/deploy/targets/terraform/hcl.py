@@ -129,4 +129,4 @@ def _value(value: Any, indent: str) -> str:
         return "\n".join(["{", *_attributes(pairs, f"{indent}  "), f"{indent}}}"])
     if isinstance(value, Sequence):
         return f"[{', '.join(_value(one, indent) for one in value)}]"
-    raise TypeError(f"{type(value).__name__} is no value of HCL")
+    raise TypeError(f"{type(value).__name__} is not a value in HCL")

@@ -22,7 +22,7 @@ from melange.plan.plan import Plan
 
 _CLOUDS = {"aws": aws, "gcp": gcp}
 _ABOUT = """\
-terraform init && terraform apply (or tofu). A token for Hugging Face is a secret that exists already: -var
+terraform init && terraform apply (or tofu). The Hugging Face token must already exist as a secret: -var
 hf_secret=NAME, in AWS Secrets Manager or Google Secret Manager.
 
 Each replica type is a group of as many instances as planned; every instance runs its replicas in containers, on
