@@ -111,7 +111,7 @@ def test_a_file_of_another_kind_is_not_replaced(tmp_path: Path, name: str, text:
     """The one copy of a plan is no place for its report; an empty file and one of the same kind are."""
     path = tmp_path / name
     path.write_text(text)
-    with pytest.raises(InputError, match=f"is {what}, and a report would replace it"):
+    with pytest.raises(InputError, match=f"is {what}, which a report would replace"):
         write_document(path, "report", {})
     assert path.read_text() == text
     path.write_text("")

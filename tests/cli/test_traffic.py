@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -75,6 +76,18 @@ def test_a_model_of_a_server_is_chosen_by_a_flag_and_by_a_key(tmp_path: Path) ->
     for chosen, expected in (("base", 2000), ("[base, adapter]", 4000)):
         service.write_text(SERVICE.replace("WORKLOAD", f"{{metrics: metrics.txt, rate: 4, model: {chosen}}}"))
         assert Session(service).workload().requests == expected
+
+
+def test_a_server_that_has_served_for_a_year_is_read(tmp_path: Path) -> None:
+    """Counts are shares of the traffic, and none too many for a rate; so are those of a histogram."""
+    path = tmp_path / "metrics.txt"
+    path.write_text(metrics().replace(" 2000\n", " 3000000000\n").replace(" 1000000\n", " 150000000000\n"))
+    found = run("--metrics", str(path), "--rate", "4", "--model", "base")
+    assert found["requests"] == 3_000_000_000
+    assert np.sum(found["request_rate"]) == pytest.approx(4)
+    (tmp_path / "h.csv").write_text("input_tokens_upto rate,out_25,out_100\n100,2000000000,1000000000\n500,0,0\n")
+    found = run("--histogram", str(tmp_path / "h.csv"), "--rate", "4")
+    assert np.sum(found["request_rate"]) == pytest.approx(4)
 
 
 def test_a_service_s_model_says_how_long_a_request_can_be(tmp_path: Path) -> None:

@@ -217,7 +217,10 @@ def formats(folder: Path) -> list[Format]:
             "offers",
             "offers.csv",
             OFFERS.encode(),
-            (("catalog", "--file", "{}"), ("plan", "{x}/service.yaml", "--quick", "--set", "offers.file={}")),
+            (
+                ("catalog", "--file", "{}"),
+                ("plan", "{x}/service.yaml", "--quick", "--set", "workload.rate=0.1", "--set", "offers.file={}"),
+            ),
         ),
         Format("skypilot", "aws.csv", SKYPILOT.encode(), (("catalog", "--file", "{}"),)),
         Format("gpuhunt", "aws.csv", GPUHUNT.encode(), (("catalog", "--file", "{}"),)),

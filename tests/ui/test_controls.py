@@ -122,7 +122,7 @@ def test_an_uploaded_log_has_a_place_and_a_plain_name(states: States) -> None:
     assert states.of([("traffic", number)]).log == (str(place), "own.csv")
     assert states.shown(f"{place}:1: no") == "own.csv:1: no"
     for name in ("../own.csv", ".own", "a/b", "", "a\n"):
-        with pytest.raises(InputError, match="no name"):
+        with pytest.raises(InputError, match="not a valid name"):
             states.place_for_upload(name)
     for _ in range(25):
         states.place_for_upload("own.csv")[0].write_text("x")

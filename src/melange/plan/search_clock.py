@@ -20,7 +20,7 @@ _PAUSE_S, _START_S, _ITERATION_S = 17e-6, 1e-3, 2e-7
 
 # A search by its work that takes this many times as long ends by the clock: a solver that does not return, or loops
 # around it that count no work. Less, and a busy machine decides what is found. A judgment.
-STUCK_TIMES = 20.0
+STUCK_TIMES = 60.0
 
 
 class _Work:

@@ -79,7 +79,7 @@ def read_histogram(path: str | Path, *, buckets: Buckets | None = None, request_
     )
     return Workload.at_upper_edges(
         edges,
-        values,
+        np.asarray(values) / max(float(np.sum(values)), 1.0),  # counts of a year are no rate
         source=f"{Path(path).name}: histogram of {edges.shape[0]} x {edges.shape[1]} sizes",
         cautions=() if edges.is_ordinal else (upper,),
     ).at_rate(total)

@@ -77,7 +77,7 @@ def read_metrics(
     named = f" of {', '.join(scrape.models)}" if models else ""
     return Workload(
         buckets=buckets,
-        request_rate=np.outer(inputs.count, outputs.count),
+        request_rate=np.outer(*(count / max(count.sum(), 1.0) for count in (inputs.count, outputs.count))),
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         source=f"{Path(path).name} ({scrape.dialect.engine} metrics): {requests:,.0f} requests{named}",

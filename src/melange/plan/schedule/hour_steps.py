@@ -21,7 +21,7 @@ from melange.workload.workload import Array, Mask
 # small fleets lack none; and those around the work that it takes already, with the least distance between them as a
 # share of all that it may take.
 _STEPS, _AS_THEY_COME = 14, 6
-_AROUND, _FINE = 6, 1 / 60
+_AROUND, _FINE = 6, 0.0167
 _EPS = 1e-9
 
 
