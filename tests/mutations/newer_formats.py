@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 
 import pytest
 from newer_samples import ASKED, LAYOUTS, POOLS, REGIONS, SCHEDULED, SPANS, TENANTS, TRIPS, WAREHOUSE
-from read_in_process import Command, run, show_plan
+from read_in_process import Command, run, schedule, show_plan
 from sample_logs import FLEET
 from samples import SERVICE
 
@@ -35,6 +35,8 @@ def write_newer(folder: Path) -> None:
     (folder / "fleet.yaml").write_text(FLEET.replace("{x}", str(folder)))
     FleetSession(folder / "fleet.yaml").plan().save(folder / "joint.json")
     Session(folder / "pools.yaml").plan().save(folder / "pools.json")
+    waiting = "classes.batch={share: 0.3, slo: {latency_ms: 600000}, deadline: 4h}"
+    Session(folder / "week.yaml", settings=[waiting]).schedule(quick=True).save(folder / "deferred.json")
     ControllerState().save(folder / "state.json")
     _write_log(folder / "decisions.jsonl", folder / "plan.json")
 
@@ -72,6 +74,12 @@ def newer_formats(folder: Path) -> list[Kind]:
         ("regional", "regional.json", (folder / "regional.json").read_bytes(), (regional,)),
         ("joint", "joint.json", (folder / "joint.json").read_bytes(), (joint,)),
         ("scheduled", "week.yaml", SCHEDULED.replace("{x}", str(folder)).encode(), (week,)),
+        (
+            "deferred",
+            "schedule.json",
+            (folder / "deferred.json").read_bytes(),
+            (schedule, ("deploy", "{}", "--to", "keda"), ("deploy", "{}", "--to", "json")),
+        ),
         ("layouts", "layouts.yaml", LAYOUTS.encode(), (quick,)),
         ("pools", "pools.yaml", POOLS.encode(), (quick,)),
         (

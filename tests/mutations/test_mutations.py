@@ -67,6 +67,7 @@ NAMES = (
         "regional",
         "joint",
         "scheduled",
+        "deferred",
         "layouts",
         "pools",
         "pools-plan",
