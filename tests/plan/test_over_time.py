@@ -268,6 +268,7 @@ def test_missing_windows_are_not_counted() -> None:
         (lambda: ScheduleOptions(reserved=(THREE_YEARS,), horizon_years=1), "lasts longer than"),
         (lambda: ScheduleOptions(short_fraction=0), "short_fraction must be in"),
         (lambda: ScheduleOptions(start_up_s=-1), "start_up must be >= 0"),
+        (lambda: ScheduleOptions(start_up_s=1e9), "start_up must be >= 0 s and <= a week, got 1e"),
         (lambda: small_day(Reserved(term_years=1)), "no reserved offer has the same machine"),
         (lambda: small_day(max_types=1), "plan.max_types applies to a plan"),
     ],

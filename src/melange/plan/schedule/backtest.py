@@ -164,7 +164,7 @@ def _least_of_last(values: Array, count: int) -> Array:
 def _started_late(lost: Array, delay: float) -> Array:
     """Instances that are missing on average while their replacements start (W, N)."""
     missing = np.zeros_like(lost)
-    for step in range(int(np.ceil(delay))):
+    for step in range(min(int(np.ceil(delay)), len(lost))):
         part = min(1.0, delay - step)
         missing[step:] += part * lost[: len(lost) - step]
     return missing

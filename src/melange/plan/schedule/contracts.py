@@ -10,7 +10,7 @@ import numpy as np
 
 from melange.catalog.offer import Offer
 from melange.errors import InputError
-from melange.units import S_PER_H
+from melange.units import S_PER_H, S_PER_WEEK
 from melange.workload.workload import Array
 
 # From the order to the first request of an instance [s], as of a replica that is lost in a simulation: an instance that
@@ -19,6 +19,8 @@ _START_UP_S = 300.0
 # From the last request that is sent to an instance to the end of its bill [s]: the requests that it still holds. A
 # judgment: most completions end within it.
 _DRAIN_S = 60.0
+# Longest that an instance takes to start or to drain, or stays up at least [s]: nothing follows a week after that.
+_LONGEST_S = S_PER_WEEK
 # Longest term that anybody sells [years].
 _MOST_YEARS = 5.0
 
@@ -275,8 +277,8 @@ class ScheduleOptions:
             raise InputError(f"schedule.horizon_years must be > 0, got {self.horizon_years:g}")
         for name in ("start_up_s", "drain_s", "min_up_s"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise InputError(f"schedule.{name.removesuffix('_s')} must be >= 0 s and finite, got {value:g}")
+            if not 0 <= value <= _LONGEST_S:
+                raise InputError(f"schedule.{name.removesuffix('_s')} must be >= 0 s and <= a week, got {value:g}")
         if not 0 < self.short_fraction < 1:
             raise InputError(
                 f"schedule.short_fraction must be in (0, 1), got {self.short_fraction:g}",

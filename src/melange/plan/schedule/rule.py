@@ -27,6 +27,10 @@ LAST, HIGHEST, LINE = "last", "highest", "line"
 AHEAD = (LAST, HIGHEST, LINE)
 
 
+# Windows that a rule looks back or waits for: a week of minutes. Each takes a place in memory.
+_MOST_WINDOWS = 10_080
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Signal:
     """One weighted sum of request rates, in instances of the scaled type.
@@ -83,9 +87,9 @@ class RuleSettings:
     def __post_init__(self) -> None:
         if self.ahead not in AHEAD:
             raise InputError(f"rule.ahead must be one of {', '.join(AHEAD)}, got {self.ahead!r}")
-        if self.look_back < 1 or self.stable_windows < 1:
-            raise InputError("rule: look_back and stable_windows must be >= 1")
-        if not (self.margin >= 0 and 0 < self.target <= 1):
+        if not (1 <= self.look_back <= _MOST_WINDOWS and 1 <= self.stable_windows <= _MOST_WINDOWS):
+            raise InputError(f"rule: look_back and stable_windows must be 1 to {_MOST_WINDOWS:,}")
+        if not (0 <= self.margin < math.inf and 0 < self.target <= 1):
             raise InputError("rule: margin must be >= 0 and target in (0, 1]")
 
     @property
