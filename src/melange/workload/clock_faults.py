@@ -54,7 +54,8 @@ def check_span(rows: Rows, first: float, last: float) -> None:
             hint="write all of them in one unit, for example seconds since 1970",
         )
     hint = "remove or correct the rows whose time is wrong"
-    if rows.is_numeric and unit_s == 1.0 and rows.layout.unit_s is None:
+    is_text = rows.log.kind in ("csv", "jsonl", "json") and column not in rows.log.numbers
+    if rows.is_numeric and not is_text and unit_s == 1.0 and rows.layout.unit_s is None:
         hint += "; numbers count as seconds, unless the column's name ends in _ms, _us or _ns"
     years = (last - first) * unit_s / (365.25 * S_PER_DAY)
     raise InputError(
