@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,12 @@ def test_a_schedule_is_read_as_it_was_saved(tmp_path: Path, small_week: Schedule
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"hours.cost_per_h\[3\]"):
         Schedule.read(path)
+
+
+def test_a_schedule_without_a_cost_to_compare_with_is_refused(small_week: Schedule) -> None:
+    """Its cost is shown as a multiple of that with perfect foresight."""
+    with pytest.raises(InputError, match="clairvoyant_per_h must be a cost"):
+        replace(small_week, clairvoyant_per_h=0.0)
 
 
 def test_the_rule_in_the_file_wants_what_the_back_test_ran(small_week: Schedule) -> None:

@@ -19,6 +19,7 @@ from melange.plan.schedule.contracts import Reserved, SavingsPlan, ScheduleOptio
 from melange.plan.schedule.deferred import Deferred
 from melange.plan.schedule.rule import ScalingRule
 from melange.profile.profile import ReplicaType
+from melange.records import check_cost
 from melange.units import H_PER_MONTH, H_PER_WEEK
 from melange.workload.cycle import HOURS_BY_CYCLE
 from melange.workload.frozen_array import frozen_array
@@ -230,6 +231,7 @@ class Schedule:
             raise InputError(f"schedule.deferred: rates must be those of the {hours} hours")
         if HOURS_BY_CYCLE.get(self.over) != hours:
             raise InputError(f"schedule: {hours} hours are not a {self.over}")
+        check_cost(self.clairvoyant_per_h, "schedule.clairvoyant_per_h")
         shapes = {"reserved": (types,), "static": (types,), "on_demand": (hours, types), "spot": (hours, types)}
         shapes |= dict.fromkeys(("reserved_per_h", "on_demand_per_h", "spot_per_h"), (types,))
         shapes |= {"request_rate": (hours,), "work_per_h": (hours,), "hour_cost_per_h": (hours,)}
