@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from melange.plan.schedule.schedule import Schedule
 from melange.plan.schedule.sending import late_fractions, sent_of
 from melange.plan.schedule.signals import first_signals
 from melange.plan.schedule.waiting import Waiting, last_hours
+from melange.present.terminal.schedule_words import proof_sentence
 from melange.profile.profile import Profile
 from melange.workload.classed_demand import demand_of_classes
 from melange.workload.demand import Demand
@@ -198,6 +200,10 @@ def test_work_that_may_wait_finds_room_within_limits_that_the_peak_breaks() -> N
     assert found.on_demand.sum(axis=1).max() <= 6
     assert found.deferred is not None
     assert found.deferred.at_once_per_h is None
+    # Nor does one carry every window of the history as it arrives, which pages and files say.
+    assert found.clairvoyant_per_h is None
+    assert Schedule.from_json(json.loads(found.dumps())).clairvoyant_per_h is None
+    assert "No fleet within the limits carries every window" in proof_sentence(found)
     assert found.deferred.at_once is None
     with pytest.raises(InfeasibleError, match="no fleet within the limits"):
         plan_over_time(demand, types, Options(max_instances={"one": 3}), settings, over="day")

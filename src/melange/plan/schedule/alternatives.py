@@ -125,16 +125,18 @@ def by_hour(
 
 def clairvoyant(
     machines: Machines, signals: Signals, reserved: Array, history: History, options: ScheduleOptions
-) -> float:
-    """Cost of the cheapest whole instances in every window beside the reserved ones, chosen by who knows it [USD/h].
+) -> float | None:
+    """Cost of the cheapest whole instances in every window beside the reserved ones, with perfect foresight [USD/h].
 
-    Nothing starts or drains, and no request is short: no scaler can reach it.
+    Nothing starts or drains, and no request is short: no scaler can reach it. None if no fleet within the limits
+    carries every window.
     """
     rates = history.rates[history.is_known]
     rates = rates[:: max(1, -(-len(rates) // _MOST_WINDOWS))]
     room = SpotRoom.of(machines, machines.work(rates), options.spot)
     fleets = cheapest_hours(machines, signals, signals.demand(rates), reserved, room)
-    return machines.fixed_per_h(reserved) + float(fleets.cost_per_h.mean())
+    cost_per_h = machines.fixed_per_h(reserved) + float(fleets.cost_per_h.mean())
+    return cost_per_h if np.isfinite(cost_per_h) else None
 
 
 def cost_at_scale(

@@ -110,12 +110,7 @@ def committed_hours(
             hint="allow more instances (offers.max), or more types (offers.gpus)"
             + (", or fewer spare replicas (plan.spare_replicas)" if machines.has_spares else ""),
         )
-    if takes_optimum(machines, rates, spot, plan):
-        better = at_their_optimum(everything, rates, places, reservation, spot)
-        if better is not None:
-            moved = np.zeros(len(better[0]))
-            moved[np.searchsorted(better[0], places)] = static
-            places, reservation, static = *better, moved
+    reservation, static = at_optimum(everything, rates, reservation, static, spot, plan)
     return Committed(
         commitment=commitment,
         plan=plan,
@@ -129,14 +124,34 @@ def committed_hours(
     )
 
 
-def takes_optimum(machines: Machines, rates: Array, spot: Spot | None, plan: SavingsPlan | None) -> bool:
-    """Whether there are so few hours (H, B) that each is planned at its optimum."""
-    is_plain = plan is None and not machines.has_spares  # programs of one hour know nothing of these
+def at_optimum(
+    everything: Machines,
+    rates: Array,
+    reservation: Reservation,
+    static: Array,
+    spot: Spot | None,
+    plan: SavingsPlan | None,
+) -> tuple[Reservation, Array]:
+    """What is reserved with the hours of a day each at its optimum, where that is cheaper; and the peak's fleet (R,).
+
+    Longer cycles, and settings that programs of one hour do not know, stay as they are.
+    """
+    machines = reservation.machines
+    is_plain = plan is None and not machines.has_spares
     is_plain = is_plain and (spot is None or (spot.spare_pools == 0 and spot.max_share_per_zone >= spot.max_share))
-    return is_plain and len(rates) <= _FEW_HOURS
+    if not is_plain or len(rates) > _FEW_HOURS:
+        return reservation, static
+    places = np.searchsorted(everything.position, machines.position)
+    better = _at_their_optimum(everything, rates, places, reservation, spot)
+    if better is None:
+        return reservation, static
+    used, optimal = better
+    moved = np.zeros(len(used))
+    moved[np.searchsorted(used, places)] = static
+    return optimal, moved
 
 
-def at_their_optimum(
+def _at_their_optimum(
     everything: Machines, rates: Array, places: Positions, reservation: Reservation, spot: Spot | None
 ) -> tuple[Positions, Reservation] | None:
     """The hours of a day, each with its cheapest fleet of any types, and the machines that takes; None: no better."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from melange.errors import InfeasibleError
-from melange.plan.schedule.committed_hours import Committed, at_their_optimum, committed_hours, takes_optimum
+from melange.plan.schedule.committed_hours import Committed, at_optimum, committed_hours
 from melange.plan.schedule.contracts import Reserved, SavingsPlan, Spot
 from melange.plan.schedule.deferred_bound import deferred_bound_per_h
 from melange.plan.schedule.deferred_hours import Placed, Shared, deciding, placed_beside, search_placed
@@ -98,7 +98,8 @@ def sharing_hours(
     # What is reserved for all of it may suit less as well: what waiting is worth is seen beside the best known of both.
     as_it_arrives = as_it_arrives and _beside(as_it_arrives, base, best, spot, plan)
     without = _beside(without, base, best, spot, plan)
-    hours = _at_optimum(everything, base, best, spot, plan)
+    reservation, static = at_optimum(everything, best.rates, best.reservation, base.static, spot, plan)
+    hours = replace(base, rates=best.rates, reservation=reservation, static=static)
     prices = [one.price for one in (as_it_arrives, leveled, without) if one is not None]
     bound = max(deferred_bound_per_h(everything, own, classes, price, spot, plan) for price in prices)
     return Sharing(
@@ -140,18 +141,3 @@ def _leveled(everything: Machines, shared: Shared) -> tuple[Array, ...]:
         work = work + everything.work(one.sent(left))
         found.append(left)
     return tuple(found)
-
-
-def _at_optimum(
-    everything: Machines, base: Committed, best: Placed, spot: Spot | None, plan: SavingsPlan | None
-) -> Committed:
-    """The hours as found from some; those of a day each at its optimum."""
-    reservation, static = best.reservation, base.static
-    if takes_optimum(reservation.machines, best.rates, spot, plan):
-        places = np.searchsorted(everything.position, reservation.machines.position)
-        better = at_their_optimum(everything, best.rates, places, reservation, spot)
-        if better is not None:
-            moved = np.zeros(len(better[0]))
-            moved[np.searchsorted(better[0], places)] = static
-            (_, reservation), static = better, moved
-    return replace(base, rates=best.rates, reservation=reservation, static=static)

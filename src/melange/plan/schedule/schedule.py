@@ -167,7 +167,8 @@ class Schedule:
     alternatives
         Other ways to run the service.
     clairvoyant_per_h
-        What who knows every window would pay with the same commitment, with whole instances [USD/h].
+        Cost with perfect knowledge of every window and the same commitment, with whole instances [USD/h]; None if no
+        fleet within the limits carries every window.
     static
         Instances of the fleet for the peak (T,), and of types that the schedule does not use by name in the note of
         its alternative.
@@ -210,7 +211,7 @@ class Schedule:
     unseen: RunningCost
     frontier: tuple[FrontierPoint, ...]
     alternatives: tuple[Alternative, ...]
-    clairvoyant_per_h: float
+    clairvoyant_per_h: float | None
     static: Array
     options: ScheduleOptions
     headroom: float

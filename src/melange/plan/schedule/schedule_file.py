@@ -59,7 +59,9 @@ def schedule_from_json(content: Json) -> Schedule:
         on_demand_per_h=_prices(prices, "on-demand", names),
         spot_per_h=_prices(prices, "spot", names),
         bound_per_h=number(content["bound_per_h"], "bound_per_h"),
-        clairvoyant_per_h=number(content["clairvoyant_per_h"], "clairvoyant_per_h"),
+        clairvoyant_per_h=None
+        if content["clairvoyant_per_h"] is None
+        else number(content["clairvoyant_per_h"], "clairvoyant_per_h"),
         commitment=None if commitment is None else record(Reserved, commitment, "commitment"),
         savings_plan=None
         if content.get("savings_plan") is None

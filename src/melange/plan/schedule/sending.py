@@ -46,8 +46,7 @@ class Sent:
     @property
     def mix(self) -> Array:
         """Share of its requests that each size has (B,), 0-1."""
-        total = self.rates.sum(axis=0)
-        return np.asarray(total / max(float(total.sum()), 1e-300))
+        return _mix(self.rates)
 
 
 def sent_of(

@@ -77,16 +77,24 @@ def deferred_sentence(schedule: Schedule) -> str:
     else:
         words += "; no fleet within the limits serves all as it arrives"
     return (
-        words + ". Send at the rates of each hour that schedule.json has, and hold back what the fleet has no room for."
+        f"{words}. Send these requests at the hourly rates in schedule.json, and queue those that the fleet has no "
+        "room for."
     )
 
 
 def proof_sentence(schedule: Schedule) -> str:
     """How good the hours' own fleets are, and how near the rule comes to who knows the future."""
-    times = schedule.running.cost_per_h / schedule.clairvoyant_per_h
+    best_per_h = schedule.clairvoyant_per_h
+    if best_per_h is None:
+        foresight = "No fleet within the limits carries every window of the history"
+    else:
+        times = schedule.running.cost_per_h / best_per_h
+        foresight = (
+            f"With perfect foresight, the same commitment would cost {money(best_per_h * H_PER_WEEK)} a week: the rule "
+            f"costs {times:.2f} times that"
+        )
     return (
-        f"With perfect foresight, the same commitment would cost {money(schedule.clairvoyant_per_h * H_PER_WEEK)} a "
-        f"week: the rule costs {times:.2f} times that. The hours' own fleets cost "
+        f"{foresight}. The hours' own fleets cost "
         f"{money(schedule.planned_per_h * H_PER_WEEK)} a week, and no schedule of them costs less than "
         f"{money(schedule.bound_per_h * H_PER_WEEK)} (proven gap {percent(schedule.gap)})."
     )
