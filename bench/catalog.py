@@ -166,7 +166,7 @@ def shapes(row: dict[str, str]) -> list[tuple[str, int]]:
 
 
 def source(row: dict[str, str]) -> str:
-    """Where the price was seen; rows under CC BY name their licence."""
+    """Where the price was seen; rows under CC BY name their license."""
     return row["source"] + (" (CC BY 4.0)" if row["licence"] == "CC-BY-4.0" else "")
 
 

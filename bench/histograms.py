@@ -29,14 +29,14 @@ ABOUT: dict[str, dict[str, Any]] = {
         "file": "azure_2023_conv",
         "source": "Azure LLM inference trace 2023, conversation (Splitwise, ISCA 2024), one production hour",
         "url": "https://github.com/Azure/AzurePublicDataset",
-        "licence": "CC BY 4.0",
+        "license": "CC BY 4.0",
         "date": "2023-11-16",
     },
     "azure-code": {
         "file": "azure_2023_code",
         "source": "Azure LLM inference trace 2023, code (Splitwise, ISCA 2024), one production hour",
         "url": "https://github.com/Azure/AzurePublicDataset",
-        "licence": "CC BY 4.0",
+        "license": "CC BY 4.0",
         "date": "2023-11-16",
     },
     "mooncake-conversation": {
@@ -44,21 +44,21 @@ ABOUT: dict[str, dict[str, Any]] = {
         "source": "Mooncake conversation trace (FAST 2025), one production hour, long contexts; prompt lengths "
         "include prefixes that a cache may hold",
         "url": "https://github.com/kvcache-ai/Mooncake",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "date": "2025-02",
     },
     "arxiv-summarization": {
         "file": "arxiv_summarization_4k_llama2",
         "source": "arXiv summarization, up to 4k tokens, Llama-2 tokenizer (etalon / Vidur); lengths only",
         "url": "https://github.com/project-etalon/etalon",
-        "licence": "Apache-2.0 / MIT",
+        "license": "Apache-2.0 / MIT",
         "date": "2024",
     },
     "sharegpt": {
         "file": "sharegpt_8k_llama2",
         "source": "ShareGPT, up to 8k tokens, Llama-2 tokenizer (etalon / Vidur); lengths only",
         "url": "https://github.com/project-etalon/etalon",
-        "licence": "Apache-2.0 / MIT",
+        "license": "Apache-2.0 / MIT",
         "date": "2024",
     },
 }
@@ -68,7 +68,7 @@ ARENA = {
     f"{ARENA_SAMPLE} of them fall into it (cells up to 1,000 tokens), else from those of the same input or output "
     "bucket, else the geometric mean of the edges; no real arrival times",
     "url": "https://huggingface.co/datasets/lmsys/lmsys-chat-1m",
-    "licence": "figures derived from LMSYS-Chat-1M; VTC artifact Apache-2.0",
+    "license": "figures derived from LMSYS-Chat-1M; VTC artifact Apache-2.0",
     "date": "2023-08",
     "requests": 201570,
     "request_rate": None,

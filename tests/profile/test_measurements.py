@@ -237,6 +237,11 @@ def test_own_table(tmp_path: Path) -> None:
             AIPERF | {"time_to_first_token": {"avg": 3, "unit": "min"}},
             r"time_to_first_token\.unit must be one of s, .*'min'",
         ),
+        (
+            AIPERF | {"time_to_first_token": {"avg": 3, "unit": ["ms"]}},
+            r"time_to_first_token\.unit must be one of s, .*\['ms'\]",
+        ),
+        (AIPERF | {"input_sequence_length": {"avg": None, "unit": "tokens"}}, r"input_sequence_length\.avg is missing"),
         (AIPERF | {"request_throughput": 5}, "request_throughput must be a metric with unit and avg"),
         ({"benchmarks": []}, "must hold at least one"),
         (

@@ -25,8 +25,8 @@ MEANS = {
 }
 
 
-def test_datasets_tell_their_source_and_licence() -> None:
-    """Every data set says what it is, how many requests, when, and under which licence."""
+def test_datasets_tell_their_source_and_license() -> None:
+    """Every data set says what it is, how many requests, when, and under which license."""
     listed = datasets()
     assert set(listed) == {*MEANS, "arena"}
     for about in listed.values():

@@ -124,6 +124,13 @@ def test_arena_table_of_the_paper() -> None:
     assert workload.total_rate == pytest.approx(16)
 
 
+def test_long_names_of_labels_are_read_once(write: Write) -> None:
+    """A word without a value is no label however long it is, and does not take minutes."""
+    sample = "vllm:request_success_total{x" + "y" * 200_000 + ',finished_reason="abort",model_name="llama"} 5.0\n'
+    workload = read_metrics(write("metrics.txt", METRICS + sample), request_rate=4)
+    assert workload.failed_requests == 7
+
+
 def test_metrics_are_a_product_of_marginals(write: Write) -> None:
     """30 of 40 prompts up to 10, 10 of 40 outputs up to 5; sizes make the sums of tokens right."""
     workload = read_metrics(write("metrics.txt", METRICS), request_rate=4)

@@ -15,6 +15,7 @@ from melange.errors import MeasurementError, unknown
 from melange.measure.answer import SHOWN, Answer, ask
 from melange.measure.prompts import WORDS, Vocabulary, body_of, counted_words, id_vocabulary
 from melange.measure.steps import EngineLimits
+from melange.workload.scrapes import labels_of
 
 if TYPE_CHECKING:
     import aiohttp
@@ -29,7 +30,6 @@ _TRIAL_TOKENS = (32, 4)
 # What makes completions run to their full length, as far as servers know it, the most thorough first.
 _FULL_LENGTH: tuple[tuple[str, ...], ...] = (("ignore_eos", "min_tokens"), ("ignore_eos",), ("min_tokens",), ())
 _CACHE = re.compile(r"^vllm:cache_config_info\{(?P<labels>[^}]*)\}", re.MULTILINE)
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +251,7 @@ async def _cache(session: aiohttp.ClientSession, place: str) -> dict[str, int]:
             found = _CACHE.search(await response.text())
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return {}
-    labels = dict(_LABEL.findall(found["labels"])) if found else {}
+    labels = labels_of(found["labels"]) if found else {}
     cache = {name: int(value) for name, value in labels.items() if value.isdigit()}
     if "kv_cache_size_tokens" not in cache and {"num_gpu_blocks", "block_size"} <= set(cache):
         cache["kv_cache_size_tokens"] = cache["num_gpu_blocks"] * cache["block_size"]

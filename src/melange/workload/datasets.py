@@ -57,7 +57,7 @@ class FineHistogram:
 
 
 def datasets() -> Mapping[str, str]:
-    """The bundled data sets: what each is, its source, licence and date, by name.
+    """The bundled data sets: what each is, its source, license and date, by name.
 
     Examples
     --------
@@ -194,7 +194,7 @@ def _load(name: str) -> FineHistogram:
         return np.stack([cells[template.format(axis)] for axis in ("input", "output")])
 
     return FineHistogram(
-        about=f"{content['source']}; {content['requests']:,} requests, {content['date']}, {content['licence']}, "
+        about=f"{content['source']}; {content['requests']:,} requests, {content['date']}, {content['license']}, "
         f"{content['url']}",
         requests=content["requests"],
         request_rate=content["request_rate"],

@@ -22,7 +22,7 @@ from melange.workload.workload import Buckets
 # Console width in a pipe [characters]. Rich wraps at this width: wider than any of our rows, so that lines stay whole
 # for grep and diff.
 _PIPE_WIDTH = 1000
-_FILL = re.compile(r" +$", re.MULTILINE)
+_FILL = re.compile(r"(?<! ) +$", re.MULTILINE)
 # Rows of a table that could list hundreds. With more, the answer above it scrolls off the screen; fewer would hide the
 # runners-up. A judgment; --json lists all.
 MAX_ROWS = 8

@@ -101,10 +101,10 @@ def _metric(content: Json, name: str, place: str, factor_by_unit: dict[str, floa
     if not isinstance(value, dict):
         raise InputError(f"{place}: {name} must be a metric with unit and avg, got {value!r}")
     unit = value.get("unit")
-    if unit not in factor_by_unit:
+    if not isinstance(unit, str) or unit not in factor_by_unit:
         raise InputError(f"{place}: {name}.unit must be one of {', '.join(factor_by_unit)}, got {unit!r}")
     keys = {name: name for name in STATISTICS} | {"mean": "avg"}
-    if "avg" not in value:
+    if value.get("avg") is None:
         raise InputError(f"{place}: {name}.avg is missing")
     return {
         ours: number(value[key], f"{place}: {name}.{key}") * factor_by_unit[unit]

@@ -181,8 +181,8 @@ def _aibrix_point(lines: Sequence[tuple[int, Json]], path: str) -> Measurement:
         by_metric[metric] = {
             ours: number(one[key], f"{path}:{line}: {key}") for ours, key in kept.items() if one.get(key) is not None
         }
-    if not by_metric.get("TPUT"):
-        raise InputError(f"{place}: the line with the metric TPUT is missing")
+    if "mean" not in by_metric.get("TPUT", {}):
+        raise InputError(f"{place}: the line with the metric TPUT is missing, or has no mean")
     rate = first.get("request_rate")
     return Measurement(
         input_tokens=positive(first, "input_tokens", place),
