@@ -32,6 +32,7 @@ from melange.profile.correction import REFERENCE_BATCH
 from melange.profile.searched_rates import _SAME_SIZE as SAME_SIZE
 from melange.replica.era import Constants, find_era
 from melange.replica.policy import FULL
+from melange.validate import run_lengths
 from melange.validate.certify import (
     bound,
     certify,
@@ -39,7 +40,6 @@ from melange.validate.certify import (
     headroom,
     judge,
     plan_trial,
-    run_lengths,
     small_fleets,
     thinning,
     tolerance,
@@ -112,6 +112,8 @@ SAID = [
         "The shortest run has as many requests as arrive "
         f"in {run_lengths._STAYS:g} such times, at least {run_lengths.LEAST_REQUESTS:,}",
     ),
+    ("docs/proof.md", f"within {run_lengths._SETTLING:g} times as long as a request may stay"),
+    ("docs/proof.md", f"more than {judge._BY_FAR:g} times as many as allowed miss"),
     (
         "docs/proof.md",
         f"up to {judge._MOST_RUNS} runs of at least {judge._LEAST_RUN:,}; a proof has runs of {judge._PROOF_TIMES:g} "
@@ -119,7 +121,7 @@ SAID = [
     ),
     (
         "docs/proof.md",
-        f"No run has more than {judge.MOST_REQUESTS:,} requests, and no more runs are made once they have "
+        f"No run has more than {run_lengths.MOST_REQUESTS:,} requests, and no more runs are made once they have "
         f"{judge._MOST_TRIED:,} requests in total, or {judge._MOST_PROVEN:,} for a proof",
     ),
     ("docs/proof.md", f"and up to {judge._MOST_PROOF_RUNS} if these leave it open"),

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from searching import judge_of, small_service
 
-import melange.validate.certify.judge
+import melange.validate.certify.judge as judge_module
+from melange.plan.plan import Plan
 from melange.plan.solve import solve
-from melange.validate.attainment import counted, met
+from melange.slo import Slo
+from melange.validate.attainment import Interval, counted, met
 from melange.validate.certify.certify import certify
+from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.trend import falls
+from melange.validate.run_lengths import settling
 from melange.validate.scenario import SCENARIOS
 from melange.validate.simulate import draw_for, planned_workload, simulate
+from melange.workload.workload import Array
 
 pytestmark = pytest.mark.heavy
 
@@ -25,9 +31,55 @@ def test_the_last_requests_of_steady_traffic_do_not_count() -> None:
     assert counted(1000, has_end=False) == slice(100, 1000)
     plan = solve(small_service(24))
     drawn = draw_for(plan, 1000)
-    assert simulate(plan, drawn).counted == slice(100, 900)
+    assert simulate(plan, drawn).counted.stop == 900
     assert simulate(plan, replace(drawn, is_shuffled=False)).counted == slice(100, 1000)
     assert simulate(plan, drawn, scenario=SCENARIOS["ramp"]).counted == slice(100, 1000)
+
+
+def test_requests_that_arrive_while_a_fleet_fills_do_not_count() -> None:
+    """Those of 1.5 times as long as a request may stay, up to half of the run; of a log all but the first tenth."""
+    assert counted(1000, settling=300) == slice(300, 900)
+    assert counted(1000, settling=50) == slice(100, 900)
+    assert counted(1000, settling=900) == slice(500, 900)
+    # 100 tokens of 50 ms each stay 5 s: at 20 requests/s 150 arrive in 1.5 times as long.
+    assert settling(20.0, 100.0, Slo(tpot_s=0.05)) == 150
+    assert settling(20.0, 100.0, Slo(latency_s=3.0)) == 90
+    assert settling(20.0, 100.0, None) == settling(math.inf, 100.0, Slo(tpot_s=0.05)) == 0
+    plan = solve(small_service(24))
+    drawn = draw_for(plan, 1000)
+    filling = simulate(plan, drawn).counted.start
+    assert filling == settling(drawn.rate, float(drawn.output_tokens.mean()), plan.slo) > 100
+
+
+def test_a_first_part_that_meets_a_filling_fleet_turns_no_plan_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it misses by far: a fleet that fills may miss more than later."""
+    question = small_service(24)
+    judge, plan = judge_of(question, 0.9, requests=4000), solve(question)
+    factor = np.ones(question.profile.max_request_rate.shape)
+    runs: list[int] = []
+
+    def missing(share: float) -> None:
+        judge.known.clear()
+        runs.clear()
+
+        def with_run(_before: Trial | None, plan: Plan, _factor: Array, requests: int, number: int) -> Trial:
+            runs.append(requests)
+            held = Interval(value=1 - share, low=1 - share - 0.001, high=1 - share + 0.001)
+            sample = np.arange(requests) * 37 % 100 >= 100 * share
+            return replace(trial, attainment=held, by_class=((sample,),))
+
+        monkeypatch.setattr(judge_module.Judge, "_with_run", lambda _self, *a: with_run(*a))
+        judge.trial(plan, factor)
+
+    trial = judge.trial(plan, factor)
+    judge.settling = 1500
+    missing(0.15)
+    assert runs == [1000, 4000]
+    missing(0.25)
+    assert runs == [1000]
+    judge.settling = 500
+    missing(0.15)
+    assert runs == [1000]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -46,7 +98,7 @@ def test_a_proof_whose_fleet_has_not_filled_is_made_again_with_longer_runs(monke
     judge = judge_of(question, 0.5, requests=9000)
     trial = judge.trial(solve(question), np.ones(question.profile.max_request_rate.shape))
     length, told = judge.proof_length, iter([True, False])
-    monkeypatch.setattr(melange.validate.certify.judge, "falls", lambda *_: next(told))
+    monkeypatch.setattr(judge_module, "falls", lambda *_: next(told))
     proof = judge.proof(trial)
     assert proof.shortest == judge.requests > trial.shortest
     assert judge.proof_length == pytest.approx(3 * length, rel=0.01)

@@ -48,7 +48,12 @@ class _Flags:
         typer.Option(metavar="FIELD=VALUE", help="Only log rows with this value, for example model=llama."),
     ] = None
     requests: Annotated[
-        int | None, typer.Option(min=2, max=20_000_000, help="Requests per run; default: 10000, or the whole log.")
+        int | None,
+        typer.Option(
+            min=2,
+            max=20_000_000,
+            help="Requests per run; default: 10000 or enough for the fleet to fill, or the whole log.",
+        ),
     ] = None
     seeds: Annotated[
         int | None,
@@ -168,11 +173,12 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
     Without another log, the service's own is simulated: it is what the plan was certified on.
     """
     from melange.validate.evidence import REQUESTS, RUNS
+    from melange.validate.run_lengths import enough
     from melange.validate.simulate import draw_for, planned_workload
     from melange.workload.arrivals import MOST_DRAWN
     from melange.workload.request_classes import with_classes
 
-    count, seeds = flags.requests or REQUESTS, range(flags.seeds or RUNS)
+    count, seeds = flags.requests or enough(planned_workload(plan), plan.slo, REQUESTS), range(flags.seeds or RUNS)
     if count * len(seeds) > MOST_DRAWN:
         raise InputError(
             f"{len(seeds)} runs of {count:,} requests: at most {MOST_DRAWN:,} requests in all", hint="--requests 100000"
@@ -187,7 +193,8 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
         if flags.arrivals == "trace":
             raise InputError("--arrivals trace needs a log", hint="--trace requests.parquet")
         scale = rate / carried.total_rate
-        return [draw_for(plan, count, seed=seed, burstiness=burstiness, scale=scale) for seed in seeds], ()
+        drawn = [draw_for(plan, count, seed=seed, burstiness=burstiness, scale=scale) for seed in seeds]
+        return drawn, _too_short(count, enough(carried, plan.slo, 1))
     context = max(engine.max_context for engine in plan.engines if engine)
     says_class = observed.class_of is not None or not plan.workload.buckets.classes
     observed = with_classes(observed, carried)
@@ -195,16 +202,25 @@ def _requests(plan: Plan, session: Session | None, flags: _Flags) -> tuple[list[
     return found if says_class else (found[0], (*found[1], Caution("class", _NO_CLASS)))
 
 
+def _too_short(count: int, needed: int) -> tuple[Caution, ...]:
+    """A caution where runs end before the fleet has filled."""
+    if count >= needed:
+        return ()
+    told = f"runs of {count:,} requests end before the fleet has filled, and may look better: {needed:,} are needed"
+    return (Caution("short-runs", told),)
+
+
 def _of_log(
     plan: Plan, observed: Arrivals, context: int, flags: _Flags, rate: float
 ) -> tuple[list[Arrivals], tuple[Caution, ...]]:
     """The requests of a log, replayed or drawn from."""
     from melange.validate.evidence import REQUESTS, RUNS
+    from melange.validate.run_lengths import enough
     from melange.validate.simulate import planned_workload, within_context
     from melange.workload.arrivals import draw
 
     carried, burstiness = planned_workload(plan), flags.burstiness
-    count, seeds = flags.requests or REQUESTS, range(flags.seeds or RUNS)
+    count, seeds = flags.requests or enough(carried, plan.slo, REQUESTS), range(flags.seeds or RUNS)
     observed = within_context(observed.within(plan.workload.buckets, carried.request_rate > 0), context)
     if flags.arrivals == "poisson" or not observed.has_pace or (flags.trace is None and burstiness != 1):
         scaled = carried.at_rate(rate)

@@ -54,7 +54,7 @@ class Interval:
 AT_LIMIT = 1 + 1e-12
 
 
-def counted(requests: int, *, has_end: bool = True) -> slice:
+def counted(requests: int, *, has_end: bool = True, settling: int = 0) -> slice:
     """The requests of a run that count: all that arrive after the first tenth of them, and before the last.
 
     Parameters
@@ -64,9 +64,12 @@ def counted(requests: int, *, has_end: bool = True) -> slice:
     has_end
         Whether requests stop coming at the end of the run only: those that are then left are early, as in no fleet that
         lives on. False where the run ends with what was to be seen: a log, a ramp.
+    settling
+        Requests that arrive while the fleet comes to rest: where they are more than the first tenth they do not count
+        either, but for the second half of the run.
     """
-    first = warm_up(requests)
-    return slice(first, requests - first if has_end else requests)
+    end = warm_up(requests)
+    return slice(max(end, min(settling, requests // 2)), requests - end if has_end else requests)
 
 
 def warm_up(requests: int) -> int:

@@ -18,6 +18,7 @@ from melange.replica.simulated.cluster import Event, play
 from melange.replica.simulated.kernel import compilation_told
 from melange.replica.simulated.outcome import Outcome
 from melange.validate.attainment import counted
+from melange.validate.run_lengths import settling
 from melange.validate.scenario import STEADY_SCENARIO, Scenario
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Array, Workload
@@ -50,6 +51,8 @@ class Run:
         Of the policies that choose at random.
     slowdown
         Times that the steps of each type in ``types`` took as long as those step times say (T,).
+    settling
+        Requests that arrive while the fleet comes to rest, which do not count; the first tenth never does.
     """
 
     plan: Plan
@@ -63,12 +66,13 @@ class Run:
     steps: str
     seed: int
     slowdown: tuple[float, ...] = ()
+    settling: int = 0
 
     @property
     def counted(self) -> slice:
         """The requests that count, those of steady traffic."""
         is_steady = self.arrivals.is_shuffled and self.scenario == STEADY_SCENARIO.name
-        return counted(len(self.arrivals), has_end=is_steady)
+        return counted(len(self.arrivals), has_end=is_steady, settling=self.settling if is_steady else 0)
 
 
 def simulate(
@@ -159,6 +163,7 @@ def simulate(
         steps=steps,
         seed=seed,
         slowdown=slower,
+        settling=settling(shaped.rate, float(shaped.output_tokens.mean()), plan.slo) if len(shaped) > 1 else 0,
     )
 
 

@@ -144,8 +144,8 @@ def _times(report: Report, colors: Sequence[str]) -> Picture:
         name="times",
         about="Times by percentile",
         caption="Over all counted requests that were served, and by type. The time to first token includes queueing. "
-        "The first tenth of each run starts on empty replicas and is not counted; nor is the last tenth of steady "
-        "traffic, in which fewer and fewer requests run.",
+        "The first requests of each run, at least a tenth, meet empty replicas and are not counted; nor is the last "
+        "tenth of steady traffic, in which fewer and fewer requests run.",
         variants=tuple(
             Variant(label=by_run.TIME_NAME_BY_METRIC[metric], figure=by_run.figure_times(report, metric, colors))
             for metric in shown

@@ -54,7 +54,6 @@ from melange.validate.certify.margin import with_margin
 from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.proofs import cheapest_proven, look_for_cheaper
 from melange.validate.certify.requests import by_class_of, carried_of, is_replayed, of_sizes, replays_of, stretch_at
-from melange.validate.certify.run_lengths import rarity, shortest
 from melange.validate.certify.second_pools import in_pools, of_all_types
 from melange.validate.certify.separate_fleets import by_class, only_class, separate_fleets
 from melange.validate.certify.single_types import cheapest_single_type
@@ -62,6 +61,7 @@ from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.tolerance import with_tolerance
 from melange.validate.class_results import class_results
 from melange.validate.replay import words_of
+from melange.validate.run_lengths import rarity, settling_of, shortest
 from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Array, Mask, Workload
@@ -273,6 +273,7 @@ def _judged(
         draw=partial(drawn, sent) if log is None else partial(stretch_at, log),
         requests=requests or shortest(sent, slo),
         rarity=rarity(sent),
+        settling=settling_of(sent, slo),
         say=say,
         replays=None if log is None else replays_of(len(log)),
     )
