@@ -52,6 +52,7 @@ def test_written_files_have_ordinary_permissions(tmp_path: Path) -> None:
         ("[1]", "must hold a JSON object, got list"),
         ('{"a": 1}', "not a melange plan file"),
         ('{"melange": "profile/1"}', "is a profile file; a plan is needed"),
+        ('{"melange": "operate-state/1"}', "is an operate-state file; a plan is needed"),
         ('{"melange": "plan/2"}', "newer than this release reads"),
     ],
 )

@@ -237,12 +237,12 @@ def _refuse_other_kind(path: Path, kind: str) -> None:
         return  # writing says what is wrong
     found = _TAG.match(head.decode("utf-8", "replace"))
     if found is not None and found[1] != kind:
-        what = f"a {found[1]} file"
+        what = f"{_one(found[1])} file"
     elif found is None and head.strip() and path.suffix.lower() in _INPUTS:
         what = "no melange file"
     else:
         return
-    raise InputError(f"{path}: is {what}, which a {kind} would replace", hint="choose another name, or remove it")
+    raise InputError(f"{path}: is {what}, which {_one(kind)} would replace", hint="choose another name, or remove it")
 
 
 def dump_document(kind: str, content: Json) -> str:
@@ -264,12 +264,17 @@ def read_document(path: str | Path, kind: str) -> Json:
         raise InputError(f"{path}: not a melange {kind} file: the key 'melange' is missing")
     name, _, version = str(tag).partition("/")
     if name != kind:
-        raise InputError(f"{path}: is a {name} file; a {kind} is needed")
+        raise InputError(f"{path}: is {_one(name)} file; {_one(kind)} is needed")
     if version != "1":
         raise InputError(
             f"{path}: {kind} format {version} is newer than this release reads (1)", hint="upgrade melange"
         )
     return content
+
+
+def _one(kind: str) -> str:
+    """A kind of document with its article."""
+    return f"an {kind}" if kind[:1] in "aeiou" else f"a {kind}"
 
 
 def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:
@@ -281,7 +286,7 @@ def read_as(path: str | Path, kind: str, parse: Callable[[Json], Noun]) -> Noun:
         As :func:`read_document`; also when something in the document is missing or has the wrong type.
     """
     content = read_document(path, kind)
-    with reading(f"{path}", f"a {kind} that melange wrote"):
+    with reading(f"{path}", f"{_one(kind)} that melange wrote"):
         return parse(content)
 
 

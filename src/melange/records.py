@@ -213,7 +213,7 @@ def reading(place: str, what: str) -> Iterator[None]:
         if isinstance(error, KeyError):
             reason = f"the key {error} is missing"
         elif isinstance(error, TypeError | AttributeError):
-            reason = f"a value has the wrong type ({error})"
+            reason = "a value has the wrong type"
         else:
             reason = str(error) or type(error).__name__
         raise InputError(f"{place}: not {what}: {reason}") from error

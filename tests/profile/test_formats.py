@@ -229,6 +229,7 @@ def test_a_transposed_distribution_is_called_one(tmp_path: Path) -> None:
         (changed(AIBRIX, "slos", value={"percentile": 100, "e2e": 1}), "slo.statistic must be"),
         (json.dumps(AIBRIX).replace("8.0", "Infinity"), "must be finite, got an infinite number"),
         ([AIBRIX, changed(AIBRIX, "indexes", 0, value=[1, 2])], "indexes must be the same in all profiles"),
+        ([AIBRIX, AIBRIX], r"file\.json: .*names of replica types must be unique"),
         ([AIBRIX, EXAMPLE], "several profiles"),
         ({"gpus": 1}, "unknown profile format"),
         (f"{json.dumps(AIBRIX)}\nnot json\n", r"file.json:2: not valid JSON"),

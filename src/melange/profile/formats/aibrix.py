@@ -16,7 +16,7 @@ from melange.files import Json
 from melange.profile.formats.release import measured_profile, named_type
 from melange.profile.formats.tables import rates
 from melange.profile.profile import Profile
-from melange.records import number, record
+from melange.records import number, placed, record
 from melange.slo import Slo
 from melange.workload.workload import Array, Buckets
 
@@ -45,7 +45,9 @@ def profile_from_aibrix(contents: Sequence[Json], places: Sequence[str]) -> Prof
         raise InputError("no AIBrix profile was given")
     if any(slo != slos[0] for slo in slos):
         cautions.append(Caution("slo", "the profiles were made for different SLOs; make them for the same one"))
-    profile = measured_profile(tuple(types), first, np.stack(tables), source=", ".join(dict.fromkeys(places)))
+    files = ", ".join(dict.fromkeys(places))
+    with placed(files):
+        profile = measured_profile(tuple(types), first, np.stack(tables), source=files)
     return replace(profile, slo=slos[0], cautions=tuple(dict.fromkeys(cautions)))
 
 
