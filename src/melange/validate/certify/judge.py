@@ -20,8 +20,7 @@ from melange.validate.certify.miss_clusters import least_missed
 from melange.validate.certify.plan_trial import MOST_USED, Trial, cells_of, samples_with, worst_of
 from melange.validate.certify.requests import Replays
 from melange.validate.certify.runs_ahead import RunsAhead
-from melange.validate.certify.spare import without_spare
-from melange.validate.certify.throughput import at_full_throughput, used_throughput
+from melange.validate.certify.throughput import at_full_throughput, most_used
 from melange.validate.certify.trend import falls
 from melange.validate.observe import type_of_requests
 from melange.validate.run_lengths import MOST_REQUESTS
@@ -218,13 +217,9 @@ class Judge:
             if is_told or number * self.run_length >= _MOST_TRIED:
                 break
         assert trial is not None
-        return trial if self.surely_misses(trial) else replace(trial, used=self._used(plan))
-
-    def _used(self, plan: Plan) -> Array:
-        """The part of its throughput that each type needs (R,); where replicas are spare, of what is left of it."""
-        left = without_spare(plan)
-        found = [used_throughput(plan, self.full, self.arrivals, self.policy, counts) for counts in left]
-        return np.asarray(np.max(found, axis=0))
+        if self.surely_misses(trial):
+            return trial
+        return replace(trial, used=most_used(plan, self.full, self.arrivals, self.policy))
 
     def _replayed(self, plan: Plan, factor: Array, stretches: Sequence[tuple[int, int]]) -> Trial:
         """The plan on all of some stretches of a log."""

@@ -9,7 +9,7 @@ faster than one that held holds. That leaves few of the draws to simulate.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,7 +21,7 @@ from melange.validate.attainment import share_met
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import MOST_USED
 from melange.validate.certify.spare import without_spare
-from melange.validate.certify.throughput import at_full_throughput, used_throughput
+from melange.validate.certify.throughput import at_full_throughput, most_used
 from melange.validate.simulate import simulate
 from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Array
@@ -107,18 +107,14 @@ def trials_of(plan: Plan, judge: Judge) -> Trials:
         arrivals = [judge.arrivals(max(_REQUESTS, judge.requests), 1)]
     else:
         arrivals = [judge.arrivals(requests, start) for start, requests in judge.replays.choosing]
-    trials = Trials(plan=plan, arrivals=arrivals, policy=judge.policy, used=_used(plan, judge.arrivals, judge.policy))
+    full = at_full_throughput(plan.question).profile.max_request_rate
+    used = most_used(plan, full, judge.arrivals, judge.policy)
+    trials = Trials(plan=plan, arrivals=arrivals, policy=judge.policy, used=used)
     proven = plan.certificate
     assert proven is not None
     names = [plan.replica_types[r].name for r in types_of(plan)]
     trials.offset = proven.attainment - trials.met(np.array([proven.slowed_by.get(name, 1.0) for name in names]))
     return trials
-
-
-def _used(plan: Plan, arrivals: Callable[[int, int], Arrivals], policy: str) -> Array:
-    full = at_full_throughput(plan.question).profile.max_request_rate
-    left = without_spare(plan)
-    return np.asarray(np.max([used_throughput(plan, full, arrivals, policy, counts) for counts in left], axis=0))
 
 
 def margin_of(trials: Trials) -> float:

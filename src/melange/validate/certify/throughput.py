@@ -19,6 +19,7 @@ from melange.plan.routing import types_of
 from melange.replica.capacity import Sizes, rate_within
 from melange.replica.occupancy import largest_batch_of, replicas_like, sizes_of
 from melange.replica.policy import FOLLOWING_SHARES
+from melange.validate.certify.spare import without_spare
 from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
@@ -40,6 +41,12 @@ _LEAST_LONG = 2_000
 ANY_S = 1e9
 # Number of the requests: no others are drawn by it.
 _NUMBER = 500
+
+
+def most_used(plan: Plan, full: Array, arrivals: Callable[[int, int], Arrivals], policy: str) -> Array:
+    """As :func:`used_throughput` (R,); where replicas are spare, of what is left of it without them."""
+    found = [used_throughput(plan, full, arrivals, policy, counts) for counts in without_spare(plan)]
+    return np.asarray(np.max(found, axis=0))
 
 
 def used_throughput(
