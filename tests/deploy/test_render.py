@@ -1,6 +1,7 @@
 """The files as text, and the command that writes them."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -132,7 +133,9 @@ def test_unknown_targets_and_settings_are_errors() -> None:
     for listen in ("8080", "host", "127.0.0.1:0", "127.0.0.1:99999", "a b:80", "h:80;"):
         with pytest.raises(InputError, match="--listen"):
             text_of("nginx", listen=listen)
-    for settings in ({"bytes_per_token": 0.0}, {"envelope_bytes": -1}, {"max_body_bytes": 10}, {"listen": 80}):
+    wrong: list[dict[str, object]] = [{"bytes_per_token": value} for value in (0.0, 1e308, math.nan)]
+    wrong += [{"envelope_bytes": -1}, {"envelope_bytes": 2**31}, {"max_body_bytes": 10}, {"max_body_bytes": 10**400}]
+    for settings in (*wrong, {"listen": 80}):
         with pytest.raises(InputError, match="must be"):
             text_of("nginx", **settings)
     with pytest.raises(InputError, match="nginx: unknown option 'lisen'; did you mean 'listen'") as caught:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from melange.deploy.target import option
 from melange.errors import InputError
+from melange.records import shown
 
 # Below it not even the headings of a conversation fit [bytes].
 _LEAST_BODY_BYTES = 1024
+# Beyond these an option is a slip: a body of a GiB, and a token that is longer than any word.
+_MOST_BODY_BYTES = 2**30
+_BYTES_PER_TOKEN = (0.01, 10_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +46,15 @@ class GatewayOptions:
 
     def __post_init__(self) -> None:
         parse_listen(self.listen)
-        if not (math.isfinite(self.bytes_per_token) and self.bytes_per_token > 0):
-            raise InputError(f"bytes per token must be > 0, got {self.bytes_per_token:g}")
-        if self.envelope_bytes < 0:
-            raise InputError(f"envelope bytes must be >= 0, got {self.envelope_bytes}")
-        if self.max_body_bytes is not None and self.max_body_bytes < _LEAST_BODY_BYTES:
-            raise InputError(f"the longest body must be >= {_LEAST_BODY_BYTES} bytes, got {self.max_body_bytes}")
+        least, most = _BYTES_PER_TOKEN
+        if not least <= self.bytes_per_token <= most:
+            raise InputError(f"bytes per token must be {least:g} to {most:,}, got {self.bytes_per_token:g}")
+        if not 0 <= self.envelope_bytes <= _MOST_BODY_BYTES:
+            raise InputError(f"envelope bytes must be 0 to {_MOST_BODY_BYTES:,}, got {shown(self.envelope_bytes)}")
+        longest = self.max_body_bytes
+        if longest is not None and not _LEAST_BODY_BYTES <= longest <= _MOST_BODY_BYTES:
+            limits = f"{_LEAST_BODY_BYTES:,} to {_MOST_BODY_BYTES:,}"
+            raise InputError(f"the longest body must be {limits} bytes, got {shown(longest)}")
 
 
 def parse_listen(listen: str) -> tuple[str, int]:

@@ -10,7 +10,10 @@ from melange.deploy.server_options import ServerOptions
 from melange.deploy.target import option
 from melange.errors import InputError
 from melange.installed import version
+from melange.records import shown
 
+# Kubernetes counts replicas in 32 bits.
+_MOST_REPLICAS = 2**31 - 1
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
@@ -61,8 +64,8 @@ class ClusterOptions(ServerOptions):
         for what in ("hf_secret", "keys_secret", "gateway", "cache_claim"):
             if (name := getattr(self, what)) is not None:
                 check_name(what, name, _SUBDOMAIN)
-        if self.balancers < 1:
-            raise InputError(f"balancers must be >= 1, got {self.balancers}")
+        if not 1 <= self.balancers <= _MOST_REPLICAS:
+            raise InputError(f"balancers must be 1 to {_MOST_REPLICAS:,}, got {shown(self.balancers)}")
 
 
 def check_name(what: str, name: str, form: re.Pattern[str] = _SUBDOMAIN) -> None:
@@ -73,8 +76,8 @@ def check_name(what: str, name: str, form: re.Pattern[str] = _SUBDOMAIN) -> None
 
 def check_least(what: str, least: int | None) -> None:
     """Refuse what is no number of replicas."""
-    if least is not None and least < 0:
-        raise InputError(f"{what} must be >= 0, got {least}")
+    if least is not None and not 0 <= least <= _MOST_REPLICAS:
+        raise InputError(f"{what} must be 0 to {_MOST_REPLICAS:,}, got {shown(least)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
