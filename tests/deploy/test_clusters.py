@@ -220,6 +220,15 @@ def test_keda_scales_around_the_plan() -> None:
     assert one_of(few, "ScaledObject", "g5-xlarge")["spec"]["maxReplicaCount"] == 3
 
 
+@pytest.mark.parametrize("number", [-1, 2**31, 10**400])
+def test_numbers_of_replicas_are_those_that_clusters_count(number: int) -> None:
+    """32 bits; none at least where they are scaled, one balancer at least."""
+    with pytest.raises(InputError, match="least_replicas must be 0 to 2,147,483,647"):
+        render(two_types(), "kubernetes", scaling="keda", least_replicas=number)
+    with pytest.raises(InputError, match="balancers must be 1 to 2,147,483,647"):
+        render(two_types(), "kubernetes", balancers=number)
+
+
 def test_variants_have_their_costs() -> None:
     """What a replica costs: 1.01 USD/h of an instance of one; in llm-d's objects, its annotations and KServe's."""
     manifest = render(two_types(), "llm-d")
