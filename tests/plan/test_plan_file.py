@@ -56,6 +56,11 @@ def _first_alone(content: Content) -> Content:
         (lambda content: _first_alone(content).update(rest_cost_per_h=-1), "rest_cost_per_h must be a cost"),
         (lambda content: content["load"].update(t0="much"), "load.t0 must be a number, got 'much'"),
         (lambda content: content["single_type"].update(t0=[]), r"single_type.t0 must be a mapping, got \[\]"),
+        (
+            lambda content: content["single_type"].update(t9=_first_alone(content)),
+            "single_type.t9: no such name in replica_types",
+        ),
+        (lambda content: content.update(cost_at={"low": 1.0, "high": 2.0}), "cost_at must have low, mid, high, got"),
         (lambda content: content.pop("share"), "the key 'share' is missing"),
         (lambda content: content["profile"]["reason"].pop(), "profile.reason: must hold 3 tables"),
         (lambda content: content["profile"].update(reasons=[]), "profile.reason must hold whole numbers"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from searching import fresh, judge_of, small_service
 
+from melange.errors import InputError
 from melange.plan.options import Options
 from melange.plan.plan import Plan
 from melange.plan.question import Question
@@ -135,6 +136,9 @@ def test_margin_and_chance_survive_a_file() -> None:
     for key in ("margin", "chance", "slowed_by"):
         del content["certificate"][key]
     assert Plan.from_json(content).certificate == replace(plan.certificate, margin=None, chance=None, slowed_by={})
+    content["certificate"]["single_type"] = "T4"
+    with pytest.raises(InputError, match=r"certificate\.single_type: 'T4': no such name in replica_types"):
+        Plan.from_json(content)
 
 
 @pytest.mark.heavy

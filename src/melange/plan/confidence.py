@@ -22,6 +22,8 @@ from melange.errors import InputError
 from melange.profile.profile import Profile
 from melange.workload.workload import Array
 
+# Ends of a profile's 80 % intervals, its 10 % and 90 % quantiles, and the confidence that plans for each.
+CONFIDENCE_BY_END = {"low": 0.9, "mid": 0.5, "high": 0.1}
 # 10 % and 90 % quantiles of a normal distribution, in standard deviations.
 DECILE = NormalDist().inv_cdf(0.9)
 # Why a rate is 0 that is counted on at a place of its interval where there is nothing left.

@@ -11,11 +11,12 @@ from typing import Any, get_type_hints
 
 import numpy as np
 
-from melange.errors import InputError
+from melange.errors import InputError, some_of
 from melange.files import Json
+from melange.plan.confidence import CONFIDENCE_BY_END
 from melange.plan.plan import Baseline, Plan
 from melange.plan.question_file import question_from_json
-from melange.records import mapping, number, record, value_of, whole
+from melange.records import mapping, number, record, shown, value_of, whole
 
 # How far what is said twice may be apart: sums of floats in another order.
 _ROUNDING = 1e-6
@@ -48,8 +49,23 @@ def plan_from_json(content: Json) -> Plan:
         single_type={name: record(Baseline, one, f"single_type.{name}") for name, one in singles.items()},
         **plain,
     )
+    _check_names(plan)
     _check(plan, content)
     return plan
+
+
+def _check_names(plan: Plan) -> None:
+    """Refuse names of replica types that the plan does not have, and costs at other ends than those of intervals."""
+    known = {one.name for one in plan.replica_types}
+    named = [(f"single_type.{name}", name) for name in plan.single_type]
+    if plan.certificate is not None:
+        named += [(f"certificate.headroom.{name}", name) for name in plan.certificate.headroom]
+        alone = plan.certificate.single_type
+        named += [] if alone is None else [(f"certificate.single_type: {shown(alone)}", alone)]
+    if extra := [where for where, name in named if name not in known]:
+        raise InputError(f"{extra[0]}: no such name in replica_types")
+    if plan.cost_at and plan.cost_at.keys() != CONFIDENCE_BY_END.keys():
+        raise InputError(f"cost_at must have {', '.join(CONFIDENCE_BY_END)}, got {some_of(plan.cost_at)}")
 
 
 def _of_each(content: Json, key: str, names: list[str]) -> list[tuple[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from melange.errors import Caution, InfeasibleError
-from melange.plan.confidence import at_confidence
+from melange.plan.confidence import CONFIDENCE_BY_END, at_confidence
 from melange.plan.plan import Plan
 from melange.plan.problem import ROUNDING
 from melange.plan.question import Question
@@ -14,8 +14,6 @@ from melange.plan.suggest import suggest_measurements
 from melange.units import percent
 from melange.workload.workload import Array
 
-# The ends of a profile's 80 % intervals: its 10 % and 90 % quantiles.
-_CONFIDENCE_BY_END = {"low": 0.9, "mid": 0.5, "high": 0.1}
 # Reasons of a caution, which is one line of a page: the plan for that end alone says them all.
 _MOST_REASONS = 3
 
@@ -32,7 +30,7 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
     """
     cost_at: dict[str, float | None] = {}
     cautions = list(plan.cautions)
-    for end in _CONFIDENCE_BY_END:
+    for end in CONFIDENCE_BY_END:
         try:
             found = _plan_at(end, plan.question)
             cost_at[end] = found.cost_per_h
@@ -59,5 +57,5 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
 
 def _plan_at(end: str, question: Question) -> Plan:
     """The cheapest plan with every replica at one end of its interval, a budget set aside."""
-    profile = at_confidence(question.profile, _CONFIDENCE_BY_END[end])
+    profile = at_confidence(question.profile, CONFIDENCE_BY_END[end])
     return solve(replace(question, profile=profile).with_options(confidence=None, budget_per_h=None))
