@@ -243,11 +243,12 @@ class Judge:
     def shown(self, plan: Plan) -> float:
         """Share of the requests that meet the SLO under any plan, in a few of the runs of a proof."""
         if self.replays is None:
-            sets: Sequence[tuple[int, int]] = [(_FRESH + number, self.proof_length) for number in range(_SHOWN_RUNS)]
+            count = int(np.clip(_MOST_TRIED // self.proof_length, 1, _SHOWN_RUNS))
+            sets = [(self.proof_length, _FRESH + number) for number in range(count)]
         else:
-            sets = self.replays.proving
-        self._ahead.prepare(plan, [(length, start) for start, length in sets])
-        runs = [self._run(plan, length, start) for start, length in sets]
+            sets = [(length, start) for start, length in self.replays.proving]
+        self._ahead.prepare(plan, sets)
+        runs = [self._run(plan, *one) for one in sets]
         return float(np.mean([share_met(run.outcome, self.slo, run.counted) for run in runs]))
 
     def proof(self, trial: Trial) -> Trial:
