@@ -1,4 +1,4 @@
-"""The cost of uncertainty: the cost of a plan if capacities were known, and what to measure."""
+"""The cost of uncertainty: the cost of a plan if capacities were known, and what to measure next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from melange.workload.workload import Array
 
 # The ends of a profile's 80 % intervals: its 10 % and 90 % quantiles.
 _CONFIDENCE_BY_END = {"low": 0.9, "mid": 0.5, "high": 0.1}
-# Reasons of a caution, which is one line of a page: the plan for that end alone says them all.
+# Reasons in a caution, which is one line of a page; the plan for that end lists them all.
 _MOST_REASONS = 3
 
 
@@ -26,9 +26,9 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
     Parameters
     ----------
     plan
-        What :func:`~melange.plan.solve.solve` made.
+        The output of :func:`~melange.plan.solve.solve`.
     in_flight
-        As of :func:`~melange.plan.suggest.suggest_measurements`.
+        As in :func:`~melange.plan.suggest.suggest_measurements`.
     """
     cost_at: dict[str, float | None] = {}
     cautions = list(plan.cautions)
@@ -58,6 +58,6 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
 
 
 def _plan_at(end: str, question: Question) -> Plan:
-    """The cheapest plan with every replica at one end of its interval, a budget set aside."""
+    """The cheapest plan with every replica at one end of its interval, without a budget."""
     profile = at_confidence(question.profile, _CONFIDENCE_BY_END[end])
     return solve(replace(question, profile=profile).with_options(confidence=None, budget_per_h=None))
