@@ -56,7 +56,7 @@ _ROOM = 1e-7
 
 
 def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, prefer: Array | None = None) -> Fleet:
-    """The cheapest fleet that carries everything; ``prefer`` are the instances in force (R,).
+    """The cheapest fleet that carries everything; ``prefer`` are the current instances (R,).
 
     Raises
     ------

@@ -27,7 +27,7 @@ class DisaggregatedPlan:
         Share of requests that must meet every limit, 0-1; None: nothing was simulated.
     attainment, low
         Share that met them in simulations of both pools together, and the lower end of its 95 % interval, 0-1; None
-        where nothing was simulated.
+        if nothing was simulated.
     requests, seeds
         Requests of one such simulation, and number of simulations; 0 if there were none.
     transfer_s
@@ -64,7 +64,7 @@ class DisaggregatedPlan:
 
     @property
     def holds(self) -> bool | None:
-        """Whether simulations have shown, with confidence, that the target is met; None where there was none."""
+        """Whether simulations have shown, with confidence, that the target is met; None if there was none."""
         return None if self.low is None or self.target is None else self.low >= self.target
 
     @property

@@ -45,7 +45,7 @@ class Explanation:
         in which fractions of instances can be rented (many types).
     marginal_per_h
         Cost of one more request per second of a bucket in the linear relaxation (I, O), by the duals of its cover rows
-        [USD/h per 1/s]; nan where a bucket has no traffic.
+        [USD/h per 1/s]; nan if a bucket has no traffic.
     cost_per_mtok
         Plan cost per million tokens, input and output together, by bucket (I, O) [USD]. The cost of each type is
         divided among its buckets by the load that they put on it, so that all buckets add up to the plan; nan without

@@ -73,7 +73,7 @@ class Plan:
         Instances rented of each type (R,).
     share
         Fraction of each bucket's requests that goes to each type (R, I, O), 0-1. Sums to 1 over R for every bucket
-        that is served; less than 1 under a budget; 0 where a bucket was left out.
+        that is served; less than 1 under a budget; 0 if a bucket was left out.
     load
         Share of its replicas' capacity that each type's traffic takes (R,), 0-1; headroom is not part of it.
     cost_per_h
@@ -83,7 +83,7 @@ class Plan:
         as loads add up. None under a budget, where traffic is maximized, if nothing is proven, and for plans of least
         emissions.
     gap
-        Proven distance to the best possible plan, 0-1; 1 where nothing is proven.
+        Proven distance to the best possible plan, 0-1; 1 if nothing is proven.
     single_type
         The cheapest single-type plan by closed form, or why there is none, by replica type name.
     cost_at

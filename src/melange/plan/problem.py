@@ -90,7 +90,7 @@ class Problem:
         Positions of the types in the profile (R,), and of the buckets in the flattened grid (B,).
     load
         Replicas that each bucket keeps busy if one type carries all of it, request rate / max request rate (R, B);
-        infinite where the type cannot serve the bucket.
+        infinite if the type cannot serve the bucket.
     cost
         Price of an instance (R,) [USD/h].
     replicas

@@ -63,7 +63,7 @@ class Server:
     is_prefix_caching
         Whether prompts that share a prefix read it once.
     speculation
-        Draft tokens that each step verifies besides; None: none.
+        Draft tokens that each step also verifies; None: none.
     pool
         What it does of a request: ``prefill`` or ``decode``; else all of it.
     is_by_priority
@@ -158,7 +158,7 @@ def _limits_of(engine: Engine, longest_request: int, layout: Layout) -> Json:
 
 
 def _longest_request(plan: Plan, r: int) -> int:
-    """Longest prompt plus completion that the plan sends to a type [tokens]; 0 where its buckets have no sizes."""
+    """Longest prompt plus completion that the plan sends to a type [tokens]; 0 if its buckets have no sizes."""
     buckets = plan.workload.buckets
     if buckets.is_ordinal:
         return 0

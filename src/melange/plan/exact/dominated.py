@@ -20,7 +20,7 @@ def needed_types(problem: Problem, prefer: Positions | None = None, margin: Arra
     problem
         The problem, with R types.
     prefer
-        Types to keep among equals (R,): those of the plan in force.
+        Types to keep among equals (R,): those of the current plan.
     margin
         How much faster than a type another one must be to dominate it (R, R); None: it must only be no slower. If the
         true loads differ from those of the problem, the margin keeps types that are nearly as good.

@@ -147,7 +147,7 @@ def cheapest_of(
     Parameters
     ----------
     prefer
-        Instances of the plan in force (R,): the nearest among equally cheap fleets is tried first.
+        Instances of the current plan (R,): the nearest among equally cheap fleets is tried first.
     ceiling
         Fleets that cost this much or more are skipped [USD/h].
     """

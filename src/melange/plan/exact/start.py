@@ -82,7 +82,7 @@ def _enough(problem: Problem, fleet: Positions) -> bool:
 
 
 def _busy(problem: Problem, priced: Array, kept: Positions) -> Array:
-    """Load of each type (R,) when every bucket goes to the cheapest of the ``kept``; infinite where none serves it."""
+    """Load of each type (R,) when every bucket goes to the cheapest of the ``kept``; infinite if none serves it."""
     best = kept[priced[kept].argmin(axis=0)]
     load = problem.load[best, np.arange(priced.shape[1])]
     return np.bincount(best, load, minlength=len(priced)).astype(float)

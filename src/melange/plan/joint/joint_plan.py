@@ -130,7 +130,7 @@ class JointPlan:
 
     @property
     def gap(self) -> float:
-        """Proven distance to the best possible plans, 0-1; 1 where nothing is proven."""
+        """Proven distance to the best possible plans, 0-1; 1 if nothing is proven."""
         cost = self.cost_per_h
         if self.bound_per_h is None or cost <= 0:
             return 1.0
@@ -138,7 +138,7 @@ class JointPlan:
 
     @property
     def holds(self) -> bool | None:
-        """Whether every plan was shown to meet its SLO and all traffic is served; None where nothing was simulated."""
+        """Whether every plan was shown to meet its SLO and all traffic is served; None if nothing was simulated."""
         if any(one.served_fraction < 1 for one in self.services):
             return False
         held = [plan.holds for plan in self.plans.values()]

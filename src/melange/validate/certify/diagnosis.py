@@ -20,7 +20,7 @@ from melange.workload.arrivals import Arrivals
 
 # Number of buckets that an error names, those with most misses first; the error ends with what to do.
 _NAMED = 3
-# Number of requests whose times alone are examined: a hundred of them are beyond a target of 99.5 %.
+# Number of requests whose times alone are examined: a hundred of these are beyond a target of 99.5 %.
 REACH_REQUESTS = 20_000
 # If a target is beyond reach, the planned target is below the reachable share by this part of the misses that the
 # target would allow. With less, the last requests cost many replicas; with more, more is given up than necessary.

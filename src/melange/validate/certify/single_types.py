@@ -218,5 +218,5 @@ def _below(holding: float, missing: int) -> int:
 
 
 def _rise(missed: float) -> float:
-    """Factor on a count of replicas whose requests miss ``times`` as often as they may."""
+    """Factor on a count of replicas whose requests miss ``missed`` times as often as they may."""
     return float(np.clip(1.0 + _RISE * missed, _LEAST_RISE, _MOST_RISE))

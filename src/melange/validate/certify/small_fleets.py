@@ -21,7 +21,7 @@ from melange.validate.certify.plan_trial import Trial
 from melange.workload.workload import Array
 
 # The figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of certified plans, CPU
-# time of all certificates (known to a tenth). None changed more than two plans; beyond that, they are judgments.
+# time of all certificates (known to a tenth). None changed more than two plans; beyond that, chosen by judgment.
 
 # Fleets are tried one by one if the best known one has at most this many instances: with more, there are too many to
 # try; with none, one plan costs 10 % more, in 0.6 times the time; half and twice: no difference. The other two are the

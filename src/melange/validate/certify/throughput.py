@@ -165,7 +165,7 @@ def at_full_throughput(question: Question) -> Question:
 
 
 def rates_under(question: Question, limits: Mapping[str, float | Array]) -> Array:
-    """Rates of each type by closed form under some limits (R, I, O) [1/s]; 0 where its steps are unknown.
+    """Rates of each type by closed form under some limits (R, I, O) [1/s]; 0 if its steps are unknown.
 
     Parameters
     ----------
