@@ -14,7 +14,7 @@ from melange.workload.workload import Array
 
 
 def single_types(question: Question, scope: Scope) -> dict[str, Baseline]:
-    """Cost or reason by replica type name; the same settings bind each type that bind the mix.
+    """Cost, or why there is none, by replica type name; each type obeys the same settings as the mix.
 
     A single type needs no optimization: n = ceil((sum_b l_b / (1 - h) + k) / p), or more where a minimum asks for
     it. How a bucket is sliced makes no difference.
@@ -51,18 +51,18 @@ def single_types(question: Question, scope: Scope) -> dict[str, Baseline]:
 
 
 def _instances(problem: Problem) -> tuple[Positions, Array]:
-    """Instances that each type needs to serve everything alone, and the load that it must carry (R,)."""
+    """Instances that each type needs to serve everything alone, and the load that it then carries (R,)."""
     load = np.where(np.isfinite(problem.load), problem.load, 0.0).sum(axis=1)
     lost = np.maximum(problem.spare, problem.spare_total)
     exact = (load / (1.0 - problem.headroom) + lost) / problem.replicas
-    # One replica besides those that may be lost, for whatever little traffic.
+    # Even the smallest traffic needs one replica besides those that may be lost.
     count = np.maximum(np.ceil(exact - ROUNDING * np.maximum(exact, 1.0)), np.floor(lost / problem.replicas) + 1)
     count = np.maximum.reduce([count, problem.least, np.ceil(problem.min_total / problem.replicas), np.ones(len(load))])
     return count.astype(np.int64), load
 
 
 def _limits_by_type(problem: Problem) -> list[list[tuple[Limit, float]]]:
-    """The limits that each type draws from, and how much of them an instance takes (R)."""
+    """The limits that each type draws from, and how much of each limit one instance takes (R)."""
     found: list[list[tuple[Limit, float]]] = [[] for _ in problem.cost]
     for limit in problem.limits:
         for r, weight in zip(limit.members.tolist(), limit.weight.tolist(), strict=True):

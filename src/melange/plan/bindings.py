@@ -1,9 +1,9 @@
 """Resolve names in a plan's settings to replica types. This is the only place that does it.
 
-A replica type goes by its own name, by its accelerator's, by its offer's (provider/region/instance type) and by its
-instance type's. An offer holds several replica types where the model is split or quantized in several ways, and the
-one that is served as published on a single accelerator has the offer's name: a name that is an offer's therefore binds
-every replica type on that offer.
+A replica type has four names: its own, its accelerator's, its offer's (provider/region/instance type) and its instance
+type's. An offer holds several replica types if the model is split or quantized in several ways. The replica type that
+serves the model as published on a single accelerator has the offer's name: the name of an offer therefore binds every
+replica type on that offer.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from melange.errors import InputError, unknown
 from melange.profile.profile import ReplicaType
 from melange.workload.workload import Mask
 
-# What a name may be; where several are possible, it is looked up in the order that the caller gives.
+# What a name may refer to; if several are possible, they are looked up in the order that the caller gives.
 OFFER, INSTANCE_TYPE, REPLICA_TYPE, ACCELERATOR = "offer", "instance type", "replica type", "accelerator"
 REGION, ACCELERATOR_IN_REGION = "region", "region/accelerator"
 
 
 def names_of(items: Sequence[ReplicaType], kind: str) -> list[str]:
-    """The name of each replica type (R) of a kind."""
+    """The names of one kind, one for each replica type (R)."""
     if kind == OFFER:
         return [item.offer.name for item in items]
     if kind == INSTANCE_TYPE:
@@ -58,12 +58,12 @@ class Bindings:
             self._positions.append(found)
 
     def positions(self, name: str) -> npt.NDArray[np.int64]:
-        """Those of the first kind that knows the name; none where none does."""
+        """The types bound by the first kind that knows the name; empty if no kind knows it."""
         return np.array(next((found[name] for found in self._positions if name in found), ()), np.int64)
 
 
 def members(name: str, items: Sequence[ReplicaType], kinds: Sequence[str]) -> Mask:
-    """Which replica types a name binds (R,): those of the first of ``kinds`` that knows it; none where none does."""
+    """Which replica types a name binds (R,), by the first of ``kinds`` that knows it; none if no kind knows it."""
     bound = np.zeros(len(items), bool)
     bound[Bindings(items, kinds).positions(name)] = True
     return bound
@@ -75,7 +75,7 @@ def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Seque
     Raises
     ------
     InputError
-        Naming ``place``, the setting that holds the names.
+        A name is unknown; the message names ``place``, the setting that holds the names.
     """
     if not (given := list(names)):
         return
@@ -88,12 +88,12 @@ def check_names(names: Iterable[str], items: Sequence[ReplicaType], kinds: Seque
 def check_one_meaning(
     accelerators: Iterable[str], items: Sequence[ReplicaType], kinds: Sequence[str], place: str
 ) -> None:
-    """Reject an ambiguous name: an accelerator's and also one of ``kinds``, with different instances.
+    """Reject an ambiguous name: an accelerator's name that is also one of ``kinds``, with different instances.
 
     Raises
     ------
     InputError
-        Naming ``place`` and what to write instead.
+        A name is ambiguous; the message names ``place`` and says what to write instead.
     """
     for name in accelerators:
         rented = members(name, items, kinds)

@@ -14,14 +14,14 @@ from melange.plan.problem import ROUNDING, Positions, Problem, Requirement
 from melange.plan.search_clock import now_s
 from melange.workload.workload import Array
 
-# With more types in the running than this, break-even prices are estimated from the relaxation, in which parts of
-# instances can be rented; so they are with more than twice as many unused types, each of which is a search of its own.
+# With more types in the running than this, break-even prices are estimated from the relaxation, in which fractions of
+# instances can be rented. So they are with more than twice as many unused types, since each needs its own search.
 # On 24 random instances of 60 buckets (bench/instances.py) exact prices took 0.06 s with 4 types, 0.8 with 8 and 1.8
 # (6.5 at most) with 12; estimated ones were 4 % too high in the median, and from 6 % too low to 30 % too high in four
 # of five cases.
 _EXACT_TYPES = 8
-# Newton's method needs two steps mostly, and nine at most in 84 such searches: past this many something else is wrong,
-# and the last price is good enough.
+# Newton's method mostly needs two steps, and needed nine at most in 84 such searches. Past this many steps something
+# else is wrong, and the last price is good enough.
 _MOST_STEPS = 20
 # Share of the plan's cost below which a price counts as zero.
 _GIFT = 1e-6

@@ -17,8 +17,8 @@ from melange.plan.problem import ROUNDING, Problem
 from melange.plan.search_clock import now_s
 from melange.workload.workload import Array
 
-# The program for the largest share may take this part of the time; where it finds nothing by then, these parts of what
-# the budget could serve at best are tried. Judgments.
+# The program for the largest share may take this part of the time. If it finds nothing by then, these parts of the
+# largest share that the budget could serve are tried. Chosen by judgment.
 _SEARCH_SHARE, _PARTS = 0.6, (0.95, 0.8, 0.5, 0.2)
 
 
@@ -37,7 +37,7 @@ def most_traffic(problem: Problem, options: Options, *, say: Say, deadline: floa
         fleet = _within_budget(everything, problem.budget_per_h, options, say, deadline)
         if fleet is not None:
             return fleet, 1.0
-    # Shares of what the budget can reach at best, so that a small budget is not lost in the solver's tolerance.
+    # Shares relative to the most that the budget can reach: the solver's tolerance must not hide a small budget.
     unit = 1.0 if problem.slices else reach
     scaled = problem.with_changes(load=problem.load * unit)
     now = now_s()
@@ -51,7 +51,7 @@ def most_traffic(problem: Problem, options: Options, *, say: Say, deadline: floa
     fleet = _scaled(fleet, unit)
     bound, part = fleet.bound * unit, part * unit
     if problem.slices is None:
-        # The same traffic, for less where that is possible.
+        # The same traffic, at a lower cost if possible.
         same = everything.with_changes(load=problem.load * part * (1 - ROUNDING))
         cheaper = _within_budget(same, problem.budget_per_h, options, say, deadline)
         if cheaper is not None and problem.cost @ cheaper.instances < problem.cost @ fleet.instances:
@@ -60,9 +60,9 @@ def most_traffic(problem: Problem, options: Options, *, say: Say, deadline: floa
 
 
 def _simple_part(problem: Problem, options: Options, say: Say, deadline: float) -> tuple[Fleet, float] | None:
-    """The cheapest fleet of the largest of a few parts of the traffic that is within the budget; None: none was found.
+    """The cheapest fleet for the largest of a few parts of the traffic that the budget allows; None if none was found.
 
-    Whole slices would have to be parts of the traffic as well: with slices none is.
+    None with slices: whole slices would have to be parts of the traffic as well.
     """
     if problem.slices or problem.budget_per_h is None:
         return None
@@ -90,7 +90,7 @@ def _scaled(fleet: Fleet, unit: float) -> Fleet:
 def _within_budget(
     everything: Problem, budget_per_h: float, options: Options, say: Say, deadline: float
 ) -> Fleet | None:
-    """The cheapest fleet that carries everything, where that is within the budget."""
+    """The cheapest fleet that carries everything, if it is within the budget."""
     try:
         fleet = cheapest(everything, options, say=say, deadline=deadline)
     except InfeasibleError:

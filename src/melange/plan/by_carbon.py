@@ -1,7 +1,7 @@
-"""Plans of the least emissions: the search for the cheapest one, with emissions in place of prices.
+"""Plans of the least emissions: the search for the cheapest plan, with emissions in place of prices.
 
-Instances are counted with what they emit at the load that headroom leaves, as a price of carbon counts them: what a
-plan's own load comes to is part of the answer. Of fleets that emit the same, the cheapest is chosen.
+Each instance counts with its emissions at the load that headroom leaves, as with a carbon price: the loads of the plan
+are known only once it is found. Among fleets with equal emissions, the cheapest is chosen.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
-# What a USD/h is counted with beside emissions [kg CO2e]: a hundredth of a gram, which only decides between fleets that
-# emit the same. Ten times less would be lost in the search's rounding.
+# Weight of a USD/h beside emissions [kg CO2e]: a hundredth of a gram, which only breaks ties between fleets with equal
+# emissions. A tenth of it would be lost in the search's rounding.
 _TIE_KG_PER_USD = 1e-5
-# Relative gap of the search: below what ties are decided by.
+# Relative gap of the search: smaller than the weight that breaks ties.
 _GAP = 1e-7
 
 
 def least_carbon(asked: Question, search: Callable[[Question], Plan]) -> Plan:
-    """The plan of least emissions, and what it costs more than the cheapest.
+    """The plan of least emissions, and its extra cost over the cheapest plan.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def least_carbon(asked: Question, search: Callable[[Question], Plan]) -> Plan:
     InputError
         Accelerators whose power is not known.
     InfeasibleError
-        As of the search.
+        The search found no plan.
     """
     emitted = emissions_of([one.offer for one in asked.profile.replica_types], asked.options)
     cheapest = search(asked.with_options(objective=COST))
@@ -59,7 +59,7 @@ def least_carbon(asked: Question, search: Callable[[Question], Plan]) -> Plan:
 
 
 def in_kg(words: str) -> str:
-    """What a search says, whose prices are emissions.
+    """A message of a search whose prices are emissions, with the right unit.
 
     >>> in_kg("plan 3: 1.25 USD/h")
     'plan 3: 1.25 kg CO2e/h'
@@ -82,7 +82,7 @@ def rent_of(asked: Question) -> Callable[[Plan], float]:
 
 
 def _of_type(known: Mapping[str, Found], one: ReplicaType) -> Found:
-    """What is known of a type by its name, or by that of its first pool."""
+    """The entry of a type by its own name, or by the name of its first pool."""
     return known[one.name] if one.name in known else known[one.type_name]
 
 
@@ -99,7 +99,7 @@ def _weighed(asked: Question, emitted: dict[Offer, float]) -> Question:
 
 
 def _stated(found: Plan, asked: Question, emitted: dict[Offer, float], cheapest: Plan) -> Plan:
-    """The plan found as the answer to what was asked, at prices in USD."""
+    """The plan that was found as the answer to the original question, at prices in USD."""
     price = {one.name: one.offer for one in asked.profile.replica_types}
     types = tuple(replace(one, offer=_of_type(price, one)) for one in found.replica_types)
     options = replace(found.options, objective=asked.options.objective, gap=asked.options.gap)
@@ -115,7 +115,7 @@ def _stated(found: Plan, asked: Question, emitted: dict[Offer, float], cheapest:
         cheapest_per_h=cheapest.cost_per_h,
         cheapest_kg_per_h=emits(cheapest),
     )
-    if beside.bound_kg_per_h is not None:  # of emissions with their ties: never more than the plan's own
+    if beside.bound_kg_per_h is not None:  # it includes the weights for ties: never more than the plan's own emissions
         beside = replace(beside, bound_kg_per_h=min(beside.bound_kg_per_h, beside.emitted_kg_per_h))
     return replace(
         found,

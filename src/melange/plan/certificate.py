@@ -9,8 +9,8 @@ from melange.files import Json
 from melange.plan.class_result import ClassResult
 from melange.records import check_cost, record
 
-# Loads on the mean, added up, were at most 1.26 times what simulated replicas needed (docs/proof.md): a fleet whose
-# loads do not add up even at this is not tried.
+# The sum of mean loads was at most 1.26 times what simulated replicas needed (docs/proof.md). A fleet whose summed
+# loads exceed its capacity even with this factor is not tried.
 MOST_CARRIED = 1.3
 
 
@@ -21,53 +21,53 @@ class Certificate:
     Parameters
     ----------
     target
-        Share of requests that the plan was found for, 0-1: they meet the SLO.
+        Share of requests that must meet the SLO, 0-1; the plan was found for it.
     attainment, low
-        Share that met it in simulation, and the lower end of its 95 % interval, 0-1; with spare replicas lost, where
-        the options ask for some.
+        Share that met it in simulation, and the lower end of its 95 % interval, 0-1; with spare replicas lost, if the
+        options ask for spare replicas.
     requests, seeds
         Requests of one run, and runs.
     policy
         How requests were balanced.
     cost_before_per_h
-        Cost of the plan by the closed form, with rates for the sizes that may miss [USD/h]; of this plan if too few
-        instances are available for that one.
+        Cost of the closed-form plan, with rates for the sizes that may miss [USD/h]; the cost of this plan if too few
+        instances are available for the closed-form plan.
     attainment_before
-        Share of requests that met the SLO under that plan in some of the simulations that decide, 0-1.
+        Share of requests that met the SLO under the closed-form plan in some of the simulations that decide, 0-1.
     headroom
-        Share of a replica's capacity that is kept free, by replica type name; below 0 where the simulation has shown
-        that a replica carries more than the sum of its loads says.
+        Share of a replica's capacity that is kept free, by replica type name; below 0 if the simulation has shown that
+        a replica carries more than the sum of its loads suggests.
     plans
         Plans that were simulated.
     wanted
-        Share of requests that the SLO asks for, 0-1: above ``target`` where no fleet can reach it, or none was found
-        that does; None: the target.
+        Share of requests that the SLO asks for, 0-1. It is above ``target`` if no fleet can reach it, or none was found
+        that does. None: equal to the target.
     reach
-        Share of requests that meet the SLO with a replica for themselves, which no fleet exceeds, 0-1.
+        Share of requests that meet the SLO on a replica of their own, 0-1; no fleet exceeds it.
     beyond_reach
-        Why the others miss, what would help, and why the target was lowered further, one sentence each.
+        Why the other requests miss, what would help, and why the target was lowered further, one sentence each.
     single_type
-        Name of the replica type of the cheapest fleet of one type that held when the search simulated it; None: none.
+        Replica type of the cheapest fleet of one type that held when the search simulated it; None: no such fleet.
     single_type_per_h
         Cost of that fleet [USD/h].
     arrivals
         Which requests were simulated, in words.
     rate
-        Requests per second, on average [1/s]; None in files that do not say it.
+        Requests per second, on average [1/s]; None in files without it.
     sends_unservable
-        Whether requests of sizes that the plan leaves out were sent all the same, to take their room and count as
-        missed: nobody asked to drop them.
+        Whether requests of sizes that the plan leaves out were sent anyway: they take capacity and count as missed,
+        because nobody asked to drop them.
     margin
-        Part by which all steps may take longer than estimated with the plan still holding (0.09: until they are 9 %
-        slower); negative where they must be shorter. None in files that do not say it.
+        Fraction by which all steps may take longer than estimated while the plan still holds (0.09: until they are 9 %
+        slower); negative if steps must be shorter than estimated. None in files without it.
     chance
-        Chance that the plan holds by the intervals of its types' step times, 0-1; None in files that do not say it.
+        Chance that the plan holds by the intervals of its types' step times, 0-1; None in files without it.
     slowed_by
-        Times that steps were simulated as long as estimated, by replica type name, for a plan with confidence; empty
-        where they were simulated as estimated.
+        Factor on the estimated step times in simulation, by replica type name, for a plan with confidence; empty if
+        steps were simulated as estimated.
     classes
-        What each class of requests attained; empty without classes. ``target``, ``attainment`` and ``low`` are then
-        those of the class that is nearest to its target.
+        What each class of requests attained; empty without classes. With classes, ``target``, ``attainment`` and
+        ``low`` are those of the class that is nearest to its target.
     """
 
     target: float
@@ -98,7 +98,7 @@ class Certificate:
         check_cost(self.single_type_per_h, "certificate.single_type_per_h")
 
     def price(self, cost_per_h: float) -> float:
-        """Extra cost of the certified plan over the closed form's, as a fraction; negative if it is cheaper."""
+        """Extra cost of the certified plan over the closed-form plan, as a fraction; negative if it is cheaper."""
         return cost_per_h / self.cost_before_per_h - 1.0
 
     def to_json(self) -> Json:

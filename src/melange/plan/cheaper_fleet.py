@@ -11,10 +11,10 @@ from melange.plan.fleet import TOLERANCE, busy, least_peak_shares
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.profile.profile import Profile
 
-# Fleets one exchange away from the plan that are looked at, each a linear program of about a millisecond. Fewer, and a
-# nearer one may be missed. On 16 random instances of 60 buckets x 200 types (bench/instances.py), with up to 1,330 of
-# them: 200 missed the nearest in 7 and took 0.26 s of CPU in the median; 800 missed none and took 0.42 s, 1.8 s at
-# most.
+# Number of fleets one exchange away from the plan that are examined, each a linear program of about a millisecond. With
+# fewer, a nearer fleet may be missed. On 16 random instances of 60 buckets x 200 types (bench/instances.py), with up to
+# 1,330 such fleets: 200 missed the nearest in 7 instances and took 0.26 s of CPU in the median; 800 missed none and
+# took 0.42 s, 1.8 s at most.
 _MOST_NEIGHBORS = 800
 
 
@@ -29,8 +29,8 @@ class CheaperFleet:
     cost_per_h
         What it costs [USD/h].
     peak
-        Load of its most loaded type in relation to what that type may take; above 1 by as much as is missing; infinite
-        where some request size finds no type at all.
+        Load of its most loaded type relative to what that type may take. Above 1, the excess is what is missing;
+        infinite if the fleet has no type for some request size.
     violation
         The violated constraint, in a sentence.
     """
@@ -42,7 +42,7 @@ class CheaperFleet:
 
 
 def nearest_cheaper(problem: Problem, profile: Profile, count: Positions) -> CheaperFleet | None:
-    """Among the fleets one instance fewer, or one exchanged for a cheaper one, that which comes nearest."""
+    """The nearest cheaper fleet, among those with one instance fewer or one exchanged for a cheaper one."""
     best: tuple[float, float, Positions] | None = None
     for fleet in _neighbors(problem, count):
         found = least_peak_shares(problem, problem.carried(fleet))
@@ -66,7 +66,7 @@ def _neighbors(problem: Problem, count: Positions) -> list[Positions]:
     for r in np.flatnonzero(count):
         fleets.append(count - unit[r])
         cheaper = np.flatnonzero((problem.cost < problem.cost[r] - ROUNDING) & (problem.most > count))
-        # The most expensive first: it can do most.
+        # The most expensive first: it can carry most.
         fleets += [count - unit[r] + unit[s] for s in cheaper[np.argsort(-problem.cost[cheaper], kind="stable")]]
     return fleets[:_MOST_NEIGHBORS]
 

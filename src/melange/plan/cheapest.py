@@ -1,4 +1,4 @@
-"""The search for the cheapest fleet: list the few that can be cheapest where they are few, else the program."""
+"""The search for the cheapest fleet: if few fleets can be cheapest, list them; if not, solve the program."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.plan.search_clock import now_s
 from melange.workload.workload import Array, Mask
 
-# Up to this many types the neighborhood of the rounded bound is listed for a better first fleet: 4 counts of each type
-# but one, so 16,000 fleets for 8 types, four times as many for each further one. CPU time on 100 random instances of 60
-# buckets each (bench/instances.py): with a limit of 6, 1.7 times as much for 7 types and 1.5 times for 8; with a limit
-# of 9, 2 % less for 9 types; with a limit of 10, 1.4 times as much for 10.
+# With up to this many types, the neighborhood of the rounded bound is listed to find a better first fleet: 4 counts of
+# each type but one, so 16,000 fleets for 8 types, and four times as many for each further type. CPU time on 100 random
+# instances of 60 buckets each (bench/instances.py): with a limit of 6, 1.7 times as much for 7 types and 1.5 times for
+# 8; with a limit of 9, 2 % less for 9 types; with a limit of 10, 1.4 times as much for 10.
 _FEW_TYPES = 8
-# Fewer fleets than this are listed at once, without a better first fleet, which costs more than it saves there. On 200
-# random instances of 60 buckets x 4 types: half and a quarter of it no difference, twice 5 % slower on average, none at
-# all 1.3 times, no limit 4.4 times.
+# Fewer fleets than this are listed at once, without a better first fleet, which would cost more than it saves. On 200
+# random instances of 60 buckets x 4 types: half and a quarter of it made no difference, twice was 5 % slower on
+# average, never listing at once took 1.3 times as long, and no limit 4.4 times.
 _EASY_POINTS = 3_000
-# Counts around the rounded bound that are looked at, below and above. CPU time on 100 to 200 random instances, with 4
-# and 8 types: none below 1.06 and 1.1 times, one above 1.08 (5.6 at most) and 1.0, three above 1.0 and 1.8.
+# How far below and above the rounded bound counts are tried. CPU time on 100 to 200 random instances, with 4 and 8
+# types: with none below 1.06 and 1.1 times, with one above 1.08 (5.6 at most) and 1.0, with three above 1.0 and 1.8.
 _BELOW, _ABOVE = 1, 2
-# More buckets than this are planned for in clusters, whose bounds are weaker, and whose programs are smaller than the
-# whole one. CPU time in sum, on the 82 of the services of bench/services that have a plan: half of it 1.1 times, twice
-# 1.2 times; on 24 to 32 random instances x 40 types clusters took 1.25 times as much with 100 buckets, the whole
-# program 0.85 times with 150 and 1.2 times with 250.
+# More buckets than this are planned for in clusters. The bounds of clusters are weaker, and their programs are smaller
+# than the whole one. Total CPU time on the 82 services of bench/services that have a plan: half of it 1.1 times, twice
+# 1.2 times. On 24 to 32 random instances x 40 types, clusters took 1.25 times as much with 100 buckets; the whole
+# program took 0.85 times as much with 150 and 1.2 times with 250.
 _MANY_BUCKETS = 120
-# With more types than this a plan is first looked for among those that serve some size cheapest: as many as could serve
-# it this many times by their stocks, and at least this many types per size; in at most this share of the time left.
-# Judgments: on 5,000 offers with stocks of 1 to 5 a tenth of the types is left.
+# With more types than this, a first plan is sought among the types that serve some size cheapest: enough types for
+# their stocks to serve the size this many times, and at least this many types per size, in at most this share of the
+# time left. Chosen by judgment: on 5,000 offers with stocks of 1 to 5, a tenth of the types is left.
 _CORE_TYPES, _CORE_STOCK, _CORE_LEAST, _CORE_TIME = 200, 4.0, 8, 0.5
-# Fleets whose slices are tried one after the other have so long [s], and this share of the time that is left, before
-# the whole program is asked, from the best fleet known by then.
+# Time for trying slices on one fleet after another [s], and the share of the time left for it. Then the whole program
+# is solved, starting from the best fleet known by then.
 _LISTING_S, _LISTING_SHARE = 2.0, 0.25
-# The fleet with spare replicas of every type, which stands every loss, is looked for in this share of the time; the
-# rest is for cheaper ones. A judgment.
+# Share of the time for the search for the fleet with spare replicas of every type, which survives every loss; the rest
+# is for cheaper fleets. Chosen by judgment.
 _SAFE_TIME = 0.8
-# Slices are first looked for on the cheapest fleet for continuous shares, found in this share of the time, and on ones
-# with up to this many more instances. Judgments.
+# Slices are first tried on the cheapest fleet for continuous shares, found in this share of the time, and on fleets
+# with up to this many more instances. Chosen by judgment.
 _CONTINUOUS_TIME, _MOST_ADDED = 0.3, 6
-# Room on the cost of the known fleet, relative: cuts and costs are sums of thousands of terms, and a fleet as cheap as
-# the known one, the known one itself included, must not be ruled out by their rounding.
+# Relative slack on the cost of the known fleet: cuts and costs are sums of thousands of terms, and their rounding must
+# not rule out fleets that are as cheap as the known one, or the known one itself.
 _ROOM = 1e-7
 
 
 def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, prefer: Array | None = None) -> Fleet:
-    """The cheapest fleet that carries everything; ``prefer`` are the instances in force (R,).
+    """The cheapest fleet that carries everything; ``prefer`` are the current instances (R,).
 
     Raises
     ------
@@ -91,7 +91,7 @@ def cheapest(problem: Problem, options: Options, *, say: Say, deadline: float, p
 
 
 def _first(problem: Problem, oracle: PeakLoad | None) -> Fleet | None:
-    """A first fleet, found in milliseconds; None: none is that easily found."""
+    """A first fleet, found in milliseconds; None if no fleet is found that easily."""
     starts = first_fleets(problem)
     if not starts:
         return None
@@ -99,13 +99,13 @@ def _first(problem: Problem, oracle: PeakLoad | None) -> Fleet | None:
 
 
 def _fleet(problem: Problem, count: Positions) -> Fleet | None:
-    """A fleet with shares that fit, in whole slices where asked for; None: none were found."""
+    """A fleet with shares that fit, in whole slices if asked for; None if none were found."""
     share = fitting_shares(problem, count)
     return None if share is None else Fleet(instances=count, share=share, after_loss={}, bound=0.0, status="known")
 
 
 def _start_of_race(deadline: float) -> float:
-    """When the whole program is asked: whether slices fit into one fleet after the other may take longer than all."""
+    """When the whole program is solved: trying slices on one fleet after another may use up all the time."""
     now = now_s()
     return now + min(_LISTING_S, _LISTING_SHARE * (deadline - now))
 
@@ -123,9 +123,9 @@ def _better(problem: Problem, one: Fleet, other: Fleet, options: Options) -> Fle
 
 
 def _of_core(problem: Problem, options: Options, *, say: Say, deadline: float) -> Fleet | None:
-    """A first fleet where stocks are small and types are many: of those types alone that serve the sizes cheapest.
+    """A first fleet for small stocks and many types, from the types alone that serve the sizes cheapest.
 
-    Types are taken in the order of what a size costs on them until their stocks could carry it a few times over.
+    For each size, types are taken in the order of its cost until their stocks could carry it a few times over.
     """
     types = len(problem.cost)
     if types <= _CORE_TYPES:
@@ -147,13 +147,13 @@ def _of_core(problem: Problem, options: Options, *, say: Say, deadline: float) -
         part = by_program(problem.only(kept), options, say=say, deadline=now + _CORE_TIME * (deadline - now))
     except MelangeError:
         return None
-    return replace(_widened(problem, part, kept), bound=0.0)  # the bound is that of the core alone
+    return replace(_widened(problem, part, kept), bound=0.0)  # its bound holds for the core types only
 
 
 def _standing_losses(problem: Problem, options: Options, *, say: Say, deadline: float) -> Fleet:
-    """The cheapest fleet that stands the loss of any ``spare_total`` replicas of one type, with new shares.
+    """The cheapest fleet that survives the loss of any ``spare_total`` replicas of one type, with new shares.
 
-    One that keeps as many spare replicas of every type is such a fleet, and none more expensive need be looked at.
+    A fleet with that many spare replicas of every type survives it; fleets that cost more need not be examined.
     """
     each = np.maximum(problem.spare, problem.spare_total)
     safe = problem.with_changes(spare=each, spare_total=0)
@@ -183,7 +183,7 @@ def _standing_losses(problem: Problem, options: Options, *, say: Say, deadline: 
 
 
 def _relabelled(fleet: Fleet, problem: Problem, inside: Mask) -> Fleet:
-    """A fleet with its losses, as a fleet of the whole."""
+    """A fleet with its losses, by the types of the whole problem."""
     where = np.flatnonzero(inside)
     after_loss = {}
     for lost, part in fleet.after_loss.items():
@@ -194,7 +194,7 @@ def _relabelled(fleet: Fleet, problem: Problem, inside: Mask) -> Fleet:
 
 
 def _programmed(problem: Problem, known: Fleet, options: Options, *, say: Say, deadline: float) -> Fleet:
-    """The cheapest fleet by mixed-integer programs, or the one that is known where they find none in time."""
+    """The cheapest fleet by mixed-integer programs, or the known fleet if they find none in time."""
     if problem.load.shape[1] > _MANY_BUCKETS and options.gap > 0 and problem.slices is None:
         return by_clusters(problem, options, known.instances, say=say, deadline=deadline)
     if problem.slices is not None:
@@ -208,15 +208,15 @@ def _programmed(problem: Problem, known: Fleet, options: Options, *, say: Say, d
 
 
 def _alone_at_its_cost(problem: Problem, known: Fleet) -> Fleet:
-    """The known fleet as the cheapest, where the solver finds none at all that costs no more.
+    """The known fleet as the cheapest, if the solver finds no fleet at all that costs no more.
 
-    It then carries a little less than everything by the solver's tolerance, and all of it by the check's.
+    By the solver's tolerance the known fleet then carries a little less than everything; by the check's, all of it.
     """
     return replace(known, bound=float(problem.cost @ known.instances), status="optimal")
 
 
 def _from_continuous(problem: Problem, known: Fleet, options: Options, *, say: Say, deadline: float) -> Fleet:
-    """A fleet for slices from the cheapest one for continuous shares, with a few instances more; else the known one."""
+    """A fleet for slices: the cheapest one for continuous shares with a few instances more; if none fits, the known."""
     now = now_s()
     until = now + _CONTINUOUS_TIME * (deadline - now)
     try:
@@ -239,7 +239,7 @@ def _from_continuous(problem: Problem, known: Fleet, options: Options, *, say: S
 
 
 def _widened(problem: Problem, fleet: Fleet, inside: Mask) -> Fleet:
-    """The fleet of a problem with some types only, as a fleet of the whole."""
+    """The fleet of a problem with some of the types, as a fleet of the whole problem."""
     instances = np.zeros(len(problem.cost), np.int64)
     instances[inside] = fleet.instances
     share = np.zeros(problem.load.shape)
@@ -248,7 +248,7 @@ def _widened(problem: Problem, fleet: Fleet, inside: Mask) -> Fleet:
 
 
 def _near_bound(problem: Problem, known: Positions, oracle: PeakLoad, favored: Array, deadline: float) -> Positions:
-    """The best fleet near the rounded bound, where it is cheaper than the one that is known."""
+    """The best fleet near the rounded bound, if it is cheaper than the known fleet."""
     probes = probe(problem)
     center = np.floor(probes.busy / problem.capacity).astype(np.int64)
     least, most = np.maximum(center - _BELOW, 0), np.minimum(center + _ABOVE, problem.most)
@@ -262,9 +262,9 @@ def _near_bound(problem: Problem, known: Positions, oracle: PeakLoad, favored: A
 
 
 def _narrowed(problem: Problem, known: Positions) -> tuple[Problem, Positions]:
-    """The problem with the types and counts that a fleet can have at the cost of ``known``, and the least counts."""
+    """The problem with only the types and counts of fleets that cost no more than ``known``, and the least counts."""
     ceiling = float(problem.cost @ known) * (1 + _ROOM)
-    # Without the types that are ruled out buckets cost more to serve, which narrows the counts of the others.
+    # Once types are ruled out, buckets cost more to serve, which narrows the counts of the other types.
     while True:
         probes = probe(problem)
         least, most = instance_range(problem, probes, ceiling)
@@ -275,7 +275,7 @@ def _narrowed(problem: Problem, known: Positions) -> tuple[Problem, Positions]:
 
 
 def _listed(whole: Problem, problem: Problem, least: Positions, favored: Array, deadline: float) -> Fleet | None:
-    """The cheapest of the fleets that ``problem``, part of ``whole``, leaves; None where time ran out or all failed."""
+    """The cheapest of the fleets left in ``problem``, a part of ``whole``; None if time ran out or all failed."""
     inside = np.isin(whole.types, problem.types)
     cuts = first_cuts(problem, probe(problem))
     lattice = build_lattice(problem, least, problem.most, cuts)

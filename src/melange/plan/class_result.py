@@ -13,15 +13,15 @@ class ClassResult:
     Parameters
     ----------
     name
-        Of the class.
+        Name of the class.
     target
         Share of its requests that must meet its limits, 0-1.
     attainment, low, high
         Share that met them, and the ends of its 95 % interval, 0-1.
     requests
-        How many of its requests were counted.
+        Number of its requests that were counted.
     times
-        Of its requests, by metric and statistic [s]; empty where nobody asked.
+        Times of its requests, by metric and statistic [s]; empty if not asked for.
     """
 
     name: str

@@ -6,9 +6,10 @@ confidence c counts on the (1 - c) quantile of every cell, log-normal between lo
     rate(z) = middle (low / middle)^(z / 1.2816)      z = the normal quantile of c: 0.5 -> middle, 0.9 -> low
     rate(z) = middle (1 - z / 1.2816)                 where low is 0: linear, and 0 from c = 0.9 on
 
-All cells move together. Within a replica type that is what errors do: a wrong bandwidth or a slow engine shows in every
-size. Between types it is the cautious reading: an engine's constants are common to all, datasheets are not. Independent
-errors would partly cancel within a fleet, and a plan with confidence 0.9 then holds more often than 9 times in 10.
+All cells move together. Within a replica type errors behave this way: a wrong bandwidth or a slow engine affects every
+size. Between types it is the cautious assumption: an engine's constants are common to all, datasheets are not. If
+errors were independent, they would partly cancel within a fleet, and a plan with confidence 0.9 would hold more often
+than 9 times in 10.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from melange.workload.workload import Array
 CONFIDENCE_BY_END = {"low": 0.9, "mid": 0.5, "high": 0.1}
 # 10 % and 90 % quantiles of a normal distribution, in standard deviations.
 DECILE = NormalDist().inv_cdf(0.9)
-# Why a rate is 0 that is counted on at a place of its interval where there is nothing left.
+# The reason for a rate of 0 where the chosen quantile of its interval leaves nothing.
 NOT_KNOWN = "too uncertain"
 
 
 def quantile_of(confidence: float) -> float:
-    """Standard deviations below the middle that a confidence stands for.
+    """Standard deviations below the middle that correspond to a confidence.
 
     >>> round(quantile_of(0.9), 4), quantile_of(0.5)
     (1.2816, 0.0)

@@ -1,7 +1,7 @@
-"""Why no fleet serves the workload although some type serves every bucket: which limit prevents it.
+"""Why no fleet serves the workload although every bucket has a type that serves it: which limit prevents it.
 
-One kind of limit is lifted at a time. What then becomes possible says what prevented it, and the least amount by
-which the limit must give way says by how much.
+One kind of limit is lifted at a time. If a fleet then exists, that limit prevented it; the least amount by which the
+limit must be relaxed says by how much.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.milp.milp import Block, extended
 from melange.plan.problem import Limit, Problem
 
-# Of one question to the solver [s], of which there are six at most: an error should not take longer than the plan would
-# have. What is found by then is said; with nothing found that limit is not named. On 48 random instances of 60 buckets
-# x 8 and 40 types (bench/instances.py) all of them together took 30 ms at most.
+# Time limit of one question to the solver [s]; there are six at most. An error should not take longer than the plan
+# would have. What is found by then is reported; if nothing is found, that limit is not named. On 48 random instances of
+# 60 buckets x 8 and 40 types (bench/instances.py) all of them together took 30 ms at most.
 _TIME_LIMIT_S = 5.0
 
 
@@ -108,10 +108,10 @@ def _min_total(problem: Problem, unlimited: Problem) -> str:
 
 
 def _budget(problem: Problem, unlimited: Problem) -> str:
-    """Under a budget nothing must be served, so only required instances can cost too much."""
+    """Under a budget no traffic has to be served, so only required instances can cost too much."""
     if problem.budget_per_h is None:
         return ""
-    # More than anything costs: the program keeps its variable for the served share, and the budget binds nothing.
+    # Above any cost: the program keeps its variable for the served share, and the budget does not bind.
     milp = formulate(problem.with_changes(budget_per_h=1e12))
     cost = np.zeros(len(milp.program.cost))
     cost[: len(problem.cost)] = problem.cost
@@ -134,7 +134,7 @@ def _solved(program: LinearRows) -> np.ndarray | None:
 
 
 def _least_excess(unlimited: Problem, limits: tuple[Limit, ...]) -> np.ndarray | None:
-    """How much must be added to the limits (J,) so that a fleet exists, at least; None: it is not that.
+    """The least additions to the limits (J,) with which a fleet exists; None if these limits are not the reason.
 
     minimise sum_j e_j / A_j: sum_r g_rj n_r - e_j <= A_j
     """

@@ -1,4 +1,4 @@
-"""A plan in two pools: one reads prompts, the other makes tokens, and KV caches travel from the one to the other."""
+"""A plan in two pools: one reads prompts, the other generates tokens, and KV caches move between them."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class DisaggregatedPlan:
     Parameters
     ----------
     prefill
-        Reads prompts and makes no tokens: its workload has completions of one token.
+        Reads prompts and generates no tokens: its workload has completions of one token.
     decode
-        Makes the tokens: the prompts of its workload are in its KV cache when they come.
+        Generates the tokens: the prompts of its workload are in its KV cache on arrival.
     target
         Share of requests that must meet every limit, 0-1; None: nothing was simulated.
     attainment, low
         Share that met them in simulations of both pools together, and the lower end of its 95 % interval, 0-1; None
-        where nothing was simulated.
+        if nothing was simulated.
     requests, seeds
-        Requests of one such simulation, and simulations; 0 where there was none.
+        Requests of one such simulation, and number of simulations; 0 if there were none.
     transfer_s
-        What moving a request's KV cache takes in the mean [s]; part of the time to the first token.
+        Mean time to move a request's KV cache [s]; part of the time to first token.
     aggregated_per_h
-        Cost of the plan whose replicas do both [USD/h]; None where there is none.
+        Cost of the plan whose replicas do both [USD/h]; None if there is none.
     cautions
-        What to know of it, besides the cautions of its two plans.
+        Warnings besides those of its two plans.
     """
 
     prefill: Plan
@@ -59,17 +59,17 @@ class DisaggregatedPlan:
 
     @property
     def cost_per_h(self) -> float:
-        """Of all instances [USD/h]."""
+        """Cost of all instances [USD/h]."""
         return self.prefill.cost_per_h + self.decode.cost_per_h
 
     @property
     def holds(self) -> bool | None:
-        """Whether simulations have shown, with confidence, that the target is met; None where there was none."""
+        """Whether simulations have shown, with confidence, that the target is met; None if there was none."""
         return None if self.low is None or self.target is None else self.low >= self.target
 
     @property
     def savings(self) -> float | None:
-        """Saved against replicas that do both, 0-1; None where there is no plan of them."""
+        """Savings against replicas that do both, 0-1; None if there is no plan of such replicas."""
         return saved(self.cost_per_h, self.aggregated_per_h)
 
     def to_json(self) -> Json:
@@ -94,7 +94,7 @@ class DisaggregatedPlan:
         return dump_document("disaggregated", self.to_json())
 
     def save(self, path: str | Path) -> Path:
-        """Write its file, and beside it one of each pool, which ``melange deploy`` reads."""
+        """Write its file, and next to it one file for each pool, which ``melange deploy`` reads."""
         where = Path(path)
         for name, one in self.plans.items():
             one.save(where.with_name(f"{where.stem}-{name}.json"))

@@ -1,9 +1,9 @@
-"""What a plan's instances draw, and what that emits.
+"""Power draw of a plan's instances, and their emissions.
 
-A server draws ``TDP (idle + (busy - idle) load)`` for each accelerator: 1.4 times its thermal design power when it is
-full, the host, fans and network included, and 0.4 times when it has nothing to do (a judgment). A node of eight H100
-(5.6 kW of thermal design power) can draw 11.3 kW and draws about 0.7 of that while it serves ("Energy use of AI
-inference: efficiency pathways and test-time compute", 2025, which has 0.4 to 0.9: so far may this be off).
+A server draws ``TDP (idle + (busy - idle) load)`` for each accelerator: 1.4 times the accelerator's thermal design
+power at full load, including the host, fans and network, and 0.4 times when idle (chosen by judgment). A node of eight
+H100 (5.6 kW of thermal design power) can draw 11.3 kW and draws about 0.7 of that while it serves ("Energy use of AI
+inference: efficiency pathways and test-time compute", 2025; it has 0.4 to 0.9, so the figure may be off by that much).
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
 
 IDLE_OF_TDP, BUSY_OF_TDP = 0.4, 1.4
 _W_PER_KW, _G_PER_KG = 1000.0, 1000.0
-# The key that asks for emissions, and what asks for none.
+# The key that asks for emissions, and the line that turns them off.
 _PRICE_KEYS = ("carbon_price_per_kg", "carbon_price_per_kg: 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyUse:
-    """What a plan's instances, or those of one type, draw and emit at the planned traffic.
+    """Power draw and emissions of a plan's instances, or of those of one type, at the planned traffic.
 
     Parameters
     ----------
     power_kw
-        Drawn by the data center for them [kW].
+        Power that the data center draws for them [kW].
     carbon_kg_per_h
-        Emitted for that [kg CO2e/h].
+        Emissions of that power [kg CO2e/h].
     energy_kwh_per_mtok, carbon_kg_per_mtok
-        For a million tokens served, prompt and completion [kWh], [kg CO2e]; None where token counts are not known.
+        Per million tokens served, prompt and completion [kWh], [kg CO2e]; None if token counts are not known.
     """
 
     power_kw: float
@@ -55,7 +55,7 @@ class EnergyUse:
 
 
 def instance_kw(accelerator: Accelerator, accelerators: int, load: float, pue: float) -> float:
-    """What a data center draws for an instance with these accelerators at a load of 0-1 [kW]."""
+    """Power that a data center draws for an instance with these accelerators at a load of 0-1 [kW]."""
     share = IDLE_OF_TDP + (BUSY_OF_TDP - IDLE_OF_TDP) * min(max(load, 0.0), 1.0)
     return accelerators * accelerator.tdp_w * share * pue / _W_PER_KW
 
@@ -63,12 +63,12 @@ def instance_kw(accelerator: Accelerator, accelerators: int, load: float, pue: f
 def emissions_of(
     offers: Sequence[Offer], options: Options, facts: Mapping[str, Accelerator] | None = None
 ) -> dict[Offer, float]:
-    """What an instance of each offer emits at the load that headroom leaves [kg CO2e/h].
+    """Emissions of an instance of each offer at the load that headroom leaves [kg CO2e/h].
 
     Parameters
     ----------
     offers, options
-        What is rented, and the headroom, the grids and the overhead that are planned with.
+        What is rented, and the headroom, grids and overhead of the plan.
     facts
         Accelerators by name; None: the bundled ones.
 
@@ -93,7 +93,7 @@ def emissions_of(
 
 
 def with_carbon_cost(offers: Sequence[Offer], facts: Mapping[str, Accelerator], options: Options) -> tuple[Offer, ...]:
-    """Offers that cost what their emissions are counted with besides, at the load that headroom leaves.
+    """Offers whose cost includes the price of their emissions, at the load that headroom leaves.
 
     Raises
     ------
@@ -108,12 +108,12 @@ def with_carbon_cost(offers: Sequence[Offer], facts: Mapping[str, Accelerator], 
 
 
 def energy_of(plan: Plan, facts: Mapping[str, Accelerator] | None = None) -> dict[str, EnergyUse]:
-    """What each used type draws and emits by name, and all together as ``total``; empty where a power is not known.
+    """Power and emissions of each used type by name, and of all together as ``total``; empty if a power is not known.
 
     Parameters
     ----------
     plan
-        At the load that it plans for.
+        The plan, taken at its planned load.
     facts
         Accelerators by name; None: the bundled ones.
     """
@@ -156,7 +156,7 @@ def _use(kw: float, carbon_kg_per_h: float, mtok_per_h: float) -> EnergyUse:
 
 
 def _mtok_per_h(plan: Plan, r: int | None) -> float:
-    """Millions of tokens that a type serves in an hour, or (None) all together; 0 where token counts are not known."""
+    """Millions of tokens that a type, or all types (None), serve in an hour; 0 if token counts are not known."""
     workload = plan.workload
     if workload.buckets.is_ordinal:
         return 0.0

@@ -24,16 +24,16 @@ from melange.plan.solve import solve
 from melange.units import S_PER_H, TOKENS_PER_MTOK
 from melange.workload.workload import Array, Workload
 
-# What a plan is explained to, however roughly it was solved: an answer to a gap of 1 % could not tell one instance more
-# from one less.
+# The gap to which an explained plan is solved, however roughly it was solved before: at a gap of 1 %, a plan with one
+# instance more looks the same as one with one less.
 _GAP = 1e-3
-# Unused types whose price is said in a sentence each, the most expensive first. A judgment; the pages have a table.
+# Unused types whose price gets its own sentence, the most expensive first. Chosen by judgment; the pages have a table.
 _MOST_LINES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Explanation:
-    """What stands behind a plan.
+    """The reasons for a plan.
 
     Parameters
     ----------
@@ -45,17 +45,17 @@ class Explanation:
         in which fractions of instances can be rented (many types).
     marginal_per_h
         Cost of one more request per second of a bucket in the linear relaxation (I, O), by the duals of its cover rows
-        [USD/h per 1/s]; nan where a bucket has no traffic.
+        [USD/h per 1/s]; nan if a bucket has no traffic.
     cost_per_mtok
-        Plan cost per million tokens, input and output together, by bucket (I, O) [USD]: the cost of each type shared
-        among its buckets by the load that they put on it, so that all buckets add up to the plan; nan without traffic
-        or token counts.
+        Plan cost per million tokens, input and output together, by bucket (I, O) [USD]. The cost of each type is
+        divided among its buckets by the load that they put on it, so that all buckets add up to the plan; nan without
+        traffic or token counts.
     next_request_per_h
         Cost of one more request per second of the same mix in the linear relaxation, by the same duals [USD/h].
     next_step_per_h
-        The same as a true step: the plan for that rate, solved again, less this one [USD/h]; None where there is none.
+        The same as a true step: cost of the plan for that rate, solved again, less this cost [USD/h]; None: no plan.
     cheaper
-        The cheaper fleet that comes nearest; None where there is none.
+        The cheaper fleet that comes nearest; None if there is none.
     """
 
     break_even_per_h: dict[str, float]
@@ -109,8 +109,8 @@ class Explanation:
 def explain(plan: Plan) -> Explanation:
     """Explain ``plan``, from the question that it answers.
 
-    Under a budget the traffic that the plan serves is explained. Of a certified plan the closed form of its question is
-    explained: prices and duals are those of the program, and a search by simulation has none.
+    Under a budget, the traffic that the plan serves is explained. For a certified plan, the closed form of its question
+    is explained: prices and duals come from the program, and a search by simulation has none.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def _problem(question: Question) -> Problem:
 
 
 def _worth(problem: Problem) -> Array:
-    """Duals of the cover rows (B,): what each bucket costs where parts of instances can be rented [USD/h]."""
+    """Duals of the cover rows (B,): cost of each bucket if fractions of instances can be rented [USD/h]."""
     kept = needed_types(problem) if not problem.spare_total else np.ones(len(problem.cost), bool)
     milp = formulate(problem.only(kept))
     outcome = minimise(replace(milp.program, is_integer=None))
@@ -167,7 +167,7 @@ def _worth(problem: Problem) -> Array:
 
 
 def _cost_per_mtok(plan: Plan, workload: Workload, problem: Problem) -> Array:
-    """Each type's cost shared among its buckets by load, over the tokens of the bucket (I, O) [USD per million]."""
+    """Cost of each type divided among its buckets by load, over the tokens of the bucket (I, O) [USD per million]."""
     if workload.buckets.is_ordinal:
         return np.full(workload.request_rate.shape, np.nan)
     share = plan.share.reshape(len(plan.replica_types), -1)[np.ix_(problem.types, problem.cells)]
@@ -182,7 +182,7 @@ def _cost_per_mtok(plan: Plan, workload: Workload, problem: Problem) -> Array:
 
 
 def _next_step(question: Question, cost_per_h: float) -> float | None:
-    """Cost of the plan for one more request per second, less that of this one [USD/h]."""
+    """Extra cost of the plan for one more request per second over this one [USD/h]."""
     options = question.options
     problem = _problem(question.at_rate(question.workload.total_rate + 1.0))
     if not problem.spare_total:

@@ -12,7 +12,7 @@ from melange.plan.question import Question
 from melange.replica.parallelism import Layout
 from melange.workload.workload import Array
 
-# Shares and rates that differ by less are the same: a solver leaves differences of 1e-12 where nothing differs.
+# Shares and rates that differ by less count as equal: a solver leaves differences of 1e-12 between equal answers.
 _DECIMALS = 9
 # Hexadecimal digits: two of a million plans agree by chance once in 40 million.
 _LENGTH = 16
@@ -21,18 +21,18 @@ _LENGTH = 16
 def fingerprint(question: Question, instances: npt.NDArray[np.int64], share: Array, max_request_rate: Array) -> str:
     """Sixteen hexadecimal digits, the same for plans with the same content.
 
-    Of the fleet and what each of it carries, the shares, the buckets with their sizes and rates, the SLO, the model and
-    the settings that the shares depend on. Not of prices, bounds, warnings and the time that solving took: those may
-    differ from run to run and from day to day.
+    The hash covers the fleet and what each type carries, the shares, the buckets with their sizes and rates, the SLO,
+    the model and the settings that the shares depend on. It leaves out prices, bounds, warnings and the solve time:
+    those may differ from run to run and from day to day.
 
     Parameters
     ----------
     question
-        What the plan answers.
+        The question that the plan answers.
     instances
-        Of each replica type (R,).
+        Instances of each replica type (R,).
     share, max_request_rate
-        Of each replica type and bucket (R, I, O).
+        Shares and rates of each replica type and bucket (R, I, O).
     """
     profile, workload, options = question.profile, question.workload, question.options
     used = [r for r, count in enumerate(instances) if count]
@@ -62,5 +62,5 @@ def _split(layout: Layout) -> tuple[int, ...]:
 
 
 def _rounded(values: Array) -> list[object]:
-    """Without the sign of zero."""
+    """Rounded values as lists, without negative zeros."""
     return list((np.round(values, _DECIMALS) + 0.0).tolist())

@@ -11,11 +11,11 @@ from melange.plan.milp.highs import LinearRows, minimise
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.workload.workload import Array
 
-# Load over a capacity of 1 that still counts as fitting: what HiGHS itself lets a mixed-integer program break its rows
-# by. Less, and answers that it calls feasible would be refused; more, and a replica could be planned above its
+# Load over a capacity of 1 that still counts as fitting: HiGHS itself lets a mixed-integer program violate its rows by
+# this much. With less, answers that it calls feasible would be refused; with more, a replica could be planned above its
 # capacity.
 TOLERANCE = 1e-6
-# The same for shares that come from a linear program, or that we have rounded ourselves: HiGHS's tolerance there.
+# The same for shares from a linear program, or rounded here: HiGHS's tolerance for those.
 TIGHT = 1e-7
 
 
@@ -26,13 +26,13 @@ class Fleet:
     Parameters
     ----------
     instances
-        Of each type (R,).
+        Instances of each type (R,).
     share
         Fraction of each bucket that goes to each type (R, B).
     after_loss
-        Shares once a type has lost its replicas (R, B), by position of that type; empty unless asked for.
+        Shares once a type has lost its replicas (R, B), by the position of that type; empty unless asked for.
     bound
-        No fleet costs less [USD/h]; under a budget: no fleet serves a larger share, as its negative.
+        No fleet costs less [USD/h]; under a budget: the upper bound on the served share, negated.
     status
         ``optimal`` or ``time limit``.
     """
@@ -48,7 +48,7 @@ def least_peak_shares(problem: Problem, carried: Array, served: float = 1.0) -> 
     """Shares (R, B) of the lowest peak load when the types take ``carried`` (R,), and that peak.
 
     minimise t: sum_r f_rb = served, sum_b l_rb f_rb <= t C_r. A vertex of this program splits at most as many
-    buckets as there are types. None where a bucket finds no type. A peak above 1 means that it does not fit.
+    buckets as there are types. None if a bucket has no type. A peak above 1 means that the traffic does not fit.
     """
     used = np.flatnonzero(carried > 0)
     able = np.isfinite(problem.load[used])
@@ -67,10 +67,10 @@ def least_peak_shares(problem: Problem, carried: Array, served: float = 1.0) -> 
 
 
 def tidied(problem: Problem, share: Array, carried: Array) -> Array | None:
-    """Shares (R, B) freed of what the solver's tolerance left in them; None where they then break a constraint."""
+    """Shares (R, B) without the residues of the solver's tolerance; None if they then break a constraint."""
     kept = np.where((carried > 0)[:, None] & (share > ROUNDING), share, 0.0)
     whole = kept.sum(axis=0)
-    # 1 up to the tolerance, unless what was dropped was a bucket's only type.
+    # 1 up to the tolerance, unless a bucket's only type was dropped.
     if not (whole > 0.5).all():
         return None
     kept /= whole
@@ -105,7 +105,7 @@ def busy(problem: Problem, share: Array) -> Array:
 
 
 def check(problem: Problem, fleet: Fleet, served: float = 1.0) -> None:
-    """Every constraint once more, in plain arithmetic.
+    """Check every constraint again, in plain arithmetic.
 
     Raises
     ------
@@ -125,7 +125,7 @@ def check(problem: Problem, fleet: Fleet, served: float = 1.0) -> None:
 
 
 def broken_limits(problem: Problem, count: Positions) -> list[str]:
-    """Constraints that a fleet (R,) violates besides capacity, in words."""
+    """Constraints besides capacity that a fleet (R,) violates, in words."""
     faults = []
     if (count < 0).any() or (count > problem.most).any():
         faults.append("instances out of bounds")

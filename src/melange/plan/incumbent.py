@@ -2,8 +2,8 @@
 
     minimise  sum_r d_r      d_r >= n_r - n'_r,  d_r >= n'_r - n_r,  sum_r c_r n_r <= C
 
-over the fleets that serve everything (docs/formulation.md, "stable answer"): n' are the current instances, C the cost
-that was found.
+over the fleets that serve everything (docs/formulation.md, "stable answer"). n' are the current instances, C is the
+cost that was found.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from melange.plan.options import Options
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.plan.search_clock import now_s
 
-# Looking for fewer changes may take at most this share of the time that is left, and this long [s]: the cost is settled
-# by then, and a plan with a change too many is better than one that comes late.
+# The search for fewer changes may take at most this share of the time left, and this long [s]. The cost is settled by
+# then, and a plan with one unnecessary change is better than a late plan.
 _SHARE_OF_TIME, _MOST_SECONDS = 0.5, 5.0
 
 
 def nearest(problem: Problem, fleet: Fleet, in_force: Positions, options: Options, deadline: float) -> Fleet:
     """The fleet that costs no more than ``fleet`` and changes the fewest of the instances ``in_force`` (R,).
 
-    ``fleet`` itself where it is that already, and where the time does not allow to find out.
+    Returns ``fleet`` itself if no fleet changes fewer, or if the time is too short to find out.
     """
     changes = int(np.abs(fleet.instances - in_force).sum())
     if not changes:
@@ -46,7 +46,7 @@ def nearest(problem: Problem, fleet: Fleet, in_force: Positions, options: Option
 
 
 def _nearest(problem: Problem, fleet: Fleet, in_force: Positions, options: Options, until: float) -> Fleet | None:
-    """The fleet of the program; the losses that it must stand are added as they turn out to matter."""
+    """The fleet of the program; losses that it must survive are added once they turn out to matter."""
     scenarios: tuple[int, ...] = ()
     while True:
         milp = formulate(problem, scenarios=scenarios)
@@ -66,7 +66,7 @@ def _nearest(problem: Problem, fleet: Fleet, in_force: Positions, options: Optio
 
 
 def _fewest_changes(milp: Milp, problem: Problem, in_force: Positions, cost_per_h: float) -> Milp:
-    """The program with a column d_r for each type, which is all that it minimizes."""
+    """The program with a column d_r for each type; it minimizes nothing else."""
     types, columns = len(problem.cost), len(milp.program.cost)
     number, change = np.arange(types), columns + np.arange(types)
     ones = np.ones(types)

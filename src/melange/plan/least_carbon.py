@@ -1,4 +1,4 @@
-"""What a plan of least emissions is worth beside the cheapest one."""
+"""A plan of least emissions compared with the cheapest plan."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from melange.files import Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeastCarbon:
-    """A plan of least emissions against the cheapest one. Instances emit what they do at the load that headroom leaves.
+    """A plan of least emissions against the cheapest plan, with emissions at the load that headroom leaves.
 
     Parameters
     ----------
     emitted_kg_per_h
-        What the plan's instances emit at that load [kg CO2e/h].
+        Emissions of the plan's instances at that load [kg CO2e/h].
     bound_kg_per_h
-        No plan under the same settings emits less [kg CO2e/h]; None where nothing is proven.
+        No plan under the same settings emits less [kg CO2e/h]; None if nothing is proven.
     cheapest_per_h
         Cost of the cheapest plan [USD/h].
     cheapest_kg_per_h
-        What its instances emit at that load [kg CO2e/h].
+        Emissions of the cheapest plan's instances at that load [kg CO2e/h].
     """
 
     emitted_kg_per_h: float

@@ -1,9 +1,9 @@
-"""The few load points that are worth running before a plan is rented: one for each used type that rests on an estimate.
+"""The few load points worth running before a plan is rented: one for each used type whose rates are estimated.
 
-A plan on the corrected estimates may use other types, which are then listed in turn; with random errors of 10 % it
-takes 2.7 points on average until every used type is measured. A point is the mean request that a type serves, at as
-many requests in flight as the plan puts on a replica: by Little's law ``sum over sizes of load / part``, where a
-request takes ``part`` of a replica while it runs.
+A plan on the corrected estimates may use other types, which are then listed in turn. With random errors of 10 %, it
+takes 2.7 points on average until every used type is measured. A point is the mean request that a type serves, at the
+number of requests in flight that the plan puts on a replica. By Little's law this is ``sum over sizes of load / part``,
+where a request takes ``part`` of a replica while it runs.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from melange.profile.profile import ESTIMATED
 from melange.replica.capacity import Sizes
 from melange.replica.occupancy import parts_of
 
-# Types of which points are listed: those that cost most.
+# Number of types whose points are listed, the most expensive first.
 MOST_POINTS = 3
-# Requests of a load test: this many turns of all that are in flight, or this many at least. As suggested measurements.
+# Requests of a load test: this many turns of all requests in flight, or at least this many; as in suggest.py.
 _TURNS, _LEAST_REQUESTS = 5, 100
-# Where commands leave their results, by replica type, and where they look for the server.
+# Where commands write their results, by replica type, and where they expect the server.
 RESULTS, URL = "results", "http://localhost:8000"
 
 
@@ -35,17 +35,17 @@ class LoadPoint:
     Parameters
     ----------
     replica_type
-        What to run it on: one replica.
+        The replica type to run it on, with one replica.
     model
         Name of the model on the server.
     engine
-        As the replica type names it.
+        Engine, by its name in the replica type.
     input_tokens, output_tokens
         Size of every request [tokens].
     concurrency
         Requests in flight.
     requests
-        Requests in all.
+        Total requests.
     """
 
     replica_type: str
@@ -58,15 +58,15 @@ class LoadPoint:
 
     @property
     def folder(self) -> str:
-        """Where results go: the type's name is how ``--anchor results/`` knows what was measured."""
+        """Folder of the results: ``--anchor results/`` takes the measured type from the type's name."""
         return f"{RESULTS}/{self.replica_type}"
 
     def commands(self, service: str = "service.yaml") -> dict[str, str]:
-        """A command for each tool that can run it, by the name of the tool."""
+        """A command for each tool that can run it, by the tool's name."""
         return {tool: command(self, service) for tool, command in _COMMANDS.items()}
 
     def command(self, service: str = "service.yaml") -> str:
-        """The command of the tool that comes with the engine."""
+        """The command for the tool that comes with the engine."""
         return self.commands(service)[_TOOL_BY_ENGINE.get(self.engine.partition("-")[0].partition("=")[0], "aiperf")]
 
     def to_json(self) -> Json:
@@ -75,9 +75,9 @@ class LoadPoint:
 
 
 def load_points(plan: Plan, most: int = MOST_POINTS) -> tuple[LoadPoint, ...]:
-    """The points that a plan should be checked by, most expensive types first; none where all used types are measured.
+    """The points to check a plan by, most expensive types first; none if all used types are measured.
 
-    One for each kind of replica: types on the same hardware share their step times.
+    There is one for each kind of replica: types on the same hardware share their step times.
     """
     if plan.workload.buckets.is_ordinal:
         return ()
@@ -174,7 +174,7 @@ def _melange(one: LoadPoint, service: str) -> str:
 
 
 def _lines(*parts: str) -> str:
-    """One command on several lines, which a terminal does not break elsewhere."""
+    """One command on several lines, broken so that a terminal does not break it elsewhere."""
     return " \\\n  ".join(parts)
 
 

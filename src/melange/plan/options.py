@@ -12,11 +12,11 @@ from melange.errors import InputError, unknown
 from melange.files import Json
 from melange.records import record
 
-# What a plan has the least of: USD or kg of CO2 equivalent in an hour.
+# The objectives: USD or kg of CO2 equivalent per hour.
 COST, CARBON = "cost", "carbon"
-# Largest count of instances, replicas or slices. Beyond it, sums lose the precision that a plan is checked with.
+# Largest count of instances, replicas or slices. Beyond it, sums are less precise than the check of a plan needs.
 _MOST_COUNT = 1_000_000
-# Beyond these a figure is in the wrong unit: tonnes for kg, kg for g, percent for a ratio. No grid emits more than
+# Figures beyond these are in the wrong unit: tonnes for kg, kg for g, percent for a ratio. No grid emits more than
 # 1,300 g/kWh.
 _MOST_CARBON_PRICE, _MOST_INTENSITY, _MOST_PUE = 1000.0, 5000.0, 5.0
 
@@ -44,7 +44,7 @@ class Options:
         At least this many replicas in all.
     spare_replicas
         N+k: every used type still serves its own share when any k of its replicas are lost; or by replica type or
-        accelerator name, which counts for each of the accelerator's types.
+        accelerator name, where an accelerator's k applies to each of its types.
     spare_total_replicas
         N+k in total: the fleet still serves the traffic, with new shares, when any k replicas of one type are lost.
     max_types
@@ -54,35 +54,36 @@ class Options:
     budget_per_h
         If set, maximize the served traffic within this budget instead of minimizing cost [USD/h].
     drop_unservable
-        Plan for the rest if no replica type can serve some bucket, and report the share of requests left out.
+        If no replica type can serve some bucket, plan for the rest and report the share of requests left out.
     time_limit_s
         The search stops here with the best plan found and its gap [s].
     gap
         Relative gap at which a plan counts as proven.
     seed
-        Of the solver.
+        Seed of the solver.
     confidence
-        Chance to plan for, 0-1. By closed form: the rates that replicas reach with this probability, 0.5 being the
-        estimate itself, 0.9 the low end of its interval. Certified: that the plan holds, by simulation. None: the
-        estimate.
+        Chance to plan for, 0-1. By closed form: the plan uses the rates that replicas reach with this probability (0.5
+        is the estimate itself, 0.9 the low end of its interval). Certified: the chance that the plan holds in
+        simulation. None: the estimate.
     objective
-        What the plan has the least of: ``cost``, or ``carbon``, what its instances emit in an hour (ties by cost).
+        What to minimize: ``cost``, or ``carbon``, the emissions of its instances per hour (ties by cost).
     carbon_price_per_kg
-        What a kg of CO2 equivalent is counted with besides the price of instances [USD/kg].
+        Price of a kg of CO2 equivalent, added to the price of instances [USD/kg].
     grid_g_per_kwh
-        CO2 equivalent of a kWh by region, ``default`` for the others [g/kWh]; else that of
+        CO2 equivalent of a kWh by region, ``default`` for the others [g/kWh]; if not given, that of
         :mod:`melange.catalog.grid`.
     pue
-        Power usage effectiveness: what the data center draws over what its servers draw.
+        Power usage effectiveness: the power that the data center draws over the power that its servers draw.
 
     Raises
     ------
     InputError
-        A value out of its range.
+        A value is out of its range.
     """
 
-    # Without headroom a plan is optimal on paper and useless in practice: queues grow without bound. More is safer and
-    # costs proportionally more; a certified plan finds the needed headroom (docs/proof.md). A judgment.
+    # Without headroom a plan is optimal on paper and useless in practice: queues grow without bound. More headroom is
+    # safer and costs proportionally more; a certified plan finds the headroom it needs (docs/proof.md). Chosen by
+    # judgment.
     headroom: float = 0.1
     slices: int | None = None
     max_instances: Mapping[str, int] = field(default_factory=dict)
@@ -96,11 +97,11 @@ class Options:
     exclude: tuple[str, ...] = ()
     budget_per_h: float | None = None
     drop_unservable: bool = False
-    # Only many near-equal types with thousands of sizes take it (docs/formulation.md); people wait half a minute for a
-    # plan that runs for weeks.
+    # Only problems with many near-equal types and thousands of sizes take this long (docs/formulation.md); people wait
+    # half a minute for a plan that runs for weeks.
     time_limit_s: float = 30.0
-    # Of the cost, and far below what is known of capacities. Proving the last of it takes longest: with many near-equal
-    # types 1e-3 takes 0.58 of the time of a full proof, 1e-2 0.18.
+    # Relative to the cost, and far below the uncertainty of capacities. The last part of a proof takes longest: with
+    # many near-equal types 1e-3 takes 0.58 of the time of a full proof, 1e-2 0.18.
     gap: float = 1e-3
     seed: int = 0
     confidence: float | None = None
@@ -164,5 +165,5 @@ class Options:
 
 
 def _plain(value: Any) -> Any:
-    """A value of a setting as JSON has it."""
+    """The value of a setting in JSON types."""
     return dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value

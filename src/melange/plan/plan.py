@@ -38,13 +38,13 @@ class Baseline:
     cost_per_h
         Its cost [USD/h]; None if the type cannot serve the workload by itself.
     instances
-        Instances it rents; 0 where it cannot.
+        Instances that it rents; 0 if it cannot serve the workload.
     reason
-        Why it cannot; empty where it can.
+        Why it cannot serve the workload; empty if it can.
     served_fraction
         Share of the requests whose sizes it can serve, 0-1.
     rest_cost_per_h
-        Cost of serving those with it alone [USD/h]; None if it serves none of them, or too few are available.
+        Cost of serving these requests with this type alone [USD/h]; None if it serves none, or too few are available.
     """
 
     cost_per_h: float | None
@@ -63,34 +63,34 @@ class Plan:
     """Replica types, counts, routing, cost, and the bound that proves the cost.
 
     Arrays have the axes (replica type R, input bucket I, output bucket O), in the order of ``replica_types``: every
-    type that was considered, also those that are not used.
+    type that was considered, including unused types.
 
     Parameters
     ----------
     question
-        What it answers: the workload, the profile and the options that it was made from.
+        The question that the plan answers: its workload, profile and options.
     instances
         Instances rented of each type (R,).
     share
         Fraction of each bucket's requests that goes to each type (R, I, O), 0-1. Sums to 1 over R for every bucket
-        that is served; less than 1 under a budget; 0 where a bucket was left out.
+        that is served; less than 1 under a budget; 0 if a bucket was left out.
     load
         Share of its replicas' capacity that each type's traffic takes (R,), 0-1; headroom is not part of it.
     cost_per_h
-        Of all instances [USD/h].
+        Cost of all instances [USD/h].
     bound_per_h
-        No plan under the same settings costs less [USD/h], and of a certified plan: no fleet holds
-        for less, as far as loads add up; None under a budget, where traffic is what is sought, and where nothing is
-        proven, or of emissions.
+        No plan under the same settings costs less [USD/h]; for a certified plan: no fleet that holds costs less, as far
+        as loads add up. None under a budget, where traffic is maximized, if nothing is proven, and for plans of least
+        emissions.
     gap
-        Proven distance to the best possible plan, 0-1; 1 where nothing is proven.
+        Proven distance to the best possible plan, 0-1; 1 if nothing is proven.
     single_type
-        The cheapest plan with one type only by closed form, or why there is none, by replica type name.
+        The cheapest single-type plan by closed form, or why there is none, by replica type name.
     cost_at
-        Cost of the cheapest plan if every replica carried what the ``low`` end, the ``mid`` and the ``high`` end of its
-        interval say [USD/h], None where none carries the traffic then; empty where nobody asked.
+        Cost of the cheapest plan if every replica carried the ``low`` end, the ``mid`` and the ``high`` end of its
+        interval [USD/h], None if no fleet carries the traffic then; empty if not asked for.
     next_measurement
-        The measurement that would save most, in a sentence; empty where nobody asked or none would.
+        The measurement that would save most, in a sentence; empty if not asked for, or if none would save anything.
     served_fraction
         Share of all requests that the plan carries, 0-1; below 1 under a budget or where buckets were left out.
     unservable
@@ -102,16 +102,16 @@ class Plan:
     cautions
         Warnings, including those of the workload and of the profile.
     certificate
-        The proof by simulation; None where it was not searched for by simulation.
+        The proof by simulation; None if the plan was not searched for by simulation.
     simulation
-        What one simulation of it has shown; None where there was none, or a certificate says it.
+        The result of one simulation of the plan; None if there was none, or if a certificate has it.
     not_simulated
-        Why it could not be simulated though a simulation was asked for; empty otherwise.
+        Why the plan could not be simulated although a simulation was requested; empty otherwise.
     least_carbon
-        The plan beside the cheapest one, where the least emissions were asked for; else None.
+        Comparison with the cheapest plan, if the least emissions were asked for; else None.
     max_request_rate
-        The rates that it counts on, at the confidence that its question asks for (R, I, O) [1/s]; 0 for a type that is
-        not used.
+        The rates that the plan counts on, at the confidence of its question (R, I, O) [1/s]; 0 for a type that is not
+        used.
     """
 
     question: Question
@@ -169,19 +169,19 @@ class Plan:
     def engines(self) -> tuple[Engine | None, ...]:
         """The engine of one replica of each type (R), to simulate the plan on.
 
-        None where nothing is known of its steps, or the type is not used.
+        None if nothing is known of its steps, or the type is not used.
         """
         engines = self.question.profile.engines or (None,) * len(self.replica_types)
         return tuple(engine if count else None for engine, count in zip(engines, self.instances, strict=True))
 
     @property
     def slo(self) -> Slo | None:
-        """What the rates hold under; None where the profile does not say."""
+        """The SLO under which the rates hold; None if the profile does not say."""
         return self.question.profile.slo
 
     @property
     def model(self) -> str:
-        """Name of the model; empty where the profile does not say."""
+        """Name of the model; empty if the profile does not say."""
         return self.question.profile.model
 
     @property
@@ -193,7 +193,7 @@ class Plan:
 
     @property
     def target(self) -> float | None:
-        """Share of requests that the SLO asks to meet every limit, 0-1; None where it asks for none."""
+        """Share of requests that the SLO asks to meet every limit, 0-1; None if it asks for no share."""
         if self.certificate is not None:
             wanted = self.certificate.wanted
             return self.certificate.target if wanted is None else wanted
@@ -203,19 +203,19 @@ class Plan:
 
     @property
     def attainment(self) -> float | None:
-        """Share of requests that met every limit in simulation, 0-1; None where nothing was simulated."""
+        """Share of requests that met every limit in simulation, 0-1; None if nothing was simulated."""
         shown = self.certificate or self.simulation
         return shown.attainment if shown else None
 
     @property
     def low(self) -> float | None:
-        """Lower end of the 95 % interval of :attr:`attainment`, 0-1; None where nothing was simulated."""
+        """Lower end of the 95 % interval of :attr:`attainment`, 0-1; None if nothing was simulated."""
         shown = self.certificate or self.simulation
         return shown.low if shown else None
 
     @property
     def holds(self) -> bool | None:
-        """Whether a simulation has shown, with confidence, that the target is met; None where neither is known."""
+        """Whether a simulation has shown, with confidence, that the target is met; None if either is missing."""
         return None if self.low is None or self.target is None else self.low >= self.target
 
     @property
@@ -239,13 +239,13 @@ class Plan:
 
     @property
     def best_single(self) -> tuple[str, Baseline] | None:
-        """The cheapest single-type plan, by name; None where no type can do it alone."""
+        """The cheapest single-type plan, by name; None if no type can serve the workload alone."""
         able = [(name, baseline) for name, baseline in self.single_type.items() if baseline.cost_per_h is not None]
         return min(able, key=lambda pair: pair[1].cost_per_h or 0.0) if able else None
 
     @property
     def savings(self) -> float | None:
-        """Saved against the cheapest single type, a certified one where the plan is, 0-1; None where none is able."""
+        """Savings against the cheapest single type (certified if the plan is), 0-1; None if no single type works."""
         if self.certificate is not None:
             return saved(self.cost_per_h, self.certificate.single_type_per_h)
         best = self.best_single
@@ -306,7 +306,7 @@ class Plan:
             "solve_s": self.solve_s,
             "warnings": [caution.to_json() for caution in self.cautions],
             "share": self.share.tolist(),
-            # A row of a type that is not used is null: there may be a thousand of them.
+            # The row of an unused type is null: there may be a thousand of them.
             "max_request_rate": [rates.tolist() if rates.any() else None for rates in self.max_request_rate],
             "servers": [server.to_json() for server in servers_of(self)],
             "load_points": [point.to_json() for point in load_points(self)],

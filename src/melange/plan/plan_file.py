@@ -1,7 +1,7 @@
-"""A plan from its file: every value of its kind, and the values consistent with each other.
+"""A plan from its file: every value has the right kind, and the values are consistent with each other.
 
-A truncated, edited or damaged file may still be JSON with all keys. Redundant values are compared, because users would
-notice a deployment of a damaged plan first.
+A truncated, edited or damaged file may still be JSON with all keys. Redundant values are compared, because otherwise
+users would first notice the damage in a deployment.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from melange.plan.plan import Baseline, Plan
 from melange.plan.question_file import question_from_json
 from melange.records import mapping, number, record, shown, value_of, whole
 
-# How far what is said twice may be apart: sums of floats in another order.
+# Tolerance between redundant values: sums of floats in a different order.
 _ROUNDING = 1e-6
-# What makes a plan besides its question and its arrays, by its key in the file.
+# The parts of a plan besides its question and its arrays, by their keys in the file.
 _PLAIN = {"cost_per_h": "cost_per_h", "bound_per_h": "bound_per_h", "gap": "gap", "status": "status"}
 _PLAIN |= {"solve_s": "solve_s", "served_fraction": "served_fraction", "unservable": "unservable"}
 _PLAIN |= {"warnings": "cautions"}
@@ -28,12 +28,12 @@ _OPTIONAL = ("cost_at", "next_measurement", "certificate", "simulation", "not_si
 
 
 def plan_from_json(content: Json) -> Plan:
-    """A plan from what its ``to_json`` makes.
+    """A plan from the output of its ``to_json``.
 
     Raises
     ------
     InputError
-        A value of another kind, or values that contradict each other, by key.
+        A value has the wrong kind, or values contradict each other; the message names the key.
     """
     question = question_from_json(content)
     names = [one.name for one in question.profile.replica_types]

@@ -28,9 +28,8 @@ from melange.plan.question import Question
 from melange.profile.profile import Profile, ReplicaType
 from melange.workload.workload import Array, Mask, Workload
 
-# Parts of a count, of a cost and of a share below this are rounding noise. Sums over thousands of buckets err by some
-# 1e-13; anything nearer to that would rent an instance for noise, and anything much larger would round a needed one
-# away.
+# Smaller parts of a count, a cost and a share are rounding noise. Sums over thousands of buckets err by about 1e-13; a
+# threshold near that would rent an instance for noise, and a much larger one would round a needed instance away.
 ROUNDING = 1e-9
 
 Positions = npt.NDArray[np.int64]
@@ -47,7 +46,7 @@ class Limit:
     members
         The types that draw from it (K,).
     weight
-        How much of it one instance of each of them takes (K,).
+        How much of it one instance of each of these types takes (K,).
     most
         How much there is.
     """
@@ -58,7 +57,7 @@ class Limit:
     most: float
 
     def taken(self, instances: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """How much of it fleets (..., R) take (...)."""
+        """Use of the limit by fleets (..., R), as (...)."""
         part: npt.NDArray[Any] = instances[..., self.members] @ self.weight
         return part
 
@@ -70,7 +69,7 @@ class Requirement:
     Parameters
     ----------
     name
-        Replica type or accelerator, as it was asked for.
+        Replica type or accelerator, as named in the request.
     member
         Which types satisfy it (R,).
     """
@@ -88,10 +87,10 @@ class Problem:
     names
         Replica type names (R,).
     types, cells
-        Where the types stand in the profile (R,) and the buckets in the flattened grid (B,).
+        Positions of the types in the profile (R,), and of the buckets in the flattened grid (B,).
     load
         Replicas that each bucket keeps busy if one type carries all of it, request rate / max request rate (R, B);
-        infinite where the type cannot serve the bucket.
+        infinite if the type cannot serve the bucket.
     cost
         Price of an instance (R,) [USD/h].
     replicas
@@ -99,11 +98,11 @@ class Problem:
     headroom
         Share of capacity kept free, 0-1.
     least, most
-        Instances of a type that is used, and at all (R,).
+        Least instances of a type that is used, and most instances of any type (R,).
     spare
-        Replicas of a type that may be lost while it carries its own share (R,).
+        Replicas of a type that may be lost while it still carries its own share (R,).
     limits, requirements
-        What several types share, and what must be used.
+        Limits that several types share, and types that must be used.
     spare_total, min_total, max_types, slices, budget_per_h
         As in :class:`~melange.plan.options.Options`.
     """
@@ -128,7 +127,7 @@ class Problem:
 
     @property
     def capacity(self) -> Array:
-        """Load that one instance takes (R,), (1 - h) p_r."""
+        """Load that one instance of each type takes (R,), (1 - h) p_r."""
         return (1.0 - self.headroom) * self.replicas
 
     def carried(self, instances: npt.ArrayLike) -> Array:
@@ -181,7 +180,7 @@ def _replaced(problem: Problem, **changes: object) -> Problem:
 def loads(workload: Workload, profile: Profile) -> Array:
     """Replicas that each bucket keeps busy on each type (R, I x O): request rate / max request rate.
 
-    0 where a bucket has no traffic, infinite where a type cannot serve a bucket that has.
+    It is 0 if a bucket has no traffic, and infinite if a type cannot serve a bucket that has traffic.
     """
     rate = workload.request_rate.ravel()
     capacity = profile.max_request_rate.reshape(len(profile.replica_types), -1)
@@ -191,7 +190,7 @@ def loads(workload: Workload, profile: Profile) -> Array:
 
 
 def allowed_types(question: Question) -> Mask:
-    """Which types may be used (R,): those that are neither excluded nor limited to none."""
+    """Which types may be used (R,): those that are neither excluded nor limited to no instances."""
     items = question.profile.replica_types
     none = np.zeros(len(items), bool)
     for limit in limits_of(items, question.options):
@@ -236,7 +235,7 @@ def build(question: Question, allowed: Mask, served: Mask, *, availability: bool
 def _most(
     load: Array, replicas: Array, least: Array, spare: Array, limits: tuple[Limit, ...], options: Options
 ) -> Positions:
-    """Instances beyond which one more of a type is useless or not available (R,)."""
+    """Largest useful and available number of instances of each type (R,)."""
     alone = np.where(np.isfinite(load), load, 0.0).sum(axis=1) / (1.0 - options.headroom)
     lost = np.maximum(spare, options.spare_total_replicas)
     enough = np.ceil((alone + lost) / replicas * (1 + ROUNDING))
@@ -249,7 +248,7 @@ def _most(
 
 
 def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, ...]:
-    """What the types share: availability of an offer, an instance type or a type, and of an accelerator over offers."""
+    """Limits shared by types: availability of an offer, instance type or type, and of accelerators over offers."""
     limits = []
     most_by_name: dict[str, int] = dict(options.max_instances)
     for offer in {item.offer.name: item.offer for item in items}.values():
@@ -271,12 +270,12 @@ def limits_of(items: tuple[ReplicaType, ...], options: Options) -> tuple[Limit, 
 
 
 def _is_named(items: Sequence[ReplicaType], name: str) -> Mask:
-    """Which types (R,) a name of ``require`` or ``exclude`` means: the replica type's, and all of that accelerator."""
+    """Which types (R,) a name of ``require`` or ``exclude`` means: a replica type, or all types of an accelerator."""
     return members(name, items, (REPLICA_TYPE,)) | members(name, items, (ACCELERATOR,))
 
 
 def spare_of(item: ReplicaType, options: Options) -> int:
-    """Replicas of a type that may be lost while it carries its own share."""
+    """Replicas of a type that may be lost while it still carries its own share."""
     return _for(item, options.spare_replicas)
 
 

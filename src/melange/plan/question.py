@@ -1,7 +1,7 @@
 """The question of a plan: traffic, capacities of replica types, and settings, as one value.
 
-Every verb of planning takes it and every plan carries it, so that whatever looks at a plan later (explanations,
-certificates, drift, the next plan) works under the limits that the plan was made under.
+Every planning function takes it and every plan carries it, so that later steps (explanations, certificates, drift, the
+next plan) use the same limits as the plan.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from melange.plan.options import Options
 from melange.profile.profile import Profile
 from melange.workload.workload import Workload
 
-# Settings that may be given by name, and what such a name may be.
+# Settings that may be given by name, and what such a name may refer to.
 _BY_TYPE, _COUNTED = ("min_replicas", "spare_replicas"), (REPLICA_TYPE, ACCELERATOR)
 
 
@@ -42,12 +42,12 @@ class Question:
     profile
         Max request rate by replica type and bucket (R, I, O) [1/s], over the same buckets.
     options
-        What the plan must respect besides the traffic.
+        Requirements for the plan besides the traffic.
 
     Raises
     ------
     InputError
-        The buckets of workload and profile differ, or the options name what is not in the profile.
+        The buckets of workload and profile differ, or the options name something that is not in the profile.
     """
 
     workload: Workload
@@ -79,7 +79,7 @@ class Question:
         return replace(self, workload=self.workload.at_rate(request_rate))
 
     def at_confidence(self) -> Question:
-        """The same question on the rates that its confidence counts on: what is solved."""
+        """The question that is solved: the same one with the rates at its confidence."""
         if self.options.confidence is None:
             return self
         profile = at_confidence(self.profile, self.options.confidence)
@@ -87,7 +87,7 @@ class Question:
 
 
 def question_of(question: Question | Workload, profile: Profile | None, options: Options | None) -> Question:
-    """The question of a call that was given one, or its parts."""
+    """The question of a call that was given either a question or its parts."""
     if isinstance(question, Question):
         if profile is not None or options is not None:
             raise TypeError("a question already contains its profile and options: give them only once")
@@ -98,7 +98,7 @@ def question_of(question: Question | Workload, profile: Profile | None, options:
 
 
 def _check_names(profile: Profile, options: Options) -> None:
-    """Names that the options mention must be known."""
+    """Check that the names in the options are known."""
     items = profile.replica_types
     rented = (OFFER, INSTANCE_TYPE, REPLICA_TYPE)
     check_names(options.max_instances, items, rented, "offers.max (max_instances)")
@@ -117,7 +117,7 @@ def _check_names(profile: Profile, options: Options) -> None:
 
 
 def by_replica_type(profile: Profile, options: Options) -> Options:
-    """The options with counts by replica type name only; a type's own name goes before its accelerator's."""
+    """The options with counts by replica type name only; a type's own name takes precedence over its accelerator's."""
     items = profile.replica_types
     changes: dict[str, Any] = {}
     names = {item.name for item in items}

@@ -1,7 +1,7 @@
 """The question of a plan in the plan's file.
 
-The workload and the options are kept whole. So is the profile, unless it is so large that a plan's file would hold
-little else: then the rates of the types that the plan uses stay, and a digest tells which profile they are from.
+The workload and the options are stored whole. So is the profile, unless it would make up nearly all of the file: then
+only the rates of the types that the plan uses are stored, with a digest that identifies the full profile.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from melange.slo import Slo
 from melange.workload.frozen_array import frozen_array
 from melange.workload.workload import Array, Mask, Workload
 
-# Cells of a profile that a plan's file keeps whole: about 3 MB of text. Beyond it a plan is written and read in more
-# than a tenth of a second, and what is lost is only what a later plan could rent besides: --profile brings that back.
+# Cells of a profile that a plan's file stores whole: about 3 MB of text. With more, writing and reading a plan takes
+# over a tenth of a second. The rates left out matter only for types that a later plan could add: use --profile then.
 _MOST_CELLS = 30_000
 _LEFT_OUT = "the plan's file keeps only the rates of the types that it uses; give the profile again"
 _ARRAYS = ("max_request_rate", "low", "high", "provenance", "reason")
@@ -52,19 +52,19 @@ def question_to_json(question: Question, used: Mask) -> Json:
 
 
 def question_from_json(content: Json) -> Question:
-    """The question of a plan's file; of one from before 0.2, which has none, what the file says of it."""
+    """The question of a plan's file; files from before 0.2 have none, so it is built from what the file has."""
     workload = Workload.from_json(content["workload"])
     profile = _profile(content, workload)
     if "options" in content:
         return Question(workload=workload, profile=profile, options=Options.from_json(content["options"]))
-    # The rates of such a file are those at its confidence already, with no interval around them.
+    # The rates in such a file already have its confidence, with no interval around them.
     kept = {name: content[name] for name in ("headroom", "slices")} | {"confidence": content.get("confidence")}
     options = Options.from_json(kept)
     return Question(workload=workload, profile=profile, options=options)
 
 
 def _profile_digest(profile: Profile) -> str:
-    """Sixteen hexadecimal digits that change with what a profile says."""
+    """Sixteen hexadecimal digits that change with the content of a profile."""
     told = hashlib.sha256()
     names = [replica_type.to_json() for replica_type in profile.replica_types]
     told.update(json.dumps([names, profile.buckets.to_json(), profile.model]).encode())
@@ -101,7 +101,7 @@ def _profile(content: Json, workload: Workload) -> Profile:
 
 
 def _stored_rates(content: Json, types: int) -> Json:
-    """What a file from before 0.2 says of its profile: the rates of the used types, or nothing."""
+    """The profile in a file from before 0.2: the rates of the used types, or nothing."""
     rates = content.get("max_request_rate") or [None] * types
     known = [None if row is None else np.zeros_like(np.asarray(row, float)) for row in rates]
     return {
@@ -115,7 +115,7 @@ def _stored_rates(content: Json, types: int) -> Json:
 
 
 def _rows(values: Array, kept: Mask) -> list[Any]:
-    """A table (I, O) for each type (R): one number where all its cells are equal, null where it is not kept."""
+    """A table (I, O) for each type (R): one number if all its cells are equal, null if it is not stored."""
     return [_table(row) if here else None for row, here in zip(values, kept, strict=True)]
 
 
@@ -124,7 +124,7 @@ def _table(values: Array) -> Any:
 
 
 def _filled(rows: Any, shape: tuple[int, ...], place: str) -> Array:
-    """Such tables as one array (R, I, O), zero where there is none."""
+    """Such tables as one array (R, I, O), zero where a table is missing."""
     tables = items(rows, place)
     if len(tables) != shape[0]:
         raise InputError(f"{place}: must hold {shape[0]} tables, one for each replica type, got {len(tables)}")

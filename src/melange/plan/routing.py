@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from melange.plan.plan import Plan
     from melange.replica.engine import Engine
 
-# Completions that the plan's own traffic counts for, until real ones are seen. More, and a balancer takes longer to
-# learn that completions are longer or shorter than planned; fewer, and the first few decide where all go. A judgment.
+# Number of completions that the plan's own traffic counts for, until real ones are seen. With more, a balancer takes
+# longer to learn that completions are longer or shorter than planned; with fewer, the first few decide all routing.
+# Chosen by judgment.
 _PRIOR_COMPLETIONS = 200.0
-# A mean prompt that has not been read counts as this many average requests: what waits for prompts misses its limit on
-# the first token, and what decodes beside them is held up. Of 17 fleets of one type near their target (drawn services,
-# seed 777) 8, 16, 32 and 64 left 0.90, 0.89, 0.89 and 0.90 times as many misses as none, in the geometric mean; of 10
-# of a fresh seed 0.93 to 0.94, none more.
+# A mean prompt that has not been read counts as this many average requests: requests that wait for prompts miss their
+# limit on the first token, and requests that decode beside prompts are delayed. Of 17 fleets of one type near their
+# target (drawn services, seed 777) 8, 16, 32 and 64 left 0.90, 0.89, 0.89 and 0.90 times as many misses as none, in the
+# geometric mean; of 10 of a fresh seed 0.93 to 0.94, none more.
 _UNREAD = 16.0
 
 
@@ -33,7 +34,7 @@ def policy_state(
     Parameters
     ----------
     plan
-        With the rates that it was made for.
+        The plan, with the rates that it was made for.
     counts
         Replicas by replica type name; None: those of the plan.
     kind
@@ -42,7 +43,7 @@ def policy_state(
     Raises
     ------
     InputError
-        A plan without replicas, or whose file holds no rates; a type that the plan does not have.
+        The plan has no replicas, or its file holds no rates; or a type is not in the plan.
     """
     replicas = dict(plan.replicas if counts is None else counts)
     names = [one.name for one in plan.replica_types]
@@ -79,14 +80,14 @@ def policy_state(
         "outstanding": np.zeros(count, np.int64),
         "fill": np.zeros(count),
         "unread": np.zeros(count),
-        # How much of a replica a request occupies is known by its size, and only roughly: each counts as much again for
-        # being one. All by size, and a replica with many small requests gets too many more; all by number, and large
-        # ones pile up. Of 49 such fleets 0.89 times as many requests missed as by size alone, in the geometric mean; by
-        # number alone 0.91 times. Of 19 of a fresh seed 0.81 and 0.90 times.
+        # The part of a replica that a request occupies is estimated from its size, and only roughly, so each request
+        # also counts the average part once. By size alone, a replica with many small requests gets too many more; by
+        # number alone, large requests pile up. Of 49 such fleets 0.89 times as many requests missed as by size alone,
+        # in the geometric mean; by number alone 0.91 times. Of 19 of a fresh seed 0.81 and 0.90 times.
         "request_part": average,
         "unread_part": _UNREAD * average / np.maximum(prompt, 1.0),
         "credit": np.zeros(len(traffic) * len(used)),
-        # So that the first in turn is the first of each type.
+        # With this start, the first replica in turn is the first of each type.
         "turn": np.full(len(used) + 1, count - 1, np.int64),
     }
     if kind == "arrays":
@@ -95,7 +96,7 @@ def policy_state(
 
 
 def types_of(plan: Plan, counts: Mapping[str, int] | None = None) -> list[int]:
-    """Place in ``plan.replica_types`` of each of the fleet's types (T)."""
+    """Position in ``plan.replica_types`` of each of the fleet's types (T)."""
     replicas = plan.replicas if counts is None else counts
     return [r for r, one in enumerate(plan.replica_types) if replicas.get(one.name, 0) > 0]
 
@@ -106,7 +107,7 @@ def replica_engines(plan: Plan, used: Sequence[int]) -> list[Engine]:
     Raises
     ------
     InputError
-        A type whose steps are not known.
+        The step times of a type are not known.
     """
     engines = []
     for r in used:

@@ -1,8 +1,8 @@
-"""What a search stops by: the machine's clock, or the work that it has done.
+"""The clock that ends a search: the machine's clock, or the work that the search has done.
 
-By the machine's clock a search ends in time, with the best that it has by then: a fast or an idle machine has more.
-By its work it ends later on a busy machine, and what it finds follows from its input alone, unless it takes far longer
-than its work should: then the clock ends it all the same.
+By the machine's clock a search ends in time, with the best answer found by then: a faster or less busy machine finds
+more. By work it ends later on a busy machine, and its answer follows from its input alone, unless the search takes far
+longer than its work should: then the machine's clock ends it after all.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-# Work of the solver [s]: what it takes in the median on one core of a server. 152 mixed-integer programs of 39 to 816
-# rows took 10 to 28 us for each of their rows between two points where they may be stopped (10th and 90th percentile).
-# Linear ones take a millisecond with what is done around them, and time for each iteration and row.
+# Work of the solver [s]: its median time on one core of a server. 152 mixed-integer programs of 39 to 816 rows took 10
+# to 28 us per row between two points where they may be stopped (10th and 90th percentile). Linear programs take a
+# millisecond including the work around them, and time for each iteration and row.
 _PAUSE_S, _START_S, _ITERATION_S = 17e-6, 1e-3, 2e-7
 
 
-# A search by its work that takes this many times as long ends by the clock: a solver that does not return, or loops
-# around it that count no work. Less, and a busy machine decides what is found. A judgment.
+# A search by work ends by the clock when it takes this many times as long: the solver may not return, or loops around
+# it may count no work. With a smaller factor, a busy machine decides what is found. Chosen by judgment.
 STUCK_TIMES = 60.0
 
 
 class _Work:
-    """What was done so far [s], and when it began on the machine's clock [s]."""
+    """Work done so far [s], and its start on the machine's clock [s]."""
 
     def __init__(self) -> None:
         self.done_s, self.began_s = 0.0, time.monotonic()
@@ -35,7 +35,7 @@ _WORK: ContextVar[_Work | None] = ContextVar("work", default=None)
 
 @contextmanager
 def by_work() -> Iterator[None]:
-    """Let searches stop by their work meanwhile, counted from 0, and no longer by the machine's clock."""
+    """Let searches inside the block stop by their work, counted from 0, instead of by the machine's clock."""
     token = _WORK.set(_Work())
     try:
         yield
@@ -49,7 +49,7 @@ def is_by_work() -> bool:
 
 
 def now_s() -> float:
-    """The time that deadlines of searches are compared with [s]."""
+    """The time to compare with the deadlines of searches [s]."""
     work = _WORK.get()
     if work is None:
         return time.monotonic()
@@ -62,12 +62,12 @@ def count_linear(rows: int, iterations: int) -> None:
 
 
 def count_whole(rows: int, pauses: int) -> None:
-    """Count the work of a mixed-integer program, with the number of times that it could have been stopped."""
+    """Count the work of a mixed-integer program by the number of points where it could have been stopped."""
     _count(_START_S + _PAUSE_S * rows * pauses)
 
 
 def pauses_within(rows: int, limit_s: float) -> float:
-    """How many times a mixed-integer program may be asked whether to stop, within its limit [s]."""
+    """Number of times that a mixed-integer program may be asked whether to stop, within its limit [s]."""
     return limit_s / (_PAUSE_S * max(rows, 1))
 
 

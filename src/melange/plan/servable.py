@@ -1,4 +1,4 @@
-"""Which buckets the allowed types can serve, and why not the others."""
+"""Which buckets the allowed types can serve, and why they cannot serve the others."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from melange.profile.profile import Profile
 from melange.units import S_PER_MS, percent, significant
 from melange.workload.workload import Mask
 
-# Sentences of an error, reasons in a sentence, names of types or sizes before a reason. More, and nobody reads them;
-# fewer would leave out types that a reader could act on. Judgments; a profile's --json has them all.
+# Sentences of an error, reasons in a sentence, names of types or sizes before a reason. With more, the text is too long
+# to read; with fewer, types that a reader could act on are left out. Chosen by judgment; a profile's --json has them
+# all.
 _MOST_SENTENCES = 12
 _MOST_REASONS = 8
 _MOST_NAMES = 4
 _MOST_SIZES = 3
-# A figure with its unit, which a reason may hold: reasons that differ in nothing else are told in one.
+# A figure with its unit in a reason: reasons that differ only in such figures are merged into one.
 _FIGURE = re.compile(r"(\d[\d,]*(?:\.\d+)?)( (?:ms|s)\b)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scope:
-    """What a question comes down to before it is solved.
+    """The types and buckets of a question that are planned for.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def scope_of(question: Question) -> Scope:
     Raises
     ------
     InfeasibleError
-        A bucket that no allowed type serves, unless such buckets may be dropped; or none that any serves.
+        A bucket has no allowed type that serves it, unless such buckets may be dropped; or no bucket has one.
     """
     workload, profile = question.workload, question.profile
     allowed = allowed_types(question)
@@ -93,7 +94,7 @@ def _why_unservable(question: Question, allowed: Mask, cells: Sequence[int] | np
 
 
 def _why(profile: Profile, allowed: Mask, cell: int) -> str:
-    """Why no type serves one bucket: reasons that differ in their figures only are told together."""
+    """Why no type serves one bucket; reasons that differ only in their figures are merged."""
     reason = profile.reason.reshape(len(profile.replica_types), -1)[:, cell]
     told_by_kind: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for r, item in enumerate(profile.replica_types):
@@ -115,7 +116,7 @@ def _why(profile: Profile, allowed: Mask, cell: int) -> str:
 
 
 def _together(told: Sequence[tuple[str, str]]) -> str:
-    """Types and their reason, alike but for figures: a range of each, and the types that come nearest first."""
+    """Types and their common reason: each figure as a range, and the types with the lowest figures first."""
     figures = [_FIGURE.findall(why) for _, why in told]
     varying = [k for k in range(len(figures[0])) if len({row[k] for row in figures}) > 1]
     order = sorted(

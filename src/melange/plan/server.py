@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from melange.plan.plan import Plan
     from melange.replica.engine import Engine
 
-# Part of the KV cache that a request of the longest context may take. vLLM does not start where its cache is smaller
-# than one such request, and the memory that it finds free differs from what a plan assumes; less would refuse requests
-# that fit.
+# Share of the KV cache that a request of the longest context may take. vLLM does not start if its cache is smaller than
+# one such request, and the free memory that it finds differs from the plan's assumption. A smaller share would refuse
+# requests that fit.
 _LARGEST_REQUEST = 0.9
 
-# Each limit by vLLM's name for the flag, and in words for engines whose flags are others.
+# Each limit by the name of vLLM's flag, and in words for engines with other flags.
 _LIMITS = {
     "max_sequences": ("max_num_seqs {}", "at most {} running requests"),
     "max_batched_tokens": ("max_num_batched_tokens {}", "at most {} tokens per step"),
@@ -41,16 +41,16 @@ class Server:
     replica_type
         Its name in the plan.
     replicas
-        How many the plan has of it.
+        Number of its replicas in the plan.
     model, variant
-        What it serves: the model's name, and the quantized variant; empty: as published.
+        Name of the served model, and its quantized variant; empty: as published.
     engine, era
-        As the replica type names it, and the era whose limits these are (``vllm-1``); empty: not known.
+        Engine, by its name in the replica type, and the era with these limits (``vllm-1``); empty: not known.
     tensor_parallel, expert_parallel, pipeline_parallel
-        As of :class:`~melange.replica.parallelism.Layout`.
+        As in :class:`~melange.replica.parallelism.Layout`.
     max_sequences, max_batched_tokens
-        Most running requests, and most tokens of one step; of a data-parallel rank where there are some, and of the
-        part of a batch that is in a stage.
+        Most running requests, and most tokens of one step; per data-parallel rank if there are several, and per
+        micro-batch of a pipeline stage.
     block_tokens
         Tokens of one KV block.
     max_context
@@ -63,7 +63,7 @@ class Server:
     is_prefix_caching
         Whether prompts that share a prefix read it once.
     speculation
-        Draft tokens that each step verifies besides; None: none.
+        Draft tokens that each step also verifies; None: none.
     pool
         What it does of a request: ``prefill`` or ``decode``; else all of it.
     is_by_priority
@@ -158,7 +158,7 @@ def _limits_of(engine: Engine, longest_request: int, layout: Layout) -> Json:
 
 
 def _longest_request(plan: Plan, r: int) -> int:
-    """Longest prompt plus completion that the plan sends to a type [tokens]; 0 where its buckets have no sizes."""
+    """Longest prompt plus completion that the plan sends to a type [tokens]; 0 if its buckets have no sizes."""
     buckets = plan.workload.buckets
     if buckets.is_ordinal:
         return 0

@@ -10,7 +10,7 @@ from melange.records import record
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """The share of requests that meet the SLO's limits under a plan, simulated once: no headroom was bought by it.
+    """The share of requests that meet the SLO's limits under a plan, simulated once as it is, with no headroom added.
 
     Parameters
     ----------
@@ -21,11 +21,11 @@ class Simulation:
     policy
         How requests were balanced.
     target
-        Share of requests that must meet every limit, 0-1; None where the SLO asks for no share.
+        Share of requests that must meet every limit, 0-1; None if the SLO asks for no share.
     arrivals
         Which requests were simulated, in words.
     rate
-        Requests per second, on average [1/s]; None in files that do not say it.
+        Requests per second, on average [1/s]; None in files without it.
     """
 
     attainment: float

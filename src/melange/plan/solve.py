@@ -67,7 +67,7 @@ def solve(
     profile
         With a workload: max request rate by replica type and bucket (R, I, O) [1/s], over the same buckets.
     options
-        With a workload: what the plan must respect besides the traffic; None for the defaults.
+        Used with a workload: requirements for the plan besides the traffic; None for the defaults.
     incumbent
         The current plan: among plans of equal cost, the one that changes the fewest instances is chosen.
     progress
@@ -76,7 +76,7 @@ def solve(
     Raises
     ------
     InputError
-        The buckets of workload and profile differ, or the options name what is not there.
+        The buckets of workload and profile differ, or the options name something that does not exist.
     InfeasibleError
         No allowed fleet can serve the workload; ``reasons`` says why.
     SolverError
@@ -91,7 +91,7 @@ def solve(
     whole = build(counted, scope.allowed, scope.served)
     in_force = None if incumbent is None else _instances_of(incumbent, whole.names)
     problem = _reduced(whole, in_force)
-    alone = single_types(counted, scope)  # before the search, which then ends in time
+    alone = single_types(counted, scope)  # before the search, so that the search ends within its time limit
     deadline = now_s() + asked.options.time_limit_s
     try:
         fleet, part = _search(problem, asked.options, in_force, progress or (lambda _: None), deadline)
@@ -103,19 +103,19 @@ def solve(
 
 
 def with_instances(question: Question, instances: npt.NDArray[np.int64]) -> Plan | None:
-    """The plan of a given fleet, with shares of the lowest peak load, which may be above 1.
+    """The plan of a given fleet, with the shares of the lowest peak load, which may be above 1.
 
     Parameters
     ----------
     question
-        What is planned; slices and a budget are ignored.
+        The question to plan for; slices and a budget are ignored.
     instances
         Of each replica type (R,).
 
     Returns
     -------
     Plan
-        Its bound says nothing, and it names no single types; None where the fleet cannot serve some bucket, or breaks a
+        Its bound says nothing, and it has no single types; None if the fleet cannot serve some bucket, or breaks a
         limit of the options.
     """
     began = time.monotonic()
@@ -133,15 +133,15 @@ def with_instances(question: Question, instances: npt.NDArray[np.int64]) -> Plan
 
 
 def _instances_of(incumbent: Plan, names: tuple[str, ...]) -> dict[str, int]:
-    """Instances of the plan in force by replica type name, those that may still be rented."""
+    """Instances of the current plan by replica type name, for types that may still be rented."""
     counts = incumbent.instances_by_name
     return {name: counts.get(name, 0) for name in names}
 
 
 def _reduced(whole: Problem, in_force: dict[str, int] | None) -> Problem:
-    """The problem without its dominated types; types of the plan in force stay, for they may be kept at equal cost."""
+    """The problem without its dominated types, except those of the current plan, which may be kept at equal cost."""
     if whole.spare_total:
-        return whole  # a loss takes replicas of one type only: equal types are then worth having
+        return whole  # a loss takes replicas of only one type: equal types are useful then
     if in_force is None:
         return whole.only(needed_types(whole))
     prefer = np.array([in_force[name] for name in whole.names])
@@ -182,7 +182,7 @@ def _plan(
     load[problem.types] = busy(problem, fleet.share) / running
     cost = float(problem.cost @ fleet.instances)
     rate = workload.request_rate.ravel()
-    # The same rates, summed in another order, are all of the traffic.
+    # All of the traffic, even if the same rates are summed in another order.
     left_out = float(rate[~scope.served].sum() / workload.total_rate)
     served_fraction = (1.0 - left_out if left_out > ROUNDING else 1.0) * (part if part < 1.0 - ROUNDING else 1.0)
     under_budget = options.budget_per_h is not None and part < 1.0
@@ -206,13 +206,13 @@ def _plan(
 
 
 def _gap(distance: float, whole: float) -> float:
-    """Relative distance, 0 where only rounding is left."""
+    """Relative distance; 0 if only rounding is left."""
     gap = distance / whole if whole > 0 else 0.0
     return gap if gap > ROUNDING else 0.0
 
 
 def _cautions(question: Question, scope: Scope, fleet: Fleet) -> tuple[Caution, ...]:
-    """Those of the inputs, and what is left out or unproven."""
+    """Warnings of the inputs, and warnings about what is left out or unproven."""
     workload = question.workload
     said = list(dict.fromkeys((*workload.cautions, *question.profile.cautions)))
     left_out = float(workload.request_rate.ravel()[~scope.served].sum() / workload.total_rate)

@@ -1,14 +1,15 @@
-"""Suggest measurements: those after which a cautious plan is expected to cost least.
+"""Suggest measurements: those with the lowest expected cost of a cautious plan afterwards.
 
 A cautious plan counts on the low end of what replicas carry (:mod:`melange.plan.confidence`). Measuring a replica type
-narrows its interval to a share k of its width, around a middle that is not known yet; the plan is solved again for
-three outcomes (10 %, 50 % and 90 % quantile, weighing 0.3, 0.4 and 0.3), all else left as uncertain as it is::
+narrows its interval to a share k of its width, around a middle that is not known yet. The plan is solved again for
+three outcomes (10 %, 50 % and 90 % quantile, with weights 0.3, 0.4 and 0.3), while all else stays as uncertain as it
+is::
 
     saving = cost(now) - sum over outcomes of weight cost(type at outcome, its interval k as wide)
 
-k is what the ridge regression of :mod:`melange.profile.correction` leaves at the sizes that the type would serve. A
-type that does not enter the plan even at the high end of its interval is not worth measuring. Savings of different
-types are looked at one by one, and points are chosen one after the other, the most valuable first.
+k is the share that the ridge regression of :mod:`melange.profile.correction` leaves at the sizes that the type would
+serve. A type that does not enter the plan even at the high end of its interval is not worth measuring. Savings of
+different types are evaluated one by one, and points are chosen one after another, the most valuable first.
 """
 
 from __future__ import annotations
@@ -34,24 +35,24 @@ from melange.units import MIN_PER_H, S_PER_MIN, significant
 from melange.workload.workload import Array
 
 # Swanson's rule: the mean of a skewed quantity is close to 0.3, 0.4 and 0.3 of its 10 %, 50 % and 90 % quantiles. More
-# outcomes would be closer, and each is a plan to solve.
+# outcomes would be closer, but each is a plan to solve.
 _OUTCOMES = ((-DECILE, 0.3), (0.0, 0.4), (DECILE, 0.3))
-# Cautious, less cautious and not: the first with which a plan exists is what savings are counted against. At 0.9 a size
-# may have no type left that it can count on, and no measurement could then be worth anything.
+# Confidences: cautious, less cautious, not cautious. Savings are counted against the first with which a plan exists. At
+# 0.9 a size may have no type left to count on, and then no measurement could be worth anything.
 _CONFIDENCES = (0.9, 0.75, 0.5)
-# Of a type's sizes those that take most of its time are candidates, and stand for it: fewer, and one point seems to
-# settle the type. On examples/chat.yaml and mixed.yaml at two rates one size promised 9 to 43 % more savings than four,
-# eight 0 to 19 % less; time hardly changed (16: 5 to 12 % more).
+# Number of a type's sizes that are candidates, and stand for the type: those that take most of its time. With fewer,
+# one point seems to settle the type. On examples/chat.yaml and mixed.yaml at two rates one size promised 9 to 43 % more
+# savings than four, eight 0 to 19 % less; time hardly changed (16: 5 to 12 % more).
 _MOST_SIZES = 4
-# How a point is measured: start the server, one turn of all requests to warm up, then this many turns, or this many
-# requests if that is more, at the given concurrency. What it then costs is an estimate for people: a server that loads
-# 70 GB over the network takes longer, one with its weights at hand less. A judgment.
+# Steps of a measurement: start the server, one turn of all requests to warm up, then this many turns, or this many
+# requests if that is more, at the given concurrency. The resulting cost is a rough estimate: a server that loads 70 GB
+# over the network takes longer, a server with local weights takes less. Chosen by judgment.
 START_MINUTES = 5.0
 TURNS, LEAST_REQUESTS = 4, 100
-# Share of the plan's cost that a measurement must save: the gap to which plans are solved, so that less may be chance.
+# Share of the plan's cost that a measurement must save: plans are solved to this gap, so smaller savings may be chance.
 _WORTH = 1e-3
 
-# Replica types that one measurement speaks for: accelerator, tensor-parallel degree, interconnect, engine.
+# Replica types that share one measurement: accelerator, tensor-parallel degree, interconnect, engine.
 _Kind = tuple[str, Layout, str, str]
 
 
@@ -64,18 +65,18 @@ class Suggestion:
     replica_type
         The cheapest replica type of its kind.
     accelerator, tensor_parallel
-        What it is.
+        Accelerator and tensor-parallel degree of that type.
     input_tokens, output_tokens
         Size of the requests to send [tokens].
     concurrency
-        Requests to keep in flight; None where the profile does not tell it.
+        Requests to keep in flight; None if the profile does not have it.
     request_rate
-        Or the rate to send them at: the most that the middle estimate says it serves within the SLO [1/s].
+        The alternative, a rate to send them at: the most that it serves within the SLO by the middle estimate [1/s].
     saves_per_h
-        By how much a cautious plan is expected to become cheaper [USD/h].
+        Expected savings of a cautious plan [USD/h].
     gpu_minutes
-        Accelerator time that it takes: 5 minutes to start a replica (once a type), one turn of all requests to warm
-        up, then 4 turns and at least 100 requests [min].
+        Accelerator time of the measurement: 5 minutes to start a replica (once per type), one turn of all requests to
+        warm up, then 4 turns and at least 100 requests [min].
     cost
         Price of the cheapest instance for that time [USD].
     """
@@ -108,13 +109,13 @@ class Suggestion:
 def suggest_measurements(
     question: Question, *, count: int = 3, in_flight: Array | None = None
 ) -> tuple[Suggestion, ...]:
-    """The load points whose measurement would make a cautious plan cheapest, most valuable first.
+    """The load points whose measurement saves a cautious plan most, most valuable first.
 
     Parameters
     ----------
     question
-        What is planned; where it asks for no confidence, 0.9 is what cautious means, or the highest of 0.75 and 0.5
-        with which there is a plan. A budget is set aside; under the objective of carbon the cheapest plan is meant.
+        The question to plan for. If it sets no confidence, cautious means 0.9, or the highest of 0.75 and 0.5 with
+        which there is a plan. A budget is ignored; with the carbon objective, the cheapest plan is used.
     count
         At most this many.
     in_flight
@@ -123,7 +124,7 @@ def suggest_measurements(
     Returns
     -------
     tuple
-        Fewer than ``count``, or none, where nothing else would change what a plan costs.
+        Fewer than ``count``, or none, if no other measurement would change the cost of a plan.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def suggest_measurements(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Case:
-    """The plan as things stand, and how to solve it again with some types known better."""
+    """The current plan, and a way to solve it again with some types known better."""
 
     question: Question
     quantile: float
@@ -151,15 +152,15 @@ class _Case:
     types_by_kind: Mapping[_Kind, list[int]]
 
     def with_kind(self, kind: _Kind, deviation: float) -> Plan | None:
-        """The plan with the types of one kind at another place of their intervals, beside those that are used now.
+        """The plan with the types of one kind at another quantile of their intervals, and the types used now.
 
-        None where there is none. Other types stay out, which keeps the question small: the saving is one that the
-        plan in force and this kind give between them.
+        None if there is no plan. Other types are excluded, which keeps the question small: the saving is one that the
+        current plan and this kind give together.
         """
         types, profile = self.types_by_kind[kind], self.question.profile
         deviations = np.full(len(profile.replica_types), self.quantile)
         deviations[types] = deviation
-        # A load point corrects step times; a rate that was searched for stays as sure as it is.
+        # A load point corrects step times; a rate that was measured by a search keeps its interval.
         searched = at_quantile(profile, np.full(len(deviations), self.quantile))
         moved = at_quantile(profile, deviations)
         moved = np.where(profile.provenance == MEASURED, searched, moved)
@@ -171,11 +172,11 @@ class _Case:
             plan = solve(asked.with_options(exclude=(*asked.options.exclude, *others)))
         except InfeasibleError:
             return None
-        # A plan that leaves more requests out is cheaper for the wrong reason.
+        # A plan that leaves more requests out is cheaper for the wrong reason: ignore it.
         return plan if plan.served_fraction >= self.base.served_fraction - ROUNDING else None
 
     def worthwhile(self) -> list[_Kind]:
-        """Kinds that are not known exactly, and are in the plan or enter it at the high end of their interval."""
+        """Kinds with uncertain rates that are in the plan, or enter it at the high end of their interval."""
         profile, able = self.question.profile, self.question.workload.request_rate > 0
         is_open = (profile.high > profile.low) & (profile.provenance != MEASURED) & able
         kinds = []
@@ -219,13 +220,13 @@ class _Value:
     Parameters
     ----------
     cells
-        Buckets to choose from, flattened, those that take most of the type's time first.
+        Buckets to choose from, flattened; those that take most of the type's time come first.
     weight
-        Share of the type's time that each of them takes.
+        Share of the type's time that each of these buckets takes.
     taken
-        Positions in ``cells`` of points that were chosen already.
+        Positions in ``cells`` of the points chosen so far.
     saved_per_h
-        What those save [USD/h].
+        Savings of the points chosen so far [USD/h].
     """
 
     case: _Case
@@ -238,12 +239,12 @@ class _Value:
     saved_per_h: float = 0.0
 
     def next_saving(self) -> float:
-        """What the best further point would save on top of those taken [USD/h]."""
+        """Additional savings of the best further point [USD/h]."""
         left = self._candidates()
         return self._saving(min(left.values())) - self.saved_per_h if left else 0.0
 
     def take(self, saving: float) -> Suggestion:
-        """The best further point, taken."""
+        """Choose the best further point."""
         left = self._candidates()
         place = min(left, key=lambda one: left[one])
         is_first = not self.taken
@@ -279,7 +280,7 @@ class _Value:
         return 0.0 if self.in_flight is None else float(self.in_flight[self.type_].ravel()[cell])
 
     def _saving(self, left: float) -> float:
-        """Expected saving where the interval becomes ``left`` as wide [USD/h]."""
+        """Expected savings if the interval shrinks to the share ``left`` of its width [USD/h]."""
         case, now = self.case, self.case.base.cost_per_h
         moved = math.sqrt(max(1.0 - left**2, 0.0))
         expected = 0.0
@@ -311,7 +312,7 @@ class _Value:
 
 
 def _value(case: _Case, kind: _Kind, in_flight: Array | None) -> _Value:
-    """A kind of replica with the sizes that it serves in the plan, or would at the high end of its interval."""
+    """A kind of replica with the sizes that it serves in the plan, or would serve at the high end of its interval."""
     types = case.types_by_kind[kind]
     plan = case.base if case.base.instances[types].any() else case.with_kind(kind, -DECILE) or case.base
     rates = np.maximum(case.question.profile.max_request_rate, case.question.profile.high)[types]

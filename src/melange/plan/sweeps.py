@@ -1,4 +1,4 @@
-"""Plans at other rates and limits than the service's own, for curves."""
+"""Plans at rates and limits other than the service's own, for curves."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from melange.processes import each_of
 from melange.profile.profile import Profile
 from melange.slo import Slo
 
-# Of the service's rate and of its limit: enough points that a curve shows the steps from instance to instance, the
-# service's own among them. On examples/chat.yaml the 42 plans of a page take 1.3 s of CPU; the 18 of the coarse ones
+# Factors on the service's rate and on its limit: enough points to show the steps from instance to instance, including
+# the service's own point. On examples/chat.yaml the 42 plans of a page take 1.3 s of CPU; the 18 of the coarse sweeps
 # below 0.6 s.
 _RATE_FACTORS = tuple(k / 12 for k in range(1, 25))
 _LIMIT_FACTORS = (0.4, 0.5, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0)
-# With more types than this a sweep is coarser, so that a page is there in seconds: with the 987 types of all bundled
-# offers 2.5 s of CPU in place of 5.8, with the 350 of three clouds 1.6 in place of 3.3.
+# With more types than this a sweep is coarser, so that a page is ready in seconds: with the 987 types of all bundled
+# offers 2.5 s of CPU instead of 5.8, with the 350 of three clouds 1.6 instead of 3.3.
 _MANY_TYPES = 300
 _COARSE_RATE_FACTORS = tuple(k / 4 for k in range(1, 9))
 _COARSE_LIMIT_FACTORS = (0.4, 0.6, 1.0, 1.5, 3.0)
-# Of one plan of a sweep, in work of the solver [s]. A point that takes more is drawn with the gap that it has then:
-# less, and hard ones are left out; more, and 40 hard ones would take minutes. With all bundled offers the slowest took
-# 0.65 s.
+# Limit of one plan of a sweep, in work of the solver [s]. A point that needs more is drawn with the gap reached by
+# then. With a lower limit, hard points are left out; with a higher one, 40 hard points would take minutes. With all
+# bundled offers the slowest took 0.65 s.
 _TIME_LIMIT_S = 1.0
-# Which limit is looked at first: the time per token, as in the paper.
+# Order in which limits are swept: the time per token first, as in the paper.
 _ORDER = ("tpot", "ntpot", "ttft", "latency")
 
 
@@ -42,11 +42,11 @@ class SweepPoint:
     Parameters
     ----------
     at
-        Total rate [1/s] or limit [s] that was planned for.
+        Total rate [1/s] or limit [s] of the plan.
     plan
-        None where no allowed set of replicas meets it, or none was found within the work allowed.
+        None if no allowed set of replicas meets it, or none was found within the allowed work.
     profile
-        What the plan was made from.
+        The profile of the plan.
     """
 
     at: float
@@ -62,7 +62,7 @@ class SweepPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LimitSweep:
-    """Plans under several values of one limit, all others as the service has them.
+    """Plans under several values of one limit, with all other limits of the service.
 
     Parameters
     ----------
@@ -86,11 +86,11 @@ class Exploration:
     Parameters
     ----------
     plan
-        With the question that it answers.
+        The plan, with the question that it answers.
     by_rate
-        From a fraction of the service's rate to twice it, in ascending order.
+        Plans from a fraction of the service's rate to twice the rate, in ascending order.
     by_limit
-        One sweep for each limit of the SLO; none where capacities hold under one SLO only.
+        One sweep for each limit of the SLO; none if capacities hold under only one SLO.
     """
 
     plan: Plan
@@ -120,14 +120,14 @@ def explore(
     Parameters
     ----------
     plan
-        Whose question is asked again.
+        The plan whose question is asked again.
     profile_at
-        The profile under another SLO; None where capacities were given and hold under one SLO only.
+        The profile under another SLO; None if capacities were given and hold under only one SLO.
     progress
         Called with a few words as each part begins.
     """
     say, question = progress or (lambda _: None), plan.question
-    # A plan under a budget or with a certificate is no point of curves that keep neither.
+    # A plan with a budget or a certificate is not a point of the curves, which have neither.
     own = plan if question.options.budget_per_h is None and plan.certificate is None else None
     say("other rates")
     by_rate = sweep_rates(question, known=own)
@@ -143,16 +143,17 @@ def explore(
 def sweep_rates(
     question: Question, factors: Sequence[float] | None = None, known: Plan | None = None
 ) -> tuple[SweepPoint, ...]:
-    """Plans for multiples of the workload's rate; a budget is not kept.
+    """Plans for multiples of the workload's rate; a budget is ignored.
 
     Parameters
     ----------
     question
-        What is planned.
+        The question to plan for.
     factors
-        Of the workload's own rate, ascending; None: a twelfth to twice it, or a quarter to twice it for many types.
+        Factors on the workload's own rate, ascending; None: a twelfth to twice it, or a quarter to twice it for many
+        types.
     known
-        The plan at the workload's own rate, where there is one already.
+        The plan at the workload's own rate, if there is one already.
     """
     asked = _of_sweep(question)
     if factors is None:
@@ -176,15 +177,15 @@ def _sweep_limits(
     Parameters
     ----------
     question
-        What is planned; its profile has an SLO.
+        The question to plan for; its profile has an SLO.
     metric
-        Which of its limits varies.
+        The limit that varies.
     profile_at
         The profile under another SLO.
     factors
-        Of the service's own limit, ascending; None: 0.4 to 3 times it.
+        Factors on the service's own limit, ascending; None: 0.4 to 3 times it.
     known
-        The plan at the service's own limit, where there is one already.
+        The plan at the service's own limit, if there is one already.
     """
     slo = question.profile.slo
     assert slo is not None
@@ -213,15 +214,15 @@ def with_limit(slo: Slo, metric: str, limit_s: float) -> Slo:
 
 
 def _of_sweep(question: Question) -> Question:
-    """The question of the many plans of a sweep: the least cost, within a second of work each."""
+    """The question for the plans of a sweep: the least cost, within a second of work each."""
     limit_s = min(question.options.time_limit_s, _TIME_LIMIT_S)
     return question.with_options(budget_per_h=None, time_limit_s=limit_s)
 
 
 def _solved(question: Question) -> Plan | None:
-    """The plan, or None where there is none.
+    """The plan, or None if there is none.
 
-    The search ends by its work, so that the same question has the same plan on every machine, idle or not.
+    The search ends by its work, so that the same question has the same plan on every machine, busy or not.
     """
     try:
         with by_work():
@@ -236,12 +237,12 @@ def limits_in_order(slo: Slo) -> list[str]:
 
 
 def savings_against(plan: Plan, name: str) -> float:
-    """Saved against one type alone, 0-1; nan where it cannot carry the workload."""
+    """Savings against one type alone, 0-1; nan if it cannot carry the workload."""
     cost = plan.single_type[name].cost_per_h
     return float("nan") if cost is None else 1.0 - plan.cost_per_h / cost
 
 
 def single_costs(points: Sequence[SweepPoint], name: str) -> list[float]:
-    """Cost of one type alone at each point [USD/h]; nan where it cannot carry the traffic or no plan was found."""
+    """Cost of one type alone at each point [USD/h]; nan if it cannot carry the traffic or no plan was found."""
     costs = [point.plan.single_type[name].cost_per_h if point.plan else None for point in points]
     return [np.nan if cost is None else cost for cost in costs]

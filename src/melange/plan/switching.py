@@ -1,7 +1,7 @@
-"""Whether to leave the fleet in force: what a cheaper one saves while it lasts, against what changing costs.
+"""Whether to leave the current fleet: the savings of a cheaper fleet while it lasts, against the cost of changing.
 
-Instances that are added start before those that they replace are given back (make before break), so both are paid while
-the slowest of the new ones starts and the old ones drain:
+New instances start before the instances that they replace are given back (make before break), so both are paid while
+the slowest new instance starts and the old ones drain:
 
     switch if  (cost_before - cost_after) expected_s  >  sum_r removed_r c_r (start_up_s + drain_s) + changed x usd
 """
@@ -20,24 +20,24 @@ from melange.plan.question import Question
 from melange.plan.solve import with_instances
 from melange.units import S_PER_DAY, S_PER_H
 
-# A fleet still carries its traffic up to this load: what a linear program leaves.
+# Largest load at which a fleet still carries its traffic: the tolerance of a linear program.
 _FITS = 1.0 + 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartUp:
-    """From the order of an instance to its first request.
+    """Time from the order of an instance to its first request.
 
     Parameters
     ----------
     boot_s
-        Until the instance runs [s].
+        Time until the instance runs [s].
     image_bytes
         Size of the engine's image [bytes].
     pull_bytes_per_s
-        How fast it is pulled [bytes/s].
+        Speed at which the image is pulled [bytes/s].
     load_bytes_per_s
-        How fast weights get from where they are stored into the accelerators [bytes/s].
+        Speed at which weights get from storage into the accelerators [bytes/s].
     """
 
     boot_s: float = 120.0
@@ -54,7 +54,7 @@ class StartUp:
                 raise InputError(f"start_up: {name.partition('_')[0]}_gb_per_s must be > 0")
 
     def seconds(self, weight_bytes: float) -> float:
-        """Of an instance that loads weights of this size [s].
+        """Start-up time of an instance that loads weights of this size [s].
 
         >>> StartUp(boot_s=60, image_bytes=10e9, pull_bytes_per_s=1e9, load_bytes_per_s=2e9).seconds(140e9)
         140.0
@@ -64,18 +64,18 @@ class StartUp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Switching:
-    """What a change of fleet is weighed by.
+    """The settings for deciding on a change of fleet.
 
     Parameters
     ----------
     expected_s
-        How long the traffic is expected to stay as it is [s].
+        Time for which the traffic is expected to stay as it is [s].
     start_up_s
-        From the order to the first request of an instance [s].
+        Time from the order of an instance to its first request [s].
     drain_s
-        From the last request that is sent to an instance to the end of its bill [s].
+        Time from the last request sent to an instance to the end of its bill [s].
     change_usd
-        What each instance that is added or given back costs besides [USD]: work, data transfer.
+        Other costs of each instance that is added or given back [USD]: work, data transfer.
     """
 
     expected_s: float
@@ -95,18 +95,18 @@ class Switching:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchDecision:
-    """To stay or to switch, and why.
+    """The decision to stay or to switch, and the reason.
 
     Parameters
     ----------
     is_switch
         Whether to switch.
     saved_usd
-        What the new fleet saves over the expected time [USD].
+        Savings of the new fleet over the expected time [USD].
     switch_usd
-        What changing costs [USD].
+        Cost of changing [USD].
     reason
-        Why, in a sentence.
+        The reason, in a sentence.
     """
 
     is_switch: bool
@@ -125,9 +125,9 @@ class SwitchDecision:
 
 
 def in_force_at(question: Question, incumbent: Plan, *, is_simulated: bool = False) -> tuple[Plan | None, str]:
-    """The fleet in force as a plan of a new question, or why it is none: by closed form.
+    """The current fleet as a plan of a new question, or the reason why it cannot be one, by closed form.
 
-    Where it ``is_simulated`` afterwards, headroom need not be kept: the simulation says how much is needed.
+    If it ``is_simulated`` afterwards, headroom need not be kept: the simulation says how much is needed.
     """
     counts = incumbent.instances_by_name
     names = [one.name for one in question.profile.replica_types]
@@ -147,20 +147,20 @@ def in_force_at(question: Question, incumbent: Plan, *, is_simulated: bool = Fal
 
 
 def decide_switch(found: Plan, kept: Plan | None, reason: str, incumbent: Plan, settings: Switching) -> SwitchDecision:
-    """To stay with the fleet in force or to switch to the one that was found.
+    """Decide whether to stay with the current fleet or to switch to the new plan.
 
     Parameters
     ----------
     found
-        The cheapest plan for the traffic now.
+        The cheapest plan for the current traffic.
     kept
-        The fleet in force under that traffic; None where it does not do, and then ``reason`` says why.
+        The current fleet under that traffic; None if it does not work, and then ``reason`` says why.
     reason
         See ``kept``.
     incumbent
-        The plan in force.
+        The current plan.
     settings
-        What is weighed.
+        The settings for the decision.
     """
     changes = found.changes_from(incumbent)
     price = {one.name: one.cost_per_h for one in (*incumbent.replica_types, *found.replica_types)}

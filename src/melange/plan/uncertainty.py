@@ -1,4 +1,4 @@
-"""The cost of uncertainty: the cost of a plan if capacities were known, and what to measure."""
+"""The cost of uncertainty: the cost of a plan if capacities were known, and what to measure next."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def with_uncertainty(plan: Plan, *, in_flight: Array | None = None) -> Plan:
     Parameters
     ----------
     plan
-        What :func:`~melange.plan.solve.solve` made.
+        The output of :func:`~melange.plan.solve.solve`.
     in_flight
-        As of :func:`~melange.plan.suggest.suggest_measurements`.
+        As in :func:`~melange.plan.suggest.suggest_measurements`.
     """
     cost_at: dict[str, float | None] = {}
     cautions = list(plan.cautions)

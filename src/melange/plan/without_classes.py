@@ -1,4 +1,4 @@
-"""A plan with classes of requests as those see it who know how long a request is, and not of which class."""
+"""A plan with classes of requests, for a router that knows the length of a request but not its class."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from melange.workload.workload import Workload
 
 _Number = TypeVar("_Number", bound=np.generic)
 
-# Shares of a size that differ by less between classes are the same: half a point, as of a gateway's routes.
+# Shares of a size that differ by less between classes count as equal: half a point, as in a gateway's routes.
 _SAME = 0.005
 
 
 def without_classes(plan: Plan) -> Plan:
-    """The plan with the shares that each size has over all classes; as it is without classes.
+    """The plan with the share of each size over all classes; a plan without classes is returned unchanged.
 
-    Its limits are those of the first class, and its rates those of the class with the least, so that they hold for all.
+    Its limits are those of the first class, and each of its rates is the lowest over the classes, so that all hold.
     """
     buckets = plan.workload.buckets
     if not buckets.classes:
@@ -37,7 +37,7 @@ def without_classes(plan: Plan) -> Plan:
         source=workload.source,
         cautions=workload.cautions,
     )
-    # A size that one class alone has is served as that class is.
+    # A size that only one class has is served as that class is.
     least = [
         np.where((rate > 0) | (whole <= 0), _apart(table, plan), np.inf).min(axis=1)
         for table in (profile.low, profile.max_request_rate, profile.high)
@@ -57,7 +57,7 @@ def without_classes(plan: Plan) -> Plan:
 
 
 def routed_by_class(plan: Plan) -> tuple[str, ...]:
-    """The sizes whose requests go elsewhere by their class, in words; empty where none do."""
+    """Sizes whose requests are routed differently by class, in words; empty if there are none."""
     buckets = plan.workload.buckets
     if not buckets.classes:
         return ()

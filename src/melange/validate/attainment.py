@@ -15,20 +15,21 @@ from melange.replica.simulated.outcome import SERVED, Outcome
 from melange.slo import Slo
 from melange.workload.workload import Array, Mask
 
-# Share of the requests that is not counted: the first ones meet empty replicas. More, and the interval is wider for it;
-# less, and the attainment looks better than it is. On certified plans (bench/certify.py), 2,000 requests a run against
-# 50,000: 0.02 points too high on average with nothing left out, 0.016 with a tenth, 0.013 with a fifth, where the
-# interval of five runs is 0.3 points wide. Where a fleet cannot keep up the queue grows all along, and no share helps:
-# 3.2 points with any. At the end of steady traffic as much is left out again, for the last requests have fewer and
-# fewer beside them: 95.9 % met their limits there in six runs of 98,280 requests, and 94.7 % in the tenth before.
+# Share of the requests that is not counted, because the first ones meet empty replicas. With more, the interval is
+# wider; with less, the attainment looks better than it is. On certified plans (bench/certify.py), 2,000 requests a run
+# against 50,000: 0.02 points too high on average with nothing left out, 0.016 with a tenth, 0.013 with a fifth, while
+# the interval of five runs is 0.3 points wide. If a fleet cannot keep up, the queue keeps growing and no share helps:
+# 3.2 points with any. At the end of steady traffic the same share is left out again, because the last requests have
+# fewer and fewer others beside them: 95.9 % met their limits there in six runs of 98,280 requests, and 94.7 % in the
+# tenth before.
 _WARM_UP = 0.1
-# Batches of a run. More, and those that follow each other depend on each other, so that the interval is too narrow;
-# fewer, and it is too wide. Of intervals of one run of 2,000 requests, over twelve plans at 0.9 of what
-# they carry, 80, 77 and 72 % held the true share with 5, 10 and 20 batches, and they were 7.9, 6.1 and 4.8 points wide.
-# Of five runs together 92 to 93 % did with any from 2 to 40: there the spread of whole runs decides.
+# Batches of a run. With more, successive batches depend on each other and the interval is too narrow; with fewer, it is
+# too wide. Of intervals of one run of 2,000 requests, over twelve plans at 0.9 of what they carry, 80, 77 and 72 % held
+# the true share with 5, 10 and 20 batches, and they were 7.9, 6.1 and 4.8 points wide. Of five runs together 92 to 93 %
+# did with any number from 2 to 40, because the spread of whole runs decides there.
 _BATCHES = 10
-# Higher, and more requests are needed before a target counts as held; lower, and more certificates are wrong. The usual
-# level.
+# With a higher confidence, more requests are needed before a target counts as met; with a lower one, more certificates
+# are wrong. The usual level.
 _CONFIDENCE = 0.95
 
 
@@ -49,36 +50,35 @@ class Interval:
     high: float
 
 
-# A request exactly at its limit has met it: times are sums of steps, which differ in their last digits by how they are
-# added.
+# A request exactly at its limit has met it: times are sums of steps, whose last digits depend on the order of addition.
 AT_LIMIT = 1 + 1e-12
 
 
 def counted(requests: int, *, has_end: bool = True, settling: int = 0) -> slice:
-    """The requests of a run that count: all that arrive after the first tenth of them, and before the last.
+    """The requests of a run that count: those that arrive after the first tenth and before the last tenth.
 
     Parameters
     ----------
     requests
-        Of the run.
+        Requests of the run.
     has_end
-        Whether requests stop coming at the end of the run only: those that are then left are early, as in no fleet that
-        lives on. False where the run ends with what was to be seen: a log, a ramp.
+        Whether requests stop only because the run ends: the last requests then finish early, unlike in a fleet that
+        runs on. False if the run ends with what it should show: a log, a ramp.
     settling
-        Requests that arrive while the fleet comes to rest: where they are more than the first tenth they do not count
-        either, but for the second half of the run.
+        Requests that arrive while the fleet settles. If they are more than the first tenth, they do not count either;
+        the second half of the run always counts.
     """
     end = warm_up(requests)
     return slice(max(end, min(settling, requests // 2)), requests - end if has_end else requests)
 
 
 def warm_up(requests: int) -> int:
-    """The number of first requests of a run that do not count."""
+    """The number of requests at the start of a run that do not count."""
     return int(requests * _WARM_UP)
 
 
 def metrics_of(outcome: Outcome) -> dict[str, Array]:
-    """TTFT, TPOT, NTPOT and latency of each request (N,) [s]; infinite for one that was not served."""
+    """TTFT, TPOT, NTPOT and latency of each request (N,) [s]; infinite for a request that was not served."""
     values = {"ttft": outcome.ttft_s, "tpot": outcome.tpot_s, "ntpot": outcome.ntpot_s, "latency": outcome.latency_s}
     is_lost = outcome.status != SERVED
     for value in values.values():
@@ -87,12 +87,12 @@ def metrics_of(outcome: Outcome) -> dict[str, Array]:
 
 
 def limit_ratio(outcome: Outcome, slo: Slo) -> Array:
-    """The largest metric of each request over its limit (N,): at most 1 where it met the SLO."""
+    """The largest metric of each request over its limit (N,): at most 1 if it met the SLO."""
     return largest_ratio(metrics_of(outcome), slo, outcome.class_of)
 
 
 def largest_ratio(values: Mapping[str, Array], slo: Slo, class_of: npt.NDArray[np.int32] | None = None) -> Array:
-    """The largest of some metrics over its limit, request by request (N,); ``class_of`` says which limits (N,)."""
+    """The largest of some metrics over its limit, per request (N,); ``class_of`` says which limits apply (N,)."""
     over = np.zeros(len(values["ttft"]))
     for metric, limit in slo.limits_of(class_of).items():
         np.maximum(over, values[metric] / limit, out=over)
@@ -105,7 +105,7 @@ def met(outcome: Outcome, slo: Slo) -> Mask:
 
 
 def by_class(values: npt.NDArray[Any], class_of: npt.NDArray[np.int32] | None, slo: Slo) -> list[npt.NDArray[Any]]:
-    """Some values of requests (N,) apart by class (K); without classes all together."""
+    """Values of requests (N,) split by class (K); without classes, all in one group."""
     if class_of is None:
         return [values]
     return [values[class_of == k] for k in range(len(slo.classes))]
@@ -114,14 +114,15 @@ def by_class(values: npt.NDArray[Any], class_of: npt.NDArray[np.int32] | None, s
 def share_met(outcome: Outcome, slo: Slo, counted: slice) -> float:
     """Share of the counted requests that met the SLO, 0-1.
 
-    With classes that of the class that is farthest below its target, or the least above, as far from the first one's.
+    With classes, the class that is farthest below its target (or least above it) counts; its share is shifted by the
+    difference of its target to the first class's target.
     """
     found = met(outcome, slo)[counted]
     return share_of(by_class(found, None if outcome.class_of is None else outcome.class_of[counted], slo), slo)
 
 
 def share_of(parts: Sequence[Mask], slo: Slo) -> float:
-    """As :func:`share_met`, from what met the SLO in each class (K)."""
+    """As :func:`share_met`, from whether the requests of each class met the SLO (K)."""
     if len(parts) == 1:
         return float(parts[0].mean())
     return min(float(part.mean()) - off for part, off in zip(parts, slo.offsets, strict=True) if len(part))
@@ -130,10 +131,10 @@ def share_of(parts: Sequence[Mask], slo: Slo) -> float:
 def attainment(samples: Sequence[Mask]) -> Interval:
     """The share of requests that met the SLO, over runs with different seeds.
 
-    Three intervals, of which the widest counts. Each run is cut into ten batches in the order of arrival, whose means
-    are nearly independent where requests that follow each other are not; their spread makes Student's interval. So does
-    the spread of whole runs, for a queue may outlast a batch. And Wilson's, as if all requests were independent: ten
-    batches without a miss prove no more than that many requests can.
+    The widest of three intervals counts. The first cuts each run into ten batches in order of arrival, whose means are
+    nearly independent even if successive requests are not, and takes Student's interval from their spread. The second
+    does the same with whole runs, because a queue may outlast a batch. The third is Wilson's, as if all requests were
+    independent: ten batches without a miss prove no more than that many requests can.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ def attainment(samples: Sequence[Mask]) -> Interval:
 
 
 def _half_width(means: Sequence[float]) -> float:
-    """Half of Student's interval of some means; 0 of one."""
+    """Half the width of Student's interval from some means; 0 for a single mean."""
     if len(means) < 2:
         return 0.0
     return _student(len(means) - 1) * float(np.std(means, ddof=1)) / math.sqrt(len(means))

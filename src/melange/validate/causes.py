@@ -24,7 +24,7 @@ CAUSES = {
     "lost replica": "its replica was lost",
 }
 CAUSE_NAMES = tuple(CAUSES)
-# Fields of an outcome that have one value for each request; the others are of replicas and moments.
+# Fields of an outcome with one value per request; the other fields are of replicas and moments.
 _PER_REQUEST = (
     *("arrival_s", "input_tokens", "output_tokens", "replica", "status", "admitted_s", "first_token_s", "finish_s"),
     *("preemptions", "retries", "prefill_wait_s"),
@@ -38,10 +38,10 @@ def causes(
     type_of_request: npt.NDArray[np.int32],
     cached: npt.NDArray[Any] | None,
 ) -> Array:
-    """Index into ``CAUSE_NAMES`` of each request's cause (N,); -1 where it met the SLO.
+    """Index into ``CAUSE_NAMES`` of each request's cause (N,); -1 if it met the SLO.
 
-    The limit that a request exceeds most decides which of its times are compared: before its first token those of
-    the queue and of its prompt, after it those that other requests' prompts, preemptions and the batch have added.
+    The limit that a request exceeds most decides which of its times are compared. Before its first token they are the
+    times of the queue and of its prompt; after it, the times added by prompts, preemptions and batches of others.
     """
     places = np.flatnonzero(~met(outcome, slo))
     found = np.full(len(outcome.arrival_s), -1)
@@ -52,7 +52,7 @@ def causes(
 
 
 def _only(outcome: Outcome, places: npt.NDArray[np.intp]) -> Outcome:
-    """The same of some requests only."""
+    """The outcome of some of the requests."""
     class_of = None if outcome.class_of is None else outcome.class_of[places]
     return replace(outcome, class_of=class_of, **{name: getattr(outcome, name)[places] for name in _PER_REQUEST})
 
@@ -64,7 +64,7 @@ def _of_missed(
     type_of_request: npt.NDArray[np.int32],
     cached: npt.NDArray[Any] | None,
 ) -> npt.NDArray[np.intp]:
-    """The causes of requests all of which missed the SLO (M,)."""
+    """The causes of requests that all missed the SLO (M,)."""
     values = metrics_of(outcome)
     limits = slo.limits_of(outcome.class_of)
     ratios = np.stack([values[metric] / limit for metric, limit in limits.items()])
@@ -96,7 +96,7 @@ def alone_s(
     type_of_request: npt.NDArray[np.int32],
     cached: npt.NDArray[Any] | None = None,
 ) -> tuple[Array, Array]:
-    """Time to first token and latency of each request if its replica had no other (N,) [s]; nan where none took it."""
+    """Time to first token and latency of each request on an idle replica of its type (N,) [s]; nan if none took it."""
     ttft, latency = np.full(len(outcome.arrival_s), np.nan), np.full(len(outcome.arrival_s), np.nan)
     for t, engine in enumerate(engines):
         here = np.flatnonzero(type_of_request == t)
@@ -108,7 +108,7 @@ def alone_s(
 
 
 def share_by_cause(cause: Array) -> dict[str, float]:
-    """Share of some requests that missed for each cause, 0-1; causes that there were."""
+    """Share of each cause among requests that missed, 0-1; only causes that occurred."""
     total = max(len(cause), 1)
     return {
         name: float((cause == place).sum()) / total for place, name in enumerate(CAUSE_NAMES) if (cause == place).any()

@@ -18,9 +18,9 @@ def class_results(samples: Sequence[Sequence[Mask]], slo: Slo, target: float) ->
     samples
         Whether each counted request met the SLO, by class and run.
     slo
-        With the classes.
+        The SLO, with its classes.
     target
-        Of the first class, 0-1; those of the others lie as far from it as the SLO says.
+        Target of the first class, 0-1; the targets of the other classes differ from it as in the SLO.
     """
     found = []
     for one, off, runs in zip(slo.classes, slo.offsets, samples, strict=False):

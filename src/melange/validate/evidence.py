@@ -18,24 +18,24 @@ from melange.validate.simulate import planned_workload, simulate, within_context
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Mask
 
-# Requests of one run, unless more are needed for the fleet to fill, and runs of a plan that is simulated once, and of
-# `melange validate`, which then prints the same figure: together an interval of a tenth of a point at 99.5 %, in a
-# third of a second. A tenth of them: an interval of a third of a point, which leaves open whether plans near their
-# target hold.
+# Requests of one run, unless more are needed for the fleet to fill, and number of runs, for a plan that is simulated
+# once and for `melange validate`, which then prints the same figure. Together they give an interval of a tenth of a
+# point at 99.5 %, in a third of a second. With a tenth of them, the interval is a third of a point, and leaves open
+# whether plans near their target hold.
 REQUESTS, RUNS = 10_000, 5
-# Types that are named in a reason: one line of a page.
+# Most types named in a reason, which is one line of a page.
 _MOST_NAMED = 3
 
 
 def why_not_simulated(question: Question, used: Mask | None = None) -> str:
-    """Why the answer to a question cannot be simulated, as words that follow a colon; empty where it can.
+    """Why the answer to a question cannot be simulated, in words that follow a colon; empty if it can.
 
     Parameters
     ----------
     question
-        What is planned.
+        The question to plan for.
     used
-        Replica types of which the steps must be known (R,); None: all that are allowed and serve some size.
+        Replica types whose steps must be known (R,); None: all types that are allowed and serve some size.
 
     Examples
     --------
@@ -58,26 +58,26 @@ def why_not_simulated(question: Question, used: Mask | None = None) -> str:
 
 
 def is_certifiable(question: Question) -> bool:
-    """Whether a fleet can be searched for that holds: under an SLO on requests, of which some may miss, and no budget.
+    """Whether a search for a fleet that holds is possible: an SLO on requests, of which some may miss, and no budget.
 
-    Under a budget the most traffic is sought; and no number of simulated requests shows that all of them meet an SLO.
+    Under a budget, traffic is maximized; and no number of simulated requests shows that all of them meet an SLO.
     """
     slo = question.profile.slo
     return slo is not None and slo.is_on_requests and slo.target < 1 and question.options.budget_per_h is None
 
 
 def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness: float | None = None) -> Plan:
-    """The plan with what share of its requests meet the limits by themselves, in a simulation of it as it is.
+    """The plan with the share of its requests that meet the limits by themselves, in a simulation of it as it is.
 
     Parameters
     ----------
     plan
-        With an SLO, and an engine for each type that it uses.
+        A plan with an SLO, and an engine for each type that it uses.
     observed
-        Requests in place of the workload's buckets: those of a log are replayed as they came where no burstiness is
-        given, and else their sizes are drawn from.
+        Requests instead of the workload's buckets: a log is replayed as recorded if no burstiness is given; otherwise
+        sizes are drawn from it.
     burstiness
-        Of arrivals that are drawn, see :func:`~melange.workload.arrivals.draw`; None: a log's own, or else Poisson.
+        Burstiness of drawn arrivals, see :func:`~melange.workload.arrivals.draw`; None: a log's own, or else Poisson.
     """
     slo, carried = plan.slo, planned_workload(plan)
     if slo is None:
@@ -110,7 +110,7 @@ def with_simulation(plan: Plan, *, observed: Arrivals | None = None, burstiness:
 
 
 def _types_without_engine(question: Question, used: Mask | None) -> list[str]:
-    """Names of the types that must be simulated and of whose steps nothing is known."""
+    """Names of the types that must be simulated but whose steps are not known."""
     profile = question.profile
     if used is None:
         used = allowed_types(question) & (profile.max_request_rate.max(axis=(1, 2)) > 0)

@@ -23,12 +23,12 @@ from melange.validate.report import PERCENTILES, Report, TypeReport
 from melange.validate.simulate import Run, left_out_of
 from melange.workload.workload import Array, Mask
 
-# Those that report.PERCENTILES names after the mean.
+# The quantiles that report.PERCENTILES names after the mean.
 _QUANTILES = (0.5, 0.9, 0.95, 0.99)
 
 
 def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
-    """What some runs of one plan under one policy say.
+    """The report on some runs of one plan under one policy.
 
     Parameters
     ----------
@@ -78,11 +78,11 @@ def report(runs: Sequence[Run], *, target: float | None = None) -> Report:
 
 
 class _View:
-    """The counted requests of all runs, one after the other (M,)."""
+    """The counted requests of all runs, one run after another (M,)."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs = runs
-        self.counted = [run.counted for run in runs]  # of one run all below are views, and no copies
+        self.counted = [run.counted for run in runs]  # with one run, all arrays below are views, not copies
         by_run = [metrics_of(run.outcome) for run in runs]
         self.metrics = {name: self._all([values.pop(name) for values in by_run]) for name in METRICS}
         self.input_tokens = self._all([run.outcome.input_tokens for run in runs])
@@ -121,7 +121,7 @@ class _View:
         return tuple(replace(one, times=self.times(self.class_of == places.index(one.name), None)) for one in found)
 
     def times(self, requests: Mask, replicas: Mask | None) -> dict[str, dict[str, float]]:
-        """Statistics of some requests (M,), and of gaps on some replicas (n,), if any; what was not served apart."""
+        """Statistics of served requests among some (M,), and of gaps on some replicas (n,), if any."""
         found = {}
         for metric in METRICS:
             values = self.metrics[metric][requests]
@@ -134,8 +134,8 @@ class _View:
 
 
 def type_of_requests(run: Run) -> npt.NDArray[np.int32]:
-    """Place in ``run.types`` of the replica that each request ended at (N,); -1 where none took it."""
-    by_replica = np.append(run.type_of, -1).astype(np.int32)  # place -1 is the last one
+    """Position in ``run.types`` of the replica that each request ended at (N,); -1 if none took it."""
+    by_replica = np.append(run.type_of, -1).astype(np.int32)  # index -1 is the last entry
     return np.asarray(by_replica[run.outcome.replica])
 
 
@@ -145,7 +145,7 @@ def _spread(values: Array) -> dict[str, float]:
 
 
 def _gap_spread(gaps: Array) -> dict[str, float]:
-    """The same of times counted in bins, each as its middle."""
+    """The same for times counted in bins, each taken at its middle."""
     total = gaps.sum()
     if total <= 0:
         return dict.fromkeys(PERCENTILES, math.nan)
@@ -204,7 +204,7 @@ def _by_bucket(view: _View, slo: Slo | None) -> Json:
 
 
 def _spread_by_cell(values: Array, cell: npt.NDArray[np.int32], shape: tuple[int, int]) -> dict[str, Array]:
-    """Statistics of what was served in each cell (I, O) by name; nan where nothing was."""
+    """Statistics of the served requests in each cell (I, O) by name; nan if none were served."""
     finite = np.isfinite(values)
     order = np.argsort(cell[finite], kind="stable")
     sorted_cells, sorted_values = cell[finite][order], values[finite][order]
@@ -232,7 +232,7 @@ def _causes(runs: Sequence[Run], slo: Slo) -> dict[str, float]:
 
 
 def _cost_per_h(run: Run) -> float:
-    """Of the simulated replicas [USD/h]: whole instances."""
+    """Cost of the simulated replicas [USD/h], in whole instances."""
     types = [run.plan.replica_types[place] for place in run.types]
     counts = np.bincount(run.type_of, minlength=len(types))
     instances = [math.ceil(n / one.replicas_per_instance) for n, one in zip(counts, types, strict=True)]
@@ -240,7 +240,7 @@ def _cost_per_h(run: Run) -> float:
 
 
 def _cost_per_mtok(runs: Sequence[Run]) -> dict[str, float]:
-    """Over what was served between the first arrival and the last, as it came [USD per million tokens]."""
+    """Cost over the tokens served between the first arrival and the last, at their own pace [USD per million]."""
     costs = []
     for run in runs:
         outcome, until_s = run.outcome, float(run.arrivals.arrival_s[-1])

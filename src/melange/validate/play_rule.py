@@ -1,8 +1,8 @@
-"""Windows of a schedule played out request by request: the traffic of before, instances that start and drain, the rule.
+"""Play out windows of a schedule request by request: the traffic before, instances that start and drain, the rule.
 
-The balancer sends requests by the shares of the window's own mix. Large fleets are played out as a part of themselves:
-as many replicas of each type fewer, and as much traffic as keeps their load. Requests that may wait come as the
-schedule sends them; each window is played without them as well, to see what they do to the others.
+The balancer sends requests by the shares of the window's own mix. A large fleet is played out in part: with fewer
+replicas of each type, and with traffic that keeps their load the same. Requests that may wait arrive as the schedule
+sends them; each window is also played without them, to see their effect on the others.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from melange.workload.arrivals import Arrivals, draw
 from melange.workload.demand import Demand
 from melange.workload.workload import Array, Mask, Workload
 
-# Requests of a stretch: as many are played out in about two seconds.
+# Most requests of a stretch: this many are played out in about two seconds.
 _MOST_REQUESTS = 120_000
-# Share of a window that is played before it, for queues to be as they are [windows].
+# Share of a window that is played before it, so that queues start as they would be [windows].
 _BEFORE = 0.5
-# Seeds of requests that may wait are this far from those of the others.
+# Offset between the seeds of requests that may wait and the seeds of the others.
 _APART = 1_000_003
-# Windows that are drawn at random besides the busiest and those with the most starts and drains.
+# Number of windows drawn at random, besides the busiest and those with the most starts and drains.
 _DRAWN = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Stretch:
-    """A window to play, and why."""
+    """A window to play, and the reason."""
 
     window: int
     why: str
@@ -64,14 +64,14 @@ def play_rule(
     Parameters
     ----------
     schedule
-        With its rule.
+        A schedule with its rule.
     demand, profile, options
-        What it was made from.
+        The demand, profile and options of the schedule.
 
     Raises
     ------
     InputError
-        Types whose steps are not known, or no SLO to meet.
+        The step times of some types are not known, or there is no SLO.
     """
     if profile.slo is None:
         raise InputError("the profile has no SLO to simulate for")
@@ -98,7 +98,7 @@ def play_rule(
 
 
 def _stretches(history: History, scaled: Array, seed: int) -> list[_Stretch]:
-    """The windows that are played; each has a known one before it."""
+    """The windows to play; each has a known window before it."""
     able = np.flatnonzero(history.is_known[1:] & history.is_known[:-1]) + 1
     if not len(able):
         raise InputError("demand: no two consecutive windows are known")
@@ -117,7 +117,7 @@ def _stretches(history: History, scaled: Array, seed: int) -> list[_Stretch]:
 
 
 class _Player:
-    """Windows played out, one after the other."""
+    """Windows played out, one after another."""
 
     def __init__(
         self,
@@ -150,7 +150,7 @@ class _Player:
         kept = most if part >= 1 else np.where(most > 0, np.maximum(1, np.round(most * part)), 0)
         plan, scale = self._plan(rates[window], most), 1.0
         if part < 1:
-            # As much traffic as loads the part as the whole is loaded.
+            # Scale the traffic so that the part has the same load as the whole.
             less = self._plan(rates[window] * part, kept)
             scale = part * float(plan.load.max() / less.load.max())
             plan = less
@@ -212,12 +212,12 @@ class _Player:
         return replace(self._demand.workload(), request_rate=rate.reshape(self._demand.buckets.shape), cautions=())
 
     def _plan(self, rate: Array, instances: Array) -> Plan:
-        """The plan of some instances (R,) under rates of sizes (I x O,)."""
+        """The plan of given instances (R,) under rates of sizes (I x O,)."""
         workload = self._workload(rate)
         question = Question(workload=workload, profile=self._profile, options=self._options)
         scope = scope_of(question)
         problem = build(question, scope.allowed, scope.served)
-        # Of a large base more may run than the window could use; the shares are those of the part that it could.
+        # A large base may have more instances than the window could use; the shares are those of the useful part.
         useful = np.zeros(len(instances), np.int64)
         useful[problem.types] = np.minimum(instances[problem.types], problem.most)
         plan = with_instances(question, useful)
@@ -226,28 +226,28 @@ class _Player:
         return plan
 
     def _arrivals(self, stages: Sequence[tuple[float, Array]], seed: int) -> list[Arrivals]:
-        """The requests of some stages of time, one after the other: of each its length [s] and rates [1/s]."""
+        """The requests of successive stages, each given by its length [s] and rates [1/s]."""
         parts, start = [], 0.0
         for each, (length_s, rate) in enumerate(stages, seed):
             count = int(np.random.default_rng([each, 7]).poisson(rate.sum() * length_s))
             if count:
                 drawn = draw(self._workload(rate), count, seed=each)
-                # A given number of Poisson arrivals in a time is spread evenly at random over it.
+                # Given their number, Poisson arrivals in an interval are uniformly distributed over it.
                 times = np.sort(np.random.default_rng([each, 8]).uniform(start, start + length_s, count))
                 parts.append(replace(drawn, arrival_s=times))
             start += length_s
         return parts
 
     def _room(self, plan: Plan, rate: Array, fleet: Array) -> float:
-        """Share of the requests that may wait which a fleet (R,) has room for beside the others, 0-1.
+        """Share of the requests that may wait for which a fleet (R,) has room beside the others, 0-1.
 
-        They go where the plan sends them, as far as it is up. The rest is held back until there is room.
+        They go where the plan sends them, as far as those replicas are up. The rest is held back until there is room.
         """
         if not (rate * self._waits).any():
             return 1.0
         share = plan.share.reshape(len(fleet), -1) * (fleet > 0)[:, None]
         speed = self._profile.max_request_rate.reshape(len(fleet), -1)
-        # Where all types of the plan are down, the one that carries most takes the size, as the balancer has it.
+        # If all types of the plan are down, the type that carries most takes the size, as in the balancer.
         fittest = np.eye(len(fleet))[(speed * (fleet > 0)[:, None]).argmax(axis=0)].T
         share = np.where(share.sum(axis=0) > 1e-12, share, fittest)
         share = share / share.sum(axis=0)
@@ -260,7 +260,7 @@ class _Player:
 
 
 def _merged(parts: Sequence[Arrivals]) -> Arrivals:
-    """Requests of several kinds in the order of their arrival."""
+    """Requests of several kinds, merged in the order of their arrival."""
     arrival_s = np.concatenate([one.arrival_s for one in parts])
     order = np.argsort(arrival_s, kind="stable")
     classes = [one.class_of for one in parts if one.class_of is not None]
@@ -282,7 +282,7 @@ def _played(
 ) -> tuple[Mask, Positions | None]:
     """Whether each request of the window met the SLO (N,), and its class (N,).
 
-    ``change`` has the type that is scaled, replicas that start and that drain, when, and how long they take to start.
+    ``change`` has the scaled type, the replicas that start and drain, when, and how long they take to start.
     """
     scaled, starting, draining, change_s, start_up_s = change
     types = types_of(plan, counts)

@@ -11,19 +11,20 @@ from melange.validate.scenario import Scenario
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
 
-# Fewer requests than this are simulated sooner than processes have started, which import the simulator and read its
-# compiled code: two took 4 s on two busy cores, as long as one simulates 400,000 requests, so 800,000 are worth two.
+# Fewer requests than this are simulated before new processes have started, because these import the simulator and read
+# its compiled code: two took 4 s to start on two busy cores, as long as one takes for 400,000 requests, so two are
+# worth it from 800,000 on.
 _WORTH_A_PROCESS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Job:
-    """One simulation that is to be run.
+    """One simulation to run.
 
     Parameters
     ----------
     plan, arrivals, policy, scenario, steps, seed
-        As of :func:`~melange.validate.simulate.simulate`.
+        As in :func:`~melange.validate.simulate.simulate`.
     """
 
     plan: Plan
@@ -51,18 +52,18 @@ def run_all(
     Parameters
     ----------
     jobs
-        What to run.
+        The simulations to run.
     processes
         Maximum parallel processes; None: one per core, or only one if that is faster.
     on
         Address of a Ray cluster (``ray://host:10001``, ``local``); None: this machine.
     progress
-        Told the part that is done, 0-1.
+        Called with the part that is done, 0-1.
 
     Raises
     ------
     InputError
-        A cluster that cannot be reached, or Ray that is not installed.
+        A cluster cannot be reached, or Ray is not installed.
     """
     tell = progress or (lambda _: None)
     work = sum(len(job.arrivals) for job in jobs)

@@ -1,7 +1,7 @@
 """Replay a log: parts of its requests as recorded, and their burstiness.
 
-A log is taken as a ring. What came last comes before the first request again, so that a fleet is warm when the requests
-come that count, and of a whole log every request counts once.
+A log is treated as a ring: its last requests also come before the first one. So a fleet is warm when the requests that
+count arrive, and with a whole log every request counts once.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ from melange.validate.attainment import warm_up
 from melange.workload.arrivals import Arrivals
 from melange.workload.rows import lasting
 
-# Windows over which a log's peaks are told, by name [s]: as long as short bursts and as busy hours.
+# Windows for the peaks of a log, by name [s]: from the length of short bursts to that of busy hours.
 _WINDOWS_S = {"second": 1.0, "10 seconds": 10.0, "minute": 60.0, "10 minutes": 600.0, "hour": 3600.0}
-# A window is one of several: of fewer, the busiest one is the log itself.
+# Least number of windows: with fewer, the busiest window is the log itself.
 _LEAST_WINDOWS = 5
-# Rates that differ by less are the same: windows that are counted from the first request that was served, and from the
-# first row, begin at other moments.
+# Rates that differ by less count as equal: windows counted from the first served request and windows counted from the
+# first row begin at different moments.
 _SAME_RATE = 0.02
-# A log of which more gaps than this are 0 has a coarse clock, and its bursts may be the clock's. As read_trace has it.
+# If more than this share of a log's gaps are 0, its clock is coarse, and its bursts may come from the clock; the same
+# value as in read_trace.
 _COARSE = 0.1
-# Peaks below this are not worth a word: Poisson arrivals at 5 requests/s have a minute of 1.2 times the mean an hour.
+# Peaks below this are not mentioned: Poisson arrivals at 5 requests/s have one minute of 1.2 times the mean per hour.
 _LEAST_PEAK = 1.25
 
 
 def stretch(log: Arrivals, start: int, requests: int) -> Arrivals:
-    """``requests`` requests of a log from position ``start`` on, as recorded; after its last one comes its first.
+    """``requests`` requests of a log from position ``start`` on, as recorded; after the last one comes the first.
 
     Raises
     ------
     InputError
-        A log of one moment, which has no pace.
+        All requests of the log have the same time, so it has no pace.
     """
     if not log.has_pace:
         raise InputError("arrivals: requests that all arrive at once cannot be replayed in sequence")
-    # Between the last request and the first passes as much time as between any two.
+    # The gap between the last request and the first is the mean gap.
     round_s = len(log) / log.rate
     passes, places = np.divmod(np.arange(start, start + requests), len(log))
     arrival_s = log.arrival_s[places] + passes * round_s
@@ -46,7 +47,7 @@ def stretch(log: Arrivals, start: int, requests: int) -> Arrivals:
 
 
 def whole_log(log: Arrivals) -> Arrivals:
-    """All requests of a log in one run, each of which counts once; the last of them come before, to warm up."""
+    """All requests of a log in one run, in which each counts once; its last ones also come before, to warm up."""
     start, requests = counting(0, len(log))
     before = requests - len(log)
     return replace(stretch(log, start, requests), source=f"{log.source}, its last {before:,} also first, as warm-up")
@@ -62,13 +63,13 @@ def planned_part(log: Arrivals, part_s: tuple[float, float], rate: float) -> tup
     part_s
         Start and end of the planned part, counted from the log's first arrival [s].
     rate
-        The planned rate [1/s]. Where the same part of this log has another one, the part as long whose rate is nearest
-        is taken: the log of another day has its busy hour elsewhere.
+        The planned rate [1/s]. If the same part of this log has another rate, the part of equal length with the nearest
+        rate is taken: the log of another day has its busy hour elsewhere.
 
     Raises
     ------
     InputError
-        A log that is shorter than the part.
+        The log is shorter than the part.
     """
     start_s, end_s = part_s
     length_s, whole_s = end_s - start_s, float(log.arrival_s[-1] - log.arrival_s[0])
@@ -90,7 +91,7 @@ def planned_part(log: Arrivals, part_s: tuple[float, float], rate: float) -> tup
 
 
 def counting(start: int, requests: int) -> tuple[int, int]:
-    """Place of the first request and number of all, of a run in which ``requests`` from ``start`` on count."""
+    """Position of the first request and number of all, of a run in which ``requests`` from ``start`` on count."""
     total = requests
     while total - warm_up(total) < requests:
         total += max(1, requests - (total - warm_up(total)))
@@ -98,9 +99,9 @@ def counting(start: int, requests: int) -> tuple[int, int]:
 
 
 def peak_of(log: Arrivals) -> str:
-    """How much faster than on average a log's requests come where they come fastest; empty where they come evenly.
+    """How much faster than average a log's requests arrive at their peak; empty if they arrive evenly.
 
-    Told of the window that stands out most, over what chance brings to windows of that length.
+    It names the window that stands out most from the peaks that chance brings to windows of that length.
 
     Examples
     --------
@@ -125,7 +126,7 @@ def peak_of(log: Arrivals) -> str:
 
 
 def words_of(arrivals: Arrivals) -> str:
-    """What requests are, in words: where they come from, and how unevenly a log's come."""
+    """Requests described in words: their source, and how unevenly those of a log arrive."""
     if arrivals.is_shuffled:
         return arrivals.source
     at_once = float((np.diff(arrivals.arrival_s) == 0).mean())

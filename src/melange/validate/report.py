@@ -18,9 +18,9 @@ from melange.validate.attainment import Interval
 from melange.workload.workload import Array, Buckets
 
 PERCENTILES = ("mean", "p50", "p90", "p95", "p99")
-# What a report tells times of: the SLO's metrics, and the gaps between tokens.
+# The metrics whose times a report has: the SLO's metrics, and the gaps between tokens.
 TIMES = (*METRICS, "itl")
-# Fields that JSON holds as they are.
+# Fields that JSON stores unchanged.
 _STORED_AS_THEY_ARE = (
     *(
         "policy",
@@ -49,23 +49,23 @@ class TypeReport:
     Parameters
     ----------
     name, replicas
-        Which, and how many.
+        Name of the type, and number of its replicas.
     step_times
-        Where its step times come from: ``estimated``, ``anchored``, ``measured``.
+        Source of its step times: ``estimated``, ``anchored``, ``measured``.
     requests
         Share of the requests that it took, 0-1.
     attainment
-        Share of those that met the SLO, 0-1.
+        Share of these requests that met the SLO, 0-1.
     times
-        By metric and statistic [s].
+        Times by metric and statistic [s].
     planned_load
         Share of its capacity that the plan's traffic takes, 0-1.
     busy, kv, peak_kv
-        Share of the time in which a replica ran steps; of its KV cache that was held on average, and at most, 0-1.
+        Share of the time in which a replica ran steps; mean and peak share of its KV cache that was held, 0-1.
     waiting
         Requests that waited at a replica, on average.
     preemptions
-        How often KV cache was taken away and computed again, over all of its requests.
+        Number of times that KV cache was taken away and computed again, over all of its requests.
     """
 
     name: str
@@ -84,16 +84,16 @@ class TypeReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Report:
-    """What simulations of one plan under one policy have shown.
+    """The result of simulating one plan under one policy.
 
     Parameters
     ----------
     slo
-        What requests had to meet; None where the plan has none, and nothing is said of attainment.
+        The SLO of the requests; None if the plan has none, and then attainment is not reported.
     policy, scenario, steps
-        How requests were balanced, what happened meanwhile, which step times held.
+        The balancing policy, the events during the run, and the step times that were used.
     source, is_drawn
-        Where the requests come from; whether their times were drawn, not replayed.
+        Source of the requests, and whether their times were drawn rather than replayed.
     requests, seeds
         Requests of one run, and runs.
     rate
@@ -101,39 +101,39 @@ class Report:
     attainment
         Share of arrived requests that met every limit, with its 95 % interval; None without an SLO.
     target
-        Share that was asked for, 0-1.
+        Requested share, 0-1.
     statistics
-        The SLO's own statistic of each of its metrics; of limits of requests the percentile at their attainment [s].
+        The SLO's own statistic of each of its metrics; for limits on requests, the percentile at their attainment [s].
     times
-        By metric (the SLO's four, and ``itl``) and statistic (``mean``, ``p50`` to ``p99``) [s].
+        Times by metric (the SLO's four, and ``itl``) and statistic (``mean``, ``p50`` to ``p99``) [s].
     types
         The replica types.
     buckets
         The grid of sizes of the tables below.
     bucket_requests, bucket_attainment
-        Share of the requests, and share of those that met the SLO, by bucket (I, O); the latter nan where none came.
+        Share of the requests, and share of those that met the SLO, by bucket (I, O); the latter nan if none arrived.
     bucket_times
-        By metric and statistic, of each bucket (I, O) [s]; nan where nothing was served.
+        Times by metric and statistic for each bucket (I, O) [s]; nan if nothing was served.
     goodput
         Requests per second that met the SLO [1/s].
     causes
-        Share of all requests that missed it, by cause.
+        Share of all requests that missed the SLO, by cause.
     preemptions, retries
-        How often KV cache was taken away and computed again, and a request was sent to a second replica, over all
-        counted requests.
+        Number of times that KV cache was taken away and computed again, and that a request was sent to a second
+        replica, over all counted requests.
     refused, failed
-        Counted requests that were too long for their replica, and that got no answer.
+        Counted requests that were too long for their replica, and counted requests that got no answer.
     cost_per_mtok
         Plan cost over a million tokens served: ``input``, ``output``, ``total`` [USD].
     cost_per_h
-        Of the fleet [USD/h].
+        Cost of the fleet [USD/h].
     queue_s, queue
-        Moments [s], and how many requests waited at each type then, in the first run (T, S).
+        Moments [s], and number of requests that waited at each type at these moments, in the first run (T, S).
     left_out
-        Share of the plan's own traffic that it does not carry, and which was not simulated, 0-1.
+        Share of the plan's own traffic that it does not carry and that was not simulated, 0-1.
     classes
-        What each class of requests attained; empty without classes. ``attainment`` and ``target`` are then those of the
-        class that is nearest to its target.
+        What each class of requests attained; empty without classes. With classes, ``attainment`` and ``target`` are
+        those of the class that is nearest to its target.
     cautions
         Warnings.
     """
@@ -172,7 +172,7 @@ class Report:
 
     @property
     def holds(self) -> bool:
-        """Whether the share of requests that was asked for met the SLO, with confidence."""
+        """Whether the requested share of requests met the SLO, with confidence."""
         return self.attainment is not None and self.attainment.low >= self.target
 
     def to_json(self) -> Json:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 from melange.errors import InputError, unknown
 from melange.replica.simulated.cluster import Event
 
-# From the order to the first request of a replica [s]: an instance that boots, an image that is pulled, weights that
-# load. Longer asks more of the replicas that are left; shorter hides what a loss costs. A judgment: minutes at most
-# clouds, more for hundreds of GB of weights, less where instances are kept warm.
+# Time from the order to the first request of a replica [s]: an instance boots, an image is pulled, weights load. A
+# longer time demands more of the remaining replicas; a shorter one hides the cost of a loss. Chosen by judgment:
+# minutes at most clouds, more for hundreds of GB of weights, less if instances are kept warm.
 _START_UP_S = 300.0
 
 
@@ -23,11 +23,11 @@ class Scenario:
     Parameters
     ----------
     name
-        In a word.
+        Name in one word.
     rate
-        Share of the time, 0-1, and the factor on the rate then; linear in between; empty: constant.
+        Share of the time, 0-1, and the factor on the rate at that time; linear in between; empty: constant.
     lost_replicas
-        Replicas that are lost at half time, of the type that has most, and come back after ``start_up_s``.
+        Replicas that are lost at half time, of the type that has most; they come back after ``start_up_s``.
     start_up_s
         Time until a lost replica is replaced [s].
     """
@@ -42,7 +42,7 @@ class Scenario:
             raise InputError("scenario: lost_replicas and start_up_s must be >= 0")
 
     def events(self, type_of: npt.NDArray[np.int64], until_s: float) -> tuple[Event, ...]:
-        """Replicas that go and come among those of the given types (n,)."""
+        """Replicas that leave and join, among those of the given types (n,)."""
         if not self.lost_replicas:
             return ()
         most = int(np.bincount(type_of).argmax())
@@ -52,8 +52,8 @@ class Scenario:
 
 
 STEADY_SCENARIO = Scenario()
-# A ramp around the planned rate, which a plan holds on average and not at its end; twice the rate, which no headroom
-# covers; one replica, which spare replicas are for.
+# A ramp around the planned rate, which a plan holds on average but not at its end; twice the rate, which no headroom
+# covers; the loss of one replica, which spare replicas cover.
 SCENARIOS = {
     "steady": STEADY_SCENARIO,
     "ramp": Scenario(name="ramp", rate=((0.0, 0.5), (1.0, 1.5))),
@@ -68,7 +68,7 @@ def find_scenario(name: str) -> Scenario:
     Raises
     ------
     InputError
-        A name that is not known, with the nearest ones.
+        The name is not known; the message has the nearest ones.
     """
     if name not in SCENARIOS:
         raise unknown("scenario", name, SCENARIOS)

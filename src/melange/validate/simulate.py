@@ -1,4 +1,4 @@
-"""Simulate a plan, request by request, on the step times that it was made with."""
+"""Simulate a plan, request by request, with the step times of its profile."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from melange.validate.scenario import STEADY_SCENARIO, Scenario
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Array, Workload
 
-# The step times of a simulation: as known, or as slow or as fast as the extreme tenth of measured ones.
+# The step times of a simulation: as planned, or as slow or as fast as the extreme tenth of measured ones.
 STEP_TIMES = ("as-planned", "slow", "fast")
 
 
@@ -34,25 +34,25 @@ class Run:
     Parameters
     ----------
     plan
-        What was simulated.
+        The simulated plan.
     types
-        Place in ``plan.replica_types`` of each replica type that the fleet has (T,).
+        Position in ``plan.replica_types`` of each replica type of the fleet (T,).
     type_of
-        Place in ``types`` of each replica (n,).
+        Position in ``types`` of each replica (n,).
     engines
         The engine of each replica type in ``types`` (T).
     arrivals
         The requests (N).
     outcome
-        What became of them.
+        The results of the requests.
     policy, scenario, steps
-        How they were balanced, what happened meanwhile, and which step times held.
+        The balancing policy, the events during the run, and the step times that were used.
     seed
-        Of the policies that choose at random.
+        Seed of the policies that choose at random.
     slowdown
-        Times that the steps of each type in ``types`` took as long as those step times say (T,).
+        Further factor on the step times of each type in ``types`` (T,).
     settling
-        Requests that arrive while the fleet comes to rest, which do not count; the first tenth never does.
+        Requests that arrive while the fleet settles, which do not count; the first tenth never does.
     """
 
     plan: Plan
@@ -93,31 +93,31 @@ def simulate(
     Parameters
     ----------
     plan
-        As ``solve`` makes it, with the engines of its profile.
+        A plan made by ``solve``, with the engines of its profile.
     arrivals
-        The requests (N), as they come.
+        The requests (N), as they arrive.
     policy
         One of :data:`~melange.replica.policy.POLICIES`.
     scenario
-        What happens meanwhile: the shape of the rate, replicas that go and come.
+        Events during the run: the shape of the rate, replicas that leave and join.
     steps
-        ``as-planned``; or ``slow``, ``fast``: as the slowest and the fastest tenth of measured steps were.
+        ``as-planned``; or ``slow``, ``fast``: like the slowest and the fastest tenth of measured steps.
     slowdown
-        Times that every step takes as long as those say, unknown to the balancer: one number, or one for each of the
-        plan's replica types (R,).
+        Factor on those step times, unknown to the balancer: one number, or one for each of the plan's replica types
+        (R,).
     counts
         Replicas by replica type name; None: the plan's.
     in_order
-        Whether engines take requests as they come, whatever the priorities of their classes.
+        Whether engines take requests in the order of arrival, whatever the priorities of their classes.
     seed
-        Of policies that choose at random.
+        Seed of policies that choose at random.
     progress
-        Told the share of requests that have arrived, 0-1.
+        Called with the share of requests that have arrived, 0-1.
 
     Raises
     ------
     InputError
-        Types whose steps are not known, an unknown policy, no replicas, a slowdown that is not positive.
+        Types without known steps, an unknown policy, no replicas, a slowdown that is not positive.
     """
     factors = np.broadcast_to(np.asarray(slowdown, float), (len(plan.replica_types),))
     if not ((factors > 0) & np.isfinite(factors)).all():
@@ -168,20 +168,20 @@ def simulate(
 
 
 def looked_up(plan: Plan, arrivals: Arrivals) -> npt.NDArray[np.integer] | None:
-    """Tokens by which the balancer looks up where requests go (N,); None: those of their prompts."""
+    """Tokens that the balancer uses to look up where requests go (N,); None: the tokens of their prompts."""
     found = plan.workload.buckets.row_tokens(arrivals.input_tokens, arrivals.class_of)
     return None if arrivals.class_of is None else found
 
 
 def levels(plan: Plan, arrivals: Arrivals) -> npt.NDArray[np.integer] | None:
-    """Ranks of the requests' priorities (N,); None where engines take all as they come."""
+    """Ranks of the requests' priorities (N,); None if engines take all requests in the order of arrival."""
     if arrivals.class_of is None or plan.slo is None:
         return None
     return np.array(plan.slo.levels)[arrivals.class_of]
 
 
 def prepare(plan: Plan, tell: Callable[[str], None]) -> None:
-    """Load the simulator before it is needed, telling how far its compilation is where none was shipped or kept."""
+    """Load the simulator before it is needed, and report its compilation if no compiled code was shipped or stored."""
     one = np.ones(1, np.int32)
     class_of = np.zeros(1, np.int32) if plan.workload.buckets.classes else None
     with compilation_told(tell):
@@ -189,14 +189,14 @@ def prepare(plan: Plan, tell: Callable[[str], None]) -> None:
 
 
 def planned_workload(plan: Plan) -> Workload:
-    """The traffic that a plan is simulated with: its workload without the buckets that it leaves out.
+    """The traffic with which a plan is simulated: its workload without the buckets that it leaves out.
 
-    If these were not dropped explicitly, a certificate counts them, and they arrive like all others.
+    Unless these buckets were dropped explicitly, a certificate counts them, and their requests arrive like all others.
 
     Raises
     ------
     InputError
-        A plan that carries nothing.
+        The plan carries nothing.
     """
     served = np.minimum(plan.share.sum(axis=0), 1.0)
     if not (served * plan.workload.request_rate).any():
@@ -222,7 +222,7 @@ def draw_for(plan: Plan, requests: int, *, seed: int = 0, burstiness: float = 1.
 
 
 def within_context(arrivals: Arrivals, max_context: int) -> Arrivals:
-    """Requests whose completions end at the context limit, as an engine ends them; a longer prompt stays as it is."""
+    """Requests with completions cut off at the context limit, as an engine does; a longer prompt stays as it is."""
     room = np.maximum(max_context - arrivals.input_tokens, 1)
     return replace(arrivals, output_tokens=np.minimum(arrivals.output_tokens, room))
 
@@ -236,5 +236,5 @@ def _at(engine: Engine, steps: str, slowdown: float) -> Engine:
 
 
 def _was_up(events: tuple[Event, ...], joining: Event) -> bool:
-    """Whether a replica that comes had gone before, rather than being started."""
+    """Whether a replica that joins had left before, rather than being new."""
     return any(one.replica == joining.replica and not one.is_up and one.at_s < joining.at_s for one in events)

@@ -1,9 +1,9 @@
-"""Many buckets made few: buckets whose loads on all types are nearly in proportion are planned for together.
+"""Reduce many buckets to few: buckets whose loads on all types are nearly proportional are planned for together.
 
-Only the direction of a bucket's loads matters, not their size: two buckets in exact proportion are served by the same
-shares in some cheapest plan. A cluster whose loads are the sums of its buckets' stands for plans that serve them all by
-the same shares: every fleet it allows is one. A cluster whose loads are, scaled, the least of its buckets' on each type
-allows every fleet there is: a bound.
+Only the direction of a bucket's loads matters, not their size: in some cheapest plan, two buckets in exact proportion
+are served by the same shares. A cluster with the sums of its buckets' loads stands for plans that serve them all by the
+same shares: every fleet that it allows is feasible. A cluster with the least of its buckets' scaled loads on each type
+allows every feasible fleet: a lower bound.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from melange.workload.workload import Array
 
 _Labels = npt.NDArray[np.int64]
 
-# A type within this factor of the cheapest for a bucket is in the running there, and clusters are split where its loads
-# differ. Smaller, and types that a plan needs are overlooked; larger, and clusters are spent on types that it never
-# uses. CPU time as in large.py: 1.03 times at 1.1, 1.08 times at 1.5.
+# A type within this factor of the cheapest for a bucket is a candidate for it, and clusters are split where the loads
+# of candidates differ. With a smaller factor, types that a plan needs are overlooked; with a larger one, clusters are
+# spent on types that it never uses. CPU time as in large.py: 1.03 times at 1.1, 1.08 times at 1.5.
 _RIVAL = 1.25
 
 
 def cluster(problem: Problem, most: int) -> _Labels:
-    """Cluster of each bucket (B,), ``most`` of them if need be: the widest cluster is split, one after the other.
+    """Cluster of each bucket (B,), at most ``most`` of them: the widest cluster is split, one after another.
 
-    A cluster's width is the spread of log load, relative to the bucket's cheapest cost, on the type where it is widest,
-    weighted by how much traffic that type is in the running for.
+    A cluster's width is the spread of log load, relative to the bucket's cheapest cost, on the type where the spread is
+    largest, weighted by the traffic for which that type is a candidate.
     """
     priced = (problem.cost / problem.capacity)[:, None] * problem.load
     weight = priced.min(axis=0)
@@ -64,12 +64,12 @@ def _push(heap: list[tuple[float, int, int]], direction: Array, weight: Array, l
 
 
 def served_alike(problem: Problem, labels: _Labels) -> Problem:
-    """The problem whose clusters are served by one set of shares each: its fleets are fleets of ``problem``."""
+    """The problem whose clusters are each served by one set of shares: its fleets are fleets of ``problem``."""
     return problem.with_changes(load=_by_label(problem.load, labels, np.add), cells=np.unique(labels))
 
 
 def relaxed(problem: Problem, labels: _Labels) -> Problem:
-    """The problem in which a cluster is as light on each type as its lightest bucket there: a bound on ``problem``."""
+    """The problem in which a cluster has the load of its lightest bucket on each type: a lower bound on ``problem``."""
     weight = ((problem.cost / problem.capacity)[:, None] * problem.load).min(axis=0)
     total = np.bincount(labels, weight)
     return problem.with_changes(

@@ -1,4 +1,4 @@
-"""Types that no cheapest fleet needs: another type does all they do, and costs no more."""
+"""Types that no cheapest fleet needs: another type can do everything that they do, at no higher cost."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from melange.workload.workload import Array, Mask
 def needed_types(problem: Problem, prefer: Positions | None = None, margin: Array | None = None) -> Mask:
     """Which types remain once the dominated ones are set aside (R,).
 
-    Type a dominates type b where an instance of a serves every bucket at least as fast, costs no more, holds as many
-    replicas, draws on no more of any limit and satisfies every requirement that b satisfies: each b of a fleet may be
-    replaced by an a. Regions and tiers of one machine differ in price only, and shrink to the cheapest.
+    Type a dominates type b if an instance of a serves every bucket at least as fast, costs no more, holds as many
+    replicas, draws no more on any limit and satisfies every requirement that b satisfies: each b of a fleet can be
+    replaced by an a. Regions and tiers of one machine differ only in price, so only the cheapest remains.
 
     Parameters
     ----------
     problem
         The problem, with R types.
     prefer
-        Types to keep among equals (R,): those of the plan in force.
+        Types to keep among equals (R,): those of the current plan.
     margin
-        By how much faster than a type another one must be to dominate it (R, R); None: no slower is enough. Where
-        loads are not what they seem, types that are nearly as good are kept by it.
+        How much faster than a type another one must be to dominate it (R, R); None: it must only be no slower. If the
+        true loads differ from those of the problem, the margin keeps types that are nearly as good.
     """
     types = len(problem.cost)
     speed = problem.replicas[:, None] / problem.load  # buckets carried by an instance, in buckets
@@ -43,7 +43,7 @@ def needed_types(problem: Problem, prefer: Positions | None = None, margin: Arra
 
 
 class _Draws:
-    """What each type takes of each limit, as a few columns: a type draws from a handful, however many there are."""
+    """What each type takes of each limit, in a few columns: a type draws on few limits, however many there are."""
 
     def __init__(self, problem: Problem) -> None:
         of_type: list[list[tuple[int, float]]] = [[] for _ in problem.cost]
@@ -51,7 +51,7 @@ class _Draws:
             for r, weight in zip(limit.members.tolist(), limit.weight.tolist(), strict=True):
                 of_type[r].append((number, weight))
         width = max(map(len, of_type), default=0)
-        # Unused places hold a limit of their own, of which nobody takes anything.
+        # Unused places refer to an extra limit, on which no type draws.
         self._limit = np.full((len(of_type), width), len(problem.limits))
         self._weight = np.zeros((len(of_type), width))
         for r, drawn in enumerate(of_type):
@@ -71,7 +71,7 @@ def _dominates(problem: Problem, draws: _Draws, speed: Array, rivals: Positions,
     """Which rivals, none of them more expensive, dominate type r by a margin (rivals, 1)."""
     able: Mask = problem.replicas[rivals] >= problem.replicas[r]
     able &= (problem.spare[rivals] <= problem.spare[r]) & (problem.least[rivals] <= problem.least[r])
-    # Several types may lean on one limit or requirement: its draw must not grow.
+    # Several types may draw on one limit or requirement: the total draw must not grow.
     able &= draws.is_no_more(rivals, r)
     for requirement in problem.requirements:
         able &= requirement.member[rivals] >= requirement.member[r]

@@ -1,6 +1,6 @@
-"""Large problems to a proven gap: a program over clusters of buckets proposes, the whole problem checks and corrects.
+"""Solve large problems to a proven gap: a program over clusters of buckets proposes, the whole problem corrects.
 
-The relaxed program bounds the cost from below; its fleet is tried on the whole problem; where it does not carry the
+The relaxed program bounds the cost from below. Its fleet is tried on the whole problem; if the fleet does not carry the
 traffic, cuts that it violates are added and the clusters are refined.
 """
 
@@ -23,31 +23,31 @@ from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.plan.search_clock import now_s
 
 # The figures below are CPU time on 24 random instances of 500 buckets x 40 types (bench/instances.py) to a gap of 1e-3,
-# geometric mean; one of them is not proven within 20 s by any. Differences below 5 % are chance.
+# geometric mean; no setting proves one of them within 20 s. Differences below 5 % are chance.
 
-# Clusters and types of the program that looks for a first good fleet. Fewer, and the fleet is worse or there is none;
-# more, and finding it takes longer. Half the clusters: 1.7 times the time, up to 33 times; twice: no difference. Half
-# the types: 1.1 times, up to 35 times; twice: 1.4 times.
+# Clusters and types of the program that searches for a good first fleet. With fewer, the fleet is worse or there is
+# none; with more, finding it takes longer. Half the clusters: 1.7 times the time, up to 33 times; twice: no difference.
+# Half the types: 1.1 times, up to 35 times; twice: 1.4 times.
 _ROUGH_CLUSTERS, _ROUGH_TYPES = 40, 30
-# A type is wanted for a bucket as far as it costs less than this many times the cheapest. 1.15: no difference; 1.6: one
-# more instance unproven.
+# A type is wanted for a bucket to the extent that it costs less than this many times the cheapest. 1.15: no difference;
+# 1.6: one more instance unproven.
 _WANTED = 1.3
-# Clusters of the first bounding program, and how many times more each later one has. Fewer, and bounds are weak; more,
-# and each program takes longer. Half: no difference in the mean, and 1.2 times in sum; twice: 1.1 times. Growing
+# Clusters of the first bounding program, and the factor by which each later one has more. With fewer, bounds are weak;
+# with more, each program takes longer. Half: no difference in the mean, and 1.2 times in sum; twice: 1.1 times. Growing
 # fourfold: no difference.
 _FIRST_CLUSTERS, _MORE_CLUSTERS = 120, 2
-# Share of the time left that the search for a good fleet may take, so that some is left for its proof: it binds only
-# where the time limit is short. Half and twice: no difference at 20 s.
+# Share of the time left for the search for a good fleet, so that some time is left for the proof. It matters only if
+# the time limit is short. Half and twice: no difference at 20 s.
 _ROUGH_TIME_SHARE = 0.1
-# Programs over one set of clusters, each with the cuts that the last one taught, before clusters are refined. Two: one
-# more instance unproven; eight: no difference.
+# Programs over one set of clusters before clusters are refined; each has the cuts learned from the previous one. Two:
+# one more instance unproven; eight: no difference.
 _ROUNDS = 4
-# Fleets that cuts are learned from, each the last one and an instance more. One: one more instance unproven; eight: no
-# difference.
+# Fleets from which cuts are learned; each has one instance more than the previous one. One: one more instance unproven;
+# eight: no difference.
 _CORRECTIONS = 4
-# How far the prices of idle types are raised in the cuts of one fleet, over the true ones: each is valid, and they rule
-# out other fleets. The last alone: no difference; and with one correction, 1.2 times the time in sum on 16 instances of
-# 2,000 x 200.
+# Factors on the prices of idle types in the cuts of one fleet, over the true prices: each cut is valid, and they rule
+# out different fleets. Only the last: no difference; only the last and one correction: 1.2 times the time in sum on 16
+# instances of 2,000 x 200.
 _LIFTS = (1.0, 1.1, np.inf)
 
 
@@ -74,14 +74,14 @@ class _Known:
         return self.bound >= self.cost * (1.0 - gap) - ROUNDING
 
     def offer(self, problem: Problem, count: Positions) -> None:
-        """Take a fleet that carries everything, where it is cheaper."""
+        """Keep a fleet that carries everything, if it is cheaper."""
         cost = float(problem.cost @ count)
         if cost < self.cost - ROUNDING:
             self.count, self.cost = count, cost
 
 
 def by_clusters(problem: Problem, options: Options, start: Positions, *, say: Say, deadline: float) -> Fleet:
-    """The cheapest fleet to ``options.gap``, from a fleet that carries everything."""
+    """The cheapest fleet to within ``options.gap``, starting from a fleet that carries everything."""
     probes = probe(problem)
     known = _Known(count=start, cost=float(problem.cost @ start), bound=probes.floor)
     if not known.is_proven(options.gap):
@@ -101,7 +101,7 @@ def by_clusters(problem: Problem, options: Options, start: Positions, *, say: Sa
 
 
 def _improve(problem: Problem, known: _Known, options: Options, deadline: float) -> None:
-    """Look for a better fleet among plans that serve the buckets of a cluster alike, with the most wanted types."""
+    """Search for a better fleet among plans that serve the buckets of a cluster alike, with the most wanted types."""
     priced = (problem.cost / problem.capacity)[:, None] * problem.load
     least = priced.min(axis=0)
     want = (np.maximum(0.0, _WANTED - priced / least) * least).sum(axis=1)
@@ -113,7 +113,7 @@ def _improve(problem: Problem, known: _Known, options: Options, deadline: float)
     milp = formulate(rough)
     seconds = _ROUGH_TIME_SHARE * (deadline - now_s())
     start = start_point(rough, milp, known.count[kept])
-    # Half the gap, here and below: the rest is for what clusters lose against the whole problem.
+    # Half the gap, here and below: the other half is for what clusters lose against the whole problem.
     outcome = minimise(milp.program, time_limit_s=seconds, gap=options.gap / 2, seed=options.seed, start=start)
     if outcome.x is not None:
         count = np.zeros(len(kept), np.int64)
@@ -122,7 +122,7 @@ def _improve(problem: Problem, known: _Known, options: Options, deadline: float)
 
 
 def _try(problem: Problem, known: _Known, count: Positions) -> bool:
-    """Take a fleet and what is left of it once trimmed, if it carries everything."""
+    """Offer a fleet, and the same fleet trimmed, if it carries everything."""
     found = least_peak_shares(problem, problem.carried(count))
     if found is None or found[1] > 1 + TOLERANCE:
         return False
@@ -142,7 +142,7 @@ def _bound(problem: Problem, known: _Known, cuts: Cuts, options: Options, size: 
             seed=options.seed,
             start=start_point(rough, milp, known.count),
             heuristics=False,
-            # A point of the relaxation below this says that clusters are too coarse to prove the gap: no need to go on.
+            # If the relaxation has a point below this, clusters are too coarse to prove the gap: stop early.
             target=known.cost * (1.0 - options.gap),
         )
         known.bound = max(known.bound, outcome.bound)
@@ -156,7 +156,7 @@ def _bound(problem: Problem, known: _Known, cuts: Cuts, options: Options, size: 
 
 
 def _learn(problem: Problem, known: _Known, cuts: Cuts, count: Positions) -> bool:
-    """Add cuts that a fleet violates, and try it with what it lacks; False where nothing was learnt."""
+    """Add cuts that a fleet violates, and try the fleet with the instances that it lacks; False if no cut was added."""
     learnt = False
     for _ in range(_CORRECTIONS):
         used = np.flatnonzero(count)

@@ -1,8 +1,8 @@
-"""Few types, or few that can matter: every fleet that could be cheapest, listed and tried in the order of cost.
+"""Few types, or few that can matter: list every fleet that could be cheapest, and try them in order of cost.
 
-The fleets that cost no more than a known one lie in a small box. Over all but one type the box is listed; cuts give the
-least number of the last type; the cheapest fleet left is tried, and either it carries the traffic, and is the answer,
-or it yields a cut that removes it and its like. The first that carries the traffic is proven cheapest.
+Fleets that cost no more than a known one lie in a small box. The box is listed over all types but one, and cuts give
+the least number of the last type. The cheapest fleet left is tried: either it carries the traffic and is the answer, or
+it yields a cut that removes it and similar fleets. The first fleet that carries the traffic is proven cheapest.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.plan.search_clock import now_s
 from melange.workload.workload import Array, Mask
 
-# More points than this are left to the mixed-integer solver. More take memory and time to list, fewer throw away what
-# listing proves at once. CPU time in sum: on 82 services of bench/services half of it no difference, twice 4 % more; on
-# 100 random instances each of 60 buckets x 8, 12 and 20 types neither differs, ten times is 12 to 69 % more; on 200 of
-# 6 types half of it 7 % more, a tenth 37 %.
+# More points than this are left to the mixed-integer solver. With a higher limit, listing takes memory and time; with a
+# lower one, problems that listing proves at once are lost. Total CPU time: on 82 services of bench/services half of it
+# no difference, twice 4 % more; on 100 random instances each of 60 buckets x 8, 12 and 20 types neither differs, ten
+# times is 12 to 69 % more; on 200 of 6 types half of it 7 % more, a tenth 37 %.
 MOST_POINTS = 30_000
-# Numbers held at once while many cuts meet many fleets: 4 MB. CPU time for 65 cuts and 25,000 fleets: four times of it
-# 1.3 times, two fifths of it 1.3, a fifth 1.5.
+# Numbers held in memory at once while many cuts are applied to many fleets: 4 MB. CPU time for 65 cuts and 25,000
+# fleets: four times of it 1.3 times, two fifths of it 1.3, a fifth 1.5.
 _CHUNK = 500_000
-# Peaks closer to 1 than this are decided by a fresh solve: a solver that goes on from fleet to fleet is right to its
-# tolerance of 1e-7, and no fleet may be ruled out by that.
+# Peaks closer to 1 than this are decided by a fresh solve: a solver that continues from fleet to fleet is accurate only
+# to its tolerance of 1e-7, which must not rule out a fleet.
 _TOO_NEAR = 1e-7
-# Part of a cut that fleets lack without the last type: beyond it they need one instance at least, however thin the
-# traffic is; below, it may be rounding.
+# Part of a cut that fleets lack without the last type. Above this, they need at least one instance of it, however thin
+# the traffic is; below, the lack may be rounding.
 _LACKING = 0.5
 
 
 @dataclass(slots=True, eq=False)
 class Lattice:
-    """Fleets in a box, by all types but one, and the least of the last type that no cut forbids.
+    """Fleets in a box over all types but one, with the least count of the last type that no cut forbids.
 
     Parameters
     ----------
     problem
-        What is to be planned.
+        The planning problem.
     grid
         Instances of each type (N, R); the column of the last type changes.
     last
         The type that is not listed.
     cost
-        Cost of each fleet (N,) [USD/h]; infinite for those that are out.
+        Cost of each fleet (N,) [USD/h]; infinite for fleets that are ruled out.
     """
 
     problem: Problem
@@ -86,7 +86,7 @@ class Lattice:
         self.settle(where)
 
     def settle(self, where: Positions) -> None:
-        """Raise the last type to its minimums, strike fleets that break a limit, and set the costs."""
+        """Raise the last type to its minimums, remove fleets that break a limit, and set the costs."""
         problem, last = self.problem, self.last
         part = self.grid[where]
         least = np.zeros(len(where))
@@ -105,10 +105,10 @@ class Lattice:
 
 
 def permitted(problem: Problem, fleets: Positions) -> Mask:
-    """Which fleets (N, R) keep every limit that concerns instances alone."""
+    """Which fleets (N, R) respect every limit that depends on instances alone."""
     ok: Mask = np.asarray((fleets <= problem.most).all(axis=1), bool)
     for limit in problem.limits:
-        if len(limit.members) > 1:  # a limit of one type is in its most
+        if len(limit.members) > 1:  # a limit of one type is part of its ``most``
             ok &= limit.taken(fleets) <= limit.most + ROUNDING
     for need in problem.requirements:
         ok &= fleets[:, need.member].any(axis=1)
@@ -121,9 +121,9 @@ def permitted(problem: Problem, fleets: Positions) -> Mask:
 
 
 def points(least: Positions, most: Positions) -> float:
-    """How many fleets the box over all but its widest type holds."""
+    """Number of fleets in the box over all types but its widest."""
     width = (most - least + 1).clip(min=0).astype(float)
-    with np.errstate(over="ignore"):  # of thousands of types there are more than a number can say
+    with np.errstate(over="ignore"):  # with thousands of types the product overflows
         return float(width.prod() / max(width.max(), 1.0))
 
 
@@ -147,9 +147,9 @@ def cheapest_of(
     Parameters
     ----------
     prefer
-        Instances of the plan in force (R,): the nearest among equally cheap fleets is tried first.
+        Instances of the current plan (R,): the nearest among equally cheap fleets is tried first.
     ceiling
-        Fleets that cost this much or more are not wanted [USD/h].
+        Fleets that cost this much or more are skipped [USD/h].
     """
     problem, doubtful = lattice.problem, np.inf
     while True:
@@ -170,7 +170,7 @@ def cheapest_of(
         if weight is not None:
             lattice.raise_to(weight[None])
         if (lattice.grid[at] == count).all() and np.isfinite(lattice.cost[at]):
-            # Nothing but this very fleet is ruled out: its slices do not fit, or rounding is in doubt.
+            # Rule out only this one fleet: its slices do not fit, or rounding leaves a doubt.
             lattice.grid[at, lattice.last] += 1
             lattice.settle(np.array([at]))
 
@@ -188,7 +188,7 @@ def _nearest(lattice: Lattice, bound: float, prefer: Array) -> int:
 def _trial(
     problem: Problem, cuts: Cuts, oracle: PeakLoad, count: Positions, deadline: float
 ) -> tuple[Array | None, Array | None, bool]:
-    """A cut that says why a fleet does not carry everything, or shares (R, B) with which it does; is that certain."""
+    """A cut that shows why a fleet fails, or shares (R, B) with which it works; and whether the answer is certain."""
     carried = problem.carried(count)
     peak, price, worth = oracle(carried)
     if peak > 1 + _TOO_NEAR:
@@ -207,6 +207,6 @@ def _trial(
 
 
 def _cut_of(problem: Problem, cuts: Cuts, price: Array, worth: Array, carried: Array) -> Array | None:
-    """The weights of the duals' cut, prices of unused types raised as far as they go; None where the fleet keeps it."""
+    """Weights of the cut by the duals, prices of unused types raised as far as possible; None if the fleet meets it."""
     weight = cuts.add(problem, lifted(problem, price, worth, carried > 0))
     return weight if weight is not None and weight @ carried < 1.0 - ROUNDING else None

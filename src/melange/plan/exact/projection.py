@@ -1,11 +1,11 @@
-"""The planning problem seen from the instances alone.
+"""The planning problem in terms of the instances alone.
 
 For fixed instances n the shares are a linear program; by its duality n carries the traffic exactly when
 
     sum_r y_r C_r(n) >= g(y) := sum_b min_r y_r l_rb      for every y >= 0,
 
-C_r(n) the load that n_r instances take. Each y is a cut; y = c / ((1 - h) p) is the closed-form bound. Every bound that
-the search reports rests on such cuts, evaluated here in plain arithmetic, whatever solver suggested the y.
+where C_r(n) is the load that n_r instances take. Each y is a cut; y = c / ((1 - h) p) is the closed-form bound. Every
+bound that the search reports rests on such cuts, evaluated here in plain arithmetic, whatever solver suggested the y.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import numpy as np
 from melange.plan.problem import ROUNDING, Positions, Problem
 from melange.workload.workload import Array, Mask
 
-# Factors on the price of one type at which the demand is probed, and their inverses. Each is a pass over the loads and
-# a row of every cut; without enough of them more fleets are left to list. Near 1 they narrow types that cost nearly the
-# same, far from it those of a market with wide prices. Chosen by CPU time on random instances (bench/instances.py: 200
-# of 4 types, 100 of 8) and on the 82 of the services of bench/services that have a plan: without the two far ones 1.01,
-# 1.0 and 1.2 times as much in sum; twelve evenly from 0.3 1.06, 1.28 and 1.03 times; two more near 1 no difference
-# beyond 4 %.
+# Factors on the price of one type at which the demand is probed, and their inverses. Each costs a pass over the loads
+# and a row of cuts; with too few, more fleets are left to list. Factors near 1 narrow the counts of types that cost
+# nearly the same, factors far from 1 those in a market with wide prices. Chosen by CPU time on random instances
+# (bench/instances.py: 200 of 4 types, 100 of 8) and on the 82 services of bench/services that have a plan: without the
+# two far ones 1.01, 1.0 and 1.2 times as much in sum; twelve evenly from 0.3 1.06, 1.28 and 1.03 times; two more near 1
+# no difference beyond 4 %.
 _BELOW_ONE = np.concatenate([[0.2, 0.4], np.geomspace(0.6, 0.985, 10)])
 _PROBED_FACTORS = np.concatenate([_BELOW_ONE, 1.0 / _BELOW_ONE[::-1]])
 
 
 def floor_per_h(problem: Problem) -> float:
-    """No fleet costs less: every bucket on the type that serves it cheapest, in parts of instances [USD/h].
+    """Lower bound on the cost: every bucket on the type that serves it cheapest, in fractions of instances [USD/h].
 
     sum_b min_r c_r l_rb / ((1 - h) p_r)
     """
@@ -36,11 +36,11 @@ def floor_per_h(problem: Problem) -> float:
 
 
 def _demand(problem: Problem, price: Array) -> float:
-    """What serving every bucket costs at prices of load: g(y) = sum_b min_r y_r l_rb, y = ``price`` (R,)."""
+    """Cost of serving every bucket at prices of load: g(y) = sum_b min_r y_r l_rb, y = ``price`` (R,)."""
     with np.errstate(invalid="ignore"):
         priced = price[:, None] * problem.load
     if not price.all():
-        priced[np.isnan(priced)] = np.inf  # a type that cannot serve a bucket does not serve it for nothing either
+        priced[np.isnan(priced)] = np.inf  # a type that cannot serve a bucket cannot serve it at a price of 0 either
     return float(priced.min(axis=0).sum())
 
 
@@ -57,7 +57,7 @@ class Cuts:
     weight: Array
 
     def add(self, problem: Problem, price: Array) -> Array | None:
-        """Add the cut of ``price`` (R,) and return its weights; None where it says nothing."""
+        """Add the cut of ``price`` (R,) and return its weights; None if the cut has no content."""
         needed = _demand(problem, price)
         if not (np.isfinite(needed) and needed > 0):
             return None
@@ -126,7 +126,7 @@ def instance_range(problem: Problem, probes: Probes, cost_per_h: float) -> tuple
 
 
 def first_cuts(problem: Problem, probes: Probes, *, few: bool = False) -> Cuts:
-    """The closed-form bound, the probes (unless ``few``), and that buckets which few types serve need one of these."""
+    """The closed-form bound, the probes (unless ``few``), and cuts for buckets that only some types serve."""
     price = problem.cost / problem.capacity
     rows = [price / probes.floor]
     for r, values in enumerate(() if few else probes.demand):
@@ -143,7 +143,7 @@ def first_cuts(problem: Problem, probes: Probes, *, few: bool = False) -> Cuts:
 
 
 def lifted(problem: Problem, price: Array, worth: Array, used: Mask) -> Array:
-    """Prices with those of unused types raised as little as keeps the demand: y_r = max_b worth_b / l_rb.
+    """Prices, with those of unused types raised to the least that keeps the demand: y_r = max_b worth_b / l_rb.
 
     ``worth`` is the dual of each bucket's cover row (B,).
     """

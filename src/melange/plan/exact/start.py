@@ -1,4 +1,4 @@
-"""A first fleet, in milliseconds: round up the cheapest assignment, then do without one type after the other."""
+"""A first fleet, in milliseconds: round up the cheapest assignment, then drop one type after another."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from melange.workload.workload import Array, Mask
 def first_fleets(problem: Problem) -> list[Positions]:
     """Fleets (R,) that carry everything, found by dropping types one at a time, the cheapest first.
 
-    Every bucket goes to the type that serves it cheapest among those that are left, and instances are rounded up; the
-    type whose loss costs least is dropped next.
+    Every bucket goes to the type that serves it cheapest among the remaining types, and instances are rounded up. The
+    type whose removal costs least is dropped next.
     """
     priced = (problem.cost / problem.capacity)[:, None] * problem.load
     kept = np.flatnonzero(_busy(problem, priced, np.arange(len(priced))) > 0)
@@ -38,7 +38,7 @@ def first_fleets(problem: Problem) -> list[Positions]:
 
 
 def _single(problem: Problem) -> list[Positions]:
-    """The cheapest fleet of one type alone, where there is one."""
+    """The cheapest fleet of a single type, if there is one."""
     able: Mask = np.asarray(np.isfinite(problem.load).all(axis=1), bool)
     if not able.any():
         return []
@@ -53,9 +53,9 @@ def _single(problem: Problem) -> list[Positions]:
 
 
 def trimmed(problem: Problem, fleet: Positions, oracle: PeakLoad | None = None) -> Positions:
-    """The fleet less every instance that it can do without, the most expensive first, once shares are balanced.
+    """Remove every instance that the fleet does not need once shares are balanced, the most expensive first.
 
-    ``oracle`` is one over all types, where there is one already.
+    ``oracle`` covers all types, if one exists already.
     """
     used = np.flatnonzero(fleet)
     seen = np.arange(len(fleet)) if oracle is not None else used
@@ -82,7 +82,7 @@ def _enough(problem: Problem, fleet: Positions) -> bool:
 
 
 def _busy(problem: Problem, priced: Array, kept: Positions) -> Array:
-    """Load of each type (R,) when every bucket goes to the cheapest of the ``kept``; infinite where none serves it."""
+    """Load of each type (R,) when every bucket goes to the cheapest of the ``kept``; infinite if none serves it."""
     best = kept[priced[kept].argmin(axis=0)]
     load = problem.load[best, np.arange(priced.shape[1])]
     return np.bincount(best, load, minlength=len(priced)).astype(float)
@@ -92,6 +92,6 @@ def _rounded_up(problem: Problem, busy: Array) -> Positions:
     """Least instances (R,) that take a load, spare replicas and minimums included."""
     exact = (busy / (1.0 - problem.headroom) + problem.spare) / problem.replicas
     count = np.maximum(np.ceil(exact - ROUNDING * np.maximum(exact, 1.0)), problem.least)
-    # One replica besides the spare ones, for whatever little traffic.
+    # Even the smallest traffic needs one replica besides the spare ones.
     count = np.maximum(count, np.floor(problem.spare / problem.replicas) + 1)
     return np.where(busy > 0, count, 0).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The noun of a plan of several services: each one's plan, and the pools that they share."""
+"""The plan of several services: the plan of each service, and the pools that they share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from melange.plan.plan import Plan
 from melange.plan.problem import limits_of
 from melange.records import items, mapping, number, record, records, text
 
-# Beyond a pool or a limit and still within it: sums of whole counts are exact to far below this.
+# Excess over a pool or a limit that does not count: sums of whole counts are exact to far below this.
 _EPS = 1e-6
 
 
@@ -26,15 +26,15 @@ class ServicePlan:
     Parameters
     ----------
     name
-        Of the service.
+        Name of the service.
     priority
-        Services of a higher one go first where pools are too small for all.
+        Services of a higher priority go first if pools are too small for all.
     served_fraction
         Share of its traffic that is planned for, 0-1.
     apart_per_h
-        What it would cost if the whole of each pool were there for it alone [USD/h].
+        Its cost if it had the whole of each pool to itself [USD/h].
     plan
-        Its fleet and routing; None where nothing is left for it.
+        Its fleet and routing; None if nothing is left for it.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ServicePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolUse:
-    """A pool and what is taken from it.
+    """A pool and the use of it.
 
     Parameters
     ----------
@@ -59,12 +59,12 @@ class PoolUse:
     taken
         How many each service takes, by service name.
     price_per_h
-        What one more would save at most, as a price in a program that may rent parts of instances [USD/h]; 0: nobody
-        is short of it; None where there is none to begin with.
+        The most that one more unit would save, as a price in a program that may rent fractions of instances [USD/h];
+        0: no service is short of it; None if the pool is empty to begin with.
     next_unit
-        Who would take more, and what changes; None where nobody would, or nobody asked.
+        The service that would take more, and what changes; None if no service would, or it was not asked.
     last_unit
-        Who would give some up at the least cost.
+        The service that would give some up at the least cost.
     """
 
     name: str
@@ -77,7 +77,7 @@ class PoolUse:
 
     @property
     def left(self) -> int:
-        """How many nobody takes."""
+        """Units that no service takes."""
         return self.most - sum(self.taken.values())
 
 
@@ -88,14 +88,14 @@ class JointPlan:
     Parameters
     ----------
     services
-        In the order of the file.
+        The plans, in the order of the file.
     pools
         What they share.
     budget_per_h
-        At most this much for all of them [USD/h]; None: as much as it takes.
+        At most this much for all of them [USD/h]; None: no limit.
     bound_per_h
-        No plans of all services within the pools cost less [USD/h], under the closed form; of certified plans: no
-        fleets hold for less, as far as loads add up.
+        No plans of all services within the pools cost less [USD/h], under the closed form. For certified plans: no
+        fleets that hold cost less, as far as loads add up.
     solve_s
         Time that the search took [s].
     cautions
@@ -104,7 +104,7 @@ class JointPlan:
     Raises
     ------
     SolverError
-        Something is rented beyond a pool, a limit or the budget: a bug. Every limit is checked again here.
+        More is rented than a pool, a limit or the budget allows: a bug. Every limit is checked again here.
     """
 
     services: tuple[ServicePlan, ...]
@@ -120,17 +120,17 @@ class JointPlan:
 
     @property
     def plans(self) -> dict[str, Plan]:
-        """By service name, of those that have one."""
+        """Plans by service name, for services that have one."""
         return {one.name: one.plan for one in self.services if one.plan is not None}
 
     @property
     def cost_per_h(self) -> float:
-        """Of all services [USD/h]."""
+        """Cost of all services [USD/h]."""
         return float(sum(plan.cost_per_h for plan in self.plans.values()))
 
     @property
     def gap(self) -> float:
-        """Proven distance to the best possible plans, 0-1; 1 where nothing is proven."""
+        """Proven distance to the best possible plans, 0-1; 1 if nothing is proven."""
         cost = self.cost_per_h
         if self.bound_per_h is None or cost <= 0:
             return 1.0
@@ -138,7 +138,7 @@ class JointPlan:
 
     @property
     def holds(self) -> bool | None:
-        """Whether every plan was shown to meet its SLO and all traffic is served; None where nothing was simulated."""
+        """Whether every plan was shown to meet its SLO and all traffic is served; None if nothing was simulated."""
         if any(one.served_fraction < 1 for one in self.services):
             return False
         held = [plan.holds for plan in self.plans.values()]
@@ -243,7 +243,7 @@ def pool_uses(
 
 
 def broken_pools(plan: JointPlan) -> list[str]:
-    """Pools, limits of single services and the budget that are exceeded, from the plans' instances, in words."""
+    """Pools, limits of single services and the budget that the plans' instances exceed, in words."""
     cards = {one.name: one.most for one in plan.pools if one.unit == "accelerators"}
     rented = {one.name: one.most for one in plan.pools if one.unit == "instances"}
     pools = Pools(max_accelerators=cards, max_instances=rented)

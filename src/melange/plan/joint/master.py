@@ -1,10 +1,10 @@
-"""The program over all services: which of its fleets each has, within the pools.
+"""The program over all services: it chooses one fleet for each service, within the pools.
 
     minimise   sum_kc cost_kc x_kc + sum_j M e_j
     one fleet  sum_c x_kc = 1                               every service k
     pools      sum_kc taken_kcj x_kc - e_j <= most_j        every pool j
 
-In parts (Dantzig and Wolfe, Operations Research 8, 1960) its duals are the pools' prices; whole, it is the answer.
+Relaxed (Dantzig and Wolfe, Operations Research 8, 1960) its duals are the pools' prices; in integers, it is the answer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from melange.plan.milp.highs import LinearRows, Solved, minimise
 from melange.workload.workload import Array
 
-# Taken from a pool beyond its end and still within it: counts are whole, and sums of them exact to far below this.
+# Excess over a pool that does not count: counts are whole, and their sums are exact to far below this.
 _EPS = 1e-6
 
 
@@ -28,13 +28,13 @@ class Choice:
     Parameters
     ----------
     chosen
-        Which of its fleets each service has (K); empty where the program was solved in parts.
+        Index of the fleet of each service (K); empty if the program was relaxed.
     price
-        Of the pools (J,) [USD/h for one]; 0 where the program was solved whole.
+        Price of each pool (J,) [USD/h per unit]; 0 if the program was solved in integers.
     excess
-        What is taken beyond each pool (J,).
+        Use of each pool over what it holds (J,).
     cost
-        Of the fleets, without what is taken beyond [USD/h].
+        Cost of the fleets, without the price of the excess [USD/h].
     """
 
     chosen: tuple[int, ...]
@@ -44,16 +44,16 @@ class Choice:
 
 
 def in_parts(cost: Sequence[Array], taken: Sequence[Array], most: Array, penalty: Array) -> Choice:
-    """The program with parts of fleets allowed.
+    """Solve the program with fractions of fleets allowed.
 
     Parameters
     ----------
     cost, taken
-        Of the fleets of each service (C,) and (C, J).
+        Cost and use of pools of the fleets of each service, (C,) and (C, J).
     most
-        Of each pool (J,).
+        Units in each pool (J,).
     penalty
-        Price of what is taken beyond (J,).
+        Price of the excess over each pool (J,).
     """
     found = _solved(cost, taken, most, penalty, whole=False)
     assert found.x is not None
@@ -67,7 +67,7 @@ def in_parts(cost: Sequence[Array], taken: Sequence[Array], most: Array, penalty
 def whole(
     cost: Sequence[Array], taken: Sequence[Array], most: Array, penalty: Array, *, gap: float, time_limit_s: float
 ) -> Choice | None:
-    """One fleet for each service; None where the time did not do."""
+    """One whole fleet for each service; None if the time was too short."""
     found = _solved(cost, taken, most, penalty, whole=True, gap=gap, time_limit_s=time_limit_s)
     if found.x is None:
         return None

@@ -19,16 +19,16 @@ from melange.workload.workload import Array, Mask
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Column:
-    """One fleet of a service: what the program over all services chooses from.
+    """One fleet of a service, as a choice in the program over all services.
 
     Parameters
     ----------
     instances
-        Of each type (R,).
+        Instances of each type (R,).
     cost
-        What it costs [USD/h].
+        Its cost [USD/h].
     taken
-        What it takes of each pool (J,).
+        Its use of each pool (J,).
     """
 
     instances: Positions
@@ -43,17 +43,17 @@ class Member:
     Parameters
     ----------
     name
-        Of the service.
+        Name of the service.
     question
-        What it asks, with at most the whole of each pool.
+        Its question, limited to the whole of each pool.
     scope
-        Types and sizes that are planned with.
+        Types and sizes of the plan.
     problem
-        In numbers; R types.
+        The problem in numbers, with R types.
     draw
-        What an instance of each type takes of each pool (J, R).
+        Use of each pool by one instance of each type (J, R).
     columns
-        Fleets that are known, by their counts.
+        Known fleets, by their counts.
     """
 
     name: str
@@ -65,12 +65,12 @@ class Member:
 
     @classmethod
     def of(cls, name: str, question: Question, pools: Pools) -> Member:
-        """From its question.
+        """Build the member from its question.
 
         Raises
         ------
         InfeasibleError
-            Sizes that no type serves, if the whole of each pool is there for it alone.
+            Some sizes have no type that serves them, even with the whole of each pool for this service alone.
         """
         bounded = pools.bounded(question).at_confidence()
         scope = scope_of(bounded)
@@ -79,14 +79,14 @@ class Member:
         return cls(name=name, question=bounded, scope=scope, problem=problem, draw=pools.draw(items))
 
     def column(self, instances: Positions) -> Column:
-        """A fleet (R,) as a column, remembered."""
+        """A fleet (R,) as a column, stored for later."""
         found = Column(
             instances=instances, cost=float(self.problem.cost @ instances), taken=np.asarray(self.draw @ instances)
         )
         return self.columns.setdefault(instances.tobytes(), found)
 
     def floor(self, price: Array) -> tuple[float, Array, float]:
-        """In parts of instances, at prices of the pools (J,): cost with them, what it takes (J,), cost without them.
+        """Relaxed to fractions of instances, at pool prices (J,): cost with prices, use (J,), cost without prices.
 
         Every size goes where it costs least: sum_b min_r (c_r + price draw_r) l_rb / C_r. No fleet costs less.
         """
@@ -99,17 +99,17 @@ class Member:
         return float(priced.min(axis=0).sum()), np.asarray(self.draw @ instances), float(problem.cost @ instances)
 
     def cheapest(self, price: Array, options: Options, deadline: float) -> tuple[Column, float]:
-        """The cheapest fleet at prices of the pools (J,), and what no fleet costs less than, the pools' price included.
+        """The cheapest fleet at prices of the pools (J,), and a lower bound on its cost including those prices.
 
         Raises
         ------
         InfeasibleError
-            There is none.
+            There is no fleet.
         """
         return self._solved(self.problem.with_changes(cost=self.problem.cost + price @ self.draw), options, deadline)
 
     def within(self, most: Array, options: Options, deadline: float) -> Column | None:
-        """The cheapest fleet that takes at most so much of each pool (J,); None where none was found."""
+        """The cheapest fleet that takes at most this much of each pool (J,); None if none was found."""
         limits = {one.name: one for one in self.problem.limits}
         from melange.plan.problem import Limit
 
@@ -139,7 +139,7 @@ class Member:
         problem = self.problem
         small = 1e-4 * problem.cost / problem.cost.max()
         column, bound = self._solved(problem.with_changes(cost=self.draw[pool] + small), options, deadline)
-        # The small price of all instances is there to tell equals apart, and is taken off again.
+        # The small price on all instances only breaks ties, and is subtracted again.
         proven = np.ceil(bound - float(small @ column.instances) - 1e-6)
         return float(min(column.taken[pool], max(proven, 0.0)))
 

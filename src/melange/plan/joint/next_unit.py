@@ -1,4 +1,4 @@
-"""What the next unit of a pool would change, and one unit less: who takes it, and what that service gives up for it."""
+"""The effect of one more and one less unit of a pool: which service takes it or gives it up, and what changes there."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from melange.plan.joint.shared_pools import Pools
 from melange.plan.joint.solve_jointly import JointFleets
 from melange.plan.options import Options
 
-# Time for all of it [s], and integer programs: a few tenths of a second each at most.
+# Time limit for all exchanges [s], and limit on integer programs, which take a few tenths of a second each at most.
 _TIME_S, _MOST_PROGRAMS = 10.0, 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exchange:
-    """One service's fleet with a little more or less of a pool.
+    """The change of one service's fleet with a little more or less of a pool.
 
     Parameters
     ----------
     service
-        The service that would take it, or give it up.
+        The service that would take more, or give some up.
     units
-        How many of the pool it would take; negative: give up.
+        Units of the pool that it would take; negative: give up.
     cost_per_h
-        What all services would cost more [USD/h]; negative: save.
+        Extra cost of all services [USD/h]; negative: savings.
     changes
-        Instances that it would rent more of, by replica type; negative: give back.
+        Instances that it would add, by replica type; negative: give back.
     """
 
     service: str
@@ -42,10 +42,10 @@ class Exchange:
 def exchanges(
     members: Sequence[Member], pools: Pools, found: JointFleets
 ) -> list[tuple[Exchange | None, Exchange | None]]:
-    """For each pool: who would take the next of it, and who would give one up at least cost; None where nobody would.
+    """For each pool: the best service to take one more unit, and the cheapest to give one up; None: no such service.
 
-    Each service is planned again by itself with the others' fleets as they are, so chains over several services are
-    not looked at.
+    Each service is planned again by itself while the others' fleets stay as they are, so exchanges in a chain over
+    several services are not considered.
     """
     most, taken = pools.most, found.taken
     options, deadline, left = Options(gap=1e-3), time.monotonic() + _TIME_S, _MOST_PROGRAMS

@@ -1,6 +1,6 @@
-"""All services in one mixed-integer program: for what prices leave open, where it is small.
+"""All services in one mixed-integer program, if it is small: it closes what the prices leave of the gap.
 
-Each service's own program (formulation.py), side by side, and a row for each pool: sum_kr draw_kjr n_kr <= most_j.
+The program has each service's own program (formulation.py), and a row for each pool: sum_kr draw_kjr n_kr <= most_j.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from melange.plan.milp.milp import Milp
 from melange.plan.milp.program import start_point
 from melange.workload.workload import Array
 
-# Variables up to which the program is asked. Six services of 20 types and 60 sizes have 7,200, and keep a gap of 7 to
-# 11 % there (measured on a prototype); prices then leave under 1 %.
+# Most variables with which the program is solved. Six services of 20 types and 60 sizes have 7,200, and the program
+# keeps a gap of 7 to 11 % there (measured on a prototype); prices then leave under 1 %.
 _MOST_VARIABLES = 2_000
 
 
 def is_small(members: Sequence[Member]) -> bool:
-    """Whether the program of all services is worth asking."""
+    """Whether the program of all services is worth solving."""
     if any(one.problem.spare_total for one in members):
-        return False  # losses are rows that the program learns about only from its answers
+        return False  # rows for losses are added only after an answer breaks them
     return sum(one.problem.load.size + len(one.problem.cost) for one in members) <= _MOST_VARIABLES
 
 
 def solve_together(
     members: Sequence[Member], most: Array, known: Sequence[Column] | None, *, gap: float, deadline: float
 ) -> tuple[tuple[Column, ...] | None, float]:
-    """Fleets of all services, and what none cost less than.
+    """Fleets of all services, and a lower bound on their cost.
 
     Parameters
     ----------
     members
         The services (K).
     most
-        Of each pool (J,).
+        Units in each pool (J,).
     known
-        Fleets that fit, to begin from; None where none are known.
+        Fleets that fit, as a starting point; None if none are known.
     gap
         Relative gap at which the answer is good enough, 0-1.
     deadline
@@ -61,7 +61,7 @@ def solve_together(
         first += milp.columns.count
         shares = least_peak_shares(member.problem, member.problem.carried(count))
         if shares is None or shares[1] > 1 + TOLERANCE:
-            return None, found.bound  # a load that the solver's tolerance let through
+            return None, found.bound  # the solver's tolerance let an overload through
         columns.append(member.column(count))
     return tuple(columns), found.bound
 
@@ -84,7 +84,7 @@ def _side_by_side(milps: Sequence[Milp], members: Sequence[Member], most: Array)
         columns.append(np.repeat(np.arange(len(own.cost)), np.diff(own.start)) + column)
         values.append(own.value)
         pool, type_of = np.nonzero(member.draw)
-        rows.append(-1 - pool)  # from the end: how many rows come before is not known yet
+        rows.append(-1 - pool)  # counted from the end: the number of rows before is not known yet
         columns.append(column + type_of)
         values.append(member.draw[pool, type_of])
         row, column = row + len(own.row_lower), column + len(own.cost)

@@ -13,24 +13,24 @@ from melange.plan.joint.solve_jointly import JointFleets, JointSettings, solve_j
 from melange.plan.milp.program import Say
 from melange.plan.question import Question
 
-# The share of its traffic that a service of a lower priority gets is found to within this.
+# The served share of a service of lower priority is found to within this.
 _NEAR = 1 / 32
-# A search that asks only whether something fits need not be good.
+# Gap of a search that only asks whether something fits.
 _ROUGH = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fitted:
-    """What fits.
+    """The services and shares of traffic that fit.
 
     Parameters
     ----------
     served_fraction
         Share of its traffic that each service is planned for, 0-1, by name; 0: left out.
     members
-        Those that are not left out.
+        The services that are not left out.
     fleets
-        Theirs.
+        The fleets of these services.
     """
 
     served_fraction: Mapping[str, float]
@@ -45,14 +45,14 @@ def fit(
     settings: JointSettings,
     say: Say | None = None,
 ) -> Fitted:
-    """All services, or where the pools are too small and priorities differ, as much of them as fits.
+    """Fit all services; if the pools are too small and priorities differ, fit as much as possible.
 
-    Services of one priority are cut by the same share.
+    Services of equal priority are cut by the same share.
 
     Raises
     ------
     InfeasibleError
-        A service has no fleet of its own; or the pools are too small for those of the highest priority.
+        A service has no fleet of its own, or the pools are too small for the services of the highest priority.
     """
     everyone = dict.fromkeys(questions, 1.0)
     try:
@@ -106,7 +106,7 @@ def members_of(questions: Mapping[str, Question], part: Mapping[str, float], poo
     Raises
     ------
     InfeasibleError
-        Naming the service that has no fleet of its own.
+        A service has no fleet of its own; the message names it.
     """
     found = []
     for name, question in questions.items():

@@ -1,4 +1,4 @@
-"""Pools: what services share and there is only so much of, and what an instance of each type draws from them.
+"""Pools: limited resources that services share, and what an instance of each type draws from them.
 
 Arrays have the axes (pool J, replica type R).
 """
@@ -17,7 +17,7 @@ from melange.plan.question import Question
 from melange.profile.profile import Profile, ReplicaType
 from melange.workload.workload import Array, Mask
 
-# Most of anything that a pool may hold: beyond it counts are no longer exact.
+# Largest size of a pool: beyond it counts are no longer exact.
 _MOST = 10_000_000
 _CARDS, _INSTANCES = (ACCELERATOR, ACCELERATOR_IN_REGION, REGION), (OFFER, INSTANCE_TYPE)
 
@@ -33,12 +33,12 @@ class Pools:
     max_instances
         At most this many instances, by offer name (provider/region/instance type) or instance type.
     budget_per_h
-        At most this much for all instances [USD/h]; None: as much as it takes.
+        At most this much for all instances [USD/h]; None: no limit.
 
     Raises
     ------
     InputError
-        A limit that is negative or no number.
+        A limit that is negative or not a number.
     """
 
     max_accelerators: Mapping[str, int] = field(default_factory=dict)
@@ -54,16 +54,16 @@ class Pools:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the pools (J), those of accelerators first."""
+        """Names of the pools (J), pools of accelerators first."""
         return (*self.max_accelerators, *self.max_instances)
 
     @property
     def most(self) -> Array:
-        """How much there is in each pool (J,)."""
+        """Units in each pool (J,)."""
         return np.array([*self.max_accelerators.values(), *self.max_instances.values()], float)
 
     def with_stock(self, profiles: Iterable[Profile]) -> Pools:
-        """These, and what price lists say there is of an offer: services draw on one stock."""
+        """These pools, and the stocks of offers in price lists, which services also share."""
         stock = dict(self.max_instances)
         for profile in profiles:
             for one in profile.replica_types:
@@ -72,7 +72,7 @@ class Pools:
         return Pools(max_accelerators=self.max_accelerators, max_instances=stock, budget_per_h=self.budget_per_h)
 
     def draw(self, items: Sequence[ReplicaType]) -> Array:
-        """What an instance of each type takes of each pool (J, R)."""
+        """Use of each pool by one instance of each type (J, R)."""
         taken = np.zeros((len(self.names), len(items)))
         cards, rented = Bindings(items, _CARDS), Bindings(items, _INSTANCES)
         held = np.array([one.accelerators for one in items], float)
@@ -87,7 +87,7 @@ class Pools:
         return taken
 
     def bounded(self, question: Question, most: Array | None = None) -> Question:
-        """The question of one service that may take up to ``most`` (J,) of each pool; None: all of it."""
+        """The question of one service, limited to ``most`` (J,) of each pool; None: the whole pool."""
         items, options = question.profile.replica_types, question.options
         left = self.most if most is None else most
         drawn: Mask = np.asarray(self.draw(items).any(axis=1), bool)
@@ -111,23 +111,23 @@ def pools_of(
     known: Mapping[str, str],
     budget_per_h: float | None = None,
 ) -> Pools:
-    """The pools that names of a file mean: of an accelerator, a region, both, an offer or an instance type.
+    """The pools that the names in a file refer to: an accelerator, a region, both, an offer or an instance type.
 
     Parameters
     ----------
     most_by_name
-        As the file has them.
+        Sizes of the pools by the names in the file.
     items
         Replica types of all services.
     known
-        Accelerator names of the catalog by the name that was given, for those that are one.
+        Accelerator names of the catalog by the names that were given, for names of accelerators.
     budget_per_h
-        Of all services [USD/h].
+        Budget of all services [USD/h].
 
     Raises
     ------
     InputError
-        A name that means nothing, or two different things.
+        A name that refers to nothing, or to two different things.
     """
     cards: dict[str, int] = {}
     instances: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Why services do not fit into their pools: which are short, by how much, and for whom."""
+"""Why services do not fit into their pools: which pools are short, by how much, and for which services."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from melange.plan.joint.member import Member
 from melange.plan.joint.shared_pools import Pools
 from melange.plan.options import Options
 
-# Services that are named with a pool, and the time that is spent on reasons [s].
+# Most services named with a pool, and the time limit for finding reasons [s].
 _NAMED, _TIME_S = 6, 20.0
 
 
 class ShortPoolsError(InfeasibleError):
-    """No fleets were found that fit into the pools; ``reasons`` says which are short, by how much and for whom."""
+    """No fleets were found that fit into the pools; ``reasons`` says which are short, by how much and for which."""
 
 
 def short_alone(member: Member, error: InfeasibleError) -> ShortPoolsError:
-    """A service that has no fleet even with the whole of each pool for itself, and why."""
+    """The error for a service that has no fleet even with the whole of each pool for itself, with the reason."""
     from melange.plan.solve import solve
 
     try:
@@ -43,7 +43,7 @@ def why_short(
     *,
     is_late: bool = False,
 ) -> ShortPoolsError:
-    """What to say of services that do not fit.
+    """The error for services that do not fit into their pools.
 
     Parameters
     ----------
@@ -52,18 +52,18 @@ def why_short(
     pools
         What they share (J).
     lacking
-        Of the fleets that are known, those that lack least; None where nothing is known.
+        The known fleets with the smallest shortage; None if no fleets are known.
     options
-        Of the search for the least that each service takes.
+        Options of the search for the least that each service takes.
     began
         When the search began.
     is_late
-        Whether it ended for lack of time.
+        Whether the search ran out of time.
     """
     deadline = max(time.monotonic(), began) + _TIME_S
     most, proven, likely = pools.most, [], []
     for j, name in enumerate(pools.names):
-        # What a service must take of one pool, all others there as a whole for it alone: together too much is proof.
+        # What a service must take of one pool with all others whole for it alone: a sum above the pool is a proof.
         least = [one.least_of(j, options, deadline) if one.draw[j].any() else 0.0 for one in members]
         if sum(least) > most[j] + 1e-6:
             needed = ", ".join(f"{one.name} at least {n:g}" for one, n in _largest(members, least) if n > 0)

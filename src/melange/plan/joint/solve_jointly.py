@@ -1,12 +1,12 @@
-"""Fleets of several services on shared pools: apart first; only if a pool is short, by prices of the pools.
+"""Fleets of several services on shared pools: each service alone first; if a pool is short, with prices on the pools.
 
-Prices of the pools make each service's problem its own again (Dantzig-Wolfe decomposition): at prices p every service
-has the fleet that is cheapest with them, and
+With prices on the pools, each service is a problem of its own again (Dantzig-Wolfe decomposition): at prices p every
+service has its cheapest fleet with these prices, and
 
     bound(p) = sum_k min over its fleets (cost + p taken) - sum_j p_j most_j
 
-is a cost that no plan of all services is below, for any p >= 0. The prices come first from services in parts of
-instances, where a fleet's cost is a closed form, and then from a program over the whole fleets seen so far.
+is a lower bound on the cost of all services, for any p >= 0. The prices come first from services relaxed to fractions
+of instances, where a fleet's cost is a closed form, and then from a program over the whole fleets seen so far.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from melange.plan.options import Options
 from melange.plan.problem import ROUNDING
 from melange.workload.workload import Array
 
-# Rounds in parts of instances, and of whole fleets. Prices settle in ten to twenty of the former, milliseconds each;
-# the latter cost one integer program a service.
+# Rounds with fractions of instances, and with whole fleets. With fractions, prices settle in ten to twenty rounds of
+# milliseconds each; with whole fleets, a round costs one integer program per service.
 _ROUNDS_IN_PARTS, _ROUNDS = 60, 25
-# Prices in parts of instances are near enough at this relative distance to their bound.
+# With fractions of instances, prices are good enough at this relative distance to their bound.
 _NEAR = 1e-3
-# How far prices move from the best ones known to those that the program over known fleets asks for: without this they
-# swing from end to end while few fleets are known. A half is what others use (Pessoa et al. 2018, smoothing).
+# Step from the best prices so far toward those of the program over known fleets: without it, prices swing from one
+# extreme to the other while few fleets are known. One half is a common choice (Pessoa et al. 2018, smoothing).
 _STEP = 0.5
-# Price of what is taken beyond a pool, over the most that an instance's cost could pay for it.
+# Price of the excess over a pool, as a multiple of the most that an instance's cost could pay for it.
 _PENALTY = 20.0
-# Prices at which fleets are looked for that take less of the pools, where none fit yet.
+# Factor on the prices, to find fleets that take less of the pools while none fit yet.
 _HIGHER = 1.25
-# Time that one fleet may take, as a share of what is left for all.
+# Time limit of one fleet, as a share of the time left for all.
 _SHARE = 0.2
-# Rounds in which each service's fleet is planned again with what the others leave, and fleets of other prices that are
-# offered to the program beforehand, as multiples of the prices.
+# Rounds in which each service's fleet is planned again with what the others leave, and the multiples of the prices
+# whose fleets are given to the program beforehand.
 _REPLANNED, _MULTIPLES = 4, (0.0, 0.6, 0.85, 1.2, 1.6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class JointSettings:
-    """How long and how far to search.
+    """Limits of the search.
 
     Parameters
     ----------
@@ -70,11 +70,11 @@ class JointFleets:
     Parameters
     ----------
     columns
-        One for each service (K).
+        One fleet for each service (K).
     bound_per_h
         No fleets of all services within the pools cost less [USD/h].
     price
-        Of the pools (J,) [USD/h for one]; 0 for those that nobody is short of, or that hold nothing.
+        Price of each pool (J,) [USD/h per unit]; 0 for pools that are not short, or are empty.
     apart_per_h
         Cost of each service with the whole of each pool for itself (K,) [USD/h].
     solve_s
@@ -89,7 +89,7 @@ class JointFleets:
 
     @property
     def cost_per_h(self) -> float:
-        """Of all fleets [USD/h]."""
+        """Cost of all fleets [USD/h]."""
         return float(sum(one.cost for one in self.columns))
 
     @property
@@ -101,7 +101,7 @@ class JointFleets:
 
     @property
     def taken(self) -> Array:
-        """What they take of each pool (J,)."""
+        """Their use of each pool (J,)."""
         return np.asarray(np.sum([one.taken for one in self.columns], axis=0))
 
 
@@ -119,7 +119,7 @@ def solve_jointly(
     settings
         None for the defaults.
     say
-        Called with a sentence now and then.
+        Called with a progress message from time to time.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def solve_jointly(
 
 
 class _Search:
-    """One search: known fleets, the best answer, the bound."""
+    """One search: its known fleets, best answer and bound."""
 
     def __init__(self, members: tuple[Member, ...], pools: Pools, settings: JointSettings, say: Say) -> None:
         self._members, self._pools, self._settings, self._say = members, pools, settings, say
@@ -142,11 +142,11 @@ class _Search:
         self._best: tuple[Column, ...] | None = None
         self._first_price = np.zeros(len(self._most))
         self._penalty = self._penalties()
-        # A tenth of the gap for each fleet: the rest is for what whole fleets lose against parts of them.
+        # A tenth of the gap for each fleet: the rest is for what whole fleets lose against fractions of them.
         self._options = Options(gap=max(1e-4, 0.1 * settings.gap), time_limit_s=settings.time_limit_s)
 
     def run(self) -> JointFleets:
-        """Apart; then, if that does not fit, at prices."""
+        """Plan each service alone; if the fleets do not fit together, search with prices."""
         nothing = np.zeros(len(self._most))
         apart = self._priced(nothing)
         apart_per_h = np.array([one.cost for one in apart])
@@ -165,7 +165,7 @@ class _Search:
         self._check_budget()
         cost = sum(one.cost for one in self._best)
         taken = np.sum([one.taken for one in self._best], axis=0)
-        # A price is of what could be used if there were more; what is left over, or was never there, has none.
+        # A price means that more units would be used: pools with nothing used, or empty ones, have none.
         price = np.where((self._most > 0) & (taken > 0), self._best_price, 0.0)
         return JointFleets(
             columns=self._best,
@@ -176,7 +176,7 @@ class _Search:
         )
 
     def _penalties(self) -> Array:
-        """Price of what is taken beyond each pool (J,): more than any fleet would pay for it."""
+        """Price of the excess over each pool (J,): more than any fleet would pay for it."""
         highest = max(float(one.problem.cost.max()) for one in self._members)
         weight = np.array(
             [
@@ -188,7 +188,7 @@ class _Search:
         return np.asarray(_PENALTY * highest / np.maximum(weight, 1.0))
 
     def _priced(self, price: Array) -> list[Column]:
-        """Each service's cheapest fleet at some prices (J,), and the bound that they make."""
+        """The cheapest fleet of each service at prices (J,); raises the bound if they give a higher one."""
         total, found = -float(price @ self._most), []
         for one in self._members:
             left = self._deadline - time.monotonic()
@@ -204,7 +204,7 @@ class _Search:
         return found
 
     def _offer(self, columns: tuple[Column, ...]) -> bool:
-        """Take an answer if it fits into the pools and is cheaper."""
+        """Keep an answer if it fits into the pools and is cheaper."""
         if (np.sum([one.taken for one in columns], axis=0) > self._most + 1e-6).any():
             return False
         cost = sum(one.cost for one in columns)
@@ -213,14 +213,14 @@ class _Search:
         return True
 
     def _is_done(self) -> bool:
-        """Whether the answer is within the gap, measured at its own cost: a bound may be below 0."""
+        """Whether the answer is within the gap, relative to its own cost, since a bound may be below 0."""
         if self._best is None:
             return False
         cost = sum(one.cost for one in self._best)
         return bool(cost - self._bound <= self._settings.gap * cost + ROUNDING)
 
     def _settle_in_parts(self) -> None:
-        """Prices from services in parts of instances, each of which is a closed form; no bound of whole fleets yet."""
+        """Find prices with fractions of instances, in closed form for each service; gives no bound on whole fleets."""
         cost: list[list[float]] = [[] for _ in self._members]
         taken: list[list[Array]] = [[] for _ in self._members]
         price, best_price, best = np.zeros(len(self._most)), np.zeros(len(self._most)), -np.inf
@@ -241,7 +241,7 @@ class _Search:
         self._first_price = best_price
 
     def _settle(self) -> None:
-        """Whole fleets at the prices of a program over the known ones, until the gap is closed or prices settle."""
+        """Find whole fleets at the prices of a program over the known ones, until the gap closes or prices settle."""
         price = self._first_price
         for _ in range(_ROUNDS):
             before = self._known()
@@ -249,7 +249,7 @@ class _Search:
             found = self._in_parts()
             self._choose()
             if self._best is None and found.excess.sum() <= ROUNDING:
-                # Parts of fleets fit, whole ones do not yet: fleets of higher prices take less of the pools.
+                # Fractions of fleets fit, whole fleets do not yet: fleets at higher prices take less of the pools.
                 self._priced(_HIGHER * np.maximum(self._best_price, found.price))
                 self._choose()
             self._say(self._words())
@@ -279,7 +279,7 @@ class _Search:
         )
 
     def _choose(self) -> None:
-        """One known fleet for each service, by the program."""
+        """Choose one known fleet for each service, by the program."""
         cost, taken = self._arrays()
         left = max(0.05, min(0.1 * self._settings.time_limit_s, self._deadline - time.monotonic()))
         found = whole(cost, taken, self._most, self._penalty, gap=0.1 * self._settings.gap, time_limit_s=left)
@@ -288,7 +288,7 @@ class _Search:
             self._offer(tuple(columns))
 
     def _diversify(self) -> None:
-        """Fleets at other prices: the program can only combine what is known."""
+        """Add fleets at other prices: the program can only combine known fleets."""
         for multiple in _MULTIPLES:
             if self._is_done() or time.monotonic() > self._deadline:
                 return
@@ -296,7 +296,7 @@ class _Search:
             self._choose()
 
     def _replan(self) -> None:
-        """Each service again with what the others leave of the pools, and with a little more and less."""
+        """Plan each service again with what the others leave of the pools, and with a little more and less."""
         for _ in range(_REPLANNED):
             before = self._known()
             cost, taken = self._arrays()
@@ -325,7 +325,7 @@ class _Search:
                 return
 
     def _excess(self) -> Choice | None:
-        """The known fleets that lack least."""
+        """The known fleets with the smallest excess over the pools."""
         cost, taken = self._arrays()
         return whole(cost, taken, self._most, self._penalty, gap=0.0, time_limit_s=5.0)
 
@@ -334,7 +334,7 @@ class _Search:
         return now + max(0.05, _SHARE * (self._deadline - now))
 
     def _together(self) -> None:
-        """All services in one program."""
+        """Solve all services in one program."""
         found, bound = solve_together(
             self._members, self._most, self._best, gap=self._settings.gap, deadline=self._deadline
         )

@@ -20,13 +20,15 @@ from melange.plan.milp.milp import Block, Columns, Milp
 from melange.plan.problem import Positions, Problem
 from melange.workload.workload import Array
 
-# A load below this, in instances, gets a row of its own: ten times what the solver's tolerance of 1e-6 takes for none
-# at all. Smaller, and a bucket may be served by no instance: without such rows one of 48 random instances with thin
-# traffic has no plan that its check accepts. Larger costs rows: from 1e-7 to 1e-3 neither costs nor times differ there.
+# A load below this, in instances, gets a row of its own: it is ten times the tolerance of 1e-6 within which the solver
+# takes a load for zero. With a smaller value, a bucket may be served by no instance: without such rows one of 48 random
+# instances with thin traffic has no plan that passes its check. A larger value adds rows: from 1e-7 to 1e-3 neither
+# costs nor times differ there.
 _TINY_LOAD = 1e-5
-# Smaller loads, in replicas, are none in the load row: the rows above have them. HiGHS drops entries below 1e-9, and
-# from a given point it then called 319 optimal where 317 is feasible. Raised to this instead, they do not fit where a
-# fleet is full to the last. A hundred buckets this thin take a millionth of a replica, which is the solver's tolerance.
+# Loads below this, in replicas, are left out of the load row, since the rows above cover them. HiGHS drops entries
+# below 1e-9, and from a given start point it then called 319 optimal where 317 is feasible. If such loads were raised
+# to this value instead, they would not fit into a fleet that is completely full. A hundred buckets this thin take a
+# millionth of a replica, which is the solver's tolerance.
 _LEAST_ENTRY = 1e-8
 
 
@@ -38,9 +40,9 @@ def formulate(problem: Problem, *, scenarios: tuple[int, ...] = (), cuts: Array 
     problem
         What is to be planned.
     scenarios
-        Types whose loss the whole fleet must stand.
+        Types whose loss the whole fleet must survive.
     cuts
-        Weights (K, R) of cuts on the loads that the types take, which every fleet satisfies.
+        Weights (K, R) of cuts on the loads that the types take; every fleet satisfies them.
     """
     columns = _lay_out(problem, scenarios)
     blocks = [
@@ -85,7 +87,7 @@ def _lay_out(problem: Problem, scenarios: tuple[int, ...] = ()) -> Columns:
 
 
 def _needs_used(problem: Problem) -> bool:
-    """Whether some constraint counts types or binds a type only when it is used."""
+    """Whether some constraint counts types, or applies to a type only when it is used."""
     return bool(problem.max_types is not None or (problem.spare > 0).any() or (problem.least > 1).any())
 
 
@@ -137,7 +139,7 @@ def _tiny_load(problem: Problem, columns: Columns) -> Block:
 def _thin(
     problem: Problem, columns: Columns, *, block: int, lost: int = -1
 ) -> tuple[Positions, Positions, Positions, Array, Array]:
-    """Types with thin traffic; row, column and value of its shares; and their number by type, in whole slices.
+    """Types with thin traffic; row, column and value of the thin shares; and their number by type, in whole slices.
 
     All traffic of the ``lost`` type counts as thin.
     """
@@ -212,7 +214,7 @@ def _budget(problem: Problem, columns: Columns) -> Block:
 
 
 def _demand_cuts(problem: Problem, columns: Columns, weight: Array) -> Block:
-    """What the shares imply, said of the instances alone: sum_r w_r (1 - h) (p_r n_r - k_r u_r) >= 1."""
+    """Constraints of the shares, in terms of the instances alone: sum_r w_r (1 - h) (p_r n_r - k_r u_r) >= 1."""
     count, types = weight.shape
     row, column = np.repeat(np.arange(count), types), np.tile(np.arange(types), count)
     rows, columns_of, value = [row], [column], [(weight * problem.capacity).ravel()]
@@ -240,10 +242,10 @@ def _scenario_load(problem: Problem, columns: Columns, position: int) -> Block:
 
 
 def _scenario_tiny_load(problem: Problem, columns: Columns, position: int) -> Block:
-    """After the loss thin traffic still needs a replica, and all traffic of the lost type one that survives.
+    """After the loss thin traffic still needs a replica; all traffic of the lost type needs a surviving one.
 
-    All of it: its load row allows as much as the most instances carry, so that a binary "survives" of 1e-6, which the
-    solver takes for 0, lets more than thin traffic through.
+    The row covers all of that traffic, because its load row allows as much as the most instances carry: a binary
+    "survives" of 1e-6, which the solver takes for 0, would let more than thin traffic through.
     """
     types, row, column, value, count = _thin(problem, columns, block=position + 1, lost=columns.scenarios[position])
     is_lost = types == columns.scenarios[position]
@@ -259,7 +261,7 @@ def _scenario_tiny_load(problem: Problem, columns: Columns, position: int) -> Bl
 
 
 def _scenario_left(problem: Problem, columns: Columns, position: int) -> Block:
-    """What survives the loss is at least one replica: p_s n_s >= (K + 1) v_s."""
+    """If the type survives the loss, at least one replica is left: p_s n_s >= (K + 1) v_s."""
     lost = columns.scenarios[position]
     value = np.array([problem.replicas[lost], -(problem.spare_total + 1.0)])
     column = np.array([lost, columns.survivor + position])
@@ -267,7 +269,7 @@ def _scenario_left(problem: Problem, columns: Columns, position: int) -> Block:
 
 
 def _scenario_survivor(problem: Problem, columns: Columns, position: int) -> Block:
-    """With fewer replicas than the loss nothing is left: load of the lost type <= (1 - h) p_s N_s v_s."""
+    """If the type does not survive the loss, it carries nothing: load of the lost type <= (1 - h) p_s N_s v_s."""
     lost, pairs = columns.scenarios[position], len(columns.type_of)
     mine = np.flatnonzero(columns.type_of == lost)
     carried: Array = problem.load[lost, columns.bucket_of[mine]] / (problem.slices or 1)
@@ -333,7 +335,7 @@ def _variables(problem: Problem, columns: Columns) -> tuple[Array, Array, npt.ND
     upper[shares] = whole
     is_integer[shares] = False
     if problem.slices is not None:
-        # Whole slices are how requests are shared out day by day; once replicas are lost, in whatever way carries them.
+        # Requests are split in whole slices in normal operation; after a loss, any split that carries them will do.
         is_integer[columns.share : columns.share + len(columns.type_of)] = True
     if columns.served >= 0:
         cost[columns.served] = -1.0

@@ -1,4 +1,4 @@
-"""The one file that knows HiGHS: a program in arrays goes in, what was found and proven comes out."""
+"""The only file that uses HiGHS: a program in arrays goes in, the point found and the bound proven come out."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from melange.errors import SolverError
 from melange.plan.search_clock import STUCK_TIMES, count_linear, count_whole, is_by_work, pauses_within
 from melange.workload.workload import Array
 
-# Where a good point is known, looking for another by heuristics, and starting over, is time lost: two thirds of it in
-# one large run; 2 to 7 % on 40 random instances each of 60 buckets x 20 and 40 types (bench/instances.py).
+# If a good point is known, heuristics and restarts only cost time: two thirds of it in one large run; 2 to 7 % on 40
+# random instances each of 60 buckets x 20 and 40 types (bench/instances.py).
 _NO_HEURISTICS = {
     "mip_heuristic_effort": 0.0,
     "mip_heuristic_run_feasibility_jump": False,
@@ -23,18 +23,18 @@ _NO_HEURISTICS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LinearRows:
-    """A program in arrays, as far as a solver needs to know it: minimise cost x, A x and x within bounds.
+    """A program in arrays, as a solver needs it: minimise cost x, with A x and x within bounds.
 
     Parameters
     ----------
     cost, lower, upper
-        Of the variables (C,).
+        Cost and bounds of the variables (C,).
     row_lower, row_upper
-        Of the constraints (M,).
+        Bounds of the constraints (M,).
     start, row, value
-        A by columns.
+        The matrix A by columns.
     is_integer
-        Which variables are whole (C,); None for none.
+        Which variables are whole (C,); None if none are.
     """
 
     cost: Array
@@ -57,11 +57,11 @@ class Solved:
     status
         ``optimal`` (within the gap), ``infeasible`` or ``time limit``.
     x
-        The best point (C,); None where none was found.
+        The best point (C,); None if none was found.
     bound
         No point is better than this.
     row_dual, reduced_cost
-        Of an optimal linear program (M,), (C,); empty otherwise.
+        Duals and reduced costs of an optimal linear program (M,), (C,); empty otherwise.
     """
 
     status: str
@@ -92,16 +92,16 @@ def minimise(
     start
         A point to begin from (C,).
     heuristics
-        Whether to look for better points by other means than branching; a waste where a good one is known.
+        Whether to look for better points by other means than branching; not worthwhile if a good point is known.
     target
         A point that costs less than this ends the search.
 
     Raises
     ------
     SolverError
-        The solver failed, or stopped for a reason that is no answer.
+        The solver failed, or stopped for a reason that gives no answer.
     """
-    import highspy  # costs 60 ms, and only a plan needs it
+    import highspy  # the import takes 60 ms, and only a plan needs it
 
     is_whole = program.is_integer is not None and bool(program.is_integer.any())
     solver = _solver(
@@ -109,8 +109,8 @@ def minimise(
     )
     solver.setOptionValue("objective_target", target)
     if is_whole:
-        # HiGHS 1.15 calls 28.42 optimal where 0.88 is feasible once its presolve has seen loads of 1e-7 beside "used"
-        # rows; without presolve it is right, and as fast on these programs.
+        # HiGHS 1.15 calls 28.42 optimal where 0.88 is feasible, after its presolve has seen loads of 1e-7 beside
+        # "used" rows. Without presolve it is right, and as fast on these programs.
         solver.setOptionValue("presolve", "off")
     if not heuristics:
         for key, value in _NO_HEURISTICS.items():
@@ -131,7 +131,7 @@ def minimise(
 
 
 def _stopped_after(highspy: Any, solver: Any, most: float) -> list[None]:
-    """Let a mixed-integer program stop after a number of pauses, and not by the clock; the list has one entry for each.
+    """Let a mixed-integer program stop after a number of pauses instead of by the clock; the list gets one entry each.
 
     HiGHS pauses and asks whether to go on at each node, round of cuts and heuristic: at the same places in every run.
     """
@@ -147,16 +147,16 @@ def _stopped_after(highspy: Any, solver: Any, most: float) -> list[None]:
 
 
 def _solver(highspy: Any, *, time_limit_s: float, gap: float, seed: int) -> Any:
-    # highspy 1.16 prints who it is as it enables callbacks, before anything can tell it to be quiet; none is used.
+    # highspy 1.16 prints a banner when it enables callbacks, before output can be turned off; none of them is used.
     quiet = type("QuietHighs", (highspy.Highs,), {"enableCallbacks": lambda _: None})
     solver = quiet()
     options = {
         "output_flag": False,
-        "time_limit": max(time_limit_s, 1e-3),  # HiGHS refuses less than 0, which is what a deadline may have left
+        "time_limit": max(time_limit_s, 1e-3),  # HiGHS rejects values below 0, which a deadline may leave
         "mip_rel_gap": gap,
-        "mip_abs_gap": 1e-9,  # never met before the relative gap: its default of 1e-6 could be, by a very small service
+        "mip_abs_gap": 1e-9,  # never reached before the relative gap: a very small service could reach the default 1e-6
         "random_seed": seed,
-        "threads": 1,  # the same seed is to give the same plan, and callers run several plans at once
+        "threads": 1,  # the same seed must give the same plan, and callers run several plans at once
     }
     for key, value in options.items():
         solver.setOptionValue(key, value)
@@ -178,7 +178,7 @@ def _model(highspy: Any, program: LinearRows) -> Any:
 
 
 def _check(status: Any, highspy: Any, what: str) -> None:
-    """HiGHS returns errors and does not raise them."""
+    """HiGHS returns errors instead of raising them; raise them."""
     if status == highspy.HighsStatus.kError:
         raise SolverError(f"HiGHS could not {what}")
 
@@ -206,20 +206,20 @@ def _solved(highspy: Any, solver: Any, program: LinearRows) -> Solved:
 
 
 class PeakLoad:
-    """The lowest peak load of fleets, one after the other: a linear program that starts where the last one ended.
+    """The lowest peak load of fleets, one after another: a linear program that starts from the previous solution.
 
     minimise t: sum_r f_rb = 1, sum_b l_rb f_rb <= t C_r; C changes from fleet to fleet.
     """
 
     def __init__(self, load: Array) -> None:
-        """Set up for loads (R, B), infinite where a type cannot serve a bucket."""
+        """Set up for loads (R, B), infinite if a type cannot serve a bucket."""
         import highspy
 
         self._highspy = highspy
         self._types, self._buckets = load.shape
-        # A linear program of milliseconds: the limit counts the time of all fleets together, and must never end one.
+        # Each linear program takes milliseconds; the limit counts the time of all fleets and must never stop one.
         self._solver = _solver(highspy, time_limit_s=np.inf, gap=0.0, seed=0)
-        # As fast with presolve (8,000 fleets of 4 types), which minimise() has seen err.
+        # Presolve saves no time here (8,000 fleets of 4 types), and gave wrong answers in minimise().
         self._solver.setOptionValue("presolve", "off")
         self._able = np.isfinite(load)
         type_of, bucket_of = self._pair = np.nonzero(self._able)
@@ -242,8 +242,8 @@ class PeakLoad:
     def __call__(self, carried: Array) -> tuple[float, Array, Array]:
         """Peak of a fleet that takes ``carried`` (R,), and the duals of its load rows (R,) and cover rows (B,).
 
-        Infinite where a bucket finds no type: its cover row then has all the worth. The solver would not see it where
-        the bucket's load is below its tolerance.
+        The peak is infinite if a bucket has no type: its cover row then has the whole dual. The solver would not notice
+        if the bucket's load is below its tolerance.
         """
         lacking = ~self._able[carried > 0].any(axis=0)
         if lacking.any():
@@ -268,7 +268,7 @@ class PeakLoad:
             self._solver.changeColBounds(column, float(share[r]), float(share[r]))
 
     def shares(self) -> Array:
-        """The shares (R, B) of the last fleet, as the solver left them: within its tolerance."""
+        """The shares (R, B) of the last fleet as the solver left them, so exact only to its tolerance."""
         share = np.zeros((self._types, self._buckets))
         share[self._pair] = np.array(self._solution.col_value)[:-1]
         return share

@@ -1,4 +1,4 @@
-"""A program as text in the LP format, readable by people and by other solvers."""
+"""A program as text in the LP format, for people and for other solvers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from melange.plan.milp.milp import Milp
 
-# Entries of a line before it is broken: some 100 characters, which a person still reads.
+# Entries of a line before it is broken: about 100 characters, which people can still read.
 _PER_LINE = 6
 
 
@@ -14,7 +14,7 @@ def to_lp(milp: Milp) -> str:
     """The program in CPLEX LP format.
 
     Variables are n_type, u_type, f_type_bucket, theta, g_scenario_type_bucket, v_type; types and buckets are numbered
-    from 0, as the problem has them.
+    from 0, in the order of the problem.
     """
     program, names = milp.program, _variables(milp)
     rows: list[list[tuple[int, float]]] = [[] for _ in program.row_lower]

@@ -13,22 +13,22 @@ from melange.workload.workload import Array
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Columns:
-    """Where each variable stands.
+    """The position of each variable.
 
     Parameters
     ----------
     type_of, bucket_of
         Type and bucket of each share (P,): the pairs that are not forbidden.
     used
-        First of the R binaries "type is used"; -1 where no constraint needs them.
+        Position of the first of the R binaries "type is used"; -1 if no constraint needs them.
     share
-        First of the P shares; those of the scenarios follow in blocks of P.
+        Position of the first of the P shares; the shares of the scenarios follow in blocks of P.
     served
-        The share of traffic that is served (under a budget); -1 otherwise.
+        Position of the served share of traffic (under a budget); -1 otherwise.
     scenarios
-        Types whose loss the fleet must stand as a whole.
+        Types whose loss the fleet must survive as a whole.
     survivor
-        First of the binaries "this type keeps some replicas after the loss", one a scenario.
+        Position of the first of the binaries "this type keeps some replicas after the loss", one per scenario.
     count
         Number of variables.
     """
@@ -50,11 +50,11 @@ class Block:
     Parameters
     ----------
     name
-        What they say, in a word.
+        Name of the constraint.
     lower, upper
-        Of each row (M,).
+        Bounds of each row (M,).
     row, column, value
-        Entries of A (E,).
+        Entries of A as triplets (E,).
     """
 
     name: str
@@ -74,7 +74,7 @@ class Milp:
     program
         The arrays.
     columns
-        Where each variable stands.
+        Position of each variable.
     row_names
         Constraint function and how many rows it made, in order.
     """

@@ -18,11 +18,11 @@ from melange.plan.problem import Positions, Problem
 from melange.plan.search_clock import now_s
 from melange.workload.workload import Array
 
-# Told in a sentence how far a search has come.
+# Receives progress messages of a search.
 Say = Callable[[str], None]
 
 
-# A round adds losses that the last fleet does not stand, each type's at most once, or a little room. Fleets use a
+# Each round adds losses that the last fleet does not survive, each type's at most once, or a little slack. Fleets use a
 # handful of types, so a hundred rounds mean that the program and its check contradict each other.
 _MOST_ROUNDS = 100
 
@@ -32,26 +32,26 @@ class OutOfTimeError(SolverError):
 
 
 def out_of_time(options: Options) -> OutOfTimeError:
-    """The error of a search that found nothing in its time."""
+    """The error of a search that found nothing in time."""
     return OutOfTimeError(
         f"no plan was found within {options.time_limit_s:g} s", hint="allow more time with plan.time_limit_s"
     )
 
 
 def by_program(problem: Problem, options: Options, *, say: Say, deadline: float, known: Fleet | None = None) -> Fleet:
-    """The cheapest fleet, by the mixed-integer program; ``known`` is a good fleet to begin from."""
+    """The cheapest fleet by the mixed-integer program; ``known`` is a good fleet to start from."""
     scenarios: tuple[int, ...] = ()
     strict, bound = problem, floor_per_h(problem)
     for _ in range(_MOST_ROUNDS):
         milp = formulate(strict, scenarios=scenarios)
         start = None if known is None else start_point(strict, milp, known.instances, known.share)
-        # In slices a first fleet may be far off, and the solver's own heuristics find better ones.
+        # With slices the first fleet may be far from optimal, and the solver's own heuristics find better ones.
         outcome = run_program(milp, options, deadline, start, heuristics=start is None or problem.slices is not None)
         bound = max(bound, outcome.bound)
         assert outcome.x is not None
         fleet = fleet_of(problem, milp, outcome.x, bound=bound, status=outcome.status)
         if fleet is None:
-            # A load that the solver's tolerance let through; ask for twice the room that it takes.
+            # The solver's tolerance let an overload through: ask for twice the slack that it takes.
             strict = strict.with_changes(load=strict.load * (1 + 2 * TOLERANCE))
             continue
         missing = unsafe_losses(problem, fleet)
@@ -63,9 +63,9 @@ def by_program(problem: Problem, options: Options, *, say: Say, deadline: float,
 
 
 def start_point(problem: Problem, milp: Milp, count: Positions, share: Array | None = None) -> Array | None:
-    """The point of the program that stands for a fleet; None where the fleet does not carry the traffic.
+    """The point of the program that corresponds to a fleet; None if the fleet does not carry the traffic.
 
-    ``share`` (R, B) are shares that fit, where they are known.
+    ``share`` (R, B) are shares that fit, if they are known.
     """
     columns = milp.columns
     if columns.scenarios or columns.served >= 0:
@@ -83,7 +83,7 @@ def start_point(problem: Problem, milp: Milp, count: Positions, share: Array | N
 
 
 def fitting_shares(problem: Problem, count: Positions) -> Array | None:
-    """Shares (R, B) with which a fleet carries everything, in whole slices where asked for; None: none found."""
+    """Shares (R, B) with which a fleet carries everything, in whole slices if asked for; None if none were found."""
     carried = problem.carried(count)
     found = least_peak_shares(problem, carried)
     if found is None or found[1] > 1 + TOLERANCE:
@@ -97,7 +97,7 @@ def fitting_shares(problem: Problem, count: Positions) -> Array | None:
 def run_program(
     milp: Milp, options: Options, deadline: float, start: Array | None = None, *, heuristics: bool | None = None
 ) -> Solved:
-    """Solve a program until the deadline; heuristics are used where there is no start, if nothing else is said."""
+    """Solve a program until the deadline; by default, heuristics are used only if there is no start."""
     left = deadline - now_s()
     outcome = minimise(
         milp.program,
@@ -115,7 +115,7 @@ def run_program(
 
 
 def fleet_of(problem: Problem, milp: Milp, x: Array, *, bound: float, status: str, served: float = 1.0) -> Fleet | None:
-    """The fleet that a point of the program stands for, its shares tidied; None where rounding broke it."""
+    """The fleet of a point of the program, its shares tidied; None if rounding broke a constraint."""
     count = np.round(x[: len(problem.cost)]).astype(np.int64)
     share = _shares(problem, milp, x, 0, problem.carried(count), served)
     after_loss = {
@@ -129,9 +129,9 @@ def fleet_of(problem: Problem, milp: Milp, x: Array, *, bound: float, status: st
 
 
 def _shares(problem: Problem, milp: Milp, x: Array, block: int, carried: Array, served: float) -> Array | None:
-    """Shares (R, B) of one block: of the lowest peak load, or the whole slices that the solver chose.
+    """Shares (R, B) of one block: those of the lowest peak load, or the whole slices that the solver chose.
 
-    After a loss, in the blocks past the first, shares need not be whole slices.
+    After a loss (the blocks past the first), shares need not be whole slices.
     """
     if problem.slices is None or block > 0:
         found = least_peak_shares(problem, carried, served)
@@ -144,7 +144,7 @@ def _shares(problem: Problem, milp: Milp, x: Array, block: int, carried: Array, 
 
 
 def unsafe_losses(problem: Problem, fleet: Fleet, served: float = 1.0) -> list[int]:
-    """Used types whose loss the fleet has not been asked to stand yet, and does not."""
+    """Used types whose loss the fleet does not survive, and has not been asked to survive yet."""
     if problem.spare_total == 0:
         return []
     unsafe = []

@@ -11,26 +11,26 @@ from melange.plan.problem import Problem
 from melange.plan.search_clock import now_s
 from melange.workload.workload import Array, Mask
 
-# Figures below: CPU time on 100 random instances of 60 buckets x 4 types in 8 slices (bench/instances.py).
+# The figures below are CPU time on 100 random instances of 60 buckets x 4 types in 8 slices (bench/instances.py).
 
-# Moves after which a repair counts as stuck: each relieves the overload, and a repair that takes more creeps. From 20
-# to 400 nothing differs.
+# Moves after which a repair counts as stuck: each move relieves the overload, and a repair that takes more moves makes
+# too little progress. From 20 to 400 nothing differs.
 _MOST_MOVES = 200
-# Part of its capacity by which a type may be overloaded: rounding of sums. Any more, and slices would be counted as
+# Fraction of its capacity by which a type may be overloaded: the rounding of sums. With more, slices would count as
 # fitting that do not.
 _ROOM = 1e-9
-# Relief smaller than this, in replicas, is rounding, and would let a repair go round in circles. 1e-9: no difference.
+# Relief smaller than this, in replicas, is rounding, and would let a repair go in circles. 1e-9: no difference.
 _LEAST_RELIEF = 1e-13
-# What a solver leaves of a whole number of slices.
+# A solver's error in a whole number of slices.
 _WHOLE = 1e-6
-# The exact question is asked of the solver once the quick ways have failed [s]: whether slices fit at all is a packing,
-# and may take for ever. With 2 s one instance stayed unproven, 0.01 % more expensive, and all took 0.75 times the time
-# in sum.
+# Time limit of the exact question to the solver, once the quick ways have failed [s]: whether slices fit at all is a
+# packing problem, and may take forever. With 2 s one instance stayed unproven, 0.01 % more expensive, and all took 0.75
+# times the time in sum.
 _EXACT_TIME_S = 10.0
 
 
 def sliced(problem: Problem, share: Array, carried: Array, deadline: float) -> tuple[Array | None, bool]:
-    """Shares (R, B) in whole slices that fit into ``carried`` (R,), near ``share``; and is the answer certain."""
+    """Shares (R, B) in whole slices that fit into ``carried`` (R,), near ``share``; and if the answer is certain."""
     quick = quickly_sliced(problem, share, carried)
     if quick is not None:
         return quick, True
@@ -41,7 +41,7 @@ def sliced(problem: Problem, share: Array, carried: Array, deadline: float) -> t
 def quickly_sliced(problem: Problem, share: Array, carried: Array) -> Array | None:
     """Shares (R, B) in whole slices that fit into ``carried`` (R,), by rounding and moving slices; None: none found."""
     quick = _repaired(problem, _rounded(problem, share), carried)
-    # Without the dive the solver is asked more often: 1.34 times the time in sum.
+    # Without the dive, the solver is needed more often: 1.34 times the time in sum.
     return quick if quick is not None else _dived(problem, carried)
 
 
@@ -56,9 +56,9 @@ def whole_buckets(problem: Problem, carried: Array) -> Array | None:
 
 
 def _dived(problem: Problem, carried: Array) -> Array | None:
-    """Round one split bucket after the other, the heaviest first, the shares of the others solved again each time.
+    """Round one split bucket after another, the heaviest first, and solve the shares of the others again each time.
 
-    The thinnest buckets are left for the end, where their rounding costs next to nothing.
+    The thinnest buckets come last, because rounding them costs next to nothing.
     """
     used = np.flatnonzero(carried > 0)
     load, whole = problem.load[used], problem.slices or 1
@@ -121,7 +121,7 @@ def _rounded(problem: Problem, share: Array) -> Array:
 
 
 def _repaired(problem: Problem, slices: Array, carried: Array) -> Array | None:
-    """Move slices one at a time, or exchange two, from the most overloaded type to where they fit best; None: stuck."""
+    """Move or exchange single slices from the most overloaded type to where they fit best; None if stuck."""
     whole = problem.slices or 1
     each = np.where(np.isfinite(problem.load), problem.load, 0.0) / whole
     able = np.isfinite(problem.load) & (carried > 0)[:, None]
@@ -145,7 +145,7 @@ def _repaired(problem: Problem, slices: Array, carried: Array) -> Array | None:
 
 
 def _move(each: Array, able: Mask, slices: Array, over: Array, source: int) -> tuple[int, int, int] | None:
-    """The slice of ``source`` whose move to another type relieves most: target, bucket; None where none relieves."""
+    """The slice of ``source`` whose move to another type relieves most: target, bucket; None if none relieves."""
     now = np.maximum(over, 0.0)
     gain = now[source] - np.maximum(over[source] - each[source], 0.0)
     gain = gain - np.maximum(over[:, None] + each, 0.0) + now[:, None]

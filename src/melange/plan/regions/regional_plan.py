@@ -1,4 +1,4 @@
-"""The noun of a plan over regions: each region's plan, and which origin's requests go where."""
+"""The plan over regions: each region's plan, and the flow of requests from origins to regions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from melange.files import Json, dump_document, read_as, write_document
 from melange.plan.plan import Plan
 from melange.records import mapping, number, records
 
-# How far what is said twice may be apart.
+# Tolerance between redundant values.
 _ROUNDING = 1e-6
 
 
@@ -22,15 +22,15 @@ class Flow:
     Parameters
     ----------
     origin, region
-        Where they come from, and where they go.
+        Where the requests come from, and where they go.
     flow_fraction
         Share of the origin's requests, 0-1.
     request_rate
-        How many [1/s].
+        Rate of these requests [1/s].
     round_trip_s
-        The way there and back [s].
+        Round trip between origin and region [s].
     egress_per_h
-        What is paid for what leaves the region [USD/h].
+        Cost of the data that leaves the region [USD/h].
     """
 
     origin: str
@@ -48,10 +48,10 @@ class RegionalPlan:
     Parameters
     ----------
     plans
-        By region, of those that serve anything: the fleet, for what all origins send there, within the SLO less the
-        longest way that any of it takes.
+        Plan by region, for regions that serve anything: its fleet serves all requests that origins send there, within
+        the SLO minus the longest round trip among them.
     flows
-        Which origin's requests go where.
+        Which region serves which origin's requests.
     bound_per_h
         No fleets of all regions cost less, egress included, under the closed form [USD/h].
     solve_s
@@ -81,17 +81,17 @@ class RegionalPlan:
 
     @property
     def egress_per_h(self) -> float:
-        """What is paid for what leaves all regions [USD/h]."""
+        """Cost of the data that leaves all regions [USD/h]."""
         return float(sum(one.egress_per_h for one in self.flows))
 
     @property
     def cost_per_h(self) -> float:
-        """Of all regions, egress included [USD/h]."""
+        """Cost of all regions, egress included [USD/h]."""
         return float(sum(plan.cost_per_h for plan in self.plans.values())) + self.egress_per_h
 
     @property
     def holds(self) -> bool | None:
-        """Whether every region's plan was shown to meet its SLO; None where nothing was simulated."""
+        """Whether every region's plan was shown to meet its SLO; None if nothing was simulated."""
         held = [plan.holds for plan in self.plans.values()]
         return None if None in held else all(held)
 

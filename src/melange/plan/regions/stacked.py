@@ -1,8 +1,8 @@
 """Traffic by origin as one planning question: the sizes of each origin are rows of their own.
 
-What a replica type carries of an origin's requests is what it carries within what the way leaves of the SLO, so rates
-differ by origin. Stacked, origins are more sizes to the solvers, and all that holds of them holds here. What leaves a
-region is paid by the byte: where that price differs, a program with a cost for each share decides.
+The rate of a replica type for an origin's requests is its rate under the SLO minus the round trip, so rates differ by
+origin. Stacked, origins are just more sizes to the solvers, and everything true of sizes is true of them. Data that
+leaves a region is paid by the byte: if that price differs, a program with a cost for each share decides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from melange.profile.profile import Profile, ReplicaType
 from melange.units import S_PER_H
 from melange.workload.workload import Array, Buckets, Workload
 
-# How much a second of the way counts beside the cost of a fleet, among shares that cost the same: next to nothing.
+# Weight of a second of round trip beside the cost of a fleet, among shares that cost the same: next to nothing.
 _WAY = 1e-6
 
 
@@ -40,7 +40,7 @@ class RegionalFleet:
     share
         Fraction of each origin's sizes that goes to each type (R, K, I, O), 0-1.
     cost_per_h, egress_per_h
-        What the instances cost, and what leaves the regions [USD/h].
+        Cost of the instances, and of the data that leaves the regions [USD/h].
     bound_per_h
         No fleet costs less, egress included [USD/h].
     """
@@ -60,11 +60,11 @@ def stacked(types: tuple[ReplicaType, ...], options: Options, rates: Array, spee
     types
         Replica types of all regions (R).
     options
-        Of the plan.
+        Options of the plan.
     rates
         Arrivals per second by origin and size (K, I, O) [1/s].
     speed
-        Highest rate of each origin's sizes on one replica (R, K, I, O) [1/s]; 0 where it may not, or cannot, serve it.
+        Highest rate of each origin's sizes on one replica (R, K, I, O) [1/s]; 0 if it may not, or cannot, serve them.
     """
     origins, inputs, outputs = rates.shape
     buckets = Buckets.ordinal(origins * inputs, outputs)
@@ -86,14 +86,14 @@ def stacked(types: tuple[ReplicaType, ...], options: Options, rates: Array, spee
 def cheapest_in_regions(
     types: tuple[ReplicaType, ...], options: Options, rates: Array, speed: Array, egress: Array, way_s: Array
 ) -> RegionalFleet:
-    """The cheapest instances of all regions, and which requests go where.
+    """The cheapest instances of all regions, and the flow of requests from origins to regions.
 
     Parameters
     ----------
     types, options, rates, speed
-        As of :func:`stacked`.
+        As in :func:`stacked`.
     egress
-        What one request costs that leaves the region of a type (R, K, I, O) [USD].
+        Cost of the data of one request that leaves the region of a type (R, K, I, O) [USD].
     way_s
         The round trip of each origin to the region of each type (R, K) [s].
 
@@ -102,7 +102,7 @@ def cheapest_in_regions(
     InfeasibleError
         No fleet within the limits carries everything.
     SolverError
-        An answer that fails its own check.
+        The answer fails its own check.
     """
     whole = stacked(types, options, rates, speed)
     plan = solve(whole)
@@ -131,7 +131,7 @@ def cheapest_in_regions(
 
 
 def _differs(problem: Problem, paid: Array) -> bool:
-    """Whether what leaves costs more from one region than from another."""
+    """Whether egress costs more from one region than from another."""
     able = np.isfinite(problem.load)
     least = np.where(able, paid, np.inf).min(axis=0)
     return bool((np.where(able, paid - least, 0.0) > ROUNDING * float(problem.cost.min())).any())
@@ -142,7 +142,7 @@ def _least(problem: Problem, paid: Array) -> float:
 
 
 def _rows(problem: Problem, extra: Sequence[Array], count: Array | None) -> tuple[LinearRows, Positions, Positions]:
-    """Columns: instances (R) unless they are given, then shares; and the types and cells of the shares.
+    """A program and the types and cells of its shares; columns: instances (R) unless they are given, then shares.
 
     ``extra`` are the costs of instances and of shares (R,), (R, B).
     """
@@ -180,7 +180,7 @@ def _rows(problem: Problem, extra: Sequence[Array], count: Array | None) -> tupl
 
 
 def _with_egress(problem: Problem, paid: Array, known: Array, gap: float, limit_s: float) -> tuple[Array, float]:
-    """Instances with which they and what leaves cost least, and what no fleet costs less than."""
+    """Instances with the least cost including egress, and a lower bound on that cost."""
     program, type_of, cell_of = _rows(problem, (problem.cost, paid), None)
     begin = _nearest(problem, paid, np.zeros_like(paid), known)
     began = time.monotonic()
@@ -192,7 +192,7 @@ def _with_egress(problem: Problem, paid: Array, known: Array, gap: float, limit_
 
 
 def _nearest(problem: Problem, paid: Array, way: Array, count: Array) -> Array:
-    """Shares (R, B) under which least is paid for what leaves; among those, the ones with the shortest ways."""
+    """Shares (R, B) with the least egress cost; among these, the ones with the shortest round trips."""
     scale = max(float(problem.cost @ count), 1e-9) / max(float(way.sum()), 1e-9)
     program, type_of, cell_of = _rows(problem, (problem.cost, paid + _WAY * scale * way), count * (1 + 1e-9))
     found = minimise(program)
@@ -209,7 +209,7 @@ def check(problem: Problem, count: Array, share: Array) -> None:
     Raises
     ------
     SolverError
-        It does not: a bug, and better here than in production.
+        It does not: a bug, which must not reach production.
     """
     faults = list(broken_limits(problem, count.astype(np.int64)))
     if (np.abs(share.sum(axis=0) - 1) > TOLERANCE).any() or (share < 0).any():

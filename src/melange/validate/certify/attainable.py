@@ -1,7 +1,7 @@
 """Upper bound for any fleet: the share of requests that meet the SLO alone on an idle replica.
 
 A request that misses its limits alone on an idle replica of every allowed type misses them in every fleet of those
-types, however many replicas are rented. So a target above that share is not searched for: the search is for less.
+types, however many replicas are rented. So the search does not aim for a target above that share, but for a lower one.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Attainable:
     share
         Share of the requests that meet every limit alone on some allowed type, 0-1.
     high
-        Upper end of its 95 % interval, as other requests of the same sizes may say.
+        Upper end of its 95 % interval, because other requests of the same sizes may differ.
     why
-        What keeps the others from it, one sentence each, the most frequent first.
+        Why the other requests miss, one sentence each, the most frequent reason first.
     excess
-        By how much each of the others misses, its largest metric over the limit on the type that comes closest (M,).
+        How much each of the other requests misses: largest metric over the limit on the type that comes closest (M,).
     exceeded
-        The metrics whose limits some of the others exceed on that type.
+        The metrics whose limits some of the other requests exceed on that type.
     """
 
     share: float
@@ -54,7 +54,7 @@ class Attainable:
     def lifted_by(self, target: float) -> float:
         """Factor on the ``exceeded`` limits that would make a target feasible.
 
-        Infinite where it never is.
+        Infinite if no factor does.
         """
         if target <= self.share:
             return 1.0
@@ -64,9 +64,9 @@ class Attainable:
 
 
 def attainable(question: Question, slo: Slo, arrivals: Sequence[Arrivals]) -> Attainable:
-    """The bound for requests of these sizes, taken one by one, so that their times do not matter.
+    """The bound for requests of these sizes, each taken alone, so that their arrival times do not matter.
 
-    It is 1 where the steps of an allowed type that serves anything are not known.
+    It is 1 if the steps of an allowed type that serves anything are not known.
     """
     inputs = np.concatenate([one.input_tokens for one in arrivals]).astype(float)
     outputs = np.concatenate([one.output_tokens for one in arrivals]).astype(float)
@@ -98,7 +98,7 @@ def _cached(arrivals: Arrivals) -> Array:
 
 
 def _engines(question: Question) -> tuple[Engine | None, ...]:
-    """The distinct engines of the allowed types; None where the engine of one that serves anything is not known."""
+    """The distinct engines of the allowed types; None if the engine of a type that serves anything is not known."""
     allowed, serves = allowed_types(question), question.profile.max_request_rate.max(axis=(1, 2)) > 0
     engines = question.profile.engines or (None,) * len(allowed)
     return tuple(dict.fromkeys(engines[r] for r in np.flatnonzero(allowed) if engines[r] or serves[r]))
@@ -107,12 +107,12 @@ def _engines(question: Question) -> tuple[Engine | None, ...]:
 def limit_ratios(
     engine: Engine, limits: Mapping[str, float | Array], inputs: Array, outputs: Array, cached: Array
 ) -> Array:
-    """Each limited metric over its limit (M, N) for requests alone on a replica; infinite where it cannot hold them.
+    """Each limited metric over its limit (M, N) for requests alone on a replica; infinite if it cannot hold them.
 
-    A limit is one for all, or one for each request (N,) [s].
+    A limit is one number for all requests, or one for each request (N,) [s].
     """
     if engine.cost.batch_power < 0:
-        # Measured corrections may make the steps of larger batches shorter: a bound takes the shortest.
+        # Measured corrections may shorten the steps of larger batches: a bound takes the shortest steps.
         engine = replace(engine, cost=replace(engine.cost, least_batch=engine.cost.most_batch))
     values = metrics_s(*idle_times_s(engine, inputs, outputs, cached), outputs)
     ratio = np.stack([values[metric] / limit for metric, limit in limits.items()])
@@ -126,7 +126,7 @@ def _fits(engine: Engine, tokens: Array) -> Mask:
 
 
 def _why(slo: Slo, ratio: Array, count: int) -> tuple[str, ...]:
-    """What keeps requests from the SLO where they come closest to it (M, N), of ``count`` requests in all."""
+    """Why requests miss the SLO on the types that come closest (M, N), of ``count`` requests in total."""
     unfit = np.isinf(ratio).any(axis=0)
     found = [(int(unfit.sum()), "fit on no allowed type")]
     for metric, values in zip(slo.limits, ratio[:, ~unfit], strict=True):

@@ -1,10 +1,10 @@
-"""A cost below which no fleet holds, whatever it is made of and however requests are balanced.
+"""A cost below which no fleet holds, whatever its types are and however requests are balanced.
 
-A request meets its limits only if its tokens come fast enough. So the steps that it runs in must be short on average,
-which limits how many requests run beside it, and with them the rate of a replica. Requests that may miss under the
-target need no short steps, but they take replica time too. A linear program finds the fewest replicas for both: some
-types serve a size within the limits, others serve it late. Waiting and chance cost more and are left out, so a fleet at
-the bound may still miss. Loads of sizes do not add up exactly, so replicas are assumed to serve more than loads say.
+A request meets its limits only if its tokens come fast enough. So its steps must be short on average, which limits how
+many requests run beside it, and with them the rate of a replica. Requests that may miss under the target need no short
+steps, but they take replica time too. A linear program finds the fewest replicas for both: some types serve a size
+within the limits, others serve it late. Queueing and randomness cost more and are left out, so a fleet at the bound may
+still miss. Loads of sizes do not add up exactly, so replicas are assumed to carry more than the sum of loads says.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from melange.validate.certify.thinning import with_types, worth_types
 from melange.validate.certify.throughput import ANY_S, at_full_throughput, rates_under
 from melange.workload.workload import Array, Workload
 
-# What replicas are taken to carry, over what loads that add up say. Of 170 drawn fleets of one type that were smaller
-# than the bound at 1, five held in simulation, the smallest at 0.86 of it (tests/validate/test_bound.py draws them); at
-# 1.2 none of 336 others did. Less, and the bound refuses fleets that hold; more, and it says less.
+# Assumed capacity of replicas over the capacity that summed loads give. Of 170 drawn fleets of one type that were
+# smaller than the bound at 1, five held in simulation, the smallest at 0.86 of it (tests/validate/test_bound.py draws
+# them); at 1.2 none of 336 others did. With less, the bound rejects fleets that hold; with more, it is weaker.
 _CARRIED = 1.2
-# Relative gap of the program in whole instances, whose bound stays valid; less takes longer. A judgment.
+# Relative gap of the program in whole instances; its bound is valid at any gap. Less takes longer. Chosen by judgment.
 _GAP = 0.01
-# The bound is told below itself by this much: what a linear program may be wrong by.
+# The bound is lowered by this much, the possible error of a linear program.
 _ROUNDING = 1e-6
 
 
 def least_cost(question: Question, slo: Slo, target: float) -> float | None:
-    """The cost that no fleet holds below [USD/h], as far as loads add up; None: not known.
+    """A lower bound on the cost of fleets that hold [USD/h], as far as loads add up; None if not known.
 
     Parameters
     ----------
     question
-        What is planned.
+        The question to plan for.
     slo
-        What requests must meet.
+        The SLO of the requests.
     target
         Share of the requests that must meet it, 0-1.
     """
@@ -55,7 +55,7 @@ def least_cost(question: Question, slo: Slo, target: float) -> float | None:
 
 
 def _in_instances(loosest: Question) -> float | None:
-    """The least cost of whole instances that keep up with the traffic, limits aside."""
+    """The least cost of whole instances that keep up with the traffic, without limits on times."""
     asked = loosest.with_options(headroom=0.0, gap=_GAP)
     try:
         return solve(with_types(asked, worth_types(asked))).bound_per_h
@@ -64,9 +64,9 @@ def _in_instances(loosest: Question) -> float | None:
 
 
 def _in_time(question: Question, full: Array, slo: Slo, target: float) -> float | None:
-    """The least cost of parts of instances by which a share of the requests is in time, and the rest is served."""
+    """The least cost of fractions of instances that serve a share of the requests in time, and the others late."""
     workload, profile = question.workload, question.profile
-    # The first token may be late: that bounds nothing here.
+    # The first token may be late: it gives no bound here.
     fast = np.minimum(_CARRIED * rates_under(question, {"tpot": _token_limit(slo, workload)[None]}), full)
     price_of: dict[Engine, float] = {}
     row_of: dict[Engine, int] = {}
@@ -121,7 +121,7 @@ def _may_miss(slo: Slo, workload: Workload, target: float) -> float:
 
 
 def _token_limit(slo: Slo, workload: Workload) -> Array:
-    """The most time between two tokens of a request that meets every limit, of the shortest of each size (I, O) [s]."""
+    """The longest time between two tokens within every limit, for the shortest request of each size (I, O) [s]."""
     edges = np.array([0, *workload.buckets.output_edges[:-1]], float)
     outputs = np.broadcast_to(edges + 1.0, workload.request_rate.shape)
     with np.errstate(divide="ignore"):

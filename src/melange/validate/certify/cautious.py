@@ -1,9 +1,9 @@
-"""Plans that hold with a wanted chance, by simulation.
+"""Plans that hold with a requested chance, by simulation.
 
-A plan is certified on steps that are slower than estimated by the same number of standard deviations on every type.
-The chance that it holds is that of drawn step times (:mod:`melange.validate.certify.margin`). All types at that place
-of their intervals together are a cautious reading: errors of different accelerators partly cancel, whole instances
-leave room. So where the chance is larger than what was asked for, fewer deviations are tried.
+A plan is certified on steps that are slower than estimated by the same number of standard deviations on every type. Its
+chance to hold comes from drawn step times (:mod:`melange.validate.certify.margin`). Moving all types together is
+cautious: errors of different accelerators partly cancel, and whole instances leave slack. So if the chance is larger
+than requested, fewer deviations are tried.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from melange.validate.certify.headroom import as_asked
 from melange.validate.certify.judge import Judge
 from melange.validate.certify.margin import with_margin
 
-# What a chance may be short of or above the one that was asked for: what it is known to.
+# Accepted difference between the chance of a plan and the requested one: chances are known only to this.
 _KNOWN_TO = 0.02
-# Searches for a plan, the first included. More find chances nearer to the one asked for; whole instances are the grain
-# of small fleets either way. A judgment.
+# Most searches for a plan, including the first. More find chances nearer to the requested one; in small fleets whole
+# instances limit this either way. Chosen by judgment.
 _MOST_SEARCHES = 3
-# Least and most change of the number of deviations from one search to the next. A judgment.
+# Least and largest change of the number of deviations from one search to the next. Chosen by judgment.
 _LEAST, _LARGEST = 0.25, 2.0
 
 
@@ -37,14 +37,14 @@ def at_chance(asked: Question, search: Callable[[Question], tuple[Plan, Judge]])
     Parameters
     ----------
     asked
-        With a confidence.
+        A question with a confidence.
     search
         Certifies a question on the steps of its profile.
 
     Raises
     ------
     InfeasibleError
-        As of the search, on steps as slow as the confidence says.
+        The search found no plan on steps as slow as the confidence requires.
     """
     confidence = asked.options.confidence
     assert confidence is not None
@@ -64,7 +64,7 @@ def at_chance(asked: Question, search: Callable[[Question], tuple[Plan, Judge]])
 
 
 def _next(wanted: float, known: list[tuple[float, float]]) -> float:
-    """Deviations to plan on next, from pairs of deviations planned on and those that the plan held."""
+    """Deviations to plan for next, from pairs of deviations planned for and deviations that the plan survived."""
     below = [d for d, held in known if held < wanted]
     above = [d for d, held in known if held >= wanted]
     if below and above:
@@ -75,7 +75,7 @@ def _next(wanted: float, known: list[tuple[float, float]]) -> float:
 
 
 def plan_at(asked: Question, deviations: float, search: Callable[[Question], tuple[Plan, Judge]]) -> Plan:
-    """The plan that is certified on slower steps, as the answer to the question, with its margin."""
+    """The plan certified on slower steps, as the answer to the question, with its margin."""
     slower = replace(asked, profile=_slowed(asked.profile, deviations)).with_options(confidence=None)
     found, judge = search(slower)
     restated = as_asked(found, _with_found_rates(_same_types(asked, found), found))
@@ -86,7 +86,7 @@ def plan_at(asked: Question, deviations: float, search: Callable[[Question], tup
 
 
 def _slowed(profile: Profile, deviations: float) -> Profile:
-    """The profile with steps that many deviations slower, and rates at that place of their intervals."""
+    """The profile with steps slower by this many deviations, and rates at that quantile of their intervals."""
     rates = at_quantile(profile, np.full(len(profile.replica_types), deviations))
     engines = tuple(one and one.scaled(float(factor_at(one, deviations))) for one in profile.engines)
     why = "too uncertain at this confidence; measure it"
@@ -94,7 +94,7 @@ def _slowed(profile: Profile, deviations: float) -> Profile:
 
 
 def _same_types(asked: Question, found: Plan) -> Question:
-    """The question with the second pools that the plan found has."""
+    """The question with the second pools of the plan that was found."""
     from melange.validate.certify.second_pools import with_pools
 
     names = [one.name for one in asked.profile.replica_types]
@@ -103,10 +103,10 @@ def _same_types(asked: Question, found: Plan) -> Question:
 
 
 def _with_found_rates(asked: Question, found: Plan) -> Question:
-    """The question with the rates of a plan where it serves what types are too slow or too uncertain for.
+    """The question with the rates of a plan for sizes that are too slow or too uncertain for the types that serve them.
 
-    Some sizes may miss (:mod:`~melange.validate.certify.tolerance`), and fewer deviations leave rates where the
-    confidence alone leaves none.
+    Some sizes may miss (:mod:`~melange.validate.certify.tolerance`), and with fewer deviations some rates are above 0
+    that are 0 at the confidence itself.
     """
     profile = asked.profile
     is_patched = (found.share > 0) & (asked.at_confidence().profile.max_request_rate <= 0)

@@ -1,23 +1,23 @@
 """Certify: plan, simulate, and rent exactly what the SLO needs.
 
-A plan rests on loads that add up and on limits on the mean. Simulation shows where that falls short, and where it
-leaves room. A *factor* on the rate of each replica type and bucket (R, I, O) is what is adjusted: below 1 it is
-headroom, above 1 the simulation has shown that a replica carries more than the sum of its loads says.
+A plan rests on loads that add up and on limits on the mean. Simulation shows where that is not enough, and where it
+leaves slack. The search adjusts a *factor* on the rate of each replica type and bucket (R, I, O): below 1 it is
+headroom; above 1, the simulation has shown that a replica carries more than the sum of its loads says.
 
-1. What no fleet can reach is not asked for, and sizes that the target allows to miss may be carried late.
-2. Single types: the smallest fleet of each that may be the cheapest, which says what its replicas carry.
-3. Mixes, from those factors. Up: while too many requests miss, factors of types where they miss are lowered, and
-   prompts that miss even alone on a type are taken from it. Down: all factors are raised together until a plan fails,
-   by bisection; then those of each type by itself. Several passes among other types find other mixes.
-4. Where the fleet is small, the steps from one instance to the next are large, and cheaper fleets are tried one by one,
-   prompts moved between their types where that lets more requests meet the SLO.
-5. Two pools of one type, long prompts kept away from short ones, where that needs fewer instances.
-6. Proofs, on requests that nothing was chosen by; of every type the largest fleet that costs less gets one too, unless
-   it surely misses, so that no answer costs more than a single type that the same runs certify.
+1. A target that no fleet can reach is lowered, and sizes that the target allows to miss may be served late.
+2. Single types: the smallest fleet of each type that may be the cheapest; it shows what the type's replicas carry.
+3. Mixes, starting from these factors. Up: while too many requests miss, factors of types where they miss are lowered,
+   and prompts that miss even alone on a type are taken from it. Down: all factors are raised together until a plan
+   fails, by bisection; then those of each type alone. Several passes among other types find other mixes.
+4. If the fleet is small, the steps from one instance to the next are large: cheaper fleets are tried one by one, and
+   prompts are moved between their types if more requests then meet the SLO.
+5. Two pools of one type, which keep long prompts away from short ones, if that needs fewer instances.
+6. Proofs, on requests that no choice used. The largest cheaper fleet of every type gets one too, unless it surely
+   misses, so that no answer costs more than a single type that the same runs certify.
 7. By how much steps may be slower than estimated (``margin``); with confidence, plans on slower steps (``cautious``).
 
-All plans of a search meet the same requests, so that two of them differ in nothing else. Of many plans the one that
-looks best owes part of that to luck: what a certificate says was seen on others; where it fails the search goes on.
+All plans of a search meet the same requests, so that two plans differ in nothing else. The best of many plans owes part
+of its result to luck: a certificate is for other requests, and if its proof fails the search goes on.
 """
 
 from __future__ import annotations
@@ -66,21 +66,21 @@ from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Array, Mask, Workload
 
-# Figures below are from the twelve cases of bench/certify.py at 4 requests a second, where nothing else is said. CPU
+# The figures below are from the twelve cases of bench/certify.py at 4 requests a second, unless stated otherwise. CPU
 # times are known to a tenth.
 
-# What types that were not tried are taken to carry, over the median of those that were. More, and mixes begin with
-# types that carry less than that; less, and such types stay out of the first mixes. 1: one of twelve plans costs 7 %
+# Assumed capacity of types that were not tried, over the median of those that were. With more, mixes begin with types
+# that carry less than assumed; with less, such types stay out of the first mixes. 1: one of twelve plans costs 7 %
 # less; 1.5: one 2 % less, one 10 % more.
 _BETTER = 1.2
-# Searches for a mix: how many types a size may go to, and how fast headroom is added. Each finds other mixes, and stops
-# where it can find none cheaper. What they find is partly luck: other passes than these changed single services of
-# bench/services by up to 38 %, either way. In the twelve cases the first alone finds the same plans.
+# Passes of the search for a mix: the number of types that a size may go to, and the speed of adding headroom. Each pass
+# finds other mixes, and stops if it finds none cheaper. The result is partly luck: other passes than these changed
+# single services of bench/services by up to 38 %, either way. In the twelve cases the first alone finds the same plans.
 _PASSES = ((2, 1.0), (3, 0.7), (3, 0.5), (6, 0.7))
-# No further pass is begun once they have taken this CPU time [s], about: with small fleets of many types programs take
-# long, and fleets are tried one by one all the same. A judgment.
+# No further pass begins after about this much CPU time [s]: programs for small fleets of many types take long, and
+# fleets are tried one by one afterwards anyway. Chosen by judgment.
 _MOST_S = 8.0
-# Factors are not begun with below this part of the largest: a type that does so badly alone may do better with fewer
+# Factors start at no less than this part of the largest: a type that does this badly alone may do better with fewer
 # sizes. Half and twice: no difference.
 _LEAST_START = 0.1
 
@@ -104,38 +104,38 @@ def certify(
     Parameters
     ----------
     question, profile, options
-        As of :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO. ``headroom`` is ignored:
+        As in :func:`~melange.plan.solve.solve`; the profile must hold engines and an SLO. ``headroom`` is ignored:
         the simulation finds how much to keep free, and a caution says so if it is not the default.
     target
         Share of requests that must meet every limit of the SLO by themselves, 0-1; None: the SLO's own
         (:attr:`~melange.slo.Slo.target`). The lower end of the 95 % interval must reach it.
     requests
-        Of the shortest simulation; None: as many as arrive in four times as long as a request may stay, 2,000 at least.
-        Plans that it leaves open get up to four runs of 10,000 at least, the one that is certified six of 20,000 at
-        least. Of a log that is replayed all requests decide, whatever this says.
+        Requests of the shortest simulation; None: as many as arrive in four times the longest stay of a request, at
+        least 2,000. Undecided plans get up to four runs of at least 10,000, the certified plan six of at least 20,000.
+        If a log is replayed, all of its requests decide, whatever this says.
     policy
         How requests are balanced.
     burstiness
-        Of arrivals that are drawn, see :func:`~melange.workload.arrivals.draw`; None: a log's own, or else Poisson.
+        Burstiness of drawn arrivals, see :func:`~melange.workload.arrivals.draw`; None: a log's own, or else Poisson.
     observed
-        Requests in place of the workload's buckets. Those of a log are replayed as they came, at their own pace, where
-        no burstiness is given and they are enough to show the target; else their sizes are drawn from.
+        Requests instead of the workload's buckets. A log is replayed as recorded, at its own pace, if no burstiness is
+        given and its requests are enough to show the target; otherwise sizes are drawn from it.
     incumbent
-        The plan in force: of certified plans that cost the same, the one that changes the fewest instances.
+        The current plan: of certified plans of equal cost, the one that changes the fewest instances is chosen.
     progress
         Called with a sentence for each plan.
 
     Returns
     -------
     Plan
-        With a :class:`~melange.plan.certificate.Certificate`. Its target is lower than what was asked for where no
-        fleet can reach that, or none was found that does.
+        With a :class:`~melange.plan.certificate.Certificate`. Its target is lower than requested if no fleet can reach
+        the requested one, or no fleet was found that does.
 
     Raises
     ------
     InfeasibleError
-        Less than half of the target can be reached with the allowed types, or no plan was found that holds, nor one
-        that holds a little less than the most that any was seen to hold; ``reasons`` says what requests miss and why.
+        Less than half of the target can be reached with the allowed types; or no plan was found that holds, even for a
+        little less than the best share seen; ``reasons`` says what requests miss and why.
     InputError
         No SLO, no engines, a budget.
     """
@@ -171,13 +171,13 @@ def certified(
     say: Callable[[str], None] = lambda _: None,
     rent: Callable[[Plan], float] = lambda plan: plan.cost_per_h,
 ) -> tuple[Plan, Judge]:
-    """:func:`certify` on the step times of the question's profile, and what judged the plans.
+    """:func:`certify` on the step times of the question's profile, and the judge of its plans.
 
-    ``rent`` is what a plan costs in USD/h, where something else is sought.
+    ``rent`` is the cost of a plan in USD/h, if something else is minimized.
     """
     slo, wanted = checked(asked, target)
-    # Sizes that no type serves are left out of the plan. Unless they are to be dropped, their requests come all the
-    # same: they take their room, and count as missed.
+    # Sizes that no type serves are left out of the plan. Unless they are to be dropped, their requests arrive anyway:
+    # they take capacity, and count as missed.
     given = asked.with_options(drop_unservable=True)
     context = max(engine.max_context for engine in given.profile.engines if engine)
     is_dropped = asked.options.drop_unservable
@@ -190,9 +190,9 @@ def certified(
 
     whole, lone = with_tolerance(given, slo, wanted)
     carried = _carried(whole)
-    # Sizes that are to be dropped are none of the requests that the SLO is about.
+    # The SLO does not cover sizes that are to be dropped.
     counted = carried if is_dropped else given.workload
-    # Of each class as many as alone, and the same ones: so its target is lowered no further than alone.
+    # For each class as many requests as alone, and the same ones: so its target is lowered no further than alone.
     looked_at = by_class_of(carried_of(log, counted, context)) if log is not None else {}
     looked_at = looked_at or {k: drawn(own, REACH_REQUESTS, 0) for k, own in by_class(counted).items()}
     reach = reach_of_all(given, slo, looked_at, wanted, is_log=log is not None)
@@ -264,7 +264,7 @@ def _judged(
     requests: int | None,
     say: Callable[[str], None],
 ) -> Judge:
-    """Who judges plans for the requests that are sent, drawn or of a log."""
+    """The judge of plans, for the requests that are sent, drawn or from a log."""
     return Judge(
         question=question,
         slo=slo,
@@ -282,7 +282,7 @@ def _judged(
 def _found_of_class(
     judged: Callable[..., Judge], sent: Workload, log: Arrivals | None, lone: Mask, question: Question, place: int
 ) -> Trial:
-    """The cheapest proven fleet for the requests of one class of all that are sent."""
+    """The cheapest proven fleet for one class of the requests that are sent."""
     own = None if log is None else log.chosen(np.flatnonzero(log.class_of == place))
     return _found(judged(question, only_class(sent, place) or sent, own), lone, None)[0]
 
@@ -293,11 +293,11 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
     Parameters
     ----------
     judge
-        What simulations say.
+        The judge, which simulates plans.
     lone
-        Sizes that a type serves in a fleet of its own only (R, I, O).
+        Sizes that a type serves only in a fleet of its own (R, I, O).
     incumbent
-        The plan in force, or None.
+        The current plan, or None.
 
     Raises
     ------
@@ -329,10 +329,10 @@ def _found(judge: Judge, lone: Mask, incumbent: Plan | None) -> tuple[Trial, Tri
 
 
 def _try_closed_form(search: Search) -> None:
-    """Simulate the closed form's own plan, and cheaper ones like it where it holds: some passes miss it."""
+    """Simulate the closed-form plan, and cheaper plans like it if it holds: some passes miss them."""
     try:
         tried = search.trial(np.ones(search.question.profile.max_request_rate.shape))
-    except InfeasibleError:  # stock that only more room in simulation makes enough
+    except InfeasibleError:  # the stock is enough only with the slack that simulation finds
         return
     best = search.best
     if search.judge.holds(tried) and (best is None or tried.plan.cost_per_h < best.plan.cost_per_h):
@@ -340,7 +340,7 @@ def _try_closed_form(search: Search) -> None:
 
 
 def _promising(question: Question, factor: Array, each_size: int) -> Mask:
-    """The types that mixes are made of (R,): the few that serve some size for least, if they carry what is expected."""
+    """The types for mixes (R,): the few that serve some size at least cost, if they carry what is expected."""
     types = question.profile.replica_types
     if question.options.require:
         return np.ones(len(types), bool)
@@ -354,7 +354,7 @@ def _promising(question: Question, factor: Array, each_size: int) -> Mask:
 
 
 def _closed_form(question: Question, best: Plan) -> Plan:
-    """The cheapest plan by the closed form; the best one if too few instances are available for it."""
+    """The cheapest closed-form plan; the best plan if too few instances are available for the closed-form plan."""
     for tried in (question, question.with_options(headroom=0.0)):
         try:
             return solve(tried)
@@ -364,14 +364,14 @@ def _closed_form(question: Question, best: Plan) -> Plan:
 
 
 def _carried(question: Question) -> Workload:
-    """The traffic that is planned for: that of buckets which some allowed type serves."""
+    """The planned traffic: the buckets that some allowed type serves."""
     workload = question.workload
     served = scope_of(question).served.reshape(workload.request_rate.shape)
     return replace(workload, request_rate=workload.request_rate * served)
 
 
 def _start(question: Question, carried: Array) -> Array:
-    """Factors to begin the search for mixes with (R, I, O): what single types carry, and a guess for the others."""
+    """Factors to start the search for mixes with (R, I, O): what single types carry, and a guess for the others."""
     known = carried[np.isfinite(carried)]
     guess = min(_BETTER * float(np.median(known)), MOST_CARRIED) if len(known) else 1.0
     start = np.where(np.isfinite(carried), carried, guess)

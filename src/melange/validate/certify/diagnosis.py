@@ -18,32 +18,32 @@ from melange.validate.certify.judge import Judge
 from melange.validate.certify.plan_trial import Trial
 from melange.workload.arrivals import Arrivals
 
-# Buckets that are named, those with most misses first: the list of an error, which ends with what to do.
+# Number of buckets that an error names, those with most misses first; the error ends with what to do.
 _NAMED = 3
-# Requests whose times alone are looked at: a hundred lie beyond a target of 99.5 %.
+# Number of requests whose times alone are examined: a hundred of these are beyond a target of 99.5 %.
 REACH_REQUESTS = 20_000
-# Where a target is beyond reach, what is planned for lies below what can be reached by this part of the misses that the
-# target would allow. Nearer, and the last requests cost many replicas; further, and more is given up than need be.
+# If a target is beyond reach, the planned target is below the reachable share by this part of the misses that the
+# target would allow. With less, the last requests cost many replicas; with more, more is given up than necessary.
 _MARGIN = 0.5
-# A plan for less than this part of what the SLO asks for is no answer: its limits are for other types or models. A
+# A plan for less than this part of the SLO's target is no answer: its limits are for other types or models. Chosen by
 # judgment.
 _LEAST_PART = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """What share of requests can be asked of any fleet.
+    """The share of requests that any fleet can reach.
 
     Parameters
     ----------
     share
-        Requests that meet the SLO with a replica for themselves, 0-1.
+        Share of requests that meet the SLO on a replica of their own, 0-1.
     target
-        What is planned for, 0-1: what the SLO asks for, or a little less than the share where that is beyond it.
+        The planned target, 0-1: the SLO's target, or a little less than the share if that target is above it.
     why
-        What keeps the other requests from it, and what would lift it, a sentence each; empty within reach.
+        Why the other requests miss, and what would help, one sentence each; empty if the target is within reach.
     is_lowered
-        Whether the target is lower because no plan was found, and not because none can be.
+        Whether the target is lower because no plan was found, rather than because no plan can exist.
     """
 
     share: float
@@ -53,9 +53,9 @@ class Reach:
 
 
 def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *, is_log: bool = False) -> Reach:
-    """What the requests of a question can reach at all, and what is planned for where the SLO asks for more.
+    """The share that the requests of a question can reach, and the planned target if the SLO asks for more.
 
-    Requests that were drawn speak for others, which may reach a little more; those of a log are all that will come.
+    Drawn requests stand for others, which may reach a little more; the requests of a log are all that will come.
 
     Raises
     ------
@@ -80,9 +80,9 @@ def reach_of(question: Question, slo: Slo, arrivals: Arrivals, wanted: float, *,
 def reach_of_all(
     question: Question, slo: Slo, arrivals: Mapping[int, Arrivals], wanted: float, *, is_log: bool = False
 ) -> Reach:
-    """:func:`reach_of` of the class whose target is lowered most, as far from the first one's target.
+    """:func:`reach_of` of the class whose target is lowered most, relative to the first class's target.
 
-    ``arrivals`` are the requests of each class by its place; without classes all of them, under 0.
+    ``arrivals`` are the requests of each class by its position; without classes, all requests under 0.
     """
     if not slo.classes:
         return reach_of(question, slo, arrivals[0], wanted, is_log=is_log)
@@ -99,12 +99,12 @@ def reach_of_all(
 
 
 def lowered(reach: Reach, wanted: float, judge: Judge, error: InfeasibleError) -> Reach:
-    """What is planned for after no plan was found that holds: a little less than the most that any was seen to hold.
+    """The target after no plan was found that holds: a little less than the best share seen.
 
     Raises
     ------
     InfeasibleError
-        ``error``, where nothing was seen, or the target was lowered before.
+        ``error``, if no share was seen, or the target was lowered before.
     """
     most = max((one.attainment.low for one in judge.known.values()), default=0.0)
     target = min(most, reach.target) - _MARGIN * (1.0 - wanted)
@@ -115,24 +115,24 @@ def lowered(reach: Reach, wanted: float, judge: Judge, error: InfeasibleError) -
 
 
 def _lifted(slo: Slo, bound: Attainable, wanted: float) -> str:
-    """What limits would bring the target within reach, of those that some requests exceed."""
+    """Values of the limits that some requests exceed with which the target would be within reach."""
     times = bound.lifted_by(wanted)
     if not math.isfinite(times):
         return f"no looser limit makes {wanted:.2%} feasible: some requests fit on no allowed type"
     lifted = {metric: slo.limits[metric] for metric in bound.exceeded}
-    # Rounded up: a limit that is told must do.
+    # Rounded up: a limit in a message must be sufficient.
     limits = " and ".join(f"{key.upper()} <= {duration(_up(limit * times))}" for key, limit in lifted.items())
     return f"{wanted:.2%} becomes feasible with {limits}, or with faster replica types"
 
 
 def _up(value: float) -> float:
-    """The next number of three digits, as :func:`~melange.units.duration` tells it."""
+    """The next number of three digits, as :func:`~melange.units.duration` prints it."""
     digit = 10.0 ** (math.floor(math.log10(value)) - 2)
     return math.ceil(value / digit) * digit
 
 
 def no_headroom_helps(judge: Judge, trial: Trial, more: Sequence[str] = ()) -> InfeasibleError:
-    """The error for a search whose last plan is ``trial``: what requests miss and why."""
+    """The error for a search that ends with ``trial``: what requests miss and why."""
     reasons = [*_by_cause(trial), *_by_bucket(judge, trial), *more]
     held = trial.attainment
     return InfeasibleError(

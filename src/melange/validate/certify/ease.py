@@ -1,4 +1,4 @@
-"""How easily requests meet the SLO under a plan: what tells plans apart before many of their requests miss."""
+"""How easily requests meet the SLO under a plan: this distinguishes plans before many of their requests miss."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from melange.validate.attainment import AT_LIMIT, by_class, limit_ratio, share_o
 from melange.validate.simulate import Run
 from melange.workload.workload import Array
 
-# How steeply a request counts as it nears its limit: less steep, and requests far from it count as well; steeper, and
-# only misses do, of which there are few. 4: no difference; 16: one plan costs 10 % more, one 5 % less.
+# How steeply a request counts as it nears its limit. Less steep, requests far from the limit count as well; steeper,
+# only misses count, and there are few. 4: no difference; 16: one plan costs 10 % more, one 5 % less.
 _SHARPNESS = 8.0
-# A request that takes next to nothing, over its limit: keeps the power finite.
+# Least metric over its limit: keeps the power finite for a request that takes next to no time.
 _LEAST_RATIO = 1e-9
 
 
 def ease_of(runs: Sequence[Run], slo: Slo) -> tuple[float, float]:
-    """Share of the counted requests that meet the SLO, and how hard it is for them, 0-1; of classes the worst one's."""
+    """Share of counted requests that meet the SLO, and how hard that is for them, 0-1; of the worst class."""
     ratios = [_ratios(run, slo) for run in runs]
     strain = max(_strain(np.concatenate(parts)) for parts in zip(*ratios, strict=True))
     return float(np.mean([share_of([part <= AT_LIMIT for part in parts], slo) for parts in ratios])), strain

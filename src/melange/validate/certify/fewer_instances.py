@@ -1,7 +1,7 @@
-"""Fewer instances of a large fleet: factors on rates find its proportions, and leave a few instances too many.
+"""Remove instances from a large fleet: factors on rates find its proportions, and leave a few instances too many.
 
-From one fleet of a hundred instances to the next the share of requests that meet the SLO hardly differs, so that they
-can be taken away one type after the other, many at once, for as long as the rest still holds.
+From one fleet of a hundred instances to the next, the share of requests that meet the SLO hardly differs. So instances
+can be removed from one type after another, many at once, as long as the rest still holds.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from melange.validate.certify.effort import Effort
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.plan_trial import Trial
 
-# The part of a type's instances that is tried to be taken away at first; half as many where the rest then misses.
-# More, and more simulations miss. A judgment.
+# The part of a type's instances that is removed at first; half as many if the rest then misses. With more, more
+# simulations miss. Chosen by judgment.
 _FIRST_PART = 0.125
-# CPU time that all of this may take [s]. A judgment.
+# Largest CPU time of this step [s]. Chosen by judgment.
 _MOST_S = 2.0
 
 
 def with_fewer_instances(search: Search, best: Trial) -> Trial:
-    """The best plan of several types without the instances that it can do without, in simulation.
+    """The best plan of several types, without the instances that it does not need in simulation.
 
     Parameters
     ----------
     search
-        What was tried, and the judge.
+        The plans tried so far, and the judge.
     best
         A plan that holds.
     """
@@ -47,7 +47,7 @@ def with_fewer_instances(search: Search, best: Trial) -> Trial:
 
 
 def _tried(search: Search, best: Trial, instances: np.ndarray) -> Trial | None:
-    """A smaller fleet, with shares by the factors of the best one; None where it misses."""
+    """A smaller fleet, with shares by the factors of the best one; None if it misses."""
     plan = search.of(instances, best.factor) if instances.any() else None
     if plan is None or plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
         return None

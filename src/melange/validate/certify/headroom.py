@@ -19,70 +19,70 @@ from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.thinning import TAKEN_AWAY
 from melange.workload.workload import Array, Mask
 
-# Figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of all certified plans, CPU
-# time of all certificates (known to a tenth). Fleets have one to five instances there, so that the next one is far, and
-# most figures change none of them; they are kept for larger fleets, where they are judgments.
+# The figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of all certified plans,
+# CPU time of all certificates (known to a tenth). Fleets have one to five instances there, so the next fleet is far,
+# and most figures change none of them; for larger fleets the values are chosen by judgment.
 
 # Rounds of lowering factors until a plan holds: forty of the smallest cuts leave 0.3 of the rates, and more of the same
-# replicas helps no further. Halvings of the room above it: seven of a factor of 2.5 leave 0.7 %, less than one instance
+# replicas no longer helps. Halvings of the range above it: seven of a factor of 2.5 leave 0.7 %, less than one instance
 # in a hundred. Half and twice of both: no difference.
 _ROUNDS_UP, _ROUNDS_DOWN = 40, 7
-# What a round takes from the rates of a type where requests miss, at least and at most: small steps cost simulations,
-# large ones pass over the cheapest plan that holds, which the way down then finds again. Half: no difference; twice:
-# the same plans in 0.85 times the CPU time.
+# Least and largest cut of a round in the rates of a type where requests miss. Small cuts cost simulations; large cuts
+# skip the cheapest plan that holds, which the way down then finds again. Half: no difference; twice: the same plans in
+# 0.85 times the CPU time.
 _LEAST_CUT, _MOST_CUT = 0.03, 0.2
-# The most that rates are raised by where the simulation shows room: more costs halvings, less leaves room unused. 1.5
-# and 5: no difference.
+# Largest raise of rates if the simulation shows slack: more costs halvings, less leaves slack unused. 1.5 and 5: no
+# difference.
 _MOST_ROOM = 2.5
-# Factors by which one type's rates are raised alone once all have been raised together. Without, and six steps up to
-# 1.5: no difference.
+# Factors by which one type's rates are raised alone, after all were raised together. Without them, and with six steps
+# up to 1.5: no difference.
 _TYPE_ROOMS = (1.08, 1.2, 1.5)
-# Factors of which the largest is this part of the one that the search begins with: more of the same replicas does not
-# help. Smaller, and a search that fails takes longer to say so. Half and twice: no difference.
+# A search fails once its largest factor is below this part of the starting value: more of the same replicas does not
+# help. With a smaller part, a failing search takes longer. Half and twice: no difference.
 _HOPELESS = 0.15
-# Prompts that miss even alone are taken from a type where they are this share of all requests that may miss. Smaller,
-# and types lose prompts that few misses come from; larger, and headroom may be bought where none helps. 0, twice
-# and never: no difference.
+# Prompts that miss even alone are taken from a type if they are this share of all requests that may miss. With less,
+# types lose prompts that cause few misses; with more, headroom may be bought where none helps. 0, twice and never: no
+# difference.
 _SHARE_TAKEN_AWAY = 0.25
-# Plans that are proven one after the other at most: more finds plans where many were refuted, and takes long runs for
-# each. Half: no difference.
+# Most plans that are proven one after another: more finds plans after many failed proofs, and takes long runs for each.
+# Half: no difference.
 _MOST_PROOFS = 16
-# Plans that were taken to miss, by less than a run can tell, and are proven all the same: fewer, and a plan that costs
-# less is passed over for the margin that the search keeps; more take a proof each. A judgment.
+# Plans that seemed to miss, by less than a run can tell, and are proven anyway. With fewer, the margin that the search
+# keeps can hide a cheaper plan; more take a proof each. Chosen by judgment.
 _MOST_CHANCES = 8
-# Where a proof fails the plan was near the edge, and little is added: less costs simulations, more costs money. Half
+# Cut after a failed proof. The plan was near the edge, so it is small: less costs simulations, more costs money. Half
 # and twice: no difference.
 _FINE_CUT = 0.01
 # The same for a fleet of one type, as a part of its instances. Three times: no difference for two services of more than
 # a hundred instances.
 _FINE_STEP = 0.003
-# Each failed proof says that plans were held to hold too soon: by how much of the interval's lower half more they must.
-# Less, and more proofs fail; more, and cheaper plans that would be proven are passed over. Half and twice: no
-# difference.
+# Each failed proof shows that plans were accepted too early: from then on they must be above the target by this much
+# more of the interval's lower half. With less, more proofs fail; with more, cheaper plans that would be proven are
+# skipped. Half and twice: no difference.
 _STRICTER = 0.25
-# Relative gap of the plans tried: less than what loads that do not add up leave open, and found several times faster.
+# Relative gap of the plans tried: smaller than the error of summed loads, and several times faster than a full search.
 # From 0.1 to 2 %: no difference in the twelve cases; a quarter takes 1.6 times the CPU time with a hundred types.
 _GAP = 0.02
-# CPU time of a program by pair of type and size [s]: 0.2 s for 800 pairs.
+# CPU time of a program per pair of type and size [s]: 0.2 s for 800 pairs.
 _PAIR_S = 2.5e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Search:
-    """The plans of one question at factors on its rates (R, I, O).
+    """The plans of one question with factors on its rates (R, I, O).
 
     Parameters
     ----------
     question
-        What is planned.
+        The question to plan for.
     judge
-        What simulations say of its plans.
+        The judge, which simulates its plans.
     among
-        Types that mixes are made of, and sizes that these serve in one (R, I, O).
+        The types of mixes, and the sizes that each of them serves in a mix (R, I, O).
     begins
-        The largest factor that mixes begin with, at most 1: small under bursts that are many times the mean rate.
+        The largest factor at the start of mixes, at most 1: small for bursts that are many times the mean rate.
     peaks
-        Of fleets that were looked at, by their instances and factors: the highest load over what these leave.
+        Highest load of known fleets over the capacity that the factors leave, by instances and factors.
     """
 
     question: Question
@@ -93,7 +93,7 @@ class Search:
 
     @property
     def best(self) -> Trial | None:
-        """The cheapest plan known that holds, by runs as long as they must be."""
+        """The cheapest known plan that holds, by runs of the required length."""
         while True:
             held = [one for one in self.judge.known.values() if self.judge.holds(one)]
             best = min(held, key=lambda one: one.plan.cost_per_h, default=None)
@@ -102,7 +102,7 @@ class Search:
             self.judge.trial(best.plan, best.factor)
 
     def of_one_type(self, place: int, count: int, carried: float) -> Trial | None:
-        """``count`` instances of one type, each replica with a load of ``carried``; None if a limit rules it out."""
+        """``count`` instances of one type, each replica with a load of ``carried``; None if a limit forbids it."""
         instances = np.zeros(len(self.question.profile.replica_types), np.int64)
         instances[place] = count
         factor = np.ones(self.question.profile.max_request_rate.shape)
@@ -111,17 +111,17 @@ class Search:
         return None if plan is None else self.judge.trial(plan, factor)
 
     def trial(self, factor: Array) -> Trial:
-        """The cheapest plan at those factors, simulated; one that was simulated before is not again."""
+        """The cheapest plan with these factors, simulated; a plan is simulated only once."""
         return self.judge.trial(self.planned(factor), factor)
 
     def planned(self, factor: Array) -> Plan:
-        """The cheapest plan at those factors, as an answer to the question."""
+        """The cheapest plan with these factors, as an answer to the question."""
         pairs = np.count_nonzero(self.among & (factor > 0) & (self.question.workload.request_rate > 0))
         self.judge.work_s += _PAIR_S * pairs
         return as_asked(solve(self.at(factor * self.among)), self.without_hopeless(factor))
 
     def at(self, factor: Array) -> Question:
-        """The question with its rates multiplied."""
+        """The question with its rates multiplied by the factors."""
         profile = self.question.profile
         rates = {name: getattr(profile, name) * factor for name in ("max_request_rate", "low", "high")}
         return replace(self.question, profile=replace(profile, **rates)).with_options(
@@ -129,7 +129,7 @@ class Search:
         )
 
     def without_hopeless(self, factor: Array) -> Question:
-        """The question itself, but for sizes that a type is not to serve: those whose factor is 0."""
+        """The question itself, without the sizes that a type must not serve: those with a factor of 0."""
         if factor.all():
             return self.question
         profile = self.question.profile
@@ -139,15 +139,15 @@ class Search:
         return replace(self.question, profile=with_rates(profile, rates, TAKEN_AWAY))
 
     def proven(self) -> Trial:
-        """The cheapest plan that has held, and holds with confidence on requests by which no plan was chosen.
+        """The cheapest plan that has held, and holds with confidence on requests that were used to choose no plan.
 
-        Of many plans that were tried on the same requests, the best one owes part of that to those requests. Where a
-        proof fails, a little headroom is added to that plan, and the cheapest one that has held is proven next.
+        The best of many plans tried on the same requests owes part of its result to those requests. If a proof fails, a
+        little headroom is added to that plan, and the cheapest plan that has held is proven next.
 
         Raises
         ------
         InfeasibleError
-            When none does.
+            No plan holds.
         """
         judge, proof = self.judge, None
         for _ in range(_MOST_PROOFS):
@@ -164,15 +164,15 @@ class Search:
         raise no_headroom_helps(judge, proof)
 
     def second_chance(self, best: Trial | None) -> Trial | None:
-        """The cheapest plan that is proven after all, of those that were taken to miss by less than a run can tell.
+        """The cheapest plan that is proven after all, of those that seemed to miss by less than a run can tell.
 
         Parameters
         ----------
         best
-            The cheapest plan that is proven so far, which is the answer where none is; None: none is proven.
+            The cheapest plan that is proven so far, which is returned if no other is; None: none is proven.
         """
         ceiling = np.inf if best is None else best.plan.cost_per_h - ROUNDING
-        near: dict[bytes, Trial] = {}  # of each fleet the shares that came nearest
+        near: dict[bytes, Trial] = {}  # for each fleet, the shares that came nearest
         for one in sorted(self.judge.known.values(), key=lambda each: each.attainment.value):
             if one.plan.cost_per_h < ceiling and self.judge.may_hold(one):
                 near[one.plan.instances.tobytes()] = one
@@ -183,12 +183,12 @@ class Search:
         return best
 
     def proof(self, trial: Trial, best: Trial | None) -> Trial:
-        """A proof of a plan that costs less than the best one: as long as it takes, within the effort for that."""
+        """Prove a plan that costs less than the best one: as long as it takes, within the effort for proofs."""
         saves = 0.0 if best is None else 1.0 - trial.plan.cost_per_h / best.plan.cost_per_h
         return self.judge.longer_proof(trial if trial.is_refuted else self.judge.proof(trial), saves)
 
     def _again(self, refuted: Trial) -> None:
-        """Try what is a little larger than a plan whose proof failed, of the same types, until something holds."""
+        """Try slightly larger fleets of the same types after a failed proof, until one holds."""
         used = np.flatnonzero(refuted.plan.instances)
         factor, count = refuted.factor.copy(), int(refuted.plan.instances.sum())
         for _ in range(_ROUNDS_UP):
@@ -209,12 +209,12 @@ class Search:
                 return
 
     def of(self, instances: npt.NDArray[np.int64], factor: Array) -> Plan | None:
-        """The plan of some instances (R,), with shares of the lowest peak load at some factors; None: not possible."""
+        """The plan of given instances (R,), with the shares of lowest peak load at some factors; None: not possible."""
         plan = with_instances(self.at(factor), instances)
         return None if plan is None else as_asked(plan, self.without_hopeless(factor))
 
     def _of_types(self, used: npt.NDArray[np.intp], factor: Array) -> Plan | None:
-        """The cheapest plan of some types at some factors; None where there is none."""
+        """The cheapest plan of some types with these factors; None if there is none."""
         only = np.zeros_like(factor)
         only[used] = factor[used]
         try:
@@ -223,19 +223,19 @@ class Search:
             return None
 
     def up(self, trial: Trial, pace: float = 1.0) -> Trial:
-        """Lower factors where requests miss until the plan holds, or one that holds is known to cost no more.
+        """Lower factors where requests miss, until the plan holds or a known plan that holds costs no more.
 
         Parameters
         ----------
         trial
-            Where to begin.
+            The plan to start from.
         pace
-            Times the usual cuts: other cuts lead to other mixes.
+            Factor on the usual cuts: other cuts lead to other mixes.
 
         Raises
         ------
         InfeasibleError
-            When no headroom helps, with what requests miss and why.
+            No headroom helps; the error says what requests miss and why.
         """
         tried = trial
         for _ in range(_ROUNDS_UP):
@@ -259,7 +259,7 @@ class Search:
         raise no_headroom_helps(self.judge, tried)
 
     def _lower(self, trial: Trial, pace: float) -> Array | None:
-        """More headroom where requests miss; None where there is nothing left to lower."""
+        """Factors with more headroom where requests miss; None if nothing is left to lower."""
         factor = trial.factor.copy()
         allowed = 1.0 - self.judge.target
         sent, missed = trial.sent.sum(axis=(1, 2)), trial.missed.sum(axis=(1, 2))
@@ -275,10 +275,10 @@ class Search:
         return None if used[used > 0].max(initial=0.0) < _HOPELESS * self.begins else factor
 
     def _take_away(self, trial: Trial, factor: Array) -> None:
-        """Take prompts of a size from types on which too many of them miss even alone.
+        """Take prompts of a size away from types on which too many of them miss even alone.
 
-        All outputs of an input bucket go together: what a balancer sees is the prompt. Too many is a quarter of all
-        requests that may miss; and some other type must be able to serve the prompts.
+        All outputs of an input bucket go together, because a balancer sees only the prompt. Too many is a quarter of
+        all requests that may miss; and some other type must be able to serve the prompts.
         """
         allowed = _SHARE_TAKEN_AWAY * (1.0 - self.judge.target) * max(float(trial.sent.sum()), 1.0)
         able = (self.question.profile.max_request_rate > 0) & (factor > 0)
@@ -291,7 +291,7 @@ class Search:
                 able[r, i] = False
 
     def down(self, best: Trial) -> Trial:
-        """Cheaper plans: all factors raised together, then each type's."""
+        """Find cheaper plans: raise all factors together, then those of each type."""
         low, high = 1.0, _MOST_ROOM
         start = best.factor
         for _ in range(_ROUNDS_DOWN):
@@ -309,7 +309,7 @@ class Search:
         return best
 
     def _cheaper(self, best: Trial, factor: Array) -> Trial | None:
-        """The plan at those factors if it holds and costs no more; None otherwise."""
+        """The plan with these factors if it holds and costs no more; None otherwise."""
         try:
             tried = self.trial(factor)
         except InfeasibleError:
@@ -318,7 +318,7 @@ class Search:
 
 
 def as_asked(plan: Plan, question: Question) -> Plan:
-    """A plan that was made at other rates as the answer to a question, with its loads at the question's rates."""
+    """A plan made at other rates, as the answer to a question, with its loads at the question's rates."""
     plan = replace(plan, question=question)
     rate = plan.max_request_rate
     work = np.divide(

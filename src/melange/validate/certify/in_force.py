@@ -1,4 +1,4 @@
-"""The plan in force: of certified fleets that cost the same, the one that changes the fewest of its instances."""
+"""The current plan: of certified fleets of equal cost, choose the one that changes the fewest of its instances."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from melange.plan.solve import solve
 from melange.validate.certify.headroom import Search
 from melange.validate.certify.plan_trial import Trial
 
-# Fleets that are simulated for it at most: each takes as long as one plan of the search, and the proof of one that
-# holds. A judgment.
+# Most fleets that are simulated for it: each takes as long as one plan of the search, and the proof if it holds. Chosen
+# by judgment.
 _MOST_TRIED = 6
 
 Counts = npt.NDArray[np.int64]
 
 
 def counts_in_force(question: Question, incumbent: Plan | None) -> Counts | None:
-    """Instances in force of each type of a question (R,); None where no plan is."""
+    """Current instances of each type of a question (R,); None if there is no current plan."""
     if incumbent is None:
         return None
     counts = incumbent.instances_by_name
@@ -29,19 +29,19 @@ def counts_in_force(question: Question, incumbent: Plan | None) -> Counts | None
 
 
 def nearest_proven(search: Search, best: Trial, incumbent: Plan | None) -> Trial:
-    """A proven plan that costs no more than the best one and changes the fewest instances of the plan in force.
+    """A proven plan that costs no more than the best one and changes the fewest current instances.
 
-    Tried are the fleet in force itself, the best fleet with types of one price exchanged for those in force, and what
-    the closed form finds nearest. The best plan itself where none of these is proven.
+    The current fleet itself is tried, the best fleet with types exchanged for current types of the same price, and the
+    nearest fleet by the closed form. If none of these is proven, the best plan is returned.
 
     Parameters
     ----------
     search
-        With the types in force among its own.
+        The search, whose types include the current ones.
     best
-        The cheapest plan that is proven.
+        The cheapest proven plan.
     incumbent
-        The plan in force; None: nothing is near or far.
+        The current plan; None: no plan is nearer than another.
     """
     in_force = counts_in_force(search.question, incumbent)
     if incumbent is None or in_force is None:
@@ -71,9 +71,9 @@ def _changes(instances: Counts, in_force: Counts) -> int:
 
 
 def _exchanged(instances: Counts, in_force: Counts, cost: npt.NDArray[np.float64]) -> list[Counts]:
-    """Fleets (R,) with types that are too many exchanged for types of the same price that are too few.
+    """Fleets (R,) with surplus types exchanged for missing types of the same price.
 
-    All exchanges at once, and each by itself.
+    The first has all exchanges at once, the others have one exchange each.
     """
     everything, alone = instances.copy(), []
     for r in np.flatnonzero(instances > in_force):

@@ -28,49 +28,49 @@ from melange.validate.simulate import Run
 from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Array
 
-# Figures are from the twelve cases of bench/certify.py at 4 requests a second.
+# The figures below are from the twelve cases of bench/certify.py at 4 requests a second.
 
-# A plan is first tried with a part of the shortest run, which rules out most of those that miss by far, then with all
-# of it; then with at most this many runs of at least this many requests, until the result is clear. A first part of 0.1
-# and 1: no difference. Other runs change which plans near the target are taken to hold, either way: of 5,000 six plans,
-# by 20 % less to 19 % more cost; of 20,000 three, by 7 % less to 18 % more; of two, three, by 5 % less to 19 % more.
+# A plan is first tried with a part of the shortest run, which rules out most plans that miss by far, then with all of
+# it; then with at most this many runs of at least this many requests, until the result is clear. A first part of 0.1
+# and 1: no difference. Other runs change which plans near the target seem to hold, either way: 5,000 change six plans,
+# by 20 % less to 19 % more cost; 20,000 three, by 7 % less to 18 % more; two runs three, by 5 % less to 19 % more.
 _FIRST_PART, _LEAST_RUN, _MOST_RUNS = 0.25, 10_000, 4
-# A plan that is to be certified is simulated with this many runs of at least this many requests and this many times the
-# shortest run, none of which it was chosen by: long ones, for a queue that grows slowly is seen in no other. 120,000
-# requests tell 99.5 % from 99.45 %. Shorter, and its interval is wider: more is rented for the same target. Half: one
-# plan costs 5 % more, in 0.85 times the CPU time. A proof that leaves it open is made longer by as many runs, up to the
-# most of them; and by more for plans that would cost less than the answer, for as much CPU time [s] in a whole search.
-# Without, the plan of examples/chat.yaml costs 8 % more. A plan that would save something may take longer, by 0.3 s for
-# each percent: a judgment, after one that would have saved 31 % was left open, 1 s short.
+# A plan to be certified is simulated with this many runs of at least this many requests and this many times the
+# shortest run, none of which was used to choose it. They are long, because a queue that grows slowly shows in no other.
+# 120,000 requests distinguish 99.5 % from 99.45 %. With shorter runs the interval is wider, and more is rented for the
+# same target. Half: one plan costs 5 % more, in 0.85 times the CPU time. A proof that leaves a plan undecided is made
+# longer by as many runs, up to the most; and by more for plans that would cost less than the answer, within this CPU
+# time [s] for a whole search. Without, the plan of examples/chat.yaml costs 8 % more. A plan with savings may take
+# 0.3 s longer for each percent: chosen by judgment, after one that would save 31 % was left undecided, 1 s short.
 _PROOF_RUNS, _PROOF_REQUESTS, _PROOF_TIMES, _MOST_PROOF_RUNS, _MOST_FURTHER_S = 6, 20_000, 2.5, 18, 6.0
 _SAVING_S = 30.0
-# By how many times its interval's upper half a run must be below the target for the plan to be given up; its clusters
-# of misses must say so too. At 1 one of forty plans that hold is; more, and more plans take long runs. A judgment.
+# A plan is given up if a run is below the target by this many times the upper half of its interval, and its clusters of
+# misses say so too. At 1, one of forty plans that hold is given up; with more, more plans take long runs. By judgment.
 _SURELY = 1.5
-# By which part of its interval's lower half a plan must be above the target to be proven, at first. At none, with
-# proofs of up to 18 runs, 90 of 94 plans of a fresh set of bench/services hold; at a half, with six runs, 92 of 93. But
-# then 8 of 95 services cost 2 to 35 % more than the cheapest single type that a longer simulation certifies; of these
-# 8 one does at none, by 0.3 %.
+# A plan is proven, at first, if it is above the target by this part of its interval's lower half. At none, with proofs
+# of up to 18 runs, 90 of 94 plans of a fresh set of bench/services hold; at a half, with six runs, 92 of 93. But then 8
+# of 95 services cost 2 to 35 % more than the cheapest single type that a longer simulation certifies; at none, only one
+# of these 8 does, by 0.3 %.
 _STRICTNESS = 0.5
-# Times the misses that are allowed, above which a plan is given up by a first part that ends before the fleet has come
-# to rest: of nine large fleets the worst had 1.4 times as many misses in that time as later. More costs simulations.
+# A first part that ends before the fleet has settled gives a plan up at more than this many times the allowed misses:
+# the worst of nine large fleets had 1.4 times as many misses in that time as later. More costs simulations.
 _BY_FAR = 2.0
-# How many times as long runs become where a fleet has not filled. A judgment.
+# Factor by which runs become longer if a fleet has not filled. Chosen by judgment.
 _LONGER = 3.0
-# By which part of its interval's upper half a plan may be below the target to be proven after all: more, and proofs are
-# spent on plans that miss. A judgment.
+# A plan that is below the target by at most this part of its interval's upper half may still be proven: with more,
+# proofs are spent on plans that miss. Chosen by judgment.
 _NEAR = 0.5
-# Runs by which it is told what the closed form's plan holds, for comparison only: a judgment.
+# Runs that show what the closed-form plan holds, for comparison only. Chosen by judgment.
 _SHOWN_RUNS = 3
-# Requests of all runs after which no more are made, neither to try a plan nor to prove it, once there are two.
+# No further runs are made to try or to prove a plan once its runs have this many requests, if there are two of them.
 _MOST_TRIED, _MOST_PROVEN = 200_000, 600_000
-# Decimals of the shares that identify a plan: four are one request in ten thousand. More, and plans are
-# simulated again that send hardly a request elsewhere. A judgment.
+# Decimals of the shares that identify a plan: four are one request in ten thousand. With more, plans are simulated
+# again that send hardly a request elsewhere. Chosen by judgment.
 _SHARE_DECIMALS = 4
-# Numbers of the requests by which nothing is chosen, and of those of longer proofs.
+# Numbers of the runs that are used for no choice, and of the runs of longer proofs.
 _FRESH, _LONG = 1_000, 2_000
-# Times the requests of a proof that a longer one has at least; times as many as would just prove what was seen; and
-# times where that is below the target. Judgments.
+# Requests of a longer proof, as multiples of the proof's: the least; then of those that would just prove the share
+# seen; then if the share seen is below the target. Chosen by judgment.
 _LEAST_MORE, _ROOM, _MORE = 1.5, 1.3, 3.0
 
 
@@ -81,38 +81,38 @@ class Judge:
     Parameters
     ----------
     question
-        What is planned.
+        The question to plan for.
     slo
-        What requests must meet.
+        The SLO of the requests.
     target
-        Share of requests that must meet it, 0-1.
+        Share of requests that must meet the SLO, 0-1.
     policy
         How requests are balanced.
     draw
-        Makes the requests of a run, by its number; of a log, by the position of the first.
+        Makes the requests of a run from its number; for a log, from the position of the first request.
     requests
-        Requests of the shortest run; it lasts long enough for a fleet to fill. More, once a proof has shown that it
-        does not.
+        Requests of the shortest run, which is long enough for a fleet to fill; more, once a proof has shown that it is
+        not.
     say
         Called with a sentence for each plan.
     settling
-        Drawn requests that arrive while a fleet comes to rest, and do not count.
+        Drawn requests that arrive while a fleet settles, and do not count.
     known
         The tried plans, by fleet and routing.
     strictness
-        By which part of its interval's lower half a plan must be above the target to count as one that holds, 0-1.
+        Part of its interval's lower half by which a plan must be above the target to count as holding, 0-1.
     replays
         Stretches of a log, all of which decide together; None: requests are drawn, as many as are needed to tell.
     rarity
-        Times the usual requests of a run, for enough of each class to be among them; 1 without classes.
+        Factor on the usual requests of a run, so that enough of each class are among them; 1 without classes.
     full
         Rates at full throughput (R, I, O) [1/s].
     looks
         Looks at proofs on drawn requests so far.
     work_s
-        What all simulations so far take, about [s].
+        Approximate CPU time of all simulations so far [s].
     further_s
-        What longer proofs may still take, about [s].
+        Approximate CPU time that longer proofs may still take [s].
     """
 
     question: Question
@@ -139,13 +139,13 @@ class Judge:
         self._ahead = RunsAhead(self.arrivals, self.policy)
         self.full = at_full_throughput(self.question).profile.max_request_rate
         if self.replays is not None and self.replays.is_one_run:
-            self.strictness = 1.0  # what chooses a plan certifies it as well
+            self.strictness = 1.0  # the runs that choose a plan also certify it
 
     def holds(self, trial: Trial) -> bool:
         """Whether the target is met, by as many requests as were needed to tell; :meth:`proof` asks for confidence.
 
-        A plan that is at the target itself would be proven in one of two cases. It must be above it by a part of its
-        interval, a larger one where proofs have failed.
+        A plan exactly at the target would be proven in one of two cases. So a plan must be above it by a part of its
+        interval, and by a larger part after failed proofs.
         """
         held = trial.attainment
         if trial.is_refuted or not trial.keeps_up:
@@ -153,7 +153,7 @@ class Judge:
         return held.value - self.strictness * (held.value - held.low) >= self.target
 
     def may_hold(self, trial: Trial) -> bool:
-        """Whether as many requests met the SLO as are asked for, or so nearly that more requests may show it."""
+        """Whether enough requests met the SLO, or so nearly enough that more requests may show it."""
         held = trial.attainment
         is_near = held.value + _NEAR * (held.high - held.value) >= self.target
         return is_near and trial.keeps_up and self.replays is None
@@ -161,7 +161,7 @@ class Judge:
     def surely_misses(self, trial: Trial) -> bool:
         """Whether a plan is given up: its run is below the target by more than chance and clusters of misses explain.
 
-        Of a log that is replayed no more can be seen: there it is what does not hold.
+        A replayed log has no further requests to show: with a log, a plan that does not hold is given up.
         """
         if self.replays is not None:
             return not self.holds(trial)
@@ -172,7 +172,7 @@ class Judge:
         return is_below and least_missed(trial.samples) > 1.0 - self.target - trial.off
 
     def _misses_by_far(self, trial: Trial) -> bool:
-        """Whether a plan misses even if some of that is the fleet's coming to rest."""
+        """Whether a plan misses even if some misses come from the fleet's settling."""
         return 1.0 - trial.attainment.value > _BY_FAR * (1.0 - self.target - trial.off)
 
     def is_proven(self, proof: Trial) -> bool:
@@ -180,11 +180,11 @@ class Judge:
         return proof.attainment.value - self._doubt(proof) >= self.target and proof.keeps_up
 
     def _doubt(self, proof: Trial) -> float:
-        """By how much a proof must be above the target."""
+        """How far above the target a proof must be."""
         return self.looks.wider(proof.plan) * (proof.attainment.value - proof.attainment.low)
 
     def trial(self, plan: Plan, factor: Array) -> Trial:
-        """A plan in simulation; one that was simulated before is not again."""
+        """A plan in simulation; a plan is simulated only once."""
         key = self._key(plan)
         found = self.known.get(key)
         if found is None or (found.shortest < self.requests and not found.is_refuted):
@@ -196,11 +196,11 @@ class Judge:
 
     @staticmethod
     def _key(plan: Plan) -> bytes:
-        """Shares that differ by less send hardly a request elsewhere, and a simulation would say the same."""
+        """The key of a plan; plans with smaller differences send hardly a request elsewhere, and would do the same."""
         return plan.instances.tobytes() + np.round(plan.share, _SHARE_DECIMALS).tobytes()
 
     def _tried(self, plan: Plan, factor: Array) -> Trial:
-        """The plan in simulation, with more runs while these leave open whether it holds."""
+        """The plan in simulation, with more runs while it is open whether it holds."""
         if self.replays is not None:
             return self._replayed(plan, factor, self.replays.choosing)
         firsts = [(int(_FIRST_PART * self.requests), 0), (self.requests, 0)]
@@ -222,7 +222,7 @@ class Judge:
         return replace(trial, used=most_used(plan, self.full, self.arrivals, self.policy))
 
     def _replayed(self, plan: Plan, factor: Array, stretches: Sequence[tuple[int, int]]) -> Trial:
-        """The plan on all of some stretches of a log."""
+        """The plan on all requests of some stretches of a log."""
         trial = None
         self._ahead.prepare(plan, [(requests, start) for start, requests in stretches])
         for start, requests in stretches:
@@ -232,12 +232,12 @@ class Judge:
 
     @property
     def run_length(self) -> int:
-        """Requests of a run by which plans are told from each other."""
+        """Requests of a run that compares plans."""
         return max(int(_LEAST_RUN * self.rarity), self.requests)
 
     @property
     def proof_length(self) -> int:
-        """Requests of a run by which a plan is proven."""
+        """Requests of a run that proves a plan."""
         return max(int(_PROOF_REQUESTS * self.rarity), min(int(_PROOF_TIMES * self.requests), MOST_REQUESTS))
 
     def shown(self, plan: Plan) -> float:
@@ -252,7 +252,7 @@ class Judge:
         return float(np.mean([share_met(run.outcome, self.slo, run.counted) for run in runs]))
 
     def proof(self, trial: Trial) -> Trial:
-        """A plan on requests of its own, or on a log; ended early where it surely misses."""
+        """A plan on requests of its own, or on a log; stops early if the plan surely misses."""
         if self.replays is None:
             self.looks.add(trial.plan)
             proof = self._proof(trial)
@@ -264,12 +264,12 @@ class Judge:
         return self._kept(proof)
 
     def _is_too_short(self, proof: Trial) -> bool:
-        """Whether a plan that seems to hold may not, because its fleet had not filled yet."""
+        """Whether a plan that seems to hold may not hold, because its fleet had not filled yet."""
         seems_to_hold = proof.attainment.high >= self.target
         return seems_to_hold and self.proof_length < MOST_REQUESTS and falls(proof.samples, self.target + proof.off)
 
     def _length_for(self, trial: Trial) -> int:
-        """Requests of a run that proves a plan: a fleet that is nearly full takes long to come to rest."""
+        """Requests of a run that proves a plan: a fleet that is nearly full takes long to settle."""
         rests = _PROOF_TIMES * self.requests / (1.0 - min(float(trial.used.max(initial=0.0)), MOST_USED))
         return max(self.proof_length, min(int(rests), _MOST_PROVEN // _PROOF_RUNS))
 
@@ -286,20 +286,20 @@ class Judge:
             if runs % _PROOF_RUNS == 0:
                 if self.is_proven(proof) or proof.attainment.value < self.target:
                     break
-                self.looks.add(trial.plan)  # who looks again may be lucky
+                self.looks.add(trial.plan)  # a second look may succeed by luck
         return replace(proof, used=trial.used)
 
     def longer_proof(self, proof: Trial, saves: float = 0.0) -> Trial:
-        """A proof that has left it open, again with longer runs on other requests, as many as it seems to take.
+        """Repeat a proof that left its plan undecided, with longer runs on other requests, as many as seem necessary.
 
-        That of a log is all that can be said; so is any where all the time for longer proofs is spent.
+        A proof on a log is final; so is any proof once the time for longer proofs is spent.
 
         Parameters
         ----------
         proof
-            Of a plan that would cost less than the answer so far.
+            The proof of a plan that would cost less than the answer so far.
         saves
-            What part of the answer's cost it would save, 0-1: what saves more may take longer.
+            Part of the answer's cost that the plan would save, 0-1: a plan that saves more may take longer.
         """
         number, extra_s = _LONG, _SAVING_S * saves
         while self.replays is None and proof.keeps_up and proof.attainment.high >= self.target:
@@ -319,7 +319,7 @@ class Judge:
         return self._kept(proof)
 
     def _kept(self, proof: Trial) -> Trial:
-        """A proof; where it fails the plan does not hold from then on."""
+        """Keep a proof: if it failed, the plan does not hold from then on."""
         if not self.is_proven(proof):
             self.known[self._key(proof.plan)] = replace(proof, is_refuted=True)
         return proof
@@ -357,19 +357,19 @@ class Judge:
         )
 
     def met_share(self, plan: Plan, sets: int) -> float:
-        """Share of the requests of some sets that meet the SLO under a plan, and no more than that."""
+        """Share of the requests of some sets that meet the SLO under a plan, without their strain."""
         return self._ease(plan, sets)[0]
 
     def strain(self, plan: Plan, sets: int) -> float:
         """How hard it is for the requests of some sets to meet the SLO, 0-1.
 
-        Each counts ``x^8 / (1 + x^8)`` at ``x`` times its limit: nearly nothing well within it, a half at it, nearly
-        one beyond. Few requests miss, and many come near: that distinguishes plans with fewer requests than misses do.
+        Each request counts ``x^8 / (1 + x^8)`` at ``x`` times its limit: nearly nothing well within it, a half at it,
+        nearly one beyond. Few requests miss but many come near, so this needs fewer requests than misses to tell plans.
         """
         return self._ease(plan, sets)[1]
 
     def _ease(self, plan: Plan, sets: int) -> tuple[float, float]:
-        """Share of the requests of some sets that meet the SLO, and how hard that is; not simulated twice."""
+        """Share of the requests of some sets that meet the SLO, and how hard that is; simulated only once."""
         key = (self._key(plan), sets, self.requests)
         if key not in self._eased:
             self._ahead.prepare(plan, self._sets(sets))
@@ -378,22 +378,22 @@ class Judge:
         return self._eased[key]
 
     def _sets(self, sets: int) -> list[tuple[int, int]]:
-        """Length and number of some short runs; of a log, of all by which plans are chosen."""
+        """Length and number of some short runs; for a log, of all runs that choose plans."""
         if self.replays is None:
             return [(self.requests, number) for number in range(1, 1 + sets)]
         return [(requests, start) for start, requests in self.replays.choosing]
 
     def arrivals(self, requests: int, number: int) -> Arrivals:
-        """The requests of a simulation; those of a number are always the same."""
+        """The requests of a simulation; a number always has the same requests."""
         key = (requests, number)
-        if number >= _FRESH + _MOST_PROOF_RUNS:  # they would fill the memory
+        if number >= _FRESH + _MOST_PROOF_RUNS:  # keeping them would fill the memory
             return self.draw(requests, number)
         if key not in self._arrivals:
             self._arrivals[key] = self.draw(requests, number)
         return self._arrivals[key]
 
     def _run(self, plan: Plan, requests: int, seed: int) -> Run:
-        """A simulation of a plan; where replicas are spare, of what is left without them, in the worst case."""
+        """A simulation of a plan; with spare replicas, of what is left without them, in the worst case."""
         runs = self._ahead.runs(plan, requests, seed)
         self.work_s += sum(map(work_of, runs))
         return min(runs, key=lambda run: share_met(run.outcome, self.slo, run.counted))

@@ -1,9 +1,9 @@
 """How much slower than estimated steps may be before a certified plan no longer holds, and the chance that it holds.
 
-The margin is of all steps together, by bisection. The chance is that of drawn step times, a factor for each type
-(:mod:`melange.replica.step_errors`), under which the plan is simulated; the balancer does not know them. A fleet on
-slower steps holds no more requests: a draw that is slower on every type than one that failed fails, and one that is
-faster than one that held holds. That leaves few of the draws to simulate.
+The margin is for all steps together, found by bisection. The chance is the share of drawn step times with which the
+plan holds in simulation, a factor for each type (:mod:`melange.replica.step_errors`) that the balancer does not know. A
+fleet on slower steps holds no more requests: a draw that is slower on every type than one that failed fails, and a draw
+that is faster than one that held holds. So only few of the draws are simulated.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from melange.validate.simulate import simulate
 from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Array
 
-# Draws: a share of them is known to 2 points (bench/margin.py).
+# Number of draws: a share of them is known to 2 points (bench/margin.py).
 DRAWS = 128
-# The margin is known to this part, and is looked for up to this many times the step.
+# Precision of the margin, and the largest factor on steps that is tried.
 _PRECISION, _MOST = 0.005, 8.0
 # Requests of a simulation, one run: with half as many the margins of bench/margin.py changed by 0.6 points.
 _REQUESTS = 10_000
@@ -41,18 +41,18 @@ class Trials:
     Parameters
     ----------
     plan
-        With a certificate.
+        A plan with a certificate.
     arrivals
         The requests of each simulation.
     policy
-        How they are balanced.
+        The policy that balances them.
     used
-        The part of their throughput that its types need on the steps of the plan (R,).
+        Part of the throughput of its types that the traffic needs on the steps of the plan (R,).
     offset
-        What is added to the share that met the SLO: how much larger it was in the proof, on steps as in the proof. So a
-        plan holds on the steps that it was certified on, however lucky these requests are.
+        Added to the share that met the SLO: how much larger the share was in the proof, on the same steps. So a plan
+        holds on the steps that it was certified on, however lucky these requests are.
     held, failed
-        Factors on the steps of the used types (T,) under which it was seen to hold, and not to.
+        Factors on the steps of the used types (T,) with which it held, and with which it failed.
     """
 
     plan: Plan
@@ -64,7 +64,7 @@ class Trials:
     failed: list[Array] = field(default_factory=list)
 
     def holds(self, factor: Array) -> bool:
-        """Whether it holds with factors on the step times of the used types (T,)."""
+        """Whether the plan holds with factors on the step times of the used types (T,)."""
         if any((factor <= known).all() for known in self.held):
             return True
         if any((factor >= known).all() for known in self.failed):
@@ -80,7 +80,7 @@ class Trials:
         return self.met(factor) + self.offset >= self.plan.certificate.target
 
     def met(self, factor: Array) -> float:
-        """Share of the requests that meet the SLO with factors on step times (T,), spare replicas lost."""
+        """Share of the requests that meet the SLO with factors on step times (T,), with spare replicas lost."""
         plan = self.plan
         assert plan.slo is not None
         slowdown = np.ones(len(plan.replica_types))
@@ -93,7 +93,7 @@ class Trials:
 
 
 def with_margin(plan: Plan, judge: Judge) -> Plan:
-    """A certified plan, its certificate with the margin and the chance that it holds."""
+    """A certified plan, with the margin and its chance to hold added to its certificate."""
     assert plan.certificate is not None
     trials = trials_of(plan, judge)
     margin = margin_of(trials)
@@ -102,7 +102,7 @@ def with_margin(plan: Plan, judge: Judge) -> Plan:
 
 
 def trials_of(plan: Plan, judge: Judge) -> Trials:
-    """Trials of a plan on requests by which a search chose."""
+    """Trials of a plan on requests that a search used for its choices."""
     if judge.replays is None:
         arrivals = [judge.arrivals(max(_REQUESTS, judge.requests), 1)]
     else:
@@ -118,7 +118,7 @@ def trials_of(plan: Plan, judge: Judge) -> Trials:
 
 
 def margin_of(trials: Trials) -> float:
-    """Part by which all steps may take longer with the plan still holding; negative where they must be shorter."""
+    """Fraction by which all steps may take longer while the plan holds; negative if they must be shorter."""
     ones = np.ones(len(types_of(trials.plan)))
     step = 1.25 if trials.holds(ones) else 0.8
     near, far = 1.0, step
@@ -137,6 +137,6 @@ def chance_of(trials: Trials, draws: int = DRAWS, *, first: int = 0) -> float:
     engines = replica_engines(trials.plan, types)
     accelerators = [trials.plan.replica_types[r].offer.accelerator for r in types]
     factors = step_factors(engines, accelerators, draws, first=first)
-    # Those near the middle of all draws say most about the others.
+    # Draws near the middle say most about the others.
     order = np.argsort(np.abs(np.log(factors).sum(axis=1)), kind="stable")
     return float(np.mean([trials.holds(factors[place]) for place in order]))

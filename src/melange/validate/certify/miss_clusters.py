@@ -1,8 +1,8 @@
-"""Misses come in clusters: a queue that builds up makes many requests late, one after the other.
+"""Misses come in clusters: a queue that builds up makes many requests late, one after another.
 
 So 54 misses in 1,600 requests may be two queues, which other requests may not meet. A short run has few clusters, and
-its batches know nothing of those that lie between runs. The clusters are counted here, and a share of misses is as well
-known as one of that many independent misses.
+its batches do not show clusters that differ between runs. The clusters are counted here, and a share of misses is as
+precise as one from that many independent misses.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _Z = NormalDist().inv_cdf(0.975)
 
 
 def clustering(is_missed: Mask) -> float:
-    """Clusters over misses, 0-1: 1 where each miss comes by itself.
+    """Clusters per miss, 0-1: 1 if each miss comes alone.
 
-    The intervals estimator of the extremal index (Ferro and Segers 2003, eq. 5), with the requests on a circle: what
-    lies before the first miss and after the last one is an interval too.
+    The intervals estimator of the extremal index (Ferro and Segers 2003, eq. 5), with the requests on a circle: the
+    requests before the first miss and after the last one form an interval too.
 
     >>> alone = np.arange(1000) % 100 == 0
     >>> round(clustering(alone), 2)
@@ -46,8 +46,8 @@ def clustering(is_missed: Mask) -> float:
 def least_missed(samples: Sequence[Mask]) -> float:
     """Lower end of the 95 % interval of the share of misses, 0-1, by clusters.
 
-    Their number is taken to be Poisson's (Byar's approximation of its limits, Breslow and Day 1987), and their sizes to
-    vary as geometric ones do, which doubles the variance of what they hold together.
+    The number of clusters is assumed to be Poisson (Byar's approximation of its limits, Breslow and Day 1987), and
+    their sizes geometric, which doubles the variance of the total number of misses.
 
     Parameters
     ----------

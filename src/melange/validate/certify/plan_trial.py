@@ -1,4 +1,4 @@
-"""One plan in simulation: what a judge says of it."""
+"""One plan in simulation: the result of a judge."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from melange.validate.observe import type_of_requests
 from melange.validate.simulate import Run
 from melange.workload.workload import Array, Mask
 
-# The part of its throughput that a type may need, which is known to 1 %: what needed 98 % was steady over 600,000
-# requests, 99 % was not. Less, and fleets are turned down that keep up; more, and some are certified that fall behind.
+# Largest part of its throughput that a type may need; the part is known to 1 %: a need of 98 % was steady over 600,000
+# requests, 99 % was not. With less, fleets that keep up are rejected; with more, some are certified that fall behind.
 MOST_USED = 0.97
 
 
@@ -27,30 +27,30 @@ class Trial:
     Parameters
     ----------
     plan
-        With loads and rates as the profile has them, whatever the factors.
+        The plan, with loads and rates as in the profile, whatever the factors.
     factor
-        What the rates were multiplied with to find it (R, I, O).
+        Factors on the rates with which the plan was found (R, I, O).
     attainment
-        Share of requests that met the SLO, with its interval; with classes that of the class that is farthest below its
-        target, as far from the first one's.
+        Share of requests that met the SLO, with its interval. With classes, it is for the class that is farthest below
+        its target, shifted by the difference to the first class's target.
     sent, missed, hopeless
-        Requests by type and bucket (R, I, O): all, those that missed, and those that would have missed alone.
+        Requests by type and bucket (R, I, O): all, those that missed, and those that would have missed even alone.
     by_class
-        Whether each counted request met the SLO, by class and run (K): all in one without classes.
+        Whether each counted request met the SLO, by class and run (K); without classes, all in one.
     worst
         The class that is farthest below its target.
     off
-        By how much that target is above the first one's.
+        Target of that class minus the target of the first class.
     causes
         Share of the requests that missed by cause, for each run.
     used
-        The part of what its replicas of each type can complete that the traffic needs (R,); 0 where nobody asked.
+        Part of the throughput of each type's replicas that the traffic needs (R,); 0 if not asked for.
     shortest
-        Requests of the shortest run that the judge made at the time.
+        Requests of the judge's shortest run at that time.
     is_refuted
         Whether a proof has failed.
     work_s
-        About the CPU time of its runs [s].
+        Approximate CPU time of its runs [s].
     """
 
     plan: Plan
@@ -80,17 +80,17 @@ class Trial:
 
     @property
     def excess(self) -> Array:
-        """Share of each type's requests that it is slower than (R,); 0 where it keeps up."""
+        """Share of its requests by which each type is too slow (R,); 0 if it keeps up."""
         return np.where(self.used > MOST_USED, 1.0 - MOST_USED / np.maximum(self.used, MOST_USED), 0.0)
 
     @property
     def keeps_up(self) -> bool:
-        """Whether every type completes requests as fast as they come, limits aside."""
+        """Whether every type completes requests as fast as they arrive, without limits on times."""
         return bool((self.used <= MOST_USED).all())
 
 
 def cells_of(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    """Place of each request in a table over type and bucket, flattened (N,); -1 where no replica took it."""
+    """Position of each request in a table over type and bucket, flattened (N,); -1 if no replica took it."""
     outcome = run.outcome
     cell = run.plan.workload.buckets.cells(outcome.input_tokens, outcome.output_tokens, run.arrivals.class_of)
     t = type_of_requests(run).astype(int)
@@ -99,7 +99,7 @@ def cells_of(run: Run, shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
 
 
 def samples_with(before: Trial | None, run: Run, is_met: Mask, slo: Slo) -> tuple[tuple[Mask, ...], ...]:
-    """Whether each counted request met the SLO, by class and run, with those of one more run (N,)."""
+    """Whether each counted request met the SLO, by class and run, with one more run added (N,)."""
     class_of = None if run.outcome.class_of is None else run.outcome.class_of[run.counted]
     parts = by_class(is_met[run.counted], class_of, slo)
     earlier: tuple[tuple[Mask, ...], ...] = before.by_class if before else ((),) * len(parts)
@@ -107,7 +107,7 @@ def samples_with(before: Trial | None, run: Run, is_met: Mask, slo: Slo) -> tupl
 
 
 def worst_of(samples: tuple[tuple[Mask, ...], ...], slo: Slo) -> tuple[int, float, Interval]:
-    """The class farthest below its target, by how much that is above the first one's, and its attainment less that."""
+    """The class farthest below its target, that target minus the first class's, and its attainment less that."""
     found = {k: attainment(one) for k, one in enumerate(samples) if sum(map(len, one))}
     worst = min(found, key=lambda k: found[k].low - slo.offsets[k])
     held, off = found[worst], slo.offsets[worst]

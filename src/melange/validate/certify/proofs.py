@@ -1,4 +1,4 @@
-"""Which of the plans that were found is proven: the cheapest, and none above a single type that could be."""
+"""Which of the plans found is proven: the cheapest, unless a single type that costs less can be proven."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melange.workload.workload import Array
 
 
 def cheapest_proven(search: Search, factor: Array) -> Trial:
-    """The cheapest plan that is proven, those that were nearly taken to hold among them."""
+    """The cheapest plan that is proven, including plans that nearly seemed to hold."""
     try:
         best = cheaper_single_type(search, _proven(search, factor))
     except InfeasibleError:
@@ -26,14 +26,14 @@ def cheapest_proven(search: Search, factor: Array) -> Trial:
 
 
 def look_for_cheaper(search: Search, factor: Array) -> None:
-    """Try small fleets until none is found that is cheaper: what is looked at lies near the best one."""
+    """Try small fleets until no cheaper one is found: the fleets that are tried are close to the best one."""
     while (best := search.best) is not None:
         if cheaper_fleet(search, best, factor).plan.cost_per_h >= best.plan.cost_per_h - ROUNDING:
             return
 
 
 def _proven(search: Search, factor: Array) -> Trial:
-    """The cheapest plan that is proven; what lies below a plan that failed proofs made more expensive is tried too."""
+    """The cheapest plan that is proven; if failed proofs made a plan more expensive, plans below it are tried too."""
     best: Trial | None = None
     while True:
         looked_at = math.inf if search.best is None else search.best.plan.cost_per_h

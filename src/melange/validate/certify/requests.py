@@ -1,8 +1,8 @@
 """Which requests of a log decide on plans.
 
-A log's rate goes up and down, so that no part of it tells what the whole does: a plan that misses in the busiest minute
-may hold all day, and one that holds at night may not. So no plan is chosen or turned down by less than stretches of all
-of the log, and a log that is not too long is replayed whole. What is certified is then the share on replay.
+A log's rate goes up and down, so no part of it represents the whole: a plan that misses in the busiest minute may hold
+all day, and one that holds at night may not. So plans are chosen or rejected only on stretches of all of the log, and a
+log that is not too long is replayed whole. The certified share is then the share on replay.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from melange.validate.simulate import within_context
 from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Workload
 
-# Logs of up to this many requests are replayed whole: by each plan that is tried (a tenth of a second), and by one that
-# is to be certified (half a second, 0.3 GiB). Judgments: more takes longer, less sees less of the log.
+# Logs of up to this many requests are replayed whole: by each plan that is tried (a tenth of a second), and by the plan
+# to be certified (half a second, 0.3 GiB). Chosen by judgment: more takes longer, less sees less of the log.
 _CHOOSING_MOST, _PROVING_MOST = 100_000, 1_000_000
-# Number of evenly spread parts of longer logs, and requests of all parts together.
+# Number of evenly spread parts of longer logs; all parts together have the requests above.
 _STRETCHES = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replays:
-    """The stretches of a log that plans are tried on: place of the first request and how many, of each.
+    """The stretches of a log that plans are tried on, each as the position of its first request and its length.
 
     Parameters
     ----------
     choosing, proving
-        By which plans are chosen, and by which one is certified.
+        Stretches on which plans are chosen, and stretches on which a plan is certified.
     """
 
     choosing: tuple[tuple[int, int], ...]
@@ -68,7 +68,7 @@ def is_replayed(observed: Arrivals | None, burstiness: float | None, target: flo
 
 
 def of_sizes(observed: Arrivals | None, workload: Workload, whole: Workload) -> Arrivals | None:
-    """The observed requests without those of sizes that are left out of the whole traffic."""
+    """The observed requests without the sizes that are left out of the whole traffic."""
     is_left_out = (whole.request_rate > 0) & (workload.request_rate <= 0)
     return observed if observed is None or not is_left_out.any() else observed.within(whole.buckets, ~is_left_out)
 
@@ -84,7 +84,7 @@ def stretch_at(log: Arrivals, requests: int, start: int) -> Arrivals:
 
 
 def by_class_of(log: Arrivals) -> dict[int, Arrivals]:
-    """The requests of each class of a log, by its place; all of them without classes."""
+    """The requests of each class of a log, by its position; without classes, all of them."""
     if log.class_of is None:
         return {0: log}
     return {int(k): log.chosen(np.flatnonzero(log.class_of == k)) for k in np.unique(log.class_of)}

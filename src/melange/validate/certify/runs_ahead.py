@@ -1,6 +1,6 @@
-"""Runs of a plan, made when they are asked for; on a cluster those at once that may be asked for one after the other.
+"""Runs of a plan, made on request; on a cluster, runs that may be requested one after another are made at once.
 
-Runs that were made ahead and are not asked for count nowhere, so the answer is the same.
+Runs that were made ahead and not requested count nowhere, so the answer is the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from melange.validate.certify.spare import without_spare
 from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
 
-# Makes the requests of a run, by their count and its number.
+# Makes the requests of a run, from their count and the run's number.
 Drawn = Callable[[int, int], Arrivals]
 _Job = tuple[Plan, Arrivals, str, int, Mapping[str, int] | None]
 
@@ -22,13 +22,13 @@ class RunsAhead:
     """The runs of one plan at a time."""
 
     def __init__(self, drawn: Drawn, policy: str) -> None:
-        """Of requests that are ``drawn`` and balanced by a policy."""
+        """Use requests that are ``drawn``, balanced by a policy."""
         self._drawn, self._policy = drawn, policy
         self._plan: Plan | None = None
         self._made: dict[tuple[int, int], list[Run]] = {}
 
     def prepare(self, plan: Plan, sets: Sequence[tuple[int, int]]) -> None:
-        """On a cluster, make the runs of some counts of requests and numbers."""
+        """On a cluster, make the runs with these counts of requests and numbers."""
         self._plan, self._made = plan, {}
         if not is_on_cluster():
             return
@@ -37,7 +37,7 @@ class RunsAhead:
             self._made.setdefault(one, []).append(run)
 
     def runs(self, plan: Plan, requests: int, number: int) -> list[Run]:
-        """A run; where replicas are spare, one for each type that loses some."""
+        """A run; with spare replicas, one run for each type that loses some."""
         made = self._made.pop((requests, number), None) if plan is self._plan else None
         return made or list(map(_simulated, self._jobs(plan, requests, number)))
 

@@ -1,9 +1,9 @@
-"""Two pools of one replica type: long prompts kept away from short ones, on machines that are all the same.
+"""Two pools of one replica type: long prompts are kept away from short ones, on machines that are all the same.
 
-A prompt that is read holds up every answer beside it. Under limits on single requests that costs replicas: a fleet of
-one type must be so large that even the requests beside the longest prompts are in time. With a pool of their own for
-prompts above some length, the others meet their limits on fewer replicas. Loads that add up know nothing of this, so
-no program finds it; the splits are simulated.
+Reading a prompt holds up every answer beside it. Under limits on single requests that costs replicas: a fleet of one
+type must be so large that even the requests beside the longest prompts are in time. If prompts above some length have a
+pool of their own, the other requests meet their limits on fewer replicas. Summed loads do not show this, so no program
+finds it; the splits are simulated.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from melange.workload.workload import Array, Mask
 
 # A pool has at least this part of its type's work. Less, and the pool is empty most of the time. A judgment.
 _LEAST_PART = 0.02
-# Lengths at which prompts are split that are looked at more closely: those under which requests come easiest within
-# their limits with as many instances as before.
+# Number of split lengths that are examined closely: those at which requests meet their limits most easily, with as many
+# instances as before.
 _CLOSELY = 3
-# A split is tried with this part of the instances at least.
+# A split is tried with at least this part of the instances.
 _LEAST_LEFT = 0.4
-# How many plans are split: the best one, and fleets of one type that cost this many times as much at most.
+# Number of plans that are split: the best one, and fleets of one type that cost at most this many times as much.
 _SPLIT, _MOST_COST = 8, 1.6
-# Requests that decide whether a split is worth a trial, in at most this many short runs; and by how much it may
-# miss the target in the first of them. Fewer, and chance decides; more take longer. Judgments.
+# Requests that decide whether a split is worth a trial, in at most this many short runs; and how far it may be below
+# the target in the first run. With fewer, chance decides; more take longer. Chosen by judgment.
 _REQUESTS, _MOST_SETS, _NEAR = 10_000, 5, 0.005
-# CPU time that all of this may take [s]. A judgment.
+# Largest CPU time of this step [s]. Chosen by judgment.
 _MOST_S = 5.0
 # Instances that are added, one by one, to a split whose proof fails; then these parts of them, for the short runs that
 # chose the split are off by as much in large fleets (102 instances were needed where 97 seemed to hold). Judgments.
@@ -48,18 +48,18 @@ _MOST_ADDED, _ADDED_PARTS = 3, (0.05, 0.08, 0.12)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Split:
-    """Instances of a type for prompts up to a bucket, and of its second pool for those above.
+    """Instances of a type for prompts up to a bucket, and of its second pool for longer prompts.
 
     Parameters
     ----------
     place, second
-        Of the type and of its second pool among the types.
+        Positions of the type and of its second pool among the types.
     last
         The last input bucket of the first pool.
     short, long
         Instances of the first pool and of the second.
     least
-        Instances of a pool at least: a replica is left where spare ones are lost.
+        Least instances of a pool: one replica must be left when spare ones are lost.
     """
 
     place: int
@@ -75,14 +75,14 @@ class _Split:
         return self.short + self.long
 
     def of(self, count: int) -> Iterator[_Split]:
-        """As many instances in about the same proportion, the nearest first."""
+        """Splits of ``count`` instances in about the same proportion, the nearest first."""
         wanted = self.short / self.count * count
         for short in sorted(range(math.floor(wanted) - 1, math.floor(wanted) + 3), key=lambda n: abs(n - wanted)):
             if self.least <= short <= count - self.least:
                 yield replace(self, short=short, long=count - short)
 
     def applied(self, plan: Plan) -> Plan:
-        """The plan with the type's requests and instances in two pools."""
+        """The plan with the type's requests and instances divided between two pools."""
         instances, share = plan.instances.copy(), plan.share.copy()
         instances[self.place], instances[self.second] = self.short, self.long
         both = share[self.place] + share[self.second]
@@ -94,9 +94,9 @@ class _Split:
 
 
 def with_pools(question: Question, added: Sequence[tuple[int, str]]) -> Question:
-    """The question with further pools of some of its types (place, what the pool is called), at the end.
+    """The question with further pools of some of its types (position, name of the pool), at the end.
 
-    What is asked of a type by its name is asked of its second pool too. ``max_types`` counts both.
+    A setting for a type by its name also applies to its second pool. ``max_types`` counts both.
     """
     profile, options = question.profile, question.options
     places = [place for place, _ in added]
@@ -112,17 +112,17 @@ def with_pools(question: Question, added: Sequence[tuple[int, str]]) -> Question
 
 
 def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None:
-    """The cheapest proven plan with two pools of its types that costs less than the best one; None where none is.
+    """The cheapest proven plan with two pools of its types that costs less than the best one; None if there is none.
 
     Parameters
     ----------
     judge
-        Of the question without second pools.
+        The judge of the question without second pools.
     best
-        The cheapest plan that is proven.
+        The cheapest proven plan.
     others
-        Fleets of one type that were tried: in two pools they may cost less than any mix. Of each type the one that came
-        nearest to the target decides how many instances are split.
+        Fleets of one type that were tried: in two pools they may cost less than any mix. For each type, the fleet that
+        came nearest to the target decides how many instances are split.
     """
     options = judge.question.options
     if options.slices or options.spare_total_replicas or options.min_replicas != 1:
@@ -131,7 +131,7 @@ def in_pools(judge: Judge, best: Trial, others: Sequence[Trial]) -> Trial | None
     for one in sorted(others, key=lambda each: each.attainment.value):
         nearest[int(one.plan.instances.argmax())] = one
     near = [one for one in nearest.values() if _cost(one) <= _MOST_COST * _cost(best) + ROUNDING]
-    near.sort(key=lambda one: (not judge.holds(one), _cost(one)))  # those that hold in one pool are the surest
+    near.sort(key=lambda one: (not judge.holds(one), _cost(one)))  # fleets that hold in one pool are the surest
     held = sum(map(judge.holds, near))
     ordered = (*near[:held], best, *near[held:])
     bases = list({one.plan.instances.tobytes(): one for one in ordered}.values())[:_SPLIT]
@@ -151,7 +151,7 @@ def _cost(trial: Trial) -> float:
 
 
 def _split_all(judge: Judge, plan: Plan, places: Sequence[int], best: Trial, effort: Effort) -> Trial:
-    """The best plan, or one of these types with some of them in two pools that is proven and costs less."""
+    """The best plan, or a proven plan that costs less, with some of these types in two pools."""
     first = len(judge.question.profile.replica_types) - len(places)
     order = sorted(places, key=lambda r: -float(plan.instances[r]) * plan.replica_types[r].cost_per_h)
     most = judge.question.options.max_types or math.inf
@@ -183,7 +183,7 @@ def _proven(judge: Judge, plan: Plan, split: _Split, best: Trial) -> Trial:
 
 
 def _smallest(judge: Judge, plan: Plan, place: int, second: int, effort: Effort) -> _Split | None:
-    """The split of a type that needs the fewest instances, fewer than now; None where none does."""
+    """The split of a type that needs the fewest instances, fewer than now; None if there is none."""
     count = int(plan.instances[place])
     least = max(2, math.ceil(_LEAST_LEFT * count), _fewest_allowed(judge, plan, place))
     best: _Split | None = None
@@ -202,7 +202,7 @@ def _smallest(judge: Judge, plan: Plan, place: int, second: int, effort: Effort)
 
 
 def _splits(plan: Plan, place: int, second: int, full: Array) -> list[_Split]:
-    """Ways to split a type's prompts in two, with its instances in proportion to the work."""
+    """Ways to split a type's prompts in two, with instances in proportion to the work."""
     rate = plan.share[place] * plan.workload.request_rate
     work = np.divide(rate, full[place], out=np.zeros_like(rate), where=full[place] > 0).sum(axis=1)
     work = work.reshape(-1, len(plan.workload.buckets.input_edges)).sum(axis=0)  # of all classes
@@ -220,13 +220,13 @@ def _splits(plan: Plan, place: int, second: int, full: Array) -> list[_Split]:
 
 
 def _steps(count: int) -> tuple[int, ...]:
-    """By how many instances a split departs from the proportion of the work."""
+    """Differences in instances between a split and the proportion of the work."""
     step = max(1, round(count / 12))
     return (-step, 0, step)
 
 
 def _eased(judge: Judge, plan: Plan, split: _Split, effort: Effort) -> float:
-    """How hard a split is for requests, 0-1; 1 where no more may be simulated."""
+    """How hard a split is for requests, 0-1; 1 if no more may be simulated."""
     return 1.0 if effort.is_spent() else judge.strain(split.applied(plan), 1)
 
 
@@ -236,14 +236,14 @@ def _seems_to_hold(judge: Judge, plan: Plan) -> bool:
 
 
 def _fewest_allowed(judge: Judge, plan: Plan, place: int) -> int:
-    """Instances of a type below which the fleet has fewer replicas than must run."""
+    """Least instances of a type with which the fleet has the replicas that must run."""
     replicas = np.array([one.replicas_per_instance for one in plan.replica_types])
     others = int(plan.instances @ replicas) - int(plan.instances[place] * replicas[place])
     return math.ceil((judge.question.options.min_total_replicas - others) / int(replicas[place]))
 
 
 def _lifted(plan: Plan, question: Question) -> Plan:
-    """A plan as an answer to the question with second pools, none of which it uses."""
+    """A plan as an answer to the question with second pools, which it does not use."""
     more = len(question.profile.replica_types) - len(plan.instances)
     return replace(
         plan,
@@ -255,13 +255,13 @@ def _lifted(plan: Plan, question: Question) -> Plan:
 
 
 def _only_used(trial: Trial, types: int) -> Trial:
-    """The trial without second pools that its plan does not use."""
+    """The trial without the second pools that its plan does not use."""
     kept = (np.arange(len(trial.plan.instances)) < types) | (trial.plan.instances > 0)
     return _rows_of(trial, np.flatnonzero(kept))
 
 
 def _rows_of(trial: Trial, rows: npt.NDArray[np.intp]) -> Trial:
-    """The trial with some of its types only."""
+    """The trial with some of its types."""
     plan, profile = trial.plan, trial.plan.question.profile
     types = [profile.replica_types[r] for r in rows]
     question = replace(plan.question, profile=of_rows(profile, rows, types))
@@ -273,7 +273,7 @@ def _rows_of(trial: Trial, rows: npt.NDArray[np.intp]) -> Trial:
 
 
 def of_all_types(plan: Plan, question: Question, kept: Mask) -> Plan:
-    """A plan of the types that were kept, and of second pools of some of them, as an answer to the whole question."""
+    """A plan of the kept types, and of second pools of some of them, as an answer to the whole question."""
     names = [one.name for one in question.profile.replica_types]
     pools = [one for one in plan.replica_types if one.pool and one.name not in names]
     added = [(names.index(one.type_name), one.pool) for one in pools]

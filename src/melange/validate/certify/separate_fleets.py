@@ -1,9 +1,9 @@
-"""A fleet for each class of requests, side by side: what sharing replicas has to be cheaper than.
+"""A fleet for each class of requests, side by side: fleets with shared replicas must cost less than these.
 
-Under tight limits on the time between tokens all that runs beside a request must be small, and requests that may take
-their time fill a replica better by themselves. So the fleet of each class is searched for alone, and where all of them
-together cost less than the cheapest shared one, they are pools of one plan. No pool takes requests of another class, so
-each class does as it did alone, and the proofs of its fleet are the proof of the whole.
+Under tight limits on the time between tokens, everything that runs beside a request must be small, and requests with
+loose limits fill a replica better by themselves. So the fleet of each class is searched for alone, and if all of them
+together cost less than the cheapest shared fleet, they become pools of one plan. No pool takes requests of another
+class, so each class does as it did alone, and the proofs of its fleets prove the whole.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ def separate_fleets(
     Parameters
     ----------
     judge
-        Of all classes together.
+        The judge of all classes together.
     best
-        The cheapest shared plan that is proven; None: none is.
+        The cheapest proven shared plan; None: there is none.
     find
-        The proof of the cheapest fleet for the traffic of one class, by its question and the class's place.
+        Finds the proof of the cheapest fleet for the traffic of one class, by its question and the class's position.
     say
         Called with a sentence.
     """
     question, slo, options = judge.question, judge.slo, judge.question.options
     alike = {(tuple(one.slo.limits.items()), one.slo.target, one.priority) for one in slo.classes}
-    if judge.policy not in FOLLOWING_SHARES:  # others send requests to any pool
+    if judge.policy not in FOLLOWING_SHARES:  # other policies send requests to any pool
         return None
     if len(alike) < 2 or options.slices or options.spare_total_replicas or options.min_replicas != 1:
         return None
@@ -61,7 +61,7 @@ def separate_fleets(
     fleets: dict[int, Trial] = {}
     try:
         for k, one in asked.items():
-            # What the classes to come cost at least, beside those that are known.
+            # The least cost of the remaining classes is added to the cost of the known ones.
             known = sum(one.plan.cost_per_h for one in fleets.values())
             if known + sum(cost for other, cost in least.items() if other not in fleets) >= ceiling:
                 return None
@@ -76,7 +76,7 @@ def separate_fleets(
 
 
 def only_class(workload: Workload, place: int) -> Workload | None:
-    """The traffic of one class, by its place; None if it has none."""
+    """The traffic of one class, by its position; None if it has none."""
     rows = len(workload.buckets.input_edges)
     rate = np.zeros(workload.request_rate.shape)
     own = slice(place * rows, (place + 1) * rows)
@@ -85,16 +85,16 @@ def only_class(workload: Workload, place: int) -> Workload | None:
 
 
 def by_class(workload: Workload) -> dict[int, Workload]:
-    """The traffic of each class that has any, by its place; all of it without classes."""
+    """The traffic of each class that has any, by its position; without classes, all of it."""
     places = range(len(workload.buckets.classes))
     found = {k: own for k in places if (own := only_class(workload, k)) is not None}
     return found or {0: workload}
 
 
 def _side_by_side(question: Question, fleets: dict[int, Plan], rows: int) -> Plan | None:
-    """One plan with the fleet of each class, whose types are pools of their own where an earlier class has them too.
+    """One plan with the fleet of each class; a type that an earlier class has too becomes a pool of its own.
 
-    None where together they break a limit.
+    None if the fleets together break a limit.
     """
     classes = question.workload.buckets.classes
     names = [one.name for one in question.profile.replica_types]
@@ -119,11 +119,11 @@ def _side_by_side(question: Question, fleets: dict[int, Plan], rows: int) -> Pla
         own = slice(k * rows, (k + 1) * rows)
         share[place[name, pool], own] = fleets[k].share[r, own]
         rates[place[name, pool], own] = fleets[k].max_request_rate[r, own]
-    # What a pool may not serve no full pool sends there: each class stays by itself, as it was proven.
+    # A full pool sends nothing to a pool that may not serve it: each class stays by itself, as it was proven.
     whole = replace(whole, profile=with_rates(whole.profile, rates, _APART))
     scope = scope_of(whole)
     problem = build(whole, scope.allowed, scope.served)
-    # Bounds of the search are none of the question: simulation may have asked for more than loads that add up do.
+    # The search's bounds are not part of the question: simulation may have required more than summed loads do.
     problem = problem.with_changes(most=np.maximum(problem.most, instances[problem.types]))
     if broken_limits(problem, instances[problem.types]):
         return None
@@ -143,7 +143,7 @@ def _side_by_side(question: Question, fleets: dict[int, Plan], rows: int) -> Pla
 
 
 def _as_proven(judge: Judge, plan: Plan, fleets: dict[int, Trial]) -> Trial | None:
-    """The plan with the proofs of its fleets; None where one run of all of them says otherwise."""
+    """The plan with the proofs of its fleets; None if a run of all fleets together contradicts them."""
     trial = replace(judge, question=plan.question, known={}).trial(plan, np.ones(plan.share.shape))
     if judge.surely_misses(trial):
         return None

@@ -1,4 +1,4 @@
-"""The cheapest certified fleet of one replica type: what a mix must beat, and where the search for mixes begins."""
+"""The cheapest certified fleet of one replica type: a mix must beat it, and the search for mixes starts from it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ from melange.validate.certify.plan_trial import Trial
 from melange.validate.certify.spare import own_spare
 from melange.workload.workload import Array
 
-# If this many times the replicas of the closed form miss, more are not tried: replicas are not what is missing.
-# A judgment.
+# If this many times the closed form's replicas still miss, more are not tried: replicas are not what is missing. Chosen
+# by judgment.
 _MOST_TIMES = 32.0
-# Counts of large fleets are known to this part of themselves, and that of the cheapest type to the second: nearer, and
-# each type costs a simulation more. Twice: no difference in the twelve cases of
-# bench/certify.py, whose fleets are of few instances.
+# Precision of the counts of large fleets, and of the count of the cheapest type. With a finer one, each type costs a
+# simulation more. Twice: no difference in the twelve cases of bench/certify.py, whose fleets have few instances.
 _PRECISION, _FINE_PRECISION = 0.01, 0.002
-# How fast counts rise while a fleet misses: by this for each time that more requests miss than may, within these.
-# Slower, and more fleets are simulated that miss; faster, and more are between the one that holds and the last that
-# missed. A least rise of 1.1: no difference; judgments beyond.
+# Growth of counts while a fleet misses: the first for each multiple of the allowed misses, within the other two. With
+# slower growth, more fleets that miss are simulated; with faster, more counts lie between the one that holds and the
+# last that missed. A least rise of 1.1: no difference; beyond that, chosen by judgment.
 _RISE, _LEAST_RISE, _MOST_RISE = 0.06, 1.04, 2.0
-# A first guess at the replicas that a fleet needs, over the closed form's; then what the types tried so far needed.
-# 1: no difference.
+# First guess at the replicas that a fleet needs, over the closed form's; later guesses are what the types tried so far
+# needed. 1: no difference.
 _FIRST_GUESS = 1.1
 
 
@@ -41,17 +40,17 @@ class Lone:
     Parameters
     ----------
     place
-        Of the type in the profile.
+        Position of the type in the profile.
     load
         Replicas that the closed form needs for all traffic.
     replicas
-        On one instance.
+        Replicas on one instance.
     spare
         Replicas that may be lost.
     cost_per_h
-        Of an instance [USD/h].
+        Cost of an instance [USD/h].
     least, most
-        Instances that must and that may be rented.
+        Least and most instances that may be rented.
     """
 
     place: int
@@ -67,15 +66,15 @@ class Lone:
         return max(self.least, math.ceil((self.load * times + self.spare) / self.replicas - ROUNDING))
 
     def carried(self, count: float) -> float:
-        """The load of each replica of a number of instances, without the spare ones."""
+        """The load of each replica of a number of instances, not counting the spare ones."""
         return self.load / max(count * self.replicas - self.spare, ROUNDING)
 
 
 def cheapest_single_type(search: Search) -> Array:
     """Find the cheapest fleet of one type that holds; returns the load that a replica of each type carries (R,).
 
-    The types are tried from the one that the closed form has as cheapest; one that costs more than the best fleet so
-    far, however well it does, is not. Of a type that was not tried the load is nan.
+    The types are tried in the order of their closed-form cost. A type that would cost more than the best fleet so far,
+    however well it does, is not tried; its load is nan.
     """
     carried = np.full(len(search.question.profile.replica_types), np.nan)
     best: Trial | None = None
@@ -93,7 +92,7 @@ def cheapest_single_type(search: Search) -> Array:
             best, cheapest = found, one
             guess = float(np.clip(1 / carried[one.place], 1 / MOST_CARRIED, _MOST_TIMES))
     if best is not None and cheapest is not None:
-        # From just below what holds, for what is known of it ends at a hundredth.
+        # Start just below the count that holds, which is known only to a hundredth.
         slightly_less = 1 / cheapest.carried(float(best.plan.instances.sum() - 1))
         ceiling = best.plan.cost_per_h
         finer, carried_finer = _smallest(search, cheapest, slightly_less, ceiling, _FINE_PRECISION)
@@ -103,11 +102,11 @@ def cheapest_single_type(search: Search) -> Array:
 
 
 def cheaper_single_type(search: Search, best: Trial) -> Trial:
-    """The cheapest proven fleet of one type where that costs less than the best plan; else that plan.
+    """The cheapest proven fleet of one type if it costs less than the best plan; else the best plan.
 
-    Of each type the largest fleet that costs less is looked at, unless it is known to miss: where it does, so do all
-    smaller ones. What is not surely below the target gets a proof. So no answer costs more than a fleet of one type
-    that would have been certified by the same runs.
+    For each type, the largest fleet that costs less is examined, unless it is known to miss: if it misses, so do all
+    smaller ones. A fleet that is not surely below the target gets a proof. So no answer costs more than a fleet of one
+    type that the same runs would have certified.
     """
     for one in sorted(_candidates(search), key=lambda each: each.count(1 / MOST_CARRIED) * each.cost_per_h):
         best = _proven_below(search, one, best) or best
@@ -115,7 +114,7 @@ def cheaper_single_type(search: Search, best: Trial) -> Trial:
 
 
 def _proven_below(search: Search, one: Lone, best: Trial) -> Trial | None:
-    """The smallest fleet of a type that is proven and costs less than the best plan; None where there is none."""
+    """The smallest fleet of a type that is proven and costs less than the best plan; None if there is none."""
     missing = max([one.count(1 / MOST_CARRIED) - 1, *_known_to_miss(search, one)])
     count = int(min(one.most, math.ceil(best.plan.cost_per_h / one.cost_per_h - ROUNDING) - 1))
     thorough = partial(search.proof, best=best)
@@ -126,7 +125,7 @@ def _proven_below(search: Search, one: Lone, best: Trial) -> Trial | None:
         middle = (missing + count) // 2
         proof = _proven_alone(search, one, middle, search.judge.proof)
         missing, count, found = (middle, count, found) if proof is None else (missing, middle, proof)
-    while count > one.count(1 / MOST_CARRIED):  # longer proofs find a few instances less
+    while count > one.count(1 / MOST_CARRIED):  # longer proofs save a few more instances
         proof = _proven_alone(search, one, count - 1, thorough)
         if proof is None:
             break
@@ -135,7 +134,7 @@ def _proven_below(search: Search, one: Lone, best: Trial) -> Trial | None:
 
 
 def _proven_alone(search: Search, one: Lone, count: int, prove: Callable[[Trial], Trial]) -> Trial | None:
-    """A fleet of one type that is proven; None where it is not."""
+    """A fleet of one type that is proven; None if it is not proven."""
     trial = search.of_one_type(one.place, count, one.carried(count))
     if trial is None or search.judge.surely_misses(trial) or not trial.keeps_up:
         return None
@@ -144,14 +143,14 @@ def _proven_alone(search: Search, one: Lone, count: int, prove: Callable[[Trial]
 
 
 def _known_to_miss(search: Search, one: Lone) -> list[int]:
-    """Instances of fleets of a type alone that surely miss."""
+    """Counts of instances with which a type alone surely misses."""
     alone = [each for each in search.judge.known.values() if np.count_nonzero(each.plan.instances) == 1]
     missing = [each for each in alone if each.plan.instances[one.place] and search.judge.surely_misses(each)]
     return [int(each.plan.instances[one.place]) for each in missing]
 
 
 def _candidates(search: Search) -> list[Lone]:
-    """The types that can serve everything; of those with the same engine, and no limit of their own, the cheapest."""
+    """The types that can serve everything; among types with one engine and no limit of their own, the cheapest."""
     question = search.question
     scope: Scope = scope_of(question)
     types, engines = question.profile.replica_types, question.profile.engines
@@ -181,8 +180,8 @@ def _candidates(search: Search) -> list[Lone]:
 def _smallest(search: Search, one: Lone, guess: float, ceiling: float, precision: float) -> tuple[Trial | None, float]:
     """The smallest fleet of a type that holds and costs less than ``ceiling``, and the load that a replica carries.
 
-    Where none holds the load is what the largest one that was tried would have carried; nan where too many requests
-    miss on it even alone.
+    If no fleet holds, the load is what the largest tried fleet would have carried; nan if too many requests miss on the
+    type even alone.
     """
     most = min(one.most, float(np.ceil(ceiling / one.cost_per_h - ROUNDING)) - 1, one.count(_MOST_TIMES))
     first = one.count(1 / MOST_CARRIED)
@@ -204,20 +203,20 @@ def _smallest(search: Search, one: Lone, guess: float, ceiling: float, precision
         sent, may_miss = max(float(trial.sent.sum()), 1.0), 1.0 - search.judge.target
         alone = float(trial.hopeless.sum()) / sent
         if wilson(alone, int(sent))[0] > may_miss:
-            return None, math.nan  # more replicas do not help; with fewer sizes it may carry what others do
-        allowed = may_miss - alone  # a short run may have more that miss alone than there are
+            return None, math.nan  # more replicas do not help; with fewer sizes it may carry as much as others
+        allowed = may_miss - alone  # by chance, a short run may have too many requests that miss alone
         missed = (1.0 - trial.attainment.value - alone) / allowed if allowed > 0 else math.inf
-        times = max(_rise(missed), 1.0 / (1.0 - float(trial.excess.max())))  # what it is slower than waits for ever
+        times = max(_rise(missed), 1.0 / (1.0 - float(trial.excess.max())))  # requests in excess would wait forever
         count = int(min(max(missing + 1, math.ceil(missing * min(times, _MOST_RISE))), most))
     between = missing + 0.5 if best is not None else float(missing)
     return best, one.carried(between) if between * one.replicas > one.spare else 1.0
 
 
 def _below(holding: float, missing: int) -> int:
-    """The next count below one that holds, where none has missed yet: a small step, for guesses are good."""
+    """The next count below one that holds, if none has missed yet: a small step, because guesses are good."""
     return max(missing + 1, min(int(holding) - 1, math.floor(holding / _LEAST_RISE)))
 
 
 def _rise(missed: float) -> float:
-    """Factor on a count of replicas whose requests miss ``times`` as often as they may."""
+    """Factor on a count of replicas whose requests miss ``missed`` times as often as they may."""
     return float(np.clip(1.0 + _RISE * missed, _LEAST_RISE, _MOST_RISE))

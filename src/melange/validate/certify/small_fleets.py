@@ -1,9 +1,9 @@
-"""Small fleets, tried one by one: from one instance to the next the steps are large, and no factor on rates finds all.
+"""Small fleets, tried one by one: the steps from one instance to the next are large, and factors on rates miss some.
 
-Where prompts go decides what a small fleet holds. A long prompt stops the short answers beside it, so a fleet whose
-shares have the lowest peak load may miss the SLO where the same fleet meets it with other shares. Shares are moved in
-two ways while simulated requests come easier within their limits: by the headroom of one type against the others, and
-by the size of the prompts. Fleets that stay far from the SLO drop out round by round.
+The routing of prompts decides what a small fleet holds. A long prompt stops the short answers beside it, so a fleet
+whose shares have the lowest peak load may miss the SLO although it meets the SLO with other shares. Shares are moved in
+two ways as long as simulated requests meet their limits more easily: by the headroom of one type against the others,
+and by the size of the prompts. Fleets that stay far from the SLO drop out round by round.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from melange.validate.certify.headroom import Search, as_asked
 from melange.validate.certify.plan_trial import Trial
 from melange.workload.workload import Array
 
-# Figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of certified plans, CPU time
-# of all certificates (known to a tenth). No more than two plans changed with any of them; they are judgments beyond.
+# The figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of certified plans, CPU
+# time of all certificates (known to a tenth). None changed more than two plans; beyond that, chosen by judgment.
 
-# Fleets are tried one by one where the best known one has at most this many instances: more, and there are too many to
-# try; none, and one plan costs 10 % more, in 0.6 times the time; half and twice: no difference. How many of them are
-# looked at, and of how many types: half and twice, and three types: no difference.
+# Fleets are tried one by one if the best known one has at most this many instances: with more, there are too many to
+# try; with none, one plan costs 10 % more, in 0.6 times the time; half and twice: no difference. The other two are the
+# number of fleets that are examined, and of types in them: half and twice, and three types: no difference.
 _SMALL_FLEET, _MOST_FLEETS, _MOST_TYPES = 16, 400, 5
-# And where the loads, added up, are at most this share of the capacity that the factors leave: a fleet beyond it would
-# need more than moved shares. 1.1 and 1.5: no difference.
+# The summed loads must also be at most this share of the capacity that the factors leave: a fleet beyond it would need
+# more than moved shares. 1.1 and 1.5: no difference.
 _MOST_PEAK = 1.25
-# How many of those with the lowest peak load are simulated; of how many the types' headroom is moved, and of how many
-# at most the prompts: more finds more, and takes longer. Half and twice: no difference; prompts of none: one plan costs
-# 10 % more, in 0.85 times the time.
+# Number of fleets with the lowest peak load that are simulated; number for which the types' headroom is moved, and most
+# for which prompts are moved: more finds more, and takes longer. Half and twice: no difference; prompts of none: one
+# plan costs 10 % more, in 0.85 times the time.
 _SIMULATED, _BALANCED, _MOVED = 40, 8, 5
-# CPU time that all these simulations may take [s]: with long outputs fewer fleets are looked at. Half: one plan costs
-# 22 % more; twice: no difference in five of the cases.
+# Largest CPU time of all these simulations [s]: with long outputs fewer fleets are examined. Half: one plan costs 22 %
+# more; twice: no difference in five of the cases.
 _MOST_S = 3.0
-# The parts of that after which no further fleet is looked at, and after which no headroom is moved: what is left is for
-# the steps that follow. A judgment.
+# Parts of that time after which no further fleet is examined, and after which no headroom is moved: the rest is for the
+# steps that follow. Chosen by judgment.
 _LOOKING, _BALANCING = 0.4, 0.75
-# Times the misses that the SLO allows: strain that no move makes up for (half: 0.85 times the time; twice: no
+# Multiples of the misses that the SLO allows: strain that no move makes up for (half: 0.85 times the time; twice: no
 # difference), misses that moves may make up for (half: 0.9 times the time; twice: no difference), misses that need no
 # moves (twice: two plans cost 7 and 5 % more), and misses that other requests may show to be within the SLO (half and
 # twice: no difference).
 _FAR, _WORTH_MOVES, _ENOUGH, _WORTH_A_TRIAL = 30.0, 3.0, 0.4, 1.5
-# A more expensive fleet may turn out easier on requests than a cheaper one that is this many times easier now. 1: one
+# A more expensive fleet may become easier on requests than a cheaper one that is this many times easier now. 1: one
 # plan costs 10 % more, in 0.85 times the time; 3: one costs 5 % less.
 _NEARLY = 1.5
-# Factors by which the headroom of a type is moved against the others (not at all: one plan costs 10 % more, in 0.85
-# times the time), and how many moves of prompts are tried (half: one plan costs 10 % more; twice: no difference).
+# Factors that move the headroom of a type against the others (without: one plan costs 10 % more, in 0.85 times the
+# time), and number of moves of prompts that are tried (half: one plan costs 10 % more; twice: no difference).
 _HEADROOM_STEPS, _MOVES = (1.35, 1.16), 40
-# Sets of requests that moves are chosen by. What others then decide, so moves that only fit these are found out, and
-# cost time. One: no difference, in 0.85 times the time; six: no difference.
+# Sets of requests that choose moves. Other requests decide on the result, so moves that only fit these sets are
+# detected, and cost time. One: no difference, in 0.85 times the time; six: no difference.
 _SETS = 3
-# How moves of prompts are drawn: one size, or all up to it, or all from it on; and what part of them goes. A judgment.
+# How moves of prompts are drawn: one size, all sizes up to it, or all from it on; and the part that moves. By judgment.
 _SIZES_CHANCE, _PARTS = (0.7, 0.15, 0.15), (1.0, 0.5, 0.25)
 
 
@@ -65,13 +65,13 @@ class _Entrant:
     Parameters
     ----------
     plan
-        With the shares under which requests come easiest within their limits, so far.
+        The plan, with the shares under which requests meet their limits most easily so far.
     instances
-        Of each replica type (R,).
+        Instances of each replica type (R,).
     factor
-        What the rates were multiplied with to find the shares (R, I, O).
+        Factors on the rates with which the shares were found (R, I, O).
     strain
-        How hard it is for them, 0-1; see :meth:`~melange.validate.certify.judge.Judge.strain`.
+        How hard the plan is for requests, 0-1; see :meth:`~melange.validate.certify.judge.Judge.strain`.
     """
 
     plan: Plan
@@ -81,16 +81,16 @@ class _Entrant:
 
 
 def cheaper_fleet(search: Search, best: Trial, factor: Array) -> Trial:
-    """The cheapest small fleet found that costs less than the best known plan and holds; else that plan.
+    """The cheapest small fleet found that holds and costs less than the best known plan; else that plan.
 
     Parameters
     ----------
     search
-        What was tried, and the judge.
+        The plans tried so far, and the judge.
     best
         The best known plan.
     factor
-        On rates (R, I, O), by which shares are found.
+        Factors on rates (R, I, O) that determine shares.
     """
     options = search.question.options
     if options.slices or options.spare_total_replicas or best.plan.instances.sum() > _SMALL_FLEET:
@@ -106,7 +106,7 @@ def cheaper_fleet(search: Search, best: Trial, factor: Array) -> Trial:
         entrant.strain = search.judge.strain(entrant.plan, _SETS)
         _balance(search, entrant, effort)
     moves = _MOVED
-    for entrant in sorted(promising, key=lambda one: one.strain):  # each that holds rules out all that cost as much
+    for entrant in sorted(promising, key=lambda one: one.strain):  # one that holds rules out all that cost as much
         if entrant.plan.cost_per_h > best.plan.cost_per_h - ROUNDING:
             continue
         tried, is_moved = _tried(search, entrant, moves > 0, effort)
@@ -117,7 +117,7 @@ def cheaper_fleet(search: Search, best: Trial, factor: Array) -> Trial:
 
 
 def _tried(search: Search, entrant: _Entrant, may_move: bool, effort: Effort) -> tuple[Trial | None, bool]:
-    """A fleet in simulation if it comes near the SLO, and whether its prompts were moved for that."""
+    """A fleet in simulation if it comes near the SLO, and whether its prompts were moved to get there."""
     allowed, is_moved = 1.0 - search.judge.target, False
     missed = 1.0 - search.judge.met_share(entrant.plan, _SETS)
     if may_move and not effort.is_spent() and _ENOUGH * allowed < missed <= _WORTH_MOVES * allowed:
@@ -144,7 +144,7 @@ def _entrants(search: Search, best: Trial, factor: Array, effort: Effort) -> lis
 
 
 def _peak(search: Search, instances: npt.NDArray[np.int64], factor: Array) -> float:
-    """The highest load of a fleet's types, over what the factors leave of them; infinite where it misses a size."""
+    """Highest load of a fleet's types over what the factors leave of them; infinite if the fleet misses a size."""
     key = instances.tobytes() + factor.tobytes()
     if key not in search.peaks:
         plan = search.of(instances, factor)
@@ -153,7 +153,7 @@ def _peak(search: Search, instances: npt.NDArray[np.int64], factor: Array) -> fl
 
 
 def _promising(entrants: list[_Entrant]) -> list[_Entrant]:
-    """Those that are easier on requests than all cheaper ones, or nearly, the cheapest first."""
+    """The entrants that are easier on requests than all cheaper ones, or nearly, the cheapest first."""
     front: list[_Entrant] = []
     for entrant in sorted(entrants, key=lambda one: (one.plan.cost_per_h, one.strain)):
         if entrant.strain < _NEARLY * min((one.strain for one in front), default=np.inf):
@@ -162,7 +162,7 @@ def _promising(entrants: list[_Entrant]) -> list[_Entrant]:
 
 
 def _balance(search: Search, entrant: _Entrant, effort: Effort) -> None:
-    """Give one type more headroom than the others where that makes it easier for requests."""
+    """Give one type more headroom than the others if requests then meet their limits more easily."""
     for step in _HEADROOM_STEPS:
         for r in np.flatnonzero(entrant.instances):
             for times in (step, 1 / step):
@@ -174,7 +174,7 @@ def _balance(search: Search, entrant: _Entrant, effort: Effort) -> None:
 
 
 def _move(search: Search, entrant: _Entrant, random: np.random.Generator, effort: Effort) -> None:
-    """Move prompts between the fleet's types, one size or all from it up or down, where that makes it easier."""
+    """Move prompts of one size, or of all sizes from it up or down, between types if that makes it easier."""
     used = np.flatnonzero(entrant.instances)
     sizes = np.flatnonzero(search.question.workload.request_rate.sum(axis=1))
     if len(used) < 2:
@@ -191,7 +191,7 @@ def _move(search: Search, entrant: _Entrant, random: np.random.Generator, effort
 
 
 def _is_better(search: Search, entrant: _Entrant, plan: Plan) -> bool:
-    """Whether a plan is easier on the requests than the entrant's, which it then becomes."""
+    """Whether a plan is easier on requests than the entrant's plan; if so, it replaces the entrant's plan."""
     strain = search.judge.strain(plan, _SETS)
     if strain >= entrant.strain - ROUNDING:
         return False
@@ -215,7 +215,7 @@ def _least(factor: Array) -> Array:
 
 
 def _cheaper_fleets(search: Search, best: Trial) -> list[npt.NDArray[np.int64]]:
-    """Fleets of a few types, cheaper than the best; the most expensive of them, and none below all plans tried."""
+    """Fleets of a few types that cost less than the best: the most expensive, and none below all plans tried."""
     plans = [trial.plan for trial in search.judge.known.values()]
     used = _types(search, np.sum([plan.instances for plan in plans], axis=0))
     cost = np.array([best.plan.replica_types[r].cost_per_h for r in used])
@@ -227,7 +227,7 @@ def _cheaper_fleets(search: Search, best: Trial) -> list[npt.NDArray[np.int64]]:
             for spent, counts in fleets
             for count in range(min(int((best.plan.cost_per_h - ROUNDING - spent) / price), _SMALL_FLEET) + 1)
         ]
-    # From the most expensive down: the cheapest fleets carry least, and are left out where there are too many.
+    # From the most expensive down: the cheapest fleets carry least, and are dropped if there are too many fleets.
     ordered = sorted((one for one in fleets if least <= one[0] < best.plan.cost_per_h - ROUNDING), reverse=True)
     found = []
     for _, counts in ordered[:_MOST_FLEETS]:
@@ -238,7 +238,7 @@ def _cheaper_fleets(search: Search, best: Trial) -> list[npt.NDArray[np.int64]]:
 
 
 def _types(search: Search, tried: Array) -> npt.NDArray[np.intp]:
-    """The replica types that plans have used, and those that carry the traffic for least; a few."""
+    """The replica types that plans have used, and a few that carry the traffic at least cost."""
     rate, carried = search.question.workload.request_rate, search.question.profile.max_request_rate
     served = (rate * (carried > 0)).sum(axis=(1, 2))
     work = np.divide(rate, carried, out=np.zeros_like(carried), where=carried > 0).sum(axis=(1, 2))

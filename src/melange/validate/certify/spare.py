@@ -7,13 +7,13 @@ from melange.plan.plan import Plan
 
 
 def own_spare(options: Options, name: str) -> int:
-    """Replicas of a type that may be lost while it carries its own share."""
+    """Replicas of a type that may be lost while it still carries its own share."""
     spare = options.spare_replicas
     return spare if isinstance(spare, int) else spare.get(name, 0)
 
 
 def without_spare(plan: Plan) -> list[dict[str, int] | None]:
-    """Replicas by type name that are left when spare ones are lost: of every type its own, then of one type each."""
+    """Replicas left by type name after losses: once with every type's own spares lost, then with one type's each."""
     options, replicas = plan.question.options, {name: n for name, n in plan.replicas.items() if n}
     left = {name: max(0, n - own_spare(options, name)) for name, n in replicas.items()}
     found: list[dict[str, int] | None] = [] if left == replicas else [left]

@@ -1,4 +1,4 @@
-"""Fewer replica types to search among: the market of all clouds has a thousand, and no fleet would use most of them."""
+"""Fewer replica types to search among: all clouds together offer a thousand, and no fleet would use most of them."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from melange.plan.servable import scope_of
 from melange.profile.profile import Profile, ReplicaType
 from melange.workload.workload import Mask
 
-# Why a type serves no requests of a size any more.
+# Why a type no longer serves requests of a size.
 TAKEN_AWAY = "in simulation too many requests of this size miss the SLO even alone"
 
-# How much more a type must carry of every size than another one of no higher price, for the other to be left out: loads
-# add up more or less well on different machines. Less, and types are left out that simulations would choose; more, and
-# each program takes longer. A judgment: with the four types of bench/certify.py, 1 and 1.5 make no difference.
+# A type is left out if another one of no higher price carries this many times as much of every size: on some machines
+# loads add up better than on others. With less, types are left out that simulations would choose; with more, each
+# program takes longer. Chosen by judgment: with the four types of bench/certify.py, 1 and 1.5 make no difference.
 _MARGIN = 1.25
 
 
 def worth_types(question: Question, in_force: npt.NDArray[np.int64] | None = None) -> Mask:
-    """The types that some fleet may use (R,): allowed, and carried away by no other one on every size.
+    """The types that some fleet may use (R,): allowed, and not clearly beaten by another type on every size.
 
-    Types of the plan ``in_force`` (R,) stay: at equal cost they may be kept.
+    Types of the current plan ``in_force`` (R,) stay: at equal cost they may be kept.
     """
     scope = scope_of(question)
     problem = build(question, scope.allowed, scope.served)
@@ -56,11 +56,11 @@ def of_rows(profile: Profile, rows: Sequence[int] | npt.NDArray[np.intp], types:
 
 
 def with_types(question: Question, kept: Mask) -> Question:
-    """The question with some of its types (R,); settings that name only others are dropped."""
+    """The question with some of its types (R,); settings that name only other types are dropped."""
     profile, options = question.profile, question.options
     places = np.flatnonzero(kept)
     types = tuple(profile.replica_types[r] for r in places)
-    # By the kinds of names of each setting: a removed type may have the name of a remaining type's offer.
+    # By the kinds of names that each setting allows: a removed type may have the name of a remaining type's offer.
     names, accelerators = {one.name for one in types}, {one.offer.accelerator for one in types}
     regions = {one.offer.region for one in types}
     cards = accelerators | regions | {f"{one.offer.region}/{one.offer.accelerator}" for one in types}
@@ -88,7 +88,7 @@ def with_types(question: Question, kept: Mask) -> Question:
 def widened(plan: Plan, question: Question, kept: Mask) -> Plan:
     """A plan of some of the types (R,) as an answer to the question with all of them.
 
-    Sizes that were taken from a type stay so: its rates for them are 0.
+    Sizes that were taken away from a type stay away: its rates for them are 0.
     """
     types = len(question.profile.replica_types)
     used = plan.instances > 0

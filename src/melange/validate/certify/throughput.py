@@ -1,8 +1,8 @@
-"""Whether a fleet keeps up with its traffic: what its replicas complete while more comes than they can take.
+"""Whether a fleet keeps up with its traffic: what its replicas complete while more arrives than they can take.
 
-Where limits are loose a fleet may fall behind for hours before a request is late, and a run that is long enough to see
-that takes minutes. Throughput shows it at once: under twice the traffic every replica is full, and completes what it
-can at most. A fleet that needs more than that for its own traffic falls behind, or does not recover from a backlog.
+With loose limits a fleet may fall behind for hours before a request is late, and a run that is long enough to see that
+takes minutes. Throughput shows it at once: under twice the traffic every replica is full, and completes as much as it
+can. A fleet that needs more than that for its own traffic falls behind, or does not recover from a backlog.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from melange.validate.simulate import Run, simulate
 from melange.workload.arrivals import Arrivals
 from melange.workload.workload import Array, Mask
 
-# Types whose loads at full throughput, added up, are below this keep up without a simulation: sums promise up to 46 %
-# that is not there (docs/proof.md).
+# Types whose summed loads at full throughput are below this keep up without a simulation: sums promise up to 46 % that
+# is not there (docs/proof.md).
 _SURELY_KEEPS_UP = 0.5
-# Times the traffic under which replicas are full.
+# Factor on the traffic with which replicas are full.
 _OVERLOAD = 2.0
-# Replicas that are simulated at most, of all types: what one completes does not depend on how many there are.
+# Most replicas that are simulated, of all types: what one replica completes does not depend on their number.
 _REPLICAS = 12
-# Requests that come to a replica, in full batches: half of them fill it, and of the others half are completed; and the
-# least and the most in all. Throughput is then known to 1 % (A100, arena, 60 ms of CPU; half as many: 2.5 %).
+# Requests per replica, in full batches: half of them fill it, and half of the others are completed; then the least and
+# the most requests in total. Throughput is then known to 1 % (A100, arena, 60 ms of CPU; half as many: 2.5 %).
 _BATCHES, _LEAST_REQUESTS, _MOST_REQUESTS = 24.0, 40_000, 200_000
-# Of prompts from a size on: fewer do not tell how fast they are completed (to 2 %). A judgment.
+# Least prompts from a size on: fewer do not show how fast they are completed (to 2 %). Chosen by judgment.
 _LEAST_LONG = 2_000
 # A limit that no request comes near [s].
 ANY_S = 1e9
-# Number of the requests: no others are drawn by it.
+# Number of the requests: no other requests are drawn with it.
 _NUMBER = 500
 
 
 def most_used(plan: Plan, full: Array, arrivals: Callable[[int, int], Arrivals], policy: str) -> Array:
-    """As :func:`used_throughput` (R,); where replicas are spare, of what is left of it without them."""
+    """As :func:`used_throughput` (R,); with spare replicas, for what is left of the plan without them."""
     found = [used_throughput(plan, full, arrivals, policy, counts) for counts in without_spare(plan)]
     return np.asarray(np.max(found, axis=0))
 
@@ -56,16 +56,16 @@ def used_throughput(
     policy: str,
     counts: Mapping[str, int] | None = None,
 ) -> Array:
-    """The part of what replicas of each type can complete that the traffic needs (R,), 1: all of it.
+    """The part of the throughput of each type's replicas that the traffic needs (R,); 1: all of it.
 
     Parameters
     ----------
     plan
-        What is rented, and where requests go.
+        The fleet, and the routing of requests.
     full
         Rates at full throughput (R, I, O) [1/s], see :func:`at_full_throughput`.
     arrivals
-        Makes the requests of a run, by its number, at the rate of the traffic.
+        Makes the requests of a run from its number, at the rate of the traffic.
     policy
         How requests are balanced.
     counts
@@ -74,7 +74,7 @@ def used_throughput(
     Returns
     -------
     Array
-        By simulation for types that may be short of throughput; by the sum of their loads for the others.
+        By simulation for types that may lack throughput; by the sum of their loads for the other types.
     """
     replicas = plan.replicas if counts is None else counts
     rate = plan.share * plan.workload.request_rate
@@ -102,35 +102,35 @@ def used_throughput(
         completed = np.count_nonzero(is_counted & (place_of == t)) / (until / 2) * held[r] / kept[r]
         for table, share in ((planned, came[r]), (spilled, np.count_nonzero(place_of == t) / len(drawn))):
             table[r] = share * drawn.rate / completed if completed > 0 else math.inf
-    # A full type sends to others what it cannot take: a fleet keeps up if it does under either shares, the plan's or
-    # those of full types, or by what all of it completes. Shares of the plan mean nothing to policies that do not
-    # follow it.
+    # A full type sends to others what it cannot take. So a fleet keeps up if it does with the plan's shares, with the
+    # shares of full types, or by its total throughput. The plan's shares mean nothing to policies that do not follow
+    # them.
     together = np.where(held > 0, _used_together(run, drawn.rate, held, kept, is_counted, until), 0.0)
     tables = [spilled, together, *([planned] if policy in FOLLOWING_SHARES else [])]
     return min(tables, key=lambda table: float(table.max()))
 
 
 def _used_together(run: Run, rate: float, held: Array, kept: Array, is_counted: Mask, until: float) -> float:
-    """The part of what a whole fleet completes that its traffic needs, of the prompts of which it is largest.
+    """The part of a whole fleet's throughput that its traffic needs, for the prompts with the largest part.
 
-    All prompts are looked at, and those from each size on, which some types may not take: a fleet that completes enough
-    requests does not keep up if most of them are short and the long ones wait.
+    It checks all prompts, and the prompts from each size on, which some types may not take: a fleet that completes
+    enough requests does not keep up if most of them are short and the long ones wait.
 
     Parameters
     ----------
     run
-        Of a part of the fleet, under more traffic than it completes.
+        A run of a part of the fleet, under more traffic than it completes.
     rate
-        Of the fleet's traffic [1/s].
+        Rate of the fleet's traffic [1/s].
     held, kept
         Replicas of each type in the fleet, and in the run (R,).
     is_counted
         The requests that were completed in the last half of the run (N,).
     until
-        When the last request came [s].
+        Arrival of the last request [s].
     """
     times = (held / np.maximum(kept, 1.0))[list(run.types)]
-    times = np.append(times, 0.0)[type_of_requests(run)]  # place -1 is the last one
+    times = np.append(times, 0.0)[type_of_requests(run)]  # index -1 is the last entry
     prompts = run.outcome.input_tokens
     most = 0.0
     for edge in (0, *run.plan.workload.buckets.input_edges[:-1]):
@@ -155,7 +155,7 @@ def _batch_of(plan: Plan, place: int, rate: Array) -> float:
 
 
 def at_full_throughput(question: Question) -> Question:
-    """The question with the rates that types carry where nobody asks how long requests take: what they keep up with."""
+    """The question with the rates of types without limits on request times: what they keep up with."""
     profile = question.profile
     rates = np.maximum(profile.max_request_rate, rates_under(question, {"latency": ANY_S}))
     profile = replace(
@@ -165,14 +165,14 @@ def at_full_throughput(question: Question) -> Question:
 
 
 def rates_under(question: Question, limits: Mapping[str, float | Array]) -> Array:
-    """Rates of each type by closed form under some limits (R, I, O) [1/s]; 0 where its steps are unknown.
+    """Rates of each type by closed form under some limits (R, I, O) [1/s]; 0 if its steps are unknown.
 
     Parameters
     ----------
     question
-        What is planned.
+        The question to plan for.
     limits
-        By metric [s]; those that differ by size as (1, I, O).
+        Limits by metric [s]; limits that differ by size as (1, I, O).
     """
     profile, workload = question.profile, question.workload
     sizes = sizes_of(workload)

@@ -1,8 +1,8 @@
-"""Which request sizes may miss: a target below 1 leaves room for some that a type answers too late, even alone.
+"""Which request sizes may miss: a target below 1 leaves room for sizes that a type answers too late, even alone.
 
-Limits on the mean shut a size out of a type that misses them with it, or leave it next to no rate, however few
-requests have that size. Under a target for the share of requests that is wrong: 0.1 % of long prompts
-may miss under a target of 99 %, and the type that is cheapest for all others may take them.
+Limits on the mean exclude a size from a type that misses them with it, or leave it almost no rate, however few requests
+have that size. With a target for the share of requests that is wrong: 0.1 % of long prompts may miss under a target of
+99 %, and the type that is cheapest for all other sizes may take them.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from melange.slo import Slo
 from melange.validate.certify.attainable import limit_ratios
 from melange.workload.workload import Array, Mask, Workload
 
-# Figures are from the twelve cases of bench/certify.py at 4 requests a second: cost of certified plans.
+# The figures below are from the twelve cases of bench/certify.py at 4 requests a second: cost of certified plans.
 
-# Part of the misses that the target allows which sizes may take up that miss even alone, or nearly. More leaves less to
-# chance, and needs more replicas for it; less shuts out types that the target allows. None: two plans cost 10 and 6 %
+# Part of the allowed misses that is for sizes that miss even alone, or nearly. With more, less is left to chance, and
+# more replicas are needed for it; with less, types are excluded that the target allows. None: two plans cost 10 and 6 %
 # more, two 20 and 3 % less; half: one 10 % more, two 20 and 5 % less; all: one 10 % more, one 5 % less. It changes
 # where searches begin, and so which of the cheap plans they find.
 _PART = 0.5
-# A type may serve everything where requests of sizes that miss alone on average are this many times as many as may
-# miss: some of a size meet limits that its average does not. Less, and single types that hold are not tried; more, and
-# some are tried in vain. A judgment.
+# A type may serve everything if requests of sizes that miss alone on average are at most this many times the allowed
+# misses: some requests of a size meet limits that its average misses. With less, single types that hold are not tried;
+# with more, some are tried in vain. Chosen by judgment.
 _LONE = 2.0
-# A size that may miss is read and written at the pace of limits this many times what it takes alone: its requests run
-# beside others, and a rate of nearly 0 would keep a replica for them. Larger, and such sizes seem cheaper than they
-# are. 1.1: two plans cost 20 and 5 % less; 3: one 10 % more, one 5 % less.
+# The rate of a size that may miss is for limits of this many times what it takes alone: its requests run beside others,
+# and a rate of nearly 0 would keep a replica for them. With more, such sizes seem cheaper than they are. 1.1: two plans
+# cost 20 and 5 % less; 3: one 10 % more, one 5 % less.
 _ROOM = 1.5
 
 
 def with_tolerance(question: Question, slo: Slo, target: float) -> tuple[Question, Mask]:
     """The question with rates for sizes that may miss, on each type by itself.
 
-    Sizes that miss alone on every allowed type are carried, whatever the target: no fleet can do better; those that fit
-    into none are left out. Of the others, those whose requests cost a type most under limits on the mean may miss, up
-    to a part of what the target allows. A type on which few enough requests miss alone may serve all of them: a fleet
-    of that type is tried, and simulation says whether it holds.
+    Sizes that miss alone on every allowed type are carried, whatever the target, because no fleet can do better; sizes
+    that fit into no type are left out. Of the other sizes, those that cost a type most under limits on the mean may
+    miss, up to a part of what the target allows. A type on which few enough requests miss alone may serve all of them:
+    a fleet of that type is tried, and simulation says whether it holds.
 
     Returns
     -------
     tuple
-        The question, and which sizes a type serves in a fleet of its own only (R, I, O).
+        The question, and the sizes that a type serves only in a fleet of its own (R, I, O).
     """
     profile, workload = question.profile, question.workload
     sizes = sizes_of(workload)
@@ -80,22 +80,22 @@ def with_tolerance(question: Question, slo: Slo, target: float) -> tuple[Questio
 
 
 def _classes(workload: Workload) -> list[slice]:
-    """The rows of each class: each has its own room to miss; all without classes."""
+    """The rows of each class, which has its own allowed misses; without classes, all rows."""
     rows = len(workload.buckets.input_edges)
     return [slice(first, first + rows) for first in range(0, workload.buckets.shape[0], rows)]
 
 
 def _limits_by_size(slo: Slo, workload: Workload) -> dict[str, Array]:
-    """The limits of each size by metric (I, O) [s]; infinite where its class has none."""
+    """The limits of each size by metric (I, O) [s]; infinite if its class has none."""
     limits = slo.limits_of(workload.buckets.class_of_rows)
     return {name: np.broadcast_to(np.asarray(one, float), workload.buckets.shape) for name, one in limits.items()}
 
 
 def _chosen(rate: Array, relaxed: Array, requests: Array, never: Mask, room: float) -> Mask:
-    """The sizes that may miss on a type (I, O): those that no type answers in time, and the most costly others."""
+    """The sizes that may miss on a type (I, O): sizes that no type answers in time, and the most costly others."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        saved = np.where((requests > 0) & (relaxed > rate), 1 / rate - 1 / relaxed, 0.0)  # replicas a request/s
-    # One that is too frequent to miss comes last, or it would take the room from those that are not.
+        saved = np.where((requests > 0) & (relaxed > rate), 1 / rate - 1 / relaxed, 0.0)  # replicas per request/s
+    # A size that is too frequent to miss comes last, or it would take the room from less frequent sizes.
     order = np.argsort(np.where(never | (requests > room), 0.0, -saved), axis=None, kind="stable")
     taken = np.cumsum(np.where(never, 0.0, requests).ravel()[order])
     chosen = np.zeros(rate.size, bool)
@@ -104,7 +104,7 @@ def _chosen(rate: Array, relaxed: Array, requests: Array, never: Mask, room: flo
 
 
 def _of_one_type(rate: Array, alone: Array, relaxed: Array, requests: Array, room: float) -> Mask | None:
-    """The sizes that a type has to serve in a fleet of its own (I, O); None where too many miss even alone."""
+    """The sizes that a type has to serve in a fleet of its own (I, O); None if too many miss even alone."""
     wanted = requests > 0
     late = wanted & (alone > 1)
     is_able = bool((relaxed > 0)[wanted].all()) and float(requests[late].sum()) <= room
@@ -112,7 +112,7 @@ def _of_one_type(rate: Array, alone: Array, relaxed: Array, requests: Array, roo
 
 
 def _by_type(profile: Profile, limits: Mapping[str, Array], sizes: Sizes) -> tuple[Array, Array]:
-    """What a size takes alone over its limits, and the rate under limits with room for that (R, I, O)."""
+    """Time of a size alone over its limits, and the rate under limits with slack for it (R, I, O)."""
     shape = profile.max_request_rate.shape
     alone, relaxed = np.ones(shape), np.zeros(shape)
     by_engine: dict[Engine, tuple[Array, Array]] = {}

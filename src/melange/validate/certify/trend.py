@@ -1,7 +1,7 @@
-"""Whether runs are too short for their fleet to fill: requests are later and later while it does.
+"""Whether runs are too short for their fleet to fill: while it fills, requests get later and later.
 
-A fleet that is nearly full takes long to come to rest: the more requests run, the longer each takes. Runs that begin
-with empty replicas then show a better share than the fleet holds in the long run.
+A fleet that is nearly full takes long to settle: the more requests run, the longer each takes. Runs that start with
+empty replicas then show a better share than the fleet holds in the long run.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 
 from melange.workload.workload import Mask
 
-# Parts of a run whose shares are compared, the first half of them with the second.
+# Number of parts of a run; the first half of the parts is compared with the second half.
 _PARTS = 10
-# Standard errors by which the second half must be below the first: less, and chance makes runs longer, which costs time
-# only. And by which part of the misses that are allowed: a smaller fall decides nothing.
+# Standard errors by which the second half must be below the first: with fewer, chance makes runs longer, which only
+# costs time. And the least fall as a part of the allowed misses: a smaller one decides nothing.
 _ERRORS, _LEAST_FALL = 3.0, 0.05
 
 

@@ -1,7 +1,7 @@
-"""The cheapest plan in two pools: each pool is planned and certified by itself, and then both are simulated together.
+"""The cheapest plan in two pools: each pool is planned and certified alone, and then both are simulated together.
 
-Of the requests that may miss, each pool gets a half; where both together hold too few, the searches are repeated with
-less.
+Each pool gets a half of the requests that may miss. If both pools together hold too few requests, the searches are
+repeated with smaller parts.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ from melange.validate.disaggregation.together import play_both
 from melange.workload.arrivals import Arrivals, draw
 from melange.workload.workload import Workload
 
-# Simulations of both pools that decide, and requests of each. Their seeds are none that a search used.
+# Simulations of both pools that decide, and requests of each. No search uses their seeds.
 _SEEDS, _REQUESTS, _FIRST_SEED = 6, 20_000, 90_000
 # Requests that sizes of the decode pool's searches are drawn from.
 _SIZES = 20_000
-# Parts of the requests that may miss which each pool may miss, one after the other until both hold. A judgment.
+# Parts of the allowed misses that each pool may use, tried in turn until both pools hold. Chosen by judgment.
 _PARTS = (0.5, 0.3, 0.15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """How pools are searched for.
+    """Settings of the search for pools.
 
     Parameters
     ----------
     is_quick
-        By closed form alone.
+        Whether to use the closed form only.
     burstiness
-        Of arrivals, as of :func:`~melange.workload.arrivals.draw`.
+        Burstiness of arrivals, as in :func:`~melange.workload.arrivals.draw`.
     observed
-        Requests whose sizes are drawn from; None: the workload's buckets.
+        Requests from which sizes are drawn; None: the workload's buckets.
     say
-        Called with what is being done.
+        Called with progress messages.
     """
 
     is_quick: bool = False
@@ -63,16 +63,16 @@ def disaggregate(inputs: EstimateInputs, options: Options, search: Search | None
     Parameters
     ----------
     inputs
-        What is served, on what, under limits on TTFT and TPOT, and the traffic.
+        The model, what serves it, limits on TTFT and TPOT, and the traffic.
     options
-        What each pool must respect; availability is shared by both.
+        Requirements for each pool; both pools share the availability.
     search
-        How; None: certified, for Poisson arrivals.
+        Settings of the search; None: certified, for Poisson arrivals.
 
     Raises
     ------
     InputError
-        Limits or options that cannot be cut in halves.
+        Limits or options that cannot be divided between two pools.
     InfeasibleError
         No two pools carry the traffic; ``reasons`` says why.
     """
@@ -80,7 +80,7 @@ def disaggregate(inputs: EstimateInputs, options: Options, search: Search | None
     check(inputs.slo, options)
     found: list[DisaggregatedPlan] = []
     failed: list[InfeasibleError] = []
-    # KV caches move between replicas that store them alike.
+    # KV caches move only between replicas that store them in the same way.
     for variant in dict.fromkeys(one.variant for one in inputs.replica_types):
         try:
             halves = halves_of(inputs, options, variant)
@@ -105,7 +105,7 @@ def _quick(halves: Halves) -> DisaggregatedPlan:
 
 
 def _certified(halves: Halves, how: Search) -> DisaggregatedPlan:
-    """Pools that hold together, the first found; else those that hold most."""
+    """The first pools found that hold together; if there are none, those that hold most."""
     target = halves.slo.target
     assert target is not None
     best: DisaggregatedPlan | None = None
@@ -135,7 +135,7 @@ def _certified(halves: Halves, how: Search) -> DisaggregatedPlan:
 
 
 def _pool(question: Question, target: float, how: Search, part_of: Callable[[Arrivals], Arrivals]) -> Plan:
-    # Drawn with the whole requests' sizes, so that both pools meet the same ones.
+    # Drawn with the sizes of the whole requests, so that both pools meet the same requests.
     sizes = part_of(_requests(question.workload, _SIZES, 0, how))
     return certify(question, target=target, burstiness=how.burstiness, observed=sizes, progress=how.say)
 
@@ -145,7 +145,7 @@ def _requests(workload: Workload, count: int, seed: int, how: Search) -> Arrival
 
 
 def _shown(halves: Halves, prefill: Plan, decode: Plan, how: Search) -> tuple[Interval, float]:
-    """What both pools hold on requests that no search has seen, and what a transfer takes in the mean [s]."""
+    """The share that both pools hold on requests that no search has seen, and the mean time of a transfer [s]."""
     samples, moved = [], []
     for seed in range(_FIRST_SEED, _FIRST_SEED + _SEEDS):
         played = play_both(prefill, decode, _requests(halves.workload, _REQUESTS, seed, how), halves.token_bytes)

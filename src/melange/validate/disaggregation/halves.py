@@ -1,8 +1,8 @@
-"""The two halves of a service: prompts to be read, and tokens to be made of prompts that are in the cache already.
+"""The two halves of a service: reading prompts, and generating tokens for prompts that are in the cache already.
 
-Each half is a service of its own. The prefill pool gets every prompt with a completion of one token, the decode pool
-every request with its prompt cached, and each keeps its part of the limit on the first token: what the transfer of a KV
-cache and the first step of a decode replica take is taken from what the prefill pool may.
+Each half is a service of its own. The prefill pool gets every prompt with a completion of one token; the decode pool
+gets every request with its prompt cached. Each has its part of the limit on the first token: the time for the transfer
+of a KV cache and for the first step of a decode replica is subtracted from the limit of the prefill pool.
 """
 
 from __future__ import annotations
@@ -36,29 +36,31 @@ from melange.workload.arrivals import Arrivals
 from melange.workload.prefix_reuse import PrefixReuse
 from melange.workload.workload import Array, Buckets, Workload
 
-# Part of the limit on the first token that a decode replica gets for its first step, and the tokens' worth of time that
-# it gets at least. More leaves less for reading the prompt, less makes decode replicas keep more free. A judgment.
+# Part of the limit on the first token that a decode replica gets for its first step, and the least that it gets, in
+# token times. With more, less is left for reading the prompt; with less, decode replicas keep more capacity free.
+# Chosen by judgment.
 _FIRST_PART, _FIRST_TOKENS = 0.1, 2.0
-# Most of its network that a replica uses: beyond, transfers wait for each other, which nothing here counts. A judgment.
+# Largest share of its network that a replica uses: beyond it, transfers wait for each other, which is not modeled.
+# Chosen by judgment.
 _NETWORK_SHARE = 0.8
-# Share of prompts whose transfer fits into what is set aside for it. A judgment.
+# Share of prompts whose transfer fits into the time reserved for it. Chosen by judgment.
 _TRANSFER_QUANTILE = 0.99
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Halves:
-    """Both halves of a service, for models stored in one way.
+    """Both halves of a service, for models stored in the same way.
 
     Parameters
     ----------
     prefill, decode
         The question of each pool.
     token_bytes
-        KV cache of one token on all accelerators of a replica together [bytes].
+        KV cache of one token, on all accelerators of a replica together [bytes].
     workload
-        The traffic of both.
+        The traffic of both halves.
     slo
-        The limits of both together.
+        The limits of both halves together.
     """
 
     prefill: Question
@@ -68,17 +70,17 @@ class Halves:
     slo: Slo
 
     def bounded(self, taken: Plan) -> Question:
-        """The question of the decode pool where the instances of a prefill plan are taken already."""
+        """The question of the decode pool, without the instances that a prefill plan has taken."""
         return self.decode.with_options(**_left(taken))
 
 
 def check(slo: Slo, options: Options) -> None:
-    """See that a service can be cut in halves.
+    """Check that a service can be divided into halves.
 
     Raises
     ------
     InputError
-        Limits on whole requests, none on the first or none on later tokens; options of one fleet.
+        Limits on whole requests, no limit on the first token or none on later ones, or options of a single fleet.
     """
     if set(slo.limits) != {"ttft", "tpot"} or not (slo.is_on_requests or slo.is_on_mean):
         raise InputError(
@@ -91,7 +93,7 @@ def check(slo: Slo, options: Options) -> None:
 
 
 def halves_of(inputs: EstimateInputs, options: Options, variant: str) -> Halves:
-    """Both halves of the traffic, served with weights and KV cache as a variant has them.
+    """Both halves of the traffic, served with the weights and KV cache of a variant.
 
     Raises
     ------
@@ -111,7 +113,7 @@ def halves_of(inputs: EstimateInputs, options: Options, variant: str) -> Halves:
     assert slo.ttft_s is not None
     assert slo.tpot_s is not None
     first_s = max(_FIRST_PART * slo.ttft_s, _FIRST_TOKENS * slo.tpot_s)
-    left_s = math.floor((slo.ttft_s - aside_s - first_s) * MS_PER_S) / MS_PER_S  # a limit to be read
+    left_s = math.floor((slo.ttft_s - aside_s - first_s) * MS_PER_S) / MS_PER_S  # a readable limit
     if left_s <= 0:
         raise InfeasibleError(
             f"the first token's limit of {slo.ttft_s:g} s leaves nothing for prompts: moving a KV cache takes up to "
@@ -149,24 +151,24 @@ def prompts_of(workload: Workload) -> Workload:
 
 
 def cached_of(workload: Workload) -> Workload:
-    """The same requests, their prompts in the cache when they come."""
+    """The same requests, with their prompts in the cache on arrival."""
     whole = PrefixReuse.fixed(np.ones(workload.buckets.shape[0]), "KV caches of prefill replicas")
     return replace(workload, prefix_reuse=whole)
 
 
 def prompts_in(arrivals: Arrivals) -> Arrivals:
-    """Requests as the prefill pool gets them."""
+    """The requests as the prefill pool gets them."""
     return replace(arrivals, output_tokens=np.ones_like(arrivals.output_tokens), max_tokens=None)
 
 
 def cached_in(arrivals: Arrivals) -> Arrivals:
-    """Requests as the decode pool gets them, all but the last token of each prompt cached."""
+    """The requests as the decode pool gets them, with all but the last token of each prompt cached."""
     known = np.maximum(arrivals.input_tokens - 1, 0).astype(np.int32)
     return replace(arrivals, cached_tokens=known, keys=None)
 
 
 def _pool(inputs: EstimateInputs, name: str, variant: str, token_bytes: float) -> Profile:
-    """What the types of a variant carry as a pool, their network no busier than it may be."""
+    """The rates of the types of a variant as a pool, with their network no busier than allowed."""
     found = estimate_from(inputs)
     rows = [r for r, one in enumerate(found.replica_types) if one.variant == variant]
     types = tuple(pool_of(found.replica_types[r], name) for r in rows)
@@ -186,7 +188,7 @@ def _pool(inputs: EstimateInputs, name: str, variant: str, token_bytes: float) -
 
 
 def _left(taken: Plan) -> dict[str, dict[str, int]]:
-    """What a plan leaves of the stock that both pools draw on, as options."""
+    """What a plan leaves of the stock that both pools share, as options."""
     items, options, used = taken.replica_types, taken.options, taken.instances
     machines = used * np.array([one.machines for one in items])
     cards = used * np.array([one.accelerators for one in items])

@@ -1,7 +1,7 @@
 """Both pools in one simulation: every request through the prefill pool, over the network, and through the decode pool.
 
-Nothing flows back, so that the pools are simulated one after the other: the second gets each request when its prompt
-was read and its KV cache has moved. What a prefill replica holds of a request until it has moved is not counted.
+Nothing flows back, so the pools are simulated one after the other: the second pool gets each request once its prompt is
+read and its KV cache has moved. The memory that a prefill replica holds for a request until then is not counted.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from melange.workload.workload import Array, Mask
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Played:
-    """What a simulation of both pools has seen of N requests, in the order of their arrival.
+    """The result of simulating both pools for N requests, in the order of their arrival.
 
     Parameters
     ----------
     ttft_s, tpot_s
-        Arrival to first token, and time between later ones (N,) [s]; infinite where a request was not served.
+        Time from arrival to first token, and time between later tokens (N,) [s]; infinite if a request was not served.
     transfer_s
-        What moving its KV cache took (N,) [s].
+        Time to move its KV cache (N,) [s].
     """
 
     ttft_s: Array
