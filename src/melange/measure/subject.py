@@ -141,7 +141,7 @@ class _Anchored:
     def profile_of(self, points: Sequence[Measurement]) -> Profile:
         """The profile of all replica types after some load points."""
         loads, searched = divided(points)
-        # The benchmark's prompts share no prefix, and a server with speculative decoding will use it for the traffic
+        # The load test's prompts share no prefix, and a server with speculative decoding will use it for the traffic
         # too.
         profile = anchor_from(self.inputs, [*self.anchors, *loads], doubtful=True)
         where = same_kind(profile, self.replica_type)
