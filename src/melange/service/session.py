@@ -53,7 +53,7 @@ class Session:
         A ``workload.json`` instead of the service's traffic.
     profiles
         Profile files instead of the service's capacities; their replica types must differ.
-    ``key.key=value`` each, overriding the service.
+    settings
         ``key.key=value`` each, overriding the service.
     flags
         Sections ``workload`` and ``slo`` given by flags, instead of the service's.

@@ -27,8 +27,8 @@ def document(
         The file's name.
     controls
         The form as HTML.
-    Names of a fleet's services, and the one that is shown; empty for a service file.
-        Names of a fleet's services, and the one that is shown; none for a service file.
+    services, service
+        Names of a fleet's services, and the one that is shown; empty for a service file.
     has_week, has_pools
         Whether there is traffic over time, and whether services share pools.
     version

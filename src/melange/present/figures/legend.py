@@ -54,12 +54,12 @@ class Legend:
     ----------
     entries
         In the order of their letters; the plan's types come first.
-    Indexes of all compared types, including those without a color.
-        Positions of all types that were compared, those without a color included.
-    Number of types that were not compared.
-        How many types were not compared.
-    The part of the name that all types share; labels leave it out.
-        The part that all names share and that labels leave out.
+    compared
+        Indexes of all compared types, including those without a color.
+    left_out
+        Number of types that were not compared.
+    place
+        The part of the name that all types share; labels leave it out.
     """
 
     entries: tuple[Entry, ...]
